@@ -1,0 +1,196 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"example.org/meshd/configs"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata/bad/*.want")
+
+// Every file in testdata/bad is refused with exactly the lines in its .want.
+func TestBadFiles(t *testing.T) {
+	files, err := filepath.Glob("testdata/bad/*.toml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no bad files: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			doc, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = Parse("mesh.toml", doc)
+			faults, ok := errors.AsType[Faults](err)
+			if !ok || len(faults) == 0 {
+				t.Fatalf("accepted: %v", err)
+			}
+			got := faults.Error() + "\n"
+			wantFile := strings.TrimSuffix(file, ".toml") + ".want"
+			if *update {
+				if err := os.WriteFile(wantFile, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(wantFile)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != string(want) {
+				t.Errorf("got:\n%swant:\n%s", got, want)
+			}
+		})
+	}
+}
+
+// Every file under configs/ is accepted.
+func TestShippedFiles(t *testing.T) {
+	files, err := fs.Glob(configs.Files, "*.toml")
+	if err != nil || len(files) < 3 {
+		t.Fatalf("shipped files: %v, %v", files, err)
+	}
+	for _, file := range files {
+		doc, _ := configs.Files.ReadFile(file)
+		if _, err := Parse(file, doc); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// The starter file names every key there is, so that it cannot fall behind.
+func TestStarterExplainsEveryKey(t *testing.T) {
+	for table, keys := range known {
+		for _, key := range keys {
+			if table == "" {
+				key = "[" + key + "]"
+			}
+			if !strings.Contains(string(configs.Starter), key) {
+				t.Errorf("configs/mesh.toml does not mention %s of [%s]", key, table)
+			}
+		}
+	}
+}
+
+// The starter's commented lines are the defaults: with them taken away or
+// uncommented, the values are the same.
+func TestDefaults(t *testing.T) {
+	c, err := Parse("starter", configs.Starter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Config{
+		Path: "starter", SHA256: c.SHA256,
+		Network: Network{Name: "mesh", CIDR: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
+			Port: 8285, Interface: "mesh0"},
+		Dataplane:  Dataplane{Engine: "auto", Receive: "auto", Offload: "auto"},
+		Masquerade: Masquerade{Enabled: true, FullyRandom: true, Forward: true},
+		Probe:      Probe{Interval: time.Second},
+		Container:  Container{SubnetEnv: "/run/flannel/subnet.env"},
+		Nodes: []Node{
+			{Name: "edge-1", Address: netip.MustParseAddrPort("172.18.0.3:8285"), Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")}},
+			{Name: "edge-2", Address: netip.MustParseAddrPort("172.18.0.4:8285"), Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}},
+		},
+	}
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+}
+
+func TestEveryKeyIsRead(t *testing.T) {
+	doc := `
+[network]
+name = "edge"
+cidr = ["fd00::/48", "10.0.0.0/8"]
+port = 1
+interface = "m"
+mtu = 1280
+[dataplane]
+engine = "user"
+receive = "xdp"
+offload = "off"
+queues = 2
+[masquerade]
+enabled = false
+fully_random = false
+exclude = ["192.168.0.0/16", "fd01::/64"]
+forward = false
+[probe]
+interval = "0s"
+[metrics]
+listen = ":9285"
+[container]
+subnet_env = ""
+cni_conf = "/x"
+[[node]]
+name = "a.b-1"
+address = "[2001:db8::1]:5"
+subnets = ["10.1.0.0/24"]
+routes = ["192.168.0.0/16", "192.168.1.0/24"]
+`
+	c, err := Parse("x", []byte(doc))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := netip.MustParsePrefix
+	want := &Config{
+		Path: "x", SHA256: c.SHA256,
+		Network:    Network{Name: "edge", CIDR: []netip.Prefix{p("fd00::/48"), p("10.0.0.0/8")}, Port: 1, Interface: "m", MTU: 1280},
+		Dataplane:  Dataplane{Engine: "user", Receive: "xdp", Offload: "off", Queues: 2},
+		Masquerade: Masquerade{Exclude: []netip.Prefix{p("192.168.0.0/16"), p("fd01::/64")}},
+		Metrics:    Metrics{Listen: ":9285"},
+		Container:  Container{CNIConf: "/x"},
+		Nodes: []Node{{Name: "a.b-1", Address: netip.MustParseAddrPort("[2001:db8::1]:5"),
+			Subnets: []netip.Prefix{p("10.1.0.0/24")}, Routes: []netip.Prefix{p("192.168.0.0/16"), p("192.168.1.0/24")}}},
+	}
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+}
+
+func TestLoadUnreadable(t *testing.T) {
+	dir := t.TempDir()
+	for _, path := range []string{filepath.Join(dir, "none.toml"), dir} {
+		_, err := Load(path)
+		faults, ok := errors.AsType[Faults](err)
+		if !ok || len(faults) != 1 || !strings.HasPrefix(err.Error(), path+": error: cannot read the file: ") {
+			t.Errorf("Load(%q) = %v", path, err)
+		}
+	}
+	big := filepath.Join(dir, "big.toml")
+	if err := os.WriteFile(big, make([]byte, maxSize+1), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(big); err == nil || !strings.Contains(err.Error(), "larger than 8 MiB") {
+		t.Errorf("Load(9 MiB) = %v", err)
+	}
+}
+
+// manyNodes returns a document of n nodes, each a /24.
+func manyNodes(n int) []byte {
+	var b strings.Builder
+	b.WriteString("[network]\ncidr = \"10.0.0.0/8\"\n")
+	for i := range n {
+		fmt.Fprintf(&b, "\n[[node]]\nname    = \"edge-%d\"\naddress = \"172.%d.%d.%d\"\nsubnets = [\"10.%d.%d.0/24\"]\n",
+			i, 16+i/65536, i/256%256, i%256, i/256, i%256)
+	}
+	return []byte(b.String())
+}
+
+func BenchmarkParse10000Nodes(b *testing.B) {
+	doc := manyNodes(10000)
+	for b.Loop() {
+		if _, err := Parse("x", doc); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

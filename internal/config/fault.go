@@ -1,0 +1,53 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// A Fault is one thing wrong with a configuration file, with the place to look.
+type Fault struct {
+	Path    string // file, as the caller named it
+	Line    int    // from 1; 0 when the fault belongs to the whole file
+	Col     int    // from 1, in characters, not bytes; 0 together with Line
+	Key     string // dotted key without indexes ("node.subnets"); empty for syntax errors
+	Message string // what is wrong and, where it helps, what to write instead
+}
+
+// String returns the one-line form PATH:LINE:COL: error: KEY: MESSAGE that
+// editors and `meshd check` share. Parts that are unknown are left out.
+func (f Fault) String() string {
+	var b strings.Builder
+	b.WriteString(f.Path)
+	if f.Line > 0 {
+		fmt.Fprintf(&b, ":%d:%d", f.Line, f.Col)
+	}
+	b.WriteString(": error: ")
+	if f.Key != "" {
+		b.WriteString(f.Key + ": ")
+	}
+	b.WriteString(f.Message)
+	return b.String()
+}
+
+// Faults is every fault found in one file, in file order. It is the error that
+// Load and Parse return for a file that can be read but not accepted; use
+// errors.As to get at the single faults.
+type Faults []Fault
+
+// Error returns one fault per line.
+func (fs Faults) Error() string {
+	lines := make([]string, len(fs))
+	for i, f := range fs {
+		lines[i] = f.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (fs Faults) sort() {
+	slices.SortStableFunc(fs, func(a, b Fault) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
+	})
+}

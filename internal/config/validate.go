@@ -1,0 +1,245 @@
+package config
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Bounds of network.mtu in bytes. Below the lower ones the kernel turns the
+// family off on an interface (IPV4_MIN_MTU would be 68, but RFC 791 asks every
+// host to take 576; IPV6_MIN_MTU is 1280); the upper one is what fits a UDP
+// datagram over IPv4.
+const (
+	minMTU  = 576
+	minMTU6 = 1280
+	maxMTU  = 65507
+)
+
+// validate checks what the file says and returns it as values, with defaults
+// where it is silent. Problems go to r; the result is only good if r is empty.
+func validate(raw rawSections, r *report) *Config {
+	if len(r.faults) > 0 { // not even TOML
+		return nil
+	}
+	c := &Config{
+		Network: r.network(raw.Network),
+		Dataplane: Dataplane{
+			Engine:  r.oneOf("dataplane.engine", raw.Dataplane.Engine, Auto, EngineKernel, EngineUser),
+			Receive: r.oneOf("dataplane.receive", raw.Dataplane.Receive, Auto, "xdp", "tcx", "socket"),
+			Offload: r.oneOf("dataplane.offload", raw.Dataplane.Offload, Auto, Off),
+			Queues:  r.number("dataplane.queues", raw.Dataplane.Queues, 0, 256, 0), // MAX_TAP_QUEUES
+		},
+		Masquerade: Masquerade{
+			Enabled:     r.flag("masquerade.enabled", raw.Masquerade.Enabled, true),
+			FullyRandom: r.flag("masquerade.fully_random", raw.Masquerade.FullyRandom, true),
+			Forward:     r.flag("masquerade.forward", raw.Masquerade.Forward, true),
+		},
+		Probe: Probe{
+			Interval: r.duration("probe.interval", raw.Probe.Interval, 100*time.Millisecond, time.Hour, time.Second),
+		},
+		Metrics: Metrics{Listen: r.listen("metrics.listen", raw.Metrics.Listen)},
+		Container: Container{
+			SubnetEnv: r.file("container.subnet_env", raw.Container.SubnetEnv, "/run/flannel/subnet.env"),
+			CNIConf:   r.file("container.cni_conf", raw.Container.CNIConf, ""),
+		},
+	}
+	c.Masquerade.Exclude, _ = r.prefixes("masquerade.exclude", raw.Masquerade.Exclude, false)
+	c.Nodes = r.nodes(raw.Node, c.Network)
+	return c
+}
+
+func (r *report) network(raw rawNetwork) Network {
+	n := Network{
+		Name:      r.text("network.name", raw.Name, "mesh"),
+		Port:      uint16(r.number("network.port", raw.Port, 1, 65535, 8285)),
+		Interface: r.interfaceName("network.interface", raw.Interface, "mesh0"),
+	}
+	if n.Name == "" || len(n.Name) > 64 || strings.ContainsFunc(n.Name, func(c rune) bool { return c < ' ' || c == 0x7f }) {
+		r.add("network.name", "%q is not a label of 1 to 64 printable characters", n.Name)
+	}
+	if raw.CIDR == nil && !r.has("network") {
+		r.add("network.cidr", "is required: the pod network, such as cidr = \"10.244.0.0/16\"")
+	}
+	if list, ok := raw.CIDR.([]any); ok && len(list) == 0 {
+		r.add("network.cidr", "is empty: give at least one prefix")
+	}
+	prefixes, at := r.prefixes("network.cidr", raw.CIDR, true)
+	for i, p := range prefixes {
+		if other, taken := n.CIDROf(p.Addr()); taken {
+			r.add(at[i], "%s and %s are of one family: at most one IPv4 and one IPv6 prefix", other, p)
+			continue
+		}
+		n.CIDR = append(n.CIDR, p)
+	}
+	low := minMTU
+	if _, v6 := n.CIDROf(netip.IPv6Unspecified()); v6 {
+		low = minMTU6
+	}
+	if mtu, ok := raw.MTU.(int64); !ok || mtu != 0 {
+		n.MTU = r.number("network.mtu", raw.MTU, low, maxMTU, 0)
+	}
+	return n
+}
+
+// nodes checks every node by itself and then against all the others. The cost
+// grows with the number of nodes and of prefix lengths in use, not with pairs.
+func (r *report) nodes(raw []rawNode, network Network) []Node {
+	if len(raw) == 0 {
+		if r.has("node") {
+			return nil
+		}
+		r.add("node", "no node is listed: add a [[node]] table for every host")
+		return nil
+	}
+	check := meshCheck{report: r, network: network,
+		names: map[string]int{}, addresses: map[netip.Addr]int{},
+		subnets: owners{}, routes: owners{},
+	}
+	nodes := make([]Node, len(raw))
+	for i, rawNode := range raw {
+		nodes[i] = check.node(i, rawNode)
+	}
+	check.overlaps()
+	check.underlayInside(nodes)
+	return nodes
+}
+
+// meshCheck holds what the nodes read so far have claimed.
+type meshCheck struct {
+	*report
+	network   Network
+	names     map[string]int // node index by name
+	addresses map[netip.Addr]int
+	subnets   owners
+	routes    owners
+	line      func(path string) int // made when first needed
+}
+
+func (m *meshCheck) node(i int, raw rawNode) Node {
+	base := "node[" + strconv.Itoa(i) + "]"
+	n := Node{Name: m.text(base+".name", raw.Name, "")}
+	_, isText := raw.Name.(string)
+	switch first, taken := m.names[n.Name]; {
+	case raw.Name == nil:
+		m.add(base+".name", "is missing: every [[node]] needs one")
+	case !isText: // reported already
+	case !validName(n.Name):
+		m.add(base+".name", "%q is not a name of 1 to 63 characters out of [a-z0-9.-]", n.Name)
+	case taken:
+		m.add(base+".name", "%q is already the name of the node in line %d", n.Name, m.lineOf(first, "name"))
+	default:
+		m.names[n.Name] = i
+	}
+
+	if raw.Address == nil {
+		m.add(base+".address", "is missing: every [[node]] needs one")
+	} else if address, ok := m.endpoint(base+".address", raw.Address, m.network.Port); ok {
+		if first, taken := m.addresses[address.Addr()]; taken {
+			m.add(base+".address", "%s is already the address of the node in line %d", address.Addr(), m.lineOf(first, "address"))
+		} else {
+			m.addresses[address.Addr()] = i
+		}
+		n.Address = address
+	}
+
+	if list, ok := raw.Subnets.([]any); raw.Subnets == nil || ok && len(list) == 0 {
+		m.add(base+".subnets", "is missing: every [[node]] needs at least one, inside network.cidr")
+	}
+	var at []string
+	n.Subnets, at = m.prefixes(base+".subnets", raw.Subnets, false)
+	for j, p := range n.Subnets {
+		m.subnet(at[j], p)
+	}
+	n.Routes, at = m.prefixes(base+".routes", raw.Routes, false)
+	for j, p := range n.Routes {
+		m.route(at[j], p)
+	}
+	return n
+}
+
+func (m *meshCheck) subnet(path string, p netip.Prefix) {
+	cidr, ok := m.network.CIDROf(p.Addr())
+	switch {
+	case len(m.network.CIDR) == 0: // reported already
+	case !ok:
+		m.add(path, "%s is %s, but network.cidr has no prefix of that family", p, family(p))
+	case p.Bits() < cidr.Bits() || !cidr.Contains(p.Addr()):
+		m.add(path, "%s is outside network.cidr %s", p, cidr)
+	default:
+		m.subnets.add(p, path)
+	}
+}
+
+func (m *meshCheck) route(path string, p netip.Prefix) {
+	cidr, ok := m.network.CIDROf(p.Addr())
+	switch {
+	case len(m.network.CIDR) == 0: // reported already
+	case !ok:
+		m.add(path, "%s is %s, but network.cidr has no prefix of that family", p, family(p))
+	case p.Overlaps(cidr):
+		m.add(path, "%s overlaps network.cidr %s: routes are for what lies outside it", p, cidr)
+	default:
+		m.routes.add(p, path)
+	}
+}
+
+// overlaps reports subnets that share addresses, and routes claimed twice. A
+// longer route inside a shorter one is fine: the longest match decides.
+func (m *meshCheck) overlaps() {
+	for _, c := range m.subnets.claims() {
+		if other, ok := m.subnets.covering(c); ok {
+			m.add(c.path, "%s overlaps %s in line %d", c.prefix, other.prefix, m.lineAt(other.path))
+		}
+	}
+	for _, c := range m.routes.claims() {
+		if first := m.routes[c.prefix.Bits()][c.prefix][0]; first != c.path {
+			m.add(c.path, "%s is already routed by line %d", c.prefix, m.lineAt(first))
+		}
+	}
+}
+
+// underlayInside reports nodes whose own address would be sent into the mesh:
+// the outer packets to them would loop.
+func (m *meshCheck) underlayInside(nodes []Node) {
+	for i, n := range nodes {
+		if !n.Address.IsValid() {
+			continue
+		}
+		host := claim{prefix: netip.PrefixFrom(n.Address.Addr(), n.Address.Addr().BitLen())}
+		for _, set := range []owners{m.subnets, m.routes} {
+			if other, ok := set.covering(host); ok {
+				m.add("node["+strconv.Itoa(i)+"].address", "%s lies inside %s in line %d: packets to this node would loop through the mesh",
+					n.Address.Addr(), other.prefix, m.lineAt(other.path))
+			}
+		}
+	}
+}
+
+func (m *meshCheck) lineOf(node int, key string) int {
+	return m.lineAt("node[" + strconv.Itoa(node) + "]." + key)
+}
+
+func (m *meshCheck) lineAt(path string) int {
+	if m.line == nil {
+		m.line = m.lines()
+	}
+	return m.line(path)
+}
+
+func validName(s string) bool {
+	if len(s) == 0 || len(s) > 63 {
+		return false
+	}
+	return !strings.ContainsFunc(s, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '.' && c != '-'
+	})
+}
+
+func family(p netip.Prefix) string {
+	if p.Addr().Is4() {
+		return "IPv4"
+	}
+	return "IPv6"
+}
