@@ -132,6 +132,10 @@ func read(path string) ([]byte, error) {
 // messages. The error, if any, is of type Faults and holds every fault.
 func Parse(path string, doc []byte) (*Config, error) {
 	r := &report{path: path, doc: string(doc)}
+	if at, deep := tooDeep(r.doc); deep {
+		r.syntax(at, "more than 1000 brackets are open here")
+		return nil, r.faults
+	}
 	c := validate(decode(r.doc, r), r)
 	if faults := r.result(); len(faults) > 0 {
 		return nil, faults
@@ -139,4 +143,24 @@ func Parse(path string, doc []byte) (*Config, error) {
 	sum := sha256.Sum256(doc)
 	c.Path, c.SHA256 = path, hex.EncodeToString(sum[:])
 	return c, nil
+}
+
+// tooDeep finds the place where brackets are nested beyond any sense. The
+// library recurses once per level and takes minutes for some 100,000 of them.
+// Brackets in strings and comments count too, which is harmless: closing ones
+// make up for them.
+func tooDeep(doc string) (at int, deep bool) {
+	depth := 0
+	for i := range len(doc) {
+		switch doc[i] {
+		case '[', '{':
+			depth++
+		case ']', '}':
+			depth = max(depth-1, 0)
+		}
+		if depth > 1000 {
+			return i, true
+		}
+	}
+	return 0, false
 }

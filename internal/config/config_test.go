@@ -175,6 +175,15 @@ func TestLoadUnreadable(t *testing.T) {
 	}
 }
 
+// A file of nothing but brackets is refused at once; the TOML library alone
+// would take minutes over it.
+func TestDeepNesting(t *testing.T) {
+	doc := "a = " + strings.Repeat("[", maxSize/2)
+	if _, err := Parse("x", []byte(doc)); err == nil || err.Error() != "x:1:1005: error: more than 1000 brackets are open here" {
+		t.Errorf("got %v", err)
+	}
+}
+
 // manyNodes returns a document of n nodes, each a /24.
 func manyNodes(n int) []byte {
 	var b strings.Builder
