@@ -1,0 +1,214 @@
+package table
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+// oracle is Lookup as one would explain it: look at everything, keep the
+// longest prefix that contains the address.
+func oracle(peers []Peer, dst netip.Addr) (best netip.Prefix, peer int32) {
+	best, peer = netip.Prefix{}, None
+	for i, p := range peers {
+		for _, prefix := range p.Prefixes {
+			if prefix.Contains(dst) && (peer == None || prefix.Bits() > best.Bits()) {
+				best, peer = prefix, int32(i)
+			}
+		}
+	}
+	return best, peer
+}
+
+func addr4(n uint32) netip.Addr {
+	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, n)))
+}
+
+func addr6(high uint64, low uint64) netip.Addr {
+	return netip.AddrFrom16([16]byte(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, high), low)))
+}
+
+// randomPeers packs prefixes of all lengths into a small part of the address
+// space, so that they nest and touch.
+func randomPeers(r *rand.Rand, n int) []Peer {
+	seen := map[netip.Prefix]bool{}
+	peers := make([]Peer, n)
+	for i := range peers {
+		peers[i] = Peer{Name: fmt.Sprint("p", i), Underlay: addr4(0xac120000 + uint32(i))}
+		if i%3 == 0 {
+			peers[i].Underlay = addr6(0x20010db8<<32, uint64(i))
+		}
+		for range r.IntN(4) {
+			var p netip.Prefix
+			if r.IntN(2) == 0 {
+				p, _ = addr4(0x0af40000 | r.Uint32N(1<<18)).Prefix(r.IntN(33))
+			} else {
+				p, _ = addr6(0xfd00<<48|uint64(r.Uint32N(1<<10)), r.Uint64()&0xff).Prefix(r.IntN(129))
+			}
+			if !seen[p] {
+				seen[p] = true
+				peers[i].Prefixes = append(peers[i].Prefixes, p)
+			}
+		}
+	}
+	return peers
+}
+
+// checkAgainstOracle compares every kind of lookup for addresses at, just
+// before and just behind each prefix, and for random ones.
+func checkAgainstOracle(t *testing.T, peers []Peer, r *rand.Rand) {
+	t.Helper()
+	table, err := New(peers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(dst netip.Addr) {
+		if !dst.IsValid() {
+			return
+		}
+		wantPrefix, want := oracle(peers, dst)
+		if got := table.Lookup(dst); got != want {
+			t.Errorf("Lookup(%s) = %d, want %d", dst, got, want)
+		}
+		if prefix, got := table.LookupPrefix(dst); got != want || prefix != wantPrefix {
+			t.Errorf("LookupPrefix(%s) = %s, %d, want %s, %d", dst, prefix, got, wantPrefix, want)
+		}
+	}
+	for i, p := range peers {
+		for _, prefix := range p.Prefixes {
+			first := prefix.Addr()
+			check(first)
+			check(first.Prev())
+			check(first.Next())
+			last := first.AsSlice()
+			for bit := prefix.Bits(); bit < first.BitLen(); bit++ {
+				last[bit/8] |= 0x80 >> (bit % 8)
+			}
+			end, _ := netip.AddrFromSlice(last)
+			check(end)
+			check(end.Next())
+		}
+		if got := table.Sender(p.Underlay); got != int32(i) {
+			t.Errorf("Sender(%s) = %d, want %d", p.Underlay, got, i)
+		}
+		if got := table.Sender(p.Underlay.Prev()); got != None && peers[got].Underlay != p.Underlay.Prev() {
+			t.Errorf("Sender(%s) = %d", p.Underlay.Prev(), got)
+		}
+	}
+	for range 200 {
+		check(addr4(0x0af40000 | r.Uint32N(1<<19)))
+		check(addr6(0xfd00<<48|uint64(r.Uint32N(1<<11)), r.Uint64()&0x1ff))
+		check(addr4(r.Uint32()))
+	}
+}
+
+func TestLookupAgainstOracle(t *testing.T) {
+	for seed := range uint64(60) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		checkAgainstOracle(t, randomPeers(r, r.IntN(40)), r)
+	}
+}
+
+// FuzzLookup builds a table from the fuzzer's bytes: six bytes a prefix, four
+// of address, one of length, one for the peer.
+func FuzzLookup(f *testing.F) {
+	f.Add([]byte("\x0a\xf4\x00\x00\x10\x01\x0a\xf4\x01\x00\x18\x02\x0a\xf4\x01\x80\x19\x03"), uint32(0x0af40181))
+	f.Fuzz(func(t *testing.T, spec []byte, dst uint32) {
+		var peers []Peer
+		seen := map[netip.Prefix]bool{}
+		for ; len(spec) >= 6 && len(peers) < 64; spec = spec[6:] {
+			p, err := netip.AddrFrom4([4]byte(spec[:4])).Prefix(int(spec[4] % 33))
+			if err != nil || seen[p] {
+				continue
+			}
+			seen[p] = true
+			peers = append(peers, Peer{Name: "p", Underlay: addr4(uint32(len(peers))), Prefixes: []netip.Prefix{p}})
+		}
+		table, err := New(peers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, want := oracle(peers, addr4(dst)); table.Lookup(addr4(dst)) != want {
+			t.Errorf("Lookup(%s) = %d, want %d in %v", addr4(dst), table.Lookup(addr4(dst)), want, peers)
+		}
+	})
+}
+
+func TestConflicts(t *testing.T) {
+	a := Peer{Name: "a", Underlay: addr4(1), Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+	b := Peer{Name: "b", Underlay: addr4(2), Prefixes: a.Prefixes}
+	if _, err := New([]Peer{a, b}); err == nil || !strings.Contains(err.Error(), `10.0.0.0/8 of "b": "a" has it`) {
+		t.Errorf("same prefix twice: %v", err)
+	}
+	b.Prefixes, b.Underlay = nil, a.Underlay
+	if _, err := New([]Peer{a, b}); err == nil || !strings.Contains(err.Error(), `0.0.0.1 of "b": "a" has it`) {
+		t.Errorf("same address twice: %v", err)
+	}
+}
+
+// tenThousand is a mesh of 10,000 nodes with a /24 and a /64 each.
+func tenThousand(tb testing.TB) (*Table, []netip.Addr) {
+	peers := make([]Peer, 10000)
+	dsts := make([]netip.Addr, 1<<12)
+	for i := range peers {
+		v4, _ := addr4(10<<24 | uint32(i)<<8).Prefix(24)
+		v6, _ := addr6(0xfd00<<48|uint64(i), 0).Prefix(64)
+		peers[i] = Peer{Name: fmt.Sprint(i), Underlay: addr4(0xac100000 + uint32(i)), Prefixes: []netip.Prefix{v4, v6}}
+	}
+	table, err := New(peers)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := range dsts {
+		dsts[i] = addr4(10<<24 | r.Uint32N(10000)<<8 | r.Uint32N(256))
+	}
+	return table, dsts
+}
+
+func TestLookupDoesNotAllocate(t *testing.T) {
+	table, dsts := tenThousand(t)
+	six := netip.MustParseAddr("fd00::1")
+	if n := testing.AllocsPerRun(100, func() {
+		table.Lookup(dsts[0])
+		table.Lookup(six)
+		table.Sender(dsts[1])
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkLookup10000(b *testing.B) {
+	table, dsts := tenThousand(b)
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		table.Lookup(dsts[i&(1<<12-1)])
+		i++
+	}
+}
+
+func BenchmarkSender10000(b *testing.B) {
+	table, dsts := tenThousand(b)
+	for i := range dsts {
+		dsts[i] = addr4(0xac100000 + uint32(i)*7919%10000)
+	}
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		table.Sender(dsts[i&(1<<12-1)])
+		i++
+	}
+}
+
+func BenchmarkNew10000(b *testing.B) {
+	peers := randomPeers(rand.New(rand.NewPCG(1, 2)), 10000)
+	for b.Loop() {
+		if _, err := New(peers); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
