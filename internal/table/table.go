@@ -12,7 +12,7 @@ import (
 
 // A Peer is what the table needs to know of one node of the mesh.
 type Peer struct {
-	Name     string         // only for messages
+	Name     string
 	Underlay netip.Addr     // the address its datagrams come from, unmapped
 	Prefixes []netip.Prefix // its pod subnets and routes, masked, IPv4 never as mapped IPv6
 }
@@ -25,14 +25,16 @@ const None int32 = -1
 type Table struct {
 	overlay  bart.Fast[int32]
 	underlay bart.Fast[int32]
+	names    []string
 }
 
 // New builds the table of peers; the indexes that lookups return are those of
 // the slice, which is not kept. It returns an error if two peers claim the same
 // prefix or the same underlay address: a lookup would have two answers.
 func New(peers []Peer) (*Table, error) {
-	t := &Table{}
+	t := &Table{names: make([]string, len(peers))}
 	for i, p := range peers {
+		t.names[i] = p.Name
 		for _, prefix := range p.Prefixes {
 			if other, taken := t.overlay.Get(prefix); taken {
 				return nil, fmt.Errorf("add prefix %s of %q: %q has it already", prefix, p.Name, peers[other].Name)
@@ -65,6 +67,9 @@ func (t *Table) LookupPrefix(dst netip.Addr) (netip.Prefix, int32) {
 	}
 	return prefix, peer
 }
+
+// Name returns the name of the peer at an index that a lookup returned.
+func (t *Table) Name(peer int32) string { return t.names[peer] }
 
 // Sender returns the peer whose underlay address is src; None for a stranger.
 // src must not be IPv4-mapped IPv6.

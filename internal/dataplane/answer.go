@@ -1,0 +1,76 @@
+package dataplane
+
+import (
+	"net/netip"
+	"time"
+
+	"example.org/meshd/internal/dataplane/packet"
+)
+
+// ICMP errors are limited as the kernel limits its own (icmp_msgs_per_sec,
+// icmp_msgs_burst), for each loop.
+const (
+	answersPerSecond = 1000
+	answersBurst     = 50
+)
+
+// answerer writes ICMP errors into the TUN, from where the kernel routes them
+// to a local pod or back to us for a remote one. It belongs to one loop.
+type answerer struct {
+	tun    Tun
+	buf    []byte
+	tokens float64
+	last   time.Time
+	now    func() time.Time
+}
+
+func newAnswerer(tun Tun) *answerer {
+	return &answerer{tun: tun, buf: make([]byte, 1280), tokens: answersBurst, now: time.Now}
+}
+
+// send answers b with the problem, if an answer is allowed by the rules and by
+// the rate. mtu, in bytes, is for TooBig and may be nil otherwise; it is asked
+// only if the answer will be sent.
+func (a *answerer) send(f *forwarding, problem packet.Problem, b []byte, mtu func() int) {
+	src := f.tun4
+	if b[0]>>4 == 6 {
+		src = f.tun6
+	}
+	if !src.IsValid() || !a.take() {
+		return
+	}
+	size := 0
+	if mtu != nil {
+		size = mtu()
+	}
+	if answer := packet.Error(a.buf, src, problem, size, b); answer != nil {
+		// A refusal means the TUN is down, and then the asker is cut off too.
+		_ = a.tun.WriteOne(answer)
+	}
+}
+
+// take is a token bucket.
+func (a *answerer) take() bool {
+	now := a.now()
+	a.tokens = min(answersBurst, a.tokens+now.Sub(a.last).Seconds()*answersPerSecond)
+	a.last = now
+	if a.tokens < 1 {
+		return false
+	}
+	a.tokens--
+	return true
+}
+
+// pathMTU returns the size of inner packets that fit the way to a peer, in
+// bytes; the smallest a link may have if the kernel does not know.
+func (u *User) pathMTU(f *forwarding, to netip.AddrPort) int {
+	mtu, err := u.wire.PathMTU(to)
+	if err != nil {
+		mtu = 0
+	}
+	return max(mtu-f.header, minAnsweredMTU)
+}
+
+// minAnsweredMTU keeps a liar on the underlay from pressing pods to absurd
+// sizes: RFC 791 lets every host take 576 bytes.
+const minAnsweredMTU = 576

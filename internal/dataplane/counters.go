@@ -1,0 +1,66 @@
+package dataplane
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// Traffic is a reading of one set of counters. All of them only grow, from the
+// start of the engine, and count inner packets.
+type Traffic struct {
+	RxPackets, RxBytes uint64 // delivered to the TUN
+	TxPackets, TxBytes uint64 // handed to the socket
+	Drops              [reasons]uint64
+	LastSeen           time.Time // when the last acceptable packet came in; zero if none did
+}
+
+// add sums other into t.
+func (t *Traffic) add(other Traffic) {
+	t.RxPackets += other.RxPackets
+	t.RxBytes += other.RxBytes
+	t.TxPackets += other.TxPackets
+	t.TxBytes += other.TxBytes
+	for i := range t.Drops {
+		t.Drops[i] += other.Drops[i]
+	}
+	if other.LastSeen.After(t.LastSeen) {
+		t.LastSeen = other.LastSeen
+	}
+}
+
+// counters are written by the packet path and read by anybody. One direction is
+// written by one goroutine, so the two stand on cache lines of their own.
+type counters struct {
+	rxPackets, rxBytes, lastSeen atomic.Uint64
+	_                            [64]byte
+	txPackets, txBytes           atomic.Uint64
+	_                            [64]byte
+	drops                        [reasons]atomic.Uint64
+}
+
+func (c *counters) received(packets, bytes uint64, now time.Time) {
+	c.rxPackets.Add(packets)
+	c.rxBytes.Add(bytes)
+	c.lastSeen.Store(uint64(now.UnixNano()))
+}
+
+func (c *counters) sent(packets, bytes uint64) {
+	c.txPackets.Add(packets)
+	c.txBytes.Add(bytes)
+}
+
+func (c *counters) drop(reason Drop) { c.drops[reason].Add(1) }
+
+func (c *counters) read() Traffic {
+	t := Traffic{
+		RxPackets: c.rxPackets.Load(), RxBytes: c.rxBytes.Load(),
+		TxPackets: c.txPackets.Load(), TxBytes: c.txBytes.Load(),
+	}
+	for i := range t.Drops {
+		t.Drops[i] = c.drops[i].Load()
+	}
+	if ns := c.lastSeen.Load(); ns != 0 {
+		t.LastSeen = time.Unix(0, int64(ns))
+	}
+	return t
+}

@@ -1,0 +1,101 @@
+package udp
+
+import (
+	"golang.org/x/sys/unix"
+
+	"example.org/meshd/internal/dataplane/packet"
+)
+
+// A Receiver reads batches from the socket. It belongs to one goroutine.
+type Receiver struct {
+	conn *Conn
+	msgs *messages
+
+	// The state of the Read in progress; the callback is made once, since a
+	// closure for each call would allocate.
+	want, filled int
+	err          error
+	readFunc     func(fd uintptr) bool
+}
+
+// NewReceiver returns a receiver of at most n datagrams at a time.
+func (c *Conn) NewReceiver(n int) *Receiver {
+	r := &Receiver{conn: c, msgs: newMessages(n, c.v6)}
+	r.readFunc = r.read
+	return r
+}
+
+// Read waits for datagrams, stores as many as are there into ps and returns
+// their number, at least one. It fills each packet's Data, Addr and TOS. It
+// returns net.ErrClosed after Close.
+func (r *Receiver) Read(ps []packet.Packet) (int, error) {
+	r.want, r.filled, r.err = min(len(ps), len(r.msgs.headers)), 0, nil
+	for i := range r.want {
+		r.msgs.expect(i, ps[i].Buf)
+	}
+	if err := r.conn.raw.Read(r.readFunc); err != nil {
+		return 0, err
+	}
+	for i := range r.filled {
+		r.msgs.received(i, &ps[i])
+	}
+	return r.filled, r.err
+}
+
+func (r *Receiver) read(fd uintptr) bool {
+	r.filled, r.err = r.msgs.call(unix.SYS_RECVMMSG, fd, 0, r.want)
+	return r.err != unix.EAGAIN
+}
+
+// A Sender writes batches to the socket. It belongs to one goroutine.
+type Sender struct {
+	conn *Conn
+	msgs *messages
+
+	from, to  int // messages of the Write in progress
+	sent      int
+	err       error
+	writeFunc func(fd uintptr)
+}
+
+// NewSender returns a sender of at most n datagrams at a time.
+func (c *Conn) NewSender(n int) *Sender {
+	s := &Sender{conn: c, msgs: newMessages(n, c.v6)}
+	s.writeFunc = s.write
+	return s
+}
+
+// Write sends the Data of each packet to its Addr with its TOS, in order. It
+// never waits: it returns how many were sent, and the error, if any, is about
+// the next one: EAGAIN when the socket's buffer is full, EMSGSIZE when the
+// packet is larger than the path.
+func (s *Sender) Write(ps []packet.Packet) (int, error) {
+	done := 0
+	for done < len(ps) {
+		n := min(len(ps)-done, len(s.msgs.headers))
+		var refused error
+		for i := range n {
+			if !s.msgs.post(i, &ps[done+i]) {
+				n, refused = i, unix.EAFNOSUPPORT
+				break
+			}
+		}
+		for s.from, s.to = 0, n; s.from < s.to; s.from += s.sent {
+			if err := s.conn.raw.Control(s.writeFunc); err != nil {
+				return done + s.from, err
+			}
+			if s.err != nil {
+				return done + s.from, s.err
+			}
+		}
+		done += n
+		if refused != nil {
+			return done, refused
+		}
+	}
+	return done, nil
+}
+
+func (s *Sender) write(fd uintptr) {
+	s.sent, s.err = s.msgs.call(unix.SYS_SENDMMSG, fd, s.from, s.to)
+}

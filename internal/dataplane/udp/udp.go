@@ -1,0 +1,175 @@
+// Package udp is the wire: one UDP socket that sends and receives batches of
+// inner packets, bare, one to a datagram.
+//
+//	message   one datagram of a batch, as recvmmsg(2) and sendmmsg(2) know it
+//	control   ancillary data of a message: here the TOS of the outer header
+//	path MTU  what the kernel has learned about the way to an address
+package udp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// bufferSize is asked of the kernel for each direction, in bytes: 10 Gbit/s for
+// 12 ms on receiving, time to be scheduled on a busy machine. The kernel books
+// about twice the payload, and sets the buffer's limit to twice what is asked.
+const bufferSize = 16 << 20
+
+// A Conn is the bound socket. Receivers and senders made from it may work at
+// the same time, each in one goroutine; Close wakes them all.
+type Conn struct {
+	udp   *net.UDPConn
+	raw   syscall.RawConn
+	local netip.AddrPort
+	v6    bool
+}
+
+// Open binds the UDP socket of the mesh to local. The address may be missing on
+// this host for now (IP_FREEBIND): sending works as soon as it is there. An
+// unspecified address listens on all addresses of its family.
+//
+// Datagrams leave with "don't fragment", so that a smaller path shows as
+// EMSGSIZE and is told to the pods instead of being hidden by fragments.
+func Open(local netip.AddrPort) (*Conn, error) {
+	c := &Conn{local: local, v6: !local.Addr().Is4()}
+	network := "udp4"
+	if c.v6 {
+		network = "udp6"
+	}
+	var sockErr error
+	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		if err := raw.Control(func(fd uintptr) { sockErr = c.setOptions(int(fd)) }); err != nil {
+			return err
+		}
+		return sockErr
+	}}
+	conn, err := lc.ListenPacket(context.Background(), network, local.String())
+	if errors.Is(err, unix.EADDRINUSE) {
+		return nil, fmt.Errorf("bind UDP %s: %w: is flannel or another meshd running? `ss -ulnp sport = :%d` shows it", local, unix.EADDRINUSE, local.Port())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("bind UDP %s: %w", local, err)
+	}
+	c.udp = conn.(*net.UDPConn)
+	if c.raw, err = c.udp.SyscallConn(); err != nil {
+		c.udp.Close()
+		return nil, fmt.Errorf("bind UDP %s: %w", local, err)
+	}
+	return c, nil
+}
+
+// setOptions prepares the socket before it is bound.
+func (c *Conn) setOptions(fd int) error {
+	for _, direction := range []struct{ force, plain int }{
+		{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF},
+		{unix.SO_SNDBUFFORCE, unix.SO_SNDBUF},
+	} {
+		// FORCE passes net.core.{r,w}mem_max but needs CAP_NET_ADMIN in the
+		// first user namespace; the plain option is cut to the limit silently.
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, direction.force, bufferSize) != nil {
+			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, direction.plain, bufferSize); err != nil {
+				return fmt.Errorf("set buffer size: %w", err)
+			}
+		}
+	}
+	options := []struct {
+		name          string
+		level, option int
+		value         int
+	}{
+		{"IP_FREEBIND", unix.IPPROTO_IP, unix.IP_FREEBIND, 1},
+		{"IP_MTU_DISCOVER", unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO},
+		{"IP_RECVTOS", unix.IPPROTO_IP, unix.IP_RECVTOS, 1},
+	}
+	if c.v6 {
+		options = options[:0]
+		options = append(options, []struct {
+			name          string
+			level, option int
+			value         int
+		}{
+			{"IPV6_V6ONLY", unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1},
+			{"IPV6_FREEBIND", unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1},
+			{"IPV6_MTU_DISCOVER", unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO},
+			{"IPV6_RECVTCLASS", unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS, 1},
+		}...)
+	}
+	for _, o := range options {
+		if err := unix.SetsockoptInt(fd, o.level, o.option, o.value); err != nil {
+			return fmt.Errorf("set %s: %w", o.name, err)
+		}
+	}
+	return nil
+}
+
+// Buffers returns what the kernel granted for receiving and sending, in bytes
+// of its own bookkeeping.
+func (c *Conn) Buffers() (receive, send int, err error) {
+	controlErr := c.raw.Control(func(fd uintptr) {
+		if receive, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF); err == nil {
+			send, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF)
+		}
+	})
+	return receive, send, errors.Join(controlErr, err)
+}
+
+// BuffersWanted is what Buffers returns when the kernel grants everything.
+const BuffersWanted = 2 * bufferSize
+
+// Overflows returns how many datagrams the kernel dropped since Open because
+// the receive buffer was full (or the UDP checksum wrong).
+func (c *Conn) Overflows() (uint32, error) {
+	const drops = 8 // SK_MEMINFO_DROPS in include/uapi/linux/sock_diag.h
+	var info [drops + 1]uint32
+	err := c.control(func(fd int) error { return getsockopt(fd, unix.SOL_SOCKET, unix.SO_MEMINFO, info[:]) })
+	return info[drops], err
+}
+
+// PathMTU returns the MTU in bytes that the kernel believes the way to an
+// address has, with the outer headers: the link's, or less after an ICMP
+// message said so. It costs a few system calls.
+func (c *Conn) PathMTU(to netip.AddrPort) (int, error) {
+	domain, level, option := unix.AF_INET, unix.IPPROTO_IP, unix.IP_MTU
+	if c.v6 {
+		domain, level, option = unix.AF_INET6, unix.IPPROTO_IPV6, unix.IPV6_MTU
+	}
+	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("find path MTU to %s: %w", to, err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Connect(fd, sockaddr(to)); err != nil {
+		return 0, fmt.Errorf("find path MTU to %s: %w", to, err)
+	}
+	mtu, err := unix.GetsockoptInt(fd, level, option)
+	if err != nil {
+		return 0, fmt.Errorf("find path MTU to %s: %w", to, err)
+	}
+	return mtu, nil
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+}
+
+// Close closes the socket and wakes every Read in progress.
+func (c *Conn) Close() error { return c.udp.Close() }
+
+// control runs f with the socket kept open.
+func (c *Conn) control(f func(fd int) error) error {
+	var err error
+	if controlErr := c.raw.Control(func(fd uintptr) { err = f(int(fd)) }); controlErr != nil {
+		return controlErr
+	}
+	return err
+}

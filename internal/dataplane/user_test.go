@@ -1,0 +1,533 @@
+package dataplane
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"example.org/meshd/internal/dataplane/packet"
+)
+
+// The fakes keep copies of what is written to them and feed prepared batches.
+
+type fakeTun struct {
+	written [][]byte
+	refuse  map[int]error // by position among all writes
+	writes  int
+	feed    chan [][]byte
+	closed  chan struct{}
+}
+
+func newFakeTun() *fakeTun {
+	return &fakeTun{feed: make(chan [][]byte), closed: make(chan struct{}), refuse: map[int]error{}}
+}
+
+func (f *fakeTun) Read(ps []packet.Packet) (int, error) {
+	select {
+	case batch := <-f.feed:
+		return fill(ps, batch), nil
+	case <-f.closed:
+		return 0, os.ErrClosed
+	}
+}
+
+func (f *fakeTun) Write(ps []packet.Packet) (int, error) {
+	for i := range ps {
+		if err := f.WriteOne(ps[i].Data); err != nil {
+			return i, err
+		}
+	}
+	return len(ps), nil
+}
+
+func (f *fakeTun) WriteOne(b []byte) error {
+	f.writes++
+	if err := f.refuse[f.writes-1]; err != nil {
+		return err
+	}
+	f.written = append(f.written, bytes.Clone(b))
+	return nil
+}
+
+func (f *fakeTun) Close() error { close(f.closed); return nil }
+
+type fakeWire struct {
+	sent   []packet.Packet
+	refuse map[int]error // by position among all packets offered
+	offers int
+	mtu    int
+	closed chan struct{}
+}
+
+func newFakeWire() *fakeWire {
+	return &fakeWire{refuse: map[int]error{}, mtu: 1500, closed: make(chan struct{})}
+}
+
+func (f *fakeWire) PathMTU(netip.AddrPort) (int, error) { return f.mtu, nil }
+func (f *fakeWire) Close() error                        { close(f.closed); return nil }
+func (f *fakeWire) Read([]packet.Packet) (int, error)   { <-f.closed; return 0, net.ErrClosed }
+
+func (f *fakeWire) Write(ps []packet.Packet) (int, error) {
+	for i, p := range ps {
+		f.offers++
+		if err := f.refuse[f.offers-1]; err != nil {
+			return i, err
+		}
+		f.sent = append(f.sent, packet.Packet{Data: bytes.Clone(p.Data), Addr: p.Addr, TOS: p.TOS})
+	}
+	return len(ps), nil
+}
+
+func fill(ps []packet.Packet, batch [][]byte) int {
+	for i, b := range batch {
+		ps[i].Data = ps[i].Buf[:copy(ps[i].Buf, b)]
+	}
+	return len(batch)
+}
+
+// udp4 returns an IPv4 UDP packet.
+func udp4(src, dst string, ttl, tos uint8) []byte {
+	b := make([]byte, 28)
+	b[0], b[1], b[8], b[9] = 0x45, tos, ttl, 17
+	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
+	copy(b[12:], netip.MustParseAddr(src).AsSlice())
+	copy(b[16:], netip.MustParseAddr(dst).AsSlice())
+	binary.BigEndian.PutUint16(b[10:], packet.Checksum(b[:20], 0))
+	return b
+}
+
+func udp6(src, dst string, ttl uint8) []byte {
+	b := make([]byte, 48)
+	b[0], b[6], b[7] = 0x60, 17, ttl
+	binary.BigEndian.PutUint16(b[4:], 8)
+	copy(b[8:], netip.MustParseAddr(src).AsSlice())
+	copy(b[24:], netip.MustParseAddr(dst).AsSlice())
+	return b
+}
+
+func prefixes(ss ...string) (ps []netip.Prefix) {
+	for _, s := range ss {
+		ps = append(ps, netip.MustParsePrefix(s))
+	}
+	return ps
+}
+
+func mesh() Mesh {
+	return Mesh{Self: "a", Peers: []Peer{
+		{Name: "a", Underlay: netip.MustParseAddrPort("172.18.0.2:8285"), Subnets: prefixes("10.244.0.0/24", "fd00:0:0:a::/64")},
+		{Name: "b", Underlay: netip.MustParseAddrPort("172.18.0.3:8285"), Subnets: prefixes("10.244.1.0/24", "fd00:0:0:b::/64"), Routes: prefixes("192.168.0.0/16")},
+		{Name: "c", Underlay: netip.MustParseAddrPort("172.18.0.4:9000"), Subnets: prefixes("10.244.2.0/24"), Routes: prefixes("192.168.7.0/24")},
+	}}
+}
+
+type rig struct {
+	*User
+	tun  *fakeTun
+	wire *fakeWire
+	out  *outbound
+	in   *inbound
+}
+
+func newRig(t testing.TB) *rig {
+	r := &rig{tun: newFakeTun(), wire: newFakeWire()}
+	r.User = NewUser(r.tun, r.wire, r.wire, r.wire)
+	if err := r.SetMesh(mesh()); err != nil {
+		t.Fatal(err)
+	}
+	loops := r.Loops()
+	r.out, r.in = loops[0].(*outbound), loops[1].(*inbound)
+	return r
+}
+
+// send passes packets from the TUN through the engine.
+func (r *rig) send(batch ...[]byte) { r.out.forward(r.out.batch[:fill(r.out.batch, batch)]) }
+
+// receive passes datagrams from one underlay address through the engine.
+func (r *rig) receive(from string, tos uint8, batch ...[]byte) {
+	n := fill(r.in.batch, batch)
+	for i := range n {
+		r.in.batch[i].Addr, r.in.batch[i].TOS = netip.MustParseAddrPort(from), tos
+	}
+	r.in.deliver(r.in.batch[:n])
+}
+
+// drops returns the reasons counted in t, one entry a packet.
+func drops(t Traffic) (reasons []string) {
+	for _, reason := range Reasons() {
+		for range t.Drops[reason] {
+			reasons = append(reasons, reason.String())
+		}
+	}
+	return reasons
+}
+
+func TestOutbound(t *testing.T) {
+	tests := []struct {
+		name   string
+		packet []byte
+		to     string // underlay; empty: not sent
+		peer   string // whose counters, if it was dropped; empty: nobody's
+		drop   string
+		icmp   string // type and code of the answer
+	}{
+		{"to a subnet", udp4("10.244.0.2", "10.244.1.2", 63, 0xb9), "172.18.0.3:8285", "", "", ""},
+		{"to a peer with its own port", udp4("10.244.0.2", "10.244.2.2", 63, 0), "172.18.0.4:9000", "", "", ""},
+		{"to a route", udp4("10.244.0.2", "192.168.1.1", 63, 0), "172.18.0.3:8285", "", "", ""},
+		{"to a longer route", udp4("10.244.0.2", "192.168.7.1", 63, 0), "172.18.0.4:9000", "", "", ""},
+		{"IPv6", udp6("fd00:0:0:a::2", "fd00:0:0:b::2", 63), "172.18.0.3:8285", "", "", ""},
+		{"nobody's subnet", udp4("10.244.0.2", "10.244.9.2", 63, 0), "", "", "no_route", "0300"},
+		{"nobody's IPv6 subnet", udp6("fd00:0:0:a::2", "fd00:0:0:9::2", 63), "", "", "no_route", "0100"},
+		{"own subnet", udp4("10.244.0.2", "10.244.0.3", 63, 0), "", "", "no_route", "0300"},
+		{"multicast", udp4("10.244.0.2", "224.0.0.251", 63, 0), "", "", "no_route", ""},
+		{"mapped destination", udp6("fd00:0:0:a::2", "::ffff:10.244.1.2", 63), "", "", "no_route", "0100"},
+		{"TTL 1", udp4("10.244.0.2", "10.244.1.2", 1, 0), "", "b", "ttl_expired", "0b00"},
+		{"TTL 0", udp4("10.244.0.2", "10.244.1.2", 0, 0), "", "b", "ttl_expired", "0b00"},
+		{"hop limit 1", udp6("fd00:0:0:a::2", "fd00:0:0:b::2", 1), "", "b", "ttl_expired", "0300"},
+		{"garbage", []byte("garbage that is no packet at all"), "", "", "malformed", ""},
+		{"empty", []byte{}, "", "", "malformed", ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			r := newRig(t)
+			r.send(test.packet)
+			checkSent(t, r, test.to, test.packet)
+			c := r.Counters()
+			if got := strings.Join(drops(c.Totals), " "); got != test.drop {
+				t.Errorf("drops %q, want %q", got, test.drop)
+			}
+			if got := strings.Join(drops(c.Peers[test.peer]), " "); test.peer != "" && got != test.drop {
+				t.Errorf("drops of %s %q, want %q", test.peer, got, test.drop)
+			}
+			checkAnswer(t, r, test.icmp)
+		})
+	}
+}
+
+func checkSent(t *testing.T, r *rig, to string, original []byte) {
+	t.Helper()
+	if to == "" {
+		if len(r.wire.sent) != 0 {
+			t.Errorf("sent to %s", r.wire.sent[0].Addr)
+		}
+		return
+	}
+	if len(r.wire.sent) != 1 || r.wire.sent[0].Addr.String() != to {
+		t.Fatalf("sent %v", r.wire.sent)
+	}
+	before, _ := packet.Parse(original)
+	after, ok := packet.Parse(r.wire.sent[0].Data)
+	before.TTL--
+	if !ok || after != before || !packet.ValidChecksum(r.wire.sent[0].Data) {
+		t.Errorf("sent %+v, want %+v", after, before)
+	}
+	if r.wire.sent[0].TOS != before.TOS {
+		t.Errorf("outer TOS %#x, want %#x", r.wire.sent[0].TOS, before.TOS)
+	}
+}
+
+// checkAnswer compares type and code of the only packet in the TUN.
+func checkAnswer(t *testing.T, r *rig, icmp string) {
+	t.Helper()
+	if icmp == "" {
+		if len(r.tun.written) != 0 {
+			t.Errorf("answered % x", r.tun.written[0])
+		}
+		return
+	}
+	if len(r.tun.written) != 1 {
+		t.Fatalf("%d answers", len(r.tun.written))
+	}
+	b, at, src := r.tun.written[0], 20, "10.244.0.0"
+	if b[0]>>4 == 6 {
+		at, src = 40, "fd00:0:0:a::"
+	}
+	h, ok := packet.Parse(b)
+	if got := hex.EncodeToString(b[at : at+2]); !ok || h.Src != netip.MustParseAddr(src) || got != icmp {
+		t.Errorf("answer from %s: %s, want %s", h.Src, got, icmp)
+	}
+}
+
+func TestInbound(t *testing.T) {
+	b, c, stranger := "172.18.0.3:40000", "172.18.0.4:9000", "172.18.0.9:8285"
+	badSum := udp4("10.244.1.2", "10.244.0.2", 62, 0)
+	badSum[10] ^= 1
+	tests := []struct {
+		name   string
+		from   string
+		tos    uint8
+		packet []byte
+		ok     bool
+		peer   string
+		drop   string
+		icmp   string
+	}{
+		{"from a subnet, any port", b, 0, udp4("10.244.1.2", "10.244.0.2", 62, 0xb8), true, "b", "", ""},
+		{"from a route", b, 0, udp4("192.168.1.1", "10.244.0.2", 62, 0), true, "b", "", ""},
+		{"from a longer route", c, 0, udp4("192.168.7.1", "10.244.0.2", 62, 0), true, "c", "", ""},
+		{"to the TUN address", b, 0, udp4("10.244.1.0", "10.244.0.0", 62, 0), true, "b", "", ""},
+		{"IPv6", b, 0, udp6("fd00:0:0:b::2", "fd00:0:0:a::2", 62), true, "b", "", ""},
+		{"a stranger", stranger, 0, udp4("10.244.1.2", "10.244.0.2", 62, 0), false, "", "unknown_sender", ""},
+		{"a stranger's expiring packet", stranger, 0, udp4("10.244.1.2", "10.244.0.2", 1, 0), false, "", "unknown_sender", ""},
+		{"our own address", "172.18.0.2:8285", 0, udp4("10.244.0.3", "10.244.0.2", 62, 0), false, "", "unknown_sender", ""},
+		{"another peer's pod", b, 0, udp4("10.244.2.2", "10.244.0.2", 62, 0), false, "b", "spoofed_source", ""},
+		{"a shorter route of it", b, 0, udp4("192.168.7.1", "10.244.0.2", 62, 0), false, "b", "spoofed_source", ""},
+		{"our own pod", b, 0, udp4("10.244.0.3", "10.244.0.2", 62, 0), false, "b", "spoofed_source", ""},
+		{"nobody's address", b, 0, udp4("8.8.8.8", "10.244.0.2", 62, 0), false, "b", "spoofed_source", ""},
+		{"to another peer", b, 0, udp4("10.244.1.2", "10.244.2.2", 62, 0), false, "b", "wrong_destination", ""},
+		{"to the sender: a loop", b, 0, udp4("10.244.1.2", "10.244.1.3", 62, 0), false, "b", "wrong_destination", ""},
+		{"to the outside", b, 0, udp4("10.244.1.2", "8.8.8.8", 62, 0), false, "b", "wrong_destination", ""},
+		{"TTL 1", b, 0, udp4("10.244.1.2", "10.244.0.2", 1, 0), false, "b", "ttl_expired", "0b00"},
+		{"hop limit 0", b, 0, udp6("fd00:0:0:b::2", "fd00:0:0:a::2", 0), false, "b", "ttl_expired", "0300"},
+		{"garbage", b, 0, []byte("GET / HTTP/1.1\r\n\r\n and more"), false, "b", "malformed", ""},
+		{"bad header checksum", b, 0, badSum, false, "b", "malformed", ""},
+		{"congestion, sender deaf", b, 3, udp4("10.244.1.2", "10.244.0.2", 62, 0), false, "b", "malformed", ""},
+		{"congestion", b, 3, udp4("10.244.1.2", "10.244.0.2", 62, 2), true, "b", "", ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			r := newRig(t)
+			r.receive(test.from, test.tos, test.packet)
+			counted := r.Counters()
+			traffic := counted.Peers[test.peer]
+			if test.peer == "" {
+				traffic = counted.Totals
+			}
+			if got := strings.Join(drops(traffic), " "); got != test.drop || len(drops(counted.Totals)) != len(drops(traffic)) {
+				t.Errorf("drops %q, want %q", got, test.drop)
+			}
+			if len(r.wire.sent) != 0 {
+				t.Errorf("something was sent to %s", r.wire.sent[0].Addr)
+			}
+			if !test.ok {
+				checkAnswer(t, r, test.icmp)
+				if traffic.RxPackets != 0 || !traffic.LastSeen.IsZero() {
+					t.Errorf("counted as received: %+v", traffic)
+				}
+				return
+			}
+			checkDelivered(t, r, test.packet, test.tos)
+			if traffic.RxPackets != 1 || traffic.RxBytes != uint64(len(test.packet)) || time.Since(traffic.LastSeen) > time.Minute {
+				t.Errorf("counted %+v", traffic)
+			}
+		})
+	}
+}
+
+func checkDelivered(t *testing.T, r *rig, original []byte, outer uint8) {
+	t.Helper()
+	if len(r.tun.written) != 1 {
+		t.Fatalf("%d packets delivered", len(r.tun.written))
+	}
+	want, _ := packet.Parse(original)
+	want.TTL--
+	want.TOS, _ = packet.Decapsulate(want.TOS, outer)
+	if got, ok := packet.Parse(r.tun.written[0]); !ok || got != want || !packet.ValidChecksum(r.tun.written[0]) {
+		t.Errorf("delivered %+v, want %+v", got, want)
+	}
+}
+
+// What the socket refuses costs that packet alone, and order is kept.
+func TestRefusedSends(t *testing.T) {
+	r := newRig(t)
+	r.wire.refuse = map[int]error{1: syscall.EAGAIN, 3: syscall.EMSGSIZE, 5: syscall.ENETUNREACH}
+	r.wire.mtu = 1400
+	var batch [][]byte
+	for i := range 7 {
+		batch = append(batch, udp4("10.244.0.2", []string{"10.244.1.2", "10.244.2.2"}[i%2], uint8(100+i), 0))
+	}
+	r.send(batch...)
+	var ttls []uint8
+	for _, p := range r.wire.sent {
+		ttls = append(ttls, p.Data[8]+1)
+	}
+	if !slices.Equal(ttls, []uint8{100, 102, 104, 106}) {
+		t.Errorf("sent %v", ttls)
+	}
+	c := r.Counters()
+	if b, got := c.Peers["b"], c.Peers["c"]; b.TxPackets != 4 || len(drops(b)) != 0 ||
+		got.TxPackets != 0 || strings.Join(drops(got), " ") != "too_big send_error send_error" {
+		t.Errorf("b %+v, c %+v", b, got)
+	}
+	if len(r.tun.written) != 1 {
+		t.Fatalf("%d answers", len(r.tun.written))
+	}
+	if b := r.tun.written[0]; b[20] != 3 || b[21] != 4 || binary.BigEndian.Uint16(b[26:]) != 1400-28 {
+		t.Errorf("answer % x", b[20:28])
+	}
+}
+
+func TestRefusedDeliveries(t *testing.T) {
+	r := newRig(t)
+	r.tun.refuse = map[int]error{0: syscall.EIO, 2: syscall.EIO}
+	p := udp4("10.244.1.2", "10.244.0.2", 62, 0)
+	r.receive("172.18.0.3:8285", 0, p, p, p, p)
+	if c := r.Counters(); c.Totals.RxPackets != 2 || strings.Join(drops(c.Totals), " ") != "write_error write_error" {
+		t.Errorf("counted %+v", c.Totals)
+	}
+}
+
+// A batch in which some packets end keeps every buffer exactly once.
+func TestBatchKeepsItsBuffers(t *testing.T) {
+	r := newRig(t)
+	good, bad := udp4("10.244.0.2", "10.244.1.2", 63, 0), udp4("10.244.0.2", "10.244.9.2", 63, 0)
+	r.send(bad, good, bad, good, good)
+	if len(r.wire.sent) != 3 {
+		t.Errorf("%d sent", len(r.wire.sent))
+	}
+	seen := map[*byte]bool{}
+	for _, p := range r.out.batch {
+		if seen[&p.Buf[0]] || len(p.Buf) != packet.MaxSize {
+			t.Fatal("a buffer was lost")
+		}
+		seen[&p.Buf[0]] = true
+	}
+}
+
+func TestAnswersAreLimited(t *testing.T) {
+	r := newRig(t)
+	now := time.Unix(1000, 0)
+	r.out.answer.now = func() time.Time { return now }
+	p := udp4("10.244.0.2", "10.244.9.2", 63, 0)
+	for range 500 {
+		r.send(p)
+	}
+	if len(r.tun.written) != answersBurst {
+		t.Errorf("%d answers at once", len(r.tun.written))
+	}
+	now = now.Add(10 * time.Millisecond)
+	for range 500 {
+		r.send(p)
+	}
+	if got := len(r.tun.written) - answersBurst; got != 10 {
+		t.Errorf("%d answers 10 ms later", got)
+	}
+	if got := r.Counters().Totals.Drops[NoRoute]; got != 1000 {
+		t.Errorf("%d drops", got)
+	}
+}
+
+func TestSetMeshKeepsCounters(t *testing.T) {
+	r := newRig(t)
+	r.send(udp4("10.244.0.2", "10.244.1.2", 63, 0), udp4("10.244.0.2", "10.244.2.2", 63, 0))
+	m := mesh()
+	m.Peers = m.Peers[:2]
+	m.Peers[1].Underlay = netip.MustParseAddrPort("172.18.0.5:8285")
+	if err := r.SetMesh(m); err != nil {
+		t.Fatal(err)
+	}
+	r.send(udp4("10.244.0.2", "10.244.1.2", 63, 0), udp4("10.244.0.2", "10.244.2.2", 63, 0))
+	c := r.Counters()
+	if _, gone := c.Peers["c"]; gone || c.Peers["b"].TxPackets != 2 || c.Totals.TxPackets != 3 || c.Totals.Drops[NoRoute] != 1 {
+		t.Errorf("counters %+v", c)
+	}
+	if to := r.wire.sent[2].Addr.String(); to != "172.18.0.5:8285" {
+		t.Errorf("sent to the old address %s", to)
+	}
+}
+
+func TestSetMeshRefuses(t *testing.T) {
+	r := newRig(t)
+	bad := mesh()
+	bad.Self = "nobody"
+	if err := r.SetMesh(bad); err == nil {
+		t.Error("a mesh without this node")
+	}
+	bad = mesh()
+	bad.Peers[2].Subnets = bad.Peers[1].Subnets
+	if err := r.SetMesh(bad); err == nil {
+		t.Error("a subnet claimed twice")
+	}
+	if got := r.Route(netip.MustParseAddr("10.244.2.9")); got.Peer != "c" || got.Self || got.Prefix != prefixes("10.244.2.0/24")[0] {
+		t.Errorf("the old mesh is gone: %+v", got)
+	}
+	if got := r.Route(netip.MustParseAddr("10.244.0.9")); got.Peer != "a" || !got.Self {
+		t.Errorf("own subnet: %+v", got)
+	}
+	if got := r.Route(netip.MustParseAddr("10.1.1.1")); got.Peer != "" {
+		t.Errorf("nobody's: %+v", got)
+	}
+}
+
+func TestBeforeSetMeshNothingPasses(t *testing.T) {
+	tun, wire := newFakeTun(), newFakeWire()
+	r := &rig{User: NewUser(tun, wire, wire, wire), tun: tun, wire: wire}
+	loops := r.Loops()
+	r.out, r.in = loops[0].(*outbound), loops[1].(*inbound)
+	r.send(udp4("10.244.0.2", "10.244.1.2", 63, 0))
+	r.receive("172.18.0.3:8285", 0, udp4("10.244.1.2", "10.244.0.2", 62, 0))
+	if len(wire.sent)+len(tun.written) != 0 {
+		t.Error("something passed")
+	}
+}
+
+func TestCloseEndsTheLoops(t *testing.T) {
+	r := newRig(t)
+	done := make(chan error)
+	for _, loop := range r.Loops() {
+		go func() { done <- loop.Run(context.Background()) }()
+	}
+	r.tun.feed <- [][]byte{udp4("10.244.0.2", "10.244.1.2", 63, 0)}
+	r.Close()
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// discard is a Tun and a Sender that takes everything.
+type discard struct{ Tun }
+
+func (discard) Write(ps []packet.Packet) (int, error) { return len(ps), nil }
+
+// path returns functions that pass one full batch each way, without I/O.
+func path(tb testing.TB) (out, in func()) {
+	r := newRig(tb)
+	r.User.sender, r.User.tun = discard{}, discard{}
+	outgoing, incoming := udp4("10.244.0.2", "10.244.1.2", 63, 0), udp4("10.244.1.2", "10.244.0.2", 62, 0)
+	from := netip.MustParseAddrPort("172.18.0.3:8285")
+	return func() {
+			for i := range r.out.batch {
+				fill(r.out.batch[i:], [][]byte{outgoing})
+			}
+			r.out.forward(r.out.batch)
+		}, func() {
+			for i := range r.in.batch {
+				fill(r.in.batch[i:], [][]byte{incoming})
+				r.in.batch[i].Addr = from
+			}
+			r.in.deliver(r.in.batch)
+		}
+}
+
+func TestPathDoesNotAllocate(t *testing.T) {
+	out, in := path(t)
+	if n := testing.AllocsPerRun(100, out); n != 0 {
+		t.Errorf("out: %v allocations", n)
+	}
+	if n := testing.AllocsPerRun(100, in); n != 0 {
+		t.Errorf("in: %v allocations", n)
+	}
+}
+
+func BenchmarkPath(b *testing.B) {
+	out, in := path(b)
+	for name, f := range map[string]func(){"out": out, "in": in} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				f()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/BatchSize, "ns/packet")
+		})
+	}
+}
