@@ -1,0 +1,48 @@
+package link
+
+import (
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Settings of the interface that other programs reach through /proc/sys. They
+// go through netlink here, since a hardened unit cannot write /proc/sys.
+
+// devconfAcceptLocal is IPV4_DEVCONF_ACCEPT_LOCAL of include/uapi/linux/ip.h.
+const devconfAcceptLocal = 23
+
+// setDevice lets our ICMP errors in: their source is the TUN's own address, and
+// without accept_local the kernel drops such packets as martians
+// (fib_validate_source in net/ipv4/fib_frontend.c). It also keeps the kernel
+// from talking to itself over the TUN: no link-local IPv6 address, and so no
+// router solicitations.
+func setDevice(dev netlink.Link, _ Settings) error {
+	if err := setAcceptLocal(dev.Attrs().Index); err != nil {
+		return fmt.Errorf("set accept_local: %w", err)
+	}
+	// Without IPv6 in the kernel there is nothing to turn off.
+	const none = 1 // IN6_ADDR_GEN_MODE_NONE
+	_ = netlink.LinkSetIP6AddrGenMode(dev, none)
+	return nil
+}
+
+// setAcceptLocal sends RTM_SETLINK with
+//
+//	IFLA_AF_SPEC { AF_INET { IFLA_INET_CONF { IPV4_DEVCONF_ACCEPT_LOCAL = 1 } } }
+//
+// which inet_set_link_af in net/ipv4/devinet.c takes.
+func setAcceptLocal(index int) error {
+	request := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
+	message := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	message.Index = int32(index)
+	request.AddData(message)
+	spec := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
+	conf := spec.AddRtAttr(unix.AF_INET, nil).AddRtAttr(unix.IFLA_INET_CONF, nil)
+	conf.AddRtAttr(devconfAcceptLocal, nl.Uint32Attr(1))
+	request.AddData(spec)
+	_, err := request.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}

@@ -1,0 +1,215 @@
+package link
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"example.org/meshd/internal/dataplane/tun"
+	"example.org/meshd/internal/nstest"
+)
+
+func prefixes(ss ...string) (ps []netip.Prefix) {
+	for _, s := range ss {
+		ps = append(ps, netip.MustParsePrefix(s))
+	}
+	return ps
+}
+
+func addrs(ss ...string) (as []netip.Addr) {
+	for _, s := range ss {
+		as = append(as, netip.MustParseAddr(s))
+	}
+	return as
+}
+
+// inside runs a test body in a namespace of its own.
+func inside(t *testing.T, f func(t *testing.T, n *nstest.Namespace)) {
+	n := nstest.ForTest(t)
+	if err := n.Do(func() error { f(t, n); return nil }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func output(t *testing.T, n *nstest.Namespace, name string, args ...string) string {
+	t.Helper()
+	out, err := n.Run(name, args...)
+	must(t, err)
+	return out
+}
+
+// state is everything Set may change, as iproute2 shows it, less what changes
+// by itself.
+func state(t *testing.T, n *nstest.Namespace) string {
+	out := output(t, n, "ip", "-d", "addr") + output(t, n, "ip", "route") + output(t, n, "ip", "-6", "route")
+	return regexp.MustCompile(`(valid_lft|preferred_lft) \S+`).ReplaceAllString(out, "")
+}
+
+func TestSetAndCleanUp(t *testing.T) {
+	inside(t, func(t *testing.T, n *nstest.Namespace) {
+		must(t, n.IP("link add foreign type veth peer name other", "addr add 192.0.2.1/24 dev foreign", "link set foreign up", "link set other up"))
+		before := state(t, n)
+		must(t, tun.Create("mesh0"))
+		s := Settings{
+			Interface: "mesh0", MTU: 1472,
+			Addresses: addrs("10.244.2.0", "fd00:0:0:2::"),
+			Routes:    prefixes("10.244.0.0/16", "fd00::/48", "192.168.7.0/24"),
+		}
+		must(t, Set(s))
+		for _, want := range []string{"POINTOPOINT,MULTICAST,NOARP,UP", "mtu 1472", "qlen 500", "link/none", "alias meshd", "multi_queue", "persist on",
+			"inet 10.244.2.0/32 scope global mesh0", "inet6 fd00:0:0:2::/128 scope global"} {
+			if got := output(t, n, "ip", "-d", "addr", "show", "mesh0"); !strings.Contains(got, want) {
+				t.Errorf("no %q in\n%s", want, got)
+			}
+		}
+		if got := output(t, n, "ip", "-d", "addr", "show", "mesh0"); strings.Contains(got, "fe80") {
+			t.Errorf("a link-local address\n%s", got)
+		}
+		if got := output(t, n, "ip", "route", "show", "dev", "mesh0"); got != "10.244.0.0/16 proto 85 scope link linkdown \n192.168.7.0/24 proto 85 scope link linkdown \n" {
+			t.Errorf("IPv4 routes\n%s", got)
+		}
+		if got := output(t, n, "ip", "-6", "route", "show", "proto", "85"); !strings.HasPrefix(got, "fd00::/48 dev mesh0 ") {
+			t.Errorf("IPv6 routes\n%s", got)
+		}
+		if got, err := os.ReadFile("/proc/sys/net/ipv4/conf/mesh0/accept_local"); err != nil || string(got) != "1\n" {
+			t.Errorf("accept_local %q, %v", got, err)
+		}
+
+		once := state(t, n)
+		must(t, Set(s))
+		if twice := state(t, n); twice != once {
+			t.Errorf("a second Set changed\n%s\ninto\n%s", once, twice)
+		}
+
+		s.MTU, s.Addresses, s.Routes = 1400, addrs("10.245.1.0"), prefixes("10.245.0.0/16")
+		must(t, Set(s))
+		got := state(t, n)
+		for _, gone := range []string{"10.244", "fd00", "192.168.7"} {
+			if strings.Contains(got, gone) {
+				t.Errorf("%s is still there\n%s", gone, got)
+			}
+		}
+		for _, want := range []string{"mtu 1400", "inet 10.245.1.0/32", "10.245.0.0/16 dev mesh0"} {
+			if !strings.Contains(got, want) {
+				t.Errorf("no %q in\n%s", want, got)
+			}
+		}
+
+		for _, want := range [][]string{{"mesh0"}, nil} {
+			if removed, err := CleanUp(""); err != nil || !slices.Equal(removed, want) {
+				t.Errorf("CleanUp: %v, %v", removed, err)
+			}
+		}
+		if after := state(t, n); after != before {
+			t.Errorf("left behind:\n%s\nbefore:\n%s", after, before)
+		}
+	})
+}
+
+func TestForeignRouteIsRefused(t *testing.T) {
+	inside(t, func(t *testing.T, n *nstest.Namespace) {
+		must(t, n.IP("link add foreign type veth peer name other", "addr add 192.0.2.1/24 dev foreign", "link set foreign up", "link set other up",
+			"route add 10.244.0.0/16 via 192.0.2.9 proto static metric 50"))
+		must(t, tun.Create("mesh0"))
+		before := state(t, n)
+		err := Set(Settings{Interface: "mesh0", MTU: 1472, Addresses: addrs("10.244.2.0"), Routes: prefixes("10.244.0.0/16")})
+		if err == nil || !strings.Contains(err.Error(), "10.244.0.0/16 exists already and is not meshd's: via 192.0.2.9 dev foreign proto static") {
+			t.Errorf("Set: %v", err)
+		}
+		if after := state(t, n); after != before {
+			t.Errorf("the refused Set changed\n%s\ninto\n%s", before, after)
+		}
+	})
+}
+
+func TestSetNeedsATUN(t *testing.T) {
+	inside(t, func(t *testing.T, n *nstest.Namespace) {
+		must(t, n.IP("link add mesh0 type bridge"))
+		if err := Set(Settings{Interface: "mesh0"}); err == nil || !strings.Contains(err.Error(), `"mesh0" is a bridge interface, not a TUN`) {
+			t.Errorf("Set: %v", err)
+		}
+		if err := Set(Settings{Interface: "mesh9"}); err == nil {
+			t.Error("Set without an interface")
+		}
+		if removed, err := CleanUp("mesh0"); err != nil || removed != nil {
+			t.Errorf("CleanUp took a bridge: %v, %v", removed, err)
+		}
+	})
+}
+
+func TestUnderlayMTU(t *testing.T) {
+	inside(t, func(t *testing.T, n *nstest.Namespace) {
+		must(t, n.IP("link add u0 type veth peer name v0", "link add u1 type veth peer name v1",
+			"link set u0 mtu 9000 up", "link set v0 up", "link set u1 mtu 1400 up", "link set v1 up",
+			"addr add 172.18.0.2/24 dev u0", "addr add 172.19.0.2/24 dev u1",
+			"route add 172.20.0.0/24 via 172.18.0.9 mtu 1300", "route add default via 172.18.0.1",
+			"addr add 2001:db8::2/64 dev u1 nodad"))
+		tests := []struct {
+			local string
+			peers []netip.Addr
+			want  int
+		}{
+			{"172.18.0.2", nil, 9000},
+			{"172.18.0.2", addrs("172.18.0.3", "203.0.113.1"), 9000},
+			{"172.18.0.2", addrs("172.18.0.3", "172.19.0.3"), 1400},
+			{"172.18.0.2", addrs("172.20.0.3"), 1300},
+			{"2001:db8::2", addrs("2001:db8::3"), 1400},
+			{"198.51.100.1", addrs("2001:db9::3"), 1500},
+		}
+		for _, test := range tests {
+			if got, err := UnderlayMTU(netip.MustParseAddr(test.local), test.peers); err != nil || got != test.want {
+				t.Errorf("UnderlayMTU(%s, %v) = %d, %v, want %d", test.local, test.peers, got, err, test.want)
+			}
+		}
+	})
+}
+
+func TestWatchAddresses(t *testing.T) {
+	inside(t, func(t *testing.T, n *nstest.Namespace) {
+		must(t, n.IP("link add u0 type veth peer name v0", "link set u0 up", "link set v0 up"))
+		wanted := netip.MustParseAddr("172.18.0.2")
+		calls := 0
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		err := WatchAddresses(ctx, func() bool {
+			calls++
+			local, err := LocalAddresses()
+			must(t, err)
+			if calls == 1 {
+				must(t, n.IP("addr add 172.18.0.2/24 dev u0"))
+			}
+			return !slices.Contains(local, wanted)
+		})
+		if err != nil || calls < 2 || ctx.Err() != nil {
+			t.Errorf("%d calls, %v", calls, err)
+		}
+	})
+}
+
+func TestOverflows(t *testing.T) {
+	inside(t, func(t *testing.T, n *nstest.Namespace) {
+		must(t, tun.Create("mesh0"))
+		must(t, Set(Settings{Interface: "mesh0", MTU: 1472, Addresses: addrs("10.244.2.0"), Routes: prefixes("10.244.0.0/16")}))
+		q, err := tun.Open("mesh0")
+		must(t, err)
+		defer q.Close()
+		if _, err := n.Run("ping", "-c", "600", "-l", "600", "-W", "1", "-q", "10.244.1.1"); err == nil {
+			t.Error("ping was answered")
+		}
+		if got, err := Overflows("mesh0"); err != nil || got < 50 || got > 100 {
+			t.Errorf("%d packets over a queue of 500: %d overflows, %v", 600, got, err)
+		}
+	})
+}

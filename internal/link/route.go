@@ -1,0 +1,110 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// CheckRoutes returns an error that names the culprit if a route of the main
+// table has one of the prefixes and does not go through the interface name. Two
+// routes for one prefix would leave it to metrics and chance who gets the
+// pods' packets. The interface need not exist.
+func CheckRoutes(name string, prefixes []netip.Prefix) error {
+	routes, err := mainTable()
+	if err != nil {
+		return err
+	}
+	index := 0
+	if dev, err := netlink.LinkByName(name); err == nil {
+		index = dev.Attrs().Index
+	}
+	wanted := make(map[netip.Prefix]bool, len(prefixes))
+	for _, p := range prefixes {
+		wanted[p] = true
+	}
+	for _, r := range routes {
+		if p := destination(r); wanted[p] && (r.LinkIndex != index || index == 0) {
+			return fmt.Errorf("route %s exists already and is not meshd's: %s; delete it with `ip route del %s`, or change network.cidr or the node's routes",
+				p, describe(r), p)
+		}
+	}
+	return nil
+}
+
+// setRoutes adds the missing routes and deletes ours that are not wanted.
+func setRoutes(dev netlink.Link, s Settings) error {
+	routes, err := mainTable()
+	if err != nil {
+		return err
+	}
+	missing := make(map[netip.Prefix]bool, len(s.Routes))
+	for _, p := range s.Routes {
+		missing[p] = true
+	}
+	for _, r := range routes {
+		p := destination(r)
+		switch {
+		case r.LinkIndex != dev.Attrs().Index:
+		case missing[p]:
+			delete(missing, p)
+		case r.Protocol == Protocol:
+			if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("delete route %s: %w", p, err)
+			}
+		}
+	}
+	for _, p := range s.Routes {
+		if !missing[p] {
+			continue
+		}
+		r := &netlink.Route{LinkIndex: dev.Attrs().Index, Dst: toIPNet(p), Protocol: Protocol, Table: unix.RT_TABLE_MAIN}
+		if p.Addr().Is4() {
+			r.Scope = netlink.SCOPE_LINK
+		}
+		if err := netlink.RouteAdd(r); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("add route %s: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// mainTable lists the unicast routes of the main table, both families.
+func mainTable() ([]netlink.Route, error) {
+	filter := &netlink.Route{Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST}
+	routes, err := retry(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	return routes, nil
+}
+
+// destination returns the prefix of a route; all of its family for a default
+// route, which netlink tells in two ways.
+func destination(r netlink.Route) netip.Prefix {
+	if r.Dst != nil {
+		return toPrefix(r.Dst)
+	}
+	if r.Family == netlink.FAMILY_V6 {
+		return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	}
+	return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+}
+
+// describe names a route as `ip route` would.
+func describe(r netlink.Route) string {
+	words := ""
+	if r.Gw != nil {
+		words += "via " + r.Gw.String() + " "
+	}
+	name := fmt.Sprintf("interface %d", r.LinkIndex)
+	if dev, err := netlink.LinkByIndex(r.LinkIndex); err == nil {
+		name = dev.Attrs().Name
+	}
+	return words + "dev " + name + " proto " + r.Protocol.String()
+}

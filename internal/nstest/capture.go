@@ -1,0 +1,68 @@
+package nstest
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Capture sees every frame that passes an interface, both ways, as tcpdump
+// does. Frames begin with the Ethernet header, if the interface has one.
+type Capture struct {
+	fd  int
+	buf []byte
+}
+
+// Capture starts to listen on an interface of the namespace.
+func (n *Namespace) Capture(dev string) (*Capture, error) {
+	c := &Capture{fd: -1, buf: make([]byte, 1<<16)}
+	err := n.Do(func() error {
+		i, err := net.InterfaceByName(dev)
+		if err != nil {
+			return err
+		}
+		all := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.ETH_P_ALL))
+		if c.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(all)); err != nil {
+			return err
+		}
+		return unix.Bind(c.fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: i.Index})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("capture on %s: %w", dev, err)
+	}
+	return c, nil
+}
+
+// ErrNoFrame is what Next returns when its time has passed.
+var ErrNoFrame = errors.New("no such frame was seen in time")
+
+// Next returns the next frame that match accepts. It is good until the next
+// call.
+func (c *Capture) Next(within time.Duration, match func(frame []byte) bool) ([]byte, error) {
+	deadline := time.Now().Add(within)
+	for {
+		left := time.Until(deadline)
+		if left <= 0 {
+			return nil, ErrNoFrame
+		}
+		timeout := unix.NsecToTimeval(max(left.Nanoseconds(), 1000))
+		if err := unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
+			return nil, err
+		}
+		size, _, err := unix.Recvfrom(c.fd, c.buf, 0)
+		switch {
+		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
+		case err != nil:
+			return nil, err
+		case match(c.buf[:size]):
+			return c.buf[:size], nil
+		}
+	}
+}
+
+// Close ends the capture.
+func (c *Capture) Close() error { return unix.Close(c.fd) }

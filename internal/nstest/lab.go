@@ -1,0 +1,161 @@
+package nstest
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"testing"
+)
+
+// A Lab is a set of hosts on one underlay switch.
+type Lab struct {
+	prefix string
+	sw     *Namespace
+	spaces []*Namespace // everything made, to be undone
+}
+
+// NewLab makes an empty lab. prefix begins the names of all its namespaces.
+func NewLab(prefix string) (*Lab, error) {
+	l := &Lab{prefix: prefix}
+	var err error
+	if l.sw, err = l.namespace("sw"); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	if err := l.sw.IP("link add br0 type bridge", "link set br0 up"); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// LabForTest makes a lab that ends with the test.
+func LabForTest(t testing.TB) *Lab {
+	t.Helper()
+	Require(t)
+	l, err := NewLab(uniqueName())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return l
+}
+
+// Close deletes everything in the lab. Processes in it must have ended.
+func (l *Lab) Close() error {
+	var errs []error
+	for _, n := range l.spaces {
+		errs = append(errs, n.Close())
+	}
+	l.spaces = nil
+	return errors.Join(errs...)
+}
+
+func (l *Lab) namespace(name string) (*Namespace, error) {
+	n, err := New(l.prefix + "-" + name)
+	if err == nil {
+		l.spaces = append(l.spaces, n)
+	}
+	return n, err
+}
+
+// A Host is a machine on the underlay that forwards packets.
+type Host struct {
+	*Namespace
+	Lab  *Lab
+	name string
+}
+
+// Host adds a host whose eth0 is on the switch and has the given addresses.
+func (l *Lab) Host(name string, addresses ...string) (*Host, error) {
+	n, err := l.namespace(name)
+	if err != nil {
+		return nil, err
+	}
+	port := fmt.Sprintf("p%d", len(l.spaces))
+	lines := []string{fmt.Sprintf("link add eth0 type veth peer name %s netns %s", port, l.sw.Name)}
+	for _, a := range addresses {
+		lines = append(lines, address(a, "eth0"))
+	}
+	if err := n.IP(append(lines, "link set eth0 up")...); err != nil {
+		return nil, err
+	}
+	if err := l.sw.IP("link set "+port+" master br0", "link set "+port+" up"); err != nil {
+		return nil, err
+	}
+	h := &Host{Namespace: n, Lab: l, name: name}
+	for _, key := range []string{"ipv4.ip_forward", "ipv6.conf.all.forwarding"} {
+		if err := h.Sysctl(key, "1"); err != nil {
+			return nil, err
+		}
+	}
+	return h, nil
+}
+
+// Pods makes the bridge cni0 with the given gateway addresses.
+func (h *Host) Pods(mtu int, gateways ...string) error {
+	lines := []string{"link add cni0 type bridge", fmt.Sprintf("link set cni0 mtu %d up", mtu)}
+	for _, a := range gateways {
+		lines = append(lines, address(a, "cni0"))
+	}
+	return h.IP(lines...)
+}
+
+// Pod adds a pod on cni0 with the given MTU and addresses, such as
+// "10.244.2.3/24". The host's bridge address, the first of each prefix, is its
+// gateway; network is reached through it by a route of its own, as flannel's
+// CNI plugin does it.
+func (h *Host) Pod(name string, mtu int, networks []string, addresses ...string) (*Namespace, error) {
+	n, err := h.Lab.namespace(h.name + "-" + name)
+	if err != nil {
+		return nil, err
+	}
+	port := fmt.Sprintf("veth%d", len(h.Lab.spaces))
+	lines := []string{
+		fmt.Sprintf("link add eth0 type veth peer name %s netns %s", port, h.Name),
+		fmt.Sprintf("link set eth0 mtu %d up", mtu),
+	}
+	if err := h.attach(n, lines, port, mtu); err != nil {
+		return nil, err
+	}
+	lines = nil
+	for _, a := range addresses {
+		lines = append(lines, address(a, "eth0"))
+		p := netip.MustParsePrefix(a)
+		gateway := p.Masked().Addr().Next()
+		lines = append(lines, fmt.Sprintf("route add default via %s", gateway))
+		for _, network := range networks {
+			if netip.MustParsePrefix(network).Addr().Is4() == gateway.Is4() {
+				lines = append(lines, fmt.Sprintf("route add %s via %s", network, gateway))
+			}
+		}
+	}
+	return n, n.IP(lines...)
+}
+
+func (h *Host) attach(n *Namespace, lines []string, port string, mtu int) error {
+	if err := n.IP(lines...); err != nil {
+		return err
+	}
+	return h.IP(fmt.Sprintf("link set %s mtu %d master cni0", port, mtu), fmt.Sprintf("link set %s up", port))
+}
+
+// address is the `ip` line that adds an address; IPv6 ones are usable at once.
+func address(prefix, dev string) string {
+	line := "addr add " + prefix + " dev " + dev
+	if netip.MustParsePrefix(prefix).Addr().Is6() {
+		line += " nodad"
+	}
+	return line
+}
+
+var names atomic.Uint32
+
+// uniqueName returns a short name that no other test of this machine has.
+func uniqueName() string {
+	return fmt.Sprintf("mt%d-%d", os.Getpid(), names.Add(1))
+}
