@@ -83,6 +83,12 @@ func CleanUp(name string) (removed []string, err error) {
 	return removed, nil
 }
 
+// Exists tells whether there is an interface of that name, whoever made it.
+func Exists(name string) bool {
+	_, err := netlink.LinkByName(name)
+	return err == nil
+}
+
 // Overflows returns how many packets the kernel dropped on their way into the
 // TUN because nobody read them in time (tx_dropped of the interface).
 func Overflows(name string) (uint64, error) {

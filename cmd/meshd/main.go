@@ -1,0 +1,127 @@
+// Command meshd joins Linux hosts into one routed pod network.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/daemon"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(exitCode(err))
+}
+
+// run executes one command line. It prints the error it returns.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err != nil && !errors.Is(err, errSilent) {
+		fmt.Fprintf(stderr, "meshd: %v\n", err)
+		if errors.Is(err, errUsage) {
+			fmt.Fprintln(stderr, "meshd: `meshd --help` lists commands and flags")
+		}
+	}
+	return err
+}
+
+// Exit codes, as the manual page lists them.
+const (
+	exitNo         = 1
+	exitUsage      = 2
+	exitNotRunning = 3
+	exitPermission = 4
+	exitMismatch   = 5
+	exitTimeout    = 6
+	exitConfig     = 78 // EX_CONFIG of sysexits.h: systemd need not try again
+)
+
+var (
+	errUsage  = errors.New("usage")
+	errSilent = errors.New("no") // everything has been said
+	errFile   = errors.New("file")
+)
+
+func exitCode(err error) int {
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errUsage):
+		return exitUsage
+	case errors.Is(err, control.ErrNotRunning):
+		return exitNotRunning
+	case errors.Is(err, control.ErrPermission), errors.Is(err, daemon.ErrPrivilege):
+		return exitPermission
+	case errors.Is(err, control.ErrMismatch):
+		return exitMismatch
+	case errors.Is(err, context.DeadlineExceeded):
+		return exitTimeout
+	case errors.Is(err, daemon.ErrConfig), errors.Is(err, errFile):
+		return exitConfig
+	}
+	return exitNo
+}
+
+// globals are the flags of every command.
+type globals struct {
+	config string
+	socket string
+	json   bool
+}
+
+func newRoot() *cobra.Command {
+	g := &globals{}
+	root := &cobra.Command{
+		Use:   "meshd",
+		Short: "Join Linux hosts into one routed pod network",
+		Long: `meshd joins the hosts listed in /etc/mesh.toml into one routed pod network.
+Write the file with "meshd init", check it with "meshd check", copy it to every
+host and start "meshd run" there, best as the service meshd.service.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          unknownCommand,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_ = cmd.Usage()
+			return fmt.Errorf("%w: a command is missing", errUsage)
+		},
+	}
+	flags := root.PersistentFlags()
+	flags.StringVarP(&g.config, "config", "c", config.DefaultPath, "configuration `file`")
+	flags.StringVar(&g.socket, "socket", control.DefaultSocket, "control socket `path`")
+	flags.BoolVar(&g.json, "json", false, "print JSON")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
+	root.AddCommand(runCommand(g), checkCommand(g), initCommand(), cleanupCommand(g), statusCommand(g), routeCommand(g), versionCommand(g))
+	return root
+}
+
+func unknownCommand(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%w: unknown command %q", errUsage, args[0])
+	}
+	return nil
+}
+
+// arguments demands between low and high arguments besides flags.
+func arguments(low, high int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < low || len(args) > high {
+			return fmt.Errorf("%w: it is `meshd %s`, not %d arguments", errUsage, cmd.Use, len(args))
+		}
+		return nil
+	}
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/daemon"
+	"example.org/meshd/internal/link"
+)
+
+func runCommand(g *globals) *cobra.Command {
+	var node, level, format string
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Join this host to the mesh until stopped",
+		Args:  arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := newLogger(cmd.ErrOrStderr(), level, format)
+			if err != nil {
+				return err
+			}
+			err = daemon.Run(cmd.Context(), daemon.Options{
+				ConfigPath: g.config, Node: node, Socket: g.socket, Version: version, Log: log,
+			})
+			if faults, ok := errors.AsType[config.Faults](err); ok {
+				fmt.Fprintln(cmd.ErrOrStderr(), faults)
+				return fmt.Errorf("%w: %w", errFile, errSilent)
+			}
+			return err
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&node, "node", "", "which `name` of the file this host is (default: found by its address)")
+	flags.StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	flags.StringVar(&format, "log-format", "text", "text or json")
+	return cmd
+}
+
+func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
+	var options slog.HandlerOptions
+	var parsed slog.Level
+	if err := parsed.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("%w: --log-level %q is not debug, info, warn or error", errUsage, level)
+	}
+	options.Level = parsed
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, &options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, &options)), nil
+	}
+	return nil, fmt.Errorf("%w: --log-format %q is not text or json", errUsage, format)
+}
+
+func cleanupCommand(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "cleanup",
+		Short: "Remove the interface and routes that meshd made",
+		Long: `Remove what an earlier "meshd run" left in the kernel: the TUN interface with its
+address and its routes. Running it again changes nothing. It refuses while meshd runs.`,
+		Args: arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if _, err := control.NewClient(g.socket).Status(cmd.Context()); err == nil {
+				return errors.New("meshd is running: stop it first, `systemctl stop meshd`")
+			}
+			if err := daemon.CheckPrivileges(); err != nil {
+				return err
+			}
+			name := "" // without a good file, by its mark alone
+			if c, err := config.Load(g.config); err == nil {
+				name = c.Network.Interface
+			}
+			removed, err := link.CleanUp(name)
+			for _, r := range removed {
+				fmt.Fprintf(cmd.ErrOrStderr(), "meshd: removed interface %s with its address and routes\n", r)
+			}
+			return err
+		},
+	}
+}

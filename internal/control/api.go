@@ -1,0 +1,145 @@
+// Package control is how other programs talk to a running meshd: HTTP/1.1 and
+// JSON over a unix socket. It holds the types of the API, the server, and the
+// client that the commands and the dashboard use.
+package control
+
+import "time"
+
+// Schema is the version of the API's objects. Fields may be added to them
+// without a new number; a client refuses a number it does not know.
+const Schema = 1
+
+// DefaultSocket is where the daemon listens on an installed host.
+const DefaultSocket = "/run/meshd/meshd.sock"
+
+// Status is the answer of GET /v1/status: everything there is to know. All
+// counters are of inner packets, grow from the daemon's start and survive
+// reloads.
+type Status struct {
+	Schema        int        `json:"schema"`
+	Node          string     `json:"node"` // empty until the node has found itself
+	Version       string     `json:"version"`
+	BootID        string     `json:"boot_id"` // of this run of the daemon: when it changes, counters began anew
+	PID           int        `json:"pid"`
+	Started       time.Time  `json:"started"`
+	UptimeSeconds float64    `json:"uptime_seconds"`
+	Config        Config     `json:"config"`
+	Network       Network    `json:"network"`
+	Dataplane     Dataplane  `json:"dataplane"`
+	Totals        Totals     `json:"totals"`
+	Peers         []Peer     `json:"peers"` // by name
+	Masquerade    Masquerade `json:"masquerade"`
+	Warnings      []string   `json:"warnings"` // what is wrong now, each with the remedy
+}
+
+// Config tells which file is in force.
+type Config struct {
+	Path       string    `json:"path"`
+	Generation int       `json:"generation"` // from 1, one more with each applied file
+	SHA256     string    `json:"sha256"`
+	Applied    time.Time `json:"applied"`
+	Error      string    `json:"error"` // of the file on disk, if it is not the one in force
+	LastReload Reload    `json:"last_reload"`
+}
+
+// Reload is the outcome of the last attempt to apply a file.
+type Reload struct {
+	OK         bool      `json:"ok"`
+	At         time.Time `json:"at"`
+	DurationMS float64   `json:"duration_ms"`
+	Changes    []string  `json:"changes"` // "+ peer edge-4"
+	Error      string    `json:"error"`
+}
+
+// Network is this node's place in the mesh.
+type Network struct {
+	Name      string   `json:"name"`
+	CIDR      []string `json:"cidr"`
+	Interface string   `json:"interface"`
+	MTU       int      `json:"mtu"` // bytes
+	Port      int      `json:"port"`
+	Address   string   `json:"address"` // underlay IP
+	Subnets   []string `json:"subnets"`
+}
+
+// Dataplane tells how packets move.
+type Dataplane struct {
+	Engine   string   `json:"engine"` // "user"
+	Reason   string   `json:"reason"` // why this one, if another was possible
+	Receive  string   `json:"receive"`
+	Offloads []string `json:"offloads"`
+	Queues   int      `json:"queues"`
+}
+
+// Totals sums up all peers, those that are gone too, and what belongs to none.
+type Totals struct {
+	RxPackets uint64            `json:"rx_packets"`
+	RxBytes   uint64            `json:"rx_bytes"`
+	TxPackets uint64            `json:"tx_packets"`
+	TxBytes   uint64            `json:"tx_bytes"`
+	Drops     map[string]uint64 `json:"drops"` // by reason, all reasons present
+}
+
+// States of a peer.
+const (
+	Up      = "up"
+	Stale   = "stale"
+	Down    = "down"
+	Unknown = "unknown" // nothing heard lately, and not asked
+)
+
+// Peer is one other node.
+type Peer struct {
+	Name         string            `json:"name"`
+	Address      string            `json:"address"` // underlay IP:port
+	Subnets      []string          `json:"subnets"`
+	Routes       []string          `json:"routes"`
+	State        string            `json:"state"`
+	Since        *time.Time        `json:"since"`         // of the state; null if it was not followed
+	LastSeen     *time.Time        `json:"last_seen"`     // last acceptable packet; null if none yet
+	RTTMS        *float64          `json:"rtt_ms"`        // null if not measured
+	Loss         *float64          `json:"loss"`          // 0 to 1; null if not measured
+	ConfigSHA256 string            `json:"config_sha256"` // empty if the peer has not told
+	ConfigMatch  *bool             `json:"config_match"`  // null if the peer has not told
+	Version      string            `json:"version"`
+	RxPackets    uint64            `json:"rx_packets"`
+	RxBytes      uint64            `json:"rx_bytes"`
+	TxPackets    uint64            `json:"tx_packets"`
+	TxBytes      uint64            `json:"tx_bytes"`
+	Drops        map[string]uint64 `json:"drops"` // by reason, only those above zero
+}
+
+// Masquerade tells what the nftables rules did.
+type Masquerade struct {
+	Enabled bool   `json:"enabled"`
+	Rules   []Rule `json:"rules"`
+	Repairs uint64 `json:"repairs"`
+}
+
+// Rule is one rule with its counter.
+type Rule struct {
+	Name    string `json:"name"`
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
+}
+
+// Route is the answer of GET /v1/route?to=IP.
+type Route struct {
+	Schema    int    `json:"schema"`
+	To        string `json:"to"`
+	Peer      string `json:"peer"`      // node that has the address; empty if none
+	Prefix    string `json:"prefix"`    // its subnet or route that matches
+	Address   string `json:"address"`   // its underlay IP:port; empty for this node
+	Source    string `json:"source"`    // what this host would send from
+	Interface string `json:"interface"` // TUN; empty for this node's own pods
+	MTU       int    `json:"mtu"`       // largest inner packet, bytes
+	Reason    string `json:"reason"`    // why there is no way through the mesh; empty if there is one
+}
+
+// Error is the body of every answer that is not 2xx.
+type Error struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+	File    string `json:"file,omitempty"`
+	Line    int    `json:"line,omitempty"`
+}

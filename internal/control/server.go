@@ -1,0 +1,136 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+// A Source answers the questions that the server passes on. Its functions may
+// be called from many goroutines at once.
+type Source struct {
+	Status func() Status
+	Route  func(to netip.Addr) Route
+}
+
+// group owns the socket, so that its members can read the daemon's state.
+const group = "mesh"
+
+// A Server serves the API on a unix socket.
+type Server struct {
+	path     string
+	listener net.Listener
+	http     http.Server
+	log      *slog.Logger
+}
+
+// Listen makes the socket at path, with mode 0660 and group "mesh" if the
+// system has it, before anybody can connect. A socket that a dead daemon left
+// is replaced; one that answers is an error.
+func Listen(path string, source Source, log *slog.Logger) (*Server, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("make control socket: %w", err)
+	}
+	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		conn.Close()
+		return nil, fmt.Errorf("make control socket %s: another meshd is running there; `meshd status` shows it", path)
+	}
+	// Made under another name and renamed: it appears complete or not at all.
+	temporary := fmt.Sprintf("%s.%d", path, os.Getpid())
+	listener, err := net.Listen("unix", temporary)
+	if err != nil {
+		return nil, fmt.Errorf("make control socket: %w", err)
+	}
+	listener.(*net.UnixListener).SetUnlinkOnClose(false)
+	if err := errors.Join(share(temporary, log), os.Rename(temporary, path)); err != nil {
+		listener.Close()
+		os.Remove(temporary)
+		return nil, fmt.Errorf("make control socket: %w", err)
+	}
+	s := &Server{path: path, listener: listener, log: log}
+	s.http = http.Server{Handler: routes(source), ReadHeaderTimeout: 10 * time.Second}
+	return s, nil
+}
+
+// share gives the socket to the group.
+func share(path string, log *slog.Logger) error {
+	if err := os.Chmod(path, 0o660); err != nil {
+		return err
+	}
+	g, err := user.LookupGroup(group)
+	if err != nil {
+		log.Info("control socket is for root only: there is no group", "group", group)
+		return nil
+	}
+	gid, err := strconv.Atoi(g.Gid)
+	if err != nil {
+		return fmt.Errorf("group %q has no number: %w", group, err)
+	}
+	if err := os.Chown(path, -1, gid); err != nil {
+		log.Warn("control socket stays with its maker's group", "error", err)
+	}
+	return nil
+}
+
+// String names the server as a task.
+func (s *Server) String() string { return "control socket" }
+
+// Run serves until ctx ends, then removes the socket and returns nil.
+func (s *Server) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { s.http.Close() })
+	defer stop()
+	err := s.http.Serve(s.listener)
+	if removeErr := os.Remove(s.path); removeErr != nil && !errors.Is(removeErr, fs.ErrNotExist) {
+		s.log.Warn("control socket is left behind", "error", removeErr)
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("serve control socket: %w", err)
+}
+
+// Close ends Run, or gives up a server that was never run.
+func (s *Server) Close() error {
+	return errors.Join(s.http.Close(), s.listener.Close(), os.Remove(s.path))
+}
+
+func routes(source Source) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, http.StatusOK, source.Status())
+	})
+	mux.HandleFunc("GET /v1/route", func(w http.ResponseWriter, r *http.Request) {
+		to, err := netip.ParseAddr(r.URL.Query().Get("to"))
+		if err != nil {
+			fail(w, http.StatusBadRequest, "bad_address", "to must be an IP address: "+err.Error())
+			return
+		}
+		reply(w, http.StatusOK, source.Route(to.Unmap().WithZone("")))
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		fail(w, http.StatusNotFound, "not_found", fmt.Sprintf("%s %s is not part of the API", r.Method, r.URL.Path))
+	})
+	return mux
+}
+
+func reply(w http.ResponseWriter, code int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	// A failure means that the client is gone.
+	_ = json.NewEncoder(w).Encode(body)
+}
+
+func fail(w http.ResponseWriter, status int, code, message string) {
+	reply(w, status, map[string]Error{"error": {Code: code, Message: message}})
+}

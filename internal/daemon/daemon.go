@@ -1,0 +1,102 @@
+// Package daemon is the spine of meshd. It reads the file, plans what every
+// room has to do, has it done in an order that never leaves a half-made mesh,
+// runs the packet loops, and tells the state of it all.
+//
+//	load -> identify -> plan -> bind UDP -> TUN -> mesh into the engine -> link -> loops
+//
+// The UDP port comes before anything in the kernel is touched, so that a second
+// daemon or a flannel on the host is found while everything is as it was.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/control"
+)
+
+// Options is what the command line decides.
+type Options struct {
+	ConfigPath string
+	Node       string // which node this host is; empty: found by its address
+	Socket     string // control socket
+	Version    string
+	Log        *slog.Logger
+}
+
+// ErrConfig marks errors that only an edit of the file can mend.
+var ErrConfig = errors.New("configuration")
+
+// ErrPrivilege marks errors for want of a capability.
+var ErrPrivilege = errors.New("privilege")
+
+// Run joins this host to the mesh until ctx ends, then returns nil within a
+// second. The TUN, its address and its routes stay, so that pods' packets do
+// not leave in the clear while no meshd runs; `meshd cleanup` removes them.
+//
+// A bad file is an error with config.Faults or ErrConfig in it.
+func Run(ctx context.Context, o Options) error {
+	c, err := config.Load(o.ConfigPath)
+	if err != nil {
+		return err
+	}
+	if c.Dataplane.Engine == config.EngineKernel {
+		return fmt.Errorf("%w: %s: dataplane.engine = %q: this version has only the user engine: write \"auto\" or \"user\"", ErrConfig, c.Path, c.Dataplane.Engine)
+	}
+	if err := CheckPrivileges(); err != nil {
+		return err
+	}
+
+	m := &meshTask{options: o, log: o.Log, config: c, state: newState(o, c)}
+	server, err := control.Listen(o.Socket, control.Source{Status: m.state.status, Route: m.state.route}, o.Log)
+	if err != nil {
+		return err
+	}
+	return runAll(ctx, o.Log, server, m)
+}
+
+// A task is one long-lived part of the daemon.
+type task interface {
+	// Run blocks; it returns nil when ctx ends.
+	Run(ctx context.Context) error
+	fmt.Stringer
+}
+
+// runAll runs the tasks until ctx ends or one of them fails, which ends all.
+func runAll(ctx context.Context, log *slog.Logger, tasks ...task) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, t := range tasks {
+		group.Go(func() error {
+			if err := t.Run(ctx); err != nil {
+				return fmt.Errorf("%s: %w", t, err)
+			}
+			log.Debug("task ended", "task", t.String())
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// CheckPrivileges returns an error with ErrPrivilege in it, one line that says
+// what to do, if this process may not change the network.
+func CheckPrivileges() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return fmt.Errorf("read capabilities: %w", err)
+	}
+	if data[0].Effective&(1<<unix.CAP_NET_ADMIN) == 0 {
+		return fmt.Errorf("%w: this needs the capability CAP_NET_ADMIN: run it as root (`sudo meshd run`), or as the service (`systemctl start meshd`)", ErrPrivilege)
+	}
+	return nil
+}
+
+// now is the clock of everything that people see.
+func now() time.Time { return time.Now().Round(time.Millisecond) }

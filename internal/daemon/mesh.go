@@ -1,0 +1,167 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+
+	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/dataplane/tun"
+	"example.org/meshd/internal/dataplane/udp"
+	"example.org/meshd/internal/link"
+)
+
+// meshTask brings the mesh up and runs the packet loops.
+type meshTask struct {
+	options Options
+	log     *slog.Logger
+	config  *config.Config
+	state   *state
+}
+
+func (m *meshTask) String() string { return "mesh" }
+
+// Run implements task.
+func (m *meshTask) Run(ctx context.Context) error {
+	p, err := m.waitForPlan(ctx)
+	if err != nil || p == nil {
+		return err
+	}
+	started := now()
+	engine, conn, err := m.start(p)
+	if err != nil {
+		return err
+	}
+	m.state.forwarding(p, engine, conn, started)
+	m.log.Info("forwarding", "node", p.self.Name, "network", m.config.Network.Name, "peers", len(p.mesh.Peers)-1,
+		"interface", p.link.Interface, "mtu", p.link.MTU, "engine", engine.Info().Engine)
+	for _, w := range p.warnings {
+		m.log.Warn(w)
+	}
+
+	tasks := []task{closer{engine}}
+	for _, loop := range engine.Loops() {
+		tasks = append(tasks, loop)
+	}
+	return runAll(ctx, m.log, tasks...)
+}
+
+// closer is the task that wakes the packet loops out of their reads at the end.
+type closer struct{ engine dataplane.Engine }
+
+func (c closer) String() string { return "closer" }
+
+func (c closer) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return c.engine.Close()
+}
+
+// waitForPlan finds out who this host is. An edge box may not have its address
+// yet: then it waits for one, and says so. The plan is nil when ctx ended.
+func (m *meshTask) waitForPlan(ctx context.Context) (*plan, error) {
+	var p *plan
+	var failed error
+	waiting := ""
+	err := link.WatchAddresses(ctx, func() bool {
+		host, err := m.surroundings()
+		if err != nil {
+			failed = err
+			return false
+		}
+		self, notHere, err := identify(m.config, m.options.Node, host.local)
+		if notHere {
+			if err.Error() != waiting { // addresses come and go: say it once for each set
+				waiting = err.Error()
+				m.log.Warn("waiting for an address of this node", "reason", waiting)
+				m.state.waiting("waiting for an address: " + waiting)
+			}
+			return true
+		}
+		if err == nil {
+			p, err = makePlan(m.config, self, host)
+		}
+		if err != nil {
+			failed = fmt.Errorf("%w: %w", ErrConfig, err)
+		}
+		return false
+	})
+	return p, errors.Join(err, failed)
+}
+
+func (m *meshTask) surroundings() (host surroundings, err error) {
+	if host.local, err = link.LocalAddresses(); err != nil {
+		return host, err
+	}
+	var peers []netip.Addr
+	var own netip.Addr
+	for _, n := range m.config.Nodes {
+		peers = append(peers, n.Address.Addr())
+	}
+	if i, _, err := identify(m.config, m.options.Node, host.local); err == nil {
+		own = peers[i]
+	}
+	host.underlayMTU, err = link.UnderlayMTU(own, peers)
+	return host, err
+}
+
+// start makes everything the plan asks for. On an error, what this run made is
+// gone again.
+func (m *meshTask) start(p *plan) (engine dataplane.Engine, conn *udp.Conn, err error) {
+	var undo []func()
+	defer func() {
+		if err != nil {
+			for i := range undo {
+				undo[len(undo)-1-i]()
+			}
+		}
+	}()
+
+	if conn, err = udp.Open(p.bind); err != nil {
+		return nil, nil, err
+	}
+	undo = append(undo, func() { conn.Close() })
+	m.logBuffers(p, conn)
+
+	if err = link.CheckRoutes(p.link.Interface, p.link.Routes); err != nil {
+		return nil, nil, err
+	}
+	existed := link.Exists(p.link.Interface)
+	if err = tun.Create(p.link.Interface); err != nil {
+		return nil, nil, err
+	}
+	if !existed {
+		undo = append(undo, func() { _, _ = link.CleanUp(p.link.Interface) })
+	}
+	queue, err := tun.Open(p.link.Interface)
+	if err != nil {
+		return nil, nil, err
+	}
+	undo = append(undo, func() { queue.Close() })
+
+	user := dataplane.NewUser(queue, conn, conn.NewReceiver(dataplane.BatchSize), conn.NewSender(dataplane.BatchSize))
+	if err = user.SetMesh(p.mesh); err != nil {
+		return nil, nil, err
+	}
+	if err = link.Set(p.link); err != nil {
+		return nil, nil, err
+	}
+	return user, conn, nil
+}
+
+// logBuffers tells what the kernel granted; too little shows as socket_overflow
+// when bursts come.
+func (m *meshTask) logBuffers(p *plan, conn *udp.Conn) {
+	receive, send, err := conn.Buffers()
+	if err != nil {
+		m.log.Warn("socket buffers are unknown", "error", err)
+		return
+	}
+	m.log.Info("listening", "address", p.bind.String(), "receive_buffer", receive, "send_buffer", send)
+	if receive < udp.BuffersWanted || send < udp.BuffersWanted {
+		p.warn("the UDP socket got buffers of %d and %d bytes instead of %d: bursts may be lost; run `sysctl -w net.core.rmem_max=%d net.core.wmem_max=%d`",
+			receive, send, udp.BuffersWanted, udp.BuffersWanted/2, udp.BuffersWanted/2)
+	}
+}

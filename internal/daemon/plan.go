@@ -1,0 +1,137 @@
+package daemon
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/link"
+)
+
+// A plan is one configuration file in the words of the rooms that carry it out.
+// It is pure data: making it changes nothing.
+type plan struct {
+	config *config.Config
+	self   config.Node
+	bind   netip.AddrPort // of the UDP socket
+	mesh   dataplane.Mesh
+	link   link.Settings
+
+	warnings []string
+}
+
+// surroundings is what a plan depends on besides the file.
+type surroundings struct {
+	local       []netip.Addr // addresses of this host
+	underlayMTU int          // bytes, see link.UnderlayMTU
+}
+
+// identify returns the index of the node that this host is: the one called
+// name, or, without a name, the one whose address is local. notHere means that
+// no node has a local address, which time may change.
+func identify(c *config.Config, name string, local []netip.Addr) (index int, notHere bool, err error) {
+	var found []int
+	for i, n := range c.Nodes {
+		if name == n.Name || name == "" && slices.Contains(local, n.Address.Addr()) {
+			found = append(found, i)
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return found[0], false, nil
+	case len(found) > 1:
+		var names []string
+		for _, i := range found {
+			names = append(names, fmt.Sprintf("%s (%s)", c.Nodes[i].Name, c.Nodes[i].Address.Addr()))
+		}
+		return 0, false, fmt.Errorf("this host has the addresses of %d nodes of %s: %s; choose with --node NAME. Local addresses: %s",
+			len(found), c.Path, strings.Join(names, ", "), addresses(local))
+	case name != "":
+		return 0, false, fmt.Errorf("no node of %s is named %q", c.Path, name)
+	}
+	return 0, true, fmt.Errorf("no node of %s has an address of this host; list it there, or choose with --node NAME. Local addresses: %s",
+		c.Path, addresses(local))
+}
+
+// addresses lists what could stand in the file: no loopback, no link-local.
+func addresses(ips []netip.Addr) string {
+	var words []string
+	for _, ip := range ips {
+		if !ip.IsLoopback() && !ip.IsLinkLocalUnicast() {
+			words = append(words, ip.String())
+		}
+	}
+	if len(words) == 0 {
+		return "none"
+	}
+	return strings.Join(words, ", ")
+}
+
+// makePlan says what the file asks of this host, which is node self.
+func makePlan(c *config.Config, self int, host surroundings) (*plan, error) {
+	p := &plan{config: c, self: c.Nodes[self]}
+	address := p.self.Address
+	p.bind = address
+	if !slices.Contains(host.local, address.Addr()) {
+		any := netip.IPv4Unspecified()
+		if address.Addr().Is6() {
+			any = netip.IPv6Unspecified()
+		}
+		p.bind = netip.AddrPortFrom(any, address.Port())
+		p.warn("%s, the address of node %q, is not on this host: listening on all addresses; peers accept only what comes from %s",
+			address.Addr(), p.self.Name, address.Addr())
+	}
+
+	p.mesh = dataplane.Mesh{Self: p.self.Name}
+	for _, n := range c.Nodes {
+		p.mesh.Peers = append(p.mesh.Peers, dataplane.Peer{Name: n.Name, Underlay: n.Address, Subnets: n.Subnets, Routes: n.Routes})
+		if n.Address.Addr().Is4() != address.Addr().Is4() {
+			p.warn("peer %s has the address %s, of another family than this node's %s: it cannot be reached; give both one family",
+				n.Name, n.Address.Addr(), address.Addr())
+		}
+	}
+
+	if err := p.planLink(self, host.underlayMTU); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// planLink decides about the TUN: the whole network and the other nodes' routes
+// go through it.
+func (p *plan) planLink(self, underlayMTU int) error {
+	network := p.config.Network
+	fits := underlayMTU - dataplane.OuterHeaders(p.self.Address.Addr())
+	p.link = link.Settings{Interface: network.Interface, MTU: network.MTU, Routes: slices.Clone(network.CIDR)}
+	if p.link.MTU == 0 {
+		p.link.MTU = fits
+	}
+	if p.link.MTU > fits {
+		p.warn("network.mtu %d is more than the %d that fit the underlay's MTU of %d: larger packets cost an extra round trip; lower it or set it to 0",
+			p.link.MTU, fits, underlayMTU)
+	}
+	const minMTU6 = 1280 // RFC 8200 section 5
+	if _, v6 := network.CIDROf(netip.IPv6Unspecified()); v6 && p.link.MTU < minMTU6 {
+		return fmt.Errorf("the underlay's MTU of %d leaves %d for pods, but IPv6 needs %d: raise the underlay's MTU, or take the IPv6 prefix out of network.cidr",
+			underlayMTU, p.link.MTU, minMTU6)
+	}
+	for i, n := range p.config.Nodes {
+		if i != self {
+			p.link.Routes = append(p.link.Routes, n.Routes...)
+		}
+	}
+	own := p.mesh.Peers[self]
+	for _, v6 := range []bool{false, true} {
+		if ip := own.TUNAddress(v6); ip.IsValid() {
+			p.link.Addresses = append(p.link.Addresses, ip)
+		}
+	}
+	return nil
+}
+
+func (p *plan) warn(format string, args ...any) {
+	p.warnings = append(p.warnings, fmt.Sprintf(format, args...))
+}

@@ -1,0 +1,210 @@
+package daemon
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/dataplane/udp"
+	"example.org/meshd/internal/link"
+)
+
+// heardLately is how long after its last packet a peer counts as up.
+const heardLately = 10 * time.Second
+
+// state is what the control socket tells. The mesh task writes it when
+// something changes; counters are read at the time of asking.
+type state struct {
+	options Options
+	bootID  string
+	started time.Time
+
+	mu        sync.Mutex
+	config    *config.Config
+	plan      *plan // nil until the node has found itself
+	engine    dataplane.Engine
+	conn      *udp.Conn
+	applied   time.Time
+	took      time.Duration
+	overflows uint64 // of the TUN before this run
+	notice    string // why nothing is forwarded yet
+}
+
+func newState(o Options, c *config.Config) *state {
+	var id [8]byte
+	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
+	return &state{options: o, config: c, bootID: hex.EncodeToString(id[:]), started: now(), notice: "starting"}
+}
+
+// waiting notes why nothing is forwarded yet.
+func (s *state) waiting(notice string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.notice = notice
+}
+
+// forwarding notes that the plan is in force since a moment ago.
+func (s *state) forwarding(p *plan, engine dataplane.Engine, conn *udp.Conn, began time.Time) {
+	before, err := link.Overflows(p.link.Interface)
+	if err != nil {
+		before = 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.plan, s.engine, s.conn, s.overflows, s.notice = p, engine, conn, before, ""
+	s.applied = now()
+	s.took = s.applied.Sub(began)
+}
+
+// status answers GET /v1/status.
+func (s *state) status() control.Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	network := s.config.Network
+	status := control.Status{
+		Schema: control.Schema, Version: s.options.Version, BootID: s.bootID, PID: os.Getpid(),
+		Started: s.started, UptimeSeconds: now().Sub(s.started).Seconds(),
+		Config:     control.Config{Path: s.config.Path, SHA256: s.config.SHA256, LastReload: control.Reload{Changes: []string{}}},
+		Network:    control.Network{Name: network.Name, CIDR: texts(network.CIDR), Interface: network.Interface, Port: int(network.Port), Subnets: []string{}},
+		Dataplane:  control.Dataplane{Offloads: []string{}},
+		Totals:     control.Totals{Drops: map[string]uint64{}},
+		Peers:      []control.Peer{},
+		Masquerade: control.Masquerade{Rules: []control.Rule{}},
+		Warnings:   []string{},
+	}
+	if s.notice != "" {
+		status.Warnings = append(status.Warnings, s.notice)
+	}
+	if s.plan != nil {
+		s.fill(&status)
+	}
+	return status
+}
+
+// fill adds what is known once packets are forwarded.
+func (s *state) fill(status *control.Status) {
+	p, counters, info := s.plan, s.engine.Counters(), s.engine.Info()
+	status.Node = p.self.Name
+	status.Config.Generation, status.Config.Applied = 1, s.applied
+	status.Config.LastReload = control.Reload{OK: true, At: s.applied, DurationMS: float64(s.took.Microseconds()) / 1000, Changes: []string{}}
+	status.Network.MTU = p.link.MTU
+	status.Network.Port = int(p.self.Address.Port())
+	status.Network.Address = p.self.Address.Addr().String()
+	status.Network.Subnets = texts(p.self.Subnets)
+	status.Dataplane = control.Dataplane{Engine: info.Engine, Receive: info.Receive, Offloads: info.Offloads, Queues: info.Queues}
+	status.Warnings = append(status.Warnings, p.warnings...)
+
+	total := counters.Totals
+	status.Totals = control.Totals{
+		RxPackets: total.RxPackets, RxBytes: total.RxBytes, TxPackets: total.TxPackets, TxBytes: total.TxBytes,
+		Drops: s.kernelDrops(),
+	}
+	for _, reason := range dataplane.Reasons() {
+		status.Totals.Drops[reason.String()] = total.Drops[reason]
+	}
+	for _, peer := range p.mesh.Peers {
+		if peer.Name != p.mesh.Self {
+			status.Peers = append(status.Peers, peerStatus(peer, counters.Peers[peer.Name]))
+		}
+	}
+	slices.SortFunc(status.Peers, func(a, b control.Peer) int { return strings.Compare(a.Name, b.Name) })
+}
+
+// kernelDrops counts what was lost before the engine saw it. A reading that
+// fails, because the interface is being deleted for instance, is left at 0.
+func (s *state) kernelDrops() map[string]uint64 {
+	drops := map[string]uint64{"socket_overflow": 0, "tun_overflow": 0}
+	if n, err := s.conn.Overflows(); err == nil {
+		drops["socket_overflow"] = uint64(n)
+	}
+	if n, err := link.Overflows(s.plan.link.Interface); err == nil && n >= s.overflows {
+		drops["tun_overflow"] = n - s.overflows
+	}
+	return drops
+}
+
+func peerStatus(p dataplane.Peer, t dataplane.Traffic) control.Peer {
+	status := control.Peer{
+		Name: p.Name, Address: p.Underlay.String(), Subnets: texts(p.Subnets), Routes: texts(p.Routes),
+		State:     control.Unknown,
+		RxPackets: t.RxPackets, RxBytes: t.RxBytes, TxPackets: t.TxPackets, TxBytes: t.TxBytes,
+		Drops: map[string]uint64{},
+	}
+	if !t.LastSeen.IsZero() {
+		seen := t.LastSeen.Round(time.Millisecond)
+		status.LastSeen = &seen
+		if time.Since(seen) < heardLately {
+			status.State = control.Up
+		}
+	}
+	for _, reason := range dataplane.Reasons() {
+		if n := t.Drops[reason]; n > 0 {
+			status.Drops[reason.String()] = n
+		}
+	}
+	return status
+}
+
+// route answers GET /v1/route.
+func (s *state) route(to netip.Addr) control.Route {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := control.Route{Schema: control.Schema, To: to.String()}
+	if s.plan == nil {
+		r.Reason = "nothing is forwarded yet: " + s.notice
+		return r
+	}
+	p := s.plan
+	r.MTU = p.link.MTU
+	answer := s.engine.Route(to)
+	switch {
+	case answer.Peer == "":
+		r.Reason = whyNot(p.config.Network, to)
+		return r
+	case answer.Self:
+		r.Peer, r.Prefix = answer.Peer, answer.Prefix.String()
+		r.Reason = "this node has " + r.Prefix + " itself: it does not go through the mesh"
+		return r
+	}
+	for _, peer := range p.mesh.Peers {
+		if peer.Name == answer.Peer {
+			r.Address = peer.Underlay.String()
+		}
+		if peer.Name == p.mesh.Self {
+			if source := peer.TUNAddress(to.Is6()); source.IsValid() {
+				r.Source = source.String()
+			}
+		}
+	}
+	r.Peer, r.Prefix, r.Interface = answer.Peer, answer.Prefix.String(), p.link.Interface
+	return r
+}
+
+// whyNot explains that nobody carries packets to an address.
+func whyNot(network config.Network, to netip.Addr) string {
+	cidr, ok := network.CIDROf(to)
+	switch {
+	case !ok:
+		return "the mesh carries no addresses of that family: network.cidr is " + strings.Join(texts(network.CIDR), ", ")
+	case cidr.Contains(to):
+		return fmt.Sprintf("it is inside network.cidr %s, but no node has it in its subnets", cidr)
+	}
+	return fmt.Sprintf("it is outside network.cidr %s and no node's routes have it", cidr)
+}
+
+func texts(ps []netip.Prefix) []string {
+	words := make([]string, len(ps))
+	for i, p := range ps {
+		words[i] = p.String()
+	}
+	return words
+}
