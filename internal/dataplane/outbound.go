@@ -62,6 +62,11 @@ func (o *outbound) route(f *forwarding, p *packet.Packet) *peer {
 		o.user.nobody.drop(Malformed)
 		return nil
 	}
+	if h.Dst.Is6() && h.Dst.IsLinkLocalMulticast() {
+		// The kernel itself, greeting the link (MLD, RFC 3810): there is none
+		// behind a TUN, and counting it would show losses on an idle host.
+		return nil
+	}
 	i := f.table.Lookup(h.Dst)
 	if i == table.None || i == f.self {
 		o.user.nobody.drop(NoRoute)

@@ -188,6 +188,8 @@ func TestOutbound(t *testing.T) {
 		{"nobody's IPv6 subnet", udp6("fd00:0:0:a::2", "fd00:0:0:9::2", 63), "", "", "no_route", "0100"},
 		{"own subnet", udp4("10.244.0.2", "10.244.0.3", 63, 0), "", "", "no_route", "0300"},
 		{"multicast", udp4("10.244.0.2", "224.0.0.251", 63, 0), "", "", "no_route", ""},
+		{"IPv6 multicast", udp6("fd00:0:0:a::2", "ff05::1", 63), "", "", "no_route", ""},
+		{"the kernel's own multicast", udp6("::", "ff02::16", 1), "", "", "", ""},
 		{"mapped destination", udp6("fd00:0:0:a::2", "::ffff:10.244.1.2", 63), "", "", "no_route", "0100"},
 		{"TTL 1", udp4("10.244.0.2", "10.244.1.2", 1, 0), "", "b", "ttl_expired", "0b00"},
 		{"TTL 0", udp4("10.244.0.2", "10.244.1.2", 0, 0), "", "b", "ttl_expired", "0b00"},

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 )
@@ -43,6 +45,23 @@ func LabForTest(t testing.TB) *Lab {
 		}
 	})
 	return l
+}
+
+// Sweep deletes namespaces that a process of the same kind left when it was
+// killed: those whose name is prefix, the id of a process that is no more, and
+// a dash and more.
+func Sweep(prefix string) {
+	entries, _ := os.ReadDir("/run/netns")
+	for _, entry := range entries {
+		rest, ours := strings.CutPrefix(entry.Name(), prefix)
+		pid, _, dashed := strings.Cut(rest, "-")
+		if _, err := strconv.Atoi(pid); !ours || !dashed || err != nil {
+			continue
+		}
+		if _, err := os.Stat("/proc/" + pid); err != nil {
+			_ = (&Namespace{Name: entry.Name()}).Close()
+		}
+	}
 }
 
 // Close deletes everything in the lab. Processes in it must have ended.
@@ -153,9 +172,16 @@ func address(prefix, dev string) string {
 	return line
 }
 
+// testPrefix begins the names of namespaces made for tests.
+const testPrefix = "meshtest"
+
 var names atomic.Uint32
 
 // uniqueName returns a short name that no other test of this machine has.
 func uniqueName() string {
-	return fmt.Sprintf("mt%d-%d", os.Getpid(), names.Add(1))
+	n := names.Add(1)
+	if n == 1 {
+		Sweep(testPrefix)
+	}
+	return fmt.Sprintf("%s%d-%d", testPrefix, os.Getpid(), n)
 }

@@ -1,0 +1,270 @@
+// Package e2e proves meshd from outside: real daemons on hosts made of network
+// namespaces, real pods, and packets counted and read on the wire.
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"example.org/meshd/configs"
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/nstest"
+)
+
+// meshd is the binary under test, built once with the race detector and with
+// coverage, which lands in $GOCOVERDIR.
+var meshd string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "meshtest")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		meshd = filepath.Join(dir, "meshd")
+		build := exec.Command("go", "build", "-race", "-cover", "-coverpkg=example.org/meshd/...", "-o", meshd, "example.org/meshd/cmd/meshd")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "build meshd: %v\n%s", err, out)
+			return 1
+		}
+		if os.Getenv("GOCOVERDIR") == "" {
+			os.Setenv("GOCOVERDIR", dir)
+		}
+		return m.Run()
+	}())
+}
+
+// world is a lab with the reference's hosts and pods and the files of a test.
+type world struct {
+	*nstest.Reference
+	t   testing.TB
+	dir string
+}
+
+// newWorld builds the hosts and pods; no daemon runs yet.
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	return newWorldMTU(t, 1472)
+}
+
+func newWorldMTU(t testing.TB, mtu int) *world {
+	t.Helper()
+	lab := nstest.LabForTest(t)
+	r, err := nstest.NewReference(lab, mtu)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &world{Reference: r, t: t, dir: t.TempDir()}
+}
+
+// write stores a configuration file and returns its path.
+func (w *world) write(doc string) string {
+	w.t.Helper()
+	f, err := os.CreateTemp(w.dir, "*.toml")
+	if err == nil {
+		_, err = f.WriteString(doc)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return f.Name()
+}
+
+// start starts meshd on one host; the test ends it.
+func (w *world) start(h *nstest.Host, file string, args ...string) *nstest.Daemon {
+	w.t.Helper()
+	d, err := h.Meshd(meshd, file, w.dir, args...)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() {
+		if err := nstest.StopAll(d); err != nil {
+			w.t.Errorf("%v\n%s", err, d.Log())
+		}
+		if strings.Contains(d.Log(), "DATA RACE") || strings.Contains(d.Log(), "panic:") {
+			w.t.Errorf("%s", d.Log())
+		}
+	})
+	return d
+}
+
+// mesh is a world in which all three daemons forward packets.
+type mesh struct {
+	*world
+	cp, w, w2 *nstest.Daemon
+}
+
+func (w *world) startAll(doc string) *mesh {
+	w.t.Helper()
+	file := w.write(doc)
+	m := &mesh{world: w}
+	for i, d := range []**nstest.Daemon{&m.cp, &m.w, &m.w2} {
+		*d = w.start(w.Hosts()[i], file)
+	}
+	for _, d := range []*nstest.Daemon{m.cp, m.w, m.w2} {
+		if err := d.WaitReady(); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return m
+}
+
+// newMesh starts the mesh of the demo.
+func newMesh(t testing.TB) *mesh {
+	t.Helper()
+	return newWorld(t).startAll(demoFile(t))
+}
+
+func demoFile(t testing.TB) string {
+	t.Helper()
+	doc, err := configs.Files.ReadFile("demo.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(doc)
+}
+
+// dualStack is the demo's mesh with IPv6 inside, over the given underlay
+// address pattern.
+func dualStack(address string) string {
+	doc := "[network]\ncidr = [\"10.244.0.0/16\", \"fd00:10:244::/48\"]\n"
+	for i, n := range []struct {
+		name     string
+		underlay int
+	}{{"control-plane", 2}, {"worker", 4}, {"worker2", 3}} {
+		doc += fmt.Sprintf("[[node]]\nname = %q\naddress = %q\nsubnets = [\"10.244.%d.0/24\", \"fd00:10:244:%d::/64\"]\n",
+			n.name, fmt.Sprintf(address, n.underlay), i, i)
+	}
+	return doc
+}
+
+// status asks a daemon for its status.
+func status(t testing.TB, d *nstest.Daemon) control.Status {
+	t.Helper()
+	out, err := d.Ask("status", "--json")
+	var s control.Status
+	if err == nil {
+		err = json.Unmarshal([]byte(out), &s)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func peer(t testing.TB, s control.Status, name string) control.Peer {
+	t.Helper()
+	for _, p := range s.Peers {
+		if p.Name == name {
+			return p
+		}
+	}
+	t.Fatalf("no peer %q in %+v", name, s.Peers)
+	return control.Peer{}
+}
+
+// waitStatus polls a daemon until ok accepts its status. Counters have no event
+// to wait for.
+func waitStatus(t testing.TB, d *nstest.Daemon, what string, ok func(control.Status) bool) control.Status {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		s := status(t, d)
+		if ok(s) {
+			return s
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not in time; status %+v", what, s)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// run runs a command in a namespace that must succeed.
+func run(t testing.TB, n *nstest.Namespace, name string, args ...string) string {
+	t.Helper()
+	out, err := n.Run(name, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func contains(t testing.TB, text string, wants ...string) {
+	t.Helper()
+	for _, want := range wants {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+}
+
+// listen opens a UDP socket in a namespace.
+func listen(t testing.TB, n *nstest.Namespace, address string) *net.UDPConn {
+	t.Helper()
+	var conn net.PacketConn
+	err := n.Do(func() (err error) {
+		conn, err = (&net.ListenConfig{}).ListenPacket(context.Background(), "udp", address)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn.(*net.UDPConn)
+}
+
+// send sends one datagram.
+func send(t testing.TB, conn *net.UDPConn, to string, payload []byte) {
+	t.Helper()
+	if _, err := conn.WriteToUDPAddrPort(payload, netip.MustParseAddrPort(to)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// receive waits for the next datagram.
+func receive(t testing.TB, conn *net.UDPConn) (payload []byte, from netip.AddrPort) {
+	t.Helper()
+	buf := make([]byte, 65536)
+	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	n, from, err := conn.ReadFromUDPAddrPort(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return buf[:n], netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+}
+
+// capture listens on an interface until the test ends.
+func capture(t testing.TB, n *nstest.Namespace, dev string) *nstest.Capture {
+	t.Helper()
+	c, err := n.Capture(dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func next(t testing.TB, c *nstest.Capture, what string, match func([]byte) bool) []byte {
+	t.Helper()
+	frame, err := c.Next(10*time.Second, match)
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+	return frame
+}

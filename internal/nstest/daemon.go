@@ -1,0 +1,160 @@
+package nstest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// A Daemon is a meshd running on a host of the lab.
+type Daemon struct {
+	Host   *Host
+	Binary string
+	Config string
+	Socket string
+
+	cmd  *exec.Cmd
+	done chan struct{} // closed when the process has ended
+	err  error         // why, good once done is closed
+
+	mu   sync.Mutex
+	log  bytes.Buffer
+	grew chan struct{} // closed and replaced whenever log grows
+}
+
+// Meshd starts `BINARY run -c CONFIG` on the host, with its control socket in
+// dir, and returns without waiting for it to be ready. It dies with this
+// process.
+func (h *Host) Meshd(binary, config, dir string, args ...string) (*Daemon, error) {
+	d := &Daemon{
+		Host: h, Binary: binary, Config: config, Socket: filepath.Join(dir, h.name+".sock"),
+		done: make(chan struct{}), grew: make(chan struct{}),
+	}
+	d.cmd = h.Command(binary, append([]string{"run", "-c", config, "--socket", d.Socket}, args...)...)
+	d.cmd.Stderr = (*daemonLog)(d)
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	if err := d.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start meshd on %s: %w", h.name, err)
+	}
+	go func() {
+		d.err = d.cmd.Wait()
+		close(d.done)
+	}()
+	return d, nil
+}
+
+// daemonLog is the Daemon as the writer of its process's standard error.
+type daemonLog Daemon
+
+func (l *daemonLog) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.grew)
+	l.grew = make(chan struct{})
+	return l.log.Write(b)
+}
+
+var _ io.Writer = (*daemonLog)(nil)
+
+// Log returns what the daemon has written to its standard error so far.
+func (d *Daemon) Log() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.log.String()
+}
+
+// WaitLog waits until the daemon has written text. It fails when the daemon
+// ends first, or after a while.
+func (d *Daemon) WaitLog(text string) error {
+	timeout := time.After(20 * time.Second)
+	for {
+		d.mu.Lock()
+		found, grew := strings.Contains(d.log.String(), text), d.grew
+		d.mu.Unlock()
+		if found {
+			return nil
+		}
+		select {
+		case <-grew:
+		case <-d.done:
+			if strings.Contains(d.Log(), text) {
+				return nil
+			}
+			return fmt.Errorf("meshd on %s ended (%v) without saying %q:\n%s", d.Host.name, d.err, text, d.Log())
+		case <-timeout:
+			return fmt.Errorf("meshd on %s has not said %q:\n%s", d.Host.name, text, d.Log())
+		}
+	}
+}
+
+// WaitReady waits until the daemon forwards packets.
+func (d *Daemon) WaitReady() error { return d.WaitLog("msg=forwarding") }
+
+// PID returns the daemon's process id.
+func (d *Daemon) PID() int { return d.cmd.Process.Pid }
+
+// Ask runs a meshd command against this daemon and returns what it printed on
+// standard output.
+func (d *Daemon) Ask(args ...string) (string, error) {
+	cmd := d.Host.Command(d.Binary, append(args, "-c", d.Config, "--socket", d.Socket)...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		err = fmt.Errorf("meshd %s: %w: %s", strings.Join(args, " "), err, &stderr)
+	}
+	return string(out), err
+}
+
+// Exit waits for the daemon to end by itself and returns its exit code.
+func (d *Daemon) Exit() (int, error) {
+	select {
+	case <-d.done:
+		return d.cmd.ProcessState.ExitCode(), nil
+	case <-time.After(20 * time.Second):
+		return 0, fmt.Errorf("meshd on %s still runs:\n%s", d.Host.name, d.Log())
+	}
+}
+
+// Stop sends SIGTERM, waits for the end and returns how long that took; the
+// error is nil if it ended by itself with exit code 0.
+func (d *Daemon) Stop() (time.Duration, error) {
+	began := time.Now()
+	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return 0, err
+	}
+	select {
+	case <-d.done:
+		return time.Since(began), d.err
+	case <-time.After(10 * time.Second):
+		d.Kill()
+		return time.Since(began), fmt.Errorf("meshd on %s did not stop:\n%s", d.Host.name, d.Log())
+	}
+}
+
+// Kill ends the daemon at once and waits for that. It may have ended already.
+func (d *Daemon) Kill() {
+	_ = d.cmd.Process.Kill()
+	<-d.done
+}
+
+// StopAll stops daemons that may have ended already.
+func StopAll(daemons ...*Daemon) error {
+	var errs []error
+	for _, d := range daemons {
+		select {
+		case <-d.done:
+		default:
+			_, err := d.Stop()
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
