@@ -39,6 +39,7 @@ func TestMain(m *testing.M) {
 			fmt.Fprintf(os.Stderr, "build meshd: %v\n%s", err, out)
 			return 1
 		}
+		os.Setenv("GORACE", "atexit_sleep_ms=0") // the default waits a second at each exit
 		if os.Getenv("GOCOVERDIR") == "" {
 			os.Setenv("GOCOVERDIR", dir)
 		}

@@ -15,6 +15,7 @@ import (
 type Lab struct {
 	prefix string
 	sw     *Namespace
+	ports  []string     // of the switch
 	spaces []*Namespace // everything made, to be undone
 }
 
@@ -82,6 +83,16 @@ func (l *Lab) namespace(name string) (*Namespace, error) {
 	return n, err
 }
 
+// SetUnderlayMTU sets the MTU, in bytes, of the switch and its ports; the
+// hosts' eth0 have their own.
+func (l *Lab) SetUnderlayMTU(mtu int) error {
+	lines := []string{fmt.Sprintf("link set br0 mtu %d", mtu)}
+	for _, port := range l.ports {
+		lines = append(lines, fmt.Sprintf("link set %s mtu %d", port, mtu))
+	}
+	return l.sw.IP(lines...)
+}
+
 // A Host is a machine on the underlay that forwards packets.
 type Host struct {
 	*Namespace
@@ -106,6 +117,7 @@ func (l *Lab) Host(name string, addresses ...string) (*Host, error) {
 	if err := l.sw.IP("link set "+port+" master br0", "link set "+port+" up"); err != nil {
 		return nil, err
 	}
+	l.ports = append(l.ports, port)
 	h := &Host{Namespace: n, Lab: l, name: name}
 	for _, key := range []string{"ipv4.ip_forward", "ipv6.conf.all.forwarding"} {
 		if err := h.Sysctl(key, "1"); err != nil {

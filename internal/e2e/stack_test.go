@@ -1,0 +1,259 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"example.org/meshd/internal/dataplane/packet"
+	"example.org/meshd/internal/nstest"
+)
+
+// Both families inside, over each family outside.
+func TestFamilies(t *testing.T) {
+	for _, test := range []struct {
+		name, underlay string
+		mtu            int
+	}{
+		{"over IPv4", "172.18.0.%d", 1472},
+		{"over IPv6", "2001:db8::%d", 1452},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := newWorldMTU(t, test.mtu).startAll(dualStack(test.underlay))
+			tun := run(t, m.Worker2.Namespace, "ip", "addr", "show", "mesh0")
+			contains(t, tun, fmt.Sprint("mtu ", test.mtu), "inet 10.244.2.0/32", "inet6 fd00:10:244:2::/128")
+			contains(t, run(t, m.Worker2.Namespace, "ip", "-6", "route"), "fd00:10:244::/48 dev mesh0 ")
+
+			contains(t, run(t, m.PodW2b, "ping", "-c", "1", "10.244.1.2"), "ttl=60")
+			contains(t, run(t, m.PodW2b, "ping", "-c", "1", "fd00:10:244:1::2"), "ttl=60")
+			largest4, largest6 := fmt.Sprint(test.mtu-28), fmt.Sprint(test.mtu-48)
+			run(t, m.PodW2b, "ping", "-c", "1", "-M", "do", "-s", largest4, "10.244.1.2")
+			run(t, m.PodW2b, "ping", "-c", "1", "-M", "do", "-s", largest6, "fd00:10:244:1::2")
+			// Fragments of a pod's packet pass like any other packet.
+			run(t, m.PodW2b, "ping", "-c", "1", "-s", "8000", "10.244.1.2")
+			run(t, m.PodW2b, "ping", "-c", "1", "-s", "8000", "fd00:10:244:1::2")
+			// A host's own packets leave with the TUN's address.
+			server := listen(t, m.PodW, "[fd00:10:244:1::2]:7000")
+			send(t, listen(t, m.Worker2.Namespace, "[::]:0"), "[fd00:10:244:1::2]:7000", []byte("x"))
+			if _, from := receive(t, server); from.Addr() != netip.MustParseAddr("fd00:10:244:2::") {
+				t.Errorf("from %s", from)
+			}
+
+			if s := status(t, m.w2); s.Network.MTU != test.mtu || len(s.Warnings) != 0 {
+				t.Errorf("network %+v, warnings %q", s.Network, s.Warnings)
+			}
+		})
+	}
+}
+
+// DSCP goes out with the datagram; ECN goes out and comes back in as RFC 6040
+// says.
+func TestDSCPAndECN(t *testing.T) {
+	for _, underlay := range []string{"172.18.0.%d", "2001:db8::%d"} {
+		m := newWorldMTU(t, 1452).startAll(dualStack(underlay))
+		for _, to := range []string{"10.244.1.2", "fd00:10:244:1::2"} {
+			const ef, ect0, ce = 0xb8, 2, 3
+			listen(t, m.PodW, netip.AddrPortFrom(netip.MustParseAddr(to), 7000).String()) // no ICMP in between
+			client := listen(t, m.PodW2b, ":0")
+			setTOS(t, client, ef|ect0)
+			eth, far := capture(t, m.Worker2.Namespace, "eth0"), capture(t, m.PodW, "eth0")
+			send(t, client, netip.AddrPortFrom(netip.MustParseAddr(to), 7000).String(), []byte("marked"))
+
+			outer := next(t, eth, "the datagram", endsWith("marked"))
+			if h := outerHeader(outer); h != ef|ect0 {
+				t.Errorf("%s over %s: outer TOS %#x", to, underlay, h)
+			}
+			if h, _ := packet.Parse(next(t, far, "the packet", endsWith("marked"))[14:]); h.TOS != ef|ect0 {
+				t.Errorf("%s over %s: delivered TOS %#x", to, underlay, h.TOS)
+			}
+
+			// Now the same datagram again, as a congested router would have
+			// marked it. Only the pod's packet counts: the outer header ends here.
+			wire := listen(t, m.Worker2.Namespace, netip.AddrPortFrom(netip.MustParseAddr(fmt.Sprintf(underlay, 3)), 0).String())
+			setTOS(t, wire, ce)
+			inner := outer[bytes.Index(outer, []byte("marked"))-8-headerLen(to):]
+			send(t, wire, netip.AddrPortFrom(netip.MustParseAddr(fmt.Sprintf(underlay, 4)), 8285).String(), inner)
+			if h, _ := packet.Parse(next(t, far, "the congested packet", endsWith("marked"))[14:]); h.TOS != ef|ce {
+				t.Errorf("%s over %s: congested TOS %#x", to, underlay, h.TOS)
+			}
+		}
+	}
+}
+
+func headerLen(to string) int {
+	if netip.MustParseAddr(to).Is4() {
+		return 20
+	}
+	return 40
+}
+
+func endsWith(text string) func([]byte) bool {
+	return func(frame []byte) bool { return bytes.HasSuffix(frame, []byte(text)) }
+}
+
+// outerHeader returns the TOS of an Ethernet frame's IP header.
+func outerHeader(frame []byte) uint8 {
+	if frame[14]>>4 == 4 {
+		return frame[15]
+	}
+	return frame[14]<<4 | frame[15]>>4
+}
+
+func setTOS(t testing.TB, conn *net.UDPConn, tos int) {
+	t.Helper()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Control(func(fd uintptr) {
+		// A dual-stack socket has both.
+		err4 := unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TOS, tos)
+		err6 := unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_TCLASS, tos)
+		if err4 != nil && err6 != nil {
+			t.Error(err4, err6)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// When the underlay's path shrinks behind our back, pods are told, and their
+// next packets fit.
+func TestSmallerPath(t *testing.T) {
+	for _, test := range []struct {
+		underlay string
+		overhead int
+	}{
+		{"172.18.0.%d", 28},
+		{"2001:db8::%d", 48},
+	} {
+		m := newWorldMTU(t, 1452).startAll(dualStack(test.underlay))
+		const path = 1400
+		narrow(t, m, test.underlay, path)
+		for _, ping := range []struct {
+			to     string
+			header int
+		}{{"10.244.1.2", 28}, {"fd00:10:244:1::2", 48}} {
+			fits := path - test.overhead
+			out, err := m.PodW2b.Run("ping", "-c", "1", "-W", "2", "-M", "do", "-s", fmt.Sprint(fits-ping.header+1), ping.to)
+			if err == nil {
+				t.Errorf("%s: a packet larger than the path came through", ping.to)
+			}
+			contains(t, strings.ReplaceAll(out, " ", ""), fmt.Sprintf("mtu=%d", fits))
+			run(t, m.PodW2b, "ping", "-c", "1", "-M", "do", "-s", fmt.Sprint(fits-ping.header), ping.to)
+		}
+		if p := peer(t, status(t, m.w2), "worker"); p.Drops["too_big"] != 2 {
+			t.Errorf("drops %v", p.Drops)
+		}
+	}
+}
+
+// narrow makes the path from worker2 to worker smaller, as the kernel of
+// worker2 knows it after an ICMP message: a route with an MTU of its own.
+func narrow(t *testing.T, m *mesh, underlay string, mtu int) {
+	t.Helper()
+	to := netip.MustParseAddr(fmt.Sprintf(underlay, 4))
+	run(t, m.Worker2.Namespace, "ip", "route", "add", netip.PrefixFrom(to, to.BitLen()).String(), "dev", "eth0", "mtu", fmt.Sprint(mtu))
+}
+
+// A datagram far larger than this host's own MTU is delivered whole: hosts may
+// have underlays of different sizes.
+func TestLargerThanOurs(t *testing.T) {
+	w := newWorldMTU(t, 9000)
+	for _, h := range []*nstest.Host{w.Worker, w.Worker2} {
+		if err := h.IP("link set eth0 mtu 9000"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Lab.SetUnderlayMTU(9000); err != nil {
+		t.Fatal(err)
+	}
+	file := w.write(demoFile(t))
+	small := w.write(strings.Replace(demoFile(t), "[network]\n", "[network]\nmtu = 1472\n", 1))
+	large, tiny := w.start(w.Worker, file), w.start(w.Worker2, small)
+	for _, d := range []*nstest.Daemon{large, tiny} {
+		if err := d.WaitReady(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	server, client := listen(t, w.PodW2b, "10.244.2.3:7000"), listen(t, w.PodW, "10.244.1.2:0")
+	payload := bytes.Repeat([]byte("large"), 1600)
+	send(t, client, "10.244.2.3:7000", payload)
+	if got, _ := receive(t, server); !bytes.Equal(got, payload) {
+		t.Errorf("%d of %d bytes", len(got), len(payload))
+	}
+}
+
+// TCP carries a stream whole, both ways at once.
+func TestTCP(t *testing.T) {
+	m := newMesh(t)
+	var server net.Listener
+	if err := m.PodW.Do(func() (err error) {
+		server, err = net.Listen("tcp4", "10.244.1.2:80")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	var client net.Conn
+	if err := m.PodW2b.Do(func() (err error) {
+		client, err = net.Dial("tcp4", "10.244.1.2:80")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	other, err := server.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+
+	const size = 4 << 20
+	done := make(chan error, 4)
+	for i, pair := range [][2]net.Conn{{client, other}, {other, client}} {
+		go func() { done <- sendStream(pair[0], uint64(i), size) }()
+		go func() { done <- checkStream(pair[1], uint64(i), size) }()
+	}
+	for range 4 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// word is the nth word of a stream that repeats only after 2^64 words.
+func word(stream, n uint64) uint64 { return (n + stream) * 0x9e3779b97f4a7c15 }
+
+func sendStream(conn net.Conn, stream uint64, size int) error {
+	buf := make([]byte, size)
+	for i := 0; i < size; i += 8 {
+		binary.BigEndian.PutUint64(buf[i:], word(stream, uint64(i)))
+	}
+	_, err := conn.Write(buf)
+	return err
+}
+
+func checkStream(conn net.Conn, stream uint64, size int) error {
+	buf := make([]byte, size)
+	for got := 0; got < size; {
+		n, err := conn.Read(buf[got:])
+		if err != nil {
+			return fmt.Errorf("stream %d after %d bytes: %w", stream, got, err)
+		}
+		got += n
+	}
+	for i := 0; i < size; i += 8 {
+		if binary.BigEndian.Uint64(buf[i:]) != word(stream, uint64(i)) {
+			return fmt.Errorf("stream %d is wrong at byte %d: %w", stream, i, syscall.EBADMSG)
+		}
+	}
+	return nil
+}
