@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -66,7 +67,9 @@ func cleanupCommand(g *globals) *cobra.Command {
 address and its routes. Running it again changes nothing. It refuses while meshd runs.`,
 		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if _, err := control.NewClient(g.socket).Status(cmd.Context()); err == nil {
+			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
+			defer cancel()
+			if _, err := control.NewClient(g.socket).Status(ctx); err == nil {
 				return errors.New("meshd is running: stop it first, `systemctl stop meshd`")
 			}
 			if err := daemon.CheckPrivileges(); err != nil {

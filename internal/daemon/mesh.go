@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/dataplane"
@@ -36,11 +37,11 @@ func (m *meshTask) Run(ctx context.Context) error {
 		return err
 	}
 	m.state.forwarding(p, engine, conn, started)
-	m.log.Info("forwarding", "node", p.self.Name, "network", m.config.Network.Name, "peers", len(p.mesh.Peers)-1,
-		"interface", p.link.Interface, "mtu", p.link.MTU, "engine", engine.Info().Engine)
 	for _, w := range p.warnings {
 		m.log.Warn(w)
 	}
+	m.log.Info("forwarding", "node", p.self.Name, "network", m.config.Network.Name, "peers", len(p.mesh.Peers)-1,
+		"interface", p.link.Interface, "mtu", p.link.MTU, "engine", engine.Info().Engine)
 
 	tasks := []task{closer{engine}}
 	for _, loop := range engine.Loops() {
@@ -109,30 +110,32 @@ func (m *meshTask) surroundings() (host surroundings, err error) {
 
 // start makes everything the plan asks for. On an error, what this run made is
 // gone again.
-func (m *meshTask) start(p *plan) (engine dataplane.Engine, conn *udp.Conn, err error) {
+func (m *meshTask) start(p *plan) (_ dataplane.Engine, _ *udp.Conn, err error) {
 	var undo []func()
 	defer func() {
 		if err != nil {
-			for i := range undo {
-				undo[len(undo)-1-i]()
+			for _, f := range slices.Backward(undo) {
+				f()
 			}
 		}
 	}()
 
-	if conn, err = udp.Open(p.bind); err != nil {
+	conn, err := udp.Open(p.bind)
+	if err != nil {
 		return nil, nil, err
 	}
 	undo = append(undo, func() { conn.Close() })
-	m.logBuffers(p, conn)
+	m.checkBuffers(p, conn)
 
-	if err = link.CheckRoutes(p.link.Interface, p.link.Routes); err != nil {
+	if err := link.CheckRoutes(p.link.Interface, p.link.Routes); err != nil {
 		return nil, nil, err
 	}
 	existed := link.Exists(p.link.Interface)
-	if err = tun.Create(p.link.Interface); err != nil {
+	if err := tun.Create(p.link.Interface); err != nil {
 		return nil, nil, err
 	}
 	if !existed {
+		// The error that led here matters more than one of cleaning up.
 		undo = append(undo, func() { _, _ = link.CleanUp(p.link.Interface) })
 	}
 	queue, err := tun.Open(p.link.Interface)
@@ -142,18 +145,18 @@ func (m *meshTask) start(p *plan) (engine dataplane.Engine, conn *udp.Conn, err 
 	undo = append(undo, func() { queue.Close() })
 
 	user := dataplane.NewUser(queue, conn, conn.NewReceiver(dataplane.BatchSize), conn.NewSender(dataplane.BatchSize))
-	if err = user.SetMesh(p.mesh); err != nil {
+	if err := user.SetMesh(p.mesh); err != nil {
 		return nil, nil, err
 	}
-	if err = link.Set(p.link); err != nil {
+	if err := link.Set(p.link); err != nil {
 		return nil, nil, err
 	}
 	return user, conn, nil
 }
 
-// logBuffers tells what the kernel granted; too little shows as socket_overflow
+// checkBuffers tells what the kernel granted; too little shows as socket_overflow
 // when bursts come.
-func (m *meshTask) logBuffers(p *plan, conn *udp.Conn) {
+func (m *meshTask) checkBuffers(p *plan, conn *udp.Conn) {
 	receive, send, err := conn.Buffers()
 	if err != nil {
 		m.log.Warn("socket buffers are unknown", "error", err)

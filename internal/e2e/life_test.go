@@ -1,0 +1,333 @@
+package e2e
+
+import (
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/nstest"
+)
+
+// exits waits for a daemon that must give up, with the right code and words,
+// and a kernel as it was before.
+func (w *world) exits(h *nstest.Host, code int, file string, words ...string) {
+	w.t.Helper()
+	before := hostState(w.t, h)
+	d, err := h.Meshd(meshd, file, w.dir)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	got, err := d.Exit()
+	if err != nil {
+		d.Kill()
+		w.t.Fatal(err)
+	}
+	if got != code {
+		w.t.Errorf("exit code %d, want %d\n%s", got, code, d.Log())
+	}
+	contains(w.t, d.Log(), words...)
+	if after := hostState(w.t, h); after != before {
+		w.t.Errorf("left behind:\n%s\nbefore:\n%s", after, before)
+	}
+}
+
+// hostState is what meshd may touch on a host, less the link-local IPv6 that
+// the kernel brings up in its own time.
+func hostState(t testing.TB, h *nstest.Host) string {
+	t.Helper()
+	all := run(t, h.Namespace, "ip", "-o", "link") + run(t, h.Namespace, "ip", "-o", "addr") +
+		run(t, h.Namespace, "ip", "route", "show", "table", "all") + run(t, h.Namespace, "ip", "-6", "route", "show", "table", "main")
+	var kept []string
+	for line := range strings.Lines(all) {
+		if !strings.Contains(line, "fe80:") && !strings.Contains(line, "ff00::/8") {
+			kept = append(kept, line)
+		}
+	}
+	return strings.Join(kept, "")
+}
+
+func TestBadStarts(t *testing.T) {
+	w := newWorld(t)
+	demo := demoFile(t)
+	replace := func(old, new string) string {
+		if !strings.Contains(demo, old) {
+			t.Fatalf("no %q in the demo's file", old)
+		}
+		return w.write(strings.Replace(demo, old, new, 1))
+	}
+
+	t.Run("every fault of a bad file, 78", func(t *testing.T) {
+		file := replace(`cidr = "10.244.0.0/16"`, "cidr = \"10.244.0.1/16\"\nmtu = 10\nfoo = 1")
+		w.exits(w.Worker2, 78, file,
+			file+":4:8: error: network.cidr: 10.244.0.1/16 has host bits set",
+			file+":5:7: error: network.mtu: 10 is out of range",
+			file+":6:1: error: network.foo: unknown key")
+	})
+	t.Run("no file, 78", func(t *testing.T) {
+		w.exits(w.Worker2, 78, "/nonexistent/mesh.toml", "/nonexistent/mesh.toml: error: cannot read the file: open")
+	})
+	t.Run("an engine that is not here, 78", func(t *testing.T) {
+		w.exits(w.Worker2, 78, replace("[network]", "[dataplane]\nengine = \"kernel\"\n[network]"), `dataplane.engine = "kernel": this version has only the user engine`)
+	})
+	t.Run("two nodes are this host, 78", func(t *testing.T) {
+		if err := w.Worker2.IP("addr add 172.18.0.4/16 dev eth0"); err != nil {
+			t.Fatal(err)
+		}
+		w.exits(w.Worker2, 78, w.write(demo), "addresses of 2 nodes", "worker (172.18.0.4), worker2 (172.18.0.3)", "--node NAME", "Local addresses: 172.18.0.3, 172.18.0.4")
+		if err := w.Worker2.IP("addr del 172.18.0.4/16 dev eth0"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Run("the port is taken", func(t *testing.T) {
+		conn := listen(t, w.Worker2.Namespace, "172.18.0.3:8285")
+		w.exits(w.Worker2, 1, w.write(demo), "bind UDP 172.18.0.3:8285: address already in use: is flannel or another meshd running?")
+		conn.Close()
+	})
+	t.Run("a foreign route", func(t *testing.T) {
+		if err := w.Worker2.IP("route add 10.244.0.0/16 via 172.18.0.99"); err != nil {
+			t.Fatal(err)
+		}
+		w.exits(w.Worker2, 1, w.write(demo), "route 10.244.0.0/16 exists already and is not meshd's: via 172.18.0.99 dev eth0", "ip route del 10.244.0.0/16")
+		if err := w.Worker2.IP("route del 10.244.0.0/16"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Run("a foreign interface", func(t *testing.T) {
+		if err := w.Worker2.IP("link add mesh0 type bridge"); err != nil {
+			t.Fatal(err)
+		}
+		w.exits(w.Worker2, 1, w.write(demo), "an interface of that name exists that meshd did not make")
+		if err := w.Worker2.IP("link del mesh0"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Run("too small for IPv6, 78", func(t *testing.T) {
+		if err := w.Worker2.IP("link set eth0 mtu 1300"); err != nil {
+			t.Fatal(err)
+		}
+		w.exits(w.Worker2, 78, w.write(dualStack("172.18.0.%d")), "the underlay's MTU of 1300 leaves 1272 for pods, but IPv6 needs 1280")
+	})
+}
+
+// meshdWith runs meshd on worker2 behind another program and returns its exit
+// code and its words.
+func (w *world) meshdWith(wrapper ...string) (code int, words string) {
+	w.t.Helper()
+	args := append(wrapper[1:], meshd, "run", "-c", w.write(demoFile(w.t)), "--socket", filepath.Join(w.dir, "other.sock"))
+	cmd := w.Worker2.Command(wrapper[0], args...)
+	out, err := cmd.CombinedOutput()
+	if _, isExit := err.(*exec.ExitError); err != nil && !isExit {
+		w.t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), string(out)
+}
+
+func TestMissingPrivileges(t *testing.T) {
+	w := newWorld(t)
+	code, words := w.meshdWith("setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin")
+	if lines := strings.Count(strings.TrimSpace(words), "\n") + 1; code != 4 || lines != 1 || !strings.Contains(words, "needs the capability CAP_NET_ADMIN: run it as root") {
+		t.Errorf("exit code %d:\n%s", code, words)
+	}
+	code, words = w.meshdWith("unshare", "-m", "sh", "-c", `mount -t tmpfs none /dev/net && exec "$0" "$@"`)
+	if code != 1 || !strings.Contains(words, "load the driver with `modprobe tun`") {
+		t.Errorf("exit code %d:\n%s", code, words)
+	}
+}
+
+// An edge box at boot has no address yet: meshd waits, says so everywhere, and
+// goes on by itself.
+func TestWaitsForItsAddress(t *testing.T) {
+	w := newWorld(t)
+	if err := w.Worker2.IP("addr del 172.18.0.3/16 dev eth0"); err != nil {
+		t.Fatal(err)
+	}
+	d := w.start(w.Worker2, w.write(demoFile(t)))
+	if err := d.WaitLog("waiting for an address"); err != nil {
+		t.Fatal(err)
+	}
+	contains(t, d.Log(), "no node of", "Local addresses: 10.244.2.1, 2001:db8::3, fd00:10:244:2::1")
+	s := status(t, d)
+	if s.Node != "" || len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "waiting for an address") {
+		t.Errorf("status %+v", s)
+	}
+	if out, err := d.Ask("route", "10.244.1.2"); err == nil || !strings.Contains(err.Error(), "nothing is forwarded yet") {
+		t.Errorf("%q, %v", out, err)
+	}
+	if err := w.Worker2.IP("addr add 172.18.0.3/16 dev eth0"); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.WaitReady(); err != nil {
+		t.Fatal(err)
+	}
+	if s := status(t, d); s.Node != "worker2" || len(s.Warnings) != 0 {
+		t.Errorf("status %+v", s)
+	}
+}
+
+func TestStopsWhileWaiting(t *testing.T) {
+	w := newWorld(t)
+	d := w.start(w.Worker2, w.write(strings.ReplaceAll(demoFile(t), "172.18.0.3", "172.18.0.33")))
+	if err := d.WaitLog("waiting for an address"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Stop(); err != nil {
+		t.Errorf("%v\n%s", err, d.Log())
+	}
+}
+
+// --node decides where the address cannot: two daemons behind addresses that
+// the hosts do not have (as behind 1:1 NAT) still find each other.
+func TestNodeByName(t *testing.T) {
+	w := newWorld(t)
+	if err := w.Worker2.IP("addr add 172.18.0.4/16 dev lo"); err != nil { // would be two nodes
+		t.Fatal(err)
+	}
+	file := w.write(demoFile(t))
+	d := w.start(w.Worker2, file, "--node", "worker2")
+	if err := d.WaitReady(); err != nil {
+		t.Fatal(err)
+	}
+	if s := status(t, d); s.Node != "worker2" || s.Network.Address != "172.18.0.3" {
+		t.Errorf("status %+v", s)
+	}
+	far := w.start(w.Worker, w.write(strings.ReplaceAll(demoFile(t), "172.18.0.4", "203.0.113.4")), "--node", "worker")
+	if err := far.WaitReady(); err != nil {
+		t.Fatal(err)
+	}
+	contains(t, far.Log(), "address=0.0.0.0:8285", "203.0.113.4, the address of node")
+
+	w.exitsWithNode("nobody", 78, `is named`)
+}
+
+func (w *world) exitsWithNode(node string, code int, words string) {
+	w.t.Helper()
+	d, err := w.ControlPlane.Meshd(meshd, w.write(demoFile(w.t)), w.dir, "--node", node)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if got, err := d.Exit(); err != nil || got != code {
+		w.t.Errorf("exit code %d, %v", got, err)
+	}
+	contains(w.t, d.Log(), words)
+}
+
+// Under load from both sides SIGTERM ends the daemon by itself; the TUN stays
+// and swallows what pods send, and a new daemon takes it over.
+func TestStopUnderLoad(t *testing.T) {
+	m := newMesh(t)
+	stop := make(chan struct{})
+	var loads sync.WaitGroup
+	load := func(n *nstest.Namespace, to string) {
+		conn := listen(t, n, ":0")
+		loads.Go(func() {
+			for end := time.After(30 * time.Second); ; {
+				select {
+				case <-stop:
+					return
+				case <-end:
+					return
+				default:
+					// Errors come while no daemon runs.
+					_, _ = conn.WriteToUDPAddrPort(make([]byte, 1000), netip.MustParseAddrPort(to))
+				}
+			}
+		})
+	}
+	listen(t, m.PodW, "10.244.1.2:7000")
+	listen(t, m.PodW2b, "10.244.2.3:7000")
+	load(m.PodW2b, "10.244.1.2:7000")
+	load(m.PodW, "10.244.2.3:7000")
+	waitStatus(t, m.w2, "load", func(s control.Status) bool { return s.Totals.RxPackets > 1000 && s.Totals.TxPackets > 1000 })
+	took, err := m.w2.Stop()
+	if err != nil {
+		t.Errorf("%v\n%s", err, m.w2.Log())
+	}
+	t.Logf("stopped in %v", took)
+	close(stop)
+	loads.Wait()
+
+	contains(t, run(t, m.Worker2.Namespace, "ip", "route"), "10.244.0.0/16 dev mesh0 ")
+	contains(t, run(t, m.Worker2.Namespace, "ip", "addr", "show", "mesh0"), "10.244.2.0/32")
+	eth := capture(t, m.Worker2.Namespace, "eth0")
+	if out, err := m.PodW2b.Run("ping", "-c", "2", "-i", "0.2", "-W", "1", "10.244.1.2"); err == nil {
+		t.Errorf("answered without a daemon:\n%s", out)
+	}
+	run(t, m.Worker2.Namespace, "ping", "-c", "1", "-s", "300", "172.18.0.4")
+	next(t, eth, "the host's own ping", func(f []byte) bool {
+		if isIPv4(f) && netip.AddrFrom4([4]byte(f[30:34])).String() == "10.244.1.2" {
+			t.Errorf("a pod's packet in the clear: % x", f)
+		}
+		return isIPv4(f) && len(f) == 14+28+300
+	})
+
+	again := m.start(m.Worker2, m.w2.Config)
+	if err := again.WaitReady(); err != nil {
+		t.Fatal(err)
+	}
+	contains(t, run(t, m.PodW2b, "ping", "-c", "1", "10.244.1.2"), "ttl=60")
+}
+
+func TestSecondDaemonIsRefused(t *testing.T) {
+	m := newMesh(t)
+	before := hostState(t, m.Worker2)
+	d, err := m.Worker2.Meshd(meshd, m.w2.Config, m.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, err := d.Exit(); err != nil || code != 1 {
+		t.Errorf("exit code %d, %v", code, err)
+	}
+	contains(t, d.Log(), "another meshd is running there")
+	if after := hostState(t, m.Worker2); after != before {
+		t.Errorf("it changed\n%s\ninto\n%s", before, after)
+	}
+	contains(t, run(t, m.PodW2b, "ping", "-c", "1", "10.244.1.2"), "ttl=60")
+}
+
+func TestCleanup(t *testing.T) {
+	w := newWorld(t)
+	if err := w.Worker2.IP("route add 198.51.100.0/24 via 172.18.0.99"); err != nil {
+		t.Fatal(err)
+	}
+	before := hostState(t, w.Worker2)
+	file := w.write(strings.Replace(dualStack("172.18.0.%d"), "subnets = [\"10.244.1.0/24\"", "routes = [\"192.168.7.0/24\"]\nsubnets = [\"10.244.1.0/24\"", 1))
+	d := w.start(w.Worker2, file)
+	if err := d.WaitReady(); err != nil {
+		t.Fatal(err)
+	}
+	contains(t, run(t, w.Worker2.Namespace, "ip", "route"), "192.168.7.0/24 dev mesh0 ")
+	if out, err := d.Ask("cleanup"); err == nil || !strings.Contains(err.Error(), "meshd is running: stop it first") {
+		t.Errorf("cleanup under a running daemon: %q, %v", out, err)
+	}
+	if _, err := d.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(d.Socket); !os.IsNotExist(err) {
+		t.Errorf("the control socket is left: %v", err)
+	}
+	// A stranger's file gives no name to go by: the mark on the interface does.
+	for _, config := range []string{"/nonexistent.toml", file} {
+		run(t, w.Worker2.Namespace, meshd, "cleanup", "-c", config, "--socket", d.Socket)
+		if after := hostState(t, w.Worker2); after != before {
+			t.Errorf("left behind:\n%s\nbefore:\n%s", after, before)
+		}
+	}
+}
+
+// A TUN deleted by hand ends the daemon with a reason: no spinning, no silence.
+func TestDeletedTUNEndsTheDaemon(t *testing.T) {
+	m := newMesh(t)
+	if err := m.Worker2.IP("link del mesh0"); err != nil {
+		t.Fatal(err)
+	}
+	if code, err := m.w2.Exit(); err != nil || code != 1 {
+		t.Errorf("exit code %d, %v", code, err)
+	}
+	contains(t, m.w2.Log(), "read from TUN")
+}
