@@ -96,7 +96,7 @@ host and start "meshd run" there, best as the service meshd.service.`,
 		SilenceUsage:  true,
 		Args:          unknownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_ = cmd.Usage()
+			fmt.Fprintln(cmd.ErrOrStderr(), cmd.UsageString())
 			return fmt.Errorf("%w: a command is missing", errUsage)
 		},
 	}

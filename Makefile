@@ -1,0 +1,58 @@
+# Everything that people and CI run. `make demo` and `make test` work on a fresh
+# Debian machine with Go, git and make; they install the rest themselves.
+
+VERSION  := $(shell sed -n 's/^\#\# \([0-9][0-9.]*\).*/\1/p' CHANGELOG.md | head -n 1)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+FUZZTIME ?= 30s
+COVERAGE := $(CURDIR)/coverage
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# command:package, for what the tests and the demo use besides Go
+TOOLS := ip:iproute2 ping:iputils-ping traceroute:traceroute setpriv:util-linux gcc:gcc
+SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: build demo test bench fuzz lint deps clean
+
+build: # static binaries in bin/
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+demo: deps build # three hosts on this machine, joined by one mesh.toml
+	go build -o bin/demo ./internal/e2e/demo
+	$(SUDO) bin/demo bin/meshd
+
+test: deps # everything, with the race detector; namespaces need root
+	rm -rf $(COVERAGE) && mkdir $(COVERAGE)
+	GOCOVERDIR=$(COVERAGE) go test -race -cover -timeout 20m ./... -args -test.gocoverdir=$(COVERAGE)
+	@echo "coverage, tests and the daemons they started together:"
+	@go tool covdata percent -i=$(COVERAGE) | grep -v -e /nstest -e /e2e
+
+bench: deps # what one packet costs, and packets per second from pod to pod
+	go test -run '^$$' -bench . -benchmem ./internal/config ./internal/table ./internal/dataplane/...
+	go test -run '^$$' -bench PlainPath -benchtime 1000000x ./internal/e2e
+
+fuzz: # every fuzz target for FUZZTIME each
+	@for package in $$(go list ./...); do \
+	  for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+	    echo "$$package $$target"; \
+	    go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package || exit 1; \
+	  done; \
+	done
+
+lint: # formatting, vet on every platform, staticcheck
+	@test -z "$$(gofmt -l .)" || { echo "gofmt these:"; gofmt -l .; exit 1; }
+	go vet ./...
+	GOARCH=arm64 go vet ./...
+	GOARCH=arm GOARM=7 go vet ./...
+	go run $(STATICCHECK) ./...
+	go mod tidy -diff
+
+deps: # install what is missing; silent when nothing is
+	@missing=; for tool in $(TOOLS); do \
+	  PATH=$$PATH:/usr/sbin:/sbin command -v $${tool%%:*} >/dev/null || missing="$$missing $${tool##*:}"; \
+	done; \
+	[ -z "$$missing" ] || { $(SUDO) apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends libc6-dev $$missing; }
+
+clean:
+	rm -rf bin dist coverage

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"example.org/meshd/configs"
+	"example.org/meshd/internal/control"
+)
+
+// meshd runs one command line and returns its exit code and what it printed.
+func meshd(args ...string) (code int, stdout, stderr string) {
+	var out, errs bytes.Buffer
+	err := run(context.Background(), args, &out, &errs)
+	return exitCode(err), out.String(), errs.String()
+}
+
+func write(t *testing.T, doc string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "mesh.toml")
+	if err := os.WriteFile(path, []byte(doc), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestCheck(t *testing.T) {
+	good, bad := write(t, string(configs.Starter)), write(t, "[network]\ncidr = 1\nfoo = 2\n")
+	for _, args := range [][]string{{"check", good}, {"check", "-c", good}, {"-c", good, "check"}, {"--config=" + good, "check"}} {
+		if code, out, errs := meshd(args...); code != 0 || out+errs != "" {
+			t.Errorf("%q: %d, %q, %q", args, code, out, errs)
+		}
+	}
+	want := bad + ":1:1: error: node: no node is listed: add a [[node]] table for every host\n" +
+		bad + ":2:8: error: network.cidr: must be a prefix in quotes such as \"10.244.1.0/24\", not 1\n" +
+		bad + ":3:1: error: network.foo: unknown key \"foo\"; known here: name, cidr, port, interface, mtu\n"
+	if code, out, errs := meshd("check", bad); code != 1 || out != want || errs != "" {
+		t.Errorf("%d, %q, %q", code, out, errs)
+	}
+	code, out, _ := meshd("check", "--json", bad)
+	var faults []struct {
+		Line int
+		Key  string
+	}
+	if err := json.Unmarshal([]byte(out), &faults); err != nil || code != 1 || len(faults) != 3 || faults[1].Line != 2 || faults[1].Key != "network.cidr" {
+		t.Errorf("%d, %q, %v", code, out, err)
+	}
+	if code, out, _ := meshd("check", "--json", good); code != 0 || strings.TrimSpace(out) != "[]" {
+		t.Errorf("%d, %q", code, out)
+	}
+	if code, out, _ := meshd("check", "/nonexistent"); code != 1 || !strings.HasPrefix(out, "/nonexistent: error: ") {
+		t.Errorf("%d, %q", code, out)
+	}
+}
+
+func TestInitPrintsTheShippedFile(t *testing.T) {
+	code, out, _ := meshd("init")
+	if code != 0 || out != string(configs.Starter) {
+		t.Errorf("%d, %d bytes", code, len(out))
+	}
+	if code, out, _ := meshd("check", write(t, out)); code != 0 {
+		t.Errorf("its own check: %d, %s", code, out)
+	}
+}
+
+func TestUsageErrors(t *testing.T) {
+	for _, args := range [][]string{
+		{}, {"frobnicate"}, {"--frobnicate"}, {"check", "a", "b"}, {"route"}, {"route", "pod"}, {"run", "now"},
+		{"run", "--log-level", "loud"}, {"run", "--log-format", "xml"}, {"status", "--json=maybe"},
+	} {
+		if code, out, errs := meshd(args...); code != exitUsage || out != "" || !strings.Contains(errs, "meshd: usage: ") {
+			t.Errorf("%q: %d, %q, %q", args, code, out, errs)
+		}
+	}
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	for _, args := range [][]string{{"--help"}, {"help"}, {"run", "--help"}, {"version"}, {"completion", "bash"}} {
+		if code, out, errs := meshd(args...); code != 0 || out == "" || errs != "" {
+			t.Errorf("%q: %d, %q, %q", args, code, out, errs)
+		}
+	}
+	if _, out, _ := meshd("version", "--json"); strings.Join(strings.Fields(out), "") != `{"version":"`+version+`"}` {
+		t.Errorf("%q", out)
+	}
+}
+
+func TestNotRunning(t *testing.T) {
+	for _, args := range [][]string{{"status"}, {"route", "10.0.0.1"}} {
+		code, out, errs := meshd(append(args, "--socket", filepath.Join(t.TempDir(), "none"))...)
+		if code != exitNotRunning || out != "" || !strings.Contains(errs, "meshd is not running") || strings.Count(errs, "\n") != 1 {
+			t.Errorf("%q: %d, %q, %q", args, code, out, errs)
+		}
+	}
+}
+
+// fake serves a made-up daemon until the test ends.
+func fake(t *testing.T, source control.Source) (socket string) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "meshd.sock")
+	server, err := control.Listen(socket, source, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- server.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	return socket
+}
+
+func sample(now time.Time) control.Status {
+	seen := now.Add(-3 * time.Second)
+	return control.Status{
+		Schema: control.Schema, Node: "edge-1", Version: "0.1.0", PID: 812, Started: now.Add(-76*time.Hour - 12*time.Minute),
+		Config:    control.Config{Path: "/etc/mesh.toml", Generation: 3, SHA256: "9f3c1a2bcdef"},
+		Network:   control.Network{Name: "edge", CIDR: []string{"10.244.0.0/16"}, Interface: "mesh0", MTU: 1472, Port: 8285, Address: "172.18.0.3", Subnets: []string{"10.244.2.0/24"}},
+		Dataplane: control.Dataplane{Engine: "user", Receive: "socket", Queues: 1},
+		Totals:    control.Totals{RxPackets: 5, RxBytes: 1234567, TxPackets: 6, TxBytes: 999, Drops: map[string]uint64{"no_route": 3, "malformed": 0}},
+		Peers: []control.Peer{
+			{Name: "edge-2", Address: "172.18.0.4:8285", Subnets: []string{"10.244.1.0/24"}, Routes: []string{"192.168.7.0/24"}, State: "up", LastSeen: &seen, RxPackets: 5, TxPackets: 6, Drops: map[string]uint64{"ttl_expired": 1}},
+			{Name: "edge-3", Address: "172.18.0.5:8285", Subnets: []string{"10.244.3.0/24"}, State: "unknown"},
+		},
+		Warnings: []string{"something is wrong: do this"},
+	}
+}
+
+func TestStatusForPeople(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	var out bytes.Buffer
+	if err := printStatus(&out, sample(now), now); err != nil {
+		t.Fatal(err)
+	}
+	want := `! something is wrong: do this
+node     edge-1  up 3d 04h  meshd 0.1.0  pid 812
+config   /etc/mesh.toml  generation 3  sha 9f3c1a2b
+network  edge  10.244.0.0/16  listening on 172.18.0.3:8285  pods 10.244.2.0/24
+plane    user  mesh0 mtu 1472  queues 1  offloads none
+traffic  rx 5 packets, 1.2 MB  tx 6 packets, 999 B
+drops    no_route 3
+
+PEER    STATE    ADDRESS          SUBNETS                       RX PACKETS  TX PACKETS  LAST SEEN  DROPS
+edge-2  up       172.18.0.4:8285  10.244.1.0/24 192.168.7.0/24  5           6           3s ago     ttl_expired 1
+edge-3  unknown  172.18.0.5:8285  10.244.3.0/24                 0           0           never      none
+`
+	if out.String() != want {
+		t.Errorf("got:\n%s\nwant:\n%s", &out, want)
+	}
+	out.Reset()
+	waiting := control.Status{Started: now, Warnings: []string{"waiting for an address"}, Config: control.Config{Path: "x"}}
+	if err := printStatus(&out, waiting, now); err != nil || !strings.HasPrefix(out.String(), "! waiting for an address\nnode     (unknown node)  up 0s") {
+		t.Errorf("%v\n%s", err, &out)
+	}
+}
+
+func TestSpans(t *testing.T) {
+	for d, want := range map[time.Duration]string{0: "0s", 59 * time.Second: "59s", 61 * time.Second: "1m 01s", 2*time.Hour + 3*time.Minute: "2h 03m", 50 * time.Hour: "2d 02h"} {
+		if got := span(d); got != want {
+			t.Errorf("span(%v) = %q, want %q", d, got, want)
+		}
+	}
+}
+
+func TestStatusJSONIsTheAPI(t *testing.T) {
+	socket := fake(t, control.Source{Status: func() control.Status { return sample(time.Now()) }})
+	code, out, errs := meshd("--socket", socket, "status", "--json")
+	var got control.Status
+	if err := json.Unmarshal([]byte(out), &got); err != nil || code != 0 || errs != "" || got.Node != "edge-1" {
+		t.Errorf("%d, %v, %q", code, err, errs)
+	}
+}
+
+func TestRoute(t *testing.T) {
+	socket := fake(t, control.Source{Route: func(to netip.Addr) control.Route {
+		if to == netip.MustParseAddr("10.244.1.2") {
+			return control.Route{Schema: control.Schema, To: to.String(), Peer: "edge-2", Prefix: "10.244.1.0/24", Address: "172.18.0.4:8285", Source: "10.244.2.0", Interface: "mesh0", MTU: 1472}
+		}
+		return control.Route{Schema: control.Schema, To: to.String(), Reason: "nobody has it"}
+	}})
+	if code, out, errs := meshd("route", "10.244.1.2", "--socket", socket); code != 0 || errs != "" || out != "10.244.1.2 via edge-2 at 172.18.0.4:8285 (10.244.1.0/24) dev mesh0 src 10.244.2.0 mtu 1472\n" {
+		t.Errorf("%d, %q, %q", code, out, errs)
+	}
+	if code, out, errs := meshd("route", "10.9.9.9", "--socket", socket); code != 1 || out != "" || errs != "meshd: no way through the mesh to 10.9.9.9: nobody has it\n" {
+		t.Errorf("%d, %q, %q", code, out, errs)
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	for err, want := range map[error]int{
+		nil: 0, errors.New("x"): 1, errSilent: 1, errUsage: 2, control.ErrNotRunning: 3, control.ErrPermission: 4,
+		control.ErrMismatch: 5, context.DeadlineExceeded: 6, errFile: 78,
+	} {
+		if got := exitCode(err); got != want {
+			t.Errorf("exitCode(%v) = %d, want %d", err, got, want)
+		}
+	}
+}

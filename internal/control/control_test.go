@@ -1,0 +1,154 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+var quiet = slog.New(slog.DiscardHandler)
+
+// serve runs a server until the test ends and returns its socket.
+func serve(t *testing.T, source Source) string {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "run", "meshd.sock")
+	s, err := Listen(socket, source, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(socket); !os.IsNotExist(err) {
+			t.Errorf("socket is left: %v", err)
+		}
+	})
+	return socket
+}
+
+func TestQuestions(t *testing.T) {
+	want := Status{Schema: Schema, Node: "edge-1", Warnings: []string{"x"}, Peers: []Peer{{Name: "p"}}, Started: time.Unix(1, 0).UTC()}
+	socket := serve(t, Source{
+		Status: func() Status { return want },
+		Route:  func(to netip.Addr) Route { return Route{Schema: Schema, To: to.String(), Peer: "p"} },
+	})
+	c := NewClient(socket)
+	got, err := c.Status(t.Context())
+	if err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("Status: %+v, %v", got, err)
+	}
+	route, err := c.Route(t.Context(), netip.MustParseAddr("::ffff:10.1.1.1"))
+	if err != nil || route.To != "10.1.1.1" || route.Peer != "p" {
+		t.Errorf("Route: %+v, %v", route, err)
+	}
+	if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("socket: %v, %v", info.Mode(), err)
+	}
+}
+
+func TestErrorsAreJSON(t *testing.T) {
+	socket := serve(t, Source{})
+	c := http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", socket) }}}
+	for path, want := range map[string]string{
+		"/v1/route":        "400 bad_address",
+		"/v1/route?to=pod": "400 bad_address",
+		"/v1/nothing":      "404 not_found",
+		"/":                "404 not_found",
+	} {
+		response, err := c.Get("http://meshd" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var body struct{ Error Error }
+		if err := json.NewDecoder(response.Body).Decode(&body); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+		response.Body.Close()
+		if got := fmt.Sprint(response.StatusCode, " ", body.Error.Code); got != want || body.Error.Message == "" {
+			t.Errorf("%s: %s %q, want %s", path, got, body.Error.Message, want)
+		}
+	}
+}
+
+func TestClientErrors(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := NewClient(filepath.Join(dir, "none")).Status(t.Context()); !errors.Is(err, ErrNotRunning) || !strings.Contains(err.Error(), "systemctl start meshd") {
+		t.Errorf("no socket: %v", err)
+	}
+	dead := filepath.Join(dir, "dead")
+	l, err := net.Listen("unix", dead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.Close()
+	if _, err := NewClient(dead).Status(t.Context()); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("dead socket: %v", err)
+	}
+	future := serve(t, Source{Status: func() Status { return Status{Schema: 2} }})
+	if _, err := NewClient(future).Status(t.Context()); !errors.Is(err, ErrMismatch) {
+		t.Errorf("schema 2: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	slow := serve(t, Source{Status: func() Status { cancel(); <-ctx.Done(); return Status{} }})
+	if _, err := NewClient(slow).Status(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
+func TestListenReplacesOnlyTheDead(t *testing.T) {
+	socket := serve(t, Source{})
+	if _, err := Listen(socket, Source{}, quiet); err == nil || !strings.Contains(err.Error(), "another meshd is running") {
+		t.Errorf("Listen: %v", err)
+	}
+	dead := filepath.Join(t.TempDir(), "dead")
+	l, err := net.Listen("unix", dead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.Close()
+	s, err := Listen(dead, Source{}, quiet)
+	if err != nil {
+		t.Fatalf("Listen over a dead socket: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	if _, err := Listen("/proc/nothing/meshd.sock", Source{}, quiet); err == nil {
+		t.Error("Listen where nothing can be made")
+	}
+}
+
+// The JSON of spec section 7: nothing that a script reads may change its name
+// or become null where a list is promised.
+func TestStatusFields(t *testing.T) {
+	doc, err := json.Marshal(Status{Peers: []Peer{{}}, Masquerade: Masquerade{Rules: []Rule{{}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"schema", "node", "version", "boot_id", "started", "uptime_seconds", "config", "path", "generation", "sha256", "applied", "error",
+		"last_reload", "ok", "at", "duration_ms", "changes", "network", "name", "cidr", "interface", "mtu", "port", "address", "subnets", "dataplane", "engine",
+		"reason", "receive", "offloads", "queues", "totals", "rx_packets", "rx_bytes", "tx_packets", "tx_bytes", "drops", "peers", "routes", "state", "since",
+		"last_seen", "rtt_ms", "loss", "config_sha256", "config_match", "masquerade", "enabled", "rules", "packets", "bytes", "repairs", "warnings"} {
+		if !strings.Contains(string(doc), `"`+key+`":`) {
+			t.Errorf("no %q in %s", key, doc)
+		}
+	}
+}

@@ -1,0 +1,100 @@
+package daemon
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "example.org/meshd/"
+
+// May know each other: what each room may import of ours (docs/architecture.md
+// has the picture). A room that is not listed may import nothing.
+var arrows = map[string][]string{
+	"configs":                   {},
+	"internal/config":           {},
+	"internal/table":            {},
+	"internal/link":             {},
+	"internal/dataplane/packet": {},
+	"internal/dataplane/tun":    {"internal/dataplane/packet"},
+	"internal/dataplane/udp":    {"internal/dataplane/packet"},
+	"internal/dataplane":        {"internal/dataplane/packet", "internal/table"},
+	"internal/control":          {},
+	"internal/daemon": {"internal/config", "internal/control", "internal/dataplane", "internal/dataplane/tun",
+		"internal/dataplane/udp", "internal/link"},
+	"cmd/meshd":         {"configs", "internal/config", "internal/control", "internal/daemon", "internal/link"},
+	"internal/nstest":   {},
+	"internal/e2e":      {},
+	"internal/e2e/demo": {"configs", "internal/nstest"},
+}
+
+// Each third-party module is for one room (x/sys and the test rooms aside).
+var rooms = map[string]string{
+	"github.com/BurntSushi/toml":     "internal/config",
+	"github.com/songgao/water":       "internal/dataplane/tun",
+	"github.com/vishvananda/netlink": "internal/link",
+	"github.com/gaissmai/bart":       "internal/table",
+	"github.com/spf13/cobra":         "cmd/meshd",
+	"golang.org/x/sync":              "internal/daemon",
+}
+
+type listed struct {
+	ImportPath string
+	Imports    []string
+	GoFiles    []string
+}
+
+func packages(t *testing.T) (all []listed) {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports,GoFiles", module+"...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for decoder := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listed
+		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+func TestArrows(t *testing.T) {
+	seen := map[string]bool{}
+	for _, p := range packages(t) {
+		room := strings.TrimPrefix(p.ImportPath, module)
+		allowed, ok := arrows[room]
+		if !ok {
+			t.Errorf("room %s is not in the picture", room)
+		}
+		seen[room] = true
+		for _, path := range p.Imports {
+			if ours, ok := strings.CutPrefix(path, module); ok && !slices.Contains(allowed, ours) {
+				t.Errorf("%s must not import %s", room, ours)
+			}
+			if third, ok := thirdParty(path); ok && rooms[third] != room {
+				t.Errorf("%s must not import %s, which is for %q", room, path, rooms[third])
+			}
+		}
+	}
+	for room := range arrows {
+		if !seen[room] {
+			t.Errorf("the picture has a room %s that is not there", room)
+		}
+	}
+}
+
+// thirdParty returns the module of an import path that is neither ours, nor the
+// standard library's, nor x/sys.
+func thirdParty(path string) (string, bool) {
+	if strings.HasPrefix(path, module) || strings.HasPrefix(path, "golang.org/x/sys/") || !strings.Contains(strings.Split(path, "/")[0], ".") {
+		return "", false
+	}
+	return strings.Join(strings.SplitN(path, "/", 4)[:3], "/"), true
+}
