@@ -97,6 +97,9 @@ func (w *world) start(h *nstest.Host, file string, args ...string) *nstest.Daemo
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() {
+		if w.t.Failed() {
+			w.t.Logf("meshd on %s, %s:\n%s", h.Name, d.State(), d.Log())
+		}
 		if err := nstest.StopAll(d); err != nil {
 			w.t.Errorf("%v\n%s", err, d.Log())
 		}
@@ -273,4 +276,41 @@ func next(t testing.TB, c *nstest.Capture, what string, match func([]byte) bool)
 		t.Fatalf("%s: %v", what, err)
 	}
 	return frame
+}
+
+// connect makes a TCP connection from pod 10.244.2.3 to an address of pod
+// 10.244.1.2. Both ends are good for a while and close with the test.
+func (m *mesh) connect(address string) (client, server net.Conn) {
+	m.t.Helper()
+	const patience = 20 * time.Second
+	var listener *net.TCPListener
+	if err := m.PodW.Do(func() error {
+		l, err := net.Listen("tcp", address)
+		if err == nil {
+			listener = l.(*net.TCPListener)
+			err = listener.SetDeadline(time.Now().Add(patience))
+		}
+		return err
+	}); err != nil {
+		m.t.Fatal(err)
+	}
+	defer listener.Close()
+	if err := m.PodW2b.Do(func() (err error) {
+		client, err = net.DialTimeout("tcp", address, patience)
+		return err
+	}); err != nil {
+		m.t.Fatalf("%v\nworker2 %+v\nworker %+v", err, status(m.t, m.w2), status(m.t, m.w))
+	}
+	m.t.Cleanup(func() { client.Close() })
+	server, err := listener.Accept()
+	if err != nil {
+		m.t.Fatalf("%v\nworker2 %+v\nworker %+v", err, status(m.t, m.w2), status(m.t, m.w))
+	}
+	m.t.Cleanup(func() { server.Close() })
+	for _, conn := range []net.Conn{client, server} {
+		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	return client, server
 }

@@ -194,28 +194,7 @@ func TestLargerThanOurs(t *testing.T) {
 // TCP carries a stream whole, both ways at once.
 func TestTCP(t *testing.T) {
 	m := newMesh(t)
-	var server net.Listener
-	if err := m.PodW.Do(func() (err error) {
-		server, err = net.Listen("tcp4", "10.244.1.2:80")
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	var client net.Conn
-	if err := m.PodW2b.Do(func() (err error) {
-		client, err = net.Dial("tcp4", "10.244.1.2:80")
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	other, err := server.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
-
+	client, other := m.connect("10.244.1.2:80")
 	const size = 4 << 20
 	done := make(chan error, 4)
 	for i, pair := range [][2]net.Conn{{client, other}, {other, client}} {
@@ -226,6 +205,9 @@ func TestTCP(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+	}
+	if t.Failed() {
+		t.Logf("worker2 %+v\nworker %+v", status(t, m.w2), status(t, m.w))
 	}
 }
 

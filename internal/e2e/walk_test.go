@@ -129,24 +129,8 @@ func TestWalkWire(t *testing.T) {
 
 func TestWalkMSS(t *testing.T) {
 	m := newMesh(t)
-	var server net.Listener
-	if err := m.PodW.Do(func() (err error) {
-		server, err = net.Listen("tcp4", "10.244.1.2:80")
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
 	tun := capture(t, m.Worker2.Namespace, "mesh0")
-	if err := m.PodW2b.Do(func() error {
-		conn, err := net.Dial("tcp4", "10.244.1.2:80")
-		if err == nil {
-			conn.Close()
-		}
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
+	m.connect("10.244.1.2:80")
 	for _, side := range []struct {
 		name  string
 		flags byte

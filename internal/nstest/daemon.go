@@ -7,6 +7,7 @@ import (
 	"io"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -40,7 +41,7 @@ func (h *Host) Meshd(binary, config, dir string, args ...string) (*Daemon, error
 	d.cmd = h.Command(binary, append([]string{"run", "-c", config, "--socket", d.Socket}, args...)...)
 	d.cmd.Stderr = (*daemonLog)(d)
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	if err := d.cmd.Start(); err != nil {
+	if err := startFromLastingThread(d.cmd); err != nil {
 		return nil, fmt.Errorf("start meshd on %s: %w", h.name, err)
 	}
 	go func() {
@@ -49,6 +50,26 @@ func (h *Host) Meshd(binary, config, dir string, args ...string) (*Daemon, error
 	}()
 	return d, nil
 }
+
+// startFromLastingThread starts a command with a parent death signal. The kernel
+// sends that when the *thread* that started the child ends (prctl(2)), and
+// threads do end here, see Do; so one that never ends starts all daemons.
+func startFromLastingThread(cmd *exec.Cmd) error {
+	started := make(chan error)
+	launcher() <- func() { started <- cmd.Start() }
+	return <-started
+}
+
+var launcher = sync.OnceValue(func() chan<- func() {
+	work := make(chan func())
+	go func() {
+		runtime.LockOSThread()
+		for f := range work {
+			f()
+		}
+	}()
+	return work
+})
 
 // daemonLog is the Daemon as the writer of its process's standard error.
 type daemonLog Daemon
@@ -96,6 +117,16 @@ func (d *Daemon) WaitLog(text string) error {
 
 // WaitReady waits until the daemon forwards packets.
 func (d *Daemon) WaitReady() error { return d.WaitLog("msg=forwarding") }
+
+// State tells whether the daemon runs or how it ended.
+func (d *Daemon) State() string {
+	select {
+	case <-d.done:
+		return d.cmd.ProcessState.String()
+	default:
+		return "running"
+	}
+}
 
 // PID returns the daemon's process id.
 func (d *Daemon) PID() int { return d.cmd.Process.Pid }
