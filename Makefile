@@ -23,9 +23,9 @@ demo: deps build # three hosts on this machine, joined by one mesh.toml
 
 test: deps # everything, with the race detector; namespaces need root
 	rm -rf $(COVERAGE) && mkdir $(COVERAGE)
-	GOCOVERDIR=$(COVERAGE) go test -race -cover -timeout 20m ./... -args -test.gocoverdir=$(COVERAGE)
+	MESH_COVERDIR=$(COVERAGE) go test -race -cover -timeout 20m ./... -args -test.gocoverdir=$(COVERAGE)
 	@echo "coverage, tests and the daemons they started together:"
-	@go tool covdata percent -i=$(COVERAGE) | grep -v -e /nstest -e /e2e
+	@go tool covdata percent -i=$(COVERAGE) | sed 's,example.org/meshd/configs[[:space:]]*,,' | grep -v -e /nstest -e /e2e
 
 bench: deps # what one packet costs, and packets per second from pod to pod
 	go test -run '^$$' -bench . -benchmem ./internal/config ./internal/table ./internal/dataplane/...

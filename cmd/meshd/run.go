@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -26,6 +29,7 @@ func runCommand(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			sayNoToHangup(cmd.Context(), log)
 			err = daemon.Run(cmd.Context(), daemon.Options{
 				ConfigPath: g.config, Node: node, Socket: g.socket, Version: version, Log: log,
 			})
@@ -41,6 +45,23 @@ func runCommand(g *globals) *cobra.Command {
 	flags.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&format, "log-format", "text", "text or json")
 	return cmd
+}
+
+// sayNoToHangup keeps SIGHUP, by habit a request to reload, from ending the
+// daemon without a word.
+func sayNoToHangup(ctx context.Context, log *slog.Logger) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangup:
+				log.Warn("SIGHUP: this version reads its file only at the start: restart it to apply changes")
+			}
+		}
+	}()
 }
 
 func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,7 +24,7 @@ import (
 )
 
 // meshd is the binary under test, built once: with the race detector and with
-// coverage, which lands in $GOCOVERDIR, or as it ships for benchmarks.
+// coverage, which lands in $MESH_COVERDIR, or as it ships for benchmarks.
 var meshd string
 
 func TestMain(m *testing.M) {
@@ -45,9 +46,8 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		os.Setenv("GORACE", "atexit_sleep_ms=0") // the default waits a second at each exit
-		if os.Getenv("GOCOVERDIR") == "" {
-			os.Setenv("GOCOVERDIR", dir)
-		}
+		// Not the GOCOVERDIR of this process: `go test` sets that for itself.
+		os.Setenv("GOCOVERDIR", cmp.Or(os.Getenv("MESH_COVERDIR"), dir))
 		return m.Run()
 	}())
 }
