@@ -16,6 +16,7 @@ import (
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/daemon"
 	"example.org/meshd/internal/link"
+	"example.org/meshd/internal/masq"
 )
 
 func runCommand(g *globals) *cobra.Command {
@@ -83,9 +84,9 @@ func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 func cleanupCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "cleanup",
-		Short: "Remove the interface and routes that meshd made",
+		Short: "Remove the interface, routes and rules that meshd made",
 		Long: `Remove what an earlier "meshd run" left in the kernel: the TUN interface with its
-address and its routes. Running it again changes nothing. It refuses while meshd runs.`,
+address and its routes, and the masquerade rules. Running it again changes nothing. It refuses while meshd runs.`,
 		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
@@ -99,6 +100,13 @@ address and its routes. Running it again changes nothing. It refuses while meshd
 			name := "" // without a good file, by its mark alone
 			if c, err := config.Load(g.config); err == nil {
 				name = c.Network.Interface
+			}
+			rules, err := masq.CleanUp()
+			if rules {
+				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the masquerade rules")
+			}
+			if err != nil {
+				return err
 			}
 			removed, err := link.CleanUp(name)
 			for _, r := range removed {

@@ -36,14 +36,16 @@ func (m *meshTask) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.state.forwarding(p, engine, conn, started)
+	rules := newMasqTask(m.log, p.masq)
+	rules.begin()
+	m.state.forwarding(p, engine, conn, rules, started)
 	for _, w := range p.warnings {
 		m.log.Warn(w)
 	}
 	m.log.Info("forwarding", "node", p.self.Name, "network", m.config.Network.Name, "peers", len(p.mesh.Peers)-1,
 		"interface", p.link.Interface, "mtu", p.link.MTU, "engine", engine.Info().Engine)
 
-	tasks := []task{closer{engine}}
+	tasks := []task{closer{engine}, rules}
 	for _, loop := range engine.Loops() {
 		tasks = append(tasks, loop)
 	}

@@ -9,6 +9,7 @@ import (
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/link"
+	"example.org/meshd/internal/masq"
 )
 
 // A plan is one configuration file in the words of the rooms that carry it out.
@@ -19,6 +20,7 @@ type plan struct {
 	bind   netip.AddrPort // of the UDP socket
 	mesh   dataplane.Mesh
 	link   link.Settings
+	masq   *masq.Settings // nil: no rules
 
 	warnings []string
 }
@@ -97,7 +99,27 @@ func makePlan(c *config.Config, self int, host surroundings) (*plan, error) {
 	if err := p.planLink(self, host.underlayMTU); err != nil {
 		return nil, err
 	}
+	p.planMasquerade()
 	return p, nil
+}
+
+// planMasquerade decides who keeps his address: everybody inside the mesh, with
+// the networks behind its nodes.
+func (p *plan) planMasquerade() {
+	c := p.config
+	if !c.Masquerade.Enabled {
+		return
+	}
+	p.masq = &masq.Settings{
+		Mesh:        slices.Clone(c.Network.CIDR),
+		Local:       slices.Concat(p.self.Subnets, p.self.Routes),
+		Pods:        p.self.Subnets,
+		Exclude:     c.Masquerade.Exclude,
+		FullyRandom: c.Masquerade.FullyRandom,
+	}
+	for _, n := range c.Nodes {
+		p.masq.Mesh = append(p.masq.Mesh, n.Routes...)
+	}
 }
 
 // planLink decides about the TUN: the whole network and the other nodes' routes

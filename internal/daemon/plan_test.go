@@ -8,6 +8,7 @@ import (
 
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/link"
+	"example.org/meshd/internal/masq"
 )
 
 const file = `
@@ -130,6 +131,24 @@ func TestMakePlan(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestPlanMasquerade(t *testing.T) {
+	host := surroundings{addrs("172.18.0.2"), 1500}
+	p, err := makePlan(load(t, "[masquerade]\nexclude = [\"10.0.0.0/16\"]\nfully_random = false", "172.18.0.4"), 0, host)
+	want := &masq.Settings{
+		Mesh:    prefixes("10.244.0.0/16", "fd00::/48", "192.168.1.0/24", "192.168.2.0/24", "fd01::/64"),
+		Local:   prefixes("10.244.1.0/24", "10.244.0.0/24", "fd00:0:0:1::/64", "192.168.1.0/24"),
+		Pods:    prefixes("10.244.1.0/24", "10.244.0.0/24", "fd00:0:0:1::/64"),
+		Exclude: prefixes("10.0.0.0/16"),
+	}
+	if err != nil || !reflect.DeepEqual(p.masq, want) {
+		t.Errorf("got  %+v, %v\nwant %+v", p.masq, err, want)
+	}
+	p, err = makePlan(load(t, "[masquerade]\nenabled = false", "172.18.0.4"), 0, host)
+	if err != nil || p.masq != nil {
+		t.Errorf("off: %+v, %v", p.masq, err)
 	}
 }
 

@@ -33,6 +33,7 @@ type state struct {
 	plan      *plan // nil until the node has found itself
 	engine    dataplane.Engine
 	conn      *udp.Conn
+	rules     *masqTask
 	applied   time.Time
 	took      time.Duration
 	overflows uint64 // of the TUN before this run
@@ -53,14 +54,14 @@ func (s *state) waiting(notice string) {
 }
 
 // forwarding notes that the plan is in force since a moment ago.
-func (s *state) forwarding(p *plan, engine dataplane.Engine, conn *udp.Conn, began time.Time) {
+func (s *state) forwarding(p *plan, engine dataplane.Engine, conn *udp.Conn, rules *masqTask, began time.Time) {
 	before, err := link.Overflows(p.link.Interface)
 	if err != nil {
 		before = 0
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.plan, s.engine, s.conn, s.overflows, s.notice = p, engine, conn, before, ""
+	s.plan, s.engine, s.conn, s.rules, s.overflows, s.notice = p, engine, conn, rules, before, ""
 	s.applied = now()
 	s.took = s.applied.Sub(began)
 }
@@ -102,6 +103,11 @@ func (s *state) fill(status *control.Status) {
 	status.Network.Subnets = texts(p.self.Subnets)
 	status.Dataplane = control.Dataplane{Engine: info.Engine, Receive: info.Receive, Offloads: info.Offloads, Queues: info.Queues}
 	status.Warnings = append(status.Warnings, p.warnings...)
+	masquerade, warning := s.rules.status()
+	status.Masquerade = masquerade
+	if warning != "" {
+		status.Warnings = append(status.Warnings, warning)
+	}
 
 	total := counters.Totals
 	status.Totals = control.Totals{

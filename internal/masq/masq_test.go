@@ -1,0 +1,291 @@
+package masq
+
+import (
+	"encoding/binary"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/nftables"
+
+	"example.org/meshd/internal/nstest"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata/*.nft")
+
+func prefixes(ss ...string) (ps []netip.Prefix) {
+	for _, s := range ss {
+		ps = append(ps, netip.MustParsePrefix(s))
+	}
+	return ps
+}
+
+// inside runs a test body in a namespace of its own.
+func inside(t *testing.T, f func(t *testing.T, n *nstest.Namespace)) {
+	n := nstest.ForTest(t)
+	if err := n.Do(func() error { f(t, n); return nil }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func nft(t *testing.T, n *nstest.Namespace, args ...string) string {
+	t.Helper()
+	out, err := n.Run("nft", args...)
+	if err != nil {
+		t.Error(err)
+	}
+	return out
+}
+
+var (
+	one  = Settings{Mesh: prefixes("10.244.0.0/16"), Local: prefixes("10.244.2.0/24"), Pods: prefixes("10.244.2.0/24"), FullyRandom: true}
+	both = Settings{
+		Mesh:    prefixes("10.244.0.0/16", "fd00:10:244::/48", "192.168.7.0/24"),
+		Local:   prefixes("10.244.2.0/24", "10.244.3.0/24", "192.168.7.0/24", "fd00:10:244:2::/64"),
+		Pods:    prefixes("10.244.2.0/24", "10.244.3.0/24", "fd00:10:244:2::/64"),
+		Exclude: prefixes("172.16.0.0/12", "172.18.0.0/16", "fd01::/16"),
+	}
+)
+
+// What `nft list` says of our tables, for each case.
+func TestRulesAsNftShowsThem(t *testing.T) {
+	for name, s := range map[string]Settings{"one-family": one, "both-families": both} {
+		t.Run(name, func(t *testing.T) {
+			inside(t, func(t *testing.T, n *nstest.Namespace) {
+				if changed, err := New().Set(s); err != nil || !changed {
+					t.Fatalf("Set: %v, %v", changed, err)
+				}
+				got := nft(t, n, "-s", "list", "ruleset")
+				file := "testdata/" + name + ".nft"
+				if *update {
+					if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+						t.Fatal(err)
+					}
+				}
+				want, err := os.ReadFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got != string(want) {
+					t.Errorf("got:\n%s\nwant:\n%s", got, want)
+				}
+			})
+		})
+	}
+}
+
+func TestSetIsIdempotentAndRepairs(t *testing.T) {
+	inside(t, func(t *testing.T, n *nstest.Namespace) {
+		nft(t, n, "add table ip foreign { chain c { counter; }; }")
+		foreign := nft(t, n, "list table ip foreign")
+		m := New()
+		set := func(s Settings, want bool) {
+			t.Helper()
+			if changed, err := m.Set(s); err != nil || changed != want {
+				t.Errorf("Set: %v, %v, want %v", changed, err, want)
+			}
+		}
+		set(both, true)
+		whole := nft(t, n, "-s", "list", "ruleset")
+		set(both, false)
+		set(both, false)
+		for _, damage := range []string{
+			"delete table ip meshd",
+			"delete table ip6 meshd",
+			"flush table ip meshd",
+			"flush set ip meshd mesh",
+			"delete element ip meshd local { 10.244.2.0-10.244.3.255 }",
+			"add element ip6 meshd exclude { fd02::/16 }",
+			"insert rule ip meshd postrouting accept",
+			"add rule ip meshd postrouting accept",
+			"add table ip meshd { flags dormant; }",
+		} {
+			nft(t, n, damage)
+			set(both, true)
+			if got := nft(t, n, "-s", "list", "ruleset"); got != whole {
+				t.Errorf("after %q:\n%s\nwant:\n%s", damage, got, whole)
+			}
+			set(both, false)
+		}
+		set(one, true)
+		if got := nft(t, n, "list", "ruleset"); strings.Contains(got, "table ip6 meshd") {
+			t.Errorf("a table without a family:\n%s", got)
+		}
+		if err := m.Remove(); err != nil {
+			t.Error(err)
+		}
+		for range 2 {
+			if got := nft(t, n, "list", "ruleset"); got != foreign {
+				t.Errorf("left behind:\n%s\nwant:\n%s", got, foreign)
+			}
+			if _, err := CleanUp(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+func TestMovedAndDeletedRules(t *testing.T) {
+	inside(t, func(t *testing.T, n *nstest.Namespace) {
+		m := New()
+		if _, err := m.Set(one); err != nil {
+			t.Fatal(err)
+		}
+		whole := nft(t, n, "-s", "list", "ruleset")
+		for i := range RuleNames() {
+			rules, err := listRules(connect(t), families[0])
+			if err != nil || len(rules) != len(RuleNames()) {
+				t.Fatalf("%d rules, %v", len(rules), err)
+			}
+			nft(t, n, "delete", "rule", "ip", "meshd", "postrouting", "handle", fmt.Sprint(rules[i].Handle))
+			if i%2 == 0 { // moved instead of deleted
+				nft(t, n, "add rule ip meshd postrouting counter return")
+			}
+			if changed, err := m.Set(one); err != nil || !changed {
+				t.Errorf("rule %d: %v, %v", i, changed, err)
+			}
+			if got := nft(t, n, "-s", "list", "ruleset"); got != whole {
+				t.Errorf("after rule %d:\n%s", i, got)
+			}
+		}
+	})
+}
+
+func connect(t *testing.T) *nftables.Conn {
+	t.Helper()
+	c, err := open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestCountersOutliveRules(t *testing.T) {
+	inside(t, func(t *testing.T, n *nstest.Namespace) {
+		if err := n.IP("link add a0 type veth peer name a1", "addr add 10.244.2.1/24 dev a0", "link set a0 up", "link set a1 up",
+			"neigh add 10.244.2.9 lladdr 02:00:00:00:00:09 dev a0"); err != nil {
+			t.Fatal(err)
+		}
+		m := New()
+		count := func() uint64 {
+			counters, err := m.Counters()
+			if err != nil || len(counters) != len(RuleNames()) {
+				t.Fatalf("%v, %v", counters, err)
+			}
+			return counters[slices.Index(RuleNames(), MeshToMesh)].Packets
+		}
+		ping := func() { _, _ = n.Run("ping", "-c", "1", "-W", "0.1", "10.244.2.9") } // nobody answers
+		if _, err := m.Set(one); err != nil {
+			t.Fatal(err)
+		}
+		ping()
+		if got := count(); got != 1 {
+			t.Errorf("%d packets counted", got)
+		}
+		other := one
+		other.FullyRandom = false
+		if _, err := m.Set(other); err != nil {
+			t.Fatal(err)
+		}
+		ping()
+		if got := count(); got != 2 {
+			t.Errorf("%d packets counted after a change", got)
+		}
+		if err := m.Remove(); err != nil {
+			t.Fatal(err)
+		}
+		if got := count(); got != 2 {
+			t.Errorf("%d packets counted after the end", got)
+		}
+	})
+}
+
+// Ten thousand nodes with a route each: no more rules, and sets that hold them
+// all.
+func TestManyNodes(t *testing.T) {
+	inside(t, func(t *testing.T, n *nstest.Namespace) {
+		s := one
+		s.Mesh = prefixes("10.0.0.0/8", "fd00::/16")
+		for i := range 10000 {
+			s.Mesh = append(s.Mesh, netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168 + byte(i/16384), byte(i / 64), byte(i % 64 * 4)}), 31))
+		}
+		m := New()
+		for _, want := range []bool{true, false} {
+			if changed, err := m.Set(s); err != nil || changed != want {
+				t.Errorf("Set: %v, %v", changed, err)
+			}
+		}
+		rules, err := listRules(connect(t), families[0])
+		if err != nil || len(rules) != len(RuleNames()) {
+			t.Errorf("%d rules, %v", len(rules), err)
+		}
+		out := nft(t, n, "list", "set", "ip", "meshd", "mesh")
+		if got := strings.Count(out, "/31"); got != 10000 {
+			t.Errorf("%d of 10000 prefixes", got)
+		}
+	})
+}
+
+// elements against what it says: an address is inside if and only if one of the
+// prefixes has it.
+func TestElementsAgainstOracle(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 1))
+	ip := func(n uint32) netip.Addr { return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, n))) }
+	for range 500 {
+		var ps []netip.Prefix
+		for range r.IntN(6) {
+			base := r.Uint32() & 0x3ff
+			if r.IntN(3) == 0 {
+				base |= 0xfffffc00
+			}
+			p, _ := ip(base).Prefix(20 + r.IntN(13))
+			ps = append(ps, p)
+		}
+		all := elements(ps)
+		for range 200 {
+			a := ip(r.Uint32()&0x7ff | uint32(r.IntN(2))*0xfffff800)
+			want := slices.ContainsFunc(ps, func(p netip.Prefix) bool { return p.Contains(a) })
+			inside := false
+			for i, e := range all {
+				start, _ := netip.AddrFromSlice(e.Key)
+				if i > 0 && start.Compare(mustAddr(all[i-1].Key)) <= 0 {
+					t.Fatalf("out of order: %v from %v", all, ps)
+				}
+				if start.Compare(a) <= 0 {
+					inside = !e.IntervalEnd
+				}
+			}
+			if inside != want {
+				t.Fatalf("%s inside %v: %v, want %v", a, ps, inside, want)
+			}
+		}
+	}
+}
+
+func mustAddr(b []byte) netip.Addr {
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+func BenchmarkSet10000(b *testing.B) {
+	n := nstest.ForTest(b)
+	s := one
+	for i := range 10000 {
+		s.Mesh = append(s.Mesh, netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, byte(i / 64), byte(i % 64 * 4)}), 31))
+	}
+	if err := n.Do(func() error {
+		for b.Loop() {
+			if _, err := New().Set(s); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		b.Fatal(err)
+	}
+}

@@ -1,0 +1,182 @@
+package masq
+
+import (
+	"net/netip"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+)
+
+// The rules of one family, as pure data. Their order is their meaning:
+//
+//	mesh      set: everything that the mesh carries, pods and networks behind nodes
+//	local     set: the part of it that is behind this node
+//	pods      set: the part of that which are pods and not a network of its own
+//	exclude   set: outside networks that know the way back to pods
+//
+//	kube-proxy-mark          marked for masquerading elsewhere: not twice
+//	mesh-to-mesh             pods see each other's addresses
+//	outside-to-local-pod     clients keep their address
+//	excluded                 the pod keeps its address
+//	pods-to-outside          the host's address, so that answers find back
+//	outside-to-remote-pod    the TUN's address, so that answers come back through the tunnel
+
+// Names of the rules, as they stand in the rules' comments, status and metrics.
+const (
+	KubeProxyMark      = "kube-proxy-mark"
+	MeshToMesh         = "mesh-to-mesh"
+	OutsideToLocalPod  = "outside-to-local-pod"
+	Excluded           = "excluded"
+	PodsToOutside      = "pods-to-outside"
+	OutsideToRemotePod = "outside-to-remote-pod"
+)
+
+// RuleNames lists the rules in their order.
+func RuleNames() []string {
+	return []string{KubeProxyMark, MeshToMesh, OutsideToLocalPod, Excluded, PodsToOutside, OutsideToRemotePod}
+}
+
+// Names of the prefix sets.
+const (
+	setMesh    = "mesh"
+	setLocal   = "local"
+	setPods    = "pods"
+	setExclude = "exclude"
+)
+
+// kubeProxyMark is the packet mark by which kube-proxy's rules choose what they
+// masquerade (--iptables-masquerade-bit 14).
+const kubeProxyMark = 0x4000
+
+// A rule is one line of the chain.
+type rule struct {
+	name  string
+	exprs []expr.Any
+}
+
+// family is what differs between IPv4 and IPv6.
+type family struct {
+	table     nftables.TableFamily
+	v6        bool
+	key       nftables.SetDatatype
+	saddr     uint32 // offset of the source address in the IP header, bytes
+	daddr     uint32
+	length    uint32 // of an address, bytes
+	multicast expr.Any
+	group     []byte
+}
+
+var families = []family{
+	{
+		table: nftables.TableFamilyIPv4, key: nftables.TypeIPAddr, saddr: 12, daddr: 16, length: 4,
+		// [ bitwise reg 1 = ( reg 1 & 0x000000f0 ) ^ 0x00000000 ]
+		multicast: &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: []byte{0xf0, 0, 0, 0}, Xor: make([]byte, 4)},
+		group:     []byte{224, 0, 0, 0},
+	},
+	{
+		table: nftables.TableFamilyIPv6, v6: true, key: nftables.TypeIP6Addr, saddr: 8, daddr: 24, length: 16,
+		// [ bitwise reg 1 = ( reg 1 & 0x000000ff 0x00000000 0x00000000 0x00000000 ) ^ 0x00000000 ... ]
+		multicast: &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 16, Mask: append([]byte{0xff}, make([]byte, 15)...), Xor: make([]byte, 16)},
+		group:     append([]byte{0xff}, make([]byte, 15)...),
+	},
+}
+
+// rules returns the chain of one family.
+func (f family) rules(fullyRandom bool) []rule {
+	return []rule{
+		{KubeProxyMark, join(markSet(kubeProxyMark), verdict(expr.VerdictReturn))},
+		{MeshToMesh, join(f.in(f.saddr, setMesh), f.in(f.daddr, setMesh), verdict(expr.VerdictReturn))},
+		{OutsideToLocalPod, join(f.in(f.daddr, setLocal), verdict(expr.VerdictReturn))},
+		{Excluded, join(f.in(f.saddr, setPods), f.in(f.daddr, setExclude), verdict(expr.VerdictReturn))},
+		{PodsToOutside, join(f.in(f.saddr, setPods), f.notMulticast(), masquerade(fullyRandom))},
+		{OutsideToRemotePod, join(f.in(f.daddr, setMesh), masquerade(fullyRandom))},
+	}
+}
+
+// in matches packets whose address at an offset of the IP header is in a set.
+func (f family) in(offset uint32, set string) []expr.Any {
+	return []expr.Any{
+		// [ payload load 4b @ network header + 12 => reg 1 ]
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: f.length},
+		// [ lookup reg 1 set mesh ]
+		&expr.Lookup{SourceRegister: 1, SetName: set},
+	}
+}
+
+func (f family) notMulticast() []expr.Any {
+	return []expr.Any{
+		// [ payload load 4b @ network header + 16 => reg 1 ]
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: f.daddr, Len: f.length},
+		f.multicast,
+		// [ cmp neq reg 1 0x000000e0 ]
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: f.group},
+	}
+}
+
+// markSet matches packets whose mark has a bit set.
+func markSet(bit uint32) []expr.Any {
+	mask := binaryutil.NativeEndian.PutUint32(bit)
+	return []expr.Any{
+		// [ meta load mark => reg 1 ]
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
+		// [ bitwise reg 1 = ( reg 1 & 0x00004000 ) ^ 0x00000000 ]
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: mask, Xor: make([]byte, 4)},
+		// [ cmp eq reg 1 0x00004000 ]
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: mask},
+	}
+}
+
+func verdict(kind expr.VerdictKind) []expr.Any {
+	return []expr.Any{
+		// [ counter pkts 0 bytes 0 ]
+		&expr.Counter{},
+		// [ immediate reg 0 return ]
+		&expr.Verdict{Kind: kind},
+	}
+}
+
+func masquerade(fullyRandom bool) []expr.Any {
+	return []expr.Any{
+		// [ counter pkts 0 bytes 0 ]
+		&expr.Counter{},
+		// [ masq flags 0x10 ], the flag being NF_NAT_RANGE_PROTO_RANDOM_FULLY
+		&expr.Masq{FullyRandom: fullyRandom},
+	}
+}
+
+func join(parts ...[]expr.Any) (all []expr.Any) {
+	for _, p := range parts {
+		all = append(all, p...)
+	}
+	return all
+}
+
+// prefixesOf returns the prefixes of one family.
+func (f family) prefixesOf(ps []netip.Prefix) (own []netip.Prefix) {
+	for _, p := range ps {
+		if p.Addr().Is6() == f.v6 {
+			own = append(own, p)
+		}
+	}
+	return own
+}
+
+// chain returns the base chain of a table. Its priority is that of other source
+// NAT: whoever comes first decides, and return leaves the decision to the rest.
+func (f family) chain(table *nftables.Table) *nftables.Chain {
+	return &nftables.Chain{
+		Table: table, Name: chainName, Type: nftables.ChainTypeNAT,
+		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
+	}
+}
+
+// tableName is the name of our tables, one in each family.
+const (
+	tableName = "meshd"
+	chainName = "postrouting"
+)
+
+// maxElements keeps a message with set elements below the 64 KiB that a netlink
+// attribute can hold.
+const maxElements = 500

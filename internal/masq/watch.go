@@ -1,0 +1,116 @@
+package masq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Watch calls changed once at the start and then whenever somebody has changed
+// a table called "meshd", with the name of the program that did it (16 bytes at
+// most, empty if unknown). Changes of other tables are no news: a firewall may
+// rewrite its own as often as it likes. Our own changes are reported, too.
+//
+// It blocks until ctx ends (nil), changed returns an error, or the kernel's
+// messages cannot be read.
+func Watch(ctx context.Context, changed func(by string) error) error {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return fmt.Errorf("watch nftables: %w", err)
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	if err := conn.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
+		return fmt.Errorf("watch nftables: %w", err)
+	}
+	if err := changed(""); err != nil {
+		return err
+	}
+	ours := false // somebody changed us in the transaction that is being told
+	for {
+		messages, err := conn.Receive()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, unix.ENOBUFS): // messages were lost: look for ourselves
+			if err := changed(""); err != nil {
+				return err
+			}
+			continue
+		case err != nil:
+			return fmt.Errorf("watch nftables: %w", err)
+		}
+		for _, m := range messages {
+			by, end := generation(m)
+			if !end {
+				ours = ours || tableOf(m) == tableName
+				continue
+			}
+			if ours {
+				if err := changed(by); err != nil {
+					return err
+				}
+			}
+			ours = false
+		}
+	}
+}
+
+// Messages of NFNL_SUBSYS_NFTABLES: 4 bytes of struct nfgenmsg, then attributes.
+// The kernel tells the parts of a transaction and then its author
+// (nf_tables_gen_notify in net/netfilter/nf_tables_api.c).
+const (
+	genMessage = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWGEN
+	genHeader  = 4
+	// the table's name stands in attribute 1 of tables, chains, rules, sets,
+	// elements and objects alike: NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, ...
+	tableAttribute = 1
+)
+
+// generation returns the author if m ends a transaction.
+func generation(m netlink.Message) (by string, end bool) {
+	if m.Header.Type != genMessage {
+		return "", false
+	}
+	for _, a := range attributes(m) {
+		if a.Type == unix.NFTA_GEN_PROC_NAME {
+			by = text(a.Data)
+		}
+	}
+	return by, true
+}
+
+func tableOf(m netlink.Message) string {
+	for _, a := range attributes(m) {
+		if a.Type == tableAttribute {
+			return text(a.Data)
+		}
+	}
+	return ""
+}
+
+// attributes returns those of m; none if it is too short or damaged.
+func attributes(m netlink.Message) []netlink.Attribute {
+	if len(m.Data) < genHeader {
+		return nil
+	}
+	all, err := netlink.UnmarshalAttributes(m.Data[genHeader:])
+	if err != nil {
+		return nil
+	}
+	return all
+}
+
+// text returns a C string.
+func text(b []byte) string {
+	for i, c := range b {
+		if c == 0 {
+			return string(b[:i])
+		}
+	}
+	return string(b)
+}

@@ -1,0 +1,56 @@
+package masq
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"example.org/meshd/internal/nstest"
+)
+
+// What others do to our tables is told with their name; what they do to their
+// own is not.
+func TestWatch(t *testing.T) {
+	inside(t, func(t *testing.T, n *nstest.Namespace) {
+		m := New()
+		if _, err := m.Set(one); err != nil {
+			t.Fatal(err)
+		}
+		damages := []string{"flush ruleset", "delete table ip meshd", "flush set ip meshd mesh"}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		done := errors.New("done")
+		step := 0
+		err := Watch(ctx, func(by string) error {
+			changed, err := m.Set(one)
+			if err != nil {
+				return err
+			}
+			switch {
+			case step > 0 && !changed: // our own repair, told to us
+				return nil
+			case step > 0 && by != "nft" && by != "masq.test": // ours: the damage came before its news
+				t.Errorf("damage %d was done by %q", step, by)
+			case step == len(damages):
+				return done
+			}
+			nft(t, n, "add table ip foreign { chain c { counter; }; }; flush table ip foreign")
+			nft(t, n, damages[step])
+			step++
+			return nil
+		})
+		if !errors.Is(err, done) {
+			t.Errorf("Watch: %v after %d steps", err, step)
+		}
+	})
+}
+
+func TestWatchEndsWithItsContext(t *testing.T) {
+	inside(t, func(t *testing.T, n *nstest.Namespace) {
+		ctx, cancel := context.WithCancel(t.Context())
+		if err := Watch(ctx, func(string) error { cancel(); return nil }); err != nil {
+			t.Errorf("Watch: %v", err)
+		}
+	})
+}
