@@ -9,11 +9,11 @@ import (
 
 // A Fault is one thing wrong with a configuration file, with the place to look.
 type Fault struct {
-	Path    string // file, as the caller named it
-	Line    int    // from 1; 0 when the fault belongs to the whole file
-	Col     int    // from 1, in characters, not bytes; 0 together with Line
-	Key     string // dotted key without indexes ("node.subnets"); empty for syntax errors
-	Message string // what is wrong and, where it helps, what to write instead
+	Path    string `json:"file"`    // file, as the caller named it
+	Line    int    `json:"line"`    // from 1; 0 when the fault belongs to the whole file
+	Col     int    `json:"col"`     // from 1, in characters, not bytes; 0 together with Line
+	Key     string `json:"key"`     // dotted key without indexes ("node.subnets"); empty for syntax errors
+	Message string `json:"message"` // what is wrong and, where it helps, what to write instead
 }
 
 // String returns the one-line form PATH:LINE:COL: error: KEY: MESSAGE that

@@ -73,12 +73,10 @@ func (s *scanner) document() {
 		start := s.pos
 		switch {
 		case s.take("[["):
-			table = s.header(s.keyParts(), true)
-			s.note(table, start)
+			table = s.header(s.keyParts(), true, start)
 			s.take("]]")
 		case s.take("["):
-			table = s.header(s.keyParts(), false)
-			s.note(table, start)
+			table = s.header(s.keyParts(), false, start)
 			s.take("]")
 		default:
 			s.pair(table)
@@ -90,8 +88,9 @@ func (s *scanner) document() {
 }
 
 // header turns the dotted name of a table into a path: each part that names an
-// array of tables means its newest element.
-func (s *scanner) header(parts []string, array bool) string {
+// array of tables means its newest element. The table and those around it that
+// are new begin at start.
+func (s *scanner) header(parts []string, array bool, start int) string {
 	path := ""
 	for i, part := range parts {
 		path = join(path, part)
@@ -101,6 +100,7 @@ func (s *scanner) header(parts []string, array bool) string {
 		if n := s.arrays[path]; n > 0 {
 			path += "[" + strconv.Itoa(n-1) + "]"
 		}
+		s.note(path, start)
 	}
 	return path
 }

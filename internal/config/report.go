@@ -38,14 +38,21 @@ func (r *report) syntax(at int, message string) {
 // without regard to case; here the exact spelling counts.
 func (r *report) unknown(keys []tomlKey) {
 	for _, key := range keys {
-		table := strings.Join(key[:len(key)-1], ".")
-		name := key[len(key)-1]
-		allowed, ok := known[table]
-		if ok && !slices.Contains(allowed, name) {
+		// From the outermost table inwards: [a.b] may be all there is of a. What
+		// stands below a known leaf is a fault of its type, noted elsewhere.
+		for i, name := range key {
+			allowed, ok := known[strings.Join(key[:i], ".")]
+			if !ok {
+				break
+			}
+			if slices.Contains(allowed, name) {
+				continue
+			}
 			if r.unknowns == nil {
 				r.unknowns = map[string]string{}
 			}
-			r.unknowns[strings.Join(key, ".")] = fmt.Sprintf("unknown key %q; known here: %s", name, strings.Join(allowed, ", "))
+			r.unknowns[strings.Join(key[:i+1], ".")] = fmt.Sprintf("unknown key %q; known here: %s", name, strings.Join(allowed, ", "))
+			break
 		}
 	}
 }

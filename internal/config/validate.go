@@ -71,6 +71,10 @@ func (r *report) network(raw rawNetwork) Network {
 			r.add(at[i], "%s and %s are of one family: at most one IPv4 and one IPv6 prefix", other, p)
 			continue
 		}
+		if !unicast(p) {
+			r.add(at[i], "%s holds addresses that no pod can have (loopback, multicast, link-local or reserved ones)", p)
+			continue
+		}
 		n.CIDR = append(n.CIDR, p)
 	}
 	low := minMTU
@@ -175,6 +179,8 @@ func (m *meshCheck) subnet(path string, p netip.Prefix) {
 func (m *meshCheck) route(path string, p netip.Prefix) {
 	cidr, ok := m.network.CIDROf(p.Addr())
 	switch {
+	case p.Bits() > 0 && !unicast(p):
+		m.add(path, "%s holds addresses that no host can have (loopback, multicast, link-local or reserved ones)", p)
 	case len(m.network.CIDR) == 0: // reported already
 	case !ok:
 		m.add(path, "%s is %s, but network.cidr has no prefix of that family", p, family(p))

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -82,7 +83,8 @@ func (r *report) listen(path string, leaf any) string {
 	if s == "" {
 		return ""
 	}
-	if _, port, err := net.SplitHostPort(s); err != nil || !validPort(port) {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil || !validPort(port) || strings.ContainsFunc(host, func(c rune) bool { return c <= ' ' || c > '~' }) {
 		r.add(path, "%q is not host:port such as \"127.0.0.1:9285\"", s)
 	}
 	return s
@@ -101,12 +103,13 @@ func (r *report) file(path string, leaf any, def string) string {
 	return s
 }
 
-// interfaceName applies the kernel's rules (dev_valid_name in net/core/dev.c)
-// and leaves out '%', which the TUN driver would take as a pattern.
+// interfaceName applies the kernel's rules (dev_valid_name in net/core/dev.c),
+// leaves out '%', which the TUN driver would take as a pattern, and what is not
+// ASCII, some bytes of which the kernel takes for blanks.
 func (r *report) interfaceName(path string, leaf any, def string) string {
 	s := r.text(path, leaf, def)
 	switch {
-	case s == "" || s == "." || s == "..", strings.ContainsAny(s, "/:% \t\n\v\f\r"), strings.ContainsRune(s, 0):
+	case s == "" || s == "." || s == "..", strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' || c == '/' || c == ':' || c == '%' }):
 		r.add(path, "%q is not an interface name", s)
 	case len(s) > 15:
 		r.add(path, "%q is longer than the 15 bytes the kernel takes", s)
@@ -161,12 +164,23 @@ func (r *report) prefix(path string, leaf any) (netip.Prefix, bool) {
 		r.add(path, "%s is an IPv4-mapped IPv6 prefix: write it as IPv4", s)
 	case p != p.Masked():
 		r.add(path, "%s has host bits set: the network is %s", s, p.Masked())
-	case p.Addr().IsMulticast() || p.Bits() > 0 && p.Addr().IsLoopback():
-		r.add(path, "%s is not a unicast network", s)
 	default:
 		return p, true
 	}
 	return netip.Prefix{}, false
+}
+
+// special is what can be no part of a pod network: this network, loopback,
+// multicast, class E and link-local (RFC 6890).
+var special = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"),
+	netip.MustParsePrefix("224.0.0.0/3"), netip.MustParsePrefix("169.254.0.0/16"),
+	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8"),
+}
+
+// unicast tells whether hosts can have any address of p.
+func unicast(p netip.Prefix) bool {
+	return !slices.ContainsFunc(special, p.Overlaps)
 }
 
 // endpoint reads an underlay address: IP, IP:port or [IP6]:port.
@@ -191,7 +205,11 @@ func (r *report) endpoint(path string, leaf any, port uint16) (netip.AddrPort, b
 		r.add(path, "%q: a zone means something else on every host: use a global address", s)
 	case ip.Is4In6():
 		r.add(path, "%q is an IPv4-mapped address: write %s", s, ip.Unmap())
-	case ip.IsUnspecified() || ip.IsMulticast() || ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+	case ip.IsLoopback():
+		r.add(path, "%s is a loopback address: every host has it, and none is reached by it", ip)
+	case ip.IsLinkLocalUnicast() && ip.Is6():
+		r.add(path, "%s is a link-local address, which means nothing without an interface: use a global one", ip)
+	case !unicast(netip.PrefixFrom(ip, ip.BitLen())):
 		r.add(path, "%s is not the address of a host", ip)
 	default:
 		return endpoint, true
@@ -204,7 +222,12 @@ func show(leaf any) string {
 	switch v := leaf.(type) {
 	case string:
 		return fmt.Sprintf("%q", v)
-	case bool, int64, float64:
+	case bool, int64:
+		return fmt.Sprint(v)
+	case float64:
+		if v == math.Trunc(v) {
+			return fmt.Sprintf("%.1f", v)
+		}
 		return fmt.Sprint(v)
 	case []any:
 		return "a list"

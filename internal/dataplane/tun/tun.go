@@ -107,6 +107,9 @@ func (q *Queue) Read(ps []packet.Packet) (int, error) {
 		}
 		return 0, err
 	}
+	if q.filled == 0 && q.readErr == unix.EBADFD { // tun_do_read after the device went
+		return 0, fmt.Errorf("the interface was deleted: %w", q.readErr)
+	}
 	if q.filled == 0 {
 		return 0, q.readErr
 	}
