@@ -35,8 +35,18 @@ func runCommand(g *globals) *cobra.Command {
 				ConfigPath: g.config, Node: node, Socket: g.socket, Version: version, Log: log,
 			})
 			if faults, ok := errors.AsType[config.Faults](err); ok {
-				fmt.Fprintln(cmd.ErrOrStderr(), faults)
+				if format == "json" {
+					for _, f := range faults {
+						log.Error("bad configuration", "file", f.Path, "line", f.Line, "col", f.Col, "key", f.Key, "message", f.Message)
+					}
+				} else {
+					fmt.Fprintln(cmd.ErrOrStderr(), faults)
+				}
 				return fmt.Errorf("%w: %w", errFile, errSilent)
+			}
+			if err != nil && format == "json" { // every line is JSON, the last one too
+				log.Error("meshd ends", "error", err)
+				return fmt.Errorf("%w: %w", errSilent, err)
 			}
 			return err
 		},
@@ -93,24 +103,23 @@ address and its routes, and the masquerade rules. Running it again changes nothi
 			defer cancel()
 			if _, err := control.NewClient(g.socket).Status(ctx); err == nil {
 				return errors.New("meshd is running: stop it first, `systemctl stop meshd`")
+			} else if !errors.Is(err, control.ErrNotRunning) {
+				return fmt.Errorf("is meshd running? Stop it first, `systemctl stop meshd`: %w", err)
 			}
 			if err := daemon.CheckPrivileges(); err != nil {
 				return err
 			}
-			name := "" // without a good file, by its mark alone
-			if c, err := config.Load(g.config); err == nil {
-				name = c.Network.Interface
-			}
-			rules, err := masq.CleanUp()
-			if rules {
-				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the masquerade rules")
+			// The interfaces first: one in use refuses, and then all should stay.
+			removed, err := link.CleanUp("")
+			for _, r := range removed {
+				fmt.Fprintf(cmd.ErrOrStderr(), "meshd: removed interface %s with its address and routes\n", r)
 			}
 			if err != nil {
 				return err
 			}
-			removed, err := link.CleanUp(name)
-			for _, r := range removed {
-				fmt.Fprintf(cmd.ErrOrStderr(), "meshd: removed interface %s with its address and routes\n", r)
+			rules, err := masq.CleanUp()
+			if rules {
+				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the masquerade rules")
 			}
 			return err
 		},

@@ -209,7 +209,7 @@ func (r *report) endpoint(path string, leaf any, port uint16) (netip.AddrPort, b
 		r.add(path, "%s is a loopback address: every host has it, and none is reached by it", ip)
 	case ip.IsLinkLocalUnicast() && ip.Is6():
 		r.add(path, "%s is a link-local address, which means nothing without an interface: use a global one", ip)
-	case !unicast(netip.PrefixFrom(ip, ip.BitLen())):
+	case !unicast(netip.PrefixFrom(ip, ip.BitLen())) && !ip.IsLinkLocalUnicast():
 		r.add(path, "%s is not the address of a host", ip)
 	default:
 		return endpoint, true

@@ -37,7 +37,7 @@ type Config struct {
 	Path       string    `json:"path"`
 	Generation int       `json:"generation"` // from 1, one more with each applied file
 	SHA256     string    `json:"sha256"`
-	Applied    time.Time `json:"applied"`
+	Applied    time.Time `json:"applied,omitzero"`
 	Error      string    `json:"error"` // of the file on disk, if it is not the one in force
 	LastReload Reload    `json:"last_reload"`
 }
@@ -45,7 +45,7 @@ type Config struct {
 // Reload is the outcome of the last attempt to apply a file.
 type Reload struct {
 	OK         bool      `json:"ok"`
-	At         time.Time `json:"at"`
+	At         time.Time `json:"at,omitzero"`
 	DurationMS float64   `json:"duration_ms"`
 	Changes    []string  `json:"changes"` // "+ peer edge-4"
 	Error      string    `json:"error"`

@@ -74,7 +74,9 @@ func (c *Client) get(ctx context.Context, path string, body any) error {
 		}
 		return errors.New(failure.Error.Message)
 	}
-	if err := decoder.Decode(body); err != nil {
+	if err := decoder.Decode(body); err != nil && ctx.Err() != nil {
+		return fmt.Errorf("ask meshd for %s: %w", path, ctx.Err())
+	} else if err != nil {
 		return fmt.Errorf("%w: answer to %s cannot be read: %w", ErrMismatch, path, err)
 	}
 	return nil
@@ -83,7 +85,7 @@ func (c *Client) get(ctx context.Context, path string, body any) error {
 // explain turns a failed connection into what the user can do about it.
 func (c *Client) explain(err error) error {
 	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%w: nobody answers at %s: see `systemctl status meshd`, start it with `systemctl start meshd`", ErrNotRunning, c.socket)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%w: %s is for root and the group %q: `sudo usermod -aG %s $USER` and log in again", ErrPermission, c.socket, group, group)

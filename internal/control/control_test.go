@@ -128,8 +128,13 @@ func TestListenReplacesOnlyTheDead(t *testing.T) {
 	if err != nil {
 		t.Fatalf("Listen over a dead socket: %v", err)
 	}
-	if err := s.Close(); err != nil {
-		t.Errorf("Close: %v", err)
+	s.Close()
+	file := filepath.Join(t.TempDir(), "mesh.toml")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(file, Source{}, quiet); err == nil || !strings.Contains(err.Error(), "something else of that name") {
+		t.Errorf("Listen over a file: %v", err)
 	}
 	if _, err := Listen("/proc/nothing/meshd.sock", Source{}, quiet); err == nil {
 		t.Error("Listen where nothing can be made")
@@ -139,7 +144,7 @@ func TestListenReplacesOnlyTheDead(t *testing.T) {
 // The JSON of spec section 7: nothing that a script reads may change its name
 // or become null where a list is promised.
 func TestStatusFields(t *testing.T) {
-	doc, err := json.Marshal(Status{Peers: []Peer{{}}, Masquerade: Masquerade{Rules: []Rule{{}}}})
+	doc, err := json.Marshal(Status{Config: Config{Applied: time.Unix(1, 0), LastReload: Reload{At: time.Unix(1, 0)}}, Peers: []Peer{{}}, Masquerade: Masquerade{Rules: []Rule{{}}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,12 +42,16 @@ func Listen(path string, source Source, log *slog.Logger) (*Server, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("make control socket: %w", err)
 	}
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
+		return nil, fmt.Errorf("make control socket %s: there is something else of that name, and it stays", path)
+	}
 	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
 		conn.Close()
 		return nil, fmt.Errorf("make control socket %s: another meshd is running there; `meshd status` shows it", path)
 	}
 	// Made under another name and renamed: it appears complete or not at all.
-	temporary := fmt.Sprintf("%s.%d", path, os.Getpid())
+	// The name is short, since a path of 107 bytes is the longest there is.
+	temporary := filepath.Join(filepath.Dir(path), fmt.Sprintf(".%d", os.Getpid()))
 	listener, err := net.Listen("unix", temporary)
 	if err != nil {
 		return nil, fmt.Errorf("make control socket: %w", err)
@@ -88,21 +92,22 @@ func (s *Server) String() string { return "control socket" }
 
 // Run serves until ctx ends, then removes the socket and returns nil.
 func (s *Server) Run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { s.http.Close() })
+	stop := context.AfterFunc(ctx, func() { s.Close() })
 	defer stop()
-	err := s.http.Serve(s.listener)
-	if removeErr := os.Remove(s.path); removeErr != nil && !errors.Is(removeErr, fs.ErrNotExist) {
-		s.log.Warn("control socket is left behind", "error", removeErr)
+	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve control socket: %w", err)
 	}
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
-	}
-	return fmt.Errorf("serve control socket: %w", err)
+	return nil
 }
 
-// Close ends Run, or gives up a server that was never run.
-func (s *Server) Close() error {
-	return errors.Join(s.http.Close(), s.listener.Close(), os.Remove(s.path))
+// Close ends Run, or gives up a server that was never run. The name goes first:
+// as long as we answer there, nobody else takes it.
+func (s *Server) Close() {
+	if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.log.Warn("control socket is left behind", "error", err)
+	}
+	s.http.Close()
+	s.listener.Close()
 }
 
 func routes(source Source) http.Handler {

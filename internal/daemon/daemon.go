@@ -20,6 +20,7 @@ import (
 
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/dataplane/tun"
 )
 
 // Options is what the command line decides.
@@ -50,7 +51,7 @@ func Run(ctx context.Context, o Options) error {
 	if c.Dataplane.Engine == config.EngineKernel {
 		return fmt.Errorf("%w: %s: dataplane.engine = %q: this version has only the user engine: write \"auto\" or \"user\"", ErrConfig, c.Path, c.Dataplane.Engine)
 	}
-	if err := CheckPrivileges(); err != nil {
+	if err := errors.Join(CheckPrivileges(), tun.Available()); err != nil {
 		return err
 	}
 
@@ -93,7 +94,7 @@ func CheckPrivileges() error {
 		return fmt.Errorf("read capabilities: %w", err)
 	}
 	if data[0].Effective&(1<<unix.CAP_NET_ADMIN) == 0 {
-		return fmt.Errorf("%w: this needs the capability CAP_NET_ADMIN: run it as root (`sudo meshd run`), or as the service (`systemctl start meshd`)", ErrPrivilege)
+		return fmt.Errorf("%w: this needs the capability CAP_NET_ADMIN: run it as root (`sudo meshd ...`), or the daemon as the service (`systemctl start meshd`)", ErrPrivilege)
 	}
 	return nil
 }

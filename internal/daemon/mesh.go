@@ -67,7 +67,7 @@ func (c closer) Run(ctx context.Context) error {
 func (m *meshTask) waitForPlan(ctx context.Context) (*plan, error) {
 	var p *plan
 	var failed error
-	waiting := ""
+	waiting := false
 	err := link.WatchAddresses(ctx, func() bool {
 		host, err := m.surroundings()
 		if err != nil {
@@ -76,11 +76,11 @@ func (m *meshTask) waitForPlan(ctx context.Context) (*plan, error) {
 		}
 		self, notHere, err := identify(m.config, m.options.Node, host.local)
 		if notHere {
-			if err.Error() != waiting { // addresses come and go: say it once for each set
-				waiting = err.Error()
-				m.log.Warn("waiting for an address of this node", "reason", waiting)
-				m.state.waiting("waiting for an address: " + waiting)
+			if !waiting { // addresses come and go: say it once
+				waiting = true
+				m.log.Warn("waiting for an address of this node", "reason", err)
 			}
+			m.state.waiting("waiting for an address: " + err.Error())
 			return true
 		}
 		if err == nil {
@@ -129,16 +129,22 @@ func (m *meshTask) start(p *plan) (_ dataplane.Engine, _ *udp.Conn, err error) {
 	undo = append(undo, func() { conn.Close() })
 	m.checkBuffers(p, conn)
 
-	if err := link.CheckRoutes(p.link.Interface, p.link.Routes); err != nil {
+	if err := m.checkKernel(p); err != nil {
 		return nil, nil, err
 	}
-	existed := link.Exists(p.link.Interface)
+	fresh, err := link.CheckInterface(p.link.Interface)
+	if err != nil {
+		return nil, nil, err
+	}
 	if err := tun.Create(p.link.Interface); err != nil {
 		return nil, nil, err
 	}
-	if !existed {
+	if fresh {
 		// The error that led here matters more than one of cleaning up.
 		undo = append(undo, func() { _, _ = link.CleanUp(p.link.Interface) })
+		if err := link.Claim(p.link.Interface); err != nil {
+			return nil, nil, err
+		}
 	}
 	queue, err := tun.Open(p.link.Interface)
 	if err != nil {
@@ -146,7 +152,7 @@ func (m *meshTask) start(p *plan) (_ dataplane.Engine, _ *udp.Conn, err error) {
 	}
 	undo = append(undo, func() { queue.Close() })
 
-	user := dataplane.NewUser(queue, conn, conn.NewReceiver(dataplane.BatchSize), conn.NewSender(dataplane.BatchSize))
+	user := dataplane.NewUser(queue, conn, conn.NewReceiver(dataplane.BatchSize), conn.NewSender(dataplane.BatchSize), m.log)
 	if err := user.SetMesh(p.mesh); err != nil {
 		return nil, nil, err
 	}
@@ -154,6 +160,27 @@ func (m *meshTask) start(p *plan) (_ dataplane.Engine, _ *udp.Conn, err error) {
 		return nil, nil, err
 	}
 	return user, conn, nil
+}
+
+// checkKernel refuses what would make a mesh that looks well and is not, and
+// warns of what takes a part of it away.
+func (m *meshTask) checkKernel(p *plan) error {
+	var peers []netip.Addr
+	var prefixes []netip.Prefix
+	for _, peer := range p.mesh.Peers {
+		if peer.Name != p.mesh.Self {
+			peers = append(peers, peer.Underlay.Addr())
+			prefixes = append(prefixes, slices.Concat(peer.Subnets, peer.Routes)...)
+		}
+	}
+	if err := errors.Join(link.CheckRoutes(p.link.Interface, p.link.Routes), link.CheckUnderlay(p.config.Network.CIDR, peers)); err != nil {
+		return err
+	}
+	shadows, err := link.Shadows(p.link.Interface, prefixes)
+	for _, route := range shadows {
+		p.warn("the route %s takes packets for a peer away from the mesh: delete it with `ip route del`", route)
+	}
+	return err
 }
 
 // checkBuffers tells what the kernel granted; too little shows as socket_overflow

@@ -58,10 +58,16 @@ func identify(c *config.Config, name string, local []netip.Addr) (index int, not
 		c.Path, addresses(local))
 }
 
-// addresses lists what could stand in the file: no loopback, no link-local.
+// addresses lists what could stand in the file: no loopback, no link-local, and
+// not hundreds.
 func addresses(ips []netip.Addr) string {
+	const enough = 8
 	var words []string
 	for _, ip := range ips {
+		if len(words) == enough {
+			words = append(words, "and more")
+			break
+		}
 		if !ip.IsLoopback() && !ip.IsLinkLocalUnicast() {
 			words = append(words, ip.String())
 		}
@@ -122,14 +128,22 @@ func (p *plan) planMasquerade() {
 	}
 }
 
+// maxMTU is what fits a UDP datagram over IPv4, in bytes.
+const maxMTU = 65507
+
 // planLink decides about the TUN: the whole network and the other nodes' routes
 // go through it.
 func (p *plan) planLink(self, underlayMTU int) error {
 	network := p.config.Network
 	fits := underlayMTU - dataplane.OuterHeaders(p.self.Address.Addr())
-	p.link = link.Settings{Interface: network.Interface, MTU: network.MTU, Routes: slices.Clone(network.CIDR)}
+	p.link = link.Settings{Interface: network.Interface, MTU: network.MTU}
+	for _, cidr := range network.CIDR {
+		if !slices.Contains(p.self.Subnets, cidr) { // all of it is on our own bridge
+			p.link.Routes = append(p.link.Routes, cidr)
+		}
+	}
 	if p.link.MTU == 0 {
-		p.link.MTU = fits
+		p.link.MTU = min(fits, maxMTU)
 	}
 	if p.link.MTU > fits {
 		p.warn("network.mtu %d is more than the %d that fit the underlay's MTU of %d: larger packets cost an extra round trip; lower it or set it to 0",

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -25,25 +26,31 @@ const heardLately = 10 * time.Second
 // something changes; counters are read at the time of asking.
 type state struct {
 	options Options
+	path    string // of the file, absolute
 	bootID  string
 	started time.Time
 
-	mu        sync.Mutex
-	config    *config.Config
-	plan      *plan // nil until the node has found itself
-	engine    dataplane.Engine
-	conn      *udp.Conn
-	rules     *masqTask
-	applied   time.Time
-	took      time.Duration
-	overflows uint64 // of the TUN before this run
-	notice    string // why nothing is forwarded yet
+	mu      sync.Mutex
+	config  *config.Config
+	plan    *plan // nil until the node has found itself
+	engine  dataplane.Engine
+	conn    *udp.Conn
+	rules   *masqTask
+	applied time.Time
+	took    time.Duration
+	socket  growing // overflows of the socket and of the TUN
+	tun     growing
+	notice  string // why nothing is forwarded yet
 }
 
 func newState(o Options, c *config.Config) *state {
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
-	return &state{options: o, config: c, bootID: hex.EncodeToString(id[:]), started: now(), notice: "starting"}
+	path, err := filepath.Abs(c.Path)
+	if err != nil { // the working directory is gone
+		path = c.Path
+	}
+	return &state{options: o, config: c, path: path, bootID: hex.EncodeToString(id[:]), started: now(), notice: "starting"}
 }
 
 // waiting notes why nothing is forwarded yet.
@@ -61,7 +68,8 @@ func (s *state) forwarding(p *plan, engine dataplane.Engine, conn *udp.Conn, rul
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.plan, s.engine, s.conn, s.rules, s.overflows, s.notice = p, engine, conn, rules, before, ""
+	s.plan, s.engine, s.conn, s.rules, s.notice = p, engine, conn, rules, ""
+	s.tun.last = before // earlier runs are none of ours
 	s.applied = now()
 	s.took = s.applied.Sub(began)
 }
@@ -74,7 +82,7 @@ func (s *state) status() control.Status {
 	status := control.Status{
 		Schema: control.Schema, Version: s.options.Version, BootID: s.bootID, PID: os.Getpid(),
 		Started: s.started, UptimeSeconds: now().Sub(s.started).Seconds(),
-		Config:     control.Config{Path: s.config.Path, SHA256: s.config.SHA256, LastReload: control.Reload{Changes: []string{}}},
+		Config:     control.Config{Path: s.path, SHA256: s.config.SHA256, LastReload: control.Reload{Changes: []string{}}},
 		Network:    control.Network{Name: network.Name, CIDR: texts(network.CIDR), Interface: network.Interface, Port: int(network.Port), Subnets: []string{}},
 		Dataplane:  control.Dataplane{Offloads: []string{}},
 		Totals:     control.Totals{Drops: map[string]uint64{}},
@@ -125,17 +133,29 @@ func (s *state) fill(status *control.Status) {
 	slices.SortFunc(status.Peers, func(a, b control.Peer) int { return strings.Compare(a.Name, b.Name) })
 }
 
-// kernelDrops counts what was lost before the engine saw it. A reading that
-// fails, because the interface is being deleted for instance, is left at 0.
+// growing is a counter that never falls, read from one that starts anew when its
+// owner does. A reading that fails changes nothing.
+type growing struct{ last, total uint64 }
+
+func (g *growing) read(now uint64, err error) uint64 {
+	if err == nil {
+		if now < g.last { // it began again
+			g.last = 0
+		}
+		g.total += now - g.last
+		g.last = now
+	}
+	return g.total
+}
+
+// kernelDrops counts what was lost before the engine saw it.
 func (s *state) kernelDrops() map[string]uint64 {
-	drops := map[string]uint64{"socket_overflow": 0, "tun_overflow": 0}
-	if n, err := s.conn.Overflows(); err == nil {
-		drops["socket_overflow"] = uint64(n)
+	n, err := s.conn.Overflows()
+	socket := s.socket.read(uint64(n), err)
+	return map[string]uint64{
+		"socket_overflow": socket,
+		"tun_overflow":    s.tun.read(link.Overflows(s.plan.link.Interface)),
 	}
-	if n, err := link.Overflows(s.plan.link.Interface); err == nil && n >= s.overflows {
-		drops["tun_overflow"] = n - s.overflows
-	}
-	return drops
 }
 
 func peerStatus(p dataplane.Peer, t dataplane.Traffic) control.Peer {

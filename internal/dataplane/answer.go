@@ -36,7 +36,7 @@ func (a *answerer) send(f *forwarding, problem packet.Problem, b []byte, mtu fun
 	if b[0]>>4 == 6 {
 		src = f.tun6
 	}
-	if !src.IsValid() || !a.take() {
+	if !src.IsValid() || !packet.Answerable(b) || !a.take() {
 		return
 	}
 	size := 0
@@ -61,16 +61,18 @@ func (a *answerer) take() bool {
 	return true
 }
 
-// pathMTU returns the size of inner packets that fit the way to a peer, in
-// bytes; the smallest a link may have if the kernel does not know.
-func (u *User) pathMTU(f *forwarding, to netip.AddrPort) int {
+// pathMTU returns the size in bytes of packets such as b that fit the way to a
+// peer; the smallest of b's family if the kernel does not know. Linux itself
+// takes no path below 552 bytes for true (net.ipv4.route.min_pmtu).
+func (u *User) pathMTU(f *forwarding, to netip.AddrPort, b []byte) int {
+	const minMTU4 = 68 // RFC 791
+	lowest := minMTU4
+	if b[0]>>4 == 6 {
+		lowest = packet.MinMTU6
+	}
 	mtu, err := u.wire.PathMTU(to)
 	if err != nil {
-		mtu = 0
+		return lowest
 	}
-	return max(mtu-f.header, minAnsweredMTU)
+	return max(mtu-f.header, lowest)
 }
-
-// minAnsweredMTU keeps a liar on the underlay from pressing pods to absurd
-// sizes: RFC 791 lets every host take 576 bytes.
-const minAnsweredMTU = 576

@@ -141,4 +141,7 @@ type Sender interface {
 	// waits. It returns how many were sent; the error is about the next one,
 	// EMSGSIZE if it is larger than the path.
 	Write(ps []packet.Packet) (int, error)
+	// WriteFragmented sends one packet in as many pieces as its path needs. It
+	// costs more than Write, and never waits either.
+	WriteFragmented(p *packet.Packet) error
 }

@@ -28,12 +28,17 @@ const receivePause = 10 * time.Millisecond
 
 // Run implements Loop. Closing the engine ends it.
 func (in *inbound) Run(ctx context.Context) error {
+	failing := false
 	for {
 		n, err := in.user.receiver.Read(in.batch)
 		if errors.Is(err, net.ErrClosed) {
 			return nil
 		}
 		if err != nil {
+			if !failing { // once for each row of failures, never for each packet
+				in.user.log.Error("receiving fails, trying again", "error", err)
+			}
+			failing = true
 			select {
 			case <-ctx.Done():
 				return nil
@@ -41,6 +46,7 @@ func (in *inbound) Run(ctx context.Context) error {
 				continue
 			}
 		}
+		failing = false
 		in.deliver(in.batch[:n])
 	}
 }

@@ -99,13 +99,21 @@ func (o *outbound) send(f *forwarding, ps []packet.Packet, to []*peer) {
 	}
 }
 
+// refused deals with a packet that the socket did not take. One that is larger
+// than the path goes in fragments, or its sender is told the size that fits.
 func (o *outbound) refused(f *forwarding, p *packet.Packet, to *peer, err error) {
+	if errors.Is(err, syscall.EMSGSIZE) && packet.MayFragment(p.Data) {
+		if err = o.user.sender.WriteFragmented(p); err == nil {
+			to.sent(1, uint64(len(p.Data)))
+			return
+		}
+	}
 	if !errors.Is(err, syscall.EMSGSIZE) {
 		to.drop(SendError)
 		return
 	}
 	to.drop(TooBig)
-	o.answer.send(f, packet.TooBig, p.Data, func() int { return o.user.pathMTU(f, to.underlay) })
+	o.answer.send(f, packet.TooBig, p.Data, func() int { return o.user.pathMTU(f, to.underlay, p.Data) })
 }
 
 // countSent adds up runs of packets to one peer, as bursts are.

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"sync"
@@ -24,6 +25,7 @@ type User struct {
 	wire     Wire
 	receiver Receiver
 	sender   Sender
+	log      *slog.Logger
 
 	mesh atomic.Pointer[forwarding] // read once for each batch
 
@@ -50,8 +52,8 @@ type peer struct {
 
 // NewUser returns the user engine on an attached queue and a bound socket,
 // which it closes with itself. It forwards nothing before SetMesh.
-func NewUser(tun Tun, wire Wire, receiver Receiver, sender Sender) *User {
-	u := &User{tun: tun, wire: wire, receiver: receiver, sender: sender, known: map[string]*counters{}}
+func NewUser(tun Tun, wire Wire, receiver Receiver, sender Sender, log *slog.Logger) *User {
+	u := &User{tun: tun, wire: wire, receiver: receiver, sender: sender, log: log, known: map[string]*counters{}}
 	u.mesh.Store(&forwarding{table: &table.Table{}, self: table.None})
 	return u
 }

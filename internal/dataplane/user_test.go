@@ -5,9 +5,8 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
-	"net"
+	"log/slog"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -16,149 +15,6 @@ import (
 
 	"example.org/meshd/internal/dataplane/packet"
 )
-
-// The fakes keep copies of what is written to them and feed prepared batches.
-
-type fakeTun struct {
-	written [][]byte
-	refuse  map[int]error // by position among all writes
-	writes  int
-	feed    chan [][]byte
-	closed  chan struct{}
-}
-
-func newFakeTun() *fakeTun {
-	return &fakeTun{feed: make(chan [][]byte), closed: make(chan struct{}), refuse: map[int]error{}}
-}
-
-func (f *fakeTun) Read(ps []packet.Packet) (int, error) {
-	select {
-	case batch := <-f.feed:
-		return fill(ps, batch), nil
-	case <-f.closed:
-		return 0, os.ErrClosed
-	}
-}
-
-func (f *fakeTun) Write(ps []packet.Packet) (int, error) {
-	for i := range ps {
-		if err := f.WriteOne(ps[i].Data); err != nil {
-			return i, err
-		}
-	}
-	return len(ps), nil
-}
-
-func (f *fakeTun) WriteOne(b []byte) error {
-	f.writes++
-	if err := f.refuse[f.writes-1]; err != nil {
-		return err
-	}
-	f.written = append(f.written, bytes.Clone(b))
-	return nil
-}
-
-func (f *fakeTun) Close() error { close(f.closed); return nil }
-
-type fakeWire struct {
-	sent   []packet.Packet
-	refuse map[int]error // by position among all packets offered
-	offers int
-	mtu    int
-	closed chan struct{}
-}
-
-func newFakeWire() *fakeWire {
-	return &fakeWire{refuse: map[int]error{}, mtu: 1500, closed: make(chan struct{})}
-}
-
-func (f *fakeWire) PathMTU(netip.AddrPort) (int, error) { return f.mtu, nil }
-func (f *fakeWire) Close() error                        { close(f.closed); return nil }
-func (f *fakeWire) Read([]packet.Packet) (int, error)   { <-f.closed; return 0, net.ErrClosed }
-
-func (f *fakeWire) Write(ps []packet.Packet) (int, error) {
-	for i, p := range ps {
-		f.offers++
-		if err := f.refuse[f.offers-1]; err != nil {
-			return i, err
-		}
-		f.sent = append(f.sent, packet.Packet{Data: bytes.Clone(p.Data), Addr: p.Addr, TOS: p.TOS})
-	}
-	return len(ps), nil
-}
-
-func fill(ps []packet.Packet, batch [][]byte) int {
-	for i, b := range batch {
-		ps[i].Data = ps[i].Buf[:copy(ps[i].Buf, b)]
-	}
-	return len(batch)
-}
-
-// udp4 returns an IPv4 UDP packet.
-func udp4(src, dst string, ttl, tos uint8) []byte {
-	b := make([]byte, 28)
-	b[0], b[1], b[8], b[9] = 0x45, tos, ttl, 17
-	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
-	copy(b[12:], netip.MustParseAddr(src).AsSlice())
-	copy(b[16:], netip.MustParseAddr(dst).AsSlice())
-	binary.BigEndian.PutUint16(b[10:], packet.Checksum(b[:20], 0))
-	return b
-}
-
-func udp6(src, dst string, ttl uint8) []byte {
-	b := make([]byte, 48)
-	b[0], b[6], b[7] = 0x60, 17, ttl
-	binary.BigEndian.PutUint16(b[4:], 8)
-	copy(b[8:], netip.MustParseAddr(src).AsSlice())
-	copy(b[24:], netip.MustParseAddr(dst).AsSlice())
-	return b
-}
-
-func prefixes(ss ...string) (ps []netip.Prefix) {
-	for _, s := range ss {
-		ps = append(ps, netip.MustParsePrefix(s))
-	}
-	return ps
-}
-
-func mesh() Mesh {
-	return Mesh{Self: "a", Peers: []Peer{
-		{Name: "a", Underlay: netip.MustParseAddrPort("172.18.0.2:8285"), Subnets: prefixes("10.244.0.0/24", "fd00:0:0:a::/64")},
-		{Name: "b", Underlay: netip.MustParseAddrPort("172.18.0.3:8285"), Subnets: prefixes("10.244.1.0/24", "fd00:0:0:b::/64"), Routes: prefixes("192.168.0.0/16")},
-		{Name: "c", Underlay: netip.MustParseAddrPort("172.18.0.4:9000"), Subnets: prefixes("10.244.2.0/24"), Routes: prefixes("192.168.7.0/24")},
-	}}
-}
-
-type rig struct {
-	*User
-	tun  *fakeTun
-	wire *fakeWire
-	out  *outbound
-	in   *inbound
-}
-
-func newRig(t testing.TB) *rig {
-	r := &rig{tun: newFakeTun(), wire: newFakeWire()}
-	r.User = NewUser(r.tun, r.wire, r.wire, r.wire)
-	if err := r.SetMesh(mesh()); err != nil {
-		t.Fatal(err)
-	}
-	loops := r.Loops()
-	r.out, r.in = loops[0].(*outbound), loops[1].(*inbound)
-	return r
-}
-
-// send passes packets from the TUN through the engine.
-func (r *rig) send(batch ...[]byte) { r.out.forward(r.out.batch[:fill(r.out.batch, batch)]) }
-
-// receive passes datagrams from one underlay address through the engine.
-func (r *rig) receive(from string, tos uint8, batch ...[]byte) {
-	n := fill(r.in.batch, batch)
-	for i := range n {
-		r.in.batch[i].Addr, r.in.batch[i].TOS = netip.MustParseAddrPort(from), tos
-	}
-	r.in.deliver(r.in.batch[:n])
-}
 
 // drops returns the reasons counted in t, one entry a packet.
 func drops(t Traffic) (reasons []string) {
@@ -367,6 +223,53 @@ func TestRefusedSends(t *testing.T) {
 	}
 }
 
+// Larger than the path: whoever asked not to be fragmented is told the size, in
+// the bounds of his family; everybody else is served.
+func TestTooBig(t *testing.T) {
+	dontFragment := udp4("10.244.0.2", "10.244.1.2", 63, 0)
+	large6 := append(udp6("fd00:0:0:a::2", "fd00:0:0:b::2", 63), make([]byte, 1281-48)...)
+	binary.BigEndian.PutUint16(large6[4:], uint16(len(large6)-40))
+	mayFragment := bytes.Clone(dontFragment)
+	mayFragment[6] = 0
+	binary.BigEndian.PutUint16(mayFragment[10:], 0)
+	binary.BigEndian.PutUint16(mayFragment[10:], packet.Checksum(mayFragment[:20], 0))
+	for _, test := range []struct {
+		name   string
+		packet []byte
+		path   int
+		mtu    int // told; 0: sent in fragments
+	}{
+		{"don't fragment", dontFragment, 1400, 1372},
+		{"don't fragment, tiny path", dontFragment, 80, 68},
+		{"may fragment", mayFragment, 1400, 0},
+		{"IPv6", large6, 1400, 1372},
+		{"IPv6, path below its minimum", large6, 1290, 1280},
+		{"IPv6 of its minimum", udp6("fd00:0:0:a::2", "fd00:0:0:b::2", 63), 1290, 0},
+	} {
+		r := newRig(t)
+		r.wire.refuse, r.wire.mtu = map[int]error{0: syscall.EMSGSIZE}, test.path
+		r.send(test.packet)
+		b := r.Counters().Peers["b"]
+		if test.mtu == 0 {
+			if len(r.wire.cut) != 1 || len(r.tun.written) != 0 || b.TxPackets != 1 || len(drops(b)) != 0 {
+				t.Errorf("%s: %d cut, %d answers, %+v", test.name, len(r.wire.cut), len(r.tun.written), b)
+			}
+			continue
+		}
+		if len(r.wire.cut) != 0 || len(r.tun.written) != 1 || strings.Join(drops(b), " ") != "too_big" {
+			t.Fatalf("%s: %d cut, %d answers, %+v", test.name, len(r.wire.cut), len(r.tun.written), b)
+		}
+		answer := r.tun.written[0]
+		at := 26
+		if answer[0]>>4 == 6 {
+			at = 46
+		}
+		if got := int(binary.BigEndian.Uint16(answer[at:])); got != test.mtu {
+			t.Errorf("%s: told %d, want %d", test.name, got, test.mtu)
+		}
+	}
+}
+
 func TestRefusedDeliveries(t *testing.T) {
 	r := newRig(t)
 	r.tun.refuse = map[int]error{0: syscall.EIO, 2: syscall.EIO}
@@ -461,7 +364,7 @@ func TestSetMeshRefuses(t *testing.T) {
 
 func TestBeforeSetMeshNothingPasses(t *testing.T) {
 	tun, wire := newFakeTun(), newFakeWire()
-	r := &rig{User: NewUser(tun, wire, wire, wire), tun: tun, wire: wire}
+	r := &rig{User: NewUser(tun, wire, wire, wire, slog.New(slog.DiscardHandler)), tun: tun, wire: wire}
 	loops := r.Loops()
 	r.out, r.in = loops[0].(*outbound), loops[1].(*inbound)
 	r.send(udp4("10.244.0.2", "10.244.1.2", 63, 0))
@@ -490,6 +393,8 @@ func TestCloseEndsTheLoops(t *testing.T) {
 type discard struct{ Tun }
 
 func (discard) Write(ps []packet.Packet) (int, error) { return len(ps), nil }
+
+func (discard) WriteFragmented(*packet.Packet) error { return nil }
 
 // path returns functions that pass one full batch each way, without I/O.
 func path(tb testing.TB) (out, in func()) {

@@ -103,7 +103,7 @@ func TestBadStarts(t *testing.T) {
 		if err := w.Worker2.IP("link add mesh0 type bridge"); err != nil {
 			t.Fatal(err)
 		}
-		w.exits(w.Worker2, 1, w.write(demo), "an interface of that name exists that meshd did not make")
+		w.exits(w.Worker2, 1, w.write(demo), "exists, and meshd did not make it: `ip link del mesh0`")
 		if err := w.Worker2.IP("link del mesh0"); err != nil {
 			t.Fatal(err)
 		}

@@ -149,8 +149,35 @@ func TestSmallerPath(t *testing.T) {
 			contains(t, strings.ReplaceAll(out, " ", ""), fmt.Sprintf("mtu=%d", fits))
 			run(t, m.PodW2b, "ping", "-c", "1", "-M", "do", "-s", fmt.Sprint(fits-ping.header), ping.to)
 		}
+		// Whoever does not ask to be told is served all the same: a pod that
+		// sends without "don't fragment", from another pod that knows nothing yet.
+		run(t, m.PodW2a, "ping", "-c", "1", "-M", "dont", "-s", "1424", "10.244.1.2")
 		if p := peer(t, status(t, m.w2), "worker"); p.Drops["too_big"] != 2 {
 			t.Errorf("drops %v", p.Drops)
+		}
+	}
+}
+
+// No IPv6 sender goes below 1280 bytes: where the path leaves less, the tunnel
+// fragments.
+func TestPathBelowIPv6(t *testing.T) {
+	for _, underlay := range []string{"172.18.0.%d", "2001:db8::%d"} {
+		m := newWorldMTU(t, 1452).startAll(dualStack(underlay))
+		narrow(t, m, underlay, 1290)
+		out, err := m.PodW2b.Run("ping", "-c", "1", "-W", "2", "-M", "do", "-s", "1300", "fd00:10:244:1::2")
+		if err == nil {
+			t.Error("a packet larger than the path came through")
+		}
+		contains(t, strings.ReplaceAll(out, " ", ""), "mtu=1280")
+		run(t, m.PodW2b, "ping", "-c", "1", "-M", "do", "-s", "1232", "fd00:10:244:1::2")
+		client, server := m.connect("[fd00:10:244:1::2]:80")
+		done := make(chan error, 2)
+		go func() { done <- sendStream(client, 1, 1<<20) }()
+		go func() { done <- checkStream(server, 1, 1<<20) }()
+		for range 2 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }

@@ -47,7 +47,6 @@ func Set(s Settings) error {
 		what string
 		do   func(netlink.Link, Settings) error
 	}{
-		{"mark as ours", setAlias},
 		{"configure", setDevice},
 		{"set MTU", setMTU},
 		{"bring up", func(dev netlink.Link, _ Settings) error { return netlink.LinkSetUp(dev) }},
@@ -62,9 +61,44 @@ func Set(s Settings) error {
 	return nil
 }
 
-// CleanUp removes every interface that an earlier run left, with its addresses
-// and routes, and returns their names. The interface called name goes too if it
-// is a TUN, marked or not; an empty name means marked ones only.
+// Claim marks the TUN called name, which has just been made, as ours.
+func Claim(name string) error {
+	dev, err := tunByName(name)
+	if err != nil {
+		return err
+	}
+	if dev.Attrs().Alias == alias {
+		return nil
+	}
+	if err := netlink.LinkSetAlias(dev, alias); err != nil {
+		return fmt.Errorf("mark %q as ours: %w", name, err)
+	}
+	return nil
+}
+
+// CheckInterface returns an error if the interface called name exists and cannot
+// be taken over: because we did not make it, or because it is in use. fresh is
+// true if there is none.
+func CheckInterface(name string) (fresh bool, err error) {
+	dev, err := netlink.LinkByName(name)
+	switch {
+	case err != nil:
+		return true, nil
+	case dev.Attrs().Alias != alias || dev.Type() != "tuntap":
+		return false, fmt.Errorf("interface %q exists, and meshd did not make it: `ip link del %s`, or choose another network.interface", name, name)
+	case inUse(dev):
+		return false, fmt.Errorf("interface %q is in use, by another meshd: stop that, or choose another network.interface", name)
+	}
+	return false, nil
+}
+
+// inUse tells whether a program has a queue of the TUN open: only then does it
+// have a carrier (tun_attach in drivers/net/tun.c).
+func inUse(dev netlink.Link) bool { return dev.Attrs().RawFlags&unix.IFF_LOWER_UP != 0 }
+
+// CleanUp removes the interface called name, or with an empty name every one,
+// that an earlier run marked as ours and left, with its addresses and routes. It
+// returns their names. One that a running program uses is an error.
 func CleanUp(name string) (removed []string, err error) {
 	links, err := retry(netlink.LinkList)
 	if err != nil {
@@ -72,8 +106,11 @@ func CleanUp(name string) (removed []string, err error) {
 	}
 	for _, l := range links {
 		tun, ok := l.(*netlink.Tuntap)
-		if !ok || tun.Mode != netlink.TUNTAP_MODE_TUN || tun.Attrs().Alias != alias && tun.Attrs().Name != name {
+		if !ok || tun.Attrs().Alias != alias || name != "" && tun.Attrs().Name != name {
 			continue
+		}
+		if inUse(l) {
+			return removed, fmt.Errorf("delete %q: a running meshd uses it: stop that first, `systemctl stop meshd`", tun.Attrs().Name)
 		}
 		if err := netlink.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
 			return removed, fmt.Errorf("delete %q: %w", tun.Attrs().Name, err)
@@ -81,12 +118,6 @@ func CleanUp(name string) (removed []string, err error) {
 		removed = append(removed, tun.Attrs().Name)
 	}
 	return removed, nil
-}
-
-// Exists tells whether there is an interface of that name, whoever made it.
-func Exists(name string) bool {
-	_, err := netlink.LinkByName(name)
-	return err == nil
 }
 
 // Overflows returns how many packets the kernel dropped on their way into the
@@ -111,13 +142,6 @@ func tunByName(name string) (netlink.Link, error) {
 		return nil, fmt.Errorf("%q is a %s interface, not a TUN", name, dev.Type())
 	}
 	return dev, nil
-}
-
-func setAlias(dev netlink.Link, _ Settings) error {
-	if dev.Attrs().Alias == alias {
-		return nil
-	}
-	return netlink.LinkSetAlias(dev, alias)
 }
 
 func setMTU(dev netlink.Link, s Settings) error {

@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"regexp"
@@ -62,6 +63,7 @@ func TestSetAndCleanUp(t *testing.T) {
 		must(t, n.IP("link add foreign type veth peer name other", "addr add 192.0.2.1/24 dev foreign", "link set foreign up", "link set other up"))
 		before := state(t, n)
 		must(t, tun.Create("mesh0"))
+		must(t, Claim("mesh0"))
 		s := Settings{
 			Interface: "mesh0", MTU: 1472,
 			Addresses: addrs("10.244.2.0", "fd00:0:0:2::"),
@@ -119,17 +121,117 @@ func TestSetAndCleanUp(t *testing.T) {
 }
 
 func TestForeignRouteIsRefused(t *testing.T) {
+	for route, culprit := range map[string]string{
+		"10.244.0.0/16 via 192.0.2.9 proto static metric 50":        "10.244.0.0/16 via 192.0.2.9 dev foreign proto static",
+		"10.244.0.0/16 nexthop via 192.0.2.8 nexthop via 192.0.2.9": "10.244.0.0/16 via 192.0.2.8 dev foreign via 192.0.2.9 dev foreign proto boot",
+		"blackhole 10.244.0.0/16":                                   "blackhole 10.244.0.0/16 proto boot",
+		"unreachable fd00::/48":                                     "unreachable fd00::/48 dev lo proto boot",
+		"fd00::/48 dev foreign":                                     "fd00::/48 dev foreign proto boot",
+	} {
+		inside(t, func(t *testing.T, n *nstest.Namespace) {
+			must(t, n.IP("link add foreign type veth peer name other", "addr add 192.0.2.1/24 dev foreign", "link set foreign up", "link set other up",
+				"route add "+route))
+			must(t, tun.Create("mesh0"))
+			before := state(t, n)
+			err := Set(Settings{Interface: "mesh0", MTU: 1472, Addresses: addrs("10.244.2.0", "fd00:0:0:1::"), Routes: prefixes("10.244.0.0/16", "fd00::/48")})
+			if err == nil || !strings.Contains(err.Error(), " exists already and is not meshd's: "+culprit+";") {
+				t.Errorf("Set: %v", err)
+			}
+			if after := state(t, n); after != before {
+				t.Errorf("the refused Set changed\n%s\ninto\n%s", before, after)
+			}
+		})
+	}
+}
+
+func TestCheckInterface(t *testing.T) {
 	inside(t, func(t *testing.T, n *nstest.Namespace) {
-		must(t, n.IP("link add foreign type veth peer name other", "addr add 192.0.2.1/24 dev foreign", "link set foreign up", "link set other up",
-			"route add 10.244.0.0/16 via 192.0.2.9 proto static metric 50"))
-		must(t, tun.Create("mesh0"))
-		before := state(t, n)
-		err := Set(Settings{Interface: "mesh0", MTU: 1472, Addresses: addrs("10.244.2.0"), Routes: prefixes("10.244.0.0/16")})
-		if err == nil || !strings.Contains(err.Error(), "10.244.0.0/16 exists already and is not meshd's: via 192.0.2.9 dev foreign proto static") {
-			t.Errorf("Set: %v", err)
+		check := func(name string, fresh bool, words string) {
+			t.Helper()
+			got, err := CheckInterface(name)
+			if got != fresh || (err == nil) != (words == "") || err != nil && !strings.Contains(err.Error(), words) {
+				t.Errorf("CheckInterface(%s) = %v, %v", name, got, err)
+			}
 		}
-		if after := state(t, n); after != before {
-			t.Errorf("the refused Set changed\n%s\ninto\n%s", before, after)
+		must(t, n.IP("link add mesh1 type bridge", "tuntap add mesh2 mode tun multi_queue"))
+		check("mesh0", true, "")
+		check("mesh1", false, "meshd did not make it: `ip link del mesh1`")
+		check("mesh2", false, "meshd did not make it")
+		must(t, tun.Create("mesh0"))
+		must(t, Claim("mesh0"))
+		must(t, Claim("mesh0"))
+		check("mesh0", false, "")
+		must(t, Set(Settings{Interface: "mesh0", MTU: 1472}))
+		check("mesh0", false, "")
+		q, err := tun.Open("mesh0")
+		must(t, err)
+		check("mesh0", false, "is in use")
+		if removed, err := CleanUp(""); err == nil || removed != nil || !strings.Contains(err.Error(), "a running meshd uses it") {
+			t.Errorf("CleanUp of one in use: %v, %v", removed, err)
+		}
+		must(t, q.Close())
+		for _, name := range []string{"mesh2", "mesh1"} { // not ours
+			if removed, err := CleanUp(name); err != nil || removed != nil {
+				t.Errorf("CleanUp(%s): %v, %v", name, removed, err)
+			}
+		}
+		if removed, err := CleanUp("mesh0"); err != nil || !slices.Equal(removed, []string{"mesh0"}) {
+			t.Errorf("CleanUp: %v, %v", removed, err)
+		}
+	})
+}
+
+func TestUnderlayInsideTheNetwork(t *testing.T) {
+	inside(t, func(t *testing.T, n *nstest.Namespace) {
+		must(t, n.IP("link add u0 type veth peer name v0", "link set u0 up", "link set v0 up", "addr add 10.50.0.1/24 dev u0", "route add default via 10.50.0.254"))
+		cidr := prefixes("10.0.0.0/8")
+		if err := CheckUnderlay(cidr, addrs("10.50.0.2", "192.0.2.1")); err != nil {
+			t.Errorf("a peer on the link: %v", err)
+		}
+		if err := CheckUnderlay(cidr, addrs("10.60.0.1")); err == nil || !strings.Contains(err.Error(), "the route 10.0.0.0/8 would take the datagrams to the node 10.60.0.1 into the mesh itself") {
+			t.Errorf("a peer behind the default route: %v", err)
+		}
+		must(t, n.IP("route add 10.60.0.0/16 via 10.50.0.254"))
+		if err := CheckUnderlay(cidr, addrs("10.60.0.1")); err != nil {
+			t.Errorf("a peer with a route: %v", err)
+		}
+	})
+}
+
+func TestShadows(t *testing.T) {
+	inside(t, func(t *testing.T, n *nstest.Namespace) {
+		must(t, n.IP("link add u0 type veth peer name v0", "link set u0 up", "link set v0 up", "addr add 192.0.2.1/24 dev u0",
+			"route add default via 192.0.2.9", "route add 10.244.2.0/24 via 192.0.2.9", "route add 10.244.3.7/32 dev u0", "route add 10.244.4.0/24 dev u0"))
+		got, err := Shadows("mesh0", prefixes("10.244.2.0/24", "10.244.3.0/24"))
+		if want := []string{"10.244.2.0/24 via 192.0.2.9 dev u0 proto boot", "10.244.3.7/32 dev u0 proto boot"}; err != nil || !slices.Equal(got, want) {
+			t.Errorf("%q, %v", got, err)
+		}
+	})
+}
+
+// Hundreds of addresses at once overflow the kernel's message queue: that is a
+// change like any other.
+func TestWatchSurvivesABurst(t *testing.T) {
+	inside(t, func(t *testing.T, n *nstest.Namespace) {
+		lines := []string{"link add u0 type veth peer name v0", "link set u0 up", "link set v0 up"}
+		for i := range 3000 {
+			lines = append(lines, fmt.Sprintf("addr add 10.%d.%d.1/32 dev u0", i/250, i%250))
+		}
+		last := netip.MustParseAddr(fmt.Sprintf("10.%d.%d.1", 2999/250, 2999%250))
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		burst := false
+		err := WatchAddresses(ctx, func() bool {
+			local, err := LocalAddresses()
+			must(t, err)
+			if !burst {
+				burst = true
+				must(t, n.IP(lines...))
+			}
+			return !slices.Contains(local, last)
+		})
+		if err != nil || ctx.Err() != nil {
+			t.Errorf("%v, %v", err, ctx.Err())
 		}
 	})
 }
@@ -167,6 +269,7 @@ func TestUnderlayMTU(t *testing.T) {
 			{"172.18.0.2", addrs("172.20.0.3"), 1300},
 			{"2001:db8::2", addrs("2001:db8::3"), 1400},
 			{"198.51.100.1", addrs("2001:db9::3"), 1500},
+			{"127.0.0.1", nil, 1500},
 		}
 		for _, test := range tests {
 			if got, err := UnderlayMTU(netip.MustParseAddr(test.local), test.peers); err != nil || got != test.want {
@@ -201,6 +304,7 @@ func TestWatchAddresses(t *testing.T) {
 func TestOverflows(t *testing.T) {
 	inside(t, func(t *testing.T, n *nstest.Namespace) {
 		must(t, tun.Create("mesh0"))
+		must(t, Claim("mesh0"))
 		must(t, Set(Settings{Interface: "mesh0", MTU: 1472, Addresses: addrs("10.244.2.0"), Routes: prefixes("10.244.0.0/16")}))
 		q, err := tun.Open("mesh0")
 		must(t, err)

@@ -10,24 +10,21 @@ import (
 )
 
 // CheckRoutes returns an error that names the culprit if a route of the main
-// table has one of the prefixes and does not go through the interface name. Two
-// routes for one prefix would leave it to metrics and chance who gets the
-// pods' packets. The interface need not exist.
+// table, of any type, has one of the prefixes and does not go through the
+// interface name. Two routes for one prefix would leave it to metrics and chance
+// who gets the pods' packets. The interface need not exist.
 func CheckRoutes(name string, prefixes []netip.Prefix) error {
 	routes, err := mainTable()
 	if err != nil {
 		return err
 	}
-	index := 0
-	if dev, err := netlink.LinkByName(name); err == nil {
-		index = dev.Attrs().Index
-	}
+	index := indexOf(name)
 	wanted := make(map[netip.Prefix]bool, len(prefixes))
 	for _, p := range prefixes {
 		wanted[p] = true
 	}
 	for _, r := range routes {
-		if p := destination(r); wanted[p] && (r.LinkIndex != index || index == 0) {
+		if p := destination(r); wanted[p] && r.LinkIndex != index {
 			return fmt.Errorf("route %s exists already and is not meshd's: %s; delete it with `ip route del %s`, or change network.cidr or the node's routes",
 				p, describe(r), p)
 		}
@@ -65,18 +62,20 @@ func setRoutes(dev netlink.Link, s Settings) error {
 		if p.Addr().Is4() {
 			r.Scope = netlink.SCOPE_LINK
 		}
-		if err := netlink.RouteAdd(r); err != nil && !errors.Is(err, unix.EEXIST) {
+		// EEXIST would be a route that came after CheckRoutes looked.
+		if err := netlink.RouteAdd(r); err != nil {
 			return fmt.Errorf("add route %s: %w", p, err)
 		}
 	}
 	return nil
 }
 
-// mainTable lists the unicast routes of the main table, both families.
+// mainTable lists the routes of the main table, both families, all types: a
+// blackhole is a route, too.
 func mainTable() ([]netlink.Route, error) {
-	filter := &netlink.Route{Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST}
+	filter := &netlink.Route{Table: unix.RT_TABLE_MAIN}
 	routes, err := retry(func() ([]netlink.Route, error) {
-		return netlink.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_TABLE)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
@@ -98,13 +97,34 @@ func destination(r netlink.Route) netip.Prefix {
 
 // describe names a route as `ip route` would.
 func describe(r netlink.Route) string {
-	words := ""
-	if r.Gw != nil {
-		words += "via " + r.Gw.String() + " "
+	words := destination(r).String()
+	if kind, ok := typeNames[r.Type]; ok {
+		words = kind + " " + words
 	}
-	name := fmt.Sprintf("interface %d", r.LinkIndex)
-	if dev, err := netlink.LinkByIndex(r.LinkIndex); err == nil {
-		name = dev.Attrs().Name
+	hops := []*netlink.NexthopInfo{{Gw: r.Gw, LinkIndex: r.LinkIndex}}
+	if len(r.MultiPath) > 0 {
+		hops = r.MultiPath
 	}
-	return words + "dev " + name + " proto " + r.Protocol.String()
+	for _, hop := range hops {
+		if hop.Gw != nil {
+			words += " via " + hop.Gw.String()
+		}
+		if dev, err := netlink.LinkByIndex(hop.LinkIndex); err == nil {
+			words += " dev " + dev.Attrs().Name
+		}
+	}
+	return words + " proto " + r.Protocol.String()
+}
+
+// typeNames are the route types that `ip route` spells out.
+var typeNames = map[int]string{
+	unix.RTN_BLACKHOLE: "blackhole", unix.RTN_UNREACHABLE: "unreachable", unix.RTN_PROHIBIT: "prohibit", unix.RTN_THROW: "throw",
+}
+
+func indexOf(name string) int {
+	dev, err := netlink.LinkByName(name)
+	if err != nil {
+		return -1
+	}
+	return dev.Attrs().Index
 }

@@ -9,9 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LocalAddresses returns the addresses of all interfaces of this host that are
-// up, in the order of the interfaces. Tentative IPv6 addresses, which nobody
-// may use yet, are left out.
+// LocalAddresses returns the addresses of all interfaces of this host, in their
+// order. Tentative IPv6 addresses, which nobody may use yet, are left out.
 func LocalAddresses() ([]netip.Addr, error) {
 	list, err := retry(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
@@ -26,41 +25,62 @@ func LocalAddresses() ([]netip.Addr, error) {
 	return ips, nil
 }
 
-// WatchAddresses calls changed once at the start and then after every change of
-// an address of this host, until ctx ends (nil) or changed returns false (nil)
-// or the kernel's messages cannot be read.
+// WatchAddresses calls changed once at the start and then after changes of this
+// host's addresses, until ctx ends (nil) or changed returns false (nil) or the
+// kernel's messages cannot be read. Many changes at once may be one call.
 func WatchAddresses(ctx context.Context, changed func() bool) error {
+	for {
+		again, err := watchAddresses(ctx, changed)
+		if err != nil || !again {
+			return err
+		}
+	}
+}
+
+// watchAddresses does the work until messages are lost (again), which they are
+// when hundreds of addresses come at once.
+func watchAddresses(ctx context.Context, changed func() bool) (again bool, err error) {
 	done := make(chan struct{})
-	defer close(done)
-	failed := make(chan error, 1)
+	lost := make(chan struct{}, 1)
 	updates := make(chan netlink.AddrUpdate, 64)
-	err := netlink.AddrSubscribeWithOptions(updates, done, netlink.AddrSubscribeOptions{
-		ErrorCallback: func(err error) {
+	err = netlink.AddrSubscribeWithOptions(updates, done, netlink.AddrSubscribeOptions{
+		ErrorCallback: func(error) {
 			select {
-			case failed <- err:
+			case lost <- struct{}{}:
 			default:
 			}
 		},
 	})
 	if err != nil {
-		return fmt.Errorf("watch addresses: %w", err)
+		return false, fmt.Errorf("watch addresses: %w", err)
 	}
+	defer func() {
+		close(done)
+		for range updates { // until the library has noticed and closes it
+		}
+	}()
 	for changed() {
 		select {
 		case <-ctx.Done():
-			return nil
-		case err := <-failed:
-			return fmt.Errorf("watch addresses: %w", err)
-		case <-updates:
+			return false, nil
+		case <-lost:
+			return true, nil
+		case _, ok := <-updates:
+			if !ok {
+				return true, nil
+			}
+		}
+		for len(updates) > 0 {
+			<-updates
 		}
 	}
-	return nil
+	return false, nil
 }
 
 // UnderlayMTU returns the lowest MTU, in bytes, of the interfaces and routes of
 // the main table that lead to the peers, and of the interface that has local.
-// Routes chosen by rules (policy routing) are not followed. If nothing leads
-// anywhere yet, it is 1500.
+// Loopback does not count, since nothing leaves by it, and neither do routes
+// chosen by rules (policy routing). If nothing leads anywhere yet, it is 1500.
 func UnderlayMTU(local netip.Addr, peers []netip.Addr) (int, error) {
 	links, err := retry(netlink.LinkList)
 	if err != nil {
@@ -68,7 +88,9 @@ func UnderlayMTU(local netip.Addr, peers []netip.Addr) (int, error) {
 	}
 	mtus := map[int]int{}
 	for _, l := range links {
-		mtus[l.Attrs().Index] = l.Attrs().MTU
+		if l.Attrs().RawFlags&unix.IFF_LOOPBACK == 0 {
+			mtus[l.Attrs().Index] = l.Attrs().MTU
+		}
 	}
 	addresses, err := retry(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
@@ -85,14 +107,13 @@ func UnderlayMTU(local netip.Addr, peers []netip.Addr) (int, error) {
 			lower(mtus[a.LinkIndex])
 		}
 	}
-	routes, err := mainTable()
+	ways, err := others()
 	if err != nil {
 		return 0, err
 	}
-	for r := range leading(routes, peers) {
-		if r.MTU > 0 {
-			lower(r.MTU)
-		}
+	for _, peer := range peers {
+		r := leading(ways, peer).route
+		lower(r.MTU)
 		lower(mtus[r.LinkIndex])
 		for _, hop := range r.MultiPath {
 			lower(mtus[hop.LinkIndex])
@@ -104,21 +125,77 @@ func UnderlayMTU(local netip.Addr, peers []netip.Addr) (int, error) {
 	return lowest, nil
 }
 
-// leading returns the routes that are the longest match for one of the peers.
-func leading(routes []netlink.Route, peers []netip.Addr) map[*netlink.Route]bool {
-	used := map[*netlink.Route]bool{}
+// CheckUnderlay returns an error if the network's own prefixes would take the
+// datagrams to a peer into the mesh itself: no other route to it is more
+// specific.
+func CheckUnderlay(cidr []netip.Prefix, peers []netip.Addr) error {
+	ways, err := others()
+	if err != nil {
+		return err
+	}
 	for _, peer := range peers {
-		var best *netlink.Route
-		bits := -1
-		for i := range routes {
-			r := &routes[i]
-			if p := destination(*r); r.Protocol != Protocol && p.Contains(peer) && p.Bits() > bits {
-				best, bits = r, p.Bits()
+		for _, p := range cidr {
+			if p.Contains(peer) && leading(ways, peer).prefix.Bits() <= p.Bits() {
+				return fmt.Errorf("the route %s would take the datagrams to the node %s into the mesh itself: give it a route of its own, such as `ip route add %s via GATEWAY`, or choose another network.cidr",
+					p, peer, peer)
 			}
 		}
-		if best != nil {
-			used[best] = true
+	}
+	return nil
+}
+
+// Shadows describes the routes of others that take a part of the prefixes away
+// from us, being more specific than ours; at most a handful.
+func Shadows(name string, prefixes []netip.Prefix) ([]string, error) {
+	const handful = 5
+	routes, err := mainTable()
+	if err != nil {
+		return nil, err
+	}
+	index := indexOf(name)
+	ours := make(map[netip.Prefix]bool, len(prefixes))
+	for _, p := range prefixes {
+		ours[p] = true
+	}
+	var found []string
+	for _, r := range routes {
+		p := destination(r)
+		if r.LinkIndex == index || len(found) == handful {
+			continue
+		}
+		for bits := range p.Bits() + 1 {
+			if shorter, err := p.Addr().Prefix(bits); err == nil && ours[shorter] {
+				found = append(found, describe(r))
+				break
+			}
 		}
 	}
-	return used
+	return found, nil
+}
+
+// A way is a route that could carry datagrams to a peer.
+type way struct {
+	prefix netip.Prefix
+	route  netlink.Route
+}
+
+// others returns the unicast routes of the main table that are not ours.
+func others() (ways []way, err error) {
+	routes, err := mainTable()
+	for _, r := range routes {
+		if r.Type == unix.RTN_UNICAST && r.Protocol != Protocol {
+			ways = append(ways, way{destination(r), r})
+		}
+	}
+	return ways, err
+}
+
+// leading returns the longest match for peer; the zero way if there is none.
+func leading(ways []way, peer netip.Addr) (best way) {
+	for _, w := range ways {
+		if w.prefix.Contains(peer) && (!best.prefix.IsValid() || w.prefix.Bits() > best.prefix.Bits()) {
+			best = w
+		}
+	}
+	return best
 }

@@ -28,8 +28,11 @@ const (
 // 3.2.2 and RFC 4443 section 2.4 e forbid an answer, or if src is not of b's
 // family. b must have passed Parse; buf must hold 1280 bytes.
 func Error(buf []byte, src netip.Addr, problem Problem, mtu int, b []byte) []byte {
-	h, ok := Parse(b)
-	if !ok || !answerable(h, b) || src.Is4() != h.Src.Is4() || !src.IsValid() {
+	if !Answerable(b) {
+		return nil
+	}
+	h, _ := Parse(b)
+	if !src.IsValid() || src.Is4() != h.Src.Is4() {
 		return nil
 	}
 	if src.Is4() {
@@ -93,11 +96,12 @@ func error6(buf []byte, src, dst netip.Addr, problem Problem, mtu int, b []byte)
 	return p
 }
 
-// answerable tells whether a router may send an ICMP error about b at all:
-// never about an ICMP error, to or about many receivers, or about a fragment
-// other than the first.
-func answerable(h Header, b []byte) bool {
-	if !single(h.Src) || h.Dst.IsMulticast() || h.Dst == broadcast {
+// Answerable tells whether a router may send an ICMP error about b at all: never
+// about an ICMP error, to or about many receivers, or about a fragment other
+// than the first.
+func Answerable(b []byte) bool {
+	h, ok := Parse(b)
+	if !ok || !single(h.Src) || h.Dst.IsMulticast() || h.Dst == broadcast {
 		return false
 	}
 	if h.Src.Is4() {

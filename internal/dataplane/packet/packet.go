@@ -116,6 +116,22 @@ func DecrementTTL(b []byte) {
 	binary.BigEndian.PutUint16(b[10:], uint16(sum))
 }
 
+// MinMTU6 is the size in bytes that every IPv6 link must carry (RFC 8200 section
+// 5), and below which no IPv6 sender goes.
+const MinMTU6 = 1280
+
+// MayFragment tells whether a packet that is larger than the path must be sent
+// all the same, in fragments: its sender does not want to be told (IPv4 without
+// "don't fragment"), or could not make it smaller (IPv6 of the minimum MTU; then
+// the tunnel fragments, RFC 2473 section 7.1). b must have passed Parse.
+func MayFragment(b []byte) bool {
+	const dontFragment = 0x40
+	if b[0]>>4 == 4 {
+		return b[6]&dontFragment == 0
+	}
+	return len(b) <= MinMTU6
+}
+
 // ECN code points (RFC 3168 section 5), the low two bits of the TOS.
 const (
 	notECT = 0

@@ -22,6 +22,14 @@ import (
 
 const device = "/dev/net/tun"
 
+// Available returns an error that says what to do if there is no TUN driver.
+func Available() error {
+	if _, err := os.Stat(device); err != nil {
+		return fmt.Errorf("find the TUN driver: %w", explain("", err))
+	}
+	return nil
+}
+
 // Create makes the persistent multi-queue TUN device name, or takes over the
 // one that an earlier run left. It needs CAP_NET_ADMIN. The device starts
 // without queues, address and link state.

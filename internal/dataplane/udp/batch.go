@@ -1,6 +1,8 @@
 package udp
 
 import (
+	"errors"
+
 	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/dataplane/packet"
@@ -47,7 +49,8 @@ func (r *Receiver) read(fd uintptr) bool {
 	return r.err != unix.EAGAIN
 }
 
-// A Sender writes batches to the socket. It belongs to one goroutine.
+// A Sender writes batches to the socket. It belongs to one goroutine, and a Conn
+// has one.
 type Sender struct {
 	conn *Conn
 	msgs *messages
@@ -94,6 +97,19 @@ func (s *Sender) Write(ps []packet.Packet) (int, error) {
 		}
 	}
 	return done, nil
+}
+
+// WriteFragmented sends one packet, letting the kernel cut the datagram into
+// fragments where the path is too small for it. For that moment the socket sends
+// without "don't fragment", which no other call may notice: one Sender of a Conn
+// at a time may be in use.
+func (s *Sender) WriteFragmented(p *packet.Packet) error {
+	if err := s.conn.control(func(fd int) error { return s.conn.discoverPath(fd, false) }); err != nil {
+		return err
+	}
+	_, err := s.Write([]packet.Packet{*p})
+	restored := s.conn.control(func(fd int) error { return s.conn.discoverPath(fd, true) })
+	return errors.Join(err, restored)
 }
 
 func (s *Sender) write(fd uintptr) {

@@ -85,7 +85,6 @@ func (c *Conn) setOptions(fd int) error {
 		value         int
 	}{
 		{"IP_FREEBIND", unix.IPPROTO_IP, unix.IP_FREEBIND, 1},
-		{"IP_MTU_DISCOVER", unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO},
 		{"IP_RECVTOS", unix.IPPROTO_IP, unix.IP_RECVTOS, 1},
 	}
 	if c.v6 {
@@ -97,7 +96,6 @@ func (c *Conn) setOptions(fd int) error {
 		}{
 			{"IPV6_V6ONLY", unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1},
 			{"IPV6_FREEBIND", unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1},
-			{"IPV6_MTU_DISCOVER", unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO},
 			{"IPV6_RECVTCLASS", unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS, 1},
 		}...)
 	}
@@ -105,6 +103,22 @@ func (c *Conn) setOptions(fd int) error {
 		if err := unix.SetsockoptInt(fd, o.level, o.option, o.value); err != nil {
 			return fmt.Errorf("set %s: %w", o.name, err)
 		}
+	}
+	return c.discoverPath(fd, true)
+}
+
+// discoverPath sets whether the socket reports packets that are larger than the
+// path (always "don't fragment") or cuts them (never).
+func (c *Conn) discoverPath(fd int, discover bool) error {
+	level, option, mode := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT
+	if c.v6 {
+		level, option, mode = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT
+	}
+	if discover { // IP_PMTUDISC_DO and IPV6_PMTUDISC_DO are the same number
+		mode = unix.IP_PMTUDISC_DO
+	}
+	if err := unix.SetsockoptInt(fd, level, option, mode); err != nil {
+		return fmt.Errorf("set path MTU discovery: %w", err)
 	}
 	return nil
 }
