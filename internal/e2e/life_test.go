@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -94,7 +95,7 @@ func TestBadStarts(t *testing.T) {
 		if err := w.Worker2.IP("route add 10.244.0.0/16 via 172.18.0.99"); err != nil {
 			t.Fatal(err)
 		}
-		w.exits(w.Worker2, 1, w.write(demo), "route 10.244.0.0/16 exists already and is not meshd's: via 172.18.0.99 dev eth0", "ip route del 10.244.0.0/16")
+		w.exits(w.Worker2, 1, w.write(demo), "route 10.244.0.0/16 via 172.18.0.99 dev eth0 proto boot is not meshd's and in its way", "ip route del 10.244.0.0/16")
 		if err := w.Worker2.IP("route del 10.244.0.0/16"); err != nil {
 			t.Fatal(err)
 		}
@@ -274,6 +275,29 @@ func TestStopUnderLoad(t *testing.T) {
 	contains(t, run(t, m.PodW2b, "ping", "-c", "1", "10.244.1.2"), "ttl=60")
 }
 
+// A route into a peer's subnet that is not ours is said in status, and a hangup
+// is no end.
+func TestWarnsAndGoesOn(t *testing.T) {
+	w := newWorld(t)
+	if err := w.Worker2.IP("route add 10.244.1.128/25 via 172.18.0.99"); err != nil {
+		t.Fatal(err)
+	}
+	d := w.start(w.Worker2, w.write(demoFile(t)))
+	if err := d.WaitReady(); err != nil {
+		t.Fatal(err)
+	}
+	want := "the route 10.244.1.128/25 via 172.18.0.99 dev eth0 proto boot takes packets for a peer away from the mesh"
+	if s := status(t, d); len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], want) {
+		t.Errorf("warnings %q", s.Warnings)
+	}
+	contains(t, d.Log(), want)
+	run(t, w.Worker2.Namespace, "kill", "-HUP", fmt.Sprint(d.PID()))
+	if err := d.WaitLog("SIGHUP: this version reads its file only at the start"); err != nil {
+		t.Error(err)
+	}
+	status(t, d)
+}
+
 func TestSecondDaemonIsRefused(t *testing.T) {
 	m := newMesh(t)
 	before := hostState(t, m.Worker2)
@@ -285,6 +309,19 @@ func TestSecondDaemonIsRefused(t *testing.T) {
 		t.Errorf("exit code %d, %v", code, err)
 	}
 	contains(t, d.Log(), "another meshd is running there")
+
+	// With a socket and a port of its own it finds the interface in use.
+	other := strings.Replace(demoFile(t), "[network]\n", "[network]\nport = 9999\n", 1)
+	if d, err = m.Worker2.Meshd(meshd, m.write(other), t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	if code, err := d.Exit(); err != nil || code != 1 {
+		t.Errorf("exit code %d, %v", code, err)
+	}
+	contains(t, d.Log(), `interface "mesh0" is in use, by another meshd`)
+	if out, err := d.Ask("cleanup"); err == nil || !strings.Contains(err.Error(), "a running meshd uses it") {
+		t.Errorf("cleanup under a daemon with another socket: %q, %v", out, err)
+	}
 	if after := hostState(t, m.Worker2); after != before {
 		t.Errorf("it changed\n%s\ninto\n%s", before, after)
 	}

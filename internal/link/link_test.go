@@ -134,7 +134,7 @@ func TestForeignRouteIsRefused(t *testing.T) {
 			must(t, tun.Create("mesh0"))
 			before := state(t, n)
 			err := Set(Settings{Interface: "mesh0", MTU: 1472, Addresses: addrs("10.244.2.0", "fd00:0:0:1::"), Routes: prefixes("10.244.0.0/16", "fd00::/48")})
-			if err == nil || !strings.Contains(err.Error(), " exists already and is not meshd's: "+culprit+";") {
+			if err == nil || !strings.Contains(err.Error(), "route "+culprit+" is not meshd's and in its way: delete it") {
 				t.Errorf("Set: %v", err)
 			}
 			if after := state(t, n); after != before {

@@ -25,8 +25,7 @@ func CheckRoutes(name string, prefixes []netip.Prefix) error {
 	}
 	for _, r := range routes {
 		if p := destination(r); wanted[p] && r.LinkIndex != index {
-			return fmt.Errorf("route %s exists already and is not meshd's: %s; delete it with `ip route del %s`, or change network.cidr or the node's routes",
-				p, describe(r), p)
+			return fmt.Errorf("route %s is not meshd's and in its way: delete it with `ip route del %s`, or change network.cidr or the node's routes", describe(r), p)
 		}
 	}
 	return nil
