@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -201,6 +202,36 @@ func TestCountersOutliveRules(t *testing.T) {
 		}
 		if got := count(); got != 2 {
 			t.Errorf("%d packets counted after the end", got)
+		}
+	})
+}
+
+// Pods reach the outside masqueraded, and a multicast group as they are.
+func TestMulticastIsLeftAlone(t *testing.T) {
+	inside(t, func(t *testing.T, n *nstest.Namespace) {
+		if err := n.IP("link add a0 type veth peer name a1", "addr add 10.244.2.1/24 dev a0", "link set a0 up", "link set a1 up",
+			"addr add fd00:10:244:2::1/64 dev a0 nodad", "neigh add 10.244.2.9 lladdr 02:00:00:00:00:09 dev a0",
+			"neigh add fd00:10:244:2::9 lladdr 02:00:00:00:00:09 dev a0",
+			"route add 0.0.0.0/0 via 10.244.2.9", "route add ::/0 via fd00:10:244:2::9"); err != nil {
+			t.Fatal(err)
+		}
+		m := New()
+		if _, err := m.Set(both); err != nil {
+			t.Fatal(err)
+		}
+		for i, to := range []string{"203.0.113.5:9", "239.1.1.1:9", "[2001:db8::5]:9", "[ff05::1%a0]:9"} {
+			conn, err := net.Dial("udp", to)
+			if err == nil {
+				_, err = conn.Write([]byte("x"))
+				conn.Close()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			counters, err := m.Counters()
+			if want := uint64(i/2 + 1); err != nil || counters[slices.Index(RuleNames(), PodsToOutside)].Packets != want {
+				t.Errorf("after %s: %+v, %v, want %d", to, counters, err, want)
+			}
 		}
 	})
 }

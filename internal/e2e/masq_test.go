@@ -1,0 +1,276 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/nstest"
+)
+
+// outside adds a machine on the underlay that knows nothing of pods.
+func (m *mesh) outside() *nstest.Host {
+	m.t.Helper()
+	h, err := m.Lab.Host("outside", "172.18.0.77/16", "2001:db8::77/64")
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return h
+}
+
+// kubeProxy installs on a host what kube-proxy's iptables mode has for a
+// NodePort: DNAT to one pod, the mark 0x4000 for what must be masqueraded, and
+// the masquerading of what is marked.
+func kubeProxy(t *testing.T, h *nstest.Host, port, to string, mark bool) {
+	t.Helper()
+	rules := [][]string{
+		{"-N", "KUBE-SERVICES"}, {"-N", "KUBE-POSTROUTING"}, {"-N", "KUBE-MARK-MASQ"},
+		{"-A", "PREROUTING", "-j", "KUBE-SERVICES"}, {"-A", "OUTPUT", "-j", "KUBE-SERVICES"},
+		{"-A", "POSTROUTING", "-j", "KUBE-POSTROUTING"},
+		{"-A", "KUBE-MARK-MASQ", "-j", "MARK", "--or-mark", "0x4000"},
+		{"-A", "KUBE-POSTROUTING", "-m", "mark", "!", "--mark", "0x4000/0x4000", "-j", "RETURN"},
+		{"-A", "KUBE-POSTROUTING", "-j", "MARK", "--xor-mark", "0x4000"},
+		{"-A", "KUBE-POSTROUTING", "-j", "MASQUERADE", "--random-fully"},
+	}
+	service := []string{"-A", "KUBE-SERVICES", "-p", "tcp", "--dport", port, "-m", "addrtype", "--dst-type", "LOCAL", "-j"}
+	if mark {
+		rules = append(rules, append(service, "KUBE-MARK-MASQ"))
+	}
+	rules = append(rules, append(service, "DNAT", "--to-destination", to))
+	for _, rule := range rules {
+		run(t, h.Namespace, "iptables-nft", append([]string{"-t", "nat"}, rule...)...)
+	}
+}
+
+// serve answers every TCP connection in a pod with the address it came from.
+func serve(t *testing.T, n *nstest.Namespace, address string) {
+	t.Helper()
+	var l net.Listener
+	if err := n.Do(func() (err error) {
+		l, err = net.Listen("tcp", address)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.WriteString(conn, conn.RemoteAddr().String())
+			conn.Close()
+		}
+	}()
+}
+
+// askWho connects from a namespace and returns the address the server saw.
+func askWho(n *nstest.Namespace, address string) (netip.Addr, error) {
+	var reply []byte
+	err := n.Do(func() error {
+		conn, err := net.DialTimeout("tcp", address, 5*time.Second)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			return err
+		}
+		reply, err = io.ReadAll(conn)
+		return err
+	})
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	seen, err := netip.ParseAddrPort(string(reply))
+	return seen.Addr(), err
+}
+
+func seenAs(t *testing.T, n *nstest.Namespace, address, want string) {
+	t.Helper()
+	if got, err := askWho(n, address); err != nil || got != netip.MustParseAddr(want) {
+		t.Errorf("%s saw %s come from %v, %v; want %s", address, n.Name, got, err, want)
+	}
+}
+
+// The walk's NodePort: a pod asks its own host for a port that is served by a
+// pod on another host.
+func TestWalkNodePort(t *testing.T) {
+	m := newMesh(t)
+	serve(t, m.PodW, "10.244.1.2:80")
+	kubeProxy(t, m.Worker2, "32000", "10.244.1.2:80", true)
+	seenAs(t, m.PodW2b, "172.18.0.3:32000", "10.244.2.0")
+	flows := run(t, m.Worker2.Namespace, "conntrack", "-L", "-p", "tcp", "--dport", "32000")
+	line := regexp.MustCompile(`src=10\.244\.2\.3 dst=172\.18\.0\.3 sport=\d+ dport=32000 src=10\.244\.1\.2 dst=10\.244\.2\.0 sport=80 `)
+	if !line.MatchString(flows) {
+		t.Errorf("conntrack:\n%s", flows)
+	}
+}
+
+// A service without kube-proxy's mark: the client is hidden only where the
+// answer would not find back otherwise.
+func TestUnmarkedService(t *testing.T) {
+	m := newMesh(t)
+	outside := m.outside()
+	serve(t, m.PodW, "10.244.1.2:80")
+	serve(t, m.PodW2b, "10.244.2.3:80")
+	kubeProxy(t, m.Worker2, "32000", "10.244.1.2:80", false)
+	run(t, m.Worker2.Namespace, "iptables-nft", "-t", "nat", "-A", "PREROUTING", "-p", "tcp", "--dport", "32001", "-j", "DNAT", "--to-destination", "10.244.2.3:80")
+	seenAs(t, outside.Namespace, "172.18.0.3:32000", "10.244.2.0")  // remote pod: the TUN's address
+	seenAs(t, outside.Namespace, "172.18.0.3:32001", "172.18.0.77") // local pod: the client's own
+}
+
+// Who is seen as whom, in both families.
+func TestWhoIsSeenAsWhom(t *testing.T) {
+	w := newWorldMTU(t, 1452)
+	file := dualStack("172.18.0.%d") + "[masquerade]\nexclude = [\"172.18.0.78/32\", \"2001:db8::78/128\"]\n"
+	m := w.startAll(file)
+	outside := m.outside()
+	if err := outside.IP("addr add 172.18.0.78/16 dev eth0", "addr add 2001:db8::78/64 dev eth0 nodad",
+		"route add 10.244.2.0/24 via 172.18.0.3", "route add fd00:10:244:2::/64 via 2001:db8::3"); err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range []string{"172.18.0.77:80", "172.18.0.78:80", "[2001:db8::77]:80", "[2001:db8::78]:80"} {
+		serve(t, outside.Namespace, address)
+	}
+	serve(t, m.PodW, "10.244.1.2:80")
+	serve(t, m.PodW, "[fd00:10:244:1::2]:80")
+	serve(t, m.PodW2b, "10.244.2.3:80")
+
+	seenAs(t, m.PodW2b, "10.244.1.2:80", "10.244.2.3")
+	seenAs(t, m.PodW2b, "[fd00:10:244:1::2]:80", "fd00:10:244:2::3")
+	seenAs(t, m.PodW2b, "172.18.0.77:80", "172.18.0.3")
+	seenAs(t, m.PodW2b, "[2001:db8::77]:80", "2001:db8::3")
+	seenAs(t, m.PodW2b, "172.18.0.78:80", "10.244.2.3")            // excluded
+	seenAs(t, m.PodW2b, "[2001:db8::78]:80", "fd00:10:244:2::3")   // excluded
+	seenAs(t, outside.Namespace, "10.244.2.3:80", "172.18.0.77")   // outside to a local pod
+	seenAs(t, m.Worker2.Namespace, "10.244.1.2:80", "10.244.2.0")  // a host to a remote pod
+	seenAs(t, m.Worker2.Namespace, "172.18.0.77:80", "172.18.0.3") // not our business
+
+	s := status(t, m.w2)
+	counts := map[string]uint64{}
+	for _, r := range s.Masquerade.Rules {
+		counts[r.Name] = r.Packets
+	}
+	for _, name := range []string{"mesh-to-mesh", "outside-to-local-pod", "excluded", "pods-to-outside"} {
+		if counts[name] == 0 {
+			t.Errorf("rule %s counted nothing: %v", name, counts)
+		}
+	}
+	if !s.Masquerade.Enabled || s.Masquerade.Repairs != 0 || len(s.Masquerade.Rules) != 6 {
+		t.Errorf("masquerade %+v", s.Masquerade)
+	}
+}
+
+// Whatever somebody does to the rules, they come back, while a connection
+// through NAT goes on.
+func TestRulesComeBack(t *testing.T) {
+	m := newMesh(t)
+	outside := m.outside()
+	long, err := dialStream(m.PodW2b, outside.Namespace, "172.18.0.77:81")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { long.Close() })
+	serve(t, outside.Namespace, "172.18.0.77:80")
+	run(t, m.Worker2.Namespace, "nft", "add table ip foreign { chain c { counter; }; }")
+	whole := run(t, m.Worker2.Namespace, "nft", "-s", "list", "table", "ip", "meshd")
+	for i, damage := range []string{
+		"flush ruleset",
+		"delete table ip meshd",
+		"flush table ip meshd",
+		"insert rule ip meshd postrouting accept",
+		"flush set ip meshd mesh",
+	} {
+		run(t, m.Worker2.Namespace, "nft", damage)
+		waitStatus(t, m.w2, damage, func(s control.Status) bool { return s.Masquerade.Repairs == uint64(i+1) })
+		if got := run(t, m.Worker2.Namespace, "nft", "-s", "list", "table", "ip", "meshd"); got != whole {
+			t.Errorf("after %q:\n%s", damage, got)
+		}
+		seenAs(t, m.PodW2b, "172.18.0.77:80", "172.18.0.3")
+		if err := long.echo(fmt.Sprintf("after %d\n", i)); err != nil {
+			t.Errorf("the old connection after %q: %v", damage, err)
+		}
+	}
+	if got := strings.Count(m.w2.Log(), "were changed by another program: restored\" program=nft"); got != 5 {
+		t.Errorf("%d log lines\n%s", got, m.w2.Log())
+	}
+	// Others may rewrite their own tables as often as they like.
+	for range 20 {
+		run(t, m.Worker2.Namespace, "nft", "add table ip foreign { chain c { counter; }; }; flush table ip foreign; delete table ip foreign")
+	}
+	if s := status(t, m.w2); s.Masquerade.Repairs != 5 {
+		t.Errorf("%d repairs", s.Masquerade.Repairs)
+	}
+}
+
+// stream is one TCP connection between two namespaces whose far end echoes.
+type stream struct {
+	net.Conn
+	server net.Conn
+}
+
+func dialStream(from, to *nstest.Namespace, address string) (*stream, error) {
+	var l net.Listener
+	if err := to.Do(func() (err error) {
+		l, err = net.Listen("tcp", address)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	s := &stream{}
+	if err := from.Do(func() (err error) {
+		s.Conn, err = net.DialTimeout("tcp", address, 5*time.Second)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	var err error
+	s.server, err = l.Accept()
+	return s, err
+}
+
+// echo sends text there and back.
+func (s *stream) echo(text string) error {
+	deadline := time.Now().Add(10 * time.Second)
+	if err := errors.Join(s.Conn.SetDeadline(deadline), s.server.SetDeadline(deadline)); err != nil {
+		return err
+	}
+	buf := make([]byte, len(text))
+	for _, ends := range [][2]net.Conn{{s.Conn, s.server}, {s.server, s.Conn}} {
+		if _, err := io.WriteString(ends[0], text); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(ends[1], buf); err != nil || string(buf) != text {
+			return fmt.Errorf("%q, %w", buf, err)
+		}
+	}
+	return nil
+}
+
+func (s *stream) Close() error { return errors.Join(s.Conn.Close(), s.server.Close()) }
+
+func TestMasqueradeOff(t *testing.T) {
+	w := newWorld(t)
+	file := demoFile(t) + "[masquerade]\nenabled = false\n"
+	w.startAll(demoFile(t)).w2.Kill() // rules of an earlier run
+	d := w.start(w.Worker2, w.write(file))
+	if err := d.WaitReady(); err != nil {
+		t.Fatal(err)
+	}
+	if got := run(t, w.Worker2.Namespace, "nft", "list", "ruleset"); got != "" {
+		t.Errorf("rules:\n%s", got)
+	}
+	if s := status(t, d); s.Masquerade.Enabled || len(s.Masquerade.Rules) != 0 {
+		t.Errorf("%+v", s.Masquerade)
+	}
+}
