@@ -121,7 +121,11 @@ address and its routes, and the masquerade rules. Running it again changes nothi
 			if rules {
 				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the masquerade rules")
 			}
-			return err
+			accepts, forwardErr := masq.CleanUpForward()
+			if accepts {
+				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the forward rules")
+			}
+			return errors.Join(err, forwardErr)
 		},
 	}
 }

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -10,20 +11,21 @@ import (
 	"example.org/meshd/internal/masq"
 )
 
-// masqTask keeps the masquerade rules as planned, whoever removes them. That
+// masqTask keeps the rules in nftables as planned, whoever removes them. That
 // they cannot be set is a warning and no end: the mesh itself works without.
 type masqTask struct {
-	log      *slog.Logger
-	rules    *masq.Masq
-	settings *masq.Settings // nil: no rules wanted
+	log    *slog.Logger
+	plan   *plan
+	rules  *masq.Masq
+	accept *masq.Forward
 
 	mu      sync.Mutex
 	repairs uint64
 	failure string // why the rules are not in force; empty if they are
 }
 
-func newMasqTask(log *slog.Logger, settings *masq.Settings) *masqTask {
-	return &masqTask{log: log, rules: masq.New(), settings: settings}
+func newMasqTask(log *slog.Logger, p *plan) *masqTask {
+	return &masqTask{log: log, plan: p, rules: masq.New(), accept: masq.NewForward()}
 }
 
 func (m *masqTask) String() string { return "masquerade" }
@@ -31,25 +33,44 @@ func (m *masqTask) String() string { return "masquerade" }
 // retryRules is how long to wait after nftables refused us.
 const retryRules = 2 * time.Second
 
-// begin puts the rules in force, or takes those of an earlier run away.
+// begin puts the rules in force, and takes away those of an earlier run that are
+// not wanted any more.
 func (m *masqTask) begin() {
 	var err error
-	if m.settings == nil {
+	if m.plan.masq == nil {
 		_, err = masq.CleanUp()
-	} else {
-		_, err = m.rules.Set(*m.settings)
 	}
-	m.note(err)
+	if m.plan.forward == nil {
+		_, removeErr := masq.CleanUpForward()
+		err = errors.Join(err, removeErr)
+	}
+	_, setErr := m.set()
+	m.note(errors.Join(err, setErr))
+}
+
+// set makes the kernel match the plan; repaired tells that something of ours had
+// been changed.
+func (m *masqTask) set() (repaired bool, err error) {
+	if m.plan.masq != nil {
+		if repaired, err = m.rules.Set(*m.plan.masq); err != nil {
+			return repaired, err
+		}
+	}
+	if m.plan.forward != nil {
+		moved, err := m.accept.Set(*m.plan.forward)
+		return repaired || moved, err
+	}
+	return repaired, nil
 }
 
 // Run repairs the rules until ctx ends. No timer runs while all is well.
 func (m *masqTask) Run(ctx context.Context) error {
-	if m.settings == nil {
+	if m.plan.masq == nil && m.plan.forward == nil {
 		<-ctx.Done()
 		return nil
 	}
 	for {
-		err := masq.Watch(ctx, m.repair)
+		err := masq.Watch(ctx, m.accept, m.repair)
 		m.note(err)
 		select {
 		case <-ctx.Done():
@@ -61,15 +82,15 @@ func (m *masqTask) Run(ctx context.Context) error {
 
 // repair restores the rules if somebody has changed them.
 func (m *masqTask) repair(by string) error {
-	changed, err := m.rules.Set(*m.settings)
+	repaired, err := m.set()
 	m.note(err)
-	if err != nil || !changed {
+	if err != nil || !repaired {
 		return err
 	}
 	m.mu.Lock()
 	m.repairs++
 	m.mu.Unlock()
-	m.log.Warn("masquerade rules were changed by another program: restored", "program", by)
+	m.log.Warn("rules of meshd were changed by another program: restored", "program", by)
 	return nil
 }
 
@@ -77,14 +98,14 @@ func (m *masqTask) repair(by string) error {
 func (m *masqTask) note(err error) {
 	failure := ""
 	if err != nil {
-		failure = "masquerade rules are not in force, pods cannot reach the outside: " + err.Error()
+		failure = "the rules for pods' traffic are not all in force; is nftables in the kernel? " + err.Error()
 	}
 	m.mu.Lock()
 	changed := failure != m.failure
 	m.failure = failure
 	m.mu.Unlock()
 	if changed && err != nil {
-		m.log.Error("masquerade rules are not in force", "error", err)
+		m.log.Error("rules are not in force, trying again", "error", err)
 	}
 }
 
@@ -92,8 +113,8 @@ func (m *masqTask) note(err error) {
 func (m *masqTask) status() (s control.Masquerade, warning string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s = control.Masquerade{Enabled: m.settings != nil, Rules: []control.Rule{}, Repairs: m.repairs}
-	if m.settings == nil {
+	s = control.Masquerade{Enabled: m.plan.masq != nil, Rules: []control.Rule{}, Repairs: m.repairs}
+	if m.plan.masq == nil {
 		return s, m.failure
 	}
 	counters, err := m.rules.Counters()

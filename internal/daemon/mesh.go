@@ -36,7 +36,7 @@ func (m *meshTask) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	rules := newMasqTask(m.log, p.masq)
+	rules := newMasqTask(m.log, p)
 	rules.begin()
 	m.state.forwarding(p, engine, conn, rules, started)
 	for _, w := range p.warnings {

@@ -22,6 +22,8 @@ type plan struct {
 	link   link.Settings
 	masq   *masq.Settings // nil: no rules
 
+	forward *masq.ForwardSettings // nil: the host's FORWARD policy is left alone
+
 	warnings []string
 }
 
@@ -110,9 +112,12 @@ func makePlan(c *config.Config, self int, host surroundings) (*plan, error) {
 }
 
 // planMasquerade decides who keeps his address: everybody inside the mesh, with
-// the networks behind its nodes.
+// the networks behind its nodes. And who is forwarded: all of them.
 func (p *plan) planMasquerade() {
 	c := p.config
+	if c.Masquerade.Forward {
+		p.forward = &masq.ForwardSettings{Interface: c.Network.Interface, Prefixes: c.Network.CIDR}
+	}
 	if !c.Masquerade.Enabled {
 		return
 	}

@@ -220,7 +220,8 @@ func TestMulticastIsLeftAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i, to := range []string{"203.0.113.5:9", "239.1.1.1:9", "[2001:db8::5]:9", "[ff05::1%a0]:9"} {
-			conn, err := net.Dial("udp", to)
+			local := net.ParseIP([]string{"10.244.2.1", "fd00:10:244:2::1"}[i/2])
+			conn, err := (&net.Dialer{LocalAddr: &net.UDPAddr{IP: local}}).Dial("udp", to)
 			if err == nil {
 				_, err = conn.Write([]byte("x"))
 				conn.Close()

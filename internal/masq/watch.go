@@ -10,13 +10,14 @@ import (
 )
 
 // Watch calls changed once at the start and then whenever somebody has changed
-// a table called "meshd", with the name of the program that did it (16 bytes at
-// most, empty if unknown). Changes of other tables are no news: a firewall may
-// rewrite its own as often as it likes. Our own changes are reported, too.
+// something of ours, with the name of the program that did it (16 bytes at most,
+// empty if unknown): a table called "meshd", a base chain, whose policy may have
+// changed, or a rule in a chain where forward has put some. Everything else in the
+// tables of others is no news. Our own changes are reported, too.
 //
 // It blocks until ctx ends (nil), changed returns an error, or the kernel's
 // messages cannot be read.
-func Watch(ctx context.Context, changed func(by string) error) error {
+func Watch(ctx context.Context, forward *Forward, changed func(by string) error) error {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		return fmt.Errorf("watch nftables: %w", err)
@@ -47,7 +48,7 @@ func Watch(ctx context.Context, changed func(by string) error) error {
 		for _, m := range messages {
 			by, end := generation(m)
 			if !end {
-				ours = ours || tableOf(m) == tableName
+				ours = ours || concerns(m, forward)
 				continue
 			}
 			if ours {
@@ -84,13 +85,28 @@ func generation(m netlink.Message) (by string, end bool) {
 	return by, true
 }
 
-func tableOf(m netlink.Message) string {
+// concerns tells whether a message may be about what we keep: our tables, a base
+// chain, or a rule in a chain where accept rules of ours stand.
+func concerns(m netlink.Message, forward *Forward) bool {
+	var table, chain string
+	hook := false
+	kind := m.Header.Type & 0xff
 	for _, a := range attributes(m) {
-		if a.Type == tableAttribute {
-			return text(a.Data)
+		switch {
+		case a.Type == tableAttribute:
+			table = text(a.Data)
+		case a.Type == unix.NFTA_RULE_CHAIN:
+			chain = text(a.Data)
 		}
+		hook = hook || a.Type&^unix.NLA_F_NESTED == unix.NFTA_CHAIN_HOOK
 	}
-	return ""
+	switch kind {
+	case unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELCHAIN:
+		return table == tableName || hook
+	case unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE:
+		return table == tableName || forward.standsIn(table, chain)
+	}
+	return table == tableName
 }
 
 // attributes returns those of m; none if it is too short or damaged.

@@ -22,7 +22,7 @@ func TestWatch(t *testing.T) {
 		defer cancel()
 		done := errors.New("done")
 		step := 0
-		err := Watch(ctx, func(by string) error {
+		err := Watch(ctx, NewForward(), func(by string) error {
 			changed, err := m.Set(one)
 			if err != nil {
 				return err
@@ -49,7 +49,7 @@ func TestWatch(t *testing.T) {
 func TestWatchEndsWithItsContext(t *testing.T) {
 	inside(t, func(t *testing.T, n *nstest.Namespace) {
 		ctx, cancel := context.WithCancel(t.Context())
-		if err := Watch(ctx, func(string) error { cancel(); return nil }); err != nil {
+		if err := Watch(ctx, NewForward(), func(string) error { cancel(); return nil }); err != nil {
 			t.Errorf("Watch: %v", err)
 		}
 	})
