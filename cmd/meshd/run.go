@@ -21,6 +21,7 @@ import (
 
 func runCommand(g *globals) *cobra.Command {
 	var node, level, format string
+	var sysctl bool
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Join this host to the mesh until stopped",
@@ -32,7 +33,7 @@ func runCommand(g *globals) *cobra.Command {
 			}
 			sayNoToHangup(cmd.Context(), log)
 			err = daemon.Run(cmd.Context(), daemon.Options{
-				ConfigPath: g.config, Node: node, Socket: g.socket, Version: version, Log: log,
+				ConfigPath: g.config, Node: node, Socket: g.socket, Version: version, Sysctl: sysctl, Log: log,
 			})
 			if faults, ok := errors.AsType[config.Faults](err); ok {
 				if format == "json" {
@@ -53,6 +54,7 @@ func runCommand(g *globals) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&node, "node", "", "which `name` of the file this host is (default: found by its address)")
+	flags.BoolVar(&sysctl, "sysctl", false, "let the host forward packets if it does not (net.ipv4.ip_forward and the like)")
 	flags.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&format, "log-format", "text", "text or json")
 	return cmd
@@ -122,10 +124,11 @@ address and its routes, and the masquerade rules. Running it again changes nothi
 				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the masquerade rules")
 			}
 			accepts, forwardErr := masq.CleanUpForward()
-			if accepts {
+			legacy, legacyErr := masq.CleanUpLegacy()
+			if accepts || legacy {
 				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the forward rules")
 			}
-			return errors.Join(err, forwardErr)
+			return errors.Join(err, forwardErr, legacyErr)
 		},
 	}
 }

@@ -29,6 +29,7 @@ type Options struct {
 	Node       string // which node this host is; empty: found by its address
 	Socket     string // control socket
 	Version    string
+	Sysctl     bool // turn forwarding on where it is off
 	Log        *slog.Logger
 }
 

@@ -39,6 +39,7 @@ var rooms = map[string]string{
 	"github.com/songgao/water":       "internal/dataplane/tun",
 	"github.com/vishvananda/netlink": "internal/link",
 	"github.com/google/nftables":     "internal/masq",
+	"github.com/coreos/go-iptables":  "internal/masq",
 	"github.com/mdlayher/netlink":    "internal/masq",
 	"github.com/gaissmai/bart":       "internal/table",
 	"github.com/spf13/cobra":         "cmd/meshd",

@@ -41,8 +41,15 @@ func (m *masqTask) begin() {
 		_, err = masq.CleanUp()
 	}
 	if m.plan.forward == nil {
-		_, removeErr := masq.CleanUpForward()
-		err = errors.Join(err, removeErr)
+		_, forwardErr := masq.CleanUpForward()
+		_, legacyErr := masq.CleanUpLegacy()
+		err = errors.Join(err, forwardErr, legacyErr)
+	} else {
+		warning, legacyErr := masq.SetLegacy(*m.plan.forward)
+		if warning != "" {
+			m.plan.warn("%s", warning)
+		}
+		err = errors.Join(err, legacyErr)
 	}
 	_, setErr := m.set()
 	m.note(errors.Join(err, setErr))

@@ -32,6 +32,11 @@ func (m *meshTask) Run(ctx context.Context) error {
 		return err
 	}
 	started := now()
+	if m.options.Sysctl {
+		if err := turnForwardingOn(m.config.Network, m.log); err != nil {
+			return err
+		}
+	}
 	engine, conn, err := m.start(p)
 	if err != nil {
 		return err
@@ -39,7 +44,7 @@ func (m *meshTask) Run(ctx context.Context) error {
 	rules := newMasqTask(m.log, p)
 	rules.begin()
 	m.state.forwarding(p, engine, conn, rules, started)
-	for _, w := range p.warnings {
+	for _, w := range slices.Concat(p.warnings, forwardingOff(m.config.Network)) {
 		m.log.Warn(w)
 	}
 	m.log.Info("forwarding", "node", p.self.Name, "network", m.config.Network.Name, "peers", len(p.mesh.Peers)-1,

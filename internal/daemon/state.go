@@ -111,6 +111,7 @@ func (s *state) fill(status *control.Status) {
 	status.Network.Subnets = texts(p.self.Subnets)
 	status.Dataplane = control.Dataplane{Engine: info.Engine, Receive: info.Receive, Offloads: info.Offloads, Queues: info.Queues}
 	status.Warnings = append(status.Warnings, p.warnings...)
+	status.Warnings = append(status.Warnings, forwardingOff(p.config.Network)...)
 	masquerade, warning := s.rules.status()
 	status.Masquerade = masquerade
 	if warning != "" {
