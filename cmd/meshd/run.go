@@ -25,15 +25,19 @@ func runCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Join this host to the mesh until stopped",
-		Args:  arguments(0, 0),
+		Long: `Join this host to the mesh until stopped (SIGTERM). SIGHUP reads the file again; one
+that cannot be applied changes nothing.`,
+		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := newLogger(cmd.ErrOrStderr(), level, format)
 			if err != nil {
 				return err
 			}
-			sayNoToHangup(cmd.Context(), log)
+			hangup := make(chan os.Signal, 1) // one more while one is worked on is enough
+			signal.Notify(hangup, syscall.SIGHUP)
+			defer signal.Stop(hangup)
 			err = daemon.Run(cmd.Context(), daemon.Options{
-				ConfigPath: g.config, Node: node, Socket: g.socket, Version: version, Sysctl: sysctl, Log: log,
+				ConfigPath: g.config, Node: node, Socket: g.socket, Version: version, Sysctl: sysctl, Reload: hangup, Log: log,
 			})
 			if faults, ok := errors.AsType[config.Faults](err); ok {
 				if format == "json" {
@@ -58,23 +62,6 @@ func runCommand(g *globals) *cobra.Command {
 	flags.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&format, "log-format", "text", "text or json")
 	return cmd
-}
-
-// sayNoToHangup keeps SIGHUP, by habit a request to reload, from ending the
-// daemon without a word.
-func sayNoToHangup(ctx context.Context, log *slog.Logger) {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	go func() {
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-hangup:
-				log.Warn("SIGHUP: this version reads its file only at the start: restart it to apply changes")
-			}
-		}
-	}()
 }
 
 func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {

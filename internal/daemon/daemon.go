@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -29,7 +30,8 @@ type Options struct {
 	Node       string // which node this host is; empty: found by its address
 	Socket     string // control socket
 	Version    string
-	Sysctl     bool // turn forwarding on where it is off
+	Sysctl     bool             // turn forwarding on where it is off
+	Reload     <-chan os.Signal // asks to read the file again; may be nil
 	Log        *slog.Logger
 }
 
@@ -49,8 +51,8 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	if c.Dataplane.Engine == config.EngineKernel {
-		return fmt.Errorf("%w: %s: dataplane.engine = %q: this version has only the user engine: write \"auto\" or \"user\"", ErrConfig, c.Path, c.Dataplane.Engine)
+	if err := checkEngine(c); err != nil {
+		return err
 	}
 	if err := errors.Join(CheckPrivileges(), tun.Available()); err != nil {
 		return err
@@ -62,6 +64,13 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	return runAll(ctx, o.Log, server, m)
+}
+
+func checkEngine(c *config.Config) error {
+	if c.Dataplane.Engine == config.EngineKernel {
+		return fmt.Errorf("%w: %s: dataplane.engine = %q: this version has only the user engine: write \"auto\" or \"user\"", ErrConfig, c.Path, c.Dataplane.Engine)
+	}
+	return nil
 }
 
 // A task is one long-lived part of the daemon.

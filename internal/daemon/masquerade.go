@@ -15,17 +15,20 @@ import (
 // they cannot be set is a warning and no end: the mesh itself works without.
 type masqTask struct {
 	log    *slog.Logger
-	plan   *plan
 	rules  *masq.Masq
 	accept *masq.Forward
+
+	work sync.Mutex // held while the kernel is made to match plan
+	plan *plan      // guarded by work
 
 	mu      sync.Mutex
 	repairs uint64
 	failure string // why the rules are not in force; empty if they are
+	advice  string // what the user must do himself; empty if nothing
 }
 
-func newMasqTask(log *slog.Logger, p *plan) *masqTask {
-	return &masqTask{log: log, plan: p, rules: masq.New(), accept: masq.NewForward()}
+func newMasqTask(log *slog.Logger) *masqTask {
+	return &masqTask{log: log, rules: masq.New(), accept: masq.NewForward()}
 }
 
 func (m *masqTask) String() string { return "masquerade" }
@@ -33,30 +36,33 @@ func (m *masqTask) String() string { return "masquerade" }
 // retryRules is how long to wait after nftables refused us.
 const retryRules = 2 * time.Second
 
-// begin puts the rules in force, and takes away those of an earlier run that are
-// not wanted any more.
-func (m *masqTask) begin() {
-	var err error
-	if m.plan.masq == nil {
-		_, err = masq.CleanUp()
+// follow makes a plan the one to keep: it puts its rules in force and takes away
+// those that are not wanted any more.
+func (m *masqTask) follow(p *plan) {
+	m.work.Lock()
+	defer m.work.Unlock()
+	m.plan = p
+	var errs []error
+	if p.masq == nil {
+		errs = append(errs, m.rules.Remove())
 	}
-	if m.plan.forward == nil {
-		_, forwardErr := masq.CleanUpForward()
+	if p.forward == nil {
+		forwardErr := m.accept.Remove()
 		_, legacyErr := masq.CleanUpLegacy()
-		err = errors.Join(err, forwardErr, legacyErr)
+		errs = append(errs, forwardErr, legacyErr)
 	} else {
-		warning, legacyErr := masq.SetLegacy(*m.plan.forward)
-		if warning != "" {
-			m.plan.warn("%s", warning)
-		}
-		err = errors.Join(err, legacyErr)
+		advice, err := masq.SetLegacy(*p.forward)
+		m.mu.Lock()
+		m.advice = advice
+		m.mu.Unlock()
+		errs = append(errs, err)
 	}
-	_, setErr := m.set()
-	m.note(errors.Join(err, setErr))
+	_, err := m.set()
+	m.note(errors.Join(append(errs, err)...))
 }
 
 // set makes the kernel match the plan; repaired tells that something of ours had
-// been changed.
+// been changed. The caller holds work.
 func (m *masqTask) set() (repaired bool, err error) {
 	if m.plan.masq != nil {
 		if repaired, err = m.rules.Set(*m.plan.masq); err != nil {
@@ -72,10 +78,6 @@ func (m *masqTask) set() (repaired bool, err error) {
 
 // Run repairs the rules until ctx ends. No timer runs while all is well.
 func (m *masqTask) Run(ctx context.Context) error {
-	if m.plan.masq == nil && m.plan.forward == nil {
-		<-ctx.Done()
-		return nil
-	}
 	for {
 		err := masq.Watch(ctx, m.accept, m.repair)
 		m.note(err)
@@ -89,7 +91,9 @@ func (m *masqTask) Run(ctx context.Context) error {
 
 // repair restores the rules if somebody has changed them.
 func (m *masqTask) repair(by string) error {
+	m.work.Lock()
 	repaired, err := m.set()
+	m.work.Unlock()
 	m.note(err)
 	if err != nil || !repaired {
 		return err
@@ -116,20 +120,28 @@ func (m *masqTask) note(err error) {
 	}
 }
 
-// status tells what the rules did, and a warning if they are not in force.
-func (m *masqTask) status() (s control.Masquerade, warning string) {
+// status tells what the rules did, and what is wrong with them.
+func (m *masqTask) status() (s control.Masquerade, warnings []string) {
+	m.work.Lock()
+	enabled := m.plan.masq != nil
+	m.work.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s = control.Masquerade{Enabled: m.plan.masq != nil, Rules: []control.Rule{}, Repairs: m.repairs}
-	if m.plan.masq == nil {
-		return s, m.failure
+	s = control.Masquerade{Enabled: enabled, Rules: []control.Rule{}, Repairs: m.repairs}
+	for _, w := range []string{m.failure, m.advice} {
+		if w != "" {
+			warnings = append(warnings, w)
+		}
+	}
+	if !enabled {
+		return s, warnings
 	}
 	counters, err := m.rules.Counters()
 	if err != nil {
-		return s, "masquerade counters cannot be read: " + err.Error()
+		return s, append(warnings, "masquerade counters cannot be read: "+err.Error())
 	}
 	for _, c := range counters {
 		s.Rules = append(s.Rules, control.Rule{Name: c.Rule, Packets: c.Packets, Bytes: c.Bytes})
 	}
-	return s, m.failure
+	return s, warnings
 }

@@ -41,8 +41,8 @@ func (m *meshTask) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	rules := newMasqTask(m.log, p)
-	rules.begin()
+	rules := newMasqTask(m.log)
+	rules.follow(p)
 	m.state.forwarding(p, engine, conn, rules, started)
 	for _, w := range slices.Concat(p.warnings, forwardingOff(m.config.Network)) {
 		m.log.Warn(w)
@@ -50,7 +50,7 @@ func (m *meshTask) Run(ctx context.Context) error {
 	m.log.Info("forwarding", "node", p.self.Name, "network", m.config.Network.Name, "peers", len(p.mesh.Peers)-1,
 		"interface", p.link.Interface, "mtu", p.link.MTU, "engine", engine.Info().Engine)
 
-	tasks := []task{closer{engine}, rules}
+	tasks := []task{closer{engine}, rules, &running{meshTask: m, plan: p, engine: engine, rules: rules}}
 	for _, loop := range engine.Loops() {
 		tasks = append(tasks, loop)
 	}
@@ -74,7 +74,7 @@ func (m *meshTask) waitForPlan(ctx context.Context) (*plan, error) {
 	var failed error
 	waiting := false
 	err := link.WatchAddresses(ctx, func() bool {
-		host, err := m.surroundings()
+		host, err := surroundingsOf(m.config, m.options.Node)
 		if err != nil {
 			failed = err
 			return false
@@ -99,16 +99,17 @@ func (m *meshTask) waitForPlan(ctx context.Context) (*plan, error) {
 	return p, errors.Join(err, failed)
 }
 
-func (m *meshTask) surroundings() (host surroundings, err error) {
+// surroundingsOf looks at the host with a file in mind.
+func surroundingsOf(c *config.Config, node string) (host surroundings, err error) {
 	if host.local, err = link.LocalAddresses(); err != nil {
 		return host, err
 	}
 	var peers []netip.Addr
 	var own netip.Addr
-	for _, n := range m.config.Nodes {
+	for _, n := range c.Nodes {
 		peers = append(peers, n.Address.Addr())
 	}
-	if i, _, err := identify(m.config, m.options.Node, host.local); err == nil {
+	if i, _, err := identify(c, node, host.local); err == nil {
 		own = peers[i]
 	}
 	host.underlayMTU, err = link.UnderlayMTU(own, peers)
@@ -134,7 +135,7 @@ func (m *meshTask) start(p *plan) (_ dataplane.Engine, _ *udp.Conn, err error) {
 	undo = append(undo, func() { conn.Close() })
 	m.checkBuffers(p, conn)
 
-	if err := m.checkKernel(p); err != nil {
+	if err := checkKernel(p); err != nil {
 		return nil, nil, err
 	}
 	fresh, err := link.CheckInterface(p.link.Interface)
@@ -169,7 +170,7 @@ func (m *meshTask) start(p *plan) (_ dataplane.Engine, _ *udp.Conn, err error) {
 
 // checkKernel refuses what would make a mesh that looks well and is not, and
 // warns of what takes a part of it away.
-func (m *meshTask) checkKernel(p *plan) error {
+func checkKernel(p *plan) error {
 	var peers []netip.Addr
 	var prefixes []netip.Prefix
 	for _, peer := range p.mesh.Peers {

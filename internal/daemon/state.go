@@ -30,17 +30,18 @@ type state struct {
 	bootID  string
 	started time.Time
 
-	mu      sync.Mutex
-	config  *config.Config
-	plan    *plan // nil until the node has found itself
-	engine  dataplane.Engine
-	conn    *udp.Conn
-	rules   *masqTask
-	applied time.Time
-	took    time.Duration
-	socket  growing // overflows of the socket and of the TUN
-	tun     growing
-	notice  string // why nothing is forwarded yet
+	mu         sync.Mutex
+	config     *config.Config
+	plan       *plan // nil until the node has found itself
+	engine     dataplane.Engine
+	conn       *udp.Conn
+	rules      *masqTask
+	generation int
+	applied    time.Time
+	reload     control.Reload // the last attempt
+	socket     growing        // overflows of the socket and of the TUN
+	tun        growing
+	notice     string // why nothing is forwarded yet
 }
 
 func newState(o Options, c *config.Config) *state {
@@ -71,7 +72,30 @@ func (s *state) forwarding(p *plan, engine dataplane.Engine, conn *udp.Conn, rul
 	s.plan, s.engine, s.conn, s.rules, s.notice = p, engine, conn, rules, ""
 	s.tun.last = before // earlier runs are none of ours
 	s.applied = now()
-	s.took = s.applied.Sub(began)
+	s.generation = 1
+	s.reload = outcome(began, s.applied, nil)
+}
+
+// reloaded notes the outcome of an attempt to apply the file again: p is the plan
+// that is in force after it. It returns its generation.
+func (s *state) reloaded(p *plan, began time.Time, err error) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := now()
+	s.reload = outcome(began, at, err)
+	if err == nil {
+		s.plan, s.config, s.applied = p, p.config, at
+		s.generation++
+	}
+	return s.generation
+}
+
+func outcome(began, at time.Time, err error) control.Reload {
+	r := control.Reload{OK: err == nil, At: at, DurationMS: float64(at.Sub(began).Microseconds()) / 1000, Changes: []string{}}
+	if err != nil {
+		r.Error = err.Error()
+	}
+	return r
 }
 
 // status answers GET /v1/status.
@@ -103,8 +127,11 @@ func (s *state) status() control.Status {
 func (s *state) fill(status *control.Status) {
 	p, counters, info := s.plan, s.engine.Counters(), s.engine.Info()
 	status.Node = p.self.Name
-	status.Config.Generation, status.Config.Applied = 1, s.applied
-	status.Config.LastReload = control.Reload{OK: true, At: s.applied, DurationMS: float64(s.took.Microseconds()) / 1000, Changes: []string{}}
+	status.Config.Generation, status.Config.Applied = s.generation, s.applied
+	status.Config.LastReload, status.Config.Error = s.reload, s.reload.Error
+	if s.reload.Error != "" {
+		status.Warnings = append(status.Warnings, fmt.Sprintf("%s cannot be applied, generation %d stays in force: %s", s.path, s.generation, s.reload.Error))
+	}
 	status.Network.MTU = p.link.MTU
 	status.Network.Port = int(p.self.Address.Port())
 	status.Network.Address = p.self.Address.Addr().String()
@@ -112,11 +139,9 @@ func (s *state) fill(status *control.Status) {
 	status.Dataplane = control.Dataplane{Engine: info.Engine, Receive: info.Receive, Offloads: info.Offloads, Queues: info.Queues}
 	status.Warnings = append(status.Warnings, p.warnings...)
 	status.Warnings = append(status.Warnings, forwardingOff(p.config.Network)...)
-	masquerade, warning := s.rules.status()
+	masquerade, warnings := s.rules.status()
 	status.Masquerade = masquerade
-	if warning != "" {
-		status.Warnings = append(status.Warnings, warning)
-	}
+	status.Warnings = append(status.Warnings, warnings...)
 
 	total := counters.Totals
 	status.Totals = control.Totals{

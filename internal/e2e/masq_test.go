@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -259,19 +260,90 @@ func (s *stream) echo(text string) error {
 
 func (s *stream) Close() error { return errors.Join(s.Conn.Close(), s.server.Close()) }
 
-func TestMasqueradeOff(t *testing.T) {
-	w := newWorld(t)
-	file := demoFile(t) + "[masquerade]\nenabled = false\n"
-	w.startAll(demoFile(t)).w2.Kill() // rules of an earlier run
-	d := w.start(w.Worker2, w.write(file))
-	if err := d.WaitReady(); err != nil {
+// rewrite changes the file of a daemon, has it read and returns its status.
+func rewrite(t *testing.T, d *nstest.Daemon, doc string) control.Status {
+	t.Helper()
+	before := status(t, d).Config.LastReload.At
+	if err := os.WriteFile(d.Config, []byte(doc), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if got := run(t, w.Worker2.Namespace, "nft", "list", "ruleset"); got != "" {
-		t.Errorf("rules:\n%s", got)
+	run(t, d.Host.Namespace, "kill", "-HUP", fmt.Sprint(d.PID()))
+	return waitStatus(t, d, "reload", func(s control.Status) bool { return !s.Config.LastReload.At.Equal(before) })
+}
+
+// Everything in [masquerade] changes live; running connections go on.
+func TestMasqueradeChangesLive(t *testing.T) {
+	w := newWorld(t)
+	m := w.startAll(demoFile(t))
+	outside := m.outside()
+	serve(t, outside.Namespace, "172.18.0.77:80")
+	if err := outside.IP("route add 10.244.2.0/24 via 172.18.0.3"); err != nil {
+		t.Fatal(err)
 	}
-	if s := status(t, d); s.Masquerade.Enabled || len(s.Masquerade.Rules) != 0 {
-		t.Errorf("%+v", s.Masquerade)
+	run(t, m.Worker2.Namespace, "iptables-nft", "-P", "FORWARD", "DROP")
+	d := m.w2
+	ruleset := func() string { return run(t, m.Worker2.Namespace, "nft", "-s", "list", "ruleset") }
+	seenAs(t, m.PodW2b, "172.18.0.77:80", "172.18.0.3")
+	long, err := dialStream(m.PodW2b, outside.Namespace, "172.18.0.77:81")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { long.Close() })
+	change := func(generation int, masquerade string) {
+		t.Helper()
+		s := rewrite(t, d, demoFile(t)+"[masquerade]\n"+masquerade)
+		if s.Config.Generation != generation || s.Config.Error != "" || len(s.Warnings) != 0 || s.Masquerade.Repairs != 0 {
+			t.Errorf("config %+v, warnings %q, masquerade %+v", s.Config, s.Warnings, s.Masquerade)
+		}
+		if err := long.echo("still here\n"); err != nil {
+			t.Errorf("the connection after %q: %v", masquerade, err)
+		}
+	}
+	change(2, `exclude = ["172.18.0.77/32"]`)
+	seenAs(t, m.PodW2b, "172.18.0.77:80", "10.244.2.3")
+	change(3, "fully_random = false")
+	seenAs(t, m.PodW2b, "172.18.0.77:80", "172.18.0.3")
+	if strings.Contains(ruleset(), "fully-random") {
+		t.Errorf("still fully random:\n%s", ruleset())
+	}
+	change(4, "enabled = false")
+	seenAs(t, m.PodW2b, "172.18.0.77:80", "10.244.2.3")
+	if strings.Contains(ruleset(), "counter masquerade") || strings.Contains(ruleset(), "mesh-to-mesh") {
+		t.Errorf("rules:\n%s", ruleset())
+	}
+	change(5, "")
+	seenAs(t, m.PodW2b, "172.18.0.77:80", "172.18.0.3")
+	s := rewrite(t, d, demoFile(t)+"[masquerade]\nforward = false\n")
+	if s.Config.Generation != 6 || strings.Contains(ruleset(), "iifname") {
+		t.Errorf("generation %d\n%s", s.Config.Generation, ruleset())
+	}
+	change(7, "forward = true")
+	if !strings.Contains(ruleset(), `iifname "mesh0" counter`) {
+		t.Errorf("no forward rules:\n%s", ruleset())
+	}
+}
+
+// A file that cannot be applied changes nothing, and says so until it is mended.
+func TestBadReload(t *testing.T) {
+	m := newMesh(t)
+	before := hostState(t, m.Worker2)
+	for doc, words := range map[string]string{
+		strings.Replace(demoFile(t), "cidr = ", "mtu = 7\ncidr = ", 1):                   ":4:7: error: network.mtu: 7 is out of range",
+		strings.Replace(demoFile(t), "[network]", "[network]\nport = 9999", 1):           "a restart is needed to change [this node's address or port]",
+		strings.Replace(demoFile(t), "[network]", "[network]\ninterface = \"mesh7\"", 1): "a restart is needed to change [network.interface]",
+		strings.ReplaceAll(demoFile(t), "172.18.0.3", "172.18.0.33"):                     "no node of",
+	} {
+		s := rewrite(t, m.w2, doc)
+		if s.Config.Generation != 1 || s.Config.LastReload.OK || !strings.Contains(s.Config.Error, words) || len(s.Warnings) != 1 {
+			t.Errorf("%s: %+v, %q", words, s.Config, s.Warnings)
+		}
+	}
+	if after := hostState(t, m.Worker2); after != before {
+		t.Errorf("changed:\n%s\nbefore:\n%s", after, before)
+	}
+	contains(t, run(t, m.PodW2b, "ping", "-c", "1", "10.244.1.2"), "ttl=60")
+	if s := rewrite(t, m.w2, demoFile(t)); s.Config.Generation != 2 || s.Config.Error != "" || len(s.Warnings) != 0 {
+		t.Errorf("%+v, %q", s.Config, s.Warnings)
 	}
 }
 

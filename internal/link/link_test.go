@@ -29,14 +29,6 @@ func addrs(ss ...string) (as []netip.Addr) {
 	return as
 }
 
-// inside runs a test body in a namespace of its own.
-func inside(t *testing.T, f func(t *testing.T, n *nstest.Namespace)) {
-	n := nstest.ForTest(t)
-	if err := n.Do(func() error { f(t, n); return nil }); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -59,7 +51,7 @@ func state(t *testing.T, n *nstest.Namespace) string {
 }
 
 func TestSetAndCleanUp(t *testing.T) {
-	inside(t, func(t *testing.T, n *nstest.Namespace) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		must(t, n.IP("link add foreign type veth peer name other", "addr add 192.0.2.1/24 dev foreign", "link set foreign up", "link set other up"))
 		before := state(t, n)
 		must(t, tun.Create("mesh0"))
@@ -128,7 +120,7 @@ func TestForeignRouteIsRefused(t *testing.T) {
 		"unreachable fd00::/48":                                     "unreachable fd00::/48 dev lo proto boot",
 		"fd00::/48 dev foreign":                                     "fd00::/48 dev foreign proto boot",
 	} {
-		inside(t, func(t *testing.T, n *nstest.Namespace) {
+		nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 			must(t, n.IP("link add foreign type veth peer name other", "addr add 192.0.2.1/24 dev foreign", "link set foreign up", "link set other up",
 				"route add "+route))
 			must(t, tun.Create("mesh0"))
@@ -145,7 +137,7 @@ func TestForeignRouteIsRefused(t *testing.T) {
 }
 
 func TestCheckInterface(t *testing.T) {
-	inside(t, func(t *testing.T, n *nstest.Namespace) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		check := func(name string, fresh bool, words string) {
 			t.Helper()
 			got, err := CheckInterface(name)
@@ -182,7 +174,7 @@ func TestCheckInterface(t *testing.T) {
 }
 
 func TestUnderlayInsideTheNetwork(t *testing.T) {
-	inside(t, func(t *testing.T, n *nstest.Namespace) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		must(t, n.IP("link add u0 type veth peer name v0", "link set u0 up", "link set v0 up", "addr add 10.50.0.1/24 dev u0", "route add default via 10.50.0.254"))
 		cidr := prefixes("10.0.0.0/8")
 		if err := CheckUnderlay(cidr, addrs("10.50.0.2", "192.0.2.1")); err != nil {
@@ -199,7 +191,7 @@ func TestUnderlayInsideTheNetwork(t *testing.T) {
 }
 
 func TestShadows(t *testing.T) {
-	inside(t, func(t *testing.T, n *nstest.Namespace) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		must(t, n.IP("link add u0 type veth peer name v0", "link set u0 up", "link set v0 up", "addr add 192.0.2.1/24 dev u0",
 			"route add default via 192.0.2.9", "route add 10.244.2.0/24 via 192.0.2.9", "route add 10.244.3.7/32 dev u0", "route add 10.244.4.0/24 dev u0"))
 		got, err := Shadows("mesh0", prefixes("10.244.2.0/24", "10.244.3.0/24"))
@@ -212,7 +204,7 @@ func TestShadows(t *testing.T) {
 // Hundreds of addresses at once overflow the kernel's message queue: that is a
 // change like any other.
 func TestWatchSurvivesABurst(t *testing.T) {
-	inside(t, func(t *testing.T, n *nstest.Namespace) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		lines := []string{"link add u0 type veth peer name v0", "link set u0 up", "link set v0 up"}
 		for i := range 3000 {
 			lines = append(lines, fmt.Sprintf("addr add 10.%d.%d.1/32 dev u0", i/250, i%250))
@@ -237,7 +229,7 @@ func TestWatchSurvivesABurst(t *testing.T) {
 }
 
 func TestSetNeedsATUN(t *testing.T) {
-	inside(t, func(t *testing.T, n *nstest.Namespace) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		must(t, n.IP("link add mesh0 type bridge"))
 		if err := Set(Settings{Interface: "mesh0"}); err == nil || !strings.Contains(err.Error(), `"mesh0" is a bridge interface, not a TUN`) {
 			t.Errorf("Set: %v", err)
@@ -252,7 +244,7 @@ func TestSetNeedsATUN(t *testing.T) {
 }
 
 func TestUnderlayMTU(t *testing.T) {
-	inside(t, func(t *testing.T, n *nstest.Namespace) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		must(t, n.IP("link add u0 type veth peer name v0", "link add u1 type veth peer name v1",
 			"link set u0 mtu 9000 up", "link set v0 up", "link set u1 mtu 1400 up", "link set v1 up",
 			"addr add 172.18.0.2/24 dev u0", "addr add 172.19.0.2/24 dev u1",
@@ -280,7 +272,7 @@ func TestUnderlayMTU(t *testing.T) {
 }
 
 func TestWatchAddresses(t *testing.T) {
-	inside(t, func(t *testing.T, n *nstest.Namespace) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		must(t, n.IP("link add u0 type veth peer name v0", "link set u0 up", "link set v0 up"))
 		wanted := netip.MustParseAddr("172.18.0.2")
 		calls := 0
@@ -302,7 +294,7 @@ func TestWatchAddresses(t *testing.T) {
 }
 
 func TestOverflows(t *testing.T) {
-	inside(t, func(t *testing.T, n *nstest.Namespace) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		must(t, tun.Create("mesh0"))
 		must(t, Claim("mesh0"))
 		must(t, Set(Settings{Interface: "mesh0", MTU: 1472, Addresses: addrs("10.244.2.0"), Routes: prefixes("10.244.0.0/16")}))

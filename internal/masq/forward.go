@@ -137,6 +137,15 @@ func (f *Forward) ensure(conn *nftables.Conn, c *nftables.Chain, s ForwardSettin
 	return made, nil
 }
 
+// Remove takes our rules out of all chains.
+func (f *Forward) Remove() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.chains)
+	_, err := CleanUpForward()
+	return err
+}
+
 // CleanUpForward removes our accept rules from all chains, whoever made them, and
 // tells whether there were any.
 func CleanUpForward() (removed bool, err error) {

@@ -20,7 +20,7 @@ var dropping = map[string][]string{
 func TestForwardStandsFirstWhereItDrops(t *testing.T) {
 	for name, commands := range dropping {
 		t.Run(name, func(t *testing.T) {
-			inside(t, func(t *testing.T, n *nstest.Namespace) {
+			nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 				shell := func(command string) string {
 					t.Helper()
 					out, err := n.Run("sh", "-c", command)
@@ -109,7 +109,7 @@ func damages(t *testing.T, n *nstest.Namespace) (commands []string) {
 
 // Rules go where the policy is drop, and leave with it.
 func TestForwardFollowsThePolicy(t *testing.T) {
-	inside(t, func(t *testing.T, n *nstest.Namespace) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		f := NewForward()
 		nft(t, n, "add table ip filter { chain FORWARD { type filter hook forward priority 0; policy accept; counter; }; }")
 		before := nft(t, n, "list", "ruleset")
@@ -132,7 +132,7 @@ func TestForwardFollowsThePolicy(t *testing.T) {
 
 // iptables-nft still reads a chain of its own with our rules in it.
 func TestIptablesReadsOurRules(t *testing.T) {
-	inside(t, func(t *testing.T, n *nstest.Namespace) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		run := func(args ...string) string {
 			t.Helper()
 			out, err := n.Run(args[0], args[1:]...)

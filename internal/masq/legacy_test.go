@@ -10,7 +10,7 @@ import (
 )
 
 func TestLegacy(t *testing.T) {
-	inside(t, func(t *testing.T, n *nstest.Namespace) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		run := func(args ...string) string {
 			t.Helper()
 			out, err := n.Run(args[0], args[1:]...)

@@ -93,8 +93,11 @@ func (m *Masq) Set(s Settings) (changed bool, err error) {
 	return true, m.remember(conn)
 }
 
-// Remove takes the rules away and keeps the counters. Connections that were
-// masqueraded go on: conntrack knows them.
+// Remove takes the rules away and keeps the counters. If there were any, a chain
+// stays in their place that only lets running connections be: with the last NAT
+// chain and the last rule that needs connection tracking, the kernel would stop
+// both (nf_nat_unregister_fn, nf_ct_netns_put), and what is masqueraded already
+// would die.
 func (m *Masq) Remove() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -104,8 +107,24 @@ func (m *Masq) Remove() error {
 	}
 	m.keepCounters(conn)
 	m.set, m.handles = nil, map[bool][]uint64{}
-	_, err = CleanUp()
-	return err
+	for _, f := range families {
+		table, err := conn.ListTableOfFamily(tableName, f.table)
+		switch {
+		case errors.Is(err, unix.ENOENT):
+			continue
+		case err != nil:
+			return fmt.Errorf("remove masquerade rules: %w", err)
+		}
+		conn.DelTable(table)
+		fresh := conn.AddTable(&nftables.Table{Family: f.table, Name: tableName})
+		chain := conn.AddChain(f.chain(fresh))
+		conn.AddRule(&nftables.Rule{Table: fresh, Chain: chain, Exprs: runningConnections(),
+			UserData: userdata.AppendString(nil, userdata.TypeComment, "running-connections")})
+	}
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("remove masquerade rules: %w", err)
+	}
+	return nil
 }
 
 // replace sends one transaction that puts new tables in place of whatever has

@@ -26,14 +26,6 @@ func prefixes(ss ...string) (ps []netip.Prefix) {
 	return ps
 }
 
-// inside runs a test body in a namespace of its own.
-func inside(t *testing.T, f func(t *testing.T, n *nstest.Namespace)) {
-	n := nstest.ForTest(t)
-	if err := n.Do(func() error { f(t, n); return nil }); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func nft(t *testing.T, n *nstest.Namespace, args ...string) string {
 	t.Helper()
 	out, err := n.Run("nft", args...)
@@ -57,7 +49,7 @@ var (
 func TestRulesAsNftShowsThem(t *testing.T) {
 	for name, s := range map[string]Settings{"one-family": one, "both-families": both} {
 		t.Run(name, func(t *testing.T) {
-			inside(t, func(t *testing.T, n *nstest.Namespace) {
+			nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 				if changed, err := New().Set(s); err != nil || !changed {
 					t.Fatalf("Set: %v, %v", changed, err)
 				}
@@ -81,7 +73,7 @@ func TestRulesAsNftShowsThem(t *testing.T) {
 }
 
 func TestSetIsIdempotentAndRepairs(t *testing.T) {
-	inside(t, func(t *testing.T, n *nstest.Namespace) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		nft(t, n, "add table ip foreign { chain c { counter; }; }")
 		foreign := nft(t, n, "list table ip foreign")
 		m := New()
@@ -117,22 +109,30 @@ func TestSetIsIdempotentAndRepairs(t *testing.T) {
 		if got := nft(t, n, "list", "ruleset"); strings.Contains(got, "table ip6 meshd") {
 			t.Errorf("a table without a family:\n%s", got)
 		}
-		if err := m.Remove(); err != nil {
-			t.Error(err)
-		}
 		for range 2 {
+			if err := m.Remove(); err != nil {
+				t.Error(err)
+			}
+			if got := nft(t, n, "list", "table", "ip", "meshd"); strings.Contains(got, "masquerade") || !strings.Contains(got, `ct status snat counter packets 0 bytes 0 return comment "running-connections"`) {
+				t.Errorf("not a chain for running connections alone:\n%s", got)
+			}
+		}
+		for _, want := range []bool{true, false} {
+			if removed, err := CleanUp(); err != nil || removed != want {
+				t.Errorf("CleanUp: %v, %v", removed, err)
+			}
 			if got := nft(t, n, "list", "ruleset"); got != foreign {
 				t.Errorf("left behind:\n%s\nwant:\n%s", got, foreign)
 			}
-			if _, err := CleanUp(); err != nil {
-				t.Error(err)
-			}
+		}
+		if err := m.Remove(); err != nil || nft(t, n, "list", "ruleset") != foreign {
+			t.Errorf("Remove made something: %v", err)
 		}
 	})
 }
 
 func TestMovedAndDeletedRules(t *testing.T) {
-	inside(t, func(t *testing.T, n *nstest.Namespace) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		m := New()
 		if _, err := m.Set(one); err != nil {
 			t.Fatal(err)
@@ -167,7 +167,7 @@ func connect(t *testing.T) *nftables.Conn {
 }
 
 func TestCountersOutliveRules(t *testing.T) {
-	inside(t, func(t *testing.T, n *nstest.Namespace) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		if err := n.IP("link add a0 type veth peer name a1", "addr add 10.244.2.1/24 dev a0", "link set a0 up", "link set a1 up",
 			"neigh add 10.244.2.9 lladdr 02:00:00:00:00:09 dev a0"); err != nil {
 			t.Fatal(err)
@@ -208,7 +208,7 @@ func TestCountersOutliveRules(t *testing.T) {
 
 // Pods reach the outside masqueraded, and a multicast group as they are.
 func TestMulticastIsLeftAlone(t *testing.T) {
-	inside(t, func(t *testing.T, n *nstest.Namespace) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		if err := n.IP("link add a0 type veth peer name a1", "addr add 10.244.2.1/24 dev a0", "link set a0 up", "link set a1 up",
 			"addr add fd00:10:244:2::1/64 dev a0 nodad", "neigh add 10.244.2.9 lladdr 02:00:00:00:00:09 dev a0",
 			"neigh add fd00:10:244:2::9 lladdr 02:00:00:00:00:09 dev a0",
@@ -240,7 +240,7 @@ func TestMulticastIsLeftAlone(t *testing.T) {
 // Ten thousand nodes with a route each: no more rules, and sets that hold them
 // all.
 func TestManyNodes(t *testing.T) {
-	inside(t, func(t *testing.T, n *nstest.Namespace) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		s := one
 		s.Mesh = prefixes("10.0.0.0/8", "fd00::/16")
 		for i := range 10000 {

@@ -127,6 +127,20 @@ func markSet(bit uint32) []expr.Any {
 	}
 }
 
+// runningConnections matches packets of connections whose source is translated
+// already, and does nothing with them: its use is that conntrack stays on.
+func runningConnections() []expr.Any {
+	sourceNAT := binaryutil.NativeEndian.PutUint32(1 << 4) // IPS_SRC_NAT
+	return join([]expr.Any{
+		// [ ct load status => reg 1 ]
+		&expr.Ct{Key: expr.CtKeySTATUS, Register: 1},
+		// [ bitwise reg 1 = ( reg 1 & 0x00000010 ) ^ 0x00000000 ]
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: sourceNAT, Xor: make([]byte, 4)},
+		// [ cmp neq reg 1 0x00000000 ]
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+	}, verdict(expr.VerdictReturn))
+}
+
 func verdict(kind expr.VerdictKind) []expr.Any {
 	return []expr.Any{
 		// [ counter pkts 0 bytes 0 ]

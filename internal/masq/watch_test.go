@@ -12,7 +12,7 @@ import (
 // What others do to our tables is told with their name; what they do to their
 // own is not.
 func TestWatch(t *testing.T) {
-	inside(t, func(t *testing.T, n *nstest.Namespace) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		m := New()
 		if _, err := m.Set(one); err != nil {
 			t.Fatal(err)
@@ -47,7 +47,7 @@ func TestWatch(t *testing.T) {
 }
 
 func TestWatchEndsWithItsContext(t *testing.T) {
-	inside(t, func(t *testing.T, n *nstest.Namespace) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		ctx, cancel := context.WithCancel(t.Context())
 		if err := Watch(ctx, NewForward(), func(string) error { cancel(); return nil }); err != nil {
 			t.Errorf("Watch: %v", err)

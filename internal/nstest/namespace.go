@@ -79,6 +79,16 @@ func ForTest(t testing.TB) *Namespace {
 	return n
 }
 
+// Inside runs a test body on a thread in a namespace of its own. The body must
+// not end the test with Fatal, since it has a goroutine of its own.
+func Inside(t *testing.T, body func(t *testing.T, n *Namespace)) {
+	t.Helper()
+	n := ForTest(t)
+	if err := n.Do(func() error { body(t, n); return nil }); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Close deletes the namespace; what is in it goes with its last user.
 func (n *Namespace) Close() error { return run("ip", "netns", "del", n.Name) }
 

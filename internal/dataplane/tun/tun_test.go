@@ -12,14 +12,6 @@ import (
 	"example.org/meshd/internal/nstest"
 )
 
-// inside runs a test body in a namespace of its own.
-func inside(t *testing.T, f func(t *testing.T, n *nstest.Namespace)) {
-	n := nstest.ForTest(t)
-	if err := n.Do(func() error { f(t, n); return nil }); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func up(t *testing.T, n *nstest.Namespace) *Queue {
 	t.Helper()
 	if err := Create("mesh0"); err != nil {
@@ -36,7 +28,7 @@ func up(t *testing.T, n *nstest.Namespace) *Queue {
 }
 
 func TestPacketsPass(t *testing.T) {
-	inside(t, func(t *testing.T, n *nstest.Namespace) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		q := up(t, n)
 		defer q.Close()
 		conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(10, 244, 2, 0), Port: 7000})
@@ -80,7 +72,7 @@ func TestPacketsPass(t *testing.T) {
 }
 
 func TestCloseWakesRead(t *testing.T) {
-	inside(t, func(t *testing.T, n *nstest.Namespace) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		q := up(t, n)
 		done := make(chan error)
 		go func() {
@@ -95,7 +87,7 @@ func TestCloseWakesRead(t *testing.T) {
 }
 
 func TestDeletedDeviceEndsRead(t *testing.T) {
-	inside(t, func(t *testing.T, n *nstest.Namespace) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		q := up(t, n)
 		defer q.Close()
 		done := make(chan error)
@@ -113,7 +105,7 @@ func TestDeletedDeviceEndsRead(t *testing.T) {
 }
 
 func TestDeviceOutlivesItsQueues(t *testing.T) {
-	inside(t, func(t *testing.T, n *nstest.Namespace) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		up(t, n).Close()
 		q := func() *Queue { // taken over with its address and routes
 			if err := Create("mesh0"); err != nil {
@@ -133,7 +125,7 @@ func TestDeviceOutlivesItsQueues(t *testing.T) {
 }
 
 func TestForeignInterfaceIsExplained(t *testing.T) {
-	inside(t, func(t *testing.T, n *nstest.Namespace) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		if err := n.IP("link add mesh0 type bridge", "tuntap add mesh1 mode tun"); err != nil {
 			t.Fatal(err)
 		}
@@ -146,7 +138,7 @@ func TestForeignInterfaceIsExplained(t *testing.T) {
 }
 
 func TestReadDoesNotAllocate(t *testing.T) {
-	inside(t, func(t *testing.T, n *nstest.Namespace) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		q := up(t, n)
 		defer q.Close()
 		conn, err := net.DialUDP("udp4", nil, &net.UDPAddr{IP: net.IPv4(10, 244, 1, 2), Port: 7001})
