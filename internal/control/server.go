@@ -123,6 +123,7 @@ func routes(source Source) http.Handler {
 		}
 		reply(w, http.StatusOK, source.Route(to.Unmap().WithZone("")))
 	})
+	mux.Handle("GET /metrics", metricsHandler(source.Status))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusNotFound, "not_found", fmt.Sprintf("%s %s is not part of the API", r.Method, r.URL.Path))
 	})

@@ -35,15 +35,16 @@ var arrows = map[string][]string{
 
 // Each third-party module is for one room (x/sys and the test rooms aside).
 var rooms = map[string]string{
-	"github.com/BurntSushi/toml":     "internal/config",
-	"github.com/songgao/water":       "internal/dataplane/tun",
-	"github.com/vishvananda/netlink": "internal/link",
-	"github.com/google/nftables":     "internal/masq",
-	"github.com/coreos/go-iptables":  "internal/masq",
-	"github.com/mdlayher/netlink":    "internal/masq",
-	"github.com/gaissmai/bart":       "internal/table",
-	"github.com/spf13/cobra":         "cmd/meshd",
-	"golang.org/x/sync":              "internal/daemon",
+	"github.com/BurntSushi/toml":          "internal/config",
+	"github.com/songgao/water":            "internal/dataplane/tun",
+	"github.com/vishvananda/netlink":      "internal/link",
+	"github.com/google/nftables":          "internal/masq",
+	"github.com/prometheus/client_golang": "internal/control",
+	"github.com/coreos/go-iptables":       "internal/masq",
+	"github.com/mdlayher/netlink":         "internal/masq",
+	"github.com/gaissmai/bart":            "internal/table",
+	"github.com/spf13/cobra":              "cmd/meshd",
+	"golang.org/x/sync":                   "internal/daemon",
 }
 
 type listed struct {

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 
 	"example.org/meshd/internal/nstest"
 )
@@ -69,6 +70,45 @@ func TestRulesAsNftShowsThem(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// The very bytes of each rule, as they go to the kernel: an update of the library
+// that changes them shows here, on machines without nftables too.
+func TestRuleBytes(t *testing.T) {
+	var got strings.Builder
+	line := func(family string, name string, exprs []expr.Any, number byte) {
+		fmt.Fprintf(&got, "%s %s\n", family, name)
+		for _, e := range exprs {
+			b, err := expr.Marshal(number, e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintf(&got, "\t%x\n", b)
+		}
+	}
+	for i, f := range families {
+		name := []string{"ip", "ip6"}[i]
+		for _, r := range f.rules(true) {
+			line(name, r.name, r.exprs, byte(f.table))
+		}
+	}
+	line("ip", "running-connections", runningConnections(), 2)
+	for _, exprs := range acceptRules(nftables.TableFamilyINet, pods) {
+		line("inet", "forward", exprs, 1)
+	}
+	const file = "testdata/rules.hex"
+	if *update {
+		if err := os.WriteFile(file, []byte(got.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.String() != string(want) {
+		t.Errorf("got:\n%s\nwant:\n%s", &got, want)
 	}
 }
 

@@ -1,0 +1,68 @@
+package control
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+func metricsSample() Status {
+	return Status{
+		Version: "0.1.0",
+		Config:  Config{Generation: 3, SHA256: "9f3c", LastReload: Reload{OK: true}},
+		Totals:  Totals{Drops: map[string]uint64{"no_route": 3, "ttl_expired": 5}},
+		Peers: []Peer{{Name: "edge-2", State: Up, RxPackets: 1, RxBytes: 2, TxPackets: 3, TxBytes: 4,
+			Drops: map[string]uint64{"ttl_expired": 4}}},
+		Masquerade: Masquerade{Rules: []Rule{{Name: "pods-to-outside", Packets: 7}}, Repairs: 2},
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	c := collector{metricsSample}
+	if problems, err := testutil.CollectAndLint(c); err != nil || len(problems) != 0 {
+		t.Errorf("promlint: %v, %v", problems, err)
+	}
+	want := `# HELP meshd_drops_total Packets dropped, by reason; the peer is empty where none is to blame.
+# TYPE meshd_drops_total counter
+meshd_drops_total{peer="",reason="no_route"} 3
+meshd_drops_total{peer="",reason="ttl_expired"} 1
+meshd_drops_total{peer="edge-2",reason="ttl_expired"} 4
+# HELP meshd_masquerade_packets_total Packets that matched a masquerade rule.
+# TYPE meshd_masquerade_packets_total counter
+meshd_masquerade_packets_total{rule="pods-to-outside"} 7
+# HELP meshd_peer_receive_bytes_total Bytes of inner packets received from a peer and delivered.
+# TYPE meshd_peer_receive_bytes_total counter
+meshd_peer_receive_bytes_total{peer="edge-2"} 2
+# HELP meshd_peer_up Whether the peer is up.
+# TYPE meshd_peer_up gauge
+meshd_peer_up{peer="edge-2"} 1
+`
+	if err := testutil.CollectAndCompare(c, strings.NewReader(want), "meshd_drops_total", "meshd_masquerade_packets_total",
+		"meshd_peer_receive_bytes_total", "meshd_peer_up"); err != nil {
+		t.Error(err)
+	}
+	// Before the node has found itself there is little to tell, and that is fine.
+	if _, err := testutil.CollectAndLint(prometheus.Collector(collector{func() Status { return Status{} }})); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestMetricsOnTheSocket(t *testing.T) {
+	socket := serve(t, Source{Status: metricsSample})
+	c := http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", socket) }}}
+	response, err := c.Get("http://meshd/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK || !strings.Contains(string(body), `meshd_masquerade_packets_total{rule="pods-to-outside"} 7`) {
+		t.Errorf("%s, %v\n%s", response.Status, err, body)
+	}
+}
