@@ -89,6 +89,7 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 		hostPort(s.Network), strings.Join(s.Network.Subnets, " "))
 	fmt.Fprintf(w, "plane    %s  %s mtu %d  queues %d  offloads %s\n", s.Dataplane.Engine, s.Network.Interface, s.Network.MTU,
 		s.Dataplane.Queues, orNone(strings.Join(s.Dataplane.Offloads, " ")))
+	fmt.Fprintf(w, "nat      %s\n", masqueradeWords(s.Masquerade))
 	fmt.Fprintf(w, "traffic  rx %d packets, %s  tx %d packets, %s\n", s.Totals.RxPackets, size(s.Totals.RxBytes), s.Totals.TxPackets, size(s.Totals.TxBytes))
 	fmt.Fprintf(w, "drops    %s\n\n", orNone(dropWords(s.Totals.Drops)))
 
@@ -103,6 +104,24 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 			strings.Join(slices.Concat(p.Subnets, p.Routes), " "), p.RxPackets, p.TxPackets, seen, orNone(dropWords(p.Drops)))
 	}
 	return t.Flush()
+}
+
+// masqueradeWords tells what the rules matched; those that matched nothing are
+// left out.
+func masqueradeWords(m control.Masquerade) string {
+	if !m.Enabled {
+		return "off"
+	}
+	words := []string{"on"}
+	for _, r := range m.Rules {
+		if r.Packets > 0 {
+			words = append(words, fmt.Sprintf("%s %d", r.Name, r.Packets))
+		}
+	}
+	if m.Repairs > 0 {
+		words = append(words, fmt.Sprintf("repaired %d times", m.Repairs))
+	}
+	return strings.Join(words, "  ")
 }
 
 func hostPort(n control.Network) string {

@@ -130,7 +130,8 @@ func sample(now time.Time) control.Status {
 			{Name: "edge-2", Address: "172.18.0.4:8285", Subnets: []string{"10.244.1.0/24"}, Routes: []string{"192.168.7.0/24"}, State: "up", LastSeen: &seen, RxPackets: 5, TxPackets: 6, Drops: map[string]uint64{"ttl_expired": 1}},
 			{Name: "edge-3", Address: "172.18.0.5:8285", Subnets: []string{"10.244.3.0/24"}, State: "unknown"},
 		},
-		Warnings: []string{"something is wrong: do this"},
+		Masquerade: control.Masquerade{Enabled: true, Repairs: 2, Rules: []control.Rule{{Name: "mesh-to-mesh", Packets: 9}, {Name: "excluded"}}},
+		Warnings:   []string{"something is wrong: do this"},
 	}
 }
 
@@ -145,6 +146,7 @@ node     edge-1  up 3d 04h  meshd 0.1.0  pid 812
 config   /etc/mesh.toml  generation 3  sha 9f3c1a2b
 network  edge  10.244.0.0/16  listening on 172.18.0.3:8285  pods 10.244.2.0/24
 plane    user  mesh0 mtu 1472  queues 1  offloads none
+nat      on  mesh-to-mesh 9  repaired 2 times
 traffic  rx 5 packets, 1.2 MB  tx 6 packets, 999 B
 drops    no_route 3
 

@@ -332,6 +332,10 @@ func TestCleanup(t *testing.T) {
 	if err := w.Worker2.IP("route add 198.51.100.0/24 via 172.18.0.99"); err != nil {
 		t.Fatal(err)
 	}
+	run(t, w.Worker2.Namespace, "nft", "add table inet firewall { set allowed { type ipv4_addr; elements = { 192.0.2.1 }; }; "+
+		"chain fw { type filter hook forward priority 10; policy drop; ip saddr @allowed accept; }; chain nat { type nat hook postrouting priority 100; }; }")
+	run(t, w.Worker2.Namespace, "iptables-nft", "-P", "FORWARD", "DROP")
+	run(t, w.Worker2.Namespace, "iptables-nft", "-A", "FORWARD", "-s", "192.0.2.0/24", "-j", "ACCEPT")
 	before := hostState(t, w.Worker2)
 	file := w.write(strings.Replace(dualStack("172.18.0.%d"), "subnets = [\"10.244.1.0/24\"", "routes = [\"192.168.7.0/24\"]\nsubnets = [\"10.244.1.0/24\"", 1))
 	d := w.start(w.Worker2, file)

@@ -192,7 +192,9 @@ func TestRulesComeBack(t *testing.T) {
 		"flush set ip meshd mesh",
 	} {
 		run(t, m.Worker2.Namespace, "nft", damage)
+		began := time.Now()
 		waitStatus(t, m.w2, damage, func(s control.Status) bool { return s.Masquerade.Repairs == uint64(i+1) })
+		t.Logf("%q was seen repaired after %v", damage, time.Since(began).Round(time.Millisecond))
 		if got := run(t, m.Worker2.Namespace, "nft", "-s", "list", "table", "ip", "meshd"); got != whole {
 			t.Errorf("after %q:\n%s", damage, got)
 		}
