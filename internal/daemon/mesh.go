@@ -50,7 +50,7 @@ func (m *meshTask) Run(ctx context.Context) error {
 	m.log.Info("forwarding", "node", p.self.Name, "network", m.config.Network.Name, "peers", len(p.mesh.Peers)-1,
 		"interface", p.link.Interface, "mtu", p.link.MTU, "engine", engine.Info().Engine)
 
-	tasks := []task{closer{engine}, rules, &running{meshTask: m, plan: p, engine: engine, rules: rules}}
+	tasks := []task{closer{engine}, rules, &running{meshTask: m, plan: p, engine: engine, conn: conn, rules: rules}}
 	for _, loop := range engine.Loops() {
 		tasks = append(tasks, loop)
 	}
@@ -133,7 +133,8 @@ func (m *meshTask) start(p *plan) (_ dataplane.Engine, _ *udp.Conn, err error) {
 		return nil, nil, err
 	}
 	undo = append(undo, func() { conn.Close() })
-	m.checkBuffers(p, conn)
+	receive, send := checkBuffers(p, conn)
+	m.log.Info("listening", "address", p.bind.String(), "receive_buffer", receive, "send_buffer", send)
 
 	if err := checkKernel(p); err != nil {
 		return nil, nil, err
@@ -189,17 +190,16 @@ func checkKernel(p *plan) error {
 	return err
 }
 
-// checkBuffers tells what the kernel granted; too little shows as socket_overflow
-// when bursts come.
-func (m *meshTask) checkBuffers(p *plan, conn *udp.Conn) {
+// checkBuffers warns of socket buffers that the kernel did not grant; too little
+// shows as socket_overflow when bursts come.
+func checkBuffers(p *plan, conn *udp.Conn) (receive, send int) {
 	receive, send, err := conn.Buffers()
-	if err != nil {
-		m.log.Warn("socket buffers are unknown", "error", err)
-		return
-	}
-	m.log.Info("listening", "address", p.bind.String(), "receive_buffer", receive, "send_buffer", send)
-	if receive < udp.BuffersWanted || send < udp.BuffersWanted {
+	switch {
+	case err != nil:
+		p.warn("the sizes of the socket's buffers are unknown: %v", err)
+	case receive < udp.BuffersWanted || send < udp.BuffersWanted:
 		p.warn("the UDP socket got buffers of %d and %d bytes instead of %d: bursts may be lost; run `sysctl -w net.core.rmem_max=%d net.core.wmem_max=%d`",
 			receive, send, udp.BuffersWanted, udp.BuffersWanted/2, udp.BuffersWanted/2)
 	}
+	return receive, send
 }

@@ -8,6 +8,7 @@ import (
 
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/dataplane/udp"
 	"example.org/meshd/internal/link"
 )
 
@@ -17,6 +18,7 @@ type running struct {
 	*meshTask
 	plan   *plan
 	engine dataplane.Engine
+	conn   *udp.Conn
 	rules  *masqTask
 }
 
@@ -67,6 +69,7 @@ func (r *running) reload() error {
 	if err := errors.Join(needsRestart(r.plan, next), checkKernel(next)); err != nil {
 		return err
 	}
+	checkBuffers(next, r.conn)
 	if err := r.apply(next); err != nil {
 		return errors.Join(err, r.undo())
 	}
