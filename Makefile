@@ -28,7 +28,7 @@ test: deps # everything, with the race detector; namespaces need root
 	@go tool covdata percent -i=$(COVERAGE) | sed 's,example.org/meshd/configs[[:space:]]*,,' | grep -v -e /nstest -e /e2e
 
 bench: deps # what one packet costs, and packets per second from pod to pod
-	go test -run '^$$' -bench . -benchmem ./internal/config ./internal/table ./internal/dataplane/...
+	go test -run '^$$' -bench . -benchmem ./internal/config ./internal/table ./internal/dataplane/... ./internal/masq
 	go test -run '^$$' -bench PlainPath -benchtime 1000000x ./internal/e2e
 
 fuzz: # every fuzz target for FUZZTIME each
