@@ -12,7 +12,7 @@ import (
 // overlap or touch become one interval, since the kernel takes no overlaps.
 func elements(ps []netip.Prefix) []nftables.SetElement {
 	sorted := slices.SortedFunc(slices.Values(ps), netip.Prefix.Compare)
-	var all []nftables.SetElement
+	all := make([]nftables.SetElement, 0, 2*len(sorted))
 	var end netip.Addr // first address behind the open interval; invalid: none is open, or it has no end
 	open := false
 	for _, p := range sorted {
