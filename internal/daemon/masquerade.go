@@ -21,6 +21,8 @@ type masqTask struct {
 	work sync.Mutex // held while the kernel is made to match plan
 	plan *plan      // guarded by work
 
+	repaired time.Time // when the last repair was; Run's own
+
 	mu      sync.Mutex
 	repairs uint64
 	failure string // why the rules are not in force; empty if they are
@@ -35,6 +37,10 @@ func (m *masqTask) String() string { return "masquerade" }
 
 // retryRules is how long to wait after nftables refused us.
 const retryRules = 2 * time.Second
+
+// repairPause is the least time between two repairs. Another program that insists
+// on its own idea of our rules, a second meshd say, must not keep both busy.
+const repairPause = time.Second
 
 // follow makes a plan the one to keep: it puts its rules in force and takes away
 // those that are not wanted any more.
@@ -79,7 +85,7 @@ func (m *masqTask) set() (repaired bool, err error) {
 // Run repairs the rules until ctx ends. No timer runs while all is well.
 func (m *masqTask) Run(ctx context.Context) error {
 	for {
-		err := masq.Watch(ctx, m.accept, m.repair)
+		err := masq.Watch(ctx, m.accept, func(by string) error { return m.repair(ctx, by) })
 		m.note(err)
 		select {
 		case <-ctx.Done():
@@ -90,7 +96,12 @@ func (m *masqTask) Run(ctx context.Context) error {
 }
 
 // repair restores the rules if somebody has changed them.
-func (m *masqTask) repair(by string) error {
+func (m *masqTask) repair(ctx context.Context, by string) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-time.After(time.Until(m.repaired.Add(repairPause))): // at once, if the last one is long ago
+	}
 	m.work.Lock()
 	repaired, err := m.set()
 	m.work.Unlock()
@@ -98,6 +109,7 @@ func (m *masqTask) repair(by string) error {
 	if err != nil || !repaired {
 		return err
 	}
+	m.repaired = time.Now()
 	m.mu.Lock()
 	m.repairs++
 	m.mu.Unlock()

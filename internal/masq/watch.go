@@ -2,8 +2,11 @@ package masq
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -13,7 +16,7 @@ import (
 // something of ours, with the name of the program that did it (16 bytes at most,
 // empty if unknown): a table called "meshd", a base chain, whose policy may have
 // changed, or a rule in a chain where forward has put some. Everything else in the
-// tables of others is no news. Our own changes are reported, too.
+// tables of others is no news, and neither is what we did ourselves.
 //
 // It blocks until ctx ends (nil), changed returns an error, or the kernel's
 // messages cannot be read.
@@ -46,12 +49,12 @@ func Watch(ctx context.Context, forward *Forward, changed func(by string) error)
 			return fmt.Errorf("watch nftables: %w", err)
 		}
 		for _, m := range messages {
-			by, end := generation(m)
+			by, own, end := generation(m)
 			if !end {
 				ours = ours || concerns(m, forward)
 				continue
 			}
-			if ours {
+			if ours && !own {
 				if err := changed(by); err != nil {
 					return err
 				}
@@ -72,17 +75,26 @@ const (
 	tableAttribute = 1
 )
 
-// generation returns the author if m ends a transaction.
-func generation(m netlink.Message) (by string, end bool) {
+// generation returns the author if m ends a transaction, and whether that was a
+// thread of ours. The kernel tells a thread's number; where it counts otherwise
+// than we do, in a PID namespace, nothing is taken for our own.
+func generation(m netlink.Message) (by string, own, end bool) {
 	if m.Header.Type != genMessage {
-		return "", false
+		return "", false, false
 	}
+	thread := uint32(0)
 	for _, a := range attributes(m) {
-		if a.Type == unix.NFTA_GEN_PROC_NAME {
+		switch a.Type {
+		case unix.NFTA_GEN_PROC_NAME:
 			by = text(a.Data)
+		case unix.NFTA_GEN_PROC_PID:
+			if len(a.Data) == 4 {
+				thread = binary.BigEndian.Uint32(a.Data)
+			}
 		}
 	}
-	return by, true
+	name, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/comm", thread))
+	return by, err == nil && strings.TrimSpace(string(name)) == by, true
 }
 
 // concerns tells whether a message may be about what we keep: our tables, a base
