@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -364,6 +365,14 @@ func TestForwardPolicyDrop(t *testing.T) {
 	serve(t, m.PodW, "10.244.1.2:80")
 	seenAs(t, m.PodW2b, "10.244.1.2:80", "10.244.2.3")
 	seenAs(t, m.PodW2b, "172.18.0.77:80", "172.18.0.3")
+
+	// Bridged packets pass the same chains where br_netfilter is on, as
+	// Kubernetes wants it; without the module there is no such setting.
+	serve(t, m.PodW2a, "10.244.2.2:80")
+	if err := m.Worker2.Sysctl("bridge.bridge-nf-call-iptables", "1"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	seenAs(t, m.PodW2b, "10.244.2.2:80", "10.244.2.3")
 
 	foreign := capture(t, m.PodW, "eth0")
 	drop(m.Worker, "DROP")
