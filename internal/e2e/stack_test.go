@@ -266,3 +266,36 @@ func checkStream(conn net.Conn, stream uint64, size int) error {
 	}
 	return nil
 }
+
+// A network behind a node is part of the mesh: both sides see each other's own
+// addresses, and its outside keeps out of it.
+func TestNetworkBehindANode(t *testing.T) {
+	w := newWorld(t)
+	lan := nstest.ForTest(t)
+	if err := w.Worker.IP("link add lan0 type veth peer name eth0 netns "+lan.Name, "addr add 192.168.7.1/24 dev lan0", "link set lan0 up"); err != nil {
+		t.Fatal(err)
+	}
+	if err := lan.IP("addr add 192.168.7.9/24 dev eth0", "link set eth0 up", "route add default via 192.168.7.1"); err != nil {
+		t.Fatal(err)
+	}
+	m := w.startAll(strings.Replace(demoFile(t), "subnets = [\"10.244.1.0/24\"]", "subnets = [\"10.244.1.0/24\"]\nroutes  = [\"192.168.7.0/24\"]", 1))
+	contains(t, run(t, m.Worker2.Namespace, "ip", "route"), "192.168.7.0/24 dev mesh0 ")
+	contains(t, run(t, m.Worker.Namespace, "ip", "route"), "192.168.7.0/24 dev lan0 ")
+	out, err := m.w2.Ask("route", "192.168.7.9")
+	if err != nil || !strings.HasPrefix(out, "192.168.7.9 via worker at 172.18.0.4:8285 (192.168.7.0/24) dev mesh0 src 10.244.2.0 ") {
+		t.Errorf("%q, %v", out, err)
+	}
+	serve(t, lan, "192.168.7.9:80")
+	serve(t, m.PodW2b, "10.244.2.3:80")
+	outside := m.outside()
+	serve(t, outside.Namespace, "172.18.0.77:80")
+	if err := outside.IP("route add 192.168.7.0/24 via 172.18.0.4"); err != nil {
+		t.Fatal(err)
+	}
+	seenAs(t, m.PodW2b, "192.168.7.9:80", "10.244.2.3")
+	seenAs(t, lan, "10.244.2.3:80", "192.168.7.9")
+	seenAs(t, m.PodW, "192.168.7.9:80", "10.244.1.2")
+	seenAs(t, m.Worker2.Namespace, "192.168.7.9:80", "10.244.2.0")
+	seenAs(t, lan, "172.18.0.77:80", "192.168.7.9")               // its own way out is its own affair
+	seenAs(t, outside.Namespace, "192.168.7.9:80", "172.18.0.77") // and so is the way in
+}
