@@ -11,8 +11,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"syscall"
+	"unsafe"
 
 	"github.com/songgao/water"
 	"golang.org/x/sys/unix"
@@ -92,6 +94,10 @@ func Open(name string) (*Queue, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("attach to TUN %q: %w", name, explain(name, err))
 	}
+	if err := settle(name); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("attach to TUN %q: %w", name, err)
+	}
 	// Only now may Go's poller see the descriptor: before TUNSETIFF it polls
 	// as failed, and edge-triggered epoll would not look again.
 	q := &Queue{file: os.NewFile(uintptr(fd), device)}
@@ -101,6 +107,31 @@ func Open(name string) (*Queue, error) {
 	}
 	q.readFunc = q.read
 	return q, nil
+}
+
+// settle returns when the kernel has noticed that the device has a queue. Until
+// then, a moment later in a work queue, an interface that is up drops what is
+// sent to it. Asking for the link state does that work at once (ethtool_op_get_link,
+// linkwatch_sync_dev in net/core/link_watch.c).
+func settle(name string) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	value := struct{ command, data uint32 }{command: unix.ETHTOOL_GLINK}
+	request := struct { // struct ifreq, at least
+		name [unix.IFNAMSIZ]byte
+		data unsafe.Pointer
+		_    [16]byte
+	}{data: unsafe.Pointer(&value)}
+	copy(request.name[:unix.IFNAMSIZ-1], name)
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request)))
+	runtime.KeepAlive(&value)
+	if errno != 0 {
+		return fmt.Errorf("ask for the link state: %w", errno)
+	}
+	return nil
 }
 
 // Read waits for packets that the kernel routed into the device, stores as many

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/nstest"
@@ -67,6 +68,38 @@ func TestPacketsPass(t *testing.T) {
 			if got, from, err := conn.ReadFrom(buf); err != nil || got != 1 || buf[0] != byte(i) || from.String() != "10.244.1.2:7001" {
 				t.Errorf("reply %d: % x from %v, %v", i, buf[:got], from, err)
 			}
+		}
+	})
+}
+
+// From the moment a queue is attached, nothing that is sent is lost, also on a
+// device that was up without one.
+func TestFirstPacketPasses(t *testing.T) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+		up(t, n).Close()
+		conn, err := net.DialUDP("udp4", nil, &net.UDPAddr{IP: net.IPv4(10, 244, 1, 2), Port: 7001})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		ps := packet.NewBatch(1)
+		for i := range 50 {
+			q, err := Open("mesh0")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if _, err := conn.Write([]byte{byte(i)}); err != nil {
+				t.Error(err)
+			}
+			if err := q.file.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+				t.Error(err)
+			}
+			if _, err := q.Read(ps); err != nil || ps[0].Data[28] != byte(i) {
+				t.Errorf("attachment %d: %v, % x", i, err, ps[0].Data)
+			}
+			q.Close()
 		}
 	})
 }
