@@ -172,8 +172,9 @@ func TestWhoIsSeenAsWhom(t *testing.T) {
 	}
 }
 
-// Whatever somebody does to the rules, they come back, while a connection
-// through NAT goes on.
+// Whatever somebody does to the rules, they come back, and a connection through
+// NAT that was quiet at that moment goes on. A busy one may be reset: see
+// docs/architecture.md.
 func TestRulesComeBack(t *testing.T) {
 	m := newMesh(t)
 	outside := m.outside()
