@@ -71,7 +71,11 @@ func (m *masqTask) follow(p *plan) {
 // been changed. The caller holds work.
 func (m *masqTask) set() (repaired bool, err error) {
 	if m.plan.masq != nil {
-		if repaired, err = m.rules.Set(*m.plan.masq); err != nil {
+		repaired, err = m.rules.Set(*m.plan.masq)
+		if err == nil {
+			err = m.rules.StandBy()
+		}
+		if err != nil {
 			return repaired, err
 		}
 	}
@@ -84,6 +88,7 @@ func (m *masqTask) set() (repaired bool, err error) {
 
 // Run repairs the rules until ctx ends. No timer runs while all is well.
 func (m *masqTask) Run(ctx context.Context) error {
+	defer m.rules.Close()
 	for {
 		err := masq.Watch(ctx, m.accept, func(by string) error { return m.repair(ctx, by) })
 		m.note(err)

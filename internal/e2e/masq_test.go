@@ -172,9 +172,8 @@ func TestWhoIsSeenAsWhom(t *testing.T) {
 	}
 }
 
-// Whatever somebody does to the rules, they come back, and a connection through
-// NAT that was quiet at that moment goes on. A busy one may be reset: see
-// docs/architecture.md.
+// Whatever somebody does to the rules, they come back, and nobody notices: a
+// quiet connection through NAT, a download and a new connection go on.
 func TestRulesComeBack(t *testing.T) {
 	m := newMesh(t)
 	outside := m.outside()
@@ -183,6 +182,7 @@ func TestRulesComeBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { long.Close() })
+	finish := startDownload(t, m.PodW2b, outside.Namespace, "172.18.0.77:82")
 	serve(t, outside.Namespace, "172.18.0.77:80")
 	run(t, m.Worker2.Namespace, "nft", "add table ip foreign { chain c { counter; }; }")
 	whole := run(t, m.Worker2.Namespace, "nft", "-s", "list", "table", "ip", "meshd")
@@ -195,6 +195,7 @@ func TestRulesComeBack(t *testing.T) {
 	} {
 		run(t, m.Worker2.Namespace, "nft", damage)
 		began := time.Now()
+		seenAs(t, m.PodW2b, "172.18.0.77:80", "172.18.0.3") // at once, not only after the repair
 		waitStatus(t, m.w2, damage, func(s control.Status) bool { return s.Masquerade.Repairs == uint64(i+1) })
 		t.Logf("%q was seen repaired after %v", damage, time.Since(began).Round(time.Millisecond))
 		if got := run(t, m.Worker2.Namespace, "nft", "-s", "list", "table", "ip", "meshd"); got != whole {
@@ -205,6 +206,7 @@ func TestRulesComeBack(t *testing.T) {
 			t.Errorf("the old connection after %q: %v", damage, err)
 		}
 	}
+	finish()
 	if got := strings.Count(m.w2.Log(), "were changed by another program: restored\" program=nft"); got != 5 {
 		t.Errorf("%d log lines\n%s", got, m.w2.Log())
 	}
@@ -242,6 +244,61 @@ func dialStream(from, to *nstest.Namespace, address string) (*stream, error) {
 	var err error
 	s.server, err = l.Accept()
 	return s, err
+}
+
+// startDownload lets the far end of a connection send without a pause until the
+// returned function is called, which checks every byte of what came.
+func startDownload(t *testing.T, from, to *nstest.Namespace, address string) (finish func()) {
+	t.Helper()
+	s, err := dialStream(from, to, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	if err := errors.Join(s.Conn.SetDeadline(time.Now().Add(time.Minute)), s.server.SetDeadline(time.Now().Add(time.Minute))); err != nil {
+		t.Fatal(err)
+	}
+	stop, done := make(chan struct{}), make(chan error, 2)
+	const chunk = 1 << 16
+	go func() {
+		for i := uint64(0); ; i++ {
+			select {
+			case <-stop:
+				done <- s.server.(*net.TCPConn).CloseWrite()
+				return
+			default:
+			}
+			if err := sendStream(s.server, i, chunk); err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	received := uint64(0)
+	go func() {
+		for ; ; received++ {
+			if err := checkStream(s.Conn, received, chunk); errors.Is(err, io.EOF) {
+				done <- nil
+				return
+			} else if err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	return func() {
+		t.Helper()
+		close(stop)
+		for range 2 {
+			if err := <-done; err != nil {
+				t.Errorf("the download: %v", err)
+			}
+		}
+		if received == 0 {
+			t.Error("the download never began")
+		}
+		t.Logf("downloaded %d MiB through NAT meanwhile", received*chunk>>20)
+	}
 }
 
 // echo sends text there and back.

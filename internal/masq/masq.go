@@ -1,7 +1,8 @@
 // Package masq keeps the masquerade rules: nftables tables named "meshd", one
 // for each family, and nothing else. Set says what is wanted and replaces the
-// tables in one transaction, so that there is no moment without rules; CleanUp
-// removes them without knowing anything.
+// tables in one transaction, so that there is no moment without rules; StandBy
+// keeps a copy that others cannot touch; CleanUp removes all of it without
+// knowing anything.
 package masq
 
 import (
@@ -53,15 +54,16 @@ type Masq struct {
 	set     *Settings
 	handles map[bool][]uint64 // of the rules in their order, by family (true: IPv6)
 	past    map[string]Counter
+	standby standby
 }
 
 // open returns a connection whose buffers hold a whole transaction: with 10,000
 // prefixes it has megabytes, and half of one must never be sent.
-func open() (*nftables.Conn, error) {
+func open(options ...nftables.ConnOption) (*nftables.Conn, error) {
 	const size = 16 << 20
-	return nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error {
+	return nftables.New(append(options, nftables.WithSockOptions(func(c *netlink.Conn) error {
 		return errors.Join(c.SetWriteBuffer(size), c.SetReadBuffer(size))
-	}))
+	}))...)
 }
 
 // New returns a Masq that has not touched the kernel.
@@ -124,7 +126,7 @@ func (m *Masq) Remove() error {
 	if err := conn.Flush(); err != nil {
 		return fmt.Errorf("remove masquerade rules: %w", err)
 	}
-	return nil
+	return m.standby.close()
 }
 
 // replace sends one transaction that puts new tables in place of whatever has
@@ -136,22 +138,30 @@ func replace(conn *nftables.Conn, s Settings) error {
 		// it happens at once.
 		conn.AddTable(table)
 		conn.DelTable(table)
-		mesh := f.prefixesOf(s.Mesh)
-		if len(mesh) == 0 {
+		if len(f.prefixesOf(s.Mesh)) == 0 {
 			continue
 		}
 		conn.AddTable(table)
-		for name, prefixes := range s.sets() {
-			if err := addSet(conn, &nftables.Set{Table: table, Name: name, KeyType: f.key, Interval: true}, f.prefixesOf(prefixes)); err != nil {
-				return fmt.Errorf("set %s: %w", name, err)
-			}
-		}
-		chain := conn.AddChain(f.chain(table))
-		for _, r := range f.rules(s.FullyRandom) {
-			conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: r.exprs, UserData: userdata.AppendString(nil, userdata.TypeComment, r.name)})
+		if err := f.fill(conn, f.chain(table), s); err != nil {
+			return err
 		}
 	}
 	return conn.Flush()
+}
+
+// fill adds a chain with the rules of one family, and the sets they use.
+func (f family) fill(conn *nftables.Conn, chain *nftables.Chain, s Settings) error {
+	for name, prefixes := range s.sets() {
+		set := &nftables.Set{Table: chain.Table, Name: name + f.suffix, KeyType: f.key, Interval: true}
+		if err := addSet(conn, set, f.prefixesOf(prefixes)); err != nil {
+			return fmt.Errorf("set %s: %w", set.Name, err)
+		}
+	}
+	conn.AddChain(chain)
+	for _, r := range f.rules(s.FullyRandom) {
+		conn.AddRule(&nftables.Rule{Table: chain.Table, Chain: chain, Exprs: r.exprs, UserData: userdata.AppendString(nil, userdata.TypeComment, r.name)})
+	}
+	return nil
 }
 
 func addSet(conn *nftables.Conn, set *nftables.Set, prefixes []netip.Prefix) error {
@@ -311,8 +321,8 @@ func CleanUp() (removed bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("remove masquerade rules: %w", err)
 	}
-	for _, f := range families {
-		_, err := conn.ListTableOfFamily(tableName, f.table)
+	for _, family := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6, nftables.TableFamilyINet} {
+		table, err := conn.ListTableOfFamily(tableName, family)
 		switch {
 		case errors.Is(err, unix.ENOENT):
 			continue
@@ -320,7 +330,7 @@ func CleanUp() (removed bool, err error) {
 			return false, fmt.Errorf("remove masquerade rules: %w", err)
 		}
 		removed = true
-		conn.DelTable(&nftables.Table{Family: f.table, Name: tableName})
+		conn.DelTable(table)
 	}
 	if err := conn.Flush(); err != nil {
 		return false, fmt.Errorf("remove masquerade rules: %w", err)

@@ -54,20 +54,7 @@ func TestRulesAsNftShowsThem(t *testing.T) {
 				if changed, err := New().Set(s); err != nil || !changed {
 					t.Fatalf("Set: %v, %v", changed, err)
 				}
-				got := nft(t, n, "-s", "list", "ruleset")
-				file := "testdata/" + name + ".nft"
-				if *update {
-					if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-						t.Fatal(err)
-					}
-				}
-				want, err := os.ReadFile(file)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if got != string(want) {
-					t.Errorf("got:\n%s\nwant:\n%s", got, want)
-				}
+				golden(t, "testdata/"+name+".nft", nft(t, n, "-s", "list", "ruleset"))
 			})
 		})
 	}
@@ -93,13 +80,23 @@ func TestRuleBytes(t *testing.T) {
 			line(name, r.name, r.exprs, byte(f.table))
 		}
 	}
+	for i, f := range standbyFamilies() {
+		for _, r := range f.rules(true) {
+			line([]string{"standby ip", "standby ip6"}[i], r.name, r.exprs, byte(f.table))
+		}
+	}
 	line("ip", "running-connections", runningConnections(), 2)
 	for _, exprs := range acceptRules(nftables.TableFamilyINet, pods) {
 		line("inet", "forward", exprs, 1)
 	}
-	const file = "testdata/rules.hex"
+	golden(t, "testdata/rules.hex", got.String())
+}
+
+// golden compares with a file, or writes it with -update.
+func golden(t *testing.T, file, got string) {
+	t.Helper()
 	if *update {
-		if err := os.WriteFile(file, []byte(got.String()), 0o644); err != nil {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -107,8 +104,8 @@ func TestRuleBytes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.String() != string(want) {
-		t.Errorf("got:\n%s\nwant:\n%s", &got, want)
+	if got != string(want) {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
 }
 
@@ -344,15 +341,40 @@ func mustAddr(b []byte) netip.Addr {
 	return a
 }
 
-func BenchmarkSet10000(b *testing.B) {
-	n := nstest.ForTest(b)
+// manyRoutes returns settings with 10,000 routes of which no two touch.
+func manyRoutes() Settings {
 	s := one
 	for i := range 10000 {
 		s.Mesh = append(s.Mesh, netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, byte(i / 64), byte(i % 64 * 4)}), 31))
 	}
+	return s
+}
+
+func BenchmarkSet10000(b *testing.B) {
+	n := nstest.ForTest(b)
+	s := manyRoutes()
 	if err := n.Do(func() error {
 		for b.Loop() {
 			if _, err := New().Set(s); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func BenchmarkStandBy10000(b *testing.B) {
+	n := nstest.ForTest(b)
+	s := manyRoutes()
+	if err := n.Do(func() error {
+		for b.Loop() {
+			var by standby
+			if err := by.renew(s); err != nil {
+				return err
+			}
+			if err := by.close(); err != nil {
 				return err
 			}
 		}

@@ -2,6 +2,7 @@ package masq
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -65,6 +66,10 @@ type family struct {
 	length    uint32 // of an address, bytes
 	multicast expr.Any
 	group     []byte
+
+	// In the table of both families only:
+	guard  []expr.Any // matches packets of this one
+	suffix string     // of its sets' names
 }
 
 var families = []family{
@@ -85,12 +90,12 @@ var families = []family{
 // rules returns the chain of one family.
 func (f family) rules(fullyRandom bool) []rule {
 	return []rule{
-		{KubeProxyMark, join(markSet(kubeProxyMark), verdict(expr.VerdictReturn))},
-		{MeshToMesh, join(f.in(f.saddr, setMesh), f.in(f.daddr, setMesh), verdict(expr.VerdictReturn))},
-		{OutsideToLocalPod, join(f.in(f.daddr, setLocal), verdict(expr.VerdictReturn))},
-		{Excluded, join(f.in(f.saddr, setPods), f.in(f.daddr, setExclude), verdict(expr.VerdictReturn))},
-		{PodsToOutside, join(f.in(f.saddr, setPods), f.notMulticast(), masquerade(fullyRandom))},
-		{OutsideToRemotePod, join(f.in(f.daddr, setMesh), masquerade(fullyRandom))},
+		{KubeProxyMark, f.join(markSet(kubeProxyMark), verdict(expr.VerdictReturn))},
+		{MeshToMesh, f.join(f.in(f.saddr, setMesh), f.in(f.daddr, setMesh), verdict(expr.VerdictReturn))},
+		{OutsideToLocalPod, f.join(f.in(f.daddr, setLocal), verdict(expr.VerdictReturn))},
+		{Excluded, f.join(f.in(f.saddr, setPods), f.in(f.daddr, setExclude), verdict(expr.VerdictReturn))},
+		{PodsToOutside, f.join(f.in(f.saddr, setPods), f.notMulticast(), masquerade(fullyRandom))},
+		{OutsideToRemotePod, f.join(f.in(f.daddr, setMesh), masquerade(fullyRandom))},
 	}
 }
 
@@ -100,7 +105,7 @@ func (f family) in(offset uint32, set string) []expr.Any {
 		// [ payload load 4b @ network header + 12 => reg 1 ]
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: f.length},
 		// [ lookup reg 1 set mesh ]
-		&expr.Lookup{SourceRegister: 1, SetName: set},
+		&expr.Lookup{SourceRegister: 1, SetName: set + f.suffix},
 	}
 }
 
@@ -157,6 +162,11 @@ func masquerade(fullyRandom bool) []expr.Any {
 		// [ masq flags 0x10 ], the flag being NF_NAT_RANGE_PROTO_RANDOM_FULLY
 		&expr.Masq{FullyRandom: fullyRandom},
 	}
+}
+
+// join puts the parts of a rule of this family together.
+func (f family) join(parts ...[]expr.Any) []expr.Any {
+	return append(slices.Clone(f.guard), join(parts...)...)
 }
 
 func join(parts ...[]expr.Any) (all []expr.Any) {
