@@ -68,6 +68,7 @@ type Dataplane struct {
 	Receive string // "auto", "xdp", "tcx", "socket"
 	Offload string // "auto", "off"
 	Queues  int    // 0: as many as useful
+	Spread  bool   // each queue sends from a port of its own
 }
 
 // Masquerade is the [masquerade] table.

@@ -119,6 +119,7 @@ engine = "user"
 receive = "xdp"
 offload = "off"
 queues = 2
+spread = true
 [masquerade]
 enabled = false
 fully_random = false
@@ -145,7 +146,7 @@ routes = ["192.168.0.0/16", "192.168.1.0/24"]
 	want := &Config{
 		Path: "x", SHA256: c.SHA256,
 		Network:    Network{Name: "edge", CIDR: []netip.Prefix{p("fd00::/48"), p("10.0.0.0/8")}, Port: 1, Interface: "m", MTU: 1280},
-		Dataplane:  Dataplane{Engine: "user", Receive: "xdp", Offload: "off", Queues: 2},
+		Dataplane:  Dataplane{Engine: "user", Receive: "xdp", Offload: "off", Queues: 2, Spread: true},
 		Masquerade: Masquerade{Exclude: []netip.Prefix{p("192.168.0.0/16"), p("fd01::/64")}},
 		Metrics:    Metrics{Listen: ":9285"},
 		Container:  Container{CNIConf: "/x"},

@@ -45,6 +45,7 @@ type rawDataplane struct {
 	Receive any `toml:"receive"`
 	Offload any `toml:"offload"`
 	Queues  any `toml:"queues"`
+	Spread  any `toml:"spread"`
 }
 
 type rawMasquerade struct {

@@ -30,6 +30,7 @@ func validate(raw rawSections, r *report) *Config {
 			Receive: r.oneOf("dataplane.receive", raw.Dataplane.Receive, Auto, "xdp", "tcx", "socket"),
 			Offload: r.oneOf("dataplane.offload", raw.Dataplane.Offload, Auto, Off),
 			Queues:  r.number("dataplane.queues", raw.Dataplane.Queues, 0, 256, 0), // MAX_TAP_QUEUES
+			Spread:  r.flag("dataplane.spread", raw.Dataplane.Spread, false),
 		},
 		Masquerade: Masquerade{
 			Enabled:     r.flag("masquerade.enabled", raw.Masquerade.Enabled, true),

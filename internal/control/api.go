@@ -64,11 +64,19 @@ type Network struct {
 
 // Dataplane tells how packets move.
 type Dataplane struct {
-	Engine   string   `json:"engine"` // "user"
-	Reason   string   `json:"reason"` // why this one, if another was possible
-	Receive  string   `json:"receive"`
-	Offloads []string `json:"offloads"`
-	Queues   int      `json:"queues"`
+	Engine   string           `json:"engine"` // "user"
+	Reason   string           `json:"reason"` // why this one, if another was possible
+	Receive  string           `json:"receive"`
+	Offloads []string         `json:"offloads"`          // in use
+	Refused  []string         `json:"refused,omitempty"` // in use until the kernel or a device refused
+	Queues   int              `json:"queues"`
+	Calls    map[string]Calls `json:"calls"` // by "tun_read", "wire_write", "wire_read", "tun_write"
+}
+
+// Calls counts system calls of one kind and the packets they moved.
+type Calls struct {
+	Calls   uint64 `json:"calls"`
+	Packets uint64 `json:"packets"`
 }
 
 // Totals sums up all peers, those that are gone too, and what belongs to none.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"slices"
 
 	"example.org/meshd/internal/config"
@@ -37,20 +38,20 @@ func (m *meshTask) Run(ctx context.Context) error {
 			return err
 		}
 	}
-	engine, conn, err := m.start(p)
+	engine, conns, err := m.start(p)
 	if err != nil {
 		return err
 	}
 	rules := newMasqTask(m.log)
 	rules.follow(p)
-	m.state.forwarding(p, engine, conn, rules, started)
+	m.state.forwarding(p, engine, conns, rules, started)
 	for _, w := range slices.Concat(p.warnings, forwardingOff(m.config.Network)) {
 		m.log.Warn(w)
 	}
 	m.log.Info("forwarding", "node", p.self.Name, "network", m.config.Network.Name, "peers", len(p.mesh.Peers)-1,
 		"interface", p.link.Interface, "mtu", p.link.MTU, "engine", engine.Info().Engine)
 
-	tasks := []task{closer{engine}, rules, &running{meshTask: m, plan: p, engine: engine, conn: conn, rules: rules}}
+	tasks := []task{closer{engine}, rules, &running{meshTask: m, plan: p, engine: engine, sockets: conns, rules: rules}}
 	for _, loop := range engine.Loops() {
 		tasks = append(tasks, loop)
 	}
@@ -112,13 +113,14 @@ func surroundingsOf(c *config.Config, node string) (host surroundings, err error
 	if i, _, err := identify(c, node, host.local); err == nil {
 		own = peers[i]
 	}
+	host.cpus = runtime.NumCPU()
 	host.underlayMTU, err = link.UnderlayMTU(own, peers)
 	return host, err
 }
 
 // start makes everything the plan asks for. On an error, what this run made is
 // gone again.
-func (m *meshTask) start(p *plan) (_ dataplane.Engine, _ *udp.Conn, err error) {
+func (m *meshTask) start(p *plan) (_ dataplane.Engine, _ *sockets, err error) {
 	var undo []func()
 	defer func() {
 		if err != nil {
@@ -128,12 +130,12 @@ func (m *meshTask) start(p *plan) (_ dataplane.Engine, _ *udp.Conn, err error) {
 		}
 	}()
 
-	conn, err := udp.Open(p.bind)
+	conns, err := openSockets(p.queues)
 	if err != nil {
 		return nil, nil, err
 	}
-	undo = append(undo, func() { conn.Close() })
-	receive, send := checkBuffers(p, conn)
+	undo = append(undo, func() { _ = conns.close() })
+	receive, send := checkBuffers(p, conns)
 	m.log.Info("listening", "address", p.bind.String(), "receive_buffer", receive, "send_buffer", send)
 
 	if err := checkKernel(p); err != nil {
@@ -153,20 +155,19 @@ func (m *meshTask) start(p *plan) (_ dataplane.Engine, _ *udp.Conn, err error) {
 			return nil, nil, err
 		}
 	}
-	queue, err := tun.Open(p.link.Interface)
+	workers, err := conns.workers(p.link.Interface, p.queues)
 	if err != nil {
 		return nil, nil, err
 	}
-	undo = append(undo, func() { queue.Close() })
-
-	user := dataplane.NewUser(queue, conn, conn.NewReceiver(dataplane.BatchSize), conn.NewSender(dataplane.BatchSize), m.log)
+	user := dataplane.NewUser(workers, m.log)
+	undo = append(undo, func() { user.Close() })
 	if err := user.SetMesh(p.mesh); err != nil {
 		return nil, nil, err
 	}
 	if err := link.Set(p.link); err != nil {
 		return nil, nil, err
 	}
-	return user, conn, nil
+	return user, conns, nil
 }
 
 // checkKernel refuses what would make a mesh that looks well and is not, and
@@ -192,8 +193,8 @@ func checkKernel(p *plan) error {
 
 // checkBuffers warns of socket buffers that the kernel did not grant; too little
 // shows as socket_overflow when bursts come.
-func checkBuffers(p *plan, conn *udp.Conn) (receive, send int) {
-	receive, send, err := conn.Buffers()
+func checkBuffers(p *plan, conns *sockets) (receive, send int) {
+	receive, send, err := conns.receive[0].Buffers()
 	switch {
 	case err != nil:
 		p.warn("the sizes of the socket's buffers are unknown: %v", err)

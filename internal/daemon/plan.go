@@ -17,8 +17,9 @@ import (
 type plan struct {
 	config *config.Config
 	self   config.Node
-	bind   netip.AddrPort // of the UDP socket
+	bind   netip.AddrPort // of the UDP sockets
 	mesh   dataplane.Mesh
+	queues queues
 	link   link.Settings
 	masq   *masq.Settings // nil: no rules
 
@@ -31,7 +32,12 @@ type plan struct {
 type surroundings struct {
 	local       []netip.Addr // addresses of this host
 	underlayMTU int          // bytes, see link.UnderlayMTU
+	cpus        int
 }
+
+// usefulQueues returns how many queues serve a host. Each has two loops, and
+// pods need CPUs too; more queues than four move no more.
+func usefulQueues(cpus int) int { return max(1, min(cpus/2, 4)) }
 
 // identify returns the index of the node that this host is: the one called
 // name, or, without a name, the one whose address is local. notHere means that
@@ -102,6 +108,11 @@ func makePlan(c *config.Config, self int, host surroundings) (*plan, error) {
 			p.warn("peer %s has the address %s, of another family than this node's %s: it cannot be reached; give both one family",
 				n.Name, n.Address.Addr(), address.Addr())
 		}
+	}
+
+	p.queues = queues{bind: p.bind, count: c.Dataplane.Queues, offload: c.Dataplane.Offload != config.Off, spread: c.Dataplane.Spread}
+	if p.queues.count == 0 {
+		p.queues.count = usefulQueues(host.cpus)
 	}
 
 	if err := p.planLink(self, host.underlayMTU); err != nil {

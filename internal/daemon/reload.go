@@ -8,7 +8,6 @@ import (
 
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/dataplane"
-	"example.org/meshd/internal/dataplane/udp"
 	"example.org/meshd/internal/link"
 )
 
@@ -16,10 +15,10 @@ import (
 // out. Only the reloader changes it, one file after the other.
 type running struct {
 	*meshTask
-	plan   *plan
-	engine dataplane.Engine
-	conn   *udp.Conn
-	rules  *masqTask
+	plan    *plan
+	engine  dataplane.Engine
+	sockets *sockets
+	rules   *masqTask
 }
 
 func (r *running) String() string { return "reload" }
@@ -69,7 +68,7 @@ func (r *running) reload() error {
 	if err := errors.Join(needsRestart(r.plan, next), checkKernel(next)); err != nil {
 		return err
 	}
-	checkBuffers(next, r.conn)
+	checkBuffers(next, r.sockets)
 	if err := r.apply(next); err != nil {
 		return errors.Join(err, r.undo())
 	}

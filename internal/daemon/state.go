@@ -15,7 +15,6 @@ import (
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
-	"example.org/meshd/internal/dataplane/udp"
 	"example.org/meshd/internal/link"
 )
 
@@ -34,7 +33,7 @@ type state struct {
 	config     *config.Config
 	plan       *plan // nil until the node has found itself
 	engine     dataplane.Engine
-	conn       *udp.Conn
+	sockets    *sockets
 	rules      *masqTask
 	generation int
 	applied    time.Time
@@ -62,14 +61,14 @@ func (s *state) waiting(notice string) {
 }
 
 // forwarding notes that the plan is in force since a moment ago.
-func (s *state) forwarding(p *plan, engine dataplane.Engine, conn *udp.Conn, rules *masqTask, began time.Time) {
+func (s *state) forwarding(p *plan, engine dataplane.Engine, conns *sockets, rules *masqTask, began time.Time) {
 	before, err := link.Overflows(p.link.Interface)
 	if err != nil {
 		before = 0
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.plan, s.engine, s.conn, s.rules, s.notice = p, engine, conn, rules, ""
+	s.plan, s.engine, s.sockets, s.rules, s.notice = p, engine, conns, rules, ""
 	s.tun.last = before // earlier runs are none of ours
 	s.applied = now()
 	s.generation = 1
@@ -136,7 +135,7 @@ func (s *state) fill(status *control.Status) {
 	status.Network.Port = int(p.self.Address.Port())
 	status.Network.Address = p.self.Address.Addr().String()
 	status.Network.Subnets = texts(p.self.Subnets)
-	status.Dataplane = control.Dataplane{Engine: info.Engine, Receive: info.Receive, Offloads: info.Offloads, Queues: info.Queues}
+	status.Dataplane = dataplaneStatus(info, counters)
 	status.Warnings = append(status.Warnings, p.warnings...)
 	status.Warnings = append(status.Warnings, forwardingOff(p.config.Network)...)
 	masquerade, warnings := s.rules.status()
@@ -159,6 +158,17 @@ func (s *state) fill(status *control.Status) {
 	slices.SortFunc(status.Peers, func(a, b control.Peer) int { return strings.Compare(a.Name, b.Name) })
 }
 
+func dataplaneStatus(info dataplane.Info, counters dataplane.Counters) control.Dataplane {
+	d := control.Dataplane{
+		Engine: info.Engine, Receive: info.Receive, Offloads: info.Offloads, Refused: info.Refused, Queues: info.Queues,
+		Calls: map[string]control.Calls{},
+	}
+	for kind, n := range counters.Calls {
+		d.Calls[kind.String()] = control.Calls{Calls: n.Calls, Packets: n.Packets}
+	}
+	return d
+}
+
 // growing is a counter that never falls, read from one that starts anew when its
 // owner does. A reading that fails changes nothing.
 type growing struct{ last, total uint64 }
@@ -176,8 +186,7 @@ func (g *growing) read(now uint64, err error) uint64 {
 
 // kernelDrops counts what was lost before the engine saw it.
 func (s *state) kernelDrops() map[string]uint64 {
-	n, err := s.conn.Overflows()
-	socket := s.socket.read(uint64(n), err)
+	socket := s.socket.read(s.sockets.overflows())
 	return map[string]uint64{
 		"socket_overflow": socket,
 		"tun_overflow":    s.tun.read(link.Overflows(s.plan.link.Interface)),

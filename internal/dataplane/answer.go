@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"example.org/meshd/internal/dataplane/gro"
 	"example.org/meshd/internal/dataplane/packet"
 )
 
@@ -17,15 +18,16 @@ const (
 // answerer writes ICMP errors into the TUN, from where the kernel routes them
 // to a local pod or back to us for a remote one. It belongs to one loop.
 type answerer struct {
-	tun    Tun
+	write  func(parts [][]byte) error
+	parts  [][]byte
 	buf    []byte
 	tokens float64
 	last   time.Time
 	now    func() time.Time
 }
 
-func newAnswerer(tun Tun) *answerer {
-	return &answerer{tun: tun, buf: make([]byte, 1280), tokens: answersBurst, now: time.Now}
+func newAnswerer(write func(parts [][]byte) error) *answerer {
+	return &answerer{write: write, buf: make([]byte, 1280), tokens: answersBurst, now: time.Now}
 }
 
 // send answers b with the problem, if an answer is allowed by the rules and by
@@ -45,7 +47,8 @@ func (a *answerer) send(f *forwarding, problem packet.Problem, b []byte, mtu fun
 	}
 	if answer := packet.Error(a.buf, src, problem, size, b); answer != nil {
 		// A refusal means the TUN is down, and then the asker is cut off too.
-		_ = a.tun.WriteOne(answer)
+		a.parts = gro.Plain(a.parts[:0], answer)
+		_ = a.write(a.parts)
 	}
 }
 
@@ -64,13 +67,13 @@ func (a *answerer) take() bool {
 // pathMTU returns the size in bytes of packets such as b that fit the way to a
 // peer; the smallest of b's family if the kernel does not know. Linux itself
 // takes no path below 552 bytes for true (net.ipv4.route.min_pmtu).
-func (u *User) pathMTU(f *forwarding, to netip.AddrPort, b []byte) int {
+func pathMTU(wire Wire, f *forwarding, to netip.AddrPort, b []byte) int {
 	const minMTU4 = 68 // RFC 791
 	lowest := minMTU4
 	if b[0]>>4 == 6 {
 		lowest = packet.MinMTU6
 	}
-	mtu, err := u.wire.PathMTU(to)
+	mtu, err := wire.PathMTU(to)
 	if err != nil {
 		return lowest
 	}

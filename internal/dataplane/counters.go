@@ -49,7 +49,7 @@ func (c *counters) sent(packets, bytes uint64) {
 	c.txBytes.Add(bytes)
 }
 
-func (c *counters) drop(reason Drop) { c.drops[reason].Add(1) }
+func (c *counters) drop(reason Drop, packets int) { c.drops[reason].Add(uint64(packets)) }
 
 func (c *counters) read() Traffic {
 	t := Traffic{
@@ -63,4 +63,39 @@ func (c *counters) read() Traffic {
 		t.LastSeen = time.Unix(0, int64(ns))
 	}
 	return t
+}
+
+// Calls counts system calls of one kind and the packets they moved: wake-ups cost
+// most of a small packet's way.
+type Calls struct{ Calls, Packets uint64 }
+
+// A CallKind is one place where packets cross into the kernel or out of it.
+type CallKind uint8
+
+// The places, in the order of a packet's way.
+const (
+	TunRead CallKind = iota
+	WireWrite
+	WireRead
+	TunWrite
+
+	callKinds = iota
+)
+
+func (k CallKind) String() string {
+	return [callKinds]string{"tun_read", "wire_write", "wire_read", "tun_write"}[k]
+}
+
+// CallKinds lists all of them.
+func CallKinds() []CallKind { return []CallKind{TunRead, WireWrite, WireRead, TunWrite} }
+
+// callCounter is written by one loop.
+type callCounter struct {
+	calls, packets atomic.Uint64
+	_              [48]byte
+}
+
+func (c *callCounter) add(calls, packets int) {
+	c.calls.Add(uint64(calls))
+	c.packets.Add(uint64(packets))
 }

@@ -84,13 +84,15 @@ type Route struct {
 type Counters struct {
 	Totals Traffic
 	Peers  map[string]Traffic // by name, this node not included
+	Calls  map[CallKind]Calls
 }
 
 // Info is how an engine works on this host.
 type Info struct {
 	Engine   string   // "user"
 	Receive  string   // "socket"
-	Offloads []string // in use
+	Offloads []string // in use now
+	Refused  []string // offloads that were in use until the kernel or a device refused
 	Queues   int
 }
 
@@ -103,45 +105,60 @@ func OuterHeaders(underlay netip.Addr) int {
 	return 40 + 8
 }
 
+// A Worker is one queue of the TUN and one socket, with what the loops between
+// them read and write through.
+type Worker struct {
+	Tun      Tun
+	Wire     Wire
+	Receiver Receiver
+	Sender   Sender
+}
+
 // Tun is one queue of the TUN device. One goroutine reads while others write.
-// Packets belong to the caller; the queue keeps nothing after it returns.
+// Memory belongs to the caller; the queue keeps nothing after it returns. A frame
+// is a packet behind its virtio.Header.
 type Tun interface {
-	// Read waits for at least one packet from the kernel and fills ps, each
-	// Data within its own Buf. After Close it returns os.ErrClosed.
-	Read(ps []packet.Packet) (int, error)
-	// Write delivers the packets in order and returns how many the kernel
-	// took; the error is about the next one.
-	Write(ps []packet.Packet) (int, error)
-	// WriteOne delivers a single packet.
-	WriteOne(b []byte) error
+	// Read waits for at least one frame from the kernel and stores as many as
+	// are there and fit into memory, and into frames. After Close it returns
+	// os.ErrClosed.
+	Read(memory []byte, frames [][]byte) (int, error)
+	// Writer returns a function for one goroutine that delivers a frame, given
+	// in parts.
+	Writer() func(parts [][]byte) error
+	// Offloads returns which of tso4, tso6 and uso are in use: the frames read
+	// may then be superpackets, and those written too.
+	Offloads() []string
 	// Close wakes Read.
 	Close() error
 }
 
-// Wire is the socket towards the other nodes.
+// Wire is one socket towards the other nodes.
 type Wire interface {
 	// PathMTU returns the MTU in bytes of the way to a peer, outer headers
 	// included, as the kernel knows it now.
 	PathMTU(to netip.AddrPort) (int, error)
+	// Offloads returns which of udp_gso and udp_gro are in use: a burst may
+	// then be more than one packet, and a datagram too.
+	Offloads() []string
 	// Close wakes every Receiver.
 	Close() error
 }
 
 // Receiver reads datagrams from the wire, for one goroutine.
 type Receiver interface {
-	// Read waits for at least one datagram and fills ps: Data within its own
-	// Buf, Addr the sender, TOS that of the outer header. After Close of the
-	// Wire it returns net.ErrClosed.
-	Read(ps []packet.Packet) (int, error)
+	// Read waits for at least one datagram and fills ds, each Data within its
+	// own Buf. After Close of the Wire it returns net.ErrClosed.
+	Read(ds []packet.Datagram) (int, error)
 }
 
 // Sender writes datagrams to the wire, for one goroutine.
 type Sender interface {
-	// Write sends each Data to its Addr with its TOS, in order, and never
-	// waits. It returns how many were sent; the error is about the next one,
-	// EMSGSIZE if it is larger than the path.
-	Write(ps []packet.Packet) (int, error)
-	// WriteFragmented sends one packet in as many pieces as its path needs. It
-	// costs more than Write, and never waits either.
-	WriteFragmented(p *packet.Packet) error
+	// Write sends the bursts in order and never waits. It returns how many were
+	// sent; the error is about the next one, of which nothing was sent:
+	// EMSGSIZE if its packets are larger than the path, EIO or EINVAL if the
+	// kernel or a device cannot send several at once.
+	Write(bs []packet.Burst) (int, error)
+	// WriteFragmented sends a burst of one packet in as many pieces as its path
+	// needs. It costs more than Write, and never waits either.
+	WriteFragmented(b *packet.Burst) error
 }

@@ -10,58 +10,74 @@ import (
 	"testing"
 
 	"example.org/meshd/internal/dataplane/packet"
+	"example.org/meshd/internal/dataplane/virtio"
 )
 
 // The fakes keep copies of what is written to them and feed prepared batches.
 
 type fakeTun struct {
-	written [][]byte
-	refuse  map[int]error // by position among all writes
-	writes  int
-	feed    chan [][]byte
-	closed  chan struct{}
+	written  [][]byte // packets, superpackets cut into theirs
+	frames   int
+	offloads []string
+	refuse   map[int]error // by position among all writes
+	writes   int
+	feed     chan [][]byte
+	closed   chan struct{}
 }
 
 func newFakeTun() *fakeTun {
 	return &fakeTun{feed: make(chan [][]byte), closed: make(chan struct{}), refuse: map[int]error{}}
 }
 
-func (f *fakeTun) Read(ps []packet.Packet) (int, error) {
+func (f *fakeTun) Read(memory []byte, frames [][]byte) (int, error) {
 	select {
 	case batch := <-f.feed:
-		return fill(ps, batch), nil
+		return copy(frames, batch), nil
 	case <-f.closed:
 		return 0, os.ErrClosed
 	}
 }
 
-func (f *fakeTun) Write(ps []packet.Packet) (int, error) {
-	for i := range ps {
-		if err := f.WriteOne(ps[i].Data); err != nil {
-			return i, err
+func (f *fakeTun) Writer() func(parts [][]byte) error {
+	return func(parts [][]byte) error {
+		f.writes++
+		if err := f.refuse[f.writes-1]; err != nil {
+			return err
 		}
+		f.frames++
+		h, b, _ := virtio.Parse(bytes.Join(parts, nil))
+		segments, ok := h.Segment(b)
+		if !ok {
+			f.written = append(f.written, b)
+			return nil
+		}
+		for i := range segments.Len() {
+			header := segments.Header(i, make([]byte, segments.HeaderLen()))
+			f.written = append(f.written, append(header, segments.Payload(i)...))
+		}
+		return nil
 	}
-	return len(ps), nil
 }
 
-func (f *fakeTun) WriteOne(b []byte) error {
-	f.writes++
-	if err := f.refuse[f.writes-1]; err != nil {
-		return err
-	}
-	f.written = append(f.written, bytes.Clone(b))
-	return nil
-}
+func (f *fakeTun) Offloads() []string { return f.offloads }
+func (f *fakeTun) Close() error       { close(f.closed); return nil }
 
-func (f *fakeTun) Close() error { close(f.closed); return nil }
+type sentPacket struct {
+	Data []byte
+	Addr netip.AddrPort
+	TOS  uint8
+}
 
 type fakeWire struct {
-	sent   []packet.Packet
-	cut    [][]byte      // sent in fragments
-	refuse map[int]error // by position among all packets offered
-	offers int
-	mtu    int
-	closed chan struct{}
+	sent     []sentPacket
+	bursts   []int // packets of each
+	cut      [][]byte
+	offloads []string
+	refuse   map[int]error               // by position among all bursts offered
+	refuses  func(b *packet.Burst) error // for what refuse does not list
+	offers   int
+	mtu      int
+	closed   chan struct{}
 }
 
 func newFakeWire() *fakeWire {
@@ -69,31 +85,35 @@ func newFakeWire() *fakeWire {
 }
 
 func (f *fakeWire) PathMTU(netip.AddrPort) (int, error) { return f.mtu, nil }
+func (f *fakeWire) Offloads() []string                  { return f.offloads }
 func (f *fakeWire) Close() error                        { close(f.closed); return nil }
-func (f *fakeWire) Read([]packet.Packet) (int, error)   { <-f.closed; return 0, net.ErrClosed }
+func (f *fakeWire) Read([]packet.Datagram) (int, error) { <-f.closed; return 0, net.ErrClosed }
 
-func (f *fakeWire) Write(ps []packet.Packet) (int, error) {
-	for i, p := range ps {
+func (f *fakeWire) Write(bs []packet.Burst) (int, error) {
+	for i := range bs {
 		f.offers++
-		if err := f.refuse[f.offers-1]; err != nil {
+		err := f.refuse[f.offers-1]
+		if err == nil && f.refuses != nil {
+			err = f.refuses(&bs[i])
+		}
+		if err != nil {
 			return i, err
 		}
-		f.sent = append(f.sent, packet.Packet{Data: bytes.Clone(p.Data), Addr: p.Addr, TOS: p.TOS})
+		f.bursts = append(f.bursts, bs[i].Packets)
+		for one := range bs[i].Split {
+			f.sent = append(f.sent, sentPacket{Data: bytes.Join(one.Parts, nil), Addr: one.Addr, TOS: one.TOS})
+		}
 	}
-	return len(ps), nil
+	return len(bs), nil
 }
 
-func (f *fakeWire) WriteFragmented(p *packet.Packet) error {
-	f.cut = append(f.cut, bytes.Clone(p.Data))
+func (f *fakeWire) WriteFragmented(b *packet.Burst) error {
+	f.cut = append(f.cut, bytes.Join(b.Parts, nil))
 	return nil
 }
 
-func fill(ps []packet.Packet, batch [][]byte) int {
-	for i, b := range batch {
-		ps[i].Data = ps[i].Buf[:copy(ps[i].Buf, b)]
-	}
-	return len(batch)
-}
+// frame returns a packet as it comes from the TUN.
+func frame(b []byte) []byte { return append(make([]byte, virtio.HeaderSize), b...) }
 
 // udp4 returns an IPv4 UDP packet.
 func udp4(src, dst string, ttl, tos uint8) []byte {
@@ -139,25 +159,36 @@ type rig struct {
 	in   *inbound
 }
 
-func newRig(t testing.TB) *rig {
+func newRig(t testing.TB, offloads ...string) *rig {
 	r := &rig{tun: newFakeTun(), wire: newFakeWire()}
-	r.User = NewUser(r.tun, r.wire, r.wire, r.wire, slog.New(slog.DiscardHandler))
+	r.tun.offloads, r.wire.offloads = offloads, offloads
+	r.start()
 	if err := r.SetMesh(mesh()); err != nil {
 		t.Fatal(err)
 	}
-	loops := r.Loops()
-	r.out, r.in = loops[0].(*outbound), loops[1].(*inbound)
 	return r
 }
 
+func (r *rig) start() {
+	r.User = NewUser([]Worker{{Tun: r.tun, Wire: r.wire, Receiver: r.wire, Sender: r.wire}}, slog.New(slog.DiscardHandler))
+	loops := r.Loops()
+	r.out, r.in = loops[0].(*outbound), loops[1].(*inbound)
+}
+
 // send passes packets from the TUN through the engine.
-func (r *rig) send(batch ...[]byte) { r.out.forward(r.out.batch[:fill(r.out.batch, batch)]) }
+func (r *rig) send(batch ...[]byte) {
+	var frames [][]byte
+	for _, b := range batch {
+		frames = append(frames, frame(b))
+	}
+	r.out.forward(frames)
+}
 
 // receive passes datagrams from one underlay address through the engine.
 func (r *rig) receive(from string, tos uint8, batch ...[]byte) {
-	n := fill(r.in.batch, batch)
-	for i := range n {
-		r.in.batch[i].Addr, r.in.batch[i].TOS = netip.MustParseAddrPort(from), tos
+	var ds []packet.Datagram
+	for _, b := range batch {
+		ds = append(ds, packet.Datagram{Data: bytes.Clone(b), Addr: netip.MustParseAddrPort(from), TOS: tos})
 	}
-	r.in.deliver(r.in.batch[:n])
+	r.in.deliver(ds)
 }

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
+	"syscall"
 	"time"
 
+	"example.org/meshd/internal/dataplane/gro"
 	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/table"
 )
@@ -15,9 +18,26 @@ import (
 // the inner destination behind this one.
 type inbound struct {
 	user   *User
-	batch  []packet.Packet
-	peers  []*peer // sender of each packet of the batch
+	worker *worker
+	batch  []packet.Datagram
+	merge  *gro.Coalescer
+	peers  []*peer // sender of each group of packets
+	plain  [][]byte
+	write  func(parts [][]byte) error
 	answer *answerer
+}
+
+func newInbound(u *User, w *worker) *inbound {
+	datagrams := Datagrams
+	if slices.Contains(w.Wire.Offloads(), "udp_gro") {
+		datagrams = DatagramsMerged
+	}
+	offloads := w.Tun.Offloads()
+	return &inbound{
+		user: u, worker: w, batch: packet.NewDatagrams(datagrams),
+		merge: gro.New(slices.Contains(offloads, "tso4"), slices.Contains(offloads, "uso")),
+		write: w.Tun.Writer(), answer: newAnswerer(w.Tun.Writer()),
+	}
 }
 
 func (in *inbound) String() string { return "wire to tun" }
@@ -30,7 +50,7 @@ const receivePause = 10 * time.Millisecond
 func (in *inbound) Run(ctx context.Context) error {
 	failing := false
 	for {
-		n, err := in.user.receiver.Read(in.batch)
+		n, err := in.worker.Receiver.Read(in.batch)
 		if errors.Is(err, net.ErrClosed) {
 			return nil
 		}
@@ -52,84 +72,117 @@ func (in *inbound) Run(ctx context.Context) error {
 }
 
 // deliver checks a batch and writes what remains of it to the TUN.
-func (in *inbound) deliver(ps []packet.Packet) {
+func (in *inbound) deliver(ds []packet.Datagram) {
 	f := in.user.mesh.Load()
-	kept := 0
-	for i := range ps {
-		from := in.accept(f, &ps[i])
-		if from == nil {
+	in.merge.Reset()
+	packets := 0
+	for i := range ds {
+		packets += in.datagram(f, &ds[i])
+	}
+	in.worker.calls[WireRead].add(1, packets)
+	in.flush()
+}
+
+// datagram checks the packets of one message, which are all of one sender, and
+// returns how many there were.
+func (in *inbound) datagram(f *forwarding, d *packet.Datagram) (packets int) {
+	sender := f.table.Sender(d.Addr.Addr())
+	empty := len(d.Data) == 0
+	for b, ok := d.Next(); ok || empty; b, ok = d.Next() {
+		empty = false
+		packets++
+		if sender == table.None || sender == f.self {
+			in.user.nobody.drop(UnknownSender, 1)
 			continue
 		}
-		if i != kept {
-			ps[i], ps[kept] = ps[kept], ps[i]
+		if in.accept(f, sender, b, d.TOS) {
+			group := in.merge.Add(b)
+			if group == len(in.peers) {
+				in.peers = append(in.peers, nil)
+			}
+			in.peers[group] = &f.peers[sender]
 		}
-		in.peers[kept] = from
-		kept++
 	}
-	in.write(ps[:kept], in.peers[:kept])
+	return packets
 }
 
-// accept decides about one datagram and makes its packet ready for the TUN. It
-// returns nil if the packet ends here, counted.
-func (in *inbound) accept(f *forwarding, p *packet.Packet) *peer {
-	sender := f.table.Sender(p.Addr.Addr())
-	if sender == table.None || sender == f.self {
-		in.user.nobody.drop(UnknownSender)
-		return nil
-	}
+// accept decides about one packet and makes it ready for the TUN. It returns
+// false if the packet ends here, counted.
+func (in *inbound) accept(f *forwarding, sender int32, b []byte, outer uint8) bool {
 	from := &f.peers[sender]
-	h, ok := packet.Parse(p.Data)
-	if !ok || !packet.ValidChecksum(p.Data) {
-		from.drop(Malformed)
-		return nil
+	h, ok := packet.Parse(b)
+	if !ok || !packet.ValidChecksum(b) {
+		from.drop(Malformed, 1)
+		return false
 	}
 	if f.table.Lookup(h.Src) != sender {
-		from.drop(SpoofedSource)
-		return nil
+		from.drop(SpoofedSource, 1)
+		return false
 	}
 	if f.table.Lookup(h.Dst) != f.self {
-		from.drop(WrongDestination)
-		return nil
+		from.drop(WrongDestination, 1)
+		return false
 	}
-	tos, ok := packet.Decapsulate(h.TOS, p.TOS)
+	tos, ok := packet.Decapsulate(h.TOS, outer)
 	if !ok {
-		from.drop(Malformed)
-		return nil
+		from.drop(Malformed, 1)
+		return false
 	}
 	if h.TTL <= 1 {
-		from.drop(TTLExpired)
-		in.answer.send(f, packet.TimeExceeded, p.Data, nil)
-		return nil
+		from.drop(TTLExpired, 1)
+		in.answer.send(f, packet.TimeExceeded, b, nil)
+		return false
 	}
-	packet.DecrementTTL(p.Data)
+	packet.DecrementTTL(b)
 	if tos != h.TOS {
-		packet.SetTOS(p.Data, tos)
+		packet.SetTOS(b, tos)
 	}
-	return from
+	return true
 }
 
-// write delivers packets; one that the TUN refuses costs itself alone.
-func (in *inbound) write(ps []packet.Packet, from []*peer) {
+// flush delivers all groups; one that the TUN refuses costs itself alone.
+func (in *inbound) flush() {
 	now := time.Now()
-	for len(ps) > 0 {
-		n, err := in.user.tun.Write(ps)
-		countReceived(ps[:n], from[:n], now)
-		if err == nil {
-			return
+	packets := 0
+	for i := range in.merge.Len() {
+		group := in.merge.Packets(i)
+		packets += len(group)
+		if err := in.write(in.merge.Frame(i)); err != nil {
+			in.refused(group, in.peers[i], err, now)
+			continue
 		}
-		from[n].drop(WriteError)
-		ps, from = ps[n+1:], from[n+1:]
+		in.peers[i].received(uint64(len(group)), sizes(group), now)
 	}
+	in.worker.calls[TunWrite].add(in.merge.Len(), packets)
 }
 
-// countReceived adds up runs of packets from one peer, as bursts are.
-func countReceived(ps []packet.Packet, from []*peer, now time.Time) {
-	for i := 0; i < len(ps); {
-		first, packets, bytes := from[i], uint64(0), uint64(0)
-		for ; i < len(ps) && from[i] == first; i++ {
-			packets++
-			bytes += uint64(len(ps[i].Data))
+func sizes(packets [][]byte) (bytes uint64) {
+	for _, b := range packets {
+		bytes += uint64(len(b))
+	}
+	return bytes
+}
+
+// refused delivers the packets of a group one by one. If those pass, merging is
+// what the kernel does not understand.
+func (in *inbound) refused(group [][]byte, from *peer, err error, now time.Time) {
+	if len(group) == 1 {
+		from.drop(WriteError, 1)
+		return
+	}
+	passed := 0
+	for _, b := range group {
+		in.plain = gro.Plain(in.plain[:0], b)
+		if err := in.write(in.plain); err != nil {
+			from.drop(WriteError, 1)
+			continue
 		}
-		first.received(packets, bytes, now)
+		passed++
+		from.received(1, uint64(len(b)), now)
+	}
+	if errors.Is(err, syscall.EINVAL) && passed == len(group) {
+		in.merge.Off()
+		in.worker.noMerge.Store(true)
+		in.user.log.Warn("the kernel refuses superpackets from us: delivering packets one by one from now on", "error", err)
 	}
 }

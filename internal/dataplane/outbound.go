@@ -5,18 +5,38 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"syscall"
 
 	"example.org/meshd/internal/dataplane/packet"
+	"example.org/meshd/internal/dataplane/virtio"
 	"example.org/meshd/internal/table"
 )
 
 // outbound is the loop from the TUN to the wire.
 type outbound struct {
-	user   *User
-	batch  []packet.Packet
-	peers  []*peer // receiver of each packet of the batch
-	answer *answerer
+	user    *User
+	worker  *worker
+	memory  []byte   // of frames
+	frames  [][]byte // read from the TUN
+	headers []byte   // memory for the headers of segments
+	used    int      // of headers
+	bursts  []packet.Burst
+	peers   []*peer // receiver of each burst
+	count   int     // of bursts
+	several bool    // a burst may have several packets
+	answer  *answerer
+	one     [1]packet.Burst // for sending a packet of a burst alone
+	whole   []byte          // for putting together a packet that is in parts
+}
+
+func newOutbound(u *User, w *worker) *outbound {
+	return &outbound{
+		user: u, worker: w, answer: newAnswerer(w.Tun.Writer()),
+		memory: make([]byte, frameMemory), frames: make([][]byte, Frames), headers: make([]byte, headerMemory),
+		bursts: make([]packet.Burst, Bursts), peers: make([]*peer, Bursts),
+		several: slices.Contains(w.Wire.Offloads(), "udp_gso"),
+	}
 }
 
 func (o *outbound) String() string { return "tun to wire" }
@@ -24,106 +44,204 @@ func (o *outbound) String() string { return "tun to wire" }
 // Run implements Loop. Closing the engine ends it.
 func (o *outbound) Run(context.Context) error {
 	for {
-		n, err := o.user.tun.Read(o.batch)
+		n, err := o.worker.Tun.Read(o.memory, o.frames)
 		if errors.Is(err, fs.ErrClosed) {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("read from TUN: %w", err)
 		}
-		o.forward(o.batch[:n])
+		o.forward(o.frames[:n])
 	}
 }
 
-// forward routes a batch and sends what remains of it. Routed packets move to
-// the front by swapping, since each packet owns its buffer.
-func (o *outbound) forward(ps []packet.Packet) {
+// forward routes a batch of frames and sends their packets.
+func (o *outbound) forward(frames [][]byte) {
 	f := o.user.mesh.Load()
-	kept := 0
-	for i := range ps {
-		to := o.route(f, &ps[i])
-		if to == nil {
-			continue
-		}
-		if i != kept {
-			ps[i], ps[kept] = ps[kept], ps[i]
-		}
-		o.peers[kept] = to
-		kept++
+	packets := 0
+	for _, frame := range frames {
+		packets += o.frame(f, frame)
 	}
-	o.send(f, ps[:kept], o.peers[:kept])
+	o.flush(f)
+	o.worker.calls[TunRead].add(len(frames), packets)
 }
 
-// route decides about one packet and makes it ready for the wire. It returns
-// nil if the packet ends here, counted.
-func (o *outbound) route(f *forwarding, p *packet.Packet) *peer {
-	h, ok := packet.Parse(p.Data)
+// frame routes one frame, whose packets all go the same way, and returns how many
+// there are.
+func (o *outbound) frame(f *forwarding, frame []byte) int {
+	h, b, ok := virtio.Parse(frame)
 	if !ok {
-		o.user.nobody.drop(Malformed)
-		return nil
+		o.user.nobody.drop(Malformed, 1)
+		return 1
+	}
+	if h.GSO == virtio.None {
+		if !h.Complete(b) {
+			o.user.nobody.drop(Malformed, 1)
+		} else if to, tos := o.route(f, b, 1); to != nil {
+			o.burst(f, to, tos, len(b)).Add(b)
+		}
+		return 1
+	}
+	segments, ok := h.Segment(b)
+	if !ok {
+		o.user.nobody.drop(Malformed, 1)
+		return 1
+	}
+	if to, tos := o.route(f, b, segments.Len()); to != nil {
+		o.segment(f, &segments, to, tos)
+	}
+	return segments.Len()
+}
+
+// segment sends a superpacket as what it stands for. Only headers are written:
+// the payload goes from where it lies.
+func (o *outbound) segment(f *forwarding, s *virtio.Segments, to *peer, tos uint8) {
+	for i := range s.Len() {
+		if o.used+s.HeaderLen() > len(o.headers) {
+			o.flush(f)
+		}
+		payload := s.Payload(i)
+		burst := o.burst(f, to, tos, s.HeaderLen()+len(payload)) // may flush
+		header := s.Header(i, o.headers[o.used:])
+		o.used += len(header)
+		burst.Add(header, payload)
+	}
+}
+
+// route decides about a packet, or the count that a superpacket stands for, and
+// makes it ready for the wire. to is nil if it ends here, counted; tos is that of
+// the outer header.
+func (o *outbound) route(f *forwarding, b []byte, count int) (to *peer, tos uint8) {
+	h, ok := packet.Parse(b)
+	if !ok {
+		o.user.nobody.drop(Malformed, count)
+		return nil, 0
 	}
 	if h.Dst.Is6() && h.Dst.IsLinkLocalMulticast() {
 		// The kernel itself, greeting the link (MLD, RFC 3810): there is none
 		// behind a TUN, and counting it would show losses on an idle host.
-		return nil
+		return nil, 0
 	}
 	i := f.table.Lookup(h.Dst)
 	if i == table.None || i == f.self {
-		o.user.nobody.drop(NoRoute)
-		o.answer.send(f, packet.NoRoute, p.Data, nil)
-		return nil
+		o.user.nobody.drop(NoRoute, count)
+		o.answer.send(f, packet.NoRoute, b, nil)
+		return nil, 0
 	}
-	to := &f.peers[i]
+	to = &f.peers[i]
 	if h.TTL <= 1 {
-		to.drop(TTLExpired)
-		o.answer.send(f, packet.TimeExceeded, p.Data, nil)
-		return nil
+		to.drop(TTLExpired, count)
+		o.answer.send(f, packet.TimeExceeded, b, nil)
+		return nil, 0
 	}
-	packet.DecrementTTL(p.Data)
-	p.Addr = to.underlay
-	p.TOS = h.TOS // DSCP copied (RFC 2983 uniform), ECN per RFC 6040 normal mode
-	return to
+	packet.DecrementTTL(b)
+	return to, h.TOS // DSCP copied (RFC 2983 uniform), ECN per RFC 6040 normal mode
 }
 
-// send hands the packets to the socket. Whatever it refuses costs that packet
-// alone.
-func (o *outbound) send(f *forwarding, ps []packet.Packet, to []*peer) {
-	for len(ps) > 0 {
-		n, err := o.user.sender.Write(ps)
-		countSent(ps[:n], to[:n])
-		if n == len(ps) {
-			return
+// lookBack is how many bursts a packet may pass to join one of its peer. Packets
+// of one peer never pass each other.
+const lookBack = 8
+
+// burst returns where to add the next packet of a size for a peer.
+func (o *outbound) burst(f *forwarding, to *peer, tos uint8, size int) *packet.Burst {
+	if o.several {
+		for i := o.count - 1; i >= 0 && i >= o.count-lookBack; i-- {
+			if o.peers[i] != to {
+				continue
+			}
+			if b := &o.bursts[i]; b.TOS == tos && b.Fits(size) {
+				return b
+			}
+			break
 		}
-		o.refused(f, &ps[n], to[n], err)
-		ps, to = ps[n+1:], to[n+1:]
+	}
+	if o.count == len(o.bursts) {
+		o.flush(f)
+	}
+	b := &o.bursts[o.count]
+	*b = packet.Burst{Addr: to.underlay, TOS: tos, Parts: b.Parts[:0]}
+	o.peers[o.count] = to
+	o.count++
+	return b
+}
+
+// flush hands all bursts to the socket. Whatever it refuses costs that burst
+// alone.
+func (o *outbound) flush(f *forwarding) {
+	bs, to := o.bursts[:o.count], o.peers[:o.count]
+	for len(bs) > 0 {
+		n, err := o.worker.Sender.Write(bs)
+		o.sent(bs[:n], to[:n])
+		if n == len(bs) {
+			break
+		}
+		o.refused(f, &bs[n], to[n], err)
+		bs, to = bs[n+1:], to[n+1:]
+	}
+	o.count, o.used = 0, 0
+}
+
+// sent counts bursts that one call took.
+func (o *outbound) sent(bs []packet.Burst, to []*peer) {
+	packets := 0
+	for i := range bs {
+		packets += bs[i].Packets
+		to[i].sent(uint64(bs[i].Packets), uint64(bs[i].Bytes))
+	}
+	o.worker.calls[WireWrite].add(1, packets)
+}
+
+// refused deals with a burst that the socket did not take. If size may be the
+// reason, its packets are tried one by one, and if those pass, sending several at
+// once is what the kernel or the device cannot do.
+func (o *outbound) refused(f *forwarding, b *packet.Burst, to *peer, err error) {
+	if b.Packets == 1 {
+		o.refusedOne(f, b, to, err)
+		return
+	}
+	cannot := errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EINVAL)
+	if !cannot && !errors.Is(err, syscall.EMSGSIZE) {
+		to.drop(SendError, b.Packets)
+		return
+	}
+	passed := 0
+	for one := range b.Split {
+		o.one[0] = one
+		if _, err := o.worker.Sender.Write(o.one[:]); err != nil {
+			o.refusedOne(f, &one, to, err)
+			continue
+		}
+		passed++
+		o.sent(o.one[:], []*peer{to})
+	}
+	if cannot && passed == b.Packets {
+		o.several = false
+		o.worker.noSend.Store(true)
+		o.user.log.Warn("the kernel or a network device refuses several packets in one message: sending one by one from now on", "error", err)
 	}
 }
 
-// refused deals with a packet that the socket did not take. One that is larger
+// refusedOne deals with a packet that the socket did not take. One that is larger
 // than the path goes in fragments, or its sender is told the size that fits.
-func (o *outbound) refused(f *forwarding, p *packet.Packet, to *peer, err error) {
-	if errors.Is(err, syscall.EMSGSIZE) && packet.MayFragment(p.Data) {
-		if err = o.user.sender.WriteFragmented(p); err == nil {
-			to.sent(1, uint64(len(p.Data)))
+func (o *outbound) refusedOne(f *forwarding, one *packet.Burst, to *peer, err error) {
+	b := one.Parts[0]
+	if len(one.Parts) > 1 {
+		o.whole = append(o.whole[:0], b...)
+		for _, part := range one.Parts[1:] {
+			o.whole = append(o.whole, part...)
+		}
+		b = o.whole
+	}
+	if errors.Is(err, syscall.EMSGSIZE) && packet.MayFragment(b) {
+		if err = o.worker.Sender.WriteFragmented(one); err == nil {
+			to.sent(1, uint64(one.Bytes))
 			return
 		}
 	}
 	if !errors.Is(err, syscall.EMSGSIZE) {
-		to.drop(SendError)
+		to.drop(SendError, 1)
 		return
 	}
-	to.drop(TooBig)
-	o.answer.send(f, packet.TooBig, p.Data, func() int { return o.user.pathMTU(f, to.underlay, p.Data) })
-}
-
-// countSent adds up runs of packets to one peer, as bursts are.
-func countSent(ps []packet.Packet, to []*peer) {
-	for i := 0; i < len(ps); {
-		first, packets, bytes := to[i], uint64(0), uint64(0)
-		for ; i < len(ps) && to[i] == first; i++ {
-			packets++
-			bytes += uint64(len(ps[i].Data))
-		}
-		first.sent(packets, bytes)
-	}
+	to.drop(TooBig, 1)
+	o.answer.send(f, packet.TooBig, b, func() int { return pathMTU(o.worker.Wire, f, to.underlay, b) })
 }

@@ -13,25 +13,43 @@ import (
 	"example.org/meshd/internal/table"
 )
 
-// BatchSize is how many packets one call moves at most. Sixty-four is what a
-// TUN queue or a socket holds after a short wait; more only costs memory.
-const BatchSize = 64
+// Sizes of a loop's batches. More costs memory and falls out of the CPU's cache,
+// less costs wake-ups.
+const (
+	// Frames and Bursts are how many frames one reading of the TUN takes at
+	// most, and how many messages one call sends.
+	Frames = 64
+	Bursts = 64
+	// frameMemory holds two superpackets, or a whole batch of small packets.
+	frameMemory = 3 * packet.MaxSize
+	// headerMemory holds the headers of the segments of a batch.
+	headerMemory = 32 << 10
+	// Datagrams is how many messages one call receives: each may hold 64
+	// packets where the kernel merges them, and one where it does not.
+	Datagrams       = 64
+	DatagramsMerged = 8
+)
 
-// User is the engine in user space: one loop from the TUN to the socket, one
-// from the socket to the TUN. They share nothing but the mesh, so neither waits
-// for the other.
+// User is the engine in user space. Each worker has one loop from the TUN to the
+// socket and one from the socket to the TUN. They share nothing but the mesh, so
+// none waits for another.
 type User struct {
-	tun      Tun
-	wire     Wire
-	receiver Receiver
-	sender   Sender
-	log      *slog.Logger
+	workers []*worker
+	log     *slog.Logger
 
 	mesh atomic.Pointer[forwarding] // read once for each batch
 
 	mu     sync.Mutex           // serialises SetMesh and guards known
 	known  map[string]*counters // of every peer there ever was, so that totals never fall
 	nobody counters             // what belongs to no peer
+}
+
+// worker is a Worker with what is counted and decided for it.
+type worker struct {
+	Worker
+	calls   [callKinds]callCounter
+	noSend  atomic.Bool // several packets in one message are refused
+	noMerge atomic.Bool // superpackets are refused by the TUN
 }
 
 // forwarding is what the packet path looks at: immutable once stored.
@@ -50,10 +68,13 @@ type peer struct {
 	*counters
 }
 
-// NewUser returns the user engine on an attached queue and a bound socket,
-// which it closes with itself. It forwards nothing before SetMesh.
-func NewUser(tun Tun, wire Wire, receiver Receiver, sender Sender, log *slog.Logger) *User {
-	u := &User{tun: tun, wire: wire, receiver: receiver, sender: sender, log: log, known: map[string]*counters{}}
+// NewUser returns the user engine on attached queues and bound sockets, which it
+// closes with itself. It forwards nothing before SetMesh.
+func NewUser(workers []Worker, log *slog.Logger) *User {
+	u := &User{log: log, known: map[string]*counters{}}
+	for _, w := range workers {
+		u.workers = append(u.workers, &worker{Worker: w})
+	}
 	u.mesh.Store(&forwarding{table: &table.Table{}, self: table.None})
 	return u
 }
@@ -102,7 +123,7 @@ func (u *User) Route(dst netip.Addr) Route {
 func (u *User) Counters() Counters {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	c := Counters{Totals: u.nobody.read(), Peers: map[string]Traffic{}}
+	c := Counters{Totals: u.nobody.read(), Peers: map[string]Traffic{}, Calls: map[CallKind]Calls{}}
 	for _, known := range u.known {
 		c.Totals.add(known.read())
 	}
@@ -112,23 +133,59 @@ func (u *User) Counters() Counters {
 			c.Peers[f.table.Name(int32(i))] = p.read()
 		}
 	}
+	for _, w := range u.workers {
+		for _, kind := range CallKinds() {
+			n := c.Calls[kind]
+			n.Calls += w.calls[kind].calls.Load()
+			n.Packets += w.calls[kind].packets.Load()
+			c.Calls[kind] = n
+		}
+	}
 	return c
 }
 
 // Info implements Engine.
 func (u *User) Info() Info {
-	return Info{Engine: "user", Receive: "socket", Offloads: []string{}, Queues: 1}
+	info := Info{Engine: "user", Receive: "socket", Offloads: []string{}, Queues: len(u.workers)}
+	if len(u.workers) == 0 {
+		return info
+	}
+	info.Refused = u.refused()
+	for _, name := range slices.Concat(u.workers[0].Tun.Offloads(), u.workers[0].Wire.Offloads()) {
+		if !slices.Contains(info.Refused, name) {
+			info.Offloads = append(info.Offloads, name)
+		}
+	}
+	return info
+}
+
+// refused returns the names of offloads that ended at run time, in any worker.
+func (u *User) refused() (names []string) {
+	for name, ended := range map[string]func(*worker) bool{
+		"udp_gso": func(w *worker) bool { return w.noSend.Load() },
+		"tun_gro": func(w *worker) bool { return w.noMerge.Load() },
+	} {
+		if slices.ContainsFunc(u.workers, ended) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // Loops implements Engine.
-func (u *User) Loops() []Loop {
-	return []Loop{
-		&outbound{user: u, batch: packet.NewBatch(BatchSize), peers: make([]*peer, BatchSize), answer: newAnswerer(u.tun)},
-		&inbound{user: u, batch: packet.NewBatch(BatchSize), peers: make([]*peer, BatchSize), answer: newAnswerer(u.tun)},
+func (u *User) Loops() (loops []Loop) {
+	for _, w := range u.workers {
+		loops = append(loops, newOutbound(u, w), newInbound(u, w))
 	}
+	return loops
 }
 
 // Close implements Engine.
 func (u *User) Close() error {
-	return errors.Join(u.tun.Close(), u.wire.Close())
+	var errs []error
+	for _, w := range u.workers {
+		errs = append(errs, w.Tun.Close(), w.Wire.Close())
+	}
+	return errors.Join(errs...)
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
-	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"example.org/meshd/internal/dataplane/packet"
+	"example.org/meshd/internal/dataplane/virtio"
 )
 
 // drops returns the reasons counted in t, one entry a packet.
@@ -280,23 +280,6 @@ func TestRefusedDeliveries(t *testing.T) {
 	}
 }
 
-// A batch in which some packets end keeps every buffer exactly once.
-func TestBatchKeepsItsBuffers(t *testing.T) {
-	r := newRig(t)
-	good, bad := udp4("10.244.0.2", "10.244.1.2", 63, 0), udp4("10.244.0.2", "10.244.9.2", 63, 0)
-	r.send(bad, good, bad, good, good)
-	if len(r.wire.sent) != 3 {
-		t.Errorf("%d sent", len(r.wire.sent))
-	}
-	seen := map[*byte]bool{}
-	for _, p := range r.out.batch {
-		if seen[&p.Buf[0]] || len(p.Buf) != packet.MaxSize {
-			t.Fatal("a buffer was lost")
-		}
-		seen[&p.Buf[0]] = true
-	}
-}
-
 func TestAnswersAreLimited(t *testing.T) {
 	r := newRig(t)
 	now := time.Unix(1000, 0)
@@ -363,13 +346,11 @@ func TestSetMeshRefuses(t *testing.T) {
 }
 
 func TestBeforeSetMeshNothingPasses(t *testing.T) {
-	tun, wire := newFakeTun(), newFakeWire()
-	r := &rig{User: NewUser(tun, wire, wire, wire, slog.New(slog.DiscardHandler)), tun: tun, wire: wire}
-	loops := r.Loops()
-	r.out, r.in = loops[0].(*outbound), loops[1].(*inbound)
+	r := &rig{tun: newFakeTun(), wire: newFakeWire()}
+	r.start()
 	r.send(udp4("10.244.0.2", "10.244.1.2", 63, 0))
 	r.receive("172.18.0.3:8285", 0, udp4("10.244.1.2", "10.244.0.2", 62, 0))
-	if len(wire.sent)+len(tun.written) != 0 {
+	if len(r.wire.sent)+len(r.tun.written) != 0 {
 		t.Error("something passed")
 	}
 }
@@ -380,7 +361,7 @@ func TestCloseEndsTheLoops(t *testing.T) {
 	for _, loop := range r.Loops() {
 		go func() { done <- loop.Run(context.Background()) }()
 	}
-	r.tun.feed <- [][]byte{udp4("10.244.0.2", "10.244.1.2", 63, 0)}
+	r.tun.feed <- [][]byte{frame(udp4("10.244.0.2", "10.244.1.2", 63, 0))}
 	r.Close()
 	for range 2 {
 		if err := <-done; err != nil {
@@ -389,52 +370,65 @@ func TestCloseEndsTheLoops(t *testing.T) {
 	}
 }
 
-// discard is a Tun and a Sender that takes everything.
-type discard struct{ Tun }
+// discard takes everything.
+type discard struct{ *fakeTun }
 
-func (discard) Write(ps []packet.Packet) (int, error) { return len(ps), nil }
+func (discard) Write(bs []packet.Burst) (int, error) { return len(bs), nil }
 
-func (discard) WriteFragmented(*packet.Packet) error { return nil }
+func (discard) WriteFragmented(*packet.Burst) error { return nil }
+
+func (discard) Writer() func([][]byte) error { return func([][]byte) error { return nil } }
 
 // path returns functions that pass one full batch each way, without I/O.
-func path(tb testing.TB) (out, in func()) {
-	r := newRig(tb)
-	r.User.sender, r.User.tun = discard{}, discard{}
+func path(tb testing.TB, offloads ...string) (out, in func()) {
+	r := newRig(tb, offloads...)
+	w := &worker{Worker: Worker{Tun: discard{r.tun}, Wire: r.wire, Sender: discard{}}}
+	o, i := newOutbound(r.User, w), newInbound(r.User, w)
 	outgoing, incoming := udp4("10.244.0.2", "10.244.1.2", 63, 0), udp4("10.244.1.2", "10.244.0.2", 62, 0)
+	frames := make([][]byte, Frames)
+	for n := range frames {
+		frames[n] = frame(outgoing)
+	}
 	from := netip.MustParseAddrPort("172.18.0.3:8285")
+	ds := packet.NewDatagrams(Frames)
 	return func() {
-			for i := range r.out.batch {
-				fill(r.out.batch[i:], [][]byte{outgoing})
+			for _, f := range frames {
+				copy(f[virtio.HeaderSize:], outgoing)
 			}
-			r.out.forward(r.out.batch)
+			o.forward(frames)
 		}, func() {
-			for i := range r.in.batch {
-				fill(r.in.batch[i:], [][]byte{incoming})
-				r.in.batch[i].Addr = from
+			for n := range ds {
+				ds[n].Data, ds[n].Addr = ds[n].Buf[:copy(ds[n].Buf, incoming)], from
 			}
-			r.in.deliver(r.in.batch)
+			i.deliver(ds)
 		}
 }
 
+var allOffloads = []string{"tso4", "tso6", "uso", "udp_gso", "udp_gro"}
+
 func TestPathDoesNotAllocate(t *testing.T) {
-	out, in := path(t)
-	if n := testing.AllocsPerRun(100, out); n != 0 {
-		t.Errorf("out: %v allocations", n)
-	}
-	if n := testing.AllocsPerRun(100, in); n != 0 {
-		t.Errorf("in: %v allocations", n)
+	for _, offloads := range [][]string{nil, allOffloads} {
+		out, in := path(t, offloads...)
+		if n := testing.AllocsPerRun(100, out); n != 0 {
+			t.Errorf("out with %v: %v allocations", offloads, n)
+		}
+		if n := testing.AllocsPerRun(100, in); n != 0 {
+			t.Errorf("in with %v: %v allocations", offloads, n)
+		}
 	}
 }
 
 func BenchmarkPath(b *testing.B) {
-	out, in := path(b)
-	for name, f := range map[string]func(){"out": out, "in": in} {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				f()
-			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/BatchSize, "ns/packet")
-		})
+	for name, offloads := range map[string][]string{"plain": nil, "offload": allOffloads} {
+		out, in := path(b, offloads...)
+		for direction, f := range map[string]func(){"out": out, "in": in} {
+			b.Run(name+"/"+direction, func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					f()
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/Frames, "ns/packet")
+			})
+		}
 	}
 }

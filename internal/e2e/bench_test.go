@@ -23,15 +23,16 @@ func BenchmarkPlainPath(b *testing.B) {
 			listen(b, m.PodW, "10.244.1.2:7000")
 			var conn *udp.Conn
 			if err := m.PodW2b.Do(func() (err error) {
-				conn, err = udp.Open(netip.MustParseAddrPort("10.244.2.3:0"))
+				conn, err = udp.Open(netip.MustParseAddrPort("10.244.2.3:0"), false)
 				return err
 			}); err != nil {
 				b.Fatal(err)
 			}
 			b.Cleanup(func() { conn.Close() })
-			sender, batch := conn.NewSender(16), make([]packet.Packet, 16)
+			sender, batch := conn.NewSender(16), make([]packet.Burst, 16)
 			for i := range batch {
-				batch[i] = packet.Packet{Data: make([]byte, payload.size), Addr: netip.MustParseAddrPort("10.244.1.2:7000")}
+				batch[i].Addr = netip.MustParseAddrPort("10.244.1.2:7000")
+				batch[i].Add(make([]byte, payload.size))
 			}
 			b.ResetTimer()
 			for sent := 0; sent < b.N; sent += len(batch) {

@@ -166,18 +166,20 @@ func inDrops(s control.Status) (sum uint64) {
 func flood(t *testing.T, n *nstest.Namespace, local string, r *rand.Rand) func(int) {
 	var conn *udp.Conn
 	if err := n.Do(func() (err error) {
-		conn, err = udp.Open(netip.MustParseAddrPort(local))
+		conn, err = udp.Open(netip.MustParseAddrPort(local), false)
 		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	sender, batch := conn.NewSender(50), packet.NewBatch(50)
+	sender, batch := conn.NewSender(50), make([]packet.Burst, 50)
+	memory := packet.NewDatagrams(len(batch))
 	to := netip.MustParseAddrPort("172.18.0.3:8285")
 	return func(n int) {
 		for ; n > 0; n -= len(batch) {
 			for i := range batch {
-				batch[i].Data, batch[i].Addr, batch[i].TOS = badDatagram(r, batch[i].Buf), to, uint8(r.Uint32())
+				batch[i] = packet.Burst{Addr: to, TOS: uint8(r.Uint32())}
+				batch[i].Add(badDatagram(r, memory[i].Buf))
 			}
 			for left := batch; len(left) > 0; {
 				sent, err := sender.Write(left)

@@ -155,7 +155,7 @@ func TestCheckInterface(t *testing.T) {
 		check("mesh0", false, "")
 		must(t, Set(Settings{Interface: "mesh0", MTU: 1472}))
 		check("mesh0", false, "")
-		q, err := tun.Open("mesh0")
+		q, err := tun.Open("mesh0", true)
 		must(t, err)
 		check("mesh0", false, "is in use")
 		if removed, err := CleanUp(""); err == nil || removed != nil || !strings.Contains(err.Error(), "a running meshd uses it") {
@@ -298,7 +298,7 @@ func TestOverflows(t *testing.T) {
 		must(t, tun.Create("mesh0"))
 		must(t, Claim("mesh0"))
 		must(t, Set(Settings{Interface: "mesh0", MTU: 1472, Addresses: addrs("10.244.2.0"), Routes: prefixes("10.244.0.0/16")}))
-		q, err := tun.Open("mesh0")
+		q, err := tun.Open("mesh0", true)
 		must(t, err)
 		defer q.Close()
 		if _, err := n.Run("ping", "-c", "600", "-l", "600", "-W", "1", "-q", "10.244.1.1"); err == nil {

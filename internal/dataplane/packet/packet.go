@@ -16,27 +16,8 @@ import (
 	"net/netip"
 )
 
-// A Packet is one inner packet with its place in memory and on the underlay.
-// TUN and UDP fill and send slices of them, so that one call moves a batch.
-type Packet struct {
-	Buf  []byte         // backing memory, MaxSize bytes; belongs to the batch for its whole life
-	Data []byte         // the inner packet, normally within Buf
-	Addr netip.AddrPort // underlay: sender of a received packet, receiver of one to send; IPv4 never mapped
-	TOS  uint8          // TOS of the outer header, received or to send
-}
-
 // MaxSize is the largest inner packet in bytes, that of the IPv4 length field.
 const MaxSize = 65535
-
-// NewBatch returns n packets, each with a buffer of its own.
-func NewBatch(n int) []Packet {
-	ps := make([]Packet, n)
-	memory := make([]byte, n*MaxSize)
-	for i := range ps {
-		ps[i].Buf = memory[i*MaxSize : (i+1)*MaxSize : (i+1)*MaxSize]
-	}
-	return ps
-}
 
 // IP protocol numbers and header sizes in bytes.
 const (
@@ -168,37 +149,4 @@ func SetTOS(b []byte, tos uint8) {
 	b[1] = tos
 	sum = sum&0xffff + sum>>16
 	binary.BigEndian.PutUint16(b[10:], ^uint16(sum+sum>>16))
-}
-
-// Checksum returns the internet checksum (RFC 1071) of b, starting from the
-// folded sum initial; over data that holds its own right checksum it is 0.
-func Checksum(b []byte, initial uint16) uint16 {
-	sum := uint64(initial)
-	for len(b) >= 4 {
-		sum += uint64(binary.BigEndian.Uint32(b))
-		b = b[4:]
-	}
-	if len(b) >= 2 {
-		sum += uint64(binary.BigEndian.Uint16(b))
-		b = b[2:]
-	}
-	if len(b) == 1 {
-		sum += uint64(b[0]) << 8
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
-}
-
-// pseudoSum returns the folded sum of the IPv6 pseudo-header (RFC 8200 section
-// 8.1) for a payload of n bytes between src and dst, to start Checksum with.
-func pseudoSum(src, dst netip.Addr, proto uint8, n int) uint16 {
-	var b [40]byte
-	s, d := src.As16(), dst.As16()
-	copy(b[0:], s[:])
-	copy(b[16:], d[:])
-	binary.BigEndian.PutUint32(b[32:], uint32(n))
-	b[39] = proto
-	return ^Checksum(b[:], 0)
 }

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/dataplane/packet"
+	"example.org/meshd/internal/dataplane/virtio"
 )
 
 const device = "/dev/net/tun"
@@ -64,43 +65,45 @@ func explain(name string, err error) error {
 }
 
 // A Queue is one attached queue of the device. One goroutine may Read while
-// others Write; Close may come from anywhere and wakes them.
+// others write through writers of their own; Close may come from anywhere and
+// wakes them.
+//
+// Frames carry struct virtio_net_hdr in front of the packet, with offloads and
+// without, so that there is one format.
 type Queue struct {
-	file   *os.File
-	conn   syscall.RawConn
-	closed atomic.Bool
+	file     *os.File
+	conn     syscall.RawConn
+	offloads []string
+	closed   atomic.Bool
 
 	// The state of the Read in progress. The callback is made once, since a
 	// closure for each call would allocate.
-	batch    []packet.Packet
+	memory   []byte
+	frames   [][]byte
 	filled   int
 	readErr  error
 	readFunc func(fd uintptr) bool
 }
 
-// Open attaches a queue to the device name, which must exist.
-func Open(name string) (*Queue, error) {
+// MaxFrame is the size in bytes of the largest frame.
+const MaxFrame = virtio.HeaderSize + packet.MaxSize
+
+// Open attaches a queue to the device name, which must exist. With offload the
+// kernel may leave segmentation and checksums to us, as far as it knows how to;
+// that holds for the whole device.
+func Open(name string, offload bool) (*Queue, error) {
 	fd, err := unix.Open(device, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", device, explain(name, err))
 	}
-	request, err := unix.NewIfreq(name)
-	if err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("attach to TUN %q: %w", name, err)
-	}
-	request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_MULTI_QUEUE)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("attach to TUN %q: %w", name, explain(name, err))
-	}
-	if err := settle(name); err != nil {
+	q := &Queue{}
+	if q.offloads, err = attach(fd, name, offload); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("attach to TUN %q: %w", name, err)
 	}
 	// Only now may Go's poller see the descriptor: before TUNSETIFF it polls
 	// as failed, and edge-triggered epoll would not look again.
-	q := &Queue{file: os.NewFile(uintptr(fd), device)}
+	q.file = os.NewFile(uintptr(fd), device)
 	if q.conn, err = q.file.SyscallConn(); err != nil {
 		q.file.Close()
 		return nil, fmt.Errorf("poll TUN %q: %w", name, err)
@@ -108,6 +111,64 @@ func Open(name string) (*Queue, error) {
 	q.readFunc = q.read
 	return q, nil
 }
+
+func attach(fd int, name string, offload bool) ([]string, error) {
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		return nil, err
+	}
+	request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_MULTI_QUEUE | unix.IFF_VNET_HDR)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
+		return nil, explain(name, err)
+	}
+	offloads, err := agree(fd, offload)
+	if err != nil {
+		return nil, err
+	}
+	return offloads, settle(name)
+}
+
+// An offer is a set of offloads, given to the kernel as a whole.
+type offer struct {
+	flags int
+	names []string
+}
+
+// offers is what to ask the kernel for, the best first. USO came with Linux 6.2
+// (TUN_F_USO4 and TUN_F_USO6, which it takes only together).
+var offers = []offer{
+	{unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN | unix.TUN_F_USO4 | unix.TUN_F_USO6, []string{TSO4, TSO6, USO}},
+	{unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN, []string{TSO4, TSO6}},
+	{0, nil},
+}
+
+// Names of offloads.
+const (
+	TSO4 = "tso4" // TCP over IPv4 comes and goes in superpackets
+	TSO6 = "tso6" // TCP over IPv6
+	USO  = "uso"  // UDP
+)
+
+// setOffload is TUNSETOFFLOAD; tests put refusals in its place.
+var setOffload = func(fd, flags int) error { return unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, flags) }
+
+// agree gives the kernel the best set of offloads that it knows and returns its
+// names.
+func agree(fd int, offload bool) ([]string, error) {
+	var err error
+	for _, o := range offers {
+		if !offload && o.flags != 0 {
+			continue
+		}
+		if err = setOffload(fd, o.flags); err == nil {
+			return o.names, nil
+		}
+	}
+	return nil, fmt.Errorf("set offloads: %w", err)
+}
+
+// Offloads returns the names of the offloads in use.
+func (q *Queue) Offloads() []string { return q.offloads }
 
 // settle returns when the kernel has noticed that the device has a queue. Until
 // then, a moment later in a work queue, an interface that is up drops what is
@@ -134,12 +195,13 @@ func settle(name string) error {
 	return nil
 }
 
-// Read waits for packets that the kernel routed into the device, stores as many
-// as are there into ps and returns their number, at least one. Each packet's
-// Data lies in its own Buf. It returns os.ErrClosed after Close, and EBADFD or
-// another error of read(2) when the device is gone.
-func (q *Queue) Read(ps []packet.Packet) (int, error) {
-	q.batch, q.filled, q.readErr = ps, 0, nil
+// Read waits for packets that the kernel routed into the device and stores their
+// frames into memory, one behind the other, and into frames, until none is left
+// or no more fits. It returns their number, at least one. memory must hold
+// MaxFrame bytes. It returns os.ErrClosed after Close, and EBADFD or another
+// error of read(2) when the device is gone.
+func (q *Queue) Read(memory []byte, frames [][]byte) (int, error) {
+	q.memory, q.frames, q.filled, q.readErr = memory, frames, 0, nil
 	if err := q.conn.Read(q.readFunc); err != nil {
 		if q.closed.Load() {
 			err = os.ErrClosed // os.File does not say so itself for a raw read
@@ -155,39 +217,53 @@ func (q *Queue) Read(ps []packet.Packet) (int, error) {
 	return q.filled, nil // an error that cut the batch short comes again
 }
 
-// read takes packets until none is left; false makes the poller wait.
+// read takes frames until none is left; false makes the poller wait.
 func (q *Queue) read(fd uintptr) bool {
-	for q.filled < len(q.batch) {
-		p := &q.batch[q.filled]
-		n, err := ignoringEINTR(unix.Read, int(fd), p.Buf)
+	for q.filled < len(q.frames) && len(q.memory) >= MaxFrame {
+		n, err := ignoringEINTR(unix.Read, int(fd), q.memory)
 		if err != nil {
 			q.readErr = err
 			return q.filled > 0 || err != unix.EAGAIN
 		}
-		p.Data = p.Buf[:n]
+		q.frames[q.filled] = q.memory[:n:n]
 		q.filled++
+		q.memory = q.memory[(n+alignment-1)&^(alignment-1):]
 	}
 	return true
 }
 
-// Write hands packets to the kernel as if they had arrived on the interface. It
-// returns how many were taken; the error, if any, is about the next one. An
-// interface that is down answers EIO.
-func (q *Queue) Write(ps []packet.Packet) (int, error) {
-	for i := range ps {
-		if err := q.WriteOne(ps[i].Data); err != nil {
-			return i, err
+// alignment of frames in memory, in bytes: that of a cache line.
+const alignment = 64
+
+// Writer returns a function that hands one frame, given in parts, to the kernel
+// as if its packet had arrived on the interface. An interface that is down
+// answers EIO. The function belongs to one goroutine.
+func (q *Queue) Writer() func(parts [][]byte) error {
+	var vectors []unix.Iovec
+	var failed error
+	write := func(fd uintptr) {
+		for {
+			_, _, errno := unix.Syscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&vectors[0])), uintptr(len(vectors)))
+			if failed = nil; errno != 0 {
+				failed = errno
+			}
+			if errno != unix.EINTR {
+				return
+			}
 		}
 	}
-	return len(ps), nil
-}
-
-// WriteOne is Write for a single packet.
-func (q *Queue) WriteOne(b []byte) error {
-	// os.File retries EINTR and keeps the descriptor open meanwhile; a TUN
-	// takes a packet whole or not at all.
-	_, err := q.file.Write(b)
-	return err
+	return func(parts [][]byte) error {
+		vectors = vectors[:0]
+		for _, p := range parts {
+			v := unix.Iovec{Base: unsafe.SliceData(p)}
+			v.SetLen(len(p))
+			vectors = append(vectors, v)
+		}
+		if err := q.conn.Control(write); err != nil {
+			return err
+		}
+		return failed
+	}
 }
 
 // Close detaches the queue and wakes a Read in progress. The device stays.

@@ -9,7 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"example.org/meshd/internal/dataplane/packet"
+	"example.org/meshd/internal/dataplane/virtio"
 	"example.org/meshd/internal/nstest"
 )
 
@@ -21,11 +24,16 @@ func up(t *testing.T, n *nstest.Namespace) *Queue {
 	if err := n.IP("addr add 10.244.2.0/32 dev mesh0", "link set mesh0 mtu 1472 addrgenmode none", "link set mesh0 up", "route add 10.244.0.0/16 dev mesh0"); err != nil {
 		t.Fatal(err)
 	}
-	q, err := Open("mesh0")
+	q, err := Open("mesh0", true)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return q
+}
+
+// room returns what Read needs for n frames.
+func room(n int) (memory []byte, frames [][]byte) {
+	return make([]byte, n*MaxFrame), make([][]byte, n)
 }
 
 func TestPacketsPass(t *testing.T) {
@@ -42,26 +50,31 @@ func TestPacketsPass(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		ps := packet.NewBatch(8)
-		size, err := q.Read(ps)
+		memory, frames := room(8)
+		size, err := q.Read(memory, frames)
 		if err != nil || size != 3 {
 			t.Fatalf("Read: %d, %v", size, err)
 		}
-		for i, p := range ps[:size] {
-			h, ok := packet.Parse(p.Data)
-			if !ok || h.Dst.String() != "10.244.1.2" || p.Data[28] != byte(i) {
-				t.Errorf("packet %d: %+v % x", i, h, p.Data)
+		write := q.Writer()
+		for i, frame := range frames[:size] {
+			header, b, ok := virtio.Parse(frame)
+			if !ok || !header.Complete(b) {
+				t.Fatalf("frame % x", frame)
+			}
+			h, ok := packet.Parse(b)
+			if !ok || h.Dst.String() != "10.244.1.2" || b[28] != byte(i) {
+				t.Errorf("packet %d: %+v % x", i, h, b)
 			}
 			// Send it back: swap addresses and ports, which keeps both checksums.
-			for b := range 4 {
-				p.Data[12+b], p.Data[16+b] = p.Data[16+b], p.Data[12+b]
+			for n := range 4 {
+				b[12+n], b[16+n] = b[16+n], b[12+n]
 			}
-			source := binary.BigEndian.Uint16(p.Data[20:])
-			copy(p.Data[20:22], p.Data[22:24])
-			binary.BigEndian.PutUint16(p.Data[22:], source)
-		}
-		if written, err := q.Write(ps[:size]); err != nil || written != size {
-			t.Fatalf("Write: %d, %v", written, err)
+			source := binary.BigEndian.Uint16(b[20:])
+			copy(b[20:22], b[22:24])
+			binary.BigEndian.PutUint16(b[22:], source)
+			if err := write([][]byte{make([]byte, virtio.HeaderSize), b[:20], b[20:]}); err != nil {
+				t.Fatal(err)
+			}
 		}
 		buf := make([]byte, 10)
 		for i := range 3 {
@@ -83,9 +96,9 @@ func TestFirstPacketPasses(t *testing.T) {
 			return
 		}
 		defer conn.Close()
-		ps := packet.NewBatch(1)
+		memory, frames := room(1)
 		for i := range 50 {
-			q, err := Open("mesh0")
+			q, err := Open("mesh0", true)
 			if err != nil {
 				t.Error(err)
 				return
@@ -96,8 +109,8 @@ func TestFirstPacketPasses(t *testing.T) {
 			if err := q.file.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
 				t.Error(err)
 			}
-			if _, err := q.Read(ps); err != nil || ps[0].Data[28] != byte(i) {
-				t.Errorf("attachment %d: %v, % x", i, err, ps[0].Data)
+			if _, err := q.Read(memory, frames); err != nil || frames[0][virtio.HeaderSize+28] != byte(i) {
+				t.Errorf("attachment %d: %v, % x", i, err, frames[0])
 			}
 			q.Close()
 		}
@@ -109,7 +122,7 @@ func TestCloseWakesRead(t *testing.T) {
 		q := up(t, n)
 		done := make(chan error)
 		go func() {
-			_, err := q.Read(packet.NewBatch(1))
+			_, err := q.Read(room(1))
 			done <- err
 		}()
 		q.Close()
@@ -125,7 +138,7 @@ func TestDeletedDeviceEndsRead(t *testing.T) {
 		defer q.Close()
 		done := make(chan error)
 		go func() {
-			_, err := q.Read(packet.NewBatch(1))
+			_, err := q.Read(room(1))
 			done <- err
 		}()
 		if err := n.IP("link del mesh0"); err != nil {
@@ -144,7 +157,7 @@ func TestDeviceOutlivesItsQueues(t *testing.T) {
 			if err := Create("mesh0"); err != nil {
 				t.Fatal(err)
 			}
-			q, err := Open("mesh0")
+			q, err := Open("mesh0", true)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -179,19 +192,66 @@ func TestReadDoesNotAllocate(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		ps, payload := packet.NewBatch(4), make([]byte, 64)
+		memory, frames := room(4)
+		payload, write, parts := make([]byte, 64), q.Writer(), make([][]byte, 1)
 		if n := testing.AllocsPerRun(100, func() {
 			if _, err := conn.Write(payload); err != nil {
 				t.Error(err)
 			}
-			if _, err := q.Read(ps); err != nil {
+			if _, err := q.Read(memory, frames); err != nil {
 				t.Error(err)
 			}
-			if err := q.WriteOne(ps[0].Data); err != nil {
+			parts[0] = frames[0]
+			if err := write(parts); err != nil {
 				t.Error(err)
 			}
 		}); n != 0 {
 			t.Errorf("%v allocations", n)
+		}
+	})
+}
+
+// Whatever an older kernel does not know is left out; what it knows is asked for.
+func TestOffloadsAreAgreed(t *testing.T) {
+	defer func(f func(int, int) error) { setOffload = f }(setOffload)
+	real := setOffload
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+		up(t, n).Close()
+		for _, test := range []struct {
+			name    string
+			offload bool
+			refuse  int
+			want    string
+		}{
+			{"all", true, 0, "tso4 tso6 uso"},
+			{"off", false, 0, ""},
+			{"before Linux 6.2", true, unix.TUN_F_USO4, "tso4 tso6"},
+			{"none", true, unix.TUN_F_CSUM, ""},
+		} {
+			setOffload = func(fd, flags int) error {
+				if flags&test.refuse != 0 {
+					return unix.EINVAL
+				}
+				return real(fd, flags)
+			}
+			q, err := Open("mesh0", test.offload)
+			if err != nil {
+				t.Errorf("%s: %v", test.name, err)
+				return
+			}
+			if got := strings.Join(q.Offloads(), " "); got != test.want {
+				t.Errorf("%s: %q, want %q", test.name, got, test.want)
+			}
+			out, err := n.Run("ethtool", "-k", "mesh0")
+			on := strings.Contains(out, "tx-tcp-segmentation: on")
+			if err != nil || on != strings.Contains(test.want, "tso4") {
+				t.Errorf("%s: the kernel says %s, %v", test.name, out, err)
+			}
+			q.Close()
+		}
+		setOffload = func(int, int) error { return unix.EPERM }
+		if _, err := Open("mesh0", true); !errors.Is(err, unix.EPERM) {
+			t.Errorf("Open: %v", err)
 		}
 	})
 }

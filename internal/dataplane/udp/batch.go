@@ -20,26 +20,26 @@ type Receiver struct {
 	readFunc     func(fd uintptr) bool
 }
 
-// NewReceiver returns a receiver of at most n datagrams at a time.
+// NewReceiver returns a receiver of at most n messages at a time.
 func (c *Conn) NewReceiver(n int) *Receiver {
-	r := &Receiver{conn: c, msgs: newMessages(n, c.v6)}
+	r := &Receiver{conn: c, msgs: newMessages(n, 1, c.v6)}
 	r.readFunc = r.read
 	return r
 }
 
-// Read waits for datagrams, stores as many as are there into ps and returns
-// their number, at least one. It fills each packet's Data, Addr and TOS. It
-// returns net.ErrClosed after Close.
-func (r *Receiver) Read(ps []packet.Packet) (int, error) {
-	r.want, r.filled, r.err = min(len(ps), len(r.msgs.headers)), 0, nil
+// Read waits for messages, stores as many as are there into ds and returns their
+// number, at least one. It fills all but Buf. It returns net.ErrClosed after
+// Close.
+func (r *Receiver) Read(ds []packet.Datagram) (int, error) {
+	r.want, r.filled, r.err = min(len(ds), len(r.msgs.headers)), 0, nil
 	for i := range r.want {
-		r.msgs.expect(i, ps[i].Buf)
+		r.msgs.expect(i, ds[i].Buf)
 	}
 	if err := r.conn.raw.Read(r.readFunc); err != nil {
 		return 0, err
 	}
 	for i := range r.filled {
-		r.msgs.received(i, &ps[i])
+		r.msgs.received(i, &ds[i])
 	}
 	return r.filled, r.err
 }
@@ -61,24 +61,29 @@ type Sender struct {
 	writeFunc func(fd uintptr)
 }
 
-// NewSender returns a sender of at most n datagrams at a time.
+// NewSender returns a sender of at most n messages at a time.
 func (c *Conn) NewSender(n int) *Sender {
-	s := &Sender{conn: c, msgs: newMessages(n, c.v6)}
+	s := &Sender{conn: c, msgs: newMessages(n, maxParts, c.v6)}
 	s.writeFunc = s.write
 	return s
 }
 
-// Write sends the Data of each packet to its Addr with its TOS, in order. It
-// never waits: it returns how many were sent, and the error, if any, is about
-// the next one: EAGAIN when the socket's buffer is full, EMSGSIZE when the
-// packet is larger than the path.
-func (s *Sender) Write(ps []packet.Packet) (int, error) {
+// maxParts is how many pieces of memory a message may consist of: a packet of two
+// for each that fits.
+const maxParts = 2 * packet.MaxBurst
+
+// Write sends each burst to its Addr with its TOS, in order. It never waits: it
+// returns how many were sent, and the error, if any, is about the next one:
+// EAGAIN when the socket's buffer is full, EMSGSIZE when its packets are larger
+// than the path, EINVAL or EIO also when the kernel or the device cannot send
+// several packets in one message. A burst is sent whole or not at all.
+func (s *Sender) Write(bs []packet.Burst) (int, error) {
 	done := 0
-	for done < len(ps) {
-		n := min(len(ps)-done, len(s.msgs.headers))
+	for done < len(bs) {
+		n := min(len(bs)-done, len(s.msgs.headers))
 		var refused error
 		for i := range n {
-			if !s.msgs.post(i, &ps[done+i]) {
+			if !s.msgs.post(i, &bs[done+i]) {
 				n, refused = i, unix.EAFNOSUPPORT
 				break
 			}
@@ -99,15 +104,15 @@ func (s *Sender) Write(ps []packet.Packet) (int, error) {
 	return done, nil
 }
 
-// WriteFragmented sends one packet, letting the kernel cut the datagram into
-// fragments where the path is too small for it. For that moment the socket sends
-// without "don't fragment", which no other call may notice: one Sender of a Conn
-// at a time may be in use.
-func (s *Sender) WriteFragmented(p *packet.Packet) error {
+// WriteFragmented sends a burst of one packet, letting the kernel cut the
+// datagram into fragments where the path is too small for it. For that moment
+// the socket sends without "don't fragment", which no other call may notice: one
+// Sender of a Conn at a time may be in use.
+func (s *Sender) WriteFragmented(b *packet.Burst) error {
 	if err := s.conn.control(func(fd int) error { return s.conn.discoverPath(fd, false) }); err != nil {
 		return err
 	}
-	_, err := s.Write([]packet.Packet{*p})
+	_, err := s.Write([]packet.Burst{*b})
 	restored := s.conn.control(func(fd int) error { return s.conn.discoverPath(fd, true) })
 	return errors.Join(err, restored)
 }

@@ -1,6 +1,7 @@
 package udp
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"unsafe"
 
@@ -15,23 +16,26 @@ type mmsghdr struct {
 	length uint32 // bytes received
 }
 
-// controlSize holds one TOS or traffic class, the only ancillary data in use.
-var controlSize = unix.CmsgSpace(4)
+// controlSize holds what is in use of ancillary data: a TOS or traffic class, and
+// the size of the packets of one message, both numbers of at most 4 bytes.
+var controlSize = 2 * unix.CmsgSpace(4)
 
 // messages is the kernel's view of a batch, laid out once and used for every
 // call. Nothing in it moves: the kernel gets pointers into it.
 type messages struct {
 	headers []mmsghdr
-	vectors []unix.Iovec
+	vectors []unix.Iovec // parts for each message
+	parts   int
 	names   []unix.RawSockaddrInet6 // large enough for both families
 	control [][]byte                // controlSize each, aligned for a Cmsghdr
 	v6      bool
 }
 
-func newMessages(n int, v6 bool) *messages {
+func newMessages(n, parts int, v6 bool) *messages {
 	m := &messages{
 		headers: make([]mmsghdr, n),
-		vectors: make([]unix.Iovec, n),
+		vectors: make([]unix.Iovec, n*parts),
+		parts:   parts,
 		names:   make([]unix.RawSockaddrInet6, n),
 		control: make([][]byte, n),
 		v6:      v6,
@@ -42,7 +46,7 @@ func newMessages(n int, v6 bool) *messages {
 		m.control[i] = unsafe.Slice((*byte)(unsafe.Pointer(&memory[i*words])), controlSize)
 		h := &m.headers[i].header
 		h.Name = (*byte)(unsafe.Pointer(&m.names[i]))
-		h.Iov = &m.vectors[i]
+		h.Iov = &m.vectors[i*parts]
 		h.SetIovlen(1)
 	}
 	return m
@@ -58,11 +62,11 @@ func (m *messages) expect(i int, buf []byte) {
 	h.SetControllen(controlSize)
 }
 
-// received stores message i into p, whose Buf it was received into.
-func (m *messages) received(i int, p *packet.Packet) {
-	p.Data = p.Buf[:min(int(m.headers[i].length), len(p.Buf))]
-	p.Addr = m.sender(i)
-	p.TOS = m.tos(i)
+// received stores message i into d, whose Buf it was received into.
+func (m *messages) received(i int, d *packet.Datagram) {
+	d.Data = d.Buf[:min(int(m.headers[i].length), len(d.Buf))]
+	d.Addr = m.sender(i)
+	d.TOS, d.Size = ancillary(m.control[i][:min(int(m.headers[i].header.Controllen), controlSize)])
 }
 
 // sender returns the source address of message i.
@@ -75,63 +79,83 @@ func (m *messages) sender(i int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(name.Addr).Unmap(), hostOrder(name.Port))
 }
 
-// tos returns the TOS that message i carries; 0 if the kernel told none. Linux
-// sends IP_TOS as one byte (ip_cmsg_recv_tos) and IPV6_TCLASS as an int.
-func (m *messages) tos(i int) uint8 {
-	if int(m.headers[i].header.Controllen) < unix.CmsgLen(1) {
-		return 0
+// ancillary reads the TOS and the size of merged packets (0: not merged) out of a
+// message's control data. Linux sends IP_TOS as one byte (ip_cmsg_recv_tos),
+// IPV6_TCLASS and UDP_GRO (udp_cmsg_recv) as an int.
+func ancillary(control []byte) (tos uint8, size int) {
+	for len(control) >= unix.CmsgLen(0) {
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
+		length := int(h.Len)
+		if length < unix.CmsgLen(1) || length > len(control) {
+			break
+		}
+		data := control[unix.CmsgLen(0):length]
+		switch {
+		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_TOS:
+			tos = data[0]
+		case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_TCLASS && len(data) >= 4:
+			tos = uint8(binary.NativeEndian.Uint32(data))
+		case h.Level == unix.SOL_UDP && h.Type == unix.UDP_GRO && len(data) >= 4:
+			size = int(binary.NativeEndian.Uint32(data) & 0xffff)
+		}
+		control = control[min(unix.CmsgSpace(len(data)), len(control)):]
 	}
-	h := (*unix.Cmsghdr)(unsafe.Pointer(&m.control[i][0]))
-	data := m.control[i][unix.CmsgLen(0):]
-	switch {
-	case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_TOS:
-		return data[0]
-	case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_TCLASS:
-		return uint8(*(*int32)(unsafe.Pointer(&data[0])))
-	}
-	return 0
+	return tos, size
 }
 
-// post prepares message i to send p; false if p's address is of another family
-// than the socket.
-func (m *messages) post(i int, p *packet.Packet) bool {
-	if p.Addr.Addr().Is4() == m.v6 || !p.Addr.IsValid() {
+// post prepares message i to send b; false if b's address is of another family
+// than the socket, or if it has more parts than fit.
+func (m *messages) post(i int, b *packet.Burst) bool {
+	if b.Addr.Addr().Is4() == m.v6 || !b.Addr.IsValid() || len(b.Parts) > m.parts {
 		return false
 	}
-	m.vectors[i].Base = unsafe.SliceData(p.Data)
-	m.vectors[i].SetLen(len(p.Data))
+	vectors := m.vectors[i*m.parts:]
+	for j, part := range b.Parts {
+		vectors[j].Base = unsafe.SliceData(part)
+		vectors[j].SetLen(len(part))
+	}
 	h := &m.headers[i].header
+	h.SetIovlen(len(b.Parts))
 	name := &m.names[i]
 	if m.v6 {
-		*name = unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: networkOrder(p.Addr.Port()), Addr: p.Addr.Addr().As16()}
+		*name = unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: networkOrder(b.Addr.Port()), Addr: b.Addr.Addr().As16()}
 		h.Namelen = unix.SizeofSockaddrInet6
 	} else {
 		*(*unix.RawSockaddrInet4)(unsafe.Pointer(name)) = unix.RawSockaddrInet4{
-			Family: unix.AF_INET, Port: networkOrder(p.Addr.Port()), Addr: p.Addr.Addr().As4(),
+			Family: unix.AF_INET, Port: networkOrder(b.Addr.Port()), Addr: b.Addr.Addr().As4(),
 		}
 		h.Namelen = unix.SizeofSockaddrInet4
 	}
-	m.setTOS(i, p.TOS)
+	m.setControl(i, b)
 	return true
 }
 
-// setTOS gives message i the TOS to leave with; none is needed for 0.
-func (m *messages) setTOS(i int, tos uint8) {
+// setControl gives message i the TOS to leave with, none being needed for 0, and
+// the size of its packets if there are several.
+func (m *messages) setControl(i int, b *packet.Burst) {
+	used := 0
+	put := func(level, kind int32, length int) []byte {
+		c := (*unix.Cmsghdr)(unsafe.Pointer(&m.control[i][used]))
+		c.Level, c.Type = level, kind
+		c.SetLen(unix.CmsgLen(length))
+		data := m.control[i][used+unix.CmsgLen(0):]
+		used += unix.CmsgSpace(length)
+		return data
+	}
+	if b.TOS != 0 && m.v6 {
+		binary.NativeEndian.PutUint32(put(unix.IPPROTO_IPV6, unix.IPV6_TCLASS, 4), uint32(b.TOS))
+	} else if b.TOS != 0 {
+		binary.NativeEndian.PutUint32(put(unix.IPPROTO_IP, unix.IP_TOS, 4), uint32(b.TOS))
+	}
+	if b.Packets > 1 {
+		binary.NativeEndian.PutUint16(put(unix.SOL_UDP, unix.UDP_SEGMENT, 2), uint16(b.Size))
+	}
 	h := &m.headers[i].header
-	if tos == 0 {
-		h.Control = nil
-		h.SetControllen(0)
-		return
+	h.Control = nil
+	if used > 0 {
+		h.Control = &m.control[i][0]
 	}
-	c := (*unix.Cmsghdr)(unsafe.Pointer(&m.control[i][0]))
-	c.Level, c.Type = unix.IPPROTO_IP, unix.IP_TOS
-	if m.v6 {
-		c.Level, c.Type = unix.IPPROTO_IPV6, unix.IPV6_TCLASS
-	}
-	c.SetLen(unix.CmsgLen(4))
-	*(*int32)(unsafe.Pointer(&m.control[i][unix.CmsgLen(0)])) = int32(tos)
-	h.Control = &m.control[i][0]
-	h.SetControllen(controlSize)
+	h.SetControllen(used)
 }
 
 // call runs recvmmsg(2) or sendmmsg(2), neither of which waits, on messages

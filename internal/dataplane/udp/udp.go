@@ -1,8 +1,9 @@
 // Package udp is the wire: one UDP socket that sends and receives batches of
 // inner packets, bare, one to a datagram.
 //
-//	message   one datagram of a batch, as recvmmsg(2) and sendmmsg(2) know it
-//	control   ancillary data of a message: here the TOS of the outer header
+//	message   one of a batch, as recvmmsg(2) and sendmmsg(2) know it: a datagram,
+//	          or several of one size that the kernel cuts or has merged
+//	control   ancillary data of a message: TOS of the outer header, packet size
 //	path MTU  what the kernel has learned about the way to an address
 package udp
 
@@ -29,6 +30,34 @@ type Conn struct {
 	raw   syscall.RawConn
 	local netip.AddrPort
 	v6    bool
+	gso   bool
+	gro   bool
+}
+
+// Names of offloads.
+const (
+	GSO = "udp_gso" // one message sends many packets (UDP_SEGMENT, Linux 4.18)
+	GRO = "udp_gro" // one message receives many packets (Linux 5.0)
+)
+
+// Offloads returns the names of the offloads in use.
+func (c *Conn) Offloads() (names []string) {
+	if c.gso {
+		names = append(names, GSO)
+	}
+	if c.gro {
+		names = append(names, GRO)
+	}
+	return names
+}
+
+// setOption is setsockopt(2) for the offloads; tests put refusals in its place.
+var setOption = unix.SetsockoptInt
+
+// offload asks for what the kernel can do, which differs by its age.
+func (c *Conn) offload(fd int) {
+	c.gso = setOption(fd, unix.SOL_UDP, unix.UDP_SEGMENT, 0) == nil
+	c.gro = setOption(fd, unix.SOL_UDP, unix.UDP_GRO, 1) == nil
 }
 
 // Open binds the UDP socket of the mesh to local. The address may be missing on
@@ -37,7 +66,43 @@ type Conn struct {
 //
 // Datagrams leave with "don't fragment", so that a smaller path shows as
 // EMSGSIZE and is told to the pods instead of being hidden by fragments.
-func Open(local netip.AddrPort) (*Conn, error) {
+//
+// With offload, several packets may be in one message, as far as the kernel
+// knows how to.
+func Open(local netip.AddrPort, offload bool) (*Conn, error) { return open(local, offload, false) }
+
+// OpenGroup is Open for n sockets, all bound to local: the kernel gives each what
+// comes from some of the senders' addresses and ports (SO_REUSEPORT).
+func OpenGroup(local netip.AddrPort, offload bool, n int) (group []*Conn, err error) {
+	defer func() {
+		if err != nil {
+			for _, c := range group {
+				c.Close()
+			}
+			group = nil
+		}
+	}()
+	for i := range n {
+		// The first is bound alone, so that it fails where another program has
+		// the port, and shares it from then on.
+		c, err := open(local, offload, i > 0)
+		if err != nil {
+			return group, err
+		}
+		group = append(group, c)
+		if i == 0 && n > 1 {
+			local = netip.AddrPortFrom(local.Addr(), uint16(c.udp.LocalAddr().(*net.UDPAddr).Port))
+			if err := c.control(share); err != nil {
+				return group, fmt.Errorf("share UDP %s: %w", local, err)
+			}
+		}
+	}
+	return group, nil
+}
+
+func share(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }
+
+func open(local netip.AddrPort, offload, shared bool) (*Conn, error) {
 	c := &Conn{local: local, v6: !local.Addr().Is4()}
 	network := "udp4"
 	if c.v6 {
@@ -45,7 +110,15 @@ func Open(local netip.AddrPort) (*Conn, error) {
 	}
 	var sockErr error
 	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		if err := raw.Control(func(fd uintptr) { sockErr = c.setOptions(int(fd)) }); err != nil {
+		if err := raw.Control(func(fd uintptr) {
+			sockErr = c.setOptions(int(fd))
+			if offload {
+				c.offload(int(fd))
+			}
+			if shared {
+				sockErr = errors.Join(sockErr, share(int(fd)))
+			}
+		}); err != nil {
 			return err
 		}
 		return sockErr

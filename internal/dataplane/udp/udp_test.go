@@ -6,15 +6,16 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/dataplane/packet"
 )
 
-func open(t testing.TB, local string) (*Conn, netip.AddrPort) {
+func listen(t testing.TB, local string) (*Conn, netip.AddrPort) {
 	t.Helper()
-	c, err := Open(netip.MustParseAddrPort(local))
+	c, err := Open(netip.MustParseAddrPort(local), true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,12 +23,19 @@ func open(t testing.TB, local string) (*Conn, netip.AddrPort) {
 	return c, c.udp.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
+// one returns a burst of one packet.
+func one(to netip.AddrPort, data []byte) packet.Burst {
+	b := packet.Burst{Addr: to}
+	b.Add(data)
+	return b
+}
+
 // readAll reads until n datagrams have come.
-func readAll(t testing.TB, c *Conn, n int) (all []packet.Packet) {
+func readAll(t testing.TB, c *Conn, n int) (all []packet.Datagram) {
 	t.Helper()
 	r := c.NewReceiver(8)
 	for len(all) < n {
-		ps := packet.NewBatch(8)
+		ps := packet.NewDatagrams(8)
 		got, err := r.Read(ps)
 		if err != nil || got < 1 {
 			t.Fatalf("Read: %d, %v", got, err)
@@ -39,20 +47,23 @@ func readAll(t testing.TB, c *Conn, n int) (all []packet.Packet) {
 
 func TestBatchesArrive(t *testing.T) {
 	for _, local := range []string{"127.0.0.1:0", "[::1]:0"} {
-		a, from := open(t, local)
-		b, to := open(t, local)
-		var ps []packet.Packet
+		a, from := listen(t, local)
+		b, to := listen(t, local)
+		var ps []packet.Burst
 		for i := range 20 { // more than the sender's batch
-			ps = append(ps, packet.Packet{Data: []byte{byte(i), 1, 2}, Addr: to, TOS: uint8(i * 4 % 256)})
+			data := []byte{byte(i), 1, 2}
+			if i == 3 {
+				data = append(data, make([]byte, 60000)...)
+			}
+			ps = append(ps, one(to, data))
+			ps[i].TOS = uint8(i * 4 % 256)
 		}
-		ps[3].Data = make([]byte, 60000)
-		ps[3].Data[0] = 3
 		ps[5].TOS = 0xb9
 		if n, err := a.NewSender(8).Write(ps); n != len(ps) || err != nil {
 			t.Fatalf("%s: Write: %d, %v", local, n, err)
 		}
 		for i, p := range readAll(t, b, len(ps)) {
-			if p.Data[0] != byte(i) || len(p.Data) != len(ps[i].Data) || p.Addr != from || p.TOS != ps[i].TOS {
+			if p.Data[0] != byte(i) || len(p.Data) != ps[i].Bytes || p.Addr != from || p.TOS != ps[i].TOS {
 				t.Errorf("%s: %d: %d bytes, first %d, from %s, TOS %#x, want %#x", local, i, len(p.Data), p.Data[0], p.Addr, p.TOS, ps[i].TOS)
 			}
 		}
@@ -62,17 +73,18 @@ func TestBatchesArrive(t *testing.T) {
 // A refused packet is reported at its place; those before it have left, those
 // behind it have not.
 func TestRefusalsAreReportedInPlace(t *testing.T) {
-	a, _ := open(t, "127.0.0.1:0")
-	b, to := open(t, "127.0.0.1:0")
-	good := packet.Packet{Data: []byte("x"), Addr: to}
+	a, _ := listen(t, "127.0.0.1:0")
+	b, to := listen(t, "127.0.0.1:0")
+	good := one(to, []byte("x"))
 	s := a.NewSender(4)
-	for name, bad := range map[string]packet.Packet{
-		"another family": {Data: []byte("x"), Addr: netip.MustParseAddrPort("[::1]:9")},
-		"no address":     {Data: []byte("x")},
-		"too large":      {Data: make([]byte, packet.MaxSize), Addr: to},
+	for name, bad := range map[string]packet.Burst{
+		"another family": one(netip.MustParseAddrPort("[::1]:9"), []byte("x")),
+		"no address":     one(netip.AddrPort{}, []byte("x")),
+		"too large":      one(to, make([]byte, packet.MaxSize)),
+		"too many parts": {Addr: to, Size: 1, Packets: 1, Bytes: 1000, Parts: make([][]byte, 1000)},
 	} {
 		for at := range 6 {
-			ps := []packet.Packet{good, good, good, good, good, good}
+			ps := []packet.Burst{good, good, good, good, good, good}
 			ps[at] = bad
 			if n, err := s.Write(ps); n != at || err == nil || name == "too large" && !errors.Is(err, unix.EMSGSIZE) {
 				t.Errorf("%s at %d: %d, %v", name, at, n, err)
@@ -83,25 +95,25 @@ func TestRefusalsAreReportedInPlace(t *testing.T) {
 }
 
 func TestCloseWakesRead(t *testing.T) {
-	c, _ := open(t, "127.0.0.1:0")
+	c, _ := listen(t, "127.0.0.1:0")
 	r := c.NewReceiver(1)
 	done := make(chan error)
 	go func() {
-		_, err := r.Read(packet.NewBatch(1))
+		_, err := r.Read(packet.NewDatagrams(1))
 		done <- err
 	}()
 	c.Close()
 	if err := <-done; !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Read: %v", err)
 	}
-	if _, err := c.NewSender(1).Write([]packet.Packet{{Data: []byte("x"), Addr: c.local}}); !errors.Is(err, net.ErrClosed) {
+	if _, err := c.NewSender(1).Write([]packet.Burst{one(c.local, []byte("x"))}); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Write: %v", err)
 	}
 }
 
 func TestPortInUse(t *testing.T) {
-	_, local := open(t, "127.0.0.1:0")
-	if _, err := Open(local); !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), "ss -ulnp") {
+	_, local := listen(t, "127.0.0.1:0")
+	if _, err := Open(local, true); !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), "ss -ulnp") {
 		t.Errorf("Open: %v", err)
 	}
 }
@@ -109,19 +121,19 @@ func TestPortInUse(t *testing.T) {
 // An address that is not here yet can be bound already.
 func TestMissingAddress(t *testing.T) {
 	for _, local := range []string{"203.0.113.9:0", "[2001:db8::9]:0"} {
-		open(t, local)
+		listen(t, local)
 	}
 }
 
 func TestBuffersAndOverflows(t *testing.T) {
-	c, to := open(t, "127.0.0.1:0")
+	c, to := listen(t, "127.0.0.1:0")
 	receive, send, err := c.Buffers()
 	if err != nil || receive < 1<<17 || send < 1<<17 {
 		t.Errorf("Buffers: %d, %d, %v", receive, send, err)
 	}
-	s, _ := open(t, "127.0.0.1:0")
+	s, _ := listen(t, "127.0.0.1:0")
 	sender := s.NewSender(1)
-	big := []packet.Packet{{Data: make([]byte, 60000), Addr: to}}
+	big := []packet.Burst{one(to, make([]byte, 60000))}
 	for range receive/60000 + 50 {
 		if _, err := sender.Write(big); err != nil {
 			t.Fatal(err)
@@ -134,23 +146,25 @@ func TestBuffersAndOverflows(t *testing.T) {
 
 func TestPathMTU(t *testing.T) {
 	for _, local := range []string{"127.0.0.1:0", "[::1]:0"} {
-		c, to := open(t, local)
+		c, to := listen(t, local)
 		if mtu, err := c.PathMTU(to); err != nil || mtu < 1<<15 {
 			t.Errorf("%s: %d, %v", local, mtu, err)
 		}
 	}
-	c, _ := open(t, "127.0.0.1:0")
+	c, _ := listen(t, "127.0.0.1:0")
 	if _, err := c.PathMTU(netip.MustParseAddrPort("[::1]:1")); err == nil {
 		t.Error("a path of another family")
 	}
 }
 
 func TestBatchesDoNotAllocate(t *testing.T) {
-	a, _ := open(t, "127.0.0.1:0")
-	b, to := open(t, "127.0.0.1:0")
+	a, _ := listen(t, "127.0.0.1:0")
+	b, to := listen(t, "127.0.0.1:0")
 	s, r := a.NewSender(4), b.NewReceiver(4)
-	in := packet.NewBatch(4)
-	out := []packet.Packet{{Data: []byte("x"), Addr: to, TOS: 4}, {Data: []byte("y"), Addr: to}}
+	in := packet.NewDatagrams(4)
+	out := []packet.Burst{one(to, []byte("x")), one(to, []byte("y"))}
+	out[0].TOS = 4
+	out[0].Add([]byte("z"))
 	if n := testing.AllocsPerRun(100, func() {
 		if _, err := s.Write(out); err != nil {
 			t.Error(err)
@@ -161,4 +175,114 @@ func TestBatchesDoNotAllocate(t *testing.T) {
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
+}
+
+// Several packets in one message arrive as they were, whether the receiver gets
+// them merged or one by one, in both families.
+func TestBurstsArrive(t *testing.T) {
+	for _, local := range []string{"127.0.0.1:0", "[::1]:0"} {
+		for _, merged := range []bool{true, false} {
+			a, from := listen(t, local)
+			b, err := Open(netip.MustParseAddrPort(local), merged)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer b.Close()
+			burst := packet.Burst{Addr: b.udp.LocalAddr().(*net.UDPAddr).AddrPort(), TOS: 0xb8}
+			for i := range 20 {
+				burst.Add([]byte{byte(i), 1}, make([]byte, 1000))
+			}
+			burst.Add([]byte{20}) // a shorter last one
+			if n, err := a.NewSender(1).Write([]packet.Burst{burst}); n != 1 || err != nil {
+				t.Fatalf("Write: %d, %v", n, err)
+			}
+			messages := 1
+			if !merged {
+				messages = 21
+			}
+			count := 0
+			for _, d := range readAll(t, b, messages) {
+				if d.Addr != from || d.TOS != 0xb8 {
+					t.Errorf("from %s, TOS %#x", d.Addr, d.TOS)
+				}
+				for p, ok := d.Next(); ok; p, ok = d.Next() {
+					want := 1002
+					if count == 20 {
+						want = 1
+					}
+					if p[0] != byte(count) || len(p) != want {
+						t.Errorf("packet %d: %d bytes, first %d", count, len(p), p[0])
+					}
+					count++
+				}
+			}
+			if count != 21 {
+				t.Errorf("%s, merged %v: %d packets", local, merged, count)
+			}
+		}
+	}
+}
+
+// Every offload that an older kernel does not know is left out, alone.
+func TestOffloadsAreProbed(t *testing.T) {
+	defer func(f func(int, int, int, int) error) { setOption = f }(setOption)
+	real := setOption
+	for _, test := range []struct {
+		refuse int
+		want   string
+	}{{0, "udp_gso udp_gro"}, {unix.UDP_SEGMENT, "udp_gro"}, {unix.UDP_GRO, "udp_gso"}} {
+		setOption = func(fd, level, option, value int) error {
+			if option == test.refuse {
+				return unix.ENOPROTOOPT
+			}
+			return real(fd, level, option, value)
+		}
+		c, err := Open(netip.MustParseAddrPort("127.0.0.1:0"), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(c.Offloads(), " "); got != test.want {
+			t.Errorf("without %d: %q, want %q", test.refuse, got, test.want)
+		}
+		c.Close()
+	}
+	c, err := Open(netip.MustParseAddrPort("127.0.0.1:0"), false)
+	if err != nil || len(c.Offloads()) != 0 {
+		t.Errorf("off: %v, %v", c.Offloads(), err)
+	}
+	c.Close()
+}
+
+// A group shares its port among its members and with nobody else.
+func TestGroup(t *testing.T) {
+	group, err := OpenGroup(netip.MustParseAddrPort("127.0.0.1:0"), true, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	local := group[0].udp.LocalAddr().(*net.UDPAddr).AddrPort()
+	for _, c := range group {
+		defer c.Close()
+		if got := c.udp.LocalAddr().(*net.UDPAddr).AddrPort(); got != local {
+			t.Errorf("%s and %s", got, local)
+		}
+	}
+	if _, err := OpenGroup(local, true, 2); !errors.Is(err, unix.EADDRINUSE) {
+		t.Errorf("a second group: %v", err)
+	}
+}
+
+func FuzzAncillary(f *testing.F) {
+	f.Add([]byte{})
+	m := newMessages(1, 1, false)
+	b := packet.Burst{TOS: 3, Packets: 2, Size: 1472}
+	m.setControl(0, &b)
+	f.Add(m.control[0])
+	f.Fuzz(func(t *testing.T, control []byte) {
+		aligned := make([]uint64, len(control)/8+1)
+		c := unsafe.Slice((*byte)(unsafe.Pointer(&aligned[0])), len(control))
+		copy(c, control)
+		if _, size := ancillary(c); size < 0 || size > 0xffff {
+			t.Errorf("size %d", size)
+		}
+	})
 }

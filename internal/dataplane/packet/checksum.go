@@ -1,0 +1,79 @@
+package packet
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"net/netip"
+)
+
+// Ones' complement sums (RFC 1071) run in 64 bits and in little endian order,
+// which section 2 B of the RFC allows: the bytes are swapped once, in Fold.
+
+// Sum adds b to a running sum, which begins as 0. Every piece but the last must
+// have an even length.
+func Sum(b []byte, sum uint64) uint64 {
+	var carry uint64
+	for len(b) >= 64 {
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b), 0)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[8:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[16:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[24:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[32:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[40:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[48:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[56:]), carry)
+		sum, carry = bits.Add64(sum, 0, carry)
+		sum += carry
+		b = b[64:]
+	}
+	for len(b) >= 8 {
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b), 0)
+		sum += carry // cannot overflow: the sum has just wrapped
+		b = b[8:]
+	}
+	if len(b) > 0 {
+		var last [8]byte
+		copy(last[:], b)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(last[:]), 0)
+		sum += carry
+	}
+	return sum
+}
+
+// Fold returns a running sum in 16 bits, as a number in the order of the network;
+// it is 0xffff over data that holds its own right checksum.
+func Fold(sum uint64) uint16 {
+	sum = sum>>32 + sum&0xffffffff
+	sum = sum>>32 + sum&0xffffffff
+	sum = sum>>16 + sum&0xffff
+	sum = sum>>16 + sum&0xffff
+	return bits.ReverseBytes16(uint16(sum))
+}
+
+// SumNumber adds a 16 bit number to a running sum.
+func SumNumber(n uint16, sum uint64) uint64 {
+	sum, carry := bits.Add64(sum, uint64(bits.ReverseBytes16(n)), 0)
+	return sum + carry
+}
+
+// Checksum returns the internet checksum (RFC 1071) of b, starting from the
+// folded sum initial; over data that holds its own right checksum it is 0.
+func Checksum(b []byte, initial uint16) uint16 {
+	return ^Fold(Sum(b, SumNumber(initial, 0)))
+}
+
+// PseudoSum returns the running sum of the pseudo-header of TCP, UDP and ICMPv6
+// for a payload of n bytes (RFC 9293 section 3.1, RFC 8200 section 8.1).
+// addresses are source and destination as they stand in the IP header.
+func PseudoSum(addresses []byte, proto uint8, n int) uint64 {
+	return SumNumber(uint16(n), SumNumber(uint16(proto), Sum(addresses, 0)))
+}
+
+// pseudoSum is PseudoSum, folded.
+func pseudoSum(src, dst netip.Addr, proto uint8, n int) uint16 {
+	var b [32]byte
+	s, d := src.As16(), dst.As16()
+	copy(b[0:], s[:])
+	copy(b[16:], d[:])
+	return Fold(PseudoSum(b[:], proto, n))
+}
