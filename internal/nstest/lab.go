@@ -93,6 +93,24 @@ func (l *Lab) SetUnderlayMTU(mtu int) error {
 	return l.sw.IP(lines...)
 }
 
+// LikeAWire makes the uplinks behave as network cards do, and not as memory: what
+// crosses them are packets of the underlay's MTU, merged again on receiving. Two
+// namespaces would hand each other 64 KiB at once otherwise, which flatters.
+func (l *Lab) LikeAWire(hosts ...*Host) error {
+	features := strings.Fields("tx-udp_tnl-segmentation off tx-udp_tnl-csum-segmentation off tx-udp-segmentation off tso off gro on")
+	for _, h := range hosts {
+		if _, err := h.Run("ethtool", append([]string{"-K", "eth0"}, features...)...); err != nil {
+			return err
+		}
+	}
+	for _, port := range l.ports {
+		if _, err := l.sw.Run("ethtool", append([]string{"-K", port}, features...)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // A Host is a machine on the underlay that forwards packets.
 type Host struct {
 	*Namespace
