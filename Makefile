@@ -4,6 +4,7 @@
 VERSION  := $(shell sed -n 's/^\#\# \([0-9][0-9.]*\).*/\1/p' CHANGELOG.md | head -n 1)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 30s
+BENCHFLAGS ?= # -rounds 5, -only "meshd,tinc", -out docs
 COVERAGE := $(CURDIR)/coverage
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -27,9 +28,10 @@ test: deps # everything, with the race detector; namespaces need root
 	@echo "coverage, tests and the daemons they started together:"
 	@go tool covdata percent -i=$(COVERAGE) | sed 's,example.org/meshd/configs[[:space:]]*,,' | grep -v -e /nstest -e /e2e
 
-bench: deps # what one packet costs, and packets per second from pod to pod
+bench: deps build # what one packet costs, and meshd against what people would use instead
 	go test -run '^$$' -bench . -benchmem ./internal/config ./internal/table ./internal/dataplane/... ./internal/masq
-	go test -run '^$$' -bench PlainPath -benchtime 1000000x ./internal/e2e
+	go build -o bin/bench ./internal/e2e/bench
+	$(SUDO) bin/bench $(BENCHFLAGS)
 
 fuzz: # every fuzz target for FUZZTIME each
 	@for package in $$(go list ./...); do \

@@ -89,6 +89,7 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 		hostPort(s.Network), strings.Join(s.Network.Subnets, " "))
 	fmt.Fprintf(w, "plane    %s  %s mtu %d  queues %d  offloads %s\n", s.Dataplane.Engine, s.Network.Interface, s.Network.MTU,
 		s.Dataplane.Queues, orNone(strings.Join(s.Dataplane.Offloads, " ")))
+	fmt.Fprintf(w, "batches  %s\n", batchWords(s.Dataplane.Calls))
 	fmt.Fprintf(w, "nat      %s\n", masqueradeWords(s.Masquerade))
 	fmt.Fprintf(w, "traffic  rx %d packets, %s  tx %d packets, %s\n", s.Totals.RxPackets, size(s.Totals.RxBytes), s.Totals.TxPackets, size(s.Totals.TxBytes))
 	fmt.Fprintf(w, "drops    %s\n\n", orNone(dropWords(s.Totals.Drops)))
@@ -104,6 +105,19 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 			strings.Join(slices.Concat(p.Subnets, p.Routes), " "), p.RxPackets, p.TxPackets, seen, orNone(dropWords(p.Drops)))
 	}
 	return t.Flush()
+}
+
+// batchWords tells how many packets each system call moved: the more, the less
+// one costs.
+func batchWords(calls map[string]control.Calls) string {
+	average := func(kind string) string {
+		if calls[kind].Calls == 0 {
+			return "-"
+		}
+		return fmt.Sprintf("%.1f", float64(calls[kind].Packets)/float64(calls[kind].Calls))
+	}
+	return fmt.Sprintf("packets per call: out %s from TUN, %s to wire; in %s from wire, %s to TUN",
+		average("tun_read"), average("wire_write"), average("wire_read"), average("tun_write"))
 }
 
 // masqueradeWords tells what the rules matched; those that matched nothing are

@@ -28,13 +28,15 @@ var (
 	peerUp            = description("meshd_peer_up", "Whether the peer is up.", "peer")
 	drops             = description("meshd_drops_total", "Packets dropped, by reason; the peer is empty where none is to blame.", "reason", "peer")
 	masqueradePackets = description("meshd_masquerade_packets_total", "Packets that matched a masquerade rule.", "rule")
+	calls             = description("meshd_dataplane_calls_total", "System calls that moved packets, by place.", "call")
+	callPackets       = description("meshd_dataplane_packets_total", "Packets that these calls moved, with those dropped later.", "call")
 	masqueradeRepairs = description("meshd_masquerade_repairs_total", "Times that rules were restored after another program changed them.")
 )
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{buildInfo, configGeneration, configInfo, reloadSuccessful, peerRxPackets, peerRxBytes,
-		peerTxPackets, peerTxBytes, peerUp, drops, masqueradePackets, masqueradeRepairs} {
+		peerTxPackets, peerTxBytes, peerUp, drops, calls, callPackets, masqueradePackets, masqueradeRepairs} {
 		out <- d
 	}
 }
@@ -69,6 +71,10 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 	for reason, n := range nobody {
 		counter(drops, n, reason, "")
+	}
+	for name, c := range s.Dataplane.Calls {
+		counter(calls, c.Calls, name)
+		counter(callPackets, c.Packets, name)
 	}
 	for _, r := range s.Masquerade.Rules {
 		counter(masqueradePackets, r.Packets, r.Name)

@@ -29,10 +29,11 @@ var arrows = map[string][]string{
 	"internal/control":          {},
 	"internal/daemon": {"internal/config", "internal/control", "internal/dataplane", "internal/dataplane/tun",
 		"internal/dataplane/udp", "internal/link", "internal/masq"},
-	"cmd/meshd":         {"configs", "internal/config", "internal/control", "internal/daemon", "internal/link", "internal/masq"},
-	"internal/nstest":   {},
-	"internal/e2e":      {},
-	"internal/e2e/demo": {"configs", "internal/nstest"},
+	"cmd/meshd":          {"configs", "internal/config", "internal/control", "internal/daemon", "internal/link", "internal/masq"},
+	"internal/nstest":    {},
+	"internal/e2e":       {},
+	"internal/e2e/demo":  {"configs", "internal/nstest"},
+	"internal/e2e/bench": {"internal/control", "internal/dataplane/packet", "internal/dataplane/udp", "internal/nstest"},
 }
 
 // Each third-party module is for one room (x/sys and the test rooms aside).

@@ -137,6 +137,7 @@ func (s *state) fill(status *control.Status) {
 	status.Network.Subnets = texts(p.self.Subnets)
 	status.Dataplane = dataplaneStatus(info, counters)
 	status.Warnings = append(status.Warnings, p.warnings...)
+	status.Warnings = append(status.Warnings, refusedWarnings(info)...)
 	status.Warnings = append(status.Warnings, forwardingOff(p.config.Network)...)
 	masquerade, warnings := s.rules.status()
 	status.Masquerade = masquerade
@@ -156,6 +157,20 @@ func (s *state) fill(status *control.Status) {
 		}
 	}
 	slices.SortFunc(status.Peers, func(a, b control.Peer) int { return strings.Compare(a.Name, b.Name) })
+}
+
+// refusedWarnings tells which offloads ended at run time, and what helps.
+func refusedWarnings(info dataplane.Info) (warnings []string) {
+	for _, name := range info.Refused {
+		switch name {
+		case "udp_gso":
+			warnings = append(warnings, "the kernel or a network device refuses several packets in one message (udp_gso): packets are sent one by one, which is slow; "+
+				"`ethtool -K DEVICE tx on` on the underlay's device and a restart may help")
+		default:
+			warnings = append(warnings, "the kernel refuses superpackets from us ("+name+"): packets are delivered one by one, which is slow; please report the kernel's version")
+		}
+	}
+	return warnings
 }
 
 func dataplaneStatus(info dataplane.Info, counters dataplane.Counters) control.Dataplane {

@@ -1,0 +1,113 @@
+// Command bench is the second half of `make bench`: it measures meshd against
+// what people would use instead, in turn, several rounds interleaved, on two
+// hosts made of network namespaces whose underlay behaves like a wire.
+//
+// Numbers of one machine mean little on another, and little on a busy machine:
+// compare only ratios within one run.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"example.org/meshd/internal/nstest"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	b := bench{}
+	flag.StringVar(&b.binary, "meshd", "bin/meshd", "the daemon to measure")
+	flag.IntVar(&b.rounds, "rounds", 3, "how often each system is measured")
+	flag.DurationVar(&b.span, "span", 2*time.Second, "length of one measurement")
+	only := flag.String("only", "", "systems to measure, separated by commas (default all that are installed)")
+	out := flag.String("out", "", "directory for benchmarks.md and benchmarks.svg (default: only print)")
+	flag.Parse()
+	if *only != "" {
+		b.only = strings.Split(*only, ",")
+	}
+	if err := b.run(ctx, *out); err != nil {
+		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+type bench struct {
+	binary string
+	rounds int
+	span   time.Duration
+	only   []string
+}
+
+func (b *bench) run(ctx context.Context, out string) (err error) {
+	if err := nstest.Available(); err != nil {
+		return err
+	}
+	if b.binary, err = filepath.Abs(b.binary); err != nil {
+		return err
+	}
+	all := systems(b.binary)
+	if b.only != nil {
+		all = slices.DeleteFunc(all, func(s *system) bool { return !slices.Contains(b.only, s.name) })
+	}
+	all = slices.DeleteFunc(all, func(s *system) bool {
+		missing := s.missing()
+		if missing != "" {
+			fmt.Printf("%s is not measured: there is no %s\n", s.name, missing)
+		}
+		return missing != ""
+	})
+	results := map[string][]result{}
+	for round := range b.rounds {
+		for _, s := range all {
+			fmt.Printf("round %d of %d: %s\n", round+1, b.rounds, s.name)
+			r, err := b.measure(ctx, s)
+			if ctx.Err() != nil {
+				return errors.New("interrupted")
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
+			results[s.name] = append(results[s.name], r)
+		}
+	}
+	report := newReport(all, results, b)
+	fmt.Print("\n", report.text())
+	if out == "" {
+		return nil
+	}
+	return errors.Join(
+		os.WriteFile(filepath.Join(out, "benchmarks.md"), []byte(report.markdown()), 0o644),
+		os.WriteFile(filepath.Join(out, "benchmarks.svg"), []byte(report.svg()), 0o644))
+}
+
+// measure builds the lab, starts one system in it, measures, and removes all.
+func (b *bench) measure(ctx context.Context, s *system) (r result, err error) {
+	dir, err := os.MkdirTemp("", "meshbench")
+	if err != nil {
+		return r, err
+	}
+	defer os.RemoveAll(dir)
+	nstest.Sweep("meshbench")
+	l, err := newLab(dir, s.mtu)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, l.close()) }()
+	if err := s.start(l); err != nil {
+		return r, err
+	}
+	if err := l.reachable(ctx); err != nil {
+		return r, err
+	}
+	return l.measure(ctx, b.span, s)
+}

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// system is one way of joining the pods of two hosts.
+type system struct {
+	name  string
+	mtu   int      // of a pod, bytes
+	needs []string // programs
+	start func(l *lab) error
+	meshd bool // it can be asked for packets per call
+}
+
+// missing names a program that is not installed; empty if all are.
+func (s *system) missing() string {
+	for _, program := range s.needs {
+		if _, err := exec.LookPath(program); err != nil {
+			return program
+		}
+	}
+	return ""
+}
+
+const (
+	plainRouting = "plain routing"
+	vxlan        = "kernel VXLAN"
+	offload      = "meshd"
+	noOffload    = "meshd, offload off"
+)
+
+func systems(binary string) []*system {
+	return []*system{
+		{name: plainRouting, mtu: 1500, start: startRouting},
+		{name: vxlan, mtu: 1450, start: startVXLAN},
+		{name: offload, mtu: 1472, meshd: true, needs: []string{binary}, start: func(l *lab) error { return startMeshd(l, binary, "") }},
+		{name: noOffload, mtu: 1472, meshd: true, needs: []string{binary}, start: func(l *lab) error { return startMeshd(l, binary, `offload = "off"`) }},
+		{name: "wireguard-go", mtu: 1420, needs: []string{"wireguard-go", "wg"}, start: startWireGuard},
+		{name: "nebula", mtu: 1300, needs: []string{"nebula", "nebula-cert"}, start: startNebula},
+		{name: "tinc", mtu: 1400, needs: []string{"tincd"}, start: startTinc},
+	}
+}
+
+func startRouting(l *lab) error {
+	for i, h := range l.hosts {
+		if err := h.IP(fmt.Sprintf("route add 10.244.%d.0/24 via 192.0.2.%d", 2-i, 2-i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func startVXLAN(l *lab) error {
+	for i, h := range l.hosts {
+		self, peer := i+1, 2-i
+		if err := h.IP(
+			fmt.Sprintf("link add vx type vxlan id 1 local 192.0.2.%d remote 192.0.2.%d dstport 4789 dev eth0", self, peer),
+			fmt.Sprintf("addr add 10.9.9.%d/24 dev vx", self), "link set vx up",
+			fmt.Sprintf("route add 10.244.%d.0/24 via 10.9.9.%d", peer, peer)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func startMeshd(l *lab, binary, keys string) error {
+	doc := "[network]\ncidr = \"10.244.0.0/16\"\n[dataplane]\nengine = \"user\"\n" + keys + "\n"
+	for i := range l.hosts {
+		doc += fmt.Sprintf("[[node]]\nname = \"%c\"\naddress = \"192.0.2.%d\"\nsubnets = [\"10.244.%d.0/24\"]\n", 'a'+i, i+1, i+1)
+	}
+	file := filepath.Join(l.dir, "mesh.toml")
+	if err := os.WriteFile(file, []byte(doc), 0o644); err != nil {
+		return err
+	}
+	for i := range l.hosts {
+		if err := l.spawn(i, binary, "run", "-c", file, "--socket", l.socket(i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *lab) socket(host int) string { return filepath.Join(l.dir, fmt.Sprintf("%d.sock", host)) }
+
+func startWireGuard(l *lab) error {
+	var keys, public [2]string
+	for i := range 2 {
+		key, err := exec.Command("wg", "genkey").Output()
+		if err != nil {
+			return err
+		}
+		keys[i] = strings.TrimSpace(string(key))
+		derive := exec.Command("wg", "pubkey")
+		derive.Stdin = strings.NewReader(keys[i])
+		pub, err := derive.Output()
+		if err != nil {
+			return err
+		}
+		public[i] = strings.TrimSpace(string(pub))
+	}
+	for i, h := range l.hosts {
+		peer := 2 - i
+		dev := fmt.Sprintf("wgbench%d", i) // its control socket is named after it
+		if err := l.spawn(i, "wireguard-go", "-f", dev); err != nil {
+			return err
+		}
+		doc := fmt.Sprintf("[Interface]\nPrivateKey = %s\nListenPort = 51820\n[Peer]\nPublicKey = %s\nEndpoint = 192.0.2.%d:51820\nAllowedIPs = 10.244.%d.0/24\n",
+			keys[i], public[1-i], peer, peer)
+		file := filepath.Join(l.dir, dev+".conf")
+		if err := os.WriteFile(file, []byte(doc), 0o600); err != nil {
+			return err
+		}
+		if err := eventually(func() error { _, err := h.Run("wg", "setconf", dev, file); return err }); err != nil {
+			return err
+		}
+		if err := h.IP(fmt.Sprintf("link set %s mtu 1420 up", dev), fmt.Sprintf("route add 10.244.%d.0/24 dev %s", peer, dev)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func startNebula(l *lab) error {
+	cert := func(args ...string) error {
+		cmd := exec.Command("nebula-cert", args...)
+		cmd.Dir = l.dir
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("nebula-cert: %w: %s", err, out)
+		}
+		return nil
+	}
+	if err := cert("ca", "-name", "bench"); err != nil {
+		return err
+	}
+	for i, h := range l.hosts {
+		self, peer := i+1, 2-i
+		name := fmt.Sprintf("n%d", self)
+		if err := cert("sign", "-name", name, "-ip", fmt.Sprintf("10.9.9.%d/24", self), "-subnets", fmt.Sprintf("10.244.%d.0/24", self)); err != nil {
+			return err
+		}
+		doc := fmt.Sprintf(`pki: {ca: %[1]s/ca.crt, cert: %[1]s/%[2]s.crt, key: %[1]s/%[2]s.key}
+static_host_map: {"10.9.9.%[3]d": ["192.0.2.%[3]d:4242"]}
+lighthouse: {am_lighthouse: false}
+listen: {host: 0.0.0.0, port: 4242}
+tun: {dev: nebula, mtu: 1300, unsafe_routes: [{route: 10.244.%[3]d.0/24, via: 10.9.9.%[3]d}]}
+firewall: {outbound: [{port: any, proto: any, host: any}], inbound: [{port: any, proto: any, host: any}]}
+`, l.dir, name, peer)
+		file := filepath.Join(l.dir, name+".yml")
+		if err := os.WriteFile(file, []byte(doc), 0o600); err != nil {
+			return err
+		}
+		if err := l.spawn(i, "nebula", "-config", file); err != nil {
+			return err
+		}
+		if err := eventually(func() error { _, err := h.Run("ip", "link", "show", "nebula"); return err }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func startTinc(l *lab) error {
+	for i := range l.hosts {
+		self, peer := i+1, 2-i
+		dir := filepath.Join(l.dir, fmt.Sprintf("tinc%d", self))
+		if err := os.MkdirAll(filepath.Join(dir, "hosts"), 0o755); err != nil {
+			return err
+		}
+		conf := fmt.Sprintf("Name = n%d\nConnectTo = n%d\nInterface = tinc\nDeviceType = tun\n", self, peer)
+		up := fmt.Sprintf("#!/bin/sh\nip link set $INTERFACE mtu 1400 up\nip route add 10.244.%d.0/24 dev $INTERFACE\n", peer)
+		host := fmt.Sprintf("Address = 192.0.2.%d\nSubnet = 10.244.%d.0/24\n", self, self)
+		for name, text := range map[string]string{"tinc.conf": conf, "tinc-up": up, fmt.Sprintf("hosts/n%d", self): host} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
+				return err
+			}
+		}
+		if out, err := exec.Command("tincd", "-c", dir, "-K2048").CombinedOutput(); err != nil {
+			return fmt.Errorf("tincd -K: %w: %s", err, out)
+		}
+	}
+	for i := range l.hosts { // each knows the other's key
+		self, peer := fmt.Sprint(i+1), fmt.Sprint(2-i)
+		key, err := os.ReadFile(filepath.Join(l.dir, "tinc"+self, "hosts", "n"+self))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(l.dir, "tinc"+peer, "hosts", "n"+self), key, 0o644)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for i := range l.hosts {
+		self := fmt.Sprint(i + 1)
+		if err := l.spawn(i, "tincd", "-D", "-c", filepath.Join(l.dir, "tinc"+self), "--pidfile="+filepath.Join(l.dir, "tinc"+self+".pid")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
