@@ -124,7 +124,7 @@ func sample(now time.Time) control.Status {
 		Schema: control.Schema, Node: "edge-1", Version: "0.1.0", PID: 812, Started: now.Add(-76*time.Hour - 12*time.Minute),
 		Config:    control.Config{Path: "/etc/mesh.toml", Generation: 3, SHA256: "9f3c1a2bcdef"},
 		Network:   control.Network{Name: "edge", CIDR: []string{"10.244.0.0/16"}, Interface: "mesh0", MTU: 1472, Port: 8285, Address: "172.18.0.3", Subnets: []string{"10.244.2.0/24"}},
-		Dataplane: control.Dataplane{Engine: "user", Receive: "socket", Queues: 1},
+		Dataplane: control.Dataplane{Engine: "user", Receive: "socket", Queues: 1, Calls: map[string]control.Calls{"tun_read": {Calls: 1, Packets: 40}}},
 		Totals:    control.Totals{RxPackets: 5, RxBytes: 1234567, TxPackets: 6, TxBytes: 999, Drops: map[string]uint64{"no_route": 3, "malformed": 0}},
 		Peers: []control.Peer{
 			{Name: "edge-2", Address: "172.18.0.4:8285", Subnets: []string{"10.244.1.0/24"}, Routes: []string{"192.168.7.0/24"}, State: "up", LastSeen: &seen, RxPackets: 5, TxPackets: 6, Drops: map[string]uint64{"ttl_expired": 1}},
@@ -146,6 +146,7 @@ node     edge-1  up 3d 04h  meshd 0.1.0  pid 812
 config   /etc/mesh.toml  generation 3  sha 9f3c1a2b
 network  edge  10.244.0.0/16  listening on 172.18.0.3:8285  pods 10.244.2.0/24
 plane    user  mesh0 mtu 1472  queues 1  offloads none
+batches  packets per call: out 40.0 from TUN, - to wire; in - from wire, - to TUN
 nat      on  mesh-to-mesh 9  repaired 2 times
 traffic  rx 5 packets, 1.2 MB  tx 6 packets, 999 B
 drops    no_route 3
