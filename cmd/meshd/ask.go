@@ -18,6 +18,9 @@ import (
 // askTimeout bounds a question to the daemon, which answers in milliseconds.
 const askTimeout = 5 * time.Second
 
+// reloadTimeout bounds a reload, which waits for the kernel.
+const reloadTimeout = 30 * time.Second
+
 func statusCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",

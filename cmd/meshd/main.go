@@ -55,13 +55,14 @@ var (
 	errUsage  = errors.New("usage")
 	errSilent = errors.New("no") // everything has been said
 	errFile   = errors.New("file")
+	errPlan   = errors.New("no plan")
 )
 
 func exitCode(err error) int {
 	switch {
 	case err == nil:
 		return 0
-	case errors.Is(err, errUsage):
+	case errors.Is(err, errUsage), errors.Is(err, errPlan):
 		return exitUsage
 	case errors.Is(err, control.ErrNotRunning):
 		return exitNotRunning
@@ -105,7 +106,7 @@ host and start "meshd run" there, best as the service meshd.service.`,
 	flags.StringVar(&g.socket, "socket", control.DefaultSocket, "control socket `path`")
 	flags.BoolVar(&g.json, "json", false, "print JSON")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
-	root.AddCommand(runCommand(g), checkCommand(g), initCommand(), cleanupCommand(g), statusCommand(g), routeCommand(g), versionCommand(g))
+	root.AddCommand(runCommand(g), checkCommand(g), initCommand(), cleanupCommand(g), statusCommand(g), routeCommand(g), planCommand(g), reloadCommand(g), versionCommand(g))
 	return root
 }
 

@@ -113,6 +113,15 @@ func Load(path string) (*Config, error) {
 	return Parse(path, doc)
 }
 
+// Hash returns the SHA256 of the file at path as it is now.
+func Hash(path string) (string, error) {
+	doc, err := read(path)
+	if err != nil {
+		return "", err
+	}
+	return hashOf(doc), nil
+}
+
 func read(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -141,9 +150,13 @@ func Parse(path string, doc []byte) (*Config, error) {
 	if faults := r.result(); len(faults) > 0 {
 		return nil, faults
 	}
-	sum := sha256.Sum256(doc)
-	c.Path, c.SHA256 = path, hex.EncodeToString(sum[:])
+	c.Path, c.SHA256 = path, hashOf(doc)
 	return c, nil
+}
+
+func hashOf(doc []byte) string {
+	sum := sha256.Sum256(doc)
+	return hex.EncodeToString(sum[:])
 }
 
 // tooDeep finds the place where brackets are nested beyond any sense. The

@@ -60,6 +60,7 @@ type Network struct {
 	Port      int      `json:"port"`
 	Address   string   `json:"address"` // underlay IP
 	Subnets   []string `json:"subnets"`
+	Repairs   uint64   `json:"repairs"` // times that the interface was mended or the surroundings led to a new plan
 }
 
 // Dataplane tells how packets move.
@@ -142,6 +143,22 @@ type Route struct {
 	Interface string `json:"interface"` // TUN; empty for this node's own pods
 	MTU       int    `json:"mtu"`       // largest inner packet, bytes
 	Reason    string `json:"reason"`    // why there is no way through the mesh; empty if there is one
+}
+
+// ReloadResult is the answer of POST /v1/reload, with status 200 if the file was
+// applied and 422 if not; then an Error stands beside it.
+type ReloadResult struct {
+	Schema     int     `json:"schema"`
+	Generation int     `json:"generation"` // in force now
+	Reload     Reload  `json:"reload"`
+	Faults     []Error `json:"faults,omitempty"` // what is wrong with the file, each with its place
+}
+
+// Plan is the answer of POST /v1/plan.
+type Plan struct {
+	Schema     int      `json:"schema"`
+	Generation int      `json:"generation"` // in force now
+	Changes    []string `json:"changes"`    // what applying the file would change
 }
 
 // Error is the body of every answer that is not 2xx.

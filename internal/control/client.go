@@ -1,10 +1,12 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -39,25 +41,55 @@ func NewClient(socket string) *Client {
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status
 	err := c.get(ctx, "/v1/status", &s)
-	if err == nil && s.Schema != Schema {
-		err = fmt.Errorf("%w: %d, this program knows %d: use programs of one version", ErrMismatch, s.Schema, Schema)
-	}
-	return s, err
+	return s, mismatch(err, s.Schema)
 }
 
 // Route asks for GET /v1/route.
 func (c *Client) Route(ctx context.Context, to netip.Addr) (Route, error) {
 	var r Route
 	err := c.get(ctx, "/v1/route?to="+url.QueryEscape(to.String()), &r)
-	if err == nil && r.Schema != Schema {
-		err = fmt.Errorf("%w: %d, this program knows %d: use programs of one version", ErrMismatch, r.Schema, Schema)
-	}
-	return r, err
+	return r, mismatch(err, r.Schema)
 }
+
+// Reload asks for POST /v1/reload. A file that was rejected is no error: the
+// result says so.
+func (c *Client) Reload(ctx context.Context) (ReloadResult, error) {
+	var r ReloadResult
+	err := c.ask(ctx, http.MethodPost, "/v1/reload", nil, &r)
+	if _, rejected := errors.AsType[*rejection](err); rejected {
+		err = nil
+	}
+	return r, mismatch(err, r.Schema)
+}
+
+// Plan asks for POST /v1/plan about a file's content. A file that would be
+// rejected is an error that says why.
+func (c *Client) Plan(ctx context.Context, path string, doc []byte) (Plan, error) {
+	var p Plan
+	err := c.ask(ctx, http.MethodPost, "/v1/plan?path="+url.QueryEscape(path), doc, &p)
+	return p, mismatch(err, p.Schema)
+}
+
+func mismatch(err error, schema int) error {
+	if err == nil && schema != Schema {
+		return fmt.Errorf("%w: %d, this program knows %d: use programs of one version", ErrMismatch, schema, Schema)
+	}
+	return err
+}
+
+// rejection is an answer that a file cannot be applied.
+type rejection struct{ message string }
+
+func (r *rejection) Error() string { return r.message }
 
 // get asks for path and decodes the answer into body.
 func (c *Client) get(ctx context.Context, path string, body any) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://meshd"+path, nil)
+	return c.ask(ctx, http.MethodGet, path, nil, body)
+}
+
+// ask sends a request and decodes the answer into body, also that of a rejection.
+func (c *Client) ask(ctx context.Context, method, path string, doc []byte, body any) error {
+	request, err := http.NewRequestWithContext(ctx, method, "http://meshd"+path, bytes.NewReader(doc))
 	if err != nil {
 		return err
 	}
@@ -66,20 +98,35 @@ func (c *Client) get(ctx context.Context, path string, body any) error {
 		return c.explain(err)
 	}
 	defer response.Body.Close()
-	decoder := json.NewDecoder(response.Body)
-	if response.StatusCode != http.StatusOK {
-		var failure struct{ Error Error }
-		if decoder.Decode(&failure) != nil || failure.Error.Message == "" {
-			return fmt.Errorf("ask meshd for %s: %s", path, response.Status)
-		}
-		return errors.New(failure.Error.Message)
+	answer, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		return refusal(response, path, answer, body)
 	}
-	if err := decoder.Decode(body); err != nil && ctx.Err() != nil {
+	if err == nil {
+		err = json.Unmarshal(answer, body)
+	}
+	if err != nil && ctx.Err() != nil {
 		return fmt.Errorf("ask meshd for %s: %w", path, ctx.Err())
 	} else if err != nil {
 		return fmt.Errorf("%w: answer to %s cannot be read: %w", ErrMismatch, path, err)
 	}
 	return nil
+}
+
+// refusal turns an answer that is not 200 into an error.
+func refusal(response *http.Response, path string, answer []byte, body any) error {
+	var failure struct{ Error Error }
+	if json.Unmarshal(answer, &failure) != nil || failure.Error.Message == "" {
+		return fmt.Errorf("ask meshd for %s: %s", path, response.Status)
+	}
+	switch response.StatusCode {
+	case http.StatusForbidden:
+		return fmt.Errorf("%w: %s", ErrPermission, failure.Error.Message)
+	case http.StatusUnprocessableEntity:
+		_ = json.Unmarshal(answer, body) // what is there of it
+		return &rejection{failure.Error.Message}
+	}
+	return errors.New(failure.Error.Message)
 }
 
 // explain turns a failed connection into what the user can do about it.

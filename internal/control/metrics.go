@@ -30,13 +30,14 @@ var (
 	masqueradePackets = description("meshd_masquerade_packets_total", "Packets that matched a masquerade rule.", "rule")
 	calls             = description("meshd_dataplane_calls_total", "System calls that moved packets, by place.", "call")
 	callPackets       = description("meshd_dataplane_packets_total", "Packets that these calls moved, with those dropped later.", "call")
+	interfaceRepairs  = description("meshd_interface_repairs_total", "Times that the interface was mended or the surroundings led to a new plan.")
 	masqueradeRepairs = description("meshd_masquerade_repairs_total", "Times that rules were restored after another program changed them.")
 )
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{buildInfo, configGeneration, configInfo, reloadSuccessful, peerRxPackets, peerRxBytes,
-		peerTxPackets, peerTxBytes, peerUp, drops, calls, callPackets, masqueradePackets, masqueradeRepairs} {
+		peerTxPackets, peerTxBytes, peerUp, drops, calls, callPackets, masqueradePackets, masqueradeRepairs, interfaceRepairs} {
 		out <- d
 	}
 }
@@ -80,6 +81,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		counter(masqueradePackets, r.Packets, r.Name)
 	}
 	counter(masqueradeRepairs, s.Masquerade.Repairs)
+	counter(interfaceRepairs, s.Network.Repairs)
 }
 
 func truth(b bool) float64 {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -22,6 +23,12 @@ import (
 type Source struct {
 	Status func() Status
 	Route  func(to netip.Addr) Route
+	// Reload has the file read again and tells the outcome; an error if it
+	// could not even be tried. cause says who asked, for the log.
+	Reload func(ctx context.Context, cause string) (ReloadResult, error)
+	// Plan tells what applying a file with the content doc would change; faults
+	// are the places in it that err is about.
+	Plan func(path string, doc []byte) (plan Plan, faults []Error, err error)
 }
 
 // group owns the socket, so that its members can read the daemon's state.
@@ -63,7 +70,7 @@ func Listen(path string, source Source, log *slog.Logger) (*Server, error) {
 		return nil, fmt.Errorf("make control socket: %w", err)
 	}
 	s := &Server{path: path, listener: listener, log: log}
-	s.http = http.Server{Handler: routes(source), ReadHeaderTimeout: 10 * time.Second}
+	s.http = http.Server{Handler: routes(source), ReadHeaderTimeout: 10 * time.Second, ConnContext: withCredentials}
 	return s, nil
 }
 
@@ -123,11 +130,61 @@ func routes(source Source) http.Handler {
 		}
 		reply(w, http.StatusOK, source.Route(to.Unmap().WithZone("")))
 	})
+	mux.HandleFunc("POST /v1/reload", reloadHandler(source))
+	mux.HandleFunc("POST /v1/plan", planHandler(source))
 	mux.Handle("GET /metrics", metricsHandler(source.Status))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusNotFound, "not_found", fmt.Sprintf("%s %s is not part of the API", r.Method, r.URL.Path))
 	})
 	return mux
+}
+
+func reloadHandler(source Source) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if !mayWrite(r) {
+			fail(w, http.StatusForbidden, "not_permitted", "only root and members of the group "+writers+" may change the mesh")
+			return
+		}
+		result, err := source.Reload(r.Context(), "the control socket")
+		switch {
+		case err != nil:
+			fail(w, http.StatusServiceUnavailable, "not_ready", err.Error())
+		case result.Reload.OK:
+			reply(w, http.StatusOK, result)
+		default:
+			failure := Error{Code: "rejected", Message: result.Reload.Error}
+			if len(result.Faults) > 0 {
+				failure.File, failure.Line = result.Faults[0].File, result.Faults[0].Line
+			}
+			reply(w, http.StatusUnprocessableEntity, struct {
+				Error Error `json:"error"`
+				ReloadResult
+			}{failure, result})
+		}
+	}
+}
+
+// maxFile bounds a file that is sent, in bytes, as config bounds one it reads.
+const maxFile = 8 << 20
+
+func planHandler(source Source) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		doc, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxFile))
+		if err != nil {
+			fail(w, http.StatusBadRequest, "bad_request", "the file cannot be read: "+err.Error())
+			return
+		}
+		plan, faults, err := source.Plan(r.URL.Query().Get("path"), doc)
+		if err == nil {
+			reply(w, http.StatusOK, plan)
+			return
+		}
+		failure := Error{Code: "rejected", Message: err.Error()}
+		if len(faults) > 0 {
+			failure.File, failure.Line = faults[0].File, faults[0].Line
+		}
+		reply(w, http.StatusUnprocessableEntity, map[string]any{"error": failure, "faults": faults})
+	}
 }
 
 func reply(w http.ResponseWriter, code int, body any) {

@@ -2,10 +2,7 @@
 // room has to do, has it done in an order that never leaves a half-made mesh,
 // runs the packet loops, and tells the state of it all.
 //
-//	load -> identify -> plan -> bind UDP -> TUN -> mesh into the engine -> link -> loops
-//
-// The UDP port comes before anything in the kernel is touched, so that a second
-// daemon or a flannel on the host is found while everything is as it was.
+//	load -> identify -> plan -> apply (a transaction) -> packet loops
 package daemon
 
 import (
@@ -58,8 +55,11 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 
-	m := &meshTask{options: o, log: o.Log, config: c, state: newState(o, c)}
-	server, err := control.Listen(o.Socket, control.Source{Status: m.state.status, Route: m.state.route}, o.Log)
+	state := newState(o, c)
+	m := newMesh(o, state)
+	server, err := control.Listen(o.Socket, control.Source{
+		Status: state.status, Route: state.route, Reload: m.ask, Plan: m.plans,
+	}, o.Log)
 	if err != nil {
 		return err
 	}
@@ -79,6 +79,15 @@ type task interface {
 	Run(ctx context.Context) error
 	fmt.Stringer
 }
+
+// taskFunc is a task of one function.
+type taskFunc struct {
+	name string
+	run  func(ctx context.Context) error
+}
+
+func (t taskFunc) String() string                { return t.name }
+func (t taskFunc) Run(ctx context.Context) error { return t.run(ctx) }
 
 // runAll runs the tasks until ctx ends or one of them fails, which ends all.
 func runAll(ctx context.Context, log *slog.Logger, tasks ...task) error {

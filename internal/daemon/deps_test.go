@@ -39,6 +39,7 @@ var arrows = map[string][]string{
 // Each third-party module is for one room (x/sys and the test rooms aside).
 var rooms = map[string]string{
 	"github.com/BurntSushi/toml":          "internal/config",
+	"github.com/fsnotify/fsnotify":        "internal/config",
 	"github.com/songgao/water":            "internal/dataplane/tun",
 	"github.com/vishvananda/netlink":      "internal/link",
 	"github.com/google/nftables":          "internal/masq",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"reflect"
 	"sync"
 	"time"
 
@@ -44,9 +45,10 @@ const repairPause = time.Second
 
 // follow makes a plan the one to keep: it puts its rules in force and takes away
 // those that are not wanted any more.
-func (m *masqTask) follow(p *plan) {
+func (m *masqTask) follow(p *plan) error {
 	m.work.Lock()
 	defer m.work.Unlock()
+	same := m.plan != nil && reflect.DeepEqual(m.plan.masq, p.masq) && reflect.DeepEqual(m.plan.forward, p.forward)
 	m.plan = p
 	var errs []error
 	if p.masq == nil {
@@ -63,8 +65,20 @@ func (m *masqTask) follow(p *plan) {
 		m.mu.Unlock()
 		errs = append(errs, err)
 	}
-	_, err := m.set()
-	m.note(errors.Join(append(errs, err)...))
+	repaired, err := m.set()
+	if same && repaired {
+		m.count("")
+	}
+	err = errors.Join(append(errs, err)...)
+	m.note(err)
+	return err
+}
+
+// fine tells whether the rules are in force.
+func (m *masqTask) fine() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.failure == ""
 }
 
 // set makes the kernel match the plan; repaired tells that something of ours had
@@ -115,11 +129,16 @@ func (m *masqTask) repair(ctx context.Context, by string) error {
 		return err
 	}
 	m.repaired = time.Now()
+	m.count(by)
+	return nil
+}
+
+// count tells of a repair.
+func (m *masqTask) count(by string) {
 	m.mu.Lock()
 	m.repairs++
 	m.mu.Unlock()
 	m.log.Warn("rules of meshd were changed by another program: restored", "program", by)
-	return nil
 }
 
 // note remembers a failure for status, or that there is none any more.

@@ -8,79 +8,126 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"time"
 
 	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
-	"example.org/meshd/internal/dataplane/tun"
 	"example.org/meshd/internal/dataplane/udp"
 	"example.org/meshd/internal/link"
 )
 
-// meshTask brings the mesh up and runs the packet loops.
-type meshTask struct {
+// mesh is the mesh in operation: the plan in force and the rooms that carry it
+// out. One goroutine, Run, changes it, whatever asks for a change:
+//
+//	file      it may have another content
+//	asked     SIGHUP or the control socket wants it read again
+//	kernel    interfaces, addresses or routes of this host have changed
+//	broken    a packet loop has ended, for instance because the TUN was deleted
+//	retry     the last repair failed, and it is time to try again
+type mesh struct {
 	options Options
 	log     *slog.Logger
-	config  *config.Config
 	state   *state
+
+	plan    *plan // in force; nil before the first
+	engine  *dataplane.User
+	sockets *sockets
+	rules   *masqTask
+	made    bool                 // the TUN was made by this run
+	start   func(dataplane.Loop) // runs a packet loop
+	tried   string               // hash of the file that was tried last
+
+	file   chan struct{}
+	kernel chan struct{}
+	asked  chan reloadRequest
+	broken chan error
+	retry  <-chan time.Time
+	pause  time.Duration // before the next retry
 }
 
-func (m *meshTask) String() string { return "mesh" }
+// reloadRequest asks for the file to be read now.
+type reloadRequest struct {
+	cause string
+	reply chan control.ReloadResult // may be nil
+}
+
+func newMesh(o Options, s *state) *mesh {
+	return &mesh{
+		options: o, log: o.Log, state: s, engine: dataplane.NewUser(o.Log), rules: newMasqTask(o.Log),
+		file: make(chan struct{}, 1), kernel: make(chan struct{}, 1), asked: make(chan reloadRequest), broken: make(chan error, 1),
+	}
+}
+
+func (m *mesh) String() string { return "mesh" }
 
 // Run implements task.
-func (m *meshTask) Run(ctx context.Context) error {
+func (m *mesh) Run(ctx context.Context) error {
 	p, err := m.waitForPlan(ctx)
 	if err != nil || p == nil {
 		return err
 	}
-	started := now()
 	if m.options.Sysctl {
-		if err := turnForwardingOn(m.config.Network, m.log); err != nil {
+		if err := turnForwardingOn(p.config.Network, m.log); err != nil {
 			return err
 		}
 	}
-	engine, conns, err := m.start(p)
-	if err != nil {
-		return err
+	loops, ctx := newLoopGroup(ctx, m.broken)
+	m.start = loops.start
+	err = m.bringUp(p)
+	if err == nil {
+		err = runAll(ctx, m.log, m.rules,
+			taskFunc{"file watch", func(ctx context.Context) error {
+				return config.Watch(ctx, m.options.ConfigPath, func() { signal(m.file) })
+			}},
+			taskFunc{"kernel watch", func(ctx context.Context) error {
+				return link.Watch(ctx, func() bool { signal(m.kernel); return true })
+			}},
+			taskFunc{"reload", m.follow})
 	}
-	rules := newMasqTask(m.log)
-	rules.follow(p)
-	m.state.forwarding(p, engine, conns, rules, started)
-	for _, w := range slices.Concat(p.warnings, forwardingOff(m.config.Network)) {
-		m.log.Warn(w)
-	}
-	m.log.Info("forwarding", "node", p.self.Name, "network", m.config.Network.Name, "peers", len(p.mesh.Peers)-1,
-		"interface", p.link.Interface, "mtu", p.link.MTU, "engine", engine.Info().Engine)
-
-	tasks := []task{closer{engine}, rules, &running{meshTask: m, plan: p, engine: engine, sockets: conns, rules: rules}}
-	for _, loop := range engine.Loops() {
-		tasks = append(tasks, loop)
-	}
-	return runAll(ctx, m.log, tasks...)
+	return errors.Join(err, m.engine.Close(), loops.wait())
 }
 
-// closer is the task that wakes the packet loops out of their reads at the end.
-type closer struct{ engine dataplane.Engine }
+// bringUp puts the first plan in force.
+func (m *mesh) bringUp(p *plan) error {
+	began := now()
+	if _, err := m.apply(p, false); err != nil {
+		return err
+	}
+	receive, send := checkBuffers(p, m.sockets)
+	m.tried = p.config.SHA256
+	m.state.forwarding(m, began)
+	for _, w := range slices.Concat(p.warnings, forwardingOff(p.config.Network)) {
+		m.log.Warn(w)
+	}
+	m.log.Info("forwarding", "node", p.self.Name, "network", p.config.Network.Name, "peers", len(p.mesh.Peers)-1,
+		"listening", p.bind.String(), "receive_buffer", receive, "send_buffer", send,
+		"interface", p.link.Interface, "mtu", p.link.MTU, "engine", m.engine.Info().Engine)
+	return nil
+}
 
-func (c closer) String() string { return "closer" }
-
-func (c closer) Run(ctx context.Context) error {
-	<-ctx.Done()
-	return c.engine.Close()
+// signal wakes whoever waits for a channel of one element, once.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // it is awake already
+	}
 }
 
 // waitForPlan finds out who this host is. An edge box may not have its address
 // yet: then it waits for one, and says so. The plan is nil when ctx ended.
-func (m *meshTask) waitForPlan(ctx context.Context) (*plan, error) {
+func (m *mesh) waitForPlan(ctx context.Context) (*plan, error) {
 	var p *plan
 	var failed error
 	waiting := false
-	err := link.WatchAddresses(ctx, func() bool {
-		host, err := surroundingsOf(m.config, m.options.Node)
+	c := m.state.loaded()
+	err := link.Watch(ctx, func() bool {
+		host, err := surroundingsOf(c, m.options.Node)
 		if err != nil {
 			failed = err
 			return false
 		}
-		self, notHere, err := identify(m.config, m.options.Node, host.local)
+		self, notHere, err := identify(c, m.options.Node, host.local)
 		if notHere {
 			if !waiting { // addresses come and go: say it once
 				waiting = true
@@ -90,7 +137,7 @@ func (m *meshTask) waitForPlan(ctx context.Context) (*plan, error) {
 			return true
 		}
 		if err == nil {
-			p, err = makePlan(m.config, self, host)
+			p, err = makePlan(c, self, host)
 		}
 		if err != nil {
 			failed = fmt.Errorf("%w: %w", ErrConfig, err)
@@ -118,83 +165,10 @@ func surroundingsOf(c *config.Config, node string) (host surroundings, err error
 	return host, err
 }
 
-// start makes everything the plan asks for. On an error, what this run made is
-// gone again.
-func (m *meshTask) start(p *plan) (_ dataplane.Engine, _ *sockets, err error) {
-	var undo []func()
-	defer func() {
-		if err != nil {
-			for _, f := range slices.Backward(undo) {
-				f()
-			}
-		}
-	}()
-
-	conns, err := openSockets(p.queues)
-	if err != nil {
-		return nil, nil, err
-	}
-	undo = append(undo, func() { _ = conns.close() })
-	receive, send := checkBuffers(p, conns)
-	m.log.Info("listening", "address", p.bind.String(), "receive_buffer", receive, "send_buffer", send)
-
-	if err := checkKernel(p); err != nil {
-		return nil, nil, err
-	}
-	fresh, err := link.CheckInterface(p.link.Interface)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := tun.Create(p.link.Interface); err != nil {
-		return nil, nil, err
-	}
-	if fresh {
-		// The error that led here matters more than one of cleaning up.
-		undo = append(undo, func() { _, _ = link.CleanUp(p.link.Interface) })
-		if err := link.Claim(p.link.Interface); err != nil {
-			return nil, nil, err
-		}
-	}
-	workers, err := conns.workers(p.link.Interface, p.queues)
-	if err != nil {
-		return nil, nil, err
-	}
-	user := dataplane.NewUser(workers, m.log)
-	undo = append(undo, func() { user.Close() })
-	if err := user.SetMesh(p.mesh); err != nil {
-		return nil, nil, err
-	}
-	if err := link.Set(p.link); err != nil {
-		return nil, nil, err
-	}
-	return user, conns, nil
-}
-
-// checkKernel refuses what would make a mesh that looks well and is not, and
-// warns of what takes a part of it away.
-func checkKernel(p *plan) error {
-	var peers []netip.Addr
-	var prefixes []netip.Prefix
-	for _, peer := range p.mesh.Peers {
-		if peer.Name != p.mesh.Self {
-			peers = append(peers, peer.Underlay.Addr())
-			prefixes = append(prefixes, slices.Concat(peer.Subnets, peer.Routes)...)
-		}
-	}
-	if err := errors.Join(link.CheckRoutes(p.link.Interface, p.link.Routes), link.CheckUnderlay(p.config.Network.CIDR, peers)); err != nil {
-		return err
-	}
-	shadows, err := link.Shadows(p.link.Interface, prefixes)
-	for _, route := range shadows {
-		p.warn("the route %s takes packets for a peer away from the mesh: delete it with `ip route del`", route)
-	}
-	return err
-}
-
 // checkBuffers warns of socket buffers that the kernel did not grant; too little
 // shows as socket_overflow when bursts come.
-func checkBuffers(p *plan, conns *sockets) (receive, send int) {
-	receive, send, err := conns.receive[0].Buffers()
+func checkBuffers(p *plan, s *sockets) (receive, send int) {
+	receive, send, err := s.receive[0].Buffers()
 	switch {
 	case err != nil:
 		p.warn("the sizes of the socket's buffers are unknown: %v", err)

@@ -24,11 +24,16 @@ type sockets struct {
 	send    []*udp.Conn // the same ones, unless spread
 }
 
-// openSockets binds them, or returns why it cannot, with none left open.
-func openSockets(q queues) (s *sockets, err error) {
+// openSockets binds them, beside those that are open if there are any, or returns
+// why it cannot, with none left open.
+func openSockets(q queues, beside *sockets) (s *sockets, err error) {
 	s = &sockets{}
-	if s.receive, err = udp.OpenGroup(q.bind, q.offload, q.count); err != nil {
-		return s, err
+	var group []*udp.Conn
+	if beside != nil {
+		group = beside.receive
+	}
+	if s.receive, err = udp.OpenGroup(q.bind, q.offload, q.count, group); err != nil {
+		return nil, err
 	}
 	for i, conn := range s.receive {
 		if q.spread && i > 0 {

@@ -4,112 +4,207 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"os"
+	"strings"
+	"time"
 
 	"example.org/meshd/internal/config"
-	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/link"
 )
 
-// running is a mesh in operation: the plan in force and the rooms that carry it
-// out. Only the reloader changes it, one file after the other.
-type running struct {
-	*meshTask
-	plan    *plan
-	engine  dataplane.Engine
-	sockets *sockets
-	rules   *masqTask
-}
+// How long to wait after a repair that failed: at first, and at most.
+const (
+	retryFirst = 200 * time.Millisecond
+	retryLast  = 10 * time.Second
+)
 
-func (r *running) String() string { return "reload" }
-
-// Run reads the file again whenever it is asked to, until ctx ends. A file that
-// cannot be applied changes nothing: the one in force stays in force, whole.
-func (r *running) Run(ctx context.Context) error {
+// follow keeps the mesh as the file and the host's surroundings ask for, until
+// ctx ends. A file that cannot be applied changes nothing.
+func (m *mesh) follow(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-r.options.Reload:
-			began := now()
-			err := r.reload()
-			generation := r.state.reloaded(r.plan, began, err)
-			if err != nil {
-				r.log.Error("reload rejected, the file in force stays", "generation", generation, "error", err)
-				continue
+		case <-m.file:
+			m.reloadIfChanged()
+		case <-m.options.Reload:
+			m.reload("SIGHUP")
+		case r := <-m.asked:
+			result := m.reload(r.cause)
+			if r.reply != nil {
+				r.reply <- result
 			}
-			r.log.Info("reloaded", "generation", generation, "peers", len(r.plan.mesh.Peers)-1)
+		case <-m.kernel:
+			m.repair(nil)
+		case err := <-m.broken:
+			m.repair(err)
+		case <-m.retry:
+			m.repair(nil)
 		}
 	}
 }
 
-// reload loads, plans and applies the file. Nothing is touched before it is
-// known to be good.
-func (r *running) reload() error {
-	c, err := config.Load(r.options.ConfigPath)
+// reloadIfChanged applies the file if it has another content than the one that
+// was tried last. An editor that saves in place shows an empty file for a moment,
+// and a link may lead nowhere while it is moved: such a file is looked at once
+// more when it has settled.
+func (m *mesh) reloadIfChanged() {
+	hash, err := config.Hash(m.options.ConfigPath)
+	switch {
+	case err == nil && hash == m.tried:
+	case err != nil && m.tried == missing:
+	default:
+		m.reload("the file changed")
+	}
+}
+
+// missing stands for the hash of a file that cannot be read.
+const missing = "missing"
+
+// reload reads the file and puts it in force.
+func (m *mesh) reload(cause string) control.ReloadResult {
+	began := now()
+	list, err := m.readAndApply()
+	outcome := m.state.reloaded(m, began, list, err)
 	if err != nil {
-		return err
+		m.log.Error("reload rejected, the file in force stays", "cause", cause, "generation", outcome.Generation, "error", err)
+		return outcome
+	}
+	m.log.Info("reloaded", "cause", cause, "generation", outcome.Generation, "duration", time.Since(began).Round(time.Millisecond),
+		"changes", strings.Join(list, "; "), "peers", len(m.plan.mesh.Peers)-1)
+	return outcome
+}
+
+// readAndApply loads, plans and applies the file, and returns what changed.
+func (m *mesh) readAndApply() ([]string, error) {
+	hash, err := config.Hash(m.options.ConfigPath)
+	if err != nil {
+		hash = missing
+	}
+	m.tried = hash
+	next, err := planOf(m.options.ConfigPath, m.options.Node)
+	if err != nil {
+		return nil, err
+	}
+	list := changes(m.plan, next)
+	if err := errors.Join(needsRestart(m.plan, next), checkKernel(next)); err != nil {
+		return nil, err
+	}
+	if _, err := m.apply(next, false); err != nil {
+		return nil, err
+	}
+	checkBuffers(next, m.sockets)
+	return list, nil
+}
+
+// planOf says what the file at path asks of this host.
+func planOf(path, node string) (*plan, error) {
+	c, err := config.Load(path)
+	if err != nil {
+		return nil, err
 	}
 	if err := checkEngine(c); err != nil {
-		return err
+		return nil, err
 	}
-	host, err := surroundingsOf(c, r.options.Node)
-	if err != nil {
-		return err
-	}
-	self, _, err := identify(c, r.options.Node, host.local)
-	if err != nil {
-		return err
-	}
-	next, err := makePlan(c, self, host)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(needsRestart(r.plan, next), checkKernel(next)); err != nil {
-		return err
-	}
-	checkBuffers(next, r.sockets)
-	if err := r.apply(next); err != nil {
-		return errors.Join(err, r.undo())
-	}
-	r.plan = next
-	return nil
+	return planFor(c, node)
 }
 
-// apply puts a plan in force, step by step.
-func (r *running) apply(p *plan) error {
-	if err := r.engine.SetMesh(p.mesh); err != nil {
-		return err
+func planFor(c *config.Config, node string) (*plan, error) {
+	host, err := surroundingsOf(c, node)
+	if err != nil {
+		return nil, err
 	}
-	if err := link.Set(p.link); err != nil {
-		return err
+	self, _, err := identify(c, node, host.local)
+	if err != nil {
+		return nil, err
 	}
-	r.rules.follow(p)
-	return nil
+	return makePlan(c, self, host)
 }
 
-// undo puts the old plan in force again after a step of the new one failed.
-func (r *running) undo() error {
-	if err := r.apply(r.plan); err != nil {
-		return fmt.Errorf("go back to the file in force: %w", err)
+// repair makes the kernel match the plan again after it changed without us, and
+// makes a new plan where the surroundings ask for one: another underlay MTU, an
+// address that moved. broken is why the packet loops have to be made anew.
+func (m *mesh) repair(broken error) {
+	m.retry = nil
+	if broken == nil && !link.Exists(m.plan.link.Interface) {
+		broken = fmt.Errorf("the interface was deleted: %w", os.ErrNotExist)
 	}
-	return nil
+	next, err := planFor(m.plan.config, m.options.Node)
+	if err != nil { // our own address is gone, perhaps for a moment only
+		m.state.waiting("the plan in force stays, though this host has changed: " + err.Error())
+		next = m.plan
+	} else {
+		m.state.waiting("")
+	}
+	list := changes(m.plan, next)
+	var repaired []string
+	if next == m.plan {
+		err = nil
+	} else {
+		err = checkKernel(next)
+	}
+	if err == nil {
+		repaired, err = m.apply(next, broken != nil)
+	}
+	switch {
+	case err != nil:
+		m.pause = min(max(2*m.pause, retryFirst), retryLast)
+		m.retry = time.After(m.pause)
+		m.state.repaired(m, nil, err)
+		m.log.Error("the mesh cannot be repaired, trying again", "in", m.pause, "error", errors.Join(broken, err))
+		return
+	case broken == nil && len(list)+len(repaired) == 0:
+		m.pause = 0
+		m.state.repaired(m, nil, nil)
+		return
+	}
+	m.pause = 0
+	checkBuffers(next, m.sockets)
+	words := append(list, repaired...)
+	if broken != nil {
+		words = append([]string{broken.Error()}, words...)
+	}
+	m.state.repaired(m, words, nil)
+	m.log.Warn("repaired after the host changed", "what", strings.Join(words, "; "))
 }
 
-// needsRestart names what a running daemon does not take over.
-func needsRestart(old, next *plan) error {
-	var keys []string
-	if old.link.Interface != next.link.Interface {
-		keys = append(keys, "network.interface")
+// ask has the file read again, through the one goroutine that changes the mesh,
+// and returns the outcome. It answers GET /v1/reload.
+func (m *mesh) ask(ctx context.Context, cause string) (control.ReloadResult, error) {
+	request := reloadRequest{cause: cause, reply: make(chan control.ReloadResult, 1)}
+	select {
+	case m.asked <- request:
+	case <-ctx.Done():
+		return control.ReloadResult{}, fmt.Errorf("meshd does not read files now: %w", ctx.Err())
 	}
-	if old.bind != next.bind {
-		keys = append(keys, "this node's address or port")
+	return <-request.reply, nil
+}
+
+// plans tells what applying a file with the given content would change, and
+// changes nothing. path is only for the words of faults.
+func (m *mesh) plans(path string, doc []byte) (control.Plan, []control.Error, error) {
+	p, err := m.planOfContent(path, doc)
+	if err != nil {
+		return control.Plan{}, faultsOf(err), err
 	}
-	if old.config.Dataplane != next.config.Dataplane {
-		keys = append(keys, "[dataplane]")
+	inForce, generation := m.state.inForce()
+	if inForce == nil {
+		return control.Plan{}, nil, errors.New("nothing is forwarded yet, so there is nothing to compare with")
 	}
-	if len(keys) > 0 {
-		return fmt.Errorf("%w: a restart is needed to change %s", ErrConfig, slices.Sorted(slices.Values(keys)))
+	if err := errors.Join(needsRestart(inForce, p), checkKernel(p)); err != nil {
+		return control.Plan{}, nil, err
 	}
-	return nil
+	return control.Plan{Schema: control.Schema, Generation: generation, Changes: append([]string{}, changes(inForce, p)...)}, nil, nil
+}
+
+func (m *mesh) planOfContent(path string, doc []byte) (*plan, error) {
+	c, err := config.Parse(path, doc)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkEngine(c); err != nil {
+		return nil, err
+	}
+	return planFor(c, m.options.Node)
 }

@@ -3,6 +3,7 @@ package daemon
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -40,7 +41,9 @@ type state struct {
 	reload     control.Reload // the last attempt
 	socket     growing        // overflows of the socket and of the TUN
 	tun        growing
-	notice     string // why nothing is forwarded yet
+	repairs    uint64
+	notice     string // why nothing is forwarded yet, or not as it should be
+	broken     string // why the mesh could not be repaired
 }
 
 func newState(o Options, c *config.Config) *state {
@@ -53,44 +56,97 @@ func newState(o Options, c *config.Config) *state {
 	return &state{options: o, config: c, path: path, bootID: hex.EncodeToString(id[:]), started: now(), notice: "starting"}
 }
 
-// waiting notes why nothing is forwarded yet.
+// loaded returns the configuration that was read last and found good.
+func (s *state) loaded() *config.Config {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.config
+}
+
+// inForce returns the plan in force and its generation; nil if there is none yet.
+func (s *state) inForce() (*plan, int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.plan, s.generation
+}
+
+// waiting notes why nothing is forwarded, or not as it should be; empty if all is
+// well.
 func (s *state) waiting(notice string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.notice = notice
 }
 
-// forwarding notes that the plan is in force since a moment ago.
-func (s *state) forwarding(p *plan, engine dataplane.Engine, conns *sockets, rules *masqTask, began time.Time) {
-	before, err := link.Overflows(p.link.Interface)
+// forwarding notes that the first plan is in force.
+func (s *state) forwarding(m *mesh, began time.Time) {
+	before, err := link.Overflows(m.plan.link.Interface)
 	if err != nil {
 		before = 0
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.plan, s.engine, s.sockets, s.rules, s.notice = p, engine, conns, rules, ""
+	s.adopt(m)
+	s.engine, s.rules, s.notice = m.engine, m.rules, ""
 	s.tun.last = before // earlier runs are none of ours
 	s.applied = now()
 	s.generation = 1
-	s.reload = outcome(began, s.applied, nil)
+	s.reload = outcome(began, s.applied, nil, nil)
 }
 
-// reloaded notes the outcome of an attempt to apply the file again: p is the plan
-// that is in force after it. It returns its generation.
-func (s *state) reloaded(p *plan, began time.Time, err error) int {
+// adopt takes over what is in force. The caller holds mu.
+func (s *state) adopt(m *mesh) {
+	s.sockets = m.sockets
+	s.plan, s.config = m.plan, m.plan.config
+}
+
+// reloaded notes the outcome of an attempt to apply the file again.
+func (s *state) reloaded(m *mesh, began time.Time, changes []string, err error) control.ReloadResult {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := now()
-	s.reload = outcome(began, at, err)
-	if err == nil {
-		s.plan, s.config, s.applied = p, p.config, at
-		s.generation++
+	s.reload = outcome(began, at, changes, err)
+	if err == nil && s.config != m.plan.config {
+		if s.config.SHA256 != m.plan.config.SHA256 || len(changes) > 0 {
+			s.generation++
+			s.applied = at
+		}
+		s.adopt(m)
 	}
-	return s.generation
+	return control.ReloadResult{Schema: control.Schema, Generation: s.generation, Reload: s.reload, Faults: faultsOf(err)}
 }
 
-func outcome(began, at time.Time, err error) control.Reload {
-	r := control.Reload{OK: err == nil, At: at, DurationMS: float64(at.Sub(began).Microseconds()) / 1000, Changes: []string{}}
+// repaired notes what a look at the host led to.
+func (s *state) repaired(m *mesh, what []string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.adopt(m)
+	s.broken = ""
+	if err != nil {
+		s.broken = "the mesh cannot be repaired, trying again: " + err.Error()
+	} else if len(what) > 0 {
+		s.repairs++
+	}
+}
+
+// faultsOf returns the places in the file that an error is about.
+func faultsOf(err error) []control.Error {
+	faults, ok := errors.AsType[config.Faults](err)
+	if !ok {
+		return nil
+	}
+	var all []control.Error
+	for _, f := range faults {
+		all = append(all, control.Error{Code: "bad_configuration", Message: f.String(), File: f.Path, Line: f.Line})
+	}
+	return all
+}
+
+func outcome(began, at time.Time, changes []string, err error) control.Reload {
+	r := control.Reload{OK: err == nil, At: at, DurationMS: float64(time.Since(began).Microseconds()) / 1000, Changes: []string{}}
+	if err == nil {
+		r.Changes = append(r.Changes, changes...)
+	}
 	if err != nil {
 		r.Error = err.Error()
 	}
@@ -113,8 +169,10 @@ func (s *state) status() control.Status {
 		Masquerade: control.Masquerade{Rules: []control.Rule{}},
 		Warnings:   []string{},
 	}
-	if s.notice != "" {
-		status.Warnings = append(status.Warnings, s.notice)
+	for _, w := range []string{s.notice, s.broken} {
+		if w != "" {
+			status.Warnings = append(status.Warnings, w)
+		}
 	}
 	if s.plan != nil {
 		s.fill(&status)
@@ -131,6 +189,7 @@ func (s *state) fill(status *control.Status) {
 	if s.reload.Error != "" {
 		status.Warnings = append(status.Warnings, fmt.Sprintf("%s cannot be applied, generation %d stays in force: %s", s.path, s.generation, s.reload.Error))
 	}
+	status.Network.Repairs = s.repairs
 	status.Network.MTU = p.link.MTU
 	status.Network.Port = int(p.self.Address.Port())
 	status.Network.Address = p.self.Address.Addr().String()

@@ -95,6 +95,13 @@ type callCounter struct {
 	_              [48]byte
 }
 
+func (c *Calls) add(other Calls) {
+	c.Calls += other.Calls
+	c.Packets += other.Packets
+}
+
+func (c *callCounter) read() Calls { return Calls{Calls: c.calls.Load(), Packets: c.packets.Load()} }
+
 func (c *callCounter) add(calls, packets int) {
 	c.calls.Add(uint64(calls))
 	c.packets.Add(uint64(packets))

@@ -15,6 +15,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"example.org/meshd/internal/dataplane/packet"
 )
@@ -30,18 +31,18 @@ type Engine interface {
 	Route(dst netip.Addr) Route
 	// Counters returns one reading of everything counted.
 	Counters() Counters
-	// Loops returns the packet loops. The owner runs each in a goroutine; they
-	// end when the engine is closed.
-	Loops() []Loop
+	// Stalled returns how long the slowest packet loop has been at one batch of
+	// packets; 0 if all wait for some.
+	Stalled() time.Duration
 	// Info describes how this engine works here.
 	Info() Info
-	// Close ends the loops. The TUN device stays.
+	// Close ends all packet loops. The TUN device stays.
 	Close() error
 }
 
 // A Loop is one endless piece of packet work.
 type Loop interface {
-	// Run works until the engine is closed, then returns nil. It returns an
+	// Run works until its queue is closed, then returns nil. It returns an
 	// error when it cannot go on, for instance because the TUN was deleted.
 	Run(ctx context.Context) error
 	fmt.Stringer

@@ -170,8 +170,11 @@ func newRig(t testing.TB, offloads ...string) *rig {
 }
 
 func (r *rig) start() {
-	r.User = NewUser([]Worker{{Tun: r.tun, Wire: r.wire, Receiver: r.wire, Sender: r.wire}}, slog.New(slog.DiscardHandler))
-	loops := r.Loops()
+	r.User = NewUser(slog.New(slog.DiscardHandler))
+	loops, err := r.Replace([]Worker{{Tun: r.tun, Wire: r.wire, Receiver: r.wire, Sender: r.wire}})
+	if err != nil {
+		panic(err)
+	}
 	r.out, r.in = loops[0].(*outbound), loops[1].(*inbound)
 }
 

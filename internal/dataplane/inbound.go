@@ -67,7 +67,9 @@ func (in *inbound) Run(ctx context.Context) error {
 			}
 		}
 		failing = false
+		in.worker.busy[1].Store(time.Now().UnixNano())
 		in.deliver(in.batch[:n])
+		in.worker.busy[1].Store(0)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"slices"
 	"syscall"
+	"time"
 
 	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/dataplane/virtio"
@@ -51,7 +52,9 @@ func (o *outbound) Run(context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read from TUN: %w", err)
 		}
+		o.worker.busy[0].Store(time.Now().UnixNano())
 		o.forward(o.frames[:n])
+		o.worker.busy[0].Store(0)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/table"
@@ -34,22 +35,24 @@ const (
 // socket and one from the socket to the TUN. They share nothing but the mesh, so
 // none waits for another.
 type User struct {
+	log *slog.Logger
+
+	mesh   atomic.Pointer[forwarding] // read once for each batch
+	nobody counters                   // what belongs to no peer
+
+	mu      sync.Mutex // serialises changes and guards what follows
 	workers []*worker
-	log     *slog.Logger
-
-	mesh atomic.Pointer[forwarding] // read once for each batch
-
-	mu     sync.Mutex           // serialises SetMesh and guards known
-	known  map[string]*counters // of every peer there ever was, so that totals never fall
-	nobody counters             // what belongs to no peer
+	known   map[string]*counters // of every peer there ever was, so that totals never fall
+	past    [callKinds]Calls     // of workers that are gone
 }
 
 // worker is a Worker with what is counted and decided for it.
 type worker struct {
 	Worker
 	calls   [callKinds]callCounter
-	noSend  atomic.Bool // several packets in one message are refused
-	noMerge atomic.Bool // superpackets are refused by the TUN
+	busy    [2]atomic.Int64 // since when each loop works on its batch, Unix time in ns; 0: it waits
+	noSend  atomic.Bool     // several packets in one message are refused
+	noMerge atomic.Bool     // superpackets are refused by the TUN
 }
 
 // forwarding is what the packet path looks at: immutable once stored.
@@ -68,15 +71,40 @@ type peer struct {
 	*counters
 }
 
-// NewUser returns the user engine on attached queues and bound sockets, which it
-// closes with itself. It forwards nothing before SetMesh.
-func NewUser(workers []Worker, log *slog.Logger) *User {
+// NewUser returns the user engine, which has no workers and knows nobody yet.
+func NewUser(log *slog.Logger) *User {
 	u := &User{log: log, known: map[string]*counters{}}
-	for _, w := range workers {
-		u.workers = append(u.workers, &worker{Worker: w})
-	}
 	u.mesh.Store(&forwarding{table: &table.Table{}, self: table.None})
 	return u
+}
+
+// Replace puts workers in the place of those that are there, whose loops end and
+// whose queues and sockets are closed. It returns the loops of the new ones; the
+// owner runs each in a goroutine. What arrives meanwhile waits in the kernel.
+func (u *User) Replace(workers []Worker) (loops []Loop, err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	old := u.workers
+	u.workers = nil
+	for _, w := range workers {
+		next := &worker{Worker: w}
+		u.workers = append(u.workers, next)
+		loops = append(loops, newOutbound(u, next), newInbound(u, next))
+	}
+	for _, w := range old {
+		for kind := range w.calls {
+			u.past[kind].add(w.calls[kind].read())
+		}
+	}
+	return loops, closeAll(old)
+}
+
+func closeAll(workers []*worker) error {
+	var errs []error
+	for _, w := range workers {
+		errs = append(errs, w.Tun.Close(), w.Wire.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // SetMesh implements Engine.
@@ -133,19 +161,20 @@ func (u *User) Counters() Counters {
 			c.Peers[f.table.Name(int32(i))] = p.read()
 		}
 	}
-	for _, w := range u.workers {
-		for _, kind := range CallKinds() {
-			n := c.Calls[kind]
-			n.Calls += w.calls[kind].calls.Load()
-			n.Packets += w.calls[kind].packets.Load()
-			c.Calls[kind] = n
+	for _, kind := range CallKinds() {
+		sum := u.past[kind]
+		for _, w := range u.workers {
+			sum.add(w.calls[kind].read())
 		}
+		c.Calls[kind] = sum
 	}
 	return c
 }
 
 // Info implements Engine.
 func (u *User) Info() Info {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	info := Info{Engine: "user", Receive: "socket", Offloads: []string{}, Queues: len(u.workers)}
 	if len(u.workers) == 0 {
 		return info
@@ -159,7 +188,8 @@ func (u *User) Info() Info {
 	return info
 }
 
-// refused returns the names of offloads that ended at run time, in any worker.
+// refused returns the names of offloads that ended at run time, in any worker. The
+// caller holds mu.
 func (u *User) refused() (names []string) {
 	for name, ended := range map[string]func(*worker) bool{
 		"udp_gso": func(w *worker) bool { return w.noSend.Load() },
@@ -173,19 +203,23 @@ func (u *User) refused() (names []string) {
 	return names
 }
 
-// Loops implements Engine.
-func (u *User) Loops() (loops []Loop) {
+// Stalled implements Engine.
+func (u *User) Stalled() (longest time.Duration) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	for _, w := range u.workers {
-		loops = append(loops, newOutbound(u, w), newInbound(u, w))
+		for i := range w.busy {
+			if since := w.busy[i].Load(); since != 0 {
+				longest = max(longest, time.Since(time.Unix(0, since)))
+			}
+		}
 	}
-	return loops
+	return longest
 }
 
 // Close implements Engine.
 func (u *User) Close() error {
-	var errs []error
-	for _, w := range u.workers {
-		errs = append(errs, w.Tun.Close(), w.Wire.Close())
-	}
-	return errors.Join(errs...)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return closeAll(u.workers)
 }

@@ -358,7 +358,7 @@ func TestBeforeSetMeshNothingPasses(t *testing.T) {
 func TestCloseEndsTheLoops(t *testing.T) {
 	r := newRig(t)
 	done := make(chan error)
-	for _, loop := range r.Loops() {
+	for _, loop := range []Loop{r.out, r.in} {
 		go func() { done <- loop.Run(context.Background()) }()
 	}
 	r.tun.feed <- [][]byte{frame(udp4("10.244.0.2", "10.244.1.2", 63, 0))}

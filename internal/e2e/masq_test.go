@@ -386,15 +386,16 @@ func TestMasqueradeChangesLive(t *testing.T) {
 
 // A file that cannot be applied changes nothing, and says so until it is mended.
 func TestBadReload(t *testing.T) {
-	m := newMesh(t)
+	m := newWorld(t)
+	m.own(m.Worker, demoFile(t))
+	d := m.own(m.Worker2, demoFile(t)) // the others' file stays as it is
 	before := hostState(t, m.Worker2)
 	for doc, words := range map[string]string{
 		strings.Replace(demoFile(t), "cidr = ", "mtu = 7\ncidr = ", 1):                   ":4:7: error: network.mtu: 7 is out of range",
-		strings.Replace(demoFile(t), "[network]", "[network]\nport = 9999", 1):           "a restart is needed to change [this node's address or port]",
-		strings.Replace(demoFile(t), "[network]", "[network]\ninterface = \"mesh7\"", 1): "a restart is needed to change [network.interface]",
+		strings.Replace(demoFile(t), "[network]", "[network]\ninterface = \"mesh7\"", 1): "cannot change network.interface from mesh0 to mesh7",
 		strings.ReplaceAll(demoFile(t), "172.18.0.3", "172.18.0.33"):                     "no node of",
 	} {
-		s := rewrite(t, m.w2, doc)
+		s := rewrite(t, d, doc)
 		if s.Config.Generation != 1 || s.Config.LastReload.OK || !strings.Contains(s.Config.Error, words) || len(s.Warnings) != 1 {
 			t.Errorf("%s: %+v, %q", words, s.Config, s.Warnings)
 		}
@@ -403,7 +404,7 @@ func TestBadReload(t *testing.T) {
 		t.Errorf("changed:\n%s\nbefore:\n%s", after, before)
 	}
 	contains(t, run(t, m.PodW2b, "ping", "-c", "1", "10.244.1.2"), "ttl=60")
-	if s := rewrite(t, m.w2, demoFile(t)); s.Config.Generation != 2 || s.Config.Error != "" || len(s.Warnings) != 0 {
+	if s := rewrite(t, d, demoFile(t)); s.Config.Generation != 2 || s.Config.Error != "" || len(s.Warnings) != 0 {
 		t.Errorf("%+v, %q", s.Config, s.Warnings)
 	}
 }

@@ -134,7 +134,8 @@ func TestSmallerPath(t *testing.T) {
 		{"172.18.0.%d", 28},
 		{"2001:db8::%d", 48},
 	} {
-		m := newWorldMTU(t, 1452).startAll(dualStack(test.underlay))
+		// The MTU is given, or a smaller route would lower it at once.
+		m := newWorldMTU(t, 1452).startAll(strings.Replace(dualStack(test.underlay), "[network]\n", "[network]\nmtu = 1452\n", 1))
 		const path = 1400
 		narrow(t, m, test.underlay, path)
 		for _, ping := range []struct {
@@ -162,7 +163,7 @@ func TestSmallerPath(t *testing.T) {
 // fragments.
 func TestPathBelowIPv6(t *testing.T) {
 	for _, underlay := range []string{"172.18.0.%d", "2001:db8::%d"} {
-		m := newWorldMTU(t, 1452).startAll(dualStack(underlay))
+		m := newWorldMTU(t, 1452).startAll(strings.Replace(dualStack(underlay), "[network]\n", "[network]\nmtu = 1452\n", 1))
 		narrow(t, m, underlay, 1290)
 		out, err := m.PodW2b.Run("ping", "-c", "1", "-W", "2", "-M", "do", "-s", "1300", "fd00:10:244:1::2")
 		if err == nil {

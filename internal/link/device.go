@@ -2,6 +2,9 @@ package link
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -19,14 +22,31 @@ const devconfAcceptLocal = 23
 // (fib_validate_source in net/ipv4/fib_frontend.c). It also keeps the kernel
 // from talking to itself over the TUN: no link-local IPv6 address, and so no
 // router solicitations.
-func setDevice(dev netlink.Link, _ Settings) error {
-	if err := setAcceptLocal(dev.Attrs().Index); err != nil {
-		return fmt.Errorf("set accept_local: %w", err)
+func setDevice(dev netlink.Link, s Settings) (changed []string, err error) {
+	// The kernel tells everybody of a setting that is set again.
+	if setting("ipv4", s.Interface, "accept_local") != "1" {
+		if err := setAcceptLocal(dev.Attrs().Index); err != nil {
+			return nil, fmt.Errorf("set accept_local: %w", err)
+		}
+		changed = append(changed, "accept_local was off")
 	}
-	// Without IPv6 in the kernel there is nothing to turn off.
-	const none = 1 // IN6_ADDR_GEN_MODE_NONE
-	_ = netlink.LinkSetIP6AddrGenMode(dev, none)
-	return nil
+	const none = 1                                                                        // IN6_ADDR_GEN_MODE_NONE
+	if mode := setting("ipv6", s.Interface, "addr_gen_mode"); mode != "" && mode != "1" { // none at all without IPv6 in the kernel
+		if err := netlink.LinkSetIP6AddrGenMode(dev, none); err != nil {
+			return changed, fmt.Errorf("set addr_gen_mode: %w", err)
+		}
+		changed = append(changed, "addr_gen_mode was "+mode)
+	}
+	return changed, nil
+}
+
+// setting reads /proc/sys/net/FAMILY/conf/NAME/KEY; empty if it is not there.
+func setting(family, name, key string) string {
+	value, err := os.ReadFile(filepath.Join("/proc/sys/net", family, "conf", name, key))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(value))
 }
 
 // setAcceptLocal sends RTM_SETLINK with

@@ -34,31 +34,34 @@ type Settings struct {
 
 // Set makes the TUN interface, which must exist, match s: it adds what is
 // missing, removes what is ours and no longer wanted, and brings it up. It
-// needs CAP_NET_ADMIN. Calling it again changes nothing.
-func Set(s Settings) error {
+// needs CAP_NET_ADMIN. Calling it again changes nothing; changed tells, in words,
+// what was not as it should be.
+func Set(s Settings) (changed []string, err error) {
 	dev, err := tunByName(s.Interface)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := CheckRoutes(s.Interface, s.Routes); err != nil {
-		return err
+		return nil, err
 	}
 	steps := []struct {
 		what string
-		do   func(netlink.Link, Settings) error
+		do   func(netlink.Link, Settings) (changed []string, err error)
 	}{
 		{"configure", setDevice},
 		{"set MTU", setMTU},
-		{"bring up", func(dev netlink.Link, _ Settings) error { return netlink.LinkSetUp(dev) }},
+		{"bring up", setUp},
 		{"set addresses", setAddresses},
 		{"set routes", setRoutes},
 	}
 	for _, step := range steps {
-		if err := step.do(dev, s); err != nil {
-			return fmt.Errorf("%s %q: %w", step.what, s.Interface, err)
+		what, err := step.do(dev, s)
+		changed = append(changed, what...)
+		if err != nil {
+			return changed, fmt.Errorf("%s %q: %w", step.what, s.Interface, err)
 		}
 	}
-	return nil
+	return changed, nil
 }
 
 // Claim marks the TUN called name, which has just been made, as ours.
@@ -91,6 +94,9 @@ func CheckInterface(name string) (fresh bool, err error) {
 	}
 	return false, nil
 }
+
+// Exists tells whether there is an interface called name.
+func Exists(name string) bool { return indexOf(name) >= 0 }
 
 // inUse tells whether a program has a queue of the TUN open: only then does it
 // have a carrier (tun_attach in drivers/net/tun.c).
@@ -144,17 +150,24 @@ func tunByName(name string) (netlink.Link, error) {
 	return dev, nil
 }
 
-func setMTU(dev netlink.Link, s Settings) error {
+func setMTU(dev netlink.Link, s Settings) ([]string, error) {
 	if dev.Attrs().MTU == s.MTU {
-		return nil
+		return nil, nil
 	}
-	return netlink.LinkSetMTU(dev, s.MTU)
+	return []string{fmt.Sprintf("mtu was %d", dev.Attrs().MTU)}, netlink.LinkSetMTU(dev, s.MTU)
 }
 
-func setAddresses(dev netlink.Link, s Settings) error {
+func setUp(dev netlink.Link, _ Settings) ([]string, error) {
+	if dev.Attrs().RawFlags&unix.IFF_UP != 0 {
+		return nil, nil
+	}
+	return []string{"was down"}, netlink.LinkSetUp(dev)
+}
+
+func setAddresses(dev netlink.Link, s Settings) (changed []string, err error) {
 	have, err := retry(func() ([]netlink.Addr, error) { return netlink.AddrList(dev, netlink.FAMILY_ALL) })
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var found []netip.Addr
 	for _, a := range have {
@@ -164,8 +177,9 @@ func setAddresses(dev netlink.Link, s Settings) error {
 			continue
 		}
 		if err := netlink.AddrDel(dev, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-			return fmt.Errorf("remove %s: %w", ip, err)
+			return changed, fmt.Errorf("remove %s: %w", ip, err)
 		}
+		changed = append(changed, fmt.Sprintf("foreign address %s", ip))
 	}
 	for _, ip := range s.Addresses {
 		if slices.Contains(found, ip) {
@@ -176,10 +190,11 @@ func setAddresses(dev netlink.Link, s Settings) error {
 			a.Flags = unix.IFA_F_NODAD // there is nobody on a TUN to collide with
 		}
 		if err := netlink.AddrAdd(dev, a); err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("add %s: %w", ip, err)
+			return changed, fmt.Errorf("add %s: %w", ip, err)
 		}
+		changed = append(changed, fmt.Sprintf("address %s was missing", ip))
 	}
-	return nil
+	return changed, nil
 }
 
 // retry runs a netlink dump again when the kernel says that what it listed

@@ -61,7 +61,7 @@ func TestSetAndCleanUp(t *testing.T) {
 			Addresses: addrs("10.244.2.0", "fd00:0:0:2::"),
 			Routes:    prefixes("10.244.0.0/16", "fd00::/48", "192.168.7.0/24"),
 		}
-		must(t, Set(s))
+		must(t, set(s))
 		for _, want := range []string{"POINTOPOINT,MULTICAST,NOARP,UP", "mtu 1472", "qlen 500", "link/none", "alias meshd", "multi_queue", "persist on",
 			"inet 10.244.2.0/32 scope global mesh0", "inet6 fd00:0:0:2::/128 scope global"} {
 			if got := output(t, n, "ip", "-d", "addr", "show", "mesh0"); !strings.Contains(got, want) {
@@ -82,13 +82,13 @@ func TestSetAndCleanUp(t *testing.T) {
 		}
 
 		once := state(t, n)
-		must(t, Set(s))
+		must(t, set(s))
 		if twice := state(t, n); twice != once {
 			t.Errorf("a second Set changed\n%s\ninto\n%s", once, twice)
 		}
 
 		s.MTU, s.Addresses, s.Routes = 1400, addrs("10.245.1.0"), prefixes("10.245.0.0/16")
-		must(t, Set(s))
+		must(t, set(s))
 		got := state(t, n)
 		for _, gone := range []string{"10.244", "fd00", "192.168.7"} {
 			if strings.Contains(got, gone) {
@@ -125,7 +125,7 @@ func TestForeignRouteIsRefused(t *testing.T) {
 				"route add "+route))
 			must(t, tun.Create("mesh0"))
 			before := state(t, n)
-			err := Set(Settings{Interface: "mesh0", MTU: 1472, Addresses: addrs("10.244.2.0", "fd00:0:0:1::"), Routes: prefixes("10.244.0.0/16", "fd00::/48")})
+			_, err := Set(Settings{Interface: "mesh0", MTU: 1472, Addresses: addrs("10.244.2.0", "fd00:0:0:1::"), Routes: prefixes("10.244.0.0/16", "fd00::/48")})
 			if err == nil || !strings.Contains(err.Error(), "route "+culprit+" is not meshd's and in its way: delete it") {
 				t.Errorf("Set: %v", err)
 			}
@@ -153,7 +153,7 @@ func TestCheckInterface(t *testing.T) {
 		must(t, Claim("mesh0"))
 		must(t, Claim("mesh0"))
 		check("mesh0", false, "")
-		must(t, Set(Settings{Interface: "mesh0", MTU: 1472}))
+		must(t, set(Settings{Interface: "mesh0", MTU: 1472}))
 		check("mesh0", false, "")
 		q, err := tun.Open("mesh0", true)
 		must(t, err)
@@ -213,7 +213,7 @@ func TestWatchSurvivesABurst(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		burst := false
-		err := WatchAddresses(ctx, func() bool {
+		err := Watch(ctx, func() bool {
 			local, err := LocalAddresses()
 			must(t, err)
 			if !burst {
@@ -231,10 +231,10 @@ func TestWatchSurvivesABurst(t *testing.T) {
 func TestSetNeedsATUN(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		must(t, n.IP("link add mesh0 type bridge"))
-		if err := Set(Settings{Interface: "mesh0"}); err == nil || !strings.Contains(err.Error(), `"mesh0" is a bridge interface, not a TUN`) {
+		if _, err := Set(Settings{Interface: "mesh0"}); err == nil || !strings.Contains(err.Error(), `"mesh0" is a bridge interface, not a TUN`) {
 			t.Errorf("Set: %v", err)
 		}
-		if err := Set(Settings{Interface: "mesh9"}); err == nil {
+		if _, err := Set(Settings{Interface: "mesh9"}); err == nil {
 			t.Error("Set without an interface")
 		}
 		if removed, err := CleanUp("mesh0"); err != nil || removed != nil {
@@ -271,14 +271,14 @@ func TestUnderlayMTU(t *testing.T) {
 	})
 }
 
-func TestWatchAddresses(t *testing.T) {
+func TestWatch(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		must(t, n.IP("link add u0 type veth peer name v0", "link set u0 up", "link set v0 up"))
 		wanted := netip.MustParseAddr("172.18.0.2")
 		calls := 0
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		err := WatchAddresses(ctx, func() bool {
+		err := Watch(ctx, func() bool {
 			calls++
 			local, err := LocalAddresses()
 			must(t, err)
@@ -297,7 +297,7 @@ func TestOverflows(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		must(t, tun.Create("mesh0"))
 		must(t, Claim("mesh0"))
-		must(t, Set(Settings{Interface: "mesh0", MTU: 1472, Addresses: addrs("10.244.2.0"), Routes: prefixes("10.244.0.0/16")}))
+		must(t, set(Settings{Interface: "mesh0", MTU: 1472, Addresses: addrs("10.244.2.0"), Routes: prefixes("10.244.0.0/16")}))
 		q, err := tun.Open("mesh0", true)
 		must(t, err)
 		defer q.Close()
@@ -308,4 +308,10 @@ func TestOverflows(t *testing.T) {
 			t.Errorf("%d packets over a queue of 500: %d overflows, %v", 600, got, err)
 		}
 	})
+}
+
+// set is Set for tests that only want its error.
+func set(s Settings) error {
+	_, err := Set(s)
+	return err
 }

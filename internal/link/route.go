@@ -32,10 +32,10 @@ func CheckRoutes(name string, prefixes []netip.Prefix) error {
 }
 
 // setRoutes adds the missing routes and deletes ours that are not wanted.
-func setRoutes(dev netlink.Link, s Settings) error {
+func setRoutes(dev netlink.Link, s Settings) (changed []string, err error) {
 	routes, err := mainTable()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	missing := make(map[netip.Prefix]bool, len(s.Routes))
 	for _, p := range s.Routes {
@@ -49,8 +49,9 @@ func setRoutes(dev netlink.Link, s Settings) error {
 			delete(missing, p)
 		case r.Protocol == Protocol:
 			if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
-				return fmt.Errorf("delete route %s: %w", p, err)
+				return changed, fmt.Errorf("delete route %s: %w", p, err)
 			}
+			changed = append(changed, fmt.Sprintf("route %s was there", p))
 		}
 	}
 	for _, p := range s.Routes {
@@ -63,10 +64,11 @@ func setRoutes(dev netlink.Link, s Settings) error {
 		}
 		// EEXIST would be a route that came after CheckRoutes looked.
 		if err := netlink.RouteAdd(r); err != nil {
-			return fmt.Errorf("add route %s: %w", p, err)
+			return changed, fmt.Errorf("add route %s: %w", p, err)
 		}
+		changed = append(changed, fmt.Sprintf("route %s was missing", p))
 	}
-	return nil
+	return changed, nil
 }
 
 // mainTable lists the routes of the main table, both families, all types: a

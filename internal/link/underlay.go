@@ -1,7 +1,6 @@
 package link
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 
@@ -23,58 +22,6 @@ func LocalAddresses() ([]netip.Addr, error) {
 		}
 	}
 	return ips, nil
-}
-
-// WatchAddresses calls changed once at the start and then after changes of this
-// host's addresses, until ctx ends (nil) or changed returns false (nil) or the
-// kernel's messages cannot be read. Many changes at once may be one call.
-func WatchAddresses(ctx context.Context, changed func() bool) error {
-	for {
-		again, err := watchAddresses(ctx, changed)
-		if err != nil || !again {
-			return err
-		}
-	}
-}
-
-// watchAddresses does the work until messages are lost (again), which they are
-// when hundreds of addresses come at once.
-func watchAddresses(ctx context.Context, changed func() bool) (again bool, err error) {
-	done := make(chan struct{})
-	lost := make(chan struct{}, 1)
-	updates := make(chan netlink.AddrUpdate, 64)
-	err = netlink.AddrSubscribeWithOptions(updates, done, netlink.AddrSubscribeOptions{
-		ErrorCallback: func(error) {
-			select {
-			case lost <- struct{}{}:
-			default:
-			}
-		},
-	})
-	if err != nil {
-		return false, fmt.Errorf("watch addresses: %w", err)
-	}
-	defer func() {
-		close(done)
-		for range updates { // until the library has noticed and closes it
-		}
-	}()
-	for changed() {
-		select {
-		case <-ctx.Done():
-			return false, nil
-		case <-lost:
-			return true, nil
-		case _, ok := <-updates:
-			if !ok {
-				return true, nil
-			}
-		}
-		for len(updates) > 0 {
-			<-updates
-		}
-	}
-	return false, nil
 }
 
 // UnderlayMTU returns the lowest MTU, in bytes, of the interfaces and routes of

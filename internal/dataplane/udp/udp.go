@@ -72,8 +72,9 @@ func (c *Conn) offload(fd int) {
 func Open(local netip.AddrPort, offload bool) (*Conn, error) { return open(local, offload, false) }
 
 // OpenGroup is Open for n sockets, all bound to local: the kernel gives each what
-// comes from some of the senders' addresses and ports (SO_REUSEPORT).
-func OpenGroup(local netip.AddrPort, offload bool, n int) (group []*Conn, err error) {
+// comes from some of the senders' addresses and ports (SO_REUSEPORT). Sockets of
+// this process that are bound there already share the port with them.
+func OpenGroup(local netip.AddrPort, offload bool, n int, beside []*Conn) (group []*Conn, err error) {
 	defer func() {
 		if err != nil {
 			for _, c := range group {
@@ -82,15 +83,25 @@ func OpenGroup(local netip.AddrPort, offload bool, n int) (group []*Conn, err er
 			group = nil
 		}
 	}()
-	for i := range n {
+	shared := false
+	for _, c := range beside {
+		if c.local == local {
+			shared = true
+			if err := c.control(share); err != nil {
+				return nil, fmt.Errorf("share UDP %s: %w", local, err)
+			}
+		}
+	}
+	for range n {
 		// The first is bound alone, so that it fails where another program has
 		// the port, and shares it from then on.
-		c, err := open(local, offload, i > 0)
+		c, err := open(local, offload, shared)
 		if err != nil {
 			return group, err
 		}
 		group = append(group, c)
-		if i == 0 && n > 1 {
+		if !shared && n > 1 {
+			shared = true
 			local = netip.AddrPortFrom(local.Addr(), uint16(c.udp.LocalAddr().(*net.UDPAddr).Port))
 			if err := c.control(share); err != nil {
 				return group, fmt.Errorf("share UDP %s: %w", local, err)

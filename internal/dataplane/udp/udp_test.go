@@ -255,7 +255,7 @@ func TestOffloadsAreProbed(t *testing.T) {
 
 // A group shares its port among its members and with nobody else.
 func TestGroup(t *testing.T) {
-	group, err := OpenGroup(netip.MustParseAddrPort("127.0.0.1:0"), true, 3)
+	group, err := OpenGroup(netip.MustParseAddrPort("127.0.0.1:0"), true, 3, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -266,7 +266,7 @@ func TestGroup(t *testing.T) {
 			t.Errorf("%s and %s", got, local)
 		}
 	}
-	if _, err := OpenGroup(local, true, 2); !errors.Is(err, unix.EADDRINUSE) {
+	if _, err := OpenGroup(local, true, 2, nil); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("a second group: %v", err)
 	}
 }

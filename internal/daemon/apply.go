@@ -1,0 +1,208 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+
+	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/dataplane/tun"
+	"example.org/meshd/internal/link"
+)
+
+// A transaction puts a plan in force: first everything that can fail, growing
+// beside what is there, then the switch to new packet loops, which cannot. A step
+// that fails undoes those before it, and the old plan stays in force, whole.
+//
+//	open sockets -> attach to the TUN -> mesh into the engine -> link -> rules -> switch
+//
+// The UDP port comes before anything in the kernel is touched, so that a second
+// daemon or a flannel on the host is found while everything is as it was.
+type transaction struct {
+	m         *mesh
+	old, next *plan // old is nil at the start of the daemon
+	sockets   *sockets
+	workers   []dataplane.Worker // nil: the packet loops stay as they are
+	repaired  []string           // what of the interface was not as it should be
+	rereading bool               // the file was read, and with it what has no news of its own
+}
+
+// step is one part of a transaction. undo may be nil.
+type step struct {
+	name     string
+	do, undo func() error
+}
+
+// apply makes next the plan in force. rebuild asks for new sockets and queues
+// also where the plan has the same ones. It returns in words what of the
+// interface had to be changed.
+func (m *mesh) apply(next *plan, rebuild bool) (repaired []string, err error) {
+	// A plan from another reading of the file may have the same words in it.
+	rereading := m.plan == nil || m.plan.config != next.config
+	t := &transaction{m: m, old: m.plan, next: next, sockets: m.sockets, rereading: rereading}
+	var steps []step
+	if rebuild || m.plan == nil || m.plan.queues != next.queues {
+		steps = append(steps, step{"open sockets", t.openSockets, t.closeSockets}, step{"attach to the TUN", t.attach, t.detach})
+	}
+	steps = append(steps,
+		step{"set mesh", func() error { return m.engine.SetMesh(next.mesh) }, t.oldMesh},
+		step{"configure the interface", t.configure, t.oldLink},
+		step{"set rules", t.rules, t.oldRules})
+	for i, s := range steps {
+		err := s.do()
+		if err == nil {
+			continue
+		}
+		err = fmt.Errorf("%s: %w", s.name, err)
+		// The step itself may be half done: it is undone, too.
+		for _, done := range slices.Backward(steps[:i+1]) {
+			if undoErr := done.undo(); undoErr != nil {
+				err = errors.Join(err, fmt.Errorf("undo %q: %w", done.name, undoErr))
+			}
+		}
+		return nil, err
+	}
+	t.commit()
+	return t.repaired, nil
+}
+
+func (t *transaction) openSockets() (err error) {
+	t.sockets, err = openSockets(t.next.queues, t.m.sockets)
+	return err
+}
+
+func (t *transaction) closeSockets() error {
+	if t.sockets == nil || t.sockets == t.m.sockets {
+		return nil
+	}
+	return t.sockets.close()
+}
+
+// attach makes the TUN if there is none, and opens new queues.
+func (t *transaction) attach() error {
+	if t.old == nil {
+		if err := checkKernel(t.next); err != nil {
+			return err
+		}
+		if _, err := link.CheckInterface(t.next.link.Interface); err != nil {
+			return err
+		}
+	}
+	name := t.next.link.Interface
+	fresh := !link.Exists(name)
+	if err := tun.Create(name); err != nil {
+		return err
+	}
+	t.m.made = t.m.made || fresh
+	if err := link.Claim(name); err != nil {
+		return err
+	}
+	var err error
+	t.workers, err = t.sockets.workers(name, t.next.queues)
+	return err
+}
+
+func (t *transaction) detach() error {
+	var errs []error
+	for _, w := range t.workers {
+		errs = append(errs, w.Tun.Close())
+	}
+	if t.old == nil && t.m.made {
+		_, err := link.CleanUp(t.next.link.Interface)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (t *transaction) oldMesh() error {
+	if t.old == nil {
+		return nil
+	}
+	return t.m.engine.SetMesh(t.old.mesh)
+}
+
+func (t *transaction) configure() (err error) {
+	t.repaired, err = link.Set(t.next.link)
+	return err
+}
+
+func (t *transaction) oldLink() error {
+	if t.old == nil {
+		return nil
+	}
+	_, err := link.Set(t.old.link)
+	return err
+}
+
+// rules sets them, where they become others: what somebody does to those that are
+// in force is the rules' own task to mend. That they cannot be set is a warning at the start, since the
+// mesh itself works without, and later an error only where they were in force.
+func (t *transaction) rules() error {
+	if t.old != nil && reflect.DeepEqual(t.old.masq, t.next.masq) && reflect.DeepEqual(t.old.forward, t.next.forward) && !t.rereading {
+		return nil
+	}
+	fine := t.old != nil && t.m.rules.fine()
+	err := t.m.rules.follow(t.next)
+	if !fine {
+		return nil
+	}
+	return err
+}
+
+func (t *transaction) oldRules() error {
+	if t.old == nil {
+		return nil
+	}
+	return t.m.rules.follow(t.old)
+}
+
+// commit switches to new packet loops, if there are some.
+func (t *transaction) commit() {
+	if t.workers != nil {
+		loops, err := t.m.engine.Replace(t.workers)
+		if err != nil {
+			t.m.log.Warn("old sockets or queues did not close", "error", err)
+		}
+		t.m.sockets = t.sockets
+		for _, loop := range loops {
+			t.m.start(loop)
+		}
+	}
+	t.m.plan = t.next
+}
+
+// checkKernel refuses what would make a mesh that looks well and is not, and
+// warns of what takes a part of it away.
+func checkKernel(p *plan) error {
+	var peers []netip.Addr
+	var prefixes []netip.Prefix
+	for _, peer := range p.mesh.Peers {
+		if peer.Name != p.mesh.Self {
+			peers = append(peers, peer.Underlay.Addr())
+			prefixes = append(prefixes, slices.Concat(peer.Subnets, peer.Routes)...)
+		}
+	}
+	if err := errors.Join(link.CheckRoutes(p.link.Interface, p.link.Routes), link.CheckUnderlay(p.config.Network.CIDR, peers)); err != nil {
+		return err
+	}
+	shadows, err := link.Shadows(p.link.Interface, prefixes)
+	for _, route := range shadows {
+		p.warn("the route %s takes packets for a peer away from the mesh: delete it with `ip route del`", route)
+	}
+	return err
+}
+
+// needsRestart names what a running daemon does not take over.
+func needsRestart(old, next *plan) error {
+	var keys []string
+	if old.link.Interface != next.link.Interface {
+		keys = append(keys, fmt.Sprintf("network.interface from %s to %s", old.link.Interface, next.link.Interface))
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: a running meshd cannot change %s: run `systemctl stop meshd; meshd cleanup; systemctl start meshd`", ErrConfig, strings.Join(keys, ", "))
+}
