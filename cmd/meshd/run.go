@@ -25,8 +25,8 @@ func runCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Join this host to the mesh until stopped",
-		Long: `Join this host to the mesh until stopped (SIGTERM). SIGHUP reads the file again; one
-that cannot be applied changes nothing.`,
+		Long: `Join this host to the mesh until stopped (SIGTERM). An edit of the file takes effect by
+itself; SIGHUP and "meshd reload" do not wait for one. A file that cannot be applied changes nothing.`,
 		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := newLogger(cmd.ErrOrStderr(), level, format)

@@ -202,7 +202,7 @@ func TestNodeByName(t *testing.T) {
 	if err := far.WaitReady(); err != nil {
 		t.Fatal(err)
 	}
-	contains(t, far.Log(), "address=0.0.0.0:8285", "203.0.113.4, the address of node")
+	contains(t, far.Log(), "listening=0.0.0.0:8285", "203.0.113.4, the address of node")
 
 	w.exitsWithNode("nobody", 78, `is named`)
 }
