@@ -113,6 +113,9 @@ func Load(path string) (*Config, error) {
 	return Parse(path, doc)
 }
 
+// EmptyHash is the SHA256 of a file without content.
+const EmptyHash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
 // Hash returns the SHA256 of the file at path as it is now.
 func Hash(path string) (string, error) {
 	doc, err := read(path)

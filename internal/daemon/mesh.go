@@ -20,7 +20,7 @@ import (
 // mesh is the mesh in operation: the plan in force and the rooms that carry it
 // out. One goroutine, Run, changes it, whatever asks for a change:
 //
-//	file      it may have another content
+//	file      it may have another content; again: look once more
 //	asked     SIGHUP or the control socket wants it read again
 //	kernel    interfaces, addresses or routes of this host have changed
 //	broken    a packet loop has ended, for instance because the TUN was deleted
@@ -43,7 +43,8 @@ type mesh struct {
 	asked  chan reloadRequest
 	broken chan error
 	retry  <-chan time.Time
-	pause  time.Duration // before the next retry
+	again  <-chan time.Time // for a file that was empty or missing
+	pause  time.Duration    // before the next retry
 }
 
 // reloadRequest asks for the file to be read now.

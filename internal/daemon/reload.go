@@ -27,7 +27,9 @@ func (m *mesh) follow(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-m.file:
-			m.reloadIfChanged()
+			m.reloadIfChanged(false)
+		case <-m.again:
+			m.reloadIfChanged(true)
 		case <-m.options.Reload:
 			m.reload("SIGHUP")
 		case r := <-m.asked:
@@ -46,18 +48,24 @@ func (m *mesh) follow(ctx context.Context) error {
 }
 
 // reloadIfChanged applies the file if it has another content than the one that
-// was tried last. An editor that saves in place shows an empty file for a moment,
-// and a link may lead nowhere while it is moved: such a file is looked at once
-// more when it has settled.
-func (m *mesh) reloadIfChanged() {
+// was tried last. A save in place shows an empty file for a moment, and others
+// none at all: such a file is believed only when it is so some time later, too.
+func (m *mesh) reloadIfChanged(patient bool) {
+	m.again = nil
 	hash, err := config.Hash(m.options.ConfigPath)
 	switch {
 	case err == nil && hash == m.tried:
 	case err != nil && m.tried == missing:
+	case !patient && (err != nil || hash == config.EmptyHash):
+		m.again = time.After(patience)
 	default:
 		m.reload("the file changed")
 	}
 }
+
+// patience is how long a file may be empty or missing before that is taken for an
+// edit.
+const patience = time.Second
 
 // missing stands for the hash of a file that cannot be read.
 const missing = "missing"

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/nstest"
@@ -58,6 +59,22 @@ func TestEditTakesEffect(t *testing.T) {
 	}
 	if after := hostState(t, w.Worker2); after != before {
 		t.Errorf("changed:\n%s\nbefore:\n%s", after, before)
+	}
+
+	// An editor that saves in place shows an empty file: no typo yet.
+	save(t, d, demoFile(t)+fourth)
+	waitStatus(t, d, "mended", func(s control.Status) bool { return s.Config.Error == "" })
+	logged := strings.Count(d.Log(), "reload rejected")
+	for range 3 {
+		for _, doc := range []string{"", demoFile(t) + fourth} {
+			if err := os.WriteFile(d.Config, []byte(doc), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(200 * time.Millisecond) // that the watch may look at it
+		}
+	}
+	if got := strings.Count(d.Log(), "reload rejected"); got != logged {
+		t.Errorf("an empty file was taken for an edit:\n%s", d.Log())
 	}
 
 	if err := os.Remove(d.Config); err != nil {
