@@ -45,7 +45,7 @@ func (h Header) Segment(b []byte) (s Segments, ok bool) {
 	if v6 {
 		minimum, addresses = 40, b[8:40]
 	}
-	if s.transport < minimum {
+	if s.transport < max(minimum, 20) {
 		return s, false
 	}
 	// HeaderLen is a hint that some kernels get wrong: the packet itself knows.
