@@ -58,6 +58,7 @@ func (m *mesh) reloadIfChanged(patient bool) {
 	case err != nil && m.tried == missing:
 	case !patient && (err != nil || hash == config.EmptyHash):
 		m.again = time.After(patience)
+		m.log.Info("the file is empty or missing: looking again", "in", patience)
 	default:
 		m.reload("the file changed")
 	}
