@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/dataplane/tun"
 	"example.org/meshd/internal/link"
 )
@@ -23,11 +22,11 @@ import (
 // daemon or a flannel on the host is found while everything is as it was.
 type transaction struct {
 	m         *mesh
-	old, next *plan // old is nil at the start of the daemon
-	sockets   *sockets
-	workers   []dataplane.Worker // nil: the packet loops stay as they are
-	repaired  []string           // what of the interface was not as it should be
-	rereading bool               // the file was read, and with it what has no news of its own
+	old, next *plan      // old is nil at the start of the daemon
+	have      *endpoints // open, now or left by an earlier meshd; nil if there are none to use
+	open      *endpoints // to be used; nil: the packet loops stay as they are
+	repaired  []string   // what of the interface was not as it should be
+	rereading bool       // the file was read, and with it what has no news of its own
 }
 
 // step is one part of a transaction. undo may be nil.
@@ -42,10 +41,15 @@ type step struct {
 func (m *mesh) apply(next *plan, rebuild bool) (repaired []string, err error) {
 	// A plan from another reading of the file may have the same words in it.
 	rereading := m.plan == nil || m.plan.config != next.config
-	t := &transaction{m: m, old: m.plan, next: next, sockets: m.sockets, rereading: rereading}
+	t := &transaction{m: m, old: m.plan, next: next, have: m.endpoints, rereading: rereading}
 	var steps []step
 	if rebuild || m.plan == nil || m.plan.queues != next.queues {
-		steps = append(steps, step{"open sockets", t.openSockets, t.closeSockets}, step{"attach to the TUN", t.attach, t.detach})
+		t.open = &endpoints{queues: next.queues}
+		if rebuild {
+			t.have = &endpoints{receive: m.endpoints.receive} // to stand beside, not to be used again
+		}
+		steps = append(steps, step{"open sockets", func() error { return t.open.openSockets(t.have) }, t.close},
+			step{"attach to the TUN", t.attach, t.detach})
 	}
 	steps = append(steps,
 		step{"set mesh", func() error { return m.engine.SetMesh(next.mesh) }, t.oldMesh},
@@ -69,17 +73,8 @@ func (m *mesh) apply(next *plan, rebuild bool) (repaired []string, err error) {
 	return t.repaired, nil
 }
 
-func (t *transaction) openSockets() (err error) {
-	t.sockets, err = openSockets(t.next.queues, t.m.sockets)
-	return err
-}
-
-func (t *transaction) closeSockets() error {
-	if t.sockets == nil || t.sockets == t.m.sockets {
-		return nil
-	}
-	return t.sockets.close()
-}
+// close closes what the transaction opened.
+func (t *transaction) close() error { return t.open.closeAllBut(t.have) }
 
 // attach makes the TUN if there is none, and opens new queues.
 func (t *transaction) attach() error {
@@ -87,8 +82,10 @@ func (t *transaction) attach() error {
 		if err := checkKernel(t.next); err != nil {
 			return err
 		}
-		if _, err := link.CheckInterface(t.next.link.Interface); err != nil {
-			return err
+		if t.have == nil || len(t.have.tun) == 0 { // then it is in use, by what was left to us
+			if _, err := link.CheckInterface(t.next.link.Interface); err != nil {
+				return err
+			}
 		}
 	}
 	name := t.next.link.Interface
@@ -100,16 +97,12 @@ func (t *transaction) attach() error {
 	if err := link.Claim(name); err != nil {
 		return err
 	}
-	var err error
-	t.workers, err = t.sockets.workers(name, t.next.queues)
-	return err
+	return t.open.attach(t.have)
 }
 
 func (t *transaction) detach() error {
-	var errs []error
-	for _, w := range t.workers {
-		errs = append(errs, w.Tun.Close())
-	}
+	errs := []error{t.close()}
+	t.open = &endpoints{}
 	if t.old == nil && t.m.made {
 		_, err := link.CleanUp(t.next.link.Interface)
 		errs = append(errs, err)
@@ -159,16 +152,19 @@ func (t *transaction) oldRules() error {
 	return t.m.rules.follow(t.old)
 }
 
-// commit switches to new packet loops, if there are some.
+// commit switches to new packet loops, if there are to be some. The old ones end
+// first, so that no packet passes another; what arrives meanwhile waits in the
+// kernel.
 func (t *transaction) commit() {
-	if t.workers != nil {
-		loops, err := t.m.engine.Replace(t.workers)
-		if err != nil {
-			t.m.log.Warn("old sockets or queues did not close", "error", err)
-		}
-		t.m.sockets = t.sockets
+	if t.open != nil {
+		loops, err := t.m.engine.Replace(t.open.workers())
+		old := t.m.endpoints
+		t.m.endpoints = t.open
 		for _, loop := range loops {
 			t.m.start(loop)
+		}
+		if err := errors.Join(err, old.closeAllBut(t.open), t.m.manager.keep(t.open)); err != nil {
+			t.m.log.Warn("the old packet loops did not end cleanly", "error", err)
 		}
 	}
 	t.m.plan = t.next

@@ -56,14 +56,16 @@ func Run(ctx context.Context, o Options) error {
 	}
 
 	state := newState(o, c)
-	m := newMesh(o, state)
+	service := newManager(o.Log)
+	m := newMesh(o, state, service)
+	service.summary, service.alive = state.summary, m.alive
 	server, err := control.Listen(o.Socket, control.Source{
 		Status: state.status, Route: state.route, Reload: m.ask, Plan: m.plans,
 	}, o.Log)
 	if err != nil {
 		return err
 	}
-	return runAll(ctx, o.Log, server, m)
+	return runAll(ctx, o.Log, server, m, service)
 }
 
 func checkEngine(c *config.Config) error {

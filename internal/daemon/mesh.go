@@ -32,15 +32,18 @@ type mesh struct {
 
 	plan    *plan // in force; nil before the first
 	engine  *dataplane.User
-	sockets *sockets
 	rules   *masqTask
-	made    bool                 // the TUN was made by this run
-	start   func(dataplane.Loop) // runs a packet loop
-	tried   string               // hash of the file that was tried last
+	manager *manager
+
+	endpoints *endpoints           // open; nil before the first plan
+	made      bool                 // the TUN was made by this run
+	start     func(dataplane.Loop) // runs a packet loop
+	tried     string               // hash of the file that was tried last
 
 	file   chan struct{}
 	kernel chan struct{}
 	asked  chan reloadRequest
+	pulse  chan struct{} // somebody wants to know that Run is well
 	broken chan error
 	retry  <-chan time.Time
 	again  <-chan time.Time // for a file that was empty or missing
@@ -53,10 +56,10 @@ type reloadRequest struct {
 	reply chan control.ReloadResult // may be nil
 }
 
-func newMesh(o Options, s *state) *mesh {
+func newMesh(o Options, s *state, service *manager) *mesh {
 	return &mesh{
-		options: o, log: o.Log, state: s, engine: dataplane.NewUser(o.Log), rules: newMasqTask(o.Log),
-		file: make(chan struct{}, 1), kernel: make(chan struct{}, 1), asked: make(chan reloadRequest), broken: make(chan error, 1),
+		options: o, log: o.Log, state: s, manager: service, engine: dataplane.NewUser(o.Log), rules: newMasqTask(o.Log),
+		file: make(chan struct{}, 1), kernel: make(chan struct{}, 1), asked: make(chan reloadRequest), pulse: make(chan struct{}), broken: make(chan error, 1),
 	}
 }
 
@@ -86,16 +89,27 @@ func (m *mesh) Run(ctx context.Context) error {
 			}},
 			taskFunc{"reload", m.follow})
 	}
-	return errors.Join(err, m.engine.Close(), loops.wait())
+	return errors.Join(err, m.leave(), loops.wait())
+}
+
+// leave ends the packet loops once they have forwarded what they have read. What
+// the service manager keeps lives on in the kernel and fills until it is adopted.
+func (m *mesh) leave() error {
+	var errs []error
+	if m.plan != nil && m.manager.keeps() {
+		errs = append(errs, link.Park(m.plan.link.Interface))
+	}
+	return errors.Join(append(errs, m.engine.Stop(), m.endpoints.closeAllBut(nil))...)
 }
 
 // bringUp puts the first plan in force.
 func (m *mesh) bringUp(p *plan) error {
 	began := now()
+	m.endpoints = m.manager.adopt(p.queues)
 	if _, err := m.apply(p, false); err != nil {
 		return err
 	}
-	receive, send := checkBuffers(p, m.sockets)
+	receive, send := checkBuffers(p, m.endpoints)
 	m.tried = p.config.SHA256
 	m.state.forwarding(m, began)
 	for _, w := range slices.Concat(p.warnings, forwardingOff(p.config.Network)) {
@@ -104,6 +118,7 @@ func (m *mesh) bringUp(p *plan) error {
 	m.log.Info("forwarding", "node", p.self.Name, "network", p.config.Network.Name, "peers", len(p.mesh.Peers)-1,
 		"listening", p.bind.String(), "receive_buffer", receive, "send_buffer", send,
 		"interface", p.link.Interface, "mtu", p.link.MTU, "engine", m.engine.Info().Engine)
+	m.manager.ready()
 	return nil
 }
 
@@ -168,8 +183,8 @@ func surroundingsOf(c *config.Config, node string) (host surroundings, err error
 
 // checkBuffers warns of socket buffers that the kernel did not grant; too little
 // shows as socket_overflow when bursts come.
-func checkBuffers(p *plan, s *sockets) (receive, send int) {
-	receive, send, err := s.receive[0].Buffers()
+func checkBuffers(p *plan, e *endpoints) (receive, send int) {
+	receive, send, err := e.receive[0].Buffers()
 	switch {
 	case err != nil:
 		p.warn("the sizes of the socket's buffers are unknown: %v", err)

@@ -110,7 +110,7 @@ func makePlan(c *config.Config, self int, host surroundings) (*plan, error) {
 		}
 	}
 
-	p.queues = queues{bind: p.bind, count: c.Dataplane.Queues, offload: c.Dataplane.Offload != config.Off, spread: c.Dataplane.Spread}
+	p.queues = queues{device: c.Network.Interface, bind: p.bind, count: c.Dataplane.Queues, offload: c.Dataplane.Offload != config.Off, spread: c.Dataplane.Spread}
 	if p.queues.count == 0 {
 		p.queues.count = usefulQueues(host.cpus)
 	}

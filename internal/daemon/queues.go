@@ -2,7 +2,12 @@ package daemon
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"net/netip"
+	"os"
+	"slices"
+	"strings"
 
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/dataplane/tun"
@@ -12,54 +17,148 @@ import (
 // queues is what the user engine moves packets through: as many pairs of a TUN
 // queue and a UDP socket as count.
 type queues struct {
+	device  string // the TUN
 	bind    netip.AddrPort
 	count   int
 	offload bool
 	spread  bool // each pair but the first sends from a port of its own
 }
 
-// sockets are the open UDP sockets of all queues.
-type sockets struct {
-	receive []*udp.Conn // bound to the port of the mesh
-	send    []*udp.Conn // the same ones, unless spread
+// endpoints are the open descriptors of all queues.
+type endpoints struct {
+	queues
+	receive []*udp.Conn  // bound to the port of the mesh
+	send    []*udp.Conn  // the same ones, unless spread
+	tun     []*tun.Queue // attached to the device
 }
 
-// openSockets binds them, beside those that are open if there are any, or returns
-// why it cannot, with none left open.
-func openSockets(q queues, beside *sockets) (s *sockets, err error) {
-	s = &sockets{}
-	var group []*udp.Conn
-	if beside != nil {
-		group = beside.receive
+// endpoint is one descriptor.
+type endpoint interface {
+	io.Closer
+	// Descriptor calls f with the file descriptor, which stays open meanwhile.
+	Descriptor(f func(fd uintptr)) error
+}
+
+// all returns every descriptor, by a name: "udp-0", "tun-0".
+func (e *endpoints) all() map[string]endpoint {
+	named := map[string]endpoint{}
+	if e == nil {
+		return named
 	}
-	if s.receive, err = udp.OpenGroup(q.bind, q.offload, q.count, group); err != nil {
-		return nil, err
+	for i, c := range e.receive {
+		named[fmt.Sprintf("udp-%d", i)] = c
 	}
-	for i, conn := range s.receive {
-		if q.spread && i > 0 {
-			if conn, err = udp.Open(netip.AddrPortFrom(q.bind.Addr(), 0), q.offload); err != nil {
-				return s, errors.Join(err, s.close())
-			}
+	for i, c := range e.send {
+		if c != e.receive[i] {
+			named[fmt.Sprintf("send-%d", i)] = c
 		}
-		s.send = append(s.send, conn)
 	}
-	return s, nil
+	for i, q := range e.tun {
+		named[fmt.Sprintf("tun-%d", i)] = q
+	}
+	return named
 }
 
-func (s *sockets) close() error {
+// closeAllBut closes the descriptors that others do not have too.
+func (e *endpoints) closeAllBut(others *endpoints) error {
+	kept := map[endpoint]bool{}
+	for _, other := range others.all() {
+		kept[other] = true
+	}
 	var errs []error
-	for i, conn := range s.receive {
-		errs = append(errs, conn.Close())
-		if i < len(s.send) && s.send[i] != conn {
-			errs = append(errs, s.send[i].Close())
+	for _, own := range e.all() {
+		if !kept[own] {
+			errs = append(errs, own.Close())
 		}
 	}
 	return errors.Join(errs...)
 }
 
+// openSockets fills e.receive and e.send with the sockets of have as far as they
+// fit, and opens the others beside them.
+func (e *endpoints) openSockets(have *endpoints) (err error) {
+	fit := have != nil && have.bind == e.bind && have.offload == e.offload
+	var open []*udp.Conn
+	if have != nil {
+		open = have.receive
+	}
+	if fit {
+		e.receive = slices.Clone(open[:min(len(open), e.count)])
+	}
+	fresh, err := udp.OpenGroup(e.bind, e.offload, e.count-len(e.receive), open)
+	if err != nil {
+		return err
+	}
+	e.receive = append(e.receive, fresh...)
+	for i, conn := range e.receive {
+		switch {
+		case !e.spread || i == 0:
+		case fit && have.spread && i < len(have.send):
+			conn = have.send[i]
+		default:
+			if conn, err = udp.Open(netip.AddrPortFrom(e.bind.Addr(), 0), e.offload); err != nil {
+				return err
+			}
+		}
+		e.send = append(e.send, conn)
+	}
+	return nil
+}
+
+// attach fills e.tun, likewise.
+func (e *endpoints) attach(have *endpoints) error {
+	if have != nil && have.device == e.device && have.offload == e.offload {
+		e.tun = slices.Clone(have.tun[:min(len(have.tun), e.count)])
+	}
+	for len(e.tun) < e.count {
+		queue, err := tun.Open(e.device, e.offload)
+		if err != nil {
+			return err
+		}
+		e.tun = append(e.tun, queue)
+	}
+	return nil
+}
+
+// adopt takes over descriptors that an earlier meshd left, by their names, and
+// closes those that do not fit. What does not fit is told in words.
+func (e *endpoints) adopt(files []*os.File) (unfit []error) {
+	for _, f := range files {
+		var err error
+		switch kind, _, _ := strings.Cut(f.Name(), "-"); {
+		case kind == "udp" && len(e.receive) < e.count:
+			var c *udp.Conn
+			if c, err = udp.Adopt(f, e.bind, e.offload); err == nil {
+				e.receive = append(e.receive, c)
+			}
+		case kind == "tun" && len(e.tun) < e.count:
+			var q *tun.Queue
+			if q, err = tun.Adopt(f, e.device, e.offload); err == nil {
+				e.tun = append(e.tun, q)
+			}
+		default:
+			err = errors.Join(errors.New("there is no use for it"), f.Close())
+		}
+		if err != nil {
+			unfit = append(unfit, fmt.Errorf("%s: %w", f.Name(), err))
+		}
+	}
+	return unfit
+}
+
+// workers returns what the engine works with.
+func (e *endpoints) workers() (ws []dataplane.Worker) {
+	for i, conn := range e.receive {
+		ws = append(ws, dataplane.Worker{
+			Tun: e.tun[i], Wire: conn, Receiver: conn.NewReceiver(dataplane.Datagrams), Sender: e.send[i].NewSender(dataplane.Bursts),
+		})
+	}
+	return ws
+}
+
 // overflows returns what the kernel dropped because a receive buffer was full.
-func (s *sockets) overflows() (sum uint64, err error) {
-	for _, conn := range s.receive {
+func (e *endpoints) overflows() (sum uint64, err error) {
+	for _, conn := range e.receive {
 		n, err := conn.Overflows()
 		if err != nil {
 			return 0, err
@@ -68,37 +167,3 @@ func (s *sockets) overflows() (sum uint64, err error) {
 	}
 	return sum, nil
 }
-
-// workers attaches a TUN queue to each socket. On an error none stays attached.
-func (s *sockets) workers(device string, q queues) (ws []dataplane.Worker, err error) {
-	defer func() {
-		if err != nil {
-			for _, w := range ws {
-				err = errors.Join(err, w.Tun.Close())
-			}
-			ws = nil
-		}
-	}()
-	for i, conn := range s.receive {
-		queue, err := tun.Open(device, q.offload)
-		if err != nil {
-			return ws, err
-		}
-		wire := dataplane.Wire(conn)
-		if s.send[i] != conn {
-			wire = both{Conn: conn, send: s.send[i]}
-		}
-		ws = append(ws, dataplane.Worker{
-			Tun: queue, Wire: wire, Receiver: conn.NewReceiver(dataplane.Datagrams), Sender: s.send[i].NewSender(dataplane.Bursts),
-		})
-	}
-	return ws, nil
-}
-
-// both is a wire that receives on one socket and sends on another.
-type both struct {
-	*udp.Conn
-	send *udp.Conn
-}
-
-func (b both) Close() error { return errors.Join(b.Conn.Close(), b.send.Close()) }

@@ -37,6 +37,7 @@ func (m *mesh) follow(ctx context.Context) error {
 			if r.reply != nil {
 				r.reply <- result
 			}
+		case <-m.pulse:
 		case <-m.kernel:
 			m.repair(nil)
 		case err := <-m.broken:
@@ -74,6 +75,8 @@ const missing = "missing"
 // reload reads the file and puts it in force.
 func (m *mesh) reload(cause string) control.ReloadResult {
 	began := now()
+	m.manager.reloading()
+	defer m.manager.ready()
 	list, err := m.readAndApply()
 	outcome := m.state.reloaded(m, began, list, err)
 	if err != nil {
@@ -103,7 +106,7 @@ func (m *mesh) readAndApply() ([]string, error) {
 	if _, err := m.apply(next, false); err != nil {
 		return nil, err
 	}
-	checkBuffers(next, m.sockets)
+	checkBuffers(next, m.endpoints)
 	return list, nil
 }
 
@@ -169,13 +172,27 @@ func (m *mesh) repair(broken error) {
 		return
 	}
 	m.pause = 0
-	checkBuffers(next, m.sockets)
+	checkBuffers(next, m.endpoints)
 	words := append(list, repaired...)
 	if broken != nil {
 		words = append([]string{broken.Error()}, words...)
 	}
 	m.state.repaired(m, words, nil)
 	m.log.Warn("repaired after the host changed", "what", strings.Join(words, "; "))
+}
+
+// alive returns nil once all packet loops and the goroutine that changes them
+// have given a sign of life.
+func (m *mesh) alive(ctx context.Context) error {
+	if err := m.engine.Alive(ctx); err != nil {
+		return err
+	}
+	select {
+	case m.pulse <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("reloads and repairs hang: %w", ctx.Err())
+	}
 }
 
 // ask has the file read again, through the one goroutine that changes the mesh,

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -34,7 +35,7 @@ type state struct {
 	config     *config.Config
 	plan       *plan // nil until the node has found itself
 	engine     dataplane.Engine
-	sockets    *sockets
+	endpoints  *endpoints
 	rules      *masqTask
 	generation int
 	applied    time.Time
@@ -96,7 +97,7 @@ func (s *state) forwarding(m *mesh, began time.Time) {
 
 // adopt takes over what is in force. The caller holds mu.
 func (s *state) adopt(m *mesh) {
-	s.sockets = m.sockets
+	s.endpoints = m.endpoints
 	s.plan, s.config = m.plan, m.plan.config
 }
 
@@ -180,6 +181,32 @@ func (s *state) status() control.Status {
 	return status
 }
 
+// summary is the state in one line.
+func (s *state) summary() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.plan == nil:
+		return s.notice
+	case s.reload.Error != "":
+		return fmt.Sprintf("generation %d stays in force: %s", s.generation, firstLine(s.reload.Error))
+	case s.notice != "" || s.broken != "":
+		return cmp.Or(s.broken, s.notice)
+	}
+	up := 0
+	for _, traffic := range s.engine.Counters().Peers {
+		if time.Since(traffic.LastSeen) < heardLately {
+			up++
+		}
+	}
+	return fmt.Sprintf("forwarding as %s: %d of %d peers up", s.plan.self.Name, up, len(s.plan.mesh.Peers)-1)
+}
+
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(text, "\n")
+	return line
+}
+
 // fill adds what is known once packets are forwarded.
 func (s *state) fill(status *control.Status) {
 	p, counters, info := s.plan, s.engine.Counters(), s.engine.Info()
@@ -260,7 +287,7 @@ func (g *growing) read(now uint64, err error) uint64 {
 
 // kernelDrops counts what was lost before the engine saw it.
 func (s *state) kernelDrops() map[string]uint64 {
-	socket := s.socket.read(s.sockets.overflows())
+	socket := s.socket.read(s.endpoints.overflows())
 	return map[string]uint64{
 		"socket_overflow": socket,
 		"tun_overflow":    s.tun.read(link.Overflows(s.plan.link.Interface)),

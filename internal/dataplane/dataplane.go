@@ -15,7 +15,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"time"
 
 	"example.org/meshd/internal/dataplane/packet"
 )
@@ -31,19 +30,22 @@ type Engine interface {
 	Route(dst netip.Addr) Route
 	// Counters returns one reading of everything counted.
 	Counters() Counters
-	// Stalled returns how long the slowest packet loop has been at one batch of
-	// packets; 0 if all wait for some.
-	Stalled() time.Duration
+	// Alive asks every packet loop for a sign of life, and returns nil once all
+	// have given it. If ctx ends before, the error names the loop that hangs; one
+	// that has ended by itself is an error too.
+	Alive(ctx context.Context) error
 	// Info describes how this engine works here.
 	Info() Info
-	// Close ends all packet loops. The TUN device stays.
-	Close() error
+	// Stop ends all packet loops, once they have forwarded what they have read.
+	// Sockets, queues and the TUN device stay as they are.
+	Stop() error
 }
 
 // A Loop is one endless piece of packet work.
 type Loop interface {
-	// Run works until its queue is closed, then returns nil. It returns an
-	// error when it cannot go on, for instance because the TUN was deleted.
+	// Run works until the engine has no more use for it, then returns nil. It
+	// returns an error when it cannot go on, for instance because the TUN was
+	// deleted.
 	Run(ctx context.Context) error
 	fmt.Stringer
 }
@@ -120,8 +122,8 @@ type Worker struct {
 // is a packet behind its virtio.Header.
 type Tun interface {
 	// Read waits for at least one frame from the kernel and stores as many as
-	// are there and fit into memory, and into frames. After Close it returns
-	// os.ErrClosed.
+	// are there and fit into memory, and into frames. After Wake it returns
+	// os.ErrDeadlineExceeded once, without waiting, with what was there.
 	Read(memory []byte, frames [][]byte) (int, error)
 	// Writer returns a function for one goroutine that delivers a frame, given
 	// in parts.
@@ -129,8 +131,8 @@ type Tun interface {
 	// Offloads returns which of tso4, tso6 and uso are in use: the frames read
 	// may then be superpackets, and those written too.
 	Offloads() []string
-	// Close wakes Read.
-	Close() error
+	// Wake ends the Read in progress, or the next one.
+	Wake() error
 }
 
 // Wire is one socket towards the other nodes.
@@ -141,14 +143,15 @@ type Wire interface {
 	// Offloads returns which of udp_gso and udp_gro are in use: a burst may
 	// then be more than one packet, and a datagram too.
 	Offloads() []string
-	// Close wakes every Receiver.
-	Close() error
+	// Wake ends the Read in progress of its Receiver, or the next one.
+	Wake() error
 }
 
 // Receiver reads datagrams from the wire, for one goroutine.
 type Receiver interface {
 	// Read waits for at least one datagram and fills ds, each Data within its
-	// own Buf. After Close of the Wire it returns net.ErrClosed.
+	// own Buf. After Wake of the Wire it returns os.ErrDeadlineExceeded once,
+	// without waiting, with what was there.
 	Read(ds []packet.Datagram) (int, error)
 }
 

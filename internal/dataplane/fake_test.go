@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"testing"
@@ -22,19 +21,19 @@ type fakeTun struct {
 	refuse   map[int]error // by position among all writes
 	writes   int
 	feed     chan [][]byte
-	closed   chan struct{}
+	wake     chan struct{}
 }
 
 func newFakeTun() *fakeTun {
-	return &fakeTun{feed: make(chan [][]byte), closed: make(chan struct{}), refuse: map[int]error{}}
+	return &fakeTun{feed: make(chan [][]byte), wake: make(chan struct{}, 1), refuse: map[int]error{}}
 }
 
 func (f *fakeTun) Read(memory []byte, frames [][]byte) (int, error) {
 	select {
 	case batch := <-f.feed:
 		return copy(frames, batch), nil
-	case <-f.closed:
-		return 0, os.ErrClosed
+	case <-f.wake:
+		return 0, os.ErrDeadlineExceeded
 	}
 }
 
@@ -60,7 +59,7 @@ func (f *fakeTun) Writer() func(parts [][]byte) error {
 }
 
 func (f *fakeTun) Offloads() []string { return f.offloads }
-func (f *fakeTun) Close() error       { close(f.closed); return nil }
+func (f *fakeTun) Wake() error        { signal(f.wake); return nil }
 
 type sentPacket struct {
 	Data []byte
@@ -77,17 +76,33 @@ type fakeWire struct {
 	refuses  func(b *packet.Burst) error // for what refuse does not list
 	offers   int
 	mtu      int
-	closed   chan struct{}
+	fail     chan error // of Read
+	wake     chan struct{}
 }
 
 func newFakeWire() *fakeWire {
-	return &fakeWire{refuse: map[int]error{}, mtu: 1500, closed: make(chan struct{})}
+	return &fakeWire{refuse: map[int]error{}, mtu: 1500, fail: make(chan error), wake: make(chan struct{}, 1)}
 }
 
 func (f *fakeWire) PathMTU(netip.AddrPort) (int, error) { return f.mtu, nil }
 func (f *fakeWire) Offloads() []string                  { return f.offloads }
-func (f *fakeWire) Close() error                        { close(f.closed); return nil }
-func (f *fakeWire) Read([]packet.Datagram) (int, error) { <-f.closed; return 0, net.ErrClosed }
+func (f *fakeWire) Wake() error                         { signal(f.wake); return nil }
+
+func (f *fakeWire) Read(ds []packet.Datagram) (int, error) {
+	select {
+	case err := <-f.fail:
+		return 0, err
+	case <-f.wake:
+		return 0, os.ErrDeadlineExceeded
+	}
+}
+
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
 
 func (f *fakeWire) Write(bs []packet.Burst) (int, error) {
 	for i := range bs {

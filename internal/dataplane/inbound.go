@@ -3,7 +3,8 @@ package dataplane
 import (
 	"context"
 	"errors"
-	"net"
+	"fmt"
+	"os"
 	"slices"
 	"syscall"
 	"time"
@@ -42,34 +43,41 @@ func newInbound(u *User, w *worker) *inbound {
 
 func (in *inbound) String() string { return "wire to tun" }
 
-// receivePause keeps a socket that fails for want of memory, the only reason
-// left for an unconnected one, from spinning.
-const receivePause = 10 * time.Millisecond
+// What is done about a socket that fails: a pause, so that it does not spin, and
+// after some failures in a row, with nothing received between them, the end.
+const (
+	receivePause    = 10 * time.Millisecond
+	receiveFailures = 50
+)
 
-// Run implements Loop. Closing the engine ends it.
+// Run implements Loop.
 func (in *inbound) Run(ctx context.Context) error {
-	failing := false
+	life := &in.worker.loops[wireToTun]
+	defer life.end()
+	failures := 0
 	for {
 		n, err := in.worker.Receiver.Read(in.batch)
-		if errors.Is(err, net.ErrClosed) {
-			return nil
+		if n > 0 {
+			failures = 0
+			in.deliver(in.batch[:n])
 		}
-		if err != nil {
-			if !failing { // once for each row of failures, never for each packet
-				in.user.log.Error("receiving fails, trying again", "error", err)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if life.woken(n, in.worker.Wire.Wake) {
+				return nil
 			}
-			failing = true
+		case err != nil && life.stopping.Load():
+			return nil
+		case err != nil:
+			if failures++; failures == receiveFailures {
+				return fmt.Errorf("receive from the wire: %w", err)
+			}
 			select {
 			case <-ctx.Done():
 				return nil
 			case <-time.After(receivePause):
-				continue
 			}
 		}
-		failing = false
-		in.worker.busy[1].Store(time.Now().UnixNano())
-		in.deliver(in.batch[:n])
-		in.worker.busy[1].Store(0)
 	}
 }
 

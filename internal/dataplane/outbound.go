@@ -4,10 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
+	"os"
 	"slices"
 	"syscall"
-	"time"
 
 	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/dataplane/virtio"
@@ -42,19 +41,25 @@ func newOutbound(u *User, w *worker) *outbound {
 
 func (o *outbound) String() string { return "tun to wire" }
 
-// Run implements Loop. Closing the engine ends it.
+// Run implements Loop.
 func (o *outbound) Run(context.Context) error {
+	life := &o.worker.loops[tunToWire]
+	defer life.end()
 	for {
 		n, err := o.worker.Tun.Read(o.memory, o.frames)
-		if errors.Is(err, fs.ErrClosed) {
-			return nil
+		if n > 0 {
+			o.forward(o.frames[:n])
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if life.woken(n, o.worker.Tun.Wake) {
+				return nil
+			}
+		case err != nil && life.stopping.Load():
+			return nil
+		case err != nil:
 			return fmt.Errorf("read from TUN: %w", err)
 		}
-		o.worker.busy[0].Store(time.Now().UnixNano())
-		o.forward(o.frames[:n])
-		o.worker.busy[0].Store(0)
 	}
 }
 

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -8,7 +9,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/table"
@@ -40,6 +40,7 @@ type User struct {
 	mesh   atomic.Pointer[forwarding] // read once for each batch
 	nobody counters                   // what belongs to no peer
 
+	asking  sync.Mutex // held while loops are asked for a sign of life
 	mu      sync.Mutex // serialises changes and guards what follows
 	workers []*worker
 	known   map[string]*counters // of every peer there ever was, so that totals never fall
@@ -50,9 +51,9 @@ type User struct {
 type worker struct {
 	Worker
 	calls   [callKinds]callCounter
-	busy    [2]atomic.Int64 // since when each loop works on its batch, Unix time in ns; 0: it waits
-	noSend  atomic.Bool     // several packets in one message are refused
-	noMerge atomic.Bool     // superpackets are refused by the TUN
+	loops   [2]life
+	noSend  atomic.Bool // several packets in one message are refused
+	noMerge atomic.Bool // superpackets are refused by the TUN
 }
 
 // forwarding is what the packet path looks at: immutable once stored.
@@ -78,33 +79,26 @@ func NewUser(log *slog.Logger) *User {
 	return u
 }
 
-// Replace puts workers in the place of those that are there, whose loops end and
-// whose queues and sockets are closed. It returns the loops of the new ones; the
-// owner runs each in a goroutine. What arrives meanwhile waits in the kernel.
+// Replace puts workers in the place of those that are there, once those have
+// forwarded what they have read. It returns the loops of the new ones; the owner
+// runs each in a goroutine, and closes those queues and sockets of the old ones
+// that are not among the new. What arrives meanwhile waits in the kernel.
 func (u *User) Replace(workers []Worker) (loops []Loop, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	old := u.workers
-	u.workers = nil
-	for _, w := range workers {
-		next := &worker{Worker: w}
-		u.workers = append(u.workers, next)
-		loops = append(loops, newOutbound(u, next), newInbound(u, next))
-	}
-	for _, w := range old {
+	err = stop(u.workers)
+	for _, w := range u.workers {
 		for kind := range w.calls {
 			u.past[kind].add(w.calls[kind].read())
 		}
 	}
-	return loops, closeAll(old)
-}
-
-func closeAll(workers []*worker) error {
-	var errs []error
+	u.workers = nil
 	for _, w := range workers {
-		errs = append(errs, w.Tun.Close(), w.Wire.Close())
+		next := &worker{Worker: w, loops: [2]life{newLife(), newLife()}}
+		u.workers = append(u.workers, next)
+		loops = append(loops, newOutbound(u, next), newInbound(u, next))
 	}
-	return errors.Join(errs...)
+	return loops, err
 }
 
 // SetMesh implements Engine.
@@ -203,23 +197,23 @@ func (u *User) refused() (names []string) {
 	return names
 }
 
-// Stalled implements Engine.
-func (u *User) Stalled() (longest time.Duration) {
+// Alive implements Engine.
+func (u *User) Alive(ctx context.Context) error {
+	u.asking.Lock()
+	defer u.asking.Unlock()
 	u.mu.Lock()
-	defer u.mu.Unlock()
-	for _, w := range u.workers {
-		for i := range w.busy {
-			if since := w.busy[i].Load(); since != 0 {
-				longest = max(longest, time.Since(time.Unix(0, since)))
-			}
-		}
+	workers := u.workers
+	u.mu.Unlock()
+	var errs []error
+	for _, w := range workers {
+		errs = append(errs, w.alive(ctx))
 	}
-	return longest
+	return errors.Join(errs...)
 }
 
-// Close implements Engine.
-func (u *User) Close() error {
+// Stop implements Engine.
+func (u *User) Stop() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return closeAll(u.workers)
+	return stop(u.workers)
 }

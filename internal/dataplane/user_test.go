@@ -2,7 +2,6 @@ package dataplane
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"net/netip"
@@ -352,21 +351,6 @@ func TestBeforeSetMeshNothingPasses(t *testing.T) {
 	r.receive("172.18.0.3:8285", 0, udp4("10.244.1.2", "10.244.0.2", 62, 0))
 	if len(r.wire.sent)+len(r.tun.written) != 0 {
 		t.Error("something passed")
-	}
-}
-
-func TestCloseEndsTheLoops(t *testing.T) {
-	r := newRig(t)
-	done := make(chan error)
-	for _, loop := range []Loop{r.out, r.in} {
-		go func() { done <- loop.Run(context.Background()) }()
-	}
-	r.tun.feed <- [][]byte{frame(udp4("10.244.0.2", "10.244.1.2", 63, 0))}
-	r.Close()
-	for range 2 {
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
 	}
 }
 

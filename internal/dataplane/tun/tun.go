@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"github.com/songgao/water"
@@ -96,36 +97,71 @@ func Open(name string, offload bool) (*Queue, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", device, explain(name, err))
 	}
-	q := &Queue{}
-	if q.offloads, err = attach(fd, name, offload); err != nil {
+	if err := attach(fd, name); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("attach to TUN %q: %w", name, err)
 	}
 	// Only now may Go's poller see the descriptor: before TUNSETIFF it polls
 	// as failed, and edge-triggered epoll would not look again.
-	q.file = os.NewFile(uintptr(fd), device)
-	if q.conn, err = q.file.SyscallConn(); err != nil {
-		q.file.Close()
-		return nil, fmt.Errorf("poll TUN %q: %w", name, err)
+	return open(os.NewFile(uintptr(fd), device), name, offload)
+}
+
+// Adopt takes over a queue of the device name that another process attached, such
+// as an earlier meshd: what waits in it is read as if nothing had happened. The
+// file is closed on an error.
+func Adopt(file *os.File, name string, offload bool) (*Queue, error) {
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
 	}
+	conn, err := file.SyscallConn()
+	if err == nil {
+		controlErr := conn.Control(func(fd uintptr) {
+			if err = unix.IoctlIfreq(int(fd), unix.TUNGETIFF, request); err == nil {
+				err = unix.SetNonblock(int(fd), true)
+			}
+		})
+		err = errors.Join(err, controlErr)
+	}
+	if err == nil && (request.Name() != name || request.Uint16()&flags != flags) {
+		err = fmt.Errorf("it belongs to %q, and has the flags %#x", request.Name(), request.Uint16())
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("take over a queue of TUN %q: %w", name, err), file.Close())
+	}
+	return open(file, name, offload)
+}
+
+// open prepares an attached queue.
+func open(file *os.File, name string, offload bool) (q *Queue, err error) {
+	q = &Queue{file: file}
 	q.readFunc = q.read
+	if q.conn, err = file.SyscallConn(); err == nil {
+		controlErr := q.Descriptor(func(fd uintptr) { q.offloads, err = agree(int(fd), offload) })
+		err = errors.Join(err, controlErr)
+	}
+	if err == nil {
+		err = settle(name)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("prepare a queue of TUN %q: %w", name, err), file.Close())
+	}
 	return q, nil
 }
 
-func attach(fd int, name string, offload bool) ([]string, error) {
+// flags of a queue.
+const flags = unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_MULTI_QUEUE | unix.IFF_VNET_HDR
+
+func attach(fd int, name string) error {
 	request, err := unix.NewIfreq(name)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_MULTI_QUEUE | unix.IFF_VNET_HDR)
+	request.SetUint16(flags)
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
-		return nil, explain(name, err)
+		return explain(name, err)
 	}
-	offloads, err := agree(fd, offload)
-	if err != nil {
-		return nil, err
-	}
-	return offloads, settle(name)
+	return nil
 }
 
 // An offer is a set of offloads, given to the kernel as a whole.
@@ -198,11 +234,22 @@ func settle(name string) error {
 // Read waits for packets that the kernel routed into the device and stores their
 // frames into memory, one behind the other, and into frames, until none is left
 // or no more fits. It returns their number, at least one. memory must hold
-// MaxFrame bytes. It returns os.ErrClosed after Close, and EBADFD or another
-// error of read(2) when the device is gone.
+// MaxFrame bytes. After Wake it returns os.ErrDeadlineExceeded once, without
+// waiting, with what was there. It returns os.ErrClosed after Close, and EBADFD
+// or another error of read(2) when the device is gone.
 func (q *Queue) Read(memory []byte, frames [][]byte) (int, error) {
 	q.memory, q.frames, q.filled, q.readErr = memory, frames, 0, nil
-	if err := q.conn.Read(q.readFunc); err != nil {
+	err := q.conn.Read(q.readFunc)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		if err := q.file.SetReadDeadline(time.Time{}); err != nil {
+			return 0, err
+		}
+		if err := q.conn.Control(func(fd uintptr) { q.read(fd) }); err != nil {
+			return 0, err
+		}
+		return q.filled, os.ErrDeadlineExceeded
+	}
+	if err != nil {
 		if q.closed.Load() {
 			err = os.ErrClosed // os.File does not say so itself for a raw read
 		}
@@ -265,6 +312,12 @@ func (q *Queue) Writer() func(parts [][]byte) error {
 		return failed
 	}
 }
+
+// Descriptor calls f with the file descriptor, which stays open meanwhile.
+func (q *Queue) Descriptor(f func(fd uintptr)) error { return q.conn.Control(f) }
+
+// Wake ends the Read in progress, or the next one.
+func (q *Queue) Wake() error { return q.file.SetReadDeadline(time.Unix(1, 0)) }
 
 // Close detaches the queue and wakes a Read in progress. The device stays.
 func (q *Queue) Close() error {

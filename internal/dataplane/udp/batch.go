@@ -2,6 +2,8 @@ package udp
 
 import (
 	"errors"
+	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -28,18 +30,27 @@ func (c *Conn) NewReceiver(n int) *Receiver {
 }
 
 // Read waits for messages, stores as many as are there into ds and returns their
-// number, at least one. It fills all but Buf. It returns net.ErrClosed after
-// Close.
+// number, at least one. It fills all but Buf. After Wake of the Conn it returns
+// os.ErrDeadlineExceeded once, without waiting, with what was there; after Close
+// net.ErrClosed.
 func (r *Receiver) Read(ds []packet.Datagram) (int, error) {
 	r.want, r.filled, r.err = min(len(ds), len(r.msgs.headers)), 0, nil
 	for i := range r.want {
 		r.msgs.expect(i, ds[i].Buf)
 	}
-	if err := r.conn.raw.Read(r.readFunc); err != nil {
+	err := r.conn.raw.Read(r.readFunc)
+	woken := errors.Is(err, os.ErrDeadlineExceeded)
+	if woken {
+		err = errors.Join(r.conn.udp.SetReadDeadline(time.Time{}), r.conn.raw.Control(func(fd uintptr) { r.read(fd) }))
+	}
+	if err != nil {
 		return 0, err
 	}
 	for i := range r.filled {
 		r.msgs.received(i, &ds[i])
+	}
+	if woken {
+		return r.filled, os.ErrDeadlineExceeded
 	}
 	return r.filled, r.err
 }

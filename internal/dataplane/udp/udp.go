@@ -13,7 +13,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -54,8 +56,14 @@ func (c *Conn) Offloads() (names []string) {
 // setOption is setsockopt(2) for the offloads; tests put refusals in its place.
 var setOption = unix.SetsockoptInt
 
-// offload asks for what the kernel can do, which differs by its age.
-func (c *Conn) offload(fd int) {
+// offload asks for what the kernel can do, which differs by its age, or for
+// nothing.
+func (c *Conn) offload(fd int, want bool) {
+	if !want {
+		// A kernel that does not know it refuses, and that is well, too.
+		_ = setOption(fd, unix.SOL_UDP, unix.UDP_GRO, 0)
+		return
+	}
 	c.gso = setOption(fd, unix.SOL_UDP, unix.UDP_SEGMENT, 0) == nil
 	c.gro = setOption(fd, unix.SOL_UDP, unix.UDP_GRO, 1) == nil
 }
@@ -111,6 +119,31 @@ func OpenGroup(local netip.AddrPort, offload bool, n int, beside []*Conn) (group
 	return group, nil
 }
 
+// Adopt takes over a socket bound to local that another process opened, such as
+// an earlier meshd: what waits in it is received as if nothing had happened. The
+// file is closed in any case.
+func Adopt(file *os.File, local netip.AddrPort, offload bool) (*Conn, error) {
+	conn, err := net.FilePacketConn(file) // has a descriptor of its own
+	if err = errors.Join(err, file.Close()); err != nil {
+		return nil, fmt.Errorf("take over the socket of %s: %w", local, err)
+	}
+	c := &Conn{local: local, v6: !local.Addr().Is4()}
+	var ok bool
+	if c.udp, ok = conn.(*net.UDPConn); !ok || c.udp.LocalAddr().(*net.UDPAddr).AddrPort() != local {
+		return nil, errors.Join(fmt.Errorf("take over the socket of %s: it is bound to %s", local, conn.LocalAddr()), conn.Close())
+	}
+	if c.raw, err = c.udp.SyscallConn(); err == nil {
+		err = c.control(func(fd int) error {
+			c.offload(fd, offload)
+			return c.setOptions(fd)
+		})
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("take over the socket of %s: %w", local, err), conn.Close())
+	}
+	return c, nil
+}
+
 func share(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }
 
 func open(local netip.AddrPort, offload, shared bool) (*Conn, error) {
@@ -123,9 +156,7 @@ func open(local netip.AddrPort, offload, shared bool) (*Conn, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		if err := raw.Control(func(fd uintptr) {
 			sockErr = c.setOptions(int(fd))
-			if offload {
-				c.offload(int(fd))
-			}
+			c.offload(int(fd), offload)
 			if shared {
 				sockErr = errors.Join(sockErr, share(int(fd)))
 			}
@@ -259,6 +290,12 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	}
 	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }
+
+// Descriptor calls f with the file descriptor, which stays open meanwhile.
+func (c *Conn) Descriptor(f func(fd uintptr)) error { return c.raw.Control(f) }
+
+// Wake ends the Read in progress, or the next one.
+func (c *Conn) Wake() error { return c.udp.SetReadDeadline(time.Unix(1, 0)) }
 
 // Close closes the socket and wakes every Read in progress.
 func (c *Conn) Close() error { return c.udp.Close() }

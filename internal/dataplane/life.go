@@ -1,0 +1,96 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+// The two loops of a worker.
+const (
+	tunToWire = iota
+	wireToTun
+)
+
+// life is what a loop and its engine tell each other about its end, and about
+// being well. Waking the loop's Read makes it look.
+type life struct {
+	stopping atomic.Bool   // it shall end
+	sign     chan struct{} // of life, one at a time
+	ended    chan struct{} // closed
+}
+
+func newLife() life { return life{sign: make(chan struct{}, 1), ended: make(chan struct{})} }
+
+// end is the loop's last act.
+func (l *life) end() { close(l.ended) }
+
+// woken is called by a loop whose Read was ended by wake, with the count of what
+// there was to read. It returns true if the loop shall return: when it is to stop
+// and nothing more was there.
+func (l *life) woken(n int, wake func() error) bool {
+	select {
+	case l.sign <- struct{}{}:
+	default: // nobody has looked at the last one
+	}
+	if !l.stopping.Load() {
+		return false
+	}
+	return n == 0 || wake() != nil
+}
+
+// patience is how long a loop may take to forward what it has read, and what its
+// queue holds, when it shall stop.
+const patience = 200 * time.Millisecond
+
+// stop ends the loops of workers, all at once.
+func stop(workers []*worker) error {
+	var errs []error
+	for _, w := range workers {
+		for i := range w.loops {
+			w.loops[i].stopping.Store(true)
+		}
+		errs = append(errs, w.wake())
+	}
+	timeout := time.After(patience)
+	for _, w := range workers {
+		for i := range w.loops {
+			select {
+			case <-w.loops[i].ended:
+			case <-timeout:
+				return errors.Join(append(errs, fmt.Errorf("packet loops have not ended within %v", patience))...)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (w *worker) wake() error { return errors.Join(w.Tun.Wake(), w.Wire.Wake()) }
+
+// alive waits for a sign of life from both loops.
+func (w *worker) alive(ctx context.Context) error {
+	for i := range w.loops {
+		select {
+		case <-w.loops[i].sign: // an old one
+		default:
+		}
+	}
+	if err := w.wake(); err != nil && !w.loops[tunToWire].stopping.Load() {
+		return fmt.Errorf("wake the packet loops: %w", err)
+	}
+	for i, name := range []string{"tun to wire", "wire to tun"} {
+		l := &w.loops[i]
+		select {
+		case <-l.sign:
+		case <-l.ended:
+			if !l.stopping.Load() {
+				return fmt.Errorf("the packet loop %q has ended", name)
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("the packet loop %q hangs: %w", name, ctx.Err())
+		}
+	}
+	return nil
+}

@@ -1,0 +1,117 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"example.org/meshd/internal/dataplane/packet"
+)
+
+// run starts the rig's loops.
+func (r *rig) run(ctx context.Context) <-chan error {
+	done := make(chan error, 2)
+	for _, loop := range []Loop{r.out, r.in} {
+		go func() { done <- loop.Run(ctx) }()
+	}
+	return done
+}
+
+// drained is a TUN that still holds batches when it is woken.
+type drained struct {
+	*fakeTun
+	left [][][]byte
+}
+
+func (d *drained) Read(memory []byte, frames [][]byte) (int, error) {
+	n, err := d.fakeTun.Read(memory, frames)
+	if err != nil && len(d.left) > 0 {
+		n = copy(frames, d.left[0])
+		d.left = d.left[1:]
+	}
+	return n, err
+}
+
+// What has been read, and what the queue still holds, is forwarded before a loop
+// ends; waking it for a sign of life loses nothing either.
+func TestStopForwardsWhatIsLeft(t *testing.T) {
+	r := newRig(t)
+	batch := [][]byte{frame(udp4("10.244.0.2", "10.244.1.2", 63, 0))}
+	r.out.worker.Tun = &drained{r.tun, [][][]byte{batch, batch, batch}}
+	done := r.run(t.Context())
+	r.tun.feed <- batch
+	if err := r.Alive(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := r.Stop(); err != nil {
+		t.Error(err)
+	}
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if len(r.wire.sent) != 4 {
+		t.Errorf("%d of 4 packets sent", len(r.wire.sent))
+	}
+	if err := r.Alive(t.Context()); err != nil {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
+// A loop that hangs in a call is named, and no stop waits for it for long.
+func TestHangingLoopIsNoticed(t *testing.T) {
+	r := newRig(t)
+	inCall, release := make(chan struct{}), make(chan struct{})
+	r.wire.refuses = func(*packet.Burst) error {
+		close(inCall)
+		<-release
+		return nil
+	}
+	done := r.run(t.Context())
+	if err := r.Alive(t.Context()); err != nil {
+		t.Error(err)
+	}
+	r.tun.feed <- [][]byte{frame(udp4("10.244.0.2", "10.244.1.2", 63, 0))}
+	<-inCall
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	err := r.Alive(ctx)
+	if err == nil || !strings.Contains(err.Error(), `"tun to wire" hangs`) || strings.Contains(err.Error(), "wire to tun") {
+		t.Errorf("alive: %v", err)
+	}
+	if err := r.Stop(); err == nil {
+		t.Error("stop says nothing of a loop that hangs")
+	}
+	close(release)
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A socket that goes on failing ends its loop, so that somebody makes a new one;
+// one that recovers does not.
+func TestFailingSocket(t *testing.T) {
+	r := newRig(t)
+	done := r.run(t.Context())
+	broken := errors.New("broken")
+	for range receiveFailures {
+		r.wire.fail <- broken
+	}
+	if err := <-done; !errors.Is(err, broken) {
+		t.Errorf("the loop ended with %v", err)
+	}
+	if err := r.Alive(t.Context()); err == nil || !strings.Contains(err.Error(), `"wire to tun" has ended`) {
+		t.Errorf("alive: %v", err)
+	}
+	if err := r.Stop(); err != nil {
+		t.Error(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
