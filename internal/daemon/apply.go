@@ -18,6 +18,10 @@ import (
 //
 //	open sockets -> attach to the TUN -> mesh into the engine -> link -> rules -> switch
 //
+// Where the daemon takes over queues that an earlier one left, interface and rules
+// are there, too, and the queues fill: then the packet loops begin before those are
+// looked at.
+//
 // The UDP port comes before anything in the kernel is touched, so that a second
 // daemon or a flannel on the host is found while everything is as it was.
 type transaction struct {
@@ -29,7 +33,7 @@ type transaction struct {
 	rereading bool       // the file was read, and with it what has no news of its own
 }
 
-// step is one part of a transaction. undo may be nil.
+// step is one part of a transaction. undo also mends a step that is half done.
 type step struct {
 	name     string
 	do, undo func() error
@@ -43,6 +47,9 @@ func (m *mesh) apply(next *plan, rebuild bool) (repaired []string, err error) {
 	rereading := m.plan == nil || m.plan.config != next.config
 	t := &transaction{m: m, old: m.plan, next: next, have: m.endpoints, rereading: rereading}
 	var steps []step
+	setMesh := step{"set mesh", func() error { return m.engine.SetMesh(next.mesh) }, t.oldMesh}
+	hostSteps := []step{{"configure the interface", t.configure, t.oldLink}, {"set rules", t.rules, t.oldRules}}
+	switchLoops := step{"switch the packet loops", t.switchLoops, t.stopLoops}
 	if rebuild || m.plan == nil || m.plan.queues != next.queues {
 		t.open = &endpoints{queues: next.queues}
 		if rebuild {
@@ -51,10 +58,11 @@ func (m *mesh) apply(next *plan, rebuild bool) (repaired []string, err error) {
 		steps = append(steps, step{"open sockets", func() error { return t.open.openSockets(t.have) }, t.close},
 			step{"attach to the TUN", t.attach, t.detach})
 	}
-	steps = append(steps,
-		step{"set mesh", func() error { return m.engine.SetMesh(next.mesh) }, t.oldMesh},
-		step{"configure the interface", t.configure, t.oldLink},
-		step{"set rules", t.rules, t.oldRules})
+	if takeover := m.plan == nil && t.have.attached(); takeover {
+		steps = append(append(steps, setMesh, switchLoops), hostSteps...)
+	} else {
+		steps = append(append(append(steps, setMesh), hostSteps...), switchLoops)
+	}
 	for i, s := range steps {
 		err := s.do()
 		if err == nil {
@@ -69,7 +77,7 @@ func (m *mesh) apply(next *plan, rebuild bool) (repaired []string, err error) {
 		}
 		return nil, err
 	}
-	t.commit()
+	m.plan = next
 	return t.repaired, nil
 }
 
@@ -82,22 +90,30 @@ func (t *transaction) attach() error {
 		if err := checkKernel(t.next); err != nil {
 			return err
 		}
-		if t.have == nil || len(t.have.tun) == 0 { // then it is in use, by what was left to us
-			if _, err := link.CheckInterface(t.next.link.Interface); err != nil {
-				return err
-			}
+	}
+	// Where queues of ours are attached, the device is ours; and one queue more,
+	// for a moment, would take packets with it.
+	if !t.have.attached() {
+		if err := t.create(t.next.link.Interface); err != nil {
+			return err
 		}
 	}
-	name := t.next.link.Interface
+	return t.open.attach(t.have)
+}
+
+// create makes the device, or takes over the one that an earlier run left.
+func (t *transaction) create(name string) error {
+	if t.old == nil {
+		if _, err := link.CheckInterface(name); err != nil {
+			return err
+		}
+	}
 	fresh := !link.Exists(name)
 	if err := tun.Create(name); err != nil {
 		return err
 	}
 	t.m.made = t.m.made || fresh
-	if err := link.Claim(name); err != nil {
-		return err
-	}
-	return t.open.attach(t.have)
+	return link.Claim(name)
 }
 
 func (t *transaction) detach() error {
@@ -152,22 +168,29 @@ func (t *transaction) oldRules() error {
 	return t.m.rules.follow(t.old)
 }
 
-// commit switches to new packet loops, if there are to be some. The old ones end
-// first, so that no packet passes another; what arrives meanwhile waits in the
-// kernel.
-func (t *transaction) commit() {
-	if t.open != nil {
-		loops, err := t.m.engine.Replace(t.open.workers())
-		old := t.m.endpoints
-		t.m.endpoints = t.open
-		for _, loop := range loops {
-			t.m.start(loop)
-		}
-		if err := errors.Join(err, old.closeAllBut(t.open), t.m.manager.keep(t.open)); err != nil {
-			t.m.log.Warn("the old packet loops did not end cleanly", "error", err)
-		}
+// switchLoops begins new packet loops, if there are to be some, and cannot fail.
+// The old ones end first, so that no packet passes another; what arrives meanwhile
+// waits in the kernel.
+func (t *transaction) switchLoops() error {
+	if t.open == nil {
+		return nil
 	}
-	t.m.plan = t.next
+	loops, err := t.m.engine.Replace(t.open.workers())
+	old := t.m.endpoints
+	t.m.endpoints = t.open
+	for _, loop := range loops {
+		t.m.start(loop)
+	}
+	if err := errors.Join(err, old.closeAllBut(t.open), t.m.manager.keep(t.open)); err != nil {
+		t.m.log.Warn("the old packet loops did not end cleanly", "error", err)
+	}
+	return nil
+}
+
+// stopLoops ends the packet loops of a takeover.
+func (t *transaction) stopLoops() error {
+	t.m.endpoints = nil // closed by the steps before
+	return t.m.engine.Stop()
 }
 
 // checkKernel refuses what would make a mesh that looks well and is not, and

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -76,13 +76,6 @@ func (m *manager) reloading() {
 	m.notify(daemon.SdNotifyReloading, strings.TrimSpace(daemon.SdNotifyMonotonicUsec()), "STATUS=reading the file")
 }
 
-// keeps tells whether descriptors are safe with the service manager.
-func (m *manager) keeps() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return len(m.names) > 0
-}
-
 // adopt returns those of the descriptors an earlier meshd left that fit the plan;
 // nil if there are none.
 func (m *manager) adopt(q queues) *endpoints {
@@ -111,27 +104,29 @@ func (m *manager) keep(e *endpoints) error {
 		m.notify("FDSTOREREMOVE=1", "FDNAME="+name)
 	}
 	m.names = nil
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: m.socket, Net: "unixgram"})
+	out, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("leave descriptors with the service manager: %w", err)
 	}
-	defer conn.Close()
+	defer unix.Close(out)
 	var errs []error
-	for name, own := range e.all() {
+	named := e.all()
+	for _, name := range slices.Sorted(maps.Keys(named)) {
 		if strings.HasPrefix(name, "send") { // nothing waits in these
 			continue
 		}
 		// Whether it is well is ours to say, not its poll's (FDPOLL, systemd 246).
 		message := []byte("FDSTORE=1\nFDPOLL=0\nFDNAME=" + name)
-		err := own.Descriptor(func(fd uintptr) {
-			_, _, sendErr := conn.WriteMsgUnix(message, unix.UnixRights(int(fd)), nil)
-			errs = append(errs, sendErr)
+		err := named[name].Descriptor(func(fd uintptr) {
+			err = unix.Sendmsg(out, message, unix.UnixRights(int(fd)), &unix.SockaddrUnix{Name: m.socket}, 0)
 		})
 		errs = append(errs, err)
 		m.names = append(m.names, name)
 	}
-	slices.Sort(m.names)
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("leave descriptors with the service manager: %w", err)
+	}
+	return nil
 }
 
 func (m *manager) String() string { return "service manager" }

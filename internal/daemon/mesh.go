@@ -93,13 +93,9 @@ func (m *mesh) Run(ctx context.Context) error {
 }
 
 // leave ends the packet loops once they have forwarded what they have read. What
-// the service manager keeps lives on in the kernel and fills until it is adopted.
+// the service manager keeps lives on, and fills until the next run adopts it.
 func (m *mesh) leave() error {
-	var errs []error
-	if m.plan != nil && m.manager.keeps() {
-		errs = append(errs, link.Park(m.plan.link.Interface))
-	}
-	return errors.Join(append(errs, m.engine.Stop(), m.endpoints.closeAllBut(nil))...)
+	return errors.Join(m.engine.Stop(), m.endpoints.closeAllBut(nil))
 }
 
 // bringUp puts the first plan in force.

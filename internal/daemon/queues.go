@@ -59,6 +59,9 @@ func (e *endpoints) all() map[string]endpoint {
 	return named
 }
 
+// attached tells whether a TUN has queues of ours.
+func (e *endpoints) attached() bool { return e != nil && len(e.tun) > 0 }
+
 // closeAllBut closes the descriptors that others do not have too.
 func (e *endpoints) closeAllBut(others *endpoints) error {
 	kept := map[endpoint]bool{}

@@ -7,13 +7,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,12 +23,12 @@ import (
 	"example.org/meshd/internal/nstest"
 )
 
-// meshd is the binary under test, built once: with the race detector and with
-// coverage, which lands in $MESH_COVERDIR, or as it ships for benchmarks.
-var meshd string
+// The binaries under test, built once: meshd with the race detector and with
+// coverage, which lands in $MESH_COVERDIR; shipped as users have it, for tests in
+// which its speed decides what the kernel's queues lose.
+var meshd, shipped string
 
 func TestMain(m *testing.M) {
-	flag.Parse()
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "meshtest")
 		if err != nil {
@@ -36,14 +36,13 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer os.RemoveAll(dir)
-		meshd = filepath.Join(dir, "meshd")
-		build := exec.Command("go", "build", "-race", "-cover", "-coverpkg=example.org/meshd/...", "-o", meshd, "example.org/meshd/cmd/meshd")
-		if flag.Lookup("test.bench").Value.String() != "" {
-			build = exec.Command("go", "build", "-o", meshd, "example.org/meshd/cmd/meshd")
-		}
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "build meshd: %v\n%s", err, out)
-			return 1
+		meshd, shipped = filepath.Join(dir, "meshd-race"), filepath.Join(dir, "meshd")
+		for binary, flags := range map[string][]string{meshd: {"-race", "-cover", "-coverpkg=example.org/meshd/..."}, shipped: nil} {
+			build := exec.Command("go", slices.Concat([]string{"build", "-o", binary}, flags, []string{"example.org/meshd/cmd/meshd"})...)
+			if out, err := build.CombinedOutput(); err != nil {
+				fmt.Fprintf(os.Stderr, "build meshd: %v\n%s", err, out)
+				return 1
+			}
 		}
 		os.Setenv("GORACE", "atexit_sleep_ms=0") // the default waits a second at each exit
 		// Not the GOCOVERDIR of this process: `go test` sets that for itself.
@@ -55,8 +54,9 @@ func TestMain(m *testing.M) {
 // world is a lab with the reference's hosts and pods and the files of a test.
 type world struct {
 	*nstest.Reference
-	t   testing.TB
-	dir string
+	t      testing.TB
+	dir    string
+	binary string // that start runs
 }
 
 // newWorld builds the hosts and pods; no daemon runs yet.
@@ -72,7 +72,7 @@ func newWorldMTU(t testing.TB, mtu int) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &world{Reference: r, t: t, dir: t.TempDir()}
+	return &world{Reference: r, t: t, dir: t.TempDir(), binary: meshd}
 }
 
 // write stores a configuration file and returns its path.
@@ -92,7 +92,13 @@ func (w *world) write(doc string) string {
 // start starts meshd on one host; the test ends it.
 func (w *world) start(h *nstest.Host, file string, args ...string) *nstest.Daemon {
 	w.t.Helper()
-	d, err := h.Meshd(meshd, file, w.dir, args...)
+	return w.startService(nil, h, file, args...)
+}
+
+// startService is start by a service manager, unless that is nil.
+func (w *world) startService(s *nstest.Service, h *nstest.Host, file string, args ...string) *nstest.Daemon {
+	w.t.Helper()
+	d, err := h.MeshdService(s, w.binary, file, w.dir, args...)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -37,32 +37,7 @@ func setDevice(dev netlink.Link, s Settings) (changed []string, err error) {
 		}
 		changed = append(changed, "addr_gen_mode was "+mode)
 	}
-	if dev.Attrs().TxQLen == parked {
-		if err := netlink.LinkSetTxQLen(dev, unparked); err != nil {
-			return changed, fmt.Errorf("shorten the queue: %w", err)
-		}
-	}
 	return changed, nil
-}
-
-// Lengths of a TUN queue, in packets: what the kernel gives it (TUN_READQ_SIZE in
-// drivers/net/tun.c), and while nobody reads.
-const (
-	unparked = 500
-	parked   = 5000
-)
-
-// Park prepares the interface called name for a time in which its queues are held
-// but not read: they hold a second of 5,000 packets then. Set ends that.
-func Park(name string) error {
-	dev, err := tunByName(name)
-	if err != nil {
-		return err
-	}
-	if err := netlink.LinkSetTxQLen(dev, parked); err != nil {
-		return fmt.Errorf("lengthen the queue of %q: %w", name, err)
-	}
-	return nil
 }
 
 // setting reads /proc/sys/net/FAMILY/conf/NAME/KEY; empty if it is not there.

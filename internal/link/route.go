@@ -25,6 +25,9 @@ func CheckRoutes(name string, prefixes []netip.Prefix) error {
 	}
 	for _, r := range routes {
 		if p := destination(r); wanted[p] && r.LinkIndex != index {
+			if r.Protocol == Protocol {
+				return fmt.Errorf("route %s is left from a mesh with another network.interface: run `meshd cleanup`", describe(r))
+			}
 			return fmt.Errorf("route %s is not meshd's and in its way: delete it with `ip route del %s`, or change network.cidr or the node's routes", describe(r), p)
 		}
 	}

@@ -35,11 +35,22 @@ type Daemon struct {
 // dir, and returns without waiting for it to be ready. It dies with this
 // process.
 func (h *Host) Meshd(binary, config, dir string, args ...string) (*Daemon, error) {
+	return h.MeshdService(nil, binary, config, dir, args...)
+}
+
+// MeshdService is Meshd, started by a service manager unless that is nil.
+func (h *Host) MeshdService(s *Service, binary, config, dir string, args ...string) (*Daemon, error) {
 	d := &Daemon{
 		Host: h, Binary: binary, Config: config, Socket: filepath.Join(dir, h.name+".sock"),
 		done: make(chan struct{}), grew: make(chan struct{}),
 	}
-	d.cmd = h.Command(binary, append([]string{"run", "-c", config, "--socket", d.Socket}, args...)...)
+	args = append([]string{binary, "run", "-c", config, "--socket", d.Socket}, args...)
+	if s == nil {
+		d.cmd = h.Command(args[0], args[1:]...)
+	} else {
+		d.cmd = h.Command("sh", append([]string{"-c", asService, "sh"}, args...)...)
+		s.prepare(d.cmd)
+	}
 	d.cmd.Stderr = (*daemonLog)(d)
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := startFromLastingThread(d.cmd); err != nil {

@@ -1,0 +1,160 @@
+package e2e
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"example.org/meshd/internal/dataplane/packet"
+	"example.org/meshd/internal/dataplane/udp"
+	"example.org/meshd/internal/nstest"
+)
+
+// A flow is numbered packets at a steady rate from one pod to another. The
+// receiver knows which are missing, and takes one that overtook another, or came
+// twice, for an error.
+type flow struct {
+	out, in  *udp.Conn
+	to       netip.AddrPort
+	sent     uint64 // by send
+	received atomic.Uint64
+	over     chan error // the end was received, or something is wrong
+}
+
+// end is the number of the packet that says that no more come.
+const end = math.MaxUint64
+
+func newFlow(t testing.TB, from, to *nstest.Namespace, source, target string) *flow {
+	t.Helper()
+	f := &flow{to: netip.MustParseAddrPort(target), over: make(chan error, 1)}
+	for _, s := range []struct {
+		space   *nstest.Namespace
+		conn    **udp.Conn
+		address string
+	}{{from, &f.out, source}, {to, &f.in, target}} {
+		if err := s.space.Do(func() (err error) {
+			*s.conn, err = udp.Open(netip.MustParseAddrPort(s.address), false)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { (*s.conn).Close() })
+	}
+	return f
+}
+
+// send sends rate packets a second until stop is closed.
+func (f *flow) send(rate int, stop <-chan struct{}) error {
+	const most = 64
+	sender, batch := f.out.NewSender(most), make([]packet.Burst, most)
+	for i := range batch {
+		batch[i].Addr = f.to
+		batch[i].Add(make([]byte, 64))
+	}
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	began := time.Now()
+	for {
+		select {
+		case <-stop:
+			return f.finish(sender, batch[:1])
+		case <-ticker.C:
+		}
+		// What was missed is not sent all at once, since queues have an end.
+		due := min(uint64(float64(rate)*time.Since(began).Seconds()), f.sent+most)
+		count := int(due - f.sent)
+		for i := range count {
+			binary.BigEndian.PutUint64(batch[i].Parts[0], f.sent+uint64(i))
+		}
+		if _, err := sender.Write(batch[:count]); err != nil {
+			return err
+		}
+		f.sent = due
+	}
+}
+
+// finish sends the end until it is received.
+func (f *flow) finish(sender *udp.Sender, one []packet.Burst) error {
+	binary.BigEndian.PutUint64(one[0].Parts[0], end)
+	for timeout := time.After(10 * time.Second); ; {
+		if _, err := sender.Write(one); err != nil {
+			return err
+		}
+		select {
+		case err := <-f.over:
+			return err
+		case <-time.After(10 * time.Millisecond): // it may have been lost
+		case <-timeout:
+			return errors.New("nothing arrives any more")
+		}
+	}
+}
+
+// receive counts what arrives until the end does.
+func (f *flow) receive() {
+	r, ds, next := f.in.NewReceiver(64), packet.NewDatagrams(64), uint64(0)
+	for {
+		n, err := r.Read(ds)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		for _, d := range ds[:n] {
+			number := binary.BigEndian.Uint64(d.Data)
+			if number == end || number < next || err != nil {
+				if number < next {
+					err = fmt.Errorf("packet %d came after %d", number, next-1)
+				}
+				f.over <- err
+				return
+			}
+			next = number + 1
+			f.received.Add(1)
+		}
+	}
+}
+
+// traffic is one flow in each direction between two pods.
+type traffic struct {
+	t     testing.TB
+	flows [2]*flow
+	stop  chan struct{}
+	ended chan error
+}
+
+// newTraffic starts rate packets a second each way between the second pod of
+// worker2 and that of worker.
+func (w *world) newTraffic(rate int) *traffic {
+	w.t.Helper()
+	p := &traffic{t: w.t, stop: make(chan struct{}), ended: make(chan error), flows: [2]*flow{
+		newFlow(w.t, w.PodW2b, w.PodW, "10.244.2.3:7000", "10.244.1.2:7000"),
+		newFlow(w.t, w.PodW, w.PodW2b, "10.244.1.2:7001", "10.244.2.3:7001"),
+	}}
+	for _, f := range p.flows {
+		go f.receive()
+		go func() { p.ended <- f.send(rate, p.stop) }()
+	}
+	return p
+}
+
+// finish ends the flows and returns how many packets each lost, that from worker2
+// first.
+func (p *traffic) finish() (lost [2]uint64) {
+	p.t.Helper()
+	close(p.stop)
+	for range p.flows {
+		if err := <-p.ended; err != nil {
+			p.t.Error(err)
+		}
+	}
+	for i, f := range p.flows {
+		lost[i] = f.sent - f.received.Load()
+		p.t.Logf("flow %d: %d packets sent, %d lost", i, f.sent, lost[i])
+	}
+	return lost
+}
