@@ -16,11 +16,11 @@ import (
 // beside what is there, then the switch to new packet loops, which cannot. A step
 // that fails undoes those before it, and the old plan stays in force, whole.
 //
-//	open sockets -> attach to the TUN -> mesh into the engine -> link -> rules -> switch
+//	port -> device -> mesh into the engine -> interface -> rules -> queues -> loops
 //
-// Where the daemon takes over queues that an earlier one left, interface and rules
-// are there, too, and the queues fill: then the packet loops begin before those are
-// looked at.
+// Queues and further sockets come last, since the kernel gives them packets from the
+// moment they are there, which would be lost if they had to be closed again. Where the daemon takes over queues that an earlier one left, interface
+// and rules are there, too: then the packet loops begin before those are looked at.
 //
 // The UDP port comes before anything in the kernel is touched, so that a second
 // daemon or a flannel on the host is found while everything is as it was.
@@ -46,23 +46,39 @@ func (m *mesh) apply(next *plan, rebuild bool) (repaired []string, err error) {
 	// A plan from another reading of the file may have the same words in it.
 	rereading := m.plan == nil || m.plan.config != next.config
 	t := &transaction{m: m, old: m.plan, next: next, have: m.endpoints, rereading: rereading}
-	var steps []step
-	setMesh := step{"set mesh", func() error { return m.engine.SetMesh(next.mesh) }, t.oldMesh}
-	hostSteps := []step{{"configure the interface", t.configure, t.oldLink}, {"set rules", t.rules, t.oldRules}}
-	switchLoops := step{"switch the packet loops", t.switchLoops, t.stopLoops}
+	if rebuild {
+		t.have = &endpoints{receive: m.endpoints.receive} // to stand beside, not to be used again
+	}
 	if rebuild || m.plan == nil || m.plan.queues != next.queues {
 		t.open = &endpoints{queues: next.queues}
-		if rebuild {
-			t.have = &endpoints{receive: m.endpoints.receive} // to stand beside, not to be used again
-		}
-		steps = append(steps, step{"open sockets", func() error { return t.open.openSockets(t.have) }, t.close},
-			step{"attach to the TUN", t.attach, t.detach})
 	}
-	if takeover := m.plan == nil && t.have.attached(); takeover {
-		steps = append(append(steps, setMesh, switchLoops), hostSteps...)
-	} else {
-		steps = append(append(append(steps, setMesh), hostSteps...), switchLoops)
+	if err := run(t.steps()); err != nil {
+		return nil, err
 	}
+	m.plan = next
+	return t.repaired, nil
+}
+
+// steps returns what is to be done, in order.
+func (t *transaction) steps() []step {
+	port := step{"bind the port", func() error { return t.open.bindPort(t.have) }, t.close}
+	device := step{"make the TUN", t.create, t.remove}
+	mesh := step{"set mesh", func() error { return t.m.engine.SetMesh(t.next.mesh) }, t.oldMesh}
+	host := step{"configure the interface", t.configure, t.oldLink}
+	rules := step{"set rules", t.rules, t.oldRules}
+	queues := step{"attach to the TUN", func() error { return t.open.attach(t.have) }, t.close}
+	loops := step{"switch the packet loops", t.switchLoops, t.stopLoops}
+	switch takeover := t.old == nil && t.have.attached(); {
+	case t.open == nil:
+		return []step{mesh, host, rules}
+	case takeover:
+		return []step{port, queues, mesh, loops, host, rules}
+	}
+	return []step{port, device, mesh, host, rules, queues, loops}
+}
+
+// run does all steps, or none.
+func run(steps []step) error {
 	for i, s := range steps {
 		err := s.do()
 		if err == nil {
@@ -75,35 +91,30 @@ func (m *mesh) apply(next *plan, rebuild bool) (repaired []string, err error) {
 				err = errors.Join(err, fmt.Errorf("undo %q: %w", done.name, undoErr))
 			}
 		}
-		return nil, err
+		return err
 	}
-	m.plan = next
-	return t.repaired, nil
+	return nil
 }
 
 // close closes what the transaction opened.
-func (t *transaction) close() error { return t.open.closeAllBut(t.have) }
+func (t *transaction) close() error {
+	opened := t.open
+	t.open = &endpoints{}
+	return opened.closeAllBut(t.have)
+}
 
-// attach makes the TUN if there is none, and opens new queues.
-func (t *transaction) attach() error {
+// create makes the device, or takes over the one that an earlier run left. Where
+// queues of ours are attached, it is there; and making it would add a queue for a
+// moment, which would take packets with it.
+func (t *transaction) create() error {
+	if t.have.attached() {
+		return nil
+	}
+	name := t.next.link.Interface
 	if t.old == nil {
 		if err := checkKernel(t.next); err != nil {
 			return err
 		}
-	}
-	// Where queues of ours are attached, the device is ours; and one queue more,
-	// for a moment, would take packets with it.
-	if !t.have.attached() {
-		if err := t.create(t.next.link.Interface); err != nil {
-			return err
-		}
-	}
-	return t.open.attach(t.have)
-}
-
-// create makes the device, or takes over the one that an earlier run left.
-func (t *transaction) create(name string) error {
-	if t.old == nil {
 		if _, err := link.CheckInterface(name); err != nil {
 			return err
 		}
@@ -116,14 +127,13 @@ func (t *transaction) create(name string) error {
 	return link.Claim(name)
 }
 
-func (t *transaction) detach() error {
-	errs := []error{t.close()}
-	t.open = &endpoints{}
-	if t.old == nil && t.m.made {
-		_, err := link.CleanUp(t.next.link.Interface)
-		errs = append(errs, err)
+// remove takes away a device that this run made.
+func (t *transaction) remove() error {
+	if t.old != nil || !t.m.made {
+		return nil
 	}
-	return errors.Join(errs...)
+	_, err := link.CleanUp(t.next.link.Interface)
+	return err
 }
 
 func (t *transaction) oldMesh() error {
@@ -168,13 +178,9 @@ func (t *transaction) oldRules() error {
 	return t.m.rules.follow(t.old)
 }
 
-// switchLoops begins new packet loops, if there are to be some, and cannot fail.
-// The old ones end first, so that no packet passes another; what arrives meanwhile
-// waits in the kernel.
+// switchLoops begins new packet loops, and cannot fail. The old ones end first, so
+// that no packet passes another; what arrives meanwhile waits in the kernel.
 func (t *transaction) switchLoops() error {
-	if t.open == nil {
-		return nil
-	}
 	loops, err := t.m.engine.Replace(t.open.workers())
 	old := t.m.endpoints
 	t.m.endpoints = t.open

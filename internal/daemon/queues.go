@@ -77,26 +77,67 @@ func (e *endpoints) closeAllBut(others *endpoints) error {
 	return errors.Join(errs...)
 }
 
-// openSockets fills e.receive and e.send with the sockets of have as far as they
-// fit, and opens the others beside them.
-func (e *endpoints) openSockets(have *endpoints) (err error) {
-	fit := have != nil && have.bind == e.bind && have.offload == e.offload
-	var open []*udp.Conn
+// bindPort has the port ready: it takes those sockets of have that fit, or opens a
+// first one beside them. That finds out who else has the port.
+func (e *endpoints) bindPort(have *endpoints) error {
+	if err := reserve(3 * e.count); err != nil {
+		return err
+	}
+	if e.fits(have) && len(have.receive) > 0 {
+		e.receive = slices.Clone(have.receive[:min(len(have.receive), e.count)])
+		return nil
+	}
+	return e.openSockets(have, 1)
+}
+
+// fits tells whether the sockets of have can stay.
+func (e *endpoints) fits(have *endpoints) bool {
+	return have != nil && have.bind == e.bind && have.offload == e.offload
+}
+
+// reserve returns an error if this process may not open n descriptors more. The
+// kernel gives packets to a queue from the moment it is attached, and to a socket
+// that is bound, so it is better to know before.
+func reserve(n int) error {
+	const spare = 8 // for talking to the kernel meanwhile
+	for range n + spare {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			return fmt.Errorf("%d descriptors more are needed: %w: raise LimitNOFILE= of the service", n+spare, err)
+		}
+		defer f.Close()
+	}
+	return nil
+}
+
+func (e *endpoints) openSockets(have *endpoints, n int) error {
+	beside := e.receive
 	if have != nil {
-		open = have.receive
+		beside = slices.Concat(beside, have.receive)
 	}
-	if fit {
-		e.receive = slices.Clone(open[:min(len(open), e.count)])
+	fresh, err := udp.OpenGroup(e.bind, e.offload, n, beside)
+	e.receive = append(e.receive, fresh...)
+	return err
+}
+
+// attach opens what else is needed: queues of the TUN, as far as those of have do
+// not fit, and sockets.
+func (e *endpoints) attach(have *endpoints) error {
+	if have != nil && have.device == e.device && have.offload == e.offload {
+		e.tun = slices.Clone(have.tun[:min(len(have.tun), e.count)])
 	}
-	fresh, err := udp.OpenGroup(e.bind, e.offload, e.count-len(e.receive), open)
+	fresh, err := tun.OpenGroup(e.device, e.offload, e.count-len(e.tun))
+	e.tun = append(e.tun, fresh...)
 	if err != nil {
 		return err
 	}
-	e.receive = append(e.receive, fresh...)
+	if err := e.openSockets(have, e.count-len(e.receive)); err != nil {
+		return err
+	}
 	for i, conn := range e.receive {
 		switch {
 		case !e.spread || i == 0:
-		case fit && have.spread && i < len(have.send):
+		case e.fits(have) && have.spread && i < len(have.send):
 			conn = have.send[i]
 		default:
 			if conn, err = udp.Open(netip.AddrPortFrom(e.bind.Addr(), 0), e.offload); err != nil {
@@ -104,21 +145,6 @@ func (e *endpoints) openSockets(have *endpoints) (err error) {
 			}
 		}
 		e.send = append(e.send, conn)
-	}
-	return nil
-}
-
-// attach fills e.tun, likewise.
-func (e *endpoints) attach(have *endpoints) error {
-	if have != nil && have.device == e.device && have.offload == e.offload {
-		e.tun = slices.Clone(have.tun[:min(len(have.tun), e.count)])
-	}
-	for len(e.tun) < e.count {
-		queue, err := tun.Open(e.device, e.offload)
-		if err != nil {
-			return err
-		}
-		e.tun = append(e.tun, queue)
 	}
 	return nil
 }

@@ -44,7 +44,7 @@ func hostState(t testing.TB, h *nstest.Host) string {
 	t.Helper()
 	all := run(t, h.Namespace, "ip", "-o", "link") + run(t, h.Namespace, "ip", "-o", "addr") +
 		run(t, h.Namespace, "ip", "route", "show", "table", "all") + run(t, h.Namespace, "ip", "-6", "route", "show", "table", "main") +
-		run(t, h.Namespace, "nft", "list", "ruleset")
+		run(t, h.Namespace, "nft", "-s", "list", "ruleset")
 	var kept []string
 	for line := range strings.Lines(all) {
 		if !strings.Contains(line, "fe80:") && !strings.Contains(line, "ff00::/8") {

@@ -24,7 +24,8 @@ type flow struct {
 	to       netip.AddrPort
 	sent     uint64 // by send
 	received atomic.Uint64
-	over     chan error // the end was received, or something is wrong
+	first    chan struct{} // closed when the first packet was received
+	over     chan error    // the end was received, or something is wrong
 }
 
 // end is the number of the packet that says that no more come.
@@ -32,7 +33,7 @@ const end = math.MaxUint64
 
 func newFlow(t testing.TB, from, to *nstest.Namespace, source, target string) *flow {
 	t.Helper()
-	f := &flow{to: netip.MustParseAddrPort(target), over: make(chan error, 1)}
+	f := &flow{to: netip.MustParseAddrPort(target), first: make(chan struct{}), over: make(chan error, 1)}
 	for _, s := range []struct {
 		space   *nstest.Namespace
 		conn    **udp.Conn
@@ -114,7 +115,9 @@ func (f *flow) receive() {
 				return
 			}
 			next = number + 1
-			f.received.Add(1)
+			if f.received.Add(1) == 1 {
+				close(f.first)
+			}
 		}
 	}
 }
@@ -128,7 +131,7 @@ type traffic struct {
 }
 
 // newTraffic starts rate packets a second each way between the second pod of
-// worker2 and that of worker.
+// worker2 and that of worker, and returns when both ways work.
 func (w *world) newTraffic(rate int) *traffic {
 	w.t.Helper()
 	p := &traffic{t: w.t, stop: make(chan struct{}), ended: make(chan error), flows: [2]*flow{
@@ -138,6 +141,15 @@ func (w *world) newTraffic(rate int) *traffic {
 	for _, f := range p.flows {
 		go f.receive()
 		go func() { p.ended <- f.send(rate, p.stop) }()
+	}
+	for _, f := range p.flows {
+		select {
+		case <-f.first:
+		case err := <-p.ended:
+			w.t.Fatal(err)
+		case <-time.After(10 * time.Second):
+			w.t.Fatal("no packet arrives")
+		}
 	}
 	return p
 }

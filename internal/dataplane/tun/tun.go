@@ -53,6 +53,8 @@ func Create(name string) error {
 // explain adds what to do about the usual refusals of TUNSETIFF.
 func explain(name string, err error) error {
 	switch {
+	case errors.Is(err, unix.E2BIG):
+		return fmt.Errorf("%w: the device has as many queues as it can have: another program has some of them", err)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
 		return fmt.Errorf("%w: load the driver with `modprobe tun`, or give the container %s", err, device)
 	case errors.Is(err, fs.ErrPermission):
@@ -93,16 +95,45 @@ const MaxFrame = virtio.HeaderSize + packet.MaxSize
 // kernel may leave segmentation and checksums to us, as far as it knows how to;
 // that holds for the whole device.
 func Open(name string, offload bool) (*Queue, error) {
+	group, err := OpenGroup(name, offload, 1)
+	if err != nil {
+		return nil, err
+	}
+	return group[0], nil
+}
+
+// OpenGroup is Open for n queues: all or none. The kernel sends packets to a queue
+// from the moment it is attached, and what closing it finds there is lost.
+func OpenGroup(name string, offload bool, n int) (group []*Queue, err error) {
+	for range n {
+		q, err := attach(name, offload)
+		if err != nil {
+			for _, q := range group {
+				err = errors.Join(err, q.Close())
+			}
+			return nil, err
+		}
+		group = append(group, q)
+	}
+	return group, nil
+}
+
+func attach(name string, offload bool) (*Queue, error) {
 	fd, err := unix.Open(device, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", device, explain(name, err))
 	}
-	if err := attach(fd, name); err != nil {
+	request, err := unix.NewIfreq(name)
+	if err == nil {
+		request.SetUint16(flags)
+		err = explain(name, unix.IoctlIfreq(fd, unix.TUNSETIFF, request))
+	}
+	if err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("attach to TUN %q: %w", name, err)
 	}
-	// Only now may Go's poller see the descriptor: before TUNSETIFF it polls
-	// as failed, and edge-triggered epoll would not look again.
+	// Only now may Go's poller see the descriptor: before TUNSETIFF it polls as
+	// failed, and edge-triggered epoll would not look again.
 	return open(os.NewFile(uintptr(fd), device), name, offload)
 }
 
@@ -151,18 +182,6 @@ func open(file *os.File, name string, offload bool) (q *Queue, err error) {
 
 // flags of a queue.
 const flags = unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_MULTI_QUEUE | unix.IFF_VNET_HDR
-
-func attach(fd int, name string) error {
-	request, err := unix.NewIfreq(name)
-	if err != nil {
-		return err
-	}
-	request.SetUint16(flags)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
-		return explain(name, err)
-	}
-	return nil
-}
 
 // An offer is a set of offloads, given to the kernel as a whole.
 type offer struct {
