@@ -10,7 +10,7 @@ COVERAGE := $(CURDIR)/coverage
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # command:package, for what the tests and the demo use besides Go
-TOOLS := ip:iproute2 ping:iputils-ping traceroute:traceroute setpriv:util-linux sysctl:procps nft:nftables iptables:iptables conntrack:conntrack ethtool:ethtool gcc:gcc
+TOOLS := ip:iproute2 ping:iputils-ping traceroute:traceroute setpriv:util-linux prlimit:util-linux sysctl:procps nft:nftables iptables:iptables conntrack:conntrack ethtool:ethtool strace:strace gcc:gcc
 SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: build demo test bench fuzz lint deps clean

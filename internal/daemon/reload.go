@@ -19,9 +19,15 @@ const (
 	retryLast  = 10 * time.Second
 )
 
+// rest is how much longer than a look at the host the time before the next one is:
+// one with a million routes, which come and go, must not keep meshd busy.
+const rest = 4
+
 // follow keeps the mesh as the file and the host's surroundings ask for, until
 // ctx ends. A file that cannot be applied changes nothing.
 func (m *mesh) follow(ctx context.Context) error {
+	news := m.kernel
+	var rested <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -38,8 +44,12 @@ func (m *mesh) follow(ctx context.Context) error {
 				r.reply <- result
 			}
 		case <-m.pulse:
-		case <-m.kernel:
+		case <-news:
+			began := time.Now()
 			m.repair(nil)
+			news, rested = nil, time.After(rest*time.Since(began))
+		case <-rested:
+			news = m.kernel
 		case err := <-m.broken:
 			m.repair(err)
 		case <-m.retry:

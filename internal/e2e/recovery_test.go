@@ -1,0 +1,182 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/nstest"
+)
+
+// inject makes a system call of a running daemon do something else, in the words
+// of strace's option, until detach is called.
+func inject(t *testing.T, d *nstest.Daemon, what string) (detach func()) {
+	t.Helper()
+	call, _, _ := strings.Cut(what, ":")
+	pid := strconv.Itoa(d.PID())
+	tracer := d.Host.Command("strace", "-f", "-q", "-p", pid, "-e", "trace="+call, "-e", "inject="+what)
+	said := &strings.Builder{}
+	tracer.Stderr = said
+	if err := tracer.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for attached := false; !attached; {
+		status, err := os.ReadFile("/proc/" + pid + "/status")
+		if err != nil || t.Context().Err() != nil {
+			t.Fatal("strace does not attach: ", err, said)
+		}
+		attached = !strings.Contains(string(status), "TracerPid:\t0\n")
+	}
+	done := false
+	detach = func() {
+		if !done {
+			done = true
+			_ = tracer.Process.Signal(os.Interrupt)
+			_ = tracer.Wait() // it says how it was ended
+		}
+	}
+	t.Cleanup(detach)
+	return detach
+}
+
+// A host whose address is another one now goes on as it was, says so, and moves
+// when the file does.
+func TestAddressIsReplaced(t *testing.T) {
+	m := newMesh(t)
+	if err := m.Worker2.IP("addr del 172.18.0.3/16 dev eth0", "addr add 172.18.0.33/16 dev eth0"); err != nil {
+		t.Fatal(err)
+	}
+	waitStatus(t, m.w2, "the address is gone", func(s control.Status) bool {
+		return len(s.Warnings) == 1 && strings.Contains(s.Warnings[0], "Local addresses: 172.18.0.33")
+	})
+	doc := strings.Replace(demoFile(t), `"172.18.0.3"`, `"172.18.0.33"`, 1)
+	save(t, m.w2, doc) // one file for all
+	for _, d := range []*nstest.Daemon{m.cp, m.w, m.w2} {
+		waitStatus(t, d, "the new address", func(s control.Status) bool { return s.Config.Generation == 2 && len(s.Warnings) == 0 })
+	}
+	if s := status(t, m.w2); s.Network.Address != "172.18.0.33" {
+		t.Errorf("%+v", s.Network)
+	}
+	run(t, m.PodW2b, "ping", "-c", "1", "-W", "2", "10.244.1.2")
+	run(t, m.PodW, "ping", "-c", "1", "-W", "2", "10.244.2.2")
+}
+
+// Where another way to the peers is taken, with another MTU, pods' packets fit it.
+func TestDefaultRouteMoves(t *testing.T) {
+	w := newWorld(t)
+	if err := w.Worker2.IP("link add eth1 type veth peer name eth1 netns " + w.Worker.Name); err != nil {
+		t.Fatal(err)
+	}
+	for i, h := range []*nstest.Host{w.Worker2, w.Worker} {
+		if err := h.IP("link set eth1 mtu 1400 up", fmt.Sprintf("addr add 172.19.0.%d/24 dev eth1", 3+i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The worker is somewhere behind the default route.
+	if err := w.Worker.IP("addr add 192.168.77.4/32 dev lo"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Worker2.IP("route add default via 172.18.0.4"); err != nil {
+		t.Fatal(err)
+	}
+	m := w.startAll(strings.Replace(demoFile(t), `"172.18.0.4"`, `"192.168.77.4"`, 1))
+	run(t, m.PodW2b, "ping", "-c", "1", "-W", "2", "10.244.1.2")
+	for _, step := range []struct {
+		route string
+		mtu   int
+	}{{"default via 172.19.0.4", 1400 - 28}, {"default via 172.18.0.4", 1500 - 28}} {
+		if err := w.Worker2.IP("route replace " + step.route); err != nil {
+			t.Fatal(err)
+		}
+		s := waitStatus(t, m.w2, step.route, func(s control.Status) bool { return s.Network.MTU == step.mtu })
+		if len(s.Warnings) != 0 || s.Network.Repairs == 0 {
+			t.Errorf("%+v, %q", s.Network, s.Warnings)
+		}
+		run(t, m.PodW2b, "ping", "-c", "1", "-W", "2", "-M", "do", "-s", strconv.Itoa(step.mtu-28), "10.244.1.2")
+	}
+}
+
+// An underlay link that comes and goes needs no repair, and costs no more than
+// what is sent meanwhile.
+func TestLinkFlaps(t *testing.T) {
+	w := newWorld(t).fast()
+	d, _ := w.own(w.Worker2, demoFile(t)), w.own(w.Worker, demoFile(t))
+	traffic := w.newTraffic(1000)
+	before := descriptors(t, d)
+	for range 20 {
+		if err := w.Worker2.IP("link set eth0 down"); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Worker2.IP("link set eth0 up"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(t, w.PodW2b, "ping", "-c", "1", "-w", "10", "10.244.1.2")
+	s := waitStatus(t, d, "all is well", func(s control.Status) bool { return len(s.Warnings) == 0 && descriptors(t, d) <= before+1 })
+	if s.Config.Generation != 1 || s.Network.MTU != 1472 {
+		t.Errorf("%+v", s)
+	}
+	if lost := traffic.finish(); lost[0] == 0 {
+		t.Error("the link did not flap")
+	}
+	if strings.Contains(d.Log(), "level=ERROR") {
+		t.Errorf("%s", d.Log())
+	}
+}
+
+// A socket that the kernel does not serve is replaced by another one, and packets
+// go on; sending that fails for want of memory costs those packets alone, counted.
+func TestSocketErrors(t *testing.T) {
+	w := newWorld(t).fast()
+	file := w.write(demoFile(t))
+	d, far := w.start(w.Worker2, file), w.start(w.Worker, file)
+	for _, d := range []*nstest.Daemon{d, far} {
+		if err := d.WaitReady(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	detach := inject(t, d, "recvmmsg:error=ENOMEM")
+	if out, err := w.PodW.Run("ping", "-c", "1", "-W", "1", "10.244.2.3"); err == nil {
+		t.Errorf("nothing was injected: %s", out)
+	}
+	// Nothing arrives until then, so there is something to receive.
+	s := waitStatus(t, d, "a new socket", func(s control.Status) bool { return s.Network.Repairs > 0 })
+	contains(t, d.Log(), "wire to tun: receive from the wire: cannot allocate memory")
+	detach()
+	run(t, w.PodW, "ping", "-c", "3", "-w", "10", "10.244.2.3")
+	if len(s.Warnings) != 0 {
+		t.Errorf("%q", s.Warnings)
+	}
+
+	detach = inject(t, d, "sendmmsg:error=ENOBUFS")
+	if out, err := w.PodW2b.Run("ping", "-c", "2", "-i", "0.1", "-W", "1", "10.244.1.2"); err == nil {
+		t.Errorf("nothing was injected: %s", out)
+	}
+	s = waitStatus(t, d, "send errors", func(s control.Status) bool { return peer(t, s, "worker").Drops["send_error"] == 2 })
+	detach()
+	run(t, w.PodW2b, "ping", "-c", "1", "-W", "2", "10.244.1.2")
+	if again := status(t, d); s.Totals.Drops["send_error"] != 2 || len(again.Warnings) != 0 {
+		t.Errorf("%+v, %q", s.Totals, again.Warnings)
+	}
+}
+
+// More news of the host than the kernel keeps for us (ENOBUFS) hides no damage.
+func TestLostNews(t *testing.T) {
+	m := newMesh(t)
+	var lines []string
+	for i := range 60000 {
+		lines = append(lines, fmt.Sprintf("route add 198.%d.%d.%d/32 dev eth0", 18+i>>16, i>>8&255, i&255))
+	}
+	// All in one go, in which the damage is one of many.
+	lines = slices.Insert(lines, 40000, "route del 10.244.0.0/16 dev mesh0")
+	if err := m.Worker2.IP(lines...); err != nil {
+		t.Fatal(err)
+	}
+	waitStatus(t, m.w2, "repaired", func(s control.Status) bool { return s.Network.Repairs == 1 && len(s.Warnings) == 0 })
+	contains(t, run(t, m.Worker2.Namespace, "ip", "route", "show", "10.244.0.0/16"), "dev mesh0")
+	run(t, m.PodW2b, "ping", "-c", "1", "-W", "2", "10.244.1.2")
+}
