@@ -4,6 +4,7 @@
 VERSION  := $(shell sed -n 's/^\#\# \([0-9][0-9.]*\).*/\1/p' CHANGELOG.md | head -n 1)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 30s
+CHAOSTIME ?= 60s
 BENCHFLAGS ?= # -rounds 5, -only "meshd,tinc", -out docs
 COVERAGE := $(CURDIR)/coverage
 
@@ -13,7 +14,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TOOLS := ip:iproute2 ping:iputils-ping traceroute:traceroute setpriv:util-linux prlimit:util-linux sysctl:procps nft:nftables iptables:iptables conntrack:conntrack ethtool:ethtool strace:strace gcc:gcc
 SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: build demo test bench fuzz lint deps clean
+.PHONY: build demo test bench chaos fuzz lint deps clean
 
 build: # static binaries in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -32,6 +33,9 @@ bench: deps build # what one packet costs, and meshd against what people would u
 	go test -run '^$$' -bench . -benchmem ./internal/config ./internal/table ./internal/dataplane/... ./internal/masq
 	go build -o bin/bench ./internal/e2e/bench
 	$(SUDO) bin/bench $(BENCHFLAGS)
+
+chaos: deps # random reloads, damage, kills and restarts under traffic, for CHAOSTIME
+	MESH_REQUIRE_NETNS=1 go test -count=1 -v -timeout 1h -run '^TestChaos$$' ./internal/e2e -chaos $(CHAOSTIME)
 
 fuzz: # every fuzz target for FUZZTIME each
 	@for package in $$(go list ./...); do \

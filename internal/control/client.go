@@ -37,6 +37,10 @@ func NewClient(socket string) *Client {
 	return &Client{socket: socket, http: http.Client{Transport: &http.Transport{DialContext: dial}}}
 }
 
+// Close closes connections that wait for another question. The client may be used
+// again.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
 // Status asks for GET /v1/status.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status

@@ -70,7 +70,7 @@ func Listen(path string, source Source, log *slog.Logger) (*Server, error) {
 		return nil, fmt.Errorf("make control socket: %w", err)
 	}
 	s := &Server{path: path, listener: listener, log: log}
-	s.http = http.Server{Handler: routes(source), ReadHeaderTimeout: 10 * time.Second, ConnContext: withCredentials}
+	s.http = http.Server{Handler: routes(source), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, ConnContext: withCredentials}
 	return s, nil
 }
 

@@ -220,6 +220,14 @@ func checkKernel(p *plan) error {
 	return err
 }
 
+// feasible returns why a running daemon cannot go from one plan to another.
+func feasible(old, next *plan) error {
+	if err := needsRestart(old, next); err != nil {
+		return err
+	}
+	return checkKernel(next)
+}
+
 // needsRestart names what a running daemon does not take over.
 func needsRestart(old, next *plan) error {
 	var keys []string

@@ -110,7 +110,7 @@ func (m *mesh) readAndApply() ([]string, error) {
 		return nil, err
 	}
 	list := changes(m.plan, next)
-	if err := errors.Join(needsRestart(m.plan, next), checkKernel(next)); err != nil {
+	if err := feasible(m.plan, next); err != nil {
 		return nil, err
 	}
 	if _, err := m.apply(next, false); err != nil {
@@ -228,7 +228,7 @@ func (m *mesh) plans(path string, doc []byte) (control.Plan, []control.Error, er
 	if inForce == nil {
 		return control.Plan{}, nil, errors.New("nothing is forwarded yet, so there is nothing to compare with")
 	}
-	if err := errors.Join(needsRestart(inForce, p), checkKernel(p)); err != nil {
+	if err := feasible(inForce, p); err != nil {
 		return control.Plan{}, nil, err
 	}
 	return control.Plan{Schema: control.Schema, Generation: generation, Changes: append([]string{}, changes(inForce, p)...)}, nil, nil

@@ -146,13 +146,17 @@ func (u *User) Counters() Counters {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	c := Counters{Totals: u.nobody.read(), Peers: map[string]Traffic{}, Calls: map[CallKind]Calls{}}
-	for _, known := range u.known {
-		c.Totals.add(known.read())
-	}
 	f := u.mesh.Load()
-	for i, p := range f.peers {
+	for i := range f.peers {
 		if int32(i) != f.self {
-			c.Peers[f.table.Name(int32(i))] = p.read()
+			c.Peers[f.table.Name(int32(i))] = Traffic{}
+		}
+	}
+	for name, known := range u.known { // each once, so that the parts add up
+		t := known.read()
+		c.Totals.add(t)
+		if _, listed := c.Peers[name]; listed {
+			c.Peers[name] = t
 		}
 	}
 	for _, kind := range CallKinds() {

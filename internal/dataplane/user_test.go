@@ -344,6 +344,33 @@ func TestSetMeshRefuses(t *testing.T) {
 	}
 }
 
+// The parts of one reading add up, also while packets are counted.
+func TestCountersAddUp(t *testing.T) {
+	r := newRig(t)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 20000 {
+			r.send(udp4("10.244.0.2", "10.244.1.2", 63, 0), udp4("10.244.0.2", "10.244.2.2", 1, 0))
+			r.wire.sent, r.tun.written = r.wire.sent[:0], r.tun.written[:0]
+		}
+	}()
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		c := r.Counters()
+		if sent := c.Peers["b"].TxPackets + c.Peers["c"].TxPackets; sent != c.Totals.TxPackets {
+			t.Fatalf("the peers were sent %d, all in all %d", sent, c.Totals.TxPackets)
+		}
+		if expired := c.Peers["c"].Drops[TTLExpired]; expired != c.Totals.Drops[TTLExpired] {
+			t.Fatalf("%d drops, all in all %d", expired, c.Totals.Drops[TTLExpired])
+		}
+	}
+}
+
 func TestBeforeSetMeshNothingPasses(t *testing.T) {
 	r := &rig{tun: newFakeTun(), wire: newFakeWire()}
 	r.start()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -20,11 +21,26 @@ import (
 // descriptors returns how many files a daemon has open.
 func descriptors(t testing.TB, d *nstest.Daemon) int {
 	t.Helper()
-	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", d.PID()))
+	return strings.Count(descriptorList(t, d), "\n")
+}
+
+// descriptorList returns them, one a line.
+func descriptorList(t testing.TB, d *nstest.Daemon) string {
+	t.Helper()
+	dir := fmt.Sprintf("/proc/%d/fd", d.PID())
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return len(entries)
+	list := ""
+	for _, e := range entries {
+		target, err := os.Readlink(filepath.Join(dir, e.Name()))
+		if err != nil { // closed meanwhile
+			continue
+		}
+		list += e.Name() + " " + target + "\n"
+	}
+	return list
 }
 
 // An obstacle makes one step of a transaction fail.
@@ -136,7 +152,7 @@ func TestEveryStepUndoesTheOthers(t *testing.T) {
 		t.Run(o.name, func(t *testing.T) {
 			w := newWorld(t)
 			d, _ := w.own(w.Worker2, demoFile(t)), w.own(w.Worker, demoFile(t))
-			client := control.NewClient(d.Socket)
+			client := client(t, d)
 			if _, err := client.Reload(t.Context()); err != nil { // so that all descriptors that stay are open
 				t.Fatal(err)
 			}

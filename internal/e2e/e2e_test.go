@@ -166,6 +166,13 @@ func dualStack(address string) string {
 	return doc
 }
 
+// client returns a client of a daemon, which closes with the test.
+func client(t testing.TB, d *nstest.Daemon) *control.Client {
+	c := control.NewClient(d.Socket)
+	t.Cleanup(c.Close)
+	return c
+}
+
 // status asks a daemon for its status.
 func status(t testing.TB, d *nstest.Daemon) control.Status {
 	t.Helper()

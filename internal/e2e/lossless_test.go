@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/nstest"
 )
 
@@ -26,7 +25,7 @@ func TestReloadsLoseNothing(t *testing.T) {
 	const reloads, rate = 1000, 20000
 	w := newWorld(t).fast()
 	d, _ := w.own(w.Worker2, demoFile(t)), w.own(w.Worker, demoFile(t))
-	client := control.NewClient(d.Socket)
+	client := client(t, d)
 	docs := []string{demoFile(t) + fourth, demoFile(t)}
 	// A TUN holds 25 ms of this. Where other programs keep meshd from the CPU for
 	// longer, it overflows without a reload, too; then all is done again.

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/nstest"
 )
 
@@ -86,7 +85,7 @@ func TestWatchdogWatchesThePackets(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := len(s.Heard())
-	if _, err := control.NewClient(d.Socket).Status(t.Context()); err != nil { // the rest is well
+	if _, err := client(t, d).Status(t.Context()); err != nil { // the rest is well
 		t.Error(err)
 	}
 	if slices.Contains(s.Heard()[at:], "WATCHDOG=1") {
