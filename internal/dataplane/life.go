@@ -18,6 +18,7 @@ const (
 // being well. Waking the loop's Read makes it look.
 type life struct {
 	stopping atomic.Bool   // it shall end
+	drained  time.Time     // then, even if more arrives; good once stopping is set
 	sign     chan struct{} // of life, one at a time
 	ended    chan struct{} // closed
 }
@@ -28,8 +29,8 @@ func newLife() life { return life{sign: make(chan struct{}, 1), ended: make(chan
 func (l *life) end() { close(l.ended) }
 
 // woken is called by a loop whose Read was ended by wake, with the count of what
-// there was to read. It returns true if the loop shall return: when it is to stop
-// and nothing more was there.
+// there was to read. It returns true if the loop shall return: when it is to stop,
+// and nothing more was there or it has had its time.
 func (l *life) woken(n int, wake func() error) bool {
 	select {
 	case l.sign <- struct{}{}:
@@ -38,19 +39,26 @@ func (l *life) woken(n int, wake func() error) bool {
 	if !l.stopping.Load() {
 		return false
 	}
-	return n == 0 || wake() != nil
+	return n == 0 || time.Now().After(l.drained) || wake() != nil
 }
 
-// patience is how long a loop may take to forward what it has read, and what its
-// queue holds, when it shall stop.
-const patience = 200 * time.Millisecond
+// How long a loop that shall stop goes on forwarding what its queue holds, which a
+// flood fills as fast, and after how long without its end it is said to hang.
+const (
+	drainTime = 100 * time.Millisecond
+	patience  = 2 * time.Second
+)
 
 // stop ends the loops of workers, all at once.
 func stop(workers []*worker) error {
 	var errs []error
+	drained := time.Now().Add(drainTime)
 	for _, w := range workers {
 		for i := range w.loops {
-			w.loops[i].stopping.Store(true)
+			if l := &w.loops[i]; !l.stopping.Load() { // nobody else writes it
+				l.drained = drained
+				l.stopping.Store(true)
+			}
 		}
 		errs = append(errs, w.wake())
 	}

@@ -115,3 +115,35 @@ func TestFailingSocket(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// flooded is a TUN whose queue is never empty.
+type flooded struct {
+	*fakeTun
+	batch [][]byte
+}
+
+func (f *flooded) Read(memory []byte, frames [][]byte) (int, error) {
+	n, err := f.fakeTun.Read(memory, frames)
+	if err != nil {
+		n = copy(frames, f.batch)
+	}
+	return n, err
+}
+
+// A flood is no reason for a loop not to end.
+func TestStopUnderFlood(t *testing.T) {
+	r := newRig(t)
+	r.out.worker.Tun = &flooded{r.tun, [][]byte{frame(udp4("10.244.0.2", "10.244.1.2", 63, 0))}}
+	done := r.run(t.Context())
+	if err := r.Stop(); err != nil {
+		t.Error(err)
+	}
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if len(r.wire.sent) == 0 {
+		t.Error("nothing was forwarded")
+	}
+}

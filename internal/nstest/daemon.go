@@ -49,7 +49,7 @@ func (h *Host) MeshdService(s *Service, binary, config, dir string, args ...stri
 		d.cmd = h.Command(args[0], args[1:]...)
 	} else {
 		d.cmd = h.Command("sh", append([]string{"-c", asService, "sh"}, args...)...)
-		s.prepare(d.cmd)
+		defer s.prepare(d.cmd)()
 	}
 	d.cmd.Stderr = (*daemonLog)(d)
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}

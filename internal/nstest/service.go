@@ -141,10 +141,10 @@ func (s *Service) Wait(skip int, text string) (int, error) {
 	}
 }
 
-// prepare gives a command the environment and the descriptors of a service.
-func (s *Service) prepare(cmd *exec.Cmd) {
+// prepare gives a command the environment and the descriptors of a service. None of
+// those is closed before started was called.
+func (s *Service) prepare(cmd *exec.Cmd) (started func()) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	var names []string
 	for _, f := range s.stored {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
@@ -155,6 +155,7 @@ func (s *Service) prepare(cmd *exec.Cmd) {
 	if s.watchdog > 0 {
 		cmd.Env = append(cmd.Env, "WATCHDOG_USEC="+strconv.FormatInt(s.watchdog.Microseconds(), 10))
 	}
+	return s.mu.Unlock
 }
 
 // asService is a shell's command that runs its arguments in its place, with
