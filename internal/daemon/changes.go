@@ -27,6 +27,14 @@ func changes(old, next *plan) []string {
 	return d.list
 }
 
+// first returns the first n of a list, and a line that counts the others.
+func first(n int, list []string) []string {
+	if len(list) <= n {
+		return list
+	}
+	return append(slices.Clone(list[:n]), fmt.Sprintf("and %d more", len(list)-n))
+}
+
 type differences struct{ list []string }
 
 func (d *differences) add(format string, args ...any) {

@@ -58,3 +58,15 @@ func TestChanges(t *testing.T) {
 		t.Errorf("rules came: %q", got)
 	}
 }
+
+func TestFirstChanges(t *testing.T) {
+	all := []string{"+ a", "+ b", "+ c"}
+	for n, want := range map[int][]string{2: {"+ a", "+ b", "and 1 more"}, 3: all, 4: all} {
+		if got := first(n, all); !slices.Equal(got, want) {
+			t.Errorf("first %d: %q, want %q", n, got, want)
+		}
+	}
+	if all[2] != "+ c" {
+		t.Error("the list itself was changed")
+	}
+}

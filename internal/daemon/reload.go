@@ -23,6 +23,13 @@ const (
 // one with a million routes, which come and go, must not keep meshd busy.
 const rest = 4
 
+// How many of the changes of a reload a log line and the status name; the answer to
+// who asked for it names all.
+const (
+	changesLogged = 10
+	changesKept   = 100
+)
+
 // follow keeps the mesh as the file and the host's surroundings ask for, until
 // ctx ends. A file that cannot be applied changes nothing.
 func (m *mesh) follow(ctx context.Context) error {
@@ -94,7 +101,7 @@ func (m *mesh) reload(cause string) control.ReloadResult {
 		return outcome
 	}
 	m.log.Info("reloaded", "cause", cause, "generation", outcome.Generation, "duration", time.Since(began).Round(time.Millisecond),
-		"changes", strings.Join(list, "; "), "peers", len(m.plan.mesh.Peers)-1)
+		"changes", strings.Join(first(changesLogged, list), "; "), "peers", len(m.plan.mesh.Peers)-1)
 	return outcome
 }
 
@@ -188,7 +195,7 @@ func (m *mesh) repair(broken error) {
 		words = append([]string{broken.Error()}, words...)
 	}
 	m.state.repaired(m, words, nil)
-	m.log.Warn("repaired after the host changed", "what", strings.Join(words, "; "))
+	m.log.Warn("repaired after the host changed", "what", strings.Join(first(changesLogged, words), "; "))
 }
 
 // alive returns nil once all packet loops and the goroutine that changes them

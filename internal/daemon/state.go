@@ -114,7 +114,9 @@ func (s *state) reloaded(m *mesh, began time.Time, changes []string, err error) 
 		}
 		s.adopt(m)
 	}
-	return control.ReloadResult{Schema: control.Schema, Generation: s.generation, Reload: s.reload, Faults: faultsOf(err)}
+	result := control.ReloadResult{Schema: control.Schema, Generation: s.generation, Reload: s.reload, Faults: faultsOf(err)}
+	s.reload.Changes = first(changesKept, s.reload.Changes)
+	return result
 }
 
 // repaired notes what a look at the host led to.
