@@ -1,50 +1,46 @@
 package config
 
-import (
-	"cmp"
-	"net/netip"
-	"slices"
-)
+import "net/netip"
 
-// owners tells which places of the file claim a prefix: first by prefix length,
-// then by prefix, in file order. A lookup costs one map access for each length
-// in use, so that 10,000 nodes are checked in milliseconds.
-type owners map[int]map[netip.Prefix][]string
+// owners tells which places of the file claim a prefix. A lookup costs one map
+// access for each prefix length in use, so that 10,000 nodes are checked in
+// milliseconds.
+type owners struct {
+	claims []claim                         // in file order
+	first  map[int]map[netip.Prefix]string // by length, and by prefix: the path of its first claim
+}
 
 // A claim is one prefix and the path where it stands.
 type claim struct {
 	prefix netip.Prefix
 	path   string
-	order  int // among the claims of one prefix
 }
 
-func (o owners) add(p netip.Prefix, path string) {
-	if o[p.Bits()] == nil {
-		o[p.Bits()] = map[netip.Prefix][]string{}
-	}
-	o[p.Bits()][p] = append(o[p.Bits()][p], path)
+// newOwners returns owners with room for some claims.
+func newOwners(room int) *owners {
+	return &owners{claims: make([]claim, 0, room), first: map[int]map[netip.Prefix]string{}}
 }
 
-// claims returns all claims, ordered by prefix and then by place.
-func (o owners) claims() []claim {
-	var all []claim
-	for _, byPrefix := range o {
-		for p, paths := range byPrefix {
-			for i, path := range paths {
-				all = append(all, claim{p, path, i})
-			}
+func (o *owners) add(p netip.Prefix, path string) {
+	o.claims = append(o.claims, claim{p, path})
+	first := o.first[p.Bits()]
+	if first == nil {
+		room := 0
+		if len(o.first) == 0 { // most files have one length
+			room = cap(o.claims)
 		}
+		first = make(map[netip.Prefix]string, room)
+		o.first[p.Bits()] = first
 	}
-	slices.SortFunc(all, func(a, b claim) int {
-		return cmp.Or(a.prefix.Compare(b.prefix), cmp.Compare(a.order, b.order))
-	})
-	return all
+	if _, taken := first[p]; !taken {
+		first[p] = path
+	}
 }
 
 // covering returns an earlier claim of the same prefix, or else the claim of the
 // longest shorter one that contains it.
-func (o owners) covering(c claim) (best claim, ok bool) {
-	for bits, byPrefix := range o {
+func (o *owners) covering(c claim) (best claim, ok bool) {
+	for bits, first := range o.first {
 		if bits > c.prefix.Bits() {
 			continue
 		}
@@ -52,9 +48,9 @@ func (o owners) covering(c claim) (best claim, ok bool) {
 		if err != nil {
 			continue // an IPv6 length, an IPv4 address
 		}
-		if paths := byPrefix[shorter]; len(paths) > 0 && paths[0] != c.path {
+		if path, claimed := first[shorter]; claimed && path != c.path {
 			if !ok || bits > best.prefix.Bits() {
-				best, ok = claim{prefix: shorter, path: paths[0]}, true
+				best, ok = claim{prefix: shorter, path: path}, true
 			}
 		}
 	}

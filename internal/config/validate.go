@@ -99,8 +99,8 @@ func (r *report) nodes(raw []rawNode, network Network) []Node {
 		return nil
 	}
 	check := meshCheck{report: r, network: network,
-		names: map[string]int{}, addresses: map[netip.Addr]int{},
-		subnets: owners{}, routes: owners{},
+		names: make(map[string]int, len(raw)), addresses: make(map[netip.Addr]int, len(raw)),
+		subnets: newOwners(len(raw)), routes: newOwners(0),
 	}
 	nodes := make([]Node, len(raw))
 	for i, rawNode := range raw {
@@ -117,8 +117,8 @@ type meshCheck struct {
 	network   Network
 	names     map[string]int // node index by name
 	addresses map[netip.Addr]int
-	subnets   owners
-	routes    owners
+	subnets   *owners
+	routes    *owners
 	line      func(path string) int // made when first needed
 }
 
@@ -195,13 +195,13 @@ func (m *meshCheck) route(path string, p netip.Prefix) {
 // overlaps reports subnets that share addresses, and routes claimed twice. A
 // longer route inside a shorter one is fine: the longest match decides.
 func (m *meshCheck) overlaps() {
-	for _, c := range m.subnets.claims() {
+	for _, c := range m.subnets.claims {
 		if other, ok := m.subnets.covering(c); ok {
 			m.add(c.path, "%s overlaps %s in line %d", c.prefix, other.prefix, m.lineAt(other.path))
 		}
 	}
-	for _, c := range m.routes.claims() {
-		if first := m.routes[c.prefix.Bits()][c.prefix][0]; first != c.path {
+	for _, c := range m.routes.claims {
+		if first := m.routes.first[c.prefix.Bits()][c.prefix]; first != c.path {
 			m.add(c.path, "%s is already routed by line %d", c.prefix, m.lineAt(first))
 		}
 	}
@@ -215,7 +215,7 @@ func (m *meshCheck) underlayInside(nodes []Node) {
 			continue
 		}
 		host := claim{prefix: netip.PrefixFrom(n.Address.Addr(), n.Address.Addr().BitLen())}
-		for _, set := range []owners{m.subnets, m.routes} {
+		for _, set := range []*owners{m.subnets, m.routes} {
 			if other, ok := set.covering(host); ok {
 				m.add("node["+strconv.Itoa(i)+"].address", "%s lies inside %s in line %d: packets to this node would loop through the mesh",
 					n.Address.Addr(), other.prefix, m.lineAt(other.path))

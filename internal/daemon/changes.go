@@ -74,15 +74,13 @@ func without[T comparable](all, others []T) (rest []T) {
 // peers compares the nodes, this one included, by name.
 func (d *differences) peers(old, next dataplane.Mesh) {
 	before, after := byName(old), byName(next)
-	for _, p := range sorted(old) {
-		if _, stays := after[p.Name]; !stays {
-			d.add("- peer %s %s", p.Name, list(p.Subnets))
-		}
+	for _, p := range sorted(old, func(p *dataplane.Peer) bool { return after[p.Name] == nil }) {
+		d.add("- peer %s %s", p.Name, list(p.Subnets))
 	}
-	for _, p := range sorted(next) {
-		was, known := before[p.Name]
+	for _, p := range sorted(next, func(p *dataplane.Peer) bool { return !same(before[p.Name], p) }) {
+		was := before[p.Name]
 		switch {
-		case !known:
+		case was == nil:
 			d.add("+ peer %s %s", p.Name, list(slices.Concat(p.Subnets, p.Routes)))
 		case p.Name == next.Self && p.Name == old.Self:
 			field(d, p.Name, "subnets", list(was.Subnets), list(p.Subnets))
@@ -101,16 +99,28 @@ func field(d *differences, peer, name, old, next string) {
 	}
 }
 
-func byName(m dataplane.Mesh) map[string]dataplane.Peer {
-	all := make(map[string]dataplane.Peer, len(m.Peers))
-	for _, p := range m.Peers {
-		all[p.Name] = p
+func byName(m dataplane.Mesh) map[string]*dataplane.Peer {
+	all := make(map[string]*dataplane.Peer, len(m.Peers))
+	for i := range m.Peers {
+		all[m.Peers[i].Name] = &m.Peers[i]
 	}
 	return all
 }
 
-func sorted(m dataplane.Mesh) []dataplane.Peer {
-	return slices.SortedFunc(slices.Values(m.Peers), func(a, b dataplane.Peer) int { return cmp.Compare(a.Name, b.Name) })
+// sorted returns those peers of m that are of interest, by name.
+func sorted(m dataplane.Mesh, interesting func(*dataplane.Peer) bool) (some []*dataplane.Peer) {
+	for i := range m.Peers {
+		if p := &m.Peers[i]; interesting(p) {
+			some = append(some, p)
+		}
+	}
+	slices.SortFunc(some, func(a, b *dataplane.Peer) int { return cmp.Compare(a.Name, b.Name) })
+	return some
+}
+
+// same tells whether there is nothing to say of a peer, in a mesh of thousands.
+func same(a, b *dataplane.Peer) bool {
+	return a != nil && a.Underlay == b.Underlay && slices.Equal(a.Subnets, b.Subnets) && slices.Equal(a.Routes, b.Routes)
 }
 
 // list writes prefixes for people.

@@ -1,9 +1,12 @@
 package daemon
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
+
+	"example.org/meshd/internal/config"
 )
 
 // planned returns the plan of the first node of a file.
@@ -68,5 +71,31 @@ func TestFirstChanges(t *testing.T) {
 	}
 	if all[2] != "+ c" {
 		t.Error("the list itself was changed")
+	}
+}
+
+// BenchmarkReload10000 is what a reload costs besides the engine and the kernel,
+// where one node of 10,000 changed.
+func BenchmarkReload10000(b *testing.B) {
+	var doc strings.Builder
+	doc.WriteString("[network]\ncidr = \"10.0.0.0/8\"\n")
+	for i := range 10000 {
+		fmt.Fprintf(&doc, "[[node]]\nname = \"n%d\"\naddress = \"172.18.%d.%d\"\nsubnets = [\"10.%d.%d.0/24\"]\n", i, i/250, i%250+1, i/250, i%250)
+	}
+	files := [2][]byte{[]byte(doc.String()), []byte(strings.Replace(doc.String(), `"n77"`, `"m77"`, 1))}
+	var old *plan
+	for i := 0; b.Loop(); i++ {
+		c, err := config.Parse("mesh.toml", files[i%2])
+		if err != nil {
+			b.Fatal(err)
+		}
+		next, err := makePlan(c, 0, surroundings{addrs("172.18.0.1"), 1500, 2})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if old != nil && len(changes(old, next)) != 2 {
+			b.Fatal(changes(old, next))
+		}
+		old = next
 	}
 }

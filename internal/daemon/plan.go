@@ -101,7 +101,7 @@ func makePlan(c *config.Config, self int, host surroundings) (*plan, error) {
 			address.Addr(), p.self.Name, address.Addr())
 	}
 
-	p.mesh = dataplane.Mesh{Self: p.self.Name}
+	p.mesh = dataplane.Mesh{Self: p.self.Name, Peers: make([]dataplane.Peer, 0, len(c.Nodes))}
 	for _, n := range c.Nodes {
 		p.mesh.Peers = append(p.mesh.Peers, dataplane.Peer{Name: n.Name, Underlay: n.Address, Subnets: n.Subnets, Routes: n.Routes})
 		if n.Address.Addr().Is4() != address.Addr().Is4() {
