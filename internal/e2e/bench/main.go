@@ -67,6 +67,7 @@ func (b *bench) run(ctx context.Context, out string) (err error) {
 		return missing != ""
 	})
 	results := map[string][]result{}
+	var waits []times
 	for round := range b.rounds {
 		for _, s := range all {
 			fmt.Printf("round %d of %d: %s\n", round+1, b.rounds, s.name)
@@ -79,8 +80,14 @@ func (b *bench) run(ctx context.Context, out string) (err error) {
 			}
 			results[s.name] = append(results[s.name], r)
 		}
+		fmt.Printf("round %d of %d: starts and reloads\n", round+1, b.rounds)
+		taken, err := b.takeTimes(ctx)
+		if err != nil {
+			return fmt.Errorf("starts and reloads: %w", err)
+		}
+		waits = append(waits, taken)
 	}
-	report := newReport(all, results, b)
+	report := newReport(all, results, waits, b)
 	fmt.Print("\n", report.text())
 	if out == "" {
 		return nil
@@ -92,22 +99,31 @@ func (b *bench) run(ctx context.Context, out string) (err error) {
 
 // measure builds the lab, starts one system in it, measures, and removes all.
 func (b *bench) measure(ctx context.Context, s *system) (r result, err error) {
+	err = b.inLab(s.mtu, func(l *lab) (err error) {
+		if err := s.start(l); err != nil {
+			return err
+		}
+		if err := l.reachable(ctx); err != nil {
+			return err
+		}
+		r, err = l.measure(ctx, b.span, s)
+		return err
+	})
+	return r, err
+}
+
+// inLab calls use with two fresh hosts, and removes them.
+func (b *bench) inLab(mtu int, use func(*lab) error) (err error) {
 	dir, err := os.MkdirTemp("", "meshbench")
 	if err != nil {
-		return r, err
+		return err
 	}
 	defer os.RemoveAll(dir)
 	nstest.Sweep("meshbench")
-	l, err := newLab(dir, s.mtu)
+	l, err := newLab(dir, mtu)
 	if err != nil {
-		return r, err
+		return err
 	}
 	defer func() { err = errors.Join(err, l.close()) }()
-	if err := s.start(l); err != nil {
-		return r, err
-	}
-	if err := l.reachable(ctx); err != nil {
-		return r, err
-	}
-	return l.measure(ctx, b.span, s)
+	return use(l)
 }

@@ -16,11 +16,15 @@ import (
 type report struct {
 	systems []*system
 	medians map[string]result
+	waits   times  // medians, too
 	about   string // machine, kernel, date, how it was measured
 }
 
-func newReport(systems []*system, results map[string][]result, b *bench) *report {
-	r := &report{systems: systems, medians: map[string]result{}}
+func newReport(systems []*system, results map[string][]result, waits []times, b *bench) *report {
+	r := &report{systems: systems, medians: map[string]result{}, waits: times{}}
+	for _, name := range moments() {
+		r.waits[name] = medianOf(waits, func(t times) float64 { return t[name] })
+	}
 	for name, all := range results {
 		r.medians[name] = median(all)
 	}
@@ -41,22 +45,23 @@ func cpuModel() string {
 }
 
 func median(all []result) result {
-	of := func(f func(result) float64) float64 {
-		var values []float64
-		for _, r := range all {
-			values = append(values, f(r))
-		}
-		slices.Sort(values)
-		return values[len(values)/2]
-	}
 	m := result{perCall: map[string]float64{}}
 	for _, c := range columns {
-		*c.of(&m) = of(func(r result) float64 { return *c.of(&r) })
+		*c.of(&m) = medianOf(all, func(r result) float64 { return *c.of(&r) })
 	}
 	for kind := range all[0].perCall {
-		m.perCall[kind] = of(func(r result) float64 { return r.perCall[kind] })
+		m.perCall[kind] = medianOf(all, func(r result) float64 { return r.perCall[kind] })
 	}
 	return m
+}
+
+func medianOf[T any](all []T, figure func(T) float64) float64 {
+	var values []float64
+	for _, one := range all {
+		values = append(values, figure(one))
+	}
+	slices.Sort(values)
+	return values[len(values)/2]
 }
 
 // column is one figure of the table.
@@ -133,10 +138,19 @@ func (r *report) ratios() (rows [][]string) {
 	return rows
 }
 
+// moments returns the table of what people wait for.
+func (r *report) moments() [][]string {
+	rows := [][]string{{"meshd", "ms", "compared with `meshd version`"}}
+	for _, name := range moments() {
+		rows = append(rows, []string{name, fmt.Sprintf("%.0f", r.waits[name]), fmt.Sprintf("%.1fx", r.waits[name]/r.waits[versionPrinted])})
+	}
+	return rows
+}
+
 func (r *report) text() string {
 	var b strings.Builder
 	b.WriteString(r.about + "\n\n")
-	for _, table := range [][][]string{transpose(r.cells()), r.ratios()} {
+	for _, table := range [][][]string{transpose(r.cells()), r.ratios(), r.moments()} {
 		w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 		for _, row := range table {
 			fmt.Fprintln(w, strings.Join(row, "\t"))
@@ -171,7 +185,7 @@ machine would show higher figures for every line.
 ![TCP and UDP throughput](benchmarks.svg)
 
 `, r.about)
-	for _, table := range [][][]string{transpose(r.cells()), r.ratios()} {
+	for _, table := range [][][]string{transpose(r.cells()), r.ratios(), r.moments()} {
 		for i, row := range table {
 			fmt.Fprintf(&b, "| %s |\n", strings.Join(row, " | "))
 			if i == 0 {
@@ -186,6 +200,8 @@ machine would show higher figures for every line.
 - *CPU*: all that the machine did during one TCP stream, load included, per Gbit that arrived.
 - *b to a while a to b is overloaded*: the share that is left of 2000 packets/s from b to a when host a's uplink is shaped to
   1 Mbit/s and a sends 21 Mbit/s into it.
+- *start*: from exec until the first of 1000 packets/s between the pods arrives; the interface is made, or still there after
+  ` + "`kill -9`" + `. *One node changed*: what the daemon says of the reload, reading the file included.
 - wireguard-go, nebula and tinc are Debian's packages with their defaults, and encrypt; meshd does not.
 `)
 	return b.String()
