@@ -2,125 +2,89 @@ package config
 
 import (
 	"errors"
-	"reflect"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/BurntSushi/toml"
 )
 
-// The raw structs are the file's words, key by key. Leaves are untyped so that
-// a wrong type is one fault among the others and does not stop the reading.
-// A key exists if and only if it stands here.
-
-type rawFile struct {
-	Network    toml.Primitive `toml:"network"`
-	Dataplane  toml.Primitive `toml:"dataplane"`
-	Masquerade toml.Primitive `toml:"masquerade"`
-	Probe      toml.Primitive `toml:"probe"`
-	Metrics    toml.Primitive `toml:"metrics"`
-	Container  toml.Primitive `toml:"container"`
-	Node       toml.Primitive `toml:"node"`
-}
-
-type rawSections struct {
-	Network    rawNetwork
-	Dataplane  rawDataplane
-	Masquerade rawMasquerade
-	Probe      rawProbe
-	Metrics    rawMetrics
-	Container  rawContainer
-	Node       []rawNode
-}
-
-type rawNetwork struct {
-	Name      any `toml:"name"`
-	CIDR      any `toml:"cidr"`
-	Port      any `toml:"port"`
-	Interface any `toml:"interface"`
-	MTU       any `toml:"mtu"`
-}
-
-type rawDataplane struct {
-	Engine  any `toml:"engine"`
-	Receive any `toml:"receive"`
-	Offload any `toml:"offload"`
-	Queues  any `toml:"queues"`
-	Spread  any `toml:"spread"`
-}
-
-type rawMasquerade struct {
-	Enabled     any `toml:"enabled"`
-	FullyRandom any `toml:"fully_random"`
-	Exclude     any `toml:"exclude"`
-	Forward     any `toml:"forward"`
-}
-
-type rawProbe struct {
-	Interval any `toml:"interval"`
-}
-
-type rawMetrics struct {
-	Listen any `toml:"listen"`
-}
-
-type rawContainer struct {
-	SubnetEnv any `toml:"subnet_env"`
-	CNIConf   any `toml:"cni_conf"`
-}
-
-type rawNode struct {
-	Name    any `toml:"name"`
-	Address any `toml:"address"`
-	Subnets any `toml:"subnets"`
-	Routes  any `toml:"routes"`
-}
-
-// known maps each table's path (without indexes) to its keys, in struct order.
+// known are the keys that exist, table by table; "" is the file itself.
 var known = map[string][]string{
-	"":           tags(rawFile{}),
-	"network":    tags(rawNetwork{}),
-	"dataplane":  tags(rawDataplane{}),
-	"masquerade": tags(rawMasquerade{}),
-	"probe":      tags(rawProbe{}),
-	"metrics":    tags(rawMetrics{}),
-	"container":  tags(rawContainer{}),
-	"node":       tags(rawNode{}),
+	"":           {"network", "dataplane", "masquerade", "probe", "metrics", "container", nodeKey},
+	"network":    {"name", "cidr", "port", "interface", "mtu"},
+	"dataplane":  {"engine", "receive", "offload", "queues", "spread"},
+	"masquerade": {"enabled", "fully_random", "exclude", "forward"},
+	"probe":      {"interval"},
+	"metrics":    {"listen"},
+	"container":  {"subnet_env", "cni_conf"},
+	nodeKey:      {"name", "address", "subnets", "routes"},
 }
 
-func tags(v any) []string {
-	var keys []string
-	for f := range reflect.TypeOf(v).Fields() {
-		keys = append(keys, f.Tag.Get("toml"))
-	}
-	return keys
+const nodeKey = "node"
+
+// rawTable is what stands in one table, as the library's values: a wrong type is
+// one fault among the others and does not stop the reading.
+type rawTable = map[string]any
+
+// rawFile is the words of a file.
+type rawFile struct {
+	sections map[string]rawTable // [name]; a nil one is not in the file
+	nodes    []rawTable          // [[node]]
 }
 
-// tomlKey is a dotted key, part by part.
-type tomlKey = toml.Key
-
-// decode reads doc into the raw structs. Faults of syntax end the reading;
-// everything else is noted in r and reading goes on.
-func decode(doc string, r *report) (sections rawSections) {
-	var file rawFile
-	md, err := toml.Decode(doc, &file)
-	if err != nil {
+// decode reads doc. Faults of syntax end the reading; everything else is noted in r
+// and reading goes on.
+func decode(doc string, r *report) rawFile {
+	var tree rawTable
+	if _, err := toml.Decode(doc, &tree); err != nil {
 		r.syntax(syntaxFault(err))
-		return sections
+		return rawFile{}
 	}
-	r.unknown(md.Keys())
-	section := func(key, want string, p toml.Primitive, dst any) {
-		if md.IsDefined(key) && md.PrimitiveDecode(p, dst) != nil {
-			r.add(key, "must be %s, not %s", want, describe(md.Type(key)))
+	r.unknown("", tree)
+	file := rawFile{sections: map[string]rawTable{}}
+	for name, value := range tree {
+		if name == nodeKey || !slices.Contains(known[""], name) {
+			continue
 		}
+		section, ok := value.(rawTable)
+		if !ok {
+			r.add(name, "must be a table: [%s], not %s", name, describe(value))
+			continue
+		}
+		r.unknown(name, section)
+		file.sections[name] = section
 	}
-	section("network", "a table: [network]", file.Network, &sections.Network)
-	section("dataplane", "a table: [dataplane]", file.Dataplane, &sections.Dataplane)
-	section("masquerade", "a table: [masquerade]", file.Masquerade, &sections.Masquerade)
-	section("probe", "a table: [probe]", file.Probe, &sections.Probe)
-	section("metrics", "a table: [metrics]", file.Metrics, &sections.Metrics)
-	section("container", "a table: [container]", file.Container, &sections.Container)
-	section("node", "a list of tables: [[node]]", file.Node, &sections.Node)
-	return sections
+	nodes, ok := tables(tree[nodeKey])
+	if !ok {
+		r.add(nodeKey, "must be a list of tables: [[node]], not %s", describe(tree[nodeKey]))
+	}
+	for _, node := range nodes {
+		r.unknown(nodeKey, node)
+	}
+	file.nodes = nodes
+	return file
+}
+
+// tables returns a list of tables, which has two types in the library, or nothing
+// at all.
+func tables(value any) (all []rawTable, ok bool) {
+	switch v := value.(type) {
+	case nil:
+		return nil, true
+	case []rawTable:
+		return v, true
+	case []any: // [{name = "a"}, {name = "b"}]
+		for _, element := range v {
+			t, ok := element.(rawTable)
+			if !ok {
+				return nil, false
+			}
+			all = append(all, t)
+		}
+		return all, true
+	}
+	return nil, false
 }
 
 // syntaxFault returns the offset and the words of a decoding error.
@@ -131,20 +95,24 @@ func syntaxFault(err error) (at int, message string) {
 	return 0, strings.TrimPrefix(err.Error(), "toml: ")
 }
 
-// describe names a TOML type as MetaData.Type spells it, in words.
-func describe(tomlType string) string {
-	switch tomlType {
-	case "Hash":
-		return "a table"
-	case "ArrayHash":
-		return "a list of tables"
-	case "Array":
-		return "a list"
-	case "":
-		return "this"
-	case "Integer":
+// describe names the type of a value of the library.
+func describe(value any) string {
+	switch value.(type) {
+	case string:
+		return "a string"
+	case int64:
 		return "an integer"
+	case float64:
+		return "a float"
+	case bool:
+		return "a boolean"
+	case time.Time:
+		return "a date"
+	case []any:
+		return "a list"
+	case []rawTable:
+		return "a list of tables"
 	default:
-		return "a " + strings.ToLower(tomlType)
+		return "a table"
 	}
 }

@@ -34,25 +34,20 @@ func (r *report) syntax(at int, message string) {
 	r.faults = append(r.faults, Fault{Path: r.path, Line: line, Col: col, Message: message})
 }
 
-// unknown notes the keys that no raw struct has. The library matches names
-// without regard to case; here the exact spelling counts.
-func (r *report) unknown(keys []tomlKey) {
-	for _, key := range keys {
-		// From the outermost table inwards: [a.b] may be all there is of a. What
-		// stands below a known leaf is a fault of its type, noted elsewhere.
-		for i, name := range key {
-			allowed, ok := known[strings.Join(key[:i], ".")]
-			if !ok {
-				break
-			}
-			if slices.Contains(allowed, name) {
-				continue
-			}
-			if r.unknowns == nil {
-				r.unknowns = map[string]string{}
-			}
-			r.unknowns[strings.Join(key[:i+1], ".")] = fmt.Sprintf("unknown key %q; known here: %s", name, strings.Join(allowed, ", "))
-			break
+// unknown notes the keys that a table has and should not have. One that is known in
+// lower case is taken for that, so that it is not said to be missing, too.
+func (r *report) unknown(name string, table rawTable) {
+	allowed := known[name]
+	for key, value := range table {
+		if slices.Contains(allowed, key) {
+			continue
+		}
+		if r.unknowns == nil {
+			r.unknowns = map[string]string{}
+		}
+		r.unknowns[join(name, key)] = fmt.Sprintf("unknown key %q; known here: %s", key, strings.Join(allowed, ", "))
+		if lower := strings.ToLower(key); slices.Contains(allowed, lower) && table[lower] == nil {
+			table[lower] = value
 		}
 	}
 }

@@ -19,54 +19,55 @@ const (
 
 // validate checks what the file says and returns it as values, with defaults
 // where it is silent. Problems go to r; the result is only good if r is empty.
-func validate(raw rawSections, r *report) *Config {
+func validate(raw rawFile, r *report) *Config {
 	if len(r.faults) > 0 { // not even TOML
 		return nil
 	}
+	dataplane, masquerade, container := raw.sections["dataplane"], raw.sections["masquerade"], raw.sections["container"]
 	c := &Config{
-		Network: r.network(raw.Network),
+		Network: r.network(raw.sections["network"]),
 		Dataplane: Dataplane{
-			Engine:  r.oneOf("dataplane.engine", raw.Dataplane.Engine, Auto, EngineKernel, EngineUser),
-			Receive: r.oneOf("dataplane.receive", raw.Dataplane.Receive, Auto, "xdp", "tcx", "socket"),
-			Offload: r.oneOf("dataplane.offload", raw.Dataplane.Offload, Auto, Off),
-			Queues:  r.number("dataplane.queues", raw.Dataplane.Queues, 0, 256, 0), // MAX_TAP_QUEUES
-			Spread:  r.flag("dataplane.spread", raw.Dataplane.Spread, false),
+			Engine:  r.oneOf("dataplane.engine", dataplane["engine"], Auto, EngineKernel, EngineUser),
+			Receive: r.oneOf("dataplane.receive", dataplane["receive"], Auto, "xdp", "tcx", "socket"),
+			Offload: r.oneOf("dataplane.offload", dataplane["offload"], Auto, Off),
+			Queues:  r.number("dataplane.queues", dataplane["queues"], 0, 256, 0), // MAX_TAP_QUEUES
+			Spread:  r.flag("dataplane.spread", dataplane["spread"], false),
 		},
 		Masquerade: Masquerade{
-			Enabled:     r.flag("masquerade.enabled", raw.Masquerade.Enabled, true),
-			FullyRandom: r.flag("masquerade.fully_random", raw.Masquerade.FullyRandom, true),
-			Forward:     r.flag("masquerade.forward", raw.Masquerade.Forward, true),
+			Enabled:     r.flag("masquerade.enabled", masquerade["enabled"], true),
+			FullyRandom: r.flag("masquerade.fully_random", masquerade["fully_random"], true),
+			Forward:     r.flag("masquerade.forward", masquerade["forward"], true),
 		},
 		Probe: Probe{
-			Interval: r.duration("probe.interval", raw.Probe.Interval, 100*time.Millisecond, time.Hour, time.Second),
+			Interval: r.duration("probe.interval", raw.sections["probe"]["interval"], 100*time.Millisecond, time.Hour, time.Second),
 		},
-		Metrics: Metrics{Listen: r.listen("metrics.listen", raw.Metrics.Listen)},
+		Metrics: Metrics{Listen: r.listen("metrics.listen", raw.sections["metrics"]["listen"])},
 		Container: Container{
-			SubnetEnv: r.file("container.subnet_env", raw.Container.SubnetEnv, "/run/flannel/subnet.env"),
-			CNIConf:   r.file("container.cni_conf", raw.Container.CNIConf, ""),
+			SubnetEnv: r.file("container.subnet_env", container["subnet_env"], "/run/flannel/subnet.env"),
+			CNIConf:   r.file("container.cni_conf", container["cni_conf"], ""),
 		},
 	}
-	c.Masquerade.Exclude, _ = r.prefixes("masquerade.exclude", raw.Masquerade.Exclude, false)
-	c.Nodes = r.nodes(raw.Node, c.Network)
+	c.Masquerade.Exclude, _ = r.prefixes("masquerade.exclude", masquerade["exclude"], false)
+	c.Nodes = r.nodes(raw.nodes, c.Network)
 	return c
 }
 
-func (r *report) network(raw rawNetwork) Network {
+func (r *report) network(raw rawTable) Network {
 	n := Network{
-		Name:      r.text("network.name", raw.Name, "mesh"),
-		Port:      uint16(r.number("network.port", raw.Port, 1, 65535, 8285)),
-		Interface: r.interfaceName("network.interface", raw.Interface, "mesh0"),
+		Name:      r.text("network.name", raw["name"], "mesh"),
+		Port:      uint16(r.number("network.port", raw["port"], 1, 65535, 8285)),
+		Interface: r.interfaceName("network.interface", raw["interface"], "mesh0"),
 	}
 	if n.Name == "" || len(n.Name) > 64 || strings.ContainsFunc(n.Name, func(c rune) bool { return c < ' ' || c == 0x7f }) {
 		r.add("network.name", "%q is not a label of 1 to 64 printable characters", n.Name)
 	}
-	if raw.CIDR == nil && !r.has("network") {
+	if raw["cidr"] == nil && !r.has("network") {
 		r.add("network.cidr", "is required: the pod network, such as cidr = \"10.244.0.0/16\"")
 	}
-	if list, ok := raw.CIDR.([]any); ok && len(list) == 0 {
+	if list, ok := raw["cidr"].([]any); ok && len(list) == 0 {
 		r.add("network.cidr", "is empty: give at least one prefix")
 	}
-	prefixes, at := r.prefixes("network.cidr", raw.CIDR, true)
+	prefixes, at := r.prefixes("network.cidr", raw["cidr"], true)
 	for i, p := range prefixes {
 		if other, taken := n.CIDROf(p.Addr()); taken {
 			r.add(at[i], "%s and %s are of one family: at most one IPv4 and one IPv6 prefix", other, p)
@@ -82,15 +83,15 @@ func (r *report) network(raw rawNetwork) Network {
 	if _, v6 := n.CIDROf(netip.IPv6Unspecified()); v6 {
 		low = minMTU6
 	}
-	if mtu, ok := raw.MTU.(int64); !ok || mtu != 0 {
-		n.MTU = r.number("network.mtu", raw.MTU, low, maxMTU, 0)
+	if mtu, ok := raw["mtu"].(int64); !ok || mtu != 0 {
+		n.MTU = r.number("network.mtu", raw["mtu"], low, maxMTU, 0)
 	}
 	return n
 }
 
 // nodes checks every node by itself and then against all the others. The cost
 // grows with the number of nodes and of prefix lengths in use, not with pairs.
-func (r *report) nodes(raw []rawNode, network Network) []Node {
+func (r *report) nodes(raw []rawTable, network Network) []Node {
 	if len(raw) == 0 {
 		if r.has("node") {
 			return nil
@@ -103,8 +104,8 @@ func (r *report) nodes(raw []rawNode, network Network) []Node {
 		subnets: newOwners(len(raw)), routes: newOwners(0),
 	}
 	nodes := make([]Node, len(raw))
-	for i, rawNode := range raw {
-		nodes[i] = check.node(i, rawNode)
+	for i, node := range raw {
+		nodes[i] = check.node(i, node)
 	}
 	check.overlaps()
 	check.underlayInside(nodes)
@@ -122,12 +123,12 @@ type meshCheck struct {
 	line      func(path string) int // made when first needed
 }
 
-func (m *meshCheck) node(i int, raw rawNode) Node {
+func (m *meshCheck) node(i int, raw rawTable) Node {
 	base := "node[" + strconv.Itoa(i) + "]"
-	n := Node{Name: m.text(base+".name", raw.Name, "")}
-	_, isText := raw.Name.(string)
+	n := Node{Name: m.text(base+".name", raw["name"], "")}
+	_, isText := raw["name"].(string)
 	switch first, taken := m.names[n.Name]; {
-	case raw.Name == nil:
+	case raw["name"] == nil:
 		m.add(base+".name", "is missing: every [[node]] needs one")
 	case !isText: // reported already
 	case !validName(n.Name):
@@ -138,9 +139,9 @@ func (m *meshCheck) node(i int, raw rawNode) Node {
 		m.names[n.Name] = i
 	}
 
-	if raw.Address == nil {
+	if raw["address"] == nil {
 		m.add(base+".address", "is missing: every [[node]] needs one")
-	} else if address, ok := m.endpoint(base+".address", raw.Address, m.network.Port); ok {
+	} else if address, ok := m.endpoint(base+".address", raw["address"], m.network.Port); ok {
 		if first, taken := m.addresses[address.Addr()]; taken {
 			m.add(base+".address", "%s is already the address of the node in line %d", address.Addr(), m.lineOf(first, "address"))
 		} else {
@@ -149,15 +150,15 @@ func (m *meshCheck) node(i int, raw rawNode) Node {
 		n.Address = address
 	}
 
-	if list, ok := raw.Subnets.([]any); raw.Subnets == nil || ok && len(list) == 0 {
+	if list, ok := raw["subnets"].([]any); raw["subnets"] == nil || ok && len(list) == 0 {
 		m.add(base+".subnets", "is missing: every [[node]] needs at least one, inside network.cidr")
 	}
 	var at []string
-	n.Subnets, at = m.prefixes(base+".subnets", raw.Subnets, false)
+	n.Subnets, at = m.prefixes(base+".subnets", raw["subnets"], false)
 	for j, p := range n.Subnets {
 		m.subnet(at[j], p)
 	}
-	n.Routes, at = m.prefixes(base+".routes", raw.Routes, false)
+	n.Routes, at = m.prefixes(base+".routes", raw["routes"], false)
 	for j, p := range n.Routes {
 		m.route(at[j], p)
 	}
