@@ -22,8 +22,9 @@ const maxSize = 8 << 20
 // A Config is one valid file. It is never changed after Load returns it and
 // may be read by any number of goroutines.
 type Config struct {
-	Path   string // as given to Load
-	SHA256 string // of the file's bytes, lower-case hex; equal on all hosts of a healthy mesh
+	Path   string   // as given to Load
+	Sum    [32]byte // SHA-256 of the file's bytes; equal on all hosts of a healthy mesh
+	SHA256 string   // the same in lower-case hex
 
 	Network    Network
 	Dataplane  Dataplane
@@ -153,7 +154,7 @@ func Parse(path string, doc []byte) (*Config, error) {
 	if faults := r.result(); len(faults) > 0 {
 		return nil, faults
 	}
-	c.Path, c.SHA256 = path, hashOf(doc)
+	c.Path, c.Sum, c.SHA256 = path, sha256.Sum256(doc), hashOf(doc)
 	return c, nil
 }
 

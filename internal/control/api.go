@@ -87,6 +87,9 @@ type Totals struct {
 	TxPackets uint64            `json:"tx_packets"`
 	TxBytes   uint64            `json:"tx_bytes"`
 	Drops     map[string]uint64 `json:"drops"` // by reason, all reasons present
+	// Unattributed is what of Drops belongs to none of the peers in Peers: nobody's
+	// fault, that of strangers, or of peers that are gone.
+	Unattributed map[string]uint64 `json:"unattributed"` // by reason, only those above zero
 }
 
 // States of a peer.
@@ -104,10 +107,16 @@ type Peer struct {
 	Subnets      []string          `json:"subnets"`
 	Routes       []string          `json:"routes"`
 	State        string            `json:"state"`
-	Since        *time.Time        `json:"since"`         // of the state; null if it was not followed
-	LastSeen     *time.Time        `json:"last_seen"`     // last acceptable packet; null if none yet
-	RTTMS        *float64          `json:"rtt_ms"`        // null if not measured
-	Loss         *float64          `json:"loss"`          // 0 to 1; null if not measured
+	Since        *time.Time        `json:"since"`     // of the state; null if it was not followed
+	LastSeen     *time.Time        `json:"last_seen"` // last acceptable packet; null if none yet
+	RTTMS        *float64          `json:"rtt_ms"`    // median of the last 60 probes; null if not measured
+	RTTMinMS     *float64          `json:"rtt_min_ms"`
+	RTTP95MS     *float64          `json:"rtt_p95_ms"`
+	RTTLastMS    *float64          `json:"rtt_last_ms"`
+	JitterMS     *float64          `json:"jitter_ms"` // mean difference between one RTT and the next
+	Loss         *float64          `json:"loss"`      // of the last 60 probes, 0 to 1; null if not measured
+	ProbesTx     uint64            `json:"probes_sent"`
+	ProbesRx     uint64            `json:"probes_received"`
 	ConfigSHA256 string            `json:"config_sha256"` // empty if the peer has not told
 	ConfigMatch  *bool             `json:"config_match"`  // null if the peer has not told
 	Version      string            `json:"version"`
@@ -142,7 +151,63 @@ type Route struct {
 	Source    string `json:"source"`    // what this host would send from
 	Interface string `json:"interface"` // TUN; empty for this node's own pods
 	MTU       int    `json:"mtu"`       // largest inner packet, bytes
-	Reason    string `json:"reason"`    // why there is no way through the mesh; empty if there is one
+	State     string `json:"state"`     // of the peer; empty for this node
+	// Masquerade is the rule that a pod's packets to the address meet.
+	Masquerade string `json:"masquerade"`
+	Reason     string `json:"reason"` // why there is no way through the mesh; empty if there is one
+}
+
+// Peers is the answer of GET /v1/peers.
+type Peers struct {
+	Schema int    `json:"schema"`
+	Node   string `json:"node"`
+	Peers  []Peer `json:"peers"` // by name
+}
+
+// OnePeer is the answer of GET /v1/peers/NAME.
+type OnePeer struct {
+	Schema int `json:"schema"`
+	Peer
+}
+
+// History is the answer of GET /v1/history: what was counted in each step of a span
+// of time, oldest first. All lists have the same length; an element is null where
+// nothing was known, such as before the daemon's start.
+type History struct {
+	Schema      int        `json:"schema"`
+	Peer        string     `json:"peer"` // empty: all that this node did
+	Span        string     `json:"span"` // "5m", "1h", "24h"
+	StepSeconds int        `json:"step_seconds"`
+	BootID      string     `json:"boot_id"`
+	End         time.Time  `json:"end"` // of the last step
+	RxPackets   []*float64 `json:"rx_packets"`
+	RxBytes     []*float64 `json:"rx_bytes"`
+	TxPackets   []*float64 `json:"tx_packets"`
+	TxBytes     []*float64 `json:"tx_bytes"`
+	Drops       []*float64 `json:"drops"`
+	RTTMS       []*float64 `json:"rtt_ms"` // median at the end of the step
+	Loss        []*float64 `json:"loss"`   // 0 to 1
+}
+
+// PingRequest is the body of POST /v1/ping.
+type PingRequest struct {
+	Peer      string `json:"peer"`
+	Size      int    `json:"size"`       // of the ICMP payload, bytes; 0: 80, the least
+	TimeoutMS int    `json:"timeout_ms"` // 0: 1000; at most 10000
+}
+
+// Ping is the answer of POST /v1/ping.
+type Ping struct {
+	Schema int      `json:"schema"`
+	Peer   string   `json:"peer"`
+	Size   int      `json:"size"`   // of the whole packet, bytes
+	RTTMS  *float64 `json:"rtt_ms"` // null if there was no answer in time
+	Error  string   `json:"error"`  // why it could not be sent; empty if it was
+}
+
+// Ready is the answer of GET /healthz and GET /readyz when all is well.
+type Ready struct {
+	OK bool `json:"ok"`
 }
 
 // ReloadResult is the answer of POST /v1/reload, with status 200 if the file was

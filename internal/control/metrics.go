@@ -92,7 +92,8 @@ func truth(b bool) float64 {
 }
 
 // metricsHandler serves GET /metrics.
-func metricsHandler(status func() Status) http.Handler {
+// Metrics serves a status to Prometheus.
+func Metrics(status func() Status) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collector{status})
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})

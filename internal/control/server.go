@@ -29,6 +29,15 @@ type Source struct {
 	// Plan tells what applying a file with the content doc would change; faults
 	// are the places in it that err is about.
 	Plan func(path string, doc []byte) (plan Plan, faults []Error, err error)
+	// History is nil, without an error, if there is no such peer.
+	History func(peer, span string) (*History, error)
+	// Ping asks a peer; ok is false if there is no such peer.
+	Ping func(ctx context.Context, r PingRequest) (p Ping, ok bool, err error)
+	// Healthy tells why the daemon should be started again; Ready why it does not
+	// forward packets as its file says, at this moment.
+	Healthy, Ready func(ctx context.Context) error
+
+	Events *Events
 }
 
 // group owns the socket, so that its members can read the daemon's state.
@@ -70,7 +79,10 @@ func Listen(path string, source Source, log *slog.Logger) (*Server, error) {
 		return nil, fmt.Errorf("make control socket: %w", err)
 	}
 	s := &Server{path: path, listener: listener, log: log}
-	s.http = http.Server{Handler: routes(source), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, ConnContext: withCredentials}
+	s.http = http.Server{
+		Handler: routes(source), ConnContext: withCredentials,
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+	}
 	return s, nil
 }
 
@@ -81,7 +93,7 @@ func share(path string, log *slog.Logger) error {
 	}
 	g, err := user.LookupGroup(group)
 	if err != nil {
-		log.Info("control socket is for root only: there is no group", "group", group)
+		log.Warn("control socket is for root only: there is no such group; `groupadd --system mesh` makes it, then restart meshd", "group", group, "event", "no_group")
 		return nil
 	}
 	gid, err := strconv.Atoi(g.Gid)
@@ -122,6 +134,18 @@ func routes(source Source) http.Handler {
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, http.StatusOK, source.Status())
 	})
+	mux.HandleFunc("GET /v1/peers", func(w http.ResponseWriter, _ *http.Request) {
+		s := source.Status()
+		reply(w, http.StatusOK, Peers{Schema: Schema, Node: s.Node, Peers: s.Peers})
+	})
+	mux.HandleFunc("GET /v1/peers/{name}", peerHandler(source))
+	followers := make(streams, maxReaders)
+	mux.HandleFunc("GET /v1/events", eventsHandler(source, followers))
+	mux.HandleFunc("GET /v1/watch", watchHandler(source, followers))
+	mux.HandleFunc("GET /v1/history", historyHandler(source))
+	mux.HandleFunc("POST /v1/ping", pingHandler(source))
+	mux.HandleFunc("GET /healthz", truthHandler("unhealthy", source.Healthy))
+	mux.HandleFunc("GET /readyz", truthHandler("not_ready", source.Ready))
 	mux.HandleFunc("GET /v1/route", func(w http.ResponseWriter, r *http.Request) {
 		to, err := netip.ParseAddr(r.URL.Query().Get("to"))
 		if err != nil {
@@ -132,11 +156,105 @@ func routes(source Source) http.Handler {
 	})
 	mux.HandleFunc("POST /v1/reload", reloadHandler(source))
 	mux.HandleFunc("POST /v1/plan", planHandler(source))
-	mux.Handle("GET /metrics", metricsHandler(source.Status))
+	mux.Handle("GET /metrics", Metrics(source.Status))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusNotFound, "not_found", fmt.Sprintf("%s %s is not part of the API", r.Method, r.URL.Path))
 	})
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Deadlines are those of the connection, and an earlier answer set some.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(handlerPatience))
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// handlerPatience bounds an answer from the question on, as far as its handler sets
+// no other deadline.
+const handlerPatience = time.Minute
+
+// body reads that of a request, of max bytes at most, from a client that does not
+// keep us waiting.
+func body(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
+	deadline := http.NewResponseController(w)
+	_ = deadline.SetReadDeadline(time.Now().Add(readerPatience))
+	defer func() { _ = deadline.SetReadDeadline(time.Time{}) }() // else it would end the handler's context
+	return io.ReadAll(http.MaxBytesReader(w, r.Body, most))
+}
+
+func peerHandler(source Source) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		for _, p := range source.Status().Peers {
+			if p.Name == r.PathValue("name") {
+				reply(w, http.StatusOK, OnePeer{Schema: Schema, Peer: p})
+				return
+			}
+		}
+		noSuchPeer(w, r.PathValue("name"))
+	}
+}
+
+func noSuchPeer(w http.ResponseWriter, name string) {
+	fail(w, http.StatusNotFound, "no_such_peer", fmt.Sprintf("no peer is named %q", name))
+}
+
+func historyHandler(source Source) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		query := r.URL.Query()
+		switch h, err := source.History(query.Get("peer"), query.Get("span")); {
+		case err != nil:
+			fail(w, http.StatusBadRequest, "bad_request", err.Error())
+		case h == nil:
+			noSuchPeer(w, query.Get("peer"))
+		default:
+			reply(w, http.StatusOK, h)
+		}
+	}
+}
+
+// pingHandler is for all who may read: a ping changes nothing, and is small.
+func pingHandler(source Source) http.HandlerFunc {
+	running := make(chan struct{}, maxReaders)
+	return func(w http.ResponseWriter, r *http.Request) {
+		var request PingRequest
+		doc, err := body(w, r, 4096)
+		if err == nil {
+			err = json.Unmarshal(doc, &request)
+		}
+		if err != nil {
+			fail(w, http.StatusBadRequest, "bad_request", "the body must be {\"peer\":NAME}: "+err.Error())
+			return
+		}
+		select {
+		case running <- struct{}{}:
+			defer func() { <-running }()
+		default:
+			fail(w, http.StatusServiceUnavailable, "too_many_readers", fmt.Sprintf("%d pings wait already: end one of them", maxReaders))
+			return
+		}
+		switch p, ok, err := source.Ping(r.Context(), request); {
+		case err != nil:
+			fail(w, http.StatusBadRequest, "bad_request", err.Error())
+		case !ok:
+			noSuchPeer(w, request.Peer)
+		default:
+			reply(w, http.StatusOK, p)
+		}
+	}
+}
+
+// truthTimeout bounds the time in which the packet loops must give a sign of life.
+const truthTimeout = 2 * time.Second
+
+// truthHandler answers what is true at this moment.
+func truthHandler(code string, well func(context.Context) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), truthTimeout)
+		defer cancel()
+		if err := well(ctx); err != nil {
+			fail(w, http.StatusServiceUnavailable, code, err.Error())
+			return
+		}
+		reply(w, http.StatusOK, Ready{OK: true})
+	}
 }
 
 func reloadHandler(source Source) http.HandlerFunc {
@@ -169,7 +287,7 @@ const maxFile = 8 << 20
 
 func planHandler(source Source) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		doc, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxFile))
+		doc, err := body(w, r, maxFile)
 		if err != nil {
 			fail(w, http.StatusBadRequest, "bad_request", "the file cannot be read: "+err.Error())
 			return
@@ -187,11 +305,13 @@ func planHandler(source Source) http.HandlerFunc {
 	}
 }
 
-func reply(w http.ResponseWriter, code int, body any) {
+// reply writes an answer; a client that does not read it is cut off.
+func reply(w http.ResponseWriter, code int, answer any) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(readerPatience)) // recorders of tests have none
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
 	// A failure means that the client is gone.
-	_ = json.NewEncoder(w).Encode(body)
+	_ = json.NewEncoder(w).Encode(answer)
 }
 
 func fail(w http.ResponseWriter, status int, code, message string) {

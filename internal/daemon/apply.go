@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -26,11 +27,12 @@ import (
 // daemon or a flannel on the host is found while everything is as it was.
 type transaction struct {
 	m         *mesh
-	old, next *plan      // old is nil at the start of the daemon
-	have      *endpoints // open, now or left by an earlier meshd; nil if there are none to use
-	open      *endpoints // to be used; nil: the packet loops stay as they are
-	repaired  []string   // what of the interface was not as it should be
-	rereading bool       // the file was read, and with it what has no news of its own
+	old, next *plan        // old is nil at the start of the daemon
+	have      *endpoints   // open, now or left by an earlier meshd; nil if there are none to use
+	open      *endpoints   // to be used; nil: the packet loops stay as they are
+	repaired  []string     // what of the interface was not as it should be
+	metrics   net.Listener // new, if it is to be another one
+	rereading bool         // the file was read, and with it what has no news of its own
 }
 
 // step is one part of a transaction. undo also mends a step that is half done.
@@ -56,6 +58,8 @@ func (m *mesh) apply(next *plan, rebuild bool) (repaired []string, err error) {
 		return nil, err
 	}
 	m.plan = next
+	m.metrics.use(t.metrics, next.config.Metrics.Listen)
+	m.probes.follow(next, m.options.Version)
 	return t.repaired, nil
 }
 
@@ -68,13 +72,14 @@ func (t *transaction) steps() []step {
 	rules := step{"set rules", t.rules, t.oldRules}
 	queues := step{"attach to the TUN", func() error { return t.open.attach(t.have) }, t.close}
 	loops := step{"switch the packet loops", t.switchLoops, t.stopLoops}
+	metrics := step{"listen for metrics", t.listen, t.unlisten}
 	switch takeover := t.old == nil && t.have.attached(); {
 	case t.open == nil:
-		return []step{mesh, host, rules}
+		return []step{metrics, mesh, host, rules}
 	case takeover:
-		return []step{port, queues, mesh, loops, host, rules}
+		return []step{port, queues, mesh, loops, host, rules, metrics}
 	}
-	return []step{port, device, mesh, host, rules, queues, loops}
+	return []step{metrics, port, device, mesh, host, rules, queues, loops}
 }
 
 // run does all steps, or none.
@@ -101,6 +106,23 @@ func (t *transaction) close() error {
 	opened := t.open
 	t.open = &endpoints{}
 	return opened.closeAllBut(t.have)
+}
+
+// listen has the metrics' address ready. That it cannot be had is an error of an
+// edit; at the start the mesh itself is worth more.
+func (t *transaction) listen() (err error) {
+	t.metrics, err = t.m.metrics.listen(t.next.config.Metrics.Listen)
+	if t.old == nil || t.old.config.Metrics.Listen == t.next.config.Metrics.Listen {
+		return nil
+	}
+	return err
+}
+
+func (t *transaction) unlisten() error {
+	if t.metrics == nil {
+		return nil
+	}
+	return t.metrics.Close()
 }
 
 // create makes the device, or takes over the one that an earlier run left. Where

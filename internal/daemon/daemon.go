@@ -55,16 +55,21 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 
+	events := control.NewEvents()
+	o.Log = slog.New(&eventLog{Handler: o.Log.Handler(), events: events})
 	state := newState(o, c)
 	service := newManager(o.Log)
 	m := newMesh(o, state, service)
 	service.summary, service.alive = state.summary, m.alive
 	server, err := control.Listen(o.Socket, control.Source{
-		Status: state.status, Route: state.route, Reload: m.ask, Plan: m.plans,
+		Status: state.status, Route: state.route, Reload: m.ask, Plan: m.plans, History: state.past, Ping: state.ping,
+		Healthy: m.healthy, Ready: state.ready, Events: events,
 	}, o.Log)
 	if err != nil {
 		return err
 	}
+	o.Log.Info("starting", "version", o.Version, "file", state.path, "event", "starting")
+	context.AfterFunc(ctx, func() { o.Log.Info("stopping", "event", "stopping") })
 	return runAll(ctx, o.Log, server, m, service)
 }
 

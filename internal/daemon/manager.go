@@ -179,7 +179,7 @@ func (m *manager) report(ctx context.Context, within time.Duration) {
 		ctx, cancel := context.WithTimeout(ctx, within)
 		defer cancel()
 		if err := m.alive(ctx); err != nil {
-			m.log.Error("no sign of life to the service manager's watchdog", "reason", err)
+			m.log.Error("no sign of life to the service manager's watchdog", "reason", err, "event", "hangs")
 		} else {
 			lines = append(lines, daemon.SdNotifyWatchdog)
 		}

@@ -138,7 +138,7 @@ func (m *masqTask) count(by string) {
 	m.mu.Lock()
 	m.repairs++
 	m.mu.Unlock()
-	m.log.Warn("rules of meshd were changed by another program: restored", "program", by)
+	m.log.Warn("rules of meshd were changed by another program: restored", "program", by, "event", "rules_restored")
 }
 
 // note remembers a failure for status, or that there is none any more.
@@ -151,8 +151,11 @@ func (m *masqTask) note(err error) {
 	changed := failure != m.failure
 	m.failure = failure
 	m.mu.Unlock()
+	if changed && err == nil {
+		m.log.Info("rules are in force again", "event", "rules_in_force")
+	}
 	if changed && err != nil {
-		m.log.Error("rules are not in force, trying again", "error", err)
+		m.log.Error("rules are not in force, trying again", "error", err, "event", "rules_failed")
 	}
 }
 

@@ -32,7 +32,9 @@ type mesh struct {
 
 	plan    *plan // in force; nil before the first
 	engine  *dataplane.User
+	probes  *probes
 	rules   *masqTask
+	metrics *metricsTask
 	manager *manager
 
 	endpoints *endpoints           // open; nil before the first plan
@@ -57,8 +59,9 @@ type reloadRequest struct {
 }
 
 func newMesh(o Options, s *state, service *manager) *mesh {
+	engine, probes := newEngine(o.Version, o.Log)
 	return &mesh{
-		options: o, log: o.Log, state: s, manager: service, engine: dataplane.NewUser(o.Log), rules: newMasqTask(o.Log),
+		options: o, log: o.Log, state: s, manager: service, engine: engine, probes: probes, rules: newMasqTask(o.Log), metrics: newMetricsTask(s.status, o.Log),
 		file: make(chan struct{}, 1), kernel: make(chan struct{}, 1), asked: make(chan reloadRequest), pulse: make(chan struct{}), broken: make(chan error, 1),
 	}
 }
@@ -80,7 +83,8 @@ func (m *mesh) Run(ctx context.Context) error {
 	m.start = loops.start
 	err = m.bringUp(p)
 	if err == nil {
-		err = runAll(ctx, m.log, m.rules,
+		err = runAll(ctx, m.log, m.rules, m.probes, m.metrics,
+			taskFunc{"history", func(ctx context.Context) error { return everySecond(ctx, m.state.remember) }},
 			taskFunc{"file watch", func(ctx context.Context) error {
 				return config.Watch(ctx, m.options.ConfigPath, func() { signal(m.file) })
 			}},
@@ -90,6 +94,19 @@ func (m *mesh) Run(ctx context.Context) error {
 			taskFunc{"reload", m.follow})
 	}
 	return errors.Join(err, m.leave(), loops.wait())
+}
+
+// everySecond calls f until ctx ends.
+func everySecond(ctx context.Context, f func(now time.Time)) error {
+	for tick := time.NewTicker(time.Second); ; {
+		f(time.Now())
+		select {
+		case <-ctx.Done():
+			tick.Stop()
+			return nil
+		case <-tick.C:
+		}
+	}
 }
 
 // leave ends the packet loops once they have forwarded what they have read. What
@@ -109,11 +126,11 @@ func (m *mesh) bringUp(p *plan) error {
 	m.tried = p.config.SHA256
 	m.state.forwarding(m, began)
 	for _, w := range slices.Concat(p.warnings, forwardingOff(p.config.Network)) {
-		m.log.Warn(w)
+		m.log.Warn(w, "event", "warning")
 	}
 	m.log.Info("forwarding", "node", p.self.Name, "network", p.config.Network.Name, "peers", len(p.mesh.Peers)-1,
 		"listening", p.bind.String(), "receive_buffer", receive, "send_buffer", send,
-		"interface", p.link.Interface, "mtu", p.link.MTU, "engine", m.engine.Info().Engine)
+		"interface", p.link.Interface, "mtu", p.link.MTU, "engine", m.engine.Info().Engine, "event", "forwarding")
 	m.manager.ready()
 	return nil
 }
@@ -143,7 +160,7 @@ func (m *mesh) waitForPlan(ctx context.Context) (*plan, error) {
 		if notHere {
 			if !waiting { // addresses come and go: say it once
 				waiting = true
-				m.log.Warn("waiting for an address of this node", "reason", err)
+				m.log.Warn("waiting for an address of this node", "reason", err, "event", "waiting")
 			}
 			m.state.waiting("waiting for an address: " + err.Error())
 			return true

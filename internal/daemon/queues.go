@@ -180,6 +180,7 @@ func (e *endpoints) workers() (ws []dataplane.Worker) {
 	for i, conn := range e.receive {
 		ws = append(ws, dataplane.Worker{
 			Tun: e.tun[i], Wire: conn, Receiver: conn.NewReceiver(dataplane.Datagrams), Sender: e.send[i].NewSender(dataplane.Bursts),
+			Replies: conn.NewSender(dataplane.EchoBursts), Echoes: conn.NewSender(dataplane.EchoBursts),
 		})
 	}
 	return ws

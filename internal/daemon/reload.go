@@ -76,7 +76,7 @@ func (m *mesh) reloadIfChanged(patient bool) {
 	case err != nil && m.tried == missing:
 	case !patient && (err != nil || hash == config.EmptyHash):
 		m.again = time.After(patience)
-		m.log.Info("the file is empty or missing: looking again", "in", patience)
+		m.log.Info("the file is empty or missing: looking again", "in", patience, "event", "file_missing")
 	default:
 		m.reload("the file changed")
 	}
@@ -97,11 +97,11 @@ func (m *mesh) reload(cause string) control.ReloadResult {
 	list, err := m.readAndApply()
 	outcome := m.state.reloaded(m, began, list, err)
 	if err != nil {
-		m.log.Error("reload rejected, the file in force stays", "cause", cause, "generation", outcome.Generation, "error", err)
+		m.log.Error("reload rejected, the file in force stays", "cause", cause, "generation", outcome.Generation, "error", err, "event", "reload_rejected")
 		return outcome
 	}
 	m.log.Info("reloaded", "cause", cause, "generation", outcome.Generation, "duration", time.Since(began).Round(time.Millisecond),
-		"changes", strings.Join(first(changesLogged, list), "; "), "peers", len(m.plan.mesh.Peers)-1)
+		"changes", strings.Join(first(changesLogged, list), "; "), "peers", len(m.plan.mesh.Peers)-1, "event", "reloaded")
 	return outcome
 }
 
@@ -181,7 +181,7 @@ func (m *mesh) repair(broken error) {
 		m.pause = min(max(2*m.pause, retryFirst), retryLast)
 		m.retry = time.After(m.pause)
 		m.state.repaired(m, nil, err)
-		m.log.Error("the mesh cannot be repaired, trying again", "in", m.pause, "error", errors.Join(broken, err))
+		m.log.Error("the mesh cannot be repaired, trying again", "in", m.pause, "error", errors.Join(broken, err), "event", "repair_failed")
 		return
 	case broken == nil && len(list)+len(repaired) == 0:
 		m.pause = 0
@@ -195,7 +195,7 @@ func (m *mesh) repair(broken error) {
 		words = append([]string{broken.Error()}, words...)
 	}
 	m.state.repaired(m, words, nil)
-	m.log.Warn("repaired after the host changed", "what", strings.Join(first(changesLogged, words), "; "))
+	m.log.Warn("repaired after the host changed", "what", strings.Join(first(changesLogged, words), "; "), "event", "repaired")
 }
 
 // alive returns nil once all packet loops and the goroutine that changes them
@@ -210,6 +210,15 @@ func (m *mesh) alive(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("reloads and repairs hang: %w", ctx.Err())
 	}
+}
+
+// healthy is alive, as far as there is something to be alive: while it waits for an
+// address, nothing is wrong with this daemon.
+func (m *mesh) healthy(ctx context.Context) error {
+	if plan, _ := m.state.inForce(); plan == nil {
+		return nil
+	}
+	return m.alive(ctx)
 }
 
 // ask has the file read again, through the one goroutine that changes the mesh,

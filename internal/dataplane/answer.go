@@ -34,9 +34,9 @@ func newAnswerer(write func(parts [][]byte) error) *answerer {
 // the rate. mtu, in bytes, is for TooBig and may be nil otherwise; it is asked
 // only if the answer will be sent.
 func (a *answerer) send(f *forwarding, problem packet.Problem, b []byte, mtu func() int) {
-	src := f.tun4
+	src := f.own.v4
 	if b[0]>>4 == 6 {
-		src = f.tun6
+		src = f.own.v6
 	}
 	if !src.IsValid() || !packet.Answerable(b) || !a.take() {
 		return

@@ -41,7 +41,16 @@ type counters struct {
 func (c *counters) received(packets, bytes uint64, now time.Time) {
 	c.rxPackets.Add(packets)
 	c.rxBytes.Add(bytes)
-	c.lastSeen.Store(uint64(now.UnixNano()))
+	c.heard(now)
+}
+
+func (c *counters) heard(now time.Time) { c.lastSeen.Store(uint64(now.UnixNano())) }
+
+func (c *counters) seen() (at time.Time) {
+	if ns := c.lastSeen.Load(); ns != 0 {
+		at = time.Unix(0, int64(ns))
+	}
+	return at
 }
 
 func (c *counters) sent(packets, bytes uint64) {
@@ -54,13 +63,10 @@ func (c *counters) drop(reason Drop, packets int) { c.drops[reason].Add(uint64(p
 func (c *counters) read() Traffic {
 	t := Traffic{
 		RxPackets: c.rxPackets.Load(), RxBytes: c.rxBytes.Load(),
-		TxPackets: c.txPackets.Load(), TxBytes: c.txBytes.Load(),
+		TxPackets: c.txPackets.Load(), TxBytes: c.txBytes.Load(), LastSeen: c.seen(),
 	}
 	for i := range t.Drops {
 		t.Drops[i] = c.drops[i].Load()
-	}
-	if ns := c.lastSeen.Load(); ns != 0 {
-		t.LastSeen = time.Unix(0, int64(ns))
 	}
 	return t
 }

@@ -15,6 +15,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"example.org/meshd/internal/dataplane/packet"
 )
@@ -30,6 +31,13 @@ type Engine interface {
 	Route(dst netip.Addr) Route
 	// Counters returns one reading of everything counted.
 	Counters() Counters
+	// LastSeen returns when the last acceptable packet came from a peer; the zero
+	// time if none did. It costs little, unlike Counters.
+	LastSeen(peer string) time.Time
+	// SendEcho sends echoes, with as few calls as it can. The error is about those
+	// that could not be sent; EMSGSIZE means larger than the path. Echoes are not
+	// traffic: they are in no counter.
+	SendEcho(es ...Echo) error
 	// Alive asks every packet loop for a sign of life, and returns nil once all
 	// have given it. If ctx ends before, the error names the loop that hangs; one
 	// that has ended by itself is an error too.
@@ -115,6 +123,8 @@ type Worker struct {
 	Wire     Wire
 	Receiver Receiver
 	Sender   Sender
+	Replies  Sender // for echoes, answered by the loop from the wire
+	Echoes   Sender // for echoes of our own
 }
 
 // Tun is one queue of the TUN device. One goroutine reads while others write.

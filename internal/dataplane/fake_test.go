@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"testing"
+	"time"
 
 	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/dataplane/virtio"
@@ -172,6 +173,19 @@ type rig struct {
 	wire *fakeWire
 	out  *outbound
 	in   *inbound
+
+	heard []Echo
+	mine  func(Echo) ([]byte, bool)
+}
+
+// hear is the rig's EchoHandler.
+func (r *rig) hear(e Echo, _ time.Time) ([]byte, bool) {
+	e.Payload = bytes.Clone(e.Payload)
+	r.heard = append(r.heard, e)
+	if r.mine == nil {
+		return nil, false
+	}
+	return r.mine(e)
 }
 
 func newRig(t testing.TB, offloads ...string) *rig {
@@ -185,8 +199,8 @@ func newRig(t testing.TB, offloads ...string) *rig {
 }
 
 func (r *rig) start() {
-	r.User = NewUser(slog.New(slog.DiscardHandler))
-	loops, err := r.Replace([]Worker{{Tun: r.tun, Wire: r.wire, Receiver: r.wire, Sender: r.wire}})
+	r.User = NewUser(slog.New(slog.DiscardHandler), r.hear)
+	loops, err := r.Replace([]Worker{{Tun: r.tun, Wire: r.wire, Receiver: r.wire, Sender: r.wire, Replies: r.wire, Echoes: r.wire}})
 	if err != nil {
 		panic(err)
 	}

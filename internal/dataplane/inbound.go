@@ -26,6 +26,8 @@ type inbound struct {
 	plain  [][]byte
 	write  func(parts [][]byte) error
 	answer *answerer
+
+	replies echoSender
 }
 
 func newInbound(u *User, w *worker) *inbound {
@@ -38,6 +40,7 @@ func newInbound(u *User, w *worker) *inbound {
 		user: u, worker: w, batch: packet.NewDatagrams(datagrams),
 		merge: gro.New(slices.Contains(offloads, "tso4"), slices.Contains(offloads, "uso")),
 		write: w.Tun.Writer(), answer: newAnswerer(w.Tun.Writer()),
+		replies: echoSender{sender: w.Replies},
 	}
 }
 
@@ -91,6 +94,7 @@ func (in *inbound) deliver(ds []packet.Datagram) {
 	}
 	in.worker.calls[WireRead].add(1, packets)
 	in.flush()
+	_ = in.replies.flush() // whoever asked counts what he does not get
 }
 
 // datagram checks the packets of one message, which are all of one sender, and
@@ -117,7 +121,7 @@ func (in *inbound) datagram(f *forwarding, d *packet.Datagram) (packets int) {
 }
 
 // accept decides about one packet and makes it ready for the TUN. It returns
-// false if the packet ends here, counted.
+// false if the packet ends here: counted, or for meshd itself.
 func (in *inbound) accept(f *forwarding, sender int32, b []byte, outer uint8) bool {
 	from := &f.peers[sender]
 	h, ok := packet.Parse(b)
@@ -147,7 +151,7 @@ func (in *inbound) accept(f *forwarding, sender int32, b []byte, outer uint8) bo
 	if tos != h.TOS {
 		packet.SetTOS(b, tos)
 	}
-	return true
+	return !in.echo(f, sender, h, b)
 }
 
 // flush delivers all groups; one that the TUN refuses costs itself alone.
@@ -193,6 +197,6 @@ func (in *inbound) refused(group [][]byte, from *peer, err error, now time.Time)
 	if errors.Is(err, syscall.EINVAL) && passed == len(group) {
 		in.merge.Off()
 		in.worker.noMerge.Store(true)
-		in.user.log.Warn("the kernel refuses superpackets from us: delivering packets one by one from now on", "error", err)
+		in.user.log.Warn("the kernel refuses superpackets from us: delivering packets one by one from now on", "error", err, "event", "offload_refused")
 	}
 }

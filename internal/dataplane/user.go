@@ -29,13 +29,16 @@ const (
 	// packets where the kernel merges them, and one where it does not.
 	Datagrams       = 64
 	DatagramsMerged = 8
+	// EchoBursts is how many echoes one call sends.
+	EchoBursts = 16
 )
 
 // User is the engine in user space. Each worker has one loop from the TUN to the
 // socket and one from the socket to the TUN. They share nothing but the mesh, so
 // none waits for another.
 type User struct {
-	log *slog.Logger
+	log  *slog.Logger
+	hear EchoHandler
 
 	mesh   atomic.Pointer[forwarding] // read once for each batch
 	nobody counters                   // what belongs to no peer
@@ -60,10 +63,11 @@ type worker struct {
 type forwarding struct {
 	table  *table.Table
 	peers  []peer
+	tun    []tunAddresses   // by the table's index, too
+	names  map[string]int32 // the table's index
 	self   int32
-	tun4   netip.Addr // source of ICMP errors; invalid without that family
-	tun6   netip.Addr
-	header int // bytes of outer headers
+	own    tunAddresses // source of ICMP errors
+	header int          // bytes of outer headers
 }
 
 // peer is one entry of forwarding, by the table's index.
@@ -72,9 +76,10 @@ type peer struct {
 	*counters
 }
 
-// NewUser returns the user engine, which has no workers and knows nobody yet.
-func NewUser(log *slog.Logger) *User {
-	u := &User{log: log, known: map[string]*counters{}}
+// NewUser returns the user engine, which has no workers and knows nobody yet. hear
+// is asked about echoes from peers; nil: the kernel gets them all.
+func NewUser(log *slog.Logger, hear EchoHandler) *User {
+	u := &User{log: log, hear: hear, known: map[string]*counters{}}
 	u.mesh.Store(&forwarding{table: &table.Table{}, self: table.None})
 	return u
 }
@@ -105,13 +110,13 @@ func (u *User) Replace(workers []Worker) (loops []Loop, err error) {
 func (u *User) SetMesh(m Mesh) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	f := &forwarding{self: table.None, peers: make([]peer, len(m.Peers))}
+	f := &forwarding{self: table.None, peers: make([]peer, len(m.Peers)), tun: make([]tunAddresses, len(m.Peers)), names: make(map[string]int32, len(m.Peers))}
 	entries := make([]table.Peer, len(m.Peers))
 	for i, p := range m.Peers {
 		entries[i] = table.Peer{Name: p.Name, Underlay: p.Underlay.Addr(), Prefixes: slices.Concat(p.Subnets, p.Routes)}
+		f.names[p.Name], f.tun[i] = int32(i), tunAddresses{p.TUNAddress(false), p.TUNAddress(true)}
 		if p.Name == m.Self {
-			f.self = int32(i)
-			f.tun4, f.tun6 = p.TUNAddress(false), p.TUNAddress(true)
+			f.self, f.own = int32(i), f.tun[i]
 			f.header = OuterHeaders(p.Underlay.Addr())
 			continue
 		}

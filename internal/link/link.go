@@ -98,6 +98,12 @@ func CheckInterface(name string) (fresh bool, err error) {
 // Exists tells whether there is an interface called name.
 func Exists(name string) bool { return indexOf(name) >= 0 }
 
+// Up tells whether there is an interface of that name that carries packets.
+func Up(name string) bool {
+	dev, err := netlink.LinkByName(name)
+	return err == nil && dev.Attrs().Flags&net.FlagUp != 0
+}
+
 // inUse tells whether a program has a queue of the TUN open: only then does it
 // have a carrier (tun_attach in drivers/net/tun.c).
 func inUse(dev netlink.Link) bool { return dev.Attrs().RawFlags&unix.IFF_LOWER_UP != 0 }

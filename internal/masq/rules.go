@@ -204,3 +204,19 @@ const (
 // maxElements keeps a message with set elements below the 64 KiB that a netlink
 // attribute can hold.
 const maxElements = 500
+
+// Explain names the rule that a pod's packet of this host to an address meets.
+func Explain(s Settings, to netip.Addr) string {
+	in := func(prefixes []netip.Prefix) bool {
+		return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(to) })
+	}
+	switch {
+	case in(s.Mesh):
+		return MeshToMesh
+	case in(s.Exclude):
+		return Excluded
+	case to.IsMulticast():
+		return ""
+	}
+	return PodsToOutside
+}

@@ -177,6 +177,11 @@ func FuzzPacket(f *testing.F) {
 			return
 		}
 		valid := ValidChecksum(b)
+		if e, ok := ParseEcho(b); ok {
+			if again, ok := ParseEcho(e.Append(nil)); !ok || again.ID != e.ID || again.Seq != e.Seq || again.Reply != e.Reply || !bytes.Equal(again.Payload, e.Payload) {
+				t.Errorf("%+v became %+v", e, again)
+			}
+		}
 		for _, src := range []netip.Addr{pod1, six1} {
 			for _, problem := range []Problem{TimeExceeded, NoRoute, TooBig} {
 				answer := Error(buf, src, problem, 1400, b)

@@ -1,0 +1,101 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"example.org/meshd/internal/control"
+)
+
+// metricsTask serves /metrics over TCP where the file asks for it.
+type metricsTask struct {
+	log     *slog.Logger
+	handler http.Handler
+
+	mu       sync.Mutex
+	address  string // as in the file in force
+	listener net.Listener
+	failure  string // why there is none; empty if there is, or is to be none
+	changed  chan struct{}
+}
+
+func newMetricsTask(status func() control.Status, log *slog.Logger) *metricsTask {
+	return &metricsTask{log: log, handler: control.Metrics(status), changed: make(chan struct{}, 1)}
+}
+
+func (m *metricsTask) String() string { return "metrics" }
+
+// listen opens an address that is not open yet; the listener is nil where nothing is
+// to be done.
+func (m *metricsTask) listen(address string) (net.Listener, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if address == "" || address == m.address && m.listener != nil {
+		m.failure = ""
+		return nil, nil
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		m.failure = "metrics.listen: metrics are not served: " + err.Error()
+		return nil, err
+	}
+	m.failure = ""
+	return l, nil
+}
+
+// use serves on what listen has returned for an address, in the place of what was
+// served on before.
+func (m *metricsTask) use(l net.Listener, address string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if l == nil && address == m.address {
+		return
+	}
+	if m.listener != nil {
+		m.listener.Close()
+	}
+	m.listener, m.address = l, address
+	signal(m.changed)
+}
+
+// warnings tells why nothing is served.
+func (m *metricsTask) warnings() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.failure == "" {
+		return nil
+	}
+	return []string{m.failure}
+}
+
+// Run implements task.
+func (m *metricsTask) Run(ctx context.Context) error {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", m.handler)
+	server := http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	defer server.Close()
+	for {
+		m.mu.Lock()
+		l := m.listener
+		m.mu.Unlock()
+		if l != nil {
+			serving.Go(func() {
+				if err := server.Serve(l); !errors.Is(err, net.ErrClosed) && !errors.Is(err, http.ErrServerClosed) {
+					m.log.Error("metrics are not served any more", "event", "metrics_failed", "error", err)
+				}
+			})
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-m.changed:
+		}
+	}
+}

@@ -1,0 +1,183 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/probe"
+)
+
+// probes asks all peers how they are, and tells what has changed.
+type probes struct {
+	*probe.Prober
+	log    *slog.Logger
+	engine dataplane.Engine
+	set    chan struct{} // settings have changed
+}
+
+// newEngine returns an engine and the probes that go through it.
+func newEngine(version string, log *slog.Logger) (*dataplane.User, *probes) {
+	p := &probes{log: log, set: make(chan struct{}, 1)}
+	engine := dataplane.NewUser(log, func(e dataplane.Echo, at time.Time) ([]byte, bool) {
+		return p.Answer(e.Peer, e.Reply, e.Payload, at)
+	})
+	p.engine, p.Prober = engine, probe.New(engine.LastSeen)
+	p.Set(probe.Settings{Self: probe.Self{Version: version}})
+	return engine, p
+}
+
+// follow asks the peers of a plan from now on.
+func (p *probes) follow(next *plan, version string) {
+	s := probe.Settings{Self: probe.Self{Hash: next.config.Sum, Version: version}, Interval: next.config.Probe.Interval}
+	for _, peer := range next.mesh.Peers {
+		if peer.Name != next.mesh.Self {
+			s.Peers = append(s.Peers, peer.Name)
+		}
+	}
+	p.Set(s)
+	signal(p.set)
+}
+
+func (p *probes) String() string { return "probes" }
+
+// Run implements task.
+func (p *probes) Run(ctx context.Context) error {
+	for {
+		questions, changes := p.Work(time.Now())
+		echoes := make([]dataplane.Echo, len(questions))
+		for i, q := range questions {
+			echoes[i] = dataplane.Echo{Peer: q.Peer, ID: q.ID, Seq: q.Seq, Payload: q.Payload}
+		}
+		// One that cannot be sent is one without an answer.
+		if err := p.engine.SendEcho(echoes...); err != nil {
+			p.log.Debug("not all probes could be sent", "error", err)
+		}
+		p.tell(changes)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(p.Wait()):
+		case <-p.Woken():
+		case <-p.set:
+		}
+	}
+}
+
+// tell logs what has changed.
+func (p *probes) tell(changes []probe.Change) {
+	var others, ours []string
+	for _, c := range changes {
+		switch {
+		case c.Told != nil && c.Told.Hash == ([32]byte{}):
+		case c.Told != nil && p.Self().Hash != c.Told.Hash:
+			others = append(others, c.Peer)
+		case c.Told != nil:
+			ours = append(ours, c.Peer)
+		case c.New == probe.Up:
+			p.log.Info("peer is up", "event", "peer_up", "peer", c.Peer, "was", c.Old, "rtt", c.Figures.Last)
+		case c.New == probe.Stale:
+			p.log.Warn("peer is stale: nothing heard", "event", "peer_stale", "peer", c.Peer, "silent", c.Silent.Round(time.Millisecond), "loss", percent(c.Figures.Loss))
+		case c.New == probe.Down:
+			p.log.Error("peer is down: nothing heard", "event", "peer_down", "peer", c.Peer, "was", c.Old, "silent", c.Silent.Round(time.Millisecond))
+		}
+	}
+	p.tellFiles("runs another file than this node", "peer_file_differs", slog.LevelWarn, others)
+	p.tellFiles("runs this node's file", "peer_file_matches", slog.LevelInfo, ours)
+}
+
+// tellFiles tells who has told of another file. A file that is rolled out to
+// thousands of hosts is not thousands of lines.
+func (p *probes) tellFiles(what, event string, level slog.Level, peers []string) {
+	switch {
+	case len(peers) == 1:
+		p.log.Log(context.Background(), level, "peer "+what, "event", event, "peer", peers[0])
+	case len(peers) > 1:
+		p.log.Log(context.Background(), level, fmt.Sprintf("%d peers: each %s", len(peers), what), "event", event, "peers", strings.Join(first(changesLogged, peers), " "))
+	}
+}
+
+func percent(share float64) string { return fmt.Sprintf("%.0f%%", 100*share) }
+
+// Bounds of POST /v1/ping.
+const (
+	pingTimeout    = time.Second
+	pingTimeoutMax = 10 * time.Second
+)
+
+// ping answers POST /v1/ping.
+func (p *probes) ping(ctx context.Context, plan *plan, r control.PingRequest) (reply control.Ping, ok bool, err error) {
+	headers := dataplane.EchoHeaders(dataplane.Peer{Subnets: plan.self.Subnets})
+	if most := plan.link.MTU - headers; r.Size != 0 && (r.Size < probe.PayloadSize || r.Size > most) {
+		return reply, false, fmt.Errorf("size must be %d to %d bytes, which is what the MTU %d leaves", probe.PayloadSize, most, plan.link.MTU)
+	}
+	timeout := pingTimeout
+	if r.TimeoutMS != 0 {
+		timeout = time.Duration(r.TimeoutMS) * time.Millisecond
+	}
+	if timeout <= 0 || timeout > pingTimeoutMax {
+		return reply, false, fmt.Errorf("timeout_ms must be 1 to %d", pingTimeoutMax.Milliseconds())
+	}
+	q, answer, forget, ok := p.Ping(r.Peer, r.Size, time.Now())
+	if !ok {
+		return reply, false, nil
+	}
+	defer forget()
+	reply = control.Ping{Schema: control.Schema, Peer: r.Peer, Size: len(q.Payload) + headers}
+	switch err := p.engine.SendEcho(dataplane.Echo{Peer: q.Peer, ID: q.ID, Seq: q.Seq, Payload: q.Payload}); {
+	case errors.Is(err, unix.EMSGSIZE):
+		reply.Error = "larger than the path to the peer"
+		return reply, true, nil
+	case err != nil:
+		reply.Error = err.Error()
+		return reply, true, nil
+	}
+	select {
+	case rtt := <-answer:
+		reply.RTTMS = milliseconds(rtt)
+	case <-time.After(timeout):
+	case <-ctx.Done():
+	}
+	return reply, true, nil
+}
+
+// milliseconds returns nil for what was not measured.
+func milliseconds(d time.Duration) *float64 {
+	if d == 0 {
+		return nil
+	}
+	ms := float64(d.Microseconds()) / 1000
+	return &ms
+}
+
+// report adds what probing knows of a peer to its status. ours is the file in force.
+func (p *probes) report(status *control.Peer, ours *config.Config) {
+	r, ok := p.Report(status.Name)
+	if !ok {
+		return
+	}
+	if ours.Probe.Interval > 0 {
+		status.State = r.State.String()
+		if !r.Since.IsZero() {
+			status.Since = &r.Since
+		}
+	}
+	status.ProbesTx, status.ProbesRx = r.Sent, r.Received
+	if f := r.Figures; f.Probes > 0 {
+		status.Loss = &f.Loss
+		status.RTTMS, status.RTTMinMS, status.RTTP95MS = milliseconds(f.P50), milliseconds(f.Min), milliseconds(f.P95)
+		status.RTTLastMS, status.JitterMS = milliseconds(f.Last), milliseconds(f.Jitter)
+	}
+	if r.Told.Hash != ([32]byte{}) {
+		match := r.Told.Hash == ours.Sum
+		status.ConfigMatch, status.ConfigSHA256, status.Version = &match, fmt.Sprintf("%x", r.Told.Hash), r.Told.Version
+	}
+}

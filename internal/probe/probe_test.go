@@ -1,0 +1,377 @@
+package probe
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// sim is a prober with a clock of its own and neighbours that do as they are told.
+type sim struct {
+	*Prober
+	t       *testing.T
+	now     time.Time
+	heard   map[string]time.Time
+	answers func(q Question) (after time.Duration, ok bool)
+	other   func(q Question, answer []byte) []byte // what comes back; nil: an answer of a meshd
+	flying  []flight
+	asked   map[string]int
+	changes []string
+}
+
+type flight struct {
+	from string
+	b    []byte
+	at   time.Time
+}
+
+func newSim(t *testing.T, interval time.Duration, peers ...string) *sim {
+	s := &sim{t: t, now: time.Unix(1e9, 0), heard: map[string]time.Time{}, asked: map[string]int{}}
+	s.answers = func(Question) (time.Duration, bool) { return 7 * time.Millisecond, true }
+	s.Prober = New(func(peer string) time.Time { return s.heard[peer] })
+	s.Set(Settings{Self: Self{Version: "1"}, Peers: peers, Interval: interval})
+	return s
+}
+
+// neighbour answers as a meshd does.
+var neighbour = func() *Prober {
+	p := New(func(string) time.Time { return time.Time{} })
+	p.Set(Settings{Self: Self{Version: "2", Hash: [32]byte{1, 2, 3}}})
+	return p
+}()
+
+// run lets time pass, in the steps that the prober wants.
+func (s *sim) run(span time.Duration) {
+	s.t.Helper()
+	for end := s.now.Add(span); s.now.Before(end); {
+		questions, changes := s.Work(s.now)
+		for _, c := range changes {
+			word := fmt.Sprintf("%s %s>%s", c.Peer, c.Old, c.New)
+			if c.Told != nil {
+				word = fmt.Sprintf("%s says %q %x", c.Peer, c.Told.Version, c.Told.Hash[:3])
+			}
+			s.changes = append(s.changes, word)
+		}
+		for _, q := range questions {
+			s.asked[q.Peer]++
+			after, ok := s.answers(q)
+			if !ok {
+				continue
+			}
+			asked := bytes.Clone(q.Payload)
+			b, mine := neighbour.Answer("us", false, bytes.Clone(q.Payload), s.now)
+			if !mine || len(b) != len(asked) {
+				s.t.Fatalf("the answer to %d bytes is %d bytes, mine: %v", len(asked), len(b), mine)
+			}
+			if s.other != nil {
+				b = s.other(Question{Peer: q.Peer, Payload: asked}, b)
+			}
+			s.flying = append(s.flying, flight{q.Peer, b, s.now.Add(after)})
+		}
+		next := s.now.Add(s.Wait())
+		if next.After(end) {
+			next = end
+		}
+		s.fly(next)
+	}
+}
+
+// fly has answers arrive until a time, or until one of them wakes the prober.
+func (s *sim) fly(until time.Time) {
+	slices.SortStableFunc(s.flying, func(a, b flight) int { return a.at.Compare(b.at) })
+	for len(s.flying) > 0 && !s.flying[0].at.After(until) {
+		f := s.flying[0]
+		s.flying, s.now = s.flying[1:], f.at
+		if _, mine := s.Answer(f.from, true, f.b, f.at); !mine {
+			s.t.Fatal("an answer is shown to the host")
+		}
+		s.heard[f.from] = f.at
+		select {
+		case <-s.Woken():
+			return
+		default:
+		}
+	}
+	s.now = until
+}
+
+func (s *sim) expect(changes ...string) {
+	s.t.Helper()
+	if got, want := strings.Join(s.changes, ", "), strings.Join(changes, ", "); got != want {
+		s.t.Fatalf("after %v: %s; want %s", s.now.Sub(time.Unix(1e9, 0)), got, want)
+	}
+	s.changes = nil
+}
+
+func (s *sim) report(peer string) Report {
+	s.t.Helper()
+	r, ok := s.Report(peer)
+	if !ok {
+		s.t.Fatalf("nothing is known of %q", peer)
+	}
+	return r
+}
+
+func silent(Question) (time.Duration, bool) { return 0, false }
+
+func TestLifeOfAPeer(t *testing.T) {
+	s := newSim(t, time.Second, "b")
+	if r := s.report("b"); r.State != Unknown || r.Figures.Probes != 0 || !r.Since.IsZero() {
+		t.Errorf("at first: %+v", r)
+	}
+	answers := s.answers
+	s.run(2 * time.Second)
+	s.expect(`b says "2" 010203`, "b unknown>up")
+	s.run(time.Minute)
+	s.expect()
+	if r := s.report("b"); r.Figures.Loss != 0 || r.Figures.P50 != 7*time.Millisecond || r.Figures.Probes < 50 || r.Sent < 60 || r.Received < 60 {
+		t.Errorf("%+v", r)
+	}
+
+	s.answers = silent
+	s.run(2900 * time.Millisecond)
+	s.expect()
+	s.run(1200 * time.Millisecond)
+	s.expect("b up>stale")
+	s.run(5800 * time.Millisecond)
+	s.expect()
+	s.run(1300 * time.Millisecond)
+	s.expect("b stale>down")
+	s.run(time.Minute)
+	s.expect()
+	if r := s.report("b"); r.Figures.Loss != 1 || r.Figures.P50 != 0 {
+		t.Errorf("%+v", r)
+	}
+
+	s.answers = answers
+	s.run(2200 * time.Millisecond)
+	s.expect("b down>up")
+}
+
+// One that answers now and then, but never twice, is not up.
+func TestOneAnswerIsNotEnough(t *testing.T) {
+	s := newSim(t, time.Second, "b")
+	n := 0
+	s.answers = func(Question) (time.Duration, bool) { n++; return 0, n%3 == 0 }
+	s.run(time.Minute)
+	s.expect(`b says "2" 010203`)
+}
+
+// Whoever sends packets lives, whether he answers or not.
+func TestHearingIsEnough(t *testing.T) {
+	s := newSim(t, time.Second, "b")
+	s.answers = silent
+	for range 30 {
+		s.run(500 * time.Millisecond)
+		s.heard["b"] = s.now
+	}
+	s.expect("b unknown>up")
+	if r := s.report("b"); r.Figures.Loss != 1 {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestNeverThere(t *testing.T) {
+	s := newSim(t, time.Second, "b")
+	s.answers = silent
+	s.run(9 * time.Second)
+	s.expect()
+	s.run(3 * time.Second)
+	s.expect("b unknown>down")
+}
+
+// A kernel without a meshd sends back what it got.
+func TestPlainNeighbour(t *testing.T) {
+	s := newSim(t, time.Second, "b")
+	s.other = func(q Question, _ []byte) []byte { return q.Payload }
+	s.run(time.Minute)
+	s.expect("b unknown>up")
+	if r := s.report("b"); r.Told != (Self{}) || r.Figures.Loss != 0 || r.Figures.P50 == 0 {
+		t.Errorf("%+v", r)
+	}
+	s.other = nil // meshd was installed there
+	s.run(2 * time.Second)
+	s.expect(`b says "2" 010203`)
+}
+
+// Wrong nonces, wrong peers, late and repeated answers change nothing.
+func TestForgedAnswers(t *testing.T) {
+	s := newSim(t, time.Second, "b", "c")
+	s.other = func(q Question, answer []byte) []byte {
+		s.Answer("stranger", true, answer, s.now)
+		other := map[string]string{"b": "c", "c": "b"}[q.Peer]
+		s.Answer(other, true, answer, s.now)
+		answer[16]++
+		return answer
+	}
+	s.run(8 * time.Second)
+	s.heard = map[string]time.Time{}
+	s.expect("b unknown>up", "c unknown>up") // packets came, whatever was in them
+	for _, name := range []string{"b", "c"} {
+		if r := s.report(name); r.Received != 0 || r.Figures.Loss != 1 || r.Told != (Self{}) {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+	s.other = nil
+	s.run(3 * time.Second)
+	before := s.report("b").Received
+	questions, _ := s.Work(s.now)
+	for len(questions) == 0 {
+		s.now = s.now.Add(s.Wait())
+		questions, _ = s.Work(s.now)
+	}
+	q := questions[0]
+	b, _ := neighbour.Answer("us", false, bytes.Clone(q.Payload), s.now)
+	before = s.report(q.Peer).Received
+	for range 3 {
+		s.Answer(q.Peer, true, b, s.now)
+	}
+	if got := s.report(q.Peer).Received; got != before+1 {
+		t.Errorf("one answer, three times, counts as %d", got-before)
+	}
+	if _, mine := s.Answer("b", true, []byte("somebody's ping"), s.now); mine {
+		t.Error("a stranger's echo is taken from the host")
+	}
+}
+
+// Questions to many are spread evenly, and no more than maxRate are asked.
+func TestSpread(t *testing.T) {
+	var names []string
+	for i := range 10000 {
+		names = append(names, fmt.Sprint("n", i))
+	}
+	for _, test := range []struct{ peers, low, high int }{{20, 58, 62}, {1000, 58, 62}, {10000, 11, 13}} {
+		s := newSim(t, time.Second, names[:test.peers]...)
+		most := 0
+		s.answers = func(q Question) (time.Duration, bool) { return 0, false }
+		last := s.now
+		for range 60 * 20 {
+			before := 0
+			for _, n := range s.asked {
+				before += n
+			}
+			s.run(tick)
+			after := 0
+			for _, n := range s.asked {
+				after += n
+			}
+			most = max(most, after-before)
+		}
+		if s.now.Sub(last) < 59*time.Second {
+			t.Fatal("time stands still")
+		}
+		for name, n := range s.asked {
+			if n < test.low || n > test.high {
+				t.Errorf("%d peers: %s was asked %d times in a minute", test.peers, name, n)
+				break
+			}
+		}
+		if bound := min(maxRate, test.peers) / 20 * 2; most > max(bound, 2) {
+			t.Errorf("%d peers: %d questions at once", test.peers, most)
+		}
+	}
+}
+
+// Who stays keeps his figures; who comes is asked first; who goes is forgotten; 0
+// ends all.
+func TestSet(t *testing.T) {
+	s := newSim(t, time.Second, "b", "c")
+	s.run(10 * time.Second)
+	s.changes = nil
+	sent := s.report("b").Sent
+	s.Set(Settings{Peers: []string{"b", "d"}, Interval: 2 * time.Second})
+	if s.report("b").Sent != sent {
+		t.Error("b is somebody else")
+	}
+	if _, known := s.Report("c"); known {
+		t.Error("c is remembered")
+	}
+	s.run(4 * time.Second)
+	s.expect(`d says "2" 010203`, "d unknown>up")
+	s.Set(Settings{Peers: []string{"b", "d"}})
+	asked := s.asked["b"]
+	s.run(10 * time.Second)
+	s.expect()
+	if s.asked["b"] != asked || s.report("b").State != Unknown {
+		t.Errorf("still asked: %+v", s.report("b"))
+	}
+	if _, mine := s.Answer("b", false, bytes.Clone(ask(s)), s.now); !mine {
+		t.Error("whoever does not ask does not answer either")
+	}
+}
+
+func ask(s *sim) []byte {
+	q, _, forget, ok := s.Ping("b", 0, s.now)
+	if !ok {
+		s.t.Fatal("no such peer")
+	}
+	forget()
+	return q.Payload
+}
+
+func TestPing(t *testing.T) {
+	s := newSim(t, 0, "b")
+	q, answer, forget, ok := s.Ping("b", 1000, s.now)
+	if !ok || len(q.Payload) != 1000 {
+		t.Fatalf("%v, %d bytes", ok, len(q.Payload))
+	}
+	b, _ := neighbour.Answer("us", false, q.Payload, s.now)
+	s.Answer("b", true, b, s.now.Add(3*time.Millisecond))
+	if rtt := <-answer; rtt != 3*time.Millisecond {
+		t.Errorf("%v", rtt)
+	}
+	forget()
+	s.Answer("b", true, b, s.now)
+	if _, _, _, ok := s.Ping("nobody", 0, s.now); ok {
+		t.Error("nobody was asked")
+	}
+	if r := s.report("b"); r.Figures.Probes != 0 {
+		t.Errorf("a ping counts as a probe: %+v", r)
+	}
+}
+
+func TestFigures(t *testing.T) {
+	var w window
+	for i := range 100 {
+		rtt := time.Duration(i%10+1) * time.Millisecond
+		if i%5 == 4 {
+			rtt = lost
+		}
+		w.add(rtt)
+	}
+	f := w.figures()
+	if f.Probes != Window || f.Loss < 0.1999 || f.Loss > 0.2001 || f.Min != time.Millisecond || f.P50 != 6*time.Millisecond ||
+		f.P95 != 9*time.Millisecond || f.Last != 9*time.Millisecond || f.Jitter != 88*time.Millisecond/47 {
+		t.Errorf("%+v", f)
+	}
+}
+
+// Whatever comes, an answer is never longer than its question, and text is fit for
+// a terminal.
+func FuzzAnswer(f *testing.F) {
+	s := &sim{Prober: New(func(string) time.Time { return time.Time{} })}
+	s.Set(Settings{Peers: []string{"b"}, Interval: time.Second, Self: Self{Version: strings.Repeat("v", 40)}})
+	q, _, _, _ := s.Ping("b", 0, time.Now())
+	f.Add(false, q.Payload)
+	f.Add(true, q.Payload)
+	f.Add(true, []byte(magic))
+	f.Fuzz(func(t *testing.T, isReply bool, b []byte) {
+		before := len(b)
+		said, ok := parse(b)
+		reply, mine := s.Answer("b", isReply, b, time.Now())
+		if mine != ok || len(reply) > before || isReply && reply != nil {
+			t.Errorf("%d bytes are answered with %d; mine: %v", before, len(reply), mine)
+		}
+		if strings.ContainsFunc(said.Version, func(r rune) bool { return r < '!' || r > '~' }) || len(said.Version) > versionSize {
+			t.Errorf("version %q", said.Version)
+		}
+		if reply != nil {
+			if again, ok := parse(reply); !ok || !again.answer || again.nonce != said.nonce || again.Version != strings.Repeat("v", versionSize) {
+				t.Errorf("%+v", again)
+			}
+		}
+	})
+}
