@@ -31,6 +31,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
+	if asJSON, _ := root.PersistentFlags().GetBool("json"); asJSON && err != nil && !errors.Is(err, errSilent) {
+		_ = printJSON(stdout, map[string]control.Error{"error": {Code: errorCode(err), Message: err.Error()}})
+	}
 	if err != nil && !errors.Is(err, errSilent) {
 		fmt.Fprintf(stderr, "meshd: %v\n", err)
 		if errors.Is(err, errUsage) {
@@ -78,6 +81,25 @@ func exitCode(err error) int {
 	return exitNo
 }
 
+// errorCode names what --json says is wrong.
+func errorCode(err error) string {
+	switch exitCode(err) {
+	case exitUsage:
+		return "usage"
+	case exitNotRunning:
+		return "not_running"
+	case exitPermission:
+		return "not_permitted"
+	case exitMismatch:
+		return "api_mismatch"
+	case exitTimeout:
+		return "timeout"
+	case exitConfig:
+		return "bad_configuration"
+	}
+	return "failed"
+}
+
 // globals are the flags of every command.
 type globals struct {
 	config string
@@ -106,7 +128,8 @@ host and start "meshd run" there, best as the service meshd.service.`,
 	flags.StringVar(&g.socket, "socket", control.DefaultSocket, "control socket `path`")
 	flags.BoolVar(&g.json, "json", false, "print JSON")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
-	root.AddCommand(runCommand(g), checkCommand(g), initCommand(), cleanupCommand(g), statusCommand(g), routeCommand(g), planCommand(g), reloadCommand(g), versionCommand(g))
+	root.AddCommand(runCommand(g), checkCommand(g), initCommand(), cleanupCommand(g), statusCommand(g), peersCommand(g), pingCommand(g), routeCommand(g),
+		eventsCommand(g), waitCommand(g), planCommand(g), reloadCommand(g), versionCommand(g))
 	return root
 }
 

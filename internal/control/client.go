@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"net/url"
 	"syscall"
+	"time"
 )
 
 // What can be wrong between a client and the daemon; test with errors.Is.
@@ -20,6 +21,7 @@ var (
 	ErrNotRunning = errors.New("meshd is not running")
 	ErrPermission = errors.New("not permitted")
 	ErrMismatch   = errors.New("meshd speaks another version of the API")
+	ErrNoPeer     = errors.New("no such peer")
 )
 
 // A Client asks a running daemon. It may be used by many goroutines.
@@ -46,6 +48,89 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status
 	err := c.get(ctx, "/v1/status", &s)
 	return s, mismatch(err, s.Schema)
+}
+
+// Peers asks for GET /v1/peers.
+func (c *Client) Peers(ctx context.Context) (Peers, error) {
+	var p Peers
+	err := c.get(ctx, "/v1/peers", &p)
+	return p, mismatch(err, p.Schema)
+}
+
+// Peer asks for GET /v1/peers/NAME.
+func (c *Client) Peer(ctx context.Context, name string) (OnePeer, error) {
+	var p OnePeer
+	err := c.get(ctx, "/v1/peers/"+url.PathEscape(name), &p)
+	return p, mismatch(err, p.Schema)
+}
+
+// History asks for GET /v1/history; an empty peer means all that the node did.
+func (c *Client) History(ctx context.Context, peer, span string) (History, error) {
+	var h History
+	err := c.get(ctx, "/v1/history?peer="+url.QueryEscape(peer)+"&span="+url.QueryEscape(span), &h)
+	return h, mismatch(err, h.Schema)
+}
+
+// Ping asks for POST /v1/ping.
+func (c *Client) Ping(ctx context.Context, r PingRequest) (Ping, error) {
+	var p Ping
+	doc, err := json.Marshal(r)
+	if err == nil {
+		err = c.ask(ctx, http.MethodPost, "/v1/ping", doc, &p)
+	}
+	return p, mismatch(err, p.Schema)
+}
+
+// Ready asks for GET /readyz; the error says why the daemon is not ready.
+func (c *Client) Ready(ctx context.Context) error {
+	return c.get(ctx, "/readyz", new(Ready))
+}
+
+// Events calls each with every event after since that the daemon remembers, oldest
+// first, and with follow goes on with those that come, until ctx or the daemon ends
+// or each returns an error, which it returns.
+func (c *Client) Events(ctx context.Context, since uint64, follow bool, each func(Event) error) error {
+	return lines(ctx, c, fmt.Sprintf("/v1/events?since=%d&follow=%t", since, follow), each)
+}
+
+// Watch calls each with every line of GET /v1/watch, until ctx or the daemon ends or
+// each returns an error, which it returns.
+func (c *Client) Watch(ctx context.Context, interval time.Duration, each func(Watched) error) error {
+	return lines(ctx, c, "/v1/watch?interval="+interval.String(), func(w Watched) error {
+		if w.Hello != nil {
+			if err := mismatch(nil, w.Hello.Schema); err != nil {
+				return err
+			}
+		}
+		return each(w)
+	})
+}
+
+// lines reads an endless answer.
+func lines[T any](ctx context.Context, c *Client, path string, each func(T) error) error {
+	response, err := c.send(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		answer, _ := io.ReadAll(response.Body)
+		return refusal(response, path, answer, nil)
+	}
+	for decoder := json.NewDecoder(response.Body); ; {
+		var line T
+		switch err := decoder.Decode(&line); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			return fmt.Errorf("read %s from meshd: %w", path, err)
+		}
+		if err := each(line); err != nil {
+			return err
+		}
+	}
 }
 
 // Route asks for GET /v1/route.
@@ -93,13 +178,9 @@ func (c *Client) get(ctx context.Context, path string, body any) error {
 
 // ask sends a request and decodes the answer into body, also that of a rejection.
 func (c *Client) ask(ctx context.Context, method, path string, doc []byte, body any) error {
-	request, err := http.NewRequestWithContext(ctx, method, "http://meshd"+path, bytes.NewReader(doc))
+	response, err := c.send(ctx, method, path, doc)
 	if err != nil {
 		return err
-	}
-	response, err := c.http.Do(request)
-	if err != nil {
-		return c.explain(err)
 	}
 	defer response.Body.Close()
 	answer, err := io.ReadAll(response.Body)
@@ -117,6 +198,18 @@ func (c *Client) ask(ctx context.Context, method, path string, doc []byte, body 
 	return nil
 }
 
+func (c *Client) send(ctx context.Context, method, path string, doc []byte) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, method, "http://meshd"+path, bytes.NewReader(doc))
+	if err != nil {
+		return nil, err
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	return response, nil
+}
+
 // refusal turns an answer that is not 200 into an error.
 func refusal(response *http.Response, path string, answer []byte, body any) error {
 	var failure struct{ Error Error }
@@ -124,6 +217,11 @@ func refusal(response *http.Response, path string, answer []byte, body any) erro
 		return fmt.Errorf("ask meshd for %s: %s", path, response.Status)
 	}
 	switch response.StatusCode {
+	case http.StatusNotFound:
+		if failure.Error.Code == "no_such_peer" {
+			return fmt.Errorf("%w: %s", ErrNoPeer, failure.Error.Message)
+		}
+		return fmt.Errorf("%w: %s", ErrMismatch, failure.Error.Message)
 	case http.StatusForbidden:
 		return fmt.Errorf("%w: %s", ErrPermission, failure.Error.Message)
 	case http.StatusUnprocessableEntity:

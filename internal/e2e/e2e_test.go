@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -282,9 +283,13 @@ func capture(t testing.TB, n *nstest.Namespace, dev string) *nstest.Capture {
 	return c
 }
 
+// isProbe tells whether meshd itself asks here how a peer is.
+func isProbe(b []byte) bool { return bytes.Contains(b, []byte("meshd\x00\x01\n")) }
+
+// next waits for a frame that is no probe.
 func next(t testing.TB, c *nstest.Capture, what string, match func([]byte) bool) []byte {
 	t.Helper()
-	frame, err := c.Next(10*time.Second, match)
+	frame, err := c.Next(10*time.Second, func(b []byte) bool { return match(b) && !isProbe(b) })
 	if err != nil {
 		t.Fatalf("%s: %v", what, err)
 	}

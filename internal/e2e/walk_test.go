@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane/packet"
 )
 
@@ -37,8 +38,8 @@ func TestWalkPings(t *testing.T) {
 	contains(t, run(t, m.PodCP, "ping", "-c", "1", "10.244.2.2"), "ttl=60")
 	contains(t, run(t, m.PodW2b, "ping", "-c", "1", "-M", "do", "-s", "1444", "10.244.1.2"), " 0% packet loss")
 
-	s := status(t, m.w2)
-	if p := peer(t, s, "worker"); p.TxPackets != 3 || p.RxPackets != 3 || p.TxBytes != 2*84+1472 || p.State != "up" {
+	s := waitStatus(t, m.w2, "worker up", func(s control.Status) bool { return peer(t, s, "worker").State == control.Up })
+	if p := peer(t, s, "worker"); p.TxPackets != 3 || p.RxPackets != 3 || p.TxBytes != 2*84+1472 {
 		t.Errorf("peer worker: %+v", p)
 	}
 	if s.Totals.TxPackets != 4 || s.Totals.RxPackets != 4 {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -41,39 +42,6 @@ func statusCommand(g *globals) *cobra.Command {
 	}
 }
 
-func routeCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
-		Use:   "route IP",
-		Short: "Show which node carries packets to an address",
-		Args:  arguments(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			to, err := netip.ParseAddr(args[0])
-			if err != nil {
-				return fmt.Errorf("%w: %q is not an IP address", errUsage, args[0])
-			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
-			defer cancel()
-			route, err := control.NewClient(g.socket).Route(ctx, to)
-			if err != nil {
-				return err
-			}
-			if g.json {
-				if err := printJSON(cmd.OutOrStdout(), route); err != nil {
-					return err
-				}
-			} else if route.Reason == "" {
-				fmt.Fprintf(cmd.OutOrStdout(), "%s via %s at %s (%s) dev %s src %s mtu %d\n",
-					route.To, route.Peer, route.Address, route.Prefix, route.Interface, route.Source, route.MTU)
-			}
-			if route.Reason != "" {
-				fmt.Fprintf(cmd.ErrOrStderr(), "meshd: no way through the mesh to %s: %s\n", route.To, route.Reason)
-				return errSilent
-			}
-			return nil
-		},
-	}
-}
-
 // printStatus writes a status for people; problems come first.
 func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	for _, warning := range s.Warnings {
@@ -95,19 +63,109 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	fmt.Fprintf(w, "batches  %s\n", batchWords(s.Dataplane.Calls))
 	fmt.Fprintf(w, "nat      %s\n", masqueradeWords(s.Masquerade))
 	fmt.Fprintf(w, "traffic  rx %d packets, %s  tx %d packets, %s\n", s.Totals.RxPackets, size(s.Totals.RxBytes), s.Totals.TxPackets, size(s.Totals.TxBytes))
-	fmt.Fprintf(w, "drops    %s\n\n", orNone(dropWords(s.Totals.Drops)))
+	fmt.Fprintf(w, "drops    %s\n", orNone(dropWords(s.Totals.Drops)))
+	fmt.Fprintf(w, "peers    %s\n\n", peerWords(s.Peers))
 
+	return printPeers(w, s.Peers, now)
+}
+
+// peersCommand is status without the node, for scripts and narrow screens.
+func peersCommand(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "peers [NAME]",
+		Short: "Show the peers, or one of them",
+		Long: `Show all peers, those that are not up first, or one of them. Exit code 1: there is no peer of that name,
+or it is not up.`,
+		Args: arguments(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
+			defer cancel()
+			client := control.NewClient(g.socket)
+			if len(args) == 1 {
+				p, err := client.Peer(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				if g.json {
+					err = printJSON(cmd.OutOrStdout(), p)
+				} else {
+					err = printPeers(cmd.OutOrStdout(), []control.Peer{p.Peer}, time.Now())
+				}
+				if err == nil && p.State != control.Up {
+					return errSilent
+				}
+				return err
+			}
+			peers, err := client.Peers(ctx)
+			if err != nil {
+				return err
+			}
+			if g.json {
+				return printJSON(cmd.OutOrStdout(), peers)
+			}
+			return printPeers(cmd.OutOrStdout(), peers.Peers, time.Now())
+		},
+	}
+}
+
+// printPeers writes a table of peers, problems first.
+func printPeers(w io.Writer, peers []control.Peer, now time.Time) error {
+	order := []string{control.Down, control.Stale, control.Unknown, control.Up}
+	peers = slices.Clone(peers)
+	slices.SortStableFunc(peers, func(a, b control.Peer) int {
+		return cmp.Compare(slices.Index(order, a.State), slices.Index(order, b.State))
+	})
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "PEER\tSTATE\tADDRESS\tSUBNETS\tRX PACKETS\tTX PACKETS\tLAST SEEN\tDROPS")
-	for _, p := range s.Peers {
+	fmt.Fprintln(t, "PEER\tSTATE\tRTT\tLOSS\tADDRESS\tSUBNETS\tRX PACKETS\tTX PACKETS\tLAST SEEN\tFILE\tDROPS")
+	for _, p := range peers {
 		seen := "never"
 		if p.LastSeen != nil {
 			seen = span(now.Sub(*p.LastSeen)) + " ago"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\n", p.Name, p.State, p.Address,
-			strings.Join(slices.Concat(p.Subnets, p.Routes), " "), p.RxPackets, p.TxPackets, seen, orNone(dropWords(p.Drops)))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", p.Name, p.State, number(p.RTTMS, "%.3g ms", 1), number(p.Loss, "%.0f%%", 100), p.Address,
+			strings.Join(slices.Concat(p.Subnets, p.Routes), " "), p.RxPackets, p.TxPackets, seen, fileWord(p), orNone(dropWords(p.Drops)))
 	}
 	return t.Flush()
+}
+
+// peerWords counts peers by state, and those that run another file.
+func peerWords(peers []control.Peer) string {
+	states, others := map[string]int{}, 0
+	for _, p := range peers {
+		states[p.State]++
+		if p.ConfigMatch != nil && !*p.ConfigMatch {
+			others++
+		}
+	}
+	words := []string{fmt.Sprintf("%d up", states[control.Up])}
+	for _, state := range []string{control.Stale, control.Down, control.Unknown} {
+		if states[state] > 0 {
+			words = append(words, fmt.Sprintf("%d %s", states[state], state))
+		}
+	}
+	if others > 0 {
+		words = append(words, fmt.Sprintf("%d with another file", others))
+	}
+	return strings.Join(words, "  ")
+}
+
+// number writes what may not be known.
+func number(n *float64, format string, scale float64) string {
+	if n == nil {
+		return "-"
+	}
+	return fmt.Sprintf(format, *n*scale)
+}
+
+// fileWord tells whether a peer runs the same file as this node.
+func fileWord(p control.Peer) string {
+	switch {
+	case p.ConfigMatch == nil:
+		return "-"
+	case *p.ConfigMatch:
+		return "same"
+	}
+	return fmt.Sprintf("%.8s", p.ConfigSHA256)
 }
 
 // batchWords tells how many packets each system call moved: the more, the less

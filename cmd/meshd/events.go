@@ -1,0 +1,70 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"example.org/meshd/internal/control"
+)
+
+func eventsCommand(g *globals) *cobra.Command {
+	var follow bool
+	var since time.Duration
+	cmd := &cobra.Command{
+		Use:   "events",
+		Short: "Show what happened in the mesh lately",
+		Long: `Show the last 2000 events of the running meshd: peers that came and went, reloads and why they were
+rejected, repairs. With --json each is a line of JSON.`,
+		Args: arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client := control.NewClient(g.socket)
+			defer client.Close()
+			oldest := time.Time{}
+			if since > 0 {
+				oldest = time.Now().Add(-since)
+			}
+			err := client.Events(cmd.Context(), 0, follow, func(e control.Event) error {
+				if e.At.Before(oldest) {
+					return nil
+				}
+				if g.json {
+					return json.NewEncoder(cmd.OutOrStdout()).Encode(e)
+				}
+				return printEvent(cmd.OutOrStdout(), e)
+			})
+			if cmd.Context().Err() != nil { // that is how following ends
+				return nil
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with events as they come")
+	cmd.Flags().DurationVar(&since, "since", 0, "only those of the last `time`, such as 1h (default all)")
+	return cmd
+}
+
+// printEvent writes an event as a line for people.
+func printEvent(w io.Writer, e control.Event) error {
+	words := []string{e.At.Local().Format("2006-01-02 15:04:05.000"), fmt.Sprintf("%-5s", strings.ToUpper(e.Level))}
+	if e.Peer != "" {
+		words = append(words, e.Peer+":")
+	}
+	words = append(words, e.Message)
+	for _, key := range slices.Sorted(maps.Keys(e.Fields)) {
+		value := e.Fields[key]
+		if value == "" || strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r == '"' || r == '=' }) {
+			value = strconv.Quote(value)
+		}
+		words = append(words, key+"="+value)
+	}
+	_, err := fmt.Fprintln(w, strings.Join(words, " "))
+	return err
+}

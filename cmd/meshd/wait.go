@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"example.org/meshd/internal/control"
+)
+
+// waitPause is the time between two questions: waiting costs next to nothing, and
+// ends soon after what is waited for.
+const waitPause = 100 * time.Millisecond
+
+func waitCommand(g *globals) *cobra.Command {
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "wait ready|peer:NAME",
+		Short: "Wait until meshd forwards packets, or a peer is up",
+		Long: `Wait until the running meshd, or one that is still to start, forwards packets as its file says, or
+until a peer is up. Exit code 6: not in time.`,
+		Args: arguments(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client := control.NewClient(g.socket)
+			defer client.Close()
+			question := client.Ready
+			if name, ok := strings.CutPrefix(args[0], "peer:"); ok && name != "" {
+				question = func(ctx context.Context) error { return peerUp(ctx, client, name) }
+			} else if args[0] != "ready" {
+				return fmt.Errorf("%w: wait for `ready` or `peer:NAME`, not %q", errUsage, args[0])
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			if err := waitFor(ctx, question); err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			if g.json {
+				return printJSON(cmd.OutOrStdout(), control.Ready{OK: true})
+			}
+			return nil
+		},
+	}
+	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how `long` to wait")
+	return cmd
+}
+
+func peerUp(ctx context.Context, client *control.Client, name string) error {
+	p, err := client.Peer(ctx, name)
+	if err == nil && p.State != control.Up {
+		err = fmt.Errorf("it is %s", p.State)
+	}
+	return err
+}
+
+// waitFor asks until the answer is yes. What time cannot change ends it at once.
+func waitFor(ctx context.Context, question func(context.Context) error) error {
+	last := errors.New("no answer")
+	for {
+		err := question(ctx)
+		if err == nil || errors.Is(err, control.ErrPermission) || errors.Is(err, control.ErrMismatch) {
+			return err
+		}
+		if ctx.Err() == nil {
+			last = err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %v", ctx.Err(), last)
+		case <-time.After(waitPause):
+		}
+	}
+}
