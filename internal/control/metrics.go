@@ -15,7 +15,7 @@ func description(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(name, help, labels, nil)
 }
 
-// The metrics of spec section 7, as far as their facts exist.
+// The metrics. What is not known of a peer is left out, not zero.
 var (
 	buildInfo         = description("meshd_build_info", "Version of the running daemon.", "version")
 	configGeneration  = description("meshd_config_generation", "Generation of the configuration in force.")
@@ -26,6 +26,11 @@ var (
 	peerTxPackets     = description("meshd_peer_transmit_packets_total", "Inner packets sent to a peer.", "peer")
 	peerTxBytes       = description("meshd_peer_transmit_bytes_total", "Bytes of inner packets sent to a peer.", "peer")
 	peerUp            = description("meshd_peer_up", "Whether the peer is up.", "peer")
+	peerRTT           = description("meshd_peer_rtt_seconds", "Median round trip time of the last 60 probes.", "peer")
+	peerLoss          = description("meshd_peer_loss_ratio", "Share of the last 60 probes without an answer.", "peer")
+	peerConfigMatch   = description("meshd_peer_config_match", "Whether the peer runs the same configuration file.", "peer")
+	probesSent        = description("meshd_peer_probes_sent_total", "Probes sent to a peer.", "peer")
+	probesReceived    = description("meshd_peer_probes_answered_total", "Probes that a peer answered.", "peer")
 	drops             = description("meshd_drops_total", "Packets dropped, by reason; the peer is empty where none is to blame.", "reason", "peer")
 	masqueradePackets = description("meshd_masquerade_packets_total", "Packets that matched a masquerade rule.", "rule")
 	calls             = description("meshd_dataplane_calls_total", "System calls that moved packets, by place.", "call")
@@ -37,7 +42,7 @@ var (
 // Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{buildInfo, configGeneration, configInfo, reloadSuccessful, peerRxPackets, peerRxBytes,
-		peerTxPackets, peerTxBytes, peerUp, drops, calls, callPackets, masqueradePackets, masqueradeRepairs, interfaceRepairs} {
+		peerTxPackets, peerTxBytes, peerUp, peerRTT, peerLoss, peerConfigMatch, probesSent, probesReceived, drops, calls, callPackets, masqueradePackets, masqueradeRepairs, interfaceRepairs} {
 		out <- d
 	}
 }
@@ -65,6 +70,17 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		counter(peerTxPackets, p.TxPackets, p.Name)
 		counter(peerTxBytes, p.TxBytes, p.Name)
 		gauge(peerUp, truth(p.State == Up), p.Name)
+		counter(probesSent, p.ProbesTx, p.Name)
+		counter(probesReceived, p.ProbesRx, p.Name)
+		if p.RTTMS != nil {
+			gauge(peerRTT, *p.RTTMS/1000, p.Name)
+		}
+		if p.Loss != nil {
+			gauge(peerLoss, *p.Loss, p.Name)
+		}
+		if p.ConfigMatch != nil {
+			gauge(peerConfigMatch, truth(*p.ConfigMatch), p.Name)
+		}
 		for reason, n := range p.Drops {
 			counter(drops, n, reason, p.Name)
 			nobody[reason] -= min(n, nobody[reason])
@@ -91,7 +107,6 @@ func truth(b bool) float64 {
 	return 0
 }
 
-// metricsHandler serves GET /metrics.
 // Metrics serves a status to Prometheus.
 func Metrics(status func() Status) http.Handler {
 	registry := prometheus.NewRegistry()

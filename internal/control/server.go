@@ -162,7 +162,11 @@ func routes(source Source) http.Handler {
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// Deadlines are those of the connection, and an earlier answer set some.
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(handlerPatience))
+		deadlines := http.NewResponseController(w)
+		_ = deadlines.SetWriteDeadline(time.Now().Add(handlerPatience))
+		if r.ContentLength != 0 { // which a handler may have no use for
+			_ = deadlines.SetReadDeadline(time.Now().Add(readerPatience))
+		}
 		mux.ServeHTTP(w, r)
 	})
 }
@@ -176,8 +180,11 @@ const handlerPatience = time.Minute
 func body(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
 	deadline := http.NewResponseController(w)
 	_ = deadline.SetReadDeadline(time.Now().Add(readerPatience))
-	defer func() { _ = deadline.SetReadDeadline(time.Time{}) }() // else it would end the handler's context
-	return io.ReadAll(http.MaxBytesReader(w, r.Body, most))
+	doc, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
+	if err == nil { // else the server would wait for the rest
+		_ = deadline.SetReadDeadline(time.Time{}) // which would end the handler's context
+	}
+	return doc, err
 }
 
 func peerHandler(source Source) http.HandlerFunc {

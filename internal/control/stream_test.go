@@ -1,0 +1,264 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+)
+
+// raw sends a request over a connection of its own and returns the reader of the
+// answer.
+func raw(t *testing.T, socket, request string) (net.Conn, *bufio.Reader) {
+	t.Helper()
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(conn, request); err != nil {
+		t.Fatal(err)
+	}
+	return conn, bufio.NewReader(conn)
+}
+
+func TestEventsAreKept(t *testing.T) {
+	l := NewEvents()
+	for i := range EventsKept + 500 {
+		l.Add(Event{Message: fmt.Sprint(i + 1)})
+	}
+	for _, since := range []uint64{0, 100, 500} {
+		events, _ := l.Since(since)
+		if len(events) != EventsKept || events[0].Seq != 501 || events[0].Message != "501" || events[len(events)-1].Seq != EventsKept+500 {
+			t.Errorf("since %d: %d events, %+v to %+v", since, len(events), events[0], events[len(events)-1])
+		}
+	}
+	events, more := l.Since(EventsKept + 499)
+	if len(events) != 1 {
+		t.Errorf("%d events", len(events))
+	}
+	select {
+	case <-more:
+		t.Error("there is no more")
+	default:
+	}
+	l.Add(Event{})
+	<-more
+	if events, _ := l.Since(1 << 60); len(events) != 0 {
+		t.Errorf("of the future: %+v", events)
+	}
+}
+
+func TestWatch(t *testing.T) {
+	events := NewEvents()
+	events.Add(Event{Kind: "before"})
+	n := 0
+	c := NewClient(serve(t, Source{Events: events, Status: func() Status {
+		n++
+		return Status{Schema: Schema, Node: "a", BootID: "x", Totals: Totals{RxPackets: uint64(n)}}
+	}}))
+	enough := errors.New("enough")
+	var last uint64
+	snapshots, told := 0, false
+	err := c.Watch(t.Context(), 100*time.Millisecond, func(w Watched) error {
+		switch {
+		case w.Seq != last+1:
+			t.Errorf("%+v after %d", w, last)
+		case last == 0 && (w.Type != "hello" || w.Hello.Node != "a" || w.Hello.BootID != "x" || w.Hello.IntervalMS != 100):
+			t.Errorf("first %+v", w)
+		case w.Type == "snapshot":
+			if snapshots++; snapshots == 2 {
+				events.Add(Event{Kind: "now"})
+			}
+		case w.Type == "event":
+			if w.Event.Kind != "now" || w.Event.Seq != 2 || snapshots != 2 {
+				t.Errorf("event %+v after %d snapshots", w.Event, snapshots)
+			}
+			told = true
+		}
+		last = w.Seq
+		if snapshots == 4 {
+			return enough
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) || !told {
+		t.Errorf("%v, event told: %v", err, told)
+	}
+}
+
+// A reader that does not read misses snapshots, holds up nobody, and is cut off.
+func TestSlowReader(t *testing.T) {
+	events := NewEvents()
+	big := strings.Repeat("x", 4<<20) // more than any socket buffer
+	socket := serve(t, Source{Events: events, Status: func() Status { return Status{Schema: Schema, Node: big} }})
+	_, stuck := raw(t, socket, "GET /v1/watch?interval=100ms HTTP/1.1\r\nHost: x\r\n\r\n")
+	began := time.Now()
+	// Somebody else is served meanwhile.
+	enough := errors.New("enough")
+	if err := NewClient(socket).Watch(t.Context(), 100*time.Millisecond, func(w Watched) error {
+		if w.Seq > 5 {
+			return enough
+		}
+		return nil
+	}); !errors.Is(err, enough) {
+		t.Error(err)
+	}
+	time.Sleep(time.Until(began.Add(readerPatience + time.Second))) // it is time that is tested here
+	n, err := io.Copy(io.Discard, stuck)
+	if n > 64<<20 || err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !strings.Contains(err.Error(), "reset") {
+		t.Errorf("read %d bytes afterwards, %v: it was not cut off", n, err)
+	}
+}
+
+func TestTooManyReaders(t *testing.T) {
+	socket := serve(t, Source{Events: NewEvents(), Status: func() Status { return Status{Schema: Schema} }})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	began := make(chan struct{})
+	ended := make(chan error, maxReaders)
+	for range maxReaders {
+		go func() {
+			first := true
+			ended <- NewClient(socket).Watch(ctx, time.Second, func(Watched) error {
+				if first {
+					first = false
+					began <- struct{}{}
+				}
+				return nil
+			})
+		}()
+	}
+	for range maxReaders {
+		<-began
+	}
+	refused := func() error {
+		return NewClient(socket).Events(ctx, 0, false, func(Event) error { return nil })
+	}
+	if err := refused(); err == nil || !strings.Contains(err.Error(), "16 readers") {
+		t.Errorf("one more: %v", err)
+	}
+	cancel()
+	for range maxReaders {
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	}
+	ctx = t.Context()
+	for deadline := time.Now().Add(10 * time.Second); refused() != nil; {
+		if time.Now().After(deadline) {
+			t.Fatal("places of those who left are not free")
+		}
+	}
+}
+
+// Whatever is sent, the answer is 4xx, JSON, and soon.
+func TestBadRequests(t *testing.T) {
+	socket := serve(t, Source{
+		Events: NewEvents(), Status: func() Status { return Status{Schema: Schema} },
+		Ping: func(context.Context, PingRequest) (Ping, bool, error) { return Ping{}, false, nil },
+		History: func(peer, span string) (*History, error) {
+			if span == "" {
+				return nil, nil
+			}
+			return nil, errors.New("no such span")
+		},
+	})
+	post := func(path, body string) string {
+		return fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body)
+	}
+	get := func(path string) string { return "GET " + path + " HTTP/1.1\r\nHost: x\r\n\r\n" }
+	for request, want := range map[string]string{
+		get("/v1/peers/x"):                               "404 no_such_peer",
+		get("/v1/peers/%2e%2e%2fx"):                      "404 no_such_peer",
+		get("/v1/history?peer=x"):                        "404 no_such_peer",
+		get("/v1/history?span=7d"):                       "400 bad_request",
+		get("/v1/events?since=-1"):                       "400 bad_request",
+		get("/v1/watch?interval=1ns"):                    "400 bad_request",
+		get("/v1/watch?interval=soon"):                   "400 bad_request",
+		get("/v1/route?to=" + strings.Repeat("1", 8000)): "400 bad_address",
+		post("/v1/ping", "{"):                            "400 bad_request",
+		post("/v1/ping", `{"peer":"x"}`):                 "404 no_such_peer",
+		post("/v1/ping", strings.Repeat(" ", 5000)):      "400 bad_request",
+		post("/v1/status", ""):                           "404 not_found",
+		"GET /v1/status HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("y", 64<<10) + "\r\n\r\n": "431 ",
+		"BREW /v1/status HTTP/1.1\r\nHost: x\r\n\r\n":                                          "404 not_found",
+		"nonsense\r\n\r\n": "400 ",
+	} {
+		_, reader := raw(t, socket, request)
+		response, err := http.ReadResponse(reader, nil)
+		if err != nil {
+			t.Errorf("%.60q: %v", request, err)
+			continue
+		}
+		var failure struct{ Error Error }
+		_ = json.NewDecoder(response.Body).Decode(&failure)
+		if got := fmt.Sprint(response.StatusCode, " ", failure.Error.Code); got != want {
+			t.Errorf("%.60q: %s, want %s", request, got, want)
+		}
+	}
+}
+
+// A client that sends half a request keeps nobody waiting, and is cut off.
+func TestSlowRequest(t *testing.T) {
+	socket := serve(t, Source{Status: func() Status { return Status{Schema: Schema} }})
+	_, reader := raw(t, socket, "POST /v1/ping HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+	if _, err := NewClient(socket).Status(t.Context()); err != nil {
+		t.Error(err)
+	}
+	response, err := http.ReadResponse(reader, nil)
+	if err != nil || response.StatusCode != http.StatusBadRequest {
+		t.Errorf("%+v, %v", response, err)
+	}
+}
+
+// FuzzRequest: whatever comes in over the socket, the server goes on.
+func FuzzRequest(f *testing.F) {
+	for _, path := range []string{"/v1/status", "/v1/peers/a", "/v1/events?since=1", "/v1/history?peer=a&span=1h", "/v1/route?to=10.0.0.1", "/metrics", "/healthz"} {
+		f.Add("GET", path, "")
+	}
+	f.Add("POST", "/v1/ping", `{"peer":"a","size":100,"timeout_ms":5}`)
+	f.Add("POST", "/v1/plan?path=x", "[network]")
+	events := NewEvents()
+	events.Add(Event{Message: "x"})
+	handler := routes(Source{
+		Events: events, Status: func() Status { return Status{Schema: Schema, Peers: []Peer{{Name: "a"}}} },
+		Route: func(to netip.Addr) Route { return Route{To: to.String()} },
+		Ping: func(_ context.Context, r PingRequest) (Ping, bool, error) {
+			return Ping{Peer: r.Peer}, r.Peer == "a", nil
+		},
+		History: func(peer, span string) (*History, error) { return &History{Peer: peer}, nil },
+		Plan:    func(string, []byte) (Plan, []Error, error) { return Plan{}, nil, nil },
+		Healthy: func(context.Context) error { return nil }, Ready: func(context.Context) error { return nil },
+	})
+	f.Fuzz(func(t *testing.T, method, path, body string) {
+		r, err := http.NewRequestWithContext(t.Context(), method, "http://x", strings.NewReader(body))
+		if err != nil || strings.HasPrefix(path, "/v1/watch") || strings.Contains(path, "follow") {
+			return // endless ones have tests of their own
+		}
+		r.RequestURI = path
+		if r.URL, err = r.URL.Parse(path); err != nil || r.URL.Host != "x" || strings.HasPrefix(r.URL.Path, "/v1/watch") {
+			return
+		}
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		if w.Code < 200 || w.Code > 503 {
+			t.Errorf("%s %q: %d", method, path, w.Code)
+		}
+		if w.Header().Get("Content-Type") == "application/json" && !json.Valid(w.Body.Bytes()) {
+			t.Errorf("%s %q: %s", method, path, w.Body)
+		}
+	})
+}
