@@ -146,7 +146,7 @@ func (d *Daemon) PID() int { return d.cmd.Process.Pid }
 // Ask runs a meshd command against this daemon and returns what it printed on
 // standard output.
 func (d *Daemon) Ask(args ...string) (string, error) {
-	cmd := d.Host.Command(d.Binary, append(args, "-c", d.Config, "--socket", d.Socket)...)
+	cmd := d.Host.Command(d.Binary, append(args, "--config", d.Config, "--socket", d.Socket)...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

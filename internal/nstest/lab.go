@@ -17,6 +17,8 @@ type Lab struct {
 	sw     *Namespace
 	ports  []string     // of the switch
 	spaces []*Namespace // everything made, to be undone
+
+	captures []*Capture
 }
 
 // NewLab makes an empty lab. prefix begins the names of all its namespaces.
@@ -68,6 +70,10 @@ func Sweep(prefix string) {
 // Close deletes everything in the lab. Processes in it must have ended.
 func (l *Lab) Close() error {
 	var errs []error
+	for _, c := range l.captures {
+		errs = append(errs, c.Close())
+	}
+	l.captures = nil
 	for _, n := range l.spaces {
 		errs = append(errs, n.Close())
 	}
@@ -116,6 +122,7 @@ type Host struct {
 	*Namespace
 	Lab  *Lab
 	name string
+	port string // its end of the cable at the switch
 }
 
 // Host adds a host whose eth0 is on the switch and has the given addresses.
@@ -136,7 +143,7 @@ func (l *Lab) Host(name string, addresses ...string) (*Host, error) {
 		return nil, err
 	}
 	l.ports = append(l.ports, port)
-	h := &Host{Namespace: n, Lab: l, name: name}
+	h := &Host{Namespace: n, Lab: l, name: name, port: port}
 	for _, key := range []string{"ipv4.ip_forward", "ipv6.conf.all.forwarding"} {
 		if err := h.Sysctl(key, "1"); err != nil {
 			return nil, err

@@ -1,0 +1,311 @@
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/nstest"
+)
+
+// often is the demo's file with probes ten times a second.
+func often(t testing.TB) string { return demoFile(t) + "[probe]\ninterval = \"100ms\"\n" }
+
+// waitPeer waits until a daemon has a peer as it should be.
+func waitPeer(t testing.TB, d *nstest.Daemon, name, what string, ok func(control.Peer) bool) control.Peer {
+	t.Helper()
+	return peer(t, waitStatus(t, d, name+" "+what, func(s control.Status) bool {
+		for _, p := range s.Peers {
+			if p.Name == name {
+				return ok(p)
+			}
+		}
+		return false
+	}), name)
+}
+
+func isIn(state string) func(control.Peer) bool {
+	return func(p control.Peer) bool { return p.State == state }
+}
+
+// peerEvents returns the kinds of a daemon's events about a peer, in order.
+func peerEvents(t testing.TB, d *nstest.Daemon, name string) (kinds string) {
+	t.Helper()
+	if err := client(t, d).Events(t.Context(), 0, false, func(e control.Event) error {
+		if e.Peer == name {
+			kinds += e.Kind + " "
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return kinds
+}
+
+// A peer that dies goes stale, then down; it comes back by itself; each is one event.
+func TestPeerComesAndGoes(t *testing.T) {
+	m := newWorld(t).startAll(often(t))
+	for _, d := range []*nstest.Daemon{m.cp, m.w2} {
+		p := waitPeer(t, d, "worker", "up", func(p control.Peer) bool { return p.State == control.Up && p.ConfigMatch != nil })
+		if !*p.ConfigMatch || p.Version == "" || p.RTTMS == nil || *p.RTTMS <= 0 || p.Since == nil || p.ProbesRx == 0 {
+			t.Errorf("%+v", p)
+		}
+	}
+	m.w.Kill()
+	waitPeer(t, m.w2, "worker", "stale", isIn(control.Stale))
+	down := waitPeer(t, m.w2, "worker", "down", isIn(control.Down))
+	if down.LastSeen == nil || down.Loss == nil || *down.Loss == 0 || time.Since(*down.Since) > 10*time.Second {
+		t.Errorf("%+v", down)
+	}
+	if _, err := m.w2.Ask("ping", "worker", "--count", "1"); err == nil {
+		t.Error("the dead answers")
+	}
+	if _, err := m.w2.Ask("peers", "worker"); err == nil {
+		t.Error("`peers worker` says yes")
+	}
+	w := m.start(m.Worker, m.w.Config)
+	if _, err := m.w2.Ask("wait", "peer:worker"); err != nil {
+		t.Error(err)
+	}
+	waitPeer(t, w, "worker2", "up", isIn(control.Up))
+	if got, want := peerEvents(t, m.w2, "worker"), "peer_up peer_stale peer_down peer_up "; strings.ReplaceAll(got, "peer_file_matches ", "") != want {
+		t.Errorf("events: %s, want %s", got, want)
+	}
+	if got := peerEvents(t, m.w2, "control-plane"); strings.ReplaceAll(got, "peer_file_matches ", "") != "peer_up " {
+		t.Errorf("events of a peer that was up all the time: %s", got)
+	}
+	// Nothing of all this is traffic, or is shown to the host.
+	if s := status(t, m.w2); s.Totals.RxPackets != 0 || s.Totals.TxPackets != 0 {
+		t.Errorf("%+v", s.Totals)
+	}
+}
+
+var pingTime = regexp.MustCompile(`rtt min/avg/max/mdev = [\d.]+/([\d.]+)/`)
+
+// On a way that takes its time, RTT is what the kernel's ping says.
+func TestRTTIsThatOfPing(t *testing.T) {
+	w := newWorld(t)
+	if err := w.Worker.Delay(5 * time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	m := w.startAll(often(t))
+	p := waitPeer(t, m.w2, "worker", "measured", func(p control.Peer) bool { return p.ProbesRx >= 30 })
+	found := pingTime.FindStringSubmatch(run(t, m.Worker2.Namespace, "ping", "-c", "30", "-i", "0.1", "10.244.1.0"))
+	if found == nil {
+		t.Fatal("ping does not say")
+	}
+	kernel, err := strconv.ParseFloat(found[1], 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *p.RTTMS < 10 || *p.RTTMS < 0.8*kernel || *p.RTTMS > 1.2*kernel || *p.RTTMinMS > *p.RTTMS || *p.RTTP95MS < *p.RTTMS {
+		t.Errorf("RTT %.2f (%.2f to %.2f) ms, ping says %.2f", *p.RTTMS, *p.RTTMinMS, *p.RTTP95MS, kernel)
+	}
+	out, err := m.w2.Ask("ping", "worker", "--count", "3", "-i", "100ms")
+	if err != nil || !strings.Contains(out, "3 sent, 3 received, 0% loss") || !strings.Contains(out, "108 bytes from worker: seq=1 time=1") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	t.Logf("RTT %.2f ms, ping says %.2f ms", *p.RTTMS, kernel)
+}
+
+// What is lost on the way back is shown as such, and says nothing of other peers.
+func TestLossIsShown(t *testing.T) {
+	w := newWorld(t)
+	m := &mesh{world: w}
+	m.w2 = w.own(w.Worker2, often(t))
+	m.w, m.cp = w.own(w.Worker, demoFile(t)+"[probe]\ninterval = \"0s\"\n"), w.own(w.ControlPlane, often(t))
+	run(t, m.Worker2.Namespace, "nft", "add table ip lossy; add chain ip lossy in { type filter hook prerouting priority raw; }; "+
+		"add rule ip lossy in ip saddr 172.18.0.4 udp dport 8285 numgen inc mod 5 == 0 drop")
+	p := waitPeer(t, m.w2, "worker", "asked", func(p control.Peer) bool { return p.ProbesTx >= 75 })
+	if *p.Loss < 0.15 || *p.Loss > 0.25 || p.State != control.Up {
+		t.Errorf("%.2f lost, %s", *p.Loss, p.State)
+	}
+	if p := peer(t, status(t, m.w2), "control-plane"); *p.Loss > 0.05 {
+		t.Errorf("%.2f lost of another", *p.Loss)
+	}
+	// Who does not ask knows who was heard.
+	if p := peer(t, status(t, m.w), "worker2"); p.State != control.Up || p.RTTMS != nil || p.Loss != nil || p.ProbesTx != 0 {
+		t.Errorf("%+v", p)
+	}
+}
+
+// A changed file on one node is seen by the others.
+func TestDriftIsSeen(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.own(w.Worker2, often(t)), w.own(w.Worker, often(t))
+	matches := func(want bool) func(control.Peer) bool {
+		return func(p control.Peer) bool { return p.ConfigMatch != nil && *p.ConfigMatch == want }
+	}
+	waitPeer(t, a, "worker", "has the same file", matches(true))
+	save(t, b, often(t)+"# changed\n")
+	p := waitPeer(t, a, "worker", "has another file", matches(false))
+	if s := status(t, b); p.ConfigSHA256 != s.Config.SHA256 {
+		t.Errorf("%s, it says of itself %s", p.ConfigSHA256, s.Config.SHA256)
+	}
+	waitPeer(t, b, "worker2", "has another file", matches(false))
+	save(t, a, often(t)+"# changed\n")
+	waitPeer(t, a, "worker", "has the same file again", matches(true))
+	if got := peerEvents(t, a, "worker"); !strings.HasPrefix(got, "peer_file_matches peer_up peer_file_differs ") && !strings.HasPrefix(got, "peer_up peer_file_matches peer_file_differs ") {
+		t.Errorf("events: %s", got)
+	}
+	if out, err := a.Ask("status"); err != nil || !strings.Contains(out, "same") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// flannel plays flannel's udp backend on a host: a TUN with one queue, one packet for
+// each system call, and a kernel that answers. It ends with the test.
+func flannel(t *testing.T, h *nstest.Host, self string, peers map[string]string) {
+	t.Helper()
+	var tun *os.File
+	var conn *net.UDPConn
+	if err := h.Do(func() error {
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		request, err := unix.NewIfreq("flannel0")
+		if err != nil {
+			return err
+		}
+		request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+		if err := errors.Join(unix.IoctlIfreq(fd, unix.TUNSETIFF, request), unix.SetNonblock(fd, true)); err != nil {
+			return err
+		}
+		tun = os.NewFile(uintptr(fd), "flannel0")
+		conn, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(self), Port: 8285})
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tun.Close(); conn.Close() })
+	if err := h.IP("addr add 10.244.1.0/32 dev flannel0", "link set flannel0 mtu 1472 up", "route add 10.244.0.0/16 dev flannel0"); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for b := make([]byte, 65536); ; {
+			n, err := tun.Read(b)
+			if err != nil {
+				return
+			}
+			if n < 20 || b[0]>>4 != 4 {
+				continue
+			}
+			dst := netip.AddrFrom4([4]byte(b[16:20]))
+			for prefix, host := range peers {
+				if netip.MustParsePrefix(prefix).Contains(dst) {
+					_, _ = conn.WriteToUDP(b[:n], &net.UDPAddr{IP: net.ParseIP(host), Port: 8285})
+				}
+			}
+		}
+	}()
+	go func() {
+		for b := make([]byte, 65536); ; {
+			n, err := conn.Read(b)
+			if err != nil {
+				return
+			}
+			_, _ = tun.Write(b[:n])
+		}
+	}()
+}
+
+// A neighbour that runs plain flannel is up, with an RTT: its kernel answers.
+func TestFlannelIsUp(t *testing.T) {
+	w := newWorld(t)
+	flannel(t, w.Worker, "172.18.0.4", map[string]string{"10.244.2.0/24": "172.18.0.3"})
+	d := w.own(w.Worker2, often(t))
+	p := waitPeer(t, d, "worker", "up", isIn(control.Up))
+	if p.RTTMS == nil || p.ConfigMatch != nil || p.ConfigSHA256 != "" || p.Version != "" || *p.Loss > 0.5 {
+		t.Errorf("%+v", p)
+	}
+	if out, err := d.Ask("ping", "worker", "--count", "2", "-i", "50ms"); err != nil || !strings.Contains(out, " 0% loss") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	contains(t, run(t, w.PodW2b, "ping", "-c", "1", "10.244.1.2"), " 0% packet loss")
+}
+
+// A question of one node is answered to that node, with as many bytes, and the
+// host's kernel sees neither.
+func TestProbesStayWithMeshd(t *testing.T) {
+	m := newWorld(t).startAll(often(t))
+	eth, tun := capture(t, m.Worker2.Namespace, "eth0"), capture(t, m.Worker2.Namespace, "mesh0")
+	sizes := map[string]int{}
+	for len(sizes) < 4 {
+		f, err := eth.Next(10*time.Second, func(f []byte) bool { return isIPv4(f) && isProbe(f) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		inner := f[14+28:]
+		sizes[fmt.Sprint(net.IP(f[26:30]), " ", net.IP(f[30:34]), " reply ", inner[20] == 0)] = len(f)
+		if len(f) != 14+28+108 || bytes.Count(f, []byte("meshd\x00\x01\n")) != 1 {
+			t.Errorf("%d bytes: % x", len(f), f)
+		}
+	}
+	if f, err := tun.Next(time.Second, isProbe); err == nil {
+		t.Errorf("on the TUN: % x", f)
+	}
+	// The neighbours' own pings are none of meshd's business.
+	contains(t, run(t, m.Worker.Namespace, "ping", "-c", "1", "10.244.2.0"), " 0% packet loss")
+}
+
+// A ping that is too large for the path says so.
+func TestPingTooLarge(t *testing.T) {
+	m := newMesh(t)
+	waitPeer(t, m.w2, "worker", "up", isIn(control.Up))
+	if out, err := m.w2.Ask("ping", "worker", "--count", "1", "-s", "1444"); err != nil || !strings.Contains(out, "1472 bytes from worker") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if out, err := m.w2.Ask("ping", "worker", "-s", "1445"); err == nil || !strings.Contains(err.Error(), "80 to 1444 bytes") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// Readiness is what is true at this moment.
+func TestReadiness(t *testing.T) {
+	w := newWorld(t)
+	if err := w.Worker2.IP("addr del 172.18.0.3/16 dev eth0"); err != nil {
+		t.Fatal(err)
+	}
+	d := w.start(w.Worker2, w.write(demoFile(t)))
+	if err := d.WaitLog("waiting for an address"); err != nil {
+		t.Fatal(err)
+	}
+	c := client(t, d)
+	if err := c.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "waiting for an address") {
+		t.Errorf("ready without an address: %v", err)
+	}
+	if err := w.Worker2.IP("addr add 172.18.0.3/16 dev eth0"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Ask("wait", "ready", "--timeout", "20s"); err != nil {
+		t.Fatal(err)
+	}
+	// It is mended soon, so the question may come too late, but not always.
+	var unready error
+	for deadline := time.Now().Add(20 * time.Second); unready == nil; unready = c.Ready(t.Context()) {
+		if time.Now().After(deadline) {
+			t.Fatal("always ready, though its TUN is down")
+		}
+		if err := w.Worker2.IP("link set mesh0 down"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !strings.Contains(unready.Error(), "mesh0 is down") {
+		t.Error(unready)
+	}
+	if _, err := d.Ask("wait", "ready", "--timeout", "20s"); err != nil {
+		t.Error(err)
+	}
+}
