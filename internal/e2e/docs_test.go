@@ -1,0 +1,104 @@
+package e2e
+
+import (
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"example.org/meshd/internal/control"
+)
+
+var example = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
+
+// What docs/api.md shows works as it stands there.
+func TestExamplesOfTheAPI(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := newWorld(t).startAll(often(t))
+	for _, name := range []string{"control-plane", "worker"} {
+		waitPeer(t, m.w2, name, "up", func(p control.Peer) bool { return p.State == control.Up && p.ConfigMatch != nil })
+	}
+	examples := example.FindAllStringSubmatch(string(doc), -1)
+	if len(examples) < 8 {
+		t.Fatalf("%d examples", len(examples))
+	}
+	first := examples[0][1] // defines ask
+	for _, e := range examples {
+		script := e[1]
+		if script != first {
+			script = first + "echo ---\n" + script
+		}
+		for _, line := range strings.Split(strings.TrimSpace(e[1]), "\n") {
+			t.Log(line)
+		}
+		// Not pipefail: head ends what it reads from.
+		out, err := m.Worker2.Run("env", "SOCK="+m.w2.Socket, "timeout", "20", "bash", "-eu", "-c", script)
+		_, out, _ = strings.Cut(out, "---\n")
+		if err != nil || script != first && strings.TrimSpace(out) == "" || strings.Contains(out, "null") || strings.Contains(out, "false") {
+			t.Errorf("%v\n%s", err, out)
+		}
+		t.Log(out)
+	}
+}
+
+// Metrics over TCP come, move and go with the file; an address that is taken is an
+// error of the edit, and no reason not to start.
+func TestMetricsListen(t *testing.T) {
+	w := newWorld(t)
+	listen := func(address string) string { return demoFile(t) + "[metrics]\nlisten = \"" + address + "\"\n" }
+	d := w.own(w.Worker2, listen("127.0.0.1:9285"))
+	scrape := func(port string) (string, error) {
+		return w.Worker2.Run("curl", "-sS", "--fail", "--max-time", "5", "http://127.0.0.1:"+port+"/metrics")
+	}
+	c := client(t, d)
+	reload := func(doc string) control.ReloadResult {
+		t.Helper()
+		save(t, d, doc)
+		r, err := c.Reload(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	if out, err := scrape("9285"); err != nil || !strings.Contains(out, "meshd_config_generation 1") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if r := reload(listen("127.0.0.1:9286")); !r.Reload.OK {
+		t.Errorf("%+v", r)
+	}
+	if out, err := scrape("9286"); err != nil || !strings.Contains(out, "meshd_config_generation 2") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if _, err := scrape("9285"); err == nil {
+		t.Error("the old address is served, too")
+	}
+	if r := reload(listen("192.0.2.99:9300")); r.Reload.OK || !strings.Contains(r.Reload.Error, "listen for metrics: listen tcp 192.0.2.99:9300") || r.Generation != 2 {
+		t.Errorf("an address of somebody else: %+v", r)
+	}
+	if out, err := scrape("9286"); err != nil || !strings.Contains(out, "meshd_config_last_reload_successful 0") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if r := reload(demoFile(t)); !r.Reload.OK {
+		t.Errorf("%+v", r)
+	}
+	if _, err := scrape("9286"); err == nil {
+		t.Error("still served")
+	}
+}
+
+// A metrics address that cannot be had is a warning at the start, until it is there.
+func TestMetricsAddressComesLater(t *testing.T) {
+	w := newWorld(t)
+	d := w.own(w.Worker2, demoFile(t)+"[metrics]\nlisten = \"192.0.2.99:9285\"\n")
+	if s := status(t, d); len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "metrics.listen: metrics are not served") {
+		t.Errorf("%q", s.Warnings)
+	}
+	if err := w.Worker2.IP("addr add 192.0.2.99/32 dev lo", "link set lo up"); err != nil {
+		t.Fatal(err)
+	}
+	waitStatus(t, d, "metrics are served", func(s control.Status) bool { return len(s.Warnings) == 0 })
+	contains(t, run(t, w.Worker2.Namespace, "curl", "-sS", "http://192.0.2.99:9285/metrics"), "meshd_build_info")
+}
