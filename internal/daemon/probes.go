@@ -62,6 +62,9 @@ func (p *probes) Run(ctx context.Context) error {
 			p.log.Debug("not all probes could be sent", "error", err)
 		}
 		p.tell(changes)
+		if len(questions) == probe.Batch {
+			continue
+		}
 		select {
 		case <-ctx.Done():
 			return nil

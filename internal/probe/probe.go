@@ -31,8 +31,12 @@ const (
 	// maxRate bounds the cost in a mesh of thousands: so many questions a second,
 	// however many peers there are. With 10,000 each is asked every 5 s.
 	maxRate = 2000
-	// tick is how long questions are collected, so that many go with one call.
-	tick = 50 * time.Millisecond
+	// tick is how long questions are collected, at most: many that are sent together,
+	// and whose answers come together, cost less than half.
+	tick = 250 * time.Millisecond
+	// Batch is how many questions Work returns at most: the time of asking is that of
+	// all of them, and has to be true.
+	Batch = 16
 )
 
 // A State is what is known of a peer.
@@ -162,27 +166,35 @@ func (p *Prober) Wait() time.Duration {
 	if len(p.pending) > 0 {
 		wait = min(wait, p.pending[0].over.Sub(p.last))
 	}
-	return max(wait, tick)
+	return max(wait, p.tick())
+}
+
+// tick is short where each peer is asked often.
+func (p *Prober) tick() time.Duration {
+	if p.interval == 0 {
+		return tick
+	}
+	return min(tick, p.interval/2)
 }
 
 // Woken has something when a peer answered that is not up, or said something new.
 func (p *Prober) Woken() <-chan struct{} { return p.woken }
 
-// Work returns the questions to be sent now, and what has changed. Their payloads
-// are the caller's.
+// Work returns the questions to be sent now, and what has changed. The payloads
+// are the caller's. If there is a whole Batch of questions, there are more.
 func (p *Prober) Work(now time.Time) (questions []Question, changes []Change) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	changes = p.conclude(now)
 	// What was not asked in time, for instance while the host slept, is not made
 	// up for.
-	burst := max(1, p.rate()*4*tick.Seconds())
+	burst := max(1, p.rate()*4*p.tick().Seconds())
 	if p.last.IsZero() {
 		p.last, p.credit = now, 1
 	}
 	p.credit = min(p.credit+now.Sub(p.last).Seconds()*p.rate(), burst)
 	p.last = now
-	for ; p.credit >= 1 && len(p.order) > 0 && p.interval > 0; p.credit-- {
+	for ; p.credit >= 1 && len(p.order) > 0 && p.interval > 0 && len(questions) < Batch; p.credit-- {
 		to := p.order[p.next]
 		p.next = (p.next + 1) % len(p.order)
 		q := Question{Peer: to.name, ID: p.id, Payload: make([]byte, PayloadSize)}

@@ -142,6 +142,10 @@ func (r *report) ratios() (rows [][]string) {
 func (r *report) moments() [][]string {
 	rows := [][]string{{"meshd", "ms", "compared with `meshd version`"}}
 	for _, name := range moments() {
+		if name == probingCost {
+			rows = append(rows, []string{name, fmt.Sprintf("%.1f", r.waits[name]), ""})
+			continue
+		}
 		rows = append(rows, []string{name, fmt.Sprintf("%.0f", r.waits[name]), fmt.Sprintf("%.1fx", r.waits[name]/r.waits[versionPrinted])})
 	}
 	return rows

@@ -16,7 +16,7 @@ import (
 	"example.org/meshd/internal/nstest"
 )
 
-// The moments that people wait for, in ms. All but the last are from exec until
+// The moments that people wait for, in ms, and what probing costs. Starts are from exec until
 // the first of 1000 packets/s from pod a arrives at pod b.
 type times map[string]float64
 
@@ -25,7 +25,7 @@ func moments() (names []string) {
 	for _, nodes := range sizes {
 		names = append(names, moment("start", nodes), moment("start after kill -9", nodes), moment("one node changed", nodes))
 	}
-	return append(names, versionPrinted)
+	return append(names, statusAnswer, probingCost, versionPrinted)
 }
 
 const versionPrinted = "`meshd version`"
@@ -42,6 +42,9 @@ func (b *bench) takeTimes(ctx context.Context) (times, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%d nodes: %w", nodes, err)
 		}
+	}
+	if err := b.inLab(1472, func(l *lab) error { return l.probing(ctx, b.binary, all) }); err != nil {
+		return nil, fmt.Errorf("probing: %w", err)
 	}
 	began := time.Now()
 	err := exec.Command(b.binary, "version").Run()
