@@ -309,3 +309,42 @@ func TestReadiness(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What history says happened is what the counters say.
+func TestHistoryAddsUp(t *testing.T) {
+	m := newWorld(t).startAll(often(t))
+	c := client(t, m.w2)
+	waitPeer(t, m.w2, "worker", "up", isIn(control.Up))
+	waitSum := func(peer string, want float64) {
+		t.Helper()
+		var h control.History
+		for deadline := time.Now().Add(20 * time.Second); ; {
+			var err error
+			if h, err = c.History(t.Context(), peer, "5m"); err != nil {
+				t.Fatal(err)
+			}
+			sum, rtt := 0.0, false
+			for i := range h.TxPackets {
+				if h.TxPackets[i] != nil {
+					sum += *h.TxPackets[i]
+				}
+				rtt = rtt || h.RTTMS[i] != nil && *h.RTTMS[i] > 0
+			}
+			if sum == want && (rtt || peer == "") {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("history of %q has %v packets, not %v: %+v", peer, sum, want, h)
+			}
+		}
+	}
+	waitSum("", 0)
+	run(t, m.PodW2b, "ping", "-c", "10", "-i", "0.05", "10.244.1.2")
+	run(t, m.PodW2b, "ping", "-c", "5", "-i", "0.05", "10.244.0.2")
+	waitSum("worker", 10)
+	waitSum("control-plane", 5)
+	waitSum("", 15)
+	if _, err := c.History(t.Context(), "nobody", "5m"); !errors.Is(err, control.ErrNoPeer) {
+		t.Errorf("%v", err)
+	}
+}

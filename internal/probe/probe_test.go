@@ -220,7 +220,6 @@ func TestForgedAnswers(t *testing.T) {
 	}
 	s.other = nil
 	s.run(3 * time.Second)
-	before := s.report("b").Received
 	questions, _ := s.Work(s.now)
 	for len(questions) == 0 {
 		s.now = s.now.Add(s.Wait())
@@ -228,7 +227,7 @@ func TestForgedAnswers(t *testing.T) {
 	}
 	q := questions[0]
 	b, _ := neighbour.Answer("us", false, bytes.Clone(q.Payload), s.now)
-	before = s.report(q.Peer).Received
+	before := s.report(q.Peer).Received
 	for range 3 {
 		s.Answer(q.Peer, true, b, s.now)
 	}
