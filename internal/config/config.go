@@ -22,9 +22,8 @@ const maxSize = 8 << 20
 // A Config is one valid file. It is never changed after Load returns it and
 // may be read by any number of goroutines.
 type Config struct {
-	Path   string   // as given to Load
-	Sum    [32]byte // SHA-256 of the file's bytes; equal on all hosts of a healthy mesh
-	SHA256 string   // the same in lower-case hex
+	Path string            // as given to Load
+	Sum  [sha256.Size]byte // SHA-256 of the file's bytes; equal on all hosts of a healthy mesh
 
 	Network    Network
 	Dataplane  Dataplane
@@ -34,6 +33,9 @@ type Config struct {
 	Container  Container
 	Nodes      []Node // in file order, at least one
 }
+
+// SHA256 returns Sum in lower-case hex.
+func (c *Config) SHA256() string { return hex.EncodeToString(c.Sum[:]) }
 
 // Network is the [network] table.
 type Network struct {
@@ -123,7 +125,8 @@ func Hash(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return hashOf(doc), nil
+	sum := sha256.Sum256(doc)
+	return hex.EncodeToString(sum[:]), nil
 }
 
 func read(path string) ([]byte, error) {
@@ -154,13 +157,8 @@ func Parse(path string, doc []byte) (*Config, error) {
 	if faults := r.result(); len(faults) > 0 {
 		return nil, faults
 	}
-	c.Path, c.Sum, c.SHA256 = path, sha256.Sum256(doc), hashOf(doc)
+	c.Path, c.Sum = path, sha256.Sum256(doc)
 	return c, nil
-}
-
-func hashOf(doc []byte) string {
-	sum := sha256.Sum256(doc)
-	return hex.EncodeToString(sum[:])
 }
 
 // tooDeep finds the place where brackets are nested beyond any sense. The

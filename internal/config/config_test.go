@@ -89,7 +89,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &Config{
-		Path: "starter", SHA256: c.SHA256,
+		Path: "starter", Sum: c.Sum,
 		Network: Network{Name: "mesh", CIDR: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
 			Port: 8285, Interface: "mesh0"},
 		Dataplane:  Dataplane{Engine: "auto", Receive: "auto", Offload: "auto"},
@@ -144,7 +144,7 @@ routes = ["192.168.0.0/16", "192.168.1.0/24"]
 	}
 	p := netip.MustParsePrefix
 	want := &Config{
-		Path: "x", SHA256: c.SHA256,
+		Path: "x", Sum: c.Sum,
 		Network:    Network{Name: "edge", CIDR: []netip.Prefix{p("fd00::/48"), p("10.0.0.0/8")}, Port: 1, Interface: "m", MTU: 1280},
 		Dataplane:  Dataplane{Engine: "user", Receive: "xdp", Offload: "off", Queues: 2, Spread: true},
 		Masquerade: Masquerade{Exclude: []netip.Prefix{p("192.168.0.0/16"), p("fd01::/64")}},

@@ -123,7 +123,7 @@ func (m *mesh) bringUp(p *plan) error {
 		return err
 	}
 	receive, send := checkBuffers(p, m.endpoints)
-	m.tried = p.config.SHA256
+	m.tried = p.config.SHA256()
 	m.state.forwarding(m, began)
 	for _, w := range slices.Concat(p.warnings, forwardingOff(p.config.Network)) {
 		m.log.Warn(w, "event", "warning")

@@ -109,7 +109,7 @@ func (s *state) reloaded(m *mesh, began time.Time, changes []string, err error) 
 	at := now()
 	s.reload = outcome(began, at, changes, err)
 	if err == nil && s.config != m.plan.config {
-		if s.config.SHA256 != m.plan.config.SHA256 || len(changes) > 0 {
+		if s.config.Sum != m.plan.config.Sum || len(changes) > 0 {
 			s.generation++
 			s.applied = at
 		}

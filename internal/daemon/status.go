@@ -27,7 +27,7 @@ func (s *state) status() control.Status {
 	status := control.Status{
 		Schema: control.Schema, Version: s.options.Version, BootID: s.bootID, PID: os.Getpid(),
 		Started: s.started, UptimeSeconds: now().Sub(s.started).Seconds(),
-		Config:     control.Config{Path: s.path, SHA256: s.config.SHA256, LastReload: control.Reload{Changes: []string{}}},
+		Config:     control.Config{Path: s.path, SHA256: s.config.SHA256(), LastReload: control.Reload{Changes: []string{}}},
 		Network:    control.Network{Name: network.Name, CIDR: texts(network.CIDR), Interface: network.Interface, Port: int(network.Port), Subnets: []string{}},
 		Dataplane:  control.Dataplane{Offloads: []string{}},
 		Totals:     control.Totals{Drops: map[string]uint64{}, Unattributed: map[string]uint64{}},
