@@ -168,9 +168,7 @@ func TestEveryStepUndoesTheOthers(t *testing.T) {
 			if lost := traffic.finish(); lost != [2]uint64{} {
 				t.Errorf("lost %v", lost)
 			}
-			if after := hostState(t, w.Worker2); after != before {
-				t.Errorf("changed:\n%s\nbefore:\n%s", after, before)
-			}
+			sameHostState(t, w.Worker2, before)
 			s := status(t, d)
 			if len(s.Peers) != 2 || s.Network.MTU != 1472 || s.Network.Port != 8285 || s.Dataplane.Queues != 1 || len(s.Warnings) != 1 {
 				t.Errorf("%+v, %+v, %q", s.Network, s.Dataplane, s.Warnings)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -33,25 +34,47 @@ func (w *world) exits(h *nstest.Host, code int, file string, words ...string) {
 		w.t.Errorf("exit code %d, want %d\n%s", got, code, d.Log())
 	}
 	contains(w.t, d.Log(), words...)
-	if after := hostState(w.t, h); after != before {
-		w.t.Errorf("left behind:\n%s\nbefore:\n%s", after, before)
-	}
+	sameHostState(w.t, h, before)
 }
 
 // hostState is what meshd may touch on a host, less the link-local IPv6 that
 // the kernel brings up in its own time.
 func hostState(t testing.TB, h *nstest.Host) string {
 	t.Helper()
-	all := run(t, h.Namespace, "ip", "-o", "link") + run(t, h.Namespace, "ip", "-o", "addr") +
-		run(t, h.Namespace, "ip", "route", "show", "table", "all") + run(t, h.Namespace, "ip", "-6", "route", "show", "table", "main") +
-		run(t, h.Namespace, "nft", "-s", "list", "ruleset")
 	var kept []string
-	for line := range strings.Lines(all) {
-		if !strings.Contains(line, "fe80:") && !strings.Contains(line, "ff00::/8") {
-			kept = append(kept, line)
+	for _, ask := range []string{"ip -o link", "ip -o addr", "ip route show table all", "ip -6 route show table main", "nft -s list ruleset"} {
+		words := strings.Fields(ask)
+		// Only what it found: ip(8) complains of namespaces that other tests are just making.
+		out, err := h.Command(words[0], words[1:]...).Output()
+		if err != nil {
+			t.Fatalf("%s: %v", ask, err)
+		}
+		for line := range strings.Lines(string(out)) {
+			if !strings.Contains(line, "fe80:") && !strings.Contains(line, "ff00::/8") {
+				kept = append(kept, line)
+			}
 		}
 	}
 	return strings.Join(kept, "")
+}
+
+// sameHostState fails the test with the lines that came or went since before.
+func sameHostState(t testing.TB, h *nstest.Host, before string) {
+	t.Helper()
+	after := hostState(t, h)
+	if after == before {
+		return
+	}
+	less := func(these, those string) (lines []string) {
+		others := slices.Collect(strings.Lines(those))
+		for line := range strings.Lines(these) {
+			if !slices.Contains(others, line) {
+				lines = append(lines, line)
+			}
+		}
+		return lines
+	}
+	t.Errorf("%s is not as it was: gone %q, new %q; now:\n%s", h.Name, less(before, after), less(after, before), after)
 }
 
 func TestBadStarts(t *testing.T) {
@@ -321,9 +344,7 @@ func TestSecondDaemonIsRefused(t *testing.T) {
 	if out, err := d.Ask("cleanup"); err == nil || !strings.Contains(err.Error(), "a running meshd uses it") {
 		t.Errorf("cleanup under a daemon with another socket: %q, %v", out, err)
 	}
-	if after := hostState(t, m.Worker2); after != before {
-		t.Errorf("it changed\n%s\ninto\n%s", before, after)
-	}
+	sameHostState(t, m.Worker2, before)
 	contains(t, run(t, m.PodW2b, "ping", "-c", "1", "10.244.1.2"), "ttl=60")
 }
 
@@ -355,8 +376,6 @@ func TestCleanup(t *testing.T) {
 	// A stranger's file gives no name to go by: the mark on the interface does.
 	for _, config := range []string{"/nonexistent.toml", file} {
 		run(t, w.Worker2.Namespace, meshd, "cleanup", "-c", config, "--socket", d.Socket)
-		if after := hostState(t, w.Worker2); after != before {
-			t.Errorf("left behind:\n%s\nbefore:\n%s", after, before)
-		}
+		sameHostState(t, w.Worker2, before)
 	}
 }
