@@ -22,7 +22,8 @@ type Status struct {
 	BootID        string     `json:"boot_id"` // of this run of the daemon: when it changes, counters began anew
 	PID           int        `json:"pid"`
 	Started       time.Time  `json:"started"`
-	UptimeSeconds float64    `json:"uptime_seconds"`
+	UptimeSeconds float64    `json:"uptime_seconds"` // by a clock that never jumps: counters divided by it are rates
+	Now           time.Time  `json:"now"`            // the daemon's clock, which the other times here are of
 	Config        Config     `json:"config"`
 	Network       Network    `json:"network"`
 	Dataplane     Dataplane  `json:"dataplane"`

@@ -94,9 +94,14 @@ func (c *Client) Events(ctx context.Context, since uint64, follow bool, each fun
 }
 
 // Watch calls each with every line of GET /v1/watch, until ctx or the daemon ends or
-// each returns an error, which it returns.
-func (c *Client) Watch(ctx context.Context, interval time.Duration, each func(Watched) error) error {
-	return lines(ctx, c, "/v1/watch?interval="+interval.String(), func(w Watched) error {
+// each returns an error, which it returns. With past, the events that the daemon
+// remembers come after the first snapshot.
+func (c *Client) Watch(ctx context.Context, interval time.Duration, past bool, each func(Watched) error) error {
+	path := "/v1/watch?interval=" + interval.String()
+	if past {
+		path += "&since=0"
+	}
+	return lines(ctx, c, path, func(w Watched) error {
 		if w.Hello != nil {
 			if err := mismatch(nil, w.Hello.Schema); err != nil {
 				return err

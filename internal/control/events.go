@@ -47,6 +47,13 @@ func (l *Events) Add(e Event) {
 	l.grown = make(chan struct{})
 }
 
+// Last returns the seq of the newest event, 0 if there is none yet.
+func (l *Events) Last() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.last
+}
+
 // Since returns the events after seq that are still remembered, oldest first, and a
 // channel that is closed when there are more.
 func (l *Events) Since(seq uint64) (events []Event, more <-chan struct{}) {

@@ -26,7 +26,7 @@ var at = time.Date(2026, 11, 23, 14, 7, 33, 0, time.UTC)
 // whole is a status with something in every field.
 func whole() Status {
 	return Status{
-		Schema: Schema, Node: "edge-1", Version: "0.1.0", BootID: "5d2e6f70", PID: 812, Started: at.Add(-time.Hour), UptimeSeconds: 3600,
+		Schema: Schema, Node: "edge-1", Version: "0.1.0", BootID: "5d2e6f70", PID: 812, Started: at.Add(-time.Hour), UptimeSeconds: 3600, Now: at,
 		Config: Config{Path: "/etc/mesh.toml", Generation: 3, SHA256: "9f3c1a", Applied: at, Error: "",
 			LastReload: Reload{OK: true, At: at, DurationMS: 4.1, Changes: []string{"+ peer edge-4 10.244.4.0/24"}}},
 		Network: Network{Name: "edge", CIDR: []string{"10.244.0.0/16"}, Interface: "mesh0", MTU: 1472, Port: 8285, Address: "172.18.0.3",

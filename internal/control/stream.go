@@ -140,22 +140,22 @@ func watchHandler(source Source, all streams) http.HandlerFunc {
 				return
 			}
 		}
+		since, err := number(r, "since", source.Events.Last())
+		if err != nil {
+			fail(w, http.StatusBadRequest, "bad_request", err.Error())
+			return
+		}
 		out, end := all.begin(w)
 		if out == nil {
 			return
 		}
 		defer end()
-		watch(r.Context(), source.Events, statuses, out, interval)
+		watch(r.Context(), source.Events, since, statuses, out, interval)
 	}
 }
 
-// watch writes until the reader is gone.
-func watch(ctx context.Context, events *Events, statuses *snapshots, out *stream, interval time.Duration) {
-	before, _ := events.Since(0)
-	var last uint64 // event told
-	if len(before) > 0 {
-		last = before[len(before)-1].Seq
-	}
+// watch writes until the reader is gone; events after seq last are told.
+func watch(ctx context.Context, events *Events, last uint64, statuses *snapshots, out *stream, interval time.Duration) {
 	status, line := statuses.get(0)
 	var seq uint64 = 1
 	err := out.line(Watched{Type: "hello", Seq: seq, Hello: &Hello{

@@ -27,7 +27,7 @@ type state struct {
 	options Options
 	path    string // of the file, absolute
 	bootID  string
-	started time.Time
+	started time.Time // with the reading of a clock that never jumps
 
 	mu         sync.Mutex
 	config     *config.Config
@@ -55,7 +55,7 @@ func newState(o Options, c *config.Config) *state {
 	if err != nil { // the working directory is gone
 		path = c.Path
 	}
-	return &state{options: o, config: c, path: path, bootID: hex.EncodeToString(id[:]), started: now(), notice: "starting"}
+	return &state{options: o, config: c, path: path, bootID: hex.EncodeToString(id[:]), started: time.Now(), notice: "starting"}
 }
 
 // loaded returns the configuration that was read last and found good.

@@ -26,7 +26,7 @@ func (s *state) status() control.Status {
 	network := s.config.Network
 	status := control.Status{
 		Schema: control.Schema, Version: s.options.Version, BootID: s.bootID, PID: os.Getpid(),
-		Started: s.started, UptimeSeconds: now().Sub(s.started).Seconds(),
+		Started: s.started.Round(time.Millisecond), UptimeSeconds: time.Since(s.started).Round(time.Millisecond).Seconds(), Now: now(),
 		Config:     control.Config{Path: s.path, SHA256: s.config.SHA256(), LastReload: control.Reload{Changes: []string{}}},
 		Network:    control.Network{Name: network.Name, CIDR: texts(network.CIDR), Interface: network.Interface, Port: int(network.Port), Subnets: []string{}},
 		Dataplane:  control.Dataplane{Offloads: []string{}},
