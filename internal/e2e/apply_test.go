@@ -150,40 +150,55 @@ func obstacles(t *testing.T) []obstacle {
 func TestEveryStepUndoesTheOthers(t *testing.T) {
 	for _, o := range obstacles(t) {
 		t.Run(o.name, func(t *testing.T) {
-			w := newWorld(t)
-			d, _ := w.own(w.Worker2, demoFile(t)), w.own(w.Worker, demoFile(t))
-			client := client(t, d)
-			if _, err := client.Reload(t.Context()); err != nil { // so that all descriptors that stay are open
-				t.Fatal(err)
-			}
-			remove := o.put(t, w, d)
-			before, open := hostState(t, w.Worker2), descriptors(t, d)
-			traffic := w.newTraffic(5000)
-			// The watch sees the file too, and may be first.
-			save(t, d, o.doc)
-			result, err := client.Reload(context.Background())
-			if err != nil || result.Reload.OK || !strings.Contains(result.Reload.Error, o.step+":") || result.Generation != 1 {
-				t.Errorf("%+v, %v", result, err)
-			}
-			if lost := traffic.finish(); lost != [2]uint64{} {
-				t.Errorf("lost %v", lost)
-			}
-			sameHostState(t, w.Worker2, before)
-			s := status(t, d)
-			if len(s.Peers) != 2 || s.Network.MTU != 1472 || s.Network.Port != 8285 || s.Dataplane.Queues != 1 || len(s.Warnings) != 1 {
-				t.Errorf("%+v, %+v, %q", s.Network, s.Dataplane, s.Warnings)
-			}
-			// Connections of clients that are gone close a moment later.
-			waitStatus(t, d, "no descriptor more", func(control.Status) bool { return descriptors(t, d) <= open })
-			if err := remove(); err != nil {
-				t.Fatal(err)
-			}
-			if result, err = client.Reload(t.Context()); err != nil || !result.Reload.OK {
-				t.Errorf("with the obstacle gone: %+v, %v", result, err)
-			}
-			if s := status(t, d); s.Config.Generation != 2 || s.Network.MTU != 1400 {
-				t.Errorf("generation %d, %+v", s.Config.Generation, s.Network)
+			// Where other programs keep meshd from the CPU for long, the TUN overflows,
+			// with an obstacle or without; then all is done again.
+			for attempt := 1; ; attempt++ {
+				lost, overflowed := o.hit(t)
+				if lost == [2]uint64{} {
+					return
+				}
+				if lost != overflowed || attempt == 3 {
+					t.Fatalf("lost %v, in the TUN's queues %v", lost, overflowed)
+				}
 			}
 		})
 	}
+}
+
+// hit has a daemon run into the obstacle under traffic. It returns how many packets
+// were lost each way, and how many of them because the TUN's queue was full.
+func (o obstacle) hit(t *testing.T) (lost, overflowed [2]uint64) {
+	w := newWorld(t)
+	d, _ := w.own(w.Worker2, demoFile(t)), w.own(w.Worker, demoFile(t))
+	client := client(t, d)
+	if _, err := client.Reload(t.Context()); err != nil { // so that all descriptors that stay are open
+		t.Fatal(err)
+	}
+	remove := o.put(t, w, d)
+	before, open, full := hostState(t, w.Worker2), descriptors(t, d), w.overflows()
+	traffic := w.newTraffic(2000)
+	// The watch sees the file too, and may be first.
+	save(t, d, o.doc)
+	result, err := client.Reload(context.Background())
+	if err != nil || result.Reload.OK || !strings.Contains(result.Reload.Error, o.step+":") || result.Generation != 1 {
+		t.Errorf("%+v, %v", result, err)
+	}
+	lost, overflowed = traffic.finish(), w.overflows().since(full)
+	sameHostState(t, w.Worker2, before)
+	s := status(t, d)
+	if len(s.Peers) != 2 || s.Network.MTU != 1472 || s.Network.Port != 8285 || s.Dataplane.Queues != 1 || len(s.Warnings) != 1 {
+		t.Errorf("%+v, %+v, %q", s.Network, s.Dataplane, s.Warnings)
+	}
+	// Connections of clients that are gone close a moment later.
+	waitStatus(t, d, "no descriptor more", func(control.Status) bool { return descriptors(t, d) <= open })
+	if err := remove(); err != nil {
+		t.Fatal(err)
+	}
+	if result, err = client.Reload(t.Context()); err != nil || !result.Reload.OK {
+		t.Errorf("with the obstacle gone: %+v, %v", result, err)
+	}
+	if s := status(t, d); s.Config.Generation != 2 || s.Network.MTU != 1400 {
+		t.Errorf("generation %d, %+v", s.Config.Generation, s.Network)
+	}
+	return lost, overflowed
 }

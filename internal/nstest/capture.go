@@ -17,6 +17,9 @@ type Capture struct {
 	buf []byte
 }
 
+// captureBuffer is how many bytes of frames wait for Next.
+const captureBuffer = 64 << 20
+
 // Capture starts to listen on an interface of the namespace.
 func (n *Namespace) Capture(dev string) (*Capture, error) {
 	c := &Capture{fd: -1, buf: make([]byte, 1<<16)}
@@ -27,6 +30,10 @@ func (n *Namespace) Capture(dev string) (*Capture, error) {
 		}
 		all := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.ETH_P_ALL))
 		if c.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(all)); err != nil {
+			return err
+		}
+		// What a flood has left on its way must not hide the frame that is waited for.
+		if err := unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, captureBuffer); err != nil {
 			return err
 		}
 		return unix.Bind(c.fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: i.Index})
