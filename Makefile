@@ -21,7 +21,7 @@ build: # static binaries in bin/
 
 demo: deps build # three hosts on this machine, joined by one mesh.toml
 	go build -o bin/demo ./internal/e2e/demo
-	$(SUDO) bin/demo bin/meshd
+	$(SUDO) bin/demo bin
 
 test: deps # everything, with the race detector; namespaces need root
 	rm -rf $(COVERAGE) && mkdir $(COVERAGE)

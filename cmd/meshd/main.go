@@ -67,18 +67,12 @@ func exitCode(err error) int {
 		return 0
 	case errors.Is(err, errUsage), errors.Is(err, errPlan):
 		return exitUsage
-	case errors.Is(err, control.ErrNotRunning):
-		return exitNotRunning
-	case errors.Is(err, control.ErrPermission), errors.Is(err, daemon.ErrPrivilege):
+	case errors.Is(err, daemon.ErrPrivilege):
 		return exitPermission
-	case errors.Is(err, control.ErrMismatch):
-		return exitMismatch
-	case errors.Is(err, context.DeadlineExceeded):
-		return exitTimeout
 	case errors.Is(err, daemon.ErrConfig), errors.Is(err, errFile):
 		return exitConfig
 	}
-	return exitNo
+	return control.ExitCode(err)
 }
 
 // errorCode names what --json says is wrong.

@@ -9,6 +9,7 @@
 package nstest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -105,6 +107,18 @@ func (n *Namespace) Run(name string, args ...string) (string, error) {
 		return string(out), fmt.Errorf("%s: %s %s: %w\n%s", n.Name, name, strings.Join(args, " "), err, out)
 	}
 	return string(out), nil
+}
+
+// Background starts a command inside the namespace that ends with ctx, and with this
+// process. What it prints is lost.
+func (n *Namespace) Background(ctx context.Context, name string, args ...string) error {
+	cmd := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", n.Name, name}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	if err := startFromLastingThread(cmd); err != nil {
+		return fmt.Errorf("%s: start %s: %w", n.Name, name, err)
+	}
+	go func() { _ = cmd.Wait() }() // how it ends is nobody's concern
+	return nil
 }
 
 // IP runs lines of `ip -batch` inside the namespace.

@@ -1,6 +1,7 @@
 // Command demo is `make demo`: three hosts made of network namespaces, joined
 // by one mesh.toml and three real meshd processes, with pods that reach each
-// other. It shows what happens and removes everything again, also on Ctrl-C.
+// other. It shows what happens, on a terminal ends with the dashboard of one of the
+// hosts, and removes everything again, also on Ctrl-C.
 package main
 
 import (
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"example.org/meshd/configs"
 	"example.org/meshd/internal/nstest"
 )
@@ -23,7 +26,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: demo PATH-OF-MESHD")
+		fmt.Fprintln(os.Stderr, "usage: demo FOLDER-OF-BINARIES")
 		os.Exit(2)
 	}
 	if err := run(ctx, os.Args[1]); err != nil {
@@ -32,11 +35,11 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, binary string) (err error) {
+func run(ctx context.Context, bin string) (err error) {
 	if err := nstest.Available(); err != nil {
 		return err
 	}
-	if binary, err = filepath.Abs(binary); err != nil {
+	if bin, err = filepath.Abs(bin); err != nil {
 		return err
 	}
 	dir, err := os.MkdirTemp("", prefix)
@@ -58,7 +61,7 @@ func run(ctx context.Context, binary string) (err error) {
 	if err != nil {
 		return err
 	}
-	d := &demo{ctx: ctx, binary: binary, file: file, dir: dir}
+	d := &demo{ctx: ctx, bin: bin, file: file, dir: dir}
 	err = d.play(lab)
 	if errors.Is(err, errInterrupted) {
 		fmt.Println("\ninterrupted: cleaning up")
@@ -74,9 +77,9 @@ func run(ctx context.Context, binary string) (err error) {
 var errInterrupted = errors.New("interrupted")
 
 type demo struct {
-	ctx               context.Context
-	binary, file, dir string
-	daemons           []*nstest.Daemon
+	ctx            context.Context
+	bin, file, dir string
+	daemons        []*nstest.Daemon
 }
 
 func (d *demo) play(lab *nstest.Lab) error {
@@ -87,7 +90,7 @@ func (d *demo) play(lab *nstest.Lab) error {
 	}
 	fmt.Printf("== three hosts, a real meshd on each\n\n")
 	for _, h := range r.Hosts() {
-		daemon, err := h.Meshd(d.binary, d.file, d.dir)
+		daemon, err := h.Meshd(filepath.Join(d.bin, "meshd"), d.file, d.dir)
 		if err != nil {
 			return err
 		}
@@ -99,7 +102,37 @@ func (d *demo) play(lab *nstest.Lab) error {
 	}
 	fmt.Println()
 
-	return d.show(r)
+	if err := d.show(r); err != nil || !isTerminal(os.Stdin) || !isTerminal(os.Stdout) {
+		return err
+	}
+	return d.dashboard(r)
+}
+
+// dashboard shows meshtui on worker2 while pods send a little, until somebody quits.
+func (d *demo) dashboard(r *nstest.Reference) (err error) {
+	ctx, cancel := context.WithCancel(d.ctx)
+	defer cancel()
+	for _, p := range []struct {
+		in   *nstest.Namespace
+		args []string
+	}{
+		{r.PodW2b, []string{"-i", "0.01", "-s", "1400", "10.244.1.2"}},
+		{r.PodW2a, []string{"-i", "0.05", "-s", "300", "10.244.0.2"}},
+		{r.PodW, []string{"-i", "0.03", "-s", "900", "10.244.2.2"}},
+	} {
+		if err := p.in.Background(ctx, "ping", append([]string{"-q", "-w", "3600"}, p.args...)...); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("# meshtui --socket %s\n", d.daemons[2].Socket)
+	tui := r.Worker2.Command(filepath.Join(d.bin, "meshtui"), "--socket", d.daemons[2].Socket)
+	tui.Stdin, tui.Stdout, tui.Stderr = os.Stdin, os.Stdout, os.Stderr
+	return tui.Run()
+}
+
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
 }
 
 // show runs what a person would type.

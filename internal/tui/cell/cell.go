@@ -1,0 +1,174 @@
+// Package cell is what a terminal shows, before there is a terminal: lines of text
+// in roles, as wide as they have to be, counted in cells. A theme turns them into
+// bytes, with colours, without, or in ASCII.
+//
+//	span   a piece of text in one role
+//	line   spans beside each other
+//	role   what a text says of itself: good, bad, dim; never a colour
+//	fit    cut or fill a line to a number of cells
+//
+// The package is apart from the screens for one more reason. Bubble Tea asks the
+// terminal for its background when the program starts, and waits 5 s for one that
+// does not answer, unless a package that is initialised before it has said what the
+// background is. This one is: it sorts before github.com/charmbracelet/bubbletea, and
+// knows nothing of it.
+package cell
+
+import (
+	"strings"
+	"unicode"
+
+	"github.com/charmbracelet/lipgloss"
+	"github.com/charmbracelet/x/ansi"
+)
+
+func init() { lipgloss.SetHasDarkBackground(true) }
+
+// A Role is what a text says of itself.
+type Role int
+
+// Roles, with what a theme makes of them.
+const (
+	Plain    Role = iota // as it comes
+	Dim                  // faint: labels, old data
+	Strong               // bold: what the eye shall find
+	Good                 // green
+	Warn                 // yellow
+	Bad                  // red and bold
+	Accent               // cyan: charts, keys
+	Selected             // reversed: where the cursor is
+	roles                // how many there are
+)
+
+// A Span is a piece of text in one role. The text has no control characters.
+type Span struct {
+	Text string
+	Role Role
+}
+
+// A Line is spans beside each other. Its methods return lines and change none.
+type Line []Span
+
+// Text returns a line of plain text.
+func Text(s string) Line { return Line{{Text: s}} }
+
+// Styled returns a line of text in one role.
+func Styled(role Role, s string) Line { return Line{{s, role}} }
+
+// Add returns the line with more text at its end.
+func (l Line) Add(role Role, s string) Line { return append(l[:len(l):len(l)], Span{s, role}) }
+
+// Join returns the line with another at its end.
+func (l Line) Join(other Line) Line { return append(l[:len(l):len(l)], other...) }
+
+// Width returns the number of cells.
+func (l Line) Width() (w int) {
+	for _, s := range l {
+		w += Width(s.Text)
+	}
+	return w
+}
+
+// String returns the text alone.
+func (l Line) String() string {
+	var b strings.Builder
+	for _, s := range l {
+		b.WriteString(s.Text)
+	}
+	return b.String()
+}
+
+// As returns the same text in one role.
+func (l Line) As(role Role) Line { return Styled(role, l.String()) }
+
+// Fit returns the line with exactly w cells: filled with blanks, or cut with an
+// ellipsis as its last one.
+func (l Line) Fit(w int) Line {
+	have := l.Width()
+	switch {
+	case have == w:
+		return l
+	case have < w:
+		return l.Add(Plain, strings.Repeat(" ", w-have))
+	}
+	var cut Line
+	for _, s := range l {
+		if n := Width(s.Text); n < w { // one cell is for the ellipsis
+			cut, w = append(cut, s), w-n
+			continue
+		}
+		return append(cut, Span{Fit(s.Text+"…", w), s.Role})
+	}
+	return cut
+}
+
+// Spread returns a line of w cells with l at its left and right at its right end;
+// where both do not fit, right is whole.
+func (l Line) Spread(right Line, w int) Line {
+	room := w - right.Width()
+	if room <= 0 {
+		return right.Fit(w)
+	}
+	return l.Fit(room).Join(right)
+}
+
+// Width returns the number of cells that a text takes.
+func Width(s string) int {
+	for i := range len(s) {
+		if s[i] >= 0x80 {
+			return ansi.StringWidth(s)
+		}
+	}
+	return len(s)
+}
+
+// Fit returns the text with exactly w cells, cut with an ellipsis or filled with
+// blanks.
+func Fit(s string, w int) string {
+	if w <= 0 {
+		return ""
+	}
+	n := Width(s)
+	if n > w {
+		s = ansi.Truncate(s, w, "…")
+		n = Width(s) // a wide character may not fit the last cell
+	}
+	return s + strings.Repeat(" ", w-n)
+}
+
+// FitRight is Fit with the blanks in front.
+func FitRight(s string, w int) string {
+	if n := Width(s); n < w {
+		return strings.Repeat(" ", w-n) + s
+	}
+	return Fit(s, w)
+}
+
+// Clean returns a text from elsewhere as one that cannot do anything to a
+// terminal: each control character, line break and tab is a blank.
+func Clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == unicode.ReplacementChar || unicode.Is(unicode.Cf, r) || r == '\u2028' || r == '\u2029' {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// Wrap breaks a text into lines of at most w cells, between words where it can.
+func Wrap(s string, w int) []string {
+	if w <= 0 {
+		return nil
+	}
+	return strings.Split(ansi.Wrap(s, w, " ,;"), "\n")
+}
+
+// FitMiddle is Fit for names, whose ends tell more than their middles: the ellipsis
+// stands there.
+func FitMiddle(s string, w int) string {
+	if n := Width(s); n <= w || n != len(s) || w < 5 { // names are ASCII
+		return Fit(s, w)
+	}
+	head := (w - 1) / 2
+	return s[:head] + "…" + s[len(s)-(w-1-head):]
+}

@@ -1,0 +1,80 @@
+package cell
+
+import (
+	"io"
+	"strings"
+
+	"github.com/charmbracelet/lipgloss"
+	"github.com/muesli/termenv"
+)
+
+// A Theme turns lines into what is written to a terminal.
+type Theme struct {
+	styles [roles]lipgloss.Style
+	ascii  bool
+}
+
+// NewTheme returns a theme of the 16 colours that every terminal has, or without
+// any attributes, and with the glyphs of ASCII alone if asked for.
+func NewTheme(colour, ascii bool) Theme {
+	r := lipgloss.NewRenderer(io.Discard)
+	r.SetColorProfile(termenv.Ascii)
+	if colour {
+		r.SetColorProfile(termenv.ANSI)
+	}
+	r.SetHasDarkBackground(true)
+	in := func(colour string) lipgloss.Style { return r.NewStyle().Foreground(lipgloss.Color(colour)) }
+	return Theme{ascii: ascii, styles: [roles]lipgloss.Style{
+		Plain: r.NewStyle(), Dim: r.NewStyle().Faint(true), Strong: r.NewStyle().Bold(true), Good: in("2"), Warn: in("3"),
+		Bad: in("1").Bold(true), Accent: in("6"), Selected: r.NewStyle().Reverse(true),
+	}}
+}
+
+// asciiGlyphs has for each glyph of ours one of ASCII with as many cells.
+var asciiGlyphs = strings.NewReplacer(
+	"▁", "_", "▂", ".", "▃", ":", "▄", "-", "▅", "=", "▆", "+", "▇", "*", "█", "#",
+	"·", " ", "●", "*", "◐", "~", "○", "o", "─", "-", "│", "|", "┌", "+", "┐", "+", "└", "+", "┘", "+",
+	"▼", "v", "▲", "^", "…", "~", "→", ">", "↑", "^", "↓", "v",
+)
+
+// plainASCII replaces what is left by question marks, one for each cell.
+func plainASCII(s string) string {
+	s = asciiGlyphs.Replace(s)
+	if Width(s) == len(s) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if r < 0x80 {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Repeat("?", Width(string(r))))
+		}
+	}
+	return b.String()
+}
+
+// Paint returns the lines as a terminal shows them, without a line break at the end.
+func (t Theme) Paint(lines []Line) string {
+	var b strings.Builder
+	for i, l := range lines {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		for j := 0; j < len(l); {
+			text, role := l[j].Text, l[j].Role
+			for j++; j < len(l) && l[j].Role == role; j++ {
+				text += l[j].Text
+			}
+			if t.ascii {
+				text = plainASCII(text)
+			}
+			if role == Plain {
+				b.WriteString(text)
+			} else {
+				b.WriteString(t.styles[role].Inline(true).Render(text))
+			}
+		}
+	}
+	return b.String()
+}

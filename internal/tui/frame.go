@@ -1,0 +1,274 @@
+package tui
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/tui/cell"
+)
+
+// Sizes at which the picture becomes another one.
+const (
+	leastWidth, leastHeight = 40, 8   // below them there is one line
+	dashWidth, dashHeight   = 120, 30 // from them on the overview shows everything
+	rulesHeight             = 14      // below it there are no rules
+)
+
+// dashboard tells whether the overview shows everything.
+func (m *Model) dashboard() bool {
+	return m.width >= dashWidth && m.height >= dashHeight && m.lost == nil
+}
+
+// chrome is how many lines stand around a body.
+func chrome(h int) int {
+	if h < rulesHeight {
+		return 3
+	}
+	return 5
+}
+
+// tableRoom is how many peers the table on the screen has room for.
+func (m *Model) tableRoom() int {
+	h := m.height - chrome(m.height)
+	switch {
+	case m.screen == overviewScreen && m.dashboard():
+		return max(1, h-dashTop-dashBottom-3)
+	case h >= 12:
+		return h - 2 - aboutLines
+	}
+	return max(1, h-2)
+}
+
+// frame is the whole picture: exactly h lines of w cells.
+func (m *Model) frame(w, h int) []cell.Line {
+	if w <= 0 || h <= 0 {
+		return nil
+	}
+	if w < leastWidth || h < leastHeight {
+		return cell.Fill([]cell.Line{m.oneLine()}, w, h)
+	}
+	rules := chrome(h) == 5
+	lines := []cell.Line{m.header(w), m.tabs(w)}
+	if rules {
+		lines = append(lines, cell.Rule(w))
+	}
+	room := h - chrome(h)
+	body := cell.Fill(m.body(w, room), w, room)
+	if m.asking {
+		body = cell.Over(body, m.reloadBox(w))
+	}
+	lines = append(lines, body...)
+	if rules {
+		lines = append(lines, cell.Rule(w))
+	}
+	return cell.Fill(append(lines, m.footer(w)), w, h)
+}
+
+// body is what a screen has of its own.
+func (m *Model) body(w, h int) []cell.Line {
+	if m.screen == helpScreen {
+		return m.helpBody(w, h)
+	}
+	if m.data.status == nil {
+		if m.lost == nil {
+			return []cell.Line{{}, cell.Text(" connecting to " + m.options.Where + " ...")}
+		}
+		return m.lostBox(w)
+	}
+	switch m.screen {
+	case peersScreen:
+		return m.peersBody(w, h)
+	case eventsScreen:
+		return m.eventsBody(w, h)
+	case detailScreen:
+		return m.detailBody(w, h)
+	case configScreen:
+		return m.configBody(w)
+	}
+	if m.dashboard() {
+		return m.dashboardBody(w, h)
+	}
+	return m.overviewBody(w, h)
+}
+
+// oneLine is what a terminal shows that is too small for more.
+func (m *Model) oneLine() cell.Line {
+	s := m.data.status
+	switch {
+	case s == nil && m.lost == nil:
+		return cell.Text("connecting")
+	case s == nil:
+		return cell.Styled(cell.Bad, "meshd is not answering")
+	}
+	n := countStates(s.Peers)
+	line := cell.Styled(cell.Good, fmt.Sprintf("%d up", n.up))
+	if n.stale > 0 {
+		line = line.Add(cell.Warn, fmt.Sprintf(" %d STALE", n.stale))
+	}
+	if n.down > 0 {
+		line = line.Add(cell.Bad, fmt.Sprintf(" %d DOWN", n.down))
+	}
+	if !m.live() {
+		return cell.Styled(cell.Bad, "OLD "+age(m.now.Sub(m.data.heard))+" ").Join(line.As(cell.Dim))
+	}
+	return line.Join(m.generation(" "))
+}
+
+// generation tells which file is in force, and whether it is the one on disk.
+func (m *Model) generation(before string) cell.Line {
+	s := m.data.status
+	line := cell.Styled(cell.Plain, fmt.Sprintf("%sgen %d ", before, s.Config.Generation))
+	switch {
+	case s.Node == "":
+		return cell.Styled(cell.Warn, before+"starting")
+	case s.Config.Error != "":
+		return line.Add(cell.Bad, "FILE REJECTED")
+	}
+	return line.Add(cell.Plain, "ok")
+}
+
+// header is the first line: where we are, and how true it is.
+func (m *Model) header(w int) cell.Line {
+	left := cell.Styled(cell.Strong, " meshtui")
+	if s := m.data.status; s != nil {
+		name := s.Node
+		if name == "" {
+			name = "(no node yet)"
+		}
+		left = left.Add(cell.Plain, " · "+strings.TrimRight(cell.FitMiddle(name, min(cell.Width(name), max(12, w-56))), " "))
+		if m.live() {
+			left = left.Join(m.generation(" · ")).Add(cell.Dim, " · "+engineWord(s.Dataplane))
+		} else {
+			left = left.Add(cell.Plain, fmt.Sprintf(" · gen %d", s.Config.Generation)).Add(cell.Bad, " · DATA "+span(m.now.Sub(m.data.heard))+" OLD")
+		}
+	}
+	right := cell.Line{}
+	switch {
+	case m.paused && m.lost == nil:
+		right = right.Add(cell.Warn, "◐ paused "+span(m.now.Sub(m.data.heard)))
+	case m.live():
+		right = right.Add(cell.Good, "● live "+interval(m.options.Interval))
+	case m.lost == nil && m.data.status == nil:
+		right = right.Add(cell.Dim, "◐ connecting")
+	case m.lost == nil:
+		right = right.Add(cell.Bad, "○ silent")
+	default:
+		right = right.Add(cell.Bad, "○ disconnected")
+	}
+	if w >= 60 {
+		right = right.Add(cell.Plain, " · "+clock(m.daemonNow())+" UTC")
+	}
+	return left.Spread(right.Add(cell.Plain, " "), w)
+}
+
+// interval writes the time between snapshots without zeros.
+func interval(d time.Duration) string {
+	return strings.TrimSuffix(strings.TrimSuffix(d.String(), "m0s"), ".0s")
+}
+
+// daemonNow is the daemon's clock, as far as we know it: that of the last snapshot
+// and what went by since.
+func (m *Model) daemonNow() time.Time {
+	if m.data.status == nil || m.data.status.Now.IsZero() {
+		return m.now
+	}
+	return m.data.status.Now.Add(max(0, m.now.Sub(m.data.heard)))
+}
+
+func engineWord(d control.Dataplane) string {
+	if slices.Contains(d.Offloads, "udp_gso") {
+		return d.Engine + "+gso"
+	}
+	return d.Engine
+}
+
+// tabs is the second line.
+func (m *Model) tabs(w int) cell.Line {
+	peers, events := "2 Peers", "3 Events"
+	if s := m.data.status; s != nil {
+		peers += fmt.Sprintf(" %d/%d", countStates(s.Peers).up, len(s.Peers))
+	}
+	if m.data.alarms > m.unseen {
+		events += fmt.Sprintf(" %d!", m.data.alarms-m.unseen)
+	}
+	line := cell.Line{}
+	current := m.screen
+	if current > eventsScreen {
+		current = m.before
+	}
+	for i, title := range []string{"1 Overview", peers, events} {
+		if screen(i) == current {
+			line = line.Add(cell.Strong, "["+title+"]")
+		} else {
+			line = line.Add(cell.Dim, " "+title+" ")
+		}
+		line = line.Add(cell.Plain, " ")
+	}
+	return line.Spread(cell.Styled(cell.Dim, " ? help "), w)
+}
+
+// keysOf are the hints in the last line of each screen, the most useful first.
+var keysOf = map[screen]string{
+	overviewScreen: "tab next  j/k move  enter open  / filter  c config  R reload  u units  p pause  q quit",
+	peersScreen:    "j/k move  enter detail  / filter  s/S sort  P ping  u units  o columns  y copy  q quit",
+	eventsScreen:   "j/k move  G newest  / filter  y copy  w write  q quit",
+	detailScreen:   "esc back  [ ] prev/next  t 5m/1h/24h  P ping  y copy  Z zero  q quit",
+	configScreen:   "esc back  R reload  c look again  q quit",
+	helpScreen:     "esc back  q quit",
+}
+
+// footer is the last line: what is being typed, what just happened, or keys.
+func (m *Model) footer(w int) cell.Line {
+	switch {
+	case m.prompt != nil:
+		return cell.Styled(cell.Strong, " /"+m.prompt.text).Add(cell.Selected, " ").Spread(cell.Styled(cell.Dim, "enter keeps  esc clears "), w)
+	case m.now.Before(m.notice.until):
+		role := cell.Good
+		if m.notice.bad {
+			role = cell.Bad
+		}
+		return cell.Styled(role, " "+m.notice.text).Fit(w)
+	case m.lost != nil:
+		return cell.Styled(cell.Dim, " r retry now  1 2 3 old data  w write file  q quit").Fit(w)
+	}
+	return cell.Styled(cell.Dim, " "+keysOf[m.screen]).Fit(w)
+}
+
+// lostBox says that nobody answers, why, and what to do.
+func (m *Model) lostBox(w int) []cell.Line {
+	var advice []string
+	title := "meshd is not answering"
+	switch err := m.lost.err; {
+	case errors.Is(err, control.ErrPermission):
+		title = "not permitted"
+		advice = []string{"The socket is for root and the group mesh:", "  sudo usermod -aG mesh $USER    and log in again"}
+	case errors.Is(err, control.ErrMismatch):
+		title = "another version"
+		advice = []string{"meshtui and meshd are of different versions:", "  meshtui --version    meshd version"}
+	default:
+		advice = []string{"Look at:  systemctl status meshd    journalctl -u meshd -n 30", "Start:    sudo systemctl start meshd"}
+	}
+	retry := "now"
+	if !m.lost.retry.IsZero() {
+		retry = fmt.Sprintf("attempt %d, next in %.0f s", m.attempts, max(0, m.lost.retry.Sub(m.now).Seconds()))
+	}
+	label := func(word, text string) cell.Line {
+		return cell.Styled(cell.Dim, fmt.Sprintf("%-9s", word)).Add(cell.Plain, text)
+	}
+	body := []cell.Line{label("socket", m.options.Where)}
+	for i, l := range cell.Wrap(cell.Clean(m.lost.err.Error()), w-15) {
+		body = append(body, label(map[bool]string{true: "error"}[i == 0], l))
+	}
+	body = append(body, label("retry", retry+"   (r: now)"), cell.Line{})
+	for _, a := range advice {
+		body = append(body, cell.Text(a))
+	}
+	if m.data.status != nil {
+		body = append(body, cell.Styled(cell.Dim, "The last data stays; rates are blank, not zero."))
+	}
+	return cell.Box(cell.Styled(cell.Bad, title), "", body, w, len(body)+2)
+}

@@ -1,0 +1,185 @@
+package tui
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	tea "github.com/charmbracelet/bubbletea"
+
+	"example.org/meshd/internal/control"
+)
+
+// A Watcher tells what a running meshd does. *control.Client is one; it says what
+// Watch returns.
+type Watcher interface {
+	Watch(ctx context.Context, interval time.Duration, past bool, each func(control.Watched) error) error
+}
+
+// An Asker answers single questions. *control.Client is one; its methods say what
+// they return. They may be called from several goroutines at once.
+type Asker interface {
+	History(ctx context.Context, peer, span string) (control.History, error)
+	Ping(ctx context.Context, r control.PingRequest) (control.Ping, error)
+	Reload(ctx context.Context) (control.ReloadResult, error)
+	Plan(ctx context.Context, path string, doc []byte) (control.Plan, error)
+}
+
+// What a command of ours comes back with. Those of a connection carry its number,
+// since one that was given up may still have something to say.
+type (
+	linesMsg struct {
+		connection int
+		lines      []control.Watched
+	}
+	lostMsg struct {
+		connection int
+		err        error
+	}
+	retryMsg   struct{ connection int }
+	tickMsg    time.Time
+	historyMsg struct {
+		key     historyKey
+		history control.History
+		err     error
+	}
+	pingMsg struct {
+		peer  string
+		n     int // how many were asked before
+		reply control.Ping
+		err   error
+	}
+	planMsg struct {
+		file fileOnDisk
+	}
+	reloadMsg struct {
+		result control.ReloadResult
+		err    error
+	}
+	noticeMsg struct {
+		text string
+		bad  bool
+	}
+)
+
+// historyKey names one history; an empty peer is the node.
+type historyKey struct{ peer, span string }
+
+// fileOnDisk is what the configuration file says now, compared with what runs.
+type fileOnDisk struct {
+	loaded  bool
+	changes []string // what applying it would change
+	err     error    // why it cannot be read, or not be applied
+}
+
+// A feed is the connection to a meshd.
+type feed struct {
+	number int
+	lines  chan control.Watched
+	cancel context.CancelFunc
+	ctx    context.Context
+}
+
+// feedRoom is how many lines wait while the screen is busy. After that the daemon
+// waits, and leaves snapshots out.
+const feedRoom = 256
+
+func newFeed(number int) *feed {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &feed{number: number, lines: make(chan control.Watched, feedRoom), cancel: cancel, ctx: ctx}
+}
+
+// run is the connection from its beginning to its end.
+func (f *feed) run(w Watcher, interval time.Duration) tea.Cmd {
+	return func() tea.Msg {
+		err := w.Watch(f.ctx, interval, true, func(line control.Watched) error {
+			select {
+			case f.lines <- line:
+				return nil
+			case <-f.ctx.Done():
+				return f.ctx.Err()
+			}
+		})
+		if err == nil {
+			err = errors.New("the connection was ended: meshd has stopped, or is busy")
+		}
+		f.cancel()
+		return lostMsg{f.number, err}
+	}
+}
+
+// pull waits for the next lines. It comes back with none when there are no more.
+func (f *feed) pull() tea.Msg {
+	msg := linesMsg{connection: f.number}
+	select {
+	case line := <-f.lines:
+		msg.lines = append(msg.lines, line)
+	case <-f.ctx.Done():
+		return msg
+	}
+	for {
+		select {
+		case line := <-f.lines:
+			msg.lines = append(msg.lines, line)
+		default:
+			return msg
+		}
+	}
+}
+
+// Bounds of questions. A reload waits for the kernel.
+const (
+	askTimeout    = 5 * time.Second
+	reloadTimeout = 30 * time.Second
+)
+
+func ask(timeout time.Duration, f func(ctx context.Context) tea.Msg) tea.Cmd {
+	return func() tea.Msg {
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		defer cancel()
+		return f(ctx)
+	}
+}
+
+func askHistory(source Asker, key historyKey) tea.Cmd {
+	return ask(askTimeout, func(ctx context.Context) tea.Msg {
+		h, err := source.History(ctx, key.peer, key.span)
+		return historyMsg{key, h, err}
+	})
+}
+
+// Pings of one press of the key.
+const (
+	pings     = 5
+	pingEvery = 200 * time.Millisecond
+)
+
+func askPing(source Asker, peer string, n int) tea.Cmd {
+	return ask(askTimeout, func(ctx context.Context) tea.Msg {
+		reply, err := source.Ping(ctx, control.PingRequest{Peer: peer})
+		return pingMsg{peer, n, reply, err}
+	})
+}
+
+func askReload(source Asker) tea.Cmd {
+	return ask(reloadTimeout, func(ctx context.Context) tea.Msg {
+		result, err := source.Reload(ctx)
+		return reloadMsg{result, err}
+	})
+}
+
+// askPlan reads the file and asks the daemon what it would change.
+func askPlan(source Asker, path string) tea.Cmd {
+	return ask(askTimeout, func(ctx context.Context) tea.Msg {
+		file := fileOnDisk{loaded: true}
+		doc, err := os.ReadFile(path)
+		if err == nil {
+			var plan control.Plan
+			plan, err = source.Plan(ctx, path, doc)
+			file.changes = plan.Changes
+		}
+		file.err = err
+		return planMsg{file}
+	})
+}
