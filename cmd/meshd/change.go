@@ -98,7 +98,7 @@ func readFile(stdin io.Reader, path string) (doc []byte, name string, err error)
 	return doc, name, err
 }
 
-// summary counts changes of a kind, as in "+1 peer, ~2 peer".
+// summary counts changes of a kind, as in "+1 peer, ~2 peers".
 func summary(changes []string) string {
 	if len(changes) == 0 {
 		return "nothing changed"
@@ -106,11 +106,8 @@ func summary(changes []string) string {
 	var kinds []string
 	counts := map[string]int{}
 	for _, c := range changes {
-		words := strings.Fields(c)
-		if len(words) < 2 {
-			continue
-		}
-		kind := words[0] + " " + words[1]
+		sign, rest, _ := strings.Cut(c, " ")
+		kind := sign + " " + kindOf(rest)
 		if counts[kind] == 0 {
 			kinds = append(kinds, kind)
 		}
@@ -119,7 +116,24 @@ func summary(changes []string) string {
 	var parts []string
 	for _, kind := range kinds {
 		sign, name, _ := strings.Cut(kind, " ")
+		if counts[kind] > 1 {
+			name += "s"
+		}
 		parts = append(parts, fmt.Sprintf("%s%d %s", sign, counts[kind], name))
 	}
 	return strings.Join(parts, ", ")
+}
+
+// kinds of changes whose first word would not do.
+var kindsOf = map[string]string{
+	"listening": "port", "this": "identity", "accept": "accept rule", "masquerade": "masquerade rule", "send": "socket",
+}
+
+// kindOf names what a change is about: its first word, or what that stands for.
+func kindOf(change string) string {
+	word, _, _ := strings.Cut(change, " ")
+	if kind, ok := kindsOf[word]; ok {
+		return kind
+	}
+	return word
 }

@@ -8,9 +8,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
@@ -27,7 +30,7 @@ func main() {
 // run executes one command line. It prints the error it returns.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	root := newRoot()
-	root.SetArgs(args)
+	root.SetArgs(commandFirst(root, args))
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
@@ -79,6 +82,9 @@ func exitCode(err error) int {
 func errorCode(err error) string {
 	switch exitCode(err) {
 	case exitUsage:
+		if errors.Is(err, errPlan) {
+			return "rejected"
+		}
 		return "usage"
 	case exitNotRunning:
 		return "not_running"
@@ -125,6 +131,55 @@ host and start "meshd run" there, best as the service meshd.service.`,
 	root.AddCommand(runCommand(g), checkCommand(g), initCommand(), cleanupCommand(g), statusCommand(g), peersCommand(g), pingCommand(g), routeCommand(g),
 		eventsCommand(g), waitCommand(g), planCommand(g), reloadCommand(g), versionCommand(g))
 	return root
+}
+
+// commandFirst returns args with the name of the command in front: flags may stand
+// before it, also those that only it has, which cobra would not find there.
+func commandFirst(root *cobra.Command, args []string) []string {
+	for i, arg := range args {
+		if arg == "--" {
+			break
+		}
+		for _, cmd := range root.Commands() {
+			if cmd.Name() == arg && allFlags(cmd, args[:i]) {
+				return slices.Concat([]string{arg}, args[:i], args[i+1:])
+			}
+		}
+	}
+	return args
+}
+
+// allFlags tells whether words are nothing but flags of a command, with their values.
+func allFlags(cmd *cobra.Command, words []string) bool {
+	for i := 0; i < len(words); i++ {
+		if !strings.HasPrefix(words[i], "-") {
+			return false
+		}
+		if takesValue(cmd, words[i]) {
+			if i++; i == len(words) { // the name is the value
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// takesValue tells whether the word behind arg is its value.
+func takesValue(cmd *cobra.Command, arg string) bool {
+	name, long := strings.CutPrefix(arg, "--")
+	if !long && (len(arg) < 2 || arg[0] != '-') || strings.Contains(arg, "=") {
+		return false
+	}
+	for _, set := range []*pflag.FlagSet{cmd.Flags(), cmd.InheritedFlags()} {
+		flag := set.Lookup(name)
+		if !long {
+			flag = set.ShorthandLookup(arg[len(arg)-1:]) // of "-fc" it is the last that may have one
+		}
+		if flag != nil {
+			return flag.NoOptDefVal == ""
+		}
+	}
+	return false
 }
 
 func unknownCommand(_ *cobra.Command, args []string) error {

@@ -240,7 +240,7 @@ func TestPeers(t *testing.T) {
 
 func TestPing(t *testing.T) {
 	asked := 0
-	socket := fake(t, control.Source{Ping: func(_ context.Context, r control.PingRequest) (control.Ping, bool, error) {
+	socket := fake(t, control.Source{Status: func() control.Status { return control.Status{Schema: control.Schema, Node: "edge-1"} }, Ping: func(_ context.Context, r control.PingRequest) (control.Ping, bool, error) {
 		asked++
 		p := control.Ping{Schema: control.Schema, Peer: r.Peer, Size: 28 + max(r.Size, 80)}
 		switch {

@@ -67,7 +67,7 @@ or the kernel of a host with flannel. Exit code 0: it answered, 1: not once.`,
 	count = 5
 	cmd.Flags().VarP(&countFlag{&count, g}, "count", "c", "how often to ask")
 	cmd.Flags().DurationVarP(&interval, "interval", "i", time.Second, "`time` from one question to the next")
-	cmd.Flags().IntVarP(&size, "size", "s", 0, "size of the ICMP payload in `bytes` (default the least, 80)")
+	cmd.Flags().IntVarP(&size, "size", "s", 0, "size of the ICMP payload in `bytes`, at least 80")
 	return cmd
 }
 

@@ -52,8 +52,12 @@ does, and why.`,
 }
 
 func printRoute(w io.Writer, r control.Route) error {
+	source := r.Source
+	if source == "" {
+		source = "(none: this node has no subnet of that family)"
+	}
 	_, err := fmt.Fprintf(w, "%s via %s at %s (%s) dev %s src %s mtu %d\npeer %s is %s\nfrom a pod: %s\n",
-		r.To, r.Peer, r.Address, r.Prefix, r.Interface, r.Source, r.MTU, r.Peer, r.State, masqueradeOf(r))
+		r.To, r.Peer, r.Address, r.Prefix, r.Interface, source, r.MTU, r.Peer, r.State, masqueradeOf(r))
 	return err
 }
 
@@ -61,7 +65,11 @@ func printRoute(w io.Writer, r control.Route) error {
 func masqueradeOf(r control.Route) string {
 	switch r.Masquerade {
 	case "":
+		return ""
+	case "off":
 		return "keeps its address (masquerading is off)"
+	case "multicast":
+		return "keeps its address (multicast is not masqueraded)"
 	case "mesh-to-mesh":
 		return "keeps its address (rule mesh-to-mesh)"
 	case "excluded":

@@ -32,6 +32,16 @@ type Config struct {
 	Metrics    Metrics
 	Container  Container
 	Nodes      []Node // in file order, at least one
+
+	doc string // for the places of faults that are found later
+}
+
+// Fault returns what is wrong with the value of a key ("network.interface") though the
+// file itself is good, with its place.
+func (c *Config) Fault(key, format string, args ...any) Faults {
+	r := report{path: c.Path, doc: c.doc}
+	r.add(key, format, args...)
+	return r.result()
 }
 
 // SHA256 returns Sum in lower-case hex.
@@ -157,7 +167,7 @@ func Parse(path string, doc []byte) (*Config, error) {
 	if faults := r.result(); len(faults) > 0 {
 		return nil, faults
 	}
-	c.Path, c.Sum = path, sha256.Sum256(doc)
+	c.Path, c.Sum, c.doc = path, sha256.Sum256(doc), r.doc
 	return c, nil
 }
 

@@ -89,7 +89,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &Config{
-		Path: "starter", Sum: c.Sum,
+		Path: "starter", Sum: c.Sum, doc: c.doc,
 		Network: Network{Name: "mesh", CIDR: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
 			Port: 8285, Interface: "mesh0"},
 		Dataplane:  Dataplane{Engine: "auto", Receive: "auto", Offload: "auto"},
@@ -144,7 +144,7 @@ routes = ["192.168.0.0/16", "192.168.1.0/24"]
 	}
 	p := netip.MustParsePrefix
 	want := &Config{
-		Path: "x", Sum: c.Sum,
+		Path: "x", Sum: c.Sum, doc: c.doc,
 		Network:    Network{Name: "edge", CIDR: []netip.Prefix{p("fd00::/48"), p("10.0.0.0/8")}, Port: 1, Interface: "m", MTU: 1280},
 		Dataplane:  Dataplane{Engine: "user", Receive: "xdp", Offload: "off", Queues: 2, Spread: true},
 		Masquerade: Masquerade{Exclude: []netip.Prefix{p("192.168.0.0/16"), p("fd01::/64")}},
@@ -155,6 +155,22 @@ routes = ["192.168.0.0/16", "192.168.1.0/24"]
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+}
+
+// What is found wrong later has its place, too, also where the key is not written.
+func TestFaultsFoundLater(t *testing.T) {
+	c, err := Parse("x", []byte("[network]\ncidr = \"10.0.0.0/8\"\ninterface = \"mesh7\"\n[[node]]\nname = \"a\"\naddress = \"192.0.2.1\"\nsubnets = [\"10.0.0.0/24\"]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]string{
+		"network.interface": "x:3:13: error: network.interface: not 7",
+		"dataplane.engine":  "x:1:1: error: dataplane.engine: not 7",
+	} {
+		if got := c.Fault(key, "not %d", 7).Error(); got != want {
+			t.Errorf("%s, not %s", got, want)
+		}
 	}
 }
 

@@ -153,7 +153,8 @@ type Route struct {
 	Interface string `json:"interface"` // TUN; empty for this node's own pods
 	MTU       int    `json:"mtu"`       // largest inner packet, bytes
 	State     string `json:"state"`     // of the peer; empty for this node
-	// Masquerade is the rule that a pod's packets to the address meet.
+	// Masquerade is the rule that a pod's packets to the address meet; "off" if there
+	// are none, "multicast" if none is for it, empty before anything is forwarded.
 	Masquerade string `json:"masquerade"`
 	Reason     string `json:"reason"` // why there is no way through the mesh; empty if there is one
 }
@@ -193,7 +194,7 @@ type History struct {
 // PingRequest is the body of POST /v1/ping.
 type PingRequest struct {
 	Peer      string `json:"peer"`
-	Size      int    `json:"size"`       // of the ICMP payload, bytes; 0: 80, the least
+	Size      int    `json:"size"`       // of the ICMP payload, bytes; what is less than 80 is 80
 	TimeoutMS int    `json:"timeout_ms"` // 0: 1000; at most 10000
 }
 

@@ -129,6 +129,8 @@ func lines[T any](ctx context.Context, c *Client, path string, each func(T) erro
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+			return fmt.Errorf("%w any more: it stopped while it was read", ErrNotRunning)
 		case err != nil:
 			return fmt.Errorf("read %s from meshd: %w", path, err)
 		}

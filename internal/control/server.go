@@ -15,6 +15,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
@@ -38,6 +39,24 @@ type Source struct {
 	Healthy, Ready func(ctx context.Context) error
 
 	Events *Events
+}
+
+// maxConnections bounds what clients cost that say nothing.
+const maxConnections = 256
+
+// hangUp closes connections beyond maxConnections at once.
+func hangUp() func(net.Conn, http.ConnState) {
+	var open atomic.Int64
+	return func(conn net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			if open.Add(1) > maxConnections {
+				conn.Close() // and StateClosed follows
+			}
+		case http.StateClosed, http.StateHijacked:
+			open.Add(-1)
+		}
+	}
 }
 
 // group owns the socket, so that its members can read the daemon's state.
@@ -80,7 +99,7 @@ func Listen(path string, source Source, log *slog.Logger) (*Server, error) {
 	}
 	s := &Server{path: path, listener: listener, log: log}
 	s.http = http.Server{
-		Handler: routes(source), ConnContext: withCredentials,
+		Handler: routes(source), ConnContext: withCredentials, ConnState: hangUp(),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 	}
 	return s, nil
@@ -195,12 +214,16 @@ func peerHandler(source Source) http.HandlerFunc {
 				return
 			}
 		}
-		noSuchPeer(w, r.PathValue("name"))
+		noSuchPeer(w, source, r.PathValue("name"))
 	}
 }
 
-func noSuchPeer(w http.ResponseWriter, name string) {
-	fail(w, http.StatusNotFound, "no_such_peer", fmt.Sprintf("no peer is named %q", name))
+func noSuchPeer(w http.ResponseWriter, source Source, name string) {
+	why := fmt.Sprintf("no peer is named %q", name)
+	if name != "" && source.Status().Node == name {
+		why = fmt.Sprintf("%q is this node itself", name)
+	}
+	fail(w, http.StatusNotFound, "no_such_peer", why)
 }
 
 func historyHandler(source Source) http.HandlerFunc {
@@ -210,7 +233,7 @@ func historyHandler(source Source) http.HandlerFunc {
 		case err != nil:
 			fail(w, http.StatusBadRequest, "bad_request", err.Error())
 		case h == nil:
-			noSuchPeer(w, query.Get("peer"))
+			noSuchPeer(w, source, query.Get("peer"))
 		default:
 			reply(w, http.StatusOK, h)
 		}
@@ -241,7 +264,7 @@ func pingHandler(source Source) http.HandlerFunc {
 		case err != nil:
 			fail(w, http.StatusBadRequest, "bad_request", err.Error())
 		case !ok:
-			noSuchPeer(w, request.Peer)
+			noSuchPeer(w, source, request.Peer)
 		default:
 			reply(w, http.StatusOK, p)
 		}
@@ -292,8 +315,18 @@ func reloadHandler(source Source) http.HandlerFunc {
 // maxFile bounds a file that is sent, in bytes, as config bounds one it reads.
 const maxFile = 8 << 20
 
+// planHandler is for all who may read, and so one file at a time: a large one costs
+// hundreds of megabytes for a moment.
 func planHandler(source Source) http.HandlerFunc {
+	one := make(chan struct{}, 1)
 	return func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case one <- struct{}{}:
+			defer func() { <-one }()
+		case <-time.After(readerPatience):
+			fail(w, http.StatusServiceUnavailable, "busy", "other plans are being made: ask again")
+			return
+		}
 		doc, err := body(w, r, maxFile)
 		if err != nil {
 			fail(w, http.StatusBadRequest, "bad_request", "the file cannot be read: "+err.Error())

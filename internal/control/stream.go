@@ -58,8 +58,12 @@ func (s streams) begin(w http.ResponseWriter) (out *stream, end func()) {
 		fail(w, http.StatusServiceUnavailable, "too_many_readers", fmt.Sprintf("%d readers follow already: end one of them", maxReaders))
 		return nil, nil
 	}
+	return streamTo(w), func() { <-s }
+}
+
+func streamTo(w http.ResponseWriter) *stream {
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	return &stream{w, http.NewResponseController(w)}, func() { <-s }
+	return &stream{w, http.NewResponseController(w)}
 }
 
 // line writes one; a reader that takes none of it for readerPatience is cut off by
@@ -90,12 +94,15 @@ func eventsHandler(source Source, all streams) http.HandlerFunc {
 			fail(w, http.StatusBadRequest, "bad_request", err.Error())
 			return
 		}
+		out := streamTo(w)
 		follow, _ := strconv.ParseBool(r.URL.Query().Get("follow"))
-		out, end := all.begin(w)
-		if out == nil {
-			return
+		if follow {
+			var end func()
+			if out, end = all.begin(w); out == nil {
+				return
+			}
+			defer end()
 		}
-		defer end()
 		for {
 			events, more := source.Events.Since(seq)
 			var b bytes.Buffer

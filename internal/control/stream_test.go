@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -101,6 +102,90 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// A file that is looked at costs memory: one at a time is.
+func TestOnePlanAtATime(t *testing.T) {
+	began, goOn := make(chan struct{}), make(chan struct{})
+	socket := serve(t, Source{Events: NewEvents(), Plan: func(string, []byte) (Plan, []Error, error) {
+		began <- struct{}{}
+		<-goOn
+		return Plan{Schema: Schema}, nil, nil
+	}})
+	ask := func() <-chan error {
+		answer := make(chan error, 1)
+		go func() {
+			_, err := NewClient(socket).Plan(t.Context(), "x", nil)
+			answer <- err
+		}()
+		return answer
+	}
+	first := ask()
+	<-began
+	if err := <-ask(); err == nil || !strings.Contains(err.Error(), "other plans are being made") {
+		t.Errorf("a second plan: %v", err)
+	}
+	goOn <- struct{}{}
+	third := ask()
+	<-began
+	goOn <- struct{}{}
+	if err := errors.Join(<-first, <-third); err != nil {
+		t.Error(err)
+	}
+}
+
+// Clients that say nothing are hung up on when there are too many, and others are
+// served when they have gone.
+func TestTooManyConnections(t *testing.T) {
+	socket := serve(t, Source{Status: func() Status { return Status{Schema: Schema} }})
+	silent := make([]net.Conn, maxConnections)
+	for i := range silent {
+		conn, err := net.Dial("unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		silent[i] = conn
+	}
+	more, _ := raw(t, socket, "")
+	waitHangup(t, more)
+	for _, conn := range silent {
+		conn.Close()
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		_, err := NewClient(socket).Status(t.Context())
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A daemon that ends while somebody reads is one that does not run any more.
+func TestEndWhileReading(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "meshd.sock")
+	s, err := Listen(socket, Source{Events: NewEvents(), Status: func() Status { return Status{Schema: Schema} }}, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- s.Run(ctx) }()
+	err = NewClient(socket).Watch(t.Context(), time.Hour, false, func(w Watched) error {
+		if w.Type == "snapshot" {
+			cancel()
+		}
+		return nil
+	})
+	if !errors.Is(err, ErrNotRunning) || !strings.Contains(err.Error(), "it stopped") {
+		t.Error(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // Who comes late is told what was, after the first snapshot.
 func TestWatchThePast(t *testing.T) {
 	events := NewEvents()
@@ -183,8 +268,15 @@ func TestTooManyReaders(t *testing.T) {
 	for range maxReaders {
 		<-began
 	}
+	enough := errors.New("enough")
 	refused := func() error {
-		return NewClient(socket).Events(ctx, 0, false, func(Event) error { return nil })
+		if err := NewClient(socket).Watch(ctx, time.Second, false, func(Watched) error { return enough }); !errors.Is(err, enough) {
+			return err
+		}
+		return nil
+	}
+	if err := NewClient(socket).Events(ctx, 0, false, func(Event) error { return nil }); err != nil {
+		t.Errorf("events that end: %v", err)
 	}
 	if err := refused(); err == nil || !strings.Contains(err.Error(), "16 readers") {
 		t.Errorf("one more: %v", err)

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
-	"strings"
 
 	"example.org/meshd/internal/dataplane/tun"
 	"example.org/meshd/internal/link"
@@ -56,6 +55,11 @@ func (m *mesh) apply(next *plan, rebuild bool) (repaired []string, err error) {
 	}
 	if err := run(t.steps()); err != nil {
 		return nil, err
+	}
+	if m.plan != nil {
+		for _, w := range without(next.warnings, m.plan.warnings) {
+			m.log.Warn(w, "event", "warning")
+		}
 	}
 	m.plan = next
 	m.metrics.use(t.metrics, next.config.Metrics.Listen)
@@ -252,12 +256,9 @@ func feasible(old, next *plan) error {
 
 // needsRestart names what a running daemon does not take over.
 func needsRestart(old, next *plan) error {
-	var keys []string
-	if old.link.Interface != next.link.Interface {
-		keys = append(keys, fmt.Sprintf("network.interface from %s to %s", old.link.Interface, next.link.Interface))
-	}
-	if len(keys) == 0 {
+	if old.link.Interface == next.link.Interface {
 		return nil
 	}
-	return fmt.Errorf("%w: a running meshd cannot change %s: run `systemctl stop meshd; meshd cleanup; systemctl start meshd`", ErrConfig, strings.Join(keys, ", "))
+	return next.config.Fault("network.interface", "a running meshd cannot change it from %s to %s: run `systemctl stop meshd; meshd cleanup; systemctl start meshd`",
+		old.link.Interface, next.link.Interface)
 }

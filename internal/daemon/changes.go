@@ -27,6 +27,14 @@ func changes(old, next *plan) []string {
 	return d.list
 }
 
+// ways lists the routes to peers that one plan was made with and another is not.
+// They are the host's, so they stand in no file and in no plan of one.
+func ways(old, next *plan) []string {
+	d := &differences{}
+	set(d, "underlay", old.ways, next.ways)
+	return d.list
+}
+
 // first returns the first n of a list, and a line that counts the others.
 func first(n int, list []string) []string {
 	if len(list) <= n {

@@ -75,7 +75,7 @@ func Run(ctx context.Context, o Options) error {
 
 func checkEngine(c *config.Config) error {
 	if c.Dataplane.Engine == config.EngineKernel {
-		return fmt.Errorf("%w: %s: dataplane.engine = %q: this version has only the user engine: write \"auto\" or \"user\"", ErrConfig, c.Path, c.Dataplane.Engine)
+		return c.Fault("dataplane.engine", "%q: this version has only the user engine: write \"auto\" or \"user\"", c.Dataplane.Engine)
 	}
 	return nil
 }

@@ -57,6 +57,7 @@ var rooms = map[string]string{
 	"github.com/mdlayher/netlink":         "internal/masq",
 	"github.com/gaissmai/bart":            "internal/table",
 	"github.com/spf13/cobra":              "cmd",
+	"github.com/spf13/pflag":              "cmd",
 	"github.com/coreos/go-systemd":        "internal/daemon",
 	"golang.org/x/sync":                   "internal/daemon",
 }

@@ -84,6 +84,9 @@ func (m *masqTask) fine() bool {
 // set makes the kernel match the plan; repaired tells that something of ours had
 // been changed. The caller holds work.
 func (m *masqTask) set() (repaired bool, err error) {
+	if m.plan == nil { // nothing is forwarded yet
+		return false, nil
+	}
 	if m.plan.masq != nil {
 		repaired, err = m.rules.Set(*m.plan.masq)
 		if err == nil {

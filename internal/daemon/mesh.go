@@ -41,6 +41,9 @@ type mesh struct {
 	made      bool                 // the TUN was made by this run
 	start     func(dataplane.Loop) // runs a packet loop
 	tried     string               // hash of the file that was tried last
+	pending   bool                 // that file was good, but not for this host as it was
+
+	waitingWith *config.Config // it was said that this one waits for an address
 
 	file   chan struct{}
 	kernel chan struct{}
@@ -61,7 +64,7 @@ type reloadRequest struct {
 func newMesh(o Options, s *state, service *manager) *mesh {
 	engine, probes := newEngine(o.Version, o.Log)
 	return &mesh{
-		options: o, log: o.Log, state: s, manager: service, engine: engine, probes: probes, rules: newMasqTask(o.Log), metrics: newMetricsTask(s.status, o.Log),
+		options: o, log: o.Log, state: s, manager: service, engine: engine, probes: probes, tried: s.loaded().SHA256(), rules: newMasqTask(o.Log), metrics: newMetricsTask(s.status, o.Log),
 		file: make(chan struct{}, 1), kernel: make(chan struct{}, 1), asked: make(chan reloadRequest), pulse: make(chan struct{}), broken: make(chan error, 1),
 	}
 }
@@ -70,30 +73,43 @@ func (m *mesh) String() string { return "mesh" }
 
 // Run implements task.
 func (m *mesh) Run(ctx context.Context) error {
-	p, err := m.waitForPlan(ctx)
-	if err != nil || p == nil {
-		return err
-	}
-	if m.options.Sysctl {
-		if err := turnForwardingOn(p.config.Network, m.log); err != nil {
-			return err
-		}
-	}
 	loops, ctx := newLoopGroup(ctx, m.broken)
 	m.start = loops.start
-	err = m.bringUp(p)
-	if err == nil {
-		err = runAll(ctx, m.log, m.rules, m.probes, m.metrics,
-			taskFunc{"history", func(ctx context.Context) error { return everySecond(ctx, m.state.remember) }},
-			taskFunc{"file watch", func(ctx context.Context) error {
-				return config.Watch(ctx, m.options.ConfigPath, func() { signal(m.file) })
-			}},
-			taskFunc{"kernel watch", func(ctx context.Context) error {
-				return link.Watch(ctx, func() bool { signal(m.kernel); return true })
-			}},
-			taskFunc{"reload", m.follow})
-	}
+	err := runAll(ctx, m.log, m.rules, m.probes, m.metrics,
+		taskFunc{"history", func(ctx context.Context) error { return everySecond(ctx, m.state.remember) }},
+		taskFunc{"file watch", m.watchFile},
+		taskFunc{"kernel watch", func(ctx context.Context) error {
+			return link.Watch(ctx, func() bool { signal(m.kernel); return true })
+		}},
+		taskFunc{"reload", m.follow})
 	return errors.Join(err, m.leave(), loops.wait())
+}
+
+// watchAgain is how long to wait after the kernel refused to watch the file, which
+// is looked at instead.
+const watchAgain = 2 * time.Second
+
+// watchFile asks for a look at the file when it may have changed. Where inotify has
+// no room for us, that is every watchAgain.
+func (m *mesh) watchFile(ctx context.Context) error {
+	for {
+		err := config.Watch(ctx, m.options.ConfigPath, func() {
+			m.state.watches(nil)
+			signal(m.file)
+		})
+		if ctx.Err() != nil {
+			return nil
+		}
+		if m.state.watches(err) {
+			m.log.Warn("the file cannot be watched, so it is read from time to time", "every", watchAgain, "error", err, "event", "watch_failed")
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(watchAgain):
+			signal(m.file)
+		}
+	}
 }
 
 // everySecond calls f until ctx ends.
@@ -115,6 +131,38 @@ func (m *mesh) leave() error {
 	return errors.Join(m.engine.Stop(), m.endpoints.closeAllBut(nil))
 }
 
+// begin finds out who this host is, and puts the first plan in force. An edge box
+// may not have its address yet: then it says so, and plan stays nil.
+func (m *mesh) begin() error {
+	c := m.state.loaded()
+	host, err := surroundingsOf(c, m.options.Node)
+	if err != nil {
+		return err
+	}
+	self, notHere, err := identify(c, m.options.Node, host.local)
+	if notHere {
+		m.state.waiting("waiting for an address: " + err.Error())
+		if m.waitingWith != c { // addresses come and go: say it once
+			m.waitingWith = c
+			m.log.Warn("waiting for an address of this node", "reason", err, "event", "waiting")
+		}
+		return nil
+	}
+	var p *plan
+	if err == nil {
+		p, err = makePlan(c, self, host)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	if m.options.Sysctl {
+		if err := turnForwardingOn(c.Network, m.log); err != nil {
+			return err
+		}
+	}
+	return m.bringUp(p)
+}
+
 // bringUp puts the first plan in force.
 func (m *mesh) bringUp(p *plan) error {
 	began := now()
@@ -122,7 +170,7 @@ func (m *mesh) bringUp(p *plan) error {
 	if _, err := m.apply(p, false); err != nil {
 		return err
 	}
-	receive, send := checkBuffers(p, m.endpoints)
+	receive, send := m.checkBuffers()
 	m.tried = p.config.SHA256()
 	m.state.forwarding(m, began)
 	for _, w := range slices.Concat(p.warnings, forwardingOff(p.config.Network)) {
@@ -143,39 +191,6 @@ func signal(c chan<- struct{}) {
 	}
 }
 
-// waitForPlan finds out who this host is. An edge box may not have its address
-// yet: then it waits for one, and says so. The plan is nil when ctx ended.
-func (m *mesh) waitForPlan(ctx context.Context) (*plan, error) {
-	var p *plan
-	var failed error
-	waiting := false
-	c := m.state.loaded()
-	err := link.Watch(ctx, func() bool {
-		host, err := surroundingsOf(c, m.options.Node)
-		if err != nil {
-			failed = err
-			return false
-		}
-		self, notHere, err := identify(c, m.options.Node, host.local)
-		if notHere {
-			if !waiting { // addresses come and go: say it once
-				waiting = true
-				m.log.Warn("waiting for an address of this node", "reason", err, "event", "waiting")
-			}
-			m.state.waiting("waiting for an address: " + err.Error())
-			return true
-		}
-		if err == nil {
-			p, err = makePlan(c, self, host)
-		}
-		if err != nil {
-			failed = fmt.Errorf("%w: %w", ErrConfig, err)
-		}
-		return false
-	})
-	return p, errors.Join(err, failed)
-}
-
 // surroundingsOf looks at the host with a file in mind.
 func surroundingsOf(c *config.Config, node string) (host surroundings, err error) {
 	if host.local, err = link.LocalAddresses(); err != nil {
@@ -190,20 +205,24 @@ func surroundingsOf(c *config.Config, node string) (host surroundings, err error
 		own = peers[i]
 	}
 	host.cpus = runtime.NumCPU()
-	host.underlayMTU, err = link.UnderlayMTU(own, peers)
+	host.underlay, err = link.FindUnderlay(own, peers)
 	return host, err
 }
 
 // checkBuffers warns of socket buffers that the kernel did not grant; too little
 // shows as socket_overflow when bursts come.
-func checkBuffers(p *plan, e *endpoints) (receive, send int) {
-	receive, send, err := e.receive[0].Buffers()
+func (m *mesh) checkBuffers() (receive, send int) {
+	receive, send, err := m.endpoints.receive[0].Buffers()
+	warning := ""
 	switch {
 	case err != nil:
-		p.warn("the sizes of the socket's buffers are unknown: %v", err)
+		warning = fmt.Sprintf("the sizes of the socket's buffers are unknown: %v", err)
 	case receive < udp.BuffersWanted || send < udp.BuffersWanted:
-		p.warn("the UDP socket got buffers of %d and %d bytes instead of %d: bursts may be lost; run `sysctl -w net.core.rmem_max=%d net.core.wmem_max=%d`",
+		warning = fmt.Sprintf("the UDP socket got buffers of %d and %d bytes instead of %d: bursts may be lost; run `sysctl -w net.core.rmem_max=%d net.core.wmem_max=%d`",
 			receive, send, udp.BuffersWanted, udp.BuffersWanted/2, udp.BuffersWanted/2)
+	}
+	if m.state.smallBuffers(warning) && warning != "" {
+		m.log.Warn(warning, "event", "warning")
 	}
 	return receive, send
 }

@@ -7,7 +7,10 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/control"
 )
@@ -40,12 +43,44 @@ func (m *metricsTask) listen(address string) (net.Listener, error) {
 		return nil, nil
 	}
 	l, err := net.Listen("tcp", address)
-	if err != nil {
+	if errors.Is(err, unix.EADDRINUSE) && m.listener != nil {
+		// It may be our own: "127.0.0.1:9285" is in the way of ":9285".
+		l, err = m.inPlace(address)
+	}
+	if err != nil && m.listener == nil {
 		m.failure = "metrics.listen: metrics are not served: " + err.Error()
+	}
+	if err != nil {
 		return nil, err
 	}
 	m.failure = ""
 	return l, nil
+}
+
+// inPlace shares the port of the old listener with a new one. The caller holds mu.
+func (m *metricsTask) inPlace(address string) (net.Listener, error) {
+	old, ok := m.listener.(*net.TCPListener)
+	if !ok {
+		return nil, unix.EADDRINUSE
+	}
+	raw, err := old.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	if err := raw.Control(func(fd uintptr) { err = sharePort(fd) }); err != nil {
+		return nil, err
+	}
+	beside := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		if controlErr := raw.Control(func(fd uintptr) { err = sharePort(fd) }); controlErr != nil {
+			return controlErr
+		}
+		return err
+	}}
+	return beside.Listen(context.Background(), "tcp", address)
+}
+
+func sharePort(fd uintptr) error {
+	return unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 }
 
 // use serves on what listen has returned for an address, in the place of what was

@@ -25,14 +25,15 @@ type plan struct {
 
 	forward *masq.ForwardSettings // nil: the host's FORWARD policy is left alone
 
+	ways     []string // how datagrams reach the peers, see link.Underlay
 	warnings []string
 }
 
 // surroundings is what a plan depends on besides the file.
 type surroundings struct {
-	local       []netip.Addr // addresses of this host
-	underlayMTU int          // bytes, see link.UnderlayMTU
-	cpus        int
+	local    []netip.Addr // addresses of this host
+	underlay link.Underlay
+	cpus     int
 }
 
 // usefulQueues returns how many queues serve a host. Each has two loops, and
@@ -88,7 +89,7 @@ func addresses(ips []netip.Addr) string {
 
 // makePlan says what the file asks of this host, which is node self.
 func makePlan(c *config.Config, self int, host surroundings) (*plan, error) {
-	p := &plan{config: c, self: c.Nodes[self]}
+	p := &plan{config: c, self: c.Nodes[self], ways: host.underlay.Ways}
 	address := p.self.Address
 	p.bind = address
 	if !slices.Contains(host.local, address.Addr()) {
@@ -102,7 +103,10 @@ func makePlan(c *config.Config, self int, host surroundings) (*plan, error) {
 	}
 
 	p.mesh = dataplane.Mesh{Self: p.self.Name, Peers: make([]dataplane.Peer, 0, len(c.Nodes))}
-	for _, n := range c.Nodes {
+	for i, n := range c.Nodes {
+		if i != self && !commonFamily(p.self.Subnets, n.Subnets) {
+			p.warn("peer %s and this node have subnets of different families: nothing passes between them; give both one of the same family", n.Name)
+		}
 		p.mesh.Peers = append(p.mesh.Peers, dataplane.Peer{Name: n.Name, Underlay: n.Address, Subnets: n.Subnets, Routes: n.Routes})
 		if n.Address.Addr().Is4() != address.Addr().Is4() {
 			p.warn("peer %s has the address %s, of another family than this node's %s: it cannot be reached; give both one family",
@@ -115,11 +119,18 @@ func makePlan(c *config.Config, self int, host surroundings) (*plan, error) {
 		p.queues.count = usefulQueues(host.cpus)
 	}
 
-	if err := p.planLink(self, host.underlayMTU); err != nil {
+	if err := p.planLink(self, host.underlay.MTU); err != nil {
 		return nil, err
 	}
 	p.planMasquerade()
 	return p, nil
+}
+
+// commonFamily tells whether some address of one list can speak to one of the other.
+func commonFamily(a, b []netip.Prefix) bool {
+	return slices.ContainsFunc(a, func(p netip.Prefix) bool {
+		return slices.ContainsFunc(b, func(q netip.Prefix) bool { return p.Addr().Is4() == q.Addr().Is4() })
+	})
 }
 
 // planMasquerade decides who keeps his address: everybody inside the mesh, with

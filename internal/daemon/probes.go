@@ -39,7 +39,7 @@ func newEngine(version string, log *slog.Logger) (*dataplane.User, *probes) {
 func (p *probes) follow(next *plan, version string) {
 	s := probe.Settings{Self: probe.Self{Hash: next.config.Sum, Version: version}, Interval: next.config.Probe.Interval}
 	for _, peer := range next.mesh.Peers {
-		if peer.Name != next.mesh.Self {
+		if peer.Name != next.mesh.Self && commonFamily(next.self.Subnets, peer.Subnets) {
 			s.Peers = append(s.Peers, peer.Name)
 		}
 	}
@@ -119,9 +119,10 @@ const (
 // ping answers POST /v1/ping.
 func (p *probes) ping(ctx context.Context, plan *plan, r control.PingRequest) (reply control.Ping, ok bool, err error) {
 	headers := dataplane.EchoHeaders(dataplane.Peer{Subnets: plan.self.Subnets})
-	if most := plan.link.MTU - headers; r.Size != 0 && (r.Size < probe.PayloadSize || r.Size > most) {
-		return reply, false, fmt.Errorf("size must be %d to %d bytes, which is what the MTU %d leaves", probe.PayloadSize, most, plan.link.MTU)
+	if most := plan.link.MTU - headers; r.Size < 0 || r.Size > most {
+		return reply, false, fmt.Errorf("size must be at most %d bytes, which is what the MTU %d leaves", most, plan.link.MTU)
 	}
+	r.Size = max(r.Size, probe.PayloadSize)
 	timeout := pingTimeout
 	if r.TimeoutMS != 0 {
 		timeout = time.Duration(r.TimeoutMS) * time.Millisecond

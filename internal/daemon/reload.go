@@ -30,9 +30,13 @@ const (
 	changesKept   = 100
 )
 
-// follow keeps the mesh as the file and the host's surroundings ask for, until
-// ctx ends. A file that cannot be applied changes nothing.
+// follow puts a first plan in force and then keeps the mesh as the file and the
+// host's surroundings ask for, until ctx ends. A first plan that cannot be put in
+// force is an error; later, what cannot be applied changes nothing.
 func (m *mesh) follow(ctx context.Context) error {
+	if err := m.begin(); err != nil {
+		return err
+	}
 	news := m.kernel
 	var rested <-chan time.Time
 	for {
@@ -53,17 +57,60 @@ func (m *mesh) follow(ctx context.Context) error {
 		case <-m.pulse:
 		case <-news:
 			began := time.Now()
-			m.repair(nil)
+			m.look(nil)
 			news, rested = nil, time.After(rest*time.Since(began))
 		case <-rested:
 			news = m.kernel
 		case err := <-m.broken:
-			m.repair(err)
+			m.look(err)
 		case <-m.retry:
-			m.repair(nil)
+			m.look(nil)
 		}
 	}
 }
+
+// look has the mesh fit the host again, which has changed. broken is why the packet
+// loops have to be made anew, if they have.
+func (m *mesh) look(broken error) {
+	m.retry = nil
+	if m.plan != nil {
+		m.repair(broken)
+		m.catchUp()
+		return
+	}
+	if err := m.begin(); err != nil {
+		m.state.waiting("cannot begin, trying again: " + err.Error())
+		m.log.Error("cannot begin, trying again", "in", m.later(), "error", err, "event", "repair_failed")
+	}
+}
+
+// later has look called again, after a longer time each time in a row.
+func (m *mesh) later() time.Duration {
+	m.pause = min(max(2*m.pause, retryFirst), retryLast)
+	m.retry = time.After(m.pause)
+	return m.pause
+}
+
+// catchUp reads a file again that was good, but not for this host as it was then: it
+// had no address of a node, or another program had the port.
+func (m *mesh) catchUp() {
+	if !m.pending {
+		return
+	}
+	next, err := planOf(m.options.ConfigPath, m.options.Node)
+	if err == nil {
+		err = feasible(m.plan, next)
+	}
+	if err == nil {
+		m.reload(causeHost)
+	}
+	if m.pending && m.retry == nil {
+		m.retry = time.After(retryLast)
+	}
+}
+
+// causeHost is the cause of a reload that nobody asked for.
+const causeHost = "this host has changed"
 
 // reloadIfChanged applies the file if it has another content than the one that
 // was tried last. A save in place shows an empty file for a moment, and others
@@ -92,11 +139,22 @@ const missing = "missing"
 // reload reads the file and puts it in force.
 func (m *mesh) reload(cause string) control.ReloadResult {
 	began := now()
-	m.manager.reloading()
-	defer m.manager.ready()
+	if m.plan != nil {
+		m.manager.reloading()
+		defer m.manager.ready()
+	}
 	list, err := m.readAndApply()
+	_, bad := errors.AsType[config.Faults](err)
+	m.pending = err != nil && !bad && !errors.Is(err, errWaiting)
+	again := m.state.sameFailure(err)
 	outcome := m.state.reloaded(m, began, list, err)
-	if err != nil {
+	switch {
+	case errors.Is(err, errWaiting):
+		m.log.Info("the file is read, and good", "cause", cause, "event", "reloaded")
+		return outcome
+	case err != nil && again && cause == causeHost: // it was said
+		return outcome
+	case err != nil:
 		m.log.Error("reload rejected, the file in force stays", "cause", cause, "generation", outcome.Generation, "error", err, "event", "reload_rejected")
 		return outcome
 	}
@@ -112,6 +170,9 @@ func (m *mesh) readAndApply() ([]string, error) {
 		hash = missing
 	}
 	m.tried = hash
+	if m.plan == nil {
+		return nil, m.readWhileWaiting()
+	}
 	next, err := planOf(m.options.ConfigPath, m.options.Node)
 	if err != nil {
 		return nil, err
@@ -123,8 +184,31 @@ func (m *mesh) readAndApply() ([]string, error) {
 	if _, err := m.apply(next, false); err != nil {
 		return nil, err
 	}
-	checkBuffers(next, m.endpoints)
+	m.checkBuffers()
 	return list, nil
+}
+
+// errWaiting is the outcome of reading a good file that has no node with an address
+// of this host yet.
+var errWaiting = errors.New("the file is good, but nothing is forwarded yet")
+
+// readWhileWaiting loads the file that is to be waited with from now on.
+func (m *mesh) readWhileWaiting() error {
+	c, err := config.Load(m.options.ConfigPath)
+	if err != nil {
+		return err
+	}
+	if err := checkEngine(c); err != nil {
+		return err
+	}
+	m.state.load(c)
+	if err := m.begin(); err != nil {
+		return err
+	}
+	if m.plan == nil {
+		return fmt.Errorf("%w: %s", errWaiting, m.state.notes())
+	}
+	return nil
 }
 
 // planOf says what the file at path asks of this host.
@@ -155,18 +239,22 @@ func planFor(c *config.Config, node string) (*plan, error) {
 // makes a new plan where the surroundings ask for one: another underlay MTU, an
 // address that moved. broken is why the packet loops have to be made anew.
 func (m *mesh) repair(broken error) {
-	m.retry = nil
 	if broken == nil && !link.Exists(m.plan.link.Interface) {
 		broken = fmt.Errorf("the interface was deleted: %w", os.ErrNotExist)
 	}
 	next, err := planFor(m.plan.config, m.options.Node)
+	notice := ""
 	if err != nil { // our own address is gone, perhaps for a moment only
-		m.state.waiting("the plan in force stays, though this host has changed: " + err.Error())
+		notice = "the plan in force stays, though this host has changed: " + err.Error()
 		next = m.plan
-	} else {
-		m.state.waiting("")
 	}
-	list := changes(m.plan, next)
+	switch news := m.state.waiting(notice); {
+	case news && notice != "":
+		m.log.Warn("the plan in force stays, though this host has changed", "reason", err, "event", "address_lost")
+	case news:
+		m.log.Info("this host fits the plan again", "event", "address_back")
+	}
+	list := append(changes(m.plan, next), ways(m.plan, next)...)
 	var repaired []string
 	if next == m.plan {
 		err = nil
@@ -178,10 +266,8 @@ func (m *mesh) repair(broken error) {
 	}
 	switch {
 	case err != nil:
-		m.pause = min(max(2*m.pause, retryFirst), retryLast)
-		m.retry = time.After(m.pause)
 		m.state.repaired(m, nil, err)
-		m.log.Error("the mesh cannot be repaired, trying again", "in", m.pause, "error", errors.Join(broken, err), "event", "repair_failed")
+		m.log.Error("the mesh cannot be repaired, trying again", "in", m.later(), "error", errors.Join(broken, err), "event", "repair_failed")
 		return
 	case broken == nil && len(list)+len(repaired) == 0:
 		m.pause = 0
@@ -189,7 +275,7 @@ func (m *mesh) repair(broken error) {
 		return
 	}
 	m.pause = 0
-	checkBuffers(next, m.endpoints)
+	m.checkBuffers()
 	words := append(list, repaired...)
 	if broken != nil {
 		words = append([]string{broken.Error()}, words...)

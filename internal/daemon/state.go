@@ -45,6 +45,8 @@ type state struct {
 	repairs    uint64
 	history    history
 	notice     string // why nothing is forwarded yet, or not as it should be
+	unwatched  string // why the file cannot be watched
+	buffers    string // what is wrong with the socket's buffers
 	broken     string // why the mesh could not be repaired
 }
 
@@ -55,7 +57,8 @@ func newState(o Options, c *config.Config) *state {
 	if err != nil { // the working directory is gone
 		path = c.Path
 	}
-	return &state{options: o, config: c, path: path, bootID: hex.EncodeToString(id[:]), started: time.Now(), notice: "starting"}
+	return &state{options: o, config: c, path: path, bootID: hex.EncodeToString(id[:]), started: time.Now(), notice: "starting",
+		reload: outcome(now(), now(), nil, nil)} // it was loaded
 }
 
 // loaded returns the configuration that was read last and found good.
@@ -72,12 +75,58 @@ func (s *state) inForce() (*plan, int) {
 	return s.plan, s.generation
 }
 
-// waiting notes why nothing is forwarded, or not as it should be; empty if all is
-// well.
-func (s *state) waiting(notice string) {
+// load notes which file waits to be put in force.
+func (s *state) load(c *config.Config) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.config = c
+}
+
+// waiting notes why nothing is forwarded, or not as it should be; empty if all is
+// well. It tells whether it was well until now, or is well again.
+func (s *state) waiting(notice string) (news bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	news = (s.notice == "") != (notice == "")
 	s.notice = notice
+	return news
+}
+
+// notes returns what waiting was told.
+func (s *state) notes() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.notice
+}
+
+// watches notes that the file is watched, or why not, and tells whether that is new.
+func (s *state) watches(err error) (news bool) {
+	warning := ""
+	if err != nil {
+		warning = fmt.Sprintf("the file cannot be watched, so an edit takes effect only within %v: %v; `sysctl fs.inotify.max_user_instances=1024` may help", watchAgain, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	news = s.unwatched != warning
+	s.unwatched = warning
+	return news
+}
+
+// smallBuffers notes what is wrong with the socket's buffers, and tells whether that
+// is new.
+func (s *state) smallBuffers(warning string) (news bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	news = s.buffers != warning
+	s.buffers = warning
+	return news
+}
+
+// sameFailure tells whether the last attempt to apply a file failed for this reason.
+func (s *state) sameFailure(err error) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return err != nil && s.reload.Error == err.Error()
 }
 
 // forwarding notes that the first plan is in force.
@@ -108,6 +157,9 @@ func (s *state) reloaded(m *mesh, began time.Time, changes []string, err error) 
 	defer s.mu.Unlock()
 	at := now()
 	s.reload = outcome(began, at, changes, err)
+	if errors.Is(err, errWaiting) { // nothing is wrong with the file
+		defer func() { s.reload = outcome(began, at, nil, nil) }()
+	}
 	if err == nil && s.config != m.plan.config {
 		if s.config.Sum != m.plan.config.Sum || len(changes) > 0 {
 			s.generation++

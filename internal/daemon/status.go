@@ -27,7 +27,7 @@ func (s *state) status() control.Status {
 	status := control.Status{
 		Schema: control.Schema, Version: s.options.Version, BootID: s.bootID, PID: os.Getpid(),
 		Started: s.started.Round(time.Millisecond), UptimeSeconds: time.Since(s.started).Round(time.Millisecond).Seconds(), Now: now(),
-		Config:     control.Config{Path: s.path, SHA256: s.config.SHA256(), LastReload: control.Reload{Changes: []string{}}},
+		Config:     control.Config{Path: s.path, SHA256: s.config.SHA256(), Error: s.reload.Error, LastReload: s.reload},
 		Network:    control.Network{Name: network.Name, CIDR: texts(network.CIDR), Interface: network.Interface, Port: int(network.Port), Subnets: []string{}},
 		Dataplane:  control.Dataplane{Offloads: []string{}},
 		Totals:     control.Totals{Drops: map[string]uint64{}, Unattributed: map[string]uint64{}},
@@ -35,7 +35,10 @@ func (s *state) status() control.Status {
 		Masquerade: control.Masquerade{Rules: []control.Rule{}},
 		Warnings:   []string{},
 	}
-	for _, w := range []string{s.notice, s.broken} {
+	if s.reload.Error != "" {
+		status.Warnings = append(status.Warnings, fmt.Sprintf("%s cannot be applied, generation %d stays in force: %s", s.path, s.generation, s.reload.Error))
+	}
+	for _, w := range []string{s.notice, s.broken, s.unwatched, s.buffers} {
 		if w != "" {
 			status.Warnings = append(status.Warnings, w)
 		}
@@ -51,10 +54,6 @@ func (s *state) fill(status *control.Status) {
 	p, counters, info := s.plan, s.engine.Counters(), s.engine.Info()
 	status.Node = p.self.Name
 	status.Config.Generation, status.Config.Applied = s.generation, s.applied
-	status.Config.LastReload, status.Config.Error = s.reload, s.reload.Error
-	if s.reload.Error != "" {
-		status.Warnings = append(status.Warnings, fmt.Sprintf("%s cannot be applied, generation %d stays in force: %s", s.path, s.generation, s.reload.Error))
-	}
 	status.Network.Repairs = s.repairs
 	status.Network.MTU = p.link.MTU
 	status.Network.Port = int(p.self.Address.Port())
@@ -190,6 +189,7 @@ func (s *state) route(to netip.Addr) control.Route {
 	}
 	p := s.plan
 	r.MTU = p.link.MTU
+	r.Masquerade = "off"
 	if p.masq != nil {
 		r.Masquerade = masq.Explain(*p.masq, to)
 	}
@@ -301,6 +301,9 @@ func readingOf(t dataplane.Traffic) reading {
 
 // past answers GET /v1/history.
 func (s *state) past(peer, span string) (*control.History, error) {
+	if plan, _ := s.inForce(); plan == nil {
+		return nil, errors.New("nothing is forwarded yet, so there is no history")
+	}
 	h, err := s.history.answer(peer, span)
 	if h != nil {
 		h.BootID = s.bootID

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"regexp"
 	"strings"
@@ -75,7 +76,16 @@ func TestMetricsListen(t *testing.T) {
 	if _, err := scrape("9285"); err == nil {
 		t.Error("the old address is served, too")
 	}
-	if r := reload(listen("192.0.2.99:9300")); r.Reload.OK || !strings.Contains(r.Reload.Error, "listen for metrics: listen tcp 192.0.2.99:9300") || r.Generation != 2 {
+	// "All" stands in the way of "one", which is our own.
+	for i, address := range []string{":9286", "127.0.0.1:9286"} {
+		if r := reload(listen(address)); !r.Reload.OK {
+			t.Errorf("%+v", r)
+		}
+		if out, err := scrape("9286"); err != nil || !strings.Contains(out, fmt.Sprintf("meshd_config_generation %d", 3+i)) {
+			t.Errorf("%v\n%s", err, out)
+		}
+	}
+	if r := reload(listen("192.0.2.99:9300")); r.Reload.OK || !strings.Contains(r.Reload.Error, "listen for metrics: listen tcp 192.0.2.99:9300") || r.Generation != 4 {
 		t.Errorf("an address of somebody else: %+v", r)
 	}
 	if out, err := scrape("9286"); err != nil || !strings.Contains(out, "meshd_config_last_reload_successful 0") {

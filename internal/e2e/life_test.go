@@ -98,7 +98,7 @@ func TestBadStarts(t *testing.T) {
 		w.exits(w.Worker2, 78, "/nonexistent/mesh.toml", "/nonexistent/mesh.toml: error: cannot read the file: open")
 	})
 	t.Run("an engine that is not here, 78", func(t *testing.T) {
-		w.exits(w.Worker2, 78, replace("[network]", "[dataplane]\nengine = \"kernel\"\n[network]"), `dataplane.engine = "kernel": this version has only the user engine`)
+		w.exits(w.Worker2, 78, replace("[network]", "[dataplane]\nengine = \"kernel\"\n[network]"), `:3:10: error: dataplane.engine: "kernel": this version has only the user engine`)
 	})
 	t.Run("two nodes are this host, 78", func(t *testing.T) {
 		if err := w.Worker2.IP("addr add 172.18.0.4/16 dev eth0"); err != nil {

@@ -392,7 +392,7 @@ func TestBadReload(t *testing.T) {
 	before := hostState(t, m.Worker2)
 	for doc, words := range map[string]string{
 		strings.Replace(demoFile(t), "cidr = ", "mtu = 7\ncidr = ", 1):                   ":4:7: error: network.mtu: 7 is out of range",
-		strings.Replace(demoFile(t), "[network]", "[network]\ninterface = \"mesh7\"", 1): "cannot change network.interface from mesh0 to mesh7",
+		strings.Replace(demoFile(t), "[network]", "[network]\ninterface = \"mesh7\"", 1): "network.interface: a running meshd cannot change it from mesh0 to mesh7",
 		strings.ReplaceAll(demoFile(t), "172.18.0.3", "172.18.0.33"):                     "no node of",
 	} {
 		s := rewrite(t, d, doc)

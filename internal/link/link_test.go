@@ -264,8 +264,8 @@ func TestUnderlayMTU(t *testing.T) {
 			{"127.0.0.1", nil, 1500},
 		}
 		for _, test := range tests {
-			if got, err := UnderlayMTU(netip.MustParseAddr(test.local), test.peers); err != nil || got != test.want {
-				t.Errorf("UnderlayMTU(%s, %v) = %d, %v, want %d", test.local, test.peers, got, err, test.want)
+			if got, err := FindUnderlay(netip.MustParseAddr(test.local), test.peers); err != nil || got.MTU != test.want {
+				t.Errorf("FindUnderlay(%s, %v) = %+v, %v, want MTU %d", test.local, test.peers, got, err, test.want)
 			}
 		}
 	})

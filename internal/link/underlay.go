@@ -3,6 +3,7 @@ package link
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -24,14 +25,25 @@ func LocalAddresses() ([]netip.Addr, error) {
 	return ips, nil
 }
 
-// UnderlayMTU returns the lowest MTU, in bytes, of the interfaces and routes of
-// the main table that lead to the peers, and of the interface that has local.
-// Loopback does not count, since nothing leaves by it, and neither do routes
-// chosen by rules (policy routing). If nothing leads anywhere yet, it is 1500.
-func UnderlayMTU(local netip.Addr, peers []netip.Addr) (int, error) {
+// Underlay is how datagrams reach the peers.
+type Underlay struct {
+	// MTU is the lowest, in bytes, of the interfaces and routes that lead to the
+	// peers, and of the interface that has our own address. Loopback does not count,
+	// since nothing leaves by it. If nothing leads anywhere yet, it is 1500.
+	MTU int
+	// Ways are the routes that lead to peers, in words, sorted; the first few.
+	Ways []string
+}
+
+// waysKept bounds Underlay.Ways.
+const waysKept = 50
+
+// FindUnderlay returns how datagrams from local reach the peers by the main table;
+// routes chosen by rules (policy routing) do not count.
+func FindUnderlay(local netip.Addr, peers []netip.Addr) (u Underlay, err error) {
 	links, err := retry(netlink.LinkList)
 	if err != nil {
-		return 0, fmt.Errorf("list interfaces: %w", err)
+		return u, fmt.Errorf("list interfaces: %w", err)
 	}
 	mtus := map[int]int{}
 	for _, l := range links {
@@ -41,12 +53,11 @@ func UnderlayMTU(local netip.Addr, peers []netip.Addr) (int, error) {
 	}
 	addresses, err := retry(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
-		return 0, fmt.Errorf("list addresses: %w", err)
+		return u, fmt.Errorf("list addresses: %w", err)
 	}
-	lowest := 0
 	lower := func(mtu int) {
-		if mtu > 0 && (lowest == 0 || mtu < lowest) {
-			lowest = mtu
+		if mtu > 0 && (u.MTU == 0 || mtu < u.MTU) {
+			u.MTU = mtu
 		}
 	}
 	for _, a := range addresses {
@@ -56,20 +67,27 @@ func UnderlayMTU(local netip.Addr, peers []netip.Addr) (int, error) {
 	}
 	ways, err := others()
 	if err != nil {
-		return 0, err
+		return u, err
 	}
+	seen := map[netip.Prefix]bool{}
 	for _, peer := range peers {
-		r := leading(ways, peer).route
+		w := leading(ways, peer)
+		r := w.route
+		if w.prefix.IsValid() && !seen[w.prefix] && len(u.Ways) < waysKept {
+			seen[w.prefix] = true
+			u.Ways = append(u.Ways, describe(r))
+		}
 		lower(r.MTU)
 		lower(mtus[r.LinkIndex])
 		for _, hop := range r.MultiPath {
 			lower(mtus[hop.LinkIndex])
 		}
 	}
-	if lowest == 0 {
-		lowest = 1500
+	if u.MTU == 0 {
+		u.MTU = 1500
 	}
-	return lowest, nil
+	slices.Sort(u.Ways)
+	return u, nil
 }
 
 // CheckUnderlay returns an error if the network's own prefixes would take the

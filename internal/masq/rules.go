@@ -205,7 +205,8 @@ const (
 // attribute can hold.
 const maxElements = 500
 
-// Explain names the rule that a pod's packet of this host to an address meets.
+// Explain names the rule that a pod's packet of this host to an address meets, or
+// says "multicast", which meets none.
 func Explain(s Settings, to netip.Addr) string {
 	in := func(prefixes []netip.Prefix) bool {
 		return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(to) })
@@ -216,7 +217,7 @@ func Explain(s Settings, to netip.Addr) string {
 	case in(s.Exclude):
 		return Excluded
 	case to.IsMulticast():
-		return ""
+		return "multicast"
 	}
 	return PodsToOutside
 }

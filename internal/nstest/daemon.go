@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -40,27 +41,44 @@ func (h *Host) Meshd(binary, config, dir string, args ...string) (*Daemon, error
 
 // MeshdService is Meshd, started by a service manager unless that is nil.
 func (h *Host) MeshdService(s *Service, binary, config, dir string, args ...string) (*Daemon, error) {
+	var by []string
+	if s != nil {
+		by = []string{"sh", "-c", asService, "sh"}
+	}
+	d := h.daemon(by, binary, config, dir, args)
+	if s != nil {
+		defer s.prepare(d.cmd)()
+	}
+	return d, d.start()
+}
+
+// MeshdBy is Meshd, started by another command whose last arguments it is.
+func (h *Host) MeshdBy(by []string, binary, config, dir string) (*Daemon, error) {
+	d := h.daemon(by, binary, config, dir, nil)
+	return d, d.start()
+}
+
+func (h *Host) daemon(by []string, binary, config, dir string, args []string) *Daemon {
 	d := &Daemon{
 		Host: h, Binary: binary, Config: config, Socket: filepath.Join(dir, h.name+".sock"),
 		done: make(chan struct{}), grew: make(chan struct{}),
 	}
-	args = append([]string{binary, "run", "-c", config, "--socket", d.Socket}, args...)
-	if s == nil {
-		d.cmd = h.Command(args[0], args[1:]...)
-	} else {
-		d.cmd = h.Command("sh", append([]string{"-c", asService, "sh"}, args...)...)
-		defer s.prepare(d.cmd)()
-	}
+	line := slices.Concat(by, []string{binary, "run", "-c", config, "--socket", d.Socket}, args)
+	d.cmd = h.Command(line[0], line[1:]...)
+	return d
+}
+
+func (d *Daemon) start() error {
 	d.cmd.Stderr = (*daemonLog)(d)
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := startFromLastingThread(d.cmd); err != nil {
-		return nil, fmt.Errorf("start meshd on %s: %w", h.name, err)
+		return fmt.Errorf("start meshd on %s: %w", d.Host.name, err)
 	}
 	go func() {
 		d.err = d.cmd.Wait()
 		close(d.done)
 	}()
-	return d, nil
+	return nil
 }
 
 // startFromLastingThread starts a command with a parent death signal. The kernel

@@ -93,7 +93,7 @@ func OpenGroup(local netip.AddrPort, offload bool, n int, beside []*Conn) (group
 	}()
 	shared := false
 	for _, c := range beside {
-		if c.local == local {
+		if overlap(c.local, local) {
 			shared = true
 			if err := c.control(share); err != nil {
 				return nil, fmt.Errorf("share UDP %s: %w", local, err)
@@ -142,6 +142,13 @@ func Adopt(file *os.File, local netip.AddrPort, offload bool) (*Conn, error) {
 		return nil, errors.Join(fmt.Errorf("take over the socket of %s: %w", local, err), conn.Close())
 	}
 	return c, nil
+}
+
+// overlap tells whether the kernel lets only one socket be bound to both, unless
+// they share the port: an unspecified address is all of its family.
+func overlap(a, b netip.AddrPort) bool {
+	return a.Port() == b.Port() && a.Addr().Is4() == b.Addr().Is4() &&
+		(a.Addr() == b.Addr() || a.Addr().IsUnspecified() || b.Addr().IsUnspecified())
 }
 
 func share(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -268,6 +269,40 @@ func TestGroup(t *testing.T) {
 	}
 	if _, err := OpenGroup(local, true, 2, nil); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("a second group: %v", err)
+	}
+}
+
+// All addresses and one of them can be had beside each other by one process, as
+// when the node's own address comes to the host later; packets go to the latter.
+func TestBesideAllAddresses(t *testing.T) {
+	every, err := OpenGroup(netip.MustParseAddrPort("0.0.0.0:0"), true, 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer every[0].Close()
+	one := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(every[0].udp.LocalAddr().(*net.UDPAddr).Port))
+	every[0].local = netip.AddrPortFrom(every[0].local.Addr(), one.Port())
+	if _, err := OpenGroup(one, true, 1, nil); !errors.Is(err, unix.EADDRINUSE) {
+		t.Errorf("beside a stranger's: %v", err)
+	}
+	beside, err := OpenGroup(one, true, 1, every)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer beside[0].Close()
+	sender, err := net.Dial("udp4", one.String())
+	if err == nil {
+		_, err = sender.Write([]byte("x"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 9)
+	if err := beside[0].udp.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := beside[0].udp.Read(b); n != 1 || err != nil {
+		t.Errorf("%d bytes, %v", n, err)
 	}
 }
 

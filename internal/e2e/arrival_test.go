@@ -1,0 +1,165 @@
+package e2e
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/nstest"
+)
+
+// kinds returns the kinds of a daemon's events so far.
+func kinds(t testing.TB, d *nstest.Daemon) (all string) {
+	t.Helper()
+	if err := client(t, d).Events(t.Context(), 0, false, func(e control.Event) error {
+		all += e.Kind + " "
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// The file knows the address that this host will have, but the host does not have it
+// yet: what was rejected for that is applied when it does, without anybody asking.
+func TestFileFirstAddressLater(t *testing.T) {
+	m := newMesh(t)
+	doc := strings.Replace(demoFile(t), `"172.18.0.3"`, `"172.18.0.33"`, 1)
+	save(t, m.w2, doc)
+	waitStatus(t, m.w2, "rejected", func(s control.Status) bool { return strings.Contains(s.Config.Error, "no node of") })
+	if err := m.Worker2.IP("addr del 172.18.0.3/16 dev eth0", "addr add 172.18.0.33/16 dev eth0"); err != nil {
+		t.Fatal(err)
+	}
+	s := waitStatus(t, m.w2, "the new address", func(s control.Status) bool { return s.Network.Address == "172.18.0.33" && len(s.Warnings) == 0 })
+	if s.Config.Generation != 2 || !s.Config.LastReload.OK {
+		t.Errorf("%+v", s.Config)
+	}
+	run(t, m.PodW2b, "ping", "-c", "1", "-w", "10", "10.244.1.2")
+}
+
+// What is read while the host waits for an address is waited with; a file that is bad
+// is said to be, and reload answers at once.
+func TestEditWhileWaiting(t *testing.T) {
+	w := newWorld(t)
+	far := strings.ReplaceAll(demoFile(t), "172.18.0.3", "172.18.0.33")
+	d := w.start(w.Worker2, w.write(far))
+	if err := d.WaitLog("waiting for an address"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Ask("reload"); err == nil || !strings.Contains(err.Error(), "the file is good, but nothing is forwarded yet") {
+		t.Errorf("reload while waiting: %v", err)
+	}
+	save(t, d, far+"x = 1\n")
+	s := waitStatus(t, d, "a typo", func(s control.Status) bool { return s.Config.Error != "" })
+	if !strings.Contains(s.Config.Error, d.Config+":") || len(s.Warnings) != 2 {
+		t.Errorf("%+v, %q", s.Config, s.Warnings)
+	}
+	save(t, d, demoFile(t))
+	if err := d.WaitReady(); err != nil {
+		t.Fatal(err)
+	}
+	if s := status(t, d); s.Node != "worker2" || s.Config.Generation != 1 || !s.Config.LastReload.OK || len(s.Warnings) != 0 {
+		t.Errorf("%+v, %q", s.Config, s.Warnings)
+	}
+	save(t, d, demoFile(t)+fourth)
+	waitStatus(t, d, "an edit afterwards", func(s control.Status) bool { return s.Config.Generation == 2 && len(s.Peers) == 3 })
+}
+
+// A node that is named has all addresses until it has its own, and again when that
+// goes.
+func TestNamedNodeGetsItsAddress(t *testing.T) {
+	w := newWorld(t)
+	file := w.write(demoFile(t))
+	if err := w.Worker2.IP("addr del 172.18.0.3/16 dev eth0"); err != nil {
+		t.Fatal(err)
+	}
+	d, other := w.start(w.Worker2, file, "--node", "worker2"), w.start(w.Worker, file)
+	for _, d := range []*nstest.Daemon{d, other} {
+		if err := d.WaitReady(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	contains(t, d.Log(), "listening=0.0.0.0:8285")
+	for range 3 {
+		if err := w.Worker2.IP("addr add 172.18.0.3/16 dev eth0"); err != nil {
+			t.Fatal(err)
+		}
+		waitStatus(t, d, "well", func(s control.Status) bool { return len(s.Warnings) == 0 })
+		run(t, w.PodW2b, "ping", "-c", "1", "-w", "10", "10.244.1.2")
+		if err := w.Worker2.IP("addr del 172.18.0.3/16 dev eth0"); err != nil {
+			t.Fatal(err)
+		}
+		waitStatus(t, d, "on all addresses", func(s control.Status) bool {
+			return len(s.Warnings) == 1 && strings.Contains(s.Warnings[0], "listening on all addresses")
+		})
+	}
+	if strings.Contains(kinds(t, d), "repair_failed") {
+		t.Errorf("%s", d.Log())
+	}
+}
+
+// What happens to the underlay is said in events, also where nothing is to be mended.
+func TestUnderlayIsInEvents(t *testing.T) {
+	w := newWorld(t)
+	d := w.own(w.Worker2, demoFile(t))
+	if err := w.Worker2.IP("addr del 172.18.0.3/16 dev eth0"); err != nil {
+		t.Fatal(err)
+	}
+	waitStatus(t, d, "address lost", func(control.Status) bool { return strings.Contains(kinds(t, d), "address_lost ") })
+	if err := w.Worker2.IP("addr add 172.18.0.3/16 dev eth0"); err != nil {
+		t.Fatal(err)
+	}
+	waitStatus(t, d, "address back", func(control.Status) bool { return strings.Contains(kinds(t, d), "address_back ") })
+	before := status(t, d).Network.Repairs
+	if err := w.Worker2.IP("link set eth0 down"); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.WaitLog("- underlay 172.18.0.0/16 dev eth0"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Worker2.IP("link set eth0 up"); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.WaitLog("+ underlay 172.18.0.0/16 dev eth0"); err != nil {
+		t.Fatal(err)
+	}
+	waitStatus(t, d, "counted", func(s control.Status) bool { return s.Network.Repairs >= before+2 })
+}
+
+// Where inotify has no room for us the file is read all the same.
+func TestFileCannotBeWatched(t *testing.T) {
+	w := newWorld(t)
+	file, socket := w.write(demoFile(t)), filepath.Join(t.TempDir(), "meshd.sock")
+	// A user namespace of its own has limits of its own.
+	script := `echo 0 > /proc/sys/user/max_inotify_instances && ip link set lo up && ip addr add 172.18.0.3/32 dev lo && exec "$@"`
+	d, err := w.Worker2.MeshdBy([]string{"unshare", "-Urn", "sh", "-c", script, "sh"}, meshd, file, filepath.Dir(socket))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Kill()
+	if err := d.WaitLog("the file cannot be watched"); err != nil {
+		t.Fatal(err)
+	}
+	save(t, d, demoFile(t)+fourth)
+	s := waitStatus(t, d, "an edit", func(s control.Status) bool { return s.Config.Generation == 2 })
+	if !strings.Contains(strings.Join(s.Warnings, "\n"), "the file cannot be watched") {
+		t.Errorf("%q", s.Warnings)
+	}
+}
+
+// Nodes whose pods have no family in common are not down: nothing can be asked.
+func TestNoCommonFamily(t *testing.T) {
+	w := newWorld(t)
+	doc := strings.Replace(dualStack("172.18.0.%d"), `subnets = ["10.244.1.0/24", "fd00:10:244:1::/64"]`, `subnets = ["fd00:10:244:1::/64"]`, 1)
+	doc = strings.Replace(doc, `subnets = ["10.244.2.0/24", "fd00:10:244:2::/64"]`, `subnets = ["10.244.2.0/24"]`, 1) + "[probe]\ninterval = \"100ms\"\n"
+	m := w.startAll(doc)
+	waitPeer(t, m.w2, "control-plane", "up", isIn(control.Up))
+	s := status(t, m.w2)
+	if p := peer(t, s, "worker"); p.State != control.Unknown || p.ProbesTx != 0 {
+		t.Errorf("%+v", p)
+	}
+	if !strings.Contains(strings.Join(s.Warnings, "\n"), "peer worker and this node have subnets of different families") {
+		t.Errorf("%q", s.Warnings)
+	}
+}
