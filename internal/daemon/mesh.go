@@ -173,6 +173,7 @@ func (m *mesh) bringUp(p *plan) error {
 	receive, send := m.checkBuffers()
 	m.tried = p.config.SHA256()
 	m.state.forwarding(m, began)
+	m.state.remember(time.Now()) // so that there is a history to ask for
 	for _, w := range slices.Concat(p.warnings, forwardingOff(p.config.Network)) {
 		m.log.Warn(w, "event", "warning")
 	}

@@ -86,7 +86,7 @@ func (p *probes) tell(changes []probe.Change) {
 		case c.Told != nil:
 			ours = append(ours, c.Peer)
 		case c.New == probe.Up:
-			p.log.Info("peer is up", "event", "peer_up", "peer", c.Peer, "was", c.Old, "rtt", c.Figures.Last)
+			p.log.Info("peer is up", "event", "peer_up", "peer", c.Peer, "was", c.Old, "rtt", c.Figures.Last.Round(time.Microsecond))
 		case c.New == probe.Stale:
 			p.log.Warn("peer is stale: nothing heard", "event", "peer_stale", "peer", c.Peer, "silent", c.Silent.Round(time.Millisecond), "loss", percent(c.Figures.Loss))
 		case c.New == probe.Down:

@@ -267,7 +267,10 @@ func TestPingTooLarge(t *testing.T) {
 	if out, err := m.w2.Ask("ping", "worker", "--count", "1", "-s", "1444"); err != nil || !strings.Contains(out, "1472 bytes from worker") {
 		t.Errorf("%v\n%s", err, out)
 	}
-	if out, err := m.w2.Ask("ping", "worker", "-s", "1445"); err == nil || !strings.Contains(err.Error(), "80 to 1444 bytes") {
+	if out, err := m.w2.Ask("ping", "worker", "--count", "1", "-s", "56"); err != nil || !strings.Contains(out, "108 bytes from worker") { // never less
+		t.Errorf("%v\n%s", err, out)
+	}
+	if out, err := m.w2.Ask("ping", "worker", "-s", "1445"); err == nil || !strings.Contains(err.Error(), "at most 1444 bytes") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
