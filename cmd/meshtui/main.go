@@ -94,7 +94,6 @@ what is lost, and what happened. Press ? for the keys. Where its output is no te
 	set.BoolVar(&f.json, "json", false, "print the state as the API's object, once")
 	set.BoolVar(&f.stream, "stream", false, "print snapshots and events as they come, a line of JSON each")
 	set.BoolVar(&f.ascii, "ascii", false, "draw with ASCII alone")
-	cmd.MarkFlagsMutuallyExclusive("once", "json", "stream")
 	return cmd
 }
 
@@ -105,6 +104,9 @@ const (
 )
 
 func (f *flags) show(ctx context.Context, stdin, stdout *os.File) error {
+	if f.once && f.json || f.once && f.stream || f.json && f.stream {
+		return fmt.Errorf("%w: only one of --once, --json and --stream", errUsage)
+	}
 	if f.interval < minInterval || f.interval > maxInterval {
 		return fmt.Errorf("%w: --interval must be %v to %v, not %v", errUsage, minInterval, maxInterval, f.interval)
 	}

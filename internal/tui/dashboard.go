@@ -3,6 +3,7 @@ package tui
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"example.org/meshd/internal/tui/cell"
 )
@@ -17,16 +18,12 @@ const (
 func (m *Model) dashboardBody(w, h int) []cell.Line {
 	s := m.data.status
 	third := w / 3
-	node := []cell.Line{verdict(s), m.nodeFacts(), m.planeFacts(), cell.Styled(cell.Dim, "drops ").Join(m.dropFacts()), peerFacts(s)}
+	trouble := append([]cell.Line{cell.Text(" ").Join(verdict(s))}, m.attention(w-2*third-4, dashTop-3)...)
 	if !m.live() {
-		node[0] = cell.Styled(cell.Bad, "no news for "+span(m.now.Sub(m.data.heard))+fmt.Sprintf(": meshd (pid %d) hangs?", s.PID))
-	}
-	trouble := m.attention(w-2*third-4, dashTop-2)
-	if len(trouble) == 0 {
-		trouble = []cell.Line{cell.Styled(cell.Dim, " nothing")}
+		trouble[0] = cell.Styled(cell.Bad, " no news for "+span(m.sinceHeard())+fmt.Sprintf(": meshd (pid %d) hangs?", s.PID))
 	}
 	top := cell.Beside(
-		cell.Box(cell.Styled(cell.Strong, "node"), "", slices.Concat(node, m.configLines(third-4)), third, dashTop),
+		cell.Box(cell.Styled(cell.Strong, "node"), "", m.nodeLines(third-4), third, dashTop),
 		cell.Box(cell.Styled(cell.Strong, "traffic"), "", m.traffic(third-4), third, dashTop),
 		cell.Box(cell.Styled(cell.Strong, "attention"), "", trouble, w-2*third, dashTop),
 	)
@@ -45,13 +42,21 @@ func (m *Model) dashboardBody(w, h int) []cell.Line {
 	return slices.Concat(top, table, bottom)
 }
 
-// configLines are the file's facts in a narrow box.
-func (m *Model) configLines(w int) []cell.Line {
-	var lines []cell.Line
-	for _, l := range cell.Wrap(m.configFacts().String(), w) {
-		lines = append(lines, cell.Styled(cell.Dim, l))
+// nodeLines are the facts in a narrow box.
+func (m *Model) nodeLines(w int) []cell.Line {
+	s := m.data.status
+	plane, offload, _ := strings.Cut(m.planeFacts().String(), "  offload ")
+	file, applied, _ := strings.Cut(m.configFacts(2*w).String(), "  applied ")
+	return []cell.Line{
+		cell.Styled(cell.Strong, s.Node).Add(cell.Plain, "  "+hostPort(s.Network)),
+		cell.Text(fmt.Sprintf("meshd %s  pid %d  up %s", s.Version, s.PID, span(m.uptime()))),
+		cell.Text(plane),
+		cell.Styled(cell.Dim, "offload ").Add(cell.Plain, offload),
+		cell.Styled(cell.Dim, "drops ").Join(m.dropFacts()),
+		peerFacts(s),
+		cell.Text(file),
+		cell.Styled(cell.Dim, "applied ").Add(cell.Plain, applied),
 	}
-	return lines
 }
 
 // charted is the selected peer in a few lines.

@@ -104,9 +104,9 @@ func (m *Model) peerCharts(p control.Peer, w int) []cell.Line {
 	if h, ok := m.data.history[historyKey{p.Name, spans[m.span]}]; ok {
 		rx, tx, by := h.RxBytes, h.TxBytes, 8.0
 		switch m.units {
-		case bytes:
+		case inBytes:
 			by = 1
-		case packets:
+		case inPackets:
 			rx, tx, by = h.RxPackets, h.TxPackets, 1
 		}
 		by /= float64(max(1, h.StepSeconds))
@@ -115,8 +115,8 @@ func (m *Model) peerCharts(p control.Peer, w int) []cell.Line {
 		for i := range flows {
 			flows[i].last = lastStep(h)
 		}
-	} else if t := m.data.tracks[p.Name]; t != nil && m.options.Asker == nil && m.units != packets {
-		by := map[units]float64{bits: 8, bytes: 1}[m.units]
+	} else if t := m.data.tracks[p.Name]; t != nil && m.options.Asker == nil && m.units != inPackets {
+		by := map[units]float64{inBits: 8, inBytes: 1}[m.units]
 		flows[0].values, flows[1].values = scaled(t.values(&t.rx), by), scaled(t.values(&t.tx), by)
 		flows[0].last, flows[1].last = t.last, t.last
 	}

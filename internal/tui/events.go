@@ -12,8 +12,8 @@ import (
 // eventText is what an event says, for people and for filters.
 func eventText(e event) string {
 	text := e.Message
-	if e.Peer != "" {
-		text = e.Peer + " " + text
+	if e.Peer != "" { // "peer is up" of one that is named
+		text = e.Peer + " " + strings.TrimPrefix(text, "peer ")
 	}
 	for _, k := range slices.Sorted(maps.Keys(e.Fields)) {
 		text += " " + k + "=" + e.Fields[k]

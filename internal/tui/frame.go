@@ -113,7 +113,7 @@ func (m *Model) oneLine() cell.Line {
 		line = line.Add(cell.Bad, fmt.Sprintf(" %d DOWN", n.down))
 	}
 	if !m.live() {
-		return cell.Styled(cell.Bad, "OLD "+age(m.now.Sub(m.data.heard))+" ").Join(line.As(cell.Dim))
+		return cell.Styled(cell.Bad, "OLD "+age(m.sinceHeard())+" ").Join(line.As(cell.Dim))
 	}
 	return line.Join(m.generation(" "))
 }
@@ -140,16 +140,19 @@ func (m *Model) header(w int) cell.Line {
 			name = "(no node yet)"
 		}
 		left = left.Add(cell.Plain, " · "+strings.TrimRight(cell.FitMiddle(name, min(cell.Width(name), max(12, w-56))), " "))
-		if m.live() {
+		switch {
+		case m.live() && s.Node == "":
+			left = left.Join(m.generation(" · "))
+		case m.live():
 			left = left.Join(m.generation(" · ")).Add(cell.Dim, " · "+engineWord(s.Dataplane))
-		} else {
-			left = left.Add(cell.Plain, fmt.Sprintf(" · gen %d", s.Config.Generation)).Add(cell.Bad, " · DATA "+span(m.now.Sub(m.data.heard))+" OLD")
+		default:
+			left = left.Add(cell.Plain, fmt.Sprintf(" · gen %d", s.Config.Generation)).Add(cell.Bad, " · DATA "+span(m.sinceHeard())+" OLD")
 		}
 	}
 	right := cell.Line{}
 	switch {
 	case m.paused && m.lost == nil:
-		right = right.Add(cell.Warn, "◐ paused "+span(m.now.Sub(m.data.heard)))
+		right = right.Add(cell.Warn, "◐ paused "+span(m.sinceHeard()))
 	case m.live():
 		right = right.Add(cell.Good, "● live "+interval(m.options.Interval))
 	case m.lost == nil && m.data.status == nil:
@@ -160,7 +163,7 @@ func (m *Model) header(w int) cell.Line {
 		right = right.Add(cell.Bad, "○ disconnected")
 	}
 	if w >= 60 {
-		right = right.Add(cell.Plain, " · "+clock(m.daemonNow())+" UTC")
+		right = right.Add(cell.Plain, " · "+clock(m.now)+" UTC")
 	}
 	return left.Spread(right.Add(cell.Plain, " "), w)
 }
@@ -170,13 +173,16 @@ func interval(d time.Duration) string {
 	return strings.TrimSuffix(strings.TrimSuffix(d.String(), "m0s"), ".0s")
 }
 
-// daemonNow is the daemon's clock, as far as we know it: that of the last snapshot
-// and what went by since.
+// sinceHeard is the time since the last snapshot.
+func (m *Model) sinceHeard() time.Duration { return max(0, m.now.Sub(m.data.heard)) }
+
+// daemonNow is the daemon's clock: that of the last snapshot and, as long as what
+// that says is true, what went by since. Old data does not age; it is old.
 func (m *Model) daemonNow() time.Time {
-	if m.data.status == nil || m.data.status.Now.IsZero() {
-		return m.now
+	if !m.live() || m.paused {
+		return m.data.status.Now
 	}
-	return m.data.status.Now.Add(max(0, m.now.Sub(m.data.heard)))
+	return m.data.status.Now.Add(m.sinceHeard())
 }
 
 func engineWord(d control.Dataplane) string {
@@ -260,7 +266,8 @@ func (m *Model) lostBox(w int) []cell.Line {
 		return cell.Styled(cell.Dim, fmt.Sprintf("%-9s", word)).Add(cell.Plain, text)
 	}
 	body := []cell.Line{label("socket", m.options.Where)}
-	for i, l := range cell.Wrap(cell.Clean(m.lost.err.Error()), w-15) {
+	what, _, _ := strings.Cut(cell.Clean(m.lost.err.Error()), ": see `") // that stands below
+	for i, l := range cell.Wrap(what, w-15) {
 		body = append(body, label(map[bool]string{true: "error"}[i == 0], l))
 	}
 	body = append(body, label("retry", retry+"   (r: now)"), cell.Line{})

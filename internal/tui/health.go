@@ -57,12 +57,16 @@ func problems(s *control.Status) (all []problem) {
 			all = append(all, problem{cell.Warn, "DRIFT", p.Name, fmt.Sprintf("runs another mesh.toml: %.8s there, %.8s here", p.ConfigSHA256, s.Config.SHA256)})
 		}
 	}
+	slices.SortStableFunc(all, func(a, b problem) int { return cmp.Compare(urgency[a.role], urgency[b.role]) })
 	return all
 }
 
+// urgency orders problems by role.
+var urgency = map[cell.Role]int{cell.Bad: 0, cell.Warn: 1}
+
 // fileWords tell of a file that cannot be applied.
 func fileWords(s *control.Status) string {
-	return fmt.Sprintf("%s  -- still running generation %d", oneLine(s.Config.Error), s.Config.Generation)
+	return fmt.Sprintf("still running generation %d: %s", s.Config.Generation, oneLine(s.Config.Error))
 }
 
 // oneLine makes one line of the lines of an error.
@@ -119,7 +123,7 @@ func verdict(s *control.Status) cell.Line {
 		words = append(words, fmt.Sprintf("%d stale", n.stale))
 	}
 	if n.drift > 0 {
-		words = append(words, fmt.Sprintf("%d with another file", n.drift))
+		words = append(words, fmt.Sprintf("%d drift", n.drift))
 	}
 	if len(s.Warnings) > 0 && s.Config.Error == "" || len(s.Warnings) > 1 {
 		words = append(words, count(len(s.Warnings), "warning"))

@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/tui/cell"
@@ -18,12 +19,16 @@ func (m *Model) overviewBody(w, h int) []cell.Line {
 	if m.lost != nil {
 		lines = m.lostBox(w)
 	} else if !m.live() {
-		lines = append(lines, cell.Styled(cell.Bad, " no news for "+span(m.now.Sub(m.data.heard))+fmt.Sprintf(": meshd (pid %d) hangs or was stopped; see `systemctl status meshd`", s.PID)))
+		lines = append(lines, cell.Styled(cell.Bad, " no news for "+span(m.sinceHeard())+fmt.Sprintf(": meshd (pid %d) hangs or was stopped; see `systemctl status meshd`", s.PID)))
 	}
 	facts, traffic := m.facts(w), m.traffic(w)
 	room := h - len(lines) - 1
 	trouble := m.attention(w, max(min(3, room), room-len(facts)-len(traffic)-2))
-	rest := slices.Concat([]cell.Line{cell.Text(" ").Join(verdict(s))}, trouble)
+	head := cell.Text(" ").Join(verdict(s))
+	if !m.live() {
+		head = head.Add(cell.Plain, "   as of "+clock(s.Now))
+	}
+	rest := slices.Concat([]cell.Line{head}, trouble)
 	if room-len(trouble)-len(facts)-len(traffic) >= 2 {
 		rest = append(rest, cell.Line{})
 		facts = append(facts, cell.Line{})
@@ -37,35 +42,34 @@ func (m *Model) overviewBody(w, h int) []cell.Line {
 	return append(lines, rest...)
 }
 
-// attention lists problems in at most h lines, the worst first.
+// attention lists problems in at most h lines, the worst first. Long ones take
+// several lines where there is room for all.
 func (m *Model) attention(w, h int) (lines []cell.Line) {
 	all := problems(m.data.status)
-	subject := 0
-	for _, p := range all {
-		subject = max(subject, cell.Width(p.subject))
-	}
-	subject = min(subject, 20)
+	subject, needed := 0, 0
+	texts := make([][]string, len(all))
 	for i, p := range all {
-		text := cell.Line{}
-		if p.subject != "" {
-			text = cell.Styled(cell.Strong, cell.FitMiddle(p.subject, subject)+"  ")
+		subject = min(max(subject, cell.Width(p.subject)), 20)
+		texts[i] = []string{p.text}
+		if p.subject == "" {
+			texts[i] = cell.Wrap(p.text, w-9)
 		}
-		wrapped := cell.Wrap(p.text, w-9)
-		if p.subject != "" {
-			wrapped = []string{p.text}
-		}
-		if len(wrapped) > 3 { // a list of all faults stands on the screen of the file
-			wrapped = append(wrapped[:2:2], wrapped[2]+"…")
-		}
-		if left := h - len(lines); left < len(wrapped)+min(1, len(all)-i-1) {
+		needed += len(texts[i])
+	}
+	for i, p := range all {
+		if len(lines) == h-1 && i < len(all)-1 {
 			return append(lines, cell.Styled(cell.Dim, fmt.Sprintf(" … and %d more: 2 shows peers, c the file", len(all)-i)))
 		}
-		for j, l := range wrapped {
-			word := p.word
-			if j > 0 {
-				word = ""
-			}
-			lines = append(lines, cell.Styled(p.role, fmt.Sprintf(" %-6s ", word)).Join(text).Add(cell.Plain, l))
+		if needed > h {
+			texts[i] = []string{oneLine(p.text)}
+		}
+		head := cell.Styled(p.role, fmt.Sprintf(" %-6s ", p.word))
+		if p.subject != "" {
+			head = head.Add(cell.Strong, cell.FitMiddle(p.subject, subject)+"  ")
+		}
+		for _, l := range texts[i] {
+			lines = append(lines, head.Add(cell.Plain, l))
+			head = cell.Text("        ")
 		}
 	}
 	return lines
@@ -77,9 +81,15 @@ func label(word string) cell.Line { return cell.Styled(cell.Dim, fmt.Sprintf(" %
 // facts tell of the node, its file, its data plane and its peers.
 func (m *Model) facts(w int) []cell.Line {
 	s := m.data.status
+	if s.Node == "" {
+		return []cell.Line{
+			label("NODE").Add(cell.Plain, fmt.Sprintf("unknown yet   meshd %s  pid %d  up %s", s.Version, s.PID, span(m.uptime()))),
+			label("CONFIG").Join(m.configFacts(w - 10)),
+		}
+	}
 	return []cell.Line{
 		label("NODE").Join(m.nodeFacts()),
-		label("CONFIG").Join(m.configFacts()),
+		label("CONFIG").Join(m.configFacts(w - 10)),
 		label("PLANE").Join(m.planeFacts()),
 		label("DROPS").Join(m.dropFacts()),
 		label("PEERS").Join(peerFacts(s)),
@@ -88,20 +98,34 @@ func (m *Model) facts(w int) []cell.Line {
 
 func (m *Model) nodeFacts() cell.Line {
 	s := m.data.status
-	return cell.Styled(cell.Strong, s.Node).Add(cell.Plain, fmt.Sprintf("  %s   up %s   meshd %s  pid %d", hostPort(s.Network), span(m.now.Sub(m.data.heard)+seconds(s.UptimeSeconds)), s.Version, s.PID))
+	return cell.Styled(cell.Strong, s.Node).Add(cell.Plain, fmt.Sprintf("  %s   up %s   meshd %s  pid %d", hostPort(s.Network), span(m.uptime()), s.Version, s.PID))
 }
 
-func (m *Model) configFacts() cell.Line {
+// uptime is that of the daemon, as far as we know.
+func (m *Model) uptime() time.Duration {
+	return seconds(m.data.status.UptimeSeconds) + m.daemonNow().Sub(m.data.status.Now)
+}
+
+// configFacts tell of the file in w cells; the path gives way.
+func (m *Model) configFacts(w int) cell.Line {
 	c := m.data.status.Config
-	ago := m.daemonNow().Sub(c.Applied)
-	return cell.Text(fmt.Sprintf("%s  gen %d  applied %s (%s ago, %.0f ms)  sha %.6s", c.Path, c.Generation, clock(c.Applied), span(ago), c.LastReload.DurationMS, c.SHA256))
+	if c.Applied.IsZero() {
+		return cell.Text(cell.FitMiddle(c.Path, min(w, cell.Width(c.Path))) + "  not in force yet")
+	}
+	ago, took := span(m.daemonNow().Sub(c.Applied)), fmt.Sprintf(", %.0f ms", c.LastReload.DurationMS)
+	form := "  gen %d  applied %s (%s ago%s)  sha %.6s"
+	rest := fmt.Sprintf(form, c.Generation, clock(c.Applied), ago, took, c.SHA256)
+	if cell.Width(c.Path)+len(rest) > w {
+		rest = fmt.Sprintf(form, c.Generation, clock(c.Applied), ago, "", c.SHA256)
+	}
+	return cell.Text(cell.FitMiddle(c.Path, max(12, min(cell.Width(c.Path), w-len(rest)))) + rest)
 }
 
 func (m *Model) planeFacts() cell.Line {
 	s := m.data.status
 	offload := "off"
 	if len(s.Dataplane.Offloads) > 0 {
-		offload = strings.Join(s.Dataplane.Offloads, " ")
+		offload = offloadWords.Replace(strings.Join(s.Dataplane.Offloads, " "))
 	}
 	line := cell.Text(fmt.Sprintf("%s  tun %s mtu %d  queues %d  offload %s", s.Dataplane.Engine, s.Network.Interface, s.Network.MTU, s.Dataplane.Queues, offload))
 	if len(s.Dataplane.Refused) > 0 {
@@ -109,6 +133,9 @@ func (m *Model) planeFacts() cell.Line {
 	}
 	return line
 }
+
+// offloadWords shortens the names of offloads that mostly come together.
+var offloadWords = strings.NewReplacer("tso4 tso6", "tso", "udp_gso", "gso", "udp_gro", "gro")
 
 func (m *Model) dropFacts() cell.Line {
 	drops := m.data.status.Totals.Drops
@@ -169,7 +196,7 @@ type flow struct {
 func (m *Model) flows() (flows []flow, of string) {
 	now := m.rateOf("")
 	unit, factor := "bit/s", 8.0
-	if m.units == bytes {
+	if m.units == inBytes {
 		unit, factor = "byte/s", 1
 	}
 	flows = []flow{
@@ -232,27 +259,27 @@ func meanAndPeak(values []float64) (mean, peak float64) {
 	return sum / float64(n), peak
 }
 
-// traffic is a table of the flows, with a chart where there is room.
+// traffic is a table of the flows, with a chart. A narrow one has no means.
 func (m *Model) traffic(w int) []cell.Line {
 	flows, of := m.flows()
-	wide := w >= leastWidth+24
-	head := fmt.Sprintf(" %-10s %9s", "TRAFFIC", "now")
+	wide := w >= 60
+	head := fmt.Sprintf(" %-9s%8s%8s", "TRAFFIC", "now", "peak")
 	if wide {
-		head += fmt.Sprintf(" %10s %10s", "avg "+of, "peak "+of)
+		head = fmt.Sprintf(" %-10s %9s %10s %10s ", "TRAFFIC", "now", "avg "+of, "peak "+of)
 	}
-	lines := []cell.Line{cell.Styled(cell.Dim, head+"   last "+of)}
+	lines := []cell.Line{cell.Styled(cell.Dim, head+"  last "+of)}
 	for _, f := range flows {
-		line := cell.Styled(cell.Dim, fmt.Sprintf(" %-10s", f.name)).Add(cell.Strong, fmt.Sprintf(" %9s", si(f.now)))
+		mean, peak := meanAndPeak(f.values)
+		line := cell.Styled(cell.Dim, fmt.Sprintf(" %-9s", f.name)).Add(cell.Strong, fmt.Sprintf("%8s", si(f.now))).Add(cell.Plain, fmt.Sprintf("%8s", si(peak)))
 		if wide {
-			mean, peak := meanAndPeak(f.values)
-			line = line.Add(cell.Plain, fmt.Sprintf(" %10s %10s", si(mean), si(peak)))
+			line = cell.Styled(cell.Dim, fmt.Sprintf(" %-10s", f.name)).Add(cell.Strong, fmt.Sprintf(" %9s", si(f.now))).
+				Add(cell.Plain, fmt.Sprintf(" %10s %10s ", si(mean), si(peak)))
 		}
-		room := w - line.Width() - 4
 		role := cell.Accent
 		if f.name == "drops/s" {
 			role = cell.Warn
 		}
-		lines = append(lines, line.Add(cell.Plain, "   ").Add(role, cell.Spark(f.values, f.last, room, f.top)))
+		lines = append(lines, line.Add(cell.Plain, "  ").Add(role, cell.Spark(f.values, f.last, w-line.Width()-3, f.top)))
 	}
 	return lines
 }

@@ -127,8 +127,10 @@ func (m *Model) hello(h *control.Hello) {
 func (m *Model) snapshot(s *control.Status) {
 	clean(s)
 	m.data.apply(s, m.now)
-	if rows := m.rows(); m.cursor == "" && len(rows) > 0 {
-		m.cursor = rows[0].Name
+	if _, there := m.selected(); !there && m.screen != detailScreen { // which says that it is gone
+		if rows := m.rows(); len(rows) > 0 {
+			m.cursor = rows[0].Name
+		}
 	}
 }
 
@@ -152,8 +154,11 @@ func alarming(level string) bool { return level == "warn" || level == "error" }
 // clean makes text harmless that comes from a file or from another host. The names
 // of nodes are [a-z0-9.-], and addresses are written by the daemon.
 func clean(s *control.Status) {
-	s.Config.Error, s.Config.Path, s.Network.Name = cleanLines(s.Config.Error), cell.Clean(s.Config.Path), cell.Clean(s.Network.Name)
-	s.Config.LastReload.Error = cleanLines(s.Config.LastReload.Error)
+	s.Version, s.Config.Path, s.Network.Name = cell.Clean(s.Version), cell.Clean(s.Config.Path), cell.Clean(s.Network.Name)
+	s.Config.Error, s.Config.LastReload.Error = cleanLines(s.Config.Error), cleanLines(s.Config.LastReload.Error)
+	for i, c := range s.Config.LastReload.Changes {
+		s.Config.LastReload.Changes[i] = cell.Clean(c)
+	}
 	for i, w := range s.Warnings {
 		s.Warnings[i] = cleanLines(w)
 	}

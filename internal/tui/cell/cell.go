@@ -105,11 +105,11 @@ func (l Line) Fit(w int) Line {
 // Spread returns a line of w cells with l at its left and right at its right end;
 // where both do not fit, right is whole.
 func (l Line) Spread(right Line, w int) Line {
-	room := w - right.Width()
+	room := w - right.Width() - 1
 	if room <= 0 {
 		return right.Fit(w)
 	}
-	return l.Fit(room).Join(right)
+	return l.Fit(room).Add(Plain, " ").Join(right)
 }
 
 // Width returns the number of cells that a text takes.

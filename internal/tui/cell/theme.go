@@ -34,7 +34,7 @@ func NewTheme(colour, ascii bool) Theme {
 var asciiGlyphs = strings.NewReplacer(
 	"▁", "_", "▂", ".", "▃", ":", "▄", "-", "▅", "=", "▆", "+", "▇", "*", "█", "#",
 	"·", " ", "●", "*", "◐", "~", "○", "o", "─", "-", "│", "|", "┌", "+", "┐", "+", "└", "+", "┘", "+",
-	"▼", "v", "▲", "^", "…", "~", "→", ">", "↑", "^", "↓", "v",
+	"▼", "v", "▲", "^", "…", "~", "µ", "u", "→", ">", "↑", "^", "↓", "v",
 )
 
 // plainASCII replaces what is left by question marks, one for each cell.

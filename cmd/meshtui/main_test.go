@@ -1,0 +1,195 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/tui"
+)
+
+// meshtui runs one command line without a terminal and returns its exit code and
+// what it printed.
+func meshtui(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	out, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	in, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	var errs bytes.Buffer
+	code = exitCode(run(t.Context(), args, in, out, &errs))
+	b, err := os.ReadFile(out.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return code, string(b), errs.String()
+}
+
+// fake is a daemon that answers.
+func fake(t *testing.T) (socket string) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "meshd.sock")
+	events := control.NewEvents()
+	events.Add(control.Event{Level: "warn", Message: "it happened"})
+	n := 0
+	s, err := control.Listen(socket, control.Source{Events: events, Status: func() control.Status {
+		n++
+		return control.Status{Schema: control.Schema, Node: "edge-1", Version: "9.9", Config: control.Config{Generation: n},
+			Peers: []control.Peer{{Name: "edge-2", State: control.Down, Address: "192.0.2.2:8285"}}}
+	}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return socket
+}
+
+func TestWithoutTerminal(t *testing.T) {
+	socket := fake(t)
+	for _, args := range [][]string{{"--socket", socket}, {"--once", "--socket", socket}} {
+		if code, out, errs := meshtui(t, args...); code != 0 || errs != "" || !strings.HasPrefix(out, "○ NOT WELL  1 DOWN\nDOWN   edge-2  never heard") {
+			t.Errorf("%q: %d, %s%s", args, code, out, errs)
+		}
+	}
+	code, out, errs := meshtui(t, "--json", "--socket", socket)
+	var s control.Status
+	if err := json.Unmarshal([]byte(out), &s); code != 0 || errs != "" || err != nil || s.Node != "edge-1" {
+		t.Errorf("%d, %v, %s%s", code, err, out, errs)
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	none := filepath.Join(t.TempDir(), "none")
+	for line, want := range map[string]string{
+		"--socket " + none:          "3 meshtui: meshd is not running: nobody answers at " + none,
+		"--json --socket " + none:   "3 meshtui: meshd is not running",
+		"--stream --socket " + none: "3 meshtui: meshd is not running",
+		"--once --json":             "2 meshtui: usage: ",
+		"--interval 1ms":            "2 meshtui: usage: --interval must be 100ms to 1h0m0s",
+		"--nonsense":                "2 meshtui: usage: unknown flag: --nonsense\nmeshtui: `meshtui --help` lists flags and keys",
+		"edge-2":                    "2 meshtui: usage: there are no arguments, only flags: \"edge-2\"",
+		"--host -oProxyCommand=x":   "2 meshtui: usage: --host wants the name of a host",
+		"--version":                 "0 ",
+	} {
+		code, out, errs := meshtui(t, strings.Fields(line)...)
+		if got := fmt.Sprint(code, " ", errs); !strings.HasPrefix(got, want) || code != 0 && out != "" {
+			t.Errorf("%s: %s%s, not %s", line, got, out, want)
+		}
+	}
+}
+
+// ssh stands in for the real one: it runs what it is told to on this machine, where
+// "meshtui" is this test.
+func ssh(t *testing.T, script string) {
+	t.Helper()
+	dir := t.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, body := range map[string]string{
+		"ssh":     "host=$1; shift\n" + script,
+		"meshtui": fmt.Sprintf("MESHTUI_TEST_ARGS=\"$*\" exec %s", self),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+body+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+}
+
+// TestMain is also what the other end of ssh runs.
+func TestMain(m *testing.M) {
+	if args, ok := os.LookupEnv("MESHTUI_TEST_ARGS"); ok {
+		os.Exit(exitCode(run(context.Background(), strings.Fields(args), os.Stdin, os.Stdout, os.Stderr)))
+	}
+	os.Exit(m.Run())
+}
+
+// --host runs `ssh NAME meshtui --stream`, and shows what comes.
+func TestHost(t *testing.T) {
+	socket := fake(t)
+	ssh(t, `[ "$host" = edge-1 ] && exec "$@" --socket `+socket)
+	if code, out, errs := meshtui(t, "--host", "edge-1"); code != 0 || !strings.Contains(out, "DOWN   edge-2") {
+		t.Errorf("%d, %s%s", code, out, errs)
+	}
+	r, err := newRemote("edge-1", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	enough := errors.New("enough")
+	var seen []string
+	err = r.Watch(t.Context(), 100*time.Millisecond, true, func(w control.Watched) error {
+		if seen = append(seen, w.Type); len(seen) == 4 {
+			return enough
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) || fmt.Sprint(seen) != "[hello snapshot event snapshot]" {
+		t.Errorf("%v, %q", err, seen)
+	}
+}
+
+// What goes wrong there is said here, with the same exit code.
+func TestHostErrors(t *testing.T) {
+	for script, want := range map[string]string{
+		`exec "$@" --socket /nonexistent`:                "3 meshtui: edge-1: meshd is not running: nobody answers at /nonexistent",
+		`echo "edge-1: Permission denied" >&2; exit 255`: "1 meshtui: ssh edge-1: edge-1: Permission denied: it must work without a password",
+		`exit 127`:              "1 meshtui: edge-1: there is no meshtui on that host",
+		`echo hello, world`:     "1 meshtui: what comes is not from `meshtui --stream`",
+		`echo oops >&2; exit 9`: "1 meshtui: edge-1: oops",
+	} {
+		ssh(t, script)
+		code, _, errs := meshtui(t, "--host", "edge-1")
+		if got := fmt.Sprint(code, " ", errs); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %s, not %s", script, got, want)
+		}
+	}
+}
+
+// Whoever reads a stream may stop whenever he likes.
+func TestStreamEnds(t *testing.T) {
+	client := control.NewClient(fake(t))
+	reader, writer := io.Pipe()
+	done := make(chan error)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { done <- stream(ctx, client, 100*time.Millisecond, writer) }()
+	decoder := json.NewDecoder(reader)
+	for _, want := range []string{"hello", "snapshot", "event", "snapshot"} {
+		var w control.Watched
+		if err := decoder.Decode(&w); err != nil || w.Type != want {
+			t.Errorf("%+v, %v, not %s", w, err, want)
+		}
+	}
+	go io.Copy(io.Discard, reader)
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	var _ tui.Watcher = client
+	var _ tui.Asker = client
+}

@@ -1,0 +1,204 @@
+package tui
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	tea "github.com/charmbracelet/bubbletea"
+
+	"example.org/meshd/internal/control"
+)
+
+// anything makes statuses of all kinds, also of those that no daemon tells.
+type anything struct{ *rand.Rand }
+
+func (r anything) text(n int) string {
+	letters := []rune("ab-.:/ 0é世\x1b[31m\n\t\u202e�")
+	b := make([]rune, r.IntN(n+1))
+	for i := range b {
+		b[i] = letters[r.IntN(len(letters))]
+	}
+	return string(b)
+}
+
+func (r anything) name(n int) string {
+	b := make([]byte, 1+r.IntN(n))
+	for i := range b {
+		b[i] = "abcxyz019.-"[r.IntN(11)]
+	}
+	return string(b)
+}
+
+func (r anything) number() *float64 {
+	switch r.IntN(5) {
+	case 0:
+		return nil
+	case 1:
+		return new(0.0)
+	case 2:
+		return new(r.Float64())
+	}
+	return new(r.Float64() * 1e12)
+}
+
+func (r anything) count() uint64 { return r.Uint64() >> r.IntN(64) }
+
+func (r anything) time() *time.Time {
+	if r.IntN(4) == 0 {
+		return nil
+	}
+	return new(noon.Add(time.Duration(r.Int64N(1e15)) - 5e14))
+}
+
+func (r anything) drops() map[string]uint64 {
+	drops := map[string]uint64{}
+	for range r.IntN(8) {
+		drops[r.name(17)] = r.count()
+	}
+	return drops
+}
+
+func (r anything) prefixes() (all []string) {
+	for range r.IntN(4) {
+		all = append(all, []string{"10.1.0.0/16", "fd00:1234:5678:9abc:def0::/80", "192.168.100.0/24"}[r.IntN(3)])
+	}
+	return all
+}
+
+func (r anything) status() *control.Status {
+	s := &control.Status{
+		Schema: 1, Node: r.name(63), Version: r.text(30), BootID: []string{"a", "b"}[r.IntN(2)], PID: r.IntN(1 << 30), UptimeSeconds: float64(r.IntN(1e9)), Now: noon.Add(time.Duration(r.Int64N(1e15))),
+		Config:    control.Config{Path: r.text(60), Generation: r.IntN(1e6), SHA256: r.name(64), Applied: noon, Error: r.text(300), LastReload: control.Reload{OK: r.IntN(2) == 0, At: noon, Error: r.text(200), Changes: []string{r.text(60)}}},
+		Network:   control.Network{Name: r.text(20), Interface: r.name(15), MTU: r.IntN(65536), Port: r.IntN(65536), Address: []string{"", "10.0.0.1", "2001:db8::1"}[r.IntN(3)]},
+		Dataplane: control.Dataplane{Engine: "user", Offloads: []string{"tso4", "udp_gso"}[:r.IntN(3)], Refused: []string{"udp_gso"}[:r.IntN(2)], Queues: r.IntN(256)},
+		Totals:    control.Totals{RxBytes: r.count(), TxBytes: r.count(), RxPackets: r.count(), TxPackets: r.count(), Drops: r.drops()},
+	}
+	if r.IntN(8) == 0 {
+		s.Node = ""
+	}
+	for range r.IntN(4) {
+		s.Warnings = append(s.Warnings, r.text(300))
+	}
+	for range r.IntN(30) {
+		s.Peers = append(s.Peers, control.Peer{
+			Name: r.name(63), Address: []string{"", "10.0.0.1:1", "[2001:db8:1234:5678:9abc:def0:1234:5678]:65535"}[r.IntN(3)], Subnets: r.prefixes(), Routes: r.prefixes(),
+			State: []string{"up", "stale", "down", "unknown", "from the future"}[r.IntN(5)], Since: r.time(), LastSeen: r.time(), RTTMS: r.number(), RTTLastMS: r.number(),
+			RTTMinMS: r.number(), RTTP95MS: r.number(), JitterMS: r.number(), Loss: r.number(), ProbesTx: r.count(), ProbesRx: r.count(), ConfigMatch: []*bool{nil, new(true), new(false)}[r.IntN(3)],
+			ConfigSHA256: r.name(64), Version: r.text(15), RxBytes: r.count(), TxBytes: r.count(), RxPackets: r.count(), TxPackets: r.count(), Drops: r.drops(),
+		})
+	}
+	return s
+}
+
+var keyNames = strings.Fields("1 2 3 ? c enter esc / s S u o t a p [ ] j k g G pgdown pgup tab shift+tab Z R n y w P r + - m x . * ( backspace ctrl+d ctrl+u home end")
+
+// message is one of those that there are.
+func (r anything) message(m *Model, c *clockwork) tea.Msg {
+	switch r.IntN(12) {
+	case 0:
+		return tea.WindowSizeMsg{Width: r.IntN(200), Height: r.IntN(60)}
+	case 1:
+		return lostMsg{m.connection, errors.New(r.text(300))}
+	case 2:
+		return historyMsg{historyKey{m.cursor, spans[r.IntN(3)]}, someHistory(m.cursor, spans[r.IntN(3)]), nil}
+	case 3:
+		return planMsg{fileOnDisk{loaded: true, changes: []string{r.text(200), r.text(20)}, err: []error{nil, errors.New(r.text(300))}[r.IntN(2)]}}
+	case 4:
+		return reloadMsg{control.ReloadResult{Generation: 3, Reload: control.Reload{OK: r.IntN(2) == 0, Error: r.text(200), Changes: []string{r.text(40)}}}, nil}
+	case 5:
+		c.forward(time.Duration(r.Int64N(2e10)) - time.Second)
+		return tickMsg(c.now)
+	case 6:
+		return pingMsg{m.pinged.peer, len(m.pinged.words), control.Ping{RTTMS: r.number(), Error: r.text(10)}, nil}
+	case 7:
+		return tea.MouseMsg{X: r.IntN(100), Y: r.IntN(60), Button: tea.MouseButton(r.IntN(8)), Action: tea.MouseActionPress}
+	}
+	var lines []control.Watched
+	for range r.IntN(5) {
+		switch r.IntN(3) {
+		case 0:
+			lines = append(lines, hello([]string{"a", "b"}[r.IntN(2)]))
+		case 1:
+			lines = append(lines, snapshot(r.status()))
+		default:
+			lines = append(lines, happening(control.Event{At: noon, Level: []string{"info", "warn", "error"}[r.IntN(3)], Peer: r.name(63), Message: r.text(100), Fields: map[string]string{"k": r.text(50)}}))
+		}
+	}
+	return linesMsg{m.connection, lines}
+}
+
+// Whatever is told and whatever is pressed, each frame is as large as the screen and
+// has nothing in it that a terminal would obey.
+func TestRandomFrames(t *testing.T) {
+	for seed := range uint64(200) {
+		r := anything{rand.New(rand.NewPCG(seed, 1))}
+		m, c := newTest(80, 24)
+		var done []string
+		for range 60 {
+			if r.IntN(2) == 0 {
+				key := keyNames[r.IntN(len(keyNames))]
+				done = append(done, key)
+				press(m, key)
+			} else {
+				msg := r.message(m, c)
+				done = append(done, fmt.Sprintf("%T", msg))
+				send(m, msg)
+			}
+			if m.width > 0 && m.height > 0 {
+				checkFrame(t, m.View(), m.width, m.height)
+			}
+			if t.Failed() {
+				t.Fatalf("seed %d: %dx%d, after %q", seed, m.width, m.height, done[max(0, len(done)-10):])
+			}
+		}
+	}
+}
+
+// Each width is drawn whole, from one cell on.
+func TestEveryWidth(t *testing.T) {
+	for _, name := range []string{"overview", "peers", "detail", "events", "config", "help", "disconnected", "long"} {
+		m := scenes[name](80, 24)
+		for w := 1; w <= 170; w++ {
+			for _, h := range []int{1, 7, 8, 13, 24, 30, 45} {
+				send(m, tea.WindowSizeMsg{Width: w, Height: h})
+				checkFrame(t, m.View(), w, h)
+			}
+		}
+	}
+}
+
+// A thousand peers are sorted, filtered and drawn.
+func TestThousandPeers(t *testing.T) {
+	m, _ := newTest(120, 40)
+	s := someMesh(0)
+	for i := range 1000 {
+		s.Peers = append(s.Peers, control.Peer{Name: fmt.Sprintf("node-%04d", i), State: control.Up, Drops: map[string]uint64{}})
+	}
+	tell(m, hello("x"), snapshot(s))
+	press(m, "2", "G")
+	shows(t, m, "> node-0999")
+	press(m, "/", "0", "5", "0", "enter")
+	shows(t, m, "node-0500", "node-0050", "rows 1-11/11")
+	if rows := m.rows(); !slices.IsSortedFunc(rows, func(a, b control.Peer) int { return strings.Compare(a.Name, b.Name) }) {
+		t.Error("not sorted")
+	}
+}
+
+func BenchmarkFrame100Peers(b *testing.B) {
+	m, _ := newTest(80, 24)
+	s := someMesh(0)
+	for i := range 80 {
+		s.Peers = append(s.Peers, control.Peer{Name: fmt.Sprintf("node-%04d", i), State: control.Up, Drops: map[string]uint64{}})
+	}
+	tell(m, hello("x"))
+	for b.Loop() {
+		s.UptimeSeconds++
+		tell(m, snapshot(s))
+		m.View()
+	}
+}
