@@ -27,7 +27,7 @@ import (
 // The binaries under test, built once: meshd with the race detector and with
 // coverage, which lands in $MESH_COVERDIR; shipped as users have it, for tests in
 // which its speed decides what the kernel's queues lose.
-var meshd, shipped string
+var meshd, shipped, meshtui string
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
@@ -37,11 +37,15 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer os.RemoveAll(dir)
-		meshd, shipped = filepath.Join(dir, "meshd-race"), filepath.Join(dir, "meshd")
-		for binary, flags := range map[string][]string{meshd: {"-race", "-cover", "-coverpkg=example.org/meshd/..."}, shipped: nil} {
-			build := exec.Command("go", slices.Concat([]string{"build", "-o", binary}, flags, []string{"example.org/meshd/cmd/meshd"})...)
+		meshd, shipped, meshtui = filepath.Join(dir, "meshd-race"), filepath.Join(dir, "meshd"), filepath.Join(dir, "meshtui")
+		checked := []string{"-race", "-cover", "-coverpkg=example.org/meshd/..."}
+		for _, b := range []struct {
+			binary, name string
+			flags        []string
+		}{{meshd, "meshd", checked}, {shipped, "meshd", nil}, {meshtui, "meshtui", checked}} {
+			build := exec.Command("go", slices.Concat([]string{"build", "-o", b.binary}, b.flags, []string{"example.org/meshd/cmd/" + b.name})...)
 			if out, err := build.CombinedOutput(); err != nil {
-				fmt.Fprintf(os.Stderr, "build meshd: %v\n%s", err, out)
+				fmt.Fprintf(os.Stderr, "build %s: %v\n%s", b.name, err, out)
 				return 1
 			}
 		}

@@ -194,11 +194,15 @@ func engineWord(d control.Dataplane) string {
 
 // tabs is the second line.
 func (m *Model) tabs(w int) cell.Line {
-	peers, events := "2 Peers", "3 Events"
-	if s := m.data.status; s != nil {
+	peers, events, help := "2 Peers", "3 Events", " ? help "
+	wide := w >= 56
+	if !wide {
+		help = " ? "
+	}
+	if s := m.data.status; s != nil && wide {
 		peers += fmt.Sprintf(" %d/%d", countStates(s.Peers).up, len(s.Peers))
 	}
-	if m.data.alarms > m.unseen {
+	if m.data.alarms > m.unseen && wide {
 		events += fmt.Sprintf(" %d!", m.data.alarms-m.unseen)
 	}
 	line := cell.Line{}
@@ -214,7 +218,7 @@ func (m *Model) tabs(w int) cell.Line {
 		}
 		line = line.Add(cell.Plain, " ")
 	}
-	return line.Spread(cell.Styled(cell.Dim, " ? help "), w)
+	return line.Spread(cell.Styled(cell.Dim, help), w)
 }
 
 // keysOf are the hints in the last line of each screen, the most useful first.

@@ -17,7 +17,24 @@ import (
 // prompt is the filter while somebody types it.
 type prompt struct{ text string }
 
-// key does what a key asks for.
+// keys does what keys ask for. Those that come together, from a quick hand or over a
+// slow line, are one message; Escape and a key are then taken for Alt and that key,
+// which means nothing here.
+func (m *Model) keys(msg tea.KeyMsg) tea.Cmd {
+	var cmds []tea.Cmd
+	if msg.Alt {
+		cmds = append(cmds, m.key(tea.KeyMsg{Type: tea.KeyEsc}))
+		msg.Alt = false
+	}
+	if msg.Type != tea.KeyRunes {
+		return tea.Batch(append(cmds, m.key(msg))...)
+	}
+	for _, r := range msg.Runes {
+		cmds = append(cmds, m.key(tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune{r}}))
+	}
+	return tea.Batch(cmds...)
+}
+
 func (m *Model) key(msg tea.KeyMsg) tea.Cmd {
 	key := msg.String()
 	switch {

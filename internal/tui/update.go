@@ -38,7 +38,7 @@ func (m *Model) take(msg tea.Msg) tea.Cmd {
 	case tea.WindowSizeMsg:
 		m.width, m.height = msg.Width, msg.Height
 	case tea.KeyMsg:
-		return m.key(msg)
+		return m.keys(msg)
 	case tea.MouseMsg:
 		return m.click(msg)
 	case tickMsg:

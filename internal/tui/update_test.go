@@ -234,6 +234,18 @@ func TestFilter(t *testing.T) {
 	shows(t, m, "5 events · filter: none")
 }
 
+// Keys that are pressed quickly come as one message.
+func TestManyKeysAtOnce(t *testing.T) {
+	m, _ := someDashboard(80, 24, nil)
+	press(m, "2gjj/192")
+	shows(t, m, "filter: 192", "rows 1-1/1")
+	press(m, "enter")
+	send(m, tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune("ss"), Alt: true}) // Escape, s, s
+	shows(t, m, "filter: none", "sort rtt")
+	press(m, "1c")
+	shows(t, m, "ON DISK")
+}
+
 // The alarms that nobody has looked at are counted in the tab.
 func TestUnseenEvents(t *testing.T) {
 	m, _ := someDashboard(80, 24, nil)
