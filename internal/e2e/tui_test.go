@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"example.org/meshd/internal/nstest"
 )
 
@@ -188,7 +186,11 @@ func TestDashboardIsEnded(t *testing.T) {
 // the same.
 func TestMuteTerminal(t *testing.T) {
 	d := newWorld(t).startAll(often(t)).w2
-	master, tty := openTerminal(t, 80, 24)
+	master, tty, err := nstest.OpenPTY(80, 24)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
 	cmd := exec.Command(meshtui, "--socket", d.Socket)
 	cmd.Env = append(os.Environ(), "TERM=xterm-256color")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
@@ -226,27 +228,6 @@ func TestMuteTerminal(t *testing.T) {
 		_ = cmd.Process.Kill()
 		t.Error("it stays when its terminal is gone")
 	}
-}
-
-// openTerminal returns both ends of a terminal that shows nothing to anybody.
-func openTerminal(t *testing.T, width, height uint16) (master, tty *os.File) {
-	t.Helper()
-	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	master = os.NewFile(uintptr(fd), "ptmx")
-	t.Cleanup(func() { master.Close() })
-	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	err = errors.Join(err, unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0), unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: height, Col: width}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { tty.Close() })
-	return master, tty
 }
 
 // Piped, it prints; the same daemon answers the API's object and a stream.

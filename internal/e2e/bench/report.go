@@ -138,11 +138,16 @@ func (r *report) ratios() (rows [][]string) {
 	return rows
 }
 
+// isCost tells whether a figure is no time: its name has the unit.
+func isCost(name string) bool {
+	return strings.Contains(name, "% of") || strings.Contains(name, "kB/s") || strings.HasSuffix(name, "MB resident")
+}
+
 // moments returns the table of what people wait for.
 func (r *report) moments() [][]string {
 	rows := [][]string{{"meshd", "ms", "compared with `meshd version`"}}
 	for _, name := range moments() {
-		if name == probingCost {
+		if isCost(name) {
 			rows = append(rows, []string{name, fmt.Sprintf("%.1f", r.waits[name]), ""})
 			continue
 		}

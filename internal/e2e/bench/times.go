@@ -16,7 +16,7 @@ import (
 	"example.org/meshd/internal/nstest"
 )
 
-// The moments that people wait for, in ms, and what probing costs. Starts are from exec until
+// The moments that people wait for, in ms, and what probing and the dashboard cost. Starts are from exec until
 // the first of 1000 packets/s from pod a arrives at pod b.
 type times map[string]float64
 
@@ -25,7 +25,11 @@ func moments() (names []string) {
 	for _, nodes := range sizes {
 		names = append(names, moment("start", nodes), moment("start after kill -9", nodes), moment("one node changed", nodes))
 	}
-	return append(names, statusAnswer, probingCost, versionPrinted)
+	names = append(names, statusAnswer, probingCost, versionPrinted)
+	for _, d := range dashboards {
+		names = append(names, firstPicture(d.width, d.height), terminalBytes(d.width, d.height), dashboardCPU(d.width, d.height), dashboardMemory(d.width, d.height))
+	}
+	return names
 }
 
 const versionPrinted = "`meshd version`"
@@ -45,6 +49,11 @@ func (b *bench) takeTimes(ctx context.Context) (times, error) {
 	}
 	if err := b.inLab(1472, func(l *lab) error { return l.probing(ctx, b.binary, all) }); err != nil {
 		return nil, fmt.Errorf("probing: %w", err)
+	}
+	for _, d := range dashboards {
+		if err := b.dashboard(ctx, d.width, d.height, all); err != nil {
+			return nil, fmt.Errorf("dashboard: %w", err)
+		}
 	}
 	began := time.Now()
 	err := exec.Command(b.binary, "version").Run()
