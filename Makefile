@@ -14,7 +14,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TOOLS := ip:iproute2 ping:iputils-ping traceroute:traceroute setpriv:util-linux prlimit:util-linux sysctl:procps nft:nftables iptables:iptables conntrack:conntrack ethtool:ethtool strace:strace curl:curl jq:jq gcc:gcc tmux:tmux
 SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: build demo test bench chaos fuzz lint deps clean
+.PHONY: build demo screenshots test bench chaos fuzz lint deps clean
 
 build: # static binaries in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -22,6 +22,12 @@ build: # static binaries in bin/
 demo: deps build # three hosts on this machine, joined by one mesh.toml
 	go build -o bin/demo ./internal/e2e/demo
 	$(SUDO) bin/demo bin
+
+screenshots: build # pictures of every screen of meshtui, for docs/
+	@command -v Xvfb xterm import >/dev/null || $(SUDO) apt-get install -y -qq --no-install-recommends xvfb xterm imagemagick fonts-dejavu-core
+	go build -o bin/screenshots ./internal/e2e/screenshots
+	mkdir -p docs/img
+	$(SUDO) bin/screenshots bin docs/img
 
 test: deps # everything, with the race detector; namespaces need root
 	rm -rf $(COVERAGE) && mkdir $(COVERAGE)

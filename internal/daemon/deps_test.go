@@ -30,14 +30,15 @@ var arrows = map[string][]string{
 	"internal/probe":            {},
 	"internal/daemon": {"internal/config", "internal/control", "internal/dataplane", "internal/dataplane/tun",
 		"internal/dataplane/udp", "internal/link", "internal/masq", "internal/probe"},
-	"cmd/meshd":          {"configs", "internal/config", "internal/control", "internal/daemon", "internal/link", "internal/masq"},
-	"internal/tui/cell":  {},
-	"internal/tui":       {"internal/control", "internal/tui/cell"},
-	"cmd/meshtui":        {"internal/control", "internal/tui"},
-	"internal/nstest":    {},
-	"internal/e2e":       {},
-	"internal/e2e/demo":  {"configs", "internal/nstest"},
-	"internal/e2e/bench": {"internal/control", "internal/dataplane/packet", "internal/dataplane/udp", "internal/nstest"},
+	"cmd/meshd":                {"configs", "internal/config", "internal/control", "internal/daemon", "internal/link", "internal/masq"},
+	"internal/tui/cell":        {},
+	"internal/tui":             {"internal/control", "internal/tui/cell"},
+	"cmd/meshtui":              {"internal/control", "internal/tui"},
+	"internal/nstest":          {},
+	"internal/e2e":             {},
+	"internal/e2e/demo":        {"configs", "internal/nstest"},
+	"internal/e2e/screenshots": {"configs", "internal/nstest"},
+	"internal/e2e/bench":       {"internal/control", "internal/dataplane/packet", "internal/dataplane/udp", "internal/nstest"},
 }
 
 // Each third-party module is for one room, whose folder is the beginning of a path

@@ -16,9 +16,13 @@ type Terminal struct{ socket string }
 // NewTerminal starts one of width by height cells, with its socket in dir.
 func NewTerminal(dir string, width, height int) (*Terminal, error) {
 	t := &Terminal{socket: filepath.Join(dir, "tmux")}
-	_, err := t.tmux("new-session", "-d", "-x", fmt.Sprint(width), "-y", fmt.Sprint(height), "PS1='$ ' TERM=screen-256color LC_ALL=C.UTF-8 sh -i")
+	_, err := t.tmux("new-session", "-d", "-x", fmt.Sprint(width), "-y", fmt.Sprint(height), "PS1='$ ' TERM=screen-256color LC_ALL=C.UTF-8 sh -i",
+		";", "set-option", "-g", "status", "off")
 	return t, err
 }
+
+// Attach is the command that shows the terminal in another one.
+func (t *Terminal) Attach() []string { return []string{"tmux", "-u", "-S", t.socket, "attach-session"} }
 
 func (t *Terminal) tmux(args ...string) (string, error) {
 	cmd := exec.Command("tmux", append([]string{"-u", "-S", t.socket, "-f", "/dev/null"}, args...)...)

@@ -1,0 +1,269 @@
+// Command screenshots is `make screenshots`: it starts a mesh of seven hosts, as the
+// demo does, lets some things go wrong in it, and takes a picture of each screen of
+// meshtui. tmux drives, xterm under Xvfb shows, ImageMagick saves.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"example.org/meshd/configs"
+	"example.org/meshd/internal/nstest"
+)
+
+const prefix = "meshshot"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if len(os.Args) != 3 {
+		fmt.Fprintln(os.Stderr, "usage: screenshots FOLDER-OF-BINARIES FOLDER-FOR-PICTURES")
+		os.Exit(2)
+	}
+	if err := run(ctx, os.Args[1], os.Args[2]); err != nil {
+		fmt.Fprintf(os.Stderr, "screenshots: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// A picture is what to press, what must be on the screen then, and where it is saved.
+type picture struct {
+	name          string
+	width, height int
+	keys          []string
+	shows         string
+}
+
+var pictures = []picture{
+	{"dashboard", 140, 40, nil, "events"},
+	{"overview", 80, 24, nil, "TRAFFIC"},
+	{"peers", 80, 24, []string{"2"}, "[2 Peers"},
+	{"detail", 80, 24, []string{"/", "edge-2", "Enter", "Enter"}, "PEERS > edge-2"},
+	{"events", 80, 24, []string{"Escape", "Escape", "3"}, "events"},
+	{"help", 80, 24, []string{"?"}, "MOVE"},
+	{"config", 80, 24, []string{"Escape", "1", "c"}, "would change"},
+}
+
+func run(ctx context.Context, bin, out string) (err error) {
+	if err := nstest.Available(); err != nil {
+		return err
+	}
+	if bin, err = filepath.Abs(bin); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", prefix)
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	nstest.Sweep(prefix)
+	lab, err := nstest.NewLab(fmt.Sprintf("%s%d", prefix, os.Getpid()))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lab.Close()) }()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s := &stage{ctx: ctx, bin: bin, dir: dir, out: out}
+	defer func() { err = errors.Join(err, nstest.StopAll(s.daemons...)) }()
+	if err := s.play(lab); err != nil {
+		return err
+	}
+	return s.take()
+}
+
+// stage is a mesh with seven hosts, seen from worker2.
+type stage struct {
+	ctx           context.Context
+	bin, dir, out string
+	daemons       []*nstest.Daemon
+	self          *nstest.Daemon
+}
+
+// far are the hosts that the demo does not have.
+const far = 4
+
+// play starts the mesh and lets it run for a while, in which one host dies, another
+// loses packets, and a third gets another file.
+func (s *stage) play(lab *nstest.Lab) error {
+	demo, err := configs.Files.ReadFile("demo.toml")
+	if err != nil {
+		return err
+	}
+	var doc strings.Builder
+	doc.Write(demo)
+	for i := 1; i <= far; i++ {
+		fmt.Fprintf(&doc, "\n[[node]]\nname    = \"edge-%d\"\naddress = \"172.18.0.%d\"\nsubnets = [\"10.244.%d.0/24\"]\n", i, 10+i, 10+i)
+	}
+	r, err := nstest.NewReference(lab, 1472)
+	if err != nil {
+		return err
+	}
+	hosts := r.Hosts()
+	for i := 1; i <= far; i++ {
+		h, err := lab.Host(fmt.Sprintf("edge-%d", i), fmt.Sprintf("172.18.0.%d/16", 10+i))
+		if err != nil {
+			return err
+		}
+		hosts = append(hosts, h)
+	}
+	for i, h := range hosts {
+		file, text := filepath.Join(s.dir, fmt.Sprintf("%d.toml", i)), doc.String()
+		if i == 3 {
+			text += "# a change that the others do not have\n"
+		}
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			return err
+		}
+		d, err := h.Meshd(filepath.Join(s.bin, "meshd"), file, s.dir)
+		if err != nil {
+			return err
+		}
+		s.daemons = append(s.daemons, d)
+		if err := d.WaitReady(); err != nil {
+			return err
+		}
+	}
+	s.self = s.daemons[2]
+	if out, err := r.Worker2.Run("nft", "add table ip lossy; add chain ip lossy in { type filter hook prerouting priority raw; }; "+
+		"add rule ip lossy in ip saddr 172.18.0.12 udp dport 8285 numgen random mod 100 < 4 drop"); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return errors.Join(s.traffic(r), s.pass(100*time.Second), s.trouble(doc.String()))
+}
+
+// traffic is pings of different sizes, and a few that go nowhere.
+func (s *stage) traffic(r *nstest.Reference) error {
+	var errs []error
+	for _, p := range []struct {
+		in   *nstest.Namespace
+		args string
+	}{
+		{r.PodW2b, "-i 0.002 -s 1400 10.244.1.2"}, {r.PodW2a, "-i 0.01 -s 900 10.244.0.2"}, {r.PodW, "-i 0.005 -s 1200 10.244.2.2"},
+		{r.PodW2a, "-i 0.02 -s 600 10.244.11.0"}, {r.PodW2b, "-i 0.004 -s 1000 10.244.12.0"}, {r.PodW2a, "-i 0.03 -s 300 10.244.13.0"},
+		{r.PodW2b, "-i 0.008 -s 700 10.244.14.0"}, {r.PodW2b, "-i 3 10.244.99.1"},
+	} {
+		errs = append(errs, p.in.Background(s.ctx, "ping", append([]string{"-q", "-w", "600"}, strings.Fields(p.args)...)...))
+	}
+	return errors.Join(errs...)
+}
+
+// pass lets time go by: a chart is made of it.
+func (s *stage) pass(d time.Duration) error {
+	fmt.Printf("the mesh runs for %v\n", d)
+	select {
+	case <-s.ctx.Done():
+		return s.ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// trouble ends edge-4, and has worker2's file say something that nobody applies.
+func (s *stage) trouble(doc string) error {
+	s.daemons[6].Kill()
+	if err := s.pass(15 * time.Second); err != nil {
+		return err
+	}
+	return os.WriteFile(s.self.Config, []byte(strings.Replace(doc, "10.244.13.0/24", "10.244.12.0/24", 1)), 0o644)
+}
+
+// take takes all pictures.
+func (s *stage) take() error {
+	display, end, err := xvfb(s.ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	terminal, err := nstest.NewTerminal(s.dir, 80, 24)
+	if err != nil {
+		return err
+	}
+	defer terminal.Close()
+	// A path as on an installed host.
+	if err := terminal.Type("exec " + filepath.Join(s.bin, "meshtui") + " --socket " + s.self.Socket); err != nil {
+		return err
+	}
+	for _, p := range pictures {
+		if p.name == "config" { // what is not applied since it was not read
+			p.shows = "cannot be applied"
+		}
+		if err := s.shoot(terminal, display, p); err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+	}
+	s.self.Kill()
+	return s.shoot(terminal, display, picture{"disconnected", 80, 24, []string{"Escape", "1"}, "not answering"})
+}
+
+// shoot takes one picture.
+func (s *stage) shoot(terminal *nstest.Terminal, display string, p picture) error {
+	if err := terminal.Resize(p.width, p.height); err != nil {
+		return err
+	}
+	for _, k := range p.keys {
+		if err := terminal.Press(k); err != nil {
+			return err
+		}
+		if err := s.pass(300 * time.Millisecond); err != nil { // Escape and a key are two
+			return err
+		}
+	}
+	if _, err := terminal.Wait(p.name, func(screen string) bool { return strings.Contains(screen, p.shows) }); err != nil {
+		return err
+	}
+	xterm := exec.CommandContext(s.ctx, "xterm", append([]string{"-geometry", fmt.Sprintf("%dx%d+0+0", p.width, p.height),
+		"-fa", "DejaVu Sans Mono", "-fs", "11", "-bg", "#101418", "-fg", "#d0d4d8", "-b", "6", "+sb", "-T", p.name, "-e"}, terminal.Attach()...)...)
+	xterm.Env = append(os.Environ(), "DISPLAY="+display, "LC_ALL=C.UTF-8")
+	if err := xterm.Start(); err != nil {
+		return err
+	}
+	defer func() {
+		_ = xterm.Process.Kill()
+		_ = xterm.Wait()
+	}()
+	if err := s.pass(4 * time.Second); err != nil { // it tells nobody when it has drawn
+		return err
+	}
+	file := filepath.Join(s.out, "meshtui-"+p.name+".png")
+	shot := exec.CommandContext(s.ctx, "import", "-window", p.name, "-depth", "8", "-colors", "64", file)
+	shot.Env = append(os.Environ(), "DISPLAY="+display)
+	if out, err := shot.CombinedOutput(); err != nil {
+		return fmt.Errorf("import: %w\n%s", err, out)
+	}
+	fmt.Println(file)
+	return nil
+}
+
+// xvfb starts an X server without a screen.
+func xvfb(ctx context.Context) (display string, end func(), err error) {
+	tell, told, err := os.Pipe()
+	if err != nil {
+		return "", nil, err
+	}
+	cmd := exec.CommandContext(ctx, "Xvfb", "-displayfd", "3", "-screen", "0", "1600x1200x24", "-nolisten", "tcp")
+	cmd.ExtraFiles = []*os.File{told}
+	if err := errors.Join(cmd.Start(), told.Close()); err != nil {
+		return "", nil, err
+	}
+	end = func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+	number := make([]byte, 16)
+	n, err := tell.Read(number)
+	if err != nil && !errors.Is(err, io.EOF) || n == 0 {
+		end()
+		return "", nil, fmt.Errorf("Xvfb does not start: %w", err)
+	}
+	return ":" + strings.TrimSpace(string(number[:n])), end, nil
+}
