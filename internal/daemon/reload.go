@@ -158,9 +158,9 @@ func (m *mesh) reload(cause string) control.ReloadResult {
 		m.log.Error("reload rejected, the file in force stays", "cause", cause, "generation", outcome.Generation, "error", err, "event", "reload_rejected")
 		return outcome
 	}
-	m.state.remember(time.Now()) // of new peers, too
 	m.log.Info("reloaded", "cause", cause, "generation", outcome.Generation, "duration", time.Since(began).Round(time.Millisecond),
 		"changes", strings.Join(first(changesLogged, list), "; "), "peers", len(m.plan.mesh.Peers)-1, "event", "reloaded")
+	m.state.remember(time.Now()) // of new peers, too
 	return outcome
 }
 

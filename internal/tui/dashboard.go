@@ -27,7 +27,7 @@ func (m *Model) dashboardBody(w, h int) []cell.Line {
 		cell.Box(cell.Styled(cell.Strong, "traffic"), "", m.traffic(third-4), third, dashTop),
 		cell.Box(cell.Styled(cell.Strong, "attention"), "", trouble, w-2*third, dashTop),
 	)
-	rows := len(m.rows())
+	rows := len(m.shown)
 	room := m.tableRoom()
 	middle := h - dashTop - dashBottom
 	n := countStates(s.Peers)

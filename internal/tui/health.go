@@ -94,7 +94,7 @@ func silence(p control.Peer, now time.Time) string {
 
 func byState(peers []control.Peer) []control.Peer {
 	sorted := slices.Clone(peers)
-	slices.SortStableFunc(sorted, func(a, b control.Peer) int {
+	slices.SortFunc(sorted, func(a, b control.Peer) int {
 		return cmp.Or(cmp.Compare(severity[a.State], severity[b.State]), strings.Compare(a.Name, b.Name))
 	})
 	return sorted

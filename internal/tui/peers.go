@@ -196,7 +196,7 @@ func (m *Model) table(screen, w, h int) []cell.Line {
 		head = head.Join(fitCell(c, title, cell.Dim, i))
 	}
 	lines := []cell.Line{head}
-	rows := m.rows()
+	rows := m.shown
 	for i := range rows[m.top:min(m.top+max(h-1, 0), len(rows))] {
 		p := rows[m.top+i]
 		mark := "  "
@@ -230,10 +230,11 @@ func (m *Model) nobody() string {
 	return fmt.Sprintf("no peer matches %q: esc clears the filter", m.filter.text)
 }
 
-// settle makes the row of the cursor show.
+// settle prepares the rows, and makes that of the cursor show.
 func (m *Model) settle() {
 	n := m.tableRoom()
 	rows := m.rows()
+	m.shown = rows
 	at := max(0, slices.IndexFunc(rows, func(p control.Peer) bool { return p.Name == m.cursor }))
 	m.top = max(0, min(m.top, len(rows)-n))
 	m.top = min(max(m.top, at-n+1), at)
@@ -242,7 +243,7 @@ func (m *Model) settle() {
 // peersBody is the screen of all peers.
 func (m *Model) peersBody(w, h int) []cell.Line {
 	room := m.tableRoom()
-	lines := []cell.Line{m.tableNote(len(m.rows()), room).Fit(w)}
+	lines := []cell.Line{m.tableNote(len(m.shown), room).Fit(w)}
 	lines = append(lines, cell.Fill(m.table(w, w, room+1), w, room+1)...)
 	if h-2-room >= aboutLines {
 		lines = append(lines, cell.Rule(w))

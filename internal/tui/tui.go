@@ -62,9 +62,10 @@ type Model struct {
 	attempts   int   // in a row that failed
 
 	screen   screen
-	before   screen // the one that detail, config and help go back to
-	cursor   string // name of a peer
-	top      int    // first row that shows
+	before   screen         // the one that detail, config and help go back to
+	cursor   string         // name of a peer
+	shown    []control.Peer // rows as they were at the last message
+	top      int            // first of them that is on the screen
 	sort     sortKey
 	reverse  bool
 	filter   filter

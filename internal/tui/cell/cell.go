@@ -112,15 +112,21 @@ func (l Line) Spread(right Line, w int) Line {
 	return l.Fit(room).Add(Plain, " ").Join(right)
 }
 
-// Width returns the number of cells that a text takes.
-func Width(s string) int {
-	for i := range len(s) {
-		if s[i] >= 0x80 {
+// Width returns the number of cells that a text takes. What is drawn here most, ASCII
+// and glyphs of one cell, is only counted.
+func Width(s string) (n int) {
+	for _, r := range s {
+		if r >= 0x80 && !narrow(r) {
 			return ansi.StringWidth(s)
 		}
+		n++
 	}
-	return len(s)
+	return n
 }
+
+// narrow tells of the glyphs of frames, charts and states, each a cell of its own that
+// joins with no other: Box Drawing, Block Elements and Geometric Shapes.
+func narrow(r rune) bool { return r >= 0x2500 && r < 0x25fd || r == gap || r == '…' }
 
 // Fit returns the text with exactly w cells, cut with an ellipsis or filled with
 // blanks.
