@@ -1,7 +1,9 @@
 # Everything that people and CI run. `make demo` and `make test` work on a fresh
 # Debian machine with Go, git and make; they install the rest themselves.
 
-VERSION  := $(shell sed -n 's/^\#\# \([0-9][0-9.]*\).*/\1/p' CHANGELOG.md | head -n 1)
+# That of a tag, or of the changelog and the commit on the way there.
+RELEASED := $(shell sed -n 's/^\#\# \([0-9][0-9.]*\).*/\1/p' CHANGELOG.md | head -n 1)
+VERSION  ?= $(or $(shell git describe --exact-match --match 'v*' 2>/dev/null | sed 's/^v//'),$(RELEASED)~$(shell git log -1 --format=git%cd.%h --date=format:%Y%m%d 2>/dev/null))
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 30s
 CHAOSTIME ?= 60s
@@ -14,10 +16,16 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TOOLS := ip:iproute2 ping:iputils-ping traceroute:traceroute setpriv:util-linux prlimit:util-linux sysctl:procps nft:nftables iptables:iptables conntrack:conntrack ethtool:ethtool strace:strace curl:curl jq:jq gcc:gcc tmux:tmux
 SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: build demo screenshots test bench chaos fuzz lint deps clean
+.PHONY: build package demo screenshots test bench chaos fuzz lint deps clean
 
 build: # static binaries in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+package: # .deb and .rpm for three architectures, checksums and an SBOM in dist/
+	for target in amd64 arm64 arm; do \
+	  CGO_ENABLED=0 GOARCH=$$target GOARM=7 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS) -buildid=' -o bin/$$target/ ./cmd/... || exit 1; \
+	done
+	packaging/package.sh '$(VERSION)'
 
 demo: deps build # three hosts on this machine, joined by one mesh.toml
 	go build -o bin/demo ./internal/e2e/demo

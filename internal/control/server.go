@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -118,6 +119,11 @@ func share(path string, log *slog.Logger) error {
 	gid, err := strconv.Atoi(g.Gid)
 	if err != nil {
 		return fmt.Errorf("group %q has no number: %w", group, err)
+	}
+	if info, err := os.Stat(path); err == nil {
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok && int(stat.Gid) == gid { // the daemon's own group
+			return nil
+		}
 	}
 	if err := os.Chown(path, -1, gid); err != nil {
 		log.Warn("control socket stays with its maker's group", "error", err)

@@ -1,0 +1,40 @@
+#!/bin/sh
+# package.sh VERSION: builds dist/ from bin/ARCH/, which `make package` has filled, and
+# this folder. The same commit gives the same bytes.
+set -eu
+cd "$(dirname "$0")/.."
+
+VERSION=$1
+NFPM="go run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0"
+SBOM="go run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0"
+export VERSION OUT=dist/parts
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+
+export SOURCE_DATE_EPOCH
+
+rm -rf dist
+mkdir -p "$OUT/man" "$OUT/completion"
+for page in packaging/man/*; do
+	gzip -9 -n <"$page" >"$OUT/man/$(basename "$page").gz"
+done
+for shell in bash zsh fish; do
+	"bin/$(go env GOHOSTARCH)/meshd" completion $shell >"$OUT/completion/$shell"
+done
+# The starter lists no nodes, so that `meshd check` says that it has to be edited.
+sed '/^\[\[node\]\]/,$ s/^\([^#]\)/# \1/' configs/mesh.toml >"$OUT/mesh.toml"
+{
+	printf 'meshd (%s) unstable; urgency=medium\n\n' "$VERSION"
+	printf '  * What is new: /usr/share/doc/meshd/CHANGELOG.md\n'
+	printf '\n -- The meshd authors <meshd@example.org>  %s\n' "$(date -u -R -d "@$SOURCE_DATE_EPOCH")"
+} | gzip -9 -n >"$OUT/changelog.gz"
+
+for target in "amd64 amd64 amd64 x86_64" "arm64 arm64 arm64 aarch64" "arm arm7 armhf armv7hl"; do
+	set -- $target
+	export BIN="bin/$1" ARCH="$2"
+	RELEASE='' $NFPM package -f packaging/nfpm.yaml -p deb -t "dist/meshd_${VERSION}_$3.deb"
+	RELEASE=1 $NFPM package -f packaging/nfpm.yaml -p rpm -t "dist/meshd-${VERSION}-1.$4.rpm"
+done
+$SBOM mod -json -licenses -noserial -output "dist/meshd-$VERSION.cdx.json"
+rm -rf "$OUT"
+(cd dist && sha256sum -- * >SHA256SUMS)
+ls -l dist
