@@ -34,7 +34,8 @@ for target in "amd64 amd64 amd64 x86_64" "arm64 arm64 arm64 aarch64" "arm arm7 a
 	RELEASE='' $NFPM package -f packaging/nfpm.yaml -p deb -t "dist/meshd_${VERSION}_$3.deb"
 	RELEASE=1 $NFPM package -f packaging/nfpm.yaml -p rpm -t "dist/meshd-${VERSION}-1.$4.rpm"
 done
-$SBOM mod -json -licenses -noserial -output "dist/meshd-$VERSION.cdx.json"
+$SBOM mod -json -licenses -noserial -output "$OUT/sbom.json"
+jq --arg at "$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)" '.metadata.timestamp = $at' "$OUT/sbom.json" >"dist/meshd-$VERSION.cdx.json"
 rm -rf "$OUT"
 (cd dist && sha256sum -- * >SHA256SUMS)
 ls -l dist
