@@ -16,7 +16,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TOOLS := ip:iproute2 ping:iputils-ping traceroute:traceroute setpriv:util-linux prlimit:util-linux sysctl:procps nft:nftables iptables:iptables conntrack:conntrack ethtool:ethtool strace:strace curl:curl jq:jq gcc:gcc tmux:tmux
 SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: build package demo screenshots test bench chaos fuzz lint deps clean
+.PHONY: build package lint-package test-package demo screenshots test bench chaos fuzz lint deps clean
 
 build: # static binaries in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -26,6 +26,18 @@ package: # .deb and .rpm for three architectures, checksums and an SBOM in dist/
 	  CGO_ENABLED=0 GOARCH=$$target GOARM=7 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS) -buildid=' -o bin/$$target/ ./cmd/... || exit 1; \
 	done
 	packaging/package.sh '$(VERSION)'
+
+lint-package: package # what Debian, rpm, mandoc and systemd have to say
+	@command -v lintian rpmlint mandoc >/dev/null || $(SUDO) apt-get install -y -qq --no-install-recommends lintian rpmlint mandoc
+	mandoc -T lint -W style packaging/man/* | { ! grep -v -e 'referenced manual not found' -e 'mandoc.db'; }
+	lintian --fail-on error,warning --allow-root dist/*_amd64.deb
+	rpmlint --config packaging/rpmlint.toml dist/*.x86_64.rpm
+	systemd-analyze security --offline=yes --threshold=20 packaging/meshd.service | tail -n 1
+
+test-package: package # the packages as people use them, on hosts with a real systemd
+	@command -v debootstrap systemd-nspawn rpm qemu-arm-static >/dev/null || $(SUDO) apt-get install -y -qq --no-install-recommends debootstrap systemd-container rpm qemu-user-static
+	go build -o bin/install ./internal/e2e/install
+	$(SUDO) bin/install -dist dist
 
 demo: deps build # three hosts on this machine, joined by one mesh.toml
 	go build -o bin/demo ./internal/e2e/demo

@@ -4,7 +4,7 @@ set -e
 
 systemd-sysusers meshd.conf
 # Only ours, and only where there is a /proc/sys to write to (not in a chroot).
-/lib/systemd/systemd-sysctl meshd.conf 2>/dev/null || /usr/lib/systemd/systemd-sysctl meshd.conf 2>/dev/null || true
+/lib/systemd/systemd-sysctl 60-meshd.conf 2>/dev/null || /usr/lib/systemd/systemd-sysctl 60-meshd.conf 2>/dev/null || true
 
 if [ ! -e /etc/mesh.toml ]; then
 	cp /usr/share/meshd/mesh.toml /etc/mesh.toml

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"time"
+)
+
+func mustPort(address string) netip.AddrPort { return netip.MustParseAddrPort(address) }
+
+// A flow is numbered packets from one machine to another.
+type flow struct {
+	from, to *net.UDPConn
+	stop     chan struct{}
+	sent     chan uint64
+	seen     chan map[uint64]bool
+}
+
+// rate of a flow, in packets a second.
+const rate = 5000
+
+// startFlow sends until finish. Addresses are those of pods.
+func startFlow(a, b *machine, source, target string) (*flow, error) {
+	f := &flow{stop: make(chan struct{}), sent: make(chan uint64, 1), seen: make(chan map[uint64]bool, 1)}
+	var err error
+	if f.from, err = a.listen(source); err != nil {
+		return nil, err
+	}
+	if f.to, err = b.listen(target); err != nil {
+		f.from.Close()
+		return nil, err
+	}
+	_ = f.to.SetReadBuffer(8 << 20)
+	go f.receive()
+	go f.send(mustPort(target))
+	return f, nil
+}
+
+func (f *flow) send(target netip.AddrPort) {
+	began := time.Now()
+	for n := uint64(0); ; {
+		select {
+		case <-f.stop:
+			f.sent <- n
+			return
+		default:
+		}
+		for due := uint64(time.Since(began).Seconds() * rate); n < due; n++ {
+			packet := make([]byte, 64)
+			binary.BigEndian.PutUint64(packet, n)
+			_, _ = f.from.WriteToUDPAddrPort(packet, target) // lost, if it fails
+		}
+		time.Sleep(time.Millisecond) // the pace
+	}
+}
+
+func (f *flow) receive() {
+	seen := map[uint64]bool{}
+	for packet := make([]byte, 100); ; {
+		n, err := f.to.Read(packet)
+		if err != nil {
+			f.seen <- seen
+			return
+		}
+		if n == 64 {
+			seen[binary.BigEndian.Uint64(packet)] = true
+		}
+	}
+}
+
+// finish ends the flow and returns how many packets were sent, and how many of them
+// did not arrive.
+func (f *flow) finish() (sent, lost uint64) {
+	close(f.stop)
+	sent = <-f.sent
+	_ = f.to.SetReadDeadline(time.Now().Add(time.Second)) // what is on its way
+	seen := <-f.seen
+	f.from.Close()
+	f.to.Close()
+	return sent, sent - uint64(len(seen))
+}

@@ -1,0 +1,127 @@
+// Command install is `make test-package`: it installs the packages of dist/ as people
+// do. Two hosts with a real systemd, made of Debian's own packages and joined by a wire,
+// install the .deb, are configured, upgraded under load, hurt, and left without a trace;
+// the .rpm goes into a root of its own, and the binaries of other machines are started.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	dist := flag.String("dist", "dist", "where the packages are")
+	work := flag.String("work", "/var/tmp/meshd-install", "where roots are made; its debootstrapped base is kept for the next time")
+	flag.Parse()
+	if err := run(ctx, *dist, *work); err != nil {
+		fmt.Fprintf(os.Stderr, "install: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// A step is one thing that must be so. Those after it build on it.
+type step struct {
+	what string
+	do   func(*trial) error
+}
+
+// trial is what the steps work with.
+type trial struct {
+	ctx        context.Context
+	dist, work string
+	base       string // a root of Debian, never booted
+	a, b       *machine
+	notes      []string // figures, for the end
+}
+
+func (t *trial) note(format string, args ...any) {
+	t.notes = append(t.notes, fmt.Sprintf(format, args...))
+}
+
+// one returns the package of dist that a pattern finds.
+func (t *trial) one(pattern string) (string, error) {
+	found, err := filepath.Glob(filepath.Join(t.dist, pattern))
+	if err != nil || len(found) != 1 {
+		return "", fmt.Errorf("%d packages %s in %s: run `make package`", len(found), pattern, t.dist)
+	}
+	return found[0], nil
+}
+
+func run(ctx context.Context, dist, work string) (err error) {
+	if os.Geteuid() != 0 {
+		return errors.New("this needs root")
+	}
+	t := &trial{ctx: ctx, dist: dist, work: work, base: filepath.Join(work, "base")}
+	if err := os.MkdirAll(work, 0o755); err != nil {
+		return err
+	}
+	defer func() {
+		for _, m := range []*machine{t.a, t.b} {
+			if m != nil {
+				err = errors.Join(err, m.stop())
+			}
+		}
+	}()
+	for _, s := range steps {
+		began := time.Now()
+		if err := s.do(t); err != nil {
+			for _, m := range []*machine{t.a, t.b} {
+				if m != nil {
+					log, _ := m.run("journalctl", "-u", "meshd", "--no-pager", "-n", "40")
+					fmt.Printf("-- %s\n%s", m.name, log)
+				}
+			}
+			return fmt.Errorf("%s: %w", s.what, err)
+		}
+		fmt.Printf("ok  %-62s %5.1f s\n", s.what, time.Since(began).Seconds())
+	}
+	for _, n := range t.notes {
+		fmt.Println("    " + n)
+	}
+	fmt.Printf("%d passed, 0 failed\n", len(steps))
+	return nil
+}
+
+// debootstrap makes the base, unless an earlier run has.
+func (t *trial) debootstrap() error {
+	if _, err := os.Stat(filepath.Join(t.base, "complete")); err == nil {
+		return nil
+	}
+	if err := os.RemoveAll(t.base); err != nil {
+		return err
+	}
+	if out, err := exec.CommandContext(t.ctx, "debootstrap", "--variant=minbase",
+		"--include=systemd,systemd-sysv,dbus,iproute2,iputils-ping,procps,nftables", "bookworm", t.base).CombinedOutput(); err != nil {
+		return fmt.Errorf("debootstrap: %w\n%s", err, tail(string(out)))
+	}
+	return os.WriteFile(filepath.Join(t.base, "complete"), nil, 0o644)
+}
+
+// copyOf makes a root of its own.
+func (t *trial) copyOf(name string) (root string, err error) {
+	root = filepath.Join(t.work, name)
+	if err := os.RemoveAll(root); err != nil {
+		return "", err
+	}
+	if out, err := exec.CommandContext(t.ctx, "cp", "-a", t.base, root).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("copy %s: %w\n%s", t.base, err, out)
+	}
+	return root, nil
+}
+
+// tail returns the last lines of a long output.
+func tail(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.Join(lines[max(0, len(lines)-15):], "\n")
+}

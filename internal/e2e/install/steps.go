@@ -1,0 +1,340 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+const meshToml = `[network]
+name = "packaged"
+cidr = "10.244.0.0/16"
+[[node]]
+name    = "a"
+address = "172.18.0.2"
+subnets = ["10.244.0.0/24"]
+[[node]]
+name    = "b"
+address = "172.18.0.3"
+subnets = ["10.244.1.0/24"]
+`
+
+var steps = []step{
+	{"two Debian hosts with systemd, joined by a wire", (*trial).hosts},
+	{"the .deb installs, starts nothing, and says what to edit", (*trial).install},
+	{"configured and enabled, pods reach each other", (*trial).configure},
+	{"meshtui is for the group mesh", (*trial).permissions},
+	{"an edit is a reload; a bad one is refused by systemctl reload", (*trial).edit},
+	{"an upgrade under 5000 packets/s each way", (*trial).upgrade},
+	{"a downgrade", (*trial).downgrade},
+	{"killed, it comes back", (*trial).kill},
+	{"a packet path that stands still: the watchdog fires", (*trial).watchdog},
+	{"what there was before stays, in a file of the user's own", (*trial).ownFile},
+	{"removed and purged, nothing is left", (*trial).remove},
+	{"installed again", (*trial).again},
+	{"the .rpm in a root of its own", (*trial).rpm},
+	{"arm64 and armv7 start", (*trial).otherMachines},
+}
+
+func (t *trial) hosts() (err error) {
+	if err := t.debootstrap(); err != nil {
+		return err
+	}
+	if t.a, err = t.boot("a"); err != nil {
+		return err
+	}
+	if t.b, err = t.boot("b"); err != nil {
+		return err
+	}
+	if err := join(t.a, t.b); err != nil {
+		return err
+	}
+	for i, m := range []*machine{t.a, t.b} {
+		// A pod on a bridge, as on any host.
+		if err := m.all(fmt.Sprintf("ip addr add 172.18.0.%d/16 dev eth0", i+2), "ip link set eth0 up", "ip link add cni0 type bridge",
+			fmt.Sprintf("ip addr add 10.244.%d.1/24 dev cni0", i), "ip link set cni0 up mtu 1472", "ip netns add pod",
+			"ip link add pod0 type veth peer name eth0 netns pod", "ip link set pod0 master cni0 up",
+			fmt.Sprintf("ip -n pod addr add 10.244.%d.2/24 dev eth0", i), "ip -n pod link set eth0 up mtu 1472",
+			fmt.Sprintf("ip -n pod route add default via 10.244.%d.1", i), "ip link set lo up",
+			"useradd -r reader", "useradd -r stranger", "sysctl -qw net.ipv4.ip_forward=0"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *trial) install() error {
+	deb, err := t.one("meshd_*_amd64.deb")
+	if err != nil {
+		return err
+	}
+	for _, m := range []*machine{t.a, t.b} {
+		if err := errors.Join(
+			m.deb(deb),
+			m.exits(3, "inactive", "systemctl", "is-active", "meshd"),
+			m.exits(1, "disabled", "systemctl", "is-enabled", "meshd"),
+			m.exits(1, "no node is listed: add a [[node]] table for every host", "meshd", "check"),
+			m.exits(0, "1", "cat", "/proc/sys/net/ipv4/ip_forward"),
+			// Started all the same, it says so and is not tried again and again.
+			m.exits(1, "", "systemctl", "start", "meshd")); err != nil {
+			return err
+		}
+		if err := m.exits(0, "ExecMainStatus=78", "systemctl", "show", "meshd", "-p", "ExecMainStatus"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *trial) configure() error {
+	for _, m := range []*machine{t.a, t.b} {
+		if err := m.write("/etc/mesh.toml", meshToml); err != nil {
+			return err
+		}
+		if err := m.all("meshd check", "systemctl enable --now meshd", "systemctl is-active meshd"); err != nil {
+			return err
+		}
+	}
+	out, err := t.a.run("ip", "netns", "exec", "pod", "ping", "-c", "3", "-i", "0.2", "-w", "10", "10.244.1.2")
+	if err == nil && !strings.Contains(out, "ttl=60") {
+		err = fmt.Errorf("no ttl=60 in\n%s", out)
+	}
+	if err != nil {
+		return err
+	}
+	log, err := t.a.run("journalctl", "-u", "meshd", "--no-pager", "-o", "cat")
+	if err == nil && (!strings.Contains(log, "msg=forwarding node=a") || strings.Contains(log, "level=ERROR")) {
+		err = fmt.Errorf("the journal is\n%s", log)
+	}
+	return errors.Join(err, t.a.exits(0, "meshd", "ps", "-o", "user=", "-C", "meshd"), t.a.all("meshd wait peer:b --timeout 20s"))
+}
+
+func (t *trial) permissions() error {
+	if err := t.a.all("usermod -aG mesh reader"); err != nil {
+		return err
+	}
+	return errors.Join(
+		t.a.exits(0, "NODE     a", "runuser", "-u", "reader", "--", "meshtui", "--once"),
+		t.a.exits(4, `is for root and the group "mesh"`, "runuser", "-u", "stranger", "--", "meshtui", "--once"),
+		t.a.exits(4, "mesh-admin", "runuser", "-u", "reader", "--", "meshd", "reload"))
+}
+
+func (t *trial) generation(m *machine, want string) error {
+	return eventually(10*time.Second, func() error { return m.exits(0, want, "meshd", "status") })
+}
+
+func (t *trial) edit() error {
+	if err := t.a.write("/etc/mesh.toml", meshToml+"[[node]]\nname = \"c\"\naddress = \"172.18.0.4\"\nsubnets = [\"10.244.2.0/24\"]\n"); err != nil {
+		return err
+	}
+	if err := t.generation(t.a, "generation 2"); err != nil {
+		return err
+	}
+	if err := t.a.write("/etc/mesh.toml", meshToml+"nonsense = 1\n"); err != nil {
+		return err
+	}
+	if err := errors.Join(t.a.exits(1, "", "systemctl", "reload", "meshd"), t.a.exits(0, "active", "systemctl", "is-active", "meshd"),
+		t.a.exits(0, "/etc/mesh.toml:11:1: error: node.nonsense", "meshd", "status")); err != nil {
+		return err
+	}
+	if err := t.a.write("/etc/mesh.toml", meshToml); err != nil {
+		return err
+	}
+	return errors.Join(t.a.all("systemctl reload meshd"), t.generation(t.a, "generation 3"))
+}
+
+// higher is the same package with a higher version.
+func (t *trial) higher() (string, error) {
+	deb, err := t.one("meshd_*_amd64.deb")
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(t.work, "higher")
+	if err := os.RemoveAll(dir); err != nil {
+		return "", err
+	}
+	if out, err := exec.Command("dpkg-deb", "-R", deb, dir).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("unpack: %w\n%s", err, out)
+	}
+	control := filepath.Join(dir, "DEBIAN", "control")
+	text, err := os.ReadFile(control)
+	if err != nil {
+		return "", err
+	}
+	lines := strings.Split(string(text), "\n")
+	for i, l := range lines {
+		if strings.HasPrefix(l, "Version: ") {
+			lines[i] = "Version: 99.0"
+		}
+	}
+	if err := os.WriteFile(control, []byte(strings.Join(lines, "\n")), 0o644); err != nil {
+		return "", err
+	}
+	path := filepath.Join(t.work, "meshd_99.0_amd64.deb")
+	if out, err := exec.Command("dpkg-deb", "--root-owner-group", "-Zgzip", "-b", dir, path).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return path, nil
+}
+
+// underLoad does something to a while packets flow both ways, and counts them.
+func (t *trial) underLoad(what string, do func() error) (lost uint64, err error) {
+	there, err := startFlow(t.a, t.b, "10.244.0.1:7000", "10.244.1.1:7000")
+	if err != nil {
+		return 0, err
+	}
+	back, err := startFlow(t.b, t.a, "10.244.1.1:7001", "10.244.0.1:7001")
+	if err != nil {
+		there.finish()
+		return 0, err
+	}
+	err = do()
+	sent1, lost1 := there.finish()
+	sent2, lost2 := back.finish()
+	t.note("%s: %d of %d packets lost from the host, %d of %d towards it", what, lost1, sent1, lost2, sent2)
+	return lost1 + lost2, err
+}
+
+func (t *trial) upgrade() error {
+	deb, err := t.higher()
+	if err != nil {
+		return err
+	}
+	// Where the machine is busy for longer than the TUN's queue lasts (0.1 s), packets
+	// are lost without an upgrade, too: then all is done again.
+	for attempt := 1; ; attempt++ {
+		lost, err := t.underLoad("upgrade", func() error { return t.a.deb(deb) })
+		if err != nil {
+			return err
+		}
+		if lost == 0 {
+			break
+		}
+		if attempt == 3 {
+			return fmt.Errorf("%d packets lost", lost)
+		}
+		if err := t.downgrade(); err != nil {
+			return err
+		}
+	}
+	if version, err := t.a.run("dpkg-query", "-W", "-f", "${Version}", "meshd"); err != nil || version != "99.0" {
+		return fmt.Errorf("version %q, %w", version, err)
+	}
+	return t.a.all("systemctl is-active meshd", "meshd wait peer:b --timeout 20s")
+}
+
+func (t *trial) downgrade() error {
+	deb, err := t.one("meshd_*_amd64.deb")
+	if err != nil {
+		return err
+	}
+	return errors.Join(t.a.deb(deb), t.a.all("systemctl is-active meshd", "meshd wait peer:b --timeout 20s"))
+}
+
+func (t *trial) kill() error {
+	lost, err := t.underLoad("systemctl kill -s KILL", func() error {
+		return errors.Join(t.a.all("systemctl kill -s KILL meshd"), eventually(20*time.Second, func() error {
+			return t.a.all("systemctl is-active meshd", "meshd wait ready --timeout 1s")
+		}))
+	})
+	_ = lost // it is down for RestartSec: some are
+	return errors.Join(err, t.a.all("meshd wait peer:b --timeout 20s"))
+}
+
+func (t *trial) watchdog() error {
+	if err := t.a.all("mkdir -p /run/systemd/system/meshd.service.d", "printf '[Service]\\nWatchdogSec=3\\nTimeoutAbortSec=2\\n' > /run/systemd/system/meshd.service.d/test.conf",
+		"systemctl daemon-reload", "systemctl restart meshd", "systemctl kill -s STOP meshd"); err != nil {
+		return err
+	}
+	if err := eventually(30*time.Second, func() error {
+		return t.a.exits(0, "Watchdog timeout", "journalctl", "-u", "meshd", "--no-pager")
+	}); err != nil {
+		return err
+	}
+	return errors.Join(eventually(30*time.Second, func() error { return t.a.all("meshd wait peer:b --timeout 1s") }),
+		t.a.all("rm /run/systemd/system/meshd.service.d/test.conf", "systemctl daemon-reload"))
+}
+
+// ownFile: installing over a file that was there first keeps it.
+func (t *trial) ownFile() error {
+	deb, err := t.one("meshd_*_amd64.deb")
+	if err != nil {
+		return err
+	}
+	if err := t.b.all("apt-get remove -y meshd", "cp /etc/mesh.toml /root/before"); err != nil {
+		return err
+	}
+	return errors.Join(t.b.deb(deb), t.b.all("cmp /etc/mesh.toml /root/before", "systemctl enable --now meshd", "meshd wait peer:a --timeout 20s"))
+}
+
+func (t *trial) remove() error {
+	if err := t.b.all("apt-get remove -y meshd", "test -e /etc/mesh.toml", "! ip link show mesh0", "! nft list ruleset | grep meshd",
+		"! ip route | grep 10.244.0.0/16", "! systemctl is-active meshd"); err != nil {
+		return err
+	}
+	if err := t.b.all("apt-get purge -y meshd", "! test -e /etc/mesh.toml"); err != nil {
+		return err
+	}
+	left, err := t.b.run("sh", "-c", "find / -xdev \\( -name '*meshd*' -o -name 'mesh.toml*' \\) -not -path '/proc/*' -not -path '/sys/*' -not -path '/root/*' -not -path '/var/cache/*' -not -path '/var/log/*' -not -path '/var/lib/systemd/*'; ls -d /run/meshd 2>/dev/null || true")
+	if err == nil && strings.TrimSpace(left) != "" {
+		err = fmt.Errorf("left behind:\n%s", left)
+	}
+	return err
+}
+
+func (t *trial) again() error {
+	deb, err := t.one("meshd_*_amd64.deb")
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(t.b.deb(deb), t.b.write("/etc/mesh.toml", meshToml)); err != nil {
+		return err
+	}
+	return t.b.all("systemctl enable --now meshd", "meshd wait peer:a --timeout 20s")
+}
+
+func (t *trial) rpm() error {
+	rpm, err := t.one("meshd-*.x86_64.rpm")
+	if err != nil {
+		return err
+	}
+	root, err := t.copyOf("rpm")
+	if err != nil {
+		return err
+	}
+	shell := func(lines ...string) error {
+		out, err := exec.Command("sh", "-ec", strings.Join(lines, "\n"), "sh", rpm, root).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w\n%s", err, tail(string(out)))
+		}
+		return nil
+	}
+	return errors.Join(
+		shell(`mkdir -p "$2/var/lib/rpm"; rpm --root "$2" --nodeps -i "$1"`, `chroot "$2" meshd version`, `chroot "$2" meshtui --version`,
+			`! chroot "$2" meshd check`, `chroot "$2" sh -c 'meshd init > /etc/mesh.toml && meshd check'`, `chroot "$2" getent group mesh mesh-admin`,
+			`rpm --root "$2" --nodeps -e meshd`, `! test -e "$2/usr/bin/meshd"`, `test -e "$2/etc/mesh.toml"`),
+		shell(`rpm -qp --scripts "$1" | grep -q try-restart`, `rpm -qlp "$1" | grep -qx /usr/lib/systemd/system/meshd.service`))
+}
+
+// otherMachines runs binaries of other machines under qemu.
+func (t *trial) otherMachines() error {
+	for arch, qemu := range map[string]string{"arm64": "qemu-aarch64-static", "armhf": "qemu-arm-static"} {
+		deb, err := t.one("meshd_*_" + arch + ".deb")
+		if err != nil {
+			return err
+		}
+		dir := filepath.Join(t.work, arch)
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+		if out, err := exec.Command("sh", "-ec", `dpkg-deb -x "$1" "$2"; "$3" "$2/usr/bin/meshd" version; "$3" "$2/usr/bin/meshtui" --version
+"$3" "$2/usr/bin/meshd" init > "$2/mesh.toml"; "$3" "$2/usr/bin/meshd" check "$2/mesh.toml"`, "sh", deb, dir, qemu).CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w\n%s", arch, err, tail(string(out)))
+		}
+	}
+	return nil
+}
