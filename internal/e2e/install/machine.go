@@ -60,7 +60,7 @@ func (t *trial) boot(name string) (*machine, error) {
 		return nil, errors.Join(err, m.stop())
 	}
 	// As udev has it on a host (50-udev-default.rules).
-	_, err = m.run("sh", "-c", "mkdir -p /dev/net && mknod /dev/net/tun c 10 200 && chmod 666 /dev/net/tun")
+	_, err = m.run("sh", "-c", "mkdir -p /dev/net; [ -e /dev/net/tun ] || mknod /dev/net/tun c 10 200; chmod 666 /dev/net/tun")
 	return m, err
 }
 
