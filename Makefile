@@ -16,26 +16,36 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TOOLS := ip:iproute2 ping:iputils-ping traceroute:traceroute setpriv:util-linux prlimit:util-linux sysctl:procps nft:nftables iptables:iptables conntrack:conntrack ethtool:ethtool strace:strace curl:curl jq:jq gcc:gcc tmux:tmux git:git
 SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
+# $(call need,command:package ...) installs the packages whose commands are not there.
+define need
+@missing=; for tool in $(1); do \
+  PATH=$$PATH:/usr/sbin:/sbin command -v $${tool%%:*} >/dev/null || missing="$$missing $${tool##*:}"; \
+done; \
+[ -z "$$missing" ] || { $(SUDO) apt-get update -qq && \
+  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends libc6-dev $$missing; }
+endef
+
 .PHONY: build package lint-package test-package demo screenshots test bench chaos fuzz lint deps clean
 
 build: # static binaries in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
-package: # .deb and .rpm for three architectures, checksums and an SBOM in dist/
+package: deps # .deb and .rpm for three architectures, checksums and an SBOM in dist/
 	for target in amd64 arm64 arm; do \
 	  CGO_ENABLED=0 GOARCH=$$target GOARM=7 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS) -buildid=' -o bin/$$target/ ./cmd/... || exit 1; \
 	done
 	packaging/package.sh '$(VERSION)'
 
 lint-package: package # what Debian, rpm, mandoc and systemd have to say
-	@command -v lintian rpmlint mandoc >/dev/null || $(SUDO) apt-get install -y -qq --no-install-recommends lintian rpmlint mandoc
+	$(call need,lintian:lintian rpmlint:rpmlint mandoc:mandoc systemd-analyze:systemd)
 	mandoc -T lint -W style packaging/man/* | { ! grep -v -e 'referenced manual not found' -e 'mandoc.db'; }
 	lintian --fail-on error,warning --allow-root dist/*_amd64.deb
 	rpmlint --config packaging/rpmlint.toml dist/*.x86_64.rpm
-	systemd-analyze security --offline=yes --threshold=20 packaging/meshd.service | tail -n 1
+	@systemd-analyze security --no-pager --offline=yes --threshold=20 packaging/meshd.service >bin/security || { cat bin/security; exit 1; }
+	@tail -n 1 bin/security
 
 test-package: package # the packages as people use them, on hosts with a real systemd
-	@command -v debootstrap systemd-nspawn rpm qemu-arm-static >/dev/null || $(SUDO) apt-get install -y -qq --no-install-recommends debootstrap systemd-container rpm qemu-user-static
+	$(call need,debootstrap:debootstrap systemd-nspawn:systemd-container rpm:rpm dpkg-deb:dpkg qemu-arm-static:qemu-user-static)
 	go build -o bin/install ./internal/e2e/install
 	$(SUDO) bin/install -dist dist
 
@@ -44,7 +54,7 @@ demo: deps build # three hosts on this machine, joined by one mesh.toml
 	$(SUDO) bin/demo bin
 
 screenshots: build # pictures of every screen of meshtui, for docs/
-	@command -v Xvfb xterm import >/dev/null || $(SUDO) apt-get install -y -qq --no-install-recommends xvfb xterm imagemagick fonts-dejavu-core
+	$(call need,Xvfb:xvfb xterm:xterm import:imagemagick /usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf:fonts-dejavu-core)
 	go build -o bin/screenshots ./internal/e2e/screenshots
 	mkdir -p docs/img
 	$(SUDO) bin/screenshots bin docs/img
@@ -80,11 +90,7 @@ lint: # formatting, vet on every platform, staticcheck
 	go mod tidy -diff
 
 deps: # install what is missing; silent when nothing is
-	@missing=; for tool in $(TOOLS); do \
-	  PATH=$$PATH:/usr/sbin:/sbin command -v $${tool%%:*} >/dev/null || missing="$$missing $${tool##*:}"; \
-	done; \
-	[ -z "$$missing" ] || { $(SUDO) apt-get update -qq && \
-	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends libc6-dev $$missing; }
+	$(call need,$(TOOLS))
 
 clean:
 	rm -rf bin dist coverage
