@@ -263,7 +263,7 @@ func xvfb(ctx context.Context) (display string, end func(), err error) {
 	n, err := tell.Read(number)
 	if err != nil && !errors.Is(err, io.EOF) || n == 0 {
 		end()
-		return "", nil, fmt.Errorf("Xvfb does not start: %w", err)
+		return "", nil, fmt.Errorf("start Xvfb: %w", err)
 	}
 	return ":" + strings.TrimSpace(string(number[:n])), end, nil
 }
