@@ -129,7 +129,7 @@ func (f *flags) show(ctx context.Context, stdin, stdout *os.File) error {
 	case f.stream:
 		return stream(ctx, watcher, f.interval, stdout)
 	case !dashboard:
-		return once(ctx, watcher, f.json, stdout)
+		return once(ctx, watcher, f, stdout)
 	}
 	return run1(ctx, tui.Options{
 		Watcher: watcher, Asker: asker, Where: where, Interval: f.interval, Version: version,
@@ -144,12 +144,34 @@ const framesPerSecond = 20
 // before in either case.
 func run1(ctx context.Context, o tui.Options, stdin, stdout *os.File) error {
 	model := tui.New(o)
+	before, err := unix.IoctlGetTermios(int(stdin.Fd()), unix.TCGETS)
+	if err != nil {
+		return fmt.Errorf("read the terminal's settings: %w", err)
+	}
 	program := tea.NewProgram(model, tea.WithInput(stdin), tea.WithOutput(stdout), tea.WithAltScreen(), tea.WithFPS(framesPerSecond), tea.WithoutSignalHandler())
-	defer context.AfterFunc(ctx, program.Quit)()
-	_, err := program.Run()
-	model.Close()
-	return err
+	ended := make(chan error, 1)
+	go func() {
+		_, err := program.Run()
+		ended <- err
+	}()
+	defer model.Close()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		go program.Quit() // which waits for a terminal that takes nothing
+	}
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(quitTimeout):
+		return unix.IoctlSetTermios(int(stdin.Fd()), unix.TCSETS, before)
+	}
 }
+
+// quitTimeout is how long a terminal may take nothing, after ^S or behind an ssh that
+// stands still, before the program ends without drawing it anew.
+const quitTimeout = time.Second
 
 // answerTimeout bounds the wait for a first snapshot.
 const answerTimeout = 10 * time.Second
@@ -157,7 +179,7 @@ const answerTimeout = 10 * time.Second
 var errEnough = errors.New("enough")
 
 // once prints the first snapshot.
-func once(ctx context.Context, w tui.Watcher, asJSON bool, out io.Writer) error {
+func once(ctx context.Context, w tui.Watcher, f *flags, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	var status *control.Status
@@ -168,14 +190,16 @@ func once(ctx context.Context, w tui.Watcher, asJSON bool, out io.Writer) error 
 		return nil
 	})
 	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("meshd does not answer within %v: it hangs, or was stopped: %w", answerTimeout, context.DeadlineExceeded)
 	case !errors.Is(err, errEnough) && err != nil:
 		return err
 	case status == nil:
 		return errors.New("meshd ended the connection before it told its state: try again")
-	case asJSON:
+	case f.json:
 		return json.NewEncoder(out).Encode(status)
 	}
-	return tui.Plain(out, *status, time.Now())
+	return tui.Plain(out, *status, time.Now(), f.ascii)
 }
 
 // stream prints each line as it comes, those of the past first.

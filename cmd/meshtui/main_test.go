@@ -157,8 +157,9 @@ func TestHost(t *testing.T) {
 // What goes wrong there is said here, with the same exit code.
 func TestHostErrors(t *testing.T) {
 	for script, want := range map[string]string{
-		`exec "$@" --socket /nonexistent`:                "3 meshtui: edge-1: meshd is not running: nobody answers at /nonexistent",
-		`echo "edge-1: Permission denied" >&2; exit 255`: "1 meshtui: ssh edge-1: edge-1: Permission denied: it must work without a password",
+		`exec "$@" --socket /nonexistent`:                      "3 meshtui: edge-1: meshd is not running: nobody answers at /nonexistent",
+		`echo "edge-1: Permission denied" >&2; exit 255`:       "1 meshtui: ssh edge-1: edge-1: Permission denied: it must work without a password",
+		`echo '{"type":"hello","seq":1,"hello":{"schema":2}}'`: "5 meshtui: meshd speaks another version of the API: 2",
 		`exit 127`:              "1 meshtui: edge-1: there is no meshtui on that host",
 		`echo hello, world`:     "1 meshtui: what comes is not from `meshtui --stream`",
 		`echo oops >&2; exit 9`: "1 meshtui: edge-1: oops",

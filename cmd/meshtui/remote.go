@@ -67,6 +67,9 @@ func decodeLines(in io.Reader, each func(control.Watched) error) error {
 		case err != nil:
 			return fmt.Errorf("what comes is not from `meshtui --stream`: %w", err)
 		}
+		if err := line.Check(); err != nil {
+			return err
+		}
 		if err := each(line); err != nil {
 			return err
 		}

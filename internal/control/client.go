@@ -102,10 +102,8 @@ func (c *Client) Watch(ctx context.Context, interval time.Duration, past bool, e
 		path += "&since=0"
 	}
 	return lines(ctx, c, path, func(w Watched) error {
-		if w.Hello != nil {
-			if err := mismatch(nil, w.Hello.Schema); err != nil {
-				return err
-			}
+		if err := w.Check(); err != nil {
+			return err
 		}
 		return each(w)
 	})

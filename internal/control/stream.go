@@ -30,6 +30,17 @@ type Watched struct {
 	Event  *Event  `json:"event,omitempty"`
 }
 
+// Check returns an error with ErrMismatch in it for a line of another API.
+func (w Watched) Check() error {
+	if w.Hello != nil {
+		return mismatch(nil, w.Hello.Schema)
+	}
+	if w.Status != nil {
+		return mismatch(nil, w.Status.Schema)
+	}
+	return nil
+}
+
 // Hello is the first line of GET /v1/watch.
 type Hello struct {
 	Schema     int    `json:"schema"`

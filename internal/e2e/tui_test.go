@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -142,7 +143,7 @@ func TestDashboard(t *testing.T) {
 	m.w2 = w.start(w.Worker2, m.w2.Config)
 	s.shows("● live 1s", "gen 1 ok")
 	s.keys("3")
-	s.shows("meshd was restarted", "peer_up")
+	s.shows("meshd was restarted", "forwarding engine=user")
 
 	// Any size, at any moment.
 	s.size(40, 8)
@@ -227,6 +228,51 @@ func TestMuteTerminal(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		_ = cmd.Process.Kill()
 		t.Error("it stays when its terminal is gone")
+	}
+}
+
+// SIGTERM ends it also where the terminal takes nothing more, as after ^S.
+func TestBlockedTerminal(t *testing.T) {
+	d := newWorld(t).startAll(often(t)).w2
+	master, tty, err := nstest.OpenPTY(140, 40)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	cmd := exec.Command(meshtui, "--socket", d.Socket, "--interval", "100ms")
+	cmd.Env = append(os.Environ(), "TERM=xterm-256color")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := errors.Join(cmd.Start(), tty.Close()); err != nil {
+		t.Fatal(err)
+	}
+	// Nobody reads: it is full when a writer waits in the kernel.
+	for full := false; !full; {
+		if t.Context().Err() != nil {
+			t.Fatal("the terminal takes everything")
+		}
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/wchan", cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, thread := range threads {
+			where, _ := os.ReadFile(thread) // it may have ended
+			full = full || strings.Contains(string(where), "n_tty_write") || strings.Contains(string(where), "wait_woken")
+		}
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		_ = cmd.Process.Kill()
+		t.Error("it stays when its terminal takes nothing")
 	}
 }
 

@@ -1,6 +1,8 @@
 package tui
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -14,8 +16,11 @@ func (m *Model) configBody(w int) []cell.Line {
 	s := m.data.status
 	lines := []cell.Line{
 		label("FILE").Add(cell.Strong, s.Config.Path),
-		label("RUNS").Add(cell.Plain, fmt.Sprintf("generation %d, applied %s (%s ago)", s.Config.Generation, clock(s.Config.Applied), span(m.daemonNow().Sub(s.Config.Applied)))),
-		label("").Add(cell.Dim, "sha256 "+s.Config.SHA256),
+		label("RUNS").Add(cell.Warn, "not in force yet"),
+		label("sha256").Add(cell.Dim, s.Config.SHA256),
+	}
+	if !s.Config.Applied.IsZero() {
+		lines[1] = label("RUNS").Add(cell.Plain, fmt.Sprintf("generation %d, applied %s (%s ago)", s.Config.Generation, clock(s.Config.Applied), span(m.daemonNow().Sub(s.Config.Applied))))
 	}
 	last := s.Config.LastReload
 	if last.OK {
@@ -27,7 +32,14 @@ func (m *Model) configBody(w int) []cell.Line {
 	lines = append(lines, cell.Line{})
 	lines = append(lines, m.diskLines(w)...)
 	lines = append(lines, cell.Line{})
-	return append(lines, driftLines(s)...)
+	lines = append(lines, driftLines(s)...)
+	if len(s.Warnings) > 0 {
+		lines = append(lines, cell.Line{}, label("WARNINGS"))
+	}
+	for _, warning := range s.Warnings {
+		lines = append(lines, indented(warning, w, cell.Warn)...)
+	}
+	return lines
 }
 
 func changeWords(changes []string) string {
@@ -55,6 +67,8 @@ func (m *Model) diskLines(w int) []cell.Line {
 		return []cell.Line{head.Add(cell.Dim, "not over --host: run `meshd plan` there")}
 	case !f.loaded:
 		return []cell.Line{head.Add(cell.Dim, "looking ...")}
+	case errors.Is(f.err, control.ErrNotRunning), errors.Is(f.err, control.ErrPermission), errors.Is(f.err, context.DeadlineExceeded):
+		return append([]cell.Line{head.Add(cell.Dim, "not compared:")}, indented(cleanLines(f.err.Error()), w, cell.Dim)...)
 	case f.err != nil:
 		return append([]cell.Line{head.Add(cell.Bad, "cannot be applied:")}, indented(cleanLines(f.err.Error()), w, cell.Bad)...)
 	case len(f.changes) == 0:
@@ -95,6 +109,10 @@ func driftLines(s *control.Status) []cell.Line {
 		}
 	}
 	head := label("PEERS").Add(cell.Good, "run the same file")
+	if silent == len(s.Peers) {
+		head = label("PEERS").Add(cell.Dim, "none has said which file it runs")
+		silent = 0
+	}
 	if len(lines) > 0 {
 		head = label("PEERS").Add(cell.Warn, fmt.Sprintf("%d of %d run another file:", len(lines), len(s.Peers)))
 	}

@@ -76,7 +76,7 @@ func (m *Model) peerFacts(p control.Peer, w int) []cell.Line {
 		}
 		lines = append(lines, label(word).Add(cell.Plain, l))
 	}
-	rtt := fmt.Sprintf("%s now   %s min   %s p50   %s p95   jitter %s", millis(p.RTTLastMS), millis(p.RTTMinMS), millis(p.RTTMS), millis(p.RTTP95MS), millis(p.JitterMS))
+	rtt := fmt.Sprintf("%s now   %s min   %s p50   %s p95   jitter %s", millis(lastRTT(p)), millis(p.RTTMinMS), millis(p.RTTMS), millis(p.RTTP95MS), millis(p.JitterMS))
 	lines = append(lines, label("rtt ms").Add(cell.Plain, rtt).Add(lossRole(p.Loss), "   loss "+percent(p.Loss)))
 	if p.Since != nil {
 		_, word, _ := stateWord(p.State)
@@ -95,8 +95,8 @@ func (m *Model) peerCharts(p control.Peer, w int) []cell.Line {
 		{name: "rx " + unit, now: m.units.rx(now)}, {name: "tx " + unit, now: m.units.tx(now)},
 		{name: "rtt ms", now: math.NaN()}, {name: "loss %", now: math.NaN(), top: 100},
 	}
-	if p.RTTLastMS != nil && m.live() {
-		flows[2].now = *p.RTTLastMS
+	if last := lastRTT(p); last != nil && m.live() {
+		flows[2].now = *last
 	}
 	if p.Loss != nil && m.live() {
 		flows[3].now = 100 * *p.Loss
@@ -136,13 +136,28 @@ func (m *Model) peerCharts(p control.Peer, w int) []cell.Line {
 	return lines
 }
 
+// lastRTT is that of the last answer, of a peer that answers.
+func lastRTT(p control.Peer) *float64 {
+	if p.State == control.Down || p.State == control.Stale {
+		return nil
+	}
+	return p.RTTLastMS
+}
+
 // timeAxis stands below the charts.
 func (m *Model) timeAxis(w int) cell.Line {
+	end, values := "now", trackSeconds
+	if !m.live() {
+		end = "then"
+	}
+	if h, ok := m.data.history[historyKey{m.cursor, spans[m.span]}]; ok {
+		values = len(h.RxBytes)
+	}
 	chosen := spans[m.span]
 	if m.options.Asker == nil {
 		chosen = "1m"
 	}
-	return cell.Styled(cell.Dim, cell.Fit("", 14)+"-"+chosen).Spread(cell.Styled(cell.Dim, "now"), w)
+	return cell.Styled(cell.Dim, cell.Fit("", 14+cell.Unused(values, w-14))+"-"+chosen).Spread(cell.Styled(cell.Dim, end), w)
 }
 
 // peerCounters are two tables beside each other: traffic, and drops by reason.

@@ -46,12 +46,15 @@ func (m *Model) chosen() []event {
 	}
 	var kept []event
 	for _, e := range m.data.events {
-		if m.filter.keeps(e.Level + " " + e.Kind + " " + eventText(e)) {
+		if m.chooses(e) {
 			kept = append(kept, e)
 		}
 	}
 	return kept
 }
+
+// chooses tells whether the filter keeps an event.
+func (m *Model) chooses(e event) bool { return m.filter.keeps(e.Level, e.Kind, eventText(e)) }
 
 // currentEvent is the one under the cursor.
 func (m *Model) currentEvent() (event, bool) {

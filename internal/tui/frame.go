@@ -57,7 +57,12 @@ func (m *Model) frame(w, h int) []cell.Line {
 		lines = append(lines, cell.Rule(w))
 	}
 	room := h - chrome(h)
-	body := cell.Fill(m.body(w, room), w, room)
+	body := cell.Fill(m.scroll(m.body(w, room), room), w, room)
+	if !m.live() && m.data.status != nil && (m.screen != overviewScreen || m.dashboard()) && m.screen != helpScreen {
+		for i := range body { // the header says how old it is
+			body[i] = body[i].As(cell.Dim)
+		}
+	}
 	if m.asking {
 		body = cell.Over(body, m.reloadBox(w))
 	}
@@ -66,6 +71,25 @@ func (m *Model) frame(w, h int) []cell.Line {
 		lines = append(lines, cell.Rule(w))
 	}
 	return cell.Fill(append(lines, m.footer(w)), w, h)
+}
+
+// scroll leaves out what is above a screen that is too small for its body.
+func (m *Model) scroll(body []cell.Line, room int) []cell.Line {
+	if m.screen <= eventsScreen || len(body) <= room {
+		return body
+	}
+	from := min(m.scrolled, len(body)-room)
+	shown := append([]cell.Line(nil), body[from:from+room]...)
+	if below := len(body) - from - room; below > 0 {
+		shown[room-1] = cell.Styled(cell.Accent, fmt.Sprintf(" ↓ %d lines more: j", below+1))
+	}
+	return shown
+}
+
+// overlong is how many lines of the body do not fit the screen.
+func (m *Model) overlong() int {
+	room := m.height - chrome(m.height)
+	return max(0, len(m.body(m.width, room))-room)
 }
 
 // body is what a screen has of its own.
@@ -99,6 +123,8 @@ func (m *Model) body(w, h int) []cell.Line {
 func (m *Model) oneLine() cell.Line {
 	s := m.data.status
 	switch {
+	case m.asking:
+		return cell.Styled(cell.Warn, "reload? y/n")
 	case s == nil && m.lost == nil:
 		return cell.Text("connecting")
 	case s == nil:
@@ -114,6 +140,9 @@ func (m *Model) oneLine() cell.Line {
 	}
 	if !m.live() {
 		return cell.Styled(cell.Bad, "OLD "+age(m.sinceHeard())+" ").Join(line.As(cell.Dim))
+	}
+	if m.paused {
+		return cell.Styled(cell.Warn, "PAUSED ").Join(line)
 	}
 	return line.Join(m.generation(" "))
 }
@@ -151,7 +180,7 @@ func (m *Model) header(w int) cell.Line {
 	}
 	right := cell.Line{}
 	switch {
-	case m.paused && m.lost == nil:
+	case m.paused && m.live():
 		right = right.Add(cell.Warn, "◐ paused "+span(m.sinceHeard()))
 	case m.live():
 		right = right.Add(cell.Good, "● live "+interval(m.options.Interval))
@@ -170,7 +199,13 @@ func (m *Model) header(w int) cell.Line {
 
 // interval writes the time between snapshots without zeros.
 func interval(d time.Duration) string {
-	return strings.TrimSuffix(strings.TrimSuffix(d.String(), "m0s"), ".0s")
+	text := d.String()
+	for _, zero := range []string{"m0s", "h0m"} { // "1m0s" is "1m"
+		if strings.HasSuffix(text, zero) {
+			text = text[:len(text)-len(zero)+1]
+		}
+	}
+	return text
 }
 
 // sinceHeard is the time since the last snapshot.
@@ -223,11 +258,11 @@ func (m *Model) tabs(w int) cell.Line {
 
 // keysOf are the hints in the last line of each screen, the most useful first.
 var keysOf = map[screen]string{
-	overviewScreen: "tab next  j/k move  enter open  / filter  c config  R reload  u units  p pause  q quit",
+	overviewScreen: "tab next  enter worst peer  / filter  c config  R reload  u units  p pause  q quit",
 	peersScreen:    "j/k move  enter detail  / filter  s/S sort  P ping  u units  o columns  y copy  q quit",
 	eventsScreen:   "j/k move  G newest  / filter  y copy  w write  q quit",
-	detailScreen:   "esc back  [ ] prev/next  t 5m/1h/24h  P ping  y copy  Z zero  q quit",
-	configScreen:   "esc back  R reload  c look again  q quit",
+	detailScreen:   "esc back  [ ] prev/next  t 5m/1h/24h  P ping  y copy  Z zero  j/k scroll  q quit",
+	configScreen:   "esc back  R reload  c look again  j/k scroll  q quit",
 	helpScreen:     "esc back  q quit",
 }
 
@@ -236,6 +271,8 @@ func (m *Model) footer(w int) cell.Line {
 	switch {
 	case m.prompt != nil:
 		return cell.Styled(cell.Strong, " /"+m.prompt.text).Add(cell.Selected, " ").Spread(cell.Styled(cell.Dim, "enter keeps  esc clears "), w)
+	case m.asking:
+		return cell.Styled(cell.Warn, " reload "+m.data.status.Config.Path+" on "+m.data.status.Node+"?  y yes  n no").Fit(w)
 	case m.now.Before(m.notice.until):
 		role := cell.Good
 		if m.notice.bad {
@@ -243,7 +280,9 @@ func (m *Model) footer(w int) cell.Line {
 		}
 		return cell.Styled(role, " "+m.notice.text).Fit(w)
 	case m.lost != nil:
-		return cell.Styled(cell.Dim, " r retry now  1 2 3 old data  w write file  q quit").Fit(w)
+		return cell.Styled(cell.Dim, " r retry now  1 2 3 old data  esc back  w write file  q quit").Fit(w)
+	case m.screen == overviewScreen && m.dashboard():
+		return cell.Styled(cell.Dim, " tab next  j/k move  enter open  / filter  s/S sort  P ping  c config  R reload  t span  u units  p pause  ? help  q quit").Fit(w)
 	}
 	return cell.Styled(cell.Dim, " "+keysOf[m.screen]).Fit(w)
 }
@@ -259,6 +298,9 @@ func (m *Model) lostBox(w int) []cell.Line {
 	case errors.Is(err, control.ErrMismatch):
 		title = "another version"
 		advice = []string{"meshtui and meshd are of different versions:", "  meshtui --version    meshd version"}
+	case !errors.Is(err, control.ErrNotRunning):
+		title = "meshd does not tell"
+		advice = []string{"Look at:  systemctl status meshd    journalctl -u meshd -n 30"}
 	default:
 		advice = []string{"Look at:  systemctl status meshd    journalctl -u meshd -n 30", "Start:    sudo systemctl start meshd"}
 	}

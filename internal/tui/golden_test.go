@@ -195,7 +195,7 @@ func TestASCIIOnly(t *testing.T) {
 func TestPlain(t *testing.T) {
 	for name, s := range map[string]*control.Status{"once": rejected(someMesh(7)), "once-long": longNames(someMesh(7)), "once-starting": {Schema: 1, Config: control.Config{Path: "x"}}} {
 		var b strings.Builder
-		if err := Plain(&b, *s, noon); err != nil {
+		if err := Plain(&b, *s, noon, false); err != nil {
 			t.Fatal(err)
 		}
 		compare(t, filepath.Join("testdata", name+".txt"), b.String())

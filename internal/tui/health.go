@@ -32,7 +32,7 @@ func stateWord(state string) (glyph, word string, role cell.Role) {
 	case control.Down:
 		return "○", "DOWN", cell.Bad
 	}
-	return "○", "unknown", cell.Dim
+	return "?", "unknown", cell.Dim
 }
 
 // problems lists what is wrong, the worst first. All of it is in the status.
@@ -59,6 +59,18 @@ func problems(s *control.Status) (all []problem) {
 	}
 	slices.SortStableFunc(all, func(a, b problem) int { return cmp.Compare(urgency[a.role], urgency[b.role]) })
 	return all
+}
+
+// worst is the peer with the worst problem; empty if none has one.
+func (m *Model) worst() string {
+	if m.data.status != nil {
+		for _, p := range problems(m.data.status) {
+			if p.subject != "" {
+				return p.subject
+			}
+		}
+	}
+	return ""
 }
 
 // urgency orders problems by role.
@@ -127,6 +139,12 @@ func verdict(s *control.Status) cell.Line {
 	}
 	if len(s.Warnings) > 0 && s.Config.Error == "" || len(s.Warnings) > 1 {
 		words = append(words, count(len(s.Warnings), "warning"))
+	}
+	if n.unknown > 0 {
+		words = append(words, fmt.Sprintf("%d unknown", n.unknown))
+		if worst == cell.Good {
+			worst = cell.Warn
+		}
 	}
 	switch worst {
 	case cell.Good:

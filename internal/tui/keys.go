@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	tea "github.com/charmbracelet/bubbletea"
 	"github.com/charmbracelet/x/ansi"
@@ -21,6 +22,9 @@ type prompt struct{ text string }
 // slow line, are one message; Escape and a key are then taken for Alt and that key,
 // which means nothing here.
 func (m *Model) keys(msg tea.KeyMsg) tea.Cmd {
+	if msg.Paste && m.prompt == nil { // a text is no command
+		return nil
+	}
 	var cmds []tea.Cmd
 	if msg.Alt {
 		cmds = append(cmds, m.key(tea.KeyMsg{Type: tea.KeyEsc}))
@@ -31,6 +35,9 @@ func (m *Model) keys(msg tea.KeyMsg) tea.Cmd {
 	}
 	for _, r := range msg.Runes {
 		cmds = append(cmds, m.key(tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune{r}}))
+		if m.asking { // a question is answered by somebody who has seen it
+			break
+		}
 	}
 	return tea.Batch(cmds...)
 }
@@ -77,7 +84,7 @@ var actions map[string]func(m *Model) tea.Cmd
 func init() { // after the functions, which refer to the table in the end
 	actions = map[string]func(m *Model) tea.Cmd{
 		"q": func(*Model) tea.Cmd { return tea.Quit }, "ctrl+z": func(*Model) tea.Cmd { return tea.Suspend },
-		"1": to(overviewScreen), "2": to(peersScreen), "3": to(eventsScreen), "?": to(helpScreen), "c": (*Model).look,
+		"1": to(overviewScreen), "2": to(peersScreen), "3": to(eventsScreen), "?": (*Model).help, "c": (*Model).look,
 		"tab":       func(m *Model) tea.Cmd { return to((m.tab() + 1) % 3)(m) },
 		"shift+tab": func(m *Model) tea.Cmd { return to((m.tab() + 2) % 3)(m) },
 		"enter":     (*Model).open, "esc": (*Model).back, "/": (*Model).search,
@@ -90,7 +97,7 @@ func init() { // after the functions, which refer to the table in the end
 		"p": (*Model).pause, " ": (*Model).pause, "m": (*Model).mice, "Z": (*Model).zero,
 		"+": func(m *Model) tea.Cmd { return m.hurry(-1) }, "=": func(m *Model) tea.Cmd { return m.hurry(-1) },
 		"-": func(m *Model) tea.Cmd { return m.hurry(1) },
-		"[": func(m *Model) tea.Cmd { m.move(-1); return nil }, "]": func(m *Model) tea.Cmd { m.move(1); return nil },
+		"[": func(m *Model) tea.Cmd { m.step(-1); return nil }, "]": func(m *Model) tea.Cmd { m.step(1); return nil },
 		"r": (*Model).again, "P": (*Model).ping, "R": (*Model).reload, "y": (*Model).copyRow, "Y": (*Model).copyJSON, "w": (*Model).write,
 	}
 }
@@ -101,12 +108,21 @@ func to(s screen) func(m *Model) tea.Cmd {
 		if s > eventsScreen && m.screen <= eventsScreen {
 			m.before = m.screen
 		}
-		m.screen = s
+		m.screen, m.scrolled = s, 0
 		if s == eventsScreen {
 			m.unseen = m.data.alarms
 		}
 		return nil
 	}
+}
+
+// help shows the keys, or goes back from them.
+func (m *Model) help() tea.Cmd {
+	if m.screen == helpScreen {
+		return m.back()
+	}
+	m.helped = m.screen
+	return to(helpScreen)(m)
 }
 
 // tab is the tab that the screen belongs to.
@@ -126,6 +142,13 @@ func (m *Model) open() tea.Cmd {
 		}
 		m.cursor = e.Peer
 	}
+	if m.screen == overviewScreen && !m.dashboard() { // there is no cursor: it is the worst peer
+		worst := m.worst()
+		if worst == "" {
+			return to(peersScreen)(m)
+		}
+		m.cursor = worst
+	}
 	if _, ok := m.selected(); ok {
 		return to(detailScreen)(m)
 	}
@@ -135,8 +158,10 @@ func (m *Model) open() tea.Cmd {
 // back leaves a screen, or clears the filter.
 func (m *Model) back() tea.Cmd {
 	switch {
+	case m.screen == helpScreen:
+		m.screen, m.scrolled = m.helped, 0
 	case m.screen > eventsScreen:
-		m.screen = m.before
+		m.screen, m.scrolled = m.before, 0
 	case m.filter.text != "":
 		m.filter = filter{}
 		m.event = 0
@@ -177,7 +202,7 @@ func (m *Model) typed(msg tea.KeyMsg) {
 }
 
 func printable(r rune) rune {
-	if r < ' ' || r == 0x7f {
+	if !unicode.IsPrint(r) {
 		return -1
 	}
 	return r
@@ -197,8 +222,19 @@ func (m *Model) move(by int) {
 		m.event = max(0, min(m.event-by, len(m.chosen())-1))
 		return
 	}
+	if m.screen > eventsScreen {
+		m.scrolled = max(0, min(m.scrolled+by, m.overlong()))
+		return
+	}
+	if m.screen == peersScreen || m.dashboard() {
+		m.step(by)
+	}
+}
+
+// step moves the cursor to another peer.
+func (m *Model) step(by int) {
 	rows := m.rows()
-	if len(rows) == 0 || m.screen > detailScreen {
+	if len(rows) == 0 {
 		return
 	}
 	at := slices.IndexFunc(rows, func(p control.Peer) bool { return p.Name == m.cursor })
@@ -273,6 +309,10 @@ func (m *Model) ping() tea.Cmd {
 	if !m.asker() || !ok {
 		return nil
 	}
+	if m.screen == overviewScreen && !m.dashboard() {
+		m.say(false, "choose a peer first: 2 shows them")
+		return nil
+	}
 	m.pinged = pinged{peer: p.Name}
 	m.say(false, "ping "+p.Name+" ...")
 	return askPing(m.options.Asker, p.Name, 0)
@@ -298,6 +338,10 @@ func (m *Model) plan() tea.Cmd {
 // reload asks whether to read the file now.
 func (m *Model) reload() tea.Cmd {
 	if !m.asker() {
+		return nil
+	}
+	if m.data.status.Node == "" {
+		m.say(true, "nothing is in force yet: an edit of the file is noticed by itself")
 		return nil
 	}
 	m.asking = true
@@ -326,7 +370,7 @@ func (m *Model) clipboard(what, text string) tea.Cmd {
 		if _, err := fmt.Fprint(m.options.Terminal, ansi.SetSystemClipboard(text)); err != nil {
 			return noticeMsg{"copy: " + err.Error(), true}
 		}
-		return noticeMsg{what + " copied", false}
+		return noticeMsg{what + " sent to the clipboard of the terminal", false}
 	}
 }
 
@@ -342,7 +386,11 @@ func (m *Model) copyRow() tea.Cmd {
 	if !ok {
 		return nil
 	}
-	return m.clipboard("row", strings.Join([]string{p.Name, p.State, p.Address, strings.Join(p.Subnets, " "), millis(p.RTTMS) + " ms", percent(p.Loss)}, "  "))
+	row := strings.Join([]string{p.Name, p.State, p.Address, strings.Join(p.Subnets, " "), millis(p.RTTMS) + " ms", percent(p.Loss)}, "  ")
+	if !m.live() {
+		row += "  as of " + m.data.status.Now.UTC().Format(time.RFC3339)
+	}
+	return m.clipboard("row", row)
 }
 
 func (m *Model) copyJSON() tea.Cmd {

@@ -51,9 +51,10 @@ func (k sortKey) String() string {
 // filter keeps the peers, or events, that a regular expression matches, or with "!"
 // in front those that it does not. One that is not valid is taken to the letter.
 type filter struct {
-	text   string
-	match  *regexp.Regexp
-	invert bool
+	text    string
+	match   *regexp.Regexp
+	invert  bool
+	literal bool // it is no regular expression
 }
 
 func newFilter(text string) filter {
@@ -63,18 +64,27 @@ func newFilter(text string) filter {
 	}
 	pattern, invert := strings.CutPrefix(text, "!")
 	f.invert = invert
+	if pattern == "" {
+		return f
+	}
 	var err error
 	if f.match, err = regexp.Compile("(?i)" + pattern); err != nil {
-		f.match = regexp.MustCompile("(?i)" + regexp.QuoteMeta(pattern))
+		f.match, f.literal = regexp.MustCompile("(?i)"+regexp.QuoteMeta(pattern)), true
 	}
 	return f
 }
 
-func (f filter) keeps(text string) bool {
-	return f.match == nil || f.match.MatchString(text) != f.invert
+// keeps tells whether one of the texts matches, or with invert none of them.
+func (f filter) keeps(texts ...string) bool {
+	return f.match == nil || slices.ContainsFunc(texts, f.match.MatchString) != f.invert
 }
 
-func (f filter) String() string { return cmp.Or(f.text, "none") }
+func (f filter) String() string {
+	if f.literal {
+		return f.text + " (to the letter)"
+	}
+	return cmp.Or(f.text, "none")
+}
 
 // rows are the peers as they stand in the table.
 func (m *Model) rows() []control.Peer {
@@ -83,7 +93,7 @@ func (m *Model) rows() []control.Peer {
 	}
 	var rows []control.Peer
 	for _, p := range byState(m.data.status.Peers) {
-		if m.filter.match == nil || m.filter.keeps(strings.Join(append([]string{p.Name, p.State, p.Address}, slices.Concat(p.Subnets, p.Routes)...), " ")) {
+		if m.filter.match == nil || m.filter.keeps(slices.Concat([]string{p.Name, p.State, p.Address}, p.Subnets, p.Routes)...) {
 			rows = append(rows, p)
 		}
 	}
@@ -284,7 +294,11 @@ func (m *Model) about(w int) []cell.Line {
 	}
 	first = first.Join(fileLine(p, "  "))
 	second := cell.Styled(cell.Dim, " subnets ").Add(cell.Plain, strings.Join(slices.Concat(p.Subnets, p.Routes), " "))
-	if words := dropWords(p.Drops); words != "" {
+	drops := p.Drops
+	if m.base != nil {
+		drops = lessDrops(drops, dropsOf(m.base, p.Name))
+	}
+	if words := dropWords(drops); words != "" {
 		second = second.Add(cell.Dim, "   drops: ").Add(cell.Warn, words)
 	}
 	return []cell.Line{first, second}

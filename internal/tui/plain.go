@@ -18,13 +18,14 @@ const plainWidth = 120
 
 // Plain writes a status as text for pipes, scripts and dumb terminals, problems
 // first. at is when it came.
-func Plain(w io.Writer, s control.Status, at time.Time) error {
+func Plain(w io.Writer, s control.Status, at time.Time, ascii bool) error {
 	clean(&s)
 	m := New(Options{Clock: func() time.Time { return at }})
 	m.data.apply(&s, at)
+	theme := cell.NewTheme(false, ascii)
 	lines := slices.Concat([]cell.Line{cell.Text(" ").Join(verdict(&s))}, m.attention(plainWidth, all), m.facts(plainWidth))
 	for _, l := range lines {
-		fmt.Fprintln(w, strings.TrimSpace(l.String()))
+		fmt.Fprintln(w, strings.TrimSpace(theme.Paint([]cell.Line{l})))
 	}
 	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

@@ -27,6 +27,9 @@ func (r anything) text(n int) string {
 }
 
 func (r anything) name(n int) string {
+	if r.IntN(20) == 0 {
+		return r.text(n)
+	}
 	b := make([]byte, 1+r.IntN(n))
 	for i := range b {
 		b[i] = "abcxyz019.-"[r.IntN(11)]

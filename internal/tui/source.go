@@ -38,6 +38,7 @@ type (
 		err        error
 	}
 	retryMsg   struct{ connection int }
+	muteMsg    struct{ connection int } // it is time that it says something
 	tickMsg    time.Time
 	historyMsg struct {
 		key     historyKey

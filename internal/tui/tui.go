@@ -57,6 +57,7 @@ type Model struct {
 	height  int
 
 	connection int // number of the one in use
+	heardFrom  int // the one that has said something
 	feed       *feed
 	lost       *lost // nil while connected
 	attempts   int   // in a row that failed
@@ -78,6 +79,8 @@ type Model struct {
 	base     *control.Status // counters count from here; nil: from the daemon's start
 	event    int             // events between the cursor and the newest; 0: it follows
 	unseen   uint64          // alarms that the events screen has shown
+	helped   screen          // the one that help goes back to
+	scrolled int             // lines of detail, config or help that are above the screen
 	asking   bool            // "reload?" is on the screen
 	file     fileOnDisk
 	notice   notice

@@ -47,6 +47,12 @@ func (m *Model) take(msg tea.Msg) tea.Cmd {
 		return m.lines(msg)
 	case lostMsg:
 		return m.lose(msg)
+	case tea.ResumeMsg:
+		if m.mouse { // which Bubble Tea has turned off
+			return tea.EnableMouseCellMotion
+		}
+	case muteMsg:
+		return m.mute(msg)
 	case retryMsg:
 		if msg.connection == m.connection && m.lost != nil {
 			return m.connect()
@@ -75,7 +81,28 @@ func (m *Model) connect() tea.Cmd {
 	}
 	m.connection++
 	m.feed = newFeed(m.connection)
-	return tea.Batch(m.feed.run(m.options.Watcher, m.options.Interval), m.feed.pull)
+	connection := m.connection
+	return tea.Batch(m.feed.run(m.options.Watcher, m.options.Interval), m.feed.pull,
+		tea.Tick(m.patience(), func(time.Time) tea.Msg { return muteMsg{connection} }))
+}
+
+// patience is how long a new connection may say nothing. A meshd of this host answers
+// in milliseconds; ssh has to come about first.
+func (m *Model) patience() time.Duration {
+	if m.options.Asker == nil {
+		return 20 * time.Second
+	}
+	return 4 * time.Second
+}
+
+// mute gives up a connection that has not said a word.
+func (m *Model) mute(msg muteMsg) tea.Cmd {
+	if msg.connection != m.connection || m.heardFrom == m.connection {
+		return nil
+	}
+	m.feed.cancel()
+	m.connection++ // what the old one still says is not heard
+	return m.lose(lostMsg{m.connection, fmt.Errorf("connected, but nothing is said for %v: meshd hangs, or was stopped", m.patience())})
 }
 
 // lose notes that a connection has ended, and when it is tried again.
@@ -99,11 +126,12 @@ func (m *Model) lines(msg linesMsg) tea.Cmd {
 	if msg.connection != m.connection || len(msg.lines) == 0 {
 		return nil
 	}
+	m.heardFrom = msg.connection
 	for _, w := range msg.lines {
 		switch {
 		case w.Hello != nil:
 			m.hello(w.Hello)
-		case w.Status != nil && !m.paused:
+		case w.Status != nil && (!m.paused || m.data.status == nil || m.data.status.BootID != w.Status.BootID):
 			m.snapshot(w.Status)
 		case w.Event != nil:
 			m.happened(w.Event)
@@ -120,7 +148,7 @@ func (m *Model) hello(h *control.Hello) {
 		m.unseen, m.base = 0, nil
 	}
 	m.data.hello(h, m.now)
-	m.lost, m.attempts, m.data.alarms = nil, 0, 0
+	m.lost, m.attempts, m.data.alarms, m.event = nil, 0, 0, 0
 	clear(m.askedFor)
 }
 
@@ -135,15 +163,18 @@ func (m *Model) snapshot(s *control.Status) {
 }
 
 func (m *Model) happened(e *control.Event) {
-	e.Message = cell.Clean(e.Message)
+	cleanAll(&e.Message, &e.Level, &e.Kind, &e.Peer)
+	fields := make(map[string]string, len(e.Fields))
 	for k, v := range e.Fields {
-		e.Fields[k] = cell.Clean(v)
+		fields[cell.Clean(k)] = cell.Clean(v)
 	}
-	m.data.add(event{*e, m.data.last})
+	e.Fields = fields
+	one := event{*e, m.data.last}
+	m.data.add(one)
 	if alarming(e.Level) {
 		m.data.alarms++
 	}
-	if m.event > 0 { // the cursor stays on its event
+	if m.event > 0 && m.chooses(one) { // the cursor stays on its event
 		m.event++
 	}
 }
@@ -151,20 +182,46 @@ func (m *Model) happened(e *control.Event) {
 // alarming tells whether an event of this level needs eyes.
 func alarming(level string) bool { return level == "warn" || level == "error" }
 
-// clean makes text harmless that comes from a file or from another host. The names
-// of nodes are [a-z0-9.-], and addresses are written by the daemon.
+// clean makes all text of a snapshot harmless: a file, another host or whoever answers
+// at the socket may have put anything into it.
 func clean(s *control.Status) {
-	s.Version, s.Config.Path, s.Network.Name = cell.Clean(s.Version), cell.Clean(s.Config.Path), cell.Clean(s.Network.Name)
 	s.Config.Error, s.Config.LastReload.Error = cleanLines(s.Config.Error), cleanLines(s.Config.LastReload.Error)
-	for i, c := range s.Config.LastReload.Changes {
-		s.Config.LastReload.Changes[i] = cell.Clean(c)
-	}
 	for i, w := range s.Warnings {
 		s.Warnings[i] = cleanLines(w)
 	}
-	for i := range s.Peers {
-		s.Peers[i].Version = cell.Clean(s.Peers[i].Version)
+	n, d := &s.Network, &s.Dataplane
+	cleanAll(&s.Node, &s.Version, &s.BootID, &s.Config.Path, &s.Config.SHA256, &n.Name, &n.Interface, &n.Address, &d.Engine, &d.Reason, &d.Receive)
+	for _, texts := range [][]string{n.CIDR, n.Subnets, d.Offloads, d.Refused, s.Config.LastReload.Changes} {
+		cleanList(texts)
 	}
+	s.Totals.Drops = cleanKeys(s.Totals.Drops)
+	for i := range s.Peers {
+		p := &s.Peers[i]
+		cleanAll(&p.Name, &p.Address, &p.State, &p.Version, &p.ConfigSHA256)
+		cleanList(p.Subnets)
+		cleanList(p.Routes)
+		p.Drops = cleanKeys(p.Drops)
+	}
+}
+
+func cleanAll(texts ...*string) {
+	for _, t := range texts {
+		*t = cell.Clean(*t)
+	}
+}
+
+func cleanList(texts []string) {
+	for i := range texts {
+		cleanAll(&texts[i])
+	}
+}
+
+func cleanKeys(counters map[string]uint64) map[string]uint64 {
+	clean := make(map[string]uint64, len(counters))
+	for k, n := range counters {
+		clean[cell.Clean(k)] += n
+	}
+	return clean
 }
 
 // cleanLines is cell.Clean for each line.

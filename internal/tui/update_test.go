@@ -13,6 +13,7 @@ import (
 	tea "github.com/charmbracelet/bubbletea"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/tui/cell"
 )
 
 var errGone = fmt.Errorf("%w: nobody answers", control.ErrNotRunning)
@@ -320,6 +321,9 @@ func TestPingKey(t *testing.T) {
 	a := &answers{}
 	m.options.Asker = a
 	perform(t, m, m.ping())
+	shows(t, m, "choose a peer first")
+	press(m, "2")
+	perform(t, m, m.ping())
 	shows(t, m, "ping edge-05 (108 bytes): 1.00 ms, 2.00 ms, no answer, 4.00 ms, 5.00 ms")
 	a.err = errors.New("it broke")
 	perform(t, m, m.ping())
@@ -351,12 +355,12 @@ func TestCopy(t *testing.T) {
 	var out strings.Builder
 	m.options.Terminal = &out
 	perform(t, m, m.copyRow())
-	shows(t, m, "row copied")
+	shows(t, m, "row sent to the clipboard")
 	if got := out.String(); got != "\x1b]52;c;ZWRnZS0wNSAgc3RhbGUgIDE5OC41MS4xMDAuNTo4Mjg1ICAxMC41LjAuMC8xNiAgNi44NSBtcyAgMTIl\x07" {
 		t.Errorf("%q", got)
 	}
 	perform(t, m, m.copyJSON())
-	shows(t, m, "JSON copied")
+	shows(t, m, "JSON sent to the clipboard")
 }
 
 // A snapshot for a report is the API's object.
@@ -468,4 +472,133 @@ func TestChartsAreAsked(t *testing.T) {
 	m.options.Asker = nil // over --host
 	tell(m, snapshot(someMesh(40)))
 	shows(t, m, "-1m")
+}
+
+// A text that is pasted is none of ours, but for a filter.
+func TestPaste(t *testing.T) {
+	m, _ := someDashboard(80, 24, nil)
+	paste := tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune("2Ry"), Paste: true}
+	send(m, paste)
+	shows(t, m, "[1 Overview]")
+	press(m, "/")
+	send(m, paste)
+	shows(t, m, "filter: 2Ry")
+	press(m, "esc")
+	send(m, tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune("Ry")}) // too quick to have seen the question
+	shows(t, m, "now?", "y yes  n no")
+}
+
+// The question is on screens of every size.
+func TestReloadQuestionShows(t *testing.T) {
+	for _, size := range [][2]int{{140, 40}, {80, 24}, {40, 8}, {30, 6}, {11, 1}} {
+		m, _ := someDashboard(size[0], size[1], nil)
+		press(m, "R")
+		shows(t, m, "reload")
+		press(m, "n")
+		if m.asking {
+			t.Error("still asked")
+		}
+	}
+}
+
+// A daemon that accepts and says nothing is said to hang, and tried again.
+func TestMute(t *testing.T) {
+	m, _ := newTest(80, 24)
+	was := m.connection
+	send(m, muteMsg{was})
+	shows(t, m, "connected, but nothing is said for 4s: meshd hangs", "meshd does not tell")
+	if m.lost == nil || m.lost.retry.IsZero() {
+		t.Error("it is not tried again")
+	}
+	send(m, lostMsg{was, errors.New("context canceled")}) // of the connection that was given up
+	hides(t, m, "context canceled")
+	m.connect()
+	tell(m, hello("x"), snapshot(someMesh(0)))
+	send(m, muteMsg{m.connection})
+	shows(t, m, "● live")
+}
+
+// What is old is faint, on every screen.
+func TestOldIsFaint(t *testing.T) {
+	for _, keys := range [][]string{{"1"}, {"2"}, {"3"}, {"2", "enter"}, {"c"}} {
+		for _, size := range [][2]int{{80, 24}, {140, 40}} {
+			m, c := someDashboard(size[0], size[1], nil)
+			press(m, keys...)
+			c.forward(20 * time.Second)
+			send(m, tickMsg(c.now))
+			frame := m.frame(m.width, m.height)
+			for _, l := range frame[3 : len(frame)-2] {
+				for _, s := range l {
+					if s.Role == cell.Good || s.Role == cell.Accent {
+						t.Errorf("%q after 20 s: %q is as if it were true", keys, l)
+					}
+				}
+			}
+		}
+	}
+	m, c := someDashboard(80, 24, nil)
+	press(m, "2", "enter")
+	c.forward(20 * time.Second)
+	send(m, tickMsg(c.now))
+	shows(t, m, " then")
+}
+
+// A peer that does not answer has no RTT now.
+func TestNoRTTOfTheDead(t *testing.T) {
+	m, _ := someDashboard(80, 24, nil)
+	press(m, "2", "g", "enter")
+	shows(t, m, "PEERS > edge-14", "- now")
+}
+
+// The overview's Enter opens the peer that is worst.
+func TestOpenTheWorst(t *testing.T) {
+	m, _ := someDashboard(80, 24, nil)
+	m.cursor = "edge-02"
+	press(m, "enter")
+	shows(t, m, "PEERS > edge-14")
+}
+
+// Peers of which nothing is known are not well.
+func TestUnknownIsNotWell(t *testing.T) {
+	m, _ := someDashboard(80, 24, func(s *control.Status) *control.Status {
+		s.Peers = s.Peers[:1]
+		s.Peers[0].State = control.Unknown
+		return s
+	})
+	shows(t, m, "◐ LOOK  1 unknown")
+	hides(t, m, "WELL")
+}
+
+// A body that does not fit is scrolled, and help goes back to where it was asked for.
+func TestScroll(t *testing.T) {
+	m, _ := someDashboard(64, 20, rejected)
+	press(m, "2", "enter", "?")
+	shows(t, m, "MOVE", "lines more: j")
+	press(m, "G")
+	shows(t, m, "STATES")
+	hides(t, m, "MOVE", "lines more")
+	press(m, "?")
+	shows(t, m, "PEERS > edge-05")
+	press(m, "esc", "c", "G")
+	shows(t, m, "net.ipv4.ip_forward is 0")
+}
+
+// The cursor stays on its event when others come that the filter hides.
+func TestEventCursorWithFilter(t *testing.T) {
+	m, _ := someDashboard(80, 24, nil)
+	press(m, "3", "/", "edge-05", "enter", "k")
+	shows(t, m, "> 13:55:33 INFO  edge-05 is up")
+	tell(m, happening(control.Event{Seq: 9, At: noon, Level: "info", Message: "something else"}))
+	shows(t, m, "> 13:55:33 INFO  edge-05 is up")
+}
+
+// A pause ends with the daemon that was looked at.
+func TestPauseAndRestart(t *testing.T) {
+	m, _ := newTest(80, 24)
+	press(m, "p")
+	tell(m, hello("x"), snapshot(someMesh(0)))
+	shows(t, m, "paused", "edge-01")
+	small, _ := someDashboard(30, 6, nil)
+	press(small, "p")
+	shows(t, small, "PAUSED 17 up")
 }

@@ -12,6 +12,18 @@ var levels = []rune("▁▂▃▄▅▆▇█")
 // gap stands where nothing is known.
 const gap = '·'
 
+// perCell is how many of n values stand in each of w cells.
+func perCell(n, w int) int { return max(1, (n+w-1)/w) }
+
+// Unused is how many of the w cells of a chart of n values are left of the first.
+func Unused(n, w int) int {
+	if n == 0 || w <= 0 {
+		return 0
+	}
+	per := perCell(n, w)
+	return max(0, w-(n+per-1)/per)
+}
+
 // Spark draws values, the newest last, as a chart of w cells and one line. NaN is a
 // gap, and so is what there is no value for. Each cell shows the largest of its
 // values, so no peak is lost; the highest glyph is top, or the largest value if
@@ -24,7 +36,7 @@ func Spark(values []float64, last int64, w int, top float64) string {
 	if w <= 0 {
 		return ""
 	}
-	per := int64(max(1, (len(values)+w-1)/w)) // values in a cell
+	per := int64(perCell(len(values), w))
 	cells := make([]float64, w)
 	for i := range cells {
 		cells[i] = math.NaN()
@@ -43,8 +55,10 @@ func Spark(values []float64, last int64, w int, top float64) string {
 		}
 	}
 	var b strings.Builder
-	for _, v := range cells {
+	for i, v := range cells {
 		switch {
+		case i < Unused(len(values), w): // no time that the values are of
+			b.WriteByte(' ')
 		case math.IsNaN(v):
 			b.WriteRune(gap)
 		case v <= 0 || top <= 0:
