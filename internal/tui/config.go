@@ -33,10 +33,11 @@ func (m *Model) configBody(w int) []cell.Line {
 	lines = append(lines, m.diskLines(w)...)
 	lines = append(lines, cell.Line{})
 	lines = append(lines, driftLines(s)...)
-	if len(s.Warnings) > 0 {
+	others := otherWarnings(s)
+	if len(others) > 0 {
 		lines = append(lines, cell.Line{}, label("WARNINGS"))
 	}
-	for _, warning := range s.Warnings {
+	for _, warning := range others {
 		lines = append(lines, indented(warning, w, cell.Warn)...)
 	}
 	return lines

@@ -272,7 +272,7 @@ func (m *Model) footer(w int) cell.Line {
 	case m.prompt != nil:
 		return cell.Styled(cell.Strong, " /"+m.prompt.text).Add(cell.Selected, " ").Spread(cell.Styled(cell.Dim, "enter keeps  esc clears "), w)
 	case m.asking:
-		return cell.Styled(cell.Warn, " reload "+m.data.status.Config.Path+" on "+m.data.status.Node+"?  y yes  n no").Fit(w)
+		return cell.Styled(cell.Warn, " reload?  y yes  n no   "+m.data.status.Config.Path+" on "+m.data.status.Node).Fit(w)
 	case m.now.Before(m.notice.until):
 		role := cell.Good
 		if m.notice.bad {

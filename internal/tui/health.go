@@ -40,10 +40,8 @@ func problems(s *control.Status) (all []problem) {
 	if s.Config.Error != "" {
 		all = append(all, problem{cell.Bad, "FILE", "", fileWords(s)})
 	}
-	for _, w := range s.Warnings {
-		if s.Config.Error == "" || !strings.Contains(w, s.Config.Error) {
-			all = append(all, problem{cell.Warn, "WARN", "", w})
-		}
+	for _, w := range otherWarnings(s) {
+		all = append(all, problem{cell.Warn, "WARN", "", w})
 	}
 	peers := byState(s.Peers)
 	for _, p := range peers {
@@ -71,6 +69,16 @@ func (m *Model) worst() string {
 		}
 	}
 	return ""
+}
+
+// otherWarnings are those that do not only repeat what is wrong with the file.
+func otherWarnings(s *control.Status) (others []string) {
+	for _, w := range s.Warnings {
+		if s.Config.Error == "" || !strings.Contains(w, s.Config.Error) {
+			others = append(others, w)
+		}
+	}
+	return others
 }
 
 // urgency orders problems by role.
@@ -137,8 +145,8 @@ func verdict(s *control.Status) cell.Line {
 	if n.drift > 0 {
 		words = append(words, fmt.Sprintf("%d drift", n.drift))
 	}
-	if len(s.Warnings) > 0 && s.Config.Error == "" || len(s.Warnings) > 1 {
-		words = append(words, count(len(s.Warnings), "warning"))
+	if others := otherWarnings(s); len(others) > 0 {
+		words = append(words, count(len(others), "warning"))
 	}
 	if n.unknown > 0 {
 		words = append(words, fmt.Sprintf("%d unknown", n.unknown))
