@@ -138,7 +138,7 @@ func (f *flags) show(ctx context.Context, stdin, stdout *os.File) error {
 }
 
 // framesPerSecond bounds how often the screen is looked at; what changes is drawn.
-const framesPerSecond = 20
+const framesPerSecond = 10
 
 // run1 runs the dashboard until somebody quits or ctx ends. The screen is as it was
 // before in either case.

@@ -53,6 +53,7 @@ type Model struct {
 	theme   cell.Theme
 	data    data
 	now     time.Time // our own clock at the last message
+	painted string    // the picture since then; empty if it is to be painted
 	width   int
 	height  int
 
@@ -113,8 +114,13 @@ func New(o Options) *Model {
 // Init implements tea.Model.
 func (m *Model) Init() tea.Cmd { return tea.Batch(m.connect(), tick()) }
 
-// View implements tea.Model.
-func (m *Model) View() string { return m.theme.Paint(m.frame(m.width, m.height)) }
+// View implements tea.Model. The picture is painted once for each message.
+func (m *Model) View() string {
+	if m.painted == "" {
+		m.painted = m.theme.Paint(m.frame(m.width, m.height))
+	}
+	return m.painted
+}
 
 // silent is how long a connection may say nothing before that shows.
 func (m *Model) silent() time.Duration { return 3*time.Second + m.options.Interval }

@@ -23,11 +23,18 @@ const historyEvery = 5 * time.Second
 // noticeFor is how long the last line tells something else than keys.
 const noticeFor = 8 * time.Second
 
+// tickless is how soon after a snapshot time alone changes nothing on the screen.
+const tickless = 1500 * time.Millisecond
+
 func tick() tea.Cmd { return tea.Tick(time.Second, func(t time.Time) tea.Msg { return tickMsg(t) }) }
 
 // Update implements tea.Model.
 func (m *Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
-	m.now = m.options.Clock()
+	now := m.options.Clock()
+	if _, ticks := msg.(tickMsg); ticks && m.live() && now.Sub(m.data.heard) < tickless && now.After(m.data.heard) {
+		return m, tick() // snapshots are clock enough: one picture a second
+	}
+	m.now, m.painted = now, ""
 	cmd := m.take(msg)
 	m.settle()
 	return m, tea.Batch(cmd, m.refresh())
