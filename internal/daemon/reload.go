@@ -91,8 +91,9 @@ func (m *mesh) later() time.Duration {
 	return m.pause
 }
 
-// catchUp reads a file again that was good, but not for this host as it was then: it
-// had no address of a node, or another program had the port.
+// catchUp reads a file again that was good, but not for this host as it was then,
+// which had no address of a node. One that failed while it was put in force is not
+// tried again: the attempt itself is news of the host, and would be the next cause.
 func (m *mesh) catchUp() {
 	if !m.pending {
 		return
@@ -144,8 +145,6 @@ func (m *mesh) reload(cause string) control.ReloadResult {
 		defer m.manager.ready()
 	}
 	list, err := m.readAndApply()
-	_, bad := errors.AsType[config.Faults](err)
-	m.pending = err != nil && !bad && !errors.Is(err, errWaiting)
 	again := m.state.sameFailure(err)
 	outcome := m.state.reloaded(m, began, list, err)
 	switch {
@@ -170,12 +169,14 @@ func (m *mesh) readAndApply() ([]string, error) {
 	if err != nil {
 		hash = missing
 	}
-	m.tried = hash
+	m.tried, m.pending = hash, false
 	if m.plan == nil {
 		return nil, m.readWhileWaiting()
 	}
 	next, err := planOf(m.options.ConfigPath, m.options.Node)
 	if err != nil {
+		_, bad := errors.AsType[config.Faults](err)
+		m.pending = !bad // it is this host that it does not fit
 		return nil, err
 	}
 	list := changes(m.plan, next)
