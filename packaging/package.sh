@@ -18,7 +18,9 @@ for page in packaging/man/*; do
 	gzip -9 -n <"$page" >"$OUT/man/$(basename "$page").gz"
 done
 for shell in bash zsh fish; do
-	"bin/$(go env GOHOSTARCH)/meshd" completion $shell >"$OUT/completion/$shell"
+	for program in meshd meshtui; do
+		"bin/$(go env GOHOSTARCH)/$program" completion $shell >"$OUT/completion/$program.$shell"
+	done
 done
 # The starter lists no nodes, so that `meshd check` says that it has to be edited.
 sed '/^\[\[node\]\]/,$ s/^\([^#]\)/# \1/' configs/mesh.toml >"$OUT/mesh.toml"

@@ -26,7 +26,8 @@ func runCommand(g *globals) *cobra.Command {
 		Use:   "run",
 		Short: "Join this host to the mesh until stopped",
 		Long: `Join this host to the mesh until stopped (SIGTERM). An edit of the file takes effect by
-itself; SIGHUP and "meshd reload" do not wait for one. A file that cannot be applied changes nothing.`,
+itself; SIGHUP and "meshd reload" do not wait for one. A file that cannot be applied changes nothing.
+SIGUSR2 starts the program that was installed meanwhile in the place of this one, without a gap in forwarding.`,
 		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := newLogger(cmd.ErrOrStderr(), level, format)
@@ -36,8 +37,11 @@ itself; SIGHUP and "meshd reload" do not wait for one. A file that cannot be app
 			hangup := make(chan os.Signal, 1) // one more while one is worked on is enough
 			signal.Notify(hangup, syscall.SIGHUP)
 			defer signal.Stop(hangup)
+			replace := make(chan os.Signal, 1)
+			signal.Notify(replace, syscall.SIGUSR2)
+			defer signal.Stop(replace)
 			err = daemon.Run(cmd.Context(), daemon.Options{
-				ConfigPath: g.config, Node: node, Socket: g.socket, Version: version, Sysctl: sysctl, Reload: hangup, Log: log,
+				ConfigPath: g.config, Node: node, Socket: g.socket, Version: version, Sysctl: sysctl, Reload: hangup, Replace: replace, Log: log,
 			})
 			if faults, ok := errors.AsType[config.Faults](err); ok {
 				if format == "json" {

@@ -29,6 +29,7 @@ type Options struct {
 	Version    string
 	Sysctl     bool             // turn forwarding on where it is off
 	Reload     <-chan os.Signal // asks to read the file again; may be nil
+	Replace    <-chan os.Signal // asks to start the installed program in the place of this one; may be nil
 	Log        *slog.Logger
 }
 
@@ -70,7 +71,12 @@ func Run(ctx context.Context, o Options) error {
 	}
 	o.Log.Info("starting", "version", o.Version, "file", state.path, "event", "starting")
 	context.AfterFunc(ctx, func() { o.Log.Info("stopping", "event", "stopping") })
-	return runAll(ctx, o.Log, server, m, service)
+	next := newSuccessor(o)
+	err = runAll(ctx, o.Log, server, m, service, next)
+	if errors.Is(err, errReplaced) {
+		return next.replace()
+	}
+	return err
 }
 
 func checkEngine(c *config.Config) error {

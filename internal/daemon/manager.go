@@ -19,12 +19,12 @@ import (
 
 // manager is the service manager that started this daemon, systemd: it is told
 // how things are (sd_notify(3)) and keeps descriptors while no meshd runs. Without
-// one, which NOTIFY_SOCKET in the environment would name, nothing is done.
+// one, which NOTIFY_SOCKET in the environment would name, nothing is told or kept.
 type manager struct {
 	log      *slog.Logger
 	socket   string
 	watchdog time.Duration // it wants to hear of us within this time; 0: never
-	left     []*os.File    // what an earlier meshd left with it, until adopt
+	left     []*os.File    // what an earlier meshd left with it or in this process, until adopt
 
 	summary func() string               // one line for people
 	alive   func(context.Context) error // whether packets move
@@ -37,6 +37,11 @@ type manager struct {
 
 func newManager(log *slog.Logger) *manager {
 	m := &manager{log: log, socket: os.Getenv("NOTIFY_SOCKET")}
+	left, err := inherited()
+	if err != nil {
+		log.Warn("not all descriptors of the program before are understood", "error", err)
+	}
+	m.left = left
 	if m.socket == "" {
 		return m
 	}
@@ -45,8 +50,8 @@ func newManager(log *slog.Logger) *manager {
 		log.Warn("the service manager's watchdog is not understood", "error", err)
 	}
 	m.watchdog = interval
-	for _, f := range activation.Files(true) {
-		m.left = append(m.left, f)
+	m.left = append(m.left, activation.Files(true)...)
+	for _, f := range m.left {
 		m.names = append(m.names, f.Name())
 	}
 	return m
@@ -71,9 +76,9 @@ func (m *manager) ready() {
 	m.notify(daemon.SdNotifyReady, "STATUS="+summary)
 }
 
-// reloading tells that the file is being read.
-func (m *manager) reloading() {
-	m.notify(daemon.SdNotifyReloading, strings.TrimSpace(daemon.SdNotifyMonotonicUsec()), "STATUS=reading the file")
+// reloading tells what goes on until ready.
+func (m *manager) reloading(what string) {
+	m.notify(daemon.SdNotifyReloading, strings.TrimSpace(daemon.SdNotifyMonotonicUsec()), "STATUS="+what)
 }
 
 // adopt returns those of the descriptors an earlier meshd left that fit the plan;
@@ -110,11 +115,8 @@ func (m *manager) keep(e *endpoints) error {
 	}
 	defer unix.Close(out)
 	var errs []error
-	named := e.all()
+	named := e.lasting()
 	for _, name := range slices.Sorted(maps.Keys(named)) {
-		if strings.HasPrefix(name, "send") { // nothing waits in these
-			continue
-		}
 		// Whether it is well is ours to say, not its poll's (FDPOLL, systemd 246).
 		message := []byte("FDSTORE=1\nFDPOLL=0\nFDNAME=" + name)
 		err := named[name].Descriptor(func(fd uintptr) {
@@ -153,7 +155,11 @@ func (m *manager) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			m.notify(daemon.SdNotifyStopping, "STATUS=stopping")
+			if replaced(ctx) {
+				m.reloading("another version takes over")
+			} else {
+				m.notify(daemon.SdNotifyStopping, "STATUS=stopping")
+			}
 			return nil
 		case <-tick.C:
 			m.report(ctx, every)

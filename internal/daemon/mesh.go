@@ -79,10 +79,10 @@ func (m *mesh) Run(ctx context.Context) error {
 		taskFunc{"history", func(ctx context.Context) error { return everySecond(ctx, m.state.remember) }},
 		taskFunc{"file watch", m.watchFile},
 		taskFunc{"kernel watch", func(ctx context.Context) error {
-			return link.Watch(ctx, func() bool { signal(m.kernel); return true })
+			return link.Watch(ctx, func() bool { wake(m.kernel); return true })
 		}},
 		taskFunc{"reload", m.follow})
-	return errors.Join(err, m.leave(), loops.wait())
+	return errors.Join(err, m.leave(replaced(ctx)), loops.wait())
 }
 
 // watchAgain is how long to wait after the kernel refused to watch the file, which
@@ -95,7 +95,7 @@ func (m *mesh) watchFile(ctx context.Context) error {
 	for {
 		err := config.Watch(ctx, m.options.ConfigPath, func() {
 			m.state.watches(nil)
-			signal(m.file)
+			wake(m.file)
 		})
 		if ctx.Err() != nil {
 			return nil
@@ -107,7 +107,7 @@ func (m *mesh) watchFile(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(watchAgain):
-			signal(m.file)
+			wake(m.file)
 		}
 	}
 }
@@ -126,9 +126,13 @@ func everySecond(ctx context.Context, f func(now time.Time)) error {
 }
 
 // leave ends the packet loops once they have forwarded what they have read. What
-// the service manager keeps lives on, and fills until the next run adopts it.
-func (m *mesh) leave() error {
-	return errors.Join(m.engine.Stop(), m.endpoints.closeAllBut(nil))
+// the service manager or a successor gets lives on, and fills until it is adopted.
+func (m *mesh) leave(successor bool) error {
+	err := m.engine.Stop()
+	if successor {
+		err = errors.Join(err, bequeath(m.endpoints))
+	}
+	return errors.Join(err, m.endpoints.closeAllBut(nil))
 }
 
 // begin finds out who this host is, and puts the first plan in force. An edge box
@@ -184,8 +188,8 @@ func (m *mesh) bringUp(p *plan) error {
 	return nil
 }
 
-// signal wakes whoever waits for a channel of one element, once.
-func signal(c chan<- struct{}) {
+// wake rouses whoever waits for a channel of one element, once.
+func wake(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:
 	default: // it is awake already

@@ -95,7 +95,7 @@ func (m *metricsTask) use(l net.Listener, address string) {
 		m.listener.Close()
 	}
 	m.listener, m.address = l, address
-	signal(m.changed)
+	wake(m.changed)
 }
 
 // warnings tells why nothing is served.

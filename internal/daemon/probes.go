@@ -44,7 +44,7 @@ func (p *probes) follow(next *plan, version string) {
 		}
 	}
 	p.Set(s)
-	signal(p.set)
+	wake(p.set)
 }
 
 func (p *probes) String() string { return "probes" }

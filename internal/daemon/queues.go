@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -56,6 +57,13 @@ func (e *endpoints) all() map[string]endpoint {
 	for i, q := range e.tun {
 		named[fmt.Sprintf("tun-%d", i)] = q
 	}
+	return named
+}
+
+// lasting returns the descriptors in which packets wait while no meshd runs, by name.
+func (e *endpoints) lasting() map[string]endpoint {
+	named := e.all()
+	maps.DeleteFunc(named, func(name string, _ endpoint) bool { return strings.HasPrefix(name, "send") })
 	return named
 }
 

@@ -141,7 +141,7 @@ const missing = "missing"
 func (m *mesh) reload(cause string) control.ReloadResult {
 	began := now()
 	if m.plan != nil {
-		m.manager.reloading()
+		m.manager.reloading("reading the file")
 		defer m.manager.ready()
 	}
 	list, err := m.readAndApply()

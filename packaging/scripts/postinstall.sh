@@ -13,7 +13,14 @@ fi
 
 if [ -d /run/systemd/system ]; then
 	systemctl daemon-reload
-	# An upgrade: what waits in sockets and queues is kept by systemd meanwhile. A
-	# daemon that was never configured is never started.
-	systemctl try-restart meshd.service
+	# An upgrade. The new program takes over the process of the old one, which a service
+	# that has become another one cannot: it is restarted, and what waits in sockets and
+	# queues is kept by systemd meanwhile. A daemon that does not run is not started.
+	before=$(cat /run/meshd.service.before 2>/dev/null || true)
+	if [ "$before" = "$(cat /usr/lib/systemd/system/meshd.service)" ] && systemctl --quiet is-active meshd.service; then
+		systemctl kill --kill-who=main --signal=USR2 meshd.service
+	else
+		systemctl try-restart meshd.service
+	fi
+	rm -f /run/meshd.service.before
 fi

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -30,7 +32,8 @@ var steps = []step{
 	{"configured and enabled, pods reach each other", (*trial).configure},
 	{"meshtui is for the group mesh", (*trial).permissions},
 	{"an edit is a reload; a bad one is refused by systemctl reload", (*trial).edit},
-	{"an upgrade under 5000 packets/s each way", (*trial).upgrade},
+	{"an upgrade under 5000 packets/s each way loses nothing", (*trial).upgrade},
+	{"an upgrade that changes the unit restarts the service", (*trial).upgradeUnit},
 	{"a downgrade", (*trial).downgrade},
 	{"killed, it comes back", (*trial).kill},
 	{"a packet path that stands still: the watchdog fires", (*trial).watchdog},
@@ -148,13 +151,13 @@ func (t *trial) edit() error {
 	return errors.Join(t.a.all("systemctl reload meshd"), t.generation(t.a, "generation 3"))
 }
 
-// higher is the same package with a higher version.
-func (t *trial) higher() (string, error) {
+// rebuilt is the same package with another version, and a changed file.
+func (t *trial) rebuilt(version, file string, change func(text string) string) (path string, err error) {
 	deb, err := t.one("meshd_*_amd64.deb")
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(t.work, "higher")
+	dir := filepath.Join(t.work, "rebuilt")
 	if err := os.RemoveAll(dir); err != nil {
 		return "", err
 	}
@@ -164,21 +167,19 @@ func (t *trial) higher() (string, error) {
 	if err := os.Remove(filepath.Join(dir, "DEBIAN", "conffiles")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return "", err // nfpm writes an empty one, which dpkg-deb refuses
 	}
-	control := filepath.Join(dir, "DEBIAN", "control")
-	text, err := os.ReadFile(control)
-	if err != nil {
-		return "", err
-	}
-	lines := strings.Split(string(text), "\n")
-	for i, l := range lines {
-		if strings.HasPrefix(l, "Version: ") {
-			lines[i] = "Version: 99.0"
+	edit := func(name string, change func(text string) string) error {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			return err
 		}
+		return os.WriteFile(filepath.Join(dir, name), []byte(change(string(text))), 0o644)
 	}
-	if err := os.WriteFile(control, []byte(strings.Join(lines, "\n")), 0o644); err != nil {
+	if err := errors.Join(edit(file, change), edit("DEBIAN/control", func(text string) string {
+		return regexp.MustCompile(`(?m)^Version: .*`).ReplaceAllString(text, "Version: "+version)
+	})); err != nil {
 		return "", err
 	}
-	path := filepath.Join(t.work, "meshd_99.0_amd64.deb")
+	path = filepath.Join(t.work, "meshd_"+version+"_amd64.deb")
 	if out, err := exec.Command("dpkg-deb", "--root-owner-group", "-Zgzip", "-b", dir, path).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build: %w\n%s", err, out)
 	}
@@ -220,15 +221,52 @@ func (t *trial) dropped() (n uint64, err error) {
 	return n, err
 }
 
-// upgrade loses nothing that the kernel's queues can hold.
+// A run of meshd: its process, and which start of it.
+func (t *trial) running() (pid, boot string, err error) {
+	if pid, err = t.a.run("systemctl", "show", "-P", "MainPID", "meshd"); err != nil {
+		return "", "", err
+	}
+	var status struct {
+		BootID string `json:"boot_id"`
+	}
+	text, err := t.a.run("meshd", "status", "--json")
+	if err == nil {
+		err = json.Unmarshal([]byte(text), &status)
+	}
+	return pid, status.BootID, err
+}
+
+// upgraded installs a package on a under load, and waits for its meshd. Nothing is lost but
+// what the kernel's queues cannot hold. It tells whether the process is still the same.
+func (t *trial) upgraded(what, deb string) (same bool, err error) {
+	pid, boot, err := t.running()
+	if err != nil {
+		return false, err
+	}
+	from, towards, overflowed, err := t.underLoad(what, func() error {
+		return errors.Join(t.a.deb(deb), eventually(20*time.Second, func() error {
+			now, nowBoot, err := t.running()
+			if same = now == pid; err == nil && nowBoot == boot {
+				err = errors.New("the old program still runs")
+			}
+			return err
+		}))
+	})
+	if err == nil && (from > overflowed || towards != 0) {
+		err = fmt.Errorf("%d packets lost from the host, %d of them in the TUN's queue, and %d towards it", from, overflowed, towards)
+	}
+	return same, errors.Join(err, t.a.all("systemctl is-active meshd", "meshd wait peer:b --timeout 20s"))
+}
+
+// upgrade: a package with the same unit takes over in place.
 func (t *trial) upgrade() error {
-	deb, err := t.higher()
+	deb, err := t.rebuilt("99.0", "usr/share/doc/meshd/README.md", func(text string) string { return text + "\nNew.\n" })
 	if err != nil {
 		return err
 	}
-	from, towards, overflowed, err := t.underLoad("upgrade", func() error { return t.a.deb(deb) })
-	if err == nil && (from > overflowed || towards != 0) {
-		err = fmt.Errorf("%d packets lost from the host, %d of them in the TUN's queue, and %d towards it", from, overflowed, towards)
+	same, err := t.upgraded("upgrade", deb)
+	if err == nil && !same {
+		err = errors.New("the process is another one")
 	}
 	if err != nil {
 		return err
@@ -236,7 +274,22 @@ func (t *trial) upgrade() error {
 	if version, err := t.a.run("dpkg-query", "-W", "-f", "${Version}", "meshd"); err != nil || version != "99.0" {
 		return fmt.Errorf("version %q, %w", version, err)
 	}
-	return t.a.all("systemctl is-active meshd", "meshd wait peer:b --timeout 20s")
+	return nil
+}
+
+// upgradeUnit: a package with another unit restarts the service, in its new confines.
+func (t *trial) upgradeUnit() error {
+	deb, err := t.rebuilt("99.1", "usr/lib/systemd/system/meshd.service", func(text string) string {
+		return strings.Replace(text, "TimeoutStopSec=10", "TimeoutStopSec=11", 1)
+	})
+	if err != nil {
+		return err
+	}
+	same, err := t.upgraded("upgrade with another unit", deb)
+	if err == nil && same {
+		err = errors.New("the process is the same")
+	}
+	return errors.Join(err, t.a.exits(0, "11s", "systemctl", "show", "-P", "TimeoutStopUSec", "meshd"))
 }
 
 func (t *trial) downgrade() error {
@@ -244,7 +297,8 @@ func (t *trial) downgrade() error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(t.a.deb(deb), t.a.all("systemctl is-active meshd", "meshd wait peer:b --timeout 20s"))
+	return errors.Join(t.a.deb(deb), t.a.all("systemctl is-active meshd", "meshd wait peer:b --timeout 20s"),
+		t.a.exits(0, "10s", "systemctl", "show", "-P", "TimeoutStopUSec", "meshd"))
 }
 
 func (t *trial) kill() error {

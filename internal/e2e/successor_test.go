@@ -1,0 +1,161 @@
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"example.org/meshd/internal/control"
+)
+
+// install puts a program in the place of another, as a package manager does.
+func install(t *testing.T, content []byte, path string) {
+	t.Helper()
+	if err := os.WriteFile(path+".new", content, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Asked to, the program that was installed meanwhile takes over the process of the one
+// that runs, with what waits in its queues: ten times under load, nothing is lost but what
+// a TUN's queue cannot hold.
+func TestInstalledProgramTakesOver(t *testing.T) {
+	const upgrades, rate = 10, 5000
+	w := newWorld(t).fast()
+	old, err := os.ReadFile(shipped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := filepath.Join(w.dir, "next")
+	if out, err := exec.Command("go", "build", "-ldflags=-X main.version=99.0", "-o", next, "example.org/meshd/cmd/meshd").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	higher, err := os.ReadFile(next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.binary = filepath.Join(w.dir, "meshd")
+	install(t, old, w.binary)
+	file := w.write(demoFile(t) + "[dataplane]\nqueues = 2\n")
+	far := w.start(w.Worker, file)
+	if err := far.WaitReady(); err != nil {
+		t.Fatal(err)
+	}
+	s := w.manager(w.Worker2, 0)
+	d := w.service(s, w.Worker2, file)
+	pid, version := d.PID(), status(t, d).Version
+	before := w.overflows()
+	traffic := w.newTraffic(rate)
+	for i := range upgrades {
+		program, want := higher, "99.0"
+		if i%2 == 1 {
+			program, want = old, version
+		}
+		install(t, program, w.binary)
+		boot, at := status(t, d).BootID, len(s.Heard())
+		if err := syscall.Kill(pid, syscall.SIGUSR2); err != nil {
+			t.Fatal(err)
+		}
+		heard(t, s, at, "RELOADING=1", "STATUS=another version takes over", "READY=1", "STATUS=forwarding as worker2")
+		if slices.Contains(s.Heard()[at:], "STOPPING=1") {
+			t.Error("the service manager heard of an end")
+		}
+		now := status(t, d)
+		if now.Version != want || now.BootID == boot || d.State() != "running" {
+			t.Fatalf("version %q, want %q, boot %s and %s, %s", now.Version, want, boot, now.BootID, d.State())
+		}
+		if got := s.Stored(); !slices.Equal(got, []string{"tun-0", "tun-1", "udp-0", "udp-1"}) {
+			t.Fatalf("kept %q", got)
+		}
+	}
+	if n := strings.Count(d.Log(), `msg="taking over from the last run" sockets=2 queues=2`); n != upgrades {
+		t.Errorf("%d of %d took over\n%s", n, upgrades, d.Log())
+	}
+	lost, overflows := traffic.finish(), w.overflows().since(before)
+	t.Logf("lost %v, in the TUN's queues %v", lost, overflows)
+	if lost != overflows {
+		t.Errorf("lost %v, in the TUN's queues %v\n%+v\n%+v", lost, overflows, status(t, d).Totals, status(t, far).Totals)
+	}
+}
+
+// A program that does not start here, or does not accept the file, does not take over:
+// the one that runs goes on, and says why.
+func TestUnfitProgramDoesNotTakeOver(t *testing.T) {
+	w := newWorld(t)
+	old, err := os.ReadFile(w.binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.binary = filepath.Join(w.dir, "meshd")
+	install(t, old, w.binary)
+	d := w.own(w.Worker2, demoFile(t))
+	w.own(w.Worker, demoFile(t))
+	boot := status(t, d).BootID
+	for program, why := range map[string]string{
+		"#!/bin/sh\necho mesh.toml:1:1: error: network.name: not in my time\nexit 1\n": "network.name: not in my time",
+		"no program": "exec format error",
+	} {
+		install(t, []byte(program), w.binary)
+		if err := syscall.Kill(d.PID(), syscall.SIGUSR2); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.WaitLog(why); err != nil {
+			t.Fatal(err)
+		}
+		run(t, w.PodW, "ping", "-c", "1", "-W", "2", "10.244.2.3")
+	}
+	install(t, old, w.binary)
+	if got := status(t, d); got.BootID != boot {
+		t.Errorf("boot %s, then %s", boot, got.BootID)
+	}
+	out, err := d.Ask("events", "--json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed := 0
+	for line := range strings.Lines(out) {
+		var e control.Event
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatal(err)
+		}
+		if e.Kind == "replace_failed" {
+			failed++
+		}
+	}
+	if failed != 2 {
+		t.Errorf("%d events tell of it\n%s", failed, out)
+	}
+
+	// Still waiting for an address, there is nothing to inherit.
+	if err := w.Worker2.IP("addr del 172.18.0.3/16 dev eth0"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	d = w.start(w.Worker2, d.Config)
+	if err := d.WaitLog("waiting for an address"); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(d.PID(), syscall.SIGUSR2); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.WaitLog("the installed program takes over"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Worker2.IP("addr add 172.18.0.3/16 dev eth0"); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.WaitReady(); err != nil {
+		t.Fatal(err)
+	}
+	run(t, w.PodW2b, "ping", "-c", "1", "-W", "2", "10.244.1.2")
+}
