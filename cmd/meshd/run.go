@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/container"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/daemon"
 	"example.org/meshd/internal/link"
@@ -87,9 +88,9 @@ func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 func cleanupCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "cleanup",
-		Short: "Remove the interface, routes and rules that meshd made",
+		Short: "Remove the interface, routes, rules and files that meshd made",
 		Long: `Remove what an earlier "meshd run" left in the kernel: the TUN interface with its
-address and its routes, and the masquerade rules. Running it again changes nothing. It refuses while meshd runs.`,
+address and its routes, and the masquerade rules; and the files it wrote for containers. Running it again changes nothing. It refuses while meshd runs.`,
 		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
@@ -114,12 +115,16 @@ address and its routes, and the masquerade rules. Running it again changes nothi
 			if rules {
 				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the masquerade rules")
 			}
+			files, filesErr := container.CleanUp(daemon.ContainerNote(g.socket))
+			for _, f := range files {
+				fmt.Fprintf(cmd.ErrOrStderr(), "meshd: removed %s\n", f)
+			}
 			accepts, forwardErr := masq.CleanUpForward()
 			legacy, legacyErr := masq.CleanUpLegacy()
 			if accepts || legacy {
 				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the forward rules")
 			}
-			return errors.Join(err, forwardErr, legacyErr)
+			return errors.Join(err, filesErr, forwardErr, legacyErr)
 		},
 	}
 }

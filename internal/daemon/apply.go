@@ -74,16 +74,17 @@ func (t *transaction) steps() []step {
 	mesh := step{"set mesh", func() error { return t.m.engine.SetMesh(t.next.mesh) }, t.oldMesh}
 	host := step{"configure the interface", t.configure, t.oldLink}
 	rules := step{"set rules", t.rules, t.oldRules}
+	files := step{"write files for containers", t.files, t.oldFiles}
 	queues := step{"attach to the TUN", func() error { return t.open.attach(t.have) }, t.close}
 	loops := step{"switch the packet loops", t.switchLoops, t.stopLoops}
 	metrics := step{"listen for metrics", t.listen, t.unlisten}
 	switch takeover := t.old == nil && t.have.attached(); {
 	case t.open == nil:
-		return []step{metrics, mesh, host, rules}
+		return []step{metrics, mesh, host, rules, files}
 	case takeover:
-		return []step{port, queues, mesh, loops, host, rules, metrics}
+		return []step{port, queues, mesh, loops, host, rules, files, metrics}
 	}
-	return []step{metrics, port, device, mesh, host, rules, queues, loops}
+	return []step{metrics, port, device, mesh, host, rules, files, queues, loops}
 }
 
 // run does all steps, or none.
@@ -202,6 +203,24 @@ func (t *transaction) oldRules() error {
 		return nil
 	}
 	return t.m.rules.follow(t.old)
+}
+
+// files writes them. As with rules, that they cannot be written is an error only where
+// they were before.
+func (t *transaction) files() error {
+	fine := t.old != nil && t.m.files.fine()
+	err := t.m.files.follow(t.next)
+	if !fine {
+		return nil
+	}
+	return err
+}
+
+func (t *transaction) oldFiles() error {
+	if t.old == nil {
+		return nil
+	}
+	return t.m.files.follow(t.old)
 }
 
 // switchLoops begins new packet loops, and cannot fail. The old ones end first, so

@@ -34,6 +34,7 @@ type mesh struct {
 	engine  *dataplane.User
 	probes  *probes
 	rules   *masqTask
+	files   *containerTask
 	metrics *metricsTask
 	manager *manager
 
@@ -64,7 +65,7 @@ type reloadRequest struct {
 func newMesh(o Options, s *state, service *manager) *mesh {
 	engine, probes := newEngine(o.Version, o.Log)
 	return &mesh{
-		options: o, log: o.Log, state: s, manager: service, engine: engine, probes: probes, tried: s.loaded().SHA256(), rules: newMasqTask(o.Log), metrics: newMetricsTask(s.status, o.Log),
+		options: o, log: o.Log, state: s, manager: service, engine: engine, probes: probes, tried: s.loaded().SHA256(), rules: newMasqTask(o.Log), files: newContainerTask(o), metrics: newMetricsTask(s.status, o.Log),
 		file: make(chan struct{}, 1), kernel: make(chan struct{}, 1), asked: make(chan reloadRequest), pulse: make(chan struct{}), broken: make(chan error, 1),
 	}
 }
@@ -75,7 +76,7 @@ func (m *mesh) String() string { return "mesh" }
 func (m *mesh) Run(ctx context.Context) error {
 	loops, ctx := newLoopGroup(ctx, m.broken)
 	m.start = loops.start
-	err := runAll(ctx, m.log, m.rules, m.probes, m.metrics,
+	err := runAll(ctx, m.log, m.rules, m.files, m.probes, m.metrics,
 		taskFunc{"history", func(ctx context.Context) error { return everySecond(ctx, m.state.remember) }},
 		taskFunc{"file watch", m.watchFile},
 		taskFunc{"kernel watch", func(ctx context.Context) error {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/container"
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/masq"
@@ -24,6 +25,8 @@ type plan struct {
 	masq   *masq.Settings // nil: no rules
 
 	forward *masq.ForwardSettings // nil: the host's FORWARD policy is left alone
+
+	container container.Settings // the files for container runtimes
 
 	ways     []string // how datagrams reach the peers, see link.Underlay
 	warnings []string
@@ -123,6 +126,7 @@ func makePlan(c *config.Config, self int, host surroundings) (*plan, error) {
 		return nil, err
 	}
 	p.planMasquerade()
+	p.planContainer()
 	return p, nil
 }
 
@@ -152,6 +156,19 @@ func (p *plan) planMasquerade() {
 	}
 	for _, n := range c.Nodes {
 		p.masq.Mesh = append(p.masq.Mesh, n.Routes...)
+	}
+}
+
+// planContainer decides what container runtimes are told. An MTU that the path to a peer
+// lowers for a while concerns packets, not pods.
+func (p *plan) planContainer() {
+	c := p.config
+	p.container = container.Settings{
+		SubnetEnv: c.Container.SubnetEnv, CNIConf: c.Container.CNIConf,
+		Networks: c.Network.CIDR, Subnets: p.self.Subnets, MTU: p.link.MTU, Masquerade: c.Masquerade.Enabled,
+	}
+	if !p.container.Usable() && p.container.SubnetEnv+p.container.CNIConf != "" {
+		p.warn("no subnet of this node has room for pods (an IPv4 /30 or an IPv6 /126 at least): no files for containers are written; set container.subnet_env and container.cni_conf to \"\"")
 	}
 }
 

@@ -37,6 +37,7 @@ type state struct {
 	metrics    *metricsTask
 	endpoints  *endpoints
 	rules      *masqTask
+	files      *containerTask
 	generation int
 	applied    time.Time
 	reload     control.Reload // the last attempt
@@ -138,7 +139,7 @@ func (s *state) forwarding(m *mesh, began time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.adopt(m)
-	s.engine, s.probes, s.rules, s.metrics, s.notice = m.engine, m.probes, m.rules, m.metrics, ""
+	s.engine, s.probes, s.rules, s.files, s.metrics, s.notice = m.engine, m.probes, m.rules, m.files, m.metrics, ""
 	s.tun.last = before // earlier runs are none of ours
 	s.applied = now()
 	s.generation = 1

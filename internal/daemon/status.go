@@ -64,6 +64,7 @@ func (s *state) fill(status *control.Status) {
 	status.Warnings = append(status.Warnings, refusedWarnings(info)...)
 	status.Warnings = append(status.Warnings, forwardingOff(p.config.Network)...)
 	status.Warnings = append(status.Warnings, s.metrics.warnings()...)
+	status.Warnings = append(status.Warnings, s.files.warnings()...)
 	masquerade, warnings := s.rules.status()
 	status.Masquerade = masquerade
 	status.Warnings = append(status.Warnings, warnings...)

@@ -22,6 +22,7 @@ type Daemon struct {
 	Binary string
 	Config string
 	Socket string
+	Run    string // its own /run/flannel
 
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the process has ended
@@ -60,12 +61,19 @@ func (h *Host) MeshdBy(by []string, binary, config, dir string) (*Daemon, error)
 
 func (h *Host) daemon(by []string, binary, config, dir string, args []string) *Daemon {
 	d := &Daemon{
-		Host: h, Binary: binary, Config: config, Socket: filepath.Join(dir, h.name+".sock"),
+		Host: h, Binary: binary, Config: config, Socket: filepath.Join(dir, h.name+".sock"), Run: filepath.Join(dir, h.name+".run"),
 		done: make(chan struct{}), grew: make(chan struct{}),
 	}
-	line := slices.Concat(by, []string{binary, "run", "-c", config, "--socket", d.Socket}, args)
+	line := slices.Concat(d.private(), by, []string{binary, "run", "-c", config, "--socket", d.Socket}, args)
 	d.cmd = h.Command(line[0], line[1:]...)
 	return d
+}
+
+// private returns a command whose arguments are one that runs with a /run/flannel of its
+// own, where hosts are only namespaces of one machine: `ip netns exec` has made a mount
+// namespace for it.
+func (d *Daemon) private() []string {
+	return []string{"sh", "-c", `mkdir -p "$0" /run/flannel && mount --bind "$0" /run/flannel && exec "$@"`, d.Run}
 }
 
 func (d *Daemon) start() error {
@@ -164,7 +172,8 @@ func (d *Daemon) PID() int { return d.cmd.Process.Pid }
 // Ask runs a meshd command against this daemon and returns what it printed on
 // standard output.
 func (d *Daemon) Ask(args ...string) (string, error) {
-	cmd := d.Host.Command(d.Binary, append(args, "--config", d.Config, "--socket", d.Socket)...)
+	line := slices.Concat(d.private(), []string{d.Binary}, args, []string{"--config", d.Config, "--socket", d.Socket})
+	cmd := d.Host.Command(line[0], line[1:]...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

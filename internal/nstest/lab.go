@@ -81,6 +81,9 @@ func (l *Lab) Close() error {
 	return errors.Join(errs...)
 }
 
+// Empty adds a namespace with nothing in it, as a container runtime makes it for a pod.
+func (l *Lab) Empty(name string) (*Namespace, error) { return l.namespace(name) }
+
 func (l *Lab) namespace(name string) (*Namespace, error) {
 	n, err := New(l.prefix + "-" + name)
 	if err == nil {

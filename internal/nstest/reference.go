@@ -25,19 +25,15 @@ type Reference struct {
 // NewReference builds the hosts and pods in an empty lab. mtu is that of the
 // pods in bytes.
 func NewReference(l *Lab, mtu int) (*Reference, error) {
-	r := &Reference{Lab: l, mtu: mtu}
-	var errs []error
-	host := func(name string, underlay, n int) *Host {
-		h, err := l.Host(name, fmt.Sprintf("172.18.0.%d/16", underlay), fmt.Sprintf("2001:db8::%d/64", underlay))
-		if err == nil {
-			err = h.Pods(mtu, fmt.Sprintf("10.244.%d.1/24", n), fmt.Sprintf("fd00:10:244:%d::1/64", n))
-		}
-		errs = append(errs, err)
-		return h
+	r, err := NewHosts(l)
+	if err != nil {
+		return nil, err
 	}
-	r.ControlPlane = host("control-plane", 2, 0)
-	r.Worker = host("worker", 4, 1)
-	r.Worker2 = host("worker2", 3, 2)
+	r.mtu = mtu
+	var errs []error
+	for n, h := range r.Hosts() {
+		errs = append(errs, h.Pods(mtu, fmt.Sprintf("10.244.%d.1/24", n), fmt.Sprintf("fd00:10:244:%d::1/64", n)))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
@@ -54,5 +50,20 @@ func NewReference(l *Lab, mtu int) (*Reference, error) {
 	return r, errors.Join(errs...)
 }
 
-// Hosts returns the three hosts.
+// NewHosts builds the hosts alone, as they are before a container runtime comes.
+func NewHosts(l *Lab) (*Reference, error) {
+	r := &Reference{Lab: l}
+	var errs []error
+	host := func(name string, n int) *Host {
+		h, err := l.Host(name, fmt.Sprintf("172.18.0.%d/16", n), fmt.Sprintf("2001:db8::%d/64", n))
+		errs = append(errs, err)
+		return h
+	}
+	r.ControlPlane = host("control-plane", 2)
+	r.Worker = host("worker", 4)
+	r.Worker2 = host("worker2", 3)
+	return r, errors.Join(errs...)
+}
+
+// Hosts returns the three hosts, by the number of their subnets.
 func (r *Reference) Hosts() []*Host { return []*Host{r.ControlPlane, r.Worker, r.Worker2} }

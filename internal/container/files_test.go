@@ -1,0 +1,171 @@
+package container
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// life is a folder for files and their note.
+type life struct {
+	t                  *testing.T
+	env, conf, notices string
+}
+
+func newLife(t *testing.T) life {
+	dir := t.TempDir()
+	return life{t, filepath.Join(dir, "flannel", "subnet.env"), filepath.Join(dir, "net.d", "10-mesh.conflist"), filepath.Join(dir, "meshd.files")}
+}
+
+// set writes files as another run of meshd would, and returns which were restored.
+func (l life) set(s Settings) []string {
+	l.t.Helper()
+	f, err := New(l.notices)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	restored, err := f.Set(s)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return restored
+}
+
+func (l life) settings() Settings {
+	s := cases["ipv4"]
+	s.SubnetEnv, s.CNIConf = l.env, l.conf
+	return s
+}
+
+func (l life) is(path string, want []byte) {
+	l.t.Helper()
+	got, err := os.ReadFile(path)
+	if err != nil || string(got) != string(want) {
+		l.t.Errorf("%s is %q, %v, want %q", path, got, err, want)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o644 {
+		l.t.Errorf("%s: %v, %v", path, info.Mode(), err)
+	}
+}
+
+func (l life) gone(paths ...string) {
+	l.t.Helper()
+	for _, path := range paths {
+		if _, err := os.Lstat(path); !os.IsNotExist(err) {
+			l.t.Errorf("%s is there: %v", path, err)
+		}
+	}
+}
+
+func TestFilesFollowSettings(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077)) // as the service has it
+	l := newLife(t)
+	s := l.settings()
+	if restored := l.set(s); len(restored) != 0 {
+		t.Errorf("restored %q", restored)
+	}
+	l.is(l.env, s.Environment())
+	l.is(l.conf, s.ConfList())
+
+	s.MTU = 1400
+	if restored := l.set(s); len(restored) != 0 {
+		t.Errorf("restored %q", restored)
+	}
+	l.is(l.env, s.Environment())
+
+	// Somebody removes one and changes the other.
+	if err := os.Remove(l.env); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(l.conf, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if restored := l.set(s); !slices.Equal(restored, []string{l.env, l.conf}) {
+		t.Errorf("restored %q", restored)
+	}
+	l.is(l.env, s.Environment())
+	l.is(l.conf, s.ConfList())
+
+	// Not wanted any more, or at another place.
+	elsewhere := s
+	elsewhere.SubnetEnv, elsewhere.CNIConf = l.env+".moved", ""
+	l.set(elsewhere)
+	l.gone(l.env, l.conf)
+	l.is(elsewhere.SubnetEnv, s.Environment())
+}
+
+func TestUnchangedFilesAreNotWritten(t *testing.T) {
+	l := newLife(t)
+	l.set(l.settings())
+	before, err := os.Stat(l.env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.set(l.settings())
+	if after, err := os.Stat(l.env); err != nil || !os.SameFile(before, after) {
+		t.Errorf("written again, %v", err)
+	}
+}
+
+func TestCleanUpTakesOnlyWhatIsOurs(t *testing.T) {
+	l := newLife(t)
+	s := l.settings()
+	l.set(s)
+	if err := os.WriteFile(l.conf, []byte("{\"name\": \"mine\"}"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	removed, err := CleanUp(l.notices)
+	if err != nil || !slices.Equal(removed, []string{l.env}) {
+		t.Errorf("removed %q, %v", removed, err)
+	}
+	l.gone(l.env, l.notices)
+	l.is(l.conf, []byte("{\"name\": \"mine\"}"))
+	if removed, err := CleanUp(l.notices); err != nil || len(removed) != 0 {
+		t.Errorf("again: removed %q, %v", removed, err)
+	}
+}
+
+// A note is no power of attorney: what never was a file of this kind stays.
+func TestNoteCannotNameOtherFiles(t *testing.T) {
+	l := newLife(t)
+	other := filepath.Join(t.TempDir(), "passwd")
+	content := []byte("root:x:0:0::/root:/bin/sh\n")
+	if err := os.WriteFile(other, content, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := (note{other: hash(content)}).save(l.notices); err != nil {
+		t.Fatal(err)
+	}
+	if removed, err := CleanUp(l.notices); err != nil || len(removed) != 0 {
+		t.Errorf("removed %q, %v", removed, err)
+	}
+	l.is(other, content)
+
+	if err := os.WriteFile(l.notices, []byte("no JSON"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := CleanUp(l.notices); err == nil || !strings.Contains(err.Error(), l.notices) {
+		t.Errorf("a note that nobody understands: %v", err)
+	}
+	l.gone(l.notices)
+}
+
+// What can be written is, and the error names the rest.
+func TestOneFileFails(t *testing.T) {
+	l := newLife(t)
+	s := l.settings()
+	s.CNIConf = "/proc/no/such/10-mesh.conflist"
+	f, err := New(l.notices)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if restored, err := f.Set(s); err == nil || !strings.Contains(err.Error(), s.CNIConf) || len(restored) != 0 {
+			t.Errorf("restored %q, %v", restored, err)
+		}
+	}
+	l.is(l.env, s.Environment())
+}
