@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"example.org/meshd/configs"
 	"example.org/meshd/internal/config"
 )
 
@@ -40,20 +39,6 @@ It needs no privileges and changes nothing.`,
 			if bad {
 				return errSilent
 			}
-			return err
-		},
-	}
-}
-
-func initCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "init",
-		Short: "Print a commented starter file",
-		Example: `  meshd init > /etc/mesh.toml
-  meshd check`,
-		Args: arguments(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := cmd.OutOrStdout().Write(configs.Starter)
 			return err
 		},
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 )
 
 // The rules of one family, as pure data. Their order is their meaning:
@@ -17,7 +18,10 @@ import (
 //	exclude   set: outside networks that know the way back to pods
 //
 //	kube-proxy-mark          marked for masquerading elsewhere: not twice
-//	mesh-to-mesh             pods see each other's addresses
+//	mesh-to-mesh             pods see those of other hosts with their addresses, whoever
+//	                         else masquerades
+//	mesh-to-mesh             and those of their own, unless somebody masquerades: a
+//	                         published port that its own pod asks needs that
 //	outside-to-local-pod     clients keep their address
 //	excluded                 the pod keeps its address
 //	pods-to-outside          the host's address, so that answers find back
@@ -33,7 +37,7 @@ const (
 	OutsideToRemotePod = "outside-to-remote-pod"
 )
 
-// RuleNames lists the rules in their order.
+// RuleNames lists the names in the order of the rules. Rules may share one.
 func RuleNames() []string {
 	return []string{KubeProxyMark, MeshToMesh, OutsideToLocalPod, Excluded, PodsToOutside, OutsideToRemotePod}
 }
@@ -91,6 +95,7 @@ var families = []family{
 func (f family) rules(fullyRandom bool) []rule {
 	return []rule{
 		{KubeProxyMark, f.join(markSet(kubeProxyMark), verdict(expr.VerdictReturn))},
+		{MeshToMesh, f.join(f.in(f.saddr, setLocal), f.in(f.daddr, setMesh), f.notIn(f.daddr, setLocal), f.keepSource())},
 		{MeshToMesh, f.join(f.in(f.saddr, setMesh), f.in(f.daddr, setMesh), verdict(expr.VerdictReturn))},
 		{OutsideToLocalPod, f.join(f.in(f.daddr, setLocal), verdict(expr.VerdictReturn))},
 		{Excluded, f.join(f.in(f.saddr, setPods), f.in(f.daddr, setExclude), verdict(expr.VerdictReturn))},
@@ -107,6 +112,36 @@ func (f family) in(offset uint32, set string) []expr.Any {
 		// [ lookup reg 1 set mesh ]
 		&expr.Lookup{SourceRegister: 1, SetName: set + f.suffix},
 	}
+}
+
+// notIn matches packets whose address is not in a set.
+func (f family) notIn(offset uint32, set string) []expr.Any {
+	exprs := f.in(offset, set)
+	// [ lookup reg 1 set local 0x1 ]
+	exprs[len(exprs)-1].(*expr.Lookup).Invert = true
+	return exprs
+}
+
+// keepSource translates a source address to itself. That is a decision, where return is
+// none: a connection is translated once, so the masquerading of Docker and Podman, whose
+// chains come later, does not hide a pod from the pods of other hosts any more.
+func (f family) keepSource() []expr.Any {
+	return []expr.Any{
+		// [ counter pkts 0 bytes 0 ]
+		&expr.Counter{},
+		// [ payload load 4b @ network header + 12 => reg 1 ]
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: f.saddr, Len: f.length},
+		// [ nat snat ip addr_min reg 1 ]
+		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: f.protocol(), RegAddrMin: 1},
+	}
+}
+
+// protocol returns the family of the addresses, also in the table of both.
+func (f family) protocol() uint32 {
+	if f.v6 {
+		return unix.NFPROTO_IPV6
+	}
+	return unix.NFPROTO_IPV4
 }
 
 func (f family) notMulticast() []expr.Any {
@@ -186,12 +221,12 @@ func (f family) prefixesOf(ps []netip.Prefix) (own []netip.Prefix) {
 	return own
 }
 
-// chain returns the base chain of a table. Its priority is that of other source
-// NAT: whoever comes first decides, and return leaves the decision to the rest.
+// chain returns the base chain of a table. Whoever translates first decides, and return
+// leaves the decision to the rest: it comes just before the others, iptables' among them.
 func (f family) chain(table *nftables.Table) *nftables.Chain {
 	return &nftables.Chain{
 		Table: table, Name: chainName, Type: nftables.ChainTypeNAT,
-		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
+		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityNATSource - 1),
 	}
 }
 

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"example.org/meshd/configs"
+	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/migrate"
+)
+
+func initCommand() *cobra.Command {
+	var flannel, wireGuard []string
+	cmd := &cobra.Command{
+		Use:   "init [--from-flannel FILE... | --from-wg FILE...]",
+		Short: "Print a commented starter file, or one drafted from flannel or WireGuard",
+		Long: `Print a file to begin with. With --from-flannel it is drafted from flannel's net-conf.json and a list of its
+hosts: leases from etcd, or nodes of Kubernetes. With --from-wg it is drafted from files of wg-quick, one or
+one of each host. What could not be carried over stands in the file and on standard error; the exit code is
+1 if something has to be filled in. "-" is standard input.`,
+		Example: `  meshd init > /etc/mesh.toml
+  etcdctl get --prefix /coreos.com/network | meshd init --from-flannel - > mesh.toml
+  kubectl get nodes -o json > nodes.json && meshd init --from-flannel net-conf.json nodes.json > mesh.toml
+  meshd init --from-wg edge-1/wg0.conf edge-2/wg0.conf > mesh.toml`,
+		Args: cobra.ArbitraryArgs, // more files
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var draft func([]migrate.File) (*migrate.Draft, error)
+			switch {
+			case flannel != nil && wireGuard != nil:
+				return fmt.Errorf("%w: either --from-flannel or --from-wg", errUsage)
+			case flannel != nil:
+				draft = migrate.FromFlannel
+			case wireGuard != nil:
+				draft = migrate.FromWireGuard
+			case len(args) > 0:
+				return fmt.Errorf("%w: it is `meshd init`, or `meshd init --from-flannel FILE...`, or `meshd init --from-wg FILE...`", errUsage)
+			default:
+				_, err := cmd.OutOrStdout().Write(configs.Starter)
+				return err
+			}
+			files, err := readAll(cmd.InOrStdin(), slices.Concat(flannel, wireGuard, args))
+			if err != nil {
+				return err
+			}
+			d, err := draft(files)
+			if err != nil {
+				return err
+			}
+			return printDraft(cmd.OutOrStdout(), cmd.ErrOrStderr(), d)
+		},
+	}
+	cmd.Flags().StringArrayVar(&flannel, "from-flannel", nil, "draft it from flannel's `FILE`s")
+	cmd.Flags().StringArrayVar(&wireGuard, "from-wg", nil, "draft it from `FILE`s of wg-quick")
+	return cmd
+}
+
+// readAll reads files; "-" is standard input.
+func readAll(stdin io.Reader, paths []string) (files []migrate.File, err error) {
+	for _, path := range paths {
+		f := migrate.File{Name: path}
+		if path == "-" {
+			f.Name = "standard input"
+			f.Content, err = io.ReadAll(stdin)
+		} else {
+			f.Content, err = os.ReadFile(path)
+		}
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+// printDraft prints a draft, and for people what is to be done with it.
+func printDraft(stdout, stderr io.Writer, d *migrate.Draft) error {
+	doc := d.TOML()
+	if _, err := stdout.Write(doc); err != nil {
+		return err
+	}
+	for _, n := range d.Notes {
+		fmt.Fprintf(stderr, "meshd: not carried over: %s\n", n)
+	}
+	_, err := config.Parse("mesh.toml", doc)
+	faults, bad := errors.AsType[config.Faults](err)
+	if !bad {
+		return err
+	}
+	fmt.Fprintln(stderr, faults)
+	return errors.New("the draft has to be completed: `meshd check` says the above of it")
+}
