@@ -3,7 +3,7 @@
 
 # That of a tag, or of the changelog and the commit on the way there.
 RELEASED := $(shell sed -n 's/^\#\# \([0-9][0-9.]*\).*/\1/p' CHANGELOG.md | head -n 1)
-VERSION  ?= $(or $(shell git describe --exact-match --match 'v*' 2>/dev/null | sed 's/^v//'),$(RELEASED)~$(shell git log -1 --format=git%cd.%h --date=format:%Y%m%d 2>/dev/null))
+VERSION  ?= $(or $(shell git describe --exact-match --match 'v*' 2>/dev/null | sed 's/^v//'),$(RELEASED)~$(shell TZ=UTC git log -1 --format=git%cd.%h --date=format-local:%Y%m%d%H%M%S 2>/dev/null))
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 30s
 CHAOSTIME ?= 60s

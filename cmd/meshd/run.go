@@ -22,7 +22,7 @@ import (
 
 func runCommand(g *globals) *cobra.Command {
 	var node, level, format string
-	var sysctl bool
+	var sysctl, check bool
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Join this host to the mesh until stopped",
@@ -41,7 +41,11 @@ SIGUSR2 starts the program that was installed meanwhile in the place of this one
 			replace := make(chan os.Signal, 1)
 			signal.Notify(replace, syscall.SIGUSR2)
 			defer signal.Stop(replace)
-			err = daemon.Run(cmd.Context(), daemon.Options{
+			run := daemon.Run
+			if check {
+				run = func(_ context.Context, o daemon.Options) error { return daemon.Check(o) }
+			}
+			err = run(cmd.Context(), daemon.Options{
 				ConfigPath: g.config, Node: node, Socket: g.socket, Version: version, Sysctl: sysctl, Reload: hangup, Replace: replace, Log: log,
 			})
 			if faults, ok := errors.AsType[config.Faults](err); ok {
@@ -64,6 +68,7 @@ SIGUSR2 starts the program that was installed meanwhile in the place of this one
 	flags := cmd.Flags()
 	flags.StringVar(&node, "node", "", "which `name` of the file this host is (default: found by its address)")
 	flags.BoolVar(&sysctl, "sysctl", false, "let the host forward packets if it does not (net.ipv4.ip_forward and the like)")
+	flags.BoolVar(&check, "check", false, "only tell whether this host could be joined now, and change nothing")
 	flags.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&format, "log-format", "text", "text or json")
 	return cmd
@@ -78,11 +83,31 @@ func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	options.Level = parsed
 	switch format {
 	case "text":
+		if toJournal(w) {
+			return slog.New(newJournalHandler(w, options)), nil
+		}
 		return slog.New(slog.NewTextHandler(w, &options)), nil
 	case "json":
 		return slog.New(slog.NewJSONHandler(w, &options)), nil
 	}
 	return nil, fmt.Errorf("%w: --log-format %q is not text or json", errUsage, format)
+}
+
+// legacyForwardCommand is for the service, see packaging/meshd.service.
+func legacyForwardCommand(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:    "legacy-forward",
+		Short:  "Accept forwarded pod traffic in iptables-legacy, where that is in use",
+		Hidden: true,
+		Args:   arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			warning, err := daemon.AcceptLegacy(g.config)
+			if warning != "" {
+				fmt.Fprintf(cmd.ErrOrStderr(), "meshd: %s\n", warning)
+			}
+			return err
+		},
+	}
 }
 
 func cleanupCommand(g *globals) *cobra.Command {

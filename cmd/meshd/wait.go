@@ -56,6 +56,12 @@ func peerUp(ctx context.Context, client *control.Client, name string) error {
 	return err
 }
 
+// notInTime is a deadline that was missed, and why.
+type notInTime struct{ last error }
+
+func (e notInTime) Error() string { return fmt.Sprintf("not in time: %v", e.last) }
+func (e notInTime) Unwrap() error { return context.DeadlineExceeded }
+
 // waitFor asks until the answer is yes. What time cannot change ends it at once.
 func waitFor(ctx context.Context, question func(context.Context) error) error {
 	last := errors.New("no answer")
@@ -69,7 +75,10 @@ func waitFor(ctx context.Context, question func(context.Context) error) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %v", ctx.Err(), last)
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return notInTime{last}
+			}
+			return ctx.Err()
 		case <-time.After(waitPause):
 		}
 	}

@@ -6,8 +6,10 @@ package config
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"os"
 	"time"
@@ -141,6 +143,9 @@ func Hash(path string) (string, error) {
 
 func read(path string) ([]byte, error) {
 	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("cannot read the file: %w: the service runs as user meshd, so it has to be readable for all: `chmod 644 %s`", err, path)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the file: %w", err)
 	}

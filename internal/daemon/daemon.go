@@ -61,7 +61,7 @@ func Run(ctx context.Context, o Options) error {
 	state := newState(o, c)
 	service := newManager(o.Log)
 	m := newMesh(o, state, service)
-	service.summary, service.alive = state.summary, m.alive
+	service.summary, service.alive = state.summary, m.healthy
 	server, err := control.Listen(o.Socket, control.Source{
 		Status: state.status, Route: state.route, Reload: m.ask, Plan: m.plans, History: state.past, Ping: state.ping,
 		Healthy: m.healthy, Ready: state.ready, Events: events,
@@ -71,12 +71,43 @@ func Run(ctx context.Context, o Options) error {
 	}
 	o.Log.Info("starting", "version", o.Version, "file", state.path, "event", "starting")
 	context.AfterFunc(ctx, func() { o.Log.Info("stopping", "event", "stopping") })
-	next := newSuccessor(o)
+	next := newSuccessor(o, state.fits)
 	err = runAll(ctx, o.Log, server, m, service, next)
 	if errors.Is(err, errReplaced) {
-		return next.replace()
+		return next.replace(ctx)
 	}
 	return err
+}
+
+// Check returns an error if Run would, as far as that can be known without changing
+// anything. That this host has no address of a node yet is none.
+func Check(o Options) error {
+	c, err := config.Load(o.ConfigPath)
+	if err != nil {
+		return err
+	}
+	if err := checkEngine(c); err != nil {
+		return err
+	}
+	if err := errors.Join(CheckPrivileges(), tun.Available()); err != nil {
+		return err
+	}
+	host, err := surroundingsOf(c, o.Node)
+	if err != nil {
+		return err
+	}
+	self, notHere, err := identify(c, o.Node, host.local)
+	if notHere {
+		return nil
+	}
+	var p *plan
+	if err == nil {
+		p, err = makePlan(c, self, host)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	return checkKernel(p)
 }
 
 func checkEngine(c *config.Config) error {

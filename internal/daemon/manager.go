@@ -24,7 +24,8 @@ type manager struct {
 	log      *slog.Logger
 	socket   string
 	watchdog time.Duration // it wants to hear of us within this time; 0: never
-	left     []*os.File    // what an earlier meshd left with it or in this process, until adopt
+	began    time.Time
+	left     []*os.File // what an earlier meshd left with it or in this process, until adopt
 
 	summary func() string               // one line for people
 	alive   func(context.Context) error // whether packets move
@@ -36,7 +37,7 @@ type manager struct {
 }
 
 func newManager(log *slog.Logger) *manager {
-	m := &manager{log: log, socket: os.Getenv("NOTIFY_SOCKET")}
+	m := &manager{log: log, socket: os.Getenv("NOTIFY_SOCKET"), began: time.Now()}
 	left, err := inherited()
 	if err != nil {
 		log.Warn("not all descriptors of the program before are understood", "error", err)
@@ -134,10 +135,12 @@ func (m *manager) keep(e *endpoints) error {
 func (m *manager) String() string { return "service manager" }
 
 // How often the line for people is looked at, and how long the service manager
-// shall wait for an address before it hears of us again.
+// shall wait for an address before it hears of us again. After startPatience we are up
+// without one: what else the host starts must not wait for ever, nor those who started us.
 const (
-	summaryEvery = 5 * time.Second
-	startExtends = 3 * summaryEvery
+	summaryEvery  = time.Second
+	startExtends  = 15 * time.Second
+	startPatience = 30 * time.Second
 )
 
 // Run implements task: it tells the service manager how we are.
@@ -179,9 +182,13 @@ func (m *manager) report(ctx context.Context, within time.Duration) {
 	}
 	up := m.up
 	m.mu.Unlock()
-	if !up { // waiting for an address is no failure to start
+	switch {
+	case !up && time.Since(m.began) > startPatience:
+		m.log.Info("still waiting: what the host starts after this goes on", "event", "waiting")
+		m.ready()
+	case !up: // waiting for an address is no failure to start
 		lines = append(lines, fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", startExtends.Microseconds()))
-	} else if m.watchdog > 0 {
+	case m.watchdog > 0:
 		ctx, cancel := context.WithTimeout(ctx, within)
 		defer cancel()
 		if err := m.alive(ctx); err != nil {

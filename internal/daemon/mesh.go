@@ -131,7 +131,7 @@ func everySecond(ctx context.Context, f func(now time.Time)) error {
 func (m *mesh) leave(successor bool) error {
 	err := m.engine.Stop()
 	if successor {
-		err = errors.Join(err, bequeath(m.endpoints))
+		err = errors.Join(err, bequeath(m.endpoints, m.manager.left))
 	}
 	return errors.Join(err, m.endpoints.closeAllBut(nil))
 }

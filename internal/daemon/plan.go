@@ -130,6 +130,23 @@ func makePlan(c *config.Config, self int, host surroundings) (*plan, error) {
 	return p, nil
 }
 
+// AcceptLegacy puts the rules that accept pods' packets into iptables-legacy, where that is
+// in use, as the file at a path asks for. The service may not do it: those tables are for
+// root alone. The warning, if not empty, is for people.
+func AcceptLegacy(path string) (warning string, err error) {
+	c, err := config.Load(path)
+	if err != nil {
+		return "", err
+	}
+	p := &plan{config: c, self: c.Nodes[0]} // whichever: the rules are the same on all
+	p.planMasquerade()
+	if p.forward == nil {
+		_, err := masq.CleanUpLegacy()
+		return "", err
+	}
+	return masq.SetLegacy(*p.forward)
+}
+
 // commonFamily tells whether some address of one list can speak to one of the other.
 func commonFamily(a, b []netip.Prefix) bool {
 	return slices.ContainsFunc(a, func(p netip.Prefix) bool {

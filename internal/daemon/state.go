@@ -210,6 +210,17 @@ func outcome(began, at time.Time, changes []string, err error) control.Reload {
 	return r
 }
 
+// fits returns an error if the file, as it was read last, is not in force: another program,
+// which knows nothing else, could not go on as this one does.
+func (s *state) fits() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reload.Error != "" {
+		return fmt.Errorf("the file was rejected, and generation %d stays in force: %s", s.generation, s.reload.Error)
+	}
+	return nil
+}
+
 // summary is the state in one line.
 func (s *state) summary() string {
 	s.mu.Lock()

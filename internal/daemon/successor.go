@@ -7,10 +7,10 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"os/signal"
 	"strconv"
 	"strings"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,15 +24,15 @@ type successor struct {
 	log     *slog.Logger
 	ask     <-chan os.Signal
 	program string
-	config  string
+	fits    func() error // whether the file is the one in force
 }
 
-func newSuccessor(o Options) *successor {
+func newSuccessor(o Options, fits func() error) *successor {
 	program, err := os.Executable()
 	if err != nil { // no /proc
 		program = os.Args[0]
 	}
-	return &successor{log: o.Log, ask: o.Replace, program: program, config: o.ConfigPath}
+	return &successor{log: o.Log, ask: o.Replace, program: program, fits: fits}
 }
 
 // errReplaced ends all tasks for the successor.
@@ -44,7 +44,7 @@ func replaced(ctx context.Context) bool { return errors.Is(context.Cause(ctx), e
 func (s *successor) String() string { return "successor" }
 
 // Run implements task: it ends with errReplaced once the successor was asked for, and has
-// shown that it starts on this machine and accepts the file.
+// shown that it starts on this host and could put the file in force.
 func (s *successor) Run(ctx context.Context) error {
 	for {
 		select {
@@ -61,43 +61,76 @@ func (s *successor) Run(ctx context.Context) error {
 	}
 }
 
-// tryWithin is more than checking a file of 10,000 nodes takes.
+// tryWithin is more than planning with a file of 10,000 nodes takes.
 const tryWithin = 20 * time.Second
 
 func (s *successor) try(ctx context.Context) error {
+	if err := s.fits(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, tryWithin)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, s.program, "check", "--config", s.config).CombinedOutput()
+	out, err := exec.CommandContext(ctx, s.program, append(os.Args[1:], "--check")...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("%s check: %w: %s", s.program, err, strings.TrimSpace(string(out)))
+		return fmt.Errorf("%s run --check: %w: %s", s.program, err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }
 
-// replace becomes the successor, with the arguments of this program. It returns only if it
-// cannot.
-func (s *successor) replace() error {
-	signal.Ignore(unix.SIGUSR2) // asked once more, it shall not die of it before it listens
+// replace becomes the successor, with the arguments of this program, unless ctx, in which
+// this one was to run, has ended meanwhile. It returns only if it cannot.
+func (s *successor) replace(ctx context.Context) error {
+	if err := errors.Join(ignore(unix.SIGHUP), ignore(unix.SIGUSR2)); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
 	return fmt.Errorf("start %s in the place of this one: %w", s.program, unix.Exec(s.program, os.Args, os.Environ()))
+}
+
+// ignore keeps a signal that comes before the successor listens from ending it. os/signal's
+// Ignore would have a moment in which one that has just come in ends this program.
+func ignore(s unix.Signal) error {
+	// struct sigaction of the kernel: the handler, flags, a restorer, the mask
+	action := struct{ handler, flags, restorer, mask [2]uint64 }{}
+	*(*uintptr)(unsafe.Pointer(&action)) = 1 // SIG_IGN
+	const sizeOfMask = 8
+	if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&action)), 0, sizeOfMask, 0, 0); errno != 0 {
+		return fmt.Errorf("ignore %s: %w", s, errno)
+	}
+	return nil
 }
 
 // inheritance is the environment variable that names descriptors for the successor:
 // "udp-0=9 tun-0=10".
 const inheritance = "MESHD_DESCRIPTORS"
 
-// bequeath leaves e's descriptors for the successor: copies that stay open when it starts.
-func bequeath(e *endpoints) error {
+// bequeath leaves descriptors for the successor: copies that stay open when it starts. They
+// are those in use, and those that were inherited and not used yet.
+func bequeath(e *endpoints, left []*os.File) error {
 	var words []string
 	var errs []error
-	for name, one := range e.lasting() {
+	add := func(name string, control func(func(fd uintptr)) error) {
 		var number int
 		var err error
-		controlErr := one.Descriptor(func(fd uintptr) { number, err = unix.FcntlInt(fd, unix.F_DUPFD, 3) })
+		controlErr := control(func(fd uintptr) { number, err = unix.FcntlInt(fd, unix.F_DUPFD, 3) })
 		if err = errors.Join(err, controlErr); err != nil {
 			errs = append(errs, fmt.Errorf("leave %s to the program that takes over: %w", name, err))
-			continue
+			return
 		}
 		words = append(words, name+"="+strconv.Itoa(number))
+	}
+	for name, one := range e.lasting() {
+		add(name, one.Descriptor)
+	}
+	for _, f := range left {
+		conn, err := f.SyscallConn()
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		add(f.Name(), conn.Control)
 	}
 	return errors.Join(append(errs, os.Setenv(inheritance, strings.Join(words, " ")))...)
 }

@@ -134,28 +134,85 @@ func TestUnfitProgramDoesNotTakeOver(t *testing.T) {
 		t.Errorf("%d events tell of it\n%s", failed, out)
 	}
 
-	// Still waiting for an address, there is nothing to inherit.
-	if err := w.Worker2.IP("addr del 172.18.0.3/16 dev eth0"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := d.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	d = w.start(w.Worker2, d.Config)
-	if err := d.WaitLog("waiting for an address"); err != nil {
+	// A file that was rejected is not put in force by the way.
+	save(t, d, demoFile(t)+"[dataplane]\nengine = \"kernel\"\n")
+	if err := d.WaitLog("reload rejected"); err != nil {
 		t.Fatal(err)
 	}
 	if err := syscall.Kill(d.PID(), syscall.SIGUSR2); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.WaitLog("the installed program takes over"); err != nil {
+	if err := d.WaitLog("the file was rejected, and generation 1 stays in force"); err != nil {
 		t.Fatal(err)
+	}
+	run(t, w.PodW, "ping", "-c", "1", "-W", "2", "10.244.2.3")
+}
+
+// While it waits for an address, meshd may be replaced as often as anybody likes: what the
+// service manager keeps of an earlier run is not lost by it.
+func TestTakeoverWhileWaiting(t *testing.T) {
+	w := newWorld(t)
+	s := w.manager(w.Worker2, 0)
+	w.own(w.Worker, demoFile(t))
+	d := w.service(s, w.Worker2, w.write(demoFile(t)))
+	if _, err := d.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Worker2.IP("addr del 172.18.0.3/16 dev eth0"); err != nil {
+		t.Fatal(err)
+	}
+	at := len(s.Heard())
+	d = w.startService(s, w.Worker2, d.Config)
+	for range 3 {
+		at = heard(t, s, at, "STATUS=waiting for an address")
+		if err := syscall.Kill(d.PID(), syscall.SIGUSR2); err != nil {
+			t.Fatal(err)
+		}
+		at = heard(t, s, at, "STATUS=another version takes over")
 	}
 	if err := w.Worker2.IP("addr add 172.18.0.3/16 dev eth0"); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.WaitReady(); err != nil {
+	heard(t, s, at, "READY=1")
+	if err := d.WaitLog(`msg="taking over from the last run" sockets=1 queues=1`); err != nil {
 		t.Fatal(err)
 	}
 	run(t, w.PodW2b, "ping", "-c", "1", "-W", "2", "10.244.1.2")
+	if got := s.Stored(); !slices.Equal(got, []string{"tun-0", "udp-0"}) {
+		t.Errorf("kept %q", got)
+	}
+}
+
+// Signals that come while one program takes over from the other do not end meshd; being
+// told to end does.
+func TestSignalsDuringTakeover(t *testing.T) {
+	w := newWorld(t).fast()
+	d := w.own(w.Worker2, demoFile(t))
+	const takeovers = 20
+	c := client(t, d)
+	for i := range takeovers {
+		boot := ""
+		for boot == "" {
+			if s, err := c.Status(t.Context()); err == nil {
+				boot = s.BootID
+			}
+		}
+		if err := syscall.Kill(d.PID(), syscall.SIGUSR2); err != nil {
+			t.Fatal(err)
+		}
+		for next := boot; next == boot || next == ""; {
+			if err := syscall.Kill(d.PID(), []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR2}[i%2]); err != nil {
+				t.Fatalf("after %d takeovers: %v, %s\n%s", i, err, d.State(), d.Log())
+			}
+			if s, err := c.Status(t.Context()); err == nil {
+				next = s.BootID
+			}
+		}
+	}
+	if err := syscall.Kill(d.PID(), syscall.SIGUSR2); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Stop(); err != nil && d.State() != "signal: terminated" {
+		t.Errorf("%v, %s", err, d.State())
+	}
 }

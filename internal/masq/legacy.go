@@ -70,6 +70,8 @@ var legacyFamilies = []legacyFamily{
 	{iptables.ProtocolIPv6, "ip6tables-legacy", "/proc/thread-self/net/ip6_tables_names", families[1]},
 }
 
+// inUse is false where this process may not look, as the service may not: root does it all
+// for that one, before it starts.
 func (f legacyFamily) inUse() bool {
 	names, err := os.ReadFile(f.names)
 	return err == nil && slices.Contains(strings.Fields(string(bytes.TrimSpace(names))), "filter")

@@ -2,25 +2,66 @@
 # deb: configure OLD-VERSION; rpm: how many versions are installed now.
 set -e
 
-systemd-sysusers meshd.conf
-# Only ours, and only where there is a /proc/sys to write to (not in a chroot).
-/lib/systemd/systemd-sysctl 60-meshd.conf 2>/dev/null || /usr/lib/systemd/systemd-sysctl 60-meshd.conf 2>/dev/null || true
+unit=/usr/lib/systemd/system/meshd.service
 
-if [ ! -e /etc/mesh.toml ]; then
-	cp /usr/share/meshd/mesh.toml /etc/mesh.toml
-	chmod 0644 /etc/mesh.toml
+# Whether the program that runs is the one that was installed, within ten seconds.
+taken_over() {
+	for _ in $(seq 40); do
+		pid=$(systemctl show --property=MainPID meshd.service)
+		if [ "$(readlink "/proc/${pid#MainPID=}/exe")" = /usr/bin/meshd ]; then
+			return 0
+		fi
+		sleep 0.25
+	done
+	return 1
+}
+
+# The new program takes over the process of the old one. A service that has become another
+# one is restarted instead; then systemd keeps what waits in sockets and queues. Nothing
+# here waits for the mesh, which may have to wait for an address. A daemon that does not
+# run is not started.
+upgrade() {
+	before=$(cat /run/meshd.service.before 2>/dev/null || true)
+	rm -f /run/meshd.service.before
+	state=$(systemctl is-active meshd.service || true)
+	case "$state" in
+	active | reloading | activating) ;;
+	failed) # the new version may be the cure, where it is to run
+		systemctl --quiet is-enabled meshd.service || return 0
+		;;
+	*) return 0 ;;
+	esac
+	if ! why=$(meshd run --check 2>&1); then
+		echo "$why" >&2
+		echo "meshd: the version that was installed cannot run with this. The one that ran before is left as it is: mend it, then \`systemctl restart meshd\`" >&2
+	elif [ "$state" = failed ]; then
+		systemctl --no-block restart meshd.service
+	elif [ "$before" = "$(cat $unit)" ] && systemctl kill --kill-who=main --signal=USR2 meshd.service && taken_over; then
+		:
+	else
+		systemctl --no-block try-restart meshd.service
+	fi
+}
+
+systemd-sysusers meshd.conf
+
+# A first installation (deb: no version before; rpm: one version now).
+if [ "$1 $2" = "configure " ] || [ "$1" = 1 ]; then
+	if [ ! -e /etc/mesh.toml ] && [ ! -L /etc/mesh.toml ]; then
+		cp /usr/share/meshd/mesh.toml /etc/mesh.toml
+		chmod 0644 /etc/mesh.toml
+	fi
 fi
 
+# Not while an image is built.
 if [ -d /run/systemd/system ]; then
+	# The host's own files decide, where they say otherwise.
+	for systemd_sysctl in /lib/systemd/systemd-sysctl /usr/lib/systemd/systemd-sysctl; do
+		if [ -x "$systemd_sysctl" ]; then
+			"$systemd_sysctl" --prefix=/net/ipv4/ip_forward 2>/dev/null || true
+			break
+		fi
+	done
 	systemctl daemon-reload
-	# An upgrade. The new program takes over the process of the old one, which a service
-	# that has become another one cannot: it is restarted, and what waits in sockets and
-	# queues is kept by systemd meanwhile. A daemon that does not run is not started.
-	before=$(cat /run/meshd.service.before 2>/dev/null || true)
-	if [ "$before" = "$(cat /usr/lib/systemd/system/meshd.service)" ] && systemctl --quiet is-active meshd.service; then
-		systemctl kill --kill-who=main --signal=USR2 meshd.service
-	else
-		systemctl try-restart meshd.service
-	fi
-	rm -f /run/meshd.service.before
+	upgrade
 fi

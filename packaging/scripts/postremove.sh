@@ -6,7 +6,9 @@ case "$1" in
 remove | purge | 0)
 	if [ -d /run/systemd/system ]; then
 		systemctl daemon-reload
+		systemctl reset-failed meshd.service 2>/dev/null || true
 	fi
+	rmdir /run/meshd /run/flannel 2>/dev/null || true # if nobody else has files there
 	;;
 esac
 if [ "$1" = purge ]; then

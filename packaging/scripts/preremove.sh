@@ -1,15 +1,15 @@
 #!/bin/sh
-# deb: remove, or upgrade NEW-VERSION; rpm: how many versions will be left.
+# deb: remove, deconfigure, or upgrade NEW-VERSION; rpm: how many versions will be left.
 set -e
 
 case "$1" in
-remove | deconfigure | 0) ;;
+remove | 0) how="disable --now" ;;
+deconfigure) how=stop ;; # it comes back
 *) exit 0 ;;
 esac
 if [ -d /run/systemd/system ]; then
-	systemctl --quiet disable --now meshd.service
+	# shellcheck disable=SC2086 # two words
+	systemctl --quiet $how meshd.service
 fi
-# The interface, routes and rules, which outlive the daemon on purpose.
-if [ -e /dev/net/tun ]; then
-	meshd cleanup || true
-fi
+# The interface, routes, rules and files, which outlive the daemon on purpose.
+meshd cleanup || true

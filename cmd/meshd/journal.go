@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// toJournal tells whether a writer is a stream into systemd's journal, which
+// JOURNAL_STREAM=DEVICE:INODE names (systemd.exec(5)).
+func toJournal(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &stat); err != nil {
+		return false
+	}
+	return os.Getenv("JOURNAL_STREAM") == fmt.Sprintf("%d:%d", stat.Dev, stat.Ino)
+}
+
+// journalHandler writes lines for the journal, which has a time of its own and takes the
+// priority from a prefix (sd-daemon(3)).
+type journalHandler struct {
+	slog.Handler
+	line *priorityWriter
+}
+
+func newJournalHandler(w io.Writer, options slog.HandlerOptions) *journalHandler {
+	line := &priorityWriter{to: w}
+	options.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+		if len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey) {
+			return slog.Attr{}
+		}
+		return a
+	}
+	return &journalHandler{slog.NewTextHandler(line, &options), line}
+}
+
+// Handle implements slog.Handler.
+func (h *journalHandler) Handle(ctx context.Context, r slog.Record) error {
+	h.line.mu.Lock()
+	defer h.line.mu.Unlock()
+	h.line.priority = priorityOf(r.Level)
+	return h.Handler.Handle(ctx, r)
+}
+
+// WithAttrs implements slog.Handler.
+func (h *journalHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &journalHandler{h.Handler.WithAttrs(attrs), h.line}
+}
+
+// WithGroup implements slog.Handler.
+func (h *journalHandler) WithGroup(name string) slog.Handler {
+	return &journalHandler{h.Handler.WithGroup(name), h.line}
+}
+
+// priorityOf returns the level of syslog(3).
+func priorityOf(level slog.Level) string {
+	switch {
+	case level >= slog.LevelError:
+		return "<3>"
+	case level >= slog.LevelWarn:
+		return "<4>"
+	case level >= slog.LevelInfo:
+		return "<6>"
+	}
+	return "<7>"
+}
+
+// priorityWriter puts a priority before each line.
+type priorityWriter struct {
+	mu       sync.Mutex
+	priority string // of the line that is written next; guarded by mu
+	to       io.Writer
+}
+
+// Write implements io.Writer; the caller holds mu.
+func (w *priorityWriter) Write(line []byte) (int, error) {
+	if _, err := w.to.Write(append([]byte(w.priority), line...)); err != nil {
+		return 0, err
+	}
+	return len(line), nil
+}
