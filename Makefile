@@ -13,7 +13,7 @@ COVERAGE := $(CURDIR)/coverage
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # command:package, for what the tests and the demo use besides Go
-TOOLS := ip:iproute2 ping:iputils-ping traceroute:traceroute setpriv:util-linux prlimit:util-linux sysctl:procps nft:nftables iptables:iptables conntrack:conntrack ethtool:ethtool strace:strace curl:curl jq:jq gcc:gcc tmux:tmux git:git /usr/lib/cni/bridge:containernetworking-plugins
+TOOLS := ip:iproute2 ping:iputils-ping traceroute:traceroute setpriv:util-linux prlimit:util-linux sysctl:procps nft:nftables iptables:iptables conntrack:conntrack ethtool:ethtool strace:strace curl:curl jq:jq gcc:gcc tmux:tmux git:git /usr/lib/cni/bridge:containernetworking-plugins tcpdump:tcpdump nc:netcat-openbsd
 SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 # $(call need,command:package ...) installs the packages whose commands are not there.
@@ -25,7 +25,7 @@ done; \
   DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends libc6-dev $$missing; }
 endef
 
-.PHONY: build package lint-package test-package demo screenshots test bench chaos fuzz lint deps clean
+.PHONY: build package lint-package test-package demo screenshots test engines bench chaos fuzz lint deps clean
 
 build: # static binaries in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -69,6 +69,9 @@ bench: deps build # what one packet costs, and meshd against what people would u
 	go test -run '^$$' -bench . -benchmem ./internal/config ./internal/table ./internal/dataplane/... ./internal/masq
 	go build -o bin/bench ./internal/e2e/bench
 	$(SUDO) bin/bench $(BENCHFLAGS)
+
+engines: # Docker and Podman, for the test of docs/docker.md, which is left out without
+	$(call need,dockerd:docker.io podman:podman /usr/lib/podman/netavark:netavark runc:runc busybox:busybox-static)
 
 chaos: deps # random reloads, damage, kills and restarts under traffic, for CHAOSTIME
 	MESH_REQUIRE_NETNS=1 go test -count=1 -v -timeout 1h -run '^TestChaos$$' ./internal/e2e -chaos $(CHAOSTIME)

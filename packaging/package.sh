@@ -22,6 +22,17 @@ for shell in bash zsh fish; do
 		"bin/$(go env GOHOSTARCH)/$program" completion $shell >"$OUT/completion/$program.$shell"
 	done
 done
+# The licenses of everything that is linked into the programs, Go's own first.
+{
+	printf 'meshd and meshtui contain parts of these, under their licenses:\n\n==== Go\n\n'
+	cat "$(go env GOROOT)/LICENSE"
+	CGO_ENABLED=0 go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}' ./cmd/... | sort -u |
+		while read -r path version dir; do
+			for file in "$dir"/LICENSE* "$dir"/COPYING* "$dir"/NOTICE*; do
+				[ ! -f "$file" ] || { printf '\n==== %s %s, %s\n\n' "$path" "$version" "$(basename "$file")" && cat "$file"; }
+			done
+		done
+} >"$OUT/third-party"
 # The starter lists no nodes, so that `meshd check` says that it has to be edited.
 sed '/^\[\[node\]\]/,$ s/^\([^#]\)/# \1/' configs/mesh.toml >"$OUT/mesh.toml"
 {
@@ -36,8 +47,12 @@ for target in "amd64 amd64 amd64 x86_64" "arm64 arm64 arm64 aarch64" "arm arm7 a
 	RELEASE='' $NFPM package -f packaging/nfpm.yaml -p deb -t "dist/meshd_${VERSION}_$3.deb"
 	RELEASE=1 $NFPM package -f packaging/nfpm.yaml -p rpm -t "dist/meshd-${VERSION}-1.$4.rpm"
 done
-$SBOM mod -json -licenses -noserial -output "$OUT/sbom.json"
-jq --arg at "$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)" '.metadata.timestamp = $at' "$OUT/sbom.json" >"dist/meshd-$VERSION.cdx.json"
+# What is in each program, with the parts of Go itself.
+for program in meshd meshtui; do
+	GOOS=linux GOARCH=amd64 CGO_ENABLED=0 $SBOM app -json -licenses -std -noserial -main "cmd/$program" -output "$OUT/sbom.json" .
+	jq --arg at "$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)" --arg version "$VERSION" \
+		'.metadata.timestamp = $at | .metadata.component.version = $version' "$OUT/sbom.json" >"dist/$program-$VERSION.cdx.json"
+done
 rm -rf "$OUT"
 (cd dist && sha256sum -- * >SHA256SUMS)
 ls -l dist

@@ -5,15 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
-	"os"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/nstest"
@@ -164,67 +160,10 @@ func TestDriftIsSeen(t *testing.T) {
 	}
 }
 
-// flannel plays flannel's udp backend on a host: a TUN with one queue, one packet for
-// each system call, and a kernel that answers. It ends with the test.
-func flannel(t *testing.T, h *nstest.Host, self string, peers map[string]string) {
-	t.Helper()
-	var tun *os.File
-	var conn *net.UDPConn
-	if err := h.Do(func() error {
-		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		request, err := unix.NewIfreq("flannel0")
-		if err != nil {
-			return err
-		}
-		request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
-		if err := errors.Join(unix.IoctlIfreq(fd, unix.TUNSETIFF, request), unix.SetNonblock(fd, true)); err != nil {
-			return err
-		}
-		tun = os.NewFile(uintptr(fd), "flannel0")
-		conn, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(self), Port: 8285})
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { tun.Close(); conn.Close() })
-	if err := h.IP("addr add 10.244.1.0/32 dev flannel0", "link set flannel0 mtu 1472 up", "route add 10.244.0.0/16 dev flannel0"); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		for b := make([]byte, 65536); ; {
-			n, err := tun.Read(b)
-			if err != nil {
-				return
-			}
-			if n < 20 || b[0]>>4 != 4 {
-				continue
-			}
-			dst := netip.AddrFrom4([4]byte(b[16:20]))
-			for prefix, host := range peers {
-				if netip.MustParsePrefix(prefix).Contains(dst) {
-					_, _ = conn.WriteToUDP(b[:n], &net.UDPAddr{IP: net.ParseIP(host), Port: 8285})
-				}
-			}
-		}
-	}()
-	go func() {
-		for b := make([]byte, 65536); ; {
-			n, err := conn.Read(b)
-			if err != nil {
-				return
-			}
-			_, _ = tun.Write(b[:n])
-		}
-	}()
-}
-
 // A neighbour that runs plain flannel is up, with an RTT: its kernel answers.
 func TestFlannelIsUp(t *testing.T) {
 	w := newWorld(t)
-	flannel(t, w.Worker, "172.18.0.4", map[string]string{"10.244.2.0/24": "172.18.0.3"})
+	flannel(t, w.Worker, "10.244.1.0", "172.18.0.4", map[string]string{"10.244.2.0/24": "172.18.0.3"})
 	d := w.own(w.Worker2, often(t))
 	p := waitPeer(t, d, "worker", "up", isIn(control.Up))
 	if p.RTTMS == nil || p.ConfigMatch != nil || p.ConfigSHA256 != "" || p.Version != "" || *p.Loss > 0.5 {

@@ -34,6 +34,8 @@ var steps = []step{
 	{"an edit is a reload; a bad one is refused by systemctl reload", (*trial).edit},
 	{"an upgrade under 5000 packets/s each way loses nothing", (*trial).upgrade},
 	{"an upgrade that changes the unit restarts the service", (*trial).upgradeUnit},
+	{"an upgrade that cannot run leaves the one that runs", (*trial).upgradeBroken},
+	{"an upgrade while meshd waits for an address", (*trial).upgradeWaiting},
 	{"a downgrade", (*trial).downgrade},
 	{"killed, it comes back", (*trial).kill},
 	{"a packet path that stands still: the watchdog fires", (*trial).watchdog},
@@ -110,11 +112,18 @@ func (t *trial) configure() error {
 	if err != nil {
 		return err
 	}
-	log, err := t.a.run("journalctl", "-u", "meshd", "--no-pager", "-o", "cat")
-	if err == nil && (!strings.Contains(log, "msg=forwarding node=a") || strings.Contains(log, "level=ERROR")) {
+	log, err := t.a.run("journalctl", "-u", "meshd", "-t", "meshd", "--no-pager", "-o", "cat", "-p", "info")
+	if err == nil && (!strings.Contains(log, "msg=forwarding node=a") || strings.Contains(log, "level=")) {
 		err = fmt.Errorf("the journal is\n%s", log)
 	}
-	return errors.Join(err, t.a.exits(0, "meshd", "ps", "-o", "user=", "-C", "meshd"), t.a.all("meshd wait peer:b --timeout 20s"))
+	loud, loudErr := t.a.run("journalctl", "-u", "meshd", "-t", "meshd", "--no-pager", "-o", "cat", "-p", "err", "-b", "--grep", "msg=")
+	if strings.Contains(loud, "msg=") {
+		loudErr = fmt.Errorf("errors in the journal:\n%s", loud)
+	} else {
+		loudErr = nil // there are none
+	}
+	return errors.Join(err, loudErr, t.a.exits(0, "meshd", "ps", "-o", "user=", "-C", "meshd"), t.a.all("meshd wait peer:b --timeout 20s"),
+		t.a.exits(0, "FLANNEL_SUBNET=10.244.0.1/24", "runuser", "-u", "stranger", "--", "cat", "/run/flannel/subnet.env"))
 }
 
 func (t *trial) permissions() error {
@@ -292,6 +301,63 @@ func (t *trial) upgradeUnit() error {
 	return errors.Join(err, t.a.exits(0, "11s", "systemctl", "show", "-P", "TimeoutStopUSec", "meshd"))
 }
 
+// upgradeBroken: what does not start, or does not take the file, changes nothing but the
+// disk, with the same unit and with another one; apt says so and is not stopped by it.
+func (t *trial) upgradeBroken() error {
+	pid, boot, err := t.running()
+	if err != nil {
+		return err
+	}
+	refuses := func(string) string { return "#!/bin/sh\necho mesh.toml:1:1: error: network: not in my time\nexit 78\n" }
+	for _, version := range []string{"99.2", "99.3"} {
+		deb, err := t.rebuilt(version, "usr/bin/meshd", refuses)
+		if err == nil && version == "99.3" { // the other unit is still installed
+			err = t.a.all("cp /usr/lib/systemd/system/meshd.service /root/unit", "echo '# changed' >> /usr/lib/systemd/system/meshd.service")
+		}
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(t.a.deb(deb), t.a.exits(0, "ii", "dpkg-query", "-W", "-f", "${db:Status-Abbrev}", "meshd")); err != nil {
+			return err
+		}
+	}
+	good, err := t.one("meshd_*_amd64.deb")
+	if err != nil {
+		return err
+	}
+	now, err := t.a.run("systemctl", "show", "-P", "MainPID", "meshd")
+	if err == nil && now != pid {
+		err = errors.New("it was restarted")
+	}
+	ping := func() error { return t.a.all("ip netns exec pod ping -c 1 -W 2 10.244.1.2") }
+	if err := errors.Join(err, ping(), t.a.deb(good), ping()); err != nil {
+		return err
+	}
+	return eventually(20*time.Second, func() error {
+		_, after, err := t.running()
+		if err == nil && after == boot {
+			err = errors.New("the cure does not run")
+		}
+		return err
+	})
+}
+
+// upgradeWaiting: apt does not wait for an address, and neither does what starts after meshd.
+func (t *trial) upgradeWaiting() error {
+	deb, err := t.rebuilt("99.4", "usr/share/doc/meshd/README.md", func(text string) string { return text + "\nWaiting.\n" })
+	if err != nil {
+		return err
+	}
+	if err := t.a.all("ip addr del 172.18.0.2/16 dev eth0", "systemctl --no-block restart meshd"); err != nil {
+		return err
+	}
+	if err := eventually(20*time.Second, func() error { return t.a.exits(0, "waiting for an address", "systemctl", "status", "meshd") }); err != nil {
+		return err
+	}
+	return errors.Join(t.a.deb(deb), t.a.all("ip addr add 172.18.0.2/16 dev eth0", "meshd wait ready --timeout 30s", "meshd wait peer:b --timeout 20s"),
+		t.a.exits(0, "active", "systemctl", "is-active", "meshd"))
+}
+
 func (t *trial) downgrade() error {
 	deb, err := t.one("meshd_*_amd64.deb")
 	if err != nil {
@@ -345,7 +411,7 @@ func (t *trial) remove() error {
 	if err := t.b.all("apt-get purge -y meshd", "! test -e /etc/mesh.toml"); err != nil {
 		return err
 	}
-	left, err := t.b.run("sh", "-c", "find / -xdev \\( -name '*meshd*' -o -name 'mesh.toml*' \\) -not -path '/proc/*' -not -path '/sys/*' -not -path '/root/*' -not -path '/var/cache/*' -not -path '/var/log/*' -not -path '/var/lib/systemd/*'; ls -d /run/meshd 2>/dev/null || true")
+	left, err := t.b.run("sh", "-c", "find / -xdev \\( -name '*meshd*' -o -name 'mesh.toml*' \\) -not -path '/proc/*' -not -path '/sys/*' -not -path '/root/*' -not -path '/var/cache/*' -not -path '/var/log/*' -not -path '/var/lib/systemd/*'; ls -d /run/meshd /run/flannel 2>/dev/null || true")
 	if err == nil && strings.TrimSpace(left) != "" {
 		err = fmt.Errorf("left behind:\n%s", left)
 	}
