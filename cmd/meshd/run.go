@@ -102,6 +102,9 @@ func legacyForwardCommand(g *globals) *cobra.Command {
 		Args:   arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			warning, err := daemon.AcceptLegacy(g.config)
+			if _, bad := errors.AsType[config.Faults](err); bad {
+				return errSilent // the daemon says it
+			}
 			if warning != "" {
 				fmt.Fprintf(cmd.ErrOrStderr(), "meshd: %s\n", warning)
 			}

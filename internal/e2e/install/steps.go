@@ -351,7 +351,7 @@ func (t *trial) upgradeWaiting() error {
 	if err := t.a.all("ip addr del 172.18.0.2/16 dev eth0", "systemctl --no-block restart meshd"); err != nil {
 		return err
 	}
-	if err := eventually(20*time.Second, func() error { return t.a.exits(0, "waiting for an address", "systemctl", "status", "meshd") }); err != nil {
+	if err := eventually(20*time.Second, func() error { return t.a.exits(0, "waiting for an address", "systemctl", "show", "-P", "StatusText", "meshd") }); err != nil {
 		return err
 	}
 	return errors.Join(t.a.deb(deb), t.a.all("ip addr add 172.18.0.2/16 dev eth0", "meshd wait ready --timeout 30s", "meshd wait peer:b --timeout 20s"),
