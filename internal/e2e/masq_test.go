@@ -482,7 +482,20 @@ func TestForwardPolicyDropLegacy(t *testing.T) {
 	if _, err := m.w2.Ask("cleanup"); err != nil {
 		t.Error(err)
 	}
-	if got := run(t, m.Worker2.Namespace, "iptables-legacy", "-S", "FORWARD"); got != "-P FORWARD DROP\n" {
+	left := func() string { return run(t, m.Worker2.Namespace, "iptables-legacy", "-S", "FORWARD") }
+	if got := left(); got != "-P FORWARD DROP\n" {
+		t.Errorf("left behind:\n%s", got)
+	}
+	// What the service has root do for it.
+	if _, err := m.w2.Ask("legacy-forward"); err != nil {
+		t.Error(err)
+	}
+	contains(t, left(), "-A FORWARD -i mesh0 ", "-A FORWARD -s 10.244.0.0/16 ")
+	save(t, m.w2, demoFile(t)+"[masquerade]\nforward = false\n")
+	if _, err := m.w2.Ask("legacy-forward"); err != nil {
+		t.Error(err)
+	}
+	if got := left(); got != "-P FORWARD DROP\n" {
 		t.Errorf("left behind:\n%s", got)
 	}
 }

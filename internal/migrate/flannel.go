@@ -32,9 +32,8 @@ func FromFlannel(files []File) (*Draft, error) {
 
 // flannel gathers what the files say.
 type flannel struct {
-	draft   Draft
-	conf    *netConf
-	subnets []netip.Prefix
+	draft Draft
+	conf  *netConf
 }
 
 // netConf is flannel's network configuration (pkg/subnet, Config).
