@@ -98,6 +98,20 @@ func TestHelpAndVersion(t *testing.T) {
 	}
 }
 
+// What a shell offers.
+func TestCompletion(t *testing.T) {
+	socket := fake(t, control.Source{Status: func() control.Status { return sample(time.Now()) }})
+	for line, want := range map[string]string{
+		"run --log-level ": "debug\ninfo\nwarn\nerror\n", "run --log-format ": "text\njson\n",
+		"ping ": "edge-2\n", "peers edge-": "edge-2\n", "wait ": "ready\n", "wait peer:": "peer:edge-2\n", "ping edge-2 ": "",
+	} {
+		words := append([]string{"__complete", "--socket", socket}, strings.Split(line, " ")...)
+		if code, out, _ := meshd(words...); code != 0 || !strings.Contains(out, want) || want == "" && strings.Contains(out, "edge") {
+			t.Errorf("%q: %d, %q", line, code, out)
+		}
+	}
+}
+
 func TestNotRunning(t *testing.T) {
 	for _, args := range [][]string{{"status"}, {"route", "10.0.0.1"}, {"peers"}, {"peers", "a"}, {"ping", "a"}, {"events"}, {"events", "-f"}} {
 		code, out, errs := meshd(append(args, "--json", "--socket", filepath.Join(t.TempDir(), "none"))...)

@@ -35,7 +35,8 @@ func pingCommand(g *globals) *cobra.Command {
 		Short: "Ask a node through the tunnel how long it takes to answer",
 		Long: `Ask a node through the tunnel, from this node's TUN address to that of the other: its meshd answers,
 or the kernel of a host with flannel. Exit code 0: it answered, 1: not once.`,
-		Args: arguments(1, 1),
+		Args:              arguments(1, 1),
+		ValidArgsFunction: peerNames(g, ""),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if count < 1 || interval < 10*time.Millisecond {
 				return fmt.Errorf("%w: at least -c 1 and -i 10ms", errUsage)

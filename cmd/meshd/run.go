@@ -71,6 +71,8 @@ SIGUSR2 starts the program that was installed meanwhile in the place of this one
 	flags.BoolVar(&check, "check", false, "only tell whether this host could be joined now, and change nothing")
 	flags.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&format, "log-format", "text", "text or json")
+	choices(cmd, "log-level", "debug", "info", "warn", "error")
+	choices(cmd, "log-format", "text", "json")
 	return cmd
 }
 

@@ -76,7 +76,8 @@ func peersCommand(g *globals) *cobra.Command {
 		Short: "Show the peers, or one of them",
 		Long: `Show all peers, those that are not up first, or one of them. Exit code 1: there is no peer of that name,
 or it is not up.`,
-		Args: arguments(0, 1),
+		Args:              arguments(0, 1),
+		ValidArgsFunction: peerNames(g, ""),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
 			defer cancel()

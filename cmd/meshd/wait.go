@@ -23,7 +23,8 @@ func waitCommand(g *globals) *cobra.Command {
 		Short: "Wait until meshd forwards packets, or a peer is up",
 		Long: `Wait until the running meshd, or one that is still to start, forwards packets as its file says, or
 until a peer is up. Exit code 6: not in time.`,
-		Args: arguments(1, 1),
+		Args:              arguments(1, 1),
+		ValidArgsFunction: peerNames(g, "peer:", "ready"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client := control.NewClient(g.socket)
 			defer client.Close()

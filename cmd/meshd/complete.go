@@ -1,0 +1,41 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"example.org/meshd/internal/control"
+)
+
+// completeWithin is how long a shell waits for names of peers.
+const completeWithin = 500 * time.Millisecond
+
+// peerNames completes one name of a peer, behind a prefix, as the running meshd knows
+// them; others are words that may stand in its place.
+func peerNames(g *globals, prefix string, others ...string) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), completeWithin)
+		defer cancel()
+		client := control.NewClient(g.socket)
+		defer client.Close()
+		words := others
+		if status, err := client.Status(ctx); err == nil {
+			for _, p := range status.Peers {
+				words = append(words, prefix+p.Name)
+			}
+		}
+		return words, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// choices completes the value of a flag.
+func choices(cmd *cobra.Command, flag string, values ...string) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // there is no such flag
+	}
+}
