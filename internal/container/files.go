@@ -63,6 +63,9 @@ func (f *Files) Set(s Settings) (restored []string, err error) {
 // put writes a file that is not as it should be.
 func put(path string, content []byte) (changed bool, err error) {
 	const mode = 0o644 // runtimes are not of our group
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+		return false, fmt.Errorf("write %s: it is no ordinary file, and would be replaced by one: choose another path, or \"\" for none", path)
+	}
 	have, err := os.ReadFile(path)
 	if err == nil && bytes.Equal(have, content) {
 		info, err := os.Stat(path)

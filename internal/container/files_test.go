@@ -1,6 +1,7 @@
 package container
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -151,6 +152,34 @@ func TestNoteCannotNameOtherFiles(t *testing.T) {
 		t.Errorf("a note that nobody understands: %v", err)
 	}
 	l.gone(l.notices)
+}
+
+// A device, a folder or somebody's link is not replaced by a file.
+func TestOnlyOrdinaryFilesAreReplaced(t *testing.T) {
+	l := newLife(t)
+	dir := t.TempDir()
+	link, pipe := filepath.Join(dir, "link"), filepath.Join(dir, "pipe")
+	if err := errors.Join(os.Symlink("elsewhere", link), syscall.Mkfifo(pipe, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{link, pipe, dir} {
+		before, err := os.Lstat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := New(l.notices)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := cases["ipv4"]
+		s.SubnetEnv = path
+		if _, err := f.Set(s); err == nil || !strings.Contains(err.Error(), "it is no ordinary file") {
+			t.Errorf("%s: %v", path, err)
+		}
+		if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) {
+			t.Errorf("%s was replaced: %v", path, err)
+		}
+	}
 }
 
 // What can be written is, and the error names the rest.

@@ -209,7 +209,7 @@ func walkAcross(t *testing.T, m *mesh) string {
 	if h, ok := packet.Parse(inner); !ok || h.Src.String() != "10.244.2.3" || h.Dst.String() != "10.244.1.2" || h.TTL != 63 {
 		t.Errorf("on the TUN: %+v", h)
 	}
-	frame := next(t, uplink, "the request on the uplink", isIPv4)
+	frame := next(t, uplink, "the request on the uplink", func(f []byte) bool { return isIPv4(f) && f[14+9] == 17 })
 	if from, to := binary.BigEndian.Uint16(frame[34:]), binary.BigEndian.Uint16(frame[36:]); from != 8285 || to != 8285 ||
 		netip.AddrFrom4([4]byte(frame[26:])).String() != "172.18.0.3" || netip.AddrFrom4([4]byte(frame[30:])).String() != "172.18.0.4" {
 		t.Errorf("on the uplink: % x", frame[:42])

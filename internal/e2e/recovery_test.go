@@ -168,11 +168,11 @@ func TestSocketErrors(t *testing.T) {
 func TestLostNews(t *testing.T) {
 	m := newMesh(t)
 	var lines []string
-	for i := range 60000 {
+	for i := range 30000 {
 		lines = append(lines, fmt.Sprintf("route add 198.%d.%d.%d/32 dev eth0", 18+i>>16, i>>8&255, i&255))
 	}
 	// All in one go, in which the damage is one of many.
-	lines = slices.Insert(lines, 40000, "route del 10.244.0.0/16 dev mesh0")
+	lines = slices.Insert(lines, 20000, "route del 10.244.0.0/16 dev mesh0")
 	if err := m.Worker2.IP(lines...); err != nil {
 		t.Fatal(err)
 	}

@@ -111,7 +111,7 @@ func TestWalkWire(t *testing.T) {
 		t.Errorf("the pod sent\n% x, on the TUN is\n% x", left, inner)
 	}
 
-	frame := next(t, eth, "the request on the uplink", isIPv4)
+	frame := next(t, eth, "the request on the uplink", func(f []byte) bool { return isIPv4(f) && f[14+9] == 17 })
 	outer, datagram := frame[14:34], frame[34:]
 	if h, ok := packet.Parse(frame[14:]); !ok || h.Src.String() != "172.18.0.3" || h.Dst.String() != "172.18.0.4" || h.TTL != 64 {
 		t.Errorf("outer header: %+v", h)
