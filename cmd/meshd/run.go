@@ -145,7 +145,11 @@ address and its routes, and the masquerade rules; and the files it wrote for con
 			if rules {
 				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the masquerade rules")
 			}
-			files, filesErr := container.CleanUp(daemon.ContainerNote(g.socket))
+			cniConf := ""
+			if c, err := config.Load(g.config); err == nil {
+				cniConf = c.Container.CNIConf
+			}
+			files, filesErr := container.CleanUp(daemon.ContainerNote(g.socket), cniConf)
 			for _, f := range files {
 				fmt.Fprintf(cmd.ErrOrStderr(), "meshd: removed %s\n", f)
 			}

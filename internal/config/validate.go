@@ -47,6 +47,7 @@ func validate(raw rawFile, r *report) *Config {
 			CNIConf:   r.file("container.cni_conf", container["cni_conf"], ""),
 		},
 	}
+	r.ownFiles(c.Container)
 	c.Masquerade.Exclude, _ = r.prefixes("masquerade.exclude", masquerade["exclude"], false)
 	c.Nodes = r.nodes(raw.nodes, c.Network)
 	return c

@@ -103,6 +103,22 @@ func (r *report) file(path string, leaf any, def string) string {
 	return s
 }
 
+// ownFiles checks that what is to be written is not in the way of itself, or of the file.
+func (r *report) ownFiles(c Container) {
+	own, err := filepath.Abs(r.path)
+	if err != nil {
+		own = r.path
+	}
+	if c.SubnetEnv != "" && c.SubnetEnv == c.CNIConf {
+		r.add("container.cni_conf", "%q is container.subnet_env, too: they are two files", c.CNIConf)
+	}
+	for key, path := range map[string]string{"container.subnet_env": c.SubnetEnv, "container.cni_conf": c.CNIConf} {
+		if path != "" && path == own {
+			r.add(key, "%q is this very file, which would be replaced", path)
+		}
+	}
+}
+
 // interfaceName applies the kernel's rules (dev_valid_name in net/core/dev.c),
 // leaves out '%', which the TUN driver would take as a pattern, and what is not
 // ASCII, some bytes of which the kernel takes for blanks.

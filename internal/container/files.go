@@ -16,6 +16,9 @@ import (
 	"github.com/google/renameio/v2"
 )
 
+// mode is that of the files: runtimes are not of our group.
+const mode = 0o644
+
 // Files keeps files as Settings ask for. A note beside the control socket remembers what
 // was written, so that another run, or CleanUp, knows what is ours. Not for several
 // goroutines at once.
@@ -33,60 +36,113 @@ func New(notePath string) (*Files, error) {
 	return &Files{note: notePath, written: written}, err
 }
 
-// Set writes what is not as it should be, and removes what is not wanted any more. It
-// returns the paths of those files that it had written before and found changed or
-// removed by somebody else. What can be done is done, whatever fails.
-func (f *Files) Set(s Settings) (restored []string, err error) {
+// An Outcome is what became of files.
+type Outcome struct {
+	News   []string // what people may want to know, a sentence each
+	Failed error    // what could not be written
+	Left   error    // what is not wanted any more and could not be removed
+}
+
+// Set writes what is not as it should be, and then removes what is not wanted any more.
+// What can be done is done, whatever fails. Only our own files are replaced, those of
+// flannel, and such as have been ours.
+func (f *Files) Set(s Settings) (o Outcome) {
 	wanted := s.contents()
-	var errs []error
-	for _, path := range slices.Sorted(maps.Keys(f.written)) {
-		if wanted[path] == nil {
-			_, err := remove(path, f.written[path])
-			errs = append(errs, err)
-			delete(f.written, path)
-		}
-	}
+	var failed, left []error
 	for _, path := range slices.Sorted(maps.Keys(wanted)) {
-		changed, err := put(path, wanted[path])
 		sum := hash(wanted[path])
-		if err == nil {
-			if changed && f.written[path] == sum {
-				restored = append(restored, path)
-			}
-			f.written[path] = sum
+		news, err := f.put(path, wanted[path])
+		if err != nil {
+			failed = append(failed, fmt.Errorf("write %s: %w", path, err))
+			continue
 		}
-		errs = append(errs, err)
+		if news != "" {
+			o.News = append(o.News, news)
+		}
+		f.written[path] = sum
 	}
-	return restored, errors.Join(append(errs, f.written.save(f.note))...)
+	for _, path := range slices.Sorted(maps.Keys(f.written)) {
+		if wanted[path] != nil {
+			continue
+		}
+		if _, err := remove(path, f.written[path]); err != nil {
+			left = append(left, err)
+			continue
+		}
+		delete(f.written, path)
+	}
+	o.Failed = errors.Join(append(failed, f.written.save(f.note))...)
+	o.Left = errors.Join(left...)
+	return o
 }
 
 // put writes a file that is not as it should be.
-func put(path string, content []byte) (changed bool, err error) {
-	const mode = 0o644 // runtimes are not of our group
-	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
-		return false, fmt.Errorf("write %s: it is no ordinary file, and would be replaced by one: choose another path, or \"\" for none", path)
+func (f *Files) put(path string, content []byte) (news string, err error) {
+	info, err := os.Lstat(path)
+	switch {
+	case err == nil && !info.Mode().IsRegular():
+		return "", errors.New("it is no ordinary file, and would be replaced by one: choose another path, or \"\" for none")
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return "", reason(err)
 	}
-	have, err := os.ReadFile(path)
-	if err == nil && bytes.Equal(have, content) {
-		info, err := os.Stat(path)
-		if err == nil && info.Mode().Perm() == mode {
-			return false, nil
+	known, was := f.written[path]
+	if err == nil {
+		have, err := os.ReadFile(path)
+		switch {
+		case err != nil:
+			return "", reason(err)
+		case bytes.Equal(have, content) && info.Mode().Perm() == mode:
+			return "", nil
+		case was && known == hash(content):
+			news = path + " was changed by another program: restored"
+		case !was && !looksLikeOurs(have):
+			return "", errors.New("it is another program's: move it away, or choose another path")
+		case !was && !bytes.Equal(have, content):
+			news = path + ", which another program had written, is replaced"
 		}
+	} else if was && known == hash(content) {
+		news = path + " was removed by another program: restored"
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return true, fmt.Errorf("write %s: %w", path, err)
+		return "", reason(err)
 	}
-	if err := renameio.WriteFile(path, content, mode, renameio.WithStaticPermissions(mode)); err != nil {
-		return true, fmt.Errorf("write %s: %w", path, err)
-	}
-	return true, nil
+	return news, reason(replace(path, content, mode))
 }
 
-// CleanUp removes what the note at a path tells of, and the note. A file that somebody
-// changed since is his, and stays. It returns what it removed.
-func CleanUp(notePath string) (removed []string, err error) {
+// replace writes a file whole or not at all, with a mode whatever the umask.
+func replace(path string, content []byte, mode fs.FileMode) error {
+	pending, err := renameio.NewPendingFile(path, renameio.WithStaticPermissions(mode))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pending.Cleanup() }()
+	if _, err := pending.Write(content); err != nil {
+		return err
+	}
+	return pending.CloseAtomicallyReplace()
+}
+
+// reason returns why a call failed without the name of a file that exists for a moment
+// only, which would make each failure look like a new one.
+func reason(err error) error {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
+		return path.Err
+	}
+	if link, ok := errors.AsType[*os.LinkError](err); ok {
+		return link.Err
+	}
+	return err
+}
+
+// CleanUp removes what the note at a path tells of, and the note, and a configuration for
+// CNI at cniConf, whose note a reboot has taken. A file that somebody changed since is his,
+// and stays. It returns what it removed.
+func CleanUp(notePath, cniConf string) (removed []string, err error) {
 	written, err := readNote(notePath)
 	errs := []error{err}
+	if content, err := os.ReadFile(cniConf); err == nil && isConfList(content) && written[cniConf] == "" {
+		written[cniConf] = hash(content)
+	}
 	for _, path := range slices.Sorted(maps.Keys(written)) {
 		ours, err := remove(path, written[path])
 		if ours && err == nil {
@@ -111,13 +167,20 @@ func remove(path, sum string) (ours bool, err error) {
 		err = os.Remove(path)
 	}
 	if err != nil {
-		return true, fmt.Errorf("remove %s: %w", path, err)
+		return true, fmt.Errorf("remove %s: %w", path, reason(err))
 	}
 	return true, nil
 }
 
+// looksLikeOurs tells whether a file is of the kind that is written here: flannel's
+// subnet.env has the same form, and is to be taken over.
 func looksLikeOurs(content []byte) bool {
-	return bytes.HasPrefix(content, []byte("FLANNEL_")) || bytes.HasPrefix(content, []byte("{\n  \"cniVersion\": "))
+	return bytes.HasPrefix(content, []byte("FLANNEL_")) || isConfList(content)
+}
+
+// isConfList tells whether a file is a configuration for CNI as ConfList has it.
+func isConfList(content []byte) bool {
+	return bytes.HasPrefix(content, []byte("{\n  \"cniVersion\": \""+cniVersion+"\",\n  \"name\": \""+cniNetwork+"\",\n"))
 }
 
 func hash(content []byte) string {
@@ -149,7 +212,7 @@ func (n note) save(path string) error {
 	}
 	doc, err := json.Marshal(n)
 	if err == nil {
-		err = renameio.WriteFile(path, append(doc, '\n'), 0o600)
+		err = reason(replace(path, append(doc, '\n'), 0o600))
 	}
 	if err != nil {
 		return fmt.Errorf("remember what files were written: %w", err)

@@ -21,18 +21,18 @@ func newLife(t *testing.T) life {
 	return life{t, filepath.Join(dir, "flannel", "subnet.env"), filepath.Join(dir, "net.d", "10-mesh.conflist"), filepath.Join(dir, "meshd.files")}
 }
 
-// set writes files as another run of meshd would, and returns which were restored.
+// set writes files as another run of meshd would, and returns the news.
 func (l life) set(s Settings) []string {
 	l.t.Helper()
 	f, err := New(l.notices)
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	restored, err := f.Set(s)
-	if err != nil {
+	o := f.Set(s)
+	if err := errors.Join(o.Failed, o.Left); err != nil {
 		l.t.Fatal(err)
 	}
-	return restored
+	return o.News
 }
 
 func (l life) settings() Settings {
@@ -84,9 +84,14 @@ func TestFilesFollowSettings(t *testing.T) {
 	if err := os.WriteFile(l.conf, []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if restored := l.set(s); !slices.Equal(restored, []string{l.env, l.conf}) {
-		t.Errorf("restored %q", restored)
+	if news := l.set(s); !slices.Equal(news, []string{l.env + " was removed by another program: restored", l.conf + " was changed by another program: restored"}) {
+		t.Errorf("%q", news)
 	}
+	// Also its mode.
+	if err := os.Chmod(l.env, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l.set(s)
 	l.is(l.env, s.Environment())
 	l.is(l.conf, s.ConfList())
 
@@ -118,13 +123,13 @@ func TestCleanUpTakesOnlyWhatIsOurs(t *testing.T) {
 	if err := os.WriteFile(l.conf, []byte("{\"name\": \"mine\"}"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	removed, err := CleanUp(l.notices)
+	removed, err := CleanUp(l.notices, l.conf)
 	if err != nil || !slices.Equal(removed, []string{l.env}) {
 		t.Errorf("removed %q, %v", removed, err)
 	}
 	l.gone(l.env, l.notices)
 	l.is(l.conf, []byte("{\"name\": \"mine\"}"))
-	if removed, err := CleanUp(l.notices); err != nil || len(removed) != 0 {
+	if removed, err := CleanUp(l.notices, l.conf); err != nil || len(removed) != 0 {
 		t.Errorf("again: removed %q, %v", removed, err)
 	}
 }
@@ -140,7 +145,7 @@ func TestNoteCannotNameOtherFiles(t *testing.T) {
 	if err := (note{other: hash(content)}).save(l.notices); err != nil {
 		t.Fatal(err)
 	}
-	if removed, err := CleanUp(l.notices); err != nil || len(removed) != 0 {
+	if removed, err := CleanUp(l.notices, l.conf); err != nil || len(removed) != 0 {
 		t.Errorf("removed %q, %v", removed, err)
 	}
 	l.is(other, content)
@@ -148,7 +153,7 @@ func TestNoteCannotNameOtherFiles(t *testing.T) {
 	if err := os.WriteFile(l.notices, []byte("no JSON"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := CleanUp(l.notices); err == nil || !strings.Contains(err.Error(), l.notices) {
+	if _, err := CleanUp(l.notices, l.conf); err == nil || !strings.Contains(err.Error(), l.notices) {
 		t.Errorf("a note that nobody understands: %v", err)
 	}
 	l.gone(l.notices)
@@ -173,8 +178,8 @@ func TestOnlyOrdinaryFilesAreReplaced(t *testing.T) {
 		}
 		s := cases["ipv4"]
 		s.SubnetEnv = path
-		if _, err := f.Set(s); err == nil || !strings.Contains(err.Error(), "it is no ordinary file") {
-			t.Errorf("%s: %v", path, err)
+		if o := f.Set(s); o.Failed == nil || !strings.Contains(o.Failed.Error(), "it is no ordinary file") {
+			t.Errorf("%s: %+v", path, o)
 		}
 		if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) {
 			t.Errorf("%s was replaced: %v", path, err)
@@ -191,10 +196,74 @@ func TestOneFileFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	words := ""
 	for range 2 {
-		if restored, err := f.Set(s); err == nil || !strings.Contains(err.Error(), s.CNIConf) || len(restored) != 0 {
-			t.Errorf("restored %q, %v", restored, err)
+		o := f.Set(s)
+		if o.Failed == nil || !strings.Contains(o.Failed.Error(), s.CNIConf) || len(o.News) != 0 || words != "" && o.Failed.Error() != words {
+			t.Errorf("%+v, before %q", o, words)
 		}
+		words = o.Failed.Error() // the same each time: it is said once
 	}
 	l.is(l.env, s.Environment())
+}
+
+// What another program wrote is not ours to replace, but for flannel's subnet.env.
+func TestOthersFiles(t *testing.T) {
+	l := newLife(t)
+	s := l.settings()
+	for path, content := range map[string]string{l.env: "FLANNEL_NETWORK=10.1.0.0/16\n", l.conf: "{\"name\": \"mine\"}\n"} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := New(l.notices)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := f.Set(s)
+	if !slices.Equal(o.News, []string{l.env + ", which another program had written, is replaced"}) || o.Failed == nil || !strings.Contains(o.Failed.Error(), l.conf+": it is another program's") {
+		t.Errorf("%+v", o)
+	}
+	l.is(l.env, s.Environment())
+	l.is(l.conf, []byte("{\"name\": \"mine\"}\n"))
+}
+
+// What cannot be removed is no reason not to write the rest, and is tried again.
+func TestOldFileStays(t *testing.T) {
+	l := newLife(t)
+	s := l.settings()
+	l.set(s)
+	f, err := New(l.notices)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A folder in the place of a file cannot be read as one.
+	if err := errors.Join(os.Remove(l.conf), os.Mkdir(l.conf, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	s.CNIConf = l.conf + ".moved"
+	for range 2 {
+		if o := f.Set(s); o.Failed != nil || o.Left == nil || !strings.Contains(o.Left.Error(), l.conf) {
+			t.Errorf("%+v", o)
+		}
+	}
+	l.is(s.CNIConf, s.ConfList())
+	if err := os.Remove(l.conf); err != nil {
+		t.Fatal(err)
+	}
+	if o := f.Set(s); o.Left != nil {
+		t.Errorf("%+v", o)
+	}
+}
+
+// After a reboot nothing in /run tells of the configuration for CNI.
+func TestCleanUpWithoutNote(t *testing.T) {
+	l := newLife(t)
+	l.set(l.settings())
+	if err := os.Remove(l.notices); err != nil {
+		t.Fatal(err)
+	}
+	if removed, err := CleanUp(l.notices, l.conf); err != nil || !slices.Equal(removed, []string{l.conf}) {
+		t.Errorf("removed %q, %v", removed, err)
+	}
 }

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync"
@@ -56,23 +57,23 @@ func (t *containerTask) set() error {
 		}
 		t.files = files
 	}
-	restored, err := t.files.Set(t.wanted)
-	for _, path := range restored {
-		t.log.Warn("a file for containers was changed by another program: restored", "file", path, "event", "files_restored")
+	o := t.files.Set(t.wanted)
+	for _, news := range o.News {
+		t.log.Warn(news, "event", "files_restored")
 	}
 	failure := ""
-	if err != nil {
+	if err := errors.Join(o.Failed, o.Left); err != nil {
 		failure = "files for containers are not as they should be: " + err.Error()
 	}
 	if failure != t.failure {
 		t.failure = failure
-		if err != nil {
-			t.log.Error("files for containers are not as they should be, trying again", "error", err, "event", "files_failed")
+		if failure != "" {
+			t.log.Error(failure+": trying again", "event", "files_failed")
 		} else {
 			t.log.Info("files for containers are written", "event", "files_written")
 		}
 	}
-	return err
+	return o.Failed
 }
 
 // filesEvery is how often the files are looked at.

@@ -446,7 +446,7 @@ func TestContainerFiles(t *testing.T) {
 	if err := os.Remove(env); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.w2.WaitLog("a file for containers was changed by another program: restored"); err != nil {
+	if err := m.w2.WaitLog("was removed by another program: restored"); err != nil {
 		t.Fatal(err)
 	}
 	is(want)

@@ -19,8 +19,8 @@ import (
 // The pages of docs/ that tell people what to type are typed here, on hosts with an /etc,
 // a /run and a container runtime of their own. A block of sh is run on the host that its
 // first line names ("# on worker", else worker2); each line of a block of text after it has
-// to be in what it printed. What this machine does not have is played: systemctl, kubectl,
-// etcdctl, and the user meshd.
+// to be in what it printed. What this machine does not have is played: systemctl, which
+// runs meshd as nobody with CAP_NET_ADMIN alone, kubectl and etcdctl.
 
 // A console is where commands of a page are typed: a network namespace with mounts of its
 // own, as long as a process in it lives.
@@ -33,7 +33,11 @@ type console struct {
 // ownMounts gives a host what is one of a kind on a machine. It prints a line when done.
 const ownMounts = `set -e
 cd "$1"
-mkdir -p etc work flannel cni bin home
+mkdir -p etc work flannel cni bin home state
+chown 65534 flannel state
+mknod tun c 10 200
+chmod 666 tun
+mount --bind tun /dev/net/tun
 mount -t overlay overlay -o "lowerdir=/etc,upperdir=$1/etc,workdir=$1/work" /etc
 mkdir -p /run/flannel /var/lib/cni /run/netns /run/containers
 mount --bind flannel /run/flannel
@@ -68,7 +72,8 @@ func newConsole(t *testing.T, h *nstest.Host, dir string) *console {
 			t.Fatalf("a host's own mounts: %q, %v", line, err)
 		}
 	}
-	c.program(t, "chown", "exit 0 # there is no user meshd")
+	// There is no user meshd: nobody is.
+	c.program(t, "chown", `exec /bin/chown "$(echo "$1" | sed s/meshd/65534/)" "$2"`)
 	return c
 }
 
@@ -105,11 +110,15 @@ func (c *console) typed(lines string) (string, error) {
 
 // meshd has the console know meshd, as the package installs it: systemctl starts and stops
 // it, with a socket of its own.
-func (c *console) meshd(t *testing.T) {
+func (c *console) meshd(t *testing.T, program string) {
 	t.Helper()
-	socket, pid, log := filepath.Join(c.dir, "meshd.sock"), filepath.Join(c.dir, "meshd.pid"), filepath.Join(c.dir, "meshd.log")
-	c.program(t, "meshd", fmt.Sprintf(`exec %s "$@" --socket %s`, shipped, socket))
-	c.program(t, "systemctl", fmt.Sprintf(`start() { setsid timeout 900 meshd run >>%[2]s 2>&1 & echo $! >%[1]s; }
+	socket, pid, log := filepath.Join(c.dir, "state", "meshd.sock"), filepath.Join(c.dir, "meshd.pid"), filepath.Join(c.dir, "meshd.log")
+	c.program(t, "meshd", fmt.Sprintf(`exec %s "$@" --socket %s`, program, socket))
+	c.program(t, "systemctl", fmt.Sprintf(`start() {
+	setsid timeout 900 setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all,+net_admin --ambient-caps=-all,+net_admin --bounding-set=-all,+net_admin \
+		meshd run >>%[2]s 2>&1 &
+	echo $! >%[1]s
+}
 stop() { [ ! -e %[1]s ] || { kill $(cat %[1]s); while kill -0 $(cat %[1]s) 2>/dev/null; do sleep 0.05; done; rm %[1]s; }; }
 case "$*" in
 "enable --now meshd") start ;;
@@ -142,10 +151,19 @@ func newPages(t *testing.T) *pages {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &pages{t: t, world: &world{Reference: hosts, t: t, dir: t.TempDir(), binary: shipped}, consoles: map[string]*console{}}
+	dir, err := os.MkdirTemp("", "meshpages") // that everybody may look into
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	program, err := os.ReadFile(shipped)
+	if err := errors.Join(err, os.Chmod(dir, 0o755), os.WriteFile(filepath.Join(dir, "meshd"), program, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	p := &pages{t: t, world: &world{Reference: hosts, t: t, dir: dir, binary: shipped}, consoles: map[string]*console{}}
 	for i, name := range []string{"control-plane", "worker", "worker2"} {
 		c := newConsole(t, hosts.Hosts()[i], filepath.Join(p.world.dir, name))
-		c.meshd(t)
+		c.meshd(t, filepath.Join(dir, "meshd"))
 		c.program(t, "cnitool", `exec `+goProgram(t, cnitool)+` "$@"`)
 		p.consoles[name] = c
 	}
@@ -241,6 +259,9 @@ func (p *pages) block(page, kind string) string {
 
 func TestPageWalkthrough(t *testing.T) {
 	p := newPages(t)
+	for _, name := range []string{"control-plane", "worker"} { // "the other two likewise"
+		p.on(p.consoles[name], "mkdir -p /etc/cni/net.d\nchown meshd /etc/cni/net.d")
+	}
 	p.mesh(p.block("walkthrough.md", "toml"), "control-plane", "worker")
 	p.follow("walkthrough.md")
 }

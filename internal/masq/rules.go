@@ -20,8 +20,9 @@ import (
 //	kube-proxy-mark          marked for masquerading elsewhere: not twice
 //	mesh-to-mesh             pods see those of other hosts with their addresses, whoever
 //	                         else masquerades
-//	mesh-to-mesh             and those of their own, unless somebody masquerades: a
-//	                         published port that its own pod asks needs that
+//	mesh-to-mesh             so do networks behind this node
+//	mesh-to-mesh             and pods of this node, unless somebody masquerades: a published
+//	                         port that its own pod asks needs that
 //	outside-to-local-pod     clients keep their address
 //	excluded                 the pod keeps its address
 //	pods-to-outside          the host's address, so that answers find back
@@ -96,9 +97,10 @@ func (f family) rules(fullyRandom bool) []rule {
 	return []rule{
 		{KubeProxyMark, f.join(markSet(kubeProxyMark), verdict(expr.VerdictReturn))},
 		{MeshToMesh, f.join(f.in(f.saddr, setLocal), f.in(f.daddr, setMesh), f.notIn(f.daddr, setLocal), f.keepSource())},
+		{MeshToMesh, f.join(f.in(f.saddr, setPods), f.in(f.daddr, setLocal), f.notIn(f.daddr, setPods), f.keepSource())},
 		{MeshToMesh, f.join(f.in(f.saddr, setMesh), f.in(f.daddr, setMesh), verdict(expr.VerdictReturn))},
 		{OutsideToLocalPod, f.join(f.in(f.daddr, setLocal), verdict(expr.VerdictReturn))},
-		{Excluded, f.join(f.in(f.saddr, setPods), f.in(f.daddr, setExclude), verdict(expr.VerdictReturn))},
+		{Excluded, f.join(f.in(f.saddr, setPods), f.in(f.daddr, setExclude), f.keepSource())},
 		{PodsToOutside, f.join(f.in(f.saddr, setPods), f.notMulticast(), masquerade(fullyRandom))},
 		{OutsideToRemotePod, f.join(f.in(f.daddr, setMesh), masquerade(fullyRandom))},
 	}

@@ -1,7 +1,6 @@
 package migrate
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"encoding/json"
@@ -18,6 +17,7 @@ import (
 //	kubectl get configmap -o json          with net-conf.json in it
 //	kubectl get nodes -o json              pod subnets, and flannel's annotations
 //	etcdctl get --prefix /coreos.com/network    keys and values by turns, or -w json
+//	etcd's version 2: GET /v2/keys/coreos.com/network?recursive=true
 //
 // Input that is none of these is an error that names it.
 func FromFlannel(files []File) (*Draft, error) {
@@ -61,13 +61,20 @@ func (f *flannel) read(content []byte) error {
 		Kind string
 		Data map[string]string
 		Kvs  []struct{ Key, Value []byte }
+		Node *etcd2Node
 		netConf
 		Items []json.RawMessage
+	}
+	content = bytes.TrimPrefix(content, []byte("\xef\xbb\xbf")) // of Windows
+	if bytes.HasPrefix(bytes.TrimSpace(content), []byte("apiVersion:")) {
+		return errors.New("this is YAML: give JSON, `kubectl get ... -o json`")
 	}
 	if err := json.Unmarshal(content, &doc); err != nil {
 		return f.etcd(content)
 	}
 	switch {
+	case doc.Node != nil:
+		return f.tree(*doc.Node)
 	case doc.Kind == "ConfigMap":
 		inner, ok := doc.Data["net-conf.json"]
 		if !ok {
@@ -85,7 +92,7 @@ func (f *flannel) read(content []byte) error {
 		return nil
 	case doc.Kvs != nil:
 		for _, kv := range doc.Kvs {
-			if err := f.pair(string(kv.Key), kv.Value); err != nil {
+			if _, err := f.pair(string(kv.Key), kv.Value); err != nil {
 				return err
 			}
 		}
@@ -97,54 +104,100 @@ func (f *flannel) read(content []byte) error {
 	return errUnknown
 }
 
-// etcd reads keys and values by turns, as etcdctl prints them.
+// etcd reads keys and values by turns, as etcdctl prints them: a key begins with a slash,
+// and its value ends where the next one begins.
 func (f *flannel) etcd(content []byte) error {
-	key, found := "", false
-	for lines := bufio.NewScanner(bytes.NewReader(content)); lines.Scan(); {
-		line := strings.TrimSpace(lines.Text())
-		switch {
-		case line == "":
-		case key == "":
-			key = line
-		default:
-			if err := f.pair(key, []byte(line)); err != nil {
-				return err
-			}
-			key, found = "", true
+	key, value, found := "", "", false
+	flush := func() error {
+		if key == "" {
+			return nil
 		}
+		known, err := f.pair(key, []byte(value))
+		found = found || known
+		return err
 	}
-	if !found || key != "" {
+	for line := range strings.Lines(string(content)) {
+		if !strings.HasPrefix(line, "/") {
+			value += line
+			continue
+		}
+		if err := flush(); err != nil {
+			return err
+		}
+		key, value = strings.TrimSpace(line), ""
+	}
+	if err := flush(); err != nil {
+		return err
+	}
+	if !found {
 		return errUnknown
 	}
 	return nil
 }
 
-// pair reads one key of etcd.
-func (f *flannel) pair(key string, value []byte) error {
+// etcd2Node is a folder or a key of etcd's version 2.
+type etcd2Node struct {
+	Key, Value string
+	Nodes      []etcd2Node
+}
+
+func (f *flannel) tree(n etcd2Node) error {
+	if n.Value != "" {
+		if _, err := f.pair(n.Key, []byte(n.Value)); err != nil {
+			return err
+		}
+	}
+	for _, child := range n.Nodes {
+		if err := f.tree(child); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pair reads one key of etcd, if flannel has one of that name.
+func (f *flannel) pair(key string, value []byte) (known bool, err error) {
 	_, name, isSubnet := strings.Cut(key, "/subnets/")
 	switch {
 	case strings.HasSuffix(key, "/config"):
-		return f.read(value)
+		return true, f.read(value)
 	case !isSubnet:
-		return errUnknown
+		return false, nil
 	}
 	// 10.244.1.0-24, or with an IPv6 one behind it: 10.244.1.0-24&fd00:10:244:1::-64
 	var n Node
 	for word := range strings.SplitSeq(name, "&") {
 		p, err := netip.ParsePrefix(strings.ReplaceAll(word, "-", "/"))
 		if err != nil {
-			return fmt.Errorf("key %s: %w", key, err)
+			return true, fmt.Errorf("key %s: %w", key, err)
 		}
 		n.Subnets = append(n.Subnets, p)
 	}
 	var l lease
 	if err := json.Unmarshal(value, &l); err != nil {
-		return fmt.Errorf("key %s: %w", key, err)
+		return true, fmt.Errorf("key %s: %w", key, err)
 	}
-	n.Address = cmp.Or(l.PublicIP, l.PublicIPv6)
+	n.Address = f.address(n.Subnets[0].String(), l.PublicIP, l.PublicIPv6)
 	f.backend(l.BackendType)
 	f.draft.Nodes = append(f.draft.Nodes, n)
-	return nil
+	return true, nil
+}
+
+// address returns the first of some that is one. flannel's may be a public one that the
+// host itself does not have.
+func (f *flannel) address(of string, texts ...string) string {
+	for _, text := range texts {
+		if text == "" {
+			continue
+		}
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			f.draft.note("the address of %s: %q is none", of, text)
+			continue
+		}
+		return a.String()
+	}
+	return ""
 }
 
 // node reads a node of Kubernetes.
@@ -182,12 +235,13 @@ func (f *flannel) node(content []byte) error {
 	}
 	const prefix = "flannel.alpha.coreos.com/"
 	annotations := doc.Metadata.Annotations
-	n.Address = cmp.Or(annotations[prefix+"public-ip-overwrite"], annotations[prefix+"public-ip"], annotations[prefix+"public-ipv6"])
+	texts := []string{annotations[prefix+"public-ip-overwrite"], annotations[prefix+"public-ip"], annotations[prefix+"public-ipv6"]}
 	for _, a := range doc.Status.Addresses {
-		if n.Address == "" && a.Type == "InternalIP" {
-			n.Address = a.Address
+		if a.Type == "InternalIP" {
+			texts = append(texts, a.Address)
 		}
 	}
+	n.Address = f.address(n.Name, texts...)
 	f.backend(annotations[prefix+"backend-type"])
 	f.draft.Nodes = append(f.draft.Nodes, n)
 	return nil

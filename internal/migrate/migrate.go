@@ -23,11 +23,13 @@ type File struct {
 
 // A Draft is a mesh.toml to be, in the order in which it is written.
 type Draft struct {
-	From  string // "flannel", "WireGuard"
-	CIDR  []netip.Prefix
-	Port  int // 0: the default
-	Nodes []Node
-	Notes []string // what could not be carried over, a sentence each
+	From string // "flannel", "WireGuard"
+	CIDR []netip.Prefix
+	Port int // 0: the default
+
+	NoPods bool // the nodes' subnets are addresses of their own: there is nothing for container runtimes
+	Nodes  []Node
+	Notes  []string // what could not be carried over, a sentence each
 }
 
 // A Node is one host of a draft.
@@ -70,6 +72,9 @@ func (d *Draft) TOML() []byte {
 	}
 	if d.Port != 0 {
 		fmt.Fprintf(&b, "port = %d\n", d.Port)
+	}
+	if d.NoPods {
+		b.WriteString("\n[container]\nsubnet_env = \"\" # no node has room for pods\n")
 	}
 	for _, n := range d.Nodes {
 		fmt.Fprintf(&b, "\n[[node]]\nname    = %s\n", strconv.Quote(n.Name))

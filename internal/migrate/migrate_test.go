@@ -32,7 +32,7 @@ func load(t testing.TB, dir string) (files []File) {
 }
 
 var sources = map[string]func([]File) (*Draft, error){
-	"etcd": FromFlannel, "etcd-json": FromFlannel, "kube": FromFlannel, "wg": FromWireGuard, "wg-one": FromWireGuard,
+	"etcd": FromFlannel, "etcd2": FromFlannel, "etcd-lines": FromFlannel, "etcd-json": FromFlannel, "kube": FromFlannel, "wg": FromWireGuard, "wg-one": FromWireGuard,
 }
 
 // Each folder of testdata gives the file that stands beside, in whatever order the files
@@ -76,6 +76,7 @@ func TestBadInput(t *testing.T) {
 		{FromFlannel, `{"kind":"ConfigMap","data":{}}`, "the ConfigMap has no net-conf.json"},
 		{FromFlannel, `{"Network":"10.244.0.0"}`, "net-conf.json: network"},
 		{FromFlannel, `{"kind":"Node","metadata":{"name":"a"},"spec":{"podCIDR":"10.1"}}`, "node a: podCIDR"},
+		{FromFlannel, "apiVersion: v1\nkind: List\n", "this is YAML"},
 		{FromFlannel, "/coreos.com/network/subnets/10.1-24\n{}", "key /coreos.com/network/subnets/10.1-24"},
 		{FromFlannel, "/coreos.com/network/subnets/10.1.0.0-24\nnonsense", "key /coreos.com/network/subnets/10.1.0.0-24"},
 		{FromWireGuard, "", "there is no [Interface]"},
@@ -93,10 +94,12 @@ func TestBadInput(t *testing.T) {
 }
 
 // What a line of a draft looks like.
-var ofDraft = regexp.MustCompile(`^(#.*|\[network\]|\[\[node\]\]|(cidr|port|name|address|subnets|routes) *= [^\pC]*)?\n$`)
+var ofDraft = regexp.MustCompile(`^(#.*|\[network\]|\[container\]|\[\[node\]\]|(subnet_env|cidr|port|name|address|subnets|routes) *= [^\pC]*)?\n$`)
 
 // Whatever they are given, drafts are drafts: nothing of the input becomes a line.
-func FuzzFlannel(f *testing.F) { fuzz(f, FromFlannel, "etcd", "etcd-json", "kube") }
+func FuzzFlannel(f *testing.F) {
+	fuzz(f, FromFlannel, "etcd", "etcd2", "etcd-lines", "etcd-json", "kube")
+}
 
 func FuzzWireGuard(f *testing.F) { fuzz(f, FromWireGuard, "wg", "wg-one") }
 
@@ -117,4 +120,21 @@ func fuzz(f *testing.F, draft func([]File) (*Draft, error), dirs ...string) {
 			}
 		}
 	})
+}
+
+// Nothing secret of a file becomes part of the draft, which is for everybody to read.
+func TestCommentsAreNoNames(t *testing.T) {
+	const secret = "SGVsbG9TZWNyZXRLZXlNYXRlcmlhbDEyMzQ1Njc4OTA="
+	d, err := FromWireGuard([]File{{"wg0.conf", []byte("[Interface]\n# old: PrivateKey = " + secret + "\nAddress = 10.0.0.1/24\nPrivateKey = CAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAEA=\n" +
+		"# " + secret + "\n[Peer]\nPublicKey = jSD4x7v7mvPaTvUy7UTvxozmQrxdDFyx17kblsdO3wI=\nAlowedIPs = 10.0.0.2/32\n#[Peer]\n#AllowedIPs = 10.9.0.77/32\n[Peer]\nPublicKey = rosEb5bLWEHIb9i2PT1iZbIJ36DfZr2qQrep/Fl3lSM=\n")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := string(d.TOML())
+	if strings.Contains(strings.ToLower(doc), strings.ToLower(secret[:20])) || strings.Contains(doc, "10.9.0.77") || strings.Contains(doc, "AEA=") {
+		t.Errorf("%s", doc)
+	}
+	if !strings.Contains(doc, `"alowedips", which is no key`) || !strings.Contains(doc, `name    = "wg0"`) {
+		t.Errorf("%s", doc)
+	}
 }

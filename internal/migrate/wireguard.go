@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -123,8 +124,17 @@ var notCarried = map[string]string{
 	"persistentkeepalive": "peers are asked every probe.interval",
 }
 
+// carried are those that have.
+var carried = map[string]bool{"address": true, "privatekey": true, "publickey": true, "endpoint": true, "allowedips": true}
+
 func (w *wireGuard) carry(s section) {
 	for _, k := range s.keys {
+		if !carried[k.name] && notCarried[k.name] == "" {
+			if _, known := notCarried[k.name]; !known {
+				w.draft.note("%q, which is no key of wg-quick(8)", k.name)
+				continue
+			}
+		}
 		if why, ok := notCarried[k.name]; ok {
 			if why != "" {
 				why = ": " + why
@@ -146,7 +156,10 @@ func (w *wireGuard) host(key string) *wgHost {
 // self reads the part about the host whose file it is.
 func (w *wireGuard) self(file string, s section) error {
 	w.carry(s)
-	key := "of " + file // without a private key it matches nobody
+	key := "of " + file
+	if s.get("privatekey") == "" {
+		w.draft.note("%s has no PrivateKey, so it cannot be told which peer of the other files it is: look for hosts that are listed twice", file)
+	}
 	if private := s.get("privatekey"); private != "" {
 		public, err := publicKey(private)
 		if err != nil {
@@ -155,7 +168,7 @@ func (w *wireGuard) self(file string, s section) error {
 		key = public
 	}
 	h := w.host(key)
-	h.name = cmp.Or(h.name, s.comment, strings.TrimSuffix(filepath.Base(file), ".conf"))
+	h.name = cmp.Or(h.name, nameIn(s.comment), strings.TrimSuffix(filepath.Base(file), ".conf"))
 	for _, k := range s.keys {
 		if k.name != "address" {
 			continue
@@ -172,6 +185,21 @@ func (w *wireGuard) self(file string, s section) error {
 	return nil
 }
 
+// named is a comment that names a host: a few words, and nothing that looks like a key or a
+// line of the file that was put out of force.
+var named = regexp.MustCompile(`^[\pL\d][\pL\d ,._()-]{0,31}$`)
+
+// nameIn returns the name of a host that a comment tells; empty if it tells something else.
+func nameIn(comment string) string {
+	if before, after, ok := strings.Cut(comment, "="); ok && strings.EqualFold(strings.TrimSpace(before), "name") {
+		comment = strings.TrimSpace(after)
+	}
+	if !named.MatchString(comment) {
+		return ""
+	}
+	return comment
+}
+
 func (w *wireGuard) peer(s section) error {
 	w.carry(s)
 	key := s.get("publickey")
@@ -179,13 +207,13 @@ func (w *wireGuard) peer(s section) error {
 		return errors.New("a [Peer] without PublicKey")
 	}
 	h := w.host(key)
-	h.endpoint = cmp.Or(h.endpoint, s.get("endpoint"))
-	if s.comment != "" {
-		name := s.comment
-		if before, after, ok := strings.Cut(name, "="); ok && strings.EqualFold(strings.TrimSpace(before), "name") {
-			name = after
-		}
-		h.name = strings.TrimSpace(name)
+	if endpoint := s.get("endpoint"); h.endpoint != "" && endpoint != "" && endpoint != h.endpoint {
+		w.draft.note("the endpoint %s of %s: it has %s, too, which is taken", endpoint, cmp.Or(nameIn(s.comment), h.name, "a peer"), h.endpoint)
+	} else if endpoint != "" {
+		h.endpoint = endpoint
+	}
+	if name := nameIn(s.comment); name != "" {
+		h.name = name
 	}
 	for _, k := range s.keys {
 		if k.name != "allowedips" {
@@ -259,6 +287,8 @@ func (w *wireGuard) finish() *Draft {
 		}
 		d.Nodes = append(d.Nodes, n)
 	}
+	single := func(p netip.Prefix) bool { return p.IsSingleIP() }
+	d.NoPods = !slices.ContainsFunc(d.Nodes, func(n Node) bool { return !slices.ContainsFunc(n.Subnets, single) })
 	d.finish()
 	return d
 }
@@ -300,6 +330,11 @@ func (w *wireGuard) networks() (all []netip.Prefix) {
 					network = cover(network, p)
 				}
 			}
+		}
+		const least = 8 // less is not one network, but several
+		if network.Bits() < least {
+			w.draft.note("the network: the addresses %v have none in common", w.own)
+			continue
 		}
 		all = append(all, network)
 	}

@@ -9,7 +9,7 @@ deconfigure) how=stop ;; # it comes back
 esac
 if [ -d /run/systemd/system ]; then
 	# shellcheck disable=SC2086 # two words
-	systemctl --quiet $how meshd.service
+	systemctl --quiet $how meshd.service meshd-ready.service
 fi
 # The interface, routes, rules and files, which outlive the daemon on purpose.
 meshd cleanup || true

@@ -121,7 +121,12 @@ func (t *trial) configure() error {
 		loudErr = fmt.Errorf("errors in the journal:\n%s", loud)
 	}
 	return errors.Join(err, loudErr, t.a.exits(0, "meshd", "ps", "-o", "user=", "-C", "meshd"), t.a.all("meshd wait peer:b --timeout 20s"),
-		t.a.exits(0, "FLANNEL_SUBNET=10.244.0.1/24", "runuser", "-u", "stranger", "--", "cat", "/run/flannel/subnet.env"))
+		t.a.exits(0, "FLANNEL_SUBNET=10.244.0.1/24", "runuser", "-u", "stranger", "--", "cat", "/run/flannel/subnet.env"),
+		t.a.all("systemctl start meshd-ready", "systemctl is-active meshd-ready",
+			// What docs/cni.md tells people.
+			"mkdir -p /etc/cni/net.d", "chown meshd /etc/cni/net.d", `printf '[container]\ncni_conf = "/etc/cni/net.d/10-mesh.conflist"\n' >> /etc/mesh.toml`,
+			"systemctl restart meshd", "meshd wait ready --timeout 20s", "test -s /etc/cni/net.d/10-mesh.conflist", "meshd wait peer:b --timeout 20s"),
+		t.a.write("/etc/mesh.toml", meshToml), t.a.all("systemctl restart meshd", "! test -e /etc/cni/net.d/10-mesh.conflist", "meshd wait peer:b --timeout 20s"))
 }
 
 func (t *trial) permissions() error {
