@@ -92,6 +92,7 @@ func TestDashboard(t *testing.T) {
 	m := &mesh{world: w, w2: w.own(w.Worker2, often(t)), w: w.own(w.Worker, often(t)), cp: w.own(w.ControlPlane, often(t))}
 	s := newScreen(t, 80, 24)
 	s.types("echo before")
+	s.shows("before\nbefore\n") // else the shell prints it into the next line
 	s.types(meshtui + " --socket " + m.w2.Socket)
 	s.shows("worker2", "● WELL  2 of 2 peers up", "● live 1s", "gen 1 ok")
 
