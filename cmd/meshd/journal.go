@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +24,16 @@ func toJournal(w io.Writer) bool {
 		return false
 	}
 	return os.Getenv("JOURNAL_STREAM") == fmt.Sprintf("%d:%d", stat.Dev, stat.Ino)
+}
+
+// complaint returns text as standard error takes it: the journal wants to know of each line
+// that it is an error.
+func complaint(w io.Writer, text string) string {
+	if !toJournal(w) {
+		return text
+	}
+	const priority = "<3>"
+	return priority + strings.ReplaceAll(text, "\n", "\n"+priority)
 }
 
 // journalHandler writes lines for the journal, which has a time of its own and takes the

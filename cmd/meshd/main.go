@@ -38,7 +38,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		_ = printJSON(stdout, map[string]control.Error{"error": {Code: errorCode(err), Message: err.Error()}})
 	}
 	if err != nil && !errors.Is(err, errSilent) {
-		fmt.Fprintf(stderr, "meshd: %v\n", err)
+		fmt.Fprintln(stderr, complaint(stderr, fmt.Sprintf("meshd: %v", err)))
 		if errors.Is(err, errUsage) {
 			fmt.Fprintln(stderr, "meshd: `meshd --help` lists commands and flags")
 		}

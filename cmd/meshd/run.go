@@ -54,7 +54,7 @@ SIGUSR2 starts the program that was installed meanwhile in the place of this one
 						log.Error("bad configuration", "file", f.Path, "line", f.Line, "col", f.Col, "key", f.Key, "message", f.Message)
 					}
 				} else {
-					fmt.Fprintln(cmd.ErrOrStderr(), faults)
+					fmt.Fprintln(cmd.ErrOrStderr(), complaint(cmd.ErrOrStderr(), faults.Error()))
 				}
 				return fmt.Errorf("%w: %w", errFile, errSilent)
 			}

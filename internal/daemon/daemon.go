@@ -45,17 +45,10 @@ var ErrPrivilege = errors.New("privilege")
 //
 // A bad file is an error with config.Faults or ErrConfig in it.
 func Run(ctx context.Context, o Options) error {
-	c, err := config.Load(o.ConfigPath)
+	c, err := prepare(o)
 	if err != nil {
 		return err
 	}
-	if err := checkEngine(c); err != nil {
-		return err
-	}
-	if err := errors.Join(CheckPrivileges(), tun.Available()); err != nil {
-		return err
-	}
-
 	events := control.NewEvents()
 	o.Log = slog.New(&eventLog{Handler: o.Log.Handler(), events: events})
 	state := newState(o, c)
@@ -82,32 +75,33 @@ func Run(ctx context.Context, o Options) error {
 // Check returns an error if Run would, as far as that can be known without changing
 // anything. That this host has no address of a node yet is none.
 func Check(o Options) error {
-	c, err := config.Load(o.ConfigPath)
+	c, err := prepare(o)
 	if err != nil {
 		return err
 	}
-	if err := checkEngine(c); err != nil {
+	p, away, err := firstPlan(c, o.Node)
+	if away != nil || err != nil {
 		return err
-	}
-	if err := errors.Join(CheckPrivileges(), tun.Available()); err != nil {
-		return err
-	}
-	host, err := surroundingsOf(c, o.Node)
-	if err != nil {
-		return err
-	}
-	self, notHere, err := identify(c, o.Node, host.local)
-	if notHere {
-		return nil
-	}
-	var p *plan
-	if err == nil {
-		p, err = makePlan(c, self, host)
-	}
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	return checkKernel(p)
+}
+
+// prepare loads the file and checks what no plan is needed for.
+func prepare(o Options) (*config.Config, error) {
+	c, err := loadFile(o.ConfigPath)
+	if err != nil {
+		return nil, err
+	}
+	return c, errors.Join(CheckPrivileges(), tun.Available())
+}
+
+// loadFile returns the file at path, if this version can do what it asks for.
+func loadFile(path string) (*config.Config, error) {
+	c, err := config.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	return c, checkEngine(c)
 }
 
 func checkEngine(c *config.Config) error {

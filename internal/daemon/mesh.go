@@ -140,25 +140,17 @@ func (m *mesh) leave(successor bool) error {
 // may not have its address yet: then it says so, and plan stays nil.
 func (m *mesh) begin() error {
 	c := m.state.loaded()
-	host, err := surroundingsOf(c, m.options.Node)
+	p, away, err := firstPlan(c, m.options.Node)
 	if err != nil {
 		return err
 	}
-	self, notHere, err := identify(c, m.options.Node, host.local)
-	if notHere {
-		m.state.waiting("waiting for an address: " + err.Error())
+	if away != nil {
+		m.state.waiting("waiting for an address: " + away.Error())
 		if m.waitingWith != c { // addresses come and go: say it once
 			m.waitingWith = c
-			m.log.Warn("waiting for an address of this node", "reason", err, "event", "waiting")
+			m.log.Warn("waiting for an address of this node", "reason", away, "event", "waiting")
 		}
 		return nil
-	}
-	var p *plan
-	if err == nil {
-		p, err = makePlan(c, self, host)
-	}
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	if m.options.Sysctl {
 		if err := turnForwardingOn(c.Network, m.log); err != nil {
@@ -166,6 +158,27 @@ func (m *mesh) begin() error {
 		}
 	}
 	return m.bringUp(p)
+}
+
+// firstPlan says what a file asks of this host before anything is in force. away is why it
+// cannot be known yet which node the host is, which time may change; an error with
+// ErrConfig in it is one that time does not change.
+func firstPlan(c *config.Config, node string) (p *plan, away, err error) {
+	host, err := surroundingsOf(c, node)
+	if err != nil {
+		return nil, nil, err
+	}
+	self, notHere, err := identify(c, node, host.local)
+	if notHere {
+		return nil, err, nil
+	}
+	if err == nil {
+		p, err = makePlan(c, self, host)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	return p, nil, nil
 }
 
 // bringUp puts the first plan in force.

@@ -196,11 +196,8 @@ var errWaiting = errors.New("the file is good, but nothing is forwarded yet")
 
 // readWhileWaiting loads the file that is to be waited with from now on.
 func (m *mesh) readWhileWaiting() error {
-	c, err := config.Load(m.options.ConfigPath)
+	c, err := loadFile(m.options.ConfigPath)
 	if err != nil {
-		return err
-	}
-	if err := checkEngine(c); err != nil {
 		return err
 	}
 	m.state.load(c)
@@ -215,11 +212,8 @@ func (m *mesh) readWhileWaiting() error {
 
 // planOf says what the file at path asks of this host.
 func planOf(path, node string) (*plan, error) {
-	c, err := config.Load(path)
+	c, err := loadFile(path)
 	if err != nil {
-		return nil, err
-	}
-	if err := checkEngine(c); err != nil {
 		return nil, err
 	}
 	return planFor(c, node)

@@ -71,7 +71,7 @@ var legacyFamilies = []legacyFamily{
 }
 
 // inUse is false where this process may not look, as the service may not: root does it all
-// for that one, before it starts.
+// for that one, see packaging/meshd.service.
 func (f legacyFamily) inUse() bool {
 	names, err := os.ReadFile(f.names)
 	return err == nil && slices.Contains(strings.Fields(string(bytes.TrimSpace(names))), "filter")
