@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/containernetworking/cni/libcni"
+
+	"example.org/meshd/internal/nstest"
 )
 
 var update = flag.Bool("update", false, "write testdata anew")
@@ -51,19 +53,13 @@ func TestContent(t *testing.T) {
 
 // Runtimes' own library takes the configuration, and finds the plugins that Debian has.
 func TestConfListIsValid(t *testing.T) {
-	const plugins = "/usr/lib/cni"
-	if _, err := os.Stat(filepath.Join(plugins, "bridge")); err != nil {
-		if os.Getenv("MESH_REQUIRE_NETNS") != "" {
-			t.Fatal(err)
-		}
-		t.Skip("apt-get install containernetworking-plugins")
-	}
+	nstest.RequireCNI(t)
 	for name, s := range cases {
 		list, err := libcni.ConfListFromBytes(s.ConfList())
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		capabilities, err := libcni.NewCNIConfig([]string{plugins}, nil).ValidateNetworkList(context.Background(), list)
+		capabilities, err := libcni.NewCNIConfig([]string{nstest.CNIPlugins}, nil).ValidateNetworkList(context.Background(), list)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}

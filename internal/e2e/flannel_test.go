@@ -107,17 +107,10 @@ func TestMixedMesh(t *testing.T) {
 	}
 }
 
-// listenTCP tells who connects to an address, and closes.
-func listenTCP(t *testing.T, n *nstest.Namespace, address string) <-chan string {
+// visitors tells who connects to an address, and closes.
+func visitors(t *testing.T, n *nstest.Namespace, address string) <-chan string {
 	t.Helper()
-	var l net.Listener
-	if err := n.Do(func() (err error) {
-		l, err = net.Listen("tcp", address)
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
+	l := listenTCP(t, n, address)
 	seen := make(chan string, 16)
 	go func() {
 		for {

@@ -51,10 +51,9 @@ func kubeProxy(t *testing.T, h *nstest.Host, port, to string, mark bool) {
 	}
 }
 
-// serve answers every TCP connection in a pod with the address it came from.
-func serve(t *testing.T, n *nstest.Namespace, address string) {
+// listenTCP listens in a pod until the test ends.
+func listenTCP(t *testing.T, n *nstest.Namespace, address string) (l net.Listener) {
 	t.Helper()
-	var l net.Listener
 	if err := n.Do(func() (err error) {
 		l, err = net.Listen("tcp", address)
 		return err
@@ -62,6 +61,13 @@ func serve(t *testing.T, n *nstest.Namespace, address string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// serve answers every TCP connection in a pod with the address it came from.
+func serve(t *testing.T, n *nstest.Namespace, address string) {
+	t.Helper()
+	l := listenTCP(t, n, address)
 	go func() {
 		for {
 			conn, err := l.Accept()

@@ -22,121 +22,6 @@ import (
 // to be in what it printed. What this machine does not have is played: systemctl, which
 // runs meshd as nobody with CAP_NET_ADMIN alone, kubectl and etcdctl.
 
-// A console is where commands of a page are typed: a network namespace with mounts of its
-// own, as long as a process in it lives.
-type console struct {
-	dir    string
-	holder *exec.Cmd
-	path   string // PATH
-}
-
-// ownMounts gives a host what is one of a kind on a machine. It prints a line when done.
-const ownMounts = `set -e
-cd "$1"
-mkdir -p etc work flannel cni bin home state
-chown 65534 flannel state
-mknod tun c 10 200
-chmod 666 tun
-mount --bind tun /dev/net/tun
-mount -t overlay overlay -o "lowerdir=/etc,upperdir=$1/etc,workdir=$1/work" /etc
-mkdir -p /run/flannel /var/lib/cni /run/netns /run/containers
-mount --bind flannel /run/flannel
-mount --bind cni /var/lib/cni
-mount -t tmpfs tmpfs /run/netns
-mount -t tmpfs tmpfs /run/containers
-echo ready
-exec sleep 1200`
-
-func newConsole(t *testing.T, h *nstest.Host, dir string) *console {
-	t.Helper()
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	c := &console{dir: dir, path: filepath.Join(dir, "bin") + ":" + os.Getenv("PATH")}
-	c.holder = exec.Command("nsenter", "--net=/run/netns/"+h.Namespace.Name, "unshare", "--mount", "--propagation", "private", "sh", "-c", ownMounts, "sh", dir)
-	c.holder.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	out, err := c.holder.StdoutPipe()
-	if err == nil {
-		c.holder.Stderr = os.Stderr
-		err = c.holder.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = c.holder.Process.Kill()
-		_ = c.holder.Wait()
-	})
-	if line := make([]byte, 6); true {
-		if _, err := out.Read(line); err != nil || string(line) != "ready\n" {
-			t.Fatalf("a host's own mounts: %q, %v", line, err)
-		}
-	}
-	// There is no user meshd: nobody is.
-	c.program(t, "chown", `exec /bin/chown "$(echo "$1" | sed s/meshd/65534/)" "$2"`)
-	return c
-}
-
-// program puts a program of that name before all others.
-func (c *console) program(t *testing.T, name, script string) {
-	t.Helper()
-	if err := os.WriteFile(filepath.Join(c.dir, "bin", name), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// command returns a command that will run at the console.
-func (c *console) command(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command("nsenter", append([]string{"-t", fmt.Sprint(c.holder.Process.Pid), "-m", "-n", name}, args...)...)
-	cmd.Env = append(os.Environ(), "PATH="+c.path, "HOME="+filepath.Join(c.dir, "home"))
-	cmd.Dir = filepath.Join(c.dir, "home")
-	return cmd
-}
-
-// typed runs lines of a shell, for a minute at most.
-func (c *console) typed(lines string) (string, error) {
-	// Not a pipe: what a block leaves in the background would keep it open.
-	out, err := os.CreateTemp(c.dir, "out")
-	if err != nil {
-		return "", err
-	}
-	defer out.Close()
-	cmd := c.command("timeout", "60", "bash", "-eu", "-c", "cd ~\n"+lines)
-	cmd.Stdout, cmd.Stderr = out, out
-	err = cmd.Run()
-	text, readErr := os.ReadFile(out.Name())
-	return string(text), errors.Join(err, readErr)
-}
-
-// meshd has the console know meshd, as the package installs it: systemctl starts and stops
-// it, with a socket of its own.
-func (c *console) meshd(t *testing.T, program string) {
-	t.Helper()
-	socket, pid, log := filepath.Join(c.dir, "state", "meshd.sock"), filepath.Join(c.dir, "meshd.pid"), filepath.Join(c.dir, "meshd.log")
-	c.program(t, "meshd", fmt.Sprintf(`exec %s "$@" --socket %s`, program, socket))
-	c.program(t, "systemctl", fmt.Sprintf(`start() {
-	setsid timeout 900 setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all,+net_admin --ambient-caps=-all,+net_admin --bounding-set=-all,+net_admin \
-		meshd run >>%[2]s 2>&1 &
-	echo $! >%[1]s
-}
-stop() { [ ! -e %[1]s ] || { kill $(cat %[1]s); while kill -0 $(cat %[1]s) 2>/dev/null; do sleep 0.05; done; rm %[1]s; }; }
-case "$*" in
-"enable --now meshd") start ;;
-"restart meshd") stop; start ;;
-"disable --now meshd") stop ;;
-"disable --now flanneld") touch %[3]s/flannel-stops; while [ -e %[3]s/flannel-stops ]; do sleep 0.05; done ;;
-*) echo "systemctl $* is not played" >&2; exit 1 ;;
-esac`, pid, log, c.dir))
-	t.Cleanup(func() {
-		if out, err := c.typed("systemctl disable --now meshd"); err != nil {
-			t.Errorf("%v\n%s", err, out)
-		}
-		if text, _ := os.ReadFile(log); t.Failed() {
-			t.Logf("meshd of %s:\n%s", c.dir, text)
-		}
-	})
-}
-
 // pages are consoles of hosts and what else a page speaks of, by name.
 type pages struct {
 	t        *testing.T
@@ -342,37 +227,10 @@ DOC`)
 	flannel(t, p.world.Worker, "10.244.1.0", "172.18.0.4", map[string]string{"10.244.2.0/24": "172.18.0.3"})
 	goes := flannel(t, p.world.Worker2, "10.244.2.0", "172.18.0.3", map[string]string{"10.244.1.0/24": "172.18.0.4"})
 	c := p.consoles["worker2"]
+	c.ends(t, "flanneld", goes.stop) // its TUN goes with it
 	contains(t, p.on(c, "ip netns exec pod-b ping -c 1 10.244.1.2"), "ttl=60")
 	p.mesh(strings.Replace(demoFile(t), "[network]", "[probe]\ninterval = \"200ms\"\n[network]", 1))
-	// systemctl ends the one that is played here.
-	go func() {
-		for {
-			if _, err := os.Stat(filepath.Join(c.dir, "flannel-stops")); err == nil {
-				goes.stop()
-				_ = os.Remove(filepath.Join(c.dir, "flannel-stops"))
-				return
-			}
-			select {
-			case <-t.Context().Done():
-				return
-			case <-time.After(20 * time.Millisecond):
-			}
-		}
-	}()
 	p.follow("from-flannel.md")
-}
-
-// engines returns the programs of container engines, or skips.
-func engines(t *testing.T) {
-	t.Helper()
-	for _, program := range []string{"dockerd", "docker", "podman", "runc", "busybox", "/usr/lib/podman/netavark"} {
-		if _, err := exec.LookPath(program); err != nil {
-			if os.Getenv("MESH_REQUIRE_NETNS") != "" {
-				t.Fatal(err)
-			}
-			t.Skipf("%v: run `make engines`", err)
-		}
-	}
 }
 
 // image is a tree with busybox in it, and a page for its web server.
@@ -397,7 +255,7 @@ func (p *pages) docker(host string, tree []byte, options ...string) {
 	t.Helper()
 	dir := filepath.Join(c.dir, "docker")
 	socket := filepath.Join(dir, "sock")
-	log := &bytes.Buffer{}
+	log := newAwaited("API listen on " + socket)
 	cmd := c.command("timeout", append([]string{"300", "dockerd", "--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
 		"--pidfile", filepath.Join(dir, "pid"), "-H", "unix://" + socket, "--storage-driver", "vfs"}, options...)...)
 	cmd.Stdout, cmd.Stderr = log, log
@@ -412,12 +270,10 @@ func (p *pages) docker(host string, tree []byte, options ...string) {
 		}
 	})
 	c.program(t, "docker", fmt.Sprintf(`exec /usr/bin/docker -H unix://%s "$@"`, socket))
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		if _, err := c.typed("docker version"); err == nil {
-			break
-		} else if time.Now().After(deadline) {
-			t.Fatalf("dockerd: %v\n%s", err, log)
-		}
+	select {
+	case <-log.came:
+	case <-time.After(60 * time.Second):
+		t.Fatalf("dockerd is not ready:\n%s", log)
 	}
 	load := c.command("docker", "import", "-", "busybox")
 	load.Stdin = bytes.NewReader(tree)
@@ -427,7 +283,7 @@ func (p *pages) docker(host string, tree []byte, options ...string) {
 }
 
 func TestPageDocker(t *testing.T) {
-	engines(t)
+	nstest.RequirePrograms(t, "run `make engines`", "dockerd", "docker", "podman", "runc", "busybox", "/usr/lib/podman/netavark")
 	p := newPages(t)
 	p.mesh(demoFile(t), "control-plane", "worker", "worker2")
 	tree := image(t)
@@ -480,7 +336,7 @@ exec /usr/bin/podman --root %[2]s/root --runroot %[2]s/run --tmpdir %[2]s/tmp --
 		lines = append(lines, strings.TrimSpace(p.on(p.consoles[host], engine+` exec web ip -4 -o addr show eth0`)))
 	}
 	t.Log(strings.Join(lines, "\n"))
-	server := listenTCP(t, p.world.Worker2.Namespace, "10.244.2.1:80")
+	server := visitors(t, p.world.Worker2.Namespace, "10.244.2.1:80")
 	for host, want := range map[string]string{"worker": "10.244.1.2", "control-plane": "10.244.0.2"} {
 		engine := map[string]string{"worker": "docker", "control-plane": "podman"}[host]
 		out := p.on(p.consoles[host], engine+` exec web wget -q -O - http://10.244.2.1/ || true`)

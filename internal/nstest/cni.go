@@ -8,10 +8,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"testing"
 )
 
 // CNIPlugins is where Debian has the stock CNI plugins.
 const CNIPlugins = "/usr/lib/cni"
+
+// RequireCNI is Require for those plugins.
+func RequireCNI(t testing.TB) {
+	t.Helper()
+	RequirePrograms(t, "run `make deps`", filepath.Join(CNIPlugins, "bridge"), filepath.Join(CNIPlugins, "portmap"))
+}
 
 // CNI attaches pods to a host as container runtimes do: with cnitool and the plugins of
 // the distribution, and folders of its own where a machine has one of each.

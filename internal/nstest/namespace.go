@@ -27,10 +27,26 @@ import (
 // MESH_REQUIRE_NETNS=1, which CI sets so that nothing is skipped there.
 func Require(t testing.TB) {
 	t.Helper()
-	if err := Available(); err != nil {
-		if os.Getenv("MESH_REQUIRE_NETNS") == "1" {
-			t.Fatalf("MESH_REQUIRE_NETNS=1, but %v", err)
+	require(t, Available())
+}
+
+// RequirePrograms is Require for programs, by name or path. advice says how to get them.
+func RequirePrograms(t testing.TB, advice string, programs ...string) {
+	t.Helper()
+	for _, program := range programs {
+		if _, err := exec.LookPath(program); err != nil {
+			require(t, fmt.Errorf("%w: %s", err, advice))
 		}
+	}
+}
+
+func require(t testing.TB, err error) {
+	t.Helper()
+	switch {
+	case err == nil:
+	case os.Getenv("MESH_REQUIRE_NETNS") == "1":
+		t.Fatalf("MESH_REQUIRE_NETNS=1, but %v", err)
+	default:
 		t.Skip(err)
 	}
 }
