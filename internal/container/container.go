@@ -11,7 +11,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 )
 
@@ -154,10 +153,4 @@ func (s Settings) contents() map[string][]byte {
 		files[s.CNIConf] = s.ConfList()
 	}
 	return files
-}
-
-// Equal tells whether the same is to be written to the same places.
-func (s Settings) Equal(o Settings) bool {
-	return s.SubnetEnv == o.SubnetEnv && s.CNIConf == o.CNIConf && s.MTU == o.MTU && s.Masquerade == o.Masquerade &&
-		slices.Equal(s.Networks, o.Networks) && slices.Equal(s.Subnets, o.Subnets)
 }

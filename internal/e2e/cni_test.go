@@ -138,6 +138,7 @@ func TestCNIBothFamilies(t *testing.T) {
 			}
 			client, own := m.pod(m.Worker2, "client")
 			for i, a := range addresses {
+				contains(t, run(t, client, "ping", "-c", "1", a.Addr().String()), "ttl=60")
 				serve(t, server, netip.AddrPortFrom(a.Addr(), 80).String())
 				seenAs(t, client, netip.AddrPortFrom(a.Addr(), 80).String(), own[i].Addr().String())
 			}

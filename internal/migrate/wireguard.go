@@ -129,17 +129,14 @@ var carried = map[string]bool{"address": true, "privatekey": true, "publickey": 
 
 func (w *wireGuard) carry(s section) {
 	for _, k := range s.keys {
-		if !carried[k.name] && notCarried[k.name] == "" {
-			if _, known := notCarried[k.name]; !known {
-				w.draft.note("%q, which is no key of wg-quick(8)", k.name)
-				continue
-			}
-		}
-		if why, ok := notCarried[k.name]; ok {
-			if why != "" {
-				why = ": " + why
-			}
-			w.draft.note("%s%s", k.name, why)
+		switch why, known := notCarried[k.name]; {
+		case carried[k.name]:
+		case !known:
+			w.draft.note("%q, which is no key of wg-quick(8)", k.name)
+		case why == "":
+			w.draft.note("%s", k.name)
+		default:
+			w.draft.note("%s: %s", k.name, why)
 		}
 	}
 }

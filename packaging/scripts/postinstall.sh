@@ -31,7 +31,15 @@ upgrade() {
 		;;
 	*) return 0 ;;
 	esac
-	if ! why=$(meshd run --check 2>&1); then
+	# With the options that the service has.
+	MESHD_OPTS=
+	for file in /etc/default/meshd /etc/sysconfig/meshd; do
+		if [ -r $file ]; then
+			. $file
+		fi
+	done
+	# shellcheck disable=SC2086 # several words
+	if ! why=$(meshd run --check $MESHD_OPTS 2>&1); then
 		echo "$why" >&2
 		echo "meshd: the version that was installed cannot run with this. The one that ran before is left as it is: mend it, then \`systemctl restart meshd\`" >&2
 	elif [ "$state" = failed ]; then
