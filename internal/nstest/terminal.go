@@ -13,12 +13,19 @@ import (
 // keys can be pressed.
 type Terminal struct{ socket string }
 
-// NewTerminal starts one of width by height cells, with its socket in dir.
+// NewTerminal starts one of width by height cells, with its socket in dir, and waits
+// until its shell asks for a command: what is typed before is echoed twice, or lost.
 func NewTerminal(dir string, width, height int) (*Terminal, error) {
 	t := &Terminal{socket: filepath.Join(dir, "tmux")}
 	_, err := t.tmux("new-session", "-d", "-x", fmt.Sprint(width), "-y", fmt.Sprint(height), "PS1='$ ' TERM=screen-256color LC_ALL=C.UTF-8 sh -i",
 		";", "set-option", "-g", "status", "off")
-	return t, err
+	if err != nil {
+		return nil, err
+	}
+	if _, err := t.Wait("the shell's prompt", func(screen string) bool { return strings.HasPrefix(screen, "$") }); err != nil {
+		return nil, errors.Join(err, t.Close())
+	}
+	return t, nil
 }
 
 // Attach is the command that shows the terminal in another one.
