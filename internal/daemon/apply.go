@@ -78,13 +78,14 @@ func (t *transaction) steps() []step {
 	queues := step{"attach to the TUN", func() error { return t.open.attach(t.have) }, t.close}
 	loops := step{"switch the packet loops", t.switchLoops, t.stopLoops}
 	metrics := step{"listen for metrics", t.listen, t.unlisten}
+	programs := step{"use the kernel engine", t.programs, t.oldPrograms}
 	switch takeover := t.old == nil && t.have.attached(); {
 	case t.open == nil:
-		return []step{metrics, mesh, host, rules, files}
+		return []step{metrics, mesh, host, rules, files, programs}
 	case takeover:
-		return []step{port, queues, mesh, loops, host, rules, files, metrics}
+		return []step{port, queues, mesh, loops, host, rules, files, metrics, programs}
 	}
-	return []step{metrics, port, device, mesh, host, rules, files, queues, loops}
+	return []step{metrics, port, device, mesh, host, rules, files, queues, loops, programs}
 }
 
 // run does all steps, or none.
@@ -221,6 +222,26 @@ func (t *transaction) oldFiles() error {
 		return nil
 	}
 	return t.m.files.follow(t.old)
+}
+
+// programs has the kernel engine forward what is plain, or not. Where the file insists on
+// it, that it cannot is an error.
+func (t *transaction) programs() error { return t.m.usePrograms(t.next) }
+
+func (t *transaction) oldPrograms() error {
+	if t.old == nil {
+		return t.m.engine.Use(nil)
+	}
+	return t.m.usePrograms(t.old)
+}
+
+func (m *mesh) usePrograms(p *plan) error {
+	if p.kernel == nil {
+		return m.engine.Use(nil)
+	}
+	s := *p.kernel
+	s.TUN = link.Index(p.link.Interface)
+	return m.engine.Use(&s)
 }
 
 // switchLoops begins new packet loops, and cannot fail. The old ones end first, so

@@ -88,27 +88,11 @@ func Check(o Options) error {
 
 // prepare loads the file and checks what no plan is needed for.
 func prepare(o Options) (*config.Config, error) {
-	c, err := loadFile(o.ConfigPath)
+	c, err := config.Load(o.ConfigPath)
 	if err != nil {
 		return nil, err
 	}
 	return c, errors.Join(CheckPrivileges(), tun.Available())
-}
-
-// loadFile returns the file at path, if this version can do what it asks for.
-func loadFile(path string) (*config.Config, error) {
-	c, err := config.Load(path)
-	if err != nil {
-		return nil, err
-	}
-	return c, checkEngine(c)
-}
-
-func checkEngine(c *config.Config) error {
-	if c.Dataplane.Engine == config.EngineKernel {
-		return c.Fault("dataplane.engine", "%q: this version has only the user engine: write \"auto\" or \"user\"", c.Dataplane.Engine)
-	}
-	return nil
 }
 
 // A task is one long-lived part of the daemon.

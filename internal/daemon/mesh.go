@@ -13,6 +13,7 @@ import (
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/dataplane/kernel"
 	"example.org/meshd/internal/dataplane/udp"
 	"example.org/meshd/internal/link"
 )
@@ -31,7 +32,7 @@ type mesh struct {
 	state   *state
 
 	plan    *plan // in force; nil before the first
-	engine  *dataplane.User
+	engine  *kernel.Engine
 	probes  *probes
 	rules   *masqTask
 	files   *containerTask

@@ -9,6 +9,7 @@ import (
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/container"
 	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/dataplane/kernel"
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/masq"
 )
@@ -27,6 +28,7 @@ type plan struct {
 	forward *masq.ForwardSettings // nil: the host's FORWARD policy is left alone
 
 	container container.Settings // the files for container runtimes
+	kernel    *kernel.Settings   // of the kernel engine; nil: user space does it all. Its TUN is known later
 
 	ways     []string // how datagrams reach the peers, see link.Underlay
 	warnings []string
@@ -127,6 +129,9 @@ func makePlan(c *config.Config, self int, host surroundings) (*plan, error) {
 	}
 	p.planMasquerade()
 	p.planContainer()
+	if c.Dataplane.Engine == config.EngineKernel {
+		p.kernel = &kernel.Settings{MTU: p.link.MTU, Address: address, Underlay: host.underlay.Devices, Receive: c.Dataplane.Receive}
+	}
 	return p, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/dataplane/kernel"
 	"example.org/meshd/internal/probe"
 )
 
@@ -20,16 +21,16 @@ import (
 type probes struct {
 	*probe.Prober
 	log    *slog.Logger
-	engine dataplane.Engine
+	engine *kernel.Engine
 	set    chan struct{} // settings have changed
 }
 
 // newEngine returns an engine and the probes that go through it.
-func newEngine(version string, log *slog.Logger) (*dataplane.User, *probes) {
+func newEngine(version string, log *slog.Logger) (*kernel.Engine, *probes) {
 	p := &probes{log: log, set: make(chan struct{}, 1)}
-	engine := dataplane.NewUser(log, func(e dataplane.Echo, at time.Time) ([]byte, bool) {
+	engine := kernel.New(dataplane.NewUser(log, func(e dataplane.Echo, at time.Time) ([]byte, bool) {
 		return p.Answer(e.Peer, e.Reply, e.Payload, at)
-	})
+	}), log)
 	p.engine, p.Prober = engine, probe.New(engine.LastSeen)
 	p.Set(probe.Settings{Self: probe.Self{Version: version}})
 	return engine, p
@@ -79,6 +80,9 @@ func (p *probes) Run(ctx context.Context) error {
 func (p *probes) tell(changes []probe.Change) {
 	var others, ours []string
 	for _, c := range changes {
+		if c.Told != nil {
+			p.engine.Finishes(c.Peer, c.Told.Hash != ([32]byte{}))
+		}
 		switch {
 		case c.Told != nil && c.Told.Hash == ([32]byte{}):
 		case c.Told != nil && p.Self().Hash != c.Told.Hash:

@@ -196,7 +196,7 @@ var errWaiting = errors.New("the file is good, but nothing is forwarded yet")
 
 // readWhileWaiting loads the file that is to be waited with from now on.
 func (m *mesh) readWhileWaiting() error {
-	c, err := loadFile(m.options.ConfigPath)
+	c, err := config.Load(m.options.ConfigPath)
 	if err != nil {
 		return err
 	}
@@ -212,7 +212,7 @@ func (m *mesh) readWhileWaiting() error {
 
 // planOf says what the file at path asks of this host.
 func planOf(path, node string) (*plan, error) {
-	c, err := loadFile(path)
+	c, err := config.Load(path)
 	if err != nil {
 		return nil, err
 	}
@@ -335,9 +335,6 @@ func (m *mesh) plans(path string, doc []byte) (control.Plan, []control.Error, er
 func (m *mesh) planOfContent(path string, doc []byte) (*plan, error) {
 	c, err := config.Parse(path, doc)
 	if err != nil {
-		return nil, err
-	}
-	if err := checkEngine(c); err != nil {
 		return nil, err
 	}
 	return planFor(c, m.options.Node)

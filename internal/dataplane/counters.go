@@ -14,8 +14,8 @@ type Traffic struct {
 	LastSeen           time.Time // when the last acceptable packet came in; zero if none did
 }
 
-// add sums other into t.
-func (t *Traffic) add(other Traffic) {
+// Add sums other into t.
+func (t *Traffic) Add(other Traffic) {
 	t.RxPackets += other.RxPackets
 	t.RxBytes += other.RxBytes
 	t.TxPackets += other.TxPackets

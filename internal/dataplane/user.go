@@ -159,7 +159,7 @@ func (u *User) Counters() Counters {
 	}
 	for name, known := range u.known { // each once, so that the parts add up
 		t := known.read()
-		c.Totals.add(t)
+		c.Totals.Add(t)
 		if _, listed := c.Peers[name]; listed {
 			c.Peers[name] = t
 		}

@@ -98,6 +98,9 @@ func CheckInterface(name string) (fresh bool, err error) {
 // Exists tells whether there is an interface called name.
 func Exists(name string) bool { return indexOf(name) >= 0 }
 
+// Index returns the index of an interface; negative if there is none.
+func Index(name string) int { return indexOf(name) }
+
 // Up tells whether there is an interface of that name that carries packets.
 func Up(name string) bool {
 	dev, err := netlink.LinkByName(name)

@@ -31,6 +31,9 @@ type Underlay struct {
 	// peers, and of the interface that has our own address. Loopback does not count,
 	// since nothing leaves by it. If nothing leads anywhere yet, it is 1500.
 	MTU int
+	// Devices are the indices of the interfaces by which peers are reached, and of the one
+	// that has our own address, sorted.
+	Devices []int
 	// Ways are the routes that lead to peers, in words, sorted; the first few.
 	Ways []string
 }
@@ -60,9 +63,15 @@ func FindUnderlay(local netip.Addr, peers []netip.Addr) (u Underlay, err error) 
 			u.MTU = mtu
 		}
 	}
+	use := func(device int) {
+		if mtus[device] > 0 && !slices.Contains(u.Devices, device) {
+			u.Devices = append(u.Devices, device)
+		}
+	}
 	for _, a := range addresses {
 		if toPrefix(a.IPNet).Addr() == local {
 			lower(mtus[a.LinkIndex])
+			use(a.LinkIndex)
 		}
 	}
 	ways, err := others()
@@ -79,14 +88,17 @@ func FindUnderlay(local netip.Addr, peers []netip.Addr) (u Underlay, err error) 
 		}
 		lower(r.MTU)
 		lower(mtus[r.LinkIndex])
+		use(r.LinkIndex)
 		for _, hop := range r.MultiPath {
 			lower(mtus[hop.LinkIndex])
+			use(hop.LinkIndex)
 		}
 	}
 	if u.MTU == 0 {
 		u.MTU = 1500
 	}
 	slices.Sort(u.Ways)
+	slices.Sort(u.Devices)
 	return u, nil
 }
 

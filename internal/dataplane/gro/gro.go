@@ -129,11 +129,16 @@ func Plain(parts [][]byte, b []byte) [][]byte { return append(parts, noOffload[:
 // Frame returns the frame of group n in parts, valid until Reset.
 func (c *Coalescer) Frame(n int) [][]byte {
 	g := &c.groups[n]
-	if len(g.packets) == 1 {
-		g.parts = Plain(g.parts[:0], g.packets[0])
+	first := g.packets[0]
+	if len(g.packets) == 1 && unfinished(&g.flow, first) {
+		virtio.Header{Partial: true, ChecksumStart: g.transport, ChecksumOffset: g.checksum}.Put(g.headers[:])
+		g.parts = append(g.parts[:0], g.headers[:frameStart], first)
 		return g.parts
 	}
-	first := g.packets[0]
+	if len(g.packets) == 1 {
+		g.parts = Plain(g.parts[:0], first)
+		return g.parts
+	}
 	h := g.headers[frameStart : frameStart+g.payload]
 	copy(h, first)
 	g.finish(h)

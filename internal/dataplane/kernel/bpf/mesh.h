@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only
+ *
+ * What the programs and the daemon share: maps, and what is in them. bpf2go makes Go types
+ * of the structs. Numbers are in the host's order unless they are __be.
+ */
+#ifndef MESH_H
+#define MESH_H
+
+#include <linux/types.h>
+
+/* Reasons, in the order of dataplane.Drop. */
+enum drop {
+	DROP_NO_ROUTE,
+	DROP_TOO_BIG,
+	DROP_SEND_ERROR,
+	DROP_UNKNOWN_SENDER,
+	DROP_SPOOFED_SOURCE,
+	DROP_WRONG_DESTINATION,
+	DROP_WRITE_ERROR,
+	DROP_TTL_EXPIRED,
+	DROP_MALFORMED,
+	DROPS,
+};
+
+/* Why a packet is left to user space, in both directions. */
+enum handover {
+	HAND_NO_ROUTE,	     /* nobody has the destination */
+	HAND_TTL,	     /* it expires here: its sender is told */
+	HAND_TOO_BIG,	     /* larger than the path */
+	HAND_UNDERLAY,	     /* the underlay has no route to the peer */
+	HAND_UNUSUAL,	     /* options, another protocol, a length that does not add up */
+	HAND_CHECKSUM,	     /* from a socket, which gives its datagrams a checksum */
+	HAND_UNKNOWN_SENDER, /* the outer source is no node */
+	HAND_FRAGMENT,	     /* of the outer packet */
+	HAND_TO_NODE,	     /* for the TUN's own address: probes are among them */
+	HAND_PLAIN,	     /* to a peer that is not known to be meshd */
+	HANDS,
+};
+
+/* All that is not about a peer. Replaced as a whole. */
+struct settings {
+	__u8 own[16];	   /* our underlay address; IPv4 in the first four bytes */
+	__u8 tun4[4];	   /* the TUN's own addresses; zero: none */
+	__u8 tun6[16];
+	__u32 tun;	   /* its ifindex */
+	__u32 mtu;	   /* of the TUN, bytes */
+	__be16 port;	   /* that we listen on */
+	__u8 v6;	   /* the underlay is IPv6 */
+	__u8 pad;
+};
+
+/* A node of the mesh, by its number. Number 0 is this node. */
+struct node {
+	__u8 address[16]; /* as settings.own */
+	__be16 port;
+	/* It finishes checksums that we leave to a device, and takes UDP without one. */
+	__u8 finishes;
+	__u8 pad;
+};
+
+struct prefix4 {
+	__u32 length;
+	__u8 address[4];
+};
+
+struct prefix6 {
+	__u32 length;
+	__u8 address[16];
+};
+
+/* What is counted for a peer, on one CPU. Bytes and packets are inner ones. */
+struct counters {
+	__u64 rx_packets, rx_bytes, tx_packets, tx_bytes;
+	__u64 seen; /* when the last one came in, bpf_ktime_get_boot_ns */
+	__u64 drops[DROPS];
+};
+
+#endif

@@ -1,0 +1,358 @@
+// Package kernel is the kernel engine: eBPF programs that take plain packets from the TUN
+// to the wire and back without a way through user space. The programs are in bpf/mesh.c,
+// whose opening comment has the picture.
+//
+//	plain        what the programs forward by themselves
+//	handed over  everything else: it goes on to the TUN's queue or the socket, where the
+//	             user engine treats it as if there were no programs
+//	number       a node in the maps; 0 is this one. A name keeps its number as long as
+//	             it is in the mesh
+//
+// So the kernel engine is the user engine with a way around it: both know the same mesh,
+// and what is counted is the sum of both.
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
+
+	"example.org/meshd/internal/dataplane"
+)
+
+// Settings is how packets come to the programs, and what those know besides the mesh.
+type Settings struct {
+	TUN      int            // its interface's index
+	MTU      int            // of the TUN, bytes
+	Address  netip.AddrPort // where datagrams for this node go
+	Underlay []int          // indices of interfaces on which they come in
+	Receive  string         // where they are taken: "auto", "xdp", "tcx", "socket"
+}
+
+// Programs are loaded programs and their maps. Methods may be called from any goroutine.
+type Programs struct {
+	mu       sync.Mutex
+	objects  meshObjects
+	tables   tables
+	attached map[attachment]link.Link
+	settings Settings
+	finishes map[string]bool   // peers that are meshd
+	past     dataplane.Traffic // of nodes that are gone
+}
+
+// attachment is a place that a program can be at.
+type attachment struct {
+	program string // "out", "in", "xdp"
+	device  int
+}
+
+// Load brings programs and maps into the kernel. The error says in words why it cannot:
+// a capability that is missing, a kernel that is too old, the verifier's last line. The
+// verifier's whole log is in it as an *ebpf.VerifierError.
+func Load() (*Programs, error) {
+	if err := rlimit.RemoveMemlock(); err != nil { // before Linux 5.11 maps count as locked memory
+		return nil, explain(err)
+	}
+	p := &Programs{tables: newTables(), attached: map[attachment]link.Link{}, finishes: map[string]bool{}}
+	if err := loadMeshObjects(&p.objects, nil); err != nil {
+		return nil, explain(err)
+	}
+	return p, nil
+}
+
+// explain says what an error of the kernel means for whoever wants the engine.
+func explain(err error) error {
+	var verifier *ebpf.VerifierError
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("the capabilities CAP_BPF and CAP_NET_ADMIN are needed: %w", err)
+	case errors.Is(err, ebpf.ErrNotSupported):
+		return fmt.Errorf("this kernel is too old: %w", err)
+	case errors.As(err, &verifier) && len(verifier.Log) > 0:
+		return fmt.Errorf("the kernel's verifier refuses: %s: %w", strings.TrimSpace(verifier.Log[len(verifier.Log)-1]), err)
+	}
+	return err
+}
+
+// Close detaches the programs and gives up the maps.
+func (p *Programs) Close() error {
+	err := p.detach()
+	return errors.Join(err, p.objects.Close())
+}
+
+// detach takes the programs from everywhere.
+func (p *Programs) detach() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var errs []error
+	for at, l := range p.attached {
+		errs = append(errs, l.Close())
+		delete(p.attached, at)
+	}
+	return errors.Join(errs...)
+}
+
+// SetMesh makes the maps say what a mesh is. What comes is there before what goes is gone,
+// and each node changes at one packet boundary, so that nothing is lost meanwhile.
+func (p *Programs) SetMesh(m dataplane.Mesh) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	next, err := p.tables.next(m, p.finishes)
+	if err != nil {
+		return err
+	}
+	if err := p.change(next); err != nil {
+		return fmt.Errorf("write the kernel's tables: %w", err)
+	}
+	p.tables = next
+	return p.configure()
+}
+
+// change brings the maps from the tables in force to others.
+func (p *Programs) change(next tables) error {
+	o, old := &p.objects, &p.tables
+	zero := make([]meshCounters, ebpf.MustPossibleCPU())
+	for number := range next.nodes {
+		if _, known := old.nodes[number]; known {
+			continue
+		}
+		if err := o.Counted.Update(number, zero, ebpf.UpdateAny); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(put(o.Nodes, old.nodes, next.nodes), put(o.Senders, old.senders, next.senders),
+		put(o.Prefixes4, old.prefixes4, next.prefixes4), put(o.Prefixes6, old.prefixes6, next.prefixes6)); err != nil {
+		return err
+	}
+	if err := errors.Join(drop(o.Prefixes4, old.prefixes4, next.prefixes4), drop(o.Prefixes6, old.prefixes6, next.prefixes6),
+		drop(o.Senders, old.senders, next.senders), drop(o.Nodes, old.nodes, next.nodes)); err != nil {
+		return err
+	}
+	for number := range old.nodes {
+		if _, stays := next.nodes[number]; stays {
+			continue
+		}
+		t, err := p.traffic(number)
+		if err := errors.Join(err, o.Counted.Delete(number)); err != nil {
+			return err
+		}
+		p.past.Add(t)
+	}
+	return nil
+}
+
+// put writes what is new or another one.
+func put[K, V comparable](m *ebpf.Map, old, next map[K]V) error {
+	for key, value := range next {
+		if before, there := old[key]; there && before == value {
+			continue
+		}
+		if err := m.Update(key, value, ebpf.UpdateAny); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// drop deletes what is gone.
+func drop[K, V comparable](m *ebpf.Map, old, next map[K]V) error {
+	for key := range old {
+		if _, stays := next[key]; stays {
+			continue
+		}
+		if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Finishes says whether a peer is meshd, which finishes checksums that were left to a device.
+// Until that is known user space sends to it.
+func (p *Programs) Finishes(peer string, yes bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.finishes[peer] = yes
+	number, known := p.tables.numbers[peer]
+	if !known || number == self {
+		return nil
+	}
+	node := p.tables.nodes[number]
+	node.Finishes = boolean(yes)
+	p.tables.nodes[number] = node
+	if err := p.objects.Nodes.Update(number, node, ebpf.UpdateAny); err != nil {
+		return fmt.Errorf("write the kernel's tables: %w", err)
+	}
+	return nil
+}
+
+func boolean(b bool) uint8 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// Attach puts the programs where settings say, and takes them from everywhere else.
+func (p *Programs) Attach(s Settings) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.settings = s
+	if err := p.configure(); err != nil {
+		return err
+	}
+	wanted := map[attachment]bool{{"out", s.TUN}: true}
+	for _, device := range s.Underlay {
+		if s.Receive != "socket" {
+			wanted[attachment{"in", device}] = true
+		}
+		if s.Receive == "xdp" {
+			wanted[attachment{"xdp", device}] = true
+		}
+	}
+	for at := range wanted {
+		if p.attached[at] != nil {
+			continue
+		}
+		l, err := p.attach(at)
+		if err != nil {
+			return fmt.Errorf("attach the program %q to the interface with index %d: %w", at.program, at.device, explain(err))
+		}
+		p.attached[at] = l
+	}
+	for at, l := range p.attached {
+		if wanted[at] {
+			continue
+		}
+		delete(p.attached, at)
+		if err := l.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Programs) attach(at attachment) (link.Link, error) {
+	switch at.program {
+	case "xdp":
+		return link.AttachXDP(link.XDPOptions{Program: p.objects.MeshXdp, Interface: at.device, Flags: link.XDPDriverMode})
+	case "in":
+		return link.AttachTCX(link.TCXOptions{Program: p.objects.MeshIn, Interface: at.device, Attach: ebpf.AttachTCXIngress})
+	}
+	return link.AttachTCX(link.TCXOptions{Program: p.objects.MeshOut, Interface: at.device, Attach: ebpf.AttachTCXEgress})
+}
+
+// configure writes the settings, as soon as both they and the mesh are known. The caller
+// holds mu.
+func (p *Programs) configure() error {
+	s := p.settings
+	if !s.Address.IsValid() || p.tables.numbers == nil {
+		return nil
+	}
+	value := meshSettings{Tun: uint32(s.TUN), Mtu: uint32(s.MTU), Tun4: p.tables.tun4, Tun6: p.tables.tun6,
+		Own: bytesOf(s.Address.Addr()), Port: networkOrder(s.Address.Port())}
+	value.V6 = boolean(s.Address.Addr().Is6())
+	return p.objects.Configured.Update(uint32(0), value, ebpf.UpdateAny)
+}
+
+// networkOrder returns a number whose bytes in memory are those of n on the wire.
+func networkOrder(n uint16) uint16 {
+	var b [2]byte
+	binary.BigEndian.PutUint16(b[:], n)
+	return binary.NativeEndian.Uint16(b[:])
+}
+
+// Counters returns what was counted, by name, and the sum of it with what is gone.
+func (p *Programs) Counters() (peers map[string]dataplane.Traffic, total dataplane.Traffic, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	peers, total = map[string]dataplane.Traffic{}, p.past
+	for name, number := range p.tables.numbers {
+		if number == self {
+			continue
+		}
+		t, err := p.traffic(number)
+		if err != nil {
+			return nil, total, fmt.Errorf("read the kernel's counters: %w", err)
+		}
+		peers[name] = t
+		total.Add(t)
+	}
+	return peers, total, nil
+}
+
+// LastSeen returns when the programs took the last packet of a peer; the zero time if they
+// never did.
+func (p *Programs) LastSeen(peer string) time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	number, known := p.tables.numbers[peer]
+	if !known || number == self {
+		return time.Time{}
+	}
+	t, err := p.traffic(number)
+	if err != nil {
+		return time.Time{}
+	}
+	return t.LastSeen
+}
+
+// traffic reads the counters of a number.
+func (p *Programs) traffic(number uint32) (t dataplane.Traffic, err error) {
+	var cpus []meshCounters
+	if err := p.objects.Counted.Lookup(number, &cpus); err != nil {
+		return t, err
+	}
+	var seen uint64
+	for _, c := range cpus {
+		t.RxPackets += c.RxPackets
+		t.RxBytes += c.RxBytes
+		t.TxPackets += c.TxPackets
+		t.TxBytes += c.TxBytes
+		for i, n := range c.Drops {
+			t.Drops[i] += n
+		}
+		seen = max(seen, c.Seen)
+	}
+	if seen != 0 {
+		t.LastSeen, err = sinceBoot(seen)
+	}
+	return t, err
+}
+
+// sinceBoot turns a reading of the clock that runs since the boot into a time.
+func sinceBoot(ns uint64) (time.Time, error) {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return time.Time{}, os.NewSyscallError("clock_gettime", err)
+	}
+	return time.Now().Add(time.Duration(ns) - time.Duration(now.Nano())), nil
+}
+
+// handovers are the names of enum handover in bpf/mesh.h.
+var handovers = [...]string{"no_route", "ttl_expired", "too_big", "no_underlay_route", "unusual", "from_socket", "unknown_sender", "fragment", "to_this_node", "plain_peer"}
+
+// Handed returns how many packets, or superpackets, were left to user space, by reason.
+func (p *Programs) Handed() (map[string]uint64, error) {
+	handed := map[string]uint64{}
+	for i, name := range handovers {
+		var cpus []uint64
+		if err := p.objects.Handed.Lookup(uint32(i), &cpus); err != nil {
+			return nil, fmt.Errorf("read the kernel's counters: %w", err)
+		}
+		for _, n := range cpus {
+			handed[name] += n
+		}
+	}
+	return handed, nil
+}

@@ -1,0 +1,121 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/nstest"
+)
+
+// engineFile is the demo's mesh with an engine; probes are often, since it is by them that
+// a peer is known to be meshd.
+func engineFile(t *testing.T, engine, receive string) string {
+	t.Helper()
+	return strings.Replace(demoFile(t), "[network]", "[probe]\ninterval = \"200ms\"\n[dataplane]\nengine = \""+engine+"\"\nreceive = \""+receive+"\"\n[network]", 1)
+}
+
+// known waits until a daemon knows of a peer that it is meshd.
+func known(t *testing.T, d *nstest.Daemon, name string) {
+	t.Helper()
+	waitPeer(t, d, name, "known as meshd", func(p control.Peer) bool { return p.ConfigMatch != nil })
+}
+
+// Hosts with the kernel engine, in each way to receive, and with segmentation offloads of
+// the underlay on and off: content arrives as it was sent, by the programs alone.
+func TestKernelEngine(t *testing.T) {
+	for _, receive := range []string{"tcx", "xdp", "socket"} {
+		for _, wire := range []string{"memory", "wire"} {
+			if receive == "socket" && wire == "memory" { // a socket does not tell into what to cut 64 KiB
+				continue
+			}
+			t.Run(receive+"/"+wire, func(t *testing.T) {
+				w := newWorld(t)
+				if wire == "wire" {
+					if err := w.Lab.LikeAWire(w.Hosts()...); err != nil {
+						t.Fatal(err)
+					}
+				}
+				m := w.startAll(engineFile(t, "kernel", receive))
+				if s := status(t, m.w2); s.Dataplane.Engine != "kernel" || s.Dataplane.Receive != receive {
+					t.Fatalf("%+v", s.Dataplane)
+				}
+				known(t, m.w2, "worker")
+				known(t, m.w, "worker2")
+				contains(t, run(t, m.PodW2b, "ping", "-c", "3", "-i", "0.2", "10.244.1.2"), "ttl=60", " 0% packet loss")
+				before := status(t, m.w2).Dataplane.Calls
+				transfer(t, m.PodW2b, m.PodW, "10.244.1.2:9000", 64<<20)
+				transfer(t, m.PodW, m.PodW2b, "10.244.2.3:9000", 64<<20)
+				s := status(t, m.w2)
+				if p := peer(t, s, "worker"); p.TxBytes < 64<<20 || p.RxBytes < 64<<20 {
+					t.Errorf("%+v", p)
+				}
+				for reason, n := range s.Totals.Drops {
+					if n != 0 {
+						t.Errorf("%d drops of %s", n, reason)
+					}
+				}
+				// What user space has sent and written meanwhile.
+				if n := s.Dataplane.Calls["wire_write"].Packets - before["wire_write"].Packets; n > 100 {
+					t.Errorf("user space sent %d packets", n)
+				}
+				if n := s.Dataplane.Calls["tun_write"].Packets - before["tun_write"].Packets; receive != "socket" && n > 100 {
+					t.Errorf("user space delivered %d packets", n)
+				}
+			})
+		}
+	}
+}
+
+// One host with the kernel engine, one with the user engine, one that runs the reference's
+// plain loop.
+func TestKernelEngineInMixedMesh(t *testing.T) {
+	for _, receive := range []string{"tcx", "xdp"} {
+		t.Run(receive, func(t *testing.T) {
+			w := newWorld(t)
+			if err := w.Lab.LikeAWire(w.Hosts()...); err != nil {
+				t.Fatal(err)
+			}
+			flannel(t, w.Worker, "10.244.1.0", "172.18.0.4", map[string]string{"10.244.0.0/24": "172.18.0.2", "10.244.2.0/24": "172.18.0.3"})
+			k := w.own(w.Worker2, engineFile(t, "kernel", receive))
+			u := w.own(w.ControlPlane, engineFile(t, "user", "auto"))
+			known(t, k, "control-plane")
+			known(t, u, "worker2")
+			for _, way := range []struct {
+				from, to *nstest.Namespace
+				address  string
+			}{{w.PodW2b, w.PodW, "10.244.1.2"}, {w.PodW, w.PodW2b, "10.244.2.3"}, {w.PodCP, w.PodW2b, "10.244.2.3"}, {w.PodW2b, w.PodCP, "10.244.0.2"}} {
+				contains(t, run(t, way.from, "ping", "-c", "2", "-i", "0.2", way.address), "ttl=60", " 0% packet loss")
+				contains(t, run(t, way.from, "ping", "-c", "1", "-s", "4000", way.address), " 0% packet loss")
+				transfer(t, way.from, way.to, way.address+":9000", 16<<20)
+			}
+			if s := status(t, k); s.Totals.Drops["spoofed_source"]+s.Totals.Drops["malformed"]+s.Totals.Drops["wrong_destination"] != 0 {
+				t.Errorf("%v", s.Totals.Drops)
+			}
+		})
+	}
+}
+
+// The engine changes while packets flow, both ways, again and again.
+func TestKernelEngineLive(t *testing.T) {
+	w := newWorld(t).fast()
+	d := w.own(w.Worker2, engineFile(t, "user", "tcx"))
+	w.own(w.Worker, engineFile(t, "kernel", "xdp"))
+	known(t, d, "worker")
+	before := w.overflows()
+	traffic := w.newTrafficOf(2000, true)
+	for i := range 20 {
+		engine := []string{"kernel", "user"}[i%2]
+		save(t, d, engineFile(t, engine, []string{"tcx", "xdp"}[i/2%2]))
+		if r, err := client(t, d).Reload(t.Context()); err != nil || !r.Reload.OK {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		if got := status(t, d).Dataplane.Engine; got != engine {
+			t.Fatalf("engine %q", got)
+		}
+		run(t, w.PodW2b, "ping", "-c", "1", "-W", "2", "10.244.1.2")
+	}
+	if lost, overflows := traffic.finish(), w.overflows().since(before); lost != overflows {
+		t.Errorf("lost %v, in the TUN's queues %v\n%+v", lost, overflows, status(t, d).Totals)
+	}
+}
