@@ -16,6 +16,7 @@ import (
 	"example.org/meshd/internal/container"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/daemon"
+	"example.org/meshd/internal/dataplane/kernel"
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/masq"
 )
@@ -120,7 +121,7 @@ func cleanupCommand(g *globals) *cobra.Command {
 		Use:   "cleanup",
 		Short: "Remove the interface, routes, rules and files that meshd made",
 		Long: `Remove what an earlier "meshd run" left in the kernel: the TUN interface with its
-address and its routes, and the masquerade rules; and the files it wrote for containers. Running it again changes nothing. It refuses while meshd runs.`,
+address and its routes, the kernel engine's programs and the masquerade rules; and the files it wrote for containers. Running it again changes nothing. It refuses while meshd runs.`,
 		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
@@ -141,6 +142,10 @@ address and its routes, and the masquerade rules; and the files it wrote for con
 			if err != nil {
 				return err
 			}
+			programs, programsErr := kernel.CleanUp()
+			if programs {
+				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the kernel engine's programs")
+			}
 			rules, err := masq.CleanUp()
 			if rules {
 				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the masquerade rules")
@@ -158,7 +163,7 @@ address and its routes, and the masquerade rules; and the files it wrote for con
 			if accepts || legacy {
 				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the forward rules")
 			}
-			return errors.Join(err, filesErr, forwardErr, legacyErr)
+			return errors.Join(err, programsErr, filesErr, forwardErr, legacyErr)
 		},
 	}
 }

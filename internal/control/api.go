@@ -66,13 +66,15 @@ type Network struct {
 
 // Dataplane tells how packets move.
 type Dataplane struct {
-	Engine   string           `json:"engine"` // "user"
+	Engine   string           `json:"engine"` // "user", "kernel"
 	Reason   string           `json:"reason"` // why this one, if another was possible
 	Receive  string           `json:"receive"`
 	Offloads []string         `json:"offloads"`          // in use
 	Refused  []string         `json:"refused,omitempty"` // in use until the kernel or a device refused
 	Queues   int              `json:"queues"`
-	Calls    map[string]Calls `json:"calls"` // by "tun_read", "wire_write", "wire_read", "tun_write"
+	Calls    map[string]Calls `json:"calls"` // of user space, by "tun_read", "wire_write", "wire_read", "tun_write"
+	// What the kernel engine left to user space, by reason: packets, or superpackets.
+	Handed map[string]uint64 `json:"handed,omitempty"`
 }
 
 // Calls counts system calls of one kind and the packets they moved.

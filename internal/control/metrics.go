@@ -35,6 +35,7 @@ var (
 	masqueradePackets = description("meshd_masquerade_packets_total", "Packets that matched a masquerade rule.", "rule")
 	calls             = description("meshd_dataplane_calls_total", "System calls that moved packets, by place.", "call")
 	callPackets       = description("meshd_dataplane_packets_total", "Packets that these calls moved, with those dropped later.", "call")
+	handed            = description("meshd_dataplane_handed_total", "Packets or superpackets that the kernel engine left to user space, by reason.", "reason")
 	interfaceRepairs  = description("meshd_interface_repairs_total", "Times that the interface was mended or the surroundings led to a new plan.")
 	masqueradeRepairs = description("meshd_masquerade_repairs_total", "Times that rules were restored after another program changed them.")
 )
@@ -42,7 +43,7 @@ var (
 // Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{buildInfo, configGeneration, configInfo, reloadSuccessful, peerRxPackets, peerRxBytes,
-		peerTxPackets, peerTxBytes, peerUp, peerRTT, peerLoss, peerConfigMatch, probesSent, probesReceived, drops, calls, callPackets, masqueradePackets, masqueradeRepairs, interfaceRepairs} {
+		peerTxPackets, peerTxBytes, peerUp, peerRTT, peerLoss, peerConfigMatch, probesSent, probesReceived, drops, calls, callPackets, handed, masqueradePackets, masqueradeRepairs, interfaceRepairs} {
 		out <- d
 	}
 }
@@ -92,6 +93,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	for name, c := range s.Dataplane.Calls {
 		counter(calls, c.Calls, name)
 		counter(callPackets, c.Packets, name)
+	}
+	for reason, n := range s.Dataplane.Handed {
+		counter(handed, n, reason)
 	}
 	for _, r := range s.Masquerade.Rules {
 		counter(masqueradePackets, r.Packets, r.Name)

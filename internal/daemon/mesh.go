@@ -79,6 +79,9 @@ func (m *mesh) Run(ctx context.Context) error {
 	m.start = loops.start
 	err := runAll(ctx, m.log, m.rules, m.files, m.probes, m.metrics,
 		taskFunc{"history", func(ctx context.Context) error { return everySecond(ctx, m.state.remember) }},
+		taskFunc{"captures", func(ctx context.Context) error {
+			return everySecond(ctx, func(time.Time) { m.engine.WatchCaptures() })
+		}},
 		taskFunc{"file watch", m.watchFile},
 		taskFunc{"kernel watch", func(ctx context.Context) error {
 			return link.Watch(ctx, func() bool { wake(m.kernel); return true })

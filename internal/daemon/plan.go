@@ -129,8 +129,9 @@ func makePlan(c *config.Config, self int, host surroundings) (*plan, error) {
 	}
 	p.planMasquerade()
 	p.planContainer()
-	if c.Dataplane.Engine == config.EngineKernel {
-		p.kernel = &kernel.Settings{MTU: p.link.MTU, Address: address, Underlay: host.underlay.Devices, Receive: c.Dataplane.Receive}
+	if c.Dataplane.Engine != config.EngineUser {
+		p.kernel = &kernel.Settings{MTU: p.link.MTU, Address: address, Underlay: host.underlay.Devices, Receive: c.Dataplane.Receive,
+			Optional: c.Dataplane.Engine == config.Auto}
 	}
 	return p, nil
 }

@@ -62,6 +62,7 @@ func (s *state) fill(status *control.Status) {
 	status.Dataplane = dataplaneStatus(info, counters)
 	status.Warnings = append(status.Warnings, p.warnings...)
 	status.Warnings = append(status.Warnings, refusedWarnings(info)...)
+	status.Warnings = append(status.Warnings, engineWarnings(info)...)
 	status.Warnings = append(status.Warnings, forwardingOff(p.config.Network)...)
 	status.Warnings = append(status.Warnings, s.metrics.warnings()...)
 	status.Warnings = append(status.Warnings, s.files.warnings()...)
@@ -108,6 +109,14 @@ func unattributed(totals map[string]uint64, peers []control.Peer) map[string]uin
 	return rest
 }
 
+// engineWarnings tells what the kernel engine cannot do here.
+func engineWarnings(info dataplane.Info) []string {
+	if info.Unpinned == "" {
+		return nil
+	}
+	return []string{"packets will not flow while meshd is not running: " + info.Unpinned}
+}
+
 // refusedWarnings tells which offloads ended at run time, and what helps.
 func refusedWarnings(info dataplane.Info) (warnings []string) {
 	for _, name := range info.Refused {
@@ -124,7 +133,7 @@ func refusedWarnings(info dataplane.Info) (warnings []string) {
 
 func dataplaneStatus(info dataplane.Info, counters dataplane.Counters) control.Dataplane {
 	d := control.Dataplane{
-		Engine: info.Engine, Receive: info.Receive, Offloads: info.Offloads, Refused: info.Refused, Queues: info.Queues,
+		Engine: info.Engine, Reason: info.Reason, Receive: info.Receive, Handed: info.Handed, Offloads: info.Offloads, Refused: info.Refused, Queues: info.Queues,
 		Calls: map[string]control.Calls{},
 	}
 	for kind, n := range counters.Calls {

@@ -100,10 +100,13 @@ type Counters struct {
 
 // Info is how an engine works on this host.
 type Info struct {
-	Engine   string   // "user"
-	Receive  string   // "socket"
-	Offloads []string // in use now
-	Refused  []string // offloads that were in use until the kernel or a device refused
+	Engine   string            // "user", "kernel"
+	Reason   string            // why the user engine, in words
+	Unpinned string            // kernel engine: why packets stop when meshd ends; empty if they do not
+	Handed   map[string]uint64 // kernel engine: packets or superpackets left to user space, by reason
+	Receive  string            // "socket"
+	Offloads []string          // in use now
+	Refused  []string          // offloads that were in use until the kernel or a device refused
 	Queues   int
 }
 

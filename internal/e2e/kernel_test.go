@@ -119,3 +119,56 @@ func TestKernelEngineLive(t *testing.T) {
 		t.Errorf("lost %v, in the TUN's queues %v\n%+v", lost, overflows, status(t, d).Totals)
 	}
 }
+
+// Packets flow on while no meshd runs, and through its start: killed, stopped, and begun
+// again, nothing is lost. What was pinned goes with `meshd cleanup`.
+func TestKernelEngineOutlivesDaemon(t *testing.T) {
+	for _, receive := range []string{"tcx", "xdp"} {
+		t.Run(receive, func(t *testing.T) {
+			w := newWorld(t).fast()
+			m := w.startAll(engineFile(t, "kernel", receive))
+			known(t, m.w2, "worker")
+			known(t, m.w, "worker2")
+			traffic := w.newTrafficOf(20000, true)
+			for range 3 {
+				m.w2.Kill()
+				run(t, w.PodW2b, "ping", "-c", "3", "-i", "0.2", "10.244.1.2")
+				m.w2 = w.again(m.w2)
+				run(t, w.PodW2b, "ping", "-c", "3", "-i", "0.2", "10.244.1.2")
+			}
+			if _, err := m.w2.Stop(); err != nil {
+				t.Error(err)
+			}
+			run(t, w.PodW2b, "ping", "-c", "3", "-i", "0.2", "10.244.1.2")
+			m.w2 = w.again(m.w2)
+			known(t, m.w2, "worker")
+			if lost := traffic.finish(); lost != ([2]uint64{}) {
+				t.Errorf("lost %v\n%+v", lost, status(t, m.w2))
+			}
+
+			if _, err := m.w2.Stop(); err != nil {
+				t.Error(err)
+			}
+			before := w.Lab.Pins()
+			if _, err := m.w2.Ask("cleanup"); err != nil {
+				t.Error(err)
+			}
+			if after := w.Lab.Pins(); len(before) != 3 || len(after) != 2 {
+				t.Errorf("pinned before %v, after %v", before, after)
+			}
+			if out, err := w.Worker2.Run("ip", "link", "show", "eth0"); err != nil || strings.Contains(out, "xdp") {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
+	}
+}
+
+// again starts a daemon that has ended.
+func (w *world) again(d *nstest.Daemon) *nstest.Daemon {
+	w.t.Helper()
+	next := w.start(d.Host, d.Config)
+	if err := next.WaitReady(); err != nil {
+		w.t.Fatal(err)
+	}
+	return next
+}

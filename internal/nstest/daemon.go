@@ -69,11 +69,12 @@ func (h *Host) daemon(by []string, binary, config, dir string, args []string) *D
 	return d
 }
 
-// private returns a command whose arguments are one that runs with a /run/flannel of its
-// own, where hosts are only namespaces of one machine: `ip netns exec` has made a mount
-// namespace for it.
+// private returns a command whose arguments are one that runs with a /run/flannel and a BPF
+// file system of its own, where hosts are only namespaces of one machine: `ip netns exec`
+// has made a mount namespace for it.
 func (d *Daemon) private() []string {
-	return []string{"sh", "-c", `mkdir -p "$0" /run/flannel && mount --bind "$0" /run/flannel && exec "$@"`, d.Run}
+	script := `mkdir -p "$0" /run/flannel && mount --bind "$0" /run/flannel && mount --bind "$1" /sys/fs/bpf && shift && exec "$@"`
+	return []string{"sh", "-c", script, d.Run, d.Host.Lab.bpffs}
 }
 
 func (d *Daemon) start() error {

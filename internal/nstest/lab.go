@@ -5,15 +5,19 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Lab is a set of hosts on one underlay switch.
 type Lab struct {
 	prefix string
+	bpffs  string // where a BPF file system for its hosts is mounted
 	sw     *Namespace
 	ports  []string     // of the switch
 	spaces []*Namespace // everything made, to be undone
@@ -23,8 +27,11 @@ type Lab struct {
 
 // NewLab makes an empty lab. prefix begins the names of all its namespaces.
 func NewLab(prefix string) (*Lab, error) {
-	l := &Lab{prefix: prefix}
-	var err error
+	l := &Lab{prefix: prefix, bpffs: "/run/" + prefix + ".bpf"}
+	err := errors.Join(os.Mkdir(l.bpffs, 0o700), unix.Mount("bpf", l.bpffs, "bpf", 0, ""))
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
 	if l.sw, err = l.namespace("sw"); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -65,7 +72,17 @@ func Sweep(prefix string) {
 			_ = (&Namespace{Name: entry.Name()}).Close()
 		}
 	}
+	mounts, _ := filepath.Glob("/run/" + prefix + "*.bpf")
+	for _, at := range mounts {
+		pid, _, _ := strings.Cut(strings.TrimPrefix(at, "/run/"+prefix), "-")
+		if _, err := os.Stat("/proc/" + strings.TrimSuffix(pid, ".bpf")); err != nil {
+			_ = unmount(at)
+		}
+	}
 }
+
+// unmount unmounts a file system and removes the folder that it was in.
+func unmount(at string) error { return errors.Join(unix.Unmount(at, unix.MNT_DETACH), os.Remove(at)) }
 
 // Close deletes everything in the lab. Processes in it must have ended.
 func (l *Lab) Close() error {
@@ -78,7 +95,17 @@ func (l *Lab) Close() error {
 		errs = append(errs, n.Close())
 	}
 	l.spaces = nil
+	if l.bpffs != "" {
+		errs = append(errs, unmount(l.bpffs))
+		l.bpffs = ""
+	}
 	return errors.Join(errs...)
+}
+
+// Pins lists the folders of pins that the hosts' daemons have made, one for each host.
+func (l *Lab) Pins() []string {
+	folders, _ := filepath.Glob(l.bpffs + "/meshd/*")
+	return folders
 }
 
 // Empty adds a namespace with nothing in it, as a container runtime makes it for a pod.

@@ -221,7 +221,7 @@ func (m *Model) daemonNow() time.Time {
 }
 
 func engineWord(d control.Dataplane) string {
-	if slices.Contains(d.Offloads, "udp_gso") {
+	if d.Engine == "user" && slices.Contains(d.Offloads, "udp_gso") {
 		return d.Engine + "+gso"
 	}
 	return d.Engine

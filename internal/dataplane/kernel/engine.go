@@ -1,10 +1,18 @@
 package kernel
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
+	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/dataplane"
 )
@@ -20,6 +28,9 @@ type Engine struct {
 	mesh     *dataplane.Mesh              // the last one; nil before
 	programs *Programs                    // nil: user space does it all
 	receive  string                       // where the programs take packets
+	tun      int                          // the index of the TUN
+	optional bool                         // user space may do it all
+	reason   string                       // why it does
 	past     dataplane.Traffic            // of programs that were taken away
 	parts    map[string]dataplane.Traffic // of them, by peer
 }
@@ -29,14 +40,23 @@ func New(user *dataplane.User, log *slog.Logger) *Engine {
 	return &Engine{User: user, log: log, parts: map[string]dataplane.Traffic{}, finishes: map[string]bool{}}
 }
 
-// Use has programs forward what is plain, as settings say; nil takes them away. On error
-// user space does it all.
+// Use has programs forward what is plain, as settings say; nil takes them away, those that an
+// earlier meshd left, too. If they cannot, user space does it all, which is an error unless
+// settings say that they are optional.
 func (e *Engine) Use(s *Settings) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if s == nil {
-		return e.leave()
+		e.reason = "the file asks for it"
+		_, err := CleanUp()
+		return errors.Join(e.leave(), err)
 	}
+	e.optional = s.Optional
+	return e.settle(e.use(s))
+}
+
+// use begins with programs, or changes where they are.
+func (e *Engine) use(s *Settings) error {
 	if e.programs == nil {
 		programs, err := Load()
 		if err != nil {
@@ -46,17 +66,39 @@ func (e *Engine) Use(s *Settings) error {
 		maps.Copy(programs.finishes, e.finishes)
 		if e.mesh != nil {
 			if err := programs.SetMesh(*e.mesh); err != nil {
-				_ = e.leave()
 				return err
 			}
 		}
+		if err := programs.Unpinned(); err != nil {
+			e.log.Warn("packets will not flow while meshd is not running", "error", err, "event", "unpinned")
+		}
 	}
 	if err := e.programs.Attach(*s); err != nil {
-		_ = e.leave()
 		return err
 	}
-	e.receive = s.Receive
-	return nil
+	e.receive, e.tun = s.way(), s.TUN
+	return e.look()
+}
+
+// settle draws the consequences of whether the programs could do what was asked.
+func (e *Engine) settle(err error) error {
+	if err == nil {
+		e.reason = ""
+		return nil
+	}
+	var verifier *ebpf.VerifierError
+	if errors.As(err, &verifier) {
+		e.log.Debug("the verifier's log", "log", fmt.Sprintf("%+v", verifier), "event", "verifier")
+	}
+	leaveErr := e.leave()
+	if !e.optional {
+		return errors.Join(err, leaveErr)
+	}
+	if e.reason != err.Error() {
+		e.log.Warn("the user engine forwards: the kernel engine cannot", "error", err, "event", "user_engine")
+	}
+	e.reason = err.Error()
+	return leaveErr
 }
 
 // leave takes the programs away, and keeps what they have counted.
@@ -105,7 +147,7 @@ func (e *Engine) SetMesh(m dataplane.Mesh) error {
 	if e.programs == nil {
 		return nil
 	}
-	return e.programs.SetMesh(m)
+	return e.settle(e.programs.SetMesh(m))
 }
 
 // Counters implements dataplane.Engine.
@@ -150,8 +192,53 @@ func (e *Engine) Info() dataplane.Info {
 	info := e.User.Info()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.programs != nil {
-		info.Engine, info.Receive = "kernel", e.receive
+	info.Reason = e.reason
+	if e.programs == nil {
+		return info
 	}
+	info.Engine, info.Receive = "kernel", e.receive
+	if err := e.programs.Unpinned(); err != nil {
+		info.Unpinned = err.Error()
+	}
+	handed, err := e.programs.Handed()
+	if err != nil {
+		e.log.Error("the kernel's counters cannot be read", "error", err, "event", "counters_failed")
+	}
+	info.Handed = handed
 	return info
+}
+
+// WatchCaptures looks whether somebody captures on the TUN. The kernel has no news of that:
+// it is to be called every second or so.
+func (e *Engine) WatchCaptures() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err := e.look(); err != nil {
+		e.log.Error("a capture on the TUN may see only what comes in", "error", err, "event", "watch_failed")
+	}
+}
+
+// look has packets out go where a capture sees them, if there is one. The caller holds mu.
+func (e *Engine) look() error {
+	if e.programs == nil {
+		return nil
+	}
+	sockets, err := os.ReadFile("/proc/net/packet")
+	if err != nil {
+		return err
+	}
+	return e.programs.Watch(captured(string(sockets), e.tun))
+}
+
+// captured tells whether /proc/net/packet has a socket for all packets of an interface, or
+// of every one.
+func captured(sockets string, device int) bool {
+	const protocol, index = 3, 4 // columns; packet_seq_show in the kernel's net/packet/af_packet.c
+	for line := range strings.Lines(sockets) {
+		words := strings.Fields(line)
+		if len(words) > index && words[protocol] == fmt.Sprintf("%04x", unix.ETH_P_ALL) && (words[index] == "0" || words[index] == strconv.Itoa(device)) {
+			return true
+		}
+	}
+	return false
 }

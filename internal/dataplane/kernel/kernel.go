@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -37,6 +38,18 @@ type Settings struct {
 	Address  netip.AddrPort // where datagrams for this node go
 	Underlay []int          // indices of interfaces on which they come in
 	Receive  string         // where they are taken: "auto", "xdp", "tcx", "socket"
+	Optional bool           // where the programs cannot run, user space does it all
+}
+
+// way returns where packets are taken if the file leaves it to us. Native XDP is for those
+// who ask for it: nearly every driver resets its rings, and with them the link, when the
+// first program comes, and gives up receive offloads as long as it is there (virtio_net
+// refuses for them; a veth's peer loses segmentation offload).
+func (s *Settings) way() string {
+	if s.Receive == "auto" {
+		return "tcx"
+	}
+	return s.Receive
 }
 
 // Programs are loaded programs and their maps. Methods may be called from any goroutine.
@@ -46,8 +59,12 @@ type Programs struct {
 	tables   tables
 	attached map[attachment]link.Link
 	settings Settings
+	watched  bool              // somebody captures on the TUN
 	finishes map[string]bool   // peers that are meshd
 	past     dataplane.Traffic // of nodes that are gone
+
+	folder   string // of pins; empty if nothing is pinned
+	unpinned error  // why
 }
 
 // attachment is a place that a program can be at.
@@ -56,19 +73,53 @@ type attachment struct {
 	device  int
 }
 
-// Load brings programs and maps into the kernel. The error says in words why it cannot:
-// a capability that is missing, a kernel that is too old, the verifier's last line. The
-// verifier's whole log is in it as an *ebpf.VerifierError.
+// Load brings programs and maps into the kernel, or takes over what an earlier meshd has
+// pinned. The error says in words why it cannot: a capability that is missing, a kernel that
+// is too old, the verifier's last line. The verifier's whole log is in it as an
+// *ebpf.VerifierError.
 func Load() (*Programs, error) {
 	if err := rlimit.RemoveMemlock(); err != nil { // before Linux 5.11 maps count as locked memory
 		return nil, explain(err)
 	}
 	p := &Programs{tables: newTables(), attached: map[attachment]link.Link{}, finishes: map[string]bool{}}
-	if err := loadMeshObjects(&p.objects, nil); err != nil {
+	p.folder, p.unpinned = pinFolder()
+	// Programs of another layout go first: until ours are there user space does it all.
+	if _, err := cleanUpBut(p.folder); err != nil {
+		return nil, err
+	}
+	err := p.load()
+	if errors.Is(err, ebpf.ErrMapIncompatible) { // somebody else's
+		err = os.RemoveAll(p.folder)
+		if err == nil {
+			p.folder, p.unpinned = pinFolder()
+			err = p.load()
+		}
+	}
+	if err != nil {
 		return nil, explain(err)
+	}
+	if err := p.adopt(); err != nil {
+		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
 }
+
+// load loads the object; pinned maps are used instead of new ones.
+func (p *Programs) load() error {
+	spec, err := loadMesh()
+	if err != nil {
+		return err
+	}
+	if p.folder != "" {
+		for _, m := range spec.Maps {
+			m.Pinning = ebpf.PinByName
+		}
+	}
+	return spec.LoadAndAssign(&p.objects, &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: p.folder}})
+}
+
+// Unpinned returns why packets would not flow on without meshd; nil if they would.
+func (p *Programs) Unpinned() error { return p.unpinned }
 
 // explain says what an error of the kernel means for whoever wants the engine.
 func explain(err error) error {
@@ -84,10 +135,14 @@ func explain(err error) error {
 	return err
 }
 
-// Close detaches the programs and gives up the maps.
+// Close detaches the programs and gives up the maps, pinned ones, too.
 func (p *Programs) Close() error {
-	err := p.detach()
-	return errors.Join(err, p.objects.Close())
+	err := errors.Join(p.detach(), p.objects.Close())
+	if p.folder != "" {
+		_, cleanErr := CleanUp()
+		err = errors.Join(err, cleanErr)
+	}
+	return err
 }
 
 // detach takes the programs from everywhere.
@@ -95,11 +150,21 @@ func (p *Programs) detach() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var errs []error
-	for at, l := range p.attached {
-		errs = append(errs, l.Close())
-		delete(p.attached, at)
+	for at := range p.attached {
+		errs = append(errs, p.take(at))
 	}
 	return errors.Join(errs...)
+}
+
+// take takes a program from where it is attached. The caller holds mu.
+func (p *Programs) take(at attachment) error {
+	l := p.attached[at]
+	delete(p.attached, at)
+	var err error
+	if p.folder != "" {
+		err = l.Unpin()
+	}
+	return errors.Join(err, l.Close())
 }
 
 // SetMesh makes the maps say what a mesh is. What comes is there before what goes is gone,
@@ -213,10 +278,10 @@ func (p *Programs) Attach(s Settings) error {
 	}
 	wanted := map[attachment]bool{{"out", s.TUN}: true}
 	for _, device := range s.Underlay {
-		if s.Receive != "socket" {
+		if s.way() != "socket" {
 			wanted[attachment{"in", device}] = true
 		}
-		if s.Receive == "xdp" {
+		if s.way() == "xdp" {
 			wanted[attachment{"xdp", device}] = true
 		}
 	}
@@ -230,26 +295,55 @@ func (p *Programs) Attach(s Settings) error {
 		}
 		p.attached[at] = l
 	}
-	for at, l := range p.attached {
+	for at := range p.attached {
 		if wanted[at] {
 			continue
 		}
-		delete(p.attached, at)
-		if err := l.Close(); err != nil {
+		if err := p.take(at); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (p *Programs) attach(at attachment) (link.Link, error) {
+// program returns what is to be at a place.
+func (p *Programs) program(at attachment) *ebpf.Program {
 	switch at.program {
 	case "xdp":
-		return link.AttachXDP(link.XDPOptions{Program: p.objects.MeshXdp, Interface: at.device, Flags: link.XDPDriverMode})
+		return p.objects.MeshXdp
 	case "in":
-		return link.AttachTCX(link.TCXOptions{Program: p.objects.MeshIn, Interface: at.device, Attach: ebpf.AttachTCXIngress})
+		return p.objects.MeshIn
 	}
-	return link.AttachTCX(link.TCXOptions{Program: p.objects.MeshOut, Interface: at.device, Attach: ebpf.AttachTCXEgress})
+	return p.objects.MeshOut
+}
+
+func (p *Programs) attach(at attachment) (l link.Link, err error) {
+	switch at.program {
+	case "xdp":
+		l, err = link.AttachXDP(link.XDPOptions{Program: p.program(at), Interface: at.device, Flags: link.XDPDriverMode})
+	case "in":
+		l, err = link.AttachTCX(link.TCXOptions{Program: p.program(at), Interface: at.device, Attach: ebpf.AttachTCXIngress})
+	default:
+		l, err = link.AttachTCX(link.TCXOptions{Program: p.program(at), Interface: at.device, Attach: ebpf.AttachTCXEgress})
+	}
+	if err != nil || p.folder == "" {
+		return l, err
+	}
+	if err := l.Pin(filepath.Join(p.folder, at.String())); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// Watch has packets out go by the TUN's queue, or not: a capture on the TUN sees only those.
+func (p *Programs) Watch(yes bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.watched == yes {
+		return nil
+	}
+	p.watched = yes
+	return p.configure()
 }
 
 // configure writes the settings, as soon as both they and the mesh are known. The caller
@@ -261,7 +355,7 @@ func (p *Programs) configure() error {
 	}
 	value := meshSettings{Tun: uint32(s.TUN), Mtu: uint32(s.MTU), Tun4: p.tables.tun4, Tun6: p.tables.tun6,
 		Own: bytesOf(s.Address.Addr()), Port: networkOrder(s.Address.Port())}
-	value.V6 = boolean(s.Address.Addr().Is6())
+	value.V6, value.Watched = boolean(s.Address.Addr().Is6()), boolean(p.watched)
 	return p.objects.Configured.Update(uint32(0), value, ebpf.UpdateAny)
 }
 
@@ -340,7 +434,7 @@ func sinceBoot(ns uint64) (time.Time, error) {
 }
 
 // handovers are the names of enum handover in bpf/mesh.h.
-var handovers = [...]string{"no_route", "ttl_expired", "too_big", "no_underlay_route", "unusual", "from_socket", "unknown_sender", "fragment", "to_this_node", "plain_peer"}
+var handovers = [...]string{"no_route", "ttl_expired", "too_big", "no_underlay_route", "unusual", "from_socket", "unknown_sender", "fragment", "to_this_node", "plain_peer", "capture"}
 
 // Handed returns how many packets, or superpackets, were left to user space, by reason.
 func (p *Programs) Handed() (map[string]uint64, error) {

@@ -25,6 +25,7 @@ type meshCounters struct {
 
 type meshNode struct {
 	_        structs.HostLayout
+	Name     [64]uint8
 	Address  [16]uint8
 	Port     uint16
 	Finishes uint8
@@ -49,15 +50,15 @@ type meshSender struct {
 }
 
 type meshSettings struct {
-	_    structs.HostLayout
-	Own  [16]uint8
-	Tun4 [4]uint8
-	Tun6 [16]uint8
-	Tun  uint32
-	Mtu  uint32
-	Port uint16
-	V6   uint8
-	Pad  uint8
+	_       structs.HostLayout
+	Own     [16]uint8
+	Tun4    [4]uint8
+	Tun6    [16]uint8
+	Tun     uint32
+	Mtu     uint32
+	Port    uint16
+	V6      uint8
+	Watched uint8
 }
 
 // Names of all BPF objects in the ELF.

@@ -71,7 +71,9 @@ func (t tables) next(m dataplane.Mesh, finishes map[string]bool) (tables, error)
 // add enters a node.
 func (t *tables) add(p dataplane.Peer, number uint32, finishes bool) {
 	address := bytesOf(p.Underlay.Addr())
-	t.nodes[number] = meshNode{Address: address, Port: networkOrder(p.Underlay.Port()), Finishes: boolean(finishes)}
+	node := meshNode{Address: address, Port: networkOrder(p.Underlay.Port()), Finishes: boolean(finishes)}
+	copy(node.Name[:], p.Name)
+	t.nodes[number] = node
 	t.senders[meshSender{Address: address}] = number
 	for _, prefix := range slices.Concat(p.Subnets, p.Routes) {
 		if prefix.Addr().Is4() {

@@ -406,6 +406,8 @@ int mesh_out(struct __sk_buff *skb)
 
 	if (!s)
 		return LEAVE;
+	if (s->watched)
+		return hand(HAND_WATCHED);
 	/* The headers, and those of TCP for its size. */
 	bpf_skb_pull_data(skb, skb->len < 60 ? skb->len : 60);
 	data = (void *)(long)skb->data;

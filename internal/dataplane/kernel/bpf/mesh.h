@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only
  *
  * What the programs and the daemon share: maps, and what is in them. bpf2go makes Go types
- * of the structs. Numbers are in the host's order unless they are __be.
+ * of the structs. Numbers are in the host's order unless they are __be. Pinned maps outlive
+ * the daemon: whoever changes what is here raises layout in pins.go.
  */
 #ifndef MESH_H
 #define MESH_H
@@ -34,6 +35,7 @@ enum handover {
 	HAND_FRAGMENT,	     /* of the outer packet */
 	HAND_TO_NODE,	     /* for the TUN's own address: probes are among them */
 	HAND_PLAIN,	     /* to a peer that is not known to be meshd */
+	HAND_WATCHED,	     /* somebody captures on the TUN */
 	HANDS,
 };
 
@@ -46,11 +48,15 @@ struct settings {
 	__u32 mtu;	   /* of the TUN, bytes */
 	__be16 port;	   /* that we listen on */
 	__u8 v6;	   /* the underlay is IPv6 */
-	__u8 pad;
+	__u8 watched;	   /* somebody captures on the TUN: packets out go by its queue, where
+			      captures see them */
 };
+
+#define NAME 64
 
 /* A node of the mesh, by its number. Number 0 is this node. */
 struct node {
+	__u8 name[NAME];  /* for a daemon that takes over; ends with zeros */
 	__u8 address[16]; /* as settings.own */
 	__be16 port;
 	/* It finishes checksums that we leave to a device, and takes UDP without one. */

@@ -1,0 +1,190 @@
+package kernel
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// Pins keep programs and maps in the kernel while no meshd runs, so that packets flow on;
+// the next meshd takes them over. There is a folder for each network namespace, since its
+// interfaces are what the programs are at:
+//
+//	/sys/fs/bpf/meshd/net-4026531840-v1/nodes       a map
+//	/sys/fs/bpf/meshd/net-4026531840-v1/link-in-2   a program at the interface with index 2
+const (
+	bpffs  = "/sys/fs/bpf"
+	pinned = bpffs + "/meshd"
+)
+
+// layout is the version mark: a daemon takes over only what has its own, and removes what
+// has another. It is raised with every change of bpf/mesh.h or of a map.
+const layout = 1
+
+// namespaceFolders begins the names of all folders of this network namespace.
+func namespaceFolders() (string, error) {
+	var s unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &s); err != nil {
+		return "", &os.PathError{Op: "stat", Path: "/proc/thread-self/ns/net", Err: err}
+	}
+	return fmt.Sprintf("%s/net-%d-", pinned, s.Ino), nil
+}
+
+// pinFolder returns the folder of this namespace and layout, and makes it if need be. The
+// error says why nothing can be pinned.
+func pinFolder() (string, error) {
+	begins, err := namespaceFolders()
+	if err != nil {
+		return "", err
+	}
+	if err := os.Mkdir(pinned, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", fmt.Errorf("%w: is %s mounted? `mount -t bpf bpf %s` does it", err, bpffs, bpffs)
+	}
+	var s unix.Statfs_t
+	if err := unix.Statfs(pinned, &s); err != nil {
+		return "", &os.PathError{Op: "statfs", Path: pinned, Err: err}
+	}
+	if s.Type != unix.BPF_FS_MAGIC {
+		return "", fmt.Errorf("%s is not in a BPF file system: `mount -t bpf bpf %s` mounts one", pinned, bpffs)
+	}
+	folder := fmt.Sprintf("%sv%d", begins, layout)
+	if err := os.Mkdir(folder, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
+	return folder, nil
+}
+
+// CleanUp removes all that is pinned for this network namespace, whichever meshd pinned it,
+// and with it the programs from the interfaces. It tells whether there was something.
+func CleanUp() (removed bool, err error) { return cleanUpBut("") }
+
+func cleanUpBut(keep string) (removed bool, err error) {
+	begins, err := namespaceFolders()
+	if err != nil {
+		return false, err
+	}
+	folders, err := filepath.Glob(begins + "*")
+	if err != nil {
+		return false, err
+	}
+	for _, folder := range folders {
+		if folder == keep {
+			continue
+		}
+		err = errors.Join(err, os.RemoveAll(folder))
+		removed = true
+	}
+	if keep == "" {
+		_ = os.Remove(pinned) // if no other namespace has pins
+	}
+	return removed, err
+}
+
+// adopt takes over what an earlier meshd has pinned: what the maps say of the mesh, and
+// programs at interfaces, which become ours at one packet boundary each. Counters begin
+// again, as all that a meshd counts.
+func (p *Programs) adopt() error {
+	if err := p.readTables(); err != nil {
+		return fmt.Errorf("take over pinned maps: %w", err)
+	}
+	pins, err := filepath.Glob(filepath.Join(p.folder, "link-*"))
+	if err != nil {
+		return err
+	}
+	for _, pin := range pins {
+		at, ok := attachmentOf(filepath.Base(pin))
+		if l := p.takeOver(pin, at); ok && l != nil {
+			p.attached[at] = l
+			continue
+		}
+		if err := os.Remove(pin); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeOver returns a pinned link with our program in it; nil if it is of no use, for instance
+// because its interface was deleted.
+func (p *Programs) takeOver(pin string, at attachment) link.Link {
+	l, err := link.LoadPinnedLink(pin, nil)
+	if err != nil {
+		return nil
+	}
+	if interfaceOf(l) != at.device || l.Update(p.program(at)) != nil {
+		_ = l.Close()
+		return nil
+	}
+	return l
+}
+
+// interfaceOf returns the index of the interface that a link is at; 0 if that was deleted.
+func interfaceOf(l link.Link) int {
+	info, err := l.Info()
+	if err != nil {
+		return 0
+	}
+	if tcx := info.TCX(); tcx != nil {
+		return int(tcx.Ifindex)
+	}
+	if xdp := info.XDP(); xdp != nil {
+		return int(xdp.Ifindex)
+	}
+	return 0
+}
+
+// String names the pin of what is attached.
+func (at attachment) String() string { return fmt.Sprintf("link-%s-%d", at.program, at.device) }
+
+func attachmentOf(name string) (at attachment, ok bool) {
+	words := strings.NewReplacer("-", " ").Replace(strings.TrimPrefix(name, "link-"))
+	_, err := fmt.Sscan(words, &at.program, &at.device)
+	return at, err == nil
+}
+
+// readTables reads the tables back from the maps.
+func (p *Programs) readTables() error {
+	o, t := &p.objects, newTables()
+	if err := errors.Join(read(o.Nodes, t.nodes), read(o.Senders, t.senders), read(o.Prefixes4, t.prefixes4), read(o.Prefixes6, t.prefixes6)); err != nil {
+		return err
+	}
+	if len(t.nodes) == 0 {
+		return nil
+	}
+	t.numbers = map[string]uint32{}
+	zero := make([]meshCounters, ebpf.MustPossibleCPU())
+	for number, node := range t.nodes {
+		name := string(bytes.TrimRight(node.Name[:], "\x00"))
+		t.numbers[name] = number
+		p.finishes[name] = node.Finishes != 0
+		if err := o.Counted.Update(number, zero, ebpf.UpdateAny); err != nil {
+			return err
+		}
+	}
+	none := make([]uint64, ebpf.MustPossibleCPU())
+	for i := range handovers {
+		if err := o.Handed.Update(uint32(i), none, ebpf.UpdateAny); err != nil {
+			return err
+		}
+	}
+	p.tables = t
+	return nil
+}
+
+func read[K, V comparable](m *ebpf.Map, into map[K]V) error {
+	var key K
+	var value V
+	entries := m.Iterate()
+	for entries.Next(&key, &value) {
+		into[key] = value
+	}
+	return entries.Err()
+}
