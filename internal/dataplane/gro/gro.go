@@ -32,6 +32,12 @@ const (
 	maxSize    = packet.MaxSize    // bytes of a superpacket
 	maxHeaders = 40 + 60           // IPv6 and TCP with all options
 	frameStart = virtio.HeaderSize // of the packet's headers in a group's scratch memory
+
+	// A longer one whose checksum is unfinished may be a superpacket that no network card
+	// has cut. Into what is not known any more: should it be cut yet, then into what every
+	// host takes (RFC 9293 section 3.7.1).
+	largestPacket = 1500
+	anySegment    = 536
 )
 
 // A Coalescer merges batches of packets. It belongs to one goroutine and keeps
@@ -131,7 +137,11 @@ func (c *Coalescer) Frame(n int) [][]byte {
 	g := &c.groups[n]
 	first := g.packets[0]
 	if len(g.packets) == 1 && unfinished(&g.flow, first) {
-		virtio.Header{Partial: true, ChecksumStart: g.transport, ChecksumOffset: g.checksum}.Put(g.headers[:])
+		h := virtio.Header{Partial: true, ChecksumStart: g.transport, ChecksumOffset: g.checksum}
+		if g.proto == protoTCP && len(first) > largestPacket {
+			h.GSO, h.HeaderLen, h.SegmentSize = g.gso, g.payload, anySegment
+		}
+		h.Put(g.headers[:])
 		g.parts = append(g.parts[:0], g.headers[:frameStart], first)
 		return g.parts
 	}

@@ -78,20 +78,26 @@ type attachment struct {
 // is too old, the verifier's last line. The verifier's whole log is in it as an
 // *ebpf.VerifierError.
 func Load() (*Programs, error) {
+	folder, unpinned := pinFolder()
+	return load(folder, unpinned)
+}
+
+// load is Load with pins in a folder, or without if that is empty.
+func load(folder string, unpinned error) (*Programs, error) {
 	if err := rlimit.RemoveMemlock(); err != nil { // before Linux 5.11 maps count as locked memory
 		return nil, explain(err)
 	}
-	p := &Programs{tables: newTables(), attached: map[attachment]link.Link{}, finishes: map[string]bool{}}
-	p.folder, p.unpinned = pinFolder()
+	p := &Programs{tables: newTables(), attached: map[attachment]link.Link{}, finishes: map[string]bool{}, folder: folder, unpinned: unpinned}
 	// Programs of another layout go first: until ours are there user space does it all.
-	if _, err := cleanUpBut(p.folder); err != nil {
-		return nil, err
+	if folder != "" {
+		if _, err := cleanUpBut(folder); err != nil {
+			return nil, err
+		}
 	}
 	err := p.load()
 	if errors.Is(err, ebpf.ErrMapIncompatible) { // somebody else's
-		err = os.RemoveAll(p.folder)
+		err = errors.Join(os.RemoveAll(folder), os.Mkdir(folder, 0o700))
 		if err == nil {
-			p.folder, p.unpinned = pinFolder()
 			err = p.load()
 		}
 	}

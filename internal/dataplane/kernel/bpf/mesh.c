@@ -232,7 +232,8 @@ static __always_inline int merge_ecn(__u8 inner, __u8 outer)
  * Out
  */
 
-/* Bytes of one packet of a superpacket, or of the packet; 0: not known. */
+/* Bytes of one packet of a superpacket, or of the packet; 0: not known, or a superpacket of
+ * UDP: a peer that receives by its socket could not tell any more where its datagrams end. */
 static __always_inline __u32 packet_size(struct __sk_buff *skb, const struct inner *in)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
@@ -246,8 +247,6 @@ static __always_inline __u32 packet_size(struct __sk_buff *skb, const struct inn
 			return 0;
 		return in->header + tcp->doff * 4 + skb->gso_size;
 	}
-	if (in->protocol == IPPROTO_UDP)
-		return in->header + sizeof(struct udphdr) + skb->gso_size;
 	return 0;
 }
 
@@ -296,6 +295,8 @@ static __always_inline int send(struct __sk_buff *skb, struct settings *s, const
 
 	if (!node || !c)
 		return hand(HAND_NO_ROUTE);
+	if (length + overhead > 0xffff) /* a superpacket that no outer header has room for */
+		return hand(HAND_UNUSUAL);
 	/* An inner checksum may be one that a device is to finish, and between hosts that share
 	 * a machine there is none: flannel's kernel would drop the packet. */
 	if (!node->finishes)
@@ -471,10 +472,12 @@ enum verdict {
 	DROPPED,  /* counted */
 };
 
-/* Reads outer headers from where IP begins. */
-static __always_inline enum verdict read_outer(void *data, void *end, __be16 proto, const struct settings *s, struct outer *o)
+/* Reads outer headers from where IP begins, of length bytes that came. What the kernel would
+ * not give to a socket is left to it, to be counted where it always is. */
+static __always_inline enum verdict read_outer(void *data, void *end, __u32 length, __be16 proto, const struct settings *s, struct outer *o)
 {
 	struct udphdr *udp;
+	__u32 claimed; /* bytes of UDP, by the IP header */
 
 	if (proto == bpf_htons(ETH_P_IP) && !s->v6) {
 		struct iphdr *ip = data;
@@ -485,8 +488,9 @@ static __always_inline enum verdict read_outer(void *data, void *end, __be16 pro
 			hand(HAND_FRAGMENT);
 			return HANDED;
 		}
-		if (*(__u8 *)data != VERSION_IHL)
+		if (*(__u8 *)data != VERSION_IHL || !header_is_valid(ip))
 			return NOT_OURS;
+		claimed = bpf_ntohs(ip->tot_len) - sizeof(*ip);
 		o->tos = ip->tos;
 		o->header = sizeof(struct outer4);
 		__builtin_memcpy(o->from.address, &ip->saddr, 4);
@@ -494,8 +498,9 @@ static __always_inline enum verdict read_outer(void *data, void *end, __be16 pro
 	} else if (proto == bpf_htons(ETH_P_IPV6) && s->v6) {
 		struct ipv6hdr *ip = data;
 
-		if ((void *)(ip + 1) > end || ip->nexthdr != IPPROTO_UDP || !same16(&ip->daddr, s->own))
+		if ((void *)(ip + 1) > end || ip->version != 6 || ip->nexthdr != IPPROTO_UDP || !same16(&ip->daddr, s->own))
 			return NOT_OURS;
+		claimed = bpf_ntohs(ip->payload_len);
 		o->tos = ip->priority << 4 | ip->flow_lbl[0] >> 4;
 		o->header = sizeof(struct outer6);
 		__builtin_memcpy(o->from.address, &ip->saddr, 16);
@@ -503,9 +508,10 @@ static __always_inline enum verdict read_outer(void *data, void *end, __be16 pro
 	} else {
 		return NOT_OURS;
 	}
-	if ((void *)(udp + 1) > end || udp->dest != s->port)
+	if ((void *)(udp + 1) > end || udp->dest != s->port || bpf_ntohs(udp->len) != claimed || claimed < sizeof(*udp) ||
+	    o->header - sizeof(*udp) + claimed > length)
 		return NOT_OURS;
-	o->length = bpf_ntohs(udp->len) - sizeof(*udp);
+	o->length = claimed - sizeof(*udp);
 	o->check = udp->check;
 	return ACCEPT;
 }
@@ -608,10 +614,7 @@ int mesh_in(struct __sk_buff *skb)
 		return bpf_redirect(s->tun, BPF_F_INGRESS);
 	if ((void *)(eth + 1) > end)
 		return LEAVE;
-	v = read_outer(eth + 1, end, eth->h_proto, s, &o);
-	if (v == NOT_OURS) /* headers may lie elsewhere: they are short, and ours come whole */
-		return LEAVE;
-	if (v != ACCEPT)
+	if (read_outer(eth + 1, end, skb->len - sizeof(*eth), eth->h_proto, s, &o) != ACCEPT)
 		return LEAVE;
 	/* The checksum of a datagram from a socket may be one that a device was to finish. It
 	 * would still be said to begin where it did when the headers are gone, and nothing but
@@ -686,7 +689,7 @@ int mesh_xdp(struct xdp_md *ctx)
 	enum verdict v;
 	__u32 *sender, *mark;
 
-	if (!s || (void *)(eth + 1) > end || read_outer(eth + 1, end, eth->h_proto, s, &o) != ACCEPT)
+	if (!s || (void *)(eth + 1) > end || read_outer(eth + 1, end, end - (void *)(eth + 1), eth->h_proto, s, &o) != ACCEPT)
 		return XDP_PASS;
 	if (o.check)
 		return XDP_PASS; /* see mesh_in, which counts it */

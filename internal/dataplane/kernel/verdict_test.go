@@ -1,0 +1,424 @@
+package kernel
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/dataplane/packet"
+	"example.org/meshd/internal/dataplane/virtio"
+	"example.org/meshd/internal/nstest"
+)
+
+// userEngine is the user engine between ends that a test holds.
+type userEngine struct {
+	*dataplane.User
+	feed      chan packet.Datagram
+	idle      chan struct{} // the loop from the wire asks for more
+	stop      chan struct{}
+	delivered [][]byte
+}
+
+func (u *userEngine) Read(ds []packet.Datagram) (int, error) {
+	select {
+	case u.idle <- struct{}{}:
+	case <-u.stop:
+		return 0, os.ErrDeadlineExceeded
+	}
+	select {
+	case d := <-u.feed:
+		ds[0].Data, ds[0].Addr, ds[0].TOS, ds[0].Size = d.Data, d.Addr, d.TOS, 0
+		return 1, nil
+	case <-u.stop:
+		return 0, os.ErrDeadlineExceeded
+	}
+}
+
+func (u *userEngine) PathMTU(netip.AddrPort) (int, error)  { return 1500, nil }
+func (u *userEngine) Offloads() []string                   { return nil }
+func (u *userEngine) Write(bs []packet.Burst) (int, error) { return len(bs), nil }
+func (u *userEngine) WriteFragmented(*packet.Burst) error  { return nil }
+func (u *userEngine) Wake() error                          { return nil }
+func (u *userEngine) Writer() func(parts [][]byte) error   { return u.write }
+func (u *userEngine) write(parts [][]byte) error {
+	_, b, _ := virtio.Parse(bytes.Join(parts, nil))
+	u.delivered = append(u.delivered, b)
+	return nil
+}
+
+// quietTun never has a packet.
+type quietTun struct {
+	*userEngine
+	wake chan struct{}
+}
+
+func (q quietTun) Read([]byte, [][]byte) (int, error) { <-q.wake; return 0, os.ErrDeadlineExceeded }
+func (q quietTun) Wake() error                        { close(q.wake); return nil }
+
+// quietWire is the engine's socket; closing stop wakes its reader.
+type quietWire struct{ *userEngine }
+
+func (q quietWire) Wake() error { close(q.stop); return nil }
+
+func newUserEngine(t *testing.T, m dataplane.Mesh) *userEngine {
+	u := &userEngine{feed: make(chan packet.Datagram), idle: make(chan struct{}), stop: make(chan struct{})}
+	u.User = dataplane.NewUser(slog.New(slog.DiscardHandler), func(dataplane.Echo, time.Time) ([]byte, bool) { return nil, false })
+	loops, err := u.Replace([]dataplane.Worker{{Tun: quietTun{u, make(chan struct{})}, Wire: quietWire{u}, Receiver: u, Sender: u, Replies: u, Echoes: u}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := u.SetMesh(m); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error)
+	for _, loop := range loops {
+		go func() { ended <- loop.Run(t.Context()) }()
+	}
+	<-u.idle
+	t.Cleanup(func() {
+		if err := u.Stop(); err != nil {
+			t.Error(err)
+		}
+		for range loops {
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	return u
+}
+
+// A verdict is what became of a datagram.
+type verdict struct {
+	delivered string // the inner packet; empty if none
+	drop      string // reason and peer; empty if it was not counted
+}
+
+// receive has the user engine decide.
+func (u *userEngine) receive(from netip.AddrPort, tos uint8, payload []byte) verdict {
+	before := u.Counters()
+	u.delivered = nil
+	u.feed <- packet.Datagram{Data: bytes.Clone(payload), Addr: from, TOS: tos}
+	<-u.idle
+	v := verdict{drop: counted(before, u.Counters())}
+	if len(u.delivered) == 1 {
+		v.delivered = string(u.delivered[0])
+	}
+	return v
+}
+
+// counted names the drop between two readings.
+func counted(before, after dataplane.Counters) string {
+	for name, t := range after.Peers {
+		for _, reason := range dataplane.Reasons() {
+			if t.Drops[reason] != before.Peers[name].Drops[reason] {
+				return name + " " + reason.String()
+			}
+		}
+	}
+	return ""
+}
+
+// counters are those of the programs.
+func (p *Programs) counters(t *testing.T) (c dataplane.Counters) {
+	t.Helper()
+	peers, total, err := p.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dataplane.Counters{Peers: peers, Totals: total}
+}
+
+// programsOf returns programs that know a mesh, with settings as they would be, attached to
+// nothing.
+func programsOf(t *testing.T, m dataplane.Mesh) *Programs {
+	t.Helper()
+	p, err := load("", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := p.SetMesh(m); err != nil {
+		t.Fatal(err)
+	}
+	p.settings = Settings{TUN: 1, MTU: 1472, Address: m.Peers[0].Underlay}
+	if err := p.configure(); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// receive has one of the programs for receiving decide about a frame. left tells that user
+// space is to decide.
+func (p *Programs) receive(t *testing.T, program *ebpf.Program, frame []byte) (v verdict, left bool) {
+	t.Helper()
+	const ( // linux/bpf.h, linux/pkt_cls.h
+		xdpDrop, xdpPass   = 1, 2
+		tcShot, tcRedirect = 2, 7
+		tcUnspec           = 0xffffffff
+	)
+	before := p.counters(t)
+	out := make([]byte, len(frame)+256)
+	options := &ebpf.RunOptions{Data: frame, DataOut: out}
+	code, err := program.Run(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out = options.DataOut
+	after := p.counters(t)
+	v.drop = counted(before, after)
+	const ethernet = 14
+	xdp := program == p.objects.MeshXdp
+	mark := binary.NativeEndian.AppendUint32(nil, 0x6d657368)
+	switch {
+	case xdp && code == xdpPass && bytes.HasPrefix(out, mark):
+		v.delivered = string(out[len(mark)+ethernet:])
+	case !xdp && code == tcRedirect:
+		v.delivered = string(out[ethernet:])
+	case xdp && code == xdpPass, !xdp && code == tcUnspec:
+		if v.drop != "" || !bytes.Equal(out, frame) {
+			t.Errorf("left to user space, but counted as %q, or changed", v.drop)
+		}
+		return v, true
+	case xdp && code == xdpDrop, !xdp && code == tcShot:
+		if v.drop == "" {
+			t.Errorf("dropped, and not counted: % x", frame)
+		}
+	default:
+		t.Fatalf("code %d", code)
+	}
+	if v.delivered != "" {
+		// What a frame has behind the packet is padding, which the kernel takes off.
+		v.delivered = v.delivered[:innerLength(v.delivered)]
+		received := after.Totals.RxPackets - before.Totals.RxPackets
+		if bytes := after.Totals.RxBytes - before.Totals.RxBytes; received != 1 || bytes != uint64(len(v.delivered)) {
+			t.Errorf("counted %d packets and %d bytes of %d", received, bytes, len(v.delivered))
+		}
+	}
+	return v, false
+}
+
+func innerLength(b string) int {
+	if b[0]>>4 == 4 {
+		return min(len(b), int(binary.BigEndian.Uint16([]byte(b[2:4]))))
+	}
+	return min(len(b), 40+int(binary.BigEndian.Uint16([]byte(b[4:6]))))
+}
+
+// socket returns what a UDP socket at an address would be given of an Ethernet frame, by the
+// RFCs: 791, 768, 8200.
+func socket(frame []byte, at netip.AddrPort) (from netip.AddrPort, tos uint8, payload []byte, ok bool) {
+	if len(frame) < 14 {
+		return from, 0, nil, false
+	}
+	proto, b := binary.BigEndian.Uint16(frame[12:]), frame[14:]
+	var src, dst netip.Addr
+	var pseudo []byte
+	switch {
+	case proto == 0x0800 && at.Addr().Is4() && len(b) >= 20 && b[0]>>4 == 4:
+		header, total := int(b[0]&15)*4, int(binary.BigEndian.Uint16(b[2:]))
+		if header < 20 || total < header || total > len(b) || packet.Checksum(b[:header], 0) != 0 || binary.BigEndian.Uint16(b[6:])&0x3fff != 0 || b[9] != 17 {
+			return from, 0, nil, false
+		}
+		src, dst, tos, pseudo = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20])), b[1], b[12:20]
+		b = b[header:total]
+	case proto == 0x86dd && at.Addr().Is6() && len(b) >= 40 && b[0]>>4 == 6 && b[6] == 17:
+		total := 40 + int(binary.BigEndian.Uint16(b[4:]))
+		if total > len(b) {
+			return from, 0, nil, false
+		}
+		src, dst, tos, pseudo = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40])), b[0]<<4|b[1]>>4, b[8:40]
+		b = b[40:total]
+	default:
+		return from, 0, nil, false
+	}
+	if len(b) < 8 || dst != at.Addr() || binary.BigEndian.Uint16(b[2:]) != at.Port() {
+		return from, 0, nil, false
+	}
+	length := int(binary.BigEndian.Uint16(b[4:]))
+	if length < 8 || length > len(b) {
+		return from, 0, nil, false
+	}
+	b = b[:length]
+	if b[6]|b[7] != 0 && packet.Fold(packet.Sum(b, packet.PseudoSum(pseudo, 17, length))) != 0xffff {
+		return from, 0, nil, false
+	}
+	return netip.AddrPortFrom(src, binary.BigEndian.Uint16(b)), tos, b[8:], true
+}
+
+// The same frames have the same fate in both engines: what a program delivers, user space
+// would have delivered, byte for byte; what it drops, user space would have dropped for the
+// same reason; and what is plain it does not leave to user space.
+func TestVerdicts(t *testing.T) {
+	nstest.Require(t)
+	for _, underlay := range []string{"v4", "v6"} {
+		m := meshOver(underlay == "v6")
+		p := programsOf(t, m)
+		for name, program := range map[string]*ebpf.Program{"tc": p.objects.MeshIn, "xdp": p.objects.MeshXdp} {
+			t.Run(underlay+"/"+name, func(t *testing.T) {
+				u := newUserEngine(t, m)
+				seed := rand.Uint64()
+				t.Logf("seed %d", seed)
+				g := &generator{Rand: rand.New(rand.NewPCG(seed, 0)), mesh: m}
+				fates := map[string]int{}
+				for range 40000 {
+					frame, plain := g.frame()
+					got, left := p.receive(t, program, frame)
+					from, tos, payload, ours := socket(frame, m.Peers[0].Underlay)
+					if left {
+						fates["left"]++
+						if plain && (name == "xdp" || payload[0]>>4 == 4 == (underlay == "v4")) {
+							t.Errorf("plain, and left to user space: % x", frame)
+						}
+						continue
+					}
+					if !ours {
+						t.Errorf("nothing for a socket, but %+q: % x", got, frame)
+						continue
+					}
+					if want := u.receive(from, tos, payload); got != want {
+						t.Errorf("from %s, TOS %#x, % x:\n%+q, but user space\n%+q", from, tos, payload, got, want)
+					}
+					if got.drop == "" {
+						got.drop = "delivered"
+					}
+					fates[got.drop]++
+					if t.Failed() {
+						t.FailNow()
+					}
+				}
+				t.Log(fates)
+				for _, fate := range []string{"left", "delivered", "b spoofed_source", "b wrong_destination", "b malformed"} {
+					if fates[fate] < 10 {
+						t.Errorf("%d of %q: this tests little", fates[fate], fate)
+					}
+				}
+			})
+		}
+	}
+}
+
+// meshOver is a mesh with both families, whose underlay is IPv6 or IPv4.
+func meshOver(v6 bool) dataplane.Mesh {
+	addresses := []string{"172.18.0.2:8285", "172.18.0.3:8285", "172.18.0.4:9000"}
+	if v6 {
+		addresses = []string{"[fd10::2]:8285", "[fd10::3]:8285", "[fd10::4]:9000"}
+	}
+	var m dataplane.Mesh
+	for i, a := range addresses {
+		m.Peers = append(m.Peers, dataplane.Peer{Name: string(rune('a' + i)), Underlay: netip.MustParseAddrPort(a), Subnets: []netip.Prefix{
+			netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", i)), netip.MustParsePrefix(fmt.Sprintf("fd00:0:0:%x::/64", i)),
+		}})
+	}
+	m.Self = "a"
+	m.Peers[1].Routes = []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")}
+	m.Peers[2].Routes = []netip.Prefix{netip.MustParsePrefix("192.168.7.0/24")}
+	return m
+}
+
+// generator makes frames as they come from an underlay: good ones, hostile ones, broken ones.
+type generator struct {
+	*rand.Rand
+	mesh dataplane.Mesh
+}
+
+// one returns one of several values.
+func one[T any](g *generator, values ...T) T { return values[g.IntN(len(values))] }
+
+// shortest is what the kernel's trial run of a tc program takes: an IPv6 header.
+const shortest = 14 + 40
+
+// frame returns a frame, and whether it is one that the programs should take.
+func (g *generator) frame() (b []byte, plain bool) {
+	hostile := g.IntN(3) == 0
+	inner := g.inner(hostile)
+	sender := g.mesh.Peers[1].Underlay
+	tos := one(g, byte(0), 0, 0xb8)
+	if hostile {
+		sender = one(g, sender, sender, g.mesh.Peers[2].Underlay, g.mesh.Peers[0].Underlay, netip.AddrPortFrom(sender.Addr().Next().Next(), 1))
+		tos = one(g, 3, byte(g.Uint32()))
+	}
+	b = g.outer(sender, tos, inner)
+	switch g.IntN(4) {
+	case 0: // a few bits
+		for range 1 + g.IntN(3) {
+			b[g.IntN(len(b))] ^= 1 << g.IntN(8)
+		}
+		return b, false
+	case 1: // cut, or longer
+		if g.IntN(2) == 0 {
+			return b[:max(shortest, len(b)-1-g.IntN(40))], false
+		}
+		return append(b, make([]byte, g.IntN(30))...), false
+	}
+	return b, !hostile
+}
+
+// outer puts outer headers in front of an inner packet.
+func (g *generator) outer(from netip.AddrPort, tos byte, inner []byte) []byte {
+	to := g.mesh.Peers[0].Underlay
+	udp := binary.BigEndian.AppendUint16(nil, from.Port())
+	udp = binary.BigEndian.AppendUint16(udp, to.Port())
+	udp = binary.BigEndian.AppendUint16(udp, uint16(8+len(inner)))
+	udp = append(append(udp, 0, 0), inner...)
+	eth := []byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2}
+	if to.Addr().Is4() {
+		return append(append(eth, 8, 0), ip4(from.Addr(), to.Addr(), tos, 64, 17, udp)...)
+	}
+	return append(append(eth, 0x86, 0xdd), ip6(from.Addr(), to.Addr(), tos, 64, 17, udp)...)
+}
+
+// inner returns a packet from a pod of peer b to one of ours, or nearly.
+func (g *generator) inner(hostile bool) []byte {
+	src, dst := one(g, "10.244.1.2", "192.168.1.1"), "10.244.0.2"
+	src6, dst6 := "fd00:0:0:1::2", "fd00::2"
+	ttl := byte(2 + g.IntN(250))
+	if hostile {
+		src = one(g, src, src, "10.244.2.2", "192.168.7.1", "10.244.0.2", "8.8.8.8", "0.0.0.0")
+		dst = one(g, dst, dst, "10.244.0.0", "10.244.2.2", "10.244.1.1", "8.8.8.8", "255.255.255.255")
+		src6 = one(g, src6, src6, "fd00:0:0:2::2", "::1", "fe80::1")
+		dst6 = one(g, dst6, dst6, "fd00::", "fd00:0:0:2::2", "ff02::1")
+		ttl = one(g, byte(0), 1, 2, 64)
+	}
+	payload := make([]byte, g.IntN(200))
+	for i := range payload {
+		payload[i] = byte(g.Uint32())
+	}
+	proto, tos := one(g, byte(1), 6, 17, 132), one(g, 0xb8, byte(g.Uint32()))
+	if g.IntN(2) == 0 {
+		return ip6(netip.MustParseAddr(src6), netip.MustParseAddr(dst6), tos, ttl, proto, payload)
+	}
+	return ip4(netip.MustParseAddr(src), netip.MustParseAddr(dst), tos, ttl, proto, payload)
+}
+
+func ip4(src, dst netip.Addr, tos, ttl, proto byte, payload []byte) []byte {
+	b := make([]byte, 20, 20+len(payload))
+	b[0], b[1], b[8], b[9] = 0x45, tos, ttl, proto
+	binary.BigEndian.PutUint16(b[2:], uint16(20+len(payload)))
+	copy(b[12:], src.AsSlice())
+	copy(b[16:], dst.AsSlice())
+	binary.BigEndian.PutUint16(b[10:], packet.Checksum(b, 0))
+	return append(b, payload...)
+}
+
+func ip6(src, dst netip.Addr, tos, hops, proto byte, payload []byte) []byte {
+	b := make([]byte, 40, 40+len(payload))
+	b[0], b[1], b[6], b[7] = 0x60|tos>>4, tos<<4, proto, hops
+	binary.BigEndian.PutUint16(b[4:], uint16(len(payload)))
+	copy(b[8:], src.AsSlice())
+	copy(b[24:], dst.AsSlice())
+	return append(b, payload...)
+}
