@@ -73,6 +73,9 @@ type Dataplane struct {
 	Refused  []string         `json:"refused,omitempty"` // in use until the kernel or a device refused
 	Queues   int              `json:"queues"`
 	Calls    map[string]Calls `json:"calls"` // of user space, by "tun_read", "wire_write", "wire_read", "tun_write"
+	// Somebody captures on the TUN: the kernel engine sends through user space, where
+	// captures see the packets.
+	Captured bool `json:"captured,omitempty"`
 	// What the kernel engine left to user space, by reason: packets, or superpackets.
 	Handed map[string]uint64 `json:"handed,omitempty"`
 }

@@ -84,7 +84,11 @@ func (m *mesh) Run(ctx context.Context) error {
 		}},
 		taskFunc{"file watch", m.watchFile},
 		taskFunc{"kernel watch", func(ctx context.Context) error {
-			return link.Watch(ctx, func() bool { wake(m.kernel); return true })
+			return link.Watch(ctx, func() bool {
+				m.engine.WatchCaptures() // most make the interface promiscuous, which is news
+				wake(m.kernel)
+				return true
+			})
 		}},
 		taskFunc{"reload", m.follow})
 	return errors.Join(err, m.leave(replaced(ctx)), loops.wait())

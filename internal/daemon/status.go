@@ -133,7 +133,7 @@ func refusedWarnings(info dataplane.Info) (warnings []string) {
 
 func dataplaneStatus(info dataplane.Info, counters dataplane.Counters) control.Dataplane {
 	d := control.Dataplane{
-		Engine: info.Engine, Reason: info.Reason, Receive: info.Receive, Handed: info.Handed, Offloads: info.Offloads, Refused: info.Refused, Queues: info.Queues,
+		Engine: info.Engine, Reason: info.Reason, Receive: info.Receive, Captured: info.Captured, Handed: info.Handed, Offloads: info.Offloads, Refused: info.Refused, Queues: info.Queues,
 		Calls: map[string]control.Calls{},
 	}
 	for kind, n := range counters.Calls {

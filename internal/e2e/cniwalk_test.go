@@ -59,7 +59,7 @@ func walkHost(t *testing.T, m *mesh) string {
 }
 
 func walkSameHost(t *testing.T, m *mesh) string {
-	tun, uplink, bridged := capture(t, m.Worker2.Namespace, "mesh0"), capture(t, m.Worker2.Namespace, "eth0"), capture(t, m.PodW2a, "eth0")
+	tun, uplink, bridged := captureTUN(t, m.w2), capture(t, m.Worker2.Namespace, "eth0"), capture(t, m.PodW2a, "eth0")
 	contains(t, run(t, m.PodW2b, "ping", "-c", "1", "-s", "100", "10.244.2.2"), "ttl=64")
 	run(t, m.PodW2b, "ping", "-c", "1", "-s", "200", "10.244.1.2")
 	frame := next(t, bridged, "echo request on the bridge", func(f []byte) bool { return isIPv4(f) && f[14+9] == 1 })
@@ -78,7 +78,7 @@ func walkSameHost(t *testing.T, m *mesh) string {
 
 func walkAcross(t *testing.T, m *mesh) string {
 	podEth, bridge := capture(t, m.PodW2b, "eth0"), capture(t, m.Worker2.Namespace, "cni0")
-	tun, uplink, arrived := capture(t, m.Worker2.Namespace, "mesh0"), capture(t, m.Worker2.Namespace, "eth0"), capture(t, m.PodW, "eth0")
+	tun, uplink, arrived := captureTUN(t, m.w2), capture(t, m.Worker2.Namespace, "eth0"), capture(t, m.PodW, "eth0")
 	contains(t, run(t, m.PodW2b, "ping", "-c", "1", "-p", "c0ffee", "10.244.1.2"), "ttl=60")
 	isEcho := func(f []byte) bool { return isIPv4(f) && f[14+9] == 1 && f[14+20] == 8 }
 	left, bridged, got := next(t, podEth, "the request", isEcho), next(t, bridge, "the request", isEcho), next(t, arrived, "the request", isEcho)
@@ -104,7 +104,7 @@ func walkAcross(t *testing.T, m *mesh) string {
 }
 
 func walkMSS(t *testing.T, m *mesh) string {
-	tun := capture(t, m.Worker2.Namespace, "mesh0")
+	tun := captureTUN(t, m.w2)
 	m.connect("10.244.1.2:8080")
 	syn := next(t, tun, "SYN", func(b []byte) bool { return len(b) > 44 && b[9] == 6 && b[33] == 0x02 })
 	if syn[40] != 2 || binary.BigEndian.Uint16(syn[42:]) != 1432 {

@@ -85,7 +85,7 @@ func (w *world) write(doc string) string {
 	w.t.Helper()
 	f, err := os.CreateTemp(w.dir, "*.toml")
 	if err == nil {
-		_, err = f.WriteString(doc)
+		_, err = f.WriteString(onEngine(doc))
 		err = errors.Join(err, f.Close())
 	}
 	if err != nil {

@@ -98,9 +98,6 @@ func TestBadStarts(t *testing.T) {
 	t.Run("no file, 78", func(t *testing.T) {
 		w.exits(w.Worker2, 78, "/nonexistent/mesh.toml", "/nonexistent/mesh.toml: error: cannot read the file: open")
 	})
-	t.Run("an engine that is not here, 78", func(t *testing.T) {
-		w.exits(w.Worker2, 78, replace("[network]", "[dataplane]\nengine = \"kernel\"\n[network]"), `:3:10: error: dataplane.engine: "kernel": this version has only the user engine`)
-	})
 	t.Run("two nodes are this host, 78", func(t *testing.T) {
 		if err := w.Worker2.IP("addr add 172.18.0.4/16 dev eth0"); err != nil {
 			t.Fatal(err)
@@ -244,9 +241,9 @@ func (w *world) exitsWithNode(node string, code int, words string) {
 }
 
 // Under load from both sides SIGTERM ends the daemon by itself; the TUN stays
-// and swallows what pods send, and a new daemon takes it over.
+// and, without the kernel engine, swallows what pods send, and a new daemon takes it over.
 func TestStopUnderLoad(t *testing.T) {
-	m := newMesh(t)
+	m := newWorld(t).startAll(demoFile(t) + "[dataplane]\nengine = \"user\"\n")
 	stop := make(chan struct{})
 	var loads sync.WaitGroup
 	load := func(n *nstest.Namespace, to string) {

@@ -60,7 +60,7 @@ func TestLargeTransfer(t *testing.T) {
 	if err := w.Lab.LikeAWire(w.Hosts()...); err != nil {
 		t.Fatal(err)
 	}
-	m := w.startAll(dualStack("172.18.0.%d"))
+	m := w.startAll(dualStack("172.18.0.%d") + "[dataplane]\nengine = \"user\"\n")
 	transfer(t, m.PodW2b, m.PodW, "10.244.1.2:80", 1<<30)
 	transfer(t, m.PodW, m.PodW2b, "[fd00:10:244:2::3]:80", 64<<20)
 

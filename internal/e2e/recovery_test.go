@@ -132,7 +132,7 @@ func TestLinkFlaps(t *testing.T) {
 // go on; sending that fails for want of memory costs those packets alone, counted.
 func TestSocketErrors(t *testing.T) {
 	w := newWorld(t).fast()
-	file := w.write(demoFile(t))
+	file := w.write(demoFile(t) + "[dataplane]\nengine = \"user\"\n")
 	d, far := w.start(w.Worker2, file), w.start(w.Worker, file)
 	for _, d := range []*nstest.Daemon{d, far} {
 		if err := d.WaitReady(); err != nil {

@@ -13,7 +13,7 @@ import (
 // save replaces the file as careful editors do, and tells nobody.
 func save(t *testing.T, d *nstest.Daemon, doc string) {
 	t.Helper()
-	if err := os.WriteFile(d.Config+".new", []byte(doc), 0o644); err != nil {
+	if err := os.WriteFile(d.Config+".new", []byte(onEngine(doc)), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Rename(d.Config+".new", d.Config); err != nil {

@@ -135,7 +135,7 @@ func TestUnfitProgramDoesNotTakeOver(t *testing.T) {
 	}
 
 	// A file that was rejected is not put in force by the way.
-	save(t, d, demoFile(t)+"[dataplane]\nengine = \"kernel\"\n")
+	save(t, d, demoFile(t)+"[dataplane]\nengine = \"none\"\n")
 	if err := d.WaitLog("reload rejected"); err != nil {
 		t.Fatal(err)
 	}

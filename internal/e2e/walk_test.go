@@ -56,7 +56,7 @@ func TestWalkPings(t *testing.T) {
 // first is what was sent last.
 func TestWalkSameHostStaysOnItsBridge(t *testing.T) {
 	m := newMesh(t)
-	tun, eth := capture(t, m.Worker2.Namespace, "mesh0"), capture(t, m.Worker2.Namespace, "eth0")
+	tun, eth := captureTUN(t, m.w2), capture(t, m.Worker2.Namespace, "eth0")
 	bridged := capture(t, m.PodW2a, "eth0")
 	run(t, m.PodW2b, "ping", "-c", "1", "-s", "100", "10.244.2.2")
 	run(t, m.PodW2b, "ping", "-c", "1", "-s", "200", "10.244.1.2")
@@ -97,7 +97,7 @@ func isIPv4(f []byte) bool { return len(f) > 34 && binary.BigEndian.Uint16(f[12:
 // the bare inner packet as its payload and nothing else.
 func TestWalkWire(t *testing.T) {
 	m := newMesh(t)
-	tun, eth := capture(t, m.Worker2.Namespace, "mesh0"), capture(t, m.Worker2.Namespace, "eth0")
+	tun, eth := captureTUN(t, m.w2), capture(t, m.Worker2.Namespace, "eth0")
 	podEth := capture(t, m.PodW2b, "eth0")
 	run(t, m.PodW2b, "ping", "-c", "1", "-p", "c0ffee", "10.244.1.2")
 
@@ -131,7 +131,7 @@ func TestWalkWire(t *testing.T) {
 
 func TestWalkMSS(t *testing.T) {
 	m := newMesh(t)
-	tun := capture(t, m.Worker2.Namespace, "mesh0")
+	tun := captureTUN(t, m.w2)
 	m.connect("10.244.1.2:80")
 	for _, side := range []struct {
 		name  string

@@ -196,7 +196,7 @@ func (e *Engine) Info() dataplane.Info {
 	if e.programs == nil {
 		return info
 	}
-	info.Engine, info.Receive = "kernel", e.receive
+	info.Engine, info.Receive, info.Captured = "kernel", e.receive, e.programs.Watched()
 	if err := e.programs.Unpinned(); err != nil {
 		info.Unpinned = err.Error()
 	}

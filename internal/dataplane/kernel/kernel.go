@@ -55,7 +55,8 @@ func (s *Settings) way() string {
 // Programs are loaded programs and their maps. Methods may be called from any goroutine.
 type Programs struct {
 	mu       sync.Mutex
-	objects  meshObjects
+	objects  objects
+	xdp      *ebpf.Program // nil until it is wanted
 	tables   tables
 	attached map[attachment]link.Link
 	settings Settings
@@ -66,6 +67,15 @@ type Programs struct {
 	folder   string // of pins; empty if nothing is pinned
 	unpinned error  // why
 }
+
+// objects are what is always loaded; the XDP program only where it is wanted.
+type objects struct {
+	meshMaps
+	In  *ebpf.Program `ebpf:"mesh_in"`
+	Out *ebpf.Program `ebpf:"mesh_out"`
+}
+
+func (o *objects) Close() error { return errors.Join(o.In.Close(), o.Out.Close(), o.meshMaps.Close()) }
 
 // attachment is a place that a program can be at.
 type attachment struct {
@@ -143,7 +153,7 @@ func explain(err error) error {
 
 // Close detaches the programs and gives up the maps, pinned ones, too.
 func (p *Programs) Close() error {
-	err := errors.Join(p.detach(), p.objects.Close())
+	err := errors.Join(p.detach(), p.objects.Close(), p.xdp.Close())
 	if p.folder != "" {
 		_, cleanErr := CleanUp()
 		err = errors.Join(err, cleanErr)
@@ -313,24 +323,49 @@ func (p *Programs) Attach(s Settings) error {
 }
 
 // program returns what is to be at a place.
-func (p *Programs) program(at attachment) *ebpf.Program {
+func (p *Programs) program(at attachment) (*ebpf.Program, error) {
 	switch at.program {
 	case "xdp":
-		return p.objects.MeshXdp
+		return p.xdpProgram()
 	case "in":
-		return p.objects.MeshIn
+		return p.objects.In, nil
 	}
-	return p.objects.MeshOut
+	return p.objects.Out, nil
+}
+
+// xdpProgram loads the program that needs a newer kernel than the others.
+func (p *Programs) xdpProgram() (*ebpf.Program, error) {
+	if p.xdp != nil {
+		return p.xdp, nil
+	}
+	spec, err := loadMesh()
+	if err != nil {
+		return nil, err
+	}
+	o := &p.objects
+	var loaded struct {
+		XDP *ebpf.Program `ebpf:"mesh_xdp"`
+	}
+	err = spec.LoadAndAssign(&loaded, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
+		"configured": o.Configured, "nodes": o.Nodes, "prefixes4": o.Prefixes4, "prefixes6": o.Prefixes6,
+		"senders": o.Senders, "counted": o.Counted, "handed": o.Handed,
+	}})
+	p.xdp = loaded.XDP
+	return p.xdp, err
 }
 
 func (p *Programs) attach(at attachment) (l link.Link, err error) {
+	program, err := p.program(at)
+	if err != nil {
+		return nil, err
+	}
 	switch at.program {
 	case "xdp":
-		l, err = link.AttachXDP(link.XDPOptions{Program: p.program(at), Interface: at.device, Flags: link.XDPDriverMode})
+		l, err = link.AttachXDP(link.XDPOptions{Program: program, Interface: at.device, Flags: link.XDPDriverMode})
 	case "in":
-		l, err = link.AttachTCX(link.TCXOptions{Program: p.program(at), Interface: at.device, Attach: ebpf.AttachTCXIngress})
+		l, err = link.AttachTCX(link.TCXOptions{Program: program, Interface: at.device, Attach: ebpf.AttachTCXIngress})
 	default:
-		l, err = link.AttachTCX(link.TCXOptions{Program: p.program(at), Interface: at.device, Attach: ebpf.AttachTCXEgress})
+		l, err = link.AttachTCX(link.TCXOptions{Program: program, Interface: at.device, Attach: ebpf.AttachTCXEgress})
 	}
 	if err != nil || p.folder == "" {
 		return l, err
@@ -339,6 +374,13 @@ func (p *Programs) attach(at attachment) (l link.Link, err error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+// Watched tells what Watch was told last.
+func (p *Programs) Watched() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.watched
 }
 
 // Watch has packets out go by the TUN's queue, or not: a capture on the TUN sees only those.

@@ -119,7 +119,8 @@ func (p *Programs) takeOver(pin string, at attachment) link.Link {
 	if err != nil {
 		return nil
 	}
-	if interfaceOf(l) != at.device || l.Update(p.program(at)) != nil {
+	program, err := p.program(at)
+	if err != nil || interfaceOf(l) != at.device || l.Update(program) != nil {
 		_ = l.Close()
 		return nil
 	}

@@ -181,7 +181,7 @@ func (p *Programs) receive(t *testing.T, program *ebpf.Program, frame []byte) (v
 	after := p.counters(t)
 	v.drop = counted(before, after)
 	const ethernet = 14
-	xdp := program == p.objects.MeshXdp
+	xdp := program == p.xdp
 	mark := binary.NativeEndian.AppendUint32(nil, 0x6d657368)
 	switch {
 	case xdp && code == xdpPass && bytes.HasPrefix(out, mark):
@@ -267,7 +267,11 @@ func TestVerdicts(t *testing.T) {
 	for _, underlay := range []string{"v4", "v6"} {
 		m := meshOver(underlay == "v6")
 		p := programsOf(t, m)
-		for name, program := range map[string]*ebpf.Program{"tc": p.objects.MeshIn, "xdp": p.objects.MeshXdp} {
+		xdp, err := p.xdpProgram()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, program := range map[string]*ebpf.Program{"tc": p.objects.In, "xdp": xdp} {
 			t.Run(underlay+"/"+name, func(t *testing.T) {
 				u := newUserEngine(t, m)
 				seed := rand.Uint64()

@@ -101,6 +101,43 @@ struct {
 
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
+struct outer4 {
+	struct iphdr ip;
+	struct udphdr udp;
+} __attribute__((packed));
+
+struct outer6 {
+	struct ipv6hdr ip;
+	struct udphdr udp;
+} __attribute__((packed));
+
+/* Adds one of two constants to a pointer. Who has CAP_BPF, and not CAP_PERFMON, may add only
+ * what is the same on each way to the instruction: two additions must not become one. */
+static __always_inline void *advance(void *data, int first, int a, int b)
+{
+	if (first) {
+		data += a;
+		asm volatile("" : "+r"(data));
+	} else {
+		data += b;
+		asm volatile("" : "+r"(data));
+	}
+	return data;
+}
+
+/* Where the inner packet of a frame begins. */
+static __always_inline void *behind_outer(void *data, __u8 header)
+{
+	return advance(data, header == sizeof(struct outer6), sizeof(struct ethhdr) + sizeof(struct outer6),
+		       sizeof(struct ethhdr) + sizeof(struct outer4));
+}
+
+/* Where what an IP header carries begins. */
+static __always_inline void *behind_ip(void *data, int v6)
+{
+	return advance(data, v6, sizeof(struct ipv6hdr), sizeof(struct iphdr));
+}
+
 static __always_inline int hand(enum handover why)
 {
 	__u32 key = why;
@@ -241,7 +278,7 @@ static __always_inline __u32 packet_size(struct __sk_buff *skb, const struct inn
 	if (!skb->gso_size)
 		return skb->len;
 	if (in->protocol == IPPROTO_TCP) {
-		struct tcphdr *tcp = data + in->header;
+		struct tcphdr *tcp = behind_ip(data, in->v6);
 
 		if ((void *)(tcp + 1) > end)
 			return 0;
@@ -270,16 +307,6 @@ static __always_inline void count_sent(struct counters *c, struct __sk_buff *skb
 	c->tx_bytes += length + (n - 1) * (one - skb->gso_size);
 }
 
-struct outer4 {
-	struct iphdr ip;
-	struct udphdr udp;
-} __attribute__((packed));
-
-struct outer6 {
-	struct ipv6hdr ip;
-	struct udphdr udp;
-} __attribute__((packed));
-
 #define GROW (BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_FIXED_GSO)
 
 static __always_inline int send(struct __sk_buff *skb, struct settings *s, const struct inner *in, __u32 one)
@@ -291,6 +318,7 @@ static __always_inline int send(struct __sk_buff *skb, struct settings *s, const
 	struct bpf_fib_lookup way = {};
 	void *data, *end, *behind;
 	struct ethhdr *eth;
+	struct udphdr *udp;
 	long err;
 
 	if (!node || !c)
@@ -337,8 +365,7 @@ static __always_inline int send(struct __sk_buff *skb, struct settings *s, const
 	if (s->v6) {
 		struct outer6 *o = data + sizeof(*eth);
 
-		behind = o + 1;
-		if (behind + sizeof(struct ipv6hdr) > end)
+		if ((void *)(o + 1) > end)
 			goto lost;
 		__builtin_memset(o, 0, sizeof(*o));
 		o->ip.version = 6;
@@ -349,18 +376,13 @@ static __always_inline int send(struct __sk_buff *skb, struct settings *s, const
 		o->ip.hop_limit = 64;
 		__builtin_memcpy(&o->ip.saddr, s->own, 16);
 		__builtin_memcpy(&o->ip.daddr, node->address, 16);
-		o->udp.source = s->port;
-		o->udp.dest = node->port;
-		o->udp.len = bpf_htons(length + sizeof(struct udphdr));
-		/* No checksum (RFC 6935): meshd's sockets take that. */
 		eth->h_proto = bpf_htons(ETH_P_IPV6);
 	} else {
 		struct outer4 *o = data + sizeof(*eth);
 		__u16 *words = (void *)o;
 		__u32 sum = 0;
 
-		behind = o + 1;
-		if (behind + sizeof(struct iphdr) > end)
+		if ((void *)(o + 1) > end)
 			goto lost;
 		__builtin_memset(o, 0, sizeof(*o));
 		o->ip.version = 4;
@@ -376,11 +398,16 @@ static __always_inline int send(struct __sk_buff *skb, struct settings *s, const
 		for (int i = 0; i < 10; i++)
 			sum += words[i];
 		o->ip.check = ~fold(sum);
-		o->udp.source = s->port;
-		o->udp.dest = node->port;
-		o->udp.len = bpf_htons(length + sizeof(struct udphdr));
 		eth->h_proto = bpf_htons(ETH_P_IP);
 	}
+	udp = advance(data, s->v6, sizeof(*eth) + sizeof(struct ipv6hdr), sizeof(*eth) + sizeof(struct iphdr));
+	if ((void *)(udp + 1) > end)
+		goto lost;
+	udp->source = s->port;
+	udp->dest = node->port;
+	udp->len = bpf_htons(length + sizeof(*udp));
+	udp->check = 0; /* over IPv6, too (RFC 6935): meshd's sockets take that */
+	behind = behind_outer(data, overhead);
 	if (in->v6) {
 		if (behind + sizeof(struct ipv6hdr) > end)
 			goto lost;
@@ -607,6 +634,7 @@ int mesh_in(struct __sk_buff *skb)
 	struct counters *c;
 	enum verdict v;
 	__u32 *sender, segments, size, one;
+	struct tcphdr *tcp;
 
 	if (!s)
 		return LEAVE;
@@ -631,10 +659,7 @@ int mesh_in(struct __sk_buff *skb)
 		return hand(HAND_UNUSUAL);
 	data = (void *)(long)skb->data;
 	end = (void *)(long)skb->data_end;
-	if (o.header == sizeof(struct outer6))
-		data += sizeof(*eth) + sizeof(struct outer6);
-	else
-		data += sizeof(*eth) + sizeof(struct outer4);
+	data = behind_outer(data, o.header);
 	/* A superpacket of a sender whose device did not cut it is one inner packet. */
 	if (read_inner(data, end, s, o.length, &in))
 		return hand(HAND_UNUSUAL);
@@ -649,8 +674,9 @@ int mesh_in(struct __sk_buff *skb)
 	/* How many packets it stands for, before the kernel forgets. */
 	size = skb->gso_size;
 	one = in.header + (in.protocol == IPPROTO_TCP ? 20 : sizeof(struct udphdr)) + size;
-	if (in.protocol == IPPROTO_TCP && data + in.header + sizeof(struct tcphdr) <= end)
-		one = in.header + ((struct tcphdr *)(data + in.header))->doff * 4 + size;
+	tcp = behind_ip(data, in.v6);
+	if (in.protocol == IPPROTO_TCP && (void *)(tcp + 1) <= end)
+		one = in.header + tcp->doff * 4 + size;
 	if (bpf_skb_adjust_room(skb, -(__s32)o.header, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
 		return hand(HAND_UNUSUAL);
 	/* What is padding to the smallest frame goes, too. */
@@ -677,6 +703,7 @@ lost:
 	return TC_ACT_SHOT;
 }
 
+/* Needs Linux 5.18, for bpf_xdp_get_buff_len. */
 SEC("xdp")
 int mesh_xdp(struct xdp_md *ctx)
 {
@@ -689,7 +716,7 @@ int mesh_xdp(struct xdp_md *ctx)
 	enum verdict v;
 	__u32 *sender, *mark;
 
-	if (!s || (void *)(eth + 1) > end || read_outer(eth + 1, end, end - (void *)(eth + 1), eth->h_proto, s, &o) != ACCEPT)
+	if (!s || (void *)(eth + 1) > end || read_outer(eth + 1, end, bpf_xdp_get_buff_len(ctx) - sizeof(*eth), eth->h_proto, s, &o) != ACCEPT)
 		return XDP_PASS;
 	if (o.check)
 		return XDP_PASS; /* see mesh_in, which counts it */
@@ -699,10 +726,7 @@ int mesh_xdp(struct xdp_md *ctx)
 	c = counters_of(*sender);
 	if (!c)
 		return XDP_PASS;
-	if (o.header == sizeof(struct outer6))
-		data += sizeof(*eth) + sizeof(struct outer6);
-	else
-		data += sizeof(*eth) + sizeof(struct outer4);
+	data = behind_outer(data, o.header);
 	if (read_inner(data, end, s, o.length, &in))
 		return XDP_PASS;
 	v = judge(&o, &in, *sender, c);
