@@ -230,18 +230,18 @@ func (t *transaction) programs() error { return t.m.usePrograms(t.next) }
 
 func (t *transaction) oldPrograms() error {
 	if t.old == nil {
-		return t.m.engine.Use(nil)
+		return t.m.engine.Use(nil, "")
 	}
 	return t.m.usePrograms(t.old)
 }
 
 func (m *mesh) usePrograms(p *plan) error {
 	if p.kernel == nil {
-		return m.engine.Use(nil)
+		return m.engine.Use(nil, p.userOnly)
 	}
 	s := *p.kernel
 	s.TUN = link.Index(p.link.Interface)
-	return m.engine.Use(&s)
+	return m.engine.Use(&s, "")
 }
 
 // switchLoops begins new packet loops, and cannot fail. The old ones end first, so

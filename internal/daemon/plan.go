@@ -29,6 +29,7 @@ type plan struct {
 
 	container container.Settings // the files for container runtimes
 	kernel    *kernel.Settings   // of the kernel engine; nil: user space does it all. Its TUN is known later
+	userOnly  string             // why user space does it all
 
 	ways     []string // how datagrams reach the peers, see link.Underlay
 	warnings []string
@@ -129,11 +130,26 @@ func makePlan(c *config.Config, self int, host surroundings) (*plan, error) {
 	}
 	p.planMasquerade()
 	p.planContainer()
-	if c.Dataplane.Engine != config.EngineUser {
-		p.kernel = &kernel.Settings{MTU: p.link.MTU, Address: address, Underlay: host.underlay.Devices, Receive: c.Dataplane.Receive,
-			Optional: c.Dataplane.Engine == config.Auto}
+	return p, p.planKernel(host)
+}
+
+// planKernel decides whether the kernel engine may be used.
+func (p *plan) planKernel(host surroundings) error {
+	c, address := p.config.Dataplane, p.self.Address
+	switch {
+	case c.Engine == config.EngineUser:
+		p.userOnly = "the file asks for it"
+	case p.bind != address && c.Engine == config.EngineKernel:
+		return p.config.Fault("dataplane.engine", "the kernel engine needs the address of node %q on this host: give it %s, or write \"auto\" or \"user\"", p.self.Name, address.Addr())
+	case p.bind != address:
+		p.userOnly = "the kernel engine needs the node's address on this host"
+	default:
+		p.kernel = &kernel.Settings{
+			MTU:     min(p.link.MTU, host.underlay.MTU-dataplane.OuterHeaders(address.Addr())),
+			Address: address, Underlay: host.underlay.Devices, Receive: c.Receive, Optional: c.Engine == config.Auto,
+		}
 	}
-	return p, nil
+	return nil
 }
 
 // AcceptLegacy puts the rules that accept pods' packets into iptables-legacy, where that is

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/nstest"
 )
@@ -187,8 +188,10 @@ func TestPathBelowIPv6(t *testing.T) {
 // worker2 knows it after an ICMP message: a route with an MTU of its own.
 func narrow(t *testing.T, m *mesh, underlay string, mtu int) {
 	t.Helper()
+	before := status(t, m.w2).Network.Repairs
 	to := netip.MustParseAddr(fmt.Sprintf(underlay, 4))
 	run(t, m.Worker2.Namespace, "ip", "route", "add", netip.PrefixFrom(to, to.BitLen()).String(), "dev", "eth0", "mtu", fmt.Sprint(mtu))
+	waitStatus(t, m.w2, "the route is seen", func(s control.Status) bool { return s.Network.Repairs > before })
 }
 
 // A datagram far larger than this host's own MTU is delivered whole: hosts may

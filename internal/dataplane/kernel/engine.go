@@ -41,13 +41,13 @@ func New(user *dataplane.User, log *slog.Logger) *Engine {
 }
 
 // Use has programs forward what is plain, as settings say; nil takes them away, those that an
-// earlier meshd left, too. If they cannot, user space does it all, which is an error unless
+// earlier meshd left, too, and why is the reason for it. If they cannot, user space does it all, which is an error unless
 // settings say that they are optional.
-func (e *Engine) Use(s *Settings) error {
+func (e *Engine) Use(s *Settings, why string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if s == nil {
-		e.reason = "the file asks for it"
+		e.reason = why
 		_, err := CleanUp()
 		return errors.Join(e.leave(), err)
 	}

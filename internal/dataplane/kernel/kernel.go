@@ -34,7 +34,7 @@ import (
 // Settings is how packets come to the programs, and what those know besides the mesh.
 type Settings struct {
 	TUN      int            // its interface's index
-	MTU      int            // of the TUN, bytes
+	MTU      int            // largest inner packet that fits every way, bytes: routes' own MTUs are not what bpf_fib_lookup tells
 	Address  netip.AddrPort // where datagrams for this node go
 	Underlay []int          // indices of interfaces on which they come in
 	Receive  string         // where they are taken: "auto", "xdp", "tcx", "socket"

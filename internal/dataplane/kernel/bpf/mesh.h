@@ -45,7 +45,7 @@ struct settings {
 	__u8 tun4[4];	   /* the TUN's own addresses; zero: none */
 	__u8 tun6[16];
 	__u32 tun;	   /* its ifindex */
-	__u32 mtu;	   /* of the TUN, bytes */
+	__u32 mtu;	   /* of the narrowest way, for inner packets, bytes */
 	__be16 port;	   /* that we listen on */
 	__u8 v6;	   /* the underlay is IPv6 */
 	__u8 watched;	   /* somebody captures on the TUN: packets out go by its queue, where
