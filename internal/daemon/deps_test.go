@@ -33,7 +33,7 @@ var arrows = map[string][]string{
 	"internal/probe":            {},
 	"internal/daemon": {"internal/config", "internal/container", "internal/control", "internal/dataplane", "internal/dataplane/kernel", "internal/dataplane/tun",
 		"internal/dataplane/udp", "internal/link", "internal/masq", "internal/probe"},
-	"cmd/meshd":                {"configs", "internal/config", "internal/container", "internal/control", "internal/daemon", "internal/link", "internal/masq", "internal/migrate"},
+	"cmd/meshd":                {"configs", "internal/config", "internal/container", "internal/control", "internal/daemon", "internal/dataplane/kernel", "internal/link", "internal/masq", "internal/migrate"},
 	"internal/tui/cell":        {},
 	"internal/tui":             {"internal/control", "internal/tui/cell"},
 	"cmd/meshtui":              {"internal/control", "internal/tui"},
