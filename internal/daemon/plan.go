@@ -130,26 +130,24 @@ func makePlan(c *config.Config, self int, host surroundings) (*plan, error) {
 	}
 	p.planMasquerade()
 	p.planContainer()
-	return p, p.planKernel(host)
+	p.planKernel(host)
+	return p, nil
 }
 
 // planKernel decides whether the kernel engine may be used.
-func (p *plan) planKernel(host surroundings) error {
+func (p *plan) planKernel(host surroundings) {
 	c, address := p.config.Dataplane, p.self.Address
 	switch {
 	case c.Engine == config.EngineUser:
 		p.userOnly = "the file asks for it"
-	case p.bind != address && c.Engine == config.EngineKernel:
-		return p.config.Fault("dataplane.engine", "the kernel engine needs the address of node %q on this host: give it %s, or write \"auto\" or \"user\"", p.self.Name, address.Addr())
-	case p.bind != address:
-		p.userOnly = "the kernel engine needs the node's address on this host"
+	case p.bind != address: // which may come later: no reason to refuse the file
+		p.userOnly = fmt.Sprintf("the kernel engine needs %s, the node's address, on this host", address.Addr())
 	default:
 		p.kernel = &kernel.Settings{
 			MTU:     min(p.link.MTU, host.underlay.MTU-dataplane.OuterHeaders(address.Addr())),
 			Address: address, Underlay: host.underlay.Devices, Receive: c.Receive, Optional: c.Engine == config.Auto,
 		}
 	}
-	return nil
 }
 
 // AcceptLegacy puts the rules that accept pods' packets into iptables-legacy, where that is

@@ -131,7 +131,8 @@ func TestUnderlayIsInEvents(t *testing.T) {
 // Where inotify has no room for us the file is read all the same.
 func TestFileCannotBeWatched(t *testing.T) {
 	w := newWorld(t)
-	file, socket := w.write(demoFile(t)), filepath.Join(t.TempDir(), "meshd.sock")
+	auto := demoFile(t) + "[dataplane]\nengine = \"auto\"\n" // the kernel engine needs more privileges
+	file, socket := w.write(auto), filepath.Join(t.TempDir(), "meshd.sock")
 	// A user namespace of its own has limits of its own.
 	script := `echo 0 > /proc/sys/user/max_inotify_instances && ip link set lo up && ip addr add 172.18.0.3/32 dev lo && exec "$@"`
 	d, err := w.Worker2.MeshdBy([]string{"unshare", "-Urn", "sh", "-c", script, "sh"}, meshd, file, filepath.Dir(socket))
@@ -142,10 +143,13 @@ func TestFileCannotBeWatched(t *testing.T) {
 	if err := d.WaitLog("the file cannot be watched"); err != nil {
 		t.Fatal(err)
 	}
-	save(t, d, demoFile(t)+fourth)
+	save(t, d, auto+fourth)
 	s := waitStatus(t, d, "an edit", func(s control.Status) bool { return s.Config.Generation == 2 })
 	if !strings.Contains(strings.Join(s.Warnings, "\n"), "the file cannot be watched") {
 		t.Errorf("%q", s.Warnings)
+	}
+	if s.Dataplane.Engine != "user" || !strings.Contains(s.Dataplane.Reason, "CAP_BPF") {
+		t.Errorf("%+v", s.Dataplane)
 	}
 }
 

@@ -127,7 +127,11 @@ func (m *Model) planeFacts() cell.Line {
 	if len(s.Dataplane.Offloads) > 0 {
 		offload = offloadWords.Replace(strings.Join(s.Dataplane.Offloads, " "))
 	}
-	line := cell.Text(fmt.Sprintf("%s  tun %s mtu %d  queues %d  offload %s", s.Dataplane.Engine, s.Network.Interface, s.Network.MTU, s.Dataplane.Queues, offload))
+	engine := s.Dataplane.Engine
+	if engine == "kernel" {
+		engine += " " + s.Dataplane.Receive
+	}
+	line := cell.Text(fmt.Sprintf("%s  tun %s mtu %d  queues %d  offload %s", engine, s.Network.Interface, s.Network.MTU, s.Dataplane.Queues, offload))
 	if len(s.Dataplane.Refused) > 0 {
 		line = line.Add(cell.Warn, "  refused "+strings.Join(s.Dataplane.Refused, " "))
 	}
