@@ -1,9 +1,16 @@
 package e2e
 
 import (
+	"cmp"
+	"errors"
+	"maps"
+	"net"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/nstest"
@@ -28,6 +35,74 @@ func onEngine(doc string) string {
 		return strings.Replace(doc, "[dataplane]\n", "[dataplane]\n"+keys+"\n", 1)
 	}
 	return doc + "\n[dataplane]\n" + keys + "\n"
+}
+
+// unchecked has datagrams of a socket sent without a checksum, as the kernel engine does:
+// else its programs leave them to user space.
+func unchecked(t *testing.T, conn *net.UDPConn) {
+	t.Helper()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var set error
+	err = raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_NO_CHECK, 1) })
+	if err := errors.Join(err, set); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The same packets are counted in the same units by every engine: those that pass, those that
+// are lost, and why.
+func TestEnginesCountTheSame(t *testing.T) {
+	var want control.Status
+	for _, engine := range []string{"user", "tcx", "xdp"} {
+		m := newWorld(t).startAll(demoFile(t) + "[dataplane]\n" + engines[engine] + "\n[probe]\ninterval = \"200ms\"\n")
+		known(t, m.w2, "worker")
+		known(t, m.w, "worker2")
+		for _, size := range []string{"0", "56", "1444", "4000"} {
+			run(t, m.PodW2b, "ping", "-c", "5", "-i", "0.01", "-s", size, "10.244.1.2")
+			run(t, m.PodW, "ping", "-c", "5", "-i", "0.01", "-s", size, "10.244.2.3")
+		}
+		run(t, m.Worker2.Namespace, "ping", "-c", "1", "10.244.1.0") // TUN to TUN
+		if out, err := m.PodW2b.Run("ping", "-c", "1", "-W", "1", "10.244.77.1"); err == nil {
+			t.Errorf("%s", out)
+		}
+		if out, err := m.PodW2b.Run("ping", "-c", "1", "-W", "1", "-t", "2", "10.244.1.2"); err == nil {
+			t.Errorf("%s", out)
+		}
+		victim, liar := listen(t, m.PodW2b, "10.244.2.3:7000"), listen(t, m.Worker.Namespace, "172.18.0.4:0")
+		unchecked(t, liar)
+		for _, datagram := range [][]byte{
+			udpPacket("10.244.0.2", "10.244.2.3", 7000, 62, "spoofed"), udpPacket("10.244.1.2", "10.244.0.2", 7000, 62, "not ours"),
+			udpPacket("10.244.1.2", "10.244.2.3", 7000, 1, "expired"), []byte("malformed"), udpPacket("10.244.1.2", "10.244.2.3", 7000, 62, "good"),
+		} {
+			send(t, liar, "172.18.0.3:8285", datagram)
+		}
+		if payload, _ := receive(t, victim); string(payload) != "good" {
+			t.Errorf("%q", payload)
+		}
+
+		got := status(t, m.w2)
+		if wanted := map[string]string{"user": "user"}[engine]; cmp.Or(wanted, "kernel") != got.Dataplane.Engine {
+			t.Errorf("%+v", got.Dataplane)
+		}
+		if engine != "user" && got.Dataplane.Handed["no_route"] == 0 {
+			t.Errorf("handed %v", got.Dataplane.Handed)
+		}
+		if engine == "user" {
+			want = got
+			continue
+		}
+		for i, p := range got.Peers {
+			if q := want.Peers[i]; p.RxPackets != q.RxPackets || p.RxBytes != q.RxBytes || p.TxPackets != q.TxPackets || p.TxBytes != q.TxBytes || !maps.Equal(p.Drops, q.Drops) {
+				t.Errorf("%s, peer %s:\n%+v, but with the user engine\n%+v", engine, p.Name, p, q)
+			}
+		}
+		if a, b := got.Totals, want.Totals; !reflect.DeepEqual(a, b) {
+			t.Errorf("%s:\n%+v, but with the user engine\n%+v", engine, a, b)
+		}
+	}
 }
 
 // captureTUN is capture on the TUN of a daemon's host; from now on it sees all that passes,

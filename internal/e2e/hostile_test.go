@@ -43,6 +43,8 @@ func TestLies(t *testing.T) {
 	victim := listen(t, m.PodW2b, "10.244.2.3:7000")
 	fromStranger, fromWorker := listen(t, stranger.Namespace, "172.18.0.9:8285"), listen(t, m.Worker.Namespace, "172.18.0.4:0")
 	eth := capture(t, stranger.Namespace, "eth0")
+	unchecked(t, fromStranger)
+	unchecked(t, fromWorker)
 	const to = "172.18.0.3:8285"
 	good := udpPacket("10.244.1.2", "10.244.2.3", 7000, 62, "good")
 
