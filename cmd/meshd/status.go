@@ -174,6 +174,8 @@ func engineWords(d control.Dataplane) string {
 	switch {
 	case d.Engine == "kernel" && d.Captured:
 		return "kernel, " + d.Receive + " (out by user space: somebody captures)"
+	case d.Engine == "kernel" && d.Reason != "":
+		return "kernel, " + d.Receive + " (" + d.Reason + ")"
 	case d.Engine == "kernel":
 		return "kernel, " + d.Receive
 	case d.Reason != "":

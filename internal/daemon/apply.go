@@ -16,7 +16,7 @@ import (
 // beside what is there, then the switch to new packet loops, which cannot. A step
 // that fails undoes those before it, and the old plan stays in force, whole.
 //
-//	port -> device -> mesh into the engine -> interface -> rules -> queues -> loops
+//	port -> device -> mesh into the engine -> interface -> rules -> programs -> queues -> loops
 //
 // Queues and further sockets come last, since the kernel gives them packets from the
 // moment they are there, which would be lost if they had to be closed again. Where the daemon takes over queues that an earlier one left, interface
@@ -85,7 +85,7 @@ func (t *transaction) steps() []step {
 	case takeover:
 		return []step{port, queues, mesh, loops, host, rules, files, metrics, programs}
 	}
-	return []step{metrics, port, device, mesh, host, rules, files, queues, loops, programs}
+	return []step{metrics, port, device, mesh, host, rules, files, programs, queues, loops}
 }
 
 // run does all steps, or none.

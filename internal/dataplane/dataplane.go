@@ -101,7 +101,7 @@ type Counters struct {
 // Info is how an engine works on this host.
 type Info struct {
 	Engine   string            // "user", "kernel"
-	Reason   string            // why the user engine, in words
+	Reason   string            // why the user engine, or tcx where XDP was asked for, in words
 	Captured bool              // kernel engine: user space sends while somebody captures on the TUN
 	Unpinned string            // kernel engine: why packets stop when meshd ends; empty if they do not
 	Handed   map[string]uint64 // kernel engine: packets or superpackets left to user space, by reason

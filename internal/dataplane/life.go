@@ -60,7 +60,9 @@ func stop(workers []*worker) error {
 				l.stopping.Store(true)
 			}
 		}
-		errs = append(errs, w.wake())
+		if !w.ended() { // else its descriptors may be closed
+			errs = append(errs, w.wake())
+		}
 	}
 	timeout := time.After(patience)
 	for _, w := range workers {
@@ -73,6 +75,18 @@ func stop(workers []*worker) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// ended tells whether both loops have.
+func (w *worker) ended() bool {
+	for i := range w.loops {
+		select {
+		case <-w.loops[i].ended:
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 func (w *worker) wake() error { return errors.Join(w.Tun.Wake(), w.Wire.Wake()) }

@@ -62,6 +62,8 @@ type world struct {
 	t      testing.TB
 	dir    string
 	binary string // that start runs
+
+	daemons []*nstest.Daemon // that were started
 }
 
 // newWorld builds the hosts and pods; no daemon runs yet.
@@ -107,6 +109,7 @@ func (w *world) startService(s *nstest.Service, h *nstest.Host, file string, arg
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.daemons = append(w.daemons, d)
 	w.t.Cleanup(func() {
 		if w.t.Failed() {
 			w.t.Logf("meshd on %s, %s:\n%s", h.Name, d.State(), d.Log())

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,6 +36,32 @@ func onEngine(doc string) string {
 		return strings.Replace(doc, "[dataplane]\n", "[dataplane]\n"+keys+"\n", 1)
 	}
 	return doc + "\n[dataplane]\n" + keys + "\n"
+}
+
+// settled waits until the daemons that run know of each other that they are meshd: packets
+// that are on their way when the kernel engine learns of it may be overtaken.
+func (w *world) settled() {
+	w.t.Helper()
+	var running []*nstest.Daemon
+	for _, d := range w.daemons {
+		if d.State() == "running" {
+			running = append(running, d)
+		}
+	}
+	for _, d := range running {
+		waitStatus(w.t, d, "the others are known", func(s control.Status) bool {
+			if s.Dataplane.Engine == "user" {
+				return true
+			}
+			for _, p := range s.Peers {
+				there := slices.ContainsFunc(running, func(o *nstest.Daemon) bool { return o != d && strings.HasSuffix(o.Host.Name, "-"+p.Name) })
+				if there && p.ConfigMatch == nil {
+					return false
+				}
+			}
+			return true
+		})
+	}
 }
 
 // unchecked has datagrams of a socket sent without a checksum, as the kernel engine does:

@@ -373,7 +373,10 @@ func TestCleanup(t *testing.T) {
 	}
 	// A stranger's file gives no name to go by: the mark on the interface does.
 	for _, config := range []string{"/nonexistent.toml", file} {
-		run(t, w.Worker2.Namespace, meshd, "cleanup", "-c", config, "--socket", d.Socket)
+		d.Config = config
+		if _, err := d.Ask("cleanup"); err != nil {
+			t.Error(err)
+		}
 		sameHostState(t, w.Worker2, before)
 	}
 }

@@ -210,7 +210,7 @@ func TestLeftDescriptorsThatDoNotFit(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := os.WriteFile(file, []byte(step.doc), 0o644); err != nil {
+		if err := os.WriteFile(file, []byte(onEngine(step.doc)), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		d = w.service(s, w.Worker2, file)

@@ -331,7 +331,7 @@ func (s *stream) Close() error { return errors.Join(s.Conn.Close(), s.server.Clo
 func rewrite(t *testing.T, d *nstest.Daemon, doc string) control.Status {
 	t.Helper()
 	before := status(t, d).Config.LastReload.At
-	if err := os.WriteFile(d.Config, []byte(doc), 0o644); err != nil {
+	if err := os.WriteFile(d.Config, []byte(onEngine(doc)), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	run(t, d.Host.Namespace, "kill", "-HUP", fmt.Sprint(d.PID()))

@@ -202,7 +202,7 @@ func TestEverythingIsLive(t *testing.T) {
 		{demoFile(t), "~ queues 2 -> 1"},
 	} {
 		// One file for all three.
-		if err := os.WriteFile(m.w2.Config, []byte(step.doc), 0o644); err != nil {
+		if err := os.WriteFile(m.w2.Config, []byte(onEngine(step.doc)), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		for _, d := range []*nstest.Daemon{m.cp, m.w, m.w2} {

@@ -136,6 +136,7 @@ type traffic struct {
 // worker2 and that of worker, and returns when both ways work.
 func (w *world) newTraffic(rate int) *traffic {
 	w.t.Helper()
+	w.settled()
 	return w.newTrafficOf(rate, false)
 }
 

@@ -28,6 +28,7 @@ type Engine struct {
 	mesh     *dataplane.Mesh              // the last one; nil before
 	programs *Programs                    // nil: user space does it all
 	receive  string                       // where the programs take packets
+	refused  string                       // why not by XDP
 	tun      int                          // the index of the TUN
 	optional bool                         // user space may do it all
 	reason   string                       // why it does
@@ -76,7 +77,15 @@ func (e *Engine) use(s *Settings) error {
 	if err := e.programs.Attach(*s); err != nil {
 		return err
 	}
-	e.receive, e.tun = s.way(), s.TUN
+	e.tun = s.TUN
+	receive, refused := e.programs.Receive()
+	if reason := strings.Join(refused, "; "); reason != "" && reason != e.refused {
+		e.log.Warn("packets are taken by tcx", "error", reason, "event", "xdp_refused")
+		e.refused = reason
+	} else if reason == "" {
+		e.refused = ""
+	}
+	e.receive = receive
 	return e.look()
 }
 
@@ -196,6 +205,7 @@ func (e *Engine) Info() dataplane.Info {
 	if e.programs == nil {
 		return info
 	}
+	info.Reason = e.refused
 	info.Engine, info.Receive, info.Captured = "kernel", e.receive, e.programs.Watched()
 	if err := e.programs.Unpinned(); err != nil {
 		info.Unpinned = err.Error()

@@ -16,6 +16,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -60,6 +61,7 @@ type Programs struct {
 	tables   tables
 	attached map[attachment]link.Link
 	settings Settings
+	refused  []string          // why XDP is not where it should be
 	watched  bool              // somebody captures on the TUN
 	finishes map[string]bool   // peers that are meshd
 	past     dataplane.Traffic // of nodes that are gone
@@ -301,15 +303,21 @@ func (p *Programs) Attach(s Settings) error {
 			wanted[attachment{"xdp", device}] = true
 		}
 	}
+	p.refused = nil
 	for at := range wanted {
 		if p.attached[at] != nil {
 			continue
 		}
 		l, err := p.attach(at)
-		if err != nil {
-			return fmt.Errorf("attach the program %q to the interface with index %d: %w", at.program, at.device, explain(err))
+		switch {
+		case err == nil:
+			p.attached[at] = l
+		case at.program == "xdp": // the file is for hosts with and without
+			p.refused = append(p.refused, fmt.Sprintf("%s has no native XDP that fits: %v", nameOf(at.device), explain(err)))
+			delete(wanted, at)
+		default:
+			return fmt.Errorf("attach the program %q to %s: %w", at.program, nameOf(at.device), explain(err))
 		}
-		p.attached[at] = l
 	}
 	for at := range p.attached {
 		if wanted[at] {
@@ -320,6 +328,26 @@ func (p *Programs) Attach(s Settings) error {
 		}
 	}
 	return nil
+}
+
+// Receive tells in words where packets are taken, and why not where settings ask for.
+func (p *Programs) Receive() (where string, refused []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	where = p.settings.way()
+	if where == "xdp" && len(p.refused) == len(p.settings.Underlay) {
+		where = "tcx"
+	}
+	return where, p.refused
+}
+
+// nameOf returns the name of an interface, or its number if it has gone.
+func nameOf(device int) string {
+	i, err := net.InterfaceByIndex(device)
+	if err != nil {
+		return fmt.Sprintf("the interface with index %d", device)
+	}
+	return i.Name
 }
 
 // program returns what is to be at a place.

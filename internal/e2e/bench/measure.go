@@ -45,7 +45,7 @@ func (l *lab) measure(ctx context.Context, span time.Duration, s *system) (r res
 	}
 	r.tcp1 = moved / time.Since(began).Seconds() / 1e9
 	r.cpu = (cpuSeconds() - busy) / (moved / 1e9)
-	if s.meshd {
+	if s.user {
 		if r.perCall, err = l.perCall(ctx); err != nil {
 			return r, err
 		}

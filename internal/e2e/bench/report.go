@@ -102,7 +102,7 @@ func (r *report) cells() [][]string {
 			row = append(row, fmt.Sprintf(c.format, value))
 		}
 		calls := ""
-		if s.meshd {
+		if s.user {
 			calls = fmt.Sprintf("%.1f, %.1f, %.1f, %.1f", m.perCall["tun_read"], m.perCall["wire_write"], m.perCall["wire_read"], m.perCall["tun_write"])
 		}
 		rows = append(rows, append(row, calls))
@@ -110,30 +110,29 @@ func (r *report) cells() [][]string {
 	return rows
 }
 
-// ratios compares meshd with each of the others, where more is better.
+// ratios compares the engines of meshd with each of the others, where more is better.
 func (r *report) ratios() (rows [][]string) {
-	ours, ok := r.medians[offload]
-	if !ok {
-		return nil
-	}
-	head := []string{"meshd compared with"}
+	head := []string{"compared"}
 	for _, c := range columns {
 		if c.ratio {
 			head = append(head, strings.Split(c.title, ",")[0])
 		}
 	}
 	rows = append(rows, head)
-	for _, s := range r.systems {
-		if s.name == offload {
-			continue
-		}
-		theirs, row := r.medians[s.name], []string{s.name}
-		for _, c := range columns {
-			if c.ratio {
-				row = append(row, fmt.Sprintf("%.2fx", *c.of(&ours) / *c.of(&theirs)))
+	for _, engine := range []string{kernelXDP, kernelTCX, userEngine} {
+		ours, ok := r.medians[engine]
+		for _, s := range r.systems {
+			if !ok || s.kernel || s.user {
+				continue
 			}
+			theirs, row := r.medians[s.name], []string{engine + " : " + s.name}
+			for _, c := range columns {
+				if c.ratio {
+					row = append(row, fmt.Sprintf("%.2fx", *c.of(&ours) / *c.of(&theirs)))
+				}
+			}
+			rows = append(rows, row)
 		}
-		rows = append(rows, row)
 	}
 	return rows
 }
@@ -219,7 +218,7 @@ machine would show higher figures for every line.
 // svg draws TCP throughput and lossless UDP as bars.
 func (r *report) svg() string {
 	const (
-		left, width, bar, gap = 150, 420, 18, 6
+		left, width, bar, gap = 190, 420, 18, 6
 		panelHead             = 44
 	)
 	panels := []int{0, 4} // of columns
@@ -239,7 +238,7 @@ func (r *report) svg() string {
 		for _, s := range r.systems {
 			m := r.medians[s.name]
 			value, colour, shown := *c.of(&m), "#9aa5b1", *c.of(&m)
-			if s.meshd {
+			if s.kernel || s.user {
 				colour = "#1f6feb"
 			}
 			if strings.HasPrefix(c.title, "UDP") {

@@ -14,7 +14,9 @@ type system struct {
 	mtu   int      // of a pod, bytes
 	needs []string // programs
 	start func(l *lab) error
-	meshd bool // it can be asked for packets per call
+
+	// Which engine of meshd it is, if any; the user engine can be asked for packets per call.
+	kernel, user bool
 }
 
 // missing names a program that is not installed; empty if all are.
@@ -30,16 +32,20 @@ func (s *system) missing() string {
 const (
 	plainRouting = "plain routing"
 	vxlan        = "kernel VXLAN"
-	offload      = "meshd"
-	noOffload    = "meshd, offload off"
+	kernelXDP    = "meshd kernel xdp"
+	kernelTCX    = "meshd kernel tcx"
+	userEngine   = "meshd user"
+	noOffload    = "meshd user, no offload"
 )
 
 func systems(binary string) []*system {
 	return []*system{
 		{name: plainRouting, mtu: 1500, start: startRouting},
 		{name: vxlan, mtu: 1450, start: startVXLAN},
-		{name: offload, mtu: 1472, meshd: true, needs: []string{binary}, start: func(l *lab) error { return startMeshd(l, binary, "") }},
-		{name: noOffload, mtu: 1472, meshd: true, needs: []string{binary}, start: func(l *lab) error { return startMeshd(l, binary, `offload = "off"`) }},
+		{name: kernelXDP, mtu: 1472, kernel: true, needs: []string{binary}, start: func(l *lab) error { return startMeshd(l, binary, `engine = "kernel"`, `receive = "xdp"`) }},
+		{name: kernelTCX, mtu: 1472, kernel: true, needs: []string{binary}, start: func(l *lab) error { return startMeshd(l, binary, `engine = "kernel"`, `receive = "tcx"`) }},
+		{name: userEngine, mtu: 1472, user: true, needs: []string{binary}, start: func(l *lab) error { return startMeshd(l, binary, `engine = "user"`) }},
+		{name: noOffload, mtu: 1472, user: true, needs: []string{binary}, start: func(l *lab) error { return startMeshd(l, binary, `engine = "user"`, `offload = "off"`) }},
 		{name: "wireguard-go", mtu: 1420, needs: []string{"wireguard-go", "wg"}, start: startWireGuard},
 		{name: "nebula", mtu: 1300, needs: []string{"nebula", "nebula-cert"}, start: startNebula},
 		{name: "tinc", mtu: 1400, needs: []string{"tincd"}, start: startTinc},
@@ -68,8 +74,8 @@ func startVXLAN(l *lab) error {
 	return nil
 }
 
-func startMeshd(l *lab, binary, keys string) error {
-	doc := "[network]\ncidr = \"10.244.0.0/16\"\n[dataplane]\nengine = \"user\"\n" + keys + "\n"
+func startMeshd(l *lab, binary string, keys ...string) error {
+	doc := "[network]\ncidr = \"10.244.0.0/16\"\n[dataplane]\n" + strings.Join(keys, "\n") + "\n"
 	for i := range l.hosts {
 		doc += fmt.Sprintf("[[node]]\nname = \"%c\"\naddress = \"192.0.2.%d\"\nsubnets = [\"10.244.%d.0/24\"]\n", 'a'+i, i+1, i+1)
 	}
@@ -79,6 +85,12 @@ func startMeshd(l *lab, binary, keys string) error {
 	}
 	for i := range l.hosts {
 		if err := l.spawn(i, binary, "run", "-c", file, "--socket", l.socket(i)); err != nil {
+			return err
+		}
+	}
+	for i, h := range l.hosts { // the kernel engine sends to peers that it knows
+		peer := fmt.Sprintf("peer:%c", 'b'-i)
+		if err := eventually(func() error { _, err := h.Run(binary, "wait", peer, "--socket", l.socket(i)); return err }); err != nil {
 			return err
 		}
 	}

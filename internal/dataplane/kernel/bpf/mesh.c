@@ -703,8 +703,8 @@ lost:
 	return TC_ACT_SHOT;
 }
 
-/* Needs Linux 5.18, for bpf_xdp_get_buff_len. */
-SEC("xdp")
+/* Needs Linux 5.18, for bpf_xdp_get_buff_len, and for frames that are larger than a page. */
+SEC("xdp.frags")
 int mesh_xdp(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
