@@ -7,6 +7,7 @@ VERSION  ?= $(or $(shell git describe --exact-match --match 'v*' 2>/dev/null | s
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 30s
 CHAOSTIME ?= 60s
+MATRIXTESTS ?= .
 BENCHFLAGS ?= # -rounds 5, -only "meshd,tinc", -out docs
 COVERAGE := $(CURDIR)/coverage
 
@@ -25,7 +26,7 @@ done; \
   DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends libc6-dev $$missing; }
 endef
 
-.PHONY: build package lint-package test-package demo screenshots test engines bench chaos fuzz lint deps clean
+.PHONY: build package lint-package test-package demo screenshots test test-matrix engines bench chaos fuzz lint deps clean
 
 build: # static binaries in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -64,6 +65,11 @@ test: deps # everything, with the race detector; namespaces need root
 	MESH_COVERDIR=$(COVERAGE) go test -race -cover -timeout 20m ./... -args -test.gocoverdir=$(COVERAGE)
 	@echo "coverage, tests and the daemons they started together:"
 	@go tool covdata percent -i=$(COVERAGE) | sed 's,example.org/meshd/configs[[:space:]]*,,' | grep -v -e /nstest -e /e2e
+
+test-matrix: deps # the end-to-end tests once more with each of the other engines: MATRIXTESTS of them
+	for engine in user xdp; do \
+	  MESH_ENGINE=$$engine go test -count=1 -timeout 20m -run '$(MATRIXTESTS)' ./internal/e2e || exit 1; \
+	done
 
 bench: deps build # what one packet costs, and meshd against what people would use instead
 	go test -run '^$$' -bench . -benchmem ./internal/config ./internal/table ./internal/dataplane/... ./internal/masq

@@ -105,7 +105,8 @@ func TestDefaultRouteMoves(t *testing.T) {
 func TestLinkFlaps(t *testing.T) {
 	w := newWorld(t).fast()
 	d, _ := w.own(w.Worker2, demoFile(t)), w.own(w.Worker, demoFile(t))
-	traffic := w.newTraffic(1000)
+	w.settled()
+	traffic := w.newTrafficOf(1000, true) // without a route the kernel engine hands packets over, which are late
 	before := descriptors(t, d)
 	for range 20 {
 		if err := w.Worker2.IP("link set eth0 down"); err != nil {
