@@ -28,7 +28,7 @@ var arrows = map[string][]string{
 	"internal/dataplane/udp":    {"internal/dataplane/packet"},
 	"internal/dataplane":        {"internal/dataplane/gro", "internal/dataplane/packet", "internal/dataplane/virtio", "internal/table"},
 	"internal/container":        {},
-	"internal/dataplane/kernel": {"internal/dataplane"},
+	"internal/dataplane/kernel": {"internal/dataplane", "internal/link"},
 	"internal/control":          {},
 	"internal/probe":            {},
 	"internal/daemon": {"internal/config", "internal/container", "internal/control", "internal/dataplane", "internal/dataplane/kernel", "internal/dataplane/tun",

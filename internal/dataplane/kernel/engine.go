@@ -30,6 +30,7 @@ type Engine struct {
 	receive  string                       // where the programs take packets
 	refused  string                       // why not by XDP
 	tun      int                          // the index of the TUN
+	clean    bool                         // nothing of an earlier meshd is left
 	optional bool                         // user space may do it all
 	reason   string                       // why it does
 	past     dataplane.Traffic            // of programs that were taken away
@@ -49,8 +50,13 @@ func (e *Engine) Use(s *Settings, why string) error {
 	defer e.mu.Unlock()
 	if s == nil {
 		e.reason = why
-		_, err := CleanUp()
-		return errors.Join(e.leave(), err)
+		if e.clean && e.programs == nil {
+			return nil
+		}
+		err := e.leave()
+		_, cleanErr := CleanUp()
+		e.clean = err == nil && cleanErr == nil
+		return errors.Join(err, cleanErr)
 	}
 	e.optional = s.Optional
 	return e.settle(e.use(s))
@@ -58,6 +64,7 @@ func (e *Engine) Use(s *Settings, why string) error {
 
 // use begins with programs, or changes where they are.
 func (e *Engine) use(s *Settings) error {
+	e.clean = false
 	if e.programs == nil {
 		programs, err := Load()
 		if err != nil {

@@ -19,13 +19,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
@@ -59,13 +57,14 @@ type Programs struct {
 	objects  objects
 	xdp      *ebpf.Program // nil until it is wanted
 	tables   tables
-	attached map[attachment]link.Link
+	attached map[attachment]hook
 	settings Settings
 	refused  []string          // why XDP is not where it should be
 	watched  bool              // somebody captures on the TUN
 	finishes map[string]bool   // peers that are meshd
 	past     dataplane.Traffic // of nodes that are gone
 
+	noTCX    bool   // a test plays a kernel before 6.6
 	folder   string // of pins; empty if nothing is pinned
 	unpinned error  // why
 }
@@ -99,7 +98,7 @@ func load(folder string, unpinned error) (*Programs, error) {
 	if err := rlimit.RemoveMemlock(); err != nil { // before Linux 5.11 maps count as locked memory
 		return nil, explain(err)
 	}
-	p := &Programs{tables: newTables(), attached: map[attachment]link.Link{}, finishes: map[string]bool{}, folder: folder, unpinned: unpinned}
+	p := &Programs{tables: newTables(), attached: map[attachment]hook{}, finishes: map[string]bool{}, folder: folder, unpinned: unpinned}
 	// Programs of another layout go first: until ours are there user space does it all.
 	if folder != "" {
 		if _, err := cleanUpBut(folder); err != nil {
@@ -176,13 +175,9 @@ func (p *Programs) detach() error {
 
 // take takes a program from where it is attached. The caller holds mu.
 func (p *Programs) take(at attachment) error {
-	l := p.attached[at]
+	h := p.attached[at]
 	delete(p.attached, at)
-	var err error
-	if p.folder != "" {
-		err = l.Unpin()
-	}
-	return errors.Join(err, l.Close())
+	return h.remove()
 }
 
 // SetMesh makes the maps say what a mesh is. What comes is there before what goes is gone,
@@ -308,10 +303,10 @@ func (p *Programs) Attach(s Settings) error {
 		if p.attached[at] != nil {
 			continue
 		}
-		l, err := p.attach(at)
+		h, err := p.attach(at)
 		switch {
 		case err == nil:
-			p.attached[at] = l
+			p.attached[at] = h
 		case at.program == "xdp": // the file is for hosts with and without
 			p.refused = append(p.refused, fmt.Sprintf("%s has no native XDP that fits: %v", nameOf(at.device), explain(err)))
 			delete(wanted, at)
@@ -380,28 +375,6 @@ func (p *Programs) xdpProgram() (*ebpf.Program, error) {
 	}})
 	p.xdp = loaded.XDP
 	return p.xdp, err
-}
-
-func (p *Programs) attach(at attachment) (l link.Link, err error) {
-	program, err := p.program(at)
-	if err != nil {
-		return nil, err
-	}
-	switch at.program {
-	case "xdp":
-		l, err = link.AttachXDP(link.XDPOptions{Program: program, Interface: at.device, Flags: link.XDPDriverMode})
-	case "in":
-		l, err = link.AttachTCX(link.TCXOptions{Program: program, Interface: at.device, Attach: ebpf.AttachTCXIngress})
-	default:
-		l, err = link.AttachTCX(link.TCXOptions{Program: program, Interface: at.device, Attach: ebpf.AttachTCXEgress})
-	}
-	if err != nil || p.folder == "" {
-		return l, err
-	}
-	if err := l.Pin(filepath.Join(p.folder, at.String())); err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	return l, nil
 }
 
 // Watched tells what Watch was told last.

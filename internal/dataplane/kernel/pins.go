@@ -12,6 +12,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	devices "example.org/meshd/internal/link"
 )
 
 // Pins keep programs and maps in the kernel while no meshd runs, so that packets flow on;
@@ -64,7 +66,11 @@ func pinFolder() (string, error) {
 
 // CleanUp removes all that is pinned for this network namespace, whichever meshd pinned it,
 // and with it the programs from the interfaces. It tells whether there was something.
-func CleanUp() (removed bool, err error) { return cleanUpBut("") }
+func CleanUp() (removed bool, err error) {
+	removed, err = cleanUpBut("")
+	filters, filtersErr := devices.DetachClassifiers()
+	return removed || filters, errors.Join(err, filtersErr)
+}
 
 func cleanUpBut(keep string) (removed bool, err error) {
 	begins, err := namespaceFolders()
@@ -102,7 +108,7 @@ func (p *Programs) adopt() error {
 	for _, pin := range pins {
 		at, ok := attachmentOf(filepath.Base(pin))
 		if l := p.takeOver(pin, at); ok && l != nil {
-			p.attached[at] = l
+			p.attached[at] = linked{l, true}
 			continue
 		}
 		if err := os.Remove(pin); err != nil {

@@ -1,0 +1,86 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Where a program is asked about packets of an interface (the clsact qdisc, Linux 4.5).
+const (
+	ingress = netlink.HANDLE_MIN_INGRESS
+	egress  = netlink.HANDLE_MIN_EGRESS
+)
+
+// classifier names our filters: a handle and a priority that nobody else is likely to use.
+const (
+	classifierHandle   = 0x6d65
+	classifierPriority = 0x6d65
+	classifierName     = "meshd"
+)
+
+// AttachClassifier has a BPF program of type SCHED_CLS decide about the packets that come in
+// by an interface, or go out. One that we attached there before is replaced at one packet
+// boundary. It stays when the process ends.
+func AttachClassifier(device, program int, out bool) error {
+	qdisc := &netlink.GenericQdisc{QdiscType: "clsact", QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: device, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+	}}
+	if err := netlink.QdiscAdd(qdisc); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("add clsact: %w", err)
+	}
+	filter := classifier(device, out)
+	filter.Fd, filter.Name, filter.DirectAction = program, classifierName, true
+	if err := netlink.FilterReplace(filter); err != nil {
+		return fmt.Errorf("add a filter: %w", err)
+	}
+	return nil
+}
+
+// DetachClassifier takes it away. That it was not there is no error. The clsact qdisc stays:
+// others may have their filters there.
+func DetachClassifier(device int, out bool) error {
+	err := netlink.FilterDel(classifier(device, out))
+	if err == nil || errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL) {
+		return nil // EINVAL: there is no clsact
+	}
+	return fmt.Errorf("delete a filter: %w", err)
+}
+
+func classifier(device int, out bool) *netlink.BpfFilter {
+	parent := uint32(ingress)
+	if out {
+		parent = egress
+	}
+	return &netlink.BpfFilter{FilterAttrs: netlink.FilterAttrs{
+		LinkIndex: device, Parent: parent, Handle: classifierHandle, Priority: classifierPriority, Protocol: unix.ETH_P_ALL,
+	}}
+}
+
+// DetachClassifiers takes those that we attached from every interface.
+func DetachClassifiers() (found bool, err error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return false, err
+	}
+	for _, l := range links {
+		for _, out := range []bool{false, true} {
+			filter := classifier(l.Attrs().Index, out)
+			filters, listErr := netlink.FilterList(l, filter.Parent)
+			if listErr != nil { // no clsact
+				continue
+			}
+			for _, f := range filters {
+				if ours, ok := f.(*netlink.BpfFilter); ok && ours.Handle == classifierHandle && ours.Priority == classifierPriority {
+					found = true
+					err = errors.Join(err, netlink.FilterDel(filter))
+				}
+			}
+		}
+	}
+	return found, err
+}
