@@ -8,6 +8,7 @@ LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 30s
 CHAOSTIME ?= 60s
 MATRIXTESTS ?= .
+KERNELFLAGS ?= # -only 6.1.
 BENCHFLAGS ?= # -rounds 5, -only "meshd,tinc", -out docs
 COVERAGE := $(CURDIR)/coverage
 
@@ -26,7 +27,7 @@ done; \
   DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends libc6-dev $$missing; }
 endef
 
-.PHONY: build package lint-package test-package demo screenshots test test-matrix engines bench chaos fuzz lint deps clean
+.PHONY: build package lint-package test-package demo screenshots test test-matrix test-kernels engines bench chaos fuzz lint deps clean
 
 build: # static binaries in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -70,6 +71,12 @@ test-matrix: deps # the end-to-end tests once more with each of the other engine
 	for engine in user xdp; do \
 	  MESH_ENGINE=$$engine go test -count=1 -timeout 20m -run '$(MATRIXTESTS)' ./internal/e2e || exit 1; \
 	done
+
+test-kernels: deps build # the kernel engine on Debian's kernels, in QEMU
+	$(call need,qemu-system-x86_64:qemu-system-x86 busybox:busybox-static depmod:kmod cpio:cpio)
+	go test -c -o bin/e2e.test ./internal/e2e
+	go build -o bin/kernels ./internal/e2e/kernels
+	$(SUDO) bin/kernels $(KERNELFLAGS)
 
 bench: deps build # what one packet costs, and meshd against what people would use instead
 	go test -run '^$$' -bench . -benchmem ./internal/config ./internal/table ./internal/dataplane/... ./internal/masq

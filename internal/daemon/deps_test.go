@@ -41,6 +41,7 @@ var arrows = map[string][]string{
 	"internal/e2e":             {},
 	"internal/e2e/demo":        {"configs", "internal/nstest"},
 	"internal/e2e/install":     {},
+	"internal/e2e/kernels":     {},
 	"internal/e2e/screenshots": {"configs", "internal/nstest"},
 	"internal/e2e/bench":       {"internal/control", "internal/dataplane/packet", "internal/dataplane/udp", "internal/nstest"},
 }

@@ -132,6 +132,22 @@ func TestEnginesCountTheSame(t *testing.T) {
 	}
 }
 
+// Without a word about it in the file the engine is the best that the host has, and it says
+// which and why.
+func TestEngineByItself(t *testing.T) {
+	m := newWorld(t).startAll(demoFile(t) + "[dataplane]\nengine = \"auto\"\n")
+	s := status(t, m.w2)
+	t.Logf("engine %s: %s", s.Dataplane.Engine, s.Dataplane.Reason)
+	if (s.Dataplane.Engine == "kernel") != (s.Dataplane.Reason == "") {
+		t.Errorf("%+v", s.Dataplane)
+	}
+	if text, err := m.w2.Ask("status"); err != nil || !strings.Contains(text, "plane    "+s.Dataplane.Engine) {
+		t.Errorf("%v\n%s", err, text)
+	}
+	known(t, m.w2, "worker")
+	run(t, m.PodW2b, "ping", "-c", "1", "10.244.1.2")
+}
+
 // captureTUN is capture on the TUN of a daemon's host; from now on it sees all that passes,
 // whichever engine forwards.
 func captureTUN(t *testing.T, d *nstest.Daemon) *nstest.Capture {

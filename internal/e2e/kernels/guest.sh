@@ -1,0 +1,23 @@
+#!/bin/sh
+# guest.sh KERNEL BIN FOLDER TESTS: runs tests in a folder, with programs that are in BIN, and
+# the modules of KERNEL, and ends the machine.
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+for fs in /tmp /run /dev/shm; do
+	mkdir -p $fs && mount -t tmpfs tmpfs $fs
+done
+mkdir -p /dev/pts /lib/modules
+mount -t devpts devpts /dev/pts
+mount -t bpf bpf /sys/fs/bpf
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount --bind "$1/lib/modules" /lib/modules
+for module in tun veth bridge; do # in case nothing asks for them
+	modprobe $module
+done
+ip link set lo up
+[ -e /dev/net/tun ] || { mkdir -p /dev/net && mknod /dev/net/tun c 10 200; }
+uname -r
+cd "$3" && MESH_REQUIRE_NETNS=1 MESH_BIN=$2 "$2/e2e.test" -test.v -test.timeout 18m -test.run "$4"
+echo "tests ended with $?"
+sync
+echo o >/proc/sysrq-trigger
+sleep 60

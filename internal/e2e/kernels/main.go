@@ -1,0 +1,190 @@
+// Command kernels is `make test-kernels`: it boots Debian's kernels in a virtual machine,
+// without help of the processor, and runs end-to-end tests of the kernel engine on each. The
+// machine's root is this one's, over 9p, with an overlay that takes what is written.
+package main
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// init is the first program of the machine, guest what it runs once it has its root.
+var (
+	//go:embed init.sh
+	initScript []byte
+	//go:embed guest.sh
+	guestScript []byte
+)
+
+// A boot is one run of a kernel.
+type boot struct {
+	kernel string // beginning of the package's name
+	tests  string // that have to pass
+	args   string // for the kernel
+	says   string // what the tests' output has to show
+}
+
+var boots = []boot{
+	{kernel: "linux-image-6.1.", tests: telling},
+	{kernel: "linux-image-6.1.", tests: "^TestEngineByItself$", args: "module_blacklist=sch_ingress", says: "engine user: "},
+	{kernel: "linux-image-6.12.", tests: telling},
+	{kernel: "linux-image-6.12.", tests: "^TestEngineByItself$", says: "engine kernel"},
+}
+
+// telling are tests that the machine can do at its speed.
+const telling = "^Test(EnginesCountTheSame|Lies|KernelEngineInMixedMesh|Families)$"
+
+// patience is how long one boot may take.
+const patience = 20 * time.Minute
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	bin := flag.String("bin", "bin", "where meshd, meshtui and e2e.test are")
+	work := flag.String("work", "/var/tmp/meshd-kernels", "where kernels are unpacked; they are kept for the next time")
+	only := flag.String("only", "", "kernels to boot, by the beginning of their version: 6.1.")
+	flag.Parse()
+	if err := run(ctx, *bin, *work, *only); err != nil {
+		fmt.Fprintf(os.Stderr, "kernels: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, bin, work, only string) error {
+	bin, err := filepath.Abs(bin)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, b := range boots {
+		if !strings.HasPrefix(strings.TrimPrefix(b.kernel, "linux-image-"), only) {
+			continue
+		}
+		began := time.Now()
+		k, err := unpack(ctx, work, b.kernel)
+		if err == nil {
+			err = k.run(ctx, b, bin)
+		}
+		verdict := "ok "
+		if err != nil {
+			verdict = "BAD"
+			errs = append(errs, fmt.Errorf("%s %s: %w", b.kernel, b.args, err))
+		}
+		fmt.Printf("%s %s %s %s (%v)\n", verdict, k.version, b.tests, b.args, time.Since(began).Round(time.Second))
+	}
+	return errors.Join(errs...)
+}
+
+// kernel is an unpacked package.
+type kernel struct{ dir, version string }
+
+// unpack gets the newest package whose name begins so.
+func unpack(ctx context.Context, work, begins string) (k kernel, err error) {
+	out, err := output(exec.CommandContext(ctx, "apt-cache", "pkgnames", begins))
+	if err != nil {
+		return k, err
+	}
+	// 6.12.101+deb12 is newer than 6.12.9: the shorter numbers first.
+	name := ""
+	for _, n := range strings.Fields(out) {
+		plain := regexp.MustCompile(`^linux-image-[0-9.]+(-[0-9]+|\+deb[0-9]+)-amd64$`)
+		if plain.MatchString(n) && (len(n) > len(name) || len(n) == len(name) && n > name) {
+			name = n
+		}
+	}
+	if name == "" {
+		return k, fmt.Errorf("apt offers no kernel whose name begins with %s: run `apt-get update`", begins)
+	}
+	k = kernel{dir: filepath.Join(work, name), version: strings.TrimPrefix(name, "linux-image-")}
+	if _, err := os.Stat(filepath.Join(k.dir, "ready")); err == nil {
+		return k, nil
+	}
+	if err := errors.Join(os.RemoveAll(k.dir), os.MkdirAll(k.dir, 0o755)); err != nil {
+		return k, err
+	}
+	// As whoever owns the folder: apt's own user may not write there.
+	for _, line := range [][]string{
+		{"sh", "-c", `apt-get download -o APT::Sandbox::User=root "$0" && dpkg-deb -x ./*.deb . && rm ./*.deb`, name},
+		{"depmod", "-b", k.dir, k.version},
+		{"touch", "ready"},
+	} {
+		cmd := exec.CommandContext(ctx, line[0], line[1:]...)
+		cmd.Dir = k.dir
+		if _, err := output(cmd); err != nil {
+			return k, err
+		}
+	}
+	return k, nil
+}
+
+// output runs a command; the error has what it said.
+func output(cmd *exec.Cmd) (string, error) {
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w\n%s", cmd, err, out)
+	}
+	return string(out), nil
+}
+
+// initramfs makes the first root of the machine: busybox, and the modules that it needs to
+// see this one's.
+func (k kernel) initramfs(ctx context.Context) (string, error) {
+	root := filepath.Join(k.dir, "initramfs")
+	if err := errors.Join(os.RemoveAll(root), os.MkdirAll(filepath.Join(root, "bin"), 0o755), os.WriteFile(filepath.Join(root, "init"), initScript, 0o755)); err != nil {
+		return "", err
+	}
+	image := root + ".cpio"
+	script := `cp "$(command -v busybox)" bin/ && for module in virtio_pci 9pnet_virtio 9p overlay; do
+  modprobe -d "$0" -S "$1" --show-depends $module || exit 1
+done | sed -n 's/^insmod //p' | awk '!seen[$1]++ { print $1 }' > order &&
+n=100; while read -r file; do n=$((n+1)); cp "$file" "$n-${file##*/}" || exit 1; done < order && find . | cpio -o -H newc --quiet > "$2"`
+	cmd := exec.CommandContext(ctx, "sh", "-c", script, k.dir, k.version, image)
+	cmd.Dir = root
+	_, err := output(cmd)
+	return image, err
+}
+
+// run boots the kernel and has it run tests.
+func (k kernel) run(ctx context.Context, b boot, bin string) error {
+	image, err := k.initramfs(ctx)
+	if err != nil {
+		return err
+	}
+	guest := filepath.Join(k.dir, "guest.sh")
+	if err := os.WriteFile(guest, guestScript, 0o755); err != nil {
+		return err
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-M", "q35", "-cpu", "max", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "3072",
+		"-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio", "-kernel", filepath.Join(k.dir, "boot", "vmlinuz-"+k.version), "-initrd", image,
+		"-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap",
+		"-append", fmt.Sprintf("console=ttyS0 quiet panic=-1 %s -- %s %s %s %s %s", b.args, guest, k.dir, bin, filepath.Join(here, "internal/e2e"), b.tests))
+	var said bytes.Buffer
+	cmd.Stdout = io.MultiWriter(&said, os.Stdout)
+	cmd.Stderr = cmd.Stdout
+	if err := cmd.Run(); err != nil {
+		return err
+	}
+	if out := said.String(); !strings.Contains(out, "tests ended with 0") || !strings.Contains(out, b.says) || strings.Contains(out, "no tests to run") {
+		return errors.New("the tests have not passed")
+	}
+	return nil
+}
