@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
 # The first program: finds the root of the host, and goes there. Its arguments are those of
 # guest.sh, which is the first of them.
 /bin/busybox --install -s /bin
