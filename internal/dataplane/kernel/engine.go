@@ -43,8 +43,8 @@ func New(user *dataplane.User, log *slog.Logger) *Engine {
 }
 
 // Use has programs forward what is plain, as settings say; nil takes them away, those that an
-// earlier meshd left, too, and why is the reason for it. If they cannot, user space does it all, which is an error unless
-// settings say that they are optional.
+// earlier meshd left, too, and why is the reason for it. If they cannot, user space does it
+// all, which is an error unless settings say that they are optional.
 func (e *Engine) Use(s *Settings, why string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -107,13 +107,14 @@ func (e *Engine) settle(err error) error {
 		e.log.Debug("the verifier's log", "log", fmt.Sprintf("%+v", verifier), "event", "verifier")
 	}
 	leaveErr := e.leave()
+	before := e.reason
+	e.reason = err.Error()
 	if !e.optional {
 		return errors.Join(err, leaveErr)
 	}
-	if e.reason != err.Error() {
+	if before != e.reason { // said once
 		e.log.Warn("the user engine forwards: the kernel engine cannot", "error", err, "event", "user_engine")
 	}
-	e.reason = err.Error()
 	return leaveErr
 }
 
