@@ -54,7 +54,7 @@ func pinFolder() (string, error) {
 	if err := unix.Statfs(pinned, &s); err != nil {
 		return "", &os.PathError{Op: "statfs", Path: pinned, Err: err}
 	}
-	if s.Type != unix.BPF_FS_MAGIC {
+	if uint32(s.Type) != unix.BPF_FS_MAGIC { // the type is signed on some machines
 		return "", fmt.Errorf("%s is not in a BPF file system: `mount -t bpf bpf %s` mounts one", pinned, bpffs)
 	}
 	folder := fmt.Sprintf("%sv%d", begins, layout)
