@@ -10,8 +10,8 @@ mount -t devpts devpts /dev/pts
 mount -t bpf bpf /sys/fs/bpf
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount --bind "$1/lib/modules" /lib/modules
-for module in tun veth bridge; do # in case nothing asks for them
-	modprobe $module
+for module in tun veth bridge 8021q nf_tables nft_chain_nat nft_masq nft_ct nf_conntrack_netlink cls_bpf sch_ingress; do # before tests wait for them
+	modprobe $module 2>/dev/null
 done
 ip link set lo up
 [ -e /dev/net/tun ] || { mkdir -p /dev/net && mknod /dev/net/tun c 10 200; }
@@ -19,5 +19,4 @@ uname -r
 cd "$3" && MESH_REQUIRE_NETNS=1 MESH_BIN=$2 "$2/e2e.test" -test.v -test.timeout 18m -test.run "$4"
 echo "tests ended with $?"
 sync
-echo o >/proc/sysrq-trigger
-sleep 60
+exec busybox poweroff -f
