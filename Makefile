@@ -63,7 +63,7 @@ screenshots: build # pictures of every screen of meshtui, for docs/
 
 test: deps # everything, with the race detector; namespaces need root
 	rm -rf $(COVERAGE) && mkdir $(COVERAGE)
-	MESH_COVERDIR=$(COVERAGE) go test -race -cover -timeout 20m ./... -args -test.gocoverdir=$(COVERAGE)
+	MESH_COVERDIR=$(COVERAGE) go test -race -cover -timeout 30m ./... -args -test.gocoverdir=$(COVERAGE)
 	@echo "coverage, tests and the daemons they started together:"
 	@go tool covdata percent -i=$(COVERAGE) | sed 's,example.org/meshd/configs[[:space:]]*,,' | grep -v -e /nstest -e /e2e
 

@@ -52,6 +52,7 @@ func state(t *testing.T, n *nstest.Namespace) string {
 
 func TestSetAndCleanUp(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+		must(t, n.Sysctl("ipv6.conf.default.accept_dad", "0")) // else addresses change for a second
 		must(t, n.IP("link add foreign type veth peer name other", "addr add 192.0.2.1/24 dev foreign", "link set foreign up", "link set other up"))
 		before := state(t, n)
 		must(t, tun.Create("mesh0"))
