@@ -8,6 +8,7 @@ LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 30s
 CHAOSTIME ?= 60s
 MATRIXTESTS ?= .
+MATRIXENGINES ?= user tcx xdp
 KERNELFLAGS ?= # -only 6.1.
 BENCHFLAGS ?= # -rounds 5, -only "meshd,tinc", -out docs
 COVERAGE := $(CURDIR)/coverage
@@ -67,8 +68,8 @@ test: deps # everything, with the race detector; namespaces need root
 	@echo "coverage, tests and the daemons they started together:"
 	@go tool covdata percent -i=$(COVERAGE) | sed 's,example.org/meshd/configs[[:space:]]*,,' | grep -v -e /nstest -e /e2e
 
-test-matrix: deps # the end-to-end tests once more with each of the other engines: MATRIXTESTS of them
-	for engine in user xdp; do \
+test-matrix: deps # the end-to-end tests with each of MATRIXENGINES: MATRIXTESTS of them
+	for engine in $(MATRIXENGINES); do \
 	  MESH_ENGINE=$$engine go test -count=1 -timeout 20m -run '$(MATRIXTESTS)' ./internal/e2e || exit 1; \
 	done
 

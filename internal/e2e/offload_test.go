@@ -161,6 +161,7 @@ func TestDatagramsKeepOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := w.startAll(demoFile(t))
+	w.settled()
 	server, client := listen(t, m.PodW, "10.244.1.2:7000"), listen(t, m.PodW2b, "10.244.2.3:0")
 	if err := server.SetReadBuffer(8 << 20); err != nil {
 		t.Fatal(err)
