@@ -24,7 +24,6 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/dataplane"
@@ -95,9 +94,9 @@ func Load() (*Programs, error) {
 
 // load is Load with pins in a folder, or without if that is empty.
 func load(folder string, unpinned error) (*Programs, error) {
-	if err := rlimit.RemoveMemlock(); err != nil { // before Linux 5.11 maps count as locked memory
-		return nil, explain(err)
-	}
+	// Before Linux 5.11 maps count as locked memory. Who may not raise the limit has perhaps
+	// enough, and hears of it otherwise.
+	_ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})
 	p := &Programs{tables: newTables(), attached: map[attachment]hook{}, finishes: map[string]bool{}, folder: folder, unpinned: unpinned}
 	// Programs of another layout go first: until ours are there user space does it all.
 	if folder != "" {
