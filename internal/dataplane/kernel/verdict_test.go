@@ -161,16 +161,29 @@ func programsOf(t *testing.T, m dataplane.Mesh) *Programs {
 	return p
 }
 
+// handed is how much was counted as left to user space, whatever the reason.
+func (p *Programs) handed(t *testing.T) (n uint64) {
+	t.Helper()
+	reasons, err := p.Handed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range reasons {
+		n += m
+	}
+	return n
+}
+
 // receive has one of the programs for receiving decide about a frame. left tells that user
-// space is to decide.
-func (p *Programs) receive(t *testing.T, program *ebpf.Program, frame []byte) (v verdict, left bool) {
+// space is to decide; ours, that it is a datagram for our socket.
+func (p *Programs) receive(t *testing.T, program *ebpf.Program, frame []byte, ours bool) (v verdict, left bool) {
 	t.Helper()
 	const ( // linux/bpf.h, linux/pkt_cls.h
 		xdpDrop, xdpPass   = 1, 2
 		tcShot, tcRedirect = 2, 7
 		tcUnspec           = 0xffffffff
 	)
-	before := p.counters(t)
+	before, handed := p.counters(t), p.handed(t)
 	out := make([]byte, len(frame)+256)
 	options := &ebpf.RunOptions{Data: frame, DataOut: out}
 	code, err := program.Run(options)
@@ -182,6 +195,7 @@ func (p *Programs) receive(t *testing.T, program *ebpf.Program, frame []byte) (v
 	v.drop = counted(before, after)
 	const ethernet = 14
 	xdp := program == p.xdp
+	handed = p.handed(t) - handed
 	mark := binary.NativeEndian.AppendUint32(nil, 0x6d657368)
 	switch {
 	case xdp && code == xdpPass && bytes.HasPrefix(out, mark):
@@ -192,6 +206,10 @@ func (p *Programs) receive(t *testing.T, program *ebpf.Program, frame []byte) (v
 		if v.drop != "" || !bytes.Equal(out, frame) {
 			t.Errorf("left to user space, but counted as %q, or changed", v.drop)
 		}
+		// What XDP leaves comes to the tc program, too, which counts it.
+		if xdp && handed != 0 || !xdp && ours && handed != 1 {
+			t.Errorf("counted %d times as left to user space: % x", handed, frame)
+		}
 		return v, true
 	case xdp && code == xdpDrop, !xdp && code == tcShot:
 		if v.drop == "" {
@@ -199,6 +217,9 @@ func (p *Programs) receive(t *testing.T, program *ebpf.Program, frame []byte) (v
 		}
 	default:
 		t.Fatalf("code %d", code)
+	}
+	if handed != 0 {
+		t.Errorf("not left to user space, but counted so: % x", frame)
 	}
 	if v.delivered != "" {
 		// What a frame has behind the packet is padding, which the kernel takes off.
@@ -280,8 +301,8 @@ func TestVerdicts(t *testing.T) {
 				fates := map[string]int{}
 				for range 40000 {
 					frame, plain := g.frame()
-					got, left := p.receive(t, program, frame)
 					from, tos, payload, ours := socket(frame, m.Peers[0].Underlay)
+					got, left := p.receive(t, program, frame, ours)
 					if left {
 						fates["left"]++
 						if plain && (name == "xdp" || payload[0]>>4 == 4 == (underlay == "v4")) {

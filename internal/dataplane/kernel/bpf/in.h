@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only
+ *
+ * In: from the underlay to the TUN's ingress, by tc or by XDP. What XDP leaves comes to the
+ * tc program, too, which alone counts hand-overs.
+ */
+#ifndef MESH_IN_H
+#define MESH_IN_H
+
+#include "maps.h"
+#include "packet.h"
+
+/* What a datagram's outer headers say. */
+struct outer {
+	struct sender from;
+	__u16 length; /* of the UDP payload, bytes */
+	__u16 check;  /* of UDP */
+	__u8 tos;
+	__u8 header; /* bytes of IP and UDP headers */
+};
+
+/* Reads outer headers from where IP begins, of length bytes that came. What the kernel would
+ * not give to a socket is left to it, to be counted where it always is. */
+static __always_inline int read_outer(void *data, void *end, __u32 length, __be16 proto, const struct settings *s, struct outer *o)
+{
+	struct udphdr *udp;
+	__u32 claimed; /* bytes of UDP, by the IP header */
+
+	if (proto == bpf_htons(ETH_P_IP) && !s->v6) {
+		struct iphdr *ip = data;
+
+		if ((void *)(ip + 1) > end || ip->protocol != IPPROTO_UDP || !same4(&ip->daddr, s->own))
+			return NOT_OURS;
+		/* For whichever port: that may be in another fragment, or behind options. */
+		if (ip->frag_off & bpf_htons(FRAGMENT_BITS))
+			return HAND_FRAGMENT;
+		if (*(__u8 *)data != VERSION_IHL)
+			return HAND_UNUSUAL;
+		if (!header_is_valid(ip))
+			return NOT_OURS;
+		claimed = bpf_ntohs(ip->tot_len) - sizeof(*ip);
+		o->tos = ip->tos;
+		o->header = sizeof(struct outer4);
+		__builtin_memcpy(o->from.address, &ip->saddr, 4);
+		udp = (void *)(ip + 1);
+	} else if (proto == bpf_htons(ETH_P_IPV6) && s->v6) {
+		struct ipv6hdr *ip = data;
+
+		if ((void *)(ip + 1) > end || ip->version != 6 || ip->nexthdr != IPPROTO_UDP || !same16(&ip->daddr, s->own))
+			return NOT_OURS;
+		claimed = bpf_ntohs(ip->payload_len);
+		o->tos = ip->priority << 4 | ip->flow_lbl[0] >> 4;
+		o->header = sizeof(struct outer6);
+		__builtin_memcpy(o->from.address, &ip->saddr, 16);
+		udp = (void *)(ip + 1);
+	} else {
+		return NOT_OURS;
+	}
+	if ((void *)(udp + 1) > end || udp->dest != s->port || bpf_ntohs(udp->len) > claimed || bpf_ntohs(udp->len) < sizeof(*udp) ||
+	    o->header - sizeof(*udp) + claimed > length)
+		return NOT_OURS;
+	if (bpf_ntohs(udp->len) != claimed)
+		return HAND_UNUSUAL;
+	o->length = claimed - sizeof(*udp);
+	o->check = udp->check;
+	return ACCEPT;
+}
+
+/* Reads the header of an inner packet and finds whose it is. available is what follows. */
+static __always_inline int read_inner(void *data, void *end, const struct settings *s, __u32 available, struct inner *in)
+{
+	__u32 *from, *to;
+	__u8 version;
+
+	if (data + 1 > end)
+		return -1;
+	version = *(__u8 *)data >> 4;
+	if (version == 4) {
+		struct iphdr *ip = data;
+
+		if ((void *)(ip + 1) > end || *(__u8 *)data != VERSION_IHL || bpf_ntohs(ip->tot_len) != available || !header_is_valid(ip))
+			return -1;
+		in->tos = ip->tos;
+		in->ttl = ip->ttl;
+		in->protocol = ip->protocol;
+		in->header = sizeof(*ip);
+		in->to_tun = same4(&ip->daddr, s->tun4);
+		from = node_of4(&ip->saddr);
+		to = node_of4(&ip->daddr);
+	} else if (version == 6) {
+		struct ipv6hdr *ip = data;
+
+		if ((void *)(ip + 1) > end || bpf_ntohs(ip->payload_len) + sizeof(*ip) != available)
+			return -1;
+		in->v6 = 1;
+		in->tos = ip->priority << 4 | ip->flow_lbl[0] >> 4;
+		in->ttl = ip->hop_limit;
+		in->protocol = ip->nexthdr;
+		in->header = sizeof(*ip);
+		in->to_tun = same16(&ip->daddr, s->tun6);
+		from = node_of6(&ip->saddr);
+		to = node_of6(&ip->daddr);
+	} else {
+		return -1;
+	}
+	in->length = available;
+	in->source = from ? *from : ~0U;
+	in->destination = to ? *to : ~0U;
+	return 0;
+}
+
+/* Decides about an inner packet of a sender, as inbound.accept of the user engine does. */
+static __always_inline int judge(void *data, void *end, const struct settings *s, const struct outer *o, __u32 sender, struct counters *c, struct inner *in)
+{
+	int tos;
+
+	/* A superpacket of a sender whose device did not cut it is one inner packet. */
+	if (read_inner(data, end, s, o->length, in))
+		return HAND_UNUSUAL;
+	if (in->to_tun)
+		return HAND_TO_NODE;
+	if (in->ttl <= 1)
+		return HAND_TTL;
+	tos = merge_ecn(in->tos, o->tos);
+	if (in->source != sender)
+		c->drops[DROP_SPOOFED_SOURCE]++;
+	else if (in->destination != SELF)
+		c->drops[DROP_WRONG_DESTINATION]++;
+	else if (tos < 0)
+		c->drops[DROP_MALFORMED]++;
+	else {
+		in->tos = tos;
+		return ACCEPT;
+	}
+	return DROPPED;
+}
+
+/* The number of who sent a datagram, and his counters. */
+static __always_inline int sender_of(const struct outer *o, __u32 *sender, struct counters **c)
+{
+	__u32 *number;
+
+	/* The checksum of a datagram from a socket may be one that a device was to finish. It
+	 * would still be said to begin where it did when the headers are gone, and nothing but
+	 * the socket verifies it. The kernel engine sends none. */
+	if (o->check)
+		return HAND_CHECKSUM;
+	number = bpf_map_lookup_elem(&senders, &o->from);
+	if (!number || *number == SELF)
+		return HAND_UNKNOWN_SENDER;
+	*sender = *number;
+	*c = counters_of(*number);
+	return *c ? ACCEPT : HAND_UNKNOWN_SENDER;
+}
+
+static __always_inline void count_received(struct counters *c, struct amount a)
+{
+	c->rx_packets += a.packets;
+	c->rx_bytes += a.bytes;
+	c->seen = bpf_ktime_get_boot_ns();
+}
+
+/* Takes the outer headers off an skb whose inner packet is accepted, and what pads it to the
+ * smallest frame. Negative: it is lost. */
+static __always_inline int strip(struct __sk_buff *skb, const struct inner *in)
+{
+	void *data, *end;
+
+	if (skb->len != sizeof(struct ethhdr) + in->length && bpf_skb_change_tail(skb, sizeof(struct ethhdr) + in->length, 0))
+		return -1;
+	if (bpf_skb_pull_data(skb, sizeof(struct ethhdr) + in->header))
+		return -1;
+	data = (void *)(long)skb->data + sizeof(struct ethhdr);
+	end = (void *)(long)skb->data_end;
+	return rewrite(data, end, in);
+}
+
+/* In front of a packet whose outer headers XDP took off. Nobody on the wire can put it there. */
+#define MARK 0x6d657368 /* mesh */
+
+SEC("tc")
+int mesh_in(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u32 *mark = (void *)(long)skb->data_meta;
+	__u32 sender = 0, size = skb->gso_size, one, headers;
+	struct settings *s = get_settings();
+	struct ethhdr *eth = data;
+	struct outer o = {};
+	struct inner in = {};
+	struct counters *c = 0;
+	int v;
+
+	if (!s)
+		return LEAVE;
+	if ((void *)(mark + 1) <= data && *mark == MARK)
+		return bpf_redirect(s->tun, BPF_F_INGRESS);
+	if ((void *)(eth + 1) > end)
+		return LEAVE;
+	v = read_outer(eth + 1, end, skb->len - sizeof(*eth), eth->h_proto, s, &o);
+	if (v == NOT_OURS)
+		return LEAVE;
+	if (v == ACCEPT)
+		v = sender_of(&o, &sender, &c);
+	if (v != ACCEPT || !c)
+		return hand(v);
+	headers = sizeof(*eth) + o.header + MOST_HEADERS;
+	if (bpf_skb_pull_data(skb, headers < skb->len ? headers : skb->len))
+		return hand(HAND_UNUSUAL);
+	data = behind_outer((void *)(long)skb->data, s->v6);
+	end = (void *)(long)skb->data_end;
+	v = judge(data, end, s, &o, sender, c, &in);
+	if (v == DROPPED)
+		return TC_ACT_SHOT;
+	/* Taking headers off does not change the protocol of the packet before Linux 6.3. */
+	if (v == ACCEPT && in.v6 != s->v6)
+		v = HAND_UNUSUAL;
+	if (v != ACCEPT)
+		return hand(v);
+	/* How many packets it stands for, before the kernel forgets. */
+	one = size ? segment_size(data, end, &in, size) : in.length;
+	if (!one || bpf_skb_adjust_room(skb, -(__s32)o.header, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
+		return hand(HAND_UNUSUAL);
+	if (strip(skb, &in)) {
+		c->drops[DROP_WRITE_ERROR]++;
+		return TC_ACT_SHOT;
+	}
+	count_received(c, amount_of(size, in.length, one));
+	return bpf_redirect(s->tun, BPF_F_INGRESS);
+}
+
+/* Needs Linux 5.18, for bpf_xdp_get_buff_len, and for frames that are larger than a page. */
+SEC("xdp.frags")
+int mesh_xdp(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct settings *s = get_settings();
+	struct ethhdr *eth = data, frame;
+	struct outer o = {};
+	struct inner in = {};
+	struct counters *c = 0;
+	__u32 *mark, sender = 0;
+	int v;
+
+	if (!s || (void *)(eth + 1) > end || read_outer(eth + 1, end, bpf_xdp_get_buff_len(ctx) - sizeof(*eth), eth->h_proto, s, &o) != ACCEPT ||
+	    sender_of(&o, &sender, &c) != ACCEPT || !c)
+		return XDP_PASS;
+	data = behind_outer(data, s->v6);
+	v = judge(data, end, s, &o, sender, c, &in);
+	if (v == DROPPED)
+		return XDP_DROP;
+	if (v != ACCEPT || rewrite(data, end, &in))
+		return XDP_PASS;
+	/* A frame is padded to 60 bytes; the kernel takes that off by the inner length. */
+	__builtin_memcpy(&frame, eth, sizeof(frame));
+	frame.h_proto = in.v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
+	if (bpf_xdp_adjust_head(ctx, o.header) || bpf_xdp_adjust_meta(ctx, -(int)sizeof(*mark)))
+		goto lost;
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	mark = (void *)(long)ctx->data_meta;
+	if (data + sizeof(frame) > end || (void *)(mark + 1) > data)
+		goto lost;
+	__builtin_memcpy(data, &frame, sizeof(frame));
+	*mark = MARK;
+	count_received(c, amount_of(0, in.length, in.length));
+	return XDP_PASS;
+lost:
+	c->drops[DROP_WRITE_ERROR]++;
+	return XDP_DROP;
+}
+
+#endif

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only
+ *
+ * What the programs know and count. The daemon writes the maps while packets flow, each
+ * element as a whole.
+ */
+#ifndef MESH_MAPS_H
+#define MESH_MAPS_H
+
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+
+#include <bpf/bpf_helpers.h>
+
+#include "mesh.h"
+
+#define NODES 16384
+#define PREFIXES 131072
+
+/* One element, 0: replaced as a whole, so that no program sees half of it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u32);
+	__type(value, struct settings);
+	__uint(max_entries, 1);
+} configured SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u32);
+	__type(value, struct node);
+	__uint(max_entries, NODES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} nodes SEC(".maps");
+
+/* Prefix -> number of the node that has it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__type(key, struct prefix4);
+	__type(value, __u32);
+	__uint(max_entries, PREFIXES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} prefixes4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__type(key, struct prefix6);
+	__type(value, __u32);
+	__uint(max_entries, PREFIXES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} prefixes6 SEC(".maps");
+
+/* Outer source address, as in struct node -> number of the node that it is of. */
+struct sender {
+	__u8 address[16];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct sender);
+	__type(value, __u32);
+	__uint(max_entries, NODES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} senders SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__type(key, __u32);
+	__type(value, struct counters);
+	__uint(max_entries, NODES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} counted SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(max_entries, HANDS);
+} handed SEC(".maps");
+
+/* The number of this node. */
+#define SELF 0
+
+/* What is to become of a packet: a reason to hand it over (enum handover), or one of these. */
+enum {
+	ACCEPT = HANDS,
+	DROPPED,  /* counted */
+	NOT_OURS, /* something else than a datagram for us */
+};
+
+/* On to the next program, the TUN's queue, or the socket. */
+#define LEAVE TC_ACT_UNSPEC
+
+/* Leaves a packet to user space, and counts it. */
+static __always_inline int hand(enum handover why)
+{
+	__u32 key = why;
+	__u64 *n = bpf_map_lookup_elem(&handed, &key);
+
+	if (n)
+		(*n)++;
+	return LEAVE;
+}
+
+static __always_inline struct settings *get_settings(void)
+{
+	__u32 key = 0;
+
+	return bpf_map_lookup_elem(&configured, &key);
+}
+
+static __always_inline struct counters *counters_of(__u32 node)
+{
+	return bpf_map_lookup_elem(&counted, &node);
+}
+
+static __always_inline __u32 *node_of4(const void *address)
+{
+	struct prefix4 key = {.length = 32};
+
+	__builtin_memcpy(key.address, address, 4);
+	return bpf_map_lookup_elem(&prefixes4, &key);
+}
+
+static __always_inline __u32 *node_of6(const void *address)
+{
+	struct prefix6 key = {.length = 128};
+
+	__builtin_memcpy(key.address, address, 16);
+	return bpf_map_lookup_elem(&prefixes6, &key);
+}
+
+#endif

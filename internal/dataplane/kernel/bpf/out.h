@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only
+ *
+ * Out: from the TUN's egress to the underlay.
+ */
+#ifndef MESH_OUT_H
+#define MESH_OUT_H
+
+#include "maps.h"
+#include "packet.h"
+
+#define AF_INET 2
+#define AF_INET6 10
+
+/* Reads the header of what pods send, and finds whom it is for. */
+static __always_inline int read_sent(struct __sk_buff *skb, struct inner *in)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u32 *to;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		struct iphdr *ip = data;
+
+		if ((void *)(ip + 1) > end || *(__u8 *)data != VERSION_IHL ||
+		    (!skb->gso_size && bpf_ntohs(ip->tot_len) != skb->len))
+			return HAND_UNUSUAL;
+		in->tos = ip->tos;
+		in->ttl = ip->ttl;
+		in->protocol = ip->frag_off & bpf_htons(FRAGMENT_BITS) ? 0 : ip->protocol;
+		in->header = sizeof(*ip);
+		to = node_of4(&ip->daddr);
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr *ip = data;
+
+		if ((void *)(ip + 1) > end || ip->version != 6 ||
+		    (!skb->gso_size && bpf_ntohs(ip->payload_len) + sizeof(*ip) != skb->len))
+			return HAND_UNUSUAL;
+		in->v6 = 1;
+		in->tos = ip->priority << 4 | ip->flow_lbl[0] >> 4;
+		in->ttl = ip->hop_limit;
+		in->protocol = ip->nexthdr;
+		in->header = sizeof(*ip);
+		to = node_of6(&ip->daddr);
+	} else {
+		return HAND_UNUSUAL;
+	}
+	if (!to || *to == SELF)
+		return HAND_NO_ROUTE;
+	if (in->ttl <= 1)
+		return HAND_TTL;
+	in->destination = *to;
+	return ACCEPT;
+}
+
+/* Finds the underlay's interface for a datagram of a size. */
+static __always_inline int find_way(struct __sk_buff *skb, const struct settings *s, const struct node *node, __u32 size, __u32 *device)
+{
+	struct bpf_fib_lookup way = {};
+	long err;
+
+	way.family = s->v6 ? AF_INET6 : AF_INET;
+	way.l4_protocol = IPPROTO_UDP;
+	way.sport = s->port;
+	way.dport = node->port;
+	way.tot_len = size;
+	way.ifindex = skb->ifindex;
+	if (s->v6) {
+		__builtin_memcpy(way.ipv6_src, s->own, 16);
+		__builtin_memcpy(way.ipv6_dst, node->address, 16);
+	} else {
+		__builtin_memcpy(&way.ipv4_src, s->own, 4);
+		__builtin_memcpy(&way.ipv4_dst, node->address, 4);
+	}
+	err = bpf_fib_lookup(skb, &way, sizeof(way), 0);
+	if (err == BPF_FIB_LKUP_RET_FRAG_NEEDED)
+		return HAND_TOO_BIG;
+	if ((err != BPF_FIB_LKUP_RET_SUCCESS && err != BPF_FIB_LKUP_RET_NO_NEIGH) || way.ifindex == skb->ifindex)
+		return HAND_UNDERLAY;
+	*device = way.ifindex;
+	return ACCEPT;
+}
+
+static __always_inline void put_outer4(struct outer4 *o, const struct settings *s, const struct node *node, __u8 tos, __u32 length)
+{
+	__u16 *words = (void *)o;
+	__u32 sum = 0;
+
+	__builtin_memset(&o->ip, 0, sizeof(o->ip));
+	o->ip.version = 4;
+	o->ip.ihl = 5;
+	o->ip.tos = tos;
+	o->ip.tot_len = bpf_htons(length + sizeof(*o));
+	o->ip.frag_off = bpf_htons(DONT_FRAGMENT);
+	o->ip.ttl = HOPS;
+	o->ip.protocol = IPPROTO_UDP;
+	__builtin_memcpy(&o->ip.saddr, s->own, 4);
+	__builtin_memcpy(&o->ip.daddr, node->address, 4);
+#pragma unroll
+	for (int i = 0; i < 10; i++)
+		sum += words[i];
+	o->ip.check = ~fold(sum);
+}
+
+static __always_inline void put_outer6(struct outer6 *o, const struct settings *s, const struct node *node, __u8 tos, __u32 length)
+{
+	__builtin_memset(&o->ip, 0, sizeof(o->ip));
+	o->ip.version = 6;
+	o->ip.priority = tos >> 4;
+	o->ip.flow_lbl[0] = tos << 4;
+	o->ip.payload_len = bpf_htons(length + sizeof(struct udphdr));
+	o->ip.nexthdr = IPPROTO_UDP;
+	o->ip.hop_limit = HOPS;
+	__builtin_memcpy(&o->ip.saddr, s->own, 16);
+	__builtin_memcpy(&o->ip.daddr, node->address, 16);
+}
+
+/* Writes outer headers in front of an inner packet of a length; there is room for them.
+ * Negative: they are not all in reach. */
+static __always_inline int put_outer(struct __sk_buff *skb, const struct settings *s, const struct node *node, const struct inner *in, __u32 length)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ethhdr *eth = data;
+	struct udphdr *udp;
+
+	if (s->v6) {
+		struct outer6 *o = data + sizeof(*eth);
+
+		if ((void *)(o + 1) > end)
+			return -1;
+		put_outer6(o, s, node, in->tos, length);
+		eth->h_proto = bpf_htons(ETH_P_IPV6);
+	} else {
+		struct outer4 *o = data + sizeof(*eth);
+
+		if ((void *)(o + 1) > end)
+			return -1;
+		put_outer4(o, s, node, in->tos, length);
+		eth->h_proto = bpf_htons(ETH_P_IP);
+	}
+	udp = advance(data, s->v6, sizeof(*eth) + sizeof(struct ipv6hdr), sizeof(*eth) + sizeof(struct iphdr));
+	if ((void *)(udp + 1) > end)
+		return -1;
+	udp->source = s->port;
+	udp->dest = node->port;
+	udp->len = bpf_htons(length + sizeof(*udp));
+	udp->check = 0; /* over IPv6, too (RFC 6935): meshd's sockets take that */
+	return rewrite(behind_outer(data, s->v6), end, in);
+}
+
+#define GROW (BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_FIXED_GSO)
+
+/* Sends what a pod has sent; one is the size of a packet of it. */
+static __always_inline int send(struct __sk_buff *skb, const struct settings *s, const struct inner *in, __u32 one)
+{
+	__u32 length = skb->len, overhead = s->v6 ? sizeof(struct outer6) : sizeof(struct outer4);
+	__u32 to = in->destination, device = 0;
+	struct node *node = bpf_map_lookup_elem(&nodes, &to);
+	struct counters *c = counters_of(to);
+	int why;
+	struct amount a;
+	long err;
+
+	if (!node || !c)
+		return hand(HAND_NO_ROUTE);
+	if (length + overhead > 0xffff) /* a superpacket that no outer header has room for */
+		return hand(HAND_UNUSUAL);
+	/* An inner checksum may be one that a device is to finish, and between hosts that share
+	 * a machine there is none: flannel's kernel would drop the packet. */
+	if (!node->finishes)
+		return hand(HAND_PLAIN);
+	why = find_way(skb, s, node, one + overhead, &device);
+	if (why != ACCEPT)
+		return hand(why);
+	if (s->v6)
+		err = bpf_skb_adjust_room(skb, sizeof(struct outer6), BPF_ADJ_ROOM_MAC, GROW | BPF_F_ADJ_ROOM_ENCAP_L3_IPV6);
+	else
+		err = bpf_skb_adjust_room(skb, sizeof(struct outer4), BPF_ADJ_ROOM_MAC, GROW | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4);
+	if (err)
+		return hand(HAND_UNUSUAL); /* nothing was changed yet */
+	/* From here on it is ours: what fails is lost. redirect_neigh wants a MAC header, and a
+	 * TUN has none. */
+	if (bpf_skb_change_head(skb, sizeof(struct ethhdr), 0) ||
+	    bpf_skb_pull_data(skb, sizeof(struct ethhdr) + overhead + in->header) || put_outer(skb, s, node, in, length)) {
+		c->drops[DROP_SEND_ERROR]++;
+		return TC_ACT_SHOT;
+	}
+	a = amount_of(skb->gso_size, length, one);
+	c->tx_packets += a.packets;
+	c->tx_bytes += a.bytes;
+	return bpf_redirect_neigh(device, 0, 0, 0);
+}
+
+SEC("tc")
+int mesh_out(struct __sk_buff *skb)
+{
+	struct settings *s = get_settings();
+	struct inner in = {};
+	int why;
+	__u32 one;
+
+	if (!s)
+		return LEAVE;
+	if (s->watched)
+		return hand(HAND_WATCHED);
+	bpf_skb_pull_data(skb, skb->len < MOST_HEADERS ? skb->len : MOST_HEADERS);
+	why = read_sent(skb, &in);
+	if (why != ACCEPT)
+		return hand(why);
+	one = skb->len;
+	if (skb->gso_size)
+		one = segment_size((void *)(long)skb->data, (void *)(long)skb->data_end, &in, skb->gso_size);
+	if (!one)
+		return hand(HAND_UNUSUAL);
+	if (one > s->mtu)
+		return hand(HAND_TOO_BIG);
+	return send(skb, s, &in, one);
+}
+
+#endif

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only
+ *
+ * Headers: reading and writing them, without maps. Checksums as RFC 791 and 1624 have them.
+ */
+#ifndef MESH_PACKET_H
+#define MESH_PACKET_H
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define VERSION_IHL 0x45 /* IPv4 without options */
+#define DONT_FRAGMENT 0x4000
+#define FRAGMENT_BITS 0x3fff /* more fragments, and the offset */
+#define HOPS 64		     /* of outer headers */
+#define MOST_HEADERS 60	     /* IPv6 and TCP without options */
+
+struct outer4 {
+	struct iphdr ip;
+	struct udphdr udp;
+} __attribute__((packed));
+
+struct outer6 {
+	struct ipv6hdr ip;
+	struct udphdr udp;
+} __attribute__((packed));
+
+/* Adds one of two constants to a pointer. Who has CAP_BPF, and not CAP_PERFMON, may add only
+ * what is the same on each way to the instruction: two additions must not become one. */
+static __always_inline void *advance(void *data, int first, int a, int b)
+{
+	if (first) {
+		data += a;
+		asm volatile("" : "+r"(data));
+	} else {
+		data += b;
+		asm volatile("" : "+r"(data));
+	}
+	return data;
+}
+
+/* Where the inner packet of a frame begins, whose outer headers are IPv6 or not. */
+static __always_inline void *behind_outer(void *frame, int v6)
+{
+	return advance(frame, v6, sizeof(struct ethhdr) + sizeof(struct outer6), sizeof(struct ethhdr) + sizeof(struct outer4));
+}
+
+/* Where what an IP header carries begins. */
+static __always_inline void *behind_ip(void *data, int v6)
+{
+	return advance(data, v6, sizeof(struct ipv6hdr), sizeof(struct iphdr));
+}
+
+/* What is known of an inner packet once its header was looked at. */
+struct inner {
+	__u32 source;	   /* numbers of nodes */
+	__u32 destination;
+	__u32 length;	   /* as its header has it */
+	__u8 tos;
+	__u8 ttl;
+	__u8 protocol;	   /* of what follows the header */
+	__u8 header;	   /* bytes of it */
+	__u8 v6;
+	__u8 to_tun;	   /* its destination is the TUN itself */
+};
+
+static __always_inline int same4(const void *a, const void *b)
+{
+	return *(const __u32 *)a == *(const __u32 *)b;
+}
+
+static __always_inline int same16(const void *a, const void *b)
+{
+	const __u32 *x = a, *y = b;
+
+	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3];
+}
+
+static __always_inline __u16 fold(__u32 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (sum & 0xffff) + (sum >> 16);
+}
+
+/* Whether a header without options adds up (RFC 791). */
+static __always_inline int header_is_valid(const struct iphdr *ip)
+{
+	const __u16 *words = (const void *)ip;
+	__u32 sum = 0;
+
+#pragma unroll
+	for (int i = 0; i < 10; i++)
+		sum += words[i];
+	return fold(sum) == 0xffff;
+}
+
+/* RFC 1624, equation 3. */
+static __always_inline void update_checksum(struct iphdr *ip, __u16 before, __u16 after)
+{
+	ip->check = ~fold((__u16)~ip->check + (__u16)~before + after);
+}
+
+/* Takes one off the TTL of an inner packet, and sets its TOS. Negative: it is not all there. */
+static __always_inline int rewrite(void *data, void *end, const struct inner *in)
+{
+	if (in->v6) {
+		struct ipv6hdr *ip = data;
+
+		if ((void *)(ip + 1) > end)
+			return -1;
+		ip->hop_limit--;
+		ip->priority = in->tos >> 4;
+		ip->flow_lbl[0] = (ip->flow_lbl[0] & 0x0f) | in->tos << 4;
+	} else {
+		struct iphdr *ip = data;
+		__u16 *words = data, before;
+
+		if ((void *)(ip + 1) > end)
+			return -1;
+		before = words[4];
+		ip->ttl--;
+		update_checksum(ip, before, words[4]);
+		before = words[0];
+		ip->tos = in->tos;
+		update_checksum(ip, before, words[0]);
+	}
+	return 0;
+}
+
+/*
+ * The ECN bits of an inner header after the outer one is off (RFC 6040, figure 4), as
+ * packet.Decapsulate has it. Negative: not to be delivered.
+ */
+static __always_inline int merge_ecn(__u8 inner, __u8 outer)
+{
+	enum { NOT_ECT, ECT_1, ECT_0, CE };
+
+	if ((outer & 3) == CE) {
+		if ((inner & 3) == NOT_ECT)
+			return -1;
+		return inner | CE;
+	}
+	if ((outer & 3) == ECT_1 && (inner & 3) == ECT_0)
+		return (inner & ~3) | ECT_1;
+	return inner;
+}
+
+/* Bytes of one packet of a superpacket; 0: its header is not all there, or it is none of TCP.
+ * Who receives one of UDP by a socket could not tell any more where its datagrams end. */
+static __always_inline __u32 segment_size(void *data, void *end, const struct inner *in, __u32 gso_size)
+{
+	struct tcphdr *tcp = behind_ip(data, in->v6);
+
+	if (in->protocol != IPPROTO_TCP || (void *)(tcp + 1) > end)
+		return 0;
+	return in->header + tcp->doff * 4 + gso_size;
+}
+
+/* What an skb stands for on a wire: packets, each with headers of its own. */
+struct amount {
+	__u32 packets, bytes;
+};
+
+/* one is the size of a packet with headers. gso_segs would be 0 where the kernel has not counted yet. */
+static __always_inline struct amount amount_of(__u32 gso_size, __u32 length, __u32 one)
+{
+	struct amount a = {.packets = 1, .bytes = length};
+	__u32 headers = one - gso_size;
+
+	if (gso_size && length > one) {
+		a.packets = (length - headers + gso_size - 1) / gso_size;
+		a.bytes += (a.packets - 1) * headers;
+	}
+	return a;
+}
+
+#endif
