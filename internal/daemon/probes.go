@@ -80,8 +80,9 @@ func (p *probes) Run(ctx context.Context) error {
 func (p *probes) tell(changes []probe.Change) {
 	var others, ours []string
 	for _, c := range changes {
-		if c.Told != nil {
-			p.engine.Finishes(c.Peer, c.Told.Hash != ([32]byte{}))
+		// The programs may have been told by a meshd before us, of one that is none any more.
+		if r, _ := p.Report(c.Peer); c.Told != nil || c.New == probe.Up {
+			p.engine.Finishes(c.Peer, r.Told.Hash != ([32]byte{}))
 		}
 		switch {
 		case c.Told != nil && c.Told.Hash == ([32]byte{}):

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -225,5 +227,62 @@ func TestKernelEngineOnVLAN(t *testing.T) {
 		if n := s.Dataplane.Calls["wire_write"].Packets - before["wire_write"].Packets; s.Dataplane.Receive != "tcx" || n > 100 {
 			t.Errorf("user space sent %d packets, %+v", n, s.Dataplane)
 		}
+	}
+}
+
+// A peer that became another program while no meshd ran is served by user space again: its
+// kernel would drop what the programs send to a meshd.
+func TestKernelEngineMeetsFlannel(t *testing.T) {
+	w := newWorld(t)
+	m := w.startAll(engineFile(t, "kernel", "tcx"))
+	known(t, m.w2, "worker")
+	m.w2.Kill()
+	if _, err := m.w.Stop(); err != nil {
+		t.Error(err)
+	}
+	if _, err := m.w.Ask("cleanup"); err != nil {
+		t.Error(err)
+	}
+	flannel(t, w.Worker, "10.244.1.0", "172.18.0.4", map[string]string{"10.244.2.0/24": "172.18.0.3"})
+	again := w.again(m.w2)
+	waitPeer(t, again, "worker", "up", func(p control.Peer) bool { return p.State == "up" })
+	before := status(t, again).Dataplane.Handed["plain_peer"]
+	transfer(t, w.PodW2b, w.PodW, "10.244.1.2:9000", 1<<20)
+	if s := status(t, again); s.Dataplane.Engine != "kernel" || s.Dataplane.Handed["plain_peer"] == before {
+		t.Errorf("%+v", s.Dataplane)
+	}
+}
+
+// What a meshd with another layout has pinned is not taken over: it goes, and packets flow.
+func TestKernelEngineOfAnotherLayout(t *testing.T) {
+	w := newWorld(t)
+	d := w.own(w.Worker2, engineFile(t, "kernel", "xdp"))
+	w.own(w.Worker, engineFile(t, "kernel", "tcx"))
+	known(t, d, "worker")
+	d.Kill()
+	var other string
+	for _, folder := range w.Lab.Pins() {
+		number, err := w.Worker2.Run("stat", "-L", "-c", "%i", "/proc/self/ns/net")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if begins, _, _ := strings.Cut(folder, "-v"); strings.HasSuffix(begins, "/net-"+strings.TrimSpace(number)) {
+			other = begins + "-v0"
+			if err := os.Rename(folder, other); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if other == "" {
+		t.Fatalf("nothing of worker2 among %v", w.Lab.Pins())
+	}
+	again := w.again(d)
+	known(t, again, "worker")
+	if pins := w.Lab.Pins(); slices.Contains(pins, other) || len(pins) != 2 {
+		t.Errorf("%v", pins)
+	}
+	run(t, w.PodW2b, "ping", "-c", "1", "10.244.1.2")
+	if s := status(t, again); s.Dataplane.Engine != "kernel" || s.Dataplane.Receive != "xdp" {
+		t.Errorf("%+v", s.Dataplane)
 	}
 }

@@ -2,6 +2,8 @@ package kernel
 
 import (
 	"errors"
+	"fmt"
+	"net"
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
@@ -9,6 +11,12 @@ import (
 
 	devices "example.org/meshd/internal/link"
 )
+
+// attachment is a place that a program can be at.
+type attachment struct {
+	program string // "out", "in", "xdp"
+	device  int
+}
 
 // A hook is a program that is asked about packets of an interface. It is taken over by the
 // next meshd, unless nothing can be pinned.
@@ -74,4 +82,118 @@ func (p *Programs) attachTCX(o link.TCXOptions) (link.Link, error) {
 		return nil, ebpf.ErrNotSupported
 	}
 	return link.AttachTCX(o)
+}
+
+// Attach puts the programs where settings say, and takes them from everywhere else.
+func (p *Programs) Attach(s Settings) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.settings = s
+	if err := p.configure(); err != nil {
+		return err
+	}
+	wanted := map[attachment]bool{{"out", s.TUN}: true}
+	for _, device := range s.Underlay {
+		if s.way() != "socket" {
+			wanted[attachment{"in", device}] = true
+		}
+		if s.way() == "xdp" {
+			wanted[attachment{"xdp", device}] = true
+		}
+	}
+	p.refused = nil
+	for at := range wanted {
+		if p.attached[at] != nil {
+			continue
+		}
+		h, err := p.attach(at)
+		switch {
+		case err == nil:
+			p.attached[at] = h
+		case at.program == "xdp": // the file is for hosts with and without
+			p.refused = append(p.refused, fmt.Sprintf("%s has no native XDP that fits: %v", nameOf(at.device), explain(err)))
+			delete(wanted, at)
+		default:
+			return fmt.Errorf("attach the program %q to %s: %w", at.program, nameOf(at.device), explain(err))
+		}
+	}
+	for at := range p.attached {
+		if wanted[at] {
+			continue
+		}
+		if err := p.take(at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Receive tells in words where packets are taken, and why not where settings ask for.
+func (p *Programs) Receive() (where string, refused []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	where = p.settings.way()
+	if where == "xdp" && len(p.refused) == len(p.settings.Underlay) {
+		where = "tcx"
+	}
+	return where, p.refused
+}
+
+// nameOf returns the name of an interface, or its number if it has gone.
+func nameOf(device int) string {
+	i, err := net.InterfaceByIndex(device)
+	if err != nil {
+		return fmt.Sprintf("the interface with index %d", device)
+	}
+	return i.Name
+}
+
+// program returns what is to be at a place.
+func (p *Programs) program(at attachment) (*ebpf.Program, error) {
+	switch at.program {
+	case "xdp":
+		return p.xdpProgram()
+	case "in":
+		return p.objects.In, nil
+	}
+	return p.objects.Out, nil
+}
+
+// xdpProgram loads the program that needs a newer kernel than the others.
+func (p *Programs) xdpProgram() (*ebpf.Program, error) {
+	if p.xdp != nil {
+		return p.xdp, nil
+	}
+	spec, err := loadMesh()
+	if err != nil {
+		return nil, err
+	}
+	o := &p.objects
+	var loaded struct {
+		XDP *ebpf.Program `ebpf:"mesh_xdp"`
+	}
+	err = spec.LoadAndAssign(&loaded, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
+		"configured": o.Configured, "nodes": o.Nodes, "prefixes4": o.Prefixes4, "prefixes6": o.Prefixes6,
+		"senders": o.Senders, "counted": o.Counted, "handed": o.Handed,
+	}})
+	p.xdp = loaded.XDP
+	return p.xdp, err
+}
+
+// detach takes the programs from everywhere.
+func (p *Programs) detach() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var errs []error
+	for at := range p.attached {
+		errs = append(errs, p.take(at))
+	}
+	return errors.Join(errs...)
+}
+
+// take takes a program from where it is attached. The caller holds mu.
+func (p *Programs) take(at attachment) error {
+	h := p.attached[at]
+	delete(p.attached, at)
+	return h.remove()
 }

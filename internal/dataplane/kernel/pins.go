@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
@@ -155,43 +153,4 @@ func attachmentOf(name string) (at attachment, ok bool) {
 	words := strings.NewReplacer("-", " ").Replace(strings.TrimPrefix(name, "link-"))
 	_, err := fmt.Sscan(words, &at.program, &at.device)
 	return at, err == nil
-}
-
-// readTables reads the tables back from the maps.
-func (p *Programs) readTables() error {
-	o, t := &p.objects, newTables()
-	if err := errors.Join(read(o.Nodes, t.nodes), read(o.Senders, t.senders), read(o.Prefixes4, t.prefixes4), read(o.Prefixes6, t.prefixes6)); err != nil {
-		return err
-	}
-	if len(t.nodes) == 0 {
-		return nil
-	}
-	t.numbers = map[string]uint32{}
-	zero := make([]meshCounters, ebpf.MustPossibleCPU())
-	for number, node := range t.nodes {
-		name := string(bytes.TrimRight(node.Name[:], "\x00"))
-		t.numbers[name] = number
-		p.finishes[name] = node.Finishes != 0
-		if err := o.Counted.Update(number, zero, ebpf.UpdateAny); err != nil {
-			return err
-		}
-	}
-	none := make([]uint64, ebpf.MustPossibleCPU())
-	for i := range handovers {
-		if err := o.Handed.Update(uint32(i), none, ebpf.UpdateAny); err != nil {
-			return err
-		}
-	}
-	p.tables = t
-	return nil
-}
-
-func read[K, V comparable](m *ebpf.Map, into map[K]V) error {
-	var key K
-	var value V
-	entries := m.Iterate()
-	for entries.Next(&key, &value) {
-		into[key] = value
-	}
-	return entries.Err()
 }

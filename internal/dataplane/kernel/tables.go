@@ -28,18 +28,21 @@ func newTables() tables {
 }
 
 // next returns the tables of a mesh, in which some peers finish checksums. A name that t
-// knows keeps its number.
+// knows keeps its number, and nobody gets one that t has for somebody else: what was counted
+// for that, and packets on their way, would be taken for his.
 func (t tables) next(m dataplane.Mesh, finishes map[string]bool) (tables, error) {
 	n := newTables()
 	n.numbers = map[string]uint32{m.Self: self}
 	var free []uint32 // numbers below the highest in use that nobody has
 	highest := uint32(0)
 	taken := map[uint32]bool{self: true}
+	for _, number := range t.numbers {
+		taken[number] = true
+		highest = max(highest, number)
+	}
 	for _, peer := range m.Peers {
 		if number, known := t.numbers[peer.Name]; known && peer.Name != m.Self && number != self {
 			n.numbers[peer.Name] = number
-			taken[number] = true
-			highest = max(highest, number)
 		}
 	}
 	for number := range highest {
