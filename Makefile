@@ -7,8 +7,8 @@ VERSION  ?= $(or $(shell git describe --exact-match --match 'v*' 2>/dev/null | s
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 30s
 CHAOSTIME ?= 60s
+ENGINES ?= user xdp # `auto` is tcx where it can
 MATRIXTESTS ?= .
-MATRIXENGINES ?= user tcx xdp
 KERNELFLAGS ?= # -only 6.1.
 BENCHFLAGS ?= # -rounds 5, -only "meshd,tinc", -out docs
 COVERAGE := $(CURDIR)/coverage
@@ -28,7 +28,7 @@ done; \
   DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends libc6-dev $$missing; }
 endef
 
-.PHONY: build package lint-package test-package demo screenshots test test-matrix test-kernels engines bench chaos fuzz lint deps clean
+.PHONY: build package lint-package test-package demo screenshots test test-kernels engines bench chaos fuzz lint deps clean
 
 build: # static binaries in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -62,20 +62,19 @@ screenshots: build # pictures of every screen of meshtui, for docs/
 	mkdir -p docs/img
 	$(SUDO) bin/screenshots bin docs/img
 
-test: deps # everything, with the race detector; namespaces need root
+test: deps # everything, with the race detector, then MATRIXTESTS on the other ENGINES; namespaces need root
 	rm -rf $(COVERAGE) && mkdir $(COVERAGE)
 	MESH_COVERDIR=$(COVERAGE) go test -race -cover -timeout 30m ./... -args -test.gocoverdir=$(COVERAGE)
 	@echo "coverage, tests and the daemons they started together:"
 	@go tool covdata percent -i=$(COVERAGE) | sed 's,example.org/meshd/configs[[:space:]]*,,' | grep -v -e /nstest -e /e2e
-
-test-matrix: deps # the end-to-end tests with each of MATRIXENGINES: MATRIXTESTS of them
-	for engine in $(MATRIXENGINES); do \
-	  MESH_ENGINE=$$engine go test -count=1 -timeout 20m -run '$(MATRIXTESTS)' ./internal/e2e || exit 1; \
+	for engine in $(ENGINES); do \
+	  echo "with the engine $$engine:"; \
+	  MESH_ENGINE=$$engine go test -count=1 -timeout 30m -run '$(MATRIXTESTS)' ./internal/e2e || exit 1; \
 	done
 
 test-kernels: deps build # the kernel engine on Debian's kernels, in QEMU
 	$(call need,qemu-system-x86_64:qemu-system-x86 busybox:busybox-static depmod:kmod cpio:cpio)
-	go test -c -o bin/e2e.test ./internal/e2e
+	go test -tags vlan -c -o bin/e2e.test ./internal/e2e
 	go build -o bin/kernels ./internal/e2e/kernels
 	$(SUDO) bin/kernels $(KERNELFLAGS)
 
@@ -101,6 +100,7 @@ fuzz: # every fuzz target for FUZZTIME each
 lint: # formatting, vet on every platform, staticcheck
 	@test -z "$$(gofmt -l .)" || { echo "gofmt these:"; gofmt -l .; exit 1; }
 	go vet ./...
+	go vet -tags vlan ./internal/e2e
 	GOARCH=arm64 go vet ./...
 	GOARCH=arm GOARM=7 go vet ./...
 	go run $(STATICCHECK) ./...

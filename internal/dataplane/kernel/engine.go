@@ -33,6 +33,7 @@ type Engine struct {
 	clean    bool                         // nothing of an earlier meshd is left
 	optional bool                         // user space may do it all
 	reason   string                       // why it does
+	failed   bool                         // it was to be otherwise
 	past     dataplane.Traffic            // of programs that were taken away
 	parts    map[string]dataplane.Traffic // of them, by peer
 }
@@ -49,7 +50,7 @@ func (e *Engine) Use(s *Settings, why string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if s == nil {
-		e.reason = why
+		e.reason, e.failed = why, false
 		if e.clean && e.programs == nil {
 			return nil
 		}
@@ -99,9 +100,13 @@ func (e *Engine) use(s *Settings) error {
 // settle draws the consequences of whether the programs could do what was asked.
 func (e *Engine) settle(err error) error {
 	if err == nil {
-		e.reason = ""
+		if e.failed {
+			e.log.Info("the kernel engine forwards again", "event", "kernel_engine")
+		}
+		e.reason, e.failed = "", false
 		return nil
 	}
+	e.failed = true
 	var verifier *ebpf.VerifierError
 	if errors.As(err, &verifier) {
 		e.log.Debug("the verifier's log", "log", fmt.Sprintf("%+v", verifier), "event", "verifier")
@@ -125,19 +130,15 @@ func (e *Engine) leave() error {
 	}
 	p := e.programs
 	e.programs = nil
-	if err := p.detach(); err != nil {
-		return err
+	err := p.detach()
+	peers, total, countErr := p.Counters()
+	e.past.Add(total)
+	for name, t := range peers {
+		sum := e.parts[name]
+		sum.Add(t)
+		e.parts[name] = sum
 	}
-	peers, total, err := p.Counters()
-	if err == nil {
-		e.past.Add(total)
-		for name, t := range peers {
-			sum := e.parts[name]
-			sum.Add(t)
-			e.parts[name] = sum
-		}
-	}
-	return p.Close()
+	return errors.Join(err, countErr, p.Close())
 }
 
 // Finishes says whether a peer is meshd: see Programs.Finishes.

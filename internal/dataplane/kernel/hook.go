@@ -1,10 +1,14 @@
 package kernel
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -88,21 +92,16 @@ func (p *Programs) attachTCX(o link.TCXOptions) (link.Link, error) {
 func (p *Programs) Attach(s Settings) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if s.TUN <= 0 {
+		return errors.New("the TUN was deleted")
+	}
 	p.settings = s
 	if err := p.configure(); err != nil {
 		return err
 	}
-	wanted := map[attachment]bool{{"out", s.TUN}: true}
-	for _, device := range s.Underlay {
-		if s.way() != "socket" {
-			wanted[attachment{"in", device}] = true
-		}
-		if s.way() == "xdp" {
-			wanted[attachment{"xdp", device}] = true
-		}
-	}
+	wanted := s.places()
 	p.refused = nil
-	for at := range wanted {
+	for _, at := range inOrder(wanted) {
 		if p.attached[at] != nil {
 			continue
 		}
@@ -117,7 +116,7 @@ func (p *Programs) Attach(s Settings) error {
 			return fmt.Errorf("attach the program %q to %s: %w", at.program, nameOf(at.device), explain(err))
 		}
 	}
-	for at := range p.attached {
+	for _, at := range slices.Backward(inOrder(p.attached)) {
 		if wanted[at] {
 			continue
 		}
@@ -126,6 +125,28 @@ func (p *Programs) Attach(s Settings) error {
 		}
 	}
 	return nil
+}
+
+// places returns where programs belong.
+func (s *Settings) places() map[attachment]bool {
+	places := map[attachment]bool{{"out", s.TUN}: true}
+	for _, device := range s.Underlay {
+		if s.way() != "socket" {
+			places[attachment{"in", device}] = true
+		}
+		if s.way() == "xdp" {
+			places[attachment{"xdp", device}] = true
+		}
+	}
+	return places
+}
+
+// inOrder returns places in the order in which programs come, which is not that in which they
+// go: what XDP marks needs the tc program, or it would be taken for the underlay's own.
+func inOrder[V any](places map[attachment]V) []attachment {
+	return slices.SortedFunc(maps.Keys(places), func(a, b attachment) int {
+		return cmp.Or(strings.Compare(a.program, b.program), cmp.Compare(a.device, b.device)) // in, out, xdp
+	})
 }
 
 // Receive tells in words where packets are taken, and why not where settings ask for.
@@ -185,7 +206,7 @@ func (p *Programs) detach() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var errs []error
-	for at := range p.attached {
+	for _, at := range slices.Backward(inOrder(p.attached)) {
 		errs = append(errs, p.take(at))
 	}
 	return errors.Join(errs...)

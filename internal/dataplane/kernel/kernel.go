@@ -97,7 +97,7 @@ func load(folder string, unpinned error) (*Programs, error) {
 	}
 	err := p.load()
 	if errors.Is(err, ebpf.ErrMapIncompatible) { // somebody else's
-		err = errors.Join(os.RemoveAll(folder), os.Mkdir(folder, 0o700))
+		err = errors.Join(removePins(folder), os.Mkdir(folder, 0o700))
 		if err == nil {
 			err = p.load()
 		}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -88,5 +89,14 @@ func TestFilters(t *testing.T) {
 	}
 	if err := h.Do(p.detach); err != nil || filters() != 0 {
 		t.Errorf("%v, %d filters", err, filters())
+	}
+}
+
+// XDP is never there without the program that takes what it marks to the TUN.
+func TestOrderOfPlaces(t *testing.T) {
+	s := Settings{TUN: 7, Underlay: []int{3, 2}, Receive: "xdp"}
+	want := []attachment{{"in", 2}, {"in", 3}, {"out", 7}, {"xdp", 2}, {"xdp", 3}}
+	if got := inOrder(s.places()); !slices.Equal(got, want) {
+		t.Errorf("%v", got)
 	}
 }

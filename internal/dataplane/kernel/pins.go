@@ -83,13 +83,22 @@ func cleanUpBut(keep string) (removed bool, err error) {
 		if folder == keep {
 			continue
 		}
-		err = errors.Join(err, os.RemoveAll(folder))
+		err = errors.Join(err, removePins(folder))
 		removed = true
 	}
 	if keep == "" {
 		_ = os.Remove(pinned) // if no other namespace has pins
 	}
 	return removed, err
+}
+
+// removePins removes a folder. Places of XDP go first: see inOrder.
+func removePins(folder string) error {
+	links, err := filepath.Glob(filepath.Join(folder, "link-xdp-*"))
+	for _, link := range links {
+		err = errors.Join(err, os.Remove(link))
+	}
+	return errors.Join(err, os.RemoveAll(folder))
 }
 
 // adopt takes over what an earlier meshd has pinned: what the maps say of the mesh, and
