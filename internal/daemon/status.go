@@ -110,11 +110,14 @@ func unattributed(totals map[string]uint64, peers []control.Peer) map[string]uin
 }
 
 // engineWarnings tells what the kernel engine cannot do here.
-func engineWarnings(info dataplane.Info) []string {
-	if info.Unpinned == "" {
-		return nil
+func engineWarnings(info dataplane.Info) (warnings []string) {
+	if info.Unpinned != "" {
+		warnings = append(warnings, "packets will not flow while meshd is not running: "+info.Unpinned)
 	}
-	return []string{"packets will not flow while meshd is not running: " + info.Unpinned}
+	if info.Unmerged != "" {
+		warnings = append(warnings, "TCP comes to pods packet by packet, which is slow: "+info.Unmerged)
+	}
+	return warnings
 }
 
 // refusedWarnings tells which offloads ended at run time, and what helps.

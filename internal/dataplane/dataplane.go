@@ -104,6 +104,7 @@ type Info struct {
 	Reason   string            // why the user engine, or tcx where XDP was asked for, in words
 	Captured bool              // kernel engine: user space sends while somebody captures on the TUN
 	Unpinned string            // kernel engine: why packets stop when meshd ends; empty if they do not
+	Unmerged string            // kernel engine: why TCP comes to pods packet by packet; empty if it does not
 	Handed   map[string]uint64 // kernel engine: packets or superpackets left to user space, by reason
 	Receive  string            // "socket"
 	Offloads []string          // in use now

@@ -30,10 +30,16 @@ func setDevice(dev netlink.Link, s Settings) (changed []string, err error) {
 		}
 		changed = append(changed, "accept_local was off")
 	}
+	what, err := setSilent(dev, s)
+	return append(changed, what...), err
+}
+
+// setSilent keeps the kernel from having an address of its own on an interface.
+func setSilent(dev netlink.Link, s Settings) (changed []string, err error) {
 	const none = 1                                                                        // IN6_ADDR_GEN_MODE_NONE
 	if mode := setting("ipv6", s.Interface, "addr_gen_mode"); mode != "" && mode != "1" { // none at all without IPv6 in the kernel
 		if err := netlink.LinkSetIP6AddrGenMode(dev, none); err != nil {
-			return changed, fmt.Errorf("set addr_gen_mode: %w", err)
+			return nil, fmt.Errorf("set addr_gen_mode: %w", err)
 		}
 		changed = append(changed, "addr_gen_mode was "+mode)
 	}

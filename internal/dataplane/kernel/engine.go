@@ -29,6 +29,7 @@ type Engine struct {
 	programs *Programs                    // nil: user space does it all
 	receive  string                       // where the programs take packets
 	refused  string                       // why not by XDP
+	unmerged string                       // why TCP is not merged
 	tun      int                          // the index of the TUN
 	clean    bool                         // nothing of an earlier meshd is left
 	optional bool                         // user space may do it all
@@ -82,10 +83,20 @@ func (e *Engine) use(s *Settings) error {
 			e.log.Warn("packets will not flow while meshd is not running", "error", err, "event", "unpinned")
 		}
 	}
-	if err := e.programs.Attach(*s); err != nil {
+	repaired, err := e.programs.Attach(*s)
+	if len(repaired) > 0 {
+		e.log.Warn("repaired after the host changed", "what", strings.Join(repaired, "; "), "event", "repaired")
+	}
+	if err != nil {
 		return err
 	}
 	e.tun = s.TUN
+	if err := e.programs.Unmerged(); err != nil && err.Error() != e.unmerged {
+		e.unmerged = err.Error()
+		e.log.Warn("TCP comes to pods packet by packet, which is slow", "error", err, "event", "unmerged")
+	} else if err == nil {
+		e.unmerged = ""
+	}
 	receive, refused := e.programs.Receive()
 	if reason := strings.Join(refused, "; "); reason != "" && reason != e.refused {
 		e.log.Warn("packets are taken by tcx", "error", reason, "event", "xdp_refused")
@@ -216,6 +227,7 @@ func (e *Engine) Info() dataplane.Info {
 	}
 	info.Reason = e.refused
 	info.Engine, info.Receive, info.Captured = "kernel", e.receive, e.programs.Watched()
+	info.Unmerged = e.unmerged
 	if err := e.programs.Unpinned(); err != nil {
 		info.Unpinned = err.Error()
 	}

@@ -18,7 +18,7 @@ import (
 
 // attachment is a place that a program can be at.
 type attachment struct {
-	program string // "out", "in", "xdp"
+	program string // "out", "in", "xdp", "gro"
 	device  int
 }
 
@@ -63,10 +63,10 @@ func (p *Programs) attach(at attachment) (hook, error) {
 	switch at.program {
 	case "xdp":
 		l, err = link.AttachXDP(link.XDPOptions{Program: program, Interface: at.device, Flags: link.XDPDriverMode})
-	case "in":
-		l, err = p.attachTCX(link.TCXOptions{Program: program, Interface: at.device, Attach: ebpf.AttachTCXIngress})
-	default:
+	case "out":
 		l, err = p.attachTCX(link.TCXOptions{Program: program, Interface: at.device, Attach: ebpf.AttachTCXEgress})
+	default:
+		l, err = p.attachTCX(link.TCXOptions{Program: program, Interface: at.device, Attach: ebpf.AttachTCXIngress})
 	}
 	if errors.Is(err, ebpf.ErrNotSupported) && at.program != "xdp" {
 		return filter{at}, filter{at}.Update(program)
@@ -88,18 +88,62 @@ func (p *Programs) attachTCX(o link.TCXOptions) (link.Link, error) {
 	return link.AttachTCX(o)
 }
 
-// Attach puts the programs where settings say, and takes them from everywhere else.
-func (p *Programs) Attach(s Settings) error {
+// Attach puts the programs where settings say, and takes them from everywhere else. repaired
+// tells, in words, what of the merger was not as we left it.
+func (p *Programs) Attach(s Settings) (repaired []string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if s.TUN <= 0 {
-		return errors.New("the TUN was deleted")
+		return nil, errors.New("the TUN was deleted")
 	}
 	p.settings = s
+	repaired = p.setMerger()
 	if err := p.configure(); err != nil {
-		return err
+		return repaired, err
 	}
-	wanted := s.places()
+	if err := p.place(); err != nil {
+		return repaired, err
+	}
+	if p.merger == (devices.Merger{}) {
+		_, err := devices.DeleteMerger()
+		return repaired, err
+	}
+	return repaired, p.configure() // the merger has its program now
+}
+
+// setMerger sees to it that there is a merger if packets are taken by programs.
+func (p *Programs) setMerger() (repaired []string) {
+	before := p.merger
+	p.merger, p.unmerged = devices.Merger{}, nil
+	if p.settings.way() == "socket" {
+		return nil
+	}
+	p.merger, repaired, p.unmerged = devices.SetMerger()
+	if p.unmerged != nil {
+		p.merger = devices.Merger{}
+		return nil
+	}
+	if before != (devices.Merger{}) && p.merger != before {
+		repaired = append(repaired, devices.MergerEntry+" was deleted")
+	}
+	return repaired
+}
+
+// Unmerged returns why TCP comes to the TUN packet by packet; nil if it does not, or is not
+// to be merged.
+func (p *Programs) Unmerged() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.unmerged
+}
+
+// place puts the programs where they belong, and takes them from everywhere else. The caller
+// holds mu.
+func (p *Programs) place() error {
+	wanted := p.settings.places()
+	if p.merger.Exit != 0 {
+		wanted[attachment{"gro", p.merger.Exit}] = true
+	}
 	p.refused = nil
 	for _, at := range inOrder(wanted) {
 		if p.attached[at] != nil {
@@ -141,11 +185,12 @@ func (s *Settings) places() map[attachment]bool {
 	return places
 }
 
-// inOrder returns places in the order in which programs come, which is not that in which they
-// go: what XDP marks needs the tc program, or it would be taken for the underlay's own.
+// inOrder returns places in the order in which programs come; they go in the opposite one. What
+// the tc program sends into the merger needs the program there, and what XDP marks needs the
+// tc program, or it would be taken for the underlay's own.
 func inOrder[V any](places map[attachment]V) []attachment {
 	return slices.SortedFunc(maps.Keys(places), func(a, b attachment) int {
-		return cmp.Or(strings.Compare(a.program, b.program), cmp.Compare(a.device, b.device)) // in, out, xdp
+		return cmp.Or(strings.Compare(a.program, b.program), cmp.Compare(a.device, b.device)) // gro, in, out, xdp
 	})
 }
 
@@ -176,6 +221,8 @@ func (p *Programs) program(at attachment) (*ebpf.Program, error) {
 		return p.xdpProgram()
 	case "in":
 		return p.objects.In, nil
+	case "gro":
+		return p.objects.Merged, nil
 	}
 	return p.objects.Out, nil
 }
@@ -205,11 +252,13 @@ func (p *Programs) xdpProgram() (*ebpf.Program, error) {
 func (p *Programs) detach() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var errs []error
+	p.merger = devices.Merger{}
+	errs := []error{p.configure()}
 	for _, at := range slices.Backward(inOrder(p.attached)) {
 		errs = append(errs, p.take(at))
 	}
-	return errors.Join(errs...)
+	_, err := devices.DeleteMerger()
+	return errors.Join(append(errs, err)...)
 }
 
 // take takes a program from where it is attached. The caller holds mu.

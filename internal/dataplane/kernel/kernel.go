@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/dataplane"
+	devices "example.org/meshd/internal/link"
 )
 
 // Settings is how packets come to the programs, and what those know besides the mesh.
@@ -55,6 +56,8 @@ type Programs struct {
 	tables   tables
 	attached map[attachment]hook
 	settings Settings
+	merger   devices.Merger    // where packets of TCP are merged; zero: nowhere
+	unmerged error             // why
 	refused  []string          // why XDP is not where it should be
 	watched  bool              // somebody captures on the TUN
 	finishes map[string]bool   // peers that are meshd
@@ -68,11 +71,14 @@ type Programs struct {
 // objects are what is always loaded; the XDP program only where it is wanted.
 type objects struct {
 	meshMaps
-	In  *ebpf.Program `ebpf:"mesh_in"`
-	Out *ebpf.Program `ebpf:"mesh_out"`
+	In     *ebpf.Program `ebpf:"mesh_in"`
+	Merged *ebpf.Program `ebpf:"mesh_merged"`
+	Out    *ebpf.Program `ebpf:"mesh_out"`
 }
 
-func (o *objects) Close() error { return errors.Join(o.In.Close(), o.Out.Close(), o.meshMaps.Close()) }
+func (o *objects) Close() error {
+	return errors.Join(o.In.Close(), o.Merged.Close(), o.Out.Close(), o.meshMaps.Close())
+}
 
 // Load brings programs and maps into the kernel, or takes over what an earlier meshd has
 // pinned. The error says in words why it cannot: a capability that is missing, a kernel that

@@ -68,7 +68,7 @@ func TestFilters(t *testing.T) {
 	}
 	s := Settings{TUN: index("tun0"), MTU: 1472, Address: netip.MustParseAddrPort("172.18.0.2:8285"), Underlay: []int{index("eth0")}, Receive: "tcx"}
 	for range 2 { // the second time replaces
-		if err := h.Do(func() error { return p.Attach(s) }); err != nil {
+		if err := h.Do(func() error { _, err := p.Attach(s); return err }); err != nil {
 			t.Fatal(err)
 		}
 		if n := filters(); n != 2 {
@@ -80,11 +80,11 @@ func TestFilters(t *testing.T) {
 	if err := h.Do(func() (err error) { found, err = devices.DetachClassifiers(); return err }); err != nil || !found || filters() != 0 {
 		t.Errorf("found %v, %v, %d filters", found, err, filters())
 	}
-	if err := h.Do(func() error { return p.Attach(s) }); err != nil {
+	if err := h.Do(func() error { _, err := p.Attach(s); return err }); err != nil {
 		t.Fatal(err)
 	}
 	s.Receive = "socket"
-	if err := h.Do(func() error { return p.Attach(s) }); err != nil || filters() != 1 {
+	if err := h.Do(func() error { _, err := p.Attach(s); return err }); err != nil || filters() != 1 {
 		t.Errorf("%v, %d filters", err, filters())
 	}
 	if err := h.Do(p.detach); err != nil || filters() != 0 {

@@ -21,6 +21,7 @@ type meshCounters struct {
 	TxBytes   uint64
 	Seen      uint64
 	Drops     [9]uint64
+	Whole     uint64
 }
 
 type meshNode struct {
@@ -56,6 +57,7 @@ type meshSettings struct {
 	Tun6    [16]uint8
 	Tun     uint32
 	Mtu     uint32
+	Merger  uint32
 	Port    uint16
 	V6      uint8
 	Watched uint8
@@ -65,16 +67,17 @@ type meshSettings struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	meshMapConfigured = "configured"
-	meshMapCounted    = "counted"
-	meshMapHanded     = "handed"
-	meshMapNodes      = "nodes"
-	meshMapPrefixes4  = "prefixes4"
-	meshMapPrefixes6  = "prefixes6"
-	meshMapSenders    = "senders"
-	meshProgMeshIn    = "mesh_in"
-	meshProgMeshOut   = "mesh_out"
-	meshProgMeshXdp   = "mesh_xdp"
+	meshMapConfigured  = "configured"
+	meshMapCounted     = "counted"
+	meshMapHanded      = "handed"
+	meshMapNodes       = "nodes"
+	meshMapPrefixes4   = "prefixes4"
+	meshMapPrefixes6   = "prefixes6"
+	meshMapSenders     = "senders"
+	meshProgMeshIn     = "mesh_in"
+	meshProgMeshMerged = "mesh_merged"
+	meshProgMeshOut    = "mesh_out"
+	meshProgMeshXdp    = "mesh_xdp"
 )
 
 // loadMesh returns the embedded CollectionSpec for mesh.
@@ -119,9 +122,10 @@ type meshSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type meshProgramSpecs struct {
-	MeshIn  *ebpf.ProgramSpec `ebpf:"mesh_in"`
-	MeshOut *ebpf.ProgramSpec `ebpf:"mesh_out"`
-	MeshXdp *ebpf.ProgramSpec `ebpf:"mesh_xdp"`
+	MeshIn     *ebpf.ProgramSpec `ebpf:"mesh_in"`
+	MeshMerged *ebpf.ProgramSpec `ebpf:"mesh_merged"`
+	MeshOut    *ebpf.ProgramSpec `ebpf:"mesh_out"`
+	MeshXdp    *ebpf.ProgramSpec `ebpf:"mesh_xdp"`
 }
 
 // meshMapSpecs contains maps before they are loaded into the kernel.
@@ -194,14 +198,16 @@ type meshVariables struct {
 //
 // It can be passed to loadMeshObjects or ebpf.CollectionSpec.LoadAndAssign.
 type meshPrograms struct {
-	MeshIn  *ebpf.Program `ebpf:"mesh_in"`
-	MeshOut *ebpf.Program `ebpf:"mesh_out"`
-	MeshXdp *ebpf.Program `ebpf:"mesh_xdp"`
+	MeshIn     *ebpf.Program `ebpf:"mesh_in"`
+	MeshMerged *ebpf.Program `ebpf:"mesh_merged"`
+	MeshOut    *ebpf.Program `ebpf:"mesh_out"`
+	MeshXdp    *ebpf.Program `ebpf:"mesh_xdp"`
 }
 
 func (p *meshPrograms) Close() error {
 	return _MeshClose(
 		p.MeshIn,
+		p.MeshMerged,
 		p.MeshOut,
 		p.MeshXdp,
 	)

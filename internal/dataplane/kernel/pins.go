@@ -27,7 +27,7 @@ const (
 
 // layout is the version mark: a daemon takes over only what has its own, and removes what
 // has another. It is raised with every change of bpf/mesh.h or of a map.
-const layout = 1
+const layout = 2
 
 // namespaceFolders begins the names of all folders of this network namespace.
 func namespaceFolders() (string, error) {
@@ -67,7 +67,8 @@ func pinFolder() (string, error) {
 func CleanUp() (removed bool, err error) {
 	removed, err = cleanUpBut("")
 	filters, filtersErr := devices.DetachClassifiers()
-	return removed || filters, errors.Join(err, filtersErr)
+	merger, mergerErr := devices.DeleteMerger()
+	return removed || filters || merger, errors.Join(err, filtersErr, mergerErr)
 }
 
 func cleanUpBut(keep string) (removed bool, err error) {

@@ -159,6 +159,42 @@ static __always_inline void count_received(struct counters *c, struct amount a)
 	c->seen = bpf_ktime_get_boot_ns();
 }
 
+/* Brings the first bytes of an skb within reach of the program. */
+static __always_inline int reach(struct __sk_buff *skb, __u32 bytes)
+{
+	return bpf_skb_pull_data(skb, bytes < skb->len ? bytes : skb->len);
+}
+
+/* Brings the headers of the inner packet within reach, and no payload: GRO takes a packet
+ * apart slowly whose payload is not all in pages. Of superpackets TCP's is looked at, too. */
+static __always_inline int reach_inner(struct __sk_buff *skb, const struct settings *s, const struct outer *o, __u32 gso_size)
+{
+	__u32 before = sizeof(struct ethhdr) + o->header;
+	__u8 *first;
+
+	if (gso_size)
+		return reach(skb, before + MOST_HEADERS);
+	if (reach(skb, before + sizeof(struct iphdr)))
+		return -1;
+	first = behind_outer((void *)(long)skb->data, s->v6);
+	if ((void *)(first + 1) > (void *)(long)skb->data_end || *first >> 4 != 6)
+		return 0;
+	return reach(skb, before + sizeof(struct ipv6hdr));
+}
+
+/* Takes an accepted packet to the TUN. One of TCP goes by the interface where the kernel's GRO
+ * merges it with its neighbours, since the GRO of the underlay has seen no TCP; unless it came
+ * merged, from a sender whose device did not cut it: such packets cannot go that way, and all
+ * that follows stays behind them. */
+static __always_inline int deliver(const struct settings *s, const struct inner *in, struct counters *c, __u32 gso_size)
+{
+	if (gso_size)
+		c->whole = 1;
+	if (s->merger && in->protocol == IPPROTO_TCP && !c->whole)
+		return bpf_redirect(s->merger, 0);
+	return bpf_redirect(s->tun, BPF_F_INGRESS);
+}
+
 /* Takes the outer headers off an skb whose inner packet is accepted, and what pads it to the
  * smallest frame. Negative: it is lost. */
 static __always_inline int strip(struct __sk_buff *skb, const struct inner *in)
@@ -167,7 +203,7 @@ static __always_inline int strip(struct __sk_buff *skb, const struct inner *in)
 
 	if (skb->len != sizeof(struct ethhdr) + in->length && bpf_skb_change_tail(skb, sizeof(struct ethhdr) + in->length, 0))
 		return -1;
-	if (bpf_skb_pull_data(skb, sizeof(struct ethhdr) + in->header))
+	if (reach(skb, sizeof(struct ethhdr) + in->header))
 		return -1;
 	data = (void *)(long)skb->data + sizeof(struct ethhdr);
 	end = (void *)(long)skb->data_end;
@@ -182,7 +218,7 @@ int mesh_in(struct __sk_buff *skb)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	__u32 *mark = (void *)(long)skb->data_meta;
-	__u32 sender = 0, size = skb->gso_size, one, headers;
+	__u32 sender = 0, size = skb->gso_size, one;
 	struct settings *s = get_settings();
 	struct ethhdr *eth = data;
 	struct outer o = {};
@@ -203,8 +239,7 @@ int mesh_in(struct __sk_buff *skb)
 		v = sender_of(&o, &sender, &c);
 	if (v != ACCEPT || !c)
 		return hand(v);
-	headers = sizeof(*eth) + o.header + MOST_HEADERS;
-	if (bpf_skb_pull_data(skb, headers < skb->len ? headers : skb->len))
+	if (reach_inner(skb, s, &o, size))
 		return hand(HAND_UNUSUAL);
 	data = behind_outer((void *)(long)skb->data, s->v6);
 	end = (void *)(long)skb->data_end;
@@ -225,6 +260,21 @@ int mesh_in(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	}
 	count_received(c, amount_of(size, in.length, one));
+	return deliver(s, &in, c, size);
+}
+
+/* What comes out of the merger goes to the TUN, unless it never went in: the kernel and others
+ * may speak there, too. */
+SEC("tc")
+int mesh_merged(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct settings *s = get_settings();
+	int v6 = skb->protocol == bpf_htons(ETH_P_IPV6);
+	__u8 *protocol = advance(data, v6, sizeof(struct ethhdr) + offsetof(struct ipv6hdr, nexthdr), sizeof(struct ethhdr) + offsetof(struct iphdr, protocol));
+
+	if (!s || (!v6 && skb->protocol != bpf_htons(ETH_P_IP)) || (void *)(protocol + 1) > end || *protocol != IPPROTO_TCP)
+		return TC_ACT_SHOT;
 	return bpf_redirect(s->tun, BPF_F_INGRESS);
 }
 

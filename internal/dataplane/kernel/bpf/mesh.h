@@ -46,6 +46,7 @@ struct settings {
 	__u8 tun6[16];
 	__u32 tun;	   /* its ifindex */
 	__u32 mtu;	   /* of the narrowest way, for inner packets, bytes */
+	__u32 merger;	   /* ifindex by which packets go out that are to be merged; 0: none */
 	__be16 port;	   /* that we listen on */
 	__u8 v6;	   /* the underlay is IPv6 */
 	__u8 watched;	   /* somebody captures on the TUN: packets out go by its queue, where
@@ -79,6 +80,7 @@ struct counters {
 	__u64 rx_packets, rx_bytes, tx_packets, tx_bytes;
 	__u64 seen; /* when the last one came in, bpf_ktime_get_boot_ns */
 	__u64 drops[DROPS];
+	__u64 whole; /* his superpackets come whole: nothing is left to merge. Not a count */
 };
 
 #endif

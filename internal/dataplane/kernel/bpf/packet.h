@@ -5,6 +5,8 @@
 #ifndef MESH_PACKET_H
 #define MESH_PACKET_H
 
+#include <stddef.h>
+
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>

@@ -1,0 +1,142 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+
+	"github.com/safchain/ethtool"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Merger is a pair of interfaces for packets whose outer headers are off: what goes out by
+// one end comes in by the other, and there the kernel's GRO makes superpackets of it, which
+// it can do only once for each interface that a packet comes in by.
+type Merger struct {
+	Entry int // index of the end that packets go out by
+	Exit  int // index of the end that they come in by, merged
+}
+
+// The ends' names, which are the same in every mesh: a network namespace has one kernel engine.
+const (
+	MergerEntry = "meshd-gro0"
+	MergerExit  = "meshd-gro1"
+)
+
+// mergerFeatures are what the ends have to have for GRO: an interface that takes superpackets
+// does without it (veth_skb_is_eligible_for_gro in drivers/net/veth.c). GRO of a veth is
+// there since Linux 5.13; before, packets pass the pair as they are.
+var mergerFeatures = map[string]map[string]bool{
+	MergerEntry: {"tx-tcp-segmentation": false, "tx-tcp-ecn-segmentation": false, "tx-tcp-mangleid-segmentation": false, "tx-tcp6-segmentation": false},
+	MergerExit:  {"rx-gro": true},
+}
+
+// SetMerger makes the pair, or makes it what it should be. It needs CAP_NET_ADMIN. changed
+// tells, in words, what of a pair that was there was not as it should be.
+func SetMerger() (m Merger, changed []string, err error) {
+	entry, exit, err := findMerger()
+	fresh := err == nil && entry == nil
+	if fresh {
+		entry, exit, err = makeMerger()
+	}
+	if err != nil {
+		return m, nil, err
+	}
+	tool, err := ethtool.NewEthtool()
+	if err != nil {
+		return m, nil, fmt.Errorf("set features of %s: %w", MergerEntry, err)
+	}
+	defer tool.Close()
+	for _, end := range []netlink.Link{entry, exit} {
+		what, err := setMergerEnd(end, tool)
+		if err != nil {
+			return m, changed, fmt.Errorf("set %s: %w", end.Attrs().Name, err)
+		}
+		if !fresh {
+			changed = append(changed, what...)
+		}
+	}
+	return Merger{entry.Attrs().Index, exit.Attrs().Index}, changed, nil
+}
+
+// findMerger returns the ends, nil if there are none. What else has their names is an error.
+func findMerger() (entry, exit netlink.Link, err error) {
+	ends := map[string]netlink.Link{}
+	for _, name := range []string{MergerEntry, MergerExit} {
+		end, err := netlink.LinkByName(name)
+		if errors.As(err, &netlink.LinkNotFoundError{}) {
+			continue
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("find %s: %w", name, err)
+		}
+		ends[name] = end
+	}
+	entry, exit = ends[MergerEntry], ends[MergerExit]
+	if entry != nil && exit != nil && entry.Type() == "veth" && entry.Attrs().ParentIndex == exit.Attrs().Index {
+		return entry, exit, nil
+	}
+	for name := range ends {
+		return nil, nil, fmt.Errorf("the interface %s exists, and meshd did not make it: `ip link del %s`", name, name)
+	}
+	return nil, nil, nil
+}
+
+// makeMerger makes the pair. It has a queue for each CPU: what a network card has spread over
+// the CPUs stays where it is.
+func makeMerger() (entry, exit netlink.Link, err error) {
+	queues := runtime.NumCPU()
+	pair := netlink.NewVeth(netlink.NewLinkAttrs())
+	pair.Name, pair.PeerName = MergerEntry, MergerExit
+	pair.NumTxQueues, pair.NumRxQueues = queues, queues
+	if err := netlink.LinkAdd(pair); err != nil {
+		return nil, nil, fmt.Errorf("make %s: %w", MergerEntry, err)
+	}
+	return findMerger()
+}
+
+// mergerMTU is the largest that the kernel takes: whatever came in has to pass.
+const mergerMTU = 65535
+
+// setMergerEnd makes one end what it should be, and then brings it up.
+func setMergerEnd(end netlink.Link, tool *ethtool.Ethtool) (changed []string, err error) {
+	name := end.Attrs().Name
+	features, err := tool.Features(name)
+	if err != nil {
+		return nil, fmt.Errorf("read its features: %w", err)
+	}
+	for feature, wanted := range mergerFeatures[name] {
+		if features[feature] != wanted {
+			if err := tool.Change(name, mergerFeatures[name]); err != nil {
+				return nil, fmt.Errorf("set its features: %w", err)
+			}
+			changed = append(changed, feature+" was otherwise")
+			break
+		}
+	}
+	steps := []func(netlink.Link, Settings) ([]string, error){setSilent, setMTU, setUp}
+	for _, step := range steps {
+		what, err := step(end, Settings{Interface: name, MTU: mergerMTU})
+		if err != nil {
+			return nil, err
+		}
+		changed = append(changed, what...)
+	}
+	for i, what := range changed {
+		changed[i] = name + ": " + what
+	}
+	return changed, nil
+}
+
+// DeleteMerger deletes the pair, if it is there.
+func DeleteMerger() (found bool, err error) {
+	entry, _, err := findMerger()
+	if err != nil || entry == nil {
+		return false, nil // what is there is not ours
+	}
+	if err := netlink.LinkDel(entry); err != nil && !errors.Is(err, unix.ENODEV) {
+		return false, fmt.Errorf("delete %s: %w", MergerEntry, err)
+	}
+	return true, nil
+}
