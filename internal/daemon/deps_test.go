@@ -57,6 +57,7 @@ var rooms = map[string]string{
 	"github.com/fsnotify/fsnotify":        "internal/config",
 	"github.com/songgao/water":            "internal/dataplane/tun",
 	"github.com/vishvananda/netlink":      "internal/link",
+	"github.com/safchain/ethtool":         "internal/link",
 	"github.com/google/nftables":          "internal/masq",
 	"github.com/google/renameio":          "internal/container",
 	"github.com/cilium/ebpf":              "internal/dataplane/kernel",

@@ -41,8 +41,9 @@ type state struct {
 	generation int
 	applied    time.Time
 	reload     control.Reload // the last attempt
-	socket     growing        // overflows of the socket and of the TUN
-	tun        growing
+	socket     growing        // what the socket has dropped
+	tun        growing        // what the TUN has dropped
+	merger     growing        // and where TCP is merged
 	repairs    uint64
 	history    history
 	notice     string // why nothing is forwarded yet, or not as it should be
@@ -132,15 +133,13 @@ func (s *state) sameFailure(err error) bool {
 
 // forwarding notes that the first plan is in force.
 func (s *state) forwarding(m *mesh, began time.Time) {
-	before, err := link.Overflows(m.plan.link.Interface)
-	if err != nil {
-		before = 0
-	}
+	tun, _ := link.Overflows(m.plan.link.Interface) // 0 if it is not there
+	merger, _ := link.Overflows(link.MergerEntry)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.adopt(m)
 	s.engine, s.probes, s.rules, s.files, s.metrics, s.notice = m.engine, m.probes, m.rules, m.files, m.metrics, ""
-	s.tun.last = before // earlier runs are none of ours
+	s.tun.last, s.merger.last = tun, merger // earlier runs are none of ours
 	s.applied = now()
 	s.generation = 1
 	s.reload = outcome(began, s.applied, nil, nil)

@@ -165,7 +165,7 @@ func (s *state) kernelDrops() map[string]uint64 {
 	socket := s.socket.read(s.endpoints.overflows())
 	return map[string]uint64{
 		"socket_overflow": socket,
-		"tun_overflow":    s.tun.read(link.Overflows(s.plan.link.Interface)),
+		"tun_overflow":    s.tun.read(link.Overflows(s.plan.link.Interface)) + s.merger.read(link.Overflows(link.MergerEntry)),
 	}
 }
 

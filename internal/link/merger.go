@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
@@ -24,12 +25,14 @@ const (
 	MergerExit  = "meshd-gro1"
 )
 
-// mergerFeatures are what the ends have to have for GRO: an interface that takes superpackets
-// does without it (veth_skb_is_eligible_for_gro in drivers/net/veth.c). GRO of a veth is
-// there since Linux 5.13; before, packets pass the pair as they are.
-var mergerFeatures = map[string]map[string]bool{
-	MergerEntry: {"tx-tcp-segmentation": false, "tx-tcp-ecn-segmentation": false, "tx-tcp-mangleid-segmentation": false, "tx-tcp6-segmentation": false},
-	MergerExit:  {"rx-gro": true},
+// mergerFeature tells whether one end should have a feature, if that matters. GRO is what the
+// pair is for, and a veth that takes superpackets does without (veth_skb_is_eligible_for_gro
+// in drivers/net/veth.c). Before Linux 5.13 veths have none, and packets pass as they are.
+func mergerFeature(end, feature string) (wanted, matters bool) {
+	if end == MergerExit {
+		return true, feature == "rx-gro"
+	}
+	return false, strings.HasPrefix(feature, "tx-tcp") && strings.HasSuffix(feature, "-segmentation")
 }
 
 // SetMerger makes the pair, or makes it what it should be. It needs CAP_NET_ADMIN. changed
@@ -62,16 +65,15 @@ func SetMerger() (m Merger, changed []string, err error) {
 
 // findMerger returns the ends, nil if there are none. What else has their names is an error.
 func findMerger() (entry, exit netlink.Link, err error) {
+	links, err := retry(netlink.LinkList)
+	if err != nil {
+		return nil, nil, fmt.Errorf("list interfaces: %w", err)
+	}
 	ends := map[string]netlink.Link{}
-	for _, name := range []string{MergerEntry, MergerExit} {
-		end, err := netlink.LinkByName(name)
-		if errors.As(err, &netlink.LinkNotFoundError{}) {
-			continue
+	for _, l := range links {
+		if name := l.Attrs().Name; name == MergerEntry || name == MergerExit {
+			ends[name] = l
 		}
-		if err != nil {
-			return nil, nil, fmt.Errorf("find %s: %w", name, err)
-		}
-		ends[name] = end
 	}
 	entry, exit = ends[MergerEntry], ends[MergerExit]
 	if entry != nil && exit != nil && entry.Type() == "veth" && entry.Attrs().ParentIndex == exit.Attrs().Index {
@@ -106,13 +108,12 @@ func setMergerEnd(end netlink.Link, tool *ethtool.Ethtool) (changed []string, er
 	if err != nil {
 		return nil, fmt.Errorf("read its features: %w", err)
 	}
-	for feature, wanted := range mergerFeatures[name] {
-		if features[feature] != wanted {
-			if err := tool.Change(name, mergerFeatures[name]); err != nil {
-				return nil, fmt.Errorf("set its features: %w", err)
+	for feature, on := range features {
+		if wanted, matters := mergerFeature(name, feature); matters && on != wanted {
+			if err := tool.Change(name, map[string]bool{feature: wanted}); err != nil {
+				return nil, fmt.Errorf("set its feature %s: %w", feature, err)
 			}
-			changed = append(changed, feature+" was otherwise")
-			break
+			changed = append(changed, fmt.Sprintf("%s was %s", feature, map[bool]string{true: "on", false: "off"}[on]))
 		}
 	}
 	steps := []func(netlink.Link, Settings) ([]string, error){setSilent, setMTU, setUp}

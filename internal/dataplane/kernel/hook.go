@@ -113,19 +113,20 @@ func (p *Programs) Attach(s Settings) (repaired []string, err error) {
 
 // setMerger sees to it that there is a merger if packets are taken by programs.
 func (p *Programs) setMerger() (repaired []string) {
-	before := p.merger
 	p.merger, p.unmerged = devices.Merger{}, nil
 	if p.settings.way() == "socket" {
+		p.made = devices.Merger{}
 		return nil
 	}
-	p.merger, repaired, p.unmerged = devices.SetMerger()
-	if p.unmerged != nil {
-		p.merger = devices.Merger{}
+	m, repaired, err := devices.SetMerger()
+	if err != nil {
+		p.unmerged = err
 		return nil
 	}
-	if before != (devices.Merger{}) && p.merger != before {
+	if p.made != (devices.Merger{}) && p.made != m {
 		repaired = append(repaired, devices.MergerEntry+" was deleted")
 	}
+	p.merger, p.made = m, m
 	return repaired
 }
 

@@ -57,7 +57,8 @@ type Programs struct {
 	attached map[attachment]hook
 	settings Settings
 	merger   devices.Merger    // where packets of TCP are merged; zero: nowhere
-	unmerged error             // why
+	made     devices.Merger    // the last that there was
+	unmerged error             // why there is none
 	refused  []string          // why XDP is not where it should be
 	watched  bool              // somebody captures on the TUN
 	finishes map[string]bool   // peers that are meshd

@@ -1,0 +1,123 @@
+package e2e
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/nstest"
+)
+
+// received returns what an interface has received.
+func received(t *testing.T, n *nstest.Namespace, device string) (packets, bytes uint64) {
+	t.Helper()
+	var links []struct {
+		Stats struct {
+			RX struct{ Packets, Bytes uint64 }
+		} `json:"stats64"`
+	}
+	if err := json.Unmarshal([]byte(run(t, n, "ip", "-s", "-j", "link", "show", device)), &links); err != nil || len(links) != 1 {
+		t.Fatalf("%v, %+v", err, links)
+	}
+	return links[0].Stats.RX.Packets, links[0].Stats.RX.Bytes
+}
+
+// arrived returns how many bytes a packet of TCP has that comes to a pod, on average.
+func arrived(t *testing.T, from, to *nstest.Namespace, address string) uint64 {
+	t.Helper()
+	packets, bytes := received(t, to, "eth0")
+	transfer(t, from, to, address, 64<<20)
+	morePackets, moreBytes := received(t, to, "eth0")
+	return (moreBytes - bytes) / (morePackets - packets)
+}
+
+// TCP that the tc program takes from a wire comes to pods as superpackets, by a pair of
+// interfaces that is always as it should be, while meshd runs and while it does not.
+func TestKernelEngineMerges(t *testing.T) {
+	w := newWorld(t)
+	if err := w.Lab.LikeAWire(w.Hosts()...); err != nil {
+		t.Fatal(err)
+	}
+	m := w.startAll(engineFile(t, "kernel", "tcx"))
+	known(t, m.w2, "worker")
+	known(t, m.w, "worker2")
+	const merged, single = 5000, 1600 // bytes: at least, at most
+	check := func(when string) {
+		t.Helper()
+		if n := arrived(t, w.PodW2b, w.PodW, "10.244.1.2:9000"); n < merged {
+			t.Errorf("%s: %d bytes a packet", when, n)
+		}
+	}
+	use := func(receive string) {
+		t.Helper()
+		save(t, m.w, engineFile(t, "kernel", receive))
+		if r, err := client(t, m.w).Reload(t.Context()); err != nil || !r.Reload.OK {
+			t.Fatalf("%+v, %v", r, err)
+		}
+	}
+	pairs := func() int {
+		return strings.Count(run(t, w.Worker.Namespace, "ip", "link"), ": meshd-gro")
+	}
+	check("at first")
+
+	m.w.Kill()
+	check("without a daemon")
+	m.w = w.again(m.w)
+	check("with the next one")
+
+	for _, damage := range []struct{ does, tells string }{
+		{"link del meshd-gro0", "meshd-gro0 was deleted"},
+		{"link set meshd-gro1 down", "meshd-gro1: was down"},
+	} {
+		if err := w.Worker.IP(damage.does); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.w.WaitLog(damage.tells); err != nil {
+			t.Fatal(err)
+		}
+		check(damage.does)
+	}
+
+	use("socket")
+	if n := pairs(); n != 0 {
+		t.Errorf("%d of the pair with receive = socket", n)
+	}
+	if err := w.Worker.IP("link add meshd-gro0 type bridge"); err != nil {
+		t.Fatal(err)
+	}
+	use("tcx")
+	if n := arrived(t, w.PodW2b, w.PodW, "10.244.1.2:9000"); n > single {
+		t.Errorf("without the pair: %d bytes a packet", n)
+	}
+	contains(t, strings.Join(status(t, m.w).Warnings, "\n"), "TCP comes to pods packet by packet", "ip link del meshd-gro0")
+	if err := w.Worker.IP("link del meshd-gro0"); err != nil {
+		t.Fatal(err)
+	}
+	waitStatus(t, m.w, "no warning", func(s control.Status) bool {
+		return !strings.Contains(strings.Join(s.Warnings, "\n"), "packet by packet")
+	})
+	check("when the name is free")
+
+	if _, err := m.w.Stop(); err != nil {
+		t.Error(err)
+	}
+	check("after the end")
+	if _, err := m.w.Ask("cleanup"); err != nil || pairs() != 0 {
+		t.Errorf("%v, %d of the pair after cleanup", err, pairs())
+	}
+}
+
+// Superpackets that come whole, since hosts share memory, need no merging and do not go
+// the long way.
+func TestKernelEngineTakesSuperpackets(t *testing.T) {
+	w := newWorld(t)
+	m := w.startAll(engineFile(t, "kernel", "tcx"))
+	known(t, m.w2, "worker")
+	known(t, m.w, "worker2")
+	transfer(t, w.PodW2b, w.PodW, "10.244.1.2:9000", 64<<20)
+	_, whole := received(t, w.Worker.Namespace, "eth0")
+	if _, long := received(t, w.Worker.Namespace, "meshd-gro1"); whole < 64<<20 || long > 1<<20 {
+		t.Errorf("%d of %d bytes went by the merger", long, whole)
+	}
+}

@@ -1,0 +1,74 @@
+package link
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+
+	"example.org/meshd/internal/nstest"
+)
+
+// The pair is as GRO needs it, silent, comes back as it was, and goes.
+func TestMerger(t *testing.T) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+		first, changed, err := SetMerger()
+		if err != nil || len(changed) != 0 || first.Entry == first.Exit || first.Entry != Index("meshd-gro0") || first.Exit != Index("meshd-gro1") {
+			t.Fatalf("%+v, %v, %v", first, changed, err)
+		}
+		look := func() string {
+			return output(t, n, "ip", "-d", "addr", "show", "meshd-gro0") + output(t, n, "ip", "-d", "addr", "show", "meshd-gro1") +
+				output(t, n, "ethtool", "-k", "meshd-gro0") + output(t, n, "ethtool", "-k", "meshd-gro1")
+		}
+		want := look()
+		for word, count := range map[string]int{
+			"state UP": 2, "> mtu 65535": 2, fmt.Sprintf("numrxqueues %d", runtime.NumCPU()): 2, fmt.Sprintf("numtxqueues %d", runtime.NumCPU()): 2,
+			"inet": 0, "tcp-segmentation-offload: off": 1, "generic-receive-offload: on": 1,
+		} {
+			if got := strings.Count(want, word); got != count {
+				t.Errorf("%d of %q in\n%s", got, word, want)
+			}
+		}
+		for _, c := range []struct{ does, tells string }{
+			{"ip link set meshd-gro0 down", "meshd-gro0: was down"},
+			{"ip link set meshd-gro1 down mtu 1500", "meshd-gro1: mtu was 1500"},
+			{"ip link set meshd-gro1 up addrgenmode eui64", "meshd-gro1: addr_gen_mode was 0"},
+			{"ethtool -K meshd-gro0 tso on", "meshd-gro0: tx-tcp-segmentation was on"},
+			{"ethtool -K meshd-gro1 gro off", "meshd-gro1: rx-gro was off"},
+		} {
+			words := strings.Fields(c.does)
+			output(t, n, words[0], words[1:]...)
+			m, changed, err := SetMerger()
+			if err != nil || m != first || !strings.Contains(strings.Join(changed, "; "), c.tells) || look() != want {
+				t.Errorf("%s: %+v, %q, %v\n%s", c.does, m, changed, err, look())
+			}
+		}
+		if _, changed, err := SetMerger(); err != nil || len(changed) != 0 {
+			t.Errorf("again: %q, %v", changed, err)
+		}
+		for _, want := range []bool{true, false} {
+			if found, err := DeleteMerger(); err != nil || found != want || Exists("meshd-gro0") || Exists("meshd-gro1") {
+				t.Errorf("found %v, %v", found, err)
+			}
+		}
+	})
+}
+
+// What others call so is theirs.
+func TestMergerOfOthers(t *testing.T) {
+	for _, theirs := range []string{"link add meshd-gro0 type bridge", "link add meshd-gro1 type veth peer name other", "link add meshd-gro0 type veth peer name other"} {
+		nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+			must(t, n.IP(theirs))
+			before := output(t, n, "ip", "link")
+			if m, _, err := SetMerger(); err == nil || !strings.Contains(err.Error(), "and meshd did not make it: `ip link del meshd-gro") {
+				t.Errorf("%s: %+v, %v", theirs, m, err)
+			}
+			if found, err := DeleteMerger(); found || err != nil {
+				t.Errorf("%s: %v, %v", theirs, found, err)
+			}
+			if after := output(t, n, "ip", "link"); after != before {
+				t.Errorf("%s: %s", theirs, after)
+			}
+		})
+	}
+}
