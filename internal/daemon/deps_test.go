@@ -120,10 +120,10 @@ func TestArrows(t *testing.T) {
 }
 
 // inRoom tells whether a module is for a room, or for one around it. What runs the
-// dashboard knows the library that it is made of.
+// dashboard knows the library that it is made of, and what measures may use any.
 func inRoom(room, module string) bool {
 	owner := rooms[module]
-	return room == owner || owner != "" && strings.HasPrefix(room, owner+"/") || room == "cmd/meshtui" && module == "github.com/charmbracelet/bubbletea"
+	return room == owner || room == "internal/e2e/bench" || owner != "" && strings.HasPrefix(room, owner+"/") || room == "cmd/meshtui" && module == "github.com/charmbracelet/bubbletea"
 }
 
 // thirdParty returns the module of an import path that is neither ours, nor the

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cilium/ebpf/link"
+
 	"example.org/meshd/internal/nstest"
 )
 
@@ -23,6 +25,7 @@ type lab struct {
 	hosts     [2]*nstest.Namespace
 	pods      [2]*nstest.Namespace
 	processes []*exec.Cmd
+	links     []link.Link
 }
 
 const (
@@ -113,6 +116,9 @@ func (l *lab) reachable(ctx context.Context) error {
 // close ends what was started and removes the hosts.
 func (l *lab) close() error {
 	var errs []error
+	for _, at := range l.links {
+		errs = append(errs, at.Close())
+	}
 	for _, p := range l.processes {
 		_ = p.Process.Signal(syscall.SIGTERM) // it may have ended
 	}

@@ -210,6 +210,9 @@ machine would show higher figures for every line.
   1 Mbit/s and a sends 21 Mbit/s into it.
 - *start*: from exec until the first of 1000 packets/s between the pods arrives; the interface is made, or still there after
   ` + "`kill -9`" + `. *One node changed*: what the daemon says of the reload, reading the file included.
+- Tunnels alone: no system has masquerade rules or connection tracking.
+- *empty XDP* is plain routing on interfaces with a program that lets everything pass: what XDP costs on this lab's wire, where
+  the kernel copies each packet for it. A network card with native XDP does not.
 - wireguard-go, nebula and tinc are Debian's packages with their defaults, and encrypt; meshd does not.
 `)
 	return b.String()

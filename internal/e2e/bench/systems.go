@@ -2,10 +2,15 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 )
 
 // system is one way of joining the pods of two hosts.
@@ -31,6 +36,7 @@ func (s *system) missing() string {
 
 const (
 	plainRouting = "plain routing"
+	emptyXDP     = "empty XDP" // what XDP itself costs on the lab's wire, where it copies each packet
 	vxlan        = "kernel VXLAN"
 	kernelXDP    = "meshd kernel xdp"
 	kernelTCX    = "meshd kernel tcx"
@@ -41,6 +47,7 @@ const (
 func systems(binary string) []*system {
 	return []*system{
 		{name: plainRouting, mtu: 1500, start: startRouting},
+		{name: emptyXDP, mtu: 1500, start: startEmptyXDP},
 		{name: vxlan, mtu: 1450, start: startVXLAN},
 		{name: kernelXDP, mtu: 1472, kernel: true, needs: []string{binary}, start: func(l *lab) error { return startMeshd(l, binary, `engine = "kernel"`, `receive = "xdp"`) }},
 		{name: kernelTCX, mtu: 1472, kernel: true, needs: []string{binary}, start: func(l *lab) error { return startMeshd(l, binary, `engine = "kernel"`, `receive = "tcx"`) }},
@@ -61,6 +68,31 @@ func startRouting(l *lab) error {
 	return nil
 }
 
+// startEmptyXDP is plain routing on interfaces with an XDP program that lets everything pass.
+func startEmptyXDP(l *lab) error {
+	if err := startRouting(l); err != nil {
+		return err
+	}
+	for _, h := range l.hosts {
+		if err := h.Do(func() error {
+			pass, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2), asm.Return()}}) // XDP_PASS
+			if err != nil {
+				return err
+			}
+			device, err := net.InterfaceByName("eth0")
+			if err != nil {
+				return err
+			}
+			at, err := link.AttachXDP(link.XDPOptions{Program: pass, Interface: device.Index, Flags: link.XDPDriverMode})
+			l.links = append(l.links, at)
+			return err
+		}); err != nil {
+			return fmt.Errorf("attach an empty XDP program: %w", err)
+		}
+	}
+	return nil
+}
+
 func startVXLAN(l *lab) error {
 	for i, h := range l.hosts {
 		self, peer := i+1, 2-i
@@ -75,7 +107,8 @@ func startVXLAN(l *lab) error {
 }
 
 func startMeshd(l *lab, binary string, keys ...string) error {
-	doc := "[network]\ncidr = \"10.244.0.0/16\"\n[dataplane]\n" + strings.Join(keys, "\n") + "\n"
+	// The tunnel alone, as with the others: none of them brings rules.
+	doc := "[network]\ncidr = \"10.244.0.0/16\"\n[masquerade]\nenabled = false\nforward = false\n[dataplane]\n" + strings.Join(keys, "\n") + "\n"
 	for i := range l.hosts {
 		doc += fmt.Sprintf("[[node]]\nname = \"%c\"\naddress = \"192.0.2.%d\"\nsubnets = [\"10.244.%d.0/24\"]\n", 'a'+i, i+1, i+1)
 	}
