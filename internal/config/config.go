@@ -83,7 +83,7 @@ type Dataplane struct {
 	Receive string // "auto", "xdp", "tcx", "socket"
 	Offload string // "auto", "off"
 	Queues  int    // 0: as many as useful
-	Spread  bool   // each queue sends from a port of its own
+	Spread  bool   // each flow or queue is sent from a port of its own
 }
 
 // Masquerade is the [masquerade] table.

@@ -172,7 +172,8 @@ func (t *transaction) oldMesh() error {
 }
 
 func (t *transaction) configure() (err error) {
-	t.repaired, err = link.Set(t.next.link)
+	repaired, err := link.Set(t.next.link)
+	t.repaired = append(t.repaired, repaired...)
 	return err
 }
 
@@ -226,16 +227,22 @@ func (t *transaction) oldFiles() error {
 
 // programs has the kernel engine forward what is plain, or not. Where the file insists on
 // it, that it cannot is an error.
-func (t *transaction) programs() error { return t.m.usePrograms(t.next) }
-
-func (t *transaction) oldPrograms() error {
-	if t.old == nil {
-		return t.m.engine.Use(nil, "")
-	}
-	return t.m.usePrograms(t.old)
+func (t *transaction) programs() error {
+	repaired, err := t.m.usePrograms(t.next)
+	t.repaired = append(t.repaired, repaired...)
+	return err
 }
 
-func (m *mesh) usePrograms(p *plan) error {
+func (t *transaction) oldPrograms() (err error) {
+	if t.old == nil {
+		_, err = t.m.engine.Use(nil, "")
+	} else {
+		_, err = t.m.usePrograms(t.old)
+	}
+	return err
+}
+
+func (m *mesh) usePrograms(p *plan) (repaired []string, err error) {
 	if p.kernel == nil {
 		return m.engine.Use(nil, p.userOnly)
 	}

@@ -145,7 +145,7 @@ func (p *plan) planKernel(host surroundings) {
 	default:
 		p.kernel = &kernel.Settings{
 			MTU:     min(p.link.MTU, host.underlay.MTU-dataplane.OuterHeaders(address.Addr())),
-			Address: address, Underlay: host.underlay.Devices, Receive: c.Receive, Optional: c.Engine == config.Auto,
+			Address: address, Underlay: host.underlay.Devices, Receive: c.Receive, Spread: c.Spread, Optional: c.Engine == config.Auto,
 		}
 	}
 }

@@ -1,6 +1,9 @@
 package e2e
 
 import (
+	"encoding/binary"
+	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -257,5 +260,56 @@ func TestKernelEngineOfAnotherLayout(t *testing.T) {
 	run(t, w.PodW2b, "ping", "-c", "1", "10.244.1.2")
 	if s := status(t, again); s.Dataplane.Engine != "kernel" || s.Dataplane.Receive != "xdp" {
 		t.Errorf("%+v", s.Dataplane)
+	}
+}
+
+// With spread each flow has an outer source port of its own and keeps it, so that receivers
+// can spread what comes over their CPUs; without, all are sent from the mesh's port.
+func TestKernelEngineSpreads(t *testing.T) {
+	w := newWorld(t)
+	m := w.startAll(strings.Replace(engineFile(t, "kernel", "tcx"), "[dataplane]", "[dataplane]\nspread = true", 1))
+	known(t, m.w2, "worker")
+	wire := capture(t, w.Worker.Namespace, "eth0")
+	listen(t, w.PodW, "10.244.1.2:7000")
+	var flows []*net.UDPConn
+	for range 20 {
+		flows = append(flows, listen(t, w.PodW2b, "10.244.2.3:0"))
+	}
+	ports := func() map[uint16]bool {
+		t.Helper()
+		all := map[uint16]bool{}
+		for i, flow := range flows {
+			payload := fmt.Sprintf("of flow %02d", i)
+			first := uint16(0)
+			for range 3 {
+				send(t, flow, "10.244.1.2:7000", []byte(payload))
+				outer := next(t, wire, payload, endsWith(payload))[14+20:]
+				source, destination := binary.BigEndian.Uint16(outer), binary.BigEndian.Uint16(outer[2:])
+				if first == 0 {
+					first = source
+				}
+				if source != first || destination != 8285 {
+					t.Errorf("flow %d: %d, then %d, to %d", i, first, source, destination)
+				}
+			}
+			all[first] = true
+		}
+		return all
+	}
+	all := ports()
+	for port := range all {
+		if port < 49152 {
+			t.Errorf("port %d", port)
+		}
+	}
+	if len(all) < 15 {
+		t.Errorf("20 flows have %d ports", len(all))
+	}
+	save(t, m.w2, engineFile(t, "kernel", "tcx"))
+	if r, err := client(t, m.w2).Reload(t.Context()); err != nil || !r.Reload.OK {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if all := ports(); len(all) != 1 || !all[8285] {
+		t.Errorf("without spread: %v", all)
 	}
 }

@@ -61,26 +61,40 @@ func classifier(device int, out bool) *netlink.BpfFilter {
 	}}
 }
 
-// DetachClassifiers takes those that we attached from every interface.
-func DetachClassifiers() (found bool, err error) {
-	links, err := netlink.LinkList()
+// Classified is where a program of ours is asked.
+type Classified struct {
+	Device int
+	Out    bool
+}
+
+// Classifiers returns where we have programs, whichever meshd attached them.
+func Classifiers() (all []Classified, err error) {
+	links, err := retry(netlink.LinkList)
 	if err != nil {
-		return false, err
+		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
 	for _, l := range links {
 		for _, out := range []bool{false, true} {
-			filter := classifier(l.Attrs().Index, out)
-			filters, listErr := netlink.FilterList(l, filter.Parent)
-			if listErr != nil { // no clsact
+			filters, err := retry(func() ([]netlink.Filter, error) { return netlink.FilterList(l, classifier(0, out).Parent) })
+			if err != nil { // no clsact, or no interface any more
 				continue
 			}
 			for _, f := range filters {
 				if ours, ok := f.(*netlink.BpfFilter); ok && ours.Handle == classifierHandle && ours.Priority == classifierPriority {
-					found = true
-					err = errors.Join(err, netlink.FilterDel(filter))
+					all = append(all, Classified{l.Attrs().Index, out})
 				}
 			}
 		}
+	}
+	return all, nil
+}
+
+// DetachClassifiers takes those that we attached from every interface.
+func DetachClassifiers() (found bool, err error) {
+	all, err := Classifiers()
+	for _, c := range all {
+		found = true
+		err = errors.Join(err, DetachClassifier(c.Device, c.Out))
 	}
 	return found, err
 }

@@ -3,7 +3,7 @@ package link
 import (
 	"errors"
 	"fmt"
-	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/safchain/ethtool"
@@ -27,7 +27,7 @@ const (
 
 // mergerFeature tells whether one end should have a feature, if that matters. GRO is what the
 // pair is for, and a veth that takes superpackets does without (veth_skb_is_eligible_for_gro
-// in drivers/net/veth.c). Before Linux 5.13 veths have none, and packets pass as they are.
+// in drivers/net/veth.c).
 func mergerFeature(end, feature string) (wanted, matters bool) {
 	if end == MergerExit {
 		return true, feature == "rx-gro"
@@ -35,13 +35,17 @@ func mergerFeature(end, feature string) (wanted, matters bool) {
 	return false, strings.HasPrefix(feature, "tx-tcp") && strings.HasSuffix(feature, "-segmentation")
 }
 
-// SetMerger makes the pair, or makes it what it should be. It needs CAP_NET_ADMIN. changed
-// tells, in words, what of a pair that was there was not as it should be.
-func SetMerger() (m Merger, changed []string, err error) {
+// SetMerger makes the pair, or makes it what it should be; a new one has a number of queues,
+// at least one for each CPU. It needs CAP_NET_ADMIN, and Linux 5.13, where veths got their GRO.
+// changed tells, in words, what of a pair that was there was not as it should be.
+func SetMerger(queues int) (m Merger, changed []string, err error) {
+	if release, old := kernelBefore(5, 13); old {
+		return m, nil, fmt.Errorf("Linux %s cannot merge it, 5.13 can", release)
+	}
 	entry, exit, err := findMerger()
 	fresh := err == nil && entry == nil
 	if fresh {
-		entry, exit, err = makeMerger()
+		entry, exit, err = makeMerger(queues)
 	}
 	if err != nil {
 		return m, nil, err
@@ -51,7 +55,8 @@ func SetMerger() (m Merger, changed []string, err error) {
 		return m, nil, fmt.Errorf("set features of %s: %w", MergerEntry, err)
 	}
 	defer tool.Close()
-	for _, end := range []netlink.Link{entry, exit} {
+	// The one that comes up last can send at once: it has its carrier by then.
+	for _, end := range []netlink.Link{exit, entry} {
 		what, err := setMergerEnd(end, tool)
 		if err != nil {
 			return m, changed, fmt.Errorf("set %s: %w", end.Attrs().Name, err)
@@ -85,10 +90,19 @@ func findMerger() (entry, exit netlink.Link, err error) {
 	return nil, nil, nil
 }
 
-// makeMerger makes the pair. It has a queue for each CPU: what a network card has spread over
-// the CPUs stays where it is.
-func makeMerger() (entry, exit netlink.Link, err error) {
-	queues := runtime.NumCPU()
+// kernelBefore tells whether the running kernel is older than a version.
+func kernelBefore(major, minor int) (release string, old bool) {
+	var u unix.Utsname
+	var has [2]int
+	if err := unix.Uname(&u); err != nil {
+		return "", false
+	}
+	release = unix.ByteSliceToString(u.Release[:])
+	_, err := fmt.Sscanf(release, "%d.%d", &has[0], &has[1])
+	return release, err == nil && slices.Compare(has[:], []int{major, minor}) < 0
+}
+
+func makeMerger(queues int) (entry, exit netlink.Link, err error) {
 	pair := netlink.NewVeth(netlink.NewLinkAttrs())
 	pair.Name, pair.PeerName = MergerEntry, MergerExit
 	pair.NumTxQueues, pair.NumRxQueues = queues, queues

@@ -1,8 +1,6 @@
 package link
 
 import (
-	"fmt"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -12,7 +10,7 @@ import (
 // The pair is as GRO needs it, silent, comes back as it was, and goes.
 func TestMerger(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
-		first, changed, err := SetMerger()
+		first, changed, err := SetMerger(3)
 		if err != nil || len(changed) != 0 || first.Entry == first.Exit || first.Entry != Index("meshd-gro0") || first.Exit != Index("meshd-gro1") {
 			t.Fatalf("%+v, %v, %v", first, changed, err)
 		}
@@ -22,7 +20,7 @@ func TestMerger(t *testing.T) {
 		}
 		want := look()
 		for word, count := range map[string]int{
-			"state UP": 2, "> mtu 65535": 2, fmt.Sprintf("numrxqueues %d", runtime.NumCPU()): 2, fmt.Sprintf("numtxqueues %d", runtime.NumCPU()): 2,
+			"state UP": 2, "> mtu 65535": 2, "numrxqueues 3": 2, "numtxqueues 3": 2,
 			"inet": 0, "tcp-segmentation-offload: off": 1, "generic-receive-offload: on": 1,
 		} {
 			if got := strings.Count(want, word); got != count {
@@ -38,12 +36,12 @@ func TestMerger(t *testing.T) {
 		} {
 			words := strings.Fields(c.does)
 			output(t, n, words[0], words[1:]...)
-			m, changed, err := SetMerger()
+			m, changed, err := SetMerger(3)
 			if err != nil || m != first || !strings.Contains(strings.Join(changed, "; "), c.tells) || look() != want {
 				t.Errorf("%s: %+v, %q, %v\n%s", c.does, m, changed, err, look())
 			}
 		}
-		if _, changed, err := SetMerger(); err != nil || len(changed) != 0 {
+		if _, changed, err := SetMerger(3); err != nil || len(changed) != 0 {
 			t.Errorf("again: %q, %v", changed, err)
 		}
 		for _, want := range []bool{true, false} {
@@ -54,13 +52,24 @@ func TestMerger(t *testing.T) {
 	})
 }
 
+func TestKernelBefore(t *testing.T) {
+	for _, c := range []struct {
+		major, minor int
+		old          bool
+	}{{2, 6, false}, {5, 1, false}, {99, 0, true}, {99, 99, true}} {
+		if release, old := kernelBefore(c.major, c.minor); old != c.old || release == "" {
+			t.Errorf("%s is before %d.%d: %v", release, c.major, c.minor, old)
+		}
+	}
+}
+
 // What others call so is theirs.
 func TestMergerOfOthers(t *testing.T) {
 	for _, theirs := range []string{"link add meshd-gro0 type bridge", "link add meshd-gro1 type veth peer name other", "link add meshd-gro0 type veth peer name other"} {
 		nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 			must(t, n.IP(theirs))
 			before := output(t, n, "ip", "link")
-			if m, _, err := SetMerger(); err == nil || !strings.Contains(err.Error(), "and meshd did not make it: `ip link del meshd-gro") {
+			if m, _, err := SetMerger(3); err == nil || !strings.Contains(err.Error(), "and meshd did not make it: `ip link del meshd-gro") {
 				t.Errorf("%s: %+v, %v", theirs, m, err)
 			}
 			if found, err := DeleteMerger(); found || err != nil {

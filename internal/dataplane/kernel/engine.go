@@ -46,49 +46,48 @@ func New(user *dataplane.User, log *slog.Logger) *Engine {
 
 // Use has programs forward what is plain, as settings say; nil takes them away, those that an
 // earlier meshd left, too, and why is the reason for it. If they cannot, user space does it
-// all, which is an error unless settings say that they are optional.
-func (e *Engine) Use(s *Settings, why string) error {
+// all, which is an error unless settings say that they are optional. repaired tells, in words,
+// what was not as it was left.
+func (e *Engine) Use(s *Settings, why string) (repaired []string, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if s == nil {
 		e.reason, e.failed = why, false
 		if e.clean && e.programs == nil {
-			return nil
+			return nil, nil
 		}
 		err := e.leave()
 		_, cleanErr := CleanUp()
 		e.clean = err == nil && cleanErr == nil
-		return errors.Join(err, cleanErr)
+		return nil, errors.Join(err, cleanErr)
 	}
 	e.optional = s.Optional
-	return e.settle(e.use(s))
+	repaired, err = e.use(s)
+	return repaired, e.settle(err)
 }
 
 // use begins with programs, or changes where they are.
-func (e *Engine) use(s *Settings) error {
+func (e *Engine) use(s *Settings) (repaired []string, err error) {
 	e.clean = false
 	if e.programs == nil {
 		programs, err := Load()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		e.programs = programs
 		maps.Copy(programs.finishes, e.finishes)
 		if e.mesh != nil {
 			if err := programs.SetMesh(*e.mesh); err != nil {
-				return err
+				return nil, err
 			}
 		}
 		if err := programs.Unpinned(); err != nil {
 			e.log.Warn("packets will not flow while meshd is not running", "error", err, "event", "unpinned")
 		}
 	}
-	repaired, err := e.programs.Attach(*s)
-	if len(repaired) > 0 {
-		e.log.Warn("repaired after the host changed", "what", strings.Join(repaired, "; "), "event", "repaired")
-	}
+	repaired, err = e.programs.Attach(*s)
 	if err != nil {
-		return err
+		return repaired, err
 	}
 	e.tun = s.TUN
 	if err := e.programs.Unmerged(); err != nil && err.Error() != e.unmerged {
@@ -105,7 +104,7 @@ func (e *Engine) use(s *Settings) error {
 		e.refused = ""
 	}
 	e.receive = receive
-	return e.look()
+	return repaired, e.look()
 }
 
 // settle draws the consequences of whether the programs could do what was asked.

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -104,7 +105,7 @@ func (p *Programs) Attach(s Settings) (repaired []string, err error) {
 	if err := p.place(); err != nil {
 		return repaired, err
 	}
-	if p.merger == (devices.Merger{}) {
+	if s.way() == "socket" {
 		_, err := devices.DeleteMerger()
 		return repaired, err
 	}
@@ -118,9 +119,13 @@ func (p *Programs) setMerger() (repaired []string) {
 		p.made = devices.Merger{}
 		return nil
 	}
-	m, repaired, err := devices.SetMerger()
+	queues, err := ebpf.PossibleCPU()
 	if err != nil {
-		p.unmerged = err
+		queues = runtime.NumCPU()
+	}
+	m, repaired, err := devices.SetMerger(queues)
+	if err != nil {
+		p.unmerged, p.made = err, devices.Merger{}
 		return nil
 	}
 	if p.made != (devices.Merger{}) && p.made != m {
@@ -147,13 +152,19 @@ func (p *Programs) place() error {
 	}
 	p.refused = nil
 	for _, at := range inOrder(wanted) {
-		if p.attached[at] != nil {
+		if p.stands(at) {
 			continue
 		}
 		h, err := p.attach(at)
 		switch {
 		case err == nil:
 			p.attached[at] = h
+		case at.program == "gro": // its interface may just have been deleted
+			p.unmerged, p.merger = err, devices.Merger{}
+			delete(wanted, at)
+			if err := p.configure(); err != nil {
+				return err
+			}
 		case at.program == "xdp": // the file is for hosts with and without
 			p.refused = append(p.refused, fmt.Sprintf("%s has no native XDP that fits: %v", nameOf(at.device), explain(err)))
 			delete(wanted, at)
@@ -170,6 +181,20 @@ func (p *Programs) place() error {
 		}
 	}
 	return nil
+}
+
+// stands tells whether a program is where we put it: others may have taken it away.
+func (p *Programs) stands(at attachment) bool {
+	h := p.attached[at]
+	if h == nil {
+		return false
+	}
+	program, err := p.program(at)
+	if err == nil && h.Update(program) == nil {
+		return true
+	}
+	_ = p.take(at) // what is left of it
+	return false
 }
 
 // places returns where programs belong.
@@ -258,8 +283,11 @@ func (p *Programs) detach() error {
 	for _, at := range slices.Backward(inOrder(p.attached)) {
 		errs = append(errs, p.take(at))
 	}
+	if err := errors.Join(errs...); err != nil { // what is left may need the merger
+		return err
+	}
 	_, err := devices.DeleteMerger()
-	return errors.Join(append(errs, err)...)
+	return err
 }
 
 // take takes a program from where it is attached. The caller holds mu.

@@ -34,6 +34,7 @@ type Settings struct {
 	Address  netip.AddrPort // where datagrams for this node go
 	Underlay []int          // indices of interfaces on which they come in
 	Receive  string         // where they are taken: "auto", "xdp", "tcx", "socket"
+	Spread   bool           // each flow is sent from a port of its own
 	Optional bool           // where the programs cannot run, user space does it all
 }
 

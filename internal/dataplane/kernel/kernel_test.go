@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -53,50 +54,81 @@ func TestFilters(t *testing.T) {
 		}
 		return i
 	}
-	filters := func() int {
-		n := 0
-		for _, direction := range []string{"ingress", "egress"} {
-			for _, device := range []string{"eth0", "tun0"} {
+	// filters tells where there are some, sorted.
+	filters := func() string {
+		var places []string
+		for _, direction := range []string{"egress", "ingress"} {
+			for _, device := range []string{"eth0", "meshd-gro0", "meshd-gro1", "tun0"} {
 				out, _ := h.Run("tc", "filter", "show", "dev", device, direction)
-				n += strings.Count(out, "direct-action")
+				for range strings.Count(out, "direct-action") {
+					places = append(places, device+" "+direction)
+				}
 			}
 		}
-		return n
+		return strings.Join(places, ", ")
 	}
+	const all, out = "tun0 egress, eth0 ingress, meshd-gro1 ingress", "tun0 egress"
 	if err := h.IP("tuntap add tun0 mode tun", "link set tun0 up"); err != nil {
 		t.Fatal(err)
 	}
 	s := Settings{TUN: index("tun0"), MTU: 1472, Address: netip.MustParseAddrPort("172.18.0.2:8285"), Underlay: []int{index("eth0")}, Receive: "tcx"}
-	for range 2 { // the second time replaces
-		if err := h.Do(func() error { _, err := p.Attach(s); return err }); err != nil {
-			t.Fatal(err)
+	attach := func(p *Programs, receive, want string) {
+		t.Helper()
+		s.Receive = receive
+		if err := h.Do(func() error { _, err := p.Attach(s); return err }); err != nil || filters() != want {
+			t.Errorf("%v, filters at %s", err, filters())
 		}
-		if n := filters(); n != 2 {
-			t.Errorf("%d filters", n)
+		if there := devices.Exists; h.Do(func() error {
+			if there("meshd-gro0") != (receive == "tcx") {
+				return errors.New("the merger")
+			}
+			return nil
+		}) != nil {
+			t.Errorf("with %s the merger is there, or not", receive)
 		}
-		p.attached = map[attachment]hook{}
 	}
-	var found bool
-	if err := h.Do(func() (err error) { found, err = devices.DetachClassifiers(); return err }); err != nil || !found || filters() != 0 {
-		t.Errorf("found %v, %v, %d filters", found, err, filters())
+	attach(p, "tcx", all)
+	attach(p, "tcx", all)
+
+	// The next daemon knows what the last one has left, without pins, and has it do what its
+	// own maps say; it takes away what is not wanted.
+	next := programsOf(t, meshOver(false))
+	next.noTCX = true
+	if err := h.Do(next.adopt); err != nil || len(next.attached) != 3 {
+		t.Errorf("%v, %v", err, next.attached)
 	}
-	if err := h.Do(func() error { _, err := p.Attach(s); return err }); err != nil {
+	attach(next, "socket", out)
+	attach(next, "tcx", all)
+
+	// What others take away comes again.
+	for _, device := range []string{"eth0", "meshd-gro1", "tun0"} {
+		if out, err := h.Run("tc", "qdisc", "del", "dev", device, "clsact"); err != nil {
+			t.Fatal(err, out)
+		}
+	}
+	attach(next, "tcx", all)
+	if err := h.IP("link del meshd-gro0"); err != nil {
 		t.Fatal(err)
 	}
-	s.Receive = "socket"
-	if err := h.Do(func() error { _, err := p.Attach(s); return err }); err != nil || filters() != 1 {
-		t.Errorf("%v, %d filters", err, filters())
+	attach(next, "tcx", all)
+
+	if err := h.Do(next.detach); err != nil || filters() != "" {
+		t.Errorf("%v, filters at %s", err, filters())
 	}
-	if err := h.Do(p.detach); err != nil || filters() != 0 {
-		t.Errorf("%v, %d filters", err, filters())
+	attach(next, "tcx", all)
+	var found bool
+	if err := h.Do(func() (err error) { found, err = devices.DetachClassifiers(); return err }); err != nil || !found || filters() != "" {
+		t.Errorf("found %v, %v, filters at %s", found, err, filters())
 	}
 }
 
 // XDP is never there without the program that takes what it marks to the TUN.
 func TestOrderOfPlaces(t *testing.T) {
 	s := Settings{TUN: 7, Underlay: []int{3, 2}, Receive: "xdp"}
-	want := []attachment{{"in", 2}, {"in", 3}, {"out", 7}, {"xdp", 2}, {"xdp", 3}}
-	if got := inOrder(s.places()); !slices.Equal(got, want) {
+	places := s.places()
+	places[attachment{"gro", 9}] = true
+	want := []attachment{{"gro", 9}, {"in", 2}, {"in", 3}, {"out", 7}, {"xdp", 2}, {"xdp", 3}}
+	if got := inOrder(places); !slices.Equal(got, want) {
 		t.Errorf("%v", got)
 	}
 }

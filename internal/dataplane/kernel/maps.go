@@ -139,7 +139,7 @@ func (p *Programs) configure() error {
 	}
 	value := meshSettings{Tun: uint32(s.TUN), Mtu: uint32(s.MTU), Tun4: p.tables.tun4, Tun6: p.tables.tun6,
 		Own: bytesOf(s.Address.Addr()), Port: networkOrder(s.Address.Port())}
-	value.V6, value.Watched = boolean(s.Address.Addr().Is6()), boolean(p.watched)
+	value.V6, value.Watched, value.Spread = boolean(s.Address.Addr().Is6()), boolean(p.watched), boolean(s.Spread)
 	if p.attached[attachment{"gro", p.merger.Exit}] != nil { // or packets would end there
 		value.Merger = uint32(p.merger.Entry)
 	}

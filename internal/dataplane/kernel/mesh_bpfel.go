@@ -61,6 +61,8 @@ type meshSettings struct {
 	Port    uint16
 	V6      uint8
 	Watched uint8
+	Spread  uint8
+	Pad     [3]uint8
 }
 
 // Names of all BPF objects in the ELF.

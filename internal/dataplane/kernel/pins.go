@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf/link"
@@ -67,8 +68,11 @@ func pinFolder() (string, error) {
 func CleanUp() (removed bool, err error) {
 	removed, err = cleanUpBut("")
 	filters, filtersErr := devices.DetachClassifiers()
-	merger, mergerErr := devices.DeleteMerger()
-	return removed || filters || merger, errors.Join(err, filtersErr, mergerErr)
+	if err := errors.Join(err, filtersErr); err != nil { // what is left may need the merger
+		return removed || filters, err
+	}
+	merger, err := devices.DeleteMerger()
+	return removed || filters || merger, err
 }
 
 func cleanUpBut(keep string) (removed bool, err error) {
@@ -93,19 +97,48 @@ func cleanUpBut(keep string) (removed bool, err error) {
 	return removed, err
 }
 
-// removePins removes a folder. Places of XDP go first: see inOrder.
+// removePins removes a folder. Programs go in the order of inOrder, backwards, which is that
+// of their names.
 func removePins(folder string) error {
-	links, err := filepath.Glob(filepath.Join(folder, "link-xdp-*"))
-	for _, link := range links {
+	links, err := filepath.Glob(filepath.Join(folder, "link-*")) // sorted
+	for _, link := range slices.Backward(links) {
 		err = errors.Join(err, os.Remove(link))
 	}
 	return errors.Join(err, os.RemoveAll(folder))
 }
 
-// adopt takes over what an earlier meshd has pinned: what the maps say of the mesh, and
+// adopt takes over what an earlier meshd has left: what pinned maps say of the mesh, and
 // programs at interfaces, which become ours at one packet boundary each. Counters begin
 // again, as all that a meshd counts.
 func (p *Programs) adopt() error {
+	if p.folder != "" {
+		if err := p.adoptPins(); err != nil {
+			return err
+		}
+	}
+	// Filters outlive the process without pins.
+	filters, err := devices.Classifiers()
+	if err != nil {
+		return fmt.Errorf("take over filters: %w", err)
+	}
+	for _, f := range filters {
+		at := attachment{"in", f.Device}
+		switch {
+		case f.Out:
+			at.program = "out"
+		case nameOf(f.Device) == devices.MergerExit:
+			at.program = "gro"
+		}
+		program, err := p.program(at)
+		if err := errors.Join(err, filter{at}.Update(program)); err != nil {
+			return fmt.Errorf("take over the filter of %s: %w", nameOf(f.Device), err)
+		}
+		p.attached[at] = filter{at}
+	}
+	return nil
+}
+
+func (p *Programs) adoptPins() error {
 	if err := p.readTables(); err != nil {
 		return fmt.Errorf("take over pinned maps: %w", err)
 	}

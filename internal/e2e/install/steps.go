@@ -161,7 +161,7 @@ func (t *trial) edit() error {
 }
 
 func (t *trial) kill() error {
-	_, _, _, err := t.underLoad("systemctl kill -s KILL", func() error {
+	_, _, err := t.underLoad("systemctl kill -s KILL", func() error {
 		return errors.Join(t.a.all("systemctl kill --kill-whom=main -s KILL meshd"), eventually(20*time.Second, func() error {
 			return t.a.all("systemctl is-active meshd", "meshd wait ready --timeout 1s")
 		}))

@@ -48,35 +48,46 @@ func (t *trial) rebuilt(version, file string, change func(text string) string) (
 	return path, nil
 }
 
-// underLoad does something to a while packets flow both ways. It returns how many were
-// lost each way, and how many of those from a since the TUN's queue was full: 500
-// packets, 0.1 s of them.
-func (t *trial) underLoad(what string, do func() error) (from, towards, overflowed uint64, err error) {
-	before, err := t.dropped()
-	if err != nil {
-		return 0, 0, 0, err
+// loss is what became of a flow: how many packets were sent and lost, and how many the queue
+// of the sender's TUN had no room for, which are 500 packets, 0.1 s of them.
+type loss struct{ sent, lost, overflowed uint64 }
+
+func (l loss) String() string {
+	return fmt.Sprintf("%d of %d packets lost (%d in the sender's TUN queue)", l.lost, l.sent, l.overflowed)
+}
+
+// unexplained tells whether something else than a full queue has lost packets.
+func (l loss) unexplained() bool { return l.lost > l.overflowed }
+
+// underLoad does something to a while packets flow both ways, and returns what was lost.
+func (t *trial) underLoad(what string, do func() error) (from, towards loss, err error) {
+	beforeA, errA := dropped(t.a)
+	beforeB, errB := dropped(t.b)
+	if err := errors.Join(errA, errB); err != nil {
+		return from, towards, err
 	}
 	there, err := startFlow(t.a, t.b, "10.244.0.1:7000", "10.244.1.1:7000")
 	if err != nil {
-		return 0, 0, 0, err
+		return from, towards, err
 	}
 	back, err := startFlow(t.b, t.a, "10.244.1.1:7001", "10.244.0.1:7001")
 	if err != nil {
 		there.finish()
-		return 0, 0, 0, err
+		return from, towards, err
 	}
 	err = do()
-	sent1, from := there.finish()
-	sent2, towards := back.finish()
-	after, droppedErr := t.dropped()
-	overflowed = after - before
-	t.note("%s: %d of %d packets lost from the host (%d in the TUN's queue), %d of %d towards it", what, from, sent1, overflowed, towards, sent2)
-	return from, towards, overflowed, errors.Join(err, droppedErr)
+	from.sent, from.lost = there.finish()
+	towards.sent, towards.lost = back.finish()
+	afterA, errA := dropped(t.a)
+	afterB, errB := dropped(t.b)
+	from.overflowed, towards.overflowed = afterA-beforeA, afterB-beforeB
+	t.note("%s: from the host %s, towards it %s", what, from, towards)
+	return from, towards, errors.Join(err, errA, errB)
 }
 
-// dropped is what the kernel dropped at a's TUN since its making.
-func (t *trial) dropped() (n uint64, err error) {
-	text, err := t.a.run("cat", "/sys/class/net/mesh0/statistics/tx_dropped")
+// dropped is what the kernel dropped at a machine's TUN since its making.
+func dropped(m *machine) (n uint64, err error) {
+	text, err := m.run("cat", "/sys/class/net/mesh0/statistics/tx_dropped")
 	if err == nil {
 		n, err = strconv.ParseUint(strings.TrimSpace(text), 10, 64)
 	}
@@ -105,7 +116,7 @@ func (t *trial) upgraded(what, deb string) (same bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	from, towards, overflowed, err := t.underLoad(what, func() error {
+	from, towards, err := t.underLoad(what, func() error {
 		return errors.Join(t.a.deb(deb), eventually(20*time.Second, func() error {
 			now, nowBoot, err := t.running()
 			if same = now == pid; err == nil && nowBoot == boot {
@@ -114,8 +125,8 @@ func (t *trial) upgraded(what, deb string) (same bool, err error) {
 			return err
 		}))
 	})
-	if err == nil && (from > overflowed || towards != 0) {
-		err = fmt.Errorf("%d packets lost from the host, %d of them in the TUN's queue, and %d towards it", from, overflowed, towards)
+	if err == nil && (from.unexplained() || towards.unexplained()) {
+		err = fmt.Errorf("from the host %s, towards it %s", from, towards)
 	}
 	return same, errors.Join(err, t.a.all("systemctl is-active meshd", "meshd wait peer:b --timeout 20s"))
 }

@@ -186,20 +186,27 @@ static __always_inline int reach_inner(struct __sk_buff *skb, const struct setti
  * merges it with its neighbours, since the GRO of the underlay has seen no TCP; unless it came
  * merged, from a sender whose device did not cut it: such packets cannot go that way, and all
  * that follows stays behind them. */
-static __always_inline int deliver(const struct settings *s, const struct inner *in, struct counters *c, __u32 gso_size)
+static __always_inline int deliver(struct __sk_buff *skb, const struct settings *s, const struct inner *in, struct counters *c, __u32 gso_size)
 {
+	/* What the card hashed are outer headers, the same for all flows of a peer. */
+	bpf_set_hash_invalid(skb);
 	if (gso_size)
 		c->whole = 1;
-	if (s->merger && in->protocol == IPPROTO_TCP && !c->whole)
-		return bpf_redirect(s->merger, 0);
-	return bpf_redirect(s->tun, BPF_F_INGRESS);
+	if (!s->merger || in->protocol != IPPROTO_TCP || c->whole)
+		return bpf_redirect(s->tun, BPF_F_INGRESS);
+	bpf_get_hash_recalc(skb); /* GRO finds a packet's flow by it */
+	/* The queue is the CPU's, as if it were a card's: what was spread over CPUs stays so. */
+	skb->queue_mapping = bpf_get_smp_processor_id() + 1;
+	return bpf_redirect(s->merger, 0);
 }
 
 /* Takes the outer headers off an skb whose inner packet is accepted, and what pads it to the
  * smallest frame. Negative: it is lost. */
 static __always_inline int strip(struct __sk_buff *skb, const struct inner *in)
 {
+	__be32 before[2], after[2]; /* all that rewrite changes */
 	void *data, *end;
+	__s64 sum;
 
 	if (skb->len != sizeof(struct ethhdr) + in->length && bpf_skb_change_tail(skb, sizeof(struct ethhdr) + in->length, 0))
 		return -1;
@@ -207,7 +214,19 @@ static __always_inline int strip(struct __sk_buff *skb, const struct inner *in)
 		return -1;
 	data = (void *)(long)skb->data + sizeof(struct ethhdr);
 	end = (void *)(long)skb->data_end;
-	return rewrite(data, end, in);
+	if (!in->v6)
+		return rewrite(data, end, in);
+	/* Where a card has summed the packet up, the sum has to follow. An IPv4 header has a
+	 * checksum of its own, and adds nothing. */
+	if (data + sizeof(before) > end)
+		return -1;
+	__builtin_memcpy(before, data, sizeof(before));
+	if (rewrite(data, end, in))
+		return -1;
+	__builtin_memcpy(after, data, sizeof(after));
+	sum = bpf_csum_diff(before, sizeof(before), after, sizeof(after), 0);
+	bpf_csum_update(skb, sum);
+	return 0;
 }
 
 /* In front of a packet whose outer headers XDP took off. Nobody on the wire can put it there. */
@@ -260,7 +279,7 @@ int mesh_in(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	}
 	count_received(c, amount_of(size, in.length, one));
-	return deliver(s, &in, c, size);
+	return deliver(skb, s, &in, c, size);
 }
 
 /* What comes out of the merger goes to the TUN, unless it never went in: the kernel and others

@@ -51,6 +51,8 @@ struct settings {
 	__u8 v6;	   /* the underlay is IPv6 */
 	__u8 watched;	   /* somebody captures on the TUN: packets out go by its queue, where
 			      captures see them */
+	__u8 spread;	   /* each flow has an outer source port of its own */
+	__u8 pad[3];
 };
 
 #define NAME 64

@@ -51,15 +51,25 @@ static __always_inline int read_sent(struct __sk_buff *skb, struct inner *in)
 	return ACCEPT;
 }
 
-/* Finds the underlay's interface for a datagram of a size. */
-static __always_inline int find_way(struct __sk_buff *skb, const struct settings *s, const struct node *node, __u32 size, __u32 *device)
+/* The outer source port. Receivers spread what comes over their queues and CPUs by it. It is
+ * one of the dynamic ports (RFC 6335, section 6), the same as long as the flow's hash is, which
+ * a sender of TCP changes to try another path. */
+static __always_inline __be16 source_port(struct __sk_buff *skb, const struct settings *s)
+{
+	if (!s->spread)
+		return s->port;
+	return bpf_htons(0xc000 | (bpf_get_hash_recalc(skb) & 0x3fff));
+}
+
+/* Finds the underlay's interface for a datagram of a size, from a port. */
+static __always_inline int find_way(struct __sk_buff *skb, const struct settings *s, const struct node *node, __be16 port, __u32 size, __u32 *device)
 {
 	struct bpf_fib_lookup way = {};
 	long err;
 
 	way.family = s->v6 ? AF_INET6 : AF_INET;
 	way.l4_protocol = IPPROTO_UDP;
-	way.sport = s->port;
+	way.sport = port;
 	way.dport = node->port;
 	way.tot_len = size;
 	way.ifindex = skb->ifindex;
@@ -115,7 +125,7 @@ static __always_inline void put_outer6(struct outer6 *o, const struct settings *
 
 /* Writes outer headers in front of an inner packet of a length; there is room for them.
  * Negative: they are not all in reach. */
-static __always_inline int put_outer(struct __sk_buff *skb, const struct settings *s, const struct node *node, const struct inner *in, __u32 length)
+static __always_inline int put_outer(struct __sk_buff *skb, const struct settings *s, const struct node *node, const struct inner *in, __be16 port, __u32 length)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct ethhdr *eth = data;
@@ -139,7 +149,7 @@ static __always_inline int put_outer(struct __sk_buff *skb, const struct setting
 	udp = advance(data, s->v6, sizeof(*eth) + sizeof(struct ipv6hdr), sizeof(*eth) + sizeof(struct iphdr));
 	if ((void *)(udp + 1) > end)
 		return -1;
-	udp->source = s->port;
+	udp->source = port;
 	udp->dest = node->port;
 	udp->len = bpf_htons(length + sizeof(*udp));
 	udp->check = 0; /* over IPv6, too (RFC 6935): meshd's sockets take that */
@@ -155,8 +165,9 @@ static __always_inline int send(struct __sk_buff *skb, const struct settings *s,
 	__u32 to = in->destination, device = 0;
 	struct node *node = bpf_map_lookup_elem(&nodes, &to);
 	struct counters *c = counters_of(to);
-	int why;
 	struct amount a;
+	__be16 port;
+	int why;
 	long err;
 
 	if (!node || !c)
@@ -167,7 +178,8 @@ static __always_inline int send(struct __sk_buff *skb, const struct settings *s,
 	 * a machine there is none: flannel's kernel would drop the packet. */
 	if (!node->finishes)
 		return hand(HAND_PLAIN);
-	why = find_way(skb, s, node, one + overhead, &device);
+	port = source_port(skb, s);
+	why = find_way(skb, s, node, port, one + overhead, &device);
 	if (why != ACCEPT)
 		return hand(why);
 	if (s->v6)
@@ -179,7 +191,7 @@ static __always_inline int send(struct __sk_buff *skb, const struct settings *s,
 	/* From here on it is ours: what fails is lost. redirect_neigh wants a MAC header, and a
 	 * TUN has none. */
 	if (bpf_skb_change_head(skb, sizeof(struct ethhdr), 0) ||
-	    bpf_skb_pull_data(skb, sizeof(struct ethhdr) + overhead + in->header) || put_outer(skb, s, node, in, length)) {
+	    bpf_skb_pull_data(skb, sizeof(struct ethhdr) + overhead + in->header) || put_outer(skb, s, node, in, port, length)) {
 		c->drops[DROP_SEND_ERROR]++;
 		return TC_ACT_SHOT;
 	}
