@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"time"
@@ -87,7 +88,7 @@ func (l *lab) udp(ctx context.Context, sender, size int, rate float64, span time
 		return c, err
 	}
 	received := make(chan int)
-	var last uint32
+	run := rand.Uint64() // packets of an earlier trial may still be on their way
 	go func() {
 		r, ds, n := in.NewReceiver(64), packet.NewDatagrams(64), 0
 		for {
@@ -96,30 +97,35 @@ func (l *lab) udp(ctx context.Context, sender, size int, rate float64, span time
 				received <- n
 				return
 			}
-			n += got
-			last = binary.BigEndian.Uint32(ds[got-1].Data)
+			for _, d := range ds[:got] {
+				if len(d.Data) >= 8 && binary.BigEndian.Uint64(d.Data) == run {
+					n++
+				}
+			}
 		}
 	}()
 	began := time.Now()
-	c.sent, err = pace(ctx, out, target, size, rate, span)
+	c.sent, err = pace(ctx, out, target, run, size, rate, span)
 	c.rate = float64(c.sent) / time.Since(began).Seconds()
 	// What is on its way arrives, or is lost, within this.
 	time.Sleep(50 * time.Millisecond)
 	closeErr := in.Close()
 	c.received = <-received
 	if err == nil && c.received > c.sent {
-		err = fmt.Errorf("%d packets of %d arrived, last %d", c.received, c.sent, last)
+		err = fmt.Errorf("%d packets of %d arrived", c.received, c.sent)
 	}
 	return c, errors.Join(err, closeErr)
 }
 
-// pace sends numbered packets and returns how many.
-func pace(ctx context.Context, out *udp.Conn, target netip.AddrPort, size int, rate float64, span time.Duration) (sent int, err error) {
+// pace sends packets with a run's number, and returns how many.
+func pace(ctx context.Context, out *udp.Conn, target netip.AddrPort, run uint64, size int, rate float64, span time.Duration) (sent int, err error) {
 	const most = 64
 	sender, bursts := out.NewSender(most), make([]packet.Burst, most)
 	for i := range bursts {
 		bursts[i].Addr = target
-		bursts[i].Add(make([]byte, size-headers))
+		payload := make([]byte, size-headers)
+		binary.BigEndian.PutUint64(payload, run)
+		bursts[i].Add(payload)
 	}
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
@@ -129,11 +135,7 @@ func pace(ctx context.Context, out *udp.Conn, target netip.AddrPort, size int, r
 			if time.Since(began) > 2*span { // slower than asked for
 				return sent, nil
 			}
-			batch := bursts[:min(most, due-sent)]
-			for i := range batch {
-				binary.BigEndian.PutUint32(batch[i].Parts[0], uint32(sent+i))
-			}
-			n, err := sender.Write(batch)
+			n, err := sender.Write(bursts[:min(most, due-sent)])
 			sent += n
 			if err != nil && !errors.Is(err, net.ErrClosed) {
 				return sent, err
