@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"encoding/json"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -23,16 +25,29 @@ func received(t *testing.T, n *nstest.Namespace, device string) (packets, bytes 
 	return links[0].Stats.RX.Packets, links[0].Stats.RX.Bytes
 }
 
-// arrived returns how many bytes a packet of TCP has that comes to a pod, on average.
-func arrived(t *testing.T, from, to *nstest.Namespace, address string) uint64 {
+// forwarded returns how many packets a host has forwarded, superpackets as one.
+func forwarded(t *testing.T, n *nstest.Namespace) (packets int64) {
 	t.Helper()
-	packets, bytes := received(t, to, "eth0")
-	transfer(t, from, to, address, 64<<20)
-	morePackets, moreBytes := received(t, to, "eth0")
-	return (moreBytes - bytes) / (morePackets - packets)
+	lines := strings.Split(run(t, n, "cat", "/proc/net/snmp"), "\n")
+	at := slices.Index(strings.Fields(lines[0]), "ForwDatagrams")
+	packets, err := strconv.ParseInt(strings.Fields(lines[1])[max(at, 0)], 10, 64)
+	if at < 0 || err != nil {
+		t.Fatalf("%v: %s", err, lines[:2])
+	}
+	return packets
 }
 
-// TCP that the tc program takes from a wire comes to pods as superpackets, by a pair of
+// arrived sends TCP to a pod on a host, and returns how many bytes a packet has that the host
+// forwards for it, on average, acknowledgments included.
+func arrived(t *testing.T, from, to *nstest.Namespace, host *nstest.Host) int64 {
+	t.Helper()
+	const size = 64 << 20
+	before := forwarded(t, host.Namespace)
+	transfer(t, from, to, "10.244.1.2:9000", size)
+	return size / (forwarded(t, host.Namespace) - before)
+}
+
+// TCP that the tc program takes from a wire is forwarded to pods as superpackets, by a pair of
 // interfaces that is always as it should be, while meshd runs and while it does not.
 func TestKernelEngineMerges(t *testing.T) {
 	w := newWorld(t)
@@ -45,7 +60,7 @@ func TestKernelEngineMerges(t *testing.T) {
 	const merged, single = 5000, 1600 // bytes: at least, at most
 	check := func(when string) {
 		t.Helper()
-		if n := arrived(t, w.PodW2b, w.PodW, "10.244.1.2:9000"); n < merged {
+		if n := arrived(t, w.PodW2b, w.PodW, w.Worker); n < merged {
 			t.Errorf("%s: %d bytes a packet", when, n)
 		}
 	}
@@ -87,7 +102,7 @@ func TestKernelEngineMerges(t *testing.T) {
 		t.Fatal(err)
 	}
 	use("tcx")
-	if n := arrived(t, w.PodW2b, w.PodW, "10.244.1.2:9000"); n > single {
+	if n := arrived(t, w.PodW2b, w.PodW, w.Worker); n > single {
 		t.Errorf("without the pair: %d bytes a packet", n)
 	}
 	contains(t, strings.Join(status(t, m.w).Warnings, "\n"), "TCP comes to pods packet by packet", "ip link del meshd-gro0")
