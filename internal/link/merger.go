@@ -40,7 +40,7 @@ func mergerFeature(end, feature string) (wanted, matters bool) {
 // changed tells, in words, what of a pair that was there was not as it should be.
 func SetMerger(queues int) (m Merger, changed []string, err error) {
 	if release, old := kernelBefore(5, 13); old {
-		return m, nil, fmt.Errorf("Linux %s cannot merge it, 5.13 can", release)
+		return m, nil, fmt.Errorf("veth interfaces merge from Linux 5.13 on, and this is %s", release)
 	}
 	entry, exit, err := findMerger()
 	fresh := err == nil && entry == nil
