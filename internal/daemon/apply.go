@@ -257,8 +257,9 @@ func (t *transaction) switchLoops() error {
 	loops, err := t.m.engine.Replace(t.open.workers())
 	old := t.m.endpoints
 	t.m.endpoints = t.open
+	t.m.broken = make(chan error, 1)
 	for _, loop := range loops {
-		t.m.start(loop)
+		t.m.start(loop, t.m.broken)
 	}
 	if err := errors.Join(err, old.closeAllBut(t.open), t.m.manager.keep(t.open)); err != nil {
 		t.m.log.Warn("the old packet loops did not end cleanly", "error", err)

@@ -10,26 +10,21 @@ import (
 
 // loopGroup runs packet loops, which come and go with reloads.
 type loopGroup struct {
-	ctx    context.Context
-	group  sync.WaitGroup
-	broken chan<- error
+	ctx   context.Context
+	group sync.WaitGroup
 }
 
-// newLoopGroup returns a group whose loops report into broken when they fail, and
-// its context, which is that of the loops.
-func newLoopGroup(ctx context.Context, broken chan<- error) (*loopGroup, context.Context) {
-	return &loopGroup{ctx: ctx, broken: broken}, ctx
-}
-
-// start runs a loop until it ends by itself, which it does when its queue closes.
-func (g *loopGroup) start(loop dataplane.Loop) {
+// start runs a loop until it ends by itself, which it does when its queue closes. Into broken
+// it says why it failed. That is a channel of its set of loops: what one of the set before has
+// to say is no news.
+func (g *loopGroup) start(loop dataplane.Loop, broken chan<- error) {
 	g.group.Go(func() {
 		err := loop.Run(g.ctx)
 		if err == nil {
 			return
 		}
 		select {
-		case g.broken <- fmt.Errorf("%s: %w", loop, err):
+		case broken <- fmt.Errorf("%s: %w", loop, err):
 		default: // one is enough: all are made anew
 		}
 	})

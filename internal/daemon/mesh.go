@@ -39,11 +39,11 @@ type mesh struct {
 	metrics *metricsTask
 	manager *manager
 
-	endpoints *endpoints           // open; nil before the first plan
-	made      bool                 // the TUN was made by this run
-	start     func(dataplane.Loop) // runs a packet loop
-	tried     string               // hash of the file that was tried last
-	pending   bool                 // that file was good, but not for this host as it was
+	endpoints *endpoints                         // open; nil before the first plan
+	made      bool                               // the TUN was made by this run
+	start     func(dataplane.Loop, chan<- error) // runs a packet loop
+	tried     string                             // hash of the file that was tried last
+	pending   bool                               // that file was good, but not for this host as it was
 
 	waitingWith *config.Config // it was said that this one waits for an address
 
@@ -51,7 +51,9 @@ type mesh struct {
 	kernel chan struct{}
 	asked  chan reloadRequest
 	pulse  chan struct{} // somebody wants to know that Run is well
-	broken chan error
+	broken chan error    // of the packet loops that run
+	failed error         // why they are to be made anew, until they are
+	fault  error         // why the last repair failed; nil if it did not
 	retry  <-chan time.Time
 	again  <-chan time.Time // for a file that was empty or missing
 	pause  time.Duration    // before the next retry
@@ -67,7 +69,7 @@ func newMesh(o Options, s *state, service *manager) *mesh {
 	engine, probes := newEngine(o.Version, o.Log)
 	return &mesh{
 		options: o, log: o.Log, state: s, manager: service, engine: engine, probes: probes, tried: s.loaded().SHA256(), rules: newMasqTask(o.Log), files: newContainerTask(o), metrics: newMetricsTask(s.status, o.Log),
-		file: make(chan struct{}, 1), kernel: make(chan struct{}, 1), asked: make(chan reloadRequest), pulse: make(chan struct{}), broken: make(chan error, 1),
+		file: make(chan struct{}, 1), kernel: make(chan struct{}, 1), asked: make(chan reloadRequest), pulse: make(chan struct{}),
 	}
 }
 
@@ -75,7 +77,7 @@ func (m *mesh) String() string { return "mesh" }
 
 // Run implements task.
 func (m *mesh) Run(ctx context.Context) error {
-	loops, ctx := newLoopGroup(ctx, m.broken)
+	loops := &loopGroup{ctx: ctx}
 	m.start = loops.start
 	err := runAll(ctx, m.log, m.rules, m.files, m.probes, m.metrics,
 		taskFunc{"history", func(ctx context.Context) error { return everySecond(ctx, m.state.remember) }},

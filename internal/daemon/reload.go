@@ -235,6 +235,9 @@ func planFor(c *config.Config, node string) (*plan, error) {
 // makes a new plan where the surroundings ask for one: another underlay MTU, an
 // address that moved. broken is why the packet loops have to be made anew.
 func (m *mesh) repair(broken error) {
+	if broken == nil {
+		broken = m.failed
+	}
 	if broken == nil && !link.Exists(m.plan.link.Interface) {
 		broken = fmt.Errorf("the interface was deleted: %w", os.ErrNotExist)
 	}
@@ -260,12 +263,15 @@ func (m *mesh) repair(broken error) {
 	if err == nil {
 		repaired, err = m.apply(next, broken != nil)
 	}
+	fault := m.fault
+	m.failed, m.fault = nil, nil
 	switch {
 	case err != nil:
+		m.failed, m.fault = broken, err
 		m.state.repaired(m, nil, err)
 		m.log.Error("the mesh cannot be repaired, trying again", "in", m.later(), "error", errors.Join(broken, err), "event", "repair_failed")
 		return
-	case broken == nil && len(list)+len(repaired) == 0:
+	case broken == nil && fault == nil && len(list)+len(repaired) == 0:
 		m.pause = 0
 		m.state.repaired(m, nil, nil)
 		return
@@ -275,6 +281,9 @@ func (m *mesh) repair(broken error) {
 	words := append(list, repaired...)
 	if broken != nil {
 		words = append([]string{broken.Error()}, words...)
+	}
+	if len(words) == 0 { // going back from what failed has mended it
+		words = []string{fault.Error()}
 	}
 	m.state.repaired(m, words, nil)
 	m.log.Warn("repaired after the host changed", "what", strings.Join(first(changesLogged, words), "; "), "event", "repaired")
