@@ -257,7 +257,7 @@ func (t *transaction) switchLoops() error {
 	loops, err := t.m.engine.Replace(t.open.workers())
 	old := t.m.endpoints
 	t.m.endpoints = t.open
-	t.m.broken = make(chan error, 1)
+	t.m.broken, t.m.failed = make(chan error, 1), nil
 	for _, loop := range loops {
 		t.m.start(loop, t.m.broken)
 	}

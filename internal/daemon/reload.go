@@ -264,7 +264,7 @@ func (m *mesh) repair(broken error) {
 		repaired, err = m.apply(next, broken != nil)
 	}
 	fault := m.fault
-	m.failed, m.fault = nil, nil
+	m.fault = nil
 	switch {
 	case err != nil:
 		m.failed, m.fault = broken, err

@@ -45,10 +45,16 @@ func AttachClassifier(device, program int, out bool) error {
 // others may have their filters there.
 func DetachClassifier(device int, out bool) error {
 	err := netlink.FilterDel(classifier(device, out))
-	if err == nil || errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL) {
-		return nil // EINVAL: there is no clsact
+	if err == nil || absent(err) {
+		return nil
 	}
 	return fmt.Errorf("delete a filter: %w", err)
+}
+
+// absent tells whether an error means that there is no filter: for want of the filter, of
+// clsact (EINVAL), of the interface, or of all that in the kernel.
+func absent(err error) bool {
+	return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EOPNOTSUPP)
 }
 
 func classifier(device int, out bool) *netlink.BpfFilter {
@@ -76,8 +82,8 @@ func Classifiers() (all []Classified, err error) {
 	for _, l := range links {
 		for _, out := range []bool{false, true} {
 			filters, err := retry(func() ([]netlink.Filter, error) { return netlink.FilterList(l, classifier(0, out).Parent) })
-			if err != nil { // no clsact, or no interface any more
-				continue
+			if err != nil && !absent(err) {
+				return all, fmt.Errorf("list the filters of %s: %w", l.Attrs().Name, err)
 			}
 			for _, f := range filters {
 				if ours, ok := f.(*netlink.BpfFilter); ok && ours.Handle == classifierHandle && ours.Priority == classifierPriority {

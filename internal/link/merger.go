@@ -85,10 +85,12 @@ func findMerger() (entry, exit netlink.Link, err error) {
 		return entry, exit, nil
 	}
 	for name := range ends {
-		return nil, nil, fmt.Errorf("the interface %s exists, and meshd did not make it: `ip link del %s`", name, name)
+		return nil, nil, fmt.Errorf("the interface %s exists, and %w: `ip link del %s`", name, errForeign, name)
 	}
 	return nil, nil, nil
 }
+
+var errForeign = errors.New("meshd did not make it")
 
 // kernelBefore tells whether the running kernel is older than a version.
 func kernelBefore(major, minor int) (release string, old bool) {
@@ -109,7 +111,11 @@ func makeMerger(queues int) (entry, exit netlink.Link, err error) {
 	if err := netlink.LinkAdd(pair); err != nil {
 		return nil, nil, fmt.Errorf("make %s: %w", MergerEntry, err)
 	}
-	return findMerger()
+	entry, exit, err = findMerger()
+	if err == nil && entry == nil { // somebody was faster
+		err = fmt.Errorf("make %s: it was deleted or renamed at once", MergerEntry)
+	}
+	return entry, exit, err
 }
 
 // mergerMTU is the largest that the kernel takes: whatever came in has to pass.
@@ -147,8 +153,11 @@ func setMergerEnd(end netlink.Link, tool *ethtool.Ethtool) (changed []string, er
 // DeleteMerger deletes the pair, if it is there.
 func DeleteMerger() (found bool, err error) {
 	entry, _, err := findMerger()
+	if errors.Is(err, errForeign) {
+		return false, nil
+	}
 	if err != nil || entry == nil {
-		return false, nil // what is there is not ours
+		return false, err
 	}
 	if err := netlink.LinkDel(entry); err != nil && !errors.Is(err, unix.ENODEV) {
 		return false, fmt.Errorf("delete %s: %w", MergerEntry, err)

@@ -129,11 +129,13 @@ func (p *Programs) adopt() error {
 		case nameOf(f.Device) == devices.MergerExit:
 			at.program = "gro"
 		}
-		program, err := p.program(at)
-		if err := errors.Join(err, filter{at}.Update(program)); err != nil {
+		p.attached[at] = filter{at}
+		if p.stands(at) {
+			continue
+		}
+		if err := (filter{at}).remove(); err != nil { // no error if its interface was deleted
 			return fmt.Errorf("take over the filter of %s: %w", nameOf(f.Device), err)
 		}
-		p.attached[at] = filter{at}
 	}
 	return nil
 }

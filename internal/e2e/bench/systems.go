@@ -79,12 +79,15 @@ func startEmptyXDP(l *lab) error {
 			if err != nil {
 				return err
 			}
+			defer pass.Close() // the link keeps it
 			device, err := net.InterfaceByName("eth0")
 			if err != nil {
 				return err
 			}
 			at, err := link.AttachXDP(link.XDPOptions{Program: pass, Interface: device.Index, Flags: link.XDPDriverMode})
-			l.links = append(l.links, at)
+			if err == nil {
+				l.links = append(l.links, at)
+			}
 			return err
 		}); err != nil {
 			return fmt.Errorf("attach an empty XDP program: %w", err)
