@@ -179,6 +179,56 @@ func (w *world) again(d *nstest.Daemon) *nstest.Daemon {
 	return next
 }
 
+// Peers behind different interfaces of the underlay are all served by the programs.
+func TestKernelEngineOnSeveralUnderlays(t *testing.T) {
+	for _, receive := range []string{"tcx", "xdp"} {
+		t.Run(receive, func(t *testing.T) {
+			w := newWorld(t)
+			if err := w.Worker2.IP("link add eth1 type veth peer name eth1 netns "+w.ControlPlane.Name, "link set eth1 up", "route add 172.18.0.2/32 dev eth1 src 172.18.0.3"); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.ControlPlane.IP("link set eth1 up", "route add 172.18.0.3/32 dev eth1 src 172.18.0.2"); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Lab.LikeAWire(w.Hosts()...); err != nil {
+				t.Fatal(err)
+			}
+			m := w.startAll(engineFile(t, "kernel", receive))
+			known(t, m.w2, "worker")
+			known(t, m.w2, "control-plane")
+			known(t, m.w, "worker2")
+			known(t, m.cp, "worker2")
+			before := status(t, m.w2).Dataplane.Calls
+			bytes := map[string]uint64{}
+			for _, device := range []string{"eth0", "eth1"} {
+				_, bytes[device] = received(t, w.Worker2.Namespace, device)
+			}
+			const size = 16 << 20
+			for _, way := range []struct {
+				pod     *nstest.Namespace
+				address string
+			}{{w.PodW, "10.244.1.2"}, {w.PodCP, "10.244.0.2"}} {
+				transfer(t, w.PodW2b, way.pod, way.address+":9000", size)
+				transfer(t, way.pod, w.PodW2b, "10.244.2.3:9000", size)
+			}
+			for _, device := range []string{"eth0", "eth1"} {
+				if _, n := received(t, w.Worker2.Namespace, device); n-bytes[device] < size {
+					t.Errorf("%d bytes came by %s", n-bytes[device], device)
+				}
+			}
+			s := status(t, m.w2)
+			if s.Dataplane.Receive != receive {
+				t.Errorf("%+v", s.Dataplane)
+			}
+			for _, kind := range []string{"wire_write", "tun_write"} {
+				if n := s.Dataplane.Calls[kind].Packets - before[kind].Packets; n > 100 {
+					t.Errorf("user space moved %d packets (%s)", n, kind)
+				}
+			}
+		})
+	}
+}
+
 // While no meshd runs the programs follow the underlay: a neighbour with another MAC
 // address, a route that goes and comes back.
 func TestKernelEngineFollowsUnderlay(t *testing.T) {
