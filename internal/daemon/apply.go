@@ -254,6 +254,7 @@ func (m *mesh) usePrograms(p *plan) (repaired []string, err error) {
 // switchLoops begins new packet loops, and cannot fail. The old ones end first, so
 // that no packet passes another; what arrives meanwhile waits in the kernel.
 func (t *transaction) switchLoops() error {
+	t.m.probes.introduce(t.next, t.m.options.Version)
 	loops, err := t.m.engine.Replace(t.open.workers())
 	old := t.m.endpoints
 	t.m.endpoints = t.open

@@ -66,7 +66,7 @@ type reloadRequest struct {
 }
 
 func newMesh(o Options, s *state, service *manager) *mesh {
-	engine, probes := newEngine(o.Version, o.Log)
+	engine, probes := newEngine(o.Log)
 	return &mesh{
 		options: o, log: o.Log, state: s, manager: service, engine: engine, probes: probes, tried: s.loaded().SHA256(), rules: newMasqTask(o.Log), files: newContainerTask(o), metrics: newMetricsTask(s.status, o.Log),
 		file: make(chan struct{}, 1), kernel: make(chan struct{}, 1), asked: make(chan reloadRequest), pulse: make(chan struct{}),

@@ -26,19 +26,26 @@ type probes struct {
 }
 
 // newEngine returns an engine and the probes that go through it.
-func newEngine(version string, log *slog.Logger) (*kernel.Engine, *probes) {
+func newEngine(log *slog.Logger) (*kernel.Engine, *probes) {
 	p := &probes{log: log, set: make(chan struct{}, 1)}
 	engine := kernel.New(dataplane.NewUser(log, func(e dataplane.Echo, at time.Time) ([]byte, bool) {
 		return p.Answer(e.Peer, e.Reply, e.Payload, at)
 	}), log)
 	p.engine, p.Prober = engine, probe.New(engine.LastSeen)
-	p.Set(probe.Settings{Self: probe.Self{Version: version}})
 	return engine, p
+}
+
+// introduce has peers that ask hear of a plan. Packet loops begin with that: they may have
+// questions to answer before the plan is in force whole, and a meshd that names no file
+// would count as another program.
+func (p *probes) introduce(next *plan, version string) {
+	p.Introduce(probe.Self{Hash: next.config.Sum, Version: version})
 }
 
 // follow asks the peers of a plan from now on.
 func (p *probes) follow(next *plan, version string) {
-	s := probe.Settings{Self: probe.Self{Hash: next.config.Sum, Version: version}, Interval: next.config.Probe.Interval}
+	p.introduce(next, version)
+	s := probe.Settings{Interval: next.config.Probe.Interval}
 	for _, peer := range next.mesh.Peers {
 		if peer.Name != next.mesh.Self && commonFamily(next.self.Subnets, peer.Subnets) {
 			s.Peers = append(s.Peers, peer.Name)

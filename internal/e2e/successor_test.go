@@ -86,6 +86,48 @@ func TestInstalledProgramTakesOver(t *testing.T) {
 	}
 }
 
+// Who asks while one program takes over from the other hears what he always heard: a meshd
+// that names no file would count as another program, which is sent other packets.
+func TestTakeoverIsNoNewsToPeers(t *testing.T) {
+	const takeovers = 5
+	w := newWorld(t).fast()
+	s, far := w.manager(w.Worker2, 0), w.own(w.Worker, demoFile(t))
+	d := w.service(s, w.Worker2, w.write(demoFile(t)))
+	known(t, far, "worker2")
+	waitPeer(t, far, "worker2", "up", isIn(control.Up))
+	before, asker := peerEvents(t, far, "worker2"), client(t, far)
+	over, asked := make(chan struct{}), make(chan error)
+	go func() {
+		for {
+			select {
+			case <-over:
+				asked <- nil
+				return
+			default:
+			}
+			if _, err := asker.Ping(t.Context(), control.PingRequest{Peer: "worker2"}); err != nil {
+				asked <- err
+				return
+			}
+		}
+	}()
+	for range takeovers {
+		at := len(s.Heard())
+		if err := syscall.Kill(d.PID(), syscall.SIGUSR2); err != nil {
+			t.Fatal(err)
+		}
+		heard(t, s, at, "STATUS=another version takes over", "READY=1")
+	}
+	close(over)
+	if err := <-asked; err != nil {
+		t.Fatal(err)
+	}
+	waitPeer(t, far, "worker2", "of the same file", func(p control.Peer) bool { return p.ConfigMatch != nil && *p.ConfigMatch })
+	if now := peerEvents(t, far, "worker2"); now != before {
+		t.Errorf("events: %q, then %q", before, now)
+	}
+}
+
 // A program that does not start here, or does not accept the file, does not take over:
 // the one that runs goes on, and says why.
 func TestUnfitProgramDoesNotTakeOver(t *testing.T) {

@@ -60,7 +60,6 @@ type Self struct {
 
 // Settings is who is asked, and how often.
 type Settings struct {
-	Self     Self
 	Peers    []string
 	Interval time.Duration // from one question to a peer to the next; 0: nobody is asked
 }
@@ -116,12 +115,14 @@ func New(heard func(peer string) time.Time) *Prober {
 	return p
 }
 
+// Introduce sets what neighbours are told.
+func (p *Prober) Introduce(s Self) { p.self.Store(&s) }
+
 // Set replaces the settings. What is known of peers that stay is kept, unless
 // nobody is asked any more.
 func (p *Prober) Set(s Settings) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.self.Store(&s.Self)
 	old := *p.peers.Load()
 	if s.Interval == 0 || p.interval == 0 {
 		old = nil

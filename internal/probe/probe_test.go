@@ -32,14 +32,15 @@ func newSim(t *testing.T, interval time.Duration, peers ...string) *sim {
 	s := &sim{t: t, now: time.Unix(1e9, 0), heard: map[string]time.Time{}, asked: map[string]int{}}
 	s.answers = func(Question) (time.Duration, bool) { return 7 * time.Millisecond, true }
 	s.Prober = New(func(peer string) time.Time { return s.heard[peer] })
-	s.Set(Settings{Self: Self{Version: "1"}, Peers: peers, Interval: interval})
+	s.Introduce(Self{Version: "1"})
+	s.Set(Settings{Peers: peers, Interval: interval})
 	return s
 }
 
 // neighbour answers as a meshd does.
 var neighbour = func() *Prober {
 	p := New(func(string) time.Time { return time.Time{} })
-	p.Set(Settings{Self: Self{Version: "2", Hash: [32]byte{1, 2, 3}}})
+	p.Introduce(Self{Version: "2", Hash: [32]byte{1, 2, 3}})
 	return p
 }()
 
@@ -355,7 +356,8 @@ func TestFigures(t *testing.T) {
 // a terminal.
 func FuzzAnswer(f *testing.F) {
 	s := &sim{Prober: New(func(string) time.Time { return time.Time{} })}
-	s.Set(Settings{Peers: []string{"b"}, Interval: time.Second, Self: Self{Version: strings.Repeat("v", 40)}})
+	s.Introduce(Self{Version: strings.Repeat("v", 40)})
+	s.Set(Settings{Peers: []string{"b"}, Interval: time.Second})
 	q, _, _, _ := s.Ping("b", 0, time.Now())
 	f.Add(false, q.Payload)
 	f.Add(true, q.Payload)
