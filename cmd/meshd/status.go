@@ -58,7 +58,7 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	}
 	fmt.Fprintf(w, "network  %s  %s  listening on %s  pods %s\n", s.Network.Name, strings.Join(s.Network.CIDR, " "),
 		hostPort(s.Network), strings.Join(s.Network.Subnets, " "))
-	fmt.Fprintf(w, "plane    %s  %s mtu %d  queues %d  offloads %s\n", engineWords(s.Dataplane), s.Network.Interface, s.Network.MTU,
+	fmt.Fprintf(w, "plane    %s  %s mtu %d  queues %d  offloads %s\n", s.Dataplane.EngineWords(), s.Network.Interface, s.Network.MTU,
 		s.Dataplane.Queues, orNone(strings.Join(s.Dataplane.Offloads, " ")))
 	fmt.Fprintf(w, "batches  %s\n", batchWords(s.Dataplane.Calls))
 	fmt.Fprintf(w, "nat      %s\n", masqueradeWords(s.Masquerade))
@@ -167,21 +167,6 @@ func fileWord(p control.Peer) string {
 		return "same"
 	}
 	return fmt.Sprintf("%.8s", p.ConfigSHA256)
-}
-
-// engineWords tells who moves packets, and how or why.
-func engineWords(d control.Dataplane) string {
-	switch {
-	case d.Engine == "kernel" && d.Captured:
-		return "kernel, " + d.Receive + " (out by user space: somebody captures)"
-	case d.Engine == "kernel" && d.Reason != "":
-		return "kernel, " + d.Receive + " (" + d.Reason + ")"
-	case d.Engine == "kernel":
-		return "kernel, " + d.Receive
-	case d.Reason != "":
-		return d.Engine + " (" + d.Reason + ")"
-	}
-	return d.Engine
 }
 
 // batchWords tells how many packets each system call moved: the more, the less

@@ -80,6 +80,21 @@ type Dataplane struct {
 	Handed map[string]uint64 `json:"handed,omitempty"`
 }
 
+// EngineWords tells who moves packets, and how or why, for people to read.
+func (d Dataplane) EngineWords() string {
+	switch {
+	case d.Engine == "kernel" && d.Captured:
+		return "kernel, " + d.Receive + " (out by user space: somebody captures)"
+	case d.Engine == "kernel" && d.Reason != "":
+		return "kernel, " + d.Receive + " (" + d.Reason + ")"
+	case d.Engine == "kernel":
+		return "kernel, " + d.Receive
+	case d.Reason != "":
+		return d.Engine + " (" + d.Reason + ")"
+	}
+	return d.Engine
+}
+
 // Calls counts system calls of one kind and the packets they moved.
 type Calls struct {
 	Calls   uint64 `json:"calls"`

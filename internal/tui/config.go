@@ -11,7 +11,7 @@ import (
 )
 
 // configBody is the screen of the file: which one is in force, what came of the last
-// attempt to read it, and what the one on disk would change.
+// attempt to read it, what the one on disk would change, and what of it cannot be had here.
 func (m *Model) configBody(w int) []cell.Line {
 	s := m.data.status
 	lines := []cell.Line{
@@ -39,6 +39,10 @@ func (m *Model) configBody(w int) []cell.Line {
 	}
 	for _, warning := range others {
 		lines = append(lines, indented(warning, w, cell.Warn)...)
+	}
+	if s.Dataplane.Reason != "" {
+		lines = append(lines, cell.Line{}, label("ENGINE"))
+		lines = append(lines, indented(s.Dataplane.EngineWords(), w, cell.Plain)...)
 	}
 	return lines
 }

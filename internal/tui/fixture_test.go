@@ -62,6 +62,7 @@ func someMesh(second int) *control.Status {
 // rejected adds a file that cannot be applied.
 func rejected(s *control.Status) *control.Status {
 	s.Config.Error = "/etc/mesh.toml:31:12: error: node.subnets: 10.7.0.0/16 overlaps 10.7.0.0/16 of node \"edge-06\", line 26\n/etc/mesh.toml:40:1: error: node.x: unknown key"
+	s.Dataplane.Reason = "the capabilities CAP_BPF and CAP_NET_ADMIN are needed: operation not permitted"
 	s.Config.LastReload = control.Reload{At: noon.Add(-35 * time.Second), DurationMS: 3, Error: s.Config.Error}
 	s.Warnings = append(s.Warnings, "/etc/mesh.toml cannot be applied, generation 12 stays in force: "+s.Config.Error,
 		"net.ipv4.ip_forward is 0: pods cannot reach other hosts; run `sysctl -w net.ipv4.ip_forward=1`")
