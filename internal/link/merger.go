@@ -42,6 +42,28 @@ func SetMerger(queues int) (m Merger, changed []string, err error) {
 	if release, old := kernelBefore(5, 13); old {
 		return m, nil, fmt.Errorf("veth interfaces merge from Linux 5.13 on, and this is %s", release)
 	}
+	tool, err := ethtool.NewEthtool()
+	if err != nil {
+		return m, nil, fmt.Errorf("set features of %s: %w", MergerEntry, err)
+	}
+	defer tool.Close()
+	for attempt := 1; ; attempt++ {
+		m, changed, err = setMerger(queues, tool)
+		// A pair that somebody deletes is still listed when the first news of it comes, and
+		// for a moment only one of its ends is.
+		gone := errors.Is(err, errForeign) || m.Entry != 0 && Index(MergerEntry) != m.Entry
+		if err == nil || !gone || attempt == mergerAttempts {
+			return m, changed, err
+		}
+	}
+}
+
+// mergerAttempts is how many pairs in a row others may delete before that is an error.
+const mergerAttempts = 3
+
+// setMerger is SetMerger for the pair that there is at the moment, which it returns with an
+// error, too.
+func setMerger(queues int, tool *ethtool.Ethtool) (m Merger, changed []string, err error) {
 	entry, exit, err := findMerger()
 	fresh := err == nil && entry == nil
 	if fresh {
@@ -50,11 +72,7 @@ func SetMerger(queues int) (m Merger, changed []string, err error) {
 	if err != nil {
 		return m, nil, err
 	}
-	tool, err := ethtool.NewEthtool()
-	if err != nil {
-		return m, nil, fmt.Errorf("set features of %s: %w", MergerEntry, err)
-	}
-	defer tool.Close()
+	m = Merger{entry.Attrs().Index, exit.Attrs().Index}
 	// The one that comes up last can send at once: it has its carrier by then.
 	for _, end := range []netlink.Link{exit, entry} {
 		what, err := setMergerEnd(end, tool)
@@ -65,7 +83,7 @@ func SetMerger(queues int) (m Merger, changed []string, err error) {
 			changed = append(changed, what...)
 		}
 	}
-	return Merger{entry.Attrs().Index, exit.Attrs().Index}, changed, nil
+	return m, changed, nil
 }
 
 // findMerger returns the ends, nil if there are none. What else has their names is an error.

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -47,6 +48,28 @@ func TestMerger(t *testing.T) {
 		for _, want := range []bool{true, false} {
 			if found, err := DeleteMerger(); err != nil || found != want || Exists("meshd-gro0") || Exists("meshd-gro1") {
 				t.Errorf("found %v, %v", found, err)
+			}
+		}
+	})
+}
+
+// Whoever deletes the pair at any moment has it made again, and no error.
+func TestMergerIsDeletedMeanwhile(t *testing.T) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+		for range 15 {
+			if _, _, err := SetMerger(3); err != nil {
+				t.Fatal(err)
+			}
+			deleted := make(chan error)
+			go func() {
+				deleted <- n.Do(func() error {
+					_, err := DeleteMerger()
+					return err
+				})
+			}()
+			_, _, err := SetMerger(3)
+			if err := errors.Join(err, <-deleted); err != nil {
+				t.Fatal(err)
 			}
 		}
 	})

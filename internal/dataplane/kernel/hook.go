@@ -125,7 +125,7 @@ func (p *Programs) setMerger() (repaired []string) {
 	}
 	m, repaired, err := devices.SetMerger(queues)
 	if err != nil {
-		p.unmerged, p.made = err, devices.Merger{}
+		p.unmerged = err
 		return nil
 	}
 	if p.made != (devices.Merger{}) && p.made != m {

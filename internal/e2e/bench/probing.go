@@ -30,22 +30,8 @@ const (
 func (l *lab) probing(ctx context.Context, binary string, all times) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	var addresses []string
-	for i := 1; i < probedPeers; i++ {
-		addresses = append(addresses, fmt.Sprintf("addr add 172.18.%d.%d/32 dev lo", i/250, 1+i%250))
-	}
-	if err := l.hosts[1].IP(append(addresses, "link set lo up")...); err != nil {
-		return err
-	}
-	if err := l.hosts[0].IP("route add 172.18.0.0/16 via 192.0.2.2"); err != nil {
-		return err
-	}
-	if err := l.answer(ctx); err != nil {
-		return err
-	}
-	file := filepath.Join(l.dir, "many.toml")
-	doc := strings.Replace(meshOf(probedPeers), "address = \"192.0.2.2\"", "address = \"172.18.0.2\"", 1)
-	if err := os.WriteFile(file, []byte(doc), 0o644); err != nil {
+	file, err := l.manyPeers(ctx)
+	if err != nil {
 		return err
 	}
 	if err := l.spawn(0, binary, "run", "-c", file, "--socket", l.socket(0)); err != nil {
@@ -88,6 +74,27 @@ func (l *lab) probing(ctx context.Context, binary string, all times) error {
 	_, statusErr := client.Status(ctx)
 	all[statusAnswer] = ms(time.Since(began))
 	return errors.Join(err, statusErr)
+}
+
+// manyPeers has the second host answer at the addresses of all peers, and returns the mesh's
+// file.
+func (l *lab) manyPeers(ctx context.Context) (file string, err error) {
+	var addresses []string
+	for i := 1; i < probedPeers; i++ {
+		addresses = append(addresses, fmt.Sprintf("addr add 172.18.%d.%d/32 dev lo", i/250, 1+i%250))
+	}
+	if err := l.hosts[1].IP(append(addresses, "link set lo up")...); err != nil {
+		return "", err
+	}
+	if err := l.hosts[0].IP("route add 172.18.0.0/16 via 192.0.2.2"); err != nil {
+		return "", err
+	}
+	if err := l.answer(ctx); err != nil {
+		return "", err
+	}
+	file = filepath.Join(l.dir, "many.toml")
+	doc := strings.Replace(meshOf(probedPeers), "address = \"192.0.2.2\"", "address = \"172.18.0.2\"", 1)
+	return file, os.WriteFile(file, []byte(doc), 0o644)
 }
 
 // cpuOf returns the CPU time of a process so far (proc_pid_stat(5)).
