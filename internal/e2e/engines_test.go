@@ -17,7 +17,7 @@ import (
 	"example.org/meshd/internal/nstest"
 )
 
-// engines are [dataplane] keys by the value of MESH_ENGINE: `make test-engines` runs tests
+// engines are [dataplane] keys by the value of MESH_ENGINE: `make test` runs tests
 // that say nothing of an engine with each of them.
 var engines = map[string]string{
 	"":     "",
