@@ -38,6 +38,12 @@ func onEngine(doc string) string {
 	return doc + "\n[dataplane]\n" + keys + "\n"
 }
 
+// keepsOrder tells whether no packet of this run overtakes another of its flow. By XDP it may:
+// a veth with a program is polled on the CPU of whoever sent (veth_xmit in
+// drivers/net/veth.c), so that packets pass each other in the CPUs' backlogs, also where no
+// tunnel is. A card's queue is polled on one CPU.
+func keepsOrder() bool { return os.Getenv("MESH_ENGINE") != "xdp" }
+
 // settled waits until the daemons that run know of each other that they are meshd: packets
 // that are on their way when the kernel engine learns of it may be overtaken.
 func (w *world) settled() {

@@ -7,7 +7,6 @@ import (
 	"math"
 	"net"
 	"net/netip"
-	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -134,14 +133,12 @@ type traffic struct {
 }
 
 // newTraffic starts rate packets a second each way between the second pod of
-// worker2 and that of worker, and returns when both ways work. None may overtake another,
-// except by XDP: a veth with a program is polled on the CPU of whoever sent (veth_xmit in
-// drivers/net/veth.c), so that packets pass each other in the CPUs' backlogs, also where no
-// tunnel is. What is lost is counted there, too.
+// worker2 and that of worker, and returns when both ways work. None may overtake another
+// where the engine keeps order.
 func (w *world) newTraffic(rate int) *traffic {
 	w.t.Helper()
 	w.settled()
-	return w.newTrafficOf(rate, os.Getenv("MESH_ENGINE") == "xdp")
+	return w.newTrafficOf(rate, !keepsOrder())
 }
 
 // newTrafficOf is newTraffic; with anyOrder packets may pass each other, as they do
