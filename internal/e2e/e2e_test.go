@@ -83,6 +83,14 @@ func newWorldMTU(t testing.TB, mtu int) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, h := range r.Hosts() {
+		if !byXDP() {
+			break
+		}
+		if err := h.KeepFlowsOnCPU(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return &world{Reference: r, t: t, dir: t.TempDir(), binary: meshd}
 }
 

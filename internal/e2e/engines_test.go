@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"errors"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"os"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -38,11 +40,41 @@ func onEngine(doc string) string {
 	return doc + "\n[dataplane]\n" + keys + "\n"
 }
 
-// keepsOrder tells whether no packet of this run overtakes another of its flow. By XDP it may:
-// a veth with a program is polled on the CPU of whoever sent (veth_xmit in
-// drivers/net/veth.c), so that packets pass each other in the CPUs' backlogs, also where no
-// tunnel is. A card's queue is polled on one CPU.
-func keepsOrder() bool { return os.Getenv("MESH_ENGINE") != "xdp" }
+// byXDP tells whether hosts receive by XDP in this run. A veth with a program is polled on the
+// CPU of whoever sent (veth_xmit in drivers/net/veth.c), so that packets of a flow pass each
+// other in the CPUs' backlogs, also where no tunnel is. A card's queue is polled on one CPU:
+// by XDP hosts and senders of a lab do as if they had one.
+func byXDP() bool { return os.Getenv("MESH_ENGINE") == "xdp" }
+
+// steady runs f on a thread that stays on one CPU if packets would pass each other otherwise.
+func steady(f func() error) error {
+	if !byXDP() {
+		return f()
+	}
+	result := make(chan error, 1)
+	go func() {
+		defer close(result)    // also when f ends the goroutine, as t.FailNow does
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		var may, one unix.CPUSet
+		if err := unix.SchedGetaffinity(0, &may); err != nil {
+			result <- err
+			return
+		}
+		var cpus []int
+		for cpu := 0; len(cpus) < may.Count(); cpu++ {
+			if may.IsSet(cpu) {
+				cpus = append(cpus, cpu)
+			}
+		}
+		one.Set(cpus[rand.IntN(len(cpus))])
+		if err := unix.SchedSetaffinity(0, &one); err != nil {
+			result <- err
+			return
+		}
+		result <- f()
+	}()
+	return <-result
+}
 
 // settled waits until the daemons that run know of each other that they are meshd: packets
 // that are on their way when the kernel engine learns of it may be overtaken.

@@ -133,12 +133,11 @@ type traffic struct {
 }
 
 // newTraffic starts rate packets a second each way between the second pod of
-// worker2 and that of worker, and returns when both ways work. None may overtake another
-// where the engine keeps order.
+// worker2 and that of worker, and returns when both ways work. None may overtake another.
 func (w *world) newTraffic(rate int) *traffic {
 	w.t.Helper()
 	w.settled()
-	return w.newTrafficOf(rate, !keepsOrder())
+	return w.newTrafficOf(rate, false)
 }
 
 // newTrafficOf is newTraffic; with anyOrder packets may pass each other, as they do
@@ -152,7 +151,7 @@ func (w *world) newTrafficOf(rate int, anyOrder bool) *traffic {
 	for _, f := range p.flows {
 		f.anyOrder = anyOrder
 		go f.receive()
-		go func() { p.ended <- f.send(rate, p.stop) }()
+		go func() { p.ended <- steady(func() error { return f.send(rate, p.stop) }) }()
 	}
 	for _, f := range p.flows {
 		select {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -145,6 +146,13 @@ func (l *Lab) LikeAWire(hosts ...*Host) error {
 		}
 	}
 	return nil
+}
+
+// KeepFlowsOnCPU has each flow that comes in by eth0 treated by a CPU of its own, as the
+// queues of a network card do, by receive packet steering (Documentation/networking/scaling.rst).
+func (h *Host) KeepFlowsOnCPU() error {
+	_, err := h.Run("sh", "-c", `echo "$0" > /sys/class/net/eth0/queues/rx-0/rps_cpus`, strconv.FormatUint(1<<min(runtime.NumCPU(), 32)-1, 16))
+	return err
 }
 
 // A Host is a machine on the underlay that forwards packets.
