@@ -1,8 +1,8 @@
 #!/bin/sh
 # guest.sh KERNEL BIN FOLDER TESTS: runs tests in a folder, with programs that are in BIN, and
 # the modules of KERNEL, and ends the machine.
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
-for fs in /tmp /run /dev/shm; do
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/run # the folder may be below /tmp
+for fs in /run /dev/shm; do
 	mkdir -p $fs && mount -t tmpfs tmpfs $fs
 done
 mkdir -p /dev/pts /lib/modules
