@@ -17,6 +17,7 @@ import (
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/daemon"
 	"example.org/meshd/internal/dataplane/kernel"
+	"example.org/meshd/internal/filter"
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/masq"
 )
@@ -98,13 +99,14 @@ func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 
 // legacyForwardCommand is for the service, see packaging/meshd.service.
 func legacyForwardCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
+	var node string
+	cmd := &cobra.Command{
 		Use:    "legacy-forward",
 		Short:  "Accept forwarded pod traffic in iptables-legacy, where that is in use",
 		Hidden: true,
 		Args:   arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			warning, err := daemon.AcceptLegacy(g.config)
+			warning, err := daemon.AcceptLegacy(g.config, node)
 			if _, bad := errors.AsType[config.Faults](err); bad {
 				return errSilent // the daemon says it
 			}
@@ -113,7 +115,10 @@ func legacyForwardCommand(g *globals) *cobra.Command {
 			}
 			return err
 		},
+		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true}, // those of run, in MESHD_OPTS
 	}
+	cmd.Flags().StringVar(&node, "node", "", "as for run")
+	return cmd
 }
 
 func cleanupCommand(g *globals) *cobra.Command {
@@ -158,12 +163,12 @@ address and its routes, the kernel engine's programs and the masquerade rules; a
 			for _, f := range files {
 				fmt.Fprintf(cmd.ErrOrStderr(), "meshd: removed %s\n", f)
 			}
-			accepts, forwardErr := masq.CleanUpForward()
-			legacy, legacyErr := masq.CleanUpLegacy()
-			if accepts || legacy {
-				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the forward rules")
+			filters, filterErr := filter.CleanUp()
+			legacy, legacyErr := filter.CleanUpLegacy()
+			if filters || legacy {
+				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the filter rules")
 			}
-			return errors.Join(err, programsErr, filesErr, forwardErr, legacyErr)
+			return errors.Join(err, programsErr, filesErr, filterErr, legacyErr)
 		},
 	}
 }

@@ -73,6 +73,7 @@ func (n Network) CIDROf(ip netip.Addr) (prefix netip.Prefix, ok bool) {
 const (
 	Auto         = "auto"
 	Off          = "off"
+	Everything   = "all"
 	EngineKernel = "kernel"
 	EngineUser   = "user"
 )
@@ -91,7 +92,8 @@ type Masquerade struct {
 	Enabled     bool
 	FullyRandom bool
 	Exclude     []netip.Prefix // destinations that see the pod's own address
-	Forward     bool
+	Forward     bool           // accept the mesh's packets where the host drops what it forwards
+	ForwardAll  bool           // not only within the mesh, from pods, and to published ports
 }
 
 // Probe is the [probe] table.

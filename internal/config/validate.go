@@ -36,7 +36,6 @@ func validate(raw rawFile, r *report) *Config {
 		Masquerade: Masquerade{
 			Enabled:     r.flag("masquerade.enabled", masquerade["enabled"], true),
 			FullyRandom: r.flag("masquerade.fully_random", masquerade["fully_random"], true),
-			Forward:     r.flag("masquerade.forward", masquerade["forward"], true),
 		},
 		Probe: Probe{
 			Interval: r.duration("probe.interval", raw.sections["probe"]["interval"], 100*time.Millisecond, time.Hour, time.Second),
@@ -48,6 +47,7 @@ func validate(raw rawFile, r *report) *Config {
 		},
 	}
 	r.ownFiles(c.Container)
+	c.Masquerade.Forward, c.Masquerade.ForwardAll = r.flagOrAll("masquerade.forward", masquerade["forward"], true)
 	c.Masquerade.Exclude, _ = r.prefixes("masquerade.exclude", masquerade["exclude"], false)
 	c.Nodes = r.nodes(raw.nodes, c.Network)
 	return c

@@ -40,6 +40,18 @@ func (r *report) flag(path string, leaf any, def bool) bool {
 	return b
 }
 
+// flagOrAll reads true, false or "all", which is true and more.
+func (r *report) flagOrAll(path string, leaf any, def bool) (on, all bool) {
+	if leaf == Everything {
+		return true, true
+	}
+	if _, ok := leaf.(bool); leaf != nil && !ok {
+		r.add(path, "must be true, false or %q, not %s", Everything, show(leaf))
+		return def, false
+	}
+	return r.flag(path, leaf, def), false
+}
+
 func (r *report) number(path string, leaf any, low, high, def int) int {
 	if leaf == nil {
 		return def

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"reflect"
 	"slices"
 
 	"example.org/meshd/internal/dataplane/tun"
@@ -189,7 +188,7 @@ func (t *transaction) oldLink() error {
 // in force is the rules' own task to mend. That they cannot be set is a warning at the start, since the
 // mesh itself works without, and later an error only where they were in force.
 func (t *transaction) rules() error {
-	if t.old != nil && reflect.DeepEqual(t.old.masq, t.next.masq) && reflect.DeepEqual(t.old.forward, t.next.forward) && !t.rereading {
+	if t.old != nil && sameRules(t.old, t.next) && !t.rereading {
 		return nil
 	}
 	fine := t.old != nil && t.m.rules.fine()

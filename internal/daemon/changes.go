@@ -155,7 +155,10 @@ func (d *differences) rules(old, next *plan) {
 	case old.forward != nil && next.forward == nil:
 		d.add("- accept rules for forwarded packets")
 	case old.forward != nil:
-		set(d, "accept rule for", old.forward.Prefixes, next.forward.Prefixes)
+		set(d, "accept rule for", old.forward.Networks, next.forward.Networks)
+		set(d, "accept rule for pods", old.forward.Pods, next.forward.Pods)
+		set(d, "accept rule for the network", old.forward.LANs, next.forward.LANs)
+		value(d, "accept rules for packets from outside the mesh", old.forward.All, next.forward.All)
 	}
 }
 

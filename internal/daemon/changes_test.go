@@ -13,7 +13,7 @@ import (
 // planned returns the plan of the first node of a file.
 func planned(t *testing.T, extra, deafAddress string) *plan {
 	t.Helper()
-	p, err := makePlan(load(t, extra, deafAddress), 0, surroundings{addrs("172.18.0.2"), link.Underlay{MTU: 1500}, 2})
+	p, err := makePlan(load(t, extra, deafAddress), 0, surroundings{local: addrs("172.18.0.2"), underlay: link.Underlay{MTU: 1500}, cpus: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func BenchmarkReload10000(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		next, err := makePlan(c, 0, surroundings{addrs("172.18.0.1"), link.Underlay{MTU: 1500}, 2})
+		next, err := makePlan(c, 0, surroundings{local: addrs("172.18.0.1"), underlay: link.Underlay{MTU: 1500}, cpus: 2})
 		if err != nil {
 			b.Fatal(err)
 		}

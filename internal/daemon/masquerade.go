@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/filter"
 	"example.org/meshd/internal/masq"
+	"example.org/meshd/internal/nft"
 )
 
 // masqTask keeps the rules in nftables as planned, whoever removes them. That
@@ -17,7 +19,8 @@ import (
 type masqTask struct {
 	log    *slog.Logger
 	rules  *masq.Masq
-	accept *masq.Forward
+	accept *filter.Forward
+	guard  *filter.Guard
 
 	work sync.Mutex // held while the kernel is made to match plan
 	plan *plan      // guarded by work
@@ -26,12 +29,13 @@ type masqTask struct {
 
 	mu      sync.Mutex
 	repairs uint64
+	dropped uint64 // by the guard, as read last
 	failure string // why the rules are not in force; empty if they are
 	advice  string // what the user must do himself; empty if nothing
 }
 
 func newMasqTask(log *slog.Logger) *masqTask {
-	return &masqTask{log: log, rules: masq.New(), accept: masq.NewForward()}
+	return &masqTask{log: log, rules: masq.New(), accept: filter.NewForward(), guard: filter.NewGuard()}
 }
 
 func (m *masqTask) String() string { return "masquerade" }
@@ -48,18 +52,18 @@ const repairPause = time.Second
 func (m *masqTask) follow(p *plan) error {
 	m.work.Lock()
 	defer m.work.Unlock()
-	same := m.plan != nil && reflect.DeepEqual(m.plan.masq, p.masq) && reflect.DeepEqual(m.plan.forward, p.forward)
+	same := m.plan != nil && sameRules(m.plan, p)
 	m.plan = p
 	var errs []error
 	if p.masq == nil {
 		errs = append(errs, m.rules.Remove())
 	}
 	if p.forward == nil {
-		forwardErr := m.accept.Remove()
-		_, legacyErr := masq.CleanUpLegacy()
+		_, forwardErr := m.accept.Remove()
+		_, legacyErr := filter.CleanUpLegacy()
 		errs = append(errs, forwardErr, legacyErr)
 	} else {
-		advice, err := masq.SetLegacy(*p.forward)
+		advice, err := filter.SetLegacy(*p.forward)
 		m.mu.Lock()
 		m.advice = advice
 		m.mu.Unlock()
@@ -72,6 +76,11 @@ func (m *masqTask) follow(p *plan) error {
 	err = errors.Join(append(errs, err)...)
 	m.note(err)
 	return err
+}
+
+// sameRules tells whether two plans ask for the same rules.
+func sameRules(a, b *plan) bool {
+	return reflect.DeepEqual(a.masq, b.masq) && reflect.DeepEqual(a.forward, b.forward) && reflect.DeepEqual(a.guard, b.guard)
 }
 
 // fine tells whether the rules are in force.
@@ -87,27 +96,27 @@ func (m *masqTask) set() (repaired bool, err error) {
 	if m.plan == nil { // nothing is forwarded yet
 		return false, nil
 	}
+	var errs []error
+	note := func(changed bool, err error) {
+		repaired = repaired || changed
+		errs = append(errs, err)
+	}
+	note(m.guard.Set(m.plan.guard))
 	if m.plan.masq != nil {
-		repaired, err = m.rules.Set(*m.plan.masq)
-		if err == nil {
-			err = m.rules.StandBy()
-		}
-		if err != nil {
-			return repaired, err
-		}
+		note(m.rules.Set(*m.plan.masq))
+		note(false, m.rules.StandBy(*m.plan.masq))
 	}
 	if m.plan.forward != nil {
-		moved, err := m.accept.Set(*m.plan.forward)
-		return repaired || moved, err
+		note(m.accept.Set(*m.plan.forward))
 	}
-	return repaired, nil
+	return repaired, errors.Join(errs...)
 }
 
 // Run repairs the rules until ctx ends. No timer runs while all is well.
 func (m *masqTask) Run(ctx context.Context) error {
 	defer m.rules.Close()
 	for {
-		err := masq.Watch(ctx, m.accept, func(by string) error { return m.repair(ctx, by) })
+		err := nft.Watch(ctx, m.accept.StandsIn, func(by string) error { return m.repair(ctx, by) })
 		m.note(err)
 		select {
 		case <-ctx.Done():
@@ -117,23 +126,37 @@ func (m *masqTask) Run(ctx context.Context) error {
 	}
 }
 
-// repair restores the rules if somebody has changed them.
+// repair restores the rules if somebody has changed them, and looks again until a look finds nothing
+// to restore: what somebody does while rules are being written may be told before they are there.
 func (m *masqTask) repair(ctx context.Context, by string) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-time.After(time.Until(m.repaired.Add(repairPause))): // at once, if the last one is long ago
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Until(m.repaired.Add(repairPause))): // at once, if the last one is long ago
+		}
+		m.work.Lock()
+		repaired, err := m.set()
+		m.work.Unlock()
+		m.note(err)
+		if err != nil || !repaired {
+			return err
+		}
+		m.repaired = time.Now()
+		m.count(by)
 	}
-	m.work.Lock()
-	repaired, err := m.set()
-	m.work.Unlock()
-	m.note(err)
-	if err != nil || !repaired {
-		return err
+}
+
+// refused returns how many packets the guard of the mesh port has dropped. It never falls; a reading
+// that fails returns the last one.
+func (m *masqTask) refused() uint64 {
+	n, err := m.guard.Drops()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err == nil {
+		m.dropped = n
 	}
-	m.repaired = time.Now()
-	m.count(by)
-	return nil
+	return m.dropped
 }
 
 // count tells of a repair.

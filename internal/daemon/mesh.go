@@ -227,14 +227,18 @@ func surroundingsOf(c *config.Config, node string) (host surroundings, err error
 	}
 	var peers []netip.Addr
 	var own netip.Addr
+	var subnets []netip.Prefix
 	for _, n := range c.Nodes {
 		peers = append(peers, n.Address.Addr())
 	}
 	if i, _, err := identify(c, node, host.local); err == nil {
-		own = peers[i]
+		own, subnets = peers[i], c.Nodes[i].Subnets
 	}
 	host.cpus = runtime.NumCPU()
-	host.underlay, err = link.FindUnderlay(own, peers)
+	if host.underlay, err = link.FindUnderlay(own, peers); err != nil {
+		return host, err
+	}
+	host.pods, err = link.PodLinks(c.Network.Interface, subnets, host.underlay.Devices)
 	return host, err
 }
 

@@ -10,6 +10,8 @@ import (
 	"example.org/meshd/internal/container"
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/dataplane/kernel"
+	"example.org/meshd/internal/dataplane/udp"
+	"example.org/meshd/internal/filter"
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/masq"
 )
@@ -25,7 +27,8 @@ type plan struct {
 	link   link.Settings
 	masq   *masq.Settings // nil: no rules
 
-	forward *masq.ForwardSettings // nil: the host's FORWARD policy is left alone
+	forward *filter.Accept // nil: the host's FORWARD policy is left alone
+	guard   filter.GuardSettings
 
 	container container.Settings // the files for container runtimes
 	kernel    *kernel.Settings   // of the kernel engine; nil: user space does it all. Its TUN is known later
@@ -39,6 +42,7 @@ type plan struct {
 type surroundings struct {
 	local    []netip.Addr // addresses of this host
 	underlay link.Underlay
+	pods     []string // interfaces that lead to this node's own subnets
 	cpus     int
 }
 
@@ -128,7 +132,8 @@ func makePlan(c *config.Config, self int, host surroundings) (*plan, error) {
 	if err := p.planLink(self, host.underlay.MTU); err != nil {
 		return nil, err
 	}
-	p.planMasquerade()
+	p.planMasquerade(host.pods)
+	p.planGuard(host.pods)
 	p.planContainer()
 	p.planKernel(host)
 	return p, nil
@@ -153,18 +158,27 @@ func (p *plan) planKernel(host surroundings) {
 // AcceptLegacy puts the rules that accept pods' packets into iptables-legacy, where that is
 // in use, as the file at a path asks for. The service may not do it: those tables are for
 // root alone. The warning, if not empty, is for people.
-func AcceptLegacy(path string) (warning string, err error) {
+// node is as for Run.
+func AcceptLegacy(path, node string) (warning string, err error) {
 	c, err := config.Load(path)
 	if err != nil {
 		return "", err
 	}
-	p := &plan{config: c, self: c.Nodes[0]} // whichever: the rules are the same on all
-	p.planMasquerade()
-	if p.forward == nil {
-		_, err := masq.CleanUpLegacy()
+	local, err := link.LocalAddresses()
+	if err != nil {
 		return "", err
 	}
-	return masq.SetLegacy(*p.forward)
+	// A host that has no address yet is some node of the mesh: whatever pods send is accepted then.
+	p := &plan{config: c, self: config.Node{Subnets: c.Network.CIDR}}
+	if self, _, err := identify(c, node, local); err == nil {
+		p.self = c.Nodes[self]
+	}
+	p.planMasquerade(nil)
+	if p.forward == nil {
+		_, err := filter.CleanUpLegacy()
+		return "", err
+	}
+	return filter.SetLegacy(*p.forward)
 }
 
 // commonFamily tells whether some address of one list can speak to one of the other.
@@ -174,12 +188,22 @@ func commonFamily(a, b []netip.Prefix) bool {
 	})
 }
 
+// planGuard decides who may speak on the mesh port: meshd alone.
+func (p *plan) planGuard(podLinks []string) {
+	p.guard = filter.GuardSettings{Bind: p.bind, TUN: p.config.Network.Interface, PodLinks: podLinks, Mark: udp.Mark}
+	for _, peer := range p.mesh.Peers {
+		p.guard.Nodes = append(p.guard.Nodes, peer.Underlay)
+	}
+}
+
 // planMasquerade decides who keeps his address: everybody inside the mesh, with
-// the networks behind its nodes. And who is forwarded: all of them.
-func (p *plan) planMasquerade() {
+// the networks behind its nodes. And who is forwarded where the host drops.
+func (p *plan) planMasquerade(podLinks []string) {
 	c := p.config
 	if c.Masquerade.Forward {
-		p.forward = &masq.ForwardSettings{Interface: c.Network.Interface, Prefixes: c.Network.CIDR}
+		p.forward = &filter.Accept{
+			Interface: c.Network.Interface, Networks: c.Network.CIDR, Pods: p.self.Subnets, LANs: p.self.Routes, All: c.Masquerade.ForwardAll,
+		}
 	}
 	if !c.Masquerade.Enabled {
 		return
@@ -188,6 +212,7 @@ func (p *plan) planMasquerade() {
 		Mesh:        slices.Clone(c.Network.CIDR),
 		Local:       slices.Concat(p.self.Subnets, p.self.Routes),
 		Pods:        p.self.Subnets,
+		PodLinks:    podLinks,
 		Exclude:     c.Masquerade.Exclude,
 		FullyRandom: c.Masquerade.FullyRandom,
 	}

@@ -90,19 +90,19 @@ func TestMakePlan(t *testing.T) {
 		link     link.Settings
 		warnings []string
 	}{
-		{"first node", load(t, "", "172.18.0.4"), 0, surroundings{local, link.Underlay{MTU: 1500}, 2}, "172.18.0.2:8285", link.Settings{
+		{"first node", load(t, "", "172.18.0.4"), 0, surroundings{local: local, underlay: link.Underlay{MTU: 1500}, cpus: 2}, "172.18.0.2:8285", link.Settings{
 			Interface: "mesh0", MTU: 1472, Addresses: addrs("10.244.1.0", "fd00:0:0:1::"),
 			Routes: prefixes("10.244.0.0/16", "fd00::/48", "192.168.2.0/24", "fd01::/64"),
 		}, nil},
-		{"own port, one family, jumbo frames", load(t, `interface = "x"`, "172.18.0.4"), 1, surroundings{local, link.Underlay{MTU: 9000}, 2}, "172.18.0.3:9000", link.Settings{
+		{"own port, one family, jumbo frames", load(t, `interface = "x"`, "172.18.0.4"), 1, surroundings{local: local, underlay: link.Underlay{MTU: 9000}, cpus: 2}, "172.18.0.3:9000", link.Settings{
 			Interface: "x", MTU: 8972, Addresses: addrs("10.244.2.0"),
 			Routes: prefixes("10.244.0.0/16", "fd00::/48", "192.168.1.0/24"),
 		}, nil},
-		{"MTU too large", load(t, "mtu = 1473", "172.18.0.4"), 1, surroundings{local, link.Underlay{MTU: 1500}, 2}, "172.18.0.3:9000", link.Settings{
+		{"MTU too large", load(t, "mtu = 1473", "172.18.0.4"), 1, surroundings{local: local, underlay: link.Underlay{MTU: 1500}, cpus: 2}, "172.18.0.3:9000", link.Settings{
 			Interface: "mesh0", MTU: 1473, Addresses: addrs("10.244.2.0"),
 			Routes: prefixes("10.244.0.0/16", "fd00::/48", "192.168.1.0/24"),
 		}, []string{"network.mtu 1473 is more than the 1472 that fit"}},
-		{"over IPv6, not here, with a deaf peer", load(t, "", "2001:db8::4"), 2, surroundings{local, link.Underlay{MTU: 1500}, 2}, "[::]:8285", link.Settings{
+		{"over IPv6, not here, with a deaf peer", load(t, "", "2001:db8::4"), 2, surroundings{local: local, underlay: link.Underlay{MTU: 1500}, cpus: 2}, "[::]:8285", link.Settings{
 			Interface: "mesh0", MTU: 1452, Addresses: addrs("10.244.3.0"),
 			Routes: prefixes("10.244.0.0/16", "fd00::/48", "192.168.1.0/24", "192.168.2.0/24", "fd01::/64"),
 		}, []string{`2001:db8::4, the address of node "c", is not on this host`, "peer a has the address 172.18.0.2, of another family", "peer b has the address"}},
@@ -135,7 +135,7 @@ func TestMakePlan(t *testing.T) {
 }
 
 func TestPlanMasquerade(t *testing.T) {
-	host := surroundings{addrs("172.18.0.2"), link.Underlay{MTU: 1500}, 2}
+	host := surroundings{local: addrs("172.18.0.2"), underlay: link.Underlay{MTU: 1500}, cpus: 2}
 	p, err := makePlan(load(t, "[masquerade]\nexclude = [\"10.0.0.0/16\"]\nfully_random = false", "172.18.0.4"), 0, host)
 	want := &masq.Settings{
 		Mesh:    prefixes("10.244.0.0/16", "fd00::/48", "192.168.1.0/24", "192.168.2.0/24", "fd01::/64"),
@@ -153,7 +153,7 @@ func TestPlanMasquerade(t *testing.T) {
 }
 
 func TestPlanRefusesTooSmallAnUnderlay(t *testing.T) {
-	if _, err := makePlan(load(t, "", "172.18.0.4"), 0, surroundings{addrs("172.18.0.2"), link.Underlay{MTU: 1300}, 2}); err == nil || !strings.Contains(err.Error(), "leaves 1272 for pods, but IPv6 needs 1280") {
+	if _, err := makePlan(load(t, "", "172.18.0.4"), 0, surroundings{local: addrs("172.18.0.2"), underlay: link.Underlay{MTU: 1300}, cpus: 2}); err == nil || !strings.Contains(err.Error(), "leaves 1272 for pods, but IPv6 needs 1280") {
 		t.Errorf("%v", err)
 	}
 }
@@ -162,7 +162,7 @@ func TestPlanRefusesTooSmallAnUnderlay(t *testing.T) {
 func TestPlanIsPure(t *testing.T) {
 	c, again := load(t, "", "172.18.0.4"), load(t, "", "172.18.0.4")
 	for i := range c.Nodes {
-		if _, err := makePlan(c, i, surroundings{addrs("172.18.0.2"), link.Underlay{MTU: 1500}, 2}); err != nil {
+		if _, err := makePlan(c, i, surroundings{local: addrs("172.18.0.2"), underlay: link.Underlay{MTU: 1500}, cpus: 2}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/filter"
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/masq"
 )
@@ -164,8 +165,9 @@ func (g *growing) read(now uint64, err error) uint64 {
 func (s *state) kernelDrops() map[string]uint64 {
 	socket := s.socket.read(s.endpoints.overflows())
 	return map[string]uint64{
-		"socket_overflow": socket,
-		"tun_overflow":    s.tun.read(link.Overflows(s.plan.link.Interface)) + s.merger.read(link.Overflows(link.MergerEntry)),
+		"socket_overflow":   socket,
+		filter.NotFromMeshd: s.rules.refused(),
+		"tun_overflow":      s.tun.read(link.Overflows(s.plan.link.Interface)) + s.merger.read(link.Overflows(link.MergerEntry)),
 	}
 }
 

@@ -1,20 +1,21 @@
 package masq
 
 import (
-	"encoding/binary"
+	"errors"
 	"flag"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 
+	"example.org/meshd/internal/nft"
 	"example.org/meshd/internal/nstest"
 )
 
@@ -27,7 +28,7 @@ func prefixes(ss ...string) (ps []netip.Prefix) {
 	return ps
 }
 
-func nft(t *testing.T, n *nstest.Namespace, args ...string) string {
+func run(t *testing.T, n *nstest.Namespace, args ...string) string {
 	t.Helper()
 	out, err := n.Run("nft", args...)
 	if err != nil {
@@ -39,10 +40,11 @@ func nft(t *testing.T, n *nstest.Namespace, args ...string) string {
 var (
 	one  = Settings{Mesh: prefixes("10.244.0.0/16"), Local: prefixes("10.244.2.0/24"), Pods: prefixes("10.244.2.0/24"), FullyRandom: true}
 	both = Settings{
-		Mesh:    prefixes("10.244.0.0/16", "fd00:10:244::/48", "192.168.7.0/24"),
-		Local:   prefixes("10.244.2.0/24", "10.244.3.0/24", "192.168.7.0/24", "fd00:10:244:2::/64"),
-		Pods:    prefixes("10.244.2.0/24", "10.244.3.0/24", "fd00:10:244:2::/64"),
-		Exclude: prefixes("172.16.0.0/12", "172.18.0.0/16", "fd01::/16"),
+		Mesh:     prefixes("10.244.0.0/16", "fd00:10:244::/48", "192.168.7.0/24"),
+		Local:    prefixes("10.244.2.0/24", "10.244.3.0/24", "192.168.7.0/24", "fd00:10:244:2::/64"),
+		Pods:     prefixes("10.244.2.0/24", "10.244.3.0/24", "fd00:10:244:2::/64"),
+		PodLinks: []string{"cni0", "veth-a"},
+		Exclude:  prefixes("172.16.0.0/12", "172.18.0.0/16", "fd01::/16"),
 	}
 )
 
@@ -54,7 +56,7 @@ func TestRulesAsNftShowsThem(t *testing.T) {
 				if changed, err := New().Set(s); err != nil || !changed {
 					t.Fatalf("Set: %v, %v", changed, err)
 				}
-				golden(t, "testdata/"+name+".nft", nft(t, n, "-s", "list", "ruleset"))
+				golden(t, "testdata/"+name+".nft", run(t, n, "-s", "list", "ruleset"))
 			})
 		})
 	}
@@ -74,21 +76,16 @@ func TestRuleBytes(t *testing.T) {
 			fmt.Fprintf(&got, "\t%x\n", b)
 		}
 	}
-	for i, f := range families {
-		name := []string{"ip", "ip6"}[i]
-		for _, r := range f.rules(true) {
-			line(name, r.name, r.exprs, byte(f.table))
+	for i, f := range nft.Families {
+		for _, r := range rules(f, both) {
+			line([]string{"ip", "ip6"}[i], r.Name, r.Exprs, []byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6}[i])
+		}
+		for _, r := range rules(f.InBoth(), both) {
+			line([]string{"standby ip", "standby ip6"}[i], r.Name, r.Exprs, unix.NFPROTO_INET)
 		}
 	}
-	for i, f := range standbyFamilies() {
-		for _, r := range f.rules(true) {
-			line([]string{"standby ip", "standby ip6"}[i], r.name, r.exprs, byte(f.table))
-		}
-	}
-	line("ip", "running-connections", runningConnections(), 2)
-	for _, exprs := range acceptRules(nftables.TableFamilyINet, pods) {
-		line("inet", "forward", exprs, 1)
-	}
+	idle := runningConnections(nft.IPv4.Table(TableName)).Chains[0].Rules[0]
+	line("ip", idle.Name, idle.Exprs, unix.NFPROTO_IPV4)
 	golden(t, "testdata/rules.hex", got.String())
 }
 
@@ -111,8 +108,8 @@ func golden(t *testing.T, file, got string) {
 
 func TestSetIsIdempotentAndRepairs(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
-		nft(t, n, "add table ip foreign { chain c { counter; }; }")
-		foreign := nft(t, n, "list table ip foreign")
+		run(t, n, "add table ip foreign { chain c { counter; }; }")
+		foreign := run(t, n, "list table ip foreign")
 		m := New()
 		set := func(s Settings, want bool) {
 			t.Helper()
@@ -121,7 +118,7 @@ func TestSetIsIdempotentAndRepairs(t *testing.T) {
 			}
 		}
 		set(both, true)
-		whole := nft(t, n, "-s", "list", "ruleset")
+		whole := run(t, n, "-s", "list", "ruleset")
 		set(both, false)
 		set(both, false)
 		for _, damage := range []string{
@@ -135,22 +132,22 @@ func TestSetIsIdempotentAndRepairs(t *testing.T) {
 			"add rule ip meshd postrouting accept",
 			"add table ip meshd { flags dormant; }",
 		} {
-			nft(t, n, damage)
+			run(t, n, damage)
 			set(both, true)
-			if got := nft(t, n, "-s", "list", "ruleset"); got != whole {
+			if got := run(t, n, "-s", "list", "ruleset"); got != whole {
 				t.Errorf("after %q:\n%s\nwant:\n%s", damage, got, whole)
 			}
 			set(both, false)
 		}
 		set(one, true)
-		if got := nft(t, n, "list", "ruleset"); strings.Contains(got, "table ip6 meshd") {
+		if got := run(t, n, "list", "ruleset"); strings.Contains(got, "table ip6 meshd") {
 			t.Errorf("a table without a family:\n%s", got)
 		}
 		for range 2 {
 			if err := m.Remove(); err != nil {
 				t.Error(err)
 			}
-			if got := nft(t, n, "list", "table", "ip", "meshd"); strings.Contains(got, "masquerade") || !strings.Contains(got, `ct status snat counter packets 0 bytes 0 return comment "running-connections"`) {
+			if got := run(t, n, "list", "table", "ip", "meshd"); strings.Contains(got, "masquerade") || !strings.Contains(got, `ct status snat counter packets 0 bytes 0 return comment "running-connections"`) {
 				t.Errorf("not a chain for running connections alone:\n%s", got)
 			}
 		}
@@ -158,11 +155,11 @@ func TestSetIsIdempotentAndRepairs(t *testing.T) {
 			if removed, err := CleanUp(); err != nil || removed != want {
 				t.Errorf("CleanUp: %v, %v", removed, err)
 			}
-			if got := nft(t, n, "list", "ruleset"); got != foreign {
+			if got := run(t, n, "list", "ruleset"); got != foreign {
 				t.Errorf("left behind:\n%s\nwant:\n%s", got, foreign)
 			}
 		}
-		if err := m.Remove(); err != nil || nft(t, n, "list", "ruleset") != foreign {
+		if err := m.Remove(); err != nil || run(t, n, "list", "ruleset") != foreign {
 			t.Errorf("Remove made something: %v", err)
 		}
 	})
@@ -174,34 +171,33 @@ func TestMovedAndDeletedRules(t *testing.T) {
 		if _, err := m.Set(one); err != nil {
 			t.Fatal(err)
 		}
-		whole := nft(t, n, "-s", "list", "ruleset")
-		all := len(families[0].rules(true))
-		for i := range all {
-			rules, err := listRules(connect(t), families[0])
-			if err != nil || len(rules) != all {
-				t.Fatalf("%d rules, %v", len(rules), err)
-			}
-			nft(t, n, "delete", "rule", "ip", "meshd", "postrouting", "handle", fmt.Sprint(rules[i].Handle))
+		whole := run(t, n, "-s", "list", "ruleset")
+		for i := range rules(nft.IPv4, one) {
+			handles := handles(t, n)
+			run(t, n, "delete", "rule", "ip", "meshd", "postrouting", "handle", handles[i])
 			if i%2 == 0 { // moved instead of deleted
-				nft(t, n, "add rule ip meshd postrouting counter return")
+				run(t, n, "add rule ip meshd postrouting counter return")
 			}
 			if changed, err := m.Set(one); err != nil || !changed {
 				t.Errorf("rule %d: %v, %v", i, changed, err)
 			}
-			if got := nft(t, n, "-s", "list", "ruleset"); got != whole {
+			if got := run(t, n, "-s", "list", "ruleset"); got != whole {
 				t.Errorf("after rule %d:\n%s", i, got)
 			}
 		}
 	})
 }
 
-func connect(t *testing.T) *nftables.Conn {
+// handles returns those of our rules, in their order.
+func handles(t *testing.T, n *nstest.Namespace) (all []string) {
 	t.Helper()
-	c, err := open()
-	if err != nil {
-		t.Fatal(err)
+	for _, m := range regexp.MustCompile(`comment ".*" # handle (\d+)`).FindAllStringSubmatch(run(t, n, "-a", "list", "chain", "ip", "meshd", "postrouting"), -1) {
+		all = append(all, m[1])
 	}
-	return c
+	if want := len(rules(nft.IPv4, one)); len(all) != want {
+		t.Fatalf("%d rules, want %d", len(all), want)
+	}
+	return all
 }
 
 func TestCountersOutliveRules(t *testing.T) {
@@ -290,56 +286,12 @@ func TestManyNodes(t *testing.T) {
 				t.Errorf("Set: %v, %v", changed, err)
 			}
 		}
-		rules, err := listRules(connect(t), families[0])
-		if err != nil || len(rules) != len(families[0].rules(true)) {
-			t.Errorf("%d rules, %v", len(rules), err)
-		}
-		out := nft(t, n, "list", "set", "ip", "meshd", "mesh")
+		handles(t, n)
+		out := run(t, n, "list", "set", "ip", "meshd", "mesh")
 		if got := strings.Count(out, "/31"); got != 10000 {
 			t.Errorf("%d of 10000 prefixes", got)
 		}
 	})
-}
-
-// elements against what it says: an address is inside if and only if one of the
-// prefixes has it.
-func TestElementsAgainstOracle(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 1))
-	ip := func(n uint32) netip.Addr { return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, n))) }
-	for range 500 {
-		var ps []netip.Prefix
-		for range r.IntN(6) {
-			base := r.Uint32() & 0x3ff
-			if r.IntN(3) == 0 {
-				base |= 0xfffffc00
-			}
-			p, _ := ip(base).Prefix(20 + r.IntN(13))
-			ps = append(ps, p)
-		}
-		all := elements(ps)
-		for range 200 {
-			a := ip(r.Uint32()&0x7ff | uint32(r.IntN(2))*0xfffff800)
-			want := slices.ContainsFunc(ps, func(p netip.Prefix) bool { return p.Contains(a) })
-			inside := false
-			for i, e := range all {
-				start, _ := netip.AddrFromSlice(e.Key)
-				if i > 0 && start.Compare(mustAddr(all[i-1].Key)) <= 0 {
-					t.Fatalf("out of order: %v from %v", all, ps)
-				}
-				if start.Compare(a) <= 0 {
-					inside = !e.IntervalEnd
-				}
-			}
-			if inside != want {
-				t.Fatalf("%s inside %v: %v, want %v", a, ps, inside, want)
-			}
-		}
-	}
-}
-
-func mustAddr(b []byte) netip.Addr {
-	a, _ := netip.AddrFromSlice(b)
-	return a
 }
 
 // manyRoutes returns settings with 10,000 routes of which no two touch.
@@ -371,11 +323,8 @@ func BenchmarkStandBy10000(b *testing.B) {
 	s := manyRoutes()
 	if err := n.Do(func() error {
 		for b.Loop() {
-			var by standby
-			if err := by.renew(s); err != nil {
-				return err
-			}
-			if err := by.close(); err != nil {
+			m := New()
+			if err := errors.Join(m.StandBy(s), m.Close()); err != nil {
 				return err
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"example.org/meshd/internal/nft"
 	"example.org/meshd/internal/nstest"
 )
 
@@ -22,7 +23,7 @@ func TestWatch(t *testing.T) {
 		defer cancel()
 		done := errors.New("done")
 		step := 0
-		err := Watch(ctx, NewForward(), func(by string) error {
+		err := nft.Watch(ctx, func(string, string) bool { return false }, func(by string) error {
 			changed, err := m.Set(one)
 			if err != nil {
 				return err
@@ -33,8 +34,8 @@ func TestWatch(t *testing.T) {
 			case step == len(damages):
 				return done
 			}
-			nft(t, n, "add table ip foreign { chain c { counter; }; }; flush table ip foreign")
-			nft(t, n, damages[step])
+			run(t, n, "add table ip foreign { chain c { counter; }; }; flush table ip foreign")
+			run(t, n, damages[step])
 			step++
 			return nil
 		})
@@ -47,7 +48,7 @@ func TestWatch(t *testing.T) {
 func TestWatchEndsWithItsContext(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		ctx, cancel := context.WithCancel(t.Context())
-		if err := Watch(ctx, NewForward(), func(string) error { cancel(); return nil }); err != nil {
+		if err := nft.Watch(ctx, func(string, string) bool { return false }, func(string) error { cancel(); return nil }); err != nil {
 			t.Errorf("Watch: %v", err)
 		}
 	})

@@ -25,6 +25,16 @@ import (
 // about twice the payload, and sets the buffer's limit to twice what is asked.
 const bufferSize = 16 << 20
 
+// Mark is what every datagram of meshd carries as its packet mark (SO_MARK, struct
+// sk_buff's mark) as long as it is on this host, so that a firewall can tell it from
+// datagrams that other programs and pods send to a node's port. A packet mark does not
+// leave the host, nor its network namespace.
+//
+// It is the whole mark, of bit 12 alone. Others use these bits: kube-proxy 0x4000 and
+// 0x8000, the CNI plugin portmap 0x2000, Cilium 0x0f00, Tailscale 0xff0000, Calico
+// 0xffff0000, wg-quick 0xca6c.
+const Mark uint32 = 0x1000
+
 // A Conn is the bound socket. Receivers and senders made from it may work at
 // the same time, each in one goroutine; Close wakes them all.
 type Conn struct {
@@ -72,7 +82,8 @@ func (c *Conn) offload(fd int, want bool) {
 // this host for now (IP_FREEBIND): sending works as soon as it is there. An
 // unspecified address listens on all addresses of its family.
 //
-// Datagrams leave with "don't fragment", so that a smaller path shows as
+// Datagrams carry Mark, which takes CAP_NET_ADMIN: without it Open fails, and so do
+// OpenGroup and Adopt. They leave with "don't fragment", so that a smaller path shows as
 // EMSGSIZE and is told to the pods instead of being hidden by fragments.
 //
 // With offload, several packets may be in one message, as far as the kernel
@@ -187,8 +198,23 @@ func open(local netip.AddrPort, offload, shared bool) (*Conn, error) {
 	return c, nil
 }
 
+// setMark has what a socket sends carry Mark.
+func setMark(fd int) error {
+	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(Mark))
+	if errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("set SO_MARK: %w: the capability CAP_NET_ADMIN is needed", err)
+	}
+	if err != nil {
+		return fmt.Errorf("set SO_MARK: %w", err)
+	}
+	return nil
+}
+
 // setOptions prepares the socket before it is bound.
 func (c *Conn) setOptions(fd int) error {
+	if err := setMark(fd); err != nil {
+		return err
+	}
 	for _, direction := range []struct{ force, plain int }{
 		{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF},
 		{unix.SO_SNDBUFFORCE, unix.SO_SNDBUF},
@@ -224,6 +250,10 @@ func (c *Conn) setOptions(fd int) error {
 		}...)
 	}
 	for _, o := range options {
+		// IPV6_V6ONLY of an adopted socket cannot be set any more, not even to what it is.
+		if now, err := unix.GetsockoptInt(fd, o.level, o.option); err == nil && now == o.value {
+			continue
+		}
 		if err := unix.SetsockoptInt(fd, o.level, o.option, o.value); err != nil {
 			return fmt.Errorf("set %s: %w", o.name, err)
 		}
@@ -283,6 +313,9 @@ func (c *Conn) PathMTU(to netip.AddrPort) (int, error) {
 		return 0, fmt.Errorf("find path MTU to %s: %w", to, err)
 	}
 	defer unix.Close(fd)
+	if err := setMark(fd); err != nil { // a rule of the host may route by it
+		return 0, fmt.Errorf("find path MTU to %s: %w", to, err)
+	}
 	if err := unix.Connect(fd, sockaddr(to)); err != nil {
 		return 0, fmt.Errorf("find path MTU to %s: %w", to, err)
 	}

@@ -12,10 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/dataplane/packet"
+	"example.org/meshd/internal/nstest"
 )
 
 func listen(t testing.TB, local string) (*Conn, netip.AddrPort) {
 	t.Helper()
+	nstest.Require(t) // the mark takes root's capabilities
 	c, err := Open(netip.MustParseAddrPort(local), true)
 	if err != nil {
 		t.Fatal(err)
@@ -226,6 +228,7 @@ func TestBurstsArrive(t *testing.T) {
 
 // Every offload that an older kernel does not know is left out, alone.
 func TestOffloadsAreProbed(t *testing.T) {
+	nstest.Require(t)
 	defer func(f func(int, int, int, int) error) { setOption = f }(setOption)
 	real := setOption
 	for _, test := range []struct {
@@ -256,6 +259,7 @@ func TestOffloadsAreProbed(t *testing.T) {
 
 // A group shares its port among its members and with nobody else.
 func TestGroup(t *testing.T) {
+	nstest.Require(t)
 	group, err := OpenGroup(netip.MustParseAddrPort("127.0.0.1:0"), true, 3, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -275,6 +279,7 @@ func TestGroup(t *testing.T) {
 // All addresses and one of them can be had beside each other by one process, as
 // when the node's own address comes to the host later; packets go to the latter.
 func TestBesideAllAddresses(t *testing.T) {
+	nstest.Require(t)
 	every, err := OpenGroup(netip.MustParseAddrPort("0.0.0.0:0"), true, 1, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -1,4 +1,4 @@
-package masq
+package filter
 
 import (
 	"os"
@@ -21,7 +21,7 @@ func TestLegacy(t *testing.T) {
 		}
 		set := func() {
 			t.Helper()
-			if warning, err := SetLegacy(pods); err != nil || warning != "" {
+			if warning, err := SetLegacy(accept); err != nil || warning != "" {
 				t.Errorf("SetLegacy: %q, %v", warning, err)
 			}
 		}
@@ -38,12 +38,21 @@ func TestLegacy(t *testing.T) {
 		run("ip6tables-legacy", "-P", "FORWARD", "DROP")
 		const want = `-P FORWARD DROP
 -A FORWARD -i mesh0 -m comment --comment meshd -j ACCEPT
--A FORWARD -o mesh0 -m comment --comment meshd -j ACCEPT
--A FORWARD -s 10.244.0.0/16 -m comment --comment meshd -j ACCEPT
--A FORWARD -d 10.244.0.0/16 -m comment --comment meshd -j ACCEPT
+-A FORWARD -s 10.244.2.0/24 -m comment --comment meshd -j ACCEPT
+-A FORWARD -s 192.168.7.0/24 -o mesh0 -m comment --comment meshd -j ACCEPT
+-A FORWARD -s 192.168.7.0/24 -d 10.244.0.0/16 -m comment --comment meshd -j ACCEPT
+-A FORWARD -d 10.244.0.0/16 -m conntrack --ctstate RELATED,ESTABLISHED -m comment --comment meshd -j ACCEPT
+-A FORWARD -d 10.244.0.0/16 -m conntrack --ctstate DNAT -m comment --comment meshd -j ACCEPT
+-A FORWARD -o mesh0 -m conntrack --ctstate DNAT -m comment --comment meshd -j ACCEPT
 -A FORWARD -s 192.0.2.0/24 -j ACCEPT
 `
-		want6 := strings.ReplaceAll(strings.TrimSuffix(want, "-A FORWARD -s 192.0.2.0/24 -j ACCEPT\n"), "10.244.0.0/16", "fd00:10:244::/48")
+		const want6 = `-P FORWARD DROP
+-A FORWARD -i mesh0 -m comment --comment meshd -j ACCEPT
+-A FORWARD -s fd00:10:244:2::/64 -m comment --comment meshd -j ACCEPT
+-A FORWARD -d fd00:10:244::/48 -m conntrack --ctstate RELATED,ESTABLISHED -m comment --comment meshd -j ACCEPT
+-A FORWARD -d fd00:10:244::/48 -m conntrack --ctstate DNAT -m comment --comment meshd -j ACCEPT
+-A FORWARD -o mesh0 -m conntrack --ctstate DNAT -m comment --comment meshd -j ACCEPT
+`
 		check := func() {
 			t.Helper()
 			if got := run("iptables-legacy", "-S", "FORWARD"); got != want {
@@ -60,6 +69,14 @@ func TestLegacy(t *testing.T) {
 		run("iptables-legacy", "-D", "FORWARD", "2") // damaged
 		set()
 		check()
+		// What an operator inserts stays in front.
+		run("iptables-legacy", "-I", "FORWARD", "-s", "198.51.100.9/32", "-j", "DROP")
+		run("iptables-legacy", "-D", "FORWARD", "3")
+		set()
+		if got := run("iptables-legacy", "-S", "FORWARD"); got != strings.Replace(want, "DROP\n", "DROP\n-A FORWARD -s 198.51.100.9/32 -j DROP\n", 1) {
+			t.Errorf("got:\n%s", got)
+		}
+		run("iptables-legacy", "-D", "FORWARD", "1")
 		for _, want := range []bool{true, false} {
 			if removed, err := CleanUpLegacy(); err != nil || removed != want {
 				t.Errorf("CleanUpLegacy: %v, %v", removed, err)
@@ -70,7 +87,7 @@ func TestLegacy(t *testing.T) {
 		}
 
 		t.Setenv("PATH", filepath.Join(t.TempDir(), "empty"))
-		if warning, err := SetLegacy(pods); err != nil || !strings.Contains(warning, "run `iptables-legacy -I FORWARD -i mesh0 -j ACCEPT; ") {
+		if warning, err := SetLegacy(accept); err != nil || !strings.Contains(warning, "run `iptables-legacy -I FORWARD -i mesh0 -m comment ") {
 			t.Errorf("without the program: %q, %v", warning, err)
 		}
 	})

@@ -1,4 +1,4 @@
-package masq
+package nft
 
 import (
 	"context"
@@ -12,15 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Watch calls changed once at the start and then whenever somebody has changed
-// something of ours, with the name of the program that did it (16 bytes at most,
-// empty if unknown): a table called "meshd", a base chain, whose policy may have
-// changed, or a rule in a chain where forward has put some. Everything else in the
-// tables of others is no news, and neither is what we did ourselves.
+// Watch calls changed once at the start and then whenever somebody has changed something of ours,
+// with the name of the program that did it (16 bytes at most, empty if unknown): a table of
+// ours, a base chain, whose policy may have changed, or a rule in a chain for which guests returns
+// true. Everything else in the tables of others is no concern of ours, and neither is what we did
+// ourselves.
 //
-// It blocks until ctx ends (nil), changed returns an error, or the kernel's
-// messages cannot be read.
-func Watch(ctx context.Context, forward *Forward, changed func(by string) error) error {
+// It blocks until ctx ends (nil), changed returns an error, or the kernel's messages cannot be read.
+func Watch(ctx context.Context, guests func(table, chain string) bool, changed func(by string) error) error {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		return fmt.Errorf("watch nftables: %w", err)
@@ -34,7 +33,7 @@ func Watch(ctx context.Context, forward *Forward, changed func(by string) error)
 	if err := changed(""); err != nil {
 		return err
 	}
-	ours := false // somebody changed us in the transaction that is being told
+	touched := false // somebody changed us in the transaction that is being told
 	for {
 		messages, err := conn.Receive()
 		switch {
@@ -51,15 +50,15 @@ func Watch(ctx context.Context, forward *Forward, changed func(by string) error)
 		for _, m := range messages {
 			by, own, end := generation(m)
 			if !end {
-				ours = ours || concerns(m, forward)
+				touched = touched || concerns(m, guests)
 				continue
 			}
-			if ours && !own {
+			if touched && !own {
 				if err := changed(by); err != nil {
 					return err
 				}
 			}
-			ours = false
+			touched = false
 		}
 	}
 }
@@ -97,9 +96,9 @@ func generation(m netlink.Message) (by string, own, end bool) {
 	return by, err == nil && strings.TrimSpace(string(name)) == by, true
 }
 
-// concerns tells whether a message may be about what we keep: our tables, a base
-// chain, or a rule in a chain where accept rules of ours stand.
-func concerns(m netlink.Message, forward *Forward) bool {
+// concerns tells whether a message may be about what we keep: our tables, a base chain, or a rule in
+// a chain of others where rules of ours stand.
+func concerns(m netlink.Message, guests func(table, chain string) bool) bool {
 	var table, chain string
 	hook := false
 	kind := m.Header.Type & 0xff
@@ -114,11 +113,11 @@ func concerns(m netlink.Message, forward *Forward) bool {
 	}
 	switch kind {
 	case unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELCHAIN:
-		return table == tableName || hook
+		return Ours(table) || hook
 	case unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE:
-		return table == tableName || forward.standsIn(table, chain)
+		return Ours(table) || guests(table, chain)
 	}
-	return table == tableName
+	return Ours(table)
 }
 
 // attributes returns those of m; none if it is too short or damaged.

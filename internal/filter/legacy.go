@@ -1,4 +1,4 @@
-package masq
+package filter
 
 import (
 	"bytes"
@@ -18,17 +18,18 @@ import (
 // tables, so they are looked at when meshd starts.
 
 // SetLegacy accepts what s says in the FORWARD chains of iptables-legacy that
-// drop by policy, our rules first. The warning, if not empty, says what to run
-// where it cannot.
-func SetLegacy(s ForwardSettings) (warning string, err error) {
+// drop by policy. Our rules go in front of the others when they are made, and are
+// replaced in place later. The warning, if not empty, says what to run where it
+// cannot.
+func SetLegacy(s Accept) (warning string, err error) {
 	for _, f := range legacyFamilies {
 		if !f.inUse() {
 			continue
 		}
 		table, err := f.open()
 		if err != nil {
-			return fmt.Sprintf("this host filters with %s, which cannot be run (%v): if its FORWARD policy is DROP, run `%s -I FORWARD -i %s -j ACCEPT; %s -I FORWARD -o %s -j ACCEPT`",
-				f.program, err, f.program, s.Interface, f.program, s.Interface), nil
+			return fmt.Sprintf("this host filters with %s, which cannot be run (%v): if its FORWARD policy is DROP, run `%s`",
+				f.program, err, strings.Join(f.commands(s), "; ")), nil
 		}
 		if err := f.ensure(table, s); err != nil {
 			return "", fmt.Errorf("accept pod traffic with %s: %w", f.program, err)
@@ -61,13 +62,13 @@ type legacyFamily struct {
 	protocol iptables.Protocol
 	program  string
 	names    string // tables in use, one a line
-	family   family
+	v6       bool
 }
 
 // The namespace is that of the calling thread, hence thread-self.
 var legacyFamilies = []legacyFamily{
-	{iptables.ProtocolIPv4, "iptables-legacy", "/proc/thread-self/net/ip_tables_names", families[0]},
-	{iptables.ProtocolIPv6, "ip6tables-legacy", "/proc/thread-self/net/ip6_tables_names", families[1]},
+	{iptables.ProtocolIPv4, "iptables-legacy", "/proc/thread-self/net/ip_tables_names", false},
+	{iptables.ProtocolIPv6, "ip6tables-legacy", "/proc/thread-self/net/ip6_tables_names", true},
 }
 
 // inUse is false where this process may not look, as the service may not: root does it all
@@ -90,8 +91,8 @@ const (
 	legacyChain = "FORWARD"
 )
 
-// ensure puts our rules first if the chain drops and they are not there.
-func (f legacyFamily) ensure(table *iptables.IPTables, s ForwardSettings) error {
+// ensure makes a chain that drops have our rules.
+func (f legacyFamily) ensure(table *iptables.IPTables, s Accept) error {
 	rules, err := table.List(legacyTable, legacyChain) // the policy, then the rules
 	if err != nil {
 		return err
@@ -101,18 +102,16 @@ func (f legacyFamily) ensure(table *iptables.IPTables, s ForwardSettings) error 
 		return err
 	}
 	wanted := f.rules(s)
-	var lines []string
-	for _, r := range wanted {
-		lines = append(lines, "-A FORWARD "+strings.Join(r, " "))
-	}
-	if rest := rules[1:]; len(rest) >= len(lines) && slices.Equal(rest[:len(lines)], lines) {
+	ours, at := legacyOurs(rules)
+	if slices.Equal(ours, wanted) {
 		return nil
 	}
 	if _, err := removeLegacy(table); err != nil {
 		return err
 	}
+	// Where ours stood, else in front of all: what others insert later stays where it is.
 	for i, r := range wanted {
-		if err := table.Insert(legacyTable, legacyChain, i+1, r...); err != nil {
+		if err := table.Insert(legacyTable, legacyChain, at+i, strings.Fields(r)...); err != nil {
 			return err
 		}
 	}
@@ -120,15 +119,41 @@ func (f legacyFamily) ensure(table *iptables.IPTables, s ForwardSettings) error 
 }
 
 // rules returns our rules in the words that iptables prints them in.
-func (f legacyFamily) rules(s ForwardSettings) (rules [][]string) {
-	matches := [][]string{{"-i", s.Interface}, {"-o", s.Interface}}
-	for _, p := range f.family.prefixesOf(s.Prefixes) {
-		matches = append(matches, []string{"-s", p.String()}, []string{"-d", p.String()})
-	}
-	for _, match := range matches {
-		rules = append(rules, append(match, "-m", "comment", "--comment", forwardComment, "-j", "ACCEPT"))
+func (f legacyFamily) rules(s Accept) (rules []string) {
+	for _, m := range s.matches() {
+		if v6, both := m.v6(); both || v6 == f.v6 {
+			rules = append(rules, strings.Join(m.words(), " "))
+		}
 	}
 	return rules
+}
+
+// commands returns what to type for our rules.
+func (f legacyFamily) commands(s Accept) (lines []string) {
+	for _, r := range f.rules(s) {
+		lines = append(lines, f.program+" -I FORWARD "+r)
+	}
+	return lines
+}
+
+// legacyOurs returns those of our rules that a listing of the chain has, and the number of the first
+// in the chain, from 1; 1 if there are none.
+func legacyOurs(lines []string) (ours []string, at int) {
+	number, at := 0, 1
+	for _, line := range lines {
+		rule, ok := strings.CutPrefix(line, "-A FORWARD ")
+		if !ok {
+			continue
+		}
+		number++
+		if strings.HasSuffix(rule, "-m comment --comment "+acceptComment+" -j ACCEPT") {
+			if len(ours) == 0 {
+				at = number
+			}
+			ours = append(ours, rule)
+		}
+	}
+	return ours, at
 }
 
 func removeLegacy(table *iptables.IPTables) (removed bool, err error) {
@@ -136,11 +161,8 @@ func removeLegacy(table *iptables.IPTables) (removed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	for _, line := range rules {
-		rule, ours := strings.CutPrefix(line, "-A FORWARD ")
-		if !ours || !strings.HasSuffix(rule, "-m comment --comment "+forwardComment+" -j ACCEPT") {
-			continue
-		}
+	ours, _ := legacyOurs(rules)
+	for _, rule := range ours {
 		if err := table.Delete(legacyTable, legacyChain, strings.Fields(rule)...); err != nil {
 			return removed, err
 		}

@@ -1,0 +1,150 @@
+package nft
+
+import (
+	"errors"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"github.com/google/nftables/xt"
+	"golang.org/x/sys/unix"
+)
+
+// same tells whether the kernel's tables are the wanted ones. The caller holds mu.
+func (k *Keeper) same(conn *nftables.Conn, tables []Table) (bool, error) {
+	for _, id := range k.ids {
+		have, err := find(conn, id)
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return false, err
+		}
+		i := slices.IndexFunc(tables, func(t Table) bool { return t.ID == id })
+		switch {
+		case (i >= 0) != (err == nil):
+			return false, nil
+		case i < 0:
+			continue
+		case have.Flags != 0: // dormant: there, but without effect
+			return false, nil
+		}
+		same, err := tables[i].same(conn)
+		if err != nil || !same {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// same tells whether the kernel has the table's sets and chains, and no other chains.
+func (t Table) same(conn *nftables.Conn) (bool, error) {
+	table := t.ID.table()
+	all, err := conn.ListChainsOfTableFamily(t.ID.family)
+	if err != nil {
+		return false, err
+	}
+	chains := map[string]*nftables.Chain{}
+	for _, c := range all {
+		if c.Table.Name == t.ID.name {
+			chains[c.Name] = c
+		}
+	}
+	if len(chains) != len(t.Chains) {
+		return false, nil
+	}
+	for _, c := range t.Chains {
+		if !c.sameAs(chains[c.Name]) {
+			return false, nil
+		}
+		rules, err := listRules(conn, c.in(table))
+		if err != nil || !slices.EqualFunc(rules, c.Rules, sameRule) {
+			return false, err
+		}
+	}
+	for _, s := range t.Sets {
+		if same, err := s.same(conn, table); err != nil || !same {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// sameAs tells whether a chain of the kernel is where it should be; nil is not.
+func (c Chain) sameAs(have *nftables.Chain) bool {
+	return have != nil && have.Type == c.Type && have.Hooknum != nil && *have.Hooknum == *c.Hook &&
+		have.Priority != nil && *have.Priority == c.Priority &&
+		(have.Policy == nil || *have.Policy == nftables.ChainPolicyAccept)
+}
+
+// sameRule tells whether a rule of the kernel does what is wanted, whatever it has counted.
+func sameRule(have *nftables.Rule, want Rule) bool {
+	if commentOf(have) != want.Name || len(have.Exprs) != len(want.Exprs) {
+		return false
+	}
+	for i := range have.Exprs {
+		if !reflect.DeepEqual(plain(have.Exprs[i]), plain(want.Exprs[i])) {
+			return false
+		}
+	}
+	return true
+}
+
+// plain returns an expression without what the kernel adds: counts, the number of a set, and the
+// upper end of a range of one address (nft_nat_dump).
+func plain(e expr.Any) any {
+	switch e := e.(type) {
+	case *expr.Counter:
+		return &expr.Counter{}
+	case *expr.Lookup:
+		l := *e
+		l.SetID = 0
+		return &l
+	case *expr.NAT:
+		n := *e
+		if n.RegAddrMax == n.RegAddrMin {
+			n.RegAddrMax = 0
+		}
+		return &n
+	case *expr.Match: // the same bytes may be addresses of 4 or of no bytes
+		info, err := xt.Marshal(xt.TableFamily(unix.NFPROTO_IPV4), e.Rev, e.Info)
+		return struct {
+			name string
+			info string
+			ok   bool
+		}{e.Name, string(info), err == nil}
+	}
+	return e
+}
+
+// commentOf returns a rule's comment; empty if it has none. Older programs keep it in a match of
+// xtables.
+func commentOf(r *nftables.Rule) string {
+	for data := r.UserData; len(data) >= 2; {
+		kind, length := data[0], int(data[1])
+		if len(data) < 2+length {
+			break // damaged
+		}
+		if userdata.Type(kind) == userdata.TypeComment {
+			return strings.TrimRight(string(data[2:2+length]), "\x00")
+		}
+		data = data[2+length:]
+	}
+	for _, e := range r.Exprs {
+		if m, ok := e.(*expr.Match); ok && m.Name == "comment" {
+			if text, ok := m.Info.(*xt.Comment); ok {
+				return string(*text)
+			}
+		}
+	}
+	return ""
+}
+
+// listRules returns the rules of a chain in their order; none if the table or the chain is gone.
+func listRules(conn *nftables.Conn, c *nftables.Chain) ([]*nftables.Rule, error) {
+	rules, err := conn.GetRules(c.Table, c)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	return rules, err
+}
