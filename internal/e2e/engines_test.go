@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/dataplane/udp"
 	"example.org/meshd/internal/nstest"
 )
 
@@ -102,8 +103,9 @@ func (w *world) settled() {
 	}
 }
 
-// unchecked has datagrams of a socket sent without a checksum, as the kernel engine does:
-// else its programs leave them to user space.
+// unchecked has datagrams of a socket sent as the kernel engine sends its own: without a checksum,
+// or its programs leave them to user space, and with meshd's mark, or the guard of a host of the mesh
+// drops them.
 func unchecked(t *testing.T, conn *net.UDPConn) {
 	t.Helper()
 	raw, err := conn.SyscallConn()
@@ -111,7 +113,10 @@ func unchecked(t *testing.T, conn *net.UDPConn) {
 		t.Fatal(err)
 	}
 	var set error
-	err = raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_NO_CHECK, 1) })
+	err = raw.Control(func(fd uintptr) {
+		set = errors.Join(unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_NO_CHECK, 1),
+			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(udp.Mark)))
+	})
 	if err := errors.Join(err, set); err != nil {
 		t.Fatal(err)
 	}

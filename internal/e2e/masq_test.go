@@ -381,12 +381,16 @@ func TestMasqueradeChangesLive(t *testing.T) {
 	change(5, "")
 	seenAs(t, m.PodW2b, "172.18.0.77:80", "172.18.0.3")
 	s := rewrite(t, d, demoFile(t)+"[masquerade]\nforward = false\n")
-	if s.Config.Generation != 6 || strings.Contains(ruleset(), "iifname") {
+	if s.Config.Generation != 6 || strings.Contains(ruleset(), `comment "meshd"`) {
 		t.Errorf("generation %d\n%s", s.Config.Generation, ruleset())
 	}
 	change(7, "forward = true")
-	if !strings.Contains(ruleset(), `iifname "mesh0" counter`) {
-		t.Errorf("no forward rules:\n%s", ruleset())
+	if got := ruleset(); !strings.Contains(got, `iifname "mesh0" counter`) || strings.Contains(got, `oifname "mesh0" counter`) {
+		t.Errorf("not the forward rules:\n%s", got)
+	}
+	change(8, `forward = "all"`)
+	if !strings.Contains(ruleset(), `oifname "mesh0" counter`) {
+		t.Errorf("not all that goes to the mesh is accepted:\n%s", ruleset())
 	}
 }
 
@@ -496,7 +500,7 @@ func TestForwardPolicyDropLegacy(t *testing.T) {
 	if _, err := m.w2.Ask("legacy-forward"); err != nil {
 		t.Error(err)
 	}
-	contains(t, left(), "-A FORWARD -i mesh0 ", "-A FORWARD -s 10.244.0.0/16 ")
+	contains(t, left(), "-A FORWARD -i mesh0 ", "-A FORWARD -s 10.244.2.0/24 ")
 	save(t, m.w2, demoFile(t)+"[masquerade]\nforward = false\n")
 	if _, err := m.w2.Ask("legacy-forward"); err != nil {
 		t.Error(err)

@@ -1,15 +1,19 @@
 package filter
 
 import (
+	"errors"
 	"flag"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -137,6 +141,106 @@ func TestGuardOutput(t *testing.T) {
 			t.Errorf("with new rules: %d dropped, %v, want %d", got, err, dropped+1)
 		}
 	})
+}
+
+// A host that routes between others lets a node's datagrams pass to another node, and nobody else's;
+// nor those that claim to be a node's and come from a pod of the router, or through its TUN.
+func TestGuardForward(t *testing.T) {
+	router, left, right := nstest.ForTest(t), nstest.ForTest(t), nstest.ForTest(t)
+	for _, side := range []struct {
+		n    *nstest.Namespace
+		name string
+		net  int
+	}{{left, "left", 1}, {right, "right", 2}} {
+		if err := errors.Join(
+			router.IP(fmt.Sprintf("link add %s type veth peer name eth0 netns %s", side.name, side.n.Name), "link set "+side.name+" up",
+				fmt.Sprintf("addr add 10.9.%d.1/24 dev %s", side.net, side.name), fmt.Sprintf("addr add fd09:%d::1/64 dev %s nodad", side.net, side.name)),
+			side.n.IP("link set eth0 up", fmt.Sprintf("addr add 10.9.%d.2/24 dev eth0", side.net), fmt.Sprintf("addr add 10.9.%d.3/24 dev eth0", side.net),
+				fmt.Sprintf("addr add fd09:%d::2/64 dev eth0 nodad", side.net), fmt.Sprintf("addr add fd09:%d::3/64 dev eth0 nodad", side.net),
+				fmt.Sprintf("route add default via 10.9.%d.1", side.net), fmt.Sprintf("route add default via fd09:%d::1", side.net)),
+		); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(router.Sysctl("ipv4.ip_forward", "1"), router.Sysctl("ipv6.conf.all.forwarding", "1")); err != nil {
+		t.Fatal(err)
+	}
+	g := NewGuard()
+	guard := func(podLinks ...string) {
+		t.Helper()
+		if err := router.Do(func() error {
+			_, err := g.Set(GuardSettings{
+				Nodes: endpoints("10.9.1.2:8285", "10.9.2.2:8285", "[fd09:1::2]:8285", "[fd09:2::2]:8285"),
+				Bind:  netip.MustParseAddrPort("10.9.1.1:8285"), TUN: "mesh0", PodLinks: podLinks, Mark: testMark,
+			})
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct {
+		name, from, to string
+		podLinks       []string
+		pass           bool
+	}{
+		{"from a node", "10.9.1.2", "10.9.2.2", nil, true},
+		{"from somebody else", "10.9.1.3", "10.9.2.2", nil, false},
+		{"from somebody else to no node", "10.9.1.3", "10.9.2.3", nil, true},
+		{"from a node's address behind a pod's link", "10.9.1.2", "10.9.2.2", []string{"left"}, false},
+		{"from a node over IPv6", "fd09:1::2", "fd09:2::2", nil, true},
+		{"from somebody else over IPv6", "fd09:1::3", "fd09:2::2", nil, false},
+		{"from a node's address behind a pod's link over IPv6", "fd09:1::2", "fd09:2::2", []string{"left"}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			guard(test.podLinks...)
+			to := netip.AddrPortFrom(netip.MustParseAddr(test.to), 8285)
+			got := listen(t, right, to)
+			for _, payload := range []string{"tried", "last"} {
+				if payload == "last" { // it arrives in any case, and behind the other
+					if err := router.Do(func() error { _, err := CleanUp(); return err }); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := left.Do(func() error {
+					conn, err := (&net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(test.from)}}).Dial("udp", to.String())
+					if err != nil {
+						return err
+					}
+					defer conn.Close()
+					_, err = conn.Write([]byte(payload))
+					return err
+				}); err != nil {
+					t.Fatal(err)
+				}
+				if payload == "tried" { // for the neighbours to be found before the rules change
+					if err := left.Do(func() error { return exec.Command("ping", "-c", "1", "-W", "5", test.to).Run() }); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			buf := make([]byte, 100)
+			n, err := got.Read(buf)
+			if first := string(buf[:n]); err != nil || (first == "tried") != test.pass {
+				t.Errorf("the first that arrived is %q, %v", first, err)
+			}
+		})
+	}
+}
+
+// listen opens a UDP socket in a namespace.
+func listen(t *testing.T, n *nstest.Namespace, at netip.AddrPort) (conn *net.UDPConn) {
+	t.Helper()
+	if err := n.Do(func() (err error) {
+		conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return conn
 }
 
 // send sends one datagram with a mark; that it is dropped on the way may be an error or none.
