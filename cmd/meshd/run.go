@@ -147,6 +147,10 @@ address and its routes, the kernel engine's programs and the masquerade rules; a
 			if err != nil {
 				return err
 			}
+			backstops, backstopsErr := link.CleanUpBackstops()
+			if backstops {
+				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the backstop routes")
+			}
 			programs, programsErr := kernel.CleanUp()
 			if programs {
 				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the kernel engine's programs")
@@ -168,7 +172,7 @@ address and its routes, the kernel engine's programs and the masquerade rules; a
 			if filters || legacy {
 				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the filter rules")
 			}
-			return errors.Join(err, programsErr, filesErr, filterErr, legacyErr)
+			return errors.Join(err, backstopsErr, programsErr, filesErr, filterErr, legacyErr)
 		},
 	}
 }

@@ -15,7 +15,7 @@ import (
 // beside what is there, then the switch to new packet loops, which cannot. A step
 // that fails undoes those before it, and the old plan stays in force, whole.
 //
-//	port -> device -> mesh into the engine -> interface -> rules -> programs -> queues -> loops
+//	backstops -> port -> device -> mesh into the engine -> interface -> rules -> programs -> queues -> loops
 //
 // Queues and further sockets come last, since the kernel gives them packets from the
 // moment they are there, which would be lost if they had to be closed again. Where the daemon takes over queues that an earlier one left, interface
@@ -25,12 +25,13 @@ import (
 // daemon or a flannel on the host is found while everything is as it was.
 type transaction struct {
 	m         *mesh
-	old, next *plan        // old is nil at the start of the daemon
-	have      *endpoints   // open, now or left by an earlier meshd; nil if there are none to use
-	open      *endpoints   // to be used; nil: the packet loops stay as they are
-	repaired  []string     // what of the interface was not as it should be
-	metrics   net.Listener // new, if it is to be another one
-	rereading bool         // the file was read, and with it what has no news of its own
+	old, next *plan          // old is nil at the start of the daemon
+	have      *endpoints     // open, now or left by an earlier meshd; nil if there are none to use
+	open      *endpoints     // to be used; nil: the packet loops stay as they are
+	repaired  []string       // what of the interface was not as it should be
+	backstops []netip.Prefix // that this transaction has added
+	metrics   net.Listener   // new, if it is to be another one
+	rereading bool           // the file was read, and with it what has no news of its own
 }
 
 // step is one part of a transaction. undo also mends a step that is half done.
@@ -68,6 +69,7 @@ func (m *mesh) apply(next *plan, rebuild bool) (repaired []string, err error) {
 
 // steps returns what is to be done, in order.
 func (t *transaction) steps() []step {
+	backstops := step{"set backstop routes", t.backstop, t.oldBackstop}
 	port := step{"bind the port", func() error { return t.open.bindPort(t.have) }, t.close}
 	device := step{"make the TUN", t.create, t.remove}
 	mesh := step{"set mesh", func() error { return t.m.engine.SetMesh(t.next.mesh) }, t.oldMesh}
@@ -80,11 +82,11 @@ func (t *transaction) steps() []step {
 	programs := step{"use the kernel engine", t.programs, t.oldPrograms}
 	switch takeover := t.old == nil && t.have.attached(); {
 	case t.open == nil:
-		return []step{metrics, mesh, host, rules, files, programs}
+		return []step{metrics, backstops, mesh, host, rules, files, programs}
 	case takeover:
-		return []step{port, queues, mesh, loops, host, rules, files, metrics, programs}
+		return []step{port, backstops, queues, mesh, loops, host, rules, files, metrics, programs}
 	}
-	return []step{metrics, port, device, mesh, host, rules, files, programs, queues, loops}
+	return []step{metrics, port, backstops, device, mesh, host, rules, files, programs, queues, loops}
 }
 
 // run does all steps, or none.
@@ -168,6 +170,22 @@ func (t *transaction) oldMesh() error {
 		return nil
 	}
 	return t.m.engine.SetMesh(t.old.mesh)
+}
+
+// backstop sees to it that pods' packets find no other way while the TUN or its route is away. It
+// comes before the TUN, so that there is no first moment without.
+func (t *transaction) backstop() error {
+	changed, added, err := link.SetBackstops(t.next.behind)
+	t.repaired, t.backstops = append(t.repaired, changed...), added
+	return err
+}
+
+func (t *transaction) oldBackstop() error {
+	if t.old == nil {
+		return link.RemoveBackstops(t.backstops)
+	}
+	_, _, err := link.SetBackstops(t.old.behind)
+	return err
 }
 
 func (t *transaction) configure() (err error) {

@@ -25,6 +25,7 @@ type plan struct {
 	mesh   dataplane.Mesh
 	queues queues
 	link   link.Settings
+	behind []netip.Prefix // what must not leave by another way while the TUN is away
 	masq   *masq.Settings // nil: no rules
 
 	forward *filter.Accept // nil: the host's FORWARD policy is left alone
@@ -260,9 +261,11 @@ func (p *plan) planLink(self, underlayMTU int) error {
 		return fmt.Errorf("the underlay's MTU of %d leaves %d for pods, but IPv6 needs %d: raise the underlay's MTU, or take the IPv6 prefix out of network.cidr",
 			underlayMTU, p.link.MTU, minMTU6)
 	}
+	p.behind = slices.Clone(network.CIDR)
 	for i, n := range p.config.Nodes {
 		if i != self {
 			p.link.Routes = append(p.link.Routes, n.Routes...)
+			p.behind = append(p.behind, n.Routes...)
 		}
 	}
 	own := p.mesh.Peers[self]

@@ -2,8 +2,9 @@
 // address, MTU, routes, link state. Set and CleanUp say what is wanted and find
 // out themselves what is there; they keep no state of their own.
 //
-// What is ours: the interface with the alias "meshd", its addresses, and the
-// routes over it that carry our protocol number. Nothing else is touched.
+// What is ours: the interface with the alias "meshd", its addresses, the routes
+// over it that carry our protocol number, and the backstop routes, which carry
+// another. Nothing else is touched.
 package link
 
 import (

@@ -24,7 +24,7 @@ func CheckRoutes(name string, prefixes []netip.Prefix) error {
 		wanted[p] = true
 	}
 	for _, r := range routes {
-		if p := destination(r); wanted[p] && r.LinkIndex != index {
+		if p := destination(r); wanted[p] && r.LinkIndex != index && !isBackstop(r) {
 			if r.Protocol == Protocol {
 				return fmt.Errorf("route %s is left from a mesh with another network.interface: run `meshd cleanup`", describe(r))
 			}

@@ -137,7 +137,7 @@ func Shadows(name string, prefixes []netip.Prefix) ([]string, error) {
 	var found []string
 	for _, r := range routes {
 		p := destination(r)
-		if r.LinkIndex == index || len(found) == handful {
+		if r.LinkIndex == index || isBackstop(r) || len(found) == handful {
 			continue
 		}
 		for bits := range p.Bits() + 1 {
