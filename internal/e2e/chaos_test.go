@@ -3,9 +3,11 @@ package e2e
 import (
 	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"regexp"
 	"slices"
@@ -70,6 +72,9 @@ func dataplane(keys string) func(*chaos, string) string {
 	return func(_ *chaos, doc string) string { return doc + "[dataplane]\n" + keys + "\n" }
 }
 
+// defaultRoute is the way by which pods' packets would leave bare: a router on the underlay.
+const defaultRoute = "route replace default via 172.18.0.1"
+
 var troubles = []trouble{
 	edit("more peers", func(c *chaos, doc string) string {
 		for i := range 1 + c.IntN(50) {
@@ -117,10 +122,10 @@ var troubles = []trouble{
 	ip("another MTU on the TUN", "link set mesh0 mtu 600"),
 	ip("another underlay MTU", "link set eth0 mtu 1400"),
 	ip("underlay MTU as before", "link set eth0 mtu 1500"),
-	ip("underlay flaps", "link set eth0 down", "link set eth0 up"),
+	ip("underlay flaps", "link set eth0 down", "link set eth0 up", defaultRoute),
 	{"address away and back", func(c *chaos, i int) error {
 		address := []string{"172.18.0.3/16", "172.18.0.4/16", "172.18.0.2/16"}[i]
-		return c.hosts[i].IP("addr del "+address+" dev eth0", "addr add "+address+" dev eth0")
+		return c.hosts[i].IP("addr del "+address+" dev eth0", "addr add "+address+" dev eth0", defaultRoute)
 	}},
 	{"rules flushed", func(c *chaos, i int) error { _, err := c.hosts[i].Run("nft", "flush", "ruleset"); return err }},
 	{"killed", func(c *chaos, i int) error { c.daemons[i].Kill(); return c.restart(i) }},
@@ -197,7 +202,7 @@ func kernelState(t testing.TB, h *nstest.Host) string {
 	t.Helper()
 	var lines []string
 	for _, command := range []string{"ip -o link show dev mesh0", "ip -o addr show dev mesh0", "ip route show table all dev mesh0",
-		"ip -6 route show table all dev mesh0", "nft -s list ruleset"} {
+		"ip -6 route show table all dev mesh0", "ip route show type unreachable", "nft -s list ruleset"} {
 		words := strings.Fields(command)
 		out, err := h.Run(words[0], words[1:]...)
 		if err != nil {
@@ -228,6 +233,36 @@ func goroutines(t *testing.T, d *nstest.Daemon) (n int, stacks string) {
 	return len(ownGoroutine.FindAllString(stacks, -1)), stacks
 }
 
+// watchForBarePackets gives each host a way to a router, and returns a function that fails the test
+// for the first packet of a pod that has left bare, for whatever host, since then.
+func (c *chaos) watchForBarePackets() (check func()) {
+	c.t.Helper()
+	if _, err := c.Lab.Host("router", "172.18.0.1/16"); err != nil {
+		c.t.Fatal(err)
+	}
+	captures := map[string]*nstest.Capture{}
+	for _, h := range c.hosts {
+		if err := h.IP(defaultRoute); err != nil {
+			c.t.Fatal(err)
+		}
+		capture, err := h.Bare("eth0", netip.MustParsePrefix("10.244.0.0/16"))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		c.t.Cleanup(func() { capture.Close() })
+		captures[h.Name] = capture
+	}
+	return func() {
+		c.t.Helper()
+		for name, capture := range captures {
+			frame, err := capture.Next(time.Millisecond, func([]byte) bool { return true })
+			if !errors.Is(err, nstest.ErrNoFrame) {
+				c.t.Errorf("a packet of a pod left %s bare: % x, %v", name, frame, err)
+			}
+		}
+	}
+}
+
 // Random reloads, damage, flaps, kills and restarts, under traffic: in the end
 // each host is as if nothing had happened, and the daemons have kept nothing.
 func TestChaos(t *testing.T) {
@@ -254,6 +289,7 @@ func TestChaos(t *testing.T) {
 	if err := c.restart(2); err != nil {
 		t.Fatal(err)
 	}
+	bare := c.watchForBarePackets()
 	traffic := w.newTrafficOf(1000, true)
 
 	for deadline := time.Now().Add(*chaosTime); time.Now().Before(deadline); {
@@ -289,6 +325,7 @@ func TestChaos(t *testing.T) {
 		}
 	}
 	traffic.finish() // what was lost was lost to the trouble
+	bare()
 	traffic = w.newTraffic(1000)
 	for range 3 {
 		for _, d := range c.daemons {

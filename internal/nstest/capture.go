@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net"
+	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,6 +46,35 @@ func (n *Namespace) Capture(dev string) (*Capture, error) {
 	return c, nil
 }
 
+// Bare starts to listen on an Ethernet interface for IPv4 packets to a prefix that are in no tunnel,
+// and to nothing else: it may be left alone for as long as one likes.
+func (n *Namespace) Bare(dev string, to netip.Prefix) (*Capture, error) {
+	c, err := n.Capture(dev)
+	if err != nil {
+		return nil, err
+	}
+	mask := uint32(math.MaxUint32) << (32 - to.Bits())
+	filter := []unix.SockFilter{ // the classic ones of bpf(4): load half, jump, load word, and, jump, return
+		{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 12},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.ETH_P_IP, Jf: 4},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 14 + 16},
+		{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: mask},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: binary.BigEndian.Uint32(to.Masked().Addr().AsSlice()), Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: math.MaxUint16},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if err := unix.SetsockoptSockFprog(c.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program); err != nil {
+		return nil, errors.Join(fmt.Errorf("capture on %s: %w", dev, err), c.Close())
+	}
+	// What came before the filter was there is thrown away.
+	_, err = c.Next(time.Millisecond, func([]byte) bool { return false })
+	if !errors.Is(err, ErrNoFrame) {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
 // ErrNoFrame is what Next returns when its time has passed.
 var ErrNoFrame = errors.New("no such frame was seen in time")
 
@@ -63,6 +94,7 @@ func (c *Capture) Next(within time.Duration, match func(frame []byte) bool) ([]b
 		size, _, err := unix.Recvfrom(c.fd, c.buf, 0)
 		switch {
 		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.ENETDOWN): // said once; it goes on when the interface is up again
 		case err != nil:
 			return nil, err
 		case match(c.buf[:size]):
