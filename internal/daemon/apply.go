@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/dataplane/tun"
 	"example.org/meshd/internal/link"
 )
@@ -261,6 +262,9 @@ func (t *transaction) oldPrograms() (err error) {
 
 func (m *mesh) usePrograms(p *plan) (repaired []string, err error) {
 	if p.kernel == nil {
+		if asked := p.config.Dataplane.Engine != config.EngineUser; asked && (m.plan == nil || m.plan.userOnly != p.userOnly) {
+			m.log.Info("the user engine forwards", "reason", p.userOnly, "event", "user_engine")
+		}
 		return m.engine.Use(nil, p.userOnly)
 	}
 	s := *p.kernel

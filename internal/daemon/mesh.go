@@ -92,6 +92,9 @@ func (m *mesh) Run(ctx context.Context) error {
 				return true
 			})
 		}},
+		taskFunc{"IPsec watch", func(ctx context.Context) error {
+			return link.WatchPolicies(ctx, func() { wake(m.kernel) })
+		}},
 		taskFunc{"reload", m.follow})
 	return errors.Join(err, m.leave(replaced(ctx)), loops.wait())
 }
@@ -228,14 +231,19 @@ func surroundingsOf(c *config.Config, node string) (host surroundings, err error
 	var peers []netip.Addr
 	var own netip.Addr
 	var subnets []netip.Prefix
+	var endpoints []netip.AddrPort
+	var self netip.AddrPort
 	for _, n := range c.Nodes {
-		peers = append(peers, n.Address.Addr())
+		peers, endpoints = append(peers, n.Address.Addr()), append(endpoints, n.Address)
 	}
 	if i, _, err := identify(c, node, host.local); err == nil {
-		own, subnets = peers[i], c.Nodes[i].Subnets
+		own, self, subnets = peers[i], endpoints[i], c.Nodes[i].Subnets
 	}
 	host.cpus = runtime.NumCPU()
 	if host.underlay, err = link.FindUnderlay(own, peers); err != nil {
+		return host, err
+	}
+	if host.ipsec, err = link.Policed(self, endpoints); err != nil {
 		return host, err
 	}
 	host.pods, err = link.PodLinks(c.Network.Interface, subnets, host.underlay.Devices)

@@ -44,6 +44,7 @@ type surroundings struct {
 	local    []netip.Addr // addresses of this host
 	underlay link.Underlay
 	pods     []string // interfaces that lead to this node's own subnets
+	ipsec    string   // which IPsec policy is about the mesh's datagrams; empty: none
 	cpus     int
 }
 
@@ -146,6 +147,8 @@ func (p *plan) planKernel(host surroundings) {
 	switch {
 	case c.Engine == config.EngineUser:
 		p.userOnly = "the file asks for it"
+	case host.ipsec != "":
+		p.userOnly = host.ipsec + ", which the kernel engine's programs would pass by"
 	case p.bind != address: // which may come later: no reason to refuse the file
 		p.userOnly = fmt.Sprintf("the kernel engine needs %s, the node's address, on this host", address.Addr())
 	default:
