@@ -74,7 +74,7 @@ test: deps # everything, with the race detector, then MATRIXTESTS on the other E
 
 test-kernels: deps build # the kernel engine on Debian's kernels, in QEMU
 	$(call need,qemu-system-x86_64:qemu-system-x86 busybox:busybox-static depmod:kmod cpio:cpio)
-	go test -tags vlan -c -o bin/e2e.test ./internal/e2e
+	go test -tags modules -c -o bin/e2e.test ./internal/e2e
 	go build -o bin/kernels ./internal/e2e/kernels
 	$(SUDO) bin/kernels $(KERNELFLAGS)
 
@@ -100,7 +100,7 @@ fuzz: # every fuzz target for FUZZTIME each
 lint: # formatting, vet on every platform, staticcheck
 	@test -z "$$(gofmt -l .)" || { echo "gofmt these:"; gofmt -l .; exit 1; }
 	go vet ./...
-	go vet -tags vlan ./internal/e2e
+	go vet -tags modules ./internal/e2e
 	GOARCH=arm64 go vet ./...
 	GOARCH=arm GOARM=7 go vet ./...
 	go run $(STATICCHECK) ./...

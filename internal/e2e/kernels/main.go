@@ -45,7 +45,7 @@ var boots = []boot{
 }
 
 // telling are tests that the machine can do at its speed.
-const telling = "^Test(EnginesCountTheSame|Lies|KernelEngineInMixedMesh|KernelEngineOnVLAN|KernelEngineFollowsUnderlay|KernelEngineMerges|KernelEngineSpreads|Families)$"
+const telling = "^Test(EnginesCountTheSame|Lies|KernelEngineInMixedMesh|KernelEngineOnVLAN|KernelEngineUnderESP|IPsecPolicyHolds|KernelEngineFollowsUnderlay|KernelEngineMerges|KernelEngineSpreads|Families)$"
 
 // patience is how long one boot may take.
 const patience = 20 * time.Minute
