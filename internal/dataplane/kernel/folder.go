@@ -1,0 +1,233 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"example.org/meshd/internal/foreign"
+	devices "example.org/meshd/internal/link"
+)
+
+// Pins keep programs and maps in the kernel while no meshd runs, so that packets flow on;
+// the next meshd takes them over. There is a folder for each network namespace, since its
+// interfaces are what the programs are at:
+//
+//	/sys/fs/bpf/meshd/net-4026531840-v1/nodes       a map
+//	/sys/fs/bpf/meshd/net-4026531840-v1/link-in-2   a program at the interface with index 2
+//
+// The BPF file system may be everybody's, as /tmp is: `mount -t bpf` makes it so unless a mode is
+// given. So nothing is pinned in a folder that this process's user does not own alone, and
+// nothing is removed with other rights than those of a folder's owner (package foreign).
+const (
+	bpffs  = "/sys/fs/bpf"
+	mount  = "`mount -t bpf -o mode=0700 bpf " + bpffs + "`"
+	outer  = "meshd"
+	pinned = bpffs + "/" + outer
+)
+
+// namespaceFolders begins the names of all folders of this network namespace.
+func namespaceFolders() (string, error) {
+	var s unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &s); err != nil {
+		return "", &os.PathError{Op: "stat", Path: "/proc/thread-self/ns/net", Err: err}
+	}
+	return fmt.Sprintf("net-%d-", s.Ino), nil
+}
+
+// openBPFFS opens the BPF file system; nil if none is mounted.
+func openBPFFS() (*foreign.Folder, error) {
+	f, err := foreign.Open(bpffs)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	is, err := f.Holds(unix.BPF_FS_MAGIC)
+	if !is || err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// pinFolder returns the folder of this namespace and layout, and makes it if need be. The
+// error says why nothing can be pinned.
+func pinFolder() (string, error) {
+	begins, err := namespaceFolders()
+	if err != nil {
+		return "", err
+	}
+	root, err := openBPFFS()
+	if err != nil {
+		return "", err
+	}
+	if root == nil {
+		return "", fmt.Errorf("no BPF file system is mounted at %s: %s mounts one", bpffs, mount)
+	}
+	defer root.Close()
+	all, err := ownFolder(root, outer)
+	if err != nil {
+		return "", err
+	}
+	defer all.Close()
+	one, err := ownFolder(all, fmt.Sprintf("%sv%d", begins, layout))
+	if err != nil {
+		return "", err
+	}
+	defer one.Close()
+	return one.Path(), nil
+}
+
+// ownFolder opens, or makes, a folder that nobody but the user of this process can change.
+func ownFolder(in *foreign.Folder, name string) (*foreign.Folder, error) {
+	f, err := in.Make(name)
+	if err != nil {
+		return nil, advise(in, name, err)
+	}
+	if err := f.Own(); err != nil {
+		f.Close()
+		return nil, advise(in, name, err)
+	}
+	return f, nil
+}
+
+// advise adds to an error what to do about a folder of pins.
+func advise(in *foreign.Folder, name string, err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: restart the service, which makes %s as root", err, pinned)
+	}
+	return fmt.Errorf("%w: remove %s (`meshd cleanup` as root, or rm) and restart meshd; "+
+		"where all users may write in %s, mount it by %s", err, filepath.Join(in.Path(), name), bpffs, mount)
+}
+
+// GiveFolder makes the folder of all pins the one of a user, by whom meshd will run, with the pins
+// that root's meshd has left there. It is for root, before that user's meshd starts. Nothing
+// happens where no BPF file system is mounted. A folder that is neither root's nor the user's
+// is an error, as is a symbolic link; both stay as they are.
+func GiveFolder(user, group int) error {
+	root, err := openBPFFS()
+	if root == nil || err != nil {
+		return err
+	}
+	defer root.Close()
+	all, err := root.Make(outer)
+	if err != nil {
+		return advise(root, outer, err)
+	}
+	defer all.Close()
+	names, err := all.Names()
+	if err != nil {
+		return err
+	}
+	// The outer folder is last: what is in it changes by nobody else's hand until then.
+	for _, name := range names {
+		if !strings.HasPrefix(name, "net-") {
+			continue
+		}
+		if err := give(all, name, user, group); err != nil {
+			return err
+		}
+	}
+	if err := all.Give(user, group); err != nil {
+		return advise(root, outer, err)
+	}
+	return root.LetPass()
+}
+
+func give(in *foreign.Folder, name string, user, group int) error {
+	f, err := in.Folder(name)
+	if err != nil {
+		return advise(in, name, err)
+	}
+	defer f.Close()
+	if err := f.Give(user, group); err != nil {
+		return advise(in, name, err)
+	}
+	return nil
+}
+
+// CleanUp removes all that is pinned for this network namespace, whichever meshd pinned it,
+// and with it the programs from the interfaces. It tells whether there was something.
+func CleanUp() (removed bool, err error) {
+	removed, pinsErr := cleanUpBut("")
+	filters, err := devices.DetachClassifiers()
+	if err != nil || pinsErr != nil && !errors.Is(pinsErr, errNotOurs) { // what is left may need the merger
+		return removed || filters, errors.Join(pinsErr, err)
+	}
+	merger, err := devices.DeleteMerger()
+	return removed || filters || merger, errors.Join(pinsErr, err)
+}
+
+// errNotOurs says that there is no folder of pins, but something that others put in its place.
+var errNotOurs = errors.New("leave alone what another program put where meshd pins")
+
+// cleanUpBut removes what is pinned for this network namespace, but for the folder at a path.
+func cleanUpBut(keep string) (removed bool, err error) {
+	begins, err := namespaceFolders()
+	if err != nil {
+		return false, err
+	}
+	root, err := openBPFFS()
+	if root == nil || err != nil {
+		return false, err
+	}
+	defer root.Close()
+	all, err := root.Folder(outer)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("%w: %w", errNotOurs, err)
+	}
+	defer all.Close()
+	names, err := all.Names()
+	if err != nil {
+		return false, err
+	}
+	for _, name := range names {
+		if !strings.HasPrefix(name, begins) || filepath.Join(all.Path(), name) == keep {
+			continue
+		}
+		err = errors.Join(err, removePinsIn(all, name))
+		removed = true
+	}
+	if keep == "" {
+		_ = root.RemoveFolder(outer) // if no other namespace has pins
+	}
+	return removed, err
+}
+
+// removePins removes the folder at a path, which pinFolder returned.
+func removePins(folder string) error {
+	all, err := foreign.Open(filepath.Dir(folder))
+	if err != nil {
+		return err
+	}
+	defer all.Close()
+	return removePinsIn(all, filepath.Base(folder))
+}
+
+// removePinsIn removes a folder of pins. Programs go in the order of inOrder, backwards, which is
+// that of their names; maps, whose names come after "link-", go before them: nothing needs
+// their pins.
+func removePinsIn(all *foreign.Folder, name string) error {
+	f, err := all.Folder(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	pins, err := f.Names()
+	slices.Sort(pins)
+	for _, pin := range slices.Backward(pins) {
+		err = errors.Join(err, f.Unlink(pin))
+	}
+	return errors.Join(err, all.RemoveFolder(name))
+}
