@@ -128,7 +128,7 @@ host and start "meshd run" there, best as the service meshd.service.`,
 	flags.StringVar(&g.socket, "socket", control.DefaultSocket, "control socket `path`")
 	flags.BoolVar(&g.json, "json", false, "print JSON")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
-	root.AddCommand(runCommand(g), legacyForwardCommand(g), checkCommand(g), initCommand(), cleanupCommand(g), statusCommand(g), peersCommand(g), pingCommand(g), routeCommand(g),
+	root.AddCommand(runCommand(g), legacyForwardCommand(g), bpfFolderCommand(), checkCommand(g), initCommand(), cleanupCommand(g), statusCommand(g), peersCommand(g), pingCommand(g), routeCommand(g),
 		eventsCommand(g), waitCommand(g), planCommand(g), reloadCommand(g), versionCommand(g))
 	return root
 }

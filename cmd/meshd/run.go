@@ -13,13 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"example.org/meshd/internal/config"
-	"example.org/meshd/internal/container"
-	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/daemon"
-	"example.org/meshd/internal/dataplane/kernel"
-	"example.org/meshd/internal/filter"
-	"example.org/meshd/internal/link"
-	"example.org/meshd/internal/masq"
 )
 
 func runCommand(g *globals) *cobra.Command {
@@ -119,60 +113,4 @@ func legacyForwardCommand(g *globals) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&node, "node", "", "as for run")
 	return cmd
-}
-
-func cleanupCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
-		Use:   "cleanup",
-		Short: "Remove the interface, routes, rules and files that meshd made",
-		Long: `Remove what an earlier "meshd run" left in the kernel: the TUN interface with its
-address and its routes, the kernel engine's programs and the masquerade rules; and the files it wrote for containers. Running it again changes nothing. It refuses while meshd runs.`,
-		Args: arguments(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
-			defer cancel()
-			if _, err := control.NewClient(g.socket).Status(ctx); err == nil {
-				return errors.New("meshd is running: stop it first, `systemctl stop meshd`")
-			} else if !errors.Is(err, control.ErrNotRunning) {
-				return fmt.Errorf("is meshd running? Stop it first, `systemctl stop meshd`: %w", err)
-			}
-			if err := daemon.CheckPrivileges(); err != nil {
-				return err
-			}
-			// The interfaces first: one in use refuses, and then all should stay.
-			removed, err := link.CleanUp("")
-			for _, r := range removed {
-				fmt.Fprintf(cmd.ErrOrStderr(), "meshd: removed interface %s with its address and routes\n", r)
-			}
-			if err != nil {
-				return err
-			}
-			backstops, backstopsErr := link.CleanUpBackstops()
-			if backstops {
-				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the backstop routes")
-			}
-			programs, programsErr := kernel.CleanUp()
-			if programs {
-				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the kernel engine's programs")
-			}
-			rules, err := masq.CleanUp()
-			if rules {
-				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the masquerade rules")
-			}
-			cniConf := ""
-			if c, err := config.Load(g.config); err == nil {
-				cniConf = c.Container.CNIConf
-			}
-			files, filesErr := container.CleanUp(daemon.ContainerNote(g.socket), cniConf)
-			for _, f := range files {
-				fmt.Fprintf(cmd.ErrOrStderr(), "meshd: removed %s\n", f)
-			}
-			filters, filterErr := filter.CleanUp()
-			legacy, legacyErr := filter.CleanUpLegacy()
-			if filters || legacy {
-				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the filter rules")
-			}
-			return errors.Join(err, backstopsErr, programsErr, filesErr, filterErr, legacyErr)
-		},
-	}
 }

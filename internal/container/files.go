@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,10 +13,15 @@ import (
 	"slices"
 
 	"github.com/google/renameio/v2"
+
+	"example.org/meshd/internal/foreign"
 )
 
 // mode is that of the files: runtimes are not of our group.
 const mode = 0o644
+
+// maxFile bounds a file that is read, in bytes; ours have less than 2,000.
+const maxFile = 64 << 10
 
 // Files keeps files as Settings ask for. A note beside the control socket remembers what
 // was written, so that another run, or CleanUp, knows what is ours. Not for several
@@ -27,10 +31,8 @@ type Files struct {
 	written note
 }
 
-// note says what was written: path -> SHA-256 of the content, in hex.
-type note map[string]string
-
-// New returns the files that a note at a path tells of.
+// New returns the files that a note at a path tells of. A note that another user may have put
+// there is an error, and not believed.
 func New(notePath string) (*Files, error) {
 	written, err := readNote(notePath)
 	return &Files{note: notePath, written: written}, err
@@ -65,7 +67,7 @@ func (f *Files) Set(s Settings) (o Outcome) {
 		if wanted[path] != nil {
 			continue
 		}
-		if _, err := remove(path, f.written[path]); err != nil {
+		if err := remove(path, me(), func(string, bool) {}, f.written.says(path)); err != nil {
 			left = append(left, err)
 			continue
 		}
@@ -78,30 +80,25 @@ func (f *Files) Set(s Settings) (o Outcome) {
 
 // put writes a file that is not as it should be.
 func (f *Files) put(path string, content []byte) (news string, err error) {
-	info, err := os.Lstat(path)
-	switch {
-	case err == nil && !info.Mode().IsRegular():
-		return "", errors.New("it is no ordinary file, and would be replaced by one: choose another path, or \"\" for none")
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return "", reason(err)
-	}
+	have, err := foreign.ReadFile(path, maxFile)
 	known, was := f.written[path]
-	if err == nil {
-		have, err := os.ReadFile(path)
-		switch {
-		case err != nil:
-			return "", reason(err)
-		case bytes.Equal(have, content) && info.Mode().Perm() == mode:
-			return "", nil
-		case was && known == hash(content):
-			news = path + " was changed by another program: restored"
-		case !was && !looksLikeOurs(have):
-			return "", errors.New("it is another program's: move it away, or choose another path")
-		case !was && !bytes.Equal(have, content):
-			news = path + ", which another program had written, is replaced"
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if was && known == hash(content) {
+			news = path + " was removed by another program: restored"
 		}
-	} else if was && known == hash(content) {
-		news = path + " was removed by another program: restored"
+	case errors.Is(err, foreign.ErrNotRegular):
+		return "", fmt.Errorf("%w, and would be replaced by one: choose another path, or \"\" for none", err)
+	case err != nil && !errors.Is(err, foreign.ErrTooLarge):
+		return "", reason(err)
+	case err == nil && bytes.Equal(have.Content, content) && have.Mode == mode:
+		return "", nil
+	case was && known == hash(content):
+		news = path + " was changed by another program: restored"
+	case !was && !looksLikeOurs(have.Content):
+		return "", errors.New("it is another program's: move it away, or choose another path")
+	case !was && !bytes.Equal(have.Content, content):
+		news = path + ", which another program had written, is replaced"
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return "", reason(err)
@@ -135,41 +132,56 @@ func reason(err error) error {
 }
 
 // CleanUp removes what the note at a path tells of, and the note, and a configuration for
-// CNI at cniConf, whose note a reboot has taken. A file that somebody changed since is his,
-// and stays. It returns what it removed.
-func CleanUp(notePath, cniConf string) (removed []string, err error) {
-	written, err := readNote(notePath)
+// CNI at cniConf, whose note a reboot has taken; "" is none. A file that somebody changed since
+// is his, and stays. CleanUp calls report before it looks at a path, and with removed set once
+// the file is gone.
+//
+// Root does not trust what it finds: whoever wrote the note, or has a folder on the way to a
+// file, could have prepared it (package foreign). What a note says is done with the rights of
+// its author. File systems of others may never answer, and then CleanUp does not return.
+func CleanUp(notePath, cniConf string, report func(path string, removed bool)) error {
+	report(notePath, false)
+	n, err := openNote(notePath)
 	errs := []error{err}
-	if content, err := os.ReadFile(cniConf); err == nil && isConfList(content) && written[cniConf] == "" {
-		written[cniConf] = hash(content)
+	for _, path := range slices.Sorted(maps.Keys(n.written)) {
+		errs = append(errs, remove(path, n.author, report, n.written.says(path)))
 	}
-	for _, path := range slices.Sorted(maps.Keys(written)) {
-		ours, err := remove(path, written[path])
-		if ours && err == nil {
-			removed = append(removed, path)
+	if cniConf != "" && n.written[cniConf] == "" {
+		errs = append(errs, remove(cniConf, me(), report, isConfList))
+	}
+	if n.file != nil {
+		if err := n.file.Remove(n.author); err != nil {
+			errs = append(errs, fmt.Errorf("remove %s: %w", notePath, reason(err)))
 		}
-		errs = append(errs, err)
+		n.file.Close()
 	}
-	if err := os.Remove(notePath); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		errs = append(errs, err)
-	}
-	return removed, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
-// remove removes a file if it is what was written. Root must not remove whatever the
-// daemon, who has fewer rights, may have noted: so it has to look like ours, too.
-func remove(path, sum string) (ours bool, err error) {
-	content, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && (hash(content) != sum || !looksLikeOurs(content)) {
-		return false, nil
-	}
-	if err == nil {
-		err = os.Remove(path)
+// remove removes a file if it is what was written, on behalf of a user. Root must not remove
+// whatever the daemon, who has fewer rights, may have noted.
+func remove(path string, user uint32, report func(string, bool), written func([]byte) bool) error {
+	report(path, false)
+	f, err := foreign.OpenFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
 	if err != nil {
-		return true, fmt.Errorf("remove %s: %w", path, reason(err))
+		return fmt.Errorf("remove %s: %w", path, reason(err))
 	}
-	return true, nil
+	defer f.Close()
+	content, err := f.Read(maxFile)
+	if errors.Is(err, foreign.ErrTooLarge) || err == nil && !written(content) {
+		return nil
+	}
+	if err == nil {
+		err = f.Remove(user)
+	}
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", path, reason(err))
+	}
+	report(path, true)
+	return nil
 }
 
 // looksLikeOurs tells whether a file is of the kind that is written here: flannel's
@@ -186,36 +198,4 @@ func isConfList(content []byte) bool {
 func hash(content []byte) string {
 	sum := sha256.Sum256(content)
 	return hex.EncodeToString(sum[:])
-}
-
-// readNote returns an empty note if there is none, or one that nobody understands.
-func readNote(path string) (note, error) {
-	n := note{}
-	doc, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return n, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(doc, &n)
-	}
-	if err != nil {
-		return note{}, fmt.Errorf("read what files were written: %s: %w", path, err)
-	}
-	return n, nil
-}
-
-// save writes the note if it says something new.
-func (n note) save(path string) error {
-	before, err := readNote(path)
-	if err == nil && maps.Equal(before, n) {
-		return nil
-	}
-	doc, err := json.Marshal(n)
-	if err == nil {
-		err = reason(replace(path, append(doc, '\n'), 0o600))
-	}
-	if err != nil {
-		return fmt.Errorf("remember what files were written: %w", err)
-	}
-	return nil
 }

@@ -35,6 +35,16 @@ func (l life) set(s Settings) []string {
 	return o.News
 }
 
+// cleanUp returns what was removed.
+func (l life) cleanUp() (removed []string, err error) {
+	err = CleanUp(l.notices, l.conf, func(path string, gone bool) {
+		if gone {
+			removed = append(removed, path)
+		}
+	})
+	return removed, err
+}
+
 func (l life) settings() Settings {
 	s := cases["ipv4"]
 	s.SubnetEnv, s.CNIConf = l.env, l.conf
@@ -46,6 +56,7 @@ func (l life) is(path string, want []byte) {
 	got, err := os.ReadFile(path)
 	if err != nil || string(got) != string(want) {
 		l.t.Errorf("%s is %q, %v, want %q", path, got, err, want)
+		return
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o644 {
 		l.t.Errorf("%s: %v, %v", path, info.Mode(), err)
@@ -123,13 +134,13 @@ func TestCleanUpTakesOnlyWhatIsOurs(t *testing.T) {
 	if err := os.WriteFile(l.conf, []byte("{\"name\": \"mine\"}"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	removed, err := CleanUp(l.notices, l.conf)
+	removed, err := l.cleanUp()
 	if err != nil || !slices.Equal(removed, []string{l.env}) {
 		t.Errorf("removed %q, %v", removed, err)
 	}
 	l.gone(l.env, l.notices)
 	l.is(l.conf, []byte("{\"name\": \"mine\"}"))
-	if removed, err := CleanUp(l.notices, l.conf); err != nil || len(removed) != 0 {
+	if removed, err := l.cleanUp(); err != nil || len(removed) != 0 {
 		t.Errorf("again: removed %q, %v", removed, err)
 	}
 }
@@ -145,7 +156,7 @@ func TestNoteCannotNameOtherFiles(t *testing.T) {
 	if err := (note{other: hash(content)}).save(l.notices); err != nil {
 		t.Fatal(err)
 	}
-	if removed, err := CleanUp(l.notices, l.conf); err != nil || len(removed) != 0 {
+	if removed, err := l.cleanUp(); err != nil || len(removed) != 0 {
 		t.Errorf("removed %q, %v", removed, err)
 	}
 	l.is(other, content)
@@ -153,7 +164,7 @@ func TestNoteCannotNameOtherFiles(t *testing.T) {
 	if err := os.WriteFile(l.notices, []byte("no JSON"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := CleanUp(l.notices, l.conf); err == nil || !strings.Contains(err.Error(), l.notices) {
+	if _, err := l.cleanUp(); err == nil || !strings.Contains(err.Error(), l.notices) {
 		t.Errorf("a note that nobody understands: %v", err)
 	}
 	l.gone(l.notices)
@@ -263,7 +274,7 @@ func TestCleanUpWithoutNote(t *testing.T) {
 	if err := os.Remove(l.notices); err != nil {
 		t.Fatal(err)
 	}
-	if removed, err := CleanUp(l.notices, l.conf); err != nil || !slices.Equal(removed, []string{l.conf}) {
+	if removed, err := l.cleanUp(); err != nil || !slices.Equal(removed, []string{l.conf}) {
 		t.Errorf("removed %q, %v", removed, err)
 	}
 }
