@@ -143,6 +143,23 @@ func TestListenReplacesOnlyTheDead(t *testing.T) {
 
 // The JSON of spec section 7: nothing that a script reads may change its name
 // or become null where a list is promised.
+// What somebody put in the place of the socket, before it gets its name, is not given to the group.
+func TestSocketIsExchanged(t *testing.T) {
+	dir := t.TempDir()
+	file, link := filepath.Join(dir, "file"), filepath.Join(dir, "link")
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Symlink(file, link)); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{file, link} {
+		if err := share(path, quiet); err == nil || !strings.Contains(err.Error(), "another program has replaced the socket") {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}
+
 func TestStatusFields(t *testing.T) {
 	doc, err := json.Marshal(Status{Config: Config{Applied: time.Unix(1, 0), LastReload: Reload{At: time.Unix(1, 0)}}, Peers: []Peer{{}}, Masquerade: Masquerade{Rules: []Rule{{}}}})
 	if err != nil {

@@ -18,6 +18,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Source answers the questions that the server passes on. Its functions may
@@ -106,8 +108,18 @@ func Listen(path string, source Source, log *slog.Logger) (*Server, error) {
 	return s, nil
 }
 
-// share gives the socket to the group.
+// share gives the socket to the group. Root's meshd may listen in a folder of the service's,
+// which could put a link to any file in the place of the socket: it is opened, and not followed.
 func share(path string, log *slog.Logger) error {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	path = fmt.Sprintf("/proc/self/fd/%d", fd)
+	if info, err := os.Stat(path); err != nil || info.Mode().Type() != fs.ModeSocket {
+		return errors.Join(errors.New("another program has replaced the socket"), err)
+	}
 	if err := os.Chmod(path, 0o660); err != nil {
 		return err
 	}
