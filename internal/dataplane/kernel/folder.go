@@ -104,7 +104,7 @@ func advise(in *foreign.Folder, name string, err error) error {
 	if errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%w: restart the service, which makes %s as root", err, pinned)
 	}
-	return fmt.Errorf("%w: remove %s (`meshd cleanup` as root, or rm) and restart meshd; "+
+	return fmt.Errorf("%w: remove %s, by `meshd cleanup` as root if a meshd made it, and restart meshd; "+
 		"where all users may write in %s, mount it by %s", err, filepath.Join(in.Path(), name), bpffs, mount)
 }
 
