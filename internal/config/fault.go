@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"example.org/meshd/internal/text"
 )
 
 // A Fault is one thing wrong with a configuration file, with the place to look.
@@ -29,7 +31,7 @@ func (f Fault) String() string {
 		b.WriteString(f.Key + ": ")
 	}
 	b.WriteString(f.Message)
-	return b.String()
+	return text.Clean(b.String()) // keys and values are anybody's
 }
 
 // Faults is every fault found in one file, in file order. It is the error that
