@@ -1,6 +1,7 @@
 // Package control is how other programs talk to a running meshd: HTTP/1.1 and
 // JSON over a unix socket. It holds the types of the API, the server, and the
-// client that the commands and the dashboard use.
+// client that the commands and the dashboard use. Text in the types is one line, for
+// people and programs (text.Fields); the tag text:"lines" allows more of them.
 package control
 
 import "time"
@@ -30,7 +31,7 @@ type Status struct {
 	Totals        Totals     `json:"totals"`
 	Peers         []Peer     `json:"peers"` // by name
 	Masquerade    Masquerade `json:"masquerade"`
-	Warnings      []string   `json:"warnings"` // what is wrong now, each with the remedy
+	Warnings      []string   `json:"warnings" text:"lines"` // what is wrong now, each with the remedy
 }
 
 // Config tells which file is in force.
@@ -39,7 +40,7 @@ type Config struct {
 	Generation int       `json:"generation"` // from 1, one more with each applied file
 	SHA256     string    `json:"sha256"`
 	Applied    time.Time `json:"applied,omitzero"`
-	Error      string    `json:"error"` // of the file on disk, if it is not the one in force
+	Error      string    `json:"error" text:"lines"` // of the file on disk, if it is not the one in force
 	LastReload Reload    `json:"last_reload"`
 }
 
@@ -49,7 +50,7 @@ type Reload struct {
 	At         time.Time `json:"at,omitzero"`
 	DurationMS float64   `json:"duration_ms"`
 	Changes    []string  `json:"changes"` // "+ peer edge-4"
-	Error      string    `json:"error"`
+	Error      string    `json:"error" text:"lines"`
 }
 
 // Network is this node's place in the mesh.
@@ -251,7 +252,7 @@ type Plan struct {
 // Error is the body of every answer that is not 2xx.
 type Error struct {
 	Code    string `json:"code"`
-	Message string `json:"message"`
+	Message string `json:"message" text:"lines"`
 	File    string `json:"file,omitempty"`
 	Line    int    `json:"line,omitempty"`
 }

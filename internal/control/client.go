@@ -14,6 +14,8 @@ import (
 	"net/url"
 	"syscall"
 	"time"
+
+	"example.org/meshd/internal/text"
 )
 
 // What can be wrong between a client and the daemon; test with errors.Is.
@@ -26,6 +28,10 @@ var (
 
 // A Client asks a running daemon. It may be used by many goroutines.
 type Client struct {
+	// Tidy makes the text in answers and refusals harmless for a terminal (text.Fields).
+	// Without it they are as the daemon gave them. It is set before the first question.
+	Tidy bool
+
 	socket string
 	http   http.Client
 }
@@ -117,25 +123,24 @@ func lines[T any](ctx context.Context, c *Client, path string, each func(T) erro
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		answer, _ := io.ReadAll(response.Body)
-		return refusal(response, path, answer, nil)
+		answer, _ := readAnswer(response.Body)
+		return c.refusal(response, path, answer, nil)
 	}
-	for decoder := json.NewDecoder(response.Body); ; {
-		var line T
-		switch err := decoder.Decode(&line); {
-		case errors.Is(err, io.EOF):
-			return nil
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
-			return fmt.Errorf("%w any more: it stopped while it was read", ErrNotRunning)
-		case err != nil:
-			return fmt.Errorf("read %s from meshd: %w", path, err)
-		}
-		if err := each(line); err != nil {
-			return err
-		}
+	var ended error // by each
+	err = ReadLines(response.Body, func(line T) error {
+		c.tidy(&line)
+		ended = each(line)
+		return ended
+	})
+	switch {
+	case err == nil || ended != nil:
+		return err
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		return fmt.Errorf("%w any more: it stopped while it was read", ErrNotRunning)
 	}
+	return fmt.Errorf("read %s from meshd: %w", path, err)
 }
 
 // Route asks for GET /v1/route.
@@ -188,9 +193,9 @@ func (c *Client) ask(ctx context.Context, method, path string, doc []byte, body 
 		return err
 	}
 	defer response.Body.Close()
-	answer, err := io.ReadAll(response.Body)
+	answer, err := readAnswer(response.Body)
 	if err == nil && response.StatusCode != http.StatusOK {
-		return refusal(response, path, answer, body)
+		return c.refusal(response, path, answer, body)
 	}
 	if err == nil {
 		err = json.Unmarshal(answer, body)
@@ -200,7 +205,14 @@ func (c *Client) ask(ctx context.Context, method, path string, doc []byte, body 
 	} else if err != nil {
 		return fmt.Errorf("%w: answer to %s cannot be read: %w", ErrMismatch, path, err)
 	}
+	c.tidy(body)
 	return nil
+}
+
+func (c *Client) tidy(body any) {
+	if c.Tidy {
+		text.Fields(body)
+	}
 }
 
 func (c *Client) send(ctx context.Context, method, path string, doc []byte) (*http.Response, error) {
@@ -216,11 +228,12 @@ func (c *Client) send(ctx context.Context, method, path string, doc []byte) (*ht
 }
 
 // refusal turns an answer that is not 200 into an error.
-func refusal(response *http.Response, path string, answer []byte, body any) error {
+func (c *Client) refusal(response *http.Response, path string, answer []byte, body any) error {
 	var failure struct{ Error Error }
 	if json.Unmarshal(answer, &failure) != nil || failure.Error.Message == "" {
 		return fmt.Errorf("ask meshd for %s: %s", path, response.Status)
 	}
+	c.tidy(&failure)
 	switch response.StatusCode {
 	case http.StatusNotFound:
 		if failure.Error.Code == "no_such_peer" {
@@ -231,6 +244,7 @@ func refusal(response *http.Response, path string, answer []byte, body any) erro
 		return fmt.Errorf("%w: %s", ErrPermission, failure.Error.Message)
 	case http.StatusUnprocessableEntity:
 		_ = json.Unmarshal(answer, body) // what is there of it
+		c.tidy(body)
 		return &rejection{failure.Error.Message}
 	}
 	return errors.New(failure.Error.Message)
@@ -243,6 +257,8 @@ func (c *Client) explain(err error) error {
 		return fmt.Errorf("%w: nobody answers at %s: see `systemctl status meshd`, start it with `systemctl start meshd`", ErrNotRunning, c.socket)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%w: %s is for root and the group %q: `sudo usermod -aG %s $USER` and log in again", ErrPermission, c.socket, group, group)
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return fmt.Errorf("meshd at %s hung up before it answered: it is stopping, or too many connections are open: try again", c.socket)
 	}
 	return fmt.Errorf("ask meshd at %s: %w", c.socket, err)
 }

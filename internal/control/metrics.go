@@ -1,10 +1,9 @@
 package control
 
 import (
-	"net/http"
-
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"example.org/meshd/internal/text"
 )
 
 // collector turns a Status into metrics, so that there is one truth for both.
@@ -52,9 +51,11 @@ func (c collector) Describe(out chan<- *prometheus.Desc) {
 func (c collector) Collect(out chan<- prometheus.Metric) {
 	s := c.status()
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		text.Fields(&labels) // values may come from elsewhere
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		text.Fields(&labels)
 		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
 	gauge(buildInfo, 1, s.Version)
@@ -109,11 +110,4 @@ func truth(b bool) float64 {
 		return 1
 	}
 	return 0
-}
-
-// Metrics serves a status to Prometheus.
-func Metrics(status func() Status) http.Handler {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collector{status})
-	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 }

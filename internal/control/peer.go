@@ -1,7 +1,6 @@
 package control
 
 import (
-	"context"
 	"net"
 	"net/http"
 	"os"
@@ -16,34 +15,33 @@ import (
 // own user; whoever can open the socket may read.
 const writers = "mesh-admin"
 
-type credentialsKey struct{}
-
-// withCredentials remembers who is at the other end of a connection, as the
-// kernel knew it when the connection was made (SO_PEERCRED).
-func withCredentials(ctx context.Context, conn net.Conn) context.Context {
+// credentialsOf returns who is at the other end of a unix socket, as the kernel knew
+// it when the connection was made (SO_PEERCRED); nil for other connections.
+func credentialsOf(conn net.Conn) *unix.Ucred {
 	unixConn, ok := conn.(*net.UnixConn)
 	if !ok {
-		return ctx
+		return nil
 	}
 	raw, err := unixConn.SyscallConn()
 	if err != nil {
-		return ctx
+		return nil
 	}
 	var credentials *unix.Ucred
 	if controlErr := raw.Control(func(fd uintptr) {
 		credentials, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	}); controlErr != nil || err != nil {
-		return ctx
+		return nil
 	}
-	return context.WithValue(ctx, credentialsKey{}, credentials)
+	return credentials
 }
 
 // mayWrite tells whether the asker may change something.
 func mayWrite(r *http.Request) bool {
-	c, ok := r.Context().Value(credentialsKey{}).(*unix.Ucred)
-	if !ok {
+	v := visitorOf(r)
+	if v == nil || v.credentials == nil {
 		return false
 	}
+	c := v.credentials
 	if c.Uid == 0 || int(c.Uid) == os.Geteuid() {
 		return true
 	}

@@ -15,11 +15,12 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"example.org/meshd/internal/text"
 )
 
 // A Source answers the questions that the server passes on. Its functions may
@@ -44,24 +45,6 @@ type Source struct {
 	Events *Events
 }
 
-// maxConnections bounds what clients cost that say nothing.
-const maxConnections = 256
-
-// hangUp closes connections beyond maxConnections at once.
-func hangUp() func(net.Conn, http.ConnState) {
-	var open atomic.Int64
-	return func(conn net.Conn, state http.ConnState) {
-		switch state {
-		case http.StateNew:
-			if open.Add(1) > maxConnections {
-				conn.Close() // and StateClosed follows
-			}
-		case http.StateClosed, http.StateHijacked:
-			open.Add(-1)
-		}
-	}
-}
-
 // group owns the socket, so that its members can read the daemon's state.
 const group = "mesh"
 
@@ -69,7 +52,7 @@ const group = "mesh"
 type Server struct {
 	path     string
 	listener net.Listener
-	http     http.Server
+	http     *Bounded
 	log      *slog.Logger
 }
 
@@ -100,12 +83,7 @@ func Listen(path string, source Source, log *slog.Logger) (*Server, error) {
 		os.Remove(temporary)
 		return nil, fmt.Errorf("make control socket: %w", err)
 	}
-	s := &Server{path: path, listener: listener, log: log}
-	s.http = http.Server{
-		Handler: routes(source), ConnContext: withCredentials, ConnState: hangUp(),
-		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
-	}
-	return s, nil
+	return &Server{path: path, listener: listener, http: NewBounded("control socket", routes(source), log), log: log}, nil
 }
 
 // share gives the socket to the group. Root's meshd may listen in a folder of the service's,
@@ -197,20 +175,8 @@ func routes(source Source) http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusNotFound, "not_found", fmt.Sprintf("%s %s is not part of the API", r.Method, r.URL.Path))
 	})
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// Deadlines are those of the connection, and an earlier answer set some.
-		deadlines := http.NewResponseController(w)
-		_ = deadlines.SetWriteDeadline(time.Now().Add(handlerPatience))
-		if r.ContentLength != 0 { // which a handler may have no use for
-			_ = deadlines.SetReadDeadline(time.Now().Add(readerPatience))
-		}
-		mux.ServeHTTP(w, r)
-	})
+	return mux
 }
-
-// handlerPatience bounds an answer from the question on, as far as its handler sets
-// no other deadline.
-const handlerPatience = time.Minute
 
 // body reads that of a request, of max bytes at most, from a client that does not
 // keep us waiting.
@@ -363,13 +329,20 @@ func planHandler(source Source) http.HandlerFunc {
 	}
 }
 
+// marshal returns a line of JSON that a terminal may see: text of others in it is
+// escaped.
+func marshal(v any) ([]byte, error) {
+	doc, err := json.Marshal(v)
+	return append(text.Bytes(doc), '\n'), err
+}
+
 // reply writes an answer; a client that does not read it is cut off.
 func reply(w http.ResponseWriter, code int, answer any) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(readerPatience)) // recorders of tests have none
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	// A failure means that the client is gone.
-	_ = json.NewEncoder(w).Encode(answer)
+	doc, _ := marshal(answer) // strings and numbers
+	_, _ = w.Write(doc)       // a failure means that the client is gone
 }
 
 func fail(w http.ResponseWriter, status int, code, message string) {

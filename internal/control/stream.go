@@ -3,7 +3,6 @@ package control
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -80,11 +79,11 @@ func streamTo(w http.ResponseWriter) *stream {
 // line writes one; a reader that takes none of it for readerPatience is cut off by
 // the error.
 func (s *stream) line(v any) error {
-	b, err := json.Marshal(v)
+	b, err := marshal(v)
 	if err != nil {
 		return err
 	}
-	return s.raw(append(b, '\n'))
+	return s.raw(b)
 }
 
 func (s *stream) raw(b []byte) error {
@@ -116,12 +115,12 @@ func eventsHandler(source Source, all streams) http.HandlerFunc {
 		}
 		for {
 			events, more := source.Events.Since(seq)
-			var b bytes.Buffer
+			var b []byte
 			for _, e := range events {
-				_ = json.NewEncoder(&b).Encode(e) // strings and numbers
-				seq = e.Seq
+				line, _ := marshal(e) // strings and numbers
+				b, seq = append(b, line...), e.Seq
 			}
-			if out.raw(b.Bytes()) != nil || !follow {
+			if out.raw(b) != nil || !follow {
 				return
 			}
 			select {
@@ -181,7 +180,7 @@ func watch(ctx context.Context, events *Events, last uint64, statuses *snapshots
 	began, told := time.Now(), uint64(0) // snapshots, also those left out
 	for err == nil {
 		seq++
-		err = out.raw(fmt.Appendf(nil, "{\"type\":\"snapshot\",\"seq\":%d,\"status\":%s}\n", seq, line))
+		err = out.raw(fmt.Appendf(nil, "{\"type\":\"snapshot\",\"seq\":%d,\"status\":%s}\n", seq, bytes.TrimSpace(line)))
 		for next := false; err == nil && !next; {
 			fresh, more := events.Since(last)
 			for _, e := range fresh {
@@ -222,7 +221,7 @@ func (s *snapshots) get(age time.Duration) (Status, []byte) {
 	if s.line == nil || time.Since(s.at) > age {
 		s.at = time.Now()
 		s.last = s.status()
-		s.line, _ = json.Marshal(s.last) // strings and numbers
+		s.line, _ = marshal(s.last) // strings and numbers
 	}
 	return s.last, s.line
 }

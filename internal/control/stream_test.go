@@ -135,36 +135,6 @@ func TestOnePlanAtATime(t *testing.T) {
 	}
 }
 
-// Clients that say nothing are hung up on when there are too many, and others are
-// served when they have gone.
-func TestTooManyConnections(t *testing.T) {
-	socket := serve(t, Source{Status: func() Status { return Status{Schema: Schema} }})
-	silent := make([]net.Conn, maxConnections)
-	for i := range silent {
-		conn, err := net.Dial("unix", socket)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		silent[i] = conn
-	}
-	more, _ := raw(t, socket, "")
-	waitHangup(t, more)
-	for _, conn := range silent {
-		conn.Close()
-	}
-	deadline := time.Now().Add(10 * time.Second)
-	for {
-		_, err := NewClient(socket).Status(t.Context())
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-	}
-}
-
 // A daemon that ends while somebody reads is one that does not run any more.
 func TestEndWhileReading(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "meshd.sock")

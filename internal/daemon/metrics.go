@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"sync"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -112,7 +111,7 @@ func (m *metricsTask) warnings() []string {
 func (m *metricsTask) Run(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", m.handler)
-	server := http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	server := control.NewBounded("metrics", mux, m.log)
 	var serving sync.WaitGroup
 	defer serving.Wait()
 	defer server.Close()
