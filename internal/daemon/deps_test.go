@@ -17,6 +17,7 @@ const module = "example.org/meshd/"
 var arrows = map[string][]string{
 	"configs":                   {},
 	"internal/text":             {},
+	"internal/text/hostile":     {},
 	"internal/config":           {"internal/text"},
 	"internal/table":            {},
 	"internal/link":             {},

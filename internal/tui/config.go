@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/text"
 	"example.org/meshd/internal/tui/cell"
 )
 
@@ -55,8 +56,8 @@ func changeWords(changes []string) string {
 }
 
 // indented wraps a text of several lines below a label.
-func indented(text string, w int, role cell.Role) (lines []cell.Line) {
-	for line := range strings.Lines(text) {
+func indented(words string, w int, role cell.Role) (lines []cell.Line) {
+	for line := range strings.Lines(words) {
 		for _, l := range cell.Wrap(strings.TrimRight(line, "\n"), w-11) {
 			lines = append(lines, label("").Add(role, l))
 		}
@@ -73,9 +74,9 @@ func (m *Model) diskLines(w int) []cell.Line {
 	case !f.loaded:
 		return []cell.Line{head.Add(cell.Dim, "looking ...")}
 	case errors.Is(f.err, control.ErrNotRunning), errors.Is(f.err, control.ErrPermission), errors.Is(f.err, context.DeadlineExceeded):
-		return append([]cell.Line{head.Add(cell.Dim, "not compared:")}, indented(cleanLines(f.err.Error()), w, cell.Dim)...)
+		return append([]cell.Line{head.Add(cell.Dim, "not compared:")}, indented(text.Lines(f.err.Error()), w, cell.Dim)...)
 	case f.err != nil:
-		return append([]cell.Line{head.Add(cell.Bad, "cannot be applied:")}, indented(cleanLines(f.err.Error()), w, cell.Bad)...)
+		return append([]cell.Line{head.Add(cell.Bad, "cannot be applied:")}, indented(text.Lines(f.err.Error()), w, cell.Bad)...)
 	case len(f.changes) == 0:
 		return []cell.Line{head.Add(cell.Good, "the same as what runs")}
 	default:
@@ -98,7 +99,7 @@ func changeLine(change string) cell.Line {
 	case strings.HasPrefix(change, "~"):
 		role = cell.Warn
 	}
-	return label("").Add(role, cell.Clean(change))
+	return label("").Add(role, change)
 }
 
 // driftLines tell who runs another file.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/text"
 	"example.org/meshd/internal/tui/cell"
 )
 
@@ -312,7 +313,7 @@ func (m *Model) lostBox(w int) []cell.Line {
 		return cell.Styled(cell.Dim, fmt.Sprintf("%-9s", word)).Add(cell.Plain, text)
 	}
 	body := []cell.Line{label("socket", m.options.Where)}
-	what, _, _ := strings.Cut(cell.Clean(m.lost.err.Error()), ": see `") // that stands below
+	what, _, _ := strings.Cut(text.Clean(m.lost.err.Error()), ": see `") // that stands below
 	for i, l := range cell.Wrap(what, w-15) {
 		body = append(body, label(map[bool]string{true: "error"}[i == 0], l))
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/charmbracelet/x/ansi"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/text/hostile"
 	"example.org/meshd/internal/tui/cell"
 )
 
@@ -148,10 +149,8 @@ func checkFrame(t *testing.T, frame string, w, h int) {
 		if n := ansi.StringWidth(text); n != w {
 			t.Errorf("line %d has %d cells, not %d: %q", i, n, w, text)
 		}
-		for _, r := range text {
-			if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
-				t.Errorf("line %d has a control character: %q", i, text)
-			}
+		if fault := hostile.Fault(text); fault != "" || strings.Contains(text, "\t") {
+			t.Errorf("line %d: %s", i, fault)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/text"
 	"example.org/meshd/internal/tui/cell"
 )
 
@@ -19,7 +20,7 @@ const plainWidth = 120
 // Plain writes a status as text for pipes, scripts and dumb terminals, problems
 // first. at is when it came.
 func Plain(w io.Writer, s control.Status, at time.Time, ascii bool) error {
-	clean(&s)
+	text.Fields(&s)
 	m := New(Options{Clock: func() time.Time { return at }})
 	m.data.apply(&s, at)
 	theme := cell.NewTheme(false, ascii)

@@ -84,7 +84,7 @@ type feed struct {
 
 // feedRoom is how many lines wait while the screen is busy. After that the daemon
 // waits, and leaves snapshots out.
-const feedRoom = 256
+const feedRoom = 32
 
 func newFeed(number int) *feed {
 	ctx, cancel := context.WithCancel(context.Background())

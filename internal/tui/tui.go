@@ -16,6 +16,7 @@ import (
 	tea "github.com/charmbracelet/bubbletea"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/text"
 	"example.org/meshd/internal/tui/cell"
 )
 
@@ -108,6 +109,7 @@ func New(o Options) *Model {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
+	o.Where = text.Clean(o.Where)
 	return &Model{options: o, theme: cell.NewTheme(o.Colour, o.ASCII), now: o.Clock(), askedFor: map[historyKey]time.Time{}}
 }
 

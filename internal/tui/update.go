@@ -2,13 +2,15 @@ package tui
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
 	tea "github.com/charmbracelet/bubbletea"
 
 	"example.org/meshd/internal/control"
-	"example.org/meshd/internal/tui/cell"
+	"example.org/meshd/internal/text"
 )
 
 // How soon a lost connection is tried again: at first, and at most.
@@ -65,12 +67,16 @@ func (m *Model) take(msg tea.Msg) tea.Cmd {
 			return m.connect()
 		}
 	case historyMsg:
+		text.Fields(&msg.history)
 		m.past(msg)
 	case pingMsg:
+		text.Fields(&msg.reply)
 		return m.pong(msg)
 	case planMsg:
+		text.Fields(&msg.file.changes)
 		m.file = msg.file
 	case reloadMsg:
+		text.Fields(&msg.result)
 		m.reloaded(msg)
 	case noticeMsg:
 		m.say(msg.bad, msg.text)
@@ -135,6 +141,7 @@ func (m *Model) lines(msg linesMsg) tea.Cmd {
 	}
 	m.heardFrom = msg.connection
 	for _, w := range msg.lines {
+		text.Fields(&w)
 		switch {
 		case w.Hello != nil:
 			m.hello(w.Hello)
@@ -160,7 +167,6 @@ func (m *Model) hello(h *control.Hello) {
 }
 
 func (m *Model) snapshot(s *control.Status) {
-	clean(s)
 	m.data.apply(s, m.now)
 	if _, there := m.selected(); !there && m.screen != detailScreen { // which says that it is gone
 		if rows := m.rows(); len(rows) > 0 {
@@ -170,12 +176,7 @@ func (m *Model) snapshot(s *control.Status) {
 }
 
 func (m *Model) happened(e *control.Event) {
-	cleanAll(&e.Message, &e.Level, &e.Kind, &e.Peer)
-	fields := make(map[string]string, len(e.Fields))
-	for k, v := range e.Fields {
-		fields[cell.Clean(k)] = cell.Clean(v)
-	}
-	e.Fields = fields
+	shorten(e)
 	one := event{*e, m.data.last}
 	m.data.add(one)
 	if alarming(e.Level) {
@@ -186,59 +187,33 @@ func (m *Model) happened(e *control.Event) {
 	}
 }
 
+// Bounds of an event, of which many are kept: another host may say whatever it likes.
+const (
+	maxEventText   = 4096 // bytes of a text in it
+	maxEventFields = 32
+)
+
+// shorten cuts the texts of an event.
+func shorten(e *control.Event) {
+	for _, s := range []*string{&e.Level, &e.Kind, &e.Peer, &e.Message} {
+		*s = cut(*s)
+	}
+	kept := map[string]string{}
+	for _, k := range slices.Sorted(maps.Keys(e.Fields))[:min(len(e.Fields), maxEventFields)] {
+		kept[cut(k)] = cut(e.Fields[k])
+	}
+	e.Fields = kept
+}
+
+func cut(s string) string {
+	if len(s) <= maxEventText {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxEventText], "") + "…"
+}
+
 // alarming tells whether an event of this level needs eyes.
 func alarming(level string) bool { return level == "warn" || level == "error" }
-
-// clean makes all text of a snapshot harmless: a file, another host or whoever answers
-// at the socket may have put anything into it.
-func clean(s *control.Status) {
-	s.Config.Error, s.Config.LastReload.Error = cleanLines(s.Config.Error), cleanLines(s.Config.LastReload.Error)
-	for i, w := range s.Warnings {
-		s.Warnings[i] = cleanLines(w)
-	}
-	n, d := &s.Network, &s.Dataplane
-	cleanAll(&s.Node, &s.Version, &s.BootID, &s.Config.Path, &s.Config.SHA256, &n.Name, &n.Interface, &n.Address, &d.Engine, &d.Reason, &d.Receive)
-	for _, texts := range [][]string{n.CIDR, n.Subnets, d.Offloads, d.Refused, s.Config.LastReload.Changes} {
-		cleanList(texts)
-	}
-	s.Totals.Drops = cleanKeys(s.Totals.Drops)
-	for i := range s.Peers {
-		p := &s.Peers[i]
-		cleanAll(&p.Name, &p.Address, &p.State, &p.Version, &p.ConfigSHA256)
-		cleanList(p.Subnets)
-		cleanList(p.Routes)
-		p.Drops = cleanKeys(p.Drops)
-	}
-}
-
-func cleanAll(texts ...*string) {
-	for _, t := range texts {
-		*t = cell.Clean(*t)
-	}
-}
-
-func cleanList(texts []string) {
-	for i := range texts {
-		cleanAll(&texts[i])
-	}
-}
-
-func cleanKeys(counters map[string]uint64) map[string]uint64 {
-	clean := make(map[string]uint64, len(counters))
-	for k, n := range counters {
-		clean[cell.Clean(k)] += n
-	}
-	return clean
-}
-
-// cleanLines is cell.Clean for each line.
-func cleanLines(text string) string {
-	lines := strings.Split(text, "\n")
-	for i, l := range lines {
-		lines[i] = cell.Clean(l)
-	}
-	return strings.Join(lines, "\n")
-}
 
 // refresh asks for the histories that are on the screen and too old.
 func (m *Model) refresh() tea.Cmd {
@@ -282,8 +257,8 @@ func (m *Model) past(msg historyMsg) {
 }
 
 // say puts a text in the last line for a while.
-func (m *Model) say(bad bool, text string) {
-	m.notice = notice{cell.Clean(text), bad, m.now.Add(noticeFor)}
+func (m *Model) say(bad bool, words string) {
+	m.notice = notice{text.Clean(words), bad, m.now.Add(noticeFor)}
 }
 
 // pinged is a series of pings: how many were answered, and the words for each.

@@ -16,10 +16,11 @@ package cell
 
 import (
 	"strings"
-	"unicode"
 
 	"github.com/charmbracelet/lipgloss"
 	"github.com/charmbracelet/x/ansi"
+
+	"example.org/meshd/internal/text"
 )
 
 func init() { lipgloss.SetHasDarkBackground(true) }
@@ -40,7 +41,8 @@ const (
 	roles                // how many there are
 )
 
-// A Span is a piece of text in one role. The text has no control characters.
+// A Span is a piece of text in one role. The text is clean: the functions that make
+// lines see to that, should text come in on a way that nobody thought of.
 type Span struct {
 	Text string
 	Role Role
@@ -50,13 +52,15 @@ type Span struct {
 type Line []Span
 
 // Text returns a line of plain text.
-func Text(s string) Line { return Line{{Text: s}} }
+func Text(s string) Line { return Styled(Plain, s) }
 
 // Styled returns a line of text in one role.
-func Styled(role Role, s string) Line { return Line{{s, role}} }
+func Styled(role Role, s string) Line { return Line{{Clean(s), role}} }
 
 // Add returns the line with more text at its end.
-func (l Line) Add(role Role, s string) Line { return append(l[:len(l):len(l)], Span{s, role}) }
+func (l Line) Add(role Role, s string) Line {
+	return append(l[:len(l):len(l)], Span{Clean(s), role})
+}
 
 // Join returns the line with another at its end.
 func (l Line) Join(other Line) Line { return append(l[:len(l):len(l)], other...) }
@@ -150,16 +154,9 @@ func FitRight(s string, w int) string {
 	return Fit(s, w)
 }
 
-// Clean returns a text from elsewhere as one that cannot do anything to a
-// terminal: each control character, line break and tab is a blank.
-func Clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == unicode.ReplacementChar || unicode.Is(unicode.Cf, r) || r == '\u2028' || r == '\u2029' {
-			return ' '
-		}
-		return r
-	}, s)
-}
+// Clean returns a text from elsewhere as one that cannot do anything to a terminal
+// (text.Clean), and without U+FFFD, which terminals draw in one cell or two.
+func Clean(s string) string { return strings.ReplaceAll(text.Clean(s), "\ufffd", "?") }
 
 // Wrap breaks a text into lines of at most w cells, between words where it can.
 func Wrap(s string, w int) []string {

@@ -55,8 +55,11 @@ func TestLineFit(t *testing.T) {
 
 // What comes from a file or another host cannot move a cursor or set a title.
 func TestClean(t *testing.T) {
-	if got := Clean("a\x1b]0;evil\x07b\r\nc\td\u009b31m\u202ee\u2028f"); got != "a ]0;evil b  c d 31m e f" {
-		t.Errorf("%q", got)
+	const evil, want = "a\x1b]0;evil\x07b\r\nc\td\u009b31m\u202ee\u2028f\ufffd", `a\u001b]0;evil\u0007b\u000d\nc\td\u009b31m\u202ee\u2028f?`
+	for _, got := range []string{Clean(evil), Text(evil).String(), Styled(Bad, evil).String(), Line{}.Add(Dim, evil).String()} {
+		if got != want {
+			t.Errorf("%q", got)
+		}
 	}
 }
 

@@ -1,0 +1,70 @@
+// Package hostile is for tests: text that is written to hurt whoever shows it, and what
+// must be true of output with such text in it. It has a list of its own of what hurts,
+// so that a mistake in package text does not excuse itself.
+package hostile
+
+import (
+	"fmt"
+	"reflect"
+	"unicode/utf8"
+)
+
+// Text hurts a terminal in every way that a JSON string can carry: a title by OSC,
+// colours by CSI in both forms, BEL, BS, CR, NUL, DEL, a forged line, bidi marks.
+const Text = "a\x1b]0;title\x07\x1b[31m\u009b31m\u009d0;title\u009c\b\r\x00\x7f\u0085\nforged line\t\u202e\u202a\u2066\u2069\u200e\u200f\u061cz"
+
+// Bytes is Text with bytes that are no UTF-8, CSI and OSC in ISO 8859-1 among them.
+const Bytes = Text + "\x9b31m\x9d\xff\xe2\x80"
+
+// Fault returns what of output could hurt; empty if nothing could.
+func Fault(out string) string {
+	for i, r := range out {
+		switch {
+		case r == '\n' || r == '\t':
+		case r == utf8.RuneError && out[i] != 0xef:
+			return fmt.Sprintf("byte %#x, no UTF-8, at %d of %q", out[i], i, out)
+		case r < 0x20, r >= 0x7f && r <= 0x9f, r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069, r == 0x200e, r == 0x200f, r == 0x61c:
+			return fmt.Sprintf("%U at %d of %q", r, i, out)
+		}
+	}
+	return ""
+}
+
+// Fill puts Text into every string that v, a pointer, leads to, and something into
+// everything else: lists and maps have an element, pointers lead somewhere.
+func Fill(v any) { fill(reflect.ValueOf(v).Elem()) }
+
+func fill(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(Text)
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		v.SetInt(1)
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		v.SetUint(1)
+	case reflect.Float32, reflect.Float64:
+		v.SetFloat(0.5)
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem())
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		fill(v.Index(0))
+	case reflect.Map:
+		key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
+		fill(key)
+		fill(value)
+		v.Set(reflect.MakeMap(v.Type()))
+		v.SetMapIndex(key, value)
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() {
+				fill(v.Field(i))
+			}
+		}
+	default:
+		panic("no way to fill " + v.Type().String())
+	}
+}
