@@ -24,7 +24,7 @@ applied changes nothing: its faults are printed, and the exit code is 1. meshd n
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), reloadTimeout)
 			defer cancel()
-			result, err := control.NewClient(g.socket).Reload(ctx)
+			result, err := g.client().Reload(ctx)
 			if err != nil {
 				return err
 			}
@@ -64,7 +64,7 @@ cannot be applied.`,
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
 			defer cancel()
-			plan, err := control.NewClient(g.socket).Plan(ctx, path, doc)
+			plan, err := g.client().Plan(ctx, path, doc)
 			if errors.Is(err, control.ErrNotRunning) || errors.Is(err, control.ErrPermission) || errors.Is(err, control.ErrMismatch) {
 				return err
 			}

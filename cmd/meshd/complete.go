@@ -2,15 +2,17 @@ package main
 
 import (
 	"context"
+	"regexp"
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"example.org/meshd/internal/control"
 )
 
 // completeWithin is how long a shell waits for names of peers.
 const completeWithin = 500 * time.Millisecond
+
+// harmless is a word in which a shell finds nothing to expand.
+var harmless = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
 
 // peerNames completes one name of a peer, behind a prefix, as the running meshd knows
 // them; others are words that may stand in its place.
@@ -21,12 +23,14 @@ func peerNames(g *globals, prefix string, others ...string) cobra.CompletionFunc
 		}
 		ctx, cancel := context.WithTimeout(cmd.Context(), completeWithin)
 		defer cancel()
-		client := control.NewClient(g.socket)
+		client := g.client()
 		defer client.Close()
 		words := others
 		if status, err := client.Status(ctx); err == nil {
 			for _, p := range status.Peers {
-				words = append(words, prefix+p.Name)
+				if harmless.MatchString(p.Name) {
+					words = append(words, prefix+p.Name)
+				}
 			}
 		}
 		return words, cobra.ShellCompDirectiveNoFileComp

@@ -6,7 +6,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -25,7 +24,7 @@ func eventsCommand(g *globals) *cobra.Command {
 rejected, repairs. With --json each is a line of JSON.`,
 		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client := control.NewClient(g.socket)
+			client := g.client()
 			defer client.Close()
 			oldest := time.Time{}
 			if since > 0 {
@@ -61,7 +60,7 @@ func printEvent(w io.Writer, e control.Event) error {
 	for _, key := range slices.Sorted(maps.Keys(e.Fields)) {
 		value := e.Fields[key]
 		if value == "" || strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r == '"' || r == '=' }) {
-			value = strconv.Quote(value)
+			value = `"` + strings.ReplaceAll(value, `"`, `\"`) + `"`
 		}
 		words = append(words, key+"="+value)
 	}

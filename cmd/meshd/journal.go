@@ -10,11 +10,16 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"example.org/meshd/internal/text"
 )
 
 // toJournal tells whether a writer is a stream into systemd's journal, which
 // JOURNAL_STREAM=DEVICE:INODE names (systemd.exec(5)).
 func toJournal(w io.Writer) bool {
+	if outer, ok := w.(*text.Writer); ok {
+		w = outer.Unwrap()
+	}
 	file, ok := w.(*os.File)
 	if !ok {
 		return false

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/daemon"
+	"example.org/meshd/internal/text"
 )
 
 func main() {
@@ -27,8 +29,15 @@ func main() {
 	os.Exit(exitCode(err))
 }
 
-// run executes one command line. It prints the error it returns.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+// run executes one command line. It prints the error it returns. All output passes a
+// text.Writer, since much of it is text of files and of other hosts.
+func run(ctx context.Context, args []string, out, errs io.Writer) error {
+	stdout, stderr := text.NewWriter(out), text.NewWriter(errs)
+	err := execute(ctx, args, stdout, stderr)
+	return cmp.Or(err, stdout.Flush(), stderr.Flush())
+}
+
+func execute(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	root := newRoot()
 	root.SetArgs(commandFirst(root, args))
 	root.SetOut(stdout)
@@ -105,6 +114,14 @@ type globals struct {
 	config string
 	socket string
 	json   bool
+}
+
+// client returns a client of the daemon that the command line names. JSON says what the
+// daemon said; text for people is tidy, so that a name cannot pretend to be a line.
+func (g *globals) client() *control.Client {
+	c := control.NewClient(g.socket)
+	c.Tidy = !g.json
+	return c
 }
 
 func newRoot() *cobra.Command {

@@ -41,7 +41,7 @@ or the kernel of a host with flannel. Exit code 0: it answered, 1: not once.`,
 			if count < 1 || interval < 10*time.Millisecond {
 				return fmt.Errorf("%w: at least -c 1 and -i 10ms", errUsage)
 			}
-			client := control.NewClient(g.socket)
+			client := g.client()
 			defer client.Close()
 			result := pinged{Schema: control.Schema, Peer: args[0], Replies: []control.Ping{}}
 			err := ping(cmd.Context(), client, &result, count, interval, size, func(p control.Ping) {

@@ -26,7 +26,7 @@ does, and why.`,
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
 			defer cancel()
-			route, err := control.NewClient(g.socket).Route(ctx, to)
+			route, err := g.client().Route(ctx, to)
 			if err != nil {
 				return err
 			}

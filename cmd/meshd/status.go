@@ -30,7 +30,7 @@ func statusCommand(g *globals) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
 			defer cancel()
-			status, err := control.NewClient(g.socket).Status(ctx)
+			status, err := g.client().Status(ctx)
 			if err != nil {
 				return err
 			}
@@ -81,7 +81,7 @@ or it is not up.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
 			defer cancel()
-			client := control.NewClient(g.socket)
+			client := g.client()
 			if len(args) == 1 {
 				p, err := client.Peer(ctx, args[0])
 				if err != nil {

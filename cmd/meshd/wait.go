@@ -26,7 +26,7 @@ until a peer is up. Exit code 6: not in time.`,
 		Args:              arguments(1, 1),
 		ValidArgsFunction: peerNames(g, "peer:", "ready"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client := control.NewClient(g.socket)
+			client := g.client()
 			defer client.Close()
 			question := client.Ready
 			if name, ok := strings.CutPrefix(args[0], "peer:"); ok && name != "" {

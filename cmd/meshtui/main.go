@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/text"
 	"example.org/meshd/internal/tui"
 )
 
@@ -30,11 +32,20 @@ func main() {
 	os.Exit(exitCode(err))
 }
 
-// run executes one command line. It prints the error it returns.
-func run(ctx context.Context, args []string, stdin, stdout *os.File, stderr io.Writer) error {
+// run executes one command line. It prints the error it returns. All output passes a
+// text.Writer, since most of it is text of other hosts; only the dashboard has the
+// terminal itself, and cleans text where it comes in.
+func run(ctx context.Context, args []string, stdin, stdout *os.File, errs io.Writer) error {
+	out, stderr := text.NewWriter(stdout), text.NewWriter(errs)
+	err := execute(ctx, args, stdin, stdout, out, stderr)
+	return cmp.Or(err, out.Flush(), stderr.Flush())
+}
+
+// execute runs a command line; out writes to stdout.
+func execute(ctx context.Context, args []string, stdin, stdout *os.File, out, stderr io.Writer) error {
 	cmd := newCommand(stdin, stdout)
 	cmd.SetArgs(args)
-	cmd.SetOut(stdout)
+	cmd.SetOut(out)
 	cmd.SetErr(stderr)
 	err := cmd.ExecuteContext(ctx)
 	if err != nil {
@@ -82,7 +93,9 @@ what is lost, and what happened. Press ? for the keys. Where its output is no te
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.show(cmd.Context(), stdin, stdout) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.show(cmd.Context(), stdin, stdout, cmd.OutOrStdout())
+		},
 	}
 	cmd.SetVersionTemplate("meshtui {{.Version}}\n")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
@@ -103,7 +116,7 @@ const (
 	maxInterval = time.Hour
 )
 
-func (f *flags) show(ctx context.Context, stdin, stdout *os.File) error {
+func (f *flags) show(ctx context.Context, stdin, stdout *os.File, out io.Writer) error {
 	if f.once && f.json || f.once && f.stream || f.json && f.stream {
 		return fmt.Errorf("%w: only one of --once, --json and --stream", errUsage)
 	}
@@ -127,9 +140,9 @@ func (f *flags) show(ctx context.Context, stdin, stdout *os.File) error {
 	}
 	switch {
 	case f.stream:
-		return stream(ctx, watcher, f.interval, stdout)
+		return stream(ctx, watcher, f.interval, out)
 	case !dashboard:
-		return once(ctx, watcher, f, stdout)
+		return once(ctx, watcher, f, out)
 	}
 	return run1(ctx, tui.Options{
 		Watcher: watcher, Asker: asker, Where: where, Interval: f.interval, Version: version,

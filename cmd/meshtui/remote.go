@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +11,7 @@ import (
 	"time"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/text"
 )
 
 // remote watches the meshd of another host: the system's ssh runs `meshtui --stream`
@@ -37,8 +36,8 @@ func (r *remote) Watch(ctx context.Context, interval time.Duration, _ bool, each
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: r.mute} // without a terminal there is no prompt
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = time.Second
-	var said bytes.Buffer
-	cmd.Stderr = &said
+	said := &tail{}
+	cmd.Stderr = said
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
@@ -46,42 +45,53 @@ func (r *remote) Watch(ctx context.Context, interval time.Duration, _ bool, each
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("run ssh: %w", err)
 	}
-	read := decodeLines(out, each)
+	read := readStream(out, each)
 	if read != nil {
 		cancel()
 	}
 	if err := cmd.Wait(); read == nil {
-		return r.explain(err, said.String())
+		return r.explain(err, said.lastLine())
 	}
 	return read
 }
 
-// decodeLines reads until each has enough or nothing more comes; then the exit code
+// readStream reads until each has enough or nothing more comes; then the exit code
 // says why.
-func decodeLines(in io.Reader, each func(control.Watched) error) error {
-	for decoder := json.NewDecoder(in); ; {
-		var line control.Watched
-		switch err := decoder.Decode(&line); {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return fmt.Errorf("what comes is not from `meshtui --stream`: %w", err)
+func readStream(in io.Reader, each func(control.Watched) error) error {
+	var ended error // by us
+	err := control.ReadLines(in, func(line control.Watched) error {
+		if ended = line.Check(); ended == nil {
+			ended = each(line)
 		}
-		if err := line.Check(); err != nil {
-			return err
-		}
-		if err := each(line); err != nil {
-			return err
-		}
+		return ended
+	})
+	if err != nil && ended == nil {
+		return fmt.Errorf("what comes is not from `meshtui --stream`: %w", err)
 	}
+	return err
 }
 
-// explain turns the end of ssh into what the user can do about it.
-func (r *remote) explain(err error, said string) error {
-	last := said
-	if lines := strings.Split(strings.TrimSpace(said), "\n"); len(lines) > 0 {
-		last = strings.TrimPrefix(lines[len(lines)-1], "meshtui: ")
-	}
+// tail keeps the end of what ssh and the other host say.
+type tail struct{ said []byte }
+
+const tailKept = 4096 // bytes: more than one message has
+
+// Write implements io.Writer.
+func (t *tail) Write(b []byte) (int, error) {
+	t.said = append(t.said, b[max(0, len(b)-tailKept):]...)
+	t.said = append([]byte(nil), t.said[max(0, len(t.said)-tailKept):]...)
+	return len(b), nil
+}
+
+// lastLine returns the last line, clean.
+func (t *tail) lastLine() string {
+	said := strings.TrimSpace(string(t.said))
+	return text.Clean(strings.TrimPrefix(said[strings.LastIndex(said, "\n")+1:], "meshtui: "))
+}
+
+// explain turns the end of ssh into what the user can do about it. last is what was
+// said last.
+func (r *remote) explain(err error, last string) error {
 	exit, ok := errors.AsType[*exec.ExitError](err)
 	if !ok {
 		return fmt.Errorf("%s: the connection has ended", r.host)
