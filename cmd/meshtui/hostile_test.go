@@ -59,7 +59,9 @@ func TestHostileHost(t *testing.T) {
 	said, status := hostileStream(t)
 	words := hostileWords(t)
 	for _, end := range []string{"exit 0", "exit 1", "exit 3", "exit 255"} {
-		for _, script := range []string{"cat " + said + "; cat " + words + " >&2; " + end, "cat " + words + " >&2; " + end, "cat " + words + "; " + end} {
+		for _, script := range []string{
+			"cat " + said + "; cat " + words + " >&2; " + end, "cat " + words + " >&2; " + end, "cat " + words + "; " + end,
+		} {
 			ssh(t, script)
 			for _, format := range []string{"--once", "--json", "--stream"} {
 				_, out, errs := meshtui(t, "--host", "edge-1", format)
@@ -81,7 +83,10 @@ func TestHostileHost(t *testing.T) {
 	if _, out, _ = meshtui(t, "--host", "edge-1", "--stream"); strings.Count(out, "\n") != 3 {
 		t.Errorf("%q", out)
 	}
-	for _, args := range [][]string{{"--host", "-" + hostile.Text}, {"--socket", hostile.Bytes, "--once"}, {hostile.Bytes}, {"--" + hostile.Bytes}, {"--host", hostile.Text, "--once"}} {
+	for _, args := range [][]string{
+		{"--host", "-" + hostile.Text}, {"--host", hostile.Text, "--once"}, {"--socket", hostile.Bytes, "--once"},
+		{hostile.Bytes}, {"--" + hostile.Bytes},
+	} {
 		if code, out, errs := meshtui(t, args...); hostile.Fault(out+errs) != "" || args[0] != "--host" && code == 0 {
 			t.Errorf("%q: %d, %s", args, code, hostile.Fault(out+errs))
 		}
@@ -92,7 +97,8 @@ func TestHostileHost(t *testing.T) {
 func TestEndlessLine(t *testing.T) {
 	ssh(t, "exec tr '\\0' x </dev/zero")
 	code, out, errs := meshtui(t, "--host", "edge-1", "--once")
-	if want := fmt.Sprintf("what comes is not from `meshtui --stream`: %v", control.ErrTooLong); code != 1 || out != "" || !strings.Contains(errs, want) {
+	want := fmt.Sprintf("what comes is not from `meshtui --stream`: %v", control.ErrTooLong)
+	if code != 1 || out != "" || !strings.Contains(errs, want) {
 		t.Errorf("%d, %q, %q", code, out, errs)
 	}
 }

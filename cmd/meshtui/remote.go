@@ -86,7 +86,8 @@ func (t *tail) Write(b []byte) (int, error) {
 // lastLine returns the last line, clean.
 func (t *tail) lastLine() string {
 	said := strings.TrimSpace(string(t.said))
-	return text.Clean(strings.TrimPrefix(said[strings.LastIndex(said, "\n")+1:], "meshtui: "))
+	last := said[strings.LastIndex(said, "\n")+1:]
+	return text.Clean(strings.TrimPrefix(last, "meshtui: "))
 }
 
 // explain turns the end of ssh into what the user can do about it. last is what was

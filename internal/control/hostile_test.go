@@ -33,7 +33,8 @@ func TestAnswersAreHarmless(t *testing.T) {
 		return nil
 	}
 	socket := serve(t, Source{
-		Events: events, Status: func() Status { return status }, Route: func(netip.Addr) Route { return filled[Route]() },
+		Events: events, Status: func() Status { return status },
+		Route: func(netip.Addr) Route { return filled[Route]() },
 		Reload: func(context.Context, string) (ReloadResult, error) {
 			r := filled[ReloadResult]()
 			r.Reload.OK = failing
@@ -44,13 +45,17 @@ func TestAnswersAreHarmless(t *testing.T) {
 			h := filled[History]()
 			return &h, fails()
 		},
-		Ping:    func(context.Context, PingRequest) (Ping, bool, error) { return filled[Ping](), true, fails() },
+		Ping: func(context.Context, PingRequest) (Ping, bool, error) {
+			return filled[Ping](), true, fails()
+		},
 		Healthy: func(context.Context) error { return fails() }, Ready: func(context.Context) error { return fails() },
 	})
 	for _, failing = range []bool{false, true} {
 		for _, question := range []string{
-			"GET /v1/status", "GET /v1/peers", "GET /v1/peers/%1b%c2%9bx", "GET /v1/events", "GET /v1/route?to=10.0.0.1", "GET /v1/route?to=%1b%c2%9b", "GET /v1/history?peer=%c2%9b",
-			"POST /v1/reload", "POST /v1/plan", "POST /v1/ping", "GET /healthz", "GET /readyz", "GET /%c2%9b", "GET /metrics", "GET /v1/events?since=%c2%9b", "GET /v1/watch?interval=%c2%9b",
+			"GET /v1/status", "GET /v1/peers", "GET /v1/peers/%1b%c2%9bx", "GET /v1/events", "GET /metrics",
+			"GET /v1/route?to=10.0.0.1", "GET /v1/route?to=%1b%c2%9b", "GET /v1/history?peer=%c2%9b",
+			"POST /v1/reload", "POST /v1/plan", "POST /v1/ping", "GET /healthz", "GET /readyz", "GET /%c2%9b",
+			"GET /v1/events?since=%c2%9b", "GET /v1/watch?interval=%c2%9b",
 		} {
 			_, reader := raw(t, socket, question+" HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}")
 			answer, err := io.ReadAll(reader)
@@ -99,7 +104,11 @@ func TestTidyClient(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	if p := got.Peers[0]; p.Name != p.Subnets[0] || strings.Contains(p.Name, "\n") || !strings.Contains(p.Name, `\nforged line\t`) || !strings.Contains(got.Config.Error, "\nforged line") {
-		t.Errorf("%+v", got)
+	p := got.Peers[0]
+	if p.Name != p.Subnets[0] || strings.Contains(p.Name, "\n") || !strings.Contains(p.Name, `\nforged line\t`) {
+		t.Errorf("%+v", p)
+	}
+	if !strings.Contains(got.Config.Error, "\nforged line") {
+		t.Errorf("a text of several lines became one: %q", got.Config.Error)
 	}
 }

@@ -32,10 +32,12 @@ func TestReadLines(t *testing.T) {
 		t.Errorf("%v, %v", err, all)
 	}
 	broken := errors.New("broken")
-	if err := ReadLines(io.MultiReader(strings.NewReader("[1,"), failingReader{broken}), each); !errors.Is(err, broken) {
+	cutOff := io.MultiReader(strings.NewReader("[1,"), failingReader{broken})
+	if err := ReadLines(cutOff, each); !errors.Is(err, broken) {
 		t.Errorf("a line that is cut off: %v", err)
 	}
-	if err := ReadLines(strings.NewReader("1\n2\n"), func(int) error { return broken }); !errors.Is(err, broken) {
+	refuse := func(int) error { return broken }
+	if err := ReadLines(strings.NewReader("1\n2\n"), refuse); !errors.Is(err, broken) {
 		t.Errorf("each: %v", err)
 	}
 	source := &endless{}

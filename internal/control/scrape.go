@@ -40,7 +40,8 @@ type page struct {
 func (p *page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	zip := strings.Contains(r.Header.Get("Accept-Encoding"), "gzip")
 	header, code, body := p.get(zip)
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(scrapePatience)) // recorders of tests have none
+	// Recorders of tests have no deadline.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(scrapePatience))
 	for key, values := range header {
 		w.Header()[key] = values
 	}

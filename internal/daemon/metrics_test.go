@@ -18,7 +18,8 @@ import (
 // A stranger that opens connections to metrics.listen keeps a few of them, and a
 // scraper is served meanwhile.
 func TestMetricsAreBounded(t *testing.T) {
-	m := newMetricsTask(func() control.Status { return control.Status{Schema: control.Schema, Version: "9.9"} }, slog.New(slog.DiscardHandler))
+	status := func() control.Status { return control.Status{Schema: control.Schema, Version: "9.9"} }
+	m := newMetricsTask(status, slog.New(slog.DiscardHandler))
 	l, err := m.listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -41,7 +42,8 @@ func TestMetricsAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer response.Body.Close()
-	if body, err := io.ReadAll(response.Body); err != nil || !strings.Contains(string(body), `meshd_build_info{version="9.9"} 1`) {
+	body, err := io.ReadAll(response.Body)
+	if err != nil || !strings.Contains(string(body), `meshd_build_info{version="9.9"} 1`) {
 		t.Errorf("%v\n%s", err, body)
 	}
 	for i, conn := range silent[:250] {

@@ -147,10 +147,11 @@ func TestFields(t *testing.T) {
 		hidden string
 	}
 	const evil, line, both = "a\n\x1b", `a\n\u001b`, "a\n" + `\u001b`
-	v := outer{evil, []string{evil}, map[string]string{evil: evil, "b": "c"}, &inner{evil, map[string]int{evil: 1}}, []inner{{Name: evil}}, [1]string{evil},
-		inner{Name: evil}, map[string]inner{"x": {Name: evil}}, evil}
-	want := outer{both, []string{both}, map[string]string{line: line, "b": "c"}, &inner{line, map[string]int{line: 1}}, []inner{{Name: line}}, [1]string{line},
-		inner{Name: line}, map[string]inner{"x": {Name: line}}, evil}
+	made := func(one, more string) outer {
+		return outer{more, []string{more}, map[string]string{one: one, "b": "c"}, &inner{one, map[string]int{one: 1}},
+			[]inner{{Name: one}}, [1]string{one}, inner{Name: one}, map[string]inner{"x": {Name: one}}, evil}
+	}
+	v, want := made(evil, evil), made(line, both)
 	Fields(&v)
 	got, _ := json.Marshal(v)
 	wanted, _ := json.Marshal(want)

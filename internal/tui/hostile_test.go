@@ -17,7 +17,8 @@ import (
 // it is obeyed. The frames have no colours, so every escape in them is one too many.
 func TestHostileHost(t *testing.T) {
 	c := &clockwork{noon}
-	m := New(Options{Watcher: mute{}, Asker: mute{}, Where: hostile.Bytes, Clock: func() time.Time { return c.now }})
+	clock := func() time.Time { return c.now }
+	m := New(Options{Watcher: mute{}, Asker: mute{}, Where: hostile.Bytes, Clock: clock})
 	t.Cleanup(m.Close)
 	evil := errors.New(hostile.Bytes)
 	watched := func(kind string) (w control.Watched) {
@@ -47,9 +48,11 @@ func TestHostileHost(t *testing.T) {
 	said := 0
 	for _, msg := range []tea.Msg{
 		tea.WindowSizeMsg{Width: 160, Height: 50}, lostMsg{m.connection, evil},
-		linesMsg{0, []control.Watched{watched("hello"), watched("snapshot"), watched("event")}}, linesMsg{0, []control.Watched{watched("snapshot")}},
-		historyMsg{historyKey{"", "5m"}, history, nil}, planMsg{fileOnDisk{true, plan, nil}}, planMsg{fileOnDisk{true, nil, evil}},
-		reloadMsg{reload, nil}, reloadMsg{reload, evil}, pingMsg{"b", 0, ping, nil}, pingMsg{"b", 0, ping, evil}, noticeMsg{hostile.Bytes, true}, lostMsg{0, evil},
+		linesMsg{0, []control.Watched{watched("hello"), watched("snapshot"), watched("event")}},
+		linesMsg{0, []control.Watched{watched("snapshot")}}, historyMsg{historyKey{"", "5m"}, history, nil},
+		planMsg{fileOnDisk{true, plan, nil}}, planMsg{fileOnDisk{true, nil, evil}},
+		reloadMsg{reload, nil}, reloadMsg{reload, evil}, pingMsg{"b", 0, ping, nil}, pingMsg{"b", 0, ping, evil},
+		noticeMsg{hostile.Bytes, true}, lostMsg{0, evil},
 	} {
 		switch of := msg.(type) { // all of them are of the connection there is
 		case linesMsg:
@@ -89,7 +92,8 @@ func TestLongEvents(t *testing.T) {
 	m, _ := newTest(80, 24)
 	tell(m, hello("x"), happening(e))
 	kept := m.data.events[len(m.data.events)-1]
-	if n := len(eventText(kept)) + len(kept.Kind); n > 5*maxEventText || len(kept.Fields) != maxEventFields || len(kept.Message) < maxEventText {
+	n := len(eventText(kept)) + len(kept.Kind)
+	if n > 5*maxEventText || len(kept.Fields) != maxEventFields || len(kept.Message) < maxEventText {
 		t.Errorf("%d bytes and %d fields are kept", n, len(kept.Fields))
 	}
 	checkFrame(t, m.View(), 80, 24)

@@ -11,7 +11,8 @@ import (
 
 // Text hurts a terminal in every way that a JSON string can carry: a title by OSC,
 // colours by CSI in both forms, BEL, BS, CR, NUL, DEL, a forged line, bidi marks.
-const Text = "a\x1b]0;title\x07\x1b[31m\u009b31m\u009d0;title\u009c\b\r\x00\x7f\u0085\nforged line\t\u202e\u202a\u2066\u2069\u200e\u200f\u061cz"
+const Text = "a\x1b]0;title\x07\x1b[31m\u009b31m\u009d0;title\u009c\b\r\x00\x7f\u0085\nforged line\t" +
+	"\u202e\u202a\u2066\u2069\u200e\u200f\u061cz"
 
 // Bytes is Text with bytes that are no UTF-8, CSI and OSC in ISO 8859-1 among them.
 const Bytes = Text + "\x9b31m\x9d\xff\xe2\x80"
@@ -23,7 +24,8 @@ func Fault(out string) string {
 		case r == '\n' || r == '\t':
 		case r == utf8.RuneError && out[i] != 0xef:
 			return fmt.Sprintf("byte %#x, no UTF-8, at %d of %q", out[i], i, out)
-		case r < 0x20, r >= 0x7f && r <= 0x9f, r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069, r == 0x200e, r == 0x200f, r == 0x61c:
+		case r < 0x20, r >= 0x7f && r <= 0x9f, // C0, DEL, C1
+			r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069, r == 0x200e, r == 0x200f, r == 0x61c: // bidi
 			return fmt.Sprintf("%U at %d of %q", r, i, out)
 		}
 	}
