@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"example.org/meshd/internal/text"
 )
 
 // What the journal gets: a priority before each line, and no clock of our own. Anywhere else
@@ -36,7 +38,8 @@ func TestJournal(t *testing.T) {
 		if _, err := file.Seek(0, 0); err != nil {
 			t.Fatal(err)
 		}
-		log, err := newLogger(file, "debug", "text")
+		stderr := text.NewWriter(file) // as run makes it
+		log, err := newLogger(stderr, "debug", "text")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -44,7 +47,7 @@ func TestJournal(t *testing.T) {
 		log.With("peer", "a").WithGroup("g").Info("two\nlines", slog.LevelKey, "inner")
 		log.Warn("odd")
 		log.Error("wrong")
-		fmt.Fprintln(file, complaint(file, "bad file\nsecond fault"))
+		fmt.Fprintln(stderr, complaint(stderr, "bad file\nsecond fault"))
 		got, err := os.ReadFile(file.Name())
 		if err != nil || test.env == stream && string(got) != test.want || !strings.Contains(string(got), test.want) {
 			t.Errorf("JOURNAL_STREAM=%q: %v\n%s", test.env, err, got)
