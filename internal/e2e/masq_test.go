@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -336,6 +337,28 @@ func rewrite(t *testing.T, d *nstest.Daemon, doc string) control.Status {
 	}
 	run(t, d.Host.Namespace, "kill", "-HUP", fmt.Sprint(d.PID()))
 	return waitStatus(t, d, "reload", func(s control.Status) bool { return !s.Config.LastReload.At.Equal(before) })
+}
+
+// Rules that somebody flushes over and over come back when that ends, with nobody asking.
+func TestRulesComeBackAfterAStorm(t *testing.T) {
+	w := newWorld(t)
+	run(t, w.Worker2.Namespace, "nft", "add table ip own { chain f { type filter hook forward priority 0; policy drop; }; }")
+	m := w.startAll(demoFile(t))
+	const own = "add table ip own { chain f { type filter hook forward priority 0; policy drop; }; }"
+	ruleset := func() string { return run(t, m.Worker2.Namespace, "nft", "-s", "list", "ruleset") }
+	whole := sortedLines(ruleset())
+	for range 3 {
+		run(t, m.Worker2.Namespace, "sh", "-c", "for i in $(seq 50); do nft flush ruleset; nft '"+own+"'; done")
+		waitStatus(t, m.w2, "the rules are back", func(control.Status) bool { return sortedLines(ruleset()) == whole })
+	}
+}
+
+// sortedLines returns lines in their alphabet: tables come back in another order, and the elements of
+// a set in any.
+func sortedLines(text string) string {
+	lines := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune("\n,{} \t=", r) })
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
 }
 
 // Everything in [masquerade] changes live; running connections go on.

@@ -240,6 +240,43 @@ func TestCountersOutliveRules(t *testing.T) {
 	})
 }
 
+// Whatever somebody flushes while rules are being written, one look afterwards finds it.
+func TestFlushStorm(t *testing.T) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+		m := New()
+		if _, err := m.Set(both); err != nil {
+			t.Fatal(err)
+		}
+		whole := run(t, n, "-s", "list", "ruleset")
+		for range 10 {
+			storm := make(chan error, 1)
+			go func() {
+				_, err := n.Run("sh", "-c", "for i in $(seq 20); do nft flush ruleset; done")
+				storm <- err
+			}()
+			for raging := true; raging; {
+				select {
+				case err := <-storm:
+					raging = false
+					if err != nil {
+						t.Error(err)
+					}
+				default:
+					if _, err := m.Set(both); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			if _, err := m.Set(both); err != nil {
+				t.Error(err)
+			}
+			if got := run(t, n, "-s", "list", "ruleset"); got != whole {
+				t.Fatalf("after a storm:\n%s\nwant:\n%s", got, whole)
+			}
+		}
+	})
+}
+
 // Pods reach the outside masqueraded, and a multicast group as they are.
 func TestMulticastIsLeftAlone(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {

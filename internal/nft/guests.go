@@ -58,6 +58,16 @@ func (g *Guests) Set(want func(Place) []Exprs) (repaired bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	err = again(func() error {
+		some, err := g.visitAll(conn, want)
+		repaired = repaired || some
+		return err
+	})
+	return repaired, err
+}
+
+// visitAll makes every chain have what is wanted there.
+func (g *Guests) visitAll(conn *nftables.Conn, want func(Place) []Exprs) (repaired bool, err error) {
 	chains, err := g.list(conn)
 	if err != nil {
 		return false, err

@@ -140,6 +140,17 @@ func commentOf(r *nftables.Rule) string {
 	return ""
 }
 
+// again runs a reading until it succeeds, a few times at most. What one message listed may be gone
+// when the next one asks for it, and the library hides which error that was.
+func again(read func() error) (err error) {
+	for range 5 {
+		if err = read(); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
 // listRules returns the rules of a chain in their order; none if the table or the chain is gone.
 func listRules(conn *nftables.Conn, c *nftables.Chain) ([]*nftables.Rule, error) {
 	rules, err := conn.GetRules(c.Table, c)

@@ -130,7 +130,8 @@ func (k *Keeper) Set(tables []Table) (changed bool, err error) {
 		return false, err
 	}
 	if k.began { // rules of an earlier run are made anew, so that counters begin with this one
-		if same, err := k.same(conn, tables); err != nil || same {
+		same := false
+		if err := again(func() (err error) { same, err = k.same(conn, tables); return err }); err != nil || same {
 			return false, err
 		}
 	}
@@ -188,7 +189,7 @@ func (k *Keeper) Counters() (map[string]Counter, error) {
 	defer k.mu.Unlock()
 	conn, err := open()
 	if err == nil {
-		err = k.read(conn)
+		err = again(func() error { return k.read(conn) })
 	}
 	if err != nil {
 		return nil, err
