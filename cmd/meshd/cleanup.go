@@ -25,12 +25,14 @@ import (
 )
 
 func cleanupCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
+	var state string
+	cmd := &cobra.Command{
 		Use:   "cleanup",
 		Short: "Remove the interface, routes, rules and files that meshd made",
 		Long: `Remove what an earlier "meshd run" left in the kernel: the TUN interface with its
 address and its routes, the backstop routes, the kernel engine's programs and the rules;
-and the files it wrote for containers. Running it again changes nothing. It refuses while meshd runs.`,
+and the files it wrote for containers. Forwarding that "meshd run --sysctl" turned on in this boot is turned off again, unless
+somebody else wants it by now. Running it again changes nothing. It refuses while meshd runs.`,
 		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := nobodyAnswers(cmd.Context(), g.socket); err != nil {
@@ -55,6 +57,11 @@ and the files it wrote for containers. Running it again changes nothing. It refu
 			if programs {
 				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the kernel engine's programs")
 			}
+			// While forwarding is on, the rules keep networks apart.
+			forwarding, forwardingErr := daemon.RestoreForwarding(daemon.StateFolder(state, g.socket))
+			for _, f := range forwarding {
+				fmt.Fprintf(cmd.ErrOrStderr(), "meshd: %s\n", f)
+			}
 			rules, err := masq.CleanUp()
 			if rules {
 				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the masquerade rules")
@@ -71,9 +78,11 @@ and the files it wrote for containers. Running it again changes nothing. It refu
 			if filters || legacy {
 				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the filter rules")
 			}
-			return errors.Join(err, backstopsErr, programsErr, filesErr, filterErr, legacyErr)
+			return errors.Join(err, backstopsErr, programsErr, forwardingErr, filesErr, filterErr, legacyErr)
 		},
 	}
+	cmd.Flags().StringVar(&state, "state", "", stateUsage)
+	return cmd
 }
 
 // nobodyAnswers is an error if a daemon listens on a control socket. It sends nothing, and follows

@@ -17,7 +17,7 @@ import (
 )
 
 func runCommand(g *globals) *cobra.Command {
-	var node, level, format string
+	var node, state, level, format string
 	var sysctl, check bool
 	cmd := &cobra.Command{
 		Use:   "run",
@@ -42,7 +42,8 @@ SIGUSR2 starts the program that was installed meanwhile in the place of this one
 				run = func(_ context.Context, o daemon.Options) error { return daemon.Check(o) }
 			}
 			err = run(cmd.Context(), daemon.Options{
-				ConfigPath: g.config, Node: node, Socket: g.socket, Version: version, Sysctl: sysctl, Reload: hangup, Replace: replace, Log: log,
+				ConfigPath: g.config, Node: node, Socket: g.socket, State: daemon.StateFolder(state, g.socket), Version: version,
+				Sysctl: sysctl, Reload: hangup, Replace: replace, Log: log,
 			})
 			if faults, ok := errors.AsType[config.Faults](err); ok {
 				if format == "json" {
@@ -63,7 +64,8 @@ SIGUSR2 starts the program that was installed meanwhile in the place of this one
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&node, "node", "", "which `name` of the file this host is (default: found by its address)")
-	flags.BoolVar(&sysctl, "sysctl", false, "let the host forward packets if it does not (net.ipv4.ip_forward and the like)")
+	flags.BoolVar(&sysctl, "sysctl", false, "let the interfaces of the mesh forward packets where they do not, and keep other networks apart")
+	flags.StringVar(&state, "state", "", stateUsage)
 	flags.BoolVar(&check, "check", false, "only tell whether this host could be joined now, and change nothing")
 	flags.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&format, "log-format", "text", "text or json")
@@ -90,6 +92,10 @@ func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	}
 	return nil, fmt.Errorf("%w: --log-format %q is not text or json", errUsage, format)
 }
+
+// stateUsage explains --state.
+const stateUsage = "`folder` for what has to survive the daemon (default $STATE_DIRECTORY or /var/lib/meshd; " +
+	"with another --socket, SOCKET.state)"
 
 // legacyForwardCommand is for the service, see packaging/meshd.service.
 func legacyForwardCommand(g *globals) *cobra.Command {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/dataplane/tun"
@@ -65,7 +66,16 @@ func (m *mesh) apply(next *plan, rebuild bool) (repaired []string, err error) {
 	m.plan = next
 	m.metrics.use(t.metrics, next.config.Metrics.Listen)
 	m.probes.follow(next, m.options.Version)
+	m.letForward(next)
 	return t.repaired, nil
+}
+
+// letForward turns forwarding on where --sysctl asks for it. It comes after the rules, which keep
+// apart what is no part of the mesh; while they are not in force it is tried again.
+func (m *mesh) letForward(p *plan) {
+	if m.forward.follow(p, m.rules.fine()) && m.retry == nil {
+		m.retry = time.After(retryLast)
+	}
 }
 
 // steps returns what is to be done, in order.

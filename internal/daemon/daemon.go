@@ -26,6 +26,7 @@ type Options struct {
 	ConfigPath string
 	Node       string // which node this host is; empty: found by its address
 	Socket     string // control socket
+	State      string // folder for what has to survive the daemon, see StateFolder
 	Version    string
 	Sysctl     bool             // turn forwarding on where it is off
 	Reload     <-chan os.Signal // asks to read the file again; may be nil
@@ -79,7 +80,7 @@ func Check(o Options) error {
 	if err != nil {
 		return err
 	}
-	p, away, err := firstPlan(c, o.Node)
+	p, away, err := firstPlan(c, o)
 	if away != nil || err != nil {
 		return err
 	}

@@ -38,6 +38,7 @@ type mesh struct {
 	files   *containerTask
 	metrics *metricsTask
 	manager *manager
+	forward *forwarder
 
 	endpoints *endpoints                         // open; nil before the first plan
 	made      bool                               // the TUN was made by this run
@@ -68,7 +69,7 @@ type reloadRequest struct {
 func newMesh(o Options, s *state, service *manager) *mesh {
 	engine, probes := newEngine(o.Log)
 	return &mesh{
-		options: o, log: o.Log, state: s, manager: service, engine: engine, probes: probes, tried: s.loaded().SHA256(), rules: newMasqTask(o.Log), files: newContainerTask(o), metrics: newMetricsTask(s.status, o.Log),
+		options: o, log: o.Log, state: s, manager: service, engine: engine, probes: probes, tried: s.loaded().SHA256(), rules: newMasqTask(o.Log), files: newContainerTask(o), metrics: newMetricsTask(s.status, o.Log), forward: newForwarder(o),
 		file: make(chan struct{}, 1), kernel: make(chan struct{}, 1), asked: make(chan reloadRequest), pulse: make(chan struct{}),
 	}
 }
@@ -94,6 +95,9 @@ func (m *mesh) Run(ctx context.Context) error {
 		}},
 		taskFunc{"IPsec watch", func(ctx context.Context) error {
 			return link.WatchPolicies(ctx, func() { wake(m.kernel) })
+		}},
+		taskFunc{"forwarding watch", func(ctx context.Context) error {
+			return link.WatchForwarding(ctx, func() { wake(m.kernel) })
 		}},
 		taskFunc{"reload", m.follow})
 	return errors.Join(err, m.leave(replaced(ctx)), loops.wait())
@@ -153,7 +157,7 @@ func (m *mesh) leave(successor bool) error {
 // may not have its address yet: then it says so, and plan stays nil.
 func (m *mesh) begin() error {
 	c := m.state.loaded()
-	p, away, err := firstPlan(c, m.options.Node)
+	p, away, err := firstPlan(c, m.options)
 	if err != nil {
 		return err
 	}
@@ -165,23 +169,18 @@ func (m *mesh) begin() error {
 		}
 		return nil
 	}
-	if m.options.Sysctl {
-		if err := turnForwardingOn(c.Network, m.log); err != nil {
-			return err
-		}
-	}
 	return m.bringUp(p)
 }
 
 // firstPlan says what a file asks of this host before anything is in force. away is why it
 // cannot be known yet which node the host is, which time may change; an error with
 // ErrConfig in it is one that time does not change.
-func firstPlan(c *config.Config, node string) (p *plan, away, err error) {
-	host, err := surroundingsOf(c, node)
+func firstPlan(c *config.Config, o Options) (p *plan, away, err error) {
+	host, err := surroundingsOf(c, o)
 	if err != nil {
 		return nil, nil, err
 	}
-	self, notHere, err := identify(c, node, host.local)
+	self, notHere, err := identify(c, o.Node, host.local)
 	if notHere {
 		return nil, err, nil
 	}
@@ -205,7 +204,7 @@ func (m *mesh) bringUp(p *plan) error {
 	m.tried = p.config.SHA256()
 	m.state.forwarding(m, began)
 	m.state.remember(time.Now()) // so that there is a history to ask for
-	for _, w := range slices.Concat(p.warnings, forwardingOff(p.config.Network)) {
+	for _, w := range slices.Concat(p.warnings, forwardingOff(m.plan)) {
 		m.log.Warn(w, "event", "warning")
 	}
 	m.log.Info("forwarding", "node", p.self.Name, "network", p.config.Network.Name, "peers", len(p.mesh.Peers)-1,
@@ -224,29 +223,28 @@ func wake(c chan<- struct{}) {
 }
 
 // surroundingsOf looks at the host with a file in mind.
-func surroundingsOf(c *config.Config, node string) (host surroundings, err error) {
+func surroundingsOf(c *config.Config, o Options) (host surroundings, err error) {
 	if host.local, err = link.LocalAddresses(); err != nil {
 		return host, err
 	}
 	var peers []netip.Addr
 	var own netip.Addr
-	var subnets []netip.Prefix
 	var endpoints []netip.AddrPort
-	var self netip.AddrPort
+	self := -1
 	for _, n := range c.Nodes {
 		peers, endpoints = append(peers, n.Address.Addr()), append(endpoints, n.Address)
 	}
-	if i, _, err := identify(c, node, host.local); err == nil {
-		own, self, subnets = peers[i], endpoints[i], c.Nodes[i].Subnets
+	if i, _, err := identify(c, o.Node, host.local); err == nil {
+		self, own = i, peers[i]
 	}
 	host.cpus = runtime.NumCPU()
-	if host.underlay, err = link.FindUnderlay(own, peers); err != nil {
+	if host.underlay, err = link.FindUnderlay(own, peers); err != nil || self < 0 {
 		return host, err
 	}
-	if host.ipsec, err = link.Policed(self, endpoints); err != nil {
+	if host.ipsec, err = link.Policed(endpoints[self], endpoints); err != nil {
 		return host, err
 	}
-	host.pods, err = link.PodLinks(c.Network.Interface, subnets, host.underlay.Devices)
+	host.passage, err = passageOf(c.Network, c.Nodes[self], host.underlay.Devices, o)
 	return host, err
 }
 

@@ -30,6 +30,8 @@ type plan struct {
 
 	forward *filter.Accept // nil: the host's FORWARD policy is left alone
 	guard   filter.GuardSettings
+	passage passage           // how the host forwards
+	closed  map[bool][]string // interfaces between which nothing may be forwarded; true: IPv6
 
 	container container.Settings // the files for container runtimes
 	kernel    *kernel.Settings   // of the kernel engine; nil: user space does it all. Its TUN is known later
@@ -43,9 +45,9 @@ type plan struct {
 type surroundings struct {
 	local    []netip.Addr // addresses of this host
 	underlay link.Underlay
-	pods     []string // interfaces that lead to this node's own subnets
-	ipsec    string   // which IPsec policy is about the mesh's datagrams; empty: none
+	ipsec    string // which IPsec policy is about the mesh's datagrams; empty: none
 	cpus     int
+	passage  passage
 }
 
 // usefulQueues returns how many queues serve a host. Each has two loops, and
@@ -134,8 +136,9 @@ func makePlan(c *config.Config, self int, host surroundings) (*plan, error) {
 	if err := p.planLink(self, host.underlay.MTU); err != nil {
 		return nil, err
 	}
-	p.planMasquerade(host.pods)
-	p.planGuard(host.pods)
+	p.planForwarding(host.passage)
+	p.planMasquerade(host.passage.crossing.PodNames())
+	p.planGuard(host.passage.crossing.PodNames())
 	p.planContainer()
 	p.planKernel(host)
 	return p, nil

@@ -98,7 +98,7 @@ func (m *mesh) catchUp() {
 	if !m.pending {
 		return
 	}
-	next, err := planOf(m.options.ConfigPath, m.options.Node)
+	next, err := planOf(m.options)
 	if err == nil {
 		err = feasible(m.plan, next)
 	}
@@ -173,7 +173,7 @@ func (m *mesh) readAndApply() ([]string, error) {
 	if m.plan == nil {
 		return nil, m.readWhileWaiting()
 	}
-	next, err := planOf(m.options.ConfigPath, m.options.Node)
+	next, err := planOf(m.options)
 	if err != nil {
 		_, bad := errors.AsType[config.Faults](err)
 		m.pending = !bad // it is this host that it does not fit
@@ -210,21 +210,21 @@ func (m *mesh) readWhileWaiting() error {
 	return nil
 }
 
-// planOf says what the file at path asks of this host.
-func planOf(path, node string) (*plan, error) {
-	c, err := config.Load(path)
+// planOf says what the file asks of this host.
+func planOf(o Options) (*plan, error) {
+	c, err := config.Load(o.ConfigPath)
 	if err != nil {
 		return nil, err
 	}
-	return planFor(c, node)
+	return planFor(c, o)
 }
 
-func planFor(c *config.Config, node string) (*plan, error) {
-	host, err := surroundingsOf(c, node)
+func planFor(c *config.Config, o Options) (*plan, error) {
+	host, err := surroundingsOf(c, o)
 	if err != nil {
 		return nil, err
 	}
-	self, _, err := identify(c, node, host.local)
+	self, _, err := identify(c, o.Node, host.local)
 	if err != nil {
 		return nil, err
 	}
@@ -241,7 +241,7 @@ func (m *mesh) repair(broken error) {
 	if broken == nil && !link.Exists(m.plan.link.Interface) {
 		broken = fmt.Errorf("the interface was deleted: %w", os.ErrNotExist)
 	}
-	next, err := planFor(m.plan.config, m.options.Node)
+	next, err := planFor(m.plan.config, m.options)
 	notice := ""
 	if err != nil { // our own address is gone, perhaps for a moment only
 		notice = "the plan in force stays, though this host has changed: " + err.Error()
@@ -346,5 +346,5 @@ func (m *mesh) planOfContent(path string, doc []byte) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return planFor(c, m.options.Node)
+	return planFor(c, m.options)
 }

@@ -38,6 +38,7 @@ type state struct {
 	endpoints  *endpoints
 	rules      *masqTask
 	files      *containerTask
+	forward    *forwarder
 	generation int
 	applied    time.Time
 	reload     control.Reload // the last attempt
@@ -138,7 +139,7 @@ func (s *state) forwarding(m *mesh, began time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.adopt(m)
-	s.engine, s.probes, s.rules, s.files, s.metrics, s.notice = m.engine, m.probes, m.rules, m.files, m.metrics, ""
+	s.engine, s.probes, s.rules, s.files, s.metrics, s.forward, s.notice = m.engine, m.probes, m.rules, m.files, m.metrics, m.forward, ""
 	s.tun.last, s.merger.last = tun, merger // earlier runs are none of ours
 	s.applied = now()
 	s.generation = 1

@@ -575,6 +575,7 @@ func TestSysctls(t *testing.T) {
 	if s := status(t, d); len(s.Warnings) != 0 {
 		t.Errorf("warnings %q", s.Warnings)
 	}
+	contains(t, run(t, m.Worker2.Namespace, "sysctl", "-n", "net.ipv6.conf.all.forwarding"), "1")
 	contains(t, run(t, m.PodW2b, "ping", "-c", "1", "10.244.1.2"), "ttl=60")
 	contains(t, run(t, m.PodW2b, "ping", "-c", "1", "fd00:10:244:1::2"), "ttl=60")
 	run(t, m.PodW2b, "traceroute", "-n", "-q", "1", "-w", "3", "10.244.1.2")

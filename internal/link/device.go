@@ -48,26 +48,44 @@ func setSilent(dev netlink.Link, s Settings) (changed []string, err error) {
 
 // setting reads /proc/sys/net/FAMILY/conf/NAME/KEY; empty if it is not there.
 func setting(family, name, key string) string {
-	value, err := os.ReadFile(filepath.Join("/proc/sys/net", family, "conf", name, key))
+	path, err := confPath(family, name, key)
+	if err != nil {
+		return ""
+	}
+	value, err := os.ReadFile(path)
 	if err != nil {
 		return ""
 	}
 	return strings.TrimSpace(string(value))
 }
 
-// setAcceptLocal sends RTM_SETLINK with
+// confPath returns the path of a setting of one interface. The kernel takes names of which some are
+// no folder of their own there: "all" and "default" would be the host's (sysctl_dev_name_is_allowed
+// in net/ipv4/devinet.c).
+func confPath(family, name, key string) (string, error) {
+	switch {
+	case name == "", name == ".", name == "..", name == "all", name == confDefault, strings.Contains(name, "/"):
+		return "", fmt.Errorf("the interface %q has no settings of its own", name)
+	}
+	return filepath.Join("/proc/sys/net", family, "conf", name, key), nil
+}
+
+// setAcceptLocal lets packets with a source of this host in by an interface.
+func setAcceptLocal(index int) error { return setDevconf4(index, devconfAcceptLocal, 1) }
+
+// setDevconf4 sets one of the IPv4 settings of an interface. It sends RTM_SETLINK with
 //
-//	IFLA_AF_SPEC { AF_INET { IFLA_INET_CONF { IPV4_DEVCONF_ACCEPT_LOCAL = 1 } } }
+//	IFLA_AF_SPEC { AF_INET { IFLA_INET_CONF { key = value } } }
 //
 // which inet_set_link_af in net/ipv4/devinet.c takes.
-func setAcceptLocal(index int) error {
+func setDevconf4(index, key int, value uint32) error {
 	request := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
 	message := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	message.Index = int32(index)
 	request.AddData(message)
 	spec := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
 	conf := spec.AddRtAttr(unix.AF_INET, nil).AddRtAttr(unix.IFLA_INET_CONF, nil)
-	conf.AddRtAttr(devconfAcceptLocal, nl.Uint32Attr(1))
+	conf.AddRtAttr(key, nl.Uint32Attr(value))
 	request.AddData(spec)
 	_, err := request.Execute(unix.NETLINK_ROUTE, 0)
 	return err
