@@ -63,13 +63,6 @@ fi
 
 # Not while an image is built.
 if [ -d /run/systemd/system ]; then
-	# The host's own files decide, where they say otherwise.
-	for systemd_sysctl in /lib/systemd/systemd-sysctl /usr/lib/systemd/systemd-sysctl; do
-		if [ -x "$systemd_sysctl" ]; then
-			"$systemd_sysctl" --prefix=/net/ipv4/ip_forward 2>/dev/null || true
-			break
-		fi
-	done
 	systemctl daemon-reload
 	upgrade
 fi

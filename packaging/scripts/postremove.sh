@@ -13,4 +13,5 @@ remove | purge | 0)
 esac
 if [ "$1" = purge ]; then
 	rm -f /etc/mesh.toml
+	rm -rf /var/lib/meshd
 fi

@@ -11,5 +11,6 @@ if [ -d /run/systemd/system ]; then
 	# shellcheck disable=SC2086 # two words
 	systemctl --quiet $how meshd.service meshd-ready.service
 fi
-# The interface, routes, rules and files, which outlive the daemon on purpose.
+# The interface, routes, rules and files, which outlive the daemon on purpose; and forwarding
+# (ip_forward and the like) is again as it was found.
 meshd cleanup || true

@@ -20,7 +20,8 @@ import (
 type machine struct {
 	name, root string
 	nspawn     *exec.Cmd
-	init       int // process id of its systemd
+	init       int    // process id of its systemd
+	switches   string // forwarding, before meshd was installed
 }
 
 // boot starts a machine and waits until it runs.
@@ -133,6 +134,25 @@ func (m *machine) deb(path string) error {
 	}
 	_, err = m.run("apt-get", "install", "-y", "--allow-downgrades", name)
 	return err
+}
+
+// forwarding returns the switches of everything that is there without meshd.
+func (m *machine) forwarding() (string, error) {
+	return m.run("sh", "-c", "cd /proc/sys/net && grep . ipv4/conf/*/forwarding ipv6/conf/*/forwarding ipv6/conf/*/accept_ra")
+}
+
+// asFound compares forwarding with what it was before meshd was installed.
+func (m *machine) asFound() error {
+	now, err := m.forwarding()
+	if err == nil && now != m.switches {
+		err = fmt.Errorf("forwarding on %s is\n%s\nand was\n%s", m.name, now, m.switches)
+	}
+	return errors.Join(err, m.apart())
+}
+
+// apart: one network beside the host does not reach the other.
+func (m *machine) apart() error {
+	return m.exits(1, "100% packet loss", "ip", "netns", "exec", "lan1", "ping", "-c", "1", "-W", "1", "192.168.2.2")
 }
 
 // listen opens a UDP socket in the machine's network.

@@ -12,21 +12,21 @@ import (
 
 const meshToml = `[network]
 name = "packaged"
-cidr = "10.244.0.0/16"
+cidr = ["10.244.0.0/16", "fd00:10:244::/48"]
 [[node]]
 name    = "a"
 address = "172.18.0.2"
-subnets = ["10.244.0.0/24"]
+subnets = ["10.244.0.0/24", "fd00:10:244::/64"]
 [[node]]
 name    = "b"
 address = "172.18.0.3"
-subnets = ["10.244.1.0/24"]
+subnets = ["10.244.1.0/24", "fd00:10:244:1::/64"]
 `
 
 var steps = []step{
 	{"two Debian hosts with systemd, joined by a wire", (*trial).hosts},
 	{"the .deb installs, starts nothing, and says what to edit", (*trial).install},
-	{"configured and enabled, pods reach each other", (*trial).configure},
+	{"configured and enabled, pods reach each other, and no others do", (*trial).configure},
 	{"meshtui is for the group mesh", (*trial).permissions},
 	{"an edit is a reload; a bad one is refused by systemctl reload", (*trial).edit},
 	{"an upgrade under 5000 packets/s each way loses nothing", (*trial).upgrade},
@@ -63,7 +63,19 @@ func (t *trial) hosts() (err error) {
 			"ip link add pod0 type veth peer name eth0 netns pod", "ip link set pod0 master cni0 up",
 			fmt.Sprintf("ip -n pod addr add 10.244.%d.2/24 dev eth0", i), "ip -n pod link set eth0 up mtu 1472",
 			fmt.Sprintf("ip -n pod route add default via 10.244.%d.1", i), "ip link set lo up",
-			"useradd -r reader", "useradd -r stranger", "sysctl -qw net.ipv4.ip_forward=0"); err != nil {
+			fmt.Sprintf("ip addr add fd00:10:244:%x::1/64 dev cni0 nodad", i), fmt.Sprintf("ip -n pod addr add fd00:10:244:%x::2/64 dev eth0 nodad", i),
+			fmt.Sprintf("ip -n pod route add default via fd00:10:244:%x::1", i),
+			"useradd -r reader", "useradd -r stranger", "sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0"); err != nil {
+			return err
+		}
+		// Two networks that the host is to keep apart.
+		for n, lan := range []string{"lan1", "lan2"} {
+			if err := m.all(fmt.Sprintf("ip netns add %s; ip link add %[1]s type veth peer name eth0 netns %[1]s", lan), fmt.Sprintf("ip addr add 192.168.%d.1/24 dev %s; ip link set %[2]s up", n+1, lan),
+				fmt.Sprintf("ip -n %s addr add 192.168.%d.2/24 dev eth0; ip -n %[1]s link set eth0 up; ip -n %[1]s route add default via 192.168.%[2]d.1", lan, n+1)); err != nil {
+				return err
+			}
+		}
+		if m.switches, err = m.forwarding(); err != nil {
 			return err
 		}
 	}
@@ -81,7 +93,7 @@ func (t *trial) install() error {
 			m.exits(3, "inactive", "systemctl", "is-active", "meshd"),
 			m.exits(1, "disabled", "systemctl", "is-enabled", "meshd"),
 			m.exits(1, "no node is listed: add a [[node]] table for every host", "meshd", "check"),
-			m.exits(0, "1", "cat", "/proc/sys/net/ipv4/ip_forward"),
+			m.asFound(),
 			// Started all the same, it says so and is not tried again and again.
 			m.exits(1, "", "systemctl", "start", "meshd")); err != nil {
 			return err
@@ -102,12 +114,16 @@ func (t *trial) configure() error {
 			return err
 		}
 	}
-	out, err := t.a.run("ip", "netns", "exec", "pod", "ping", "-c", "3", "-i", "0.2", "-w", "10", "10.244.1.2")
-	if err == nil && !strings.Contains(out, "ttl=60") {
-		err = fmt.Errorf("no ttl=60 in\n%s", out)
+	for _, to := range []string{"10.244.1.2", "fd00:10:244:1::2"} {
+		if err := t.a.exits(0, "ttl=60", "ip", "netns", "exec", "pod", "ping", "-c", "3", "-i", "0.2", "-w", "10", to); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return err
+	for _, m := range []*machine{t.a, t.b} { // by interface, so that others find the host's switch as it was
+		if err := errors.Join(m.exits(0, "0", "cat", "/proc/sys/net/ipv4/ip_forward"), m.exits(0, "0", "cat", "/proc/sys/net/ipv4/conf/lan1/forwarding"),
+			m.exits(0, "1", "cat", "/proc/sys/net/ipv4/conf/eth0/forwarding"), m.exits(0, "1", "cat", "/proc/sys/net/ipv6/conf/all/forwarding"), m.apart()); err != nil {
+			return err
+		}
 	}
 	log, err := t.a.run("journalctl", "-u", "meshd", "-t", "meshd", "--no-pager", "-o", "cat", "-p", "info")
 	if err == nil && (!strings.Contains(log, "msg=forwarding node=a") || strings.Contains(log, "level=")) {
@@ -201,6 +217,9 @@ func (t *trial) remove() error {
 		"! ip route | grep 10.244.0.0/16", "! systemctl is-active meshd"); err != nil {
 		return err
 	}
+	if err := t.b.asFound(); err != nil {
+		return err
+	}
 	if err := t.b.all("apt-get purge -y meshd", "! test -e /etc/mesh.toml"); err != nil {
 		return err
 	}
@@ -242,7 +261,7 @@ func (t *trial) rpm() error {
 		shell(`mkdir -p "$2/var/lib/rpm"; rpm --root "$2" --nodeps -i "$1"`, `chroot "$2" meshd version`, `chroot "$2" meshtui --version`,
 			`! chroot "$2" meshd check`, `chroot "$2" sh -c 'meshd init > /etc/mesh.toml && meshd check'`, `chroot "$2" getent group mesh mesh-admin`,
 			`rpm --root "$2" --nodeps -e meshd`, `! test -e "$2/usr/bin/meshd"`, `test -e "$2/etc/mesh.toml"`),
-		shell(`rpm -qp --scripts "$1" | grep -q try-restart`, `rpm -qlp "$1" | grep -qx /usr/lib/systemd/system/meshd.service`))
+		shell(`! rpm -qlp "$1" | grep sysctl`, `! rpm -qp --scripts "$1" | grep systemd-sysctl`, `rpm -qp --scripts "$1" | grep -q try-restart`, `rpm -qlp "$1" | grep -qx /usr/lib/systemd/system/meshd.service`))
 }
 
 // otherMachines runs binaries of other machines under qemu.
