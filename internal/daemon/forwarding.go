@@ -38,7 +38,7 @@ type passage struct {
 // passageOf looks at the host for a node.
 func passageOf(network config.Network, self config.Node, underlay []int, o Options) (p passage, err error) {
 	p.asked = o.Sysctl
-	if p.crossing, err = link.FindCrossing(network.Interface, self.Subnets, self.Routes, underlay); err != nil {
+	if p.crossing, err = link.FindCrossing(network.Interface, network.CIDR, self.Subnets, self.Routes, underlay); err != nil {
 		return p, err
 	}
 	if p.switches, err = bothSwitches(); err != nil {

@@ -197,7 +197,7 @@ func commonFamily(a, b []netip.Prefix) bool {
 
 // planGuard decides who may speak on the mesh port: meshd alone.
 func (p *plan) planGuard(podLinks []string) {
-	p.guard = filter.GuardSettings{Bind: p.bind, TUN: p.config.Network.Interface, PodLinks: podLinks, Mark: udp.Mark}
+	p.guard = filter.GuardSettings{Bind: p.bind, TUN: p.config.Network.Interface, PodLinks: podLinks, Mark: udp.Mark, Closed: p.closed}
 	for _, peer := range p.mesh.Peers {
 		p.guard.Nodes = append(p.guard.Nodes, peer.Underlay)
 	}

@@ -20,10 +20,14 @@ import (
 //	nodes   sets: address and port of every node, this one included
 //	hosts   sets: their addresses alone
 //	inside  set: loopback, the TUN, and the interfaces that lead to this node's own pods
+//	closed  sets: interfaces that are not the mesh's, where the host forwards for the mesh alone
+//	bridged sets: each of them with itself: what a bridge forwards within itself, where
+//	        br_netfilter shows it to these chains
 //
 //	output   to a node's port, without the mark of meshd's sockets        drop
 //	forward  to a node's port, from inside                                drop
 //	forward  to a node's port, from anything that is not a node           drop
+//	forward  from one closed interface to another                         drop
 //	input    to our own port, from inside                                 drop
 //
 // No rule asks conntrack, which need not be there. The chains come before conntrack and before
@@ -44,6 +48,10 @@ type GuardSettings struct {
 	TUN      string
 	PodLinks []string // interfaces that lead to this node's own pods
 	Mark     uint32   // of meshd's own sockets
+
+	// Closed are the interfaces, by family (true: IPv6), between which nothing is forwarded: this host
+	// forwards because of the mesh alone, and must not open its other networks to each other by it.
+	Closed map[bool][]string
 }
 
 // Names of the sets.
@@ -51,6 +59,10 @@ const (
 	setNodes  = "nodes"
 	setHosts  = "hosts"
 	setInside = "inside"
+	setClosed = "closed"
+	setBridge = "bridged"
+
+	otherNetworks = "other-networks" // name of the rules about closed interfaces
 )
 
 // A Guard keeps the rules about the mesh port. Its methods may be called from any goroutine.
@@ -99,6 +111,17 @@ func (s GuardSettings) table() nft.Table {
 	output := chain("output", nft.Output)
 	forward := chain("forward", nft.Forward)
 	input := chain("input", nft.Input)
+	for _, f := range nft.Families {
+		f = f.InBoth()
+		names := s.Closed[f.V6()]
+		if len(names) == 0 {
+			continue
+		}
+		closed, bridge := setClosed+f.Suffix(), setBridge+f.Suffix()
+		t.Sets = append(t.Sets, nft.Interfaces(closed, names), nft.SameInterfaces(bridge, names))
+		forward.Rules = append(forward.Rules, nft.Rule{Name: otherNetworks, Exprs: nft.Join(f.Guard(),
+			nft.FromInterfaceIn(closed), nft.ToInterfaceIn(closed), nft.NotWithinInterfaceIn(bridge), nft.Drop())})
+	}
 	for _, c := range []*nft.Chain{&output, &forward, &input} { // nearly all there is ends here
 		c.Rules = append(c.Rules, nft.Rule{Name: "other", Exprs: nft.Join(nft.NotUDP(), nft.Pass())})
 	}

@@ -41,6 +41,9 @@ func TestGuardAsNftShowsIt(t *testing.T) {
 					Nodes: endpoints("172.18.0.3:8285", "172.18.0.4:9000", "[fd10::3]:8285"), Bind: netip.MustParseAddrPort(bind),
 					TUN: "mesh0", PodLinks: []string{"cni0", "veth-a"}, Mark: testMark,
 				}
+				if name == "v4" {
+					s.Closed = map[bool][]string{false: {"eth0", "lan0"}, true: {"eth0"}}
+				}
 				for _, want := range []bool{true, false} {
 					if changed, err := g.Set(s); err != nil || changed != want {
 						t.Errorf("Set: %v, %v, want %v", changed, err, want)

@@ -36,10 +36,11 @@ func (c Crossing) PodNames() (names []string) {
 	return names
 }
 
-// FindCrossing looks for the interfaces of a node that owns subnets and has networks (routes) behind
-// it. underlay has the indices of Underlay.Devices. The interface called tun, loopback, our own
+// FindCrossing looks for the interfaces of a node that owns subnets, which are part of networks, and
+// has further networks (routes) behind it. underlay has the indices of Underlay.Devices, which are
+// never taken for pods': that would cut the node off. The interface called tun, loopback, our own
 // further interfaces and ports of bridges and bonds, which route nothing themselves, are in no list.
-func FindCrossing(tun string, subnets, routes []netip.Prefix, underlay []int) (c Crossing, err error) {
+func FindCrossing(tun string, networks, subnets, routes []netip.Prefix, underlay []int) (c Crossing, err error) {
 	links, err := retry(netlink.LinkList)
 	if err != nil {
 		return c, fmt.Errorf("list interfaces: %w", err)
@@ -55,9 +56,9 @@ func FindCrossing(tun string, subnets, routes []netip.Prefix, underlay []int) (c
 	for _, r := range table {
 		switch {
 		case r.Type != unix.RTN_UNICAST || r.Protocol == Protocol:
-		case leadsTo(r, subnets):
+		case leadsTo(r, subnets, networks):
 			mark(pods, r)
-		case takesAll(r) || leadsTo(r, routes):
+		case takesAll(r) || leadsTo(r, routes, everything):
 			mark(sides, r)
 		}
 	}
@@ -105,4 +106,19 @@ func routers(links []netlink.Link) (some []netlink.Link) {
 		}
 	}
 	return some
+}
+
+// everything is all there is.
+var everything = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
+
+// leadsTo tells whether a route carries packets to a part of one of the prefixes. So does a wider one
+// without a gateway, since a bridge may serve several subnets, as long as it lies within networks:
+// 10.0.0.0/8 on a link is not for pods.
+func leadsTo(r netlink.Route, prefixes, within []netip.Prefix) bool {
+	to := destination(r)
+	onLink := r.Gw == nil && r.Via == nil && len(r.MultiPath) == 0
+	inside := slices.ContainsFunc(within, func(p netip.Prefix) bool { return p.Bits() <= to.Bits() && p.Overlaps(to) })
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool {
+		return to.Overlaps(p) && (p.Bits() <= to.Bits() || onLink && inside)
+	})
 }

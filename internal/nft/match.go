@@ -155,6 +155,19 @@ func FromInterfaceIn(set string) Exprs    { return interfaceIn(expr.MetaKeyIIFNA
 func FromInterfaceNotIn(set string) Exprs { return interfaceIn(expr.MetaKeyIIFNAME, set, true) }
 func ToInterfaceIn(set string) Exprs      { return interfaceIn(expr.MetaKeyOIFNAME, set, false) }
 
+// NotWithinInterfaceIn matches packets that go out by another interface than they came in by, or by
+// one that is not in a set of SameInterfaces.
+func NotWithinInterfaceIn(set string) Exprs {
+	return Exprs{
+		// [ meta load iifname => reg 1 ]
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: unix.NFT_REG_1},
+		// [ meta load oifname => reg 2 ]
+		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: unix.NFT_REG_2},
+		// [ lookup reg 1 set bridged4 0x1 ]
+		&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: set, Invert: true},
+	}
+}
+
 func interfaceIn(key expr.MetaKey, set string, invert bool) Exprs {
 	return Exprs{
 		// [ meta load iifname => reg 1 ]

@@ -60,6 +60,16 @@ func Interfaces(name string, names []string) Set {
 	return s.sorted()
 }
 
+// SameInterfaces is a set of pairs of names of interfaces, each with itself.
+func SameInterfaces(name string, names []string) Set {
+	s := Interfaces(name, names)
+	s.key, s.concat = nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIFName), true
+	for i, e := range s.elements {
+		s.elements[i].Key = append(slices.Clone(e.Key), e.Key...)
+	}
+	return s
+}
+
 func byKey(a, b nftables.SetElement) int { return bytes.Compare(a.Key, b.Key) }
 
 func (s Set) sorted() Set {
