@@ -82,7 +82,8 @@ func TestDatagramsAreMarked(t *testing.T) {
 			return
 		}
 		defer b.Close()
-		const rules = "table inet t { chain c { type filter hook output priority 0; udp dport 9000 meta mark != 0x1000 drop; }; }"
+		const rules = "table inet t { chain c { type filter hook output priority 0; " +
+			"udp dport 9000 meta mark != 0x1000 drop; }; }"
 		if out, err := n.Run("nft", rules); err != nil {
 			t.Error(err, out)
 			return
@@ -140,7 +141,8 @@ func TestMarkNeedsCapability(t *testing.T) {
 		}
 		return
 	}
-	cmd := exec.Command("setpriv", "--bounding-set", "-all", os.Args[0], "-test.run", "^TestMarkNeedsCapability$")
+	cmd := exec.Command("setpriv", "--bounding-set", "-all",
+		os.Args[0], "-test.run", "^TestMarkNeedsCapability$")
 	cmd.Env = append(os.Environ(), "MESH_UNPRIVILEGED=1")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
