@@ -100,9 +100,9 @@ func (p *probes) tell(changes []probe.Change) {
 		case c.New == probe.Up:
 			p.log.Info("peer is up", "event", "peer_up", "peer", c.Peer, "was", c.Old, "rtt", c.Figures.Last.Round(time.Microsecond))
 		case c.New == probe.Stale:
-			p.log.Warn("peer is stale: nothing heard", "event", "peer_stale", "peer", c.Peer, "silent", c.Silent.Round(time.Millisecond), "loss", percent(c.Figures.Loss))
+			p.log.Warn("peer is stale: it does not answer", "event", "peer_stale", "peer", c.Peer, "silent", c.Silent.Round(time.Millisecond), "loss", percent(c.Figures.Loss))
 		case c.New == probe.Down:
-			p.log.Error("peer is down: nothing heard", "event", "peer_down", "peer", c.Peer, "was", c.Old, "silent", c.Silent.Round(time.Millisecond))
+			p.log.Error("peer is down: it does not answer", "event", "peer_down", "peer", c.Peer, "was", c.Old, "silent", c.Silent.Round(time.Millisecond))
 		}
 	}
 	p.tellFiles("runs another file than this node", "peer_file_differs", slog.LevelWarn, others)

@@ -19,6 +19,8 @@ type peer struct {
 	seq            uint16
 	sent, received uint64
 	window         window
+	answeredAt     time.Time // when the last answer came
+	heardAt        time.Time // when the last packet of any kind came, as settle was told last
 	told           Self
 	toldNew        bool // since settle looked last
 }
@@ -57,6 +59,7 @@ func (p *peer) answered(said payload, at time.Time) (look bool) {
 		return false // late, twice, or forged
 	}
 	p.received++
+	p.answeredAt = at
 	if !said.answer {
 		said.Self = Self{} // a kernel said our own words
 	}
@@ -73,18 +76,20 @@ func (p *peer) answered(said payload, at time.Time) (look bool) {
 }
 
 // settle draws conclusions from questions that were answered or whose time is over,
-// and appends what has changed. heard is when the last packet came.
+// and appends what has changed. heard is when the last packet came: it is noted, and
+// nothing is concluded from it.
 func (p *peer) settle(now, heard time.Time, changes []Change) []Change {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	old := p.state
+	p.heardAt = heard
 	p.asked = slices.DeleteFunc(p.asked, func(q question) bool {
 		over := q.rtt != lost || now.Sub(q.at) >= Timeout
 		if q.ping != nil || !over {
 			return false
 		}
 		p.window.add(q.rtt)
-		p.conclude(q.rtt != lost || heard.After(q.at), q.at)
+		p.conclude(q.rtt != lost, q.at)
 		return true
 	})
 	if p.state != old {
@@ -103,7 +108,7 @@ func (p *peer) settle(now, heard time.Time, changes []Change) []Change {
 	return changes
 }
 
-// conclude takes one more question into account.
+// conclude takes one more question into account: whether it was answered.
 func (p *peer) conclude(good bool, at time.Time) {
 	if good {
 		p.missed = 0
@@ -128,5 +133,8 @@ func (p *peer) conclude(good bool, at time.Time) {
 func (p *peer) report() Report {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return Report{State: p.state, Since: p.since, Figures: p.window.figures(), Sent: p.sent, Received: p.received, Told: p.told}
+	return Report{
+		State: p.state, Since: p.since, Answered: p.answeredAt, Heard: p.heardAt,
+		Figures: p.window.figures(), Sent: p.sent, Received: p.received, Told: p.told,
+	}
 }

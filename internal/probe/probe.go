@@ -4,8 +4,9 @@
 // what time it is: a room of its own, because it can be tested without either.
 //
 //	asked     a question was sent; an answer within Timeout is good
-//	heard     any packet of the peer, which is as good as an answer
-//	missed    neither
+//	missed    there was none
+//	heard     any packet of the peer: known beside, and no sign of life, since
+//	          pods of a dead host may still send, also in its name
 //	up        after 2 good ones
 //	stale     up, and 3 missed in a row
 //	down      10 missed in a row
@@ -107,7 +108,7 @@ type pending struct {
 }
 
 // New returns a Prober that follows nobody yet. heard tells when the last packet of
-// any kind came from a peer; the zero time if none did.
+// any kind came from a peer, the zero time if none did; a State never follows from it.
 func New(heard func(peer string) time.Time) *Prober {
 	p := &Prober{id: uint16(rand.Uint32()), heard: heard, news: make(chan *peer, 64), woken: make(chan struct{}, 1)}
 	p.self.Store(&Self{})
@@ -281,6 +282,8 @@ func (p *Prober) Answer(from string, isReply bool, b []byte, at time.Time) (repl
 type Report struct {
 	State          State
 	Since          time.Time // of the state; zero if that is Unknown
+	Answered       time.Time // when the last answer came; zero if none did
+	Heard          time.Time // when the last packet came, as known when State was looked at last
 	Figures        Figures
 	Sent, Received uint64 // questions and their answers
 	Told           Self   // what it said last; without a Version if it is no meshd

@@ -164,17 +164,44 @@ func TestOneAnswerIsNotEnough(t *testing.T) {
 	s.expect(`b says "2" 010203`)
 }
 
-// Whoever sends packets lives, whether he answers or not.
-func TestHearingIsEnough(t *testing.T) {
-	s := newSim(t, time.Second, "b")
-	s.answers = silent
-	for range 30 {
-		s.run(500 * time.Millisecond)
-		s.heard["b"] = s.now
+// Packets and questions of a peer are no sign of life: a pod of its host, or one in its
+// name, may send them. Only answers to questions of ours are.
+func TestHearingIsNotEnough(t *testing.T) {
+	s := newSim(t, time.Second, "b", "c")
+	answers := s.answers
+	hear := func(span time.Duration) {
+		t.Helper()
+		asks := New(func(string) time.Time { return time.Time{} })
+		asks.Set(Settings{Peers: []string{"us"}})
+		for end := s.now.Add(span); s.now.Before(end); {
+			s.run(100 * time.Millisecond)
+			for _, forged := range []bool{false, true} {
+				q, _, forget, _ := asks.Ping("us", 0, s.now)
+				forget()
+				s.Answer("b", forged, q.Payload, s.now) // a question, and an answer to none of ours
+			}
+			s.heard["b"] = s.now
+		}
 	}
-	s.expect("b unknown>up")
-	if r := s.report("b"); r.Figures.Loss != 1 {
+	s.answers = silent
+	hear(20 * time.Second)
+	s.expect("b unknown>down", "c unknown>down")
+	r := s.report("b")
+	if r.Figures.Loss != 1 || r.Received != 0 || !r.Answered.IsZero() || s.now.Sub(r.Heard) > 2*time.Second {
 		t.Errorf("%+v", r)
+	}
+	if r := s.report("c"); !r.Answered.IsZero() || !r.Heard.IsZero() {
+		t.Errorf("never heard: %+v", r)
+	}
+	s.answers = answers
+	s.run(3 * time.Second)
+	s.expect(`b says "2" 010203`, `c says "2" 010203`, "b down>up", "c down>up")
+	last := s.report("b").Answered
+	s.answers = silent
+	hear(20 * time.Second)
+	s.expect("b up>stale", "c up>stale", "b stale>down", "c stale>down")
+	if r := s.report("b"); r.Answered.Sub(last) > 2*time.Second || r.Heard.Sub(r.Answered) < 10*time.Second {
+		t.Errorf("%+v, answered before %v", r, last)
 	}
 }
 
@@ -211,9 +238,8 @@ func TestForgedAnswers(t *testing.T) {
 		answer[16]++
 		return answer
 	}
-	s.run(8 * time.Second)
-	s.heard = map[string]time.Time{}
-	s.expect("b unknown>up", "c unknown>up") // packets came, whatever was in them
+	s.run(12 * time.Second)
+	s.expect("b unknown>down", "c unknown>down")
 	for _, name := range []string{"b", "c"} {
 		if r := s.report(name); r.Received != 0 || r.Figures.Loss != 1 || r.Told != (Self{}) {
 			t.Errorf("%s: %+v", name, r)
