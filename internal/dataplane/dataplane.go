@@ -3,7 +3,7 @@
 //	inner, overlay    a pod's own packet and its addresses
 //	outer, underlay   the UDP datagram that carries it between hosts
 //	peer              another node of the mesh
-//	out               TUN -> look up -> TTL -> wire
+//	out               TUN -> is its source ours? -> look up -> TTL -> wire
 //	in                wire -> who sent it, may he -> TTL -> TUN
 //
 // The wire format is that of flannel's udp backend: the payload of a datagram
@@ -68,19 +68,22 @@ type Mesh struct {
 type Peer struct {
 	Name     string
 	Underlay netip.AddrPort // where its meshd listens; IPv4 never mapped
-	Subnets  []netip.Prefix // the first of each family gives its TUN the address
+	Subnets  []netip.Prefix // the first of each family gives its TUN the address; no other peer has a prefix inside
 	Routes   []netip.Prefix // further prefixes behind it
 }
 
 // TUNAddress returns the node's TUN address of one family: the network address
 // of its first subnet of that family. It is invalid if there is none.
-func (p Peer) TUNAddress(v6 bool) netip.Addr {
+func (p Peer) TUNAddress(v6 bool) netip.Addr { return p.firstSubnet(v6).Addr() }
+
+// firstSubnet returns the first subnet of one family; an invalid one if there is none.
+func (p Peer) firstSubnet(v6 bool) netip.Prefix {
 	for _, s := range p.Subnets {
 		if s.Addr().Is6() == v6 {
-			return s.Addr()
+			return s
 		}
 	}
-	return netip.Addr{}
+	return netip.Prefix{}
 }
 
 // A Route is the answer to "who carries packets to this address?".

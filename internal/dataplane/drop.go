@@ -9,6 +9,7 @@ const (
 	NoRoute          Drop = iota // out: no peer has the destination
 	TooBig                       // out: larger than the path to the peer
 	SendError                    // out: the socket refused it, full or without a route
+	ForeignSource                // out: the inner source is not behind this node: a pod of ours lies
 	UnknownSender                // in: the outer source is no listed node
 	SpoofedSource                // in: the inner source is not behind the sending node
 	WrongDestination             // in: the inner destination is not behind this node
@@ -23,6 +24,7 @@ var dropNames = [reasons]string{
 	NoRoute:          "no_route",
 	TooBig:           "too_big",
 	SendError:        "send_error",
+	ForeignSource:    "foreign_source",
 	UnknownSender:    "unknown_sender",
 	SpoofedSource:    "spoofed_source",
 	WrongDestination: "wrong_destination",

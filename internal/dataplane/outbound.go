@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"syscall"
@@ -130,6 +131,12 @@ func (o *outbound) route(f *forwarding, b []byte, count int) (to *peer, tos uint
 		// behind a TUN, and counting it would show losses on an idle host.
 		return nil, 0
 	}
+	if !f.isOwn(h.Src) {
+		// Its receiver would drop it as spoofed, in our name. Nothing is ever answered to
+		// such a source: whoever has the address has not sent this.
+		o.user.nobody.drop(ForeignSource, count)
+		return nil, 0
+	}
 	i := f.table.Lookup(h.Dst)
 	if i == table.None || i == f.self {
 		o.user.nobody.drop(NoRoute, count)
@@ -144,6 +151,16 @@ func (o *outbound) route(f *forwarding, b []byte, count int) (to *peer, tos uint
 	}
 	packet.DecrementTTL(b)
 	return to, h.TOS // DSCP copied (RFC 2983 uniform), ECN per RFC 6040 normal mode
+}
+
+// isOwn tells whether an address is behind this node. Nearly all that send are in its first
+// subnet, which costs less to find out than a lookup.
+func (f *forwarding) isOwn(src netip.Addr) bool {
+	home := &f.home4
+	if !src.Is4() {
+		home = &f.home6
+	}
+	return home.Contains(src) || f.table.Lookup(src) == f.self
 }
 
 // lookBack is how many bursts a packet may pass to join one of its peer. Packets

@@ -67,7 +67,9 @@ type forwarding struct {
 	names  map[string]int32 // the table's index
 	self   int32
 	own    tunAddresses // source of ICMP errors
-	header int          // bytes of outer headers
+	home4  netip.Prefix // our first subnet of each family; invalid: there is none
+	home6  netip.Prefix
+	header int // bytes of outer headers
 }
 
 // peer is one entry of forwarding, by the table's index.
@@ -117,6 +119,7 @@ func (u *User) SetMesh(m Mesh) error {
 		f.names[p.Name], f.tun[i] = int32(i), tunAddresses{p.TUNAddress(false), p.TUNAddress(true)}
 		if p.Name == m.Self {
 			f.self, f.own = int32(i), f.tun[i]
+			f.home4, f.home6 = p.firstSubnet(false), p.firstSubnet(true)
 			f.header = OuterHeaders(p.Underlay.Addr())
 			continue
 		}

@@ -127,7 +127,9 @@ func unchecked(t *testing.T, conn *net.UDPConn) {
 func TestEnginesCountTheSame(t *testing.T) {
 	var want control.Status
 	for _, engine := range []string{"user", "tcx", "xdp"} {
-		m := newWorld(t).startAll(demoFile(t) + "[dataplane]\n" + engines[engine] + "\n[probe]\ninterval = \"200ms\"\n")
+		w := newWorld(t)
+		unfiltered(t, w.Worker2)
+		m := w.startAll(demoFile(t) + "[dataplane]\n" + engines[engine] + "\n[probe]\ninterval = \"200ms\"\n")
 		known(t, m.w2, "worker")
 		known(t, m.w, "worker2")
 		for _, size := range []string{"0", "56", "1444", "4000"} {
@@ -140,6 +142,10 @@ func TestEnginesCountTheSame(t *testing.T) {
 		}
 		if out, err := m.PodW2b.Run("ping", "-c", "1", "-W", "1", "-t", "2", "10.244.1.2"); err == nil {
 			t.Errorf("%s", out)
+		}
+		// From another node's pod.
+		if err := rawSender(t, m.PodW2b, false)(udpPacket("10.244.0.2", "10.244.1.2", 7000, 64, "foreign")); err != nil {
+			t.Fatal(err)
 		}
 		victim, liar := listen(t, m.PodW2b, "10.244.2.3:7000"), listen(t, m.Worker.Namespace, "172.18.0.4:0")
 		unchecked(t, liar)
@@ -156,6 +162,9 @@ func TestEnginesCountTheSame(t *testing.T) {
 		got := status(t, m.w2)
 		if wanted := map[string]string{"user": "user"}[engine]; cmp.Or(wanted, "kernel") != got.Dataplane.Engine {
 			t.Errorf("%+v", got.Dataplane)
+		}
+		if n := got.Totals.Unattributed["foreign_source"]; n != 1 {
+			t.Errorf("%d packets with a foreign source: %v", n, got.Totals)
 		}
 		if engine != "user" && got.Dataplane.Handed["no_route"] == 0 {
 			t.Errorf("handed %v", got.Dataplane.Handed)

@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"bytes"
+	"encoding/binary"
+	"errors"
 	"net/netip"
 	"sync"
 	"syscall"
@@ -42,7 +44,9 @@ func rawSender(t *testing.T, pod *nstest.Namespace, v6 bool) func(b []byte) erro
 // unfiltered has a host forward what its pods send with any source, also one of its own.
 func unfiltered(t *testing.T, h *nstest.Host) {
 	t.Helper()
-	for _, key := range []string{"ipv4.conf.all.rp_filter=0", "ipv4.conf.cni0.rp_filter=0", "ipv4.conf.cni0.accept_local=1"} {
+	for _, key := range []string{
+		"ipv4.conf.all.rp_filter=0", "ipv4.conf.cni0.rp_filter=0", "ipv4.conf.cni0.accept_local=1",
+	} {
 		run(t, h.Namespace, "sysctl", "-qw", "net."+key)
 	}
 }
@@ -110,4 +114,68 @@ func TestPodsKeepNoHostUp(t *testing.T) {
 // probePayload is that of a probe (internal/probe/payload.go), made up.
 func probePayload(kind byte) []byte {
 	return append([]byte("meshd\x00\x01\n"+string(kind)), make([]byte, 71)...)
+}
+
+// udp6Packet is udpPacket for IPv6, to port 7000.
+func udp6Packet(src, dst, payload string) []byte {
+	b := make([]byte, 48, 48+len(payload))
+	b = append(b, payload...)
+	b[0], b[6], b[7] = 0x60, 17, 64
+	copy(b[8:], netip.MustParseAddr(src).AsSlice())
+	copy(b[24:], netip.MustParseAddr(dst).AsSlice())
+	binary.BigEndian.PutUint16(b[4:], uint16(len(b)-40))
+	binary.BigEndian.PutUint16(b[40:], 7777)
+	binary.BigEndian.PutUint16(b[42:], 7000)
+	copy(b[44:], b[4:6])
+	binary.BigEndian.PutUint16(b[46:], ^packet.Fold(packet.Sum(b[40:], packet.PseudoSum(b[8:40], 17, len(b)-40))))
+	return b
+}
+
+// What a pod sends with an address that is not its host's stops at its host, with both engines
+// and in both families, and is counted there. Its receiver has nothing to drop.
+func TestForeignSource(t *testing.T) {
+	for _, engine := range []string{"user", "tcx"} {
+		t.Run(engine, func(t *testing.T) {
+			w := newWorld(t)
+			unfiltered(t, w.Worker)
+			m := w.startAll(dualStack("172.18.0.%d") + "[masquerade]\nenabled = false\n[probe]\ninterval = \"200ms\"\n" +
+				"[dataplane]\n" + engines[engine] + "\n")
+			known(t, m.w, "worker2")
+			known(t, m.w2, "worker")
+			to4, to6 := listen(t, m.PodW2b, "10.244.2.3:7000"), listen(t, m.PodW2b, "[fd00:10:244:2::3]:7000")
+			send4, send6 := rawSender(t, m.PodW, false), rawSender(t, m.PodW, true)
+			before := status(t, m.w)
+			lies := uint64(0)
+			for _, src := range []string{"8.8.8.8", "10.244.0.2", "10.244.0.0", "10.244.2.2", "172.18.0.4"} {
+				if err := errors.Join(send4(udpPacket(src, "10.244.2.3", 7000, 64, "lie")),
+					send4(udpPacket("10.244.1.2", "10.244.2.3", 7000, 64, "good"))); err != nil {
+					t.Fatal(err)
+				}
+				if payload, from := receive(t, to4); string(payload) != "good" {
+					t.Errorf("from %s: delivered %q from %s", src, payload, from)
+				}
+				lies++
+			}
+			for _, src := range []string{"2001:db8:9::9", "fd00:10:244::2", "fd00:10:244::", "fd00:10:244:2::2"} {
+				if err := errors.Join(send6(udp6Packet(src, "fd00:10:244:2::3", "lie")),
+					send6(udp6Packet("fd00:10:244:1::2", "fd00:10:244:2::3", "good"))); err != nil {
+					t.Fatal(err)
+				}
+				if payload, from := receive(t, to6); string(payload) != "good" {
+					t.Errorf("from %s: delivered %q from %s", src, payload, from)
+				}
+				lies++
+			}
+			after := status(t, m.w)
+			if after.Totals.Drops["foreign_source"] != lies || after.Totals.Unattributed["foreign_source"] != lies {
+				t.Errorf("%d lies are counted as %v, %v", lies, after.Totals.Drops, after.Totals.Unattributed)
+			}
+			if n := after.Dataplane.Handed["foreign_source"] - before.Dataplane.Handed["foreign_source"]; engine != "user" && n != lies {
+				t.Errorf("%d lies were handed over: %v", lies, after.Dataplane.Handed)
+			}
+			if s := status(t, m.w2); s.Totals.Drops["spoofed_source"] != 0 {
+				t.Errorf("at the receiver: %v", s.Totals.Drops)
+			}
+		})
+	}
 }

@@ -77,7 +77,8 @@ func sinceBoot(ns uint64) (time.Time, error) {
 }
 
 // handovers are the names of enum handover in bpf/mesh.h.
-var handovers = [...]string{"no_route", "ttl_expired", "too_big", "no_underlay_route", "unusual", "from_socket", "unknown_sender", "fragment", "to_this_node", "plain_peer", "capture"}
+var handovers = [...]string{"no_route", "ttl_expired", "too_big", "no_underlay_route", "unusual", "from_socket", "unknown_sender", "fragment", "to_this_node", "plain_peer", "capture",
+	"foreign_source"}
 
 // Handed returns how many packets, or superpackets, were left to user space, by reason.
 func (p *Programs) Handed() (map[string]uint64, error) {

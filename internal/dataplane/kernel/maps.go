@@ -137,7 +137,9 @@ func (p *Programs) configure() error {
 	if !s.Address.IsValid() || p.tables.numbers == nil {
 		return nil
 	}
-	value := meshSettings{Tun: uint32(s.TUN), Mtu: uint32(s.MTU), Tun4: p.tables.tun4, Tun6: p.tables.tun6,
+	t := &p.tables
+	value := meshSettings{Tun: uint32(s.TUN), Mtu: uint32(s.MTU), Tun4: t.tun4, Tun6: t.tun6,
+		Home4: t.home4, Mask4: t.mask4, Home6: t.home6, Mask6: t.mask6,
 		Own: bytesOf(s.Address.Addr()), Port: networkOrder(s.Address.Port())}
 	value.V6, value.Watched, value.Spread = boolean(s.Address.Addr().Is6()), boolean(p.watched), boolean(s.Spread)
 	if p.attached[attachment{"gro", p.merger.Exit}] != nil { // or packets would end there

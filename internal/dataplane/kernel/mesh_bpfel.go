@@ -20,7 +20,7 @@ type meshCounters struct {
 	TxPackets uint64
 	TxBytes   uint64
 	Seen      uint64
-	Drops     [9]uint64
+	Drops     [10]uint64
 	Whole     uint64
 }
 
@@ -55,6 +55,10 @@ type meshSettings struct {
 	Own     [16]uint8
 	Tun4    [4]uint8
 	Tun6    [16]uint8
+	Home4   [4]uint8
+	Mask4   [4]uint8
+	Home6   [16]uint8
+	Mask6   [16]uint8
 	Tun     uint32
 	Mtu     uint32
 	Merger  uint32

@@ -13,7 +13,7 @@ import (
 
 // layout is the version mark: a daemon takes over only what has its own, and removes what
 // has another. It is raised with every change of bpf/mesh.h or of a map.
-const layout = 2
+const layout = 3
 
 // adopt takes over what an earlier meshd has left: what pinned maps say of the mesh, and
 // programs at interfaces, which become ours at one packet boundary each. Counters begin

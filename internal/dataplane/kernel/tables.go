@@ -1,7 +1,9 @@
 package kernel
 
 import (
+	"bytes"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -21,10 +23,15 @@ type tables struct {
 
 	tun4 [4]byte // our own TUN's addresses; zero if there is none
 	tun6 [16]byte
+
+	home4, mask4 [4]byte // our own first subnet
+	home6, mask6 [16]byte
 }
 
 func newTables() tables {
-	return tables{nodes: map[uint32]meshNode{}, senders: map[meshSender]uint32{}, prefixes4: map[meshPrefix4]uint32{}, prefixes6: map[meshPrefix6]uint32{}}
+	// Without a subnet of a family no address is in it: none is all ones after a mask of zeros.
+	none := [16]byte(bytes.Repeat([]byte{0xff}, 16))
+	return tables{home4: [4]byte(none[:4]), home6: none, nodes: map[uint32]meshNode{}, senders: map[meshSender]uint32{}, prefixes4: map[meshPrefix4]uint32{}, prefixes6: map[meshPrefix6]uint32{}}
 }
 
 // next returns the tables of a mesh, in which some peers finish checksums. A name that t
@@ -87,6 +94,13 @@ func (t *tables) add(p dataplane.Peer, number uint32, finishes bool) {
 	}
 	if number != self {
 		return
+	}
+	for _, subnet := range slices.Backward(p.Subnets) {
+		if bits := net.CIDRMask(subnet.Bits(), subnet.Addr().BitLen()); subnet.Addr().Is4() {
+			t.home4, t.mask4 = subnet.Masked().Addr().As4(), [4]byte(bits)
+		} else {
+			t.home6, t.mask6 = subnet.Masked().Addr().As16(), [16]byte(bits)
+		}
 	}
 	if ip := p.TUNAddress(false); ip.IsValid() {
 		t.tun4 = ip.As4()

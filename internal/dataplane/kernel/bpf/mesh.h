@@ -14,6 +14,7 @@ enum drop {
 	DROP_NO_ROUTE,
 	DROP_TOO_BIG,
 	DROP_SEND_ERROR,
+	DROP_FOREIGN_SOURCE,
 	DROP_UNKNOWN_SENDER,
 	DROP_SPOOFED_SOURCE,
 	DROP_WRONG_DESTINATION,
@@ -36,6 +37,7 @@ enum handover {
 	HAND_TO_NODE,	     /* for the TUN's own address: probes are among them */
 	HAND_PLAIN,	     /* to a peer that is not known to be meshd */
 	HAND_WATCHED,	     /* somebody captures on the TUN */
+	HAND_FOREIGN_SOURCE, /* a pod of this host sent with an address that is not this node's */
 	HANDS,
 };
 
@@ -44,6 +46,10 @@ struct settings {
 	__u8 own[16];	   /* our underlay address; IPv4 in the first four bytes */
 	__u8 tun4[4];	   /* the TUN's own addresses; zero: none */
 	__u8 tun6[16];
+	__u8 home4[4];	   /* our first subnet of IPv4, and its mask */
+	__u8 mask4[4];	   /* no address is in the subnet of ones with a mask of zeros: there is none */
+	__u8 home6[16];	   /* of IPv6 */
+	__u8 mask6[16];
 	__u32 tun;	   /* its ifindex */
 	__u32 mtu;	   /* of the narrowest way, for inner packets, bytes */
 	__u32 merger;	   /* ifindex by which packets go out that are to be merged; 0: none */

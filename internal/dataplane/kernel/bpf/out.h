@@ -11,8 +11,39 @@
 #define AF_INET 2
 #define AF_INET6 10
 
-/* Reads the header of what pods send, and finds whom it is for. */
-static __always_inline int read_sent(struct __sk_buff *skb, struct inner *in)
+/* Whether an address is behind this node. Nearly all that send are in its first subnet, in
+ * which no other node has a prefix. */
+static __always_inline int is_own4(const void *address, const struct settings *s)
+{
+	__u32 *number;
+
+	if ((*(const __u32 *)address & *(const __u32 *)s->mask4) == *(const __u32 *)s->home4)
+		return 1;
+	number = node_of4(address);
+	return number && *number == SELF;
+}
+
+static __always_inline int is_own6(const void *address, const struct settings *s)
+{
+	const __u32 *a = address, *home = (const void *)s->home6, *mask = (const void *)s->mask6;
+	__u32 *number;
+
+	if ((a[0] & mask[0]) == home[0] && (a[1] & mask[1]) == home[1] && (a[2] & mask[2]) == home[2] && (a[3] & mask[3]) == home[3])
+		return 1;
+	number = node_of6(address);
+	return number && *number == SELF;
+}
+
+/* Whether IPv6 packets to an address stay on the link: the kernel itself sends some there,
+ * from addresses of the link, and user space does not count them. */
+static __always_inline int is_for_link(const struct in6_addr *to)
+{
+	return to->s6_addr[0] == 0xff && (to->s6_addr[1] & 0xf) == 2;
+}
+
+/* Reads the header of what pods send, and finds whom it is for, as outbound.route of the user
+ * engine does: a foreign source first, since nothing is ever answered to it. */
+static __always_inline int read_sent(struct __sk_buff *skb, const struct settings *s, struct inner *in)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	__u32 *to;
@@ -27,6 +58,8 @@ static __always_inline int read_sent(struct __sk_buff *skb, struct inner *in)
 		in->ttl = ip->ttl;
 		in->protocol = ip->frag_off & bpf_htons(FRAGMENT_BITS) ? 0 : ip->protocol;
 		in->header = sizeof(*ip);
+		if (!is_own4(&ip->saddr, s))
+			return HAND_FOREIGN_SOURCE;
 		to = node_of4(&ip->daddr);
 	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr *ip = data;
@@ -39,6 +72,8 @@ static __always_inline int read_sent(struct __sk_buff *skb, struct inner *in)
 		in->ttl = ip->hop_limit;
 		in->protocol = ip->nexthdr;
 		in->header = sizeof(*ip);
+		if (!is_own6(&ip->saddr, s))
+			return is_for_link(&ip->daddr) ? HAND_NO_ROUTE : HAND_FOREIGN_SOURCE;
 		to = node_of6(&ip->daddr);
 	} else {
 		return HAND_UNUSUAL;
@@ -214,7 +249,7 @@ int mesh_out(struct __sk_buff *skb)
 	if (s->watched)
 		return hand(HAND_WATCHED);
 	bpf_skb_pull_data(skb, skb->len < MOST_HEADERS ? skb->len : MOST_HEADERS);
-	why = read_sent(skb, &in);
+	why = read_sent(skb, s, &in);
 	if (why != ACCEPT)
 		return hand(why);
 	one = skb->len;
