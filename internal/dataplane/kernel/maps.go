@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -139,13 +140,32 @@ func (p *Programs) configure() error {
 	}
 	t := &p.tables
 	value := meshSettings{Tun: uint32(s.TUN), Mtu: uint32(s.MTU), Tun4: t.tun4, Tun6: t.tun6,
+		Mark: p.mark, Before: p.before,
 		Home4: t.home4, Mask4: t.mask4, Home6: t.home6, Mask6: t.mask6,
 		Own: bytesOf(s.Address.Addr()), Port: networkOrder(s.Address.Port())}
 	value.V6, value.Watched, value.Spread = boolean(s.Address.Addr().Is6()), boolean(p.watched), boolean(s.Spread)
+	copy(value.Devices[:], p.marking)
 	if p.attached[attachment{"gro", p.merger.Exit}] != nil { // or packets would end there
 		value.Merger = uint32(p.merger.Entry)
 	}
 	return p.objects.Configured.Update(uint32(0), value, ebpf.UpdateAny)
+}
+
+// newMark makes the mark of this load. What an earlier meshd's settings have is believed
+// beside it: frames may be on their way between the XDP and the tc program when ours become
+// the settings in force, and their outer headers are gone.
+func (p *Programs) newMark() {
+	var random [len(p.mark.Words) * 4]byte
+	_, _ = rand.Read(random[:]) // never fails
+	for i := range p.mark.Words {
+		p.mark.Words[i] = binary.NativeEndian.Uint32(random[4*i:])
+	}
+	p.before = p.mark
+	var old meshSettings
+	none := meshMark{} // which is what XDP writes in front of all other frames
+	if p.objects.Configured.Lookup(uint32(0), &old) == nil && old.Mark != none {
+		p.before = old.Mark
+	}
 }
 
 // networkOrder returns a number whose bytes in memory are those of n on the wire.

@@ -24,6 +24,18 @@ type meshCounters struct {
 	Whole     uint64
 }
 
+type meshDevice struct {
+	_       structs.HostLayout
+	Index   uint32
+	Address [6]uint8
+	Pad     [2]uint8
+}
+
+type meshMark struct {
+	_     structs.HostLayout
+	Words [4]uint32
+}
+
 type meshNode struct {
 	_        structs.HostLayout
 	Name     [64]uint8
@@ -53,12 +65,9 @@ type meshSender struct {
 type meshSettings struct {
 	_       structs.HostLayout
 	Own     [16]uint8
-	Tun4    [4]uint8
-	Tun6    [16]uint8
 	Home4   [4]uint8
 	Mask4   [4]uint8
-	Home6   [16]uint8
-	Mask6   [16]uint8
+	Tun4    [4]uint8
 	Tun     uint32
 	Mtu     uint32
 	Merger  uint32
@@ -67,6 +76,12 @@ type meshSettings struct {
 	Watched uint8
 	Spread  uint8
 	Pad     [3]uint8
+	Mark    meshMark
+	Devices [8]meshDevice
+	Tun6    [16]uint8
+	Home6   [16]uint8
+	Mask6   [16]uint8
+	Before  meshMark
 }
 
 // Names of all BPF objects in the ELF.

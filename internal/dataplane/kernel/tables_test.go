@@ -17,7 +17,7 @@ func TestNobodyInherits(t *testing.T) {
 	p := programsOf(t, m)
 	g := &generator{Rand: rand.New(rand.NewPCG(1, 1)), mesh: m}
 	lie := ip4(netip.MustParseAddr("8.8.8.8"), netip.MustParseAddr("10.244.0.2"), 0, 64, 17, make([]byte, 20))
-	if v, left := p.receive(t, p.objects.In, g.outer(m.Peers[1].Underlay, 0, lie), true); left || v.drop != "b spoofed_source" {
+	if v, left := p.receive(t, p.objects.In, g.outer(m.Peers[1].Underlay, 0, lie), nil, true); left || v.drop != "b spoofed_source" {
 		t.Fatalf("%+v", v)
 	}
 	before := p.tables.numbers["b"]

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -25,9 +26,12 @@ func (p *Programs) counters(t *testing.T) (c dataplane.Counters) {
 	return dataplane.Counters{Peers: peers, Totals: total}
 }
 
+// loopback is the interface that frames of a trial run come in by; its MAC address is zero.
+const loopback = 1
+
 // programsOf returns programs that know a mesh, with settings as they would be, attached to
 // nothing.
-func programsOf(t *testing.T, m dataplane.Mesh) *Programs {
+func programsOf(t testing.TB, m dataplane.Mesh) *Programs {
 	t.Helper()
 	p, err := load("", nil)
 	if err != nil {
@@ -42,6 +46,7 @@ func programsOf(t *testing.T, m dataplane.Mesh) *Programs {
 		t.Fatal(err)
 	}
 	p.settings = Settings{TUN: 1, MTU: 1472, Address: m.Peers[0].Underlay}
+	p.marking = []meshDevice{{Index: loopback}}
 	if err := p.configure(); err != nil {
 		t.Fatal(err)
 	}
@@ -62,8 +67,9 @@ func (p *Programs) handed(t *testing.T) (n uint64) {
 }
 
 // receive has one of the programs for receiving decide about a frame. left tells that user
-// space is to decide; ours, that it is a datagram for our socket.
-func (p *Programs) receive(t *testing.T, program *ebpf.Program, frame []byte, ours bool) (v verdict, left bool) {
+// space is to decide; ours, that it is a datagram for our socket. XDP finds metadata in front
+// of the frame, of some length.
+func (p *Programs) receive(t *testing.T, program *ebpf.Program, frame, meta []byte, ours bool) (v verdict, left bool) {
 	t.Helper()
 	const ( // linux/bpf.h, linux/pkt_cls.h
 		xdpDrop, xdpPass   = 1, 2
@@ -71,22 +77,18 @@ func (p *Programs) receive(t *testing.T, program *ebpf.Program, frame []byte, ou
 		tcUnspec           = 0xffffffff
 	)
 	before, handed := p.counters(t), p.handed(t)
-	out := make([]byte, len(frame)+256)
-	options := &ebpf.RunOptions{Data: frame, DataOut: out}
-	code, err := program.Run(options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	out = options.DataOut
+	code, mark, out := run(t, program, frame, meta)
 	after := p.counters(t)
 	v.drop = counted(before, after)
 	const ethernet = 14
 	xdp := program == p.xdp
 	handed = p.handed(t) - handed
-	mark := binary.NativeEndian.AppendUint32(nil, 0x6d657368)
+	if xdp && code == xdpPass && mark != p.mark && mark != (meshMark{}) {
+		t.Errorf("metadata is %x after %x", mark, meta)
+	}
 	switch {
-	case xdp && code == xdpPass && bytes.HasPrefix(out, mark):
-		v.delivered = string(out[len(mark)+ethernet:])
+	case xdp && code == xdpPass && mark == p.mark:
+		v.delivered = string(out[ethernet:])
 	case !xdp && code == tcRedirect:
 		v.delivered = string(out[ethernet:])
 	case xdp && code == xdpPass, !xdp && code == tcUnspec:
@@ -119,6 +121,41 @@ func (p *Programs) receive(t *testing.T, program *ebpf.Program, frame []byte, ou
 	return v, false
 }
 
+// xdpMd is struct xdp_md of linux/bpf.h.
+type xdpMd struct{ Data, DataEnd, DataMeta, IngressIfindex, RxQueueIndex, EgressIfindex uint32 }
+
+// run has a program decide about a frame, with metadata in front of it, and returns what it
+// made of both: of the metadata what the tc program looks at.
+func run(t *testing.T, program *ebpf.Program, frame, meta []byte) (code uint32, mark meshMark, out []byte) {
+	t.Helper()
+	options := &ebpf.RunOptions{
+		Data:    append(bytes.Clone(meta), frame...),
+		DataOut: make([]byte, len(meta)+len(frame)+256),
+	}
+	size := binary.Size(mark)
+	xdp := program.Type() == ebpf.XDP
+	if xdp {
+		options.Context = xdpMd{Data: uint32(len(meta)), DataEnd: uint32(len(options.Data))}
+	}
+	code, err := program.Run(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out = options.DataOut
+	if !xdp || code != 2 {
+		return code, mark, out
+	}
+	if _, err := binary.Decode(out, binary.NativeEndian, &mark.Words); err != nil {
+		t.Fatal(err)
+	}
+	if len(meta) < size { // what was there is too short, and stays behind the mark
+		size += len(meta)
+	} else {
+		size = len(meta)
+	}
+	return code, mark, out[size:]
+}
+
 func innerLength(b string) int {
 	if b[0]>>4 == 4 {
 		return min(len(b), int(binary.BigEndian.Uint16([]byte(b[2:4]))))
@@ -126,10 +163,10 @@ func innerLength(b string) int {
 	return min(len(b), 40+int(binary.BigEndian.Uint16([]byte(b[4:6]))))
 }
 
-// socket returns what a UDP socket at an address would be given of an Ethernet frame, by the
-// RFCs: 791, 768, 8200.
+// socket returns what a UDP socket at an address would be given of an Ethernet frame that the
+// loopback receives: by the RFCs 791, 768, 8200, and as eth_type_trans has it.
 func socket(frame []byte, at netip.AddrPort) (from netip.AddrPort, tos uint8, payload []byte, ok bool) {
-	if len(frame) < 14 {
+	if len(frame) < 14 || frame[0]&1 == 0 && [6]byte(frame[:6]) != ([6]byte{}) {
 		return from, 0, nil, false
 	}
 	proto, b := binary.BigEndian.Uint16(frame[12:]), frame[14:]
@@ -189,7 +226,11 @@ func TestVerdicts(t *testing.T) {
 				for range 40000 {
 					frame, plain := g.frame()
 					from, tos, payload, ours := socket(frame, m.Peers[0].Underlay)
-					got, left := p.receive(t, program, frame, ours)
+					var meta []byte
+					if name == "xdp" {
+						meta = g.metadata(p)
+					}
+					got, left := p.receive(t, program, frame, meta, ours)
 					if left {
 						fates["left"]++
 						if plain && (name == "xdp" || payload[0]>>4 == 4 == (underlay == "v4")) {
@@ -264,19 +305,48 @@ func (g *generator) frame() (b []byte, plain bool) {
 		tos = one(g, 3, byte(g.Uint32()))
 	}
 	b = g.outer(sender, tos, inner)
-	switch g.IntN(4) {
-	case 0: // a few bits
+	switch g.IntN(5) {
+	case 0: // to another host, or to all; to a VLAN
+		switch g.IntN(3) {
+		case 0:
+			copy(b, one(g, "\xff\xff\xff\xff\xff\xff", "\x01\x00\x5e\x00\x00\x01", "\x33\x33\x00\x00\x00\x01"))
+		case 1:
+			b[g.IntN(6)] ^= 2 << g.IntN(7)
+		case 2:
+			b = slices.Insert(b, 12, 0x81, 0x00, 0x00, 0x07)
+		}
+		return b, false
+	case 1: // a few bits
 		for range 1 + g.IntN(3) {
 			b[g.IntN(len(b))] ^= 1 << g.IntN(8)
 		}
 		return b, false
-	case 1: // cut, or longer
+	case 2: // cut, or longer
 		if g.IntN(2) == 0 {
 			return b[:max(shortest, len(b)-1-g.IntN(40))], false
 		}
 		return append(b, make([]byte, g.IntN(30))...), false
 	}
 	return b, !hostile
+}
+
+// metadata returns what an XDP program of somebody else put in front of a frame: nothing, most
+// of the time, or marks, also those that only we know.
+func (g *generator) metadata(p *Programs) []byte {
+	if g.IntN(3) != 0 {
+		return nil
+	}
+	var b []byte
+	for _, word := range append(p.mark.Words[:], p.mark.Words[:]...) {
+		b = binary.NativeEndian.AppendUint32(b, word)
+	}
+	switch g.IntN(3) {
+	case 0:
+		clear(b)
+	case 1:
+		binary.NativeEndian.PutUint32(b, 0x6d657368)
+	}
+	return b[:4*(1+g.IntN(8))]
 }
 
 // outer puts outer headers in front of an inner packet.
@@ -286,7 +356,7 @@ func (g *generator) outer(from netip.AddrPort, tos byte, inner []byte) []byte {
 	udp = binary.BigEndian.AppendUint16(udp, to.Port())
 	udp = binary.BigEndian.AppendUint16(udp, uint16(8+len(inner)))
 	udp = append(append(udp, 0, 0), inner...)
-	eth := []byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2}
+	eth := []byte{0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2}
 	if to.Addr().Is4() {
 		return append(append(eth, 8, 0), ip4(from.Addr(), to.Addr(), tos, 64, 17, udp)...)
 	}

@@ -6,6 +6,8 @@
 #ifndef MESH_IN_H
 #define MESH_IN_H
 
+#include <linux/if_packet.h>
+
 #include "maps.h"
 #include "packet.h"
 
@@ -200,43 +202,80 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct settings 
 	return bpf_redirect(s->merger, 0);
 }
 
-/* Takes the outer headers off an skb whose inner packet is accepted, and what pads it to the
- * smallest frame. Negative: it is lost. */
+/* Makes an inner packet, whose outer headers are off, one that a router passes on, and takes
+ * off what pads it to the smallest frame. Negative: it is lost.
+ *
+ * It writes by a helper: of a program that writes into packets itself the kernel has each frame
+ * that a capture sees, too, copied first, and before Linux 6.19 the mark is lost by that
+ * (bpf_unclone_prologue, pskb_expand_head). */
 static __always_inline int strip(struct __sk_buff *skb, const struct inner *in)
 {
-	__be32 before[2], after[2]; /* all that rewrite changes */
+	union {
+		struct ipv6hdr v6;
+		struct iphdr v4;
+		__u32 words[2]; /* all that changes of IPv6 */
+	} header;
+	__u32 changed = sizeof(header.v4);
 	void *data, *end;
-	__s64 sum;
+	__u64 flags = 0;
 
 	if (skb->len != sizeof(struct ethhdr) + in->length && bpf_skb_change_tail(skb, sizeof(struct ethhdr) + in->length, 0))
 		return -1;
-	if (reach(skb, sizeof(struct ethhdr) + in->header))
-		return -1;
 	data = (void *)(long)skb->data + sizeof(struct ethhdr);
 	end = (void *)(long)skb->data_end;
-	if (!in->v6)
-		return rewrite(data, end, in);
-	/* Where a card has summed the packet up, the sum has to follow. An IPv4 header has a
-	 * checksum of its own, and adds nothing. */
-	if (data + sizeof(before) > end)
+	if (data + sizeof(header.v4) > end)
 		return -1;
-	__builtin_memcpy(before, data, sizeof(before));
-	if (rewrite(data, end, in))
+	header.v4 = *(struct iphdr *)data;
+	if (in->v6) {
+		/* Where a card has summed the packet up, the sum has to follow. An IPv4 header
+		 * has a checksum of its own, and adds nothing. */
+		flags = BPF_F_RECOMPUTE_CSUM;
+		changed = sizeof(header.words);
+	}
+	if (rewrite(&header, &header + 1, in))
 		return -1;
-	__builtin_memcpy(after, data, sizeof(after));
-	sum = bpf_csum_diff(before, sizeof(before), after, sizeof(after), 0);
-	bpf_csum_update(skb, sum);
+	return bpf_skb_store_bytes(skb, sizeof(struct ethhdr), &header, changed, flags);
+}
+
+/* What is known of an interface; null if XDP is not there. */
+static __always_inline const struct device *device_of(const struct settings *s, __u32 index)
+{
+#pragma unroll
+	for (int i = 0; i < DEVICES; i++) {
+		if (s->devices[i].index == index)
+			return &s->devices[i];
+		if (!s->devices[i].index)
+			break;
+	}
 	return 0;
 }
 
-/* In front of a packet whose outer headers XDP took off. Nobody on the wire can put it there. */
-#define MARK 0x6d657368 /* mesh */
+static __always_inline int same_mark(const struct mark *a, const struct mark *b)
+{
+	return same16(a->words, b->words);
+}
+
+/* Takes a frame to the TUN that XDP has accepted. What is for a VLAN, whose tag the card took
+ * off where XDP does not see it, or for another host, is dropped: its outer headers are gone.
+ * So is what was on its way when XDP left the interface, and what somebody marked who has
+ * read the mark in front of a packet for his pod. */
+static __always_inline int deliver_marked(struct __sk_buff *skb, const struct settings *s)
+{
+	struct counters *c;
+
+	if (device_of(s, skb->ifindex) && !skb->vlan_present && skb->pkt_type == PACKET_HOST)
+		return bpf_redirect(s->tun, BPF_F_INGRESS);
+	c = counters_of(SELF);
+	if (c)
+		c->drops[DROP_WRONG_DESTINATION]++;
+	return TC_ACT_SHOT;
+}
 
 SEC("tc")
 int mesh_in(struct __sk_buff *skb)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	__u32 *mark = (void *)(long)skb->data_meta;
+	struct mark *mark = (void *)(long)skb->data_meta;
 	__u32 sender = 0, size = skb->gso_size, one;
 	struct settings *s = get_settings();
 	struct ethhdr *eth = data;
@@ -247,15 +286,19 @@ int mesh_in(struct __sk_buff *skb)
 
 	if (!s)
 		return LEAVE;
-	if ((void *)(mark + 1) <= data && *mark == MARK)
-		return bpf_redirect(s->tun, BPF_F_INGRESS);
+	if ((void *)(mark + 1) <= data && (same_mark(mark, &s->mark) || same_mark(mark, &s->before)))
+		return deliver_marked(skb, s);
+	/* A VLAN's frame is for another interface, or for none; a bridge's, or one that a capture
+	 * sees, may be for another host. The kernel tells them apart. */
+	if (skb->vlan_present || skb->pkt_type == PACKET_OTHERHOST)
+		return LEAVE;
 	if ((void *)(eth + 1) > end)
 		return LEAVE;
 	v = read_outer(eth + 1, end, skb->len - sizeof(*eth), eth->h_proto, s, &o);
 	if (v == NOT_OURS)
 		return LEAVE;
-	if (v == ACCEPT)
-		v = sender_of(&o, &sender, &c);
+	if (v == ACCEPT) /* or to all on the link */
+		v = skb->pkt_type == PACKET_HOST ? sender_of(&o, &sender, &c) : HAND_UNUSUAL;
 	if (v != ACCEPT || !c)
 		return hand(v);
 	if (reach_inner(skb, s, &o, size))
@@ -297,45 +340,87 @@ int mesh_merged(struct __sk_buff *skb)
 	return bpf_redirect(s->tun, BPF_F_INGRESS);
 }
 
-/* Needs Linux 5.18, for bpf_xdp_get_buff_len, and for frames that are larger than a page. */
-SEC("xdp.frags")
-int mesh_xdp(struct xdp_md *ctx)
+/* Puts a mark in front of a frame, in the place of what was there before, or in front of that if
+ * it is shorter. Negative: there is no room. */
+static __always_inline int put_mark(struct xdp_md *ctx, const struct mark *value)
+{
+	struct mark *mark = (void *)(long)ctx->data_meta;
+
+	if ((void *)(mark + 1) > (void *)(long)ctx->data && bpf_xdp_adjust_meta(ctx, -(int)sizeof(*mark)))
+		return -1;
+	mark = (void *)(long)ctx->data_meta;
+	if ((void *)(mark + 1) > (void *)(long)ctx->data)
+		return -1;
+	*mark = *value;
+	return 0;
+}
+
+/* Whether a frame is for the interface that it came in by, and not for all or for another. */
+static __always_inline int is_for_device(const struct settings *s, __u32 index, const struct ethhdr *eth)
+{
+	const struct device *d = device_of(s, index);
+	const __u16 *a, *b = (const void *)eth->h_dest;
+
+	if (!d)
+		return 0;
+	a = (const void *)d->address;
+	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2];
+}
+
+/* Decides about a frame that XDP has got: XDP_DROP, XDP_PASS for one whose outer headers are
+ * off, and which is marked; negative: it is left as it came. */
+static __always_inline int take(struct xdp_md *ctx, const struct settings *s)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct settings *s = get_settings();
 	struct ethhdr *eth = data, frame;
 	struct outer o = {};
 	struct inner in = {};
 	struct counters *c = 0;
-	__u32 *mark, sender = 0;
+	__u32 sender = 0;
 	int v;
 
-	if (!s || (void *)(eth + 1) > end || read_outer(eth + 1, end, bpf_xdp_get_buff_len(ctx) - sizeof(*eth), eth->h_proto, s, &o) != ACCEPT ||
-	    sender_of(&o, &sender, &c) != ACCEPT || !c)
-		return XDP_PASS;
+	if ((void *)(eth + 1) > end || read_outer(eth + 1, end, bpf_xdp_get_buff_len(ctx) - sizeof(*eth), eth->h_proto, s, &o) != ACCEPT ||
+	    !is_for_device(s, ctx->ingress_ifindex, eth) || sender_of(&o, &sender, &c) != ACCEPT || !c)
+		return -1;
 	data = behind_outer(data, s->v6);
 	v = judge(data, end, s, &o, sender, c, &in);
 	if (v == DROPPED)
 		return XDP_DROP;
 	if (v != ACCEPT || rewrite(data, end, &in))
-		return XDP_PASS;
+		return -1;
 	/* A frame is padded to 60 bytes; the kernel takes that off by the inner length. */
 	__builtin_memcpy(&frame, eth, sizeof(frame));
 	frame.h_proto = in.v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
-	if (bpf_xdp_adjust_head(ctx, o.header) || bpf_xdp_adjust_meta(ctx, -(int)sizeof(*mark)))
+	if (bpf_xdp_adjust_head(ctx, o.header) || put_mark(ctx, &s->mark))
 		goto lost;
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
-	mark = (void *)(long)ctx->data_meta;
-	if (data + sizeof(frame) > end || (void *)(mark + 1) > data)
+	if (data + sizeof(frame) > end)
 		goto lost;
 	__builtin_memcpy(data, &frame, sizeof(frame));
-	*mark = MARK;
 	count_received(c, amount_of(0, in.length, in.length));
 	return XDP_PASS;
 lost:
 	c->drops[DROP_WRITE_ERROR]++;
 	return XDP_DROP;
+}
+
+/* Needs Linux 5.18, for bpf_xdp_get_buff_len, and for frames that are larger than a page. */
+SEC("xdp.frags")
+int mesh_xdp(struct xdp_md *ctx)
+{
+	const struct mark none = {};
+	struct settings *s = get_settings();
+	int verdict;
+
+	/* A driver without metadata says so (xdp_set_data_meta_invalid): nothing can be marked. */
+	if (!s || (void *)(long)ctx->data_meta > (void *)(long)ctx->data)
+		return XDP_PASS;
+	verdict = take(ctx, s);
+	if (verdict >= 0)
+		return verdict;
+	put_mark(ctx, &none); /* without room for it there is none to be believed either */
+	return XDP_PASS;
 }
 
 #endif

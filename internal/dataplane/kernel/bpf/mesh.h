@@ -41,15 +41,28 @@ enum handover {
 	HANDS,
 };
 
-/* All that is not about a peer. Replaced as a whole. */
+/* What XDP writes in front of each frame that it passes on, as packet metadata: settings.mark
+ * if it has taken the outer headers off, and zeros if not. Metadata crosses veths, bridges and
+ * network namespaces, so it is believed only whole, and only where our XDP program stands. */
+struct mark {
+	__u32 words[4];
+};
+
+/* An interface that the XDP program is at, or comes to. */
+struct device {
+	__u32 index;	 /* 0: none, and no more behind it */
+	__u8 address[6]; /* its MAC address */
+	__u8 pad[2];
+};
+
+#define DEVICES 8
+
+/* All that is not about a peer. Replaced as a whole. What each packet needs comes first. */
 struct settings {
 	__u8 own[16];	   /* our underlay address; IPv4 in the first four bytes */
-	__u8 tun4[4];	   /* the TUN's own addresses; zero: none */
-	__u8 tun6[16];
 	__u8 home4[4];	   /* our first subnet of IPv4, and its mask */
 	__u8 mask4[4];	   /* no address is in the subnet of ones with a mask of zeros: there is none */
-	__u8 home6[16];	   /* of IPv6 */
-	__u8 mask6[16];
+	__u8 tun4[4];	   /* the TUN's own addresses; zero: none */
 	__u32 tun;	   /* its ifindex */
 	__u32 mtu;	   /* of the narrowest way, for inner packets, bytes */
 	__u32 merger;	   /* ifindex by which packets go out that are to be merged; 0: none */
@@ -59,6 +72,12 @@ struct settings {
 			      captures see them */
 	__u8 spread;	   /* each flow has an outer source port of its own */
 	__u8 pad[3];
+	struct mark mark;  /* random, for each load of the programs */
+	struct device devices[DEVICES];
+	__u8 tun6[16];
+	__u8 home6[16];	   /* as of IPv4 */
+	__u8 mask6[16];
+	struct mark before; /* that of the meshd before, for frames on their way; mark if none */
 };
 
 #define NAME 64
