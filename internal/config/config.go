@@ -4,6 +4,7 @@
 package config
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -163,37 +164,23 @@ func read(path string) ([]byte, error) {
 }
 
 // Parse checks doc, the bytes of a configuration file; path is only used in
-// messages. The error, if any, is of type Faults and holds every fault.
+// messages. The error, if any, is of type Faults.
 func Parse(path string, doc []byte) (*Config, error) {
+	return ParseContext(context.Background(), path, doc)
+}
+
+// ParseContext is Parse for somebody who may leave: it returns ctx's cause soon after
+// ctx ends, a second later at most if the file is among the largest.
+func ParseContext(ctx context.Context, path string, doc []byte) (*Config, error) {
 	r := &report{path: path, doc: string(doc)}
-	if at, deep := tooDeep(r.doc); deep {
-		r.syntax(at, "more than 1000 brackets are open here")
-		return nil, r.faults
+	raw := decode(ctx, r.doc, r)
+	c := validate(ctx, raw, r)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
-	c := validate(decode(r.doc, r), r)
 	if faults := r.result(); len(faults) > 0 {
 		return nil, faults
 	}
 	c.Path, c.Sum, c.doc = path, sha256.Sum256(doc), r.doc
 	return c, nil
-}
-
-// tooDeep finds the place where brackets are nested beyond any sense. The
-// library recurses once per level and takes minutes for some 100,000 of them.
-// Brackets in strings and comments count too, which is harmless: closing ones
-// make up for them.
-func tooDeep(doc string) (at int, deep bool) {
-	depth := 0
-	for i := range len(doc) {
-		switch doc[i] {
-		case '[', '{':
-			depth++
-		case ']', '}':
-			depth = max(depth-1, 0)
-		}
-		if depth > 1000 {
-			return i, true
-		}
-	}
-	return 0, false
 }

@@ -1,9 +1,7 @@
 package config
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
 	"strings"
 
 	"example.org/meshd/internal/text"
@@ -20,13 +18,15 @@ type Fault struct {
 
 // String returns the one-line form PATH:LINE:COL: error: KEY: MESSAGE that
 // editors and `meshd check` share. Parts that are unknown are left out.
-func (f Fault) String() string {
+func (f Fault) String() string { return f.line("error") }
+
+func (f Fault) line(level string) string {
 	var b strings.Builder
 	b.WriteString(f.Path)
 	if f.Line > 0 {
 		fmt.Fprintf(&b, ":%d:%d", f.Line, f.Col)
 	}
-	b.WriteString(": error: ")
+	b.WriteString(": " + level + ": ")
 	if f.Key != "" {
 		b.WriteString(f.Key + ": ")
 	}
@@ -34,7 +34,8 @@ func (f Fault) String() string {
 	return text.Clean(b.String()) // keys and values are anybody's
 }
 
-// Faults is every fault found in one file, in file order. It is the error that
+// Faults is every fault found in one file, in file order; after 1,000 of them a last one
+// tells how many more there are. It is the error that
 // Load and Parse return for a file that can be read but not accepted; use
 // errors.As to get at the single faults.
 type Faults []Fault
@@ -46,10 +47,4 @@ func (fs Faults) Error() string {
 		lines[i] = f.String()
 	}
 	return strings.Join(lines, "\n")
-}
-
-func (fs Faults) sort() {
-	slices.SortStableFunc(fs, func(a, b Fault) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
-	})
 }

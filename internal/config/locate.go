@@ -1,254 +1,181 @@
 package config
 
 import (
+	"sort"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 )
 
 // The TOML library keeps the places of keys to itself (BurntSushi/toml issue
-// 462), so faults are located here: locate walks a document that the library
-// has already accepted and notes where every key and value stands. Being sure
-// of the syntax, it only has to recognise where things begin and end. It runs
-// only when there is a fault to report.
+// 462), so faults are located here: locate walks a document that the gate has
+// admitted and the library has accepted, and notes where every key and value
+// stands. It runs only when there is something to report.
 //
 //	path    "network.mtu", "node[2].subnets[0]": tables joined by dots, array
 //	        elements and [[array tables]] by their index
 //	place   byte offset of the key or of the value
 
-// places maps paths to byte offsets in the document.
+// places is a tree of the document's keys and elements. Each is known by the number of
+// its parent and one step, so that a deep key costs no more than a flat one.
 type places struct {
-	keys   map[string]int // where the key's own text, or a table's header, begins
-	values map[string]int // where the value begins
-	order  []string       // paths in keys, in file order, repeated tables included once
+	all      []place // in file order; the first is the document
+	children map[step]int32
+
+	current int32   // table that pairs belong to
+	open    []int32 // pairs and elements that have not ended
 }
 
-// locate finds every key and value of doc, which must be valid TOML; on
-// anything else it returns what it found so far.
+type place struct {
+	key, value int32 // byte offsets of the key's own text or the table's header, and of the value; -1: none
+	elements   int32 // so far
+	newest     int32 // element of an array of tables; 0: it is none
+}
+
+// A step leads from a place to one below it: a part of a key, or an index.
+type step struct {
+	parent int32
+	part   string
+	index  int32 // -1: by part
+}
+
+// locate finds every key and value of doc, which must have passed the gate; on
+// what is not TOML it returns what it found so far.
 func locate(doc string) *places {
-	s := &scanner{
-		doc:    doc,
-		places: &places{keys: map[string]int{}, values: map[string]int{}},
-		arrays: map[string]int{},
-	}
-	s.document()
-	return s.places
+	p := &places{all: []place{{key: 0, value: -1}}, children: map[step]int32{}}
+	scan(doc, p)
+	return p
 }
 
 // at returns the place of the value at path, else of its key, else of the
 // nearest table around it, else the start of the document.
 func (p *places) at(path string) int {
+	at := int32(0)
 	for path != "" {
-		if at, ok := p.values[path]; ok {
-			return at
+		part, index := path, -1
+		if n := strings.IndexAny(path[1:], ".["); n >= 0 {
+			part = path[:n+1]
 		}
-		if at, ok := p.keys[path]; ok {
-			return at
+		path = strings.TrimPrefix(path[len(part):], ".")
+		if part[0] == '[' {
+			index, _ = strconv.Atoi(part[1 : len(part)-1])
+			part = ""
 		}
-		cut := strings.LastIndexAny(path, ".[")
-		path = path[:max(cut, 0)]
+		below, ok := p.children[step{at, part, int32(index)}]
+		if !ok {
+			break
+		}
+		at = below
 	}
-	return 0
-}
-
-// lineCol converts a byte offset of doc to a line and a column in characters,
-// both from 1. Offsets outside doc are moved to its nearest end.
-func lineCol(doc string, at int) (line, col int) {
-	head := doc[:min(max(at, 0), len(doc))]
-	line = 1 + strings.Count(head, "\n")
-	start := strings.LastIndexByte(head, '\n') + 1
-	return line, 1 + utf8.RuneCountInString(head[start:])
-}
-
-type scanner struct {
-	*places
-	doc    string
-	pos    int
-	arrays map[string]int // elements so far of each [[array table]]
-}
-
-func (s *scanner) document() {
-	table := ""
-	for s.skip(true); s.pos < len(s.doc); s.skip(true) {
-		start := s.pos
-		switch {
-		case s.take("[["):
-			table = s.header(s.keyParts(), true, start)
-			s.take("]]")
-		case s.take("["):
-			table = s.header(s.keyParts(), false, start)
-			s.take("]")
-		default:
-			s.pair(table)
-		}
-		if s.pos == start { // not TOML after all: never loop in place
-			return
-		}
+	if value := p.all[at].value; value >= 0 {
+		return int(value)
 	}
+	return int(p.all[at].key)
 }
 
-// header turns the dotted name of a table into a path: each part that names an
-// array of tables means its newest element. The table and those around it that
-// are new begin at start.
-func (s *scanner) header(parts []string, array bool, start int) string {
-	path := ""
+// child returns the place one step below another, a new one with its key at an offset
+// if there is none yet.
+func (p *places) child(s step, key int) int32 {
+	if n, ok := p.children[s]; ok {
+		return n
+	}
+	n := int32(len(p.all))
+	p.all = append(p.all, place{key: int32(key), value: -1})
+	p.children[s] = n
+	return n
+}
+
+// grow adds an element to a list.
+func (p *places) grow(list int32, key int) int32 {
+	element := p.child(step{parent: list, index: p.all[list].elements}, key)
+	p.all[list].elements++
+	return element
+}
+
+// table goes to a table: each part that names an array of tables means its newest
+// element. The table and those around it that are new begin at its header.
+func (p *places) table(parts []string, array bool, at int) bool {
+	p.current = 0
 	for i, part := range parts {
-		path = join(path, part)
+		p.current = p.child(step{p.current, part, -1}, at)
 		if array && i == len(parts)-1 {
-			s.arrays[path]++
+			newest := p.grow(p.current, at) // may move p.all
+			p.all[p.current].newest = newest
 		}
-		if n := s.arrays[path]; n > 0 {
-			path += "[" + strconv.Itoa(n-1) + "]"
+		if newest := p.all[p.current].newest; newest > 0 {
+			p.current = newest
 		}
-		s.note(path, start)
 	}
-	return path
+	return true
 }
 
-// pair reads `key = value` below the table at path.
-func (s *scanner) pair(path string) {
-	start := s.pos
-	for _, part := range s.keyParts() {
-		path = join(path, part)
-		s.note(path, start)
+func (p *places) pair(parts []string, at, value int) bool {
+	n := p.around()
+	for _, part := range parts {
+		n = p.child(step{n, part, -1}, at)
 	}
-	if s.take("=") {
-		s.skip(false)
-		s.value(path)
-	}
+	p.all[n].value = int32(value)
+	p.open = append(p.open, n)
+	return true
 }
 
-func (s *scanner) value(path string) {
-	s.values[path] = s.pos
-	switch {
-	case s.pos >= len(s.doc):
-	case s.take(`"""`):
-		s.untilQuotes(`"""`, true)
-	case s.take(`'''`):
-		s.untilQuotes(`'''`, false)
-	case s.take(`"`):
-		s.until(`"`, true)
-	case s.take(`'`):
-		s.until(`'`, false)
-	case s.take("["):
-		for i := 0; s.more("]"); i++ {
-			s.value(path + "[" + strconv.Itoa(i) + "]")
-		}
-	case s.take("{"):
-		for s.more("}") {
-			s.pair(path)
-		}
-	default: // number, boolean, date: up to whatever can follow a value
-		n := strings.IndexAny(s.doc[s.pos:], ",]}#\r\n")
+func (p *places) element(value int) bool {
+	n := p.grow(p.around(), value)
+	p.all[n].value = int32(value)
+	p.open = append(p.open, n)
+	return true
+}
+
+func (p *places) end(int) bool {
+	p.open = p.open[:len(p.open)-1]
+	return true
+}
+
+// around returns the table, pair or element that is being read.
+func (p *places) around() int32 {
+	if len(p.open) == 0 {
+		return p.current
+	}
+	return p.open[len(p.open)-1]
+}
+
+// lines are the offsets where the lines of a document begin.
+type lines []int32
+
+func linesOf(doc string) lines {
+	starts := make(lines, 1, 1+strings.Count(doc, "\n"))
+	for at := 0; ; {
+		n := strings.IndexByte(doc[at:], '\n')
 		if n < 0 {
-			n = len(s.doc) - s.pos
+			return starts
 		}
-		s.pos += n
+		at += n + 1
+		starts = append(starts, int32(at))
 	}
 }
 
-// more skips to the next element of an array or inline table; false at its
-// closing bracket, which it takes, or when nothing moved since last time.
-func (s *scanner) more(closing string) bool {
-	s.skip(true)
-	if s.take(",") {
-		s.skip(true)
-	}
-	return s.pos < len(s.doc) && !s.take(closing) && !strings.ContainsRune(",]}=", rune(s.doc[s.pos]))
+// line returns the number of the line with an offset, from 1.
+func (l lines) line(at int) int {
+	return sort.Search(len(l), func(i int) bool { return int(l[i]) > at })
 }
 
-// keyParts reads a dotted key: bare, "basic" and 'literal' parts.
-func (s *scanner) keyParts() []string {
-	var parts []string
-	for {
-		s.skip(false)
-		start := s.pos
-		switch {
-		case s.take(`"`):
-			s.until(`"`, true)
-			part := s.doc[start:s.pos]
-			if unquoted, err := strconv.Unquote(part); err == nil {
-				part = unquoted
-			}
-			parts = append(parts, part)
-		case s.take(`'`):
-			s.until(`'`, false)
-			parts = append(parts, strings.Trim(s.doc[start:s.pos], "'"))
-		default:
-			n := strings.IndexAny(s.doc[s.pos:], " \t.=]\r\n,}#")
-			if n < 0 {
-				n = len(s.doc) - s.pos
-			}
-			s.pos += n
-			parts = append(parts, s.doc[start:s.pos])
-		}
-		s.skip(false)
-		if !s.take(".") {
-			return parts
-		}
-	}
+// A cursor tells lines and columns of offsets that only rise, so that many of them cost
+// one pass over the document.
+type cursor struct {
+	doc       string
+	at        int // everything before it has been counted
+	line, col int // there, from 0; col in characters
 }
 
-// until moves behind the next closing quote, minding backslashes if asked to.
-func (s *scanner) until(quote string, escapes bool) {
-	for s.pos < len(s.doc) && !s.take(quote) {
-		if escapes && s.doc[s.pos] == '\\' {
-			s.pos++
-		}
-		s.pos++
+// move goes to an offset and returns its line and column, both from 1. Offsets outside
+// of the document are moved to its end, lower ones than before stay.
+func (c *cursor) move(at int) (line, col int) {
+	passed := c.doc[c.at:max(c.at, min(at, len(c.doc)))]
+	c.at += len(passed)
+	if n := strings.LastIndexByte(passed, '\n'); n >= 0 {
+		c.line += strings.Count(passed, "\n")
+		c.col, passed = 0, passed[n+1:]
 	}
-	s.pos = min(s.pos, len(s.doc))
-}
-
-// untilQuotes is until for multi-line strings, whose text may end in one or
-// two quotes of its own right before the closing three.
-func (s *scanner) untilQuotes(quote string, escapes bool) {
-	s.until(quote, escapes)
-	for range 2 {
-		s.take(quote[:1])
-	}
-}
-
-// skip moves over blanks, and over comments and line ends if lines is true.
-func (s *scanner) skip(lines bool) {
-	for s.pos < len(s.doc) {
-		switch c := s.doc[s.pos]; {
-		case c == ' ' || c == '\t':
-			s.pos++
-		case lines && (c == '\n' || c == '\r'):
-			s.pos++
-		case lines && c == '#':
-			n := strings.IndexByte(s.doc[s.pos:], '\n')
-			if n < 0 {
-				n = len(s.doc) - s.pos
-			}
-			s.pos += n
-		case lines && s.pos == 0 && strings.HasPrefix(s.doc, "\ufeff"):
-			s.pos += len("\ufeff")
-		default:
-			return
-		}
-	}
-}
-
-func (s *scanner) take(token string) bool {
-	if strings.HasPrefix(s.doc[s.pos:], token) {
-		s.pos += len(token)
-		return true
-	}
-	return false
-}
-
-func (s *scanner) note(path string, at int) {
-	if _, ok := s.keys[path]; !ok {
-		s.keys[path] = at
-		s.order = append(s.order, path)
-	}
-}
-
-func join(path, part string) string {
-	if path == "" {
-		return part
-	}
-	return path + "." + part
+	c.col += utf8.RuneCountInString(passed)
+	return c.line + 1, c.col + 1
 }

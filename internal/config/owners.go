@@ -1,58 +1,70 @@
 package config
 
-import "net/netip"
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"sort"
+)
 
-// owners tells which places of the file claim a prefix. A lookup costs one map
-// access for each prefix length in use, so that 10,000 nodes are checked in
-// milliseconds.
+// owners tells which places of the file claim a prefix. Claims are sorted, so that each
+// stands right behind the shorter ones that contain it: the cost does not grow with
+// pairs, nor with the number of prefix lengths in use.
 type owners struct {
-	claims []claim                         // in file order
-	first  map[int]map[netip.Prefix]string // by length, and by prefix: the path of its first claim
+	claims []claim // in file order, and sorted after index
+	outer  []int32 // of each claim: the one that covers it; -1: none
 }
 
 // A claim is one prefix and the path where it stands.
 type claim struct {
 	prefix netip.Prefix
 	path   string
-}
-
-// newOwners returns owners with room for some claims.
-func newOwners(room int) *owners {
-	return &owners{claims: make([]claim, 0, room), first: map[int]map[netip.Prefix]string{}}
+	order  int // in the file
 }
 
 func (o *owners) add(p netip.Prefix, path string) {
-	o.claims = append(o.claims, claim{p, path})
-	first := o.first[p.Bits()]
-	if first == nil {
-		room := 0
-		if len(o.first) == 0 { // most files have one length
-			room = cap(o.claims)
-		}
-		first = make(map[netip.Prefix]string, room)
-		o.first[p.Bits()] = first
-	}
-	if _, taken := first[p]; !taken {
-		first[p] = path
+	o.claims = append(o.claims, claim{p, path, len(o.claims)})
+}
+
+// index has to be called after the last add and before anything is asked.
+func (o *owners) index() {
+	slices.SortFunc(o.claims, func(a, b claim) int {
+		return cmp.Or(a.prefix.Addr().Compare(b.prefix.Addr()),
+			cmp.Compare(a.prefix.Bits(), b.prefix.Bits()), cmp.Compare(a.order, b.order))
+	})
+	o.outer = make([]int32, len(o.claims))
+	for i, c := range o.claims {
+		o.outer[i] = o.climb(int32(i)-1, c.prefix)
 	}
 }
 
-// covering returns an earlier claim of the same prefix, or else the claim of the
-// longest shorter one that contains it.
-func (o *owners) covering(c claim) (best claim, ok bool) {
-	for bits, first := range o.first {
-		if bits > c.prefix.Bits() {
-			continue
-		}
-		shorter, err := c.prefix.Addr().Prefix(bits)
-		if err != nil {
-			continue // an IPv6 length, an IPv4 address
-		}
-		if path, claimed := first[shorter]; claimed && path != c.path {
-			if !ok || bits > best.prefix.Bits() {
-				best, ok = claim{prefix: shorter, path: path}, true
-			}
-		}
+// climb returns the first claim of the longest prefix that contains p, among a claim that
+// sorts before p and those that cover it; -1: none does.
+func (o *owners) climb(at int32, p netip.Prefix) int32 {
+	for at >= 0 && !(o.claims[at].prefix.Bits() <= p.Bits() && o.claims[at].prefix.Contains(p.Addr())) {
+		at = o.outer[at]
 	}
-	return best, ok
+	if at >= 0 && o.outer[at] >= 0 && o.claims[o.outer[at]].prefix == o.claims[at].prefix {
+		at = o.outer[at]
+	}
+	return at
+}
+
+// covering returns the earlier claim of the prefix of claims[i], or else the claim of the
+// longest shorter one that contains it.
+func (o *owners) covering(i int) (c claim, ok bool) {
+	if o.outer[i] < 0 {
+		return claim{}, false
+	}
+	return o.claims[o.outer[i]], true
+}
+
+// holding returns the claim of the longest prefix that contains ip.
+func (o *owners) holding(ip netip.Addr) (c claim, ok bool) {
+	behind := sort.Search(len(o.claims), func(i int) bool { return o.claims[i].prefix.Addr().Compare(ip) > 0 })
+	at := o.climb(int32(behind)-1, netip.PrefixFrom(ip, ip.BitLen()))
+	if at < 0 {
+		return claim{}, false
+	}
+	return o.claims[at], true
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -34,14 +35,24 @@ type rawFile struct {
 }
 
 // decode reads doc. Faults of syntax end the reading; everything else is noted in r
-// and reading goes on.
-func decode(doc string, r *report) rawFile {
-	var tree rawTable
-	if _, err := toml.Decode(doc, &tree); err != nil {
-		r.syntax(syntaxFault(err))
+// and reading goes on. It stops when ctx ends, but not inside the library.
+func decode(ctx context.Context, doc string, r *report) rawFile {
+	admitted, stuck, ok := admit(ctx, doc, r)
+	if !ok {
 		return rawFile{}
 	}
-	r.unknown("", tree)
+	mark := byteOrderMark(doc) // the library does not count it
+	var tree rawTable
+	if _, err := toml.Decode(admitted[mark:], &tree); err != nil {
+		at, message := syntaxFault(err)
+		r.syntax(mark+at, message)
+		return rawFile{}
+	}
+	if stuck >= 0 { // the library is more lenient than TOML here
+		r.syntax(stuck, "is not TOML from here on")
+		return rawFile{}
+	}
+	r.foldCase("", tree)
 	file := rawFile{sections: map[string]rawTable{}}
 	for name, value := range tree {
 		if name == nodeKey || !slices.Contains(known[""], name) {
@@ -52,7 +63,7 @@ func decode(doc string, r *report) rawFile {
 			r.add(name, "must be a table: [%s], not %s", name, describe(value))
 			continue
 		}
-		r.unknown(name, section)
+		r.foldCase(name, section)
 		file.sections[name] = section
 	}
 	nodes, ok := tables(tree[nodeKey])
@@ -60,10 +71,24 @@ func decode(doc string, r *report) rawFile {
 		r.add(nodeKey, "must be a list of tables: [[node]], not %s", describe(tree[nodeKey]))
 	}
 	for _, node := range nodes {
-		r.unknown(nodeKey, node)
+		r.foldCase(nodeKey, node)
 	}
 	file.nodes = nodes
 	return file
+}
+
+// foldCase takes a key that is known in lower case for that, so that it is not said to be
+// missing, too: the gate has told that it is unknown as it stands.
+func (r *report) foldCase(name string, table rawTable) {
+	if r.count == 0 {
+		return
+	}
+	for key, value := range table {
+		lower := strings.ToLower(key)
+		if lower != key && slices.Contains(known[name], lower) && table[lower] == nil {
+			table[lower] = value
+		}
+	}
 }
 
 // tables returns a list of tables, which has two types in the library, or nothing

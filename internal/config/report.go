@@ -1,26 +1,56 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
+	"unicode/utf8"
+)
+
+const (
+	maxFaults  = 1000 // in a report; the rest is a number
+	maxMessage = 600  // bytes of a key and of a message, whatever they quote
 )
 
 // report collects what is wrong with one document. Problems are noted by path,
 // which costs nothing for a good file, and get their places at the end.
 type report struct {
 	path, doc string
-	faults    Faults // already placed: syntax
-	problems  []problem
-	unknowns  map[string]string // messages by path without indexes
+	problems  []problem // the first maxFaults
+	count     int       // of all
+	fatal     bool      // the only problem is one of syntax or size; nothing else is known
+
+	where *places // made when first needed
+	lines lines
 }
 
-type problem struct{ path, message string }
+type problem struct {
+	path    string // ("node[2].subnets[0]"); empty: it stands at an offset
+	at      int
+	key     string // for people
+	message string
+}
 
 // add notes a problem with the value at path ("node[2].subnets[0]").
 func (r *report) add(path, format string, args ...any) {
-	r.problems = append(r.problems, problem{path, fmt.Sprintf(format, args...)})
+	if r.count++; len(r.problems) < maxFaults {
+		p := problem{path: path, key: withoutIndexes(path), message: fmt.Sprintf(format, args...)}
+		r.problems = append(r.problems, p)
+	}
+}
+
+// unknown notes a key at an offset that does not exist.
+func (r *report) unknown(at int, key, last string, allowed []string) {
+	if r.count++; len(r.problems) < maxFaults {
+		r.problems = append(r.problems, problem{at: at, key: key,
+			message: fmt.Sprintf("unknown key %q; known here: %s", last, strings.Join(allowed, ", "))})
+	}
+}
+
+// syntax notes an error at a byte offset that hides everything else.
+func (r *report) syntax(at int, message string) {
+	r.problems, r.count, r.fatal = []problem{{at: at, message: message}}, 1, true
 }
 
 // has tells whether a problem with the value at path has been noted.
@@ -28,68 +58,57 @@ func (r *report) has(path string) bool {
 	return slices.ContainsFunc(r.problems, func(p problem) bool { return p.path == path })
 }
 
-// syntax notes an error at a byte offset, after which nothing else is known.
-func (r *report) syntax(at int, message string) {
-	line, col := lineCol(r.doc, at)
-	r.faults = append(r.faults, Fault{Path: r.path, Line: line, Col: col, Message: message})
-}
-
-// unknown notes the keys that a table has and should not have. One that is known in
-// lower case is taken for that, so that it is not said to be missing, too.
-func (r *report) unknown(name string, table rawTable) {
-	allowed := known[name]
-	for key, value := range table {
-		if slices.Contains(allowed, key) {
-			continue
-		}
-		if r.unknowns == nil {
-			r.unknowns = map[string]string{}
-		}
-		r.unknowns[join(name, key)] = fmt.Sprintf("unknown key %q; known here: %s", key, strings.Join(allowed, ", "))
-		if lower := strings.ToLower(key); slices.Contains(allowed, lower) && table[lower] == nil {
-			table[lower] = value
-		}
-	}
-}
-
 // result places every problem and returns the faults in file order; nil if
 // there are none.
 func (r *report) result() Faults {
-	if len(r.problems) == 0 && len(r.unknowns) == 0 {
-		return r.faults
-	}
-	where := locate(r.doc)
-	unplaced := maps.Clone(r.unknowns)
-	for _, path := range where.order {
-		key := withoutIndexes(path)
-		if message, ok := r.unknowns[key]; ok {
-			r.faults = append(r.faults, r.fault(where.keys[path], key, message))
-			delete(unplaced, key)
+	for i, p := range r.problems {
+		if p.path != "" {
+			r.problems[i].at = r.places().at(p.path)
 		}
 	}
-	for key, message := range unplaced { // a quoted key that looks like a path
-		r.faults = append(r.faults, r.fault(0, key, message))
-	}
+	slices.SortStableFunc(r.problems, func(a, b problem) int { return cmp.Compare(a.at, b.at) })
+	var faults Faults
+	c := cursor{doc: r.doc, at: byteOrderMark(r.doc)} // which no editor shows
 	for _, p := range r.problems {
-		r.faults = append(r.faults, r.fault(where.at(p.path), withoutIndexes(p.path), p.message))
+		line, col := c.move(p.at)
+		faults = append(faults, Fault{r.path, line, col, clip(p.key), clip(p.message)})
 	}
-	r.faults.sort()
-	return r.faults
+	if more := r.count - len(faults); more > 0 {
+		last := fmt.Sprintf("and %d more faults: mend these first", more)
+		faults = append(faults, Fault{Path: r.path, Message: last})
+	}
+	return faults
 }
 
-// lines returns a function that tells the line of the value at a path, for
-// messages that point at a second place in the file.
-func (r *report) lines() func(path string) int {
-	where := locate(r.doc)
-	return func(path string) int {
-		line, _ := lineCol(r.doc, where.at(path))
-		return line
+// lineAt returns the line of the value at a path, for messages that point at a
+// second place in the file; 0 if the message will only be counted.
+func (r *report) lineAt(path string) int {
+	if len(r.problems) == maxFaults {
+		return 0
 	}
+	if r.lines == nil {
+		r.lines = linesOf(r.doc)
+	}
+	return r.lines.line(r.places().at(path))
 }
 
-func (r *report) fault(at int, key, message string) Fault {
-	line, col := lineCol(r.doc, at)
-	return Fault{Path: r.path, Line: line, Col: col, Key: key, Message: message}
+func (r *report) places() *places {
+	if r.where == nil {
+		r.where = locate(r.doc)
+	}
+	return r.where
+}
+
+// clip shortens a key, or a message that quotes a long value.
+func clip(message string) string {
+	if len(message) <= maxMessage {
+		return message
+	}
+	cut := maxMessage
+	for !utf8.RuneStart(message[cut]) {
+		cut--
+	}
+	return message[:cut] + "..."
 }
 
 func withoutIndexes(path string) string {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"context"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -18,9 +19,10 @@ const (
 )
 
 // validate checks what the file says and returns it as values, with defaults
-// where it is silent. Problems go to r; the result is only good if r is empty.
-func validate(raw rawFile, r *report) *Config {
-	if len(r.faults) > 0 { // not even TOML
+// where it is silent. Problems go to r; the result is only good if r is empty and
+// ctx has not ended.
+func validate(ctx context.Context, raw rawFile, r *report) *Config {
+	if ctx.Err() != nil || raw.sections == nil { // not even TOML, or not a mesh
 		return nil
 	}
 	dataplane, masquerade, container := raw.sections["dataplane"], raw.sections["masquerade"], raw.sections["container"]
@@ -49,7 +51,7 @@ func validate(raw rawFile, r *report) *Config {
 	r.ownFiles(c.Container)
 	c.Masquerade.Forward, c.Masquerade.ForwardAll = r.flagOrAll("masquerade.forward", masquerade["forward"], true)
 	c.Masquerade.Exclude, _ = r.prefixes("masquerade.exclude", masquerade["exclude"], false)
-	c.Nodes = r.nodes(raw.nodes, c.Network)
+	c.Nodes = r.nodes(ctx, raw.nodes, c.Network)
 	return c
 }
 
@@ -92,7 +94,7 @@ func (r *report) network(raw rawTable) Network {
 
 // nodes checks every node by itself and then against all the others. The cost
 // grows with the number of nodes and of prefix lengths in use, not with pairs.
-func (r *report) nodes(raw []rawTable, network Network) []Node {
+func (r *report) nodes(ctx context.Context, raw []rawTable, network Network) []Node {
 	if len(raw) == 0 {
 		if r.has("node") {
 			return nil
@@ -102,10 +104,13 @@ func (r *report) nodes(raw []rawTable, network Network) []Node {
 	}
 	check := meshCheck{report: r, network: network,
 		names: make(map[string]int, len(raw)), addresses: make(map[netip.Addr]int, len(raw)),
-		subnets: newOwners(len(raw)), routes: newOwners(0),
+		subnets: &owners{claims: make([]claim, 0, len(raw))}, routes: &owners{},
 	}
 	nodes := make([]Node, len(raw))
 	for i, node := range raw {
+		if ctx.Err() != nil {
+			return nil
+		}
 		nodes[i] = check.node(i, node)
 	}
 	check.overlaps()
@@ -121,7 +126,6 @@ type meshCheck struct {
 	addresses map[netip.Addr]int
 	subnets   *owners
 	routes    *owners
-	line      func(path string) int // made when first needed
 }
 
 func (m *meshCheck) node(i int, raw rawTable) Node {
@@ -197,14 +201,16 @@ func (m *meshCheck) route(path string, p netip.Prefix) {
 // overlaps reports subnets that share addresses, and routes claimed twice. A
 // longer route inside a shorter one is fine: the longest match decides.
 func (m *meshCheck) overlaps() {
-	for _, c := range m.subnets.claims {
-		if other, ok := m.subnets.covering(c); ok {
+	m.subnets.index()
+	for i, c := range m.subnets.claims {
+		if other, ok := m.subnets.covering(i); ok {
 			m.add(c.path, "%s overlaps %s in line %d", c.prefix, other.prefix, m.lineAt(other.path))
 		}
 	}
-	for _, c := range m.routes.claims {
-		if first := m.routes.first[c.prefix.Bits()][c.prefix]; first != c.path {
-			m.add(c.path, "%s is already routed by line %d", c.prefix, m.lineAt(first))
+	m.routes.index()
+	for i, c := range m.routes.claims {
+		if first, ok := m.routes.covering(i); ok && first.prefix == c.prefix {
+			m.add(c.path, "%s is already routed by line %d", c.prefix, m.lineAt(first.path))
 		}
 	}
 }
@@ -216,9 +222,8 @@ func (m *meshCheck) underlayInside(nodes []Node) {
 		if !n.Address.IsValid() {
 			continue
 		}
-		host := claim{prefix: netip.PrefixFrom(n.Address.Addr(), n.Address.Addr().BitLen())}
 		for _, set := range []*owners{m.subnets, m.routes} {
-			if other, ok := set.covering(host); ok {
+			if other, ok := set.holding(n.Address.Addr()); ok {
 				m.add("node["+strconv.Itoa(i)+"].address", "%s lies inside %s in line %d: packets to this node would loop through the mesh",
 					n.Address.Addr(), other.prefix, m.lineAt(other.path))
 			}
@@ -228,13 +233,6 @@ func (m *meshCheck) underlayInside(nodes []Node) {
 
 func (m *meshCheck) lineOf(node int, key string) int {
 	return m.lineAt("node[" + strconv.Itoa(node) + "]." + key)
-}
-
-func (m *meshCheck) lineAt(path string) int {
-	if m.line == nil {
-		m.line = m.lines()
-	}
-	return m.line(path)
 }
 
 func validName(s string) bool {
