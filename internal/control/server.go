@@ -32,8 +32,9 @@ type Source struct {
 	// could not even be tried. cause says who asked, for the log.
 	Reload func(ctx context.Context, cause string) (ReloadResult, error)
 	// Plan tells what applying a file with the content doc would change; faults
-	// are the places in it that err is about.
-	Plan func(path string, doc []byte) (plan Plan, faults []Error, err error)
+	// are the places in it that err is about. It returns soon after ctx, which
+	// lasts as long as the asker stays, has ended.
+	Plan func(ctx context.Context, path string, doc []byte) (plan Plan, faults []Error, err error)
 	// History is nil, without an error, if there is no such peer.
 	History func(peer, span string) (*History, error)
 	// Ping asks a peer; ok is false if there is no such peer.
@@ -300,13 +301,15 @@ func reloadHandler(source Source) http.HandlerFunc {
 const maxFile = 8 << 20
 
 // planHandler is for all who may read, and so one file at a time: a large one costs
-// hundreds of megabytes for a moment.
+// a second and 250 MB. A plan ends when its asker hangs up.
 func planHandler(source Source) http.HandlerFunc {
 	one := make(chan struct{}, 1)
 	return func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case one <- struct{}{}:
 			defer func() { <-one }()
+		case <-r.Context().Done():
+			return
 		case <-time.After(readerPatience):
 			fail(w, http.StatusServiceUnavailable, "busy", "other plans are being made: ask again")
 			return
@@ -316,7 +319,7 @@ func planHandler(source Source) http.HandlerFunc {
 			fail(w, http.StatusBadRequest, "bad_request", "the file cannot be read: "+err.Error())
 			return
 		}
-		plan, faults, err := source.Plan(r.URL.Query().Get("path"), doc)
+		plan, faults, err := source.Plan(r.Context(), r.URL.Query().Get("path"), doc)
 		if err == nil {
 			reply(w, http.StatusOK, plan)
 			return

@@ -108,7 +108,7 @@ func TestWatch(t *testing.T) {
 // A file that is looked at costs memory: one at a time is.
 func TestOnePlanAtATime(t *testing.T) {
 	began, goOn := make(chan struct{}), make(chan struct{})
-	socket := serve(t, Source{Events: NewEvents(), Plan: func(string, []byte) (Plan, []Error, error) {
+	socket := serve(t, Source{Events: NewEvents(), Plan: func(context.Context, string, []byte) (Plan, []Error, error) {
 		began <- struct{}{}
 		<-goOn
 		return Plan{Schema: Schema}, nil, nil
@@ -132,6 +132,35 @@ func TestOnePlanAtATime(t *testing.T) {
 	goOn <- struct{}{}
 	if err := errors.Join(<-first, <-third); err != nil {
 		t.Error(err)
+	}
+}
+
+// A plan ends when its asker hangs up, and the next one is made at once.
+func TestPlanEndsWithItsAsker(t *testing.T) {
+	began, ended := make(chan struct{}), make(chan struct{})
+	socket := serve(t, Source{Events: NewEvents(), Plan: func(ctx context.Context, path string, _ []byte) (Plan, []Error, error) {
+		if path != "endless" {
+			return Plan{Schema: Schema}, nil, nil
+		}
+		close(began)
+		<-ctx.Done()
+		close(ended)
+		return Plan{}, nil, ctx.Err()
+	}})
+	ctx, hangUp := context.WithCancel(t.Context())
+	answer := make(chan error, 1)
+	go func() {
+		_, err := NewClient(socket).Plan(ctx, "endless", []byte("x"))
+		answer <- err
+	}()
+	<-began
+	hangUp()
+	<-ended
+	if err := <-answer; !errors.Is(err, context.Canceled) {
+		t.Errorf("the asker that hung up got %v", err)
+	}
+	if _, err := NewClient(socket).Plan(t.Context(), "next", nil); err != nil {
+		t.Errorf("the next plan: %v", err)
 	}
 }
 
@@ -344,7 +373,7 @@ func FuzzRequest(f *testing.F) {
 			return Ping{Peer: r.Peer}, r.Peer == "a", nil
 		},
 		History: func(peer, span string) (*History, error) { return &History{Peer: peer}, nil },
-		Plan:    func(string, []byte) (Plan, []Error, error) { return Plan{}, nil, nil },
+		Plan:    func(context.Context, string, []byte) (Plan, []Error, error) { return Plan{}, nil, nil },
 		Healthy: func(context.Context) error { return nil }, Ready: func(context.Context) error { return nil },
 	})
 	f.Fuzz(func(t *testing.T, method, path, body string) {

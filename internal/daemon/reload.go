@@ -325,9 +325,9 @@ func (m *mesh) ask(ctx context.Context, cause string) (control.ReloadResult, err
 }
 
 // plans tells what applying a file with the given content would change, and
-// changes nothing. path is only for the words of faults.
-func (m *mesh) plans(path string, doc []byte) (control.Plan, []control.Error, error) {
-	p, err := m.planOfContent(path, doc)
+// changes nothing. path is only for the words of faults. The work ends with ctx.
+func (m *mesh) plans(ctx context.Context, path string, doc []byte) (control.Plan, []control.Error, error) {
+	p, err := m.planOfContent(ctx, path, doc)
 	if err != nil {
 		return control.Plan{}, faultsOf(err), err
 	}
@@ -341,8 +341,8 @@ func (m *mesh) plans(path string, doc []byte) (control.Plan, []control.Error, er
 	return control.Plan{Schema: control.Schema, Generation: generation, Changes: append([]string{}, changes(inForce, p)...)}, nil, nil
 }
 
-func (m *mesh) planOfContent(path string, doc []byte) (*plan, error) {
-	c, err := config.Parse(path, doc)
+func (m *mesh) planOfContent(ctx context.Context, path string, doc []byte) (*plan, error) {
+	c, err := config.ParseContext(ctx, path, doc)
 	if err != nil {
 		return nil, err
 	}
