@@ -61,6 +61,19 @@ func TestCheck(t *testing.T) {
 	if code, out, _ := meshd("check", "--json", good); code != 0 || strings.TrimSpace(out) != "[]" {
 		t.Errorf("%d, %q", code, out)
 	}
+	public := strings.ReplaceAll(string(configs.Starter), "172.18.0.3", "9.9.9.9")
+	open := write(t, public)
+	line := 1 + strings.Count(public[:strings.Index(public, "9.9.9.9")], "\n")
+	if code, out, errs := meshd("check", open); code != 0 || !strings.HasPrefix(out, fmt.Sprintf("%s:%d:11: warning: node.address: 9.9.9.9 is a public address", open, line)) || strings.Count(out, "\n") != 1 || errs != "" {
+		t.Errorf("a warning: %d, %q, %q", code, out, errs)
+	}
+	for path, level := range map[string]string{open: "warning", bad: "error"} {
+		_, out, _ := meshd("check", "--json", path)
+		var found []struct{ Level, Message string }
+		if err := json.Unmarshal([]byte(out), &found); err != nil || len(found) == 0 || found[0].Level != level || found[0].Message == "" {
+			t.Errorf("want %s: %q, %v", level, out, err)
+		}
+	}
 	if code, out, _ := meshd("check", "/nonexistent"); code != 1 || !strings.HasPrefix(out, "/nonexistent: error: ") {
 		t.Errorf("%d, %q", code, out)
 	}

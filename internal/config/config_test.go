@@ -30,6 +30,21 @@ func TestBadFiles(t *testing.T) {
 	})
 }
 
+// Every file in testdata/warn is accepted, with exactly the warnings in its .want.
+func TestWarnings(t *testing.T) {
+	golden(t, "testdata/warn", func(t *testing.T, doc []byte) string {
+		c, err := Parse("mesh.toml", doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b strings.Builder
+		for _, w := range c.Warnings() {
+			fmt.Fprintln(&b, w)
+		}
+		return b.String()
+	})
+}
+
 // golden compares what is said of each file in a folder with the file's .want.
 func golden(t *testing.T, folder string, said func(t *testing.T, doc []byte) string) {
 	t.Helper()
@@ -61,7 +76,7 @@ func golden(t *testing.T, folder string, said func(t *testing.T, doc []byte) str
 	}
 }
 
-// Every file under configs/ is accepted.
+// Every file under configs/ is accepted without a warning.
 func TestShippedFiles(t *testing.T) {
 	files, err := fs.Glob(configs.Files, "*.toml")
 	if err != nil || len(files) < 3 {
@@ -69,8 +84,11 @@ func TestShippedFiles(t *testing.T) {
 	}
 	for _, file := range files {
 		doc, _ := configs.Files.ReadFile(file)
-		if _, err := Parse(file, doc); err != nil {
+		c, err := Parse(file, doc)
+		if err != nil {
 			t.Error(err)
+		} else if warnings := c.Warnings(); len(warnings) > 0 {
+			t.Error(warnings)
 		}
 	}
 }
