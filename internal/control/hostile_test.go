@@ -40,7 +40,9 @@ func TestAnswersAreHarmless(t *testing.T) {
 			r.Reload.OK = failing
 			return r, fails()
 		},
-		Plan: func(context.Context, string, []byte) (Plan, []Error, error) { return filled[Plan](), filled[[]Error](), fails() },
+		Plan: func(context.Context, string, []byte) (Plan, []Error, error) {
+			return filled[Plan](), filled[[]Error](), fails()
+		},
 		History: func(string, string) (*History, error) {
 			h := filled[History]()
 			return &h, fails()
