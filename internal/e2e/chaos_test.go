@@ -212,6 +212,7 @@ func kernelState(t testing.TB, h *nstest.Host) string {
 		// has then been there from the first, and no change of it tells the kernel that it is
 		// up: it is "unknown", as the TUN of most programs is.
 		out = strings.Replace(out, " state UNKNOWN ", " state UP ", 1)
+		out = nstest.SortSets(out)
 		lines = append(lines, strings.Split(linkIndex.ReplaceAllString(out, ""), "\n")...)
 	}
 	lines = slices.DeleteFunc(lines, func(line string) bool { return strings.Contains(line, "ff00::/8") })

@@ -49,7 +49,7 @@ func hostState(t testing.TB, h *nstest.Host) string {
 		if err != nil {
 			t.Fatalf("%s: %v", ask, err)
 		}
-		for line := range strings.Lines(string(out)) {
+		for line := range strings.Lines(nstest.SortSets(string(out))) {
 			line, _, _ = strings.Cut(line, " # progname ") // whose a table is, nft looks up elsewhere, and may not find
 			if !strings.Contains(line, "fe80:") && !strings.Contains(line, "ff00::/8") {
 				kept = append(kept, line)

@@ -353,10 +353,9 @@ func TestRulesComeBackAfterAStorm(t *testing.T) {
 	}
 }
 
-// sortedLines returns lines in their alphabet: tables come back in another order, and the elements of
-// a set in any.
+// sortedLines returns lines in their alphabet: tables come back in another order.
 func sortedLines(text string) string {
-	lines := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune("\n,{} \t=", r) })
+	lines := strings.Split(nstest.SortSets(text), "\n")
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
 }

@@ -79,6 +79,7 @@ func TestDSCPAndECN(t *testing.T) {
 			// marked it. Only the pod's packet counts: the outer header ends here.
 			wire := listen(t, m.Worker2.Namespace, netip.AddrPortFrom(netip.MustParseAddr(fmt.Sprintf(underlay, 3)), 0).String())
 			setTOS(t, wire, ce)
+			unchecked(t, wire)
 			inner := outer[bytes.Index(outer, []byte("marked"))-8-headerLen(to):]
 			send(t, wire, netip.AddrPortFrom(netip.MustParseAddr(fmt.Sprintf(underlay, 4)), 8285).String(), inner)
 			if h, _ := packet.Parse(next(t, far, "the congested packet", endsWith("marked"))[14:]); h.TOS != ef|ce {

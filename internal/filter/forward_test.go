@@ -32,7 +32,7 @@ func run(t *testing.T, n *nstest.Namespace, args ...string) string {
 
 func ruleset(t *testing.T, n *nstest.Namespace) string {
 	t.Helper()
-	return run(t, n, "nft", "-s", "list", "ruleset")
+	return nstest.SortSets(run(t, n, "nft", "-s", "list", "ruleset"))
 }
 
 // dropping are the ways in which hosts drop what they forward.

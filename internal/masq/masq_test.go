@@ -34,7 +34,7 @@ func run(t *testing.T, n *nstest.Namespace, args ...string) string {
 	if err != nil {
 		t.Error(err)
 	}
-	return out
+	return nstest.SortSets(out)
 }
 
 var (
