@@ -43,8 +43,10 @@ func TestForwardingBetweenOthers(t *testing.T) {
 	if err := outside.IP("route add 192.168.0.0/16 via 172.18.0.3"); err != nil {
 		t.Fatal(err)
 	}
+	// The first solicitation of a neighbour may be lost on a bridge that has just been made, and the
+	// kernel asks again after a second.
 	reaches := func(n *nstest.Namespace, to string) bool {
-		_, err := n.Run("ping", "-c", "2", "-i", "0.2", "-W", "1", to)
+		_, err := n.Run("ping", "-c", "3", "-i", "1", "-W", "1", to)
 		return err == nil
 	}
 	for _, test := range []struct {
