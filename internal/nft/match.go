@@ -112,17 +112,14 @@ func MarkIsNot(mark uint32) Exprs {
 	}
 }
 
-// UDP matches packets of UDP, and NotUDP all others. In IPv6 that is the protocol behind extension
+// NotUDP matches packets of any other protocol than UDP. In IPv6 that is the one behind extension
 // headers.
-func UDP() Exprs    { return protocolIs(expr.CmpOpEq) }
-func NotUDP() Exprs { return protocolIs(expr.CmpOpNeq) }
-
-func protocolIs(op expr.CmpOp) Exprs {
+func NotUDP() Exprs {
 	return Exprs{
 		// [ meta load l4proto => reg 1 ]
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-		// [ cmp eq reg 1 0x00000011 ]
-		&expr.Cmp{Op: op, Register: 1, Data: []byte{unix.IPPROTO_UDP}},
+		// [ cmp neq reg 1 0x00000011 ]
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte{unix.IPPROTO_UDP}},
 	}
 }
 
@@ -136,9 +133,11 @@ func PortIs(port uint16) Exprs {
 	}
 }
 
-// FromInterface matches packets that came in by an interface, ToInterface those that go out by it.
+// FromInterface matches packets that came in by an interface.
 func FromInterface(name string) Exprs { return interfaceIs(expr.MetaKeyIIFNAME, name) }
-func ToInterface(name string) Exprs   { return interfaceIs(expr.MetaKeyOIFNAME, name) }
+
+// ToInterface matches packets that go out by an interface.
+func ToInterface(name string) Exprs { return interfaceIs(expr.MetaKeyOIFNAME, name) }
 
 func interfaceIs(key expr.MetaKey, name string) Exprs {
 	return Exprs{
@@ -149,11 +148,14 @@ func interfaceIs(key expr.MetaKey, name string) Exprs {
 	}
 }
 
-// FromInterfaceIn matches packets that came in by an interface whose name is in a set of Interfaces,
-// FromInterfaceNotIn those that did not, and ToInterfaceIn those that go out by one.
-func FromInterfaceIn(set string) Exprs    { return interfaceIn(expr.MetaKeyIIFNAME, set, false) }
+// FromInterfaceIn matches packets that came in by an interface whose name is in a set of Interfaces.
+func FromInterfaceIn(set string) Exprs { return interfaceIn(expr.MetaKeyIIFNAME, set, false) }
+
+// FromInterfaceNotIn matches all others.
 func FromInterfaceNotIn(set string) Exprs { return interfaceIn(expr.MetaKeyIIFNAME, set, true) }
-func ToInterfaceIn(set string) Exprs      { return interfaceIn(expr.MetaKeyOIFNAME, set, false) }
+
+// ToInterfaceIn matches packets that go out by an interface whose name is in a set of Interfaces.
+func ToInterfaceIn(set string) Exprs { return interfaceIn(expr.MetaKeyOIFNAME, set, false) }
 
 // NotWithinInterfaceIn matches packets that go out by another interface than they came in by, or by
 // one that is not in a set of SameInterfaces.
@@ -248,12 +250,17 @@ func Masquerade(fullyRandom bool) Exprs {
 	}
 }
 
-// Return counts a packet and leaves the decision to other chains; Accept and Drop count it and decide.
-// Pass is Accept without a counter.
+// Return counts a packet and leaves the decision to other chains.
 func Return() Exprs { return counted(expr.VerdictReturn) }
+
+// Accept counts a packet and lets it pass, as far as this chain is concerned.
 func Accept() Exprs { return counted(expr.VerdictAccept) }
-func Drop() Exprs   { return counted(expr.VerdictDrop) }
-func Pass() Exprs   { return Exprs{&expr.Verdict{Kind: expr.VerdictAccept}} }
+
+// Drop counts a packet and ends its way.
+func Drop() Exprs { return counted(expr.VerdictDrop) }
+
+// Pass is Accept without a counter, for what nearly all packets meet.
+func Pass() Exprs { return Exprs{&expr.Verdict{Kind: expr.VerdictAccept}} }
 
 func counted(kind expr.VerdictKind) Exprs {
 	return Exprs{
