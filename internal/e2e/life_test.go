@@ -49,7 +49,10 @@ func hostState(t testing.TB, h *nstest.Host) string {
 		if err != nil {
 			t.Fatalf("%s: %v", ask, err)
 		}
-		for line := range strings.Lines(nstest.SortSets(string(out))) {
+		// Tables that were made anew are the last ones.
+		tables := strings.SplitAfter(nstest.SortSets(string(out)), "\n}\n")
+		slices.Sort(tables)
+		for line := range strings.Lines(strings.Join(tables, "")) {
 			line, _, _ = strings.Cut(line, " # progname ") // whose a table is, nft looks up elsewhere, and may not find
 			if !strings.Contains(line, "fe80:") && !strings.Contains(line, "ff00::/8") {
 				kept = append(kept, line)

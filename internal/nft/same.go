@@ -20,12 +20,13 @@ func (k *Keeper) same(conn *nftables.Conn, tables []Table) (bool, error) {
 		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return false, err
 		}
-		i := slices.IndexFunc(tables, func(t Table) bool { return t.ID == id })
+		is := func(t Table) bool { return t.ID == id }
+		i := slices.IndexFunc(tables, is)
 		switch {
-		case (i >= 0) != (err == nil):
+		case i < 0 && (err != nil || !slices.ContainsFunc(k.wanted, is)):
+			continue // it goes with the next change, if it is there: nothing of ours depends on it
+		case i < 0, err != nil:
 			return false, nil
-		case i < 0:
-			continue
 		case have.Flags != 0: // dormant: there, but without effect
 			return false, nil
 		}
