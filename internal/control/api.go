@@ -31,7 +31,42 @@ type Status struct {
 	Totals        Totals     `json:"totals"`
 	Peers         []Peer     `json:"peers"` // by name
 	Masquerade    Masquerade `json:"masquerade"`
-	Warnings      []string   `json:"warnings" text:"lines"` // what is wrong now, each with the remedy
+	Health        Health     `json:"health"`
+	Warnings      []string   `json:"warnings" text:"lines"` // the problems as sentences, each with its remedy
+}
+
+// Levels of a problem, and of the health of a node, which is never Info.
+const (
+	OK       = "ok"
+	Info     = "info"     // worth knowing; it never changes health
+	Degraded = "degraded" // something works worse than it should, or may fail later
+	Failed   = "failed"   // something that the node is for does not work
+)
+
+// Health is how well the node is.
+type Health struct {
+	Level    string    `json:"level"`    // "ok", "degraded", "failed": the worst of the problems
+	Problems []Problem `json:"problems"` // the worst first
+}
+
+// Problem is one thing that an operator has to know, as long as it lasts.
+type Problem struct {
+	Level  string    `json:"level"`             // "info", "degraded", "failed"
+	Kind   string    `json:"kind"`              // what it is, for programs: see docs/api.md; kinds are never renamed
+	Peer   string    `json:"peer"`              // the peer that it is about; empty: this node
+	Text   string    `json:"text" text:"lines"` // what is wrong with what, for people
+	Remedy string    `json:"remedy"`            // what to do; may be empty
+	Since  time.Time `json:"since"`             // by the daemon's clock
+}
+
+// Change is one difference that a reload made, or would make.
+type Change struct {
+	Op      string `json:"op"`      // "+", "-", "~", "*": added, removed, replaced, repaired
+	Kind    string `json:"kind"`    // "peer", "route", "setting": what it is about; never renamed
+	Subject string `json:"subject"` // a peer's name, a prefix, a key of the file
+	Field   string `json:"field"`   // of the subject, if it is about one field; else empty
+	Old     string `json:"old"`
+	New     string `json:"new"`
 }
 
 // Config tells which file is in force.
@@ -49,7 +84,8 @@ type Reload struct {
 	OK         bool      `json:"ok"`
 	At         time.Time `json:"at,omitzero"`
 	DurationMS float64   `json:"duration_ms"`
-	Changes    []string  `json:"changes"` // "+ peer edge-4"
+	Changes    []string  `json:"changes"` // as sentences: "+ peer edge-4 10.244.4.0/24"
+	Details    []Change  `json:"details"` // the same changes as values, in the same order
 	Error      string    `json:"error" text:"lines"`
 }
 
@@ -246,7 +282,8 @@ type ReloadResult struct {
 type Plan struct {
 	Schema     int      `json:"schema"`
 	Generation int      `json:"generation"` // in force now
-	Changes    []string `json:"changes"`    // what applying the file would change
+	Changes    []string `json:"changes"`    // what applying the file would change, as sentences
+	Details    []Change `json:"details"`    // the same changes as values, in the same order
 }
 
 // Error is the body of every answer that is not 2xx.

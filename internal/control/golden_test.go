@@ -28,7 +28,8 @@ func whole() Status {
 	return Status{
 		Schema: Schema, Node: "edge-1", Version: "0.1.0", BootID: "5d2e6f70", PID: 812, Started: at.Add(-time.Hour), UptimeSeconds: 3600, Now: at,
 		Config: Config{Path: "/etc/mesh.toml", Generation: 3, SHA256: "9f3c1a", Applied: at, Error: "",
-			LastReload: Reload{OK: true, At: at, DurationMS: 4.1, Changes: []string{"+ peer edge-4 10.244.4.0/24"}}},
+			LastReload: Reload{OK: true, At: at, DurationMS: 4.1, Changes: []string{"+ peer edge-4 10.244.4.0/24"},
+				Details: []Change{{Op: "+", Kind: "peer", Subject: "edge-4", New: "10.244.4.0/24"}}}},
 		Network: Network{Name: "edge", CIDR: []string{"10.244.0.0/16"}, Interface: "mesh0", MTU: 1472, Port: 8285, Address: "172.18.0.3",
 			Subnets: []string{"10.244.2.0/24"}, Repairs: 1},
 		Dataplane: Dataplane{Engine: "user", Receive: "socket", Offloads: []string{"tso4", "udp_gso"}, Refused: []string{"tun_gro"}, Queues: 2,
@@ -43,7 +44,9 @@ func whole() Status {
 			{Name: "edge-3", Address: "[2001:db8::5]:8285", Subnets: []string{"fd00:10:244:3::/64"}, Routes: []string{}, State: Unknown, Drops: map[string]uint64{}},
 		},
 		Masquerade: Masquerade{Enabled: true, Rules: []Rule{{Name: "pods-to-outside", Packets: 7, Bytes: 700}}, Repairs: 2},
-		Warnings:   []string{"net.ipv4.ip_forward is 0: pods cannot reach other hosts"},
+		Health: Health{Level: Degraded, Problems: []Problem{{Level: Degraded, Kind: "forwarding_off",
+			Text: "net.ipv4.ip_forward is 0: pods cannot reach other hosts", Remedy: "sysctl -w net.ipv4.ip_forward=1", Since: at}}},
+		Warnings: []string{"net.ipv4.ip_forward is 0: pods cannot reach other hosts"},
 	}
 }
 
@@ -82,7 +85,8 @@ func TestGoldenAnswers(t *testing.T) {
 			Interface: "mesh0", MTU: 1472, State: Up, Masquerade: "mesh-to-mesh"},
 		"reload": ReloadResult{Schema: Schema, Generation: 3, Reload: status.Config.LastReload,
 			Faults: []Error{{Code: "bad_configuration", Message: "m", File: "/etc/mesh.toml", Line: 31}}},
-		"plan": Plan{Schema: Schema, Generation: 3, Changes: []string{"- peer edge-4 10.244.4.0/24"}},
+		"plan": Plan{Schema: Schema, Generation: 3, Changes: []string{"- peer edge-4 10.244.4.0/24"},
+			Details: []Change{{Op: "-", Kind: "peer", Subject: "edge-4", Old: "10.244.4.0/24"}}},
 		"ping": Ping{Schema: Schema, Peer: "edge-2", Size: 108, RTTMS: new(0.21)}, "ready": Ready{OK: true},
 		"error": map[string]Error{"error": {Code: "rejected", Message: "m", File: "/etc/mesh.toml", Line: 31}},
 	} {

@@ -26,7 +26,7 @@ import (
 // The UDP port comes before anything in the kernel is touched, so that a second
 // daemon or a flannel on the host is found while everything is as it was.
 type transaction struct {
-	m         *mesh
+	m         *reconciler
 	old, next *plan          // old is nil at the start of the daemon
 	have      *endpoints     // open, now or left by an earlier meshd; nil if there are none to use
 	open      *endpoints     // to be used; nil: the packet loops stay as they are
@@ -45,7 +45,7 @@ type step struct {
 // apply makes next the plan in force. rebuild asks for new sockets and queues
 // also where the plan has the same ones. It returns in words what of the
 // interface had to be changed.
-func (m *mesh) apply(next *plan, rebuild bool) (repaired []string, err error) {
+func (m *reconciler) apply(next *plan, rebuild bool) (repaired []string, err error) {
 	// A plan from another reading of the file may have the same words in it.
 	rereading := m.plan == nil || m.plan.config != next.config
 	t := &transaction{m: m, old: m.plan, next: next, have: m.endpoints, rereading: rereading}
@@ -72,7 +72,7 @@ func (m *mesh) apply(next *plan, rebuild bool) (repaired []string, err error) {
 
 // letForward turns forwarding on where --sysctl asks for it. It comes after the rules, which keep
 // apart what is no part of the mesh; while they are not in force it is tried again.
-func (m *mesh) letForward(p *plan) {
+func (m *reconciler) letForward(p *plan) {
 	if m.forward.follow(p, m.rules.fine()) && m.retry == nil {
 		m.retry = time.After(retryLast)
 	}
@@ -83,7 +83,7 @@ func (t *transaction) steps() []step {
 	backstops := step{"set backstop routes", t.backstop, t.oldBackstop}
 	port := step{"bind the port", func() error { return t.open.bindPort(t.have) }, t.close}
 	device := step{"make the TUN", t.create, t.remove}
-	mesh := step{"set mesh", func() error { return t.m.engine.SetMesh(t.next.mesh) }, t.oldMesh}
+	tables := step{"set mesh", func() error { return t.m.engine.SetMesh(t.next.mesh) }, t.oldMesh}
 	host := step{"configure the interface", t.configure, t.oldLink}
 	rules := step{"set rules", t.rules, t.oldRules}
 	files := step{"write files for containers", t.files, t.oldFiles}
@@ -93,11 +93,11 @@ func (t *transaction) steps() []step {
 	programs := step{"use the kernel engine", t.programs, t.oldPrograms}
 	switch takeover := t.old == nil && t.have.attached(); {
 	case t.open == nil:
-		return []step{metrics, backstops, mesh, host, rules, files, programs}
+		return []step{metrics, backstops, tables, host, rules, files, programs}
 	case takeover:
-		return []step{port, backstops, queues, mesh, loops, host, rules, files, metrics, programs}
+		return []step{port, backstops, queues, tables, loops, host, rules, files, metrics, programs}
 	}
-	return []step{metrics, port, backstops, device, mesh, host, rules, files, programs, queues, loops}
+	return []step{metrics, port, backstops, device, tables, host, rules, files, programs, queues, loops}
 }
 
 // run does all steps, or none.
@@ -270,7 +270,7 @@ func (t *transaction) oldPrograms() (err error) {
 	return err
 }
 
-func (m *mesh) usePrograms(p *plan) (repaired []string, err error) {
+func (m *reconciler) usePrograms(p *plan) (repaired []string, err error) {
 	if p.kernel == nil {
 		if asked := p.config.Dataplane.Engine != config.EngineUser; asked && (m.plan == nil || m.plan.userOnly != p.userOnly) {
 			m.log.Info("the user engine forwards", "reason", p.userOnly, "event", "user_engine")

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/masq"
+	"example.org/meshd/internal/mesh"
 )
 
 // changes lists what turns one plan into another, for people: "+" what comes, "-"
@@ -80,12 +80,12 @@ func without[T comparable](all, others []T) (rest []T) {
 }
 
 // peers compares the nodes, this one included, by name.
-func (d *differences) peers(old, next dataplane.Mesh) {
+func (d *differences) peers(old, next mesh.Mesh) {
 	before, after := byName(old), byName(next)
-	for _, p := range sorted(old, func(p *dataplane.Peer) bool { return after[p.Name] == nil }) {
+	for _, p := range sorted(old, func(p *mesh.Peer) bool { return after[p.Name] == nil }) {
 		d.add("- peer %s %s", p.Name, list(p.Subnets))
 	}
-	for _, p := range sorted(next, func(p *dataplane.Peer) bool { return !same(before[p.Name], p) }) {
+	for _, p := range sorted(next, func(p *mesh.Peer) bool { return !same(before[p.Name], p) }) {
 		was := before[p.Name]
 		switch {
 		case was == nil:
@@ -107,8 +107,8 @@ func field(d *differences, peer, name, old, next string) {
 	}
 }
 
-func byName(m dataplane.Mesh) map[string]*dataplane.Peer {
-	all := make(map[string]*dataplane.Peer, len(m.Peers))
+func byName(m mesh.Mesh) map[string]*mesh.Peer {
+	all := make(map[string]*mesh.Peer, len(m.Peers))
 	for i := range m.Peers {
 		all[m.Peers[i].Name] = &m.Peers[i]
 	}
@@ -116,18 +116,18 @@ func byName(m dataplane.Mesh) map[string]*dataplane.Peer {
 }
 
 // sorted returns those peers of m that are of interest, by name.
-func sorted(m dataplane.Mesh, interesting func(*dataplane.Peer) bool) (some []*dataplane.Peer) {
+func sorted(m mesh.Mesh, interesting func(*mesh.Peer) bool) (some []*mesh.Peer) {
 	for i := range m.Peers {
 		if p := &m.Peers[i]; interesting(p) {
 			some = append(some, p)
 		}
 	}
-	slices.SortFunc(some, func(a, b *dataplane.Peer) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(some, func(a, b *mesh.Peer) int { return cmp.Compare(a.Name, b.Name) })
 	return some
 }
 
 // same tells whether there is nothing to say of a peer, in a mesh of thousands.
-func same(a, b *dataplane.Peer) bool {
+func same(a, b *mesh.Peer) bool {
 	return a != nil && a.Underlay == b.Underlay && slices.Equal(a.Subnets, b.Subnets) && slices.Equal(a.Routes, b.Routes)
 }
 

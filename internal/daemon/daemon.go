@@ -54,7 +54,7 @@ func Run(ctx context.Context, o Options) error {
 	o.Log = slog.New(&eventLog{Handler: o.Log.Handler(), events: events})
 	state := newState(o, c)
 	service := newManager(o.Log)
-	m := newMesh(o, state, service)
+	m := newReconciler(o, state, service)
 	service.summary, service.alive = state.summary, m.healthy
 	server, err := control.Listen(o.Socket, control.Source{
 		Status: state.status, Route: state.route, Reload: m.ask, Plan: m.plans, History: state.past, Ping: state.ping,

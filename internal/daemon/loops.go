@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"sync"
 
-	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/dataplane/user"
 )
 
 // loopGroup runs packet loops, which come and go with reloads.
@@ -17,7 +17,7 @@ type loopGroup struct {
 // start runs a loop until it ends by itself, which it does when its queue closes. Into broken
 // it says why it failed. That is a channel of its set of loops: what one of the set before has
 // to say is no news.
-func (g *loopGroup) start(loop dataplane.Loop, broken chan<- error) {
+func (g *loopGroup) start(loop user.Loop, broken chan<- error) {
 	g.group.Go(func() {
 		err := loop.Run(g.ctx)
 		if err == nil {

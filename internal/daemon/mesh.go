@@ -12,9 +12,9 @@ import (
 
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
-	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/dataplane/kernel"
 	"example.org/meshd/internal/dataplane/udp"
+	"example.org/meshd/internal/dataplane/user"
 	"example.org/meshd/internal/link"
 )
 
@@ -26,7 +26,7 @@ import (
 //	kernel    interfaces, addresses or routes of this host have changed
 //	broken    a packet loop has ended, for instance because the TUN was deleted
 //	retry     the last repair failed, and it is time to try again
-type mesh struct {
+type reconciler struct {
 	options Options
 	log     *slog.Logger
 	state   *state
@@ -40,11 +40,11 @@ type mesh struct {
 	manager *manager
 	forward *forwarder
 
-	endpoints *endpoints                         // open; nil before the first plan
-	made      bool                               // the TUN was made by this run
-	start     func(dataplane.Loop, chan<- error) // runs a packet loop
-	tried     string                             // hash of the file that was tried last
-	pending   bool                               // that file was good, but not for this host as it was
+	endpoints *endpoints                    // open; nil before the first plan
+	made      bool                          // the TUN was made by this run
+	start     func(user.Loop, chan<- error) // runs a packet loop
+	tried     string                        // hash of the file that was tried last
+	pending   bool                          // that file was good, but not for this host as it was
 
 	waitingWith *config.Config // it was said that this one waits for an address
 
@@ -66,18 +66,18 @@ type reloadRequest struct {
 	reply chan control.ReloadResult // may be nil
 }
 
-func newMesh(o Options, s *state, service *manager) *mesh {
+func newReconciler(o Options, s *state, service *manager) *reconciler {
 	engine, probes := newEngine(o.Log)
-	return &mesh{
+	return &reconciler{
 		options: o, log: o.Log, state: s, manager: service, engine: engine, probes: probes, tried: s.loaded().SHA256(), rules: newMasqTask(o.Log), files: newContainerTask(o), metrics: newMetricsTask(s.status, o.Log), forward: newForwarder(o),
 		file: make(chan struct{}, 1), kernel: make(chan struct{}, 1), asked: make(chan reloadRequest), pulse: make(chan struct{}),
 	}
 }
 
-func (m *mesh) String() string { return "mesh" }
+func (m *reconciler) String() string { return "mesh" }
 
 // Run implements task.
-func (m *mesh) Run(ctx context.Context) error {
+func (m *reconciler) Run(ctx context.Context) error {
 	loops := &loopGroup{ctx: ctx}
 	m.start = loops.start
 	err := runAll(ctx, m.log, m.rules, m.files, m.probes, m.metrics,
@@ -109,7 +109,7 @@ const watchAgain = 2 * time.Second
 
 // watchFile asks for a look at the file when it may have changed. Where inotify has
 // no room for us, that is every watchAgain.
-func (m *mesh) watchFile(ctx context.Context) error {
+func (m *reconciler) watchFile(ctx context.Context) error {
 	for {
 		err := config.Watch(ctx, m.options.ConfigPath, func() {
 			m.state.watches(nil)
@@ -145,7 +145,7 @@ func everySecond(ctx context.Context, f func(now time.Time)) error {
 
 // leave ends the packet loops once they have forwarded what they have read. What
 // the service manager or a successor gets lives on, and fills until it is adopted.
-func (m *mesh) leave(successor bool) error {
+func (m *reconciler) leave(successor bool) error {
 	err := m.engine.Stop()
 	if successor {
 		err = errors.Join(err, bequeath(m.endpoints, m.manager.left))
@@ -155,7 +155,7 @@ func (m *mesh) leave(successor bool) error {
 
 // begin finds out who this host is, and puts the first plan in force. An edge box
 // may not have its address yet: then it says so, and plan stays nil.
-func (m *mesh) begin() error {
+func (m *reconciler) begin() error {
 	c := m.state.loaded()
 	p, away, err := firstPlan(c, m.options)
 	if err != nil {
@@ -194,7 +194,7 @@ func firstPlan(c *config.Config, o Options) (p *plan, away, err error) {
 }
 
 // bringUp puts the first plan in force.
-func (m *mesh) bringUp(p *plan) error {
+func (m *reconciler) bringUp(p *plan) error {
 	began := now()
 	m.endpoints = m.manager.adopt(p.queues)
 	if _, err := m.apply(p, false); err != nil {
@@ -250,7 +250,7 @@ func surroundingsOf(c *config.Config, o Options) (host surroundings, err error) 
 
 // checkBuffers warns of socket buffers that the kernel did not grant; too little
 // shows as socket_overflow when bursts come.
-func (m *mesh) checkBuffers() (receive, send int) {
+func (m *reconciler) checkBuffers() (receive, send int) {
 	receive, send, err := m.endpoints.receive[0].Buffers()
 	warning := ""
 	switch {

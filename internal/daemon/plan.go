@@ -8,12 +8,12 @@ import (
 
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/container"
-	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/dataplane/kernel"
 	"example.org/meshd/internal/dataplane/udp"
 	"example.org/meshd/internal/filter"
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/masq"
+	"example.org/meshd/internal/mesh"
 )
 
 // A plan is one configuration file in the words of the rooms that carry it out.
@@ -22,7 +22,7 @@ type plan struct {
 	config *config.Config
 	self   config.Node
 	bind   netip.AddrPort // of the UDP sockets
-	mesh   dataplane.Mesh
+	mesh   mesh.Mesh
 	queues queues
 	link   link.Settings
 	behind []netip.Prefix // what must not leave by another way while the TUN is away
@@ -116,12 +116,12 @@ func makePlan(c *config.Config, self int, host surroundings) (*plan, error) {
 			address.Addr(), p.self.Name, address.Addr())
 	}
 
-	p.mesh = dataplane.Mesh{Self: p.self.Name, Peers: make([]dataplane.Peer, 0, len(c.Nodes))}
+	p.mesh = mesh.Mesh{Self: p.self.Name, Peers: make([]mesh.Peer, 0, len(c.Nodes))}
 	for i, n := range c.Nodes {
 		if i != self && !commonFamily(p.self.Subnets, n.Subnets) {
 			p.warn("peer %s and this node have subnets of different families: nothing passes between them; give both one of the same family", n.Name)
 		}
-		p.mesh.Peers = append(p.mesh.Peers, dataplane.Peer{Name: n.Name, Underlay: n.Address, Subnets: n.Subnets, Routes: n.Routes})
+		p.mesh.Peers = append(p.mesh.Peers, mesh.Peer{Name: n.Name, Underlay: mesh.Endpoint{AddrPort: n.Address}, Subnets: n.Subnets, Routes: n.Routes})
 		if n.Address.Addr().Is4() != address.Addr().Is4() {
 			p.warn("peer %s has the address %s, of another family than this node's %s: it cannot be reached; give both one family",
 				n.Name, n.Address.Addr(), address.Addr())
@@ -156,7 +156,7 @@ func (p *plan) planKernel(host surroundings) {
 		p.userOnly = fmt.Sprintf("the kernel engine needs %s, the node's address, on this host", address.Addr())
 	default:
 		p.kernel = &kernel.Settings{
-			MTU:     min(p.link.MTU, host.underlay.MTU-dataplane.OuterHeaders(address.Addr())),
+			MTU:     min(p.link.MTU, host.underlay.MTU-mesh.Endpoint{AddrPort: address}.OuterHeaders()),
 			Address: address, Underlay: host.underlay.Devices, Receive: c.Receive, Spread: c.Spread, Optional: c.Engine == config.Auto,
 		}
 	}
@@ -199,7 +199,7 @@ func commonFamily(a, b []netip.Prefix) bool {
 func (p *plan) planGuard(podLinks []string) {
 	p.guard = filter.GuardSettings{Bind: p.bind, TUN: p.config.Network.Interface, PodLinks: podLinks, Mark: udp.Mark, Closed: p.closed}
 	for _, peer := range p.mesh.Peers {
-		p.guard.Nodes = append(p.guard.Nodes, peer.Underlay)
+		p.guard.Nodes = append(p.guard.Nodes, peer.Underlay.AddrPort)
 	}
 }
 
@@ -248,7 +248,7 @@ const maxMTU = 65507
 // go through it.
 func (p *plan) planLink(self, underlayMTU int) error {
 	network := p.config.Network
-	fits := underlayMTU - dataplane.OuterHeaders(p.self.Address.Addr())
+	fits := underlayMTU - mesh.Endpoint{AddrPort: p.self.Address}.OuterHeaders()
 	p.link = link.Settings{Interface: network.Interface, MTU: network.MTU}
 	for _, cidr := range network.CIDR {
 		if !slices.Contains(p.self.Subnets, cidr) { // all of it is on our own bridge

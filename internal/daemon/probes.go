@@ -14,6 +14,8 @@ import (
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/dataplane/kernel"
+	"example.org/meshd/internal/dataplane/user"
+	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/probe"
 )
 
@@ -28,7 +30,7 @@ type probes struct {
 // newEngine returns an engine and the probes that go through it.
 func newEngine(log *slog.Logger) (*kernel.Engine, *probes) {
 	p := &probes{log: log, set: make(chan struct{}, 1)}
-	engine := kernel.New(dataplane.NewUser(log, func(e dataplane.Echo, at time.Time) ([]byte, bool) {
+	engine := kernel.New(user.New(log, func(e dataplane.Echo, at time.Time) ([]byte, bool) {
 		return p.Answer(e.Peer, e.Reply, e.Payload, at)
 	}), log)
 	p.engine, p.Prober = engine, probe.New(engine.LastSeen)
@@ -130,7 +132,7 @@ const (
 
 // ping answers POST /v1/ping.
 func (p *probes) ping(ctx context.Context, plan *plan, r control.PingRequest) (reply control.Ping, ok bool, err error) {
-	headers := dataplane.EchoHeaders(dataplane.Peer{Subnets: plan.self.Subnets})
+	headers := dataplane.EchoHeaders(mesh.Peer{Subnets: plan.self.Subnets})
 	if most := plan.link.MTU - headers; r.Size < 0 || r.Size > most {
 		return reply, false, fmt.Errorf("size must be at most %d bytes, which is what the MTU %d leaves", most, plan.link.MTU)
 	}

@@ -10,9 +10,9 @@ import (
 	"slices"
 	"strings"
 
-	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/dataplane/tun"
 	"example.org/meshd/internal/dataplane/udp"
+	"example.org/meshd/internal/dataplane/user"
 )
 
 // queues is what the user engine moves packets through: as many pairs of a TUN
@@ -184,11 +184,11 @@ func (e *endpoints) adopt(files []*os.File) (unfit []error) {
 }
 
 // workers returns what the engine works with.
-func (e *endpoints) workers() (ws []dataplane.Worker) {
+func (e *endpoints) workers() (ws []user.Worker) {
 	for i, conn := range e.receive {
-		ws = append(ws, dataplane.Worker{
-			Tun: e.tun[i], Wire: conn, Receiver: conn.NewReceiver(dataplane.Datagrams), Sender: e.send[i].NewSender(dataplane.Bursts),
-			Replies: conn.NewSender(dataplane.EchoBursts), Echoes: conn.NewSender(dataplane.EchoBursts),
+		ws = append(ws, user.Worker{
+			Tun: e.tun[i], Wire: conn, Receiver: conn.NewReceiver(user.Datagrams), Sender: e.send[i].NewSender(user.Bursts),
+			Replies: conn.NewSender(user.EchoBursts), Echoes: conn.NewSender(user.EchoBursts),
 		})
 	}
 	return ws

@@ -33,7 +33,7 @@ const (
 // follow puts a first plan in force and then keeps the mesh as the file and the
 // host's surroundings ask for, until ctx ends. A first plan that cannot be put in
 // force is an error; later, what cannot be applied changes nothing.
-func (m *mesh) follow(ctx context.Context) error {
+func (m *reconciler) follow(ctx context.Context) error {
 	if err := m.begin(); err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func (m *mesh) follow(ctx context.Context) error {
 
 // look has the mesh fit the host again, which has changed. broken is why the packet
 // loops have to be made anew, if they have.
-func (m *mesh) look(broken error) {
+func (m *reconciler) look(broken error) {
 	m.retry = nil
 	if m.plan != nil {
 		m.repair(broken)
@@ -85,7 +85,7 @@ func (m *mesh) look(broken error) {
 }
 
 // later has look called again, after a longer time each time in a row.
-func (m *mesh) later() time.Duration {
+func (m *reconciler) later() time.Duration {
 	m.pause = min(max(2*m.pause, retryFirst), retryLast)
 	m.retry = time.After(m.pause)
 	return m.pause
@@ -94,7 +94,7 @@ func (m *mesh) later() time.Duration {
 // catchUp reads a file again that was good, but not for this host as it was then,
 // which had no address of a node. One that failed while it was put in force is not
 // tried again: the attempt itself is news of the host, and would be the next cause.
-func (m *mesh) catchUp() {
+func (m *reconciler) catchUp() {
 	if !m.pending {
 		return
 	}
@@ -116,7 +116,7 @@ const causeHost = "this host has changed"
 // reloadIfChanged applies the file if it has another content than the one that
 // was tried last. A save in place shows an empty file for a moment, and others
 // none at all: such a file is believed only when it is so some time later, too.
-func (m *mesh) reloadIfChanged(patient bool) {
+func (m *reconciler) reloadIfChanged(patient bool) {
 	m.again = nil
 	hash, err := config.Hash(m.options.ConfigPath)
 	switch {
@@ -138,7 +138,7 @@ const patience = time.Second
 const missing = "missing"
 
 // reload reads the file and puts it in force.
-func (m *mesh) reload(cause string) control.ReloadResult {
+func (m *reconciler) reload(cause string) control.ReloadResult {
 	began := now()
 	if m.plan != nil {
 		m.manager.reloading("reading the file")
@@ -164,7 +164,7 @@ func (m *mesh) reload(cause string) control.ReloadResult {
 }
 
 // readAndApply loads, plans and applies the file, and returns what changed.
-func (m *mesh) readAndApply() ([]string, error) {
+func (m *reconciler) readAndApply() ([]string, error) {
 	hash, err := config.Hash(m.options.ConfigPath)
 	if err != nil {
 		hash = missing
@@ -195,7 +195,7 @@ func (m *mesh) readAndApply() ([]string, error) {
 var errWaiting = errors.New("the file is good, but nothing is forwarded yet")
 
 // readWhileWaiting loads the file that is to be waited with from now on.
-func (m *mesh) readWhileWaiting() error {
+func (m *reconciler) readWhileWaiting() error {
 	c, err := config.Load(m.options.ConfigPath)
 	if err != nil {
 		return err
@@ -234,7 +234,7 @@ func planFor(c *config.Config, o Options) (*plan, error) {
 // repair makes the kernel match the plan again after it changed without us, and
 // makes a new plan where the surroundings ask for one: another underlay MTU, an
 // address that moved. broken is why the packet loops have to be made anew.
-func (m *mesh) repair(broken error) {
+func (m *reconciler) repair(broken error) {
 	if broken == nil {
 		broken = m.failed
 	}
@@ -291,7 +291,7 @@ func (m *mesh) repair(broken error) {
 
 // alive returns nil once all packet loops and the goroutine that changes them
 // have given a sign of life.
-func (m *mesh) alive(ctx context.Context) error {
+func (m *reconciler) alive(ctx context.Context) error {
 	if err := m.engine.Alive(ctx); err != nil {
 		return err
 	}
@@ -305,7 +305,7 @@ func (m *mesh) alive(ctx context.Context) error {
 
 // healthy is alive, as far as there is something to be alive: while it waits for an
 // address, nothing is wrong with this daemon.
-func (m *mesh) healthy(ctx context.Context) error {
+func (m *reconciler) healthy(ctx context.Context) error {
 	if plan, _ := m.state.inForce(); plan == nil {
 		return nil
 	}
@@ -314,7 +314,7 @@ func (m *mesh) healthy(ctx context.Context) error {
 
 // ask has the file read again, through the one goroutine that changes the mesh,
 // and returns the outcome. It answers GET /v1/reload.
-func (m *mesh) ask(ctx context.Context, cause string) (control.ReloadResult, error) {
+func (m *reconciler) ask(ctx context.Context, cause string) (control.ReloadResult, error) {
 	request := reloadRequest{cause: cause, reply: make(chan control.ReloadResult, 1)}
 	select {
 	case m.asked <- request:
@@ -326,7 +326,7 @@ func (m *mesh) ask(ctx context.Context, cause string) (control.ReloadResult, err
 
 // plans tells what applying a file with the given content would change, and
 // changes nothing. path is only for the words of faults. The work ends with ctx.
-func (m *mesh) plans(ctx context.Context, path string, doc []byte) (control.Plan, []control.Error, error) {
+func (m *reconciler) plans(ctx context.Context, path string, doc []byte) (control.Plan, []control.Error, error) {
 	p, err := m.planOfContent(ctx, path, doc)
 	if err != nil {
 		return control.Plan{}, faultsOf(err), err
@@ -341,7 +341,7 @@ func (m *mesh) plans(ctx context.Context, path string, doc []byte) (control.Plan
 	return control.Plan{Schema: control.Schema, Generation: generation, Changes: append([]string{}, changes(inForce, p)...)}, nil, nil
 }
 
-func (m *mesh) planOfContent(ctx context.Context, path string, doc []byte) (*plan, error) {
+func (m *reconciler) planOfContent(ctx context.Context, path string, doc []byte) (*plan, error) {
 	c, err := config.ParseContext(ctx, path, doc)
 	if err != nil {
 		return nil, err

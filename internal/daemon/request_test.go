@@ -18,9 +18,9 @@ import (
 
 // planServer serves the control socket with the real parser behind POST /v1/plan, for a
 // daemon that forwards nothing yet.
-func planServer(t testing.TB) (m *mesh, ask func(doc string) (status int, answer []byte)) {
+func planServer(t testing.TB) (m *reconciler, ask func(doc string) (status int, answer []byte)) {
 	t.Helper()
-	m = &mesh{state: &state{}}
+	m = &reconciler{state: &state{}}
 	socket := filepath.Join(t.TempDir(), "s")
 	source := control.Source{Plan: m.plans, Events: control.NewEvents()}
 	server, err := control.Listen(socket, source, slog.New(slog.DiscardHandler))

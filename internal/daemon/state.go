@@ -133,7 +133,7 @@ func (s *state) sameFailure(err error) bool {
 }
 
 // forwarding notes that the first plan is in force.
-func (s *state) forwarding(m *mesh, began time.Time) {
+func (s *state) forwarding(m *reconciler, began time.Time) {
 	tun, _ := link.Overflows(m.plan.link.Interface) // 0 if it is not there
 	merger, _ := link.Overflows(link.MergerEntry)
 	s.mu.Lock()
@@ -147,13 +147,13 @@ func (s *state) forwarding(m *mesh, began time.Time) {
 }
 
 // adopt takes over what is in force. The caller holds mu.
-func (s *state) adopt(m *mesh) {
+func (s *state) adopt(m *reconciler) {
 	s.endpoints = m.endpoints
 	s.plan, s.config = m.plan, m.plan.config
 }
 
 // reloaded notes the outcome of an attempt to apply the file again.
-func (s *state) reloaded(m *mesh, began time.Time, changes []string, err error) control.ReloadResult {
+func (s *state) reloaded(m *reconciler, began time.Time, changes []string, err error) control.ReloadResult {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := now()
@@ -174,7 +174,7 @@ func (s *state) reloaded(m *mesh, began time.Time, changes []string, err error) 
 }
 
 // repaired notes what a look at the host led to.
-func (s *state) repaired(m *mesh, what []string, err error) {
+func (s *state) repaired(m *reconciler, what []string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.adopt(m)

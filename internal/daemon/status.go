@@ -18,6 +18,7 @@ import (
 	"example.org/meshd/internal/filter"
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/masq"
+	"example.org/meshd/internal/mesh"
 )
 
 // status answers GET /v1/status.
@@ -77,7 +78,7 @@ func (s *state) fill(status *control.Status) {
 		RxPackets: total.RxPackets, RxBytes: total.RxBytes, TxPackets: total.TxPackets, TxBytes: total.TxBytes,
 		Drops: s.kernelDrops(),
 	}
-	for _, reason := range dataplane.Reasons() {
+	for _, reason := range mesh.Reasons() {
 		status.Totals.Drops[reason.String()] = total.Drops[reason]
 	}
 	status.Peers = s.peers(counters)
@@ -172,7 +173,7 @@ func (s *state) kernelDrops() map[string]uint64 {
 	}
 }
 
-func peerStatus(p dataplane.Peer, t dataplane.Traffic) control.Peer {
+func peerStatus(p mesh.Peer, t mesh.Traffic) control.Peer {
 	status := control.Peer{
 		Name: p.Name, Address: p.Underlay.String(), Subnets: texts(p.Subnets), Routes: texts(p.Routes),
 		State:     control.Unknown,
@@ -186,7 +187,7 @@ func peerStatus(p dataplane.Peer, t dataplane.Traffic) control.Peer {
 			status.State = control.Up
 		}
 	}
-	for _, reason := range dataplane.Reasons() {
+	for _, reason := range mesh.Reasons() {
 		if n := t.Drops[reason]; n > 0 {
 			status.Drops[reason.String()] = n
 		}
@@ -222,7 +223,7 @@ func (s *state) route(to netip.Addr) control.Route {
 	for _, peer := range p.mesh.Peers {
 		if peer.Name == answer.Peer {
 			r.Address = peer.Underlay.String()
-			asked := peerStatus(peer, dataplane.Traffic{LastSeen: s.engine.LastSeen(peer.Name)})
+			asked := peerStatus(peer, mesh.Traffic{LastSeen: s.engine.LastSeen(peer.Name)})
 			s.probes.report(&asked, p.config)
 			r.State = asked.State
 		}
@@ -307,7 +308,7 @@ func (s *state) remember(now time.Time) {
 	s.history.take(now, node, peers)
 }
 
-func readingOf(t dataplane.Traffic) reading {
+func readingOf(t mesh.Traffic) reading {
 	r := reading{rxPackets: t.RxPackets, rxBytes: t.RxBytes, txPackets: t.TxPackets, txBytes: t.TxBytes, rtt: math.NaN(), loss: math.NaN()}
 	for _, n := range t.Drops {
 		r.drops += n

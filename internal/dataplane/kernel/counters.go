@@ -5,15 +5,16 @@ import (
 	"os"
 	"time"
 
-	"example.org/meshd/internal/dataplane"
 	"golang.org/x/sys/unix"
+
+	"example.org/meshd/internal/mesh"
 )
 
 // Counters returns what was counted, by name, and the sum of it with what is gone.
-func (p *Programs) Counters() (peers map[string]dataplane.Traffic, total dataplane.Traffic, err error) {
+func (p *Programs) Counters() (peers map[string]mesh.Traffic, total mesh.Traffic, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	peers, total = map[string]dataplane.Traffic{}, p.past
+	peers, total = map[string]mesh.Traffic{}, p.past
 	for name, number := range p.tables.numbers {
 		t, err := p.traffic(number)
 		if err != nil {
@@ -44,7 +45,7 @@ func (p *Programs) LastSeen(peer string) time.Time {
 }
 
 // traffic reads the counters of a number.
-func (p *Programs) traffic(number uint32) (t dataplane.Traffic, err error) {
+func (p *Programs) traffic(number uint32) (t mesh.Traffic, err error) {
 	var cpus []meshCounters
 	if err := p.objects.Counted.Lookup(number, &cpus); err != nil {
 		return t, err

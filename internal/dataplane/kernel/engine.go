@@ -15,33 +15,35 @@ import (
 	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/dataplane/user"
+	"example.org/meshd/internal/mesh"
 )
 
 // Engine is the user engine with programs around it, or without: it may change while
 // packets flow. Its methods may be called at any time from any goroutine.
 type Engine struct {
-	*dataplane.User
+	*user.Engine
 	log *slog.Logger
 
 	mu       sync.Mutex
-	finishes map[string]bool              // peers that are meshd
-	mesh     *dataplane.Mesh              // the last one; nil before
-	programs *Programs                    // nil: user space does it all
-	receive  string                       // where the programs take packets
-	refused  string                       // why not by XDP
-	unmerged string                       // why TCP is not merged
-	tun      int                          // the index of the TUN
-	clean    bool                         // nothing of an earlier meshd is left
-	optional bool                         // user space may do it all
-	reason   string                       // why it does
-	failed   bool                         // it was to be otherwise
-	past     dataplane.Traffic            // of programs that were taken away
-	parts    map[string]dataplane.Traffic // of them, by peer
+	finishes map[string]bool         // peers that are meshd
+	mesh     *mesh.Mesh              // the last one; nil before
+	programs *Programs               // nil: user space does it all
+	receive  string                  // where the programs take packets
+	refused  string                  // why not by XDP
+	unmerged string                  // why TCP is not merged
+	tun      int                     // the index of the TUN
+	clean    bool                    // nothing of an earlier meshd is left
+	optional bool                    // user space may do it all
+	reason   string                  // why it does
+	failed   bool                    // it was to be otherwise
+	past     mesh.Traffic            // of programs that were taken away
+	parts    map[string]mesh.Traffic // of them, by peer
 }
 
 // New returns an engine that has no programs.
-func New(user *dataplane.User, log *slog.Logger) *Engine {
-	return &Engine{User: user, log: log, parts: map[string]dataplane.Traffic{}, finishes: map[string]bool{}}
+func New(u *user.Engine, log *slog.Logger) *Engine {
+	return &Engine{Engine: u, log: log, parts: map[string]mesh.Traffic{}, finishes: map[string]bool{}}
 }
 
 // Use has programs forward what is plain, as settings say; nil takes them away, those that an
@@ -165,10 +167,10 @@ func (e *Engine) Finishes(peer string, yes bool) {
 }
 
 // SetMesh implements dataplane.Engine.
-func (e *Engine) SetMesh(m dataplane.Mesh) error {
+func (e *Engine) SetMesh(m mesh.Mesh) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if err := e.User.SetMesh(m); err != nil {
+	if err := e.Engine.SetMesh(m); err != nil {
 		return err
 	}
 	e.mesh = &m
@@ -180,11 +182,11 @@ func (e *Engine) SetMesh(m dataplane.Mesh) error {
 
 // Counters implements dataplane.Engine.
 func (e *Engine) Counters() dataplane.Counters {
-	c := e.User.Counters()
+	c := e.Engine.Counters()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	c.Totals.Add(e.past)
-	peers := map[string]dataplane.Traffic{}
+	peers := map[string]mesh.Traffic{}
 	if e.programs != nil {
 		now, total, err := e.programs.Counters()
 		if err != nil {
@@ -203,7 +205,7 @@ func (e *Engine) Counters() dataplane.Counters {
 
 // LastSeen implements dataplane.Engine.
 func (e *Engine) LastSeen(peer string) time.Time {
-	seen := e.User.LastSeen(peer)
+	seen := e.Engine.LastSeen(peer)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.programs == nil {
@@ -217,7 +219,7 @@ func (e *Engine) LastSeen(peer string) time.Time {
 
 // Info implements dataplane.Engine.
 func (e *Engine) Info() dataplane.Info {
-	info := e.User.Info()
+	info := e.Engine.Info()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	info.Reason = e.reason

@@ -10,12 +10,14 @@ import (
 
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/dataplane/packet"
+	"example.org/meshd/internal/dataplane/user"
 	"example.org/meshd/internal/dataplane/virtio"
+	"example.org/meshd/internal/mesh"
 )
 
 // userEngine is the user engine between ends that a test holds.
 type userEngine struct {
-	*dataplane.User
+	*user.Engine
 	feed      chan packet.Datagram
 	idle      chan struct{} // the loop from the wire asks for more
 	stop      chan struct{}
@@ -81,11 +83,11 @@ type quietWire struct{ *userEngine }
 
 func (q quietWire) Wake() error { close(q.stop); return nil }
 
-func newUserEngine(t *testing.T, m dataplane.Mesh) *userEngine {
+func newUserEngine(t *testing.T, m mesh.Mesh) *userEngine {
 	u := &userEngine{feed: make(chan packet.Datagram), idle: make(chan struct{}), stop: make(chan struct{})}
-	u.User = dataplane.NewUser(slog.New(slog.DiscardHandler), func(dataplane.Echo, time.Time) ([]byte, bool) { return nil, false })
+	u.Engine = user.New(slog.New(slog.DiscardHandler), func(dataplane.Echo, time.Time) ([]byte, bool) { return nil, false })
 	u.tun = fedTun{u, make(chan []byte), make(chan struct{}), make(chan struct{})}
-	loops, err := u.Replace([]dataplane.Worker{{
+	loops, err := u.Replace([]user.Worker{{
 		Tun: &u.tun, Wire: quietWire{u}, Receiver: u, Sender: u, Replies: u, Echoes: u,
 	}})
 	if err != nil {
@@ -143,7 +145,7 @@ func (u *userEngine) send(b []byte) string {
 		return "sent"
 	}
 	after := u.Counters()
-	for _, reason := range dataplane.Reasons() {
+	for _, reason := range mesh.Reasons() {
 		if after.Totals.Drops[reason] != before.Totals.Drops[reason] {
 			return reason.String()
 		}
@@ -154,7 +156,7 @@ func (u *userEngine) send(b []byte) string {
 // counted names the drop between two readings.
 func counted(before, after dataplane.Counters) string {
 	for name, t := range after.Peers {
-		for _, reason := range dataplane.Reasons() {
+		for _, reason := range mesh.Reasons() {
 			if t.Drops[reason] != before.Peers[name].Drops[reason] {
 				return name + " " + reason.String()
 			}

@@ -23,8 +23,8 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
-	"example.org/meshd/internal/dataplane"
 	devices "example.org/meshd/internal/link"
+	"example.org/meshd/internal/mesh"
 )
 
 // Settings is how packets come to the programs, and what those know besides the mesh.
@@ -57,16 +57,16 @@ type Programs struct {
 	tables   tables
 	attached map[attachment]hook
 	settings Settings
-	merger   devices.Merger    // where packets of TCP are merged; zero: nowhere
-	made     devices.Merger    // the last that there was
-	unmerged error             // why there is none
-	mark     meshMark          // in front of what XDP has accepted: a secret, new for each load
-	before   meshMark          // that of the meshd before; the same if there is none
-	marking  []meshDevice      // where a mark is believed: where XDP is, or comes to
-	refused  []string          // why XDP is not where it should be
-	watched  bool              // somebody captures on the TUN
-	finishes map[string]bool   // peers that are meshd
-	past     dataplane.Traffic // of nodes that are gone
+	merger   devices.Merger  // where packets of TCP are merged; zero: nowhere
+	made     devices.Merger  // the last that there was
+	unmerged error           // why there is none
+	mark     meshMark        // in front of what XDP has accepted: a secret, new for each load
+	before   meshMark        // that of the meshd before; the same if there is none
+	marking  []meshDevice    // where a mark is believed: where XDP is, or comes to
+	refused  []string        // why XDP is not where it should be
+	watched  bool            // somebody captures on the TUN
+	finishes map[string]bool // peers that are meshd
+	past     mesh.Traffic    // of nodes that are gone
 
 	noTCX    bool   // a test plays a kernel before 6.6
 	folder   string // of pins; empty if nothing is pinned

@@ -9,12 +9,12 @@ import (
 
 	"github.com/cilium/ebpf"
 
-	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/mesh"
 )
 
 // SetMesh makes the maps say what a mesh is. What comes is there before what goes is gone,
 // and each node changes at one packet boundary, so that nothing is lost meanwhile.
-func (p *Programs) SetMesh(m dataplane.Mesh) error {
+func (p *Programs) SetMesh(m mesh.Mesh) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	next, err := p.tables.next(m, p.finishes)

@@ -18,7 +18,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
-	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/nstest"
 )
 
@@ -29,7 +29,7 @@ type neighbourhood struct {
 	host      *nstest.Host
 	neighbour *nstest.Host
 	address   net.HardwareAddr // of the host
-	mesh      dataplane.Mesh
+	mesh      mesh.Mesh
 	generator *generator
 	tun       *nstest.Capture
 	socket    *net.UDPConn // where meshd would listen
@@ -60,7 +60,7 @@ func newNeighbourhood(t *testing.T) *neighbourhood {
 	}
 	t.Cleanup(func() { n.tun.Close() })
 	if err := n.host.Do(func() (err error) {
-		n.socket, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(m.Peers[0].Underlay))
+		n.socket, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(m.Peers[0].Underlay.AddrPort))
 		if err != nil {
 			return err
 		}
@@ -94,7 +94,7 @@ func (n *neighbourhood) index(h *nstest.Host, name string) (index int) {
 // attach has the host receive packets by programs, in some way.
 func (n *neighbourhood) attach(p *Programs, receive string) {
 	n.t.Helper()
-	s := Settings{TUN: n.index(n.host, "tun0"), MTU: 1472, Address: n.mesh.Peers[0].Underlay,
+	s := Settings{TUN: n.index(n.host, "tun0"), MTU: 1472, Address: n.mesh.Peers[0].Underlay.AddrPort,
 		Underlay: []int{n.index(n.host, "eth0")}, Receive: receive}
 	err := n.host.Do(func() error { _, err := p.Attach(s); return err })
 	if where, refused := p.Receive(); err != nil || where != receive {
@@ -183,7 +183,7 @@ func frame(to net.HardwareAddr, proto uint16, b []byte) []byte {
 
 // honest returns what a peer sends, to a MAC address.
 func (n *neighbourhood) honest(to net.HardwareAddr, word string) []byte {
-	b := n.generator.outer(n.mesh.Peers[1].Underlay, 0, inner("10.244.1.2", word))
+	b := n.generator.outer(n.mesh.Peers[1].Underlay.AddrPort, 0, inner("10.244.1.2", word))
 	return frame(to, 0x0800, b[14:])
 }
 
@@ -279,7 +279,7 @@ func TestForeignMetadata(t *testing.T) {
 				if after.RxPackets != before.Totals.RxPackets+1 { // the peer's datagram
 					t.Errorf("%d packets received, before %d", after.RxPackets, before.Totals.RxPackets)
 				}
-				dropped := after.Drops[dataplane.WrongDestination] - before.Totals.Drops[dataplane.WrongDestination]
+				dropped := after.Drops[mesh.WrongDestination] - before.Totals.Drops[mesh.WrongDestination]
 				want := uint64(0) // where XDP stands it takes all marks off, and where not, nothing is marked
 				if receive == "tcx" && strings.HasPrefix(name, "stolen") {
 					want = lies
@@ -372,7 +372,7 @@ func TestFramesOfOthers(t *testing.T) {
 		}
 		// XDP took two that it could not know to be tagged (a bridge takes tags out of frames);
 		// they are counted.
-		drops := p.counters(t).Totals.Drops[dataplane.WrongDestination]
+		drops := p.counters(t).Totals.Drops[mesh.WrongDestination]
 		if tagged := map[string]uint64{"xdp": 2}[receive]; drops != tagged {
 			t.Errorf("%s: %d drops", receive, drops)
 		}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
-	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/nstest"
 )
 
@@ -16,7 +16,7 @@ import (
 // the first 14 bytes for an Ethernet header (bpf_prog_test_run_skb in net/bpf/test_run.c), so
 // the protocol for bytes 12 and 13: what is in the source address there has to be right, 0x0800
 // in IPv4 and 0x86dd in IPv6.
-func sendingMesh() dataplane.Mesh {
+func sendingMesh() mesh.Mesh {
 	m := meshOver(false)
 	for i := range m.Peers {
 		m.Peers[i].Routes, m.Peers[i].Subnets = nil, []netip.Prefix{

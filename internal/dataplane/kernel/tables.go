@@ -7,7 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
-	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/mesh"
 )
 
 // self is the number of this node (SELF in bpf/mesh.c).
@@ -37,7 +37,7 @@ func newTables() tables {
 // next returns the tables of a mesh, in which some peers finish checksums. A name that t
 // knows keeps its number, and nobody gets one that t has for somebody else: what was counted
 // for that, and packets on their way, would be taken for his.
-func (t tables) next(m dataplane.Mesh, finishes map[string]bool) (tables, error) {
+func (t tables) next(m mesh.Mesh, finishes map[string]bool) (tables, error) {
 	n := newTables()
 	n.numbers = map[string]uint32{m.Self: self}
 	var free []uint32 // numbers below the highest in use that nobody has
@@ -79,7 +79,7 @@ func (t tables) next(m dataplane.Mesh, finishes map[string]bool) (tables, error)
 }
 
 // add enters a node.
-func (t *tables) add(p dataplane.Peer, number uint32, finishes bool) {
+func (t *tables) add(p mesh.Peer, number uint32, finishes bool) {
 	address := bytesOf(p.Underlay.Addr())
 	node := meshNode{Address: address, Port: networkOrder(p.Underlay.Port()), Finishes: boolean(finishes)}
 	copy(node.Name[:], p.Name)

@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"testing"
 
-	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/nstest"
 )
 
@@ -17,12 +17,12 @@ func TestNobodyInherits(t *testing.T) {
 	p := programsOf(t, m)
 	g := &generator{Rand: rand.New(rand.NewPCG(1, 1)), mesh: m}
 	lie := ip4(netip.MustParseAddr("8.8.8.8"), netip.MustParseAddr("10.244.0.2"), 0, 64, 17, make([]byte, 20))
-	if v, left := p.receive(t, p.objects.In, g.outer(m.Peers[1].Underlay, 0, lie), nil, true); left || v.drop != "b spoofed_source" {
+	if v, left := p.receive(t, p.objects.In, g.outer(m.Peers[1].Underlay.AddrPort, 0, lie), nil, true); left || v.drop != "b spoofed_source" {
 		t.Fatalf("%+v", v)
 	}
 	before := p.tables.numbers["b"]
-	m.Peers = append([]dataplane.Peer{}, m.Peers...)
-	m.Peers[1] = dataplane.Peer{Name: "d", Underlay: netip.MustParseAddrPort("172.18.0.7:8285"), Subnets: m.Peers[1].Subnets}
+	m.Peers = append([]mesh.Peer{}, m.Peers...)
+	m.Peers[1] = mesh.Peer{Name: "d", Underlay: mesh.Endpoint{AddrPort: netip.MustParseAddrPort("172.18.0.7:8285")}, Subnets: m.Peers[1].Subnets}
 	if err := p.SetMesh(m); err != nil {
 		t.Fatal(err)
 	}
@@ -30,15 +30,15 @@ func TestNobodyInherits(t *testing.T) {
 		t.Errorf("d has number %d, which was b's until now", n)
 	}
 	c := p.counters(t)
-	if c.Peers["d"] != (dataplane.Traffic{}) || c.Totals.Drops[dataplane.SpoofedSource] != 1 {
+	if c.Peers["d"] != (mesh.Traffic{}) || c.Totals.Drops[mesh.SpoofedSource] != 1 {
 		t.Errorf("%+v", c)
 	}
 	// Later somebody may have it: numbers are few.
-	m.Peers = append(m.Peers, dataplane.Peer{Name: "e", Underlay: netip.MustParseAddrPort("172.18.0.8:8285"), Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.8.0/24")}})
+	m.Peers = append(m.Peers, mesh.Peer{Name: "e", Underlay: mesh.Endpoint{AddrPort: netip.MustParseAddrPort("172.18.0.8:8285")}, Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.8.0/24")}})
 	if err := p.SetMesh(m); err != nil || p.tables.numbers["e"] != before {
 		t.Errorf("%v, numbers %v", err, p.tables.numbers)
 	}
-	if c := p.counters(t); c.Peers["e"] != (dataplane.Traffic{}) {
+	if c := p.counters(t); c.Peers["e"] != (mesh.Traffic{}) {
 		t.Errorf("%+v", c.Peers["e"])
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/dataplane/packet"
+	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/nstest"
 )
 
@@ -31,7 +32,7 @@ const loopback = 1
 
 // programsOf returns programs that know a mesh, with settings as they would be, attached to
 // nothing.
-func programsOf(t testing.TB, m dataplane.Mesh) *Programs {
+func programsOf(t testing.TB, m mesh.Mesh) *Programs {
 	t.Helper()
 	p, err := load("", nil)
 	if err != nil {
@@ -45,7 +46,7 @@ func programsOf(t testing.TB, m dataplane.Mesh) *Programs {
 	if err := p.SetMesh(m); err != nil {
 		t.Fatal(err)
 	}
-	p.settings = Settings{TUN: 1, MTU: 1472, Address: m.Peers[0].Underlay}
+	p.settings = Settings{TUN: 1, MTU: 1472, Address: m.Peers[0].Underlay.AddrPort}
 	p.marking = []meshDevice{{Index: loopback}}
 	if err := p.configure(); err != nil {
 		t.Fatal(err)
@@ -225,7 +226,7 @@ func TestVerdicts(t *testing.T) {
 				fates := map[string]int{}
 				for range 40000 {
 					frame, plain := g.frame()
-					from, tos, payload, ours := socket(frame, m.Peers[0].Underlay)
+					from, tos, payload, ours := socket(frame, m.Peers[0].Underlay.AddrPort)
 					var meta []byte
 					if name == "xdp" {
 						meta = g.metadata(p)
@@ -265,14 +266,14 @@ func TestVerdicts(t *testing.T) {
 }
 
 // meshOver is a mesh with both families, whose underlay is IPv6 or IPv4.
-func meshOver(v6 bool) dataplane.Mesh {
+func meshOver(v6 bool) mesh.Mesh {
 	addresses := []string{"172.18.0.2:8285", "172.18.0.3:8285", "172.18.0.4:9000"}
 	if v6 {
 		addresses = []string{"[fd10::2]:8285", "[fd10::3]:8285", "[fd10::4]:9000"}
 	}
-	var m dataplane.Mesh
+	var m mesh.Mesh
 	for i, a := range addresses {
-		m.Peers = append(m.Peers, dataplane.Peer{Name: string(rune('a' + i)), Underlay: netip.MustParseAddrPort(a), Subnets: []netip.Prefix{
+		m.Peers = append(m.Peers, mesh.Peer{Name: string(rune('a' + i)), Underlay: mesh.Endpoint{AddrPort: netip.MustParseAddrPort(a)}, Subnets: []netip.Prefix{
 			netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", i)), netip.MustParsePrefix(fmt.Sprintf("fd00:0:0:%x::/64", i)),
 		}})
 	}
@@ -285,7 +286,7 @@ func meshOver(v6 bool) dataplane.Mesh {
 // generator makes frames as they come from an underlay: good ones, hostile ones, broken ones.
 type generator struct {
 	*rand.Rand
-	mesh dataplane.Mesh
+	mesh mesh.Mesh
 }
 
 // one returns one of several values.
@@ -298,10 +299,10 @@ const shortest = 14 + 40
 func (g *generator) frame() (b []byte, plain bool) {
 	hostile := g.IntN(3) == 0
 	inner := g.inner(hostile)
-	sender := g.mesh.Peers[1].Underlay
+	sender := g.mesh.Peers[1].Underlay.AddrPort
 	tos := one(g, byte(0), 0, 0xb8)
 	if hostile {
-		sender = one(g, sender, sender, g.mesh.Peers[2].Underlay, g.mesh.Peers[0].Underlay, netip.AddrPortFrom(sender.Addr().Next().Next(), 1))
+		sender = one(g, sender, sender, g.mesh.Peers[2].Underlay.AddrPort, g.mesh.Peers[0].Underlay.AddrPort, netip.AddrPortFrom(sender.Addr().Next().Next(), 1))
 		tos = one(g, 3, byte(g.Uint32()))
 	}
 	b = g.outer(sender, tos, inner)
@@ -351,7 +352,7 @@ func (g *generator) metadata(p *Programs) []byte {
 
 // outer puts outer headers in front of an inner packet.
 func (g *generator) outer(from netip.AddrPort, tos byte, inner []byte) []byte {
-	to := g.mesh.Peers[0].Underlay
+	to := g.mesh.Peers[0].Underlay.AddrPort
 	udp := binary.BigEndian.AppendUint16(nil, from.Port())
 	udp = binary.BigEndian.AppendUint16(udp, to.Port())
 	udp = binary.BigEndian.AppendUint16(udp, uint16(8+len(inner)))

@@ -1,4 +1,4 @@
-package dataplane
+package user
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 
 	"example.org/meshd/internal/dataplane/gro"
 	"example.org/meshd/internal/dataplane/packet"
+	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/table"
 )
 
@@ -18,7 +19,7 @@ import (
 // source must be a listed node, the inner source must lie behind that node and
 // the inner destination behind this one.
 type inbound struct {
-	user   *User
+	user   *Engine
 	worker *worker
 	batch  []packet.Datagram
 	merge  *gro.Coalescer
@@ -30,7 +31,7 @@ type inbound struct {
 	replies echoSender
 }
 
-func newInbound(u *User, w *worker) *inbound {
+func newInbound(u *Engine, w *worker) *inbound {
 	datagrams := Datagrams
 	if slices.Contains(w.Wire.Offloads(), "udp_gro") {
 		datagrams = DatagramsMerged
@@ -92,7 +93,7 @@ func (in *inbound) deliver(ds []packet.Datagram) {
 	for i := range ds {
 		packets += in.datagram(f, &ds[i])
 	}
-	in.worker.calls[WireRead].add(1, packets)
+	in.worker.calls[mesh.WireRead].add(1, packets)
 	in.flush()
 	_ = in.replies.flush() // whoever asked counts what he does not get
 }
@@ -106,7 +107,7 @@ func (in *inbound) datagram(f *forwarding, d *packet.Datagram) (packets int) {
 		empty = false
 		packets++
 		if sender == table.None || sender == f.self {
-			in.user.nobody.drop(UnknownSender, 1)
+			in.user.nobody.drop(mesh.UnknownSender, 1)
 			continue
 		}
 		if in.accept(f, sender, b, d.TOS) {
@@ -126,24 +127,24 @@ func (in *inbound) accept(f *forwarding, sender int32, b []byte, outer uint8) bo
 	from := &f.peers[sender]
 	h, ok := packet.Parse(b)
 	if !ok || !packet.ValidChecksum(b) {
-		from.drop(Malformed, 1)
+		from.drop(mesh.Malformed, 1)
 		return false
 	}
 	if f.table.Lookup(h.Src) != sender {
-		from.drop(SpoofedSource, 1)
+		from.drop(mesh.SpoofedSource, 1)
 		return false
 	}
 	if f.table.Lookup(h.Dst) != f.self {
-		from.drop(WrongDestination, 1)
+		from.drop(mesh.WrongDestination, 1)
 		return false
 	}
 	tos, ok := packet.Decapsulate(h.TOS, outer)
 	if !ok {
-		from.drop(Malformed, 1)
+		from.drop(mesh.Malformed, 1)
 		return false
 	}
 	if h.TTL <= 1 {
-		from.drop(TTLExpired, 1)
+		from.drop(mesh.TTLExpired, 1)
 		in.answer.send(f, packet.TimeExceeded, b, nil)
 		return false
 	}
@@ -167,7 +168,7 @@ func (in *inbound) flush() {
 		}
 		in.peers[i].received(uint64(len(group)), sizes(group), now)
 	}
-	in.worker.calls[TunWrite].add(in.merge.Len(), packets)
+	in.worker.calls[mesh.TunWrite].add(in.merge.Len(), packets)
 }
 
 func sizes(packets [][]byte) (bytes uint64) {
@@ -181,14 +182,14 @@ func sizes(packets [][]byte) (bytes uint64) {
 // what the kernel does not understand.
 func (in *inbound) refused(group [][]byte, from *peer, err error, now time.Time) {
 	if len(group) == 1 {
-		from.drop(WriteError, 1)
+		from.drop(mesh.WriteError, 1)
 		return
 	}
 	passed := 0
 	for _, b := range group {
 		in.plain = gro.Plain(in.plain[:0], b)
 		if err := in.write(in.plain); err != nil {
-			from.drop(WriteError, 1)
+			from.drop(mesh.WriteError, 1)
 			continue
 		}
 		passed++

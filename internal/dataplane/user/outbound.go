@@ -1,4 +1,4 @@
-package dataplane
+package user
 
 import (
 	"context"
@@ -11,12 +11,13 @@ import (
 
 	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/dataplane/virtio"
+	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/table"
 )
 
 // outbound is the loop from the TUN to the wire.
 type outbound struct {
-	user    *User
+	user    *Engine
 	worker  *worker
 	memory  []byte   // of frames
 	frames  [][]byte // read from the TUN
@@ -31,7 +32,7 @@ type outbound struct {
 	whole   []byte          // for putting together a packet that is in parts
 }
 
-func newOutbound(u *User, w *worker) *outbound {
+func newOutbound(u *Engine, w *worker) *outbound {
 	return &outbound{
 		user: u, worker: w, answer: newAnswerer(w.Tun.Writer()),
 		memory: make([]byte, frameMemory), frames: make([][]byte, Frames), headers: make([]byte, headerMemory),
@@ -72,7 +73,7 @@ func (o *outbound) forward(frames [][]byte) {
 		packets += o.frame(f, frame)
 	}
 	o.flush(f)
-	o.worker.calls[TunRead].add(len(frames), packets)
+	o.worker.calls[mesh.TunRead].add(len(frames), packets)
 }
 
 // frame routes one frame, whose packets all go the same way, and returns how many
@@ -80,12 +81,12 @@ func (o *outbound) forward(frames [][]byte) {
 func (o *outbound) frame(f *forwarding, frame []byte) int {
 	h, b, ok := virtio.Parse(frame)
 	if !ok {
-		o.user.nobody.drop(Malformed, 1)
+		o.user.nobody.drop(mesh.Malformed, 1)
 		return 1
 	}
 	if h.GSO == virtio.None {
 		if !h.Complete(b) {
-			o.user.nobody.drop(Malformed, 1)
+			o.user.nobody.drop(mesh.Malformed, 1)
 		} else if to, tos := o.route(f, b, 1); to != nil {
 			o.burst(f, to, tos, len(b)).Add(b)
 		}
@@ -93,7 +94,7 @@ func (o *outbound) frame(f *forwarding, frame []byte) int {
 	}
 	segments, ok := h.Segment(b)
 	if !ok {
-		o.user.nobody.drop(Malformed, 1)
+		o.user.nobody.drop(mesh.Malformed, 1)
 		return 1
 	}
 	if to, tos := o.route(f, b, segments.Len()); to != nil {
@@ -123,7 +124,7 @@ func (o *outbound) segment(f *forwarding, s *virtio.Segments, to *peer, tos uint
 func (o *outbound) route(f *forwarding, b []byte, count int) (to *peer, tos uint8) {
 	h, ok := packet.Parse(b)
 	if !ok {
-		o.user.nobody.drop(Malformed, count)
+		o.user.nobody.drop(mesh.Malformed, count)
 		return nil, 0
 	}
 	if h.Dst.Is6() && h.Dst.IsLinkLocalMulticast() {
@@ -134,18 +135,18 @@ func (o *outbound) route(f *forwarding, b []byte, count int) (to *peer, tos uint
 	if !f.isOwn(h.Src) {
 		// Its receiver would drop it as spoofed, in our name. Nothing is ever answered to
 		// such a source: whoever has the address has not sent this.
-		o.user.nobody.drop(ForeignSource, count)
+		o.user.nobody.drop(mesh.ForeignSource, count)
 		return nil, 0
 	}
 	i := f.table.Lookup(h.Dst)
 	if i == table.None || i == f.self {
-		o.user.nobody.drop(NoRoute, count)
+		o.user.nobody.drop(mesh.NoRoute, count)
 		o.answer.send(f, packet.NoRoute, b, nil)
 		return nil, 0
 	}
 	to = &f.peers[i]
 	if h.TTL <= 1 {
-		to.drop(TTLExpired, count)
+		to.drop(mesh.TTLExpired, count)
 		o.answer.send(f, packet.TimeExceeded, b, nil)
 		return nil, 0
 	}
@@ -213,7 +214,7 @@ func (o *outbound) sent(bs []packet.Burst, to []*peer) {
 		packets += bs[i].Packets
 		to[i].sent(uint64(bs[i].Packets), uint64(bs[i].Bytes))
 	}
-	o.worker.calls[WireWrite].add(1, packets)
+	o.worker.calls[mesh.WireWrite].add(1, packets)
 }
 
 // refused deals with a burst that the socket did not take. If size may be the
@@ -226,7 +227,7 @@ func (o *outbound) refused(f *forwarding, b *packet.Burst, to *peer, err error) 
 	}
 	cannot := errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EINVAL)
 	if !cannot && !errors.Is(err, syscall.EMSGSIZE) {
-		to.drop(SendError, b.Packets)
+		to.drop(mesh.SendError, b.Packets)
 		return
 	}
 	passed := 0
@@ -264,9 +265,9 @@ func (o *outbound) refusedOne(f *forwarding, one *packet.Burst, to *peer, err er
 		}
 	}
 	if !errors.Is(err, syscall.EMSGSIZE) {
-		to.drop(SendError, 1)
+		to.drop(mesh.SendError, 1)
 		return
 	}
-	to.drop(TooBig, 1)
+	to.drop(mesh.TooBig, 1)
 	o.answer.send(f, packet.TooBig, b, func() int { return pathMTU(o.worker.Wire, f, to.underlay, b) })
 }

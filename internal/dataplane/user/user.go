@@ -1,4 +1,4 @@
-package dataplane
+package user
 
 import (
 	"context"
@@ -10,7 +10,9 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/dataplane/packet"
+	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/table"
 )
 
@@ -33,12 +35,12 @@ const (
 	EchoBursts = 16
 )
 
-// User is the engine in user space. Each worker has one loop from the TUN to the
+// Engine is the engine in user space. Each worker has one loop from the TUN to the
 // socket and one from the socket to the TUN. They share nothing but the mesh, so
 // none waits for another.
-type User struct {
+type Engine struct {
 	log  *slog.Logger
-	hear EchoHandler
+	hear dataplane.EchoHandler
 
 	mesh   atomic.Pointer[forwarding] // read once for each batch
 	nobody counters                   // what belongs to no peer
@@ -46,14 +48,14 @@ type User struct {
 	asking  sync.Mutex // held while loops are asked for a sign of life
 	mu      sync.Mutex // serialises changes and guards what follows
 	workers []*worker
-	known   map[string]*counters // of every peer there ever was, so that totals never fall
-	past    [callKinds]Calls     // of workers that are gone
+	known   map[string]*counters          // of every peer there ever was, so that totals never fall
+	past    [mesh.NumCallKinds]mesh.Calls // of workers that are gone
 }
 
 // worker is a Worker with what is counted and decided for it.
 type worker struct {
 	Worker
-	calls   [callKinds]callCounter
+	calls   [mesh.NumCallKinds]callCounter
 	loops   [2]life
 	noSend  atomic.Bool // several packets in one message are refused
 	noMerge atomic.Bool // superpackets are refused by the TUN
@@ -78,10 +80,10 @@ type peer struct {
 	*counters
 }
 
-// NewUser returns the user engine, which has no workers and knows nobody yet. hear
+// New returns the user engine, which has no workers and knows nobody yet. hear
 // is asked about echoes from peers; nil: the kernel gets them all.
-func NewUser(log *slog.Logger, hear EchoHandler) *User {
-	u := &User{log: log, hear: hear, known: map[string]*counters{}}
+func New(log *slog.Logger, hear dataplane.EchoHandler) *Engine {
+	u := &Engine{log: log, hear: hear, known: map[string]*counters{}}
 	u.mesh.Store(&forwarding{table: &table.Table{}, self: table.None})
 	return u
 }
@@ -90,13 +92,13 @@ func NewUser(log *slog.Logger, hear EchoHandler) *User {
 // forwarded what they have read. It returns the loops of the new ones; the owner
 // runs each in a goroutine, and closes those queues and sockets of the old ones
 // that are not among the new. What arrives meanwhile waits in the kernel.
-func (u *User) Replace(workers []Worker) (loops []Loop, err error) {
+func (u *Engine) Replace(workers []Worker) (loops []Loop, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	err = stop(u.workers)
 	for _, w := range u.workers {
 		for kind := range w.calls {
-			u.past[kind].add(w.calls[kind].read())
+			u.past[kind].Add(w.calls[kind].read())
 		}
 	}
 	u.workers = nil
@@ -109,7 +111,7 @@ func (u *User) Replace(workers []Worker) (loops []Loop, err error) {
 }
 
 // SetMesh implements Engine.
-func (u *User) SetMesh(m Mesh) error {
+func (u *Engine) SetMesh(m mesh.Mesh) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	f := &forwarding{self: table.None, peers: make([]peer, len(m.Peers)), tun: make([]tunAddresses, len(m.Peers)), names: make(map[string]int32, len(m.Peers))}
@@ -119,14 +121,14 @@ func (u *User) SetMesh(m Mesh) error {
 		f.names[p.Name], f.tun[i] = int32(i), tunAddresses{p.TUNAddress(false), p.TUNAddress(true)}
 		if p.Name == m.Self {
 			f.self, f.own = int32(i), f.tun[i]
-			f.home4, f.home6 = p.firstSubnet(false), p.firstSubnet(true)
-			f.header = OuterHeaders(p.Underlay.Addr())
+			f.home4, f.home6 = p.FirstSubnet(false), p.FirstSubnet(true)
+			f.header = p.Underlay.OuterHeaders()
 			continue
 		}
 		if u.known[p.Name] == nil {
 			u.known[p.Name] = &counters{}
 		}
-		f.peers[i] = peer{underlay: p.Underlay, counters: u.known[p.Name]}
+		f.peers[i] = peer{underlay: p.Underlay.AddrPort, counters: u.known[p.Name]}
 	}
 	if f.self == table.None {
 		return fmt.Errorf("set mesh: no node is named %q", m.Self)
@@ -140,24 +142,24 @@ func (u *User) SetMesh(m Mesh) error {
 }
 
 // Route implements Engine.
-func (u *User) Route(dst netip.Addr) Route {
+func (u *Engine) Route(dst netip.Addr) mesh.Route {
 	f := u.mesh.Load()
 	prefix, i := f.table.LookupPrefix(dst)
 	if i == table.None {
-		return Route{}
+		return mesh.Route{}
 	}
-	return Route{Peer: f.table.Name(i), Prefix: prefix, Self: i == f.self}
+	return mesh.Route{Peer: f.table.Name(i), Prefix: prefix, Self: i == f.self}
 }
 
 // Counters implements Engine.
-func (u *User) Counters() Counters {
+func (u *Engine) Counters() dataplane.Counters {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	c := Counters{Totals: u.nobody.read(), Peers: map[string]Traffic{}, Calls: map[CallKind]Calls{}}
+	c := dataplane.Counters{Totals: u.nobody.read(), Peers: map[string]mesh.Traffic{}, Calls: map[mesh.CallKind]mesh.Calls{}}
 	f := u.mesh.Load()
 	for i := range f.peers {
 		if int32(i) != f.self {
-			c.Peers[f.table.Name(int32(i))] = Traffic{}
+			c.Peers[f.table.Name(int32(i))] = mesh.Traffic{}
 		}
 	}
 	for name, known := range u.known { // each once, so that the parts add up
@@ -167,10 +169,10 @@ func (u *User) Counters() Counters {
 			c.Peers[name] = t
 		}
 	}
-	for _, kind := range CallKinds() {
+	for _, kind := range mesh.CallKinds() {
 		sum := u.past[kind]
 		for _, w := range u.workers {
-			sum.add(w.calls[kind].read())
+			sum.Add(w.calls[kind].read())
 		}
 		c.Calls[kind] = sum
 	}
@@ -178,10 +180,10 @@ func (u *User) Counters() Counters {
 }
 
 // Info implements Engine.
-func (u *User) Info() Info {
+func (u *Engine) Info() dataplane.Info {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	info := Info{Engine: "user", Receive: "socket", Offloads: []string{}, Queues: len(u.workers)}
+	info := dataplane.Info{Engine: "user", Receive: "socket", Offloads: []string{}, Queues: len(u.workers)}
 	if len(u.workers) == 0 {
 		return info
 	}
@@ -196,7 +198,7 @@ func (u *User) Info() Info {
 
 // refused returns the names of offloads that ended at run time, in any worker. The
 // caller holds mu.
-func (u *User) refused() (names []string) {
+func (u *Engine) refused() (names []string) {
 	for name, ended := range map[string]func(*worker) bool{
 		"udp_gso": func(w *worker) bool { return w.noSend.Load() },
 		"tun_gro": func(w *worker) bool { return w.noMerge.Load() },
@@ -210,7 +212,7 @@ func (u *User) refused() (names []string) {
 }
 
 // Alive implements Engine.
-func (u *User) Alive(ctx context.Context) error {
+func (u *Engine) Alive(ctx context.Context) error {
 	u.asking.Lock()
 	defer u.asking.Unlock()
 	u.mu.Lock()
@@ -224,7 +226,7 @@ func (u *User) Alive(ctx context.Context) error {
 }
 
 // Stop implements Engine.
-func (u *User) Stop() error {
+func (u *Engine) Stop() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return stop(u.workers)

@@ -1,8 +1,10 @@
-package dataplane
+package user
 
 import (
 	"strings"
 	"testing"
+
+	"example.org/meshd/internal/mesh"
 )
 
 // A packet whose source is not behind this node ends here, whoever it is for, and nothing is
@@ -37,7 +39,7 @@ func TestForeignSource(t *testing.T) {
 		{"a mapped pod", udp6("::ffff:10.244.0.2", "fd00:0:0:b::2", 63), "foreign_source"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			r, m := newRig(t), mesh()
+			r, m := newRig(t), threeNodes()
 			m.Peers[0].Subnets = append(m.Peers[0].Subnets, prefixes("10.244.8.0/24", "fd00:0:0:f::/64")...)
 			m.Peers[0].Routes = prefixes("172.31.0.0/16")
 			m.Peers[2].Routes = append(m.Peers[2].Routes, prefixes("172.31.7.0/24")...)
@@ -65,7 +67,7 @@ func TestForeignSource(t *testing.T) {
 func TestForeignSuperpacket(t *testing.T) {
 	r := newRig(t, allOffloads...)
 	r.out.forward([][]byte{superframe(tcp4("10.244.2.2", "10.244.1.2", 10, 1000))})
-	if c := r.Counters(); c.Totals.Drops[ForeignSource] != 10 || len(r.wire.sent) != 0 {
-		t.Errorf("%d drops, %d sent", c.Totals.Drops[ForeignSource], len(r.wire.sent))
+	if c := r.Counters(); c.Totals.Drops[mesh.ForeignSource] != 10 || len(r.wire.sent) != 0 {
+		t.Errorf("%d drops, %d sent", c.Totals.Drops[mesh.ForeignSource], len(r.wire.sent))
 	}
 }

@@ -1,4 +1,4 @@
-package dataplane
+package user
 
 import (
 	"bytes"
@@ -9,8 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/dataplane/virtio"
+	"example.org/meshd/internal/mesh"
 )
 
 // The fakes keep copies of what is written to them and feed prepared batches.
@@ -159,27 +161,27 @@ func prefixes(ss ...string) (ps []netip.Prefix) {
 	return ps
 }
 
-func mesh() Mesh {
-	return Mesh{Self: "a", Peers: []Peer{
-		{Name: "a", Underlay: netip.MustParseAddrPort("172.18.0.2:8285"), Subnets: prefixes("10.244.0.0/24", "fd00:0:0:a::/64")},
-		{Name: "b", Underlay: netip.MustParseAddrPort("172.18.0.3:8285"), Subnets: prefixes("10.244.1.0/24", "fd00:0:0:b::/64"), Routes: prefixes("192.168.0.0/16")},
-		{Name: "c", Underlay: netip.MustParseAddrPort("172.18.0.4:9000"), Subnets: prefixes("10.244.2.0/24"), Routes: prefixes("192.168.7.0/24")},
+func threeNodes() mesh.Mesh {
+	return mesh.Mesh{Self: "a", Peers: []mesh.Peer{
+		{Name: "a", Underlay: mesh.Endpoint{AddrPort: netip.MustParseAddrPort("172.18.0.2:8285")}, Subnets: prefixes("10.244.0.0/24", "fd00:0:0:a::/64")},
+		{Name: "b", Underlay: mesh.Endpoint{AddrPort: netip.MustParseAddrPort("172.18.0.3:8285")}, Subnets: prefixes("10.244.1.0/24", "fd00:0:0:b::/64"), Routes: prefixes("192.168.0.0/16")},
+		{Name: "c", Underlay: mesh.Endpoint{AddrPort: netip.MustParseAddrPort("172.18.0.4:9000")}, Subnets: prefixes("10.244.2.0/24"), Routes: prefixes("192.168.7.0/24")},
 	}}
 }
 
 type rig struct {
-	*User
+	*Engine
 	tun  *fakeTun
 	wire *fakeWire
 	out  *outbound
 	in   *inbound
 
-	heard []Echo
-	mine  func(Echo) ([]byte, bool)
+	heard []dataplane.Echo
+	mine  func(dataplane.Echo) ([]byte, bool)
 }
 
 // hear is the rig's EchoHandler.
-func (r *rig) hear(e Echo, _ time.Time) ([]byte, bool) {
+func (r *rig) hear(e dataplane.Echo, _ time.Time) ([]byte, bool) {
 	e.Payload = bytes.Clone(e.Payload)
 	r.heard = append(r.heard, e)
 	if r.mine == nil {
@@ -192,14 +194,14 @@ func newRig(t testing.TB, offloads ...string) *rig {
 	r := &rig{tun: newFakeTun(), wire: newFakeWire()}
 	r.tun.offloads, r.wire.offloads = offloads, offloads
 	r.start()
-	if err := r.SetMesh(mesh()); err != nil {
+	if err := r.SetMesh(threeNodes()); err != nil {
 		t.Fatal(err)
 	}
 	return r
 }
 
 func (r *rig) start() {
-	r.User = NewUser(slog.New(slog.DiscardHandler), r.hear)
+	r.Engine = New(slog.New(slog.DiscardHandler), r.hear)
 	loops, err := r.Replace([]Worker{{Tun: r.tun, Wire: r.wire, Receiver: r.wire, Sender: r.wire, Replies: r.wire, Echoes: r.wire}})
 	if err != nil {
 		panic(err)

@@ -1,4 +1,4 @@
-package dataplane
+package user
 
 import (
 	"net/netip"

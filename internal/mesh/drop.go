@@ -1,7 +1,7 @@
-package dataplane
+package mesh
 
 // A Drop is why a packet went no further. The names are the label values of
-// spec section 4 and the same in logs, status and metrics.
+// the contract and the same in logs, status and metrics.
 type Drop uint8
 
 // Reasons on the way out (TUN to wire), on the way in (wire to TUN), or both.
@@ -17,10 +17,10 @@ const (
 	TTLExpired                   // both
 	Malformed                    // both: no IP packet, a wrong length or checksum, or a forbidden ECN mark
 
-	reasons // their number
+	NumDrops // how many there are
 )
 
-var dropNames = [reasons]string{
+var dropNames = [NumDrops]string{
 	NoRoute:          "no_route",
 	TooBig:           "too_big",
 	SendError:        "send_error",
@@ -38,7 +38,7 @@ func (d Drop) String() string { return dropNames[d] }
 
 // Reasons returns every reason there is.
 func Reasons() []Drop {
-	all := make([]Drop, reasons)
+	all := make([]Drop, NumDrops)
 	for i := range all {
 		all[i] = Drop(i)
 	}

@@ -1,4 +1,4 @@
-package dataplane
+package user
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 
 	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/dataplane/virtio"
+	"example.org/meshd/internal/mesh"
 )
 
 // tcp4 returns n TCP packets of one flow, in a row.
@@ -77,7 +78,7 @@ func TestSuperpacketOut(t *testing.T) {
 	r.out.forward([][]byte{superframe(packets)})
 	r.checkWire(t, packets, 44, 1)
 	c := r.Counters()
-	if b := c.Peers["b"]; b.TxPackets != 45 || b.TxBytes != 45*1472 || c.Calls[TunRead] != (Calls{1, 45}) || c.Calls[WireWrite] != (Calls{1, 45}) {
+	if b := c.Peers["b"]; b.TxPackets != 45 || b.TxBytes != 45*1472 || c.Calls[mesh.TunRead] != (mesh.Calls{Calls: 1, Packets: 45}) || c.Calls[mesh.WireWrite] != (mesh.Calls{Calls: 1, Packets: 45}) {
 		t.Errorf("counted %+v, %v", b, c.Calls)
 	}
 	// Without UDP_SEGMENT each is a message of its own; the headers of all do
@@ -95,13 +96,13 @@ func TestSuperpacketOut(t *testing.T) {
 func TestSuperpacketEnds(t *testing.T) {
 	r := newRig(t, allOffloads...)
 	r.out.forward([][]byte{superframe(tcp4("10.244.0.2", "10.244.9.2", 10, 1000))})
-	if c := r.Counters(); c.Totals.Drops[NoRoute] != 10 || len(r.tun.written) != 1 || len(r.wire.sent) != 0 {
-		t.Errorf("%d drops, %d answers", c.Totals.Drops[NoRoute], len(r.tun.written))
+	if c := r.Counters(); c.Totals.Drops[mesh.NoRoute] != 10 || len(r.tun.written) != 1 || len(r.wire.sent) != 0 {
+		t.Errorf("%d drops, %d answers", c.Totals.Drops[mesh.NoRoute], len(r.tun.written))
 	}
 	bad := superframe(tcp4("10.244.0.2", "10.244.1.2", 10, 1000))
 	bad[4], bad[5] = 0, 0 // no segment size
 	r.out.forward([][]byte{bad, {1, 2, 3}})
-	if c := r.Counters(); c.Totals.Drops[Malformed] != 2 || len(r.wire.sent) != 0 {
+	if c := r.Counters(); c.Totals.Drops[mesh.Malformed] != 2 || len(r.wire.sent) != 0 {
 		t.Errorf("%+v", c.Totals.Drops)
 	}
 }
@@ -180,7 +181,7 @@ func TestBurstTooBig(t *testing.T) {
 		}
 		r.wire.mtu = 1428
 		r.out.forward([][]byte{superframe(tcp4("10.244.0.2", "10.244.1.2", 10, 1432))})
-		if c := r.Counters(); c.Peers["b"].Drops[TooBig] != 10 || len(r.Info().Refused) != 0 || len(r.tun.written) != 10 {
+		if c := r.Counters(); c.Peers["b"].Drops[mesh.TooBig] != 10 || len(r.Info().Refused) != 0 || len(r.tun.written) != 10 {
 			t.Errorf("%v: %+v, %+v, %d answers", errno, c.Peers["b"], r.Info(), len(r.tun.written))
 		}
 		if b := r.tun.written[0]; binary.BigEndian.Uint16(b[26:]) != 1400 {
@@ -191,7 +192,7 @@ func TestBurstTooBig(t *testing.T) {
 	r := newRig(t, allOffloads...)
 	r.wire.refuse[0] = syscall.EAGAIN
 	r.out.forward([][]byte{superframe(tcp4("10.244.0.2", "10.244.1.2", 10, 1000))})
-	if c := r.Counters(); c.Peers["b"].Drops[SendError] != 10 || r.wire.offers != 1 {
+	if c := r.Counters(); c.Peers["b"].Drops[mesh.SendError] != 10 || r.wire.offers != 1 {
 		t.Errorf("%+v, %d offers", c.Peers["b"], r.wire.offers)
 	}
 }
@@ -210,13 +211,13 @@ func TestMergedIn(t *testing.T) {
 		all = append(all, p...)
 	}
 	merged := func() []packet.Datagram {
-		return []packet.Datagram{{Data: bytes.Clone(all), Size: 1472, Addr: mesh().Peers[1].Underlay}}
+		return []packet.Datagram{{Data: bytes.Clone(all), Size: 1472, Addr: threeNodes().Peers[1].Underlay.AddrPort}}
 	}
 	r.in.deliver(merged())
 	check := func(r *rig, frames int) {
 		t.Helper()
 		c := r.Counters()
-		if b := c.Peers["b"]; b.RxPackets != 10 || b.RxBytes != 10*1472 || b.Drops[SpoofedSource] != 1 || r.tun.frames != frames {
+		if b := c.Peers["b"]; b.RxPackets != 10 || b.RxBytes != 10*1472 || b.Drops[mesh.SpoofedSource] != 1 || r.tun.frames != frames {
 			t.Errorf("%d frames, counted %+v", r.tun.frames, b)
 		}
 		if len(r.tun.written) != 10 {
@@ -229,7 +230,7 @@ func TestMergedIn(t *testing.T) {
 		}
 	}
 	check(r, 1)
-	if c := r.Counters(); c.Calls[WireRead] != (Calls{1, 11}) || c.Calls[TunWrite] != (Calls{1, 10}) {
+	if c := r.Counters(); c.Calls[mesh.WireRead] != (mesh.Calls{Calls: 1, Packets: 11}) || c.Calls[mesh.TunWrite] != (mesh.Calls{Calls: 1, Packets: 10}) {
 		t.Errorf("calls %v", c.Calls)
 	}
 
@@ -251,7 +252,7 @@ func TestMergedIn(t *testing.T) {
 		r.tun.refuse[i] = syscall.EIO
 	}
 	r.in.deliver(merged())
-	if c := r.Counters(); c.Peers["b"].Drops[WriteError] != 10 || len(r.Info().Refused) != 0 {
+	if c := r.Counters(); c.Peers["b"].Drops[mesh.WriteError] != 10 || len(r.Info().Refused) != 0 {
 		t.Errorf("%+v, %+v", c.Peers["b"], r.Info())
 	}
 }

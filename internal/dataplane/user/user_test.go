@@ -1,4 +1,4 @@
-package dataplane
+package user
 
 import (
 	"bytes"
@@ -13,11 +13,12 @@ import (
 
 	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/dataplane/virtio"
+	"example.org/meshd/internal/mesh"
 )
 
 // drops returns the reasons counted in t, one entry a packet.
-func drops(t Traffic) (reasons []string) {
-	for _, reason := range Reasons() {
+func drops(t mesh.Traffic) (reasons []string) {
+	for _, reason := range mesh.Reasons() {
 		for range t.Drops[reason] {
 			reasons = append(reasons, reason.String())
 		}
@@ -297,7 +298,7 @@ func TestAnswersAreLimited(t *testing.T) {
 	if got := len(r.tun.written) - answersBurst; got != 10 {
 		t.Errorf("%d answers 10 ms later", got)
 	}
-	if got := r.Counters().Totals.Drops[NoRoute]; got != 1000 {
+	if got := r.Counters().Totals.Drops[mesh.NoRoute]; got != 1000 {
 		t.Errorf("%d drops", got)
 	}
 }
@@ -305,15 +306,15 @@ func TestAnswersAreLimited(t *testing.T) {
 func TestSetMeshKeepsCounters(t *testing.T) {
 	r := newRig(t)
 	r.send(udp4("10.244.0.2", "10.244.1.2", 63, 0), udp4("10.244.0.2", "10.244.2.2", 63, 0))
-	m := mesh()
+	m := threeNodes()
 	m.Peers = m.Peers[:2]
-	m.Peers[1].Underlay = netip.MustParseAddrPort("172.18.0.5:8285")
+	m.Peers[1].Underlay = mesh.Endpoint{AddrPort: netip.MustParseAddrPort("172.18.0.5:8285")}
 	if err := r.SetMesh(m); err != nil {
 		t.Fatal(err)
 	}
 	r.send(udp4("10.244.0.2", "10.244.1.2", 63, 0), udp4("10.244.0.2", "10.244.2.2", 63, 0))
 	c := r.Counters()
-	if _, gone := c.Peers["c"]; gone || c.Peers["b"].TxPackets != 2 || c.Totals.TxPackets != 3 || c.Totals.Drops[NoRoute] != 1 {
+	if _, gone := c.Peers["c"]; gone || c.Peers["b"].TxPackets != 2 || c.Totals.TxPackets != 3 || c.Totals.Drops[mesh.NoRoute] != 1 {
 		t.Errorf("counters %+v", c)
 	}
 	if to := r.wire.sent[2].Addr.String(); to != "172.18.0.5:8285" {
@@ -323,12 +324,12 @@ func TestSetMeshKeepsCounters(t *testing.T) {
 
 func TestSetMeshRefuses(t *testing.T) {
 	r := newRig(t)
-	bad := mesh()
+	bad := threeNodes()
 	bad.Self = "nobody"
 	if err := r.SetMesh(bad); err == nil {
 		t.Error("a mesh without this node")
 	}
-	bad = mesh()
+	bad = threeNodes()
 	bad.Peers[2].Subnets = bad.Peers[1].Subnets
 	if err := r.SetMesh(bad); err == nil {
 		t.Error("a subnet claimed twice")
@@ -365,8 +366,8 @@ func TestCountersAddUp(t *testing.T) {
 		if sent := c.Peers["b"].TxPackets + c.Peers["c"].TxPackets; sent != c.Totals.TxPackets {
 			t.Fatalf("the peers were sent %d, all in all %d", sent, c.Totals.TxPackets)
 		}
-		if expired := c.Peers["c"].Drops[TTLExpired]; expired != c.Totals.Drops[TTLExpired] {
-			t.Fatalf("%d drops, all in all %d", expired, c.Totals.Drops[TTLExpired])
+		if expired := c.Peers["c"].Drops[mesh.TTLExpired]; expired != c.Totals.Drops[mesh.TTLExpired] {
+			t.Fatalf("%d drops, all in all %d", expired, c.Totals.Drops[mesh.TTLExpired])
 		}
 	}
 }
@@ -394,7 +395,7 @@ func (discard) Writer() func([][]byte) error { return func([][]byte) error { ret
 func path(tb testing.TB, offloads ...string) (out, in func()) {
 	r := newRig(tb, offloads...)
 	w := &worker{Worker: Worker{Tun: discard{r.tun}, Wire: r.wire, Sender: discard{}}}
-	o, i := newOutbound(r.User, w), newInbound(r.User, w)
+	o, i := newOutbound(r.Engine, w), newInbound(r.Engine, w)
 	outgoing, incoming := udp4("10.244.0.2", "10.244.1.2", 63, 0), udp4("10.244.1.2", "10.244.0.2", 62, 0)
 	frames := make([][]byte, Frames)
 	for n := range frames {

@@ -1,4 +1,4 @@
-package dataplane
+package user
 
 import (
 	"bytes"
@@ -9,7 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/dataplane/packet"
+	"example.org/meshd/internal/mesh"
 )
 
 func echo(src, dst string, reply bool, payload string) []byte {
@@ -20,7 +22,7 @@ func echo(src, dst string, reply bool, payload string) []byte {
 // and are in no counter.
 func TestSendEcho(t *testing.T) {
 	r := newRig(t)
-	if err := r.SendEcho(Echo{Peer: "b", ID: 1, Seq: 2, Payload: []byte("hello")}, Echo{Peer: "c", Reply: true, Payload: []byte("c")}); err != nil {
+	if err := r.SendEcho(dataplane.Echo{Peer: "b", ID: 1, Seq: 2, Payload: []byte("hello")}, dataplane.Echo{Peer: "c", Reply: true, Payload: []byte("c")}); err != nil {
 		t.Fatal(err)
 	}
 	for i, want := range []struct{ to, src, dst string }{{"172.18.0.3:8285", "10.244.0.0", "10.244.1.0"}, {"172.18.0.4:9000", "10.244.0.0", "10.244.2.0"}} {
@@ -34,22 +36,22 @@ func TestSendEcho(t *testing.T) {
 	if c := r.Counters(); c.Totals.TxPackets != 0 || c.Peers["b"].TxBytes != 0 {
 		t.Errorf("counted: %+v", c.Totals)
 	}
-	err := r.SendEcho(Echo{Peer: "a"}, Echo{Peer: "x"})
+	err := r.SendEcho(dataplane.Echo{Peer: "a"}, dataplane.Echo{Peer: "x"})
 	if err == nil || !strings.Contains(err.Error(), `"a"`) || !strings.Contains(err.Error(), `"x"`) {
 		t.Errorf("to ourselves and to nobody: %v", err)
 	}
 	// One that the socket refuses costs itself alone.
 	r.wire.refuse[r.wire.offers] = syscall.EMSGSIZE
-	if err := r.SendEcho(Echo{Peer: "b"}, Echo{Peer: "c"}); !errors.Is(err, syscall.EMSGSIZE) || len(r.wire.sent) != 3 {
+	if err := r.SendEcho(dataplane.Echo{Peer: "b"}, dataplane.Echo{Peer: "c"}); !errors.Is(err, syscall.EMSGSIZE) || len(r.wire.sent) != 3 {
 		t.Errorf("%v, %d sent", err, len(r.wire.sent))
 	}
-	m := mesh()
+	m := threeNodes()
 	m.Peers[0].Subnets, m.Peers[1].Subnets = m.Peers[0].Subnets[:1], m.Peers[1].Subnets[1:]
-	if err := errors.Join(r.SetMesh(m), r.SendEcho(Echo{Peer: "b"})); !errors.Is(err, ErrNoAddress) {
+	if err := errors.Join(r.SetMesh(m), r.SendEcho(dataplane.Echo{Peer: "b"})); !errors.Is(err, ErrNoAddress) {
 		t.Errorf("IPv4 here, IPv6 there: %v", err)
 	}
-	m.Peers[0].Subnets = mesh().Peers[0].Subnets
-	if err := errors.Join(r.SetMesh(m), r.SendEcho(Echo{Peer: "b"})); err != nil || r.wire.sent[3].Data[0]>>4 != 6 {
+	m.Peers[0].Subnets = threeNodes().Peers[0].Subnets
+	if err := errors.Join(r.SetMesh(m), r.SendEcho(dataplane.Echo{Peer: "b"})); err != nil || r.wire.sent[3].Data[0]>>4 != 6 {
 		t.Errorf("IPv6: %v", err)
 	}
 }
@@ -63,7 +65,7 @@ func TestEchoIsHeard(t *testing.T) {
 	if len(r.heard) != 1 || r.heard[0].Peer != "b" || r.heard[0].Reply || r.heard[0].Seq != 6 || string(r.heard[0].Payload) != "not mine" || len(r.tun.written) != 1 {
 		t.Errorf("heard %+v, delivered %d", r.heard, len(r.tun.written))
 	}
-	r.mine = func(e Echo) ([]byte, bool) { return bytes.ToUpper(e.Payload), true }
+	r.mine = func(e dataplane.Echo) ([]byte, bool) { return bytes.ToUpper(e.Payload), true }
 	before := r.LastSeen("b")
 	r.receive(b, 0, echo("10.244.1.0", "10.244.0.0", false, "mine"), echo("fd00:0:0:b::", "fd00:0:0:a::", false, "six"))
 	if len(r.heard) != 3 || len(r.tun.written) != 1 || len(r.wire.sent) != 2 {
@@ -84,7 +86,7 @@ func TestEchoIsHeard(t *testing.T) {
 	if len(r.heard) != 3 || len(r.tun.written) != 4 {
 		t.Errorf("heard %+v, delivered %d", r.heard[3:], len(r.tun.written))
 	}
-	if got := r.Counters().Peers["c"]; got.Drops[SpoofedSource] != 1 || !r.LastSeen("c").IsZero() {
+	if got := r.Counters().Peers["c"]; got.Drops[mesh.SpoofedSource] != 1 || !r.LastSeen("c").IsZero() {
 		t.Errorf("%+v", got)
 	}
 }

@@ -1,0 +1,120 @@
+package user
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/dataplane/packet"
+)
+
+// ErrNoAddress is that of an Echo to a peer whose TUN has no address of a family of
+// ours.
+var ErrNoAddress = errors.New("its subnets and ours have no family in common")
+
+// tunAddresses are those of a node; invalid without that family.
+type tunAddresses struct{ v4, v6 netip.Addr }
+
+func (t tunAddresses) of(family netip.Addr) netip.Addr {
+	if family.Is6() {
+		return t.v6
+	}
+	return t.v4
+}
+
+// SendEcho implements Engine.
+func (u *Engine) SendEcho(es ...dataplane.Echo) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.workers) == 0 {
+		return errors.New("send echo: no packet loop runs")
+	}
+	f := u.mesh.Load()
+	var errs []error
+	out := echoSender{sender: u.workers[0].Echoes}
+	for _, e := range es {
+		to, known := f.names[e.Peer]
+		if !known || to == f.self {
+			errs = append(errs, fmt.Errorf("send echo: no peer is named %q", e.Peer))
+			continue
+		}
+		src, dst := f.own.v4, f.tun[to].v4
+		if !src.IsValid() || !dst.IsValid() {
+			src, dst = f.own.v6, f.tun[to].v6
+		}
+		if !src.IsValid() || !dst.IsValid() {
+			errs = append(errs, fmt.Errorf("send echo to %q: %w", e.Peer, ErrNoAddress))
+			continue
+		}
+		out.add(f.peers[to].underlay, packet.Echo{Src: src, Dst: dst, Reply: e.Reply, ID: e.ID, Seq: e.Seq, Payload: e.Payload})
+	}
+	return errors.Join(append(errs, out.flush())...)
+}
+
+// LastSeen implements Engine.
+func (u *Engine) LastSeen(peer string) time.Time {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if known := u.known[peer]; known != nil {
+		return known.seen()
+	}
+	return time.Time{}
+}
+
+// echoSender collects echoes and sends them with one call. It belongs to one
+// goroutine.
+type echoSender struct {
+	sender Sender
+	bursts []packet.Burst
+	memory [][]byte // of packets, kept from batch to batch
+}
+
+func (s *echoSender) add(to netip.AddrPort, e packet.Echo) {
+	n := len(s.bursts)
+	if n == len(s.memory) {
+		s.memory = append(s.memory, nil)
+	}
+	s.memory[n] = e.Append(s.memory[n][:0])
+	s.bursts = append(s.bursts, packet.Burst{Addr: to})
+	s.bursts[n].Add(s.memory[n])
+}
+
+// flush sends all; the errors are about those that the socket refused.
+func (s *echoSender) flush() error {
+	var errs []error
+	for bs := s.bursts; len(bs) > 0; {
+		n, err := s.sender.Write(bs)
+		if n < len(bs) {
+			errs = append(errs, fmt.Errorf("send echo to %s: %w", bs[n].Addr, err))
+			n++
+		}
+		bs = bs[n:]
+	}
+	s.bursts = s.bursts[:0]
+	return errors.Join(errs...)
+}
+
+// echo takes a packet to this node's TUN address out of the way if it is an echo for
+// meshd itself.
+func (in *inbound) echo(f *forwarding, sender int32, h packet.Header, b []byte) bool {
+	hear := in.user.hear
+	if hear == nil || h.Dst != f.own.of(h.Dst) || h.Src != f.tun[sender].of(h.Src) {
+		return false
+	}
+	e, ok := packet.ParseEcho(b)
+	if !ok {
+		return false
+	}
+	now := time.Now()
+	reply, mine := hear(dataplane.Echo{Peer: f.table.Name(sender), Reply: e.Reply, ID: e.ID, Seq: e.Seq, Payload: e.Payload}, now)
+	if !mine {
+		return false
+	}
+	f.peers[sender].heard(now)
+	if reply != nil {
+		in.replies.add(f.peers[sender].underlay, packet.Echo{Src: h.Dst, Dst: h.Src, Reply: true, ID: e.ID, Seq: e.Seq, Payload: reply})
+	}
+	return true
+}

@@ -1,0 +1,82 @@
+package mesh
+
+import "slices"
+
+// A Severity is how much a condition matters. Greater is worse.
+type Severity uint8
+
+// The severities. Info never changes the health of a node.
+const (
+	Info     Severity = iota // worth knowing
+	Degraded                 // something works worse than it should, or may fail later
+	Failed                   // something that this node is for does not work
+)
+
+// String returns the word of the API: "info", "degraded", "failed".
+func (s Severity) String() string { return [...]string{"info", "degraded", "failed"}[s] }
+
+// A Kind names what a condition is about. The words are part of the API: programs decide by
+// them, so a kind keeps its word.
+type Kind string
+
+// The kinds, by what they are about.
+const (
+	// The node as a whole.
+	Starting      Kind = "starting"       // the daemon has not planned anything yet
+	WaitingForUs  Kind = "no_address"     // no node of the file has an address of this host yet
+	HostMismatch  Kind = "host_mismatch"  // this host does not fit the plan in force any more
+	CannotApply   Kind = "cannot_apply"   // the host refuses the plan; meshd tries again
+	ReloadPending Kind = "reload_pending" // a good file waits for the host to be ready for it
+
+	// The file.
+	FileRejected  Kind = "file_rejected"  // the file on disk has faults, the one before stays in force
+	FileUnwatched Kind = "file_unwatched" // the kernel does not tell when the file changes
+
+	// What the file asks for and this host or mesh does not give.
+	AddressElsewhere Kind = "address_elsewhere" // the address of this node is not on this host
+	SubnetFamilies   Kind = "subnet_families"   // a peer and this node have no family in common
+	UnderlayFamilies Kind = "underlay_families" // a peer's address is of another family
+	MTUTooLarge      Kind = "mtu_too_large"     // network.mtu exceeds what the underlay carries
+	NoRoomForPods    Kind = "no_room_for_pods"  // no subnet is large enough for containers
+	RouteShadowed    Kind = "route_shadowed"    // another route takes packets away from the mesh
+
+	// How packets move.
+	SmallBuffers     Kind = "small_buffers"     // the kernel granted smaller socket buffers
+	OffloadRefused   Kind = "offload_refused"   // an offload ended at run time
+	Unpinned         Kind = "unpinned"          // packets stop while no meshd runs
+	Unmerged         Kind = "unmerged"          // TCP is not merged on reception
+	ForwardingOff    Kind = "forwarding_off"    // the host does not forward between its interfaces
+	ForwardingFailed Kind = "forwarding_failed" // --sysctl could not turn forwarding on
+
+	// What surrounds the mesh.
+	RulesFailed    Kind = "rules_failed"    // nftables rules are not in force
+	LegacyRules    Kind = "legacy_rules"    // iptables-legacy drops pods' packets
+	RulesUncounted Kind = "rules_uncounted" // counters of rules cannot be read
+	FilesFailed    Kind = "files_failed"    // files for container runtimes are not as planned
+	MetricsFailed  Kind = "metrics_failed"  // metrics.listen is not served
+)
+
+// A Condition is something that an operator has to know, as long as it lasts. Subject and Cause
+// are data that vary from host to host; the sentence that Kind stands for is written once, by
+// whoever shows it.
+type Condition struct {
+	Kind     Kind
+	Severity Severity
+	Peer     string // the peer that it is about; empty: this node
+	Subject  string // the interface, file, route or setting that it is about; may be empty
+	Cause    string // what was found or what the kernel said; may be empty
+	Remedy   string // what the operator can do: a command or an edit; may be empty
+}
+
+// Worst returns the greatest severity among conditions, Info if there are none.
+func Worst(cs []Condition) (worst Severity) {
+	for _, c := range cs {
+		worst = max(worst, c.Severity)
+	}
+	return worst
+}
+
+// Has tells whether one of the conditions is of a kind.
+func Has(cs []Condition, kind Kind) bool {
+	return slices.ContainsFunc(cs, func(c Condition) bool { return c.Kind == kind })
+}

@@ -1,0 +1,100 @@
+// Package mesh holds the words that every room shares. It is pure: it does no I/O, keeps no
+// state and imports no other room.
+//
+//	node       a host of the mesh, as one [[node]] of the file names it
+//	peer       a node, seen from this host; Self is the peer that is this host
+//	underlay   the network between the hosts; an Endpoint is a place in it
+//	overlay    the pods' network; a Prefix is a part of it
+//	traffic    what was counted, and a Drop is why a packet went no further
+//	condition  something that an operator has to know: a kind, a severity, a subject, a remedy
+//	change     one difference between two states of the mesh
+//
+// Conditions and changes are values. Sentences are made from them at the edges, and no code
+// reads a meaning out of a sentence.
+package mesh
+
+import "net/netip"
+
+// A Mesh is what an engine needs to know to forward packets.
+type Mesh struct {
+	Self  string // name of the peer that is this node
+	Peers []Peer // all nodes, this one included
+}
+
+// An Endpoint is a place in the underlay where the meshd of a node listens. It is comparable.
+// An IPv4 address is never mapped into IPv6.
+type Endpoint struct{ netip.AddrPort }
+
+// OuterHeaders returns the size in bytes of what the wire puts around a packet that is sent to
+// this endpoint: an IP header without options and a UDP header.
+func (e Endpoint) OuterHeaders() int {
+	const ipv4, ipv6, udp = 20, 40, 8 // RFC 791 section 3.1, RFC 8200 section 3, RFC 768
+	if e.Addr().Is4() {
+		return ipv4 + udp
+	}
+	return ipv6 + udp
+}
+
+// A Prefix is a range of overlay addresses, or of addresses behind a node, without host bits.
+type Prefix = netip.Prefix
+
+// A Peer is one node of the mesh.
+type Peer struct {
+	Name     string
+	Underlay Endpoint
+	Subnets  []Prefix // the first of each family gives its TUN the address; no other peer has a prefix inside
+	Routes   []Prefix // further prefixes behind it
+}
+
+// TUNAddress returns the node's TUN address of one family: the network address of its first
+// subnet of that family. It is invalid if the node has no subnet of the family.
+func (p Peer) TUNAddress(v6 bool) netip.Addr { return p.FirstSubnet(v6).Addr() }
+
+// FirstSubnet returns the first subnet of one family, or an invalid prefix without one.
+func (p Peer) FirstSubnet(v6 bool) Prefix {
+	for _, s := range p.Subnets {
+		if s.Addr().Is6() == v6 {
+			return s
+		}
+	}
+	return Prefix{}
+}
+
+// CanSpeakTo tells whether both peers have subnets of one family, so that packets between them
+// exist.
+func (p Peer) CanSpeakTo(q Peer) bool {
+	for _, v6 := range []bool{false, true} {
+		if p.FirstSubnet(v6).IsValid() && q.FirstSubnet(v6).IsValid() {
+			return true
+		}
+	}
+	return false
+}
+
+// Others returns the peers without this node itself, in the order of the mesh.
+func (m Mesh) Others() []Peer {
+	others := make([]Peer, 0, len(m.Peers))
+	for _, p := range m.Peers {
+		if p.Name != m.Self {
+			others = append(others, p)
+		}
+	}
+	return others
+}
+
+// Peer returns the peer of a name; ok is false if the mesh has none.
+func (m Mesh) Peer(name string) (peer Peer, ok bool) {
+	for _, p := range m.Peers {
+		if p.Name == name {
+			return p, true
+		}
+	}
+	return Peer{}, false
+}
+
+// A Route is the answer to "which peer carries packets to this address?".
+type Route struct {
+	Peer   string // name of the node; empty if no node does
+	Prefix Prefix // the subnet or route that matched
+	Self   bool   // this node itself has the address
+}
