@@ -18,8 +18,9 @@ import (
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/container"
 	"example.org/meshd/internal/daemon"
-	"example.org/meshd/internal/dataplane/kernel"
+	"example.org/meshd/internal/dataplane/auto"
 	"example.org/meshd/internal/filter"
+	"example.org/meshd/internal/forwarding"
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/masq"
 )
@@ -53,12 +54,12 @@ somebody else wants it by now. Running it again changes nothing. It refuses whil
 			if backstops {
 				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the backstop routes")
 			}
-			programs, programsErr := kernel.CleanUp()
+			programs, programsErr := auto.CleanUp()
 			if programs {
 				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the kernel engine's programs")
 			}
 			// While forwarding is on, the rules keep networks apart.
-			forwarding, forwardingErr := daemon.RestoreForwarding(daemon.StateFolder(state, g.socket))
+			forwarding, forwardingErr := forwarding.Restore(daemon.StateFolder(state, g.socket))
 			for _, f := range forwarding {
 				fmt.Fprintf(cmd.ErrOrStderr(), "meshd: %s\n", f)
 			}
@@ -163,7 +164,7 @@ func bpfFolderCommand() *cobra.Command {
 			if err := errors.Join(uidErr, gidErr); err != nil {
 				return err
 			}
-			return kernel.GiveFolder(uid, gid)
+			return auto.GiveFolder(uid, gid)
 		},
 	}
 }

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"example.org/meshd/internal/container"
+	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/plan"
 )
 
 // containerTask keeps the files for container runtimes as planned. That they cannot be
@@ -17,10 +19,23 @@ type containerTask struct {
 	log  *slog.Logger
 	note string // path of what container.Files remembers
 
-	mu      sync.Mutex
-	files   *container.Files // nil until the first plan
-	wanted  container.Settings
-	failure string // why they are not as planned; empty if they are
+	asked   chan filesRequest
+	failure atomic.Pointer[string] // why they are not as planned; nil if they are
+
+	// Of Run alone.
+	files  *container.Files // nil until the first plan
+	wanted *container.Settings
+}
+
+// filesRequest asks for files.
+type filesRequest struct {
+	wanted container.Settings
+	reply  chan filesReply
+}
+
+type filesReply struct {
+	before *container.Settings
+	err    error
 }
 
 // ContainerNote is the path of the note of what files were written, beside a control
@@ -28,52 +43,44 @@ type containerTask struct {
 func ContainerNote(socket string) string { return strings.TrimSuffix(socket, ".sock") + ".files" }
 
 func newContainerTask(o Options) *containerTask {
-	return &containerTask{log: o.Log, note: ContainerNote(o.Socket)}
+	return &containerTask{log: o.Log, note: ContainerNote(o.Socket), asked: make(chan filesRequest)}
 }
 
 func (t *containerTask) String() string { return "files for containers" }
 
-// follow makes a plan's files the ones to keep, and writes them.
-func (t *containerTask) follow(p *plan) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.wanted = p.container
-	return t.set()
-}
-
 // fine tells whether the files are as planned.
-func (t *containerTask) fine() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.failure == ""
+func (t *containerTask) fine() bool { return t.failure.Load() == nil }
+
+// apply is the part of a plan.
+func (t *containerTask) apply(ctx context.Context, p *plan.Plan) (effect, error) {
+	before, err := t.ask(ctx, p.Container)
+	undo := func() error {
+		if before == nil {
+			return nil
+		}
+		_, err := t.ask(ctx, *before)
+		return err
+	}
+	if err != nil {
+		return effect{}, errors.Join(err, undo())
+	}
+	return effect{undo: undo}, nil
 }
 
-// set makes the files match. The caller holds mu.
-func (t *containerTask) set() error {
-	if t.files == nil {
-		files, err := container.New(t.note)
-		if err != nil { // what an earlier run wrote is overwritten, or stays
-			t.log.Warn("it is not known which files an earlier run wrote", "error", err, "event", "warning")
-		}
-		t.files = files
+// ask has Run make files the ones to keep, and write them.
+func (t *containerTask) ask(ctx context.Context, wanted container.Settings) (before *container.Settings, err error) {
+	request := filesRequest{wanted, make(chan filesReply, 1)}
+	select {
+	case t.asked <- request:
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
-	o := t.files.Set(t.wanted)
-	for _, news := range o.News {
-		t.log.Warn(news, "event", "files_restored")
+	select {
+	case reply := <-request.reply:
+		return reply.before, reply.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
-	failure := ""
-	if err := errors.Join(o.Failed, o.Left); err != nil {
-		failure = "files for containers are not as they should be: " + err.Error()
-	}
-	if failure != t.failure {
-		t.failure = failure
-		if failure != "" {
-			t.log.Error(failure+": trying again", "event", "files_failed")
-		} else {
-			t.log.Info("files for containers are written", "event", "files_written")
-		}
-	}
-	return o.Failed
 }
 
 // filesEvery is how often the files are looked at.
@@ -87,22 +94,50 @@ func (t *containerTask) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case r := <-t.asked:
+			before := t.wanted
+			t.wanted = &r.wanted
+			r.reply <- filesReply{before, t.set()}
 		case <-tick.C:
-			t.mu.Lock()
-			if t.files != nil {
+			if t.wanted != nil {
 				_ = t.set() // said, and shown in status
 			}
-			t.mu.Unlock()
 		}
 	}
 }
 
-// warnings tells what is wrong with the files.
-func (t *containerTask) warnings() []string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.failure == "" {
+// set makes the files match.
+func (t *containerTask) set() error {
+	if t.files == nil {
+		files, err := container.New(t.note)
+		if err != nil { // what an earlier run wrote is overwritten, or stays
+			t.log.Warn("cannot read which files an earlier run wrote: they may stay", "error", err, "event", "warning")
+		}
+		t.files = files
+	}
+	o := t.files.Set(*t.wanted)
+	for _, news := range o.News {
+		t.log.Warn(news, "event", "files_restored")
+	}
+	var failure *string
+	if err := errors.Join(o.Failed, o.Left); err != nil {
+		failure = new(err.Error())
+	}
+	before := t.failure.Swap(failure)
+	switch {
+	case failure == nil && before != nil:
+		t.log.Info("files for containers are written", "event", "files_written")
+	case failure != nil && (before == nil || *before != *failure):
+		t.log.Error("files for containers are not as planned: trying again", "error", *failure, "event", "files_failed")
+	}
+	return o.Failed
+}
+
+// conditions tells what is wrong with the files.
+func (t *containerTask) conditions() []mesh.Condition {
+	failure := t.failure.Load()
+	if failure == nil {
 		return nil
 	}
-	return []string{t.failure}
+	return []mesh.Condition{{Kind: mesh.FilesFailed, Severity: mesh.Degraded, Cause: *failure}}
 }

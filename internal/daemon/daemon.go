@@ -1,8 +1,9 @@
-// Package daemon is the spine of meshd. It reads the file, plans what every
-// room has to do, has it done in an order that never leaves a half-made mesh,
-// runs the packet loops, and tells the state of it all.
+// Package daemon is the spine of meshd: what is wanted, what is known, what is done and what is told.
 //
-//	load -> identify -> plan -> apply (a transaction) -> packet loops
+//	wanted   the file -> config -> plan             changes when somebody edits the file
+//	known    probes, netlink -> peers.Registry      changes by itself, many times a minute
+//	done     reconciler: parts bring this host to the plan, all of them or none
+//	told     teller: a snapshot of all three -> control socket, metrics, service manager
 package daemon
 
 import (
@@ -11,14 +12,24 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/dataplane/auto"
 	"example.org/meshd/internal/dataplane/tun"
+	"example.org/meshd/internal/filter"
+	"example.org/meshd/internal/forwarding"
+	"example.org/meshd/internal/handover"
+	"example.org/meshd/internal/link"
+	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/peers"
+	"example.org/meshd/internal/plan"
+	"example.org/meshd/internal/rules"
 )
 
 // Options is what the command line decides.
@@ -40,9 +51,9 @@ var ErrConfig = errors.New("configuration")
 // ErrPrivilege marks errors for want of a capability.
 var ErrPrivilege = errors.New("privilege")
 
-// Run joins this host to the mesh until ctx ends, then returns nil within a
-// second. The TUN, its address and its routes stay, so that pods' packets do
-// not leave in the clear while no meshd runs; `meshd cleanup` removes them.
+// Run joins this host to the mesh until ctx ends, then returns nil within a second. The TUN, its
+// address and its routes stay, so that pods' packets do not leave in the clear while no meshd runs;
+// `meshd cleanup` removes them.
 //
 // A bad file is an error with config.Faults or ErrConfig in it.
 func Run(ctx context.Context, o Options) error {
@@ -51,40 +62,97 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	events := control.NewEvents()
-	o.Log = slog.New(&eventLog{Handler: o.Log.Handler(), events: events})
-	state := newState(o, c)
-	service := newManager(o.Log)
-	m := newReconciler(o, state, service)
-	service.summary, service.alive = state.summary, m.healthy
+	o.Log = slog.New(control.NewEventLog(o.Log.Handler(), events))
+	log := o.Log
+
+	// Known: what is learned of peers and of this host.
+	registry := peers.New()
+	probes := newProbes(log, o.Version, registry)
+	packets := &loops{ctx: context.WithoutCancel(ctx)}
+	news := make(chan struct{}, 1)
+	engine := auto.New(dataplane.Options{Log: log, Hear: probes.hear, Start: packets.start, Broken: func() { wake(news) }})
+	probes.engine = engine
+
+	// Done: what brings this host to the plan.
+	service := handover.New(log)
+	view := newPublished(c)
+	tell := newTeller(o, c, view)
+	h := &host{
+		log: log, engine: engine, service: service, probes: probes, rules: rules.New(log), legacy: rules.NewLegacy(log),
+		files: newContainerTask(o), metrics: control.NewTCPMetrics(tell.status, log), switcher: forwarding.New(o.State, o.Sysctl, log),
+	}
+	h.prepare()
+	r := newReconciler(o, c, view, h, service)
+	r.news = news
+	h.again = r.soon
+	watch := &fileWatch{log: log, path: o.ConfigPath, changed: func() { wake(r.file) }}
+
+	// Told: to the control socket and to the service manager.
+	tell.engine, tell.registry, tell.probes, tell.rules = engine, registry, probes, h.rules
+	tell.sources = []func() []mesh.Condition{watch.conditions, h.switcher.Conditions, h.metricsConditions, h.files.conditions, h.legacy.Conditions}
+	healthy := func(ctx context.Context) error {
+		if view.now().plan == nil { // while it waits for an address, nothing is wrong with this daemon
+			return nil
+		}
+		return errors.Join(engine.Alive(ctx), r.alive(ctx))
+	}
+	service.Watch(tell.summary, healthy)
 	server, err := control.Listen(o.Socket, control.Source{
-		Status: state.status, Route: state.route, Reload: m.ask, Plan: m.plans, History: state.past, Ping: state.ping,
-		Healthy: m.healthy, Ready: state.ready, Events: events,
-	}, o.Log)
+		Status: tell.status, Route: tell.route, Reload: r.ask, Plan: r.plans, History: tell.past, Ping: tell.ping,
+		Healthy: healthy, Ready: tell.ready, Events: events,
+	}, log)
 	if err != nil {
 		return err
 	}
-	o.Log.Info("starting", "version", o.Version, "file", state.path, "event", "starting")
-	context.AfterFunc(ctx, func() { o.Log.Info("stopping", "event", "stopping") })
-	next := newSuccessor(o, state.fits)
-	err = runAll(ctx, o.Log, server, m, service, next)
-	if errors.Is(err, errReplaced) {
-		return next.replace(ctx)
+	next := handover.NewSuccessor(o.Replace, tell.current, log)
+
+	log.Info("starting", "version", o.Version, "file", tell.path, "event", "starting")
+	context.AfterFunc(ctx, func() { log.Info("stopping", "event", "stopping") })
+	tasks := []task{server, service, next, r, watch, probes, h.legacy, h.files, h.metrics,
+		taskFunc{"rules", h.rules.Keep}, taskFunc{"rules watch", h.rules.Watch},
+		taskFunc{"history", func(ctx context.Context) error { return everySecond(ctx, tell.remember) }}}
+	err = runAll(ctx, log, append(tasks, hostWatches(engine, func() { wake(news) })...)...)
+	replaced := errors.Is(err, handover.ErrReplaced)
+	leaveErr := leave(engine, service, packets, replaced)
+	if replaced && leaveErr == nil {
+		return next.Replace(ctx)
 	}
+	return errors.Join(err, leaveErr)
+}
+
+// leave ends the packet loops once they have forwarded what they have read. What the service manager
+// or a successor gets lives on, and fills until it is adopted.
+func leave(e engine, service *handover.Manager, packets *loops, successor bool) error {
+	err := e.Stop()
+	if successor {
+		err = errors.Join(err, service.Bequeath(e.Descriptors()))
+	}
+	err = errors.Join(err, e.Close())
+	packets.group.Wait()
 	return err
 }
 
-// Check returns an error if Run would, as far as that can be known without changing
-// anything. That this host has no address of a node yet is none.
+// Check returns an error if Run would, as far as that can be known without changing anything. A host
+// that has no address of a node yet is no error.
 func Check(o Options) error {
 	c, err := prepare(o)
 	if err != nil {
 		return err
 	}
-	p, away, err := firstPlan(c, o)
-	if away != nil || err != nil {
+	self, host, err := observe(c, o)
+	switch {
+	case errors.Is(err, plan.ErrNotHere):
+		return nil
+	case errors.Is(err, plan.ErrIdentity):
+		return fmt.Errorf("%w: %w", ErrConfig, err)
+	case err != nil:
 		return err
 	}
-	return checkKernel(p)
+	p, err := plan.Make(c, self, host)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	return fits(p)
 }
 
 // prepare loads the file and checks what no plan is needed for.
@@ -94,37 +162,6 @@ func prepare(o Options) (*config.Config, error) {
 		return nil, err
 	}
 	return c, errors.Join(CheckPrivileges(), tun.Available())
-}
-
-// A task is one long-lived part of the daemon.
-type task interface {
-	// Run blocks; it returns nil when ctx ends.
-	Run(ctx context.Context) error
-	fmt.Stringer
-}
-
-// taskFunc is a task of one function.
-type taskFunc struct {
-	name string
-	run  func(ctx context.Context) error
-}
-
-func (t taskFunc) String() string                { return t.name }
-func (t taskFunc) Run(ctx context.Context) error { return t.run(ctx) }
-
-// runAll runs the tasks until ctx ends or one of them fails, which ends all.
-func runAll(ctx context.Context, log *slog.Logger, tasks ...task) error {
-	group, ctx := errgroup.WithContext(ctx)
-	for _, t := range tasks {
-		group.Go(func() error {
-			if err := t.Run(ctx); err != nil {
-				return fmt.Errorf("%s: %w", t, err)
-			}
-			log.Debug("task ended", "task", t.String())
-			return nil
-		})
-	}
-	return group.Wait()
 }
 
 // CheckPrivileges returns an error with ErrPrivilege in it, one line that says
@@ -143,3 +180,43 @@ func CheckPrivileges() error {
 
 // now is the clock of everything that people see.
 func now() time.Time { return time.Now().Round(time.Millisecond) }
+
+// StateFolder returns where meshd keeps what has to survive it: the folder that was asked for, or
+// the service's, or one beside a control socket of another place.
+func StateFolder(asked, socket string) string {
+	switch {
+	case asked != "":
+		return asked
+	case socket != control.DefaultSocket:
+		return socket + ".state"
+	}
+	if first, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); first != "" { // systemd.exec(5)
+		return first
+	}
+	return "/var/lib/meshd"
+}
+
+// AcceptLegacy puts the rules that accept pods' packets into iptables-legacy, where that is in use,
+// as the file at a path asks for. The service may not do it: those tables are for root alone. The
+// warning, if not empty, is for people. node is as for Run.
+func AcceptLegacy(path, node string) (warning string, err error) {
+	c, err := config.Load(path)
+	if err != nil {
+		return "", err
+	}
+	local, err := link.LocalAddresses()
+	if err != nil {
+		return "", err
+	}
+	// A host that has no address yet is some node of the mesh: all that pods send is accepted then.
+	self := config.Node{Subnets: c.Network.CIDR}
+	if i, err := plan.Identify(c, node, local); err == nil {
+		self = c.Nodes[i]
+	}
+	accept := plan.RulesOf(c, self, nil).Accept
+	if accept == nil {
+		_, err := filter.CleanUpLegacy()
+		return "", err
+	}
+	return filter.SetLegacy(*accept)
+}

@@ -12,36 +12,51 @@ import (
 
 const module = "example.org/meshd/"
 
-// May know each other: what each room may import of ours (docs/architecture.md
-// has the picture). A room that is not listed may import nothing.
+// Each room, and what it may import of ours (docs/architecture.md has the picture). A room that is not
+// listed may import nothing.
 var arrows = map[string][]string{
 	"configs":                   {},
 	"internal/text":             {},
 	"internal/text/hostile":     {},
+	"internal/backoff":          {},
 	"internal/config":           {"internal/text"},
 	"internal/mesh":             {},
 	"internal/table":            {},
+	"internal/probe":            {},
+	"internal/peers":            {},
+	"internal/health":           {"internal/mesh"},
 	"internal/link":             {},
 	"internal/nft":              {},
 	"internal/masq":             {"internal/nft"},
 	"internal/filter":           {"internal/nft"},
+	"internal/rules":            {"internal/backoff", "internal/filter", "internal/masq", "internal/mesh", "internal/nft"},
+	"internal/forwarding":       {"internal/link", "internal/mesh"},
+	"internal/foreign":          {},
+	"internal/container":        {"internal/foreign"},
 	"internal/migrate":          {},
 	"internal/dataplane/packet": {},
 	"internal/dataplane/virtio": {"internal/dataplane/packet"},
 	"internal/dataplane/gro":    {"internal/dataplane/packet", "internal/dataplane/virtio"},
 	"internal/dataplane/tun":    {"internal/dataplane/packet", "internal/dataplane/virtio"},
 	"internal/dataplane/udp":    {"internal/dataplane/packet"},
-	"internal/dataplane":        {"internal/dataplane/packet", "internal/mesh"},
-	"internal/dataplane/user": {"internal/dataplane", "internal/dataplane/gro", "internal/dataplane/packet",
-		"internal/dataplane/virtio", "internal/mesh", "internal/table"},
-	"internal/foreign":          {},
-	"internal/container":        {"internal/foreign"},
-	"internal/dataplane/kernel": {"internal/dataplane", "internal/dataplane/user", "internal/foreign", "internal/link", "internal/mesh"},
-	"internal/control":          {"internal/text"},
-	"internal/probe":            {},
-	"internal/daemon": {"internal/config", "internal/container", "internal/control", "internal/dataplane", "internal/dataplane/kernel", "internal/dataplane/tun",
-		"internal/dataplane/udp", "internal/dataplane/user", "internal/filter", "internal/link", "internal/masq", "internal/mesh", "internal/nft", "internal/probe"},
-	"cmd/meshd":                {"configs", "internal/config", "internal/container", "internal/control", "internal/daemon", "internal/dataplane/kernel", "internal/filter", "internal/link", "internal/masq", "internal/migrate", "internal/text"},
+	"internal/dataplane":        {"internal/dataplane/packet", "internal/mesh", "internal/peers"},
+	"internal/dataplane/user": {"internal/dataplane", "internal/dataplane/gro", "internal/dataplane/packet", "internal/dataplane/tun",
+		"internal/dataplane/udp", "internal/dataplane/virtio", "internal/mesh", "internal/peers", "internal/table"},
+	"internal/dataplane/kernel": {"internal/dataplane", "internal/foreign", "internal/mesh", "internal/peers"},
+	"internal/dataplane/auto": {"internal/dataplane", "internal/dataplane/kernel", "internal/dataplane/user", "internal/mesh",
+		"internal/peers"},
+	"internal/plan": {"internal/config", "internal/container", "internal/dataplane", "internal/dataplane/udp", "internal/filter",
+		"internal/forwarding", "internal/link", "internal/masq", "internal/mesh", "internal/rules"},
+	"internal/control":  {"internal/text"},
+	"internal/history":  {"internal/control", "internal/mesh"},
+	"internal/words":    {"internal/control", "internal/mesh"},
+	"internal/handover": {"internal/dataplane"},
+	"internal/daemon": {"internal/backoff", "internal/config", "internal/container", "internal/control", "internal/dataplane",
+		"internal/dataplane/auto", "internal/dataplane/tun", "internal/filter", "internal/forwarding", "internal/handover",
+		"internal/health", "internal/history", "internal/link", "internal/masq", "internal/mesh", "internal/peers", "internal/plan",
+		"internal/probe", "internal/rules", "internal/words"},
+	"cmd/meshd": {"configs", "internal/config", "internal/container", "internal/control", "internal/daemon", "internal/dataplane/auto",
+		"internal/filter", "internal/forwarding", "internal/link", "internal/masq", "internal/migrate", "internal/text"},
 	"internal/tui/cell":        {"internal/text"},
 	"internal/tui":             {"internal/control", "internal/text", "internal/tui/cell"},
 	"cmd/meshtui":              {"internal/control", "internal/text", "internal/tui"},
@@ -54,29 +69,30 @@ var arrows = map[string][]string{
 	"internal/e2e/bench":       {"internal/control", "internal/dataplane/packet", "internal/dataplane/udp", "internal/nstest"},
 }
 
-// Each third-party module is for one room, whose folder is the beginning of a path
-// (x/sys and the test rooms aside).
-var rooms = map[string]string{
-	"github.com/charmbracelet/bubbletea":  "internal/tui",
-	"github.com/charmbracelet/lipgloss":   "internal/tui/cell",
-	"github.com/charmbracelet/x":          "internal/tui",
-	"github.com/muesli/termenv":           "internal/tui/cell",
-	"github.com/BurntSushi/toml":          "internal/config",
-	"github.com/fsnotify/fsnotify":        "internal/config",
-	"github.com/songgao/water":            "internal/dataplane/tun",
-	"github.com/vishvananda/netlink":      "internal/link",
-	"github.com/safchain/ethtool":         "internal/link",
-	"github.com/google/nftables":          "internal/nft",
-	"github.com/google/renameio":          "internal/container",
-	"github.com/cilium/ebpf":              "internal/dataplane/kernel",
-	"github.com/prometheus/client_golang": "internal/control",
-	"github.com/coreos/go-iptables":       "internal/filter",
-	"github.com/mdlayher/netlink":         "internal/nft",
-	"github.com/gaissmai/bart":            "internal/table",
-	"github.com/spf13/cobra":              "cmd",
-	"github.com/spf13/pflag":              "cmd",
-	"github.com/coreos/go-systemd":        "internal/daemon",
-	"golang.org/x/sync":                   "internal/daemon",
+// Each third-party module is for the rooms whose folders are the beginning of a path, one of them but
+// for what two must have (x/sys and the test rooms aside).
+var rooms = map[string][]string{
+	"github.com/charmbracelet/bubbletea": {"internal/tui", "cmd/meshtui"}, // what runs the dashboard knows what it is made of
+	"github.com/charmbracelet/lipgloss":  {"internal/tui/cell"},
+	"github.com/charmbracelet/x":         {"internal/tui"},
+	"github.com/muesli/termenv":          {"internal/tui/cell"},
+	"github.com/BurntSushi/toml":         {"internal/config"},
+	"github.com/fsnotify/fsnotify":       {"internal/config"},
+	"github.com/songgao/water":           {"internal/dataplane/tun"},
+	// The kernel engine has devices of its own: the pair that merges TCP, and filters of tc.
+	"github.com/vishvananda/netlink":      {"internal/link", "internal/dataplane/kernel"},
+	"github.com/safchain/ethtool":         {"internal/link", "internal/dataplane/kernel"},
+	"github.com/google/nftables":          {"internal/nft"},
+	"github.com/google/renameio":          {"internal/container"},
+	"github.com/cilium/ebpf":              {"internal/dataplane/kernel"},
+	"github.com/prometheus/client_golang": {"internal/control"},
+	"github.com/coreos/go-iptables":       {"internal/filter"},
+	"github.com/mdlayher/netlink":         {"internal/nft"},
+	"github.com/gaissmai/bart":            {"internal/table"},
+	"github.com/spf13/cobra":              {"cmd"},
+	"github.com/spf13/pflag":              {"cmd"},
+	"github.com/coreos/go-systemd":        {"internal/handover"},
+	"golang.org/x/sync":                   {"internal/daemon"},
 }
 
 type listed struct {
@@ -127,11 +143,58 @@ func TestArrows(t *testing.T) {
 	}
 }
 
-// inRoom tells whether a module is for a room, or for one around it. What runs the
-// dashboard knows the library that it is made of, and what measures may use any.
+// inRoom tells whether a module is for a room, or for one around it. What measures may use any.
 func inRoom(room, module string) bool {
-	owner := rooms[module]
-	return room == owner || room == "internal/e2e/bench" || owner != "" && strings.HasPrefix(room, owner+"/") || room == "cmd/meshtui" && module == "github.com/charmbracelet/bubbletea"
+	return room == "internal/e2e/bench" || slices.ContainsFunc(rooms[module], func(owner string) bool {
+		return room == owner || strings.HasPrefix(room, owner+"/")
+	})
+}
+
+// Whoever wants packets to move knows one engine, which chooses: no room above the wall may tell how
+// packets move. And nothing below the plan knows the file.
+func TestWalls(t *testing.T) {
+	for _, wall := range []struct {
+		of      string
+		through []string // the rooms that may import it
+	}{
+		{"internal/dataplane/user", []string{"internal/dataplane/auto"}},
+		{"internal/dataplane/kernel", []string{"internal/dataplane/auto"}},
+		{"internal/config", []string{"internal/plan", "internal/daemon", "cmd/meshd"}},
+	} {
+		t.Run(wall.of, func(t *testing.T) {
+			found := 0
+			for _, p := range packages(t) {
+				room := strings.TrimPrefix(p.ImportPath, module)
+				if !slices.Contains(p.Imports, module+wall.of) {
+					continue
+				}
+				found++
+				if !slices.Contains(wall.through, room) {
+					t.Errorf("%s imports %s", room, wall.of)
+				}
+			}
+			if found == 0 {
+				t.Errorf("no room imports %s", wall.of)
+			}
+		})
+	}
+}
+
+// Pure rooms do no I/O: they import neither ours that do, nor what the standard library does it with.
+func TestPureRooms(t *testing.T) {
+	pure := []string{"internal/mesh", "internal/table", "internal/probe", "internal/peers", "internal/health", "internal/backoff"}
+	io := []string{"os", "net", "syscall", "os/exec", "net/http", "io/fs", "log", "log/slog"}
+	for _, p := range packages(t) {
+		room := strings.TrimPrefix(p.ImportPath, module)
+		if !slices.Contains(pure, room) {
+			continue
+		}
+		for _, path := range p.Imports {
+			if slices.Contains(io, path) || strings.HasPrefix(path, "golang.org/x/sys/") {
+				t.Errorf("%s imports %s", room, path)
+			}
+		}
+	}
 }
 
 // thirdParty returns the module of an import path that is neither ours, nor the

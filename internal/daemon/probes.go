@@ -13,48 +13,75 @@ import (
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
-	"example.org/meshd/internal/dataplane/kernel"
-	"example.org/meshd/internal/dataplane/user"
-	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/peers"
+	"example.org/meshd/internal/plan"
 	"example.org/meshd/internal/probe"
 )
 
-// probes asks all peers how they are, and tells what has changed.
+// probes asks all peers how they are, reports what has changed to the registry, and has the engine
+// learn what follows from it.
 type probes struct {
 	*probe.Prober
-	log    *slog.Logger
-	engine *kernel.Engine
-	set    chan struct{} // settings have changed
+	log      *slog.Logger
+	version  string
+	engine   engine
+	registry *peers.Registry
+	set      chan struct{} // settings have changed
 }
 
-// newEngine returns an engine and the probes that go through it.
-func newEngine(log *slog.Logger) (*kernel.Engine, *probes) {
-	p := &probes{log: log, set: make(chan struct{}, 1)}
-	engine := kernel.New(user.New(log, func(e dataplane.Echo, at time.Time) ([]byte, bool) {
-		return p.Answer(e.Peer, e.Reply, e.Payload, at)
-	}), log)
-	p.engine, p.Prober = engine, probe.New(engine.LastSeen)
-	return engine, p
+// newProbes returns probes that go through an engine, which hears echoes by hear.
+func newProbes(log *slog.Logger, version string, registry *peers.Registry) *probes {
+	p := &probes{log: log, version: version, registry: registry, set: make(chan struct{}, 1)}
+	p.Prober = probe.New(func(peer string) time.Time { return p.engine.Heard(peer) })
+	return p
 }
 
-// introduce has peers that ask hear of a plan. Packet loops begin with that: they may have
-// questions to answer before the plan is in force whole, and a meshd that names no file
-// would count as another program.
-func (p *probes) introduce(next *plan, version string) {
-	p.Introduce(probe.Self{Hash: next.config.Sum, Version: version})
+// hear answers echoes of peers. It never waits.
+func (p *probes) hear(e dataplane.Echo, at time.Time) (reply []byte, mine bool) {
+	return p.Answer(e.Peer, e.Reply, e.Payload, at)
+}
+
+// apply is the part of a plan: peers that ask hear of the plan from now on. Packet loops begin with
+// that: they may have questions to answer before the plan is in force whole, and a meshd that names
+// no file would count as another program. Peers are asked once all parts are in force.
+func (p *probes) apply(_ context.Context, next *plan.Plan) (effect, error) {
+	before := p.Self()
+	p.Introduce(probe.Self{Hash: next.Config.Sum, Version: p.version})
+	return effect{
+		undo:   func() error { p.Introduce(before); return nil },
+		commit: func() { p.follow(next) },
+	}, nil
 }
 
 // follow asks the peers of a plan from now on.
-func (p *probes) follow(next *plan, version string) {
-	p.introduce(next, version)
-	s := probe.Settings{Interval: next.config.Probe.Interval}
-	for _, peer := range next.mesh.Peers {
-		if peer.Name != next.mesh.Self && commonFamily(next.self.Subnets, peer.Subnets) {
+func (p *probes) follow(next *plan.Plan) {
+	s := probe.Settings{Interval: next.Config.Probe.Interval}
+	var all []string
+	for _, peer := range next.Engine.Mesh.Others() {
+		all = append(all, peer.Name)
+		if next.Peer.CanSpeakTo(peer) {
 			s.Peers = append(s.Peers, peer.Name)
+		}
+	}
+	p.registry.Keep(all)
+	if s.Interval == 0 {
+		for _, name := range all {
+			p.learn(name, func(f *peers.Facts) { f.Asked = false })
 		}
 	}
 	p.Set(s)
 	wake(p.set)
+}
+
+// learn reports a fact, and has the engine learn what follows.
+func (p *probes) learn(peer string, update func(*peers.Facts)) {
+	d, news := p.registry.Report(peer, update)
+	if !news {
+		return
+	}
+	if err := p.engine.Learn(peer, d); err != nil {
+		p.log.Error("the engine cannot learn of a peer: user space serves it", "peer", peer, "error", err, "event", "tables_failed")
+	}
 }
 
 func (p *probes) String() string { return "probes" }
@@ -67,7 +94,7 @@ func (p *probes) Run(ctx context.Context) error {
 		for i, q := range questions {
 			echoes[i] = dataplane.Echo{Peer: q.Peer, ID: q.ID, Seq: q.Seq, Payload: q.Payload}
 		}
-		// One that cannot be sent is one without an answer.
+		// A probe that cannot be sent is one without an answer.
 		if err := p.engine.SendEcho(echoes...); err != nil {
 			p.log.Debug("not all probes could be sent", "error", err)
 		}
@@ -85,14 +112,17 @@ func (p *probes) Run(ctx context.Context) error {
 	}
 }
 
-// tell logs what has changed.
+// tell reports and logs what has changed.
 func (p *probes) tell(changes []probe.Change) {
 	var others, ours []string
 	for _, c := range changes {
-		// The programs may have been told by a meshd before us, of one that is none any more.
-		if r, _ := p.Report(c.Peer); c.Told != nil || c.New == probe.Up {
-			p.engine.Finishes(c.Peer, r.Told.Hash != ([32]byte{}))
-		}
+		r, _ := p.Report(c.Peer)
+		p.learn(c.Peer, func(f *peers.Facts) {
+			f.Asked, f.State = true, peers.State(r.State.String())
+			if c.Told != nil || c.New == probe.Up {
+				f.Meshd = r.Told.Hash != ([32]byte{})
+			}
+		})
 		switch {
 		case c.Told != nil && c.Told.Hash == ([32]byte{}):
 		case c.Told != nil && p.Self().Hash != c.Told.Hash:
@@ -102,9 +132,11 @@ func (p *probes) tell(changes []probe.Change) {
 		case c.New == probe.Up:
 			p.log.Info("peer is up", "event", "peer_up", "peer", c.Peer, "was", c.Old, "rtt", c.Figures.Last.Round(time.Microsecond))
 		case c.New == probe.Stale:
-			p.log.Warn("peer is stale: it does not answer", "event", "peer_stale", "peer", c.Peer, "silent", c.Silent.Round(time.Millisecond), "loss", percent(c.Figures.Loss))
+			p.log.Warn("peer is stale: it does not answer", "event", "peer_stale", "peer", c.Peer,
+				"silent", c.Silent.Round(time.Millisecond), "loss", percent(c.Figures.Loss))
 		case c.New == probe.Down:
-			p.log.Error("peer is down: it does not answer", "event", "peer_down", "peer", c.Peer, "was", c.Old, "silent", c.Silent.Round(time.Millisecond))
+			p.log.Error("peer is down: it does not answer", "event", "peer_down", "peer", c.Peer, "was", c.Old,
+				"silent", c.Silent.Round(time.Millisecond))
 		}
 	}
 	p.tellFiles("runs another file than this node", "peer_file_differs", slog.LevelWarn, others)
@@ -113,12 +145,12 @@ func (p *probes) tell(changes []probe.Change) {
 
 // tellFiles tells who has told of another file. A file that is rolled out to
 // thousands of hosts is not thousands of lines.
-func (p *probes) tellFiles(what, event string, level slog.Level, peers []string) {
+func (p *probes) tellFiles(what, event string, level slog.Level, names []string) {
 	switch {
-	case len(peers) == 1:
-		p.log.Log(context.Background(), level, "peer "+what, "event", event, "peer", peers[0])
-	case len(peers) > 1:
-		p.log.Log(context.Background(), level, fmt.Sprintf("%d peers: each %s", len(peers), what), "event", event, "peers", strings.Join(first(changesLogged, peers), " "))
+	case len(names) == 1:
+		p.log.Log(context.Background(), level, "peer "+what, "event", event, "peer", names[0])
+	case len(names) > 1:
+		p.log.Log(context.Background(), level, fmt.Sprintf("%d peers: each %s", len(names), what), "event", event, "count", len(names), "peers", strings.Join(names[:min(len(names), changesLogged)], " "))
 	}
 }
 
@@ -131,10 +163,10 @@ const (
 )
 
 // ping answers POST /v1/ping.
-func (p *probes) ping(ctx context.Context, plan *plan, r control.PingRequest) (reply control.Ping, ok bool, err error) {
-	headers := dataplane.EchoHeaders(mesh.Peer{Subnets: plan.self.Subnets})
-	if most := plan.link.MTU - headers; r.Size < 0 || r.Size > most {
-		return reply, false, fmt.Errorf("size must be at most %d bytes, which is what the MTU %d leaves", most, plan.link.MTU)
+func (p *probes) ping(ctx context.Context, in *plan.Plan, r control.PingRequest) (reply control.Ping, ok bool, err error) {
+	headers := dataplane.EchoHeaders(in.Peer)
+	if most := in.Link.MTU - headers; r.Size < 0 || r.Size > most {
+		return reply, false, fmt.Errorf("size must be at most %d bytes, which is what the MTU %d leaves", most, in.Link.MTU)
 	}
 	r.Size = max(r.Size, probe.PayloadSize)
 	timeout := pingTimeout

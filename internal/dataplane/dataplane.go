@@ -1,71 +1,172 @@
-// Package dataplane moves packets between this host's TUN and the other nodes.
+// Package dataplane is the wall between whoever wants packets to move and the engines that move
+// them: a contract, and no code that moves a packet.
 //
 //	inner, overlay    a pod's own packet and its addresses
 //	outer, underlay   the UDP datagram that carries it between hosts
-//	peer              another node of the mesh
 //	out               TUN -> is its source ours? -> look up -> TTL -> wire
-//	in                wire -> who sent it, may he -> TTL -> TUN
+//	in                wire -> who sent it, is it theirs? -> TTL -> TUN
 //
-// The wire format is that of flannel's udp backend: the payload of a datagram
-// is exactly one bare IP packet. Engines differ in how packets move; whoever
-// uses an Engine cannot tell.
+// The wire format is that of flannel's udp backend: the payload of a datagram is exactly one
+// bare IP packet. Engines differ in how packets move, and stand behind the wall:
+//
+//	user/      in this process, through queues of the TUN and UDP sockets
+//	kernel/    eBPF programs, which leave everything unusual to user/
+//	auto/      chooses, falls back, and sums what both have counted
+//
+// Nothing above the wall imports user or kernel.
 package dataplane
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
+	"os"
 	"time"
 
 	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/peers"
 )
 
-// An Engine forwards packets. Its methods may be called at any time from any
-// goroutine.
+// An Engine forwards packets.
+//
+// Prepare, Apply and Stop belong to one goroutine, the owner's. All other methods may be called
+// at any time from any goroutine; none of them waits for the owner's, however long those take.
 type Engine interface {
-	// SetMesh replaces all that the engine knows of the mesh at one packet
-	// boundary. Counters of peers whose name stays are kept. The engine takes
-	// over the Mesh; on error the old one stays in force.
-	SetMesh(mesh.Mesh) error
-	// Route tells who carries packets to an overlay address.
-	Route(dst netip.Addr) mesh.Route
-	// Counters returns one reading of everything counted.
-	Counters() Counters
-	// LastSeen returns when the last acceptable packet came from a peer; the zero
-	// time if none did. It costs little, unlike Counters.
-	LastSeen(peer string) time.Time
-	// SendEcho sends echoes, with as few calls as it can. The error is about those
-	// that could not be sent; EMSGSIZE means larger than the path. Echoes are not
-	// traffic: they are in no counter.
-	SendEcho(es ...Echo) error
-	// Alive asks every packet loop for a sign of life, and returns nil once all
-	// have given it. If ctx ends before, the error names the loop that hangs; one
-	// that has ended by itself is an error too.
+	// Prepare takes what another program may hold, such as the UDP port, and puts the tables of
+	// the mesh in force. Packets move as before. It comes before the host is configured, so that
+	// a second daemon or a flannel on this host is found while everything is as it was.
+	//
+	// Nothing is changed if it fails. Undo returns to what was in force before.
+	Prepare(ctx context.Context, w Wanted) (undo func() error, err error)
+	// Apply makes packets move as wanted. It follows Prepare with the same Wanted, once the TUN
+	// is there and the host is configured. Packets of peers that stay the same go on, and an
+	// engine that already works as wanted loses none. What an engine of optional parts could not
+	// do is a Condition and no error. The changes name what somebody else had damaged.
+	//
+	// Nothing is changed if it fails. Undo returns to what was in force before.
+	Apply(ctx context.Context, w Wanted) (undo func() error, changes []mesh.Change, err error)
+	// Learn takes over what is known of one peer by now. It is cheap and no transaction. A peer
+	// that is not in the mesh is remembered: it may come.
+	Learn(peer string, d peers.Directive) error
+	// Read returns one reading of everything counted, and how packets move at this time.
+	Read() Reading
+	// Conditions returns what is not as it should be.
+	Conditions() []mesh.Condition
+	// Alive asks everything that moves packets in this process for a sign of life, and returns
+	// nil once all have given it. If ctx ends before, the error names what hangs; what has ended
+	// by itself is an error too.
 	Alive(ctx context.Context) error
-	// Info describes how this engine works here.
-	Info() Info
-	// Stop ends all packet loops, once they have forwarded what they have read.
-	// Sockets, queues and the TUN device stay as they are.
+	// Stop ends what moves packets in this process, once it has forwarded what it has read.
+	// Programs in the kernel, sockets, queues and the TUN stay as they are.
 	Stop() error
 }
 
-// Counters is one reading. Totals also hold what belongs to no peer and what
-// belonged to peers that are gone.
-type Counters struct {
+// An Echoer sends probes the way that pods' packets go.
+type Echoer interface {
+	// SendEcho sends echoes, with as few calls as it can. The error is about those that could not
+	// be sent; EMSGSIZE means larger than the path. Echoes are not traffic: they are in no counter.
+	SendEcho(es ...Echo) error
+	// Heard returns when the last acceptable packet or echo came from a peer; the zero time if
+	// none did. It costs much less than Read.
+	Heard(peer string) time.Time
+}
+
+// A Keeper has descriptors in which packets wait while no meshd runs.
+type Keeper interface {
+	// Adopt gives the engine descriptors that an earlier meshd left, by their names, before the
+	// first Prepare, which uses those that fit w. The others are closed, and the errors say why.
+	// Moving tells that packets wait in a queue of the TUN that was adopted: the interface is
+	// there, and Apply is urgent.
+	Adopt(files []*os.File, w Wanted) (moving bool, unfit []error)
+	// Descriptors returns what to keep, by name. It stays the engine's.
+	Descriptors() map[string]Descriptor
+}
+
+// A Descriptor is an open file of the kernel.
+type Descriptor interface {
+	// Descriptor calls f with the file descriptor, which stays open meanwhile.
+	Descriptor(f func(fd uintptr)) error
+}
+
+// A Loop is one endless piece of packet work in this process.
+type Loop interface {
+	// Run works until the engine has no more use for it, then returns nil. It returns an error
+	// when it cannot go on, for instance because the TUN was deleted; the engine knows of that
+	// already, and its next Apply begins anew.
+	Run(ctx context.Context) error
+	fmt.Stringer
+}
+
+// Wanted is what an engine has to bring about. It is a value: whoever gets it must not change
+// what it leads to.
+type Wanted struct {
+	Mesh      mesh.Mesh
+	Interface string         // the TUN
+	Bind      netip.AddrPort // of the UDP sockets; unspecified where the node's address is not on this host
+	Queues    int            // of the user engine, 1 at least
+	Offload   bool           // segmentation and receive offloads of the user engine
+	Spread    bool           // each flow is sent from a port of its own; user engine: each queue
+	Kernel    Programs       // of the kernel engine
+}
+
+// Programs is what the kernel engine has to know besides the mesh.
+type Programs struct {
+	Use      Use
+	Why      string  // why it must not be used, if Use is Never
+	Chosen   bool    // then: the file asks for it, so that there is nothing to tell
+	MTU      int     // the largest inner packet that fits every way, bytes: bpf_fib_lookup does not tell routes' own MTUs
+	Underlay []int   // indices of the interfaces on which datagrams for this node come in
+	Receive  Receive // where they are taken
+}
+
+// Use tells whether the kernel engine forwards.
+type Use uint8
+
+// The choices.
+const (
+	Never      Use = iota // user space moves all packets
+	IfPossible            // user space does where the programs cannot run
+	Always                // it is an error if the programs cannot run
+)
+
+// Receive is where the kernel engine takes datagrams.
+type Receive uint8
+
+// The places.
+const (
+	AnyReceive Receive = iota // the best that costs other users of the device nothing
+	XDP                       // native XDP, before the kernel makes a packet buffer
+	TCX                       // the ingress of tc
+	Socket                    // the UDP socket, as without programs
+)
+
+// String returns the word of the file and of status.
+func (r Receive) String() string { return [...]string{"auto", "xdp", "tcx", "socket"}[r] }
+
+// Reading is what was counted. Totals also hold what belongs to no peer and what belonged to
+// peers that are gone.
+type Reading struct {
 	Totals mesh.Traffic
 	Peers  map[string]mesh.Traffic // by name, this node not included
 	Calls  map[mesh.CallKind]mesh.Calls
+	Handed map[string]uint64 // packets or superpackets that programs left to user space, by reason
+	Lost   Lost
+	Works  Works
 }
 
-// Info is how an engine works on this host.
-type Info struct {
-	Engine   string            // "user", "kernel"
-	Reason   string            // why the user engine, or tcx where XDP was asked for, in words
-	Captured bool              // kernel engine: user space sends while somebody captures on the TUN
-	Unpinned string            // kernel engine: why packets stop when meshd ends; empty if they do not
-	Unmerged string            // kernel engine: why TCP comes to pods packet by packet; empty if it does not
-	Handed   map[string]uint64 // kernel engine: packets or superpackets left to user space, by reason
-	Receive  string            // "socket"
-	Offloads []string          // in use now
-	Refused  []string          // offloads that were in use until the kernel or a device refused
+// Lost counts packets that the kernel dropped before an engine saw them.
+type Lost struct {
+	Socket uint64 // receive buffers were full
+	Merger uint64 // the backlog of the pair that merges TCP was full
+}
+
+// Works is how packets move at this time.
+type Works struct {
+	Engine   string   // "user", "kernel"
+	Reason   string   // why the user engine, or tcx where XDP was asked for; may be empty
+	Receive  Receive  // in force; never AnyReceive
+	Captured bool     // user space sends, since somebody captures on the TUN
+	Offloads []string // in use
+	Refused  []string // in use until the kernel or a device refused
 	Queues   int
 }

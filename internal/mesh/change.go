@@ -46,8 +46,10 @@ type Change struct {
 
 // phrases are how a change of a kind is introduced, where the kind's own word is not used.
 var phrases = map[ChangeKind]string{
-	ChangedIdentity: "this node",
-	ChangedPort:     "listening on",
+	ChangedIdentity:   "this node",
+	ChangedPort:       "listening on",
+	ChangedMasquerade: "masquerade", // the field says what of it
+	ChangedAccept:     "accept",
 }
 
 // String returns the line that `meshd plan` prints, such as "+ peer edge-4 10.244.4.0/24" or

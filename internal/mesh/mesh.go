@@ -98,3 +98,19 @@ type Route struct {
 	Prefix Prefix // the subnet or route that matched
 	Self   bool   // this node itself has the address
 }
+
+// Route returns which node has the longest prefix that contains an address. It looks at every
+// prefix, so it is for questions of people, and the oracle of the packet path's tables.
+func (m Mesh) Route(dst netip.Addr) (best Route) {
+	dst = dst.Unmap()
+	for _, p := range m.Peers {
+		for _, list := range [][]Prefix{p.Subnets, p.Routes} {
+			for _, prefix := range list {
+				if prefix.Contains(dst) && (best.Peer == "" || prefix.Bits() > best.Prefix.Bits()) {
+					best = Route{Peer: p.Name, Prefix: prefix, Self: p.Name == m.Self}
+				}
+			}
+		}
+	}
+	return best
+}

@@ -18,7 +18,7 @@ func BenchmarkPrograms(b *testing.B) {
 	nstest.Require(b)
 	m := meshOver(false)
 	p := programsOf(b, m)
-	xdp, err := p.xdpProgram()
+	xdp, err := p.handle().loadXDP()
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -32,7 +32,7 @@ func BenchmarkPrograms(b *testing.B) {
 		program *ebpf.Program
 		packet  []byte
 		repeat  int
-	}{{"out", sending.objects.Out, out, 1000}, {"in", p.objects.In, in, 1}, {"xdp", xdp, in, 1}} {
+	}{{"out", sending.handle().Out, out, 1000}, {"in", p.handle().In, in, 1}, {"xdp", xdp, in, 1}} {
 		b.Run(test.name, func(b *testing.B) {
 			var spent time.Duration
 			for b.Loop() {

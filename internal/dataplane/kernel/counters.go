@@ -1,53 +1,121 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/mesh"
 )
 
-// Counters returns what was counted, by name, and the sum of it with what is gone.
-func (p *Programs) Counters() (peers map[string]mesh.Traffic, total mesh.Traffic, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	peers, total = map[string]mesh.Traffic{}, p.past
-	for name, number := range p.tables.numbers {
-		t, err := p.traffic(number)
+// Reading is what the programs counted, and how they forward. Counts begin with the Engine and
+// never fall, whatever programs come and go.
+type Reading struct {
+	Forwards bool // programs are attached; if not, only what was counted means anything
+	Totals   mesh.Traffic
+	Peers    map[string]mesh.Traffic // by name, also of peers that are gone
+	Handed   map[string]uint64       // packets or superpackets left to user space, by reason; nil without programs
+	Overflow uint64                  // packets that the kernel dropped since the merger's backlog was full
+	Receive  dataplane.Receive       // where programs take datagrams; never AnyReceive
+	Refused  string                  // why not where the file has them taken; may be empty
+	Captured bool                    // user space sends, since somebody captures on the TUN
+}
+
+// Read returns what was counted by now. What cannot be read is missing in it, and logged once.
+func (e *Engine) Read() Reading {
+	type outcome struct {
+		Reading
+		err error
+	}
+	o := look(e, func(s *shown) outcome {
+		r, err := s.read()
+		return outcome{r, err}
+	})
+	e.reading.about(e.log, o.err, "counters_failed", "cannot read the counters of the kernel engine")
+	if o.Forwards {
+		o.Overflow = e.overflow.Read(mergerOverflow())
+	} else {
+		o.Overflow = e.overflow.Read(0, errors.New("there is no merger"))
+	}
+	return o.Reading
+}
+
+// Heard returns when the programs took in the last packet of a peer; the zero time if they never
+// did.
+func (e *Engine) Heard(peer string) time.Time {
+	return look(e, func(s *shown) time.Time {
+		seen := s.kept[peer].LastSeen
+		number, known := s.numbers[peer]
+		if s.handle == nil || !known || number == self {
+			return seen
+		}
+		if t, err := s.traffic(number); err == nil && t.LastSeen.After(seen) {
+			return t.LastSeen
+		}
+		return seen
+	})
+}
+
+// read reads all counters.
+func (s *shown) read() (r Reading, err error) {
+	r = Reading{Receive: dataplane.Socket, Peers: map[string]mesh.Traffic{}}
+	if s.handle != nil && s.attached {
+		r.Forwards, r.Receive, r.Refused, r.Captured = true, s.receive, s.refused, s.captured
+		var handedErr error
+		r.Handed, handedErr = s.handed()
+		err = errors.Join(err, handedErr)
+	}
+	all, countErr := s.counted()
+	for name, t := range all {
+		r.Totals.Add(t)
+		if name != noPeer {
+			r.Peers[name] = t
+		}
+	}
+	return r, errors.Join(err, countErr)
+}
+
+// counted returns what was counted in all, by name, or noPeer.
+func (s *shown) counted() (map[string]mesh.Traffic, error) {
+	names := []string{}
+	for name := range s.numbers {
+		names = append(names, name)
+	}
+	return s.countedFor(names)
+}
+
+// countedFor returns what is kept, and what is in the maps for some nodes, by name, or noPeer.
+func (s *shown) countedFor(names []string) (map[string]mesh.Traffic, error) {
+	all := maps.Clone(s.kept)
+	if s.handle == nil {
+		return all, nil
+	}
+	var errs []error
+	for _, name := range names {
+		t, err := s.traffic(s.numbers[name])
 		if err != nil {
-			return nil, total, fmt.Errorf("read the kernel's counters: %w", err)
+			errs = append(errs, fmt.Errorf("read the counters of %q: %w", name, err))
+			continue
 		}
-		total.Add(t)
-		if number != self { // what is counted for ourselves belongs to no peer
-			peers[name] = t
+		if s.numbers[name] == self { // what is counted for ourselves belongs to no peer
+			name = noPeer
 		}
+		sum := all[name]
+		sum.Add(t)
+		all[name] = sum
 	}
-	return peers, total, nil
+	return all, errors.Join(errs...)
 }
 
-// LastSeen returns when the programs took the last packet of a peer; the zero time if they
-// never did.
-func (p *Programs) LastSeen(peer string) time.Time {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	number, known := p.tables.numbers[peer]
-	if !known || number == self {
-		return time.Time{}
-	}
-	t, err := p.traffic(number)
-	if err != nil {
-		return time.Time{}
-	}
-	return t.LastSeen
-}
-
-// traffic reads the counters of a number.
-func (p *Programs) traffic(number uint32) (t mesh.Traffic, err error) {
+// traffic reads the counters of a number, the sum over all CPUs.
+func (h *handle) traffic(number uint32) (t mesh.Traffic, err error) {
 	var cpus []meshCounters
-	if err := p.objects.Counted.Lookup(number, &cpus); err != nil {
+	if err := h.Counted.Lookup(number, &cpus); err != nil {
 		return t, err
 	}
 	var seen uint64
@@ -67,7 +135,7 @@ func (p *Programs) traffic(number uint32) (t mesh.Traffic, err error) {
 	return t, err
 }
 
-// sinceBoot turns a reading of the clock that runs since the boot into a time.
+// sinceBoot turns a reading of the clock that runs since the boot, in ns, into a time.
 func sinceBoot(ns uint64) (time.Time, error) {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
@@ -76,17 +144,17 @@ func sinceBoot(ns uint64) (time.Time, error) {
 	return time.Now().Add(time.Duration(ns) - time.Duration(now.Nano())), nil
 }
 
-// handovers are the names of enum handover in bpf/mesh.h.
-var handovers = [...]string{"no_route", "ttl_expired", "too_big", "no_underlay_route", "unusual", "from_socket", "unknown_sender", "fragment", "to_this_node", "plain_peer", "capture",
-	"foreign_source"}
+// handovers are the names of enum handover in bpf/mesh.h, which status and metrics show.
+var handovers = [...]string{"no_route", "ttl_expired", "too_big", "no_underlay_route", "unusual", "from_socket",
+	"unknown_sender", "fragment", "to_this_node", "plain_peer", "capture", "foreign_source"}
 
-// Handed returns how many packets, or superpackets, were left to user space, by reason.
-func (p *Programs) Handed() (map[string]uint64, error) {
+// handed returns how many packets, or superpackets, were left to user space, by reason.
+func (h *handle) handed() (map[string]uint64, error) {
 	handed := map[string]uint64{}
 	for i, name := range handovers {
 		var cpus []uint64
-		if err := p.objects.Handed.Lookup(uint32(i), &cpus); err != nil {
-			return nil, fmt.Errorf("read the kernel's counters: %w", err)
+		if err := h.Handed.Lookup(uint32(i), &cpus); err != nil {
+			return nil, fmt.Errorf("read why packets were left to user space: %w", err)
 		}
 		for _, n := range cpus {
 			handed[name] += n

@@ -1,276 +1,235 @@
+// Package kernel is the kernel engine: eBPF programs that forward plain packets between the TUN
+// and the wire without a way through user space. The programs are in bpf/mesh.c, whose opening
+// comment has the picture.
+//
+//	plain        what the programs forward by themselves
+//	handed over  everything else: it goes on to the TUN's queue or the socket, where the user engine
+//	             treats it as if there were no programs
+//	number       a node in the maps; 0 is this one. A name keeps its number as long as it is in the
+//	             mesh
+//	stage        one of the programs, by its place in the order in which they are attached
+//	place        where a stage is attached: an interface
+//	pin          a file that keeps a map or a program in the kernel while no meshd runs
+//
+// The kernel engine is no dataplane.Engine by itself. It is a way around the user engine, which has
+// to run beside it with the same mesh; package auto joins the two.
 package kernel
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"os"
-	"strconv"
-	"strings"
+	"net"
 	"sync"
-	"time"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/dataplane"
-	"example.org/meshd/internal/dataplane/user"
 	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/peers"
 )
 
-// Engine is the user engine with programs around it, or without: it may change while
-// packets flow. Its methods may be called at any time from any goroutine.
+// Engine loads programs, attaches them, and keeps their maps as the mesh is.
+//
+// Prepare, Apply and Remove belong to one goroutine, the owner's. All other methods may be called
+// from any goroutine. There is one mutex, mu. It serialises those who write into the maps: the
+// owner, Learn and WatchCaptures. It is held for writes into maps alone, which take microseconds
+// each, and never while programs are loaded or attached. Readers (Read, Heard, Conditions) never
+// take it: they see what was published last, see shown.
 type Engine struct {
-	*user.Engine
-	log *slog.Logger
+	log   *slog.Logger
+	pins  func() (folder string, err error) // makes the folder to pin in; the error says why not to
+	noTCX bool                              // a test plays a kernel before 6.6
+
+	shown    atomic.Pointer[shown]
+	overflow mesh.Growing // of the merger's backlog
+	reading  complaint    // counters cannot be read
+	watching complaint    // captures cannot be seen
+
+	// Of the owner alone.
+	places
+	applied *dataplane.Wanted // the last one that worked; nil: no programs
+	inMaps  *mesh.Mesh        // the last one; nil before
+	clean   bool              // nothing that meshd left is on this host, in maps or at interfaces
 
 	mu       sync.Mutex
-	finishes map[string]bool         // peers that are meshd
-	mesh     *mesh.Mesh              // the last one; nil before
-	programs *Programs               // nil: user space does it all
-	receive  string                  // where the programs take packets
-	refused  string                  // why not by XDP
-	unmerged string                  // why TCP is not merged
-	tun      int                     // the index of the TUN
-	clean    bool                    // nothing of an earlier meshd is left
-	optional bool                    // user space may do it all
-	reason   string                  // why it does
-	failed   bool                    // it was to be otherwise
-	past     mesh.Traffic            // of programs that were taken away
-	parts    map[string]mesh.Traffic // of them, by peer
+	known    map[string]peers.Directive // of peers, also of those that are not in the mesh
+	tables   tables                     // what the maps hold
+	settings meshSettings               // what the map of settings holds, once there is all of it
 }
 
-// New returns an engine that has no programs.
-func New(u *user.Engine, log *slog.Logger) *Engine {
-	return &Engine{Engine: u, log: log, parts: map[string]mesh.Traffic{}, finishes: map[string]bool{}}
+// New returns an engine without programs. What it does at interfaces is in the network namespace of
+// the calling thread.
+func New(log *slog.Logger) *Engine {
+	e := &Engine{log: log, pins: pinFolder, known: map[string]peers.Directive{}, tables: newTables()}
+	e.attached = map[attachment]hook{}
+	e.shown.Store(&shown{kept: map[string]mesh.Traffic{}})
+	return e
 }
 
-// Use has programs forward what is plain, as settings say; nil takes them away, those that an
-// earlier meshd left, too, and why is the reason for it. If they cannot, user space does it
-// all, which is an error unless settings say that they are optional. repaired tells, in words,
-// what was not as it was left.
-func (e *Engine) Use(s *Settings, why string) (repaired []string, err error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if s == nil {
-		e.reason, e.failed = why, false
-		if e.clean && e.programs == nil {
-			return nil, nil
-		}
-		err := e.leave()
-		_, cleanErr := CleanUp()
-		e.clean = err == nil && cleanErr == nil
-		return nil, errors.Join(err, cleanErr)
+// handle returns the programs, nil if there are none. It is for the owner and for those who hold mu.
+func (e *Engine) handle() *handle { return e.shown.Load().handle }
+
+// Prepare puts the tables of a mesh in force where programs forward already. Nothing is changed if
+// it fails. Undo returns to the tables before.
+func (e *Engine) Prepare(_ context.Context, w dataplane.Wanted) (undo func() error, err error) {
+	if e.handle() == nil {
+		return func() error { return nil }, nil
 	}
-	e.optional = s.Optional
-	repaired, err = e.use(s)
-	return repaired, e.settle(err)
+	old := e.inMaps
+	if err := e.setMesh(w.Mesh); err != nil {
+		return nil, err
+	}
+	return func() error {
+		if old == nil || e.handle() == nil {
+			return nil
+		}
+		return e.setMesh(*old)
+	}, nil
 }
 
-// use begins with programs, or changes where they are.
-func (e *Engine) use(s *Settings) (repaired []string, err error) {
+// Apply has programs forward as wanted. It loads them, or takes over those that an earlier meshd
+// pinned, and attaches them where they belong. It does so again where they are not any more, which
+// nobody else would tell. Packets of peers that stay the same go on.
+//
+// The error says why the programs cannot: a capability that is missing, a kernel that is too old,
+// the verifier's last line. Nothing is changed then. Undo returns to what was in force before. The
+// changes name what somebody had changed of our interfaces.
+func (e *Engine) Apply(ctx context.Context, w dataplane.Wanted) (func() error, []mesh.Change, error) {
+	// Without the TUN there is nothing to go back to either, so this comes first.
+	tun, err := net.InterfaceByName(w.Interface)
+	if err != nil {
+		return nil, nil, fmt.Errorf("find the TUN %q: %w", w.Interface, err)
+	}
+	before := e.applied
+	undo := func() error { return e.restore(ctx, before) }
+	changes, err := e.apply(w, tun.Index)
+	if err != nil {
+		return nil, nil, errors.Join(err, undo())
+	}
+	e.applied = &w
+	return undo, changes, nil
+}
+
+// apply is Apply, but for the way back.
+func (e *Engine) apply(w dataplane.Wanted, tun int) (changes []mesh.Change, err error) {
 	e.clean = false
-	if e.programs == nil {
-		programs, err := Load()
-		if err != nil {
+	if e.handle() == nil {
+		if err := e.load(); err != nil {
+			var verifier *ebpf.VerifierError
+			if errors.As(err, &verifier) {
+				e.log.Debug("the verifier's log", "log", fmt.Sprintf("%+v", verifier), "event", "verifier")
+			}
 			return nil, err
 		}
-		e.programs = programs
-		maps.Copy(programs.finishes, e.finishes)
-		if e.mesh != nil {
-			if err := programs.SetMesh(*e.mesh); err != nil {
-				return nil, err
-			}
-		}
-		if err := programs.Unpinned(); err != nil {
-			e.log.Warn("packets will not flow while meshd is not running", "error", err, "event", "unpinned")
-		}
 	}
-	repaired, err = e.programs.Attach(*s)
+	if err := e.setMesh(w.Mesh); err != nil {
+		return nil, err
+	}
+	changes, err = e.attach(w, tun)
 	if err != nil {
-		return repaired, err
+		return nil, err
 	}
-	e.tun = s.TUN
-	if err := e.programs.Unmerged(); err != nil && err.Error() != e.unmerged {
-		e.unmerged = err.Error()
-		e.log.Warn("TCP comes to pods packet by packet, which is slow", "error", err, "event", "unmerged")
-	} else if err == nil {
-		e.unmerged = ""
-	}
-	receive, refused := e.programs.Receive()
-	if reason := strings.Join(refused, "; "); reason != "" && reason != e.refused {
-		e.log.Warn("packets are taken by tcx", "error", reason, "event", "xdp_refused")
-		e.refused = reason
-	} else if reason == "" {
-		e.refused = ""
-	}
-	e.receive = receive
-	return repaired, e.look()
+	return changes, e.watchCaptures()
 }
 
-// settle draws the consequences of whether the programs could do what was asked.
-func (e *Engine) settle(err error) error {
+// restore returns to what worked before, which may be no programs at all.
+func (e *Engine) restore(ctx context.Context, before *dataplane.Wanted) error {
+	if before == nil {
+		return e.Remove(ctx)
+	}
+	tun, err := net.InterfaceByName(before.Interface)
 	if err == nil {
-		if e.failed {
-			e.log.Info("the kernel engine forwards again", "event", "kernel_engine")
-		}
-		e.reason, e.failed = "", false
-		return nil
+		_, err = e.apply(*before, tun.Index)
 	}
-	e.failed = true
-	var verifier *ebpf.VerifierError
-	if errors.As(err, &verifier) {
-		e.log.Debug("the verifier's log", "log", fmt.Sprintf("%+v", verifier), "event", "verifier")
+	if err != nil { // better no programs than ones that forward as nobody wants
+		return errors.Join(fmt.Errorf("go back to the programs before: %w", err), e.Remove(ctx))
 	}
-	leaveErr := e.leave()
-	before := e.reason
-	e.reason = err.Error()
-	if !e.optional {
-		return errors.Join(err, leaveErr)
-	}
-	if before != e.reason { // said once
-		e.log.Warn("the user engine forwards: the kernel engine cannot", "error", err, "event", "user_engine")
-	}
-	return leaveErr
+	e.applied = before
+	return nil
 }
 
-// leave takes the programs away, and keeps what they have counted.
+// Remove takes all programs away, also those that an earlier meshd left, and keeps what ours have
+// counted. It costs nothing where nothing is left. What another program put where meshd pins stays:
+// it holds no program of ours, so it is no error here.
+func (e *Engine) Remove(context.Context) error {
+	if e.clean {
+		return nil
+	}
+	err := e.leave()
+	_, _, cleanErr := cleanUp()
+	e.clean = err == nil && cleanErr == nil
+	return errors.Join(err, cleanErr)
+}
+
+// Forwards tells whether programs forward.
+func (e *Engine) Forwards() bool { return e.shown.Load().attached }
+
+// leave takes our programs away, in an order that loses no packets to places without programs, and
+// keeps what they have counted.
 func (e *Engine) leave() error {
-	if e.programs == nil {
+	e.applied, e.inMaps = nil, nil
+	h := e.handle()
+	if h == nil {
 		return nil
 	}
-	p := e.programs
-	e.programs = nil
-	err := p.detach()
-	peers, total, countErr := p.Counters()
-	e.past.Add(total)
-	for name, t := range peers {
-		sum := e.parts[name]
-		sum.Add(t)
-		e.parts[name] = sum
-	}
-	return errors.Join(err, countErr, p.Close())
-}
-
-// Finishes says whether a peer is meshd: see Programs.Finishes.
-func (e *Engine) Finishes(peer string, yes bool) {
+	err := e.detach()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.finishes[peer] = yes
-	if e.programs == nil {
+	kept, countErr := e.shown.Load().counted()
+	e.tables, e.settings = newTables(), meshSettings{}
+	e.publish(func(s *shown) { *s = shown{kept: kept} })
+	return errors.Join(err, countErr, h.release())
+}
+
+// Learn notes what is known of a peer. A peer whose meshd completes checksums is sent to by the
+// programs; until that is known user space sends to it.
+func (e *Engine) Learn(peer string, d peers.Directive) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.known[peer] = d
+	h, number := e.handle(), e.tables.numbers[peer]
+	if h == nil || number == self { // unknown ones are 0, too
+		return nil
+	}
+	node := e.tables.nodes[number]
+	if node.Finishes == boolean(d.Finishes) {
+		return nil
+	}
+	node.Finishes = boolean(d.Finishes)
+	if err := h.Nodes.Update(number, node, ebpf.UpdateAny); err != nil {
+		return fmt.Errorf("write what is known of peer %q into the kernel's tables: %w", peer, err)
+	}
+	e.tables.nodes[number] = node
+	return nil
+}
+
+// Conditions returns what does not work as it should.
+func (e *Engine) Conditions() (all []mesh.Condition) {
+	s := e.shown.Load() // its maps are not asked
+	if s.handle == nil {
+		return nil
+	}
+	if s.unpinned != nil {
+		all = append(all, mesh.Condition{Kind: mesh.Unpinned, Severity: mesh.Degraded, Subject: pinned,
+			Cause: s.unpinned.Error()})
+	}
+	if s.unmerged != nil {
+		all = append(all, mesh.Condition{Kind: mesh.Unmerged, Severity: mesh.Degraded, Subject: mergerEntry,
+			Cause: s.unmerged.Error()})
+	}
+	return all
+}
+
+// A complaint is logged when its trouble begins, and not again until that was over.
+type complaint struct{ standing atomic.Bool }
+
+// about logs an error as an event of a kind; nil ends the trouble.
+func (c *complaint) about(log *slog.Logger, err error, event, message string) {
+	if c.standing.Swap(err != nil) || err == nil {
 		return
 	}
-	if err := e.programs.Finishes(peer, yes); err != nil {
-		e.log.Error("a peer is served by user space", "peer", peer, "error", err, "event", "tables_failed")
-	}
-}
-
-// SetMesh implements dataplane.Engine.
-func (e *Engine) SetMesh(m mesh.Mesh) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if err := e.Engine.SetMesh(m); err != nil {
-		return err
-	}
-	e.mesh = &m
-	if e.programs == nil {
-		return nil
-	}
-	return e.settle(e.programs.SetMesh(m))
-}
-
-// Counters implements dataplane.Engine.
-func (e *Engine) Counters() dataplane.Counters {
-	c := e.Engine.Counters()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	c.Totals.Add(e.past)
-	peers := map[string]mesh.Traffic{}
-	if e.programs != nil {
-		now, total, err := e.programs.Counters()
-		if err != nil {
-			e.log.Error("the kernel's counters cannot be read", "error", err, "event", "counters_failed")
-		}
-		c.Totals.Add(total)
-		peers = now
-	}
-	for name, t := range c.Peers {
-		t.Add(peers[name])
-		t.Add(e.parts[name])
-		c.Peers[name] = t
-	}
-	return c
-}
-
-// LastSeen implements dataplane.Engine.
-func (e *Engine) LastSeen(peer string) time.Time {
-	seen := e.Engine.LastSeen(peer)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.programs == nil {
-		return seen
-	}
-	if at := e.programs.LastSeen(peer); at.After(seen) {
-		return at
-	}
-	return seen
-}
-
-// Info implements dataplane.Engine.
-func (e *Engine) Info() dataplane.Info {
-	info := e.Engine.Info()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	info.Reason = e.reason
-	if e.programs == nil {
-		return info
-	}
-	info.Reason = e.refused
-	info.Engine, info.Receive, info.Captured = "kernel", e.receive, e.programs.Watched()
-	info.Unmerged = e.unmerged
-	if err := e.programs.Unpinned(); err != nil {
-		info.Unpinned = err.Error()
-	}
-	handed, err := e.programs.Handed()
-	if err != nil {
-		e.log.Error("the kernel's counters cannot be read", "error", err, "event", "counters_failed")
-	}
-	info.Handed = handed
-	return info
-}
-
-// WatchCaptures looks whether somebody captures on the TUN. The kernel has no news of that:
-// it is to be called every second or so.
-func (e *Engine) WatchCaptures() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if err := e.look(); err != nil {
-		e.log.Error("a capture on the TUN may see only what comes in", "error", err, "event", "watch_failed")
-	}
-}
-
-// look has packets out go where a capture sees them, if there is one. The caller holds mu.
-func (e *Engine) look() error {
-	if e.programs == nil {
-		return nil
-	}
-	sockets, err := os.ReadFile("/proc/net/packet")
-	if err != nil {
-		return err
-	}
-	return e.programs.Watch(captured(string(sockets), e.tun))
-}
-
-// captured tells whether /proc/net/packet has a socket for all packets of an interface, or
-// of every one.
-func captured(sockets string, device int) bool {
-	const protocol, index = 3, 4 // columns; packet_seq_show in the kernel's net/packet/af_packet.c
-	for line := range strings.Lines(sockets) {
-		words := strings.Fields(line)
-		if len(words) > index && words[protocol] == fmt.Sprintf("%04x", unix.ETH_P_ALL) && (words[index] == "0" || words[index] == strconv.Itoa(device)) {
-			return true
-		}
-	}
-	return false
+	log.Error(message, "error", err, "event", event)
 }

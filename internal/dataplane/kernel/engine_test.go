@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"testing"
-	"time"
 
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/dataplane/packet"
@@ -85,10 +84,10 @@ func (q quietWire) Wake() error { close(q.stop); return nil }
 
 func newUserEngine(t *testing.T, m mesh.Mesh) *userEngine {
 	u := &userEngine{feed: make(chan packet.Datagram), idle: make(chan struct{}), stop: make(chan struct{})}
-	u.Engine = user.New(slog.New(slog.DiscardHandler), func(dataplane.Echo, time.Time) ([]byte, bool) { return nil, false })
+	u.Engine = user.New(dataplane.Options{Log: slog.New(slog.DiscardHandler)})
 	u.tun = fedTun{u, make(chan []byte), make(chan struct{}), make(chan struct{})}
 	loops, err := u.Replace([]user.Worker{{
-		Tun: &u.tun, Wire: quietWire{u}, Receiver: u, Sender: u, Replies: u, Echoes: u,
+		Tun: &u.tun, Wire: quietWire{u}, Receiver: u, Sender: u, Replies: u, Echoes: func() user.Sender { return u },
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -123,11 +122,11 @@ type verdict struct {
 
 // receive has the user engine decide.
 func (u *userEngine) receive(from netip.AddrPort, tos uint8, payload []byte) verdict {
-	before := u.Counters()
+	before := u.Engine.Read()
 	u.delivered = nil
 	u.feed <- packet.Datagram{Data: bytes.Clone(payload), Addr: from, TOS: tos}
 	<-u.idle
-	v := verdict{drop: counted(before, u.Counters())}
+	v := verdict{drop: counted(before.Peers, u.Engine.Read().Peers)}
 	if len(u.delivered) == 1 {
 		v.delivered = string(u.delivered[0])
 	}
@@ -137,14 +136,14 @@ func (u *userEngine) receive(from netip.AddrPort, tos uint8, payload []byte) ver
 // send has the user engine decide about a packet from the TUN, and returns why it was dropped,
 // "sent", or nothing.
 func (u *userEngine) send(b []byte) string {
-	before := u.Counters()
+	before := u.Engine.Read()
 	u.sent = 0
 	u.tun.feed <- b
 	<-u.tun.idle
 	if u.sent > 0 {
 		return "sent"
 	}
-	after := u.Counters()
+	after := u.Engine.Read()
 	for _, reason := range mesh.Reasons() {
 		if after.Totals.Drops[reason] != before.Totals.Drops[reason] {
 			return reason.String()
@@ -154,10 +153,10 @@ func (u *userEngine) send(b []byte) string {
 }
 
 // counted names the drop between two readings.
-func counted(before, after dataplane.Counters) string {
-	for name, t := range after.Peers {
+func counted(before, after map[string]mesh.Traffic) string {
+	for name, t := range after {
 		for _, reason := range mesh.Reasons() {
-			if t.Drops[reason] != before.Peers[name].Drops[reason] {
+			if t.Drops[reason] != before[name].Drops[reason] {
 				return name + " " + reason.String()
 			}
 		}

@@ -6,21 +6,19 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/foreign"
-	devices "example.org/meshd/internal/link"
 )
 
 // Pins keep programs and maps in the kernel while no meshd runs, so that packets flow on;
 // the next meshd takes them over. There is a folder for each network namespace, since its
 // interfaces are what the programs are at:
 //
-//	/sys/fs/bpf/meshd/net-4026531840-v1/nodes       a map
-//	/sys/fs/bpf/meshd/net-4026531840-v1/link-in-2   a program at the interface with index 2
+//	/sys/fs/bpf/meshd/net-4026531840-v3/nodes       a map; v3 is the layout
+//	/sys/fs/bpf/meshd/net-4026531840-v3/link-in-2   a program at the interface with index 2
 //
 // The BPF file system may be everybody's, as /tmp is: `mount -t bpf` makes it so unless a mode is
 // given. So nothing is pinned in a folder that this process's user does not own alone, and
@@ -154,20 +152,31 @@ func give(in *foreign.Folder, name string, user, group int) error {
 	return nil
 }
 
-// CleanUp removes all that is pinned for this network namespace, whichever meshd pinned it,
-// and with it the programs from the interfaces. It tells whether there was something.
+// CleanUp removes all that is pinned for this network namespace, whichever meshd pinned it, and with
+// it the programs from the interfaces. It tells whether there was something. It is an error if another
+// program has put something where meshd pins; everything else is removed all the same.
 func CleanUp() (removed bool, err error) {
-	removed, pinsErr := cleanUpBut("")
-	filters, err := devices.DetachClassifiers()
-	if err != nil || pinsErr != nil && !errors.Is(pinsErr, errNotOurs) { // what is left may need the merger
-		return removed || filters, errors.Join(pinsErr, err)
-	}
-	merger, err := devices.DeleteMerger()
-	return removed || filters || merger, errors.Join(pinsErr, err)
+	removed, notOurs, err := cleanUp()
+	return removed, errors.Join(notOurs, err)
 }
 
-// errNotOurs says that there is no folder of pins, but something that others put in its place.
-var errNotOurs = errors.New("leave alone what another program put where meshd pins")
+// cleanUp is CleanUp, which tells what is not ours apart from what could not be removed.
+func cleanUp() (removed bool, notOurs, err error) {
+	removed, err = cleanUpBut("")
+	if errors.Is(err, errNotOurs) {
+		notOurs, err = err, nil
+	}
+	filters, filtersErr := deleteFilters()
+	removed = removed || filters
+	if err := errors.Join(err, filtersErr); err != nil { // what is left may need the merger
+		return removed, notOurs, err
+	}
+	merger, err := deleteMerger()
+	return removed || merger, notOurs, err
+}
+
+// errNotOurs says that there is no folder of pins, but something else in its place.
+var errNotOurs = errors.New("another program put something where meshd pins: not removing it")
 
 // cleanUpBut removes what is pinned for this network namespace, but for the folder at a path.
 func cleanUpBut(keep string) (removed bool, err error) {
@@ -215,9 +224,7 @@ func removePins(folder string) error {
 	return removePinsIn(all, filepath.Base(folder))
 }
 
-// removePinsIn removes a folder of pins. Programs go in the order of inOrder, backwards, which is
-// that of their names; maps, whose names come after "link-", go before them: nothing needs
-// their pins.
+// removePinsIn removes a folder of pins.
 func removePinsIn(all *foreign.Folder, name string) error {
 	f, err := all.Folder(name)
 	if err != nil {
@@ -225,8 +232,7 @@ func removePinsIn(all *foreign.Folder, name string) error {
 	}
 	defer f.Close()
 	pins, err := f.Names()
-	slices.Sort(pins)
-	for _, pin := range slices.Backward(pins) {
+	for _, pin := range removalOrder(pins) {
 		err = errors.Join(err, f.Unlink(pin))
 	}
 	return errors.Join(err, all.RemoveFolder(name))

@@ -14,7 +14,6 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
-	devices "example.org/meshd/internal/link"
 	"example.org/meshd/internal/nstest"
 )
 
@@ -170,11 +169,11 @@ func TestSquattedFolder(t *testing.T) {
 	// The rest goes all the same: nothing of ours needs the merger.
 	withBPFFS(t, "", func(t *testing.T) {
 		squat(t, "outer", third, link)
-		if _, _, err := devices.SetMerger(1); !noErrors(t, err) {
+		if _, _, err := setMerger(1); !noErrors(t, err) {
 			return
 		}
 		removed, err := CleanUp()
-		if !removed || !errors.Is(err, errNotOurs) || devices.Exists(devices.MergerExit) {
+		if !removed || !errors.Is(err, errNotOurs) || indexOf(mergerExit) != 0 {
 			t.Errorf("removed %v, %v", removed, err)
 		}
 	})

@@ -1,16 +1,12 @@
 package kernel
 
 import (
-	"errors"
 	"net"
-	"net/netip"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"testing"
 
-	devices "example.org/meshd/internal/link"
 	"example.org/meshd/internal/nstest"
 )
 
@@ -20,7 +16,7 @@ func TestLoadAsService(t *testing.T) {
 	nstest.Require(t)
 	if os.Getenv("MESH_AS_SERVICE") != "" {
 		p := programsOf(t, meshOver(false))
-		if _, err := p.xdpProgram(); err != nil {
+		if _, err := p.handle().loadXDP(); err != nil {
 			t.Error(err)
 		}
 		return
@@ -71,20 +67,21 @@ func TestFilters(t *testing.T) {
 	if err := h.IP("tuntap add tun0 mode tun", "link set tun0 up"); err != nil {
 		t.Fatal(err)
 	}
-	s := Settings{TUN: index("tun0"), MTU: 1472, Address: netip.MustParseAddrPort("172.18.0.2:8285"), Underlay: []int{index("eth0")}, Receive: "tcx"}
-	attach := func(p *Programs, receive, want string) {
+	tun, eth0 := index("tun0"), index("eth0")
+	attach := func(p *Engine, receive, want string) {
 		t.Helper()
-		s.Receive = receive
-		if err := h.Do(func() error { _, err := p.Attach(s); return err }); err != nil || filters() != want {
+		w := wantedOver(meshOver(false), "tun0", receives[receive], eth0)
+		var merging bool
+		err := h.Do(func() error {
+			_, err := p.attach(w, tun)
+			merging = indexOf(mergerEntry) != 0
+			return err
+		})
+		if err != nil || filters() != want {
 			t.Errorf("%v, filters at %s", err, filters())
 		}
-		if there := devices.Exists; h.Do(func() error {
-			if there("meshd-gro0") != (receive == "tcx") {
-				return errors.New("the merger")
-			}
-			return nil
-		}) != nil {
-			t.Errorf("with %s the merger is there, or not", receive)
+		if merging != (receive == "tcx") {
+			t.Errorf("with %s there is a merger: %v", receive, merging)
 		}
 	}
 	attach(p, "tcx", all)
@@ -117,18 +114,7 @@ func TestFilters(t *testing.T) {
 	}
 	attach(next, "tcx", all)
 	var found bool
-	if err := h.Do(func() (err error) { found, err = devices.DetachClassifiers(); return err }); err != nil || !found || filters() != "" {
+	if err := h.Do(func() (err error) { found, err = deleteFilters(); return err }); err != nil || !found || filters() != "" {
 		t.Errorf("found %v, %v, filters at %s", found, err, filters())
-	}
-}
-
-// XDP is never there without the program that takes what it marks to the TUN.
-func TestOrderOfPlaces(t *testing.T) {
-	s := Settings{TUN: 7, Underlay: []int{3, 2}, Receive: "xdp"}
-	places := s.places()
-	places[attachment{"gro", 9}] = true
-	want := []attachment{{"gro", 9}, {"in", 2}, {"in", 3}, {"out", 7}, {"xdp", 2}, {"xdp", 3}}
-	if got := inOrder(places); !slices.Equal(got, want) {
-		t.Errorf("%v", got)
 	}
 }

@@ -2,69 +2,83 @@ package kernel
 
 import (
 	"bytes"
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/cilium/ebpf"
 
 	"example.org/meshd/internal/mesh"
 )
 
-// SetMesh makes the maps say what a mesh is. What comes is there before what goes is gone,
-// and each node changes at one packet boundary, so that nothing is lost meanwhile.
-func (p *Programs) SetMesh(m mesh.Mesh) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	next, err := p.tables.next(m, p.finishes)
+// setMesh makes the maps say what a mesh is, all of it or nothing. What is new is there before what
+// is old goes, and each node changes at one packet boundary, so that no packet is lost meanwhile.
+// It is the owner's.
+func (e *Engine) setMesh(m mesh.Mesh) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	next, err := e.tables.next(m, e.known)
 	if err != nil {
 		return err
 	}
-	if err := p.change(next); err != nil {
+	if err := e.change(next); err != nil {
 		return fmt.Errorf("write the kernel's tables: %w", err)
 	}
-	p.tables = next
-	return p.configure()
+	e.inMaps = &m
+	return nil
 }
 
-// change brings the maps from the tables in force to others.
-func (p *Programs) change(next tables) error {
-	o, old := &p.objects, &p.tables
-	zero := make([]meshCounters, ebpf.MustPossibleCPU())
-	for number := range next.nodes {
-		if _, known := old.nodes[number]; known {
-			continue
-		}
-		if err := o.Counted.Update(number, zero, ebpf.UpdateAny); err != nil {
-			return err
+// change brings the maps from the tables in force to others. The caller holds mu.
+func (e *Engine) change(next tables) error {
+	h, old := e.handle(), e.tables
+	var joined, left []string
+	for name, number := range next.numbers {
+		if _, known := old.nodes[number]; !known {
+			joined = append(joined, name)
 		}
 	}
-	if err := errors.Join(put(o.Nodes, old.nodes, next.nodes), put(o.Senders, old.senders, next.senders),
-		put(o.Prefixes4, old.prefixes4, next.prefixes4), put(o.Prefixes6, old.prefixes6, next.prefixes6)); err != nil {
-		return err
-	}
-	if err := errors.Join(drop(o.Prefixes4, old.prefixes4, next.prefixes4), drop(o.Prefixes6, old.prefixes6, next.prefixes6),
-		drop(o.Senders, old.senders, next.senders), drop(o.Nodes, old.nodes, next.nodes)); err != nil {
-		return err
-	}
-	for number := range old.nodes {
-		if _, stays := next.nodes[number]; stays {
-			continue
+	for name, number := range old.numbers {
+		if _, stays := next.nodes[number]; !stays {
+			left = append(left, name)
 		}
-		t, err := p.traffic(number)
-		if err := errors.Join(err, o.Counted.Delete(number)); err != nil {
-			return err
-		}
-		p.past.Add(t)
+	}
+	err := h.zero(next.numbers, joined)
+	if err == nil {
+		err = h.write(old, next)
+	}
+	settings := e.settings
+	settings.setHome(next)
+	if err == nil {
+		err = h.writeSettings(settings, next)
+	}
+	if err != nil { // each key that was written has its old value in the tables
+		return errors.Join(err, h.write(next, old), h.forget(next.numbers, joined))
+	}
+	e.tables, e.settings = next, settings
+	// Readers learn that a node is gone before its counters go; what was counted stays in the sums.
+	kept, err := e.shown.Load().countedFor(left)
+	e.publish(func(s *shown) { s.numbers, s.kept = next.numbers, kept })
+	if err := errors.Join(err, h.forget(old.numbers, left)); err != nil {
+		e.log.Error("some counters of peers that left the mesh are lost", "error", err, "event", "counters_failed")
 	}
 	return nil
 }
 
-// put writes what is new or another one.
-func put[K, V comparable](m *ebpf.Map, old, next map[K]V) error {
-	for key, value := range next {
-		if before, there := old[key]; there && before == value {
+// write brings the maps from one content to another: what is added or changed first, then what goes.
+// Maps that hold anything between the two contents are fine, too, so the way back is the same.
+func (h *handle) write(from, to tables) error {
+	if err := errors.Join(put(h.Nodes, from.nodes, to.nodes), put(h.Senders, from.senders, to.senders),
+		put(h.Prefixes4, from.prefixes4, to.prefixes4), put(h.Prefixes6, from.prefixes6, to.prefixes6)); err != nil {
+		return err
+	}
+	return errors.Join(drop(h.Prefixes4, from.prefixes4, to.prefixes4), drop(h.Prefixes6, from.prefixes6, to.prefixes6),
+		drop(h.Senders, from.senders, to.senders), drop(h.Nodes, from.nodes, to.nodes))
+}
+
+// put writes what is added or changed.
+func put[K, V comparable](m *ebpf.Map, from, to map[K]V) error {
+	for key, value := range to {
+		if before, there := from[key]; there && before == value {
 			continue
 		}
 		if err := m.Update(key, value, ebpf.UpdateAny); err != nil {
@@ -75,9 +89,9 @@ func put[K, V comparable](m *ebpf.Map, old, next map[K]V) error {
 }
 
 // drop deletes what is gone.
-func drop[K, V comparable](m *ebpf.Map, old, next map[K]V) error {
-	for key := range old {
-		if _, stays := next[key]; stays {
+func drop[K, V comparable](m *ebpf.Map, from, to map[K]V) error {
+	for key := range from {
+		if _, stays := to[key]; stays {
 			continue
 		}
 		if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
@@ -87,123 +101,56 @@ func drop[K, V comparable](m *ebpf.Map, old, next map[K]V) error {
 	return nil
 }
 
-// Finishes says whether a peer is meshd, which finishes checksums that were left to a device.
-// Until that is known user space sends to it.
-func (p *Programs) Finishes(peer string, yes bool) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.finishes[peer] = yes
-	number, known := p.tables.numbers[peer]
-	if !known || number == self {
-		return nil
-	}
-	node := p.tables.nodes[number]
-	node.Finishes = boolean(yes)
-	p.tables.nodes[number] = node
-	if err := p.objects.Nodes.Update(number, node, ebpf.UpdateAny); err != nil {
-		return fmt.Errorf("write the kernel's tables: %w", err)
+// zero makes the counters of some nodes, at zero.
+func (h *handle) zero(numbers map[string]uint32, names []string) error {
+	zero := make([]meshCounters, ebpf.MustPossibleCPU())
+	for _, name := range names {
+		if err := h.Counted.Update(numbers[name], zero, ebpf.UpdateAny); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-func boolean(b bool) uint8 {
-	if b {
-		return 1
+// forget deletes the counters of some nodes.
+func (h *handle) forget(numbers map[string]uint32, names []string) (err error) {
+	for _, name := range names {
+		if e := h.Counted.Delete(numbers[name]); !errors.Is(e, ebpf.ErrKeyNotExist) {
+			err = errors.Join(err, e)
+		}
 	}
-	return 0
+	return err
 }
 
-// Watched tells what Watch was told last.
-func (p *Programs) Watched() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.watched
-}
-
-// Watch has packets out go by the TUN's queue, or not: a capture on the TUN sees only those.
-func (p *Programs) Watch(yes bool) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.watched == yes {
-		return nil
+// readTables reads the tables back from maps that an earlier meshd has left, and sets all counters
+// to zero.
+func (h *handle) readTables() (t tables, err error) {
+	t = newTables()
+	if err := errors.Join(read(h.Nodes, t.nodes), read(h.Senders, t.senders),
+		read(h.Prefixes4, t.prefixes4), read(h.Prefixes6, t.prefixes6)); err != nil {
+		return t, err
 	}
-	p.watched = yes
-	return p.configure()
-}
-
-// configure writes the settings, as soon as both they and the mesh are known. The caller
-// holds mu.
-func (p *Programs) configure() error {
-	s := p.settings
-	if !s.Address.IsValid() || p.tables.numbers == nil {
-		return nil
-	}
-	t := &p.tables
-	value := meshSettings{Tun: uint32(s.TUN), Mtu: uint32(s.MTU), Tun4: t.tun4, Tun6: t.tun6,
-		Mark: p.mark, Before: p.before,
-		Home4: t.home4, Mask4: t.mask4, Home6: t.home6, Mask6: t.mask6,
-		Own: bytesOf(s.Address.Addr()), Port: networkOrder(s.Address.Port())}
-	value.V6, value.Watched, value.Spread = boolean(s.Address.Addr().Is6()), boolean(p.watched), boolean(s.Spread)
-	copy(value.Devices[:], p.marking)
-	if p.attached[attachment{"gro", p.merger.Exit}] != nil { // or packets would end there
-		value.Merger = uint32(p.merger.Entry)
-	}
-	return p.objects.Configured.Update(uint32(0), value, ebpf.UpdateAny)
-}
-
-// newMark makes the mark of this load. What an earlier meshd's settings have is believed
-// beside it: frames may be on their way between the XDP and the tc program when ours become
-// the settings in force, and their outer headers are gone.
-func (p *Programs) newMark() {
-	var random [len(p.mark.Words) * 4]byte
-	_, _ = rand.Read(random[:]) // never fails
-	for i := range p.mark.Words {
-		p.mark.Words[i] = binary.NativeEndian.Uint32(random[4*i:])
-	}
-	p.before = p.mark
-	var old meshSettings
-	none := meshMark{} // which is what XDP writes in front of all other frames
-	if p.objects.Configured.Lookup(uint32(0), &old) == nil && old.Mark != none {
-		p.before = old.Mark
-	}
-}
-
-// networkOrder returns a number whose bytes in memory are those of n on the wire.
-func networkOrder(n uint16) uint16 {
-	var b [2]byte
-	binary.BigEndian.PutUint16(b[:], n)
-	return binary.NativeEndian.Uint16(b[:])
-}
-
-// readTables reads the tables back from the maps.
-func (p *Programs) readTables() error {
-	o, t := &p.objects, newTables()
-	if err := errors.Join(read(o.Nodes, t.nodes), read(o.Senders, t.senders), read(o.Prefixes4, t.prefixes4), read(o.Prefixes6, t.prefixes6)); err != nil {
-		return err
-	}
-	if len(t.nodes) == 0 {
-		return nil
+	if len(t.nodes) == 0 { // the maps are new
+		return t, nil
 	}
 	t.numbers = map[string]uint32{}
-	zero := make([]meshCounters, ebpf.MustPossibleCPU())
 	for number, node := range t.nodes {
-		name := string(bytes.TrimRight(node.Name[:], "\x00"))
-		t.numbers[name] = number
-		p.finishes[name] = node.Finishes != 0
-		if err := o.Counted.Update(number, zero, ebpf.UpdateAny); err != nil {
-			return err
-		}
+		t.numbers[string(bytes.TrimRight(node.Name[:], "\x00"))] = number
 	}
-	none := make([]uint64, ebpf.MustPossibleCPU())
 	for i := range handovers {
-		if err := o.Handed.Update(uint32(i), none, ebpf.UpdateAny); err != nil {
-			return err
+		none := make([]uint64, ebpf.MustPossibleCPU())
+		if err := h.Handed.Update(uint32(i), none, ebpf.UpdateAny); err != nil {
+			return t, err
 		}
 	}
-	p.tables = t
-	return nil
+	names := []string{}
+	for name := range maps.Keys(t.numbers) {
+		names = append(names, name)
+	}
+	return t, h.zero(t.numbers, names)
 }
 
+// read reads all of a map.
 func read[K, V comparable](m *ebpf.Map, into map[K]V) error {
 	var key K
 	var value V

@@ -92,13 +92,12 @@ func (n *neighbourhood) index(h *nstest.Host, name string) (index int) {
 }
 
 // attach has the host receive packets by programs, in some way.
-func (n *neighbourhood) attach(p *Programs, receive string) {
+func (n *neighbourhood) attach(p *Engine, receive string) {
 	n.t.Helper()
-	s := Settings{TUN: n.index(n.host, "tun0"), MTU: 1472, Address: n.mesh.Peers[0].Underlay.AddrPort,
-		Underlay: []int{n.index(n.host, "eth0")}, Receive: receive}
-	err := n.host.Do(func() error { _, err := p.Attach(s); return err })
-	if where, refused := p.Receive(); err != nil || where != receive {
-		n.t.Fatalf("%v; %s, %v", err, where, refused)
+	w := wantedOver(n.mesh, "tun0", receives[receive], n.index(n.host, "eth0"))
+	err := n.host.Do(func() error { _, err := p.attach(w, n.index(n.host, "tun0")); return err })
+	if r := p.counters(n.t); err != nil || r.Receive.String() != receive {
+		n.t.Fatalf("%v; %s, %v", err, r.Receive, r.Refused)
 	}
 }
 
@@ -243,7 +242,7 @@ func TestForeignMetadata(t *testing.T) {
 		p := programsOf(t, n.mesh)
 		n.attach(p, receive)
 		old, zeros := []uint32{0x6d657368}, make([]uint32, 8)
-		stolen := p.mark.Words[:]
+		stolen := p.settings.Mark.Words[:]
 		for name, words := range map[string][]uint32{
 			"old": old, "old, longer": {old[0], old[0], old[0], old[0]},
 			"zeros": zeros[:4], "more zeros": zeros, "short": zeros[:1],
@@ -290,7 +289,7 @@ func TestForeignMetadata(t *testing.T) {
 			})
 			n.t = t
 		}
-		if err := n.host.Do(p.detach); err != nil {
+		if err := n.host.Do(p.leave); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -376,7 +375,7 @@ func TestFramesOfOthers(t *testing.T) {
 		if tagged := map[string]uint64{"xdp": 2}[receive]; drops != tagged {
 			t.Errorf("%s: %d drops", receive, drops)
 		}
-		if err := n.host.Do(p.detach); err != nil {
+		if err := n.host.Do(p.leave); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -399,7 +398,7 @@ func TestCaptureOnUnderlay(t *testing.T) {
 		if _, err := wire.Next(10*time.Second, func(b []byte) bool { return strings.Contains(string(b), "word:end") }); err != nil {
 			t.Errorf("%s: on the wire: %v", receive, err)
 		}
-		if err := n.host.Do(p.detach); err != nil {
+		if err := n.host.Do(p.leave); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -412,7 +411,7 @@ func TestDevicesAreKnown(t *testing.T) {
 	known := func(want ...net.HardwareAddr) {
 		t.Helper()
 		var settings meshSettings
-		if err := p.objects.Configured.Lookup(uint32(0), &settings); err != nil {
+		if err := p.handle().Configured.Lookup(uint32(0), &settings); err != nil {
 			t.Fatal(err)
 		}
 		var all [len(settings.Devices)]meshDevice

@@ -4,63 +4,58 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/cilium/ebpf/link"
-
-	devices "example.org/meshd/internal/link"
 )
 
-// layout is the version mark: a daemon takes over only what has its own, and removes what
-// has another. It is raised with every change of bpf/mesh.h or of a map.
+// layout is the version of what pins hold: a meshd takes over only what has its own, and removes
+// what has another. Every change of a map, or of a struct in bpf/mesh.h, raises it.
 const layout = 3
 
-// adopt takes over what an earlier meshd has left: what pinned maps say of the mesh, and
-// programs at interfaces, which become ours at one packet boundary each. Counters begin
-// again, as all that a meshd counts.
-func (p *Programs) adopt() error {
-	if p.folder != "" {
-		if err := p.adoptPins(); err != nil {
-			return err
+// adopt takes over the programs that an earlier meshd has left at interfaces. Each becomes ours at
+// one packet boundary.
+func (e *Engine) adopt() error {
+	if h := e.handle(); h.folder != "" {
+		if err := e.adoptPins(h); err != nil {
+			return fmt.Errorf("take over pinned programs: %w", err)
 		}
 	}
 	// Filters outlive the process without pins.
-	filters, err := devices.Classifiers()
+	there, err := filters()
 	if err != nil {
 		return fmt.Errorf("take over filters: %w", err)
 	}
-	for _, f := range filters {
-		at := attachment{"in", f.Device}
+	for _, f := range there {
+		at := attachment{stageIn, f.device}
 		switch {
-		case f.Out:
-			at.program = "out"
-		case nameOf(f.Device) == devices.MergerExit:
-			at.program = "gro"
+		case f.out:
+			at.stage = stageOut
+		case nameOf(f.device) == mergerExit:
+			at.stage = stageMerge
 		}
-		p.attached[at] = filter{at}
-		if p.stands(at) {
+		e.attached[at] = filter{at}
+		if e.stands(at) {
 			continue
 		}
 		if err := (filter{at}).remove(); err != nil { // no error if its interface was deleted
-			return fmt.Errorf("take over the filter of %s: %w", nameOf(f.Device), err)
+			return fmt.Errorf("take over the filter of %s: %w", nameOf(f.device), err)
 		}
 	}
 	return nil
 }
 
-func (p *Programs) adoptPins() error {
-	if err := p.readTables(); err != nil {
-		return fmt.Errorf("take over pinned maps: %w", err)
-	}
-	pins, err := filepath.Glob(filepath.Join(p.folder, "link-*"))
+// adoptPins takes over pinned links, and removes those that are of no use.
+func (e *Engine) adoptPins(h *handle) error {
+	pins, err := filepath.Glob(filepath.Join(h.folder, "link-*"))
 	if err != nil {
 		return err
 	}
 	for _, pin := range pins {
-		at, ok := attachmentOf(filepath.Base(pin))
-		if l := p.takeOver(pin, at); ok && l != nil {
-			p.attached[at] = linked{l, true}
-			continue
+		if at, ours := attachmentOf(filepath.Base(pin)); ours {
+			if l := h.adoptLink(pin, at); l != nil {
+				e.attached[at] = linked{l, true}
+				continue
+			}
 		}
 		if err := os.Remove(pin); err != nil {
 			return err
@@ -69,14 +64,14 @@ func (p *Programs) adoptPins() error {
 	return nil
 }
 
-// takeOver returns a pinned link with our program in it; nil if it is of no use, for instance
+// adoptLink returns a pinned link, with our program in it; nil if it is of no use, for instance
 // because its interface was deleted.
-func (p *Programs) takeOver(pin string, at attachment) link.Link {
+func (h *handle) adoptLink(pin string, at attachment) link.Link {
 	l, err := link.LoadPinnedLink(pin, nil)
 	if err != nil {
 		return nil
 	}
-	program, err := p.program(at)
+	program, err := h.program(at.stage)
 	if err != nil || interfaceOf(l) != at.device || l.Update(program) != nil {
 		_ = l.Close()
 		return nil
@@ -97,13 +92,4 @@ func interfaceOf(l link.Link) int {
 		return int(xdp.Ifindex)
 	}
 	return 0
-}
-
-// String names the pin of what is attached.
-func (at attachment) String() string { return fmt.Sprintf("link-%s-%d", at.program, at.device) }
-
-func attachmentOf(name string) (at attachment, ok bool) {
-	words := strings.NewReplacer("-", " ").Replace(strings.TrimPrefix(name, "link-"))
-	_, err := fmt.Sscan(words, &at.program, &at.device)
-	return at, err == nil
 }

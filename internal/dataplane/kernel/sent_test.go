@@ -71,15 +71,15 @@ func TestSentVerdicts(t *testing.T) {
 	fates := map[string]int{}
 	for range 20000 {
 		b := g.sent()
-		before, err := p.Handed()
+		before, err := p.handle().handed()
 		if err != nil {
 			t.Fatal(err)
 		}
-		code, err := p.objects.Out.Run(&ebpf.RunOptions{Data: b})
+		code, err := p.handle().Out.Run(&ebpf.RunOptions{Data: b})
 		if err != nil {
 			t.Fatal(err)
 		}
-		after, err := p.Handed()
+		after, err := p.handle().handed()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -119,7 +119,7 @@ func TestNoHome(t *testing.T) {
 		m := sendingMesh()
 		m.Peers[0].Subnets, m.Peers[0].Routes = m.Peers[0].Subnets[family:family+1], nil
 		p := programsOf(t, m)
-		before, err := p.Handed()
+		before, err := p.handle().handed()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,11 +134,11 @@ func TestNoHome(t *testing.T) {
 			}
 		}
 		for _, b := range packets {
-			if _, err := p.objects.Out.Run(&ebpf.RunOptions{Data: b}); err != nil {
+			if _, err := p.handle().Out.Run(&ebpf.RunOptions{Data: b}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		after, err := p.Handed()
+		after, err := p.handle().handed()
 		if err != nil || after["foreign_source"]-before["foreign_source"] != uint64(len(packets)) {
 			t.Errorf("%v, before %v, after %v", err, before, after)
 		}

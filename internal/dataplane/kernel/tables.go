@@ -8,9 +8,10 @@ import (
 	"slices"
 
 	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/peers"
 )
 
-// self is the number of this node (SELF in bpf/mesh.c).
+// self is the number of this node (SELF in bpf/maps.h).
 const self = 0
 
 // tables are what the maps hold, as pure data.
@@ -29,84 +30,92 @@ type tables struct {
 }
 
 func newTables() tables {
-	// Without a subnet of a family no address is in it: none is all ones after a mask of zeros.
+	// Without a subnet of a family no address matches: after a mask of zeros none is all ones.
 	none := [16]byte(bytes.Repeat([]byte{0xff}, 16))
-	return tables{home4: [4]byte(none[:4]), home6: none, nodes: map[uint32]meshNode{}, senders: map[meshSender]uint32{}, prefixes4: map[meshPrefix4]uint32{}, prefixes6: map[meshPrefix6]uint32{}}
+	return tables{home4: [4]byte(none[:4]), home6: none,
+		nodes: map[uint32]meshNode{}, senders: map[meshSender]uint32{},
+		prefixes4: map[meshPrefix4]uint32{}, prefixes6: map[meshPrefix6]uint32{}}
 }
 
-// next returns the tables of a mesh, in which some peers finish checksums. A name that t
-// knows keeps its number, and nobody gets one that t has for somebody else: what was counted
-// for that, and packets on their way, would be taken for his.
-func (t tables) next(m mesh.Mesh, finishes map[string]bool) (tables, error) {
+// next returns the tables of a mesh, with what is known of its peers. A name that t knows keeps its
+// number, and no name gets a number that t has for another one: what was counted for that node, and
+// its packets on their way, would be taken for the newcomer's.
+func (t tables) next(m mesh.Mesh, known map[string]peers.Directive) (tables, error) {
+	if _, there := m.Peer(m.Self); !there {
+		return tables{}, fmt.Errorf("set mesh: no node is named %q", m.Self)
+	}
 	n := newTables()
-	n.numbers = map[string]uint32{m.Self: self}
-	var free []uint32 // numbers below the highest in use that nobody has
-	highest := uint32(0)
-	taken := map[uint32]bool{self: true}
+	n.numbers = t.numbersFor(m)
+	for _, peer := range m.Peers {
+		n.add(peer, n.numbers[peer.Name], known[peer.Name])
+	}
+	return n, nil
+}
+
+// numbersFor gives each node of a mesh its number.
+func (t tables) numbersFor(m mesh.Mesh) map[string]uint32 {
+	numbers := map[string]uint32{m.Self: self}
+	taken, highest := map[uint32]bool{self: true}, uint32(0)
 	for _, number := range t.numbers {
 		taken[number] = true
 		highest = max(highest, number)
 	}
-	for _, peer := range m.Peers {
-		if number, known := t.numbers[peer.Name]; known && peer.Name != m.Self && number != self {
-			n.numbers[peer.Name] = number
-		}
-	}
+	var free []uint32 // below the highest in use, and not in use
 	for number := range highest {
 		if !taken[number] {
 			free = append(free, number)
 		}
 	}
-	found := false
 	for _, peer := range m.Peers {
-		number, known := n.numbers[peer.Name]
-		found = found || peer.Name == m.Self
+		number, known := t.numbers[peer.Name]
 		switch {
-		case known:
+		case peer.Name == m.Self:
+			continue
+		case known && number != self: // the node that was this one before is another one now
 		case len(free) > 0:
 			number, free = free[0], free[1:]
 		default:
 			highest++
 			number = highest
 		}
-		n.numbers[peer.Name] = number
-		n.add(peer, number, finishes[peer.Name])
+		numbers[peer.Name] = number
 	}
-	if !found {
-		return tables{}, fmt.Errorf("set mesh: no node is named %q", m.Self)
-	}
-	return n, nil
+	return numbers
 }
 
 // add enters a node.
-func (t *tables) add(p mesh.Peer, number uint32, finishes bool) {
+func (t *tables) add(p mesh.Peer, number uint32, known peers.Directive) {
 	address := bytesOf(p.Underlay.Addr())
-	node := meshNode{Address: address, Port: networkOrder(p.Underlay.Port()), Finishes: boolean(finishes)}
+	node := meshNode{Address: address, Port: networkOrder(p.Underlay.Port()), Finishes: boolean(known.Finishes)}
 	copy(node.Name[:], p.Name)
 	t.nodes[number] = node
 	t.senders[meshSender{Address: address}] = number
 	for _, prefix := range slices.Concat(p.Subnets, p.Routes) {
-		if prefix.Addr().Is4() {
-			t.prefixes4[meshPrefix4{Length: uint32(prefix.Bits()), Address: prefix.Masked().Addr().As4()}] = number
+		length, first := uint32(prefix.Bits()), prefix.Masked().Addr()
+		if first.Is4() {
+			t.prefixes4[meshPrefix4{Length: length, Address: first.As4()}] = number
 		} else {
-			t.prefixes6[meshPrefix6{Length: uint32(prefix.Bits()), Address: prefix.Masked().Addr().As16()}] = number
+			t.prefixes6[meshPrefix6{Length: length, Address: first.As16()}] = number
 		}
 	}
-	if number != self {
-		return
+	if number == self {
+		t.setHome(p)
 	}
-	for _, subnet := range slices.Backward(p.Subnets) {
-		if bits := net.CIDRMask(subnet.Bits(), subnet.Addr().BitLen()); subnet.Addr().Is4() {
-			t.home4, t.mask4 = subnet.Masked().Addr().As4(), [4]byte(bits)
-		} else {
-			t.home6, t.mask6 = subnet.Masked().Addr().As16(), [16]byte(bits)
+}
+
+// setHome notes the first subnets and the TUN's addresses of this node.
+func (t *tables) setHome(p mesh.Peer) {
+	for _, v6 := range []bool{false, true} {
+		subnet := p.FirstSubnet(v6)
+		if !subnet.IsValid() {
+			continue
 		}
-	}
-	if ip := p.TUNAddress(false); ip.IsValid() {
-		t.tun4 = ip.As4()
-	}
-	if ip := p.TUNAddress(true); ip.IsValid() {
-		t.tun6 = ip.As16()
+		first, mask := subnet.Masked().Addr(), net.CIDRMask(subnet.Bits(), subnet.Addr().BitLen())
+		if v6 {
+			t.home6, t.mask6, t.tun6 = first.As16(), [16]byte(mask), p.TUNAddress(true).As16()
+		} else {
+			t.home4, t.mask4, t.tun4 = first.As4(), [4]byte(mask), p.TUNAddress(false).As4()
+		}
 	}
 }
 

@@ -17,13 +17,13 @@ func TestNobodyInherits(t *testing.T) {
 	p := programsOf(t, m)
 	g := &generator{Rand: rand.New(rand.NewPCG(1, 1)), mesh: m}
 	lie := ip4(netip.MustParseAddr("8.8.8.8"), netip.MustParseAddr("10.244.0.2"), 0, 64, 17, make([]byte, 20))
-	if v, left := p.receive(t, p.objects.In, g.outer(m.Peers[1].Underlay.AddrPort, 0, lie), nil, true); left || v.drop != "b spoofed_source" {
+	if v, left := p.decide(t, p.handle().In, g.outer(m.Peers[1].Underlay.AddrPort, 0, lie), nil, true); left || v.drop != "b spoofed_source" {
 		t.Fatalf("%+v", v)
 	}
 	before := p.tables.numbers["b"]
 	m.Peers = append([]mesh.Peer{}, m.Peers...)
 	m.Peers[1] = mesh.Peer{Name: "d", Underlay: mesh.Endpoint{AddrPort: netip.MustParseAddrPort("172.18.0.7:8285")}, Subnets: m.Peers[1].Subnets}
-	if err := p.SetMesh(m); err != nil {
+	if err := p.setMesh(m); err != nil {
 		t.Fatal(err)
 	}
 	if n := p.tables.numbers["d"]; n == before {
@@ -35,7 +35,7 @@ func TestNobodyInherits(t *testing.T) {
 	}
 	// Later somebody may have it: numbers are few.
 	m.Peers = append(m.Peers, mesh.Peer{Name: "e", Underlay: mesh.Endpoint{AddrPort: netip.MustParseAddrPort("172.18.0.8:8285")}, Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.8.0/24")}})
-	if err := p.SetMesh(m); err != nil || p.tables.numbers["e"] != before {
+	if err := p.setMesh(m); err != nil || p.tables.numbers["e"] != before {
 		t.Errorf("%v, numbers %v", err, p.tables.numbers)
 	}
 	if c := p.counters(t); c.Peers["e"] != (mesh.Traffic{}) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -18,13 +19,13 @@ import (
 )
 
 // counters are those of the programs.
-func (p *Programs) counters(t *testing.T) (c dataplane.Counters) {
+func (p *Engine) counters(t *testing.T) Reading {
 	t.Helper()
-	peers, total, err := p.Counters()
+	r, err := p.shown.Load().read()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return dataplane.Counters{Peers: peers, Totals: total}
+	return r
 }
 
 // loopback is the interface that frames of a trial run come in by; its MAC address is zero.
@@ -32,32 +33,49 @@ const loopback = 1
 
 // programsOf returns programs that know a mesh, with settings as they would be, attached to
 // nothing.
-func programsOf(t testing.TB, m mesh.Mesh) *Programs {
+func programsOf(t testing.TB, m mesh.Mesh) *Engine {
 	t.Helper()
-	p, err := load("", nil)
-	if err != nil {
+	p := unpinned(t)
+	if err := p.load(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := p.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := p.SetMesh(m); err != nil {
+	if err := p.setMesh(m); err != nil {
 		t.Fatal(err)
 	}
-	p.settings = Settings{TUN: 1, MTU: 1472, Address: m.Peers[0].Underlay.AddrPort}
+	p.tun = loopback
 	p.marking = []meshDevice{{Index: loopback}}
-	if err := p.configure(); err != nil {
+	if err := p.configureFor(wantedOver(m, "", dataplane.TCX)); err != nil {
 		t.Fatal(err)
 	}
 	return p
 }
 
-// handed is how much was counted as left to user space, whatever the reason.
-func (p *Programs) handed(t *testing.T) (n uint64) {
+// unpinned returns an engine that pins nothing, and so is alone on this machine.
+func unpinned(t testing.TB) *Engine {
 	t.Helper()
-	reasons, err := p.Handed()
+	p := New(slog.New(slog.DiscardHandler))
+	p.pins = func() (string, error) { return "", nil }
+	t.Cleanup(func() {
+		if err := p.leave(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+// wantedOver is what an engine is to do for a mesh, with the TUN and interfaces of the underlay.
+func wantedOver(m mesh.Mesh, tun string, receive dataplane.Receive, underlay ...int) dataplane.Wanted {
+	return dataplane.Wanted{Mesh: m, Interface: tun, Bind: m.Peers[0].Underlay.AddrPort,
+		Kernel: dataplane.Programs{Use: dataplane.Always, MTU: 1472, Receive: receive, Underlay: underlay}}
+}
+
+// receives are the places by their words.
+var receives = map[string]dataplane.Receive{"tcx": dataplane.TCX, "xdp": dataplane.XDP, "socket": dataplane.Socket}
+
+// handed is how much was counted as left to user space, whatever the reason.
+func (p *Engine) handed(t *testing.T) (n uint64) {
+	t.Helper()
+	reasons, err := p.handle().handed()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,10 +85,10 @@ func (p *Programs) handed(t *testing.T) (n uint64) {
 	return n
 }
 
-// receive has one of the programs for receiving decide about a frame. left tells that user
+// decide has one of the programs for receiving decide about a frame. left tells that user
 // space is to decide; ours, that it is a datagram for our socket. XDP finds metadata in front
 // of the frame, of some length.
-func (p *Programs) receive(t *testing.T, program *ebpf.Program, frame, meta []byte, ours bool) (v verdict, left bool) {
+func (p *Engine) decide(t *testing.T, program *ebpf.Program, frame, meta []byte, ours bool) (v verdict, left bool) {
 	t.Helper()
 	const ( // linux/bpf.h, linux/pkt_cls.h
 		xdpDrop, xdpPass   = 1, 2
@@ -80,15 +98,15 @@ func (p *Programs) receive(t *testing.T, program *ebpf.Program, frame, meta []by
 	before, handed := p.counters(t), p.handed(t)
 	code, mark, out := run(t, program, frame, meta)
 	after := p.counters(t)
-	v.drop = counted(before, after)
+	v.drop = counted(before.Peers, after.Peers)
 	const ethernet = 14
-	xdp := program == p.xdp
+	xdp := program == p.handle().xdp
 	handed = p.handed(t) - handed
-	if xdp && code == xdpPass && mark != p.mark && mark != (meshMark{}) {
+	if xdp && code == xdpPass && mark != p.settings.Mark && mark != (meshMark{}) {
 		t.Errorf("metadata is %x after %x", mark, meta)
 	}
 	switch {
-	case xdp && code == xdpPass && mark == p.mark:
+	case xdp && code == xdpPass && mark == p.settings.Mark:
 		v.delivered = string(out[ethernet:])
 	case !xdp && code == tcRedirect:
 		v.delivered = string(out[ethernet:])
@@ -213,11 +231,11 @@ func TestVerdicts(t *testing.T) {
 	for _, underlay := range []string{"v4", "v6"} {
 		m := meshOver(underlay == "v6")
 		p := programsOf(t, m)
-		xdp, err := p.xdpProgram()
+		xdp, err := p.handle().loadXDP()
 		if err != nil {
 			t.Fatal(err)
 		}
-		for name, program := range map[string]*ebpf.Program{"tc": p.objects.In, "xdp": xdp} {
+		for name, program := range map[string]*ebpf.Program{"tc": p.handle().In, "xdp": xdp} {
 			t.Run(underlay+"/"+name, func(t *testing.T) {
 				u := newUserEngine(t, m)
 				seed := rand.Uint64()
@@ -231,7 +249,7 @@ func TestVerdicts(t *testing.T) {
 					if name == "xdp" {
 						meta = g.metadata(p)
 					}
-					got, left := p.receive(t, program, frame, meta, ours)
+					got, left := p.decide(t, program, frame, meta, ours)
 					if left {
 						fates["left"]++
 						if plain && (name == "xdp" || payload[0]>>4 == 4 == (underlay == "v4")) {
@@ -333,12 +351,12 @@ func (g *generator) frame() (b []byte, plain bool) {
 
 // metadata returns what an XDP program of somebody else put in front of a frame: nothing, most
 // of the time, or marks, also those that only we know.
-func (g *generator) metadata(p *Programs) []byte {
+func (g *generator) metadata(p *Engine) []byte {
 	if g.IntN(3) != 0 {
 		return nil
 	}
 	var b []byte
-	for _, word := range append(p.mark.Words[:], p.mark.Words[:]...) {
+	for _, word := range append(p.settings.Mark.Words[:], p.settings.Mark.Words[:]...) {
 		b = binary.NativeEndian.AppendUint32(b, word)
 	}
 	switch g.IntN(3) {

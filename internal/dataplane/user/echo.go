@@ -24,16 +24,17 @@ func (t tunAddresses) of(family netip.Addr) netip.Addr {
 	return t.v4
 }
 
-// SendEcho implements Engine.
+// SendEcho implements dataplane.Echoer.
 func (u *Engine) SendEcho(es ...dataplane.Echo) error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if len(u.workers) == 0 {
+	workers := *u.workers.Load()
+	if len(workers) == 0 {
 		return errors.New("send echo: no packet loop runs")
 	}
+	sender := workers[0].echoes()
+	defer workers[0].senders.Put(sender)
 	f := u.mesh.Load()
 	var errs []error
-	out := echoSender{sender: u.workers[0].Echoes}
+	out := echoSender{sender: sender}
 	for _, e := range es {
 		to, known := f.names[e.Peer]
 		if !known || to == f.self {
@@ -53,8 +54,8 @@ func (u *Engine) SendEcho(es ...dataplane.Echo) error {
 	return errors.Join(append(errs, out.flush())...)
 }
 
-// LastSeen implements Engine.
-func (u *Engine) LastSeen(peer string) time.Time {
+// Heard implements dataplane.Echoer.
+func (u *Engine) Heard(peer string) time.Time {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if known := u.known[peer]; known != nil {
@@ -99,7 +100,7 @@ func (s *echoSender) flush() error {
 // echo takes a packet to this node's TUN address out of the way if it is an echo for
 // meshd itself.
 func (in *inbound) echo(f *forwarding, sender int32, h packet.Header, b []byte) bool {
-	hear := in.user.hear
+	hear := in.user.options.Hear
 	if hear == nil || h.Dst != f.own.of(h.Dst) || h.Src != f.tun[sender].of(h.Src) {
 		return false
 	}

@@ -33,7 +33,7 @@ func TestSendEcho(t *testing.T) {
 			t.Errorf("%+v %+v to %s", h, e, sent.Addr)
 		}
 	}
-	if c := r.Counters(); c.Totals.TxPackets != 0 || c.Peers["b"].TxBytes != 0 {
+	if c := r.Read(); c.Totals.TxPackets != 0 || c.Peers["b"].TxBytes != 0 {
 		t.Errorf("counted: %+v", c.Totals)
 	}
 	err := r.SendEcho(dataplane.Echo{Peer: "a"}, dataplane.Echo{Peer: "x"})
@@ -66,7 +66,7 @@ func TestEchoIsHeard(t *testing.T) {
 		t.Errorf("heard %+v, delivered %d", r.heard, len(r.tun.written))
 	}
 	r.mine = func(e dataplane.Echo) ([]byte, bool) { return bytes.ToUpper(e.Payload), true }
-	before := r.LastSeen("b")
+	before := r.Heard("b")
 	r.receive(b, 0, echo("10.244.1.0", "10.244.0.0", false, "mine"), echo("fd00:0:0:b::", "fd00:0:0:a::", false, "six"))
 	if len(r.heard) != 3 || len(r.tun.written) != 1 || len(r.wire.sent) != 2 {
 		t.Fatalf("heard %+v, delivered %d, sent %d", r.heard, len(r.tun.written), len(r.wire.sent))
@@ -77,8 +77,8 @@ func TestEchoIsHeard(t *testing.T) {
 			t.Errorf("answer %+v to %s", e, r.wire.sent[i].Addr)
 		}
 	}
-	if got := r.Counters().Peers["b"]; got.RxPackets != 1 || !r.LastSeen("b").After(before) || time.Since(r.LastSeen("b")) > time.Minute {
-		t.Errorf("%+v, seen %v", got, r.LastSeen("b"))
+	if got := r.Read().Peers["b"]; got.RxPackets != 1 || !r.Heard("b").After(before) || time.Since(r.Heard("b")) > time.Minute {
+		t.Errorf("%+v, seen %v", got, r.Heard("b"))
 	}
 	// Not from its TUN, not to ours, no echo, another node's address.
 	r.receive(b, 0, echo("10.244.1.7", "10.244.0.0", false, "x"), echo("10.244.1.0", "10.244.0.7", false, "x"), udp4("10.244.1.0", "10.244.0.0", 64, 0))
@@ -86,7 +86,7 @@ func TestEchoIsHeard(t *testing.T) {
 	if len(r.heard) != 3 || len(r.tun.written) != 4 {
 		t.Errorf("heard %+v, delivered %d", r.heard[3:], len(r.tun.written))
 	}
-	if got := r.Counters().Peers["c"]; got.Drops[mesh.SpoofedSource] != 1 || !r.LastSeen("c").IsZero() {
+	if got := r.Read().Peers["c"]; got.Drops[mesh.SpoofedSource] != 1 || !r.Heard("c").IsZero() {
 		t.Errorf("%+v", got)
 	}
 }

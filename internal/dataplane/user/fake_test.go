@@ -201,8 +201,8 @@ func newRig(t testing.TB, offloads ...string) *rig {
 }
 
 func (r *rig) start() {
-	r.Engine = New(slog.New(slog.DiscardHandler), r.hear)
-	loops, err := r.Replace([]Worker{{Tun: r.tun, Wire: r.wire, Receiver: r.wire, Sender: r.wire, Replies: r.wire, Echoes: r.wire}})
+	r.Engine = New(dataplane.Options{Log: slog.New(slog.DiscardHandler), Hear: r.hear})
+	loops, err := r.Replace([]Worker{{Tun: r.tun, Wire: r.wire, Receiver: r.wire, Sender: r.wire, Replies: r.wire, Echoes: func() Sender { return r.wire }}})
 	if err != nil {
 		panic(err)
 	}

@@ -47,7 +47,7 @@ func TestForeignSource(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.send(test.packet)
-			c := r.Counters()
+			c := r.Read()
 			if got := strings.Join(drops(c.Totals), " "); got != test.drop {
 				t.Errorf("drops %q, want %q", got, test.drop)
 			}
@@ -67,7 +67,7 @@ func TestForeignSource(t *testing.T) {
 func TestForeignSuperpacket(t *testing.T) {
 	r := newRig(t, allOffloads...)
 	r.out.forward([][]byte{superframe(tcp4("10.244.2.2", "10.244.1.2", 10, 1000))})
-	if c := r.Counters(); c.Totals.Drops[mesh.ForeignSource] != 10 || len(r.wire.sent) != 0 {
+	if c := r.Read(); c.Totals.Drops[mesh.ForeignSource] != 10 || len(r.wire.sent) != 0 {
 		t.Errorf("%d drops, %d sent", c.Totals.Drops[mesh.ForeignSource], len(r.wire.sent))
 	}
 }

@@ -7,13 +7,14 @@ import (
 	"testing"
 	"time"
 
+	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/dataplane/packet"
 )
 
 // run starts the rig's loops.
 func (r *rig) run(ctx context.Context) <-chan error {
 	done := make(chan error, 2)
-	for _, loop := range []Loop{r.out, r.in} {
+	for _, loop := range []dataplane.Loop{r.out, r.in} {
 		go func() { done <- loop.Run(ctx) }()
 	}
 	return done

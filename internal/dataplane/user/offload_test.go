@@ -77,7 +77,7 @@ func TestSuperpacketOut(t *testing.T) {
 	packets := tcp4("10.244.0.2", "10.244.1.2", 45, 1432)
 	r.out.forward([][]byte{superframe(packets)})
 	r.checkWire(t, packets, 44, 1)
-	c := r.Counters()
+	c := r.Read()
 	if b := c.Peers["b"]; b.TxPackets != 45 || b.TxBytes != 45*1472 || c.Calls[mesh.TunRead] != (mesh.Calls{Calls: 1, Packets: 45}) || c.Calls[mesh.WireWrite] != (mesh.Calls{Calls: 1, Packets: 45}) {
 		t.Errorf("counted %+v, %v", b, c.Calls)
 	}
@@ -96,13 +96,13 @@ func TestSuperpacketOut(t *testing.T) {
 func TestSuperpacketEnds(t *testing.T) {
 	r := newRig(t, allOffloads...)
 	r.out.forward([][]byte{superframe(tcp4("10.244.0.2", "10.244.9.2", 10, 1000))})
-	if c := r.Counters(); c.Totals.Drops[mesh.NoRoute] != 10 || len(r.tun.written) != 1 || len(r.wire.sent) != 0 {
+	if c := r.Read(); c.Totals.Drops[mesh.NoRoute] != 10 || len(r.tun.written) != 1 || len(r.wire.sent) != 0 {
 		t.Errorf("%d drops, %d answers", c.Totals.Drops[mesh.NoRoute], len(r.tun.written))
 	}
 	bad := superframe(tcp4("10.244.0.2", "10.244.1.2", 10, 1000))
 	bad[4], bad[5] = 0, 0 // no segment size
 	r.out.forward([][]byte{bad, {1, 2, 3}})
-	if c := r.Counters(); c.Totals.Drops[mesh.Malformed] != 2 || len(r.wire.sent) != 0 {
+	if c := r.Read(); c.Totals.Drops[mesh.Malformed] != 2 || len(r.wire.sent) != 0 {
 		t.Errorf("%+v", c.Totals.Drops)
 	}
 }
@@ -151,10 +151,10 @@ func TestBurstsRefused(t *testing.T) {
 		packets := tcp4("10.244.0.2", "10.244.1.2", 10, 1432)
 		r.out.forward([][]byte{superframe(packets)})
 		r.checkWire(t, packets)
-		if info := r.Info(); slices.Contains(info.Offloads, "udp_gso") || strings.Join(info.Refused, " ") != "udp_gso" {
+		if info := r.Read().Works; slices.Contains(info.Offloads, "udp_gso") || strings.Join(info.Refused, " ") != "udp_gso" {
 			t.Errorf("%v: %+v", errno, info)
 		}
-		if c := r.Counters(); c.Peers["b"].TxPackets != 10 || len(drops(c.Totals)) != 0 {
+		if c := r.Read(); c.Peers["b"].TxPackets != 10 || len(drops(c.Totals)) != 0 {
 			t.Errorf("%v: counted %+v", errno, c.Totals)
 		}
 		offers := r.wire.offers
@@ -181,8 +181,8 @@ func TestBurstTooBig(t *testing.T) {
 		}
 		r.wire.mtu = 1428
 		r.out.forward([][]byte{superframe(tcp4("10.244.0.2", "10.244.1.2", 10, 1432))})
-		if c := r.Counters(); c.Peers["b"].Drops[mesh.TooBig] != 10 || len(r.Info().Refused) != 0 || len(r.tun.written) != 10 {
-			t.Errorf("%v: %+v, %+v, %d answers", errno, c.Peers["b"], r.Info(), len(r.tun.written))
+		if c := r.Read(); c.Peers["b"].Drops[mesh.TooBig] != 10 || len(r.Read().Works.Refused) != 0 || len(r.tun.written) != 10 {
+			t.Errorf("%v: %+v, %+v, %d answers", errno, c.Peers["b"], r.Read().Works, len(r.tun.written))
 		}
 		if b := r.tun.written[0]; binary.BigEndian.Uint16(b[26:]) != 1400 {
 			t.Errorf("told %d", binary.BigEndian.Uint16(b[26:]))
@@ -192,7 +192,7 @@ func TestBurstTooBig(t *testing.T) {
 	r := newRig(t, allOffloads...)
 	r.wire.refuse[0] = syscall.EAGAIN
 	r.out.forward([][]byte{superframe(tcp4("10.244.0.2", "10.244.1.2", 10, 1000))})
-	if c := r.Counters(); c.Peers["b"].Drops[mesh.SendError] != 10 || r.wire.offers != 1 {
+	if c := r.Read(); c.Peers["b"].Drops[mesh.SendError] != 10 || r.wire.offers != 1 {
 		t.Errorf("%+v, %d offers", c.Peers["b"], r.wire.offers)
 	}
 }
@@ -216,7 +216,7 @@ func TestMergedIn(t *testing.T) {
 	r.in.deliver(merged())
 	check := func(r *rig, frames int) {
 		t.Helper()
-		c := r.Counters()
+		c := r.Read()
 		if b := c.Peers["b"]; b.RxPackets != 10 || b.RxBytes != 10*1472 || b.Drops[mesh.SpoofedSource] != 1 || r.tun.frames != frames {
 			t.Errorf("%d frames, counted %+v", r.tun.frames, b)
 		}
@@ -230,7 +230,7 @@ func TestMergedIn(t *testing.T) {
 		}
 	}
 	check(r, 1)
-	if c := r.Counters(); c.Calls[mesh.WireRead] != (mesh.Calls{Calls: 1, Packets: 11}) || c.Calls[mesh.TunWrite] != (mesh.Calls{Calls: 1, Packets: 10}) {
+	if c := r.Read(); c.Calls[mesh.WireRead] != (mesh.Calls{Calls: 1, Packets: 11}) || c.Calls[mesh.TunWrite] != (mesh.Calls{Calls: 1, Packets: 10}) {
 		t.Errorf("calls %v", c.Calls)
 	}
 
@@ -239,7 +239,7 @@ func TestMergedIn(t *testing.T) {
 	r.tun.refuse[0] = syscall.EINVAL
 	r.in.deliver(merged())
 	check(r, 10)
-	if got := strings.Join(r.Info().Refused, " "); got != "tun_gro" {
+	if got := strings.Join(r.Read().Works.Refused, " "); got != "tun_gro" {
 		t.Errorf("refused %q", got)
 	}
 	r.in.deliver(merged())
@@ -252,8 +252,8 @@ func TestMergedIn(t *testing.T) {
 		r.tun.refuse[i] = syscall.EIO
 	}
 	r.in.deliver(merged())
-	if c := r.Counters(); c.Peers["b"].Drops[mesh.WriteError] != 10 || len(r.Info().Refused) != 0 {
-		t.Errorf("%+v, %+v", c.Peers["b"], r.Info())
+	if c := r.Read(); c.Peers["b"].Drops[mesh.WriteError] != 10 || len(r.Read().Works.Refused) != 0 {
+		t.Errorf("%+v, %+v", c.Peers["b"], r.Read().Works)
 	}
 }
 
@@ -264,7 +264,7 @@ func TestPlain(t *testing.T) {
 	r.send(packets...)
 	r.checkWire(t, packets, 1, 1, 1)
 	r.receive("172.18.0.3:8285", 0, tcp4("10.244.1.2", "10.244.0.2", 3, 100)...)
-	if info := r.Info(); r.tun.frames != 3 || len(info.Offloads) != 0 || len(info.Refused) != 0 {
+	if info := r.Read().Works; r.tun.frames != 3 || len(info.Offloads) != 0 || len(info.Refused) != 0 {
 		t.Errorf("%d frames, %+v", r.tun.frames, info)
 	}
 }

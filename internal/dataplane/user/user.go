@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"slices"
 	"sync"
@@ -35,21 +34,33 @@ const (
 	EchoBursts = 16
 )
 
-// Engine is the engine in user space. Each worker has one loop from the TUN to the
-// socket and one from the socket to the TUN. They share nothing but the mesh, so
-// none waits for another.
+// Engine is the engine in user space. Each worker has one loop from the TUN to the socket and one
+// from the socket to the TUN. They share nothing but the mesh, so none waits for another.
+//
+// The owner's goroutine opens, switches and closes what packets go through (engine.go). Readers
+// and the packet path see that by atomic pointers; mu is held for arithmetic only, never over a
+// system call.
 type Engine struct {
-	log  *slog.Logger
-	hear dataplane.EchoHandler
+	options dataplane.Options
 
-	mesh   atomic.Pointer[forwarding] // read once for each batch
-	nobody counters                   // what belongs to no peer
+	mesh    atomic.Pointer[forwarding] // read once for each batch
+	nobody  counters                   // what belongs to no peer
+	workers atomic.Pointer[[]*worker]  // that move packets
+	open    atomic.Pointer[endpoints]  // what they move packets through; nil before the first Apply
+	broken  atomic.Pointer[ending]     // why the loops have to be made anew; nil if they run
+	asking  chan struct{}              // a token for whoever asks the loops for a sign of life
+	lost    mesh.Growing               // at the sockets
 
-	asking  sync.Mutex // held while loops are asked for a sign of life
-	mu      sync.Mutex // serialises changes and guards what follows
-	workers []*worker
+	// Of the owner alone.
+	left     *endpoints        // of an earlier meshd, until the first Apply
+	next     *endpoints        // between Prepare and Apply; nil: what is open stays
+	prepared *dataplane.Wanted // the last
+	applied  *dataplane.Wanted // the last
+
+	mu      sync.Mutex
 	known   map[string]*counters          // of every peer there ever was, so that totals never fall
 	past    [mesh.NumCallKinds]mesh.Calls // of workers that are gone
+	buffers buffers
 }
 
 // worker is a Worker with what is counted and decided for it.
@@ -59,6 +70,15 @@ type worker struct {
 	loops   [2]life
 	noSend  atomic.Bool // several packets in one message are refused
 	noMerge atomic.Bool // superpackets are refused by the TUN
+	senders sync.Pool   // of Sender, for echoes
+}
+
+// echoes returns a Sender for one goroutine, which puts it back into senders.
+func (w *worker) echoes() Sender {
+	if s, ok := w.senders.Get().(Sender); ok {
+		return s
+	}
+	return w.Echoes()
 }
 
 // forwarding is what the packet path looks at: immutable once stored.
@@ -80,37 +100,40 @@ type peer struct {
 	*counters
 }
 
-// New returns the user engine, which has no workers and knows nobody yet. hear
-// is asked about echoes from peers; nil: the kernel gets them all.
-func New(log *slog.Logger, hear dataplane.EchoHandler) *Engine {
-	u := &Engine{log: log, hear: hear, known: map[string]*counters{}}
+// New returns the user engine, which has no workers and knows no peer yet.
+func New(o dataplane.Options) *Engine {
+	u := &Engine{options: o, known: map[string]*counters{}, asking: make(chan struct{}, 1)}
 	u.mesh.Store(&forwarding{table: &table.Table{}, self: table.None})
+	u.workers.Store(&[]*worker{})
 	return u
 }
 
-// Replace puts workers in the place of those that are there, once those have
-// forwarded what they have read. It returns the loops of the new ones; the owner
-// runs each in a goroutine, and closes those queues and sockets of the old ones
-// that are not among the new. What arrives meanwhile waits in the kernel.
-func (u *Engine) Replace(workers []Worker) (loops []Loop, err error) {
+// Replace puts workers in the place of those that are there, once those have forwarded what they
+// have read. It returns the loops of the new ones; the owner runs each in a goroutine, and closes
+// those queues and sockets of the old ones that are not among the new. Packets that arrive
+// meanwhile wait in the kernel.
+func (u *Engine) Replace(workers []Worker) (loops []dataplane.Loop, err error) {
+	old := *u.workers.Load()
+	err = stop(old)
+	var next []*worker
+	for _, w := range workers {
+		one := &worker{Worker: w, loops: [2]life{newLife(), newLife()}}
+		next = append(next, one)
+		loops = append(loops, newOutbound(u, one), newInbound(u, one))
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	err = stop(u.workers)
-	for _, w := range u.workers {
+	for _, w := range old {
 		for kind := range w.calls {
 			u.past[kind].Add(w.calls[kind].read())
 		}
 	}
-	u.workers = nil
-	for _, w := range workers {
-		next := &worker{Worker: w, loops: [2]life{newLife(), newLife()}}
-		u.workers = append(u.workers, next)
-		loops = append(loops, newOutbound(u, next), newInbound(u, next))
-	}
+	u.workers.Store(&next)
 	return loops, err
 }
 
-// SetMesh implements Engine.
+// SetMesh replaces all that the packet path knows of the mesh at one packet boundary. Counters of
+// peers whose name stays are kept. On error the old mesh stays in force.
 func (u *Engine) SetMesh(m mesh.Mesh) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -141,69 +164,59 @@ func (u *Engine) SetMesh(m mesh.Mesh) error {
 	return nil
 }
 
-// Route implements Engine.
-func (u *Engine) Route(dst netip.Addr) mesh.Route {
-	f := u.mesh.Load()
-	prefix, i := f.table.LookupPrefix(dst)
-	if i == table.None {
-		return mesh.Route{}
-	}
-	return mesh.Route{Peer: f.table.Name(i), Prefix: prefix, Self: i == f.self}
-}
-
-// Counters implements Engine.
-func (u *Engine) Counters() dataplane.Counters {
+// Read implements dataplane.Engine.
+func (u *Engine) Read() dataplane.Reading {
+	works := u.works()
+	lost := dataplane.Lost{Socket: u.lost.Read(u.open.Load().overflows())}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	c := dataplane.Counters{Totals: u.nobody.read(), Peers: map[string]mesh.Traffic{}, Calls: map[mesh.CallKind]mesh.Calls{}}
+	r := dataplane.Reading{Totals: u.nobody.read(), Peers: map[string]mesh.Traffic{}, Calls: map[mesh.CallKind]mesh.Calls{},
+		Lost: lost, Works: works}
 	f := u.mesh.Load()
 	for i := range f.peers {
 		if int32(i) != f.self {
-			c.Peers[f.table.Name(int32(i))] = mesh.Traffic{}
+			r.Peers[f.table.Name(int32(i))] = mesh.Traffic{}
 		}
 	}
 	for name, known := range u.known { // each once, so that the parts add up
 		t := known.read()
-		c.Totals.Add(t)
-		if _, listed := c.Peers[name]; listed {
-			c.Peers[name] = t
+		r.Totals.Add(t)
+		if _, listed := r.Peers[name]; listed {
+			r.Peers[name] = t
 		}
 	}
 	for _, kind := range mesh.CallKinds() {
 		sum := u.past[kind]
-		for _, w := range u.workers {
+		for _, w := range *u.workers.Load() {
 			sum.Add(w.calls[kind].read())
 		}
-		c.Calls[kind] = sum
+		r.Calls[kind] = sum
 	}
-	return c
+	return r
 }
 
-// Info implements Engine.
-func (u *Engine) Info() dataplane.Info {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	info := dataplane.Info{Engine: "user", Receive: "socket", Offloads: []string{}, Queues: len(u.workers)}
-	if len(u.workers) == 0 {
-		return info
+func (u *Engine) works() dataplane.Works {
+	workers := *u.workers.Load()
+	w := dataplane.Works{Engine: "user", Receive: dataplane.Socket, Offloads: []string{}, Queues: len(workers)}
+	if len(workers) == 0 {
+		return w
 	}
-	info.Refused = u.refused()
-	for _, name := range slices.Concat(u.workers[0].Tun.Offloads(), u.workers[0].Wire.Offloads()) {
-		if !slices.Contains(info.Refused, name) {
-			info.Offloads = append(info.Offloads, name)
+	w.Refused = refused(workers)
+	for _, name := range slices.Concat(workers[0].Tun.Offloads(), workers[0].Wire.Offloads()) {
+		if !slices.Contains(w.Refused, name) {
+			w.Offloads = append(w.Offloads, name)
 		}
 	}
-	return info
+	return w
 }
 
-// refused returns the names of offloads that ended at run time, in any worker. The
-// caller holds mu.
-func (u *Engine) refused() (names []string) {
+// refused returns the names of offloads that ended at run time, in any worker.
+func refused(workers []*worker) (names []string) {
 	for name, ended := range map[string]func(*worker) bool{
 		"udp_gso": func(w *worker) bool { return w.noSend.Load() },
 		"tun_gro": func(w *worker) bool { return w.noMerge.Load() },
 	} {
-		if slices.ContainsFunc(u.workers, ended) {
+		if slices.ContainsFunc(workers, ended) {
 			names = append(names, name)
 		}
 	}
@@ -211,23 +224,20 @@ func (u *Engine) refused() (names []string) {
 	return names
 }
 
-// Alive implements Engine.
+// Alive implements dataplane.Engine.
 func (u *Engine) Alive(ctx context.Context) error {
-	u.asking.Lock()
-	defer u.asking.Unlock()
-	u.mu.Lock()
-	workers := u.workers
-	u.mu.Unlock()
+	select {
+	case u.asking <- struct{}{}: // one at a time: a sign of life is for one asker
+	case <-ctx.Done():
+		return fmt.Errorf("the packet loops are being asked already: %w", ctx.Err())
+	}
+	defer func() { <-u.asking }()
 	var errs []error
-	for _, w := range workers {
+	for _, w := range *u.workers.Load() {
 		errs = append(errs, w.alive(ctx))
 	}
 	return errors.Join(errs...)
 }
 
-// Stop implements Engine.
-func (u *Engine) Stop() error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return stop(u.workers)
-}
+// Stop implements dataplane.Engine.
+func (u *Engine) Stop() error { return stop(*u.workers.Load()) }

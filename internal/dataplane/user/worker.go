@@ -1,21 +1,10 @@
 package user
 
 import (
-	"context"
-	"fmt"
 	"net/netip"
 
 	"example.org/meshd/internal/dataplane/packet"
 )
-
-// A Loop is one endless piece of packet work.
-type Loop interface {
-	// Run works until the engine has no more use for it, then returns nil. It
-	// returns an error when it cannot go on, for instance because the TUN was
-	// deleted.
-	Run(ctx context.Context) error
-	fmt.Stringer
-}
 
 // A Worker is one queue of the TUN and one socket, with what the loops between
 // them read and write through.
@@ -24,8 +13,8 @@ type Worker struct {
 	Wire     Wire
 	Receiver Receiver
 	Sender   Sender
-	Replies  Sender // for echoes, answered by the loop from the wire
-	Echoes   Sender // for echoes of our own
+	Replies  Sender        // for echoes, answered by the loop from the wire
+	Echoes   func() Sender // makes one for echoes of our own, which any goroutine may send
 }
 
 // Tun is one queue of the TUN device. One goroutine reads while others write.

@@ -12,7 +12,12 @@
  *
  * Only helpers and headers of Linux 5.10 and what is said to be newer where it is used.
  */
-#include "in.h"
-#include "out.h"
+#include "maps.h"
+#include "packet.h"
+
+/* The programs. They are one object, and so one translation unit, since they share maps and inline
+ * functions: parts of this file, not headers. */
+#include "in.c"
+#include "out.c"
 
 char _license[] SEC("license") = "Dual MIT/GPL";

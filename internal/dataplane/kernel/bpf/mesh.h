@@ -2,14 +2,14 @@
  *
  * What the programs and the daemon share: maps, and what is in them. bpf2go makes Go types
  * of the structs. Numbers are in the host's order unless they are __be. Pinned maps outlive
- * the daemon: whoever changes what is here raises layout in pins.go.
+ * the daemon: whoever changes a struct here, or a map, raises layout in pins.go.
  */
 #ifndef MESH_H
 #define MESH_H
 
 #include <linux/types.h>
 
-/* Reasons, in the order of dataplane.Drop. */
+/* Why a packet is dropped: mesh.Drop, in its order. A test compares the names. */
 enum drop {
 	DROP_NO_ROUTE,
 	DROP_TOO_BIG,
@@ -24,20 +24,21 @@ enum drop {
 	DROPS,
 };
 
-/* Why a packet is left to user space, in both directions. */
+/* Why a packet is left to user space, in both directions: handovers in counters.go, in its order. A
+ * test compares the names, which status shows in lower case. */
 enum handover {
-	HAND_NO_ROUTE,	     /* nobody has the destination */
-	HAND_TTL,	     /* it expires here: its sender is told */
-	HAND_TOO_BIG,	     /* larger than the path */
-	HAND_UNDERLAY,	     /* the underlay has no route to the peer */
-	HAND_UNUSUAL,	     /* options, another protocol, a length that does not add up */
-	HAND_CHECKSUM,	     /* from a socket, which gives its datagrams a checksum */
-	HAND_UNKNOWN_SENDER, /* the outer source is no node */
-	HAND_FRAGMENT,	     /* of the outer packet */
-	HAND_TO_NODE,	     /* for the TUN's own address: probes are among them */
-	HAND_PLAIN,	     /* to a peer that is not known to be meshd */
-	HAND_WATCHED,	     /* somebody captures on the TUN */
-	HAND_FOREIGN_SOURCE, /* a pod of this host sent with an address that is not this node's */
+	HAND_NO_ROUTE,		/* no node has the destination */
+	HAND_TTL_EXPIRED,	/* user space tells its sender */
+	HAND_TOO_BIG,		/* larger than the path */
+	HAND_NO_UNDERLAY_ROUTE, /* to the peer */
+	HAND_UNUSUAL,		/* options, another protocol, a length that does not add up */
+	HAND_FROM_SOCKET,	/* it has an outer checksum, as datagrams of sockets do */
+	HAND_UNKNOWN_SENDER,	/* the outer source is no node */
+	HAND_FRAGMENT,		/* of the outer packet */
+	HAND_TO_THIS_NODE,	/* for the TUN's own address: probes are among them */
+	HAND_PLAIN_PEER,	/* to a peer that is not known to be meshd */
+	HAND_CAPTURE,		/* somebody captures on the TUN */
+	HAND_FOREIGN_SOURCE,	/* a pod of this host sent with an address that is not this node's */
 	HANDS,
 };
 
@@ -107,7 +108,7 @@ struct counters {
 	__u64 rx_packets, rx_bytes, tx_packets, tx_bytes;
 	__u64 seen; /* when the last one came in, bpf_ktime_get_boot_ns */
 	__u64 drops[DROPS];
-	__u64 whole; /* his superpackets come whole: nothing is left to merge. Not a count */
+	__u64 whole; /* when the last superpacket came that was whole already, as seen. Not a count */
 };
 
 #endif

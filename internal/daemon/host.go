@@ -1,0 +1,258 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/dataplane/tun"
+	"example.org/meshd/internal/forwarding"
+	"example.org/meshd/internal/handover"
+	"example.org/meshd/internal/link"
+	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/plan"
+	"example.org/meshd/internal/rules"
+)
+
+// host is this host with everything on it that a plan brings to a state.
+//
+//	metrics, introduction, port -> routes -> backstops -> TUN -> interface -> rules -> files -> packets -> forwarding
+//
+// The port comes first, so that a second daemon or a flannel on the host is found while everything
+// is as it was. Backstops come before the TUN, so that there is no first moment without. Packets
+// come last: queues get packets from the moment they are attached, which would be lost if they had
+// to be closed again.
+//
+// In a takeover packets wait in queues that an earlier meshd left. The interface and the rules are
+// there, too, so packets move before those are looked at.
+type host struct {
+	log      *slog.Logger
+	engine   engine
+	service  *handover.Manager
+	rules    *rules.Keeper
+	legacy   *rules.Legacy
+	files    *containerTask
+	metrics  *control.TCPMetrics
+	probes   *probes
+	switcher *forwarding.Switcher
+	again    func() // asks for one more look at the host
+
+	backstops desired[[]netip.Prefix]
+	link      desired[link.Settings]
+	device    device
+	keeping   map[string]dataplane.Descriptor // what the service manager has
+	takeover  bool                            // queues of an earlier meshd wait, until the first plan is in force
+}
+
+// engine is what this daemon needs of the dataplane.
+type engine interface {
+	dataplane.Engine
+	dataplane.Echoer
+	dataplane.Keeper
+	WatchCaptures()
+	Close() error
+}
+
+// prepare gets ready what only works while a host has no plan in force.
+func (h *host) prepare() {
+	var added []netip.Prefix
+	h.backstops = desired[[]netip.Prefix]{
+		set: func(prefixes []netip.Prefix) ([]mesh.Change, error) {
+			changed, fresh, err := link.SetBackstops(prefixes)
+			added = append(added, fresh...)
+			return repaired(mesh.ChangedRoute, changed), err
+		},
+		clear: func() error { return link.RemoveBackstops(added) },
+	}
+	h.link = desired[link.Settings]{set: func(s link.Settings) ([]mesh.Change, error) {
+		changed, err := link.Set(s)
+		return repaired(mesh.ChangedInterface, changed), err
+	}}
+}
+
+// repaired returns changes for what others had damaged.
+func repaired(kind mesh.ChangeKind, what []string) (changes []mesh.Change) {
+	for _, w := range what {
+		changes = append(changes, mesh.Change{Op: mesh.Repaired, Kind: kind, Subject: w})
+	}
+	return changes
+}
+
+// A step is one way from the plan in force to the next.
+type step struct {
+	old    *plan.Plan // nil: none is in force
+	next   *plan.Plan
+	reread bool // the file was read again, so what has no news of its own is looked at, too
+}
+
+// parts returns what brings this host from one plan to the next.
+func (h *host) parts(s step) []part {
+	first := s.old == nil
+	if left := h.service.Left(); first && len(left) > 0 {
+		h.adopt(left, s.next)
+	}
+	packets := part{name: "packets", needs: []string{"introduction", "port", "interface", "rules", "files", "metrics"}, apply: h.applyPackets}
+	face := part{name: "interface", needs: []string{"TUN", "port"}, apply: func(_ context.Context, p *plan.Plan) (effect, error) {
+		return h.link.apply(p.Link)
+	}}
+	if h.takeover {
+		packets.needs, face.needs = []string{"introduction", "port", "backstops"}, []string{"packets"}
+	}
+	parts := []part{
+		{name: "metrics", optional: first || s.old.Config.Metrics.Listen == s.next.Config.Metrics.Listen, apply: h.applyMetrics},
+		{name: "introduction", apply: h.probes.apply},
+		{name: "port", apply: func(ctx context.Context, p *plan.Plan) (effect, error) {
+			undo, err := h.engine.Prepare(ctx, p.Engine)
+			return effect{undo: undo}, err
+		}},
+		{name: "backstops", needs: []string{"port", "routes"}, apply: func(_ context.Context, p *plan.Plan) (effect, error) {
+			return h.backstops.apply(p.Backstops)
+		}},
+		face,
+		// Without rules or files the mesh itself works: losing them is an error only where they were in force.
+		{name: "rules", needs: []string{"interface"}, optional: first || !h.rules.Fine(), apply: func(ctx context.Context, p *plan.Plan) (effect, error) {
+			undo, err := h.rules.Set(ctx, p.Rules, s.reread)
+			return effect{undo: undo}, err
+		}},
+		{name: "legacy rules", optional: true, apply: func(_ context.Context, p *plan.Plan) (effect, error) {
+			return effect{commit: func() { h.legacy.Set(p.Rules.Accept, s.reread) }}, nil
+		}},
+		{name: "files", needs: []string{"rules"}, optional: first || !h.files.fine(), apply: h.files.apply},
+		packets,
+		// While forwarding is on, a rule keeps apart what is no part of the mesh: so it comes after the rules.
+		{name: "forwarding", needs: []string{"packets", "rules"}, optional: true, apply: h.applyForwarding},
+	}
+	if !h.takeover {
+		parts = slices.Insert(parts, 4, part{name: "TUN", needs: []string{"backstops"}, apply: func(_ context.Context, p *plan.Plan) (effect, error) {
+			return h.device.apply(p.Link.Interface)
+		}})
+	}
+	if first {
+		parts = append(parts, part{name: "routes", needs: []string{"port"}, apply: func(_ context.Context, p *plan.Plan) (effect, error) {
+			return effect{}, fits(p)
+		}})
+	}
+	return parts
+}
+
+// adopt gives the engine what an earlier meshd left.
+func (h *host) adopt(left []*os.File, p *plan.Plan) {
+	moving, unfit := h.engine.Adopt(left, p.Engine)
+	for _, err := range unfit {
+		h.log.Info("a descriptor of the last run is not used", "reason", err)
+	}
+	h.takeover = moving
+	h.log.Info("taking over from the last run", "descriptors", len(left)-len(unfit), "packets_wait", moving)
+}
+
+func (h *host) applyMetrics(_ context.Context, p *plan.Plan) (effect, error) {
+	address := p.Config.Metrics.Listen
+	l, err := h.metrics.Listen(address)
+	if err != nil {
+		return effect{}, fmt.Errorf("listen for metrics: %w", err)
+	}
+	e := effect{commit: func() { h.metrics.Use(l, address) }}
+	if l != nil {
+		e.undo = l.Close
+	}
+	return e, nil
+}
+
+// metricsConditions tells why metrics are not served.
+func (h *host) metricsConditions() []mesh.Condition {
+	err := h.metrics.Failure()
+	if err == nil {
+		return nil
+	}
+	return []mesh.Condition{{Kind: mesh.MetricsFailed, Severity: mesh.Degraded, Subject: "metrics.listen", Cause: err.Error(),
+		Remedy: "free the address, or change metrics.listen"}}
+}
+
+func (h *host) applyPackets(ctx context.Context, p *plan.Plan) (effect, error) {
+	undo, changes, err := h.engine.Apply(ctx, p.Engine)
+	if err != nil {
+		return effect{}, err
+	}
+	return effect{changes: changes, undo: undo, commit: func() {
+		if h.takeover {
+			h.takeover, h.device = false, device{index: link.Index(p.Link.Interface)}
+		}
+		h.keep()
+	}}, nil
+}
+
+// keep leaves what packets wait in with the service manager, if that is other than it was.
+func (h *host) keep() {
+	now := h.engine.Descriptors()
+	if maps.Equal(h.keeping, now) {
+		return
+	}
+	h.keeping = now
+	if err := h.service.Keep(now); err != nil {
+		h.log.Warn("the service manager does not keep all descriptors: a restart may lose packets", "error", err, "event", "warning")
+	}
+}
+
+// applyForwarding turns forwarding on where --sysctl asks for it, and again later while the rules
+// are not in force.
+func (h *host) applyForwarding(_ context.Context, p *plan.Plan) (effect, error) {
+	return effect{commit: func() {
+		if h.switcher.Follow(p.Forwarding, h.rules.Fine()) {
+			h.again()
+		}
+	}}, nil
+}
+
+// device is the TUN.
+type device struct {
+	index int  // of the one that is ours; 0: none yet
+	made  bool // this run made it
+}
+
+// apply makes the device, or takes over the one that an earlier run left. Where it is ours already
+// it is left alone: making it would attach a queue for a moment, which would take packets with it.
+func (d *device) apply(name string) (effect, error) {
+	had := *d
+	if d.index != 0 && d.index == link.Index(name) {
+		return effect{}, nil
+	}
+	if d.index == 0 {
+		if _, err := link.CheckInterface(name); err != nil {
+			return effect{}, err
+		}
+	}
+	fresh := !link.Exists(name)
+	if err := errors.Join(tun.Create(name), link.Claim(name)); err != nil {
+		return effect{}, err
+	}
+	*d = device{link.Index(name), had.made || fresh}
+	e := effect{undo: func() error {
+		*d = had
+		if had.index != 0 || !fresh {
+			return nil
+		}
+		_, err := link.CleanUp(name)
+		return err
+	}}
+	if had.index != 0 {
+		e.changes = []mesh.Change{{Op: mesh.Repaired, Kind: mesh.ChangedInterface, Subject: name, Field: "deleted"}}
+	}
+	return e, nil
+}
+
+// fits returns an error if the host's own routes are in the way of a plan: the mesh would look well
+// and not be.
+func fits(p *plan.Plan) error {
+	var underlay []netip.Addr
+	for _, peer := range p.Engine.Mesh.Others() {
+		underlay = append(underlay, peer.Underlay.Addr())
+	}
+	return errors.Join(link.CheckRoutes(p.Link.Interface, p.Link.Routes), link.CheckUnderlay(p.Config.Network.CIDR, underlay))
+}

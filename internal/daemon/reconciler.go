@@ -1,0 +1,330 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"example.org/meshd/internal/backoff"
+	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/plan"
+	"example.org/meshd/internal/words"
+)
+
+// An outcome is how an attempt to bring this host to what a file asks for has ended.
+type outcome uint8
+
+const (
+	applied    outcome = iota // the plan is in force
+	waiting                   // the file is good, but no node of it has an address of this host yet
+	faultyFile                // the file asks for what cannot be; final until it changes
+	faultyHost                // the host refuses; tried again
+)
+
+// A result is what an attempt has led to.
+type result struct {
+	outcome outcome
+	plan    *plan.Plan    // what was to be in force; nil if it did not come that far
+	changes []mesh.Change // between the plan before and this one, if both are there
+	mended  []mesh.Change // what others had damaged
+	touched bool          // parts of the host were changed, and changed back if the attempt failed
+	err     error         // nil if applied
+}
+
+// A reconciler keeps this host as the file and its surroundings ask for. One goroutine, Run, changes
+// the host, whatever asks for a change:
+//
+//	file     it may have another content; again: look once more
+//	asked    SIGHUP or the control socket wants it read again
+//	news     interfaces, addresses, routes or packet loops have changed
+//	retry    the last attempt failed for a reason of the host, and it is time for the next
+//
+// All of them lead to attempt. What it knows is published in view, for whoever tells of it.
+type reconciler struct {
+	log     *slog.Logger
+	read    func() (*config.Config, error) // the file
+	hash    func() (string, error)         // of the file
+	observe func(*config.Config) (self int, host plan.Host, err error)
+	fits    func(*plan.Plan) error // whether the host's own routes leave room
+	parts   func(step) []part
+	service service
+	view    *published
+
+	file, news chan struct{}
+	reloads    <-chan os.Signal // SIGHUP; may be nil
+	asked      chan reloadRequest
+	pulse      chan struct{} // somebody wants to know that Run is well
+
+	loaded  *config.Config // the good file that was read last; another than the plan's if it waits
+	tried   string         // hash of the file that was read last
+	wait    pending        // why loaded is not in force
+	again   <-chan time.Time
+	retry   <-chan time.Time
+	backoff backoff.Backoff
+}
+
+// pending tells what a good file that is not in force waits for.
+type pending uint8
+
+const (
+	nothing   pending = iota
+	otherHost         // for the host to be another: any news of it may help
+	later             // for some time: the attempt itself is news of the host
+)
+
+// A service is told of reloads.
+type service interface {
+	Reloading(what string)
+	Ready()
+}
+
+// reloadRequest asks for the file to be read now.
+type reloadRequest struct {
+	cause string
+	reply chan control.ReloadResult
+}
+
+// newReconciler returns the reconciler of a daemon that has loaded a file.
+func newReconciler(o Options, c *config.Config, v *published, h *host, s service) *reconciler {
+	return &reconciler{
+		log:     o.Log,
+		read:    func() (*config.Config, error) { return config.Load(o.ConfigPath) },
+		hash:    func() (string, error) { return config.Hash(o.ConfigPath) },
+		observe: func(c *config.Config) (int, plan.Host, error) { return observe(c, o) },
+		fits:    fits, parts: h.parts, service: s, view: v,
+		file: make(chan struct{}, 1), news: make(chan struct{}, 1), reloads: o.Reload,
+		asked: make(chan reloadRequest), pulse: make(chan struct{}),
+		loaded: c, tried: c.SHA256(),
+	}
+}
+
+func (r *reconciler) String() string { return "reconciler" }
+
+// Run implements task. A first plan that the host refuses is an error, as is a file that cannot be;
+// later, what cannot be applied changes nothing.
+func (r *reconciler) Run(ctx context.Context) error {
+	if err := r.begin(ctx); err != nil {
+		return err
+	}
+	news := r.news
+	var rested <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.file:
+			r.reloadIfChanged(ctx, false)
+		case <-r.again:
+			r.reloadIfChanged(ctx, true)
+		case <-r.reloads:
+			r.reload(ctx, "SIGHUP")
+		case request := <-r.asked:
+			request.reply <- r.reload(ctx, request.cause)
+		case <-r.pulse:
+		case <-news:
+			began := time.Now()
+			r.look(ctx)
+			// A host with a million routes that come and go must not keep meshd busy.
+			news, rested = nil, time.After(rest*time.Since(began))
+		case <-rested:
+			news = r.news
+		case <-r.retry:
+			r.retry = nil
+			if r.wait == later {
+				r.wait = otherHost
+			}
+			r.look(ctx)
+		}
+	}
+}
+
+// rest is how much longer than a look at the host the time before the next one is.
+const rest = 4
+
+// attempt brings this host to what a file asks for, if that is possible now. It is the one way:
+// of the first plan, of reloads and of repairs.
+func (r *reconciler) attempt(ctx context.Context, c *config.Config) result {
+	self, host, err := r.observe(c)
+	switch {
+	case errors.Is(err, plan.ErrNotHere):
+		return result{outcome: waiting, err: err}
+	case errors.Is(err, plan.ErrIdentity):
+		return result{outcome: faultyFile, err: err}
+	case err != nil:
+		return result{outcome: faultyHost, err: err}
+	}
+	next, err := plan.Make(c, self, host)
+	if err != nil {
+		return result{outcome: faultyFile, err: err}
+	}
+	old := r.view.now().plan
+	s := step{old: old, next: next, reread: old == nil || old.Config != c}
+	res := result{plan: next}
+	if old != nil {
+		if err := plan.NeedsRestart(old, next); err != nil {
+			return result{outcome: faultyFile, err: err}
+		}
+		if err := r.fits(next); err != nil {
+			return result{outcome: faultyHost, err: err}
+		}
+		res.changes = append(plan.Changes(old, next), plan.Ways(old, next)...)
+	}
+	res.touched = true
+	if res.mended, res.err = transact(ctx, r.parts(s), next); res.err != nil {
+		res.outcome = faultyHost
+	}
+	return res
+}
+
+// begin puts the first plan in force. An edge box may not have its address yet: then it waits.
+func (r *reconciler) begin(ctx context.Context) error {
+	began := now()
+	res := r.attempt(ctx, r.loaded)
+	switch res.outcome {
+	case waiting:
+		if v := r.view.now(); !v.waits() || v.config != r.loaded { // addresses come and go: say it once
+			r.log.Warn("waiting for an address of this node", "reason", res.err, "event", "waiting")
+		}
+		r.view.waiting(r.loaded, mesh.Condition{Kind: mesh.WaitingForUs, Severity: mesh.Failed, Cause: res.err.Error()})
+		return nil
+	case faultyFile:
+		return fmt.Errorf("%w: %w", ErrConfig, res.err)
+	case faultyHost:
+		return res.err
+	}
+	r.backoff.Reset()
+	p := res.plan
+	r.tried = p.Config.SHA256()
+	r.view.began(p, began)
+	r.warn(nil, p.Conditions)
+	r.log.Info("forwarding", "node", p.Self.Name, "network", p.Config.Network.Name, "peers", len(p.Engine.Mesh.Peers)-1,
+		"listening", p.Engine.Bind.String(), "interface", p.Link.Interface, "mtu", p.Link.MTU, "event", "forwarding")
+	r.service.Ready()
+	return nil
+}
+
+// warn logs conditions that a plan has and the one before had not.
+func (r *reconciler) warn(old, next []mesh.Condition) {
+	had := map[mesh.Condition]bool{}
+	for _, c := range old {
+		had[c] = true
+	}
+	for _, c := range next {
+		if !had[c] {
+			r.log.Warn(words.Sentence(c), "kind", string(c.Kind), "remedy", c.Remedy, "event", "warning")
+		}
+	}
+}
+
+// look makes this host fit the plan again, after it changed or an attempt failed.
+func (r *reconciler) look(ctx context.Context) {
+	if r.view.now().plan == nil {
+		if err := r.begin(ctx); err != nil {
+			pause := r.tryAgain()
+			r.view.waiting(r.loaded, mesh.Condition{Kind: mesh.CannotApply, Severity: mesh.Failed, Cause: err.Error()})
+			r.log.Error("cannot begin: trying again", "in", pause, "error", err, "event", "repair_failed")
+		}
+		return
+	}
+	r.repair(ctx)
+	switch {
+	case r.wait == otherHost && r.couldBe(r.loaded):
+		r.reload(ctx, causeHost)
+	case r.wait == otherHost && r.retry == nil:
+		r.tryAgain()
+	}
+}
+
+// couldBe tells whether this host might be what a file asks for, without trying.
+func (r *reconciler) couldBe(c *config.Config) bool {
+	self, host, err := r.observe(c)
+	if err != nil {
+		return false
+	}
+	next, err := plan.Make(c, self, host)
+	return err == nil && r.fits(next) == nil
+}
+
+// tryAgain has look called after a time, and returns it.
+func (r *reconciler) tryAgain() time.Duration {
+	pause := r.backoff.Next()
+	r.retry = time.After(pause)
+	return pause
+}
+
+// repair makes the kernel match the plan in force after it changed without us, with a new plan where
+// the surroundings ask for one: another underlay MTU, an address that moved.
+func (r *reconciler) repair(ctx context.Context) {
+	before := r.view.now()
+	res := r.attempt(ctx, before.plan.Config)
+	unfit := !res.touched && res.err != nil // our own address is gone, perhaps for a moment only
+	if cause := res.err; unfit {
+		r.unfit(before, cause)
+		res = r.keep(ctx, before.plan)
+	} else if mesh.Has(before.notes, mesh.HostMismatch) {
+		r.log.Info("this host fits the plan again", "event", "address_back")
+	}
+	if res.err != nil {
+		pause := r.tryAgain()
+		r.view.failed(mesh.Condition{Kind: mesh.CannotApply, Severity: mesh.Failed, Cause: res.err.Error()}, unfit)
+		r.log.Error("cannot repair: trying again", "in", pause, "error", res.err, "event", "repair_failed")
+		return
+	}
+	if r.wait == nothing {
+		r.backoff.Reset()
+	}
+	all := append(res.changes, res.mended...)
+	recovered := mesh.Has(before.notes, mesh.CannotApply) // going back from what failed has mended it
+	r.view.repaired(res.plan, len(all) > 0 || recovered, unfit)
+	r.warn(before.plan.Conditions, res.plan.Conditions)
+	if len(all) > 0 || recovered {
+		r.log.Warn("repaired after the host changed", "what", spoken(all), "event", "repaired")
+	}
+}
+
+// unfit tells that the plan in force stays though it could not be made now.
+func (r *reconciler) unfit(before view, cause error) {
+	if !mesh.Has(before.notes, mesh.HostMismatch) {
+		r.log.Warn("this host does not fit the plan in force any more, which stays", "reason", cause, "event", "address_lost")
+	}
+	r.view.unfit(mesh.Condition{Kind: mesh.HostMismatch, Severity: mesh.Degraded, Cause: cause.Error()})
+}
+
+// keep applies the plan in force once more.
+func (r *reconciler) keep(ctx context.Context, p *plan.Plan) result {
+	res := result{plan: p, touched: true}
+	if res.mended, res.err = transact(ctx, r.parts(step{old: p, next: p}), p); res.err != nil {
+		res.outcome = faultyHost
+	}
+	return res
+}
+
+// alive returns nil once Run has given a sign of life.
+func (r *reconciler) alive(ctx context.Context) error {
+	select {
+	case r.pulse <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("reloads and repairs hang: %w", ctx.Err())
+	}
+}
+
+// soon has the host looked at again after a while. It belongs to Run's goroutine.
+func (r *reconciler) soon() {
+	if r.retry == nil {
+		r.tryAgain()
+	}
+}
+
+// wake rouses whoever waits for a channel of one element, once.
+func wake(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // it is awake already
+	}
+}

@@ -1,0 +1,362 @@
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/filter"
+	"example.org/meshd/internal/health"
+	"example.org/meshd/internal/history"
+	"example.org/meshd/internal/link"
+	"example.org/meshd/internal/masq"
+	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/peers"
+	"example.org/meshd/internal/plan"
+	"example.org/meshd/internal/rules"
+	"example.org/meshd/internal/words"
+)
+
+// A teller answers questions about this daemon. It reads what others have published and asks the
+// kernel for counters; it holds no lock meanwhile, so a question never delays packets, the watchdog
+// or a reload. Its methods may be called at any time from any goroutine.
+type teller struct {
+	version string
+	path    string // of the file, absolute
+	bootID  string
+	started time.Time // with the reading of a clock that never jumps
+
+	view     *published
+	engine   engine
+	registry *peers.Registry
+	probes   *probes
+	rules    *rules.Keeper
+	// sources tell what is not as it should be, besides the view and the rules.
+	sources []func() []mesh.Condition
+
+	history history.History
+	judge   health.Judge
+	tun     mesh.Growing // what the TUN has dropped
+	based   atomic.Bool  // what was dropped before this run is known
+}
+
+func newTeller(o Options, c *config.Config, v *published) *teller {
+	var id [8]byte
+	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
+	path, err := filepath.Abs(c.Path)
+	if err != nil { // the working directory is gone
+		path = c.Path
+	}
+	return &teller{version: o.Version, path: path, bootID: hex.EncodeToString(id[:]), started: time.Now(), view: v}
+}
+
+// status answers GET /v1/status.
+func (t *teller) status() control.Status {
+	v := t.view.now()
+	network := v.config.Network
+	s := control.Status{
+		Schema: control.Schema, Version: t.version, BootID: t.bootID, PID: os.Getpid(),
+		Started: t.started.Round(time.Millisecond), UptimeSeconds: time.Since(t.started).Round(time.Millisecond).Seconds(), Now: now(),
+		Config:     control.Config{Path: t.path, SHA256: v.config.SHA256(), Error: v.reload.Error, LastReload: v.reload},
+		Network:    control.Network{Name: network.Name, CIDR: texts(network.CIDR), Interface: network.Interface, Port: int(network.Port), Subnets: []string{}},
+		Dataplane:  control.Dataplane{Offloads: []string{}},
+		Totals:     control.Totals{Drops: map[string]uint64{}, Unattributed: map[string]uint64{}},
+		Peers:      []control.Peer{},
+		Masquerade: control.Masquerade{Rules: []control.Rule{}},
+	}
+	conditions := slices.Clone(v.notes)
+	if v.rejected != nil {
+		conditions = append(conditions, *v.rejected)
+	}
+	if v.plan != nil {
+		conditions = append(conditions, t.fill(&s, v)...)
+	}
+	for _, source := range t.sources {
+		conditions = append(conditions, source()...)
+	}
+	s.Health, s.Warnings = t.verdict(conditions)
+	return s
+}
+
+// verdict judges conditions, and puts them into the words of the API.
+func (t *teller) verdict(conditions []mesh.Condition) (h control.Health, warnings []string) {
+	verdict := t.judge.Verdict(conditions, now())
+	h, warnings = control.Health{Level: verdict.Level(), Problems: []control.Problem{}}, []string{}
+	for _, p := range verdict.Problems {
+		h.Problems = append(h.Problems, control.Problem{Level: p.Severity.String(), Kind: string(p.Kind), Peer: p.Peer,
+			Text: words.Sentence(p.Condition), Remedy: p.Remedy, Since: p.Since})
+		warnings = append(warnings, words.Warning(p.Condition))
+	}
+	return h, warnings
+}
+
+// fill adds what is known once packets are forwarded, and returns what is wrong then.
+func (t *teller) fill(s *control.Status, v view) (conditions []mesh.Condition) {
+	p, r := v.plan, t.engine.Read()
+	s.Node = p.Self.Name
+	s.Config.Generation, s.Config.Applied = v.generation, v.applied
+	s.Network.Repairs = v.repairs
+	s.Network.MTU = p.Link.MTU
+	s.Network.Port = int(p.Self.Address.Port())
+	s.Network.Address = p.Self.Address.Addr().String()
+	s.Network.Subnets = texts(p.Self.Subnets)
+	s.Dataplane = dataplaneOf(r)
+	conditions = slices.Concat(p.Conditions, t.engine.Conditions(), p.Forwarding.Conditions())
+	masquerade, wrong := t.rules.Read()
+	s.Masquerade = masqueradeOf(masquerade)
+
+	total := r.Totals
+	s.Totals = control.Totals{
+		RxPackets: total.RxPackets, RxBytes: total.RxBytes, TxPackets: total.TxPackets, TxBytes: total.TxBytes,
+		Drops: t.kernelDrops(p, r),
+	}
+	for _, reason := range mesh.Reasons() {
+		s.Totals.Drops[reason.String()] = total.Drops[reason]
+	}
+	s.Peers = t.peersOf(p, r)
+	s.Totals.Unattributed = unattributed(s.Totals.Drops, s.Peers)
+	return append(conditions, wrong...)
+}
+
+// peersOf tells about all peers, by name.
+func (t *teller) peersOf(p *plan.Plan, r dataplane.Reading) []control.Peer {
+	all := []control.Peer{}
+	at := time.Now()
+	for _, peer := range p.Engine.Mesh.Others() {
+		one := peerOf(peer, r.Peers[peer.Name])
+		t.probes.report(&one, p.Config)
+		if p.Config.Probe.Interval == 0 {
+			one.State = string(peers.Facts{Heard: r.Peers[peer.Name].LastSeen}.StateAt(at))
+		}
+		all = append(all, one)
+	}
+	slices.SortFunc(all, func(a, b control.Peer) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+// unattributed returns what is left of the totals when the peers have taken theirs.
+func unattributed(totals map[string]uint64, peers []control.Peer) map[string]uint64 {
+	rest := map[string]uint64{}
+	for reason, n := range totals {
+		for i := range peers {
+			n -= peers[i].Drops[reason]
+		}
+		if n > 0 {
+			rest[reason] = n
+		}
+	}
+	return rest
+}
+
+func dataplaneOf(r dataplane.Reading) control.Dataplane {
+	w := r.Works
+	d := control.Dataplane{
+		Engine: w.Engine, Reason: w.Reason, Receive: w.Receive.String(), Captured: w.Captured, Handed: r.Handed,
+		Offloads: w.Offloads, Refused: w.Refused, Queues: w.Queues, Calls: map[string]control.Calls{},
+	}
+	for kind, n := range r.Calls {
+		d.Calls[kind.String()] = control.Calls{Calls: n.Calls, Packets: n.Packets}
+	}
+	return d
+}
+
+func masqueradeOf(s rules.Status) control.Masquerade {
+	m := control.Masquerade{Enabled: s.Masquerade, Rules: []control.Rule{}, Repairs: s.Repairs}
+	for _, c := range s.Counters {
+		m.Rules = append(m.Rules, control.Rule{Name: c.Rule, Packets: c.Packets, Bytes: c.Bytes})
+	}
+	return m
+}
+
+// kernelDrops counts what was lost before the engine saw it.
+func (t *teller) kernelDrops(p *plan.Plan, r dataplane.Reading) map[string]uint64 {
+	tun, err := overflows(p)
+	if err == nil && t.based.CompareAndSwap(false, true) {
+		t.tun.From(tun) // earlier runs are none of ours
+	}
+	return map[string]uint64{
+		"socket_overflow":   r.Lost.Socket,
+		filter.NotFromMeshd: t.rules.Refused(),
+		"tun_overflow":      t.tun.Read(tun, err) + r.Lost.Merger,
+	}
+}
+
+func peerOf(p mesh.Peer, t mesh.Traffic) control.Peer {
+	status := control.Peer{
+		Name: p.Name, Address: p.Underlay.String(), Subnets: texts(p.Subnets), Routes: texts(p.Routes),
+		State:     control.Unknown,
+		RxPackets: t.RxPackets, RxBytes: t.RxBytes, TxPackets: t.TxPackets, TxBytes: t.TxBytes,
+		Drops: map[string]uint64{},
+	}
+	if !t.LastSeen.IsZero() {
+		seen := t.LastSeen.Round(time.Millisecond)
+		status.LastSeen = &seen
+	}
+	for _, reason := range mesh.Reasons() {
+		if n := t.Drops[reason]; n > 0 {
+			status.Drops[reason.String()] = n
+		}
+	}
+	return status
+}
+
+// route answers GET /v1/route.
+func (t *teller) route(to netip.Addr) control.Route {
+	v := t.view.now()
+	r := control.Route{Schema: control.Schema, To: to.String()}
+	if v.plan == nil {
+		r.Reason = errNothingYet.Error() + ": " + firstOf(v.notes)
+		return r
+	}
+	p := v.plan
+	r.MTU = p.Link.MTU
+	r.Masquerade = "off"
+	if p.Rules.Masquerade != nil {
+		r.Masquerade = masq.Explain(*p.Rules.Masquerade, to)
+	}
+	answer := p.Engine.Mesh.Route(to)
+	peer, _ := p.Engine.Mesh.Peer(answer.Peer)
+	switch {
+	case answer.Peer == "":
+		r.Reason = whyNot(p.Config.Network, to)
+		return r
+	case answer.Self:
+		r.Peer, r.Prefix = answer.Peer, answer.Prefix.String()
+		r.Reason = "this node has " + r.Prefix + " itself: packets to it do not pass the mesh"
+		return r
+	}
+	for _, one := range t.peersOf(p, t.engine.Read()) {
+		if one.Name == peer.Name {
+			r.State = one.State
+		}
+	}
+	r.Address = peer.Underlay.String()
+	if source := p.Peer.TUNAddress(to.Is6()); source.IsValid() {
+		r.Source = source.String()
+	}
+	r.Peer, r.Prefix, r.Interface = answer.Peer, answer.Prefix.String(), p.Link.Interface
+	return r
+}
+
+// whyNot explains that no node carries packets to an address.
+func whyNot(network config.Network, to netip.Addr) string {
+	cidr, ok := network.CIDROf(to)
+	switch {
+	case !ok:
+		return "the mesh carries no addresses of that family: network.cidr is " + strings.Join(texts(network.CIDR), ", ")
+	case cidr.Contains(to):
+		return fmt.Sprintf("the address is inside network.cidr %s, but no node has it in its subnets", cidr)
+	}
+	return fmt.Sprintf("the address is outside network.cidr %s, and no node has it in its routes", cidr)
+}
+
+func texts(ps []netip.Prefix) []string {
+	all := make([]string, len(ps))
+	for i, p := range ps {
+		all[i] = p.String()
+	}
+	return all
+}
+
+// firstOf returns the first of some conditions as a sentence; empty if there are none.
+func firstOf(notes []mesh.Condition) string {
+	if len(notes) == 0 {
+		return ""
+	}
+	return words.Sentence(notes[0])
+}
+
+// ready returns nil if packets are forwarded as the file in force says, now.
+func (t *teller) ready(ctx context.Context) error {
+	v := t.view.now()
+	switch {
+	case len(v.notes) > 0:
+		return errors.New(firstOf(v.notes))
+	case !link.Up(v.plan.Link.Interface):
+		return fmt.Errorf("the interface %s is down or gone", v.plan.Link.Interface)
+	}
+	return t.engine.Alive(ctx)
+}
+
+// ping answers POST /v1/ping.
+func (t *teller) ping(ctx context.Context, r control.PingRequest) (control.Ping, bool, error) {
+	v := t.view.now()
+	if v.plan == nil {
+		return control.Ping{}, false, errNothingYet
+	}
+	return t.probes.ping(ctx, v.plan, r)
+}
+
+// remember takes a reading of all counters.
+func (t *teller) remember(at time.Time) {
+	v := t.view.now()
+	if v.plan == nil {
+		return
+	}
+	r := t.engine.Read()
+	node := history.Of(r.Totals)
+	for _, n := range t.kernelDrops(v.plan, r) {
+		node.Drops += n
+	}
+	all := make(map[string]history.Reading, len(r.Peers))
+	for name, traffic := range r.Peers {
+		one := history.Of(traffic)
+		if report, ok := t.probes.Report(name); ok && report.Figures.Probes > 0 {
+			one.Loss = report.Figures.Loss
+			if report.Figures.LastAnswered {
+				one.RTT = float64(report.Figures.Last.Microseconds()) / 1000
+			}
+		}
+		all[name] = one
+		t.probes.learn(name, func(f *peers.Facts) { f.Heard = traffic.LastSeen })
+	}
+	t.history.Take(at, node, all)
+}
+
+// past answers GET /v1/history.
+func (t *teller) past(peer, span string) (*control.History, error) {
+	if t.view.now().plan == nil {
+		return nil, fmt.Errorf("%w, so there is no history", errNothingYet)
+	}
+	h, err := t.history.Answer(peer, span)
+	if h != nil {
+		h.BootID = t.bootID
+	}
+	return h, err
+}
+
+// current returns an error if the file, as it was read last, is not in force: another program, which
+// knows nothing else, could not go on as this one does.
+func (t *teller) current() error {
+	if v := t.view.now(); v.reload.Error != "" {
+		return fmt.Errorf("the file was rejected, and generation %d stays in force: %s", v.generation, v.reload.Error)
+	}
+	return nil
+}
+
+// summary is the state in one line. It asks nobody, so it is there at once.
+func (t *teller) summary() string {
+	v := t.view.now()
+	switch {
+	case v.plan == nil:
+		return firstOf(v.notes)
+	case v.reload.Error != "":
+		line, _, _ := strings.Cut(v.reload.Error, "\n")
+		return fmt.Sprintf("generation %d stays in force: %s", v.generation, line)
+	case len(v.notes) > 0:
+		return firstOf(v.notes)
+	}
+	return fmt.Sprintf("forwarding as %s: %d of %d peers up", v.plan.Self.Name, t.registry.Count(peers.Up, time.Now()), len(v.plan.Engine.Mesh.Peers)-1)
+}

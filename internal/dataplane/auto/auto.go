@@ -1,0 +1,276 @@
+// Package auto is the engine that everything above the wall uses. It owns a user engine, which always
+// runs, and a kernel engine, which is a way around it for plain packets, and makes one of the two:
+//
+//	choose     whether programs forward, as the file asks and the host can
+//	fall back  take the programs away, so that the user engine forwards everything
+//	takeover   the first Apply of a meshd that adopted queues in which packets wait
+//
+// What is counted is the sum of both engines: each packet is counted by the one that moved it last.
+package auto
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/dataplane/kernel"
+	"example.org/meshd/internal/dataplane/user"
+	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/peers"
+)
+
+var (
+	_ dataplane.Engine = (*Engine)(nil)
+	_ dataplane.Echoer = (*Engine)(nil)
+	_ dataplane.Keeper = (*Engine)(nil)
+)
+
+// moving is what auto needs of the user engine.
+type moving interface {
+	dataplane.Engine
+	dataplane.Echoer
+	dataplane.Keeper
+	Close() error
+}
+
+// passing is what auto needs of the kernel engine; see kernel.Engine for the contract.
+type passing interface {
+	Prepare(ctx context.Context, w dataplane.Wanted) (undo func() error, err error)
+	Apply(ctx context.Context, w dataplane.Wanted) (undo func() error, changes []mesh.Change, err error)
+	Remove(ctx context.Context) error
+	Forwards() bool
+	Learn(peer string, d peers.Directive) error
+	Read() kernel.Reading
+	Heard(peer string) time.Time
+	Conditions() []mesh.Condition
+	WatchCaptures()
+}
+
+// Engine chooses between the user engine and the kernel engine. It implements dataplane.Engine,
+// Echoer and Keeper, and keeps their rules on goroutines. It has no lock: what readers need of it is
+// one atomic pointer.
+type Engine struct {
+	log    *slog.Logger
+	user   moving
+	kernel passing
+
+	verdict atomic.Pointer[verdict] // the last one; the owner writes it
+
+	// Of the owner alone.
+	applied  *dataplane.Wanted // the last; nil before
+	takeover bool              // the next Apply is urgent, since packets wait in queues
+}
+
+// A verdict is why user space forwards everything; the zero value if programs forward, or nothing
+// does yet.
+type verdict struct {
+	reason string
+	failed bool // programs were wanted
+}
+
+// New returns an engine that moves nothing yet. What it does at interfaces is in the network
+// namespace of the calling thread.
+func New(o dataplane.Options) *Engine { return join(o.Log, user.New(o), kernel.New(o.Log)) }
+
+func join(log *slog.Logger, u moving, k passing) *Engine {
+	e := &Engine{log: log, user: u, kernel: k}
+	e.verdict.Store(&verdict{})
+	return e
+}
+
+// Prepare implements dataplane.Engine.
+func (e *Engine) Prepare(ctx context.Context, w dataplane.Wanted) (func() error, error) {
+	var done undos
+	undo, err := e.user.Prepare(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	done.add(undo)
+	undo, err = e.kernel.Prepare(ctx, w)
+	if err != nil && w.Kernel.Use != dataplane.Always {
+		undo, err = e.fallBack(ctx, err)
+	}
+	if err != nil {
+		return nil, errors.Join(err, done.run())
+	}
+	done.add(undo)
+	return done.run, nil
+}
+
+// Apply implements dataplane.Engine. Programs come first: the user engine's queues get packets from
+// the moment they are attached, so the fewer steps are left that can fail, the better. In a takeover
+// packets wait in queues already, so the user engine comes first.
+func (e *Engine) Apply(ctx context.Context, w dataplane.Wanted) (func() error, []mesh.Change, error) {
+	steps := []func(context.Context, dataplane.Wanted) (func() error, []mesh.Change, error){e.choose, e.user.Apply}
+	before, takeover := e.applied, e.takeover
+	if takeover {
+		slices.Reverse(steps)
+	}
+	var done undos
+	var changes []mesh.Change
+	for _, step := range steps {
+		undo, some, err := step(ctx, w)
+		if err != nil {
+			return nil, nil, errors.Join(err, done.run())
+		}
+		done.add(undo)
+		changes = append(changes, some...)
+	}
+	e.applied, e.takeover = &w, false
+	done.add(func() error { e.applied = before; return nil })
+	return done.run, changes, nil
+}
+
+// choose has programs forward, or not.
+func (e *Engine) choose(ctx context.Context, w dataplane.Wanted) (func() error, []mesh.Change, error) {
+	if w.Kernel.Use == dataplane.Never {
+		undo, err := e.standAside(ctx, w.Kernel)
+		return undo, nil, err
+	}
+	undo, changes, err := e.kernel.Apply(ctx, w)
+	switch {
+	case err != nil && w.Kernel.Use == dataplane.Always:
+		return nil, nil, err
+	case err != nil:
+		undo, err := e.fallBack(ctx, err)
+		return undo, nil, err
+	}
+	before := e.verdict.Swap(&verdict{})
+	if before.failed {
+		e.log.Info("kernel engine available again: it forwards plain packets", "event", "kernel_engine")
+	}
+	return func() error { e.verdict.Store(before); return undo() }, changes, nil
+}
+
+// standAside has user space forward everything, since programs must not be used.
+func (e *Engine) standAside(ctx context.Context, p dataplane.Programs) (undo func() error, err error) {
+	undo = e.goBack(ctx)
+	if err := e.kernel.Remove(ctx); err != nil {
+		return nil, errors.Join(err, undo())
+	}
+	if before := e.verdict.Swap(&verdict{reason: p.Why}); before.reason != p.Why && !p.Chosen {
+		e.log.Info("kernel engine must not be used: the user engine forwards", "reason", p.Why, "event", "user_engine")
+	}
+	return undo, nil
+}
+
+// fallBack has user space forward everything, since programs cannot. It is logged once for each
+// reason.
+func (e *Engine) fallBack(ctx context.Context, why error) (undo func() error, err error) {
+	undo = e.goBack(ctx)
+	if err := e.kernel.Remove(ctx); err != nil {
+		return nil, errors.Join(why, err, undo())
+	}
+	now := &verdict{reason: why.Error(), failed: true}
+	if before := e.verdict.Swap(now); before.reason != now.reason {
+		e.log.Warn("kernel engine unavailable: falling back to the user engine", "error", why, "event", "user_engine")
+	}
+	return undo, nil
+}
+
+// goBack returns a function that has programs forward, or not, as they do now.
+func (e *Engine) goBack(ctx context.Context) func() error {
+	verdict, applied, forwards := e.verdict.Load(), e.applied, e.kernel.Forwards()
+	return func() error {
+		e.verdict.Store(verdict)
+		if !forwards || applied == nil {
+			return e.kernel.Remove(ctx)
+		}
+		_, _, err := e.kernel.Apply(ctx, *applied)
+		return err
+	}
+}
+
+// Learn implements dataplane.Engine. An error was logged already.
+func (e *Engine) Learn(peer string, d peers.Directive) error {
+	err := errors.Join(e.user.Learn(peer, d), e.kernel.Learn(peer, d))
+	if err != nil {
+		e.log.Error("the engines cannot take over what is known of a peer", "peer", peer, "error", err, "event", "tables_failed")
+	}
+	return err
+}
+
+// Read implements dataplane.Engine.
+func (e *Engine) Read() dataplane.Reading {
+	r, k := e.user.Read(), e.kernel.Read()
+	r.Totals.Add(k.Totals)
+	for name, t := range r.Peers {
+		t.Add(k.Peers[name])
+		r.Peers[name] = t
+	}
+	r.Lost.Merger, r.Handed = k.Overflow, k.Handed
+	if !k.Forwards {
+		r.Works.Reason = e.verdict.Load().reason
+		return r
+	}
+	r.Works.Engine, r.Works.Reason = "kernel", k.Refused
+	r.Works.Receive, r.Works.Captured = k.Receive, k.Captured
+	return r
+}
+
+// Conditions implements dataplane.Engine.
+func (e *Engine) Conditions() []mesh.Condition {
+	return slices.Concat(e.user.Conditions(), e.kernel.Conditions())
+}
+
+// Alive implements dataplane.Engine. Programs have no life of their own.
+func (e *Engine) Alive(ctx context.Context) error { return e.user.Alive(ctx) }
+
+// Stop implements dataplane.Engine.
+func (e *Engine) Stop() error { return e.user.Stop() }
+
+// Close closes sockets and queues, once Stop has ended the loops. Programs go on.
+func (e *Engine) Close() error { return e.user.Close() }
+
+// SendEcho implements dataplane.Echoer.
+func (e *Engine) SendEcho(es ...dataplane.Echo) error { return e.user.SendEcho(es...) }
+
+// Heard implements dataplane.Echoer.
+func (e *Engine) Heard(peer string) time.Time {
+	seen := e.user.Heard(peer)
+	if at := e.kernel.Heard(peer); at.After(seen) {
+		return at
+	}
+	return seen
+}
+
+// Adopt implements dataplane.Keeper.
+func (e *Engine) Adopt(files []*os.File, w dataplane.Wanted) (moving bool, unfit []error) {
+	moving, unfit = e.user.Adopt(files, w)
+	e.takeover = moving
+	return moving, unfit
+}
+
+// Descriptors implements dataplane.Keeper.
+func (e *Engine) Descriptors() map[string]dataplane.Descriptor { return e.user.Descriptors() }
+
+// WatchCaptures looks whether somebody captures on the TUN: then user space sends, so that the
+// capture sees it. It is to be called every second or so, from any goroutine.
+func (e *Engine) WatchCaptures() { e.kernel.WatchCaptures() }
+
+// undos are ways back, in the order of the ways there.
+type undos []func() error
+
+func (u *undos) add(undo func() error) { *u = append(*u, undo) }
+
+// run goes all ways back, the last first.
+func (u undos) run() error {
+	var errs []error
+	for _, undo := range slices.Backward(u) {
+		errs = append(errs, undo())
+	}
+	return errors.Join(errs...)
+}
+
+// CleanUp removes what a kernel engine has left in this network namespace, whichever meshd made it:
+// programs, maps and interfaces. It tells whether there was something.
+func CleanUp() (removed bool, err error) { return kernel.CleanUp() }
+
+// GiveFolder gives the folder of pinned programs to a user, by whom meshd will run. It is for root,
+// before that user's meshd starts. See kernel.GiveFolder for what it refuses.
+func GiveFolder(user, group int) error { return kernel.GiveFolder(user, group) }

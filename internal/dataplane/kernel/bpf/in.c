@@ -1,0 +1,428 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only
+ *
+ * A part of mesh.c, which includes it once.
+ *
+ * In: from the underlay to the TUN's ingress, by tc or by XDP. What XDP leaves comes to the
+ * tc program, too, which alone counts hand-overs.
+ */
+#include <linux/if_packet.h>
+
+#include "maps.h"
+#include "packet.h"
+
+/* What a datagram's outer headers say. */
+struct outer {
+	struct sender from;
+	__u16 length; /* of the UDP payload, bytes */
+	__u16 check;  /* of UDP */
+	__u8 tos;
+	__u8 header; /* bytes of IP and UDP headers */
+};
+
+/* Reads outer headers from where IP begins, of length bytes that came. What the kernel would
+ * not give to a socket is left to it, to be counted where it always is. */
+static __always_inline int read_outer(void *data, void *end, __u32 length, __be16 proto, const struct settings *s, struct outer *o)
+{
+	struct udphdr *udp;
+	__u32 claimed; /* bytes of UDP, by the IP header */
+
+	if (proto == bpf_htons(ETH_P_IP) && !s->v6) {
+		struct iphdr *ip = data;
+
+		if ((void *)(ip + 1) > end || ip->protocol != IPPROTO_UDP || !same4(&ip->daddr, s->own))
+			return NOT_OURS;
+		/* For whichever port: that may be in another fragment, or behind options. */
+		if (ip->frag_off & bpf_htons(FRAGMENT_BITS))
+			return HAND_FRAGMENT;
+		if (*(__u8 *)data != VERSION_IHL)
+			return HAND_UNUSUAL;
+		if (!header_is_valid(ip))
+			return NOT_OURS;
+		claimed = bpf_ntohs(ip->tot_len) - sizeof(*ip);
+		o->tos = ip->tos;
+		o->header = sizeof(struct outer4);
+		__builtin_memcpy(o->from.address, &ip->saddr, 4);
+		udp = (void *)(ip + 1);
+	} else if (proto == bpf_htons(ETH_P_IPV6) && s->v6) {
+		struct ipv6hdr *ip = data;
+
+		if ((void *)(ip + 1) > end || ip->version != 6 || ip->nexthdr != IPPROTO_UDP || !same16(&ip->daddr, s->own))
+			return NOT_OURS;
+		claimed = bpf_ntohs(ip->payload_len);
+		o->tos = ip->priority << 4 | ip->flow_lbl[0] >> 4;
+		o->header = sizeof(struct outer6);
+		__builtin_memcpy(o->from.address, &ip->saddr, 16);
+		udp = (void *)(ip + 1);
+	} else {
+		return NOT_OURS;
+	}
+	if ((void *)(udp + 1) > end || udp->dest != s->port || bpf_ntohs(udp->len) > claimed || bpf_ntohs(udp->len) < sizeof(*udp) ||
+	    o->header - sizeof(*udp) + claimed > length)
+		return NOT_OURS;
+	if (bpf_ntohs(udp->len) != claimed)
+		return HAND_UNUSUAL;
+	o->length = claimed - sizeof(*udp);
+	o->check = udp->check;
+	return ACCEPT;
+}
+
+/* Reads the header of an inner packet and finds whose it is. available is what follows. */
+static __always_inline int read_inner(void *data, void *end, const struct settings *s, __u32 available, struct inner *in)
+{
+	__u32 *from, *to;
+	__u8 version;
+
+	if (data + 1 > end)
+		return -1;
+	version = *(__u8 *)data >> 4;
+	if (version == 4) {
+		struct iphdr *ip = data;
+
+		if ((void *)(ip + 1) > end || *(__u8 *)data != VERSION_IHL || bpf_ntohs(ip->tot_len) != available || !header_is_valid(ip))
+			return -1;
+		in->tos = ip->tos;
+		in->ttl = ip->ttl;
+		in->protocol = ip->protocol;
+		in->header = sizeof(*ip);
+		in->to_tun = same4(&ip->daddr, s->tun4);
+		from = node_of4(&ip->saddr);
+		to = node_of4(&ip->daddr);
+	} else if (version == 6) {
+		struct ipv6hdr *ip = data;
+
+		if ((void *)(ip + 1) > end || bpf_ntohs(ip->payload_len) + sizeof(*ip) != available)
+			return -1;
+		in->v6 = 1;
+		in->tos = ip->priority << 4 | ip->flow_lbl[0] >> 4;
+		in->ttl = ip->hop_limit;
+		in->protocol = ip->nexthdr;
+		in->header = sizeof(*ip);
+		in->to_tun = same16(&ip->daddr, s->tun6);
+		from = node_of6(&ip->saddr);
+		to = node_of6(&ip->daddr);
+	} else {
+		return -1;
+	}
+	in->length = available;
+	in->source = from ? *from : ~0U;
+	in->destination = to ? *to : ~0U;
+	return 0;
+}
+
+/* Decides about an inner packet of a sender, as inbound.accept of the user engine does. */
+static __always_inline int judge(void *data, void *end, const struct settings *s, const struct outer *o, __u32 sender, struct counters *c, struct inner *in)
+{
+	int tos;
+
+	/* A superpacket of a sender whose device did not cut it is one inner packet. */
+	if (read_inner(data, end, s, o->length, in))
+		return HAND_UNUSUAL;
+	if (in->to_tun)
+		return HAND_TO_THIS_NODE;
+	if (in->ttl <= 1)
+		return HAND_TTL_EXPIRED;
+	tos = merge_ecn(in->tos, o->tos);
+	if (in->source != sender)
+		c->drops[DROP_SPOOFED_SOURCE]++;
+	else if (in->destination != SELF)
+		c->drops[DROP_WRONG_DESTINATION]++;
+	else if (tos < 0)
+		c->drops[DROP_MALFORMED]++;
+	else {
+		in->tos = tos;
+		return ACCEPT;
+	}
+	return DROPPED;
+}
+
+/* The number of the node that sent a datagram, and its counters. */
+static __always_inline int sender_of(const struct outer *o, __u32 *sender, struct counters **c)
+{
+	__u32 *number;
+
+	/* The checksum of a datagram from a socket may be one that a device was to finish. It
+	 * would still be said to begin where it did when the headers are gone, and nothing but
+	 * the socket verifies it. The kernel engine sends none. */
+	if (o->check)
+		return HAND_FROM_SOCKET;
+	number = bpf_map_lookup_elem(&senders, &o->from);
+	if (!number || *number == SELF)
+		return HAND_UNKNOWN_SENDER;
+	*sender = *number;
+	*c = counters_of(*number);
+	return *c ? ACCEPT : HAND_UNKNOWN_SENDER;
+}
+
+static __always_inline void count_received(struct counters *c, struct amount a)
+{
+	c->rx_packets += a.packets;
+	c->rx_bytes += a.bytes;
+	c->seen = bpf_ktime_get_boot_ns();
+}
+
+/* Brings the first bytes of an skb within reach of the program. */
+static __always_inline int reach(struct __sk_buff *skb, __u32 bytes)
+{
+	return bpf_skb_pull_data(skb, bytes < skb->len ? bytes : skb->len);
+}
+
+/* Brings the headers of the inner packet within reach, and no payload: GRO takes a packet
+ * apart slowly whose payload is not all in pages. Of superpackets TCP's is looked at, too. */
+static __always_inline int reach_inner(struct __sk_buff *skb, const struct settings *s, const struct outer *o, __u32 gso_size)
+{
+	__u32 before = sizeof(struct ethhdr) + o->header;
+	__u8 *first;
+
+	if (gso_size)
+		return reach(skb, before + MOST_HEADERS);
+	if (reach(skb, before + sizeof(struct iphdr)))
+		return -1;
+	first = behind_outer((void *)(long)skb->data, s->v6);
+	if ((void *)(first + 1) > (void *)(long)skb->data_end || *first >> 4 != 6)
+		return 0;
+	return reach(skb, before + sizeof(struct ipv6hdr));
+}
+
+/* How long packets of a peer are not merged after one of its superpackets came whole, ns. */
+#define WHOLE_FOR 1000000000ULL
+
+/* Takes an accepted packet to the TUN. One of TCP goes by the interface where the kernel's GRO
+ * merges it with its neighbours, since the GRO of the underlay has seen no TCP.
+ *
+ * A superpacket that came whole, from a sender whose device did not cut it, cannot go that way, and
+ * would overtake those that do. So as long as a peer sends some, on this CPU, none of its packets
+ * is merged: there is little left to merge then. count_received has just set c->seen to now. */
+static __always_inline int deliver(struct __sk_buff *skb, const struct settings *s, const struct inner *in, struct counters *c, __u32 gso_size)
+{
+	/* What the card hashed are outer headers, the same for all flows of a peer. */
+	bpf_set_hash_invalid(skb);
+	if (gso_size)
+		c->whole = c->seen;
+	if (!s->merger || in->protocol != IPPROTO_TCP || c->seen - c->whole < WHOLE_FOR)
+		return bpf_redirect(s->tun, BPF_F_INGRESS);
+	bpf_get_hash_recalc(skb); /* GRO finds a packet's flow by it */
+	/* The queue is the CPU's, as if it were a card's: what was spread over CPUs stays so. */
+	skb->queue_mapping = bpf_get_smp_processor_id() + 1;
+	return bpf_redirect(s->merger, 0);
+}
+
+/* Makes an inner packet, whose outer headers are off, one that a router passes on, and takes
+ * off what pads it to the smallest frame. Negative: it is lost.
+ *
+ * It writes by a helper: of a program that writes into packets itself the kernel has each frame
+ * that a capture sees, too, copied first, and before Linux 6.19 the mark is lost by that
+ * (bpf_unclone_prologue, pskb_expand_head). */
+static __always_inline int strip(struct __sk_buff *skb, const struct inner *in)
+{
+	union {
+		struct ipv6hdr v6;
+		struct iphdr v4;
+		__u32 words[2]; /* all that changes of IPv6 */
+	} header;
+	__u32 changed = sizeof(header.v4);
+	void *data, *end;
+	__u64 flags = 0;
+
+	if (skb->len != sizeof(struct ethhdr) + in->length && bpf_skb_change_tail(skb, sizeof(struct ethhdr) + in->length, 0))
+		return -1;
+	data = (void *)(long)skb->data + sizeof(struct ethhdr);
+	end = (void *)(long)skb->data_end;
+	if (data + sizeof(header.v4) > end)
+		return -1;
+	header.v4 = *(struct iphdr *)data;
+	if (in->v6) {
+		/* Where a card has summed the packet up, the sum has to follow. An IPv4 header
+		 * has a checksum of its own, and adds nothing. */
+		flags = BPF_F_RECOMPUTE_CSUM;
+		changed = sizeof(header.words);
+	}
+	if (rewrite(&header, &header + 1, in))
+		return -1;
+	return bpf_skb_store_bytes(skb, sizeof(struct ethhdr), &header, changed, flags);
+}
+
+/* What is known of an interface; null if XDP is not there. */
+static __always_inline const struct device *device_of(const struct settings *s, __u32 index)
+{
+#pragma unroll
+	for (int i = 0; i < DEVICES; i++) {
+		if (s->devices[i].index == index)
+			return &s->devices[i];
+		if (!s->devices[i].index)
+			break;
+	}
+	return 0;
+}
+
+static __always_inline int same_mark(const struct mark *a, const struct mark *b)
+{
+	return same16(a->words, b->words);
+}
+
+/* Takes a frame to the TUN that XDP has accepted. What is for a VLAN, whose tag the card took
+ * off where XDP does not see it, or for another host, is dropped: its outer headers are gone.
+ * So is what was on its way when XDP left the interface, and what somebody marked who has
+ * read the mark in front of a packet for a pod of theirs. */
+static __always_inline int deliver_marked(struct __sk_buff *skb, const struct settings *s)
+{
+	struct counters *c;
+
+	if (device_of(s, skb->ifindex) && !skb->vlan_present && skb->pkt_type == PACKET_HOST)
+		return bpf_redirect(s->tun, BPF_F_INGRESS);
+	c = counters_of(SELF);
+	if (c)
+		c->drops[DROP_WRONG_DESTINATION]++;
+	return TC_ACT_SHOT;
+}
+
+SEC("tc")
+int mesh_in(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct mark *mark = (void *)(long)skb->data_meta;
+	__u32 sender = 0, size = skb->gso_size, one;
+	struct settings *s = get_settings();
+	struct ethhdr *eth = data;
+	struct outer o = {};
+	struct inner in = {};
+	struct counters *c = 0;
+	int v;
+
+	if (!s)
+		return LEAVE;
+	if ((void *)(mark + 1) <= data && (same_mark(mark, &s->mark) || same_mark(mark, &s->before)))
+		return deliver_marked(skb, s);
+	/* A VLAN's frame is for another interface, or for none; a bridge's, or one that a capture
+	 * sees, may be for another host. The kernel tells them apart. */
+	if (skb->vlan_present || skb->pkt_type == PACKET_OTHERHOST)
+		return LEAVE;
+	if ((void *)(eth + 1) > end)
+		return LEAVE;
+	v = read_outer(eth + 1, end, skb->len - sizeof(*eth), eth->h_proto, s, &o);
+	if (v == NOT_OURS)
+		return LEAVE;
+	if (v == ACCEPT) /* or to all on the link */
+		v = skb->pkt_type == PACKET_HOST ? sender_of(&o, &sender, &c) : HAND_UNUSUAL;
+	if (v != ACCEPT || !c)
+		return hand(v);
+	if (reach_inner(skb, s, &o, size))
+		return hand(HAND_UNUSUAL);
+	data = behind_outer((void *)(long)skb->data, s->v6);
+	end = (void *)(long)skb->data_end;
+	v = judge(data, end, s, &o, sender, c, &in);
+	if (v == DROPPED)
+		return TC_ACT_SHOT;
+	/* Taking headers off does not change the protocol of the packet before Linux 6.3. */
+	if (v == ACCEPT && in.v6 != s->v6)
+		v = HAND_UNUSUAL;
+	if (v != ACCEPT)
+		return hand(v);
+	/* How many packets it stands for, before the kernel forgets. */
+	one = size ? segment_size(data, end, &in, size) : in.length;
+	if (!one || bpf_skb_adjust_room(skb, -(__s32)o.header, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
+		return hand(HAND_UNUSUAL);
+	if (strip(skb, &in)) {
+		c->drops[DROP_WRITE_ERROR]++;
+		return TC_ACT_SHOT;
+	}
+	count_received(c, amount_of(size, in.length, one));
+	return deliver(skb, s, &in, c, size);
+}
+
+/* What comes out of the merger goes to the TUN, unless it never went in: the kernel and others
+ * may speak there, too. */
+SEC("tc")
+int mesh_merged(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct settings *s = get_settings();
+	int v6 = skb->protocol == bpf_htons(ETH_P_IPV6);
+	__u8 *protocol = advance(data, v6, sizeof(struct ethhdr) + offsetof(struct ipv6hdr, nexthdr), sizeof(struct ethhdr) + offsetof(struct iphdr, protocol));
+
+	if (!s || (!v6 && skb->protocol != bpf_htons(ETH_P_IP)) || (void *)(protocol + 1) > end || *protocol != IPPROTO_TCP)
+		return TC_ACT_SHOT;
+	return bpf_redirect(s->tun, BPF_F_INGRESS);
+}
+
+/* Puts a mark in front of a frame, in the place of what was there before, or in front of that if
+ * it is shorter. Negative: there is no room. */
+static __always_inline int put_mark(struct xdp_md *ctx, const struct mark *value)
+{
+	struct mark *mark = (void *)(long)ctx->data_meta;
+
+	if ((void *)(mark + 1) > (void *)(long)ctx->data && bpf_xdp_adjust_meta(ctx, -(int)sizeof(*mark)))
+		return -1;
+	mark = (void *)(long)ctx->data_meta;
+	if ((void *)(mark + 1) > (void *)(long)ctx->data)
+		return -1;
+	*mark = *value;
+	return 0;
+}
+
+/* Whether a frame is for the interface that it came in by, and not for all or for another. */
+static __always_inline int is_for_device(const struct settings *s, __u32 index, const struct ethhdr *eth)
+{
+	const struct device *d = device_of(s, index);
+	const __u16 *a, *b = (const void *)eth->h_dest;
+
+	if (!d)
+		return 0;
+	a = (const void *)d->address;
+	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2];
+}
+
+/* Decides about a frame that XDP has got: XDP_DROP, XDP_PASS for one whose outer headers are
+ * off, and which is marked; negative: it is left as it came. */
+static __always_inline int take(struct xdp_md *ctx, const struct settings *s)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ethhdr *eth = data, frame;
+	struct outer o = {};
+	struct inner in = {};
+	struct counters *c = 0;
+	__u32 sender = 0;
+	int v;
+
+	if ((void *)(eth + 1) > end || read_outer(eth + 1, end, bpf_xdp_get_buff_len(ctx) - sizeof(*eth), eth->h_proto, s, &o) != ACCEPT ||
+	    !is_for_device(s, ctx->ingress_ifindex, eth) || sender_of(&o, &sender, &c) != ACCEPT || !c)
+		return -1;
+	data = behind_outer(data, s->v6);
+	v = judge(data, end, s, &o, sender, c, &in);
+	if (v == DROPPED)
+		return XDP_DROP;
+	if (v != ACCEPT || rewrite(data, end, &in))
+		return -1;
+	/* A frame is padded to 60 bytes; the kernel takes that off by the inner length. */
+	__builtin_memcpy(&frame, eth, sizeof(frame));
+	frame.h_proto = in.v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
+	if (bpf_xdp_adjust_head(ctx, o.header) || put_mark(ctx, &s->mark))
+		goto lost;
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	if (data + sizeof(frame) > end)
+		goto lost;
+	__builtin_memcpy(data, &frame, sizeof(frame));
+	count_received(c, amount_of(0, in.length, in.length));
+	return XDP_PASS;
+lost:
+	c->drops[DROP_WRITE_ERROR]++;
+	return XDP_DROP;
+}
+
+/* Needs Linux 5.18, for bpf_xdp_get_buff_len, and for frames that are larger than a page. */
+SEC("xdp.frags")
+int mesh_xdp(struct xdp_md *ctx)
+{
+	const struct mark none = {};
+	struct settings *s = get_settings();
+	int verdict;
+
+	/* A driver without metadata says so (xdp_set_data_meta_invalid): nothing can be marked. */
+	if (!s || (void *)(long)ctx->data_meta > (void *)(long)ctx->data)
+		return XDP_PASS;
+	verdict = take(ctx, s);
+	if (verdict >= 0)
+		return verdict;
+	put_mark(ctx, &none); /* without room for it there is none to be believed either */
+	return XDP_PASS;
+}

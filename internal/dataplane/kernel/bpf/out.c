@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only
+ *
+ * A part of mesh.c, which includes it once.
+ *
+ * Out: from the TUN's egress to the underlay.
+ */
+#include "maps.h"
+#include "packet.h"
+
+#define AF_INET 2
+#define AF_INET6 10
+
+/* Whether an address is behind this node. Nearly all that send are in its first subnet, in
+ * which no other node has a prefix. */
+static __always_inline int is_own4(const void *address, const struct settings *s)
+{
+	__u32 *number;
+
+	if ((*(const __u32 *)address & *(const __u32 *)s->mask4) == *(const __u32 *)s->home4)
+		return 1;
+	number = node_of4(address);
+	return number && *number == SELF;
+}
+
+static __always_inline int is_own6(const void *address, const struct settings *s)
+{
+	const __u32 *a = address, *home = (const void *)s->home6, *mask = (const void *)s->mask6;
+	__u32 *number;
+
+	if ((a[0] & mask[0]) == home[0] && (a[1] & mask[1]) == home[1] && (a[2] & mask[2]) == home[2] && (a[3] & mask[3]) == home[3])
+		return 1;
+	number = node_of6(address);
+	return number && *number == SELF;
+}
+
+/* Whether IPv6 packets to an address stay on the link: the kernel itself sends some there,
+ * from addresses of the link, and user space does not count them. */
+static __always_inline int is_for_link(const struct in6_addr *to)
+{
+	return to->s6_addr[0] == 0xff && (to->s6_addr[1] & 0xf) == 2;
+}
+
+/* Reads the header of what pods send, and finds whom it is for, as outbound.route of the user
+ * engine does: a foreign source first, since nothing is ever answered to it. */
+static __always_inline int read_sent(struct __sk_buff *skb, const struct settings *s, struct inner *in)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u32 *to;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		struct iphdr *ip = data;
+
+		if ((void *)(ip + 1) > end || *(__u8 *)data != VERSION_IHL ||
+		    (!skb->gso_size && bpf_ntohs(ip->tot_len) != skb->len))
+			return HAND_UNUSUAL;
+		in->tos = ip->tos;
+		in->ttl = ip->ttl;
+		in->protocol = ip->frag_off & bpf_htons(FRAGMENT_BITS) ? 0 : ip->protocol;
+		in->header = sizeof(*ip);
+		if (!is_own4(&ip->saddr, s))
+			return HAND_FOREIGN_SOURCE;
+		to = node_of4(&ip->daddr);
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr *ip = data;
+
+		if ((void *)(ip + 1) > end || ip->version != 6 ||
+		    (!skb->gso_size && bpf_ntohs(ip->payload_len) + sizeof(*ip) != skb->len))
+			return HAND_UNUSUAL;
+		in->v6 = 1;
+		in->tos = ip->priority << 4 | ip->flow_lbl[0] >> 4;
+		in->ttl = ip->hop_limit;
+		in->protocol = ip->nexthdr;
+		in->header = sizeof(*ip);
+		if (!is_own6(&ip->saddr, s))
+			return is_for_link(&ip->daddr) ? HAND_NO_ROUTE : HAND_FOREIGN_SOURCE;
+		to = node_of6(&ip->daddr);
+	} else {
+		return HAND_UNUSUAL;
+	}
+	if (!to || *to == SELF)
+		return HAND_NO_ROUTE;
+	if (in->ttl <= 1)
+		return HAND_TTL_EXPIRED;
+	in->destination = *to;
+	return ACCEPT;
+}
+
+/* The outer source port. Receivers spread what comes over their queues and CPUs by it. It is
+ * one of the dynamic ports (RFC 6335, section 6), the same as long as the flow's hash is, which
+ * a sender of TCP changes to try another path. */
+static __always_inline __be16 source_port(struct __sk_buff *skb, const struct settings *s)
+{
+	if (!s->spread)
+		return s->port;
+	return bpf_htons(0xc000 | (bpf_get_hash_recalc(skb) & 0x3fff));
+}
+
+/* Finds the underlay's interface for a datagram of a size, from a port. */
+static __always_inline int find_way(struct __sk_buff *skb, const struct settings *s, const struct node *node, __be16 port, __u32 size, __u32 *device)
+{
+	struct bpf_fib_lookup way = {};
+	long err;
+
+	way.family = s->v6 ? AF_INET6 : AF_INET;
+	way.l4_protocol = IPPROTO_UDP;
+	way.sport = port;
+	way.dport = node->port;
+	way.tot_len = size;
+	way.ifindex = skb->ifindex;
+	if (s->v6) {
+		__builtin_memcpy(way.ipv6_src, s->own, 16);
+		__builtin_memcpy(way.ipv6_dst, node->address, 16);
+	} else {
+		__builtin_memcpy(&way.ipv4_src, s->own, 4);
+		__builtin_memcpy(&way.ipv4_dst, node->address, 4);
+	}
+	err = bpf_fib_lookup(skb, &way, sizeof(way), 0);
+	if (err == BPF_FIB_LKUP_RET_FRAG_NEEDED)
+		return HAND_TOO_BIG;
+	if ((err != BPF_FIB_LKUP_RET_SUCCESS && err != BPF_FIB_LKUP_RET_NO_NEIGH) || way.ifindex == skb->ifindex)
+		return HAND_NO_UNDERLAY_ROUTE;
+	*device = way.ifindex;
+	return ACCEPT;
+}
+
+static __always_inline void put_outer4(struct outer4 *o, const struct settings *s, const struct node *node, __u8 tos, __u32 length)
+{
+	__u16 *words = (void *)o;
+	__u32 sum = 0;
+
+	__builtin_memset(&o->ip, 0, sizeof(o->ip));
+	o->ip.version = 4;
+	o->ip.ihl = 5;
+	o->ip.tos = tos;
+	o->ip.tot_len = bpf_htons(length + sizeof(*o));
+	o->ip.frag_off = bpf_htons(DONT_FRAGMENT);
+	o->ip.ttl = HOPS;
+	o->ip.protocol = IPPROTO_UDP;
+	__builtin_memcpy(&o->ip.saddr, s->own, 4);
+	__builtin_memcpy(&o->ip.daddr, node->address, 4);
+#pragma unroll
+	for (int i = 0; i < 10; i++)
+		sum += words[i];
+	o->ip.check = ~fold(sum);
+}
+
+static __always_inline void put_outer6(struct outer6 *o, const struct settings *s, const struct node *node, __u8 tos, __u32 length)
+{
+	__builtin_memset(&o->ip, 0, sizeof(o->ip));
+	o->ip.version = 6;
+	o->ip.priority = tos >> 4;
+	o->ip.flow_lbl[0] = tos << 4;
+	o->ip.payload_len = bpf_htons(length + sizeof(struct udphdr));
+	o->ip.nexthdr = IPPROTO_UDP;
+	o->ip.hop_limit = HOPS;
+	__builtin_memcpy(&o->ip.saddr, s->own, 16);
+	__builtin_memcpy(&o->ip.daddr, node->address, 16);
+}
+
+/* Writes outer headers in front of an inner packet of a length; there is room for them.
+ * Negative: they are not all in reach. */
+static __always_inline int put_outer(struct __sk_buff *skb, const struct settings *s, const struct node *node, const struct inner *in, __be16 port, __u32 length)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ethhdr *eth = data;
+	struct udphdr *udp;
+
+	if (s->v6) {
+		struct outer6 *o = data + sizeof(*eth);
+
+		if ((void *)(o + 1) > end)
+			return -1;
+		put_outer6(o, s, node, in->tos, length);
+		eth->h_proto = bpf_htons(ETH_P_IPV6);
+	} else {
+		struct outer4 *o = data + sizeof(*eth);
+
+		if ((void *)(o + 1) > end)
+			return -1;
+		put_outer4(o, s, node, in->tos, length);
+		eth->h_proto = bpf_htons(ETH_P_IP);
+	}
+	udp = advance(data, s->v6, sizeof(*eth) + sizeof(struct ipv6hdr), sizeof(*eth) + sizeof(struct iphdr));
+	if ((void *)(udp + 1) > end)
+		return -1;
+	udp->source = port;
+	udp->dest = node->port;
+	udp->len = bpf_htons(length + sizeof(*udp));
+	udp->check = 0; /* over IPv6, too (RFC 6935): meshd's sockets take that */
+	return rewrite(behind_outer(data, s->v6), end, in);
+}
+
+#define GROW (BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_FIXED_GSO)
+
+/* Sends what a pod has sent; one is the size of a packet of it. */
+static __always_inline int send(struct __sk_buff *skb, const struct settings *s, const struct inner *in, __u32 one)
+{
+	__u32 length = skb->len, overhead = s->v6 ? sizeof(struct outer6) : sizeof(struct outer4);
+	__u32 to = in->destination, device = 0;
+	struct node *node = bpf_map_lookup_elem(&nodes, &to);
+	struct counters *c = counters_of(to);
+	struct amount a;
+	__be16 port;
+	int why;
+	long err;
+
+	if (!node || !c)
+		return hand(HAND_NO_ROUTE);
+	if (length + overhead > 0xffff) /* a superpacket that no outer header has room for */
+		return hand(HAND_UNUSUAL);
+	/* An inner checksum may be one that a device is to finish, and between hosts that share
+	 * a machine there is none: flannel's kernel would drop the packet. */
+	if (!node->finishes)
+		return hand(HAND_PLAIN_PEER);
+	port = source_port(skb, s);
+	why = find_way(skb, s, node, port, one + overhead, &device);
+	if (why != ACCEPT)
+		return hand(why);
+	if (s->v6)
+		err = bpf_skb_adjust_room(skb, sizeof(struct outer6), BPF_ADJ_ROOM_MAC, GROW | BPF_F_ADJ_ROOM_ENCAP_L3_IPV6);
+	else
+		err = bpf_skb_adjust_room(skb, sizeof(struct outer4), BPF_ADJ_ROOM_MAC, GROW | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4);
+	if (err)
+		return hand(HAND_UNUSUAL); /* nothing was changed yet */
+	/* From here on it is ours: what fails is lost. redirect_neigh wants a MAC header, and a
+	 * TUN has none. */
+	if (bpf_skb_change_head(skb, sizeof(struct ethhdr), 0) ||
+	    bpf_skb_pull_data(skb, sizeof(struct ethhdr) + overhead + in->header) || put_outer(skb, s, node, in, port, length)) {
+		c->drops[DROP_SEND_ERROR]++;
+		return TC_ACT_SHOT;
+	}
+	a = amount_of(skb->gso_size, length, one);
+	c->tx_packets += a.packets;
+	c->tx_bytes += a.bytes;
+	return bpf_redirect_neigh(device, 0, 0, 0);
+}
+
+SEC("tc")
+int mesh_out(struct __sk_buff *skb)
+{
+	struct settings *s = get_settings();
+	struct inner in = {};
+	int why;
+	__u32 one;
+
+	if (!s)
+		return LEAVE;
+	if (s->watched)
+		return hand(HAND_CAPTURE);
+	bpf_skb_pull_data(skb, skb->len < MOST_HEADERS ? skb->len : MOST_HEADERS);
+	why = read_sent(skb, s, &in);
+	if (why != ACCEPT)
+		return hand(why);
+	one = skb->len;
+	if (skb->gso_size)
+		one = segment_size((void *)(long)skb->data, (void *)(long)skb->data_end, &in, skb->gso_size);
+	if (!one)
+		return hand(HAND_UNUSUAL);
+	if (one > s->mtu)
+		return hand(HAND_TOO_BIG);
+	return send(skb, s, &in, one);
+}

@@ -1,0 +1,150 @@
+package kernel
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"example.org/meshd/internal/dataplane"
+)
+
+// The settings are all that programs know besides the nodes: one element of a map, which is replaced
+// as a whole. Three writers change parts of it, each its own: setMesh the TUN's addresses and the
+// first subnets, the owner what is about interfaces, WatchCaptures whether somebody captures.
+
+// configure changes the settings in force.
+func (e *Engine) configure(change func(*meshSettings)) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.reconfigure(change)
+}
+
+// reconfigure is configure for a caller that holds mu.
+func (e *Engine) reconfigure(change func(*meshSettings)) error {
+	next := e.settings
+	change(&next)
+	if h := e.handle(); h != nil {
+		if err := h.writeSettings(next, e.tables); err != nil {
+			return fmt.Errorf("write the kernel's settings: %w", err)
+		}
+	}
+	e.settings = next
+	return nil
+}
+
+// writeSettings writes the settings, once both the interfaces and the mesh are known: until then
+// programs that were taken over go on with those of the meshd before.
+func (h *handle) writeSettings(s meshSettings, t tables) error {
+	if s.Port == 0 || t.numbers == nil {
+		return nil
+	}
+	return h.Configured.Update(uint32(0), s, ebpf.UpdateAny)
+}
+
+// configureFor changes the settings to what is wanted, for the places that there are. It is the
+// owner's.
+func (e *Engine) configureFor(w dataplane.Wanted) error {
+	self, _ := w.Mesh.Peer(w.Mesh.Self) // it is there, or setMesh would have failed
+	at := self.Underlay.AddrPort
+	return e.configure(func(s *meshSettings) {
+		s.Tun, s.Mtu = uint32(e.tun), uint32(w.Kernel.MTU)
+		s.Own, s.Port = bytesOf(at.Addr()), networkOrder(at.Port())
+		s.V6, s.Spread = boolean(at.Addr().Is6()), boolean(w.Spread)
+		s.Merger, s.Devices = 0, [len(s.Devices)]meshDevice{}
+		copy(s.Devices[:], e.marking)
+		if e.attached[attachment{stageMerge, e.merger.exit}] != nil { // or packets would end there
+			s.Merger = uint32(e.merger.entry)
+		}
+	})
+}
+
+// setHome takes over what tables say of this node itself.
+func (s *meshSettings) setHome(t tables) {
+	s.Tun4, s.Tun6 = t.tun4, t.tun6
+	s.Home4, s.Mask4, s.Home6, s.Mask6 = t.home4, t.mask4, t.home6, t.mask6
+}
+
+// newMarks makes the mark of this load, and returns the one before, which is believed beside it:
+// frames may be on their way between the XDP and the tc program when ours become the settings in
+// force, and their outer headers are gone. Without an earlier meshd both are the same.
+func (h *handle) newMarks() (mark, before meshMark) {
+	var random [len(mark.Words) * 4]byte
+	_, _ = rand.Read(random[:]) // never fails
+	for i := range mark.Words {
+		mark.Words[i] = binary.NativeEndian.Uint32(random[4*i:])
+	}
+	var old meshSettings
+	none := meshMark{} // which is what XDP writes in front of all other frames
+	if h.Configured.Lookup(uint32(0), &old) == nil && old.Mark != none {
+		return mark, old.Mark
+	}
+	return mark, mark
+}
+
+// WatchCaptures looks whether somebody captures on the TUN. Packets that a program sends never come
+// there, so while somebody does user space sends. The kernel does not tell when a capture begins:
+// this is to be called every second or so.
+func (e *Engine) WatchCaptures() {
+	e.watching.about(e.log, e.watchCaptures(), "watch_failed",
+		"cannot tell whether the TUN is captured: a capture may see incoming packets only")
+}
+
+// watchCaptures is WatchCaptures, with its error.
+func (e *Engine) watchCaptures() error {
+	if e.handle() == nil {
+		return nil
+	}
+	sockets, err := os.ReadFile("/proc/net/packet")
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := boolean(captured(string(sockets), int(e.settings.Tun)))
+	if e.handle() == nil || now == e.settings.Watched {
+		return nil
+	}
+	if err := e.reconfigure(func(s *meshSettings) { s.Watched = now }); err != nil {
+		return err
+	}
+	e.publish(func(s *shown) { s.captured = now != 0 })
+	return nil
+}
+
+// captured tells whether /proc/net/packet has a socket for all packets of an interface, or of every
+// one.
+func captured(sockets string, device int) bool {
+	// Columns; packet_seq_show in the kernel's net/packet/af_packet.c.
+	const protocol, index = 3, 4
+	everything := fmt.Sprintf("%04x", unix.ETH_P_ALL)
+	for line := range strings.Lines(sockets) {
+		words := strings.Fields(line)
+		if len(words) <= index || words[protocol] != everything {
+			continue
+		}
+		if words[index] == "0" || words[index] == strconv.Itoa(device) {
+			return true
+		}
+	}
+	return false
+}
+
+func boolean(b bool) uint8 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// networkOrder returns a number whose bytes in memory are those of n on the wire.
+func networkOrder(n uint16) uint16 {
+	var b [2]byte
+	binary.BigEndian.PutUint16(b[:], n)
+	return binary.NativeEndian.Uint16(b[:])
+}

@@ -1,0 +1,15 @@
+package dataplane
+
+import "log/slog"
+
+// Options is what an engine gets from its owner.
+type Options struct {
+	Log *slog.Logger
+	// Hear is asked about echoes from peers; nil: the kernel gets them all.
+	Hear EchoHandler
+	// Start runs a loop in a goroutine until it ends. Engines start no goroutines.
+	Start func(Loop)
+	// Broken is called, from a loop that ended with an error, when Apply has to begin anew. It
+	// must not wait.
+	Broken func()
+}

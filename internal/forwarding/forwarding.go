@@ -1,0 +1,388 @@
+// Package forwarding tells whether this host forwards packets of pods, and turns that on where
+// --sysctl asks for it.
+//
+//	IPv4   the switches of the mesh's interfaces, each once in a run: ip_forward stays as it was
+//	IPv6   the global switch, once in a run: the kernel asks no other
+//	closed what must stay apart, though forwarding is on: a rule drops packets that are forwarded
+//	       from one of these interfaces to another. They are all interfaces but the TUN and those
+//	       of pods, as long as no other program has turned forwarding on for them
+//	note   what is on only because of meshd, kept in the state folder, so that `meshd cleanup`
+//	       puts it back
+//
+// A switch that somebody turns off later stays off until the next start, and is a condition.
+package forwarding
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"example.org/meshd/internal/link"
+	"example.org/meshd/internal/mesh"
+)
+
+// Node is what of the mesh and of this node matters here.
+type Node struct {
+	TUN      string         // its name
+	Networks []netip.Prefix // all of the mesh
+	Subnets  []netip.Prefix // of this node
+	Routes   []netip.Prefix // networks behind this node
+	Underlay []int          // indices of interfaces that lead to the peers
+}
+
+// carries tells whether the mesh has a network of a family.
+func (n Node) carries(v6 bool) bool {
+	return slices.ContainsFunc(n.Networks, func(p netip.Prefix) bool { return p.Addr().Is6() == v6 })
+}
+
+// families returns those that the mesh carries (true: IPv6), IPv4 first.
+func (n Node) families() (carried []bool) {
+	for _, v6 := range []bool{false, true} {
+		if n.carries(v6) {
+			carried = append(carried, v6)
+		}
+	}
+	return carried
+}
+
+// Host is how this host forwards, with a node in mind.
+type Host struct {
+	Node     Node
+	Crossing link.Crossing
+	switches map[bool]link.Switches // true: IPv6
+	found    found
+	asked    bool // --sysctl
+}
+
+// Look returns how this host forwards. folder is that of the note; asked is --sysctl.
+func Look(n Node, folder string, asked bool) (h Host, err error) {
+	h = Host{Node: n, asked: asked}
+	if h.Crossing, err = link.FindCrossing(n.TUN, n.Networks, n.Subnets, n.Routes, n.Underlay); err != nil {
+		return h, err
+	}
+	if h.switches, err = bothSwitches(); err != nil {
+		return h, err
+	}
+	note, _ := readFound(folder) // an unreadable note is told where it is written
+	h.found = note.still(h.switches)
+	return h, nil
+}
+
+func bothSwitches() (map[bool]link.Switches, error) {
+	v4, err4 := link.ForwardingSwitches(false)
+	v6, err6 := link.ForwardingSwitches(true)
+	return map[bool]link.Switches{false: v4, true: v6}, errors.Join(err4, err6)
+}
+
+// Closed returns, by family (true: IPv6), the names of the interfaces between which packets are not
+// forwarded: where the family is forwarded because of meshd, or is about to be.
+func (h Host) Closed() map[bool][]string {
+	closed := map[bool][]string{}
+	for _, v6 := range []bool{false, true} {
+		if names := h.closed(v6); len(names) > 0 {
+			closed[v6] = names
+		}
+	}
+	return closed
+}
+
+func (h Host) closed(v6 bool) (names []string) {
+	s := h.switches[v6]
+	ours, theirs := len(h.found.IPv4) > 0, s.All
+	if v6 {
+		ours, theirs = h.found.IPv6, s.Default || s.All && !h.found.IPv6
+	}
+	if theirs || !ours && !(h.asked && h.Node.carries(v6)) {
+		return nil
+	}
+	for _, one := range slices.Concat(h.Crossing.Sides, h.Crossing.Rest) {
+		if !s.Devices[one.Index] || !v6 && slices.Contains(h.found.IPv4, one.Index) {
+			names = append(names, one.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Conditions returns one for each family that the mesh carries and this host does not forward. It
+// looks at the host anew, so that the condition is gone when somebody has mended it.
+func (h Host) Conditions() (all []mesh.Condition) {
+	switches, err := bothSwitches()
+	if err != nil {
+		return []mesh.Condition{{Kind: mesh.ForwardingOff, Severity: mesh.Degraded, Cause: err.Error()}}
+	}
+	otherwise := ", or meshd with --sysctl"
+	if h.asked {
+		otherwise = ", or `systemctl restart meshd`: meshd turns forwarding on once, when it starts"
+	}
+	for _, v6 := range h.Node.families() {
+		off, c := h.off(v6, switches[v6])
+		if off {
+			c.Kind, c.Severity = mesh.ForwardingOff, mesh.Failed
+			c.Remedy += otherwise
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// off tells whether a family is not forwarded, where, and what turns it on.
+func (h Host) off(v6 bool, s link.Switches) (off bool, c mesh.Condition) {
+	if !v6 {
+		return h.off4(s)
+	}
+	c.Subject, c.Cause = "IPv6", "net.ipv6.conf.all.forwarding is 0"
+	c.Remedy = "run `sysctl -w net.ipv6.conf.all.forwarding=1`" +
+		" (first net.ipv6.conf.IFACE.accept_ra=2 where an interface gets its routes from router advertisements)"
+	return !s.All, c
+}
+
+// off4 names the interfaces of the mesh that do not forward IPv4.
+func (h Host) off4(s link.Switches) (off bool, c mesh.Condition) {
+	var names, settings []string
+	all := h.interfaces()
+	for _, one := range all {
+		if on, known := s.Devices[one.Index]; known && !on {
+			names = append(names, one.Name)
+			settings = append(settings, link.SysctlName("ipv4", one.Name, "forwarding")+"=1")
+		}
+	}
+	switch {
+	case len(names) == 0:
+		return false, c
+	case len(names) == len(all) && !s.All:
+		c.Subject, c.Cause, c.Remedy = "IPv4", "net.ipv4.ip_forward is 0", "run `sysctl -w net.ipv4.ip_forward=1`"
+		return true, c
+	}
+	c.Subject = strings.Join(names, ", ")
+	c.Cause = "packets of pods that come in there are dropped"
+	c.Remedy = "run `sysctl -w " + strings.Join(settings, " ") + "`"
+	return true, c
+}
+
+// interfaces returns the TUN, if it is there, and the interfaces by which packets of the mesh cross
+// this host.
+func (h Host) interfaces() []link.Interface {
+	all := h.Crossing.All()
+	if tun := link.Index(h.Node.TUN); tun > 0 {
+		all = append(all, link.Interface{Index: tun, Name: h.Node.TUN})
+	}
+	return all
+}
+
+// Switcher turns forwarding on, as --sysctl asks for. Follow belongs to one goroutine; Conditions may
+// be called from any.
+type Switcher struct {
+	folder string // of the note
+	asked  bool
+	log    *slog.Logger
+
+	seen    map[int]bool  // interfaces that have forwarded IPv4 in this run
+	routers map[int]bool  // TUNs whose switch for IPv6 was on in this run
+	settled map[bool]bool // families (true: IPv6) whose global switch somebody else has turned, or we have
+
+	mu      sync.Mutex
+	failure string // why forwarding stays off; empty if nothing is wrong
+}
+
+// New returns a Switcher that keeps its note in a folder. Without asked it turns nothing on.
+func New(folder string, asked bool, log *slog.Logger) *Switcher {
+	return &Switcher{folder: folder, asked: asked, log: log,
+		seen: map[int]bool{}, routers: map[int]bool{}, settled: map[bool]bool{}}
+}
+
+// errUnguarded is why nothing is turned on while the rules are not in force.
+var errUnguarded = errors.New("the rule that keeps this host's other networks apart is not in force")
+
+// Follow turns on what a host needs and has not been on in this run. guarded tells that the rule for
+// the closed interfaces is in force: nothing is turned on without. It tells whether it has to be
+// called again for want of the rule.
+func (f *Switcher) Follow(h Host, guarded bool) (again bool) {
+	err := f.turn(h, guarded)
+	failure := ""
+	if err != nil {
+		failure = err.Error()
+	}
+	f.mu.Lock()
+	news := failure != f.failure
+	f.failure = failure
+	f.mu.Unlock()
+	if news && err != nil {
+		f.log.Warn("forwarding is not turned on", "error", err, "event", "warning")
+	}
+	return errors.Is(err, errUnguarded)
+}
+
+// Conditions tells why forwarding stays off though --sysctl asks for it.
+func (f *Switcher) Conditions() []mesh.Condition {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.failure == "" {
+		return nil
+	}
+	return []mesh.Condition{{Kind: mesh.ForwardingFailed, Severity: mesh.Degraded, Cause: f.failure}}
+}
+
+func (f *Switcher) turn(h Host, guarded bool) error {
+	had, noteErr := readFound(f.folder)
+	if had.Where == "" {
+		return noteErr
+	}
+	switches, err := bothSwitches()
+	if err != nil {
+		return err
+	}
+	have := had.still(switches)
+	due4, due6 := f.due(h, switches)
+	if len(due4) > 0 || due6 {
+		if !guarded {
+			return errUnguarded
+		}
+		have.IPv6 = have.IPv6 || due6
+		for _, one := range due4 {
+			have.IPv4 = append(have.IPv4, one.Index)
+		}
+	}
+	// The note comes first: what is on without a note would be taken for somebody else's.
+	if noteErr != nil || !have.same(had) {
+		if err := have.save(f.folder); err != nil {
+			return err
+		}
+	}
+	return errors.Join(f.open4(due4), f.open6(h.Node.TUN, due6), f.router(h.Node.TUN, have, switches))
+}
+
+// still returns what is left of a note: what somebody has turned off, or has turned on for the whole
+// host, is no longer on because of meshd. Whoever turns the global switch of IPv6 turns the default
+// with it, which meshd does not.
+func (f found) still(switches map[bool]link.Switches) found {
+	v4, v6 := switches[false], switches[true]
+	kept := found{Where: f.Where, IPv6: f.IPv6 && v6.All && !v6.Default}
+	for _, index := range f.IPv4 {
+		if v4.Devices[index] && !v4.All {
+			kept.IPv4 = append(kept.IPv4, index)
+		}
+	}
+	return kept
+}
+
+func (f found) same(g found) bool {
+	return f.Where == g.Where && f.IPv6 == g.IPv6 && slices.Equal(f.IPv4, g.IPv4)
+}
+
+// due returns what is to be turned on now.
+func (f *Switcher) due(h Host, switches map[bool]link.Switches) (v4 []link.Interface, v6 bool) {
+	for _, six := range []bool{false, true} {
+		f.settled[six] = f.settled[six] || switches[six].All
+	}
+	if !f.asked {
+		return nil, false
+	}
+	for _, one := range h.interfaces() {
+		on, known := switches[false].Devices[one.Index]
+		f.seen[one.Index] = f.seen[one.Index] || on
+		if known && !f.seen[one.Index] && !f.settled[false] && h.Node.carries(false) {
+			v4 = append(v4, one)
+		}
+	}
+	return v4, !f.settled[true] && h.Node.carries(true)
+}
+
+func (f *Switcher) open4(due []link.Interface) error {
+	var errs []error
+	var names []string
+	for _, one := range due {
+		err := link.SetForwarding4(one, true)
+		switch {
+		case err == nil:
+			f.seen[one.Index] = true
+			names = append(names, one.Name)
+		case !errors.Is(err, unix.ENODEV): // it has gone meanwhile
+			errs = append(errs, err)
+		}
+	}
+	if len(names) > 0 {
+		f.log.Info("turned forwarding on", "family", "IPv4", "interfaces", strings.Join(names, " "),
+			"event", "forwarding_on")
+	}
+	return errors.Join(errs...)
+}
+
+func (f *Switcher) open6(tun string, due bool) error {
+	if !due {
+		return nil
+	}
+	if err := link.OpenForwarding6(tun); err != nil {
+		return fmt.Errorf("%w: where /proc/sys cannot be written, leave --sysctl out and put"+
+			" net.ipv6.conf.all.forwarding=1 into /etc/sysctl.d", err)
+	}
+	f.settled[true] = true
+	f.log.Info("turned forwarding on", "family", "IPv6", "interfaces", "all", "event", "forwarding_on")
+	return nil
+}
+
+// router has a TUN that was made anew be a router's, if the first one was.
+func (f *Switcher) router(name string, have found, switches map[bool]link.Switches) error {
+	tun := link.Index(name)
+	on, known := switches[true].Devices[tun]
+	if !f.asked || !have.IPv6 || !known || f.routers[tun] {
+		return nil
+	}
+	f.routers[tun] = true
+	if on {
+		return nil
+	}
+	return link.SetRouter6(name)
+}
+
+// Restore turns off what a meshd that keeps its state in a folder has turned on, and
+// nobody else wants by now. It returns in words what it did. It needs to run as root.
+func Restore(folder string) (did []string, err error) {
+	have, err := readFound(folder)
+	if err != nil {
+		return nil, err
+	}
+	switches, err := bothSwitches()
+	if err != nil {
+		return nil, err
+	}
+	have = have.still(switches)
+	var errs []error
+	for _, index := range have.IPv4 {
+		switch err := link.SetForwarding4(link.Interface{Index: index}, false); {
+		case err == nil:
+			did = append(did, "turned forwarding of IPv4 off on "+nameOf(index)+", as it was before")
+		case !errors.Is(err, unix.ENODEV):
+			errs = append(errs, err)
+		}
+	}
+	if have.IPv6 {
+		changed, err := link.CloseForwarding6()
+		errs = append(errs, err)
+		if changed && err == nil {
+			did = append(did, "turned forwarding of IPv6 off, as it was before")
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return did, err
+	}
+	err = found{}.save(folder)
+	_ = os.Remove(folder) // if nothing else is in it
+	return did, err
+}
+
+// nameOf returns an interface's name for people.
+func nameOf(index int) string {
+	if one, err := net.InterfaceByIndex(index); err == nil {
+		return one.Name
+	}
+	return fmt.Sprintf("interface %d", index)
+}

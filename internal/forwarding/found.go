@@ -1,0 +1,188 @@
+package forwarding
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// found tells what of the host's forwarding is on only because meshd turned it on: all of it was
+// found off. It is kept in the state folder, where `meshd cleanup` finds it. The service writes it
+// and root reads it, so whatever is in it can do no more than turn forwarding off.
+type found struct {
+	Where string `json:"where"` // which boot and which network namespace it holds for
+	IPv4  []int  `json:"ipv4"`  // interfaces, by index
+	IPv6  bool   `json:"ipv6"`  // the global switch
+}
+
+const (
+	foundFile   = "forwarding.json"
+	foundAtMost = 1 << 20 // bytes: more interfaces than a host has
+)
+
+func (f found) empty() bool { return len(f.IPv4) == 0 && !f.IPv6 }
+
+// readFound reads the note in a folder; one of another boot is empty, as one that is missing is.
+func readFound(folder string) (f found, err error) {
+	here, err := where()
+	if err != nil {
+		return f, err
+	}
+	doc, err := readRegular(filepath.Join(folder, foundFile), foundAtMost)
+	if errors.Is(err, fs.ErrNotExist) {
+		return found{Where: here}, nil
+	}
+	if err == nil {
+		f, err = decodeFound(doc)
+	}
+	if err != nil {
+		return found{Where: here}, fmt.Errorf("read how forwarding was found: %w", err)
+	}
+	if f.Where != here {
+		return found{Where: here}, nil
+	}
+	return f, nil
+}
+
+// decodeFound takes nothing but what save writes.
+func decodeFound(doc []byte) (f found, err error) {
+	decoder := json.NewDecoder(bytes.NewReader(doc))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&f); err != nil {
+		return found{}, fmt.Errorf("%s: %w", foundFile, err)
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return found{}, fmt.Errorf("%s: more than one value", foundFile)
+	}
+	if slices.ContainsFunc(f.IPv4, func(index int) bool { return index <= 0 || index > 1<<31-1 }) {
+		return found{}, fmt.Errorf("%s: an index that no interface has", foundFile)
+	}
+	return f, nil
+}
+
+// readRegular reads a file that somebody else may have put there: no link is followed, nothing is
+// waited for, and no more than most bytes are read.
+func readRegular(path string, most int64) ([]byte, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	case info.Size() > most:
+		return nil, fmt.Errorf("%s has %d bytes, more than %d", path, info.Size(), most)
+	}
+	return io.ReadAll(io.LimitReader(file, most))
+}
+
+// save writes the note whole or not at all, or removes it if there is nothing to note. It need not
+// survive a power cut, which ends what it tells of.
+func (f found) save(folder string) error {
+	path := filepath.Join(folder, foundFile)
+	if f.empty() {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("forget how forwarding was found: %w", err)
+		}
+		return nil
+	}
+	if err := f.replace(folder, path); err != nil {
+		return fmt.Errorf("note how forwarding was found: %w", err)
+	}
+	return nil
+}
+
+func (f found) replace(folder, path string) error {
+	doc, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(folder, 0o750); err != nil {
+		return err
+	}
+	file, err := os.CreateTemp(folder, "."+foundFile+"-*")
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(append(doc, '\n'))
+	if err = errors.Join(err, file.Close()); err == nil {
+		err = os.Rename(file.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(file.Name()))
+	}
+	return nil
+}
+
+// where names this boot and this network namespace. Containers share the host's boot.
+func where() (string, error) {
+	boot, err := bootID()
+	if err != nil {
+		return "", fmt.Errorf("read which boot this is: %w", err)
+	}
+	namespace, err := networkNamespace()
+	if err != nil {
+		return "", fmt.Errorf("find out which network namespace this is: %w", err)
+	}
+	return strings.TrimSpace(string(boot)) + "/" + namespace, nil
+}
+
+// bootID returns the kernel's name of this boot. systemd-nspawn lays another one over that in /proc,
+// which a service with a /proc of its own (ProtectProc=) does not see: so who may, as root may, looks
+// into a fresh one, too.
+func bootID() ([]byte, error) {
+	const name = "sys/kernel/random/boot_id"
+	if proc, err := freshProc(); err == nil {
+		defer unix.Close(proc)
+		if fd, err := unix.Openat(proc, name, unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
+			file := os.NewFile(uintptr(fd), name)
+			defer file.Close()
+			return io.ReadAll(file)
+		}
+	}
+	return os.ReadFile("/proc/" + name)
+}
+
+// freshProc returns a mount of proc that is attached nowhere (Linux 5.2, CAP_SYS_ADMIN).
+func freshProc() (mount int, err error) {
+	fs, err := unix.Fsopen("proc", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, err
+	}
+	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY)
+}
+
+// networkNamespace returns the cookie of this thread's network namespace, which no other one ever
+// has (Linux 5.14), or else the number of its inode.
+func networkNamespace() (string, error) {
+	socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(socket)
+	if cookie, err := unix.GetsockoptUint64(socket, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); err == nil {
+		return fmt.Sprintf("cookie-%d", cookie), nil
+	}
+	var s unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &s); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("inode-%d", s.Ino), nil
+}

@@ -1,0 +1,243 @@
+// Package history remembers what was counted: of each peer and of the node, in steps of three spans
+// of time. It is pure but for its lock: its owner reads the counters and tells the time.
+package history
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/mesh"
+)
+
+// span is a time that is remembered in steps.
+type span struct {
+	name   string
+	step   time.Duration
+	points int
+}
+
+// spans are in the order of what a series remembers.
+var spans = [3]span{
+	{"5m", time.Second, 300},
+	{"1h", 10 * time.Second, 360},
+	{"24h", 2 * time.Minute, 720},
+}
+
+// historyKept bounds how many peers are remembered, and with them the memory of them
+// all: one takes 39 kB after a day. In a larger mesh it is those that are busy.
+const (
+	historyKept = 1000
+	historyIdle = time.Minute // after which a busy peer may take the place of an idle one
+)
+
+// Reading is what there is to know of a peer, or of the node, at one time. Counters only grow.
+type Reading struct {
+	RxPackets, RxBytes, TxPackets, TxBytes, Drops uint64
+	RTT, Loss                                     float64 // ms, and 0 to 1; NaN if unknown
+}
+
+// Of returns the reading of traffic, whose round trip time and loss are not known.
+func Of(t mesh.Traffic) Reading {
+	return Reading{RxPackets: t.RxPackets, RxBytes: t.RxBytes, TxPackets: t.TxPackets, TxBytes: t.TxBytes, Drops: t.Dropped(),
+		RTT: math.NaN(), Loss: math.NaN()}
+}
+
+func (r Reading) traffic() uint64 { return r.RxPackets + r.TxPackets + r.Drops }
+
+// point is what happened in one step; rtt is the mean in it, loss that at its end.
+type point struct{ rxPackets, rxBytes, txPackets, txBytes, drops, rtt, loss float32 }
+
+// since returns what happened from an earlier reading to this one, in each of n
+// steps.
+func (r Reading) since(was Reading, n int) point {
+	each := func(now, before uint64) float32 { return float32(float64(now-before) / float64(n)) }
+	return point{
+		each(r.RxPackets, was.RxPackets), each(r.RxBytes, was.RxBytes), each(r.TxPackets, was.TxPackets),
+		each(r.TxBytes, was.TxBytes), each(r.Drops, was.Drops), float32(r.RTT), float32(r.Loss),
+	}
+}
+
+// series is what is remembered of a peer in one span: it grows until it is full.
+type series struct {
+	points  []point
+	next    int // to be overwritten, once full
+	last    Reading
+	rttSum  float64 // of the readings in this step
+	rttSeen int
+}
+
+// add ends n steps.
+func (s *series) add(now Reading, n, room int) {
+	now.RTT = s.rttSum / float64(s.rttSeen) // NaN if none
+	p := now.since(s.last, n)
+	for range min(n, room) {
+		if len(s.points) < room {
+			if len(s.points) == cap(s.points) { // append would make too much room
+				s.points = append(make([]point, 0, min(max(16, 2*len(s.points)), room)), s.points...)
+			}
+			s.points = append(s.points, p)
+			continue
+		}
+		s.points[s.next] = p
+		s.next = (s.next + 1) % room
+	}
+	s.last, s.rttSum, s.rttSeen = now, 0, 0
+}
+
+// oldestFirst returns the points in the order of time.
+func (s *series) oldestFirst() []point { return slices.Concat(s.points[s.next:], s.points[:s.next]) }
+
+// remembered is what is kept of a peer.
+type remembered struct {
+	spans [len(spans)]series
+	total uint64    // traffic at the last reading
+	busy  time.Time // when there was some last
+}
+
+func newRemembered(first Reading, now time.Time) *remembered {
+	r := &remembered{total: first.traffic(), busy: now}
+	for i := range r.spans {
+		r.spans[i].last = first
+	}
+	return r
+}
+
+// History remembers what was counted, by peer. Its zero value is ready. Methods may be called at any time
+// from any goroutine.
+type History struct {
+	mu     sync.Mutex
+	ends   [len(spans)]time.Time // of the last step
+	node   *remembered
+	peers  map[string]*remembered
+	others map[string]uint64 // traffic of peers for which there is no room
+}
+
+// Take adds a reading; it is called about once a second. The readings are of all
+// peers that there are.
+func (h *History) Take(now time.Time, node Reading, peers map[string]Reading) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.node == nil {
+		h.node, h.peers, h.others = newRemembered(node, now), map[string]*remembered{}, map[string]uint64{}
+		for i := range h.ends {
+			h.ends[i] = now
+		}
+	}
+	for name := range h.peers {
+		if _, stays := peers[name]; !stays {
+			delete(h.peers, name)
+		}
+	}
+	var steps [len(spans)]int
+	for i, s := range spans {
+		steps[i] = int(now.Sub(h.ends[i]) / s.step)
+		h.ends[i] = h.ends[i].Add(time.Duration(steps[i]) * s.step)
+	}
+	h.node.take(now, node, steps)
+	for name, r := range peers {
+		if one := h.peerFor(name, r, now); one != nil {
+			one.take(now, r, steps)
+		}
+	}
+}
+
+func (r *remembered) take(now time.Time, reading Reading, steps [len(spans)]int) {
+	if total := reading.traffic(); total != r.total {
+		r.total, r.busy = total, now
+	}
+	for i := range r.spans {
+		s := &r.spans[i]
+		if !math.IsNaN(reading.RTT) {
+			s.rttSum += reading.RTT
+			s.rttSeen++
+		}
+		if steps[i] > 0 {
+			s.add(reading, steps[i], spans[i].points)
+		}
+	}
+}
+
+// peerFor returns what is remembered of a peer. Where there is no room, a busy peer
+// takes that of one that is idle; else nil is returned.
+func (h *History) peerFor(name string, r Reading, now time.Time) *remembered {
+	if one := h.peers[name]; one != nil {
+		return one
+	}
+	if len(h.peers) >= historyKept {
+		was, known := h.others[name]
+		h.others[name] = r.traffic()
+		if !known || was == r.traffic() || !h.makeRoom(now) {
+			return nil
+		}
+	}
+	delete(h.others, name)
+	h.peers[name] = newRemembered(r, now)
+	return h.peers[name]
+}
+
+// makeRoom forgets the peer that has been idle the longest, if it was for long.
+func (h *History) makeRoom(now time.Time) bool {
+	idlest, since := "", now.Add(-historyIdle)
+	for name, one := range h.peers {
+		if one.busy.Before(since) {
+			idlest, since = name, one.busy
+		}
+	}
+	delete(h.peers, idlest)
+	return idlest != ""
+}
+
+// Answer is that of GET /v1/history, without BootID; nil if nothing is remembered of
+// the peer.
+func (h *History) Answer(peer, name string) (*control.History, error) {
+	i := slices.IndexFunc(spans[:], func(s span) bool { return s.name == name })
+	if name == "" {
+		i = 0
+	}
+	if i < 0 {
+		var names []string
+		for _, s := range spans {
+			names = append(names, s.name)
+		}
+		return nil, fmt.Errorf("span must be one of %s, not %q", strings.Join(names, ", "), name)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	one := h.node
+	if peer != "" {
+		one = h.peers[peer]
+	}
+	if one == nil {
+		return nil, nil
+	}
+	return historyOf(peer, spans[i], h.ends[i], one.spans[i].oldestFirst()), nil
+}
+
+func historyOf(peer string, s span, end time.Time, points []point) *control.History {
+	h := &control.History{Schema: control.Schema, Peer: peer, Span: s.name, StepSeconds: int(s.step.Seconds()), End: end.UTC()}
+	for _, c := range []struct {
+		to *[]*float64
+		of func(point) float32
+	}{
+		{&h.RxPackets, func(p point) float32 { return p.rxPackets }}, {&h.RxBytes, func(p point) float32 { return p.rxBytes }},
+		{&h.TxPackets, func(p point) float32 { return p.txPackets }}, {&h.TxBytes, func(p point) float32 { return p.txBytes }},
+		{&h.Drops, func(p point) float32 { return p.drops }}, {&h.RTTMS, func(p point) float32 { return p.rtt }},
+		{&h.Loss, func(p point) float32 { return p.loss }},
+	} {
+		*c.to = make([]*float64, s.points-len(points), s.points)
+		for _, p := range points {
+			value := float64(c.of(p))
+			if math.IsNaN(value) {
+				*c.to = append(*c.to, nil)
+				continue
+			}
+			*c.to = append(*c.to, &value)
+		}
+	}
+	return h
+}

@@ -1,0 +1,111 @@
+// Package peers holds what is known of each peer and the one Directive that follows from it. It is
+// pure: it does no I/O and reads no clock; whoever learns something reports it with its time.
+//
+//	probe, engine --> Registry.Report --> Facts --> Directive --> Engine.Learn
+//
+// A new fact about one peer, such as the MTU of its path or the address at which it answers, is a
+// field of Facts; what engines have to do about it is a field of Directive and one case of follow.
+package peers
+
+import (
+	"sync"
+	"time"
+)
+
+// A State is how a peer is. Its words are part of the API.
+type State string
+
+// The states.
+const (
+	Unknown State = "unknown" // nothing was heard lately, and the peer is not asked
+	Up      State = "up"
+	Stale   State = "stale" // it has not answered for some probes
+	Down    State = "down"
+)
+
+// Facts is what is known of one peer.
+type Facts struct {
+	State State     // as probes tell it; Unknown if the peer is not asked
+	Asked bool      // probes ask it
+	Heard time.Time // when the last acceptable packet came; zero if none did
+	Meshd bool      // it answers as meshd does, not as flannel or a bare kernel
+}
+
+// heardLately is how long after its last packet a peer counts as up, where it is not asked.
+const heardLately = 10 * time.Second
+
+// StateAt returns how the peer is at a time: as probes tell it, or else by what was heard.
+func (f Facts) StateAt(now time.Time) State {
+	switch {
+	case f.Asked && f.State != "":
+		return f.State
+	case !f.Asked && !f.Heard.IsZero() && now.Sub(f.Heard) < heardLately:
+		return Up
+	}
+	return Unknown
+}
+
+// Registry knows the facts of all peers. Its methods may be called by several goroutines at once.
+type Registry struct {
+	mu    sync.Mutex
+	facts map[string]Facts
+	told  map[string]Directive // what engines were told last
+}
+
+// New returns a Registry that knows nothing.
+func New() *Registry {
+	return &Registry{facts: map[string]Facts{}, told: map[string]Directive{}}
+}
+
+// Report changes the facts of one peer by an update, which must not call the Registry. It returns
+// the directive that follows, and whether engines have to learn it: after the first report always,
+// since tables that an earlier meshd left may say something else.
+func (r *Registry) Report(peer string, update func(*Facts)) (d Directive, news bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f := r.facts[peer]
+	update(&f)
+	r.facts[peer] = f
+	d = follow(f)
+	was, known := r.told[peer]
+	r.told[peer] = d
+	return d, !known || was != d
+}
+
+// follow says what engines have to do about facts.
+func follow(f Facts) Directive { return Directive{Finishes: f.Meshd} }
+
+// Of returns the facts of one peer.
+func (r *Registry) Of(peer string) Facts {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.facts[peer]
+}
+
+// Keep forgets peers that are not among names: one that comes back is a new one.
+func (r *Registry) Keep(names []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	kept := make(map[string]bool, len(names))
+	for _, name := range names {
+		kept[name] = true
+	}
+	for name := range r.facts {
+		if !kept[name] {
+			delete(r.facts, name)
+			delete(r.told, name)
+		}
+	}
+}
+
+// Count returns how many of the peers are in a state at a time.
+func (r *Registry) Count(state State, now time.Time) (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range r.facts {
+		if f.StateAt(now) == state {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,304 @@
+// Package plan says what each part of this host should be: one file and the facts of one host make
+// one Plan. It is pure: it does no I/O, and making a plan changes nothing.
+//
+//	Config x Host -> Identify -> Make -> Plan
+//	Plan x Plan   -> Changes, Ways
+//
+// Where something that depends on one peer belongs: what the file says of it into Make, what is
+// learned of it while packets flow into peers.Directive, never here.
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/container"
+	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/dataplane/udp"
+	"example.org/meshd/internal/filter"
+	"example.org/meshd/internal/forwarding"
+	"example.org/meshd/internal/link"
+	"example.org/meshd/internal/masq"
+	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/rules"
+)
+
+// A Plan is one configuration file in the words of the rooms that carry it out. It is never changed
+// once it is made, and may be read by any number of goroutines.
+type Plan struct {
+	Config *config.Config
+	Self   config.Node
+	Peer   mesh.Peer // this node, as others see it
+
+	Engine     dataplane.Wanted
+	Link       link.Settings
+	Backstops  []netip.Prefix // what must not leave by another way while the TUN is away
+	Rules      rules.Wanted
+	Forwarding forwarding.Host
+	Container  container.Settings
+	Conditions []mesh.Condition // what of the file this host or mesh cannot give
+
+	ways []string // how datagrams reach the peers, see link.Underlay
+}
+
+// Host is what a plan depends on besides the file.
+type Host struct {
+	Local      []netip.Addr // addresses of this host
+	Underlay   link.Underlay
+	Shadows    []string // routes that take packets for other nodes' prefixes away from the TUN
+	IPsec      string   // which IPsec policy is about the mesh's datagrams; empty: none
+	CPUs       int
+	Forwarding forwarding.Host
+}
+
+// Why this host is no node of a file.
+var (
+	ErrNotHere  = errors.New("no node has an address of this host") // which time may change
+	ErrIdentity = errors.New("cannot tell which node this host is") // a fault of the file, or of --node
+)
+
+// Identify returns the index of the node that this host is: the one called name, or, without a
+// name, the one whose address is local. The error has ErrNotHere or ErrIdentity in it.
+func Identify(c *config.Config, name string, local []netip.Addr) (index int, err error) {
+	var found []int
+	for i, n := range c.Nodes {
+		if name == n.Name || name == "" && slices.Contains(local, n.Address.Addr()) {
+			found = append(found, i)
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return found[0], nil
+	case len(found) > 1:
+		var names []string
+		for _, i := range found {
+			names = append(names, fmt.Sprintf("%s (%s)", c.Nodes[i].Name, c.Nodes[i].Address.Addr()))
+		}
+		return 0, fmt.Errorf("%w: it has the addresses of %d nodes of %s: %s; choose one with --node NAME; local addresses: %s",
+			ErrIdentity, len(found), c.Path, strings.Join(names, ", "), addresses(local))
+	case name != "":
+		return 0, fmt.Errorf("%w: no node of %s is named %q", ErrIdentity, c.Path, name)
+	}
+	return 0, fmt.Errorf("%s: %w: add this host there, or choose a node with --node NAME; local addresses: %s",
+		c.Path, ErrNotHere, addresses(local))
+}
+
+// addresses lists what could stand in the file: neither loopback nor link-local addresses, and not
+// hundreds of them.
+func addresses(ips []netip.Addr) string {
+	const enough = 8
+	var words []string
+	for _, ip := range ips {
+		if len(words) == enough {
+			words = append(words, "and more")
+			break
+		}
+		if !ip.IsLoopback() && !ip.IsLinkLocalUnicast() {
+			words = append(words, ip.String())
+		}
+	}
+	if len(words) == 0 {
+		return "none"
+	}
+	return strings.Join(words, ", ")
+}
+
+// Make says what the file asks of this host, which is node self. An error is a fault of the file on
+// this host, such as an MTU that IPv6 cannot live with.
+func Make(c *config.Config, self int, host Host) (*Plan, error) {
+	p := &Plan{Config: c, Self: c.Nodes[self], ways: host.Underlay.Ways, Forwarding: host.Forwarding}
+	p.planMesh()
+	p.planEngine(host)
+	if err := p.planLink(self, host.Underlay.MTU); err != nil {
+		return nil, err
+	}
+	p.planPrograms(host)
+	p.Rules = RulesOf(c, p.Self, host.Forwarding.Crossing.PodNames())
+	p.planGuard(host.Forwarding.Crossing.PodNames())
+	p.planContainer()
+	for _, route := range host.Shadows {
+		p.note(mesh.Condition{Kind: mesh.RouteShadowed, Severity: mesh.Degraded, Subject: route, Remedy: "run `ip route del` for it"})
+	}
+	return p, nil
+}
+
+// planMesh lists the nodes, and names those to which no packet can pass.
+func (p *Plan) planMesh() {
+	own := peerOf(p.Self)
+	p.Peer = own
+	m := mesh.Mesh{Self: own.Name, Peers: make([]mesh.Peer, 0, len(p.Config.Nodes))}
+	for _, n := range p.Config.Nodes {
+		peer := peerOf(n)
+		m.Peers = append(m.Peers, peer)
+		if !own.CanSpeakTo(peer) {
+			p.note(mesh.Condition{Kind: mesh.SubnetFamilies, Severity: mesh.Degraded, Peer: n.Name,
+				Remedy: "give both nodes a subnet of the same family"})
+		}
+		if n.Address.Addr().Is4() != own.Underlay.Addr().Is4() {
+			p.note(mesh.Condition{Kind: mesh.UnderlayFamilies, Severity: mesh.Degraded, Peer: n.Name,
+				Cause:  fmt.Sprintf("its address is %s, and this node's is %s", n.Address.Addr(), own.Underlay.Addr()),
+				Remedy: "give both nodes an address of the same family"})
+		}
+	}
+	p.Engine.Mesh = m
+}
+
+func peerOf(n config.Node) mesh.Peer {
+	return mesh.Peer{Name: n.Name, Underlay: mesh.Endpoint{AddrPort: n.Address}, Subnets: n.Subnets, Routes: n.Routes}
+}
+
+// planEngine decides where packets enter and leave this host.
+func (p *Plan) planEngine(host Host) {
+	address, c := p.Self.Address, p.Config.Dataplane
+	p.Engine.Bind = address
+	if !slices.Contains(host.Local, address.Addr()) {
+		any := netip.IPv4Unspecified()
+		if address.Addr().Is6() {
+			any = netip.IPv6Unspecified()
+		}
+		p.Engine.Bind = netip.AddrPortFrom(any, address.Port())
+		p.note(mesh.Condition{Kind: mesh.AddressElsewhere, Severity: mesh.Degraded, Subject: address.Addr().String(),
+			Remedy: "add the address to an interface, or let NAT map it to this host"})
+	}
+	p.Engine.Interface, p.Engine.Queues = p.Config.Network.Interface, c.Queues
+	p.Engine.Offload, p.Engine.Spread = c.Offload != config.Off, c.Spread
+	if p.Engine.Queues == 0 {
+		p.Engine.Queues = usefulQueues(host.CPUs)
+	}
+}
+
+// usefulQueues returns how many queues serve a host. Each has two loops, and pods need CPUs too;
+// more queues than four move no more.
+func usefulQueues(cpus int) int { return max(1, min(cpus/2, 4)) }
+
+// maxMTU is the largest packet that fits a UDP datagram over IPv4, in bytes: 65535 less both headers.
+const maxMTU = 65507
+
+// planLink decides about the TUN: the whole network and the other nodes' routes go through it.
+func (p *Plan) planLink(self, underlayMTU int) error {
+	network := p.Config.Network
+	fits := underlayMTU - p.Peer.Underlay.OuterHeaders()
+	p.Link = link.Settings{Interface: network.Interface, MTU: network.MTU}
+	for _, cidr := range network.CIDR {
+		if !slices.Contains(p.Self.Subnets, cidr) { // else all of it is on our own bridge
+			p.Link.Routes = append(p.Link.Routes, cidr)
+		}
+	}
+	if p.Link.MTU == 0 {
+		p.Link.MTU = min(fits, maxMTU)
+	}
+	if p.Link.MTU > fits {
+		p.note(mesh.Condition{Kind: mesh.MTUTooLarge, Severity: mesh.Degraded, Subject: fmt.Sprintf("network.mtu %d", p.Link.MTU),
+			Cause:  fmt.Sprintf("the underlay's MTU of %d leaves %d", underlayMTU, fits),
+			Remedy: "lower network.mtu, or set it to 0"})
+	}
+	const minMTU6 = 1280 // RFC 8200 section 5
+	if _, v6 := network.CIDROf(netip.IPv6Unspecified()); v6 && p.Link.MTU < minMTU6 {
+		return fmt.Errorf("the underlay's MTU of %d leaves %d for pods, but IPv6 needs %d: raise the underlay's MTU, "+
+			"or take the IPv6 prefix out of network.cidr", underlayMTU, p.Link.MTU, minMTU6)
+	}
+	p.Backstops = slices.Clone(network.CIDR)
+	for i, n := range p.Config.Nodes {
+		if i != self {
+			p.Link.Routes = append(p.Link.Routes, n.Routes...)
+			p.Backstops = append(p.Backstops, n.Routes...)
+		}
+	}
+	for _, v6 := range []bool{false, true} {
+		if ip := p.Peer.TUNAddress(v6); ip.IsValid() {
+			p.Link.Addresses = append(p.Link.Addresses, ip)
+		}
+	}
+	return nil
+}
+
+// planPrograms decides whether the kernel engine may forward.
+func (p *Plan) planPrograms(host Host) {
+	c, address := p.Config.Dataplane, p.Self.Address
+	k := &p.Engine.Kernel
+	k.MTU = min(p.Link.MTU, host.Underlay.MTU-p.Peer.Underlay.OuterHeaders())
+	k.Underlay, k.Receive = host.Underlay.Devices, receives[c.Receive]
+	switch {
+	case c.Engine == config.EngineUser:
+		k.Use, k.Why = dataplane.Never, "the file asks for it"
+	case host.IPsec != "":
+		k.Use, k.Why = dataplane.Never, host.IPsec+", and the kernel engine's programs would bypass it"
+	case p.Engine.Bind != address: // the address may come later: no reason to reject the file
+		k.Use, k.Why = dataplane.Never, fmt.Sprintf("the kernel engine needs the node's address %s on this host", address.Addr())
+	case c.Engine == config.Auto:
+		k.Use = dataplane.IfPossible
+	default:
+		k.Use = dataplane.Always
+	}
+}
+
+// receives are the values of dataplane.receive.
+var receives = map[string]dataplane.Receive{
+	dataplane.AnyReceive.String(): dataplane.AnyReceive, dataplane.XDP.String(): dataplane.XDP,
+	dataplane.TCX.String(): dataplane.TCX, dataplane.Socket.String(): dataplane.Socket,
+}
+
+// RulesOf decides who keeps their address, which is every packet inside the mesh, with the networks
+// behind its nodes; and what is forwarded where the host drops. podLinks are interfaces that pods of
+// this host send by.
+func RulesOf(c *config.Config, self config.Node, podLinks []string) (r rules.Wanted) {
+	if c.Masquerade.Forward {
+		r.Accept = &filter.Accept{Interface: c.Network.Interface, Networks: c.Network.CIDR, Pods: self.Subnets,
+			LANs: self.Routes, All: c.Masquerade.ForwardAll}
+	}
+	if !c.Masquerade.Enabled {
+		return r
+	}
+	r.Masquerade = &masq.Settings{
+		Mesh:        slices.Clone(c.Network.CIDR),
+		Local:       slices.Concat(self.Subnets, self.Routes),
+		Pods:        self.Subnets,
+		PodLinks:    podLinks,
+		Exclude:     c.Masquerade.Exclude,
+		FullyRandom: c.Masquerade.FullyRandom,
+	}
+	for _, n := range c.Nodes {
+		r.Masquerade.Mesh = append(r.Masquerade.Mesh, n.Routes...)
+	}
+	return r
+}
+
+// planGuard decides who may send on the mesh port: meshd alone.
+func (p *Plan) planGuard(podLinks []string) {
+	g := &p.Rules.Guard
+	*g = filter.GuardSettings{Bind: p.Engine.Bind, TUN: p.Config.Network.Interface, PodLinks: podLinks,
+		Mark: udp.Mark, Closed: p.Forwarding.Closed()}
+	for _, peer := range p.Engine.Mesh.Peers {
+		g.Nodes = append(g.Nodes, peer.Underlay.AddrPort)
+	}
+}
+
+// planContainer decides what container runtimes are told. An MTU that the path to a peer lowers for
+// a while concerns packets, not pods.
+func (p *Plan) planContainer() {
+	c := p.Config
+	p.Container = container.Settings{
+		SubnetEnv: c.Container.SubnetEnv, CNIConf: c.Container.CNIConf,
+		Networks: c.Network.CIDR, Subnets: p.Self.Subnets, MTU: p.Link.MTU, Masquerade: c.Masquerade.Enabled,
+	}
+	if !p.Container.Usable() && p.Container.SubnetEnv+p.Container.CNIConf != "" {
+		p.note(mesh.Condition{Kind: mesh.NoRoomForPods, Severity: mesh.Degraded,
+			Cause:  "pods need an IPv4 /30 or an IPv6 /126 at least",
+			Remedy: "give this node a larger subnet, or set container.subnet_env and container.cni_conf to \"\""})
+	}
+}
+
+func (p *Plan) note(c mesh.Condition) { p.Conditions = append(p.Conditions, c) }
+
+// NeedsRestart returns an error if a running daemon cannot go from one plan to the next.
+func NeedsRestart(old, next *Plan) error {
+	if old.Link.Interface == next.Link.Interface {
+		return nil
+	}
+	return next.Config.Fault("network.interface", "a running meshd cannot change it from %s to %s: "+
+		"run `systemctl stop meshd; meshd cleanup; systemctl start meshd`", old.Link.Interface, next.Link.Interface)
+}

@@ -1,0 +1,101 @@
+package rules
+
+import (
+	"context"
+	"log/slog"
+	"reflect"
+	"sync/atomic"
+	"time"
+
+	"example.org/meshd/internal/backoff"
+	"example.org/meshd/internal/filter"
+	"example.org/meshd/internal/mesh"
+)
+
+// Legacy keeps the accept rules in iptables-legacy, which is a program of its own, with a lock
+// of its own that others may hold for long: so nothing waits for it. The kernel has no news of those
+// tables; they are looked at when a file is read.
+type Legacy struct {
+	log    *slog.Logger
+	asked  chan *filter.Accept // nil: no rules
+	wanted *filter.Accept      // of the goroutine that calls Set
+	known  bool                // Set was called
+	notes  atomic.Pointer[[]mesh.Condition]
+}
+
+// NewLegacy returns a Legacy that has not looked at the tables.
+func NewLegacy(log *slog.Logger) *Legacy {
+	t := &Legacy{log: log, asked: make(chan *filter.Accept, 1)}
+	t.notes.Store(&[]mesh.Condition{})
+	return t
+}
+
+// String implements fmt.Stringer.
+func (t *Legacy) String() string { return "iptables-legacy" }
+
+// Set says which rules to keep; always looks also where they are wanted already. It belongs to one
+// goroutine, and never waits.
+func (t *Legacy) Set(a *filter.Accept, always bool) {
+	if t.known && !always && reflect.DeepEqual(t.wanted, a) {
+		return
+	}
+	t.known, t.wanted = true, a
+	select {
+	case <-t.asked: // what was asked before is not wanted any more
+	default:
+	}
+	t.asked <- a
+}
+
+// Run works until ctx ends. A child process that hangs, for want of the lock say, does not keep the daemon
+// from ending: it times out by itself.
+func (t *Legacy) Run(ctx context.Context) error {
+	var accept *filter.Accept
+	var retry <-chan time.Time
+	var pause backoff.Backoff
+	done := make(chan error, 1)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case accept = <-t.asked:
+		case <-retry:
+		}
+		go func() { done <- t.set(accept) }()
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-done:
+			retry = nil
+			if err == nil {
+				pause.Reset()
+				continue
+			}
+			retry = time.After(pause.Next())
+		}
+	}
+}
+
+// set brings the tables to what is wanted, and publishes how that went.
+func (t *Legacy) set(a *filter.Accept) (err error) {
+	var notes []mesh.Condition
+	if a == nil {
+		_, err = filter.CleanUpLegacy()
+	} else {
+		var advice string
+		if advice, err = filter.SetLegacy(*a); advice != "" {
+			notes = append(notes, mesh.Condition{Kind: mesh.LegacyRules, Severity: mesh.Degraded, Subject: "iptables-legacy", Cause: advice})
+		}
+	}
+	if err != nil {
+		notes = append(notes, mesh.Condition{Kind: mesh.RulesFailed, Severity: mesh.Failed, Subject: "iptables-legacy", Cause: err.Error()})
+		if len(*t.notes.Load()) == 0 {
+			t.log.Error("rules of iptables-legacy are not in force: trying again", "error", err, "event", "rules_failed")
+		}
+	}
+	t.notes.Store(&notes)
+	return err
+}
+
+// Conditions tells what is wrong with the rules.
+func (t *Legacy) Conditions() []mesh.Condition { return *t.notes.Load() }

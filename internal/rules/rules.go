@@ -1,0 +1,263 @@
+// Package rules keeps the rules of masquerade, of forwarding and of the guard as wanted, whoever changes
+// them: masq and filter know what the rules are, this room when they are written.
+//
+//	nftables         Keeper: one goroutine writes, and repairs within a second or two
+//	iptables-legacy  Legacy: a program with a lock of its own, so nothing ever waits for it
+package rules
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"reflect"
+	"sync/atomic"
+	"time"
+
+	"example.org/meshd/internal/filter"
+	"example.org/meshd/internal/masq"
+	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/nft"
+)
+
+// Wanted is what the rules should do.
+type Wanted struct {
+	Masquerade *masq.Settings // nil: no masquerade rules
+	Accept     *filter.Accept // nil: the FORWARD policy of the host is left alone
+	Guard      filter.GuardSettings
+}
+
+// Keeper keeps the rules in nftables. One goroutine, Keep, writes them; others ask it with Set, and read
+// what it has published. Rules that cannot be set are a condition: the mesh itself works without.
+type Keeper struct {
+	log    *slog.Logger
+	masq   *masq.Masq
+	accept *filter.Forward
+	guard  *filter.Guard
+
+	asked   chan request
+	damaged chan string // by which program the rules were changed
+
+	// Of Run alone.
+	wanted   *Wanted   // nil until the first plan
+	repaired time.Time // when the last repair was
+
+	inForce atomic.Pointer[Wanted]         // as wanted
+	failure atomic.Pointer[mesh.Condition] // why not all rules are in force; nil if they are
+	repairs atomic.Uint64
+	dropped mesh.Growing // by the guard
+}
+
+// request asks for rules.
+type request struct {
+	rules  Wanted
+	always bool // also where they are wanted already
+	reply  chan reply
+}
+
+type reply struct {
+	before *Wanted
+	err    error
+}
+
+// New returns a Keeper that has not touched the kernel.
+func New(log *slog.Logger) *Keeper {
+	return &Keeper{log: log, masq: masq.New(), accept: filter.NewForward(), guard: filter.NewGuard(),
+		asked: make(chan request), damaged: make(chan string, 1)}
+}
+
+const (
+	// retryRules is how long to wait after nftables has refused.
+	retryRules = 2 * time.Second
+	// repairPause is the least time between two repairs. Another program that insists on its own
+	// idea of our rules, a second meshd say, must not keep both busy.
+	repairPause = time.Second
+)
+
+// Fine tells whether the rules are in force.
+func (t *Keeper) Fine() bool { return t.failure.Load() == nil }
+
+// Set makes rules the ones to keep, and returns once they are in force. Rules that are wanted already
+// are looked at only if always is true. Undo goes back to the rules before; without any, these stay.
+func (t *Keeper) Set(ctx context.Context, w Wanted, always bool) (undo func() error, err error) {
+	before, err := t.ask(ctx, w, always)
+	undo = func() error {
+		if before == nil { // without a plan the rules do no harm, and the first plan is tried again
+			return nil
+		}
+		_, err := t.ask(ctx, *before, true)
+		return err
+	}
+	if err != nil {
+		return nil, errors.Join(err, undo())
+	}
+	return undo, nil
+}
+
+// ask has Keep make rules the ones to keep.
+func (t *Keeper) ask(ctx context.Context, w Wanted, always bool) (before *Wanted, err error) {
+	r := request{rules: w, always: always, reply: make(chan reply, 1)}
+	select {
+	case t.asked <- r:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	answer := <-r.reply
+	return answer.before, answer.err
+}
+
+// Watch tells Keep of changes by other programs, until ctx ends.
+func (t *Keeper) Watch(ctx context.Context) error {
+	for {
+		err := nft.Watch(ctx, t.accept.StandsIn, func(by string) error {
+			select {
+			case t.damaged <- by:
+			default: // Keep looks soon
+			}
+			return nil
+		})
+		if ctx.Err() != nil {
+			return nil
+		}
+		t.log.Warn("changes of rules by other programs are not seen: trying again", "in", retryRules, "error", err, "event", "watch_failed")
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(retryRules):
+		}
+	}
+}
+
+// Keep writes rules, as asked and again after others have changed them, until ctx ends. No timer runs
+// while all is well.
+func (t *Keeper) Keep(ctx context.Context) error {
+	defer t.masq.Close()
+	var retry <-chan time.Time
+	by := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case r := <-t.asked:
+			before := t.wanted
+			r.reply <- reply{before, t.follow(r)}
+		case by = <-t.damaged:
+			retry = time.After(time.Until(t.repaired.Add(repairPause))) // at once, if the last one is long ago
+			continue
+		case <-retry:
+		}
+		retry = nil
+		switch mended, err := t.repair(by); {
+		case err != nil:
+			retry = time.After(retryRules)
+		case mended:
+			// What somebody does while rules are being written may be told before they are there.
+			retry = time.After(repairPause)
+		}
+	}
+}
+
+// follow makes rules the ones to keep, and takes away those that are not wanted any more.
+func (t *Keeper) follow(r request) error {
+	same := t.wanted != nil && reflect.DeepEqual(*t.wanted, r.rules)
+	if same && !r.always {
+		return nil
+	}
+	t.wanted = &r.rules
+	t.inForce.Store(&r.rules)
+	var errs []error
+	if r.rules.Masquerade == nil {
+		errs = append(errs, t.masq.Remove())
+	}
+	if r.rules.Accept == nil {
+		_, err := t.accept.Remove()
+		errs = append(errs, err)
+	}
+	mended, err := t.set()
+	if same && mended {
+		t.count("")
+	}
+	err = errors.Join(append(errs, err)...)
+	t.note(err)
+	return err
+}
+
+// repair restores the rules if somebody has changed them.
+func (t *Keeper) repair(by string) (mended bool, err error) {
+	if t.wanted == nil {
+		return false, nil
+	}
+	mended, err = t.set()
+	t.note(err)
+	if mended && err == nil {
+		t.repaired = time.Now()
+		t.count(by)
+	}
+	return mended, err
+}
+
+// set makes the kernel match what is wanted; mended tells that something of ours had been changed.
+func (t *Keeper) set() (mended bool, err error) {
+	var errs []error
+	note := func(changed bool, err error) {
+		mended = mended || changed
+		errs = append(errs, err)
+	}
+	note(t.guard.Set(t.wanted.Guard))
+	if m := t.wanted.Masquerade; m != nil {
+		note(t.masq.Set(*m))
+		note(false, t.masq.StandBy(*m))
+	}
+	if t.wanted.Accept != nil {
+		note(t.accept.Set(*t.wanted.Accept))
+	}
+	return mended, errors.Join(errs...)
+}
+
+// Refused returns how many packets the guard of the mesh port has dropped.
+func (t *Keeper) Refused() uint64 { return t.dropped.Read(t.guard.Drops()) }
+
+// count tells of a repair.
+func (t *Keeper) count(by string) {
+	t.repairs.Add(1)
+	t.log.Warn("another program changed rules of meshd: restored", "program", by, "event", "rules_restored")
+}
+
+// note publishes a failure, or that there is none any more.
+func (t *Keeper) note(err error) {
+	var failure *mesh.Condition
+	if err != nil {
+		failure = &mesh.Condition{Kind: mesh.RulesFailed, Severity: mesh.Failed, Cause: err.Error(),
+			Remedy: "check that the kernel has nftables"}
+	}
+	before := t.failure.Swap(failure)
+	switch {
+	case err == nil && before != nil:
+		t.log.Info("rules are in force again", "event", "rules_in_force")
+	case err != nil && (before == nil || *before != *failure):
+		t.log.Error("rules are not in force: trying again", "error", err, "event", "rules_failed")
+	}
+}
+
+// Status is what the rules did.
+type Status struct {
+	Masquerade bool           // masquerade rules are wanted
+	Counters   []masq.Counter // of masquerade rules
+	Repairs    uint64         // times that rules were restored
+}
+
+// Read returns what the rules did, and what is wrong with them.
+func (t *Keeper) Read() (s Status, conditions []mesh.Condition) {
+	s.Repairs = t.repairs.Load()
+	if failure := t.failure.Load(); failure != nil {
+		conditions = append(conditions, *failure)
+	}
+	w := t.inForce.Load()
+	if s.Masquerade = w != nil && w.Masquerade != nil; !s.Masquerade {
+		return s, conditions
+	}
+	var err error
+	if s.Counters, err = t.masq.Counters(); err != nil {
+		conditions = append(conditions, mesh.Condition{Kind: mesh.RulesUncounted, Severity: mesh.Degraded, Cause: err.Error()})
+	}
+	return s, conditions
+}

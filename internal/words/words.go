@@ -1,0 +1,75 @@
+// Package words puts conditions and changes into the sentences and values of the API. This is the one
+// place where meshd says what a condition means: no code reads a meaning out of these sentences, so they
+// can be bettered at any time.
+package words
+
+import (
+	"fmt"
+	"strings"
+
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/mesh"
+)
+
+// sentences say what a kind of condition means. SUBJECT and PEER stand for what the condition is about; its cause follows after a colon.
+var sentences = map[mesh.Kind]string{
+	mesh.Starting:         "meshd is starting: nothing is forwarded yet",
+	mesh.WaitingForUs:     "waiting for an address of this node: nothing is forwarded yet",
+	mesh.HostMismatch:     "this host has changed and does not fit the plan in force any more, which stays",
+	mesh.CannotApply:      "this host refuses what the file asks for; meshd tries again",
+	mesh.ReloadPending:    "the new file is not in force yet, the one before stays; meshd tries again",
+	mesh.FileRejected:     "the new file is rejected, the one before stays in force",
+	mesh.FileUnwatched:    "the file cannot be watched: an edit takes effect only within 2 seconds",
+	mesh.AddressElsewhere: "this node's address SUBJECT is not on this host: meshd listens on all addresses, and peers accept only what comes from SUBJECT",
+	mesh.SubnetFamilies:   "peer PEER and this node have subnets of different families: no packet can pass between them",
+	mesh.UnderlayFamilies: "peer PEER cannot be reached: its address is of another family than this node's",
+	mesh.MTUTooLarge:      "SUBJECT is more than fits the underlay: larger packets cost an extra round trip",
+	mesh.NoRoomForPods:    "no subnet of this node has room for pods: no files for containers are written",
+	mesh.RouteShadowed:    "the route SUBJECT takes packets for a peer away from the mesh",
+	mesh.SmallBuffers:     "the kernel gave the SUBJECT smaller buffers than meshd asked for: bursts may be lost",
+	mesh.OffloadRefused:   "the kernel or a network device refused the offload SUBJECT: packets move one by one, which is slow",
+	mesh.Unpinned:         "packets will stop while meshd is not running: programs cannot be pinned",
+	mesh.Unmerged:         "TCP reception is slow: receive merging (GRO) is off",
+	mesh.ForwardingOff:    "this host does not forward SUBJECT: pods cannot reach other hosts",
+	mesh.ForwardingFailed: "forwarding is not turned on",
+	mesh.RulesFailed:      "the nftables rules for pods' traffic are not all in force; meshd tries again",
+	mesh.LegacyRules:      "this host filters with SUBJECT, which may drop pods' packets",
+	mesh.RulesUncounted:   "the counters of the masquerade rules cannot be read",
+	mesh.FilesFailed:      "the files for container runtimes are not as planned; meshd tries again",
+	mesh.MetricsFailed:    "metrics are not served on SUBJECT",
+}
+
+// Sentence says what is wrong, without the remedy.
+func Sentence(c mesh.Condition) string {
+	text := sentences[c.Kind]
+	if text == "" {
+		text = string(c.Kind)
+	}
+	text = strings.NewReplacer("SUBJECT", c.Subject, "PEER", c.Peer).Replace(text)
+	if c.Cause != "" {
+		text += ": " + c.Cause
+	}
+	return text
+}
+
+// Warning says what is wrong and what to do, for lists without a place for remedies.
+func Warning(c mesh.Condition) string {
+	if c.Remedy == "" {
+		return Sentence(c)
+	}
+	return Sentence(c) + "; " + c.Remedy
+}
+
+// Changes puts changes into the words and values of the API, at most most of them; -1: all.
+func Changes(changes []mesh.Change, most int) (lines []string, details []control.Change) {
+	lines, details = []string{}, []control.Change{}
+	for i, c := range changes {
+		if i == most {
+			lines = append(lines, fmt.Sprintf("and %d more", len(changes)-most))
+			break
+		}
+		lines = append(lines, c.String())
+		details = append(details, control.Change{Op: string(c.Op), Kind: string(c.Kind), Subject: c.Subject, Field: c.Field, Old: c.Old, New: c.New})
+	}
+	return lines, details
+}
