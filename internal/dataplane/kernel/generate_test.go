@@ -4,13 +4,18 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf/btf"
+
+	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/nstest"
 )
 
@@ -40,24 +45,70 @@ func TestGenerated(t *testing.T) {
 	}
 }
 
-// Pinned maps outlive the daemon: who changes what is in them has to raise layout, or a new
-// meshd would misread what an old one has left.
+// Pinned maps outlive the daemon: whoever changes a map, or what is in one, has to raise layout, or
+// a new meshd would misread what an old one has left. Names of constants, comments and programs may
+// change.
 func TestLayout(t *testing.T) {
-	const forLayout, sum = 3, "2a33070e9af89acb"
-	shared, err := os.ReadFile("bpf/mesh.h")
+	const forLayout, sum = 3, "7c4216c9e271d225"
+	spec, err := loadMesh()
 	if err != nil {
 		t.Fatal(err)
 	}
-	maps, err := os.ReadFile("bpf/maps.h")
+	var text strings.Builder
+	types := btf.GoFormatter{}
+	for _, name := range slices.Sorted(maps.Keys(spec.Maps)) {
+		m := spec.Maps[name]
+		fmt.Fprintln(&text, name, m.Type, m.KeySize, m.ValueSize, m.MaxEntries, m.Flags)
+		for _, part := range []btf.Type{m.Key, m.Value} {
+			declaration, err := types.TypeDeclaration("T", part) // with the names, sizes and order of fields
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintln(&text, declaration)
+		}
+	}
+	if got := fmt.Sprintf("%x", sha256.Sum256([]byte(text.String())))[:16]; layout != forLayout || got != sum {
+		t.Errorf("a map has changed: raise layout from %d in pins.go, if a release has it, and write it here with %q\n%s", layout, got, &text)
+	}
+}
+
+// enumOf returns the constants of an enum of bpf/mesh.h, in order, without a prefix and in lower case.
+func enumOf(t *testing.T, name, prefix string) (words []string) {
+	t.Helper()
+	header, err := os.ReadFile("bpf/mesh.h")
 	if err != nil {
 		t.Fatal(err)
 	}
-	words := regexp.MustCompile(`(?s)/\*.*?\*/|\s+`) // but comments and space
-	text := words.ReplaceAllString(string(shared), " ")
-	for _, declaration := range regexp.MustCompile(`(?ms)^(struct( sender)? \{.*?^\}[^;]*;|#define (NODES|PREFIXES) \w+)`).FindAllString(string(maps), -1) {
-		text += words.ReplaceAllString(declaration, " ")
+	_, body, found := strings.Cut(string(header), "enum "+name+" {")
+	body, _, closed := strings.Cut(body, "}")
+	if !found || !closed {
+		t.Fatalf("bpf/mesh.h has no enum %s", name)
 	}
-	if got := fmt.Sprintf("%x", sha256.Sum256([]byte(text)))[:16]; layout != forLayout || got != sum {
-		t.Errorf("bpf/mesh.h or a map has changed: raise layout from %d in pins.go, if a release has it, and write it here with %q", layout, got)
+	for _, constant := range regexp.MustCompile(`(?m)^\s*([A-Z_0-9]+)\b`).FindAllStringSubmatch(body, -1) {
+		if word, ok := strings.CutPrefix(constant[1], prefix); ok {
+			words = append(words, strings.ToLower(word))
+		}
+	}
+	return words
+}
+
+// Go and C number reasons in the same order: a name in status and metrics is what the programs mean.
+func TestReasons(t *testing.T) {
+	drops := make([]string, 0, mesh.NumDrops)
+	for _, reason := range mesh.Reasons() {
+		drops = append(drops, reason.String())
+	}
+	for _, c := range []struct {
+		enum, prefix string
+		names        []string
+	}{
+		{"handover", "HAND_", handovers[:]},
+		{"drop", "DROP_", drops},
+	} {
+		t.Run(c.enum, func(t *testing.T) {
+			if words := enumOf(t, c.enum, c.prefix); !slices.Equal(words, c.names) {
+				t.Errorf("bpf/mesh.h has\n%q, and Go\n%q", words, c.names)
+			}
+		})
 	}
 }
