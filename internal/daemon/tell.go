@@ -217,7 +217,7 @@ func (t *teller) route(to netip.Addr) control.Route {
 	v := t.view.now()
 	r := control.Route{Schema: control.Schema, To: to.String()}
 	if v.plan == nil {
-		r.Reason = errNothingYet.Error() + ": " + firstOf(v.notes)
+		r.Reason = firstOf(v.notes)
 		return r
 	}
 	p := v.plan

@@ -122,6 +122,9 @@ func (p *published) reloaded(res result, began time.Time) control.ReloadResult {
 			v.plan, v.config, v.notes = res.plan, res.plan.Config, nil
 		}
 	})
+	if v := p.now(); v.plan == nil && err == nil { // nothing is wrong with the file, but whoever asks wants it in force
+		reload.OK, reload.Error = false, "the file is good, but "+firstOf(v.notes)
+	}
 	return control.ReloadResult{Schema: control.Schema, Generation: p.now().generation, Reload: reload, Faults: faultsOf(err)}
 }
 

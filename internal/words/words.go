@@ -13,8 +13,8 @@ import (
 
 // sentences say what a kind of condition means. SUBJECT and PEER stand for what the condition is about; its cause follows after a colon.
 var sentences = map[mesh.Kind]string{
-	mesh.Starting:         "meshd is starting: nothing is forwarded yet",
-	mesh.WaitingForUs:     "waiting for an address of this node: nothing is forwarded yet",
+	mesh.Starting:         "nothing is forwarded yet: meshd is starting",
+	mesh.WaitingForUs:     "nothing is forwarded yet: waiting for an address of this node",
 	mesh.HostMismatch:     "this host has changed and does not fit the plan in force any more, which stays",
 	mesh.CannotApply:      "this host refuses what the file asks for; meshd tries again",
 	mesh.ReloadPending:    "the new file is not in force yet, the one before stays; meshd tries again",
