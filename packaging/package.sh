@@ -1,6 +1,6 @@
 #!/bin/sh
-# package.sh VERSION: builds dist/ from bin/ARCH/, which `make package` has filled, and
-# this folder. The same commit gives the same bytes.
+# package.sh VERSION: builds dist/ from this folder and from bin/ARCH/, which `make package`
+# has filled. The same commit gives the same bytes.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -22,7 +22,7 @@ for shell in bash zsh fish; do
 		"bin/$(go env GOHOSTARCH)/$program" completion $shell >"$OUT/completion/$program.$shell"
 	done
 done
-# The licenses of everything that is linked into the programs, Go's own first.
+# The licenses of all modules that are linked into the programs, Go's own first.
 {
 	printf 'meshd and meshtui contain parts of these, under their licenses:\n\n==== Go\n\n'
 	cat "$(go env GOROOT)/LICENSE"
@@ -33,7 +33,7 @@ done
 			done
 		done
 } >"$OUT/third-party"
-# The starter lists no nodes, so that `meshd check` says that it has to be edited.
+# The installed starter file lists no nodes, so `meshd check` reports that it must be edited.
 sed '/^\[\[node\]\]/,$ s/^\([^#]\)/# \1/' configs/mesh.toml >"$OUT/mesh.toml"
 {
 	printf 'meshd (%s) unstable; urgency=medium\n\n' "$VERSION"
@@ -47,7 +47,7 @@ for target in "amd64 amd64 amd64 x86_64" "arm64 arm64 arm64 aarch64" "arm arm7 a
 	RELEASE='' $NFPM package -f packaging/nfpm.yaml -p deb -t "dist/meshd_${VERSION}_$3.deb"
 	RELEASE=1 $NFPM package -f packaging/nfpm.yaml -p rpm -t "dist/meshd-${VERSION}-1.$4.rpm"
 done
-# What is in each program, with the parts of Go itself.
+# The modules in each program, including the parts of Go itself.
 for program in meshd meshtui; do
 	GOOS=linux GOARCH=amd64 CGO_ENABLED=0 $SBOM app -json -licenses -std -noserial -main "cmd/$program" -output "$OUT/sbom.json" .
 	jq --arg at "$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)" --arg version "$VERSION" \

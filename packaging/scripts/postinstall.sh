@@ -4,7 +4,7 @@ set -e
 
 unit=/usr/lib/systemd/system/meshd.service
 
-# Whether the program that runs is the one that was installed, within ten seconds.
+# Succeeds if the service runs the installed program within ten seconds.
 taken_over() {
 	for _ in $(seq 40); do
 		pid=$(systemctl show --property=MainPID meshd.service)
@@ -16,22 +16,22 @@ taken_over() {
 	return 1
 }
 
-# The new program takes over the process of the old one. A service that has become another
-# one is restarted instead; then systemd keeps what waits in sockets and queues. Nothing
-# here waits for the mesh, which may have to wait for an address. A daemon that does not
-# run is not started.
+# Makes the new program take over the process of the old one. If the unit has changed, the
+# service is restarted instead, and systemd keeps the packets in sockets and queues. This
+# does not wait for the mesh, which may itself wait for an address. A daemon that is not
+# running is not started.
 upgrade() {
 	before=$(cat /run/meshd.service.before 2>/dev/null || true)
 	rm -f /run/meshd.service.before
 	state=$(systemctl is-active meshd.service || true)
 	case "$state" in
 	active | reloading | activating) ;;
-	failed) # the new version may be the cure, where it is to run
+	failed) # the new version may fix it, if the service is enabled
 		systemctl --quiet is-enabled meshd.service || return 0
 		;;
 	*) return 0 ;;
 	esac
-	# With the options that the service has.
+	# The service's own options.
 	MESHD_OPTS=
 	for file in /etc/default/meshd /etc/sysconfig/meshd; do
 		if [ -r $file ]; then
@@ -41,7 +41,8 @@ upgrade() {
 	# shellcheck disable=SC2086 # several words
 	if ! why=$(meshd run --check $MESHD_OPTS 2>&1); then
 		echo "$why" >&2
-		echo "meshd: the version that was installed cannot run with this. The one that ran before is left as it is: mend it, then \`systemctl restart meshd\`" >&2
+		echo "meshd: the installed version cannot run with this configuration. The running version stays: fix the" \
+			"errors above, then run \`systemctl restart meshd\`" >&2
 	elif [ "$state" = failed ]; then
 		systemctl --no-block restart meshd.service
 	elif [ "$before" = "$(cat $unit)" ] && systemctl kill --kill-who=main --signal=USR2 meshd.service && taken_over; then
@@ -61,7 +62,7 @@ if [ "$1 $2" = "configure " ] || [ "$1" = 1 ]; then
 	fi
 fi
 
-# Not while an image is built.
+# There is no systemd while an image is built.
 if [ -d /run/systemd/system ]; then
 	systemctl daemon-reload
 	upgrade

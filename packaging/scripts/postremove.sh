@@ -8,7 +8,7 @@ remove | purge | 0)
 		systemctl daemon-reload
 		systemctl reset-failed meshd.service 2>/dev/null || true
 	fi
-	rmdir /run/meshd /run/flannel 2>/dev/null || true # if nobody else has files there
+	rmdir /run/meshd /run/flannel 2>/dev/null || true  # fails if others have files there
 	;;
 esac
 if [ "$1" = purge ]; then

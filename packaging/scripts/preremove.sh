@@ -4,13 +4,13 @@ set -e
 
 case "$1" in
 remove | 0) how="disable --now" ;;
-deconfigure) how=stop ;; # it comes back
+deconfigure) how=stop ;; # the package is configured again later
 *) exit 0 ;;
 esac
 if [ -d /run/systemd/system ]; then
 	# shellcheck disable=SC2086 # two words
 	systemctl --quiet $how meshd.service meshd-ready.service
 fi
-# The interface, routes, rules and files, which outlive the daemon on purpose; and forwarding
-# (ip_forward and the like) is again as it was found.
+# Removes the interface, routes, rules and files, which outlive the daemon on purpose, and
+# restores forwarding as meshd found it.
 meshd cleanup || true
