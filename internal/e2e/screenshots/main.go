@@ -43,6 +43,10 @@ type picture struct {
 	shows         string
 }
 
+// The flagship: a mesh in which every host is up.
+var healthy = picture{"healthy", 140, 40, nil, "edge-4"}
+
+// The same mesh after trouble.
 var pictures = []picture{
 	{"dashboard", 140, 40, nil, "events"},
 	{"overview", 80, 24, nil, "TRAFFIC"},
@@ -87,6 +91,9 @@ type stage struct {
 	bin, dir, out string
 	daemons       []*nstest.Daemon
 	self          *nstest.Daemon
+	hosts         []*nstest.Host
+	reference     *nstest.Reference
+	doc           string // the file
 }
 
 // far are the hosts that the demo does not have.
@@ -117,11 +124,8 @@ func (s *stage) play(lab *nstest.Lab) error {
 		hosts = append(hosts, h)
 	}
 	for i, h := range hosts {
-		file, text := filepath.Join(s.dir, fmt.Sprintf("%d.toml", i)), doc.String()
-		if i == 3 {
-			text += "# a change that the others do not have\n"
-		}
-		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		file := filepath.Join(s.dir, fmt.Sprintf("%d.toml", i))
+		if err := os.WriteFile(file, []byte(doc.String()), 0o644); err != nil {
 			return err
 		}
 		d, err := h.Meshd(filepath.Join(s.bin, "meshd"), file, s.dir)
@@ -133,25 +137,24 @@ func (s *stage) play(lab *nstest.Lab) error {
 			return err
 		}
 	}
-	s.self = s.daemons[2]
-	if out, err := r.Worker2.Run("nft", "add table ip lossy; add chain ip lossy in { type filter hook prerouting priority raw; }; "+
-		"add rule ip lossy in ip saddr 172.18.0.12 udp dport 8285 numgen random mod 100 < 4 drop"); err != nil {
-		return fmt.Errorf("%w: %s", err, out)
-	}
-	return errors.Join(s.traffic(r), s.pass(100*time.Second), s.trouble(doc.String()))
-}
-
-// traffic is pings of different sizes, and a few that go nowhere.
-func (s *stage) traffic(r *nstest.Reference) error {
-	var errs []error
-	for _, p := range []struct {
-		in   *nstest.Namespace
-		args string
-	}{
+	s.self, s.reference, s.hosts, s.doc = s.daemons[2], r, hosts, doc.String()
+	return s.traffic([]ping{
 		{r.PodW2b, "-i 0.002 -s 1400 10.244.1.2"}, {r.PodW2a, "-i 0.01 -s 900 10.244.0.2"}, {r.PodW, "-i 0.005 -s 1200 10.244.2.2"},
 		{r.PodW2a, "-i 0.02 -s 600 10.244.11.0"}, {r.PodW2b, "-i 0.004 -s 1000 10.244.12.0"}, {r.PodW2a, "-i 0.03 -s 300 10.244.13.0"},
-		{r.PodW2b, "-i 0.008 -s 700 10.244.14.0"}, {r.PodW2b, "-i 3 10.244.99.1"},
-	} {
+		{r.PodW2b, "-i 0.008 -s 700 10.244.14.0"},
+	})
+}
+
+// A ping is what a pod sends in the background.
+type ping struct {
+	in   *nstest.Namespace
+	args string
+}
+
+// traffic starts pings that last until the end.
+func (s *stage) traffic(pings []ping) error {
+	var errs []error
+	for _, p := range pings {
 		errs = append(errs, p.in.Background(s.ctx, "ping", append([]string{"-q", "-w", "600"}, strings.Fields(p.args)...)...))
 	}
 	return errors.Join(errs...)
@@ -168,13 +171,26 @@ func (s *stage) pass(d time.Duration) error {
 	}
 }
 
-// trouble ends edge-4, and has worker2's file say something that nobody applies.
-func (s *stage) trouble(doc string) error {
-	s.daemons[6].Kill()
-	if err := s.pass(15 * time.Second); err != nil {
+// trouble kills edge-4, makes edge-2 lose packets, gives edge-1 another file, sends to an
+// address that no node has, and writes an invalid file on worker2.
+func (s *stage) trouble() error {
+	// On edge-2, where the kernel engine hands probes to the stack: on worker2 its programs take
+	// the answers before any rule.
+	if out, err := s.hosts[4].Run("nft", "add table ip lossy; add chain ip lossy in { type filter hook prerouting priority raw; }; "+
+		"add rule ip lossy in ip saddr 172.18.0.3 udp dport 8285 numgen random mod 100 < 10 drop"); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	if err := os.WriteFile(s.daemons[3].Config, []byte(s.doc+"# a change that the others do not have\n"), 0o644); err != nil {
 		return err
 	}
-	return os.WriteFile(s.self.Config, []byte(strings.Replace(doc, "10.244.13.0/24", "10.244.12.0/24", 1)), 0o644)
+	if err := s.traffic([]ping{{s.reference.PodW2b, "-i 3 10.244.99.1"}}); err != nil {
+		return err
+	}
+	s.daemons[6].Kill()
+	if err := s.pass(60 * time.Second); err != nil {
+		return err
+	}
+	return os.WriteFile(s.self.Config, []byte(strings.Replace(s.doc, "10.244.13.0/24", "10.244.12.0/24", 1)), 0o644)
 }
 
 // take takes all pictures.
@@ -191,6 +207,15 @@ func (s *stage) take() error {
 	defer terminal.Close()
 	// A path as on an installed host.
 	if err := terminal.Type("exec " + filepath.Join(s.bin, "meshtui") + " --socket " + s.self.Socket); err != nil {
+		return err
+	}
+	if err := s.pass(100 * time.Second); err != nil {
+		return err
+	}
+	if err := s.shoot(terminal, display, healthy); err != nil {
+		return err
+	}
+	if err := s.trouble(); err != nil {
 		return err
 	}
 	for _, p := range pictures {
