@@ -49,16 +49,16 @@ lint-package: package # what Debian, rpm, mandoc and systemd have to say
 
 test-package: package # the packages as people use them, on hosts with a real systemd
 	$(call need,debootstrap:debootstrap systemd-nspawn:systemd-container rpm:rpm dpkg-deb:dpkg qemu-arm-static:qemu-user-static)
-	go build -o bin/install ./internal/e2e/install
+	go build -o bin/install ./tools/install
 	$(SUDO) bin/install -dist dist
 
 demo: deps build # three hosts on this machine, joined by one mesh.toml
-	go build -o bin/demo ./internal/e2e/demo
+	go build -o bin/demo ./tools/demo
 	$(SUDO) bin/demo bin
 
 screenshots: build # pictures of every screen of meshtui, for docs/
 	$(call need,Xvfb:xvfb xterm:xterm import:imagemagick /usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf:fonts-dejavu-core)
-	go build -o bin/screenshots ./internal/e2e/screenshots
+	go build -o bin/screenshots ./tools/screenshots
 	mkdir -p docs/img
 	$(SUDO) bin/screenshots bin docs/img
 
@@ -66,7 +66,7 @@ test: deps # everything, with the race detector, then MATRIXTESTS on the other E
 	rm -rf $(COVERAGE) && mkdir $(COVERAGE)
 	MESH_COVERDIR=$(COVERAGE) go test -race -cover -timeout 30m ./... -args -test.gocoverdir=$(COVERAGE)
 	@echo "coverage, tests and the daemons they started together:"
-	@go tool covdata percent -i=$(COVERAGE) | sed 's,example.org/meshd/configs[[:space:]]*,,' | grep -v -e /nstest -e /e2e
+	@go tool covdata percent -i=$(COVERAGE) | sed 's,example.org/meshd/configs[[:space:]]*,,' | grep -v -e /nstest -e /e2e -e /tools/
 	for engine in $(ENGINES); do \
 	  echo "with the engine $$engine:"; \
 	  MESH_ENGINE=$$engine go test -count=1 -timeout 30m -run '$(MATRIXTESTS)' ./internal/e2e || exit 1; \
@@ -75,12 +75,12 @@ test: deps # everything, with the race detector, then MATRIXTESTS on the other E
 test-kernels: deps build # the kernel engine on Debian's kernels, in QEMU
 	$(call need,qemu-system-x86_64:qemu-system-x86 busybox:busybox-static depmod:kmod cpio:cpio)
 	go test -tags modules -c -o bin/e2e.test ./internal/e2e
-	go build -o bin/kernels ./internal/e2e/kernels
+	go build -o bin/kernels ./tools/kernels
 	$(SUDO) bin/kernels $(KERNELFLAGS)
 
 bench: deps build # what one packet costs, and meshd against what people would use instead
 	go test -run '^$$' -bench . -benchmem ./internal/config ./internal/table ./internal/dataplane/... ./internal/masq
-	go build -o bin/bench ./internal/e2e/bench
+	go build -o bin/bench ./tools/bench
 	$(SUDO) bin/bench $(BENCHFLAGS)
 
 engines: # Docker and Podman, for the test of docs/docker.md, which is left out without

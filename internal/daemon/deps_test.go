@@ -57,16 +57,17 @@ var arrows = map[string][]string{
 		"internal/probe", "internal/rules", "internal/words"},
 	"cmd/meshd": {"configs", "internal/config", "internal/container", "internal/control", "internal/daemon", "internal/dataplane/auto",
 		"internal/filter", "internal/forwarding", "internal/link", "internal/masq", "internal/migrate", "internal/text"},
-	"internal/tui/cell":        {"internal/text"},
-	"internal/tui":             {"internal/control", "internal/text", "internal/tui/cell"},
-	"cmd/meshtui":              {"internal/control", "internal/text", "internal/tui"},
-	"internal/nstest":          {},
-	"internal/e2e":             {},
-	"internal/e2e/demo":        {"configs", "internal/nstest"},
-	"internal/e2e/install":     {},
-	"internal/e2e/kernels":     {},
-	"internal/e2e/screenshots": {"configs", "internal/nstest"},
-	"internal/e2e/bench":       {"internal/control", "internal/dataplane/packet", "internal/dataplane/udp", "internal/nstest"},
+	"internal/tui/cell": {"internal/text"},
+	"internal/tui":      {"internal/control", "internal/text", "internal/tui/cell"},
+	"cmd/meshtui":       {"internal/control", "internal/text", "internal/tui"},
+	"internal/nstest":   {},
+	"internal/e2e":      {},
+	"tools/show":        {"internal/nstest"},
+	"tools/demo":        {"configs", "internal/nstest", "tools/show"},
+	"tools/install":     {},
+	"tools/kernels":     {},
+	"tools/screenshots": {"configs", "internal/nstest", "tools/show"},
+	"tools/bench":       {"internal/control", "internal/dataplane/packet", "internal/dataplane/udp", "internal/nstest"},
 }
 
 // Each third-party module is for the rooms whose folders are the beginning of a path, one of them but
@@ -145,7 +146,7 @@ func TestArrows(t *testing.T) {
 
 // inRoom tells whether a module is for a room, or for one around it. What measures may use any.
 func inRoom(room, module string) bool {
-	return room == "internal/e2e/bench" || slices.ContainsFunc(rooms[module], func(owner string) bool {
+	return room == "tools/bench" || slices.ContainsFunc(rooms[module], func(owner string) bool {
 		return room == owner || strings.HasPrefix(room, owner+"/")
 	})
 }

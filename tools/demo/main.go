@@ -9,99 +9,64 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"example.org/meshd/configs"
 	"example.org/meshd/internal/nstest"
+	"example.org/meshd/tools/show"
 )
 
-const prefix = "meshdemo"
-
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
 	if len(os.Args) != 2 {
 		fmt.Fprintln(os.Stderr, "usage: demo FOLDER-OF-BINARIES")
 		os.Exit(2)
 	}
-	if err := run(ctx, os.Args[1]); err != nil {
+	err := show.Run("meshdemo", os.Args[1], func(s *show.Stage) error {
+		err := play(s)
+		if errors.Is(err, context.Canceled) {
+			fmt.Println("\ninterrupted: cleaning up")
+			return nil
+		}
+		return err
+	})
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "demo: %v\n", err)
 		os.Exit(1)
 	}
+	fmt.Println("\n== everything is removed again")
 }
 
-func run(ctx context.Context, bin string) (err error) {
-	if err := nstest.Available(); err != nil {
-		return err
-	}
-	if bin, err = filepath.Abs(bin); err != nil {
-		return err
-	}
-	dir, err := os.MkdirTemp("", prefix)
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	file := filepath.Join(dir, "mesh.toml")
+type demo struct{ *show.Stage }
+
+// play starts the mesh and shows it: commands first, then the dashboard if this is a terminal.
+func play(s *show.Stage) error {
 	doc, err := configs.Files.ReadFile("demo.toml")
 	if err != nil {
 		return err
 	}
+	file := filepath.Join(s.Dir, "mesh.toml")
 	if err := os.WriteFile(file, doc, 0o644); err != nil {
 		return err
 	}
-
-	nstest.Sweep(prefix)
-	lab, err := nstest.NewLab(fmt.Sprintf("%s%d", prefix, os.Getpid()))
-	if err != nil {
-		return err
-	}
-	d := &demo{ctx: ctx, bin: bin, file: file, dir: dir}
-	err = d.play(lab)
-	if errors.Is(err, errInterrupted) {
-		fmt.Println("\ninterrupted: cleaning up")
-		err = nil
-	}
-	err = errors.Join(err, nstest.StopAll(d.daemons...), lab.Close())
-	if err == nil {
-		fmt.Println("\n== everything is removed again")
-	}
-	return err
-}
-
-var errInterrupted = errors.New("interrupted")
-
-type demo struct {
-	ctx            context.Context
-	bin, file, dir string
-	daemons        []*nstest.Daemon
-}
-
-func (d *demo) play(lab *nstest.Lab) error {
-	fmt.Printf("== one mesh.toml for all\n\n%s\n", read(d.file))
-	r, err := nstest.NewReference(lab, 1472)
+	fmt.Printf("== one mesh.toml for all\n\n%s\n", doc)
+	r, err := nstest.NewReference(s.Lab, 1472)
 	if err != nil {
 		return err
 	}
 	fmt.Printf("== three hosts, a real meshd on each\n\n")
 	for _, h := range r.Hosts() {
-		daemon, err := h.Meshd(filepath.Join(d.bin, "meshd"), d.file, d.dir)
-		if err != nil {
-			return err
-		}
-		d.daemons = append(d.daemons, daemon)
-		if err := errors.Join(daemon.WaitReady(), d.stopped()); err != nil {
+		daemon, err := s.Start(h, file)
+		if err := errors.Join(s.Interrupted(), err); err != nil {
 			return err
 		}
 		fmt.Print(daemon.Log())
 	}
 	fmt.Println()
 
+	d := demo{s}
 	if err := d.show(r); err != nil || !isTerminal(os.Stdin) || !isTerminal(os.Stdout) {
 		return err
 	}
@@ -109,8 +74,8 @@ func (d *demo) play(lab *nstest.Lab) error {
 }
 
 // dashboard shows meshtui on worker2 while pods send a little, until somebody quits.
-func (d *demo) dashboard(r *nstest.Reference) (err error) {
-	ctx, cancel := context.WithCancel(d.ctx)
+func (d demo) dashboard(r *nstest.Reference) (err error) {
+	ctx, cancel := context.WithCancel(d.Ctx)
 	defer cancel()
 	for _, p := range []struct {
 		in   *nstest.Namespace
@@ -124,8 +89,8 @@ func (d *demo) dashboard(r *nstest.Reference) (err error) {
 			return err
 		}
 	}
-	fmt.Printf("# meshtui --socket %s\n", d.daemons[2].Socket)
-	tui := r.Worker2.Command(filepath.Join(d.bin, "meshtui"), "--socket", d.daemons[2].Socket)
+	fmt.Printf("# meshtui --socket %s\n", d.Daemons[2].Socket)
+	tui := r.Worker2.Command(filepath.Join(d.Bin, "meshtui"), "--socket", d.Daemons[2].Socket)
 	tui.Stdin, tui.Stdout, tui.Stderr = os.Stdin, os.Stdout, os.Stderr
 	return tui.Run()
 }
@@ -136,7 +101,7 @@ func isTerminal(f *os.File) bool {
 }
 
 // show runs what a person would type.
-func (d *demo) show(r *nstest.Reference) error {
+func (d demo) show(r *nstest.Reference) error {
 	steps := []struct {
 		title string
 		in    *nstest.Namespace
@@ -154,7 +119,7 @@ func (d *demo) show(r *nstest.Reference) error {
 		{"host worker2 to a pod on worker: from 10.244.2.0", r.Worker2.Namespace, []string{"ping", "-c", "1", "10.244.1.2"}},
 	}
 	for _, step := range steps {
-		if err := d.stopped(); err != nil {
+		if err := d.Interrupted(); err != nil {
 			return err
 		}
 		if step.title != "" {
@@ -162,7 +127,7 @@ func (d *demo) show(r *nstest.Reference) error {
 		}
 		fmt.Printf("# %s\n", strings.Join(step.args, " "))
 		out, err := step.in.Run(step.args[0], step.args[1:]...)
-		if stopped := d.stopped(); stopped != nil {
+		if stopped := d.Interrupted(); stopped != nil {
 			return stopped
 		}
 		if err != nil {
@@ -172,26 +137,11 @@ func (d *demo) show(r *nstest.Reference) error {
 	}
 	for _, question := range [][]string{{"status"}, {"route", "10.244.1.2"}} {
 		fmt.Printf("# meshd %s\n", strings.Join(question, " "))
-		out, err := d.daemons[2].Ask(question...)
+		out, err := d.Daemons[2].Ask(question...)
 		if err != nil {
-			return errors.Join(d.stopped(), err)
+			return errors.Join(d.Interrupted(), err)
 		}
 		fmt.Println(out)
 	}
 	return nil
-}
-
-func (d *demo) stopped() error {
-	if d.ctx.Err() != nil {
-		return errInterrupted
-	}
-	return nil
-}
-
-func read(file string) []byte {
-	doc, err := os.ReadFile(file)
-	if err != nil {
-		return []byte(err.Error())
-	}
-	return doc
 }

@@ -10,26 +10,28 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"example.org/meshd/configs"
 	"example.org/meshd/internal/nstest"
+	"example.org/meshd/tools/show"
 )
 
-const prefix = "meshshot"
-
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
 	if len(os.Args) != 3 {
 		fmt.Fprintln(os.Stderr, "usage: screenshots FOLDER-OF-BINARIES FOLDER-FOR-PICTURES")
 		os.Exit(2)
 	}
-	if err := run(ctx, os.Args[1], os.Args[2]); err != nil {
+	err := show.Run("meshshot", os.Args[1], func(on *show.Stage) error {
+		s := &stage{Stage: on, out: os.Args[2]}
+		if err := s.play(); err != nil {
+			return err
+		}
+		return s.take()
+	})
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "screenshots: %v\n", err)
 		os.Exit(1)
 	}
@@ -57,43 +59,14 @@ var pictures = []picture{
 	{"config", 80, 24, []string{"Escape", "1", "c"}, "would change"},
 }
 
-func run(ctx context.Context, bin, out string) (err error) {
-	if err := nstest.Available(); err != nil {
-		return err
-	}
-	if bin, err = filepath.Abs(bin); err != nil {
-		return err
-	}
-	dir, err := os.MkdirTemp("", prefix)
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	nstest.Sweep(prefix)
-	lab, err := nstest.NewLab(fmt.Sprintf("%s%d", prefix, os.Getpid()))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, lab.Close()) }()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	s := &stage{ctx: ctx, bin: bin, dir: dir, out: out}
-	defer func() { err = errors.Join(err, nstest.StopAll(s.daemons...)) }()
-	if err := s.play(lab); err != nil {
-		return err
-	}
-	return s.take()
-}
-
 // stage is a mesh with seven hosts, seen from worker2.
 type stage struct {
-	ctx           context.Context
-	bin, dir, out string
-	daemons       []*nstest.Daemon
-	self          *nstest.Daemon
-	hosts         []*nstest.Host
-	reference     *nstest.Reference
-	doc           string // the file
+	*show.Stage
+	out       string // folder for pictures
+	self      *nstest.Daemon
+	hosts     []*nstest.Host
+	reference *nstest.Reference
+	doc       string // the file
 }
 
 // far are the hosts that the demo does not have.
@@ -101,7 +74,7 @@ const far = 4
 
 // play starts the mesh and lets it run for a while, in which one host dies, another
 // loses packets, and a third gets another file.
-func (s *stage) play(lab *nstest.Lab) error {
+func (s *stage) play() error {
 	demo, err := configs.Files.ReadFile("demo.toml")
 	if err != nil {
 		return err
@@ -111,33 +84,28 @@ func (s *stage) play(lab *nstest.Lab) error {
 	for i := 1; i <= far; i++ {
 		fmt.Fprintf(&doc, "\n[[node]]\nname    = \"edge-%d\"\naddress = \"172.18.0.%d\"\nsubnets = [\"10.244.%d.0/24\"]\n", i, 10+i, 10+i)
 	}
-	r, err := nstest.NewReference(lab, 1472)
+	r, err := nstest.NewReference(s.Lab, 1472)
 	if err != nil {
 		return err
 	}
 	hosts := r.Hosts()
 	for i := 1; i <= far; i++ {
-		h, err := lab.Host(fmt.Sprintf("edge-%d", i), fmt.Sprintf("172.18.0.%d/16", 10+i))
+		h, err := s.Lab.Host(fmt.Sprintf("edge-%d", i), fmt.Sprintf("172.18.0.%d/16", 10+i))
 		if err != nil {
 			return err
 		}
 		hosts = append(hosts, h)
 	}
 	for i, h := range hosts {
-		file := filepath.Join(s.dir, fmt.Sprintf("%d.toml", i))
+		file := filepath.Join(s.Dir, fmt.Sprintf("%d.toml", i))
 		if err := os.WriteFile(file, []byte(doc.String()), 0o644); err != nil {
 			return err
 		}
-		d, err := h.Meshd(filepath.Join(s.bin, "meshd"), file, s.dir)
-		if err != nil {
-			return err
-		}
-		s.daemons = append(s.daemons, d)
-		if err := d.WaitReady(); err != nil {
+		if _, err := s.Start(h, file); err != nil {
 			return err
 		}
 	}
-	s.self, s.reference, s.hosts, s.doc = s.daemons[2], r, hosts, doc.String()
+	s.self, s.reference, s.hosts, s.doc = s.Daemons[2], r, hosts, doc.String()
 	return s.traffic([]ping{
 		{r.PodW2b, "-i 0.002 -s 1400 10.244.1.2"}, {r.PodW2a, "-i 0.01 -s 900 10.244.0.2"}, {r.PodW, "-i 0.005 -s 1200 10.244.2.2"},
 		{r.PodW2a, "-i 0.02 -s 600 10.244.11.0"}, {r.PodW2b, "-i 0.004 -s 1000 10.244.12.0"}, {r.PodW2a, "-i 0.03 -s 300 10.244.13.0"},
@@ -155,7 +123,7 @@ type ping struct {
 func (s *stage) traffic(pings []ping) error {
 	var errs []error
 	for _, p := range pings {
-		errs = append(errs, p.in.Background(s.ctx, "ping", append([]string{"-q", "-w", "600"}, strings.Fields(p.args)...)...))
+		errs = append(errs, p.in.Background(s.Ctx, "ping", append([]string{"-q", "-w", "600"}, strings.Fields(p.args)...)...))
 	}
 	return errors.Join(errs...)
 }
@@ -164,8 +132,8 @@ func (s *stage) traffic(pings []ping) error {
 func (s *stage) pass(d time.Duration) error {
 	fmt.Printf("the mesh runs for %v\n", d)
 	select {
-	case <-s.ctx.Done():
-		return s.ctx.Err()
+	case <-s.Ctx.Done():
+		return s.Ctx.Err()
 	case <-time.After(d):
 		return nil
 	}
@@ -180,13 +148,13 @@ func (s *stage) trouble() error {
 		"add rule ip lossy in ip saddr 172.18.0.3 udp dport 8285 numgen random mod 100 < 10 drop"); err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}
-	if err := os.WriteFile(s.daemons[3].Config, []byte(s.doc+"# a change that the others do not have\n"), 0o644); err != nil {
+	if err := os.WriteFile(s.Daemons[3].Config, []byte(s.doc+"# a change that the others do not have\n"), 0o644); err != nil {
 		return err
 	}
 	if err := s.traffic([]ping{{s.reference.PodW2b, "-i 3 10.244.99.1"}}); err != nil {
 		return err
 	}
-	s.daemons[6].Kill()
+	s.Daemons[6].Kill()
 	if err := s.pass(60 * time.Second); err != nil {
 		return err
 	}
@@ -195,18 +163,18 @@ func (s *stage) trouble() error {
 
 // take takes all pictures.
 func (s *stage) take() error {
-	display, end, err := xvfb(s.ctx)
+	display, end, err := xvfb(s.Ctx)
 	if err != nil {
 		return err
 	}
 	defer end()
-	terminal, err := nstest.NewTerminal(s.dir, 80, 24)
+	terminal, err := nstest.NewTerminal(s.Dir, 80, 24)
 	if err != nil {
 		return err
 	}
 	defer terminal.Close()
 	// A path as on an installed host.
-	if err := terminal.Type("exec " + filepath.Join(s.bin, "meshtui") + " --socket " + s.self.Socket); err != nil {
+	if err := terminal.Type("exec " + filepath.Join(s.Bin, "meshtui") + " --socket " + s.self.Socket); err != nil {
 		return err
 	}
 	if err := s.pass(100 * time.Second); err != nil {
@@ -246,7 +214,7 @@ func (s *stage) shoot(terminal *nstest.Terminal, display string, p picture) erro
 	if _, err := terminal.Wait(p.name, func(screen string) bool { return strings.Contains(screen, p.shows) }); err != nil {
 		return err
 	}
-	xterm := exec.CommandContext(s.ctx, "xterm", append([]string{"-geometry", fmt.Sprintf("%dx%d+0+0", p.width, p.height),
+	xterm := exec.CommandContext(s.Ctx, "xterm", append([]string{"-geometry", fmt.Sprintf("%dx%d+0+0", p.width, p.height),
 		"-fa", "DejaVu Sans Mono", "-fs", "11", "-bg", "#101418", "-fg", "#d0d4d8", "-b", "6", "+sb", "-T", p.name, "-e"}, terminal.Attach()...)...)
 	xterm.Env = append(os.Environ(), "DISPLAY="+display, "LC_ALL=C.UTF-8")
 	if err := xterm.Start(); err != nil {
@@ -260,7 +228,7 @@ func (s *stage) shoot(terminal *nstest.Terminal, display string, p picture) erro
 		return err
 	}
 	file := filepath.Join(s.out, "meshtui-"+p.name+".png")
-	shot := exec.CommandContext(s.ctx, "import", "-window", p.name, "-depth", "8", "-colors", "64", file)
+	shot := exec.CommandContext(s.Ctx, "import", "-window", p.name, "-depth", "8", "-colors", "64", file)
 	shot.Env = append(os.Environ(), "DISPLAY="+display)
 	if out, err := shot.CombinedOutput(); err != nil {
 		return fmt.Errorf("import: %w\n%s", err, out)
