@@ -44,7 +44,7 @@ func TestEditWhileWaiting(t *testing.T) {
 	w := newWorld(t)
 	far := strings.ReplaceAll(demoFile(t), "172.18.0.3", "172.18.0.33")
 	d := w.start(w.Worker2, w.write(far))
-	if err := d.WaitLog("waiting for an address"); err != nil {
+	if err := d.WaitEvent("waiting"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := d.Ask("reload"); err == nil || !strings.Contains(err.Error(), "the file is good, but nothing is forwarded yet") {
@@ -80,7 +80,9 @@ func TestNamedNodeGetsItsAddress(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	contains(t, d.Log(), "listening=0.0.0.0:8285")
+	if len(d.Events("forwarding", "listening", "0.0.0.0:8285")) != 1 {
+		t.Errorf("%s", d.Log())
+	}
 	for range 3 {
 		if err := w.Worker2.IP("addr add 172.18.0.3/16 dev eth0"); err != nil {
 			t.Fatal(err)
@@ -113,8 +115,8 @@ func TestUnderlayIsInEvents(t *testing.T) {
 	waitStatus(t, d, "address back", func(control.Status) bool { return strings.Contains(kinds(t, d), "address_back ") })
 	// The route to the peers went with the address and came back, which was noticed or was
 	// too short; from now on each change is waited for.
-	gone := func() int { return strings.Count(d.Log(), "- underlay 172.18.0.0/16 dev eth0") }
-	back := func() int { return strings.Count(d.Log(), "+ underlay 172.18.0.0/16 dev eth0") }
+	gone := func() int { return len(repairsOf(d, "- underlay 172.18.0.0/16 dev eth0")) }
+	back := func() int { return len(repairsOf(d, "+ underlay 172.18.0.0/16 dev eth0")) }
 	waitStatus(t, d, "as it was", func(control.Status) bool { return gone() == back() })
 	before, n := status(t, d).Network.Repairs, gone()
 	if err := w.Worker2.IP("link set eth0 down"); err != nil {
@@ -140,7 +142,7 @@ func TestFileCannotBeWatched(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Kill()
-	if err := d.WaitLog("the file cannot be watched"); err != nil {
+	if err := d.WaitEvent("watch_failed"); err != nil {
 		t.Fatal(err)
 	}
 	save(t, d, auto+fourth)

@@ -315,7 +315,7 @@ func TestContainerFiles(t *testing.T) {
 	if err := os.Remove(env); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.w2.WaitLog("was removed by another program: restored"); err != nil {
+	if err := m.w2.WaitEvent("files_restored"); err != nil {
 		t.Fatal(err)
 	}
 	is(want)
@@ -324,9 +324,7 @@ func TestContainerFiles(t *testing.T) {
 	if err := m.Worker2.IP("link set eth0 mtu 1400"); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.w2.WaitLog("mtu 1472 -> 1372"); err != nil {
-		t.Fatal(err)
-	}
+	waitRepair(t, m.w2, "~ mtu 1472 -> 1372")
 	is(strings.Replace(want, "1472", "1372", 1))
 	if doc, err := os.ReadFile(conf); err != nil || !strings.Contains(string(doc), `"mtu": 1372`) {
 		t.Errorf("%v\n%s", err, doc)

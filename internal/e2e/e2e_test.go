@@ -254,6 +254,39 @@ func contains(t testing.TB, text string, wants ...string) {
 	}
 }
 
+// told fails the test unless a daemon's log has a warning that the status has, too, and
+// that names a subject: an address, a route, a key.
+func told(t testing.TB, d *nstest.Daemon, subject string) {
+	t.Helper()
+	warnings := status(t, d).Warnings
+	if !slices.ContainsFunc(d.Events("warning"), func(r nstest.Record) bool {
+		return strings.Contains(r.Message, subject) && slices.Contains(warnings, r.Message)
+	}) {
+		t.Errorf("no warning about %s in %q and in\n%s", subject, warnings, d.Log())
+	}
+}
+
+// isRepair accepts the record of a repair that made a change, as `meshd plan` writes it.
+func isRepair(change string) func(nstest.Record) bool {
+	return func(r nstest.Record) bool {
+		return r.Event == "repaired" && slices.Contains(strings.Split(r.Fields["what"], "; "), change)
+	}
+}
+
+// repairsOf returns a daemon's repairs that made a change.
+func repairsOf(d *nstest.Daemon, change string) []nstest.Record {
+	is := isRepair(change)
+	return slices.DeleteFunc(d.Records(), func(r nstest.Record) bool { return !is(r) })
+}
+
+// waitRepair waits for a repair that makes a change.
+func waitRepair(t testing.TB, d *nstest.Daemon, change string) {
+	t.Helper()
+	if _, err := d.WaitRecord(0, "repair with "+change, isRepair(change)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // listen opens a UDP socket in a namespace.
 func listen(t testing.TB, n *nstest.Namespace, address string) *net.UDPConn {
 	t.Helper()

@@ -50,7 +50,7 @@ func TestForwardingPerInterface(t *testing.T) {
 	if err := host.IP("route del 10.244.0.0/16 dev mesh0"); err != nil { // the daemon looks at everything
 		t.Fatal(err)
 	}
-	if err := m.w2.WaitLog("event=repaired"); err != nil {
+	if err := m.w2.WaitEvent("repaired"); err != nil {
 		t.Fatal(err)
 	}
 	contains(t, values(), "ipv4/conf/eth0/forwarding:0")

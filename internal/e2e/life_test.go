@@ -16,8 +16,8 @@ import (
 	"example.org/meshd/internal/nstest"
 )
 
-// exits waits for a daemon that must give up, with the right code and words,
-// and a kernel as it was before.
+// exits waits for a daemon that must give up, with the right code, with what its last
+// words have to name (places, addresses, commands), and a kernel as it was before.
 func (w *world) exits(h *nstest.Host, code int, file string, words ...string) {
 	w.t.Helper()
 	before := hostState(w.t, h)
@@ -94,32 +94,30 @@ func TestBadStarts(t *testing.T) {
 	t.Run("every fault of a bad file, 78", func(t *testing.T) {
 		file := replace(`cidr = "10.244.0.0/16"`, "cidr = \"10.244.0.1/16\"\nmtu = 10\nfoo = 1")
 		w.exits(w.Worker2, 78, file,
-			file+":4:8: error: network.cidr: 10.244.0.1/16 has host bits set",
-			file+":5:7: error: network.mtu: 10 is out of range",
-			file+":6:1: error: network.foo: unknown key")
+			file+":4:8: error: network.cidr: ", file+":5:7: error: network.mtu: ", file+":6:1: error: network.foo: ")
 	})
 	t.Run("no file, 78", func(t *testing.T) {
-		w.exits(w.Worker2, 78, "/nonexistent/mesh.toml", "/nonexistent/mesh.toml: error: cannot read the file: open")
+		w.exits(w.Worker2, 78, "/nonexistent/mesh.toml", "/nonexistent/mesh.toml: error: ")
 	})
 	t.Run("two nodes are this host, 78", func(t *testing.T) {
 		if err := w.Worker2.IP("addr add 172.18.0.4/16 dev eth0"); err != nil {
 			t.Fatal(err)
 		}
-		w.exits(w.Worker2, 78, w.write(demo), "addresses of 2 nodes", "worker (172.18.0.4), worker2 (172.18.0.3)", "--node NAME", "Local addresses: 172.18.0.3, 172.18.0.4")
+		w.exits(w.Worker2, 78, w.write(demo), "worker (172.18.0.4), worker2 (172.18.0.3)", "--node NAME", "172.18.0.3, 172.18.0.4")
 		if err := w.Worker2.IP("addr del 172.18.0.4/16 dev eth0"); err != nil {
 			t.Fatal(err)
 		}
 	})
 	t.Run("the port is taken", func(t *testing.T) {
 		conn := listen(t, w.Worker2.Namespace, "172.18.0.3:8285")
-		w.exits(w.Worker2, 1, w.write(demo), "bind UDP 172.18.0.3:8285: address already in use: is flannel or another meshd running?")
+		w.exits(w.Worker2, 1, w.write(demo), "172.18.0.3:8285: address already in use")
 		conn.Close()
 	})
 	t.Run("a foreign route", func(t *testing.T) {
 		if err := w.Worker2.IP("route add 10.244.0.0/16 via 172.18.0.99"); err != nil {
 			t.Fatal(err)
 		}
-		w.exits(w.Worker2, 1, w.write(demo), "route 10.244.0.0/16 via 172.18.0.99 dev eth0 proto boot is not meshd's and in its way", "ip route del 10.244.0.0/16")
+		w.exits(w.Worker2, 1, w.write(demo), "10.244.0.0/16 via 172.18.0.99 dev eth0 proto boot", "`ip route del 10.244.0.0/16")
 		if err := w.Worker2.IP("route del 10.244.0.0/16"); err != nil {
 			t.Fatal(err)
 		}
@@ -128,7 +126,7 @@ func TestBadStarts(t *testing.T) {
 		if err := w.Worker2.IP("link add mesh0 type bridge"); err != nil {
 			t.Fatal(err)
 		}
-		w.exits(w.Worker2, 1, w.write(demo), "exists, and meshd did not make it: `ip link del mesh0`")
+		w.exits(w.Worker2, 1, w.write(demo), "`ip link del mesh0`")
 		if err := w.Worker2.IP("link del mesh0"); err != nil {
 			t.Fatal(err)
 		}
@@ -137,7 +135,7 @@ func TestBadStarts(t *testing.T) {
 		if err := w.Worker2.IP("link set eth0 mtu 1300"); err != nil {
 			t.Fatal(err)
 		}
-		w.exits(w.Worker2, 78, w.write(dualStack("172.18.0.%d")), "the underlay's MTU of 1300 leaves 1272 for pods, but IPv6 needs 1280")
+		w.exits(w.Worker2, 78, w.write(dualStack("172.18.0.%d")), "1300", "1272", "1280")
 	})
 }
 
@@ -174,10 +172,10 @@ func TestWaitsForItsAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := w.start(w.Worker2, w.write(demoFile(t)))
-	if err := d.WaitLog("waiting for an address"); err != nil {
+	if err := d.WaitEvent("waiting"); err != nil {
 		t.Fatal(err)
 	}
-	contains(t, d.Log(), "no node of", "Local addresses: 10.244.2.1, 2001:db8::3, fd00:10:244:2::1")
+	contains(t, d.Events("waiting")[0].Fields["reason"], "10.244.2.1, 2001:db8::3, fd00:10:244:2::1") // all that it has
 	s := status(t, d)
 	if s.Node != "" || len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "waiting for an address") {
 		t.Errorf("status %+v", s)
@@ -199,7 +197,7 @@ func TestWaitsForItsAddress(t *testing.T) {
 func TestStopsWhileWaiting(t *testing.T) {
 	w := newWorld(t)
 	d := w.start(w.Worker2, w.write(strings.ReplaceAll(demoFile(t), "172.18.0.3", "172.18.0.33")))
-	if err := d.WaitLog("waiting for an address"); err != nil {
+	if err := d.WaitEvent("waiting"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := d.Stop(); err != nil {
@@ -226,12 +224,15 @@ func TestNodeByName(t *testing.T) {
 	if err := far.WaitReady(); err != nil {
 		t.Fatal(err)
 	}
-	contains(t, far.Log(), "listening=0.0.0.0:8285", "203.0.113.4, the address of node")
+	if len(far.Events("forwarding", "listening", "0.0.0.0:8285")) != 1 {
+		t.Errorf("%s", far.Log())
+	}
+	told(t, far, "203.0.113.4")
 
-	w.exitsWithNode("nobody", 78, `is named`)
+	w.exitsWithNode("nobody", 78)
 }
 
-func (w *world) exitsWithNode(node string, code int, words string) {
+func (w *world) exitsWithNode(node string, code int) {
 	w.t.Helper()
 	d, err := w.ControlPlane.Meshd(meshd, w.write(demoFile(w.t)), w.dir, "--node", node)
 	if err != nil {
@@ -240,7 +241,7 @@ func (w *world) exitsWithNode(node string, code int, words string) {
 	if got, err := d.Exit(); err != nil || got != code {
 		w.t.Errorf("exit code %d, %v", got, err)
 	}
-	contains(w.t, d.Log(), words)
+	contains(w.t, d.Log(), node)
 }
 
 // Under load from both sides SIGTERM ends the daemon by itself; the TUN stays
@@ -310,13 +311,13 @@ func TestWarnsAndGoesOn(t *testing.T) {
 	if err := d.WaitReady(); err != nil {
 		t.Fatal(err)
 	}
-	want := "the route 10.244.1.128/25 via 172.18.0.99 dev eth0 proto boot takes packets for a peer away from the mesh"
-	if s := status(t, d); len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], want) {
+	const route = "10.244.1.128/25 via 172.18.0.99 dev eth0 proto boot"
+	if s := status(t, d); len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], route) {
 		t.Errorf("warnings %q", s.Warnings)
 	}
-	contains(t, d.Log(), want)
+	told(t, d, route)
 	run(t, w.Worker2.Namespace, "kill", "-HUP", fmt.Sprint(d.PID()))
-	if err := d.WaitLog("msg=reloaded cause=SIGHUP generation=1"); err != nil {
+	if err := d.WaitEvent("reloaded", "cause", "SIGHUP", "generation", "1"); err != nil {
 		t.Error(err)
 	}
 }
@@ -331,7 +332,7 @@ func TestSecondDaemonIsRefused(t *testing.T) {
 	if code, err := d.Exit(); err != nil || code != 1 {
 		t.Errorf("exit code %d, %v", code, err)
 	}
-	contains(t, d.Log(), "another meshd is running there")
+	contains(t, d.Log(), d.Socket) // is what another one has
 
 	// With a socket and a port of its own it finds the interface in use.
 	other := strings.Replace(demoFile(t), "[network]\n", "[network]\nport = 9999\n", 1)
@@ -341,7 +342,7 @@ func TestSecondDaemonIsRefused(t *testing.T) {
 	if code, err := d.Exit(); err != nil || code != 1 {
 		t.Errorf("exit code %d, %v", code, err)
 	}
-	contains(t, d.Log(), `interface "mesh0" is in use, by another meshd`)
+	contains(t, d.Log(), `"mesh0"`)
 	if out, err := d.Ask("cleanup"); err == nil || !strings.Contains(err.Error(), "a running meshd uses it") {
 		t.Errorf("cleanup under a daemon with another socket: %q, %v", out, err)
 	}

@@ -175,7 +175,9 @@ func TestRestartLosesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		d = w.service(s, w.Worker2, file)
-		contains(t, d.Log(), `msg="taking over from the last run" sockets=2 queues=2`)
+		if len(d.Events("adopted", "sockets", "2", "queues", "2")) != 1 {
+			t.Errorf("%s", d.Log())
+		}
 	}
 	// A TUN's queue holds 100 ms of this.
 	if lost, overflows := traffic.finish(), w.overflows().since(before); lost != overflows {
@@ -194,18 +196,19 @@ func TestLeftDescriptorsThatDoNotFit(t *testing.T) {
 	file := w.write(demoFile(t) + "[dataplane]\nqueues = 3\n")
 	d := w.service(s, w.Worker2, file)
 	for _, step := range []struct {
-		doc, took string
-		kept      []string
+		doc             string
+		sockets, queues string // that are taken over
+		kept            []string
 	}{
-		{strings.Replace(demoFile(t), "[network]\n", "[network]\nport = 9999\n", 1), "sockets=0 queues=1", []string{"tun-0", "udp-0"}},
+		{strings.Replace(demoFile(t), "[network]\n", "[network]\nport = 9999\n", 1), "0", "1", []string{"tun-0", "udp-0"}},
 		// With the interface deleted meanwhile: that of another name has its routes now.
-		{strings.Replace(demoFile(t), "[network]\n", "[network]\ninterface = \"other0\"\n", 1), "sockets=0 queues=0", []string{"tun-0", "udp-0"}},
-		{strings.Replace(demoFile(t), "[network]\n", "[dataplane]\nqueues = 2\n[network]\ninterface = \"other0\"\n", 1), "sockets=1 queues=1", []string{"tun-0", "tun-1", "udp-0", "udp-1"}},
+		{strings.Replace(demoFile(t), "[network]\n", "[network]\ninterface = \"other0\"\n", 1), "0", "0", []string{"tun-0", "udp-0"}},
+		{strings.Replace(demoFile(t), "[network]\n", "[dataplane]\nqueues = 2\n[network]\ninterface = \"other0\"\n", 1), "1", "1", []string{"tun-0", "tun-1", "udp-0", "udp-1"}},
 	} {
 		if _, err := d.Stop(); err != nil {
 			t.Fatal(err)
 		}
-		if strings.Contains(step.took, "queues=0") {
+		if step.queues == "0" {
 			if err := w.Worker2.IP("link del mesh0"); err != nil {
 				t.Fatal(err)
 			}
@@ -214,7 +217,9 @@ func TestLeftDescriptorsThatDoNotFit(t *testing.T) {
 			t.Fatal(err)
 		}
 		d = w.service(s, w.Worker2, file)
-		contains(t, d.Log(), step.took)
+		if len(d.Events("adopted", "sockets", step.sockets, "queues", step.queues)) != 1 {
+			t.Errorf("not %s sockets and %s queues:\n%s", step.sockets, step.queues, d.Log())
+		}
 		if got := s.Stored(); !slices.Equal(got, step.kept) {
 			t.Errorf("kept %q, want %q", got, step.kept)
 		}

@@ -81,14 +81,14 @@ func TestKernelEngineMerges(t *testing.T) {
 	m.w = w.again(m.w)
 	check("with the next one")
 
-	for _, damage := range []struct{ does, tells string }{
-		{"link del meshd-gro0", "meshd-gro0 was deleted"},
-		{"link set meshd-gro1 down", "meshd-gro1: was down"},
-	} {
+	for _, damage := range []struct{ does, to string }{{"link del meshd-gro0", "meshd-gro0"}, {"link set meshd-gro1 down", "meshd-gro1"}} {
+		skip := len(m.w.Records())
 		if err := w.Worker.IP(damage.does); err != nil {
 			t.Fatal(err)
 		}
-		if err := m.w.WaitLog(damage.tells); err != nil {
+		if _, err := m.w.WaitRecord(skip, "repair of "+damage.to, func(r nstest.Record) bool {
+			return r.Event == "repaired" && strings.Contains(r.Fields["what"], damage.to)
+		}); err != nil {
 			t.Fatal(err)
 		}
 		check(damage.does)

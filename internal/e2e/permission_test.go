@@ -97,7 +97,9 @@ func TestNoGroup(t *testing.T) {
 	w := newWorld(t)
 	meshd := w.systemFiles("", "")
 	d := w.own(w.Worker2, demoFile(t))
-	contains(t, d.Log(), "level=WARN", "there is no such group; `groupadd --system mesh` makes it")
+	if told := d.Events("no_group", "group", "mesh"); len(told) != 1 || told[0].Level != "WARN" || !strings.Contains(told[0].Message, "`groupadd --system mesh`") {
+		t.Errorf("%v", told)
+	}
 	if code, said := as(t, meshd, d, uidReader, uidReader, fmt.Sprint(gidMesh), "status"); code != 4 {
 		t.Errorf("exit code %d: %s", code, said)
 	}

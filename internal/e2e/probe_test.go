@@ -221,7 +221,7 @@ func TestReadiness(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := w.start(w.Worker2, w.write(demoFile(t)))
-	if err := d.WaitLog("waiting for an address"); err != nil {
+	if err := d.WaitEvent("waiting"); err != nil {
 		t.Fatal(err)
 	}
 	c := client(t, d)

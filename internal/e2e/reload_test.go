@@ -61,16 +61,16 @@ func TestEditTakesEffect(t *testing.T) {
 	// An editor that saves in place shows an empty file: no typo yet.
 	save(t, d, demoFile(t)+fourth)
 	waitStatus(t, d, "mended", func(s control.Status) bool { return s.Config.Error == "" })
-	logged := strings.Count(d.Log(), "reload rejected")
+	rejected := len(d.Events("reload_rejected"))
 	if err := os.WriteFile(d.Config, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.WaitLog("the file is empty or missing: looking again"); err != nil {
+	if err := d.WaitEvent("file_missing"); err != nil {
 		t.Fatal(err)
 	}
 	save(t, d, demoFile(t)+fourth+"\n")
 	waitStatus(t, d, "the whole file", func(s control.Status) bool { return s.Config.Generation == 3 })
-	if got := strings.Count(d.Log(), "reload rejected"); got != logged {
+	if got := len(d.Events("reload_rejected")); got != rejected {
 		t.Errorf("an empty file was taken for an edit:\n%s", d.Log())
 	}
 
@@ -150,8 +150,8 @@ func TestInterfaceIsRepaired(t *testing.T) {
 		contains(t, run(t, m.Worker2.Namespace, "ip", "addr", "show", "dev", "mesh0"), whole...)
 		run(t, m.PodW2b, "ping", "-c", "1", "-W", "2", "10.244.1.2")
 	}
-	if got := strings.Count(m.w2.Log(), "repaired after the host changed"); got != 6 {
-		t.Errorf("%d log lines\n%s", got, m.w2.Log())
+	if got := len(m.w2.Events("repaired")); got != 6 {
+		t.Errorf("%d events\n%s", got, m.w2.Log())
 	}
 }
 

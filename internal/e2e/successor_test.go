@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/nstest"
 )
 
 // install puts a program in the place of another, as a package manager does.
@@ -64,7 +65,8 @@ func TestInstalledProgramTakesOver(t *testing.T) {
 		if err := syscall.Kill(pid, syscall.SIGUSR2); err != nil {
 			t.Fatal(err)
 		}
-		heard(t, s, at, "RELOADING=1", "STATUS=another version takes over", "READY=1", "STATUS=forwarding as worker2")
+		heard(t, s, at, "RELOADING=1", "READY=1")
+		heardStatus(t, s, at, "worker2")
 		if slices.Contains(s.Heard()[at:], "STOPPING=1") {
 			t.Error("the service manager heard of an end")
 		}
@@ -76,7 +78,7 @@ func TestInstalledProgramTakesOver(t *testing.T) {
 			t.Fatalf("kept %q", got)
 		}
 	}
-	if n := strings.Count(d.Log(), `msg="taking over from the last run" sockets=2 queues=2`); n != upgrades {
+	if n := len(d.Events("adopted", "sockets", "2", "queues", "2")); n != upgrades {
 		t.Errorf("%d of %d took over\n%s", n, upgrades, d.Log())
 	}
 	lost, overflows := traffic.finish(), w.overflows().since(before)
@@ -116,7 +118,7 @@ func TestTakeoverIsNoNewsToPeers(t *testing.T) {
 		if err := syscall.Kill(d.PID(), syscall.SIGUSR2); err != nil {
 			t.Fatal(err)
 		}
-		heard(t, s, at, "STATUS=another version takes over", "READY=1")
+		heard(t, s, at, "RELOADING=1", "READY=1")
 	}
 	close(over)
 	if err := <-asked; err != nil {
@@ -149,7 +151,9 @@ func TestUnfitProgramDoesNotTakeOver(t *testing.T) {
 		if err := syscall.Kill(d.PID(), syscall.SIGUSR2); err != nil {
 			t.Fatal(err)
 		}
-		if err := d.WaitLog(why); err != nil {
+		if _, err := d.WaitRecord(0, why, func(r nstest.Record) bool {
+			return r.Event == "replace_failed" && strings.Contains(r.Fields["error"], why)
+		}); err != nil {
 			t.Fatal(err)
 		}
 		run(t, w.PodW, "ping", "-c", "1", "-W", "2", "10.244.2.3")
@@ -178,14 +182,18 @@ func TestUnfitProgramDoesNotTakeOver(t *testing.T) {
 
 	// A file that was rejected is not put in force by the way.
 	save(t, d, demoFile(t)+"[dataplane]\nengine = \"none\"\n")
-	if err := d.WaitLog("reload rejected"); err != nil {
+	if err := d.WaitEvent("reload_rejected"); err != nil {
 		t.Fatal(err)
 	}
+	skip := len(d.Records())
 	if err := syscall.Kill(d.PID(), syscall.SIGUSR2); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.WaitLog("the file was rejected, and generation 1 stays in force"); err != nil {
+	if _, err := d.WaitNextEvent(skip, "replace_failed"); err != nil {
 		t.Fatal(err)
+	}
+	if got := status(t, d); got.BootID != boot || got.Config.Generation != 1 {
+		t.Errorf("boot %s, then %s, %+v", boot, got.BootID, got.Config)
 	}
 	run(t, w.PodW, "ping", "-c", "1", "-W", "2", "10.244.2.3")
 }
@@ -206,17 +214,17 @@ func TestTakeoverWhileWaiting(t *testing.T) {
 	at := len(s.Heard())
 	d = w.startService(s, w.Worker2, d.Config)
 	for range 3 {
-		at = heard(t, s, at, "STATUS=waiting for an address")
+		at = heard(t, s, at, "EXTEND_TIMEOUT_USEC=")
 		if err := syscall.Kill(d.PID(), syscall.SIGUSR2); err != nil {
 			t.Fatal(err)
 		}
-		at = heard(t, s, at, "STATUS=another version takes over")
+		at = heard(t, s, at, "RELOADING=1")
 	}
 	if err := w.Worker2.IP("addr add 172.18.0.3/16 dev eth0"); err != nil {
 		t.Fatal(err)
 	}
 	heard(t, s, at, "READY=1")
-	if err := d.WaitLog(`msg="taking over from the last run" sockets=1 queues=1`); err != nil {
+	if err := d.WaitEvent("adopted", "sockets", "1", "queues", "1"); err != nil {
 		t.Fatal(err)
 	}
 	run(t, w.PodW2b, "ping", "-c", "1", "-W", "2", "10.244.1.2")

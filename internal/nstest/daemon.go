@@ -130,33 +130,6 @@ func (d *Daemon) Log() string {
 	return d.log.String()
 }
 
-// WaitLog waits until the daemon has written text. It fails when the daemon
-// ends first, or after a while.
-func (d *Daemon) WaitLog(text string) error {
-	timeout := time.After(20 * time.Second)
-	for {
-		d.mu.Lock()
-		found, grew := strings.Contains(d.log.String(), text), d.grew
-		d.mu.Unlock()
-		if found {
-			return nil
-		}
-		select {
-		case <-grew:
-		case <-d.done:
-			if strings.Contains(d.Log(), text) {
-				return nil
-			}
-			return fmt.Errorf("meshd on %s ended (%v) without saying %q:\n%s", d.Host.name, d.err, text, d.Log())
-		case <-timeout:
-			return fmt.Errorf("meshd on %s has not said %q:\n%s", d.Host.name, text, d.Log())
-		}
-	}
-}
-
-// WaitReady waits until the daemon forwards packets.
-func (d *Daemon) WaitReady() error { return d.WaitLog("msg=forwarding") }
-
 // State tells whether the daemon runs or how it ended.
 func (d *Daemon) State() string {
 	select {

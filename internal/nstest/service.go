@@ -119,14 +119,18 @@ func (s *Service) Heard() []string {
 	return slices.Clone(s.heard)
 }
 
-// Wait waits for a line that begins with text, among those after the first skip,
-// and returns how many lines there are up to it.
-func (s *Service) Wait(skip int, text string) (int, error) {
-	timeout := time.After(20 * time.Second)
+// Wait waits for a line that begins with text and has all words, among those after the
+// first skip, and returns how many lines there are up to it.
+func (s *Service) Wait(skip int, text string, words ...string) (int, error) {
+	lacks := func(line string) bool {
+		return !strings.HasPrefix(line, text) ||
+			slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) })
+	}
+	timeout := time.After(eventPatience)
 	for {
 		s.mu.Lock()
 		for i := skip; i < len(s.heard); i++ {
-			if strings.HasPrefix(s.heard[i], text) {
+			if !lacks(s.heard[i]) {
 				s.mu.Unlock()
 				return i + 1, nil
 			}
@@ -136,7 +140,7 @@ func (s *Service) Wait(skip int, text string) (int, error) {
 		select {
 		case <-grew:
 		case <-timeout:
-			return 0, fmt.Errorf("the service manager has not heard %q, but %q", text, s.Heard())
+			return 0, fmt.Errorf("the service manager has not heard %q %q, but %q", text, words, s.Heard())
 		}
 	}
 }

@@ -1,0 +1,96 @@
+package nstest
+
+import (
+	"flag"
+	"runtime"
+	"strconv"
+	"sync"
+	"testing"
+)
+
+// A Demand is what a test asks of the machine while it runs.
+type Demand int
+
+const (
+	// Waiting is a test that mostly waits: for probes, timers, programs. Several run side by
+	// side, and what they prove does not depend on how fast the machine is.
+	Waiting Demand = 1
+	// Busy is a test that works on one CPU for seconds, and still proves nothing about speed.
+	Busy Demand = 2
+	// Loaded is a test that fills queues or measures: other work would make it lose packets
+	// or time that it does not allow for. It runs alone, after all others.
+	Loaded Demand = 0
+)
+
+// Share makes a test run beside others, as far as what they ask of the machine goes together.
+// It is the first line of a test, or of a subtest whose parent has no share and calls
+// t.Parallel; it returns when the test's turn has come, and its turn ends with the test, after
+// its other cleanups. A test without it runs before all that have it, alone.
+func Share(t *testing.T, d Demand) {
+	t.Helper()
+	t.Parallel()
+	turns.enter(d)
+	t.Cleanup(func() { turns.leave(d) })
+}
+
+// SideBySide lets as many tests as there are come to the gate, which then decides; call it in
+// TestMain. A -parallel on the command line stays.
+func SideBySide() {
+	const all = 1000
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		_ = flag.Set("test.parallel", strconv.Itoa(all)) // it is a flag of every test binary
+	}
+}
+
+// turns is the gate of this process. Labs share the machine's neighbour table of 1,024 entries,
+// each with some 60 of them, so its room ends at 8 however many CPUs there are.
+var turns = newGate(max(2, min(2*runtime.NumCPU(), 8)))
+
+// A gate lets tests pass while there is room. Loaded ones come last, one by one: if they came
+// in between, each would first wait until all others had ended, with CPUs idle.
+type gate struct {
+	mu      sync.Mutex
+	changed *sync.Cond
+	room    int // in units of Demand, of which Loaded takes all
+	taken   int
+	waiting int // tests other than Loaded that stand before the gate
+}
+
+func newGate(room int) *gate {
+	g := &gate{room: room}
+	g.changed = sync.NewCond(&g.mu)
+	return g
+}
+
+// enter waits until a test may run.
+func (g *gate) enter(d Demand) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if d == Loaded {
+		for g.waiting > 0 || g.taken > 0 {
+			g.changed.Wait()
+		}
+		g.taken = g.room
+		return
+	}
+	g.waiting++
+	for g.taken+int(d) > g.room {
+		g.changed.Wait()
+	}
+	g.waiting--
+	g.taken += int(d)
+}
+
+// leave ends a test's turn.
+func (g *gate) leave(d Demand) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if d == Loaded {
+		d = Demand(g.room)
+	}
+	g.taken -= int(d)
+	g.changed.Broadcast()
+}
