@@ -7,7 +7,7 @@ VERSION  ?= $(or $(shell git describe --exact-match --match 'v*' 2>/dev/null | s
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 30s
 CHAOSTIME ?= 60s
-ENGINES ?= user xdp # `auto` is tcx where it can
+ENGINES ?= user tcx xdp
 MATRIXTESTS ?= .
 KERNELFLAGS ?= # -only 6.1.
 BENCHFLAGS ?= # -rounds 5, -only "meshd,tinc", -out docs
@@ -28,7 +28,7 @@ done; \
   DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends libc6-dev $$missing; }
 endef
 
-.PHONY: build package lint-package test-package demo screenshots test test-kernels engines bench chaos fuzz lint deps clean
+.PHONY: build package lint-package test-package demo screenshots test test-matrix test-binaries test-kernels engines bench chaos fuzz lint deps clean
 
 build: # static binaries in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -62,15 +62,28 @@ screenshots: build # pictures of every screen of meshtui, for docs/
 	mkdir -p docs/img
 	$(SUDO) bin/screenshots bin docs/img
 
-test: deps # everything, with the race detector, then MATRIXTESTS on the other ENGINES; namespaces need root
+# $(call tested,arguments of go test) shows what failed and what was slow, and keeps all times.
+define tested
+MESH_BIN=$(CURDIR)/bin/test MESH_COVERDIR=$(COVERAGE) go test -json -timeout 30m $(1) | bin/testlog -timings $(COVERAGE)/timings
+endef
+
+test: deps test-binaries # everything, with the race detector; namespaces need root
 	rm -rf $(COVERAGE) && mkdir $(COVERAGE)
-	MESH_COVERDIR=$(COVERAGE) go test -race -cover -timeout 30m ./... -args -test.gocoverdir=$(COVERAGE)
+	$(call tested,-race -cover ./... -args -test.gocoverdir=$(COVERAGE))
 	@echo "coverage, tests and the daemons they started together:"
 	@go tool covdata percent -i=$(COVERAGE) | sed 's,example.org/meshd/configs[[:space:]]*,,' | grep -v -e /nstest -e /e2e -e /tools/
+
+test-matrix: deps test-binaries # the end-to-end tests, all of them on each of ENGINES
+	rm -rf $(COVERAGE) && mkdir $(COVERAGE)
 	for engine in $(ENGINES); do \
 	  echo "with the engine $$engine:"; \
-	  MESH_ENGINE=$$engine go test -count=1 -timeout 30m -run '$(MATRIXTESTS)' ./internal/e2e || exit 1; \
+	  $(call tested,-count=1 -run '$(MATRIXTESTS)' ./internal/e2e -engine $$engine) || exit 1; \
 	done
+
+test-binaries: # what the end-to-end tests start, linked once
+	go build -o bin/test/ ./cmd/...
+	go build -race -cover -coverpkg=example.org/meshd/... -o bin/test/checked/ ./cmd/...
+	go build -o bin/testlog ./tools/testlog
 
 test-kernels: deps build # the kernel engine on Debian's kernels, in QEMU
 	$(call need,qemu-system-x86_64:qemu-system-x86 busybox:busybox-static depmod:kmod cpio:cpio)

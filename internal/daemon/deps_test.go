@@ -66,6 +66,7 @@ var arrows = map[string][]string{
 	"tools/demo":        {"configs", "internal/nstest", "tools/show"},
 	"tools/install":     {},
 	"tools/kernels":     {},
+	"tools/testlog":     {"internal/nstest"},
 	"tools/screenshots": {"configs", "internal/nstest", "tools/show"},
 	"tools/bench":       {"internal/control", "internal/dataplane/packet", "internal/dataplane/udp", "internal/nstest"},
 }

@@ -129,11 +129,11 @@ func obstacles(t *testing.T) []obstacle {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for !strings.Contains(run(t, w.Worker2.Namespace, "nft", "list", "tables"), "table ip6 meshd") { // it may take a moment
-				if t.Context().Err() != nil {
-					t.Fatal("nft has not made its table")
-				}
-			}
+			tables := ""
+			eventually(t, "nft has made its table", func() bool {
+				tables = run(t, w.Worker2.Namespace, "nft", "list", "tables")
+				return strings.Contains(tables, "table ip6 meshd")
+			}, func() string { return tables })
 			return func() error {
 				if err := in.Close(); err != nil {
 					return err
@@ -148,6 +148,7 @@ func obstacles(t *testing.T) []obstacle {
 // whole, with not a packet lost, and the same file is applied once the obstacle is
 // gone.
 func TestEveryStepUndoesTheOthers(t *testing.T) {
+	nstest.Share(t, nstest.Loaded)
 	for _, o := range obstacles(t) {
 		t.Run(o.name, func(t *testing.T) {
 			// Where other programs keep meshd from the CPU for long, the TUN overflows,

@@ -24,6 +24,7 @@ func kinds(t testing.TB, d *nstest.Daemon) (all string) {
 // The file knows the address that this host will have, but the host does not have it
 // yet: what was rejected for that is applied when it does, without anybody asking.
 func TestFileFirstAddressLater(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	m := newMesh(t)
 	doc := strings.Replace(demoFile(t), `"172.18.0.3"`, `"172.18.0.33"`, 1)
 	save(t, m.w2, doc)
@@ -41,6 +42,7 @@ func TestFileFirstAddressLater(t *testing.T) {
 // What is read while the host waits for an address is waited with; a file that is bad
 // is said to be, and reload answers at once.
 func TestEditWhileWaiting(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	far := strings.ReplaceAll(demoFile(t), "172.18.0.3", "172.18.0.33")
 	d := w.start(w.Worker2, w.write(far))
@@ -69,6 +71,7 @@ func TestEditWhileWaiting(t *testing.T) {
 // A node that is named has all addresses until it has its own, and again when that
 // goes.
 func TestNamedNodeGetsItsAddress(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	file := w.write(demoFile(t))
 	if err := w.Worker2.IP("addr del 172.18.0.3/16 dev eth0"); err != nil {
@@ -103,6 +106,7 @@ func TestNamedNodeGetsItsAddress(t *testing.T) {
 
 // What happens to the underlay is said in events, also where nothing is to be mended.
 func TestUnderlayIsInEvents(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	d := w.own(w.Worker2, demoFile(t))
 	if err := w.Worker2.IP("addr del 172.18.0.3/16 dev eth0"); err != nil {
@@ -132,6 +136,7 @@ func TestUnderlayIsInEvents(t *testing.T) {
 
 // Where inotify has no room for us the file is read all the same.
 func TestFileCannotBeWatched(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	auto := demoFile(t) + "[dataplane]\nengine = \"auto\"\n" // the kernel engine needs more privileges
 	file, socket := w.write(auto), filepath.Join(t.TempDir(), "meshd.sock")
@@ -157,6 +162,7 @@ func TestFileCannotBeWatched(t *testing.T) {
 
 // Nodes whose pods have no family in common are not down: nothing can be asked.
 func TestNoCommonFamily(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	doc := strings.Replace(dualStack("172.18.0.%d"), `subnets = ["10.244.1.0/24", "fd00:10:244:1::/64"]`, `subnets = ["fd00:10:244:1::/64"]`, 1)
 	doc = strings.Replace(doc, `subnets = ["10.244.2.0/24", "fd00:10:244:2::/64"]`, `subnets = ["10.244.2.0/24"]`, 1) + "[probe]\ninterval = \"100ms\"\n"

@@ -267,6 +267,7 @@ func (c *chaos) watchForBarePackets() (check func()) {
 // Random reloads, damage, flaps, kills and restarts, under traffic: in the end
 // each host is as if nothing had happened, and the daemons have kept nothing.
 func TestChaos(t *testing.T) {
+	nstest.Share(t, nstest.Loaded)
 	seed := cmp.Or(*chaosSeed, uint64(time.Now().UnixNano()))
 	t.Logf("the same trouble again: -chaos.seed %d", seed)
 	w := newWorld(t)

@@ -124,6 +124,7 @@ func newCNIMesh(t *testing.T, doc string) *cniMesh {
 // Dual stack and IPv6 alone, with a published port that another host and the pod's own
 // host reach in both families.
 func TestCNIBothFamilies(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	for name, test := range map[string]struct{ doc, address, port, outside, mtu string }{
 		"dual stack over IPv4": {dualStack("172.18.0.%d"), "10.244.1.2/24 fd00:10:244:1::2/64", "172.18.0.4:8080", "172.18.0.2", "1472"},
 		"dual stack over IPv6": {dualStack("2001:db8::%d"), "10.244.1.2/24 fd00:10:244:1::2/64", "[2001:db8::4]:8080", "2001:db8::2", "1452"},
@@ -157,6 +158,7 @@ func TestCNIBothFamilies(t *testing.T) {
 
 // A pod that goes leaves nothing, two hundred times.
 func TestPodsComeAndGo(t *testing.T) {
+	nstest.Share(t, nstest.Busy)
 	const times = 200
 	m := newBareMesh(t, demoFile(t))
 	stays, _ := m.pod(m.Worker, "stays")
@@ -222,6 +224,7 @@ func TestPodsComeAndGo(t *testing.T) {
 
 // Pods that are restarted disturb no other pod's packets, and are reached at once.
 func TestPodsRestartUnderTraffic(t *testing.T) {
+	nstest.Share(t, nstest.Loaded)
 	m := newCNIMesh(t, demoFile(t))
 	before := m.overflows()
 	traffic := m.newTraffic(2000)
@@ -242,6 +245,7 @@ func TestPodsRestartUnderTraffic(t *testing.T) {
 // A subnet that moves to another host takes its addresses along: a pod there gets one that
 // was another pod's, and is reached.
 func TestAddressMovesToAnotherHost(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	m := newCNIMesh(t, demoFile(t))
 	serve(t, m.PodW, "10.244.1.2:80")
 	seenAs(t, m.PodW2b, "10.244.1.2:80", "10.244.2.3")
@@ -275,6 +279,7 @@ func TestAddressMovesToAnotherHost(t *testing.T) {
 
 // flannel's own CNI plugin reads subnet.env as it reads flannel's.
 func TestFlannelPlugin(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	m := newBareMesh(t, demoFile(t))
 	conf := t.TempDir()
 	// As in flannel's manifest.
@@ -300,6 +305,7 @@ func TestFlannelPlugin(t *testing.T) {
 // The files follow the file, come back within a moment, and go with cleanup; what keeps
 // them from being written is said.
 func TestContainerFiles(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	m := newBareMesh(t, demoFile(t))
 	env, conf := filepath.Join(m.w2.Run, "subnet.env"), filepath.Join(m.w2.Run, "10-mesh.conflist")
 	want := "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.2.1/24\nFLANNEL_MTU=1472\nFLANNEL_IPMASQ=true\n"

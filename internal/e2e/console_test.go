@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"example.org/meshd/internal/nstest"
 )
@@ -60,6 +61,7 @@ func newConsole(t *testing.T, h *nstest.Host, dir string) *console {
 		_ = c.holder.Process.Kill()
 		_ = c.holder.Wait()
 	})
+	defer time.AfterFunc(patience, func() { _ = c.holder.Process.Kill() }).Stop() // ends the next read
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "ready\n" {
 		t.Fatalf("a host's own mounts: %q, %v", line, err)
 	}

@@ -9,12 +9,14 @@ import (
 	"time"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/nstest"
 )
 
 var example = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
 
 // What docs/api.md shows works as it stands there.
 func TestExamplesOfTheAPI(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	doc, err := os.ReadFile("../../docs/api.md")
 	if err != nil {
 		t.Fatal(err)
@@ -49,6 +51,7 @@ func TestExamplesOfTheAPI(t *testing.T) {
 // Metrics over TCP come, move and go with the file; an address that is taken is an
 // error of the edit, and no reason not to start.
 func TestMetricsListen(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	listen := func(address string) string { return demoFile(t) + "[metrics]\nlisten = \"" + address + "\"\n" }
 	d := w.own(w.Worker2, listen("127.0.0.1:9285"))
@@ -107,6 +110,7 @@ func TestMetricsListen(t *testing.T) {
 
 // A metrics address that cannot be had is a warning at the start, until it is there.
 func TestMetricsAddressComesLater(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	d := w.own(w.Worker2, demoFile(t)+"[metrics]\nlisten = \"192.0.2.99:9285\"\n")
 	if s := status(t, d); len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "metrics.listen: metrics are not served") {

@@ -57,6 +57,7 @@ func sendRaw(t *testing.T, n *nstest.Namespace, b []byte) {
 // host, to a peer or to the host itself; nor a pod that wears another node's address. What they
 // send would be a packet of any pod of that host, or of the host itself.
 func TestMeshPortIsForMeshd(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	for _, underlay := range []string{"172.18.0.%d", "2001:db8::%d"} {
 		v6 := strings.Contains(underlay, ":")
 		t.Run(map[bool]string{false: "v4", true: "v6"}[v6], func(t *testing.T) {
@@ -139,6 +140,7 @@ func write(t *testing.T, n *nstest.Namespace, to string, payload []byte) {
 // is published; whoever else can route to it meets the policy, also for pods of other hosts, and an
 // operator's own rule stays in front. "all" opens it.
 func TestForwardIsNotForStrangers(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	run(t, w.Worker.Namespace, "nft", "add table ip own { chain f { type filter hook forward priority 0; policy drop; }; }")
 	run(t, w.Worker.Namespace, "nft", "add table ip nat { chain p { type nat hook prerouting priority -100; tcp dport 8080 dnat to 10.244.1.2:80; tcp dport 8081 dnat to 10.244.2.3:80; }; }")

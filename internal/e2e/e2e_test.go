@@ -24,12 +24,25 @@ import (
 	"example.org/meshd/internal/nstest"
 )
 
-// The binaries under test, built once: meshd with the race detector and with
-// coverage, which lands in $MESH_COVERDIR; shipped as users have it, for tests in
-// which its speed decides what the kernel's queues lose.
+// The binaries under test: meshd with the race detector and with coverage, which lands in
+// $MESH_COVERDIR; shipped as users have it, for tests in which its speed decides what the
+// kernel's queues lose.
 var meshd, shipped, meshtui string
 
+// checked are the flags of what is looked at while it runs.
+var checked = []string{"-race", "-cover", "-coverpkg=example.org/meshd/..."}
+
+// use takes the binaries from a folder: meshd and meshtui as users have them and, if it is
+// there, a folder of checked ones.
+func use(bin string) {
+	meshd, shipped, meshtui = filepath.Join(bin, "meshd"), filepath.Join(bin, "meshd"), filepath.Join(bin, "meshtui")
+	if _, err := os.Stat(filepath.Join(bin, "checked")); err == nil {
+		meshd, meshtui = filepath.Join(bin, "checked", "meshd"), filepath.Join(bin, "checked", "meshtui")
+	}
+}
+
 func TestMain(m *testing.M) {
+	nstest.SideBySide()
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "meshtest")
 		if err != nil {
@@ -37,22 +50,18 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer os.RemoveAll(dir)
-		if bin := os.Getenv("MESH_BIN"); bin != "" { // programs that were built before: see e2e/kernels
-			meshd, shipped, meshtui = filepath.Join(bin, "meshd"), filepath.Join(bin, "meshd"), filepath.Join(bin, "meshtui")
-			return m.Run()
-		}
-		meshd, shipped, meshtui = filepath.Join(dir, "meshd-race"), filepath.Join(dir, "meshd"), filepath.Join(dir, "meshtui")
-		checked := []string{"-race", "-cover", "-coverpkg=example.org/meshd/..."}
-		for _, b := range []struct {
-			binary, name string
-			flags        []string
-		}{{meshd, "meshd", checked}, {shipped, "meshd", nil}, {meshtui, "meshtui", checked}} {
-			build := exec.Command("go", slices.Concat([]string{"build", "-o", b.binary}, b.flags, []string{"example.org/meshd/cmd/" + b.name})...)
-			if out, err := build.CombinedOutput(); err != nil {
-				fmt.Fprintf(os.Stderr, "build %s: %v\n%s", b.name, err, out)
-				return 1
+		bin := os.Getenv("MESH_BIN") // `make test` and tools/kernels have built them
+		if bin == "" {
+			bin = dir
+			for to, flags := range map[string][]string{bin: nil, filepath.Join(bin, "checked"): checked} {
+				args := slices.Concat([]string{"build", "-o", to + "/"}, flags, []string{"example.org/meshd/cmd/..."})
+				if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+					fmt.Fprintf(os.Stderr, "go %s: %v\n%s", strings.Join(args, " "), err, out)
+					return 1
+				}
 			}
 		}
+		use(bin)
 		os.Setenv("GORACE", "atexit_sleep_ms=0") // the default waits a second at each exit
 		// Not the GOCOVERDIR of this process: `go test` sets that for itself.
 		os.Setenv("GOCOVERDIR", cmp.Or(os.Getenv("MESH_COVERDIR"), dir))
@@ -84,7 +93,7 @@ func newWorldMTU(t testing.TB, mtu int) *world {
 		t.Fatal(err)
 	}
 	for _, h := range r.Hosts() {
-		if !byXDP() {
+		if !byXDP(t) {
 			break
 		}
 		if err := h.KeepFlowsOnCPU(); err != nil {
@@ -99,7 +108,7 @@ func (w *world) write(doc string) string {
 	w.t.Helper()
 	f, err := os.CreateTemp(w.dir, "*.toml")
 	if err == nil {
-		_, err = f.WriteString(onEngine(doc))
+		_, err = f.WriteString(onEngine(w.t, doc))
 		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
@@ -218,21 +227,31 @@ func peer(t testing.TB, s control.Status, name string) control.Peer {
 	return control.Peer{}
 }
 
-// waitStatus polls a daemon until ok accepts its status. Counters have no event
-// to wait for.
-func waitStatus(t testing.TB, d *nstest.Daemon, what string, ok func(control.Status) bool) control.Status {
+// patience is how long a test waits for what a daemon or a program does in milliseconds, on
+// a machine with other work.
+const patience = 30 * time.Second
+
+// eventually polls until ok is true, for what has no event to wait for. It fails the test with
+// what so says when that takes too long.
+func eventually(t testing.TB, what string, ok func() bool, so func() string) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		s := status(t, d)
-		if ok(s) {
-			return s
-		}
+	for deadline := time.Now().Add(patience); !ok(); {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not in time; status %+v", what, s)
+			t.Fatalf("%s: not within %v; %s", what, patience, so())
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// waitStatus polls a daemon until ok accepts its status. Counters have no event
+// to wait for.
+func waitStatus(t testing.TB, d *nstest.Daemon, what string, ok func(control.Status) bool) (s control.Status) {
+	t.Helper()
+	eventually(t, what, func() bool {
+		s = status(t, d)
+		return ok(s)
+	}, func() string { return fmt.Sprintf("status %+v", s) })
+	return s
 }
 
 // run runs a command in a namespace that must succeed.
@@ -346,41 +365,4 @@ func next(t testing.TB, c *nstest.Capture, what string, match func([]byte) bool)
 		t.Fatalf("%s: %v", what, err)
 	}
 	return frame
-}
-
-// connect makes a TCP connection from pod 10.244.2.3 to an address of pod
-// 10.244.1.2. Both ends are good for a while and close with the test.
-func (m *mesh) connect(address string) (client, server net.Conn) {
-	m.t.Helper()
-	const patience = 20 * time.Second
-	var listener *net.TCPListener
-	if err := m.PodW.Do(func() error {
-		l, err := net.Listen("tcp", address)
-		if err == nil {
-			listener = l.(*net.TCPListener)
-			err = listener.SetDeadline(time.Now().Add(patience))
-		}
-		return err
-	}); err != nil {
-		m.t.Fatal(err)
-	}
-	defer listener.Close()
-	if err := m.PodW2b.Do(func() (err error) {
-		client, err = net.DialTimeout("tcp", address, patience)
-		return err
-	}); err != nil {
-		m.t.Fatalf("%v\nworker2 %+v\nworker %+v", err, status(m.t, m.w2), status(m.t, m.w))
-	}
-	m.t.Cleanup(func() { client.Close() })
-	server, err := listener.Accept()
-	if err != nil {
-		m.t.Fatalf("%v\nworker2 %+v\nworker %+v", err, status(m.t, m.w2), status(m.t, m.w))
-	}
-	m.t.Cleanup(func() { server.Close() })
-	for _, conn := range []net.Conn{client, server} {
-		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-			m.t.Fatal(err)
-		}
-	}
-	return client, server
 }

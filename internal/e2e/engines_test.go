@@ -3,14 +3,15 @@ package e2e
 import (
 	"cmp"
 	"errors"
+	"flag"
 	"maps"
 	"math/rand/v2"
 	"net"
-	"os"
 	"reflect"
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -20,18 +21,53 @@ import (
 	"example.org/meshd/internal/nstest"
 )
 
-// engines are [dataplane] keys by the value of MESH_ENGINE: `make test` runs tests
-// that say nothing of an engine with each of them.
+// engines are [dataplane] keys by the name of an engine.
 var engines = map[string]string{
-	"":     "",
+	"auto": "", // the best that the host has
 	"user": "engine = \"user\"",
 	"tcx":  "engine = \"kernel\"\nreceive = \"tcx\"",
 	"xdp":  "engine = \"kernel\"\nreceive = \"xdp\"",
 }
 
-// onEngine returns a file that asks for the engine of this run, unless it asks for one.
-func onEngine(doc string) string {
-	keys := engines[os.Getenv("MESH_ENGINE")]
+// `make test-matrix` runs all tests on each engine.
+var onlyEngine = flag.String("engine", "", "the engine of meshes that do not ask for one, and the only one of tests that have a turn for each: user, tcx or xdp")
+
+// enginesOfTests are the engines of running tests, by their names.
+var enginesOfTests sync.Map
+
+// eachEngine runs a test as a subtest for each engine, for what engines do not share.
+func eachEngine(t *testing.T, d nstest.Demand, test func(t *testing.T)) {
+	t.Helper()
+	t.Parallel()
+	for _, engine := range []string{"user", "tcx", "xdp"} {
+		if *onlyEngine != "" && *onlyEngine != engine {
+			continue
+		}
+		t.Run(engine, func(t *testing.T) {
+			nstest.Share(t, d)
+			enginesOfTests.Store(t.Name(), engine)
+			test(t)
+		})
+	}
+}
+
+// engineOf returns the engine of a test: that of the innermost test around it that has one.
+func engineOf(t testing.TB) string {
+	for name := t.Name(); ; {
+		if engine, ok := enginesOfTests.Load(name); ok {
+			return engine.(string)
+		}
+		at := strings.LastIndex(name, "/")
+		if at < 0 {
+			return cmp.Or(*onlyEngine, "auto")
+		}
+		name = name[:at]
+	}
+}
+
+// onEngine returns a file that asks for the engine of the test, unless it asks for one.
+func onEngine(t testing.TB, doc string) string {
+	keys := engines[engineOf(t)]
 	switch {
 	case keys == "" || strings.Contains(doc, "engine = "):
 		return doc
@@ -41,11 +77,11 @@ func onEngine(doc string) string {
 	return doc + "\n[dataplane]\n" + keys + "\n"
 }
 
-// byXDP tells whether hosts receive by XDP in this run. A veth with a program is polled on the
+// byXDP tells whether hosts receive by XDP in this test. A veth with a program is polled on the
 // CPU of whoever sent (veth_xmit in drivers/net/veth.c), so that packets of a flow pass each
 // other in the CPUs' backlogs, also where no tunnel is. A card's queue is polled on one CPU:
 // by XDP hosts and senders of a lab do as if they had one.
-func byXDP() bool { return os.Getenv("MESH_ENGINE") == "xdp" }
+func byXDP(t testing.TB) bool { return engineOf(t) == "xdp" }
 
 // steady runs f on a thread that stays on one CPU. A veth puts what it receives into the backlog of
 // the CPU of whoever sent (veth_forward_skb, netif_rx), so what a sender sends before and after the
@@ -124,6 +160,7 @@ func unchecked(t *testing.T, conn *net.UDPConn) {
 // The same packets are counted in the same units by every engine: those that pass, those that
 // are lost, and why.
 func TestEnginesCountTheSame(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	var want control.Status
 	for _, engine := range []string{"user", "tcx", "xdp"} {
 		w := newWorld(t)
@@ -186,6 +223,7 @@ func TestEnginesCountTheSame(t *testing.T) {
 // Without a word about it in the file the engine is the best that the host has, and it says
 // which and why.
 func TestEngineByItself(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	m := newWorld(t).startAll(demoFile(t) + "[dataplane]\nengine = \"auto\"\n")
 	s := status(t, m.w2)
 	t.Logf("engine %s: %s", s.Dataplane.Engine, s.Dataplane.Reason)

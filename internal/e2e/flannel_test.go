@@ -88,7 +88,9 @@ func flannel(t *testing.T, h *nstest.Host, address, self string, peers map[strin
 
 // One host of the mesh runs the reference's plain loop, and works both ways: pings with the
 // reference's TTL, TCP whose segments meshd merges and cuts, and datagrams in pieces.
-func TestMixedMesh(t *testing.T) {
+func TestMixedMesh(t *testing.T) { eachEngine(t, nstest.Busy, testMixedMesh) }
+
+func testMixedMesh(t *testing.T) {
 	w := newWorld(t).fast()
 	flannel(t, w.Worker, "10.244.1.0", "172.18.0.4", map[string]string{"10.244.0.0/24": "172.18.0.2", "10.244.2.0/24": "172.18.0.3"})
 	d := w.own(w.Worker2, demoFile(t))

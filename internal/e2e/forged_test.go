@@ -54,6 +54,7 @@ func unfiltered(t *testing.T, h *nstest.Host) {
 // A host whose meshd is dead is down for its peers, though the programs in its kernel still
 // forward what its pods send, and though a pod asks and answers as if it were its meshd.
 func TestPodsKeepNoHostUp(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	unfiltered(t, w.Worker)
 	m := w.startAll(engineFile(t, "kernel", "auto"))
@@ -134,6 +135,7 @@ func udp6Packet(src, dst, payload string) []byte {
 // What a pod sends with an address that is not its host's stops at its host, with both engines
 // and in both families, and is counted there. Its receiver has nothing to drop.
 func TestForeignSource(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	for _, engine := range []string{"user", "tcx"} {
 		t.Run(engine, func(t *testing.T) {
 			w := newWorld(t)

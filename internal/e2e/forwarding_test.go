@@ -3,11 +3,14 @@ package e2e
 import (
 	"strings"
 	"testing"
+
+	"example.org/meshd/internal/nstest"
 )
 
 // With --sysctl pods reach other hosts and the outside, though ip_forward stays off. What somebody
 // turns off is told and stays off, and cleanup puts back what was found.
 func TestForwardingPerInterface(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	host := w.Worker2
 	for _, key := range []string{"ipv4.ip_forward", "ipv6.conf.all.forwarding"} {

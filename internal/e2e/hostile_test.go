@@ -34,7 +34,9 @@ func udpPacket(src, dst string, port uint16, ttl uint8, payload string) []byte {
 
 // What a stranger or a lying peer sends is not delivered, not answered, and
 // counted. A good packet sent behind each lie is the first to arrive.
-func TestLies(t *testing.T) {
+func TestLies(t *testing.T) { eachEngine(t, nstest.Waiting, testLies) }
+
+func testLies(t *testing.T) {
 	m := newMesh(t)
 	stranger, err := m.Lab.Host("stranger", "172.18.0.9/16")
 	if err != nil {
@@ -103,6 +105,7 @@ func TestLies(t *testing.T) {
 // stranger: every one is dropped and counted, nothing reaches the TUN, nothing
 // is logged, and memory stays where it was.
 func TestMillionBadDatagrams(t *testing.T) {
+	nstest.Share(t, nstest.Loaded)
 	m := newWorldMTU(t, 1472).startAll(dualStack("172.18.0.%d"))
 	stranger, err := m.Lab.Host("stranger", "172.18.0.9/16")
 	if err != nil {

@@ -19,6 +19,7 @@ func forwards(t *testing.T, d *nstest.Daemon, engine string) {
 // A policy of IPsec about the mesh's datagrams holds for pods' data, too, whichever engine the file
 // asks for: the kernel engine stands aside as long as there is one, in or out.
 func TestIPsecPolicyHolds(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	for _, engine := range []string{"kernel", "auto", "user"} {
 		t.Run(engine, func(t *testing.T) {
 			m := newWorld(t).startAll(demoFile(t) + "[dataplane]\nengine = \"" + engine + "\"\n[probe]\ninterval = \"200ms\"\n")

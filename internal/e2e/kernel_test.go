@@ -29,6 +29,7 @@ func known(t *testing.T, d *nstest.Daemon, name string) {
 // Hosts with the kernel engine, in each way to receive, and with segmentation offloads of
 // the underlay on and off: content arrives as it was sent, by the programs alone.
 func TestKernelEngine(t *testing.T) {
+	nstest.Share(t, nstest.Loaded)
 	for _, receive := range []string{"tcx", "xdp", "socket"} {
 		for _, wire := range []string{"memory", "wire"} {
 			t.Run(receive+"/"+wire, func(t *testing.T) {
@@ -42,7 +43,7 @@ func TestKernelEngine(t *testing.T) {
 				if s := status(t, m.w2); s.Dataplane.Engine != "kernel" || s.Dataplane.Receive != receive {
 					t.Fatalf("%+v", s.Dataplane)
 				}
-				size := int64(1 << 30)
+				size := int64(256 << 20)
 				if receive == "socket" && wire == "wire" { // one call for each packet, in a daemon that looks for races
 					size = 64 << 20
 				}
@@ -76,6 +77,7 @@ func TestKernelEngine(t *testing.T) {
 // One host with the kernel engine, one with the user engine, one that runs the reference's
 // plain loop.
 func TestKernelEngineInMixedMesh(t *testing.T) {
+	nstest.Share(t, nstest.Busy)
 	for _, receive := range []string{"tcx", "xdp"} {
 		t.Run(receive, func(t *testing.T) {
 			w := newWorld(t)
@@ -104,6 +106,7 @@ func TestKernelEngineInMixedMesh(t *testing.T) {
 
 // The engine changes while packets flow, both ways, again and again.
 func TestKernelEngineLive(t *testing.T) {
+	nstest.Share(t, nstest.Loaded)
 	w := newWorld(t).fast()
 	d := w.own(w.Worker2, engineFile(t, "user", "tcx"))
 	w.own(w.Worker, engineFile(t, "kernel", "xdp"))
@@ -129,6 +132,7 @@ func TestKernelEngineLive(t *testing.T) {
 // Packets flow on while no meshd runs, and through its start: killed, stopped, and begun
 // again, nothing is lost. What was pinned goes with `meshd cleanup`.
 func TestKernelEngineOutlivesDaemon(t *testing.T) {
+	nstest.Share(t, nstest.Loaded)
 	for _, receive := range []string{"tcx", "xdp"} {
 		t.Run(receive, func(t *testing.T) {
 			w := newWorld(t).fast()
@@ -181,6 +185,7 @@ func (w *world) again(d *nstest.Daemon) *nstest.Daemon {
 
 // Peers behind different interfaces of the underlay are all served by the programs.
 func TestKernelEngineOnSeveralUnderlays(t *testing.T) {
+	nstest.Share(t, nstest.Busy)
 	for _, receive := range []string{"tcx", "xdp"} {
 		t.Run(receive, func(t *testing.T) {
 			w := newWorld(t)
@@ -232,6 +237,7 @@ func TestKernelEngineOnSeveralUnderlays(t *testing.T) {
 // While no meshd runs the programs follow the underlay: a neighbour with another MAC
 // address, a route that goes and comes back.
 func TestKernelEngineFollowsUnderlay(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	m := w.startAll(engineFile(t, "kernel", "tcx"))
 	known(t, m.w2, "worker")
@@ -259,6 +265,7 @@ func TestKernelEngineFollowsUnderlay(t *testing.T) {
 // A peer that became another program while no meshd ran is served by user space again: its
 // kernel would drop what the programs send to a meshd.
 func TestKernelEngineMeetsFlannel(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	m := w.startAll(engineFile(t, "kernel", "tcx"))
 	known(t, m.w2, "worker")
@@ -281,6 +288,7 @@ func TestKernelEngineMeetsFlannel(t *testing.T) {
 
 // What a meshd with another layout has pinned is not taken over: it goes, and packets flow.
 func TestKernelEngineOfAnotherLayout(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	d := w.own(w.Worker2, engineFile(t, "kernel", "xdp"))
 	w.own(w.Worker, engineFile(t, "kernel", "tcx"))
@@ -316,6 +324,7 @@ func TestKernelEngineOfAnotherLayout(t *testing.T) {
 // With spread each flow has an outer source port of its own and keeps it, so that receivers
 // can spread what comes over their CPUs; without, all are sent from the mesh's port.
 func TestKernelEngineSpreads(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	m := w.startAll(strings.Replace(engineFile(t, "kernel", "tcx"), "[dataplane]", "[dataplane]\nspread = true", 1))
 	known(t, m.w2, "worker")

@@ -82,6 +82,7 @@ func sameHostState(t testing.TB, h *nstest.Host, before string) {
 }
 
 func TestBadStarts(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	demo := demoFile(t)
 	replace := func(old, new string) string {
@@ -153,6 +154,7 @@ func (w *world) meshdWith(wrapper ...string) (code int, words string) {
 }
 
 func TestMissingPrivileges(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	code, words := w.meshdWith("setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin")
 	if lines := strings.Count(strings.TrimSpace(words), "\n") + 1; code != 4 || lines != 1 || !strings.Contains(words, "needs the capability CAP_NET_ADMIN: run it as root") {
@@ -167,6 +169,7 @@ func TestMissingPrivileges(t *testing.T) {
 // An edge box at boot has no address yet: meshd waits, says so everywhere, and
 // goes on by itself.
 func TestWaitsForItsAddress(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	if err := w.Worker2.IP("addr del 172.18.0.3/16 dev eth0"); err != nil {
 		t.Fatal(err)
@@ -195,6 +198,7 @@ func TestWaitsForItsAddress(t *testing.T) {
 }
 
 func TestStopsWhileWaiting(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	d := w.start(w.Worker2, w.write(strings.ReplaceAll(demoFile(t), "172.18.0.3", "172.18.0.33")))
 	if err := d.WaitEvent("waiting"); err != nil {
@@ -208,6 +212,7 @@ func TestStopsWhileWaiting(t *testing.T) {
 // --node decides where the address cannot: two daemons behind addresses that
 // the hosts do not have (as behind 1:1 NAT) still find each other.
 func TestNodeByName(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	if err := w.Worker2.IP("addr add 172.18.0.4/16 dev lo"); err != nil { // would be two nodes
 		t.Fatal(err)
@@ -247,6 +252,7 @@ func (w *world) exitsWithNode(node string, code int) {
 // Under load from both sides SIGTERM ends the daemon by itself; the TUN stays
 // and, without the kernel engine, swallows what pods send, and a new daemon takes it over.
 func TestStopUnderLoad(t *testing.T) {
+	nstest.Share(t, nstest.Busy)
 	m := newWorld(t).startAll(demoFile(t) + "[dataplane]\nengine = \"user\"\n")
 	stop := make(chan struct{})
 	var loads sync.WaitGroup
@@ -303,6 +309,7 @@ func TestStopUnderLoad(t *testing.T) {
 // A route into a peer's subnet that is not ours is said in status, and a hangup
 // reads the file again.
 func TestWarnsAndGoesOn(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	if err := w.Worker2.IP("route add 10.244.1.128/25 via 172.18.0.99"); err != nil {
 		t.Fatal(err)
@@ -323,6 +330,7 @@ func TestWarnsAndGoesOn(t *testing.T) {
 }
 
 func TestSecondDaemonIsRefused(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	m := newMesh(t)
 	before := hostState(t, m.Worker2)
 	d, err := m.Worker2.Meshd(meshd, m.w2.Config, m.dir)
@@ -351,6 +359,7 @@ func TestSecondDaemonIsRefused(t *testing.T) {
 }
 
 func TestCleanup(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	if err := w.Worker2.IP("route add 198.51.100.0/24 via 172.18.0.99"); err != nil {
 		t.Fatal(err)

@@ -22,6 +22,7 @@ func (w *world) fast() *world {
 // A thousand reloads that add and remove other peers lose not one packet of
 // 20,000 a second in each direction, and none overtakes another.
 func TestReloadsLoseNothing(t *testing.T) {
+	nstest.Share(t, nstest.Loaded)
 	const reloads, rate = 1000, 20000
 	w := newWorld(t).fast()
 	d, _ := w.own(w.Worker2, demoFile(t)), w.own(w.Worker, demoFile(t))
@@ -80,6 +81,10 @@ func (o overflows) since(before overflows) [2]uint64 {
 // A subnet that moves to another node moves at one packet boundary: up to it all
 // packets go one way, from then on all go the other.
 func TestChangedPeerMovesAtOnce(t *testing.T) {
+	eachEngine(t, nstest.Loaded, testChangedPeerMovesAtOnce)
+}
+
+func testChangedPeerMovesAtOnce(t *testing.T) {
 	w := newWorld(t).fast()
 	if err := w.Lab.LikeAWire(w.Worker2); err != nil { // packets, not superpackets
 		t.Fatal(err)
@@ -155,6 +160,7 @@ func (w *world) manager(h *nstest.Host, watchdog time.Duration) *nstest.Service 
 // `systemctl restart` and a package's upgrade, meshd loses nothing: what comes
 // meanwhile waits in the kernel.
 func TestRestartLosesNothing(t *testing.T) {
+	nstest.Share(t, nstest.Loaded)
 	const restarts, rate = 10, 5000
 	w := newWorld(t).fast()
 	file := w.write(demoFile(t) + "[dataplane]\nqueues = 2\n")
@@ -191,6 +197,7 @@ func TestRestartLosesNothing(t *testing.T) {
 // What was left and does not fit any more is not used, and not kept: a queue that
 // nobody reads would swallow packets.
 func TestLeftDescriptorsThatDoNotFit(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	s := w.manager(w.Worker2, 0)
 	file := w.write(demoFile(t) + "[dataplane]\nqueues = 3\n")
@@ -213,7 +220,7 @@ func TestLeftDescriptorsThatDoNotFit(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := os.WriteFile(file, []byte(onEngine(step.doc)), 0o644); err != nil {
+		if err := os.WriteFile(file, []byte(onEngine(t, step.doc)), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		d = w.service(s, w.Worker2, file)
@@ -229,6 +236,7 @@ func TestLeftDescriptorsThatDoNotFit(t *testing.T) {
 // Killed and started again without a service manager, nothing leaves in the clear
 // meanwhile, and packets flow again.
 func TestKilledLeaksNothing(t *testing.T) {
+	nstest.Share(t, nstest.Loaded)
 	w := newWorld(t).fast()
 	far := w.own(w.Worker, demoFile(t))
 	d := w.own(w.Worker2, demoFile(t))

@@ -50,6 +50,7 @@ func arrived(t *testing.T, from, to *nstest.Namespace, host *nstest.Host) int64 
 // TCP that the tc program takes from a wire is forwarded to pods as superpackets, by a pair of
 // interfaces that is always as it should be, while meshd runs and while it does not.
 func TestKernelEngineMerges(t *testing.T) {
+	nstest.Share(t, nstest.Loaded)
 	w := newWorld(t)
 	if err := w.Lab.LikeAWire(w.Hosts()...); err != nil {
 		t.Fatal(err)
@@ -126,6 +127,7 @@ func TestKernelEngineMerges(t *testing.T) {
 // Superpackets that come whole, since hosts share memory, need no merging and do not go
 // the long way.
 func TestKernelEngineTakesSuperpackets(t *testing.T) {
+	nstest.Share(t, nstest.Loaded)
 	w := newWorld(t)
 	m := w.startAll(engineFile(t, "kernel", "tcx"))
 	known(t, m.w2, "worker")

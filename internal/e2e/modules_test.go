@@ -21,6 +21,7 @@ import (
 // With ESP between two hosts no packet of a pod is on the wire in the clear, nor is one accepted, by
 // an engine that is live, and back again.
 func TestKernelEngineUnderESP(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	m := newWorld(t).startAll(engineFile(t, "kernel", "tcx"))
 	known(t, m.w2, "worker")
 	known(t, m.w, "worker2")
@@ -87,6 +88,7 @@ func TestKernelEngineUnderESP(t *testing.T) {
 
 // An underlay of tagged frames, by the interface of the VLAN.
 func TestKernelEngineOnVLAN(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	for _, receive := range []string{"tcx", "xdp"} {
 		w := newWorldMTU(t, 1472)
 		doc := strings.ReplaceAll(engineFile(t, "kernel", receive), "\"172.18.0.", "\"172.30.0.")

@@ -12,6 +12,7 @@ import (
 // LANs, nor the underlay and a LAN, over both families; pods reach other hosts and the outside. What
 // others ask for is theirs: with ip_forward on, LANs reach each other again.
 func TestForwardingBetweenOthers(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	for _, key := range []string{"ipv4.ip_forward", "ipv6.conf.all.forwarding"} {
 		if err := w.Worker2.Sysctl(key, "0"); err != nil {

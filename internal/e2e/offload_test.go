@@ -1,10 +1,7 @@
 package e2e
 
 import (
-	"crypto/sha256"
 	"fmt"
-	"hash"
-	"io"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -16,37 +13,6 @@ import (
 	"example.org/meshd/internal/nstest"
 )
 
-// transfer sends size random bytes through TCP and compares their hashes.
-func transfer(t *testing.T, from, to *nstest.Namespace, address string, size int64) {
-	t.Helper()
-	s, err := dialStream(from, to, address)
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	defer s.Close()
-	if err := s.SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
-		t.Fatal(err)
-	}
-	sent := make(chan error, 1)
-	hashes := [2]hash.Hash{sha256.New(), sha256.New()}
-	go func() {
-		random := rand.NewChaCha8([32]byte{byte(size)})
-		_, err := io.Copy(io.MultiWriter(s.Conn, hashes[0]), io.LimitReader(random, size))
-		if err == nil {
-			err = s.Conn.(*net.TCPConn).CloseWrite()
-		}
-		sent <- err
-	}()
-	got, err := io.Copy(hashes[1], s.server)
-	if sendErr := <-sent; err != nil || sendErr != nil || got != size {
-		t.Errorf("%s: %d of %d bytes, %v, %v", address, got, size, sendErr, err)
-	}
-	if !slices.Equal(hashes[0].Sum(nil), hashes[1].Sum(nil)) {
-		t.Errorf("%s: other bytes arrived than were sent", address)
-	}
-}
-
 // perCall returns how many packets a daemon moved with each system call.
 func perCall(s control.Status, kind string) float64 {
 	c := s.Dataplane.Calls[kind]
@@ -56,12 +22,13 @@ func perCall(s control.Status, kind string) float64 {
 // Content arrives as it was sent, whatever the kernel and we merge and cut on the
 // way, and it is merged and cut indeed.
 func TestLargeTransfer(t *testing.T) {
+	nstest.Share(t, nstest.Loaded)
 	w := newWorldMTU(t, 1452)
 	if err := w.Lab.LikeAWire(w.Hosts()...); err != nil {
 		t.Fatal(err)
 	}
 	m := w.startAll(dualStack("172.18.0.%d") + "[dataplane]\nengine = \"user\"\n")
-	transfer(t, m.PodW2b, m.PodW, "10.244.1.2:80", 1<<30)
+	transfer(t, m.PodW2b, m.PodW, "10.244.1.2:80", 256<<20)
 	transfer(t, m.PodW, m.PodW2b, "[fd00:10:244:2::3]:80", 64<<20)
 
 	sender, receiver := status(t, m.w2), status(t, m.w)
@@ -79,6 +46,7 @@ func TestLargeTransfer(t *testing.T) {
 
 // The same with other wires and other neighbours.
 func TestTransfers(t *testing.T) {
+	nstest.Share(t, nstest.Loaded)
 	for _, test := range []struct {
 		name string
 		mtu  int       // of the underlay
@@ -171,7 +139,9 @@ func whatFollows(t *testing.T, conn *net.UDPConn) (numbers string) {
 
 // UDP of every size, large datagrams in fragments too, in the order in which it
 // was sent, at whatever speed offloads move it.
-func TestDatagramsKeepOrder(t *testing.T) {
+func TestDatagramsKeepOrder(t *testing.T) { eachEngine(t, nstest.Loaded, testDatagramsKeepOrder) }
+
+func testDatagramsKeepOrder(t *testing.T) {
 	w := newWorld(t)
 	if err := w.Lab.LikeAWire(w.Hosts()...); err != nil {
 		t.Fatal(err)

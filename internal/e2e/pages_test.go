@@ -143,6 +143,7 @@ func (p *pages) block(page, kind string) string {
 }
 
 func TestPageWalkthrough(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	p := newPages(t)
 	for _, name := range []string{"control-plane", "worker"} { // "the other two likewise"
 		p.on(p.consoles[name], "mkdir -p /etc/cni/net.d\nchown meshd /etc/cni/net.d")
@@ -152,6 +153,7 @@ func TestPageWalkthrough(t *testing.T) {
 }
 
 func TestPageCNI(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	p := newPages(t)
 	p.mesh(demoFile(t)+p.block("cni.md", "toml"), "worker", "worker2")
 	p.follow("cni.md")
@@ -172,6 +174,7 @@ ip -n %[1]s route add default via %[3]s.1`, name, address, network))
 }
 
 func TestPageLAN(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	p := newPages(t)
 	p.mesh(p.block("lan.md", "toml"), "control-plane", "worker", "worker2")
 	p.pod("worker2", "pod-b", "10.244.2.3")
@@ -205,6 +208,7 @@ esac`, strings.Join(items, ",")))
 }
 
 func TestPageKubernetes(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	p := newPages(t)
 	p.kubernetes()
 	p.follow("kubernetes.md")
@@ -212,6 +216,7 @@ func TestPageKubernetes(t *testing.T) {
 
 // A host changes over from flannel, and speaks with one that has not.
 func TestPageFromFlannel(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	p := newPages(t)
 	p.kubernetes()
 	p.consoles["worker2"].program(t, "etcdctl", `cat <<'DOC'
@@ -283,6 +288,7 @@ func (p *pages) docker(host string, tree []byte, options ...string) {
 }
 
 func TestPageDocker(t *testing.T) {
+	nstest.Share(t, nstest.Busy)
 	nstest.RequirePrograms(t, "run `make engines`", "dockerd", "docker", "podman", "runc", "busybox", "/usr/lib/podman/netavark")
 	p := newPages(t)
 	p.mesh(demoFile(t), "control-plane", "worker", "worker2")

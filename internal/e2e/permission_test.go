@@ -61,6 +61,7 @@ func as(t *testing.T, meshd string, d *nstest.Daemon, uid, gid int, groups, comm
 
 // The group mesh may read, mesh-admin may write, others neither.
 func TestPermissions(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	meshd := w.systemFiles(fmt.Sprintf("mesh:x:%d:\nmesh-admin:x:%d:boss\n", gidMesh, gidAdmin), fmt.Sprintf("boss:x:%d:%d::/:/bin/sh\n", uidBoss, uidBoss))
 	d := w.own(w.Worker2, demoFile(t))
@@ -94,6 +95,7 @@ func TestPermissions(t *testing.T) {
 
 // Without the group the socket is root's, and the log says how to have one.
 func TestNoGroup(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	meshd := w.systemFiles("", "")
 	d := w.own(w.Worker2, demoFile(t))

@@ -50,7 +50,9 @@ func peerEvents(t testing.TB, d *nstest.Daemon, name string) (kinds string) {
 }
 
 // A peer that dies goes stale, then down; it comes back by itself; each is one event.
-func TestPeerComesAndGoes(t *testing.T) {
+func TestPeerComesAndGoes(t *testing.T) { eachEngine(t, nstest.Waiting, testPeerComesAndGoes) }
+
+func testPeerComesAndGoes(t *testing.T) {
 	m := newWorld(t).startAll(often(t))
 	for _, d := range []*nstest.Daemon{m.cp, m.w2} {
 		p := waitPeer(t, d, "worker", "up", func(p control.Peer) bool { return p.State == control.Up && p.ConfigMatch != nil })
@@ -91,6 +93,7 @@ var pingTime = regexp.MustCompile(`rtt min/avg/max/mdev = [\d.]+/([\d.]+)/`)
 
 // On a way that takes its time, RTT is what the kernel's ping says.
 func TestRTTIsThatOfPing(t *testing.T) {
+	nstest.Share(t, nstest.Loaded)
 	w := newWorld(t)
 	if err := w.Worker.Delay(5 * time.Millisecond); err != nil {
 		t.Fatal(err)
@@ -117,6 +120,7 @@ func TestRTTIsThatOfPing(t *testing.T) {
 
 // What is lost on the way back is shown as such, and says nothing of other peers.
 func TestLossIsShown(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	m := &mesh{world: w}
 	m.w2 = w.own(w.Worker2, often(t))
@@ -138,6 +142,7 @@ func TestLossIsShown(t *testing.T) {
 
 // A changed file on one node is seen by the others.
 func TestDriftIsSeen(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	a, b := w.own(w.Worker2, often(t)), w.own(w.Worker, often(t))
 	matches := func(want bool) func(control.Peer) bool {
@@ -162,6 +167,7 @@ func TestDriftIsSeen(t *testing.T) {
 
 // A neighbour that runs plain flannel is up, with an RTT: its kernel answers.
 func TestFlannelIsUp(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	flannel(t, w.Worker, "10.244.1.0", "172.18.0.4", map[string]string{"10.244.2.0/24": "172.18.0.3"})
 	d := w.own(w.Worker2, often(t))
@@ -178,6 +184,7 @@ func TestFlannelIsUp(t *testing.T) {
 // A question of one node is answered to that node, with as many bytes, and the
 // host's kernel sees neither.
 func TestProbesStayWithMeshd(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	m := newWorld(t).startAll(often(t))
 	eth, tun := capture(t, m.Worker2.Namespace, "eth0"), capture(t, m.Worker2.Namespace, "mesh0")
 	sizes := map[string]int{}
@@ -201,6 +208,7 @@ func TestProbesStayWithMeshd(t *testing.T) {
 
 // A ping that is too large for the path says so.
 func TestPingTooLarge(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	m := newMesh(t)
 	waitPeer(t, m.w2, "worker", "up", isIn(control.Up))
 	if out, err := m.w2.Ask("ping", "worker", "--count", "1", "-s", "1444"); err != nil || !strings.Contains(out, "1472 bytes from worker") {
@@ -216,6 +224,7 @@ func TestPingTooLarge(t *testing.T) {
 
 // Readiness is what is true at this moment.
 func TestReadiness(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	if err := w.Worker2.IP("addr del 172.18.0.3/16 dev eth0"); err != nil {
 		t.Fatal(err)
@@ -254,6 +263,7 @@ func TestReadiness(t *testing.T) {
 
 // What history says happened is what the counters say.
 func TestHistoryAddsUp(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	m := newWorld(t).startAll(often(t))
 	c := client(t, m.w2)
 	waitPeer(t, m.w2, "worker", "up", isIn(control.Up))

@@ -26,13 +26,13 @@ func inject(t *testing.T, d *nstest.Daemon, what string) (detach func()) {
 	if err := tracer.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for attached := false; !attached; {
+	eventually(t, "strace attaches", func() bool {
 		status, err := os.ReadFile("/proc/" + pid + "/status")
-		if err != nil || t.Context().Err() != nil {
-			t.Fatal("strace does not attach: ", err, said)
+		if err != nil {
+			t.Fatal(err)
 		}
-		attached = !strings.Contains(string(status), "TracerPid:\t0\n")
-	}
+		return !strings.Contains(string(status), "TracerPid:\t0\n")
+	}, said.String)
 	done := false
 	detach = func() {
 		if !done {
@@ -48,6 +48,7 @@ func inject(t *testing.T, d *nstest.Daemon, what string) (detach func()) {
 // A host whose address is another one now goes on as it was, says so, and moves
 // when the file does.
 func TestAddressIsReplaced(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	m := newMesh(t)
 	if err := m.Worker2.IP("addr del 172.18.0.3/16 dev eth0", "addr add 172.18.0.33/16 dev eth0"); err != nil {
 		t.Fatal(err)
@@ -69,6 +70,7 @@ func TestAddressIsReplaced(t *testing.T) {
 
 // Where another way to the peers is taken, with another MTU, pods' packets fit it.
 func TestDefaultRouteMoves(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	if err := w.Worker2.IP("link add eth1 type veth peer name eth1 netns " + w.Worker.Name); err != nil {
 		t.Fatal(err)
@@ -104,7 +106,9 @@ func TestDefaultRouteMoves(t *testing.T) {
 
 // An underlay link that comes and goes needs no repair, and costs no more than
 // what is sent meanwhile.
-func TestLinkFlaps(t *testing.T) {
+func TestLinkFlaps(t *testing.T) { eachEngine(t, nstest.Waiting, testLinkFlaps) }
+
+func testLinkFlaps(t *testing.T) {
 	w := newWorld(t).fast()
 	d, _ := w.own(w.Worker2, demoFile(t)), w.own(w.Worker, demoFile(t))
 	w.settled()
@@ -134,6 +138,7 @@ func TestLinkFlaps(t *testing.T) {
 // A socket that the kernel does not serve is replaced by another one, and packets
 // go on; sending that fails for want of memory costs those packets alone, counted.
 func TestSocketErrors(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t).fast()
 	file := w.write(demoFile(t) + "[dataplane]\nengine = \"user\"\n")
 	d, far := w.start(w.Worker2, file), w.start(w.Worker, file)
@@ -171,6 +176,7 @@ func TestSocketErrors(t *testing.T) {
 
 // More news of the host than the kernel keeps for us (ENOBUFS) hides no damage.
 func TestLostNews(t *testing.T) {
+	nstest.Share(t, nstest.Busy)
 	m := newMesh(t)
 	var lines []string
 	for i := range 30000 {

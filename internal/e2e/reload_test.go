@@ -13,12 +13,23 @@ import (
 // save replaces the file as careful editors do, and tells nobody.
 func save(t *testing.T, d *nstest.Daemon, doc string) {
 	t.Helper()
-	if err := os.WriteFile(d.Config+".new", []byte(onEngine(doc)), 0o644); err != nil {
+	if err := os.WriteFile(d.Config+".new", []byte(onEngine(t, doc)), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Rename(d.Config+".new", d.Config); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// rewrite changes the file of a daemon, has it read and returns its status.
+func rewrite(t *testing.T, d *nstest.Daemon, doc string) control.Status {
+	t.Helper()
+	before := status(t, d).Config.LastReload.At
+	if err := os.WriteFile(d.Config, []byte(onEngine(t, doc)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run(t, d.Host.Namespace, "kill", "-HUP", fmt.Sprint(d.PID()))
+	return waitStatus(t, d, "reload", func(s control.Status) bool { return !s.Config.LastReload.At.Equal(before) })
 }
 
 // own gives a daemon a file of its own, so that the others keep theirs.
@@ -35,7 +46,9 @@ const fourth = "[[node]]\nname = \"fourth\"\naddress = \"172.18.0.9\"\nsubnets =
 
 // An edit takes effect by itself; a bad one changes nothing, is shown with its
 // place until it is mended, and going back is no new generation's fault.
-func TestEditTakesEffect(t *testing.T) {
+func TestEditTakesEffect(t *testing.T) { eachEngine(t, nstest.Waiting, testEditTakesEffect) }
+
+func testEditTakesEffect(t *testing.T) {
 	w := newWorld(t)
 	d := w.own(w.Worker2, demoFile(t))
 	save(t, d, demoFile(t)+fourth)
@@ -92,6 +105,7 @@ func TestEditTakesEffect(t *testing.T) {
 
 // plan shows what a reload does, and nothing else; reload does it and says so.
 func TestPlanAndReload(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	d := w.own(w.Worker2, demoFile(t))
 	if out, err := d.Ask("plan"); err != nil || out != "" {
@@ -130,6 +144,7 @@ func TestPlanAndReload(t *testing.T) {
 // Whatever happens to the interface, meshd comes back by itself, counts it, and
 // does not spin.
 func TestInterfaceIsRepaired(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	m := newMesh(t)
 	whole := []string{"10.244.2.0/32", "mtu 1472", ",UP,"}
 	for i, damage := range []string{
@@ -158,6 +173,7 @@ func TestInterfaceIsRepaired(t *testing.T) {
 // A smaller or larger underlay changes the MTU of pods' packets, and an own
 // address that moves takes the socket with it.
 func TestUnderlayChanges(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	m := newMesh(t)
 	for _, mtu := range []int{1400, 1500} {
 		if err := m.Worker2.IP(fmt.Sprintf("link set eth0 mtu %d", mtu)); err != nil {
@@ -184,6 +200,7 @@ func TestUnderlayChanges(t *testing.T) {
 
 // Everything but the interface's name is taken over live.
 func TestEverythingIsLive(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	m := newMesh(t)
 	ping := func(what string) {
 		t.Helper()
@@ -202,7 +219,7 @@ func TestEverythingIsLive(t *testing.T) {
 		{demoFile(t), "~ queues 2 -> 1"},
 	} {
 		// One file for all three.
-		if err := os.WriteFile(m.w2.Config, []byte(onEngine(step.doc)), 0o644); err != nil {
+		if err := os.WriteFile(m.w2.Config, []byte(onEngine(t, step.doc)), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		for _, d := range []*nstest.Daemon{m.cp, m.w, m.w2} {
@@ -221,5 +238,29 @@ func TestEverythingIsLive(t *testing.T) {
 	}
 	if out := run(t, m.Worker2.Namespace, "ss", "-Hulnp", "sport = :8285"); strings.Count(out, "\n") != 1 {
 		t.Errorf("sockets:\n%s", out)
+	}
+}
+
+// A file that cannot be applied changes nothing, and says so until it is mended.
+func TestBadReload(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
+	m := newWorld(t)
+	m.own(m.Worker, demoFile(t))
+	d := m.own(m.Worker2, demoFile(t)) // the others' file stays as it is
+	before := hostState(t, m.Worker2)
+	for doc, words := range map[string]string{
+		strings.Replace(demoFile(t), "cidr = ", "mtu = 7\ncidr = ", 1):                   ":4:7: error: network.mtu: 7 is out of range",
+		strings.Replace(demoFile(t), "[network]", "[network]\ninterface = \"mesh7\"", 1): "network.interface: a running meshd cannot change it from mesh0 to mesh7",
+		strings.ReplaceAll(demoFile(t), "172.18.0.3", "172.18.0.33"):                     "no node of",
+	} {
+		s := rewrite(t, d, doc)
+		if s.Config.Generation != 1 || s.Config.LastReload.OK || !strings.Contains(s.Config.Error, words) || len(s.Warnings) != 1 {
+			t.Errorf("%s: %+v, %q", words, s.Config, s.Warnings)
+		}
+	}
+	sameHostState(t, m.Worker2, before)
+	contains(t, run(t, m.PodW2b, "ping", "-c", "1", "10.244.1.2"), "ttl=60")
+	if s := rewrite(t, d, demoFile(t)); s.Config.Generation != 1 || s.Config.Error != "" || len(s.Warnings) != 0 {
+		t.Errorf("%+v, %q", s.Config, s.Warnings)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 // Every test that docs/security.md names as the holder of a boundary is there.
 func TestSecurityPageNamesTests(t *testing.T) {
+	t.Parallel()
 	page, err := os.ReadFile("../../docs/security.md")
 	if err != nil {
 		t.Fatal(err)

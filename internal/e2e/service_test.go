@@ -34,6 +34,7 @@ func heardStatus(t *testing.T, s *nstest.Service, at int, words ...string) int {
 // The service manager hears when packets are forwarded, what goes on, of each
 // reload, and of the end.
 func TestServiceManagerHears(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	file := w.write(demoFile(t))
 	other := w.start(w.Worker, file)
@@ -79,6 +80,7 @@ func TestServiceManagerHears(t *testing.T) {
 // A packet path that hangs gets no sign of life to the watchdog, though the rest
 // of the daemon is well; when it goes on, so does the watchdog.
 func TestWatchdogWatchesThePackets(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t).fast()
 	file := w.write(demoFile(t))
 	other := w.start(w.Worker, file)

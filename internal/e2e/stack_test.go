@@ -2,12 +2,11 @@ package e2e
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +17,9 @@ import (
 )
 
 // Both families inside, over each family outside.
-func TestFamilies(t *testing.T) {
+func TestFamilies(t *testing.T) { eachEngine(t, nstest.Waiting, testFamilies) }
+
+func testFamilies(t *testing.T) {
 	for _, test := range []struct {
 		name, underlay string
 		mtu            int
@@ -28,65 +29,121 @@ func TestFamilies(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := newWorldMTU(t, test.mtu).startAll(dualStack(test.underlay))
-			tun := run(t, m.Worker2.Namespace, "ip", "addr", "show", "mesh0")
-			contains(t, tun, fmt.Sprint("mtu ", test.mtu), "inet 10.244.2.0/32", "inet6 fd00:10:244:2::/128")
-			contains(t, run(t, m.Worker2.Namespace, "ip", "-6", "route"), "fd00:10:244::/48 dev mesh0 ")
-
-			contains(t, run(t, m.PodW2b, "ping", "-c", "1", "10.244.1.2"), "ttl=60")
-			contains(t, run(t, m.PodW2b, "ping", "-c", "1", "fd00:10:244:1::2"), "ttl=60")
-			largest4, largest6 := fmt.Sprint(test.mtu-28), fmt.Sprint(test.mtu-48)
-			run(t, m.PodW2b, "ping", "-c", "1", "-M", "do", "-s", largest4, "10.244.1.2")
-			run(t, m.PodW2b, "ping", "-c", "1", "-M", "do", "-s", largest6, "fd00:10:244:1::2")
-			// Fragments of a pod's packet pass like any other packet.
-			run(t, m.PodW2b, "ping", "-c", "1", "-s", "8000", "10.244.1.2")
-			run(t, m.PodW2b, "ping", "-c", "1", "-s", "8000", "fd00:10:244:1::2")
-			// A host's own packets leave with the TUN's address.
-			server := listen(t, m.PodW, "[fd00:10:244:1::2]:7000")
-			send(t, listen(t, m.Worker2.Namespace, "[::]:0"), "[fd00:10:244:1::2]:7000", []byte("x"))
-			if _, from := receive(t, server); from.Addr() != netip.MustParseAddr("fd00:10:244:2::") {
-				t.Errorf("from %s", from)
-			}
-
-			if s := status(t, m.w2); s.Network.MTU != test.mtu || len(s.Warnings) != 0 {
-				t.Errorf("network %+v, warnings %q", s.Network, s.Warnings)
-			}
+			t.Run("both pass", func(t *testing.T) { bothFamiliesPass(t, m, test.mtu) })
+			t.Run("traceroute", func(t *testing.T) { tracerouteShowsEveryHop(t, m) })
+			t.Run("unassigned", func(t *testing.T) { unassignedIsRefused(t, m) })
 		})
+	}
+}
+
+func bothFamiliesPass(t *testing.T, m *mesh, mtu int) {
+	tun := run(t, m.Worker2.Namespace, "ip", "addr", "show", "mesh0")
+	contains(t, tun, fmt.Sprint("mtu ", mtu), "inet 10.244.2.0/32", "inet6 fd00:10:244:2::/128")
+	contains(t, run(t, m.Worker2.Namespace, "ip", "-6", "route"), "fd00:10:244::/48 dev mesh0 ")
+
+	contains(t, run(t, m.PodW2b, "ping", "-c", "1", "10.244.1.2"), "ttl=60")
+	contains(t, run(t, m.PodW2b, "ping", "-c", "1", "fd00:10:244:1::2"), "ttl=60")
+	largest4, largest6 := fmt.Sprint(mtu-28), fmt.Sprint(mtu-48)
+	run(t, m.PodW2b, "ping", "-c", "1", "-M", "do", "-s", largest4, "10.244.1.2")
+	run(t, m.PodW2b, "ping", "-c", "1", "-M", "do", "-s", largest6, "fd00:10:244:1::2")
+	// Fragments of a pod's packet pass like any other packet.
+	run(t, m.PodW2b, "ping", "-c", "1", "-s", "8000", "10.244.1.2")
+	run(t, m.PodW2b, "ping", "-c", "1", "-s", "8000", "fd00:10:244:1::2")
+	// A host's own packets leave with the TUN's address.
+	server := listen(t, m.PodW, "[fd00:10:244:1::2]:7000")
+	send(t, listen(t, m.Worker2.Namespace, "[::]:0"), "[fd00:10:244:1::2]:7000", []byte("x"))
+	if _, from := receive(t, server); from.Addr() != netip.MustParseAddr("fd00:10:244:2::") {
+		t.Errorf("from %s", from)
+	}
+
+	if s := status(t, m.w2); s.Network.MTU != mtu || len(s.Warnings) != 0 {
+		t.Errorf("network %+v, warnings %q", s.Network, s.Warnings)
+	}
+}
+
+// Every hop of either family shows, also to UDP.
+func tracerouteShowsEveryHop(t *testing.T, m *mesh) {
+	hops := regexp.MustCompile(`(?m)^ *\d+ +(\S+)`)
+	for _, test := range []struct{ to, want string }{
+		{"10.244.1.2", "10.244.2.1 10.244.2.0 10.244.1.0 10.244.1.0 10.244.1.2"},
+		{"fd00:10:244:1::2", "fd00:10:244:2::1 fd00:10:244:2:: fd00:10:244:1:: fd00:10:244:1:: fd00:10:244:1::2"},
+	} {
+		for _, kind := range []string{"-I", "-U"} {
+			out := run(t, m.PodW2b, "traceroute", kind, "-n", "-q", "1", "-w", "3", "-N", "1", test.to)
+			var got []string
+			for _, hop := range hops.FindAllStringSubmatch(out, -1) {
+				got = append(got, hop[1])
+			}
+			if strings.Join(got, " ") != test.want {
+				t.Errorf("traceroute %s %s: %v, want %s\n%s", kind, test.to, got, test.want, out)
+			}
+		}
+	}
+}
+
+// An address that no node has is refused at once, by the TUN.
+func unassignedIsRefused(t *testing.T, m *mesh) {
+	before := status(t, m.w2).Totals.Drops["no_route"]
+	out, err := m.PodW2b.Run("ping", "-c", "1", "-W", "5", "10.244.9.9")
+	if err == nil {
+		t.Error("ping succeeded")
+	}
+	contains(t, out, "From 10.244.2.0 icmp_seq=1 Destination Net Unreachable")
+	out, err = m.PodW2b.Run("ping", "-c", "1", "-W", "5", "fd00:10:244:9::9")
+	if err == nil {
+		t.Error("ping succeeded")
+	}
+	contains(t, out, "From fd00:10:244:2:: icmp_seq=1 Destination unreachable: No route")
+	if s := status(t, m.w2); s.Totals.Drops["no_route"] != before+2 {
+		t.Errorf("drops %v", s.Totals.Drops)
 	}
 }
 
 // DSCP goes out with the datagram; ECN goes out and comes back in as RFC 6040
 // says.
-func TestDSCPAndECN(t *testing.T) {
+func TestDSCPAndECN(t *testing.T) { eachEngine(t, nstest.Waiting, testDSCPAndECN) }
+
+func testDSCPAndECN(t *testing.T) {
 	for _, underlay := range []string{"172.18.0.%d", "2001:db8::%d"} {
-		m := newWorldMTU(t, 1452).startAll(dualStack(underlay))
-		for _, to := range []string{"10.244.1.2", "fd00:10:244:1::2"} {
-			const ef, ect0, ce = 0xb8, 2, 3
-			listen(t, m.PodW, netip.AddrPortFrom(netip.MustParseAddr(to), 7000).String()) // no ICMP in between
-			client := listen(t, m.PodW2b, ":0")
-			setTOS(t, client, ef|ect0)
-			eth, far := capture(t, m.Worker2.Namespace, "eth0"), capture(t, m.PodW, "eth0")
-			send(t, client, netip.AddrPortFrom(netip.MustParseAddr(to), 7000).String(), []byte("marked"))
+		t.Run(familyOf(underlay), func(t *testing.T) {
+			m := newWorldMTU(t, 1452).startAll(dualStack(underlay))
+			for _, to := range []string{"10.244.1.2", "fd00:10:244:1::2"} {
+				const ef, ect0, ce = 0xb8, 2, 3
+				listen(t, m.PodW, netip.AddrPortFrom(netip.MustParseAddr(to), 7000).String()) // no ICMP in between
+				client := listen(t, m.PodW2b, ":0")
+				setTOS(t, client, ef|ect0)
+				eth, far := capture(t, m.Worker2.Namespace, "eth0"), capture(t, m.PodW, "eth0")
+				send(t, client, netip.AddrPortFrom(netip.MustParseAddr(to), 7000).String(), []byte("marked"))
 
-			outer := next(t, eth, "the datagram", endsWith("marked"))
-			if h := outerHeader(outer); h != ef|ect0 {
-				t.Errorf("%s over %s: outer TOS %#x", to, underlay, h)
-			}
-			if h, _ := packet.Parse(next(t, far, "the packet", endsWith("marked"))[14:]); h.TOS != ef|ect0 {
-				t.Errorf("%s over %s: delivered TOS %#x", to, underlay, h.TOS)
-			}
+				outer := next(t, eth, "the datagram", endsWith("marked"))
+				if h := outerHeader(outer); h != ef|ect0 {
+					t.Errorf("%s over %s: outer TOS %#x", to, underlay, h)
+				}
+				if h, _ := packet.Parse(next(t, far, "the packet", endsWith("marked"))[14:]); h.TOS != ef|ect0 {
+					t.Errorf("%s over %s: delivered TOS %#x", to, underlay, h.TOS)
+				}
 
-			// Now the same datagram again, as a congested router would have
-			// marked it. Only the pod's packet counts: the outer header ends here.
-			wire := listen(t, m.Worker2.Namespace, netip.AddrPortFrom(netip.MustParseAddr(fmt.Sprintf(underlay, 3)), 0).String())
-			setTOS(t, wire, ce)
-			unchecked(t, wire)
-			inner := outer[bytes.Index(outer, []byte("marked"))-8-headerLen(to):]
-			send(t, wire, netip.AddrPortFrom(netip.MustParseAddr(fmt.Sprintf(underlay, 4)), 8285).String(), inner)
-			if h, _ := packet.Parse(next(t, far, "the congested packet", endsWith("marked"))[14:]); h.TOS != ef|ce {
-				t.Errorf("%s over %s: congested TOS %#x", to, underlay, h.TOS)
+				// Now the same datagram again, as a congested router would have
+				// marked it. Only the pod's packet counts: the outer header ends here.
+				wire := listen(t, m.Worker2.Namespace, netip.AddrPortFrom(netip.MustParseAddr(fmt.Sprintf(underlay, 3)), 0).String())
+				setTOS(t, wire, ce)
+				unchecked(t, wire)
+				inner := outer[bytes.Index(outer, []byte("marked"))-8-headerLen(to):]
+				send(t, wire, netip.AddrPortFrom(netip.MustParseAddr(fmt.Sprintf(underlay, 4)), 8285).String(), inner)
+				if h, _ := packet.Parse(next(t, far, "the congested packet", endsWith("marked"))[14:]); h.TOS != ef|ce {
+					t.Errorf("%s over %s: congested TOS %#x", to, underlay, h.TOS)
+				}
 			}
-		}
+		})
 	}
+}
+
+// familyOf names the subtest for addresses of an underlay.
+func familyOf(underlay string) string {
+	if strings.Contains(underlay, ":") {
+		return "over IPv6"
+	}
+	return "over IPv4"
 }
 
 func headerLen(to string) int {
@@ -128,7 +185,9 @@ func setTOS(t testing.TB, conn *net.UDPConn, tos int) {
 
 // When the underlay's path shrinks behind our back, pods are told, and their
 // next packets fit.
-func TestSmallerPath(t *testing.T) {
+func TestSmallerPath(t *testing.T) { eachEngine(t, nstest.Waiting, testSmallerPath) }
+
+func testSmallerPath(t *testing.T) {
 	for _, test := range []struct {
 		underlay string
 		overhead int
@@ -136,52 +195,58 @@ func TestSmallerPath(t *testing.T) {
 		{"172.18.0.%d", 28},
 		{"2001:db8::%d", 48},
 	} {
-		// The MTU is given, or a smaller route would lower it at once.
-		m := newWorldMTU(t, 1452).startAll(strings.Replace(dualStack(test.underlay), "[network]\n", "[network]\nmtu = 1452\n", 1))
-		const path = 1400
-		narrow(t, m, test.underlay, path)
-		for _, ping := range []struct {
-			to     string
-			header int
-		}{{"10.244.1.2", 28}, {"fd00:10:244:1::2", 48}} {
-			fits := path - test.overhead
-			out, err := m.PodW2b.Run("ping", "-c", "1", "-W", "2", "-M", "do", "-s", fmt.Sprint(fits-ping.header+1), ping.to)
-			if err == nil {
-				t.Errorf("%s: a packet larger than the path came through", ping.to)
+		t.Run(familyOf(test.underlay), func(t *testing.T) {
+			// The MTU is given, or a smaller route would lower it at once.
+			m := newWorldMTU(t, 1452).startAll(strings.Replace(dualStack(test.underlay), "[network]\n", "[network]\nmtu = 1452\n", 1))
+			const path = 1400
+			narrow(t, m, test.underlay, path)
+			for _, ping := range []struct {
+				to     string
+				header int
+			}{{"10.244.1.2", 28}, {"fd00:10:244:1::2", 48}} {
+				fits := path - test.overhead
+				out, err := m.PodW2b.Run("ping", "-c", "1", "-W", "2", "-M", "do", "-s", fmt.Sprint(fits-ping.header+1), ping.to)
+				if err == nil {
+					t.Errorf("%s: a packet larger than the path came through", ping.to)
+				}
+				contains(t, strings.ReplaceAll(out, " ", ""), fmt.Sprintf("mtu=%d", fits))
+				run(t, m.PodW2b, "ping", "-c", "1", "-M", "do", "-s", fmt.Sprint(fits-ping.header), ping.to)
 			}
-			contains(t, strings.ReplaceAll(out, " ", ""), fmt.Sprintf("mtu=%d", fits))
-			run(t, m.PodW2b, "ping", "-c", "1", "-M", "do", "-s", fmt.Sprint(fits-ping.header), ping.to)
-		}
-		// Whoever does not ask to be told is served all the same: a pod that
-		// sends without "don't fragment", from another pod that knows nothing yet.
-		run(t, m.PodW2a, "ping", "-c", "1", "-M", "dont", "-s", "1424", "10.244.1.2")
-		if p := peer(t, status(t, m.w2), "worker"); p.Drops["too_big"] != 2 {
-			t.Errorf("drops %v", p.Drops)
-		}
+			// Whoever does not ask to be told is served all the same: a pod that
+			// sends without "don't fragment", from another pod that knows nothing yet.
+			run(t, m.PodW2a, "ping", "-c", "1", "-M", "dont", "-s", "1424", "10.244.1.2")
+			if p := peer(t, status(t, m.w2), "worker"); p.Drops["too_big"] != 2 {
+				t.Errorf("drops %v", p.Drops)
+			}
+		})
 	}
 }
 
 // No IPv6 sender goes below 1280 bytes: where the path leaves less, the tunnel
 // fragments.
-func TestPathBelowIPv6(t *testing.T) {
+func TestPathBelowIPv6(t *testing.T) { eachEngine(t, nstest.Waiting, testPathBelowIPv6) }
+
+func testPathBelowIPv6(t *testing.T) {
 	for _, underlay := range []string{"172.18.0.%d", "2001:db8::%d"} {
-		m := newWorldMTU(t, 1452).startAll(strings.Replace(dualStack(underlay), "[network]\n", "[network]\nmtu = 1452\n", 1))
-		narrow(t, m, underlay, 1290)
-		out, err := m.PodW2b.Run("ping", "-c", "1", "-W", "2", "-M", "do", "-s", "1300", "fd00:10:244:1::2")
-		if err == nil {
-			t.Error("a packet larger than the path came through")
-		}
-		contains(t, strings.ReplaceAll(out, " ", ""), "mtu=1280")
-		run(t, m.PodW2b, "ping", "-c", "1", "-M", "do", "-s", "1232", "fd00:10:244:1::2")
-		client, server := m.connect("[fd00:10:244:1::2]:80")
-		done := make(chan error, 2)
-		go func() { done <- sendStream(client, 1, 1<<20) }()
-		go func() { done <- checkStream(server, 1, 1<<20) }()
-		for range 2 {
-			if err := <-done; err != nil {
-				t.Error(err)
+		t.Run(familyOf(underlay), func(t *testing.T) {
+			m := newWorldMTU(t, 1452).startAll(strings.Replace(dualStack(underlay), "[network]\n", "[network]\nmtu = 1452\n", 1))
+			narrow(t, m, underlay, 1290)
+			out, err := m.PodW2b.Run("ping", "-c", "1", "-W", "2", "-M", "do", "-s", "1300", "fd00:10:244:1::2")
+			if err == nil {
+				t.Error("a packet larger than the path came through")
 			}
-		}
+			contains(t, strings.ReplaceAll(out, " ", ""), "mtu=1280")
+			run(t, m.PodW2b, "ping", "-c", "1", "-M", "do", "-s", "1232", "fd00:10:244:1::2")
+			client, server := m.connect(t, "[fd00:10:244:1::2]:80")
+			done := make(chan error, 2)
+			go func() { done <- sendStream(client, 1, 1<<20) }()
+			go func() { done <- checkStream(server, 1, 1<<20) }()
+			for range 2 {
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			}
+		})
 	}
 }
 
@@ -197,7 +262,9 @@ func narrow(t *testing.T, m *mesh, underlay string, mtu int) {
 
 // A datagram far larger than this host's own MTU is delivered whole: hosts may
 // have underlays of different sizes.
-func TestLargerThanOurs(t *testing.T) {
+func TestLargerThanOurs(t *testing.T) { eachEngine(t, nstest.Waiting, testLargerThanOurs) }
+
+func testLargerThanOurs(t *testing.T) {
 	w := newWorldMTU(t, 9000)
 	for _, h := range []*nstest.Host{w.Worker, w.Worker2} {
 		if err := h.IP("link set eth0 mtu 9000"); err != nil {
@@ -224,9 +291,11 @@ func TestLargerThanOurs(t *testing.T) {
 }
 
 // TCP carries a stream whole, both ways at once.
-func TestTCP(t *testing.T) {
+func TestTCP(t *testing.T) { eachEngine(t, nstest.Waiting, testTCP) }
+
+func testTCP(t *testing.T) {
 	m := newMesh(t)
-	client, other := m.connect("10.244.1.2:80")
+	client, other := m.connect(t, "10.244.1.2:80")
 	const size = 4 << 20
 	done := make(chan error, 4)
 	for i, pair := range [][2]net.Conn{{client, other}, {other, client}} {
@@ -243,38 +312,11 @@ func TestTCP(t *testing.T) {
 	}
 }
 
-// word is the nth word of a stream that repeats only after 2^64 words.
-func word(stream, n uint64) uint64 { return (n + stream) * 0x9e3779b97f4a7c15 }
-
-func sendStream(conn net.Conn, stream uint64, size int) error {
-	buf := make([]byte, size)
-	for i := 0; i < size; i += 8 {
-		binary.BigEndian.PutUint64(buf[i:], word(stream, uint64(i)))
-	}
-	_, err := conn.Write(buf)
-	return err
-}
-
-func checkStream(conn net.Conn, stream uint64, size int) error {
-	buf := make([]byte, size)
-	for got := 0; got < size; {
-		n, err := conn.Read(buf[got:])
-		if err != nil {
-			return fmt.Errorf("stream %d after %d bytes: %w", stream, got, err)
-		}
-		got += n
-	}
-	for i := 0; i < size; i += 8 {
-		if binary.BigEndian.Uint64(buf[i:]) != word(stream, uint64(i)) {
-			return fmt.Errorf("stream %d is wrong at byte %d: %w", stream, i, syscall.EBADMSG)
-		}
-	}
-	return nil
-}
-
 // A network behind a node is part of the mesh: both sides see each other's own
 // addresses, and its outside keeps out of it.
-func TestNetworkBehindANode(t *testing.T) {
+func TestNetworkBehindANode(t *testing.T) { eachEngine(t, nstest.Waiting, testNetworkBehindANode) }
+
+func testNetworkBehindANode(t *testing.T) {
 	w := newWorld(t)
 	lan := nstest.ForTest(t)
 	if err := w.Worker.IP("link add lan0 type veth peer name eth0 netns "+lan.Name, "addr add 192.168.7.1/24 dev lan0", "link set lan0 up"); err != nil {

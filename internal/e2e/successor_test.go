@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/nstest"
@@ -29,6 +30,7 @@ func install(t *testing.T, content []byte, path string) {
 // that runs, with what waits in its queues: ten times under load, nothing is lost but what
 // a TUN's queue cannot hold.
 func TestInstalledProgramTakesOver(t *testing.T) {
+	nstest.Share(t, nstest.Loaded)
 	const upgrades, rate = 10, 5000
 	w := newWorld(t).fast()
 	old, err := os.ReadFile(shipped)
@@ -91,6 +93,7 @@ func TestInstalledProgramTakesOver(t *testing.T) {
 // Who asks while one program takes over from the other hears what he always heard: a meshd
 // that names no file would count as another program, which is sent other packets.
 func TestTakeoverIsNoNewsToPeers(t *testing.T) {
+	nstest.Share(t, nstest.Busy)
 	const takeovers = 5
 	w := newWorld(t).fast()
 	s, far := w.manager(w.Worker2, 0), w.own(w.Worker, demoFile(t))
@@ -133,6 +136,7 @@ func TestTakeoverIsNoNewsToPeers(t *testing.T) {
 // A program that does not start here, or does not accept the file, does not take over:
 // the one that runs goes on, and says why.
 func TestUnfitProgramDoesNotTakeOver(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	old, err := os.ReadFile(w.binary)
 	if err != nil {
@@ -201,6 +205,7 @@ func TestUnfitProgramDoesNotTakeOver(t *testing.T) {
 // While it waits for an address, meshd may be replaced as often as anybody likes: what the
 // service manager keeps of an earlier run is not lost by it.
 func TestTakeoverWhileWaiting(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	s := w.manager(w.Worker2, 0)
 	w.own(w.Worker, demoFile(t))
@@ -236,21 +241,25 @@ func TestTakeoverWhileWaiting(t *testing.T) {
 // Signals that come while one program takes over from the other do not end meshd; being
 // told to end does.
 func TestSignalsDuringTakeover(t *testing.T) {
+	nstest.Share(t, nstest.Busy)
 	w := newWorld(t).fast()
 	d := w.own(w.Worker2, demoFile(t))
 	const takeovers = 20
 	c := client(t, d)
 	for i := range takeovers {
 		boot := ""
-		for boot == "" {
-			if s, err := c.Status(t.Context()); err == nil {
-				boot = s.BootID
-			}
-		}
+		eventually(t, "it answers", func() bool {
+			s, err := c.Status(t.Context())
+			boot = s.BootID
+			return err == nil
+		}, d.Log)
 		if err := syscall.Kill(d.PID(), syscall.SIGUSR2); err != nil {
 			t.Fatal(err)
 		}
-		for next := boot; next == boot || next == ""; {
+		for next, deadline := boot, time.Now().Add(patience); next == boot || next == ""; {
+			if time.Now().After(deadline) {
+				t.Fatalf("after %d takeovers the next does not come: %s\n%s", i, d.State(), d.Log())
+			}
 			if err := syscall.Kill(d.PID(), []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR2}[i%2]); err != nil {
 				t.Fatalf("after %d takeovers: %v, %s\n%s", i, err, d.State(), d.Log())
 			}

@@ -88,6 +88,7 @@ func (s *screen) types(line string) {
 // The dashboard tells what really happens to a mesh, and leaves the terminal as it
 // was.
 func TestDashboard(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	m := &mesh{world: w, w2: w.own(w.Worker2, often(t)), w: w.own(w.Worker, often(t)), cp: w.own(w.ControlPlane, often(t))}
 	s := newScreen(t, 80, 24)
@@ -170,6 +171,7 @@ func TestDashboard(t *testing.T) {
 
 // However it ends, the terminal is restored.
 func TestDashboardIsEnded(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	s := newScreen(t, 80, 24)
 	for _, signal := range []string{"TERM", "INT", "HUP"} {
 		// Without a daemon it waits for one, and never gives up by itself.
@@ -187,6 +189,7 @@ func TestDashboardIsEnded(t *testing.T) {
 // A terminal that answers no question is asked none, and has its first picture all
 // the same.
 func TestMuteTerminal(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	d := newWorld(t).startAll(often(t)).w2
 	master, tty, err := nstest.OpenPTY(80, 24)
 	if err != nil {
@@ -234,6 +237,7 @@ func TestMuteTerminal(t *testing.T) {
 
 // SIGTERM ends it also where the terminal takes nothing more, as after ^S.
 func TestBlockedTerminal(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	d := newWorld(t).startAll(often(t)).w2
 	master, tty, err := nstest.OpenPTY(140, 40)
 	if err != nil {
@@ -248,10 +252,7 @@ func TestBlockedTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Nobody reads: it is full when a writer waits in the kernel.
-	for full := false; !full; {
-		if t.Context().Err() != nil {
-			t.Fatal("the terminal takes everything")
-		}
+	eventually(t, "the terminal is full", func() (full bool) {
 		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/wchan", cmd.Process.Pid))
 		if err != nil {
 			t.Fatal(err)
@@ -260,7 +261,8 @@ func TestBlockedTerminal(t *testing.T) {
 			where, _ := os.ReadFile(thread) // it may have ended
 			full = full || strings.Contains(string(where), "n_tty_write") || strings.Contains(string(where), "wait_woken")
 		}
-	}
+		return full
+	}, func() string { return "it takes everything" })
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -279,6 +281,7 @@ func TestBlockedTerminal(t *testing.T) {
 
 // Piped, it prints; the same daemon answers the API's object and a stream.
 func TestDashboardWithoutTerminal(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	d := w.own(w.Worker2, demoFile(t))
 	ask := func(args ...string) string {
@@ -299,6 +302,7 @@ func TestDashboardWithoutTerminal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer time.AfterFunc(patience, func() { _ = stream.Process.Kill() }).Stop()
 	line := make([]byte, 64)
 	if _, err := io.ReadFull(out, line); err != nil || !strings.HasPrefix(string(line), `{"type":"hello","seq":1,"hello":{"schema":1,"node":"worker2"`) {
 		t.Errorf("%s, %v", line, err)

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"net"
 	"net/netip"
 	"regexp"
@@ -11,26 +12,70 @@ import (
 
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane/packet"
+	"example.org/meshd/internal/nstest"
 )
 
-// The walk through the reference system, observation by observation; the
-// NodePort one comes with masquerading.
+// The walk through the reference system, observation by observation, as docs/walkthrough.md
+// has it: once with pods that the lab made, once with pods that CNI plugins attached.
 
-func TestWalkDevices(t *testing.T) {
-	m := newMesh(t)
-	contains(t, run(t, m.PodW2b, "ip", "addr", "show", "eth0"), "mtu 1472", "inet 10.244.2.3/24")
-	contains(t, run(t, m.PodW2b, "ip", "route"), "default via 10.244.2.1", "10.244.0.0/16 via 10.244.2.1")
+var walk = []struct {
+	name, what string
+	observe    func(t *testing.T, m *mesh) (seen string)
+}{
+	{"pod", "pod: mtu, address, routes", walkPod},
+	{"host", "host: TUN and routes", walkHost},
+	{"pings", "pings: TTL, sizes, counters", walkPings},
+	{"same host", "same host: by the bridge alone", walkSameHost},
+	{"across", "across hosts: one datagram each", walkAcross},
+	{"mss", "TCP: mss", walkMSS},
+	{"node port", "NodePort on the pod's own host", walkNodePort},
+	{"host to pod", "host to a remote pod", walkHostToPod},
+}
 
-	tun := run(t, m.Worker2.Namespace, "ip", "addr", "show", "mesh0")
+// walkThrough makes all observations in one mesh, each as a subtest, and logs what was seen.
+func walkThrough(t *testing.T, m *mesh) {
+	t.Helper()
+	var table strings.Builder
+	for _, o := range walk {
+		t.Run(o.name, func(t *testing.T) {
+			seen, result := o.observe(t, m), "as the reference"
+			if t.Failed() {
+				result = "DIFFERENT"
+			}
+			fmt.Fprintf(&table, "\n%-32s %-17s %s", o.what, result, seen)
+		})
+	}
+	t.Log(table.String())
+}
+
+func TestWalk(t *testing.T) {
+	eachEngine(t, nstest.Waiting, func(t *testing.T) { walkThrough(t, newMesh(t)) })
+}
+
+func TestWalkWithCNI(t *testing.T) {
+	eachEngine(t, nstest.Waiting, func(t *testing.T) { walkThrough(t, newCNIMesh(t, demoFile(t)).mesh) })
+}
+
+func walkPod(t *testing.T, m *mesh) string {
+	address, routes := run(t, m.PodW2b, "ip", "addr", "show", "eth0"), run(t, m.PodW2b, "ip", "route")
+	contains(t, address, "mtu 1472", "inet 10.244.2.3/24")
+	contains(t, routes, "default via 10.244.2.1 dev eth0", "10.244.0.0/16 via 10.244.2.1 dev eth0")
+	contains(t, run(t, m.Worker2.Namespace, "ip", "addr", "show", "cni0"), "mtu 1472", "inet 10.244.2.1/24")
+	return "mtu 1472, 10.244.2.3/24, default and 10.244.0.0/16 via 10.244.2.1"
+}
+
+func walkHost(t *testing.T, m *mesh) string {
+	tun, routes := run(t, m.Worker2.Namespace, "ip", "addr", "show", "mesh0"), run(t, m.Worker2.Namespace, "ip", "route")
 	contains(t, tun, "<POINTOPOINT,MULTICAST,NOARP,UP,", "mtu 1472", "link/none", "inet 10.244.2.0/32", "qlen 500")
 	if strings.Contains(tun, "inet6") || strings.Contains(tun, "link/ether") {
 		t.Errorf("more than an IPv4 address:\n%s", tun)
 	}
-	contains(t, run(t, m.Worker2.Namespace, "ip", "route"), "10.244.0.0/16 dev mesh0 ", "10.244.2.0/24 dev cni0 ")
+	contains(t, routes, "10.244.0.0/16 dev mesh0 ", "10.244.2.0/24 dev cni0 ")
+	return "mtu 1472, qlen 500, 10.244.2.0/32, 10.244.0.0/16 dev mesh0, 10.244.2.0/24 dev cni0"
 }
 
-func TestWalkPings(t *testing.T) {
-	m := newMesh(t)
+func walkPings(t *testing.T, m *mesh) string {
+	before := status(t, m.w2)
 	same := run(t, m.PodW2b, "ping", "-c", "2", "-i", "0.2", "10.244.2.2")
 	across := run(t, m.PodW2b, "ping", "-c", "2", "-i", "0.2", "10.244.1.2")
 	contains(t, same, "ttl=64", " 0% packet loss")
@@ -39,38 +84,38 @@ func TestWalkPings(t *testing.T) {
 	contains(t, run(t, m.PodW2b, "ping", "-c", "1", "-M", "do", "-s", "1444", "10.244.1.2"), " 0% packet loss")
 
 	s := waitStatus(t, m.w2, "worker up", func(s control.Status) bool { return peer(t, s, "worker").State == control.Up })
-	if p := peer(t, s, "worker"); p.TxPackets != 3 || p.RxPackets != 3 || p.TxBytes != 2*84+1472 {
-		t.Errorf("peer worker: %+v", p)
+	p, q := peer(t, s, "worker"), peer(t, before, "worker")
+	if p.TxPackets-q.TxPackets != 3 || p.RxPackets-q.RxPackets != 3 || p.TxBytes-q.TxBytes != 2*84+1472 {
+		t.Errorf("peer worker: %+v, before %+v", p, q)
 	}
-	if s.Totals.TxPackets != 4 || s.Totals.RxPackets != 4 {
-		t.Errorf("totals: %+v", s.Totals)
+	if s.Totals.TxPackets-before.Totals.TxPackets != 4 || s.Totals.RxPackets-before.Totals.RxPackets != 4 {
+		t.Errorf("totals: %+v, before %+v", s.Totals, before.Totals)
 	}
 	for reason, n := range s.Totals.Drops {
-		if n != 0 {
-			t.Errorf("%d drops of %s", n, reason)
+		if n != before.Totals.Drops[reason] {
+			t.Errorf("%d drops of %s", n-before.Totals.Drops[reason], reason)
 		}
 	}
+	return "ttl=64 and ttl=60, 1472 bytes fit, each packet counted once"
 }
 
 // On the same host nothing passes the TUN or the uplink: what is seen there
 // first is what was sent last.
-func TestWalkSameHostStaysOnItsBridge(t *testing.T) {
-	m := newMesh(t)
-	tun, eth := captureTUN(t, m.w2), capture(t, m.Worker2.Namespace, "eth0")
-	bridged := capture(t, m.PodW2a, "eth0")
-	run(t, m.PodW2b, "ping", "-c", "1", "-s", "100", "10.244.2.2")
+func walkSameHost(t *testing.T, m *mesh) string {
+	tun, uplink, bridged := captureTUN(t, m.w2), capture(t, m.Worker2.Namespace, "eth0"), capture(t, m.PodW2a, "eth0")
+	contains(t, run(t, m.PodW2b, "ping", "-c", "1", "-s", "100", "10.244.2.2"), "ttl=64")
 	run(t, m.PodW2b, "ping", "-c", "1", "-s", "200", "10.244.1.2")
-
 	frame := next(t, bridged, "echo request on the bridge", func(f []byte) bool { return isIPv4(f) && f[14+9] == 1 })
-	if mac := macOf(t, m, "eth0"); !bytes.Equal(frame[6:12], mac) {
+	if mac := macOf(t, m, "eth0"); string(frame[6:12]) != string(mac) {
 		t.Errorf("source MAC % x, the pod's is % x", frame[6:12], mac)
 	}
 	if ip := next(t, tun, "an IPv4 packet on the TUN", isBareIPv4); len(ip) != 228 {
 		t.Errorf("first on the TUN: % x", ip)
 	}
-	if f := next(t, eth, "an ICMP or UDP frame on the uplink", func(f []byte) bool { return isIPv4(f) && (f[14+9] == 1 || f[14+9] == 17) }); len(f) != 14+28+228 {
+	if f := next(t, uplink, "an ICMP or UDP frame on the uplink", func(f []byte) bool { return isIPv4(f) && (f[14+9] == 1 || f[14+9] == 17) }); len(f) != 14+28+228 {
 		t.Errorf("first on the uplink: % x", f)
 	}
+	return "ttl=64, MAC addresses unchanged, nothing on mesh0 or eth0"
 }
 
 func macOf(t *testing.T, m *mesh, dev string) (mac net.HardwareAddr) {
@@ -95,23 +140,24 @@ func isIPv4(f []byte) bool { return len(f) > 34 && binary.BigEndian.Uint16(f[12:
 
 // Across hosts the wire carries one datagram 8285 -> 8285 for each packet, with
 // the bare inner packet as its payload and nothing else.
-func TestWalkWire(t *testing.T) {
-	m := newMesh(t)
-	tun, eth := captureTUN(t, m.w2), capture(t, m.Worker2.Namespace, "eth0")
-	podEth := capture(t, m.PodW2b, "eth0")
-	run(t, m.PodW2b, "ping", "-c", "1", "-p", "c0ffee", "10.244.1.2")
-
-	// The bridge sends IGMP of its own.
-	left := bytes.Clone(next(t, podEth, "the pod's request", func(f []byte) bool { return isIPv4(f) && f[14+9] == 1 }))[14:]
+func walkAcross(t *testing.T, m *mesh) string {
+	podEth, bridge := capture(t, m.PodW2b, "eth0"), capture(t, m.Worker2.Namespace, "cni0")
+	tun, uplink, arrived := captureTUN(t, m.w2), capture(t, m.Worker2.Namespace, "eth0"), capture(t, m.PodW, "eth0")
+	contains(t, run(t, m.PodW2b, "ping", "-c", "1", "-p", "c0ffee", "10.244.1.2"), "ttl=60")
+	isEcho := func(f []byte) bool { return isIPv4(f) && f[14+9] == 1 && f[14+20] == 8 } // the bridge sends IGMP of its own
+	left, bridged, got := next(t, podEth, "the request", isEcho), next(t, bridge, "the request", isEcho), next(t, arrived, "the request", isEcho)
+	if string(left[:6]) != string(bridged[:6]) || string(left[6:12]) == string(got[6:12]) {
+		t.Errorf("MAC addresses % x, % x, % x", left[:12], bridged[:12], got[:12])
+	}
 	inner := bytes.Clone(next(t, tun, "the request on the TUN", isBareIPv4))
 	if h, ok := packet.Parse(inner); !ok || h.Src.String() != "10.244.2.3" || h.Dst.String() != "10.244.1.2" || h.TTL != 63 {
 		t.Fatalf("on the TUN: %+v % x", h, inner)
 	}
-	if !bytes.Equal(left[12:], inner[12:]) {
-		t.Errorf("the pod sent\n% x, on the TUN is\n% x", left, inner)
+	if !bytes.Equal(left[14+12:], inner[12:]) || !bytes.Equal(left[14+12:], got[14+12:]) {
+		t.Errorf("the pod sent\n% x, on the TUN is\n% x, arrived has\n% x", left[14:], inner, got[14:])
 	}
 
-	frame := next(t, eth, "the request on the uplink", func(f []byte) bool { return isIPv4(f) && f[14+9] == 17 })
+	frame := next(t, uplink, "the request on the uplink", func(f []byte) bool { return isIPv4(f) && f[14+9] == 17 })
 	outer, datagram := frame[14:34], frame[34:]
 	if h, ok := packet.Parse(frame[14:]); !ok || h.Src.String() != "172.18.0.3" || h.Dst.String() != "172.18.0.4" || h.TTL != 64 {
 		t.Errorf("outer header: %+v", h)
@@ -127,12 +173,12 @@ func TestWalkWire(t *testing.T) {
 	if !bytes.Equal(datagram[8:], want) {
 		t.Errorf("payload\n% x, want\n% x", datagram[8:], want)
 	}
+	return "ttl=60, bare IP on mesh0, 172.18.0.3:8285 -> 172.18.0.4:8285, inner packet unchanged but for its TTL"
 }
 
-func TestWalkMSS(t *testing.T) {
-	m := newMesh(t)
+func walkMSS(t *testing.T, m *mesh) string {
 	tun := captureTUN(t, m.w2)
-	m.connect("10.244.1.2:80")
+	m.connect(t, "10.244.1.2:8080")
 	for _, side := range []struct {
 		name  string
 		flags byte
@@ -142,51 +188,28 @@ func TestWalkMSS(t *testing.T) {
 			t.Errorf("%s without mss 1432: options % x", side.name, syn[40:])
 		}
 	}
+	return "mss 1432 in SYN and in SYN, ACK"
 }
 
-func TestWalkHostToPod(t *testing.T) {
-	m := newMesh(t)
+func walkNodePort(t *testing.T, m *mesh) string {
+	serve(t, m.PodW, "10.244.1.2:80")
+	kubeProxy(t, m.Worker2, "32000", "10.244.1.2:80", true)
+	seenAs(t, m.PodW2b, "172.18.0.3:32000", "10.244.2.0")
+	flows := run(t, m.Worker2.Namespace, "conntrack", "-L", "-p", "tcp", "--dport", "32000")
+	line := regexp.MustCompile(`src=10\.244\.2\.3 dst=172\.18\.0\.3 sport=\d+ dport=32000 src=10\.244\.1\.2 dst=10\.244\.2\.0 sport=80 `)
+	found := line.FindString(flows)
+	if found == "" {
+		t.Errorf("conntrack:\n%s", flows)
+	}
+	return strings.TrimSpace(found)
+}
+
+func walkHostToPod(t *testing.T, m *mesh) string {
 	server := listen(t, m.PodW, "10.244.1.2:7000")
 	client := listen(t, m.Worker2.Namespace, ":0")
 	send(t, client, "10.244.1.2:7000", []byte("hello"))
 	if payload, from := receive(t, server); string(payload) != "hello" || from.Addr() != netip.MustParseAddr("10.244.2.0") {
 		t.Errorf("%q from %s", payload, from)
 	}
-}
-
-func TestTracerouteShowsEveryHop(t *testing.T) {
-	m := newWorldMTU(t, 1472).startAll(dualStack("172.18.0.%d"))
-	hops := regexp.MustCompile(`(?m)^ *\d+ +(\S+)`)
-	for _, test := range []struct{ to, want string }{
-		{"10.244.1.2", "10.244.2.1 10.244.2.0 10.244.1.0 10.244.1.0 10.244.1.2"},
-		{"fd00:10:244:1::2", "fd00:10:244:2::1 fd00:10:244:2:: fd00:10:244:1:: fd00:10:244:1:: fd00:10:244:1::2"},
-	} {
-		for _, kind := range []string{"-I", "-U"} {
-			out := run(t, m.PodW2b, "traceroute", kind, "-n", "-q", "1", "-w", "3", "-N", "1", test.to)
-			var got []string
-			for _, hop := range hops.FindAllStringSubmatch(out, -1) {
-				got = append(got, hop[1])
-			}
-			if strings.Join(got, " ") != test.want {
-				t.Errorf("traceroute %s %s: %v, want %s\n%s", kind, test.to, got, test.want, out)
-			}
-		}
-	}
-}
-
-func TestUnassignedIsRefusedAtOnce(t *testing.T) {
-	m := newWorldMTU(t, 1472).startAll(dualStack("172.18.0.%d"))
-	out, err := m.PodW2b.Run("ping", "-c", "1", "-W", "5", "10.244.9.9")
-	if err == nil {
-		t.Error("ping succeeded")
-	}
-	contains(t, out, "From 10.244.2.0 icmp_seq=1 Destination Net Unreachable")
-	out, err = m.PodW2b.Run("ping", "-c", "1", "-W", "5", "fd00:10:244:9::9")
-	if err == nil {
-		t.Error("ping succeeded")
-	}
-	contains(t, out, "From fd00:10:244:2:: icmp_seq=1 Destination unreachable: No route")
-	if s := status(t, m.w2); s.Totals.Drops["no_route"] != 2 {
-		t.Errorf("drops %v", s.Totals.Drops)
-	}
+	return "from 10.244.2.0"
 }

@@ -144,17 +144,17 @@ func (d *Daemon) State() string {
 func (d *Daemon) PID() int { return d.cmd.Process.Pid }
 
 // Ask runs a meshd command against this daemon and returns what it printed on
-// standard output.
+// standard output. After two minutes the command is killed.
 func (d *Daemon) Ask(args ...string) (string, error) {
 	line := slices.Concat(d.private(), []string{d.Binary}, args, []string{"--config", d.Config, "--socket", d.Socket})
 	cmd := d.Host.Command(line[0], line[1:]...)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := runFor(longest, cmd)
 	if err != nil {
 		err = fmt.Errorf("meshd %s: %w: %s", strings.Join(args, " "), err, &stderr)
 	}
-	return string(out), err
+	return stdout.String(), err
 }
 
 // Exit waits for the daemon to end by itself and returns its exit code.
@@ -162,7 +162,7 @@ func (d *Daemon) Exit() (int, error) {
 	select {
 	case <-d.done:
 		return d.cmd.ProcessState.ExitCode(), nil
-	case <-time.After(20 * time.Second):
+	case <-time.After(eventPatience):
 		return 0, fmt.Errorf("meshd on %s still runs:\n%s", d.Host.name, d.Log())
 	}
 }

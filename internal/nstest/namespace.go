@@ -9,6 +9,7 @@
 package nstest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -115,14 +117,41 @@ func (n *Namespace) Command(name string, args ...string) *exec.Cmd {
 	return exec.Command("ip", append([]string{"netns", "exec", n.Name, name}, args...)...)
 }
 
+// longest is how long a command of Run and Ask may take. None of them takes that long by
+// itself: one that hangs must not hang the test.
+const longest = 2 * time.Minute
+
 // Run runs a command inside the namespace and returns what it printed; the
-// error holds that, too.
+// error holds that, too. After two minutes the command is killed.
 func (n *Namespace) Run(name string, args ...string) (string, error) {
-	out, err := n.Command(name, args...).CombinedOutput()
+	cmd := n.Command(name, args...)
+	out, err := combined(cmd)
 	if err != nil {
 		return string(out), fmt.Errorf("%s: %s %s: %w\n%s", n.Name, name, strings.Join(args, " "), err, out)
 	}
 	return string(out), nil
+}
+
+// combined is cmd.CombinedOutput for at most the longest time.
+func combined(cmd *exec.Cmd) ([]byte, error) {
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := runFor(longest, cmd)
+	return out.Bytes(), err
+}
+
+// runFor is cmd.Run for a time at most; then the command is killed, and the error says so.
+func runFor(patience time.Duration, cmd *exec.Cmd) error {
+	cmd.WaitDelay = 10 * time.Second // what it has started may hold its output open
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	late := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	err := cmd.Wait()
+	if !late.Stop() {
+		return fmt.Errorf("killed after %v: %w", patience, err)
+	}
+	return err
 }
 
 // Background starts a command inside the namespace that ends with ctx, and with this

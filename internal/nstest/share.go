@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 )
 
 // A Demand is what a test asks of the machine while it runs.
@@ -30,8 +31,17 @@ func Share(t *testing.T, d Demand) {
 	t.Helper()
 	t.Parallel()
 	turns.enter(d)
-	t.Cleanup(func() { turns.leave(d) })
+	began := time.Now()
+	t.Cleanup(func() {
+		// What the testing package measures has the time before the gate in it.
+		t.Attr(TurnAttr, strconv.FormatFloat(time.Since(began).Seconds(), 'f', 2, 64))
+		turns.leave(d)
+	})
 }
+
+// TurnAttr is the attribute (testing.T.Attr) by which a test tells how many seconds its turn
+// took; tools/testlog reads it.
+const TurnAttr = "turn"
 
 // SideBySide lets as many tests as there are come to the gate, which then decides; call it in
 // TestMain. A -parallel on the command line stays.
