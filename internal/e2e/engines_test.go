@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"flag"
 	"maps"
@@ -229,6 +230,11 @@ func TestEngineByItself(t *testing.T) {
 	t.Logf("engine %s: %s", s.Dataplane.Engine, s.Dataplane.Reason)
 	if (s.Dataplane.Engine == "kernel") != (s.Dataplane.Reason == "") {
 		t.Errorf("%+v", s.Dataplane)
+	}
+	var asked control.Status
+	if out, err := m.w2.Ask("status", "--json"); err != nil || json.Unmarshal([]byte(out), &asked) != nil ||
+		!reflect.DeepEqual(asked.Config, s.Config) || !reflect.DeepEqual(asked.Network, s.Network) {
+		t.Errorf("`meshd status --json`: %v\n%s", err, out)
 	}
 	if text, err := m.w2.Ask("status"); err != nil || !strings.Contains(text, "plane    "+s.Dataplane.Engine) {
 		t.Errorf("%v\n%s", err, text)

@@ -53,7 +53,9 @@ func peerEvents(t testing.TB, d *nstest.Daemon, name string) (kinds string) {
 func TestPeerComesAndGoes(t *testing.T) { eachEngine(t, nstest.Waiting, testPeerComesAndGoes) }
 
 func testPeerComesAndGoes(t *testing.T) {
-	m := newWorld(t).startAll(often(t))
+	// Stale is who has not answered three times: a machine with other work may keep one of the
+	// daemons from the CPU for the third of a second that it would be with `often`.
+	m := newWorld(t).startAll(demoFile(t) + "[probe]\ninterval = \"300ms\"\n")
 	for _, d := range []*nstest.Daemon{m.cp, m.w2} {
 		p := waitPeer(t, d, "worker", "up", func(p control.Peer) bool { return p.State == control.Up && p.ConfigMatch != nil })
 		if !*p.ConfigMatch || p.Version == "" || p.RTTMS == nil || *p.RTTMS <= 0 || p.Since == nil || p.ProbesRx == 0 {
@@ -61,9 +63,11 @@ func testPeerComesAndGoes(t *testing.T) {
 		}
 	}
 	m.w.Kill()
-	waitPeer(t, m.w2, "worker", "stale", isIn(control.Stale))
+	if err := m.w2.WaitEvent("peer_stale", "peer", "worker"); err != nil {
+		t.Fatal(err)
+	}
 	down := waitPeer(t, m.w2, "worker", "down", isIn(control.Down))
-	if down.LastSeen == nil || down.Loss == nil || *down.Loss == 0 || time.Since(*down.Since) > 10*time.Second {
+	if down.LastSeen == nil || down.Loss == nil || *down.Loss == 0 || down.Since.Before(*down.LastSeen) {
 		t.Errorf("%+v", down)
 	}
 	if _, err := m.w2.Ask("ping", "worker", "--count", "1"); err == nil {
@@ -123,8 +127,9 @@ func TestLossIsShown(t *testing.T) {
 	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	m := &mesh{world: w}
-	m.w2 = w.own(w.Worker2, often(t))
-	m.w, m.cp = w.own(w.Worker, demoFile(t)+"[probe]\ninterval = \"0s\"\n"), w.own(w.ControlPlane, often(t))
+	asks := demoFile(t) + "[probe]\ninterval = \"200ms\"\n" // an answer is late after that, on a busy machine too
+	m.w2 = w.own(w.Worker2, asks)
+	m.w, m.cp = w.own(w.Worker, demoFile(t)+"[probe]\ninterval = \"0s\"\n"), w.own(w.ControlPlane, asks)
 	run(t, m.Worker2.Namespace, "nft", "add table ip lossy; add chain ip lossy in { type filter hook prerouting priority raw; }; "+
 		"add rule ip lossy in ip saddr 172.18.0.4 udp dport 8285 numgen inc mod 5 == 0 drop")
 	p := waitPeer(t, m.w2, "worker", "asked", func(p control.Peer) bool { return p.ProbesTx >= 75 })

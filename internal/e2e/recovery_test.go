@@ -130,7 +130,8 @@ func testLinkFlaps(t *testing.T) {
 	if lost := traffic.finish(); lost[0] == 0 {
 		t.Error("the link did not flap")
 	}
-	if slices.ContainsFunc(d.Records(), func(r nstest.Record) bool { return r.Level == "ERROR" }) {
+	// There is no control-plane here, and where this takes long that is told.
+	if slices.ContainsFunc(d.Records(), func(r nstest.Record) bool { return r.Level == "ERROR" && r.Event != "peer_down" }) {
 		t.Errorf("%s", d.Log())
 	}
 }
