@@ -28,7 +28,7 @@ done; \
   DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends libc6-dev $$missing; }
 endef
 
-.PHONY: build package lint-package test-package demo screenshots test test-matrix test-binaries test-kernels engines bench chaos fuzz lint deps clean
+.PHONY: build package lint-package test-package trial-base demo screenshots test test-matrix test-binaries test-kernels engines bench chaos fuzz lint deps lint-deps trial-deps clean
 
 build: # static binaries in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -39,18 +39,19 @@ package: deps # .deb and .rpm for three architectures, checksums and an SBOM in 
 	done
 	packaging/package.sh '$(VERSION)'
 
-lint-package: package # what Debian, rpm, mandoc and systemd have to say
-	$(call need,lintian:lintian rpmlint:rpmlint mandoc:mandoc systemd-analyze:systemd)
+lint-package: package lint-deps # what Debian, rpm, mandoc and systemd have to say
 	mandoc -T lint -W style packaging/man/* | { ! grep -v -e 'referenced manual not found' -e 'mandoc.db'; }
 	lintian --fail-on error,warning --allow-root dist/*_amd64.deb
 	rpmlint --config packaging/rpmlint.toml dist/*.x86_64.rpm
 	@systemd-analyze security --no-pager --offline=yes --threshold=20 packaging/meshd.service >bin/security || { cat bin/security; exit 1; }
 	@tail -n 1 bin/security
 
-test-package: package # the packages as people use them, on hosts with a real systemd
-	$(call need,debootstrap:debootstrap systemd-nspawn:systemd-container rpm:rpm dpkg-deb:dpkg qemu-arm-static:qemu-user-static)
-	go build -o bin/install ./tools/install
+test-package: package trial-base # the packages as people use them, on hosts with a real systemd
 	$(SUDO) bin/install -dist dist
+
+trial-base: trial-deps # the Debian that test-package installs on; it is kept in /var/tmp/meshd-install
+	go build -o bin/install ./tools/install
+	$(SUDO) bin/install -prepare
 
 demo: deps build # three hosts on this machine, joined by one mesh.toml
 	go build -o bin/demo ./tools/demo
@@ -121,6 +122,12 @@ lint: # formatting, vet on every platform, staticcheck
 
 deps: # install what is missing; silent when nothing is
 	$(call need,$(TOOLS))
+
+lint-deps:
+	$(call need,lintian:lintian rpmlint:rpmlint mandoc:mandoc systemd-analyze:systemd)
+
+trial-deps:
+	$(call need,debootstrap:debootstrap systemd-nspawn:systemd-container rpm:rpm dpkg-deb:dpkg qemu-arm-static:qemu-user-static)
 
 clean:
 	rm -rf bin dist coverage

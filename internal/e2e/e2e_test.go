@@ -285,10 +285,12 @@ func told(t testing.TB, d *nstest.Daemon, subject string) {
 	}
 }
 
-// isRepair accepts the record of a repair that made a change, as `meshd plan` writes it.
+// isRepair accepts the record of a repair that made a change which begins so, as `meshd plan`
+// writes it.
 func isRepair(change string) func(nstest.Record) bool {
 	return func(r nstest.Record) bool {
-		return r.Event == "repaired" && slices.Contains(strings.Split(r.Fields["what"], "; "), change)
+		return r.Event == "repaired" && slices.ContainsFunc(strings.Split(r.Fields["what"], "; "),
+			func(c string) bool { return strings.HasPrefix(c, change) })
 	}
 }
 

@@ -81,7 +81,10 @@ func testLies(t *testing.T) {
 		if payload, from := receive(t, victim); string(payload) != "good" || from.Addr().String() != "10.244.1.2" {
 			t.Errorf("%s: delivered %q from %s", lie.name, payload, from)
 		}
-		after := status(t, m.w2)
+		// User space counts what the programs leave to it, in its own time.
+		after := waitStatus(t, m.w2, lie.name+": counted", func(s control.Status) bool {
+			return s.Totals.Drops[lie.reason] > before.Totals.Drops[lie.reason]
+		})
 		if after.Totals.Drops[lie.reason] != before.Totals.Drops[lie.reason]+1 {
 			t.Errorf("%s: not counted as %s: %v", lie.name, lie.reason, after.Totals.Drops)
 		}

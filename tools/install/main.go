@@ -23,8 +23,9 @@ func main() {
 	defer stop()
 	dist := flag.String("dist", "dist", "where the packages are")
 	work := flag.String("work", "/var/tmp/meshd-install", "where roots are made; its debootstrapped base is kept for the next time")
+	only := flag.Bool("prepare", false, "only make the base, which needs no packages")
 	flag.Parse()
-	if err := run(ctx, *dist, *work); err != nil {
+	if err := run(ctx, *dist, *work, *only); err != nil {
 		fmt.Fprintf(os.Stderr, "install: %v\n", err)
 		os.Exit(1)
 	}
@@ -32,8 +33,9 @@ func main() {
 
 // A step is one thing that must be so. Those after it build on it.
 type step struct {
-	what string
-	do   func(*trial) error
+	what  string
+	do    func(*trial) error
+	alone bool // it counts lost packets, and other work may lose some
 }
 
 // trial is what the steps work with.
@@ -58,7 +60,7 @@ func (t *trial) one(pattern string) (string, error) {
 	return found[0], nil
 }
 
-func run(ctx context.Context, dist, work string) (err error) {
+func run(ctx context.Context, dist, work string, only bool) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("this needs root")
 	}
@@ -73,28 +75,69 @@ func run(ctx context.Context, dist, work string) (err error) {
 			}
 		}
 	}()
+	if err := t.prepare(); err != nil || only {
+		return err
+	}
+	beside := t.begin()
 	for _, s := range steps {
-		began := time.Now()
-		if err := s.do(t); err != nil {
-			for _, m := range []*machine{t.a, t.b} {
-				if m != nil {
-					log, _ := m.run("journalctl", "-u", "meshd", "--no-pager", "-n", "40")
-					fmt.Printf("-- %s\n%s", m.name, log)
-				}
-			}
-			return fmt.Errorf("%s: %w", s.what, err)
+		if s.alone {
+			err = errors.Join(err, <-beside)
 		}
-		fmt.Printf("ok  %-62s %5.1f s\n", s.what, time.Since(began).Seconds())
+		if err == nil {
+			err = t.play(s)
+		}
+		if err != nil {
+			<-beside
+			t.journals()
+			return err
+		}
 	}
 	for _, n := range t.notes {
 		fmt.Println("    " + n)
 	}
-	fmt.Printf("%d passed, 0 failed\n", len(steps))
+	fmt.Printf("%d passed, 0 failed\n", len(steps)+len(besides))
 	return nil
 }
 
-// debootstrap makes the base, unless an earlier run has.
-func (t *trial) debootstrap() error {
+// play does a step and says how long it took.
+func (t *trial) play(s step) error {
+	began := time.Now()
+	if err := s.do(t); err != nil {
+		return fmt.Errorf("%s: %w", s.what, err)
+	}
+	fmt.Printf("ok  %-62s %5.1f s\n", s.what, time.Since(began).Seconds())
+	return nil
+}
+
+// begin does what needs no host, one after the other, beside the first steps. Whoever
+// receives from the channel waits for it; later receivers have nil.
+func (t *trial) begin() <-chan error {
+	ended := make(chan error, 1)
+	go func() {
+		defer close(ended)
+		for _, s := range besides {
+			if err := t.play(s); err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	return ended
+}
+
+// journals shows the last that meshd has said on each host.
+func (t *trial) journals() {
+	for _, m := range []*machine{t.a, t.b} {
+		if m != nil {
+			log, _ := m.run("journalctl", "-u", "meshd", "--no-pager", "-n", "40")
+			fmt.Printf("-- %s\n%s", m.name, log)
+		}
+	}
+}
+
+// prepare makes the base by debootstrap, unless an earlier run has. Where each run begins on
+// a fresh machine, its work folder is the artefact to keep.
+func (t *trial) prepare() error {
 	if _, err := os.Stat(filepath.Join(t.base, "complete")); err == nil {
 		return nil
 	}

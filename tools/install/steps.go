@@ -23,34 +23,48 @@ address = "172.18.0.3"
 subnets = ["10.244.1.0/24", "fd00:10:244:1::/64"]
 `
 
+// Steps on two hosts, one after the other.
 var steps = []step{
-	{"two Debian hosts with systemd, joined by a wire", (*trial).hosts},
-	{"the .deb installs, starts nothing, and says what to edit", (*trial).install},
-	{"configured and enabled, pods reach each other, and no others do", (*trial).configure},
-	{"meshtui is for the group mesh", (*trial).permissions},
-	{"an edit is a reload; a bad one is refused by systemctl reload", (*trial).edit},
-	{"an upgrade under 5000 packets/s each way loses nothing", (*trial).upgrade},
-	{"an upgrade that changes the unit restarts the service", (*trial).upgradeUnit},
-	{"an upgrade that cannot run leaves the one that runs", (*trial).upgradeBroken},
-	{"an upgrade while meshd waits for an address", (*trial).upgradeWaiting},
-	{"a downgrade", (*trial).downgrade},
-	{"killed, it comes back", (*trial).kill},
-	{"a packet path that stands still: the watchdog fires", (*trial).watchdog},
-	{"what there was before stays, in a file of the user's own", (*trial).ownFile},
-	{"removed and purged, nothing is left", (*trial).remove},
-	{"installed again", (*trial).again},
-	{"the .rpm in a root of its own", (*trial).rpm},
-	{"arm64 and armv7 start", (*trial).otherMachines},
+	{what: "two Debian hosts with systemd, joined by a wire", do: (*trial).hosts},
+	{what: "the .deb installs, starts nothing, and says what to edit", do: (*trial).install},
+	{what: "configured and enabled, pods reach each other, and no others do", do: (*trial).configure},
+	{what: "meshtui is for the group mesh", do: (*trial).permissions},
+	{what: "an edit is a reload; a bad one is refused by systemctl reload", do: (*trial).edit},
+	{what: "an upgrade under 5000 packets/s each way loses nothing", do: (*trial).upgrade, alone: true},
+	{what: "an upgrade that changes the unit restarts the service", do: (*trial).upgradeUnit},
+	{what: "an upgrade that cannot run leaves the one that runs", do: (*trial).upgradeBroken},
+	{what: "an upgrade while meshd waits for an address", do: (*trial).upgradeWaiting},
+	{what: "a downgrade", do: (*trial).downgrade},
+	{what: "killed, it comes back", do: (*trial).kill},
+	{what: "a packet path that stands still: the watchdog fires", do: (*trial).watchdog},
+	{what: "what there was before stays, in a file of the user's own", do: (*trial).ownFile},
+	{what: "removed and purged, nothing is left", do: (*trial).remove},
+	{what: "installed again", do: (*trial).again},
+}
+
+// What needs no host.
+var besides = []step{
+	{what: "the .rpm in a root of its own", do: (*trial).rpm},
+	{what: "arm64 and armv7 start", do: (*trial).otherMachines},
+}
+
+// both does something for each of two things at once.
+func both[T any](first, second T, do func(T) error) error {
+	done := make(chan error, 1)
+	go func() { done <- do(first) }()
+	return errors.Join(do(second), <-done)
 }
 
 func (t *trial) hosts() (err error) {
-	if err := t.debootstrap(); err != nil {
+	if err := both("a", "b", func(name string) error {
+		m, err := t.boot(name)
+		if name == "a" {
+			t.a = m
+		} else {
+			t.b = m
+		}
 		return err
-	}
-	if t.a, err = t.boot("a"); err != nil {
-		return err
-	}
-	if t.b, err = t.boot("b"); err != nil {
+	}); err != nil {
 		return err
 	}
 	if err := join(t.a, t.b); err != nil {
@@ -87,22 +101,17 @@ func (t *trial) install() error {
 	if err != nil {
 		return err
 	}
-	for _, m := range []*machine{t.a, t.b} {
-		if err := errors.Join(
+	return both(t.a, t.b, func(m *machine) error {
+		return errors.Join(
 			m.deb(deb),
 			m.exits(3, "inactive", "systemctl", "is-active", "meshd"),
 			m.exits(1, "disabled", "systemctl", "is-enabled", "meshd"),
 			m.exits(1, "no node is listed: add a [[node]] table for every host", "meshd", "check"),
 			m.asFound(),
 			// Started all the same, it says so and is not tried again and again.
-			m.exits(1, "", "systemctl", "start", "meshd")); err != nil {
-			return err
-		}
-		if err := m.exits(0, "ExecMainStatus=78", "systemctl", "show", "meshd", "-p", "ExecMainStatus"); err != nil {
-			return err
-		}
-	}
-	return nil
+			m.exits(1, "", "systemctl", "start", "meshd"),
+			m.exits(0, "ExecMainStatus=78", "systemctl", "show", "meshd", "-p", "ExecMainStatus"))
+	})
 }
 
 func (t *trial) configure() error {
