@@ -94,7 +94,7 @@ func testChangedPeerMovesAtOnce(t *testing.T) {
 	moved := strings.NewReplacer(`"10.244.0.0/24"`, `"10.244.1.0/24"`, `"10.244.1.0/24"`, `"10.244.0.0/24"`).Replace(demoFile(t))
 	stop, ended := make(chan struct{}), make(chan error, 1)
 	f := newFlow(t, w.PodW2b, w.PodW, "10.244.2.3:7000", "10.244.1.2:7000")
-	go func() { ended <- f.send(5000, stop) }()
+	go func() { ended <- steady(func() error { return f.send(5000, stop) }) }()
 
 	// The number of the next packet on the wire, and the host it goes to.
 	read := func() (uint64, byte) {
