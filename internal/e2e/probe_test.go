@@ -133,11 +133,10 @@ func TestLossIsShown(t *testing.T) {
 	run(t, m.Worker2.Namespace, "nft", "add table ip lossy; add chain ip lossy in { type filter hook prerouting priority raw; }; "+
 		"add rule ip lossy in ip saddr 172.18.0.4 udp dport 8285 numgen inc mod 5 == 0 drop")
 	p := waitPeer(t, m.w2, "worker", "asked", func(p control.Peer) bool { return p.ProbesTx >= 75 })
-	if *p.Loss < 0.15 || *p.Loss > 0.25 || p.State != control.Up {
-		t.Errorf("%.2f lost, %s", *p.Loss, p.State)
-	}
-	if p := peer(t, status(t, m.w2), "control-plane"); *p.Loss > 0.05 {
-		t.Errorf("%.2f lost of another", *p.Loss)
+	// What comes too late on a busy machine is lost of both alike.
+	other := peer(t, status(t, m.w2), "control-plane")
+	if more := *p.Loss - *other.Loss; more < 0.12 || more > 0.25 || p.State != control.Up || *other.Loss > 0.1 {
+		t.Errorf("%.2f lost, %.2f of another, %s", *p.Loss, *other.Loss, p.State)
 	}
 	// Who does not ask knows who was heard.
 	if p := peer(t, status(t, m.w), "worker2"); p.State != control.Up || p.RTTMS != nil || p.Loss != nil || p.ProbesTx != 0 {
