@@ -65,82 +65,107 @@ func obstacles(t *testing.T) []obstacle {
 		return strings.Replace(demoFile(t), "[network]\n", "[network]\nmtu = 1400\n"+keys, 1) + fourth
 	}
 	return []obstacle{
-		{"a port that is taken", "bind the port", network("port = 9999\n"), func(t *testing.T, w *world, _ *nstest.Daemon) func() error {
-			return listen(t, w.Worker2.Namespace, "172.18.0.3:9999").Close
-		}},
-		{"too few descriptors", "bind the port", network("") + "[dataplane]\nqueues = 8\n", func(t *testing.T, w *world, d *nstest.Daemon) func() error {
-			limit := func(n string) error {
-				_, err := w.Worker2.Run("prlimit", "--pid", strconv.Itoa(d.PID()), "--nofile="+n)
-				return err
-			}
-			if err := limit(fmt.Sprintf("%d:4096", descriptors(t, d)+20)); err != nil {
-				t.Fatal(err)
-			}
-			return func() error { return limit("4096:4096") }
-		}},
-		{"IPv6 is off", "configure the interface", v6Doc + strings.Replace(nodes, `subnets = ["10.244.2.0/24"]`, `subnets = ["10.244.2.0/24", "fd00:10:244:2::/64"]`, 1),
+		{
+			"a port that is taken",
+			"bind the port",
+			network("port = 9999\n"),
+			func(t *testing.T, w *world, _ *nstest.Daemon) func() error {
+				return listen(t, w.Worker2.Namespace, "172.18.0.3:9999").Close
+			},
+		},
+		{
+			"too few descriptors",
+			"bind the port",
+			network("") + "[dataplane]\nqueues = 8\n",
+			func(t *testing.T, w *world, d *nstest.Daemon) func() error {
+				limit := func(n string) error {
+					_, err := w.Worker2.Run("prlimit", "--pid", strconv.Itoa(d.PID()), "--nofile="+n)
+					return err
+				}
+				if err := limit(fmt.Sprintf("%d:4096", descriptors(t, d)+20)); err != nil {
+					t.Fatal(err)
+				}
+				return func() error { return limit("4096:4096") }
+			},
+		},
+		{
+			"IPv6 is off",
+			"configure the interface",
+			v6Doc + strings.Replace(nodes, `subnets = ["10.244.2.0/24"]`,
+				`subnets = ["10.244.2.0/24", "fd00:10:244:2::/64"]`, 1),
 			func(t *testing.T, w *world, _ *nstest.Daemon) func() error {
 				set := func(v string) error { return w.Worker2.Sysctl("ipv6.conf.mesh0.disable_ipv6", v) }
 				if err := set("1"); err != nil {
 					t.Fatal(err)
 				}
 				return func() error { return set("0") }
-			}},
-		{"another program has all queues", "attach to the TUN", network("") + "[dataplane]\nqueues = 8\n", func(t *testing.T, w *world, _ *nstest.Daemon) func() error {
-			const most = 256 // MAX_TAP_QUEUES in drivers/net/tun.c
-			var group []*tun.Queue
-			if err := w.Worker2.Do(func() (err error) {
-				group, err = tun.OpenGroup("mesh0", true, most-1)
-				return err
-			}); err != nil {
-				t.Fatal(err)
-			}
-			for _, q := range group {
-				if err := q.Descriptor(func(fd uintptr) {
-					request, err := unix.NewIfreq("mesh0")
-					if err == nil {
-						request.SetUint16(unix.IFF_DETACH_QUEUE) // it gets no packets
-						err = unix.IoctlIfreq(int(fd), unix.TUNSETQUEUE, request)
-					}
-					if err != nil {
+			},
+		},
+		{
+			"another program has all queues",
+			"attach to the TUN",
+			network("") + "[dataplane]\nqueues = 8\n",
+			func(t *testing.T, w *world, _ *nstest.Daemon) func() error {
+				const most = 256 // MAX_TAP_QUEUES in drivers/net/tun.c
+				var group []*tun.Queue
+				if err := w.Worker2.Do(func() (err error) {
+					group, err = tun.OpenGroup("mesh0", true, most-1)
+					return err
+				}); err != nil {
+					t.Fatal(err)
+				}
+				for _, q := range group {
+					if err := q.Descriptor(func(fd uintptr) {
+						request, err := unix.NewIfreq("mesh0")
+						if err == nil {
+							request.SetUint16(unix.IFF_DETACH_QUEUE) // it gets no packets
+							err = unix.IoctlIfreq(int(fd), unix.TUNSETQUEUE, request)
+						}
+						if err != nil {
+							t.Error(err)
+						}
+					}); err != nil {
 						t.Error(err)
 					}
-				}); err != nil {
-					t.Error(err)
 				}
-			}
-			return func() (err error) {
-				for _, q := range group {
-					err = errors.Join(err, q.Close())
-				}
-				return err
-			}
-		}},
-		{"somebody owns a table of our name", "set rules", network(""), func(t *testing.T, w *world, _ *nstest.Daemon) func() error {
-			// A table that only its owner may change.
-			nft := w.Worker2.Command("nft", "-i")
-			in, err := nft.StdinPipe()
-			if err == nil {
-				err = nft.Start()
-			}
-			if err == nil {
-				_, err = io.WriteString(in, "add table ip6 meshd { flags owner; }\n")
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			tables := ""
-			eventually(t, "nft has made its table", func() bool {
-				tables = run(t, w.Worker2.Namespace, "nft", "list", "tables")
-				return strings.Contains(tables, "table ip6 meshd")
-			}, func() string { return tables })
-			return func() error {
-				if err := in.Close(); err != nil {
+				return func() (err error) {
+					for _, q := range group {
+						err = errors.Join(err, q.Close())
+					}
 					return err
 				}
-				return nft.Wait()
-			}
-		}},
+			},
+		},
+		{
+			"somebody owns a table of our name",
+			"set rules",
+			network(""),
+			func(t *testing.T, w *world, _ *nstest.Daemon) func() error {
+				// A table that only its owner may change.
+				nft := w.Worker2.Command("nft", "-i")
+				in, err := nft.StdinPipe()
+				if err == nil {
+					err = nft.Start()
+				}
+				if err == nil {
+					_, err = io.WriteString(in, "add table ip6 meshd { flags owner; }\n")
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				tables := ""
+				eventually(t, "nft has made its table", func() bool {
+					tables = run(t, w.Worker2.Namespace, "nft", "list", "tables")
+					return strings.Contains(tables, "table ip6 meshd")
+				}, func() string { return tables })
+				return func() error {
+					if err := in.Close(); err != nil {
+						return err
+					}
+					return nft.Wait()
+				}
+			},
+		},
 	}
 }
 
@@ -181,13 +206,15 @@ func (o obstacle) hit(t *testing.T) (lost, overflowed [2]uint64) {
 	// The watch sees the file too, and may be first.
 	save(t, d, o.doc)
 	result, err := client.Reload(context.Background())
-	if err != nil || result.Reload.OK || !strings.Contains(result.Reload.Error, o.step+":") || result.Generation != 1 {
+	if err != nil || result.Reload.OK || !strings.Contains(result.Reload.Error, o.step+":") ||
+		result.Generation != 1 {
 		t.Errorf("%+v, %v", result, err)
 	}
 	lost, overflowed = traffic.finish(), w.overflows().since(full)
 	sameHostState(t, w.Worker2, before)
 	s := status(t, d)
-	if len(s.Peers) != 2 || s.Network.MTU != 1472 || s.Network.Port != 8285 || s.Dataplane.Queues != 1 || len(s.Warnings) != 1 {
+	if len(s.Peers) != 2 || s.Network.MTU != 1472 || s.Network.Port != 8285 || s.Dataplane.Queues != 1 ||
+		len(s.Warnings) != 1 {
 		t.Errorf("%+v, %+v, %q", s.Network, s.Dataplane, s.Warnings)
 	}
 	// Connections of clients that are gone close a moment later.

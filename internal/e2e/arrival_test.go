@@ -28,11 +28,13 @@ func TestFileFirstAddressLater(t *testing.T) {
 	m := newMesh(t)
 	doc := strings.Replace(demoFile(t), `"172.18.0.3"`, `"172.18.0.33"`, 1)
 	save(t, m.w2, doc)
-	waitStatus(t, m.w2, "rejected", func(s control.Status) bool { return strings.Contains(s.Config.Error, "no node of") })
+	waitStatus(t, m.w2, "rejected",
+		func(s control.Status) bool { return strings.Contains(s.Config.Error, "no node of") })
 	if err := m.Worker2.IP("addr del 172.18.0.3/16 dev eth0", "addr add 172.18.0.33/16 dev eth0"); err != nil {
 		t.Fatal(err)
 	}
-	s := waitStatus(t, m.w2, "the new address", func(s control.Status) bool { return s.Network.Address == "172.18.0.33" && len(s.Warnings) == 0 })
+	s := waitStatus(t, m.w2, "the new address",
+		func(s control.Status) bool { return s.Network.Address == "172.18.0.33" && len(s.Warnings) == 0 })
 	if s.Config.Generation != 2 || !s.Config.LastReload.OK {
 		t.Errorf("%+v", s.Config)
 	}
@@ -49,7 +51,8 @@ func TestEditWhileWaiting(t *testing.T) {
 	if err := d.WaitEvent("waiting"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.Ask("reload"); err == nil || !strings.Contains(err.Error(), "the file is good, but nothing is forwarded yet") {
+	if _, err := d.Ask("reload"); err == nil ||
+		!strings.Contains(err.Error(), "the file is good, but nothing is forwarded yet") {
 		t.Errorf("reload while waiting: %v", err)
 	}
 	save(t, d, far+"x = 1\n")
@@ -61,11 +64,13 @@ func TestEditWhileWaiting(t *testing.T) {
 	if err := d.WaitReady(); err != nil {
 		t.Fatal(err)
 	}
-	if s := status(t, d); s.Node != "worker2" || s.Config.Generation != 1 || !s.Config.LastReload.OK || len(s.Warnings) != 0 {
+	if s := status(t, d); s.Node != "worker2" || s.Config.Generation != 1 || !s.Config.LastReload.OK ||
+		len(s.Warnings) != 0 {
 		t.Errorf("%+v, %q", s.Config, s.Warnings)
 	}
 	save(t, d, demoFile(t)+fourth)
-	waitStatus(t, d, "an edit afterwards", func(s control.Status) bool { return s.Config.Generation == 2 && len(s.Peers) == 3 })
+	waitStatus(t, d, "an edit afterwards",
+		func(s control.Status) bool { return s.Config.Generation == 2 && len(s.Peers) == 3 })
 }
 
 // A node that is named has all addresses until it has its own, and again when that
@@ -112,11 +117,13 @@ func TestUnderlayIsInEvents(t *testing.T) {
 	if err := w.Worker2.IP("addr del 172.18.0.3/16 dev eth0"); err != nil {
 		t.Fatal(err)
 	}
-	waitStatus(t, d, "address lost", func(control.Status) bool { return strings.Contains(kinds(t, d), "address_lost ") })
+	waitStatus(t, d, "address lost",
+		func(control.Status) bool { return strings.Contains(kinds(t, d), "address_lost ") })
 	if err := w.Worker2.IP("addr add 172.18.0.3/16 dev eth0"); err != nil {
 		t.Fatal(err)
 	}
-	waitStatus(t, d, "address back", func(control.Status) bool { return strings.Contains(kinds(t, d), "address_back ") })
+	waitStatus(t, d, "address back",
+		func(control.Status) bool { return strings.Contains(kinds(t, d), "address_back ") })
 	// The route to the peers went with the address and came back, which was noticed or was
 	// too short: what is damaged now is repaired by a plan of all that is there.
 	skip := len(d.Records())
@@ -150,7 +157,8 @@ func TestFileCannotBeWatched(t *testing.T) {
 	file, socket := w.write(auto), filepath.Join(t.TempDir(), "meshd.sock")
 	// A user namespace of its own has limits of its own.
 	script := `echo 0 > /proc/sys/user/max_inotify_instances && ip link set lo up && ip addr add 172.18.0.3/32 dev lo && exec "$@"`
-	d, err := w.Worker2.MeshdBy([]string{"unshare", "-Urn", "sh", "-c", script, "sh"}, meshd, file, filepath.Dir(socket))
+	d, err := w.Worker2.MeshdBy([]string{"unshare", "-Urn", "sh", "-c", script, "sh"}, meshd, file,
+		filepath.Dir(socket))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,15 +180,18 @@ func TestFileCannotBeWatched(t *testing.T) {
 func TestNoCommonFamily(t *testing.T) {
 	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
-	doc := strings.Replace(dualStack("172.18.0.%d"), `subnets = ["10.244.1.0/24", "fd00:10:244:1::/64"]`, `subnets = ["fd00:10:244:1::/64"]`, 1)
-	doc = strings.Replace(doc, `subnets = ["10.244.2.0/24", "fd00:10:244:2::/64"]`, `subnets = ["10.244.2.0/24"]`, 1) + "[probe]\ninterval = \"100ms\"\n"
+	doc := strings.Replace(dualStack("172.18.0.%d"), `subnets = ["10.244.1.0/24", "fd00:10:244:1::/64"]`,
+		`subnets = ["fd00:10:244:1::/64"]`, 1)
+	doc = strings.Replace(doc, `subnets = ["10.244.2.0/24", "fd00:10:244:2::/64"]`,
+		`subnets = ["10.244.2.0/24"]`, 1) + "[probe]\ninterval = \"100ms\"\n"
 	m := w.startAll(doc)
 	waitPeer(t, m.w2, "control-plane", "up", isIn(control.Up))
 	s := status(t, m.w2)
 	if p := peer(t, s, "worker"); p.State != control.Unknown || p.ProbesTx != 0 {
 		t.Errorf("%+v", p)
 	}
-	if !strings.Contains(strings.Join(s.Warnings, "\n"), "peer worker and this node have subnets of different families") {
+	if !strings.Contains(strings.Join(s.Warnings, "\n"),
+		"peer worker and this node have subnets of different families") {
 		t.Errorf("%q", s.Warnings)
 	}
 }

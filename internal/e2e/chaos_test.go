@@ -78,7 +78,8 @@ const defaultRoute = "route replace default via 172.18.0.1"
 var troubles = []trouble{
 	edit("more peers", func(c *chaos, doc string) string {
 		for i := range 1 + c.IntN(50) {
-			doc += fmt.Sprintf("[[node]]\nname = \"n%d\"\naddress = \"172.18.9.%d\"\nsubnets = [\"10.244.%d.0/24\"]\n", i, i+1, i+10)
+			doc += fmt.Sprintf("[[node]]\nname = \"n%d\"\naddress = \"172.18.9.%d\"\nsubnets = [\"10.244.%d.0/24\"]\n",
+				i, i+1, i+10)
 		}
 		return doc
 	}),
@@ -92,7 +93,8 @@ var troubles = []trouble{
 	edit("three queues", dataplane("queues = 3")),
 	edit("two queues, spread", dataplane("queues = 2\nspread = true")),
 	edit("no offload", dataplane("offload = \"off\"")),
-	edit("no masquerading", func(_ *chaos, doc string) string { return doc + "[masquerade]\nenabled = false\n" }),
+	edit("no masquerading",
+		func(_ *chaos, doc string) string { return doc + "[masquerade]\nenabled = false\n" }),
 	{"no file", func(c *chaos, i int) error {
 		err := os.Remove(c.daemons[i].Config)
 		if os.IsNotExist(err) {
@@ -127,7 +129,10 @@ var troubles = []trouble{
 		address := []string{"172.18.0.3/16", "172.18.0.4/16", "172.18.0.2/16"}[i]
 		return c.hosts[i].IP("addr del "+address+" dev eth0", "addr add "+address+" dev eth0", defaultRoute)
 	}},
-	{"rules flushed", func(c *chaos, i int) error { _, err := c.hosts[i].Run("nft", "flush", "ruleset"); return err }},
+	{
+		"rules flushed",
+		func(c *chaos, i int) error { _, err := c.hosts[i].Run("nft", "flush", "ruleset"); return err },
+	},
 	{"killed", func(c *chaos, i int) error { c.daemons[i].Kill(); return c.restart(i) }},
 	{"restarted", func(c *chaos, i int) error {
 		if _, err := c.daemons[i].Stop(); err != nil {
@@ -178,7 +183,8 @@ func (c *chaos) look(i int) error {
 	}
 	last := c.seen[i]
 	if last.BootID == s.BootID {
-		if s.Totals.RxPackets < last.Totals.RxPackets || s.Totals.TxPackets < last.Totals.TxPackets || s.Config.Generation < last.Config.Generation {
+		if s.Totals.RxPackets < last.Totals.RxPackets || s.Totals.TxPackets < last.Totals.TxPackets ||
+			s.Config.Generation < last.Config.Generation {
 			return fmt.Errorf("counters fell from %+v to %+v", last.Totals, s.Totals)
 		}
 		for reason, n := range last.Totals.Drops {
@@ -201,7 +207,8 @@ var linkIndex = regexp.MustCompile(`(?m)^\d+: `)
 func kernelState(t testing.TB, h *nstest.Host) string {
 	t.Helper()
 	var lines []string
-	for _, command := range []string{"ip -o link show dev mesh0", "ip -o addr show dev mesh0", "ip route show table all dev mesh0",
+	for _, command := range []string{"ip -o link show dev mesh0", "ip -o addr show dev mesh0",
+		"ip route show table all dev mesh0",
 		"ip -6 route show table all dev mesh0", "ip route show type unreachable", "nft -s list ruleset"} {
 		words := strings.Fields(command)
 		out, err := h.Run(words[0], words[1:]...)
@@ -272,7 +279,11 @@ func TestChaos(t *testing.T) {
 	t.Logf("the same trouble again: -chaos.seed %d", seed)
 	w := newWorld(t)
 	c := &chaos{world: w, Rand: rand.New(rand.NewPCG(seed, 0)), doc: demoFile(t), counts: map[string]int{},
-		hosts: []*nstest.Host{w.Worker2, w.Worker, w.ControlPlane}, seen: make([]control.Status, 3), service: w.manager(w.Worker2, 0)}
+		hosts: []*nstest.Host{
+			w.Worker2,
+			w.Worker,
+			w.ControlPlane,
+		}, seen: make([]control.Status, 3), service: w.manager(w.Worker2, 0)}
 	for i, h := range c.hosts {
 		c.daemons = append(c.daemons, &nstest.Daemon{Config: w.write(c.doc)})
 		if err := c.restart(i); err != nil {
@@ -315,11 +326,13 @@ func TestChaos(t *testing.T) {
 		now := ""
 		for deadline := time.Now().Add(20 * time.Second); now != before[i]; {
 			s := status(t, c.daemons[i])
-			if len(s.Warnings) == 0 && len(s.Peers) == 2 && s.Dataplane.Engine == engine && descriptors(t, c.daemons[i]) <= files {
+			if len(s.Warnings) == 0 && len(s.Peers) == 2 && s.Dataplane.Engine == engine &&
+				descriptors(t, c.daemons[i]) <= files {
 				now = kernelState(t, h)
 			}
 			if time.Now().After(deadline) {
-				t.Fatalf("%s is not well again: %q, more than %d descriptors?\n%s\n%s\nbefore:\n%s", h.Name, s.Warnings, files, descriptorList(t, c.daemons[i]), now, before[i])
+				t.Fatalf("%s is not well again: %q, more than %d descriptors?\n%s\n%s\nbefore:\n%s", h.Name, s.Warnings,
+					files, descriptorList(t, c.daemons[i]), now, before[i])
 			}
 		}
 		if err := c.look(i); err != nil {

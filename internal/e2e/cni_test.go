@@ -61,9 +61,19 @@ func newBareMesh(t *testing.T, doc string) *cniMesh {
 		t.Fatal(err)
 	}
 	w := &world{Reference: hosts, t: t, dir: t.TempDir(), binary: shipped}
-	m := &cniMesh{mesh: w.startAll(doc + "[container]\ncni_conf = \"/run/flannel/10-mesh.conflist\"\n"), runtimes: map[*nstest.Host]*nstest.CNI{}}
+	m := &cniMesh{
+		mesh:     w.startAll(doc + "[container]\ncni_conf = \"/run/flannel/10-mesh.conflist\"\n"),
+		runtimes: map[*nstest.Host]*nstest.CNI{},
+	}
 	for i, d := range []*nstest.Daemon{m.cp, m.w, m.w2} {
-		m.runtimes[w.Hosts()[i]] = &nstest.CNI{Host: d.Host, Tool: goProgram(t, cnitool), Network: "mesh", Conf: d.Run, Data: filepath.Join(w.dir, d.Host.Name+".cni"), Run: d.Run}
+		m.runtimes[w.Hosts()[i]] = &nstest.CNI{
+			Host:    d.Host,
+			Tool:    goProgram(t, cnitool),
+			Network: "mesh",
+			Conf:    d.Run,
+			Data:    filepath.Join(w.dir, d.Host.Name+".cni"),
+			Run:     d.Run,
+		}
 	}
 	return m
 }
@@ -126,9 +136,11 @@ func newCNIMesh(t *testing.T, doc string) *cniMesh {
 func TestCNIBothFamilies(t *testing.T) {
 	nstest.Share(t, nstest.Waiting)
 	for name, test := range map[string]struct{ doc, address, port, outside, mtu string }{
-		"dual stack over IPv4": {dualStack("172.18.0.%d"), "10.244.1.2/24 fd00:10:244:1::2/64", "172.18.0.4:8080", "172.18.0.2", "1472"},
-		"dual stack over IPv6": {dualStack("2001:db8::%d"), "10.244.1.2/24 fd00:10:244:1::2/64", "[2001:db8::4]:8080", "2001:db8::2", "1452"},
-		"IPv6 alone":           {regexp.MustCompile(`"10\.244\.[0-9./]*", `).ReplaceAllString(dualStack("2001:db8::%d"), ""), "fd00:10:244:1::2/64", "[2001:db8::4]:8080", "2001:db8::2", "1452"},
+		"dual stack over IPv4": {dualStack("172.18.0.%d"), "10.244.1.2/24 fd00:10:244:1::2/64", "172.18.0.4:8080",
+			"172.18.0.2", "1472"},
+		"dual stack over IPv6": {dualStack("2001:db8::%d"), "10.244.1.2/24 fd00:10:244:1::2/64",
+			"[2001:db8::4]:8080", "2001:db8::2", "1452"},
+		"IPv6 alone": {regexp.MustCompile(`"10\.244\.[0-9./]*", `).ReplaceAllString(dualStack("2001:db8::%d"), ""), "fd00:10:244:1::2/64", "[2001:db8::4]:8080", "2001:db8::2", "1452"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newBareMesh(t, test.doc)
@@ -169,7 +181,8 @@ func TestPodsComeAndGo(t *testing.T) {
 			t.Fatal(err)
 		}
 		rules := run(t, h.Namespace, "iptables-save", "-t", "nat")
-		return fmt.Sprintf("%d leases\n%s\n%s", n, run(t, h.Namespace, "ip", "-br", "link", "show", "type", "veth"), regexp.MustCompile(`(?m)^#.*\n|\[\d+:\d+\]`).ReplaceAllString(rules, ""))
+		return fmt.Sprintf("%d leases\n%s\n%s", n, run(t, h.Namespace, "ip", "-br", "link", "show", "type", "veth"),
+			regexp.MustCompile(`(?m)^#.*\n|\[\d+:\d+\]`).ReplaceAllString(rules, ""))
 	}
 	// The plugins sleep until a pod's link is up, so several come at once.
 	var pods [8]*nstest.Namespace
@@ -257,7 +270,7 @@ func TestAddressMovesToAnotherHost(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	moved := strings.NewReplacer(`"10.244.0.0/24"`, `"10.244.1.0/24"`, `"10.244.1.0/24"`, `"10.244.0.0/24"`).Replace(demoFile(t)) +
+	moved := swapped.Replace(demoFile(t)) +
 		"[container]\ncni_conf = \"/run/flannel/10-mesh.conflist\"\n"
 	for _, d := range []*nstest.Daemon{m.cp, m.w, m.w2} { // one file for all
 		if r := rewrite(t, d, moved); r.Config.Generation < 2 {
@@ -265,7 +278,9 @@ func TestAddressMovesToAnotherHost(t *testing.T) {
 		}
 	}
 	env, err := os.ReadFile(filepath.Join(m.cp.Run, "subnet.env"))
-	if err != nil || string(env) != "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1472\nFLANNEL_IPMASQ=true\n" {
+	const want = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\n" +
+		"FLANNEL_MTU=1472\nFLANNEL_IPMASQ=true\n"
+	if err != nil || string(env) != want {
 		t.Errorf("%v\n%s", err, env)
 	}
 	pod, addresses := m.pod(m.ControlPlane, "moved")
@@ -297,7 +312,8 @@ func TestFlannelPlugin(t *testing.T) {
 		t.Errorf("%v", addresses)
 	}
 	contains(t, run(t, a, "ip", "addr", "show", "eth0"), "mtu 1472", "inet 10.244.2.2/24")
-	contains(t, run(t, a, "ip", "route"), "default via 10.244.2.1 dev eth0", "10.244.0.0/16 via 10.244.2.1 dev eth0")
+	contains(t, run(t, a, "ip", "route"), "default via 10.244.2.1 dev eth0",
+		"10.244.0.0/16 via 10.244.2.1 dev eth0")
 	serve(t, b, "10.244.1.2:80")
 	seenAs(t, a, "10.244.1.2:80", "10.244.2.2") // not masqueraded: FLANNEL_IPMASQ
 }
@@ -336,8 +352,11 @@ func TestContainerFiles(t *testing.T) {
 		t.Errorf("%v\n%s", err, doc)
 	}
 
-	s := rewrite(t, m.w2, demoFile(t)+"[masquerade]\nenabled = false\n[container]\ncni_conf = \"/proc/no/10-mesh.conflist\"\n")
-	if s.Config.Generation != 1 || !strings.Contains(s.Config.LastReload.Error, "write files for containers: write /proc/no/10-mesh.conflist") {
+	s := rewrite(t, m.w2,
+		demoFile(t)+"[masquerade]\nenabled = false\n[container]\ncni_conf = \"/proc/no/10-mesh.conflist\"\n")
+	if s.Config.Generation != 1 ||
+		!strings.Contains(s.Config.LastReload.Error,
+			"write files for containers: write /proc/no/10-mesh.conflist") {
 		t.Errorf("%+v", s.Config)
 	}
 	is(strings.Replace(want, "1472", "1372", 1)) // all or nothing
@@ -370,7 +389,8 @@ func TestContainerFiles(t *testing.T) {
 
 	// A file that cannot be written is no reason not to forward.
 	d := m.own(m.Worker2, demoFile(t)+"[container]\ncni_conf = \"/proc/no/10-mesh.conflist\"\n")
-	if s := status(t, d); len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "write /proc/no/10-mesh.conflist") {
+	if s := status(t, d); len(s.Warnings) != 1 ||
+		!strings.Contains(s.Warnings[0], "write /proc/no/10-mesh.conflist") {
 		t.Errorf("%q", s.Warnings)
 	}
 }

@@ -47,7 +47,8 @@ func newConsole(t *testing.T, h *nstest.Host, dir string) *console {
 		t.Fatal(err)
 	}
 	c := &console{dir: dir, path: filepath.Join(dir, "bin") + ":" + os.Getenv("PATH")}
-	c.holder = exec.Command("nsenter", "--net=/run/netns/"+h.Namespace.Name, "unshare", "--mount", "--propagation", "private", "sh", "-c", ownMounts, "sh", dir)
+	c.holder = exec.Command("nsenter", "--net=/run/netns/"+h.Namespace.Name, "unshare", "--mount",
+		"--propagation", "private", "sh", "-c", ownMounts, "sh", dir)
 	c.holder.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, err := c.holder.StdoutPipe()
 	if err == nil {
@@ -73,14 +74,17 @@ func newConsole(t *testing.T, h *nstest.Host, dir string) *console {
 // program puts a program of that name before all others.
 func (c *console) program(t *testing.T, name, script string) {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(c.dir, "bin", name), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(c.dir, "bin", name), []byte("#!/bin/sh\n"+script+"\n"),
+		0o755); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // command returns a command that will run at the console.
 func (c *console) command(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command("nsenter", append([]string{"-t", fmt.Sprint(c.holder.Process.Pid), "-m", "-n", name}, args...)...)
+	cmd := exec.Command(
+		"nsenter",
+		append([]string{"-t", fmt.Sprint(c.holder.Process.Pid), "-m", "-n", name}, args...)...)
 	cmd.Env = append(os.Environ(), "PATH="+c.path, "HOME="+filepath.Join(c.dir, "home"))
 	cmd.Dir = filepath.Join(c.dir, "home")
 	return cmd
@@ -105,7 +109,8 @@ func (c *console) typed(lines string) (string, error) {
 // it, with a socket of its own.
 func (c *console) meshd(t *testing.T, program string) {
 	t.Helper()
-	socket, pid, log := filepath.Join(c.dir, "state", "meshd.sock"), filepath.Join(c.dir, "meshd.pid"), filepath.Join(c.dir, "meshd.log")
+	socket, pid, log := filepath.Join(c.dir, "state", "meshd.sock"), filepath.Join(c.dir,
+		"meshd.pid"), filepath.Join(c.dir, "meshd.log")
 	c.program(t, "meshd", fmt.Sprintf(`exec %s "$@" --socket %s`, program, socket))
 	c.program(t, "systemctl", fmt.Sprintf(`start() {
 	setsid flock %[3]s/runs timeout --foreground 900 setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all,+net_admin --ambient-caps=-all,+net_admin --bounding-set=-all,+net_admin \

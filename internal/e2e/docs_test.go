@@ -23,7 +23,8 @@ func TestExamplesOfTheAPI(t *testing.T) {
 	}
 	m := newWorld(t).startAll(often(t))
 	for _, name := range []string{"control-plane", "worker"} {
-		waitPeer(t, m.w2, name, "up", func(p control.Peer) bool { return p.State == control.Up && p.ConfigMatch != nil })
+		waitPeer(t, m.w2, name, "up",
+			func(p control.Peer) bool { return p.State == control.Up && p.ConfigMatch != nil })
 	}
 	examples := example.FindAllStringSubmatch(string(doc), -1)
 	if len(examples) < 8 {
@@ -41,7 +42,8 @@ func TestExamplesOfTheAPI(t *testing.T) {
 		// Not pipefail: head ends what it reads from.
 		out, err := m.Worker2.Run("env", "SOCK="+m.w2.Socket, "timeout", "20", "bash", "-eu", "-c", script)
 		_, out, _ = strings.Cut(out, "---\n")
-		if err != nil || script != first && strings.TrimSpace(out) == "" || strings.Contains(out, "null") || strings.Contains(out, "false") {
+		if err != nil || script != first && strings.TrimSpace(out) == "" || strings.Contains(out, "null") ||
+			strings.Contains(out, "false") {
 			t.Errorf("%v\n%s", err, out)
 		}
 		t.Log(out)
@@ -96,7 +98,9 @@ func TestMetricsListen(t *testing.T) {
 		}
 		shows("9286", fmt.Sprintf("meshd_config_generation %d", 3+i))
 	}
-	if r := reload(listen("192.0.2.99:9300")); r.Reload.OK || !strings.Contains(r.Reload.Error, "listen for metrics: listen tcp 192.0.2.99:9300") || r.Generation != 4 {
+	if r := reload(listen("192.0.2.99:9300")); r.Reload.OK ||
+		!strings.Contains(r.Reload.Error, "listen for metrics: listen tcp 192.0.2.99:9300") ||
+		r.Generation != 4 {
 		t.Errorf("an address of somebody else: %+v", r)
 	}
 	shows("9286", "meshd_config_last_reload_successful 0")
@@ -113,7 +117,8 @@ func TestMetricsAddressComesLater(t *testing.T) {
 	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	d := w.own(w.Worker2, demoFile(t)+"[metrics]\nlisten = \"192.0.2.99:9285\"\n")
-	if s := status(t, d); len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "metrics.listen: metrics are not served") {
+	if s := status(t, d); len(s.Warnings) != 1 ||
+		!strings.Contains(s.Warnings[0], "metrics.listen: metrics are not served") {
 		t.Errorf("%q", s.Warnings)
 	}
 	if err := w.Worker2.IP("addr add 192.0.2.99/32 dev lo", "link set lo up"); err != nil {

@@ -66,9 +66,13 @@ func TestMeshPortIsForMeshd(t *testing.T) {
 			port := func(node int) string {
 				return netip.AddrPortFrom(netip.MustParseAddr(address(node)), 8285).String()
 			}
-			victims := []*net.UDPConn{listen(t, m.PodW2b, "10.244.2.3:7000"), listen(t, m.PodW2b, "[fd00:10:244:2::3]:7000")}
+			victims := []*net.UDPConn{
+				listen(t, m.PodW2b, "10.244.2.3:7000"),
+				listen(t, m.PodW2b, "[fd00:10:244:2::3]:7000"),
+			}
 			inner := [][]byte{
-				udpPacket("10.244.1.9", "10.244.2.3", 7000, 62, "lie"), udpPacket("10.244.1.0", "10.244.2.3", 7000, 62, "lie"),
+				udpPacket("10.244.1.9", "10.244.2.3", 7000, 62,
+					"lie"), udpPacket("10.244.1.0", "10.244.2.3", 7000, 62, "lie"),
 				udpPacket6("fd00:10:244:1::9", "fd00:10:244:2::3", 7000, 62, "lie"),
 			}
 			outer := func(from, to int, payload string) []byte {
@@ -87,7 +91,11 @@ func TestMeshPortIsForMeshd(t *testing.T) {
 				{"a user of a host", m.w, func(b []byte) { write(t, m.Worker.Namespace, port(3), b) }},
 				{"a pod to its own host", m.w2, func(b []byte) { write(t, m.PodW2a, port(3), b) }},
 				{"a user of the host itself", m.w2, func(b []byte) { write(t, m.Worker2.Namespace, port(3), b) }},
-				{"a pod as another node, to its own host", m.w2, func(b []byte) { sendRaw(t, m.PodW2a, outer(4, 3, string(b))) }},
+				{
+					"a pod as another node, to its own host",
+					m.w2,
+					func(b []byte) { sendRaw(t, m.PodW2a, outer(4, 3, string(b))) },
+				},
 				{"a pod as a node, to another host", m.w, func(b []byte) { sendRaw(t, m.PodW, outer(2, 3, string(b))) }},
 			}
 			for _, test := range tests {
@@ -142,8 +150,10 @@ func write(t *testing.T, n *nstest.Namespace, to string, payload []byte) {
 func TestForwardIsNotForStrangers(t *testing.T) {
 	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
-	run(t, w.Worker.Namespace, "nft", "add table ip own { chain f { type filter hook forward priority 0; policy drop; }; }")
-	run(t, w.Worker.Namespace, "nft", "add table ip nat { chain p { type nat hook prerouting priority -100; tcp dport 8080 dnat to 10.244.1.2:80; tcp dport 8081 dnat to 10.244.2.3:80; }; }")
+	run(t, w.Worker.Namespace, "nft",
+		"add table ip own { chain f { type filter hook forward priority 0; policy drop; }; }")
+	run(t, w.Worker.Namespace, "nft",
+		"add table ip nat { chain p { type nat hook prerouting priority -100; tcp dport 8080 dnat to 10.244.1.2:80; tcp dport 8081 dnat to 10.244.2.3:80; }; }")
 	m := w.startAll(demoFile(t))
 	stranger := m.outside()
 	if err := stranger.IP("route add 10.244.0.0/16 via 172.18.0.4", "link add docker0 type bridge"); err != nil {
@@ -151,10 +161,12 @@ func TestForwardIsNotForStrangers(t *testing.T) {
 	}
 	// Another network of the host, as Docker makes one.
 	container := nstest.ForTest(t)
-	if err := m.Worker.IP("link add other0 type veth peer name eth0 netns "+container.Name, "link set other0 up", "addr add 172.17.0.1/16 dev other0"); err != nil {
+	if err := m.Worker.IP("link add other0 type veth peer name eth0 netns "+container.Name, "link set other0 up",
+		"addr add 172.17.0.1/16 dev other0"); err != nil {
 		t.Fatal(err)
 	}
-	if err := container.IP("link set eth0 up", "addr add 172.17.0.2/16 dev eth0", "route add default via 172.17.0.1"); err != nil {
+	if err := container.IP("link set eth0 up", "addr add 172.17.0.2/16 dev eth0",
+		"route add default via 172.17.0.1"); err != nil {
 		t.Fatal(err)
 	}
 	serve(t, m.PodW, "10.244.1.2:80")

@@ -34,7 +34,8 @@ var checked = []string{"-race", "-cover", "-coverpkg=example.org/meshd/..."}
 // use takes the binaries from a folder: meshd and meshtui as users have them and, if it is
 // there, a folder of checked ones.
 func use(bin string) {
-	meshd, shipped, meshtui = filepath.Join(bin, "meshd"), filepath.Join(bin, "meshd"), filepath.Join(bin, "meshtui")
+	meshd, shipped, meshtui = filepath.Join(bin, "meshd"), filepath.Join(bin,
+		"meshd"), filepath.Join(bin, "meshtui")
 	if _, err := os.Stat(filepath.Join(bin, "checked")); err == nil {
 		meshd, meshtui = filepath.Join(bin, "checked", "meshd"), filepath.Join(bin, "checked", "meshtui")
 	}
@@ -188,8 +189,9 @@ func dualStack(address string) string {
 		name     string
 		underlay int
 	}{{"control-plane", 2}, {"worker", 4}, {"worker2", 3}} {
-		doc += fmt.Sprintf("[[node]]\nname = %q\naddress = %q\nsubnets = [\"10.244.%d.0/24\", \"fd00:10:244:%d::/64\"]\n",
-			n.name, fmt.Sprintf(address, n.underlay), i, i)
+		doc += fmt.Sprintf(
+			"[[node]]\nname = %q\naddress = %q\nsubnets = [\"10.244.%d.0/24\", \"fd00:10:244:%d::/64\"]\n", n.name,
+			fmt.Sprintf(address, n.underlay), i, i)
 	}
 	return doc
 }
@@ -245,7 +247,8 @@ func eventually(t testing.TB, what string, ok func() bool, so func() string) {
 
 // waitStatus polls a daemon until ok accepts its status. Counters have no event
 // to wait for.
-func waitStatus(t testing.TB, d *nstest.Daemon, what string, ok func(control.Status) bool) (s control.Status) {
+func waitStatus(t testing.TB, d *nstest.Daemon, what string,
+	ok func(control.Status) bool) (s control.Status) {
 	t.Helper()
 	eventually(t, what, func() bool {
 		s = status(t, d)

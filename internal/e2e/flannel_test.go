@@ -42,7 +42,8 @@ func flannel(t *testing.T, h *nstest.Host, address, self string, peers map[strin
 			return err
 		}
 		request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
-		if err := errors.Join(unix.IoctlIfreq(fd, unix.TUNSETIFF, request), unix.SetNonblock(fd, true)); err != nil {
+		if err := errors.Join(unix.IoctlIfreq(fd, unix.TUNSETIFF, request), unix.SetNonblock(fd,
+			true)); err != nil {
 			return err
 		}
 		p.tun = os.NewFile(uintptr(fd), "flannel0")
@@ -52,7 +53,8 @@ func flannel(t *testing.T, h *nstest.Host, address, self string, peers map[strin
 		t.Fatal(err)
 	}
 	t.Cleanup(p.stop)
-	if err := h.IP("addr add "+address+"/32 dev flannel0", "link set flannel0 mtu 1472 up", "route add 10.244.0.0/16 dev flannel0"); err != nil {
+	if err := h.IP("addr add "+address+"/32 dev flannel0", "link set flannel0 mtu 1472 up",
+		"route add 10.244.0.0/16 dev flannel0"); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
@@ -92,19 +94,22 @@ func TestMixedMesh(t *testing.T) { eachEngine(t, nstest.Busy, testMixedMesh) }
 
 func testMixedMesh(t *testing.T) {
 	w := newWorld(t).fast()
-	flannel(t, w.Worker, "10.244.1.0", "172.18.0.4", map[string]string{"10.244.0.0/24": "172.18.0.2", "10.244.2.0/24": "172.18.0.3"})
+	flannel(t, w.Worker, "10.244.1.0", "172.18.0.4",
+		map[string]string{"10.244.0.0/24": "172.18.0.2", "10.244.2.0/24": "172.18.0.3"})
 	d := w.own(w.Worker2, demoFile(t))
 	w.own(w.ControlPlane, demoFile(t))
 	for _, way := range []struct {
 		from, to *nstest.Namespace
 		address  string
-	}{{w.PodW2b, w.PodW, "10.244.1.2"}, {w.PodW, w.PodW2b, "10.244.2.3"}, {w.PodCP, w.PodW, "10.244.1.2"}, {w.PodCP, w.PodW2b, "10.244.2.3"}} {
+	}{{w.PodW2b, w.PodW, "10.244.1.2"}, {w.PodW, w.PodW2b, "10.244.2.3"}, {w.PodCP, w.PodW, "10.244.1.2"},
+		{w.PodCP, w.PodW2b, "10.244.2.3"}} {
 		out := run(t, way.from, "ping", "-c", "2", "-i", "0.2", way.address)
 		contains(t, out, "ttl=60", " 0% packet loss")
 		contains(t, run(t, way.from, "ping", "-c", "1", "-s", "4000", way.address), " 0% packet loss")
 		transfer(t, way.from, way.to, way.address+":9000", 16<<20)
 	}
-	if s := status(t, d); s.Totals.Drops["spoofed_source"]+s.Totals.Drops["unknown_sender"]+s.Totals.Drops["malformed"] != 0 {
+	if s := status(t,
+		d); s.Totals.Drops["spoofed_source"]+s.Totals.Drops["unknown_sender"]+s.Totals.Drops["malformed"] != 0 {
 		t.Errorf("%v", s.Totals.Drops)
 	}
 }

@@ -128,7 +128,8 @@ func udp6Packet(src, dst, payload string) []byte {
 	binary.BigEndian.PutUint16(b[40:], 7777)
 	binary.BigEndian.PutUint16(b[42:], 7000)
 	copy(b[44:], b[4:6])
-	binary.BigEndian.PutUint16(b[46:], ^packet.Fold(packet.Sum(b[40:], packet.PseudoSum(b[8:40], 17, len(b)-40))))
+	binary.BigEndian.PutUint16(b[46:],
+		^packet.Fold(packet.Sum(b[40:], packet.PseudoSum(b[8:40], 17, len(b)-40))))
 	return b
 }
 
@@ -140,8 +141,9 @@ func TestForeignSource(t *testing.T) {
 		t.Run(engine, func(t *testing.T) {
 			w := newWorld(t)
 			unfiltered(t, w.Worker)
-			m := w.startAll(dualStack("172.18.0.%d") + "[masquerade]\nenabled = false\n[probe]\ninterval = \"200ms\"\n" +
-				"[dataplane]\n" + engines[engine] + "\n")
+			m := w.startAll(
+				dualStack("172.18.0.%d") + "[masquerade]\nenabled = false\n[probe]\ninterval = \"200ms\"\n" +
+					"[dataplane]\n" + engines[engine] + "\n")
 			known(t, m.w, "worker2")
 			known(t, m.w2, "worker")
 			to4, to6 := listen(t, m.PodW2b, "10.244.2.3:7000"), listen(t, m.PodW2b, "[fd00:10:244:2::3]:7000")
@@ -168,11 +170,15 @@ func TestForeignSource(t *testing.T) {
 				}
 				lies++
 			}
-			after := status(t, m.w)
+			// User space counts what the programs leave to it, in its own time.
+			after := waitStatus(t, m.w, "all lies are counted", func(s control.Status) bool {
+				return s.Totals.Drops["foreign_source"] >= lies
+			})
 			if after.Totals.Drops["foreign_source"] != lies || after.Totals.Unattributed["foreign_source"] != lies {
 				t.Errorf("%d lies are counted as %v, %v", lies, after.Totals.Drops, after.Totals.Unattributed)
 			}
-			if n := after.Dataplane.Handed["foreign_source"] - before.Dataplane.Handed["foreign_source"]; engine != "user" && n != lies {
+			handed := after.Dataplane.Handed["foreign_source"] - before.Dataplane.Handed["foreign_source"]
+			if engine != "user" && handed != lies {
 				t.Errorf("%d lies were handed over: %v", lies, after.Dataplane.Handed)
 			}
 			if s := status(t, m.w2); s.Totals.Drops["spoofed_source"] != 0 {

@@ -43,7 +43,8 @@ func testLies(t *testing.T) {
 		t.Fatal(err)
 	}
 	victim := listen(t, m.PodW2b, "10.244.2.3:7000")
-	fromStranger, fromWorker := listen(t, stranger.Namespace, "172.18.0.9:8285"), listen(t, m.Worker.Namespace, "172.18.0.4:0")
+	fromStranger, fromWorker := listen(t, stranger.Namespace, "172.18.0.9:8285"), listen(t, m.Worker.Namespace,
+		"172.18.0.4:0")
 	eth := capture(t, stranger.Namespace, "eth0")
 	unchecked(t, fromStranger)
 	unchecked(t, fromWorker)
@@ -56,14 +57,49 @@ func testLies(t *testing.T) {
 		datagram []byte
 		reason   string
 	}{
-		{"a stranger with a pod's address", true, udpPacket("10.244.1.2", "10.244.2.3", 7000, 62, "lie"), "unknown_sender"},
-		{"a stranger's expiring packet", true, udpPacket("10.244.1.2", "10.244.2.3", 7000, 1, "lie"), "unknown_sender"},
+		{
+			"a stranger with a pod's address",
+			true,
+			udpPacket("10.244.1.2", "10.244.2.3", 7000, 62, "lie"),
+			"unknown_sender",
+		},
+		{
+			"a stranger's expiring packet",
+			true,
+			udpPacket("10.244.1.2", "10.244.2.3", 7000, 1, "lie"),
+			"unknown_sender",
+		},
 		{"a stranger's garbage", true, []byte("hello?"), "unknown_sender"},
-		{"a peer with another peer's pod", false, udpPacket("10.244.0.2", "10.244.2.3", 7000, 62, "lie"), "spoofed_source"},
-		{"a peer with our own pod", false, udpPacket("10.244.2.2", "10.244.2.3", 7000, 62, "lie"), "spoofed_source"},
-		{"a peer with an outside address", false, udpPacket("8.8.8.8", "10.244.2.3", 7000, 62, "lie"), "spoofed_source"},
-		{"a peer that wants to be relayed", false, udpPacket("10.244.1.2", "10.244.0.2", 7000, 62, "lie"), "wrong_destination"},
-		{"a peer that wants us to the outside", false, udpPacket("10.244.1.2", "172.18.0.2", 7000, 62, "lie"), "wrong_destination"},
+		{
+			"a peer with another peer's pod",
+			false,
+			udpPacket("10.244.0.2", "10.244.2.3", 7000, 62, "lie"),
+			"spoofed_source",
+		},
+		{
+			"a peer with our own pod",
+			false,
+			udpPacket("10.244.2.2", "10.244.2.3", 7000, 62, "lie"),
+			"spoofed_source",
+		},
+		{
+			"a peer with an outside address",
+			false,
+			udpPacket("8.8.8.8", "10.244.2.3", 7000, 62, "lie"),
+			"spoofed_source",
+		},
+		{
+			"a peer that wants to be relayed",
+			false,
+			udpPacket("10.244.1.2", "10.244.0.2", 7000, 62, "lie"),
+			"wrong_destination",
+		},
+		{
+			"a peer that wants us to the outside",
+			false,
+			udpPacket("10.244.1.2", "172.18.0.2", 7000, 62, "lie"),
+			"wrong_destination",
+		},
 		{"a looping packet", false, udpPacket("10.244.1.2", "10.244.1.2", 7000, 62, "lie"), "wrong_destination"},
 		{"a peer's garbage", false, []byte("hello?"), "malformed"},
 		{"nothing at all", false, nil, "malformed"},
@@ -88,7 +124,8 @@ func testLies(t *testing.T) {
 		if after.Totals.Drops[lie.reason] != before.Totals.Drops[lie.reason]+1 {
 			t.Errorf("%s: not counted as %s: %v", lie.name, lie.reason, after.Totals.Drops)
 		}
-		if worker := peer(t, after, "worker"); !lie.stranger && worker.Drops[lie.reason] != peer(t, before, "worker").Drops[lie.reason]+1 {
+		if worker := peer(t, after, "worker"); !lie.stranger &&
+			worker.Drops[lie.reason] != peer(t, before, "worker").Drops[lie.reason]+1 {
 			t.Errorf("%s: not counted against its peer: %v", lie.name, worker.Drops)
 		}
 		before = after
@@ -131,7 +168,8 @@ func TestMillionBadDatagrams(t *testing.T) {
 		}
 		send[who](chunk)
 		sent += chunk
-		waitStatus(t, m.w2, fmt.Sprint(sent, " datagrams counted"), func(s control.Status) bool { return inDrops(s) >= sent })
+		waitStatus(t, m.w2, fmt.Sprint(sent, " datagrams counted"),
+			func(s control.Status) bool { return inDrops(s) >= sent })
 		if sent == total/5 { // the heap has found its size
 			rss, log = residentKiB(t, m.w2.PID()), m.w2.Log()
 		}
@@ -164,7 +202,8 @@ func TestMillionBadDatagrams(t *testing.T) {
 
 // inDrops sums up what was dropped on the way in.
 func inDrops(s control.Status) (sum uint64) {
-	for _, reason := range []string{"unknown_sender", "spoofed_source", "wrong_destination", "ttl_expired", "malformed", "write_error", "socket_overflow"} {
+	for _, reason := range []string{"unknown_sender", "spoofed_source", "wrong_destination", "ttl_expired",
+		"malformed", "write_error", "socket_overflow"} {
 		sum += s.Totals.Drops[reason]
 	}
 	return sum
@@ -241,7 +280,9 @@ func tunPackets(t *testing.T, h *nstest.Host) uint64 {
 			RX struct{ Packets uint64 }
 		} `json:"stats64"`
 	}
-	if err := json.Unmarshal([]byte(run(t, h.Namespace, "ip", "-s", "-j", "link", "show", "mesh0")), &links); err != nil || len(links) != 1 {
+	if err := json.Unmarshal([]byte(run(t, h.Namespace, "ip", "-s", "-j", "link", "show", "mesh0")),
+		&links); err != nil ||
+		len(links) != 1 {
 		t.Fatalf("statistics of mesh0: %v, %v", links, err)
 	}
 	return links[0].Stats.RX.Packets

@@ -22,7 +22,8 @@ func TestIPsecPolicyHolds(t *testing.T) {
 	nstest.Share(t, nstest.Waiting)
 	for _, engine := range []string{"kernel", "auto", "user"} {
 		t.Run(engine, func(t *testing.T) {
-			m := newWorld(t).startAll(demoFile(t) + "[dataplane]\nengine = \"" + engine + "\"\n[probe]\ninterval = \"200ms\"\n")
+			m := newWorld(t).startAll(
+				demoFile(t) + "[dataplane]\nengine = \"" + engine + "\"\n[probe]\ninterval = \"200ms\"\n")
 			unpoliced := map[string]string{"user": "user"}[engine]
 			if unpoliced == "" {
 				unpoliced = "kernel"
@@ -32,7 +33,8 @@ func TestIPsecPolicyHolds(t *testing.T) {
 			}
 			pings := func(want bool) {
 				t.Helper()
-				if out, err := m.PodW2b.Run("ping", "-c", "3", "-i", "0.1", "-W", "1", "10.244.1.2"); (err == nil) != want {
+				if out, err := m.PodW2b.Run("ping", "-c", "3", "-i", "0.1", "-W", "1",
+					"10.244.1.2"); (err == nil) != want {
 					t.Errorf("ping: %v, want %v\n%s", err, want, out)
 				}
 			}
@@ -50,7 +52,8 @@ func TestIPsecPolicyHolds(t *testing.T) {
 				if engine != "user" {
 					forwards(t, m.w2, unpoliced)
 				}
-				waitStatus(t, m.w2, "worker is up", func(s control.Status) bool { return peer(t, s, "worker").State == control.Up })
+				waitStatus(t, m.w2, "worker is up",
+					func(s control.Status) bool { return peer(t, s, "worker").State == control.Up })
 				pings(true)
 			}
 		})

@@ -17,7 +17,9 @@ import (
 // a peer is known to be meshd.
 func engineFile(t *testing.T, engine, receive string) string {
 	t.Helper()
-	return strings.Replace(demoFile(t), "[network]", "[probe]\ninterval = \"200ms\"\n[dataplane]\nengine = \""+engine+"\"\nreceive = \""+receive+"\"\n[network]", 1)
+	return strings.Replace(demoFile(t), "[network]",
+		"[probe]\ninterval = \"200ms\"\n[dataplane]\nengine = \""+engine+"\"\nreceive = \""+receive+"\"\n[network]",
+		1)
 }
 
 // known waits until a daemon knows of a peer that it is meshd.
@@ -66,7 +68,8 @@ func TestKernelEngine(t *testing.T) {
 				if n := s.Dataplane.Calls["wire_write"].Packets - before["wire_write"].Packets; n > 100 {
 					t.Errorf("user space sent %d packets", n)
 				}
-				if n := s.Dataplane.Calls["tun_write"].Packets - before["tun_write"].Packets; receive != "socket" && n > 100 {
+				if n := s.Dataplane.Calls["tun_write"].Packets - before["tun_write"].Packets; receive != "socket" &&
+					n > 100 {
 					t.Errorf("user space delivered %d packets", n)
 				}
 			})
@@ -84,7 +87,8 @@ func TestKernelEngineInMixedMesh(t *testing.T) {
 			if err := w.Lab.LikeAWire(w.Hosts()...); err != nil {
 				t.Fatal(err)
 			}
-			flannel(t, w.Worker, "10.244.1.0", "172.18.0.4", map[string]string{"10.244.0.0/24": "172.18.0.2", "10.244.2.0/24": "172.18.0.3"})
+			flannel(t, w.Worker, "10.244.1.0", "172.18.0.4",
+				map[string]string{"10.244.0.0/24": "172.18.0.2", "10.244.2.0/24": "172.18.0.3"})
 			k := w.own(w.Worker2, engineFile(t, "kernel", receive))
 			u := w.own(w.ControlPlane, engineFile(t, "user", "auto"))
 			known(t, k, "control-plane")
@@ -92,13 +96,15 @@ func TestKernelEngineInMixedMesh(t *testing.T) {
 			for _, way := range []struct {
 				from, to *nstest.Namespace
 				address  string
-			}{{w.PodW2b, w.PodW, "10.244.1.2"}, {w.PodW, w.PodW2b, "10.244.2.3"}, {w.PodCP, w.PodW2b, "10.244.2.3"}, {w.PodW2b, w.PodCP, "10.244.0.2"}} {
+			}{{w.PodW2b, w.PodW, "10.244.1.2"}, {w.PodW, w.PodW2b, "10.244.2.3"}, {w.PodCP, w.PodW2b, "10.244.2.3"},
+				{w.PodW2b, w.PodCP, "10.244.0.2"}} {
 				contains(t, run(t, way.from, "ping", "-c", "2", "-i", "0.2", way.address), "ttl=60", " 0% packet loss")
 				contains(t, run(t, way.from, "ping", "-c", "1", "-s", "4000", way.address), " 0% packet loss")
 				transfer(t, way.from, way.to, way.address+":9000", 16<<20)
 			}
-			if s := status(t, k); s.Totals.Drops["spoofed_source"]+s.Totals.Drops["malformed"]+s.Totals.Drops["wrong_destination"] != 0 {
-				t.Errorf("%v", s.Totals.Drops)
+			drops := status(t, k).Totals.Drops
+			if drops["spoofed_source"]+drops["malformed"]+drops["wrong_destination"] != 0 {
+				t.Errorf("%v", drops)
 			}
 		})
 	}
@@ -189,10 +195,12 @@ func TestKernelEngineOnSeveralUnderlays(t *testing.T) {
 	for _, receive := range []string{"tcx", "xdp"} {
 		t.Run(receive, func(t *testing.T) {
 			w := newWorld(t)
-			if err := w.Worker2.IP("link add eth1 type veth peer name eth1 netns "+w.ControlPlane.Name, "link set eth1 up", "route add 172.18.0.2/32 dev eth1 src 172.18.0.3"); err != nil {
+			if err := w.Worker2.IP("link add eth1 type veth peer name eth1 netns "+w.ControlPlane.Name,
+				"link set eth1 up", "route add 172.18.0.2/32 dev eth1 src 172.18.0.3"); err != nil {
 				t.Fatal(err)
 			}
-			if err := w.ControlPlane.IP("link set eth1 up", "route add 172.18.0.3/32 dev eth1 src 172.18.0.2"); err != nil {
+			if err := w.ControlPlane.IP("link set eth1 up",
+				"route add 172.18.0.3/32 dev eth1 src 172.18.0.2"); err != nil {
 				t.Fatal(err)
 			}
 			if err := w.Lab.LikeAWire(w.Hosts()...); err != nil {
@@ -243,7 +251,8 @@ func TestKernelEngineFollowsUnderlay(t *testing.T) {
 	known(t, m.w2, "worker")
 	known(t, m.w, "worker2")
 	m.w2.Kill()
-	if err := w.Worker.IP("link set eth0 down", "link set eth0 address 02:00:00:00:77:01", "link set eth0 up"); err != nil {
+	if err := w.Worker.IP("link set eth0 down", "link set eth0 address 02:00:00:00:77:01",
+		"link set eth0 up"); err != nil {
 		t.Fatal(err)
 	}
 	run(t, w.PodW2b, "ping", "-c", "1", "-w", "20", "10.244.1.2")
@@ -326,7 +335,8 @@ func TestKernelEngineOfAnotherLayout(t *testing.T) {
 func TestKernelEngineSpreads(t *testing.T) {
 	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
-	m := w.startAll(strings.Replace(engineFile(t, "kernel", "tcx"), "[dataplane]", "[dataplane]\nspread = true", 1))
+	m := w.startAll(
+		strings.Replace(engineFile(t, "kernel", "tcx"), "[dataplane]", "[dataplane]\nspread = true", 1))
 	known(t, m.w2, "worker")
 	wire := capture(t, w.Worker.Namespace, "eth0")
 	listen(t, w.PodW, "10.244.1.2:7000")

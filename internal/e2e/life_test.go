@@ -42,7 +42,8 @@ func (w *world) exits(h *nstest.Host, code int, file string, words ...string) {
 func hostState(t testing.TB, h *nstest.Host) string {
 	t.Helper()
 	var kept []string
-	for _, ask := range []string{"ip -o link", "ip -o addr", "ip route show table all", "ip -6 route show table main", "nft -s list ruleset"} {
+	for _, ask := range []string{"ip -o link", "ip -o addr", "ip route show table all",
+		"ip -6 route show table main", "nft -s list ruleset"} {
 		words := strings.Fields(ask)
 		// Only what it found: ip(8) complains of namespaces that other tests are just making.
 		out, err := h.Command(words[0], words[1:]...).Output()
@@ -53,7 +54,8 @@ func hostState(t testing.TB, h *nstest.Host) string {
 		tables := strings.SplitAfter(nstest.SortSets(string(out)), "\n}\n")
 		slices.Sort(tables)
 		for line := range strings.Lines(strings.Join(tables, "")) {
-			line, _, _ = strings.Cut(line, " # progname ") // whose a table is, nft looks up elsewhere, and may not find
+			// Whose a table is, nft looks up elsewhere, and may not find
+			line, _, _ = strings.Cut(line, " # progname ")
 			if !strings.Contains(line, "fe80:") && !strings.Contains(line, "ff00::/8") {
 				kept = append(kept, line)
 			}
@@ -78,7 +80,8 @@ func sameHostState(t testing.TB, h *nstest.Host, before string) {
 		}
 		return lines
 	}
-	t.Errorf("%s is not as it was: gone %q, new %q; now:\n%s", h.Name, less(before, after), less(after, before), after)
+	t.Errorf("%s is not as it was: gone %q, new %q; now:\n%s", h.Name, less(before, after), less(after, before),
+		after)
 }
 
 func TestBadStarts(t *testing.T) {
@@ -104,7 +107,8 @@ func TestBadStarts(t *testing.T) {
 		if err := w.Worker2.IP("addr add 172.18.0.4/16 dev eth0"); err != nil {
 			t.Fatal(err)
 		}
-		w.exits(w.Worker2, 78, w.write(demo), "worker (172.18.0.4), worker2 (172.18.0.3)", "--node NAME", "172.18.0.3, 172.18.0.4")
+		w.exits(w.Worker2, 78, w.write(demo), "worker (172.18.0.4), worker2 (172.18.0.3)", "--node NAME",
+			"172.18.0.3, 172.18.0.4")
 		if err := w.Worker2.IP("addr del 172.18.0.4/16 dev eth0"); err != nil {
 			t.Fatal(err)
 		}
@@ -118,7 +122,8 @@ func TestBadStarts(t *testing.T) {
 		if err := w.Worker2.IP("route add 10.244.0.0/16 via 172.18.0.99"); err != nil {
 			t.Fatal(err)
 		}
-		w.exits(w.Worker2, 1, w.write(demo), "10.244.0.0/16 via 172.18.0.99 dev eth0 proto boot", "`ip route del 10.244.0.0/16")
+		w.exits(w.Worker2, 1, w.write(demo), "10.244.0.0/16 via 172.18.0.99 dev eth0 proto boot",
+			"`ip route del 10.244.0.0/16")
 		if err := w.Worker2.IP("route del 10.244.0.0/16"); err != nil {
 			t.Fatal(err)
 		}
@@ -144,7 +149,8 @@ func TestBadStarts(t *testing.T) {
 // code and its words.
 func (w *world) meshdWith(wrapper ...string) (code int, words string) {
 	w.t.Helper()
-	args := append(wrapper[1:], meshd, "run", "-c", w.write(demoFile(w.t)), "--socket", filepath.Join(w.dir, "other.sock"))
+	args := append(wrapper[1:], meshd, "run", "-c", w.write(demoFile(w.t)), "--socket",
+		filepath.Join(w.dir, "other.sock"))
 	cmd := w.Worker2.Command(wrapper[0], args...)
 	out, err := cmd.CombinedOutput()
 	if _, isExit := err.(*exec.ExitError); err != nil && !isExit {
@@ -157,7 +163,8 @@ func TestMissingPrivileges(t *testing.T) {
 	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	code, words := w.meshdWith("setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin")
-	if lines := strings.Count(strings.TrimSpace(words), "\n") + 1; code != 4 || lines != 1 || !strings.Contains(words, "needs the capability CAP_NET_ADMIN: run it as root") {
+	if lines := strings.Count(strings.TrimSpace(words), "\n") + 1; code != 4 || lines != 1 ||
+		!strings.Contains(words, "needs the capability CAP_NET_ADMIN: run it as root") {
 		t.Errorf("exit code %d:\n%s", code, words)
 	}
 	code, words = w.meshdWith("unshare", "-m", "sh", "-c", `mount -t tmpfs none /dev/net && exec "$0" "$@"`)
@@ -178,12 +185,14 @@ func TestWaitsForItsAddress(t *testing.T) {
 	if err := d.WaitEvent("waiting"); err != nil {
 		t.Fatal(err)
 	}
-	contains(t, d.Events("waiting")[0].Fields["reason"], "10.244.2.1, 2001:db8::3, fd00:10:244:2::1") // all that it has
+	// All that it has
+	contains(t, d.Events("waiting")[0].Fields["reason"], "10.244.2.1, 2001:db8::3, fd00:10:244:2::1")
 	s := status(t, d)
 	if s.Node != "" || len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "waiting for an address") {
 		t.Errorf("status %+v", s)
 	}
-	if out, err := d.Ask("route", "10.244.1.2"); err == nil || !strings.Contains(err.Error(), "nothing is forwarded yet") {
+	if out, err := d.Ask("route", "10.244.1.2"); err == nil ||
+		!strings.Contains(err.Error(), "nothing is forwarded yet") {
 		t.Errorf("%q, %v", out, err)
 	}
 	if err := w.Worker2.IP("addr add 172.18.0.3/16 dev eth0"); err != nil {
@@ -225,7 +234,8 @@ func TestNodeByName(t *testing.T) {
 	if s := status(t, d); s.Node != "worker2" || s.Network.Address != "172.18.0.3" {
 		t.Errorf("status %+v", s)
 	}
-	far := w.start(w.Worker, w.write(strings.ReplaceAll(demoFile(t), "172.18.0.4", "203.0.113.4")), "--node", "worker")
+	far := w.start(w.Worker, w.write(strings.ReplaceAll(demoFile(t), "172.18.0.4", "203.0.113.4")), "--node",
+		"worker")
 	if err := far.WaitReady(); err != nil {
 		t.Fatal(err)
 	}
@@ -276,7 +286,8 @@ func TestStopUnderLoad(t *testing.T) {
 	listen(t, m.PodW2b, "10.244.2.3:7000")
 	load(m.PodW2b, "10.244.1.2:7000")
 	load(m.PodW, "10.244.2.3:7000")
-	waitStatus(t, m.w2, "load", func(s control.Status) bool { return s.Totals.RxPackets > 1000 && s.Totals.TxPackets > 1000 })
+	waitStatus(t, m.w2, "load",
+		func(s control.Status) bool { return s.Totals.RxPackets > 1000 && s.Totals.TxPackets > 1000 })
 	took, err := m.w2.Stop()
 	if err != nil {
 		t.Errorf("%v\n%s", err, m.w2.Log())
@@ -364,18 +375,21 @@ func TestCleanup(t *testing.T) {
 	if err := w.Worker2.IP("route add 198.51.100.0/24 via 172.18.0.99"); err != nil {
 		t.Fatal(err)
 	}
-	run(t, w.Worker2.Namespace, "nft", "add table inet firewall { set allowed { type ipv4_addr; elements = { 192.0.2.1 }; }; "+
-		"chain fw { type filter hook forward priority 10; policy drop; ip saddr @allowed accept; }; chain nat { type nat hook postrouting priority 100; }; }")
+	run(t, w.Worker2.Namespace, "nft",
+		"add table inet firewall { set allowed { type ipv4_addr; elements = { 192.0.2.1 }; }; "+
+			"chain fw { type filter hook forward priority 10; policy drop; ip saddr @allowed accept; }; chain nat { type nat hook postrouting priority 100; }; }")
 	run(t, w.Worker2.Namespace, "iptables-nft", "-P", "FORWARD", "DROP")
 	run(t, w.Worker2.Namespace, "iptables-nft", "-A", "FORWARD", "-s", "192.0.2.0/24", "-j", "ACCEPT")
 	before := hostState(t, w.Worker2)
-	file := w.write(strings.Replace(dualStack("172.18.0.%d"), "subnets = [\"10.244.1.0/24\"", "routes = [\"192.168.7.0/24\"]\nsubnets = [\"10.244.1.0/24\"", 1))
+	file := w.write(strings.Replace(dualStack("172.18.0.%d"), "subnets = [\"10.244.1.0/24\"",
+		"routes = [\"192.168.7.0/24\"]\nsubnets = [\"10.244.1.0/24\"", 1))
 	d := w.start(w.Worker2, file)
 	if err := d.WaitReady(); err != nil {
 		t.Fatal(err)
 	}
 	contains(t, run(t, w.Worker2.Namespace, "ip", "route"), "192.168.7.0/24 dev mesh0 ")
-	if out, err := d.Ask("cleanup"); err == nil || !strings.Contains(err.Error(), "meshd is running: stop it first") {
+	if out, err := d.Ask("cleanup"); err == nil ||
+		!strings.Contains(err.Error(), "meshd is running: stop it first") {
 		t.Errorf("cleanup under a running daemon: %q, %v", out, err)
 	}
 	if _, err := d.Stop(); err != nil {

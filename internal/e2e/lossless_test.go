@@ -66,7 +66,8 @@ func (w *world) overflows() (o overflows) {
 				Tx struct{ Dropped uint64 }
 			}
 		}
-		if err := json.Unmarshal([]byte(run(w.t, h.Namespace, "ip", "-s", "-j", "link", "show", "mesh0")), &links); err != nil {
+		if err := json.Unmarshal([]byte(run(w.t, h.Namespace, "ip", "-s", "-j", "link", "show", "mesh0")),
+			&links); err != nil {
 			w.t.Fatal(err)
 		}
 		o[i] = links[0].Stats64.Tx.Dropped
@@ -77,6 +78,9 @@ func (w *world) overflows() (o overflows) {
 func (o overflows) since(before overflows) [2]uint64 {
 	return [2]uint64{o[0] - before[0], o[1] - before[1]}
 }
+
+// swapped gives control-plane and worker each other's subnet.
+var swapped = strings.NewReplacer(`"10.244.0.0/24"`, `"10.244.1.0/24"`, `"10.244.1.0/24"`, `"10.244.0.0/24"`)
 
 // A subnet that moves to another node moves at one packet boundary: up to it all
 // packets go one way, from then on all go the other.
@@ -91,7 +95,7 @@ func testChangedPeerMovesAtOnce(t *testing.T) {
 	}
 	d := w.own(w.Worker2, demoFile(t))
 	wire := capture(t, w.Worker2.Namespace, "eth0")
-	moved := strings.NewReplacer(`"10.244.0.0/24"`, `"10.244.1.0/24"`, `"10.244.1.0/24"`, `"10.244.0.0/24"`).Replace(demoFile(t))
+	moved := swapped.Replace(demoFile(t))
 	stop, ended := make(chan struct{}), make(chan error, 1)
 	f := newFlow(t, w.PodW2b, w.PodW, "10.244.2.3:7000", "10.244.1.2:7000")
 	go func() { ended <- steady(func() error { return f.send(5000, stop) }) }()
@@ -187,7 +191,8 @@ func TestRestartLosesNothing(t *testing.T) {
 	}
 	// A TUN's queue holds 100 ms of this.
 	if lost, overflows := traffic.finish(), w.overflows().since(before); lost != overflows {
-		t.Errorf("lost %v, in the TUN's queues %v\n%+v\n%+v", lost, overflows, status(t, d).Totals, status(t, far).Totals)
+		t.Errorf("lost %v, in the TUN's queues %v\n%+v\n%+v", lost, overflows, status(t, d).Totals,
+			status(t, far).Totals)
 	}
 	if s := status(t, d); len(s.Warnings) != 0 || s.Network.Repairs != 0 {
 		t.Errorf("%q, %d repairs", s.Warnings, s.Network.Repairs)
@@ -207,10 +212,13 @@ func TestLeftDescriptorsThatDoNotFit(t *testing.T) {
 		sockets, queues string // that are taken over
 		kept            []string
 	}{
-		{strings.Replace(demoFile(t), "[network]\n", "[network]\nport = 9999\n", 1), "0", "1", []string{"tun-0", "udp-0"}},
+		{strings.Replace(demoFile(t), "[network]\n", "[network]\nport = 9999\n", 1), "0", "1", []string{"tun-0",
+			"udp-0"}},
 		// With the interface deleted meanwhile: that of another name has its routes now.
-		{strings.Replace(demoFile(t), "[network]\n", "[network]\ninterface = \"other0\"\n", 1), "0", "0", []string{"tun-0", "udp-0"}},
-		{strings.Replace(demoFile(t), "[network]\n", "[dataplane]\nqueues = 2\n[network]\ninterface = \"other0\"\n", 1), "1", "1", []string{"tun-0", "tun-1", "udp-0", "udp-1"}},
+		{strings.Replace(demoFile(t), "[network]\n", "[network]\ninterface = \"other0\"\n", 1), "0", "0",
+			[]string{"tun-0", "udp-0"}},
+		{strings.Replace(demoFile(t), "[network]\n", "[dataplane]\nqueues = 2\n[network]\ninterface = \"other0\"\n",
+			1), "1", "1", []string{"tun-0", "tun-1", "udp-0", "udp-1"}},
 	} {
 		if _, err := d.Stop(); err != nil {
 			t.Fatal(err)
@@ -244,7 +252,8 @@ func TestKilledLeaksNothing(t *testing.T) {
 	if err := w.Worker2.IP("route add default via 172.18.0.1"); err != nil {
 		t.Fatal(err)
 	}
-	run(t, w.Worker2.Namespace, "nft", `add table ip seen; add chain ip seen out { type filter hook postrouting priority 300; };
+	run(t, w.Worker2.Namespace, "nft",
+		`add table ip seen; add chain ip seen out { type filter hook postrouting priority 300; };
 		add counter ip seen leaks; add rule ip seen out oifname "eth0" ip daddr 10.244.0.0/16 counter name leaks`)
 	traffic := w.newTraffic(5000)
 	for range 5 {
@@ -263,7 +272,8 @@ func TestKilledLeaksNothing(t *testing.T) {
 	case !kernel && (lost[0] == 0 || lost[1] == 0):
 		t.Errorf("lost %v: nothing was in flight", lost)
 	}
-	contains(t, run(t, w.Worker2.Namespace, "nft", "list", "counter", "ip", "seen", "leaks"), "packets 0 bytes 0")
+	contains(t, run(t, w.Worker2.Namespace, "nft", "list", "counter", "ip", "seen", "leaks"),
+		"packets 0 bytes 0")
 	if s := status(t, far); s.Totals.Drops["unknown_sender"]+s.Totals.Drops["spoofed_source"] != 0 {
 		t.Errorf("%+v", s.Totals)
 	}

@@ -30,7 +30,19 @@ func kubeProxy(t *testing.T, h *nstest.Host, port, to string, mark bool) {
 		{"-A", "KUBE-POSTROUTING", "-j", "MARK", "--xor-mark", "0x4000"},
 		{"-A", "KUBE-POSTROUTING", "-j", "MASQUERADE", "--random-fully"},
 	}
-	service := []string{"-A", "KUBE-SERVICES", "-p", "tcp", "--dport", port, "-m", "addrtype", "--dst-type", "LOCAL", "-j"}
+	service := []string{
+		"-A",
+		"KUBE-SERVICES",
+		"-p",
+		"tcp",
+		"--dport",
+		port,
+		"-m",
+		"addrtype",
+		"--dst-type",
+		"LOCAL",
+		"-j",
+	}
 	if mark {
 		rules = append(rules, append(service, "KUBE-MARK-MASQ"))
 	}
@@ -49,7 +61,8 @@ func TestUnmarkedService(t *testing.T) {
 	serve(t, m.PodW, "10.244.1.2:80")
 	serve(t, m.PodW2b, "10.244.2.3:80")
 	kubeProxy(t, m.Worker2, "32000", "10.244.1.2:80", false)
-	run(t, m.Worker2.Namespace, "iptables-nft", "-t", "nat", "-A", "PREROUTING", "-p", "tcp", "--dport", "32001", "-j", "DNAT", "--to-destination", "10.244.2.3:80")
+	run(t, m.Worker2.Namespace, "iptables-nft", "-t", "nat", "-A", "PREROUTING", "-p", "tcp", "--dport", "32001",
+		"-j", "DNAT", "--to-destination", "10.244.2.3:80")
 	seenAs(t, outside.Namespace, "172.18.0.3:32000", "10.244.2.0")  // remote pod: the TUN's address
 	seenAs(t, outside.Namespace, "172.18.0.3:32001", "172.18.0.77") // local pod: the client's own
 }
@@ -66,7 +79,8 @@ func testWhoIsSeenAsWhom(t *testing.T) {
 		"route add 10.244.2.0/24 via 172.18.0.3", "route add fd00:10:244:2::/64 via 2001:db8::3"); err != nil {
 		t.Fatal(err)
 	}
-	for _, address := range []string{"172.18.0.77:80", "172.18.0.78:80", "[2001:db8::77]:80", "[2001:db8::78]:80"} {
+	for _, address := range []string{"172.18.0.77:80", "172.18.0.78:80", "[2001:db8::77]:80",
+		"[2001:db8::78]:80"} {
 		serve(t, outside.Namespace, address)
 	}
 	serve(t, m.PodW, "10.244.1.2:80")

@@ -19,7 +19,8 @@ func received(t *testing.T, n *nstest.Namespace, device string) (packets, bytes 
 			RX struct{ Packets, Bytes uint64 }
 		} `json:"stats64"`
 	}
-	if err := json.Unmarshal([]byte(run(t, n, "ip", "-s", "-j", "link", "show", device)), &links); err != nil || len(links) != 1 {
+	if err := json.Unmarshal([]byte(run(t, n, "ip", "-s", "-j", "link", "show", device)), &links); err != nil ||
+		len(links) != 1 {
 		t.Fatalf("%v, %+v", err, links)
 	}
 	return links[0].Stats.RX.Packets, links[0].Stats.RX.Bytes
@@ -82,7 +83,8 @@ func TestKernelEngineMerges(t *testing.T) {
 	m.w = w.again(m.w)
 	check("with the next one")
 
-	for _, damage := range []struct{ does, to string }{{"link del meshd-gro0", "meshd-gro0"}, {"link set meshd-gro1 down", "meshd-gro1"}} {
+	for _, damage := range []struct{ does, to string }{{"link del meshd-gro0", "meshd-gro0"},
+		{"link set meshd-gro1 down", "meshd-gro1"}} {
 		skip := len(m.w.Records())
 		if err := w.Worker.IP(damage.does); err != nil {
 			t.Fatal(err)
@@ -106,7 +108,8 @@ func TestKernelEngineMerges(t *testing.T) {
 	if n := arrived(t, w.PodW2b, w.PodW, w.Worker); n > single {
 		t.Errorf("without the pair: %d bytes a packet", n)
 	}
-	contains(t, strings.Join(status(t, m.w).Warnings, "\n"), "TCP comes to pods packet by packet", "ip link del meshd-gro0")
+	contains(t, strings.Join(status(t, m.w).Warnings, "\n"), "TCP comes to pods packet by packet",
+		"ip link del meshd-gro0")
 	if err := w.Worker.IP("link del meshd-gro0"); err != nil {
 		t.Fatal(err)
 	}

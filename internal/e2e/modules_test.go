@@ -31,12 +31,15 @@ func TestKernelEngineUnderESP(t *testing.T) {
 	addresses := []string{"172.18.0.4", "172.18.0.3"}
 	const keys = " auth 'hmac(sha256)' 0x000102030405060708090a0b0c0d0e0f000102030405060708090a0b0c0d0e0f enc 'cbc(aes)' 0x000102030405060708090a0b0c0d0e0f"
 	for i, h := range ends {
-		me, other, out, in := addresses[i], addresses[1-i], []string{"0x101", "0x102"}[i], []string{"0x102", "0x101"}[i]
+		me, other, out, in := addresses[i], addresses[1-i], []string{"0x101", "0x102"}[i], []string{"0x102",
+			"0x101"}[i]
 		for _, line := range []string{
 			"state add src " + me + " dst " + other + " proto esp spi " + out + " mode transport" + keys,
 			"state add src " + other + " dst " + me + " proto esp spi " + in + " mode transport" + keys,
-			"policy add src " + me + " dst " + other + " proto udp dport 8285 dir out tmpl src " + me + " dst " + other + " proto esp mode transport",
-			"policy add src " + other + " dst " + me + " proto udp dport 8285 dir in tmpl src " + other + " dst " + me + " proto esp mode transport",
+			"policy add src " + me + " dst " + other + " proto udp dport 8285 dir out tmpl src " + me + " dst " +
+				other + " proto esp mode transport",
+			"policy add src " + other + " dst " + me + " proto udp dport 8285 dir in tmpl src " + other + " dst " +
+				me + " proto esp mode transport",
 		} {
 			run(t, h.Namespace, "sh", "-c", "ip xfrm "+line)
 		}
@@ -80,7 +83,8 @@ func TestKernelEngineUnderESP(t *testing.T) {
 	}
 	run(t, m.Worker.Namespace, "sh", "-c", "ip xfrm policy flush && ip xfrm state flush")
 	forwards(t, m.w, "kernel")
-	waitStatus(t, m.w2, "worker is up", func(s control.Status) bool { return peer(t, s, "worker").State == control.Up })
+	waitStatus(t, m.w2, "worker is up",
+		func(s control.Status) bool { return peer(t, s, "worker").State == control.Up })
 	if err := ping(); err != nil {
 		t.Error(err)
 	}
@@ -94,7 +98,8 @@ func TestKernelEngineOnVLAN(t *testing.T) {
 		doc := strings.ReplaceAll(engineFile(t, "kernel", receive), "\"172.18.0.", "\"172.30.0.")
 		for i, h := range w.Hosts() {
 			address := []string{"172.30.0.2", "172.30.0.4", "172.30.0.3"}[i]
-			if err := h.IP("link add eth0.7 link eth0 type vlan id 7", "addr add "+address+"/24 dev eth0.7", "link set eth0.7 up"); err != nil {
+			if err := h.IP("link add eth0.7 link eth0 type vlan id 7", "addr add "+address+"/24 dev eth0.7",
+				"link set eth0.7 up"); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -105,7 +110,9 @@ func TestKernelEngineOnVLAN(t *testing.T) {
 		transfer(t, m.PodW2b, m.PodW, "10.244.1.2:9000", 16<<20)
 		transfer(t, m.PodW, m.PodW2b, "10.244.2.3:9000", 16<<20)
 		s := status(t, m.w2)
-		if n := s.Dataplane.Calls["wire_write"].Packets - before["wire_write"].Packets; s.Dataplane.Receive != "tcx" || n > 100 {
+		if n := s.Dataplane.Calls["wire_write"].Packets -
+			before["wire_write"].Packets; s.Dataplane.Receive != "tcx" ||
+			n > 100 {
 			t.Errorf("user space sent %d packets, %+v", n, s.Dataplane)
 		}
 	}

@@ -20,13 +20,15 @@ func TestForwardingBetweenOthers(t *testing.T) {
 		}
 	}
 	lans := map[string]*nstest.Namespace{}
-	for name, subnet := range map[string][2]string{"lan0": {"192.168.1.", "fd01::"}, "lan1": {"192.168.2.", "fd02::"}} {
+	for name, subnet := range map[string][2]string{"lan0": {"192.168.1.", "fd01::"}, "lan1": {"192.168.2.",
+		"fd02::"}} {
 		n := nstest.ForTest(t)
 		lans[name] = n
 		if err := errors.Join(
 			w.Worker2.IP("link add "+name+" type veth peer name eth0 netns "+n.Name, "link set "+name+" up",
 				"addr add "+subnet[0]+"1/24 dev "+name, "addr add "+subnet[1]+"1/64 dev "+name+" nodad"),
-			n.IP("link set eth0 up", "addr add "+subnet[0]+"2/24 dev eth0", "addr add "+subnet[1]+"2/64 dev eth0 nodad",
+			n.IP("link set eth0 up", "addr add "+subnet[0]+"2/24 dev eth0",
+				"addr add "+subnet[1]+"2/64 dev eth0 nodad",
 				"route add default via "+subnet[0]+"1", "route add default via "+subnet[1]+"1"),
 		); err != nil {
 			t.Fatal(err)
@@ -72,7 +74,8 @@ func TestForwardingBetweenOthers(t *testing.T) {
 	if err := w.Worker2.Sysctl("ipv4.ip_forward", "1"); err != nil {
 		t.Fatal(err)
 	}
-	waitStatus(t, m.w2, "the LANs reach each other", func(control.Status) bool { return reaches(lans["lan0"], "192.168.2.2") })
+	waitStatus(t, m.w2, "the LANs reach each other",
+		func(control.Status) bool { return reaches(lans["lan0"], "192.168.2.2") })
 	if reaches(lans["lan0"], "fd02::2") {
 		t.Error("the LANs reach each other over IPv6")
 	}

@@ -36,7 +36,8 @@ func TestLargeTransfer(t *testing.T) {
 	if d := sender.Dataplane; !slices.Equal(d.Offloads, want) || len(d.Refused) != 0 || d.Queues < 1 {
 		t.Errorf("dataplane %+v", d)
 	}
-	for kind, s := range map[string]control.Status{"tun_read": sender, "wire_write": sender, "wire_read": receiver, "tun_write": receiver} {
+	for kind, s := range map[string]control.Status{"tun_read": sender, "wire_write": sender,
+		"wire_read": receiver, "tun_write": receiver} {
 		t.Logf("%s: %.1f packets a call", kind, perCall(s, kind))
 		if perCall(s, kind) < 3 {
 			t.Errorf("%s: %+v", kind, s.Dataplane.Calls[kind])
@@ -65,14 +66,19 @@ func TestTransfers(t *testing.T) {
 			}
 		}},
 		{"packets lost", 1500, [2]string{}, func(t *testing.T, w *world) {
-			run(t, w.Worker.Namespace, "nft", "add table ip lossy { chain in { type filter hook input priority 0; udp dport 8285 numgen random mod 100 < 2 drop; }; }")
+			run(t, w.Worker.Namespace, "nft",
+				"add table ip lossy { chain in { type filter hook input priority 0; udp dport 8285 numgen random mod 100 < 2 drop; }; }")
 		}},
 		{"packets out of order", 1500, [2]string{}, func(t *testing.T, w *world) {
 			// Two classes of one queue: every eighth datagram waits in 1:2.
-			run(t, w.Worker2.Namespace, "nft", "add table ip mixed { chain out { type filter hook output priority 0; udp dport 8285 numgen inc mod 8 == 0 meta priority set 65538; }; }")
-			run(t, w.Worker2.Namespace, "tc", "qdisc", "add", "dev", "eth0", "root", "handle", "1:", "htb", "default", "1")
-			run(t, w.Worker2.Namespace, "tc", "class", "add", "dev", "eth0", "parent", "1:", "classid", "1:1", "htb", "rate", "2gbit")
-			run(t, w.Worker2.Namespace, "tc", "class", "add", "dev", "eth0", "parent", "1:", "classid", "1:2", "htb", "rate", "200mbit")
+			run(t, w.Worker2.Namespace, "nft",
+				"add table ip mixed { chain out { type filter hook output priority 0; udp dport 8285 numgen inc mod 8 == 0 meta priority set 65538; }; }")
+			run(t, w.Worker2.Namespace, "tc", "qdisc", "add", "dev", "eth0", "root", "handle", "1:", "htb", "default",
+				"1")
+			run(t, w.Worker2.Namespace, "tc", "class", "add", "dev", "eth0", "parent", "1:", "classid", "1:1", "htb",
+				"rate", "2gbit")
+			run(t, w.Worker2.Namespace, "tc", "class", "add", "dev", "eth0", "parent", "1:", "classid", "1:2", "htb",
+				"rate", "200mbit")
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -111,7 +117,8 @@ func TestTransfers(t *testing.T) {
 				if off := strings.Contains(test.keys[i], "off"); off != (len(s.Dataplane.Offloads) == 0) {
 					t.Errorf("%+v with %q", s.Dataplane, test.keys[i])
 				}
-				for _, reason := range []string{"malformed", "write_error", "send_error", "unknown_sender", "spoofed_source", "wrong_destination"} {
+				for _, reason := range []string{"malformed", "write_error", "send_error", "unknown_sender",
+					"spoofed_source", "wrong_destination"} {
 					if n := s.Totals.Drops[reason]; n != 0 {
 						t.Errorf("%d drops of %s", n, reason)
 					}
@@ -179,7 +186,8 @@ func testDatagramsKeepOrder(t *testing.T) {
 		for i := range payloads {
 			got, _ := receive(t, server)
 			if string(got) != string(payloads[i]) {
-				t.Fatalf("datagram %d of %d bytes: %.8s, %d bytes, and then %s", next, size, got, len(got), whatFollows(t, server))
+				t.Fatalf("datagram %d of %d bytes: %.8s, %d bytes, and then %s", next, size, got, len(got),
+					whatFollows(t, server))
 			}
 			next++
 		}

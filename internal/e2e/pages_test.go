@@ -42,10 +42,15 @@ func newPages(t *testing.T) *pages {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	program, err := os.ReadFile(shipped)
-	if err := errors.Join(err, os.Chmod(dir, 0o755), os.WriteFile(filepath.Join(dir, "meshd"), program, 0o755)); err != nil {
+	if err := errors.Join(err, os.Chmod(dir, 0o755), os.WriteFile(filepath.Join(dir, "meshd"), program,
+		0o755)); err != nil {
 		t.Fatal(err)
 	}
-	p := &pages{t: t, world: &world{Reference: hosts, t: t, dir: dir, binary: shipped}, consoles: map[string]*console{}}
+	p := &pages{
+		t:        t,
+		world:    &world{Reference: hosts, t: t, dir: dir, binary: shipped},
+		consoles: map[string]*console{},
+	}
 	for i, name := range []string{"control-plane", "worker", "worker2"} {
 		c := newConsole(t, hosts.Hosts()[i], filepath.Join(p.world.dir, name))
 		c.meshd(t, filepath.Join(dir, "meshd"))
@@ -194,8 +199,10 @@ func (p *pages) kubernetes() {
 	var items []string
 	for i, node := range []string{"control-plane 172.18.0.2", "worker 172.18.0.4", "worker2 172.18.0.3"} {
 		name, address, _ := strings.Cut(node, " ")
-		items = append(items, fmt.Sprintf(`{"kind": "Node", "metadata": {"name": %q, "annotations": {"flannel.alpha.coreos.com/public-ip": %q, "flannel.alpha.coreos.com/backend-type": "udp"}},
-			"spec": {"podCIDR": "10.244.%d.0/24"}, "status": {"addresses": [{"type": "InternalIP", "address": %[2]q}]}}`, name, address, i))
+		items = append(items, fmt.Sprintf(
+			`{"kind": "Node", "metadata": {"name": %q, "annotations": {"flannel.alpha.coreos.com/public-ip": %q, "flannel.alpha.coreos.com/backend-type": "udp"}},
+			"spec": {"podCIDR": "10.244.%d.0/24"}, "status": {"addresses": [{"type": "InternalIP", "address": %[2]q}]}}`,
+			name, address, i))
 	}
 	p.consoles["worker2"].program(p.t, "kubectl", fmt.Sprintf(`case "$*" in
 "get nodes -o json") cat <<'DOC'
@@ -230,7 +237,8 @@ DOC`)
 	p.pod("worker2", "pod-b", "10.244.2.3")
 	p.pod("worker", "pod-w", "10.244.1.2")
 	flannel(t, p.world.Worker, "10.244.1.0", "172.18.0.4", map[string]string{"10.244.2.0/24": "172.18.0.3"})
-	goes := flannel(t, p.world.Worker2, "10.244.2.0", "172.18.0.3", map[string]string{"10.244.1.0/24": "172.18.0.4"})
+	goes := flannel(t, p.world.Worker2, "10.244.2.0", "172.18.0.3",
+		map[string]string{"10.244.1.0/24": "172.18.0.4"})
 	c := p.consoles["worker2"]
 	c.ends(t, "flanneld", goes.stop) // its TUN goes with it
 	contains(t, p.on(c, "ip netns exec pod-b ping -c 1 10.244.1.2"), "ttl=60")
@@ -261,8 +269,24 @@ func (p *pages) docker(host string, tree []byte, options ...string) {
 	dir := filepath.Join(c.dir, "docker")
 	socket := filepath.Join(dir, "sock")
 	log := newAwaited("API listen on " + socket)
-	cmd := c.command("timeout", append([]string{"300", "dockerd", "--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
-		"--pidfile", filepath.Join(dir, "pid"), "-H", "unix://" + socket, "--storage-driver", "vfs"}, options...)...)
+	cmd := c.command(
+		"timeout",
+		append(
+			[]string{
+				"300",
+				"dockerd",
+				"--data-root",
+				filepath.Join(dir, "data"),
+				"--exec-root",
+				filepath.Join(dir, "exec"),
+				"--pidfile",
+				filepath.Join(dir, "pid"),
+				"-H",
+				"unix://" + socket,
+				"--storage-driver",
+				"vfs",
+			},
+			options...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -289,7 +313,8 @@ func (p *pages) docker(host string, tree []byte, options ...string) {
 
 func TestPageDocker(t *testing.T) {
 	nstest.Share(t, nstest.Busy)
-	nstest.RequirePrograms(t, "run `make engines`", "dockerd", "docker", "podman", "runc", "busybox", "/usr/lib/podman/netavark")
+	nstest.RequirePrograms(t, "run `make engines`", "dockerd", "docker", "podman", "runc", "busybox",
+		"/usr/lib/podman/netavark")
 	p := newPages(t)
 	p.mesh(demoFile(t), "control-plane", "worker", "worker2")
 	tree := image(t)

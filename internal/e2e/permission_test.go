@@ -32,8 +32,11 @@ func (w *world) systemFiles(groups, users string) (shared string) {
 	binary, err := os.ReadFile(w.binary)
 	shared = filepath.Join(dir, "meshd")
 	launcher := filepath.Join(dir, "launch")
-	script := fmt.Sprintf("#!/bin/sh\nexec unshare -m sh -c 'mount --bind %[1]s/group /etc/group && mount --bind %[1]s/passwd /etc/passwd && exec %[2]s \"$@\"' sh \"$@\"\n", dir, shared)
-	if err := errors.Join(err, os.Chmod(dir, 0o755), os.WriteFile(shared, binary, 0o755), os.WriteFile(launcher, []byte(script), 0o755),
+	script := fmt.Sprintf(
+		"#!/bin/sh\nexec unshare -m sh -c 'mount --bind %[1]s/group /etc/group && mount --bind %[1]s/passwd /etc/passwd && exec %[2]s \"$@\"' sh \"$@\"\n",
+		dir, shared)
+	if err := errors.Join(err, os.Chmod(dir, 0o755), os.WriteFile(shared, binary, 0o755), os.WriteFile(launcher,
+		[]byte(script), 0o755),
 		os.WriteFile(filepath.Join(dir, "group"), []byte("root:x:0:\n"+groups), 0o644),
 		os.WriteFile(filepath.Join(dir, "passwd"), []byte("root:x:0:0::/:/bin/sh\n"+users), 0o644)); err != nil {
 		w.t.Fatal(err)
@@ -43,7 +46,8 @@ func (w *world) systemFiles(groups, users string) (shared string) {
 }
 
 // as runs a command of meshd as another user.
-func as(t *testing.T, meshd string, d *nstest.Daemon, uid, gid int, groups, command string) (code int, said string) {
+func as(t *testing.T, meshd string, d *nstest.Daemon, uid, gid int,
+	groups, command string) (code int, said string) {
 	t.Helper()
 	args := []string{fmt.Sprintf("--reuid=%d", uid), fmt.Sprintf("--regid=%d", gid)}
 	if groups == "" {
@@ -63,7 +67,8 @@ func as(t *testing.T, meshd string, d *nstest.Daemon, uid, gid int, groups, comm
 func TestPermissions(t *testing.T) {
 	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
-	meshd := w.systemFiles(fmt.Sprintf("mesh:x:%d:\nmesh-admin:x:%d:boss\n", gidMesh, gidAdmin), fmt.Sprintf("boss:x:%d:%d::/:/bin/sh\n", uidBoss, uidBoss))
+	meshd := w.systemFiles(fmt.Sprintf("mesh:x:%d:\nmesh-admin:x:%d:boss\n", gidMesh, gidAdmin),
+		fmt.Sprintf("boss:x:%d:%d::/:/bin/sh\n", uidBoss, uidBoss))
 	d := w.own(w.Worker2, demoFile(t))
 	info, err := os.Stat(d.Socket)
 	if err != nil || info.Mode().Perm() != 0o660 || info.Sys().(*syscall.Stat_t).Gid != gidMesh {
@@ -87,7 +92,8 @@ func TestPermissions(t *testing.T) {
 		{"root", 0, 0, "", "reload", 0, "generation 1 applied"},
 		{"an administrator who may not read", uidNobody, uidNobody, admin, "status", 4, "not permitted"},
 	} {
-		if code, said := as(t, meshd, d, test.uid, test.gid, test.groups, test.command); code != test.code || !strings.Contains(said, test.says) {
+		if code, said := as(t, meshd, d, test.uid, test.gid, test.groups, test.command); code != test.code ||
+			!strings.Contains(said, test.says) {
 			t.Errorf("%s, %s: exit code %d, want %d: %s", test.who, test.command, code, test.code, said)
 		}
 	}
@@ -99,7 +105,8 @@ func TestNoGroup(t *testing.T) {
 	w := newWorld(t)
 	meshd := w.systemFiles("", "")
 	d := w.own(w.Worker2, demoFile(t))
-	if told := d.Events("no_group", "group", "mesh"); len(told) != 1 || told[0].Level != "WARN" || !strings.Contains(told[0].Message, "`groupadd --system mesh`") {
+	if told := d.Events("no_group", "group", "mesh"); len(told) != 1 || told[0].Level != "WARN" ||
+		!strings.Contains(told[0].Message, "`groupadd --system mesh`") {
 		t.Errorf("%v", told)
 	}
 	if code, said := as(t, meshd, d, uidReader, uidReader, fmt.Sprint(gidMesh), "status"); code != 4 {

@@ -30,7 +30,8 @@ func TestForwardPolicyDrop(t *testing.T) {
 	// Bridged packets pass the same chains where br_netfilter is on, as
 	// Kubernetes wants it; without the module there is no such setting.
 	serve(t, m.PodW2a, "10.244.2.2:80")
-	if err := m.Worker2.Sysctl("bridge.bridge-nf-call-iptables", "1"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := m.Worker2.Sysctl("bridge.bridge-nf-call-iptables", "1"); err != nil &&
+		!errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
 	seenAs(t, m.PodW2b, "10.244.2.2:80", "10.244.2.3")
@@ -46,7 +47,8 @@ func TestForwardPolicyDrop(t *testing.T) {
 	if err := outside.IP("route add 192.0.2.0/24 via 172.18.0.3"); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Worker2.IP("link add t0 type veth peer name t1", "addr add 192.0.2.1/24 dev t0", "link set t0 up", "link set t1 up",
+	if err := m.Worker2.IP("link add t0 type veth peer name t1", "addr add 192.0.2.1/24 dev t0",
+		"link set t0 up", "link set t1 up",
 		"neigh add 192.0.2.9 lladdr 02:00:00:00:00:09 dev t0"); err != nil {
 		t.Fatal(err)
 	}
@@ -117,13 +119,16 @@ func TestSysctls(t *testing.T) {
 		}
 	}
 	for _, h := range w.Hosts() {
-		if err := errors.Join(h.Sysctl("ipv4.conf.all.rp_filter", "1"), h.Sysctl("ipv4.conf.default.rp_filter", "1")); err != nil {
+		if err := errors.Join(h.Sysctl("ipv4.conf.all.rp_filter", "1"), h.Sysctl("ipv4.conf.default.rp_filter",
+			"1")); err != nil {
 			t.Fatal(err)
 		}
 	}
 	m := w.startAll(dualStack("172.18.0.%d"))
 	s := status(t, m.w2)
-	if len(s.Warnings) != 2 || !strings.HasPrefix(s.Warnings[0], "net.ipv4.ip_forward is 0: pods cannot reach other hosts") || !strings.HasPrefix(s.Warnings[1], "net.ipv6.conf.all.forwarding is 0") {
+	if len(s.Warnings) != 2 ||
+		!strings.HasPrefix(s.Warnings[0], "net.ipv4.ip_forward is 0: pods cannot reach other hosts") ||
+		!strings.HasPrefix(s.Warnings[1], "net.ipv6.conf.all.forwarding is 0") {
 		t.Errorf("warnings %q", s.Warnings)
 	}
 	told(t, m.w2, "net.ipv4.ip_forward")
@@ -153,7 +158,8 @@ func TestSysctls(t *testing.T) {
 	contains(t, run(t, m.PodW2b, "ping", "-c", "1", "10.244.1.2"), "ttl=60")
 	contains(t, run(t, m.PodW2b, "ping", "-c", "1", "fd00:10:244:1::2"), "ttl=60")
 	run(t, m.PodW2b, "traceroute", "-n", "-q", "1", "-w", "3", "10.244.1.2")
-	if out, err := m.PodW2b.Run("ping", "-c", "1", "-W", "5", "10.244.9.9"); err == nil || !strings.Contains(out, "Destination Net Unreachable") {
+	if out, err := m.PodW2b.Run("ping", "-c", "1", "-W", "5", "10.244.9.9"); err == nil ||
+		!strings.Contains(out, "Destination Net Unreachable") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

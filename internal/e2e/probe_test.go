@@ -57,8 +57,10 @@ func testPeerComesAndGoes(t *testing.T) {
 	// daemons from the CPU for the third of a second that it would be with `often`.
 	m := newWorld(t).startAll(demoFile(t) + "[probe]\ninterval = \"300ms\"\n")
 	for _, d := range []*nstest.Daemon{m.cp, m.w2} {
-		p := waitPeer(t, d, "worker", "up", func(p control.Peer) bool { return p.State == control.Up && p.ConfigMatch != nil })
-		if !*p.ConfigMatch || p.Version == "" || p.RTTMS == nil || *p.RTTMS <= 0 || p.Since == nil || p.ProbesRx == 0 {
+		p := waitPeer(t, d, "worker", "up",
+			func(p control.Peer) bool { return p.State == control.Up && p.ConfigMatch != nil })
+		if !*p.ConfigMatch || p.Version == "" || p.RTTMS == nil || *p.RTTMS <= 0 || p.Since == nil ||
+			p.ProbesRx == 0 {
 			t.Errorf("%+v", p)
 		}
 	}
@@ -81,10 +83,12 @@ func testPeerComesAndGoes(t *testing.T) {
 		t.Error(err)
 	}
 	waitPeer(t, w, "worker2", "up", isIn(control.Up))
-	if got, want := peerEvents(t, m.w2, "worker"), "peer_up peer_stale peer_down peer_up "; strings.ReplaceAll(got, "peer_file_matches ", "") != want {
+	const want = "peer_up peer_stale peer_down peer_up "
+	if got := peerEvents(t, m.w2, "worker"); strings.ReplaceAll(got, "peer_file_matches ", "") != want {
 		t.Errorf("events: %s, want %s", got, want)
 	}
-	if got := peerEvents(t, m.w2, "control-plane"); strings.ReplaceAll(got, "peer_file_matches ", "") != "peer_up " {
+	if got := peerEvents(t, m.w2, "control-plane"); strings.ReplaceAll(got, "peer_file_matches ",
+		"") != "peer_up " {
 		t.Errorf("events of a peer that was up all the time: %s", got)
 	}
 	// Nothing of all this is traffic, or is shown to the host.
@@ -104,7 +108,8 @@ func TestRTTIsThatOfPing(t *testing.T) {
 	}
 	m := w.startAll(often(t))
 	p := waitPeer(t, m.w2, "worker", "measured", func(p control.Peer) bool { return p.ProbesRx >= 30 })
-	found := pingTime.FindStringSubmatch(run(t, m.Worker2.Namespace, "ping", "-c", "30", "-i", "0.1", "10.244.1.0"))
+	found := pingTime.FindStringSubmatch(
+		run(t, m.Worker2.Namespace, "ping", "-c", "30", "-i", "0.1", "10.244.1.0"))
 	if found == nil {
 		t.Fatal("ping does not say")
 	}
@@ -112,11 +117,13 @@ func TestRTTIsThatOfPing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if *p.RTTMS < 10 || *p.RTTMS < 0.8*kernel || *p.RTTMS > 1.2*kernel || *p.RTTMinMS > *p.RTTMS || *p.RTTP95MS < *p.RTTMS {
+	if *p.RTTMS < 10 || *p.RTTMS < 0.8*kernel || *p.RTTMS > 1.2*kernel || *p.RTTMinMS > *p.RTTMS ||
+		*p.RTTP95MS < *p.RTTMS {
 		t.Errorf("RTT %.2f (%.2f to %.2f) ms, ping says %.2f", *p.RTTMS, *p.RTTMinMS, *p.RTTP95MS, kernel)
 	}
 	out, err := m.w2.Ask("ping", "worker", "--count", "3", "-i", "100ms")
-	if err != nil || !strings.Contains(out, "3 sent, 3 received, 0% loss") || !strings.Contains(out, "108 bytes from worker: seq=1 time=1") {
+	if err != nil || !strings.Contains(out, "3 sent, 3 received, 0% loss") ||
+		!strings.Contains(out, "108 bytes from worker: seq=1 time=1") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	t.Logf("RTT %.2f ms, ping says %.2f ms", *p.RTTMS, kernel)
@@ -127,11 +134,13 @@ func TestLossIsShown(t *testing.T) {
 	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
 	m := &mesh{world: w}
-	asks := demoFile(t) + "[probe]\ninterval = \"200ms\"\n" // an answer is late after that, on a busy machine too
+	// An answer is late after that, on a busy machine too
+	asks := demoFile(t) + "[probe]\ninterval = \"200ms\"\n"
 	m.w2 = w.own(w.Worker2, asks)
 	m.w, m.cp = w.own(w.Worker, demoFile(t)+"[probe]\ninterval = \"0s\"\n"), w.own(w.ControlPlane, asks)
-	run(t, m.Worker2.Namespace, "nft", "add table ip lossy; add chain ip lossy in { type filter hook prerouting priority raw; }; "+
-		"add rule ip lossy in ip saddr 172.18.0.4 udp dport 8285 numgen inc mod 5 == 0 drop")
+	run(t, m.Worker2.Namespace, "nft",
+		"add table ip lossy; add chain ip lossy in { type filter hook prerouting priority raw; }; "+
+			"add rule ip lossy in ip saddr 172.18.0.4 udp dport 8285 numgen inc mod 5 == 0 drop")
 	p := waitPeer(t, m.w2, "worker", "asked", func(p control.Peer) bool { return p.ProbesTx >= 75 })
 	// What comes too late on a busy machine is lost of both alike.
 	other := peer(t, status(t, m.w2), "control-plane")
@@ -139,7 +148,8 @@ func TestLossIsShown(t *testing.T) {
 		t.Errorf("%.2f lost, %.2f of another, %s", *p.Loss, *other.Loss, p.State)
 	}
 	// Who does not ask knows who was heard.
-	if p := peer(t, status(t, m.w), "worker2"); p.State != control.Up || p.RTTMS != nil || p.Loss != nil || p.ProbesTx != 0 {
+	if p := peer(t, status(t, m.w), "worker2"); p.State != control.Up || p.RTTMS != nil || p.Loss != nil ||
+		p.ProbesTx != 0 {
 		t.Errorf("%+v", p)
 	}
 }
@@ -161,7 +171,9 @@ func TestDriftIsSeen(t *testing.T) {
 	waitPeer(t, b, "worker2", "has another file", matches(false))
 	save(t, a, often(t)+"# changed\n")
 	waitPeer(t, a, "worker", "has the same file again", matches(true))
-	if got := peerEvents(t, a, "worker"); !strings.HasPrefix(got, "peer_file_matches peer_up peer_file_differs ") && !strings.HasPrefix(got, "peer_up peer_file_matches peer_file_differs ") {
+	if got := peerEvents(t, a, "worker"); !strings.HasPrefix(got,
+		"peer_file_matches peer_up peer_file_differs ") &&
+		!strings.HasPrefix(got, "peer_up peer_file_matches peer_file_differs ") {
 		t.Errorf("events: %s", got)
 	}
 	if out, err := a.Ask("status"); err != nil || !strings.Contains(out, "same") {
@@ -179,7 +191,8 @@ func TestFlannelIsUp(t *testing.T) {
 	if p.RTTMS == nil || p.ConfigMatch != nil || p.ConfigSHA256 != "" || p.Version != "" || *p.Loss > 0.5 {
 		t.Errorf("%+v", p)
 	}
-	if out, err := d.Ask("ping", "worker", "--count", "2", "-i", "50ms"); err != nil || !strings.Contains(out, " 0% loss") {
+	if out, err := d.Ask("ping", "worker", "--count", "2", "-i", "50ms"); err != nil ||
+		!strings.Contains(out, " 0% loss") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	contains(t, run(t, w.PodW2b, "ping", "-c", "1", "10.244.1.2"), " 0% packet loss")
@@ -215,13 +228,16 @@ func TestPingTooLarge(t *testing.T) {
 	nstest.Share(t, nstest.Waiting)
 	m := newMesh(t)
 	waitPeer(t, m.w2, "worker", "up", isIn(control.Up))
-	if out, err := m.w2.Ask("ping", "worker", "--count", "1", "-s", "1444"); err != nil || !strings.Contains(out, "1472 bytes from worker") {
+	if out, err := m.w2.Ask("ping", "worker", "--count", "1", "-s", "1444"); err != nil ||
+		!strings.Contains(out, "1472 bytes from worker") {
 		t.Errorf("%v\n%s", err, out)
 	}
-	if out, err := m.w2.Ask("ping", "worker", "--count", "1", "-s", "56"); err != nil || !strings.Contains(out, "108 bytes from worker") { // never less
+	if out, err := m.w2.Ask("ping", "worker", "--count", "1", "-s", "56"); err != nil ||
+		!strings.Contains(out, "108 bytes from worker") { // never less
 		t.Errorf("%v\n%s", err, out)
 	}
-	if out, err := m.w2.Ask("ping", "worker", "-s", "1445"); err == nil || !strings.Contains(err.Error(), "at most 1444 bytes") {
+	if out, err := m.w2.Ask("ping", "worker", "-s", "1445"); err == nil ||
+		!strings.Contains(err.Error(), "at most 1444 bytes") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -59,7 +59,8 @@ func TestAddressIsReplaced(t *testing.T) {
 	doc := strings.Replace(demoFile(t), `"172.18.0.3"`, `"172.18.0.33"`, 1)
 	save(t, m.w2, doc) // one file for all
 	for _, d := range []*nstest.Daemon{m.cp, m.w, m.w2} {
-		waitStatus(t, d, "the new address", func(s control.Status) bool { return s.Config.Generation == 2 && len(s.Warnings) == 0 })
+		waitStatus(t, d, "the new address",
+			func(s control.Status) bool { return s.Config.Generation == 2 && len(s.Warnings) == 0 })
 	}
 	if s := status(t, m.w2); s.Network.Address != "172.18.0.33" {
 		t.Errorf("%+v", s.Network)
@@ -76,7 +77,8 @@ func TestDefaultRouteMoves(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, h := range []*nstest.Host{w.Worker2, w.Worker} {
-		if err := h.IP("link set eth1 mtu 1400 up", fmt.Sprintf("addr add 172.19.0.%d/24 dev eth1", 3+i)); err != nil {
+		if err := h.IP("link set eth1 mtu 1400 up", fmt.Sprintf("addr add 172.19.0.%d/24 dev eth1",
+			3+i)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -123,7 +125,8 @@ func testLinkFlaps(t *testing.T) {
 		}
 	}
 	run(t, w.PodW2b, "ping", "-c", "1", "-w", "10", "10.244.1.2")
-	s := waitStatus(t, d, "all is well", func(s control.Status) bool { return len(s.Warnings) == 0 && descriptors(t, d) <= before+1 })
+	s := waitStatus(t, d, "all is well",
+		func(s control.Status) bool { return len(s.Warnings) == 0 && descriptors(t, d) <= before+1 })
 	if s.Config.Generation != 1 || s.Network.MTU != 1472 {
 		t.Errorf("%+v", s)
 	}
@@ -131,7 +134,8 @@ func testLinkFlaps(t *testing.T) {
 		t.Error("the link did not flap")
 	}
 	// There is no control-plane here, and where this takes long that is told.
-	if slices.ContainsFunc(d.Records(), func(r nstest.Record) bool { return r.Level == "ERROR" && r.Event != "peer_down" }) {
+	if slices.ContainsFunc(d.Records(),
+		func(r nstest.Record) bool { return r.Level == "ERROR" && r.Event != "peer_down" }) {
 		t.Errorf("%s", d.Log())
 	}
 }
@@ -154,7 +158,8 @@ func TestSocketErrors(t *testing.T) {
 	}
 	// Nothing arrives until then, so there is something to receive.
 	s := waitStatus(t, d, "a new socket", func(s control.Status) bool { return s.Network.Repairs > 0 })
-	if why := d.Events("repaired"); len(why) == 0 || !strings.Contains(why[0].Fields["what"], unix.ENOMEM.Error()) {
+	if why := d.Events("repaired"); len(why) == 0 ||
+		!strings.Contains(why[0].Fields["what"], unix.ENOMEM.Error()) {
 		t.Errorf("%v", why)
 	}
 	detach()
@@ -167,7 +172,8 @@ func TestSocketErrors(t *testing.T) {
 	if out, err := w.PodW2b.Run("ping", "-c", "2", "-i", "0.1", "-W", "1", "10.244.1.2"); err == nil {
 		t.Errorf("nothing was injected: %s", out)
 	}
-	s = waitStatus(t, d, "send errors", func(s control.Status) bool { return peer(t, s, "worker").Drops["send_error"] == 2 })
+	s = waitStatus(t, d, "send errors",
+		func(s control.Status) bool { return peer(t, s, "worker").Drops["send_error"] == 2 })
 	detach()
 	run(t, w.PodW2b, "ping", "-c", "1", "-W", "2", "10.244.1.2")
 	if again := status(t, d); s.Totals.Drops["send_error"] != 2 || len(again.Warnings) != 0 {
@@ -188,7 +194,8 @@ func TestLostNews(t *testing.T) {
 	if err := m.Worker2.IP(lines...); err != nil {
 		t.Fatal(err)
 	}
-	waitStatus(t, m.w2, "repaired", func(s control.Status) bool { return s.Network.Repairs == 1 && len(s.Warnings) == 0 })
+	waitStatus(t, m.w2, "repaired",
+		func(s control.Status) bool { return s.Network.Repairs == 1 && len(s.Warnings) == 0 })
 	contains(t, run(t, m.Worker2.Namespace, "ip", "route", "show", "10.244.0.0/16"), "dev mesh0")
 	run(t, m.PodW2b, "ping", "-c", "1", "-W", "2", "10.244.1.2")
 }

@@ -29,7 +29,8 @@ func rewrite(t *testing.T, d *nstest.Daemon, doc string) control.Status {
 		t.Fatal(err)
 	}
 	run(t, d.Host.Namespace, "kill", "-HUP", fmt.Sprint(d.PID()))
-	return waitStatus(t, d, "reload", func(s control.Status) bool { return !s.Config.LastReload.At.Equal(before) })
+	return waitStatus(t, d, "reload",
+		func(s control.Status) bool { return !s.Config.LastReload.At.Equal(before) })
 }
 
 // own gives a daemon a file of its own, so that the others keep theirs.
@@ -66,7 +67,8 @@ func testEditTakesEffect(t *testing.T) {
 		t.Errorf("%+v, %q", s.Config, s.Warnings)
 	}
 	out, err := d.Ask("reload")
-	if err == nil || !strings.Contains(err.Error(), "exit status 1") || !strings.Contains(err.Error(), "still running generation 2") {
+	if err == nil || !strings.Contains(err.Error(), "exit status 1") ||
+		!strings.Contains(err.Error(), "still running generation 2") {
 		t.Errorf("reload: %q, %v", out, err)
 	}
 	sameHostState(t, w.Worker2, before)
@@ -90,14 +92,16 @@ func testEditTakesEffect(t *testing.T) {
 	if err := os.Remove(d.Config); err != nil {
 		t.Fatal(err)
 	}
-	waitStatus(t, d, "no file", func(s control.Status) bool { return strings.Contains(s.Config.Error, "no such file") })
+	waitStatus(t, d, "no file",
+		func(s control.Status) bool { return strings.Contains(s.Config.Error, "no such file") })
 	save(t, d, demoFile(t)+fourth+"\n")
 	s = waitStatus(t, d, "mended", func(s control.Status) bool { return s.Config.Error == "" })
 	if s.Config.Generation != 3 || len(s.Warnings) != 0 {
 		t.Errorf("%+v, %q", s.Config, s.Warnings)
 	}
 	save(t, d, demoFile(t))
-	waitStatus(t, d, "back", func(s control.Status) bool { return s.Config.Generation == 4 && len(s.Peers) == 2 })
+	waitStatus(t, d, "back",
+		func(s control.Status) bool { return s.Config.Generation == 4 && len(s.Peers) == 2 })
 	if routes := run(t, w.Worker2.Namespace, "ip", "route"); strings.Contains(routes, "192.168.9.0") {
 		t.Errorf("routes:\n%s", routes)
 	}
@@ -116,12 +120,14 @@ func TestPlanAndReload(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "exit status 1") {
 		t.Errorf("plan: %v", err)
 	}
-	contains(t, out, "+ peer fourth 10.244.9.0/24 192.168.9.0/24\n", "~ mtu 1472 -> 1400\n", "+ route 192.168.9.0/24\n")
+	contains(t, out, "+ peer fourth 10.244.9.0/24 192.168.9.0/24\n", "~ mtu 1472 -> 1400\n",
+		"+ route 192.168.9.0/24\n")
 	if s := status(t, d); s.Config.Generation != 1 || len(s.Peers) != 2 || s.Network.MTU != 1472 {
 		t.Errorf("plan changed something: %+v", s)
 	}
 	bad := w.write("[network]\n")
-	if out, err := d.Ask("plan", bad); err == nil || !strings.Contains(err.Error(), "exit status 2") || !strings.Contains(err.Error(), bad+":") {
+	if out, err := d.Ask("plan", bad); err == nil || !strings.Contains(err.Error(), "exit status 2") ||
+		!strings.Contains(err.Error(), bad+":") {
 		t.Errorf("plan of a bad file: %q, %v", out, err)
 	}
 	doc, err := os.ReadFile(next)
@@ -180,7 +186,8 @@ func TestUnderlayChanges(t *testing.T) {
 			t.Fatal(err)
 		}
 		waitStatus(t, m.w2, "another MTU", func(s control.Status) bool { return s.Network.MTU == mtu-28 })
-		contains(t, run(t, m.Worker2.Namespace, "ip", "link", "show", "dev", "mesh0"), fmt.Sprintf("mtu %d ", mtu-28))
+		contains(t, run(t, m.Worker2.Namespace, "ip", "link", "show", "dev", "mesh0"),
+			fmt.Sprintf("mtu %d ", mtu-28))
 	}
 	if err := m.Worker2.IP("link set eth0 down"); err != nil {
 		t.Fatal(err)
@@ -212,7 +219,8 @@ func TestEverythingIsLive(t *testing.T) {
 	ping("at first")
 	before := sent()
 	for i, step := range []struct{ doc, want string }{
-		{strings.Replace(demoFile(t), "[network]\n", "[network]\nport = 9999\n", 1), "~ listening on 172.18.0.3:8285 -> 172.18.0.3:9999"},
+		{strings.Replace(demoFile(t), "[network]\n", "[network]\nport = 9999\n", 1),
+			"~ listening on 172.18.0.3:8285 -> 172.18.0.3:9999"},
 		{demoFile(t) + "[dataplane]\nqueues = 3\n", "~ queues 1 -> 3"},
 		{demoFile(t) + "[dataplane]\nqueues = 2\noffload = \"off\"\n", "~ dataplane.offload auto -> off"},
 		{demoFile(t) + "[dataplane]\nqueues = 2\nspread = true\n", "~ dataplane.spread false -> true"},
@@ -249,18 +257,22 @@ func TestBadReload(t *testing.T) {
 	d := m.own(m.Worker2, demoFile(t)) // the others' file stays as it is
 	before := hostState(t, m.Worker2)
 	for doc, words := range map[string]string{
-		strings.Replace(demoFile(t), "cidr = ", "mtu = 7\ncidr = ", 1):                   ":4:7: error: network.mtu: 7 is out of range",
-		strings.Replace(demoFile(t), "[network]", "[network]\ninterface = \"mesh7\"", 1): "network.interface: a running meshd cannot change it from mesh0 to mesh7",
-		strings.ReplaceAll(demoFile(t), "172.18.0.3", "172.18.0.33"):                     "no node of",
+		strings.Replace(demoFile(t), "cidr = ", "mtu = 7\ncidr = ",
+			1): ":4:7: error: network.mtu: 7 is out of range",
+		strings.Replace(demoFile(t), "[network]", "[network]\ninterface = \"mesh7\"",
+			1): "network.interface: a running meshd cannot change it from mesh0 to mesh7",
+		strings.ReplaceAll(demoFile(t), "172.18.0.3", "172.18.0.33"): "no node of",
 	} {
 		s := rewrite(t, d, doc)
-		if s.Config.Generation != 1 || s.Config.LastReload.OK || !strings.Contains(s.Config.Error, words) || len(s.Warnings) != 1 {
+		if s.Config.Generation != 1 || s.Config.LastReload.OK || !strings.Contains(s.Config.Error, words) ||
+			len(s.Warnings) != 1 {
 			t.Errorf("%s: %+v, %q", words, s.Config, s.Warnings)
 		}
 	}
 	sameHostState(t, m.Worker2, before)
 	contains(t, run(t, m.PodW2b, "ping", "-c", "1", "10.244.1.2"), "ttl=60")
-	if s := rewrite(t, d, demoFile(t)); s.Config.Generation != 1 || s.Config.Error != "" || len(s.Warnings) != 0 {
+	if s := rewrite(t, d, demoFile(t)); s.Config.Generation != 1 || s.Config.Error != "" ||
+		len(s.Warnings) != 0 {
 		t.Errorf("%+v, %q", s.Config, s.Warnings)
 	}
 }

@@ -52,7 +52,8 @@ func TestRulesComeBack(t *testing.T) {
 	}
 	// Others may rewrite their own tables as often as they like.
 	for range 20 {
-		run(t, m.Worker2.Namespace, "nft", "add table ip foreign { chain c { counter; }; }; flush table ip foreign; delete table ip foreign")
+		run(t, m.Worker2.Namespace, "nft",
+			"add table ip foreign { chain c { counter; }; }; flush table ip foreign; delete table ip foreign")
 	}
 	if s := status(t, m.w2); s.Masquerade.Repairs != 5 {
 		t.Errorf("%d repairs", s.Masquerade.Repairs)
@@ -63,14 +64,16 @@ func TestRulesComeBack(t *testing.T) {
 func TestRulesComeBackAfterAStorm(t *testing.T) {
 	nstest.Share(t, nstest.Busy)
 	w := newWorld(t)
-	run(t, w.Worker2.Namespace, "nft", "add table ip own { chain f { type filter hook forward priority 0; policy drop; }; }")
+	run(t, w.Worker2.Namespace, "nft",
+		"add table ip own { chain f { type filter hook forward priority 0; policy drop; }; }")
 	m := w.startAll(demoFile(t))
 	const own = "add table ip own { chain f { type filter hook forward priority 0; policy drop; }; }"
 	ruleset := func() string { return run(t, m.Worker2.Namespace, "nft", "-s", "list", "ruleset") }
 	whole := sortedLines(ruleset())
 	for range 3 {
 		run(t, m.Worker2.Namespace, "sh", "-c", "for i in $(seq 50); do nft flush ruleset; nft '"+own+"'; done")
-		waitStatus(t, m.w2, "the rules are back", func(control.Status) bool { return sortedLines(ruleset()) == whole })
+		waitStatus(t, m.w2, "the rules are back",
+			func(control.Status) bool { return sortedLines(ruleset()) == whole })
 	}
 }
 
@@ -103,7 +106,8 @@ func TestMasqueradeChangesLive(t *testing.T) {
 	change := func(generation int, masquerade string) {
 		t.Helper()
 		s := rewrite(t, d, demoFile(t)+"[masquerade]\n"+masquerade)
-		if s.Config.Generation != generation || s.Config.Error != "" || len(s.Warnings) != 0 || s.Masquerade.Repairs != 0 {
+		if s.Config.Generation != generation || s.Config.Error != "" || len(s.Warnings) != 0 ||
+			s.Masquerade.Repairs != 0 {
 			t.Errorf("config %+v, warnings %q, masquerade %+v", s.Config, s.Warnings, s.Masquerade)
 		}
 		if err := long.echo("still here\n"); err != nil {
@@ -129,7 +133,8 @@ func TestMasqueradeChangesLive(t *testing.T) {
 		t.Errorf("generation %d\n%s", s.Config.Generation, ruleset())
 	}
 	change(7, "forward = true")
-	if got := ruleset(); !strings.Contains(got, `iifname "mesh0" counter`) || strings.Contains(got, `oifname "mesh0" counter`) {
+	if got := ruleset(); !strings.Contains(got, `iifname "mesh0" counter`) ||
+		strings.Contains(got, `oifname "mesh0" counter`) {
 		t.Errorf("not the forward rules:\n%s", got)
 	}
 	change(8, `forward = "all"`)

@@ -125,7 +125,8 @@ func testDSCPAndECN(t *testing.T) {
 
 				// Now the same datagram again, as a congested router would have
 				// marked it. Only the pod's packet counts: the outer header ends here.
-				wire := listen(t, m.Worker2.Namespace, netip.AddrPortFrom(netip.MustParseAddr(fmt.Sprintf(underlay, 3)), 0).String())
+				wire := listen(t, m.Worker2.Namespace,
+					netip.AddrPortFrom(netip.MustParseAddr(fmt.Sprintf(underlay, 3)), 0).String())
 				setTOS(t, wire, ce)
 				unchecked(t, wire)
 				inner := outer[bytes.Index(outer, []byte("marked"))-8-headerLen(to):]
@@ -197,7 +198,8 @@ func testSmallerPath(t *testing.T) {
 	} {
 		t.Run(familyOf(test.underlay), func(t *testing.T) {
 			// The MTU is given, or a smaller route would lower it at once.
-			m := newWorldMTU(t, 1452).startAll(strings.Replace(dualStack(test.underlay), "[network]\n", "[network]\nmtu = 1452\n", 1))
+			m := newWorldMTU(t, 1452).startAll(
+				strings.Replace(dualStack(test.underlay), "[network]\n", "[network]\nmtu = 1452\n", 1))
 			const path = 1400
 			narrow(t, m, test.underlay, path)
 			for _, ping := range []struct {
@@ -205,7 +207,8 @@ func testSmallerPath(t *testing.T) {
 				header int
 			}{{"10.244.1.2", 28}, {"fd00:10:244:1::2", 48}} {
 				fits := path - test.overhead
-				out, err := m.PodW2b.Run("ping", "-c", "1", "-W", "2", "-M", "do", "-s", fmt.Sprint(fits-ping.header+1), ping.to)
+				out, err := m.PodW2b.Run("ping", "-c", "1", "-W", "2", "-M", "do", "-s", fmt.Sprint(fits-ping.header+1),
+					ping.to)
 				if err == nil {
 					t.Errorf("%s: a packet larger than the path came through", ping.to)
 				}
@@ -229,7 +232,8 @@ func TestPathBelowIPv6(t *testing.T) { eachEngine(t, nstest.Waiting, testPathBel
 func testPathBelowIPv6(t *testing.T) {
 	for _, underlay := range []string{"172.18.0.%d", "2001:db8::%d"} {
 		t.Run(familyOf(underlay), func(t *testing.T) {
-			m := newWorldMTU(t, 1452).startAll(strings.Replace(dualStack(underlay), "[network]\n", "[network]\nmtu = 1452\n", 1))
+			m := newWorldMTU(t, 1452).startAll(
+				strings.Replace(dualStack(underlay), "[network]\n", "[network]\nmtu = 1452\n", 1))
 			narrow(t, m, underlay, 1290)
 			out, err := m.PodW2b.Run("ping", "-c", "1", "-W", "2", "-M", "do", "-s", "1300", "fd00:10:244:1::2")
 			if err == nil {
@@ -256,7 +260,8 @@ func narrow(t *testing.T, m *mesh, underlay string, mtu int) {
 	t.Helper()
 	before := status(t, m.w2).Network.Repairs
 	to := netip.MustParseAddr(fmt.Sprintf(underlay, 4))
-	run(t, m.Worker2.Namespace, "ip", "route", "add", netip.PrefixFrom(to, to.BitLen()).String(), "dev", "eth0", "mtu", fmt.Sprint(mtu))
+	run(t, m.Worker2.Namespace, "ip", "route", "add", netip.PrefixFrom(to, to.BitLen()).String(), "dev", "eth0",
+		"mtu", fmt.Sprint(mtu))
 	waitStatus(t, m.w2, "the route is seen", func(s control.Status) bool { return s.Network.Repairs > before })
 }
 
@@ -319,17 +324,22 @@ func TestNetworkBehindANode(t *testing.T) { eachEngine(t, nstest.Waiting, testNe
 func testNetworkBehindANode(t *testing.T) {
 	w := newWorld(t)
 	lan := nstest.ForTest(t)
-	if err := w.Worker.IP("link add lan0 type veth peer name eth0 netns "+lan.Name, "addr add 192.168.7.1/24 dev lan0", "link set lan0 up"); err != nil {
+	if err := w.Worker.IP("link add lan0 type veth peer name eth0 netns "+lan.Name,
+		"addr add 192.168.7.1/24 dev lan0", "link set lan0 up"); err != nil {
 		t.Fatal(err)
 	}
-	if err := lan.IP("addr add 192.168.7.9/24 dev eth0", "link set eth0 up", "route add default via 192.168.7.1"); err != nil {
+	if err := lan.IP("addr add 192.168.7.9/24 dev eth0", "link set eth0 up",
+		"route add default via 192.168.7.1"); err != nil {
 		t.Fatal(err)
 	}
-	m := w.startAll(strings.Replace(demoFile(t), "subnets = [\"10.244.1.0/24\"]", "subnets = [\"10.244.1.0/24\"]\nroutes  = [\"192.168.7.0/24\"]", 1))
+	m := w.startAll(strings.Replace(demoFile(t), "subnets = [\"10.244.1.0/24\"]",
+		"subnets = [\"10.244.1.0/24\"]\nroutes  = [\"192.168.7.0/24\"]", 1))
 	contains(t, run(t, m.Worker2.Namespace, "ip", "route"), "192.168.7.0/24 dev mesh0 ")
 	contains(t, run(t, m.Worker.Namespace, "ip", "route"), "192.168.7.0/24 dev lan0 ")
 	out, err := m.w2.Ask("route", "192.168.7.9")
-	if err != nil || !strings.HasPrefix(out, "192.168.7.9 via worker at 172.18.0.4:8285 (192.168.7.0/24) dev mesh0 src 10.244.2.0 ") {
+	if err != nil ||
+		!strings.HasPrefix(out,
+			"192.168.7.9 via worker at 172.18.0.4:8285 (192.168.7.0/24) dev mesh0 src 10.244.2.0 ") {
 		t.Errorf("%q, %v", out, err)
 	}
 	serve(t, lan, "192.168.7.9:80")

@@ -38,7 +38,8 @@ func TestInstalledProgramTakesOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	next := filepath.Join(w.dir, "next")
-	if out, err := exec.Command("go", "build", "-ldflags=-X main.version=99.0", "-o", next, "example.org/meshd/cmd/meshd").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-ldflags=-X main.version=99.0", "-o", next,
+		"example.org/meshd/cmd/meshd").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	higher, err := os.ReadFile(next)
@@ -86,7 +87,8 @@ func TestInstalledProgramTakesOver(t *testing.T) {
 	lost, overflows := traffic.finish(), w.overflows().since(before)
 	t.Logf("lost %v, in the TUN's queues %v", lost, overflows)
 	if lost != overflows {
-		t.Errorf("lost %v, in the TUN's queues %v\n%+v\n%+v", lost, overflows, status(t, d).Totals, status(t, far).Totals)
+		t.Errorf("lost %v, in the TUN's queues %v\n%+v\n%+v", lost, overflows, status(t, d).Totals,
+			status(t, far).Totals)
 	}
 }
 
@@ -127,7 +129,8 @@ func TestTakeoverIsNoNewsToPeers(t *testing.T) {
 	if err := <-asked; err != nil {
 		t.Fatal(err)
 	}
-	waitPeer(t, far, "worker2", "of the same file", func(p control.Peer) bool { return p.ConfigMatch != nil && *p.ConfigMatch })
+	waitPeer(t, far, "worker2", "of the same file",
+		func(p control.Peer) bool { return p.ConfigMatch != nil && *p.ConfigMatch })
 	if now := peerEvents(t, far, "worker2"); now != before {
 		t.Errorf("events: %q, then %q", before, now)
 	}

@@ -90,7 +90,12 @@ func (s *screen) types(line string) {
 func TestDashboard(t *testing.T) {
 	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
-	m := &mesh{world: w, w2: w.own(w.Worker2, often(t)), w: w.own(w.Worker, often(t)), cp: w.own(w.ControlPlane, often(t))}
+	m := &mesh{
+		world: w,
+		w2:    w.own(w.Worker2, often(t)),
+		w:     w.own(w.Worker, often(t)),
+		cp:    w.own(w.ControlPlane, often(t)),
+	}
 	s := newScreen(t, 80, 24)
 	s.types("echo before")
 	s.shows("before\nbefore\n") // else the shell prints it into the next line
@@ -218,7 +223,8 @@ func TestMuteTerminal(t *testing.T) {
 		seen.Write(buffer[:n])
 	}
 	t.Logf("first picture after %v", time.Since(began).Round(time.Millisecond))
-	for what, question := range map[string]string{"the background": "\x1b]11;?", "the cursor": "\x1b[6n", "the terminal's kind": "\x1b[c"} {
+	for what, question := range map[string]string{"the background": "\x1b]11;?", "the cursor": "\x1b[6n",
+		"the terminal's kind": "\x1b[c"} {
 		if strings.Contains(seen.String(), question) {
 			t.Errorf("it asks for %s: %q", what, seen.String())
 		}
@@ -259,7 +265,8 @@ func TestBlockedTerminal(t *testing.T) {
 		}
 		for _, thread := range threads {
 			where, _ := os.ReadFile(thread) // it may have ended
-			full = full || strings.Contains(string(where), "n_tty_write") || strings.Contains(string(where), "wait_woken")
+			full = full || strings.Contains(string(where), "n_tty_write") ||
+				strings.Contains(string(where), "wait_woken")
 		}
 		return full
 	}, func() string { return "it takes everything" })
@@ -304,7 +311,8 @@ func TestDashboardWithoutTerminal(t *testing.T) {
 	}
 	defer time.AfterFunc(patience, func() { _ = stream.Process.Kill() }).Stop()
 	line := make([]byte, 64)
-	if _, err := io.ReadFull(out, line); err != nil || !strings.HasPrefix(string(line), `{"type":"hello","seq":1,"hello":{"schema":1,"node":"worker2"`) {
+	if _, err := io.ReadFull(out, line); err != nil ||
+		!strings.HasPrefix(string(line), `{"type":"hello","seq":1,"hello":{"schema":1,"node":"worker2"`) {
 		t.Errorf("%s, %v", line, err)
 	}
 	if err := errors.Join(stream.Process.Signal(syscall.SIGTERM), stream.Wait()); err != nil {

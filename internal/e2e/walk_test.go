@@ -65,8 +65,10 @@ func walkPod(t *testing.T, m *mesh) string {
 }
 
 func walkHost(t *testing.T, m *mesh) string {
-	tun, routes := run(t, m.Worker2.Namespace, "ip", "addr", "show", "mesh0"), run(t, m.Worker2.Namespace, "ip", "route")
-	contains(t, tun, "<POINTOPOINT,MULTICAST,NOARP,UP,", "mtu 1472", "link/none", "inet 10.244.2.0/32", "qlen 500")
+	tun, routes := run(t, m.Worker2.Namespace, "ip", "addr", "show", "mesh0"), run(t, m.Worker2.Namespace, "ip",
+		"route")
+	contains(t, tun, "<POINTOPOINT,MULTICAST,NOARP,UP,", "mtu 1472", "link/none", "inet 10.244.2.0/32",
+		"qlen 500")
 	if strings.Contains(tun, "inet6") || strings.Contains(tun, "link/ether") {
 		t.Errorf("more than an IPv4 address:\n%s", tun)
 	}
@@ -83,7 +85,8 @@ func walkPings(t *testing.T, m *mesh) string {
 	contains(t, run(t, m.PodCP, "ping", "-c", "1", "10.244.2.2"), "ttl=60")
 	contains(t, run(t, m.PodW2b, "ping", "-c", "1", "-M", "do", "-s", "1444", "10.244.1.2"), " 0% packet loss")
 
-	s := waitStatus(t, m.w2, "worker up", func(s control.Status) bool { return peer(t, s, "worker").State == control.Up })
+	s := waitStatus(t, m.w2, "worker up",
+		func(s control.Status) bool { return peer(t, s, "worker").State == control.Up })
 	p, q := peer(t, s, "worker"), peer(t, before, "worker")
 	if p.TxPackets-q.TxPackets != 3 || p.RxPackets-q.RxPackets != 3 || p.TxBytes-q.TxBytes != 2*84+1472 {
 		t.Errorf("peer worker: %+v, before %+v", p, q)
@@ -102,17 +105,20 @@ func walkPings(t *testing.T, m *mesh) string {
 // On the same host nothing passes the TUN or the uplink: what is seen there
 // first is what was sent last.
 func walkSameHost(t *testing.T, m *mesh) string {
-	tun, uplink, bridged := captureTUN(t, m.w2), capture(t, m.Worker2.Namespace, "eth0"), capture(t, m.PodW2a, "eth0")
+	tun, uplink, bridged := captureTUN(t, m.w2), capture(t, m.Worker2.Namespace,
+		"eth0"), capture(t, m.PodW2a, "eth0")
 	contains(t, run(t, m.PodW2b, "ping", "-c", "1", "-s", "100", "10.244.2.2"), "ttl=64")
 	run(t, m.PodW2b, "ping", "-c", "1", "-s", "200", "10.244.1.2")
-	frame := next(t, bridged, "echo request on the bridge", func(f []byte) bool { return isIPv4(f) && f[14+9] == 1 })
+	frame := next(t, bridged, "echo request on the bridge",
+		func(f []byte) bool { return isIPv4(f) && f[14+9] == 1 })
 	if mac := macOf(t, m, "eth0"); string(frame[6:12]) != string(mac) {
 		t.Errorf("source MAC % x, the pod's is % x", frame[6:12], mac)
 	}
 	if ip := next(t, tun, "an IPv4 packet on the TUN", isBareIPv4); len(ip) != 228 {
 		t.Errorf("first on the TUN: % x", ip)
 	}
-	if f := next(t, uplink, "an ICMP or UDP frame on the uplink", func(f []byte) bool { return isIPv4(f) && (f[14+9] == 1 || f[14+9] == 17) }); len(f) != 14+28+228 {
+	isPacket := func(f []byte) bool { return isIPv4(f) && (f[14+9] == 1 || f[14+9] == 17) }
+	if f := next(t, uplink, "an ICMP or UDP frame on the uplink", isPacket); len(f) != 14+28+228 {
 		t.Errorf("first on the uplink: % x", f)
 	}
 	return "ttl=64, MAC addresses unchanged, nothing on mesh0 or eth0"
@@ -142,30 +148,40 @@ func isIPv4(f []byte) bool { return len(f) > 34 && binary.BigEndian.Uint16(f[12:
 // the bare inner packet as its payload and nothing else.
 func walkAcross(t *testing.T, m *mesh) string {
 	podEth, bridge := capture(t, m.PodW2b, "eth0"), capture(t, m.Worker2.Namespace, "cni0")
-	tun, uplink, arrived := captureTUN(t, m.w2), capture(t, m.Worker2.Namespace, "eth0"), capture(t, m.PodW, "eth0")
+	tun, uplink, arrived := captureTUN(t, m.w2), capture(t, m.Worker2.Namespace,
+		"eth0"), capture(t, m.PodW, "eth0")
 	contains(t, run(t, m.PodW2b, "ping", "-c", "1", "-p", "c0ffee", "10.244.1.2"), "ttl=60")
-	isEcho := func(f []byte) bool { return isIPv4(f) && f[14+9] == 1 && f[14+20] == 8 } // the bridge sends IGMP of its own
-	left, bridged, got := next(t, podEth, "the request", isEcho), next(t, bridge, "the request", isEcho), next(t, arrived, "the request", isEcho)
+	isEcho := func(f []byte) bool {
+		return isIPv4(f) && f[14+9] == 1 &&
+			f[14+20] == 8
+	} // the bridge sends IGMP of its own
+	left, bridged, got := next(t, podEth, "the request", isEcho), next(t, bridge, "the request",
+		isEcho), next(t, arrived, "the request", isEcho)
 	if string(left[:6]) != string(bridged[:6]) || string(left[6:12]) == string(got[6:12]) {
 		t.Errorf("MAC addresses % x, % x, % x", left[:12], bridged[:12], got[:12])
 	}
 	inner := bytes.Clone(next(t, tun, "the request on the TUN", isBareIPv4))
-	if h, ok := packet.Parse(inner); !ok || h.Src.String() != "10.244.2.3" || h.Dst.String() != "10.244.1.2" || h.TTL != 63 {
+	if h, ok := packet.Parse(inner); !ok || h.Src.String() != "10.244.2.3" || h.Dst.String() != "10.244.1.2" ||
+		h.TTL != 63 {
 		t.Fatalf("on the TUN: %+v % x", h, inner)
 	}
 	if !bytes.Equal(left[14+12:], inner[12:]) || !bytes.Equal(left[14+12:], got[14+12:]) {
 		t.Errorf("the pod sent\n% x, on the TUN is\n% x, arrived has\n% x", left[14:], inner, got[14:])
 	}
 
-	frame := next(t, uplink, "the request on the uplink", func(f []byte) bool { return isIPv4(f) && f[14+9] == 17 })
+	frame := next(t, uplink, "the request on the uplink",
+		func(f []byte) bool { return isIPv4(f) && f[14+9] == 17 })
 	outer, datagram := frame[14:34], frame[34:]
-	if h, ok := packet.Parse(frame[14:]); !ok || h.Src.String() != "172.18.0.3" || h.Dst.String() != "172.18.0.4" || h.TTL != 64 {
+	if h, ok := packet.Parse(frame[14:]); !ok || h.Src.String() != "172.18.0.3" ||
+		h.Dst.String() != "172.18.0.4" ||
+		h.TTL != 64 {
 		t.Errorf("outer header: %+v", h)
 	}
 	if outer[9] != 17 || outer[6]&0x40 == 0 {
 		t.Errorf("outer header is not UDP with don't fragment: % x", outer)
 	}
-	if from, to := binary.BigEndian.Uint16(datagram), binary.BigEndian.Uint16(datagram[2:]); from != 8285 || to != 8285 {
+	if from, to := binary.BigEndian.Uint16(datagram), binary.BigEndian.Uint16(datagram[2:]); from != 8285 ||
+		to != 8285 {
 		t.Errorf("ports %d -> %d", from, to)
 	}
 	want := bytes.Clone(inner)
@@ -183,7 +199,8 @@ func walkMSS(t *testing.T, m *mesh) string {
 		name  string
 		flags byte
 	}{{"SYN", 0x02}, {"SYN and ACK", 0x12}} {
-		syn := next(t, tun, side.name, func(b []byte) bool { return len(b) > 44 && b[9] == 6 && b[33] == side.flags })
+		syn := next(t, tun, side.name,
+			func(b []byte) bool { return len(b) > 44 && b[9] == 6 && b[33] == side.flags })
 		if syn[40] != 2 || binary.BigEndian.Uint16(syn[42:]) != 1432 {
 			t.Errorf("%s without mss 1432: options % x", side.name, syn[40:])
 		}
@@ -196,7 +213,8 @@ func walkNodePort(t *testing.T, m *mesh) string {
 	kubeProxy(t, m.Worker2, "32000", "10.244.1.2:80", true)
 	seenAs(t, m.PodW2b, "172.18.0.3:32000", "10.244.2.0")
 	flows := run(t, m.Worker2.Namespace, "conntrack", "-L", "-p", "tcp", "--dport", "32000")
-	line := regexp.MustCompile(`src=10\.244\.2\.3 dst=172\.18\.0\.3 sport=\d+ dport=32000 src=10\.244\.1\.2 dst=10\.244\.2\.0 sport=80 `)
+	line := regexp.MustCompile(
+		`src=10\.244\.2\.3 dst=172\.18\.0\.3 sport=\d+ dport=32000 src=10\.244\.1\.2 dst=10\.244\.2\.0 sport=80 `)
 	found := line.FindString(flows)
 	if found == "" {
 		t.Errorf("conntrack:\n%s", flows)
@@ -208,7 +226,8 @@ func walkHostToPod(t *testing.T, m *mesh) string {
 	server := listen(t, m.PodW, "10.244.1.2:7000")
 	client := listen(t, m.Worker2.Namespace, ":0")
 	send(t, client, "10.244.1.2:7000", []byte("hello"))
-	if payload, from := receive(t, server); string(payload) != "hello" || from.Addr() != netip.MustParseAddr("10.244.2.0") {
+	if payload, from := receive(t, server); string(payload) != "hello" ||
+		from.Addr() != netip.MustParseAddr("10.244.2.0") {
 		t.Errorf("%q from %s", payload, from)
 	}
 	return "from 10.244.2.0"

@@ -59,7 +59,11 @@ func (n *Namespace) Bare(dev string, to netip.Prefix) (*Capture, error) {
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.ETH_P_IP, Jf: 4},
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 14 + 16},
 		{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: mask},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: binary.BigEndian.Uint32(to.Masked().Addr().AsSlice()), Jf: 1},
+		{
+			Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K,
+			K:    binary.BigEndian.Uint32(to.Masked().Addr().AsSlice()),
+			Jf:   1,
+		},
 		{Code: unix.BPF_RET | unix.BPF_K, K: math.MaxUint16},
 		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
 	}

@@ -17,7 +17,8 @@ const CNIPlugins = "/usr/lib/cni"
 // RequireCNI is Require for those plugins.
 func RequireCNI(t testing.TB) {
 	t.Helper()
-	RequirePrograms(t, "run `make deps`", filepath.Join(CNIPlugins, "bridge"), filepath.Join(CNIPlugins, "portmap"))
+	RequirePrograms(t, "run `make deps`", filepath.Join(CNIPlugins, "bridge"),
+		filepath.Join(CNIPlugins, "portmap"))
 }
 
 // CNI attaches pods to a host as container runtimes do: with cnitool and the plugins of
@@ -79,7 +80,8 @@ func (c *CNI) do(command string, pod *Namespace, ports []Port) ([]byte, error) {
 		return nil, err
 	}
 	// cnitool takes a path of the pod's namespace, which is below /run/netns.
-	cmd := c.Host.Command("sh", "-c", `mkdir -p "$0" "$1" /run/flannel /var/lib/cni && mount --bind "$0" /var/lib/cni && mount --bind "$1" /run/flannel && shift && exec "$@"`,
+	cmd := c.Host.Command("sh", "-c",
+		`mkdir -p "$0" "$1" /run/flannel /var/lib/cni && mount --bind "$0" /var/lib/cni && mount --bind "$1" /run/flannel && shift && exec "$@"`,
 		c.Data, c.Run, c.Tool, command, c.Network, filepath.Join("/run/netns", pod.Name))
 	cmd.Env = append(os.Environ(), "NETCONFPATH="+c.Conf, "CNI_PATH="+plugins)
 	if len(ports) > 0 {

@@ -61,7 +61,8 @@ func (h *Host) MeshdBy(by []string, binary, config, dir string) (*Daemon, error)
 
 func (h *Host) daemon(by []string, binary, config, dir string, args []string) *Daemon {
 	d := &Daemon{
-		Host: h, Binary: binary, Config: config, Socket: filepath.Join(dir, h.name+".sock"), Run: filepath.Join(dir, h.name+".run"),
+		Host: h, Binary: binary, Config: config, Socket: filepath.Join(dir, h.name+".sock"), Run: filepath.Join(dir,
+			h.name+".run"),
 		done: make(chan struct{}), grew: make(chan struct{}),
 	}
 	line := slices.Concat(d.private(), by, []string{binary, "run", "-c", config, "--socket", d.Socket}, args)
@@ -146,7 +147,8 @@ func (d *Daemon) PID() int { return d.cmd.Process.Pid }
 // Ask runs a meshd command against this daemon and returns what it printed on
 // standard output. After two minutes the command is killed.
 func (d *Daemon) Ask(args ...string) (string, error) {
-	line := slices.Concat(d.private(), []string{d.Binary}, args, []string{"--config", d.Config, "--socket", d.Socket})
+	line := slices.Concat(d.private(), []string{d.Binary}, args,
+		[]string{"--config", d.Config, "--socket", d.Socket})
 	cmd := d.Host.Command(line[0], line[1:]...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

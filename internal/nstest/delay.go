@@ -14,7 +14,8 @@ import (
 //	host eth0 --- port =copied by us= dA --- dB in br0
 func (h *Host) Delay(way time.Duration) error {
 	l, port := h.Lab, h.port
-	if err := l.sw.IP("link add dA type veth peer name dB", "link set "+port+" nomaster", "link set dB master br0",
+	if err := l.sw.IP("link add dA type veth peer name dB", "link set "+port+" nomaster",
+		"link set dB master br0",
 		"link set dA up promisc on", "link set dB up", "link set "+port+" promisc on"); err != nil {
 		return err
 	}

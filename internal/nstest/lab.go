@@ -134,7 +134,8 @@ func (l *Lab) SetUnderlayMTU(mtu int) error {
 // crosses them are packets of the underlay's MTU, merged again on receiving. Two
 // namespaces would hand each other 64 KiB at once otherwise, which flatters.
 func (l *Lab) LikeAWire(hosts ...*Host) error {
-	features := strings.Fields("tx-udp_tnl-segmentation off tx-udp_tnl-csum-segmentation off tx-udp-segmentation off tso off gro on")
+	features := strings.Fields(
+		"tx-udp_tnl-segmentation off tx-udp_tnl-csum-segmentation off tx-udp-segmentation off tso off gro on")
 	for _, h := range hosts {
 		if _, err := h.Run("ethtool", append([]string{"-K", "eth0"}, features...)...); err != nil {
 			return err
@@ -151,7 +152,8 @@ func (l *Lab) LikeAWire(hosts ...*Host) error {
 // KeepFlowsOnCPU has each flow that comes in by eth0 treated by a CPU of its own, as the
 // queues of a network card do, by receive packet steering (Documentation/networking/scaling.rst).
 func (h *Host) KeepFlowsOnCPU() error {
-	_, err := h.Run("sh", "-c", `echo "$0" > /sys/class/net/eth0/queues/rx-0/rps_cpus`, strconv.FormatUint(1<<min(runtime.NumCPU(), 32)-1, 16))
+	_, err := h.Run("sh", "-c", `echo "$0" > /sys/class/net/eth0/queues/rx-0/rps_cpus`,
+		strconv.FormatUint(1<<min(runtime.NumCPU(), 32)-1, 16))
 	return err
 }
 

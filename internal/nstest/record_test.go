@@ -31,7 +31,8 @@ func TestParseRecord(t *testing.T) {
 }
 
 func TestParseRecordRejects(t *testing.T) {
-	for _, line := range []string{"", "goroutine 1 [running]:", "/etc/mesh.toml:4:8: error: network.cidr: bad", "x=1", `level="INFO`, "a b=1 level=INFO"} {
+	for _, line := range []string{"", "goroutine 1 [running]:", "/etc/mesh.toml:4:8: error: network.cidr: bad",
+		"x=1", `level="INFO`, "a b=1 level=INFO"} {
 		t.Run(line, func(t *testing.T) {
 			if r, ok := ParseRecord(line); ok {
 				t.Errorf("taken for a record: %v", r)

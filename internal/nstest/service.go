@@ -32,7 +32,8 @@ type Service struct {
 // NewService listens in dir. A daemon is told to give a sign of life within
 // watchdog, unless that is 0.
 func NewService(dir, name string, watchdog time.Duration) (*Service, error) {
-	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, name+".notify"), Net: "unixgram"})
+	conn, err := net.ListenUnixgram("unixgram",
+		&net.UnixAddr{Name: filepath.Join(dir, name+".notify"), Net: "unixgram"})
 	if err != nil {
 		return nil, fmt.Errorf("play the service manager: %w", err)
 	}
@@ -83,7 +84,8 @@ func (s *Service) take(message string, rights []byte) error {
 	_, name, _ := strings.Cut(message, "FDNAME=")
 	name, _, _ = strings.Cut(name, "\n")
 	if slices.Contains(lines, "FDSTOREREMOVE=1") {
-		s.stored = slices.DeleteFunc(s.stored, func(f *os.File) bool { return f.Name() == name && f.Close() == nil })
+		s.stored = slices.DeleteFunc(s.stored,
+			func(f *os.File) bool { return f.Name() == name && f.Close() == nil })
 	}
 	messages, err := syscall.ParseSocketControlMessage(rights)
 	if err != nil {

@@ -17,12 +17,15 @@ type Terminal struct{ socket string }
 // until its shell asks for a command: what is typed before is echoed twice, or lost.
 func NewTerminal(dir string, width, height int) (*Terminal, error) {
 	t := &Terminal{socket: filepath.Join(dir, "tmux")}
-	_, err := t.tmux("new-session", "-d", "-x", fmt.Sprint(width), "-y", fmt.Sprint(height), "PS1='$ ' TERM=screen-256color LC_ALL=C.UTF-8 sh -i",
-		";", "set-option", "-g", "status", "off")
+	_, err := t.tmux("new-session", "-d", "-x", fmt.Sprint(width), "-y", fmt.Sprint(height),
+		"PS1='$ ' TERM=screen-256color LC_ALL=C.UTF-8 sh -i", ";", "set-option", "-g", "status", "off")
 	if err != nil {
 		return nil, err
 	}
-	if _, err := t.Wait("the shell's prompt", func(screen string) bool { return strings.HasPrefix(screen, "$") }); err != nil {
+	if _, err := t.Wait("the shell's prompt", func(screen string) bool {
+		return strings.HasPrefix(screen,
+			"$")
+	}); err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
 	return t, nil

@@ -153,13 +153,36 @@ func busyMesh(peers int) control.Source {
 		Events: control.NewEvents(),
 		Status: func() control.Status {
 			now := time.Now()
-			s := control.Status{Schema: control.Schema, Node: "a", BootID: "x", Started: began, UptimeSeconds: now.Sub(began).Seconds(), Now: now,
-				Totals: control.Totals{Drops: map[string]uint64{}}, Config: control.Config{Generation: 1, Applied: began}}
+			s := control.Status{
+				Schema:        control.Schema,
+				Node:          "a",
+				BootID:        "x",
+				Started:       began,
+				UptimeSeconds: now.Sub(began).Seconds(),
+				Now:           now,
+				Totals:        control.Totals{Drops: map[string]uint64{}},
+				Config:        control.Config{Generation: 1, Applied: began},
+			}
 			for i := range peers {
 				n := grown(i)
-				s.Peers = append(s.Peers, control.Peer{Name: fmt.Sprintf("node-%d", i), Address: fmt.Sprintf("192.0.2.%d:8285", i), Subnets: []string{fmt.Sprintf("10.%d.0.0/16", i)},
-					State: control.Up, LastSeen: &now, RTTMS: new(float64(n%97) / 7), Loss: new(0.0), RxPackets: n, TxPackets: n / 2, RxBytes: n * 700, TxBytes: n * 300,
-					ConfigMatch: new(true), Drops: map[string]uint64{}})
+				s.Peers = append(
+					s.Peers,
+					control.Peer{
+						Name:        fmt.Sprintf("node-%d", i),
+						Address:     fmt.Sprintf("192.0.2.%d:8285", i),
+						Subnets:     []string{fmt.Sprintf("10.%d.0.0/16", i)},
+						State:       control.Up,
+						LastSeen:    &now,
+						RTTMS:       new(float64(n%97) / 7),
+						Loss:        new(0.0),
+						RxPackets:   n,
+						TxPackets:   n / 2,
+						RxBytes:     n * 700,
+						TxBytes:     n * 300,
+						ConfigMatch: new(true),
+						Drops:       map[string]uint64{},
+					},
+				)
 				s.Totals.RxBytes, s.Totals.RxPackets = s.Totals.RxBytes+n*700, s.Totals.RxPackets+n
 			}
 			return s
@@ -168,7 +191,11 @@ func busyMesh(peers int) control.Source {
 			h := &control.History{Schema: control.Schema, Peer: peer, Span: "5m", StepSeconds: 1, End: time.Now()}
 			for i := range 300 {
 				v := new(float64((i * i) % 1009))
-				h.RxBytes, h.TxBytes, h.RxPackets, h.TxPackets = append(h.RxBytes, v), append(h.TxBytes, v), append(h.RxPackets, v), append(h.TxPackets, v)
+				h.RxBytes, h.TxBytes, h.RxPackets, h.TxPackets = append(h.RxBytes, v), append(h.TxBytes,
+					v), append(h.RxPackets, v), append(
+					h.TxPackets,
+					v,
+				)
 				h.Drops, h.RTTMS, h.Loss = append(h.Drops, v), append(h.RTTMS, v), append(h.Loss, v)
 			}
 			return h, nil

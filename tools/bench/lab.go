@@ -69,12 +69,14 @@ func (l *lab) equip(h, pod *nstest.Namespace, number, mtu int) error {
 		fmt.Sprintf("addr add 10.244.%d.1/24 dev pod", number), "link set pod up"); err != nil {
 		return err
 	}
-	if err := pod.IP(fmt.Sprintf("addr add 10.244.%d.2/24 dev eth0", number), fmt.Sprintf("link set eth0 mtu %d up", mtu),
+	if err := pod.IP(fmt.Sprintf("addr add 10.244.%d.2/24 dev eth0", number),
+		fmt.Sprintf("link set eth0 mtu %d up", mtu),
 		fmt.Sprintf("route add default via 10.244.%d.1", number)); err != nil {
 		return err
 	}
 	// What makes a wire of it: packets of its MTU cross it, merged again behind.
-	wire := strings.Fields("-K eth0 tx-udp_tnl-segmentation off tx-udp_tnl-csum-segmentation off tx-udp-segmentation off tso off gro on")
+	wire := strings.Fields(
+		"-K eth0 tx-udp_tnl-segmentation off tx-udp_tnl-csum-segmentation off tx-udp-segmentation off tso off gro on")
 	if _, err := h.Run("ethtool", wire...); err != nil {
 		return err
 	}

@@ -134,7 +134,11 @@ func connect(from, to *nstest.Namespace, address string) (client, server net.Con
 		return nil, nil, err
 	}
 	defer listener.Close()
-	if err := from.Do(func() (err error) { client, err = net.DialTimeout("tcp", address, 5*time.Second); return err }); err != nil {
+	if err := from.Do(func() (err error) {
+		client, err = net.DialTimeout("tcp", address,
+			5*time.Second)
+		return err
+	}); err != nil {
 		return nil, nil, err
 	}
 	server, err = listener.Accept()
@@ -174,7 +178,8 @@ func (l *lab) overload(ctx context.Context, span time.Duration) (float64, error)
 	if err != nil {
 		return 0, err
 	}
-	if _, err := l.hosts[0].Run("tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "1mbit", "burst", "10kb", "latency", "50ms"); err != nil {
+	if _, err := l.hosts[0].Run("tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "1mbit", "burst",
+		"10kb", "latency", "50ms"); err != nil {
 		return 0, err
 	}
 	done := make(chan error, 1)

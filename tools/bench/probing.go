@@ -126,7 +126,11 @@ func (l *lab) answer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if controlErr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1) }); controlErr != nil || err != nil {
+	if controlErr := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP,
+			unix.IP_PKTINFO, 1)
+	}); controlErr != nil ||
+		err != nil {
 		return errors.Join(controlErr, err)
 	}
 	context.AfterFunc(ctx, func() { conn.Close() })

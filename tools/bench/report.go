@@ -29,8 +29,10 @@ func newReport(systems []*system, results map[string][]result, waits []times, b 
 		r.medians[name] = median(all)
 	}
 	kernel, _ := exec.Command("uname", "-rm").Output()
-	r.about = fmt.Sprintf("%s, Linux %s, %d CPUs for both hosts, their pods and the load;\n%s; medians of %d interleaved rounds of %s a measurement",
-		cpuModel(), strings.TrimSpace(string(kernel)), runtime.NumCPU(), time.Now().Format("2006-01-02"), b.rounds, b.span)
+	r.about = fmt.Sprintf(
+		"%s, Linux %s, %d CPUs for both hosts, their pods and the load; %s; medians of %d interleaved rounds of %s a measurement",
+		cpuModel(), strings.TrimSpace(string(kernel)), runtime.NumCPU(), time.Now().Format("2006-01-02"), b.rounds,
+		b.span)
 	return r
 }
 
@@ -103,7 +105,8 @@ func (r *report) cells() [][]string {
 		}
 		calls := ""
 		if s.user {
-			calls = fmt.Sprintf("%.1f, %.1f, %.1f, %.1f", m.perCall["tun_read"], m.perCall["wire_write"], m.perCall["wire_read"], m.perCall["tun_write"])
+			calls = fmt.Sprintf("%.1f, %.1f, %.1f, %.1f", m.perCall["tun_read"], m.perCall["wire_write"],
+				m.perCall["wire_read"], m.perCall["tun_write"])
 		}
 		rows = append(rows, append(row, calls))
 	}
@@ -139,7 +142,8 @@ func (r *report) ratios() (rows [][]string) {
 
 // isCost tells whether a figure is no time: its name has the unit.
 func isCost(name string) bool {
-	return strings.Contains(name, "% of") || strings.Contains(name, "kB/s") || strings.HasSuffix(name, "MB resident")
+	return strings.Contains(name, "% of") || strings.Contains(name, "kB/s") ||
+		strings.HasSuffix(name, "MB resident")
 }
 
 // moments returns the table of what people wait for.
@@ -150,7 +154,14 @@ func (r *report) moments() [][]string {
 			rows = append(rows, []string{name, fmt.Sprintf("%.1f", r.waits[name]), ""})
 			continue
 		}
-		rows = append(rows, []string{name, fmt.Sprintf("%.0f", r.waits[name]), fmt.Sprintf("%.1fx", r.waits[name]/r.waits[versionPrinted])})
+		rows = append(
+			rows,
+			[]string{
+				name,
+				fmt.Sprintf("%.0f", r.waits[name]),
+				fmt.Sprintf("%.1fx", r.waits[name]/r.waits[versionPrinted]),
+			},
+		)
 	}
 	return rows
 }
@@ -184,12 +195,11 @@ func (r *report) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `# Benchmarks
 
-Written by `+"`make bench BENCHFLAGS='-out docs'`"+`.
-%s.
+Written by `+"`make bench BENCHFLAGS='-out docs'`"+`. %s.
 
-The lab is two hosts made of network namespaces. A veth pair between them behaves like a wire: packets of its
-MTU cross it, and are merged again on reception. Hosts, pods and load share the CPUs. Compare only ratios
-within one table; on a dedicated machine every figure would be higher.
+Two hosts made of network namespaces, joined by a veth pair that behaves like a wire: packets of its MTU cross it, merged
+again on receiving. Hosts, pods and load share the CPUs, so only ratios within one table mean anything, and a dedicated
+machine would show higher figures for every line.
 
 ![TCP and UDP throughput](benchmarks.svg)
 
@@ -203,20 +213,21 @@ within one table; on a dedicated machine every figure would be higher.
 		}
 		b.WriteString("\n")
 	}
-	b.WriteString(`- *UDP without loss*: the highest rate of a paced sender at which not one packet is lost in 0.25 s, found by
-  bisection. Sizes are those of the IP packet in the pod (1300 for nebula, whose MTU is no larger).
+	b.WriteString(
+		`- *UDP without loss*: the highest rate of a paced sender, found by halving, of which not one packet is lost in 0.25 s; sizes are
+  those of the IP packet in the pod (1300 for nebula, whose MTU is no larger).
 - *RTT*: pings 5 ms apart on an idle mesh; p99 under load, while one TCP stream runs.
-- *CPU*: CPU time of the whole machine during one TCP stream, load included, per Gbit that arrived.
-- *b to a while a to b is overloaded*: the share of 2000 packets/s from b to a that still arrives while host
-  a's uplink is shaped to 1 Mbit/s and a sends 21 Mbit/s into it.
-- *start*: from exec until the first of 1000 packets/s between the pods arrives. The interface is created, or
-  left over after ` + "`kill -9`" + `. *One node changed*: the duration of a reload as the daemon logs it, reading
-  included.
-- The tunnels are measured alone: no system has masquerade rules or connection tracking.
-- *empty XDP* is plain routing with an XDP program that passes everything. It shows the cost of XDP on this
-  lab's wire, where the kernel copies each packet for XDP. A network card with native XDP does not copy.
-- wireguard-go, nebula and tinc are Debian's packages with their defaults. They encrypt; meshd does not.
-`)
+- *CPU*: all that the machine did during one TCP stream, load included, per Gbit that arrived.
+- *b to a while a to b is overloaded*: the share that is left of 2000 packets/s from b to a when host a's uplink is shaped to
+  1 Mbit/s and a sends 21 Mbit/s into it.
+- *start*: from exec until the first of 1000 packets/s between the pods arrives; the interface is made, or still there after
+  ` + "`kill -9`" + `. *One node changed*: what the daemon says of the reload, reading the file included.
+- Tunnels alone: no system has masquerade rules or connection tracking.
+- *empty XDP* is plain routing on interfaces with a program that lets everything pass: what XDP costs on this lab's wire, where
+  the kernel copies each packet for it. A network card with native XDP does not.
+- wireguard-go, nebula and tinc are Debian's packages with their defaults, and encrypt; meshd does not.
+`,
+	)
 	return b.String()
 }
 
@@ -229,7 +240,12 @@ func (r *report) svg() string {
 	panels := []int{0, 4} // of columns
 	height := len(panels)*(panelHead+len(r.systems)*(bar+gap)) + 20
 	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">`+"\n", left+width+90, height)
+	fmt.Fprintf(
+		&b,
+		`<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">`+"\n",
+		left+width+90,
+		height,
+	)
 	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" fill="white"/>`+"\n")
 	y := 0
 	for _, p := range panels {
@@ -249,8 +265,10 @@ func (r *report) svg() string {
 			if strings.HasPrefix(c.title, "UDP") {
 				shown /= 1000
 			}
-			fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">%s</text><rect x="%d" y="%d" width="%.1f" height="%d" fill="%s"/><text x="%.1f" y="%d">%s</text>`+"\n",
-				left-8, y+bar-5, html.EscapeString(s.name), left, y, max(1, value/most*width), bar, colour, left+value/most*width+6, y+bar-5, fmt.Sprintf(c.format, shown))
+			fmt.Fprintf(&b,
+				`<text x="%d" y="%d" text-anchor="end">%s</text><rect x="%d" y="%d" width="%.1f" height="%d" fill="%s"/><text x="%.1f" y="%d">%s</text>`+"\n",
+				left-8, y+bar-5, html.EscapeString(s.name), left, y, max(1, value/most*width), bar, colour,
+				left+value/most*width+6, y+bar-5, fmt.Sprintf(c.format, shown))
 			y += bar + gap
 		}
 	}

@@ -49,10 +49,34 @@ func systems(binary string) []*system {
 		{name: plainRouting, mtu: 1500, start: startRouting},
 		{name: emptyXDP, mtu: 1500, start: startEmptyXDP},
 		{name: vxlan, mtu: 1450, start: startVXLAN},
-		{name: kernelXDP, mtu: 1472, kernel: true, needs: []string{binary}, start: func(l *lab) error { return startMeshd(l, binary, `engine = "kernel"`, `receive = "xdp"`) }},
-		{name: kernelTCX, mtu: 1472, kernel: true, needs: []string{binary}, start: func(l *lab) error { return startMeshd(l, binary, `engine = "kernel"`, `receive = "tcx"`) }},
-		{name: userEngine, mtu: 1472, user: true, needs: []string{binary}, start: func(l *lab) error { return startMeshd(l, binary, `engine = "user"`) }},
-		{name: noOffload, mtu: 1472, user: true, needs: []string{binary}, start: func(l *lab) error { return startMeshd(l, binary, `engine = "user"`, `offload = "off"`) }},
+		{
+			name:   kernelXDP,
+			mtu:    1472,
+			kernel: true,
+			needs:  []string{binary},
+			start:  func(l *lab) error { return startMeshd(l, binary, `engine = "kernel"`, `receive = "xdp"`) },
+		},
+		{
+			name:   kernelTCX,
+			mtu:    1472,
+			kernel: true,
+			needs:  []string{binary},
+			start:  func(l *lab) error { return startMeshd(l, binary, `engine = "kernel"`, `receive = "tcx"`) },
+		},
+		{
+			name:  userEngine,
+			mtu:   1472,
+			user:  true,
+			needs: []string{binary},
+			start: func(l *lab) error { return startMeshd(l, binary, `engine = "user"`) },
+		},
+		{
+			name:  noOffload,
+			mtu:   1472,
+			user:  true,
+			needs: []string{binary},
+			start: func(l *lab) error { return startMeshd(l, binary, `engine = "user"`, `offload = "off"`) },
+		},
 		{name: "wireguard-go", mtu: 1420, needs: []string{"wireguard-go", "wg"}, start: startWireGuard},
 		{name: "nebula", mtu: 1300, needs: []string{"nebula", "nebula-cert"}, start: startNebula},
 		{name: "tinc", mtu: 1400, needs: []string{"tincd"}, start: startTinc},
@@ -75,7 +99,8 @@ func startEmptyXDP(l *lab) error {
 	}
 	for _, h := range l.hosts {
 		if err := h.Do(func() error {
-			pass, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2), asm.Return()}}) // XDP_PASS
+			pass, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP,
+				Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2), asm.Return()}}) // XDP_PASS
 			if err != nil {
 				return err
 			}
@@ -84,7 +109,8 @@ func startEmptyXDP(l *lab) error {
 			if err != nil {
 				return err
 			}
-			at, err := link.AttachXDP(link.XDPOptions{Program: pass, Interface: device.Index, Flags: link.XDPDriverMode})
+			at, err := link.AttachXDP(link.XDPOptions{Program: pass, Interface: device.Index,
+				Flags: link.XDPDriverMode})
 			if err == nil {
 				l.links = append(l.links, at)
 			}
@@ -100,7 +126,8 @@ func startVXLAN(l *lab) error {
 	for i, h := range l.hosts {
 		self, peer := i+1, 2-i
 		if err := h.IP(
-			fmt.Sprintf("link add vx type vxlan id 1 local 192.0.2.%d remote 192.0.2.%d dstport 4789 dev eth0", self, peer),
+			fmt.Sprintf("link add vx type vxlan id 1 local 192.0.2.%d remote 192.0.2.%d dstport 4789 dev eth0", self,
+				peer),
 			fmt.Sprintf("addr add 10.9.9.%d/24 dev vx", self), "link set vx up",
 			fmt.Sprintf("route add 10.244.%d.0/24 via 10.9.9.%d", peer, peer)); err != nil {
 			return err
@@ -111,9 +138,12 @@ func startVXLAN(l *lab) error {
 
 func startMeshd(l *lab, binary string, keys ...string) error {
 	// The tunnel alone, as with the others: none of them brings rules.
-	doc := "[network]\ncidr = \"10.244.0.0/16\"\n[masquerade]\nenabled = false\nforward = false\n[dataplane]\n" + strings.Join(keys, "\n") + "\n"
+	doc := "[network]\ncidr = \"10.244.0.0/16\"\n[masquerade]\nenabled = false\nforward = false\n[dataplane]\n" +
+		strings.Join(
+			keys, "\n") + "\n"
 	for i := range l.hosts {
-		doc += fmt.Sprintf("[[node]]\nname = \"%c\"\naddress = \"192.0.2.%d\"\nsubnets = [\"10.244.%d.0/24\"]\n", 'a'+i, i+1, i+1)
+		doc += fmt.Sprintf("[[node]]\nname = \"%c\"\naddress = \"192.0.2.%d\"\nsubnets = [\"10.244.%d.0/24\"]\n",
+			'a'+i, i+1, i+1)
 	}
 	file := filepath.Join(l.dir, "mesh.toml")
 	if err := os.WriteFile(file, []byte(doc), 0o644); err != nil {
@@ -126,7 +156,11 @@ func startMeshd(l *lab, binary string, keys ...string) error {
 	}
 	for i, h := range l.hosts { // the kernel engine sends to peers that it knows
 		peer := fmt.Sprintf("peer:%c", 'b'-i)
-		if err := eventually(func() error { _, err := h.Run(binary, "wait", peer, "--socket", l.socket(i)); return err }); err != nil {
+		if err := eventually(func() error {
+			_, err := h.Run(binary, "wait", peer, "--socket",
+				l.socket(i))
+			return err
+		}); err != nil {
 			return err
 		}
 	}
@@ -157,7 +191,8 @@ func startWireGuard(l *lab) error {
 		if err := l.spawn(i, "wireguard-go", "-f", dev); err != nil {
 			return err
 		}
-		doc := fmt.Sprintf("[Interface]\nPrivateKey = %s\nListenPort = 51820\n[Peer]\nPublicKey = %s\nEndpoint = 192.0.2.%d:51820\nAllowedIPs = 10.244.%d.0/24\n",
+		doc := fmt.Sprintf(
+			"[Interface]\nPrivateKey = %s\nListenPort = 51820\n[Peer]\nPublicKey = %s\nEndpoint = 192.0.2.%d:51820\nAllowedIPs = 10.244.%d.0/24\n",
 			keys[i], public[1-i], peer, peer)
 		file := filepath.Join(l.dir, dev+".conf")
 		if err := os.WriteFile(file, []byte(doc), 0o600); err != nil {
@@ -166,7 +201,8 @@ func startWireGuard(l *lab) error {
 		if err := eventually(func() error { _, err := h.Run("wg", "setconf", dev, file); return err }); err != nil {
 			return err
 		}
-		if err := h.IP(fmt.Sprintf("link set %s mtu 1420 up", dev), fmt.Sprintf("route add 10.244.%d.0/24 dev %s", peer, dev)); err != nil {
+		if err := h.IP(fmt.Sprintf("link set %s mtu 1420 up", dev), fmt.Sprintf("route add 10.244.%d.0/24 dev %s",
+			peer, dev)); err != nil {
 			return err
 		}
 	}
@@ -189,7 +225,8 @@ func startNebula(l *lab) error {
 	for i, h := range l.hosts {
 		self, peer := i+1, 2-i
 		name := fmt.Sprintf("n%d", self)
-		if err := cert("sign", "-name", name, "-ip", fmt.Sprintf("10.9.9.%d/24", self), "-subnets", fmt.Sprintf("10.244.%d.0/24", self)); err != nil {
+		if err := cert("sign", "-name", name, "-ip", fmt.Sprintf("10.9.9.%d/24", self), "-subnets",
+			fmt.Sprintf("10.244.%d.0/24", self)); err != nil {
 			return err
 		}
 		doc := fmt.Sprintf(`pki: {ca: %[1]s/ca.crt, cert: %[1]s/%[2]s.crt, key: %[1]s/%[2]s.key}
@@ -206,7 +243,11 @@ firewall: {outbound: [{port: any, proto: any, host: any}], inbound: [{port: any,
 		if err := l.spawn(i, "nebula", "-config", file); err != nil {
 			return err
 		}
-		if err := eventually(func() error { _, err := h.Run("ip", "link", "show", "nebula"); return err }); err != nil {
+		if err := eventually(func() error {
+			_, err := h.Run("ip", "link", "show",
+				"nebula")
+			return err
+		}); err != nil {
 			return err
 		}
 	}
@@ -221,9 +262,11 @@ func startTinc(l *lab) error {
 			return err
 		}
 		conf := fmt.Sprintf("Name = n%d\nConnectTo = n%d\nInterface = tinc\nDeviceType = tun\n", self, peer)
-		up := fmt.Sprintf("#!/bin/sh\nip link set $INTERFACE mtu 1400 up\nip route add 10.244.%d.0/24 dev $INTERFACE\n", peer)
+		up := fmt.Sprintf(
+			"#!/bin/sh\nip link set $INTERFACE mtu 1400 up\nip route add 10.244.%d.0/24 dev $INTERFACE\n", peer)
 		host := fmt.Sprintf("Address = 192.0.2.%d\nSubnet = 10.244.%d.0/24\n", self, self)
-		for name, text := range map[string]string{"tinc.conf": conf, "tinc-up": up, fmt.Sprintf("hosts/n%d", self): host} {
+		for name, text := range map[string]string{"tinc.conf": conf, "tinc-up": up, fmt.Sprintf("hosts/n%d",
+			self): host} {
 			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
 				return err
 			}
@@ -244,7 +287,8 @@ func startTinc(l *lab) error {
 	}
 	for i := range l.hosts {
 		self := fmt.Sprint(i + 1)
-		if err := l.spawn(i, "tincd", "-D", "-c", filepath.Join(l.dir, "tinc"+self), "--pidfile="+filepath.Join(l.dir, "tinc"+self+".pid")); err != nil {
+		if err := l.spawn(i, "tincd", "-D", "-c", filepath.Join(l.dir, "tinc"+self),
+			"--pidfile="+filepath.Join(l.dir, "tinc"+self+".pid")); err != nil {
 			return err
 		}
 	}

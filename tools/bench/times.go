@@ -23,11 +23,13 @@ type times map[string]float64
 // moments are the names of times, in the order of the report.
 func moments() (names []string) {
 	for _, nodes := range sizes {
-		names = append(names, moment("start", nodes), moment("start after kill -9", nodes), moment("one node changed", nodes))
+		names = append(names, moment("start", nodes), moment("start after kill -9", nodes),
+			moment("one node changed", nodes))
 	}
 	names = append(names, statusAnswer, probingCost, versionPrinted)
 	for _, d := range dashboards {
-		names = append(names, firstPicture(d.width, d.height), terminalBytes(d.width, d.height), dashboardCPU(d.width, d.height), dashboardMemory(d.width, d.height))
+		names = append(names, firstPicture(d.width, d.height), terminalBytes(d.width, d.height),
+			dashboardCPU(d.width, d.height), dashboardMemory(d.width, d.height))
 	}
 	return names
 }
@@ -68,9 +70,11 @@ func meshOf(nodes int) string {
 	var doc strings.Builder
 	doc.WriteString("[network]\ncidr = \"10.0.0.0/8\"\n[dataplane]\nengine = \"user\"\n")
 	for i := range nodes {
-		name, address, subnet := fmt.Sprintf("node-%d", i), fmt.Sprintf("172.18.%d.%d", i/250, 1+i%250), fmt.Sprintf("10.%d.%d.0/24", i/250, i%250)
+		name, address, subnet := fmt.Sprintf("node-%d", i), fmt.Sprintf("172.18.%d.%d", i/250,
+			1+i%250), fmt.Sprintf("10.%d.%d.0/24", i/250, i%250)
 		if i < 2 {
-			name, address, subnet = string(rune('a'+i)), fmt.Sprintf("192.0.2.%d", i+1), fmt.Sprintf("10.244.%d.0/24", i+1)
+			name, address, subnet = string(rune('a'+i)), fmt.Sprintf("192.0.2.%d",
+				i+1), fmt.Sprintf("10.244.%d.0/24", i+1)
 		}
 		fmt.Fprintf(&doc, "[[node]]\nname = %q\naddress = %q\nsubnets = [%q]\n", name, address, subnet)
 	}
@@ -118,7 +122,8 @@ func (l *lab) moments(ctx context.Context, binary string, nodes int, all times) 
 	if err := l.ready(ctx, 0); err != nil {
 		return err
 	}
-	if err := errors.Join(os.WriteFile(files[0]+".new", []byte(changed), 0o644), os.Rename(files[0]+".new", files[0])); err != nil {
+	if err := errors.Join(os.WriteFile(files[0]+".new", []byte(changed), 0o644), os.Rename(files[0]+".new",
+		files[0])); err != nil {
 		return err
 	}
 	took, err := l.reloaded(ctx, filepath.Join(l.dir, filepath.Base(binary)+".0.log"))
@@ -162,14 +167,19 @@ func (l *lab) ready(ctx context.Context, host int) error {
 
 // stream sends 1000 packets/s from pod a to pod b until ctx ends. arrival tells
 // how long it takes from a start until one of them arrives.
-func (l *lab) stream(ctx context.Context) (arrival func(start func() error) (time.Duration, error), err error) {
+func (l *lab) stream(
+	ctx context.Context) (arrival func(start func() error) (time.Duration, error), err error) {
 	var from, to net.PacketConn
 	for _, end := range []struct {
 		conn *net.PacketConn
 		pod  *nstest.Namespace
 		port string
 	}{{&from, l.pods[0], ":0"}, {&to, l.pods[1], ":7000"}} {
-		if err := end.pod.Do(func() (err error) { *end.conn, err = net.ListenPacket("udp4", end.port); return err }); err != nil {
+		if err := end.pod.Do(func() (err error) {
+			*end.conn, err = net.ListenPacket("udp4",
+				end.port)
+			return err
+		}); err != nil {
 			return nil, err
 		}
 		context.AfterFunc(ctx, func() { _ = (*end.conn).Close() })

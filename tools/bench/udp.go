@@ -72,7 +72,8 @@ type count struct {
 // udp sends packets at a steady rate, a small batch each tick, and counts what
 // arrives. A rate that the sender does not reach is an honest lower one: only
 // what was sent can be lost.
-func (l *lab) udp(ctx context.Context, sender, size int, rate float64, span time.Duration) (c count, err error) {
+func (l *lab) udp(ctx context.Context, sender, size int, rate float64,
+	span time.Duration) (c count, err error) {
 	ips := []string{podA, podB}
 	from, to := l.pods[sender], l.pods[1-sender]
 	target := netip.AddrPortFrom(netip.MustParseAddr(ips[1-sender]), 7000)
@@ -118,7 +119,8 @@ func (l *lab) udp(ctx context.Context, sender, size int, rate float64, span time
 }
 
 // pace sends packets with a run's number, and returns how many.
-func pace(ctx context.Context, out *udp.Conn, target netip.AddrPort, run uint64, size int, rate float64, span time.Duration) (sent int, err error) {
+func pace(ctx context.Context, out *udp.Conn, target netip.AddrPort, run uint64, size int, rate float64,
+	span time.Duration) (sent int, err error) {
 	const most = 64
 	sender, bursts := out.NewSender(most), make([]packet.Burst, most)
 	for i := range bursts {

@@ -109,14 +109,30 @@ func (d demo) show(r *nstest.Reference) error {
 	}{
 		{"the TUN of worker2", r.Worker2.Namespace, []string{"ip", "addr", "show", "mesh0"}},
 		{"its routes", r.Worker2.Namespace, []string{"ip", "route"}},
-		{"pod 10.244.2.3 to a pod on the same host: bridged, ttl=64", r.PodW2b, []string{"ping", "-c", "2", "-i", "0.2", "10.244.2.2"}},
-		{"pod 10.244.2.3 to a pod on worker: through the mesh, ttl=60", r.PodW2b, []string{"ping", "-c", "2", "-i", "0.2", "10.244.1.2"}},
+		{
+			"pod 10.244.2.3 to a pod on the same host: bridged, ttl=64",
+			r.PodW2b,
+			[]string{"ping", "-c", "2", "-i", "0.2", "10.244.2.2"},
+		},
+		{
+			"pod 10.244.2.3 to a pod on worker: through the mesh, ttl=60",
+			r.PodW2b,
+			[]string{"ping", "-c", "2", "-i", "0.2", "10.244.1.2"},
+		},
 		{"pod 10.244.0.2 to a pod on worker2", r.PodCP, []string{"ping", "-c", "2", "-i", "0.2", "10.244.2.2"}},
-		{"the largest packet that fits, and one byte more", r.PodW2b, []string{"ping", "-c", "1", "-M", "do", "-s", "1444", "10.244.1.2"}},
+		{
+			"the largest packet that fits, and one byte more",
+			r.PodW2b,
+			[]string{"ping", "-c", "1", "-M", "do", "-s", "1444", "10.244.1.2"},
+		},
 		{"", r.PodW2b, []string{"sh", "-c", "ping -c 1 -M do -s 1445 10.244.1.2 || true"}},
 		{"every hop shows", r.PodW2b, []string{"traceroute", "-n", "-q", "1", "-w", "2", "10.244.1.2"}},
 		{"an address nobody has: refused at once", r.PodW2b, []string{"sh", "-c", "ping -c 1 10.244.9.9 || true"}},
-		{"host worker2 to a pod on worker: from 10.244.2.0", r.Worker2.Namespace, []string{"ping", "-c", "1", "10.244.1.2"}},
+		{
+			"host worker2 to a pod on worker: from 10.244.2.0",
+			r.Worker2.Namespace,
+			[]string{"ping", "-c", "1", "10.244.1.2"},
+		},
 	}
 	for _, step := range steps {
 		if err := d.Interrupted(); err != nil {

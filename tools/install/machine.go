@@ -31,8 +31,8 @@ func (t *trial) boot(name string) (*machine, error) {
 		return nil, err
 	}
 	m := &machine{name: name, root: root}
-	m.nspawn = exec.Command("systemd-nspawn", "-q", "-D", root, "-M", "meshd-"+name, "--boot", "--register=no", "--keep-unit",
-		"--private-network", "--capability=all", "--console=pipe")
+	m.nspawn = exec.Command("systemd-nspawn", "-q", "-D", root, "-M", "meshd-"+name, "--boot", "--register=no",
+		"--keep-unit", "--private-network", "--capability=all", "--console=pipe")
 	m.nspawn.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	console, err := os.Create(filepath.Join(t.work, name+".console"))
 	if err != nil {
@@ -44,7 +44,8 @@ func (t *trial) boot(name string) (*machine, error) {
 		return nil, err
 	}
 	if err := eventually(30*time.Second, func() error {
-		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", m.nspawn.Process.Pid, m.nspawn.Process.Pid))
+		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", m.nspawn.Process.Pid,
+			m.nspawn.Process.Pid))
 		if err != nil {
 			return err
 		}
@@ -61,7 +62,8 @@ func (t *trial) boot(name string) (*machine, error) {
 		return nil, errors.Join(err, m.stop())
 	}
 	// As udev has it on a host (50-udev-default.rules).
-	_, err = m.run("sh", "-c", "mkdir -p /dev/net; [ -e /dev/net/tun ] || mknod /dev/net/tun c 10 200; chmod 666 /dev/net/tun")
+	_, err = m.run("sh", "-c",
+		"mkdir -p /dev/net; [ -e /dev/net/tun ] || mknod /dev/net/tun c 10 200; chmod 666 /dev/net/tun")
 	return m, err
 }
 
@@ -111,7 +113,8 @@ func (m *machine) exits(code int, words string, args ...string) error {
 		return err
 	}
 	if got != code || !strings.Contains(out, words) {
-		return fmt.Errorf("%s: %s: exit code %d, not %d, and %q is to be in\n%s", m.name, strings.Join(args, " "), got, code, words, out)
+		return fmt.Errorf("%s: %s: exit code %d, not %d, and %q is to be in\n%s", m.name, strings.Join(args, " "),
+			got, code, words, out)
 	}
 	return nil
 }
@@ -138,7 +141,8 @@ func (m *machine) deb(path string) error {
 
 // forwarding returns the switches of everything that is there without meshd.
 func (m *machine) forwarding() (string, error) {
-	return m.run("sh", "-c", "cd /proc/sys/net && grep . ipv4/conf/*/forwarding ipv6/conf/*/forwarding ipv6/conf/*/accept_ra")
+	return m.run("sh", "-c",
+		"cd /proc/sys/net && grep . ipv4/conf/*/forwarding ipv6/conf/*/forwarding ipv6/conf/*/accept_ra")
 }
 
 // asFound compares forwarding with what it was before meshd was installed.
@@ -152,7 +156,8 @@ func (m *machine) asFound() error {
 
 // apart: one network beside the host does not reach the other.
 func (m *machine) apart() error {
-	return m.exits(1, "100% packet loss", "ip", "netns", "exec", "lan1", "ping", "-c", "1", "-W", "1", "192.168.2.2")
+	return m.exits(1, "100% packet loss", "ip", "netns", "exec", "lan1", "ping", "-c", "1", "-W", "1",
+		"192.168.2.2")
 }
 
 // listen opens a UDP socket in the machine's network.

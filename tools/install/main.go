@@ -22,7 +22,8 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	dist := flag.String("dist", "dist", "where the packages are")
-	work := flag.String("work", "/var/tmp/meshd-install", "where roots are made; its debootstrapped base is kept for the next time")
+	work := flag.String("work", "/var/tmp/meshd-install",
+		"where roots are made; its debootstrapped base is kept for the next time")
 	only := flag.Bool("prepare", false, "only make the base, which needs no packages")
 	flag.Parse()
 	if err := run(ctx, *dist, *work, *only); err != nil {
@@ -145,7 +146,8 @@ func (t *trial) prepare() error {
 		return err
 	}
 	if out, err := exec.CommandContext(t.ctx, "debootstrap", "--variant=minbase",
-		"--include=systemd,systemd-sysv,dbus,iproute2,iputils-ping,procps,nftables", "bookworm", t.base).CombinedOutput(); err != nil {
+		"--include=systemd,systemd-sysv,dbus,iproute2,iputils-ping,procps,nftables", "bookworm",
+		t.base).CombinedOutput(); err != nil {
 		return fmt.Errorf("debootstrap: %w\n%s", err, tail(string(out)))
 	}
 	return os.WriteFile(filepath.Join(t.base, "complete"), nil, 0o644)

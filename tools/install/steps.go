@@ -72,19 +72,23 @@ func (t *trial) hosts() (err error) {
 	}
 	for i, m := range []*machine{t.a, t.b} {
 		// A pod on a bridge, as on any host.
-		if err := m.all(fmt.Sprintf("ip addr add 172.18.0.%d/16 dev eth0", i+2), "ip link set eth0 up", "ip link add cni0 type bridge",
+		if err := m.all(fmt.Sprintf("ip addr add 172.18.0.%d/16 dev eth0", i+2), "ip link set eth0 up",
+			"ip link add cni0 type bridge",
 			fmt.Sprintf("ip addr add 10.244.%d.1/24 dev cni0", i), "ip link set cni0 up mtu 1472", "ip netns add pod",
 			"ip link add pod0 type veth peer name eth0 netns pod", "ip link set pod0 master cni0 up",
 			fmt.Sprintf("ip -n pod addr add 10.244.%d.2/24 dev eth0", i), "ip -n pod link set eth0 up mtu 1472",
 			fmt.Sprintf("ip -n pod route add default via 10.244.%d.1", i), "ip link set lo up",
-			fmt.Sprintf("ip addr add fd00:10:244:%x::1/64 dev cni0 nodad", i), fmt.Sprintf("ip -n pod addr add fd00:10:244:%x::2/64 dev eth0 nodad", i),
+			fmt.Sprintf("ip addr add fd00:10:244:%x::1/64 dev cni0 nodad", i),
+			fmt.Sprintf("ip -n pod addr add fd00:10:244:%x::2/64 dev eth0 nodad", i),
 			fmt.Sprintf("ip -n pod route add default via fd00:10:244:%x::1", i),
-			"useradd -r reader", "useradd -r stranger", "sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0"); err != nil {
+			"useradd -r reader", "useradd -r stranger",
+			"sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0"); err != nil {
 			return err
 		}
 		// Two networks that the host is to keep apart.
 		for n, lan := range []string{"lan1", "lan2"} {
-			if err := m.all(fmt.Sprintf("ip netns add %s; ip link add %[1]s type veth peer name eth0 netns %[1]s", lan), fmt.Sprintf("ip addr add 192.168.%d.1/24 dev %s; ip link set %[2]s up", n+1, lan),
+			if err := m.all(fmt.Sprintf("ip netns add %s; ip link add %[1]s type veth peer name eth0 netns %[1]s",
+				lan), fmt.Sprintf("ip addr add 192.168.%d.1/24 dev %s; ip link set %[2]s up", n+1, lan),
 				fmt.Sprintf("ip -n %s addr add 192.168.%d.2/24 dev eth0; ip -n %[1]s link set eth0 up; ip -n %[1]s route add default via 192.168.%[2]d.1", lan, n+1)); err != nil {
 				return err
 			}
@@ -124,13 +128,16 @@ func (t *trial) configure() error {
 		}
 	}
 	for _, to := range []string{"10.244.1.2", "fd00:10:244:1::2"} {
-		if err := t.a.exits(0, "ttl=60", "ip", "netns", "exec", "pod", "ping", "-c", "3", "-i", "0.2", "-w", "10", to); err != nil {
+		if err := t.a.exits(0, "ttl=60", "ip", "netns", "exec", "pod", "ping", "-c", "3", "-i", "0.2", "-w", "10",
+			to); err != nil {
 			return err
 		}
 	}
 	for _, m := range []*machine{t.a, t.b} { // by interface, so that others find the host's switch as it was
-		if err := errors.Join(m.exits(0, "0", "cat", "/proc/sys/net/ipv4/ip_forward"), m.exits(0, "0", "cat", "/proc/sys/net/ipv4/conf/lan1/forwarding"),
-			m.exits(0, "1", "cat", "/proc/sys/net/ipv4/conf/eth0/forwarding"), m.exits(0, "1", "cat", "/proc/sys/net/ipv6/conf/all/forwarding"), m.apart()); err != nil {
+		if err := errors.Join(m.exits(0, "0", "cat", "/proc/sys/net/ipv4/ip_forward"), m.exits(0, "0", "cat",
+			"/proc/sys/net/ipv4/conf/lan1/forwarding"),
+			m.exits(0, "1", "cat", "/proc/sys/net/ipv4/conf/eth0/forwarding"), m.exits(0, "1", "cat",
+				"/proc/sys/net/ipv6/conf/all/forwarding"), m.apart()); err != nil {
 			return err
 		}
 	}
@@ -142,13 +149,29 @@ func (t *trial) configure() error {
 	if strings.Contains(loud, "msg=") {
 		loudErr = fmt.Errorf("errors in the journal:\n%s", loud)
 	}
-	return errors.Join(err, loudErr, t.a.exits(0, "meshd", "ps", "-o", "user=", "-C", "meshd"), t.a.all("meshd wait peer:b --timeout 20s"),
-		t.a.exits(0, "FLANNEL_SUBNET=10.244.0.1/24", "runuser", "-u", "stranger", "--", "cat", "/run/flannel/subnet.env"),
-		t.a.all("systemctl start meshd-ready", "systemctl is-active meshd-ready",
+	return errors.Join(
+		err,
+		loudErr,
+		t.a.exits(0, "meshd", "ps", "-o", "user=", "-C", "meshd"),
+		t.a.all("meshd wait peer:b --timeout 20s"),
+		t.a.exits(0, "FLANNEL_SUBNET=10.244.0.1/24", "runuser", "-u", "stranger", "--", "cat",
+			"/run/flannel/subnet.env"),
+		t.a.all(
+			"systemctl start meshd-ready",
+			"systemctl is-active meshd-ready",
 			// What docs/cni.md tells people.
-			"mkdir -p /etc/cni/net.d", "chown meshd /etc/cni/net.d", `printf '[container]\ncni_conf = "/etc/cni/net.d/10-mesh.conflist"\n' >> /etc/mesh.toml`,
-			"systemctl restart meshd", "meshd wait ready --timeout 20s", "test -s /etc/cni/net.d/10-mesh.conflist", "meshd wait peer:b --timeout 20s"),
-		t.a.write("/etc/mesh.toml", meshToml), t.a.all("systemctl restart meshd", "! test -e /etc/cni/net.d/10-mesh.conflist", "meshd wait peer:b --timeout 20s"))
+			"mkdir -p /etc/cni/net.d",
+			"chown meshd /etc/cni/net.d",
+			`printf '[container]\ncni_conf = "/etc/cni/net.d/10-mesh.conflist"\n' >> /etc/mesh.toml`,
+			"systemctl restart meshd",
+			"meshd wait ready --timeout 20s",
+			"test -s /etc/cni/net.d/10-mesh.conflist",
+			"meshd wait peer:b --timeout 20s",
+		),
+		t.a.write("/etc/mesh.toml", meshToml),
+		t.a.all("systemctl restart meshd", "! test -e /etc/cni/net.d/10-mesh.conflist",
+			"meshd wait peer:b --timeout 20s"),
+	)
 }
 
 func (t *trial) permissions() error {
@@ -166,7 +189,8 @@ func (t *trial) generation(m *machine, want string) error {
 }
 
 func (t *trial) edit() error {
-	if err := t.a.write("/etc/mesh.toml", meshToml+"[[node]]\nname = \"c\"\naddress = \"172.18.0.4\"\nsubnets = [\"10.244.2.0/24\"]\n"); err != nil {
+	if err := t.a.write("/etc/mesh.toml",
+		meshToml+"[[node]]\nname = \"c\"\naddress = \"172.18.0.4\"\nsubnets = [\"10.244.2.0/24\"]\n"); err != nil {
 		return err
 	}
 	if err := t.generation(t.a, "generation 2"); err != nil {
@@ -175,7 +199,8 @@ func (t *trial) edit() error {
 	if err := t.a.write("/etc/mesh.toml", meshToml+"nonsense = 1\n"); err != nil {
 		return err
 	}
-	if err := errors.Join(t.a.exits(1, "", "systemctl", "reload", "meshd"), t.a.exits(0, "active", "systemctl", "is-active", "meshd"),
+	if err := errors.Join(t.a.exits(1, "", "systemctl", "reload", "meshd"), t.a.exits(0, "active", "systemctl",
+		"is-active", "meshd"),
 		t.a.exits(0, "/etc/mesh.toml:12:1: error: node.nonsense", "meshd", "status")); err != nil {
 		return err
 	}
@@ -187,17 +212,22 @@ func (t *trial) edit() error {
 
 func (t *trial) kill() error {
 	_, _, err := t.underLoad("systemctl kill -s KILL", func() error {
-		return errors.Join(t.a.all("systemctl kill --kill-whom=main -s KILL meshd"), eventually(20*time.Second, func() error {
-			return t.a.all("systemctl is-active meshd", "meshd wait ready --timeout 1s")
-		}))
+		return errors.Join(
+			t.a.all("systemctl kill --kill-whom=main -s KILL meshd"),
+			eventually(20*time.Second, func() error {
+				return t.a.all("systemctl is-active meshd", "meshd wait ready --timeout 1s")
+			}),
+		)
 	})
 	// It is down for RestartSec: some are lost.
 	return errors.Join(err, t.a.all("meshd wait peer:b --timeout 20s"))
 }
 
 func (t *trial) watchdog() error {
-	if err := t.a.all("mkdir -p /run/systemd/system/meshd.service.d", "printf '[Service]\\nWatchdogSec=3\\nTimeoutAbortSec=2\\n' > /run/systemd/system/meshd.service.d/test.conf",
-		"systemctl daemon-reload", "systemctl restart meshd", "systemctl kill --kill-whom=main -s STOP meshd"); err != nil {
+	if err := t.a.all("mkdir -p /run/systemd/system/meshd.service.d",
+		"printf '[Service]\\nWatchdogSec=3\\nTimeoutAbortSec=2\\n' > /run/systemd/system/meshd.service.d/test.conf",
+		"systemctl daemon-reload", "systemctl restart meshd",
+		"systemctl kill --kill-whom=main -s STOP meshd"); err != nil {
 		return err
 	}
 	if err := eventually(30*time.Second, func() error {
@@ -205,7 +235,8 @@ func (t *trial) watchdog() error {
 	}); err != nil {
 		return err
 	}
-	return errors.Join(eventually(30*time.Second, func() error { return t.a.all("meshd wait peer:b --timeout 1s") }),
+	return errors.Join(
+		eventually(30*time.Second, func() error { return t.a.all("meshd wait peer:b --timeout 1s") }),
 		t.a.all("rm /run/systemd/system/meshd.service.d/test.conf", "systemctl daemon-reload"))
 }
 
@@ -218,11 +249,13 @@ func (t *trial) ownFile() error {
 	if err := t.b.all("apt-get remove -y meshd", "cp /etc/mesh.toml /root/before"); err != nil {
 		return err
 	}
-	return errors.Join(t.b.deb(deb), t.b.all("cmp /etc/mesh.toml /root/before", "systemctl enable --now meshd", "meshd wait peer:a --timeout 20s"))
+	return errors.Join(t.b.deb(deb), t.b.all("cmp /etc/mesh.toml /root/before", "systemctl enable --now meshd",
+		"meshd wait peer:a --timeout 20s"))
 }
 
 func (t *trial) remove() error {
-	if err := t.b.all("apt-get remove -y meshd", "test -e /etc/mesh.toml", "! ip link show mesh0", "! nft list ruleset | grep meshd",
+	if err := t.b.all("apt-get remove -y meshd", "test -e /etc/mesh.toml", "! ip link show mesh0",
+		"! nft list ruleset | grep meshd",
 		"! ip route | grep 10.244.0.0/16", "! systemctl is-active meshd"); err != nil {
 		return err
 	}
@@ -232,7 +265,8 @@ func (t *trial) remove() error {
 	if err := t.b.all("apt-get purge -y meshd", "! test -e /etc/mesh.toml"); err != nil {
 		return err
 	}
-	left, err := t.b.run("sh", "-c", "find / -xdev \\( -name '*meshd*' -o -name 'mesh.toml*' \\) -not -path '/proc/*' -not -path '/sys/*' -not -path '/root/*' -not -path '/var/cache/*' -not -path '/var/log/*' -not -path '/var/lib/systemd/*'; ls -d /run/meshd /run/flannel 2>/dev/null || true")
+	left, err := t.b.run("sh", "-c",
+		"find / -xdev \\( -name '*meshd*' -o -name 'mesh.toml*' \\) -not -path '/proc/*' -not -path '/sys/*' -not -path '/root/*' -not -path '/var/cache/*' -not -path '/var/log/*' -not -path '/var/lib/systemd/*'; ls -d /run/meshd /run/flannel 2>/dev/null || true")
 	if err == nil && strings.TrimSpace(left) != "" {
 		err = fmt.Errorf("left behind:\n%s", left)
 	}
@@ -267,10 +301,14 @@ func (t *trial) rpm() error {
 		return nil
 	}
 	return errors.Join(
-		shell(`mkdir -p "$2/var/lib/rpm"; rpm --root "$2" --nodeps -i "$1"`, `chroot "$2" meshd version`, `chroot "$2" meshtui --version`,
-			`! chroot "$2" meshd check`, `chroot "$2" sh -c 'meshd init > /etc/mesh.toml && meshd check'`, `chroot "$2" getent group mesh mesh-admin`,
-			`rpm --root "$2" --nodeps -e meshd`, `! test -e "$2/usr/bin/meshd"`, `test -e "$2/etc/mesh.toml"`),
-		shell(`! rpm -qlp "$1" | grep sysctl`, `! rpm -qp --scripts "$1" | grep systemd-sysctl`, `rpm -qp --scripts "$1" | grep -q try-restart`, `rpm -qlp "$1" | grep -qx /usr/lib/systemd/system/meshd.service`))
+		shell(`mkdir -p "$2/var/lib/rpm"; rpm --root "$2" --nodeps -i "$1"`, `chroot "$2" meshd version`,
+			`chroot "$2" meshtui --version`, `! chroot "$2" meshd check`,
+			`chroot "$2" sh -c 'meshd init > /etc/mesh.toml && meshd check'`,
+			`chroot "$2" getent group mesh mesh-admin`, `rpm --root "$2" --nodeps -e meshd`,
+			`! test -e "$2/usr/bin/meshd"`, `test -e "$2/etc/mesh.toml"`),
+		shell(`! rpm -qlp "$1" | grep sysctl`, `! rpm -qp --scripts "$1" | grep systemd-sysctl`,
+			`rpm -qp --scripts "$1" | grep -q try-restart`,
+			`rpm -qlp "$1" | grep -qx /usr/lib/systemd/system/meshd.service`))
 }
 
 // otherMachines runs binaries of other machines under qemu.

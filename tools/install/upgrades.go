@@ -26,7 +26,8 @@ func (t *trial) rebuilt(version, file string, change func(text string) string) (
 	if out, err := exec.Command("dpkg-deb", "-R", deb, dir).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("unpack: %w\n%s", err, out)
 	}
-	if err := os.Remove(filepath.Join(dir, "DEBIAN", "conffiles")); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(filepath.Join(dir, "DEBIAN", "conffiles")); err != nil &&
+		!errors.Is(err, os.ErrNotExist) {
 		return "", err // nfpm writes an empty one, which dpkg-deb refuses
 	}
 	edit := func(name string, change func(text string) string) error {
@@ -42,7 +43,8 @@ func (t *trial) rebuilt(version, file string, change func(text string) string) (
 		return "", err
 	}
 	path = filepath.Join(t.work, "meshd_"+version+"_amd64.deb")
-	if out, err := exec.Command("dpkg-deb", "--root-owner-group", "-Zgzip", "-b", dir, path).CombinedOutput(); err != nil {
+	if out, err := exec.Command("dpkg-deb", "--root-owner-group", "-Zgzip", "-b", dir,
+		path).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build: %w\n%s", err, out)
 	}
 	return path, nil
@@ -133,7 +135,8 @@ func (t *trial) upgraded(what, deb string) (same bool, err error) {
 
 // upgrade: a package with the same unit takes over in place.
 func (t *trial) upgrade() error {
-	deb, err := t.rebuilt("99.0", "usr/share/doc/meshd/README.md", func(text string) string { return text + "\nNew.\n" })
+	deb, err := t.rebuilt("99.0", "usr/share/doc/meshd/README.md",
+		func(text string) string { return text + "\nNew.\n" })
 	if err != nil {
 		return err
 	}
@@ -144,7 +147,8 @@ func (t *trial) upgrade() error {
 	if err != nil {
 		return err
 	}
-	if version, err := t.a.run("dpkg-query", "-W", "-f", "${Version}", "meshd"); err != nil || version != "99.0" {
+	if version, err := t.a.run("dpkg-query", "-W", "-f", "${Version}", "meshd"); err != nil ||
+		version != "99.0" {
 		return fmt.Errorf("version %q, %w", version, err)
 	}
 	return nil
@@ -176,12 +180,14 @@ func (t *trial) upgradeBroken() error {
 	for _, version := range []string{"99.2", "99.3"} {
 		deb, err := t.rebuilt(version, "usr/bin/meshd", refuses)
 		if err == nil && version == "99.3" { // the other unit is still installed
-			err = t.a.all("cp /usr/lib/systemd/system/meshd.service /root/unit", "echo '# changed' >> /usr/lib/systemd/system/meshd.service")
+			err = t.a.all("cp /usr/lib/systemd/system/meshd.service /root/unit",
+				"echo '# changed' >> /usr/lib/systemd/system/meshd.service")
 		}
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(t.a.deb(deb), t.a.exits(0, "ii", "dpkg-query", "-W", "-f", "${db:Status-Abbrev}", "meshd")); err != nil {
+		if err := errors.Join(t.a.deb(deb), t.a.exits(0, "ii", "dpkg-query", "-W", "-f", "${db:Status-Abbrev}",
+			"meshd")); err != nil {
 			return err
 		}
 	}
@@ -208,7 +214,8 @@ func (t *trial) upgradeBroken() error {
 
 // upgradeWaiting: apt does not wait for an address, and neither does what starts after meshd.
 func (t *trial) upgradeWaiting() error {
-	deb, err := t.rebuilt("99.4", "usr/share/doc/meshd/README.md", func(text string) string { return text + "\nWaiting.\n" })
+	deb, err := t.rebuilt("99.4", "usr/share/doc/meshd/README.md",
+		func(text string) string { return text + "\nWaiting.\n" })
 	if err != nil {
 		return err
 	}
@@ -220,8 +227,9 @@ func (t *trial) upgradeWaiting() error {
 	}); err != nil {
 		return err
 	}
-	return errors.Join(t.a.deb(deb), t.a.all("ip addr add 172.18.0.2/16 dev eth0", "meshd wait ready --timeout 30s", "meshd wait peer:b --timeout 20s"),
-		t.a.exits(0, "active", "systemctl", "is-active", "meshd"))
+	return errors.Join(t.a.deb(deb),
+		t.a.all("ip addr add 172.18.0.2/16 dev eth0", "meshd wait ready --timeout 30s",
+			"meshd wait peer:b --timeout 20s"), t.a.exits(0, "active", "systemctl", "is-active", "meshd"))
 }
 
 func (t *trial) downgrade() error {

@@ -39,7 +39,12 @@ type boot struct {
 
 var boots = []boot{
 	{kernel: "linux-image-6.1.", tests: telling},
-	{kernel: "linux-image-6.1.", tests: "^TestEngineByItself$", args: "module_blacklist=sch_ingress", says: "engine user: "},
+	{
+		kernel: "linux-image-6.1.",
+		tests:  "^TestEngineByItself$",
+		args:   "module_blacklist=sch_ingress",
+		says:   "engine user: ",
+	},
 	{kernel: "linux-image-6.12.", tests: telling},
 	{kernel: "linux-image-6.12.", tests: "^TestEngineByItself$", says: "engine kernel"},
 }
@@ -54,7 +59,8 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	bin := flag.String("bin", "bin", "where meshd, meshtui and e2e.test are")
-	work := flag.String("work", "/var/tmp/meshd-kernels", "where kernels are unpacked; they are kept for the next time")
+	work := flag.String("work", "/var/tmp/meshd-kernels",
+		"where kernels are unpacked; they are kept for the next time")
 	only := flag.String("only", "", "kernels to boot, by the beginning of their version: 6.1.")
 	flag.Parse()
 	if err := run(ctx, *bin, *work, *only); err != nil {
@@ -117,7 +123,8 @@ func unpack(ctx context.Context, work, begins string) (k kernel, err error) {
 	}
 	// As whoever owns the folder: apt's own user may not write there.
 	for _, line := range [][]string{
-		{"sh", "-c", `apt-get download -o APT::Sandbox::User=root "$0" && dpkg-deb -x ./*.deb . && rm ./*.deb`, name},
+		{"sh", "-c", `apt-get download -o APT::Sandbox::User=root "$0" && dpkg-deb -x ./*.deb . && rm ./*.deb`,
+			name},
 		{"depmod", "-b", k.dir, k.version},
 		{"touch", "ready"},
 	} {
@@ -143,7 +150,8 @@ func output(cmd *exec.Cmd) (string, error) {
 // see this one's.
 func (k kernel) initramfs(ctx context.Context) (string, error) {
 	root := filepath.Join(k.dir, "initramfs")
-	if err := errors.Join(os.RemoveAll(root), os.MkdirAll(filepath.Join(root, "bin"), 0o755), os.WriteFile(filepath.Join(root, "init"), initScript, 0o755)); err != nil {
+	if err := errors.Join(os.RemoveAll(root), os.MkdirAll(filepath.Join(root, "bin"), 0o755),
+		os.WriteFile(filepath.Join(root, "init"), initScript, 0o755)); err != nil {
 		return "", err
 	}
 	image := root + ".cpio"
@@ -173,17 +181,20 @@ func (k kernel) run(ctx context.Context, b boot, bin string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-M", "q35", "-cpu", "max", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "3072",
-		"-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio", "-kernel", filepath.Join(k.dir, "boot", "vmlinuz-"+k.version), "-initrd", image,
-		"-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap",
-		"-append", fmt.Sprintf("console=ttyS0 quiet panic=-1 %s -- %s %s %s %s %s", b.args, guest, k.dir, bin, filepath.Join(here, "internal/e2e"), b.tests))
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-M", "q35", "-cpu", "max", "-accel",
+		"tcg,thread=multi", "-smp", "2", "-m", "3072", "-nodefaults", "-no-reboot", "-display", "none", "-serial",
+		"stdio", "-kernel", filepath.Join(k.dir, "boot", "vmlinuz-"+k.version), "-initrd", image, "-virtfs",
+		"local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap", "-append",
+		fmt.Sprintf("console=ttyS0 quiet panic=-1 %s -- %s %s %s %s %s", b.args, guest, k.dir, bin,
+			filepath.Join(here, "internal/e2e"), b.tests))
 	var said bytes.Buffer
 	cmd.Stdout = io.MultiWriter(&said, os.Stdout)
 	cmd.Stderr = cmd.Stdout
 	if err := cmd.Run(); err != nil {
 		return err
 	}
-	if out := said.String(); !strings.Contains(out, "tests ended with 0") || !strings.Contains(out, b.says) || strings.Contains(out, "no tests to run") {
+	if out := said.String(); !strings.Contains(out, "tests ended with 0") || !strings.Contains(out, b.says) ||
+		strings.Contains(out, "no tests to run") {
 		return errors.New("the tests have not passed")
 	}
 	return nil

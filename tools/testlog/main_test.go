@@ -25,7 +25,8 @@ go: downloading something
 		t.Fatal(err)
 	}
 	l.finish(1)
-	for _, want := range []string{"it is wrong\n", "go: downloading", "FAIL\n", "    2.50  p TestGood\n", "SKIPPED p TestLater\n", "FAILED p TestBad\n", "FAILED p \n"} {
+	for _, want := range []string{"it is wrong\n", "go: downloading", "FAIL\n", "    2.50  p TestGood\n",
+		"SKIPPED p TestLater\n", "FAILED p TestBad\n", "FAILED p \n"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, &out)
 		}
