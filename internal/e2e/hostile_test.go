@@ -106,29 +106,30 @@ func testLies(t *testing.T) {
 		{"a truncated packet", false, good[:20], "malformed"},
 		{"a packet with a tail", false, append(good[:len(good):len(good)], 0), "malformed"},
 	}
-	before := status(t, m.w2)
 	for _, lie := range lies {
-		conn := fromWorker
-		if lie.stranger {
-			conn = fromStranger
-		}
-		send(t, conn, to, lie.datagram)
-		send(t, fromWorker, to, good)
-		if payload, from := receive(t, victim); string(payload) != "good" || from.Addr().String() != "10.244.1.2" {
-			t.Errorf("%s: delivered %q from %s", lie.name, payload, from)
-		}
-		// User space counts what the programs leave to it, in its own time.
-		after := waitStatus(t, m.w2, lie.name+": counted", func(s control.Status) bool {
-			return s.Totals.Drops[lie.reason] > before.Totals.Drops[lie.reason]
+		t.Run(lie.name, func(t *testing.T) {
+			before := status(t, m.w2)
+			conn := fromWorker
+			if lie.stranger {
+				conn = fromStranger
+			}
+			send(t, conn, to, lie.datagram)
+			send(t, fromWorker, to, good)
+			if payload, from := receive(t, victim); string(payload) != "good" || from.Addr().String() != "10.244.1.2" {
+				t.Errorf("delivered %q from %s", payload, from)
+			}
+			// User space counts what the programs leave to it, in its own time.
+			after := waitStatus(t, m.w2, "counted as "+lie.reason, func(s control.Status) bool {
+				return s.Totals.Drops[lie.reason] > before.Totals.Drops[lie.reason]
+			})
+			if after.Totals.Drops[lie.reason] != before.Totals.Drops[lie.reason]+1 {
+				t.Errorf("not counted once as %s: %v", lie.reason, after.Totals.Drops)
+			}
+			was, is := peer(t, before, "worker").Drops[lie.reason], peer(t, after, "worker").Drops[lie.reason]
+			if !lie.stranger && is != was+1 {
+				t.Errorf("%d counted against its peer, before %d", is, was)
+			}
 		})
-		if after.Totals.Drops[lie.reason] != before.Totals.Drops[lie.reason]+1 {
-			t.Errorf("%s: not counted as %s: %v", lie.name, lie.reason, after.Totals.Drops)
-		}
-		if worker := peer(t, after, "worker"); !lie.stranger &&
-			worker.Drops[lie.reason] != peer(t, before, "worker").Drops[lie.reason]+1 {
-			t.Errorf("%s: not counted against its peer: %v", lie.name, worker.Drops)
-		}
-		before = after
 	}
 
 	// Nothing came back to the stranger: what he sees first is his own request.

@@ -52,19 +52,34 @@ func TestForwardingBetweenOthers(t *testing.T) {
 		_, err := n.Run("ping", "-c", "3", "-i", "1", "-W", "1", to)
 		return err == nil
 	}
-	for _, test := range []struct {
+	tests := []struct {
+		name string
 		from *nstest.Namespace
 		to   string
 		want bool
 	}{
-		{m.PodW2b, "10.244.1.2", true}, {m.PodW2b, "fd00:10:244:1::2", true}, {m.PodW, "10.244.2.3", true},
-		{m.PodW2b, "172.18.0.77", true},
-		{lans["lan0"], "192.168.2.2", false}, {lans["lan0"], "fd02::2", false}, {lans["lan1"], "fd01::2", false},
-		{outside.Namespace, "192.168.1.2", false}, {lans["lan0"], "172.18.0.77", false},
-	} {
-		if got := reaches(test.from, test.to); got != test.want {
-			t.Errorf("%s reaches %s: %v, want %v", test.from.Name, test.to, got, test.want)
-		}
+		{"pod to remote pod, IPv4", m.PodW2b, "10.244.1.2", true},
+		{"pod to remote pod, IPv6", m.PodW2b, "fd00:10:244:1::2", true},
+		{"remote pod to pod", m.PodW, "10.244.2.3", true},
+		{"pod to the outside", m.PodW2b, "172.18.0.77", true},
+		{"LAN to LAN, IPv4", lans["lan0"], "192.168.2.2", false},
+		{"LAN to LAN, IPv6", lans["lan0"], "fd02::2", false},
+		{"LAN to LAN and back, IPv6", lans["lan1"], "fd01::2", false},
+		{"underlay to LAN", outside.Namespace, "192.168.1.2", false},
+		{"LAN to underlay", lans["lan0"], "172.18.0.77", false},
+	}
+	// What does not arrive takes three seconds, so all are asked at once.
+	reached := make([]chan bool, len(tests))
+	for i, test := range tests {
+		reached[i] = make(chan bool, 1)
+		go func() { reached[i] <- reaches(test.from, test.to) }()
+	}
+	for i, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if got := <-reached[i]; got != test.want {
+				t.Errorf("%s reaches %s: %v, want %v", test.from.Name, test.to, got, test.want)
+			}
+		})
 	}
 	if got := run(t, m.Worker2.Namespace, "sysctl", "-n", "net.ipv4.ip_forward"); got != "0\n" {
 		t.Errorf("ip_forward is %s", got)

@@ -92,10 +92,12 @@ func TestPermissions(t *testing.T) {
 		{"root", 0, 0, "", "reload", 0, "generation 1 applied"},
 		{"an administrator who may not read", uidNobody, uidNobody, admin, "status", 4, "not permitted"},
 	} {
-		if code, said := as(t, meshd, d, test.uid, test.gid, test.groups, test.command); code != test.code ||
-			!strings.Contains(said, test.says) {
-			t.Errorf("%s, %s: exit code %d, want %d: %s", test.who, test.command, code, test.code, said)
-		}
+		t.Run(test.who+", "+test.command, func(t *testing.T) {
+			code, said := as(t, meshd, d, test.uid, test.gid, test.groups, test.command)
+			if code != test.code || !strings.Contains(said, test.says) {
+				t.Errorf("exit code %d, want %d: %s", code, test.code, said)
+			}
+		})
 	}
 }
 
