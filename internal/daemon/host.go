@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
@@ -149,7 +150,17 @@ func (h *host) adopt(left []*os.File, p *plan.Plan) {
 		h.log.Info("a descriptor of the last run is not used", "reason", err)
 	}
 	h.takeover = moving
-	h.log.Info("taking over from the last run", "descriptors", len(left)-len(unfit), "packets_wait", moving)
+	h.log.Info("taking over from the last run", "sockets", count(left, "udp-"), "queues", count(left, "tun-"), "event", "adopted")
+}
+
+// count returns how many files have names that begin so.
+func count(files []*os.File, prefix string) (n int) {
+	for _, f := range files {
+		if strings.HasPrefix(f.Name(), prefix) {
+			n++
+		}
+	}
+	return n
 }
 
 func (h *host) applyMetrics(_ context.Context, p *plan.Plan) (effect, error) {
