@@ -106,15 +106,16 @@ func (e *Engine) Prepare(ctx context.Context, w dataplane.Wanted) (func() error,
 // the moment they are attached, so the fewer steps are left that can fail, the better. In a takeover
 // packets wait in queues already, so the user engine comes first.
 func (e *Engine) Apply(ctx context.Context, w dataplane.Wanted) (func() error, []mesh.Change, error) {
-	steps := []func(context.Context, dataplane.Wanted) (func() error, []mesh.Change, error){e.choose, e.user.Apply}
+	type step func(context.Context, dataplane.Wanted) (func() error, []mesh.Change, error)
+	steps := []step{e.choose, e.user.Apply}
 	before, takeover := e.applied, e.takeover
 	if takeover {
 		slices.Reverse(steps)
 	}
 	var done undos
 	var changes []mesh.Change
-	for _, step := range steps {
-		undo, some, err := step(ctx, w)
+	for _, do := range steps {
+		undo, some, err := do(ctx, w)
 		if err != nil {
 			return nil, nil, errors.Join(err, done.run())
 		}
@@ -153,8 +154,10 @@ func (e *Engine) standAside(ctx context.Context, p dataplane.Programs) (undo fun
 	if err := e.kernel.Remove(ctx); err != nil {
 		return nil, errors.Join(err, undo())
 	}
-	if before := e.verdict.Swap(&verdict{reason: p.Why}); before.reason != p.Why && !p.Chosen {
-		e.log.Info("kernel engine must not be used: the user engine forwards", "reason", p.Why, "event", "user_engine")
+	before := e.verdict.Swap(&verdict{reason: p.Why})
+	if before.reason != p.Why && !p.Chosen {
+		e.log.Info("kernel engine must not be used: the user engine forwards",
+			"reason", p.Why, "event", "user_engine")
 	}
 	return undo, nil
 }
@@ -168,7 +171,8 @@ func (e *Engine) fallBack(ctx context.Context, why error) (undo func() error, er
 	}
 	now := &verdict{reason: why.Error(), failed: true}
 	if before := e.verdict.Swap(now); before.reason != now.reason {
-		e.log.Warn("kernel engine unavailable: falling back to the user engine", "error", why, "event", "user_engine")
+		e.log.Warn("kernel engine unavailable: falling back to the user engine",
+			"error", why, "event", "user_engine")
 	}
 	return undo, nil
 }
@@ -190,7 +194,8 @@ func (e *Engine) goBack(ctx context.Context) func() error {
 func (e *Engine) Learn(peer string, d peers.Directive) error {
 	err := errors.Join(e.user.Learn(peer, d), e.kernel.Learn(peer, d))
 	if err != nil {
-		e.log.Error("the engines cannot take over what is known of a peer", "peer", peer, "error", err, "event", "tables_failed")
+		e.log.Error("cannot tell the engines what is known of a peer",
+			"peer", peer, "error", err, "event", "tables_failed")
 	}
 	return err
 }

@@ -152,7 +152,8 @@ func TestTablesDoNotFit(t *testing.T) {
 
 // Undo returns to what was in force, whatever the change was.
 func TestUndo(t *testing.T) {
-	programs, none, perhaps := wanting(dataplane.Always, ""), wanting(dataplane.Never, ipsec), wanting(dataplane.IfPossible, "")
+	programs, perhaps, none := wanting(dataplane.Always, ""), wanting(dataplane.IfPossible, ""), wanting(dataplane.Never, ipsec)
+	come := []string{"kernel.apply", "user.apply", "undo user.apply", "undo kernel.apply"}
 	for _, c := range []struct {
 		name          string
 		before, after *dataplane.Wanted
@@ -160,13 +161,15 @@ func TestUndo(t *testing.T) {
 		engine        string
 		want          []string
 	}{
-		{"programs come", &none, &programs, nil, "user", []string{"kernel.apply", "user.apply", "undo user.apply", "undo kernel.apply"}},
-		{"programs go", &programs, &none, nil, "kernel", []string{"kernel.remove", "user.apply", "undo user.apply", "kernel.apply"}},
-		{"programs stay", &programs, &programs, nil, "kernel", []string{"kernel.apply", "user.apply", "undo user.apply", "undo kernel.apply"}},
+		{"programs come", &none, &programs, nil, "user", come},
+		{"programs stay", &programs, &programs, nil, "kernel", come},
+		{"programs go", &programs, &none, nil, "kernel",
+			[]string{"kernel.remove", "user.apply", "undo user.apply", "kernel.apply"}},
 		{"programs fall back", &programs, &perhaps, errPrograms, "kernel",
 			[]string{"kernel.apply", "kernel.remove", "user.apply", "undo user.apply", "kernel.apply"}},
-		{"the first", nil, &programs, nil, "user", []string{"kernel.apply", "user.apply", "undo user.apply", "undo kernel.apply"}},
-		{"the first without", nil, &none, nil, "user", []string{"kernel.remove", "user.apply", "undo user.apply", "kernel.remove"}},
+		{"the first", nil, &programs, nil, "user", come},
+		{"the first without", nil, &none, nil, "user",
+			[]string{"kernel.remove", "user.apply", "undo user.apply", "kernel.remove"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t)
@@ -206,7 +209,8 @@ func TestUserEngineFails(t *testing.T) {
 			r.user.adopts = c.takeover
 			r.Adopt(nil, dataplane.Wanted{})
 			r.fails["user.apply"] = errPrograms
-			if _, _, err := r.Apply(t.Context(), wanting(dataplane.Always, "")); !errors.Is(err, errPrograms) {
+			_, _, err := r.Apply(t.Context(), wanting(dataplane.Always, ""))
+			if !errors.Is(err, errPrograms) {
 				t.Error(err)
 			}
 			r.did(c.want...)
@@ -217,7 +221,9 @@ func TestUserEngineFails(t *testing.T) {
 // Programs that cannot be taken away would forward beside the user engine: that is no fall back.
 func TestProgramsStay(t *testing.T) {
 	stuck := errors.New("device or resource busy")
-	for name, w := range map[string]dataplane.Wanted{"never": wanting(dataplane.Never, ipsec), "if possible": wanting(dataplane.IfPossible, "")} {
+	for name, w := range map[string]dataplane.Wanted{
+		"never": wanting(dataplane.Never, ipsec), "if possible": wanting(dataplane.IfPossible, ""),
+	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
 			r.fails["kernel.apply"], r.fails["kernel.remove"] = errPrograms, stuck
@@ -244,7 +250,8 @@ func TestRead(t *testing.T) {
 		Receive: dataplane.TCX, Refused: "eth0: no native XDP", Captured: true,
 	}
 	want := dataplane.Reading{
-		Totals: mesh.Traffic{RxPackets: 75}, Lost: dataplane.Lost{Socket: 3, Merger: 9}, Handed: map[string]uint64{"unusual": 1},
+		Totals: mesh.Traffic{RxPackets: 75},
+		Lost:   dataplane.Lost{Socket: 3, Merger: 9}, Handed: map[string]uint64{"unusual": 1},
 		Peers: map[string]mesh.Traffic{"b": {RxPackets: 64, LastSeen: late}, "c": {}},
 		Works: dataplane.Works{Engine: "user", Receive: dataplane.Socket, Queues: 2},
 	}
@@ -253,7 +260,8 @@ func TestRead(t *testing.T) {
 	}
 	r.user.reading.Peers = map[string]mesh.Traffic{"b": {RxPackets: 4, LastSeen: late}, "c": {}}
 	r.kernel.reading.Forwards = true
-	want.Works = dataplane.Works{Engine: "kernel", Reason: "eth0: no native XDP", Receive: dataplane.TCX, Captured: true, Queues: 2}
+	want.Works = dataplane.Works{Engine: "kernel", Reason: "eth0: no native XDP", Receive: dataplane.TCX,
+		Captured: true, Queues: 2}
 	if got := r.Read(); !reflect.DeepEqual(got, want) {
 		t.Errorf("with programs %+v\nwant %+v", got, want)
 	}

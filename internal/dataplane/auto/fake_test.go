@@ -60,7 +60,7 @@ func (u *fakeUser) Apply(context.Context, dataplane.Wanted) (func() error, []mes
 	return undo, []mesh.Change{{Kind: mesh.ChangedLoops}}, err
 }
 func (u *fakeUser) Read() dataplane.Reading                            { return u.reading }
-func (u *fakeUser) Conditions() []mesh.Condition                       { return []mesh.Condition{{Kind: mesh.SmallBuffers}} }
+func (u *fakeUser) Conditions() []mesh.Condition                       { return smallBuffers }
 func (u *fakeUser) Alive(context.Context) error                        { return u.do("alive") }
 func (u *fakeUser) Stop() error                                        { return u.do("stop") }
 func (u *fakeUser) Close() error                                       { return u.do("close") }
@@ -68,6 +68,8 @@ func (u *fakeUser) SendEcho(...dataplane.Echo) error                   { return 
 func (u *fakeUser) Heard(string) time.Time                             { return u.heard }
 func (u *fakeUser) Descriptors() map[string]dataplane.Descriptor       { return nil }
 func (u *fakeUser) Adopt([]*os.File, dataplane.Wanted) (bool, []error) { return u.adopts, nil }
+
+var smallBuffers = []mesh.Condition{{Kind: mesh.SmallBuffers}}
 
 // fakeKernel is a kernel engine whose programs forward from Apply to Remove.
 type fakeKernel struct {

@@ -23,7 +23,8 @@ func BenchmarkPrograms(b *testing.B) {
 		b.Fatal(err)
 	}
 	g := &generator{Rand: rand.New(rand.NewPCG(1, 1)), mesh: m}
-	inner := ip4(netip.MustParseAddr("10.244.1.2"), netip.MustParseAddr("10.244.0.2"), 0, 64, 17, make([]byte, 100))
+	from, to := netip.MustParseAddr("10.244.1.2"), netip.MustParseAddr("10.244.0.2")
+	inner := ip4(from, to, 0, 64, 17, make([]byte, 100))
 	in := g.outer(m.Peers[1].Underlay.AddrPort, 0, inner)
 	sending := programsOf(b, sendingMesh())
 	out := ip4(netip.MustParseAddr("8.0.0.2"), netip.MustParseAddr("8.0.1.2"), 0, 64, 17, make([]byte, 100))

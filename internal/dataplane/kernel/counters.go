@@ -13,14 +13,15 @@ import (
 	"example.org/meshd/internal/mesh"
 )
 
-// Reading is what the programs counted, and how they forward. Counts begin with the Engine and
-// never fall, whatever programs come and go.
+// Reading is what the programs counted, and how they forward. Counts begin with the Engine and never
+// fall, whatever programs come and go, except Handed, which begins with the programs and counts
+// a superpacket once.
 type Reading struct {
 	Forwards bool // programs are attached; if not, only what was counted means anything
 	Totals   mesh.Traffic
 	Peers    map[string]mesh.Traffic // by name, also of peers that are gone
-	Handed   map[string]uint64       // packets or superpackets left to user space, by reason; nil without programs
-	Overflow uint64                  // packets that the kernel dropped since the merger's backlog was full
+	Handed   map[string]uint64       // packets left to user space, by reason; nil without programs
+	Overflow uint64                  // packets that the kernel dropped when the merger's backlog was full
 	Receive  dataplane.Receive       // where programs take datagrams; never AnyReceive
 	Refused  string                  // why not where the file has them taken; may be empty
 	Captured bool                    // user space sends, since somebody captures on the TUN
@@ -145,8 +146,8 @@ func sinceBoot(ns uint64) (time.Time, error) {
 }
 
 // handovers are the names of enum handover in bpf/mesh.h, which status and metrics show.
-var handovers = [...]string{"no_route", "ttl_expired", "too_big", "no_underlay_route", "unusual", "from_socket",
-	"unknown_sender", "fragment", "to_this_node", "plain_peer", "capture", "foreign_source"}
+var handovers = [...]string{"no_route", "ttl_expired", "too_big", "no_underlay_route", "unusual",
+	"from_socket", "unknown_sender", "fragment", "to_this_node", "plain_peer", "capture", "foreign_source"}
 
 // handed returns how many packets, or superpackets, were left to user space, by reason.
 func (h *handle) handed() (map[string]uint64, error) {

@@ -212,16 +212,32 @@ func (e *Engine) Conditions() (all []mesh.Condition) {
 	if s.handle == nil {
 		return nil
 	}
-	if s.unpinned != nil {
-		all = append(all, mesh.Condition{Kind: mesh.Unpinned, Severity: mesh.Degraded, Subject: pinned,
-			Cause: s.unpinned.Error()})
+	add := func(kind mesh.Kind, subject string, err error) {
+		if err == nil {
+			return
+		}
+		c := mesh.Condition{Kind: kind, Severity: mesh.Degraded, Subject: subject, Cause: err.Error()}
+		if r, ok := errors.AsType[remedied](err); ok {
+			c.Cause, c.Remedy = r.error.Error(), r.remedy
+		}
+		all = append(all, c)
 	}
-	if s.unmerged != nil {
-		all = append(all, mesh.Condition{Kind: mesh.Unmerged, Severity: mesh.Degraded, Subject: mergerEntry,
-			Cause: s.unmerged.Error()})
-	}
+	add(mesh.Unpinned, pinned, s.unpinned)
+	add(mesh.Unmerged, mergerEntry, s.unmerged)
 	return all
 }
+
+// remedied is an error that an operator can do something about: a command or a few words.
+type remedied struct {
+	error
+	remedy string
+}
+
+// Error implements error: conditions have the two apart, and all others get both.
+func (r remedied) Error() string { return fmt.Sprintf("%v: `%s`", r.error, r.remedy) }
+
+// Unwrap is for errors.Is.
+func (r remedied) Unwrap() error { return r.error }
 
 // A complaint is logged when its trouble begins, and not again until that was over.
 type complaint struct{ standing atomic.Bool }

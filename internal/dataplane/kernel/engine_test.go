@@ -87,7 +87,8 @@ func newUserEngine(t *testing.T, m mesh.Mesh) *userEngine {
 	u.Engine = user.New(dataplane.Options{Log: slog.New(slog.DiscardHandler)})
 	u.tun = fedTun{u, make(chan []byte), make(chan struct{}), make(chan struct{})}
 	loops, err := u.Replace([]user.Worker{{
-		Tun: &u.tun, Wire: quietWire{u}, Receiver: u, Sender: u, Replies: u, Echoes: func() user.Sender { return u },
+		Tun: &u.tun, Wire: quietWire{u}, Receiver: u, Sender: u, Replies: u,
+		Echoes: func() user.Sender { return u },
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -20,12 +20,11 @@ import (
 //	/sys/fs/bpf/meshd/net-4026531840-v3/nodes       a map; v3 is the layout
 //	/sys/fs/bpf/meshd/net-4026531840-v3/link-in-2   a program at the interface with index 2
 //
-// The BPF file system may be everybody's, as /tmp is: `mount -t bpf` makes it so unless a mode is
-// given. So nothing is pinned in a folder that this process's user does not own alone, and
-// nothing is removed with other rights than those of a folder's owner (package foreign).
+// All users may write in the BPF file system, as in /tmp, if it was mounted without a mode. So nothing
+// is pinned in a folder that other users than this process's may change, and nothing is removed with
+// more rights than a folder's owner has (package foreign).
 const (
 	bpffs  = "/sys/fs/bpf"
-	mount  = "`mount -t bpf -o mode=0700 bpf " + bpffs + "`"
 	outer  = "meshd"
 	pinned = bpffs + "/" + outer
 )
@@ -68,7 +67,8 @@ func pinFolder() (string, error) {
 		return "", err
 	}
 	if root == nil {
-		return "", fmt.Errorf("no BPF file system is mounted at %s: %s mounts one", bpffs, mount)
+		return "", remedied{fmt.Errorf("no BPF file system is mounted at %s", bpffs),
+			"mount -t bpf -o mode=0700 bpf " + bpffs + "; systemctl restart meshd"}
 	}
 	defer root.Close()
 	all, err := ownFolder(root, outer)
@@ -84,7 +84,7 @@ func pinFolder() (string, error) {
 	return one.Path(), nil
 }
 
-// ownFolder opens, or makes, a folder that nobody but the user of this process can change.
+// ownFolder opens, or makes, a folder that only the user of this process can change.
 func ownFolder(in *foreign.Folder, name string) (*foreign.Folder, error) {
 	f, err := in.Make(name)
 	if err != nil {
@@ -100,16 +100,17 @@ func ownFolder(in *foreign.Folder, name string) (*foreign.Folder, error) {
 // advise adds to an error what to do about a folder of pins.
 func advise(in *foreign.Folder, name string, err error) error {
 	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("%w: restart the service, which makes %s as root", err, pinned)
+		return remedied{err, "systemctl restart meshd"} // which makes the folder as root
 	}
-	return fmt.Errorf("%w: remove %s, by `meshd cleanup` as root if a meshd made it, and restart meshd; "+
-		"where all users may write in %s, mount it by %s", err, filepath.Join(in.Path(), name), bpffs, mount)
+	// Users who may write in the file system could put their own there again.
+	remedy := "chmod go-w %s; rm -r %s; systemctl restart meshd"
+	return remedied{err, fmt.Sprintf(remedy, bpffs, filepath.Join(in.Path(), name))}
 }
 
-// GiveFolder makes the folder of all pins the one of a user, by whom meshd will run, with the pins
-// that root's meshd has left there. It is for root, before that user's meshd starts. Nothing
-// happens where no BPF file system is mounted. A folder that is neither root's nor the user's
-// is an error, as is a symbolic link; both stay as they are.
+// GiveFolder gives the folder of all pins to a user, as whom meshd will run, with the pins that root's
+// meshd has left in it. It is for root, before that user's meshd starts. It does nothing where no BPF
+// file system is mounted. A folder that belongs to neither root nor the user is an error, and so is
+// a symbolic link; both stay as they are.
 func GiveFolder(user, group int) error {
 	root, err := openBPFFS()
 	if root == nil || err != nil {
@@ -125,7 +126,7 @@ func GiveFolder(user, group int) error {
 	if err != nil {
 		return err
 	}
-	// The outer folder is last: what is in it changes by nobody else's hand until then.
+	// The outer folder is last: until then only root can change what is in it.
 	for _, name := range names {
 		if !strings.HasPrefix(name, "net-") {
 			continue

@@ -101,8 +101,9 @@ func TestPinFolder(t *testing.T) {
 		if !noErrors(t, mountAt(bpffs, "tmpfs", "")) {
 			return
 		}
-		const advice = "`mount -t bpf -o mode=0700 bpf /sys/fs/bpf` mounts one"
-		if folder, err := pinFolder(); err == nil || !strings.Contains(err.Error(), advice) {
+		folder, err := pinFolder()
+		const mounts = "mount -t bpf -o mode=0700 bpf /sys/fs/bpf; systemctl restart meshd"
+		if r, ok := errors.AsType[remedied](err); !ok || r.remedy != mounts {
 			t.Errorf("%s, %v", folder, err)
 		}
 		if removed, err := CleanUp(); removed || err != nil {
@@ -150,7 +151,8 @@ func TestSquattedFolder(t *testing.T) {
 			withBPFFS(t, "", func(t *testing.T) {
 				path := squat(t, c.where, third, c.put)
 				folder, err := pinFolder()
-				if said := fmt.Sprint(err); !strings.Contains(said, path+" "+c.want) || !strings.Contains(said, "remove "+path) {
+				r, ok := errors.AsType[remedied](err)
+				if !ok || !strings.Contains(r.Error(), path+" "+c.want) || !strings.Contains(r.remedy, "rm -r "+path+";") {
 					t.Errorf("pin in %s, %v", folder, err)
 				}
 				if err := GiveFolder(service, service); err == nil || !strings.Contains(err.Error(), path+" "+c.want) {

@@ -21,7 +21,8 @@ func TestLoadAsService(t *testing.T) {
 		}
 		return
 	}
-	cmd := exec.Command("setpriv", "--bounding-set", "-all,+net_admin,+bpf", os.Args[0], "-test.run", "^TestLoadAsService$")
+	cmd := exec.Command("setpriv", "--bounding-set", "-all,+net_admin,+bpf",
+		os.Args[0], "-test.run", "^TestLoadAsService$")
 	cmd.Env = append(os.Environ(), "MESH_AS_SERVICE=1")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
@@ -114,7 +115,8 @@ func TestFilters(t *testing.T) {
 	}
 	attach(next, "tcx", all)
 	var found bool
-	if err := h.Do(func() (err error) { found, err = deleteFilters(); return err }); err != nil || !found || filters() != "" {
+	err = h.Do(func() (err error) { found, err = deleteFilters(); return err })
+	if err != nil || !found || filters() != "" {
 		t.Errorf("found %v, %v, filters at %s", found, err, filters())
 	}
 }

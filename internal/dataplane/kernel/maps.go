@@ -59,7 +59,7 @@ func (e *Engine) change(next tables) error {
 	kept, err := e.shown.Load().countedFor(left)
 	e.publish(func(s *shown) { s.numbers, s.kept = next.numbers, kept })
 	if err := errors.Join(err, h.forget(old.numbers, left)); err != nil {
-		e.log.Error("some counters of peers that left the mesh are lost", "error", err, "event", "counters_failed")
+		e.log.Error("lost counters of peers that left the mesh", "error", err, "event", "counters_failed")
 	}
 	return nil
 }
@@ -67,12 +67,20 @@ func (e *Engine) change(next tables) error {
 // write brings the maps from one content to another: what is added or changed first, then what goes.
 // Maps that hold anything between the two contents are fine, too, so the way back is the same.
 func (h *handle) write(from, to tables) error {
-	if err := errors.Join(put(h.Nodes, from.nodes, to.nodes), put(h.Senders, from.senders, to.senders),
-		put(h.Prefixes4, from.prefixes4, to.prefixes4), put(h.Prefixes6, from.prefixes6, to.prefixes6)); err != nil {
+	if err := errors.Join(
+		put(h.Nodes, from.nodes, to.nodes),
+		put(h.Senders, from.senders, to.senders),
+		put(h.Prefixes4, from.prefixes4, to.prefixes4),
+		put(h.Prefixes6, from.prefixes6, to.prefixes6),
+	); err != nil {
 		return err
 	}
-	return errors.Join(drop(h.Prefixes4, from.prefixes4, to.prefixes4), drop(h.Prefixes6, from.prefixes6, to.prefixes6),
-		drop(h.Senders, from.senders, to.senders), drop(h.Nodes, from.nodes, to.nodes))
+	return errors.Join(
+		drop(h.Prefixes4, from.prefixes4, to.prefixes4),
+		drop(h.Prefixes6, from.prefixes6, to.prefixes6),
+		drop(h.Senders, from.senders, to.senders),
+		drop(h.Nodes, from.nodes, to.nodes),
+	)
 }
 
 // put writes what is added or changed.

@@ -48,7 +48,8 @@ func newNeighbourhood(t *testing.T) *neighbourhood {
 	}
 	if err := errors.Join(
 		// Neighbours' greetings would be counted, too.
-		n.neighbour.Sysctl("ipv6.conf.all.disable_ipv6", "1"), n.neighbour.Sysctl("ipv6.conf.default.disable_ipv6", "1"),
+		n.neighbour.Sysctl("ipv6.conf.all.disable_ipv6", "1"),
+		n.neighbour.Sysctl("ipv6.conf.default.disable_ipv6", "1"),
 		n.host.IP("tuntap add tun0 mode tun", "link set tun0 up"),
 		n.neighbour.IP("link add br0 type bridge", "link add x0 type veth peer name x1", "link set eth0 master br0",
 			"link set x1 master br0", "link set x0 up", "link set x1 up", "link set br0 up"),
@@ -395,7 +396,8 @@ func TestCaptureOnUnderlay(t *testing.T) {
 		if words := n.injected(); words != nil {
 			t.Errorf("%s: %v", receive, words)
 		}
-		if _, err := wire.Next(10*time.Second, func(b []byte) bool { return strings.Contains(string(b), "word:end") }); err != nil {
+		end := func(b []byte) bool { return strings.Contains(string(b), "word:end") }
+		if _, err := wire.Next(10*time.Second, end); err != nil {
 			t.Errorf("%s: on the wire: %v", receive, err)
 		}
 		if err := n.host.Do(p.leave); err != nil {
@@ -426,7 +428,8 @@ func TestDevicesAreKnown(t *testing.T) {
 	n.attach(p, "xdp") // the loopback's entry of the trial runs goes
 	known(n.address)
 	other := net.HardwareAddr{2, 0, 0, 0, 0, 0x55}
-	if err := n.host.IP("link set eth0 down", "link set eth0 address "+other.String(), "link set eth0 up"); err != nil {
+	change := []string{"link set eth0 down", "link set eth0 address " + other.String(), "link set eth0 up"}
+	if err := n.host.IP(change...); err != nil {
 		t.Fatal(err)
 	}
 	n.attach(p, "xdp")

@@ -113,11 +113,12 @@ func findMerger() (entry, exit netlink.Link, err error) {
 		}
 	}
 	entry, exit = ends[mergerEntry], ends[mergerExit]
-	if entry != nil && exit != nil && entry.Type() == "veth" && entry.Attrs().ParentIndex == exit.Attrs().Index {
+	both := entry != nil && exit != nil && entry.Type() == "veth"
+	if both && entry.Attrs().ParentIndex == exit.Attrs().Index {
 		return entry, exit, nil
 	}
 	for name := range ends {
-		return nil, nil, fmt.Errorf("the interface %s exists, and %w: `ip link del %s`", name, errForeign, name)
+		return nil, nil, remedied{fmt.Errorf("the interface %s exists, and %w", name, errForeign), "ip link del " + name}
 	}
 	return nil, nil, nil
 }

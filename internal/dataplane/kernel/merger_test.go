@@ -14,11 +14,13 @@ import (
 func TestMerger(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		first, changes, err := setMerger(3)
-		if err != nil || len(changes) != 0 || first.entry == first.exit || first.entry != indexOf("meshd-gro0") || first.exit != indexOf("meshd-gro1") {
+		made := merger{indexOf(mergerEntry), indexOf(mergerExit)}
+		if err != nil || len(changes) != 0 || first != made || made.entry == made.exit {
 			t.Errorf("%+v, %v, %v", first, changes, err)
 		}
 		look := func() string {
-			return output(t, n, "ip", "-d", "addr", "show", mergerEntry) + output(t, n, "ip", "-d", "addr", "show", mergerExit) +
+			return output(t, n, "ip", "-d", "addr", "show", mergerEntry) +
+				output(t, n, "ip", "-d", "addr", "show", mergerExit) +
 				output(t, n, "ethtool", "-k", mergerEntry) + output(t, n, "ethtool", "-k", mergerExit)
 		}
 		want := look()
@@ -40,7 +42,8 @@ func TestMerger(t *testing.T) {
 			words := strings.Fields(c.does)
 			output(t, n, words[0], words[1:]...)
 			m, changes, err := setMerger(3)
-			tells := mesh.Change{Op: mesh.Repaired, Kind: mesh.ChangedInterface, Subject: c.subject, Field: c.field, Old: c.old, New: c.now}
+			tells := mesh.Change{Op: mesh.Repaired, Kind: mesh.ChangedInterface,
+				Subject: c.subject, Field: c.field, Old: c.old, New: c.now}
 			if err != nil || m != first || !slices.Contains(changes, tells) || look() != want {
 				t.Errorf("%s: %+v, %v, %v\n%s", c.does, m, changes, err, look())
 			}
@@ -49,7 +52,8 @@ func TestMerger(t *testing.T) {
 			t.Errorf("again: %v, %v", changes, err)
 		}
 		for _, want := range []bool{true, false} {
-			if found, err := deleteMerger(); err != nil || found != want || indexOf("meshd-gro0") != 0 || indexOf("meshd-gro1") != 0 {
+			found, err := deleteMerger()
+			if err != nil || found != want || indexOf(mergerEntry) != 0 || indexOf(mergerExit) != 0 {
 				t.Errorf("found %v, %v", found, err)
 			}
 		}

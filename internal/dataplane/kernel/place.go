@@ -69,7 +69,8 @@ func (e *Engine) tell() {
 		e.log.Warn("XDP refused: falling back to tcx", "error", refused, "event", "xdp_refused")
 	}
 	if e.unmerged != nil && (before.unmerged == nil || before.unmerged.Error() != e.unmerged.Error()) {
-		e.log.Warn("TCP reception is slow: receive merging (GRO) is off", "error", e.unmerged, "event", "unmerged")
+		e.log.Warn("TCP reception is slow: receive merging (GRO) is off",
+			"error", e.unmerged, "event", "unmerged")
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -147,7 +148,8 @@ func (e *Engine) place(wanted map[attachment]bool) error {
 				return err
 			}
 		case fallsBack: // one file is for hosts with and without
-			e.refused = append(e.refused, fmt.Sprintf("%s: no native XDP: %v", nameOf(at.device), explain(err)))
+			why := fmt.Sprintf("%s: no native XDP: %v", nameOf(at.device), explain(err))
+			e.refused = append(e.refused, why)
 		}
 	}
 	for _, at := range slices.Backward(inOrder(e.attached)) {

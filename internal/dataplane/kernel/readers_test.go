@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -24,7 +25,8 @@ func (p *Engine) lie(t *testing.T, m mesh.Mesh) {
 	t.Helper()
 	g := &generator{Rand: rand.New(rand.NewPCG(1, 1)), mesh: m}
 	b := ip4(netip.MustParseAddr("8.8.8.8"), netip.MustParseAddr("10.244.0.2"), 0, 64, 17, make([]byte, 20))
-	if v, left := p.decide(t, p.handle().In, g.outer(m.Peers[1].Underlay.AddrPort, 0, b), nil, true); left || v.drop != "b spoofed_source" {
+	v, left := p.decide(t, p.handle().In, g.outer(m.Peers[1].Underlay.AddrPort, 0, b), nil, true)
+	if left || v.drop != "b spoofed_source" {
 		t.Fatalf("%+v", v)
 	}
 }
@@ -101,7 +103,8 @@ func TestTotalsNeverFall(t *testing.T) {
 	}
 	stop.Store(true)
 	others.Wait()
-	if r := p.Read(); r.Peers["b"].Drops[mesh.SpoofedSource] != lies || r.Totals.Drops[mesh.SpoofedSource] != lies {
+	const reason = mesh.SpoofedSource
+	if r := p.Read(); r.Peers["b"].Drops[reason] != lies || r.Totals.Drops[reason] != lies {
 		t.Errorf("in the end %+v", r)
 	}
 }
@@ -131,7 +134,7 @@ func TestLearn(t *testing.T) {
 	if !finishes("b") || finishes("a") || finishes("c") {
 		t.Errorf("b %v, a %v, c %v", finishes("b"), finishes("a"), finishes("c"))
 	}
-	m.Peers = append(append([]mesh.Peer{}, m.Peers...), mesh.Peer{Name: "d", Underlay: mesh.Endpoint{AddrPort: netip.MustParseAddrPort("172.18.0.9:8285")}})
+	m.Peers = append(slices.Clone(m.Peers), mesh.Peer{Name: "d", Underlay: endpoint("172.18.0.9:8285")})
 	if err := p.setMesh(m); err != nil || !finishes("d") || !finishes("b") {
 		t.Errorf("%v, d %v, b %v", err, finishes("d"), finishes("b"))
 	}
@@ -178,15 +181,16 @@ func TestTooLargeAMesh(t *testing.T) {
 	many.Peers = append([]mesh.Peer{}, m.Peers[0], m.Peers[1])
 	var routes []netip.Prefix
 	for i := range 1<<17 + 1 { // PREFIXES in bpf/maps.h
-		routes = append(routes, netip.PrefixFrom(netip.AddrFrom4([4]byte{11 + byte(i>>16), byte(i >> 8), byte(i)}), 24))
+		first := netip.AddrFrom4([4]byte{11 + byte(i>>16), byte(i >> 8), byte(i), 0})
+		routes = append(routes, netip.PrefixFrom(first, 24))
 	}
-	many.Peers = append(many.Peers, mesh.Peer{Name: "huge", Routes: routes,
-		Underlay: mesh.Endpoint{AddrPort: netip.MustParseAddrPort("172.18.0.9:8285")}})
+	many.Peers = append(many.Peers, mesh.Peer{Name: "huge", Routes: routes, Underlay: endpoint("172.18.0.9:8285")})
 	if err := p.setMesh(many); !errors.Is(err, unix.ENOSPC) {
 		t.Fatalf("%v, want no space", err)
 	}
 	if after := p.held(t); !reflect.DeepEqual(after, before) {
-		t.Errorf("%d nodes, %d and %d prefixes; before %d, %d and %d", len(after.nodes), len(after.prefixes4), len(after.prefixes6),
+		t.Errorf("%d nodes, %d and %d prefixes; before %d, %d and %d",
+			len(after.nodes), len(after.prefixes4), len(after.prefixes6),
 			len(before.nodes), len(before.prefixes4), len(before.prefixes6))
 	}
 	if after := p.Read(); !reflect.DeepEqual(after, read) {
@@ -208,12 +212,20 @@ func TestConditions(t *testing.T) {
 	if all := p.Conditions(); !mesh.Has(all, mesh.Unpinned) || mesh.Has(all, mesh.Unmerged) {
 		t.Errorf("%+v", all)
 	}
-	p.unmerged = errForeign
+	p.unmerged = remedied{errors.New("taken"), "ip link del it"}
 	p.receive = dataplane.TCX
 	p.tell()
-	if all := p.Conditions(); !mesh.Has(all, mesh.Unpinned) || !mesh.Has(all, mesh.Unmerged) {
+	want := []mesh.Condition{
+		{Kind: mesh.Unpinned, Severity: mesh.Degraded, Subject: pinned, Cause: "no BPF file system is mounted"},
+		{Kind: mesh.Unmerged, Severity: mesh.Degraded, Subject: mergerEntry, Cause: "taken", Remedy: "ip link del it"},
+	}
+	if all := p.Conditions(); !slices.Equal(all, want) {
 		t.Errorf("%+v", all)
 	}
 }
 
+// endpoint returns a place in the underlay.
+func endpoint(at string) mesh.Endpoint { return mesh.Endpoint{AddrPort: netip.MustParseAddrPort(at)} }
+
+// directive returns what follows for a peer that finishes checksums, or not.
 func directive(finishes bool) peers.Directive { return peers.Directive{Finishes: finishes} }

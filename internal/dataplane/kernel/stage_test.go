@@ -50,8 +50,11 @@ func TestInOrder(t *testing.T) {
 // To remove a pin is to detach its program, so pins go in the opposite order; maps may go at any time.
 func TestRemovalOrder(t *testing.T) {
 	check := func(t *testing.T) {
-		want := []string{attachment{stageXDP, 10}.pin(), attachment{stageXDP, 2}.pin(), attachment{stageOut, 7}.pin(),
-			attachment{stageIn, 2}.pin(), attachment{stageMerge, 9}.pin(), "counted", "link-of-others", "nodes"}
+		want := []string{
+			attachment{stageXDP, 10}.pin(), attachment{stageXDP, 2}.pin(),
+			attachment{stageOut, 7}.pin(), attachment{stageIn, 2}.pin(), attachment{stageMerge, 9}.pin(),
+			"counted", "link-of-others", "nodes",
+		}
 		pins := slices.Clone(want)
 		slices.Sort(pins)
 		if got := removalOrder(pins); !slices.Equal(got, want) {
@@ -65,7 +68,8 @@ func TestRemovalOrder(t *testing.T) {
 // Pins are found again by the next meshd, which may be an older or a newer one.
 func TestPinNames(t *testing.T) {
 	for name, at := range map[string]attachment{
-		"link-gro-9": {stageMerge, 9}, "link-in-2": {stageIn, 2}, "link-out-7": {stageOut, 7}, "link-xdp-12": {stageXDP, 12},
+		"link-gro-9": {stageMerge, 9}, "link-in-2": {stageIn, 2},
+		"link-out-7": {stageOut, 7}, "link-xdp-12": {stageXDP, 12},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := at.pin(); got != name {
@@ -76,7 +80,9 @@ func TestPinNames(t *testing.T) {
 			}
 		})
 	}
-	for _, name := range []string{"link-in", "link-in-", "link-in-2-3", "link-in-x", "link-in-02", "link-tc-2", "in-2", "nodes", ""} {
+	for _, name := range []string{
+		"link-in", "link-in-", "link-in-2-3", "link-in-x", "link-in-02", "link-tc-2", "in-2", "nodes", "",
+	} {
 		t.Run("not "+name, func(t *testing.T) {
 			if at, ours := attachmentOf(name); ours {
 				t.Errorf("read as %+v", at)
@@ -87,7 +93,9 @@ func TestPinNames(t *testing.T) {
 
 // Whatever stage cannot be attached, it is said what follows, and what falls back has where to.
 func TestPolicies(t *testing.T) {
-	for s, want := range map[stage]policy{stageMerge: droppable, stageIn: required, stageOut: required, stageXDP: fallsBack} {
+	for s, want := range map[stage]policy{
+		stageMerge: droppable, stageIn: required, stageOut: required, stageXDP: fallsBack,
+	} {
 		t.Run(s.String(), func(t *testing.T) {
 			if got := stages[s]; got.policy != want || want == fallsBack && stages[got.fallback].policy != required {
 				t.Errorf("%+v", got)

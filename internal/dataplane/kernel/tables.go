@@ -86,7 +86,8 @@ func (t tables) numbersFor(m mesh.Mesh) map[string]uint32 {
 // add enters a node.
 func (t *tables) add(p mesh.Peer, number uint32, known peers.Directive) {
 	address := bytesOf(p.Underlay.Addr())
-	node := meshNode{Address: address, Port: networkOrder(p.Underlay.Port()), Finishes: boolean(known.Finishes)}
+	node := meshNode{Address: address, Port: networkOrder(p.Underlay.Port())}
+	node.Finishes = boolean(known.Finishes)
 	copy(node.Name[:], p.Name)
 	t.nodes[number] = node
 	t.senders[meshSender{Address: address}] = number

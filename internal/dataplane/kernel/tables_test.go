@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"math/rand/v2"
 	"net/netip"
 	"testing"
 
@@ -15,14 +14,10 @@ func TestNobodyInherits(t *testing.T) {
 	nstest.Require(t)
 	m := meshOver(false)
 	p := programsOf(t, m)
-	g := &generator{Rand: rand.New(rand.NewPCG(1, 1)), mesh: m}
-	lie := ip4(netip.MustParseAddr("8.8.8.8"), netip.MustParseAddr("10.244.0.2"), 0, 64, 17, make([]byte, 20))
-	if v, left := p.decide(t, p.handle().In, g.outer(m.Peers[1].Underlay.AddrPort, 0, lie), nil, true); left || v.drop != "b spoofed_source" {
-		t.Fatalf("%+v", v)
-	}
+	p.lie(t, m)
 	before := p.tables.numbers["b"]
 	m.Peers = append([]mesh.Peer{}, m.Peers...)
-	m.Peers[1] = mesh.Peer{Name: "d", Underlay: mesh.Endpoint{AddrPort: netip.MustParseAddrPort("172.18.0.7:8285")}, Subnets: m.Peers[1].Subnets}
+	m.Peers[1] = mesh.Peer{Name: "d", Underlay: endpoint("172.18.0.7:8285"), Subnets: m.Peers[1].Subnets}
 	if err := p.setMesh(m); err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +29,8 @@ func TestNobodyInherits(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	// Later somebody may have it: numbers are few.
-	m.Peers = append(m.Peers, mesh.Peer{Name: "e", Underlay: mesh.Endpoint{AddrPort: netip.MustParseAddrPort("172.18.0.8:8285")}, Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.8.0/24")}})
+	m.Peers = append(m.Peers, mesh.Peer{Name: "e", Underlay: endpoint("172.18.0.8:8285"),
+		Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.8.0/24")}})
 	if err := p.setMesh(m); err != nil || p.tables.numbers["e"] != before {
 		t.Errorf("%v, numbers %v", err, p.tables.numbers)
 	}

@@ -70,7 +70,9 @@ func wantedOver(m mesh.Mesh, tun string, receive dataplane.Receive, underlay ...
 }
 
 // receives are the places by their words.
-var receives = map[string]dataplane.Receive{"tcx": dataplane.TCX, "xdp": dataplane.XDP, "socket": dataplane.Socket}
+var receives = map[string]dataplane.Receive{
+	"tcx": dataplane.TCX, "xdp": dataplane.XDP, "socket": dataplane.Socket,
+}
 
 // handed is how much was counted as left to user space, whatever the reason.
 func (p *Engine) handed(t *testing.T) (n uint64) {
@@ -88,7 +90,9 @@ func (p *Engine) handed(t *testing.T) (n uint64) {
 // decide has one of the programs for receiving decide about a frame. left tells that user
 // space is to decide; ours, that it is a datagram for our socket. XDP finds metadata in front
 // of the frame, of some length.
-func (p *Engine) decide(t *testing.T, program *ebpf.Program, frame, meta []byte, ours bool) (v verdict, left bool) {
+func (p *Engine) decide(
+	t *testing.T, program *ebpf.Program, frame, meta []byte, ours bool,
+) (v verdict, left bool) {
 	t.Helper()
 	const ( // linux/bpf.h, linux/pkt_cls.h
 		xdpDrop, xdpPass   = 1, 2
@@ -133,7 +137,8 @@ func (p *Engine) decide(t *testing.T, program *ebpf.Program, frame, meta []byte,
 		// What a frame has behind the packet is padding, which the kernel takes off.
 		v.delivered = v.delivered[:innerLength(v.delivered)]
 		received := after.Totals.RxPackets - before.Totals.RxPackets
-		if bytes := after.Totals.RxBytes - before.Totals.RxBytes; received != 1 || bytes != uint64(len(v.delivered)) {
+		bytes := after.Totals.RxBytes - before.Totals.RxBytes
+		if received != 1 || bytes != uint64(len(v.delivered)) {
 			t.Errorf("counted %d packets and %d bytes of %d", received, bytes, len(v.delivered))
 		}
 	}
@@ -194,17 +199,21 @@ func socket(frame []byte, at netip.AddrPort) (from netip.AddrPort, tos uint8, pa
 	switch {
 	case proto == 0x0800 && at.Addr().Is4() && len(b) >= 20 && b[0]>>4 == 4:
 		header, total := int(b[0]&15)*4, int(binary.BigEndian.Uint16(b[2:]))
-		if header < 20 || total < header || total > len(b) || packet.Checksum(b[:header], 0) != 0 || binary.BigEndian.Uint16(b[6:])&0x3fff != 0 || b[9] != 17 {
+		fragment := binary.BigEndian.Uint16(b[6:])&0x3fff != 0
+		if header < 20 || total < header || total > len(b) || packet.Checksum(b[:header], 0) != 0 ||
+			fragment || b[9] != 17 {
 			return from, 0, nil, false
 		}
-		src, dst, tos, pseudo = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20])), b[1], b[12:20]
+		src, dst = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
+		tos, pseudo = b[1], b[12:20]
 		b = b[header:total]
 	case proto == 0x86dd && at.Addr().Is6() && len(b) >= 40 && b[0]>>4 == 6 && b[6] == 17:
 		total := 40 + int(binary.BigEndian.Uint16(b[4:]))
 		if total > len(b) {
 			return from, 0, nil, false
 		}
-		src, dst, tos, pseudo = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40])), b[0]<<4|b[1]>>4, b[8:40]
+		src, dst = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
+		tos, pseudo = b[0]<<4|b[1]>>4, b[8:40]
 		b = b[40:total]
 	default:
 		return from, 0, nil, false
@@ -273,7 +282,9 @@ func TestVerdicts(t *testing.T) {
 					}
 				}
 				t.Log(fates)
-				for _, fate := range []string{"left", "delivered", "b spoofed_source", "b wrong_destination", "b malformed"} {
+				for _, fate := range []string{
+					"left", "delivered", "b spoofed_source", "b wrong_destination", "b malformed",
+				} {
 					if fates[fate] < 10 {
 						t.Errorf("%d of %q: this tests little", fates[fate], fate)
 					}
@@ -291,8 +302,9 @@ func meshOver(v6 bool) mesh.Mesh {
 	}
 	var m mesh.Mesh
 	for i, a := range addresses {
-		m.Peers = append(m.Peers, mesh.Peer{Name: string(rune('a' + i)), Underlay: mesh.Endpoint{AddrPort: netip.MustParseAddrPort(a)}, Subnets: []netip.Prefix{
-			netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", i)), netip.MustParsePrefix(fmt.Sprintf("fd00:0:0:%x::/64", i)),
+		m.Peers = append(m.Peers, mesh.Peer{Name: string(rune('a' + i)), Underlay: endpoint(a), Subnets: []netip.Prefix{
+			netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", i)),
+			netip.MustParsePrefix(fmt.Sprintf("fd00:0:0:%x::/64", i)),
 		}})
 	}
 	m.Self = "a"
@@ -320,7 +332,8 @@ func (g *generator) frame() (b []byte, plain bool) {
 	sender := g.mesh.Peers[1].Underlay.AddrPort
 	tos := one(g, byte(0), 0, 0xb8)
 	if hostile {
-		sender = one(g, sender, sender, g.mesh.Peers[2].Underlay.AddrPort, g.mesh.Peers[0].Underlay.AddrPort, netip.AddrPortFrom(sender.Addr().Next().Next(), 1))
+		sender = one(g, sender, sender, g.mesh.Peers[2].Underlay.AddrPort, g.mesh.Peers[0].Underlay.AddrPort,
+			netip.AddrPortFrom(sender.Addr().Next().Next(), 1))
 		tos = one(g, 3, byte(g.Uint32()))
 	}
 	b = g.outer(sender, tos, inner)

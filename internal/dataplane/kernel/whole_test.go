@@ -20,7 +20,8 @@ import (
 func tcpFrom(word string) []byte {
 	header := make([]byte, 20)
 	header[12], header[13] = 5<<4, 0x10 // 20 bytes, ACK
-	return ip4(netip.MustParseAddr("10.244.1.2"), netip.MustParseAddr("10.244.0.2"), 0, 64, 6, append(header, word...))
+	from, to := netip.MustParseAddr("10.244.1.2"), netip.MustParseAddr("10.244.0.2")
+	return ip4(from, to, 0, 64, 6, append(header, word...))
 }
 
 // sinceStart returns now by the clock of the programs, ns.
@@ -118,11 +119,13 @@ func TestWhole(t *testing.T) {
 			t.Errorf("a packet is noted: %+v", c)
 		}
 	}
-	super := n.generator.outer(n.mesh.Peers[1].Underlay.AddrPort, 0, tcpFrom("word:super"+strings.Repeat(".", 1000)))
-	n.do(func() error { return sendWhole(frame(n.address, 0x0800, super[14:]), 400) })
-	await(n.tun, "super"+strings.Repeat(".", 1000))
-	if !slices.ContainsFunc(p.countersOf(t, "b"), func(c meshCounters) bool { return c.Whole != 0 && c.Whole == c.Seen }) {
-		t.Errorf("the superpacket is not noted: %+v", p.countersOf(t, "b"))
+	super := "super" + strings.Repeat(".", 1000)
+	b := n.generator.outer(n.mesh.Peers[1].Underlay.AddrPort, 0, tcpFrom("word:"+super))
+	n.do(func() error { return sendWhole(frame(n.address, 0x0800, b[14:]), 400) })
+	await(n.tun, super)
+	noted := func(c meshCounters) bool { return c.Whole != 0 && c.Whole == c.Seen }
+	if cpus := p.countersOf(t, "b"); !slices.ContainsFunc(cpus, noted) {
+		t.Errorf("the superpacket is not noted: %+v", cpus)
 	}
 
 	const second = uint64(time.Second)
