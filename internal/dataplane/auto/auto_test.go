@@ -271,7 +271,7 @@ func TestRead(t *testing.T) {
 func TestHeard(t *testing.T) {
 	early, late := time.Unix(100, 0), time.Unix(200, 0)
 	for name, c := range map[string]struct{ user, kernel, want time.Time }{
-		"by nobody":       {},
+		"never":           {},
 		"by the programs": {early, late, late},
 		"by user space":   {late, early, late},
 	} {

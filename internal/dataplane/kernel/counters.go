@@ -38,6 +38,7 @@ func (e *Engine) Read() Reading {
 		return outcome{r, err}
 	})
 	e.reading.about(e.log, o.err, "counters_failed", "cannot read the counters of the kernel engine")
+	// This asks netlink, so it is outside of look, whose rounds should be short.
 	if o.Forwards {
 		o.Overflow = e.overflow.Read(mergerOverflow())
 	} else {
@@ -119,6 +120,7 @@ func (h *handle) traffic(number uint32) (t mesh.Traffic, err error) {
 	if err := h.Counted.Lookup(number, &cpus); err != nil {
 		return t, err
 	}
+	// A program counts on the CPU that it runs on, without atomic additions.
 	var seen uint64
 	for _, c := range cpus {
 		t.RxPackets += c.RxPackets
@@ -138,6 +140,7 @@ func (h *handle) traffic(number uint32) (t mesh.Traffic, err error) {
 
 // sinceBoot turns a reading of the clock that runs since the boot, in ns, into a time.
 func sinceBoot(ns uint64) (time.Time, error) {
+	// The clock goes on while the host sleeps, and is not set: its distance to now is what counts.
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
 		return time.Time{}, os.NewSyscallError("clock_gettime", err)

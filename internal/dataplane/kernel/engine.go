@@ -91,8 +91,8 @@ func (e *Engine) Prepare(_ context.Context, w dataplane.Wanted) (undo func() err
 }
 
 // Apply has programs forward as wanted. It loads them, or takes over those that an earlier meshd
-// pinned, and attaches them where they belong. It does so again where they are not any more, which
-// nobody else would tell. Packets of peers that stay the same go on.
+// pinned, and attaches them where they belong, and again where other programs took them away: the
+// kernel does not tell when that happens. Packets of peers that stay the same go on.
 //
 // The error says why the programs cannot: a capability that is missing, a kernel that is too old,
 // the verifier's last line. Nothing is changed then. Undo returns to what was in force before. The
@@ -144,7 +144,7 @@ func (e *Engine) restore(ctx context.Context, before *dataplane.Wanted) error {
 	if err == nil {
 		_, err = e.apply(*before, tun.Index)
 	}
-	if err != nil { // better no programs than ones that forward as nobody wants
+	if err != nil { // programs must not forward by a mesh that is not in force
 		return errors.Join(fmt.Errorf("go back to the programs before: %w", err), e.Remove(ctx))
 	}
 	e.applied = before

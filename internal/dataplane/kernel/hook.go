@@ -48,6 +48,7 @@ func (e *Engine) attachTo(at attachment) (hook, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Generic XDP, which every interface has, would copy each packet: only the driver's will do.
 	var l link.Link
 	if at.stage == stageXDP {
 		if !e.marks(at.device) {
@@ -65,6 +66,7 @@ func (e *Engine) attachTo(at attachment) (hook, error) {
 	if err != nil || h.folder == "" {
 		return linked{l, false}, err
 	}
+	// A hook that is not pinned where others are would end with meshd, and packets with it.
 	if err := l.Pin(filepath.Join(h.folder, at.pin())); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}

@@ -34,7 +34,7 @@ func (e *Engine) load() error {
 	if err != nil {
 		return explain(err)
 	}
-	h.unpinned = unpinned
+	h.unpinned = unpinned // no error: programs that end with meshd are better than none
 	if err := e.takeOver(h); err != nil {
 		return errors.Join(err, e.leave())
 	}
@@ -73,6 +73,8 @@ func (e *Engine) takeOver(h *handle) error {
 			return errors.Join(err, h.release())
 		}
 	}
+	// Probes of this meshd have heard few peers yet, and the meshd before knew them: without this,
+	// packets would take the way through user space until each peer has answered.
 	e.mu.Lock()
 	for name, number := range t.numbers {
 		if _, known := e.known[name]; !known {

@@ -31,6 +31,7 @@ func (e *Engine) setMesh(m mesh.Mesh) error {
 // change brings the maps from the tables in force to others. The caller holds mu.
 func (e *Engine) change(next tables) error {
 	h, old := e.handle(), e.tables
+	// Numbers tell nodes apart, not names: a name that is another node now has another number.
 	var joined, left []string
 	for name, number := range next.numbers {
 		if _, known := old.nodes[number]; !known {
@@ -42,6 +43,7 @@ func (e *Engine) change(next tables) error {
 			left = append(left, name)
 		}
 	}
+	// Programs drop nothing for want of counters, they hand packets over: so counters come first.
 	err := h.zero(next.numbers, joined)
 	if err == nil {
 		err = h.write(old, next)
@@ -51,7 +53,8 @@ func (e *Engine) change(next tables) error {
 	if err == nil {
 		err = h.writeSettings(settings, next)
 	}
-	if err != nil { // each key that was written has its old value in the tables
+	// The way back writes each key that differs, whether it was written or not.
+	if err != nil {
 		return errors.Join(err, h.write(next, old), h.forget(next.numbers, joined))
 	}
 	e.tables, e.settings = next, settings
@@ -65,7 +68,9 @@ func (e *Engine) change(next tables) error {
 }
 
 // write brings the maps from one content to another: what is added or changed first, then what goes.
-// Maps that hold anything between the two contents are fine, too, so the way back is the same.
+// A prefix that moves from one node to another so always has one of the two. Nodes come before the
+// prefixes that lead to them, and go after them. Maps that hold anything between the two contents are
+// fine, too, so the way back is the same.
 func (h *handle) write(from, to tables) error {
 	if err := errors.Join(
 		put(h.Nodes, from.nodes, to.nodes),
@@ -102,6 +107,7 @@ func drop[K, V comparable](m *ebpf.Map, from, to map[K]V) error {
 		if _, stays := to[key]; stays {
 			continue
 		}
+		// On the way back it may never have been there.
 		if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return err
 		}
@@ -141,6 +147,8 @@ func (h *handle) readTables() (t tables, err error) {
 	if len(t.nodes) == 0 { // the maps are new
 		return t, nil
 	}
+	// Names are in the maps for this alone: nodes that stay keep their numbers, by which packets are
+	// on their way.
 	t.numbers = map[string]uint32{}
 	for number, node := range t.nodes {
 		t.numbers[string(bytes.TrimRight(node.Name[:], "\x00"))] = number

@@ -236,7 +236,7 @@ func loadProgram(t *testing.T, kind ebpf.ProgramType, instructions asm.Instructi
 }
 
 // A neighbour on the same machine writes metadata in front of bare packets with any source: no
-// packet is delivered, wherever the host receives, not even with the mark that nobody knows.
+// packet is delivered, wherever the host receives, not even with the secret mark.
 func TestForeignMetadata(t *testing.T) {
 	n := newNeighbourhood(t)
 	for _, receive := range []string{"tcx", "xdp"} {
@@ -382,7 +382,7 @@ func TestFramesOfOthers(t *testing.T) {
 	}
 }
 
-// A capture on the underlay sees what comes, and takes nothing away from the programs.
+// A capture on the underlay sees all frames, and takes nothing away from the programs.
 func TestCaptureOnUnderlay(t *testing.T) {
 	n := newNeighbourhood(t)
 	wire, err := n.host.Capture("eth0")

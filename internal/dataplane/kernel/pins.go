@@ -33,6 +33,7 @@ func (e *Engine) adopt() error {
 		case nameOf(f.device) == mergerExit:
 			at.stage = stageMerge
 		}
+		// It says whose it is by its handle, and not which program is in it: ours is put in.
 		e.attached[at] = filter{at}
 		if e.stands(at) {
 			continue
@@ -44,7 +45,8 @@ func (e *Engine) adopt() error {
 	return nil
 }
 
-// adoptPins takes over pinned links, and removes those that are of no use.
+// adoptPins takes over pinned links, and removes those that are of no use. Both programs of a link,
+// the old and the new one, use the same maps, so it does not matter which link comes first.
 func (e *Engine) adoptPins(h *handle) error {
 	pins, err := filepath.Glob(filepath.Join(h.folder, "link-*"))
 	if err != nil {
@@ -71,6 +73,8 @@ func (h *handle) adoptLink(pin string, at attachment) link.Link {
 	if err != nil {
 		return nil
 	}
+	// An interface that was deleted may have left its index to another one, so the name of the pin is
+	// not enough.
 	program, err := h.program(at.stage)
 	if err != nil || interfaceOf(l) != at.device || l.Update(program) != nil {
 		_ = l.Close()

@@ -112,6 +112,7 @@ func (e *Engine) haveMerger() (changes []mesh.Change) {
 
 // wantedPlaces returns where programs belong.
 func (p *places) wantedPlaces() map[attachment]bool {
+	// Sending by programs does not depend on how packets are received.
 	wanted := map[attachment]bool{{stageOut, p.tun}: true}
 	if p.merger.exit != 0 {
 		wanted[attachment{stageMerge, p.merger.exit}] = true
@@ -129,6 +130,8 @@ func (p *places) wantedPlaces() map[attachment]bool {
 
 // place attaches programs where they are wanted, and then detaches them from everywhere else.
 func (e *Engine) place(wanted map[attachment]bool) error {
+	// What is attached in vain is taken away at the end: the first stages are useless without the
+	// others, and do no harm.
 	e.refused = nil
 	for _, at := range inOrder(wanted) {
 		if e.stands(at) {

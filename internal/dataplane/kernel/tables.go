@@ -14,7 +14,8 @@ import (
 // self is the number of this node (SELF in bpf/maps.h).
 const self = 0
 
-// tables are what the maps hold, as pure data.
+// tables are what the maps hold, as pure data. Changes are found by comparing two of them, so that
+// a mesh that stays the same writes nothing.
 type tables struct {
 	numbers   map[string]uint32 // of nodes, by name; nil before the first mesh
 	nodes     map[uint32]meshNode
@@ -55,6 +56,7 @@ func (t tables) next(m mesh.Mesh, known map[string]peers.Directive) (tables, err
 // numbersFor gives each node of a mesh its number.
 func (t tables) numbersFor(m mesh.Mesh) map[string]uint32 {
 	numbers := map[string]uint32{m.Self: self}
+	// Small numbers are used again, since the maps have room for a number of nodes at most.
 	taken, highest := map[uint32]bool{self: true}, uint32(0)
 	for _, number := range t.numbers {
 		taken[number] = true

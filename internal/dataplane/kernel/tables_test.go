@@ -10,7 +10,7 @@ import (
 
 // A node that takes another's place in one change inherits nothing: not what was counted, and
 // not, for a moment, its packets. What was counted for who is gone stays in the totals.
-func TestNobodyInherits(t *testing.T) {
+func TestNumbersAreNotInherited(t *testing.T) {
 	nstest.Require(t)
 	m := meshOver(false)
 	p := programsOf(t, m)

@@ -329,8 +329,8 @@ int mesh_in(struct __sk_buff *skb)
 	return deliver(skb, s, &in, c, size);
 }
 
-/* What comes out of the merger goes to the TUN, unless it never went in: the kernel and others
- * may speak there, too. */
+/* Takes packets from the exit of the merger to the TUN. Only IP packets of TCP can have entered by
+ * mesh_in: others are the kernel's own, or of programs that speak there, and are dropped. */
 SEC("tc")
 int mesh_merged(struct __sk_buff *skb)
 {
@@ -423,6 +423,6 @@ int mesh_xdp(struct xdp_md *ctx)
 	verdict = take(ctx, s);
 	if (verdict >= 0)
 		return verdict;
-	put_mark(ctx, &none); /* without room for it there is none to be believed either */
+	put_mark(ctx, &none); /* without room for a mark there is none that could be believed */
 	return XDP_PASS;
 }

@@ -62,7 +62,7 @@ struct device {
 struct settings {
 	__u8 own[16];	   /* our underlay address; IPv4 in the first four bytes */
 	__u8 home4[4];	   /* our first subnet of IPv4, and its mask */
-	__u8 mask4[4];	   /* no address is in the subnet of ones with a mask of zeros: there is none */
+	__u8 mask4[4];	   /* without a subnet: home of ones, mask of zeros, which matches no address */
 	__u8 tun4[4];	   /* the TUN's own addresses; zero: none */
 	__u32 tun;	   /* its ifindex */
 	__u32 mtu;	   /* of the narrowest way, for inner packets, bytes */

@@ -85,7 +85,7 @@ static __always_inline int read_sent(struct __sk_buff *skb, const struct setting
 	return ACCEPT;
 }
 
-/* The outer source port. Receivers spread what comes over their queues and CPUs by it. It is
+/* The outer source port. Receivers spread datagrams over their queues and CPUs by it. It is
  * one of the dynamic ports (RFC 6335, section 6), the same as long as the flow's hash is, which
  * a sender of TCP changes to try another path. */
 static __always_inline __be16 source_port(struct __sk_buff *skb, const struct settings *s)
