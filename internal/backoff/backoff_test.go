@@ -1,0 +1,39 @@
+package backoff_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"example.org/meshd/internal/backoff"
+)
+
+// Each failure doubles the pause, up to the last one; Reset forgets the failures.
+func TestBackoff(t *testing.T) {
+	const s = time.Second
+	want := []time.Duration{backoff.First, 2 * s, 4 * s, 8 * s, 16 * s, 32 * s, backoff.Last, backoff.Last, backoff.Last}
+	var b backoff.Backoff
+	for _, round := range []string{"at first", "after a success"} {
+		t.Run(round, func(t *testing.T) {
+			var got []time.Duration
+			for range want {
+				got = append(got, b.Next())
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%v, want %v", got, want)
+			}
+			b.Reset()
+		})
+	}
+}
+
+// A host that refuses for days does not make the pause overflow.
+func TestBackoffStays(t *testing.T) {
+	var b backoff.Backoff
+	for range 100_000 {
+		b.Next()
+	}
+	if got := b.Next(); got != backoff.Last {
+		t.Errorf("%v", got)
+	}
+}
