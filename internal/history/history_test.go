@@ -2,10 +2,16 @@ package history
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"runtime"
+	"slices"
+	"sync"
 	"testing"
 	"time"
+
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/mesh"
 )
 
 func values(list []*float64) (known []float64) {
@@ -116,4 +122,181 @@ func TestHistoryIsBounded(t *testing.T) {
 		t.Errorf("the idle one is still there, among %d", len(h.peers))
 	}
 	runtime.KeepAlive(h)
+}
+
+var unknown = math.NaN()
+
+// taken returns a History of one peer, "b", that was read at the given times, in seconds.
+func taken(readings map[int]Reading) *History {
+	h := &History{}
+	for _, at := range slices.Sorted(maps.Keys(readings)) {
+		h.Take(time.Unix(int64(at), 0), Reading{}, map[string]Reading{"b": readings[at]})
+	}
+	return h
+}
+
+// answer returns what is remembered of a peer in a span.
+func answer(t *testing.T, h *History, peer, span string) *control.History {
+	t.Helper()
+	a, err := h.Answer(peer, span)
+	if err != nil || a == nil {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	return a
+}
+
+func TestReadingOf(t *testing.T) {
+	traffic := mesh.Traffic{RxPackets: 1, RxBytes: 2, TxPackets: 3, TxBytes: 4,
+		Drops: [mesh.NumDrops]uint64{mesh.NoRoute: 5, mesh.Malformed: 6}}
+	got := Of(traffic)
+	if !math.IsNaN(got.RTT) || !math.IsNaN(got.Loss) {
+		t.Errorf("round trip time %v, loss %v", got.RTT, got.Loss)
+	}
+	got.RTT, got.Loss = 0, 0
+	if want := (Reading{RxPackets: 1, RxBytes: 2, TxPackets: 3, TxBytes: 4, Drops: 11}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+// Each counter is told in the place of its name, and an unknown value is null.
+func TestAnswerOfEachCounter(t *testing.T) {
+	first := Reading{RxPackets: 1, RxBytes: 1, TxPackets: 1, TxBytes: 1, Drops: 1, RTT: unknown, Loss: unknown}
+	a := answer(t, taken(map[int]Reading{
+		0: first,
+		1: {RxPackets: 11, RxBytes: 21, TxPackets: 31, TxBytes: 41, Drops: 51, RTT: 6.5, Loss: 0.25},
+		2: {RxPackets: 11, RxBytes: 21, TxPackets: 31, TxBytes: 41, Drops: 51, RTT: unknown, Loss: unknown},
+	}), "b", "5m")
+	for _, test := range []struct {
+		name string
+		got  []*float64
+		want []float64
+	}{
+		{"received packets", a.RxPackets, []float64{10, 0}}, {"received bytes", a.RxBytes, []float64{20, 0}},
+		{"sent packets", a.TxPackets, []float64{30, 0}}, {"sent bytes", a.TxBytes, []float64{40, 0}},
+		{"drops", a.Drops, []float64{50, 0}}, {"round trip time", a.RTTMS, []float64{6.5}},
+		{"loss", a.Loss, []float64{0.25}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := values(test.got); !slices.Equal(got, test.want) || len(test.got) != 300 {
+				t.Errorf("%v of %d, want %v", got, len(test.got), test.want)
+			}
+		})
+	}
+	if a.RTTMS[298] == nil || a.RTTMS[299] != nil || a.RTTMS[297] != nil {
+		t.Error("what is unknown is not null in its place")
+	}
+	if a.Schema != control.Schema || a.Peer != "b" || a.Span != "5m" {
+		t.Errorf("%+v", a)
+	}
+}
+
+// Every span has its step and its length, and "" is the shortest.
+func TestSpans(t *testing.T) {
+	readings := map[int]Reading{}
+	for second := range 361 {
+		readings[second] = Reading{RxPackets: uint64(second), RTT: unknown, Loss: unknown}
+	}
+	h := taken(readings)
+	for _, test := range []struct {
+		span, name      string
+		step, length    int
+		points, packets int // known ones, and how many packets each counted
+	}{
+		{"", "5m", 1, 300, 300, 1},
+		{"5m", "5m", 1, 300, 300, 1},
+		{"1h", "1h", 10, 360, 36, 10},
+		{"24h", "24h", 120, 720, 3, 120},
+	} {
+		t.Run(test.span, func(t *testing.T) {
+			a := answer(t, h, "b", test.span)
+			got := values(a.RxPackets)
+			if a.Span != test.name || a.StepSeconds != test.step || len(a.RxPackets) != test.length ||
+				len(got) != test.points || !a.End.Equal(time.Unix(360, 0)) {
+				t.Errorf("%s, %d s, %d points, %d known, to %v", a.Span, a.StepSeconds, len(a.RxPackets), len(got), a.End)
+			}
+			if i := slices.IndexFunc(got, func(v float64) bool { return v != float64(test.packets) }); i >= 0 {
+				t.Errorf("point %d is %v, want %d", i, got[i], test.packets)
+			}
+		})
+	}
+}
+
+// A full series forgets its oldest point with each new one, and stays in the order of time.
+func TestFullSeries(t *testing.T) {
+	readings, sum := map[int]Reading{}, uint64(0)
+	for second := range 1000 {
+		sum += uint64(second) // so that the point at a second counts as many packets
+		readings[second] = Reading{RxPackets: sum}
+	}
+	got := values(answer(t, taken(readings), "b", "5m").RxPackets)
+	for i, v := range got {
+		if v != float64(700+i) {
+			t.Fatalf("point %d counts %v, want %d: %v", i, v, 700+i, got)
+		}
+	}
+}
+
+// A daemon that did not run for hours, as on a laptop that sleeps, spreads what came in over the time.
+func TestLongPause(t *testing.T) {
+	a := answer(t, taken(map[int]Reading{0: {}, 7200: {RxPackets: 72000}}), "b", "5m")
+	got := values(a.RxPackets)
+	if len(got) != 300 || slices.ContainsFunc(got, func(v float64) bool { return v != 10 }) {
+		t.Errorf("%v", got)
+	}
+	if !a.End.Equal(time.Unix(7200, 0)) {
+		t.Errorf("end %v", a.End)
+	}
+}
+
+// A clock that is set back adds nothing, and time goes on from there.
+func TestClockThatIsSetBack(t *testing.T) {
+	h := taken(map[int]Reading{100: {}, 101: {RxPackets: 1}})
+	for _, step := range []struct {
+		at      int64
+		packets uint64
+	}{{50, 2}, {51, 3}, {52, 4}} {
+		h.Take(time.Unix(step.at, 0), Reading{}, map[string]Reading{"b": {RxPackets: step.packets}})
+	}
+	a := answer(t, h, "b", "5m")
+	if got := values(a.RxPackets); !slices.Equal(got, []float64{1, 2, 1}) || !a.End.Equal(time.Unix(52, 0)) {
+		t.Errorf("%v, to %v", got, a.End)
+	}
+}
+
+// A peer that leaves and comes back begins anew: what was counted before is not one huge step.
+func TestPeerThatComesBack(t *testing.T) {
+	h := taken(map[int]Reading{0: {}, 1: {RxPackets: 1000}})
+	h.Take(time.Unix(2, 0), Reading{}, nil)
+	for second := range int64(3) {
+		h.Take(time.Unix(3+second, 0), Reading{}, map[string]Reading{"b": {RxPackets: 1_000_000 + uint64(second)}})
+	}
+	if got := values(answer(t, h, "b", "5m").RxPackets); !slices.Equal(got, []float64{0, 1, 1}) {
+		t.Errorf("%v", got)
+	}
+}
+
+// The owner reads counters while others ask.
+func TestHistoryOfMany(t *testing.T) {
+	h := taken(map[int]Reading{0: {}, 1: {RxPackets: 1}})
+	var all sync.WaitGroup
+	all.Go(func() {
+		for second := range int64(500) {
+			reading := Reading{RxPackets: uint64(second)}
+			h.Take(time.Unix(2+second, 0), reading, map[string]Reading{"b": reading})
+		}
+	})
+	for range 4 {
+		all.Go(func() {
+			var end time.Time
+			for range 200 {
+				a, err := h.Answer("b", "5m")
+				if err != nil || a == nil || a.End.Before(end) {
+					t.Errorf("%+v, %v", a, err)
+					return
+				}
+				end = a.End
+			}
+		})
+	}
+	all.Wait()
 }
