@@ -17,7 +17,8 @@ import (
 // tables; they are looked at when a file is read.
 type Legacy struct {
 	log    *slog.Logger
-	asked  chan *filter.Accept // nil: no rules
+	set    func(*filter.Accept) (advice string, err error) // runs the program, for seconds at times
+	asked  chan *filter.Accept                             // nil: no rules
 	wanted *filter.Accept      // of the goroutine that calls Set
 	known  bool                // Set was called
 	notes  atomic.Pointer[[]mesh.Condition]
@@ -25,7 +26,7 @@ type Legacy struct {
 
 // NewLegacy returns a Legacy that has not looked at the tables.
 func NewLegacy(log *slog.Logger) *Legacy {
-	t := &Legacy{log: log, asked: make(chan *filter.Accept, 1)}
+	t := &Legacy{log: log, set: setLegacy, asked: make(chan *filter.Accept, 1)}
 	t.notes.Store(&[]mesh.Condition{})
 	return t
 }
@@ -61,7 +62,7 @@ func (t *Legacy) Run(ctx context.Context) error {
 		case accept = <-t.asked:
 		case <-retry:
 		}
-		go func() { done <- t.set(accept) }()
+		go func() { done <- t.bring(accept) }()
 		select {
 		case <-ctx.Done():
 			return nil
@@ -76,16 +77,21 @@ func (t *Legacy) Run(ctx context.Context) error {
 	}
 }
 
-// set brings the tables to what is wanted, and publishes how that went.
-func (t *Legacy) set(a *filter.Accept) (err error) {
-	var notes []mesh.Condition
+// setLegacy has the program set rules, or remove them. The advice, if not empty, is for people.
+func setLegacy(a *filter.Accept) (advice string, err error) {
 	if a == nil {
 		_, err = filter.CleanUpLegacy()
-	} else {
-		var advice string
-		if advice, err = filter.SetLegacy(*a); advice != "" {
-			notes = append(notes, mesh.Condition{Kind: mesh.LegacyRules, Severity: mesh.Degraded, Subject: "iptables-legacy", Cause: advice})
-		}
+		return "", err
+	}
+	return filter.SetLegacy(*a)
+}
+
+// bring brings the tables to what is wanted, and publishes how that went.
+func (t *Legacy) bring(a *filter.Accept) error {
+	var notes []mesh.Condition
+	advice, err := t.set(a)
+	if advice != "" {
+		notes = append(notes, mesh.Condition{Kind: mesh.LegacyRules, Severity: mesh.Degraded, Subject: "iptables-legacy", Cause: advice})
 	}
 	if err != nil {
 		notes = append(notes, mesh.Condition{Kind: mesh.RulesFailed, Severity: mesh.Failed, Subject: "iptables-legacy", Cause: err.Error()})
