@@ -10,7 +10,6 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-
 )
 
 // TCPMetrics serves /metrics over TCP, at an address that changes at times. Listen and Use belong to one

@@ -11,14 +11,12 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"example.org/meshd/internal/control"
 )
 
 // A stranger that opens connections to metrics.listen keeps a few of them, and a
 // scraper is served meanwhile.
 func TestMetricsAreBounded(t *testing.T) {
-	status := func() Status { return Status{Schema: control.Schema, Version: "9.9"} }
+	status := func() Status { return Status{Schema: Schema, Version: "9.9"} }
 	m := NewTCPMetrics(status, slog.New(slog.DiscardHandler))
 	l, err := m.Listen("127.0.0.1:0")
 	if err != nil {

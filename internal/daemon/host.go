@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
@@ -145,22 +144,12 @@ func (h *host) parts(s step) []part {
 
 // adopt gives the engine what an earlier meshd left.
 func (h *host) adopt(left []*os.File, p *plan.Plan) {
-	moving, unfit := h.engine.Adopt(left, p.Engine)
+	adopted, unfit := h.engine.Adopt(left, p.Engine)
 	for _, err := range unfit {
 		h.log.Info("a descriptor of the last run is not used", "reason", err)
 	}
-	h.takeover = moving
-	h.log.Info("taking over from the last run", "sockets", count(left, "udp-"), "queues", count(left, "tun-"), "event", "adopted")
-}
-
-// count returns how many files have names that begin so.
-func count(files []*os.File, prefix string) (n int) {
-	for _, f := range files {
-		if strings.HasPrefix(f.Name(), prefix) {
-			n++
-		}
-	}
-	return n
+	h.takeover = adopted.Moving()
+	h.log.Info("taking over from the last run", "sockets", adopted.Sockets, "queues", adopted.Queues, "event", "adopted")
 }
 
 func (h *host) applyMetrics(_ context.Context, p *plan.Plan) (effect, error) {

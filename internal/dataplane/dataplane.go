@@ -75,12 +75,21 @@ type Echoer interface {
 type Keeper interface {
 	// Adopt gives the engine descriptors that an earlier meshd left, by their names, before the
 	// first Prepare, which uses those that fit w. The others are closed, and the errors say why.
-	// Moving tells that packets wait in a queue of the TUN that was adopted: the interface is
-	// there, and Apply is urgent.
-	Adopt(files []*os.File, w Wanted) (moving bool, unfit []error)
+	// Where queues of the TUN were adopted, the interface is there, packets wait, and Apply is
+	// urgent.
+	Adopt(files []*os.File, w Wanted) (a Adopted, unfit []error)
 	// Descriptors returns what to keep, by name. It stays the engine's.
 	Descriptors() map[string]Descriptor
 }
+
+// Adopted is how much of what an earlier meshd left is in use.
+type Adopted struct {
+	Sockets int
+	Queues  int // of the TUN; if there are any, packets wait in them
+}
+
+// Moving tells that packets wait for Apply.
+func (a Adopted) Moving() bool { return a.Queues > 0 }
 
 // A Descriptor is an open file of the kernel.
 type Descriptor interface {

@@ -245,10 +245,10 @@ func (e *Engine) Heard(peer string) time.Time {
 }
 
 // Adopt implements dataplane.Keeper.
-func (e *Engine) Adopt(files []*os.File, w dataplane.Wanted) (moving bool, unfit []error) {
-	moving, unfit = e.user.Adopt(files, w)
-	e.takeover = moving
-	return moving, unfit
+func (e *Engine) Adopt(files []*os.File, w dataplane.Wanted) (a dataplane.Adopted, unfit []error) {
+	a, unfit = e.user.Adopt(files, w)
+	e.takeover = a.Moving()
+	return a, unfit
 }
 
 // Descriptors implements dataplane.Keeper.

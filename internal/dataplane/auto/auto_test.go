@@ -32,8 +32,8 @@ func TestOrder(t *testing.T) {
 			r := newRig(t)
 			r.user.adopts = c.takeover
 			w := wanting(c.use, "")
-			if moving, _ := r.Adopt(nil, w); moving != c.takeover {
-				t.Errorf("moving is %v", moving)
+			if a, _ := r.Adopt(nil, w); a.Moving() != c.takeover {
+				t.Errorf("adopted %+v", a)
 			}
 			if _, err := r.Prepare(t.Context(), w); err != nil {
 				t.Fatal(err)

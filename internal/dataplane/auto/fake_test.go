@@ -67,7 +67,12 @@ func (u *fakeUser) Close() error                                       { return 
 func (u *fakeUser) SendEcho(...dataplane.Echo) error                   { return u.do("echo") }
 func (u *fakeUser) Heard(string) time.Time                             { return u.heard }
 func (u *fakeUser) Descriptors() map[string]dataplane.Descriptor       { return nil }
-func (u *fakeUser) Adopt([]*os.File, dataplane.Wanted) (bool, []error) { return u.adopts, nil }
+func (u *fakeUser) Adopt([]*os.File, dataplane.Wanted) (a dataplane.Adopted, _ []error) {
+	if u.adopts {
+		a.Queues = 1
+	}
+	return a, nil
+}
 
 var smallBuffers = []mesh.Condition{{Kind: mesh.SmallBuffers}}
 

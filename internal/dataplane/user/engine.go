@@ -157,11 +157,11 @@ func (e *endpoints) gone() bool {
 func (u *Engine) Learn(string, peers.Directive) error { return nil }
 
 // Adopt implements dataplane.Keeper.
-func (u *Engine) Adopt(files []*os.File, w dataplane.Wanted) (moving bool, unfit []error) {
+func (u *Engine) Adopt(files []*os.File, w dataplane.Wanted) (a dataplane.Adopted, unfit []error) {
 	left := &endpoints{queues: queuesOf(w)}
 	unfit = left.adopt(files)
 	u.left = left
-	return left.attached(), unfit
+	return dataplane.Adopted{Sockets: len(left.receive), Queues: len(left.tun)}, unfit
 }
 
 // Descriptors implements dataplane.Keeper.
