@@ -7,19 +7,20 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/control/words"
 )
 
 func reloadCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "reload",
-		Short: "Have the running meshd read its file again, and wait for the outcome",
-		Long: `Have the running meshd read its file again, and wait for the outcome. A file that cannot be
-applied changes nothing: its faults are printed, and the exit code is 1. meshd notices an edit by itself, too.`,
+		Short: "Apply the file now and wait for the outcome",
+		Long: `Tell the running meshd to read and apply its file now, and wait for the outcome.
+An invalid file is rejected as a whole: its faults are printed, the exit code is 1, and the file
+in force stays in force. meshd also applies edits by itself; this command forces and reports it.`,
 		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), reloadTimeout)
@@ -34,11 +35,13 @@ applied changes nothing: its faults are printed, and the exit code is 1. meshd n
 				}
 			}
 			if !result.Reload.OK {
-				fmt.Fprintf(cmd.ErrOrStderr(), "%s\nstill running generation %d\n", result.Reload.Error, result.Generation)
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s\nstill running generation %d\n",
+					result.Reload.Error, result.Generation)
 				return errSilent
 			}
 			if !g.json {
-				fmt.Fprintf(cmd.OutOrStdout(), "generation %d applied in %.0f ms: %s\n", result.Generation, result.Reload.DurationMS, summary(result.Reload.Changes))
+				fmt.Fprintf(cmd.OutOrStdout(), "generation %d applied in %.0f ms: %s\n",
+					result.Generation, result.Reload.DurationMS, words.Reloaded(result.Reload))
 			}
 			return nil
 		},
@@ -48,10 +51,12 @@ applied changes nothing: its faults are printed, and the exit code is 1. meshd n
 func planCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "plan [FILE]",
-		Short: "Show what a reload of a file would change",
-		Long: `Show what applying FILE (default: the configured one; "-": standard input) would change in
-the running mesh: "+" comes, "-" goes, "~" becomes something else. Exit code 0: nothing, 1: something, 2: the file
-cannot be applied.`,
+		Short: "Show what applying a file would change",
+		Long: `Show what applying FILE would change in the running mesh, and change nothing.
+FILE is the configured one by default, or standard input if it is "-". Each change is a line that
+begins with "+" for what would be added, "-" for what would be removed, "~" for what would be
+replaced. Exit code 0: nothing would change, 1: something would, 2: the file is invalid or the host
+cannot apply it.`,
 		Args: arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := g.config
@@ -65,8 +70,11 @@ cannot be applied.`,
 			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
 			defer cancel()
 			plan, err := g.client().Plan(ctx, path, doc)
-			if errors.Is(err, control.ErrNotRunning) || errors.Is(err, control.ErrPermission) || errors.Is(err, control.ErrMismatch) {
-				return err
+			// A daemon that did not answer says nothing about the file.
+			for _, unasked := range []error{control.ErrNotRunning, control.ErrPermission, control.ErrMismatch} {
+				if errors.Is(err, unasked) {
+					return err
+				}
 			}
 			if err != nil {
 				return fmt.Errorf("%w: %w", errPlan, err)
@@ -86,6 +94,8 @@ cannot be applied.`,
 	}
 }
 
+// readFile reads a file or, for "-", standard input. It returns the name that faults have:
+// an absolute one, since the daemon does not know the folder of the caller.
 func readFile(stdin io.Reader, path string) (doc []byte, name string, err error) {
 	if path == "-" {
 		doc, err = io.ReadAll(stdin)
@@ -96,44 +106,4 @@ func readFile(stdin io.Reader, path string) (doc []byte, name string, err error)
 	}
 	doc, err = os.ReadFile(path)
 	return doc, name, err
-}
-
-// summary counts changes of a kind, as in "+1 peer, ~2 peers".
-func summary(changes []string) string {
-	if len(changes) == 0 {
-		return "nothing changed"
-	}
-	var kinds []string
-	counts := map[string]int{}
-	for _, c := range changes {
-		sign, rest, _ := strings.Cut(c, " ")
-		kind := sign + " " + kindOf(rest)
-		if counts[kind] == 0 {
-			kinds = append(kinds, kind)
-		}
-		counts[kind]++
-	}
-	var parts []string
-	for _, kind := range kinds {
-		sign, name, _ := strings.Cut(kind, " ")
-		if counts[kind] > 1 {
-			name += "s"
-		}
-		parts = append(parts, fmt.Sprintf("%s%d %s", sign, counts[kind], name))
-	}
-	return strings.Join(parts, ", ")
-}
-
-// kinds of changes whose first word would not do.
-var kindsOf = map[string]string{
-	"listening": "port", "this": "identity", "accept": "accept rule", "masquerade": "masquerade rule", "send": "socket",
-}
-
-// kindOf names what a change is about: its first word, or what that stands for.
-func kindOf(change string) string {
-	word, _, _ := strings.Cut(change, " ")
-	if kind, ok := kindsOf[word]; ok {
-		return kind
-	}
-	return word
 }

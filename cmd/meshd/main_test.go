@@ -206,14 +206,6 @@ edge-2                                                        up       0.213 ms 
 	}
 }
 
-func TestSpans(t *testing.T) {
-	for d, want := range map[time.Duration]string{0: "0s", 59 * time.Second: "59s", 61 * time.Second: "1m 01s", 2*time.Hour + 3*time.Minute: "2h 03m", 50 * time.Hour: "2d 02h"} {
-		if got := span(d); got != want {
-			t.Errorf("span(%v) = %q, want %q", d, got, want)
-		}
-	}
-}
-
 func TestStatusJSONIsTheAPI(t *testing.T) {
 	socket := fake(t, control.Source{Status: func() control.Status { return sample(time.Now()) }})
 	code, out, errs := meshd("--socket", socket, "status", "--json")

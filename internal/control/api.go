@@ -1,30 +1,32 @@
-// Package control is how other programs talk to a running meshd: HTTP/1.1 and
-// JSON over a unix socket. It holds the types of the API, the server, and the
-// client that the commands and the dashboard use. Text in the types is one line, for
-// people and programs (text.Fields); the tag text:"lines" allows more of them.
+// Package control is how other programs talk to a running meshd: HTTP/1.1 and JSON over a unix
+// socket. It holds the types of the API, the server, and the client that the commands and the
+// dashboard use.
+//
+// The types are a promise: fields may be added, never renamed. They hold values; package words
+// makes sentences of them. A string is one line (text.Fields) unless its field has the tag
+// text:"lines".
 package control
 
 import "time"
 
-// Schema is the version of the API's objects. Fields may be added to them
-// without a new number; a client refuses a number it does not know.
+// Schema is the version of the API's objects. A new field needs no new number. A client refuses a
+// number that it does not know.
 const Schema = 1
 
 // DefaultSocket is where the daemon listens on an installed host.
 const DefaultSocket = "/run/meshd/meshd.sock"
 
-// Status is the answer of GET /v1/status: everything there is to know. All
-// counters are of inner packets, grow from the daemon's start and survive
-// reloads.
+// Status is the answer of GET /v1/status: everything there is to know. All counters are of inner
+// packets, start at zero with the daemon, never decrease and survive reloads.
 type Status struct {
 	Schema        int        `json:"schema"`
 	Node          string     `json:"node"` // empty until the node has found itself
 	Version       string     `json:"version"`
-	BootID        string     `json:"boot_id"` // of this run of the daemon: when it changes, counters began anew
+	BootID        string     `json:"boot_id"` // of this run of the daemon; counters restart with it
 	PID           int        `json:"pid"`
 	Started       time.Time  `json:"started"`
-	UptimeSeconds float64    `json:"uptime_seconds"` // by a clock that never jumps: counters divided by it are rates
-	Now           time.Time  `json:"now"`            // the daemon's clock, which the other times here are of
+	UptimeSeconds float64    `json:"uptime_seconds"` // by a clock that never jumps, for rates
+	Now           time.Time  `json:"now"`            // the daemon's clock, as all times here
 	Config        Config     `json:"config"`
 	Network       Network    `json:"network"`
 	Dataplane     Dataplane  `json:"dataplane"`
@@ -32,7 +34,7 @@ type Status struct {
 	Peers         []Peer     `json:"peers"` // by name
 	Masquerade    Masquerade `json:"masquerade"`
 	Health        Health     `json:"health"`
-	Warnings      []string   `json:"warnings" text:"lines"` // the problems as sentences, each with its remedy
+	Warnings      []string   `json:"warnings" text:"lines"` // the problems as sentences, with remedies
 }
 
 // Levels of a problem, and of the health of a node, which is never Info.
@@ -49,33 +51,39 @@ type Health struct {
 	Problems []Problem `json:"problems"` // the worst first
 }
 
-// Problem is one thing that an operator has to know, as long as it lasts.
+// Problem is one thing that an operator has to know. It is listed as long as it lasts. Kind is for
+// programs and never renamed (docs/api.md lists the kinds); Text and Remedy are for people.
 type Problem struct {
 	Level  string    `json:"level"`             // "info", "degraded", "failed"
-	Kind   string    `json:"kind"`              // what it is, for programs: see docs/api.md; kinds are never renamed
+	Kind   string    `json:"kind"`              // "forwarding_off"
 	Peer   string    `json:"peer"`              // the peer that it is about; empty: this node
-	Text   string    `json:"text" text:"lines"` // what is wrong with what, for people
-	Remedy string    `json:"remedy"`            // what to do; may be empty
+	Text   string    `json:"text" text:"lines"` // what is wrong, and with what
+	Remedy string    `json:"remedy"`            // what to do about it; may be empty
 	Since  time.Time `json:"since"`             // by the daemon's clock
 }
 
-// Change is one difference that a reload made, or would make.
+// SettingChange is the kind of a change of a key of the file that has no kernel state of its
+// own. Clients show such a change by its Subject, the key: "setting" alone says nothing.
+const SettingChange = "setting"
+
+// Change is one difference that a reload made, or would make. Op and Kind are for programs and
+// never renamed.
 type Change struct {
 	Op      string `json:"op"`      // "+", "-", "~", "*": added, removed, replaced, repaired
-	Kind    string `json:"kind"`    // "peer", "route", "setting": what it is about; never renamed
+	Kind    string `json:"kind"`    // "peer", "route", SettingChange: what it is about
 	Subject string `json:"subject"` // a peer's name, a prefix, a key of the file
 	Field   string `json:"field"`   // of the subject, if it is about one field; else empty
 	Old     string `json:"old"`
 	New     string `json:"new"`
 }
 
-// Config tells which file is in force.
+// Config tells which file is in force, and how the last attempt to apply one ended.
 type Config struct {
 	Path       string    `json:"path"`
-	Generation int       `json:"generation"` // from 1, one more with each applied file
+	Generation int       `json:"generation"` // starts at 1 and grows by one with each applied file
 	SHA256     string    `json:"sha256"`
 	Applied    time.Time `json:"applied,omitzero"`
-	Error      string    `json:"error" text:"lines"` // of the file on disk, if it is not the one in force
+	Error      string    `json:"error" text:"lines"` // why the file on disk is not in force; empty if it is
 	LastReload Reload    `json:"last_reload"`
 }
 
@@ -85,8 +93,12 @@ type Reload struct {
 	At         time.Time `json:"at,omitzero"`
 	DurationMS float64   `json:"duration_ms"`
 	Changes    []string  `json:"changes"` // as sentences: "+ peer edge-4 10.244.4.0/24"
-	Details    []Change  `json:"details"` // the same changes as values, in the same order
-	Error      string    `json:"error" text:"lines"`
+	// Details are the same changes as values, in the same order. An older daemon has none.
+	Details []Change `json:"details"`
+	// More is how many changes there were besides those in Details: status keeps the first
+	// ones only. Changes then ends with a sentence that says the same.
+	More  int    `json:"more,omitempty"`
+	Error string `json:"error" text:"lines"`
 }
 
 // Network is this node's place in the mesh.
@@ -98,38 +110,23 @@ type Network struct {
 	Port      int      `json:"port"`
 	Address   string   `json:"address"` // underlay IP
 	Subnets   []string `json:"subnets"`
-	Repairs   uint64   `json:"repairs"` // times that the interface was mended or the surroundings led to a new plan
+	Repairs   uint64   `json:"repairs"` // of the interface, and plans made anew since the host had changed
 }
 
 // Dataplane tells how packets move.
 type Dataplane struct {
 	Engine   string           `json:"engine"` // "user", "kernel"
-	Reason   string           `json:"reason"` // why this one, if another was possible
+	Reason   string           `json:"reason"` // why this one and no faster one; may be empty
 	Receive  string           `json:"receive"`
 	Offloads []string         `json:"offloads"`          // in use
-	Refused  []string         `json:"refused,omitempty"` // in use until the kernel or a device refused
+	Refused  []string         `json:"refused,omitempty"` // given up: the kernel or a device refused
 	Queues   int              `json:"queues"`
-	Calls    map[string]Calls `json:"calls"` // of user space, by "tun_read", "wire_write", "wire_read", "tun_write"
-	// Somebody captures on the TUN: the kernel engine sends through user space, where
+	Calls    map[string]Calls `json:"calls"` // of user space, by place: "tun_read", "wire_write"
+	// A program captures on the TUN, so the kernel engine sends through user space, where
 	// captures see the packets.
 	Captured bool `json:"captured,omitempty"`
-	// What the kernel engine left to user space, by reason: packets, or superpackets.
+	// Packets and superpackets that the kernel engine left to user space, by reason.
 	Handed map[string]uint64 `json:"handed,omitempty"`
-}
-
-// EngineWords tells who moves packets, and how or why, for people to read.
-func (d Dataplane) EngineWords() string {
-	switch {
-	case d.Engine == "kernel" && d.Captured:
-		return "kernel, " + d.Receive + " (out by user space: somebody captures)"
-	case d.Engine == "kernel" && d.Reason != "":
-		return "kernel, " + d.Receive + " (" + d.Reason + ")"
-	case d.Engine == "kernel":
-		return "kernel, " + d.Receive
-	case d.Reason != "":
-		return d.Engine + " (" + d.Reason + ")"
-	}
-	return d.Engine
 }
 
 // Calls counts system calls of one kind and the packets they moved.
@@ -138,15 +135,15 @@ type Calls struct {
 	Packets uint64 `json:"packets"`
 }
 
-// Totals sums up all peers, those that are gone too, and what belongs to none.
+// Totals sums up all peers, including removed ones, and what belongs to no peer.
 type Totals struct {
 	RxPackets uint64            `json:"rx_packets"`
 	RxBytes   uint64            `json:"rx_bytes"`
 	TxPackets uint64            `json:"tx_packets"`
 	TxBytes   uint64            `json:"tx_bytes"`
 	Drops     map[string]uint64 `json:"drops"` // by reason, all reasons present
-	// Unattributed is what of Drops belongs to none of the peers in Peers: nobody's
-	// fault, that of strangers, or of peers that are gone.
+	// Unattributed is the part of Drops that belongs to no current peer: drops of strangers'
+	// packets, of removed peers, and of this host.
 	Unattributed map[string]uint64 `json:"unattributed"` // by reason, only those above zero
 }
 
@@ -155,7 +152,7 @@ const (
 	Up      = "up"
 	Stale   = "stale"
 	Down    = "down"
-	Unknown = "unknown" // nothing heard lately, and not asked
+	Unknown = "unknown" // no packet heard lately, and no probe sent
 )
 
 // Peer is one other node.
@@ -165,8 +162,8 @@ type Peer struct {
 	Subnets      []string          `json:"subnets"`
 	Routes       []string          `json:"routes"`
 	State        string            `json:"state"`
-	Since        *time.Time        `json:"since"`     // of the state; null if it was not followed
-	LastSeen     *time.Time        `json:"last_seen"` // last acceptable packet; null if none yet
+	Since        *time.Time        `json:"since"`     // of the state; null if probing was off
+	LastSeen     *time.Time        `json:"last_seen"` // last acceptable packet; null before the first
 	RTTMS        *float64          `json:"rtt_ms"`    // median of the last 60 probes; null if not measured
 	RTTMinMS     *float64          `json:"rtt_min_ms"`
 	RTTP95MS     *float64          `json:"rtt_p95_ms"`
@@ -185,12 +182,18 @@ type Peer struct {
 	Drops        map[string]uint64 `json:"drops"` // by reason, only those above zero
 }
 
-// Masquerade tells what the nftables rules did.
+// Masquerade tells what the nftables rules for source addresses did.
 type Masquerade struct {
 	Enabled bool   `json:"enabled"`
 	Rules   []Rule `json:"rules"`
 	Repairs uint64 `json:"repairs"`
 }
+
+// Words of Route.Masquerade that are no names of rules.
+const (
+	MasqueradeOff       = "off"       // no rules are in force
+	MasqueradeMulticast = "multicast" // no rule is for multicast
+)
 
 // Rule is one rule with its counter.
 type Rule struct {
@@ -203,17 +206,17 @@ type Rule struct {
 type Route struct {
 	Schema    int    `json:"schema"`
 	To        string `json:"to"`
-	Peer      string `json:"peer"`      // node that has the address; empty if none
+	Peer      string `json:"peer"`      // node that has the address; empty if no node has it
 	Prefix    string `json:"prefix"`    // its subnet or route that matches
 	Address   string `json:"address"`   // its underlay IP:port; empty for this node
-	Source    string `json:"source"`    // what this host would send from
+	Source    string `json:"source"`    // address that this host would send from
 	Interface string `json:"interface"` // TUN; empty for this node's own pods
 	MTU       int    `json:"mtu"`       // largest inner packet, bytes
 	State     string `json:"state"`     // of the peer; empty for this node
-	// Masquerade is the rule that a pod's packets to the address meet; "off" if there
-	// are none, "multicast" if none is for it, empty before anything is forwarded.
+	// Masquerade is the rule that a pod's packets to the address match, MasqueradeOff or
+	// MasqueradeMulticast; empty before meshd forwards.
 	Masquerade string `json:"masquerade"`
-	Reason     string `json:"reason"` // why there is no way through the mesh; empty if there is one
+	Reason     string `json:"reason"` // why the mesh does not carry such packets; empty if it does
 }
 
 // Peers is the answer of GET /v1/peers.
@@ -229,12 +232,12 @@ type OnePeer struct {
 	Peer
 }
 
-// History is the answer of GET /v1/history: what was counted in each step of a span
-// of time, oldest first. All lists have the same length; an element is null where
-// nothing was known, such as before the daemon's start.
+// History is the answer of GET /v1/history: what was counted in each step of a span of time,
+// oldest first. All lists have the same length. An element is null where nothing is known, such as
+// before the daemon's start.
 type History struct {
 	Schema      int        `json:"schema"`
-	Peer        string     `json:"peer"` // empty: all that this node did
+	Peer        string     `json:"peer"` // empty: the whole node
 	Span        string     `json:"span"` // "5m", "1h", "24h"
 	StepSeconds int        `json:"step_seconds"`
 	BootID      string     `json:"boot_id"`
@@ -251,7 +254,7 @@ type History struct {
 // PingRequest is the body of POST /v1/ping.
 type PingRequest struct {
 	Peer      string `json:"peer"`
-	Size      int    `json:"size"`       // of the ICMP payload, bytes; what is less than 80 is 80
+	Size      int    `json:"size"`       // of the ICMP payload, bytes; at least 80 are sent
 	TimeoutMS int    `json:"timeout_ms"` // 0: 1000; at most 10000
 }
 
@@ -260,22 +263,23 @@ type Ping struct {
 	Schema int      `json:"schema"`
 	Peer   string   `json:"peer"`
 	Size   int      `json:"size"`   // of the whole packet, bytes
-	RTTMS  *float64 `json:"rtt_ms"` // null if there was no answer in time
-	Error  string   `json:"error"`  // why it could not be sent; empty if it was
+	RTTMS  *float64 `json:"rtt_ms"` // null if no answer came in time
+	Error  string   `json:"error"`  // why the question could not be sent; empty if it was
 }
 
-// Ready is the answer of GET /healthz and GET /readyz when all is well.
+// Ready is the answer of GET /healthz and GET /readyz with status 200. Any other status has an
+// Error that says why not.
 type Ready struct {
 	OK bool `json:"ok"`
 }
 
-// ReloadResult is the answer of POST /v1/reload, with status 200 if the file was
-// applied and 422 if not; then an Error stands beside it.
+// ReloadResult is the answer of POST /v1/reload, with status 200 if the file was applied. With 422
+// the file was rejected, and an Error stands beside these fields.
 type ReloadResult struct {
 	Schema     int     `json:"schema"`
 	Generation int     `json:"generation"` // in force now
 	Reload     Reload  `json:"reload"`
-	Faults     []Error `json:"faults,omitempty"` // what is wrong with the file, each with its place
+	Faults     []Error `json:"faults,omitempty"` // of the file, each with its place
 }
 
 // Plan is the answer of POST /v1/plan.
@@ -286,10 +290,10 @@ type Plan struct {
 	Details    []Change `json:"details"`    // the same changes as values, in the same order
 }
 
-// Error is the body of every answer that is not 2xx.
+// Error is, as the member "error", the body of every answer that is not 2xx.
 type Error struct {
-	Code    string `json:"code"`
-	Message string `json:"message" text:"lines"`
-	File    string `json:"file,omitempty"`
-	Line    int    `json:"line,omitempty"`
+	Code    string `json:"code"`                 // for programs: "no_such_peer"; never renamed
+	Message string `json:"message" text:"lines"` // for people
+	File    string `json:"file,omitempty"`       // that has the fault; empty if it is about no file
+	Line    int    `json:"line,omitempty"`       // of File, from 1; 0 if it is about no line
 }

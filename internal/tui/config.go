@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/control/words"
 	"example.org/meshd/internal/text"
 	"example.org/meshd/internal/tui/cell"
 )
@@ -43,7 +44,7 @@ func (m *Model) configBody(w int) []cell.Line {
 	}
 	if s.Dataplane.Reason != "" {
 		lines = append(lines, cell.Line{}, label("ENGINE"))
-		lines = append(lines, indented(s.Dataplane.EngineWords(), w, cell.Plain)...)
+		lines = append(lines, indented(words.Engine(s.Dataplane), w, cell.Plain)...)
 	}
 	return lines
 }
