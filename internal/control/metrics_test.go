@@ -16,7 +16,8 @@ func metricsSample() Status {
 	return Status{
 		Version: "0.1.0",
 		Config:  Config{Generation: 3, SHA256: "9f3c", LastReload: Reload{OK: true}},
-		Totals:  Totals{Drops: map[string]uint64{"no_route": 3, "ttl_expired": 5}},
+		Totals: Totals{Drops: map[string]uint64{"no_route": 3, "ttl_expired": 5, "malformed": 0},
+			Unattributed: map[string]uint64{"no_route": 3, "ttl_expired": 1}},
 		Peers: []Peer{{Name: "edge-2", State: Up, RxPackets: 1, RxBytes: 2, TxPackets: 3, TxBytes: 4,
 			Drops: map[string]uint64{"ttl_expired": 4}}},
 		Masquerade: Masquerade{Rules: []Rule{{Name: "pods-to-outside", Packets: 7}}, Repairs: 2},
@@ -28,8 +29,9 @@ func TestMetrics(t *testing.T) {
 	if problems, err := testutil.CollectAndLint(c); err != nil || len(problems) != 0 {
 		t.Errorf("promlint: %v, %v", problems, err)
 	}
-	want := `# HELP meshd_drops_total Packets dropped, by reason; the peer is empty where none is to blame.
+	want := `# HELP meshd_drops_total Packets dropped, by reason and peer; the peer is empty for drops that belong to no current peer.
 # TYPE meshd_drops_total counter
+meshd_drops_total{peer="",reason="malformed"} 0
 meshd_drops_total{peer="",reason="no_route"} 3
 meshd_drops_total{peer="",reason="ttl_expired"} 1
 meshd_drops_total{peer="edge-2",reason="ttl_expired"} 4
