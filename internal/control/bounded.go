@@ -16,20 +16,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How many connections a Bounded server holds. Newcomers never wait: where a bound is
-// reached, one connection is closed for another (see room).
+// How many connections a Bounded server holds. A newcomer never waits in a queue that strangers
+// could fill: where a bound is reached, an old connection is closed for a new one (see room).
 //
 //	visitor   a connection, and who is at its other end
 //	scope     a number of connections that are bounded together: those of one owner,
 //	          of a network around it, or all
 //	owner     the narrowest scope: a user on the unix socket, an address over TCP
-//	waiting   no question of it is being answered: it is idle, or slow to ask
+//	idle      no request of the connection is being answered; a client that is slow to send
+//	          its request is idle, too
 const (
 	maxConnections = 256
 	maxOfUser      = 64
 	maxOfNetwork   = 64 // an IPv4 /24, an IPv6 /48
-	maxOfAddress   = 16 // an IPv4 address, an IPv6 /64, which is one host's to choose from
-	maxRefused     = 16 // that are told so; others are hung up on
+	maxOfAddress   = 16 // an IPv4 address; an IPv6 /64, since one host may use all of it
+	maxRefused     = 16 // refused connections that get an answer; others are closed without one
 )
 
 // A scope is a name that connections share and how many may do so.
@@ -41,11 +42,11 @@ type scope struct {
 // A visitor is a connection that is held.
 type visitor struct {
 	conn        net.Conn
-	credentials *unix.Ucred // of a unix socket
+	credentials *unix.Ucred // of the process at the other end of a unix socket; nil over TCP
 	scopes      []scope     // the narrowest first: the owner
 	protected   bool        // root and the daemon's own user: others cannot push it out
-	refused     bool        // it is told that there are too many, and no more
-	busy        bool        // a question is being answered; guarded by Bounded.mu
+	refused     bool        // its only answer is that there are too many connections
+	busy        bool        // a request is being answered; guarded by Bounded.mu
 }
 
 func (v *visitor) owner() string { return v.scopes[0].name }
@@ -54,23 +55,23 @@ func (v *visitor) in(name string) bool {
 	return slices.ContainsFunc(v.scopes, func(s scope) bool { return s.name == name })
 }
 
-// A Bounded is an HTTP server that strangers cannot exhaust: the number of connections,
-// the time for a question and the size of its head are bounded, so descriptors and
-// memory stay for the daemon. It says what goes wrong in the daemon's log, seldom.
-// Its methods may be called from several goroutines at once.
+// A Bounded is an HTTP server that strangers cannot exhaust: the number of connections, the time
+// for a request and the size of its head are bounded, so that descriptors and memory are left for
+// the daemon. It logs what goes wrong, at most once a minute, so that strangers cannot fill the
+// log either. Its methods may be called from several goroutines at once.
 type Bounded struct {
 	name string
 	http http.Server
 	log  *slog.Logger
 	most int // connections in all
 
-	mu       sync.Mutex
+	mu       sync.Mutex     // never held while a connection is closed or the log is written
 	visitors []*visitor     // in order of arrival
-	held     map[string]int // visitors by name of a scope
-	told     seldom
+	held     map[string]int // number of visitors by name of a scope
+	told     seldom         // of too many connections
 }
 
-// NewBounded returns a server for Serve. name is what the log calls it.
+// NewBounded returns a server for Serve. name is the server's name in the log.
 func NewBounded(name string, handler http.Handler, log *slog.Logger) *Bounded {
 	b := &Bounded{name: name, log: log, most: connectionsFor(descriptors()), held: map[string]int{}}
 	b.http = http.Server{
@@ -81,7 +82,7 @@ func NewBounded(name string, handler http.Handler, log *slog.Logger) *Bounded {
 	return b
 }
 
-// descriptors returns how many this process may have.
+// descriptors returns how many file descriptors this process may have.
 func descriptors() uint64 {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -90,7 +91,8 @@ func descriptors() uint64 {
 	return limit.Cur
 }
 
-// connectionsFor returns how many connections may take of a number of descriptors.
+// connectionsFor returns how many of a number of descriptors connections may take: a quarter,
+// since the TUN, the sockets and netlink need theirs whatever clients do.
 func connectionsFor(descriptors uint64) int {
 	return int(max(maxRefused, min(maxConnections, descriptors/4)))
 }
@@ -106,30 +108,63 @@ func (b *Bounded) Close() { b.http.Close() }
 
 type visitorKey struct{}
 
-// visitorOf returns who asks; nil where no Bounded serves, as in tests of handlers.
+// visitorOf returns the visitor of a request; nil if no Bounded serves it, as in tests of
+// handlers.
 func visitorOf(r *http.Request) *visitor {
 	v, _ := r.Context().Value(visitorKey{}).(*visitor)
 	return v
 }
 
-// arrive is called for each new connection before anything is read from it.
+// arrive is called for each new connection before anything is read from it. net/http accepts no
+// other connection meanwhile.
 func (b *Bounded) arrive(ctx context.Context, conn net.Conn) context.Context {
 	v := b.visitor(conn)
+	closing, complaint := b.admit(v)
+	for _, c := range closing { // net/http finds out by itself, also for conn
+		c.Close()
+	}
+	if complaint.owner != "" {
+		b.log.Warn("too many connections: closing some", "event", "too_many_connections", "server", b.name,
+			"from", complaint.owner, "open", complaint.open)
+	}
+	return context.WithValue(ctx, visitorKey{}, v)
+}
+
+// A complaint says who holds too many connections, and how many are open in all.
+type complaint struct {
+	owner string // empty: there is nothing to say
+	open  int
+}
+
+// admit gives a newcomer its place, or notes that it is refused. The caller closes the
+// connections and logs the complaint, since both may block and mu must not be held then.
+func (b *Bounded) admit(v *visitor) (closing []net.Conn, said complaint) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.room(v) {
-		b.tell(v.owner())
-		v.refused, v.scopes = true, []scope{{"refused", maxRefused}}
-		if !b.room(v) {
-			conn.Close() // net/http finds that out by itself
-			return context.WithValue(ctx, visitorKey{}, v)
+	out, ok := b.room(v)
+	if len(out) > 0 {
+		said = b.complain(out[0].owner())
+	}
+	if !ok {
+		if said.owner == "" {
+			said = b.complain(v.owner())
 		}
+		v.refused, v.scopes = true, []scope{{"refused", maxRefused}}
+		var others []*visitor
+		others, ok = b.room(v)
+		out = append(out, others...)
+	}
+	for _, o := range out {
+		closing = append(closing, o.conn)
+	}
+	if !ok {
+		return append(closing, v.conn), said
 	}
 	b.visitors = append(b.visitors, v)
 	for _, s := range v.scopes {
 		b.held[s.name]++
 	}
-	return context.WithValue(ctx, visitorKey{}, v)
+	return closing, said
 }
 
 // visitor finds out who is at the other end.
@@ -161,12 +196,12 @@ func within(address netip.Addr, bits int) string {
 	return netip.PrefixFrom(address, bits).Masked().String()
 }
 
-// room tells whether there is room for a newcomer in each of its scopes, and makes it
-// where it may: of the owner that holds most in a full scope the oldest connection is
-// closed that waits, or, if the newcomer's owner holds less than that one or is
-// protected, the oldest at all. So whoever holds most pays, and those who hold little
-// always get in. The caller holds mu.
-func (b *Bounded) room(v *visitor) bool {
+// room makes room for a newcomer in each of its scopes, if it may, and returns whose connections
+// have to be closed for it. In a full scope that is the oldest idle connection of the owner that
+// holds most. If that owner has no idle one, it is the oldest at all, provided that the
+// newcomer's owner holds less or is protected. So whoever holds most pays, and those who hold
+// little always get in. The caller holds mu.
+func (b *Bounded) room(v *visitor) (closing []*visitor, ok bool) {
 	for _, s := range v.scopes {
 		if b.held[s.name] < s.most {
 			continue
@@ -181,18 +216,18 @@ func (b *Bounded) room(v *visitor) bool {
 				out = other
 			}
 		}
-		may := out != nil && (!out.busy || b.held[out.owner()] > b.held[v.owner()] || v.protected && !out.protected)
+		may := out != nil &&
+			(!out.busy || b.held[out.owner()] > b.held[v.owner()] || v.protected && !out.protected)
 		if !may {
-			return false
+			return closing, false
 		}
-		b.tell(out.owner())
 		b.forget(out.conn)
-		out.conn.Close()
+		closing = append(closing, out)
 	}
-	return true
+	return closing, true
 }
 
-// state is called by net/http when a connection becomes another.
+// state is called by net/http when the state of a connection changes.
 func (b *Bounded) state(conn net.Conn, state http.ConnState) {
 	if state == http.StateClosed || state == http.StateHijacked {
 		b.mu.Lock()
@@ -215,25 +250,26 @@ func (b *Bounded) forget(conn net.Conn) {
 	b.visitors = slices.Delete(b.visitors, i, i+1)
 }
 
-// tell says whose connections are closed. The caller holds mu.
-func (b *Bounded) tell(owner string) {
-	if b.told.due() {
-		b.log.Warn("too many connections: some are closed", "event", "too_many_connections", "server", b.name,
-			"from", owner, "open", len(b.visitors))
+// complain returns what to log about an owner, which is nothing if something was logged lately.
+// The caller holds mu.
+func (b *Bounded) complain(owner string) complaint {
+	if !b.told.due() {
+		return complaint{}
 	}
+	return complaint{owner, len(b.visitors)}
 }
 
-// handlerPatience bounds an answer from the question on, as far as its handler sets
-// no other deadline.
+// handlerPatience bounds an answer, from its request on, unless its handler sets another
+// deadline.
 const handlerPatience = time.Minute
 
-// answer calls the handler for those who are not refused.
+// answer calls the handler for visitors that are not refused.
 func (b *Bounded) answer(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// Deadlines are those of the connection, and an earlier answer set some.
+		// A connection keeps its deadlines, and an earlier answer set some.
 		deadlines := http.NewResponseController(w)
 		_ = deadlines.SetWriteDeadline(time.Now().Add(handlerPatience))
-		if r.ContentLength != 0 { // which a handler may have no use for
+		if r.ContentLength != 0 { // net/http reads a body that the handler does not
 			_ = deadlines.SetReadDeadline(time.Now().Add(readerPatience))
 		}
 		v := visitorOf(r)
@@ -249,15 +285,15 @@ func (b *Bounded) answer(handler http.Handler) http.Handler {
 	})
 }
 
-// work notes whether a question is being answered.
+// work notes whether a request is being answered.
 func (b *Bounded) work(v *visitor, busy bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	v.busy = busy
 }
 
-// A patient listener gets over errors of accept, such as too few descriptors, by
-// waiting, and says so once a minute.
+// A patient listener survives errors of accept, such as too few descriptors: it waits, tries
+// again, and logs it at most once a minute. net/http would end the server.
 type patient struct {
 	net.Listener
 	name string
@@ -271,7 +307,7 @@ const (
 	acceptLast  = time.Second
 )
 
-// Accept implements net.Listener: the only error is that the listener was closed.
+// Accept implements net.Listener. Its only error is that the listener was closed.
 func (p *patient) Accept() (net.Conn, error) {
 	for pause := acceptFirst; ; pause = min(2*pause, acceptLast) {
 		conn, err := p.Listener.Accept()
@@ -279,16 +315,17 @@ func (p *patient) Accept() (net.Conn, error) {
 			return conn, err
 		}
 		if p.told.due() {
-			p.log.Warn("connections cannot be accepted now: trying again", "event", "accept_failed",
+			p.log.Warn("cannot accept connections: trying again", "event", "accept_failed",
 				"server", p.name, "error", err)
 		}
 		time.Sleep(pause)
 	}
 }
 
-// seldom is for what is said once a minute at most. It is for one goroutine at a time.
+// seldom limits a message to once a minute. One goroutine at a time may use it.
 type seldom struct{ next time.Time }
 
+// due tells whether the message may be logged now, and counts it as logged if so.
 func (s *seldom) due() bool {
 	now := time.Now()
 	if now.Before(s.next) {

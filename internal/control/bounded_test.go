@@ -2,6 +2,7 @@ package control
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -62,15 +63,15 @@ func TestBusyConnections(t *testing.T) {
 	release := sync.OnceFunc(func() { close(goOn) })
 	defer release()
 	asked.Add(maxOfUser)
-	socket := serve(t, Source{Status: func() Status {
+	socket := serve(t, Source{Status: status, Reload: func(context.Context, string) (ReloadResult, error) {
 		asked.Done()
 		<-goOn
-		return Status{Schema: Schema}
+		return ReloadResult{Schema: Schema, Reload: Reload{OK: true}}, nil
 	}})
 	answers := make(chan error, maxOfUser)
 	for range maxOfUser {
 		go func() {
-			_, err := NewClient(socket).Status(t.Context())
+			_, err := NewClient(socket).Reload(t.Context())
 			answers <- err
 		}()
 	}
@@ -177,7 +178,7 @@ func TestRoom(t *testing.T) {
 		t.Cleanup(func() { ours.Close(); theirs.Close() })
 		scopes := []scope{{name, most}, {"all", b.most}}
 		v := &visitor{conn: ours, scopes: scopes, protected: protected, busy: busy}
-		if !b.room(v) {
+		if _, ok := b.room(v); !ok {
 			return nil
 		}
 		b.visitors = append(b.visitors, v)

@@ -20,24 +20,24 @@ import (
 
 // What can be wrong between a client and the daemon; test with errors.Is.
 var (
-	ErrNotRunning = errors.New("meshd is not running")
-	ErrPermission = errors.New("not permitted")
-	ErrMismatch   = errors.New("meshd speaks another version of the API")
+	ErrNotRunning = errors.New("meshd is not running")                    // no process answers
+	ErrPermission = errors.New("not permitted")                           // to connect, or to change something
+	ErrMismatch   = errors.New("meshd speaks another version of the API") // or is another program
 	ErrNoPeer     = errors.New("no such peer")
 )
 
-// A Client asks a running daemon. It may be used by many goroutines.
+// A Client asks a running daemon. Many goroutines may use it at once.
 type Client struct {
 	// Tidy makes the text in answers and refusals harmless for a terminal (text.Fields).
-	// Without it they are as the daemon gave them. It is set before the first question.
+	// Without it the text is as the daemon sent it. Set it before the first request.
 	Tidy bool
 
 	socket string
 	http   http.Client
 }
 
-// NewClient returns a client of the daemon at socket. Nothing is connected
-// before the first question.
+// NewClient returns a client of the daemon at socket. It connects with the first request, so a
+// daemon that starts later is found.
 func NewClient(socket string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
@@ -45,39 +45,40 @@ func NewClient(socket string) *Client {
 	return &Client{socket: socket, http: http.Client{Transport: &http.Transport{DialContext: dial}}}
 }
 
-// Close closes connections that wait for another question. The client may be used
-// again.
+// Close closes idle connections. The client may be used again.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Status asks for GET /v1/status.
+// Status sends GET /v1/status.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status
 	err := c.get(ctx, "/v1/status", &s)
 	return s, mismatch(err, s.Schema)
 }
 
-// Peers asks for GET /v1/peers.
+// Peers sends GET /v1/peers.
 func (c *Client) Peers(ctx context.Context) (Peers, error) {
 	var p Peers
 	err := c.get(ctx, "/v1/peers", &p)
 	return p, mismatch(err, p.Schema)
 }
 
-// Peer asks for GET /v1/peers/NAME.
+// Peer sends GET /v1/peers/NAME. The error wraps ErrNoPeer if no peer has that name.
 func (c *Client) Peer(ctx context.Context, name string) (OnePeer, error) {
 	var p OnePeer
 	err := c.get(ctx, "/v1/peers/"+url.PathEscape(name), &p)
 	return p, mismatch(err, p.Schema)
 }
 
-// History asks for GET /v1/history; an empty peer means all that the node did.
+// History sends GET /v1/history. An empty peer stands for the whole node; span is "5m", "1h" or
+// "24h".
 func (c *Client) History(ctx context.Context, peer, span string) (History, error) {
 	var h History
 	err := c.get(ctx, "/v1/history?peer="+url.QueryEscape(peer)+"&span="+url.QueryEscape(span), &h)
 	return h, mismatch(err, h.Schema)
 }
 
-// Ping asks for POST /v1/ping.
+// Ping sends POST /v1/ping and waits for the peer's answer. The error wraps ErrNoPeer if no peer
+// has that name; a peer that does not answer is no error.
 func (c *Client) Ping(ctx context.Context, r PingRequest) (Ping, error) {
 	var p Ping
 	doc, err := json.Marshal(r)
@@ -87,22 +88,24 @@ func (c *Client) Ping(ctx context.Context, r PingRequest) (Ping, error) {
 	return p, mismatch(err, p.Schema)
 }
 
-// Ready asks for GET /readyz; the error says why the daemon is not ready.
+// Ready sends GET /readyz. The error says why the daemon is not ready.
 func (c *Client) Ready(ctx context.Context) error {
 	return c.get(ctx, "/readyz", new(Ready))
 }
 
-// Events calls each with every event after since that the daemon remembers, oldest
-// first, and with follow goes on with those that come, until ctx or the daemon ends
-// or each returns an error, which it returns.
+// Events calls each with every event after since that the daemon remembers, oldest first. With
+// follow it goes on with new events until ctx or the daemon ends. An error of each ends it and is
+// returned.
 func (c *Client) Events(ctx context.Context, since uint64, follow bool, each func(Event) error) error {
 	return lines(ctx, c, fmt.Sprintf("/v1/events?since=%d&follow=%t", since, follow), each)
 }
 
-// Watch calls each with every line of GET /v1/watch, until ctx or the daemon ends or
-// each returns an error, which it returns. With past, the events that the daemon
-// remembers come after the first snapshot.
-func (c *Client) Watch(ctx context.Context, interval time.Duration, past bool, each func(Watched) error) error {
+// Watch calls each with every line of GET /v1/watch until ctx or the daemon ends. An error of each
+// ends it and is returned. With past, the events that the daemon remembers follow the first
+// snapshot. interval is that of snapshots, 100 ms to 1 h.
+func (c *Client) Watch(
+	ctx context.Context, interval time.Duration, past bool, each func(Watched) error,
+) error {
 	path := "/v1/watch?interval=" + interval.String()
 	if past {
 		path += "&since=0"
@@ -138,20 +141,20 @@ func lines[T any](ctx context.Context, c *Client, path string, each func(T) erro
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
-		return fmt.Errorf("%w any more: it stopped while it was read", ErrNotRunning)
+		return fmt.Errorf("%w any more: it stopped while its answer was read", ErrNotRunning)
 	}
 	return fmt.Errorf("read %s from meshd: %w", path, err)
 }
 
-// Route asks for GET /v1/route.
+// Route sends GET /v1/route.
 func (c *Client) Route(ctx context.Context, to netip.Addr) (Route, error) {
 	var r Route
 	err := c.get(ctx, "/v1/route?to="+url.QueryEscape(to.String()), &r)
 	return r, mismatch(err, r.Schema)
 }
 
-// Reload asks for POST /v1/reload. A file that was rejected is no error: the
-// result says so.
+// Reload sends POST /v1/reload and waits for the outcome. A rejected file is no error: the result
+// says so.
 func (c *Client) Reload(ctx context.Context) (ReloadResult, error) {
 	var r ReloadResult
 	err := c.ask(ctx, http.MethodPost, "/v1/reload", nil, &r)
@@ -161,8 +164,8 @@ func (c *Client) Reload(ctx context.Context) (ReloadResult, error) {
 	return r, mismatch(err, r.Schema)
 }
 
-// Plan asks for POST /v1/plan about a file's content. A file that would be
-// rejected is an error that says why.
+// Plan sends POST /v1/plan with the content of a file; path is the file's name in faults. A file
+// that would be rejected is an error that says why.
 func (c *Client) Plan(ctx context.Context, path string, doc []byte) (Plan, error) {
 	var p Plan
 	err := c.ask(ctx, http.MethodPost, "/v1/plan?path="+url.QueryEscape(path), doc, &p)
@@ -171,17 +174,17 @@ func (c *Client) Plan(ctx context.Context, path string, doc []byte) (Plan, error
 
 func mismatch(err error, schema int) error {
 	if err == nil && schema != Schema {
-		return fmt.Errorf("%w: %d, this program knows %d: use programs of one version", ErrMismatch, schema, Schema)
+		return fmt.Errorf("%w: %d instead of %d: use programs of one version", ErrMismatch, schema, Schema)
 	}
 	return err
 }
 
-// rejection is an answer that a file cannot be applied.
+// rejection is the answer that a file cannot be applied, and why.
 type rejection struct{ message string }
 
 func (r *rejection) Error() string { return r.message }
 
-// get asks for path and decodes the answer into body.
+// get sends a GET request and decodes the answer into body.
 func (c *Client) get(ctx context.Context, path string, body any) error {
 	return c.ask(ctx, http.MethodGet, path, nil, body)
 }
@@ -203,7 +206,7 @@ func (c *Client) ask(ctx context.Context, method, path string, doc []byte, body 
 	if err != nil && ctx.Err() != nil {
 		return fmt.Errorf("ask meshd for %s: %w", path, ctx.Err())
 	} else if err != nil {
-		return fmt.Errorf("%w: answer to %s cannot be read: %w", ErrMismatch, path, err)
+		return fmt.Errorf("%w: cannot read its answer to %s: %w", ErrMismatch, path, err)
 	}
 	c.tidy(body)
 	return nil
@@ -227,7 +230,8 @@ func (c *Client) send(ctx context.Context, method, path string, doc []byte) (*ht
 	return response, nil
 }
 
-// refusal turns an answer that is not 200 into an error.
+// refusal turns an answer that is not 200 into an error that callers can test, by its status: the
+// message is for people only.
 func (c *Client) refusal(response *http.Response, path string, answer []byte, body any) error {
 	var failure struct{ Error Error }
 	if json.Unmarshal(answer, &failure) != nil || failure.Error.Message == "" {
@@ -239,26 +243,30 @@ func (c *Client) refusal(response *http.Response, path string, answer []byte, bo
 		if failure.Error.Code == "no_such_peer" {
 			return fmt.Errorf("%w: %s", ErrNoPeer, failure.Error.Message)
 		}
+		// The path is none of this daemon's: it is older than this program.
 		return fmt.Errorf("%w: %s", ErrMismatch, failure.Error.Message)
 	case http.StatusForbidden:
 		return fmt.Errorf("%w: %s", ErrPermission, failure.Error.Message)
 	case http.StatusUnprocessableEntity:
-		_ = json.Unmarshal(answer, body) // what is there of it
+		_ = json.Unmarshal(answer, body) // the result that stands beside the error, if one does
 		c.tidy(body)
 		return &rejection{failure.Error.Message}
 	}
 	return errors.New(failure.Error.Message)
 }
 
-// explain turns a failed connection into what the user can do about it.
+// explain turns a failed connection into an error that says what the user can do about it.
 func (c *Client) explain(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("%w: nobody answers at %s: see `systemctl status meshd`, start it with `systemctl start meshd`", ErrNotRunning, c.socket)
+		return fmt.Errorf("%w: no process answers at %s: see `systemctl status meshd`, "+
+			"start it with `systemctl start meshd`", ErrNotRunning, c.socket)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%w: %s is for root and the group %q: `sudo usermod -aG %s $USER` and log in again", ErrPermission, c.socket, group, group)
+		return fmt.Errorf("%w: %s is for root and the group %q: "+
+			"run `sudo usermod -aG %s $USER` and log in again", ErrPermission, c.socket, group, group)
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return fmt.Errorf("meshd at %s hung up before it answered: it is stopping, or too many connections are open: try again", c.socket)
+		return fmt.Errorf("meshd at %s closed the connection before it answered: "+
+			"it is stopping, or too many connections are open: try again", c.socket)
 	}
 	return fmt.Errorf("ask meshd at %s: %w", c.socket, err)
 }

@@ -8,31 +8,30 @@ import (
 // EventsKept is how many events a daemon remembers.
 const EventsKept = 2000
 
-// Event is one thing that happened, as the log has it too.
+// Event is one thing that happened. The log has it, too.
 type Event struct {
 	Seq     uint64            `json:"seq"` // from 1 for each run of the daemon
 	At      time.Time         `json:"at"`
 	Level   string            `json:"level"`           // "info", "warn", "error"
-	Kind    string            `json:"kind"`            // "peer_down"; see docs/api.md
-	Peer    string            `json:"peer,omitempty"`  // whom it is about, if it is about one
-	Message string            `json:"message"`         // for people
-	Fields  map[string]string `json:"fields,omitzero"` // what else is known
+	Kind    string            `json:"kind"`            // "peer_down": docs/api.md; never renamed
+	Peer    string            `json:"peer,omitempty"`  // the peer that it is about; empty: this node
+	Message string            `json:"message"`         // for people; programs read Kind and Fields
+	Fields  map[string]string `json:"fields,omitzero"` // details, by the log's keys
 }
 
-// Events remembers what happened last. Its methods may be called at any time from
-// any goroutine, and none waits for a reader.
+// Events remembers the last EventsKept events. Its methods may be called at any time from any
+// goroutine. None waits for a reader, since the packet story logs events, too.
 type Events struct {
 	mu    sync.Mutex
 	last  uint64        // seq of the newest event
-	ring  []Event       // the event seq stands at (seq-1) % EventsKept
-	grown chan struct{} // closed and replaced when an event comes
+	ring  []Event       // the event with number seq is at (seq-1) % EventsKept
+	grown chan struct{} // closed and replaced with each new event, which wakes all readers
 }
 
-// NewEvents returns Events without any.
+// NewEvents returns Events that remember nothing yet.
 func NewEvents() *Events { return &Events{grown: make(chan struct{})} }
 
-// Add remembers e under the next Seq, in the place of the oldest one if there are
-// EventsKept.
+// Add remembers e under the next Seq. If there are EventsKept events it replaces the oldest.
 func (l *Events) Add(e Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -54,8 +53,8 @@ func (l *Events) Last() uint64 {
 	return l.last
 }
 
-// Since returns the events after seq that are still remembered, oldest first, and a
-// channel that is closed when there are more.
+// Since returns the events after seq that are still remembered, oldest first, and a channel that
+// is closed when there are more. The caller owns the slice; nobody may change the events' Fields.
 func (l *Events) Since(seq uint64) (events []Event, more <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -8,15 +8,16 @@ import (
 	"io"
 )
 
-// MaxAnswer bounds what is read of another program at once, in bytes: an answer, or a
-// line of a stream. A snapshot of 10,000 peers has about 5 MB.
+// MaxAnswer bounds an answer, or a line of a stream, in bytes: whatever answers at the socket may
+// never stop sending. A snapshot of 10,000 peers has about 5 MB.
 const MaxAnswer = 32 << 20
 
-// ErrTooLong is what ReadLines returns for a line of more than MaxAnswer.
+// ErrTooLong tells that an answer or a line has more than MaxAnswer bytes.
 var ErrTooLong = fmt.Errorf("more than %d MiB in one answer", MaxAnswer>>20)
 
-// ReadLines decodes lines of JSON and calls each with them, until in ends, which is no
-// error, or each returns an error, which it returns.
+// ReadLines decodes lines of JSON and calls each with them until in ends, which is no error. An
+// error of each ends it and is returned. Empty lines are skipped; a longer line than MaxAnswer is
+// ErrTooLong.
 func ReadLines[T any](in io.Reader, each func(T) error) error {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, MaxAnswer)
@@ -26,7 +27,8 @@ func ReadLines[T any](in io.Reader, each func(T) error) error {
 		}
 		var line T
 		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
-			if !lines.Scan() && lines.Err() != nil { // it was cut off
+			// The daemon may have died in the middle of a line: then that is the error.
+			if !lines.Scan() && lines.Err() != nil {
 				return lines.Err()
 			}
 			return err
@@ -41,7 +43,7 @@ func ReadLines[T any](in io.Reader, each func(T) error) error {
 	return lines.Err()
 }
 
-// readAnswer reads all that comes, up to MaxAnswer.
+// readAnswer reads a whole answer. More than MaxAnswer bytes are ErrTooLong.
 func readAnswer(in io.Reader) ([]byte, error) {
 	answer, err := io.ReadAll(io.LimitReader(in, MaxAnswer+1))
 	if err == nil && len(answer) > MaxAnswer {

@@ -11,12 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// writers may change something through the socket, besides root and the daemon's
-// own user; whoever can open the socket may read.
+// writers is the group whose members may change something through the socket, besides root and
+// the daemon's own user. Whoever can open the socket may read.
 const writers = "mesh-admin"
 
-// credentialsOf returns who is at the other end of a unix socket, as the kernel knew
-// it when the connection was made (SO_PEERCRED); nil for other connections.
+// credentialsOf returns which process is at the other end of a unix socket; nil for other
+// connections. The kernel noted it at connect (SO_PEERCRED, unix(7)), so a process that has
+// dropped its rights since still counts by the old ones.
 func credentialsOf(conn net.Conn) *unix.Ucred {
 	unixConn, ok := conn.(*net.UnixConn)
 	if !ok {
@@ -35,7 +36,8 @@ func credentialsOf(conn net.Conn) *unix.Ucred {
 	return credentials
 }
 
-// mayWrite tells whether the asker may change something.
+// mayWrite tells whether a request may change something. It looks the groups up for each request,
+// so that adding a user to the group takes effect without a restart.
 func mayWrite(r *http.Request) bool {
 	v := visitorOf(r)
 	if v == nil || v.credentials == nil {
@@ -49,6 +51,7 @@ func mayWrite(r *http.Request) bool {
 	if err != nil {
 		return false
 	}
+	// SO_PEERCRED has no supplementary groups: the primary one first, then the database.
 	if strconv.Itoa(int(c.Gid)) == group.Gid {
 		return true
 	}

@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,65 +15,68 @@ import (
 // 7 MB for 10,000 peers.
 const scrapePatience = 10 * time.Second
 
-// Metrics serves a status to Prometheus. All scrapers share one page: making it costs
-// at most a fifth of a CPU however often it is asked for, and one that does not read
-// holds no memory of its own.
+// Metrics serves a status to Prometheus. All scrapers share one page: making it costs at most a
+// fifth of a CPU however often it is asked for, and a scraper that does not read holds no memory
+// of its own. status may be called at any time, but never twice at once.
 func Metrics(status func() Status) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collector{status})
-	return &page{render: promhttp.HandlerFor(registry, promhttp.HandlerOpts{DisableCompression: true})}
+	render := promhttp.HandlerFor(registry, promhttp.HandlerOpts{DisableCompression: true})
+	return &scrapes{pages: shared[page]{call: func() page { return renderPage(render) }}}
 }
 
-// A page is an answer that is made anew when it is asked for, but not before it is
-// four times as old as it took to make.
-type page struct {
-	render http.Handler
+// scrapes hands out pages.
+type scrapes struct{ pages shared[page] }
 
-	mu     sync.Mutex
-	fresh  time.Time // until then
-	last   *recorder
-	zipped []byte // the body of last; nil until somebody asks for it
+// A page is one answer for all scrapers, plain and packed. It must not be changed.
+type page struct {
+	header       http.Header
+	code         int
+	body, zipped []byte
+}
+
+// young tells whether a page need not be made again: it is not four times as old as it took to
+// make. So whoever asks all the time gets a fifth of a CPU and no more.
+func young(f *flight[page]) bool {
+	return time.Since(f.ended) < 4*f.ended.Sub(f.began)
+}
+
+// renderPage makes a page.
+func renderPage(render http.Handler) page {
+	var r recorder
+	r.header, r.code = http.Header{}, http.StatusOK
+	// Without the scraper's head: the format is always the text.
+	render.ServeHTTP(&r, &http.Request{Method: http.MethodGet})
+	// Packed here, even if nobody asks for that, so that its cost counts for young.
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	_, _ = z.Write(r.body.Bytes()) // a buffer takes everything
+	_ = z.Close()
+	return page{r.header, r.code, r.body.Bytes(), packed.Bytes()}
 }
 
 // ServeHTTP implements http.Handler.
-func (p *page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	zip := strings.Contains(r.Header.Get("Accept-Encoding"), "gzip")
-	header, code, body := p.get(zip)
+func (s *scrapes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	asked := time.Now()
+	p, err := s.pages.get(r.Context(), func(f *flight[page]) bool {
+		return young(f) || !f.began.Before(asked)
+	})
+	if err != nil {
+		return // the scraper has hung up
+	}
 	// Recorders of tests have no deadline.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(scrapePatience))
-	for key, values := range header {
+	for key, values := range p.header {
 		w.Header()[key] = values
 	}
-	if zip {
+	body := p.body
+	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
 		w.Header().Set("Content-Encoding", "gzip")
+		body = p.zipped
 	}
 	w.Header().Set("Vary", "Accept-Encoding")
-	w.WriteHeader(code)
+	w.WriteHeader(p.code)
 	_, _ = w.Write(body) // a failure means that the scraper is gone
-}
-
-// get returns the page, which nobody may change.
-func (p *page) get(zip bool) (header http.Header, code int, body []byte) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if began := time.Now(); began.After(p.fresh) {
-		p.last, p.zipped = &recorder{header: http.Header{}, code: http.StatusOK}, nil
-		// Without the scraper's head: the format is always the text.
-		p.render.ServeHTTP(p.last, &http.Request{Method: http.MethodGet})
-		p.fresh = time.Now().Add(4 * time.Since(began))
-	}
-	if !zip {
-		return p.last.header, p.last.code, p.last.body.Bytes()
-	}
-	if p.zipped == nil {
-		began := time.Now()
-		var b bytes.Buffer
-		z := gzip.NewWriter(&b)
-		_, _ = z.Write(p.last.body.Bytes()) // a buffer takes everything
-		_ = z.Close()
-		p.zipped, p.fresh = b.Bytes(), p.fresh.Add(4*time.Since(began))
-	}
-	return p.last.header, p.last.code, p.zipped
 }
 
 // A recorder is an http.ResponseWriter that keeps the answer.

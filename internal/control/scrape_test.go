@@ -44,18 +44,15 @@ func TestScrape(t *testing.T) {
 // old.
 func TestScrapersShareAPage(t *testing.T) {
 	made := 0
-	p := Metrics(func() Status { made++; return Status{} }).(*page)
+	p := Metrics(func() Status { made++; return Status{} }).(*scrapes)
 	for range 3 {
-		p.fresh = time.Now().Add(time.Hour)
-		if p.last == nil {
-			p.fresh = time.Time{}
-		}
 		p.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/metrics", nil))
+		p.pages.last.began = time.Now().Add(-time.Hour) // it took an hour to make
 	}
 	if made != 1 {
 		t.Errorf("%d pages for three scrapers at once", made)
 	}
-	p.fresh = time.Time{}
+	p.pages.last.ended = p.pages.last.ended.Add(-5 * time.Hour)
 	p.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	if made != 2 {
 		t.Errorf("%d pages, though the first was old", made)

@@ -6,21 +6,20 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"sync"
 	"time"
 )
 
 // What readers of endless answers cost at most.
 const (
 	maxReaders     = 16
-	readerPatience = 5 * time.Second        // for a reader that does not read
-	minInterval    = 100 * time.Millisecond // of snapshots
+	readerPatience = 5 * time.Second        // for a client that does not read, or does not send
+	minInterval    = 100 * time.Millisecond // between snapshots
 	maxInterval    = time.Hour
 	defInterval    = time.Second
 )
 
-// Watched is one line of GET /v1/watch: a hello, then snapshots and events. Seq
-// counts what there was to tell; a reader that was too slow finds numbers missing.
+// Watched is one line of GET /v1/watch: a hello, then snapshots and events. Seq counts snapshots
+// that were due and events that happened, so a reader that was too slow finds numbers missing.
 type Watched struct {
 	Type   string  `json:"type"` // "hello", "snapshot", "event"
 	Seq    uint64  `json:"seq"`
@@ -49,23 +48,23 @@ type Hello struct {
 	IntervalMS int64  `json:"interval_ms"` // between snapshots
 }
 
-// stream is an endless answer to one reader: a line of JSON for each thing there is
-// to tell.
+// stream is an endless answer to one reader, a line of JSON after the other.
 type stream struct {
 	w  http.ResponseWriter
 	rc *http.ResponseController
 }
 
-// streams bounds how many there are.
+// streams bounds how many endless answers there are.
 type streams chan struct{}
 
-// begin returns a stream, or answers that there are too many and returns nil. end
-// must be called when it is over.
+// begin returns a stream, or answers that there are too many and returns nil. The caller calls
+// end when the stream is over.
 func (s streams) begin(w http.ResponseWriter) (out *stream, end func()) {
 	select {
 	case s <- struct{}{}:
 	default:
-		fail(w, http.StatusServiceUnavailable, "too_many_readers", fmt.Sprintf("%d readers follow already: end one of them", maxReaders))
+		why := fmt.Sprintf("%d readers are following already: end one of them", maxReaders)
+		fail(w, http.StatusServiceUnavailable, "too_many_readers", why)
 		return nil, nil
 	}
 	return streamTo(w), func() { <-s }
@@ -76,8 +75,7 @@ func streamTo(w http.ResponseWriter) *stream {
 	return &stream{w, http.NewResponseController(w)}
 }
 
-// line writes one; a reader that takes none of it for readerPatience is cut off by
-// the error.
+// line writes a value. A reader that takes none of it for readerPatience is cut off by the error.
 func (s *stream) line(v any) error {
 	b, err := marshal(v)
 	if err != nil {
@@ -86,6 +84,7 @@ func (s *stream) line(v any) error {
 	return s.raw(b)
 }
 
+// raw writes whole lines, likewise.
 func (s *stream) raw(b []byte) error {
 	if err := s.rc.SetWriteDeadline(time.Now().Add(readerPatience)); err != nil {
 		return err
@@ -96,38 +95,36 @@ func (s *stream) raw(b []byte) error {
 	return s.rc.Flush()
 }
 
-// eventsHandler serves GET /v1/events.
-func eventsHandler(source Source, all streams) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		seq, err := number(r, "since", 0)
-		if err != nil {
-			fail(w, http.StatusBadRequest, "bad_request", err.Error())
+// events serves GET /v1/events.
+func (a *api) events(w http.ResponseWriter, r *http.Request) {
+	seq, err := number(r, "since", 0)
+	if err != nil {
+		fail(w, http.StatusBadRequest, "bad_request", err.Error())
+		return
+	}
+	out := streamTo(w)
+	follow, _ := strconv.ParseBool(r.URL.Query().Get("follow"))
+	if follow {
+		var end func()
+		if out, end = a.followers.begin(w); out == nil {
 			return
 		}
-		out := streamTo(w)
-		follow, _ := strconv.ParseBool(r.URL.Query().Get("follow"))
-		if follow {
-			var end func()
-			if out, end = all.begin(w); out == nil {
-				return
-			}
-			defer end()
+		defer end()
+	}
+	for {
+		events, more := a.source.Events.Since(seq)
+		var b []byte
+		for _, e := range events {
+			line, _ := marshal(e) // strings and numbers
+			b, seq = append(b, line...), e.Seq
 		}
-		for {
-			events, more := source.Events.Since(seq)
-			var b []byte
-			for _, e := range events {
-				line, _ := marshal(e) // strings and numbers
-				b, seq = append(b, line...), e.Seq
-			}
-			if out.raw(b) != nil || !follow {
-				return
-			}
-			select {
-			case <-r.Context().Done():
-				return
-			case <-more:
-			}
+		if out.raw(b) != nil || !follow {
+			return
+		}
+		select {
+		case <-r.Context().Done():
+			return
+		case <-more:
 		}
 	}
 }
@@ -144,84 +141,116 @@ func number(r *http.Request, name string, def uint64) (uint64, error) {
 	return n, nil
 }
 
-// watchHandler serves GET /v1/watch. Whoever reads slowly misses snapshots, since
-// each is made when the last one has gone.
-func watchHandler(source Source, all streams) http.HandlerFunc {
-	statuses := &snapshots{status: source.Status}
-	return func(w http.ResponseWriter, r *http.Request) {
-		interval := defInterval
-		if text := r.URL.Query().Get("interval"); text != "" {
-			var err error
-			if interval, err = time.ParseDuration(text); err != nil || interval < minInterval || interval > maxInterval {
-				fail(w, http.StatusBadRequest, "bad_request", fmt.Sprintf("interval must be %v to %v, not %q", minInterval, maxInterval, text))
-				return
-			}
+// watch serves GET /v1/watch. A reader that reads slowly misses snapshots, since each is made
+// after the one before has been read.
+func (a *api) watch(w http.ResponseWriter, r *http.Request) {
+	interval := defInterval
+	if text := r.URL.Query().Get("interval"); text != "" {
+		var err error
+		interval, err = time.ParseDuration(text)
+		if err != nil || interval < minInterval || interval > maxInterval {
+			why := fmt.Sprintf("interval must be %v to %v, not %q", minInterval, maxInterval, text)
+			fail(w, http.StatusBadRequest, "bad_request", why)
+			return
 		}
-		since, err := number(r, "since", source.Events.Last())
+	}
+	since, err := number(r, "since", a.source.Events.Last())
+	if err != nil {
+		fail(w, http.StatusBadRequest, "bad_request", err.Error())
+		return
+	}
+	out, end := a.followers.begin(w)
+	if out == nil {
+		return
+	}
+	defer end()
+	reader := watcher{out: out, events: a.source.Events, last: since, interval: interval}
+	reader.follow(r.Context(), a.snapshots)
+}
+
+// A watcher is one reader of GET /v1/watch.
+type watcher struct {
+	out      *stream
+	events   *Events
+	interval time.Duration
+	seq      uint64 // of the line that was written last
+	last     uint64 // event that was told last
+}
+
+// follow writes until the reader is gone. An event does not wait for a snapshot that is being
+// made: if the Source is stuck, the events may say why.
+func (v *watcher) follow(ctx context.Context, snapshots *shared[snapshot]) {
+	first, err := snapshots.since(ctx, time.Now())
+	if err != nil || v.hello(first) != nil || v.snapshot(first) != nil {
+		return
+	}
+	began, due := time.Now(), uint64(0) // snapshots that were due, also those left out
+	var next *flight[snapshot]          // being made; nil until it is due
+	var young func(*flight[snapshot]) bool
+	for {
+		more, err := v.tell()
 		if err != nil {
-			fail(w, http.StatusBadRequest, "bad_request", err.Error())
 			return
 		}
-		out, end := all.begin(w)
-		if out == nil {
-			return
+		var tick <-chan time.Time
+		var landed <-chan struct{}
+		if next == nil {
+			tick = time.After(time.Until(began.Add(time.Duration(due+1) * v.interval)))
+		} else {
+			landed = next.done
 		}
-		defer end()
-		watch(r.Context(), source.Events, since, statuses, out, interval)
-	}
-}
-
-// watch writes until the reader is gone; events after seq last are told.
-func watch(ctx context.Context, events *Events, last uint64, statuses *snapshots, out *stream, interval time.Duration) {
-	status, line := statuses.get(0)
-	var seq uint64 = 1
-	err := out.line(Watched{Type: "hello", Seq: seq, Hello: &Hello{
-		Schema: Schema, Node: status.Node, Version: status.Version, BootID: status.BootID, IntervalMS: interval.Milliseconds()}})
-	began, told := time.Now(), uint64(0) // snapshots, also those left out
-	for err == nil {
-		seq++
-		err = out.raw(fmt.Appendf(nil, "{\"type\":\"snapshot\",\"seq\":%d,\"status\":%s}\n", seq, bytes.TrimSpace(line)))
-		for next := false; err == nil && !next; {
-			fresh, more := events.Since(last)
-			for _, e := range fresh {
-				seq += e.Seq - last
-				last = e.Seq
-				if err = out.line(Watched{Type: "event", Seq: seq, Event: &e}); err != nil {
-					return
-				}
+		select {
+		case <-ctx.Done():
+			return
+		case <-more:
+		case <-tick:
+			now := uint64(time.Since(began) / v.interval)
+			v.seq += now - due - 1 // the reader sees how many it missed
+			due = now
+			// Watchers whose snapshots are due at nearly the same time share one.
+			moment := time.Now().Add(-v.interval / 2)
+			young = func(f *flight[snapshot]) bool { return !f.began.Before(moment) }
+			next = snapshots.current(young)
+		case <-landed:
+			if !young(next) {
+				next = snapshots.current(young)
+				continue
 			}
-			select {
-			case <-ctx.Done():
+			s, err := next.wait(ctx)
+			if err != nil || v.snapshot(s) != nil {
 				return
-			case <-more:
-			case <-time.After(time.Until(began.Add(time.Duration(told+1) * interval))):
-				now := uint64(time.Since(began) / interval)
-				seq += now - told - 1
-				told, next = now, true
 			}
+			next = nil
 		}
-		_, line = statuses.get(interval / 2)
 	}
 }
 
-// snapshots makes statuses for all watchers, one at a time.
-type snapshots struct {
-	status func() Status
-
-	mu   sync.Mutex
-	at   time.Time
-	last Status
-	line []byte
+// hello writes the first line.
+func (v *watcher) hello(s snapshot) error {
+	v.seq++
+	return v.out.line(Watched{Type: "hello", Seq: v.seq, Hello: &Hello{
+		Schema: Schema, Node: s.Node, Version: s.Version, BootID: s.BootID,
+		IntervalMS: v.interval.Milliseconds(),
+	}})
 }
 
-// get returns a status that is no older than age, and its JSON.
-func (s *snapshots) get(age time.Duration) (Status, []byte) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.line == nil || time.Since(s.at) > age {
-		s.at = time.Now()
-		s.last = s.status()
-		s.line, _ = marshal(s.last) // strings and numbers
+// snapshot writes a line whose JSON all watchers share: with 10,000 peers it is 5 MB.
+func (v *watcher) snapshot(s snapshot) error {
+	v.seq++
+	return v.out.raw(fmt.Appendf(nil, "{\"type\":\"snapshot\",\"seq\":%d,\"status\":%s}\n", v.seq,
+		bytes.TrimSpace(s.line())))
+}
+
+// tell writes the events that are new to this reader, and returns a channel that is closed when
+// there are more.
+func (v *watcher) tell() (more <-chan struct{}, err error) {
+	fresh, more := v.events.Since(v.last)
+	for _, e := range fresh {
+		v.seq += e.Seq - v.last // more than one if events were forgotten before they were read
+		v.last = e.Seq
+		if err := v.out.line(Watched{Type: "event", Seq: v.seq, Event: &e}); err != nil {
+			return nil, err
+		}
 	}
-	return s.last, s.line
+	return more, nil
 }

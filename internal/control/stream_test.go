@@ -123,7 +123,7 @@ func TestOnePlanAtATime(t *testing.T) {
 	}
 	first := ask()
 	<-began
-	if err := <-ask(); err == nil || !strings.Contains(err.Error(), "other plans are being made") {
+	if err := <-ask(); err == nil || !strings.Contains(err.Error(), "busy with earlier requests") {
 		t.Errorf("a second plan: %v", err)
 	}
 	goOn <- struct{}{}
