@@ -58,26 +58,31 @@ func routes(source Source) http.Handler {
 	return mux
 }
 
-// now returns the state as of the request, or false if the asker has hung up.
-func (a *api) now(r *http.Request) (snapshot, bool) {
-	s, err := a.snapshots.since(r.Context(), time.Now())
+// now returns the state as of the request. If ok is false the asker has its answer already.
+func (a *api) now(w http.ResponseWriter, r *http.Request) (s snapshot, ok bool) {
+	ctx, stop := linger(r)
+	defer stop()
+	s, err := a.snapshots.since(ctx, time.Now())
+	if err != nil {
+		busy(w)
+	}
 	return s, err == nil
 }
 
 func (a *api) status(w http.ResponseWriter, r *http.Request) {
-	if s, ok := a.now(r); ok {
+	if s, ok := a.now(w, r); ok {
 		answer(w, http.StatusOK, s.line())
 	}
 }
 
 func (a *api) peers(w http.ResponseWriter, r *http.Request) {
-	if s, ok := a.now(r); ok {
+	if s, ok := a.now(w, r); ok {
 		reply(w, http.StatusOK, Peers{Schema: Schema, Node: s.Node, Peers: s.Peers})
 	}
 }
 
 func (a *api) peer(w http.ResponseWriter, r *http.Request) {
-	s, ok := a.now(r)
+	s, ok := a.now(w, r)
 	if !ok {
 		return
 	}
@@ -92,7 +97,7 @@ func (a *api) peer(w http.ResponseWriter, r *http.Request) {
 
 // noSuchPeer answers for a name that is not that of a peer.
 func (a *api) noSuchPeer(w http.ResponseWriter, r *http.Request, name string) {
-	s, ok := a.now(r)
+	s, ok := a.now(w, r)
 	if !ok {
 		return
 	}
@@ -111,9 +116,14 @@ func (a *api) route(calls slots) http.HandlerFunc {
 			return
 		}
 		to = to.Unmap().WithZone("")
-		if route, ok := calling(w, r, calls, func() Route { return a.source.Route(to) }); ok {
-			reply(w, http.StatusOK, route)
+		ctx, stop := linger(r)
+		defer stop()
+		route, err := calling(ctx, calls, func() Route { return a.source.Route(to) })
+		if err != nil {
+			busy(w)
+			return
 		}
+		reply(w, http.StatusOK, route)
 	}
 }
 
@@ -124,12 +134,15 @@ func (a *api) history(calls slots) http.HandlerFunc {
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		peer, span := r.URL.Query().Get("peer"), r.URL.Query().Get("span")
-		got, ok := calling(w, r, calls, func() result {
+		ctx, stop := linger(r)
+		defer stop()
+		got, err := calling(ctx, calls, func() result {
 			h, err := a.source.History(peer, span)
 			return result{h, err}
 		})
 		switch {
-		case !ok:
+		case err != nil:
+			busy(w)
 		case got.err != nil:
 			fail(w, http.StatusBadRequest, "bad_request", got.err.Error())
 		case got.history == nil:
@@ -181,12 +194,12 @@ func truth(code string, calls slots, well func(context.Context) error) http.Hand
 	return func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), truthTimeout)
 		defer cancel()
-		err, ok := calling(w, r.WithContext(ctx), calls, func() error { return well(ctx) })
+		why, err := calling(ctx, calls, func() error { return well(ctx) })
 		switch {
-		case !ok: // truthTimeout is shorter than take's patience, so nothing is answered yet
-			fail(w, http.StatusServiceUnavailable, code, fmt.Sprintf("no answer within %v", truthTimeout))
 		case err != nil:
-			fail(w, http.StatusServiceUnavailable, code, err.Error())
+			fail(w, http.StatusServiceUnavailable, code, fmt.Sprintf("no answer within %v", truthTimeout))
+		case why != nil:
+			fail(w, http.StatusServiceUnavailable, code, why.Error())
 		default:
 			reply(w, http.StatusOK, Ready{OK: true})
 		}
@@ -220,7 +233,8 @@ const maxFile = 8 << 20
 // 250 MB. A plan ends when its asker hangs up.
 func (a *api) plan(one slots) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if !one.take(w, r) {
+		if one.take(r.Context()) != nil {
+			busy(w)
 			return
 		}
 		defer one.free()

@@ -58,11 +58,14 @@ func renderPage(render http.Handler) page {
 // ServeHTTP implements http.Handler.
 func (s *scrapes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	asked := time.Now()
-	p, err := s.pages.get(r.Context(), func(f *flight[page]) bool {
+	ctx, stop := linger(r)
+	defer stop()
+	p, err := s.pages.get(ctx, func(f *flight[page]) bool {
 		return young(f) || !f.began.Before(asked)
 	})
 	if err != nil {
-		return // the scraper has hung up
+		busy(w)
+		return
 	}
 	// Recorders of tests have no deadline.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(scrapePatience))

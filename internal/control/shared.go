@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 	"time"
@@ -11,8 +12,8 @@ import (
 // so any of them may be slow, and a fault may leave one stuck. What must hold all the same:
 //
 //	no lock      of the server is held while a call runs
-//	no asker     waits for an answer that it does not want any more: when it hangs up, its
-//	             handler returns and its connection is free, though the call goes on
+//	no asker     that has hung up keeps its connection for long: its handler returns, though
+//	             the call goes on
 //	no route     costs more than a bounded number of goroutines, however often it is asked
 //
 //	flight       one call into the Source, in a goroutine of its own
@@ -114,30 +115,45 @@ type slots chan struct{}
 // maxCalls is how many slots the routes have whose calls take no time to speak of.
 const maxCalls = 16
 
-// calling runs a call in one of the slots and returns its result; ok is false if there is none,
-// and then the asker has its answer: it hung up, or is told that all slots stay taken.
-func calling[T any](w http.ResponseWriter, r *http.Request, s slots, call func() T) (value T, ok bool) {
-	if !s.take(w, r) {
-		return value, false
+// calling runs a call in one of the slots and returns its value. It returns an error if ctx ends
+// first, or if there is no slot.
+func calling[T any](ctx context.Context, s slots, call func() T) (value T, err error) {
+	if err := s.take(ctx); err != nil {
+		return value, err
 	}
-	value, err := launch(call, s.free).wait(r.Context())
-	return value, err == nil
+	return launch(call, s.free).wait(ctx)
 }
 
-// take waits for a slot. It answers the asker if none becomes free in readerPatience.
-func (s slots) take(w http.ResponseWriter, r *http.Request) bool {
+// errBusy tells that all slots stay taken.
+var errBusy = errors.New("meshd is busy with earlier requests of this kind: try again later")
+
+// take waits for a slot, for readerPatience at most.
+func (s slots) take(ctx context.Context) error {
 	patience := time.NewTimer(readerPatience)
 	defer patience.Stop()
 	select {
 	case s <- struct{}{}:
-		return true
-	case <-r.Context().Done():
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	case <-patience.C:
-		fail(w, http.StatusServiceUnavailable, "busy",
-			"meshd is busy with earlier requests of this kind: try again later")
+		return errBusy
 	}
-	return false
 }
 
 // free gives a slot back.
 func (s slots) free() { <-s }
+
+// linger returns a context that ends readerPatience after the asker of a request has hung up. To
+// net/http a client that has closed its sending side only, such as `nc -N`, has hung up, too, and
+// it still reads: it gets its answer unless the call is stuck. The caller calls stop.
+func linger(r *http.Request) (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
+	forget := context.AfterFunc(r.Context(), func() { time.AfterFunc(readerPatience, cancel) })
+	return ctx, func() { forget(); cancel() }
+}
+
+// busy answers that the Source did not return in time.
+func busy(w http.ResponseWriter) {
+	fail(w, http.StatusServiceUnavailable, "busy", errBusy.Error())
+}
