@@ -71,10 +71,9 @@ cannot apply it.`,
 			defer cancel()
 			plan, err := g.client().Plan(ctx, path, doc)
 			// A daemon that did not answer says nothing about the file.
-			for _, unasked := range []error{control.ErrNotRunning, control.ErrPermission, control.ErrMismatch} {
-				if errors.Is(err, unasked) {
-					return err
-				}
+			if errors.Is(err, control.ErrNotRunning) || errors.Is(err, control.ErrPermission) ||
+				errors.Is(err, control.ErrMismatch) {
+				return err
 			}
 			if err != nil {
 				return fmt.Errorf("%w: %w", errPlan, err)

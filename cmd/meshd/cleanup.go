@@ -30,66 +30,110 @@ func cleanupCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cleanup",
 		Short: "Remove the interface, routes, rules and files that meshd made",
-		Long: `Remove what an earlier "meshd run" left in the kernel: the TUN interface with its
-address and its routes, the backstop routes, the kernel engine's programs and the rules;
-and the files it wrote for containers. Forwarding that "meshd run --sysctl" turned on in this boot is turned off again, unless
-somebody else wants it by now. Running it again changes nothing. It refuses while meshd runs.`,
+		Long: `Remove what "meshd run" left behind: the TUN interface with its address and routes,
+the backstop routes, the programs of the kernel engine, the rules, and the files for container
+runtimes. Forwarding that "meshd run --sysctl" turned on since boot is turned off again, unless
+another program has asked for it meanwhile. A second run changes nothing. It refuses to run while
+meshd does.`,
 		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := nobodyAnswers(cmd.Context(), g.socket); err != nil {
+			if err := checkStopped(cmd.Context(), g.socket); err != nil {
 				return err
 			}
 			if err := daemon.CheckPrivileges(); err != nil {
 				return err
 			}
-			// The interfaces first: one in use refuses, and then all should stay.
-			removed, err := link.CleanUp("")
-			for _, r := range removed {
-				fmt.Fprintf(cmd.ErrOrStderr(), "meshd: removed interface %s with its address and routes\n", r)
+			c := cleaner{
+				config: g.config,
+				note:   daemon.ContainerNote(g.socket),
+				state:  daemon.StateFolder(state, g.socket),
+				out:    cmd.ErrOrStderr(),
 			}
-			if err != nil {
-				return err
-			}
-			backstops, backstopsErr := link.CleanUpBackstops()
-			if backstops {
-				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the backstop routes")
-			}
-			programs, programsErr := auto.CleanUp()
-			if programs {
-				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the kernel engine's programs")
-			}
-			// While forwarding is on, the rules keep networks apart.
-			forwarding, forwardingErr := forwarding.Restore(daemon.StateFolder(state, g.socket))
-			for _, f := range forwarding {
-				fmt.Fprintf(cmd.ErrOrStderr(), "meshd: %s\n", f)
-			}
-			rules, err := masq.CleanUp()
-			if rules {
-				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the masquerade rules")
-			}
-			cniConf := ""
-			if c, err := config.Load(g.config); err == nil {
-				cniConf = c.Container.CNIConf
-			}
-			filesErr := inTime(cmd.Context(), cmd.ErrOrStderr(), filesPatience, func(report func(string, bool)) error {
-				return container.CleanUp(daemon.ContainerNote(g.socket), cniConf, report)
-			})
-			filters, filterErr := filter.CleanUp()
-			legacy, legacyErr := filter.CleanUpLegacy()
-			if filters || legacy {
-				fmt.Fprintln(cmd.ErrOrStderr(), "meshd: removed the filter rules")
-			}
-			return errors.Join(err, backstopsErr, programsErr, forwardingErr, filesErr, filterErr, legacyErr)
+			return c.run(cmd.Context(), cleanupSteps)
 		},
 	}
 	cmd.Flags().StringVar(&state, "state", "", stateUsage)
 	return cmd
 }
 
-// nobodyAnswers is an error if a daemon listens on a control socket. It sends nothing, and follows
-// no symbolic link: the service, whose folder it is, may have put anything there. A daemon that
-// runs and is not found here is found by the interface that it uses.
-func nobodyAnswers(ctx context.Context, socket string) error {
+// A cleaner knows where a meshd has left things, and tells what it has removed.
+type cleaner struct {
+	config string    // path of the file
+	note   string    // path of the list of files that were written for container runtimes
+	state  string    // the folder for what survives the daemon
+	out    io.Writer // a line for each thing that was removed
+}
+
+// A cleanupStep removes what one room has made.
+type cleanupStep struct {
+	what string // as an error names it
+	do   func(context.Context, *cleaner) error
+	// first tells that no later step may run if this one fails.
+	first bool
+}
+
+// cleanupSteps are in this order for three reasons. The interfaces come first, since one that is
+// in use shows that a meshd runs, and then everything must stay. Forwarding is turned off before
+// the rules go, since the rules keep networks apart while the host forwards. What may hang, the
+// files, stands behind what packets depend on.
+var cleanupSteps = []cleanupStep{
+	{what: "interfaces", first: true, do: func(_ context.Context, c *cleaner) error {
+		removed, err := link.CleanUp("")
+		for _, name := range removed {
+			c.removed("interface " + name + " with its address and routes")
+		}
+		return err
+	}},
+	{what: "backstop routes", do: removing("the backstop routes", link.CleanUpBackstops)},
+	{what: "kernel engine", do: removing("the programs of the kernel engine", auto.CleanUp)},
+	{what: "forwarding", do: func(_ context.Context, c *cleaner) error {
+		did, err := forwarding.Restore(c.state)
+		for _, line := range did {
+			c.say(line)
+		}
+		return err
+	}},
+	{what: "masquerade rules", do: removing("the masquerade rules", masq.CleanUp)},
+	{what: "filter rules", do: removing("the filter rules", filter.CleanUp)},
+	{what: "iptables-legacy rules", do: removing("the rules in iptables-legacy", filter.CleanUpLegacy)},
+	{what: "files", do: removeFiles},
+}
+
+// removing returns a step for a room that tells whether there was something to remove.
+func removing(what string, cleanUp func() (removed bool, err error)) func(context.Context, *cleaner) error {
+	return func(_ context.Context, c *cleaner) error {
+		removed, err := cleanUp()
+		if removed {
+			c.removed(what)
+		}
+		return err
+	}
+}
+
+// run takes all steps, and returns the errors of all that failed: whatever can be removed is.
+func (c *cleaner) run(ctx context.Context, steps []cleanupStep) error {
+	var errs []error
+	for _, step := range steps {
+		err := step.do(ctx, c)
+		if err == nil {
+			continue
+		}
+		errs = append(errs, fmt.Errorf("clean up %s: %w", step.what, err))
+		if step.first {
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c *cleaner) removed(what string) { c.say("removed " + what) }
+
+func (c *cleaner) say(line string) { fmt.Fprintf(c.out, "meshd: %s\n", line) }
+
+// checkStopped returns an error if a daemon listens on a control socket. It sends nothing and
+// follows no symbolic link, since the service owns the folder and may have put anything there. A
+// daemon with another socket is found by the interface that it uses.
+func checkStopped(ctx context.Context, socket string) error {
 	if info, err := os.Lstat(socket); err == nil && info.Mode().Type() != fs.ModeSocket {
 		return nil
 	}
@@ -99,21 +143,37 @@ func nobodyAnswers(ctx context.Context, socket string) error {
 	switch {
 	case err == nil:
 		conn.Close()
-		return errors.New("meshd is running: stop it first, `systemctl stop meshd`")
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ECONNREFUSED):
+		return errRunning
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR),
+		errors.Is(err, syscall.ECONNREFUSED): // a dead daemon left it
 		return nil
 	}
 	return fmt.Errorf("is meshd running? Stop it first, `systemctl stop meshd`: %w", err)
 }
 
-// filesPatience is how long files may take that are removed in milliseconds.
+// errRunning tells that there is a daemon, whose things must stay.
+var errRunning = errors.New("meshd is running: stop it first, `systemctl stop meshd`")
+
+// removeFiles removes the files for container runtimes. The note lists them; the file in force may
+// name one more, whose note a reboot has taken.
+func removeFiles(ctx context.Context, c *cleaner) error {
+	cniConf := ""
+	if file, err := config.Load(c.config); err == nil {
+		cniConf = file.Container.CNIConf
+	}
+	return c.inTime(ctx, filesPatience, func(report func(string, bool)) error {
+		return container.CleanUp(c.note, cniConf, report)
+	})
+}
+
+// filesPatience bounds the removal of files, which takes milliseconds.
 const filesPatience = 5 * time.Second
 
-// inTime has files removed, and tells of each that is. Files lie where other users may have
-// mounted a file system, or a network has one that does not answer: a call that hangs is left
-// behind, since nothing but the end of the process ends it.
-func inTime(
-	ctx context.Context, w io.Writer, patience time.Duration, remove func(report func(path string, removed bool)) error,
+// inTime runs a removal of files and tells of each file that is removed. Other users may have
+// mounted a file system on the way, or a network has one that does not answer. Only the end of the
+// process ends a call that hangs there, so it is left behind.
+func (c *cleaner) inTime(
+	ctx context.Context, patience time.Duration, remove func(report func(path string, removed bool)) error,
 ) error {
 	type step struct {
 		path    string
@@ -130,28 +190,29 @@ func inTime(
 			}
 		})
 	}()
-	at := "the file system of the control socket"
+	at := c.note // where it hangs if it has not reported anything
 	for {
 		select {
 		case s := <-steps:
 			at = s.path
 			if s.removed {
-				fmt.Fprintf(w, "meshd: removed %s\n", s.path)
+				c.removed(s.path)
 			}
 		case err := <-done:
 			return err
 		case <-ctx.Done():
-			return fmt.Errorf("%s does not answer (%w): it is left, and so are the files behind it; "+
-				"run `meshd cleanup` again once its file system answers", at, ctx.Err())
+			return fmt.Errorf("file system of %s does not answer (%w): this file and later ones are "+
+				"still there; run `meshd cleanup` again when the file system answers", at, ctx.Err())
 		}
 	}
 }
 
-// bpfFolderCommand is for the service, see packaging/meshd.service.
+// bpfFolderCommand is for the service, see packaging/meshd.service: only root may make the folder,
+// and meshd runs as another user.
 func bpfFolderCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    "bpf-folder USER",
-		Short:  "Make the folder in the BPF file system in which USER's meshd pins its programs",
+		Short:  "Make the folder in the BPF file system where USER's meshd pins its programs",
 		Hidden: true,
 		Args:   arguments(1, 1),
 		RunE: func(_ *cobra.Command, args []string) error {

@@ -18,7 +18,8 @@ import (
 func TestInTime(t *testing.T) {
 	var out bytes.Buffer
 	failed := errors.New("failed")
-	err := inTime(t.Context(), &out, time.Hour, func(report func(string, bool)) error {
+	c := cleaner{out: &out}
+	err := c.inTime(t.Context(), time.Hour, func(report func(string, bool)) error {
 		report("/a", false)
 		report("/a", true)
 		report("/b", false)
@@ -29,7 +30,7 @@ func TestInTime(t *testing.T) {
 	}
 
 	ctx, stop := context.WithCancel(t.Context())
-	for name, c := range map[string]struct {
+	for name, test := range map[string]struct {
 		patience time.Duration
 		reached  func()
 		want     error
@@ -40,14 +41,14 @@ func TestInTime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			hangs := make(chan struct{})
 			defer close(hangs)
-			err := inTime(ctx, &out, c.patience, func(report func(string, bool)) error {
+			err := c.inTime(ctx, test.patience, func(report func(string, bool)) error {
 				report("/hangs", false)
-				c.reached()
+				test.reached()
 				<-hangs
 				report("/late", true)
 				return nil
 			})
-			if !errors.Is(err, c.want) || !strings.Contains(err.Error(), "does not answer") {
+			if !errors.Is(err, test.want) || !strings.Contains(err.Error(), "does not answer") {
 				t.Errorf("%v", err)
 			}
 		})
@@ -56,7 +57,7 @@ func TestInTime(t *testing.T) {
 
 // Only a socket on which somebody listens is a daemon that runs: not one behind a link, which
 // the service may have put there.
-func TestNobodyAnswers(t *testing.T) {
+func TestCheckStopped(t *testing.T) {
 	dir := t.TempDir()
 	socket, link := filepath.Join(dir, "s"), filepath.Join(dir, "link")
 	file, dead := filepath.Join(dir, "file"), filepath.Join(dir, "dead")
@@ -74,12 +75,11 @@ func TestNobodyAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{link, file, dead, filepath.Join(dir, "none"), filepath.Join(file, "none")} {
-		if err := nobodyAnswers(t.Context(), path); err != nil {
+		if err := checkStopped(t.Context(), path); err != nil {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
-	err = nobodyAnswers(t.Context(), socket)
-	if err == nil || !strings.Contains(err.Error(), "meshd is running: stop it first") {
+	if err := checkStopped(t.Context(), socket); !errors.Is(err, errRunning) {
 		t.Error(err)
 	}
 }

@@ -8,14 +8,14 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// completeWithin is how long a shell waits for names of peers.
+// completeWithin is how long a shell waits for names of peers: longer, and it seems to hang.
 const completeWithin = 500 * time.Millisecond
 
-// harmless is a word in which a shell finds nothing to expand.
+// harmless matches words in which a shell finds nothing to expand.
 var harmless = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
 
-// peerNames completes one name of a peer, behind a prefix, as the running meshd knows
-// them; others are words that may stand in its place.
+// peerNames completes one name of a peer after a prefix. It asks the running meshd, since the file
+// on disk may be newer than the one in force. others are words that may stand in the name's place.
 func peerNames(g *globals, prefix string, others ...string) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if len(args) > 0 {
@@ -37,9 +37,10 @@ func peerNames(g *globals, prefix string, others ...string) cobra.CompletionFunc
 	}
 }
 
-// choices completes the value of a flag.
+// choices completes the value of a flag that has few of them.
 func choices(cmd *cobra.Command, flag string, values ...string) {
-	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
-		panic(err) // there is no such flag
+	fixed := cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)
+	if err := cmd.RegisterFlagCompletionFunc(flag, fixed); err != nil {
+		panic(err) // the command has no such flag
 	}
 }

@@ -19,9 +19,9 @@ func eventsCommand(g *globals) *cobra.Command {
 	var since time.Duration
 	cmd := &cobra.Command{
 		Use:   "events",
-		Short: "Show what happened in the mesh lately",
-		Long: `Show the last 2000 events of the running meshd: peers that came and went, reloads and why they were
-rejected, repairs. With --json each is a line of JSON.`,
+		Short: "Show the last events of the running meshd",
+		Long: `Show the last 2000 events of the running meshd, such as peers that went up or down,
+reloads, rejected files and repairs. --json prints a line of JSON for each.`,
 		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client := g.client()
@@ -39,27 +39,29 @@ rejected, repairs. With --json each is a line of JSON.`,
 				}
 				return printEvent(cmd.OutOrStdout(), e)
 			})
-			if cmd.Context().Err() != nil { // that is how following ends
+			if cmd.Context().Err() != nil { // Ctrl-C is how following ends
 				return nil
 			}
 			return err
 		},
 	}
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with events as they come")
-	cmd.Flags().DurationVar(&since, "since", 0, "only those of the last `time`, such as 1h (default all)")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "keep printing new events")
+	cmd.Flags().DurationVar(&since, "since", 0, "only events of the last `time`, such as 1h (default all)")
 	return cmd
 }
 
-// printEvent writes an event as a line for people.
+// printEvent writes an event as a line for people, with its fields as the log has them. Values are
+// quoted where they would look like another field.
 func printEvent(w io.Writer, e control.Event) error {
-	words := []string{e.At.Local().Format("2006-01-02 15:04:05.000"), fmt.Sprintf("%-5s", strings.ToUpper(e.Level))}
+	at := e.At.Local().Format("2006-01-02 15:04:05.000")
+	words := []string{at, fmt.Sprintf("%-5s", strings.ToUpper(e.Level))}
 	if e.Peer != "" {
 		words = append(words, e.Peer+":")
 	}
 	words = append(words, e.Message)
 	for _, key := range slices.Sorted(maps.Keys(e.Fields)) {
 		value := e.Fields[key]
-		if value == "" || strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r == '"' || r == '=' }) {
+		if value == "" || strings.ContainsFunc(value, separates) {
 			value = `"` + strings.ReplaceAll(value, `"`, `\"`) + `"`
 		}
 		words = append(words, key+"="+value)
@@ -67,3 +69,6 @@ func printEvent(w io.Writer, e control.Event) error {
 	_, err := fmt.Fprintln(w, strings.Join(words, " "))
 	return err
 }
+
+// separates tells whether a rune ends a bare value of a field.
+func separates(r rune) bool { return r <= ' ' || r == '"' || r == '=' }

@@ -14,11 +14,10 @@ import (
 func checkCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check [FILE]",
-		Short: "Check a configuration file; silent if it is good",
-		Long: `Check FILE, or the file of --config. Nothing is printed and the exit code is 0 if it
-is good; otherwise every fault stands on a line of its own and the exit code is 1.
-A good file may have warnings, also on lines of their own; the exit code stays 0.
-It needs no privileges and changes nothing.`,
+		Short: "Check a configuration file; silent if it is valid",
+		Long: `Check FILE, or the file of --config. If it is valid, the exit code is 0 and nothing is
+printed but warnings, each on its own line. Otherwise every fault is printed on its own line and the
+exit code is 1. It needs no privileges and changes nothing.`,
 		Args: arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := g.config
@@ -48,10 +47,10 @@ type finding struct {
 	Level string `json:"level"` // "error" or "warning"
 }
 
-// findings returns all that can be said of the file at path; bad tells whether it has
-// faults.
+// findings returns the faults of the file at path, or the warnings if it has no faults; bad tells
+// whether it has.
 func findings(path string) (found []finding, bad bool, err error) {
-	found = []finding{} // [] in JSON
+	found = []finding{} // never null in JSON
 	c, err := config.Load(path)
 	if faults, bad := errors.AsType[config.Faults](err); bad {
 		for _, f := range faults {
@@ -68,6 +67,7 @@ func findings(path string) (found []finding, bad bool, err error) {
 	return found, false, nil
 }
 
+// printFindings writes a line for each finding, as compilers do.
 func printFindings(w io.Writer, found []finding) error {
 	for _, f := range found {
 		line := f.String()
@@ -99,6 +99,7 @@ func versionCommand(g *globals) *cobra.Command {
 	}
 }
 
+// printJSON writes a value indented: people read it, and programs do not mind.
 func printJSON(w io.Writer, v any) error {
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")

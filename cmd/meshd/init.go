@@ -19,26 +19,26 @@ func initCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init [--from-flannel FILE... | --from-wg FILE...]",
 		Short: "Print a commented starter file, or one drafted from flannel or WireGuard",
-		Long: `Print a file to begin with. With --from-flannel it is drafted from flannel's net-conf.json and a list of its
-hosts: leases from etcd, or nodes of Kubernetes. With --from-wg it is drafted from files of wg-quick, one or
-one of each host. What could not be carried over stands in the file and on standard error; the exit code is
-1 if something has to be filled in. "-" is standard input.`,
+		Long: `Print a commented file to start from. --from-flannel drafts it from flannel's
+net-conf.json and a list of its hosts: leases from etcd, or nodes of Kubernetes. --from-wg drafts it
+from wg-quick files: one of them, or one of each host. "-" stands for standard input. The file and
+standard error say what could not be carried over. Exit code 1: the draft is incomplete.`,
 		Example: `  meshd init > /etc/mesh.toml
   etcdctl get --prefix /coreos.com/network | meshd init --from-flannel - > mesh.toml
   kubectl get nodes -o json > nodes.json && meshd init --from-flannel net-conf.json nodes.json > mesh.toml
   meshd init --from-wg edge-1/wg0.conf edge-2/wg0.conf > mesh.toml`,
-		Args: cobra.ArbitraryArgs, // more files
+		Args: cobra.ArbitraryArgs, // more FILEs: a flag takes the first one only
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var draft func([]migrate.File) (*migrate.Draft, error)
 			switch {
 			case flannel != nil && wireGuard != nil:
-				return fmt.Errorf("%w: either --from-flannel or --from-wg", errUsage)
+				return fmt.Errorf("%w: use either --from-flannel or --from-wg", errUsage)
 			case flannel != nil:
 				draft = migrate.FromFlannel
 			case wireGuard != nil:
 				draft = migrate.FromWireGuard
 			case len(args) > 0:
-				return fmt.Errorf("%w: it is `meshd init`, or `meshd init --from-flannel FILE...`, or `meshd init --from-wg FILE...`", errUsage)
+				return fmt.Errorf("%w: expected `meshd %s`: files need one of the flags", errUsage, cmd.Use)
 			default:
 				_, err := cmd.OutOrStdout().Write(configs.Starter)
 				return err
@@ -54,12 +54,12 @@ one of each host. What could not be carried over stands in the file and on stand
 			return printDraft(cmd.OutOrStdout(), cmd.ErrOrStderr(), d)
 		},
 	}
-	cmd.Flags().StringArrayVar(&flannel, "from-flannel", nil, "draft it from flannel's `FILE`s")
-	cmd.Flags().StringArrayVar(&wireGuard, "from-wg", nil, "draft it from `FILE`s of wg-quick")
+	cmd.Flags().StringArrayVar(&flannel, "from-flannel", nil, "draft from the `FILE`s of flannel")
+	cmd.Flags().StringArrayVar(&wireGuard, "from-wg", nil, "draft from the `FILE`s of wg-quick")
 	return cmd
 }
 
-// readAll reads files; "-" is standard input.
+// readAll reads files; "-" stands for standard input.
 func readAll(stdin io.Reader, paths []string) (files []migrate.File, err error) {
 	for _, path := range paths {
 		f := migrate.File{Name: path}
@@ -77,7 +77,8 @@ func readAll(stdin io.Reader, paths []string) (files []migrate.File, err error) 
 	return files, nil
 }
 
-// printDraft prints a draft, and for people what is to be done with it.
+// printDraft prints a draft on stdout and what is missing in it on stderr, so that the draft can be
+// redirected into a file. It returns an error if the draft is incomplete.
 func printDraft(stdout, stderr io.Writer, d *migrate.Draft) error {
 	doc := d.TOML()
 	if _, err := stdout.Write(doc); err != nil {
@@ -92,5 +93,5 @@ func printDraft(stdout, stderr io.Writer, d *migrate.Draft) error {
 		return err
 	}
 	fmt.Fprintln(stderr, faults)
-	return errors.New("the draft has to be completed: `meshd check` says the above of it")
+	return errors.New("draft incomplete: fix the errors above, then run `meshd check`")
 }

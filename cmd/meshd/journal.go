@@ -14,8 +14,9 @@ import (
 	"example.org/meshd/internal/text"
 )
 
-// toJournal tells whether a writer is a stream into systemd's journal, which
-// JOURNAL_STREAM=DEVICE:INODE names (systemd.exec(5)).
+// toJournal tells whether a writer is a stream into systemd's journal, which the environment names
+// as JOURNAL_STREAM=DEVICE:INODE (systemd.exec(5)). The variable alone proves nothing: a child that
+// writes to a file inherits it.
 func toJournal(w io.Writer) bool {
 	if outer, ok := w.(*text.Writer); ok {
 		w = outer.Unwrap()
@@ -31,8 +32,8 @@ func toJournal(w io.Writer) bool {
 	return os.Getenv("JOURNAL_STREAM") == fmt.Sprintf("%d:%d", stat.Dev, stat.Ino)
 }
 
-// complaint returns text as standard error takes it: the journal wants to know of each line
-// that it is an error.
+// complaint returns text for standard error. The journal needs the priority of an error before each
+// line, and would take a line without one for information.
 func complaint(w io.Writer, text string) string {
 	if !toJournal(w) {
 		return text
@@ -41,8 +42,8 @@ func complaint(w io.Writer, text string) string {
 	return priority + strings.ReplaceAll(text, "\n", "\n"+priority)
 }
 
-// journalHandler writes lines for the journal, which has a time of its own and takes the
-// priority from a prefix (sd-daemon(3)).
+// journalHandler writes log lines for the journal. The journal has a time of its own and takes the
+// priority from a prefix (sd-daemon(3)), so the line has neither.
 type journalHandler struct {
 	slog.Handler
 	line *priorityWriter

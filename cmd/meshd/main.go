@@ -9,12 +9,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
@@ -29,7 +26,7 @@ func main() {
 	os.Exit(exitCode(err))
 }
 
-// run executes one command line. It prints the error it returns. All output passes a
+// run executes one command line and prints the error that it returns. All output passes a
 // text.Writer, since much of it is text of files and of other hosts.
 func run(ctx context.Context, args []string, out, errs io.Writer) error {
 	stdout, stderr := text.NewWriter(out), text.NewWriter(errs)
@@ -37,42 +34,47 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 	return cmp.Or(err, stdout.Flush(), stderr.Flush())
 }
 
+// execute is run with safe writers. With --json an error is an object on stdout, too, so that a
+// script that parses stdout always finds JSON there.
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	root := newRoot()
 	root.SetArgs(commandFirst(root, args))
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
-	if asJSON, _ := root.PersistentFlags().GetBool("json"); asJSON && err != nil && !errors.Is(err, errSilent) {
+	if err == nil || errors.Is(err, errSilent) {
+		return err
+	}
+	if asJSON, _ := root.PersistentFlags().GetBool("json"); asJSON {
 		_ = printJSON(stdout, map[string]control.Error{"error": {Code: errorCode(err), Message: err.Error()}})
 	}
-	if err != nil && !errors.Is(err, errSilent) {
-		fmt.Fprintln(stderr, complaint(stderr, fmt.Sprintf("meshd: %v", err)))
-		if errors.Is(err, errUsage) {
-			fmt.Fprintln(stderr, "meshd: `meshd --help` lists commands and flags")
-		}
+	fmt.Fprintln(stderr, complaint(stderr, fmt.Sprintf("meshd: %v", err)))
+	if errors.Is(err, errUsage) {
+		fmt.Fprintln(stderr, "meshd: `meshd --help` lists commands and flags")
 	}
 	return err
 }
 
 // Exit codes, as the manual page lists them.
 const (
-	exitNo         = 1
-	exitUsage      = 2
-	exitNotRunning = 3
-	exitPermission = 4
-	exitMismatch   = 5
-	exitTimeout    = 6
-	exitConfig     = 78 // EX_CONFIG of sysexits.h: systemd need not try again
+	exitNo         = 1  // invalid, down, no reply, rejected
+	exitUsage      = 2  // of the command line; for plan: the file cannot be applied
+	exitNotRunning = 3  // no daemon answers
+	exitPermission = 4  // not permitted
+	exitMismatch   = 5  // the daemon has another version of the API
+	exitTimeout    = 6  // not in time
+	exitConfig     = 78 // EX_CONFIG of sysexits.h: meshd.service does not restart after it
 )
 
+// What a command returns besides the errors of the rooms that it calls.
 var (
 	errUsage  = errors.New("usage")
-	errSilent = errors.New("no") // everything has been said
+	errSilent = errors.New("no") // the command has printed what there is to say; exit code 1
 	errFile   = errors.New("file")
 	errPlan   = errors.New("no plan")
 )
 
+// exitCode returns the exit code for what run returned.
 func exitCode(err error) int {
 	switch {
 	case err == nil:
@@ -87,7 +89,8 @@ func exitCode(err error) int {
 	return control.ExitCode(err)
 }
 
-// errorCode names what --json says is wrong.
+// errorCode returns the word for an error in the object that --json prints. The words are those of
+// the API's errors where the API has one.
 func errorCode(err error) string {
 	switch exitCode(err) {
 	case exitUsage:
@@ -109,21 +112,22 @@ func errorCode(err error) string {
 	return "failed"
 }
 
-// globals are the flags of every command.
+// globals are the values of the flags that every command has.
 type globals struct {
-	config string
-	socket string
+	config string // path of the file
+	socket string // path of the control socket
 	json   bool
 }
 
-// client returns a client of the daemon that the command line names. JSON says what the
-// daemon said; text for people is tidy, so that a name cannot pretend to be a line.
+// client returns a client of the daemon that the command line names. JSON passes on what the daemon
+// said; text for people is tidy, so that a name cannot pretend to be a line.
 func (g *globals) client() *control.Client {
 	c := control.NewClient(g.socket)
 	c.Tidy = !g.json
 	return c
 }
 
+// newRoot returns the command line of meshd.
 func newRoot() *cobra.Command {
 	g := &globals{}
 	root := &cobra.Command{
@@ -131,7 +135,11 @@ func newRoot() *cobra.Command {
 		Short: "Join Linux hosts into one routed pod network",
 		Long: `meshd joins the hosts listed in /etc/mesh.toml into one routed pod network.
 Write the file with "meshd init", check it with "meshd check", copy it to every
-host and start "meshd run" there, best as the service meshd.service.`,
+host, and start meshd there: "systemctl enable --now meshd".
+
+Flags may stand before or after the command. Exit codes: 0 yes, 1 no (invalid, down,
+no reply, rejected), 2 usage, 3 meshd is not running, 4 not permitted, 5 other version of the
+API, 6 timed out, 78 "meshd run" has no valid file.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          unknownCommand,
@@ -144,61 +152,19 @@ host and start "meshd run" there, best as the service meshd.service.`,
 	flags.StringVarP(&g.config, "config", "c", config.DefaultPath, "configuration `file`")
 	flags.StringVar(&g.socket, "socket", control.DefaultSocket, "control socket `path`")
 	flags.BoolVar(&g.json, "json", false, "print JSON")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
-	root.AddCommand(runCommand(g), legacyForwardCommand(g), bpfFolderCommand(), checkCommand(g), initCommand(), cleanupCommand(g), statusCommand(g), peersCommand(g), pingCommand(g), routeCommand(g),
-		eventsCommand(g), waitCommand(g), planCommand(g), reloadCommand(g), versionCommand(g))
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	})
+	root.AddCommand(
+		runCommand(g), checkCommand(g), initCommand(), cleanupCommand(g), // without a running meshd
+		statusCommand(g), peersCommand(g), pingCommand(g), routeCommand(g), eventsCommand(g), waitCommand(g),
+		planCommand(g), reloadCommand(g), versionCommand(g),
+		legacyForwardCommand(g), bpfFolderCommand(), // hidden: for the service
+	)
 	return root
 }
 
-// commandFirst returns args with the name of the command in front: flags may stand
-// before it, also those that only it has, which cobra would not find there.
-func commandFirst(root *cobra.Command, args []string) []string {
-	for i, arg := range args {
-		if arg == "--" {
-			break
-		}
-		for _, cmd := range root.Commands() {
-			if cmd.Name() == arg && allFlags(cmd, args[:i]) {
-				return slices.Concat([]string{arg}, args[:i], args[i+1:])
-			}
-		}
-	}
-	return args
-}
-
-// allFlags tells whether words are nothing but flags of a command, with their values.
-func allFlags(cmd *cobra.Command, words []string) bool {
-	for i := 0; i < len(words); i++ {
-		if !strings.HasPrefix(words[i], "-") {
-			return false
-		}
-		if takesValue(cmd, words[i]) {
-			if i++; i == len(words) { // the name is the value
-				return false
-			}
-		}
-	}
-	return true
-}
-
-// takesValue tells whether the word behind arg is its value.
-func takesValue(cmd *cobra.Command, arg string) bool {
-	name, long := strings.CutPrefix(arg, "--")
-	if !long && (len(arg) < 2 || arg[0] != '-') || strings.Contains(arg, "=") {
-		return false
-	}
-	for _, set := range []*pflag.FlagSet{cmd.Flags(), cmd.InheritedFlags()} {
-		flag := set.Lookup(name)
-		if !long {
-			flag = set.ShorthandLookup(arg[len(arg)-1:]) // of "-fc" it is the last that may have one
-		}
-		if flag != nil {
-			return flag.NoOptDefVal == ""
-		}
-	}
-	return false
-}
-
+// unknownCommand rejects what is no command; cobra would print help and succeed.
 func unknownCommand(_ *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return fmt.Errorf("%w: unknown command %q", errUsage, args[0])
@@ -206,11 +172,11 @@ func unknownCommand(_ *cobra.Command, args []string) error {
 	return nil
 }
 
-// arguments demands between low and high arguments besides flags.
+// arguments accepts low to high arguments besides flags.
 func arguments(low, high int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < low || len(args) > high {
-			return fmt.Errorf("%w: it is `meshd %s`, not %d arguments", errUsage, cmd.Use, len(args))
+			return fmt.Errorf("%w: expected `meshd %s`, got %d arguments", errUsage, cmd.Use, len(args))
 		}
 		return nil
 	}

@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,17 +14,17 @@ import (
 	"example.org/meshd/internal/control"
 )
 
-// pinged is what `meshd ping --json` prints.
+// pinged is what `meshd ping --json` prints. Its fields are promised like those of the API.
 type pinged struct {
 	Schema   int            `json:"schema"`
 	Peer     string         `json:"peer"`
 	Sent     int            `json:"sent"`
 	Received int            `json:"received"`
-	Loss     float64        `json:"loss"` // 0 to 1
-	MinMS    *float64       `json:"rtt_min_ms"`
+	Loss     float64        `json:"loss"`       // 0 to 1
+	MinMS    *float64       `json:"rtt_min_ms"` // null if no answer came, as the two below
 	MedianMS *float64       `json:"rtt_ms"`
 	MaxMS    *float64       `json:"rtt_max_ms"`
-	Replies  []control.Ping `json:"replies"`
+	Replies  []control.Ping `json:"replies"` // in the order of the questions
 }
 
 func pingCommand(g *globals) *cobra.Command {
@@ -32,14 +32,17 @@ func pingCommand(g *globals) *cobra.Command {
 	var interval time.Duration
 	cmd := &cobra.Command{
 		Use:   "ping NODE",
-		Short: "Ask a node through the tunnel how long it takes to answer",
-		Long: `Ask a node through the tunnel, from this node's TUN address to that of the other: its meshd answers,
-or the kernel of a host with flannel. Exit code 0: it answered, 1: not once.`,
+		Short: "Measure the round trip to a node through the tunnel",
+		Long: `Send ICMP echo requests to a node through the tunnel, from this node's TUN address
+to the other's. Its meshd answers, or the kernel of a host with flannel.
+Exit code 0: at least one answer came, 1: none did.
+
+"-c N" is the same as "-n N"; "-c FILE" is --config, as everywhere.`,
 		Args:              arguments(1, 1),
 		ValidArgsFunction: peerNames(g, ""),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if count < 1 || interval < 10*time.Millisecond {
-				return fmt.Errorf("%w: at least -c 1 and -i 10ms", errUsage)
+				return fmt.Errorf("%w: at least -n 1 and -i 10ms", errUsage)
 			}
 			client := g.client()
 			defer client.Close()
@@ -64,36 +67,51 @@ or the kernel of a host with flannel. Exit code 0: it answered, 1: not once.`,
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&g.config, "config", g.config, "configuration `file`") // takes the place of the global flag, with its -c
-	count = 5
-	cmd.Flags().VarP(&countFlag{&count, g}, "count", "c", "how often to ask")
-	cmd.Flags().DurationVarP(&interval, "interval", "i", time.Second, "`time` from one question to the next")
-	cmd.Flags().IntVarP(&size, "size", "s", 0, "size of the ICMP payload in `bytes`, at least 80")
+	flags := cmd.Flags()
+	flags.IntVarP(&count, "count", "n", 5, "`number` of requests")
+	flags.DurationVarP(&interval, "interval", "i", time.Second, "`time` between two requests")
+	flags.IntVarP(&size, "size", "s", 0, "size of the ICMP payload in `bytes`, at least 80")
+	// This --config takes the place of the global one, so that -c is free for both meanings.
+	flags.StringVar(&g.config, "config", g.config, "configuration `file`")
+	flags.VarP(&countOrFile{count: &count, file: &g.config}, "count-or-config", "c", "")
+	flags.Lookup("count-or-config").Hidden = true // its letter is explained above
 	return cmd
 }
 
-// countFlag is -c, which everywhere else, and also in front of this command, is the
-// configuration file.
-type countFlag struct {
+// countOrFile is the value of ping's -c. It is a count, as in ping(8), if it begins like a number,
+// and else the global flag's file. A file that begins with a digit is ./5 or --config 5; so a count
+// with a typing mistake is never taken for a file.
+type countOrFile struct {
 	count *int
-	g     *globals
+	file  *string
 }
 
-func (f *countFlag) String() string { return strconv.Itoa(*f.count) }
-func (f *countFlag) Type() string   { return "number" }
+// String implements pflag.Value: there is no default.
+func (f *countOrFile) String() string { return "" }
 
-func (f *countFlag) Set(text string) error {
+// Type implements pflag.Value.
+func (f *countOrFile) Type() string { return "N|FILE" }
+
+// Set implements pflag.Value.
+func (f *countOrFile) Set(text string) error {
+	if text == "" || !strings.Contains("+-0123456789", text[:1]) {
+		*f.file = text
+		return nil
+	}
 	n, err := strconv.Atoi(text)
 	if err != nil {
-		f.g.config = text
-		return nil
+		return fmt.Errorf("%q is not a number", text)
 	}
 	*f.count = n
 	return nil
 }
 
-// ping asks until it has asked count times, or ctx ends.
-func ping(ctx context.Context, client *control.Client, result *pinged, count int, interval time.Duration, size int, each func(control.Ping)) error {
+// ping sends requests until there are count of them or ctx ends. Ctrl-C is no error: what was
+// measured until then is the result.
+func ping(
+	ctx context.Context, client *control.Client, result *pinged, count int, interval time.Duration, size int,
+	each func(control.Ping),
+) error {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
@@ -118,6 +136,7 @@ func ping(ctx context.Context, client *control.Client, result *pinged, count int
 	}
 }
 
+// pingLine writes one reply; seq is the number of its request, from 1.
 func pingLine(p control.Ping, seq int) string {
 	switch {
 	case p.Error != "":
@@ -128,6 +147,7 @@ func pingLine(p control.Ping, seq int) string {
 	return fmt.Sprintf("%d bytes from %s: seq=%d time=%.3f ms", p.Size, p.Peer, seq, *p.RTTMS)
 }
 
+// sumUp fills in what follows from the replies.
 func (r *pinged) sumUp() {
 	var times []float64
 	for _, p := range r.Replies {
@@ -145,11 +165,11 @@ func (r *pinged) sumUp() {
 	}
 }
 
+// print writes the sum for people.
 func (r *pinged) print(w io.Writer) error {
 	_, err := fmt.Fprintf(w, "%d sent, %d received, %.0f%% loss\n", r.Sent, r.Received, 100*r.Loss)
-	if r.MedianMS != nil {
-		_, timesErr := fmt.Fprintf(w, "rtt min/median/max %.3f/%.3f/%.3f ms\n", *r.MinMS, *r.MedianMS, *r.MaxMS)
-		err = errors.Join(err, timesErr)
+	if err == nil && r.MedianMS != nil {
+		_, err = fmt.Fprintf(w, "rtt min/median/max %.3f/%.3f/%.3f ms\n", *r.MinMS, *r.MedianMS, *r.MaxMS)
 	}
 	return err
 }

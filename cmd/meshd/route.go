@@ -9,15 +9,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/masq"
 )
 
 func routeCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "route IP",
 		Short: "Show which node carries packets to an address, or why none does",
-		Long: `Show which node carries packets to an address: the prefix that decides, where the node is and how it is,
-what this host sends from, the largest packet, and what masquerading makes of a pod's packets. Exit code 1: no node
-does, and why.`,
+		Long: `Show which node carries packets to an address: the prefix that matches, the node's
+address and state, the source address and the largest packet of this host, and what
+masquerading does to a pod's packets. Exit code 1: no node does; the reason is printed.`,
 		Args: arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			to, err := netip.ParseAddr(args[0])
@@ -39,43 +40,44 @@ does, and why.`,
 					return err
 				}
 			}
-			if route.Reason != "" {
-				fmt.Fprintf(cmd.ErrOrStderr(), "meshd: no way through the mesh to %s: %s\n", route.To, route.Reason)
-				if words := masqueradeOf(route); words != "" {
-					fmt.Fprintf(cmd.ErrOrStderr(), "meshd: from a pod of this host: %s\n", words)
-				}
-				return errSilent
+			if route.Reason == "" {
+				return nil
 			}
-			return nil
+			fmt.Fprintf(cmd.ErrOrStderr(), "meshd: the mesh has no route to %s: %s\n", route.To, route.Reason)
+			if fate := fateOf(route); fate != "" {
+				fmt.Fprintf(cmd.ErrOrStderr(), "meshd: from a pod of this host: %s\n", fate)
+			}
+			return errSilent
 		},
 	}
 }
 
+// printRoute writes a route for people, in the manner of ip-route(8).
 func printRoute(w io.Writer, r control.Route) error {
 	source := r.Source
 	if source == "" {
 		source = "(none: this node has no subnet of that family)"
 	}
 	_, err := fmt.Fprintf(w, "%s via %s at %s (%s) dev %s src %s mtu %d\npeer %s is %s\nfrom a pod: %s\n",
-		r.To, r.Peer, r.Address, r.Prefix, r.Interface, source, r.MTU, r.Peer, r.State, masqueradeOf(r))
+		r.To, r.Peer, r.Address, r.Prefix, r.Interface, source, r.MTU, r.Peer, r.State, fateOf(r))
 	return err
 }
 
-// masqueradeOf says what becomes of the source of a pod's packets.
-func masqueradeOf(r control.Route) string {
-	switch r.Masquerade {
-	case "":
-		return ""
-	case "off":
-		return "keeps its address (masquerading is off)"
-	case "multicast":
-		return "keeps its address (multicast is not masqueraded)"
-	case "mesh-to-mesh":
-		return "keeps its address (rule mesh-to-mesh)"
-	case "excluded":
-		return "keeps its address (rule excluded: masquerade.exclude)"
-	case "pods-to-outside":
-		return "leaves with this host's address (rule pods-to-outside)"
+// fates says for each rule what becomes of the source address of a pod's packet that matches it.
+var fates = map[string]string{
+	control.MasqueradeOff:       "keeps its address (masquerading is off)",
+	control.MasqueradeMulticast: "keeps its address (multicast is not masqueraded)",
+	masq.MeshToMesh:             keeps + masq.MeshToMesh + ")",
+	masq.Excluded:               keeps + masq.Excluded + ": masquerade.exclude)",
+	masq.PodsToOutside:          "leaves with this host's address (rule " + masq.PodsToOutside + ")",
+}
+
+const keeps = "keeps its address (rule "
+
+// fateOf returns the entry of fates for a route; "" if the daemon does not forward yet.
+func fateOf(r control.Route) string {
+	if fate, known := fates[r.Masquerade]; known || r.Masquerade == "" {
+		return fate
 	}
-	return "rule " + r.Masquerade
+	return "rule " + r.Masquerade // of a newer daemon
 }

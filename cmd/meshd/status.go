@@ -51,7 +51,8 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	}
 	fmt.Fprintf(w, "node     %s  up %s  meshd %s  pid %d\n",
 		cmp.Or(s.Node, "(unknown node)"), words.Span(now.Sub(s.Started)), s.Version, s.PID)
-	fmt.Fprintf(w, "config   %s  generation %d  sha %.8s\n", s.Config.Path, s.Config.Generation, s.Config.SHA256)
+	fmt.Fprintf(w, "config   %s  generation %d  sha %.8s\n",
+		s.Config.Path, s.Config.Generation, s.Config.SHA256)
 	if s.Node == "" { // it waits for its address, so there is no mesh to show yet
 		return nil
 	}
@@ -113,7 +114,8 @@ Exit code 1: no peer has that name, or it is not up.`,
 // printPeers writes a table of peers, those that are not up first.
 func printPeers(w io.Writer, peers []control.Peer, now time.Time) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "PEER\tSTATE\tRTT\tLOSS\tADDRESS\tSUBNETS\tRX PACKETS\tTX PACKETS\tLAST SEEN\tFILE\tDROPS")
+	fmt.Fprintln(t,
+		"PEER\tSTATE\tRTT\tLOSS\tADDRESS\tSUBNETS\tRX PACKETS\tTX PACKETS\tLAST SEEN\tFILE\tDROPS")
 	for _, p := range words.ByState(peers) {
 		seen := "never"
 		if p.LastSeen != nil {

@@ -12,8 +12,8 @@ import (
 	"example.org/meshd/internal/control"
 )
 
-// waitPause is the time between two questions: waiting costs next to nothing, and
-// ends soon after what is waited for.
+// waitPause is the time between two requests. Waiting costs next to nothing so, and ends soon after
+// what it waits for.
 const waitPause = 100 * time.Millisecond
 
 func waitCommand(g *globals) *cobra.Command {
@@ -21,8 +21,8 @@ func waitCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "wait ready|peer:NAME",
 		Short: "Wait until meshd forwards packets, or a peer is up",
-		Long: `Wait until the running meshd, or one that is still to start, forwards packets as its file says, or
-until a peer is up. Exit code 6: not in time.`,
+		Long: `Wait until meshd forwards packets as its file says ("ready"), or until a peer is up
+("peer:NAME"). meshd need not run yet. Exit code 6: timed out.`,
 		Args:              arguments(1, 1),
 		ValidArgsFunction: peerNames(g, "peer:", "ready"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -32,7 +32,7 @@ until a peer is up. Exit code 6: not in time.`,
 			if name, ok := strings.CutPrefix(args[0], "peer:"); ok && name != "" {
 				question = func(ctx context.Context) error { return peerUp(ctx, client, name) }
 			} else if args[0] != "ready" {
-				return fmt.Errorf("%w: wait for `ready` or `peer:NAME`, not %q", errUsage, args[0])
+				return fmt.Errorf("%w: expected `ready` or `peer:NAME`, got %q", errUsage, args[0])
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
@@ -45,25 +45,29 @@ until a peer is up. Exit code 6: not in time.`,
 			return nil
 		},
 	}
-	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how `long` to wait")
+	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "`time` to wait at most")
 	return cmd
 }
 
+// peerUp returns why a peer is not up, nil if it is.
 func peerUp(ctx context.Context, client *control.Client, name string) error {
 	p, err := client.Peer(ctx, name)
 	if err == nil && p.State != control.Up {
-		err = fmt.Errorf("it is %s", p.State)
+		err = fmt.Errorf("the peer is %s", p.State)
 	}
 	return err
 }
 
-// notInTime is a deadline that was missed, and why.
+// notInTime tells that a deadline has passed, and what was missing last.
 type notInTime struct{ last error }
 
-func (e notInTime) Error() string { return fmt.Sprintf("not in time: %v", e.last) }
+// Error implements error.
+func (e notInTime) Error() string { return fmt.Sprintf("timed out: %v", e.last) }
+
+// Unwrap makes it a context.DeadlineExceeded, whatever was missing: that has an exit code.
 func (e notInTime) Unwrap() error { return context.DeadlineExceeded }
 
-// waitFor asks until the answer is yes. What time cannot change ends it at once.
+// waitFor asks until there is no error. Errors that time does not cure end it at once.
 func waitFor(ctx context.Context, question func(context.Context) error) error {
 	last := errors.New("no answer")
 	for {
