@@ -65,7 +65,7 @@ func writeRaw(w io.Writer, v any) {
 }
 
 var asking = [][]string{
-	{"status"}, {"peers"}, {"peers", "b"}, {"events"}, {"ping", "b", "-c", "1"}, {"route", "10.0.0.1"}, {"reload"},
+	{"status"}, {"peers"}, {"peers", "b"}, {"events"}, {"ping", "b", "-n", "1"}, {"route", "10.0.0.1"}, {"reload"},
 	{"plan", os.DevNull}, {"wait", "ready", "--timeout", "50ms"}, {"wait", "peer:b", "--timeout", "50ms"},
 	{"__complete", "ping", ""},
 }

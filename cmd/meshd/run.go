@@ -104,8 +104,8 @@ func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 }
 
 // stateUsage explains --state.
-const stateUsage = "`folder` for what must survive a restart (default $STATE_DIRECTORY or /var/lib/meshd; " +
-	"with another --socket, SOCKET.state)"
+const stateUsage = "`folder` that survives restarts (default $STATE_DIRECTORY,\n" +
+	"/var/lib/meshd, or SOCKET.state with another --socket)"
 
 // legacyForwardCommand is for the service, see packaging/meshd.service: only root may run iptables,
 // and meshd runs as another user.
