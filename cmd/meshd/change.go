@@ -14,6 +14,8 @@ import (
 	"example.org/meshd/internal/control/words"
 )
 
+// reloadCommand returns `meshd reload`, for those who want the outcome of an edit: scripts that
+// roll a file out, and people after a rejected one.
 func reloadCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "reload",
@@ -34,6 +36,7 @@ in force stays in force. meshd also applies edits by itself; this command forces
 					return err
 				}
 			}
+			// As text the faults go to stderr, where scripts that parse stdout do not stumble.
 			if !result.Reload.OK {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s\nstill running generation %d\n",
 					result.Reload.Error, result.Generation)
@@ -48,6 +51,8 @@ in force stays in force. meshd also applies edits by itself; this command forces
 	}
 }
 
+// planCommand returns `meshd plan`. Its exit codes are those of diff(1), so that scripts can tell
+// "no change" from "cannot tell".
 func planCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "plan [FILE]",
@@ -63,8 +68,9 @@ cannot apply it.`,
 			if len(args) == 1 {
 				path = args[0]
 			}
+			// The file is sent, since the daemon may not be allowed to read it.
 			doc, path, err := readFile(cmd.InOrStdin(), path)
-			if err != nil {
+			if err != nil { // not exit code 1, which means that something would change
 				return fmt.Errorf("%w: %w", errPlan, err)
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
@@ -81,7 +87,7 @@ cannot apply it.`,
 			if g.json {
 				err = printJSON(cmd.OutOrStdout(), plan)
 			} else {
-				for _, change := range plan.Changes {
+				for _, change := range plan.Changes { // the daemon's sentences, one for each of Details
 					fmt.Fprintln(cmd.OutOrStdout(), change)
 				}
 			}

@@ -25,6 +25,8 @@ import (
 	"example.org/meshd/internal/masq"
 )
 
+// cleanupCommand returns `meshd cleanup`, which packages run when they are removed. It needs no state
+// of the run that it cleans up after: every room knows its own things by their marks.
 func cleanupCommand(g *globals) *cobra.Command {
 	var state string
 	cmd := &cobra.Command{
@@ -40,6 +42,7 @@ meshd does.`,
 			if err := checkStopped(cmd.Context(), g.socket); err != nil {
 				return err
 			}
+			// Half of the steps would fail without, and leave rules without their interface.
 			if err := daemon.CheckPrivileges(); err != nil {
 				return err
 			}
@@ -126,8 +129,10 @@ func (c *cleaner) run(ctx context.Context, steps []cleanupStep) error {
 	return errors.Join(errs...)
 }
 
+// removed tells that something is gone.
 func (c *cleaner) removed(what string) { c.say("removed " + what) }
 
+// say writes to stderr: cleanup has no data to print.
 func (c *cleaner) say(line string) { fmt.Fprintf(c.out, "meshd: %s\n", line) }
 
 // checkStopped returns an error if a daemon listens on a control socket. It sends nothing and
@@ -158,7 +163,7 @@ var errRunning = errors.New("meshd is running: stop it first, `systemctl stop me
 // name one more, whose note a reboot has taken.
 func removeFiles(ctx context.Context, c *cleaner) error {
 	cniConf := ""
-	if file, err := config.Load(c.config); err == nil {
+	if file, err := config.Load(c.config); err == nil { // a bad or missing file names none
 		cniConf = file.Container.CNIConf
 	}
 	return c.inTime(ctx, filesPatience, func(report func(string, bool)) error {
@@ -186,7 +191,7 @@ func (c *cleaner) inTime(
 		done <- remove(func(path string, removed bool) {
 			select {
 			case steps <- step{path, removed}:
-			case <-ctx.Done():
+			case <-ctx.Done(): // nothing reads any more, and the call must still be able to end
 			}
 		})
 	}()

@@ -14,6 +14,8 @@ import (
 	"example.org/meshd/internal/control"
 )
 
+// eventsCommand returns `meshd events`. The daemon keeps its events in memory, so they are there also
+// on hosts that keep no log.
 func eventsCommand(g *globals) *cobra.Command {
 	var follow bool
 	var since time.Duration
@@ -26,7 +28,7 @@ reloads, rejected files and repairs. --json prints a line of JSON for each.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client := g.client()
 			defer client.Close()
-			oldest := time.Time{}
+			oldest := time.Time{} // by this host's clock, which is the daemon's, too
 			if since > 0 {
 				oldest = time.Now().Add(-since)
 			}
@@ -34,7 +36,7 @@ reloads, rejected files and repairs. --json prints a line of JSON for each.`,
 				if e.At.Before(oldest) {
 					return nil
 				}
-				if g.json {
+				if g.json { // a line each, not indented: following has no end to parse
 					return json.NewEncoder(cmd.OutOrStdout()).Encode(e)
 				}
 				return printEvent(cmd.OutOrStdout(), e)

@@ -11,6 +11,8 @@ import (
 	"example.org/meshd/internal/config"
 )
 
+// checkCommand returns `meshd check`, for editors, hooks and CI: it works on any machine and as any
+// user.
 func checkCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check [FILE]",
@@ -52,7 +54,7 @@ type finding struct {
 func findings(path string) (found []finding, bad bool, err error) {
 	found = []finding{} // never null in JSON
 	c, err := config.Load(path)
-	if faults, bad := errors.AsType[config.Faults](err); bad {
+	if faults, bad := errors.AsType[config.Faults](err); bad { // a missing file is a fault, too
 		for _, f := range faults {
 			found = append(found, finding{f, "error"})
 		}
@@ -84,6 +86,8 @@ func printFindings(w io.Writer, found []finding) error {
 // version is set by the linker (-X main.version=...).
 var version = "0.1.0-dev"
 
+// versionCommand returns `meshd version`. It tells the version of this program; that of the running
+// daemon, which an upgrade may not have replaced yet, is in `meshd status`.
 func versionCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",

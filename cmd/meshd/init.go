@@ -14,6 +14,8 @@ import (
 	"example.org/meshd/internal/migrate"
 )
 
+// initCommand returns `meshd init`. It writes to stdout and never to /etc/mesh.toml: a file that is
+// there must not be lost.
 func initCommand() *cobra.Command {
 	var flannel, wireGuard []string
 	cmd := &cobra.Command{
@@ -87,6 +89,7 @@ func printDraft(stdout, stderr io.Writer, d *migrate.Draft) error {
 	for _, n := range d.Notes {
 		fmt.Fprintf(stderr, "meshd: not carried over: %s\n", n)
 	}
+	// The draft is judged by the same rules as any file: here they say what is left to fill in.
 	_, err := config.Parse("mesh.toml", doc)
 	faults, bad := errors.AsType[config.Faults](err)
 	if !bad {

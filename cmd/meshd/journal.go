@@ -49,9 +49,11 @@ type journalHandler struct {
 	line *priorityWriter
 }
 
+// newJournalHandler returns a handler without attributes yet.
 func newJournalHandler(w io.Writer, options slog.HandlerOptions) *journalHandler {
 	line := &priorityWriter{to: w}
 	options.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+		// Only those of the record itself: a field of a group may have the same name.
 		if len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey) {
 			return slog.Attr{}
 		}
@@ -62,6 +64,7 @@ func newJournalHandler(w io.Writer, options slog.HandlerOptions) *journalHandler
 
 // Handle implements slog.Handler.
 func (h *journalHandler) Handle(ctx context.Context, r slog.Record) error {
+	// Held until the line is written, so that no other record gets its priority before it.
 	h.line.mu.Lock()
 	defer h.line.mu.Unlock()
 	h.line.priority = priorityOf(r.Level)

@@ -1,4 +1,12 @@
 // Command meshd joins Linux hosts into one routed pod network.
+//
+// It is thin. A file here holds one command or a few that belong together: flags and help, a call
+// into a room, and what people or scripts get to see of the result. Only `run` is the daemon; `check`
+// and `init` need none; `cleanup` refuses while one runs; all others ask a running one through
+// package control, and show its answer as it is with --json or in the words of package words.
+//
+// A command returns an error and never exits: main does, with the code for that error. Data goes to
+// stdout and everything else to stderr, so that output can be piped.
 package main
 
 import (
@@ -19,6 +27,7 @@ import (
 	"example.org/meshd/internal/text"
 )
 
+// main is the only place that exits.
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
@@ -79,7 +88,7 @@ func exitCode(err error) int {
 	switch {
 	case err == nil:
 		return 0
-	case errors.Is(err, errUsage), errors.Is(err, errPlan):
+	case errors.Is(err, errUsage), errors.Is(err, errPlan): // before the causes that they wrap
 		return exitUsage
 	case errors.Is(err, daemon.ErrPrivilege):
 		return exitPermission

@@ -27,6 +27,8 @@ type pinged struct {
 	Replies  []control.Ping `json:"replies"` // in the order of the questions
 }
 
+// pingCommand returns `meshd ping`. It takes the way of the probes, so it tests the tunnel and the
+// other meshd, not a pod.
 func pingCommand(g *globals) *cobra.Command {
 	var count, size int
 	var interval time.Duration
@@ -41,7 +43,7 @@ Exit code 0: at least one answer came, 1: none did.
 		Args:              arguments(1, 1),
 		ValidArgsFunction: peerNames(g, ""),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if count < 1 || interval < 10*time.Millisecond {
+			if count < 1 || interval < 10*time.Millisecond { // anybody in the group may ask: no floods
 				return fmt.Errorf("%w: at least -n 1 and -i 10ms", errUsage)
 			}
 			client := g.client()
@@ -116,7 +118,7 @@ func ping(
 	defer tick.Stop()
 	for {
 		p, err := client.Ping(ctx, control.PingRequest{Peer: result.Peer, Size: size})
-		if ctx.Err() != nil {
+		if ctx.Err() != nil { // before err, which is only a consequence then
 			return nil
 		}
 		if err != nil {
@@ -160,6 +162,7 @@ func (r *pinged) sumUp() {
 		r.Loss = 1 - float64(r.Received)/float64(r.Sent)
 	}
 	if len(times) > 0 {
+		// A median, since one slow answer would spoil a mean.
 		slices.Sort(times)
 		r.MinMS, r.MedianMS, r.MaxMS = &times[0], &times[len(times)/2], &times[len(times)-1]
 	}

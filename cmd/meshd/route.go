@@ -12,6 +12,8 @@ import (
 	"example.org/meshd/internal/masq"
 )
 
+// routeCommand returns `meshd route`. The daemon answers from the table that packets are looked up in,
+// so the answer holds even if the file on disk says otherwise.
 func routeCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "route IP",
@@ -54,7 +56,7 @@ masquerading does to a pod's packets. Exit code 1: no node does; the reason is p
 
 // printRoute writes a route for people, in the manner of ip-route(8).
 func printRoute(w io.Writer, r control.Route) error {
-	source := r.Source
+	source := r.Source // of the host itself; a pod keeps its own or not, as the last line says
 	if source == "" {
 		source = "(none: this node has no subnet of that family)"
 	}
@@ -63,7 +65,8 @@ func printRoute(w io.Writer, r control.Route) error {
 	return err
 }
 
-// fates says for each rule what becomes of the source address of a pod's packet that matches it.
+// fates is the one table of what masquerading does to a pod's packet: for each rule that the packet
+// may match, what becomes of its source address.
 var fates = map[string]string{
 	control.MasqueradeOff:       "keeps its address (masquerading is off)",
 	control.MasqueradeMulticast: "keeps its address (multicast is not masqueraded)",

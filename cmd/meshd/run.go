@@ -16,6 +16,8 @@ import (
 	"example.org/meshd/internal/daemon"
 )
 
+// runCommand returns `meshd run`, the daemon. What it logs until the log is made goes to stderr as
+// plain text.
 func runCommand(g *globals) *cobra.Command {
 	var node, state, level, format string
 	var sysctl, check bool
@@ -35,11 +37,12 @@ with the program that is installed now, without a gap in forwarding.`,
 			hangup := make(chan os.Signal, 1) // one that waits covers all that come after it
 			signal.Notify(hangup, syscall.SIGHUP)
 			defer signal.Stop(hangup)
+			// Caught from the start: uncaught, SIGUSR2 would kill.
 			replace := make(chan os.Signal, 1)
 			signal.Notify(replace, syscall.SIGUSR2)
 			defer signal.Stop(replace)
 			run := daemon.Run
-			if check {
+			if check { // for installers: the same tests, and no task is started
 				run = func(_ context.Context, o daemon.Options) error { return daemon.Check(o) }
 			}
 			err = run(cmd.Context(), daemon.Options{

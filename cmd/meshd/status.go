@@ -22,6 +22,8 @@ const askTimeout = 5 * time.Second
 // reloadTimeout bounds a reload, which waits for the kernel.
 const reloadTimeout = 30 * time.Second
 
+// statusCommand returns `meshd status`. It exits with 0 whatever the health, if the daemon answers:
+// `meshd wait ready` and /readyz are for scripts that need a verdict.
 func statusCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
@@ -84,6 +86,7 @@ Exit code 1: no peer has that name, or it is not up.`,
 			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
 			defer cancel()
 			client := g.client()
+			// A named peer is a question with a yes or no; the table of all is not.
 			if len(args) == 1 {
 				p, err := client.Peer(ctx, args[0])
 				if err != nil {

@@ -16,6 +16,7 @@ import (
 // what it waits for.
 const waitPause = 100 * time.Millisecond
 
+// waitCommand returns `meshd wait`, for units and scripts that start what needs the mesh.
 func waitCommand(g *globals) *cobra.Command {
 	var timeout time.Duration
 	cmd := &cobra.Command{
@@ -75,7 +76,7 @@ func waitFor(ctx context.Context, question func(context.Context) error) error {
 		if err == nil || errors.Is(err, control.ErrPermission) || errors.Is(err, control.ErrMismatch) {
 			return err
 		}
-		if ctx.Err() == nil {
+		if ctx.Err() == nil { // else the error is that of the deadline, and says nothing new
 			last = err
 		}
 		select {

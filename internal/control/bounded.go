@@ -49,8 +49,10 @@ type visitor struct {
 	busy        bool        // a request is being answered; guarded by Bounded.mu
 }
 
+// owner names the narrowest scope: who pays if it holds most.
 func (v *visitor) owner() string { return v.scopes[0].name }
 
+// in tells whether the visitor counts in a scope.
 func (v *visitor) in(name string) bool {
 	return slices.ContainsFunc(v.scopes, func(s scope) bool { return s.name == name })
 }
@@ -192,6 +194,7 @@ func (b *Bounded) visitor(conn net.Conn) *visitor {
 	return v
 }
 
+// within names the network of an address.
 func within(address netip.Addr, bits int) string {
 	return netip.PrefixFrom(address, bits).Masked().String()
 }

@@ -21,8 +21,8 @@ import (
 // What can be wrong between a client and the daemon; test with errors.Is.
 var (
 	ErrNotRunning = errors.New("meshd is not running")                    // no process answers
-	ErrPermission = errors.New("not permitted")                           // to connect, or to change something
-	ErrMismatch   = errors.New("meshd speaks another version of the API") // or is another program
+	ErrPermission = errors.New("not permitted")                           // to connect, or to change things
+	ErrMismatch   = errors.New("meshd speaks another version of the API") // or not at all
 	ErrNoPeer     = errors.New("no such peer")
 )
 
@@ -136,7 +136,7 @@ func lines[T any](ctx context.Context, c *Client, path string, each func(T) erro
 		return ended
 	})
 	switch {
-	case err == nil || ended != nil:
+	case err == nil || ended != nil: // each decides, whatever else went wrong meanwhile
 		return err
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -172,6 +172,7 @@ func (c *Client) Plan(ctx context.Context, path string, doc []byte) (Plan, error
 	return p, mismatch(err, p.Schema)
 }
 
+// mismatch returns err or, if there is none, an error for a schema that is not ours.
 func mismatch(err error, schema int) error {
 	if err == nil && schema != Schema {
 		return fmt.Errorf("%w: %d instead of %d: use programs of one version", ErrMismatch, schema, Schema)
@@ -182,6 +183,7 @@ func mismatch(err error, schema int) error {
 // rejection is the answer that a file cannot be applied, and why.
 type rejection struct{ message string }
 
+// Error implements error.
 func (r *rejection) Error() string { return r.message }
 
 // get sends a GET request and decodes the answer into body.
@@ -203,6 +205,7 @@ func (c *Client) ask(ctx context.Context, method, path string, doc []byte, body 
 	if err == nil {
 		err = json.Unmarshal(answer, body)
 	}
+	// An answer that was cut off by the deadline is no answer of another API.
 	if err != nil && ctx.Err() != nil {
 		return fmt.Errorf("ask meshd for %s: %w", path, ctx.Err())
 	} else if err != nil {
@@ -212,12 +215,14 @@ func (c *Client) ask(ctx context.Context, method, path string, doc []byte, body 
 	return nil
 }
 
+// tidy makes an answer harmless if the client is to.
 func (c *Client) tidy(body any) {
 	if c.Tidy {
 		text.Fields(body)
 	}
 }
 
+// send sends a request. The caller closes the body of the answer.
 func (c *Client) send(ctx context.Context, method, path string, doc []byte) (*http.Response, error) {
 	request, err := http.NewRequestWithContext(ctx, method, "http://meshd"+path, bytes.NewReader(doc))
 	if err != nil {
@@ -258,12 +263,15 @@ func (c *Client) refusal(response *http.Response, path string, answer []byte, bo
 // explain turns a failed connection into an error that says what the user can do about it.
 func (c *Client) explain(err error) error {
 	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR),
+		errors.Is(err, syscall.ECONNREFUSED): // a dead daemon left its socket
 		return fmt.Errorf("%w: no process answers at %s: see `systemctl status meshd`, "+
 			"start it with `systemctl start meshd`", ErrNotRunning, c.socket)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%w: %s is for root and the group %q: "+
 			"run `sudo usermod -aG %s $USER` and log in again", ErrPermission, c.socket, group, group)
+	// Bounded closes connections without an answer if there are too many, and so does a daemon
+	// that ends.
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return fmt.Errorf("meshd at %s closed the connection before it answered: "+
 			"it is stopping, or too many connections are open: try again", c.socket)

@@ -10,7 +10,8 @@ import (
 // disagree. A scrape reads everything anew.
 type collector struct{ status func() Status }
 
-// descriptions are all of the metrics, as Describe has to list them.
+// descriptions are all of the metrics, as Describe has to list them: a registry checks by it that no
+// two collectors have one name.
 var descriptions []*prometheus.Desc
 
 // description makes a metric and lists it, so that none can be forgotten.
@@ -114,6 +115,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 // metrics is where Collect sends what it finds.
 type metrics chan<- prometheus.Metric
 
+// peer sends what is known of a peer.
 func (m metrics) peer(p *Peer) {
 	m.counter(peerRxPackets, p.RxPackets, p.Name)
 	m.counter(peerRxBytes, p.RxBytes, p.Name)
@@ -136,19 +138,23 @@ func (m metrics) peer(p *Peer) {
 	}
 }
 
+// gauge sends a value that may go down.
 func (m metrics) gauge(d *prometheus.Desc, v float64, labels ...string) {
 	m.send(d, prometheus.GaugeValue, v, labels)
 }
 
+// counter sends a value that only grows while the daemon runs.
 func (m metrics) counter(d *prometheus.Desc, v uint64, labels ...string) {
 	m.send(d, prometheus.CounterValue, float64(v), labels)
 }
 
+// send makes the labels harmless. A wrong number of them panics: a test scrapes all metrics.
 func (m metrics) send(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels []string) {
 	text.Fields(&labels) // versions, for one, are text of other hosts
 	m <- prometheus.MustNewConstMetric(d, kind, v, labels...)
 }
 
+// oneIf is how Prometheus writes a truth.
 func oneIf(b bool) float64 {
 	if b {
 		return 1

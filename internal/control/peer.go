@@ -48,7 +48,7 @@ func mayWrite(r *http.Request) bool {
 		return true
 	}
 	group, err := user.LookupGroup(writers)
-	if err != nil {
+	if err != nil { // without the group only root and we may write
 		return false
 	}
 	// SO_PEERCRED has no supplementary groups: the primary one first, then the database.

@@ -16,8 +16,8 @@ import (
 // An api answers the requests of all clients of one Source.
 type api struct {
 	source    Source
-	snapshots *shared[snapshot]
-	followers streams
+	snapshots *shared[snapshot] // for status, peers and watchers
+	followers streams           // of events and of watch, together
 	pings     slots
 }
 
@@ -69,18 +69,21 @@ func (a *api) now(w http.ResponseWriter, r *http.Request) (s snapshot, ok bool) 
 	return s, err == nil
 }
 
+// status serves GET /v1/status.
 func (a *api) status(w http.ResponseWriter, r *http.Request) {
 	if s, ok := a.now(w, r); ok {
 		answer(w, http.StatusOK, s.line())
 	}
 }
 
+// peers serves GET /v1/peers.
 func (a *api) peers(w http.ResponseWriter, r *http.Request) {
 	if s, ok := a.now(w, r); ok {
 		reply(w, http.StatusOK, Peers{Schema: Schema, Node: s.Node, Peers: s.Peers})
 	}
 }
 
+// peer serves GET /v1/peers/NAME.
 func (a *api) peer(w http.ResponseWriter, r *http.Request) {
 	s, ok := a.now(w, r)
 	if !ok {
@@ -108,6 +111,7 @@ func (a *api) noSuchPeer(w http.ResponseWriter, r *http.Request, name string) {
 	fail(w, http.StatusNotFound, "no_such_peer", why)
 }
 
+// route serves GET /v1/route.
 func (a *api) route(calls slots) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		to, err := netip.ParseAddr(r.URL.Query().Get("to"))
@@ -115,7 +119,7 @@ func (a *api) route(calls slots) http.HandlerFunc {
 			fail(w, http.StatusBadRequest, "bad_address", "to must be an IP address: "+err.Error())
 			return
 		}
-		to = to.Unmap().WithZone("")
+		to = to.Unmap().WithZone("") // tables hold neither mapped addresses nor zones
 		ctx, stop := linger(r)
 		defer stop()
 		route, err := calling(ctx, calls, func() Route { return a.source.Route(to) })
@@ -127,6 +131,7 @@ func (a *api) route(calls slots) http.HandlerFunc {
 	}
 }
 
+// history serves GET /v1/history.
 func (a *api) history(calls slots) http.HandlerFunc {
 	type result struct {
 		history *History
@@ -153,7 +158,7 @@ func (a *api) history(calls slots) http.HandlerFunc {
 	}
 }
 
-// ping is for all who may read: a ping changes nothing, and is small.
+// ping serves POST /v1/ping, for all who may read: a ping changes nothing, and is small.
 func (a *api) ping(w http.ResponseWriter, r *http.Request) {
 	var request PingRequest
 	doc, err := body(w, r, 4096)
@@ -189,7 +194,8 @@ func (a *api) ping(w http.ResponseWriter, r *http.Request) {
 // the answer: a watchdog learns more from a "no" than from silence.
 const truthTimeout = 2 * time.Second
 
-// truth answers whether something is true at this moment; well says why it is not.
+// truth serves GET /healthz and GET /readyz: whether something is true at this moment. well says why
+// it is not. Nothing is remembered, so an answer is never out of date.
 func truth(code string, calls slots, well func(context.Context) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), truthTimeout)
@@ -206,6 +212,8 @@ func truth(code string, calls slots, well func(context.Context) error) http.Hand
 	}
 }
 
+// reload serves POST /v1/reload. It waits as long as the reload takes; an asker that hangs up does not
+// undo it.
 func (a *api) reload(w http.ResponseWriter, r *http.Request) {
 	if !mayWrite(r) {
 		why := "only root and members of the group " + writers + " may change the mesh"
@@ -229,8 +237,9 @@ func (a *api) reload(w http.ResponseWriter, r *http.Request) {
 // maxFile bounds a file that is sent, in bytes, as config bounds one it reads.
 const maxFile = 8 << 20
 
-// plan is for all who may read, and so one file at a time: a large one costs a second and
-// 250 MB. A plan ends when its asker hangs up.
+// plan serves POST /v1/plan, for all who may read, and so one file at a time: a large one costs a
+// second and 250 MB. The body is read in the slot, too, since many of 8 MiB would be as bad. A plan
+// ends when its asker hangs up.
 func (a *api) plan(one slots) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if one.take(r.Context()) != nil {

@@ -70,6 +70,7 @@ func (s streams) begin(w http.ResponseWriter) (out *stream, end func()) {
 	return streamTo(w), func() { <-s }
 }
 
+// streamTo returns a stream that counts nowhere: one that ends by itself.
 func streamTo(w http.ResponseWriter) *stream {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	return &stream{w, http.NewResponseController(w)}
@@ -95,7 +96,8 @@ func (s *stream) raw(b []byte) error {
 	return s.rc.Flush()
 }
 
-// events serves GET /v1/events.
+// events serves GET /v1/events. A slow reader costs its own events only: those that it has not read
+// when EventsKept newer ones have come are gone, and their numbers are missing.
 func (a *api) events(w http.ResponseWriter, r *http.Request) {
 	seq, err := number(r, "since", 0)
 	if err != nil {
@@ -115,6 +117,7 @@ func (a *api) events(w http.ResponseWriter, r *http.Request) {
 		events, more := a.source.Events.Since(seq)
 		var b []byte
 		for _, e := range events {
+			// All at once: the first answer may have 2000 lines, and each write flushes.
 			line, _ := marshal(e) // strings and numbers
 			b, seq = append(b, line...), e.Seq
 		}
@@ -129,6 +132,7 @@ func (a *api) events(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// number returns a number of a query, def if it is not given.
 func number(r *http.Request, name string, def uint64) (uint64, error) {
 	text := r.URL.Query().Get(name)
 	if text == "" {

@@ -11,12 +11,12 @@ import (
 // peer, ~2 peers". A setting goes by its key, "~1 probe.interval". Several fields of one subject
 // are one change of it. more is how many changes the daemon did not list.
 func Changes(details []control.Change, more int) string {
-	type group struct{ op, name string }
-	type thing struct {
+	type group struct{ op, name string } // what is counted together
+	type thing struct {                  // what counts once, whatever number of its fields changed
 		group
 		subject string
 	}
-	var order []group
+	var order []group // the daemon's, which is that of importance
 	counts, seen := map[group]int{}, map[thing]bool{}
 	for _, c := range details {
 		g := group{c.Op, c.Kind}

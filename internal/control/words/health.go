@@ -41,4 +41,5 @@ func Problem(p control.Problem) []string {
 	return lines
 }
 
+// indent puts the lines after the first below it.
 func indent(text string) string { return strings.ReplaceAll(text, "\n", "\n  ") }
