@@ -219,9 +219,11 @@ func TestRoom(t *testing.T) {
 
 func TestConnectionsFor(t *testing.T) {
 	for descriptors, want := range map[uint64]int{10: maxRefused, 400: 100, 1024: maxConnections, 1 << 60: 256} {
-		if got := connectionsFor(descriptors); got != want {
-			t.Errorf("of %d descriptors %d, not %d", descriptors, got, want)
-		}
+		t.Run(fmt.Sprint(descriptors), func(t *testing.T) {
+			if got := connectionsFor(descriptors); got != want {
+				t.Errorf("%d, want %d", got, want)
+			}
+		})
 	}
 }
 

@@ -18,6 +18,12 @@ import (
 
 var quiet = slog.New(slog.DiscardHandler)
 
+// webClient returns a client that knows nothing of the API.
+func webClient(socket string) *http.Client {
+	dial := func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", socket) }
+	return &http.Client{Transport: &http.Transport{DialContext: dial}}
+}
+
 // status is that of a daemon of which only the schema matters.
 func status() Status { return Status{Schema: Schema} }
 
@@ -66,25 +72,27 @@ func TestQuestions(t *testing.T) {
 
 func TestErrorsAreJSON(t *testing.T) {
 	socket := serve(t, Source{})
-	c := http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", socket) }}}
+	c := webClient(socket)
 	for path, want := range map[string]string{
 		"/v1/route":        "400 bad_address",
 		"/v1/route?to=pod": "400 bad_address",
 		"/v1/nothing":      "404 not_found",
 		"/":                "404 not_found",
 	} {
-		response, err := c.Get("http://meshd" + path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var body struct{ Error Error }
-		if err := json.NewDecoder(response.Body).Decode(&body); err != nil {
-			t.Errorf("%s: %v", path, err)
-		}
-		response.Body.Close()
-		if got := fmt.Sprint(response.StatusCode, " ", body.Error.Code); got != want || body.Error.Message == "" {
-			t.Errorf("%s: %s %q, want %s", path, got, body.Error.Message, want)
-		}
+		t.Run(path, func(t *testing.T) {
+			response, err := c.Get("http://meshd" + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			var body struct{ Error Error }
+			if err := json.NewDecoder(response.Body).Decode(&body); err != nil {
+				t.Error(err)
+			}
+			if got := fmt.Sprint(response.StatusCode, " ", body.Error.Code); got != want || body.Error.Message == "" {
+				t.Errorf("%s %q, want %s", got, body.Error.Message, want)
+			}
+		})
 	}
 }
 

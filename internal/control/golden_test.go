@@ -88,18 +88,27 @@ func TestGoldenAnswers(t *testing.T) {
 		"plan": Plan{Schema: Schema, Generation: 3, Changes: []string{"- peer edge-4 10.244.4.0/24"},
 			Details: []Change{{Op: "-", Kind: "peer", Subject: "edge-4", Old: "10.244.4.0/24"}}},
 		"ping": Ping{Schema: Schema, Peer: "edge-2", Size: 108, RTTMS: new(0.21)}, "ready": Ready{OK: true},
+		"reload-cut": ReloadResult{Schema: Schema, Generation: 3, Reload: Reload{OK: true, At: at, DurationMS: 9,
+			Changes: []string{"+ peer edge-4 10.244.4.0/24", "and 7 more"}, More: 7,
+			Details: []Change{{Op: "+", Kind: "peer", Subject: "edge-4", New: "10.244.4.0/24"}}}},
 		"error": map[string]Error{"error": {Code: "rejected", Message: "m", File: "/etc/mesh.toml", Line: 31}},
 	} {
-		doc, err := json.MarshalIndent(answer, "", "  ")
-		if err != nil {
-			t.Fatal(err)
-		}
-		golden(t, name+".json", append(doc, '\n'))
-		future := bytes.Replace(doc, []byte("{"), []byte(`{"from the future": [1, {"x": null}],`), 1)
-		back := reflect.New(reflect.TypeOf(answer))
-		if err := json.Unmarshal(future, back.Interface()); name != "error" && (err != nil || !reflect.DeepEqual(back.Elem().Interface(), answer)) {
-			t.Errorf("%s is read back as %+v, %v", name, back.Elem().Interface(), err)
-		}
+		t.Run(name, func(t *testing.T) {
+			doc, err := json.MarshalIndent(answer, "", "  ")
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden(t, name+".json", append(doc, '\n'))
+			if name == "error" { // a map has no place for what it does not know
+				return
+			}
+			future := bytes.Replace(doc, []byte("{"), []byte(`{"from the future": [1, {"x": null}],`), 1)
+			back := reflect.New(reflect.TypeOf(answer))
+			err = json.Unmarshal(future, back.Interface())
+			if got := back.Elem().Interface(); err != nil || !reflect.DeepEqual(got, answer) {
+				t.Errorf("read back as %+v, %v", got, err)
+			}
+		})
 	}
 }
 

@@ -1,9 +1,7 @@
 package control
 
 import (
-	"context"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -57,7 +55,7 @@ meshd_peer_up{peer="edge-2"} 1
 
 func TestMetricsOnTheSocket(t *testing.T) {
 	socket := serve(t, Source{Status: metricsSample})
-	c := http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", socket) }}}
+	c := webClient(socket)
 	response, err := c.Get("http://meshd/metrics")
 	if err != nil {
 		t.Fatal(err)
