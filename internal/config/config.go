@@ -1,6 +1,16 @@
-// Package config turns /etc/mesh.toml into values: it reads the file, checks
-// every rule of it and reports all faults at once with their places. It knows
-// nothing of this host; which node is "me" is decided by internal/daemon.
+// Package config turns /etc/mesh.toml into values. It reads the file, checks every rule
+// and reports all faults at once, each with its place. The package knows nothing of this
+// host: internal/daemon decides which node of the file this host is.
+//
+// A file passes five stations, each in a source file of its own:
+//
+//	gate      bounds what the TOML library gets to see, and finds unknown keys
+//	raw       the library's values, table by table
+//	value     one raw value becomes one typed value
+//	validate  the rules between values: families, overlaps, names used twice
+//	report    faults with line and column, in file order
+//
+// watch.go is apart from these: it tells when the file may have changed.
 package config
 
 import (
@@ -19,7 +29,8 @@ import (
 // DefaultPath is where the file lives on an installed host.
 const DefaultPath = "/etc/mesh.toml"
 
-// maxSize bounds the file in bytes; 10,000 nodes take about one MiB.
+// maxSize bounds the file in bytes, so that a wrong path (a device, an image) costs no
+// memory. 10,000 nodes take about one MiB.
 const maxSize = 8 << 20
 
 // A Config is one valid file. It is never changed after Load returns it and
@@ -36,11 +47,12 @@ type Config struct {
 	Container  Container
 	Nodes      []Node // in file order, at least one
 
-	doc string // for the places of faults that are found later
+	doc string // the text, to find the places of later faults and of warnings
 }
 
-// Fault returns what is wrong with the value of a key ("network.interface") though the
-// file itself is good, with its place.
+// Fault returns the fault of a key ("network.interface") whose value is valid in itself
+// but does not suit this host. The fault has the place of the value in the file. The
+// message is formatted as by fmt.Sprintf. Fault may be called from any goroutine.
 func (c *Config) Fault(key, format string, args ...any) Faults {
 	r := report{path: c.Path, doc: c.doc}
 	r.add(key, format, args...)
@@ -52,14 +64,14 @@ func (c *Config) SHA256() string { return hex.EncodeToString(c.Sum[:]) }
 
 // Network is the [network] table.
 type Network struct {
-	Name      string         // label for people
-	CIDR      []netip.Prefix // the pod network: one prefix, or one of each family
+	Name      string         // a label for people, 1 to 64 printable characters
+	CIDR      []netip.Prefix // the pod network: one prefix, or one of each family, masked
 	Port      uint16         // UDP port of nodes whose address names none
 	Interface string         // TUN name, 1 to 15 bytes
-	MTU       int            // of the TUN, bytes; 0: derive it from the underlay
+	MTU       int            // of the TUN, in bytes; 0: derive it from the underlay
 }
 
-// CIDROf returns the network's prefix of the family of ip; ok is false if the
+// CIDROf returns the network's prefix that has the family of ip. ok is false if the
 // network does not carry that family.
 func (n Network) CIDROf(ip netip.Addr) (prefix netip.Prefix, ok bool) {
 	for _, p := range n.CIDR {
@@ -70,7 +82,8 @@ func (n Network) CIDROf(ip netip.Addr) (prefix netip.Prefix, ok bool) {
 	return netip.Prefix{}, false
 }
 
-// Values of the keys in [dataplane] that name a way of working.
+// Words that are values of keys: "auto" and "off" of several, "all" of masquerade.forward,
+// "kernel" and "user" of dataplane.engine.
 const (
 	Auto         = "auto"
 	Off          = "off"
@@ -84,45 +97,45 @@ type Dataplane struct {
 	Engine  string // "auto", "kernel", "user"
 	Receive string // "auto", "xdp", "tcx", "socket"
 	Offload string // "auto", "off"
-	Queues  int    // 0: as many as useful
-	Spread  bool   // each flow or queue is sent from a port of its own
+	Queues  int    // queues of the TUN, 1 to 256; 0: meshd chooses
+	Spread  bool   // send each flow or queue from a source port of its own
 }
 
 // Masquerade is the [masquerade] table.
 type Masquerade struct {
-	Enabled     bool
-	FullyRandom bool
+	Enabled     bool           // rewrite the source of packets that leave the mesh
+	FullyRandom bool           // choose source ports at random (nft: masquerade fully-random)
 	Exclude     []netip.Prefix // destinations that see the pod's own address
-	Forward     bool           // accept the mesh's packets where the host drops what it forwards
-	ForwardAll  bool           // not only within the mesh, from pods, and to published ports
+	Forward     bool           // accept the mesh's packets where the host's firewall drops them
+	ForwardAll  bool           // accept all packets from and to the TUN, not only the usual ones
 }
 
 // Probe is the [probe] table.
 type Probe struct {
-	Interval time.Duration // 0: probing is off
+	Interval time.Duration // between two probes of a peer, 100 ms to 1 h; 0: no probes
 }
 
 // Metrics is the [metrics] table.
 type Metrics struct {
-	Listen string // host:port, or empty: control socket only
+	Listen string // host:port of the HTTP listener; empty: the control socket only
 }
 
 // Container is the [container] table. Empty paths mean "do not write".
 type Container struct {
-	SubnetEnv string
-	CNIConf   string
+	SubnetEnv string // absolute path of the file that flannel's CNI plugin reads
+	CNIConf   string // absolute path of a CNI configuration list
 }
 
 // A Node is one [[node]] table: a host and the prefixes behind it.
 type Node struct {
-	Name    string
-	Address netip.AddrPort // underlay address; the port is filled in from Network.Port
+	Name    string         // 1 to 63 characters of [a-z0-9.-], used once
+	Address netip.AddrPort // underlay address; Network.Port fills in a missing port
 	Subnets []netip.Prefix // pod subnets, at least one, inside the network's CIDR
-	Routes  []netip.Prefix // further prefixes reached through this node, outside the CIDR
+	Routes  []netip.Prefix // further prefixes behind this node, outside the CIDR
 }
 
-// Load reads and checks the file at path. A file that cannot be read or is not
-// acceptable gives Faults as the error.
+// Load reads and checks the file at path. The error of an unreadable file and of an
+// invalid one is of type Faults.
 func Load(path string) (*Config, error) {
 	doc, err := read(path)
 	if err != nil {
@@ -131,10 +144,12 @@ func Load(path string) (*Config, error) {
 	return Parse(path, doc)
 }
 
-// EmptyHash is the SHA256 of a file without content.
+// EmptyHash is the SHA-256 of an empty file, which an editor shows for a moment when it
+// saves in place.
 const EmptyHash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
-// Hash returns the SHA256 of the file at path as it is now.
+// Hash returns the SHA-256 of the file at path, in lower-case hex, without a look at what
+// the file says. The error is that of reading, and of a file that is too large.
 func Hash(path string) (string, error) {
 	doc, err := read(path)
 	if err != nil {
@@ -144,10 +159,12 @@ func Hash(path string) (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
+// read returns the file's bytes, at most maxSize of them.
 func read(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrPermission) {
-		return nil, fmt.Errorf("cannot read the file: %w: the service runs as user meshd, so it has to be readable for all: `chmod 644 %s`", err, path)
+		return nil, fmt.Errorf("cannot read the file: %w: the service runs as user meshd: "+
+			"make the file readable for all: `chmod 644 %s`", err, path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the file: %w", err)
@@ -158,19 +175,23 @@ func read(path string) ([]byte, error) {
 		return nil, fmt.Errorf("cannot read the file: %w", err)
 	}
 	if len(doc) > maxSize {
-		return nil, fmt.Errorf("larger than %d MiB: not a mesh configuration", maxSize>>20)
+		return nil, fmt.Errorf("%w: the limit is %d MiB: it is not a mesh configuration", errTooLarge, maxSize>>20)
 	}
 	return doc, nil
 }
 
-// Parse checks doc, the bytes of a configuration file; path is only used in
-// messages. The error, if any, is of type Faults.
+// errTooLarge is the cause of a file above maxSize.
+var errTooLarge = errors.New("the file is too large")
+
+// Parse checks doc, the bytes of a configuration file. path appears in messages, and tells
+// which files the configuration must not write. The error, if any, is of type Faults.
 func Parse(path string, doc []byte) (*Config, error) {
 	return ParseContext(context.Background(), path, doc)
 }
 
-// ParseContext is Parse for somebody who may leave: it returns ctx's cause soon after
-// ctx ends, a second later at most if the file is among the largest.
+// ParseContext is Parse for a caller that may give up, such as a client of the control
+// socket: it returns the cause of ctx soon after ctx ends. The TOML library cannot be
+// interrupted, which delays the return by up to a second for the largest files.
 func ParseContext(ctx context.Context, path string, doc []byte) (*Config, error) {
 	r := &report{path: path, doc: string(doc)}
 	raw := decode(ctx, r.doc, r)

@@ -16,10 +16,11 @@ type Fault struct {
 	Message string `json:"message"` // what is wrong and, where it helps, what to write instead
 }
 
-// String returns the one-line form PATH:LINE:COL: error: KEY: MESSAGE that
-// editors and `meshd check` share. Parts that are unknown are left out.
+// String returns the one-line form PATH:LINE:COL: error: KEY: MESSAGE, which editors know
+// from compilers and `meshd check` prints. Parts that are unknown are left out.
 func (f Fault) String() string { return f.line("error") }
 
+// line renders a fault or a warning: they differ in the level only.
 func (f Fault) line(level string) string {
 	var b strings.Builder
 	b.WriteString(f.Path)
@@ -31,13 +32,14 @@ func (f Fault) line(level string) string {
 		b.WriteString(f.Key + ": ")
 	}
 	b.WriteString(f.Message)
-	return text.Clean(b.String()) // keys and values are anybody's
+	// The message quotes keys and values: a file from another host must not send escape
+	// sequences to the terminal of whoever checks it.
+	return text.Clean(b.String())
 }
 
-// Faults is every fault found in one file, in file order; after 1,000 of them a last one
-// tells how many more there are. It is the error that
-// Load and Parse return for a file that can be read but not accepted; use
-// errors.As to get at the single faults.
+// Faults is every fault of one file, in file order. After 1,000 faults a last one tells
+// how many more there are. Load and Parse return it as their error; errors.As gets at the
+// single faults.
 type Faults []Fault
 
 // Error returns one fault per line.

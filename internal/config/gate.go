@@ -7,44 +7,48 @@ import (
 	"strings"
 )
 
-// The TOML library recurses for each open bracket, builds a string of all parts for
-// each key, and cannot be stopped. The gate reads a document first and lets through
-// only what the library handles in linear time, in about a second and 250 MB. A mesh of
-// 10,000 nodes with eight prefixes each has 50,000 keys, 80,000 elements and, with each
-// prefix on a line of its own, 180,000 lines.
+// The TOML library recurses for each open bracket, builds a string of all parts for each
+// key, and cannot be stopped. A file of a few megabytes could so exhaust the stack or take
+// hours. The gate reads a document first and lets through only what the library handles
+// in linear time: at most about a second and 250 MB. For comparison: a mesh of 10,000
+// nodes with eight prefixes each has 50,000 keys, 80,000 elements and, with each prefix on
+// a line of its own, 180,000 lines.
 const (
 	maxNesting = 100       // brackets that are open at one place
 	maxParts   = 10        // of a key together with the tables around it
-	maxText    = 4096      // bytes of a part of a key, or of a value; PATH_MAX of the kernel
-	maxKeys    = 300_000   // parts of keys and tables' names, and tables in lists
+	maxText    = 4096      // bytes of a part of a key, or of a value: PATH_MAX of the kernel
+	maxKeys    = 300_000   // parts of keys and of tables' names, and tables in lists
 	maxValues  = 300_000   // elements of lists
-	maxLines   = 1_000_000 // the library copies them to tell where an error is
-	maxStrays  = 1000      // keys that do not exist in this file
+	maxLines   = 1_000_000 // the library copies all lines when it reports an error
+	maxStrays  = 1000      // unknown keys
 )
 
-// A gate is the visitor that counts, and that notes unknown keys.
+// A gate is the visitor of a scan that counts keys and values against the limits, and that
+// notes unknown keys.
 type gate struct {
 	ctx    context.Context
 	doc    string
 	report *report
 
-	path []string // tables and keys around the place that is read
-	open []frame  // pairs and elements around it
+	path []string // parts of the tables and keys around the current offset
+	open []frame  // pairs and elements that contain the current offset
 
 	name    string   // the first part of path that was looked up last,
-	allowed []string // and the keys known below it
+	allowed []string // and the keys known below it: a cache for runs of [[node]]
 
 	keys, values, strays int
 	nodes                int            // elements of [[node]] so far
-	told                 map[string]int // unknown keys in the report: the last node with each; -1: none
+	told                 map[string]int // reported unknown keys: the last node with each, or -1
 }
 
-type frame struct{ parts, value int } // length of the path before it; offset of its value
+// A frame is an open pair or element: the length of the path before it, and the offset of
+// its value.
+type frame struct{ parts, value int }
 
-// admit reads doc and returns what the library may see of it: all, or, where doc stops
-// being TOML at the offset stuck, everything up to the end of that line; stuck is -1 in
-// a good file. ok is false if there is nothing to decode: the report says why, or ctx
-// has ended.
+// admit reads doc and returns the part of it that the library may see. In a good file
+// that is all of doc, and stuck is -1. Where doc stops being TOML at the offset stuck, the
+// part ends with that line, so that the library finds and words the error. ok is false
+// if there is nothing to decode: the report tells why, or ctx has ended.
 func admit(ctx context.Context, doc string, r *report) (admitted string, stuck int, ok bool) {
 	g := &gate{ctx: ctx, doc: doc, report: r, told: map[string]int{}}
 	if lines := strings.Count(doc, "\n"); lines > maxLines {
@@ -56,7 +60,7 @@ func admit(ctx context.Context, doc string, r *report) (admitted string, stuck i
 	case ctx.Err() != nil, r.fatal:
 		return "", 0, false
 	case g.strays > maxStrays:
-		if r.count == 0 { // all of them below a known key, which is no table
+		if r.count == 0 { // all strays are below a known key whose value must not be a table
 			g.refuse(0, "the file has %d keys that meshd does not know: `meshd init` prints all that exist", g.strays)
 		}
 		return "", 0, false
@@ -67,11 +71,13 @@ func admit(ctx context.Context, doc string, r *report) (admitted string, stuck i
 	return doc[:min(end+len(line)+1, len(doc))], end, true
 }
 
+// refuse reports that the file breaks a limit at an offset, and ends the scan.
 func (g *gate) refuse(at int, format string, args ...any) bool {
 	g.report.syntax(at, fmt.Sprintf(format, args...))
 	return false
 }
 
+// table implements visitor: a header starts a new path from the root.
 func (g *gate) table(parts []string, array bool, at int) bool {
 	g.path = g.path[:0]
 	if array && len(parts) == 1 && parts[0] == nodeKey {
@@ -80,11 +86,14 @@ func (g *gate) table(parts []string, array bool, at int) bool {
 	return g.enter(parts, at)
 }
 
+// pair implements visitor: the keys of an inline table extend the path until its end.
 func (g *gate) pair(parts []string, at, value int) bool {
 	g.open = append(g.open, frame{len(g.path), value})
 	return g.nested(at) && g.enter(parts, at)
 }
 
+// element implements visitor. An inline table in a list counts as a key, too: `[{}, {}]`
+// makes a map of each in the library.
 func (g *gate) element(value int) bool {
 	g.open = append(g.open, frame{len(g.path), value})
 	if value < len(g.doc) && g.doc[value] == '{' {
@@ -99,6 +108,7 @@ func (g *gate) element(value int) bool {
 	return g.nested(value) && g.ctx.Err() == nil
 }
 
+// end implements visitor, and bounds the length of what is no list and no table.
 func (g *gate) end(at int) bool {
 	f := g.open[len(g.open)-1]
 	g.open = g.open[:len(g.open)-1]
@@ -109,7 +119,7 @@ func (g *gate) end(at int) bool {
 	return true
 }
 
-// nested bounds how deep the library recurses, and the scanner.
+// nested bounds the recursion of the library and of the scanner.
 func (g *gate) nested(at int) bool {
 	if len(g.open) > maxNesting+1 { // the outermost pair has no bracket
 		return g.refuse(at, "more than %d brackets are open here: close them, or remove the value", maxNesting)
@@ -117,7 +127,7 @@ func (g *gate) nested(at int) bool {
 	return true
 }
 
-// enter goes to a key or table below the path.
+// enter extends the path by the parts of a key or table, within the limits.
 func (g *gate) enter(parts []string, at int) bool {
 	if len(g.path)+len(parts) > maxParts {
 		return g.refuse(at, "a key of more than %d parts, the tables around it included: remove it", maxParts)
@@ -135,12 +145,13 @@ func (g *gate) enter(parts []string, at int) bool {
 	return g.ctx.Err() == nil
 }
 
-// judge notes a path that does not exist in this file, once for each node.
+// judge reports a path that meshd does not know, once for each node: a key that is
+// misspelt in one node is misspelt in its place, but twice in one node is one fault.
 func (g *gate) judge(at int) {
 	if g.path[0] != g.name || g.name == "" {
 		g.name, g.allowed = g.path[0], known[g.path[0]]
 	}
-	depth := 0 // where the unknown part is
+	depth := 0 // of the unknown part, from 1; 0: the path goes below a known value
 	switch {
 	case g.allowed == nil || g.name == "":
 		depth = 1
@@ -149,7 +160,7 @@ func (g *gate) judge(at int) {
 	case len(g.path) == 2 || len(g.path) == 1:
 		return
 	}
-	if g.strays++; depth == 0 { // below a known value, which is told to be no table
+	if g.strays++; depth == 0 { // validate will report that the value must not be a table
 		return
 	}
 	key := strings.Join(g.path[:depth], ".")

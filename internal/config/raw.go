@@ -10,7 +10,8 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// known are the keys that exist, table by table; "" is the file itself.
+// known lists the keys that exist, table by table; "" is the top level of the file.
+// TestStarterExplainsEveryKey holds configs/mesh.toml to it.
 var known = map[string][]string{
 	"":           {"network", "dataplane", "masquerade", "probe", "metrics", "container", nodeKey},
 	"network":    {"name", "cidr", "port", "interface", "mtu"},
@@ -22,34 +23,36 @@ var known = map[string][]string{
 	nodeKey:      {"name", "address", "subnets", "routes"},
 }
 
+// nodeKey is the one key of the top level that is a list of tables.
 const nodeKey = "node"
 
-// rawTable is what stands in one table, as the library's values: a wrong type is
-// one fault among the others and does not stop the reading.
+// rawTable is one table as the library's untyped values. Decoding into structs would end
+// at the first value of a wrong type; so that value is one fault among others.
 type rawTable = map[string]any
 
-// rawFile is the words of a file.
+// rawFile is the content of a file before its values are checked.
 type rawFile struct {
-	sections map[string]rawTable // [name]; a nil one is not in the file
+	sections map[string]rawTable // by name; nil if the file has no table of that name
 	nodes    []rawTable          // [[node]]
 }
 
-// decode reads doc. Faults of syntax end the reading; everything else is noted in r
-// and reading goes on. It stops when ctx ends, but not inside the library.
+// decode reads doc. A syntax error ends the reading and hides all other faults, since the
+// library returns no values then. Everything else is noted in r and reading goes on. decode
+// stops when ctx ends, but not while the library works.
 func decode(ctx context.Context, doc string, r *report) rawFile {
 	admitted, stuck, ok := admit(ctx, doc, r)
 	if !ok {
 		return rawFile{}
 	}
-	mark := byteOrderMark(doc) // the library does not count it
+	mark := byteOrderMark(doc) // the library's offsets begin behind it
 	var tree rawTable
 	if _, err := toml.Decode(admitted[mark:], &tree); err != nil {
 		at, message := syntaxFault(err)
 		r.syntax(mark+at, message)
 		return rawFile{}
 	}
-	if stuck >= 0 { // the library is more lenient than TOML here
-		r.syntax(stuck, "is not TOML from here on")
+	if stuck >= 0 { // the library accepts this line, but the gate cannot vouch for the rest
+		r.syntax(stuck, "this is not valid TOML: check the quotes and brackets before it")
 		return rawFile{}
 	}
 	r.foldCase("", tree)
@@ -60,7 +63,7 @@ func decode(ctx context.Context, doc string, r *report) rawFile {
 		}
 		section, ok := value.(rawTable)
 		if !ok {
-			r.add(name, "must be a table: [%s], not %s", name, describe(value))
+			r.add(name, "must be a table, [%s], not %s", name, describe(value))
 			continue
 		}
 		r.foldCase(name, section)
@@ -68,7 +71,7 @@ func decode(ctx context.Context, doc string, r *report) rawFile {
 	}
 	nodes, ok := tables(tree[nodeKey])
 	if !ok {
-		r.add(nodeKey, "must be a list of tables: [[node]], not %s", describe(tree[nodeKey]))
+		r.add(nodeKey, "must be a list of tables, [[node]], not %s", describe(tree[nodeKey]))
 	}
 	for _, node := range nodes {
 		r.foldCase(nodeKey, node)
@@ -77,8 +80,9 @@ func decode(ctx context.Context, doc string, r *report) rawFile {
 	return file
 }
 
-// foldCase takes a key that is known in lower case for that, so that it is not said to be
-// missing, too: the gate has told that it is unknown as it stands.
+// foldCase treats a key whose lower-case form is known as that key. The gate has already
+// reported the key as unknown; without folding, `Name = "a"` would get a second fault,
+// "name is missing".
 func (r *report) foldCase(name string, table rawTable) {
 	if r.count == 0 {
 		return
@@ -91,8 +95,8 @@ func (r *report) foldCase(name string, table rawTable) {
 	}
 }
 
-// tables returns a list of tables, which has two types in the library, or nothing
-// at all.
+// tables returns a list of tables, for which the library has two types: one for [[node]]
+// and one for node = [{...}]. ok is false if value is anything else but nil.
 func tables(value any) (all []rawTable, ok bool) {
 	switch v := value.(type) {
 	case nil:
@@ -112,7 +116,8 @@ func tables(value any) (all []rawTable, ok bool) {
 	return nil, false
 }
 
-// syntaxFault returns the offset and the words of a decoding error.
+// syntaxFault returns the byte offset and the message of a decoding error. The library's
+// own prefix goes, since the fault carries the place; nothing depends on the rest.
 func syntaxFault(err error) (at int, message string) {
 	if pe, ok := errors.AsType[toml.ParseError](err); ok {
 		return pe.Position.Start, pe.Message
@@ -120,7 +125,7 @@ func syntaxFault(err error) (at int, message string) {
 	return 0, strings.TrimPrefix(err.Error(), "toml: ")
 }
 
-// describe names the type of a value of the library.
+// describe names the type of one of the library's values, for messages.
 func describe(value any) string {
 	switch value.(type) {
 	case string:

@@ -8,27 +8,32 @@ import (
 	"unicode/utf8"
 )
 
+// Bounds of what a hostile file can make meshd print, log and send to clients.
 const (
-	maxFaults  = 1000 // in a report; the rest is a number
-	maxMessage = 600  // bytes of a key and of a message, whatever they quote
+	maxFaults  = 1000 // faults in a report; the others are only counted
+	maxMessage = 600  // bytes of a key and of a message, which may quote long values
 )
 
-// report collects what is wrong with one document. Problems are noted by path,
-// which costs nothing for a good file, and get their places at the end.
+// moreFaults ends the message of the last fault of a report that is full.
+const moreFaults = "more faults: correct the ones above first"
+
+// report collects the problems of one document. Problems are noted by path and get their
+// places at the end: a good file is never searched for places.
 type report struct {
 	path, doc string
 	problems  []problem // the first maxFaults
-	count     int       // of all
-	fatal     bool      // the only problem is one of syntax or size; nothing else is known
+	count     int       // of all problems
+	fatal     bool      // a syntax error or a limit: nothing else is known of the file
 
-	where *places // made when first needed
+	where *places // both made when first needed
 	lines lines
 }
 
+// A problem is a fault without its line and column.
 type problem struct {
-	path    string // ("node[2].subnets[0]"); empty: it stands at an offset
-	at      int
-	key     string // for people
+	path    string // of the value ("node[2].subnets[0]"); empty: at is the place
+	at      int    // byte offset; result computes it from path
+	key     string // dotted, without indexes, for people
 	message string
 }
 
@@ -40,7 +45,8 @@ func (r *report) add(path, format string, args ...any) {
 	}
 }
 
-// unknown notes a key at an offset that does not exist.
+// unknown notes a key that meshd does not know, at a byte offset, and lists those it knows
+// in the same table: most unknown keys are misspelt ones.
 func (r *report) unknown(at int, key, last string, allowed []string) {
 	if r.count++; len(r.problems) < maxFaults {
 		r.problems = append(r.problems, problem{at: at, key: key,
@@ -48,18 +54,18 @@ func (r *report) unknown(at int, key, last string, allowed []string) {
 	}
 }
 
-// syntax notes an error at a byte offset that hides everything else.
+// syntax notes an error at a byte offset that stands alone: behind it nothing was read, so
+// other problems may be consequences.
 func (r *report) syntax(at int, message string) {
 	r.problems, r.count, r.fatal = []problem{{at: at, message: message}}, 1, true
 }
 
-// has tells whether a problem with the value at path has been noted.
+// has reports whether a problem with the value at path has been noted.
 func (r *report) has(path string) bool {
 	return slices.ContainsFunc(r.problems, func(p problem) bool { return p.path == path })
 }
 
-// result places every problem and returns the faults in file order; nil if
-// there are none.
+// result places every problem and returns the faults in file order; nil if there are none.
 func (r *report) result() Faults {
 	for i, p := range r.problems {
 		if p.path != "" {
@@ -68,20 +74,22 @@ func (r *report) result() Faults {
 	}
 	slices.SortStableFunc(r.problems, func(a, b problem) int { return cmp.Compare(a.at, b.at) })
 	var faults Faults
-	c := cursor{doc: r.doc, at: byteOrderMark(r.doc)} // which no editor shows
+	// Editors do not count the byte order mark as a column.
+	c := cursor{doc: r.doc, at: byteOrderMark(r.doc)}
 	for _, p := range r.problems {
 		line, col := c.move(p.at)
 		faults = append(faults, Fault{r.path, line, col, clip(p.key), clip(p.message)})
 	}
 	if more := r.count - len(faults); more > 0 {
-		last := fmt.Sprintf("and %d more faults: mend these first", more)
+		last := fmt.Sprintf("and %d %s", more, moreFaults)
 		faults = append(faults, Fault{Path: r.path, Message: last})
 	}
 	return faults
 }
 
-// lineAt returns the line of the value at a path, for messages that point at a
-// second place in the file; 0 if the message will only be counted.
+// lineAt returns the line of the value at a path, for messages that point at a second
+// place in the file. It returns 0 once the report is full: the message is only counted
+// then, and a search for its line would make a file of a million clashes slow.
 func (r *report) lineAt(path string) int {
 	if len(r.problems) == maxFaults {
 		return 0
@@ -92,6 +100,7 @@ func (r *report) lineAt(path string) int {
 	return r.lines.line(r.places().at(path))
 }
 
+// places returns the places of the document's keys and values.
 func (r *report) places() *places {
 	if r.where == nil {
 		r.where = locate(r.doc)
@@ -99,7 +108,7 @@ func (r *report) places() *places {
 	return r.where
 }
 
-// clip shortens a key, or a message that quotes a long value.
+// clip shortens a key or a message to maxMessage bytes, at the boundary of a character.
 func clip(message string) string {
 	if len(message) <= maxMessage {
 		return message
@@ -111,6 +120,8 @@ func clip(message string) string {
 	return message[:cut] + "..."
 }
 
+// withoutIndexes turns "node[2].subnets[0]" into "node.subnets": people find the element
+// by its line.
 func withoutIndexes(path string) string {
 	var b strings.Builder
 	inside := false

@@ -5,23 +5,24 @@ import (
 	"strings"
 )
 
-// A scanner walks a TOML document once and tells a visitor where tables, keys and
-// values begin and end. It knows strings and comments, builds no values, and leaves
-// the judgement of numbers, dates and escapes to the library. It agrees with the
-// library on where things end in everything that the library accepts (FuzzScan).
+// A scanner walks a TOML document once and tells a visitor where tables, keys and values
+// begin and end. It knows strings and comments, builds no values, and leaves numbers,
+// dates and escapes to the library. For every document that the library accepts, scanner
+// and library agree on where things end; FuzzScan tests that, since the gate is only as
+// good as this agreement.
 //
-// Two visitors exist: the gate, which bounds what the library gets to see, and the
-// places, which say where a fault is.
+// Two visitors exist: the gate, which bounds what the library gets to see, and places,
+// which tells where a fault is.
 type scanner struct {
 	doc   string
-	pos   int
-	parts []string // of the key read last
+	pos   int      // byte offset of the next character
+	parts []string // of the last key; the array is reused
 	visit visitor
 }
 
-// A visitor hears of a document's parts in file order. Offsets count bytes from the
-// start of the document; parts are valid during the call only. A visitor that returns
-// false ends the scan, and so bounds the scanner's recursion.
+// A visitor gets a document's parts in file order. Offsets count bytes from the start of
+// the document; parts are valid during the call only. A visitor that returns false ends
+// the scan, which is how the gate bounds the scanner's recursion.
 type visitor interface {
 	// table is the header [parts] or [[parts]]; the pairs after it belong to it.
 	table(parts []string, array bool, at int) bool
@@ -41,7 +42,8 @@ func scan(doc string, visit visitor) (end int, ok bool) {
 	return s.pos, ok
 }
 
-// byteOrderMark returns the length of a mark that the library skips, too.
+// byteOrderMark returns the length of a byte order mark that the library skips: that of
+// UTF-8, and those of UTF-16, which the library takes for noise.
 func byteOrderMark(doc string) int {
 	for _, mark := range []string{"\xef\xbb\xbf", "\xff\xfe", "\xfe\xff"} {
 		if strings.HasPrefix(doc, mark) {
@@ -51,6 +53,7 @@ func byteOrderMark(doc string) int {
 	return 0
 }
 
+// document reads all headers and pairs.
 func (s *scanner) document() bool {
 	for s.skip(); s.pos < len(s.doc); s.skip() {
 		if !s.item() {
@@ -58,7 +61,7 @@ func (s *scanner) document() bool {
 		}
 		s.blanks()
 		if s.pos < len(s.doc) && !strings.ContainsRune("#\r\n", rune(s.doc[s.pos])) {
-			return false // a second item on one line
+			return false // TOML wants a line end between two items
 		}
 	}
 	return true
@@ -77,6 +80,7 @@ func (s *scanner) item() bool {
 	}
 }
 
+// pair reads key = value, at the top level or in an inline table.
 func (s *scanner) pair() bool {
 	start := s.pos
 	if !s.key() || !s.take("=") {
@@ -86,10 +90,12 @@ func (s *scanner) pair() bool {
 	return s.visit.pair(s.parts, start, s.pos) && s.value() && s.visit.end(s.pos)
 }
 
+// element reads one value of a list.
 func (s *scanner) element() bool {
 	return s.visit.element(s.pos) && s.value() && s.visit.end(s.pos)
 }
 
+// value reads a string, a list, an inline table, or a word of any other kind.
 func (s *scanner) value() bool {
 	if s.pos == len(s.doc) {
 		return false
@@ -114,7 +120,8 @@ func (s *scanner) value() bool {
 		s.pos++
 		return s.list("}", s.pair)
 	}
-	// A number, boolean or date: up to whatever can follow a value. Dates have blanks inside.
+	// A number, boolean or date ends where something else can follow. A date may have a
+	// blank inside ("1979-05-27 07:32:00"), so only blanks at the end are cut off.
 	start := s.pos
 	for s.pos < len(s.doc) && !endsValue(s.doc[s.pos]) {
 		s.pos++
@@ -125,6 +132,7 @@ func (s *scanner) value() bool {
 	return s.pos > start
 }
 
+// endsValue reports whether c cannot be part of a number, boolean or date.
 func endsValue(c byte) bool {
 	switch c {
 	case ',', ']', '}', '#', '\r', '\n':
@@ -133,7 +141,8 @@ func endsValue(c byte) bool {
 	return false
 }
 
-// list reads what stands between commas, up to the closing bracket.
+// list reads items between commas up to the closing bracket. Like the library it allows a
+// comma at the end and line breaks, in inline tables, too.
 func (s *scanner) list(closing string, one func() bool) bool {
 	for {
 		s.skip()
@@ -159,7 +168,7 @@ func (s *scanner) key() bool {
 		if !ok {
 			return false
 		}
-		if len(s.parts) <= maxParts { // one too many is enough for the gate
+		if len(s.parts) <= maxParts { // the gate refuses a key of one part too many
 			s.parts = append(s.parts, part)
 		}
 		s.blanks()
@@ -169,6 +178,7 @@ func (s *scanner) key() bool {
 	}
 }
 
+// part reads one part of a key and returns it without quotes.
 func (s *scanner) part() (part string, ok bool) {
 	start := s.pos
 	switch {
@@ -190,13 +200,13 @@ func (s *scanner) part() (part string, ok bool) {
 	return part, ok
 }
 
-// bare tells whether c may stand in a key without quotes.
+// bare reports whether c may stand in a key without quotes.
 func bare(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '-'
 }
 
-// until moves behind the closing quote of a string on one line, minding backslashes
-// if asked to.
+// until moves behind the closing quote of a string on one line. With escapes a backslash
+// hides the quote behind it.
 func (s *scanner) until(quote byte, escapes bool) bool {
 	for ; s.pos < len(s.doc); s.pos++ {
 		switch c := s.doc[s.pos]; {
@@ -213,8 +223,8 @@ func (s *scanner) until(quote byte, escapes bool) bool {
 	return false
 }
 
-// untilThree is until for strings of several lines. Their text may end in one or two
-// quotes of its own right before the closing three.
+// untilThree is until for strings of several lines. The text may end in one or two quotes
+// of its own right before the closing three (TOML 1.0, "String").
 func (s *scanner) untilThree(quotes string, escapes bool) bool {
 	for s.pos < len(s.doc) {
 		switch {
@@ -257,6 +267,7 @@ func (s *scanner) blanks() {
 	}
 }
 
+// take moves over token if it comes next.
 func (s *scanner) take(token string) bool {
 	if strings.HasPrefix(s.doc[s.pos:], token) {
 		s.pos += len(token)

@@ -8,24 +8,24 @@ import (
 	"time"
 )
 
-// Bounds of network.mtu in bytes. Below the lower ones the kernel turns the
-// family off on an interface (IPV4_MIN_MTU would be 68, but RFC 791 asks every
-// host to take 576; IPV6_MIN_MTU is 1280); the upper one is what fits a UDP
-// datagram over IPv4.
+// Bounds of network.mtu in bytes. Below the lower ones the kernel turns the family off on
+// an interface. For IPv4 that would be IPV4_MIN_MTU, 68, but RFC 791 asks every host to
+// accept 576; for IPv6 it is IPV6_MIN_MTU, 1280. The upper bound is the largest payload of
+// a UDP datagram over IPv4: 65535 less 20 and 8.
 const (
 	minMTU  = 576
 	minMTU6 = 1280
 	maxMTU  = 65507
 )
 
-// validate checks what the file says and returns it as values, with defaults
-// where it is silent. Problems go to r; the result is only good if r is empty and
-// ctx has not ended.
+// validate turns the file's raw values into a Config, with defaults for missing keys.
+// Problems go to r: the result is valid only if r is empty and ctx has not ended.
 func validate(ctx context.Context, raw rawFile, r *report) *Config {
-	if ctx.Err() != nil || raw.sections == nil { // not even TOML, or not a mesh
+	if ctx.Err() != nil || raw.sections == nil { // decode has reported why
 		return nil
 	}
-	dataplane, masquerade, container := raw.sections["dataplane"], raw.sections["masquerade"], raw.sections["container"]
+	dataplane, masquerade := raw.sections["dataplane"], raw.sections["masquerade"]
+	container, probe := raw.sections["container"], raw.sections["probe"]
 	c := &Config{
 		Network: r.network(raw.sections["network"]),
 		Dataplane: Dataplane{
@@ -40,7 +40,7 @@ func validate(ctx context.Context, raw rawFile, r *report) *Config {
 			FullyRandom: r.flag("masquerade.fully_random", masquerade["fully_random"], true),
 		},
 		Probe: Probe{
-			Interval: r.duration("probe.interval", raw.sections["probe"]["interval"], 100*time.Millisecond, time.Hour, time.Second),
+			Interval: r.duration("probe.interval", probe["interval"], 100*time.Millisecond, time.Hour, time.Second),
 		},
 		Metrics: Metrics{Listen: r.listen("metrics.listen", raw.sections["metrics"]["listen"])},
 		Container: Container{
@@ -49,20 +49,23 @@ func validate(ctx context.Context, raw rawFile, r *report) *Config {
 		},
 	}
 	r.ownFiles(c.Container)
-	c.Masquerade.Forward, c.Masquerade.ForwardAll = r.flagOrAll("masquerade.forward", masquerade["forward"], true)
+	forward, all := r.flagOrAll("masquerade.forward", masquerade["forward"], true)
+	c.Masquerade.Forward, c.Masquerade.ForwardAll = forward, all
 	c.Masquerade.Exclude, _ = r.prefixes("masquerade.exclude", masquerade["exclude"], false)
 	c.Nodes = r.nodes(ctx, raw.nodes, c.Network)
 	return c
 }
 
+// network checks the [network] table.
 func (r *report) network(raw rawTable) Network {
 	n := Network{
 		Name:      r.text("network.name", raw["name"], "mesh"),
 		Port:      uint16(r.number("network.port", raw["port"], 1, 65535, 8285)),
 		Interface: r.interfaceName("network.interface", raw["interface"], "mesh0"),
 	}
-	if n.Name == "" || len(n.Name) > 64 || strings.ContainsFunc(n.Name, func(c rune) bool { return c < ' ' || c == 0x7f }) {
-		r.add("network.name", "%q is not a label of 1 to 64 printable characters", n.Name)
+	control := func(c rune) bool { return c < ' ' || c == 0x7f }
+	if n.Name == "" || len(n.Name) > 64 || strings.ContainsFunc(n.Name, control) {
+		r.add("network.name", "%q must be a label of 1 to 64 printable characters", n.Name)
 	}
 	if raw["cidr"] == nil && !r.has("network") {
 		r.add("network.cidr", "is required: the pod network, such as cidr = \"10.244.0.0/16\"")
@@ -70,33 +73,38 @@ func (r *report) network(raw rawTable) Network {
 	if list, ok := raw["cidr"].([]any); ok && len(list) == 0 {
 		r.add("network.cidr", "is empty: give at least one prefix")
 	}
-	prefixes, at := r.prefixes("network.cidr", raw["cidr"], true)
-	for i, p := range prefixes {
-		if other, taken := n.CIDROf(p.Addr()); taken {
-			r.add(at[i], "%s and %s are of one family: at most one IPv4 and one IPv6 prefix", other, p)
-			continue
-		}
-		if !unicast(p) {
-			r.add(at[i], "%s holds addresses that no pod can have (loopback, multicast, link-local or reserved ones)", p)
-			continue
-		}
-		n.CIDR = append(n.CIDR, p)
-	}
+	r.cidr(&n, raw)
 	low := minMTU
 	if _, v6 := n.CIDROf(netip.IPv6Unspecified()); v6 {
 		low = minMTU6
 	}
-	if mtu, ok := raw["mtu"].(int64); !ok || mtu != 0 {
+	if mtu, ok := raw["mtu"].(int64); !ok || mtu != 0 { // 0 is outside the bounds, but means "derive it"
 		n.MTU = r.number("network.mtu", raw["mtu"], low, maxMTU, 0)
 	}
 	return n
 }
 
-// nodes checks every node by itself and then against all the others. The cost
-// grows with the number of nodes and of prefix lengths in use, not with pairs.
+// cidr checks the pod network's prefixes and adds the valid ones to n.
+func (r *report) cidr(n *Network, raw rawTable) {
+	prefixes, at := r.prefixes("network.cidr", raw["cidr"], true)
+	for i, p := range prefixes {
+		if other, taken := n.CIDROf(p.Addr()); taken {
+			r.add(at[i], "%s and %s have the same family: give at most one IPv4 and one IPv6 prefix", other, p)
+			continue
+		}
+		if !unicast(p) {
+			r.add(at[i], "%s contains addresses that a pod cannot have (%s)", p, specialNames)
+			continue
+		}
+		n.CIDR = append(n.CIDR, p)
+	}
+}
+
+// nodes checks every node by itself and then against all others. The cost grows with the
+// number of nodes and prefixes, not with their pairs.
 func (r *report) nodes(ctx context.Context, raw []rawTable, network Network) []Node {
 	if len(raw) == 0 {
-		if r.has("node") {
+		if r.has("node") { // of the wrong type, and so reported
 			return nil
 		}
 		r.add("node", "no node is listed: add a [[node]] table for every host")
@@ -118,16 +126,17 @@ func (r *report) nodes(ctx context.Context, raw []rawTable, network Network) []N
 	return nodes
 }
 
-// meshCheck holds what the nodes read so far have claimed.
+// meshCheck holds the names, addresses and prefixes that nodes have claimed so far.
 type meshCheck struct {
 	*report
 	network   Network
-	names     map[string]int // node index by name
-	addresses map[netip.Addr]int
+	names     map[string]int     // node index by name
+	addresses map[netip.Addr]int // node index by underlay address
 	subnets   *owners
 	routes    *owners
 }
 
+// node checks one [[node]] table.
 func (m *meshCheck) node(i int, raw rawTable) Node {
 	base := "node[" + strconv.Itoa(i) + "]"
 	n := Node{Name: m.text(base+".name", raw["name"], "")}
@@ -135,11 +144,11 @@ func (m *meshCheck) node(i int, raw rawTable) Node {
 	switch first, taken := m.names[n.Name]; {
 	case raw["name"] == nil:
 		m.add(base+".name", "is missing: every [[node]] needs one")
-	case !isText: // reported already
+	case !isText: // text has reported it
 	case !validName(n.Name):
-		m.add(base+".name", "%q is not a name of 1 to 63 characters out of [a-z0-9.-]", n.Name)
+		m.add(base+".name", "%q must be a name of 1 to 63 characters of [a-z0-9.-]", n.Name)
 	case taken:
-		m.add(base+".name", "%q is already the name of the node in line %d", n.Name, m.lineOf(first, "name"))
+		m.add(base+".name", "%q is already the name of the node at line %d", n.Name, m.lineOf(first, "name"))
 	default:
 		m.names[n.Name] = i
 	}
@@ -148,7 +157,8 @@ func (m *meshCheck) node(i int, raw rawTable) Node {
 		m.add(base+".address", "is missing: every [[node]] needs one")
 	} else if address, ok := m.endpoint(base+".address", raw["address"], m.network.Port); ok {
 		if first, taken := m.addresses[address.Addr()]; taken {
-			m.add(base+".address", "%s is already the address of the node in line %d", address.Addr(), m.lineOf(first, "address"))
+			m.add(base+".address", "%s is already the address of the node at line %d",
+				address.Addr(), m.lineOf(first, "address"))
 		} else {
 			m.addresses[address.Addr()] = i
 		}
@@ -170,12 +180,13 @@ func (m *meshCheck) node(i int, raw rawTable) Node {
 	return n
 }
 
+// subnet checks one pod subnet of a node and claims it.
 func (m *meshCheck) subnet(path string, p netip.Prefix) {
 	cidr, ok := m.network.CIDROf(p.Addr())
 	switch {
-	case len(m.network.CIDR) == 0: // reported already
+	case len(m.network.CIDR) == 0: // cidr has reported it
 	case !ok:
-		m.add(path, "%s is %s, but network.cidr has no prefix of that family", p, family(p))
+		m.add(path, "%s is %s, but network.cidr has no %[2]s prefix", p, family(p))
 	case p.Bits() < cidr.Bits() || !cidr.Contains(p.Addr()):
 		m.add(path, "%s is outside network.cidr %s", p, cidr)
 	default:
@@ -183,40 +194,42 @@ func (m *meshCheck) subnet(path string, p netip.Prefix) {
 	}
 }
 
+// route checks one further prefix of a node and claims it. The default route contains
+// special addresses, too, but fails by its overlap with the pod network.
 func (m *meshCheck) route(path string, p netip.Prefix) {
 	cidr, ok := m.network.CIDROf(p.Addr())
 	switch {
 	case p.Bits() > 0 && !unicast(p):
-		m.add(path, "%s holds addresses that no host can have (loopback, multicast, link-local or reserved ones)", p)
-	case len(m.network.CIDR) == 0: // reported already
+		m.add(path, "%s contains addresses that a host cannot have (%s)", p, specialNames)
+	case len(m.network.CIDR) == 0: // cidr has reported it
 	case !ok:
-		m.add(path, "%s is %s, but network.cidr has no prefix of that family", p, family(p))
+		m.add(path, "%s is %s, but network.cidr has no %[2]s prefix", p, family(p))
 	case p.Overlaps(cidr):
-		m.add(path, "%s overlaps network.cidr %s: routes are for what lies outside it", p, cidr)
+		m.add(path, "%s overlaps network.cidr %s: routes must be outside of it", p, cidr)
 	default:
 		m.routes.add(p, path)
 	}
 }
 
-// overlaps reports subnets that share addresses, and routes claimed twice. A
-// longer route inside a shorter one is fine: the longest match decides.
+// overlaps reports subnets that share addresses, and routes that two nodes claim. A longer
+// route inside a shorter one is valid: the longest match decides.
 func (m *meshCheck) overlaps() {
 	m.subnets.index()
 	for i, c := range m.subnets.claims {
 		if other, ok := m.subnets.covering(i); ok {
-			m.add(c.path, "%s overlaps %s in line %d", c.prefix, other.prefix, m.lineAt(other.path))
+			m.add(c.path, "%s overlaps %s at line %d", c.prefix, other.prefix, m.lineAt(other.path))
 		}
 	}
 	m.routes.index()
 	for i, c := range m.routes.claims {
 		if first, ok := m.routes.covering(i); ok && first.prefix == c.prefix {
-			m.add(c.path, "%s is already routed by line %d", c.prefix, m.lineAt(first.path))
+			m.add(c.path, "%s is already routed at line %d", c.prefix, m.lineAt(first.path))
 		}
 	}
 }
 
-// underlayInside reports nodes whose own address would be sent into the mesh:
-// the outer packets to them would loop.
+// underlayInside reports nodes whose underlay address is inside the mesh: the route into
+// the TUN would take the outer packets to them, too, and they would loop.
 func (m *meshCheck) underlayInside(nodes []Node) {
 	for i, n := range nodes {
 		if !n.Address.IsValid() {
@@ -224,17 +237,21 @@ func (m *meshCheck) underlayInside(nodes []Node) {
 		}
 		for _, set := range []*owners{m.subnets, m.routes} {
 			if other, ok := set.holding(n.Address.Addr()); ok {
-				m.add("node["+strconv.Itoa(i)+"].address", "%s lies inside %s in line %d: packets to this node would loop through the mesh",
+				m.add("node["+strconv.Itoa(i)+"].address",
+					"%s is inside %s at line %d: packets to this node would loop through the mesh",
 					n.Address.Addr(), other.prefix, m.lineAt(other.path))
 			}
 		}
 	}
 }
 
+// lineOf returns the line of a key of a node.
 func (m *meshCheck) lineOf(node int, key string) int {
 	return m.lineAt("node[" + strconv.Itoa(node) + "]." + key)
 }
 
+// validName reports whether s can be a node's name: what a host name allows in lower case
+// (RFC 1123, section 2.1), at most as long as a label of DNS.
 func validName(s string) bool {
 	if len(s) == 0 || len(s) > 63 {
 		return false
@@ -244,6 +261,7 @@ func validName(s string) bool {
 	})
 }
 
+// family names the address family of a prefix.
 func family(p netip.Prefix) string {
 	if p.Addr().Is4() {
 		return "IPv4"

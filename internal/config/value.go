@@ -12,10 +12,11 @@ import (
 	"time"
 )
 
-// The functions here turn one raw leaf into a value. A nil leaf is a key that
-// is not in the file and gives the default; a bad one is noted and gives the
-// default too, so that the checks that follow have something to work with.
+// The functions here turn one raw leaf, a value of the library, into a typed value. A nil
+// leaf means that the key is not in the file, and gives the default. A bad leaf is
+// reported and gives the default, too, so that later checks have something to work with.
 
+// text reads a string of any content.
 func (r *report) text(path string, leaf any, def string) string {
 	if leaf == nil {
 		return def
@@ -28,6 +29,7 @@ func (r *report) text(path string, leaf any, def string) string {
 	return s
 }
 
+// flag reads true or false.
 func (r *report) flag(path string, leaf any, def bool) bool {
 	if leaf == nil {
 		return def
@@ -40,7 +42,7 @@ func (r *report) flag(path string, leaf any, def bool) bool {
 	return b
 }
 
-// flagOrAll reads true, false or "all", which is true and more.
+// flagOrAll reads true, false or "all"; "all" sets both results.
 func (r *report) flagOrAll(path string, leaf any, def bool) (on, all bool) {
 	if leaf == Everything {
 		return true, true
@@ -52,6 +54,7 @@ func (r *report) flagOrAll(path string, leaf any, def bool) (on, all bool) {
 	return r.flag(path, leaf, def), false
 }
 
+// number reads a whole number between two bounds, both included.
 func (r *report) number(path string, leaf any, low, high, def int) int {
 	if leaf == nil {
 		return def
@@ -68,20 +71,22 @@ func (r *report) number(path string, leaf any, low, high, def int) int {
 	return def
 }
 
+// oneOf reads one of several words; the first is the default.
 func (r *report) oneOf(path string, leaf any, values ...string) string {
 	s := r.text(path, leaf, values[0])
 	if !slices.Contains(values, s) {
-		r.add(path, "%q is not one of %q", s, values)
+		r.add(path, "%q must be one of %q", s, values)
 	}
 	return s
 }
 
+// duration reads a time between two bounds, both included, or 0.
 func (r *report) duration(path string, leaf any, low, high, def time.Duration) time.Duration {
 	s := r.text(path, leaf, def.String())
 	d, err := time.ParseDuration(s)
 	switch {
 	case err != nil:
-		r.add(path, "%q is not a duration such as \"1s\" or \"500ms\"", s)
+		r.add(path, "%q must be a duration such as \"1s\" or \"500ms\"", s)
 	case d != 0 && (d < low || d > high):
 		r.add(path, "%s is out of range: %s to %s, or 0s to turn it off", d, low, high)
 	default:
@@ -90,65 +95,78 @@ func (r *report) duration(path string, leaf any, low, high, def time.Duration) t
 	return def
 }
 
+// listen reads host:port. The host may be empty or a name: whether it resolves to an
+// address of this host shows when meshd listens.
 func (r *report) listen(path string, leaf any) string {
 	s := r.text(path, leaf, "")
 	if s == "" {
 		return ""
 	}
 	host, port, err := net.SplitHostPort(s)
-	if err != nil || !validPort(port) || strings.ContainsFunc(host, func(c rune) bool { return c <= ' ' || c > '~' }) {
-		r.add(path, "%q is not host:port such as \"127.0.0.1:9285\"", s)
+	if err != nil || !validPort(port) || strings.ContainsFunc(host, notPrintable) {
+		r.add(path, "%q must be host:port such as \"127.0.0.1:9285\"", s)
 	}
 	return s
 }
 
+// notPrintable reports whether c is a blank, a control character or not ASCII.
+func notPrintable(c rune) bool { return c <= ' ' || c > '~' }
+
+// validPort accepts numbers only: a name such as "http" means what /etc/services says on
+// each host.
 func validPort(s string) bool {
 	n, err := strconv.ParseUint(s, 10, 16)
 	return err == nil && n > 0
 }
 
+// file reads the absolute path of a file that meshd writes, or nothing. The path must be
+// in its shortest form, so that two equal paths are equal strings.
 func (r *report) file(path string, leaf any, def string) string {
 	s := r.text(path, leaf, def)
 	if s != "" && (!filepath.IsAbs(s) || filepath.Clean(s) != s) {
-		r.add(path, "%q is not an absolute path without detours", s)
+		r.add(path, "%q must be an absolute path without \".\", \"..\" or \"//\"", s)
 	}
 	return s
 }
 
-// ownFiles checks that what is to be written is not in the way of itself, or of the file.
+// ownFiles checks that the files that meshd writes are two, and not the configuration.
 func (r *report) ownFiles(c Container) {
 	own, err := filepath.Abs(r.path)
 	if err != nil {
 		own = r.path
 	}
 	if c.SubnetEnv != "" && c.SubnetEnv == c.CNIConf {
-		r.add("container.cni_conf", "%q is container.subnet_env, too: they are two files", c.CNIConf)
+		r.add("container.cni_conf", "%q is also container.subnet_env: give two different paths", c.CNIConf)
 	}
-	for key, path := range map[string]string{"container.subnet_env": c.SubnetEnv, "container.cni_conf": c.CNIConf} {
+	written := map[string]string{"container.subnet_env": c.SubnetEnv, "container.cni_conf": c.CNIConf}
+	for key, path := range written {
 		if path != "" && path == own {
-			r.add(key, "%q is this very file, which would be replaced", path)
+			r.add(key, "%q is the configuration file itself: give another path", path)
 		}
 	}
 }
 
-// interfaceName applies the kernel's rules (dev_valid_name in net/core/dev.c),
-// leaves out '%', which the TUN driver would take as a pattern, and what is not
-// ASCII, some bytes of which the kernel takes for blanks.
+// interfaceName reads the name of a network interface. The rules are the kernel's
+// (dev_valid_name in net/core/dev.c, IFNAMSIZ) and two more. A '%' would make the TUN
+// driver choose a number (dev_alloc_name). Bytes above ASCII are refused because the
+// kernel takes some of them for blanks (isspace of 0xa0).
 func (r *report) interfaceName(path string, leaf any, def string) string {
+	const maxBytes = 15 // IFNAMSIZ less the zero byte
 	s := r.text(path, leaf, def)
+	forbidden := func(c rune) bool { return notPrintable(c) || c == '/' || c == ':' || c == '%' }
 	switch {
-	case s == "" || s == "." || s == "..", strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' || c == '/' || c == ':' || c == '%' }):
-		r.add(path, "%q is not an interface name", s)
-	case len(s) > 15:
-		r.add(path, "%q is longer than the 15 bytes the kernel takes", s)
-	case s == "lo" || s == "all" || s == "default":
-		r.add(path, "%q is taken by the kernel", s)
+	case s == "" || s == "." || s == "..", strings.ContainsFunc(s, forbidden):
+		r.add(path, "%q is not a valid interface name", s)
+	case len(s) > maxBytes:
+		r.add(path, "%q is longer than %d bytes, the kernel's limit", s, maxBytes)
+	case s == "lo" || s == "all" || s == "default": // the last two are folders of /proc/sys/net/ipv4/conf
+		r.add(path, "%q is reserved by the kernel", s)
 	}
 	return s
 }
 
-// list applies one to each element of a list. A lone value counts as a list of
-// one if single is true.
+// list calls one for each element of a list, with its path. If single is true, a lone
+// value counts as a list of one.
 func (r *report) list(path string, leaf any, single bool, one func(path string, leaf any)) {
 	switch v := leaf.(type) {
 	case nil:
@@ -165,8 +183,8 @@ func (r *report) list(path string, leaf any, single bool, one func(path string, 
 	}
 }
 
-// prefixes reads a list of prefixes. Those with faults are left out; at tells
-// the path of each one that is returned.
+// prefixes reads a list of prefixes and leaves out those with faults; at[i] is the path of
+// ps[i], for the checks that follow.
 func (r *report) prefixes(path string, leaf any, single bool) (ps []netip.Prefix, at []string) {
 	r.list(path, leaf, single, func(path string, leaf any) {
 		if p, ok := r.prefix(path, leaf); ok {
@@ -176,6 +194,8 @@ func (r *report) prefixes(path string, leaf any, single bool) (ps []netip.Prefix
 	return ps, at
 }
 
+// prefix reads one prefix in CIDR form, without host bits: 10.244.1.7/24 may be a typing
+// error for /32 or for 10.244.1.0/24, so meshd does not guess.
 func (r *report) prefix(path string, leaf any) (netip.Prefix, bool) {
 	s, ok := leaf.(string)
 	if !ok {
@@ -187,7 +207,7 @@ func (r *report) prefix(path string, leaf any) (netip.Prefix, bool) {
 	case err != nil && !strings.Contains(s, "/"):
 		r.add(path, "%q has no prefix length: write it as \"10.244.1.0/24\"", s)
 	case err != nil:
-		r.add(path, "%q is not an IP prefix such as \"10.244.1.0/24\"", s)
+		r.add(path, "%q must be an IP prefix such as \"10.244.1.0/24\"", s)
 	case p.Addr().Is4In6():
 		r.add(path, "%s is an IPv4-mapped IPv6 prefix: write it as IPv4", s)
 	case p != p.Masked():
@@ -198,7 +218,7 @@ func (r *report) prefix(path string, leaf any) (netip.Prefix, bool) {
 	return netip.Prefix{}, false
 }
 
-// special is what can be no part of a pod network: this network, loopback,
+// special are the prefixes that cannot be part of a pod network: "this network", loopback,
 // multicast, class E and link-local (RFC 6890).
 var special = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"),
@@ -206,12 +226,17 @@ var special = []netip.Prefix{
 	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8"),
 }
 
-// unicast tells whether hosts can have any address of p.
+// specialNames describes special in messages.
+const specialNames = "loopback, multicast, link-local or reserved addresses"
+
+// unicast reports whether hosts can have every address of p.
 func unicast(p netip.Prefix) bool {
 	return !slices.ContainsFunc(special, p.Overlaps)
 }
 
-// endpoint reads an underlay address: IP, IP:port or [IP6]:port.
+// endpoint reads an underlay address: IP, IP:port or [IPv6]:port. The file is the same on
+// all hosts, so an address must mean the same on all of them: no zones, no loopback, no
+// IPv6 link-local.
 func (r *report) endpoint(path string, leaf any, port uint16) (netip.AddrPort, bool) {
 	s, ok := leaf.(string)
 	if !ok {
@@ -226,19 +251,19 @@ func (r *report) endpoint(path string, leaf any, port uint16) (netip.AddrPort, b
 	ip := endpoint.Addr()
 	switch {
 	case err != nil:
-		r.add(path, "%q is not an IP address, IP:port or [IPv6]:port", s)
+		r.add(path, "%q must be an IP address, IP:port or [IPv6]:port", s)
 	case endpoint.Port() == 0:
-		r.add(path, "%q: port 0 cannot be reached", s)
+		r.add(path, "%q: port 0 is not valid: give a port from 1 to 65535", s)
 	case ip.Zone() != "":
-		r.add(path, "%q: a zone means something else on every host: use a global address", s)
+		r.add(path, "%q: a zone has a different meaning on every host: use a global address", s)
 	case ip.Is4In6():
 		r.add(path, "%q is an IPv4-mapped address: write %s", s, ip.Unmap())
 	case ip.IsLoopback():
-		r.add(path, "%s is a loopback address: every host has it, and none is reached by it", ip)
+		r.add(path, "%s is a loopback address, which other hosts cannot reach: use a global address", ip)
 	case ip.IsLinkLocalUnicast() && ip.Is6():
-		r.add(path, "%s is a link-local address, which means nothing without an interface: use a global one", ip)
+		r.add(path, "%s is a link-local address, which needs an interface: use a global address", ip)
 	case !unicast(netip.PrefixFrom(ip, ip.BitLen())) && !ip.IsLinkLocalUnicast():
-		r.add(path, "%s is not the address of a host", ip)
+		r.add(path, "%s cannot be the address of a host", ip)
 	default:
 		return endpoint, true
 	}
@@ -253,7 +278,7 @@ func show(leaf any) string {
 	case bool, int64:
 		return fmt.Sprint(v)
 	case float64:
-		if v == math.Trunc(v) {
+		if v == math.Trunc(v) { // %v would show 8285.0 as 8285, which is what was asked for
 			return fmt.Sprintf("%.1f", v)
 		}
 		return fmt.Sprint(v)

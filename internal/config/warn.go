@@ -8,18 +8,18 @@ import (
 	"strings"
 )
 
-// A Warning is something to think about in a file that is in order; it has the place and
-// the words of a Fault.
+// A Warning is a possible mistake in a valid file. It has the fields of a Fault.
 type Warning Fault
 
 // String returns the one-line form PATH:LINE:COL: warning: KEY: MESSAGE.
 func (w Warning) String() string { return Fault(w).line("warning") }
 
-// maxWarnings bounds how many nodes are named one by one.
+// maxWarnings bounds how many nodes get a warning of their own.
 const maxWarnings = 10
 
-// Warnings returns what may be a mistake though the file is good, in file order. It reads
-// the file's text again, so it is for people who check a file, not for every reload.
+// Warnings returns the possible mistakes in a valid file, in file order. It scans the text
+// for their places, which takes as long as reading the file: call it for people who check
+// a file, not for every reload.
 func (c *Config) Warnings() []Warning {
 	r := report{path: c.Path, doc: c.doc}
 	var public []int
@@ -34,13 +34,13 @@ func (c *Config) Warnings() []Warning {
 			r.add(path, "and %d more nodes have a public address", len(public)-n)
 			break
 		}
-		r.add(path, "%s is a public address, and packets are neither encrypted nor authenticated: "+
-			"whoever is on the path can read and forge them; use private addresses, or put IPsec or WireGuard "+
-			"under the mesh", c.Nodes[i].Address.Addr())
+		r.add(path, "%s is a public address, and meshd does not encrypt or authenticate packets: "+
+			"anyone on the path can read and forge them; use private addresses, or run the mesh over "+
+			"IPsec or WireGuard", c.Nodes[i].Address.Addr())
 	}
 	if host, port, err := net.SplitHostPort(c.Metrics.Listen); err == nil && !isLoopback(host) {
-		r.add("metrics.listen", "%q is not a loopback address: whoever can connect to it reads the names, "+
-			"addresses and counters of all nodes; use \"127.0.0.1:%s\", or let a firewall decide who connects",
+		r.add("metrics.listen", "%q is not a loopback address: anyone who can connect to it reads the names, "+
+			"addresses and counters of all nodes; use \"127.0.0.1:%s\", or restrict access with a firewall",
 			c.Metrics.Listen, port)
 	}
 	var warnings []Warning
@@ -50,9 +50,9 @@ func (c *Config) Warnings() []Warning {
 	return warnings
 }
 
-// notPublic are the addresses that the internet does not route, besides what net/netip calls
-// private (RFC 1918, RFC 4193), link-local and loopback: shared by carriers (RFC 6598) and
-// for documentation (RFC 5737, RFC 3849).
+// notPublic are addresses that the internet does not route, besides those that net/netip
+// knows as private (RFC 1918, RFC 4193), link-local and loopback: those of carriers' NAT
+// (RFC 6598) and those for documentation (RFC 5737, RFC 3849).
 var notPublic = []netip.Prefix{
 	netip.MustParsePrefix("100.64.0.0/10"),
 	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24"),
@@ -60,12 +60,15 @@ var notPublic = []netip.Prefix{
 	netip.MustParsePrefix("2001:db8::/32"),
 }
 
+// isPublic reports whether packets to ip may cross the internet.
 func isPublic(ip netip.Addr) bool {
 	return !ip.IsPrivate() && !ip.IsLinkLocalUnicast() && !ip.IsLoopback() &&
 		!slices.ContainsFunc(notPublic, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
-// isLoopback tells whether only this host can connect to a listener at host, an address or a name.
+// isLoopback reports whether only this host can connect to a listener at host, which is an
+// address or a name. Of names only localhost is certain (RFC 6761, section 6.3); an empty
+// host listens on all addresses.
 func isLoopback(host string) bool {
 	if strings.EqualFold(host, "localhost") {
 		return true

@@ -13,24 +13,25 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// Editors save in many ways: in place, by renaming another file over it, by
-// moving a symbolic link on the way to it, with the file or a whole directory
-// missing for a while. A watch on the file itself is deaf after the first of
-// these, so the directories are watched: of the file, of every link that leads to
-// it, and of those directories themselves.
+// Editors save in many ways: in place, by renaming a new file over the old one, by
+// switching a symbolic link on the way to it, with the file or a whole directory missing
+// for a while. An inotify watch follows the inode: a watch on the file itself is deaf after
+// the first rename. So the directories are watched: that of the file, those of all
+// symbolic links that lead to it, and the parents of those directories.
 //
-//	step    a path on the way to the file whose replacement leads elsewhere
-//	settle  the time without events after which an edit is taken to be done
+//	step    a path on the way to the file; if it is replaced, the way may lead elsewhere
+//	settle  an edit counts as finished after this time without events
 
 const (
 	settle    = 50 * time.Millisecond
-	settleMax = 500 * time.Millisecond // for a file that is written without end
-	maxLinks  = 40                     // as the kernel follows (MAXSYMLINKS)
+	settleMax = 500 * time.Millisecond // the longest wait, for a file that changes all the time
+	maxLinks  = 40                     // as many links as the kernel follows (MAXSYMLINKS)
 )
 
-// Watch calls changed once at the start, and then a moment after each time the
-// content at path may have become another. It reads nothing itself. It blocks
-// until ctx ends (nil) or the kernel's messages cannot be read.
+// Watch calls changed once at the start, and then each time after the content at path may
+// have changed and settled. Calls do not overlap. Watch does not read the file: changed may
+// find the same content as before. Watch blocks until ctx ends, and then returns nil. It
+// returns an error if the kernel's inotify events cannot be read.
 func Watch(ctx context.Context, path string, changed func()) error {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -56,14 +57,18 @@ func Watch(ctx context.Context, path string, changed func()) error {
 	}
 }
 
+// errWatchClosed says that fsnotify ended by itself, which it does not do while it is open.
+var errWatchClosed = errors.New("the file watcher was closed")
+
+// A watch is the state of one Watch.
 type watch struct {
 	notify *fsnotify.Watcher
-	path   string
-	steps  map[string]bool
-	inodes map[string]uint64 // of the directories that are watched
+	path   string            // absolute
+	steps  map[string]bool   // the paths whose events count
+	inodes map[string]uint64 // inode number of each watched directory
 }
 
-// wait returns when something on the way to the file has changed and settled.
+// wait returns nil when a step has changed and then settled.
 func (w *watch) wait(ctx context.Context) error {
 	var quiet, latest <-chan time.Time
 	for {
@@ -73,17 +78,17 @@ func (w *watch) wait(ctx context.Context) error {
 			return ctx.Err()
 		case e, ok := <-w.notify.Events:
 			if !ok {
-				return errors.New("the watch was closed")
+				return errWatchClosed
 			}
 			relevant = w.steps[e.Name]
 		case err, ok := <-w.notify.Errors:
 			if !ok {
-				return errors.New("the watch was closed")
+				return errWatchClosed
 			}
 			if !errors.Is(err, fsnotify.ErrEventOverflow) {
 				return err
 			}
-			relevant = true // who knows what was lost
+			relevant = true // the lost events may have been about a step
 		case <-quiet:
 			return nil
 		case <-latest:
@@ -98,14 +103,15 @@ func (w *watch) wait(ctx context.Context) error {
 	}
 }
 
-// aim finds the steps to the file as they are now, and watches their directories.
+// aim finds the present steps to the file and watches their directories. A directory that
+// was replaced has another inode and needs a new watch.
 func (w *watch) aim() error {
 	w.steps = map[string]bool{}
 	wanted := map[string]bool{}
 	w.follow(w.path, wanted)
 	for dir := range w.inodes {
 		if !wanted[dir] || inode(dir) != w.inodes[dir] {
-			_ = w.notify.Remove(dir) // the kernel may have done so
+			_ = w.notify.Remove(dir) // fails if the kernel has removed it with the directory
 			delete(w.inodes, dir)
 		}
 	}
@@ -122,7 +128,8 @@ func (w *watch) aim() error {
 	return nil
 }
 
-// follow walks to the file as the kernel does, noting steps and directories.
+// follow walks to the file as the kernel does (path_resolution(7)) and notes the steps and
+// their directories.
 func (w *watch) follow(path string, dirs map[string]bool) {
 	for range maxLinks {
 		target := w.walk(path, dirs)
@@ -133,8 +140,8 @@ func (w *watch) follow(path string, dirs map[string]bool) {
 	}
 }
 
-// walk goes down to the first symbolic link, and returns where it leads with the
-// rest of the path behind it; empty if there is none, or nothing more.
+// walk goes down the path to the first symbolic link. It returns the path with the link
+// replaced by its target; empty if the path has no link, or does not exist.
 func (w *watch) walk(path string, dirs map[string]bool) string {
 	names := strings.Split(strings.Trim(path, "/"), "/")
 	at := "/"
@@ -161,7 +168,7 @@ func (w *watch) walk(path string, dirs map[string]bool) string {
 	return ""
 }
 
-// inode returns the number of what is at path; 0 if there is nothing.
+// inode returns the inode number at path; 0 if nothing exists there.
 func inode(path string) uint64 {
 	info, err := os.Stat(path)
 	if err != nil {
