@@ -11,22 +11,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What is wrong with a file; test with errors.Is.
+// Reasons to refuse a file or a folder; test with errors.Is.
 var (
-	ErrNotRegular = errors.New("it is no ordinary file")
-	ErrTooLarge   = errors.New("it is too large")
+	ErrNotRegular = errors.New("not a regular file")
+	ErrTooLarge   = errors.New("the file is too large")
+	ErrReplaced   = errors.New("another program has replaced the file")
 )
 
-// A File is an ordinary file that was found and not opened for reading yet. Its methods are
-// for one goroutine at a time. Whoever opened it closes it.
+// A File is a regular file that was found but not yet opened for reading. Its methods must
+// not be called by several goroutines at once. The caller of OpenFile closes it.
 type File struct {
-	folder *Folder // nil if only Read is wanted
-	name   string
-	fd     int // O_PATH: nothing happens to a FIFO or a device
-	stat   unix.Stat_t
+	folder *Folder     // nil if the file was not opened for Author and Remove
+	name   string      // in folder
+	fd     int         // O_PATH: opening it this way has no effect on a FIFO or a device
+	stat   unix.Stat_t // as the file was when it was found
 }
 
-// OpenFile finds the file at a path. An error that is fs.ErrNotExist says that there is none.
+// OpenFile finds the regular file at a path, following the rules of this package. The error
+// is fs.ErrNotExist if nothing is there, and ErrNotRegular for anything but a file.
 func OpenFile(path string) (*File, error) {
 	folder, err := Open(filepath.Dir(path))
 	if err != nil {
@@ -41,7 +43,7 @@ func OpenFile(path string) (*File, error) {
 	return f, nil
 }
 
-// find looks at a name without following or opening what is there.
+// find looks at a name in a folder. It does not follow a link and does not open the file.
 func find(folder int, name string) (*File, error) {
 	fd, err := unix.Openat(folder, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -59,7 +61,7 @@ func find(folder int, name string) (*File, error) {
 	return f, nil
 }
 
-// Close closes the file.
+// Close releases the file's descriptors. The file must not be used afterwards.
 func (f *File) Close() {
 	_ = unix.Close(f.fd)
 	if f.folder != nil {
@@ -70,9 +72,10 @@ func (f *File) Close() {
 // Mode returns the permission bits of the file.
 func (f *File) Mode() fs.FileMode { return fs.FileMode(f.stat.Mode & 0o777) }
 
-// Author returns the user id of whoever may have put the file there, on whose behalf anything
-// must be done that is done because of it: the one whose folder it is in, or its owner. It is
-// the user of this process if neither is another user.
+// Author returns the id of the user who may have put the file there: the owner of the
+// folder, or else the owner of the file. If both are root or the user of this process,
+// Author returns the latter. Whatever is done because of the file's content must be done
+// with the author's rights.
 func (f *File) Author() uint32 {
 	if by := f.folder.owner(); int(by) != os.Geteuid() || !others(f.stat.Uid) {
 		return by
@@ -80,14 +83,15 @@ func (f *File) Author() uint32 {
 	return f.stat.Uid
 }
 
-// Read returns the content, of max bytes at most.
+// Read returns the content. The error is ErrTooLarge if it has more than max bytes.
 func (f *File) Read(max int64) ([]byte, error) {
 	if f.stat.Size > max {
 		return nil, ErrTooLarge
 	}
-	// The very file that was looked at, whatever has its name now. Not blocking: its owner may
-	// hold a lease (fcntl(2)).
-	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", f.fd), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	// The descriptor leads to the file that was checked, whatever has its name by now. An open
+	// without O_NONBLOCK would wait for the owner to give up a lease (fcntl(2), F_SETLEASE).
+	path := fmt.Sprintf("/proc/self/fd/%d", f.fd)
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: f.name, Err: err}
 	}
@@ -100,10 +104,12 @@ func (f *File) Read(max int64) ([]byte, error) {
 	return content, err
 }
 
-// Remove removes the file, unless another one has its name by now, on behalf of a user: with
-// that user's rights, or with those of whoever may remove it anyway if user is the one of this
-// process. That is the owner of its folder; in one like /tmp, where anybody may have put it,
-// the owner of the file.
+// Remove removes the file with the rights of a user. The error is ErrReplaced if another
+// file has the name by now.
+//
+// If user is the user of this process, Remove takes the rights of a user who may remove
+// the file in any case: the owner of its folder or, in a sticky folder such as /tmp, to
+// which every user can add files, the owner of the file.
 func (f *File) Remove(user uint32) error {
 	if int(user) == os.Geteuid() {
 		user = f.folder.owner()
@@ -116,19 +122,20 @@ func (f *File) Remove(user uint32) error {
 		return &fs.PathError{Op: "stat", Path: f.name, Err: err}
 	}
 	if now.Dev != f.stat.Dev || now.Ino != f.stat.Ino {
-		return errors.New("another program has just replaced it")
+		return ErrReplaced
 	}
 	return f.folder.unlink(f.name, user, 0)
 }
 
-// Found is an ordinary file as ReadFile saw it.
+// Found is what ReadFile found at a path.
 type Found struct {
 	Content []byte
 	Mode    fs.FileMode // permission bits
 }
 
-// ReadFile reads the ordinary file at a path, of max bytes at most, for whoever trusts the way
-// to it: a symbolic link there is ErrNotRegular, as is a FIFO.
+// ReadFile reads the regular file at a path, of at most max bytes. It follows symbolic links
+// on the way, so the caller must trust all folders on it. At the end of the path a symbolic
+// link, a FIFO or a device is ErrNotRegular.
 func ReadFile(path string, max int64) (Found, error) {
 	f, err := find(unix.AT_FDCWD, path)
 	if err != nil {

@@ -9,12 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nogroup is the group of nobody: folders are to be the user's own, not a group's.
+// nogroup is the group that a thread gets together with a user's rights. A folder must be
+// the user's own: rights of a group do not count.
 const nogroup = 65534
 
-// as calls f with the rights that a user has on files, and none besides: no group, no
-// capability. They are those of a thread (setfsuid(2), capset(2)), so f may start nothing.
-// Whoever is not root has no rights to lose, and f is just called.
+// as calls f with the rights that a user has on files, without groups and capabilities.
+// setfsuid(2) and capset(2) change one thread, so f must not start goroutines. If this
+// process does not run as root, it has no rights to drop, and as just calls f.
 func as(user uint32, f func() error) error {
 	if os.Geteuid() != 0 || user == 0 {
 		return f()
@@ -30,27 +31,31 @@ func as(user uint32, f func() error) error {
 		err = f()
 	}
 	if back := was.assume(); back != nil {
-		return errors.Join(err, back) // the thread ends with this goroutine
+		// The thread stays locked, so it ends with this goroutine and takes the user's rights with
+		// it: no other goroutine ever runs with them.
+		return errors.Join(err, back)
 	}
 	runtime.UnlockOSThread()
 	return err
 }
 
-// rights decide what a thread may do to files.
+// rights are the properties of a thread that decide what it may do to files.
 type rights struct {
-	user, group int
-	groups      []int
+	user, group int   // of files: fsuid and fsgid
+	groups      []int // supplementary
 	able        capabilities
 }
 
-type capabilities [2]unix.CapUserData // bits 0 to 31, 32 to 63
+// capabilities are those of a thread, bits 0 to 31 and 32 to 63 (capget(2), version 3).
+type capabilities [2]unix.CapUserData
 
-// none returns the same capabilities, none of them in effect.
+// none returns the same capabilities with an empty effective set.
 func (c capabilities) none() capabilities {
 	c[0].Effective, c[1].Effective = 0, 0
 	return c
 }
 
+// rightsOfThread returns the rights of the calling thread.
 func rightsOfThread() (r rights, err error) {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	if err := unix.Capget(&header, &r.able[0]); err != nil {
@@ -61,16 +66,16 @@ func rightsOfThread() (r rights, err error) {
 	return r, err
 }
 
-// assume gives a thread these rights. Capabilities in effect that it needs for that are there
-// at the beginning or, on the way back, come first.
+// assume gives the calling thread these rights. The change of ids needs capabilities, so all
+// permitted ones become effective first, and only then the wanted ones.
 func (r rights) assume() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	able := unix.Capset(&header, &(&capabilities{
 		{Effective: r.able[0].Permitted, Permitted: r.able[0].Permitted, Inheritable: r.able[0].Inheritable},
 		{Effective: r.able[1].Permitted, Permitted: r.able[1].Permitted, Inheritable: r.able[1].Inheritable},
 	})[0])
-	// unix.Setgroups is for this thread alone, unlike syscall.Setgroups. The next two do not
-	// tell whether they failed.
+	// unix.Setgroups changes this thread alone, unlike syscall.Setgroups. setfsgid(2) and
+	// setfsuid(2) do not report failures: a second call with -1 returns the id in force.
 	err := errors.Join(able, unix.Setgroups(r.groups), unix.Setfsgid(r.group), unix.Setfsuid(r.user))
 	group, _ := unix.SetfsgidRetGid(-1)
 	user, _ := unix.SetfsuidRetUid(-1)
