@@ -17,37 +17,37 @@ import (
 	"example.org/meshd/internal/foreign"
 )
 
-// mode is that of the files: runtimes are not of our group.
+// mode makes the files readable for all: runtimes run as other users.
 const mode = 0o644
 
-// maxFile bounds a file that is read, in bytes; ours have less than 2,000.
+// maxFile bounds a file that is read, in bytes; meshd's own are smaller than 2,000.
 const maxFile = 64 << 10
 
-// Files keeps files as Settings ask for. A note beside the control socket remembers what
-// was written, so that another run, or CleanUp, knows what is ours. Not for several
-// goroutines at once.
+// Files keeps the two files as Settings ask for. A note beside the control socket records
+// what was written, so that the next run and CleanUp know which files are meshd's. Files
+// must not be used by several goroutines at once.
 type Files struct {
-	note    string
+	note    string // path of the note
 	written note
 }
 
-// New returns the files that a note at a path tells of. A note that another user may have put
-// there is an error, and not believed.
+// New reads the note at a path. If another user may have put the note there, New returns
+// an error, and Files that ignore the note; Files are valid in any case.
 func New(notePath string) (*Files, error) {
 	written, err := readNote(notePath)
 	return &Files{note: notePath, written: written}, err
 }
 
-// An Outcome is what became of files.
+// An Outcome is the result of one Set.
 type Outcome struct {
-	News   []string // what people may want to know, a sentence each
-	Failed error    // what could not be written
-	Left   error    // what is not wanted any more and could not be removed
+	News   []string // for the log: a sentence for each file that another program changed
+	Failed error    // joined errors of files that could not be written
+	Left   error    // joined errors of unwanted files that could not be removed
 }
 
-// Set writes what is not as it should be, and then removes what is not wanted any more.
-// What can be done is done, whatever fails. Only our own files are replaced, those of
-// flannel, and such as have been ours.
+// Set writes the files that differ from s, and then removes those that s does not want. It
+// goes on after a failure. Set replaces only files that meshd or flannel wrote: any other
+// file at a path is an error in Failed.
 func (f *Files) Set(s Settings) (o Outcome) {
 	wanted := s.contents()
 	var failed, left []error
@@ -78,7 +78,8 @@ func (f *Files) Set(s Settings) (o Outcome) {
 	return o
 }
 
-// put writes a file that is not as it should be.
+// put writes a file if its content or mode is not the wanted one. news is a sentence for
+// the log if another program has touched the file.
 func (f *Files) put(path string, content []byte) (news string, err error) {
 	have, err := foreign.ReadFile(path, maxFile)
 	known, was := f.written[path]
@@ -88,7 +89,7 @@ func (f *Files) put(path string, content []byte) (news string, err error) {
 			news = path + " was removed by another program: restored"
 		}
 	case errors.Is(err, foreign.ErrNotRegular):
-		return "", fmt.Errorf("%w, and would be replaced by one: choose another path, or \"\" for none", err)
+		return "", fmt.Errorf("%w: not replacing it: choose another path, or \"\" to write no file", err)
 	case err != nil && !errors.Is(err, foreign.ErrTooLarge):
 		return "", reason(err)
 	case err == nil && bytes.Equal(have.Content, content) && have.Mode == mode:
@@ -96,9 +97,9 @@ func (f *Files) put(path string, content []byte) (news string, err error) {
 	case was && known == hash(content):
 		news = path + " was changed by another program: restored"
 	case !was && !looksLikeOurs(have.Content):
-		return "", errors.New("it is another program's: move it away, or choose another path")
+		return "", fmt.Errorf("%w: move it away, or choose another path", errNotOurs)
 	case !was && !bytes.Equal(have.Content, content):
-		news = path + ", which another program had written, is replaced"
+		news = path + " was written by another program: replaced"
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return "", reason(err)
@@ -106,7 +107,11 @@ func (f *Files) put(path string, content []byte) (news string, err error) {
 	return news, reason(replace(path, content, mode))
 }
 
-// replace writes a file whole or not at all, with a mode whatever the umask.
+// errNotOurs says that a path holds a file of another program, which stays.
+var errNotOurs = errors.New("the file belongs to another program")
+
+// replace writes a file whole or not at all (rename(2)), with a mode that the umask does not
+// change.
 func replace(path string, content []byte, mode fs.FileMode) error {
 	pending, err := renameio.NewPendingFile(path, renameio.WithStaticPermissions(mode))
 	if err != nil {
@@ -119,8 +124,9 @@ func replace(path string, content []byte, mode fs.FileMode) error {
 	return pending.CloseAtomicallyReplace()
 }
 
-// reason returns why a call failed without the name of a file that exists for a moment
-// only, which would make each failure look like a new one.
+// reason returns the cause of a failed call without the path. The path may be that of a
+// temporary file with a random name: with it, each failure would look like a new one, and
+// the log reports only new ones.
 func reason(err error) error {
 	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		return path.Err
@@ -131,14 +137,16 @@ func reason(err error) error {
 	return err
 }
 
-// CleanUp removes what the note at a path tells of, and the note, and a configuration for
-// CNI at cniConf, whose note a reboot has taken; "" is none. A file that somebody changed since
-// is his, and stays. CleanUp calls report before it looks at a path, and with removed set once
-// the file is gone.
+// CleanUp removes the files that the note at a path lists, and the note. If cniConf is not
+// empty, CleanUp also removes a CNI configuration of meshd's at that path: the note is on a
+// tmpfs and does not survive a reboot, the configuration does. A file that was changed
+// since stays. CleanUp calls report before it looks at a path, and again with removed set
+// after it has removed the file. It goes on after a failure and returns all errors, joined.
 //
-// Root does not trust what it finds: whoever wrote the note, or has a folder on the way to a
-// file, could have prepared it (package foreign). What a note says is done with the rights of
-// its author. File systems of others may never answer, and then CleanUp does not return.
+// CleanUp runs as root and trusts nothing that it finds: the author of the note, or the
+// owner of a folder on the way to a file, could have prepared it (see package foreign). It
+// removes what a note lists with the rights of the note's author. CleanUp blocks as long as
+// the file systems on the way do, which for a FUSE mount may be forever.
 func CleanUp(notePath, cniConf string, report func(path string, removed bool)) error {
 	report(notePath, false)
 	n, err := openNote(notePath)
@@ -158,8 +166,9 @@ func CleanUp(notePath, cniConf string, report func(path string, removed bool)) e
 	return errors.Join(errs...)
 }
 
-// remove removes a file if it is what was written, on behalf of a user. Root must not remove
-// whatever the daemon, who has fewer rights, may have noted.
+// remove removes a file with the rights of a user if written accepts its content. Without
+// the user's rights, root would remove any file that the daemon, which has fewer rights,
+// could have put into its note.
 func remove(path string, user uint32, report func(string, bool), written func([]byte) bool) error {
 	report(path, false)
 	f, err := foreign.OpenFile(path)
@@ -184,17 +193,19 @@ func remove(path string, user uint32, report func(string, bool), written func([]
 	return nil
 }
 
-// looksLikeOurs tells whether a file is of the kind that is written here: flannel's
-// subnet.env has the same form, and is to be taken over.
+// looksLikeOurs reports whether a file has the form of those written here. flannel's
+// subnet.env has it, too: meshd takes over from flannel.
 func looksLikeOurs(content []byte) bool {
 	return bytes.HasPrefix(content, []byte("FLANNEL_")) || isConfList(content)
 }
 
-// isConfList tells whether a file is a configuration for CNI as ConfList has it.
+// isConfList reports whether a file begins as those of ConfList do.
 func isConfList(content []byte) bool {
-	return bytes.HasPrefix(content, []byte("{\n  \"cniVersion\": \""+cniVersion+"\",\n  \"name\": \""+cniNetwork+"\",\n"))
+	const head = "{\n  \"cniVersion\": \"" + cniVersion + "\",\n  \"name\": \"" + cniNetwork + "\",\n"
+	return bytes.HasPrefix(content, []byte(head))
 }
 
+// hash returns the SHA-256 of content in hex, as notes have it.
 func hash(content []byte) string {
 	sum := sha256.Sum256(content)
 	return hex.EncodeToString(sum[:])

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"example.org/meshd/internal/foreign"
 )
 
 // life is a folder for files and their note.
@@ -189,7 +191,7 @@ func TestOnlyOrdinaryFilesAreReplaced(t *testing.T) {
 		}
 		s := cases["ipv4"]
 		s.SubnetEnv = path
-		if o := f.Set(s); o.Failed == nil || !strings.Contains(o.Failed.Error(), "it is no ordinary file") {
+		if o := f.Set(s); !errors.Is(o.Failed, foreign.ErrNotRegular) {
 			t.Errorf("%s: %+v", path, o)
 		}
 		if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) {
@@ -232,7 +234,8 @@ func TestOthersFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := f.Set(s)
-	if !slices.Equal(o.News, []string{l.env + ", which another program had written, is replaced"}) || o.Failed == nil || !strings.Contains(o.Failed.Error(), l.conf+": it is another program's") {
+	want := []string{l.env + " was written by another program: replaced"}
+	if !slices.Equal(o.News, want) || !errors.Is(o.Failed, errNotOurs) {
 		t.Errorf("%+v", o)
 	}
 	l.is(l.env, s.Environment())

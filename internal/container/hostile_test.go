@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"example.org/meshd/internal/foreign"
 	"example.org/meshd/internal/nstest"
 )
 
@@ -132,7 +133,7 @@ func TestFolderExchangedWhileRead(t *testing.T) {
 		swapped <- err
 	}()
 	_, err := l.cleanUp()
-	if err == nil || !strings.Contains(err.Error(), fifo+": it is no ordinary file") {
+	if !errors.Is(err, foreign.ErrNotRegular) {
 		t.Error(err)
 	}
 	l.is(precious, []byte(body))
@@ -153,29 +154,29 @@ func TestNoteOfOthers(t *testing.T) {
 	write := func(doc string) { must(t, os.WriteFile(l.notices, []byte(doc), 0o600)) }
 	for name, c := range map[string]struct {
 		make func()
-		want string
+		want error
 		gone bool
 	}{
-		"a FIFO":   {func() { must(t, syscall.Mkfifo(l.notices, 0o600)) }, "no ordinary file", false},
-		"a link":   {func() { must(t, os.Symlink(precious, l.notices)) }, "no ordinary file", false},
-		"a folder": {func() { must(t, os.Mkdir(l.notices, 0o700)) }, "no ordinary file", false},
-		"huge":     {func() { write(""); must(t, os.Truncate(l.notices, 1<<40)) }, "too large", true},
-		"deep":     {func() { write(strings.Repeat("[", maxNote)) }, l.notices, true},
-		"long":     {func() { l.claim(body, many...) }, "it names 65 files", true},
-		"null":     {func() { write("null") }, "it is null", true},
-		"relative": {func() { l.claim(body, "precious") }, "must be an absolute path", true},
-		"detours":  {func() { l.claim(body, "/tmp/../"+precious) }, "must be an absolute path", true},
+		"a FIFO":   {func() { must(t, syscall.Mkfifo(l.notices, 0o600)) }, foreign.ErrNotRegular, false},
+		"a link":   {func() { must(t, os.Symlink(precious, l.notices)) }, foreign.ErrNotRegular, false},
+		"a folder": {func() { must(t, os.Mkdir(l.notices, 0o700)) }, foreign.ErrNotRegular, false},
+		"huge":     {func() { write(""); must(t, os.Truncate(l.notices, 1<<40)) }, foreign.ErrTooLarge, true},
+		"deep":     {func() { write(strings.Repeat("[", maxNote)) }, errNoNote, true},
+		"long":     {func() { l.claim(body, many...) }, errNoNote, true},
+		"null":     {func() { write("null") }, errNoNote, true},
+		"relative": {func() { l.claim(body, "precious") }, errNoNote, true},
+		"detours":  {func() { l.claim(body, "/tmp/../"+precious) }, errNoNote, true},
 		"everybody's": {func() {
 			l.claim(body, precious)
 			must(t, os.Chmod(l.notices, 0o666))
-		}, "others than its owner may write it", true},
+		}, errWritable, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			must(t, os.RemoveAll(l.notices))
 			c.make()
 			own(t, l.notices)
-			if removed, err := l.cleanUp(); err == nil || len(removed) != 0 || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("removed %q, %v, want %q", removed, err, c.want)
+			if removed, err := l.cleanUp(); !errors.Is(err, c.want) || len(removed) != 0 {
+				t.Errorf("removed %q, %v, want %v", removed, err, c.want)
 			}
 			if _, err := os.Lstat(l.notices); os.IsNotExist(err) != c.gone {
 				t.Errorf("the note: %v", err)
@@ -197,7 +198,7 @@ func TestRootDoesNotBelieve(t *testing.T) {
 	must(t, os.WriteFile(precious, []byte(body), 0o644))
 	l.claim(body, precious)
 	f, err := New(l.notices)
-	if err == nil || !strings.Contains(err.Error(), "may be user 65534's: ignored") {
+	if !errors.Is(err, errAuthor) {
 		t.Error(err)
 	}
 	if o := f.Set(l.settings()); o.Failed != nil || o.Left != nil {
@@ -241,7 +242,7 @@ func TestLargeFile(t *testing.T) {
 	must(t, os.MkdirAll(filepath.Dir(l.env), 0o755), os.WriteFile(l.env, nil, 0o644), os.Truncate(l.env, 1<<40))
 	f, err := New(l.notices)
 	must(t, err)
-	if o := f.Set(s); o.Failed == nil || !strings.Contains(o.Failed.Error(), l.env+": it is another program's") {
+	if o := f.Set(s); !errors.Is(o.Failed, errNotOurs) {
 		t.Errorf("%+v", o)
 	}
 	must(t, os.Remove(l.env))
