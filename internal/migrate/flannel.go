@@ -11,15 +11,17 @@ import (
 	"strings"
 )
 
-// FromFlannel drafts a file from flannel's own state, told apart by its content:
+// FromFlannel drafts a file from flannel's own state. Each input has one of these forms,
+// which FromFlannel tells apart by the content:
 //
-//	net-conf.json                          {"Network": ..., "Backend": ...}
-//	kubectl get configmap -o json          with net-conf.json in it
-//	kubectl get nodes -o json              pod subnets, and flannel's annotations
-//	etcdctl get --prefix /coreos.com/network    keys and values by turns, or -w json
-//	etcd's version 2: GET /v2/keys/coreos.com/network?recursive=true
+//	net-conf.json                               {"Network": ..., "Backend": ...}
+//	kubectl get configmap -o json               with net-conf.json in it
+//	kubectl get nodes -o json                   pod subnets, and flannel's annotations
+//	etcdctl get --prefix /coreos.com/network    alternating keys and values, or -w json
+//	GET /v2/keys/coreos.com/network?recursive=true    etcd's version 2
 //
-// Input that is none of these is an error that names it.
+// An input of any other form is an error that wraps ErrUnknown and names the file. The draft
+// of valid input may still lack the network or the nodes; its notes say so.
 func FromFlannel(files []File) (*Draft, error) {
 	f := &flannel{draft: Draft{From: "flannel"}}
 	for _, file := range files {
@@ -30,13 +32,14 @@ func FromFlannel(files []File) (*Draft, error) {
 	return f.finish()
 }
 
-// flannel gathers what the files say.
+// flannel collects what the files say.
 type flannel struct {
 	draft Draft
-	conf  *netConf
+	conf  *netConf // nil until an input has it
 }
 
-// netConf is flannel's network configuration (pkg/subnet, Config).
+// netConf is flannel's network configuration (pkg/subnet, Config). encoding/json matches the
+// names whatever their case.
 type netConf struct {
 	Network, IPv6Network     string
 	EnableIPv4, EnableIPv6   *bool
@@ -54,8 +57,19 @@ type lease struct {
 	BackendType          string
 }
 
-var errUnknown = errors.New("this is neither net-conf.json, nor a list of leases from etcd, nor nodes of `kubectl get nodes -o json`")
+// Errors of input; test with errors.Is.
+var (
+	// ErrUnknown says that an input has none of the known forms.
+	ErrUnknown = errors.New("unknown input: expected flannel's net-conf.json, leases from etcd, " +
+		"or the output of `kubectl get nodes -o json`")
+	// ErrYAML says that an input is YAML, which kubectl prints on request.
+	ErrYAML = errors.New("the input is YAML: use JSON: `kubectl get ... -o json`")
+	// ErrInvalid says that the form of an input is known but a value in it is not valid.
+	ErrInvalid = errors.New("invalid input")
+)
 
+// read reads one input, or a part of one, whatever its form. The struct is the union of all
+// JSON forms: which fields are set tells the form.
 func (f *flannel) read(content []byte) error {
 	var doc struct {
 		Kind string
@@ -65,9 +79,9 @@ func (f *flannel) read(content []byte) error {
 		netConf
 		Items []json.RawMessage
 	}
-	content = bytes.TrimPrefix(content, []byte("\xef\xbb\xbf")) // of Windows
+	content = bytes.TrimPrefix(content, []byte("\xef\xbb\xbf")) // PowerShell's `>` writes this mark
 	if bytes.HasPrefix(bytes.TrimSpace(content), []byte("apiVersion:")) {
-		return errors.New("this is YAML: give JSON, `kubectl get ... -o json`")
+		return ErrYAML
 	}
 	if err := json.Unmarshal(content, &doc); err != nil {
 		return f.etcd(content)
@@ -78,7 +92,7 @@ func (f *flannel) read(content []byte) error {
 	case doc.Kind == "ConfigMap":
 		inner, ok := doc.Data["net-conf.json"]
 		if !ok {
-			return errors.New("the ConfigMap has no net-conf.json")
+			return fmt.Errorf("%w: the ConfigMap has no net-conf.json", ErrInvalid)
 		}
 		return f.read([]byte(inner))
 	case doc.Kind == "Node":
@@ -101,11 +115,11 @@ func (f *flannel) read(content []byte) error {
 		f.conf = &doc.netConf
 		return nil
 	}
-	return errUnknown
+	return ErrUnknown
 }
 
-// etcd reads keys and values by turns, as etcdctl prints them: a key begins with a slash,
-// and its value ends where the next one begins.
+// etcd reads alternating keys and values, as etcdctl prints them. A key is a line that begins
+// with a slash; its value ends before the next key.
 func (f *flannel) etcd(content []byte) error {
 	key, value, found := "", "", false
 	flush := func() error {
@@ -130,17 +144,18 @@ func (f *flannel) etcd(content []byte) error {
 		return err
 	}
 	if !found {
-		return errUnknown
+		return ErrUnknown
 	}
 	return nil
 }
 
-// etcd2Node is a folder or a key of etcd's version 2.
+// etcd2Node is a directory or a key in etcd's version 2.
 type etcd2Node struct {
 	Key, Value string
 	Nodes      []etcd2Node
 }
 
+// tree reads a directory of etcd's version 2 with everything below it.
 func (f *flannel) tree(n etcd2Node) error {
 	if n.Value != "" {
 		if _, err := f.pair(n.Key, []byte(n.Value)); err != nil {
@@ -155,7 +170,7 @@ func (f *flannel) tree(n etcd2Node) error {
 	return nil
 }
 
-// pair reads one key of etcd, if flannel has one of that name.
+// pair reads one key of etcd; known is false if flannel has no key of that name.
 func (f *flannel) pair(key string, value []byte) (known bool, err error) {
 	_, name, isSubnet := strings.Cut(key, "/subnets/")
 	switch {
@@ -164,18 +179,19 @@ func (f *flannel) pair(key string, value []byte) (known bool, err error) {
 	case !isSubnet:
 		return false, nil
 	}
-	// 10.244.1.0-24, or with an IPv6 one behind it: 10.244.1.0-24&fd00:10:244:1::-64
+	// The name is 10.244.1.0-24 or, with an IPv6 subnet, 10.244.1.0-24&fd00:10:244:1::-64
+	// (flannel pkg/subnet, MakeSubnetKey).
 	var n Node
 	for word := range strings.SplitSeq(name, "&") {
 		p, err := netip.ParsePrefix(strings.ReplaceAll(word, "-", "/"))
 		if err != nil {
-			return true, fmt.Errorf("key %s: %w", key, err)
+			return true, fmt.Errorf("key %s: %w: %w", key, ErrInvalid, err)
 		}
 		n.Subnets = append(n.Subnets, p)
 	}
 	var l lease
 	if err := json.Unmarshal(value, &l); err != nil {
-		return true, fmt.Errorf("key %s: %w", key, err)
+		return true, fmt.Errorf("key %s: %w: %w", key, ErrInvalid, err)
 	}
 	n.Address = f.address(n.Subnets[0].String(), l.PublicIP, l.PublicIPv6)
 	f.backend(l.BackendType)
@@ -183,8 +199,8 @@ func (f *flannel) pair(key string, value []byte) (known bool, err error) {
 	return true, nil
 }
 
-// address returns the first of some that is one. flannel's may be a public one that the
-// host itself does not have.
+// address returns the first text that is an address, in its canonical form; empty if none
+// is. of names the host in notes.
 func (f *flannel) address(of string, texts ...string) string {
 	for _, text := range texts {
 		if text == "" {
@@ -192,7 +208,7 @@ func (f *flannel) address(of string, texts ...string) string {
 		}
 		a, err := netip.ParseAddr(text)
 		if err != nil {
-			f.draft.note("the address of %s: %q is none", of, text)
+			f.draft.note("the address of %s: %q is not an IP address", of, text)
 			continue
 		}
 		return a.String()
@@ -200,7 +216,8 @@ func (f *flannel) address(of string, texts ...string) string {
 	return ""
 }
 
-// node reads a node of Kubernetes.
+// node reads a Node of Kubernetes. flannel's annotations come before the node's own address:
+// flannel has sent packets to what they say.
 func (f *flannel) node(content []byte) error {
 	var doc struct {
 		Kind     string
@@ -217,10 +234,10 @@ func (f *flannel) node(content []byte) error {
 		}
 	}
 	if err := json.Unmarshal(content, &doc); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	if doc.Kind != "Node" {
-		return errUnknown
+		return ErrUnknown
 	}
 	n := Node{Name: doc.Metadata.Name}
 	if len(doc.Spec.PodCIDRs) == 0 && doc.Spec.PodCIDR != "" {
@@ -229,13 +246,14 @@ func (f *flannel) node(content []byte) error {
 	for _, cidr := range doc.Spec.PodCIDRs {
 		p, err := netip.ParsePrefix(cidr)
 		if err != nil {
-			return fmt.Errorf("node %s: podCIDR: %w", n.Name, err)
+			return fmt.Errorf("node %s: %w: podCIDR: %w", n.Name, ErrInvalid, err)
 		}
 		n.Subnets = append(n.Subnets, p)
 	}
 	const prefix = "flannel.alpha.coreos.com/"
 	annotations := doc.Metadata.Annotations
-	texts := []string{annotations[prefix+"public-ip-overwrite"], annotations[prefix+"public-ip"], annotations[prefix+"public-ipv6"]}
+	texts := []string{annotations[prefix+"public-ip-overwrite"], annotations[prefix+"public-ip"],
+		annotations[prefix+"public-ipv6"]}
 	for _, a := range doc.Status.Addresses {
 		if a.Type == "InternalIP" {
 			texts = append(texts, a.Address)
@@ -247,15 +265,17 @@ func (f *flannel) node(content []byte) error {
 	return nil
 }
 
-// backend tells what becomes of the way packets travelled so far.
+// backend notes that hosts of another backend than udp cannot exchange packets with meshd.
 func (f *flannel) backend(kind string) {
 	switch kind {
-	case "", "udp": // the same wire
+	case "", "udp": // meshd uses the same wire format
 	default:
-		f.draft.note("the %s backend: meshd speaks the wire format of flannel's udp backend, so all hosts have to change at once", kind)
+		f.draft.note("the %s backend: meshd speaks the wire format of flannel's udp backend, "+
+			"so all hosts have to change at once", kind)
 	}
 }
 
+// finish completes the draft with notes about what the input lacks.
 func (f *flannel) finish() (*Draft, error) {
 	d := &f.draft
 	if f.conf != nil {
@@ -264,7 +284,7 @@ func (f *flannel) finish() (*Draft, error) {
 		}
 	} else {
 		d.CIDR = nil
-		d.note("the network of all pods: it stands in net-conf.json; give that file, too")
+		d.note("the network of all pods: it is in net-conf.json; give that file, too")
 	}
 	for _, n := range d.Nodes {
 		name := cmp.Or(n.Name, n.Address, "a lease")
@@ -276,15 +296,17 @@ func (f *flannel) finish() (*Draft, error) {
 		}
 	}
 	if len(d.Nodes) == 0 {
-		d.note("the hosts: they stand in etcd (`etcdctl get --prefix /coreos.com/network`) or in `kubectl get nodes -o json`; give one of them, too")
+		d.note("the hosts: they are in etcd (`etcdctl get --prefix /coreos.com/network`) " +
+			"or in `kubectl get nodes -o json`; give one of them, too")
 	} else {
-		d.note("leases: subnets do not change hands any more; a new host gets its [[node]] table by hand")
+		d.note("leases: subnets are fixed from now on; add a [[node]] table for each new host")
 	}
 	d.finish()
 	return d, nil
 }
 
-// network carries over flannel's own configuration.
+// network carries over flannel's own configuration. A family that it turns off disappears
+// from the nodes, too.
 func (f *flannel) network() error {
 	d, c := &f.draft, f.conf
 	off := func(enabled *bool) bool { return enabled != nil && !*enabled }
@@ -297,22 +319,22 @@ func (f *flannel) network() error {
 		}
 		p, err := netip.ParsePrefix(family.text)
 		if err != nil {
-			return fmt.Errorf("net-conf.json: network: %w", err)
+			return fmt.Errorf("net-conf.json: %w: network: %w", ErrInvalid, err)
 		}
 		d.CIDR = append(d.CIDR, p.Masked())
 	}
-	for i := range d.Nodes { // a family that flannel does not carry
+	for i := range d.Nodes {
 		d.Nodes[i].Subnets = slices.DeleteFunc(d.Nodes[i].Subnets, func(p netip.Prefix) bool {
 			return !slices.ContainsFunc(d.CIDR, func(c netip.Prefix) bool { return c.Addr().Is4() == p.Addr().Is4() })
 		})
 	}
-	const defaultPort = 8285
+	const defaultPort = 8285 // of flannel's udp backend, and of meshd
 	if c.Backend.Type == "udp" && c.Backend.Port != 0 && c.Backend.Port != defaultPort {
 		d.Port = c.Backend.Port
 	}
 	f.backend(cmp.Or(c.Backend.Type, "udp"))
 	if c.SubnetLen != 0 || c.IPv6SubnetLen != 0 || c.SubnetMin != "" || c.SubnetMax != "" {
-		d.note("SubnetLen, SubnetMin and SubnetMax: hosts do not lease subnets, each has those of its [[node]] table")
+		d.note("SubnetLen, SubnetMin and SubnetMax: hosts do not lease subnets; each [[node]] table lists its own")
 	}
 	return nil
 }

@@ -1,6 +1,13 @@
-// Package migrate reads what other systems know of hosts and their networks, and drafts a
-// mesh.toml of it. It is a room of its own because it knows other people's formats and
-// nothing of ours but the file's words; nothing here touches a host.
+// Package migrate reads the state of flannel or the configuration of WireGuard and drafts a
+// mesh.toml from it. It is a room of its own because it knows the formats of other programs,
+// and of meshd only the keys of its file. Nothing here touches a host.
+//
+//	File   one input, as another program printed or keeps it
+//	Draft  what the inputs say together, in the terms of mesh.toml
+//	Note   a sentence about something that mesh.toml cannot express; a comment in the file
+//
+// Input comes from other programs and may be anything: a note or a value never adds a line
+// of its own to the file (FuzzFlannel, FuzzWireGuard), and keys never become part of it.
 package migrate
 
 import (
@@ -17,32 +24,36 @@ import (
 
 // A File is one input.
 type File struct {
-	Name    string // for messages
+	Name    string // for messages, and a host without another name
 	Content []byte
 }
 
-// A Draft is a mesh.toml to be, in the order in which it is written.
+// A Draft is the content of a mesh.toml, in the order in which it is written.
 type Draft struct {
-	From string // "flannel", "WireGuard"
-	CIDR []netip.Prefix
-	Port int // 0: the default
+	From string         // "flannel" or "WireGuard"
+	CIDR []netip.Prefix // the pod network, masked; empty if the input does not say it
+	Port int            // UDP port; 0: meshd's default
 
-	NoPods bool // the nodes' subnets are addresses of their own: there is nothing for container runtimes
-	Nodes  []Node
-	Notes  []string // what could not be carried over, a sentence each
+	// NoPods says that each node's subnets are single addresses: there is no room for pods, so
+	// nothing is written for container runtimes.
+	NoPods bool
+	Nodes  []Node   // sorted by subnet, with names that are unique
+	Notes  []string // a sentence for each thing that could not be carried over
 }
 
 // A Node is one host of a draft.
 type Node struct {
-	Name    string
-	Address string // IP, or IP:port; empty if it is unknown
-	Subnets []netip.Prefix
-	Routes  []netip.Prefix
+	Name    string         // of the characters that mesh.toml allows, once the draft is finished
+	Address string         // IP, or IP:port; empty if it is unknown
+	Subnets []netip.Prefix // inside the draft's CIDR
+	Routes  []netip.Prefix // outside of it
 }
 
+// note adds a sentence, unless the draft has it already. It becomes one line of comment, so
+// control characters from the input become blanks.
 func (d *Draft) note(format string, args ...any) {
 	n := strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) { // it becomes a line of comment
+		if unicode.IsControl(r) {
 			return ' '
 		}
 		return r
@@ -52,13 +63,15 @@ func (d *Draft) note(format string, args ...any) {
 	}
 }
 
-// TOML returns the file. It says in comments what could not be carried over, and is not
-// accepted by `meshd check` where something is missing.
+// TOML returns the file. Comments list what could not be carried over. Where the input lacks
+// something, the value is empty and marked FILL IN, and `meshd check` rejects the file until
+// somebody does.
 func (d *Draft) TOML() []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "# /etc/mesh.toml, drafted from %s by `meshd init`: one file, the same on every host.\n", d.From)
+	fmt.Fprintf(&b, "# /etc/mesh.toml, drafted from %s by `meshd init`: one file, the same on every host.\n",
+		d.From)
 	fmt.Fprintf(&b, "# `meshd init` alone prints a file that explains every key.\n")
-	if len(d.Notes) > 0 {
+	if len(d.Notes) > 0 { // note has made one line of each
 		b.WriteString("#\n# Not carried over:\n")
 		for _, n := range d.Notes {
 			fmt.Fprintf(&b, "#  - %s\n", n)
@@ -95,6 +108,7 @@ func (d *Draft) TOML() []byte {
 	return b.Bytes()
 }
 
+// list formats prefixes as a TOML list of strings.
 func list(ps []netip.Prefix) string {
 	var words []string
 	for _, p := range ps {
@@ -103,7 +117,8 @@ func list(ps []netip.Prefix) string {
 	return "[" + strings.Join(words, ", ") + "]"
 }
 
-// finish gives every node a name of its own, and the nodes an order.
+// finish sorts the nodes, so that the order of the input files does not matter, and gives
+// each a valid and unique name.
 func (d *Draft) finish() {
 	slices.SortStableFunc(d.Nodes, func(a, b Node) int {
 		return cmp.Or(cmp.Compare(firstSubnet(a), firstSubnet(b)), cmp.Compare(a.Name, b.Name))
@@ -123,7 +138,8 @@ func (d *Draft) finish() {
 	}
 }
 
-// firstSubnet returns something that sorts as the first subnet does.
+// firstSubnet returns a string that sorts as the node's first subnet does; nodes without one
+// come last.
 func firstSubnet(n Node) string {
 	if len(n.Subnets) == 0 {
 		return "\xff"
@@ -132,9 +148,10 @@ func firstSubnet(n Node) string {
 	return string(a[:])
 }
 
+// noName matches what a node's name in mesh.toml cannot have.
 var noName = regexp.MustCompile(`[^a-z0-9.-]+`)
 
-// nodeName makes a name of a node of words.
+// nodeName turns words into a valid name of a node; empty if nothing of them is valid.
 func nodeName(words string) string {
 	return strings.Trim(noName.ReplaceAllString(strings.ToLower(words), "-"), "-.")
 }

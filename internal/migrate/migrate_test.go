@@ -1,14 +1,22 @@
 package migrate
 
 import (
+	"errors"
 	"flag"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"example.org/meshd/internal/config"
 )
+
+// keyA is a private key of tests.
+const keyA = "CAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAEA="
 
 var update = flag.Bool("update", false, "write testdata anew")
 
@@ -31,70 +39,135 @@ func load(t testing.TB, dir string) (files []File) {
 	return files
 }
 
+// sources are the folders of testdata, with the function that reads them.
 var sources = map[string]func([]File) (*Draft, error){
-	"etcd": FromFlannel, "etcd2": FromFlannel, "etcd-lines": FromFlannel, "etcd-json": FromFlannel, "kube": FromFlannel, "wg": FromWireGuard, "wg-one": FromWireGuard,
+	"etcd": FromFlannel, "etcd2": FromFlannel, "etcd-lines": FromFlannel, "etcd-json": FromFlannel,
+	"kube": FromFlannel, "wg": FromWireGuard, "wg-one": FromWireGuard,
 }
 
-// Each folder of testdata gives the file that stands beside, in whatever order the files
-// are given.
+// Each folder of testdata gives the want.toml in it.
 func TestDrafts(t *testing.T) {
 	for dir, draft := range sources {
-		path := filepath.Join("testdata", dir, "want.toml")
-		d, err := draft(load(t, dir))
-		if err != nil {
-			t.Fatalf("%s: %v", dir, err)
-		}
-		if *update {
-			if err := os.WriteFile(path, d.TOML(), 0o644); err != nil {
+		t.Run(dir, func(t *testing.T) {
+			path := filepath.Join("testdata", dir, "want.toml")
+			d, err := draft(load(t, dir))
+			if err != nil {
 				t.Fatal(err)
 			}
-		}
-		want, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if string(d.TOML()) != string(want) {
-			t.Errorf("%s:\n%s", dir, d.TOML())
-		}
-		files := load(t, dir)
-		slices.Reverse(files)
-		if d, err = draft(files); err != nil || strings.Count(string(d.TOML()), "\n") != strings.Count(string(want), "\n") {
-			t.Errorf("%s backwards: %v\n%s", dir, err, d.TOML())
-		}
+			if *update {
+				if err := os.WriteFile(path, d.TOML(), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(d.TOML()) != string(want) {
+				t.Errorf("got:\n%s", d.TOML())
+			}
+		})
 	}
 }
 
+// The order of the files makes no difference to the network and to the hosts' addresses and
+// prefixes; a name may come from another comment.
+func TestOrderOfFiles(t *testing.T) {
+	for dir, draft := range sources {
+		t.Run(dir, func(t *testing.T) {
+			files := load(t, dir)
+			forwards, err := draft(files)
+			if err != nil {
+				t.Fatal(err)
+			}
+			slices.Reverse(files)
+			backwards, err := draft(files)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range []*Draft{forwards, backwards} {
+				slices.Sort(d.Notes)
+				for i := range d.Nodes {
+					n := &d.Nodes[i]
+					n.Name = ""
+					slices.SortFunc(n.Subnets, netip.Prefix.Compare)
+				}
+			}
+			if !reflect.DeepEqual(forwards.Nodes, backwards.Nodes) || !slices.Equal(forwards.CIDR, backwards.CIDR) {
+				t.Errorf("forwards %+v\nbackwards %+v", forwards, backwards)
+			}
+		})
+	}
+}
+
+// A complete draft is a file that meshd accepts, and an incomplete one is not: somebody has
+// to fill it in first.
+func TestCompleteDraftsAreAccepted(t *testing.T) {
+	complete := map[string]bool{"etcd": true, "etcd-json": true, "etcd-lines": false, "etcd2": true,
+		"kube": false, "wg": false, "wg-one": false}
+	for dir, draft := range sources {
+		t.Run(dir, func(t *testing.T) {
+			d, err := draft(load(t, dir))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = config.Parse("mesh.toml", d.TOML())
+			if (err == nil) != complete[dir] {
+				t.Errorf("complete: %v, but %v", complete[dir], err)
+			}
+			if marked := strings.Contains(string(d.TOML()), "FILL IN"); marked == complete[dir] {
+				t.Errorf("complete: %v, marked: %v", complete[dir], marked)
+			}
+		})
+	}
+}
+
+// Input that is nothing known, or not valid, is an error with a kind that names the file.
 func TestBadInput(t *testing.T) {
-	for _, test := range []struct {
-		draft         func([]File) (*Draft, error)
-		content, want string
+	const subnets = "/coreos.com/network/subnets/"
+	for name, test := range map[string]struct {
+		draft   func([]File) (*Draft, error)
+		content string
+		want    error
 	}{
-		{FromFlannel, "", "neither net-conf.json"},
-		{FromFlannel, "{}", "neither net-conf.json"},
-		{FromFlannel, "[1]", "neither net-conf.json"},
-		{FromFlannel, `{"kind":"List","items":[{"kind":"Pod"}]}`, "neither net-conf.json"},
-		{FromFlannel, `{"kind":"ConfigMap","data":{}}`, "the ConfigMap has no net-conf.json"},
-		{FromFlannel, `{"Network":"10.244.0.0"}`, "net-conf.json: network"},
-		{FromFlannel, `{"kind":"Node","metadata":{"name":"a"},"spec":{"podCIDR":"10.1"}}`, "node a: podCIDR"},
-		{FromFlannel, "apiVersion: v1\nkind: List\n", "this is YAML"},
-		{FromFlannel, "/coreos.com/network/subnets/10.1-24\n{}", "key /coreos.com/network/subnets/10.1-24"},
-		{FromFlannel, "/coreos.com/network/subnets/10.1.0.0-24\nnonsense", "key /coreos.com/network/subnets/10.1.0.0-24"},
-		{FromWireGuard, "", "there is no [Interface]"},
-		{FromWireGuard, "hello", "line 1"},
-		{FromWireGuard, "[Interface]\nPrivateKey = x", "PrivateKey is no base64"},
-		{FromWireGuard, "[Interface]\nPrivateKey = AAAA", "PrivateKey is not 32 bytes"},
-		{FromWireGuard, "[Interface]\nAddress = here", `"here" is no address or prefix`},
-		{FromWireGuard, "[Interface]\n[Peer]\nEndpoint = 192.0.2.1:1", "a [Peer] without PublicKey"},
-		{FromWireGuard, "[Interface]\n[Server]\nA = b", "[server] is no section"},
+		"flannel: nothing":             {FromFlannel, "", ErrUnknown},
+		"flannel: an empty object":     {FromFlannel, "{}", ErrUnknown},
+		"flannel: a list":              {FromFlannel, "[1]", ErrUnknown},
+		"flannel: pods":                {FromFlannel, `{"kind":"List","items":[{"kind":"Pod"}]}`, ErrUnknown},
+		"flannel: another key of etcd": {FromFlannel, "/registry/pods/a\n{}", ErrUnknown},
+		"flannel: YAML":                {FromFlannel, "apiVersion: v1\nkind: List\n", ErrYAML},
+		"flannel: YAML with a mark":    {FromFlannel, "\xef\xbb\xbf\napiVersion: v1\n", ErrYAML},
+		"flannel: another ConfigMap":   {FromFlannel, `{"kind":"ConfigMap","data":{}}`, ErrInvalid},
+		"flannel: nonsense in it": {FromFlannel,
+			`{"kind":"ConfigMap","data":{"net-conf.json":"nonsense"}}`, ErrUnknown},
+		"flannel: network":     {FromFlannel, `{"Network":"10.244.0.0"}`, ErrInvalid},
+		"flannel: node":        {FromFlannel, `{"kind":"Node","spec":{"podCIDR":"10.1"}}`, ErrInvalid},
+		"flannel: types":       {FromFlannel, `{"kind":"Node","spec":{"podCIDRs":7}}`, ErrInvalid},
+		"flannel: lease's key": {FromFlannel, subnets + "10.1-24\n{}", ErrInvalid},
+		"flannel: lease":       {FromFlannel, subnets + "10.1.0.0-24\nnonsense", ErrInvalid},
+		"flannel: lease of v2": {FromFlannel, `{"node":{"nodes":[{"key":"/subnets/x","value":"{}"}]}}`, ErrInvalid},
+		"wg: nothing":          {FromWireGuard, "", ErrInvalid},
+		"wg: a word":           {FromWireGuard, "hello", ErrInvalid},
+		"wg: a key outside":    {FromWireGuard, "MTU = 1400\n[Interface]\n", ErrInvalid},
+		"wg: not base64":       {FromWireGuard, "[Interface]\nPrivateKey = x", ErrInvalid},
+		"wg: short key":        {FromWireGuard, "[Interface]\nPrivateKey = AAAA", ErrInvalid},
+		"wg: address":          {FromWireGuard, "[Interface]\nAddress = here", ErrInvalid},
+		"wg: no public key":    {FromWireGuard, "[Interface]\n[Peer]\nEndpoint = 192.0.2.1:1", ErrInvalid},
+		"wg: allowed":          {FromWireGuard, "[Interface]\n[Peer]\nPublicKey = a\nAllowedIPs = 10/8", ErrInvalid},
+		"wg: another section":  {FromWireGuard, "[Interface]\n[Server]\nA = b", ErrInvalid},
 	} {
-		if _, err := test.draft([]File{{"the file", []byte(test.content)}}); err == nil || !strings.Contains(err.Error(), "the file: ") && !strings.Contains(err.Error(), "net-conf") || !strings.Contains(err.Error(), test.want) {
-			t.Errorf("%q: %v, want %q", test.content, err, test.want)
-		}
+		t.Run(name, func(t *testing.T) {
+			d, err := test.draft([]File{{"the file", []byte(test.content)}})
+			if !errors.Is(err, test.want) {
+				t.Errorf("%v, want %v; draft %+v", err, test.want, d)
+			}
+		})
 	}
 }
 
-// What a line of a draft looks like.
-var ofDraft = regexp.MustCompile(`^(#.*|\[network\]|\[container\]|\[\[node\]\]|(subnet_env|cidr|port|name|address|subnets|routes) *= [^\pC]*)?\n$`)
+// ofDraft is what a line of a draft looks like.
+var ofDraft = regexp.MustCompile(`^(#.*|\[network\]|\[container\]|\[\[node\]\]|` +
+	`(subnet_env|cidr|port|name|address|subnets|routes) *= [^\pC]*)?\n$`)
 
 // Whatever they are given, drafts are drafts: nothing of the input becomes a line.
 func FuzzFlannel(f *testing.F) {
@@ -125,16 +198,44 @@ func fuzz(f *testing.F, draft func([]File) (*Draft, error), dirs ...string) {
 // Nothing secret of a file becomes part of the draft, which is for everybody to read.
 func TestCommentsAreNoNames(t *testing.T) {
 	const secret = "SGVsbG9TZWNyZXRLZXlNYXRlcmlhbDEyMzQ1Njc4OTA="
-	d, err := FromWireGuard([]File{{"wg0.conf", []byte("[Interface]\n# old: PrivateKey = " + secret + "\nAddress = 10.0.0.1/24\nPrivateKey = CAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAEA=\n" +
-		"# " + secret + "\n[Peer]\nPublicKey = jSD4x7v7mvPaTvUy7UTvxozmQrxdDFyx17kblsdO3wI=\nAlowedIPs = 10.0.0.2/32\n#[Peer]\n#AllowedIPs = 10.9.0.77/32\n[Peer]\nPublicKey = rosEb5bLWEHIb9i2PT1iZbIJ36DfZr2qQrep/Fl3lSM=\n")}})
+	d, err := FromWireGuard([]File{{"wg0.conf", []byte(`[Interface]
+# old: PrivateKey = ` + secret + `
+Address = 10.0.0.1/24
+PrivateKey = ` + keyA + `
+# ` + secret + `
+[Peer]
+PublicKey = jSD4x7v7mvPaTvUy7UTvxozmQrxdDFyx17kblsdO3wI=
+AlowedIPs = 10.0.0.2/32
+Secret = ` + secret + `
+#[Peer]
+#AllowedIPs = 10.9.0.77/32
+[Peer]
+PublicKey = rosEb5bLWEHIb9i2PT1iZbIJ36DfZr2qQrep/Fl3lSM=
+`)}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	doc := string(d.TOML())
-	if strings.Contains(strings.ToLower(doc), strings.ToLower(secret[:20])) || strings.Contains(doc, "10.9.0.77") || strings.Contains(doc, "AEA=") {
-		t.Errorf("%s", doc)
+	doc := strings.ToLower(string(d.TOML()))
+	for _, lost := range []string{secret[:20], "10.9.0.77", keyA} {
+		if strings.Contains(doc, strings.ToLower(lost)) {
+			t.Errorf("%q is in\n%s", lost, doc)
+		}
 	}
-	if !strings.Contains(doc, `"alowedips", which is no key`) || !strings.Contains(doc, `name    = "wg0"`) {
-		t.Errorf("%s", doc)
+	for _, kept := range []string{`"alowedips"`, `"secret"`, `name    = "wg0"`} {
+		if !strings.Contains(doc, kept) {
+			t.Errorf("%q is not in\n%s", kept, doc)
+		}
+	}
+}
+
+// Errors do not quote a private key, whatever is wrong with it.
+func TestErrorsHideKeys(t *testing.T) {
+	for name, key := range map[string]string{"not base64": "Geheim!", "too short": "R2VoZWlt"} {
+		t.Run(name, func(t *testing.T) {
+			_, err := FromWireGuard([]File{{"wg0.conf", []byte("[Interface]\nPrivateKey = " + key + "\n")}})
+			if err == nil || strings.Contains(err.Error(), key) {
+				t.Errorf("%v", err)
+			}
+		})
 	}
 }
