@@ -123,7 +123,7 @@ func TestBadStarts(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.exits(w.Worker2, 1, w.write(demo), "10.244.0.0/16 via 172.18.0.99 dev eth0 proto boot",
-			"`ip route del 10.244.0.0/16")
+			"ip route del 10.244.0.0/16")
 		if err := w.Worker2.IP("route del 10.244.0.0/16"); err != nil {
 			t.Fatal(err)
 		}

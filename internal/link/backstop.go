@@ -10,34 +10,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Backstops are unreachable routes for what the mesh carries, behind all other routes. They decide
-// while the TUN or its route is away: pods' packets are refused then, instead of leaving bare by the
-// default route. They hang on no interface, so they stay while interfaces come and go, and when the
-// daemon ends; only CleanUpBackstops removes them, or a reload that takes their prefix out.
+// A backstop is an unreachable route for a prefix of the mesh, with the worst metric. It takes
+// effect while the TUN or its route is missing: the kernel then rejects pods' packets, instead
+// of sending them unencapsulated by the default route. A backstop belongs to no interface, so
+// it stays while interfaces come and go and after the daemon has ended. Only
+// CleanUpBackstops, or a reload without its prefix, removes it.
 
-// BackstopProtocol marks backstops. It is not Protocol: whoever flushes the mesh's routes, to mend
-// something, must not take what stands behind them.
+// BackstopProtocol marks backstops. It is not Protocol, so that `ip route flush proto 85`, by
+// somebody who wants to repair something, does not remove them.
 const BackstopProtocol = 86
 
-// backstopMetric is the largest that fits an int on 32 bits, too: any other route for the prefix is
-// better.
+// backstopMetric is the largest metric that fits an int on 32-bit machines, too: the kernel
+// prefers every other route for the prefix.
 const backstopMetric = math.MaxInt32
 
+// isBackstop reports whether a route is one of meshd's backstops.
 func isBackstop(r netlink.Route) bool {
 	return r.Protocol == BackstopProtocol && r.Type == unix.RTN_UNREACHABLE
 }
 
-// SetBackstops makes the backstops be those of prefixes. changed tells, in words, what was not as it
-// should be; added are the prefixes that had none.
+// SetBackstops adds the missing backstops of prefixes and removes all others. changed
+// describes each difference that it found, for the log; added are the prefixes whose backstop
+// was missing, for an undo by RemoveBackstops. Both are valid also after an error.
 func SetBackstops(prefixes []netip.Prefix) (changed []string, added []netip.Prefix, err error) {
 	routes, err := mainTable()
 	if err != nil {
 		return nil, nil, err
 	}
-	missing := make(map[netip.Prefix]bool, len(prefixes))
-	for _, p := range prefixes {
-		missing[p] = true
-	}
+	missing := setOf(prefixes)
 	for _, r := range routes {
 		p := destination(r)
 		switch {
@@ -48,15 +48,15 @@ func SetBackstops(prefixes []netip.Prefix) (changed []string, added []netip.Pref
 			if err := deleteBackstop(p); err != nil {
 				return changed, added, err
 			}
-			changed = append(changed, fmt.Sprintf("backstop for %s was there", p))
+			changed = append(changed, fmt.Sprintf("backstop for %s was unwanted", p))
 		}
 	}
 	for _, p := range prefixes {
 		if !missing[p] {
 			continue
 		}
-		delete(missing, p)
-		// EEXIST: somebody else has the very route, and it does what ours would.
+		delete(missing, p) // a prefix that is listed twice
+		// EEXIST: another program has made the same route, which does the same.
 		if err := netlink.RouteAdd(backstop(p)); err != nil && !errors.Is(err, unix.EEXIST) {
 			return changed, added, fmt.Errorf("add backstop route %s: %w", p, err)
 		}
@@ -65,7 +65,7 @@ func SetBackstops(prefixes []netip.Prefix) (changed []string, added []netip.Pref
 	return changed, added, nil
 }
 
-// RemoveBackstops removes the backstops of prefixes, as far as they are there.
+// RemoveBackstops removes the backstops of prefixes. A missing one is not an error.
 func RemoveBackstops(prefixes []netip.Prefix) error {
 	var errs []error
 	for _, p := range prefixes {
@@ -74,12 +74,13 @@ func RemoveBackstops(prefixes []netip.Prefix) error {
 	return errors.Join(errs...)
 }
 
-// CleanUpBackstops removes all of them, whoever made them, and tells whether there were any.
+// CleanUpBackstops removes all backstops of this host and reports whether it found any.
 func CleanUpBackstops() (removed bool, err error) {
 	changed, _, err := SetBackstops(nil)
 	return len(changed) > 0, err
 }
 
+// deleteBackstop removes one backstop, if it exists.
 func deleteBackstop(p netip.Prefix) error {
 	if err := netlink.RouteDel(backstop(p)); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("delete backstop route %s: %w", p, err)
@@ -87,6 +88,7 @@ func deleteBackstop(p netip.Prefix) error {
 	return nil
 }
 
+// backstop returns the route that is the backstop of p.
 func backstop(p netip.Prefix) *netlink.Route {
 	family := netlink.FAMILY_V4
 	if p.Addr().Is6() {

@@ -10,22 +10,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An Interface is one of this host's.
+// An Interface is a network interface of this host.
 type Interface struct {
 	Index int
 	Name  string
 }
 
-// Crossing is by which interfaces packets of the mesh cross this host, besides the TUN, and which
-// others there are. Each list is in the order of names; no interface is in two of them. Answers to
-// pods come in by the sides.
+// Crossing sorts this host's interfaces by their part in the mesh. Packets of pods cross the
+// host by the TUN, by Pods and by Sides; answers to pods come in by the sides. Each list is
+// in the order of names, and no interface is in two lists.
 type Crossing struct {
-	Pods  []Interface // lead to the node's own subnets
-	Sides []Interface // the underlay's, those of default routes, those that lead to networks behind this node
-	Rest  []Interface
+	Pods  []Interface // lead to the node's own pod subnets
+	Sides []Interface // lead to peers, by default routes, or to the node's further networks
+	Rest  []Interface // have no part in the mesh
 }
 
-// All returns those of the mesh: pods' and sides.
+// All returns the interfaces of the mesh: those of pods, then the sides.
 func (c Crossing) All() []Interface { return slices.Concat(c.Pods, c.Sides) }
 
 // PodNames returns the names of the interfaces that lead to the node's own subnets.
@@ -36,23 +36,21 @@ func (c Crossing) PodNames() (names []string) {
 	return names
 }
 
-// FindCrossing looks for the interfaces of a node that owns subnets, which are part of networks, and
-// has further networks (routes) behind it. underlay has the indices of Underlay.Devices, which are
-// never taken for pods': that would cut the node off. The interface called tun, loopback, our own
-// further interfaces and ports of bridges and bonds, which route nothing themselves, are in no list.
-func FindCrossing(tun string, networks, subnets, routes []netip.Prefix, underlay []int) (c Crossing, err error) {
+// FindCrossing sorts the interfaces of a node. The node owns subnets, which are part of
+// networks, and has further networks, routes, behind it. underlay are the indices of
+// Underlay.Devices: these are always sides, since the guards of pods' interfaces would cut
+// the node off from its peers. In no list are the interface called tun, loopback, meshd's
+// further interfaces, and ports of bridges and bonds, which do not route packets themselves.
+func FindCrossing(tun string, networks, subnets, routes []netip.Prefix, underlay []int) (Crossing, error) {
 	links, err := retry(netlink.LinkList)
 	if err != nil {
-		return c, fmt.Errorf("list interfaces: %w", err)
+		return Crossing{}, fmt.Errorf("list interfaces: %w", err)
 	}
 	table, err := mainTable()
 	if err != nil {
-		return c, err
+		return Crossing{}, err
 	}
 	pods, sides := map[int]bool{}, map[int]bool{}
-	for _, index := range underlay {
-		sides[index] = true
-	}
 	for _, r := range table {
 		switch {
 		case r.Type != unix.RTN_UNICAST || r.Protocol == Protocol:
@@ -62,12 +60,21 @@ func FindCrossing(tun string, networks, subnets, routes []netip.Prefix, underlay
 			mark(sides, r)
 		}
 	}
-	for _, l := range routers(links) {
+	for _, index := range underlay {
+		sides[index], pods[index] = true, false
+	}
+	return sorted(routers(links), tun, pods, sides), nil
+}
+
+// sorted puts the interfaces into the lists of a Crossing. One that leads to pods and
+// elsewhere is pods'.
+func sorted(links []netlink.Link, tun string, pods, sides map[int]bool) (c Crossing) {
+	for _, l := range links {
 		a := l.Attrs()
 		one := Interface{Index: a.Index, Name: a.Name}
 		switch {
 		case a.Name == tun:
-		case pods[a.Index] && !slices.Contains(underlay, a.Index):
+		case pods[a.Index]:
 			c.Pods = append(c.Pods, one)
 		case sides[a.Index]:
 			c.Sides = append(c.Sides, one)
@@ -78,21 +85,22 @@ func FindCrossing(tun string, networks, subnets, routes []netip.Prefix, underlay
 	for _, list := range [][]Interface{c.Pods, c.Sides, c.Rest} {
 		slices.SortFunc(list, func(a, b Interface) int { return cmp.Compare(a.Name, b.Name) })
 	}
-	return c, nil
+	return c
 }
 
-// takesAll tells whether a route is a default route, or half of one, which VPNs use.
+// takesAll reports whether a route is a default route or one of two halves of it: VPNs use
+// 0.0.0.0/1 and 128.0.0.0/1 to win against the default route without replacing it.
 func takesAll(r netlink.Route) bool { return destination(r).Bits() <= 1 }
 
-// mark notes the interfaces of a route.
+// mark adds the interfaces of a route to a set.
 func mark(set map[int]bool, r netlink.Route) {
-	set[r.LinkIndex] = true
-	for _, hop := range r.MultiPath {
-		set[hop.LinkIndex] = true
+	for _, device := range devicesOf(r) {
+		set[device] = true
 	}
 }
 
-// routers leaves out the interfaces that never forward a packet themselves.
+// routers leaves out the interfaces that do not route packets: loopback, meshd's own, and
+// ports of another interface. Ports of a VRF do route.
 func routers(links []netlink.Link) (some []netlink.Link) {
 	types := map[int]string{}
 	for _, l := range links {
@@ -108,16 +116,20 @@ func routers(links []netlink.Link) (some []netlink.Link) {
 	return some
 }
 
-// everything is all there is.
-var everything = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
+// everything contains all addresses of both families.
+var everything = []netip.Prefix{
+	netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0),
+}
 
-// leadsTo tells whether a route carries packets to a part of one of the prefixes. So does a wider one
-// without a gateway, since a bridge may serve several subnets, as long as it lies within networks:
-// 10.0.0.0/8 on a link is not for pods.
+// leadsTo reports whether a route carries packets to a part of one of the prefixes. A wider
+// route counts, too, if it has no gateway, since a bridge can serve several subnets, and if
+// it is within networks: 10.0.0.0/8 on a link is not a route for pods of 10.244.1.0/24.
 func leadsTo(r netlink.Route, prefixes, within []netip.Prefix) bool {
 	to := destination(r)
 	onLink := r.Gw == nil && r.Via == nil && len(r.MultiPath) == 0
-	inside := slices.ContainsFunc(within, func(p netip.Prefix) bool { return p.Bits() <= to.Bits() && p.Overlaps(to) })
+	inside := slices.ContainsFunc(within, func(p netip.Prefix) bool {
+		return p.Bits() <= to.Bits() && p.Overlaps(to)
+	})
 	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool {
 		return to.Overlaps(p) && (p.Bits() <= to.Bits() || onLink && inside)
 	})

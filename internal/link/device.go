@@ -11,19 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Settings of the interface that other programs reach through /proc/sys. They
-// go through netlink here, since a hardened unit cannot write /proc/sys.
+// This file changes settings of interfaces that other programs reach through /proc/sys. It
+// uses netlink, because the hardened unit (ProtectKernelTunables=) cannot write /proc/sys.
 
 // devconfAcceptLocal is IPV4_DEVCONF_ACCEPT_LOCAL of include/uapi/linux/ip.h.
 const devconfAcceptLocal = 23
 
-// setDevice lets our ICMP errors in: their source is the TUN's own address, and
-// without accept_local the kernel drops such packets as martians
-// (fib_validate_source in net/ipv4/fib_frontend.c). It also keeps the kernel
-// from talking to itself over the TUN: no link-local IPv6 address, and so no
-// router solicitations.
+// setDevice lets meshd's ICMP errors in and keeps the kernel's own packets out. The errors
+// come with the TUN's own address as their source; without accept_local the kernel drops
+// such packets as martians (fib_validate_source in net/ipv4/fib_frontend.c).
 func setDevice(dev netlink.Link, s Settings) (changed []string, err error) {
-	// The kernel tells everybody of a setting that is set again.
+	// The kernel notifies all netlink listeners when a setting is set, even to the same value.
 	if setting("ipv4", s.Interface, "accept_local") != "1" {
 		if err := setAcceptLocal(dev.Attrs().Index); err != nil {
 			return nil, fmt.Errorf("set accept_local: %w", err)
@@ -34,10 +32,12 @@ func setDevice(dev netlink.Link, s Settings) (changed []string, err error) {
 	return append(changed, what...), err
 }
 
-// setSilent keeps the kernel from having an address of its own on an interface.
+// setSilent keeps the kernel from making a link-local IPv6 address on an interface: with one
+// it would send router solicitations into the mesh.
 func setSilent(dev netlink.Link, s Settings) (changed []string, err error) {
-	const none = 1                                                                        // IN6_ADDR_GEN_MODE_NONE
-	if mode := setting("ipv6", s.Interface, "addr_gen_mode"); mode != "" && mode != "1" { // none at all without IPv6 in the kernel
+	const none = 1 // IN6_ADDR_GEN_MODE_NONE
+	mode := setting("ipv6", s.Interface, "addr_gen_mode")
+	if mode != "" && mode != "1" { // empty: the kernel has no IPv6
 		if err := netlink.LinkSetIP6AddrGenMode(dev, none); err != nil {
 			return nil, fmt.Errorf("set addr_gen_mode: %w", err)
 		}
@@ -46,7 +46,7 @@ func setSilent(dev netlink.Link, s Settings) (changed []string, err error) {
 	return changed, nil
 }
 
-// setting reads /proc/sys/net/FAMILY/conf/NAME/KEY; empty if it is not there.
+// setting reads /proc/sys/net/FAMILY/conf/NAME/KEY; empty if it does not exist.
 func setting(family, name, key string) string {
 	path, err := confPath(family, name, key)
 	if err != nil {
@@ -59,9 +59,9 @@ func setting(family, name, key string) string {
 	return strings.TrimSpace(string(value))
 }
 
-// confPath returns the path of a setting of one interface. The kernel takes names of which some are
-// no folder of their own there: "all" and "default" would be the host's (sysctl_dev_name_is_allowed
-// in net/ipv4/devinet.c).
+// confPath returns the path of a setting of one interface. Interfaces can have names that
+// are not folders of their own there: the settings of "all" and "default" are the host's
+// (sysctl_dev_name_is_allowed in net/ipv4/devinet.c).
 func confPath(family, name, key string) (string, error) {
 	switch {
 	case name == "", name == ".", name == "..", name == "all", name == confDefault, strings.Contains(name, "/"):
@@ -70,14 +70,14 @@ func confPath(family, name, key string) (string, error) {
 	return filepath.Join("/proc/sys/net", family, "conf", name, key), nil
 }
 
-// setAcceptLocal lets packets with a source of this host in by an interface.
+// setAcceptLocal accepts packets on an interface whose source is an address of this host.
 func setAcceptLocal(index int) error { return setDevconf4(index, devconfAcceptLocal, 1) }
 
-// setDevconf4 sets one of the IPv4 settings of an interface. It sends RTM_SETLINK with
+// setDevconf4 sets one IPv4 setting of an interface. It sends RTM_SETLINK with
 //
 //	IFLA_AF_SPEC { AF_INET { IFLA_INET_CONF { key = value } } }
 //
-// which inet_set_link_af in net/ipv4/devinet.c takes.
+// which inet_set_link_af in net/ipv4/devinet.c handles. The library has no call for it.
 func setDevconf4(index, key int, value uint32) error {
 	request := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
 	message := nl.NewIfInfomsg(unix.AF_UNSPEC)

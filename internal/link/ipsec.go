@@ -12,25 +12,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// IPsec policies (xfrm) of the host. The kernel asks them for what sockets send and receive, and not
-// for what programs redirect from one interface to another: where one is about the mesh's own
-// datagrams, those have to go through sockets.
+// This file reads the host's IPsec policies (xfrm). The kernel applies them to packets that
+// sockets send and receive, but not to packets that BPF programs redirect from one interface
+// to another. If a policy applies to the mesh's datagrams, the datagrams have to go through
+// sockets, or they would leave unencrypted.
 
-// Directions of a policy (XFRM_POLICY_IN, XFRM_POLICY_OUT in linux/xfrm.h). Those of single sockets,
-// which have other numbers, say nothing of our sockets.
+// Directions of a policy (XFRM_POLICY_IN, XFRM_POLICY_OUT in linux/xfrm.h). Policies of single
+// sockets have other numbers and do not apply to meshd's sockets.
 const (
 	policyIn  = 0
 	policyOut = 1
 )
 
+// policyNames are the directions as `ip xfrm policy` prints them.
 var policyNames = map[uint8]string{policyIn: "in", policyOut: "out"}
 
-// Policed describes the first IPsec policy, in or out, that is about datagrams between local and one
-// of the peers, as `ip xfrm policy` knows it, or the default for packets without a policy, where that
-// is to block. It is empty if there is none. The direction out goes to a peer's port, the direction in
-// comes to that of local; the other port may be any one.
+// Policed describes the first IPsec policy, as `ip xfrm policy` identifies it, that applies to
+// datagrams between local and one of the peers. If none does, it describes the default for
+// packets without a policy, if that is to block. Otherwise the result is empty.
+//
+// Outgoing datagrams go to a peer's port and incoming ones to the port of local; the port at
+// the other end can be any.
 func Policed(local netip.AddrPort, peers []netip.AddrPort) (string, error) {
-	messages, err := nl.NewNetlinkRequest(nl.XFRM_MSG_GETPOLICY, unix.NLM_F_DUMP).Execute(unix.NETLINK_XFRM, nl.XFRM_MSG_NEWPOLICY)
+	request := nl.NewNetlinkRequest(nl.XFRM_MSG_GETPOLICY, unix.NLM_F_DUMP)
+	messages, err := request.Execute(unix.NETLINK_XFRM, nl.XFRM_MSG_NEWPOLICY)
 	if noXfrm(err) {
 		return "", nil
 	}
@@ -49,13 +54,15 @@ func Policed(local netip.AddrPort, peers []netip.AddrPort) (string, error) {
 	return blockedByDefault()
 }
 
-// noXfrm tells whether an error means that the kernel has no IPsec.
+// noXfrm reports whether an error means that the kernel has no IPsec.
 func noXfrm(err error) bool {
-	return errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT)
+	return errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) ||
+		errors.Is(err, unix.EAFNOSUPPORT)
 }
 
-// policedPeer returns the first peer whose datagrams a policy is about.
-func policedPeer(p *nl.XfrmUserpolicyInfo, local netip.AddrPort, peers []netip.AddrPort) (peer netip.AddrPort, about bool) {
+// policedPeer returns the first peer to whose datagrams a policy applies.
+func policedPeer(p *nl.XfrmUserpolicyInfo, local netip.AddrPort, peers []netip.AddrPort) (
+	peer netip.AddrPort, about bool) {
 	s := &p.Sel
 	if s.Proto != 0 && s.Proto != unix.IPPROTO_UDP {
 		return peer, false
@@ -79,7 +86,8 @@ func policedPeer(p *nl.XfrmUserpolicyInfo, local netip.AddrPort, peers []netip.A
 	return peer, false
 }
 
-// covers tells whether an address is one of a selector's, as addr_match does in include/net/xfrm.h.
+// covers reports whether a selector's address and length match ip, as addr_match in
+// include/net/xfrm.h does.
 func covers(family uint16, address nl.XfrmAddress, bits uint8, ip netip.Addr) bool {
 	switch {
 	case family == unix.AF_INET && !ip.Is4(), family == unix.AF_INET6 && !ip.Is6():
@@ -95,16 +103,16 @@ func covers(family uint16, address nl.XfrmAddress, bits uint8, ip netip.Addr) bo
 	return err == nil && p.Contains(ip)
 }
 
-// coversPort tells whether a destination port is one of a selector's, whose numbers are in the order
-// of the network.
+// coversPort reports whether a selector's destination port and mask match a port. The
+// selector's numbers are in network byte order (__be16), which the library does not convert.
 func coversPort(s *nl.XfrmSelector, port uint16) bool {
 	var b [2]byte
 	binary.BigEndian.PutUint16(b[:], port)
 	return (binary.NativeEndian.Uint16(b[:])^s.Dport)&s.DportMask == 0
 }
 
-// Messages about what becomes of packets without a policy (Linux 5.15): struct
-// xfrm_userpolicy_default, a byte each for in, fwd and out.
+// The message that asks for the default of packets without a policy, since Linux 5.15. The
+// answer is struct xfrm_userpolicy_default: a byte each for in, fwd and out.
 const (
 	getDefault    = 0x28 // XFRM_MSG_GETDEFAULT
 	defaultBlocks = 1    // XFRM_USERPOLICY_BLOCK
@@ -129,11 +137,13 @@ func blockedByDefault() (string, error) {
 	return "", nil
 }
 
-// WatchPolicies calls changed once at the start and then whenever a policy of IPsec comes, goes or
-// changes, until ctx ends (nil) or the kernel's messages cannot be read. Messages that are lost count
-// as a change. Where the kernel has no IPsec, it only waits for the end.
+// WatchPolicies calls changed once at the start and then after each change of an IPsec
+// policy. Lost messages count as a change. It blocks until ctx ends, and then returns nil; it
+// returns an error if the kernel's messages cannot be read. If the kernel has no IPsec,
+// WatchPolicies waits for the end of ctx without a call.
 func WatchPolicies(ctx context.Context, changed func()) error {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_XFRM)
+	const raw = unix.SOCK_RAW | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
+	fd, err := unix.Socket(unix.AF_NETLINK, raw, unix.NETLINK_XFRM)
 	if noXfrm(err) {
 		<-ctx.Done()
 		return nil
@@ -143,10 +153,11 @@ func WatchPolicies(ctx context.Context, changed func()) error {
 	}
 	socket := os.NewFile(uintptr(fd), "xfrm")
 	defer socket.Close()
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 << (nl.XFRMNLGRP_POLICY - 1)}); err != nil {
+	group := &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 << (nl.XFRMNLGRP_POLICY - 1)}
+	if err := unix.Bind(fd, group); err != nil {
 		return fmt.Errorf("watch IPsec policies: %w", err)
 	}
-	stop := context.AfterFunc(ctx, func() { socket.Close() })
+	stop := context.AfterFunc(ctx, func() { socket.Close() }) // ends Read
 	defer stop()
 	changed()
 	for buf := make([]byte, 1<<14); ; {

@@ -21,7 +21,8 @@ func TestPoliced(t *testing.T) {
 	for _, test := range []struct{ name, policy, want string }{
 		{"ESP out", "src 172.18.0.3 dst 172.18.0.4 proto udp dport 9000 dir out" + esp, "dir out"},
 		{"ESP in", "src 172.18.0.4 dst 172.18.0.3 proto udp dport 8285 dir in" + esp, "dir in"},
-		{"in, by the peer's source port", "src 172.18.0.4 dst 172.18.0.3 proto udp sport 9000 dir in" + esp, "dir in"},
+		{"in, by the peer's source port",
+			"src 172.18.0.4 dst 172.18.0.3 proto udp sport 9000 dir in" + esp, "dir in"},
 		{"block", "src 172.18.0.0/16 dst 172.18.0.5 dir out action block", "dir out"},
 		{"everything", "src 0.0.0.0/0 dst 0.0.0.0/0 dir in" + esp, "dir in"},
 		{"another port", "src 172.18.0.3 dst 172.18.0.4 proto udp dport 8285 dir out" + esp, ""},

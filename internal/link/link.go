@@ -1,10 +1,20 @@
-// Package link keeps the kernel's side of the TUN interface as it should be:
-// address, MTU, routes, link state. Set and CleanUp say what is wanted and find
-// out themselves what is there; they keep no state of their own.
+// Package link keeps the kernel's side of the mesh's interfaces in the wanted state:
+// addresses, MTU, routes, link state, forwarding switches. Set and CleanUp take the wanted
+// state, compare it with the kernel's and change the difference; the package keeps no state
+// of its own. All functions may be called by several goroutines at once, but two writers of
+// the same interface would undo each other's changes.
 //
-// What is ours: the interface with the alias "meshd", its addresses, the routes
-// over it that carry our protocol number, and the backstop routes, which carry
-// another. Nothing else is touched.
+// meshd's own are: interfaces with the alias "meshd" and their addresses, routes over them
+// with meshd's protocol number, and backstop routes, which have another number. Of other
+// interfaces the package changes forwarding switches only, and only when asked to.
+//
+//	link, route      the TUN: its state, its routes
+//	underlay         how datagrams reach the peers
+//	crossing         by which interfaces packets of pods cross this host
+//	backstop         routes that refuse the mesh's packets while the TUN is away
+//	switches, sysctl forwarding of IPv4 and of IPv6
+//	ipsec            policies that apply to the mesh's datagrams
+//	watch            tells when interfaces, addresses or routes change
 package link
 
 import (
@@ -18,25 +28,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Protocol is the number that marks our routes; `ip route` shows it as "proto
-// 85". It is free in iproute2's table and says who made the route.
+// Protocol marks meshd's routes; `ip route` shows it as "proto 85". The number is not
+// assigned in iproute2's rt_protos.
 const Protocol = 85
 
-// alias marks our interface; `ip link` shows it.
+// alias marks meshd's interfaces; `ip link` shows it.
 const alias = "meshd"
 
-// Settings is what the interface should look like.
+// Settings is the wanted state of the TUN interface.
 type Settings struct {
 	Interface string
-	MTU       int            // bytes
-	Addresses []netip.Addr   // the TUN's own, each configured as a host prefix
-	Routes    []netip.Prefix // all that goes through the interface, masked
+	MTU       int            // in bytes
+	Addresses []netip.Addr   // of the TUN, each configured as a host prefix
+	Routes    []netip.Prefix // everything that goes through the TUN, masked
 }
 
-// Set makes the TUN interface, which must exist, match s: it adds what is
-// missing, removes what is ours and no longer wanted, and brings it up. It
-// needs CAP_NET_ADMIN. Calling it again changes nothing; changed tells, in words,
-// what was not as it should be.
+// Set brings the TUN interface, which must exist, into the state s. It adds what is missing,
+// removes addresses and meshd's routes that s does not have, and sets the link up. It needs
+// CAP_NET_ADMIN. A second call changes nothing. changed describes each difference that Set
+// found, for the log; after an error it holds those found until then.
 func Set(s Settings) (changed []string, err error) {
 	dev, err := tunByName(s.Interface)
 	if err != nil {
@@ -65,7 +75,7 @@ func Set(s Settings) (changed []string, err error) {
 	return changed, nil
 }
 
-// Claim marks the TUN called name, which has just been made, as ours.
+// Claim marks the TUN called name as meshd's. The caller has just made it.
 func Claim(name string) error {
 	dev, err := tunByName(name)
 	if err != nil {
@@ -75,46 +85,67 @@ func Claim(name string) error {
 		return nil
 	}
 	if err := netlink.LinkSetAlias(dev, alias); err != nil {
-		return fmt.Errorf("mark %q as ours: %w", name, err)
+		return fmt.Errorf("set alias of %q: %w", name, err)
 	}
 	return nil
 }
 
-// CheckInterface returns an error if the interface called name exists and cannot
-// be taken over: because we did not make it, or because it is in use. fresh is
-// true if there is none.
+// Reasons why meshd does not take an interface; test with errors.Is.
+var (
+	ErrForeign = errors.New("meshd did not make it")
+	ErrInUse   = errors.New("a running meshd uses it")
+	ErrNotTUN  = errors.New("not a TUN")
+)
+
+// CheckInterface returns an error if meshd cannot use the interface called name although it
+// exists: ErrForeign if another program made it, ErrInUse if another meshd has it open.
+// fresh is true if no interface has the name.
 func CheckInterface(name string) (fresh bool, err error) {
 	dev, err := netlink.LinkByName(name)
-	switch {
-	case err != nil:
+	if err != nil {
 		return true, nil
-	case dev.Attrs().Alias != alias || dev.Type() != "tuntap":
-		return false, fmt.Errorf("interface %q exists, and meshd did not make it: `ip link del %s`, or choose another network.interface", name, name)
-	case inUse(dev):
-		return false, fmt.Errorf("interface %q is in use, by another meshd: stop that, or choose another network.interface", name)
 	}
-	return false, nil
+	return false, usable(dev)
 }
 
-// Exists tells whether there is an interface called name.
-func Exists(name string) bool { return indexOf(name) >= 0 }
+// usable is CheckInterface for an interface that exists.
+func usable(dev netlink.Link) error {
+	name := dev.Attrs().Name
+	switch {
+	case dev.Attrs().Alias != alias || dev.Type() != "tuntap":
+		return fmt.Errorf("interface %q exists, and %w: `ip link del %s`, or choose another network.interface",
+			name, ErrForeign, name)
+	case inUse(dev):
+		return fmt.Errorf("interface %q: %w: stop that meshd, or choose another network.interface", name, ErrInUse)
+	}
+	return nil
+}
 
-// Index returns the index of an interface; negative if there is none.
-func Index(name string) int { return indexOf(name) }
+// Exists reports whether an interface called name exists.
+func Exists(name string) bool { return Index(name) >= 0 }
 
-// Up tells whether there is an interface of that name that carries packets.
+// Index returns the index of the interface called name; negative if it does not exist.
+func Index(name string) int {
+	dev, err := netlink.LinkByName(name)
+	if err != nil {
+		return -1
+	}
+	return dev.Attrs().Index
+}
+
+// Up reports whether the interface called name exists and is set up.
 func Up(name string) bool {
 	dev, err := netlink.LinkByName(name)
 	return err == nil && dev.Attrs().Flags&net.FlagUp != 0
 }
 
-// inUse tells whether a program has a queue of the TUN open: only then does it
-// have a carrier (tun_attach in drivers/net/tun.c).
+// inUse reports whether a program has a queue of the TUN open: only then has the TUN a
+// carrier (tun_attach and __tun_detach in drivers/net/tun.c).
 func inUse(dev netlink.Link) bool { return dev.Attrs().RawFlags&unix.IFF_LOWER_UP != 0 }
 
-// CleanUp removes the interface called name, or with an empty name every one,
-// that an earlier run marked as ours and left, with its addresses and routes. It
-// returns their names. One that a running program uses is an error.
+// CleanUp removes the TUN called name, or with an empty name every TUN, that an earlier run
+// marked as meshd's, with its addresses and routes. It returns the names of those removed.
+// If a running program uses a TUN, the error is ErrInUse.
 func CleanUp(name string) (removed []string, err error) {
 	links, err := retry(netlink.LinkList)
 	if err != nil {
@@ -126,7 +157,8 @@ func CleanUp(name string) (removed []string, err error) {
 			continue
 		}
 		if inUse(l) {
-			return removed, fmt.Errorf("delete %q: a running meshd uses it: stop that first, `systemctl stop meshd`", tun.Attrs().Name)
+			return removed, fmt.Errorf("delete %q: %w: stop that first, `systemctl stop meshd`",
+				tun.Attrs().Name, ErrInUse)
 		}
 		if err := netlink.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
 			return removed, fmt.Errorf("delete %q: %w", tun.Attrs().Name, err)
@@ -136,8 +168,8 @@ func CleanUp(name string) (removed []string, err error) {
 	return removed, nil
 }
 
-// Overflows returns how many packets the kernel dropped on their way into the
-// TUN because nobody read them in time (tx_dropped of the interface).
+// Overflows returns how many packets the kernel dropped because the TUN's queue was full:
+// the daemon did not read them in time (tx_dropped of the interface).
 func Overflows(name string) (uint64, error) {
 	dev, err := netlink.LinkByName(name)
 	if err != nil {
@@ -149,17 +181,19 @@ func Overflows(name string) (uint64, error) {
 	return dev.Attrs().Statistics.TxDropped, nil
 }
 
+// tunByName returns the interface called name; the error is ErrNotTUN for another kind.
 func tunByName(name string) (netlink.Link, error) {
 	dev, err := netlink.LinkByName(name)
 	if err != nil {
 		return nil, fmt.Errorf("find %q: %w", name, err)
 	}
 	if dev.Type() != "tuntap" {
-		return nil, fmt.Errorf("%q is a %s interface, not a TUN", name, dev.Type())
+		return nil, fmt.Errorf("%q is a %s interface, %w", name, dev.Type(), ErrNotTUN)
 	}
 	return dev, nil
 }
 
+// setMTU sets the MTU. If it is right, no call is made: each would tell all netlink listeners.
 func setMTU(dev netlink.Link, s Settings) ([]string, error) {
 	if dev.Attrs().MTU == s.MTU {
 		return nil, nil
@@ -167,6 +201,7 @@ func setMTU(dev netlink.Link, s Settings) ([]string, error) {
 	return []string{fmt.Sprintf("mtu was %d", dev.Attrs().MTU)}, netlink.LinkSetMTU(dev, s.MTU)
 }
 
+// setUp sets the link up.
 func setUp(dev netlink.Link, _ Settings) ([]string, error) {
 	if dev.Attrs().RawFlags&unix.IFF_UP != 0 {
 		return nil, nil
@@ -174,6 +209,8 @@ func setUp(dev netlink.Link, _ Settings) ([]string, error) {
 	return []string{"was down"}, netlink.LinkSetUp(dev)
 }
 
+// setAddresses removes all unwanted addresses, also those of other programs: any of them
+// could become the source of packets into the mesh. Then it adds the missing ones.
 func setAddresses(dev netlink.Link, s Settings) (changed []string, err error) {
 	have, err := retry(func() ([]netlink.Addr, error) { return netlink.AddrList(dev, netlink.FAMILY_ALL) })
 	if err != nil {
@@ -189,7 +226,7 @@ func setAddresses(dev netlink.Link, s Settings) (changed []string, err error) {
 		if err := netlink.AddrDel(dev, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 			return changed, fmt.Errorf("remove %s: %w", ip, err)
 		}
-		changed = append(changed, fmt.Sprintf("foreign address %s", ip))
+		changed = append(changed, fmt.Sprintf("address %s was unwanted", ip))
 	}
 	for _, ip := range s.Addresses {
 		if slices.Contains(found, ip) {
@@ -197,7 +234,7 @@ func setAddresses(dev netlink.Link, s Settings) (changed []string, err error) {
 		}
 		a := &netlink.Addr{IPNet: toIPNet(netip.PrefixFrom(ip, ip.BitLen()))}
 		if ip.Is6() {
-			a.Flags = unix.IFA_F_NODAD // there is nobody on a TUN to collide with
+			a.Flags = unix.IFA_F_NODAD // a TUN has no neighbours that could have the address
 		}
 		if err := netlink.AddrAdd(dev, a); err != nil && !errors.Is(err, unix.EEXIST) {
 			return changed, fmt.Errorf("add %s: %w", ip, err)
@@ -207,8 +244,8 @@ func setAddresses(dev netlink.Link, s Settings) (changed []string, err error) {
 	return changed, nil
 }
 
-// retry runs a netlink dump again when the kernel says that what it listed
-// changed meanwhile (NLM_F_DUMP_INTR).
+// retry repeats a netlink dump while the kernel says that the list changed during the dump
+// (NLM_F_DUMP_INTR): such a list may miss entries.
 func retry[T any](dump func() ([]T, error)) ([]T, error) {
 	var list []T
 	var err error
@@ -220,11 +257,12 @@ func retry[T any](dump func() ([]T, error)) ([]T, error) {
 	return list, err
 }
 
+// toIPNet converts a prefix for the netlink library.
 func toIPNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// toPrefix converts n; the zero Prefix if n is nil.
+// toPrefix converts a prefix of the netlink library; nil gives the zero Prefix.
 func toPrefix(n *net.IPNet) netip.Prefix {
 	if n == nil {
 		return netip.Prefix{}

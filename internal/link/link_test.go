@@ -2,9 +2,9 @@ package link
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -43,6 +43,14 @@ func output(t *testing.T, n *nstest.Namespace, name string, args ...string) stri
 	return out
 }
 
+// sub runs a named part of a test inside the namespace: the goroutine of t.Run is outside.
+func sub(t *testing.T, n *nstest.Namespace, name string, body func(t *testing.T)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) {
+		must(t, n.Do(func() error { body(t); return nil }))
+	})
+}
+
 // state is everything Set may change, as iproute2 shows it, less what changes
 // by itself.
 func state(t *testing.T, n *nstest.Namespace) string {
@@ -50,10 +58,28 @@ func state(t *testing.T, n *nstest.Namespace) string {
 	return regexp.MustCompile(`(valid_lft|preferred_lft) \S+`).ReplaceAllString(out, "")
 }
 
+// meshIsSet checks what iproute2 shows of the TUN of TestSetAndCleanUp.
+func meshIsSet(t *testing.T, n *nstest.Namespace) {
+	t.Helper()
+	got := output(t, n, "ip", "-d", "addr", "show", "mesh0")
+	for _, want := range []string{"POINTOPOINT,MULTICAST,NOARP,UP", "mtu 1472", "qlen 500", "link/none",
+		"alias meshd", "multi_queue", "persist on",
+		"inet 10.244.2.0/32 scope global mesh0", "inet6 fd00:0:0:2::/128 scope global"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	if strings.Contains(got, "fe80") {
+		t.Errorf("a link-local address\n%s", got)
+	}
+}
+
+// Set makes the TUN as it is wanted, once and again, and CleanUp leaves the host as it was.
 func TestSetAndCleanUp(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		must(t, n.Sysctl("ipv6.conf.default.accept_dad", "0")) // else addresses change for a second
-		must(t, n.IP("link add foreign type veth peer name other", "addr add 192.0.2.1/24 dev foreign", "link set foreign up", "link set other up"))
+		must(t, n.IP("link add foreign type veth peer name other", "addr add 192.0.2.1/24 dev foreign",
+			"link set foreign up", "link set other up"))
 		before := state(t, n)
 		must(t, tun.Create("mesh0"))
 		must(t, Claim("mesh0"))
@@ -63,24 +89,16 @@ func TestSetAndCleanUp(t *testing.T) {
 			Routes:    prefixes("10.244.0.0/16", "fd00::/48", "192.168.7.0/24"),
 		}
 		must(t, set(s))
-		for _, want := range []string{"POINTOPOINT,MULTICAST,NOARP,UP", "mtu 1472", "qlen 500", "link/none", "alias meshd", "multi_queue", "persist on",
-			"inet 10.244.2.0/32 scope global mesh0", "inet6 fd00:0:0:2::/128 scope global"} {
-			if got := output(t, n, "ip", "-d", "addr", "show", "mesh0"); !strings.Contains(got, want) {
-				t.Errorf("no %q in\n%s", want, got)
-			}
-		}
-		if got := output(t, n, "ip", "-d", "addr", "show", "mesh0"); strings.Contains(got, "fe80") {
-			t.Errorf("a link-local address\n%s", got)
-		}
-		if got := output(t, n, "ip", "route", "show", "dev", "mesh0"); got != "10.244.0.0/16 proto 85 scope link linkdown \n192.168.7.0/24 proto 85 scope link linkdown \n" {
+		meshIsSet(t, n)
+		const routes = "10.244.0.0/16 proto 85 scope link linkdown \n192.168.7.0/24 proto 85 scope link linkdown \n"
+		if got := output(t, n, "ip", "route", "show", "dev", "mesh0"); got != routes {
 			t.Errorf("IPv4 routes\n%s", got)
 		}
-		if got := output(t, n, "ip", "-6", "route", "show", "proto", "85"); !strings.HasPrefix(got, "fd00::/48 dev mesh0 ") {
+		got := output(t, n, "ip", "-6", "route", "show", "proto", "85")
+		if !strings.HasPrefix(got, "fd00::/48 dev mesh0 ") {
 			t.Errorf("IPv6 routes\n%s", got)
 		}
-		if got, err := os.ReadFile("/proc/sys/net/ipv4/conf/mesh0/accept_local"); err != nil || string(got) != "1\n" {
-			t.Errorf("accept_local %q, %v", got, err)
-		}
+		is(t, "ipv4.conf.mesh0.accept_local=1")
 
 		once := state(t, n)
 		must(t, set(s))
@@ -90,7 +108,7 @@ func TestSetAndCleanUp(t *testing.T) {
 
 		s.MTU, s.Addresses, s.Routes = 1400, addrs("10.245.1.0"), prefixes("10.245.0.0/16")
 		must(t, set(s))
-		got := state(t, n)
+		got = state(t, n)
 		for _, gone := range []string{"10.244", "fd00", "192.168.7"} {
 			if strings.Contains(got, gone) {
 				t.Errorf("%s is still there\n%s", gone, got)
@@ -115,51 +133,55 @@ func TestSetAndCleanUp(t *testing.T) {
 
 func TestForeignRouteIsRefused(t *testing.T) {
 	for route, culprit := range map[string]string{
-		"10.244.0.0/16 via 192.0.2.9 proto static metric 50":        "10.244.0.0/16 via 192.0.2.9 dev foreign proto static",
-		"10.244.0.0/16 nexthop via 192.0.2.8 nexthop via 192.0.2.9": "10.244.0.0/16 via 192.0.2.8 dev foreign via 192.0.2.9 dev foreign proto boot",
-		"blackhole 10.244.0.0/16":                                   "blackhole 10.244.0.0/16 proto boot",
-		"unreachable fd00::/48":                                     "unreachable fd00::/48 dev lo proto boot",
-		"fd00::/48 dev foreign":                                     "fd00::/48 dev foreign proto boot",
+		"10.244.0.0/16 via 192.0.2.9 proto static metric 50": "10.244.0.0/16 via 192.0.2.9 dev foreign proto static",
+		"10.244.0.0/16 nexthop via 192.0.2.8 nexthop via 192.0.2.9": "10.244.0.0/16 via 192.0.2.8 " +
+			"dev foreign via 192.0.2.9 dev foreign proto boot",
+		"blackhole 10.244.0.0/16": "blackhole 10.244.0.0/16 proto boot",
+		"unreachable fd00::/48":   "unreachable fd00::/48 dev lo proto boot",
+		"fd00::/48 dev foreign":   "fd00::/48 dev foreign proto boot",
 	} {
-		nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
-			must(t, n.IP("link add foreign type veth peer name other", "addr add 192.0.2.1/24 dev foreign", "link set foreign up", "link set other up",
-				"route add "+route))
-			must(t, tun.Create("mesh0"))
-			before := state(t, n)
-			_, err := Set(Settings{Interface: "mesh0", MTU: 1472, Addresses: addrs("10.244.2.0", "fd00:0:0:1::"), Routes: prefixes("10.244.0.0/16", "fd00::/48")})
-			if err == nil || !strings.Contains(err.Error(), "route "+culprit+" is not meshd's and in its way: delete it") {
-				t.Errorf("Set: %v", err)
-			}
-			if after := state(t, n); after != before {
-				t.Errorf("the refused Set changed\n%s\ninto\n%s", before, after)
-			}
+		t.Run(strings.ReplaceAll(route, "/", "_"), func(t *testing.T) {
+			nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+				must(t, n.IP("link add foreign type veth peer name other", "addr add 192.0.2.1/24 dev foreign",
+					"link set foreign up", "link set other up", "route add "+route))
+				must(t, tun.Create("mesh0"))
+				before := state(t, n)
+				err := set(Settings{Interface: "mesh0", MTU: 1472,
+					Addresses: addrs("10.244.2.0", "fd00:0:0:1::"), Routes: prefixes("10.244.0.0/16", "fd00::/48")})
+				other, ok := errors.AsType[*RouteError](err)
+				if !ok || other.Route != culprit || other.Ours {
+					t.Errorf("Set: %v", err)
+				}
+				if after := state(t, n); after != before {
+					t.Errorf("the refused Set changed\n%s\ninto\n%s", before, after)
+				}
+			})
 		})
 	}
 }
 
 func TestCheckInterface(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
-		check := func(name string, fresh bool, words string) {
+		check := func(name string, fresh bool, want error) {
 			t.Helper()
-			got, err := CheckInterface(name)
-			if got != fresh || (err == nil) != (words == "") || err != nil && !strings.Contains(err.Error(), words) {
-				t.Errorf("CheckInterface(%s) = %v, %v", name, got, err)
+			if got, err := CheckInterface(name); got != fresh || !errors.Is(err, want) {
+				t.Errorf("CheckInterface(%s) = %v, %v, want %v, %v", name, got, err, fresh, want)
 			}
 		}
 		must(t, n.IP("link add mesh1 type bridge", "tuntap add mesh2 mode tun multi_queue"))
-		check("mesh0", true, "")
-		check("mesh1", false, "meshd did not make it: `ip link del mesh1`")
-		check("mesh2", false, "meshd did not make it")
+		check("mesh0", true, nil)
+		check("mesh1", false, ErrForeign)
+		check("mesh2", false, ErrForeign)
 		must(t, tun.Create("mesh0"))
 		must(t, Claim("mesh0"))
 		must(t, Claim("mesh0"))
-		check("mesh0", false, "")
+		check("mesh0", false, nil)
 		must(t, set(Settings{Interface: "mesh0", MTU: 1472}))
-		check("mesh0", false, "")
+		check("mesh0", false, nil)
 		q, err := tun.Open("mesh0", true)
 		must(t, err)
-		check("mesh0", false, "is in use")
-		if removed, err := CleanUp(""); err == nil || removed != nil || !strings.Contains(err.Error(), "a running meshd uses it") {
+		check("mesh0", false, ErrInUse)
+		if removed, err := CleanUp(""); !errors.Is(err, ErrInUse) || removed != nil {
 			t.Errorf("CleanUp of one in use: %v, %v", removed, err)
 		}
 		must(t, q.Close())
@@ -176,12 +198,14 @@ func TestCheckInterface(t *testing.T) {
 
 func TestUnderlayInsideTheNetwork(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
-		must(t, n.IP("link add u0 type veth peer name v0", "link set u0 up", "link set v0 up", "addr add 10.50.0.1/24 dev u0", "route add default via 10.50.0.254"))
+		must(t, n.IP("link add u0 type veth peer name v0", "link set u0 up", "link set v0 up",
+			"addr add 10.50.0.1/24 dev u0", "route add default via 10.50.0.254"))
 		cidr := prefixes("10.0.0.0/8")
 		if err := CheckUnderlay(cidr, addrs("10.50.0.2", "192.0.2.1")); err != nil {
 			t.Errorf("a peer on the link: %v", err)
 		}
-		if err := CheckUnderlay(cidr, addrs("10.60.0.1")); err == nil || !strings.Contains(err.Error(), "the route 10.0.0.0/8 would take the datagrams to the node 10.60.0.1 into the mesh itself") {
+		err := CheckUnderlay(cidr, addrs("10.60.0.1"))
+		if e, ok := errors.AsType[*LoopError](err); !ok || e.Prefix != cidr[0] || e.Node != addrs("10.60.0.1")[0] {
 			t.Errorf("a peer behind the default route: %v", err)
 		}
 		must(t, n.IP("route add 10.60.0.0/16 via 10.50.0.254"))
@@ -193,10 +217,13 @@ func TestUnderlayInsideTheNetwork(t *testing.T) {
 
 func TestShadows(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
-		must(t, n.IP("link add u0 type veth peer name v0", "link set u0 up", "link set v0 up", "addr add 192.0.2.1/24 dev u0",
-			"route add default via 192.0.2.9", "route add 10.244.2.0/24 via 192.0.2.9", "route add 10.244.3.7/32 dev u0", "route add 10.244.4.0/24 dev u0"))
+		must(t, n.IP("link add u0 type veth peer name v0", "link set u0 up", "link set v0 up",
+			"addr add 192.0.2.1/24 dev u0", "route add default via 192.0.2.9",
+			"route add 10.244.2.0/24 via 192.0.2.9", "route add 10.244.3.7/32 dev u0",
+			"route add 10.244.4.0/24 dev u0"))
 		got, err := Shadows("mesh0", prefixes("10.244.2.0/24", "10.244.3.0/24"))
-		if want := []string{"10.244.2.0/24 via 192.0.2.9 dev u0 proto boot", "10.244.3.7/32 dev u0 proto boot"}; err != nil || !slices.Equal(got, want) {
+		want := []string{"10.244.2.0/24 via 192.0.2.9 dev u0 proto boot", "10.244.3.7/32 dev u0 proto boot"}
+		if err != nil || !slices.Equal(got, want) {
 			t.Errorf("%q, %v", got, err)
 		}
 	})
@@ -232,7 +259,7 @@ func TestWatchSurvivesABurst(t *testing.T) {
 func TestSetNeedsATUN(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		must(t, n.IP("link add mesh0 type bridge"))
-		if _, err := Set(Settings{Interface: "mesh0"}); err == nil || !strings.Contains(err.Error(), `"mesh0" is a bridge interface, not a TUN`) {
+		if _, err := Set(Settings{Interface: "mesh0"}); !errors.Is(err, ErrNotTUN) {
 			t.Errorf("Set: %v", err)
 		}
 		if _, err := Set(Settings{Interface: "mesh9"}); err == nil {
@@ -252,22 +279,25 @@ func TestUnderlayMTU(t *testing.T) {
 			"route add 172.20.0.0/24 via 172.18.0.9 mtu 1300", "route add default via 172.18.0.1",
 			"addr add 2001:db8::2/64 dev u1 nodad"))
 		tests := []struct {
-			local string
-			peers []netip.Addr
-			want  int
+			name, local string
+			peers       []netip.Addr
+			want        int
 		}{
-			{"172.18.0.2", nil, 9000},
-			{"172.18.0.2", addrs("172.18.0.3", "203.0.113.1"), 9000},
-			{"172.18.0.2", addrs("172.18.0.3", "172.19.0.3"), 1400},
-			{"172.18.0.2", addrs("172.20.0.3"), 1300},
-			{"2001:db8::2", addrs("2001:db8::3"), 1400},
-			{"198.51.100.1", addrs("2001:db9::3"), 1500},
-			{"127.0.0.1", nil, 1500},
+			{"no peer", "172.18.0.2", nil, 9000},
+			{"by one interface", "172.18.0.2", addrs("172.18.0.3", "203.0.113.1"), 9000},
+			{"by two interfaces", "172.18.0.2", addrs("172.18.0.3", "172.19.0.3"), 1400},
+			{"by a route with an MTU", "172.18.0.2", addrs("172.20.0.3"), 1300},
+			{"IPv6", "2001:db8::2", addrs("2001:db8::3"), 1400},
+			{"no route", "198.51.100.1", addrs("2001:db9::3"), 1500},
+			{"loopback", "127.0.0.1", nil, 1500},
 		}
 		for _, test := range tests {
-			if got, err := FindUnderlay(netip.MustParseAddr(test.local), test.peers); err != nil || got.MTU != test.want {
-				t.Errorf("FindUnderlay(%s, %v) = %+v, %v, want MTU %d", test.local, test.peers, got, err, test.want)
-			}
+			sub(t, n, test.name, func(t *testing.T) {
+				got, err := FindUnderlay(netip.MustParseAddr(test.local), test.peers)
+				if err != nil || got.MTU != test.want {
+					t.Errorf("%+v, %v, want MTU %d", got, err, test.want)
+				}
+			})
 		}
 	})
 }
@@ -298,7 +328,8 @@ func TestOverflows(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		must(t, tun.Create("mesh0"))
 		must(t, Claim("mesh0"))
-		must(t, set(Settings{Interface: "mesh0", MTU: 1472, Addresses: addrs("10.244.2.0"), Routes: prefixes("10.244.0.0/16")}))
+		must(t, set(Settings{Interface: "mesh0", MTU: 1472, Addresses: addrs("10.244.2.0"),
+			Routes: prefixes("10.244.0.0/16")}))
 		q, err := tun.Open("mesh0", true)
 		must(t, err)
 		defer q.Close()

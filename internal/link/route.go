@@ -9,41 +9,62 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CheckRoutes returns an error that names the culprit if a route of the main
-// table, of any type, has one of the prefixes and does not go through the
-// interface name. Two routes for one prefix would leave it to metrics and chance
-// who gets the pods' packets. The interface need not exist.
+// RouteError says that a route is in the main table for a prefix that the mesh needs.
+type RouteError struct {
+	Prefix netip.Prefix
+	Route  string // the other route, as `ip route` prints it
+	Ours   bool   // it has meshd's protocol number, but goes through another interface
+}
+
+// Error names the route and says what to do.
+func (e *RouteError) Error() string {
+	if e.Ours {
+		return fmt.Sprintf("route %s is left from a mesh with another network.interface: run `meshd cleanup`",
+			e.Route)
+	}
+	return fmt.Sprintf("route %s is not meshd's and conflicts with it: delete it with `ip route del %s`, "+
+		"or change network.cidr or the node's routes", e.Route, e.Prefix)
+}
+
+// CheckRoutes returns a *RouteError if a route of the main table, of any type, has one of
+// the prefixes and does not go through the interface called name. With two routes for one
+// prefix the kernel would choose by metric, so the pods' packets could go either way. The
+// interface need not exist.
 func CheckRoutes(name string, prefixes []netip.Prefix) error {
 	routes, err := mainTable()
 	if err != nil {
 		return err
 	}
-	index := indexOf(name)
-	wanted := make(map[netip.Prefix]bool, len(prefixes))
-	for _, p := range prefixes {
-		wanted[p] = true
-	}
+	return conflict(routes, Index(name), prefixes)
+}
+
+// conflict is CheckRoutes for an interface index and a table.
+func conflict(routes []netlink.Route, own int, prefixes []netip.Prefix) error {
+	wanted := setOf(prefixes)
 	for _, r := range routes {
-		if p := destination(r); wanted[p] && r.LinkIndex != index && !isBackstop(r) {
-			if r.Protocol == Protocol {
-				return fmt.Errorf("route %s is left from a mesh with another network.interface: run `meshd cleanup`", describe(r))
-			}
-			return fmt.Errorf("route %s is not meshd's and in its way: delete it with `ip route del %s`, or change network.cidr or the node's routes", describe(r), p)
+		if p := destination(r); wanted[p] && r.LinkIndex != own && !isBackstop(r) {
+			return &RouteError{Prefix: p, Route: describe(r), Ours: r.Protocol == Protocol}
 		}
 	}
 	return nil
 }
 
-// setRoutes adds the missing routes and deletes ours that are not wanted.
+// setOf returns the prefixes as a set.
+func setOf(prefixes []netip.Prefix) map[netip.Prefix]bool {
+	set := make(map[netip.Prefix]bool, len(prefixes))
+	for _, p := range prefixes {
+		set[p] = true
+	}
+	return set
+}
+
+// setRoutes adds the missing routes and deletes those of meshd that are not wanted.
 func setRoutes(dev netlink.Link, s Settings) (changed []string, err error) {
 	routes, err := mainTable()
 	if err != nil {
 		return nil, err
 	}
-	missing := make(map[netip.Prefix]bool, len(s.Routes))
-	for _, p := range s.Routes {
-		missing[p] = true
-	}
+	missing := setOf(s.Routes)
 	for _, r := range routes {
 		p := destination(r)
 		switch {
@@ -54,18 +75,20 @@ func setRoutes(dev netlink.Link, s Settings) (changed []string, err error) {
 			if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
 				return changed, fmt.Errorf("delete route %s: %w", p, err)
 			}
-			changed = append(changed, fmt.Sprintf("route %s was there", p))
+			changed = append(changed, fmt.Sprintf("route %s was unwanted", p))
 		}
 	}
 	for _, p := range s.Routes {
 		if !missing[p] {
 			continue
 		}
-		r := &netlink.Route{LinkIndex: dev.Attrs().Index, Dst: toIPNet(p), Protocol: Protocol, Table: unix.RT_TABLE_MAIN}
-		if p.Addr().Is4() {
+		r := &netlink.Route{
+			LinkIndex: dev.Attrs().Index, Dst: toIPNet(p), Protocol: Protocol, Table: unix.RT_TABLE_MAIN,
+		}
+		if p.Addr().Is4() { // IPv6 routes have no scope
 			r.Scope = netlink.SCOPE_LINK
 		}
-		// EEXIST would be a route that came after CheckRoutes looked.
+		// EEXIST is an error, too: another program made the route after CheckRoutes.
 		if err := netlink.RouteAdd(r); err != nil {
 			return changed, fmt.Errorf("add route %s: %w", p, err)
 		}
@@ -74,8 +97,8 @@ func setRoutes(dev netlink.Link, s Settings) (changed []string, err error) {
 	return changed, nil
 }
 
-// mainTable lists the routes of the main table, both families, all types: a
-// blackhole is a route, too.
+// mainTable lists the routes of the main table of both families and of all types: a
+// blackhole route takes packets, too.
 func mainTable() ([]netlink.Route, error) {
 	filter := &netlink.Route{Table: unix.RT_TABLE_MAIN}
 	routes, err := retry(func() ([]netlink.Route, error) {
@@ -87,8 +110,8 @@ func mainTable() ([]netlink.Route, error) {
 	return routes, nil
 }
 
-// destination returns the prefix of a route; all of its family for a default
-// route, which netlink tells in two ways.
+// destination returns the prefix of a route. The library shows a default route as one
+// without a destination or as one of length 0, depending on its version and on the family.
 func destination(r netlink.Route) netip.Prefix {
 	if r.Dst != nil {
 		return toPrefix(r.Dst)
@@ -99,7 +122,16 @@ func destination(r netlink.Route) netip.Prefix {
 	return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 }
 
-// describe names a route as `ip route` would.
+// devicesOf returns the interface indices of a route: of each hop, if it has several.
+func devicesOf(r netlink.Route) []int {
+	devices := []int{r.LinkIndex}
+	for _, hop := range r.MultiPath {
+		devices = append(devices, hop.LinkIndex)
+	}
+	return devices
+}
+
+// describe prints a route as `ip route` does: a person has to find it there.
 func describe(r netlink.Route) string {
 	words := destination(r).String()
 	if kind, ok := typeNames[r.Type]; ok {
@@ -120,15 +152,8 @@ func describe(r netlink.Route) string {
 	return words + " proto " + r.Protocol.String()
 }
 
-// typeNames are the route types that `ip route` spells out.
+// typeNames are the route types that `ip route` spells out; it omits unicast.
 var typeNames = map[int]string{
-	unix.RTN_BLACKHOLE: "blackhole", unix.RTN_UNREACHABLE: "unreachable", unix.RTN_PROHIBIT: "prohibit", unix.RTN_THROW: "throw",
-}
-
-func indexOf(name string) int {
-	dev, err := netlink.LinkByName(name)
-	if err != nil {
-		return -1
-	}
-	return dev.Attrs().Index
+	unix.RTN_BLACKHOLE: "blackhole", unix.RTN_UNREACHABLE: "unreachable",
+	unix.RTN_PROHIBIT: "prohibit", unix.RTN_THROW: "throw",
 }

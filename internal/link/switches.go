@@ -15,14 +15,15 @@ import (
 
 // Switches are the kernel's forwarding switches of one family.
 //
-// IPv4 asks the switch of the interface by which a packet comes in, and net.ipv4.ip_forward is only
-// a way to turn all of them (IN_DEV_FORWARD in ip_route_input_slow of net/ipv4/route.c). IPv6 asks
-// the global switch alone (ip6_forward in net/ipv6/ip6_output.c); that of an interface decides
-// whether it behaves as a router's towards its neighbours.
+// For IPv4 the switch of the interface by which a packet comes in decides, and writing
+// net.ipv4.ip_forward turns all of them (IN_DEV_FORWARD in ip_route_input_slow of
+// net/ipv4/route.c). For IPv6 the global switch alone decides (ip6_forward in
+// net/ipv6/ip6_output.c); the switch of an interface decides whether the host behaves as a
+// router towards its neighbours there.
 type Switches struct {
 	All     bool         // net.ipv4.ip_forward or net.ipv6.conf.all.forwarding
-	Default bool         // what later interfaces begin with; turning All turns it, too
-	Devices map[int]bool // by index; an interface without the family has none
+	Default bool         // the first value of new interfaces; turning All turns it, too
+	Devices map[int]bool // by interface index; interfaces without the family are missing
 }
 
 // Numbers of include/uapi/linux/netconf.h and, for IPv4, of linux/ip.h.
@@ -35,8 +36,8 @@ const (
 	sizeOfNetconfMessage = 4  // struct netconfmsg, padded
 )
 
-// ForwardingSwitches reads the switches of a family by netlink (RTM_GETNETCONF), which needs no
-// privilege and no path made of an interface's name.
+// ForwardingSwitches reads the switches of a family by netlink (RTM_GETNETCONF). That needs no
+// privilege, and no path with the name of an interface in it.
 func ForwardingSwitches(v6 bool) (s Switches, err error) {
 	request := nl.NewNetlinkRequest(unix.RTM_GETNETCONF, unix.NLM_F_DUMP)
 	family := nl.NewRtGenMsg()
@@ -49,21 +50,24 @@ func ForwardingSwitches(v6 bool) (s Switches, err error) {
 		return request.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNETCONF)
 	})
 	if err != nil {
-		return s, fmt.Errorf("read which interfaces forward: %w", err)
+		return s, fmt.Errorf("read forwarding switches: %w", err)
 	}
 	s.Devices = map[int]bool{}
 	for _, m := range messages {
 		if err := s.note(m); err != nil {
-			return s, fmt.Errorf("read which interfaces forward: %w", err)
+			return s, fmt.Errorf("read forwarding switches: %w", err)
 		}
 	}
 	return s, nil
 }
 
-// note takes one message of the kernel's answer.
+// errShort says that a message of the kernel lacks its header.
+var errShort = errors.New("the kernel's message is too short")
+
+// note reads one message of the kernel's answer: the switch of one interface, or of all.
 func (s *Switches) note(message []byte) error {
 	if len(message) < sizeOfNetconfMessage {
-		return errors.New("the kernel's answer is too short")
+		return errShort
 	}
 	attributes, err := nl.ParseRouteAttr(message[sizeOfNetconfMessage:])
 	if err != nil {
@@ -92,9 +96,9 @@ func (s *Switches) note(message []byte) error {
 	return nil
 }
 
-// SetForwarding4 turns the IPv4 switch of one interface, and nothing else of the host. It needs
-// CAP_NET_ADMIN, but no /proc/sys that can be written. An interface that is gone is ENODEV. To turn
-// a switch off it is enough to know the index.
+// SetForwarding4 turns the IPv4 switch of one interface, and no other. It needs CAP_NET_ADMIN,
+// but not a writable /proc/sys. The error is ENODEV if the interface does not exist. Turning
+// a switch off needs the index only.
 func SetForwarding4(one Interface, on bool) error {
 	value := uint32(0)
 	if on {
@@ -109,9 +113,10 @@ func SetForwarding4(one Interface, on bool) error {
 	return nil
 }
 
-// disableLRO does what the kernel does for a switch that is turned in /proc/sys, and not for one
-// that is turned by netlink (dev_disable_lro in devinet_sysctl_forward of net/ipv4/devinet.c):
-// ip_forward drops packets that a network card has merged.
+// disableLRO turns off large receive offload. ip_forward drops packets that a network card has
+// merged this way (skb_warn_if_lro). The kernel turns LRO off by itself if the switch is
+// turned in /proc/sys (dev_disable_lro in devinet_sysctl_forward of net/ipv4/devinet.c), but
+// not if it is turned by netlink.
 func disableLRO(name string) error {
 	const lro = "rx-lro"
 	tool, err := ethtool.NewEthtool()
@@ -120,7 +125,7 @@ func disableLRO(name string) error {
 	}
 	defer tool.Close()
 	features, err := tool.Features(name)
-	if err != nil || !features[lro] { // a device that knows no features merges nothing
+	if err != nil || !features[lro] { // a device without features does not merge
 		return nil
 	}
 	if err := tool.Change(name, map[string]bool{lro: false}); err != nil {
@@ -129,16 +134,18 @@ func disableLRO(name string) error {
 	return nil
 }
 
-// WatchForwarding calls changed a moment after changes of forwarding switches in /proc/sys, by
-// whatever program, until ctx ends (nil) or the kernel's messages cannot be read. Messages that are
-// lost count as a change. A switch that is turned by netlink is news of its interface, see Watch.
+// WatchForwarding calls changed a moment after any program has changed forwarding switches in
+// /proc/sys. Lost messages count as a change. It blocks until ctx ends, and then returns nil;
+// it returns an error if the kernel's messages cannot be read. For a switch that is turned by
+// netlink, the kernel reports a change of the interface instead, see Watch.
 func WatchForwarding(ctx context.Context, changed func()) error {
 	socket, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF)
 	if err != nil {
 		return fmt.Errorf("watch forwarding: %w", err)
 	}
-	defer context.AfterFunc(ctx, socket.Close)() // wakes Receive
+	defer context.AfterFunc(ctx, socket.Close)() // ends Receive
 	defer socket.Close()
+	// hear waits for one message; a timeout, the end of ctx and lost messages are not errors.
 	hear := func(within time.Duration) (err error) {
 		timeout := unix.NsecToTimeval(within.Nanoseconds())
 		if err = socket.SetReceiveTimeout(&timeout); err == nil {
@@ -153,7 +160,8 @@ func WatchForwarding(ctx context.Context, changed func()) error {
 		const forever = 0
 		err := hear(forever)
 		for until := time.Now().Add(settle); err == nil && ctx.Err() == nil && time.Now().Before(until); {
-			err = hear(max(time.Until(until), time.Millisecond)) // the global switch has news of each interface
+			// The global switch causes a message for each interface.
+			err = hear(max(time.Until(until), time.Millisecond))
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -165,8 +173,8 @@ func WatchForwarding(ctx context.Context, changed func()) error {
 	}
 }
 
-// SysctlName names a setting of an interface as sysctl(8) takes it: with slashes, where the name
-// of the interface has dots.
+// SysctlName returns the name of an interface's setting as sysctl(8) accepts it. Between the
+// parts it has slashes instead of dots if the name of the interface contains a dot.
 func SysctlName(family, device, key string) string {
 	separator := "."
 	if strings.Contains(device, ".") {

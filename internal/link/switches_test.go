@@ -227,7 +227,8 @@ func TestFindCrossing(t *testing.T) {
 			"link set mesh0 up", "route add 10.244.0.0/16 dev mesh0 proto 85",
 			"link add ours type bridge", "link set ours alias meshd",
 		))
-		c, err := FindCrossing("mesh0", prefixes("10.244.0.0/16"), prefixes("10.244.2.0/24"), prefixes("192.168.7.0/24"), []int{Index("eth0")})
+		c, err := FindCrossing("mesh0", prefixes("10.244.0.0/16"), prefixes("10.244.2.0/24"),
+			prefixes("192.168.7.0/24"), []int{Index("eth0")})
 		if err != nil {
 			t.Error(err)
 		}

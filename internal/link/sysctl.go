@@ -11,21 +11,23 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// The global switch of IPv6, which netlink does not reach. Whoever turns it turns the switch of
-// every interface with it (addrconf_forward_change in net/ipv6/addrconf.c), and so makes each a
-// router's: it no longer listens to router advertisements, and loses the default route that it
-// had from them. Here the switches of the interfaces stay as they were. What forwards to where is
-// a matter of rules, as Documentation/networking/ip-sysctl.rst has it for conf/all/forwarding.
+// This file turns the global forwarding switch of IPv6, which netlink cannot reach. Writing it
+// turns the switch of every interface with it (addrconf_forward_change in
+// net/ipv6/addrconf.c). The host would then behave as a router on each: it would ignore
+// router advertisements and lose the default routes that it has from them. So the functions
+// here restore the switches of the interfaces. Rules have to limit what is forwarded between
+// them, as Documentation/networking/ip-sysctl.rst recommends for conf/all/forwarding.
 
+// Paths of the switches, and the name that stands for new interfaces.
 const (
 	confFolder6 = "/proc/sys/net/ipv6/conf"
 	confDefault = "default"
 	forward6    = confFolder6 + "/all/forwarding"
 )
 
-// OpenForwarding6 makes the host forward IPv6. Of the switches of interfaces it turns on only that
-// of the one called router: bpf_fib_lookup asks it. It needs CAP_NET_ADMIN and a /proc/sys that can
-// be written.
+// OpenForwarding6 makes the host forward IPv6. Of the interfaces' switches it turns on only
+// that of the interface called router: bpf_fib_lookup asks it. It needs CAP_NET_ADMIN and a
+// writable /proc/sys.
 func OpenForwarding6(router string) error {
 	before, err := ForwardingSwitches(true)
 	if err != nil {
@@ -35,7 +37,7 @@ func OpenForwarding6(router string) error {
 		if err := write(forward6, "1"); err != nil {
 			return err
 		}
-		// The default first: interfaces that come from now on begin with it.
+		// The default comes first: an interface made from now on starts with it.
 		errs := []error{setDefault6(before.Default)}
 		return errors.Join(append(errs, eachInterface(func(name string, index int) error {
 			return setForwarding6(name, before.Devices[index] || name == router)
@@ -43,14 +45,15 @@ func OpenForwarding6(router string) error {
 	})
 }
 
-// SetRouter6 turns on the switch of an interface that was made after OpenForwarding6.
+// SetRouter6 turns on the switch of the interface called name, which was made after
+// OpenForwarding6.
 func SetRouter6(name string) error {
 	return keepRoutes(func() error { return setForwarding6(name, true) })
 }
 
-// CloseForwarding6 ends what OpenForwarding6 began. It does nothing, and changed is false, if the
-// host does not forward any more, or if somebody else has turned the switch meanwhile, which turns
-// the default, too.
+// CloseForwarding6 undoes OpenForwarding6. It does nothing, and changed is false, if the host
+// does not forward any more or if another program has turned the global switch meanwhile:
+// that turns the default, too, which OpenForwarding6 has left off.
 func CloseForwarding6() (changed bool, err error) {
 	before, err := ForwardingSwitches(true)
 	if err != nil || !before.All || before.Default {
@@ -66,9 +69,10 @@ func CloseForwarding6() (changed bool, err error) {
 	})
 }
 
-// keepRoutes does something that turns interfaces into routers' for a moment, and keeps the kernel
-// from taking their default routes away: it spares those of interfaces that listen to router
-// advertisements all the same, which is accept_ra 2 (rt6_purge_dflt_routers in net/ipv6/route.c).
+// keepRoutes calls do, which makes the host a router on all interfaces for a moment, without
+// losing default routes. The kernel then removes the routes it has from router
+// advertisements, except on interfaces with accept_ra 2, which listen to advertisements in
+// any case (rt6_purge_dflt_routers in net/ipv6/route.c). keepRoutes sets 2 and restores 1.
 func keepRoutes(do func() error) error {
 	var listening []string
 	err := eachInterface(func(name string, _ int) error {
@@ -88,7 +92,7 @@ func keepRoutes(do func() error) error {
 	return errors.Join(errs...)
 }
 
-// eachInterface calls do for each interface that has settings for IPv6.
+// eachInterface calls do for each interface with settings of its own and joins the errors.
 func eachInterface(do func(name string, index int) error) error {
 	links, err := retry(netlink.LinkList)
 	if err != nil {
@@ -103,7 +107,7 @@ func eachInterface(do func(name string, index int) error) error {
 	return errors.Join(errs...)
 }
 
-// setForwarding6 turns the switch of one interface, if it is another way.
+// setForwarding6 turns the switch of one interface, unless it is so already.
 func setForwarding6(name string, on bool) error {
 	value := "0"
 	if on {
@@ -116,13 +120,15 @@ func setForwarding6(name string, on bool) error {
 	return ifThere(write(path, value))
 }
 
+// setDefault6 restores the default for new interfaces after the global switch has turned it on.
 func setDefault6(on bool) error {
 	if on {
-		return nil // as the global switch has left it
+		return nil
 	}
 	return write(filepath.Join(confFolder6, confDefault, "forwarding"), "0")
 }
 
+// setAcceptRA sets whether an interface accepts router advertisements.
 func setAcceptRA(name, value string) error {
 	path, err := confPath("ipv6", name, "accept_ra")
 	if err != nil {
@@ -131,7 +137,7 @@ func setAcceptRA(name, value string) error {
 	return ifThere(write(path, value))
 }
 
-// ifThere forgets the error for an interface that has gone meanwhile.
+// ifThere ignores the error of an interface that was removed meanwhile.
 func ifThere(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -139,7 +145,8 @@ func ifThere(err error) error {
 	return err
 }
 
-// write writes to a file that is there: in /proc/sys none can be made.
+// write writes to an existing file. os.WriteFile would try to create it, which /proc/sys refuses
+// with another error than "does not exist".
 func write(path, value string) error {
 	file, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err == nil {

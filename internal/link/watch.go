@@ -8,14 +8,14 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// settle is how long changes are collected before they are told: they come in
-// crowds, a link with its addresses and routes.
+// settle is how long messages are collected before changed is called: one `ip link set up`
+// causes several, about the link, its addresses and its routes.
 const settle = 50 * time.Millisecond
 
-// Watch calls changed once at the start and then a moment after changes of this
-// host's interfaces, addresses and main routes, until ctx ends (nil), changed
-// returns false (nil), or the kernel's messages cannot be read. Messages that are
-// lost count as a change.
+// Watch calls changed once at the start and then a moment after changes of this host's
+// interfaces, addresses and routes. Lost messages count as a change. It blocks until ctx ends
+// or changed returns false, and then returns nil; it returns an error if it cannot subscribe
+// to the kernel's messages.
 func Watch(ctx context.Context, changed func() bool) error {
 	for {
 		again, err := watch(ctx, changed)
@@ -25,66 +25,108 @@ func Watch(ctx context.Context, changed func() bool) error {
 	}
 }
 
-// watch does the work until messages are lost (again), which they are when
-// hundreds come at once: then it subscribes anew.
+// watch is Watch for one subscription. again is true when messages were lost, which happens
+// when hundreds come at once (ENOBUFS): the subscription is over then.
 func watch(ctx context.Context, changed func() bool) (again bool, err error) {
-	done := make(chan struct{})
-	lost := make(chan struct{}, 1)
-	onError := func(error) {
-		select {
-		case lost <- struct{}{}:
-		default:
-		}
+	u := newUpdates()
+	defer u.close()
+	if err := u.subscribe(); err != nil {
+		return false, err
 	}
-	links, addresses, routes := make(chan netlink.LinkUpdate, 64), make(chan netlink.AddrUpdate, 64), make(chan netlink.RouteUpdate, 64)
-	var drains []func()
-	defer func() {
-		close(done)
-		for _, drain := range drains { // until the library has noticed and closes it
-			drain()
-		}
-	}()
-	if err := netlink.LinkSubscribeWithOptions(links, done, netlink.LinkSubscribeOptions{ErrorCallback: onError}); err != nil {
-		return false, fmt.Errorf("watch interfaces: %w", err)
-	}
-	drains = append(drains, func() { drain(links) })
-	if err := netlink.AddrSubscribeWithOptions(addresses, done, netlink.AddrSubscribeOptions{ErrorCallback: onError}); err != nil {
-		return false, fmt.Errorf("watch addresses: %w", err)
-	}
-	drains = append(drains, func() { drain(addresses) })
-	if err := netlink.RouteSubscribeWithOptions(routes, done, netlink.RouteSubscribeOptions{ErrorCallback: onError}); err != nil {
-		return false, fmt.Errorf("watch routes: %w", err)
-	}
-	drains = append(drains, func() { drain(routes) })
-
 	for changed() {
-		var settled <-chan time.Time
-		for waiting := true; waiting; {
-			ok := true
-			select {
-			case <-ctx.Done():
-				return false, nil
-			case <-settled:
-				waiting = false
-				continue
-			case <-lost:
-				return true, nil
-			case _, ok = <-links:
-			case _, ok = <-addresses:
-			case _, ok = <-routes:
-			}
-			if !ok {
-				return true, nil
-			}
-			if settled == nil {
-				settled = time.After(settle)
-			}
+		if alive := u.wait(ctx); ctx.Err() != nil {
+			return false, nil
+		} else if !alive {
+			return true, nil
 		}
 	}
 	return false, nil
 }
 
+// updates are the subscriptions to messages about interfaces, addresses and routes.
+type updates struct {
+	links     chan netlink.LinkUpdate
+	addresses chan netlink.AddrUpdate
+	routes    chan netlink.RouteUpdate
+	lost      chan struct{} // has room for one, which is enough
+	done      chan struct{} // closed to end the library's goroutines
+	drains    []func()      // one for each subscription
+}
+
+// newUpdates makes the channels; nothing is subscribed to yet.
+func newUpdates() *updates {
+	return &updates{
+		links:     make(chan netlink.LinkUpdate, 64),
+		addresses: make(chan netlink.AddrUpdate, 64),
+		routes:    make(chan netlink.RouteUpdate, 64),
+		lost:      make(chan struct{}, 1),
+		done:      make(chan struct{}),
+	}
+}
+
+// subscribe starts the three subscriptions. After an error, close ends those that exist.
+func (u *updates) subscribe() error {
+	onError := func(error) {
+		select {
+		case u.lost <- struct{}{}:
+		default:
+		}
+	}
+	links := netlink.LinkSubscribeOptions{ErrorCallback: onError}
+	addresses := netlink.AddrSubscribeOptions{ErrorCallback: onError}
+	routes := netlink.RouteSubscribeOptions{ErrorCallback: onError}
+	if err := netlink.LinkSubscribeWithOptions(u.links, u.done, links); err != nil {
+		return fmt.Errorf("watch interfaces: %w", err)
+	}
+	u.drains = append(u.drains, func() { drain(u.links) })
+	if err := netlink.AddrSubscribeWithOptions(u.addresses, u.done, addresses); err != nil {
+		return fmt.Errorf("watch addresses: %w", err)
+	}
+	u.drains = append(u.drains, func() { drain(u.addresses) })
+	if err := netlink.RouteSubscribeWithOptions(u.routes, u.done, routes); err != nil {
+		return fmt.Errorf("watch routes: %w", err)
+	}
+	u.drains = append(u.drains, func() { drain(u.routes) })
+	return nil
+}
+
+// close ends the subscriptions. The library's goroutines look at done between two sends, so the
+// channels have to be read until the library closes them.
+func (u *updates) close() {
+	close(u.done)
+	for _, drain := range u.drains {
+		drain()
+	}
+}
+
+// wait returns true a moment after the first message. It returns false when messages were
+// lost, or when ctx ends.
+func (u *updates) wait(ctx context.Context) (alive bool) {
+	var settled <-chan time.Time
+	for {
+		ok := true
+		select {
+		case <-ctx.Done():
+			return false
+		case <-settled:
+			return true
+		case <-u.lost:
+			return false
+		case _, ok = <-u.links:
+		case _, ok = <-u.addresses:
+		case _, ok = <-u.routes:
+		}
+		if !ok { // the library closes a channel after an error
+			return false
+		}
+		if settled == nil {
+			settled = time.After(settle)
+		}
+	}
+}
+
+// drain reads a channel until it is closed.
 func drain[T any](updates <-chan T) {
-	for range updates { // whatever is still on its way
+	for range updates {
 	}
 }
