@@ -10,47 +10,49 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Guests are rules of ours in base chains of others, at one hook. A comment tells them from the rules
-// of others, so they are found again without any state.
+// Guests are rules of meshd's in base chains of other programs, at one hook. A comment marks
+// them, so that a later run finds them without any state.
 //
-// They are put in front of a chain's rules when they are made. What another program inserts later
-// stays where it is: ours are only ever replaced in place, or come back behind what stood in front of
-// them. Methods may be called from any goroutine.
+// New rules go in front of a chain's rules. Rules that another program inserts in front of them
+// later keep their place: Guests replaces its rules where they are, or, if another program has
+// removed them, puts them back behind the rules that were in front of them. Methods may be
+// called from any goroutine.
 type Guests struct {
 	comment string
 	hook    Hook
 
 	mu     sync.Mutex
-	chains map[chainKey]*hosted
+	chains map[chainKey]*hosted // the chains that have rules of meshd's
 }
 
-// hosted is what is known of a chain in which rules of ours stand.
+// hosted is the state of a chain that has rules of meshd's.
 type hosted struct {
-	ahead  []uint64 // handles of others' rules in front of ours, when they were seen last
-	native bool     // the kernel has no xtables matches, though the chain is one of iptables
+	ahead  []uint64 // handles of the rules in front of meshd's, when they were last seen
+	native bool     // a chain of iptables, but the kernel has no xtables matches: use nftables' own
 }
 
-// chainKey names a chain among all tables.
+// chainKey identifies a chain among all tables.
 type chainKey struct {
 	family       nftables.TableFamily
 	table, chain string
 }
 
-// A Place is a base chain of others.
+// A Place is a base chain of another program.
 type Place struct {
-	Families []Family // whose packets it sees, as rules in it have to be spelled
-	Drops    bool     // its policy
-	IPTables bool     // rules must be such as iptables-nft can read, or it refuses the whole table
+	Families []Family // the families whose packets the chain sees, for use in its rules
+	Drops    bool     // its policy is drop
+	IPTables bool     // rules must be in the form of iptables-nft, or that refuses the whole table
 }
 
-// NewGuests returns Guests for chains of filters at a hook, which have not touched the kernel.
+// NewGuests returns Guests for filter chains at a hook. It does not touch the kernel.
 func NewGuests(comment string, hook *Hook) *Guests {
 	return &Guests{comment: comment, hook: *hook, chains: map[chainKey]*hosted{}}
 }
 
-// Set puts rules into every chain, as want asks for, in its order; none takes ours out. It changes
-// nothing where all is well. repaired tells that rules that it had made were gone or changed. It
-// needs CAP_NET_ADMIN.
+// Set asks want for the rules of every chain at the hook and makes each chain have them, in
+// that order; no rules removes meshd's from a chain. A chain that is right is not touched.
+// repaired is true if rules that Set had made earlier were missing or changed. Set needs
+// CAP_NET_ADMIN. want is called with a lock held, and may be called several times for a chain.
 func (g *Guests) Set(want func(Place) []Exprs) (repaired bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -66,7 +68,7 @@ func (g *Guests) Set(want func(Place) []Exprs) (repaired bool, err error) {
 	return repaired, err
 }
 
-// visitAll makes every chain have what is wanted there.
+// visitAll makes every chain have its wanted rules, and forgets chains that are gone.
 func (g *Guests) visitAll(conn *nftables.Conn, want func(Place) []Exprs) (repaired bool, err error) {
 	chains, err := g.list(conn)
 	if err != nil {
@@ -89,7 +91,7 @@ func (g *Guests) visitAll(conn *nftables.Conn, want func(Place) []Exprs) (repair
 	return repaired, nil
 }
 
-// Stand tells whether rules of ours are in a chain of that name.
+// Stand reports whether the last Set left rules of meshd's in a chain of that name.
 func (g *Guests) Stand(table, chain string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -101,7 +103,8 @@ func (g *Guests) Stand(table, chain string) bool {
 	return false
 }
 
-// Remove takes our rules out of all chains, whoever made them, and tells whether there were any.
+// Remove removes the marked rules from all chains, also those of earlier runs, and reports
+// whether it found any.
 func (g *Guests) Remove() (removed bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -128,8 +131,9 @@ func (g *Guests) Remove() (removed bool, err error) {
 	return removed, nil
 }
 
-// visit makes one chain have what is wanted there.
-func (g *Guests) visit(conn *nftables.Conn, c *nftables.Chain, want func(Place) []Exprs) (repaired bool, err error) {
+// visit makes one chain have its wanted rules. A kernel without xtables matches refuses the form
+// of iptables-nft; then visit uses the form of nftables.
+func (g *Guests) visit(conn *nftables.Conn, c *nftables.Chain, want func(Place) []Exprs) (bool, error) {
 	rules, err := listRules(conn, c)
 	if err != nil {
 		return false, err
@@ -161,9 +165,10 @@ func (g *Guests) visit(conn *nftables.Conn, c *nftables.Chain, want func(Place) 
 	return made && len(wanted) > 0, nil
 }
 
-// unknown tells whether the kernel refused an expression that it does not know.
+// unknown reports whether the kernel refused a rule because it does not know an expression.
 func unknown(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) }
 
+// note remembers a chain if it has rules of meshd's, and forgets it otherwise.
 func (g *Guests) note(c *nftables.Chain, state *hosted, there bool) {
 	if there {
 		g.chains[keyOf(c)] = state
@@ -172,9 +177,11 @@ func (g *Guests) note(c *nftables.Chain, state *hosted, there bool) {
 	}
 }
 
-// replace takes rules of ours out and puts others in, in one transaction: where the first of ours
-// stands, else behind a rule with a handle, else, where that is 0, in front of all.
-func (g *Guests) replace(conn *nftables.Conn, c *nftables.Chain, ours []*nftables.Rule, wanted []Exprs, behind uint64) (changed bool, err error) {
+// replace replaces ours, meshd's rules in a chain, by the wanted ones in one transaction. These
+// go where the first of ours is. If there are none, they go behind the rule with the handle
+// behind or, if that is 0, in front of all rules.
+func (g *Guests) replace(conn *nftables.Conn, c *nftables.Chain, ours []*nftables.Rule, wanted []Exprs,
+	behind uint64) (changed bool, err error) {
 	rule := func(exprs Exprs, at uint64) *nftables.Rule {
 		return &nftables.Rule{Table: c.Table, Chain: c, Exprs: exprs, UserData: comment(g.comment), Position: at}
 	}
@@ -183,7 +190,7 @@ func (g *Guests) replace(conn *nftables.Conn, c *nftables.Chain, ours []*nftable
 		for _, exprs := range wanted {
 			conn.InsertRule(rule(exprs, ours[0].Handle))
 		}
-	case behind != 0: // each goes right behind it, so the last comes first
+	case behind != 0: // each rule goes right behind that one, so the last is added first
 		for _, exprs := range slices.Backward(wanted) {
 			conn.AddRule(rule(exprs, behind))
 		}
@@ -200,7 +207,7 @@ func (g *Guests) replace(conn *nftables.Conn, c *nftables.Chain, ours []*nftable
 	return len(ours)+len(wanted) > 0, conn.Flush()
 }
 
-// ours returns the rules that carry our comment.
+// ours returns the rules that have the comment.
 func (g *Guests) ours(rules []*nftables.Rule) (marked []*nftables.Rule) {
 	for _, r := range rules {
 		if commentOf(r) == g.comment {
@@ -210,7 +217,7 @@ func (g *Guests) ours(rules []*nftables.Rule) (marked []*nftables.Rule) {
 	return marked
 }
 
-// ahead returns the handles of the rules in front of ours.
+// ahead returns the handles of the rules in front of the first of ours.
 func ahead(rules, ours []*nftables.Rule) (handles []uint64) {
 	for _, r := range rules {
 		if len(ours) == 0 || r.Handle == ours[0].Handle {
@@ -221,7 +228,7 @@ func ahead(rules, ours []*nftables.Rule) (handles []uint64) {
 	return handles
 }
 
-// lastOfThese returns the handle of the last rule that has one of the handles; 0 if none has.
+// lastOfThese returns the handle of the last rule whose handle is in the list; 0 if none is.
 func lastOfThese(rules []*nftables.Rule, handles []uint64) (last uint64) {
 	for _, r := range rules {
 		if slices.Contains(handles, r.Handle) {
@@ -231,15 +238,18 @@ func lastOfThese(rules []*nftables.Rule, handles []uint64) (last uint64) {
 	return last
 }
 
-// list returns the chains that may host us.
+// list returns the base chains of other programs at the hook.
 func (g *Guests) list(conn *nftables.Conn) (found []*nftables.Chain, err error) {
-	for _, family := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6, nftables.TableFamilyINet} {
+	for _, family := range []nftables.TableFamily{
+		nftables.TableFamilyIPv4, nftables.TableFamilyIPv6, nftables.TableFamilyINet,
+	} {
 		chains, err := conn.ListChainsOfTableFamily(family)
 		if err != nil {
 			return nil, err
 		}
 		for _, c := range chains {
-			if c.Hooknum != nil && *c.Hooknum == g.hook && c.Type == nftables.ChainTypeFilter && !Ours(c.Table.Name) {
+			atHook := c.Hooknum != nil && *c.Hooknum == g.hook
+			if atHook && c.Type == nftables.ChainTypeFilter && !Ours(c.Table.Name) {
 				found = append(found, c)
 			}
 		}
@@ -247,8 +257,10 @@ func (g *Guests) list(conn *nftables.Conn) (found []*nftables.Chain, err error) 
 	return found, nil
 }
 
+// keyOf returns the key of a chain.
 func keyOf(c *nftables.Chain) chainKey { return chainKey{c.Table.Family, c.Table.Name, c.Name} }
 
+// placeOf describes a chain to the caller of Set. native leaves out that iptables owns it.
 func placeOf(c *nftables.Chain, native bool) Place {
 	p := Place{Drops: c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop}
 	switch c.Table.Family {
@@ -259,7 +271,8 @@ func placeOf(c *nftables.Chain, native bool) Place {
 	default:
 		p.Families = []Family{IPv4.InBoth(), IPv6.InBoth()}
 	}
-	// iptables-nft knows its chains by these names (xtables_ipv4 in iptables/nft.c).
-	p.IPTables = c.Table.Family != nftables.TableFamilyINet && c.Table.Name == "filter" && c.Name == "FORWARD" && !native
+	// iptables-nft takes every chain of these names for its own (xtables_ipv4 in iptables/nft.c).
+	name := c.Table.Name == "filter" && c.Name == "FORWARD"
+	p.IPTables = name && c.Table.Family != nftables.TableFamilyINet && !native
 	return p
 }

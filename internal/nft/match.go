@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The words that rules are made of. Above each expression stands the line that `nft --debug=netlink`
-// prints for it.
+// This file has the words that rules are made of. The line above each expression is what
+// `nft --debug=netlink` prints for it. A rule is evaluated from left to right: each word
+// loads something into a register, compares it, and ends the rule if it does not match.
 
 // SourceIn matches packets whose source address is in a set.
 func (f Family) SourceIn(set string) Exprs { return f.in(f.saddr, set, false) }
@@ -25,20 +26,22 @@ func (f Family) DestinationIn(set string) Exprs { return f.in(f.daddr, set, fals
 // DestinationNotIn matches packets whose destination address is not in a set.
 func (f Family) DestinationNotIn(set string) Exprs { return f.in(f.daddr, set, true) }
 
+// in looks up the address at an offset of the IP header in a set.
 func (f Family) in(offset uint32, set string, invert bool) Exprs {
 	return Exprs{
 		// [ payload load 4b @ network header + 12 => reg 1 ]
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: f.length},
-		// [ lookup reg 1 set mesh ], and 0x1 behind it where inverted
+		// [ lookup reg 1 set mesh ], with 0x1 at the end if inverted
 		&expr.Lookup{SourceRegister: 1, SetName: set + f.Suffix(), Invert: invert},
 	}
 }
 
-// EndpointIn matches packets of UDP whose destination address and port are in a set of Endpoints.
+// EndpointIn matches UDP packets whose destination address and port are in a set of Endpoints.
+// The key of the set is both together, so the port goes into the register behind the address.
 func (f Family) EndpointIn(set string) Exprs {
 	port := uint32(unix.NFT_REG32_01) // behind an address of 4 bytes
 	if f.v6 {
-		port = unix.NFT_REG_2 // behind one of 16, by the name that the kernel has for it
+		port = unix.NFT_REG_2 // behind an address of 16 bytes
 	}
 	return Exprs{
 		// [ payload load 4b @ network header + 16 => reg 1 ]
@@ -50,13 +53,15 @@ func (f Family) EndpointIn(set string) Exprs {
 	}
 }
 
-// SourceInside matches packets whose source address lies in one prefix, as iptables-nft spells -s.
+// SourceInside matches packets whose source address is in a prefix, in the form that
+// iptables-nft uses for -s.
 func (f Family) SourceInside(p netip.Prefix) Exprs { return f.inside(f.saddr, p) }
 
-// DestinationInside matches packets whose destination address lies in one prefix, as iptables-nft
-// spells -d.
+// DestinationInside matches packets whose destination address is in a prefix, in the form that
+// iptables-nft uses for -d.
 func (f Family) DestinationInside(p netip.Prefix) Exprs { return f.inside(f.daddr, p) }
 
+// inside compares the first bits of the address at an offset of the IP header.
 func (f Family) inside(offset uint32, p netip.Prefix) Exprs {
 	mask := bytes.Repeat([]byte{0xff}, int(f.length))
 	for bit := p.Bits(); bit < len(mask)*8; bit++ {
@@ -72,7 +77,8 @@ func (f Family) inside(offset uint32, p netip.Prefix) Exprs {
 	}
 }
 
-// NotMulticast matches packets whose destination is not a multicast group.
+// NotMulticast matches packets whose destination is not a multicast group: outside of
+// 224.0.0.0/4 (RFC 5771) and ff00::/8 (RFC 4291, section 2.7).
 func (f Family) NotMulticast() Exprs {
 	mask, group := make([]byte, f.length), make([]byte, f.length)
 	mask[0], group[0] = 0xf0, 224
@@ -89,7 +95,7 @@ func (f Family) NotMulticast() Exprs {
 	}
 }
 
-// MarkHas matches packets whose mark has a bit set.
+// MarkHas matches packets whose mark has a bit set; bit is the mask.
 func MarkHas(bit uint32) Exprs {
 	mask := binaryutil.NativeEndian.PutUint32(bit)
 	return Exprs{
@@ -102,7 +108,7 @@ func MarkHas(bit uint32) Exprs {
 	}
 }
 
-// MarkIsNot matches packets with any other mark.
+// MarkIsNot matches packets with another mark than this one.
 func MarkIsNot(mark uint32) Exprs {
 	return Exprs{
 		// [ meta load mark => reg 1 ]
@@ -112,8 +118,8 @@ func MarkIsNot(mark uint32) Exprs {
 	}
 }
 
-// NotUDP matches packets of any other protocol than UDP. In IPv6 that is the one behind extension
-// headers.
+// NotUDP matches packets of other protocols than UDP. For IPv6 the kernel takes the protocol
+// behind the extension headers (nft_set_pktinfo_ipv6).
 func NotUDP() Exprs {
 	return Exprs{
 		// [ meta load l4proto => reg 1 ]
@@ -123,7 +129,7 @@ func NotUDP() Exprs {
 	}
 }
 
-// PortIs matches packets of UDP or TCP to a port.
+// PortIs matches UDP or TCP packets to a port. The rule has to check the protocol.
 func PortIs(port uint16) Exprs {
 	return Exprs{
 		// [ payload load 2b @ transport header + 2 => reg 1 ]
@@ -139,26 +145,31 @@ func FromInterface(name string) Exprs { return interfaceIs(expr.MetaKeyIIFNAME, 
 // ToInterface matches packets that go out by an interface.
 func ToInterface(name string) Exprs { return interfaceIs(expr.MetaKeyOIFNAME, name) }
 
+// interfaceIs compares the name of the incoming or outgoing interface.
 func interfaceIs(key expr.MetaKey, name string) Exprs {
 	return Exprs{
 		// [ meta load iifname => reg 1 ]
 		&expr.Meta{Key: key, Register: 1},
-		// [ cmp eq reg 1 "mesh0" ], compared up to the terminating zero
+		// [ cmp eq reg 1 "mesh0" ], with the terminating zero: "mesh01" is another interface
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: append([]byte(name), 0)},
 	}
 }
 
-// FromInterfaceIn matches packets that came in by an interface whose name is in a set of Interfaces.
+// FromInterfaceIn matches packets that came in by an interface whose name is in a set of
+// Interfaces.
 func FromInterfaceIn(set string) Exprs { return interfaceIn(expr.MetaKeyIIFNAME, set, false) }
 
-// FromInterfaceNotIn matches all others.
+// FromInterfaceNotIn matches packets that came in by an interface whose name is not in a set of
+// Interfaces.
 func FromInterfaceNotIn(set string) Exprs { return interfaceIn(expr.MetaKeyIIFNAME, set, true) }
 
-// ToInterfaceIn matches packets that go out by an interface whose name is in a set of Interfaces.
+// ToInterfaceIn matches packets that go out by an interface whose name is in a set of
+// Interfaces.
 func ToInterfaceIn(set string) Exprs { return interfaceIn(expr.MetaKeyOIFNAME, set, false) }
 
-// NotWithinInterfaceIn matches packets that go out by another interface than they came in by, or by
-// one that is not in a set of SameInterfaces.
+// NotWithinInterfaceIn matches packets whose incoming and outgoing interfaces are not a pair in
+// a set of SameInterfaces: packets that go from one interface to another, and those within an
+// interface that the set does not list.
 func NotWithinInterfaceIn(set string) Exprs {
 	return Exprs{
 		// [ meta load iifname => reg 1 ]
@@ -170,6 +181,7 @@ func NotWithinInterfaceIn(set string) Exprs {
 	}
 }
 
+// interfaceIn looks up the name of the incoming or outgoing interface in a set.
 func interfaceIn(key expr.MetaKey, set string, invert bool) Exprs {
 	return Exprs{
 		// [ meta load iifname => reg 1 ]
@@ -179,30 +191,34 @@ func interfaceIn(key expr.MetaKey, set string, invert bool) Exprs {
 	}
 }
 
-// Bits of a connection's status (enum ip_conntrack_status) and state (NF_CT_STATE_BIT).
+// Bits of a connection's status (enum ip_conntrack_status).
 const (
 	statusSourceNAT = 1 << 4
 	statusDestNAT   = 1 << 5
 )
 
-// SourceTranslated matches packets of connections whose source is translated.
+// SourceTranslated matches packets of connections whose source address is translated.
 func SourceTranslated() Exprs { return connection(expr.CtKeySTATUS, statusSourceNAT) }
 
-// Published matches packets of connections whose destination was translated: those to a published
-// port.
+// Published matches packets of connections whose destination was translated: connections to a
+// published port.
 func Published() Exprs { return connection(expr.CtKeySTATUS, statusDestNAT) }
 
-// Established matches packets of connections that are established, or related to one.
+// Established matches packets of established connections, and of connections that are related
+// to one, such as ICMP errors.
 func Established() Exprs {
 	return connection(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)
 }
 
+// connection matches packets whose connection has one of the bits set. Packets without a
+// connection do not match.
 func connection(key expr.CtKey, bits uint32) Exprs {
+	mask := binaryutil.NativeEndian.PutUint32(bits)
 	return Exprs{
 		// [ ct load status => reg 1 ]
 		&expr.Ct{Key: key, Register: 1},
 		// [ bitwise reg 1 = ( reg 1 & 0x00000010 ) ^ 0x00000000 ]
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(bits), Xor: make([]byte, 4)},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: mask, Xor: make([]byte, 4)},
 		// [ cmp neq reg 1 0x00000000 ]
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
 	}
@@ -214,8 +230,8 @@ const (
 	xtPublished   = 1 << 7
 )
 
-// IPTables spells Established or Published as iptables-nft does (-m conntrack --ctstate), which
-// refuses to work on a table with any other spelling in it.
+// IPTables is Established or Published in the form that iptables-nft uses (-m conntrack
+// --ctstate): iptables-nft refuses to work on a table with expressions that it does not know.
 func IPTables(published bool) Exprs {
 	info := &xt.ConntrackMtinfo3{}
 	info.MatchFlags, info.StateMask = uint16(xt.ConntrackState), xtEstablished
@@ -226,9 +242,10 @@ func IPTables(published bool) Exprs {
 	return Exprs{&expr.Match{Name: "conntrack", Rev: 3, Info: info}}
 }
 
-// KeepSource counts a packet and translates its source address to itself. That is a decision, where
-// Return is none: a connection is translated once, so the masquerading of Docker and Podman, whose
-// chains come later, cannot hide a pod from the pods of other hosts any more.
+// KeepSource counts a packet and translates its source address to itself. The kernel translates
+// a connection once, so chains that come later, such as those of Docker and Podman, cannot
+// masquerade it any more. Return would leave the decision to them, and pods of other hosts
+// would see the host's address.
 func (f Family) KeepSource() Exprs {
 	return Exprs{
 		// [ counter pkts 0 bytes 0 ]
@@ -240,28 +257,32 @@ func (f Family) KeepSource() Exprs {
 	}
 }
 
-// Masquerade counts a packet and gives it the address of the interface that it leaves by.
+// Masquerade counts a packet and gives it the address of the interface by which it leaves.
+// With fullyRandom the kernel chooses source ports at random.
 func Masquerade(fullyRandom bool) Exprs {
 	return Exprs{
 		// [ counter pkts 0 bytes 0 ]
 		&expr.Counter{},
-		// [ masq flags 0x10 ], the flag being NF_NAT_RANGE_PROTO_RANDOM_FULLY
+		// [ masq flags 0x10 ]: NF_NAT_RANGE_PROTO_RANDOM_FULLY
 		&expr.Masq{FullyRandom: fullyRandom},
 	}
 }
 
-// Return counts a packet and leaves the decision to other chains.
+// Return counts a packet and ends this chain; in a base chain the policy decides.
 func Return() Exprs { return counted(expr.VerdictReturn) }
 
-// Accept counts a packet and lets it pass, as far as this chain is concerned.
+// Accept counts a packet and accepts it for this chain. Later chains at the hook can still
+// drop it.
 func Accept() Exprs { return counted(expr.VerdictAccept) }
 
-// Drop counts a packet and ends its way.
+// Drop counts a packet and drops it.
 func Drop() Exprs { return counted(expr.VerdictDrop) }
 
-// Pass is Accept without a counter, for what nearly all packets meet.
+// Pass is Accept without a counter, for rules that nearly all packets match: a counter is a
+// write for each packet.
 func Pass() Exprs { return Exprs{&expr.Verdict{Kind: expr.VerdictAccept}} }
 
+// counted is a verdict behind a counter.
 func counted(kind expr.VerdictKind) Exprs {
 	return Exprs{
 		// [ counter pkts 0 bytes 0 ]

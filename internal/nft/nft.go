@@ -1,14 +1,16 @@
-// Package nft keeps nftables rules as wanted. It is the one room that speaks to nftables; masq and
-// filter say what the rules are.
+// Package nft brings nftables rules into the wanted state and keeps them there. It is the only
+// room that talks to nftables; masq and filter decide what the rules are.
 //
-//	Table    what one table of ours should be: sets and base chains with rules. A pure value
+//	Table    the wanted state of one table of meshd's: sets, and base chains with rules
 //	Keeper   makes the kernel match tables, in one transaction, and counts what rules match
-//	Guests   rules of ours in base chains of others
-//	Standby  a copy of tables that nobody else can touch, for as long as this process lives
-//	Watch    tells when somebody changed something of ours
+//	Guests   rules of meshd's in base chains of other programs
+//	Standby  a copy of tables that other programs cannot change while this process lives
+//	Watch    tells when another program has changed something of meshd's
+//	Exprs    what a rule does, built of the words in match.go
 //
-// What is in the kernel is always compared with what is wanted, rule by rule and element by element.
-// Nothing that was read back is remembered as the truth: another program may have written it.
+// Each call compares the kernel's state with the wanted one, rule by rule and element by
+// element. The package never takes what it has read for what it has written: another program
+// may have changed it since.
 package nft
 
 import (
@@ -21,13 +23,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Ours tells whether a table is one of meshd's, by its name.
+// Ours reports whether a table belongs to meshd, by its name.
 func Ours(table string) bool { return table == "meshd" || strings.HasPrefix(table, "meshd-") }
 
 // Exprs are the expressions of a rule, or of a part of one, as the kernel evaluates them.
 type Exprs = []expr.Any
 
-// Join puts the parts of a rule together.
+// Join concatenates the parts of a rule. The result shares no memory with them.
 func Join(parts ...Exprs) (all Exprs) {
 	for _, p := range parts {
 		all = append(all, p...)
@@ -35,8 +37,8 @@ func Join(parts ...Exprs) (all Exprs) {
 	return all
 }
 
-// open returns a connection whose buffers hold a whole transaction: with 10,000 prefixes it has
-// megabytes, and half of one must never be sent.
+// open returns a connection whose buffers hold a whole transaction. With 10,000 prefixes a
+// transaction has megabytes, and a part of one must never be sent.
 func open(options ...nftables.ConnOption) (*nftables.Conn, error) {
 	const size = 16 << 20
 	return nftables.New(append(options, nftables.WithSockOptions(func(c *netlink.Conn) error {
@@ -44,37 +46,38 @@ func open(options ...nftables.ConnOption) (*nftables.Conn, error) {
 	}))...)
 }
 
-// Family is what differs between IPv4 and IPv6, and in a table of both.
+// Family is an address family, as seen from a table: of that family alone, or of both.
 type Family struct {
 	v6     bool
-	table  nftables.TableFamily // of the table that rules stand in
-	key    nftables.SetDatatype
-	saddr  uint32 // offset of the source address in the IP header, bytes
-	daddr  uint32
-	length uint32 // of an address, bytes
+	table  nftables.TableFamily // of the table that the rules are in
+	key    nftables.SetDatatype // of a set of addresses
+	saddr  uint32               // offset of the source address in the IP header, in bytes
+	daddr  uint32               // offset of the destination address
+	length uint32               // of an address, in bytes
 }
 
-// IPv4 and IPv6 are for tables of one family each.
+// IPv4 and IPv6 are for tables of one family each (ip, ip6).
 var (
 	IPv4 = Family{table: nftables.TableFamilyIPv4, key: nftables.TypeIPAddr, saddr: 12, daddr: 16, length: 4}
-	IPv6 = Family{v6: true, table: nftables.TableFamilyIPv6, key: nftables.TypeIP6Addr, saddr: 8, daddr: 24, length: 16}
+	IPv6 = Family{v6: true, table: nftables.TableFamilyIPv6, key: nftables.TypeIP6Addr,
+		saddr: 8, daddr: 24, length: 16}
 )
 
-// Families are both.
+// Families lists both families. It must not be changed.
 var Families = []Family{IPv4, IPv6}
 
-// V6 tells whether it is IPv6.
+// V6 reports whether the family is IPv6.
 func (f Family) V6() bool { return f.v6 }
 
-// InBoth returns the family for a table of both families (inet): a rule of it looks at the protocol
-// first, by Guard.
+// InBoth returns the family for a table of both families (inet). A rule there has to begin
+// with Guard, which looks at the protocol: the offsets of addresses differ.
 func (f Family) InBoth() Family {
 	f.table = nftables.TableFamilyINet
 	return f
 }
 
-// Suffix distinguishes the names of sets of the two families in a table of both; it is empty
-// otherwise.
+// Suffix is the end of the names of the family's sets: "4" or "6" in a table of both families,
+// where each family has a set of its own, and empty in a table of one.
 func (f Family) Suffix() string {
 	switch {
 	case f.table != nftables.TableFamilyINet:
@@ -85,7 +88,8 @@ func (f Family) Suffix() string {
 	return "4"
 }
 
-// Guard matches packets of the family in a table of both; it is empty in a table of one.
+// Guard matches packets of the family in a table of both families. In a table of one family
+// it is empty.
 func (f Family) Guard() Exprs {
 	if f.table != nftables.TableFamilyINet {
 		return nil
@@ -98,7 +102,7 @@ func (f Family) Guard() Exprs {
 	}
 }
 
-// protocol returns the family of the addresses, also in a table of both.
+// protocol returns the kernel's number of the address family, also in a table of both.
 func (f Family) protocol() uint32 {
 	if f.v6 {
 		return unix.NFPROTO_IPV6

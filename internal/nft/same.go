@@ -13,7 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// same tells whether the kernel's tables are the wanted ones. The caller holds mu.
+// This file compares the kernel's tables with the wanted ones.
+
+// same reports whether the kernel's tables are the wanted ones. The caller holds mu.
 func (k *Keeper) same(conn *nftables.Conn, tables []Table) (bool, error) {
 	for _, id := range k.ids {
 		have, err := find(conn, id)
@@ -24,10 +26,12 @@ func (k *Keeper) same(conn *nftables.Conn, tables []Table) (bool, error) {
 		i := slices.IndexFunc(tables, is)
 		switch {
 		case i < 0 && (err != nil || !slices.ContainsFunc(k.wanted, is)):
-			continue // it goes with the next change, if it is there: nothing of ours depends on it
+			// Not wanted, and either missing or never made by this Keeper: the next change removes it.
+			// Rules of meshd's do not depend on it.
+			continue
 		case i < 0, err != nil:
 			return false, nil
-		case have.Flags != 0: // dormant: there, but without effect
+		case have.Flags != 0: // a dormant table has no effect
 			return false, nil
 		}
 		same, err := tables[i].same(conn)
@@ -38,7 +42,8 @@ func (k *Keeper) same(conn *nftables.Conn, tables []Table) (bool, error) {
 	return true, nil
 }
 
-// same tells whether the kernel has the table's sets and chains, and no other chains.
+// same reports whether the kernel's table has the wanted sets and chains, and no other chains. A
+// further set has no effect, so it does not count.
 func (t Table) same(conn *nftables.Conn) (bool, error) {
 	table := t.ID.table()
 	all, err := conn.ListChainsOfTableFamily(t.ID.family)
@@ -71,14 +76,15 @@ func (t Table) same(conn *nftables.Conn) (bool, error) {
 	return true, nil
 }
 
-// sameAs tells whether a chain of the kernel is where it should be; nil is not.
+// sameAs reports whether a chain of the kernel has the wanted type, hook, priority and policy;
+// nil has not.
 func (c Chain) sameAs(have *nftables.Chain) bool {
 	return have != nil && have.Type == c.Type && have.Hooknum != nil && *have.Hooknum == *c.Hook &&
 		have.Priority != nil && *have.Priority == c.Priority &&
 		(have.Policy == nil || *have.Policy == nftables.ChainPolicyAccept)
 }
 
-// sameRule tells whether a rule of the kernel does what is wanted, whatever it has counted.
+// sameRule reports whether a rule of the kernel is the wanted one, whatever it has counted.
 func sameRule(have *nftables.Rule, want Rule) bool {
 	if commentOf(have) != want.Name || len(have.Exprs) != len(want.Exprs) {
 		return false
@@ -91,8 +97,9 @@ func sameRule(have *nftables.Rule, want Rule) bool {
 	return true
 }
 
-// plain returns an expression without what the kernel adds: counts, the number of a set, and the
-// upper end of a range of one address (nft_nat_dump).
+// plain returns an expression in a form that can be compared: without what the kernel adds when
+// it lists a rule. That are counts, the number of a set, and the upper end of a range of one
+// address (nft_nat_dump).
 func plain(e expr.Any) any {
 	switch e := e.(type) {
 	case *expr.Counter:
@@ -107,7 +114,7 @@ func plain(e expr.Any) any {
 			n.RegAddrMax = 0
 		}
 		return &n
-	case *expr.Match: // the same bytes may be addresses of 4 or of no bytes
+	case *expr.Match: // compared as bytes: equal ones can be parsed into different Go values
 		info, err := xt.Marshal(xt.TableFamily(unix.NFPROTO_IPV4), e.Rev, e.Info)
 		return struct {
 			name string
@@ -118,13 +125,13 @@ func plain(e expr.Any) any {
 	return e
 }
 
-// commentOf returns a rule's comment; empty if it has none. Older programs keep it in a match of
-// xtables.
+// commentOf returns a rule's comment; empty if it has none. iptables-nft keeps comments in a match
+// of xtables. Any program may have written the bytes: damaged ones have no comment.
 func commentOf(r *nftables.Rule) string {
 	for data := r.UserData; len(data) >= 2; {
 		kind, length := data[0], int(data[1])
 		if len(data) < 2+length {
-			break // damaged
+			break
 		}
 		if userdata.Type(kind) == userdata.TypeComment {
 			return strings.TrimRight(string(data[2:2+length]), "\x00")
@@ -141,8 +148,9 @@ func commentOf(r *nftables.Rule) string {
 	return ""
 }
 
-// again runs a reading until it succeeds, a few times at most. What one message listed may be gone
-// when the next one asks for it, and the library hides which error that was.
+// again repeats a reading until it succeeds, at most five times. A chain that one message has
+// listed may be gone when the next one asks for its rules, and the library hides the kernel's
+// error, so all errors are retried.
 func again(read func() error) (err error) {
 	for range 5 {
 		if err = read(); err == nil {
@@ -152,7 +160,7 @@ func again(read func() error) (err error) {
 	return err
 }
 
-// listRules returns the rules of a chain in their order; none if the table or the chain is gone.
+// listRules returns the rules of a chain in their order; none if the chain does not exist.
 func listRules(conn *nftables.Conn, c *nftables.Chain) ([]*nftables.Rule, error) {
 	rules, err := conn.GetRules(c.Table, c)
 	if errors.Is(err, unix.ENOENT) {

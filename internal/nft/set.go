@@ -16,17 +16,17 @@ import (
 type Set struct {
 	name     string
 	key      nftables.SetDatatype
-	interval bool
-	concat   bool
-	elements []nftables.SetElement // sorted by key
+	interval bool                  // elements are the ends of intervals
+	concat   bool                  // the key has several parts
+	elements []nftables.SetElement // sorted by key, each once
 }
 
-// Prefixes is a set of the prefixes of one family.
+// Prefixes is a set of those prefixes that belong to the family.
 func (f Family) Prefixes(name string, ps []netip.Prefix) Set {
 	return Set{name: name + f.Suffix(), key: f.key, interval: true, elements: intervals(f.PrefixesOf(ps))}
 }
 
-// Addresses is a set of the addresses of one family.
+// Addresses is a set of those addresses that belong to the family.
 func (f Family) Addresses(name string, ips []netip.Addr) Set {
 	s := Set{name: name + f.Suffix(), key: f.key}
 	for _, ip := range ips {
@@ -37,19 +37,21 @@ func (f Family) Addresses(name string, ips []netip.Addr) Set {
 	return s.sorted()
 }
 
-// Endpoints is a set of the addresses of one family, each with a port.
+// Endpoints is a set of those endpoints, address and port, that belong to the family.
 func (f Family) Endpoints(name string, endpoints []netip.AddrPort) Set {
-	s := Set{name: name + f.Suffix(), key: nftables.MustConcatSetType(f.key, nftables.TypeInetService), concat: true}
+	key := nftables.MustConcatSetType(f.key, nftables.TypeInetService)
+	s := Set{name: name + f.Suffix(), key: key, concat: true}
 	for _, e := range endpoints {
 		if e.Addr().Is6() == f.v6 {
 			key := append(e.Addr().AsSlice(), binaryutil.BigEndian.PutUint16(e.Port())...)
-			s.elements = append(s.elements, nftables.SetElement{Key: append(key, 0, 0)}) // whole registers
+			key = append(key, 0, 0) // each part fills whole registers of 4 bytes
+			s.elements = append(s.elements, nftables.SetElement{Key: key})
 		}
 	}
 	return s.sorted()
 }
 
-// Interfaces is a set of names of interfaces, which need not exist.
+// Interfaces is a set of names of interfaces. The interfaces need not exist.
 func Interfaces(name string, names []string) Set {
 	s := Set{name: name, key: nftables.TypeIFName}
 	for _, n := range names {
@@ -60,7 +62,7 @@ func Interfaces(name string, names []string) Set {
 	return s.sorted()
 }
 
-// SameInterfaces is a set of pairs of names of interfaces, each with itself.
+// SameInterfaces is a set of pairs: each name of an interface with itself.
 func SameInterfaces(name string, names []string) Set {
 	s := Interfaces(name, names)
 	s.key, s.concat = nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIFName), true
@@ -70,15 +72,17 @@ func SameInterfaces(name string, names []string) Set {
 	return s
 }
 
+// byKey orders elements.
 func byKey(a, b nftables.SetElement) int { return bytes.Compare(a.Key, b.Key) }
 
+// sorted returns the set with its elements in order, each once.
 func (s Set) sorted() Set {
 	slices.SortStableFunc(s.elements, byKey)
 	s.elements = slices.CompactFunc(s.elements, func(a, b nftables.SetElement) bool { return byKey(a, b) == 0 })
 	return s
 }
 
-// PrefixesOf returns the prefixes of one family.
+// PrefixesOf returns those prefixes that belong to the family, in their order.
 func (f Family) PrefixesOf(ps []netip.Prefix) (own []netip.Prefix) {
 	for _, p := range ps {
 		if p.Addr().Is6() == f.v6 {
@@ -91,10 +95,10 @@ func (f Family) PrefixesOf(ps []netip.Prefix) (own []netip.Prefix) {
 // maxElements keeps a message with set elements below the 64 KiB that a netlink attribute can hold.
 const maxElements = 500
 
-// in returns the set in the library's words.
+// in returns the set, in a table, as a value of the library.
 func (s Set) in(t *nftables.Table) *nftables.Set {
 	set := &nftables.Set{Table: t, Name: s.name, KeyType: s.key, Interval: s.interval, Concatenation: s.concat}
-	if s.key == nftables.TypeIFName { // or nft(8) shows each name from its end
+	if s.key == nftables.TypeIFName { // otherwise nft(8) shows the bytes of each name in reverse
 		set.KeyByteOrder = binaryutil.NativeEndian
 	}
 	return set
@@ -114,7 +118,7 @@ func (s Set) add(conn *nftables.Conn, t *nftables.Table) error {
 	return nil
 }
 
-// same tells whether the kernel's set has the wanted elements and no others.
+// same reports whether the kernel's set has the wanted elements and no others.
 func (s Set) same(conn *nftables.Conn, t *nftables.Table) (bool, error) {
 	have, err := conn.GetSetElements(s.in(t))
 	if errors.Is(err, unix.ENOENT) {
@@ -123,7 +127,8 @@ func (s Set) same(conn *nftables.Conn, t *nftables.Table) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	// The kernel's list may begin with an end element at the zero address, which means nothing.
+	// The kernel's list of an interval set may begin with an end element at the zero address. It
+	// ends no interval.
 	have = slices.DeleteFunc(have, func(e nftables.SetElement) bool {
 		return e.IntervalEnd && !slices.ContainsFunc(e.Key, func(b byte) bool { return b != 0 })
 	})
@@ -133,18 +138,18 @@ func (s Set) same(conn *nftables.Conn, t *nftables.Table) (bool, error) {
 	}), nil
 }
 
-// intervals returns prefixes as the elements of an interval set: each interval begins with an
-// element and ends before one with the end flag. Prefixes that overlap or touch become one interval,
-// since the kernel takes no overlaps.
+// intervals returns prefixes as the elements of an interval set. An interval begins with an
+// element and ends before an element with the end flag. Prefixes that overlap or touch become
+// one interval, since the kernel refuses overlaps.
 func intervals(ps []netip.Prefix) []nftables.SetElement {
 	sorted := slices.SortedFunc(slices.Values(ps), netip.Prefix.Compare)
 	all := make([]nftables.SetElement, 0, 2*len(sorted))
-	var end netip.Addr // first address behind the open interval; invalid: none is open, or it has no end
+	var end netip.Addr // the first address behind the open interval; invalid: the last address is in it
 	open := false
 	for _, p := range sorted {
 		behind := lastOf(p).Next()
 		switch {
-		case open && !end.IsValid(): // reaches to the last address there is
+		case open && !end.IsValid(): // no prefix can begin behind the interval
 		case open && p.Addr().Compare(end) <= 0:
 			if !behind.IsValid() || behind.Compare(end) > 0 {
 				end = behind

@@ -12,19 +12,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Standby is a table that holds rules a second time, where nobody but this process can change
-// them: the kernel gives a table with NFT_TABLE_F_OWNER (Linux 5.12) to the socket that made it,
-// `nft flush ruleset` passes it by, and closing the socket removes it. Its methods may be called from
-// any goroutine.
+// A Standby is a table that holds rules a second time, where other programs cannot change them.
+// A table with NFT_TABLE_F_OWNER (Linux 5.12) belongs to the socket that made it: `nft flush
+// ruleset` leaves it alone, and closing the socket removes it. The zero Standby is ready for
+// use. Methods may be called from any goroutine.
 type Standby struct {
 	mu   sync.Mutex
-	conn *nftables.Conn // owner of the table; nil if there is none
-	want *Table         // what was asked for last, also where the kernel refused
+	conn *nftables.Conn // owner of the table; nil: there is no table
+	want *Table         // the argument of the last Set, also if the kernel refused it
 }
 
-// Set makes the table match. It changes nothing when it does already; else, for a moment there is
-// none. It is no error if the kernel knows no owners of tables, or if another process owns the table:
-// there is none then.
+// Set makes the table match t. It does nothing if the last call had an equal table; otherwise
+// no table exists for a moment. If the kernel does not support owners of tables, or if another
+// process owns the table, Set returns nil and there is no standby table.
 func (b *Standby) Set(t Table) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -60,13 +60,14 @@ func (b *Standby) Set(t Table) error {
 	return nil
 }
 
-// Close removes the table.
+// Close removes the table. A later Set makes it again.
 func (b *Standby) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.close()
 }
 
+// close is Close for callers that hold mu.
 func (b *Standby) close() error {
 	conn := b.conn
 	b.conn, b.want = nil, nil
@@ -79,24 +80,29 @@ func (b *Standby) close() error {
 	return nil
 }
 
-// tableOwner is NFT_TABLE_F_OWNER of enum nft_table_flags in
-// linux/netfilter/nf_tables.h.
+// tableOwner is NFT_TABLE_F_OWNER of enum nft_table_flags (linux/netfilter/nf_tables.h).
 const tableOwner = 0x2
 
-// ownTable makes an empty table that belongs to the connection, in place of one
-// that belongs to nobody. The nftables library cannot set flags of tables
-// (google/nftables issue 316).
+// ownTable makes an empty table that belongs to the connection. It replaces a table of that name
+// without an owner, such as one from a saved ruleset. The nftables library cannot set flags of
+// tables (google/nftables issue 316), so the messages are made here.
 func ownTable(conn *netlink.Conn, id ID) error {
 	const (
 		newTable = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWTABLE
 		delTable = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELTABLE
 	)
+	const (
+		create    = netlink.Request | netlink.Create
+		subsystem = unix.NFNL_SUBSYS_NFTABLES
+	)
+	family := byte(id.family)
 	request := []netlink.Message{
-		nfMessage(unix.NFNL_MSG_BATCH_BEGIN, netlink.Request, unix.NFPROTO_UNSPEC, unix.NFNL_SUBSYS_NFTABLES),
-		nfMessage(newTable, netlink.Request|netlink.Create, byte(id.family), 0, id.attributes(0)),
-		nfMessage(delTable, netlink.Request, byte(id.family), 0, id.attributes(0)),
-		nfMessage(newTable, netlink.Request|netlink.Create|netlink.Acknowledge, byte(id.family), 0, id.attributes(tableOwner)),
-		nfMessage(unix.NFNL_MSG_BATCH_END, netlink.Request, unix.NFPROTO_UNSPEC, unix.NFNL_SUBSYS_NFTABLES),
+		nfMessage(unix.NFNL_MSG_BATCH_BEGIN, netlink.Request, unix.NFPROTO_UNSPEC, subsystem),
+		// Creating before deleting makes the deletion succeed if there is no table.
+		nfMessage(newTable, create, family, 0, id.attributes(0)),
+		nfMessage(delTable, netlink.Request, family, 0, id.attributes(0)),
+		nfMessage(newTable, create|netlink.Acknowledge, family, 0, id.attributes(tableOwner)),
+		nfMessage(unix.NFNL_MSG_BATCH_END, netlink.Request, unix.NFPROTO_UNSPEC, subsystem),
 	}
 	if _, err := conn.SendMessages(request); err != nil {
 		return err
@@ -105,7 +111,7 @@ func ownTable(conn *netlink.Conn, id ID) error {
 	return err
 }
 
-// attributes returns those of a table message.
+// attributes returns the attributes of a message about the table.
 func (id ID) attributes(flags uint32) []byte {
 	attributes := netlink.NewAttributeEncoder()
 	attributes.ByteOrder = binary.BigEndian
@@ -118,8 +124,9 @@ func (id ID) attributes(flags uint32) []byte {
 	return b
 }
 
-// nfMessage is a message with its struct nfgenmsg: family, version 0, resource.
-func nfMessage(kind netlink.HeaderType, flags netlink.HeaderFlags, family byte, resource uint16, attributes ...[]byte) netlink.Message {
+// nfMessage returns a message that begins with struct nfgenmsg: family, version 0, resource.
+func nfMessage(kind netlink.HeaderType, flags netlink.HeaderFlags, family byte, resource uint16,
+	attributes ...[]byte) netlink.Message {
 	data := binary.BigEndian.AppendUint16([]byte{family, unix.NFNETLINK_V0}, resource)
 	for _, a := range attributes {
 		data = append(data, a...)

@@ -12,14 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Table is what one table of ours should be, whole: what else is in it is damage.
+// A Table is the whole wanted state of one of meshd's tables. Chains and rules that are not in
+// it do not belong into the table.
 type Table struct {
 	ID     ID
 	Sets   []Set
 	Chains []Chain
 }
 
-// An ID names a table.
+// An ID identifies a table by its family and its name.
 type ID struct {
 	family nftables.TableFamily
 	name   string
@@ -31,9 +32,10 @@ func (f Family) Table(name string) ID { return ID{f.table, name} }
 // Both returns the ID of a table of both families.
 func Both(name string) ID { return ID{nftables.TableFamilyINet, name} }
 
+// table returns the ID as a value of the library.
 func (id ID) table() *nftables.Table { return &nftables.Table{Family: id.family, Name: id.name} }
 
-// A Chain is a base chain, with a policy of accept.
+// A Chain is a base chain with the policy accept.
 type Chain struct {
 	Name     string
 	Type     nftables.ChainType
@@ -42,19 +44,20 @@ type Chain struct {
 	Rules    []Rule
 }
 
-// What chains can be: types, hooks and priorities, in the words of nft(8).
+// Types of chains, in the words of nft(8).
 const (
 	Filter = nftables.ChainTypeFilter
 	NAT    = nftables.ChainTypeNAT
 )
 
-// Priorities of chains.
+// Priorities of chains. Raw comes before connection tracking; chains that translate source
+// addresses, such as iptables' POSTROUTING, are at SourceNAT.
 var (
 	Raw       = *nftables.ChainPriorityRaw
 	SourceNAT = *nftables.ChainPriorityNATSource
 )
 
-// A Hook is a place on the way of packets where chains are.
+// A Hook is a point on the way of packets at which the kernel runs base chains.
 type Hook = nftables.ChainHook
 
 // Hooks of chains.
@@ -65,17 +68,19 @@ var (
 	Postrouting = nftables.ChainHookPostrouting
 )
 
-// A Rule is one line of a chain. Its name stands in the rule's comment. Rules may share one.
+// A Rule is one line of a chain. Its name becomes the rule's comment, by which counters are
+// added up; several rules may have the same name.
 type Rule struct {
 	Name  string
 	Exprs Exprs
 }
 
+// in returns the chain, in a table, as a value of the library.
 func (c Chain) in(t *nftables.Table) *nftables.Chain {
 	return &nftables.Chain{Table: t, Name: c.Name, Type: c.Type, Hooknum: c.Hook, Priority: &c.Priority}
 }
 
-// add adds what the table should be to a transaction.
+// add adds the table's sets and chains to a transaction; the table itself must be in it.
 func (t Table) add(conn *nftables.Conn) error {
 	table := t.ID.table()
 	for _, s := range t.Sets {
@@ -92,35 +97,37 @@ func (t Table) add(conn *nftables.Conn) error {
 	return nil
 }
 
+// comment returns a comment as the user data of a rule, as nft(8) stores it.
 func comment(text string) []byte { return userdata.AppendString(nil, userdata.TypeComment, text) }
 
-// A Counter is what the rules of one name have matched.
+// A Counter is what the rules of one name have matched. Bytes include the IP headers.
 type Counter struct{ Packets, Bytes uint64 }
 
+// add adds the counts of another counter.
 func (c *Counter) add(o Counter) {
 	c.Packets += o.Packets
 	c.Bytes += o.Bytes
 }
 
-// A Keeper keeps some tables as they should be. Its methods may be called from any goroutine.
+// A Keeper keeps some tables in the wanted state. Its methods may be called from any goroutine.
 type Keeper struct {
 	ids []ID
 
 	mu     sync.Mutex
-	began  bool // Set was called: what is in the kernel may be ours
-	wanted []Table
-	past   map[string]Counter // of rules that are gone, by name
-	last   map[string]Counter // as read last, of the rules that are there
+	began  bool               // Set has succeeded once: the tables in the kernel are of this run
+	wanted []Table            // of the last Set
+	past   map[string]Counter // sums of rules that no longer exist, by name
+	last   map[string]Counter // the last reading of the existing rules, by name
 }
 
-// NewKeeper returns a Keeper for tables with these IDs, which has not touched the kernel.
+// NewKeeper returns a Keeper for the tables with these IDs. It does not touch the kernel.
 func NewKeeper(ids ...ID) *Keeper {
 	return &Keeper{ids: ids, past: map[string]Counter{}, last: map[string]Counter{}}
 }
 
-// Set makes the kernel's tables match. Those of the Keeper's IDs that are not among them are removed.
-// All of it is one transaction, so that there is no moment without rules. It changes nothing where
-// the kernel has what is wanted, so it may be called as often as one likes; changed tells. It needs
+// Set makes the kernel's tables match; tables of the Keeper's IDs that are not in the argument
+// are removed. It does so in one transaction, so that packets never find a part of the rules. If
+// the kernel's tables match already, Set changes nothing and changed is false. It needs
 // CAP_NET_ADMIN.
 func (k *Keeper) Set(tables []Table) (changed bool, err error) {
 	k.mu.Lock()
@@ -129,15 +136,16 @@ func (k *Keeper) Set(tables []Table) (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if k.began { // rules of an earlier run are made anew, so that counters begin with this one
+	if k.began { // the first Set replaces the rules of an earlier run, so that counters begin at 0
 		same := false
-		if err := again(func() (err error) { same, err = k.same(conn, tables); return err }); err != nil || same {
+		err := again(func() (err error) { same, err = k.same(conn, tables); return err })
+		if err != nil || same {
 			return false, err
 		}
 	}
-	_ = k.read(conn) // counts that cannot be read now are lost with their rules
+	_ = k.read(conn) // if that fails, the counts since the last reading are lost with the rules
 	for _, id := range k.ids {
-		// Adding before deleting makes deleting safe where there is none.
+		// Adding before deleting makes the deletion succeed if there is no table.
 		conn.AddTable(id.table())
 		conn.DelTable(id.table())
 		i := slices.IndexFunc(tables, func(t Table) bool { return t.ID == id })
@@ -162,8 +170,8 @@ func (k *Keeper) Set(tables []Table) (changed bool, err error) {
 	return true, nil
 }
 
-// Idle replaces each table of the Keeper that there is by what make returns for it, and makes no
-// table where there is none.
+// Idle replaces each of the Keeper's tables that exists by the table that make returns for its
+// ID. It makes no table that does not exist.
 func (k *Keeper) Idle(make func(ID) Table) error {
 	conn, err := open()
 	if err != nil {
@@ -182,8 +190,8 @@ func (k *Keeper) Idle(make func(ID) Table) error {
 	return err
 }
 
-// Counters returns what rules have matched since the Keeper was made, by name. They never fall: what
-// somebody deletes is counted as far as it was read.
+// Counters returns what rules have matched since the Keeper was made, by name. Counts never
+// decrease: of a rule that another program deletes, the last reading stays in the sum.
 func (k *Keeper) Counters() (map[string]Counter, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -205,7 +213,7 @@ func (k *Keeper) Counters() (map[string]Counter, error) {
 	return all, nil
 }
 
-// read reads the counters of the rules of our tables. The caller holds mu.
+// read reads the counters of the tables' rules. The caller holds mu.
 func (k *Keeper) read(conn *nftables.Conn) error {
 	now := map[string]Counter{}
 	for _, t := range k.wanted {
@@ -220,7 +228,7 @@ func (k *Keeper) read(conn *nftables.Conn) error {
 		}
 	}
 	for name, before := range k.last {
-		if now[name].Packets < before.Packets { // somebody made the rule anew
+		if now[name].Packets < before.Packets { // another program has replaced the rule
 			sum := k.past[name]
 			sum.add(before)
 			k.past[name] = sum
@@ -230,6 +238,7 @@ func (k *Keeper) read(conn *nftables.Conn) error {
 	return nil
 }
 
+// count adds the counters of a rule to the sum of its name.
 func count(into map[string]Counter, r *nftables.Rule) {
 	for _, e := range r.Exprs {
 		if c, ok := e.(*expr.Counter); ok {
@@ -240,7 +249,7 @@ func count(into map[string]Counter, r *nftables.Rule) {
 	}
 }
 
-// Remove removes tables, whoever made them, and tells whether there were any.
+// Remove removes tables, also those of earlier runs, and reports whether it found any.
 func Remove(ids ...ID) (removed bool, err error) {
 	conn, err := open()
 	if err != nil {
@@ -260,7 +269,7 @@ func Remove(ids ...ID) (removed bool, err error) {
 	return removed, conn.Flush()
 }
 
-// find returns the kernel's table of an ID; ENOENT if there is none.
+// find returns the kernel's table of an ID. The error is ENOENT if it does not exist.
 func find(conn *nftables.Conn, id ID) (*nftables.Table, error) {
 	table, err := conn.ListTableOfFamily(id.name, id.family)
 	if err != nil && !errors.Is(err, unix.ENOENT) {

@@ -12,20 +12,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Watch calls changed once at the start and then whenever somebody has changed something of ours,
-// with the name of the program that did it (16 bytes at most, empty if unknown): a table of
-// ours, a base chain, whose policy may have changed, or a rule in a chain for which guests returns
-// true. Everything else in the tables of others is no concern of ours, and neither is what we did
-// ourselves.
+// Watch calls changed once at the start and then each time another program has changed
+// something that concerns meshd: a table of meshd's, a base chain (its policy may have changed),
+// or a rule in a chain for which guests returns true. by is the name of the program, at most 15
+// bytes, empty if it is unknown. Lost messages count as a change by an unknown program. Changes
+// of this process do not count.
 //
-// It blocks until ctx ends (nil), changed returns an error, or the kernel's messages cannot be read.
+// Watch blocks until ctx ends, and then returns nil. It returns the error of changed, or that of
+// reading the kernel's messages.
 func Watch(ctx context.Context, guests func(table, chain string) bool, changed func(by string) error) error {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		return fmt.Errorf("watch nftables: %w", err)
 	}
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	stop := context.AfterFunc(ctx, func() { conn.Close() }) // ends Receive
 	defer stop()
 	if err := conn.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
 		return fmt.Errorf("watch nftables: %w", err)
@@ -33,13 +34,13 @@ func Watch(ctx context.Context, guests func(table, chain string) bool, changed f
 	if err := changed(""); err != nil {
 		return err
 	}
-	touched := false // somebody changed us in the transaction that is being told
+	touched := false // the transaction whose messages arrive now concerns meshd
 	for {
 		messages, err := conn.Receive()
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(err, unix.ENOBUFS): // messages were lost: look for ourselves
+		case errors.Is(err, unix.ENOBUFS): // messages were lost
 			if err := changed(""); err != nil {
 				return err
 			}
@@ -63,20 +64,22 @@ func Watch(ctx context.Context, guests func(table, chain string) bool, changed f
 	}
 }
 
-// Messages of NFNL_SUBSYS_NFTABLES: 4 bytes of struct nfgenmsg, then attributes.
-// The kernel tells the parts of a transaction and then its author
+// Messages of NFNL_SUBSYS_NFTABLES have 4 bytes of struct nfgenmsg and then attributes. After
+// the messages of a transaction the kernel sends one with the transaction's author
 // (nf_tables_gen_notify in net/netfilter/nf_tables_api.c).
 const (
 	genMessage = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWGEN
 	genHeader  = 4
-	// the table's name stands in attribute 1 of tables, chains, rules, sets,
-	// elements and objects alike: NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, ...
+	// Attribute 1 is the name of the table in messages about tables, chains, rules, sets, elements
+	// and objects: NFTA_TABLE_NAME, NFTA_CHAIN_TABLE and so on.
 	tableAttribute = 1
 )
 
-// generation returns the author if m ends a transaction, and whether that was a
-// thread of ours. The kernel tells a thread's number; where it counts otherwise
-// than we do, in a PID namespace, nothing is taken for our own.
+// generation returns the name of the author if m ends a transaction (end), and whether the
+// author is a thread of this process (own). The kernel sends the thread's number as the initial
+// PID namespace counts. Inside another PID namespace that number means another thread or none;
+// the comparison of names then says that the author is another program, and the worst is one
+// check too many.
 func generation(m netlink.Message) (by string, own, end bool) {
 	if m.Header.Type != genMessage {
 		return "", false, false
@@ -96,8 +99,8 @@ func generation(m netlink.Message) (by string, own, end bool) {
 	return by, err == nil && strings.TrimSpace(string(name)) == by, true
 }
 
-// concerns tells whether a message may be about what we keep: our tables, a base chain, or a rule in
-// a chain of others where rules of ours stand.
+// concerns reports whether a message may be about something of meshd's: a table of its own, a
+// base chain, or a rule in a chain that hosts rules of meshd's.
 func concerns(m netlink.Message, guests func(table, chain string) bool) bool {
 	var table, chain string
 	hook := false
@@ -120,7 +123,7 @@ func concerns(m netlink.Message, guests func(table, chain string) bool) bool {
 	return Ours(table)
 }
 
-// attributes returns those of m; none if it is too short or damaged.
+// attributes returns the attributes of m; none if the message is too short or damaged.
 func attributes(m netlink.Message) []netlink.Attribute {
 	if len(m.Data) < genHeader {
 		return nil
@@ -132,7 +135,7 @@ func attributes(m netlink.Message) []netlink.Attribute {
 	return all
 }
 
-// text returns a C string.
+// text returns the bytes up to the terminating zero of a C string, if it has one.
 func text(b []byte) string {
 	for i, c := range b {
 		if c == 0 {
