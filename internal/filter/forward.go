@@ -8,10 +8,11 @@ import (
 	"example.org/meshd/internal/nft"
 )
 
-// Forwarding. An accept in a chain of our own cannot beat a chain that drops: every base chain at a
-// hook must let a packet pass. So the accepts have to stand in the very chain whose policy is drop.
-// These are the only rules of ours in tables of others. They carry a comment, by which they are found
-// again without any state:
+// This file accepts the mesh's packets where the host drops what it forwards. Every base chain at
+// a hook must let a packet pass, so an accept in a chain of meshd's has no effect on a chain of
+// another program whose policy is drop: the accept has to be in that chain. These are meshd's
+// only rules in tables of other programs. A comment marks them, so that a later run finds them
+// without any state:
 //
 //	chain FORWARD { type filter hook forward priority filter; policy drop;
 //		iifname "mesh0" counter accept comment "meshd"
@@ -22,32 +23,32 @@ import (
 //		ip daddr 10.244.0.0/16 ct status dnat counter accept comment "meshd"
 //		... rules of others
 //
-// So a connection from outside the mesh passes only to a published port; everything else from there
-// meets the host's own policy and rules.
+// A connection from outside of the mesh passes only to a published port. The host's own policy
+// and rules decide about all others.
 
-// acceptComment marks our rules in chains of others.
+// acceptComment marks meshd's rules in chains of other programs.
 const acceptComment = "meshd"
 
 // Accept is which forwarded packets must pass chains that drop.
 type Accept struct {
 	Interface string         // the TUN
-	Networks  []netip.Prefix // of all pods
+	Networks  []netip.Prefix // the pod network
 	Pods      []netip.Prefix // of this node: they may send to the mesh and to the outside
-	LANs      []netip.Prefix // behind this node (`routes`): they may send to the mesh
-	All       bool           // whatever goes through the TUN, from Networks or to them
+	LANs      []netip.Prefix // networks behind this node (`routes`): they may send to the mesh
+	All       bool           // accept everything through the TUN, from Networks and to them
 }
 
 // Forward keeps accept rules in chains that drop. Its methods may be called from any goroutine.
 type Forward struct{ guests *nft.Guests }
 
-// NewForward returns a Forward that has not touched the kernel.
+// NewForward returns a Forward. It does not touch the kernel.
 func NewForward() *Forward {
 	return &Forward{nft.NewGuests(acceptComment, nft.Forward)}
 }
 
-// Set puts our rules into every chain that drops forwarded packets by its policy, and takes them out
-// of chains that do not any more. It changes nothing where all is well. repaired tells that rules it
-// had made were gone or changed.
+// Set adds rules to every chain whose policy drops forwarded packets, and removes them from
+// chains whose policy has changed. A chain that is right is not touched. repaired is true if rules
+// that Set had made earlier were missing or changed. It needs CAP_NET_ADMIN.
 func (f *Forward) Set(a Accept) (repaired bool, err error) {
 	repaired, err = f.guests.Set(func(p nft.Place) []nft.Exprs {
 		if !p.Drops {
@@ -56,12 +57,13 @@ func (f *Forward) Set(a Accept) (repaired bool, err error) {
 		return a.exprs(p)
 	})
 	if err != nil {
-		return repaired, fmt.Errorf("accept pods' packets where the host drops: %w", err)
+		return repaired, fmt.Errorf("accept forwarded packets of the mesh: %w", err)
 	}
 	return repaired, nil
 }
 
-// Remove takes our rules out of all chains, whoever made them, and tells whether there were any.
+// Remove removes meshd's rules from all chains, also those of earlier runs, and reports whether it
+// found any.
 func (f *Forward) Remove() (removed bool, err error) {
 	removed, err = f.guests.Remove()
 	if err != nil {
@@ -70,19 +72,19 @@ func (f *Forward) Remove() (removed bool, err error) {
 	return removed, nil
 }
 
-// StandsIn tells whether rules of ours are in a chain of that name.
+// StandsIn reports whether the last Set left rules of meshd's in a chain of that name.
 func (f *Forward) StandsIn(table, chain string) bool { return f.guests.Stand(table, chain) }
 
-// A match is one of the things that a packet must be to pass, in words that nftables and iptables
-// have in common. Empty fields match everything.
+// A match is one condition under which a packet passes, in terms that nftables and iptables both
+// have. A packet must meet all fields; empty fields match everything.
 type match struct {
 	in, out     string // interfaces
 	from, to    netip.Prefix
-	established bool
-	published   bool
+	established bool // of an established connection, or related to one
+	published   bool // of a connection to a published port
 }
 
-// v6 tells of which family the addresses are; both is true if there are none.
+// v6 returns the family of the addresses; both is true if the match has no address.
 func (m match) v6() (v6, both bool) {
 	for _, p := range []netip.Prefix{m.from, m.to} {
 		if p.IsValid() {
@@ -92,7 +94,7 @@ func (m match) v6() (v6, both bool) {
 	return false, true
 }
 
-// matches returns what passes, in the order of the rules.
+// matches returns the conditions in the order of the rules.
 func (a Accept) matches() (all []match) {
 	if a.All {
 		all = append(all, match{in: a.Interface}, match{out: a.Interface})
@@ -101,7 +103,7 @@ func (a Accept) matches() (all []match) {
 		}
 		return all
 	}
-	// Whatever comes out of the TUN is from the mesh to this node: the engine has checked both.
+	// Packets that come out of the TUN are from the mesh to this node: the engine has checked that.
 	all = append(all, match{in: a.Interface})
 	for _, p := range a.Pods {
 		all = append(all, match{from: p})
@@ -117,11 +119,11 @@ func (a Accept) matches() (all []match) {
 	for _, p := range a.Networks {
 		all = append(all, match{to: p, established: true}, match{to: p, published: true})
 	}
-	// A published port may lead to a network behind another node, which is outside Networks.
+	// A published port can lead to a network behind another node, which is outside of Networks.
 	return append(all, match{out: a.Interface, published: true})
 }
 
-// exprs returns our rules for a chain.
+// exprs returns the rules for a chain, each with the check of the family that the chain needs.
 func (a Accept) exprs(place nft.Place) (rules []nft.Exprs) {
 	for _, m := range a.matches() {
 		v6, both := m.v6()
@@ -136,7 +138,8 @@ func (a Accept) exprs(place nft.Place) (rules []nft.Exprs) {
 	return rules
 }
 
-// exprs spells a match and what becomes of its packets, in the order in which iptables-nft does.
+// exprs returns a rule that accepts what matches. The order of its parts is that of iptables-nft,
+// which refuses to read any other.
 func (m match) exprs(f nft.Family, iptables bool) (e nft.Exprs) {
 	if m.in != "" {
 		e = append(e, nft.FromInterface(m.in)...)
@@ -162,7 +165,7 @@ func (m match) exprs(f nft.Family, iptables bool) (e nft.Exprs) {
 	return append(e, nft.Accept()...)
 }
 
-// words spells a match as iptables prints it.
+// words returns the same rule as `iptables -S` prints it.
 func (m match) words() (w []string) {
 	if m.from.IsValid() {
 		w = append(w, "-s", m.from.String())

@@ -3,6 +3,7 @@ package filter
 import (
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -37,9 +38,13 @@ func ruleset(t *testing.T, n *nstest.Namespace) string {
 
 // dropping are the ways in which hosts drop what they forward.
 var dropping = map[string][]string{
-	"iptables-nft -P FORWARD DROP": {"iptables-nft -P FORWARD DROP", "iptables-nft -A FORWARD -j LOG", "ip6tables-nft -P FORWARD DROP"},
-	"nft inet":                     {`nft 'add table inet filter { chain fw { type filter hook forward priority 0; policy drop; ct state established accept; }; }'`},
-	"nft ip":                       {`nft 'add table ip my { chain f { type filter hook forward priority 5; policy drop; }; }'`},
+	"iptables-nft -P FORWARD DROP": {
+		"iptables-nft -P FORWARD DROP", "iptables-nft -A FORWARD -j LOG", "ip6tables-nft -P FORWARD DROP",
+	},
+	"nft inet": {`nft 'add table inet filter { chain fw {
+		type filter hook forward priority 0; policy drop; ct state established accept; }; }'`},
+	"nft ip": {`nft 'add table ip my { chain f {
+		type filter hook forward priority 5; policy drop; }; }'`},
 }
 
 // ours is what nft shows of our rules in a chain of a family, in order.
@@ -193,7 +198,8 @@ func TestForwardAll(t *testing.T) {
 func TestForwardFollowsThePolicy(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		f := NewForward()
-		run(t, n, "nft", "add table ip filter { chain FORWARD { type filter hook forward priority 0; policy accept; counter; }; }")
+		run(t, n, "nft", `add table ip filter { chain FORWARD {
+			type filter hook forward priority 0; policy accept; counter; }; }`)
 		before := ruleset(t, n)
 		for range 2 {
 			for _, policy := range []string{"accept", "drop", "accept"} {
@@ -250,7 +256,8 @@ func TestIptablesReadsOurRules(t *testing.T) {
 		if _, err := f.Remove(); err != nil {
 			t.Error(err)
 		}
-		if after := run("iptables-nft-save"); strings.Join(strings.Split(after, "\n")[1:5], "\n") != strings.Join(strings.Split(before, "\n")[1:5], "\n") {
+		after, undated := run("iptables-nft-save"), func(s string) []string { return strings.Split(s, "\n")[1:5] }
+		if !slices.Equal(undated(after), undated(before)) {
 			t.Errorf("after:\n%s\nbefore:\n%s", after, before)
 		}
 	})

@@ -1,9 +1,10 @@
-// Package filter decides which packets may pass this host, as far as the mesh is concerned:
+// Package filter decides which packets of the mesh may pass this host:
 //
-//	Guard    who may speak on the mesh port, in a table of our own (inet meshd-filter)
-//	Forward  what must pass where the host drops forwarded packets, in the host's own chains
+//	Guard    who may send to the mesh port: rules in a table of meshd's (inet meshd-filter)
+//	Forward  which forwarded packets pass although the host drops them: rules in its own chains
+//	Legacy   the same for hosts that filter with the old iptables
 //
-// The masquerade rules are masq's.
+// Masquerade rules are in package masq.
 package filter
 
 import (
@@ -13,16 +14,16 @@ import (
 	"example.org/meshd/internal/nft"
 )
 
-// A node is known by its address, and this host lends its address to everybody behind it: to pods
-// that are masqueraded, and to local users. So it is this host that has to see to it that nobody
-// else speaks as meshd; the receiver cannot tell.
+// Peers identify a node by its address. Masqueraded pods and local users send with this host's
+// address, too, and the receiver cannot tell the difference. So this host must drop datagrams to
+// the mesh port that meshd did not send.
 //
 //	nodes   sets: address and port of every node, this one included
-//	hosts   sets: their addresses alone
+//	hosts   sets: the nodes' addresses alone
 //	inside  set: loopback, the TUN, and the interfaces that lead to this node's own pods
-//	closed  sets: interfaces that are not the mesh's, where the host forwards for the mesh alone
-//	bridged sets: each of them with itself: what a bridge forwards within itself, where
-//	        br_netfilter shows it to these chains
+//	closed  sets: interfaces without a part in the mesh, if the host forwards only because of it
+//	bridged sets: each closed interface with itself. With br_netfilter these chains see packets
+//	        that a bridge forwards between its own ports
 //
 //	output   to a node's port, without the mark of meshd's sockets        drop
 //	forward  to a node's port, from inside                                drop
@@ -30,27 +31,28 @@ import (
 //	forward  from one closed interface to another                         drop
 //	input    to our own port, from inside                                 drop
 //
-// No rule asks conntrack, which need not be there. The chains come before conntrack and before
-// anybody's mangling, so that a mark is still the socket's own; the kernel has put fragments together
-// where conntrack or the host's own stack needs them whole, and elsewhere it is the first fragment
-// that carries the port, without which the others are worth nothing.
+// No rule needs connection tracking. The chains run at priority raw, before connection tracking
+// and before rules that change marks, so a mark is the one that the socket has set. Fragments:
+// where connection tracking or the host's own stack needs them whole, the kernel has reassembled
+// them before; elsewhere the first fragment carries the port, and the others are worthless
+// without it.
 
-// TableName is the name of the table of both families.
+// TableName is the name of the table, which is of both families.
 const TableName = "meshd-filter"
 
 // NotFromMeshd is the drop reason of the guard, and the name of its rules.
 const NotFromMeshd = "not_from_meshd"
 
-// GuardSettings is who may speak on the mesh port.
+// GuardSettings is who may send to the mesh port.
 type GuardSettings struct {
 	Nodes    []netip.AddrPort // where the nodes listen, this one included
-	Bind     netip.AddrPort   // where this node listens; an unspecified address is all of them
-	TUN      string
-	PodLinks []string // interfaces that lead to this node's own pods
-	Mark     uint32   // of meshd's own sockets
+	Bind     netip.AddrPort   // where this node listens; an unspecified address means all addresses
+	TUN      string           // name of the interface
+	PodLinks []string         // interfaces that lead to this node's own pods
+	Mark     uint32           // the packet mark of meshd's own sockets
 
-	// Closed are the interfaces, by family (true: IPv6), between which nothing is forwarded: this host
-	// forwards because of the mesh alone, and must not open its other networks to each other by it.
+	// Closed are the interfaces, by family (true: IPv6), between which nothing is forwarded. If the
+	// host forwards only because of the mesh, its other networks must stay apart.
 	Closed map[bool][]string
 }
 
@@ -68,11 +70,11 @@ const (
 // A Guard keeps the rules about the mesh port. Its methods may be called from any goroutine.
 type Guard struct{ rules *nft.Keeper }
 
-// NewGuard returns a Guard that has not touched the kernel.
+// NewGuard returns a Guard. It does not touch the kernel.
 func NewGuard() *Guard { return &Guard{nft.NewKeeper(nft.Both(TableName))} }
 
-// Set makes the rules match s. It changes nothing when they do already; changed tells. It needs
-// CAP_NET_ADMIN.
+// Set makes the rules match s, in one transaction. If they match already, Set changes nothing and
+// changed is false. It needs CAP_NET_ADMIN.
 func (g *Guard) Set(s GuardSettings) (changed bool, err error) {
 	changed, err = g.rules.Set([]nft.Table{s.table()})
 	if err != nil {
@@ -81,17 +83,17 @@ func (g *Guard) Set(s GuardSettings) (changed bool, err error) {
 	return changed, nil
 }
 
-// Drops returns how many packets were dropped since NewGuard. The number never falls.
+// Drops returns how many packets the guard has dropped since NewGuard. The number never decreases.
 func (g *Guard) Drops() (uint64, error) {
 	counters, err := g.rules.Counters()
 	if err != nil {
-		return 0, fmt.Errorf("read what the guard of the mesh port dropped: %w", err)
+		return 0, fmt.Errorf("read drops of the mesh port's guard: %w", err)
 	}
 	return counters[NotFromMeshd].Packets, nil
 }
 
-// CleanUp removes our table and our rules in chains of others, whoever made them, and tells whether
-// there were any.
+// CleanUp removes meshd's table and its rules in chains of other programs, also those of earlier
+// runs, and reports whether it found any.
 func CleanUp() (removed bool, err error) {
 	accepts, err := NewForward().Remove()
 	if err != nil {
@@ -104,6 +106,7 @@ func CleanUp() (removed bool, err error) {
 	return accepts || removed, nil
 }
 
+// table returns the wanted table.
 func (s GuardSettings) table() nft.Table {
 	t := nft.Table{ID: nft.Both(TableName), Sets: []nft.Set{
 		nft.Interfaces(setInside, append([]string{"lo", s.TUN}, s.PodLinks...)),
@@ -122,7 +125,7 @@ func (s GuardSettings) table() nft.Table {
 		forward.Rules = append(forward.Rules, nft.Rule{Name: otherNetworks, Exprs: nft.Join(f.Guard(),
 			nft.FromInterfaceIn(closed), nft.ToInterfaceIn(closed), nft.NotWithinInterfaceIn(bridge), nft.Drop())})
 	}
-	for _, c := range []*nft.Chain{&output, &forward, &input} { // nearly all there is ends here
+	for _, c := range []*nft.Chain{&output, &forward, &input} { // nearly all packets end here, early
 		c.Rules = append(c.Rules, nft.Rule{Name: "other", Exprs: nft.Join(nft.NotUDP(), nft.Pass())})
 	}
 	var hosts []netip.Addr
@@ -144,7 +147,7 @@ func (s GuardSettings) table() nft.Table {
 	return t
 }
 
-// ownPort matches packets to where this node listens.
+// ownPort matches packets to the port of this node.
 func (s GuardSettings) ownPort(f nft.Family) nft.Exprs {
 	if s.Bind.Addr().IsUnspecified() {
 		return nft.PortIs(s.Bind.Port())
@@ -153,10 +156,12 @@ func (s GuardSettings) ownPort(f nft.Family) nft.Exprs {
 	return nft.Join(f.DestinationInside(own), nft.PortIs(s.Bind.Port()))
 }
 
+// guard returns a rule that drops packets of a family that match all parts.
 func guard(f nft.Family, parts ...nft.Exprs) nft.Rule {
-	return nft.Rule{Name: NotFromMeshd, Exprs: nft.Join(append([]nft.Exprs{f.Guard()}, append(parts, nft.Drop())...)...)}
+	return nft.Rule{Name: NotFromMeshd, Exprs: nft.Join(f.Guard(), nft.Join(parts...), nft.Drop())}
 }
 
+// chain returns a base chain before connection tracking.
 func chain(name string, hook *nft.Hook) nft.Chain {
 	return nft.Chain{Name: name, Type: nft.Filter, Hook: hook, Priority: nft.Raw}
 }

@@ -7,7 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -30,13 +31,16 @@ func endpoints(ss ...string) (all []netip.AddrPort) {
 
 // What `nft list` says of the guard, and that whatever somebody does to it is found and mended.
 func TestGuardAsNftShowsIt(t *testing.T) {
-	for name, bind := range map[string]string{"v4": "172.18.0.3:8285", "v6": "[fd10::3]:8285", "everywhere": "0.0.0.0:8285"} {
+	for name, bind := range map[string]string{
+		"v4": "172.18.0.3:8285", "v6": "[fd10::3]:8285", "everywhere": "0.0.0.0:8285",
+	} {
 		t.Run(name, func(t *testing.T) {
 			nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 				g := NewGuard()
 				s := GuardSettings{
-					Nodes: endpoints("172.18.0.3:8285", "172.18.0.4:9000", "[fd10::3]:8285"), Bind: netip.MustParseAddrPort(bind),
-					TUN: "mesh0", PodLinks: []string{"cni0", "veth-a"}, Mark: testMark,
+					Nodes: endpoints("172.18.0.3:8285", "172.18.0.4:9000", "[fd10::3]:8285"),
+					Bind:  netip.MustParseAddrPort(bind),
+					TUN:   "mesh0", PodLinks: []string{"cni0", "veth-a"}, Mark: testMark,
 				}
 				if name == "v4" {
 					s.Closed = map[bool][]string{false: {"eth0", "lan0"}, true: {"eth0"}}
@@ -56,8 +60,9 @@ func TestGuardAsNftShowsIt(t *testing.T) {
 					t.Errorf("got:\n%s\nwant:\n%s", got, want)
 				}
 				for _, damage := range []string{
-					"flush ruleset", "flush chain inet meshd-filter input; delete chain inet meshd-filter input", "flush chain inet meshd-filter output",
-					"delete element inet meshd-filter inside { cni0 }", "delete element inet meshd-filter nodes4 { 172.18.0.4 . 9000 }",
+					"flush ruleset", "flush chain inet meshd-filter input; delete chain inet meshd-filter input",
+					"flush chain inet meshd-filter output", "delete element inet meshd-filter inside { cni0 }",
+					"delete element inet meshd-filter nodes4 { 172.18.0.4 . 9000 }",
 					"add chain inet meshd-filter more { type filter hook output priority -301; }",
 					"insert rule inet meshd-filter output accept", "add table inet meshd-filter { flags dormant; }",
 				} {
@@ -85,15 +90,16 @@ func TestGuardAsNftShowsIt(t *testing.T) {
 // count of what was dropped outlives the rules.
 func TestGuardOutput(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
-		if err := n.IP("link add u0 type veth peer name v0", "addr add 172.18.0.3/24 dev u0", "link set u0 up", "link set v0 up",
-			"addr add fd10::3/64 dev u0 nodad", "neigh add 172.18.0.4 lladdr 02:00:00:00:00:04 dev u0",
+		if err := n.IP("link add u0 type veth peer name v0", "addr add 172.18.0.3/24 dev u0", "link set u0 up",
+			"link set v0 up", "addr add fd10::3/64 dev u0 nodad",
+			"neigh add 172.18.0.4 lladdr 02:00:00:00:00:04 dev u0",
 			"neigh add fd10::4 lladdr 02:00:00:00:00:04 dev u0"); err != nil {
 			t.Fatal(err)
 		}
 		g := NewGuard()
 		s := GuardSettings{
-			Nodes: endpoints("172.18.0.3:8285", "172.18.0.4:9000", "[fd10::4]:9000"), Bind: netip.MustParseAddrPort("172.18.0.3:8285"),
-			TUN: "mesh0", Mark: testMark,
+			Nodes: endpoints("172.18.0.3:8285", "172.18.0.4:9000", "[fd10::4]:9000"),
+			Bind:  netip.MustParseAddrPort("172.18.0.3:8285"), TUN: "mesh0", Mark: testMark,
 		}
 		if _, err := g.Set(s); err != nil {
 			t.Fatal(err)
@@ -104,8 +110,9 @@ func TestGuardOutput(t *testing.T) {
 			mark int
 			pass bool
 		}{
-			{"172.18.0.4:9000", testMark, true}, {"172.18.0.4:9000", 0, false}, {"172.18.0.4:9000", testMark | 1, false},
-			{"172.18.0.4:8285", 0, true}, {"172.18.0.3:8285", 0, false}, {"172.18.0.3:8285", testMark, false},
+			{"172.18.0.4:9000", testMark, true}, {"172.18.0.4:9000", 0, false},
+			{"172.18.0.4:9000", testMark | 1, false}, {"172.18.0.4:8285", 0, true},
+			{"172.18.0.3:8285", 0, false}, {"172.18.0.3:8285", testMark, false},
 			{"[fd10::4]:9000", testMark, true}, {"[fd10::4]:9000", 0, false}, {"[fd10::4]:9001", 0, true},
 		} {
 			if !test.pass {
@@ -133,28 +140,55 @@ func TestGuardOutput(t *testing.T) {
 	})
 }
 
-// A host that routes between others lets a node's datagrams pass to another node, and nobody else's;
-// nor those that claim to be a node's and come from a pod of the router, or through its TUN.
-func TestGuardForward(t *testing.T) {
-	router, left, right := nstest.ForTest(t), nstest.ForTest(t), nstest.ForTest(t)
+// routed are a router and a host on each side of it, with two addresses of each family.
+func routed(t *testing.T) (router, left, right *nstest.Namespace) {
+	t.Helper()
+	router, left, right = nstest.ForTest(t), nstest.ForTest(t), nstest.ForTest(t)
 	for _, side := range []struct {
 		n    *nstest.Namespace
 		name string
 		net  int
 	}{{left, "left", 1}, {right, "right", 2}} {
+		with := func(format string) string { return strings.ReplaceAll(format, "N", strconv.Itoa(side.net)) }
 		if err := errors.Join(
-			router.IP(fmt.Sprintf("link add %s type veth peer name eth0 netns %s", side.name, side.n.Name), "link set "+side.name+" up",
-				fmt.Sprintf("addr add 10.9.%d.1/24 dev %s", side.net, side.name), fmt.Sprintf("addr add fd09:%d::1/64 dev %s nodad", side.net, side.name)),
-			side.n.IP("link set eth0 up", fmt.Sprintf("addr add 10.9.%d.2/24 dev eth0", side.net), fmt.Sprintf("addr add 10.9.%d.3/24 dev eth0", side.net),
-				fmt.Sprintf("addr add fd09:%d::2/64 dev eth0 nodad", side.net), fmt.Sprintf("addr add fd09:%d::3/64 dev eth0 nodad", side.net),
-				fmt.Sprintf("route add default via 10.9.%d.1", side.net), fmt.Sprintf("route add default via fd09:%d::1", side.net)),
+			router.IP(fmt.Sprintf("link add %s type veth peer name eth0 netns %s", side.name, side.n.Name),
+				"link set "+side.name+" up", with("addr add 10.9.N.1/24 dev ")+side.name,
+				with("addr add fd09:N::1/64 nodad dev ")+side.name),
+			side.n.IP("link set eth0 up", with("addr add 10.9.N.2/24 dev eth0"), with("addr add 10.9.N.3/24 dev eth0"),
+				with("addr add fd09:N::2/64 dev eth0 nodad"), with("addr add fd09:N::3/64 dev eth0 nodad"),
+				with("route add default via 10.9.N.1"), with("route add default via fd09:N::1")),
 		); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(router.Sysctl("ipv4.ip_forward", "1"), router.Sysctl("ipv6.conf.all.forwarding", "1")); err != nil {
+	err := errors.Join(router.Sysctl("ipv4.ip_forward", "1"), router.Sysctl("ipv6.conf.all.forwarding", "1"))
+	if err != nil {
 		t.Fatal(err)
 	}
+	return router, left, right
+}
+
+// say sends a datagram from an address of a host.
+func say(t *testing.T, n *nstest.Namespace, from string, to netip.AddrPort, payload string) {
+	t.Helper()
+	if err := n.Do(func() error {
+		dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(from)}}
+		conn, err := dialer.Dial("udp", to.String())
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		_, err = conn.Write([]byte(payload))
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A host that routes between others lets a node's datagrams pass to another node, and nobody else's;
+// nor those that claim to be a node's and come from a pod of the router, or through its TUN.
+func TestGuardForward(t *testing.T) {
+	router, left, right := routed(t)
 	g := NewGuard()
 	guard := func(podLinks ...string) {
 		t.Helper()
@@ -185,29 +219,12 @@ func TestGuardForward(t *testing.T) {
 			guard(test.podLinks...)
 			to := netip.AddrPortFrom(netip.MustParseAddr(test.to), 8285)
 			got := listen(t, right, to)
-			for _, payload := range []string{"tried", "last"} {
-				if payload == "last" { // it arrives in any case, and behind the other
-					if err := router.Do(func() error { _, err := CleanUp(); return err }); err != nil {
-						t.Fatal(err)
-					}
-				}
-				if err := left.Do(func() error {
-					conn, err := (&net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(test.from)}}).Dial("udp", to.String())
-					if err != nil {
-						return err
-					}
-					defer conn.Close()
-					_, err = conn.Write([]byte(payload))
-					return err
-				}); err != nil {
-					t.Fatal(err)
-				}
-				if payload == "tried" { // for the neighbours to be found before the rules change
-					if err := left.Do(func() error { return exec.Command("ping", "-c", "1", "-W", "5", test.to).Run() }); err != nil {
-						t.Fatal(err)
-					}
-				}
+			say(t, left, test.from, to, "tried")
+			run(t, left, "ping", "-c", "1", "-W", "5", test.to) // both neighbours are found before the rules change
+			if err := router.Do(func() error { _, err := CleanUp(); return err }); err != nil {
+				t.Fatal(err)
 			}
+			say(t, left, test.from, to, "last") // arrives in any case, and behind the other
 			buf := make([]byte, 100)
 			n, err := got.Read(buf)
 			if first := string(buf[:n]); err != nil || (first == "tried") != test.pass {

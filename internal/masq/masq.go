@@ -1,7 +1,7 @@
-// Package masq keeps the masquerade rules: which packets keep their source address, and which get
-// this host's. They stand in nftables tables called "meshd", one for each family. Set says what is
-// wanted; StandBy keeps a copy that others cannot touch; CleanUp removes all of it without knowing
-// anything.
+// Package masq keeps the masquerade rules: which packets keep their source address, and which
+// get an address of this host. The rules are in nftables tables called "meshd", one for each
+// family. Set brings them into the wanted state; StandBy keeps a copy that other programs cannot
+// change; CleanUp removes everything and needs no state.
 package masq
 
 import (
@@ -12,17 +12,18 @@ import (
 	"example.org/meshd/internal/nft"
 )
 
-// Settings is what the rules should do.
+// Settings is what the rules need to know of the mesh. Prefixes are of both families.
 type Settings struct {
-	Mesh        []netip.Prefix // all that the mesh carries; a family without any gets no table
-	Local       []netip.Prefix // the part of it behind this node: clients keep their address towards it
+	Mesh        []netip.Prefix // everything that the mesh carries; a family without any gets no table
+	Local       []netip.Prefix // the part of Mesh behind this node: clients keep their address towards it
 	Pods        []netip.Prefix // the part of Local that reaches the outside with the host's address
-	PodLinks    []string       // interfaces that pods of this host send by: nobody behind them is outside
+	PodLinks    []string       // interfaces by which pods of this host send: their peers are not outside
 	Exclude     []netip.Prefix // outside destinations that see the pods' own addresses
-	FullyRandom bool
+	FullyRandom bool           // choose source ports at random
 }
 
-// A Counter is what the rules of one name have matched, in both families, since New.
+// A Counter is what the rules of one name have matched, in both families, since New. Only the
+// first packet of a connection is counted: the kernel asks NAT rules once for each.
 type Counter struct {
 	Rule           string
 	Packets, Bytes uint64
@@ -34,31 +35,26 @@ type Masq struct {
 	standby nft.Standby
 }
 
+// tables are the ordinary tables; the standby table is not among them.
 var tables = []nft.ID{nft.IPv4.Table(TableName), nft.IPv6.Table(TableName)}
 
-// New returns a Masq that has not touched the kernel.
+// New returns a Masq. It does not touch the kernel.
 func New() *Masq { return &Masq{rules: nft.NewKeeper(tables...)} }
 
-// Set makes the rules match s. It changes nothing when they do already, so it may be called as often
-// as one likes; changed tells. It needs CAP_NET_ADMIN.
+// Set makes the rules match s, in one transaction. If they match already, Set changes nothing
+// and changed is false. It needs CAP_NET_ADMIN.
 func (m *Masq) Set(s Settings) (changed bool, err error) {
-	var wanted []nft.Table
-	for _, f := range nft.Families {
-		if len(f.PrefixesOf(s.Mesh)) > 0 {
-			wanted = append(wanted, nft.Table{ID: f.Table(TableName), Sets: s.sets(f), Chains: []nft.Chain{chain(rules(f, s))}})
-		}
-	}
-	changed, err = m.rules.Set(wanted)
+	changed, err = m.rules.Set(s.tables())
 	if err != nil {
 		return false, fmt.Errorf("set masquerade rules: %w", err)
 	}
 	return changed, nil
 }
 
-// Remove takes the rules away and keeps the counters. If there were any, a chain stays in their place
-// that only lets running connections be: with the last NAT chain and the last rule that needs
-// connection tracking, the kernel would stop both (nf_nat_unregister_fn, nf_ct_netns_put), and what is
-// masqueraded already would die.
+// Remove removes the rules and keeps the counters. If there were rules, a chain takes their place
+// that does nothing but keep running connections alive. Without it the last NAT chain and the
+// last rule that needs connection tracking might go; the kernel would then stop both
+// (nf_nat_unregister_fn, nf_ct_netns_put), and masqueraded connections would break.
 func (m *Masq) Remove() error {
 	if err := m.rules.Idle(runningConnections); err != nil {
 		return fmt.Errorf("remove masquerade rules: %w", err)
@@ -66,35 +62,25 @@ func (m *Masq) Remove() error {
 	return m.standby.Close()
 }
 
-// StandBy makes the standby rules match s, so that damage to the others is not felt until Set is
-// called again. They decide only meanwhile: without them the kernel would stop translating with its
-// last NAT chain, and the next segment of a busy connection would reach the outside with the pod's
-// address, or the host without a connection to belong to, which answers with a reset.
+// StandBy makes the standby rules match s. They decide only while another program has removed the
+// ordinary ones, until the next Set. Without them the kernel would stop translating together
+// with its last NAT chain: the next segment of a busy connection would leave with the pod's
+// address, or an answer would find no connection on the host, which resets it.
 //
-// The ordinary tables remain the ones that count, are seen and are repaired: they last while the
-// daemon is restarted, and exist on older kernels.
+// The ordinary tables remain in charge of counting and repair: they survive a restart of the
+// daemon, and exist on kernels before 5.12.
 func (m *Masq) StandBy(s Settings) error {
-	table := nft.Table{ID: nft.Both(TableName)}
-	c := chain(nil)
-	c.Priority = nft.SourceNAT + 1
-	for _, f := range nft.Families {
-		if f = f.InBoth(); len(f.PrefixesOf(s.Mesh)) > 0 {
-			table.Sets = append(table.Sets, s.prefixSets(f)...)
-			c.Rules = append(c.Rules, rules(f, s)...)
-		}
-	}
-	table.Sets = append(table.Sets, nft.Interfaces(setPodLinks, s.PodLinks))
-	table.Chains = []nft.Chain{c}
-	if err := m.standby.Set(table); err != nil {
+	if err := m.standby.Set(s.standbyTable()); err != nil {
 		return fmt.Errorf("set standby rules: %w", err)
 	}
 	return nil
 }
 
-// Close gives up what only lasts as long as the process: the standby rules. The others stay in force.
+// Close removes the standby rules, which would end with the process in any case. The ordinary
+// rules stay in force.
 func (m *Masq) Close() error { return m.standby.Close() }
 
-// Counters returns what each rule has matched since New, in the rules' order.
+// Counters returns what the rules of each name have matched since New, in the order of RuleNames.
 func (m *Masq) Counters() ([]Counter, error) {
 	now, err := m.rules.Counters()
 	if err != nil {
@@ -107,7 +93,8 @@ func (m *Masq) Counters() ([]Counter, error) {
 	return all, nil
 }
 
-// CleanUp removes our tables, whoever made them, and tells whether there were any.
+// CleanUp removes meshd's masquerade tables, also those of earlier runs, and reports whether it
+// found any.
 func CleanUp() (removed bool, err error) {
 	removed, err = nft.Remove(append(slices.Clone(tables), nft.Both(TableName))...)
 	if err != nil {

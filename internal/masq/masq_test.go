@@ -38,7 +38,10 @@ func run(t *testing.T, n *nstest.Namespace, args ...string) string {
 }
 
 var (
-	one  = Settings{Mesh: prefixes("10.244.0.0/16"), Local: prefixes("10.244.2.0/24"), Pods: prefixes("10.244.2.0/24"), FullyRandom: true}
+	one = Settings{
+		Mesh: prefixes("10.244.0.0/16"), Local: prefixes("10.244.2.0/24"), Pods: prefixes("10.244.2.0/24"),
+		FullyRandom: true,
+	}
 	both = Settings{
 		Mesh:     prefixes("10.244.0.0/16", "fd00:10:244::/48", "192.168.7.0/24"),
 		Local:    prefixes("10.244.2.0/24", "10.244.3.0/24", "192.168.7.0/24", "fd00:10:244:2::/64"),
@@ -147,7 +150,9 @@ func TestSetIsIdempotentAndRepairs(t *testing.T) {
 			if err := m.Remove(); err != nil {
 				t.Error(err)
 			}
-			if got := run(t, n, "list", "table", "ip", "meshd"); strings.Contains(got, "masquerade") || !strings.Contains(got, `ct status snat counter packets 0 bytes 0 return comment "running-connections"`) {
+			const idle = `ct status snat counter packets 0 bytes 0 return comment "running-connections"`
+			got := run(t, n, "list", "table", "ip", "meshd")
+			if strings.Contains(got, "masquerade") || !strings.Contains(got, idle) {
 				t.Errorf("not a chain for running connections alone:\n%s", got)
 			}
 		}
@@ -191,7 +196,8 @@ func TestMovedAndDeletedRules(t *testing.T) {
 // handles returns those of our rules, in their order.
 func handles(t *testing.T, n *nstest.Namespace) (all []string) {
 	t.Helper()
-	for _, m := range regexp.MustCompile(`comment ".*" # handle (\d+)`).FindAllStringSubmatch(run(t, n, "-a", "list", "chain", "ip", "meshd", "postrouting"), -1) {
+	list := run(t, n, "-a", "list", "chain", "ip", "meshd", "postrouting")
+	for _, m := range regexp.MustCompile(`comment ".*" # handle (\d+)`).FindAllStringSubmatch(list, -1) {
 		all = append(all, m[1])
 	}
 	if want := len(rules(nft.IPv4, one)); len(all) != want {
@@ -202,8 +208,8 @@ func handles(t *testing.T, n *nstest.Namespace) (all []string) {
 
 func TestCountersOutliveRules(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
-		if err := n.IP("link add a0 type veth peer name a1", "addr add 10.244.2.1/24 dev a0", "link set a0 up", "link set a1 up",
-			"neigh add 10.244.2.9 lladdr 02:00:00:00:00:09 dev a0"); err != nil {
+		if err := n.IP("link add a0 type veth peer name a1", "addr add 10.244.2.1/24 dev a0", "link set a0 up",
+			"link set a1 up", "neigh add 10.244.2.9 lladdr 02:00:00:00:00:09 dev a0"); err != nil {
 			t.Fatal(err)
 		}
 		m := New()
@@ -280,8 +286,9 @@ func TestFlushStorm(t *testing.T) {
 // Pods reach the outside masqueraded, and a multicast group as they are.
 func TestMulticastIsLeftAlone(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
-		if err := n.IP("link add a0 type veth peer name a1", "addr add 10.244.2.1/24 dev a0", "link set a0 up", "link set a1 up",
-			"addr add fd00:10:244:2::1/64 dev a0 nodad", "neigh add 10.244.2.9 lladdr 02:00:00:00:00:09 dev a0",
+		if err := n.IP("link add a0 type veth peer name a1", "addr add 10.244.2.1/24 dev a0", "link set a0 up",
+			"link set a1 up", "addr add fd00:10:244:2::1/64 dev a0 nodad",
+			"neigh add 10.244.2.9 lladdr 02:00:00:00:00:09 dev a0",
 			"neigh add fd00:10:244:2::9 lladdr 02:00:00:00:00:09 dev a0",
 			"route add 0.0.0.0/0 via 10.244.2.9", "route add ::/0 via fd00:10:244:2::9"); err != nil {
 			t.Fatal(err)
@@ -301,8 +308,12 @@ func TestMulticastIsLeftAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 			counters, err := m.Counters()
-			if want := uint64(i/2 + 1); err != nil || counters[slices.Index(RuleNames(), PodsToOutside)].Packets != want {
-				t.Errorf("after %s: %+v, %v, want %d", to, counters, err, want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := counters[slices.Index(RuleNames(), PodsToOutside)].Packets
+			if want := uint64(i/2 + 1); got != want {
+				t.Errorf("after %s: %d packets are masqueraded, want %d", to, got, want)
 			}
 		}
 	})
@@ -315,7 +326,8 @@ func TestManyNodes(t *testing.T) {
 		s := one
 		s.Mesh = prefixes("10.0.0.0/8", "fd00::/16")
 		for i := range 10000 {
-			s.Mesh = append(s.Mesh, netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168 + byte(i/16384), byte(i / 64), byte(i % 64 * 4)}), 31))
+			ip := netip.AddrFrom4([4]byte{192, 168 + byte(i/16384), byte(i / 64), byte(i % 64 * 4)})
+			s.Mesh = append(s.Mesh, netip.PrefixFrom(ip, 31))
 		}
 		m := New()
 		for _, want := range []bool{true, false} {
@@ -335,7 +347,8 @@ func TestManyNodes(t *testing.T) {
 func manyRoutes() Settings {
 	s := one
 	for i := range 10000 {
-		s.Mesh = append(s.Mesh, netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, byte(i / 64), byte(i % 64 * 4)}), 31))
+		ip := netip.AddrFrom4([4]byte{192, 168, byte(i / 64), byte(i % 64 * 4)})
+		s.Mesh = append(s.Mesh, netip.PrefixFrom(ip, 31))
 	}
 	return s
 }

@@ -7,28 +7,29 @@ import (
 	"example.org/meshd/internal/nft"
 )
 
-// The rules of one family, as pure data. Their order is their meaning:
+// This file has the rules of one family as pure data. The first rule that matches decides, so
+// their order matters:
 //
 //	mesh       set: everything that the mesh carries, pods and networks behind nodes
-//	local      set: the part of it that is behind this node
-//	pods       set: the part of that which are pods and not a network of its own
-//	pod-links  set: the interfaces that pods of this node send by
-//	exclude    set: outside networks that know the way back to pods
+//	local      set: the part of mesh that is behind this node
+//	pods       set: the part of local that is pods, without further networks of the node
+//	pod-links  set: the interfaces by which pods of this node send
+//	exclude    set: outside networks that have a route back to pods
 //
-//	kube-proxy-mark          marked for masquerading elsewhere: not twice
-//	mesh-to-mesh             pods see those of other hosts with their addresses, whoever
-//	                         else masquerades
+//	kube-proxy-mark          kube-proxy masquerades the packet: do not do it twice
+//	mesh-to-mesh             pods of other hosts see the sender's own address, whatever other
+//	                         programs masquerade
 //	mesh-to-mesh             so do networks behind this node
-//	mesh-to-mesh             and pods of this node, unless somebody masquerades: a published
-//	                         port that its own pod asks needs that
+//	mesh-to-mesh             within this node other programs may masquerade: a pod that asks its
+//	                         own published port needs that
 //	outside-to-local-pod     clients keep their address
 //	excluded                 the pod keeps its address
-//	pods-to-outside          the host's address, so that answers find back
-//	outside-to-remote-pod    the TUN's address, so that answers come back through the tunnel.
+//	pods-to-outside          gets the host's address, to which answers can return
+//	outside-to-remote-pod    gets the TUN's address, so that answers return through the tunnel.
 //	                         Not for a pod of this node that sends with a foreign address: it
 //	                         would arrive as this host. The engine drops it (foreign_source)
 
-// Names of the rules, as they stand in the rules' comments, status and metrics.
+// Names of the rules in their comments, in status and in metrics.
 const (
 	KubeProxyMark      = "kube-proxy-mark"
 	MeshToMesh         = "mesh-to-mesh"
@@ -38,7 +39,7 @@ const (
 	OutsideToRemotePod = "outside-to-remote-pod"
 )
 
-// RuleNames lists the names in the order of the rules. Rules may share one.
+// RuleNames lists the names in the order of the rules, each once.
 func RuleNames() []string {
 	return []string{KubeProxyMark, MeshToMesh, OutsideToLocalPod, Excluded, PodsToOutside, OutsideToRemotePod}
 }
@@ -52,56 +53,92 @@ const (
 	setExclude  = "exclude"
 )
 
-// kubeProxyMark is the packet mark by which kube-proxy's rules choose what they masquerade
-// (--iptables-masquerade-bit 14).
+// kubeProxyMark is the bit of the packet mark by which kube-proxy's rules choose packets to
+// masquerade (--iptables-masquerade-bit, 14 by default).
 const kubeProxyMark = 0x4000
 
-// TableName is the name of our tables, one in each family.
+// TableName is the name of the tables, one in each family, and of the standby table of both.
 const TableName = "meshd"
 
-// rules returns the chain of one family.
+// tables returns the wanted tables: one for each family that the mesh carries.
+func (s Settings) tables() (wanted []nft.Table) {
+	for _, f := range nft.Families {
+		if len(f.PrefixesOf(s.Mesh)) > 0 {
+			wanted = append(wanted, nft.Table{
+				ID: f.Table(TableName), Sets: s.sets(f), Chains: []nft.Chain{chain(rules(f, s))},
+			})
+		}
+	}
+	return wanted
+}
+
+// standbyTable returns one table with the rules of both families. Its chain comes after the
+// ordinary ones, so it decides only if they are missing.
+func (s Settings) standbyTable() nft.Table {
+	table := nft.Table{ID: nft.Both(TableName)}
+	c := chain(nil)
+	c.Priority = nft.SourceNAT + 1
+	for _, f := range nft.Families {
+		if f = f.InBoth(); len(f.PrefixesOf(s.Mesh)) > 0 {
+			table.Sets = append(table.Sets, s.prefixSets(f)...)
+			c.Rules = append(c.Rules, rules(f, s)...)
+		}
+	}
+	table.Sets = append(table.Sets, nft.Interfaces(setPodLinks, s.PodLinks))
+	table.Chains = []nft.Chain{c}
+	return table
+}
+
+// rules returns the rules of one family, for a table of that family or of both.
 func rules(f nft.Family, s Settings) []nft.Rule {
 	rule := func(name string, parts ...nft.Exprs) nft.Rule {
 		return nft.Rule{Name: name, Exprs: append(f.Guard(), nft.Join(parts...)...)}
 	}
+	from, to, notTo := f.SourceIn, f.DestinationIn, f.DestinationNotIn
+	masquerade := nft.Masquerade(s.FullyRandom)
 	return []nft.Rule{
 		rule(KubeProxyMark, nft.MarkHas(kubeProxyMark), nft.Return()),
-		rule(MeshToMesh, f.SourceIn(setLocal), f.DestinationIn(setMesh), f.DestinationNotIn(setLocal), f.KeepSource()),
-		rule(MeshToMesh, f.SourceIn(setPods), f.DestinationIn(setLocal), f.DestinationNotIn(setPods), f.KeepSource()),
-		rule(MeshToMesh, f.SourceIn(setMesh), f.DestinationIn(setMesh), nft.Return()),
-		rule(OutsideToLocalPod, f.DestinationIn(setLocal), nft.Return()),
-		rule(Excluded, f.SourceIn(setPods), f.DestinationIn(setExclude), f.KeepSource()),
-		rule(PodsToOutside, f.SourceIn(setPods), f.NotMulticast(), nft.Masquerade(s.FullyRandom)),
-		rule(OutsideToRemotePod, f.DestinationIn(setMesh), nft.FromInterfaceNotIn(setPodLinks), nft.Masquerade(s.FullyRandom)),
+		rule(MeshToMesh, from(setLocal), to(setMesh), notTo(setLocal), f.KeepSource()),
+		rule(MeshToMesh, from(setPods), to(setLocal), notTo(setPods), f.KeepSource()),
+		rule(MeshToMesh, from(setMesh), to(setMesh), nft.Return()),
+		rule(OutsideToLocalPod, to(setLocal), nft.Return()),
+		rule(Excluded, from(setPods), to(setExclude), f.KeepSource()),
+		rule(PodsToOutside, from(setPods), f.NotMulticast(), masquerade),
+		rule(OutsideToRemotePod, to(setMesh), nft.FromInterfaceNotIn(setPodLinks), masquerade),
 	}
 }
 
-// sets returns the sets of the rules of one family.
+// sets returns the sets that the rules of one family use.
 func (s Settings) sets(f nft.Family) []nft.Set {
 	return append(s.prefixSets(f), nft.Interfaces(setPodLinks, s.PodLinks))
 }
 
+// prefixSets returns the sets that differ between the families.
 func (s Settings) prefixSets(f nft.Family) []nft.Set {
 	return []nft.Set{
-		f.Prefixes(setMesh, s.Mesh), f.Prefixes(setLocal, s.Local), f.Prefixes(setPods, s.Pods), f.Prefixes(setExclude, s.Exclude),
+		f.Prefixes(setMesh, s.Mesh), f.Prefixes(setLocal, s.Local), f.Prefixes(setPods, s.Pods),
+		f.Prefixes(setExclude, s.Exclude),
 	}
 }
 
-// chain is the base chain. Whoever translates first decides, and return leaves the decision to the
-// rest: it comes just before the others, iptables' among them.
+// chain returns the base chain. The kernel translates a connection once, and the first chain
+// decides, so this one comes right before those of other programs, iptables' included. Return
+// leaves the decision to them.
 func chain(rules []nft.Rule) nft.Chain {
-	return nft.Chain{Name: "postrouting", Type: nft.NAT, Hook: nft.Postrouting, Priority: nft.SourceNAT - 1, Rules: rules}
+	return nft.Chain{
+		Name: "postrouting", Type: nft.NAT, Hook: nft.Postrouting, Priority: nft.SourceNAT - 1, Rules: rules,
+	}
 }
 
-// runningConnections is a table with a rule that matches packets of connections whose source is
-// translated already, and does nothing with them: its use is that conntrack stays on.
+// runningConnections returns a table with one rule that matches packets of translated connections
+// and does nothing with them. The rule keeps connection tracking and translation switched on.
 func runningConnections(id nft.ID) nft.Table {
 	exprs := nft.Join(nft.SourceTranslated(), nft.Return())
 	return nft.Table{ID: id, Chains: []nft.Chain{chain([]nft.Rule{{Name: "running-connections", Exprs: exprs}})}}
 }
 
-// Explain names the rule that a pod's packet of this host to an address meets, or says "multicast",
-// which meets none.
+// Explain returns the name of the rule that matches packets from a pod of this host to an address.
+// It is "multicast" if no rule does.
 func Explain(s Settings, to netip.Addr) string {
 	in := func(prefixes []netip.Prefix) bool {
 		return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(to) })

@@ -14,7 +14,8 @@ func TestStandbyAsNftShowsIt(t *testing.T) {
 		m := New()
 		stands(t, m, both)
 		owner := regexp.MustCompile(` # progname .*`)
-		golden(t, "testdata/standby.nft", owner.ReplaceAllString(run(t, n, "-s", "list", "table", "inet", "meshd"), ""))
+		got := run(t, n, "-s", "list", "table", "inet", "meshd")
+		golden(t, "testdata/standby.nft", owner.ReplaceAllString(got, ""))
 	})
 }
 

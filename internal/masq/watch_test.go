@@ -48,7 +48,8 @@ func TestWatch(t *testing.T) {
 func TestWatchEndsWithItsContext(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		ctx, cancel := context.WithCancel(t.Context())
-		if err := nft.Watch(ctx, func(string, string) bool { return false }, func(string) error { cancel(); return nil }); err != nil {
+		none := func(string, string) bool { return false }
+		if err := nft.Watch(ctx, none, func(string) error { cancel(); return nil }); err != nil {
 			t.Errorf("Watch: %v", err)
 		}
 	})

@@ -168,7 +168,8 @@ func TestPlaceOf(t *testing.T) {
 		native bool
 		want   Place
 	}{
-		"iptables": {nftables.TableFamilyIPv4, "filter", "FORWARD", &drop, false, Place{[]Family{IPv4}, true, true}},
+		"iptables": {nftables.TableFamilyIPv4, "filter", "FORWARD", &drop, false,
+			Place{[]Family{IPv4}, true, true}},
 		"iptables without its matches": {nftables.TableFamilyIPv4, "filter", "FORWARD", &drop, true,
 			Place{[]Family{IPv4}, true, false}},
 		"ip6tables": {nftables.TableFamilyIPv6, "filter", "FORWARD", &accept, false,
