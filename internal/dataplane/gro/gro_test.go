@@ -107,95 +107,6 @@ func data(n int, first byte) []byte {
 	return b
 }
 
-// What may be merged and what may not, two packets at a time.
-func TestWhatIsMerged(t *testing.T) {
-	base := packetOf{port: 1000, df: true, id: 7, seq: 1000, ack: 5, flags: ack, window: 100, ttl: 60, payload: data(100, 'a')}
-	next := base
-	next.id, next.seq, next.payload = 8, 1100, data(100, 'b')
-	stamps := []byte{1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2}
-	tests := []struct {
-		name   string
-		change func(a, b *packetOf)
-		merged bool
-	}{
-		{"in a row", func(a, b *packetOf) {}, true},
-		{"shorter last one", func(a, b *packetOf) { b.payload = b.payload[:1] }, true},
-		{"PSH on the last", func(a, b *packetOf) { b.flags |= psh }, true},
-		{"PSH on the first", func(a, b *packetOf) { a.flags |= psh }, false},
-		{"equal options", func(a, b *packetOf) { a.options, b.options = stamps, stamps }, true},
-		{"other options", func(a, b *packetOf) {
-			a.options, b.options = stamps, append([]byte{1, 1, 8, 10, 0, 0, 0, 9}, stamps[8:]...)
-		}, false},
-		{"options on one", func(a, b *packetOf) { b.options = stamps }, false},
-		{"a gap", func(a, b *packetOf) { b.seq++ }, false},
-		{"again", func(a, b *packetOf) { b.seq = a.seq }, false},
-		{"longer last one", func(a, b *packetOf) { b.payload = data(101, 'b') }, false},
-		{"another acknowledgment", func(a, b *packetOf) { b.ack++ }, false},
-		{"another window", func(a, b *packetOf) { b.window++ }, false},
-		{"FIN", func(a, b *packetOf) { b.flags |= 1 }, false},
-		{"SYN", func(a, b *packetOf) { a.flags |= 2 }, false},
-		{"RST", func(a, b *packetOf) { b.flags |= 4 }, false},
-		{"URG", func(a, b *packetOf) { a.flags |= 0x20; b.flags |= 0x20 }, false},
-		{"CWR", func(a, b *packetOf) { a.flags |= 0x80 }, false},
-		{"CWR on the second", func(a, b *packetOf) { b.flags |= 0x80 }, false},
-		{"ECE on both", func(a, b *packetOf) { a.flags |= ece; b.flags |= ece }, true},
-		{"ECE on one", func(a, b *packetOf) { b.flags |= ece }, false},
-		{"no ACK", func(a, b *packetOf) { a.flags, b.flags = 0, 0 }, false},
-		{"congestion seen by one", func(a, b *packetOf) { a.tos, b.tos = 2, 3 }, false},
-		{"equal DSCP", func(a, b *packetOf) { a.tos, b.tos = 0xb8, 0xb8 }, true},
-		{"another TTL", func(a, b *packetOf) { b.ttl-- }, false},
-		{"another flow", func(a, b *packetOf) { b.port++ }, false},
-		{"another family", func(a, b *packetOf) { b.v6 = true }, false},
-		{"UDP after TCP", func(a, b *packetOf) { b.udp = true }, false},
-		{"identification jumps", func(a, b *packetOf) { b.id = 10 }, false},
-		{"constant identification, DF", func(a, b *packetOf) { b.id = a.id }, true},
-		{"constant identification", func(a, b *packetOf) { a.df, b.df, b.id = false, false, a.id }, false},
-		{"identification counted, no DF", func(a, b *packetOf) { a.df, b.df = false, false }, true},
-		{"DF on one", func(a, b *packetOf) { b.df = false }, false},
-		{"identification wraps", func(a, b *packetOf) { a.id, b.id = 0xffff, 0 }, true},
-		{"wrong checksum first", func(a, b *packetOf) { a.wrong = true }, false},
-		{"wrong checksum last", func(a, b *packetOf) { b.wrong = true }, false},
-		{"fragment", func(a, b *packetOf) { a.more = true }, false},
-		{"no payload", func(a, b *packetOf) { b.payload = nil }, false},
-		{"no payload at all", func(a, b *packetOf) { a.payload, b.payload, b.seq = nil, nil, a.seq }, false},
-		{"IPv6", func(a, b *packetOf) { a.v6, b.v6 = true, true }, true},
-		{"IPv6, another class", func(a, b *packetOf) { a.v6, b.v6, b.tos = true, true, 4 }, false},
-		{"UDP", func(a, b *packetOf) { a.udp, b.udp = true, true }, true},
-		{"UDP over IPv6", func(a, b *packetOf) { a.udp, b.udp, a.v6, b.v6 = true, true, true, true }, true},
-		{"UDP without checksum", func(a, b *packetOf) { a.udp, b.udp, a.noSum, b.noSum = true, true, true, true }, false},
-		{"UDP, second without", func(a, b *packetOf) { a.udp, b.udp, b.noSum = true, true, true }, false},
-		{"UDP, longer last one", func(a, b *packetOf) { a.udp, b.udp, b.payload = true, true, data(101, 'b') }, false},
-		{"UDP, wrong checksum", func(a, b *packetOf) { a.udp, b.udp, b.wrong = true, true, true }, false},
-	}
-	for _, test := range tests {
-		a, b := base, next
-		test.change(&a, &b)
-		c := New(true, true)
-		first, second := a.bytes(), b.bytes()
-		x, y := c.Add(first), c.Add(second)
-		if (x == y) != test.merged {
-			t.Errorf("%s: groups %d and %d", test.name, x, y)
-		}
-		var all [][]byte
-		for n := range c.Len() {
-			all = append(all, unfold(t, c, n)...)
-		}
-		if test.name == "constant identification, DF" {
-			second[5]++ // the one liberty
-			binary.BigEndian.PutUint16(second[10:], 0)
-			binary.BigEndian.PutUint16(second[10:], packet.Checksum(second[:20], 0))
-		}
-		if len(all) != 2 || !bytes.Equal(all[0], first) || !bytes.Equal(all[1], second) {
-			t.Errorf("%s: changed on the way:\n% x\n% x", test.name, all, [][]byte{first, second})
-		}
-		for _, c := range []*Coalescer{New(false, false), New(a.udp, !a.udp)} {
-			if c.Add(a.bytes()) == c.Add(b.bytes()) {
-				t.Errorf("%s: merged what the kernel does not take", test.name)
-			}
-		}
-	}
-}
-
 // Random flows, interleaved, with everything that goes wrong: what comes out is
 // what went in, in the order of each flow, and nothing passes a fragment.
 func TestRoundTrip(t *testing.T) {
@@ -204,36 +115,7 @@ func TestRoundTrip(t *testing.T) {
 	merged := 0
 	for range 300 {
 		c.Reset()
-		flows := make([]packetOf, 1+r.IntN(12))
-		for i := range flows {
-			flows[i] = packetOf{v6: r.IntN(2) == 0, udp: r.IntN(3) == 0, port: uint16(i), df: r.IntN(4) != 0, id: uint16(r.Uint32()),
-				seq: r.Uint32(), flags: ack, ttl: 60, payload: data(1+r.IntN(1400), byte(i))}
-			if r.IntN(2) == 0 {
-				flows[i].options = []byte{1, 1, 8, 10, 0, 0, 0, byte(i), 0, 0, 0, 2}
-			}
-		}
-		var in [][]byte
-		for range 200 {
-			f := &flows[r.IntN(len(flows))]
-			p := *f
-			switch r.IntN(30) {
-			case 0:
-				p.wrong = true
-			case 1:
-				p.payload = p.payload[:r.IntN(len(p.payload))]
-			case 2:
-				p.flags |= uint8(r.Uint32())
-			case 3:
-				p.tos = uint8(r.Uint32())
-			case 4:
-				p.more = true
-			case 5:
-				p.id += 5
-			}
-			in = append(in, p.bytes())
-			f.id++
-			f.seq += uint32(len(p.payload))
-		}
+		in := randomFlows(r)
 		var groups []int
 		for _, b := range in {
 			groups = append(groups, c.Add(bytes.Clone(b)))
@@ -246,18 +128,60 @@ func TestRoundTrip(t *testing.T) {
 			out = append(out, unfold(t, c, n)...)
 		}
 		compareFlows(t, in, out)
-		for i := range groups { // a fragment is a fence
-			if in[i][0]>>4 == 4 && in[i][6]&0x20 != 0 {
-				for j := range groups {
-					if j < i && groups[j] >= groups[i] || j > i && groups[j] <= groups[i] {
-						t.Fatalf("packet %d (group %d) passed the fragment %d (group %d)", j, groups[j], i, groups[i])
-					}
-				}
-			}
-		}
+		nothingPassesFragments(t, in, groups)
 	}
 	if merged < 1000 {
 		t.Errorf("only %d superpackets: nothing was tested", merged)
+	}
+}
+
+// randomFlows returns 200 packets of a few flows, with everything that goes wrong.
+func randomFlows(r *rand.Rand) (in [][]byte) {
+	flows := make([]packetOf, 1+r.IntN(12))
+	for i := range flows {
+		flows[i] = packetOf{v6: r.IntN(2) == 0, udp: r.IntN(3) == 0, port: uint16(i), df: r.IntN(4) != 0,
+			id: uint16(r.Uint32()), seq: r.Uint32(), flags: ack, ttl: 60, payload: data(1+r.IntN(1400), byte(i))}
+		if r.IntN(2) == 0 {
+			flows[i].options = []byte{1, 1, 8, 10, 0, 0, 0, byte(i), 0, 0, 0, 2}
+		}
+	}
+	for range 200 {
+		f := &flows[r.IntN(len(flows))]
+		p := *f
+		switch r.IntN(30) {
+		case 0:
+			p.wrong = true
+		case 1:
+			p.payload = p.payload[:r.IntN(len(p.payload))]
+		case 2:
+			p.flags |= uint8(r.Uint32())
+		case 3:
+			p.tos = uint8(r.Uint32())
+		case 4:
+			p.more = true
+		case 5:
+			p.id += 5
+		}
+		in = append(in, p.bytes())
+		f.id++
+		f.seq += uint32(len(p.payload))
+	}
+	return in
+}
+
+// nothingPassesFragments checks that a fragment is a fence: its group stands behind those of all
+// packets before it, and in front of those behind it.
+func nothingPassesFragments(t *testing.T, in [][]byte, groups []int) {
+	t.Helper()
+	for i := range groups {
+		if in[i][0]>>4 != 4 || in[i][6]&0x20 == 0 {
+			continue
+		}
+		for j := range groups {
+			if j < i && groups[j] >= groups[i] || j > i && groups[j] <= groups[i] {
+				t.Fatalf("packet %d (group %d) passed the fragment %d (group %d)", j, groups[j], i, groups[i])
+			}
+		}
 	}
 }
 
@@ -283,7 +207,8 @@ func compareFlows(t *testing.T, in, out [][]byte) {
 		}
 		for i := range want {
 			if !bytes.Equal(got[i], want[i]) {
-				t.Fatalf("packet %d of a flow:\n% x\nwant\n% x", i, got[i][:min(80, len(got[i]))], want[i][:min(80, len(want[i]))])
+				head := func(b []byte) []byte { return b[:min(80, len(b))] }
+				t.Fatalf("packet %d of a flow:\n% x\nwant\n% x", i, head(got[i]), head(want[i]))
 			}
 		}
 	}
@@ -300,7 +225,8 @@ func TestLimits(t *testing.T) {
 			p.seq += uint32(size)
 		}
 		for n := range c.Len() {
-			if frame := bytes.Join(c.Frame(n), nil); len(c.Packets(n)) > 64 || len(frame) > virtio.HeaderSize+65535 {
+			frame := bytes.Join(c.Frame(n), nil)
+			if len(c.Packets(n)) > 64 || len(frame) > virtio.HeaderSize+65535 {
 				t.Errorf("%d packets, %d bytes", len(c.Packets(n)), len(frame))
 			}
 		}
@@ -314,7 +240,8 @@ func TestLimits(t *testing.T) {
 func TestManyFlows(t *testing.T) {
 	c := New(true, true)
 	for i := range uint16(100) {
-		p := packetOf{port: i % 20, df: true, id: i / 20, flags: ack, ttl: 60, seq: uint32(i/20) * 10, payload: data(10, 'x')}
+		p := packetOf{port: i % 20, df: true, id: i / 20, flags: ack, ttl: 60, seq: uint32(i/20) * 10,
+			payload: data(10, 'x')}
 		c.Add(p.bytes())
 	}
 	count := 0
@@ -356,7 +283,7 @@ func FuzzCoalesce(f *testing.F) {
 		}
 		for i := range in {
 			same := bytes.Equal(out[i], in[i])
-			if in[i][0]>>4 == 4 && in[i][6]&0x40 != 0 { // the one liberty
+			if in[i][0]>>4 == 4 && in[i][6]&0x40 != 0 { // the one exception
 				same = bytes.Equal(out[i][12:], in[i][12:]) && bytes.Equal(out[i][:4], in[i][:4])
 			}
 			if !same {
@@ -367,7 +294,7 @@ func FuzzCoalesce(f *testing.F) {
 }
 
 func full() (all [][]byte) {
-	p := packetOf{df: true, flags: ack, ttl: 60, payload: data(1420, 'x'), options: []byte{1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2}}
+	p := packetOf{df: true, flags: ack, ttl: 60, payload: data(1420, 'x'), options: stamps}
 	for range 45 {
 		all = append(all, p.bytes())
 		p.id++

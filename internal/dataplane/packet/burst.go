@@ -2,18 +2,18 @@ package packet
 
 import "net/netip"
 
-// A Datagram is what one message from the socket holds: one inner packet, or
-// several of one size that the kernel merged (UDP_GRO). Only the last of them may
-// be shorter.
+// A Datagram is one message from the socket: one inner packet, or several of one size that the
+// kernel has merged (UDP_GRO), of which only the last may be shorter. The receiver of a batch
+// owns it until the next Read into the same datagrams.
 type Datagram struct {
-	Buf  []byte         // backing memory; belongs to the batch for its whole life
-	Data []byte         // the inner packets, one behind the other, within Buf
-	Size int            // of each packet but the last, bytes; 0 is that of Data
-	Addr netip.AddrPort // underlay address of the sender; IPv4 never mapped
+	Buf  []byte         // backing memory; stays with the datagram
+	Data []byte         // the inner packets, one behind the other, a part of Buf
+	Size int            // in bytes, of each packet but the last; 0: Data is one packet
+	Addr netip.AddrPort // underlay address of the sender; IPv4 is never mapped
 	TOS  uint8          // of the outer header
 }
 
-// NewDatagrams returns n datagrams, each with a buffer of its own.
+// NewDatagrams returns n datagrams, each with a buffer of its own of MaxSize bytes.
 func NewDatagrams(n int) []Datagram {
 	ds := make([]Datagram, n)
 	memory := make([]byte, n*MaxSize)
@@ -23,8 +23,8 @@ func NewDatagrams(n int) []Datagram {
 	return ds
 }
 
-// Next returns the first inner packet and takes it off Data; ok is false if none
-// is left.
+// Next returns the first inner packet and removes it from Data; ok is false if Data is empty. The
+// packet is a part of Buf and cannot be extended into the next one.
 func (d *Datagram) Next() (b []byte, ok bool) {
 	if len(d.Data) == 0 {
 		return nil, false
@@ -37,30 +37,32 @@ func (d *Datagram) Next() (b []byte, ok bool) {
 	return b, true
 }
 
-// A Burst is packets for one peer that leave in one message: one datagram each,
-// all of one size but for a shorter last one (UDP_SEGMENT).
+// A Burst is packets for one peer that leave in one message. Each becomes a datagram; all have one
+// size, but the last may be shorter (UDP_SEGMENT). A burst refers to the memory of its packets,
+// which must not change before it is sent.
 type Burst struct {
-	Addr    netip.AddrPort // underlay address of the peer; IPv4 never mapped
+	Addr    netip.AddrPort // underlay address of the peer; IPv4 is never mapped
 	TOS     uint8          // for the outer headers
-	Size    int            // of each packet but the last, bytes
-	Packets int
-	Bytes   int
-	Parts   [][]byte // the packets one behind the other; none lies across two packets
+	Size    int            // in bytes, of each packet but the last
+	Packets int            // their number
+	Bytes   int            // of all packets
+	Parts   [][]byte       // the packets one behind the other; each part belongs to one packet
 }
 
-// Limits of one message (UDP_MAX_SEGMENTS of kernels before 6.9, and the payload
-// of a UDP datagram in IPv4).
+// Limits of one message.
 const (
-	MaxBurst      = 64
-	MaxBurstBytes = 65535 - 20 - 8
+	MaxBurst      = 64                                  // packets: UDP_MAX_SEGMENTS before Linux 6.9
+	MaxBurstBytes = MaxSize - HeaderLen4 - UDPHeaderLen // the payload of a UDP datagram over IPv4
 )
 
-// Fits tells whether a packet of size bytes may join those that are there.
+// Fits reports whether a packet of size bytes may follow those of the burst, which has one or
+// more. Behind a shorter packet nothing fits.
 func (b *Burst) Fits(size int) bool {
-	return b.Packets < MaxBurst && b.Bytes == b.Packets*b.Size && size <= b.Size && b.Bytes+size <= MaxBurstBytes
+	full := b.Packets == MaxBurst || b.Bytes+size > MaxBurstBytes
+	return !full && b.Bytes == b.Packets*b.Size && size <= b.Size
 }
 
-// Add appends one packet, given in parts.
+// Add appends one packet, given in parts. The first packet sets Size; the others must fit.
 func (b *Burst) Add(parts ...[]byte) {
 	size := 0
 	for _, p := range parts {
@@ -74,7 +76,8 @@ func (b *Burst) Add(parts ...[]byte) {
 	b.Parts = append(b.Parts, parts...)
 }
 
-// Split yields each packet as a burst of its own. Their Parts belong to b.
+// Split yields each packet as a burst of its own, in order: it is how a refused burst is sent
+// again. The Parts of each are a part of those of b.
 func (b *Burst) Split(yield func(Burst) bool) {
 	one := Burst{Addr: b.Addr, TOS: b.TOS, Packets: 1}
 	first := 0

@@ -6,11 +6,13 @@ import (
 	"net/netip"
 )
 
-// Ones' complement sums (RFC 1071) run in 64 bits and in little endian order,
-// which section 2 B of the RFC allows: the bytes are swapped once, in Fold.
+// The internet checksum (RFC 1071) is a ones' complement sum of 16-bit numbers. It is the same
+// whatever the width of the additions (section 2 C), and the byte order matters only at the end
+// (section 2 B). So sums run in 64 bits and in little-endian order, which needs no swap on the
+// usual machines; Fold swaps once.
 
-// Sum adds b to a running sum, which begins as 0. Every piece but the last must
-// have an even length.
+// Sum adds b to a running sum, which begins as 0. If b is a piece of more, every piece but the
+// last must have an even length.
 func Sum(b []byte, sum uint64) uint64 {
 	var carry uint64
 	for len(b) >= 64 {
@@ -28,7 +30,7 @@ func Sum(b []byte, sum uint64) uint64 {
 	}
 	for len(b) >= 8 {
 		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b), 0)
-		sum += carry // cannot overflow: the sum has just wrapped
+		sum += carry // cannot overflow: after a carry the sum is below its maximum
 		b = b[8:]
 	}
 	if len(b) > 0 {
@@ -40,8 +42,8 @@ func Sum(b []byte, sum uint64) uint64 {
 	return sum
 }
 
-// Fold returns a running sum in 16 bits, as a number in the order of the network;
-// it is 0xffff over data that holds its own right checksum.
+// Fold returns a running sum in 16 bits, as the number that is on the wire. It is 0xffff for data
+// that contains its own right checksum.
 func Fold(sum uint64) uint16 {
 	sum = sum>>32 + sum&0xffffffff
 	sum = sum>>32 + sum&0xffffffff
@@ -50,26 +52,26 @@ func Fold(sum uint64) uint16 {
 	return bits.ReverseBytes16(uint16(sum))
 }
 
-// SumNumber adds a 16 bit number to a running sum.
+// SumNumber adds a 16-bit number to a running sum.
 func SumNumber(n uint16, sum uint64) uint64 {
 	sum, carry := bits.Add64(sum, uint64(bits.ReverseBytes16(n)), 0)
 	return sum + carry
 }
 
-// Checksum returns the internet checksum (RFC 1071) of b, starting from the
-// folded sum initial; over data that holds its own right checksum it is 0.
+// Checksum returns the internet checksum of b, starting from the folded sum initial. It is 0 for
+// data that contains its own right checksum.
 func Checksum(b []byte, initial uint16) uint16 {
 	return ^Fold(Sum(b, SumNumber(initial, 0)))
 }
 
-// PseudoSum returns the running sum of the pseudo-header of TCP, UDP and ICMPv6
-// for a payload of n bytes (RFC 9293 section 3.1, RFC 8200 section 8.1).
-// addresses are source and destination as they stand in the IP header.
+// PseudoSum returns the running sum of the pseudo-header of TCP, UDP and ICMPv6 for a payload of n
+// bytes (RFC 9293, section 3.1; RFC 8200, section 8.1). addresses are source and destination as
+// they are in the IP header.
 func PseudoSum(addresses []byte, proto uint8, n int) uint64 {
 	return SumNumber(uint16(n), SumNumber(uint16(proto), Sum(addresses, 0)))
 }
 
-// pseudoSum is PseudoSum, folded.
+// pseudoSum is PseudoSum for two IPv6 addresses, folded.
 func pseudoSum(src, dst netip.Addr, proto uint8, n int) uint16 {
 	var b [32]byte
 	s, d := src.As16(), dst.As16()

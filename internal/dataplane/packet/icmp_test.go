@@ -24,25 +24,28 @@ func TestErrorBytes(t *testing.T) {
 		{"too big", TooBig, "0304f77800000578"},
 	}
 	for _, test := range tests {
-		got := Error(make([]byte, 1280), router4, test.problem, 1400, udp)
-		if got == nil {
-			t.Fatalf("%s: no answer", test.name)
-		}
-		want := "45c0003800004000" + "4001" + hex.EncodeToString(got[10:12]) + "0af40100" + "0af40102"
-		if hex.EncodeToString(got[:20]) != want || slowSum(got[:20]) != 0 {
-			t.Errorf("%s: IP header % x", test.name, got[:20])
-		}
-		if hex.EncodeToString(got[20:28]) != test.want || slowSum(got[20:]) != 0 {
-			t.Errorf("%s: ICMP header % x, sum %#x", test.name, got[20:28], slowSum(got[20:]))
-		}
-		if !bytes.Equal(got[28:], udp) {
-			t.Errorf("%s: quotes % x", test.name, got[28:])
-		}
+		t.Run(test.name, func(t *testing.T) {
+			got := Error(make([]byte, 1280), router4, test.problem, 1400, udp)
+			if got == nil {
+				t.Fatal("no answer")
+			}
+			want := "45c0003800004000" + "4001" + hex.EncodeToString(got[10:12]) + "0af40100" + "0af40102"
+			if hex.EncodeToString(got[:20]) != want || slowSum(got[:20]) != 0 {
+				t.Errorf("IP header % x", got[:20])
+			}
+			if hex.EncodeToString(got[20:28]) != test.want || slowSum(got[20:]) != 0 {
+				t.Errorf("ICMP header % x, sum %#x", got[20:28], slowSum(got[20:]))
+			}
+			if !bytes.Equal(got[28:], udp) {
+				t.Errorf("quotes % x", got[28:])
+			}
+		})
 	}
 	six := ip6(six1, six2, 17, []byte{0, 1, 0, 2, 0, 8, 0, 0})
 	for problem, want := range map[Problem]string{TimeExceeded: "0300", NoRoute: "0100", TooBig: "0200"} {
 		got := Error(make([]byte, 1280), router6, problem, 1280, six)
-		pseudo := append(append(append([]byte{}, got[8:40]...), 0, 0, 0, byte(len(got)-40), 0, 0, 0, 58), got[40:]...)
+		pseudo := append(bytes.Clone(got[8:40]), 0, 0, 0, byte(len(got)-40), 0, 0, 0, 58)
+		pseudo = append(pseudo, got[40:]...)
 		if hex.EncodeToString(got[40:42]) != want || slowSum(pseudo) != 0 || !bytes.Equal(got[48:], six) {
 			t.Errorf("IPv6 %d: % x, sum %#x", problem, got, slowSum(pseudo))
 		}
@@ -53,15 +56,24 @@ func TestErrorBytes(t *testing.T) {
 }
 
 func TestErrorQuotesWithinLimits(t *testing.T) {
-	if got := Error(make([]byte, 1280), router4, TooBig, 1400, ip4(pod1, pod2, 17, make([]byte, 1400))); len(got) != 576 {
+	four, six := ip4(pod1, pod2, 17, make([]byte, 1400)), ip6(six1, six2, 17, make([]byte, 1400))
+	if got := Error(make([]byte, 1280), router4, TooBig, 1400, four); len(got) != 576 {
 		t.Errorf("IPv4 error of %d bytes", len(got))
 	}
-	if got := Error(make([]byte, 1280), router6, TooBig, 1400, ip6(six1, six2, 17, make([]byte, 1400))); len(got) != 1280 {
+	if got := Error(make([]byte, 1280), router6, TooBig, 1400, six); len(got) != 1280 {
 		t.Errorf("IPv6 error of %d bytes", len(got))
 	}
 }
 
-func TestWhatIsAnswered(t *testing.T) {
+// A question is a packet about which an error may be sent, or not.
+type question struct {
+	name string
+	b    []byte
+	want bool
+}
+
+// questions are packets of both families.
+func questions() []question {
 	ip := netip.MustParseAddr
 	icmp := func(kind byte) []byte { return []byte{kind, 0, 0, 0, 0, 0, 0, 0} }
 	later := ip4(pod1, pod2, 17, make([]byte, 8))
@@ -69,15 +81,12 @@ func TestWhatIsAnswered(t *testing.T) {
 	first := ip4(pod1, pod2, 17, make([]byte, 8))
 	first[6] = 0x20
 	six := func(next byte, payload ...byte) []byte { return ip6(six1, six2, next, payload) }
+	authenticated := []byte{58, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 	fragment := []byte{17, 0, 0, 1, 0, 0, 0, 0}
 	laterFragment := []byte{17, 0, 0, 9, 0, 0, 0, 0}
 	options := func(next byte) []byte { return []byte{next, 0, 1, 4, 0, 0, 0, 0} }
 
-	tests := []struct {
-		name string
-		b    []byte
-		want bool
-	}{
+	return []question{
 		{"UDP", ip4(pod1, pod2, 17, make([]byte, 8)), true},
 		{"echo request", ip4(pod1, pod2, 1, icmp(8)), true},
 		{"echo reply", ip4(pod1, pod2, 1, icmp(0)), true},
@@ -104,7 +113,7 @@ func TestWhatIsAnswered(t *testing.T) {
 		{"IPv6 ICMP without a type", six(58), false},
 		{"IPv6 unreachable behind options", six(0, append(options(58), icmp(1)...)...), false},
 		{"IPv6 echo behind options", six(60, append(options(58), icmp(128)...)...), true},
-		{"IPv6 unreachable behind AH", six(51, append([]byte{58, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, icmp(1)...)...), false},
+		{"IPv6 unreachable behind AH", six(51, append(authenticated, icmp(1)...)...), false},
 		{"IPv6 first fragment", six(44, append(fragment, make([]byte, 8)...)...), true},
 		{"IPv6 later fragment", six(44, append(laterFragment, make([]byte, 8)...)...), false},
 		{"IPv6 options cut", six(0, 58, 0, 0, 0), false},
@@ -113,14 +122,20 @@ func TestWhatIsAnswered(t *testing.T) {
 		{"IPv6 to multicast", ip6(six1, ip("ff02::1"), 17, nil), false},
 		{"IPv6 from nobody", ip6(ip("::"), six2, 17, nil), false},
 	}
-	for _, test := range tests {
-		src := router4
-		if test.b[0]>>4 == 6 {
-			src = router6
-		}
-		if got := Error(make([]byte, 1280), src, NoRoute, 0, test.b) != nil; got != test.want {
-			t.Errorf("%s: answered %v, want %v", test.name, got, test.want)
-		}
+}
+
+// Errors are sent about what RFC 1122 and RFC 4443 allow, and about nothing else.
+func TestWhatIsAnswered(t *testing.T) {
+	for _, test := range questions() {
+		t.Run(test.name, func(t *testing.T) {
+			src := router4
+			if test.b[0]>>4 == 6 {
+				src = router6
+			}
+			if got := Error(make([]byte, 1280), src, NoRoute, 0, test.b) != nil; got != test.want {
+				t.Errorf("answered %v, want %v", got, test.want)
+			}
+		})
 	}
 	if Error(make([]byte, 1280), router6, NoRoute, 0, ip4(pod1, pod2, 17, nil)) != nil {
 		t.Error("answered IPv4 from an IPv6 address")

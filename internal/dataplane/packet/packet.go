@@ -1,12 +1,13 @@
-// Package packet is the byte maths of the mesh: reading and rewriting IP
-// headers, and writing ICMP errors. It holds no file descriptor and no state.
+// Package packet is the byte maths of the mesh: it reads and rewrites IP headers and writes
+// ICMP messages. It holds no file descriptor and no state, and does not allocate on the packet
+// path. All functions may be called from any goroutine, as long as two do not use one buffer.
 //
-// It is a room of its own beside virtio and gro because everything that touches
-// packets needs it, the engines as well as segmentation and coalescing.
+// It is a room of its own beside virtio and gro because everything that touches packets needs
+// it: the engines, segmentation and coalescing.
 //
-//	TUN or UDP payload      a bare IP packet, told apart by its version nibble
-//	IPv4 (RFC 791)          20 to 60 byte header with a checksum of its own
-//	IPv6 (RFC 8200)         40 byte header, extension headers behind it
+//	TUN or UDP payload      a bare IP packet; its first four bits are the version
+//	IPv4 (RFC 791)          header of 20 to 60 bytes with a checksum of its own
+//	IPv6 (RFC 8200)         header of 40 bytes, extension headers behind it
 //	TOS                     IPv4 type of service or IPv6 traffic class:
 //	                        DSCP (RFC 2474, six bits) and ECN (RFC 3168, two bits)
 package packet
@@ -16,38 +17,50 @@ import (
 	"net/netip"
 )
 
-// MaxSize is the largest inner packet in bytes, that of the IPv4 length field.
+// MaxSize is the size in bytes of the largest packet, the limit of IPv4's length field.
 const MaxSize = 65535
 
-// IP protocol numbers and header sizes in bytes.
+// IP protocol numbers (IANA, Protocol Numbers).
 const (
-	protoICMP   = 1
-	protoICMPv6 = 58
-
-	headerLen4 = 20 // without options
-	headerLen6 = 40
+	ProtoICMP   = 1
+	ProtoTCP    = 6
+	ProtoUDP    = 17
+	ProtoICMPv6 = 58
 )
+
+// Sizes of headers in bytes, without options.
+const (
+	HeaderLen4    = 20
+	HeaderLen6    = 40
+	TCPHeaderLen  = 20
+	UDPHeaderLen  = 8
+	icmpHeaderLen = 8
+)
+
+// DontFragment is the flag in byte 6 of an IPv4 header.
+const DontFragment = 0x40
 
 // A Header is what routing needs of an IP header.
 type Header struct {
-	Src, Dst netip.Addr // IPv4 as Is4, IPv6 as Is6; a mapped address stays IPv6 and so matches no prefix
-	TTL      uint8      // TTL or hop limit
+	// IPv4 addresses are Is4 and IPv6 addresses Is6. An IPv4-mapped address stays IPv6, and so
+	// matches no prefix.
+	Src, Dst netip.Addr
+	TTL      uint8 // TTL or hop limit
 	TOS      uint8
 }
 
-// Parse reads the IP header of b, which must hold exactly one packet: ok is
-// false if b is too short, longer than the header says, has an impossible
-// header length or is of another version. The header checksum is not verified;
-// see ValidChecksum.
+// Parse reads the IP header of b. ok is false unless b holds exactly one packet: if b is too
+// short or longer than the header says, if the header length is impossible, or if the version
+// is unknown. The checksum of the header is not verified; see ValidChecksum.
 func Parse(b []byte) (h Header, ok bool) {
-	if len(b) < headerLen4 {
+	if len(b) < HeaderLen4 {
 		return h, false
 	}
 	switch b[0] >> 4 {
 	case 4:
 		headerLen := int(b[0]&0x0f) * 4
 		total := int(binary.BigEndian.Uint16(b[2:]))
-		if headerLen < headerLen4 || total < headerLen || total != len(b) {
+		if headerLen < HeaderLen4 || total < headerLen || total != len(b) {
 			return h, false
 		}
 		return Header{
@@ -57,9 +70,9 @@ func Parse(b []byte) (h Header, ok bool) {
 			TOS: b[1],
 		}, true
 	case 6:
-		// A zero payload length would announce a jumbogram (RFC 2675), which
-		// cannot fit into a UDP datagram; then only a bare header is left.
-		if len(b) < headerLen6 || int(binary.BigEndian.Uint16(b[4:])) != len(b)-headerLen6 {
+		// A payload length of 0 would announce a jumbogram (RFC 2675). That cannot fit into a UDP
+		// datagram, so 0 means a header without payload here.
+		if len(b) < HeaderLen6 || int(binary.BigEndian.Uint16(b[4:])) != len(b)-HeaderLen6 {
 			return h, false
 		}
 		return Header{
@@ -72,8 +85,8 @@ func Parse(b []byte) (h Header, ok bool) {
 	return h, false
 }
 
-// ValidChecksum tells whether the IPv4 header checksum of b is right; an IPv6
-// header has none and is always right. b must have passed Parse.
+// ValidChecksum reports whether the checksum of an IPv4 header is right. It is true for IPv6,
+// which has none. b must have passed Parse.
 func ValidChecksum(b []byte) bool {
 	if b[0]>>4 != 4 {
 		return true
@@ -81,9 +94,33 @@ func ValidChecksum(b []byte) bool {
 	return Checksum(b[:int(b[0]&0x0f)*4], 0) == 0
 }
 
-// DecrementTTL lowers the TTL or hop limit of b by one and mends the IPv4
-// checksum (RFC 1624; compare ip_decrease_ttl in include/net/ip.h). b must have
-// passed Parse with a TTL above zero.
+// IsFragment4 reports whether an IPv4 packet is a fragment: it has the flag "more fragments" or
+// an offset. b must have passed Parse.
+func IsFragment4(b []byte) bool { return binary.BigEndian.Uint16(b[6:])&0x3fff != 0 }
+
+// isLaterFragment4 reports whether an IPv4 packet is a fragment other than the first.
+func isLaterFragment4(b []byte) bool { return binary.BigEndian.Uint16(b[6:])&0x1fff != 0 }
+
+// Addresses4 and Addresses6 are where source and destination are, side by side, in a header:
+// the form in which PseudoSum takes them.
+func Addresses4(b []byte) []byte { return b[12:20] }
+
+// Addresses6 is Addresses4 for IPv6.
+func Addresses6(b []byte) []byte { return b[8:40] }
+
+// NetworkOrder returns a number whose bytes in memory are those of port on the wire, whatever the
+// byte order of this machine: the form of ports in a sockaddr and in BPF maps.
+func NetworkOrder(port uint16) uint16 {
+	var b [2]byte
+	binary.BigEndian.PutUint16(b[:], port)
+	return binary.NativeEndian.Uint16(b[:])
+}
+
+// HostOrder undoes NetworkOrder. Swapping bytes, or not, is its own inverse.
+func HostOrder(raw uint16) uint16 { return NetworkOrder(raw) }
+
+// DecrementTTL lowers the TTL or hop limit of b by one and updates the IPv4 checksum (RFC 1624;
+// compare ip_decrease_ttl in include/net/ip.h). b must have passed Parse with a TTL above 0.
 func DecrementTTL(b []byte) {
 	if b[0]>>4 != 4 {
 		b[7]--
@@ -91,29 +128,28 @@ func DecrementTTL(b []byte) {
 	}
 	b[8]--
 	sum := uint32(binary.BigEndian.Uint16(b[10:])) + 0x0100
-	if sum >= 0xffff { // end-around carry; 0xffff is the other zero
+	if sum >= 0xffff { // end-around carry; 0xffff and 0 are the same number in ones' complement
 		sum++
 	}
 	binary.BigEndian.PutUint16(b[10:], uint16(sum))
 }
 
-// MinMTU6 is the size in bytes that every IPv6 link must carry (RFC 8200 section
-// 5), and below which no IPv6 sender goes.
+// MinMTU6 is the size in bytes that every IPv6 link must carry (RFC 8200, section 5). IPv6
+// senders do not go below it.
 const MinMTU6 = 1280
 
-// MayFragment tells whether a packet that is larger than the path must be sent
-// all the same, in fragments: its sender does not want to be told (IPv4 without
-// "don't fragment"), or could not make it smaller (IPv6 of the minimum MTU; then
-// the tunnel fragments, RFC 2473 section 7.1). b must have passed Parse.
+// MayFragment reports whether a packet that is larger than the path must be sent in fragments,
+// because an ICMP error would not help: the sender allows fragments (IPv4 without "don't
+// fragment"), or cannot send less (IPv6 up to the minimum MTU; the tunnel has to fragment, RFC
+// 2473, section 7.1). b must have passed Parse.
 func MayFragment(b []byte) bool {
-	const dontFragment = 0x40
 	if b[0]>>4 == 4 {
-		return b[6]&dontFragment == 0
+		return b[6]&DontFragment == 0
 	}
 	return len(b) <= MinMTU6
 }
 
-// ECN code points (RFC 3168 section 5), the low two bits of the TOS.
+// ECN code points (RFC 3168, section 5), the low two bits of the TOS.
 const (
 	notECT = 0
 	ect1   = 1
@@ -121,9 +157,9 @@ const (
 	ecn    = 3 // mask
 )
 
-// Decapsulate merges the ECN mark of the outer header into that of the inner
-// one as RFC 6040 section 4.2 says. ok is false if the packet must be dropped:
-// it saw congestion and its sender does not understand the mark.
+// Decapsulate returns the TOS of the inner header with the ECN mark of the outer one merged in
+// (RFC 6040, section 4.2, figure 4). ok is false if the packet must be dropped: a router marked it
+// because of congestion, and its sender does not support ECN.
 func Decapsulate(inner, outer uint8) (merged uint8, ok bool) {
 	i, o := inner&ecn, outer&ecn
 	switch {
@@ -137,8 +173,7 @@ func Decapsulate(inner, outer uint8) (merged uint8, ok bool) {
 	return inner, true
 }
 
-// SetTOS replaces the TOS of b and mends the IPv4 checksum (RFC 1624). b must
-// have passed Parse.
+// SetTOS replaces the TOS of b and updates the IPv4 checksum (RFC 1624). b must have passed Parse.
 func SetTOS(b []byte, tos uint8) {
 	if b[0]>>4 != 4 {
 		b[0] = b[0]&0xf0 | tos>>4

@@ -5,11 +5,12 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
+	"reflect"
 	"testing"
 )
 
-// slowSum is the internet checksum as RFC 1071 puts it into words: add the
-// 16-bit numbers, add the carries back, take the complement.
+// slowSum is the oracle of checksums: what RFC 1071 says in words. Add the 16-bit numbers, add the
+// carries back, take the complement.
 func slowSum(b []byte) uint16 {
 	sum := 0
 	for i := range b {
@@ -80,8 +81,70 @@ func TestParse(t *testing.T) {
 		"IPv6 header cut":       six[:39],
 	}
 	for name, b := range bad {
-		if _, ok := Parse(b); ok {
-			t.Errorf("%s: accepted", name)
+		t.Run(name, func(t *testing.T) {
+			if _, ok := Parse(b); ok {
+				t.Error("accepted")
+			}
+		})
+	}
+}
+
+// Fragments are told by their flag or their offset, and the later ones by their offset alone.
+func TestFragments(t *testing.T) {
+	for name, test := range map[string]struct {
+		flags, offset byte
+		is, later     bool
+	}{
+		"whole":          {0, 0, false, false},
+		"don't fragment": {DontFragment, 0, false, false},
+		"the first":      {0x20, 0, true, false},
+		"one between":    {0x20, 1, true, true},
+		"the last":       {0, 1, true, true},
+		"far behind":     {0x1f, 0xff, true, true},
+		"reserved bit":   {0x80, 0, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := ip4(pod1, pod2, 17, nil)
+			b[6], b[7] = test.flags, test.offset
+			if IsFragment4(b) != test.is || isLaterFragment4(b) != test.later {
+				t.Errorf("%v, %v, want %v, %v", IsFragment4(b), isLaterFragment4(b), test.is, test.later)
+			}
+		})
+	}
+}
+
+// Which packets that are too big go in fragments, and of which the sender is told.
+func TestMayFragment(t *testing.T) {
+	df := ip4(pod1, pod2, 17, make([]byte, 2000))
+	df[6] = DontFragment
+	for name, test := range map[string]struct {
+		b    []byte
+		want bool
+	}{
+		"IPv4":                       {ip4(pod1, pod2, 17, make([]byte, 2000)), true},
+		"IPv4 with don't fragment":   {df, false},
+		"IPv6":                       {ip6(six1, six2, 17, make([]byte, 2000)), false},
+		"IPv6 of the minimum":        {ip6(six1, six2, 17, make([]byte, MinMTU6-40)), true},
+		"IPv6 of one byte more":      {ip6(six1, six2, 17, make([]byte, MinMTU6-39)), false},
+		"a small one that fragments": {ip4(pod1, pod2, 17, nil), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := MayFragment(test.b); got != test.want {
+				t.Errorf("%v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
+// A port in network order has the bytes of the wire in memory.
+func TestNetworkOrder(t *testing.T) {
+	for _, port := range []uint16{0, 1, 0x205d, 0xff00, 0xffff} {
+		memory := binary.NativeEndian.AppendUint16(nil, NetworkOrder(port))
+		if got := binary.BigEndian.Uint16(memory); got != port {
+			t.Errorf("%#x is % x in memory", port, memory)
+		}
+		if got := HostOrder(NetworkOrder(port)); got != port {
+			t.Errorf("%#x came back as %#x", port, got)
 		}
 	}
 }
@@ -178,7 +241,7 @@ func FuzzPacket(f *testing.F) {
 		}
 		valid := ValidChecksum(b)
 		if e, ok := ParseEcho(b); ok {
-			if again, ok := ParseEcho(e.Append(nil)); !ok || again.ID != e.ID || again.Seq != e.Seq || again.Reply != e.Reply || !bytes.Equal(again.Payload, e.Payload) {
+			if again, ok := ParseEcho(e.Append(nil)); !ok || !reflect.DeepEqual(again, e) {
 				t.Errorf("%+v became %+v", e, again)
 			}
 		}

@@ -1,11 +1,11 @@
-// Package virtio is the byte maths of frames as a TUN with IFF_VNET_HDR speaks
-// them: a header in front of each packet, by which the kernel leaves work to us.
+// Package virtio is the byte maths of the frames of a TUN with IFF_VNET_HDR. Each packet has a
+// header in front of it, in which the sender says what work is left to the receiver.
 //
 //	frame         header and packet
-//	superpacket   many segments of one flow in one packet, with one set of headers,
-//	              larger than any MTU; the receiver of the frame has to segment it
-//	partial       a checksum field that holds only the sum of the pseudo-header;
-//	              the receiver of the frame has to complete it
+//	superpacket   many segments of one flow in one packet with one set of headers, which may
+//	              be larger than any MTU; the receiver of the frame has to segment it
+//	partial       a checksum field that holds the sum of the pseudo-header only; the receiver
+//	              of the frame has to complete it
 //
 // It holds no file descriptor and no state. The names are those of struct
 // virtio_net_hdr in linux/virtio_net.h.
@@ -17,36 +17,38 @@ import (
 	"example.org/meshd/internal/dataplane/packet"
 )
 
-// HeaderSize is that of struct virtio_net_hdr, in bytes.
+// HeaderSize is the size of struct virtio_net_hdr in bytes.
 const HeaderSize = 10
 
-// GSO tells what a superpacket consists of.
+// GSO is the kind of a superpacket.
 type GSO uint8
 
 // Kinds of superpackets (VIRTIO_NET_HDR_GSO_*).
 const (
-	None GSO = 0
+	None GSO = 0 // a plain packet
 	TCP4 GSO = 1
 	TCP6 GSO = 4
 	UDP  GSO = 5 // UDP_L4: whole datagrams, not fragments
 )
 
+// Bits of the first two bytes.
 const (
 	needsChecksum = 1    // VIRTIO_NET_HDR_F_NEEDS_CSUM
 	ecnBit        = 0x80 // VIRTIO_NET_HDR_GSO_ECN: the first segment has CWR
 )
 
-// A Header is struct virtio_net_hdr.
+// A Header is struct virtio_net_hdr. All sizes and offsets are in bytes.
 type Header struct {
-	Partial        bool // the checksum is
+	Partial        bool // the checksum is partial
 	GSO            GSO
-	HeaderLen      int // of all protocol headers, bytes; only a hint when received
-	SegmentSize    int // payload of each segment but the last, bytes
-	ChecksumStart  int // of the transport header in the packet
-	ChecksumOffset int // of the checksum field in the transport header
+	HeaderLen      int // size of all protocol headers; a hint in received frames
+	SegmentSize    int // payload of each segment but the last
+	ChecksumStart  int // offset of the transport header in the packet
+	ChecksumOffset int // offset of the checksum field in the transport header
 }
 
-// Parse reads the header of a frame; ok is false if the frame is too short.
+// Parse reads the header of a frame and returns it with the packet, which is a part of frame. ok
+// is false if the frame is too short for a header.
 func Parse(frame []byte) (h Header, data []byte, ok bool) {
 	if len(frame) < HeaderSize {
 		return h, nil, false
@@ -76,8 +78,8 @@ func (h Header) Put(frame []byte) {
 	order.PutUint16(frame[8:], uint16(h.ChecksumOffset))
 }
 
-// Complete finishes the checksum of a packet that is no superpacket. It returns
-// false if the header does not fit the packet.
+// Complete completes a partial checksum in b, a packet that is not a superpacket. It returns false
+// if the header does not fit the packet.
 func (h Header) Complete(b []byte) bool {
 	if !h.Partial {
 		return true
@@ -86,9 +88,9 @@ func (h Header) Complete(b []byte) bool {
 	if h.ChecksumStart > len(b) || field+2 > len(b) {
 		return false
 	}
-	// The field holds the sum of the pseudo-header and takes part.
+	// The field holds the sum of the pseudo-header, so it is a part of the sum.
 	sum := ^packet.Fold(packet.Sum(b[h.ChecksumStart:], 0))
-	if sum == 0 { // in UDP this says that there is none; elsewhere both mean the same
+	if sum == 0 { // in UDP, 0 says that there is no checksum; elsewhere 0 and 0xffff are the same
 		sum = 0xffff
 	}
 	binary.BigEndian.PutUint16(b[field:], sum)
