@@ -199,6 +199,9 @@ func cleanUpBut(keep string) (removed bool, err error) {
 	}
 	defer all.Close()
 	names, err := all.Names()
+	if errors.Is(err, fs.ErrPermission) { // who may not look there has pinned nothing there
+		return false, fmt.Errorf("%w: %w", errNotOurs, err)
+	}
 	if err != nil {
 		return false, err
 	}
