@@ -356,7 +356,7 @@ func TestContainerFiles(t *testing.T) {
 		demoFile(t)+"[masquerade]\nenabled = false\n[container]\ncni_conf = \"/proc/no/10-mesh.conflist\"\n")
 	if s.Config.Generation != 1 ||
 		!strings.Contains(s.Config.LastReload.Error,
-			"write files for containers: write /proc/no/10-mesh.conflist") {
+			"write /proc/no/10-mesh.conflist") {
 		t.Errorf("%+v", s.Config)
 	}
 	is(strings.Replace(want, "1472", "1372", 1)) // all or nothing

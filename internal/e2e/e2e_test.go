@@ -276,14 +276,16 @@ func contains(t testing.TB, text string, wants ...string) {
 	}
 }
 
-// told fails the test unless a daemon's log has a warning that the status has, too, and
-// that names a subject: an address, a route, a key.
+// told fails the test unless a warning about a subject (an address, a route, a key) is in a
+// daemon's log and in its status.
 func told(t testing.TB, d *nstest.Daemon, subject string) {
 	t.Helper()
 	warnings := status(t, d).Warnings
-	if !slices.ContainsFunc(d.Events("warning"), func(r nstest.Record) bool {
-		return strings.Contains(r.Message, subject) && slices.Contains(warnings, r.Message)
-	}) {
+	logged := slices.ContainsFunc(d.Events("warning"), func(r nstest.Record) bool {
+		return strings.Contains(r.String(), subject)
+	})
+	shown := slices.ContainsFunc(warnings, func(w string) bool { return strings.Contains(w, subject) })
+	if !logged || !shown {
 		t.Errorf("no warning about %s in %q and in\n%s", subject, warnings, d.Log())
 	}
 }

@@ -114,7 +114,7 @@ func TestKernelEngineMerges(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitStatus(t, m.w, "no warning", func(s control.Status) bool {
-		return !strings.Contains(strings.Join(s.Warnings, "\n"), "packet by packet")
+		return !strings.Contains(strings.Join(s.Warnings, "\n"), "meshd-gro0")
 	})
 	check("when the name is free")
 

@@ -126,9 +126,8 @@ func TestSysctls(t *testing.T) {
 	}
 	m := w.startAll(dualStack("172.18.0.%d"))
 	s := status(t, m.w2)
-	if len(s.Warnings) != 2 ||
-		!strings.HasPrefix(s.Warnings[0], "net.ipv4.ip_forward is 0: pods cannot reach other hosts") ||
-		!strings.HasPrefix(s.Warnings[1], "net.ipv6.conf.all.forwarding is 0") {
+	if len(s.Warnings) != 2 || !strings.Contains(s.Warnings[0], "net.ipv4.ip_forward is 0") ||
+		!strings.Contains(s.Warnings[1], "net.ipv6.conf.all.forwarding is 0") {
 		t.Errorf("warnings %q", s.Warnings)
 	}
 	told(t, m.w2, "net.ipv4.ip_forward")

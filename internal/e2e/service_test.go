@@ -82,7 +82,7 @@ func TestServiceManagerHears(t *testing.T) {
 func TestWatchdogWatchesThePackets(t *testing.T) {
 	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t).fast()
-	file := w.write(demoFile(t))
+	file := w.write(demoFile(t) + "[dataplane]\nengine = \"user\"\n") // programs in the kernel would go on
 	other := w.start(w.Worker, file)
 	s := w.manager(w.Worker2, 600*time.Millisecond)
 	d := w.service(s, w.Worker2, file)
