@@ -90,7 +90,7 @@ func obstacles(t *testing.T) []obstacle {
 		},
 		{
 			"IPv6 is off",
-			"configure the interface",
+			"interface",
 			v6Doc + strings.Replace(nodes, `subnets = ["10.244.2.0/24"]`,
 				`subnets = ["10.244.2.0/24", "fd00:10:244:2::/64"]`, 1),
 			func(t *testing.T, w *world, _ *nstest.Daemon) func() error {
@@ -138,7 +138,7 @@ func obstacles(t *testing.T) []obstacle {
 		},
 		{
 			"somebody owns a table of our name",
-			"set rules",
+			"rules",
 			network(""),
 			func(t *testing.T, w *world, _ *nstest.Daemon) func() error {
 				// A table that only its owner may change.
