@@ -1,9 +1,10 @@
-// Package tun makes the TUN interface and moves packets through its queues. It
-// knows nothing of addresses and routes; internal/link gives it those.
+// Package tun makes the TUN device and moves packets through its queues. It knows nothing about
+// addresses and routes: package link sets those.
 //
-//	device   lives in the kernel until somebody deletes it, also without meshd:
-//	         pods' packets are dropped there meanwhile and not sent in the clear
-//	queue    one file descriptor on the device; flows are spread over queues
+//	device   exists until it is deleted, also without meshd: the kernel then drops packets that are
+//	         routed into it, instead of sending them unencapsulated by another route
+//	queue    one file descriptor of the device; the kernel spreads flows over the queues
+//	frame    a packet with struct virtio_net_hdr in front of it
 package tun
 
 import (
@@ -24,9 +25,10 @@ import (
 	"example.org/meshd/internal/dataplane/virtio"
 )
 
+// device is the path of the driver.
 const device = "/dev/net/tun"
 
-// Available returns an error that says what to do if there is no TUN driver.
+// Available returns an error that says what to do if the TUN driver is missing.
 func Available() error {
 	if _, err := os.Stat(device); err != nil {
 		return fmt.Errorf("find the TUN driver: %w", explain("", err))
@@ -34,12 +36,12 @@ func Available() error {
 	return nil
 }
 
-// Create makes the persistent multi-queue TUN device name, or takes over the
-// one that an earlier run left. It needs CAP_NET_ADMIN. The device starts
-// without queues, address and link state.
+// Create makes a persistent multi-queue TUN device called name, or takes over the one that an
+// earlier run has left. It needs CAP_NET_ADMIN. A new device has no queues and no addresses, and is
+// down.
 func Create(name string) error {
-	// The multi-queue flag is fixed when the device is made (tun_set_iff in
-	// drivers/net/tun.c answers EINVAL to a mismatch), so it is always asked for.
+	// The multi-queue flag is fixed once the device exists (tun_set_iff in drivers/net/tun.c returns
+	// EINVAL for a mismatch), so Create always asks for it.
 	dev, err := water.New(water.Config{
 		DeviceType:             water.TUN,
 		PlatformSpecificParams: water.PlatformSpecificParams{Name: name, Persist: true, MultiQueue: true},
@@ -50,37 +52,36 @@ func Create(name string) error {
 	return dev.Close()
 }
 
-// explain adds what to do about the usual refusals of TUNSETIFF.
+// explain adds to the usual errors of TUNSETIFF what to do about them.
 func explain(name string, err error) error {
 	switch {
 	case errors.Is(err, unix.E2BIG):
-		return fmt.Errorf("%w: the device has as many queues as it can have: another program has some of them", err)
+		return fmt.Errorf("%w: the device has its largest number of queues: another program has some of them", err)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
 		return fmt.Errorf("%w: load the driver with `modprobe tun`, or give the container %s", err, device)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%w: meshd needs CAP_NET_ADMIN and read and write access to %s", err, device)
 	case errors.Is(err, unix.EINVAL):
-		return fmt.Errorf("%w: an interface of that name exists that meshd did not make: `ip link del %s`, or choose another network.interface", err, name)
+		return fmt.Errorf("%w: an interface of that name exists, and meshd did not make it: `ip link del %s`, "+
+			"or choose another network.interface", err, name)
 	case errors.Is(err, unix.EBUSY):
 		return fmt.Errorf("%w: another program has it open", err)
 	}
 	return err
 }
 
-// A Queue is one attached queue of the device. One goroutine may Read while
-// others write through writers of their own; Close may come from anywhere and
-// wakes them.
+// A Queue is one attached queue of the device. One goroutine may call Read while others write, each
+// by a writer of its own. Close and Wake may be called from any goroutine.
 //
-// Frames carry struct virtio_net_hdr in front of the packet, with offloads and
-// without, so that there is one format.
+// Every frame has a struct virtio_net_hdr, with offloads and without, so that there is one format.
 type Queue struct {
 	file     *os.File
 	conn     syscall.RawConn
-	offloads []string
+	offloads []string // in use, by name
 	closed   atomic.Bool
 
-	// The state of the Read in progress. The callback is made once, since a
-	// closure for each call would allocate.
+	// The state of the Read in progress. The callback is made once: a closure for each call would
+	// allocate.
 	memory   []byte
 	frames   [][]byte
 	filled   int
@@ -88,12 +89,12 @@ type Queue struct {
 	readFunc func(fd uintptr) bool
 }
 
-// MaxFrame is the size in bytes of the largest frame.
+// MaxFrame is the size of the largest frame in bytes.
 const MaxFrame = virtio.HeaderSize + packet.MaxSize
 
-// Open attaches a queue to the device name, which must exist. With offload the
-// kernel may leave segmentation and checksums to us, as far as it knows how to;
-// that holds for the whole device.
+// Open attaches a queue to the device called name, which must exist. With offload the kernel may
+// leave segmentation and checksums to the reader, as far as it supports that. The setting is that of
+// the whole device.
 func Open(name string, offload bool) (*Queue, error) {
 	group, err := OpenGroup(name, offload, 1)
 	if err != nil {
@@ -102,8 +103,8 @@ func Open(name string, offload bool) (*Queue, error) {
 	return group[0], nil
 }
 
-// OpenGroup is Open for n queues: all or none. The kernel sends packets to a queue
-// from the moment it is attached, and what closing it finds there is lost.
+// OpenGroup is Open for n queues: after an error none is attached. The kernel puts packets into a
+// queue from the moment it is attached, and packets that are in a queue when it is closed are lost.
 func OpenGroup(name string, offload bool, n int) (group []*Queue, err error) {
 	for range n {
 		q, err := attach(name, offload)
@@ -118,6 +119,7 @@ func OpenGroup(name string, offload bool, n int) (group []*Queue, err error) {
 	return group, nil
 }
 
+// attach opens the driver and attaches a queue.
 func attach(name string, offload bool) (*Queue, error) {
 	fd, err := unix.Open(device, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -132,14 +134,13 @@ func attach(name string, offload bool) (*Queue, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("attach to TUN %q: %w", name, err)
 	}
-	// Only now may Go's poller see the descriptor: before TUNSETIFF it polls as
-	// failed, and edge-triggered epoll would not look again.
+	// Go's poller must not see the descriptor before TUNSETIFF: until then it polls as failed, and an
+	// edge-triggered epoll would not look again.
 	return open(os.NewFile(uintptr(fd), device), name, offload)
 }
 
-// Adopt takes over a queue of the device name that another process attached, such
-// as an earlier meshd: what waits in it is read as if nothing had happened. The
-// file is closed on an error.
+// Adopt takes over a queue of the device called name that another process, such as an earlier
+// meshd, has attached. Packets that wait in it will be read. After an error the file is closed.
 func Adopt(file *os.File, name string, offload bool) (*Queue, error) {
 	request, err := unix.NewIfreq(name)
 	if err != nil {
@@ -155,7 +156,7 @@ func Adopt(file *os.File, name string, offload bool) (*Queue, error) {
 		err = errors.Join(err, controlErr)
 	}
 	if err == nil && (request.Name() != name || request.Uint16()&flags != flags) {
-		err = fmt.Errorf("it belongs to %q, and has the flags %#x", request.Name(), request.Uint16())
+		err = fmt.Errorf("the file is a queue of %q with the flags %#x", request.Name(), request.Uint16())
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("take over a queue of TUN %q: %w", name, err), file.Close())
@@ -163,7 +164,7 @@ func Adopt(file *os.File, name string, offload bool) (*Queue, error) {
 	return open(file, name, offload)
 }
 
-// open prepares an attached queue.
+// open prepares an attached queue. It closes the file after an error.
 func open(file *os.File, name string, offload bool) (q *Queue, err error) {
 	q = &Queue{file: file}
 	q.readFunc = q.read
@@ -180,35 +181,39 @@ func open(file *os.File, name string, offload bool) (q *Queue, err error) {
 	return q, nil
 }
 
-// flags of a queue.
+// flags are the flags of every queue.
 const flags = unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_MULTI_QUEUE | unix.IFF_VNET_HDR
 
-// An offer is a set of offloads, given to the kernel as a whole.
+// Flags of offloads. Linux 6.2 and later know USO, and accept it for both families together only.
+const (
+	offloadTSO = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN
+	offloadUSO = unix.TUN_F_USO4 | unix.TUN_F_USO6
+)
+
+// An offer is a set of offloads, which the kernel accepts or refuses as a whole.
 type offer struct {
 	flags int
 	names []string
 }
 
-// offers is what to ask the kernel for, the best first. USO came with Linux 6.2
-// (TUN_F_USO4 and TUN_F_USO6, which it takes only together).
+// offers are the sets to try, the best first. Every kernel accepts the last one.
 var offers = []offer{
-	{unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN | unix.TUN_F_USO4 | unix.TUN_F_USO6, []string{TSO4, TSO6, USO}},
-	{unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN, []string{TSO4, TSO6}},
+	{offloadTSO | offloadUSO, []string{TSO4, TSO6, USO}},
+	{offloadTSO, []string{TSO4, TSO6}},
 	{0, nil},
 }
 
-// Names of offloads.
+// Names of offloads, as status shows them.
 const (
-	TSO4 = "tso4" // TCP over IPv4 comes and goes in superpackets
+	TSO4 = "tso4" // TCP over IPv4 is read and written in superpackets
 	TSO6 = "tso6" // TCP over IPv6
 	USO  = "uso"  // UDP
 )
 
-// setOffload is TUNSETOFFLOAD; tests put refusals in its place.
+// setOffload is TUNSETOFFLOAD. Tests replace it to make the kernel refuse.
 var setOffload = func(fd, flags int) error { return unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, flags) }
 
-// agree gives the kernel the best set of offloads that it knows and returns its
-// names.
+// agree sets the best set of offloads that the kernel accepts and returns its names.
 func agree(fd int, offload bool) ([]string, error) {
 	var err error
 	for _, o := range offers {
@@ -225,9 +230,9 @@ func agree(fd int, offload bool) ([]string, error) {
 // Offloads returns the names of the offloads in use.
 func (q *Queue) Offloads() []string { return q.offloads }
 
-// settle returns when the kernel has noticed that the device has a queue. Until
-// then, a moment later in a work queue, an interface that is up drops what is
-// sent to it. Asking for the link state does that work at once (ethtool_op_get_link,
+// settle returns when the kernel knows that the device has a carrier, because it has a queue. Without
+// it a work queue would notice that a moment later, and an interface that is up would drop packets
+// until then. A request for the link state does the work at once (ethtool_op_get_link calls
 // linkwatch_sync_dev in net/core/link_watch.c).
 func settle(name string) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -236,13 +241,14 @@ func settle(name string) error {
 	}
 	defer unix.Close(fd)
 	value := struct{ command, data uint32 }{command: unix.ETHTOOL_GLINK}
-	request := struct { // struct ifreq, at least
+	request := struct { // struct ifreq, or more
 		name [unix.IFNAMSIZ]byte
 		data unsafe.Pointer
 		_    [16]byte
 	}{data: unsafe.Pointer(&value)}
 	copy(request.name[:unix.IFNAMSIZ-1], name)
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request)))
+	argument := unsafe.Pointer(&request)
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(argument))
 	runtime.KeepAlive(&value)
 	if errno != 0 {
 		return fmt.Errorf("ask for the link state: %w", errno)
@@ -250,12 +256,13 @@ func settle(name string) error {
 	return nil
 }
 
-// Read waits for packets that the kernel routed into the device and stores their
-// frames into memory, one behind the other, and into frames, until none is left
-// or no more fits. It returns their number, at least one. memory must hold
-// MaxFrame bytes. After Wake it returns os.ErrDeadlineExceeded once, without
-// waiting, with what was there. It returns os.ErrClosed after Close, and EBADFD
-// or another error of read(2) when the device is gone.
+// Read waits for packets that the kernel has routed into the device. It stores their frames into
+// memory, one behind the other, and the frames' slices into frames, until none is left or no more
+// fits. It returns their number, which is at least one. memory must hold MaxFrame bytes or more.
+//
+// After Wake, Read does not wait and returns os.ErrDeadlineExceeded once, with the number of frames
+// that were there. After Close it returns os.ErrClosed. If the device was deleted, it returns EBADFD
+// or another error of read(2).
 func (q *Queue) Read(memory []byte, frames [][]byte) (int, error) {
 	q.memory, q.frames, q.filled, q.readErr = memory, frames, 0, nil
 	err := q.conn.Read(q.readFunc)
@@ -270,20 +277,20 @@ func (q *Queue) Read(memory []byte, frames [][]byte) (int, error) {
 	}
 	if err != nil {
 		if q.closed.Load() {
-			err = os.ErrClosed // os.File does not say so itself for a raw read
+			err = os.ErrClosed // os.File returns an error of its own for a raw read
 		}
 		return 0, err
 	}
-	if q.filled == 0 && q.readErr == unix.EBADFD { // tun_do_read after the device went
+	if q.filled == 0 && q.readErr == unix.EBADFD { // of tun_chr_read_iter, without a device
 		return 0, fmt.Errorf("the interface was deleted: %w", q.readErr)
 	}
 	if q.filled == 0 {
 		return 0, q.readErr
 	}
-	return q.filled, nil // an error that cut the batch short comes again
+	return q.filled, nil // the next Read gets the error that ended the batch
 }
 
-// read takes frames until none is left; false makes the poller wait.
+// read is the callback: it reads frames until none is left, and returns false to wait for more.
 func (q *Queue) read(fd uintptr) bool {
 	for q.filled < len(q.frames) && len(q.memory) >= MaxFrame {
 		n, err := ignoringEINTR(unix.Read, int(fd), q.memory)
@@ -298,18 +305,19 @@ func (q *Queue) read(fd uintptr) bool {
 	return true
 }
 
-// alignment of frames in memory, in bytes: that of a cache line.
+// alignment is that of frames in memory, in bytes: the size of a cache line.
 const alignment = 64
 
-// Writer returns a function that hands one frame, given in parts, to the kernel
-// as if its packet had arrived on the interface. An interface that is down
-// answers EIO. The function belongs to one goroutine.
+// Writer returns a function that passes one frame, given in parts, to the kernel, as if the packet
+// had arrived on the interface. If the interface is down, the error is EIO. The function belongs to
+// one goroutine; it does not keep the parts.
 func (q *Queue) Writer() func(parts [][]byte) error {
 	var vectors []unix.Iovec
 	var failed error
 	write := func(fd uintptr) {
 		for {
-			_, _, errno := unix.Syscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&vectors[0])), uintptr(len(vectors)))
+			first := unsafe.Pointer(&vectors[0])
+			_, _, errno := unix.Syscall(unix.SYS_WRITEV, fd, uintptr(first), uintptr(len(vectors)))
 			if failed = nil; errno != 0 {
 				failed = errno
 			}
@@ -335,15 +343,16 @@ func (q *Queue) Writer() func(parts [][]byte) error {
 // Descriptor calls f with the file descriptor, which stays open meanwhile.
 func (q *Queue) Descriptor(f func(fd uintptr)) error { return q.conn.Control(f) }
 
-// Wake ends the Read in progress, or the next one.
+// Wake ends the Read in progress, or else the next one. It may be called from any goroutine.
 func (q *Queue) Wake() error { return q.file.SetReadDeadline(time.Unix(1, 0)) }
 
-// Close detaches the queue and wakes a Read in progress. The device stays.
+// Close detaches the queue and ends the Read in progress. The device stays.
 func (q *Queue) Close() error {
 	q.closed.Store(true)
 	return q.file.Close()
 }
 
+// ignoringEINTR repeats a system call that a signal has interrupted.
 func ignoringEINTR(call func(int, []byte) (int, error), fd int, b []byte) (int, error) {
 	for {
 		n, err := call(fd, b)

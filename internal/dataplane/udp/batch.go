@@ -15,24 +15,24 @@ type Receiver struct {
 	conn *Conn
 	msgs *messages
 
-	// The state of the Read in progress; the callback is made once, since a
-	// closure for each call would allocate.
+	// The state of the Read in progress. The callback is made once: a closure for each call would
+	// allocate.
 	want, filled int
 	err          error
 	readFunc     func(fd uintptr) bool
 }
 
-// NewReceiver returns a receiver of at most n messages at a time.
+// NewReceiver returns a receiver of at most n messages in one Read.
 func (c *Conn) NewReceiver(n int) *Receiver {
 	r := &Receiver{conn: c, msgs: newMessages(n, 1, c.v6)}
 	r.readFunc = r.read
 	return r
 }
 
-// Read waits for messages, stores as many as are there into ds and returns their
-// number, at least one. It fills all but Buf. After Wake of the Conn it returns
-// os.ErrDeadlineExceeded once, without waiting, with what was there; after Close
-// net.ErrClosed.
+// Read waits for messages, stores those that have arrived into ds and returns their number, which is
+// at least one. It sets all fields of a datagram but Buf, into which it reads. After Wake, Read does
+// not wait and returns os.ErrDeadlineExceeded once, with the number of messages that had arrived. After
+// Close it returns net.ErrClosed.
 func (r *Receiver) Read(ds []packet.Datagram) (int, error) {
 	r.want, r.filled, r.err = min(len(ds), len(r.msgs.headers)), 0, nil
 	for i := range r.want {
@@ -40,8 +40,9 @@ func (r *Receiver) Read(ds []packet.Datagram) (int, error) {
 	}
 	err := r.conn.raw.Read(r.readFunc)
 	woken := errors.Is(err, os.ErrDeadlineExceeded)
-	if woken {
-		err = errors.Join(r.conn.udp.SetReadDeadline(time.Time{}), r.conn.raw.Control(func(fd uintptr) { r.read(fd) }))
+	if woken { // the deadline has ended the wait: without it, what has arrived can be read
+		err = errors.Join(r.conn.udp.SetReadDeadline(time.Time{}),
+			r.conn.raw.Control(func(fd uintptr) { r.read(fd) }))
 	}
 	if err != nil {
 		return 0, err
@@ -55,13 +56,14 @@ func (r *Receiver) Read(ds []packet.Datagram) (int, error) {
 	return r.filled, r.err
 }
 
+// read is the callback: it returns false to wait until the socket is readable.
 func (r *Receiver) read(fd uintptr) bool {
 	r.filled, r.err = r.msgs.call(unix.SYS_RECVMMSG, fd, 0, r.want)
 	return r.err != unix.EAGAIN
 }
 
-// A Sender writes batches to the socket. It belongs to one goroutine, and a Conn
-// has one.
+// A Sender writes batches to the socket. It belongs to one goroutine, and only one sender of a Conn
+// may be in use at a time, see WriteFragmented.
 type Sender struct {
 	conn *Conn
 	msgs *messages
@@ -72,22 +74,22 @@ type Sender struct {
 	writeFunc func(fd uintptr)
 }
 
-// NewSender returns a sender of at most n messages at a time.
+// NewSender returns a sender of at most n messages in one system call.
 func (c *Conn) NewSender(n int) *Sender {
 	s := &Sender{conn: c, msgs: newMessages(n, maxParts, c.v6)}
 	s.writeFunc = s.write
 	return s
 }
 
-// maxParts is how many pieces of memory a message may consist of: a packet of two
-// for each that fits.
+// maxParts is the largest number of pieces of memory in a message: two for each packet, its headers
+// and its payload.
 const maxParts = 2 * packet.MaxBurst
 
-// Write sends each burst to its Addr with its TOS, in order. It never waits: it
-// returns how many were sent, and the error, if any, is about the next one:
-// EAGAIN when the socket's buffer is full, EMSGSIZE when its packets are larger
-// than the path, EINVAL or EIO also when the kernel or the device cannot send
-// several packets in one message. A burst is sent whole or not at all.
+// Write sends each burst to its Addr with its TOS, in order. It does not wait. It returns the number of
+// bursts sent; the error, if any, is that of the next one. EAGAIN: the socket's buffer is full.
+// EMSGSIZE: the packets are larger than the path. EINVAL or EIO: the kernel or the device may be unable
+// to send several packets in one message, so the caller sends them one by one. A burst is sent whole or
+// not at all.
 func (s *Sender) Write(bs []packet.Burst) (int, error) {
 	done := 0
 	for done < len(bs) {
@@ -115,10 +117,9 @@ func (s *Sender) Write(bs []packet.Burst) (int, error) {
 	return done, nil
 }
 
-// WriteFragmented sends a burst of one packet, letting the kernel cut the
-// datagram into fragments where the path is too small for it. For that moment
-// the socket sends without "don't fragment", which no other call may notice: one
-// Sender of a Conn at a time may be in use.
+// WriteFragmented sends a burst of one packet and lets the kernel send the datagram in fragments if
+// the path is too small for it. Meanwhile the socket has no "don't fragment", which another sender
+// would notice: that is why only one sender of a Conn may be in use at a time.
 func (s *Sender) WriteFragmented(b *packet.Burst) error {
 	if err := s.conn.control(func(fd int) error { return s.conn.discoverPath(fd, false) }); err != nil {
 		return err
@@ -128,6 +129,7 @@ func (s *Sender) WriteFragmented(b *packet.Burst) error {
 	return errors.Join(err, restored)
 }
 
+// write is the callback.
 func (s *Sender) write(fd uintptr) {
 	s.sent, s.err = s.msgs.call(unix.SYS_SENDMMSG, fd, s.from, s.to)
 }

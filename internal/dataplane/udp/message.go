@@ -10,27 +10,28 @@ import (
 	"example.org/meshd/internal/dataplane/packet"
 )
 
-// mmsghdr is struct mmsghdr of <sys/socket.h>, which x/sys does not have.
+// mmsghdr is struct mmsghdr of <sys/socket.h>, which x/sys lacks.
 type mmsghdr struct {
 	header unix.Msghdr
-	length uint32 // bytes received
+	length uint32 // received bytes
 }
 
-// controlSize holds what is in use of ancillary data: a TOS or traffic class, and
-// the size of the packets of one message, both numbers of at most 4 bytes.
+// controlSize has room for the ancillary data of a message: a TOS or traffic class, and the size of
+// the packets, both numbers of at most 4 bytes.
 var controlSize = 2 * unix.CmsgSpace(4)
 
-// messages is the kernel's view of a batch, laid out once and used for every
-// call. Nothing in it moves: the kernel gets pointers into it.
+// messages is the kernel's view of a batch, allocated once and used for every call. The kernel gets
+// pointers into it, so its slices are never reallocated.
 type messages struct {
 	headers []mmsghdr
-	vectors []unix.Iovec // parts for each message
-	parts   int
-	names   []unix.RawSockaddrInet6 // large enough for both families
+	vectors []unix.Iovec            // parts of them for each message
+	parts   int                     // the largest number of pieces in a message
+	names   []unix.RawSockaddrInet6 // addresses; large enough for both families
 	control [][]byte                // controlSize each, aligned for a Cmsghdr
 	v6      bool
 }
 
+// newMessages returns n messages of at most parts pieces each.
 func newMessages(n, parts int, v6 bool) *messages {
 	m := &messages{
 		headers: make([]mmsghdr, n),
@@ -41,7 +42,7 @@ func newMessages(n, parts int, v6 bool) *messages {
 		v6:      v6,
 	}
 	words := (controlSize + 7) / 8
-	memory := make([]uint64, n*words)
+	memory := make([]uint64, n*words) // of uint64, for the alignment
 	for i := range m.headers {
 		m.control[i] = unsafe.Slice((*byte)(unsafe.Pointer(&memory[i*words])), controlSize)
 		h := &m.headers[i].header
@@ -62,7 +63,7 @@ func (m *messages) expect(i int, buf []byte) {
 	h.SetControllen(controlSize)
 }
 
-// received stores message i into d, whose Buf it was received into.
+// received stores message i into d, into whose Buf it was received.
 func (m *messages) received(i int, d *packet.Datagram) {
 	d.Data = d.Buf[:min(int(m.headers[i].length), len(d.Buf))]
 	d.Addr = m.sender(i)
@@ -74,14 +75,14 @@ func (m *messages) sender(i int) netip.AddrPort {
 	name := &m.names[i]
 	if name.Family == unix.AF_INET {
 		four := (*unix.RawSockaddrInet4)(unsafe.Pointer(name))
-		return netip.AddrPortFrom(netip.AddrFrom4(four.Addr), hostOrder(four.Port))
+		return netip.AddrPortFrom(netip.AddrFrom4(four.Addr), packet.HostOrder(four.Port))
 	}
-	return netip.AddrPortFrom(netip.AddrFrom16(name.Addr).Unmap(), hostOrder(name.Port))
+	return netip.AddrPortFrom(netip.AddrFrom16(name.Addr).Unmap(), packet.HostOrder(name.Port))
 }
 
-// ancillary reads the TOS and the size of merged packets (0: not merged) out of a
-// message's control data. Linux sends IP_TOS as one byte (ip_cmsg_recv_tos),
-// IPV6_TCLASS and UDP_GRO (udp_cmsg_recv) as an int.
+// ancillary reads the TOS and the size of merged packets from a message's control data; size is 0 if
+// the message is one packet. Linux passes IP_TOS as one byte (ip_cmsg_recv_tos), and IPV6_TCLASS and
+// UDP_GRO as an int (udp_cmsg_recv).
 func ancillary(control []byte) (tos uint8, size int) {
 	for len(control) >= unix.CmsgLen(0) {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
@@ -103,8 +104,8 @@ func ancillary(control []byte) (tos uint8, size int) {
 	return tos, size
 }
 
-// post prepares message i to send b; false if b's address is of another family
-// than the socket, or if it has more parts than fit.
+// post prepares message i to send b. It returns false if the address of b is of another family than
+// the socket, or if b has too many parts.
 func (m *messages) post(i int, b *packet.Burst) bool {
 	if b.Addr.Addr().Is4() == m.v6 || !b.Addr.IsValid() || len(b.Parts) > m.parts {
 		return false
@@ -118,11 +119,13 @@ func (m *messages) post(i int, b *packet.Burst) bool {
 	h.SetIovlen(len(b.Parts))
 	name := &m.names[i]
 	if m.v6 {
-		*name = unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: networkOrder(b.Addr.Port()), Addr: b.Addr.Addr().As16()}
+		*name = unix.RawSockaddrInet6{
+			Family: unix.AF_INET6, Port: packet.NetworkOrder(b.Addr.Port()), Addr: b.Addr.Addr().As16(),
+		}
 		h.Namelen = unix.SizeofSockaddrInet6
 	} else {
 		*(*unix.RawSockaddrInet4)(unsafe.Pointer(name)) = unix.RawSockaddrInet4{
-			Family: unix.AF_INET, Port: networkOrder(b.Addr.Port()), Addr: b.Addr.Addr().As4(),
+			Family: unix.AF_INET, Port: packet.NetworkOrder(b.Addr.Port()), Addr: b.Addr.Addr().As4(),
 		}
 		h.Namelen = unix.SizeofSockaddrInet4
 	}
@@ -130,8 +133,8 @@ func (m *messages) post(i int, b *packet.Burst) bool {
 	return true
 }
 
-// setControl gives message i the TOS to leave with, none being needed for 0, and
-// the size of its packets if there are several.
+// setControl adds the TOS to message i, unless it is 0, and the size of the packets, if there are
+// several.
 func (m *messages) setControl(i int, b *packet.Burst) {
 	used := 0
 	put := func(level, kind int32, length int) []byte {
@@ -158,11 +161,12 @@ func (m *messages) setControl(i int, b *packet.Burst) {
 	h.SetControllen(used)
 }
 
-// call runs recvmmsg(2) or sendmmsg(2), neither of which waits, on messages
-// from up to to.
+// call makes the system call trap, recvmmsg(2) or sendmmsg(2), for the messages from from to to, the
+// latter excluded. It does not wait. It returns the number of messages that were transferred.
 func (m *messages) call(trap, fd uintptr, from, to int) (int, error) {
+	first := unsafe.Pointer(&m.headers[from])
 	for {
-		n, _, errno := unix.Syscall6(trap, fd, uintptr(unsafe.Pointer(&m.headers[from])), uintptr(to-from), unix.MSG_DONTWAIT, 0, 0)
+		n, _, errno := unix.Syscall6(trap, fd, uintptr(first), uintptr(to-from), unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case 0:
 			return int(n), nil
@@ -173,20 +177,7 @@ func (m *messages) call(trap, fd uintptr, from, to int) (int, error) {
 	}
 }
 
-// Ports stand in network order in a sockaddr, whatever the machine's.
-
-func networkOrder(port uint16) (raw uint16) {
-	b := (*[2]byte)(unsafe.Pointer(&raw))
-	b[0], b[1] = byte(port>>8), byte(port)
-	return raw
-}
-
-func hostOrder(raw uint16) uint16 {
-	b := (*[2]byte)(unsafe.Pointer(&raw))
-	return uint16(b[0])<<8 | uint16(b[1])
-}
-
-// getsockopt reads an option that is an array of numbers.
+// getsockopt reads an option whose value is an array of numbers.
 func getsockopt(fd, level, option int, values []uint32) error {
 	size := uint32(len(values) * 4)
 	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option),

@@ -1,10 +1,11 @@
-// Package udp is the wire: one UDP socket that sends and receives batches of
-// inner packets, bare, one to a datagram.
+// Package udp is the wire: UDP sockets that send and receive batches of inner packets. Each
+// datagram carries one bare packet.
 //
-//	message   one of a batch, as recvmmsg(2) and sendmmsg(2) know it: a datagram,
-//	          or several of one size that the kernel cuts or has merged
-//	control   ancillary data of a message: TOS of the outer header, packet size
-//	path MTU  what the kernel has learned about the way to an address
+//	message   an element of a batch, as in recvmmsg(2) and sendmmsg(2): one datagram, or
+//	          several of one size, which the kernel segments (GSO) or has merged (GRO)
+//	control   ancillary data of a message: the TOS of the outer header, the packet size
+//	path MTU  what the kernel has learned about the path to an address
+//	mark      the packet mark by which the host's rules know meshd's datagrams
 package udp
 
 import (
@@ -20,33 +21,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bufferSize is asked of the kernel for each direction, in bytes: 10 Gbit/s for
-// 12 ms on receiving, time to be scheduled on a busy machine. The kernel books
-// about twice the payload, and sets the buffer's limit to twice what is asked.
+// bufferSize is the requested size in bytes of the socket's buffer for each direction. It holds 12
+// ms at 10 Gbit/s: enough until the receiver is scheduled on a busy machine. The kernel accounts
+// about twice the payload, and sets the limit to twice what is requested (sock_setsockopt).
 const bufferSize = 16 << 20
 
-// Mark is what every datagram of meshd carries as its packet mark (SO_MARK, struct
-// sk_buff's mark) as long as it is on this host, so that a firewall can tell it from
-// datagrams that other programs and pods send to a node's port. A packet mark does not
-// leave the host, nor its network namespace.
+// Mark is the packet mark (SO_MARK) of meshd's datagrams while they are on this host. A firewall can
+// tell them by it from datagrams that other programs and pods send to a node's port. A mark does
+// not leave the host, nor the network namespace.
 //
-// It is the whole mark, of bit 12 alone. Others use these bits: kube-proxy 0x4000 and
-// 0x8000, the CNI plugin portmap 0x2000, Cilium 0x0f00, Tailscale 0xff0000, Calico
-// 0xffff0000, wg-quick 0xca6c.
+// The whole mark is bit 12. These bits are used by other programs: kube-proxy 0x4000 and 0x8000,
+// the CNI plugin portmap 0x2000, Cilium 0x0f00, Tailscale 0xff0000, Calico 0xffff0000, wg-quick
+// 0xca6c.
 const Mark uint32 = 0x1000
 
-// A Conn is the bound socket. Receivers and senders made from it may work at
-// the same time, each in one goroutine; Close wakes them all.
+// A Conn is a bound socket. Several receivers and one sender made from it may be in use at the same
+// time, each in one goroutine. Close and Wake may be called from any goroutine.
 type Conn struct {
 	udp   *net.UDPConn
 	raw   syscall.RawConn
-	local netip.AddrPort
+	local netip.AddrPort // as asked for; the port may be 0
 	v6    bool
-	gso   bool
+	gso   bool // both as the kernel has agreed
 	gro   bool
 }
 
-// Names of offloads.
+// Names of offloads, as status shows them.
 const (
 	GSO = "udp_gso" // one message sends many packets (UDP_SEGMENT, Linux 4.18)
 	GRO = "udp_gro" // one message receives many packets (Linux 5.0)
@@ -63,36 +63,33 @@ func (c *Conn) Offloads() (names []string) {
 	return names
 }
 
-// setOption is setsockopt(2) for the offloads; tests put refusals in its place.
+// setOption is setsockopt(2) for the offloads. Tests replace it to make the kernel refuse.
 var setOption = unix.SetsockoptInt
 
-// offload asks for what the kernel can do, which differs by its age, or for
-// nothing.
+// offload turns on the offloads that the kernel supports, or turns them off. An adopted socket may
+// have had them on.
 func (c *Conn) offload(fd int, want bool) {
 	if !want {
-		// A kernel that does not know it refuses, and that is well, too.
-		_ = setOption(fd, unix.SOL_UDP, unix.UDP_GRO, 0)
+		_ = setOption(fd, unix.SOL_UDP, unix.UDP_GRO, 0) // fails if the kernel does not know it
 		return
 	}
 	c.gso = setOption(fd, unix.SOL_UDP, unix.UDP_SEGMENT, 0) == nil
 	c.gro = setOption(fd, unix.SOL_UDP, unix.UDP_GRO, 1) == nil
 }
 
-// Open binds the UDP socket of the mesh to local. The address may be missing on
-// this host for now (IP_FREEBIND): sending works as soon as it is there. An
-// unspecified address listens on all addresses of its family.
+// Open binds a UDP socket to local. The host need not have the address yet (IP_FREEBIND): sending
+// works as soon as it has. An unspecified address receives on all addresses of its family.
 //
-// Datagrams carry Mark, which takes CAP_NET_ADMIN: without it Open fails, and so do
-// OpenGroup and Adopt. They leave with "don't fragment", so that a smaller path shows as
-// EMSGSIZE and is told to the pods instead of being hidden by fragments.
+// Datagrams carry Mark, which needs CAP_NET_ADMIN: without it Open fails with EPERM, and so do
+// OpenGroup and Adopt. Datagrams leave with "don't fragment": a path that is too small shows as
+// EMSGSIZE, and pods can be told, instead of being hidden by fragments.
 //
-// With offload, several packets may be in one message, as far as the kernel
-// knows how to.
+// With offload, a message may carry several packets, as far as the kernel supports it.
 func Open(local netip.AddrPort, offload bool) (*Conn, error) { return open(local, offload, false) }
 
-// OpenGroup is Open for n sockets, all bound to local: the kernel gives each what
-// comes from some of the senders' addresses and ports (SO_REUSEPORT). Sockets of
-// this process that are bound there already share the port with them.
+// OpenGroup is Open for n sockets, all bound to local: the kernel assigns each sender, by address
+// and port, to one of them (SO_REUSEPORT). beside are sockets of this process that may be bound to
+// the same port already; they then share it. After an error no socket of the group is open.
 func OpenGroup(local netip.AddrPort, offload bool, n int, beside []*Conn) (group []*Conn, err error) {
 	defer func() {
 		if err != nil {
@@ -112,8 +109,8 @@ func OpenGroup(local netip.AddrPort, offload bool, n int, beside []*Conn) (group
 		}
 	}
 	for range n {
-		// The first is bound alone, so that it fails where another program has
-		// the port, and shares it from then on.
+		// The first socket is bound without sharing, so that it fails if another program has the port.
+		// From then on it shares.
 		c, err := open(local, offload, shared)
 		if err != nil {
 			return group, err
@@ -130,18 +127,18 @@ func OpenGroup(local netip.AddrPort, offload bool, n int, beside []*Conn) (group
 	return group, nil
 }
 
-// Adopt takes over a socket bound to local that another process opened, such as
-// an earlier meshd: what waits in it is received as if nothing had happened. The
-// file is closed in any case.
+// Adopt takes over a socket that another process, such as an earlier meshd, has bound to local.
+// Datagrams that wait in it will be received. Adopt closes the file in any case.
 func Adopt(file *os.File, local netip.AddrPort, offload bool) (*Conn, error) {
-	conn, err := net.FilePacketConn(file) // has a descriptor of its own
+	conn, err := net.FilePacketConn(file) // duplicates the descriptor
 	if err = errors.Join(err, file.Close()); err != nil {
 		return nil, fmt.Errorf("take over the socket of %s: %w", local, err)
 	}
 	c := &Conn{local: local, v6: !local.Addr().Is4()}
 	var ok bool
 	if c.udp, ok = conn.(*net.UDPConn); !ok || c.udp.LocalAddr().(*net.UDPAddr).AddrPort() != local {
-		return nil, errors.Join(fmt.Errorf("take over the socket of %s: it is bound to %s", local, conn.LocalAddr()), conn.Close())
+		err := fmt.Errorf("take over the socket of %s: it is bound to %s", local, conn.LocalAddr())
+		return nil, errors.Join(err, conn.Close())
 	}
 	if c.raw, err = c.udp.SyscallConn(); err == nil {
 		err = c.control(func(fd int) error {
@@ -155,15 +152,17 @@ func Adopt(file *os.File, local netip.AddrPort, offload bool) (*Conn, error) {
 	return c, nil
 }
 
-// overlap tells whether the kernel lets only one socket be bound to both, unless
-// they share the port: an unspecified address is all of its family.
+// overlap reports whether the kernel allows sockets on both only if they share the port: an
+// unspecified address stands for all addresses of its family.
 func overlap(a, b netip.AddrPort) bool {
 	return a.Port() == b.Port() && a.Addr().Is4() == b.Addr().Is4() &&
 		(a.Addr() == b.Addr() || a.Addr().IsUnspecified() || b.Addr().IsUnspecified())
 }
 
+// share lets other sockets of this user be bound to the same address.
 func share(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }
 
+// open binds a socket; shared lets it share its port from the beginning.
 func open(local netip.AddrPort, offload, shared bool) (*Conn, error) {
 	c := &Conn{local: local, v6: !local.Addr().Is4()}
 	network := "udp4"
@@ -185,7 +184,8 @@ func open(local netip.AddrPort, offload, shared bool) (*Conn, error) {
 	}}
 	conn, err := lc.ListenPacket(context.Background(), network, local.String())
 	if errors.Is(err, unix.EADDRINUSE) {
-		return nil, fmt.Errorf("bind UDP %s: %w: is flannel or another meshd running? `ss -ulnp sport = :%d` shows it", local, unix.EADDRINUSE, local.Port())
+		return nil, fmt.Errorf("bind UDP %s: %w: is flannel or another meshd running? "+
+			"`ss -ulnp sport = :%d` shows it", local, unix.EADDRINUSE, local.Port())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("bind UDP %s: %w", local, err)
@@ -198,11 +198,11 @@ func open(local netip.AddrPort, offload, shared bool) (*Conn, error) {
 	return c, nil
 }
 
-// setMark has what a socket sends carry Mark.
+// setMark sets the mark of everything that a socket sends.
 func setMark(fd int) error {
 	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(Mark))
 	if errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("set SO_MARK: %w: the capability CAP_NET_ADMIN is needed", err)
+		return fmt.Errorf("set SO_MARK: %w: meshd needs the capability CAP_NET_ADMIN", err)
 	}
 	if err != nil {
 		return fmt.Errorf("set SO_MARK: %w", err)
@@ -210,59 +210,80 @@ func setMark(fd int) error {
 	return nil
 }
 
-// setOptions prepares the socket before it is bound.
+// An option is a socket option that must be on.
+type option struct {
+	name          string
+	level, number int
+}
+
+// Options of sockets, by family.
+var (
+	options4 = []option{
+		{"IP_FREEBIND", unix.IPPROTO_IP, unix.IP_FREEBIND},
+		{"IP_RECVTOS", unix.IPPROTO_IP, unix.IP_RECVTOS},
+	}
+	options6 = []option{
+		{"IPV6_V6ONLY", unix.IPPROTO_IPV6, unix.IPV6_V6ONLY},
+		{"IPV6_FREEBIND", unix.IPPROTO_IPV6, unix.IPV6_FREEBIND},
+		{"IPV6_RECVTCLASS", unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS},
+		// The kernel engine sends outer headers without a checksum (RFC 6935): the inner packet has
+		// its own.
+		{"UDP_NO_CHECK6_RX", unix.IPPROTO_UDP, unix.UDP_NO_CHECK6_RX},
+	}
+)
+
+// setOptions prepares a socket: before it is bound, or after it was adopted.
 func (c *Conn) setOptions(fd int) error {
 	if err := setMark(fd); err != nil {
 		return err
 	}
-	for _, direction := range []struct{ force, plain int }{
-		{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF},
-		{unix.SO_SNDBUFFORCE, unix.SO_SNDBUF},
-	} {
-		// FORCE passes net.core.{r,w}mem_max but needs CAP_NET_ADMIN in the
-		// first user namespace; the plain option is cut to the limit silently.
-		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, direction.force, bufferSize) != nil {
-			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, direction.plain, bufferSize); err != nil {
-				return fmt.Errorf("set buffer size: %w", err)
-			}
-		}
+	if err := setBuffers(fd); err != nil {
+		return err
 	}
-	options := []struct {
-		name          string
-		level, option int
-		value         int
-	}{
-		{"IP_FREEBIND", unix.IPPROTO_IP, unix.IP_FREEBIND, 1},
-		{"IP_RECVTOS", unix.IPPROTO_IP, unix.IP_RECVTOS, 1},
-	}
+	options := options4
 	if c.v6 {
-		options = options[:0]
-		options = append(options, []struct {
-			name          string
-			level, option int
-			value         int
-		}{
-			{"IPV6_V6ONLY", unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1},
-			{"IPV6_FREEBIND", unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1},
-			{"IPV6_RECVTCLASS", unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS, 1},
-			// The kernel engine sends none (RFC 6935); the inner packet has its own.
-			{"UDP_NO_CHECK6_RX", unix.IPPROTO_UDP, unix.UDP_NO_CHECK6_RX, 1},
-		}...)
+		options = options6
 	}
 	for _, o := range options {
-		// IPV6_V6ONLY of an adopted socket cannot be set any more, not even to what it is.
-		if now, err := unix.GetsockoptInt(fd, o.level, o.option); err == nil && now == o.value {
-			continue
-		}
-		if err := unix.SetsockoptInt(fd, o.level, o.option, o.value); err != nil {
-			return fmt.Errorf("set %s: %w", o.name, err)
+		if err := o.turnOn(fd); err != nil {
+			return err
 		}
 	}
 	return c.discoverPath(fd, true)
 }
 
-// discoverPath sets whether the socket reports packets that are larger than the
-// path (always "don't fragment") or cuts them (never).
+// turnOn sets the option to 1 if it is not: once a socket is bound, the kernel refuses to set
+// IPV6_V6ONLY, even to its present value.
+func (o option) turnOn(fd int) error {
+	if now, err := unix.GetsockoptInt(fd, o.level, o.number); err == nil && now == 1 {
+		return nil
+	}
+	if err := unix.SetsockoptInt(fd, o.level, o.number, 1); err != nil {
+		return fmt.Errorf("set %s: %w", o.name, err)
+	}
+	return nil
+}
+
+// setBuffers asks for buffers of bufferSize. The FORCE options exceed net.core.rmem_max and
+// wmem_max, but need CAP_NET_ADMIN in the initial user namespace. The plain options are cut to
+// these limits silently; Buffers shows it.
+func setBuffers(fd int) error {
+	for _, direction := range []struct{ force, plain int }{
+		{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF},
+		{unix.SO_SNDBUFFORCE, unix.SO_SNDBUF},
+	} {
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, direction.force, bufferSize) == nil {
+			continue
+		}
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, direction.plain, bufferSize); err != nil {
+			return fmt.Errorf("set buffer size: %w", err)
+		}
+	}
+	return nil
+}
+
+// discoverPath sets whether the kernel refuses packets that are larger than the path (and sends the
+// others with "don't fragment") or sends them in fragments.
 func (c *Conn) discoverPath(fd int, discover bool) error {
 	level, option, mode := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT
 	if c.v6 {
@@ -277,8 +298,8 @@ func (c *Conn) discoverPath(fd int, discover bool) error {
 	return nil
 }
 
-// Buffers returns what the kernel granted for receiving and sending, in bytes
-// of its own bookkeeping.
+// Buffers returns the sizes of the receive and send buffers in bytes, as the kernel accounts them.
+// BuffersWanted is the size that was asked for.
 func (c *Conn) Buffers() (receive, send int, err error) {
 	controlErr := c.raw.Control(func(fd uintptr) {
 		if receive, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF); err == nil {
@@ -288,11 +309,11 @@ func (c *Conn) Buffers() (receive, send int, err error) {
 	return receive, send, errors.Join(controlErr, err)
 }
 
-// BuffersWanted is what Buffers returns when the kernel grants everything.
+// BuffersWanted is what Buffers returns if the kernel has granted everything.
 const BuffersWanted = 2 * bufferSize
 
-// Overflows returns how many datagrams the kernel dropped since Open because
-// the receive buffer was full (or the UDP checksum wrong).
+// Overflows returns how many received datagrams the kernel has dropped since Open because the buffer
+// was full or the UDP checksum was wrong.
 func (c *Conn) Overflows() (uint32, error) {
 	const drops = 8 // SK_MEMINFO_DROPS in include/uapi/linux/sock_diag.h
 	var info [drops + 1]uint32
@@ -300,9 +321,9 @@ func (c *Conn) Overflows() (uint32, error) {
 	return info[drops], err
 }
 
-// PathMTU returns the MTU in bytes that the kernel believes the way to an
-// address has, with the outer headers: the link's, or less after an ICMP
-// message said so. It costs a few system calls.
+// PathMTU returns the MTU in bytes that the kernel assumes for the path to an address, outer headers
+// included: that of the link, or less after an ICMP error. It takes five system calls, among them
+// one for a socket.
 func (c *Conn) PathMTU(to netip.AddrPort) (int, error) {
 	domain, level, option := unix.AF_INET, unix.IPPROTO_IP, unix.IP_MTU
 	if c.v6 {
@@ -313,7 +334,7 @@ func (c *Conn) PathMTU(to netip.AddrPort) (int, error) {
 		return 0, fmt.Errorf("find path MTU to %s: %w", to, err)
 	}
 	defer unix.Close(fd)
-	if err := setMark(fd); err != nil { // a rule of the host may route by it
+	if err := setMark(fd); err != nil { // a rule of the host may route by the mark (ip-rule(8))
 		return 0, fmt.Errorf("find path MTU to %s: %w", to, err)
 	}
 	if err := unix.Connect(fd, sockaddr(to)); err != nil {
@@ -326,6 +347,7 @@ func (c *Conn) PathMTU(to netip.AddrPort) (int, error) {
 	return mtu, nil
 }
 
+// sockaddr converts an address for x/sys.
 func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	if a.Addr().Is4() {
 		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
@@ -336,13 +358,13 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 // Descriptor calls f with the file descriptor, which stays open meanwhile.
 func (c *Conn) Descriptor(f func(fd uintptr)) error { return c.raw.Control(f) }
 
-// Wake ends the Read in progress, or the next one.
+// Wake ends the Read in progress, or else the next one. It may be called from any goroutine.
 func (c *Conn) Wake() error { return c.udp.SetReadDeadline(time.Unix(1, 0)) }
 
-// Close closes the socket and wakes every Read in progress.
+// Close closes the socket and ends every Read in progress with net.ErrClosed.
 func (c *Conn) Close() error { return c.udp.Close() }
 
-// control runs f with the socket kept open.
+// control calls f with the file descriptor, which stays open meanwhile, and returns f's error.
 func (c *Conn) control(f func(fd int) error) error {
 	var err error
 	if controlErr := c.raw.Control(func(fd uintptr) { err = f(int(fd)) }); controlErr != nil {

@@ -33,9 +33,12 @@ func one(to netip.AddrPort, data []byte) packet.Burst {
 	return b
 }
 
-// readAll reads until n datagrams have come.
+// readAll reads until n datagrams have come, or fails after a while.
 func readAll(t testing.TB, c *Conn, n int) (all []packet.Datagram) {
 	t.Helper()
+	if err := c.udp.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
 	r := c.NewReceiver(8)
 	for len(all) < n {
 		ps := packet.NewDatagrams(8)
@@ -67,7 +70,8 @@ func TestBatchesArrive(t *testing.T) {
 		}
 		for i, p := range readAll(t, b, len(ps)) {
 			if p.Data[0] != byte(i) || len(p.Data) != ps[i].Bytes || p.Addr != from || p.TOS != ps[i].TOS {
-				t.Errorf("%s: %d: %d bytes, first %d, from %s, TOS %#x, want %#x", local, i, len(p.Data), p.Data[0], p.Addr, p.TOS, ps[i].TOS)
+				t.Errorf("%s: %d: %d bytes, first %d, from %s, TOS %#x, want %#x",
+					local, i, len(p.Data), p.Data[0], p.Addr, p.TOS, ps[i].TOS)
 			}
 		}
 	}
@@ -86,14 +90,17 @@ func TestRefusalsAreReportedInPlace(t *testing.T) {
 		"too large":      one(to, make([]byte, packet.MaxSize)),
 		"too many parts": {Addr: to, Size: 1, Packets: 1, Bytes: 1000, Parts: make([][]byte, 1000)},
 	} {
-		for at := range 6 {
-			ps := []packet.Burst{good, good, good, good, good, good}
-			ps[at] = bad
-			if n, err := s.Write(ps); n != at || err == nil || name == "too large" && !errors.Is(err, unix.EMSGSIZE) {
-				t.Errorf("%s at %d: %d, %v", name, at, n, err)
+		t.Run(name, func(t *testing.T) {
+			for at := range 6 {
+				ps := []packet.Burst{good, good, good, good, good, good}
+				ps[at] = bad
+				n, err := s.Write(ps)
+				if n != at || err == nil || name == "too large" && !errors.Is(err, unix.EMSGSIZE) {
+					t.Errorf("at %d: %d, %v", at, n, err)
+				}
+				readAll(t, b, at)
 			}
-			readAll(t, b, at)
-		}
+		})
 	}
 }
 
@@ -109,14 +116,15 @@ func TestCloseWakesRead(t *testing.T) {
 	if err := <-done; !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Read: %v", err)
 	}
-	if _, err := c.NewSender(1).Write([]packet.Burst{one(c.local, []byte("x"))}); !errors.Is(err, net.ErrClosed) {
+	_, err := c.NewSender(1).Write([]packet.Burst{one(c.local, []byte("x"))})
+	if !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Write: %v", err)
 	}
 }
 
 func TestPortInUse(t *testing.T) {
 	_, local := listen(t, "127.0.0.1:0")
-	if _, err := Open(local, true); !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), "ss -ulnp") {
+	if _, err := Open(local, true); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("Open: %v", err)
 	}
 }
@@ -231,24 +239,28 @@ func TestOffloadsAreProbed(t *testing.T) {
 	nstest.Require(t)
 	defer func(f func(int, int, int, int) error) { setOption = f }(setOption)
 	real := setOption
-	for _, test := range []struct {
+	for name, test := range map[string]struct {
 		refuse int
 		want   string
-	}{{0, "udp_gso udp_gro"}, {unix.UDP_SEGMENT, "udp_gro"}, {unix.UDP_GRO, "udp_gso"}} {
-		setOption = func(fd, level, option, value int) error {
-			if option == test.refuse {
-				return unix.ENOPROTOOPT
+	}{
+		"all": {0, "udp_gso udp_gro"}, "no GSO": {unix.UDP_SEGMENT, "udp_gro"}, "no GRO": {unix.UDP_GRO, "udp_gso"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			setOption = func(fd, level, option, value int) error {
+				if option == test.refuse {
+					return unix.ENOPROTOOPT
+				}
+				return real(fd, level, option, value)
 			}
-			return real(fd, level, option, value)
-		}
-		c, err := Open(netip.MustParseAddrPort("127.0.0.1:0"), true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := strings.Join(c.Offloads(), " "); got != test.want {
-			t.Errorf("without %d: %q, want %q", test.refuse, got, test.want)
-		}
-		c.Close()
+			c, err := Open(netip.MustParseAddrPort("127.0.0.1:0"), true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Join(c.Offloads(), " "); got != test.want {
+				t.Errorf("%q, want %q", got, test.want)
+			}
+			c.Close()
+		})
 	}
 	c, err := Open(netip.MustParseAddrPort("127.0.0.1:0"), false)
 	if err != nil || len(c.Offloads()) != 0 {
@@ -285,7 +297,8 @@ func TestBesideAllAddresses(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer every[0].Close()
-	one := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(every[0].udp.LocalAddr().(*net.UDPAddr).Port))
+	port := every[0].udp.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+	one := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)
 	every[0].local = netip.AddrPortFrom(every[0].local.Addr(), one.Port())
 	if _, err := OpenGroup(one, true, 1, nil); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("beside a stranger's: %v", err)
