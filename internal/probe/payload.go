@@ -5,36 +5,36 @@ import (
 	"encoding/binary"
 )
 
-// A payload is what an echo of ours carries:
+// A payload is the content of an echo of meshd's:
 //
 //	 0  magic    8 bytes, with the version of this layout
 //	 8  kind     1 byte: question or answer
 //	 9           7 bytes, zero
-//	16  nonce    8 bytes, chosen by who asks
-//	24  hash     32 bytes: SHA-256 of the sender's file in force
+//	16  nonce    8 bytes, chosen by the sender of the question
+//	24  hash     32 bytes: SHA-256 of the file that the sender uses
 //	56  version  24 bytes of text, filled with zeros
-//	80           what a ping wants to be larger
+//	80           more bytes of a ping of that size
 //
-// A kernel sends a question back as it is, so an echo reply that holds a question
-// comes from a host that does not know meshd.
+// All numbers are big endian. A kernel returns a question unchanged, so an echo reply that holds a
+// question comes from a host without meshd.
 type payload struct {
 	answer bool
 	nonce  uint64
 	Self
 }
 
+// Values and sizes of the fields.
 const (
 	magic       = "meshd\x00\x01\n"
 	kindAsk     = 'q'
 	kindAnswer  = 'a'
 	versionSize = 24
 
-	// PayloadSize is how many bytes a probe's payload has; that of a ping may
-	// have more.
+	// PayloadSize is the size of a probe's payload in bytes. A ping may have more.
 	PayloadSize = 56 + versionSize
 )
 
-// parse reads a payload; ok is false if it is none of ours.
+// parse reads a payload; ok is false if b is not one.
 func parse(b []byte) (p payload, ok bool) {
 	if len(b) < PayloadSize || string(b[:8]) != magic || b[8] != kindAsk && b[8] != kindAnswer {
 		return p, false
@@ -46,7 +46,8 @@ func parse(b []byte) (p payload, ok bool) {
 	return p, true
 }
 
-// printable keeps what a stranger sent us from a terminal.
+// printable keeps ASCII letters, digits and signs only: the text comes from another host and is shown
+// on terminals.
 func printable(b []byte) string {
 	return string(bytes.Map(func(r rune) rune {
 		if r <= ' ' || r > '~' {
@@ -56,8 +57,7 @@ func printable(b []byte) string {
 	}, b))
 }
 
-// write fills b, which has at least PayloadSize bytes, and leaves what is behind
-// those as it is.
+// write writes the payload into the first PayloadSize bytes of b and leaves the others alone.
 func (p payload) write(b []byte) {
 	clear(b[:PayloadSize])
 	copy(b, magic)

@@ -6,34 +6,34 @@ import (
 	"time"
 )
 
-// peer is one neighbour.
+// peer is the state of one peer.
 type peer struct {
 	name string
 
-	mu             sync.Mutex // guards what follows
+	mu             sync.Mutex // guards the fields below
 	state          State
-	since          time.Time
-	good, missed   int // in a row
-	silent         time.Time
-	asked          []question // without answer or not yet looked at, oldest first
+	since          time.Time  // of state
+	good, missed   int        // questions in a row with and without an answer
+	silent         time.Time  // of the first of the missed ones
+	asked          []question // without an answer, or not yet seen by settle; oldest first
 	seq            uint16
 	sent, received uint64
 	window         window
-	answeredAt     time.Time // when the last answer came
-	heardAt        time.Time // when the last packet of any kind came, as settle was told last
-	told           Self
-	toldNew        bool // since settle looked last
+	answeredAt     time.Time // of the last answer
+	heardAt        time.Time // of the last packet of any kind, as the last settle was told
+	told           Self      // what the peer said of itself last
+	toldNew        bool      // told has changed since the last settle
 }
 
-// question is one on its way.
+// A question is an echo that was sent.
 type question struct {
 	nonce uint64
 	at    time.Time
-	rtt   time.Duration        // lost until there is an answer
-	ping  chan<- time.Duration // who waits for it; nil: it is one of ours
+	rtt   time.Duration        // lost until the answer comes
+	ping  chan<- time.Duration // gets rtt, and has room for it; nil for a probe
 }
 
-// ask notes a question and returns its number.
+// ask notes a question and returns its sequence number.
 func (p *peer) ask(now time.Time, nonce uint64, ping chan<- time.Duration) uint16 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -43,25 +43,26 @@ func (p *peer) ask(now time.Time, nonce uint64, ping chan<- time.Duration) uint1
 	return p.seq
 }
 
-// forget gives up the question of a ping.
+// forget removes the question of a ping.
 func (p *peer) forget(nonce uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.asked = slices.DeleteFunc(p.asked, func(q question) bool { return q.ping != nil && q.nonce == nonce })
 }
 
-// answered notes an answer and tells whether settle should look at once.
+// answered notes an answer. look is true if settle should run at once: the state may change, or the
+// peer said something new.
 func (p *peer) answered(said payload, at time.Time) (look bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	i := slices.IndexFunc(p.asked, func(q question) bool { return q.nonce == said.nonce && q.rtt == lost })
 	if i < 0 {
-		return false // late, twice, or forged
+		return false // too late, a duplicate, or forged
 	}
 	p.received++
 	p.answeredAt = at
 	if !said.answer {
-		said.Self = Self{} // a kernel said our own words
+		said.Self = Self{} // a kernel returned the question: the words are this node's own
 	}
 	if p.told != said.Self {
 		p.told, p.toldNew = said.Self, true
@@ -75,9 +76,9 @@ func (p *peer) answered(said payload, at time.Time) (look bool) {
 	return p.state != Up || p.toldNew
 }
 
-// settle draws conclusions from questions that were answered or whose time is over,
-// and appends what has changed. heard is when the last packet came: it is noted, and
-// nothing is concluded from it.
+// settle evaluates the questions that were answered or have timed out, and appends the changes to
+// changes. heard is the time of the last packet: it is reported, but the state does not depend on
+// it.
 func (p *peer) settle(now, heard time.Time, changes []Change) []Change {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -108,7 +109,7 @@ func (p *peer) settle(now, heard time.Time, changes []Change) []Change {
 	return changes
 }
 
-// conclude takes one more question into account: whether it was answered.
+// conclude updates the state by one more question: whether it was answered, and when it was sent.
 func (p *peer) conclude(good bool, at time.Time) {
 	if good {
 		p.missed = 0
@@ -130,6 +131,7 @@ func (p *peer) conclude(good bool, at time.Time) {
 	}
 }
 
+// report returns what is known of the peer.
 func (p *peer) report() Report {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -1,15 +1,18 @@
-// Package probe knows how the other nodes are. It says when to ask whom with an
-// ICMP echo, hears the answers, and makes of them a state, round trip times, loss,
-// and which file a neighbour runs. How echoes travel is none of its business, nor
-// what time it is: a room of its own, because it can be tested without either.
+// Package probe measures the other nodes. It decides when to send an ICMP echo to which peer, takes
+// the answers, and derives a state, round trip times, loss, and the hash of the file that the peer
+// uses. It has no sockets and no clock: callers send the echoes and pass the time, which is why it
+// is a room of its own and can be tested with any times.
 //
-//	asked     a question was sent; an answer within Timeout is good
-//	missed    there was none
-//	heard     any packet of the peer: known beside, and no sign of life, since
-//	          pods of a dead host may still send, also in its name
-//	up        after 2 good ones
-//	stale     up, and 3 missed in a row
-//	down      10 missed in a row
+//	question  an echo request; the peer answers it within Timeout, or it counts as missed
+//	probe     a question that the Prober asks by itself; ping: one that a user asks for
+//	heard     the time of any packet from the peer. The state does not depend on it: pods of a
+//	          host whose meshd is dead may still send, and others may forge its address
+//
+// States, each reached by questions in a row:
+//
+//	up        2 answered
+//	stale     3 missed, after up
+//	down      10 missed
 //	unknown   none of these yet
 package probe
 
@@ -21,26 +24,26 @@ import (
 	"time"
 )
 
-// What is asked of probing.
+// Parameters.
 const (
 	Timeout = time.Second // for an answer
 
-	upAfter    = 2
+	upAfter    = 2 // see the package comment
 	staleAfter = 3
 	downAfter  = 10
 
-	// maxRate bounds the cost in a mesh of thousands: so many questions a second,
-	// however many peers there are. With 10,000 each is asked every 5 s.
+	// maxRate bounds the cost of probing: questions per second, however many peers there are. Each
+	// of 10,000 peers is then asked every 5 s.
 	maxRate = 2000
-	// tick is how long questions are collected, at most: many that are sent together,
-	// and whose answers come together, cost less than half.
+	// tick is the longest time for which due questions are collected. Sent together, and answered
+	// together, they cost less than half.
 	tick = 250 * time.Millisecond
-	// Batch is how many questions Work returns at most: the time of asking is that of
-	// all of them, and has to be true.
+	// Batch is the largest number of questions that Work returns. They all get the time of that call
+	// as their send time, so it must not take long to send them.
 	Batch = 16
 )
 
-// A State is what is known of a peer.
+// A State is the reachability of a peer.
 type State uint8
 
 // States of a peer, see the package comment.
@@ -51,76 +54,78 @@ const (
 	Down
 )
 
+// String returns the state's name in status, events and metrics.
 func (s State) String() string { return [...]string{"unknown", "up", "stale", "down"}[s] }
 
-// Self is what a node tells its neighbours of itself.
+// Self is what a node tells the other nodes about itself.
 type Self struct {
-	Hash    [32]byte // SHA-256 of the file in force
-	Version string   // of meshd; at most 24 bytes travel
+	Hash    [32]byte // SHA-256 of the file in use
+	Version string   // of meshd; the first 24 bytes are sent
 }
 
-// Settings is who is asked, and how often.
+// Settings is which peers are asked, and how often.
 type Settings struct {
 	Peers    []string
-	Interval time.Duration // from one question to a peer to the next; 0: nobody is asked
+	Interval time.Duration // between two questions to a peer; 0: no probes
 }
 
 // A Question is to be sent to a peer in an ICMP echo request.
 type Question struct {
 	Peer    string
-	ID, Seq uint16
-	Payload []byte
+	ID, Seq uint16 // of the echo
+	Payload []byte // of the echo; the receiver of the Question owns it
 }
 
-// A Change is news of one peer.
+// A Change is a change of one peer: of its state or, if Told is not nil, of what it says of itself.
 type Change struct {
 	Peer     string
 	Old, New State
-	Silent   time.Duration // since the first of the questions that were missed
+	Silent   time.Duration // since the first of the missed questions; 0: the last one was answered
 	Figures  Figures
-	Told     *Self // if it is this that changed: it runs another file, or another version
+	Told     *Self // the peer's new file or version
 }
 
-// A Prober follows the peers of a mesh. Its methods may be called at any time from
-// any goroutine; Answer never waits for the others for longer than they look at a
-// single peer.
+// A Prober follows the peers of a mesh. Its methods may be called from any goroutine at any time.
+// Answer, which runs in a packet loop, waits for other calls only while they use the same peer.
 type Prober struct {
-	id    uint16
+	id    uint16 // of the echoes
 	heard func(peer string) time.Time
 	self  atomic.Pointer[Self]
-	peers atomic.Pointer[map[string]*peer] // never changed, replaced
-	news  chan *peer                       // that have something to be looked at
-	woken chan struct{}                    // there are news
+	peers atomic.Pointer[map[string]*peer] // replaced as a whole, never changed
+	news  chan *peer                       // peers that settle should look at
+	woken chan struct{}                    // news is not empty
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	interval time.Duration
-	order    []*peer // in which they are asked
-	next     int     // in order
-	credit   float64 // questions that may be asked
-	last     time.Time
-	pending  []pending // questions on their way, oldest first
+	order    []*peer   // in which peers are asked
+	next     int       // index in order
+	credit   float64   // the number of questions that may be asked now
+	last     time.Time // of the last Work
+	pending  []pending // sent questions, oldest first
 }
 
-// pending is a question whose time is over at some time.
+// pending is a sent question, with the time at which it times out.
 type pending struct {
 	to   *peer
 	over time.Time
 }
 
-// New returns a Prober that follows nobody yet. heard tells when the last packet of
-// any kind came from a peer, the zero time if none did; a State never follows from it.
+// New returns a Prober without peers. heard returns the time of the last packet of any kind from a
+// peer, the zero time if none came; it is called with locks held and must not call the Prober.
 func New(heard func(peer string) time.Time) *Prober {
-	p := &Prober{id: uint16(rand.Uint32()), heard: heard, news: make(chan *peer, 64), woken: make(chan struct{}, 1)}
+	p := &Prober{
+		id: uint16(rand.Uint32()), heard: heard, news: make(chan *peer, 64), woken: make(chan struct{}, 1),
+	}
 	p.self.Store(&Self{})
 	p.peers.Store(&map[string]*peer{})
 	return p
 }
 
-// Introduce sets what neighbours are told.
+// Introduce sets what the other nodes are told.
 func (p *Prober) Introduce(s Self) { p.self.Store(&s) }
 
-// Set replaces the settings. What is known of peers that stay is kept, unless
-// nobody is asked any more.
+// Set replaces the settings. Peers that stay keep their state, unless probing is turned on or off.
+// New peers are asked first.
 func (p *Prober) Set(s Settings) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -145,10 +150,10 @@ func (p *Prober) Set(s Settings) {
 	p.order, p.next, p.interval = append(fresh, kept...), 0, s.Interval
 }
 
-// Self returns what neighbours are told.
+// Self returns what the other nodes are told.
 func (p *Prober) Self() Self { return *p.self.Load() }
 
-// rate returns how many questions are asked each second.
+// rate returns the number of questions per second.
 func (p *Prober) rate() float64 {
 	if p.interval == 0 {
 		return 0
@@ -156,8 +161,8 @@ func (p *Prober) rate() float64 {
 	return min(maxRate, float64(len(p.order))/p.interval.Seconds())
 }
 
-// Wait returns how long nothing has to be done; Work is called then, or when Woken
-// says so.
+// Wait returns the time until Work should be called next, counted from the last Work. Work should also
+// be called when Woken has a value.
 func (p *Prober) Wait() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -171,7 +176,7 @@ func (p *Prober) Wait() time.Duration {
 	return max(wait, p.tick())
 }
 
-// tick is short where each peer is asked often.
+// tick returns how long questions are collected: less than tick if each peer is asked often.
 func (p *Prober) tick() time.Duration {
 	if p.interval == 0 {
 		return tick
@@ -179,17 +184,18 @@ func (p *Prober) tick() time.Duration {
 	return min(tick, p.interval/2)
 }
 
-// Woken has something when a peer answered that is not up, or said something new.
+// Woken returns a channel that gets a value when a peer has answered that is not up, or said
+// something new: Work would return a change.
 func (p *Prober) Woken() <-chan struct{} { return p.woken }
 
-// Work returns the questions to be sent now, and what has changed. The payloads
-// are the caller's. If there is a whole Batch of questions, there are more.
+// Work returns the questions to send now and the changes since the last call. The caller owns the
+// payloads. If Work returns a whole Batch, more questions may be due: call it again.
 func (p *Prober) Work(now time.Time) (questions []Question, changes []Change) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	changes = p.conclude(now)
-	// What was not asked in time, for instance while the host slept, is not made
-	// up for.
+	// Questions that were due while nobody called, such as while the host was suspended, are not
+	// asked later.
 	burst := max(1, p.rate()*4*p.tick().Seconds())
 	if p.last.IsZero() {
 		p.last, p.credit = now, 1
@@ -207,7 +213,7 @@ func (p *Prober) Work(now time.Time) (questions []Question, changes []Change) {
 	return questions, changes
 }
 
-// conclude looks at peers that have news and at questions whose time is over.
+// conclude settles the peers that have news, and those whose questions have timed out.
 func (p *Prober) conclude(now time.Time) (changes []Change) {
 	for range len(p.news) {
 		changes = p.settle(<-p.news, now, changes)
@@ -222,12 +228,12 @@ func (p *Prober) conclude(now time.Time) (changes []Change) {
 
 // question writes a payload and returns its nonce.
 func (p *Prober) question(b []byte) uint64 {
-	nonce := rand.Uint64() // ChaCha8 with a random seed: not to be guessed
+	nonce := rand.Uint64() // ChaCha8 with a random seed: answers cannot be forged by guessing
 	payload{nonce: nonce, Self: *p.self.Load()}.write(b)
 	return nonce
 }
 
-// settle looks at a peer if it is still followed.
+// settle settles a peer if it is still followed.
 func (p *Prober) settle(one *peer, now time.Time, changes []Change) []Change {
 	if (*p.peers.Load())[one.name] != one {
 		return changes
@@ -235,10 +241,11 @@ func (p *Prober) settle(one *peer, now time.Time, changes []Change) []Change {
 	return one.settle(now, p.heard(one.name), changes)
 }
 
-// Ping returns a question out of turn, with a payload of size bytes, which is
-// PayloadSize at least. The channel gets the round trip time if an answer comes
-// before forget is called; that must be. ok is false if there is no such peer.
-func (p *Prober) Ping(name string, size int, now time.Time) (q Question, answer <-chan time.Duration, forget func(), ok bool) {
+// Ping returns a question out of turn, with a payload of size bytes, but at least PayloadSize. The
+// channel gets the round trip time if the answer comes before forget is called. The caller must call
+// forget. ok is false if no peer has the name.
+func (p *Prober) Ping(name string, size int, now time.Time) (
+	q Question, answer <-chan time.Duration, forget func(), ok bool) {
 	to := (*p.peers.Load())[name]
 	if to == nil {
 		return q, nil, nil, false
@@ -250,9 +257,9 @@ func (p *Prober) Ping(name string, size int, now time.Time) (q Question, answer 
 	return q, rtt, func() { to.forget(nonce) }, true
 }
 
-// Answer takes an echo that came from a peer at a time. mine is false if it is none
-// of ours and concerns only the host's kernel. A question is turned into its
-// answer, of the same length, in place; reply is returned for it, nil otherwise.
+// Answer takes the payload of an echo that was received from a peer. mine is false if the echo is not
+// one of meshd's: it is for the host's kernel. If the echo is a question, Answer turns b into the
+// answer, in place, and returns it as reply, for the caller to send; otherwise reply is nil.
 func (p *Prober) Answer(from string, isReply bool, b []byte, at time.Time) (reply []byte, mine bool) {
 	said, ok := parse(b)
 	if !ok {
@@ -260,7 +267,7 @@ func (p *Prober) Answer(from string, isReply bool, b []byte, at time.Time) (repl
 	}
 	if !isReply {
 		if said.answer {
-			return nil, true // nonsense, and not for the kernel to repeat
+			return nil, true // an answer in a request: invalid, and the kernel must not return it
 		}
 		payload{answer: true, nonce: said.nonce, Self: *p.self.Load()}.write(b)
 		return b, true
@@ -268,11 +275,11 @@ func (p *Prober) Answer(from string, isReply bool, b []byte, at time.Time) (repl
 	if one := (*p.peers.Load())[from]; one != nil && one.answered(said, at) {
 		select {
 		case p.news <- one:
-		default: // it is looked at when its time is over
+		default: // full: the peer is settled when the question's time is over
 		}
 		select {
 		case p.woken <- struct{}{}:
-		default: // somebody has been woken already
+		default: // has a value already
 		}
 	}
 	return nil, true
@@ -281,15 +288,15 @@ func (p *Prober) Answer(from string, isReply bool, b []byte, at time.Time) (repl
 // Report is what is known of a peer.
 type Report struct {
 	State          State
-	Since          time.Time // of the state; zero if that is Unknown
-	Answered       time.Time // when the last answer came; zero if none did
-	Heard          time.Time // when the last packet came, as known when State was looked at last
+	Since          time.Time // of the state; zero if it is Unknown
+	Answered       time.Time // of the last answer; zero if none came
+	Heard          time.Time // of the last packet, as of the last question that was evaluated
 	Figures        Figures
-	Sent, Received uint64 // questions and their answers
-	Told           Self   // what it said last; without a Version if it is no meshd
+	Sent, Received uint64 // numbers of questions and answers
+	Told           Self   // what the peer said last; without a Version if it does not run meshd
 }
 
-// Report tells about a peer; ok is false if it is not followed, or nobody is.
+// Report returns what is known of a peer; ok is false if it is not followed.
 func (p *Prober) Report(name string) (r Report, ok bool) {
 	one := (*p.peers.Load())[name]
 	if one == nil {

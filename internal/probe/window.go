@@ -5,23 +5,25 @@ import (
 	"time"
 )
 
-// Window is how many probes loss and round trip times are told of.
+// Window is the number of probes of which Figures are computed.
 const Window = 60
 
-// window holds what came of the last probes.
+// window is a ring of the results of the last probes.
 type window struct {
-	rtts  [Window]time.Duration // lost if there was no answer
-	count int                   // of all probes, ever
+	rtts  [Window]time.Duration // lost if no answer came
+	count int                   // of all probes since the beginning
 }
 
+// lost stands for the round trip time of a question without an answer.
 const lost time.Duration = -1
 
+// add adds the result of one probe.
 func (w *window) add(rtt time.Duration) {
 	w.rtts[w.count%Window] = rtt
 	w.count++
 }
 
-// figures sums up the window.
+// figures computes the figures of the window.
 func (w *window) figures() (f Figures) {
 	n := min(w.count, Window)
 	if n == 0 {
@@ -54,12 +56,12 @@ func (w *window) figures() (f Figures) {
 	return f
 }
 
-// Figures is what the last Window probes of a peer tell. The times are round trips;
-// they are zero if none was answered.
+// Figures are those of the last Window probes of a peer. Times are round trip times; they are 0 if no
+// probe was answered.
 type Figures struct {
-	Probes              int     // that the figures are of; 0: nothing is known
-	Loss                float64 // 0 to 1
-	LastAnswered        bool    // and Last is the newest
-	Last, Min, P50, P95 time.Duration
-	Jitter              time.Duration // mean difference between one answer and the next
+	Probes              int           // the number of probes; 0: nothing is known
+	Loss                float64       // the share of probes without an answer, 0 to 1
+	LastAnswered        bool          // the newest probe was answered, and Last is its time
+	Last, Min, P50, P95 time.Duration // the newest answer, the lowest, the percentiles
+	Jitter              time.Duration // mean difference between consecutive answers
 }

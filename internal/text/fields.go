@@ -2,13 +2,13 @@ package text
 
 import "reflect"
 
-// Fields makes every string that v leads to clean: in fields, lists, maps (their keys,
-// too) and behind pointers, so that a field that is added later is covered. v is a
-// pointer; what is clean already is not written to. A string is one line, unless its
-// field has the tag `text:"lines"`, which also counts for a list or map of strings.
-// Fields that are not exported stay as they are.
+// Fields cleans every string that v, a pointer, leads to: in fields, lists, maps and their keys, and
+// behind pointers. A field that is added later is so covered, too. A string becomes one line, unless
+// its field has the tag `text:"lines"`, which also applies to a list or map of strings. Unexported
+// fields stay as they are, and clean strings are not written to.
 func Fields(v any) { visit(reflect.ValueOf(v), oneLine) }
 
+// visit cleans a value; passes are the hidden runes that pass.
 func visit(v reflect.Value, passes string) {
 	switch v.Kind() {
 	case reflect.String:
@@ -41,8 +41,8 @@ func visit(v reflect.Value, passes string) {
 	}
 }
 
-// visitMap replaces the entries of a map that are not clean. Of two keys that become
-// the same one, one stays.
+// visitMap replaces the entries of a map that are not clean. If two keys become equal, one entry is
+// lost.
 func visitMap(m reflect.Value, passes string) {
 	for _, key := range m.MapKeys() {
 		value := m.MapIndex(key)
@@ -56,7 +56,7 @@ func visitMap(m reflect.Value, passes string) {
 	}
 }
 
-// visited returns a clean copy of what cannot be changed in its place.
+// visited returns a clean copy of a value that cannot be changed in place.
 func visited(v reflect.Value, passes string) reflect.Value {
 	fresh := reflect.New(v.Type()).Elem()
 	fresh.Set(v)
@@ -64,5 +64,5 @@ func visited(v reflect.Value, passes string) reflect.Value {
 	return fresh
 }
 
-// plain tells whether values of a type are numbers or truths, which lead nowhere.
+// plain reports whether values of a type are numbers or booleans, which lead to no string.
 func plain(t reflect.Type) bool { return t.Kind() >= reflect.Bool && t.Kind() <= reflect.Complex128 }

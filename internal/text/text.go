@@ -1,15 +1,15 @@
-// Package text makes text of other people harmless: text from a file, a peer or
-// another program may move the cursor of a terminal, set its title, or turn the order
-// of letters around. It stays what it is, but becomes visible: ESC as \u001b, as a
-// JSON string writes it, so that escaped JSON means the same as before.
+// Package text makes text from outside harmless. Text from a file, a peer or another program may
+// move the cursor of a terminal, set its title, or reverse the order of letters. Such characters are
+// replaced by visible escapes in the form of JSON strings, ESC by \u001b, so that escaped JSON
+// means the same as before.
 //
-//	hidden   a rune that does something instead of being seen: controls (C0, DEL, C1),
-//	         format characters (bidi marks, zero width), line and paragraph separators
-//	visible  its escape: \u009b; a byte that is no UTF-8 is \x9b
-//	clean    text with nothing hidden in it; it passes unchanged
+//	hidden   a rune that has an effect instead of a shape: controls (C0, DEL, C1), format
+//	         characters (bidi marks, zero width), line and paragraph separators
+//	visible  the escape of a hidden rune, \u009b; a byte that is not UTF-8 becomes \x9b
+//	clean    text without hidden runes; it passes unchanged and is not copied
 //
-// The package is a room of its own because both programs, the daemon's answers, its
-// log and the dashboard need the same rule, and it imports nothing of ours.
+// The package is a room of its own because both programs, the daemon's answers, its log and the
+// dashboard need the same rule. It imports no other room.
 package text
 
 import (
@@ -21,27 +21,26 @@ import (
 	"unicode/utf8"
 )
 
-// What of the hidden runes passes: nothing in one line, or what lays out a text.
+// Hidden runes that pass nevertheless: none in a line, those that lay out a text of several lines.
 const (
 	oneLine = ""
 	lines   = "\n"
 	layout  = "\n\t"
 )
 
-// hidden tells whether a rune above ASCII is one that terminals obey or do not show.
+// hidden reports whether terminals obey a rune above ASCII, or do not show it.
 func hidden(r rune) bool {
 	return r < 0xa0 || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp)
 }
 
-// Clean returns s as one line: what is hidden in it is visible, line breaks and tabs
-// too (\n, \t).
+// Clean returns s as one line: every hidden rune becomes visible, line breaks and tabs as \n and \t.
 func Clean(s string) string { return clean(s, oneLine) }
 
-// Lines is Clean for a text of several lines.
+// Lines is Clean for a text of several lines: line breaks stay, tabs do not.
 func Lines(s string) string { return clean(s, lines) }
 
-// Bytes returns b with everything visible but line breaks and tabs. JSON stays valid
-// JSON of the same value. The result is b itself if b is clean.
+// Bytes is Clean for bytes, in which line breaks and tabs stay. JSON stays valid JSON of the same
+// value. If b is clean, the result is b itself and not a copy.
 func Bytes(b []byte) []byte {
 	if dirt(b, layout) == len(b) {
 		return b
@@ -49,6 +48,7 @@ func Bytes(b []byte) []byte {
 	return appendVisible(nil, b, layout)
 }
 
+// clean is Clean with some hidden runes that pass.
 func clean(s, passes string) string {
 	if dirt(s, passes) == len(s) {
 		return s
@@ -56,7 +56,7 @@ func clean(s, passes string) string {
 	return string(appendVisible(nil, []byte(s), passes))
 }
 
-// dirt returns where the first rune stands that must not pass, or len(s).
+// dirt returns the offset of the first rune that must not pass; len(s) if s is clean.
 func dirt[T string | []byte](s T, passes string) int {
 	for i := 0; i < len(s); {
 		c := s[i]
@@ -80,6 +80,7 @@ func dirt[T string | []byte](s T, passes string) int {
 	return len(s)
 }
 
+// passed reports whether a control character is one of those that pass.
 func passed(c byte, passes string) bool {
 	for i := range len(passes) {
 		if passes[i] == c {
@@ -89,7 +90,7 @@ func passed(c byte, passes string) bool {
 	return false
 }
 
-// appendVisible appends b to out with escapes in the place of what is hidden.
+// appendVisible appends b to out with hidden runes replaced.
 func appendVisible(out, b []byte, passes string) []byte {
 	for len(b) > 0 {
 		n := dirt(b, passes)
@@ -102,7 +103,7 @@ func appendVisible(out, b []byte, passes string) []byte {
 	return out
 }
 
-// escape appends the visible form of a rune that is written as raw.
+// escape appends the visible form of a hidden rune r, whose bytes are raw.
 func escape(out []byte, r rune, raw []byte) []byte {
 	switch {
 	case r == '\n':
@@ -111,30 +112,29 @@ func escape(out []byte, r rune, raw []byte) []byte {
 		return append(out, `\t`...)
 	case r == utf8.RuneError: // U+FFFD itself is not hidden
 		return fmt.Appendf(out, `\x%02x`, raw[0])
-	case r > 0xffff: // a pair of surrogates, RFC 8259 section 7
+	case r > 0xffff: // a pair of surrogates, RFC 8259, section 7
 		high, low := utf16.EncodeRune(r)
 		return fmt.Appendf(out, `\u%04x\u%04x`, high, low)
 	}
 	return fmt.Appendf(out, `\u%04x`, r)
 }
 
-// A Writer passes on what is written with everything visible but line breaks and tabs.
-// How the text is cut into writes makes no difference. It may be used by several
-// goroutines at once.
+// A Writer writes text on with hidden runes replaced, except line breaks and tabs. The result does not
+// depend on how the text is cut into writes. It may be used by several goroutines at once.
 type Writer struct {
 	to io.Writer
 
 	mu   sync.Mutex
-	held []byte // the beginning of a rune whose other bytes are still to come
+	held []byte // the first bytes of a rune whose other bytes have not come yet
 }
 
-// NewWriter returns a Writer to to. Flush must be called at the end.
+// NewWriter returns a Writer that writes to to. Flush must be called at the end.
 func NewWriter(to io.Writer) *Writer { return &Writer{to: to} }
 
-// Unwrap returns what the Writer writes to, for who has to know what that is.
+// Unwrap returns the writer behind the Writer, for callers that need its kind, such as a terminal.
 func (w *Writer) Unwrap() io.Writer { return w.to }
 
-// Write implements io.Writer. After an error it is not known how much was written.
+// Write implements io.Writer. After an error it is unknown how much was written.
 func (w *Writer) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -153,7 +153,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Flush writes what is held back: the bytes of a rune that nobody completed.
+// Flush writes the bytes that are held back, of a rune that was never completed.
 func (w *Writer) Flush() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -166,7 +166,7 @@ func (w *Writer) Flush() error {
 	return err
 }
 
-// partial returns how many bytes at the end of b begin a rune that may go on.
+// partial returns the number of bytes at the end of b that are the beginning of a rune.
 func partial(b []byte) int {
 	for n := 1; n < utf8.UTFMax && n <= len(b); n++ {
 		tail := b[len(b)-n:]

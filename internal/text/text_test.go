@@ -8,6 +8,8 @@ import (
 	"testing"
 	"unicode"
 	"unicode/utf8"
+
+	"example.org/meshd/internal/text/hostile"
 )
 
 func TestClean(t *testing.T) {
@@ -25,9 +27,11 @@ func TestClean(t *testing.T) {
 		"two\nlines\tand a tab":          `two\nlines\tand a tab`,
 		"cut \xe2\x80":                   `cut \xe2\x80`,
 	} {
-		if got := Clean(s); got != want {
-			t.Errorf("Clean(%q) = %q, not %q", s, got, want)
-		}
+		t.Run(want, func(t *testing.T) {
+			if got := Clean(s); got != want {
+				t.Errorf("Clean(%q) = %q, not %q", s, got, want)
+			}
+		})
 	}
 	if got := Lines("two\nlines\tand\x1b"); got != "two\n"+`lines\tand\u001b` {
 		t.Errorf("Lines: %q", got)
@@ -40,8 +44,9 @@ func TestClean(t *testing.T) {
 
 // What a terminal may see: the test's own list, by numbers.
 func harmful(r rune) bool {
-	return r < 0x20 && r != '\n' && r != '\t' || r >= 0x7f && r <= 0x9f || r == 0x61c || r >= 0x200e && r <= 0x200f ||
-		r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || unicode.Is(unicode.Cf, r)
+	return r < 0x20 && r != '\n' && r != '\t' || r >= 0x7f && r <= 0x9f ||
+		r == 0x61c || r >= 0x200e && r <= 0x200f || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 ||
+		unicode.Is(unicode.Cf, r)
 }
 
 func checkHarmless(t *testing.T, out []byte) {
@@ -110,6 +115,69 @@ func TestJSONKeepsItsValue(t *testing.T) {
 	}
 }
 
+// What package hostile knows as dangerous is dangerous in each of its forms, and harmless when it is
+// clean.
+func TestHostileTextBecomesHarmless(t *testing.T) {
+	for name, s := range map[string]string{"text": hostile.Text, "bytes": hostile.Bytes} {
+		t.Run(name, func(t *testing.T) {
+			if hostile.Fault(s) == "" {
+				t.Fatal("the oracle finds nothing wrong with it")
+			}
+			for form, clean := range map[string]string{
+				"a line": Clean(s), "lines": Lines(s), "bytes": string(Bytes([]byte(s))),
+			} {
+				if fault := hostile.Fault(clean); fault != "" {
+					t.Errorf("%s: %s", form, fault)
+				}
+			}
+		})
+	}
+	var whole struct {
+		Words map[string][]string
+		One   *struct{ Text string }
+	}
+	hostile.Fill(&whole)
+	Fields(&whole)
+	for key, words := range whole.Words {
+		if fault := hostile.Fault(key + words[0] + whole.One.Text); fault != "" {
+			t.Error(fault)
+		}
+	}
+}
+
+// The oracle finds each dangerous rune by itself, and nothing in what is usual.
+func TestHostileFault(t *testing.T) {
+	for _, r := range "\x00\x07\b\r\x1b\x7f\u0085\u009b\u061c\u200e\u200f\u202a\u202e\u2066\u2069" {
+		if hostile.Fault("a"+string(r)) == "" {
+			t.Errorf("%U passes", r)
+		}
+	}
+	for _, s := range []string{"", "plain\n\ttext", "Grüße, 世界, 🙂", "\ufffd"} {
+		if fault := hostile.Fault(s); fault != "" {
+			t.Errorf("%q: %s", s, fault)
+		}
+	}
+}
+
+// A rune that is cut between two writes is judged when it is whole; one that could not go on is not
+// held back.
+func TestPartial(t *testing.T) {
+	for name, test := range map[string]struct {
+		tail string
+		want int
+	}{
+		"nothing": {"", 0}, "ASCII": {"a", 0}, "a whole rune": {"aü", 0}, "half of two": {"a\xc3", 1},
+		"one of three": {"\xe2", 1}, "two of three": {"\xe2\x80", 2}, "three of four": {"\xf0\x9f\x99", 3},
+		"a stray byte": {"\x80", 0}, "an end without a beginning": {"\x80\x80\x80", 0}, "never UTF-8": {"\xff", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := partial([]byte(test.tail)); got != test.want {
+				t.Errorf("%d, want %d", got, test.want)
+			}
+		})
+	}
+}
+
 type failing struct{}
 
 func (failing) Write([]byte) (int, error) { return 0, errors.New("full") }
@@ -148,8 +216,9 @@ func TestFields(t *testing.T) {
 	}
 	const evil, line, both = "a\n\x1b", `a\n\u001b`, "a\n" + `\u001b`
 	made := func(one, more string) outer {
-		return outer{more, []string{more}, map[string]string{one: one, "b": "c"}, &inner{one, map[string]int{one: 1}},
-			[]inner{{Name: one}}, [1]string{one}, inner{Name: one}, map[string]inner{"x": {Name: one}}, evil}
+		return outer{more, []string{more}, map[string]string{one: one, "b": "c"},
+			&inner{one, map[string]int{one: 1}}, []inner{{Name: one}}, [1]string{one}, inner{Name: one},
+			map[string]inner{"x": {Name: one}}, evil}
 	}
 	v, want := made(evil, evil), made(line, both)
 	Fields(&v)

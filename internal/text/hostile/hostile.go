@@ -1,6 +1,6 @@
-// Package hostile is for tests: text that is written to hurt whoever shows it, and what
-// must be true of output with such text in it. It has a list of its own of what hurts,
-// so that a mistake in package text does not excuse itself.
+// Package hostile is for tests: it has text that attacks the terminal that shows it, and a check for
+// output that contains such text. It is the oracle of package text: its list of dangerous characters
+// is its own, so that a mistake in package text shows.
 package hostile
 
 import (
@@ -9,33 +9,35 @@ import (
 	"unicode/utf8"
 )
 
-// Text hurts a terminal in every way that a JSON string can carry: a title by OSC,
-// colours by CSI in both forms, BEL, BS, CR, NUL, DEL, a forged line, bidi marks.
+// Text attacks a terminal in every way that a JSON string can carry: a title by OSC, colours by CSI in
+// both forms, BEL, BS, CR, NUL, DEL, a forged line, bidi marks.
 const Text = "a\x1b]0;title\x07\x1b[31m\u009b31m\u009d0;title\u009c\b\r\x00\x7f\u0085\nforged line\t" +
 	"\u202e\u202a\u2066\u2069\u200e\u200f\u061cz"
 
-// Bytes is Text with bytes that are no UTF-8, CSI and OSC in ISO 8859-1 among them.
+// Bytes is Text with bytes that are not UTF-8, CSI and OSC in ISO 8859-1 among them.
 const Bytes = Text + "\x9b31m\x9d\xff\xe2\x80"
 
-// Fault returns what of output could hurt; empty if nothing could.
+// Fault describes the first dangerous character in an output; it is empty if there is none.
 func Fault(out string) string {
 	for i, r := range out {
 		switch {
 		case r == '\n' || r == '\t':
 		case r == utf8.RuneError && out[i] != 0xef:
-			return fmt.Sprintf("byte %#x, no UTF-8, at %d of %q", out[i], i, out)
+			return fmt.Sprintf("byte %#x, not UTF-8, at %d of %q", out[i], i, out)
 		case r < 0x20, r >= 0x7f && r <= 0x9f, // C0, DEL, C1
-			r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069, r == 0x200e, r == 0x200f, r == 0x61c: // bidi
+			r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069, // bidi
+			r == 0x200e, r == 0x200f, r == 0x61c:
 			return fmt.Sprintf("%U at %d of %q", r, i, out)
 		}
 	}
 	return ""
 }
 
-// Fill puts Text into every string that v, a pointer, leads to, and something into
-// everything else: lists and maps have an element, pointers lead somewhere.
+// Fill puts Text into every string that v, a pointer, leads to, and a value that is not zero into
+// everything else: lists and maps get an element, pointers a target.
 func Fill(v any) { fill(reflect.ValueOf(v).Elem()) }
 
+// fill is Fill for one value.
 func fill(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.String:
