@@ -85,7 +85,7 @@ func TestWithoutTerminal(t *testing.T) {
 func TestExitCodes(t *testing.T) {
 	none := filepath.Join(t.TempDir(), "none")
 	for line, want := range map[string]string{
-		"--socket " + none:          "3 meshtui: meshd is not running: nobody answers at " + none,
+		"--socket " + none:          "3 meshtui: meshd is not running: no process answers at " + none,
 		"--json --socket " + none:   "3 meshtui: meshd is not running",
 		"--stream --socket " + none: "3 meshtui: meshd is not running",
 		"--once --json":             "2 meshtui: usage: ",
@@ -157,7 +157,7 @@ func TestHost(t *testing.T) {
 // What goes wrong there is said here, with the same exit code.
 func TestHostErrors(t *testing.T) {
 	for script, want := range map[string]string{
-		`exec "$@" --socket /nonexistent`:                      "3 meshtui: edge-1: meshd is not running: nobody answers at /nonexistent",
+		`exec "$@" --socket /nonexistent`:                      "3 meshtui: edge-1: meshd is not running: no process answers at /nonexistent",
 		`echo "edge-1: Permission denied" >&2; exit 255`:       "1 meshtui: ssh edge-1: edge-1: Permission denied: it must work without a password",
 		`echo '{"type":"hello","seq":1,"hello":{"schema":2}}'`: "5 meshtui: meshd speaks another version of the API: 2",
 		`exit 127`:              "1 meshtui: edge-1: there is no meshtui on that host",

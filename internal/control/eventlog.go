@@ -7,21 +7,21 @@ import (
 	"strings"
 )
 
-// EventLog is a log handler whose lines are events, too, so that nothing is told to one and
-// not to the other. Two attributes have a meaning of their own: "event" is what kind
-// of event it is, "peer" whom it is about.
+// EventLog is a log handler whose lines are events, too, so that log and events cannot disagree. Two
+// attributes have a meaning of their own: "event" is the event's kind, "peer" the peer that it is
+// about. It may be used by many goroutines at once, if the log may.
 type EventLog struct {
 	slog.Handler
 	events *Events
 	attrs  []slog.Attr
 }
 
-// NewEventLog returns a handler that passes records on to log, and makes events of them.
+// NewEventLog returns a handler that passes records on to log and adds them to events.
 func NewEventLog(log slog.Handler, events *Events) *EventLog {
 	return &EventLog{Handler: log, events: events}
 }
 
-// Handle implements slog.Handler.
+// Handle implements slog.Handler. The event comes first: a log that is stuck withholds none.
 func (l *EventLog) Handle(ctx context.Context, r slog.Record) error {
 	if r.Level >= slog.LevelInfo {
 		l.events.Add(l.event(r))
@@ -32,7 +32,7 @@ func (l *EventLog) Handle(ctx context.Context, r slog.Record) error {
 	return l.Handler.Handle(ctx, r)
 }
 
-// Enabled implements slog.Handler: an event is one whatever the log is for.
+// Enabled implements slog.Handler. Events do not depend on --log-level, which is for the log.
 func (l *EventLog) Enabled(ctx context.Context, level slog.Level) bool {
 	return level >= slog.LevelInfo || l.Handler.Enabled(ctx, level)
 }
@@ -42,11 +42,12 @@ func (l *EventLog) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return &EventLog{l.Handler.WithAttrs(attrs), l.events, slices.Concat(l.attrs, attrs)}
 }
 
-// WithGroup implements slog.Handler; events have no groups.
+// WithGroup implements slog.Handler. Events have no groups: their fields are flat.
 func (l *EventLog) WithGroup(name string) slog.Handler {
 	return &EventLog{l.Handler.WithGroup(name), l.events, l.attrs}
 }
 
+// event makes an event of a record. The record's own attributes win over those of the logger.
 func (l *EventLog) event(r slog.Record) Event {
 	e := Event{At: r.Time.UTC(), Level: strings.ToLower(r.Level.String()), Kind: "log", Message: r.Message}
 	add := func(a slog.Attr) bool {

@@ -12,13 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TCPMetrics serves /metrics over TCP, at an address that changes at times. Listen and Use belong to one
-// goroutine; Run is the owner's task, and the other methods may be called from any goroutine.
+// TCPMetrics serves /metrics over TCP at metrics.listen, which a reload may change. A reload opens the
+// new address with Listen before anything else changes, and puts it in force with Use when all went
+// well. Listen and Use belong to one goroutine; Run is a task of the daemon; the other methods may be
+// called from any goroutine.
 type TCPMetrics struct {
 	log     *slog.Logger
 	handler http.Handler
 
-	changed chan struct{}
+	changed chan struct{} // has an element if Run has to look at listener
 
 	mu       sync.Mutex
 	address  string // as in the file in force
@@ -34,7 +36,8 @@ func NewTCPMetrics(status func() Status, log *slog.Logger) *TCPMetrics {
 // String implements fmt.Stringer.
 func (m *TCPMetrics) String() string { return "metrics" }
 
-// Listen opens an address that is not served yet; the listener is nil where nothing is to be done.
+// Listen opens an address unless it is served already; then, and for "", it returns nil. The caller
+// passes the listener to Use or closes it. An error is a Failure, too, if nothing is served now.
 func (m *TCPMetrics) Listen(address string) (net.Listener, error) {
 	m.mu.Lock()
 	have, served := m.listener, m.address
@@ -58,13 +61,15 @@ func (m *TCPMetrics) Listen(address string) (net.Listener, error) {
 	return nil, err
 }
 
+// note sets what Failure returns.
 func (m *TCPMetrics) note(failure error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.failure = failure
 }
 
-// inPlace shares the port of a listener with a new one.
+// inPlace opens an address whose port an open listener of ours occupies. SO_REUSEPORT on both lets the
+// old one serve until the new one does (socket(7)).
 func inPlace(have net.Listener, address string) (net.Listener, error) {
 	old, ok := have.(*net.TCPListener)
 	if !ok {
@@ -86,11 +91,12 @@ func inPlace(have net.Listener, address string) (net.Listener, error) {
 	return beside.Listen(context.Background(), "tcp", address)
 }
 
+// sharePort lets another socket bind the port.
 func sharePort(fd uintptr) error {
 	return unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 }
 
-// Use serves on what Listen has returned for an address, in the place of what was served on before.
+// Use serves what Listen has returned for an address instead of the listener before, which it closes.
 func (m *TCPMetrics) Use(l net.Listener, address string) {
 	m.mu.Lock()
 	old := m.listener
@@ -105,18 +111,18 @@ func (m *TCPMetrics) Use(l net.Listener, address string) {
 	}
 	select {
 	case m.changed <- struct{}{}:
-	default: // Run looks soon
+	default: // Run has not looked since the last change, and will see this one, too
 	}
 }
 
-// Failure returns why nothing is served though something should be; nil otherwise.
+// Failure returns why nothing is served although the file has an address; nil otherwise.
 func (m *TCPMetrics) Failure() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.failure
 }
 
-// Run serves until ctx ends.
+// Run serves until ctx ends, and then closes all connections.
 func (m *TCPMetrics) Run(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", m.handler)
@@ -130,8 +136,10 @@ func (m *TCPMetrics) Run(ctx context.Context) error {
 		m.mu.Unlock()
 		if l != nil {
 			serving.Go(func() {
-				if err := server.Serve(l); !errors.Is(err, net.ErrClosed) && !errors.Is(err, http.ErrServerClosed) {
-					m.log.Error("metrics are not served any more", "event", "metrics_failed", "error", err)
+				// Use closes a listener that it replaces.
+				err := server.Serve(l)
+				if !errors.Is(err, net.ErrClosed) && !errors.Is(err, http.ErrServerClosed) {
+					m.log.Error("cannot serve metrics any longer", "event", "metrics_failed", "error", err)
 				}
 			})
 		}

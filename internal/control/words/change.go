@@ -9,7 +9,8 @@ import (
 
 // Changes counts changes by what they are about, in the order in which they are listed: "+1
 // peer, ~2 peers". A setting goes by its key, "~1 probe.interval". Several fields of one subject
-// are one change of it. more is how many changes the daemon did not list.
+// are one change of it; the elements of a set, which have no subject, count each. more is how many
+// changes the daemon did not list.
 func Changes(details []control.Change, more int) string {
 	type group struct{ op, name string } // what is counted together
 	type thing struct {                  // what counts once, whatever number of its fields changed
@@ -23,7 +24,7 @@ func Changes(details []control.Change, more int) string {
 		if c.Kind == control.SettingChange {
 			g.name = c.Subject
 		}
-		if c.Field != "" {
+		if c.Field != "" && c.Subject != "" {
 			t := thing{g, c.Subject}
 			if seen[t] {
 				continue

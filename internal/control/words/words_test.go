@@ -34,6 +34,10 @@ func TestChanges(t *testing.T) {
 			{Op: "+", Kind: "masquerade rule", Subject: "a"}, {Op: "+", Kind: "masquerade rule", Subject: "b"},
 			{Op: "~", Kind: "identity"}, {Op: "~", Kind: "identity"},
 		}, 0, "*2 addresses, +2 masquerade rules, ~2 identities"},
+		"elements of a set": {[]control.Change{
+			{Op: "+", Kind: "masquerade rule", Field: "mesh", New: "10.1.0.0/16"},
+			{Op: "+", Kind: "masquerade rule", Field: "mesh", New: "10.2.0.0/16"},
+		}, 0, "+2 masquerade rules"},
 		"of a newer daemon":  {[]control.Change{{Op: "^", Kind: "tunnel"}, {Op: "^", Kind: "tunnel"}}, 0, "^2 tunnels"},
 		"more than listed":   {[]control.Change{peer("+", "a", ""), peer("+", "b", "")}, 998, "+2 peers, 998 more"},
 		"none of them shown": {nil, 3, "3 more"},
