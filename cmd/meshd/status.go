@@ -118,14 +118,14 @@ Exit code 1: no peer has that name, or it is not up.`,
 func printPeers(w io.Writer, peers []control.Peer, now time.Time) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t,
-		"PEER\tSTATE\tRTT\tLOSS\tADDRESS\tSUBNETS\tRX PACKETS\tTX PACKETS\tLAST SEEN\tFILE\tDROPS")
+		"PEER\tSTATE\tRTT ms\tLOSS\tADDRESS\tSUBNETS\tRX PACKETS\tTX PACKETS\tLAST SEEN\tFILE\tDROPS")
 	for _, p := range words.ByState(peers) {
 		seen := "never"
 		if p.LastSeen != nil {
-			seen = words.Span(now.Sub(*p.LastSeen)) + " ago"
+			seen = words.Age(now.Sub(*p.LastSeen)) + " ago"
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", p.Name, p.State,
-			words.Number(p.RTTMS, "%.3g ms", 1), words.Number(p.Loss, "%.0f%%", 100), p.Address,
+			words.Millis(p.RTTMS), words.Percent(p.Loss), p.Address,
 			strings.Join(slices.Concat(p.Subnets, p.Routes), " "), p.RxPackets, p.TxPackets, seen,
 			words.File(p), words.OrNone(words.Drops(p.Drops)))
 	}

@@ -55,7 +55,7 @@ func sample(now time.Time) control.Status {
 	}
 }
 
-const sampleText = `node     edge-1  up 3d 04h  meshd 0.1.0  pid 812
+const sampleText = `node     edge-1  up 3d 04:12  meshd 0.1.0  pid 812
 config   /etc/mesh.toml  generation 3  sha 9f3c1a2b
 network  edge  10.244.0.0/16  listening on 172.18.0.3:8285  pods 10.244.2.0/24
 plane    user  mesh0 mtu 1472  queues 1  offloads none
@@ -65,10 +65,10 @@ traffic  rx 5 packets, 1.2 MB  tx 6 packets, 999 B
 drops    no_route 3
 peers    1 up  1 down  1 unknown  1 with another file
 
-PEER                                                          STATE    RTT       LOSS  ADDRESS                       SUBNETS                       RX PACKETS  TX PACKETS  LAST SEEN  FILE      DROPS
-a-long-name.a-long-name.a-long-name.a-long-name.a-long-name.  down     -         100%  [2001:db8:1234:5678::1]:8285  fd00:10:244:1::/64            0           0           never      01234567  none
-edge-3                                                        unknown  -         -     172.18.0.5:8285               10.244.3.0/24                 0           0           never      -         none
-edge-2                                                        up       0.213 ms  0%    172.18.0.4:8285               10.244.1.0/24 192.168.7.0/24  5           6           3s ago     same      ttl_expired 1
+PEER                                                          STATE    RTT ms  LOSS  ADDRESS                       SUBNETS                       RX PACKETS  TX PACKETS  LAST SEEN  FILE                   DROPS
+a-long-name.a-long-name.a-long-name.a-long-name.a-long-name.  down     -       100%  [2001:db8:1234:5678::1]:8285  fd00:10:244:1::/64            0           0           never      another file 01234567  none
+edge-3                                                        unknown  -       -     172.18.0.5:8285               10.244.3.0/24                 0           0           never      file unknown           none
+edge-2                                                        up       0.21    0%    172.18.0.4:8285               10.244.1.0/24 192.168.7.0/24  5           6           3s ago     same file              ttl_expired 1
 `
 
 func TestStatusForPeople(t *testing.T) {
@@ -85,7 +85,7 @@ func TestStatusForPeople(t *testing.T) {
 ! info underlay_families edge-3: edge-3 has another family
 ` + sampleText},
 		"an older daemon": {older(sample(now)), "! this host does not forward: sysctl -w x=1\n" + sampleText},
-		"not forwarding yet": {waiting, "! waiting for an address\nnode     (unknown node)  up 0s  meshd   pid 0\n" +
+		"not forwarding yet": {waiting, "! waiting for an address\nnode     (unknown node)  up 0 s  meshd   pid 0\n" +
 			"config   x  generation 0  sha \n"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -265,11 +265,11 @@ func (c *Client) explain(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR),
 		errors.Is(err, syscall.ECONNREFUSED): // a dead daemon left its socket
-		return fmt.Errorf("%w: no process answers at %s: see `systemctl status meshd`, "+
-			"start it with `systemctl start meshd`", ErrNotRunning, c.socket)
+		return &Advised{fmt.Errorf("%w: no process answers at %s", ErrNotRunning, c.socket),
+			"see `systemctl status meshd`, start it with `systemctl start meshd`"}
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%w: %s is for root and the group %q: "+
-			"run `sudo usermod -aG %s $USER` and log in again", ErrPermission, c.socket, group, group)
+		return &Advised{fmt.Errorf("%w: %s is for root and the group %q", ErrPermission, c.socket, group),
+			"run `sudo usermod -aG " + group + " $USER` and log in again"}
 	// Bounded closes connections without an answer if there are too many, and so does a daemon
 	// that ends.
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):

@@ -52,14 +52,10 @@ func Changes(details []control.Change, more int) string {
 // Reloaded says what a reload changed. A daemon older than Details only gives sentences, and
 // these have no kinds: then it is their number.
 func Reloaded(r control.Reload) string {
-	switch n := len(r.Changes); {
-	case r.Details != nil || n == 0:
+	if r.Details != nil || len(r.Changes) == 0 {
 		return Changes(r.Details, r.More)
-	case n == 1:
-		return "1 change"
-	default:
-		return fmt.Sprintf("%d changes", n)
 	}
+	return Count(len(r.Changes), "change")
 }
 
 // plural returns the word for n of what a noun names, also one that only newer daemons know.

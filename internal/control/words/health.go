@@ -20,14 +20,14 @@ func Health(h control.Health, warnings []string) []string {
 	}
 	lines := []string{"health   " + h.Level}
 	for _, p := range h.Problems {
-		lines = append(lines, Problem(p)...)
+		lines = append(lines, problem(p)...)
 	}
 	return lines
 }
 
-// Problem writes a problem as "! LEVEL KIND PEER: TEXT", and its remedy on a line of its own,
-// which often is a command to copy.
-func Problem(p control.Problem) []string {
+// problem writes a problem as "! LEVEL KIND PEER: TEXT", and its remedy on a line of its own, since
+// it often is a command to copy.
+func problem(p control.Problem) []string {
 	about := p.Kind
 	if p.Peer != "" {
 		about += " " + p.Peer

@@ -1,15 +1,13 @@
 package words
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
 	"strings"
 
 	"example.org/meshd/internal/control"
 )
 
-// Engine says who moves packets, and how or why: "kernel, xdp", "user (no BTF)".
+// Engine says which engine moves packets, and how or why: "kernel, xdp", "user (no BTF)".
 func Engine(d control.Dataplane) string {
 	name, why := d.Engine, d.Reason
 	if d.Engine == "kernel" { // which alone has several ways to receive
@@ -52,43 +50,6 @@ func Masquerade(m control.Masquerade) string {
 		words = append(words, fmt.Sprintf("repaired %d times", m.Repairs))
 	}
 	return strings.Join(words, "  ")
-}
-
-// Drops lists the reasons that have dropped packets, by name; "" if none has.
-func Drops(drops map[string]uint64) string {
-	var words []string
-	for reason, n := range drops {
-		if n > 0 {
-			words = append(words, fmt.Sprintf("%s %d", reason, n))
-		}
-	}
-	slices.Sort(words) // maps have no order, and lines that jump cannot be compared
-	return strings.Join(words, ", ")
-}
-
-// File says whether a peer runs this node's file: "same", the beginning of the hash of another
-// one, or "-" if the peer has not told.
-func File(p control.Peer) string {
-	switch {
-	case p.ConfigMatch == nil:
-		return "-"
-	case *p.ConfigMatch:
-		return "same"
-	}
-	return fmt.Sprintf("%.8s", p.ConfigSHA256)
-}
-
-// states lists the states of a peer, the worst first.
-var states = []string{control.Down, control.Stale, control.Unknown, control.Up}
-
-// ByState returns a copy of peers with the worst first. Peers of one state keep their order; a
-// state that only newer daemons know comes before all others, since it may be a bad one.
-func ByState(peers []control.Peer) []control.Peer {
-	peers = slices.Clone(peers)
-	slices.SortStableFunc(peers, func(a, b control.Peer) int {
-		return cmp.Compare(slices.Index(states, a.State), slices.Index(states, b.State))
-	})
-	return peers
 }
 
 // Peers counts peers by state, and those that run another file.

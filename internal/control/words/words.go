@@ -1,67 +1,132 @@
-// Package words turns values of the API into words for people. It is the one place where the
-// sentences of `meshd status` and of the dashboard are written, so that they can be improved
-// without fear: programs read the API's fields, never these words.
+// Package words writes the types of the API for people: figures, times, and the sentences
+// that a problem, a change and an event stand for. `meshd status` and meshtui show the same
+// facts, so both take their words from here; a sentence that is to become better is changed
+// in one place. Nothing reads these words back: programs decide by kinds and fields.
 //
-// All functions are pure: they ask no clock and no kernel. Text of other hosts passes through
-// unchanged, since the writer at the edge makes it harmless (package text).
+// All functions are pure and may be called at any time from any goroutine. Text that they
+// are given stays as it is: whoever shows it makes it clean (package text).
 package words
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
-	"time"
+	"slices"
+	"strings"
 
 	"example.org/meshd/internal/control"
 )
 
-// OrNone returns s, or "none" for an empty s: a blank place in a table looks like a fault.
-func OrNone(s string) string {
-	if s == "" {
-		return "none"
+// Problem is the whole sentence of a problem: what is wrong, and what to do about it.
+func Problem(p control.Problem) string {
+	if p.Remedy == "" {
+		return p.Text
 	}
-	return s
+	return p.Text + "; " + p.Remedy
 }
 
-// HostPort writes where a node listens, such as "172.18.0.3:8285" or "[2001:db8::1]:8285".
+// setting is the kind of a change whose subject says enough: a key of the file.
+const setting = "setting"
+
+// Change is a change in one line, as a plan lists it: "+ peer edge-4 10.244.4.0/24",
+// "~ network.mtu 1472 -> 1400".
+func Change(c control.Change) string {
+	parts := []string{c.Op}
+	if c.Kind != setting {
+		parts = append(parts, c.Kind)
+	}
+	parts = append(parts, c.Subject, c.Field)
+	switch {
+	case c.Old != "" && c.New != "":
+		parts = append(parts, c.Old+" -> "+c.New)
+	default: // one of them is there, or none
+		parts = append(parts, c.Old+c.New)
+	}
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), " ")
+}
+
+// events has a sentence for each kind of event whose subject is a peer. Their messages in
+// the log begin with the word "peer", since a line of the log has the name elsewhere.
+var events = map[string]string{
+	"peer_up":           "is up",
+	"peer_stale":        "is stale: it does not answer",
+	"peer_down":         "is down: it does not answer",
+	"peer_file_differs": "runs another file",
+	"peer_file_matches": "runs the same file again",
+}
+
+// Event splits what an event says into its subject and the rest, which a space joins:
+// "edge-14", "is down: it does not answer silent=10.2s". The subject is empty for an event
+// of the node itself. Fields are sorted, so that the same event always reads the same.
+func Event(e control.Event) (subject, rest string) {
+	subject, rest = e.Peer, e.Message
+	if sentence, ok := events[e.Kind]; ok && e.Peer != "" {
+		rest = sentence
+	} else if e.Peer != "" { // the message is a sentence of its own
+		subject += ":"
+	}
+	for _, k := range slices.Sorted(maps.Keys(e.Fields)) {
+		rest += " " + k + "=" + e.Fields[k]
+	}
+	return subject, rest
+}
+
+// HostPort is where a node listens: "203.0.113.1:8285", "[2001:db8::1]:8285". An address
+// that is not known yet is empty.
 func HostPort(n control.Network) string {
 	address, err := netip.ParseAddr(n.Address)
-	if err != nil { // not known yet, or of a daemon that knows more kinds of addresses
+	if err != nil {
 		return n.Address
 	}
 	return netip.AddrPortFrom(address, uint16(n.Port)).String()
 }
 
-// Span writes a duration with its two largest units: "3d 04h", "12m 05s". One below zero, of
-// clocks that disagree, is "0s".
-func Span(d time.Duration) string {
-	d = max(d.Round(time.Second), 0)
+// File tells whether a peer runs the same file as this node.
+func File(p control.Peer) string {
 	switch {
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", d/time.Second)
-	case d < time.Hour:
-		return fmt.Sprintf("%dm %02ds", d/time.Minute, d%time.Minute/time.Second)
-	case d < 24*time.Hour:
-		return fmt.Sprintf("%dh %02dm", d/time.Hour, d%time.Hour/time.Minute)
+	case p.ConfigMatch == nil:
+		return "file unknown"
+	case *p.ConfigMatch:
+		return "same file"
 	}
-	return fmt.Sprintf("%dd %02dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
+	return fmt.Sprintf("another file %.8s", p.ConfigSHA256)
 }
 
-// Size writes a number of bytes with an SI unit: "1.2 MB".
-func Size(n uint64) string {
-	value, units := float64(n), []string{"B", "kB", "MB", "GB", "TB", "PB"}
-	for value >= 1000 && len(units) > 1 {
-		value, units = value/1000, units[1:]
-	}
-	if units[0] == "B" { // which have no fractions
-		return fmt.Sprintf("%d B", n)
-	}
-	return fmt.Sprintf("%.1f %s", value, units[0])
+// Reasons are the reasons of drops, the one with the most packets first.
+func Reasons(drops map[string]uint64) []string {
+	return slices.SortedFunc(maps.Keys(drops), func(a, b string) int {
+		return cmp.Or(cmp.Compare(drops[b], drops[a]), strings.Compare(a, b))
+	})
 }
 
-// Number writes a figure times scale, or "-" where it is not known: a zero would be a lie.
-func Number(n *float64, format string, scale float64) string {
-	if n == nil {
-		return "-"
+// Drops lists the counters above zero by reason, the largest first; empty if there is none.
+func Drops(drops map[string]uint64) string {
+	var all []string
+	for _, reason := range Reasons(drops) {
+		if n := drops[reason]; n > 0 {
+			all = append(all, reason+" "+Short(n))
+		}
 	}
-	return fmt.Sprintf(format, *n*scale)
+	return strings.Join(all, "  ")
+}
+
+// order has the states that need eyes first. A state that this program does not know is
+// from a newer daemon: it stands before all others, so that it is seen.
+var order = map[string]int{control.Down: 1, control.Stale: 2, control.Unknown: 3, control.Up: 4}
+
+// ByState returns the peers as tables show them: those that need eyes first, then by name.
+func ByState(peers []control.Peer) []control.Peer {
+	refs := make([]*control.Peer, len(peers)) // a peer is 50 words: to move it costs more than to compare
+	for i := range peers {
+		refs[i] = &peers[i]
+	}
+	slices.SortStableFunc(refs, func(a, b *control.Peer) int {
+		return cmp.Or(cmp.Compare(order[a.State], order[b.State]), strings.Compare(a.Name, b.Name))
+	})
+	sorted := make([]control.Peer, len(peers))
+	for i, p := range refs {
+		sorted[i] = *p
+	}
+	return sorted
 }

@@ -1,7 +1,8 @@
 package words
 
 import (
-	"slices"
+	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -9,178 +10,167 @@ import (
 	"example.org/meshd/internal/control"
 )
 
-func peer(op, subject, field string) control.Change {
-	return control.Change{Op: op, Kind: "peer", Subject: subject, Field: field}
+// check compares what a function writes with what a reader has to see.
+func check(t *testing.T, name, got, want string) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) {
+		t.Helper()
+		if got != want {
+			t.Errorf("%q, not %q", got, want)
+		}
+	})
 }
 
-func TestChanges(t *testing.T) {
+func TestProblem(t *testing.T) {
+	check(t, "with a remedy", Problem(control.Problem{Text: "ip_forward is 0", Remedy: "set it"}),
+		"ip_forward is 0; set it")
+	check(t, "without one", Problem(control.Problem{Text: "ip_forward is 0"}), "ip_forward is 0")
+}
+
+func TestChange(t *testing.T) {
+	for want, c := range map[string]control.Change{
+		"+ peer edge-4 10.244.4.0/24": {Op: "+", Kind: "peer", Subject: "edge-4", New: "10.244.4.0/24"},
+		"- peer edge-4 10.244.4.0/24": {Op: "-", Kind: "peer", Subject: "edge-4", Old: "10.244.4.0/24"},
+		"~ peer edge-2 address a -> b": {Op: "~", Kind: "peer", Subject: "edge-2", Field: "address", Old: "a",
+			New: "b"},
+		"~ network.mtu 1472 -> 1400": {Op: "~", Kind: "setting", Subject: "network.mtu", Old: "1472",
+			New: "1400"},
+		"+ route 10.244.4.0/24": {Op: "+", Kind: "route", Subject: "10.244.4.0/24"},
+		"* masquerade rules":    {Op: "*", Kind: "masquerade rules"},
+	} {
+		check(t, want, Change(c), want)
+	}
+}
+
+// A peer's event is told by its kind; the message is what this program does not know better.
+func TestEvent(t *testing.T) {
+	join := func(e control.Event) string {
+		subject, rest := Event(e)
+		return strings.TrimPrefix(subject+" "+rest, " ")
+	}
 	for name, test := range map[string]struct {
-		details []control.Change
-		more    int
-		want    string
+		event control.Event
+		want  string
 	}{
-		"nothing":            {nil, 0, "nothing changed"},
-		"one":                {[]control.Change{peer("+", "a", "")}, 0, "+1 peer"},
-		"several, in order":  {[]control.Change{peer("-", "b", ""), peer("+", "a", ""), peer("+", "c", "")}, 0, "-1 peer, +2 peers"},
-		"two fields of one":  {[]control.Change{peer("~", "a", "address"), peer("~", "a", "routes")}, 0, "~1 peer"},
-		"a field each":       {[]control.Change{peer("~", "a", "routes"), peer("~", "b", "routes")}, 0, "~2 peers"},
-		"added and replaced": {[]control.Change{peer("+", "a", ""), peer("~", "a", "routes")}, 0, "+1 peer, ~1 peer"},
-		"settings by key": {[]control.Change{
-			{Op: "~", Kind: control.SettingChange, Subject: "probe.interval", Old: "1s", New: "2s"},
-			{Op: "~", Kind: control.SettingChange, Subject: "network.name"},
-		}, 0, "~1 probe.interval, ~1 network.name"},
-		"words of several": {[]control.Change{
-			{Op: "*", Kind: "address", Subject: "10.0.0.1/32"}, {Op: "*", Kind: "address", Subject: "fd00::1/128"},
-			{Op: "+", Kind: "masquerade rule", Subject: "a"}, {Op: "+", Kind: "masquerade rule", Subject: "b"},
-			{Op: "~", Kind: "identity"}, {Op: "~", Kind: "identity"},
-		}, 0, "*2 addresses, +2 masquerade rules, ~2 identities"},
-		"elements of a set": {[]control.Change{
-			{Op: "+", Kind: "masquerade rule", Field: "mesh", New: "10.1.0.0/16"},
-			{Op: "+", Kind: "masquerade rule", Field: "mesh", New: "10.2.0.0/16"},
-		}, 0, "+2 masquerade rules"},
-		"of a newer daemon":  {[]control.Change{{Op: "^", Kind: "tunnel"}, {Op: "^", Kind: "tunnel"}}, 0, "^2 tunnels"},
-		"more than listed":   {[]control.Change{peer("+", "a", ""), peer("+", "b", "")}, 998, "+2 peers, 998 more"},
-		"none of them shown": {nil, 3, "3 more"},
+		"of a peer, a kind that is known": {
+			control.Event{Kind: "peer_down", Peer: "edge-14", Message: "any words",
+				Fields: map[string]string{"silent": "10s"}},
+			"edge-14 is down: it does not answer silent=10s"},
+		"of a peer, a kind from the future": {
+			control.Event{Kind: "peer_drained", Peer: "edge-14", Message: "the peer drains"},
+			"edge-14: the peer drains"},
+		"of the node": {
+			control.Event{Kind: "forwarding", Message: "forwarding", Fields: map[string]string{"peers": "2",
+				"node": "a"}},
+			"forwarding node=a peers=2"},
+		"of a kind of peers without a peer": {control.Event{Kind: "peer_up", Message: "12 peers are up"},
+			"12 peers are up"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			if got := Changes(test.details, test.more); got != test.want {
-				t.Errorf("%q, want %q", got, test.want)
-			}
-		})
+		check(t, name, join(test.event), test.want)
 	}
 }
 
-// Kinds come from values. What a sentence says does not matter, even where there are only sentences.
-func TestReloaded(t *testing.T) {
-	for name, test := range map[string]struct {
-		reload control.Reload
-		want   string
-	}{
-		"values":          {control.Reload{Changes: []string{"whatever it says"}, Details: []control.Change{peer("+", "a", "")}}, "+1 peer"},
-		"cut":             {control.Reload{Changes: []string{"x", "and 4 more"}, Details: []control.Change{peer("+", "a", "")}, More: 4}, "+1 peer, 4 more"},
-		"nothing":         {control.Reload{Changes: []string{}, Details: []control.Change{}}, "nothing changed"},
-		"an older daemon": {control.Reload{Changes: []string{"+ peer a", "~ peer b", "~ mtu"}}, "3 changes"},
-		"one of its":      {control.Reload{Changes: []string{"+ peer a"}}, "1 change"},
-		"none of its":     {control.Reload{}, "nothing changed"},
+func TestHostPort(t *testing.T) {
+	for address, want := range map[string]string{
+		"203.0.113.1": "203.0.113.1:8285", "2001:db8::1": "[2001:db8::1]:8285", "": "",
+		"edge.example": "edge.example",
 	} {
-		t.Run(name, func(t *testing.T) {
-			if got := Reloaded(test.reload); got != test.want {
-				t.Errorf("%q, want %q", got, test.want)
-			}
-		})
+		check(t, "address "+address, HostPort(control.Network{Address: address, Port: 8285}), want)
 	}
 }
 
-func TestHealth(t *testing.T) {
-	for name, test := range map[string]struct {
-		health   control.Health
-		warnings []string
-		want     string
-	}{
-		"well":            {control.Health{Level: control.OK}, nil, "health   ok"},
-		"an older daemon": {control.Health{}, []string{"a is wrong: do b", "c"}, "! a is wrong: do b\n! c"},
-		"older and well":  {control.Health{}, nil, ""},
-		"problems, as the daemon sorted them": {control.Health{Level: control.Failed, Problems: []control.Problem{
-			{Level: control.Failed, Kind: "rules_failed", Text: "cannot set rules", Remedy: "modprobe nf_tables"},
-			{Level: control.Degraded, Kind: "peer_down", Peer: "edge-2", Text: "edge-2 is down"},
-			{Level: control.Info, Kind: "unmerged", Text: "TCP reception is slow"},
-		}}, []string{"repeats what the problems say"}, `health   failed
-! failed rules_failed: cannot set rules
-  remedy: modprobe nf_tables
-! degraded peer_down edge-2: edge-2 is down
-! info unmerged: TCP reception is slow`},
-		"several lines": {control.Health{Level: control.Degraded, Problems: []control.Problem{
-			{Level: control.Degraded, Kind: "file_rejected", Text: "a:1: x\na:2: y"},
-		}}, nil, "health   degraded\n! degraded file_rejected: a:1: x\n  a:2: y"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if got := strings.Join(Health(test.health, test.warnings), "\n"); got != test.want {
-				t.Errorf("got\n%s\nwant\n%s", got, test.want)
-			}
-		})
-	}
+func TestFile(t *testing.T) {
+	check(t, "not told", File(control.Peer{}), "file unknown")
+	check(t, "the same", File(control.Peer{ConfigMatch: new(true)}), "same file")
+	check(t, "another", File(control.Peer{ConfigMatch: new(false), ConfigSHA256: "00c0ffee77"}),
+		"another file 00c0ffee")
 }
 
-func TestEngine(t *testing.T) {
-	for want, d := range map[string]control.Dataplane{
-		"":                         {},
-		"user":                     {Engine: "user", Receive: "socket"},
-		"user (no BTF)":            {Engine: "user", Receive: "socket", Reason: "no BTF"},
-		"kernel, xdp":              {Engine: "kernel", Receive: "xdp"},
-		"kernel, tcx (a bridge)":   {Engine: "kernel", Receive: "tcx", Reason: "a bridge"},
-		"user (captures matter)":   {Engine: "user", Reason: "captures matter", Captured: true},
-		"kernel, tcx (" + captured: {Engine: "kernel", Receive: "tcx", Reason: "a bridge", Captured: true},
-	} {
-		t.Run(want, func(t *testing.T) {
-			if got := Engine(d); got != want {
-				t.Errorf("%q", got)
-			}
-		})
-	}
+func TestDrops(t *testing.T) {
+	check(t, "largest first", Drops(map[string]uint64{"a": 1, "c": 7, "b": 7, "zero": 0, "big": 1234567}),
+		"big 1.23M  b 7  c 7  a 1")
+	check(t, "none", Drops(map[string]uint64{"zero": 0}), "")
+	check(t, "reasons of zero, too", strings.Join(Reasons(map[string]uint64{"a": 0, "b": 1}), " "), "b a")
 }
 
-const captured = "sends through user space while a program captures on the TUN)"
-
-func TestPeers(t *testing.T) {
+// The order is of what needs eyes, and the argument stays as it was.
+func TestByState(t *testing.T) {
 	peers := []control.Peer{
-		{Name: "a", State: control.Up, ConfigMatch: new(true)}, {Name: "b", State: control.Down},
-		{Name: "c", State: "draining"}, {Name: "d", State: control.Stale, ConfigMatch: new(false), ConfigSHA256: "0123456789ab"},
-		{Name: "e", State: control.Unknown}, {Name: "f", State: control.Down},
+		{Name: "f", State: control.Up}, {Name: "e", State: control.Up}, {Name: "d", State: control.Unknown},
+		{Name: "c", State: control.Stale}, {Name: "b", State: control.Down}, {Name: "a", State: "from the future"},
 	}
-	var names, files []string
+	var names string
 	for _, p := range ByState(peers) {
-		names, files = append(names, p.Name), append(files, File(p))
+		names += p.Name
 	}
-	if got := strings.Join(names, ""); got != "cbfdea" {
-		t.Errorf("order %s: the worst first, and a state that is not known before all", got)
+	check(t, "order", names, "abcdef")
+	check(t, "argument", peers[0].Name, "f")
+}
+
+func TestSI(t *testing.T) {
+	for v, want := range map[float64]string{
+		0: "0", 0.04: "0.0", 3: "3.0", 9.94: "9.9", 9.95: "10", 41: "41", 999: "999", 999.4: "999", 999.5: "1.00k",
+		1234:  "1.23k",
+		99949: "99.9k", 99951: "100k", 999499: "999k", 999500: "1.00M", 88.5e6: "88.5M", 1.21e9: "1.21G",
+		3e20: "300E", -1: "0",
+	} {
+		check(t, fmt.Sprint(v), SI(v), want)
 	}
-	if got := strings.Join(files, " "); got != "- - - 01234567 - same" {
-		t.Errorf("files %s", got)
-	}
-	if peers[0].Name != "a" {
-		t.Error("the caller's list was sorted")
-	}
-	if got := Peers(peers); got != "1 up  1 stale  2 down  1 unknown  1 with another file" {
-		t.Errorf("%q", got)
-	}
-	if got := Peers(nil); got != "0 up" {
-		t.Errorf("no peers: %q", got)
+	check(t, "not known", SI(math.NaN()), Unknown)
+}
+
+// A column of rates is six cells wide, whatever they are.
+func TestSIIsShort(t *testing.T) {
+	for v := 0.01; v < 1e20; v *= 1.07 {
+		if got := SI(v); len(got) > 5 {
+			t.Fatalf("%v is %q", v, got)
+		}
 	}
 }
 
 func TestCounters(t *testing.T) {
-	for name, test := range map[string]struct{ got, want string }{
-		"drops":          {Drops(map[string]uint64{"ttl_expired": 1, "no_route": 30, "malformed": 0}), "no_route 30, ttl_expired 1"},
-		"no drops":       {Drops(map[string]uint64{"malformed": 0}), ""},
-		"rules off":      {Masquerade(control.Masquerade{Repairs: 3}), "off"},
-		"rules unused":   {Masquerade(control.Masquerade{Enabled: true, Rules: []control.Rule{{Name: "x"}}}), "on"},
-		"rules repaired": {Masquerade(control.Masquerade{Enabled: true, Repairs: 2, Rules: []control.Rule{{Name: "x", Packets: 5}}}), "on  x 5  repaired 2 times"},
-		"batches": {Batches(map[string]control.Calls{"tun_read": {Calls: 2, Packets: 5}, "wire_read": {Calls: 1, Packets: 95}}),
-			"packets per call: out 2.5 from TUN, - to wire; in 95.0 from wire, - to TUN"},
+	for n, want := range map[uint64]string{0: "0", 99999: "99999", 100000: "100k", 1 << 40: "1.10T"} {
+		check(t, fmt.Sprint("short ", n), Short(n), want)
+	}
+	for n, want := range map[uint64]string{0: "0", 999: "999", 1000: "1 000", 10452: "10 452",
+		1234567: "1 234 567"} {
+		check(t, fmt.Sprint("grouped ", n), Grouped(n), want)
+	}
+	check(t, "one", Count(1, "peer"), "1 peer")
+	check(t, "two", Count(2, "peer"), "2 peers")
+}
+
+func TestDurations(t *testing.T) {
+	for d, want := range map[time.Duration][2]string{
+		-time.Second:                          {"0s", "0 s"},
+		9 * time.Second:                       {"9s", "9 s"},
+		59*time.Second + 999*time.Millisecond: {"59s", "59 s"},
+		130 * time.Second:                     {"2m10", "2m 10s"},
+		3*time.Hour + 4*time.Minute:           {"3h04", "3h 04m"},
+		76*time.Hour + 12*time.Minute:         {"3d04", "3d 04:12"},
+		300 * time.Hour:                       {"12d", "12d 12:00"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			if test.got != test.want {
-				t.Errorf("%q, want %q", test.got, test.want)
-			}
-		})
+		check(t, "age "+d.String(), Age(d), want[0])
+		check(t, "span "+d.String(), Span(d), want[1])
 	}
 }
 
-func TestFigures(t *testing.T) {
-	got := []string{
-		Span(0), Span(-time.Hour), Span(59 * time.Second), Span(61 * time.Second), Span(2*time.Hour + 3*time.Minute), Span(50 * time.Hour),
-		Size(0), Size(999), Size(1000), Size(1234567), Size(1 << 63),
-		Number(nil, "%.0f%%", 100), Number(new(0.05), "%.0f%%", 100), OrNone(""), OrNone("x"),
-		HostPort(control.Network{Address: "172.18.0.3", Port: 8285}), HostPort(control.Network{Address: "2001:db8::1", Port: 1}),
-		HostPort(control.Network{Address: "edge.example", Port: 1}), HostPort(control.Network{}),
+func TestMeasures(t *testing.T) {
+	for ms, want := range map[float64]string{0.214: "0.21", 9.99: "9.99", 9.996: "10.0", 16.14: "16.1",
+		99.96: "100", 1234: "1234"} {
+		check(t, fmt.Sprint(ms, " ms"), Millis(&ms), want)
 	}
-	want := []string{
-		"0s", "0s", "59s", "1m 01s", "2h 03m", "2d 02h",
-		"0 B", "999 B", "1.0 kB", "1.2 MB", "9223.4 PB",
-		"-", "5%", "none", "x",
-		"172.18.0.3:8285", "[2001:db8::1]:1", "edge.example", "",
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("got  %q\nwant %q", got, want)
+	check(t, "no RTT", Millis(nil), Unknown)
+	check(t, "loss", Percent(new(0.123)), "12%")
+	check(t, "no loss known", Percent(nil), Unknown)
+	at := time.Date(2026, 11, 24, 15, 7, 33, 0, time.FixedZone("CET", 3600))
+	check(t, "time of day", Clock(at), "14:07:33")
+	check(t, "no time", Clock(time.Time{}), Unknown)
+}
+
+func TestOneLine(t *testing.T) {
+	for text, want := range map[string]string{"": "", "a\n": "a", "a\nb": "a (and 1 more)",
+		"\na\nb\nc\n": "a (and 2 more)"} {
+		check(t, fmt.Sprintf("%q", text), OneLine(text), want)
 	}
 }

@@ -1,0 +1,61 @@
+package words
+
+import (
+	"testing"
+
+	"example.org/meshd/internal/control"
+)
+
+func TestEngine(t *testing.T) {
+	for want, d := range map[string]control.Dataplane{
+		"":                         {},
+		"user":                     {Engine: "user", Receive: "socket"},
+		"user (no BTF)":            {Engine: "user", Receive: "socket", Reason: "no BTF"},
+		"kernel, xdp":              {Engine: "kernel", Receive: "xdp"},
+		"kernel, tcx (a bridge)":   {Engine: "kernel", Receive: "tcx", Reason: "a bridge"},
+		"user (captures matter)":   {Engine: "user", Reason: "captures matter", Captured: true},
+		"kernel, tcx (" + captured: {Engine: "kernel", Receive: "tcx", Reason: "a bridge", Captured: true},
+	} {
+		t.Run(want, func(t *testing.T) {
+			if got := Engine(d); got != want {
+				t.Errorf("%q", got)
+			}
+		})
+	}
+}
+
+const captured = "sends through user space while a program captures on the TUN)"
+
+func TestPeers(t *testing.T) {
+	peers := []control.Peer{
+		{Name: "a", State: control.Up, ConfigMatch: new(true)}, {Name: "b", State: control.Down},
+		{Name: "c", State: control.Stale, ConfigMatch: new(false)}, {Name: "d", State: control.Unknown},
+		{Name: "e", State: control.Down},
+	}
+	check(t, "of all states", Peers(peers), "1 up  1 stale  2 down  1 unknown  1 with another file")
+	check(t, "none", Peers(nil), "0 up")
+}
+
+func TestStatusLines(t *testing.T) {
+	for name, test := range map[string]struct{ got, want string }{
+		"rules off":      {Masquerade(control.Masquerade{Repairs: 3}), "off"},
+		"rules unused":   {Masquerade(control.Masquerade{Enabled: true, Rules: []control.Rule{{Name: "x"}}}), "on"},
+		"rules repaired": {Masquerade(control.Masquerade{Enabled: true, Repairs: 2, Rules: []control.Rule{{Name: "x", Packets: 5}}}), "on  x 5  repaired 2 times"},
+		"batches": {Batches(map[string]control.Calls{"tun_read": {Calls: 2, Packets: 5}, "wire_read": {Calls: 1, Packets: 95}}),
+			"packets per call: out 2.5 from TUN, - to wire; in 95.0 from wire, - to TUN"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if test.got != test.want {
+				t.Errorf("%q, want %q", test.got, test.want)
+			}
+		})
+	}
+}
+
+func TestSize(t *testing.T) {
+	for want, n := range map[string]uint64{"0 B": 0, "999 B": 999, "1.0 kB": 1000, "1.2 MB": 1234567, "9223.4 PB": 1 << 63} {
+		check(t, want, Size(n), want)
+	}
+	check(t, "nothing", OrNone(""), "none")
+	check(t, "something", OrNone("x"), "x")
+}
