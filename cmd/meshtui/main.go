@@ -123,7 +123,7 @@ func (f *flags) show(ctx context.Context, stdin, stdout *os.File, out io.Writer)
 	if f.interval < minInterval || f.interval > maxInterval {
 		return fmt.Errorf("%w: --interval must be %v to %v, not %v", errUsage, minInterval, maxInterval, f.interval)
 	}
-	dashboard := !f.once && !f.json && !f.stream && isTerminal(stdin) && isTerminal(stdout) && os.Getenv("TERM") != "" && os.Getenv("TERM") != "dumb"
+	dashboard := !f.once && !f.json && !f.stream && text.IsTerminal(stdin) && text.IsTerminal(stdout) && os.Getenv("TERM") != "" && os.Getenv("TERM") != "dumb"
 	var watcher tui.Watcher
 	var asker tui.Asker
 	where := f.socket
@@ -226,9 +226,4 @@ func stream(ctx context.Context, w tui.Watcher, interval time.Duration, out io.W
 		return fmt.Errorf("%w any more: the stream has ended", control.ErrNotRunning)
 	}
 	return err
-}
-
-func isTerminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
 }
