@@ -100,11 +100,11 @@ func TestDashboard(t *testing.T) {
 	s.types("echo before")
 	s.shows("before\nbefore\n") // else the shell prints it into the next line
 	s.types(meshtui + " --socket " + m.w2.Socket)
-	s.shows("worker2", "● WELL  2 of 2 peers up", "● live 1s", "gen 1 ok")
+	s.shows("worker2", "● OK  2 of 2 peers up", "● live 1s", "gen 1 ok")
 
 	// A peer that dies is the first thing one sees.
 	m.w.Kill()
-	s.shows("NOT WELL  1 DOWN", "DOWN   worker ", "10.244.1.0/24")
+	s.shows("FAILED  1 DOWN", "DOWN   worker ", "10.244.1.0/24")
 	s.keys("2")
 	s.first("worker ")
 	s.shows("○ DOWN", "[2 Peers 1/2]")

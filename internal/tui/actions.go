@@ -9,16 +9,20 @@ import (
 
 	tea "github.com/charmbracelet/bubbletea"
 	"github.com/charmbracelet/x/ansi"
+
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/control/words"
+	"example.org/meshd/internal/tui/cell"
 )
 
 // What keys do beyond this program: they ask the daemon, the clipboard, the disk.
 
-// asker tells whether there is somebody to ask, and says so if not.
-func (m *Model) asker() bool {
+// canAsk tells whether there is somebody to ask, and says so if not.
+func (m *Model) canAsk() bool {
 	switch {
 	case m.options.Asker == nil:
-		m.say(true, "not over --host: run meshtui or meshd on that host")
-	case m.lost != nil || m.data.status == nil:
+		m.say(true, "not available with --host: run meshtui or meshd on that host")
+	case m.link.lost != nil || m.data.status == nil:
 		m.say(true, "meshd is not answering")
 	default:
 		return true
@@ -26,13 +30,16 @@ func (m *Model) asker() bool {
 	return false
 }
 
+// pinged is a series of pings: to whom, and the words for each answer.
+type pinged struct {
+	peer  string
+	words []string
+}
+
+// ping begins a series of pings to the peer under the cursor.
 func (m *Model) ping() tea.Cmd {
-	p, ok := m.selected()
-	if !m.asker() || !ok {
-		return nil
-	}
-	if m.screen == overviewScreen && !m.dashboard() {
-		m.say(false, "choose a peer first: 2 shows them")
+	p, ok := m.view().selected()
+	if !m.canAsk() || !ok {
 		return nil
 	}
 	m.pinged = pinged{peer: p.Name}
@@ -40,83 +47,129 @@ func (m *Model) ping() tea.Cmd {
 	return askPing(m.options.Asker, p.Name, 0)
 }
 
+// pong notes the answer to a ping, and asks again. An answer to an earlier series is
+// ignored: the key may have been pressed for another peer since.
+func (m *Model) pong(msg pingMsg) tea.Cmd {
+	if msg.peer != m.pinged.peer || msg.n != len(m.pinged.words) {
+		return nil
+	}
+	word := "no answer"
+	switch {
+	case msg.err != nil:
+		m.pinged = pinged{}
+		m.say(true, "ping "+msg.peer+": "+msg.err.Error())
+		return nil
+	case msg.reply.Error != "":
+		word = msg.reply.Error
+	case msg.reply.RTTMS != nil:
+		word = words.Millis(msg.reply.RTTMS) + " ms"
+	}
+	m.pinged.words = append(m.pinged.words, word)
+	answers := strings.Join(m.pinged.words, ", ")
+	m.say(msg.reply.RTTMS == nil, fmt.Sprintf("ping %s (%d bytes): %s", msg.peer, msg.reply.Size, answers))
+	n := len(m.pinged.words)
+	if n == pings {
+		m.pinged = pinged{}
+		return nil
+	}
+	next := askPing(m.options.Asker, msg.peer, n)
+	return tea.Tick(pingEvery, func(time.Time) tea.Msg { return next() })
+}
+
 // look shows the file, and asks what the one on disk would change.
 func (m *Model) look() tea.Cmd {
 	if m.data.status == nil {
 		return nil
 	}
-	to(configScreen)(m)
-	return m.plan()
+	m.open(file{})
+	return m.compare()
 }
 
-func (m *Model) plan() tea.Cmd {
-	m.file = fileOnDisk{}
+// compare asks what the file on disk would change.
+func (m *Model) compare() tea.Cmd {
+	m.data.disk = onDisk{}
 	if m.options.Asker == nil {
 		return nil
 	}
 	return askPlan(m.options.Asker, m.data.status.Config.Path)
 }
 
-// reload asks whether to read the file now.
+// reload asks the user whether to read the file now.
 func (m *Model) reload() tea.Cmd {
-	if !m.asker() {
+	if !m.canAsk() {
 		return nil
 	}
 	if m.data.status.Node == "" {
-		m.say(true, "nothing is in force yet: an edit of the file is noticed by itself")
+		m.say(true, "no file is in force yet: meshd reads the file by itself when it is edited")
 		return nil
 	}
-	m.asking = true
-	return m.plan()
+	m.bottom.asking = true
+	return m.compare()
 }
 
+// answered takes a key as the answer to the question; other keys are no answer.
 func (m *Model) answered(key string) tea.Cmd {
 	switch key {
 	case "y", "Y":
-		m.asking = false
+		m.bottom.asking = false
 		m.say(false, "reloading ...")
 		return askReload(m.options.Asker)
 	case "n", "N", "esc", "q":
-		m.asking = false
+		m.bottom.asking = false
 	}
 	return nil
 }
 
+// reloaded tells the outcome of a reload.
+func (m *Model) reloaded(msg reloadMsg) {
+	r := msg.result
+	switch {
+	case msg.err != nil:
+		m.say(true, "reload: "+msg.err.Error())
+	case !r.Reload.OK:
+		fault := words.OneLine(r.Reload.Error)
+		m.say(true, fmt.Sprintf("rejected, still running generation %d: %s", r.Generation, fault))
+	case len(r.Reload.Changes) == 0 && len(r.Reload.Details) == 0:
+		m.say(false, fmt.Sprintf("generation %d: nothing to change", r.Generation))
+	default:
+		changes := changeList(r.Reload.Changes, r.Reload.Details)
+		m.say(false, fmt.Sprintf("generation %d applied in %.0f ms: %s",
+			r.Generation, r.Reload.DurationMS, changes))
+	}
+}
+
 // clipboard sends a text to the clipboard of the terminal (OSC 52), which works over
 // ssh where the terminal allows it.
-func (m *Model) clipboard(what, text string) tea.Cmd {
+func (m *Model) clipboard(c clip) tea.Cmd {
 	if m.options.Terminal == nil {
 		return nil
 	}
 	return func() tea.Msg {
-		if _, err := fmt.Fprint(m.options.Terminal, ansi.SetSystemClipboard(text)); err != nil {
+		if _, err := fmt.Fprint(m.options.Terminal, ansi.SetSystemClipboard(c.text)); err != nil {
 			return noticeMsg{"copy: " + err.Error(), true}
 		}
-		return noticeMsg{what + " sent to the clipboard of the terminal", false}
+		return noticeMsg{c.what + " sent to the clipboard of the terminal", false}
 	}
 }
 
+// copyRow copies the peer under the cursor. A row that is old says so, since it leaves the
+// screen that would.
 func (m *Model) copyRow() tea.Cmd {
-	if m.screen == eventsScreen {
-		e, ok := m.currentEvent()
-		if !ok {
-			return nil
-		}
-		return m.clipboard("event", e.At.Format(time.RFC3339)+" "+e.Level+" "+eventText(e))
-	}
-	p, ok := m.selected()
+	p, ok := m.view().selected()
 	if !ok {
 		return nil
 	}
-	row := strings.Join([]string{p.Name, p.State, p.Address, strings.Join(p.Subnets, " "), millis(p.RTTMS) + " ms", percent(p.Loss)}, "  ")
+	row := strings.Join([]string{p.Name, p.State, p.Address, strings.Join(p.Subnets, " "),
+		words.Millis(p.RTTMS) + " ms", words.Percent(p.Loss)}, "  ")
 	if !m.live() {
 		row += "  as of " + m.data.status.Now.UTC().Format(time.RFC3339)
 	}
-	return m.clipboard("row", row)
+	return m.clipboard(clip{"row", row})
 }
 
+// copyJSON copies all that is known of the peer under the cursor.
 func (m *Model) copyJSON() tea.Cmd {
-	p, ok := m.selected()
+	p, ok := m.view().selected()
 	if !ok {
 		return nil
 	}
@@ -125,7 +178,7 @@ func (m *Model) copyJSON() tea.Cmd {
 		m.say(true, err.Error())
 		return nil
 	}
-	return m.clipboard("JSON", string(doc))
+	return m.clipboard(clip{"JSON", string(doc)})
 }
 
 // write stores the snapshot that is shown in a file, for a report.
@@ -135,18 +188,34 @@ func (m *Model) write() tea.Cmd {
 		return nil
 	}
 	return func() tea.Msg {
-		doc, err := json.MarshalIndent(s, "", "  ")
-		if err != nil {
-			return noticeMsg{err.Error(), true}
-		}
-		f, err := os.CreateTemp("", fmt.Sprintf("meshtui-%s-%s-*.json", s.Node, s.Now.UTC().Format("20060102-150405")))
+		path, err := writeSnapshot(s)
 		if err != nil {
 			return noticeMsg{"write: " + err.Error(), true}
 		}
-		defer f.Close()
-		if _, err := f.Write(append(doc, '\n')); err != nil {
-			return noticeMsg{"write: " + err.Error(), true}
-		}
-		return noticeMsg{"snapshot written to " + f.Name(), false}
+		return noticeMsg{"snapshot written to " + path, false}
 	}
+}
+
+// writeSnapshot writes a status into a new file in the folder for temporary files, which
+// only its owner can read: names and addresses of a mesh are not for everybody.
+func writeSnapshot(s *control.Status) (path string, err error) {
+	doc, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return "", err
+	}
+	pattern := fmt.Sprintf("meshtui-%s-%s-*.json", s.Node, s.Now.UTC().Format("20060102-150405"))
+	f, err := os.CreateTemp("", pattern)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	_, err = f.Write(append(doc, '\n'))
+	return f.Name(), err
+}
+
+// restyle paints with ASCII alone from now on, or with all glyphs again.
+func (m *Model) restyle() tea.Cmd {
+	m.options.ASCII = !m.options.ASCII
+	m.theme = cell.NewTheme(m.options.Colour, m.options.ASCII)
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/control/words"
 	"example.org/meshd/internal/tui/cell"
 )
 
@@ -16,60 +17,60 @@ type column struct {
 	width int     // cells; 0: what is left
 	from  int     // the narrowest screen that has it
 	left  bool    // its texts begin at the left
-	cell  func(m *Model, p control.Peer, w int) (string, cell.Role)
+	cell  func(v view, p control.Peer, w int) (string, cell.Role)
 }
 
 // columns of the table, and from which width of the screen on each is there.
 var columns = []column{
-	{"PEER", sortName, 0, 0, true, func(_ *Model, p control.Peer, w int) (string, cell.Role) {
+	{"PEER", sortName, 0, 0, true, func(_ view, p control.Peer, w int) (string, cell.Role) {
 		return cell.FitMiddle(p.Name, w), cell.Plain
 	}},
-	{"ENDPOINT", sortKeys, 21, 100, true, func(_ *Model, p control.Peer, w int) (string, cell.Role) {
+	{"ENDPOINT", sortKeys, 21, 100, true, func(_ view, p control.Peer, w int) (string, cell.Role) {
 		return cell.FitMiddle(p.Address, w), cell.Dim
 	}},
-	{"SUBNETS", sortKeys, 16, 120, true, func(_ *Model, p control.Peer, w int) (string, cell.Role) {
+	{"SUBNETS", sortKeys, 16, 120, true, func(_ view, p control.Peer, w int) (string, cell.Role) {
 		return prefixes(slices.Concat(p.Subnets, p.Routes), w), cell.Dim
 	}},
-	{"STATE", sortState, 9, 0, true, func(_ *Model, p control.Peer, _ int) (string, cell.Role) {
+	{"STATE", sortState, 9, 0, true, func(_ view, p control.Peer, _ int) (string, cell.Role) {
 		glyph, word, role := stateWord(p.State)
 		return glyph + " " + word, role
 	}},
-	{"RTTms", sortRTT, 6, 0, false, func(_ *Model, p control.Peer, _ int) (string, cell.Role) {
+	{"RTTms", sortRTT, 6, 0, false, func(_ view, p control.Peer, _ int) (string, cell.Role) {
 		if p.State == control.Down { // what it was is not what it is
-			return unknown, cell.Dim
+			return words.Unknown, cell.Dim
 		}
-		return millis(p.RTTMS), cell.Plain
+		return words.Millis(p.RTTMS), cell.Plain
 	}},
-	{"LOSS", sortLoss, 5, 64, false, func(_ *Model, p control.Peer, _ int) (string, cell.Role) {
-		return percent(p.Loss), lossRole(p.Loss)
+	{"LOSS", sortLoss, 5, 64, false, func(_ view, p control.Peer, _ int) (string, cell.Role) {
+		return words.Percent(p.Loss), lossRole(p.Loss)
 	}},
-	{"RX", sortRx, 7, 48, false, func(m *Model, p control.Peer, _ int) (string, cell.Role) {
-		return si(m.units.rx(m.rateOf(p.Name))), cell.Plain
+	{"RX", sortRx, 7, 48, false, func(v view, p control.Peer, _ int) (string, cell.Role) {
+		return words.SI(v.units.rx(v.rate(p.Name))), cell.Plain
 	}},
-	{"TX", sortTx, 7, 48, false, func(m *Model, p control.Peer, _ int) (string, cell.Role) {
-		return si(m.units.tx(m.rateOf(p.Name))), cell.Plain
+	{"TX", sortTx, 7, 48, false, func(v view, p control.Peer, _ int) (string, cell.Role) {
+		return words.SI(v.units.tx(v.rate(p.Name))), cell.Plain
 	}},
-	{"RX p/s", sortKeys, 7, 80, false, func(m *Model, p control.Peer, _ int) (string, cell.Role) {
-		return si(m.rateOf(p.Name).rxPackets), cell.Plain
+	{"RX p/s", sortKeys, 7, 80, false, func(v view, p control.Peer, _ int) (string, cell.Role) {
+		return words.SI(v.rate(p.Name).rxPackets), cell.Plain
 	}},
-	{"TX p/s", sortKeys, 7, 80, false, func(m *Model, p control.Peer, _ int) (string, cell.Role) {
-		return si(m.rateOf(p.Name).txPackets), cell.Plain
+	{"TX p/s", sortKeys, 7, 80, false, func(v view, p control.Peer, _ int) (string, cell.Role) {
+		return words.SI(v.rate(p.Name).txPackets), cell.Plain
 	}},
-	{"DROPS", sortDrops, 6, 64, false, func(m *Model, p control.Peer, _ int) (string, cell.Role) {
-		n := m.zeroed(p).drops
+	{"DROPS", sortDrops, 6, 64, false, func(v view, p control.Peer, _ int) (string, cell.Role) {
+		n := v.counted(p).drops
 		if n > 0 {
-			return short(n), cell.Warn
+			return words.Short(n), cell.Warn
 		}
 		return "0", cell.Dim
 	}},
-	{"SEEN", sortSeen, 5, 64, false, func(m *Model, p control.Peer, _ int) (string, cell.Role) {
+	{"SEEN", sortSeen, 5, 64, false, func(v view, p control.Peer, _ int) (string, cell.Role) {
 		if p.LastSeen == nil {
 			return "never", cell.Dim
 		}
-		return age(m.daemonNow().Sub(*p.LastSeen)), cell.Plain
+		return words.Age(v.daemonNow().Sub(*p.LastSeen)), cell.Plain
 	}},
-	{"RX 60s", sortKeys, 12, 140, true, func(m *Model, p control.Peer, w int) (string, cell.Role) {
-		t := m.data.tracks[p.Name]
+	{"RX 60s", sortKeys, 12, 140, true, func(v view, p control.Peer, w int) (string, cell.Role) {
+		t := v.tracks[p.Name]
 		if t == nil {
 			return "", cell.Accent
 		}
@@ -77,9 +78,46 @@ var columns = []column{
 	}},
 }
 
-// compactColumns are those that `o` leaves.
+// compactColumns are those that the key `o` leaves.
 var compactColumns = []string{"PEER", "STATE", "RTTms", "RX", "TX"}
 
+// columnsFor returns the columns of a table of w cells on the screen of a view. Two cells
+// are for the cursor and one is between columns; the names have what is left.
+func columnsFor(v view, w int) []column {
+	var used []column
+	left := w - 2
+	for _, c := range columns {
+		if c.from > v.w || v.compact && !slices.Contains(compactColumns, c.title) {
+			continue
+		}
+		if c.title == "RX" || c.title == "TX" {
+			c.title += " " + v.units.String()
+		}
+		used = append(used, c)
+		left -= c.width + 1
+	}
+	used[0].width = max(4, left+1) // no space stands before the first one
+	return used
+}
+
+// units says what rates count.
+type units int
+
+const (
+	inBits units = iota
+	inBytes
+	inPackets
+	unitsEnd // how many there are
+)
+
+// String is the unit as it stands in the head of a column.
+func (u units) String() string { return [...]string{"b/s", "B/s", "p/s"}[u] }
+
+// rx returns the rate of what is received in the unit; tx that of what is sent.
+func (u units) rx(r rate) float64 { return [...]float64{8 * r.rxBytes, r.rxBytes, r.rxPackets}[u] }
+func (u units) tx(r rate) float64 { return [...]float64{8 * r.txBytes, r.txBytes, r.txPackets}[u] }
+
+// lossRole colours a loss: a fifth of the packets is what TCP hardly lives with.
 func lossRole(loss *float64) cell.Role {
 	switch {
 	case loss == nil || *loss == 0:
@@ -88,14 +126,6 @@ func lossRole(loss *float64) cell.Role {
 		return cell.Warn
 	}
 	return cell.Bad
-}
-
-// short writes a counter in six cells.
-func short(n uint64) string {
-	if n < 100000 {
-		return fmt.Sprint(n)
-	}
-	return si(float64(n))
 }
 
 // prefixes writes the first of some prefixes, and how many more there are.
@@ -110,6 +140,7 @@ func prefixes(all []string, w int) string {
 	return strings.TrimRight(cell.FitMiddle(all[0], max(1, w-len(more))), " ") + more
 }
 
+// fitCell fits a text into a column, which is the i-th of its line.
 func fitCell(c column, text string, role cell.Role, i int) cell.Line {
 	if c.left {
 		text = cell.Fit(text, c.width)

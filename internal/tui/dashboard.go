@@ -3,9 +3,18 @@ package tui
 import (
 	"fmt"
 	"slices"
-	"strings"
 
+	"example.org/meshd/internal/control/words"
 	"example.org/meshd/internal/tui/cell"
+)
+
+// dashboard is the overview on a large terminal: everything at once.
+type dashboard struct{}
+
+// Sizes of a terminal from which on the dashboard stands in for the overview.
+const (
+	dashWidth  = 120
+	dashHeight = 30
 )
 
 // Heights of the dashboard's rows of boxes; the table between them has the rest.
@@ -14,56 +23,85 @@ const (
 	dashBottom = 9
 )
 
-// dashboardBody is the overview on a large screen: everything at once.
-func (m *Model) dashboardBody(w, h int) []cell.Line {
-	s := m.data.status
-	third := w / 3
-	trouble := append([]cell.Line{cell.Text(" ").Join(verdict(s))}, m.attention(w-2*third-4, dashTop-3)...)
-	if !m.live() {
-		trouble[0] = cell.Styled(cell.Bad, " no news for "+span(m.sinceHeard())+fmt.Sprintf(": meshd (pid %d) hangs?", s.PID))
+func (dashboard) hints() string {
+	return "tab next  j/k move  enter open  / filter  s/S sort  P ping  c config  R reload  " +
+		"t span  u units  p pause  ? help  q quit"
+}
+
+func (dashboard) press(v view, key string) (request, bool) { return listed(v, key) }
+
+// rows implements lister: the border of the table and its titles stand above the peers.
+func (dashboard) rows(h int) (first, room int) {
+	return dashTop + 2, max(1, h-dashTop-dashBottom-3)
+}
+
+// charts implements charter.
+func (dashboard) charts(v view) []historyKey {
+	if v.cursor == "" {
+		return []historyKey{nodeHistory}
+	}
+	return []historyKey{nodeHistory, {v.cursor, spans[v.span]}}
+}
+
+func (dashboard) body(v view) []cell.Line {
+	third := v.w / 3
+	box := func(title string, body []cell.Line, w, h int) []cell.Line {
+		return cell.Box(cell.Styled(cell.Strong, title), "", body, w, h)
 	}
 	top := cell.Beside(
-		cell.Box(cell.Styled(cell.Strong, "node"), "", m.nodeLines(third-4), third, dashTop),
-		cell.Box(cell.Styled(cell.Strong, "traffic"), "", m.traffic(third-4), third, dashTop),
-		cell.Box(cell.Styled(cell.Strong, "attention"), "", trouble, w-2*third, dashTop),
+		box("node", nodeBox(v, third-4), third, dashTop),
+		box("traffic", traffic(v, third-4), third, dashTop),
+		box("attention", attentionBox(v, v.w-2*third-4, dashTop-2), v.w-2*third, dashTop),
 	)
-	rows := len(m.shown)
-	room := m.tableRoom()
-	middle := h - dashTop - dashBottom
-	n := countStates(s.Peers)
-	title := fmt.Sprintf("peers %d · %d up · %d stale · %d DOWN · sort %s", len(s.Peers), n.up, n.stale, n.down, m.sort)
-	note := fmt.Sprintf("filter: %s  %d-%d/%d", m.filter, min(m.top+1, rows), min(m.top+room, rows), rows)
-	table := cell.Box(cell.Styled(cell.Strong, title), note, m.table(w, w-4, middle-2), w, middle)
-	half := w * 4 / 7
+	middle := v.h - dashTop - dashBottom
+	n := countStates(v.status.Peers)
+	title := fmt.Sprintf("peers %d · %d up · %d stale · %d DOWN · sort %s",
+		len(v.status.Peers), n.up, n.stale, n.down, v.sort)
+	note := fmt.Sprintf("filter: %s  %s", v.filter, shownRows(v))
+	peers := cell.Box(cell.Styled(cell.Strong, title), note, tableLines(v, v.w-4, middle-2), v.w, middle)
+	left := v.w * 4 / 7
 	bottom := cell.Beside(
-		cell.Box(cell.Styled(cell.Strong, m.cursor), spans[m.span], m.charted(half-4), half, dashBottom),
-		cell.Box(cell.Styled(cell.Strong, "events"), "", m.newestEvents(w-half-4, dashBottom-2), w-half, dashBottom),
+		cell.Box(cell.Styled(cell.Strong, v.cursor), spans[v.span], peerBox(v, left-4), left, dashBottom),
+		box("events", newestEvents(v, "", v.w-left-4, dashBottom-2), v.w-left, dashBottom),
 	)
-	return slices.Concat(top, table, bottom)
+	return v.faded(slices.Concat(top, peers, bottom))
 }
 
-// nodeLines are the facts in a narrow box.
-func (m *Model) nodeLines(w int) []cell.Line {
-	s := m.data.status
-	plane, offload, _ := strings.Cut(m.planeFacts().String(), "  offload ")
-	file, applied, _ := strings.Cut(m.configFacts(2*w).String(), "  applied ")
+// nodeBox has the facts of the node in narrow lines.
+func nodeBox(v view, w int) []cell.Line {
+	s := v.status
+	generation, since := "  not in force yet", ""
+	if !s.Config.Applied.IsZero() {
+		generation, since = fmt.Sprintf("  gen %d", s.Config.Generation), applied(v, true)
+	}
+	path := cell.FitMiddle(s.Config.Path, max(12, min(cell.Width(s.Config.Path), w-len(generation))))
 	return []cell.Line{
-		cell.Styled(cell.Strong, s.Node).Add(cell.Plain, "  "+hostPort(s.Network)),
-		cell.Text(fmt.Sprintf("meshd %s  pid %d  up %s", s.Version, s.PID, span(m.uptime()))),
-		cell.Text(plane),
-		cell.Styled(cell.Dim, "offload ").Add(cell.Plain, offload),
-		cell.Styled(cell.Dim, "drops ").Join(m.dropFacts()),
+		cell.Styled(cell.Strong, s.Node).Add(cell.Plain, "  "+words.HostPort(s.Network)),
+		cell.Text(fmt.Sprintf("meshd %s  pid %d  up %s", s.Version, s.PID, words.Span(v.uptime()))),
+		cell.Text(planeFacts(s)),
+		cell.Styled(cell.Dim, "offload ").Add(cell.Plain, offloads(s)).Join(refused(s)),
+		cell.Styled(cell.Dim, "drops ").Join(dropFacts(v)),
 		peerFacts(s),
-		cell.Text(file),
-		cell.Styled(cell.Dim, "applied ").Add(cell.Plain, applied),
+		cell.Text(path + generation),
+		cell.Styled(cell.Dim, "applied ").Add(cell.Plain, since),
 	}
 }
 
-// charted is the selected peer in a few lines.
-func (m *Model) charted(w int) []cell.Line {
-	p, ok := m.selected()
+// attentionBox has the verdict and what it is for.
+func attentionBox(v view, w, h int) []cell.Line {
+	head := cell.Text(" ").Join(verdict(v.status))
+	if !v.live {
+		head = cell.Styled(cell.Bad, fmt.Sprintf(" no data for %s: meshd (pid %d) hangs?",
+			words.Span(v.sinceHeard()), v.status.PID))
+	}
+	return append([]cell.Line{head}, attention(v.status, w, h-1)...)
+}
+
+// peerBox is the selected peer in a few lines.
+func peerBox(v view, w int) []cell.Line {
+	p, ok := v.selected()
 	if !ok {
 		return nil
 	}
-	return append(m.peerCharts(p, w), m.about(w)...)
+	return append(peerCharts(v, p, w), aboutPeer(v)...)
 }

@@ -1,7 +1,10 @@
 package tui
 
 import (
+	"maps"
 	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"example.org/meshd/internal/control"
@@ -12,14 +15,17 @@ import (
 type data struct {
 	status  *control.Status // the last snapshot; nil before the first
 	heard   time.Time       // when that came, by our own clock
+	boot    string          // boot id of the daemon that was heard last
 	rates   map[string]rate // by peer; the node's own is ""
 	tracks  map[string]*track
 	dropped map[dropKey]drop
-	events  []event // oldest first
-	alarms  uint64  // events that are no mere information, since the start of this program
-	last    string  // boot id of the daemon that was heard last
-
 	history map[historyKey]control.History
+	disk    onDisk
+
+	events []event // oldest first
+	number uint64  // of the newest event, from 1 for each program
+	alarms uint64  // events of this connection that are no mere information
+	seen   uint64  // as many of them as the events screen has shown
 }
 
 // rate is what happens in a second. Its fields are NaN where that is not known: after
@@ -33,40 +39,44 @@ type dropKey struct{ peer, reason string }
 
 // drop is how fast one drop counter grows, and when it last did.
 type drop struct {
-	rate float64
+	rate float64   // packets a second; NaN if not known
 	seen time.Time // by the daemon's clock; zero: not since we watch
+}
+
+// onDisk is what the configuration file says now, compared with what runs.
+type onDisk struct {
+	asked bool         // whether the comparison has come back
+	plan  control.Plan // what applying the file would change
+	err   error        // why it cannot be read, or not be applied
 }
 
 // event is an event, and the run of the daemon that it is of.
 type event struct {
 	control.Event
-	boot string
+	boot   string
+	number uint64 // names it as long as this program runs
 }
 
 // eventsKept bounds what is remembered of one daemon and of those before it.
 const eventsKept = control.EventsKept
 
-// apply takes over a snapshot that came at a time.
+// apply takes over a snapshot that came at a time. Rates are by the daemon's own clock, so
+// that a late snapshot is no lower rate; between two runs of a daemon there is none.
 func (d *data) apply(s *control.Status, at time.Time) {
-	was := d.status
+	was, seconds := d.status, 0.0
 	if was != nil && was.BootID != s.BootID {
 		was = nil
 	}
-	seconds := 0.0
+	rates := make(map[string]rate, len(s.Peers)+1)
+	rates[""] = noRate
+	before := map[string]*control.Peer{} // a search for each of 10,000 peers would be slow
 	if was != nil {
 		seconds = s.UptimeSeconds - was.UptimeSeconds
-	}
-	before := map[string]*control.Peer{}
-	if was != nil {
+		rates[""] = perSecond(sumOf(s.Totals), sumOf(was.Totals), seconds)
+		d.watchDrops("", s.Totals.Drops, was.Totals.Drops, seconds, s.Now)
 		for i := range was.Peers {
 			before[was.Peers[i].Name] = &was.Peers[i]
 		}
-	}
-	rates := make(map[string]rate, len(s.Peers)+1)
-	rates[""] = noRate
-	if was != nil {
-		rates[""] = perSecond(sumOf(s.Totals), sumOf(was.Totals), seconds)
-		d.watchDrops("", s.Totals.Drops, was.Totals.Drops, seconds, s.Now)
 	}
 	for i := range s.Peers {
 		p := &s.Peers[i]
@@ -76,16 +86,23 @@ func (d *data) apply(s *control.Status, at time.Time) {
 			d.watchDrops(p.Name, p.Drops, b.Drops, seconds, s.Now)
 		}
 	}
+	d.tracks = d.tracked(rates, was == nil, s.UptimeSeconds, seconds)
+	d.status, d.heard, d.rates, d.boot = s, at, rates, s.BootID
+}
+
+// tracked enters rates into the tracks of their peers. Those of peers that are gone, and
+// with fresh all, are forgotten.
+func (d *data) tracked(rates map[string]rate, fresh bool, uptime, seconds float64) map[string]*track {
 	tracks := make(map[string]*track, len(rates))
 	for name, r := range rates {
 		t := d.tracks[name]
-		if t == nil || was == nil {
+		if t == nil || fresh {
 			t = newTrack()
 		}
-		t.add(s.UptimeSeconds, seconds, r)
+		t.add(uptime, seconds, r)
 		tracks[name] = t
 	}
-	d.status, d.heard, d.rates, d.tracks, d.last = s, at, rates, tracks, s.BootID
+	return tracks
 }
 
 // counters is a reading of what grows.
@@ -106,7 +123,16 @@ func sum(drops map[string]uint64) (n uint64) {
 	return n
 }
 
-// perSecond divides what came by the seconds it took.
+// less returns what counters grew by; one that fell is 0.
+func (c counters) less(b counters) counters {
+	diff := func(now, was uint64) uint64 { return now - min(now, was) }
+	return counters{
+		diff(c.rxBytes, b.rxBytes), diff(c.txBytes, b.txBytes),
+		diff(c.rxPackets, b.rxPackets), diff(c.txPackets, b.txPackets), diff(c.drops, b.drops),
+	}
+}
+
+// perSecond divides what was counted by the seconds that it took.
 func perSecond(now, was counters, seconds float64) rate {
 	return rate{
 		grown(now.rxBytes, was.rxBytes, seconds), grown(now.txBytes, was.txBytes, seconds),
@@ -123,6 +149,8 @@ func grown(now, was uint64, seconds float64) float64 {
 	return float64(now-was) / seconds
 }
 
+// watchDrops notes which drop counters grow. Those that never did are left out: a mesh has
+// a dozen reasons for each of thousands of peers, nearly all of them zero.
 func (d *data) watchDrops(peer string, now, was map[string]uint64, seconds float64, at time.Time) {
 	for reason, n := range now {
 		key := dropKey{peer, reason}
@@ -144,70 +172,59 @@ func (d *data) watchDrops(peer string, now, was map[string]uint64, seconds float
 // this run of it goes; what there is of the runs before stays, and so does the fact
 // that it was started again.
 func (d *data) hello(h *control.Hello, at time.Time) {
-	var kept []event
-	for _, e := range d.events {
-		if e.boot != h.BootID {
-			kept = append(kept, e)
-		}
+	d.events = slices.DeleteFunc(d.events, func(e event) bool { return e.boot == h.BootID })
+	d.alarms = 0 // they are counted anew as they are told anew; those that were seen stay so
+	if d.boot != h.BootID {
+		d.seen = 0
 	}
-	d.events = kept
-	if d.last != "" && d.last != h.BootID {
-		d.note(h.BootID, "warn", "restarted", "meshd was restarted: counters begin anew", at)
+	if d.boot != "" && d.boot != h.BootID {
+		d.add(control.Event{At: at, Level: "warn", Kind: "restarted",
+			Message: "meshd was restarted: its counters start from zero"}, "meshtui "+h.BootID)
 	}
-	d.last = h.BootID
+	d.boot = h.BootID
 }
 
-// note adds an event of our own, which no daemon's number has.
-func (d *data) note(boot, level, kind, message string, at time.Time) {
-	d.add(event{control.Event{At: at, Level: level, Kind: kind, Message: message}, "meshtui " + boot})
+// happened takes over an event of the daemon.
+func (d *data) happened(e *control.Event) {
+	shorten(e)
+	d.add(*e, d.boot)
+	if e.Level == "warn" || e.Level == "error" {
+		d.alarms++
+	}
 }
 
-func (d *data) add(e event) {
+// add remembers an event. Of too many the oldest tenth goes at once, so that not each
+// event moves all others.
+func (d *data) add(e control.Event, boot string) {
 	if len(d.events) >= eventsKept {
-		d.events = append([]event(nil), d.events[len(d.events)-eventsKept+eventsKept/10:]...)
+		d.events = slices.Clone(d.events[len(d.events)-eventsKept+eventsKept/10:])
 	}
-	d.events = append(d.events, e)
+	d.number++
+	d.events = append(d.events, event{e, boot, d.number})
 }
 
-// trackSeconds is how much of each peer this program itself remembers; the daemon
-// has the rest.
-const trackSeconds = 60
+// Bounds of an event, of which many are kept: another host may say whatever it likes.
+const (
+	maxEventText   = 4096 // bytes of a text in it
+	maxEventFields = 32
+)
 
-// track is the last minute of one peer, a value for each second.
-type track struct {
-	rx, tx [trackSeconds]float32
-	last   int64 // second of the newest value, by the daemon's uptime
+// shorten cuts the texts of an event.
+func shorten(e *control.Event) {
+	for _, s := range []*string{&e.Level, &e.Kind, &e.Peer, &e.Message} {
+		*s = cut(*s)
+	}
+	kept := map[string]string{}
+	for _, k := range slices.Sorted(maps.Keys(e.Fields))[:min(len(e.Fields), maxEventFields)] {
+		kept[cut(k)] = cut(e.Fields[k])
+	}
+	e.Fields = kept
 }
 
-func newTrack() *track {
-	t := &track{}
-	nan := float32(math.NaN())
-	for i := range t.rx {
-		t.rx[i], t.tx[i] = nan, nan
+// cut shortens a text, between two runes.
+func cut(s string) string {
+	if len(s) <= maxEventText {
+		return s
 	}
-	return t
-}
-
-// add enters a rate for the seconds that it is of.
-func (t *track) add(uptime, seconds float64, r rate) {
-	now := int64(uptime)
-	from := max(t.last+1, now-trackSeconds+1)
-	known := now - int64(math.Ceil(seconds)) // what is older was not measured
-	for s := from; s <= now; s++ {
-		rx, tx := math.NaN(), math.NaN()
-		if s > known {
-			rx, tx = r.rxBytes, r.txBytes
-		}
-		t.rx[s%trackSeconds], t.tx[s%trackSeconds] = float32(rx), float32(tx)
-	}
-	t.last = max(now, t.last)
-}
-
-// values returns what a track has of one direction, oldest first.
-func (t *track) values(ring *[trackSeconds]float32) []float64 {
-	out := make([]float64, trackSeconds)
-	for i := range out {
-		out[i] = float64(ring[(t.last+1+int64(i))%trackSeconds])
-	}
-	return out
+	return strings.ToValidUTF8(s[:maxEventText], "") + "…"
 }

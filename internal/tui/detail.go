@@ -3,209 +3,153 @@ package tui
 import (
 	"fmt"
 	"math"
-	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/control/words"
 	"example.org/meshd/internal/tui/cell"
 )
 
-// seconds turns a number of seconds into a duration.
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+// detail is the page of the peer under the cursor: where it is, how far, what it sent and
+// what was lost.
+type detail struct{ page }
 
-func hostPort(n control.Network) string {
-	address, err := netip.ParseAddr(n.Address)
-	if err != nil {
-		return n.Address
-	}
-	return netip.AddrPortFrom(address, uint16(n.Port)).String()
+func (detail) hints() string {
+	return "esc back  [ ] prev/next  t 5m/1h/24h  P ping  y copy  Z zero  j/k scroll  q quit"
 }
 
-// detailBody is the screen of one peer.
-func (m *Model) detailBody(w, h int) []cell.Line {
-	p, ok := m.selected()
+func (d detail) press(v view, key string) (request, bool) {
+	return d.page.press(v, key, len(d.lines(v)), func(p page) screen { return detail{p} })
+}
+
+// charts implements charter.
+func (detail) charts(v view) []historyKey { return []historyKey{{v.cursor, spans[v.span]}} }
+
+func (d detail) body(v view) []cell.Line { return v.faded(d.shown(d.lines(v), v.h)) }
+
+// lines are the whole page.
+func (detail) lines(v view) []cell.Line {
+	p, ok := v.selected()
 	if !ok {
-		return []cell.Line{cell.Text(" PEERS > " + m.cursor), {}, cell.Styled(cell.Warn, " the file in force has no such node any more: esc goes back")}
+		return []cell.Line{cell.Text(" PEERS > " + v.cursor), {},
+			cell.Styled(cell.Warn, " the file in force no longer has this node: esc goes back")}
 	}
 	glyph, word, role := stateWord(p.State)
 	seen := "never heard"
 	if p.LastSeen != nil {
-		seen = "last heard " + span(m.daemonNow().Sub(*p.LastSeen)) + " ago"
+		seen = "last heard " + words.Span(v.daemonNow().Sub(*p.LastSeen)) + " ago"
 	}
-	lines := []cell.Line{
-		cell.Styled(cell.Dim, " PEERS > ").Add(cell.Strong, p.Name).Spread(cell.Styled(role, glyph+" "+word).Add(cell.Plain, " · "+seen+" "), w),
-	}
-	lines = append(lines, m.peerFacts(p, w)...)
+	title := cell.Styled(cell.Dim, " PEERS > ").Add(cell.Strong, p.Name)
+	state := cell.Styled(role, glyph+" "+word).Add(cell.Plain, " · "+seen+" ")
+	lines := append([]cell.Line{title.Spread(state, v.w)}, aboutPath(v, p)...)
 	lines = append(lines, cell.Line{})
-	for _, l := range append(m.peerCharts(p, w-2), m.timeAxis(w-2)) {
+	for _, l := range append(peerCharts(v, p, v.w-2), timeAxis(v, p.Name, v.w-2)) {
 		lines = append(lines, cell.Text(" ").Join(l))
 	}
-	tables := m.peerCounters(p, w)
-	if len(lines)+1+len(tables) <= h {
+	tables := peerCounters(v, p)
+	if len(lines)+1+len(tables) <= v.h {
 		lines = append(lines, cell.Line{})
 	}
 	lines = append(lines, tables...)
-	if room := h - len(lines) - 1; room > 0 {
-		lines = append(append(lines, cell.Rule(w)), m.eventsAbout(p.Name, w, room)...)
+	if room := v.h - len(lines) - 1; room > 0 {
+		lines = append(lines, cell.Rule(v.w))
+		for _, l := range newestEvents(v, p.Name, v.w-1, room) {
+			lines = append(lines, cell.Text(" ").Join(l))
+		}
 	}
 	return lines
 }
 
-// peerFacts are where a peer is, what lies behind it, and how far it is.
-func (m *Model) peerFacts(p control.Peer, w int) []cell.Line {
-	label := func(word string) cell.Line { return cell.Styled(cell.Dim, fmt.Sprintf(" %-10s ", word)) }
-	first := label("endpoint").Add(cell.Plain, p.Address)
+// peerLabel begins a line of facts of a peer.
+func peerLabel(word string) cell.Line { return cell.Styled(cell.Dim, fmt.Sprintf(" %-10s ", word)) }
+
+// aboutPath is where a peer is, what lies behind it, and how far it is.
+func aboutPath(v view, p control.Peer) []cell.Line {
+	first := peerLabel("endpoint").Add(cell.Plain, p.Address)
 	if p.Version != "" {
 		first = first.Add(cell.Dim, "   meshd "+p.Version)
 	}
-	lines := []cell.Line{first.Join(fileLine(p, "   "))}
-	behind := strings.Join(p.Subnets, "  ")
-	if len(p.Routes) > 0 {
-		behind += "  routes " + strings.Join(p.Routes, "  ")
-	}
-	for i, l := range cell.Wrap(behind, w-13) {
-		if i == 2 {
-			lines = append(lines, label("").Add(cell.Dim, fmt.Sprintf("… %d in all", len(p.Subnets)+len(p.Routes))))
-			break
-		}
-		word := "subnets"
-		if i > 0 {
-			word = ""
-		}
-		lines = append(lines, label(word).Add(cell.Plain, l))
-	}
-	rtt := fmt.Sprintf("%s now   %s min   %s p50   %s p95   jitter %s", millis(lastRTT(p)), millis(p.RTTMinMS), millis(p.RTTMS), millis(p.RTTP95MS), millis(p.JitterMS))
-	lines = append(lines, label("rtt ms").Add(cell.Plain, rtt).Add(lossRole(p.Loss), "   loss "+percent(p.Loss)))
+	lines := append([]cell.Line{first.Add(fileRole(p), "   "+words.File(p))}, behind(p, v.w)...)
+	rtt := fmt.Sprintf("%s now   %s min   %s p50   %s p95   jitter %s", words.Millis(lastRTT(p)),
+		words.Millis(p.RTTMinMS), words.Millis(p.RTTMS), words.Millis(p.RTTP95MS), words.Millis(p.JitterMS))
+	lines = append(lines, peerLabel("rtt ms").Add(cell.Plain, rtt).
+		Add(lossRole(p.Loss), "   loss "+words.Percent(p.Loss)))
 	if p.Since != nil {
 		_, word, _ := stateWord(p.State)
-		lines = append(lines, label("state").Add(cell.Plain, fmt.Sprintf("%s since %s (%s)   probes %s sent, %s answered", word, clock(*p.Since),
-			span(m.daemonNow().Sub(*p.Since)), grouped(p.ProbesTx), grouped(p.ProbesRx))))
+		lines = append(lines, peerLabel("state").Add(cell.Plain, fmt.Sprintf(
+			"%s since %s (%s)   probes %s sent, %s answered", word, words.Clock(*p.Since),
+			words.Span(v.daemonNow().Sub(*p.Since)), words.Grouped(p.ProbesTx), words.Grouped(p.ProbesRx))))
 	}
 	return lines
 }
 
-// peerCharts are rates, RTT and loss of a peer over the span that is chosen, or,
-// without a history, rates of the last minute.
-func (m *Model) peerCharts(p control.Peer, w int) []cell.Line {
-	now := m.rateOf(p.Name)
-	unit := m.units.String()
-	flows := []flow{
-		{name: "rx " + unit, now: m.units.rx(now)}, {name: "tx " + unit, now: m.units.tx(now)},
-		{name: "rtt ms", now: math.NaN()}, {name: "loss %", now: math.NaN(), top: 100},
+// behind lists the prefixes behind a peer in three lines at most: a peer may have hundreds,
+// and what is below them is worth more.
+func behind(p control.Peer, w int) (lines []cell.Line) {
+	text := strings.Join(p.Subnets, "  ")
+	if len(p.Routes) > 0 {
+		text += "  routes " + strings.Join(p.Routes, "  ")
 	}
-	if last := lastRTT(p); last != nil && m.live() {
-		flows[2].now = *last
-	}
-	if p.Loss != nil && m.live() {
-		flows[3].now = 100 * *p.Loss
-	}
-	if h, ok := m.data.history[historyKey{p.Name, spans[m.span]}]; ok {
-		rx, tx, by := h.RxBytes, h.TxBytes, 8.0
-		switch m.units {
-		case inBytes:
-			by = 1
-		case inPackets:
-			rx, tx, by = h.RxPackets, h.TxPackets, 1
+	word := "subnets"
+	for i, l := range cell.Wrap(text, w-13) {
+		if i == 2 {
+			all := fmt.Sprintf("… %d in all", len(p.Subnets)+len(p.Routes))
+			return append(lines, peerLabel("").Add(cell.Dim, all))
 		}
-		by /= float64(max(1, h.StepSeconds))
-		flows[0].values, flows[1].values = scaled(numbers(rx), by), scaled(numbers(tx), by)
-		flows[2].values, flows[3].values = numbers(h.RTTMS), scaled(numbers(h.Loss), 100)
-		for i := range flows {
-			flows[i].last = lastStep(h)
-		}
-	} else if t := m.data.tracks[p.Name]; t != nil && m.options.Asker == nil && m.units != inPackets {
-		by := map[units]float64{inBits: 8, inBytes: 1}[m.units]
-		flows[0].values, flows[1].values = scaled(t.values(&t.rx), by), scaled(t.values(&t.tx), by)
-		flows[0].last, flows[1].last = t.last, t.last
-	}
-	var lines []cell.Line
-	for i, f := range flows {
-		role := cell.Accent
-		if i == 3 {
-			role = cell.Warn
-		}
-		figure := si(f.now)
-		if i >= 2 && !math.IsNaN(f.now) {
-			figure = millis(&f.now)
-		}
-		lines = append(lines, cell.Styled(cell.Dim, fmt.Sprintf("%-7s", f.name)).Add(cell.Strong, cell.FitRight(figure, 6)+" ").
-			Add(role, cell.Spark(f.values, f.last, w-14, f.top)))
+		lines = append(lines, peerLabel(word).Add(cell.Plain, l))
+		word = ""
 	}
 	return lines
 }
 
-// lastRTT is that of the last answer, of a peer that answers.
-func lastRTT(p control.Peer) *float64 {
-	if p.State == control.Down || p.State == control.Stale {
-		return nil
-	}
-	return p.RTTLastMS
-}
+// dropsWidth is the width of the table of drops.
+const dropsWidth = 38
 
-// timeAxis stands below the charts.
-func (m *Model) timeAxis(w int) cell.Line {
-	end, values := "now", trackSeconds
-	if !m.live() {
-		end = "then"
-	}
-	if h, ok := m.data.history[historyKey{m.cursor, spans[m.span]}]; ok {
-		values = len(h.RxBytes)
-	}
-	chosen := spans[m.span]
-	if m.options.Asker == nil {
-		chosen = "1m"
-	}
-	return cell.Styled(cell.Dim, cell.Fit("", 14+cell.Unused(values, w-14))+"-"+chosen).Spread(cell.Styled(cell.Dim, end), w)
-}
-
-// peerCounters are two tables beside each other: traffic, and drops by reason.
-func (m *Model) peerCounters(p control.Peer, w int) []cell.Line {
-	c := m.zeroed(p)
+// peerCounters are two tables, beside each other where there is room: traffic, and drops
+// by reason.
+func peerCounters(v view, p control.Peer) []cell.Line {
+	c := v.counted(p)
 	since := "since meshd's start"
-	if m.base != nil {
-		since = "since " + clock(m.base.Now)
+	if v.base != nil {
+		since = "since " + words.Clock(v.base.Now)
 	}
+	bytes := func(n uint64) string { return words.SI(float64(n)) + "B" }
+	row := func(rx, tx string) string { return fmt.Sprintf("%14s%14s", rx, tx) }
 	left := []cell.Line{
-		cell.Styled(cell.Dim, fmt.Sprintf(" %-10s%14s%14s", "COUNTERS", "rx", "tx")),
-		cell.Styled(cell.Dim, " packets   ").Add(cell.Plain, fmt.Sprintf("%14s%14s", grouped(c.rxPackets), grouped(c.txPackets))),
-		cell.Styled(cell.Dim, " bytes     ").Add(cell.Plain, fmt.Sprintf("%14s%14s", si(float64(c.rxBytes))+"B", si(float64(c.txBytes))+"B")),
+		cell.Styled(cell.Dim, fmt.Sprintf(" %-10s", "COUNTERS")+row("rx", "tx")),
+		cell.Styled(cell.Dim, " packets   ").
+			Add(cell.Plain, row(words.Grouped(c.rxPackets), words.Grouped(c.txPackets))),
+		cell.Styled(cell.Dim, " bytes     ").Add(cell.Plain, row(bytes(c.rxBytes), bytes(c.txBytes))),
 		cell.Styled(cell.Dim, " "+since),
 	}
-	right := []cell.Line{cell.Styled(cell.Dim, fmt.Sprintf("%-18s%8s%6s%6s", "DROPS", "total", "/s", "last"))}
-	for _, reason := range reasons(p.Drops) {
-		d := m.data.dropped[dropKey{p.Name, reason}]
-		last := unknown
-		if !d.seen.IsZero() {
-			last = age(m.daemonNow().Sub(d.seen))
-		}
-		n := p.Drops[reason]
-		if m.base != nil {
-			n -= min(n, dropsOf(m.base, p.Name)[reason])
-		}
-		speed := d.rate
-		if !m.live() {
-			speed = math.NaN()
-		}
-		right = append(right, cell.Styled(cell.Warn, fmt.Sprintf("%-18s", reason)).Add(cell.Plain, fmt.Sprintf("%8s%6s%6s", short(n), si(speed), last)))
-	}
-	if len(right) == 1 {
-		right = append(right, cell.Styled(cell.Dim, "none"))
-	}
-	const rightWidth = 38
-	if w < 40+rightWidth {
+	right := peerDrops(v, p)
+	if v.w < 40+dropsWidth {
 		return slices.Concat(left, right)
 	}
 	h := max(len(left), len(right))
-	return cell.Beside(cell.Fill(left, w-rightWidth, h), cell.Fill(right, rightWidth, h))
+	return cell.Beside(cell.Fill(left, v.w-dropsWidth, h), cell.Fill(right, dropsWidth, h))
 }
 
-func dropsOf(s *control.Status, peer string) map[string]uint64 {
-	for _, p := range s.Peers {
-		if p.Name == peer {
-			return p.Drops
+// peerDrops is a table of a peer's drops by reason: how many, how fast, and how long ago
+// the last one was.
+func peerDrops(v view, p control.Peer) []cell.Line {
+	lines := []cell.Line{cell.Styled(cell.Dim, fmt.Sprintf("%-18s%8s%6s%6s", "DROPS", "total", "/s", "last"))}
+	drops := v.dropsOf(p)
+	for _, reason := range words.Reasons(p.Drops) { // also those that are zero since Z
+		d := v.dropped[dropKey{p.Name, reason}]
+		last, speed := words.Unknown, d.rate
+		if !d.seen.IsZero() {
+			last = words.Age(v.daemonNow().Sub(d.seen))
 		}
+		if !v.live {
+			speed = math.NaN()
+		}
+		lines = append(lines, cell.Styled(cell.Warn, fmt.Sprintf("%-18s", reason)).
+			Add(cell.Plain, fmt.Sprintf("%8s%6s%6s", words.Short(drops[reason]), words.SI(speed), last)))
 	}
-	return nil
+	if len(lines) == 1 {
+		lines = append(lines, cell.Styled(cell.Dim, "none"))
+	}
+	return lines
 }

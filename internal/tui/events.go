@@ -2,26 +2,118 @@ package tui
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
+	"time"
 
+	"example.org/meshd/internal/control/words"
 	"example.org/meshd/internal/tui/cell"
 )
 
-// eventText is what an event says, for people and for filters.
-func eventText(e event) string {
-	text := e.Message
-	if e.Peer != "" { // "peer is up" of one that is named
-		text = e.Peer + " " + strings.TrimPrefix(text, "peer ")
+// events is the screen of what happened, the newest last. The cursor stays on its event
+// while others come; on the newest one it follows.
+type events struct{ at uint64 } // number of the event under the cursor; 0: the newest
+
+func (events) hints() string { return "j/k move  G newest  / filter  y copy  w write  q quit" }
+
+// cursor is the index of the event under the cursor among those that the filter keeps, -1
+// if there is none. The event itself may be forgotten: then it is the one before it.
+func (s events) cursor(kept []event) int {
+	if s.at == 0 || len(kept) == 0 {
+		return len(kept) - 1
 	}
-	for _, k := range slices.Sorted(maps.Keys(e.Fields)) {
-		text += " " + k + "=" + e.Fields[k]
+	after := slices.IndexFunc(kept, func(e event) bool { return e.number > s.at })
+	if after < 0 {
+		return len(kept) - 1
 	}
-	return text
+	return max(0, after-1)
 }
 
-// eventLine is an event in one line.
+func (s events) press(v view, key string) (request, bool) {
+	kept := keptEvents(v)
+	at := s.cursor(kept)
+	if move, ok := moves[key]; ok {
+		return request{become: s.moved(kept, at+move(v.page))}, true
+	}
+	switch key {
+	case "enter":
+		if at < 0 || kept[at].Peer == "" {
+			return request{}, true
+		}
+		return openPeer(v, kept[at].Peer), true
+	case "y":
+		if at < 0 {
+			return request{}, true
+		}
+		e := kept[at]
+		return request{copy: clip{"event", e.At.Format(time.RFC3339) + " " + e.Level + " " + eventText(e)}}, true
+	}
+	return request{}, false
+}
+
+// moved is the screen with the cursor on another event.
+func (events) moved(kept []event, to int) events {
+	if len(kept) == 0 || to >= len(kept)-1 { // the newest one is followed
+		return events{}
+	}
+	return events{kept[max(0, to)].number}
+}
+
+// wholeLines is how many lines show the whole of the event under the cursor, with the rule.
+const wholeLines = 4
+
+func (s events) body(v view) []cell.Line {
+	kept := keptEvents(v)
+	at := s.cursor(kept)
+	mode := "follows"
+	if s.at != 0 {
+		mode = fmt.Sprintf("%d newer", len(kept)-1-at)
+	}
+	lines := []cell.Line{cell.Styled(cell.Dim, fmt.Sprintf(" %s · filter: %s · %s",
+		words.Count(len(kept), "event"), v.filter, mode)).Fit(v.w)}
+	whole := 0
+	if v.h >= 12 {
+		whole = wholeLines
+	}
+	room := max(1, v.h-1-whole)
+	from := max(0, min(at-room/2, len(kept)-room)) // the cursor in the middle, where it can be
+	for i := from; i < min(from+room, len(kept)); i++ {
+		if i == at {
+			lines = append(lines, cell.Text("> ").Join(eventLine(kept[i])).Fit(v.w).As(cell.Selected))
+			continue
+		}
+		lines = append(lines, cell.Text("  ").Join(eventLine(kept[i])))
+	}
+	if len(kept) == 0 {
+		lines = append(lines, cell.Styled(cell.Dim, "  no events"))
+	}
+	lines = cell.Fill(lines, v.w, 1+room)
+	if at >= 0 && whole > 0 {
+		lines = append(lines, wholeEvent(kept[at], v.w)...)
+	}
+	return v.faded(lines)
+}
+
+// wholeEvent is all that there is of an event, below a rule.
+func wholeEvent(e event, w int) []cell.Line {
+	lines := []cell.Line{cell.Rule(w)}
+	about := fmt.Sprintf("%s  %s  %s", e.At.UTC().Format("2006-01-02 15:04:05.000"), e.Kind, eventText(e))
+	for _, l := range cell.Wrap(about, w-2) {
+		lines = append(lines, cell.Text(" "+l))
+	}
+	return lines
+}
+
+// eventText is what an event says in one text, for the clipboard and for filters.
+func eventText(e event) string {
+	subject, rest := words.Event(e.Event)
+	if subject == "" {
+		return rest
+	}
+	return subject + " " + rest
+}
+
+// eventLine is an event in one line: when, how bad, whom, what.
 func eventLine(e event) cell.Line {
 	role := cell.Dim
 	switch e.Level {
@@ -30,97 +122,39 @@ func eventLine(e event) cell.Line {
 	case "error":
 		role = cell.Bad
 	}
-	line := cell.Styled(cell.Dim, clock(e.At)+" ").Add(role, fmt.Sprintf("%-5s ", strings.ToUpper(e.Level)))
-	rest := eventText(e)
-	if e.Peer != "" {
-		line = line.Add(cell.Strong, e.Peer+" ")
-		rest = strings.TrimPrefix(rest, e.Peer+" ")
+	line := cell.Styled(cell.Dim, words.Clock(e.At)+" ").
+		Add(role, fmt.Sprintf("%-5s ", strings.ToUpper(e.Level)))
+	subject, rest := words.Event(e.Event)
+	if subject != "" {
+		line = line.Add(cell.Strong, subject+" ")
 	}
 	return line.Add(cell.Plain, rest)
 }
 
-// chosen are the events that the filter keeps, oldest first.
-func (m *Model) chosen() []event {
-	if m.filter.match == nil {
-		return m.data.events
+// keptEvents are the events that the filter keeps, oldest first.
+func keptEvents(v view) []event {
+	if v.filter.match == nil {
+		return v.events
 	}
 	var kept []event
-	for _, e := range m.data.events {
-		if m.chooses(e) {
+	for _, e := range v.events {
+		if v.filter.keeps(e.Level, e.Kind, eventText(e)) {
 			kept = append(kept, e)
 		}
 	}
 	return kept
 }
 
-// chooses tells whether the filter keeps an event.
-func (m *Model) chooses(e event) bool { return m.filter.keeps(e.Level, e.Kind, eventText(e)) }
-
-// currentEvent is the one under the cursor.
-func (m *Model) currentEvent() (event, bool) {
-	all := m.chosen()
-	if len(all) == 0 {
-		return event{}, false
-	}
-	return all[len(all)-1-min(m.event, len(all)-1)], true
-}
-
-// eventsBody lists events, the newest last, and the whole of the one under the cursor.
-func (m *Model) eventsBody(w, h int) []cell.Line {
-	all := m.chosen()
-	mode := "follows"
-	if m.event > 0 {
-		mode = fmt.Sprintf("%d newer", min(m.event, len(all)-1))
-	}
-	lines := []cell.Line{cell.Styled(cell.Dim, fmt.Sprintf(" %s · filter: %s · %s", count(len(all), "event"), m.filter, mode)).Fit(w)}
-	whole := 0
-	if h >= 12 {
-		whole = 4
-	}
-	room := max(1, h-1-whole)
-	at := len(all) - 1 - min(m.event, max(len(all)-1, 0))
-	from := max(0, min(at-room/2, len(all)-room))
-	for i := from; i < min(from+room, len(all)); i++ {
-		if i == at {
-			lines = append(lines, cell.Text("> ").Join(eventLine(all[i])).Fit(w).As(cell.Selected))
-			continue
-		}
-		lines = append(lines, cell.Text("  ").Join(eventLine(all[i])))
-	}
-	if len(all) == 0 {
-		lines = append(lines, cell.Styled(cell.Dim, "  nothing happened"))
-	}
-	lines = cell.Fill(lines, w, 1+room)
-	if e, ok := m.currentEvent(); ok && whole > 0 {
-		lines = append(lines, cell.Rule(w))
-		about := fmt.Sprintf("%s  %s  %s", e.At.UTC().Format("2006-01-02 15:04:05.000"), e.Kind, eventText(e))
-		for _, l := range cell.Wrap(about, w-2) {
-			lines = append(lines, cell.Text(" "+l))
-		}
-	}
-	return lines
-}
-
-// eventsAbout are the newest events of a peer, the newest first.
-func (m *Model) eventsAbout(peer string, w, h int) (lines []cell.Line) {
-	for _, e := range slices.Backward(m.data.events) {
-		if len(lines) == h {
+// newestEvents are up to n events of a peer, or of all with an empty name, in lines of w
+// cells, the newest first.
+func newestEvents(v view, peer string, w, n int) (lines []cell.Line) {
+	for _, e := range slices.Backward(v.events) {
+		if len(lines) == n {
 			break
 		}
-		if e.Peer == peer {
-			lines = append(lines, cell.Text(" ").Join(eventLine(e)).Fit(w))
+		if peer == "" || e.Peer == peer {
+			lines = append(lines, eventLine(e).Fit(w))
 		}
-	}
-	return lines
-}
-
-// newestEvents are the newest events, the newest first.
-func (m *Model) newestEvents(w, h int) (lines []cell.Line) {
-	for _, e := range slices.Backward(m.data.events) {
-		if len(lines) == h {
-			break
-		}
-		lines = append(lines, eventLine(e).Fit(w))
 	}
 	return lines
 }

@@ -2,6 +2,7 @@ package tui
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -16,62 +17,96 @@ import (
 
 var noon = time.Date(2026, 11, 24, 14, 7, 33, 0, time.UTC)
 
+var errGone = fmt.Errorf("%w: nobody answers", control.ErrNotRunning)
+
 // clockwork is a clock that tests set.
 type clockwork struct{ now time.Time }
 
 func (c *clockwork) forward(d time.Duration) { c.now = c.now.Add(d) }
 
-// someMesh is a status in which something of everything is wrong. second is how long
-// ago the daemon told its first one; counters grow with it.
+// someMesh is a status in which something of everything is wrong with peers, and nothing
+// with the node. second is how long ago the daemon told its first one; counters grow with it.
 func someMesh(second int) *control.Status {
+	const before = 76*time.Hour + 12*time.Minute
 	now := noon.Add(time.Duration(second) * time.Second)
 	s := &control.Status{
-		Schema: control.Schema, Node: "edge-01", Version: "0.1.0", BootID: "5d2e6f70", PID: 812, Started: noon.Add(-76*time.Hour - 12*time.Minute),
-		UptimeSeconds: (76*time.Hour + 12*time.Minute).Seconds() + float64(second), Now: now,
-		Config: control.Config{Path: "/etc/mesh.toml", Generation: 12, SHA256: "9f3c1a77", Applied: noon.Add(-5 * time.Minute),
-			LastReload: control.Reload{OK: true, At: noon.Add(-5 * time.Minute), DurationMS: 41, Changes: []string{"+ peer edge-20 10.20.0.0/16"}}},
-		Network: control.Network{Name: "edge", CIDR: []string{"10.0.0.0/8"}, Interface: "mesh0", MTU: 1472, Port: 8285, Address: "203.0.113.1",
-			Subnets: []string{"10.1.0.0/16"}},
-		Dataplane: control.Dataplane{Engine: "user", Receive: "socket", Offloads: []string{"tso4", "tso6", "uso", "udp_gso", "udp_gro"}, Queues: 4},
-		Totals:    control.Totals{Drops: map[string]uint64{"no_route": 312, "unknown_sender": 3, "ttl_expired": 0}, Unattributed: map[string]uint64{"no_route": 312}},
-		Warnings:  []string{},
+		Schema: control.Schema, Node: "edge-01", Version: "0.1.0", BootID: "5d2e6f70", PID: 812,
+		Started: noon.Add(-before), UptimeSeconds: before.Seconds() + float64(second), Now: now,
+		Config: control.Config{
+			Path: "/etc/mesh.toml", Generation: 12, SHA256: "9f3c1a77", Applied: noon.Add(-5 * time.Minute),
+			LastReload: control.Reload{OK: true, At: noon.Add(-5 * time.Minute), DurationMS: 41,
+				Changes: []string{"+ peer edge-20 10.20.0.0/16"},
+				Details: []control.Change{{Op: "+", Kind: "peer", Subject: "edge-20", New: "10.20.0.0/16"}}},
+		},
+		Network: control.Network{Name: "edge", CIDR: []string{"10.0.0.0/8"}, Interface: "mesh0", MTU: 1472,
+			Port: 8285, Address: "203.0.113.1", Subnets: []string{"10.1.0.0/16"}},
+		Dataplane: control.Dataplane{Engine: "user", Receive: "socket",
+			Offloads: []string{"tso4", "tso6", "uso", "udp_gso", "udp_gro"}, Queues: 4},
+		Totals: control.Totals{Drops: map[string]uint64{"no_route": 312, "unknown_sender": 3, "ttl_expired": 0},
+			Unattributed: map[string]uint64{"no_route": 312}},
+		Health:   control.Health{Level: control.OK, Problems: []control.Problem{}},
+		Warnings: []string{},
 	}
 	for i := 2; i <= 20; i++ {
-		rate := uint64(1e6 * (1 + i*i%7))
-		p := control.Peer{
-			Name: fmt.Sprintf("edge-%02d", i), Address: fmt.Sprintf("198.51.100.%d:8285", i), Subnets: []string{fmt.Sprintf("10.%d.0.0/16", i)}, Routes: []string{},
-			State: control.Up, Since: new(now.Add(-time.Hour)), LastSeen: new(now.Add(-time.Duration(i%2) * time.Second)), RTTMS: new(float64(i) * 1.37), RTTMinMS: new(float64(i)),
-			RTTP95MS: new(float64(i) * 2), RTTLastMS: new(float64(i) * 1.4), JitterMS: new(0.2), Loss: new(0.0), ProbesTx: 10452, ProbesRx: 10440,
-			ConfigSHA256: "9f3c1a77", ConfigMatch: new(true), Version: "0.1.0",
-			RxPackets: uint64(second) * rate / 1000, RxBytes: uint64(second) * rate, TxPackets: uint64(second) * rate / 900, TxBytes: uint64(second) * rate * 9 / 10,
-			Drops: map[string]uint64{},
-		}
+		p := somePeer(i, second)
 		s.Peers = append(s.Peers, p)
 		s.Totals.RxBytes, s.Totals.TxBytes = s.Totals.RxBytes+p.RxBytes, s.Totals.TxBytes+p.TxBytes
 		s.Totals.RxPackets, s.Totals.TxPackets = s.Totals.RxPackets+p.RxPackets, s.Totals.TxPackets+p.TxPackets
 	}
 	down, stale, drift := &s.Peers[12], &s.Peers[3], &s.Peers[5]
-	down.State, down.LastSeen, down.Since, down.RTTMS, down.Loss = control.Down, new(noon.Add(-130*time.Second)), new(noon.Add(-120*time.Second)), nil, new(1.0)
+	down.State, down.LastSeen, down.Since = control.Down, new(noon.Add(-130*time.Second)), new(noon.Add(-120*time.Second))
+	down.RTTMS, down.Loss = nil, new(1.0)
 	down.Drops["send_error"] = 812
-	stale.State, stale.LastSeen, stale.Loss, stale.Routes = control.Stale, new(noon.Add(-9*time.Second)), new(0.12), []string{"192.168.5.0/24"}
+	stale.State, stale.LastSeen, stale.Loss = control.Stale, new(noon.Add(-9*time.Second)), new(0.12)
+	stale.Routes = []string{"192.168.5.0/24"}
 	stale.Drops["too_big"], stale.Drops["spoofed_source"] = uint64(28+second), 12
 	drift.ConfigMatch, drift.ConfigSHA256 = new(false), "00c0ffee"
 	return s
 }
 
-// rejected adds a file that cannot be applied.
+// somePeer is a peer that is up and runs the same file.
+func somePeer(i, second int) control.Peer {
+	now := noon.Add(time.Duration(second) * time.Second)
+	rate, passed := uint64(1e6*(1+i*i%7)), uint64(second)
+	return control.Peer{
+		Name: fmt.Sprintf("edge-%02d", i), Address: fmt.Sprintf("198.51.100.%d:8285", i),
+		Subnets: []string{fmt.Sprintf("10.%d.0.0/16", i)}, Routes: []string{}, State: control.Up,
+		Since: new(now.Add(-time.Hour)), LastSeen: new(now.Add(-time.Duration(i%2) * time.Second)),
+		RTTMS: new(float64(i) * 1.37), RTTMinMS: new(float64(i)), RTTP95MS: new(float64(i) * 2),
+		RTTLastMS: new(float64(i) * 1.4), JitterMS: new(0.2), Loss: new(0.0), ProbesTx: 10452, ProbesRx: 10440,
+		ConfigSHA256: "9f3c1a77", ConfigMatch: new(true), Version: "0.1.0",
+		RxPackets: passed * rate / 1000, RxBytes: passed * rate,
+		TxPackets: passed * rate / 900, TxBytes: passed * rate * 9 / 10, Drops: map[string]uint64{},
+	}
+}
+
+// rejected adds a file that cannot be applied, and a host that does not forward.
 func rejected(s *control.Status) *control.Status {
-	s.Config.Error = "/etc/mesh.toml:31:12: error: node.subnets: 10.7.0.0/16 overlaps 10.7.0.0/16 of node \"edge-06\", line 26\n/etc/mesh.toml:40:1: error: node.x: unknown key"
+	s.Config.Error = "/etc/mesh.toml:31:12: error: node.subnets: 10.7.0.0/16 overlaps 10.7.0.0/16 of node" +
+		" \"edge-06\", line 26\n/etc/mesh.toml:40:1: error: node.x: unknown key"
 	s.Dataplane.Reason = "the capabilities CAP_BPF and CAP_NET_ADMIN are needed: operation not permitted"
 	s.Config.LastReload = control.Reload{At: noon.Add(-35 * time.Second), DurationMS: 3, Error: s.Config.Error}
-	s.Warnings = append(s.Warnings, "/etc/mesh.toml cannot be applied, generation 12 stays in force: "+s.Config.Error,
-		"net.ipv4.ip_forward is 0: pods cannot reach other hosts; run `sysctl -w net.ipv4.ip_forward=1`")
+	s.Health = control.Health{Level: control.Failed, Problems: []control.Problem{
+		{Level: control.Failed, Kind: "file_rejected", Text: "the file cannot be applied: " + s.Config.Error, Since: noon},
+		{Level: control.Degraded, Kind: "forwarding_off", Text: "net.ipv4.ip_forward is 0: pods cannot reach other hosts",
+			Remedy: "run `sysctl -w net.ipv4.ip_forward=1`", Since: noon},
+	}}
+	s.Warnings = []string{"a sentence about the file", "a sentence about forwarding"} // which are not read
+	return s
+}
+
+// older makes a status one of a daemon that has no health yet.
+func older(s *control.Status) *control.Status {
+	s.Health = control.Health{}
+	s.Config.LastReload.Details = nil
+	s.Warnings = []string{"net.ipv4.ip_forward is 0: pods cannot reach other hosts; run `sysctl -w net.ipv4.ip_forward=1`"}
 	return s
 }
 
 // someHistory is what a daemon remembers: waves, with a gap.
 func someHistory(peer, span string) control.History {
-	h := control.History{Schema: control.Schema, Peer: peer, Span: span, StepSeconds: map[string]int{"5m": 1, "1h": 10, "24h": 120}[span], End: noon}
+	h := control.History{Schema: control.Schema, Peer: peer, Span: span, End: noon,
+		StepSeconds: map[string]int{"5m": 1, "1h": 10, "24h": 120}[span]}
 	wave := func(i int, period, top float64) *float64 {
 		if i > 100 && i < 130 {
 			return nil
@@ -86,12 +121,19 @@ func someHistory(peer, span string) control.History {
 	return h
 }
 
+// someEvents are of the last four hours. Messages of peers' events are of no interest: their
+// kinds tell.
 var someEvents = []control.Event{
-	{Seq: 1, At: noon.Add(-4 * time.Hour), Level: "info", Kind: "forwarding", Message: "forwarding", Fields: map[string]string{"node": "edge-01", "peers": "19"}},
-	{Seq: 2, At: noon.Add(-12 * time.Minute), Level: "info", Kind: "peer_up", Peer: "edge-05", Message: "peer is up", Fields: map[string]string{"rtt": "14.2ms", "was": "unknown"}},
-	{Seq: 3, At: noon.Add(-5 * time.Minute), Level: "info", Kind: "reloaded", Message: "reloaded", Fields: map[string]string{"generation": "12", "changes": "+ peer edge-20 10.20.0.0/16"}},
-	{Seq: 4, At: noon.Add(-2 * time.Minute), Level: "error", Kind: "peer_down", Peer: "edge-14", Message: "peer is down: nothing heard", Fields: map[string]string{"silent": "10.2s"}},
-	{Seq: 5, At: noon.Add(-9 * time.Second), Level: "warn", Kind: "peer_stale", Peer: "edge-05", Message: "peer is stale: nothing heard", Fields: map[string]string{"loss": "12%"}},
+	{Seq: 1, At: noon.Add(-4 * time.Hour), Level: "info", Kind: "forwarding", Message: "forwarding",
+		Fields: map[string]string{"node": "edge-01", "peers": "19"}},
+	{Seq: 2, At: noon.Add(-12 * time.Minute), Level: "info", Kind: "peer_up", Peer: "edge-05", Message: "peer is up",
+		Fields: map[string]string{"rtt": "14.2ms", "was": "unknown"}},
+	{Seq: 3, At: noon.Add(-5 * time.Minute), Level: "info", Kind: "reloaded", Message: "reloaded",
+		Fields: map[string]string{"generation": "12", "changes": "+ peer edge-20 10.20.0.0/16"}},
+	{Seq: 4, At: noon.Add(-2 * time.Minute), Level: "error", Kind: "peer_down", Peer: "edge-14", Message: "any words",
+		Fields: map[string]string{"silent": "10.2s"}},
+	{Seq: 5, At: noon.Add(-9 * time.Second), Level: "warn", Kind: "peer_stale", Peer: "edge-05", Message: "any words",
+		Fields: map[string]string{"loss": "12%"}},
 }
 
 // mute is a source that says and answers nothing.
@@ -117,7 +159,8 @@ func (mute) Plan(context.Context, string, []byte) (p control.Plan, err error) {
 // newTest returns a dashboard of a size, connected to nobody yet.
 func newTest(w, h int) (*Model, *clockwork) {
 	c := &clockwork{noon}
-	m := New(Options{Watcher: mute{}, Asker: mute{}, Where: "/run/meshd/meshd.sock", Interval: time.Second, Version: "0.1.0", Clock: func() time.Time { return c.now }})
+	m := New(Options{Watcher: mute{}, Asker: mute{}, Where: "/run/meshd/meshd.sock", Interval: time.Second,
+		Version: "0.1.0", Clock: func() time.Time { return c.now }})
 	m.connect()
 	send(m, tea.WindowSizeMsg{Width: w, Height: h})
 	return m, c
@@ -130,7 +173,7 @@ func send(m *Model, msgs ...tea.Msg) {
 }
 
 // tell has the connection say lines.
-func tell(m *Model, lines ...control.Watched) { send(m, linesMsg{m.connection, lines}) }
+func tell(m *Model, lines ...control.Watched) { send(m, linesMsg{m.link.number, lines}) }
 
 func hello(boot string) control.Watched {
 	return control.Watched{Type: "hello", Hello: &control.Hello{Schema: control.Schema, Node: "edge-01", BootID: boot}}
@@ -140,12 +183,12 @@ func snapshot(s *control.Status) control.Watched { return control.Watched{Type: 
 
 func happening(e control.Event) control.Watched { return control.Watched{Type: "event", Event: &e} }
 
-// someDashboard is connected, and has seen some seconds of someMesh.
+// asItIs leaves a status as it is.
+func asItIs(s *control.Status) *control.Status { return s }
+
+// someDashboard is connected, and has seen some seconds of someMesh, each changed.
 func someDashboard(w, h int, change func(*control.Status) *control.Status) (*Model, *clockwork) {
 	m, c := newTest(w, h)
-	if change == nil {
-		change = func(s *control.Status) *control.Status { return s }
-	}
 	tell(m, hello("5d2e6f70"))
 	for _, e := range someEvents {
 		tell(m, happening(e))
@@ -154,27 +197,53 @@ func someDashboard(w, h int, change func(*control.Status) *control.Status) (*Mod
 		c.now = noon.Add(time.Duration(second) * time.Second)
 		tell(m, snapshot(change(someMesh(second))))
 	}
-	send(m, historyMsg{historyKey{"", "5m"}, someHistory("", "5m"), nil})
+	send(m, historyMsg{nodeHistory, someHistory("", "5m"), nil})
 	for _, peer := range []string{"edge-14", "edge-05"} {
 		send(m, historyMsg{historyKey{peer, "5m"}, someHistory(peer, "5m"), nil})
 	}
-	m.cursor = "edge-05"
-	m.settle()
+	choose(m, "edge-05")
 	return m, c
+}
+
+// choose puts the cursor on a peer.
+func choose(m *Model, peer string) {
+	m.choices.cursor = peer
+	m.settle()
+}
+
+// special are keys that are no runes.
+var special = map[string]tea.KeyType{
+	"enter": tea.KeyEnter, "esc": tea.KeyEsc, "tab": tea.KeyTab, "shift+tab": tea.KeyShiftTab,
+	"backspace": tea.KeyBackspace, "up": tea.KeyUp, "down": tea.KeyDown, "pgdown": tea.KeyPgDown, "pgup": tea.KeyPgUp,
+	"home": tea.KeyHome, "end": tea.KeyEnd, "ctrl+d": tea.KeyCtrlD, "ctrl+u": tea.KeyCtrlU, "ctrl+c": tea.KeyCtrlC,
 }
 
 // press sends keys by their names, as tea.KeyMsg.String gives them.
 func press(m *Model, keys ...string) {
-	special := map[string]tea.KeyType{
-		"enter": tea.KeyEnter, "esc": tea.KeyEsc, "tab": tea.KeyTab, "shift+tab": tea.KeyShiftTab, "backspace": tea.KeyBackspace, "up": tea.KeyUp, "down": tea.KeyDown,
-		"pgdown": tea.KeyPgDown, "pgup": tea.KeyPgUp, "home": tea.KeyHome, "end": tea.KeyEnd, "ctrl+d": tea.KeyCtrlD, "ctrl+u": tea.KeyCtrlU, "ctrl+c": tea.KeyCtrlC,
-	}
 	for _, k := range keys {
 		if t, ok := special[k]; ok {
 			send(m, tea.KeyMsg{Type: t})
 		} else {
 			send(m, tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune(k)})
 		}
+	}
+}
+
+// perform runs a command and what follows from it, as long as something does.
+func perform(t *testing.T, m *Model, cmd tea.Cmd) {
+	t.Helper()
+	for n := 0; cmd != nil && n < 50; n++ {
+		msg := cmd()
+		if batch, ok := msg.(tea.BatchMsg); ok {
+			for _, c := range batch {
+				perform(t, m, c)
+			}
+			return
+		}
+		if msg == nil {
+			return
+		}
+		cmd = m.take(msg)
 	}
 }
 
@@ -203,4 +272,22 @@ func hides(t *testing.T, m *Model, words ...string) {
 			t.Errorf("%q is in\n%s", w, picture(m))
 		}
 	}
+}
+
+// keyOf is the message of a key that is a rune.
+func keyOf(r rune) tea.KeyMsg { return tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune{r}} }
+
+// spelled writes a value with all that it leads to.
+func spelled(v any) string {
+	var b strings.Builder
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(v); err != nil {
+		return err.Error()
+	}
+	var all any
+	if err := json.Unmarshal([]byte(b.String()), &all); err != nil { // JSON itself escapes what hurts
+		return err.Error()
+	}
+	return fmt.Sprint(all)
 }

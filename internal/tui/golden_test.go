@@ -20,83 +20,101 @@ import (
 // update tells whether to rewrite testdata: the flag -update, which teatest brings.
 func update() bool { return flag.Lookup("update").Value.String() == "true" }
 
-// scenes are all screens, and all situations that look different.
-var scenes = map[string]func(w, h int) *Model{
-	"overview": func(w, h int) *Model { m, _ := someDashboard(w, h, nil); return m },
-	"well": func(w, h int) *Model {
-		m, _ := someDashboard(w, h, func(s *control.Status) *control.Status {
-			s.Peers = s.Peers[:3]
-			s.Totals.Drops = map[string]uint64{}
-			return s
-		})
-		return m
-	},
-	"rejected": func(w, h int) *Model { m, _ := someDashboard(w, h, rejected); return m },
-	"peers":    scene("2"),
-	"filtered": scene("2", "/", "1", "[", "2", "]", "enter", "s", "s", "S"),
-	"typing":   scene("2", "/", "d", "o", "w"),
-	"detail":   scene("2", "enter"),
-	"events":   scene("3", "k"),
-	"help":     scene("?"),
-	"config": func(w, h int) *Model {
-		m, _ := someDashboard(w, h, rejected)
-		press(m, "c")
-		send(m, planMsg{fileOnDisk{loaded: true, err: errors.New(rejected(someMesh(0)).Config.Error)}})
-		return m
-	},
-	"reload": func(w, h int) *Model {
-		m, _ := someDashboard(w, h, nil)
-		press(m, "R")
-		send(m, planMsg{fileOnDisk{loaded: true, changes: []string{"+ peer edge-21 10.21.0.0/16", "~ mtu 1472 -> 1400", "- peer edge-14 10.14.0.0/16"}}})
-		return m
-	},
-	"disconnected": func(w, h int) *Model {
-		m, c := someDashboard(w, h, nil)
-		send(m, lostMsg{m.connection, fmt.Errorf("%w: nobody answers at /run/meshd/meshd.sock: see `systemctl status meshd`", control.ErrNotRunning)})
-		c.forward(14 * time.Second)
-		send(m, tickMsg(c.now))
-		return m
-	},
-	"silent": func(w, h int) *Model {
-		m, c := someDashboard(w, h, nil)
-		c.forward(14 * time.Second)
-		send(m, tickMsg(c.now))
-		return m
-	},
-	"absent": func(w, h int) *Model {
-		m, _ := newTest(w, h)
-		send(m, lostMsg{m.connection, fmt.Errorf("%w: nobody answers at /run/meshd/meshd.sock: see `systemctl status meshd`", control.ErrNotRunning)})
-		return m
-	},
-	"denied": func(w, h int) *Model {
-		m, _ := newTest(w, h)
-		send(m, lostMsg{m.connection, fmt.Errorf("%w: /run/meshd/meshd.sock is for root and the group \"mesh\"", control.ErrPermission)})
-		return m
-	},
-	"mismatch": func(w, h int) *Model {
-		m, _ := newTest(w, h)
-		send(m, lostMsg{m.connection, fmt.Errorf("%w: 2, this program knows 1: use programs of one version", control.ErrMismatch)})
-		return m
-	},
-	"starting": func(w, h int) *Model {
-		m, _ := newTest(w, h)
-		tell(m, hello("x"), snapshot(&control.Status{Schema: control.Schema, BootID: "x", Version: "0.1.0", PID: 7, Now: noon,
-			Config: control.Config{Path: "/etc/mesh.toml", SHA256: "9f3c1a77"}, Warnings: []string{"waiting for an address: no node of /etc/mesh.toml has an address of this host; list it there, or choose with --node NAME. Local addresses: 192.0.2.7"}}))
-		return m
-	},
-	"long": func(w, h int) *Model {
-		m, _ := someDashboard(w, h, longNames)
-		press(m, "2")
-		return m
-	},
+// notRunning is what a client says of a daemon that is not there.
+var notRunning = &control.Advised{
+	Err:    fmt.Errorf("%w: nobody answers at /run/meshd/meshd.sock", control.ErrNotRunning),
+	Remedy: "see `systemctl status meshd`",
 }
 
-func scene(keys ...string) func(w, h int) *Model {
+// scenes are all screens, and all situations that look different.
+var scenes = map[string]func(w, h int) *Model{
+	"overview": scene(asItIs),
+	"well": scene(func(s *control.Status) *control.Status {
+		s.Peers = s.Peers[:3]
+		s.Totals.Drops = map[string]uint64{}
+		return s
+	}),
+	"rejected":     scene(rejected),
+	"older":        scene(older),
+	"peers":        scene(asItIs, "2"),
+	"filtered":     scene(asItIs, "2", "/", "1", "[", "2", "]", "enter", "s", "s", "S"),
+	"typing":       scene(asItIs, "2", "/", "d", "o", "w"),
+	"detail":       scene(asItIs, "2", "enter"),
+	"events":       scene(asItIs, "3", "k"),
+	"help":         scene(asItIs, "?"),
+	"long":         scene(longNames, "2"),
+	"config":       configScene,
+	"reload":       reloadScene,
+	"disconnected": disconnectedScene,
+	"silent": func(w, h int) *Model {
+		m, c := someDashboard(w, h, asItIs)
+		c.forward(14 * time.Second)
+		send(m, tickMsg(c.now))
+		return m
+	},
+	"absent":   lostScene(notRunning),
+	"denied":   lostScene(fmt.Errorf("%w: /run/meshd/meshd.sock is for root and the group \"mesh\"", control.ErrPermission)),
+	"mismatch": lostScene(fmt.Errorf("%w: 2, this program knows 1: use programs of one version", control.ErrMismatch)),
+	"starting": startingScene,
+}
+
+// scene is a mesh that is changed, after some keys.
+func scene(change func(*control.Status) *control.Status, keys ...string) func(w, h int) *Model {
 	return func(w, h int) *Model {
-		m, _ := someDashboard(w, h, nil)
+		m, _ := someDashboard(w, h, change)
 		press(m, keys...)
 		return m
 	}
+}
+
+// lostScene is a program that has never been connected.
+func lostScene(err error) func(w, h int) *Model {
+	return func(w, h int) *Model {
+		m, _ := newTest(w, h)
+		send(m, lostMsg{m.link.number, err})
+		return m
+	}
+}
+
+func configScene(w, h int) *Model {
+	m, _ := someDashboard(w, h, rejected)
+	press(m, "c")
+	send(m, planMsg{err: errors.New(rejected(someMesh(0)).Config.Error)})
+	return m
+}
+
+func reloadScene(w, h int) *Model {
+	m, _ := someDashboard(w, h, asItIs)
+	press(m, "R")
+	send(m, planMsg{plan: control.Plan{Details: []control.Change{
+		{Op: "+", Kind: "peer", Subject: "edge-21", New: "10.21.0.0/16"},
+		{Op: "~", Kind: "setting", Subject: "network.mtu", Old: "1472", New: "1400"},
+		{Op: "-", Kind: "peer", Subject: "edge-14", Old: "10.14.0.0/16"},
+	}}})
+	return m
+}
+
+func disconnectedScene(w, h int) *Model {
+	m, c := someDashboard(w, h, asItIs)
+	send(m, lostMsg{m.link.number, notRunning})
+	c.forward(14 * time.Second)
+	send(m, tickMsg(c.now))
+	return m
+}
+
+// startingScene is a daemon that waits for an address of its host.
+func startingScene(w, h int) *Model {
+	m, _ := newTest(w, h)
+	tell(m, hello("x"), snapshot(&control.Status{
+		Schema: control.Schema, BootID: "x", Version: "0.1.0", PID: 7, Now: noon,
+		Config: control.Config{Path: "/etc/mesh.toml", SHA256: "9f3c1a77"},
+		Health: control.Health{Level: control.Failed, Problems: []control.Problem{{
+			Level: control.Failed, Kind: "no_address",
+			Text:   "no node of /etc/mesh.toml has an address of this host. Local addresses: 192.0.2.7",
+			Remedy: "list one of them there, or choose with --node NAME",
+		}}},
+	}))
+	return m
 }
 
 // longNames has names of 63 characters and IPv6 everywhere.
@@ -155,6 +173,7 @@ func checkFrame(t *testing.T, frame string, w, h int) {
 	}
 }
 
+// compare finds the first line that is not as in a file.
 func compare(t *testing.T, path, got string) {
 	t.Helper()
 	if update() {
@@ -181,22 +200,29 @@ func compare(t *testing.T, path, got string) {
 // ASCII is ASCII.
 func TestASCIIOnly(t *testing.T) {
 	for name, make := range scenes {
-		frame := modes["ascii"].Paint(make(140, 40).frame(140, 40))
-		for _, r := range frame {
-			if r >= 0x80 {
-				t.Errorf("%s: %q", name, r)
+		t.Run(name, func(t *testing.T) {
+			frame := modes["ascii"].Paint(make(140, 40).frame(140, 40))
+			for _, r := range frame {
+				if r >= 0x80 {
+					t.Errorf("%q is not ASCII", r)
+				}
 			}
-		}
+		})
 	}
 }
 
 // Without a terminal there is text, too.
 func TestPlain(t *testing.T) {
-	for name, s := range map[string]*control.Status{"once": rejected(someMesh(7)), "once-long": longNames(someMesh(7)), "once-starting": {Schema: 1, Config: control.Config{Path: "x"}}} {
-		var b strings.Builder
-		if err := Plain(&b, *s, noon, false); err != nil {
-			t.Fatal(err)
-		}
-		compare(t, filepath.Join("testdata", name+".txt"), b.String())
+	for name, s := range map[string]*control.Status{
+		"once": rejected(someMesh(7)), "once-long": longNames(someMesh(7)), "once-older": older(someMesh(7)),
+		"once-starting": {Schema: 1, Config: control.Config{Path: "x"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var b strings.Builder
+			if err := Plain(&b, *s, noon, false); err != nil {
+				t.Fatal(err)
+			}
+			compare(t, filepath.Join("testdata", name+".txt"), b.String())
+		})
 	}
 }

@@ -8,19 +8,40 @@ import (
 	"time"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/control/words"
 	"example.org/meshd/internal/tui/cell"
 )
 
-// A problem is one thing that needs attention.
+// A problem is one line of what needs attention. The daemon judges its own problems; peers
+// are judged here, by their state and their file.
 type problem struct {
-	role    cell.Role
-	word    string // what kind: "DOWN", "stale"
-	subject string // whom it is about
+	role    cell.Role // how bad: Bad, Warn, or Dim for what never changes the verdict
+	word    string    // what kind, in six cells: "DOWN", "stale"
+	subject string    // whom it is about; empty: this node
 	text    string
 }
 
-// severity orders problems, and states of peers.
-var severity = map[string]int{control.Down: 0, control.Stale: 1, control.Unknown: 2, control.Up: 3}
+// Kinds of problems that this program knows more about than their sentence.
+const fileRejected = "file_rejected"
+
+// levels says how a level of the API looks. A level that this program does not know is
+// from a newer daemon; it is shown as degraded.
+var levels = map[string]struct {
+	role cell.Role
+	word string
+}{
+	control.Failed:   {cell.Bad, "FAILED"},
+	control.Degraded: {cell.Warn, "WARN"},
+	control.Info:     {cell.Dim, "INFO"},
+}
+
+// levelOf is how a level looks.
+func levelOf(level string) (cell.Role, string) {
+	if l, ok := levels[level]; ok {
+		return l.role, l.word
+	}
+	return cell.Warn, "WARN"
+}
 
 // stateWord is a state with its glyph. It is a word wherever there is room for one.
 func stateWord(state string) (glyph, word string, role cell.Role) {
@@ -35,137 +56,158 @@ func stateWord(state string) (glyph, word string, role cell.Role) {
 	return "?", "unknown", cell.Dim
 }
 
+// fileRole colours whether a peer runs the same file as this node.
+func fileRole(p control.Peer) cell.Role {
+	if drifts(p) {
+		return cell.Warn
+	}
+	return cell.Dim
+}
+
+// drifts tells whether a peer is known to run another file.
+func drifts(p control.Peer) bool { return p.ConfigMatch != nil && !*p.ConfigMatch }
+
 // problems lists what is wrong, the worst first. All of it is in the status.
-func problems(s *control.Status) (all []problem) {
-	if s.Config.Error != "" {
-		all = append(all, problem{cell.Bad, "FILE", "", fileWords(s)})
-	}
-	for _, w := range otherWarnings(s) {
-		all = append(all, problem{cell.Warn, "WARN", "", w})
-	}
-	peers := byState(s.Peers)
-	for _, p := range peers {
-		if p.State == control.Down || p.State == control.Stale {
-			_, word, role := stateWord(p.State)
-			all = append(all, problem{role, word, p.Name, silence(p, s.Now) + "   " + p.Address + "  " + strings.Join(p.Subnets, " ")})
-		}
-	}
-	for _, p := range peers {
-		if p.ConfigMatch != nil && !*p.ConfigMatch {
-			all = append(all, problem{cell.Warn, "DRIFT", p.Name, fmt.Sprintf("runs another mesh.toml: %.8s there, %.8s here", p.ConfigSHA256, s.Config.SHA256)})
-		}
-	}
+func problems(s *control.Status) []problem {
+	all := slices.Concat(fileProblem(s), otherProblems(s), peerProblems(s))
+	urgency := map[cell.Role]int{cell.Bad: 0, cell.Warn: 1, cell.Dim: 2}
 	slices.SortStableFunc(all, func(a, b problem) int { return cmp.Compare(urgency[a.role], urgency[b.role]) })
 	return all
 }
 
-// worst is the peer with the worst problem; empty if none has one.
-func (m *Model) worst() string {
-	if m.data.status != nil {
-		for _, p := range problems(m.data.status) {
-			if p.subject != "" {
-				return p.subject
-			}
+// tellsHealth tells whether the daemon judges itself: one of an older version has no such
+// field, and a level is never empty.
+func tellsHealth(s *control.Status) bool { return s.Health.Level != "" }
+
+// fileProblem is a file on disk that cannot be applied. It has words of its own, since the
+// place of its first fault matters more than the sentence about it.
+func fileProblem(s *control.Status) []problem {
+	if s.Config.Error == "" {
+		return nil
+	}
+	role := cell.Bad
+	for _, p := range s.Health.Problems {
+		if p.Kind == fileRejected {
+			role, _ = levelOf(p.Level)
+		}
+	}
+	text := fmt.Sprintf("still running generation %d: %s", s.Config.Generation, words.OneLine(s.Config.Error))
+	return []problem{{role, "FILE", "", text}}
+}
+
+// otherProblems are what else the daemon says of itself. A daemon without health has
+// warnings, whose sentences are shown as they are: one of them may repeat the fault of
+// the file, and nothing in a sentence tells which.
+func otherProblems(s *control.Status) (all []problem) {
+	if !tellsHealth(s) {
+		for _, warning := range s.Warnings {
+			all = append(all, problem{cell.Warn, "WARN", "", warning})
+		}
+		return all
+	}
+	for _, p := range s.Health.Problems {
+		if p.Kind == fileRejected && s.Config.Error != "" { // fileProblem has it
+			continue
+		}
+		role, word := levelOf(p.Level)
+		all = append(all, problem{role, word, p.Peer, words.Problem(p)})
+	}
+	return all
+}
+
+// peerProblems are the peers that do not answer, and those that run another file.
+func peerProblems(s *control.Status) (all []problem) {
+	sorted := words.ByState(s.Peers)
+	for _, p := range sorted {
+		if p.State == control.Down || p.State == control.Stale {
+			_, word, role := stateWord(p.State)
+			text := silence(p, s.Now) + "   " + p.Address + "  " + strings.Join(p.Subnets, " ")
+			all = append(all, problem{role, word, p.Name, text})
+		}
+	}
+	for _, p := range sorted {
+		if drifts(p) {
+			text := fmt.Sprintf("runs another mesh.toml: %.8s there, %.8s here", p.ConfigSHA256, s.Config.SHA256)
+			all = append(all, problem{cell.Warn, "DRIFT", p.Name, text})
+		}
+	}
+	return all
+}
+
+// worstPeer is the peer with the worst problem; empty if none has one.
+func worstPeer(s *control.Status) string {
+	for _, p := range problems(s) {
+		if p.subject != "" {
+			return p.subject
 		}
 	}
 	return ""
-}
-
-// otherWarnings are those that do not only repeat what is wrong with the file.
-func otherWarnings(s *control.Status) (others []string) {
-	for _, w := range s.Warnings {
-		if s.Config.Error == "" || !strings.Contains(w, s.Config.Error) {
-			others = append(others, w)
-		}
-	}
-	return others
-}
-
-// urgency orders problems by role.
-var urgency = map[cell.Role]int{cell.Bad: 0, cell.Warn: 1}
-
-// fileWords tell of a file that cannot be applied.
-func fileWords(s *control.Status) string {
-	return fmt.Sprintf("still running generation %d: %s", s.Config.Generation, oneLine(s.Config.Error))
-}
-
-// oneLine makes one line of the lines of an error.
-func oneLine(text string) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	if len(lines) > 1 {
-		return fmt.Sprintf("%s (and %d more)", lines[0], len(lines)-1)
-	}
-	return lines[0]
 }
 
 // silence tells how long a peer has said nothing, and what is lost.
 func silence(p control.Peer, now time.Time) string {
 	text := "never heard"
 	if p.LastSeen != nil {
-		text = "last heard " + span(now.Sub(*p.LastSeen)) + " ago"
+		text = "last heard " + words.Span(now.Sub(*p.LastSeen)) + " ago"
 	} else if p.Since != nil {
-		text = "no reply for " + span(now.Sub(*p.Since))
+		text = "no reply for " + words.Span(now.Sub(*p.Since))
 	}
-	if p.Loss != nil && p.State != control.Down {
-		text += "   loss " + percent(p.Loss)
+	if p.Loss != nil && p.State != control.Down { // of one that is down it is all
+		text += "   loss " + words.Percent(p.Loss)
 	}
 	return text
 }
 
-func byState(peers []control.Peer) []control.Peer {
-	sorted := slices.Clone(peers)
-	slices.SortFunc(sorted, func(a, b control.Peer) int {
-		return cmp.Or(cmp.Compare(severity[a.State], severity[b.State]), strings.Compare(a.Name, b.Name))
-	})
-	return sorted
-}
-
-// verdict says in one line whether the mesh is well.
+// verdict says in one line how the mesh is, as this node sees it.
 func verdict(s *control.Status) cell.Line {
 	if s.Node == "" {
 		return cell.Styled(cell.Warn, "◐ STARTING").Add(cell.Plain, "  nothing is forwarded yet")
 	}
 	n := countStates(s.Peers)
 	worst := cell.Good
-	var words []string
+	if n.unknown > 0 { // it may be up or down
+		worst = cell.Warn
+	}
+	if tellsHealth(s) && s.Health.Level != control.OK {
+		worst, _ = levelOf(s.Health.Level)
+	}
 	for _, p := range problems(s) {
-		if worst == cell.Good || p.role == cell.Bad {
+		if p.role == cell.Bad || p.role == cell.Warn && worst == cell.Good {
 			worst = p.role
-		}
-		if p.word == "FILE" {
-			words = append(words, "file rejected")
-		}
-	}
-	if n.down > 0 {
-		words = append(words, fmt.Sprintf("%d DOWN", n.down))
-	}
-	if n.stale > 0 {
-		words = append(words, fmt.Sprintf("%d stale", n.stale))
-	}
-	if n.drift > 0 {
-		words = append(words, fmt.Sprintf("%d drift", n.drift))
-	}
-	if others := otherWarnings(s); len(others) > 0 {
-		words = append(words, count(len(others), "warning"))
-	}
-	if n.unknown > 0 {
-		words = append(words, fmt.Sprintf("%d unknown", n.unknown))
-		if worst == cell.Good {
-			worst = cell.Warn
 		}
 	}
 	switch worst {
 	case cell.Good:
-		return cell.Styled(cell.Good, "● WELL").Add(cell.Plain, fmt.Sprintf("  %d of %s up, the file is in force", n.up, count(len(s.Peers), "peer")))
+		up := fmt.Sprintf("  %d of %s up, the file is in force", n.up, words.Count(len(s.Peers), "peer"))
+		return cell.Styled(cell.Good, "● OK").Add(cell.Plain, up)
 	case cell.Bad:
-		return cell.Styled(cell.Bad, "○ NOT WELL").Add(cell.Strong, "  "+strings.Join(words, " · "))
+		return cell.Styled(cell.Bad, "○ FAILED").Add(cell.Strong, "  "+reasonsFor(s, n))
 	}
-	return cell.Styled(cell.Warn, "◐ LOOK").Add(cell.Strong, "  "+strings.Join(words, " · "))
+	return cell.Styled(cell.Warn, "◐ DEGRADED").Add(cell.Strong, "  "+reasonsFor(s, n))
+}
+
+// reasonsFor counts what a verdict is for.
+func reasonsFor(s *control.Status, n states) string {
+	var all []string
+	add := func(n int, text string) {
+		if n > 0 {
+			all = append(all, text)
+		}
+	}
+	others := slices.DeleteFunc(otherProblems(s), func(p problem) bool { return p.role == cell.Dim })
+	add(len(fileProblem(s)), "file rejected")
+	add(n.down, fmt.Sprintf("%d DOWN", n.down))
+	add(n.stale, fmt.Sprintf("%d stale", n.stale))
+	add(n.drift, fmt.Sprintf("%d drift", n.drift))
+	add(len(others), words.Count(len(others), "problem"))
+	add(n.unknown, fmt.Sprintf("%d unknown", n.unknown))
+	return strings.Join(all, " · ")
 }
 
 // states counts peers.
 type states struct{ up, stale, down, unknown, drift int }
 
+// countStates counts peers by state, and those that run another file.
 func countStates(peers []control.Peer) (n states) {
 	for _, p := range peers {
 		switch p.State {
@@ -178,7 +220,7 @@ func countStates(peers []control.Peer) (n states) {
 		default:
 			n.unknown++
 		}
-		if p.ConfigMatch != nil && !*p.ConfigMatch {
+		if drifts(p) {
 			n.drift++
 		}
 	}

@@ -6,61 +6,82 @@ import (
 	"example.org/meshd/internal/tui/cell"
 )
 
+// help is the page of all keys.
+type help struct{ page }
+
+func (help) hints() string { return "esc back  q quit" }
+
+func (h help) press(v view, key string) (request, bool) {
+	if key == "?" { // the key that opened it
+		return request{back: true}, true
+	}
+	return h.page.press(v, key, len(h.lines(v)), func(p page) screen { return help{p} })
+}
+
+// body is as true without data as with it, so it never fades.
+func (h help) body(v view) []cell.Line { return h.shown(h.lines(v), v.h) }
+
 // A binding is a key, or several, and what it does.
 type binding struct{ keys, does string }
 
-// Groups of bindings as the help shows them: two columns.
-var (
-	helpLeft = []group{
-		{"MOVE", []binding{{"j k ↑ ↓", "down, up"}, {"g G home end", "first, last"}, {"^d ^u PgDn", "half a page"}}},
-		{"FIND", []binding{{"/", "filter (regexp)"}, {"! in front", "all but those"}, {"[ ]", "previous, next peer"}, {"esc", "clear the filter"}}},
-		{"DO", []binding{{"P", "ping the peer"}, {"R", "reload (asks first)"}, {"c", "the file, and its plan"}, {"y / Y", "copy row / JSON"}, {"w", "write a snapshot"}}},
-	}
-	helpRight = []group{
-		{"VIEW", []binding{{"1 2 3 / tab", "overview, peers, events"}, {"enter / esc", "open / back"}, {"s / S", "next order / reverse"},
-			{"u", "bit/s, byte/s, pkt/s"}, {"o", "columns on, off"}, {"t", "span 5m, 1h, 24h"}, {"p or space", "pause, resume"}, {"+ / -", "faster, slower"},
-			{"m", "mouse on, off"}, {"a", "ASCII glyphs on, off"}, {"Z", "zero the view (not meshd)"}, {"r", "connect again"}, {"q ^c / ^z", "quit / suspend"}}},
-	}
-)
-
+// A group is bindings with a title.
 type group struct {
 	title    string
 	bindings []binding
 }
 
-// helpBody lists all keys.
-func (m *Model) helpBody(w, h int) []cell.Line {
-	column := func(groups []group) (lines []cell.Line) {
-		for _, g := range groups {
-			lines = append(lines, cell.Styled(cell.Strong, " "+g.title))
-			for _, b := range g.bindings {
-				lines = append(lines, cell.Styled(cell.Accent, fmt.Sprintf("  %-13s", b.keys)).Add(cell.Plain, b.does))
-			}
-		}
-		return lines
+// The groups as they stand in two columns, or below each other on a narrow terminal.
+var (
+	helpLeft = []group{
+		{"MOVE", []binding{{"j k ↑ ↓", "down, up"}, {"g G home end", "first, last"},
+			{"^d ^u PgDn", "half a page"}}},
+		{"FIND", []binding{{"/", "filter (regexp)"}, {"! in front", "all but those"},
+			{"[ ]", "previous, next peer"}, {"esc", "clear the filter"}}},
+		{"DO", []binding{{"P", "ping the peer"}, {"R", "reload (asks first)"}, {"c", "the file, and its plan"},
+			{"y / Y", "copy row / JSON"}, {"w", "write a snapshot"}}},
 	}
-	left, right := column(helpLeft), column(helpRight)
+	helpRight = []group{
+		{"VIEW", []binding{{"1 2 3 / tab", "overview, peers, events"}, {"enter / esc", "open / back"},
+			{"s / S", "next order / reverse"}, {"u", "bit/s, byte/s, pkt/s"}, {"o", "columns on, off"},
+			{"t", "span 5m, 1h, 24h"}, {"p or space", "pause, resume"}, {"+ / -", "faster, slower"},
+			{"m", "mouse on, off"}, {"a", "ASCII glyphs on, off"}, {"Z", "zero the view (not meshd)"},
+			{"r", "connect again"}, {"q ^c / ^z", "quit / suspend"}}},
+	}
+)
+
+// lines are the whole page.
+func (help) lines(v view) []cell.Line {
+	left, right := groupLines(helpLeft), groupLines(helpRight)
 	var lines []cell.Line
-	if w < 72 {
+	if v.w < 72 {
 		lines = append(left, right...)
 	} else {
 		n := max(len(left), len(right))
-		lines = cell.Beside(cell.Fill(left, w/2, n), cell.Fill(right, w-w/2, n))
+		lines = cell.Beside(cell.Fill(left, v.w/2, n), cell.Fill(right, v.w-v.w/2, n))
+	}
+	daemon := ""
+	if v.status != nil {
+		daemon = "   meshd " + v.status.Version
 	}
 	about := []cell.Line{
-		cell.Styled(cell.Strong, " STATES ").Add(cell.Good, "● up ").Add(cell.Plain, "2 good probes   ").Add(cell.Warn, "◐ stale ").
-			Add(cell.Plain, "3 missed   ").Add(cell.Bad, "○ DOWN ").Add(cell.Plain, "10 missed"),
-		cell.Styled(cell.Dim, " source "+m.options.Where+"   meshtui "+m.options.Version+m.daemonVersion()+"   man meshtui"),
+		cell.Styled(cell.Strong, " STATES ").Add(cell.Good, "● up ").Add(cell.Plain, "2 good probes   ").
+			Add(cell.Warn, "◐ stale ").Add(cell.Plain, "3 missed   ").
+			Add(cell.Bad, "○ DOWN ").Add(cell.Plain, "10 missed"),
+		cell.Styled(cell.Dim, " source "+v.where+"   meshtui "+v.version+daemon+"   man meshtui"),
 	}
-	if len(lines)+len(about) < h {
+	if len(lines)+len(about) < v.h {
 		lines = append(lines, cell.Line{})
 	}
 	return append(lines, about...)
 }
 
-func (m *Model) daemonVersion() string {
-	if m.data.status == nil {
-		return ""
+// groupLines writes groups below each other.
+func groupLines(groups []group) (lines []cell.Line) {
+	for _, g := range groups {
+		lines = append(lines, cell.Styled(cell.Strong, " "+g.title))
+		for _, b := range g.bindings {
+			lines = append(lines, cell.Styled(cell.Accent, fmt.Sprintf("  %-13s", b.keys)).Add(cell.Plain, b.does))
+		}
 	}
-	return "   meshd " + m.data.status.Version
+	return lines
 }

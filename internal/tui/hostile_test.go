@@ -5,7 +5,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	tea "github.com/charmbracelet/bubbletea"
 
@@ -13,52 +12,57 @@ import (
 	"example.org/meshd/internal/text/hostile"
 )
 
-// Whatever another host says, in whichever field, each screen shows it and nothing of
-// it is obeyed. The frames have no colours, so every escape in them is one too many.
-func TestHostileHost(t *testing.T) {
-	c := &clockwork{noon}
-	clock := func() time.Time { return c.now }
-	m := New(Options{Watcher: mute{}, Asker: mute{}, Where: hostile.Bytes, Clock: clock})
-	t.Cleanup(m.Close)
-	evil := errors.New(hostile.Bytes)
-	watched := func(kind string) (w control.Watched) {
-		hostile.Fill(&w)
-		switch kind {
-		case "hello":
-			w.Status, w.Event = nil, nil
-		case "snapshot":
-			w.Hello, w.Event = nil, nil
-			w.Status.Peers = append(w.Status.Peers, w.Status.Peers[0], w.Status.Peers[0])
-			w.Status.Peers[0].State, w.Status.Peers[1].State, w.Status.Peers[1].Name = control.Up, control.Down, "b"
-			w.Status.Config.LastReload.OK = false
-		default:
-			w.Hello, w.Status = nil, nil
-		}
-		return w
+// hostileLine is a line of a connection in which every text hurts.
+func hostileLine(kind string) (w control.Watched) {
+	hostile.Fill(&w)
+	switch kind {
+	case "hello":
+		w.Status, w.Event = nil, nil
+	case "snapshot":
+		w.Hello, w.Event = nil, nil
+		w.Status.Peers = append(w.Status.Peers, w.Status.Peers[0], w.Status.Peers[0])
+		w.Status.Peers[0].State, w.Status.Peers[1].State, w.Status.Peers[1].Name = control.Up, control.Down, "b"
+		w.Status.Config.LastReload.OK = false
+	default:
+		w.Hello, w.Status = nil, nil
 	}
+	return w
+}
+
+// hostileMessages are all messages that carry text of others.
+func hostileMessages(m *Model) []tea.Msg {
+	evil := errors.New(hostile.Bytes)
 	var history control.History
 	var ping control.Ping
 	var reload control.ReloadResult
-	var plan []string
-	hostile.Fill(&history)
-	hostile.Fill(&ping)
-	hostile.Fill(&reload)
-	hostile.Fill(&plan)
+	var plan control.Plan
+	for _, v := range []any{&history, &ping, &reload, &plan} {
+		hostile.Fill(v)
+	}
 	reload.Reload.OK = false
+	sentences := control.Plan{Changes: []string{hostile.Bytes}}
+	return []tea.Msg{
+		tea.WindowSizeMsg{Width: 160, Height: 50}, lostMsg{m.link.number, evil},
+		linesMsg{0, []control.Watched{hostileLine("hello"), hostileLine("snapshot"), hostileLine("event")}},
+		linesMsg{0, []control.Watched{hostileLine("snapshot")}}, historyMsg{nodeHistory, history, nil},
+		planMsg{plan, nil}, planMsg{sentences, nil}, planMsg{err: evil}, reloadMsg{reload, nil}, reloadMsg{reload, evil},
+		pingMsg{"b", 0, ping, nil}, pingMsg{"b", 0, ping, evil}, noticeMsg{hostile.Bytes, true}, lostMsg{0, evil},
+	}
+}
+
+// Whatever another host says, in whichever field, each screen shows it and nothing of
+// it is obeyed. The frames have no colours, so every escape in them is one too many.
+func TestHostileHost(t *testing.T) {
+	m, _ := newTest(80, 24)
+	t.Cleanup(m.Close)
+	m.options.Where = New(Options{Where: hostile.Bytes}).options.Where
 	said := 0
-	for _, msg := range []tea.Msg{
-		tea.WindowSizeMsg{Width: 160, Height: 50}, lostMsg{m.connection, evil},
-		linesMsg{0, []control.Watched{watched("hello"), watched("snapshot"), watched("event")}},
-		linesMsg{0, []control.Watched{watched("snapshot")}}, historyMsg{historyKey{"", "5m"}, history, nil},
-		planMsg{fileOnDisk{true, plan, nil}}, planMsg{fileOnDisk{true, nil, evil}},
-		reloadMsg{reload, nil}, reloadMsg{reload, evil}, pingMsg{"b", 0, ping, nil}, pingMsg{"b", 0, ping, evil},
-		noticeMsg{hostile.Bytes, true}, lostMsg{0, evil},
-	} {
+	for _, msg := range hostileMessages(m) {
 		switch of := msg.(type) { // all of them are of the connection there is
 		case linesMsg:
-			msg = linesMsg{m.connection, of.lines}
+			msg = linesMsg{m.link.number, of.lines}
 		case lostMsg:
-			msg = lostMsg{m.connection, of.err}
+			msg = lostMsg{m.link.number, of.err}
 		case pingMsg:
 			m.pinged = pinged{peer: "b"}
 		}
@@ -75,26 +79,39 @@ func TestHostileHost(t *testing.T) {
 	if said < 100 {
 		t.Errorf("the text is seen %d times only", said)
 	}
-	status := watched("snapshot").Status
-	var out bytes.Buffer
-	if err := Plain(&out, *status, noon, false); err != nil || hostile.Fault(out.String()) != "" {
-		t.Errorf("%v, %s", err, hostile.Fault(out.String()))
+}
+
+// Text is clean where it is kept, not only where it is drawn: the clipboard and files get
+// it from there. A field that is added to the API later is filled here, too.
+func TestWhatIsKeptIsClean(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	m, _ := newTest(80, 24)
+	tell(m, hostileLine("hello"), hostileLine("snapshot"), hostileLine("event"))
+	var plan control.Plan
+	var history control.History
+	hostile.Fill(&plan)
+	hostile.Fill(&history)
+	send(m, planMsg{plan: plan}, historyMsg{nodeHistory, history, nil})
+	path, err := writeSnapshot(m.data.status)
+	if err != nil || hostile.Fault(path) != "" {
+		t.Errorf("%q, %v", path, err)
+	}
+	for name, kept := range map[string]any{
+		"status": m.data.status, "events": m.data.events[len(m.data.events)-1].Event,
+		"plan": m.data.disk.plan, "history": m.data.history[nodeHistory],
+	} {
+		t.Run(name, func(t *testing.T) {
+			if fault := hostile.Fault(spelled(kept)); fault != "" {
+				t.Error(fault)
+			}
+		})
 	}
 }
 
-// An event of another host may be as long as it likes: little of it is kept.
-func TestLongEvents(t *testing.T) {
-	long := strings.Repeat("é", 1<<20)
-	e := control.Event{Message: long, Peer: long, Kind: long, Fields: map[string]string{long: long}}
-	for i := range 100 {
-		e.Fields[string(rune('a'+i))] = "x"
+// Without a terminal it is the same.
+func TestHostilePlain(t *testing.T) {
+	var out bytes.Buffer
+	if err := Plain(&out, *hostileLine("snapshot").Status, noon, false); err != nil || hostile.Fault(out.String()) != "" {
+		t.Errorf("%v, %s", err, hostile.Fault(out.String()))
 	}
-	m, _ := newTest(80, 24)
-	tell(m, hello("x"), happening(e))
-	kept := m.data.events[len(m.data.events)-1]
-	n := len(eventText(kept)) + len(kept.Kind)
-	if n > 5*maxEventText || len(kept.Fields) != maxEventFields || len(kept.Message) < maxEventText {
-		t.Errorf("%d bytes and %d fields are kept", n, len(kept.Fields))
-	}
-	checkFrame(t, m.View(), 80, 24)
 }

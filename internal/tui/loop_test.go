@@ -49,7 +49,7 @@ func TestLoop(t *testing.T) {
 	for i := range 3 {
 		s.lines <- snapshot(someMesh(i))
 	}
-	wait("NOT WELL")
+	wait("FAILED")
 	program.Send(tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune("2")})
 	wait("rows 1-14/19")
 	program.Send(tea.WindowSizeMsg{Width: 140, Height: 40})

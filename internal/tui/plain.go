@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/control/words"
 	"example.org/meshd/internal/text"
 	"example.org/meshd/internal/tui/cell"
 )
@@ -18,28 +19,37 @@ import (
 const plainWidth = 120
 
 // Plain writes a status as text for pipes, scripts and dumb terminals, problems
-// first. at is when it came.
+// first. at is when it was heard; ascii leaves out all glyphs but ASCII. The error is the
+// writer's.
 func Plain(w io.Writer, s control.Status, at time.Time, ascii bool) error {
 	text.Fields(&s)
-	m := New(Options{Clock: func() time.Time { return at }})
-	m.data.apply(&s, at)
+	d := &data{}
+	d.apply(&s, at)
+	v := view{data: d, now: at, live: true}
 	theme := cell.NewTheme(false, ascii)
-	lines := slices.Concat([]cell.Line{cell.Text(" ").Join(verdict(&s))}, m.attention(plainWidth, all), m.facts(plainWidth))
-	for _, l := range lines {
+	head := cell.Text(" ").Join(verdict(&s))
+	for _, l := range slices.Concat([]cell.Line{head}, attention(&s, plainWidth, all), facts(v, plainWidth)) {
 		fmt.Fprintln(w, strings.TrimSpace(theme.Paint([]cell.Line{l})))
 	}
 	fmt.Fprintln(w)
+	return plainPeers(w, v)
+}
+
+// plainPeers writes the table of peers, those first that need eyes.
+func plainPeers(w io.Writer, v view) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "PEER\tSTATE\tRTT ms\tLOSS\tENDPOINT\tSUBNETS\tRX PACKETS\tTX PACKETS\tDROPS\tSEEN\tFILE")
-	for _, p := range byState(s.Peers) {
+	for _, p := range words.ByState(v.status.Peers) {
 		_, state, _ := stateWord(p.State)
 		seen := "never"
 		if p.LastSeen != nil {
-			seen = age(m.daemonNow().Sub(*p.LastSeen)) + " ago"
+			seen = words.Age(v.daemonNow().Sub(*p.LastSeen)) + " ago"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", p.Name, state, millis(p.RTTMS), percent(p.Loss), p.Address,
-			strings.Join(slices.Concat(p.Subnets, p.Routes), " "), p.RxPackets, p.TxPackets, cmp.Or(dropWords(p.Drops), "0"), seen,
-			strings.TrimSpace(fileLine(p, "").String()))
+		fmt.Fprintln(t, strings.Join([]string{
+			p.Name, state, words.Millis(p.RTTMS), words.Percent(p.Loss), p.Address,
+			strings.Join(slices.Concat(p.Subnets, p.Routes), " "), fmt.Sprint(p.RxPackets), fmt.Sprint(p.TxPackets),
+			cmp.Or(words.Drops(p.Drops), "0"), seen, words.File(p),
+		}, "\t"))
 	}
 	return t.Flush()
 }

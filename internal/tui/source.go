@@ -52,7 +52,8 @@ type (
 		err   error
 	}
 	planMsg struct {
-		file fileOnDisk
+		plan control.Plan
+		err  error
 	}
 	reloadMsg struct {
 		result control.ReloadResult
@@ -66,13 +67,6 @@ type (
 
 // historyKey names one history; an empty peer is the node.
 type historyKey struct{ peer, span string }
-
-// fileOnDisk is what the configuration file says now, compared with what runs.
-type fileOnDisk struct {
-	loaded  bool
-	changes []string // what applying it would change
-	err     error    // why it cannot be read, or not be applied
-}
 
 // A feed is the connection to a meshd.
 type feed struct {
@@ -103,7 +97,7 @@ func (f *feed) run(w Watcher, interval time.Duration) tea.Cmd {
 			}
 		})
 		if err == nil {
-			err = errors.New("the connection was ended: meshd has stopped, or is busy")
+			err = errors.New("meshd closed the connection: it stopped or is overloaded")
 		}
 		f.cancel()
 		return lostMsg{f.number, err}
@@ -170,17 +164,15 @@ func askReload(source Asker) tea.Cmd {
 	})
 }
 
-// askPlan reads the file and asks the daemon what it would change.
+// askPlan reads the file and asks the daemon what it would change. The file is read here,
+// by the user who looks at it: a path in the question would have the daemon read for others.
 func askPlan(source Asker, path string) tea.Cmd {
 	return ask(askTimeout, func(ctx context.Context) tea.Msg {
-		file := fileOnDisk{loaded: true}
 		doc, err := os.ReadFile(path)
-		if err == nil {
-			var plan control.Plan
-			plan, err = source.Plan(ctx, path, doc)
-			file.changes = plan.Changes
+		if err != nil {
+			return planMsg{err: err}
 		}
-		file.err = err
-		return planMsg{file}
+		plan, err := source.Plan(ctx, path, doc)
+		return planMsg{plan, err}
 	})
 }

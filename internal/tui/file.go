@@ -1,0 +1,178 @@
+package tui
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/control/words"
+	"example.org/meshd/internal/text"
+	"example.org/meshd/internal/tui/cell"
+)
+
+// file is the page of the configuration file: which one is in force, the outcome of the
+// last attempt to read it, what the one on disk would change, and what is wrong on this host.
+type file struct{ page }
+
+func (file) hints() string { return "esc back  R reload  c look again  j/k scroll  q quit" }
+
+func (f file) press(v view, key string) (request, bool) {
+	return f.page.press(v, key, len(f.lines(v)), func(p page) screen { return file{p} })
+}
+
+func (f file) body(v view) []cell.Line { return v.faded(f.shown(f.lines(v), v.h)) }
+
+// lines are the whole page.
+func (file) lines(v view) []cell.Line {
+	s := v.status
+	c := s.Config
+	lines := []cell.Line{
+		label("FILE").Add(cell.Strong, c.Path),
+		label("RUNS").Add(cell.Warn, "not in force yet"),
+		label("sha256").Add(cell.Dim, c.SHA256),
+	}
+	if !c.Applied.IsZero() {
+		ago := words.Span(v.daemonNow().Sub(c.Applied))
+		lines[1] = label("RUNS").Add(cell.Plain,
+			fmt.Sprintf("generation %d, applied %s (%s ago)", c.Generation, words.Clock(c.Applied), ago))
+	}
+	lines = append(lines, lastReload(c, v.w)...)
+	lines = append(lines, cell.Line{})
+	lines = append(lines, diskLines(v, v.w)...)
+	lines = append(lines, cell.Line{})
+	lines = append(lines, driftLines(s)...)
+	if others := otherProblems(s); len(others) > 0 {
+		lines = append(lines, cell.Line{}, label("PROBLEMS"))
+		for _, p := range others {
+			lines = append(lines, indented(p.text, v.w, p.role)...)
+		}
+	}
+	if s.Dataplane.Reason != "" {
+		lines = append(lines, cell.Line{}, label("ENGINE"))
+		lines = append(lines, indented(s.Dataplane.EngineWords(), v.w, cell.Plain)...)
+	}
+	return lines
+}
+
+// lastReload is the outcome of the last attempt to apply a file; nothing before the first.
+func lastReload(c control.Config, w int) []cell.Line {
+	switch last := c.LastReload; {
+	case last.OK:
+		changes := changeList(last.Changes, last.Details)
+		return []cell.Line{label("LAST").Add(cell.Good, "accepted").Add(cell.Plain,
+			fmt.Sprintf(" %s in %.0f ms: %s", words.Clock(last.At), last.DurationMS, changes))}
+	case !last.At.IsZero():
+		still := fmt.Sprintf(" %s  -- still running generation %d", words.Clock(last.At), c.Generation)
+		head := label("LAST").Add(cell.Bad, "REJECTED").Add(cell.Plain, still)
+		return append([]cell.Line{head}, indented(last.Error, w, cell.Bad)...)
+	}
+	return nil
+}
+
+// changeList writes changes in one line.
+func changeList(sentences []string, details []control.Change) string {
+	var all []string
+	for _, l := range changeLines(sentences, details) {
+		all = append(all, l.String())
+	}
+	if len(all) == 0 {
+		return "no change"
+	}
+	return strings.Join(all, ", ")
+}
+
+// changeLines writes changes in a line each, coloured by what they do. A daemon of an older
+// version tells only sentences, which have no colour: nothing is read out of them.
+func changeLines(sentences []string, details []control.Change) (lines []cell.Line) {
+	if len(details) == 0 {
+		for _, sentence := range sentences {
+			lines = append(lines, cell.Text(sentence))
+		}
+		return lines
+	}
+	roles := map[string]cell.Role{"+": cell.Good, "-": cell.Bad, "~": cell.Warn, "*": cell.Warn}
+	for _, c := range details {
+		lines = append(lines, cell.Styled(roles[c.Op], words.Change(c)))
+	}
+	return lines
+}
+
+// indented wraps a text of several lines below a label.
+func indented(text string, w int, role cell.Role) (lines []cell.Line) {
+	for line := range strings.Lines(text) {
+		for _, l := range cell.Wrap(strings.TrimRight(line, "\n"), w-11) {
+			lines = append(lines, label("").Add(role, l))
+		}
+	}
+	return lines
+}
+
+// diskLines compare the file on disk with what runs, in lines of w cells.
+func diskLines(v view, w int) []cell.Line {
+	head := label("ON DISK")
+	refused := func(role cell.Role, what string, err error) []cell.Line {
+		return append([]cell.Line{head.Add(role, what)}, indented(text.Lines(err.Error()), w, role)...)
+	}
+	switch d := v.disk; {
+	case !v.canAsk:
+		return []cell.Line{head.Add(cell.Dim, "not available with --host: run `meshd plan` on that host")}
+	case !d.asked:
+		return []cell.Line{head.Add(cell.Dim, "comparing ...")}
+	case errors.Is(d.err, control.ErrNotRunning), errors.Is(d.err, control.ErrPermission),
+		errors.Is(d.err, context.DeadlineExceeded): // which say nothing about the file
+		return refused(cell.Dim, "not compared:", d.err)
+	case d.err != nil:
+		return refused(cell.Bad, "cannot be applied:", d.err)
+	case len(d.plan.Changes) == 0 && len(d.plan.Details) == 0:
+		return []cell.Line{head.Add(cell.Good, "the same as what runs")}
+	default:
+		lines := []cell.Line{head.Add(cell.Warn, "would change on reload (R):")}
+		for _, l := range changeLines(d.plan.Changes, d.plan.Details) {
+			lines = append(lines, label("").Join(l))
+		}
+		return lines
+	}
+}
+
+// driftLines tell which peers run another file.
+func driftLines(s *control.Status) []cell.Line {
+	lines := []cell.Line{}
+	silent := 0
+	for _, p := range words.ByState(s.Peers) {
+		switch {
+		case p.ConfigMatch == nil:
+			silent++
+		case !*p.ConfigMatch:
+			sha := fmt.Sprintf("  runs another file, sha %.12s", p.ConfigSHA256)
+			lines = append(lines, label("").Add(cell.Strong, p.Name).Add(cell.Warn, sha))
+		}
+	}
+	head := label("PEERS").Add(cell.Good, "run the same file")
+	if silent == len(s.Peers) {
+		return []cell.Line{label("PEERS").Add(cell.Dim, "no peer has reported its file")}
+	}
+	if len(lines) > 0 {
+		some := fmt.Sprintf("%d of %d run another file:", len(lines), len(s.Peers))
+		head = label("PEERS").Add(cell.Warn, some)
+	}
+	if silent > 0 {
+		head = head.Add(cell.Dim, fmt.Sprintf("   (%d have not reported)", silent))
+	}
+	return append([]cell.Line{head}, lines...)
+}
+
+// reloadBox asks whether to read the file now, over a screen of any height.
+func reloadBox(v view) []cell.Line {
+	body := []cell.Line{cell.Text("Read " + v.status.Config.Path + " on " + v.status.Node + " now?"), {}}
+	body = append(body, diskLines(v, v.w-4)...)
+	if most := max(4, v.h-6); len(body) > most { // the answers must show
+		rest := fmt.Sprintf("           … %d lines more: c shows all", len(body)-most)
+		body = append(body[:most:most], cell.Styled(cell.Dim, rest))
+	}
+	answers := cell.Styled(cell.Strong, "y").Add(cell.Plain, " reload    ").
+		Add(cell.Strong, "n").Add(cell.Plain, " or esc: leave it")
+	body = append(body, cell.Line{}, answers)
+	return cell.Box(cell.Styled(cell.Strong, "reload"), "", body, v.w, len(body)+2)
+}

@@ -1,0 +1,147 @@
+package tui
+
+import (
+	"strings"
+	"testing"
+
+	"example.org/meshd/internal/control"
+)
+
+// node is a status of a mesh without problems of peers.
+func node(change func(s *control.Status)) *control.Status {
+	s := someMesh(0)
+	s.Peers = s.Peers[:3]
+	change(s)
+	return s
+}
+
+// health is what a daemon says of itself.
+func health(level string, problems ...control.Problem) func(s *control.Status) {
+	return func(s *control.Status) { s.Health = control.Health{Level: level, Problems: problems} }
+}
+
+// The verdict is the worst of what the daemon and the peers' states say.
+func TestVerdict(t *testing.T) {
+	state := func(state string) func(s *control.Status) {
+		return func(s *control.Status) { s.Peers[0].State = state }
+	}
+	for name, test := range map[string]struct {
+		change func(s *control.Status)
+		want   string
+	}{
+		"nothing is wrong": {func(*control.Status) {}, "● OK  3 of 3 peers up, the file is in force"},
+		"no peers":         {func(s *control.Status) { s.Peers = nil }, "● OK  0 of 0 peers up, the file is in force"},
+		"starting":         {func(s *control.Status) { s.Node = "" }, "◐ STARTING  nothing is forwarded yet"},
+		"a peer is down":   {state(control.Down), "○ FAILED  1 DOWN"},
+		"a peer is stale":  {state(control.Stale), "◐ DEGRADED  1 stale"},
+		"nothing is known": {state(control.Unknown), "◐ DEGRADED  1 unknown"},
+		"a new state":      {state("from the future"), "◐ DEGRADED  1 unknown"},
+		"another file":     {func(s *control.Status) { s.Peers[0].ConfigMatch = new(false) }, "◐ DEGRADED  1 drift"},
+		"degraded": {health("degraded", control.Problem{Level: "degraded", Kind: "forwarding_off"}),
+			"◐ DEGRADED  1 problem"},
+		"failed": {health("failed", control.Problem{Level: "failed", Kind: "rules_failed"}, control.Problem{Level: "degraded"}),
+			"○ FAILED  2 problems"},
+		"worth knowing":     {health("ok", control.Problem{Level: "info", Kind: "unmerged"}), "● OK  3 of 3 peers up"},
+		"a level alone":     {health("failed"), "○ FAILED"},
+		"a level to come":   {health("worrying"), "◐ DEGRADED"},
+		"a problem to come": {health("ok", control.Problem{Level: "worrying"}), "◐ DEGRADED  1 problem"},
+		"down and degraded": {func(s *control.Status) {
+			health("degraded", control.Problem{Level: "degraded"})(s)
+			s.Peers[0].State = control.Down
+		}, "○ FAILED  1 DOWN · 1 problem"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := verdict(node(test.change)).String(); !strings.HasPrefix(got, test.want) {
+				t.Errorf("%q, not %q", got, test.want)
+			}
+		})
+	}
+}
+
+// list writes problems as "word subject text".
+func list(all []problem) string {
+	var lines []string
+	for _, p := range all {
+		lines = append(lines, strings.Join([]string{p.word, p.subject, p.text}, "|"))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Problems are the daemon's own, by level, and those of peers; the worst are first.
+func TestProblems(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(s *control.Status)
+		want   string
+	}{
+		"by level": {health("failed",
+			control.Problem{Level: "info", Kind: "a", Text: "one"}, control.Problem{Level: "degraded", Kind: "b", Text: "two", Remedy: "do this"},
+			control.Problem{Level: "failed", Kind: "c", Text: "three", Peer: "edge-03"}),
+			"FAILED|edge-03|three\nWARN||two; do this\nINFO||one"},
+		"a file that is rejected": {func(s *control.Status) {
+			s.Config.Error = "x:1:2: error: no\nx:2:1: error: never"
+			health("degraded", control.Problem{Level: "degraded", Kind: fileRejected, Text: "any words"})(s)
+		}, "FILE||still running generation 12: x:1:2: error: no (and 1 more)"},
+		"a rejection without a fault": {health("failed", control.Problem{Level: "failed", Kind: fileRejected, Text: "rejected"}),
+			"FAILED||rejected"},
+		"warnings are not read": {func(s *control.Status) { s.Warnings = []string{"a sentence"} }, ""},
+		"a daemon without health": {func(s *control.Status) {
+			s.Health = control.Health{}
+			s.Config.Error = "x:1:2: error: no"
+			s.Warnings = []string{"x cannot be applied: x:1:2: error: no", "another sentence"}
+		}, "FILE||still running generation 12: x:1:2: error: no\nWARN||x cannot be applied: x:1:2: error: no\nWARN||another sentence"},
+		"another file": {func(s *control.Status) { s.Peers[0].ConfigMatch, s.Peers[0].ConfigSHA256 = new(false), "00c0ffee77" },
+			"DRIFT|edge-02|runs another mesh.toml: 00c0ffee there, 9f3c1a77 here"},
+		"a peer that was never heard": {func(s *control.Status) {
+			p := &s.Peers[0]
+			p.State, p.LastSeen, p.Since, p.Loss = control.Down, nil, nil, nil
+		}, "DOWN|edge-02|never heard   198.51.100.2:8285  10.2.0.0/16"},
+		"a peer without packets": {func(s *control.Status) {
+			p := &s.Peers[0]
+			p.State, p.LastSeen, p.Loss = control.Stale, nil, new(0.5)
+		}, "stale|edge-02|no reply for 1h 00m   loss 50%   198.51.100.2:8285  10.2.0.0/16"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := list(problems(node(test.change))); got != test.want {
+				t.Errorf("\n%s\nnot\n%s", got, test.want)
+			}
+		})
+	}
+}
+
+// How bad a rejected file is, the daemon says; the level decides the colour.
+func TestFileProblemHasItsLevel(t *testing.T) {
+	for level, want := range map[string]string{control.Degraded: "◐ DEGRADED  file rejected", control.Failed: "○ FAILED  file rejected"} {
+		t.Run(level, func(t *testing.T) {
+			s := node(health(level, control.Problem{Level: level, Kind: fileRejected}))
+			s.Config.Error = "x:1:2: error: no"
+			if got := verdict(s).String(); got != want {
+				t.Errorf("%q, not %q", got, want)
+			}
+		})
+	}
+}
+
+// What does not fit is counted, and never silently left out.
+func TestAttentionIsCounted(t *testing.T) {
+	s := rejected(someMesh(0)) // five problems
+	for h := 1; h < 12; h++ {
+		lines := attention(s, 80, h)
+		if len(lines) > h {
+			t.Errorf("%d lines in %d", len(lines), h)
+		}
+		last := lines[len(lines)-1].String()
+		if more := strings.Contains(last, "more: 2 shows peers"); more != (h < 5) {
+			t.Errorf("the last of %d lines is %q", h, last)
+		}
+	}
+}
+
+// The worst peer is the one that Enter on the overview opens.
+func TestWorstPeer(t *testing.T) {
+	if got := worstPeer(someMesh(0)); got != "edge-14" {
+		t.Errorf("%q is the worst", got)
+	}
+	if got := worstPeer(node(func(*control.Status) {})); got != "" {
+		t.Errorf("%q is the worst of peers that are all up", got)
+	}
+}

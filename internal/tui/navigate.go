@@ -1,0 +1,86 @@
+package tui
+
+import (
+	tea "github.com/charmbracelet/bubbletea"
+)
+
+// What is on the screen, and how one gets from one screen to another.
+
+// screen is what fills the terminal now. Some screens stand in for others: the dashboard
+// for the overview on a large terminal, and the waiting screen for all but the help before
+// there is data.
+func (m *Model) screen() screen {
+	if n := len(m.pages); n > 0 {
+		if _, ok := m.pages[n-1].(help); ok || m.data.status != nil {
+			return m.pages[n-1]
+		}
+	}
+	switch {
+	case m.data.status == nil:
+		return waiting{}
+	case m.tab == overviewTab && m.link.lost == nil && m.width >= dashWidth && m.height >= dashHeight:
+		return dashboard{} // which has no room for what to do about a lost connection
+	}
+	return m.tabs[m.tab]
+}
+
+// become puts a screen that has changed in its place. Those that stand in for others hold
+// nothing of their own.
+func (m *Model) become(s screen) {
+	if n := len(m.pages); n > 0 {
+		m.pages[n-1] = s
+		return
+	}
+	m.tabs[m.tab] = s
+}
+
+// show shows a tab, without pages on top of it.
+func (m *Model) show(t tab) { m.tab, m.pages = t, nil }
+
+// open shows a page in the place of all pages there are.
+func (m *Model) open(s screen) { m.pages = []screen{s} }
+
+// back leaves a page, or clears the filter.
+func (m *Model) back() {
+	switch n := len(m.pages); {
+	case n > 0:
+		m.pages = m.pages[:n-1]
+	case m.choices.filter.text != "":
+		m.setFilter("")
+	}
+}
+
+// help shows the keys on top of whatever there is, so that leaving them goes back there.
+func (m *Model) help() tea.Cmd {
+	m.pages = append(m.pages, help{})
+	return nil
+}
+
+// do does what a screen asks for.
+func (m *Model) do(r request) tea.Cmd {
+	if r.become != nil {
+		m.become(r.become)
+	}
+	if r.cursor != "" {
+		m.choices.cursor = r.cursor
+	}
+	if r.open != nil {
+		m.open(r.open)
+	}
+	if r.peers {
+		m.show(peersTab)
+	}
+	if r.back {
+		m.back()
+	}
+	if r.filter {
+		m.typeFilter()
+	}
+	if r.say != "" {
+		m.say(false, r.say)
+	}
+	if r.copy.text != "" {
+		return m.clipboard(r.copy)
+	}
+	return nil
+}
