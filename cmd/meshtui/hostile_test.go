@@ -97,7 +97,7 @@ func TestHostileHost(t *testing.T) {
 func TestEndlessLine(t *testing.T) {
 	ssh(t, "exec tr '\\0' x </dev/zero")
 	code, out, errs := meshtui(t, "--host", "edge-1", "--once")
-	want := fmt.Sprintf("what comes is not from `meshtui --stream`: %v", control.ErrTooLong)
+	want := fmt.Sprintf("the output is not that of `meshtui --stream`: %v", control.ErrTooLong)
 	if code != 1 || out != "" || !strings.Contains(errs, want) {
 		t.Errorf("%d, %q, %q", code, out, errs)
 	}

@@ -1,10 +1,15 @@
-// Command meshtui shows a running meshd in a terminal.
+// Command meshtui shows a running meshd in a terminal, or prints what it tells.
+//
+//	main -> run -> execute   one command line; the only place that exits is main
+//	flags.show               decides what is shown, and who is asked: a socket or ssh
+//	runDashboard             the terminal (dashboard.go)
+//	once, stream             text and JSON (print.go)
+//	remote                   the meshd of another host (remote.go)
 package main
 
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,9 +18,7 @@ import (
 	"syscall"
 	"time"
 
-	tea "github.com/charmbracelet/bubbletea"
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/text"
@@ -26,6 +29,7 @@ import (
 var version = "0.1.0-dev"
 
 func main() {
+	// SIGHUP is what a dropped ssh sends: the program must not stay without a terminal.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
@@ -57,8 +61,10 @@ func execute(ctx context.Context, args []string, stdin, stdout *os.File, out, st
 	return err
 }
 
+// errUsage is in every error of a command line that makes no sense.
 var errUsage = errors.New("usage")
 
+// exitUsage is the exit code for it; all others are those of meshd (control.ExitCode).
 const exitUsage = 2
 
 func exitCode(err error) int {
@@ -71,25 +77,28 @@ func exitCode(err error) int {
 // flags are what the command line asks for.
 type flags struct {
 	socket             string
-	host               string
+	host               string // empty: the meshd at socket
 	interval           time.Duration
-	once, json, stream bool
+	once, json, stream bool // one of them at most
 	ascii              bool
 }
 
+// newCommand returns the command line. Files are passed on as such and not as writers: only
+// a file can be asked whether it is a terminal.
 func newCommand(stdin, stdout *os.File) *cobra.Command {
 	f := &flags{}
 	cmd := &cobra.Command{
 		Use:   "meshtui",
-		Short: "Show the mesh at a glance",
-		Long: `meshtui shows what the meshd of this host tells: who is up, how far and how lossy, what is sent and
-what is lost, and what happened. Press ? for the keys. Where its output is no terminal it prints the state once.`,
+		Short: "Show the mesh in a terminal",
+		Long: `meshtui shows the state of the meshd on this host: peers with their state, RTT and loss, traffic,
+drops and events, problems first. Press ? for the keys. If standard output is not a terminal, meshtui
+prints the state once and exits.`,
 		Version:       version,
-		SilenceErrors: true,
+		SilenceErrors: true, // execute prints them
 		SilenceUsage:  true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return fmt.Errorf("%w: there are no arguments, only flags: %q", errUsage, args[0])
+				return fmt.Errorf("%w: meshtui takes flags and no arguments: %q", errUsage, args[0])
 			}
 			return nil
 		},
@@ -101,12 +110,12 @@ what is lost, and what happened. Press ? for the keys. Where its output is no te
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	set := cmd.Flags()
 	set.StringVar(&f.socket, "socket", control.DefaultSocket, "control socket `path`")
-	set.StringVar(&f.host, "host", "", "watch the meshd of another host, `NAME`, by running meshtui there over ssh")
-	set.DurationVar(&f.interval, "interval", time.Second, "`time` from one snapshot to the next")
-	set.BoolVar(&f.once, "once", false, "print the state as text, once")
-	set.BoolVar(&f.json, "json", false, "print the state as the API's object, once")
-	set.BoolVar(&f.stream, "stream", false, "print snapshots and events as they come, a line of JSON each")
-	set.BoolVar(&f.ascii, "ascii", false, "draw with ASCII alone")
+	set.StringVar(&f.host, "host", "", "watch the meshd of host `NAME` by running meshtui there over ssh")
+	set.DurationVar(&f.interval, "interval", time.Second, "`time` between snapshots")
+	set.BoolVar(&f.once, "once", false, "print the state once, as text")
+	set.BoolVar(&f.json, "json", false, "print the state once, as the object of the API")
+	set.BoolVar(&f.stream, "stream", false, "print snapshots and events as they arrive, one JSON object a line")
+	set.BoolVar(&f.ascii, "ascii", false, "draw with ASCII characters only")
 	return cmd
 }
 
@@ -116,16 +125,33 @@ const (
 	maxInterval = time.Hour
 )
 
-func (f *flags) show(ctx context.Context, stdin, stdout *os.File, out io.Writer) error {
+// check returns an error for flags that make no sense.
+func (f *flags) check() error {
 	if f.once && f.json || f.once && f.stream || f.json && f.stream {
 		return fmt.Errorf("%w: only one of --once, --json and --stream", errUsage)
 	}
 	if f.interval < minInterval || f.interval > maxInterval {
 		return fmt.Errorf("%w: --interval must be %v to %v, not %v", errUsage, minInterval, maxInterval, f.interval)
 	}
-	dashboard := !f.once && !f.json && !f.stream && text.IsTerminal(stdin) && text.IsTerminal(stdout) && os.Getenv("TERM") != "" && os.Getenv("TERM") != "dumb"
+	return nil
+}
+
+// dashboard tells whether the screens are shown. They need a terminal for both keys and
+// pictures, one that can move its cursor.
+func (f *flags) dashboard(stdin, stdout *os.File) bool {
+	term := os.Getenv("TERM")
+	return !f.once && !f.json && !f.stream && text.IsTerminal(stdin) && text.IsTerminal(stdout) &&
+		term != "" && term != "dumb"
+}
+
+// show does what the flags ask for. out writes to stdout, with all text made harmless.
+func (f *flags) show(ctx context.Context, stdin, stdout *os.File, out io.Writer) error {
+	if err := f.check(); err != nil {
+		return err
+	}
+	dashboard := f.dashboard(stdin, stdout)
 	var watcher tui.Watcher
-	var asker tui.Asker
+	var asker tui.Asker // stays nil for another host: ssh carries one stream and no questions
 	where := f.socket
 	if f.host != "" {
 		r, err := newRemote(f.host, dashboard)
@@ -144,86 +170,8 @@ func (f *flags) show(ctx context.Context, stdin, stdout *os.File, out io.Writer)
 	case !dashboard:
 		return once(ctx, watcher, f, out)
 	}
-	return run1(ctx, tui.Options{
+	return runDashboard(ctx, tui.Options{
 		Watcher: watcher, Asker: asker, Where: where, Interval: f.interval, Version: version,
-		Colour: os.Getenv("NO_COLOR") == "", ASCII: f.ascii, Terminal: stdout,
+		Colour: os.Getenv("NO_COLOR") == "", ASCII: f.ascii, Terminal: stdout, // https://no-color.org
 	}, stdin, stdout)
-}
-
-// framesPerSecond bounds how often the screen is looked at; what changes is drawn.
-const framesPerSecond = 10
-
-// run1 runs the dashboard until somebody quits or ctx ends. The screen is as it was
-// before in either case.
-func run1(ctx context.Context, o tui.Options, stdin, stdout *os.File) error {
-	model := tui.New(o)
-	before, err := unix.IoctlGetTermios(int(stdin.Fd()), unix.TCGETS)
-	if err != nil {
-		return fmt.Errorf("read the terminal's settings: %w", err)
-	}
-	program := tea.NewProgram(model, tea.WithInput(stdin), tea.WithOutput(stdout), tea.WithAltScreen(), tea.WithFPS(framesPerSecond), tea.WithoutSignalHandler())
-	ended := make(chan error, 1)
-	go func() {
-		_, err := program.Run()
-		ended <- err
-	}()
-	defer model.Close()
-	select {
-	case err := <-ended:
-		return err
-	case <-ctx.Done():
-		go program.Quit() // which waits for a terminal that takes nothing
-	}
-	select {
-	case err := <-ended:
-		return err
-	case <-time.After(quitTimeout):
-		return unix.IoctlSetTermios(int(stdin.Fd()), unix.TCSETS, before)
-	}
-}
-
-// quitTimeout is how long a terminal may take nothing, after ^S or behind an ssh that
-// stands still, before the program ends without drawing it anew.
-const quitTimeout = time.Second
-
-// answerTimeout bounds the wait for a first snapshot.
-const answerTimeout = 10 * time.Second
-
-var errEnough = errors.New("enough")
-
-// once prints the first snapshot.
-func once(ctx context.Context, w tui.Watcher, f *flags, out io.Writer) error {
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
-	defer cancel()
-	var status *control.Status
-	err := w.Watch(ctx, maxInterval, false, func(line control.Watched) error {
-		if status = line.Status; status != nil {
-			return errEnough
-		}
-		return nil
-	})
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("meshd does not answer within %v: it hangs, or was stopped: %w", answerTimeout, context.DeadlineExceeded)
-	case !errors.Is(err, errEnough) && err != nil:
-		return err
-	case status == nil:
-		return errors.New("meshd ended the connection before it told its state: try again")
-	case f.json:
-		return json.NewEncoder(out).Encode(status)
-	}
-	return tui.Plain(out, *status, time.Now(), f.ascii)
-}
-
-// stream prints each line as it comes, those of the past first.
-func stream(ctx context.Context, w tui.Watcher, interval time.Duration, out io.Writer) error {
-	encoder := json.NewEncoder(out)
-	err := w.Watch(ctx, interval, true, func(line control.Watched) error { return encoder.Encode(line) })
-	if ctx.Err() != nil || errors.Is(err, syscall.EPIPE) {
-		return nil // whoever read has enough
-	}
-	if err == nil {
-		return fmt.Errorf("%w any more: the stream has ended", control.ErrNotRunning)
-	}
-	return err
 }

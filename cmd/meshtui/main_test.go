@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -68,18 +67,31 @@ func fake(t *testing.T) (socket string) {
 	return socket
 }
 
+// Without a terminal the state is printed once, whatever the flags say about drawing.
 func TestWithoutTerminal(t *testing.T) {
 	socket := fake(t)
-	for _, args := range [][]string{{"--socket", socket}, {"--once", "--socket", socket}} {
-		if code, out, errs := meshtui(t, args...); code != 0 || errs != "" || !strings.HasPrefix(out, "○ NOT WELL  1 DOWN\nDOWN   edge-2  never heard") {
-			t.Errorf("%q: %d, %s%s", args, code, out, errs)
+	for name, test := range map[string]struct {
+		args []string
+		want string
+	}{
+		"by itself": {nil, "○ FAILED  1 DOWN\nDOWN   edge-2  never heard"},
+		"--once":    {[]string{"--once"}, "○ FAILED  1 DOWN\nDOWN   edge-2  never heard"},
+		"--ascii":   {[]string{"--ascii"}, "o FAILED  1 DOWN\nDOWN   edge-2  never heard"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, out, errs := meshtui(t, append(test.args, "--socket", socket)...)
+			if code != 0 || errs != "" || !strings.HasPrefix(out, test.want) {
+				t.Errorf("%d, %s%s", code, out, errs)
+			}
+		})
+	}
+	t.Run("--json", func(t *testing.T) {
+		code, out, errs := meshtui(t, "--json", "--socket", socket)
+		var s control.Status
+		if err := json.Unmarshal([]byte(out), &s); code != 0 || errs != "" || err != nil || s.Node != "edge-1" {
+			t.Errorf("%d, %v, %s%s", code, err, out, errs)
 		}
-	}
-	code, out, errs := meshtui(t, "--json", "--socket", socket)
-	var s control.Status
-	if err := json.Unmarshal([]byte(out), &s); code != 0 || errs != "" || err != nil || s.Node != "edge-1" {
-		t.Errorf("%d, %v, %s%s", code, err, out, errs)
-	}
+	})
 }
 
 func TestExitCodes(t *testing.T) {
@@ -88,17 +100,23 @@ func TestExitCodes(t *testing.T) {
 		"--socket " + none:          "3 meshtui: meshd is not running: no process answers at " + none,
 		"--json --socket " + none:   "3 meshtui: meshd is not running",
 		"--stream --socket " + none: "3 meshtui: meshd is not running",
-		"--once --json":             "2 meshtui: usage: ",
+		"--once --json":             "2 meshtui: usage: only one of",
+		"--once --stream":           "2 meshtui: usage: only one of",
+		"--json --stream":           "2 meshtui: usage: only one of",
 		"--interval 1ms":            "2 meshtui: usage: --interval must be 100ms to 1h0m0s",
+		"--interval 2h":             "2 meshtui: usage: --interval must be 100ms to 1h0m0s",
 		"--nonsense":                "2 meshtui: usage: unknown flag: --nonsense\nmeshtui: `meshtui --help` lists flags and keys",
-		"edge-2":                    "2 meshtui: usage: there are no arguments, only flags: \"edge-2\"",
-		"--host -oProxyCommand=x":   "2 meshtui: usage: --host wants the name of a host",
+		"edge-2":                    "2 meshtui: usage: meshtui takes flags and no arguments: \"edge-2\"",
+		"--host -oProxyCommand=x":   "2 meshtui: usage: --host needs the name of a host",
 		"--version":                 "0 ",
+		"--help":                    "0 ",
 	} {
-		code, out, errs := meshtui(t, strings.Fields(line)...)
-		if got := fmt.Sprint(code, " ", errs); !strings.HasPrefix(got, want) || code != 0 && out != "" {
-			t.Errorf("%s: %s%s, not %s", line, got, out, want)
-		}
+		t.Run(line, func(t *testing.T) {
+			code, out, errs := meshtui(t, strings.Fields(line)...)
+			if got := fmt.Sprint(code, " ", errs); !strings.HasPrefix(got, want) || code != 0 && out != "" {
+				t.Errorf("%s%s, not %s", got, out, want)
+			}
+		})
 	}
 }
 
@@ -130,49 +148,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// --host runs `ssh NAME meshtui --stream`, and shows what comes.
-func TestHost(t *testing.T) {
-	socket := fake(t)
-	ssh(t, `[ "$host" = edge-1 ] && exec "$@" --socket `+socket)
-	if code, out, errs := meshtui(t, "--host", "edge-1"); code != 0 || !strings.Contains(out, "DOWN   edge-2") {
-		t.Errorf("%d, %s%s", code, out, errs)
-	}
-	r, err := newRemote("edge-1", true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	enough := errors.New("enough")
-	var seen []string
-	err = r.Watch(t.Context(), 100*time.Millisecond, true, func(w control.Watched) error {
-		if seen = append(seen, w.Type); len(seen) == 4 {
-			return enough
-		}
-		return nil
-	})
-	if !errors.Is(err, enough) || fmt.Sprint(seen) != "[hello snapshot event snapshot]" {
-		t.Errorf("%v, %q", err, seen)
-	}
-}
-
-// What goes wrong there is said here, with the same exit code.
-func TestHostErrors(t *testing.T) {
-	for script, want := range map[string]string{
-		`exec "$@" --socket /nonexistent`:                      "3 meshtui: edge-1: meshd is not running: no process answers at /nonexistent",
-		`echo "edge-1: Permission denied" >&2; exit 255`:       "1 meshtui: ssh edge-1: edge-1: Permission denied: it must work without a password",
-		`echo '{"type":"hello","seq":1,"hello":{"schema":2}}'`: "5 meshtui: meshd speaks another version of the API: 2",
-		`exit 127`:              "1 meshtui: edge-1: there is no meshtui on that host",
-		`echo hello, world`:     "1 meshtui: what comes is not from `meshtui --stream`",
-		`echo oops >&2; exit 9`: "1 meshtui: edge-1: oops",
-	} {
-		ssh(t, script)
-		code, _, errs := meshtui(t, "--host", "edge-1")
-		if got := fmt.Sprint(code, " ", errs); !strings.HasPrefix(got, want) {
-			t.Errorf("%s: %s, not %s", script, got, want)
-		}
-	}
-}
-
-// Whoever reads a stream may stop whenever he likes.
+// The reader of a stream may stop at any time.
 func TestStreamEnds(t *testing.T) {
 	client := control.NewClient(fake(t))
 	reader, writer := io.Pipe()

@@ -15,27 +15,30 @@ import (
 )
 
 // remote watches the meshd of another host: the system's ssh runs `meshtui --stream`
-// there. Keys, users and ports are what the ssh of this user is configured for.
+// there. Keys, users and ports are what the ssh of this user is configured for, so there is
+// nothing to configure here, and no port to open there.
 type remote struct {
 	host string
 	mute bool // ssh must not ask for anything: the terminal is taken
 }
 
+// newRemote returns a watcher of a host. A name that begins with a dash would be an option
+// of ssh, some of which run commands.
 func newRemote(host string, mute bool) (*remote, error) {
 	if strings.HasPrefix(host, "-") {
-		return nil, fmt.Errorf("%w: --host wants the name of a host, not %q", errUsage, host)
+		return nil, fmt.Errorf("%w: --host needs the name of a host, not %q", errUsage, host)
 	}
 	return &remote{host, mute}, nil
 }
 
-// Watch implements tui.Watcher. Events of the past always come.
+// Watch implements tui.Watcher. Events of the past are always sent.
 func (r *remote) Watch(ctx context.Context, interval time.Duration, _ bool, each func(control.Watched) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "ssh", r.host, "meshtui", "--stream", "--interval", interval.String())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: r.mute} // without a terminal there is no prompt
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = time.Second // an ssh that ignores SIGTERM, or shares its output, is left behind
 	said := &tail{}
 	cmd.Stderr = said
 	out, err := cmd.StdoutPipe()
@@ -47,15 +50,15 @@ func (r *remote) Watch(ctx context.Context, interval time.Duration, _ bool, each
 	}
 	read := readStream(out, each)
 	if read != nil {
-		cancel()
+		cancel() // ssh would go on for as long as the daemon there does
 	}
-	if err := cmd.Wait(); read == nil {
+	if err := cmd.Wait(); read == nil { // its end is the only error there is
 		return r.explain(err, said.lastLine())
 	}
 	return read
 }
 
-// readStream reads until each has enough or nothing more comes; then the exit code
+// readStream reads until each returns an error or the stream ends, for which the exit code
 // says why.
 func readStream(in io.Reader, each func(control.Watched) error) error {
 	var ended error // by us
@@ -66,12 +69,13 @@ func readStream(in io.Reader, each func(control.Watched) error) error {
 		return ended
 	})
 	if err != nil && ended == nil {
-		return fmt.Errorf("what comes is not from `meshtui --stream`: %w", err)
+		return fmt.Errorf("the output is not that of `meshtui --stream`: %w", err)
 	}
 	return err
 }
 
-// tail keeps the end of what ssh and the other host say.
+// tail keeps the end of what ssh and the other host say on their standard errors. The rest
+// is let go of: another host may say as much as it likes.
 type tail struct{ said []byte }
 
 const tailKept = 4096 // bytes: more than one message has
@@ -83,7 +87,8 @@ func (t *tail) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// lastLine returns the last line, clean.
+// lastLine returns the last line, clean. It is the error that ended the other program, after
+// whatever banners and warnings ssh has.
 func (t *tail) lastLine() string {
 	said := strings.TrimSpace(string(t.said))
 	last := said[strings.LastIndex(said, "\n")+1:]
@@ -94,14 +99,14 @@ func (t *tail) lastLine() string {
 // said last.
 func (r *remote) explain(err error, last string) error {
 	exit, ok := errors.AsType[*exec.ExitError](err)
-	if !ok {
+	if !ok { // it ended without an error, or was not to be waited for
 		return fmt.Errorf("%s: the connection has ended", r.host)
 	}
 	switch code := exit.ExitCode(); code {
-	case 127:
-		return fmt.Errorf("%s: there is no meshtui on that host: install it there", r.host)
-	case 255:
-		return fmt.Errorf("ssh %s: %s: it must work without a password here: see `ssh -v %s true`", r.host, last, r.host)
+	case 127: // of the shell there: no such command
+		return fmt.Errorf("%s: meshtui is not installed on that host", r.host)
+	case 255: // of ssh itself
+		return fmt.Errorf("ssh %s: %s: ssh must log in without a password: see `ssh -v %s true`", r.host, last, r.host)
 	default:
 		if err := control.ErrorOf(code); err != nil {
 			return fmt.Errorf("%s: %w", r.host, quoted{last, err})
@@ -110,11 +115,15 @@ func (r *remote) explain(err error, last string) error {
 	}
 }
 
-// quoted is an error that another program has put into words already.
+// quoted is an error that another program has put into words already. Its kind is from the
+// exit code of that program and never read out of the words.
 type quoted struct {
 	text string
 	kind error
 }
 
+// Error implements error: the words of the other program.
 func (q quoted) Error() string { return q.text }
+
+// Unwrap returns the kind, for errors.Is.
 func (q quoted) Unwrap() error { return q.kind }

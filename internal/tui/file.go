@@ -51,7 +51,7 @@ func (file) lines(v view) []cell.Line {
 	}
 	if s.Dataplane.Reason != "" {
 		lines = append(lines, cell.Line{}, label("ENGINE"))
-		lines = append(lines, indented(s.Dataplane.EngineWords(), v.w, cell.Plain)...)
+		lines = append(lines, indented(words.Engine(s.Dataplane), v.w, cell.Plain)...)
 	}
 	return lines
 }

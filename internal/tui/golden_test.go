@@ -22,7 +22,7 @@ func update() bool { return flag.Lookup("update").Value.String() == "true" }
 
 // notRunning is what a client says of a daemon that is not there.
 var notRunning = &control.Advised{
-	Err:    fmt.Errorf("%w: nobody answers at /run/meshd/meshd.sock", control.ErrNotRunning),
+	Err:    fmt.Errorf("%w: no process answers at /run/meshd/meshd.sock", control.ErrNotRunning),
 	Remedy: "see `systemctl status meshd`",
 }
 
