@@ -60,7 +60,8 @@ func TestHostileHost(t *testing.T) {
 	words := hostileWords(t)
 	for _, end := range []string{"exit 0", "exit 1", "exit 3", "exit 255"} {
 		for _, script := range []string{
-			"cat " + said + "; cat " + words + " >&2; " + end, "cat " + words + " >&2; " + end, "cat " + words + "; " + end,
+			"cat " + said + "; cat " + words + " >&2; " + end, "cat " + words + " >&2; " + end,
+			"cat " + words + "; " + end,
 		} {
 			ssh(t, script)
 			for _, format := range []string{"--once", "--json", "--stream"} {
@@ -87,7 +88,8 @@ func TestHostileHost(t *testing.T) {
 		{"--host", "-" + hostile.Text}, {"--host", hostile.Text, "--once"}, {"--socket", hostile.Bytes, "--once"},
 		{hostile.Bytes}, {"--" + hostile.Bytes},
 	} {
-		if code, out, errs := meshtui(t, args...); hostile.Fault(out+errs) != "" || args[0] != "--host" && code == 0 {
+		if code, out, errs := meshtui(t, args...); hostile.Fault(out+errs) != "" || args[0] != "--host" &&
+			code == 0 {
 			t.Errorf("%q: %d, %s", args, code, hostile.Fault(out+errs))
 		}
 	}

@@ -49,8 +49,9 @@ func fake(t *testing.T) (socket string) {
 	n := 0
 	s, err := control.Listen(socket, control.Source{Events: events, Status: func() control.Status {
 		n++
-		return control.Status{Schema: control.Schema, Node: "edge-1", Version: "9.9", Config: control.Config{Generation: n},
-			Peers: []control.Peer{{Name: "edge-2", State: control.Down, Address: "192.0.2.2:8285"}}}
+		return control.Status{Schema: control.Schema, Node: "edge-1", Version: "9.9",
+			Config: control.Config{Generation: n},
+			Peers:  []control.Peer{{Name: "edge-2", State: control.Down, Address: "192.0.2.2:8285"}}}
 	}}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

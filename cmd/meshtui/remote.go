@@ -32,7 +32,8 @@ func newRemote(host string, mute bool) (*remote, error) {
 }
 
 // Watch implements tui.Watcher. Events of the past are always sent.
-func (r *remote) Watch(ctx context.Context, interval time.Duration, _ bool, each func(control.Watched) error) error {
+func (r *remote) Watch(ctx context.Context, interval time.Duration, _ bool,
+	each func(control.Watched) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "ssh", r.host, "meshtui", "--stream", "--interval", interval.String())
@@ -106,7 +107,8 @@ func (r *remote) explain(err error, last string) error {
 	case 127: // of the shell there: no such command
 		return fmt.Errorf("%s: meshtui is not installed on that host", r.host)
 	case 255: // of ssh itself
-		return fmt.Errorf("ssh %s: %s: ssh must log in without a password: see `ssh -v %s true`", r.host, last, r.host)
+		return fmt.Errorf("ssh %s: %s: ssh must log in without a password: see `ssh -v %s true`", r.host, last,
+			r.host)
 	default:
 		if err := control.ErrorOf(code); err != nil {
 			return fmt.Errorf("%s: %w", r.host, quoted{last, err})

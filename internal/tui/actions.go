@@ -15,9 +15,12 @@ import (
 	"example.org/meshd/internal/tui/cell"
 )
 
-// What keys do beyond this program: they ask the daemon, the clipboard, the disk.
+// What keys do beyond this program: they ask the daemon, the clipboard, the disk. Each of
+// them returns a command, which Bubble Tea runs in a goroutine of its own; what comes of it
+// is a message. So no key waits, and a daemon that hangs leaves the screen alive.
 
-// canAsk tells whether there is somebody to ask, and says so if not.
+// canAsk tells whether there is somebody to ask, and says so if not. Over --host there is
+// not: ssh carries one stream, and each question would be a login of its own.
 func (m *Model) canAsk() bool {
 	switch {
 	case m.options.Asker == nil:
@@ -36,7 +39,8 @@ type pinged struct {
 	words []string
 }
 
-// ping begins a series of pings to the peer under the cursor.
+// ping begins a series of pings to the peer under the cursor. A second press begins anew,
+// so an impatient hand does not flood the peer.
 func (m *Model) ping() tea.Cmd {
 	p, ok := m.view().selected()
 	if !m.canAsk() || !ok {
@@ -66,6 +70,7 @@ func (m *Model) pong(msg pingMsg) tea.Cmd {
 	}
 	m.pinged.words = append(m.pinged.words, word)
 	answers := strings.Join(m.pinged.words, ", ")
+	// All answers of the series stand in the last line: one alone says little about loss.
 	m.say(msg.reply.RTTMS == nil, fmt.Sprintf("ping %s (%d bytes): %s", msg.peer, msg.reply.Size, answers))
 	n := len(m.pinged.words)
 	if n == pings {
@@ -76,7 +81,8 @@ func (m *Model) pong(msg pingMsg) tea.Cmd {
 	return tea.Tick(pingEvery, func(time.Time) tea.Msg { return next() })
 }
 
-// look shows the file, and asks what the one on disk would change.
+// look shows the file, and asks what the one on disk would change. A second press asks
+// again, for somebody who edits in another window.
 func (m *Model) look() tea.Cmd {
 	if m.data.status == nil {
 		return nil
@@ -94,7 +100,8 @@ func (m *Model) compare() tea.Cmd {
 	return askPlan(m.options.Asker, m.data.status.Config.Path)
 }
 
-// reload asks the user whether to read the file now.
+// reload asks the user whether to read the file now. The question shows what would change,
+// since the file may be another one than the user thinks.
 func (m *Model) reload() tea.Cmd {
 	if !m.canAsk() {
 		return nil
@@ -120,7 +127,8 @@ func (m *Model) answered(key string) tea.Cmd {
 	return nil
 }
 
-// reloaded tells the outcome of a reload.
+// reloaded tells the outcome of a reload: what was wrong, or what changed, or that nothing
+// did. The snapshot that follows shows the new generation.
 func (m *Model) reloaded(msg reloadMsg) {
 	r := msg.result
 	switch {
@@ -138,8 +146,9 @@ func (m *Model) reloaded(msg reloadMsg) {
 	}
 }
 
-// clipboard sends a text to the clipboard of the terminal (OSC 52), which works over
-// ssh where the terminal allows it.
+// clipboard sends a text to the clipboard of the terminal (OSC 52 of xterm's control
+// sequences), which works over ssh where the terminal allows it. There is no answer to it,
+// so all that can be said is that it was sent.
 func (m *Model) clipboard(c clip) tea.Cmd {
 	if m.options.Terminal == nil {
 		return nil

@@ -14,8 +14,14 @@ const (
 	beforeText    = 8  // cells of the word and its blanks
 )
 
-// attention lists problems in at most h lines of w cells, the worst first. Long ones take
-// several lines where there is room for all; what does not fit is counted.
+// attention lists problems in at most h lines of w cells, the worst first:
+//
+//	DOWN   edge-14  last heard 2m 29s ago   198.51.100.14:8285  10.14.0.0/16
+//	WARN   net.ipv4.ip_forward is 0: pods cannot reach other hosts; run `sysctl -w
+//	       net.ipv4.ip_forward=1`
+//
+// Long ones take several lines where there is room for all problems: a remedy that is cut
+// is none, but a problem that is hidden is worse. What does not fit is counted.
 func attention(s *control.Status, w, h int) (lines []cell.Line) {
 	all := problems(s)
 	subject, needed := 0, 0
@@ -33,7 +39,7 @@ func attention(s *control.Status, w, h int) (lines []cell.Line) {
 			more := fmt.Sprintf(" … and %d more: 2 shows peers, c the file", len(all)-i)
 			return append(lines, cell.Styled(cell.Dim, more))
 		}
-		if needed > h {
+		if needed > h { // each has its beginning, at least
 			texts[i] = []string{words.OneLine(p.text)}
 		}
 		head := cell.Styled(p.role, fmt.Sprintf(" %-6s ", p.word))

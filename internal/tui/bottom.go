@@ -19,7 +19,7 @@ type bottom struct {
 	notice notice
 }
 
-// prompt is a filter that is not finished.
+// prompt is a filter that is not finished. It acts all the same.
 type prompt struct{ text string }
 
 // notice is what stands in the last line for a while.
@@ -29,7 +29,7 @@ type notice struct {
 	until time.Time
 }
 
-// noticeFor is how long a notice stands.
+// noticeFor is how long a notice stands: long enough to read a rejected file's first fault.
 const noticeFor = 8 * time.Second
 
 // say puts words into the last line for a while. They may hold what others said.
@@ -46,7 +46,9 @@ func (m *Model) setFilter(text string) {
 	m.follow() // the event under the cursor may be hidden now
 }
 
-// typed takes a key of a filter, which acts while it is typed.
+// typed takes a key of a filter, which acts while it is typed: what is left on the screen
+// tells when to stop. Keys that are no text do nothing, so that a filter is only left by
+// Enter and Escape.
 func (m *Model) typed(msg tea.KeyMsg) {
 	p := m.bottom.prompt
 	switch msg.Type {
@@ -72,6 +74,7 @@ func (m *Model) typed(msg tea.KeyMsg) {
 	m.setFilter(p.text)
 }
 
+// printable leaves out what a filter cannot match, as in a text that is pasted.
 func printable(r rune) rune {
 	if !unicode.IsPrint(r) {
 		return -1
@@ -79,7 +82,8 @@ func printable(r rune) rune {
 	return r
 }
 
-// footer is the last line: what is being typed, what just happened, or keys.
+// footer is the last line: what is being typed, what just happened, or keys. What waits for
+// the user is before what only tells something.
 func (m *Model) footer(w int) cell.Line {
 	b := m.bottom
 	switch {

@@ -10,7 +10,8 @@ import (
 	"example.org/meshd/internal/tui/cell"
 )
 
-// column is one of the table of peers.
+// column is one of the table of peers. A new one needs an entry in columns and nothing
+// else: its width and the screen from which on it shows are part of it.
 type column struct {
 	title string
 	sort  sortKey // sortKeys: none
@@ -20,7 +21,9 @@ type column struct {
 	cell  func(v view, p control.Peer, w int) (string, cell.Role)
 }
 
-// columns of the table, and from which width of the screen on each is there.
+// columns of the table, and from which width of the screen on each is there. The state is a
+// glyph and a word, since colours are not for everybody; figures that are not known are "-",
+// never 0. An 80x24 terminal has room for what decides whether a peer is well.
 var columns = []column{
 	{"PEER", sortName, 0, 0, true, func(_ view, p control.Peer, w int) (string, cell.Role) {
 		return cell.FitMiddle(p.Name, w), cell.Plain
@@ -78,7 +81,7 @@ var columns = []column{
 	}},
 }
 
-// compactColumns are those that the key `o` leaves.
+// compactColumns are those that the key `o` leaves: more room for long names.
 var compactColumns = []string{"PEER", "STATE", "RTTms", "RX", "TX"}
 
 // columnsFor returns the columns of a table of w cells on the screen of a view. Two cells
@@ -113,8 +116,10 @@ const (
 // String is the unit as it stands in the head of a column.
 func (u units) String() string { return [...]string{"b/s", "B/s", "p/s"}[u] }
 
-// rx returns the rate of what is received in the unit; tx that of what is sent.
+// rx returns the rate of what is received in the unit.
 func (u units) rx(r rate) float64 { return [...]float64{8 * r.rxBytes, r.rxBytes, r.rxPackets}[u] }
+
+// tx returns the rate of what is sent in the unit.
 func (u units) tx(r rate) float64 { return [...]float64{8 * r.txBytes, r.txBytes, r.txPackets}[u] }
 
 // lossRole colours a loss: a fifth of the packets is what TCP hardly lives with.
@@ -128,7 +133,7 @@ func lossRole(loss *float64) cell.Role {
 	return cell.Bad
 }
 
-// prefixes writes the first of some prefixes, and how many more there are.
+// prefixes writes the first of some prefixes, and how many more there are: "10.5.0.0/16 +2".
 func prefixes(all []string, w int) string {
 	if len(all) == 0 {
 		return ""
@@ -140,7 +145,8 @@ func prefixes(all []string, w int) string {
 	return strings.TrimRight(cell.FitMiddle(all[0], max(1, w-len(more))), " ") + more
 }
 
-// fitCell fits a text into a column, which is the i-th of its line.
+// fitCell fits a text into a column, which is the i-th of its line. Figures end at the
+// right, so that digits of one weight stand below each other.
 func fitCell(c column, text string, role cell.Role, i int) cell.Line {
 	if c.left {
 		text = cell.Fit(text, c.width)

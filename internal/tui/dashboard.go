@@ -8,7 +8,19 @@ import (
 	"example.org/meshd/internal/tui/cell"
 )
 
-// dashboard is the overview on a large terminal: everything at once.
+// dashboard is the overview on a large terminal: everything at once, for a screen on a wall.
+//
+//	┌ node ──────┐┌ traffic ───┐┌ attention ─┐
+//	│            ││            ││            │  dashTop
+//	└────────────┘└────────────┘└────────────┘
+//	┌ peers ─────────────────────────────────┐
+//	│                                        │  what is left
+//	└────────────────────────────────────────┘
+//	┌ the selected peer ──┐┌ events ─────────┐
+//	│                     ││                 │  dashBottom
+//	└─────────────────────┘└─────────────────┘
+//
+// It holds nothing of its own: the cursor is that of the table of peers.
 type dashboard struct{}
 
 // Sizes of a terminal from which on the dashboard stands in for the overview.
@@ -23,11 +35,13 @@ const (
 	dashBottom = 9
 )
 
+// hints implements screen: a wide line has room for more of them.
 func (dashboard) hints() string {
 	return "tab next  j/k move  enter open  / filter  s/S sort  P ping  c config  R reload  " +
 		"t span  u units  p pause  ? help  q quit"
 }
 
+// press implements screen.
 func (dashboard) press(v view, key string) (request, bool) { return listed(v, key) }
 
 // rows implements lister: the border of the table and its titles stand above the peers.
@@ -43,6 +57,8 @@ func (dashboard) charts(v view) []historyKey {
 	return []historyKey{nodeHistory, {v.cursor, spans[v.span]}}
 }
 
+// body implements screen. Boxes are cut where they are too narrow for a line; the tabs have
+// the whole of it.
 func (dashboard) body(v view) []cell.Line {
 	third := v.w / 3
 	box := func(title string, body []cell.Line, w, h int) []cell.Line {
@@ -59,7 +75,7 @@ func (dashboard) body(v view) []cell.Line {
 		len(v.status.Peers), n.up, n.stale, n.down, v.sort)
 	note := fmt.Sprintf("filter: %s  %s", v.filter, shownRows(v))
 	peers := cell.Box(cell.Styled(cell.Strong, title), note, tableLines(v, v.w-4, middle-2), v.w, middle)
-	left := v.w * 4 / 7
+	left := v.w * 4 / 7 // charts gain more from width than events do
 	bottom := cell.Beside(
 		cell.Box(cell.Styled(cell.Strong, v.cursor), spans[v.span], peerBox(v, left-4), left, dashBottom),
 		box("events", newestEvents(v, "", v.w-left-4, dashBottom-2), v.w-left, dashBottom),
@@ -67,7 +83,8 @@ func (dashboard) body(v view) []cell.Line {
 	return v.faded(slices.Concat(top, peers, bottom))
 }
 
-// nodeBox has the facts of the node in narrow lines.
+// nodeBox has the facts of the node in narrow lines of w cells. The overview shows the same
+// facts in wide ones; both are made of the same parts.
 func nodeBox(v view, w int) []cell.Line {
 	s := v.status
 	generation, since := "  not in force yet", ""
@@ -87,7 +104,8 @@ func nodeBox(v view, w int) []cell.Line {
 	}
 }
 
-// attentionBox has the verdict and what it is for.
+// attentionBox has the verdict and what it is for. Old data has no verdict: what the daemon
+// last said of itself is not what is wrong now.
 func attentionBox(v view, w, h int) []cell.Line {
 	head := cell.Text(" ").Join(verdict(v.status))
 	if !v.live {

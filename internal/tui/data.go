@@ -28,10 +28,11 @@ type data struct {
 	seen   uint64  // as many of them as the events screen has shown
 }
 
-// rate is what happens in a second. Its fields are NaN where that is not known: after
-// a gap, and in the first second.
+// rate is what happens in a second: bytes, packets and drops. Its fields are NaN where that
+// is not known: after a gap, and in the first second.
 type rate struct{ rxBytes, txBytes, rxPackets, txPackets, drops float64 }
 
+// noRate is that of which nothing is known.
 var noRate = rate{math.NaN(), math.NaN(), math.NaN(), math.NaN(), math.NaN()}
 
 // dropKey names a drop counter; the totals have the peer "".
@@ -105,17 +106,20 @@ func (d *data) tracked(rates map[string]rate, fresh bool, uptime, seconds float6
 	return tracks
 }
 
-// counters is a reading of what grows.
+// counters is a reading of what grows. They are of inner packets, since the daemon's start.
 type counters struct{ rxBytes, txBytes, rxPackets, txPackets, drops uint64 }
 
+// sumOf reads the counters of the node: peers that are gone are in them, too.
 func sumOf(t control.Totals) counters {
 	return counters{t.RxBytes, t.TxBytes, t.RxPackets, t.TxPackets, sum(t.Drops)}
 }
 
+// sumOfPeer reads the counters of one peer.
 func sumOfPeer(p *control.Peer) counters {
 	return counters{p.RxBytes, p.TxBytes, p.RxPackets, p.TxPackets, sum(p.Drops)}
 }
 
+// sum adds up drops of all reasons.
 func sum(drops map[string]uint64) (n uint64) {
 	for _, d := range drops {
 		n += d

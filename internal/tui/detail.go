@@ -13,12 +13,23 @@ import (
 
 // detail is the page of the peer under the cursor: where it is, how far, what it sent and
 // what was lost.
+//
+//	PEERS > edge-05                          ◐ stale · last heard 9 s ago
+//	where it is, what lies behind it, RTT, since when it is in its state
+//	charts of rates, RTT and loss over the chosen span, with a time axis
+//	counters, and drops by reason
+//	the newest events of this peer, where there is room
+//
+// It does not hold a peer: `[` and `]` move the cursor, and the page follows.
 type detail struct{ page }
 
+// hints implements screen.
 func (detail) hints() string {
 	return "esc back  [ ] prev/next  t 5m/1h/24h  P ping  y copy  Z zero  j/k scroll  q quit"
 }
 
+// press implements screen: only scrolling is its own. Pings, copies and spans are the same
+// wherever a peer is selected.
 func (d detail) press(v view, key string) (request, bool) {
 	return d.page.press(v, key, len(d.lines(v)), func(p page) screen { return detail{p} })
 }
@@ -26,9 +37,11 @@ func (d detail) press(v view, key string) (request, bool) {
 // charts implements charter.
 func (detail) charts(v view) []historyKey { return []historyKey{{v.cursor, spans[v.span]}} }
 
+// body implements screen.
 func (d detail) body(v view) []cell.Line { return v.faded(d.shown(d.lines(v), v.h)) }
 
-// lines are the whole page.
+// lines are the whole page, which a low terminal scrolls. On a high one events fill what the
+// rest leaves.
 func (detail) lines(v view) []cell.Line {
 	p, ok := v.selected()
 	if !ok {
@@ -64,7 +77,8 @@ func (detail) lines(v view) []cell.Line {
 // peerLabel begins a line of facts of a peer.
 func peerLabel(word string) cell.Line { return cell.Styled(cell.Dim, fmt.Sprintf(" %-10s ", word)) }
 
-// aboutPath is where a peer is, what lies behind it, and how far it is.
+// aboutPath is where a peer is, what lies behind it, and how far it is. RTT has four figures,
+// since one alone hides what users feel: the worst twentieth of the packets.
 func aboutPath(v view, p control.Peer) []cell.Line {
 	first := peerLabel("endpoint").Add(cell.Plain, p.Address)
 	if p.Version != "" {
@@ -103,7 +117,7 @@ func behind(p control.Peer, w int) (lines []cell.Line) {
 	return lines
 }
 
-// dropsWidth is the width of the table of drops.
+// dropsWidth is the width of the table of drops: the longest reason, and three figures.
 const dropsWidth = 38
 
 // peerCounters are two tables, beside each other where there is room: traffic, and drops

@@ -10,10 +10,14 @@ import (
 	"example.org/meshd/internal/tui/cell"
 )
 
-// events is the screen of what happened, the newest last. The cursor stays on its event
-// while others come; on the newest one it follows.
+// events is the screen of what happened, the newest last, as a log reads.
+//
+// The cursor stays on its event while others come; on the newest one it follows. It names
+// its event by a number and not by its place: places change with each event that comes, with
+// the filter, and when old events are forgotten.
 type events struct{ at uint64 } // number of the event under the cursor; 0: the newest
 
+// hints implements screen.
 func (events) hints() string { return "j/k move  G newest  / filter  y copy  w write  q quit" }
 
 // cursor is the index of the event under the cursor among those that the filter keeps, -1
@@ -29,6 +33,8 @@ func (s events) cursor(kept []event) int {
 	return max(0, after-1)
 }
 
+// press implements screen. Enter leads to the peer of an event, from where `esc` leads back
+// to the same event.
 func (s events) press(v view, key string) (request, bool) {
 	kept := keptEvents(v)
 	at := s.cursor(kept)
@@ -59,9 +65,11 @@ func (events) moved(kept []event, to int) events {
 	return events{kept[max(0, to)].number}
 }
 
+// Events are longer than most terminals are wide; the one under the cursor is shown in full.
 // wholeLines is how many lines show the whole of the event under the cursor, with the rule.
 const wholeLines = 4
 
+// body implements screen: a note, the events around the cursor, and the whole of one.
 func (s events) body(v view) []cell.Line {
 	kept := keptEvents(v)
 	at := s.cursor(kept)
@@ -113,7 +121,8 @@ func eventText(e event) string {
 	return subject + " " + rest
 }
 
-// eventLine is an event in one line: when, how bad, whom, what.
+// eventLine is an event in one line: when, how bad, whom, what. Levels are words, padded so
+// that what follows stands in a column.
 func eventLine(e event) cell.Line {
 	role := cell.Dim
 	switch e.Level {
@@ -131,7 +140,8 @@ func eventLine(e event) cell.Line {
 	return line.Add(cell.Plain, rest)
 }
 
-// keptEvents are the events that the filter keeps, oldest first.
+// keptEvents are the events that the filter keeps, oldest first. It looks at their level,
+// kind and text, so that "error", "peer_down" and a name all find what they should.
 func keptEvents(v view) []event {
 	if v.filter.match == nil {
 		return v.events

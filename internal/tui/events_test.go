@@ -114,9 +114,11 @@ func TestEventsCursor(t *testing.T) {
 func TestEventText(t *testing.T) {
 	m, _ := someDashboard(140, 40, asItIs)
 	press(m, "3")
-	shows(t, m, "ERROR edge-14 is down: it does not answer silent=10.2s", "INFO  edge-05 is up rtt=14.2ms was=unknown")
+	shows(t, m, "ERROR edge-14 is down: it does not answer silent=10.2s",
+		"INFO  edge-05 is up rtt=14.2ms was=unknown")
 	hides(t, m, "any words")
-	tell(m, happening(control.Event{At: noon, Level: "warn", Kind: "peer_from_the_future", Peer: "edge-09", Message: "peer glows"}))
+	tell(m, happening(control.Event{At: noon, Level: "warn", Kind: "peer_from_the_future", Peer: "edge-09",
+		Message: "peer glows"}))
 	shows(t, m, "WARN  edge-09: peer glows")
 }
 

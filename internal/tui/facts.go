@@ -10,12 +10,14 @@ import (
 )
 
 // Facts of the node, as the overview, the dashboard and the text without a terminal show
-// them. Each is made of the status; how they stand beside each other is the screen's.
+// them. Each is made of the status alone, so that they never differ between screens; how they
+// stand beside each other is the screen's.
 
 // label begins a line of facts.
 func label(word string) cell.Line { return cell.Styled(cell.Dim, fmt.Sprintf(" %-8s ", word)) }
 
-// facts tell of the node, its file, its data plane and its peers in lines of w cells.
+// facts tell of the node, its file, its data plane and its peers in lines of w cells. A node
+// that has not found itself yet has no data plane, and all figures of one would be zero.
 func facts(v view, w int) []cell.Line {
 	s := v.status
 	if s.Node == "" {
@@ -63,7 +65,7 @@ func applied(v view, took bool) string {
 	return fmt.Sprintf("%s (%s ago%s)  sha %.6s", words.Clock(c.Applied), ago, ms, c.SHA256)
 }
 
-// planeFacts tell how packets move.
+// planeFacts tell how packets move: the engine, the device, how many queues.
 func planeFacts(s *control.Status) string {
 	engine := s.Dataplane.Engine
 	if engine == "kernel" { // which receives in several ways
@@ -85,7 +87,8 @@ func offloads(s *control.Status) string {
 	return shortOffloads.Replace(strings.Join(s.Dataplane.Offloads, " "))
 }
 
-// refused are offloads that the kernel or a device refused at run time; mostly none.
+// refused are offloads that the kernel or a device refused at run time; mostly none. They
+// stand beside those in use, since traffic is slower without anything being wrong.
 func refused(s *control.Status) cell.Line {
 	if len(s.Dataplane.Refused) == 0 {
 		return nil
@@ -115,7 +118,8 @@ func dropFacts(v view) cell.Line {
 	return cell.Text("none")
 }
 
-// peerFacts count peers, and the prefixes behind them.
+// peerFacts count peers, and the prefixes behind them: how much of the network cannot be
+// reached is what an operator is asked first.
 func peerFacts(s *control.Status) cell.Line {
 	n := countStates(s.Peers)
 	line := cell.Styled(cell.Good, fmt.Sprintf("%d up", n.up))

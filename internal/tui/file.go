@@ -14,14 +14,20 @@ import (
 
 // file is the page of the configuration file: which one is in force, the outcome of the
 // last attempt to read it, what the one on disk would change, and what is wrong on this host.
+//
+// Three things have to be told apart here: what runs (RUNS), what was tried (LAST), and what
+// is on disk now (ON DISK), which may be newer than both. Only the last one is asked for.
 type file struct{ page }
 
+// hints implements screen.
 func (file) hints() string { return "esc back  R reload  c look again  j/k scroll  q quit" }
 
+// press implements screen: only scrolling is its own.
 func (f file) press(v view, key string) (request, bool) {
 	return f.page.press(v, key, len(f.lines(v)), func(p page) screen { return file{p} })
 }
 
+// body implements screen.
 func (f file) body(v view) []cell.Line { return v.faded(f.shown(f.lines(v), v.h)) }
 
 // lines are the whole page.
@@ -57,6 +63,7 @@ func (file) lines(v view) []cell.Line {
 }
 
 // lastReload is the outcome of the last attempt to apply a file; nothing before the first.
+// It is that attempt's own error: the file may have been mended since.
 func lastReload(c control.Config, w int) []cell.Line {
 	switch last := c.LastReload; {
 	case last.OK:
@@ -71,7 +78,7 @@ func lastReload(c control.Config, w int) []cell.Line {
 	return nil
 }
 
-// changeList writes changes in one line.
+// changeList writes changes in one line, for a place that has no more.
 func changeList(sentences []string, details []control.Change) string {
 	var all []string
 	for _, l := range changeLines(sentences, details) {
@@ -99,7 +106,8 @@ func changeLines(sentences []string, details []control.Change) (lines []cell.Lin
 	return lines
 }
 
-// indented wraps a text of several lines below a label.
+// indented wraps a text of several lines below a label. Faults of a file come in lines, each
+// with its place, and all of them are shown: they are mended in one go.
 func indented(text string, w int, role cell.Role) (lines []cell.Line) {
 	for line := range strings.Lines(text) {
 		for _, l := range cell.Wrap(strings.TrimRight(line, "\n"), w-11) {
@@ -109,7 +117,8 @@ func indented(text string, w int, role cell.Role) (lines []cell.Line) {
 	return lines
 }
 
-// diskLines compare the file on disk with what runs, in lines of w cells.
+// diskLines compare the file on disk with what runs, in lines of w cells. That nothing could
+// be compared is no fault of the file, so the two look different.
 func diskLines(v view, w int) []cell.Line {
 	head := label("ON DISK")
 	refused := func(role cell.Role, what string, err error) []cell.Line {
@@ -136,7 +145,8 @@ func diskLines(v view, w int) []cell.Line {
 	}
 }
 
-// driftLines tell which peers run another file.
+// driftLines tell which peers run another file. A peer that has not reported its file may
+// be a plain flannel, which never does; it does not count as drift.
 func driftLines(s *control.Status) []cell.Line {
 	lines := []cell.Line{}
 	silent := 0
@@ -163,7 +173,8 @@ func driftLines(s *control.Status) []cell.Line {
 	return append([]cell.Line{head}, lines...)
 }
 
-// reloadBox asks whether to read the file now, over a screen of any height.
+// reloadBox asks whether to read the file now, over a screen of any height. Of a long plan
+// only the beginning shows: how much there is to change decides, and `c` has all of it.
 func reloadBox(v view) []cell.Line {
 	body := []cell.Line{cell.Text("Read " + v.status.Config.Path + " on " + v.status.Node + " now?"), {}}
 	body = append(body, diskLines(v, v.w-4)...)

@@ -42,14 +42,18 @@ func TestDiskLines(t *testing.T) {
 		want string
 		role cell.Role
 	}{
-		"not yet":         {onDisk{}, "comparing ...", cell.Dim},
-		"the same":        {onDisk{asked: true}, "the same as what runs", cell.Good},
-		"a fault":         {onDisk{asked: true, err: errors.New("x:1:1: error: no")}, "cannot be applied:", cell.Bad},
-		"nobody answers":  {onDisk{asked: true, err: errGone}, "not compared:", cell.Dim},
-		"not permitted":   {onDisk{asked: true, err: fmt.Errorf("%w", control.ErrPermission)}, "not compared:", cell.Dim},
-		"too late":        {onDisk{asked: true, err: context.DeadlineExceeded}, "not compared:", cell.Dim},
-		"changes":         {onDisk{asked: true, plan: control.Plan{Details: []control.Change{{Op: "+"}}}}, "would change on reload (R):", cell.Warn},
-		"of older daemon": {onDisk{asked: true, plan: control.Plan{Changes: []string{"x"}}}, "would change on reload (R):", cell.Warn},
+		"not yet":  {onDisk{}, "comparing ...", cell.Dim},
+		"the same": {onDisk{asked: true}, "the same as what runs", cell.Good},
+		"a fault": {onDisk{asked: true, err: errors.New("x:1:1: error: no")}, "cannot be applied:",
+			cell.Bad},
+		"nobody answers": {onDisk{asked: true, err: errGone}, "not compared:", cell.Dim},
+		"not permitted": {onDisk{asked: true, err: fmt.Errorf("%w", control.ErrPermission)}, "not compared:",
+			cell.Dim},
+		"too late": {onDisk{asked: true, err: context.DeadlineExceeded}, "not compared:", cell.Dim},
+		"changes": {onDisk{asked: true, plan: control.Plan{Details: []control.Change{{Op: "+"}}}},
+			"would change on reload (R):", cell.Warn},
+		"of older daemon": {onDisk{asked: true, plan: control.Plan{Changes: []string{"x"}}},
+			"would change on reload (R):", cell.Warn},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := view{data: &data{disk: test.disk}, canAsk: true}
@@ -63,7 +67,8 @@ func TestDiskLines(t *testing.T) {
 
 // Changes are coloured by their operation. A sentence has no colour, whatever it begins with.
 func TestChangeLines(t *testing.T) {
-	for op, want := range map[string]cell.Role{"+": cell.Good, "-": cell.Bad, "~": cell.Warn, "*": cell.Warn, "?": cell.Plain} {
+	for op, want := range map[string]cell.Role{"+": cell.Good, "-": cell.Bad, "~": cell.Warn, "*": cell.Warn,
+		"?": cell.Plain} {
 		t.Run("operation "+op, func(t *testing.T) {
 			lines := changeLines([]string{"a sentence"}, []control.Change{{Op: op, Kind: "peer", Subject: "x"}})
 			if len(lines) != 1 || lines[0].String() != op+" peer x" || lines[0][0].Role != want {
@@ -82,7 +87,8 @@ func TestDriftLines(t *testing.T) {
 	told := func(answers ...*bool) *control.Status {
 		s := &control.Status{}
 		for i, answer := range answers {
-			s.Peers = append(s.Peers, control.Peer{Name: fmt.Sprint("p", i), State: control.Up, ConfigMatch: answer, ConfigSHA256: "00c0ffee"})
+			s.Peers = append(s.Peers, control.Peer{Name: fmt.Sprint("p", i), State: control.Up, ConfigMatch: answer,
+				ConfigSHA256: "00c0ffee"})
 		}
 		return s
 	}
@@ -90,10 +96,11 @@ func TestDriftLines(t *testing.T) {
 		status *control.Status
 		want   string
 	}{
-		"all the same":   {told(new(true), new(true)), " PEERS    run the same file"},
-		"none has said":  {told(nil, nil), " PEERS    no peer has reported its file"},
-		"some have":      {told(nil, new(true)), " PEERS    run the same file   (1 have not reported)"},
-		"one is another": {told(new(false), new(true), nil), " PEERS    1 of 3 run another file:   (1 have not reported)"},
+		"all the same":  {told(new(true), new(true)), " PEERS    run the same file"},
+		"none has said": {told(nil, nil), " PEERS    no peer has reported its file"},
+		"some have":     {told(nil, new(true)), " PEERS    run the same file   (1 have not reported)"},
+		"one is another": {told(new(false), new(true), nil),
+			" PEERS    1 of 3 run another file:   (1 have not reported)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := driftLines(test.status)[0].String(); got != test.want {
@@ -108,7 +115,8 @@ func TestFilePage(t *testing.T) {
 	m, _ := someDashboard(80, 40, rejected)
 	press(m, "c")
 	shows(t, m, "REJECTED 14:06:58  -- still running generation 12", "node.x: unknown key",
-		"PROBLEMS", "pods cannot reach other hosts; run", "ENGINE", "CAP_BPF", "1 of 19 run another file:", "edge-07")
+		"PROBLEMS", "pods cannot reach other hosts; run", "ENGINE", "CAP_BPF", "1 of 19 run another file:",
+		"edge-07")
 	fine, _ := someDashboard(80, 40, asItIs)
 	press(fine, "c")
 	shows(t, fine, "accepted 14:02:33 in 41 ms: + peer edge-20 10.20.0.0/16")

@@ -54,7 +54,8 @@ func someMesh(second int) *control.Status {
 		s.Totals.RxPackets, s.Totals.TxPackets = s.Totals.RxPackets+p.RxPackets, s.Totals.TxPackets+p.TxPackets
 	}
 	down, stale, drift := &s.Peers[12], &s.Peers[3], &s.Peers[5]
-	down.State, down.LastSeen, down.Since = control.Down, new(noon.Add(-130*time.Second)), new(noon.Add(-120*time.Second))
+	down.State, down.LastSeen, down.Since = control.Down, new(noon.Add(-130*time.Second)),
+		new(noon.Add(-120*time.Second))
 	down.RTTMS, down.Loss = nil, new(1.0)
 	down.Drops["send_error"] = 812
 	stale.State, stale.LastSeen, stale.Loss = control.Stale, new(noon.Add(-9*time.Second)), new(0.12)
@@ -87,8 +88,10 @@ func rejected(s *control.Status) *control.Status {
 	s.Dataplane.Reason = "the capabilities CAP_BPF and CAP_NET_ADMIN are needed: operation not permitted"
 	s.Config.LastReload = control.Reload{At: noon.Add(-35 * time.Second), DurationMS: 3, Error: s.Config.Error}
 	s.Health = control.Health{Level: control.Failed, Problems: []control.Problem{
-		{Level: control.Failed, Kind: "file_rejected", Text: "the file cannot be applied: " + s.Config.Error, Since: noon},
-		{Level: control.Degraded, Kind: "forwarding_off", Text: "net.ipv4.ip_forward is 0: pods cannot reach other hosts",
+		{Level: control.Failed, Kind: "file_rejected", Text: "the file cannot be applied: " + s.Config.Error,
+			Since: noon},
+		{Level: control.Degraded, Kind: "forwarding_off",
+			Text:   "net.ipv4.ip_forward is 0: pods cannot reach other hosts",
 			Remedy: "run `sysctl -w net.ipv4.ip_forward=1`", Since: noon},
 	}}
 	s.Warnings = []string{"a sentence about the file", "a sentence about forwarding"} // which are not read
@@ -99,7 +102,8 @@ func rejected(s *control.Status) *control.Status {
 func older(s *control.Status) *control.Status {
 	s.Health = control.Health{}
 	s.Config.LastReload.Details = nil
-	s.Warnings = []string{"net.ipv4.ip_forward is 0: pods cannot reach other hosts; run `sysctl -w net.ipv4.ip_forward=1`"}
+	s.Warnings = []string{"net.ipv4.ip_forward is 0: pods cannot reach other hosts; " +
+		"run `sysctl -w net.ipv4.ip_forward=1`"}
 	return s
 }
 
@@ -116,7 +120,8 @@ func someHistory(peer, span string) control.History {
 	for i := range 300 {
 		h.RxBytes, h.TxBytes = append(h.RxBytes, wave(i, 20, 1.2e8)), append(h.TxBytes, wave(i, 30, 1e8))
 		h.RxPackets, h.TxPackets = append(h.RxPackets, wave(i, 20, 1.5e5)), append(h.TxPackets, wave(i, 30, 1.4e5))
-		h.Drops, h.RTTMS, h.Loss = append(h.Drops, wave(i, 3, 41)), append(h.RTTMS, wave(i, 50, 20)), append(h.Loss, wave(i, 9, 0.12))
+		h.Drops, h.RTTMS, h.Loss = append(h.Drops, wave(i, 3, 41)), append(h.RTTMS, wave(i, 50, 20)),
+			append(h.Loss, wave(i, 9, 0.12))
 	}
 	return h
 }
@@ -126,14 +131,17 @@ func someHistory(peer, span string) control.History {
 var someEvents = []control.Event{
 	{Seq: 1, At: noon.Add(-4 * time.Hour), Level: "info", Kind: "forwarding", Message: "forwarding",
 		Fields: map[string]string{"node": "edge-01", "peers": "19"}},
-	{Seq: 2, At: noon.Add(-12 * time.Minute), Level: "info", Kind: "peer_up", Peer: "edge-05", Message: "peer is up",
-		Fields: map[string]string{"rtt": "14.2ms", "was": "unknown"}},
+	{Seq: 2, At: noon.Add(-12 * time.Minute), Level: "info", Kind: "peer_up", Peer: "edge-05",
+		Message: "peer is up",
+		Fields:  map[string]string{"rtt": "14.2ms", "was": "unknown"}},
 	{Seq: 3, At: noon.Add(-5 * time.Minute), Level: "info", Kind: "reloaded", Message: "reloaded",
 		Fields: map[string]string{"generation": "12", "changes": "+ peer edge-20 10.20.0.0/16"}},
-	{Seq: 4, At: noon.Add(-2 * time.Minute), Level: "error", Kind: "peer_down", Peer: "edge-14", Message: "any words",
-		Fields: map[string]string{"silent": "10.2s"}},
-	{Seq: 5, At: noon.Add(-9 * time.Second), Level: "warn", Kind: "peer_stale", Peer: "edge-05", Message: "any words",
-		Fields: map[string]string{"loss": "12%"}},
+	{Seq: 4, At: noon.Add(-2 * time.Minute), Level: "error", Kind: "peer_down", Peer: "edge-14",
+		Message: "any words",
+		Fields:  map[string]string{"silent": "10.2s"}},
+	{Seq: 5, At: noon.Add(-9 * time.Second), Level: "warn", Kind: "peer_stale", Peer: "edge-05",
+		Message: "any words",
+		Fields:  map[string]string{"loss": "12%"}},
 }
 
 // mute is a source that says and answers nothing.
@@ -176,7 +184,8 @@ func send(m *Model, msgs ...tea.Msg) {
 func tell(m *Model, lines ...control.Watched) { send(m, linesMsg{m.link.number, lines}) }
 
 func hello(boot string) control.Watched {
-	return control.Watched{Type: "hello", Hello: &control.Hello{Schema: control.Schema, Node: "edge-01", BootID: boot}}
+	return control.Watched{Type: "hello", Hello: &control.Hello{Schema: control.Schema, Node: "edge-01",
+		BootID: boot}}
 }
 
 func snapshot(s *control.Status) control.Watched { return control.Watched{Type: "snapshot", Status: s} }
@@ -214,8 +223,10 @@ func choose(m *Model, peer string) {
 // special are keys that are no runes.
 var special = map[string]tea.KeyType{
 	"enter": tea.KeyEnter, "esc": tea.KeyEsc, "tab": tea.KeyTab, "shift+tab": tea.KeyShiftTab,
-	"backspace": tea.KeyBackspace, "up": tea.KeyUp, "down": tea.KeyDown, "pgdown": tea.KeyPgDown, "pgup": tea.KeyPgUp,
-	"home": tea.KeyHome, "end": tea.KeyEnd, "ctrl+d": tea.KeyCtrlD, "ctrl+u": tea.KeyCtrlU, "ctrl+c": tea.KeyCtrlC,
+	"backspace": tea.KeyBackspace, "up": tea.KeyUp, "down": tea.KeyDown, "pgdown": tea.KeyPgDown,
+	"pgup": tea.KeyPgUp,
+	"home": tea.KeyHome, "end": tea.KeyEnd, "ctrl+d": tea.KeyCtrlD, "ctrl+u": tea.KeyCtrlU,
+	"ctrl+c": tea.KeyCtrlC,
 }
 
 // press sends keys by their names, as tea.KeyMsg.String gives them.

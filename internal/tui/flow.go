@@ -22,6 +22,9 @@ type flow struct {
 // nodeHistory is the history of all that the node did, as the overview shows it.
 var nodeHistory = historyKey{"", "5m"}
 
+// Histories are the daemon's: it was there before this program. Tracks are what this program
+// saw itself, a minute at most, and stand in where there is nobody to ask.
+
 // nodeFlows are what all peers together do, as the history tells or, without one, the
 // last minute that we saw ourselves. of is the time that the values are of.
 func nodeFlows(v view) (flows []flow, of string) {
@@ -89,7 +92,8 @@ func peerFlows(v view, p control.Peer) []flow {
 	return flows
 }
 
-// lastRTT is that of the last answer, of a peer that answers; nil for the others.
+// lastRTT is that of the last answer, of a peer that answers; nil for the others. The API
+// keeps the figure, but an old one beside "now" would be a lie.
 func lastRTT(p control.Peer) *float64 {
 	if p.State == control.Down || p.State == control.Stale {
 		return nil
@@ -97,7 +101,8 @@ func lastRTT(p control.Peer) *float64 {
 	return p.RTTLastMS
 }
 
-// past gives a flow the values of a history, each times by.
+// past gives a flow the values of a history, each times by. What was not known is a gap: a
+// zero would say that nothing passed.
 func (f *flow) past(h control.History, values []*float64, by float64) {
 	f.values = make([]float64, len(values))
 	for i, v := range values {
@@ -120,7 +125,8 @@ func (f *flow) track(t *track, ring *[trackSeconds]float32, by float64) {
 // stepOf is the length of a history's steps in seconds; a daemon may tell none.
 func stepOf(h control.History) float64 { return float64(max(1, h.StepSeconds)) }
 
-// meanAndPeak sum up values; NaN if none is known.
+// meanAndPeak sum up values; NaN if none is known. Gaps do not count: a mean over them would
+// be that of a mesh that was quiet.
 func meanAndPeak(values []float64) (mean, peak float64) {
 	sum, n := 0.0, 0
 	peak = math.NaN()
@@ -136,7 +142,8 @@ func meanAndPeak(values []float64) (mean, peak float64) {
 	return sum / float64(n), peak
 }
 
-// traffic is a table of the node's flows, w cells wide. A narrow one has no means.
+// traffic is a table of the node's flows, w cells wide. A narrow one has no means: the peak
+// says more about whether something was wrong.
 func traffic(v view, w int) []cell.Line {
 	flows, of := nodeFlows(v)
 	wide := w >= 60
@@ -165,7 +172,7 @@ func traffic(v view, w int) []cell.Line {
 // beforeChart is how many cells of a peer's chart have its name and figure.
 const beforeChart = 14
 
-// peerCharts draws the flows of a peer in lines of w cells.
+// peerCharts draws the flows of a peer in lines of w cells: "rx b/s  40.0M  ▆▇▇█▅▄▃".
 func peerCharts(v view, p control.Peer, w int) (lines []cell.Line) {
 	for i, f := range peerFlows(v, p) {
 		figure := words.SI(f.now)

@@ -15,7 +15,8 @@ const (
 	rulesHeight             = 14    // below it there are no rules
 )
 
-// chrome is how many lines stand around a body: header, tabs, footer, and two rules.
+// chrome is how many lines stand around a body: header, tabs, footer, and two rules, which
+// are what a low terminal gives up first.
 func chrome(h int) int {
 	if h < rulesHeight {
 		return 3
@@ -27,6 +28,16 @@ func chrome(h int) int {
 func above(h int) int { return (chrome(h) + 1) / 2 }
 
 // frame is the whole picture: exactly h lines of w cells.
+//
+//	meshtui · edge-01 · gen 12 ok · user+gso   ● live 1s · 14:07:33 UTC   header
+//	[1 Overview]  2 Peers 17/19   3 Events 2!                     ? help   tabs
+//	─────────────────────────────────────────────────────────────────────
+//	                                                                       body
+//	─────────────────────────────────────────────────────────────────────
+//	tab next  enter worst peer  / filter  ...                              footer
+//
+// Everything but the body is the same on all screens. Exact sizes matter: Bubble Tea draws
+// only lines that have changed, and one that is too long would move all below it.
 func (m *Model) frame(w, h int) []cell.Line {
 	if w <= 0 || h <= 0 {
 		return nil
@@ -92,7 +103,8 @@ func (m *Model) generation(before string) cell.Line {
 	return line.Add(cell.Plain, "ok")
 }
 
-// header is the first line: where we are, and how true it is.
+// header is the first line: where we are, and how true it is. How true it is always shows;
+// where we are gives way on a narrow terminal.
 func (m *Model) header(w int) cell.Line {
 	right := m.truth()
 	if w >= 60 {
@@ -101,7 +113,8 @@ func (m *Model) header(w int) cell.Line {
 	return m.place(w).Spread(right.Add(cell.Plain, " "), w)
 }
 
-// place is which node this is, and which file and engine it runs.
+// place is which node this is, and which file and engine it runs. Of data that is old its age
+// stands there instead of the engine.
 func (m *Model) place(w int) cell.Line {
 	line := cell.Styled(cell.Strong, " meshtui")
 	s := m.data.status
@@ -125,7 +138,8 @@ func (m *Model) place(w int) cell.Line {
 	return line.Join(m.generation(" · ")).Add(cell.Dim, " · "+engineWord(s.Dataplane))
 }
 
-// truth says whether what is shown is true now, in a word and a glyph.
+// truth says whether what is shown is true now, in a word and a glyph. A connection that
+// says nothing looks like a quiet mesh, and would be believed, so it has a word of its own.
 func (m *Model) truth() cell.Line {
 	switch {
 	case m.live() && m.choices.paused:

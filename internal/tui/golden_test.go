@@ -52,9 +52,11 @@ var scenes = map[string]func(w, h int) *Model{
 		send(m, tickMsg(c.now))
 		return m
 	},
-	"absent":   lostScene(notRunning),
-	"denied":   lostScene(fmt.Errorf("%w: /run/meshd/meshd.sock is for root and the group \"mesh\"", control.ErrPermission)),
-	"mismatch": lostScene(fmt.Errorf("%w: 2, this program knows 1: use programs of one version", control.ErrMismatch)),
+	"absent": lostScene(notRunning),
+	"denied": lostScene(fmt.Errorf("%w: /run/meshd/meshd.sock is for root and the group \"mesh\"",
+		control.ErrPermission)),
+	"mismatch": lostScene(fmt.Errorf("%w: 2, this program knows 1: use programs of one version",
+		control.ErrMismatch)),
 	"starting": startingScene,
 }
 
@@ -125,13 +127,15 @@ func longNames(s *control.Status) *control.Status {
 		p.Address = fmt.Sprintf("[2001:db8:1234:5678:9abc:def0:1234:%x]:18285", 0x1000+i)
 		p.Subnets = []string{fmt.Sprintf("fd00:1234:5678:%x::/64", 0x1000+i), fmt.Sprintf("10.%d.0.0/16", i)}
 	}
-	s.Network.Address, s.Network.Subnets = "2001:db8:1234:5678:9abc:def0:1234:1", []string{"fd00:1234:5678:1::/64"}
+	s.Network.Address, s.Network.Subnets = "2001:db8:1234:5678:9abc:def0:1234:1",
+		[]string{"fd00:1234:5678:1::/64"}
 	return s
 }
 
 // modes are the ways to paint.
 var modes = map[string]cell.Theme{
-	"plain": cell.NewTheme(false, false), "colour": cell.NewTheme(true, false), "ascii": cell.NewTheme(false, true),
+	"plain": cell.NewTheme(false, false), "colour": cell.NewTheme(true, false),
+	"ascii": cell.NewTheme(false, true),
 }
 
 var sizes = [][2]int{{140, 40}, {80, 24}, {64, 20}, {40, 8}, {30, 6}}

@@ -67,7 +67,8 @@ func fileRole(p control.Peer) cell.Role {
 // drifts tells whether a peer is known to run another file.
 func drifts(p control.Peer) bool { return p.ConfigMatch != nil && !*p.ConfigMatch }
 
-// problems lists what is wrong, the worst first. All of it is in the status.
+// problems lists what is wrong, the worst first. All of it is in the status, so that
+// `meshd status --json` has everything that is on the screen.
 func problems(s *control.Status) []problem {
 	all := slices.Concat(fileProblem(s), otherProblems(s), peerProblems(s))
 	urgency := map[cell.Role]int{cell.Bad: 0, cell.Warn: 1, cell.Dim: 2}
@@ -79,8 +80,9 @@ func problems(s *control.Status) []problem {
 // field, and a level is never empty.
 func tellsHealth(s *control.Status) bool { return s.Health.Level != "" }
 
-// fileProblem is a file on disk that cannot be applied. It has words of its own, since the
-// place of its first fault matters more than the sentence about it.
+// fileProblem is a file on disk that cannot be applied. How bad that is, the daemon says;
+// for one without health it is as bad as can be, since an edit has no effect. The problem has
+// words of its own: the place of its first fault matters more than a sentence about it.
 func fileProblem(s *control.Status) []problem {
 	if s.Config.Error == "" {
 		return nil
@@ -115,7 +117,8 @@ func otherProblems(s *control.Status) (all []problem) {
 	return all
 }
 
-// peerProblems are the peers that do not answer, and those that run another file.
+// peerProblems are the peers that do not answer, and those that run another file. A peer may
+// be both, and is then listed twice: each has another remedy.
 func peerProblems(s *control.Status) (all []problem) {
 	sorted := words.ByState(s.Peers)
 	for _, p := range sorted {
@@ -144,7 +147,8 @@ func worstPeer(s *control.Status) string {
 	return ""
 }
 
-// silence tells how long a peer has said nothing, and what is lost.
+// silence tells how long a peer has said nothing, and what is lost. now is the daemon's
+// clock at its snapshot, since the peer's times are by it.
 func silence(p control.Peer, now time.Time) string {
 	text := "never heard"
 	if p.LastSeen != nil {
@@ -158,7 +162,8 @@ func silence(p control.Peer, now time.Time) string {
 	return text
 }
 
-// verdict says in one line how the mesh is, as this node sees it.
+// verdict says in one line how the mesh is, as this node sees it: OK, DEGRADED or FAILED, and
+// why. It is the first thing on the screen. A mesh of which nothing is known is not OK.
 func verdict(s *control.Status) cell.Line {
 	if s.Node == "" {
 		return cell.Styled(cell.Warn, "◐ STARTING").Add(cell.Plain, "  nothing is forwarded yet")
@@ -186,7 +191,8 @@ func verdict(s *control.Status) cell.Line {
 	return cell.Styled(cell.Warn, "◐ DEGRADED").Add(cell.Strong, "  "+reasonsFor(s, n))
 }
 
-// reasonsFor counts what a verdict is for.
+// reasonsFor counts what a verdict is for, in one line and in the order of what to look at
+// first. What is only worth knowing is no reason.
 func reasonsFor(s *control.Status, n states) string {
 	var all []string
 	add := func(n int, text string) {
@@ -204,7 +210,7 @@ func reasonsFor(s *control.Status, n states) string {
 	return strings.Join(all, " · ")
 }
 
-// states counts peers.
+// states counts peers; each is in one of the first four, and some drift besides.
 type states struct{ up, stale, down, unknown, drift int }
 
 // countStates counts peers by state, and those that run another file.

@@ -30,18 +30,22 @@ func TestVerdict(t *testing.T) {
 		want   string
 	}{
 		"nothing is wrong": {func(*control.Status) {}, "● OK  3 of 3 peers up, the file is in force"},
-		"no peers":         {func(s *control.Status) { s.Peers = nil }, "● OK  0 of 0 peers up, the file is in force"},
+		"no peers": {func(s *control.Status) { s.Peers = nil },
+			"● OK  0 of 0 peers up, the file is in force"},
 		"starting":         {func(s *control.Status) { s.Node = "" }, "◐ STARTING  nothing is forwarded yet"},
 		"a peer is down":   {state(control.Down), "○ FAILED  1 DOWN"},
 		"a peer is stale":  {state(control.Stale), "◐ DEGRADED  1 stale"},
 		"nothing is known": {state(control.Unknown), "◐ DEGRADED  1 unknown"},
 		"a new state":      {state("from the future"), "◐ DEGRADED  1 unknown"},
-		"another file":     {func(s *control.Status) { s.Peers[0].ConfigMatch = new(false) }, "◐ DEGRADED  1 drift"},
+		"another file": {func(s *control.Status) { s.Peers[0].ConfigMatch = new(false) },
+			"◐ DEGRADED  1 drift"},
 		"degraded": {health("degraded", control.Problem{Level: "degraded", Kind: "forwarding_off"}),
 			"◐ DEGRADED  1 problem"},
-		"failed": {health("failed", control.Problem{Level: "failed", Kind: "rules_failed"}, control.Problem{Level: "degraded"}),
+		"failed": {health("failed", control.Problem{Level: "failed", Kind: "rules_failed"},
+			control.Problem{Level: "degraded"}),
 			"○ FAILED  2 problems"},
-		"worth knowing":     {health("ok", control.Problem{Level: "info", Kind: "unmerged"}), "● OK  3 of 3 peers up"},
+		"worth knowing": {health("ok", control.Problem{Level: "info", Kind: "unmerged"}),
+			"● OK  3 of 3 peers up"},
 		"a level alone":     {health("failed"), "○ FAILED"},
 		"a level to come":   {health("worrying"), "◐ DEGRADED"},
 		"a problem to come": {health("ok", control.Problem{Level: "worrying"}), "◐ DEGRADED  1 problem"},
@@ -74,22 +78,27 @@ func TestProblems(t *testing.T) {
 		want   string
 	}{
 		"by level": {health("failed",
-			control.Problem{Level: "info", Kind: "a", Text: "one"}, control.Problem{Level: "degraded", Kind: "b", Text: "two", Remedy: "do this"},
+			control.Problem{Level: "info", Kind: "a", Text: "one"},
+			control.Problem{Level: "degraded", Kind: "b", Text: "two", Remedy: "do this"},
 			control.Problem{Level: "failed", Kind: "c", Text: "three", Peer: "edge-03"}),
 			"FAILED|edge-03|three\nWARN||two; do this\nINFO||one"},
 		"a file that is rejected": {func(s *control.Status) {
 			s.Config.Error = "x:1:2: error: no\nx:2:1: error: never"
 			health("degraded", control.Problem{Level: "degraded", Kind: fileRejected, Text: "any words"})(s)
 		}, "FILE||still running generation 12: x:1:2: error: no (and 1 more)"},
-		"a rejection without a fault": {health("failed", control.Problem{Level: "failed", Kind: fileRejected, Text: "rejected"}),
+		"a rejection without a fault": {health("failed", control.Problem{Level: "failed", Kind: fileRejected,
+			Text: "rejected"}),
 			"FAILED||rejected"},
 		"warnings are not read": {func(s *control.Status) { s.Warnings = []string{"a sentence"} }, ""},
 		"a daemon without health": {func(s *control.Status) {
 			s.Health = control.Health{}
 			s.Config.Error = "x:1:2: error: no"
 			s.Warnings = []string{"x cannot be applied: x:1:2: error: no", "another sentence"}
-		}, "FILE||still running generation 12: x:1:2: error: no\nWARN||x cannot be applied: x:1:2: error: no\nWARN||another sentence"},
-		"another file": {func(s *control.Status) { s.Peers[0].ConfigMatch, s.Peers[0].ConfigSHA256 = new(false), "00c0ffee77" },
+		}, "FILE||still running generation 12: x:1:2: error: no\n" +
+			"WARN||x cannot be applied: x:1:2: error: no\nWARN||another sentence"},
+		"another file": {func(s *control.Status) {
+			s.Peers[0].ConfigMatch, s.Peers[0].ConfigSHA256 = new(false), "00c0ffee77"
+		},
 			"DRIFT|edge-02|runs another mesh.toml: 00c0ffee there, 9f3c1a77 here"},
 		"a peer that was never heard": {func(s *control.Status) {
 			p := &s.Peers[0]
@@ -110,7 +119,8 @@ func TestProblems(t *testing.T) {
 
 // How bad a rejected file is, the daemon says; the level decides the colour.
 func TestFileProblemHasItsLevel(t *testing.T) {
-	for level, want := range map[string]string{control.Degraded: "◐ DEGRADED  file rejected", control.Failed: "○ FAILED  file rejected"} {
+	for level, want := range map[string]string{control.Degraded: "◐ DEGRADED  file rejected",
+		control.Failed: "○ FAILED  file rejected"} {
 		t.Run(level, func(t *testing.T) {
 			s := node(health(level, control.Problem{Level: level, Kind: fileRejected}))
 			s.Config.Error = "x:1:2: error: no"

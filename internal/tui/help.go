@@ -6,11 +6,14 @@ import (
 	"example.org/meshd/internal/tui/cell"
 )
 
-// help is the page of all keys.
+// help is the page of all keys. Keys that a screen has in its last line are here, too: this
+// is the one list that is complete.
 type help struct{ page }
 
+// hints implements screen; all others are in its body.
 func (help) hints() string { return "esc back  q quit" }
 
+// press implements screen.
 func (h help) press(v view, key string) (request, bool) {
 	if key == "?" { // the key that opened it
 		return request{back: true}, true

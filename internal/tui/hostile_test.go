@@ -45,7 +45,8 @@ func hostileMessages(m *Model) []tea.Msg {
 		tea.WindowSizeMsg{Width: 160, Height: 50}, lostMsg{m.link.number, evil},
 		linesMsg{0, []control.Watched{hostileLine("hello"), hostileLine("snapshot"), hostileLine("event")}},
 		linesMsg{0, []control.Watched{hostileLine("snapshot")}}, historyMsg{nodeHistory, history, nil},
-		planMsg{plan, nil}, planMsg{sentences, nil}, planMsg{err: evil}, reloadMsg{reload, nil}, reloadMsg{reload, evil},
+		planMsg{plan, nil}, planMsg{sentences, nil}, planMsg{err: evil}, reloadMsg{reload, nil},
+		reloadMsg{reload, evil},
 		pingMsg{"b", 0, ping, nil}, pingMsg{"b", 0, ping, evil}, noticeMsg{hostile.Bytes, true}, lostMsg{0, evil},
 	}
 }
@@ -111,7 +112,8 @@ func TestWhatIsKeptIsClean(t *testing.T) {
 // Without a terminal it is the same.
 func TestHostilePlain(t *testing.T) {
 	var out bytes.Buffer
-	if err := Plain(&out, *hostileLine("snapshot").Status, noon, false); err != nil || hostile.Fault(out.String()) != "" {
+	if err := Plain(&out, *hostileLine("snapshot").Status, noon, false); err != nil ||
+		hostile.Fault(out.String()) != "" {
 		t.Errorf("%v, %s", err, hostile.Fault(out.String()))
 	}
 }

@@ -54,7 +54,8 @@ func (m *Model) key(msg tea.KeyMsg) tea.Cmd {
 	return nil
 }
 
-// actions are what keys do on all screens that do not know better.
+// actions are what keys do on all screens that do not know better. help.go lists them for
+// people.
 var actions map[string]func(m *Model) tea.Cmd
 
 // toggle is an action that only changes a choice.
@@ -92,7 +93,8 @@ func init() { // after the functions, which refer to the table in the end
 	}
 }
 
-// zero has counters count from now, or again from the daemon's start.
+// zero has counters count from now, or again from the daemon's start. Only this view is
+// changed: the daemon's counters are monotonic, and others read them.
 func (m *Model) zero() tea.Cmd {
 	if m.choices.base != nil {
 		m.choices.base = nil
@@ -109,6 +111,7 @@ var paces = []time.Duration{
 	500 * time.Millisecond, time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second,
 }
 
+// faster chooses the next shorter time, slower the next longer one.
 func (m *Model) faster() tea.Cmd { return m.pace(-1) }
 func (m *Model) slower() tea.Cmd { return m.pace(1) }
 
@@ -126,7 +129,8 @@ func (m *Model) pace(by int) tea.Cmd {
 	return m.connect()
 }
 
-// again tries a lost connection now.
+// again tries a lost connection now. A connection that works is left alone: the key lies
+// beside others that are pressed often.
 func (m *Model) again() tea.Cmd {
 	if m.link.lost == nil && m.live() {
 		return nil
@@ -153,7 +157,8 @@ func (m *Model) resume() tea.Cmd {
 	return nil
 }
 
-// click moves the cursor to the peer that was clicked at; the wheel is two keys.
+// click moves the cursor to the peer that was clicked at; the wheel is two keys. Where the
+// rows stand on the screen is noted by settle, which knows the screen.
 func (m *Model) click(msg tea.MouseMsg) tea.Cmd {
 	switch {
 	case msg.Button == tea.MouseButtonWheelUp:

@@ -38,7 +38,9 @@ func (l *link) close() {
 	}
 }
 
-// connect opens a new connection in the place of the one there was.
+// connect opens a new connection in the place of the one there was. Three commands run at
+// once: the connection itself, the wait for its first lines, and an alarm clock for one
+// that says nothing. What is known stays until the new connection says otherwise.
 func (m *Model) connect() tea.Cmd {
 	l := &m.link
 	l.close()
@@ -74,7 +76,9 @@ func (m *Model) mute(msg muteMsg) tea.Cmd {
 		fmt.Errorf("connected, but meshd sent nothing for %v: it hangs or was stopped", m.patience())})
 }
 
-// lose notes that a connection has ended, and when it is tried again.
+// lose notes that a connection has ended, and when it is tried again. It is tried for ever:
+// somebody who watches a restart must not have to start this program anew. The time of the
+// loss is that of the first of several failures.
 func (m *Model) lose(msg lostMsg) tea.Cmd {
 	l := &m.link
 	if msg.connection != l.number {

@@ -144,9 +144,10 @@ func TestLostBox(t *testing.T) {
 		says  string
 	}{
 		"not running": {notRunning, "meshd is not answering", "sudo systemctl start meshd"},
-		"denied":      {fmt.Errorf("%w: it is for root", control.ErrPermission), "not permitted", "usermod -aG mesh"},
-		"mismatch":    {fmt.Errorf("%w: 2", control.ErrMismatch), "another version", "meshtui --version"},
-		"else":        {errors.New("it broke"), "no data from meshd", "journalctl -u meshd"},
+		"denied": {fmt.Errorf("%w: it is for root", control.ErrPermission), "not permitted",
+			"usermod -aG mesh"},
+		"mismatch": {fmt.Errorf("%w: 2", control.ErrMismatch), "another version", "meshtui --version"},
+		"else":     {errors.New("it broke"), "no data from meshd", "journalctl -u meshd"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m, _ := newTest(80, 24)
@@ -178,7 +179,8 @@ func TestPace(t *testing.T) {
 // Intervals are written as people write them.
 func TestInterval(t *testing.T) {
 	for d, want := range map[time.Duration]string{
-		500 * time.Millisecond: "500ms", time.Second: "1s", time.Minute: "1m", time.Hour: "1h", 90 * time.Second: "1m30s",
+		500 * time.Millisecond: "500ms", time.Second: "1s", time.Minute: "1m", time.Hour: "1h",
+		90 * time.Second: "1m30s",
 	} {
 		t.Run(want, func(t *testing.T) {
 			if got := interval(d); got != want {

@@ -42,7 +42,8 @@ func TestLoop(t *testing.T) {
 	program := teatest.NewTestModel(t, m, teatest.WithInitialTermSize(80, 24))
 	wait := func(words string) {
 		t.Helper()
-		teatest.WaitFor(t, program.Output(), func(b []byte) bool { return bytes.Contains(b, []byte(words)) }, teatest.WithDuration(20*time.Second))
+		teatest.WaitFor(t, program.Output(), func(b []byte) bool { return bytes.Contains(b, []byte(words)) },
+			teatest.WithDuration(20*time.Second))
 	}
 	wait("connecting to somewhere")
 	s.lines <- hello("x")

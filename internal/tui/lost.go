@@ -9,7 +9,15 @@ import (
 	"example.org/meshd/internal/tui/cell"
 )
 
-// lostBox says that nothing answers, why, and what to do.
+// lostBox says that nothing answers, why, and what to do:
+//
+//	socket   /run/meshd/meshd.sock
+//	error    meshd is not running: nobody answers at /run/meshd/meshd.sock
+//	retry    attempt 3, next in 2 s   (r: now)
+//
+//	Look at:  systemctl status meshd    journalctl -u meshd -n 30
+//
+// It stands above the last data, if there is any, and in the place of all else if not.
 func lostBox(v view) []cell.Line {
 	title, advice := advise(v.lost.err)
 	retry := "now"
@@ -40,7 +48,8 @@ func lostBox(v view) []cell.Line {
 	return cell.Box(cell.Styled(cell.Bad, title), "", body, v.w, len(body)+2)
 }
 
-// advise names what is wrong with a connection, and what to do about it, line by line.
+// advise names what is wrong with a connection, and what to do about it, line by line. It
+// decides by the kind of the error; an error without a kind has come from ssh or the network.
 func advise(err error) (title string, advice []string) {
 	const look = "Look at:  systemctl status meshd    journalctl -u meshd -n 30"
 	switch {

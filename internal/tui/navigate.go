@@ -4,7 +4,9 @@ import (
 	tea "github.com/charmbracelet/bubbletea"
 )
 
-// What is on the screen, and how one gets from one screen to another.
+// What is on the screen, and how one gets from one screen to another. There are three tabs,
+// each as it was left, and pages on top of the one that is shown. Nothing else in this
+// program asks which screen there is.
 
 // screen is what fills the terminal now. Some screens stand in for others: the dashboard
 // for the overview on a large terminal, and the waiting screen for all but the help before
@@ -40,7 +42,8 @@ func (m *Model) show(t tab) { m.tab, m.pages = t, nil }
 // open shows a page in the place of all pages there are.
 func (m *Model) open(s screen) { m.pages = []screen{s} }
 
-// back leaves a page, or clears the filter.
+// back leaves a page, or clears the filter. It never ends the program: Escape is pressed
+// once more than needed by everybody.
 func (m *Model) back() {
 	switch n := len(m.pages); {
 	case n > 0:
@@ -56,7 +59,8 @@ func (m *Model) help() tea.Cmd {
 	return nil
 }
 
-// do does what a screen asks for.
+// do does what a screen asks for, in the order of the request's fields: a screen that opens
+// a page for a peer has moved the cursor there before.
 func (m *Model) do(r request) tea.Cmd {
 	if r.become != nil {
 		m.become(r.become)

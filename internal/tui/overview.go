@@ -9,13 +9,20 @@ import (
 )
 
 // overview is the first screen: whether the mesh works, and if not, who and why; then the
-// facts, then the traffic. It has no cursor: Enter opens the peer that is worst.
+// facts, then the traffic. Somebody on an edge box, over a slow ssh, at 80x24, has to see
+// that within two seconds, so problems are above everything else and take the room that
+// facts and traffic leave.
+//
+// It has no cursor: Enter opens the peer that is worst.
 type overview struct{}
 
+// hints implements screen.
 func (overview) hints() string {
 	return "tab next  enter worst peer  / filter  c config  R reload  u units  p pause  q quit"
 }
 
+// press implements screen. Without a cursor a ping has no peer, and a filter nothing to
+// filter: the screen of peers has both.
 func (overview) press(v view, key string) (request, bool) {
 	switch key {
 	case "enter":
@@ -34,6 +41,7 @@ func (overview) press(v view, key string) (request, bool) {
 // charts implements charter.
 func (overview) charts(view) []historyKey { return []historyKey{nodeHistory} }
 
+// body implements screen. Of a daemon that is lost the box comes first, then what was true.
 func (overview) body(v view) []cell.Line {
 	var lines []cell.Line
 	if v.lost != nil {
@@ -43,6 +51,8 @@ func (overview) body(v view) []cell.Line {
 			" no data for %s: meshd (pid %d) hangs or was stopped; see `systemctl status meshd`",
 			words.Span(v.sinceHeard()), v.status.PID)))
 	}
+	// Facts and traffic have a fixed height. Problems have three lines at least; on a low
+	// terminal traffic is cut off below them.
 	facts, traffic := facts(v, v.w), traffic(v, v.w)
 	room := v.h - len(lines) - 1 // less the verdict
 	trouble := attention(v.status, v.w, max(min(3, room), room-len(facts)-len(traffic)-2))

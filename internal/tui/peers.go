@@ -9,13 +9,16 @@ import (
 	"example.org/meshd/internal/tui/cell"
 )
 
-// peers is the screen of all peers: their table, and what it has no room for.
+// peers is the screen of all peers: their table, and what it has no room for. It holds
+// nothing of its own, since the dashboard shows the same table with the same cursor.
 type peers struct{}
 
+// hints implements screen.
 func (peers) hints() string {
 	return "j/k move  enter detail  / filter  s/S sort  P ping  u units  o columns  y copy  q quit"
 }
 
+// press implements screen.
 func (peers) press(v view, key string) (request, bool) { return listed(v, key) }
 
 // rows implements lister: a note and the titles stand above the table.
@@ -33,6 +36,7 @@ func peersRoom(h int) int {
 	return max(1, h-2)
 }
 
+// body implements screen: a note, the table, and below a rule the selected peer.
 func (peers) body(v view) []cell.Line {
 	lines := []cell.Line{tableNote(v).Fit(v.w)}
 	lines = append(lines, cell.Fill(tableLines(v, v.w, v.room+1), v.w, v.room+1)...)

@@ -56,7 +56,8 @@ func TestHalfAPage(t *testing.T) {
 func TestOrders(t *testing.T) {
 	m, _ := someDashboard(80, 24, asItIs)
 	for key, want := range map[sortKey]string{
-		sortState: "edge-14 edge-05 edge-02", sortName: "edge-02 edge-03 edge-04", sortRTT: "edge-20 edge-19 edge-18",
+		sortState: "edge-14 edge-05 edge-02", sortName: "edge-02 edge-03 edge-04",
+		sortRTT:  "edge-20 edge-19 edge-18",
 		sortLoss: "edge-14 edge-05 edge-02", sortRx: "edge-05 edge-02 edge-09", sortTx: "edge-05 edge-02 edge-09",
 		sortDrops: "edge-14 edge-05 edge-02", sortSeen: "edge-14 edge-05 edge-03",
 	} {

@@ -19,10 +19,11 @@ import (
 const plainWidth = 120
 
 // Plain writes a status as text for pipes, scripts and dumb terminals, problems
-// first. at is when it was heard; ascii leaves out all glyphs but ASCII. The error is the
+// first. It says what the overview and the table of peers say, without charts, since one
+// snapshot has no rates. at is when it was heard; ascii leaves out all glyphs but ASCII. The error is the
 // writer's.
 func Plain(w io.Writer, s control.Status, at time.Time, ascii bool) error {
-	text.Fields(&s)
+	text.Fields(&s) // the text comes from other hosts and goes to a terminal, or through a pipe to one
 	d := &data{}
 	d.apply(&s, at)
 	v := view{data: d, now: at, live: true}
@@ -35,7 +36,8 @@ func Plain(w io.Writer, s control.Status, at time.Time, ascii bool) error {
 	return plainPeers(w, v)
 }
 
-// plainPeers writes the table of peers, those first that need eyes.
+// plainPeers writes the table of peers, those first that need eyes. Its columns are as wide
+// as they have to be: nothing is cut, since a script or a report wants whole names.
 func plainPeers(w io.Writer, v view) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "PEER\tSTATE\tRTT ms\tLOSS\tENDPOINT\tSUBNETS\tRX PACKETS\tTX PACKETS\tDROPS\tSEEN\tFILE")

@@ -114,15 +114,19 @@ func (r anything) peer() control.Peer {
 func (r anything) status() *control.Status {
 	changes, details := r.changes()
 	s := &control.Status{
-		Schema: 1, Node: r.name(63), Version: r.text(30), BootID: []string{"a", "b"}[r.IntN(2)], PID: r.IntN(1 << 30),
+		Schema: 1, Node: r.name(63), Version: r.text(30), BootID: []string{"a", "b"}[r.IntN(2)],
+		PID:           r.IntN(1 << 30),
 		UptimeSeconds: float64(r.IntN(1e9)), Now: noon.Add(time.Duration(r.Int64N(1e15))), Health: r.health(),
 		Config: control.Config{Path: r.text(60), Generation: r.IntN(1e6), SHA256: r.name(64), Applied: noon,
-			Error:      []string{"", r.text(300)}[r.IntN(2)],
-			LastReload: control.Reload{OK: r.IntN(2) == 0, At: noon, Error: r.text(200), Changes: changes, Details: details}},
+			Error: []string{"", r.text(300)}[r.IntN(2)],
+			LastReload: control.Reload{OK: r.IntN(2) == 0, At: noon, Error: r.text(200), Changes: changes,
+				Details: details}},
 		Network: control.Network{Name: r.text(20), Interface: r.name(15), MTU: r.IntN(65536), Port: r.IntN(65536),
 			Address: []string{"", "10.0.0.1", "2001:db8::1"}[r.IntN(3)]},
-		Dataplane: control.Dataplane{Engine: []string{"user", "kernel"}[r.IntN(2)], Reason: []string{"", r.text(90)}[r.IntN(2)],
-			Offloads: []string{"tso4", "udp_gso"}[:r.IntN(3)], Refused: []string{"udp_gso"}[:r.IntN(2)], Queues: r.IntN(256)},
+		Dataplane: control.Dataplane{Engine: []string{"user", "kernel"}[r.IntN(2)],
+			Reason:   []string{"", r.text(90)}[r.IntN(2)],
+			Offloads: []string{"tso4", "udp_gso"}[:r.IntN(3)], Refused: []string{"udp_gso"}[:r.IntN(2)],
+			Queues: r.IntN(256)},
 		Totals: control.Totals{RxBytes: r.count(), TxBytes: r.count(), RxPackets: r.count(), TxPackets: r.count(),
 			Drops: r.drops()},
 	}
@@ -138,8 +142,8 @@ func (r anything) status() *control.Status {
 	return s
 }
 
-var keyNames = strings.Fields("1 2 3 ? c enter esc / s S u o t a p [ ] j k g G pgdown pgup tab shift+tab Z R n y w P r " +
-	"+ - m x . * ( backspace ctrl+d ctrl+u home end")
+var keyNames = strings.Fields("1 2 3 ? c enter esc / s S u o t a p [ ] j k g G pgdown pgup tab shift+tab " +
+	"Z R n y w P r + - m x . * ( backspace ctrl+d ctrl+u home end")
 
 // message is one of those that there are.
 func (r anything) message(m *Model, c *clockwork) tea.Msg {
@@ -153,10 +157,12 @@ func (r anything) message(m *Model, c *clockwork) tea.Msg {
 		return historyMsg{historyKey{cursor, spans[r.IntN(3)]}, someHistory(cursor, spans[r.IntN(3)]), nil}
 	case 3:
 		changes, details := r.changes()
-		return planMsg{control.Plan{Changes: changes, Details: details}, []error{nil, errors.New(r.text(300))}[r.IntN(2)]}
+		return planMsg{control.Plan{Changes: changes, Details: details},
+			[]error{nil, errors.New(r.text(300))}[r.IntN(2)]}
 	case 4:
 		changes, details := r.changes()
-		return reloadMsg{control.ReloadResult{Generation: 3, Reload: control.Reload{OK: r.IntN(2) == 0, Error: r.text(200),
+		return reloadMsg{control.ReloadResult{Generation: 3, Reload: control.Reload{OK: r.IntN(2) == 0,
+			Error:   r.text(200),
 			Changes: changes, Details: details}}, nil}
 	case 5:
 		c.forward(time.Duration(r.Int64N(2e10)) - time.Second)
@@ -164,7 +170,8 @@ func (r anything) message(m *Model, c *clockwork) tea.Msg {
 	case 6:
 		return pingMsg{m.pinged.peer, len(m.pinged.words), control.Ping{RTTMS: r.number(), Error: r.text(10)}, nil}
 	case 7:
-		return tea.MouseMsg{X: r.IntN(100), Y: r.IntN(60), Button: tea.MouseButton(r.IntN(8)), Action: tea.MouseActionPress}
+		return tea.MouseMsg{X: r.IntN(100), Y: r.IntN(60), Button: tea.MouseButton(r.IntN(8)),
+			Action: tea.MouseActionPress}
 	}
 	return linesMsg{m.link.number, r.lines()}
 }
@@ -178,7 +185,8 @@ func (r anything) lines() (lines []control.Watched) {
 		case 1:
 			lines = append(lines, snapshot(r.status()))
 		default:
-			lines = append(lines, happening(control.Event{At: noon, Level: []string{"info", "warn", "error"}[r.IntN(3)],
+			lines = append(lines, happening(control.Event{At: noon, Level: []string{"info", "warn",
+				"error"}[r.IntN(3)],
 				Kind: []string{"peer_up", "log"}[r.IntN(2)], Peer: []string{"", r.name(63)}[r.IntN(2)],
 				Message: r.text(100), Fields: map[string]string{"k": r.text(50)}}))
 		}
@@ -215,7 +223,8 @@ func TestRandomFrames(t *testing.T) {
 
 // Each width is drawn whole, from one cell on.
 func TestEveryWidth(t *testing.T) {
-	for _, name := range []string{"overview", "peers", "detail", "events", "config", "help", "disconnected", "long"} {
+	for _, name := range []string{"overview", "peers", "detail", "events", "config", "help", "disconnected",
+		"long"} {
 		t.Run(name, func(t *testing.T) {
 			m := scenes[name](80, 24)
 			for w := 1; w <= 170; w++ {

@@ -109,7 +109,8 @@ func openPeer(v view, name string) request {
 	return request{cursor: name, open: detail{}}
 }
 
-// listed is what keys ask for on both screens that have a table of peers.
+// listed is what keys ask for on both screens that have a table of peers: moving its cursor,
+// and opening the peer under it.
 func listed(v view, key string) (request, bool) {
 	if move, ok := moves[key]; ok {
 		return request{cursor: v.neighbour(move(v.page))}, true
@@ -120,14 +121,17 @@ func listed(v view, key string) (request, bool) {
 	return request{}, false
 }
 
-// A waiting screen stands in for the others before the first snapshot.
+// A waiting screen stands in for the others before the first snapshot, so that none of them
+// has to do without one.
 type waiting struct{}
 
+// hints implements screen: there is nothing to do but to wait, or to read.
 func (waiting) hints() string { return "? help  q quit" }
 
 // press does nothing of its own: there is nothing to choose from.
 func (waiting) press(view, string) (request, bool) { return request{}, false }
 
+// body implements screen.
 func (waiting) body(v view) []cell.Line {
 	if v.lost != nil {
 		return lostBox(v)

@@ -26,6 +26,9 @@ type Asker interface {
 	Plan(ctx context.Context, path string, doc []byte) (control.Plan, error)
 }
 
+// The only code of this package that reads, asks or waits: commands, which Bubble Tea runs
+// beside the model, and the messages that they come back with.
+
 // What a command of ours comes back with. Those of a connection carry its number,
 // since one that was given up may still have something to say.
 type (
@@ -68,7 +71,9 @@ type (
 // historyKey names one history; an empty peer is the node.
 type historyKey struct{ peer, span string }
 
-// A feed is the connection to a meshd.
+// A feed is the connection to a meshd: run writes into it and pull takes out of it, each in
+// a goroutine of its own. Bubble Tea takes one message from one command, so what arrives in
+// a burst, such as 2,000 events at first, is handed on together and drawn once.
 type feed struct {
 	number int
 	lines  chan control.Watched
@@ -80,12 +85,14 @@ type feed struct {
 // waits, and leaves snapshots out.
 const feedRoom = 32
 
+// newFeed returns a connection that has not begun.
 func newFeed(number int) *feed {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &feed{number: number, lines: make(chan control.Watched, feedRoom), cancel: cancel, ctx: ctx}
 }
 
-// run is the connection from its beginning to its end.
+// run is the connection from its beginning to its end, which is a lostMsg in any case: a
+// daemon that stops in good order is as lost as one that dies.
 func (f *feed) run(w Watcher, interval time.Duration) tea.Cmd {
 	return func() tea.Msg {
 		err := w.Watch(f.ctx, interval, true, func(line control.Watched) error {
@@ -104,7 +111,8 @@ func (f *feed) run(w Watcher, interval time.Duration) tea.Cmd {
 	}
 }
 
-// pull waits for the next lines. It comes back with none when there are no more.
+// pull waits for the next lines, and takes all that are there. It comes back with none when
+// there are no more; the model asks again after each message.
 func (f *feed) pull() tea.Msg {
 	msg := linesMsg{connection: f.number}
 	select {
@@ -129,6 +137,7 @@ const (
 	reloadTimeout = 30 * time.Second
 )
 
+// ask makes a command of a question that ends.
 func ask(timeout time.Duration, f func(ctx context.Context) tea.Msg) tea.Cmd {
 	return func() tea.Msg {
 		ctx, cancel := context.WithTimeout(context.Background(), timeout)
@@ -137,6 +146,7 @@ func ask(timeout time.Duration, f func(ctx context.Context) tea.Msg) tea.Cmd {
 	}
 }
 
+// askHistory asks for a chart.
 func askHistory(source Asker, key historyKey) tea.Cmd {
 	return ask(askTimeout, func(ctx context.Context) tea.Msg {
 		h, err := source.History(ctx, key.peer, key.span)
@@ -150,6 +160,7 @@ const (
 	pingEvery = 200 * time.Millisecond
 )
 
+// askPing asks for one ping; n were asked for before.
 func askPing(source Asker, peer string, n int) tea.Cmd {
 	return ask(askTimeout, func(ctx context.Context) tea.Msg {
 		reply, err := source.Ping(ctx, control.PingRequest{Peer: peer})
@@ -157,6 +168,8 @@ func askPing(source Asker, peer string, n int) tea.Cmd {
 	})
 }
 
+// askReload has the daemon read its file. That is for root and the group mesh-admin; for
+// others the answer is a control.ErrPermission.
 func askReload(source Asker) tea.Cmd {
 	return ask(reloadTimeout, func(ctx context.Context) tea.Msg {
 		result, err := source.Reload(ctx)

@@ -22,7 +22,8 @@ type table struct {
 	page  int            // how far two keys for half a page go
 }
 
-// reach scrolls as little as has to be for the row of a peer to be on the screen.
+// reach scrolls as little as has to be for the row of a peer to be on the screen. Rows that
+// moved less are easier to find again, and cost less over a slow line.
 func (t *table) reach(cursor string) {
 	at := max(0, slices.IndexFunc(t.rows, func(p control.Peer) bool { return p.Name == cursor }))
 	t.top = max(0, min(t.top, len(t.rows)-t.room))
@@ -54,7 +55,8 @@ func (k sortKey) String() string {
 	return [...]string{"state", "name", "rtt", "loss", "rx", "tx", "drops", "seen"}[k]
 }
 
-// sorted returns the peers that the filter keeps, in the order that is chosen.
+// sorted returns the peers that the filter keeps, in the order that is chosen. The filter
+// looks at names, states, addresses and prefixes: "which peer has 10.7.1.4" is a question.
 func (v view) sorted() []control.Peer {
 	if v.status == nil {
 		return nil
@@ -83,7 +85,8 @@ func (v view) compare(a, b control.Peer) int {
 	return cmp.Compare(v.figure(b), v.figure(a))
 }
 
-// figure is what a peer is ordered by, -1 if it is not known.
+// figure is what a peer is ordered by, -1 if it is not known. All figures are such that the
+// largest is the most interesting.
 func (v view) figure(p control.Peer) float64 {
 	r, figure := v.rate(p.Name), -1.0
 	set := func(known *float64) {
@@ -132,7 +135,8 @@ func tableLines(v view, w, h int) []cell.Line {
 	return lines
 }
 
-// rowLine is one peer, marked by a glyph and not only by colour if the cursor is on it.
+// rowLine is one peer, in columns that are cut or filled to their widths. The cursor is a
+// glyph and not only a colour.
 func rowLine(v view, used []column, p control.Peer, w int) cell.Line {
 	mark := "  "
 	if p.Name == v.cursor {
@@ -152,7 +156,7 @@ func rowLine(v view, used []column, p control.Peer, w int) cell.Line {
 	return row
 }
 
-// noRows says why there are no rows.
+// noRows says why there are no rows: an empty table looks like a mesh without peers.
 func noRows(v view) string {
 	if len(v.status.Peers) == 0 {
 		return "no peers: the file lists no other node"

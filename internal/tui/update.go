@@ -15,7 +15,8 @@ const tickless = 1500 * time.Millisecond
 // tick is the clock of what is shown: ages grow although no data comes.
 func tick() tea.Cmd { return tea.Tick(time.Second, func(t time.Time) tea.Msg { return tickMsg(t) }) }
 
-// Update implements tea.Model.
+// Update implements tea.Model: it takes one message, brings everything into its place, and
+// asks for what the screen lacks. Nothing here waits.
 func (m *Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	now := m.options.Clock()
 	if _, ticks := msg.(tickMsg); ticks && m.live() && now.After(m.data.heard) &&
@@ -110,7 +111,9 @@ func (m *Model) hello(h *control.Hello) {
 func (m *Model) follow() { m.tabs[eventsTab] = events{} }
 
 // settle makes what is chosen fit what is known: the cursor stands on a peer that there
-// is, the rows are sorted, and the one under the cursor has room.
+// is, the rows are sorted, and the one under the cursor has room. It runs after each message
+// and each key, so that drawing is free of decisions and the same view always gives the same
+// picture.
 func (m *Model) settle() {
 	screen := m.screen()
 	v := m.view()
@@ -136,7 +139,8 @@ const historyEvery = 5 * time.Second
 // askedFor says when each history was asked for.
 type askedFor map[historyKey]time.Time
 
-// refresh asks for the histories that are on the screen and too old.
+// refresh asks for the histories that are on the screen and too old. What is not on the
+// screen is not asked for: a history is 300 steps of seven figures.
 func (m *Model) refresh() tea.Cmd {
 	charter, ok := m.screen().(charter)
 	if !ok || m.options.Asker == nil || !m.live() || m.choices.paused {

@@ -35,7 +35,7 @@ func (v view) rate(peer string) rate {
 	return noRate
 }
 
-// peer returns a peer of the snapshot by its name.
+// peer returns a peer of the snapshot by its name, which is unique in a file.
 func (v view) peer(name string) (control.Peer, bool) {
 	if v.status == nil {
 		return control.Peer{}, false
@@ -59,6 +59,8 @@ func peerOf(s *control.Status, name string) *control.Peer {
 	}
 	return nil
 }
+
+// Z zeroes what this program shows. Everything that counts goes through the next three.
 
 // counted returns a peer's counters since the view was zeroed. A peer that was not there
 // then counts from its beginning.
@@ -92,7 +94,8 @@ func lessDrops(now, was map[string]uint64) map[string]uint64 {
 	return rest
 }
 
-// faded makes lines faint while they are old, so that nothing old looks true.
+// faded makes lines faint while they are old, so that nothing old looks true. Colours go,
+// too: a green "up" of five minutes ago is the most dangerous thing on this screen.
 func (v view) faded(lines []cell.Line) []cell.Line {
 	if v.live || v.status == nil {
 		return lines
@@ -104,7 +107,8 @@ func (v view) faded(lines []cell.Line) []cell.Line {
 	return old
 }
 
-// neighbour is the peer some rows from the cursor; the cursor's own if there are no rows.
+// neighbour is the peer some rows from the cursor; the cursor's own if there are no rows. It
+// stops at the ends, where a list that went round would hide where it began.
 func (v view) neighbour(by int) string {
 	if len(v.rows) == 0 {
 		return v.cursor

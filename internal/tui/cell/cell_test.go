@@ -1,149 +1,153 @@
 package cell
 
 import (
-	"math"
-	"strings"
+	"fmt"
 	"testing"
 
 	"github.com/charmbracelet/x/ansi"
 )
 
+// is compares a text with what it has to be, in a case of its own.
+func is(t *testing.T, name, got, want string) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) {
+		t.Helper()
+		if got != want {
+			t.Errorf("%q, not %q", got, want)
+		}
+	})
+}
+
 func TestFit(t *testing.T) {
-	for _, test := range []struct {
+	for name, test := range map[string]struct {
 		text string
 		w    int
 		want string
 	}{
-		{"edge", 6, "edge  "}, {"edge", 4, "edge"}, {"edge-14", 4, "edg…"}, {"edge", 1, "…"}, {"edge", 0, ""}, {"", 2, "  "},
-		{"世界", 4, "世界"}, {"世界", 3, "世…"}, {"世界", 2, "… "}, {"é", 1, "é"},
+		"filled":             {"edge", 6, "edge  "},
+		"as it is":           {"edge", 4, "edge"},
+		"cut":                {"edge-14", 4, "edg…"},
+		"one cell":           {"edge", 1, "…"},
+		"no cell":            {"edge", 0, ""},
+		"less than none":     {"edge", -3, ""},
+		"nothing":            {"", 2, "  "},
+		"wide":               {"世界", 4, "世界"},
+		"wide, cut":          {"世界", 3, "世…"},
+		"wide, half a glyph": {"世界", 2, "… "},
+		"combined":           {"é", 1, "é"},
 	} {
-		got := Fit(test.text, test.w)
-		if got != test.want || ansi.StringWidth(got) != test.w {
-			t.Errorf("Fit(%q, %d) = %q", test.text, test.w, got)
+		t.Run(name, func(t *testing.T) {
+			got := Fit(test.text, test.w)
+			if got != test.want || ansi.StringWidth(got) != max(test.w, 0) {
+				t.Errorf("%q, not %q", got, test.want)
+			}
+		})
+	}
+	is(t, "at the right", FitRight("7", 3), "  7")
+	is(t, "at the right, cut", FitRight("1234", 3), "12…")
+}
+
+// Names that differ in their ends still differ when they are cut.
+func TestFitMiddle(t *testing.T) {
+	for name, test := range map[string]struct {
+		text string
+		w    int
+		want string
+	}{
+		"cut":       {"edge-dc1-rack4-17", 9, "edge…4-17"},
+		"filled":    {"edge-1", 9, "edge-1   "},
+		"as it is":  {"exactly-9", 9, "exactly-9"},
+		"narrow":    {"edge-14", 4, "edg…"},
+		"not ASCII": {"世界世界世界", 7, "世界世…"},
+	} {
+		is(t, name, FitMiddle(test.text, test.w), test.want)
+	}
+}
+
+func TestWidth(t *testing.T) {
+	for text, want := range map[string]int{
+		"": 0, "edge": 4, "●◐○": 3, "▁▂█·…": 5, "┌─┐": 3, "世界": 4, "e\u0301": 1, "é": 1,
+	} {
+		t.Run(text, func(t *testing.T) {
+			if got := Width(text); got != want || got != ansi.StringWidth(text) {
+				t.Errorf("%d, not %d", got, want)
+			}
+		})
+	}
+}
+
+// The glyphs that are only counted are of one cell, each of them.
+func TestNarrowGlyphs(t *testing.T) {
+	for r := rune(0x2400); r < 0x2700; r++ {
+		if narrow(r) && ansi.StringWidth(string(r)) != 1 {
+			t.Errorf("%U is of %d cells", r, ansi.StringWidth(string(r)))
 		}
 	}
-	if got := FitRight("7", 3) + FitRight("1234", 3); got != "  712…" {
-		t.Errorf("%q", got)
+}
+
+func TestWrap(t *testing.T) {
+	for name, test := range map[string]struct {
+		text string
+		w    int
+		want string
+	}{
+		"fits":          {"one two", 10, "[one two]"},
+		"between words": {"one two three", 8, "[one two three]"},
+		"a long word":   {"0123456789", 4, "[0123 4567 89]"},
+		"no room":       {"one", 0, "[]"},
+	} {
+		is(t, name, fmt.Sprint(Wrap(test.text, test.w)), test.want)
 	}
-	for name, want := range map[string]string{"edge-dc1-rack4-17": "edge…4-17", "edge-1": "edge-1   ", "exactly-9": "exactly-9"} {
-		if got := FitMiddle(name, 9); got != want {
-			t.Errorf("FitMiddle(%q) = %q, not %q", name, got, want)
+	for _, l := range Wrap("a sentence of several words; and more, of them", 9) {
+		if Width(l) > 9 {
+			t.Errorf("%q is too wide", l)
 		}
 	}
 }
 
 func TestLineFit(t *testing.T) {
 	l := Styled(Bad, "DOWN").Add(Plain, " edge-14").Add(Dim, " 2m")
-	for w, want := range map[int]string{0: "", 1: "…", 4: "DOW…", 5: "DOWN…", 12: "DOWN edge-1…", 15: "DOWN edge-14 2m", 17: "DOWN edge-14 2m  "} {
-		if got := l.Fit(w); got.String() != want || got.Width() != w {
-			t.Errorf("Fit(%d) = %q of %d cells", w, got, got.Width())
-		}
+	for w, want := range map[int]string{
+		0: "", 1: "…", 4: "DOW…", 5: "DOWN…", 12: "DOWN edge-1…", 15: "DOWN edge-14 2m", 17: "DOWN edge-14 2m  ",
+	} {
+		t.Run(fmt.Sprint(w, " cells"), func(t *testing.T) {
+			if got := l.Fit(w); got.String() != want || got.Width() != w {
+				t.Errorf("%q of %d cells, not %q", got, got.Width(), want)
+			}
+		})
 	}
-	if l.String() != "DOWN edge-14 2m" {
-		t.Errorf("Fit changed its line: %q", l)
+	is(t, "its line is unchanged", l.String(), "DOWN edge-14 2m")
+}
+
+// What stands at the right is whole before what stands at the left.
+func TestSpread(t *testing.T) {
+	for w, want := range map[int]string{12: "left   right", 10: "left right", 8: "l… right", 6: "right ",
+		4: "rig…"} {
+		is(t, fmt.Sprint(w, " cells"), Text("left").Spread(Text("right"), w).String(), want)
 	}
-	if got := Text("left").Spread(Text("right"), 12).String(); got != "left   right" {
-		t.Errorf("%q", got)
-	}
-	if got := Text("left").Spread(Text("right"), 8).String(); got != "l… right" {
-		t.Errorf("%q", got)
-	}
-	if got := Text("left").Spread(Text("right"), 4).String(); got != "rig…" {
-		t.Errorf("%q", got)
+}
+
+// Lines are values: what is made of one does not change it, or what else was made of it.
+func TestLinesAreValues(t *testing.T) {
+	base := Styled(Strong, "a").Add(Plain, "b")
+	x, y := base.Add(Bad, "x"), base.Add(Good, "y")
+	joined := base.Join(x)
+	is(t, "one", x.String(), "abx")
+	is(t, "the other", y.String(), "aby")
+	is(t, "joined", joined.String(), "ababx")
+	is(t, "the base", base.String(), "ab")
+	dim := base.As(Dim)
+	if len(dim) != 1 || dim[0].Role != Dim || dim.String() != "ab" || base[0].Role != Strong {
+		t.Errorf("%v of %v", dim, base)
 	}
 }
 
 // What comes from a file or another host cannot move a cursor or set a title.
 func TestClean(t *testing.T) {
-	const evil, want = "a\x1b]0;evil\x07b\r\nc\td\u009b31m\u202ee\u2028f\ufffd", `a\u001b]0;evil\u0007b\u000d\nc\td\u009b31m\u202ee\u2028f?`
-	for _, got := range []string{Clean(evil), Text(evil).String(), Styled(Bad, evil).String(), Line{}.Add(Dim, evil).String()} {
-		if got != want {
-			t.Errorf("%q", got)
-		}
-	}
-}
-
-func TestSpark(t *testing.T) {
-	nan := math.NaN()
-	for _, test := range []struct {
-		values []float64
-		last   int64
-		w      int
-		top    float64
-		want   string
-	}{
-		{[]float64{0, 1, 2, 3, 4, 5, 6, 7}, 7, 8, 0, "▁▃▄▅▆▇██"},
-		{[]float64{0, 0.001, 1000}, 2, 3, 0, "▁▂█"},
-		{[]float64{1, nan, 1}, 2, 5, 0, "  █·█"},
-		{[]float64{0, 0, 0}, 2, 3, 0, "▁▁▁"},
-		{[]float64{25, 50, 100}, 2, 3, 100, "▃▅█"},
-		{[]float64{200}, 0, 1, 100, "█"},
-		{[]float64{1, 9, 2, 3}, 3, 2, 9, "█▄"}, // the larger of two
-		{nil, 0, 3, 0, "···"},
-		{[]float64{1}, 0, 0, 0, ""},
-	} {
-		if got := Spark(test.values, test.last, test.w, test.top); got != test.want {
-			t.Errorf("Spark(%v, %d, %d, %v) = %q, not %q", test.values, test.last, test.w, test.top, got, test.want)
-		}
-	}
-}
-
-// A chart moves by whole cells: what was in a cell stays there until its neighbours
-// move too.
-func TestSparkIsSteady(t *testing.T) {
-	value := func(second int64) float64 { return float64(second * 7 % 13) }
-	chart := func(last int64) string {
-		var values []float64
-		for s := last - 299; s <= last; s++ {
-			values = append(values, value(s))
-		}
-		return Spark(values, last, 50, 13)
-	}
-	for last := int64(1000); last < 1100; last++ {
-		a, b := []rune(chart(last)), []rune(chart(last+1))
-		moved := (last+1)/6 != last/6
-		for i := 2; i < 49; i++ { // the ends are not whole
-			was := a[i]
-			if moved {
-				was = a[i+1]
-			}
-			if i+1 < 49 && b[i] != was {
-				t.Fatalf("at %d cell %d became %c from %c:\n%s\n%s", last, i, b[i], was, string(a), string(b))
-			}
-		}
-	}
-}
-
-func TestBlocks(t *testing.T) {
-	box := Box(Styled(Strong, "title"), "note", []Line{Text("one"), Text("a line that is too long"), Text("three")}, 22, 4)
-	want := "┌─ title ───── note ─┐|│ one                │|│ a line that is to… │|└────────────────────┘"
-	var got []string
-	for _, l := range Beside(box, Fill(nil, 0, 4)) {
-		got = append(got, l.String())
-	}
-	if strings.Join(got, "|") != want {
-		t.Errorf("%s", strings.Join(got, "\n"))
-	}
-	body := []Line{Text("0"), Text("1"), Text("2"), Text("3"), Text("4")}
-	over := Over(body, []Line{Text("a"), Text("b")})
-	if s := over[0].String() + over[1].String() + over[2].String() + over[3].String() + over[4].String(); s != "0ab34" {
-		t.Error(s)
-	}
-	if body[1].String() != "1" {
-		t.Error("Over changed its argument")
-	}
-	if len(Over(body[:1], box)) != 1 {
-		t.Error("Over grew")
-	}
-}
-
-func TestPaint(t *testing.T) {
-	lines := []Line{Styled(Bad, "DO").Add(Bad, "WN").Add(Plain, " 世·█…")}
-	for want, theme := range map[string]Theme{
-		"\x1b[1;31mDOWN\x1b[0m 世·█…": NewTheme(true, false), "DOWN 世·█…": NewTheme(false, false), "DOWN ?? #~": NewTheme(false, true),
-	} {
-		if got := theme.Paint(lines); got != want {
-			t.Errorf("%q, not %q", got, want)
-		}
-	}
+	const evil = "a\x1b]0;evil\x07b\r\nc\td\u009b31m\u202ee\u2028f\ufffd"
+	const want = `a\u001b]0;evil\u0007b\u000d\nc\td\u009b31m\u202ee\u2028f?`
+	is(t, "by itself", Clean(evil), want)
+	is(t, "as a line", Text(evil).String(), want)
+	is(t, "in a role", Styled(Bad, evil).String(), want)
+	is(t, "added", Line{}.Add(Dim, evil).String(), want)
 }

@@ -25,8 +25,9 @@ func NewTheme(colour, ascii bool) Theme {
 	r.SetHasDarkBackground(true)
 	in := func(colour string) lipgloss.Style { return r.NewStyle().Foreground(lipgloss.Color(colour)) }
 	return Theme{ascii: ascii, styles: [roles]lipgloss.Style{
-		Plain: r.NewStyle(), Dim: r.NewStyle().Faint(true), Strong: r.NewStyle().Bold(true), Good: in("2"), Warn: in("3"),
-		Bad: in("1").Bold(true), Accent: in("6"), Selected: r.NewStyle().Reverse(true),
+		Plain: r.NewStyle(), Dim: r.NewStyle().Faint(true), Strong: r.NewStyle().Bold(true), Good: in("2"),
+		Warn: in("3"),
+		Bad:  in("1").Bold(true), Accent: in("6"), Selected: r.NewStyle().Reverse(true),
 	}}
 }
 
