@@ -106,11 +106,12 @@ func TestExitCodes(t *testing.T) {
 		"--json --stream":           "2 meshtui: usage: only one of",
 		"--interval 1ms":            "2 meshtui: usage: --interval must be 100ms to 1h0m0s",
 		"--interval 2h":             "2 meshtui: usage: --interval must be 100ms to 1h0m0s",
-		"--nonsense":                "2 meshtui: usage: unknown flag: --nonsense\nmeshtui: `meshtui --help` lists flags and keys",
-		"edge-2":                    "2 meshtui: usage: meshtui takes flags and no arguments: \"edge-2\"",
-		"--host -oProxyCommand=x":   "2 meshtui: usage: --host needs the name of a host",
-		"--version":                 "0 ",
-		"--help":                    "0 ",
+		"--nonsense": "2 meshtui: usage: unknown flag: --nonsense\n" +
+			"meshtui: `meshtui --help` lists flags and keys",
+		"edge-2":                  "2 meshtui: usage: meshtui takes flags and no arguments: \"edge-2\"",
+		"--host -oProxyCommand=x": "2 meshtui: usage: --host needs the name of a host",
+		"--version":               "0 ",
+		"--help":                  "0 ",
 	} {
 		t.Run(line, func(t *testing.T) {
 			code, out, errs := meshtui(t, strings.Fields(line)...)

@@ -22,7 +22,8 @@ func TestBox(t *testing.T) {
 		w, h int
 		want string
 	}{
-		"whole":            {"note", 22, 4, "┌─ title ───── note ─┐|│ one                │|│ a line that is to… │|└────────────────────┘"},
+		"whole": {"note", 22, 4,
+			"┌─ title ───── note ─┐|│ one                │|│ a line that is to… │|└────────────────────┘"},
 		"no note":          {"", 12, 3, "┌─ title ──┐|│ one      │|└──────────┘"},
 		"a note too much":  {"note", 14, 2, "┌─ title ────┐|└────────────┘"},
 		"a title too much": {"", 6, 2, "┌─ t…┐|└────┘"},
