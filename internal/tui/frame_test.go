@@ -18,7 +18,7 @@ func connected(*Model, *clockwork) {}
 
 func gone(m *Model, _ *clockwork) { send(m, lostMsg{m.link.number, errGone}) }
 
-func silent(m *Model, c *clockwork) {
+func wentSilent(m *Model, c *clockwork) {
 	c.forward(14 * time.Second)
 	send(m, tickMsg(c.now))
 }
@@ -34,14 +34,14 @@ func TestHeader(t *testing.T) {
 	}{
 		"live": {connected, 80,
 			" meshtui · edge-01 · gen 12 ok · user+gso              ● live 1s · 14:07:52 UTC"},
-		"silent": {silent, 80,
+		"silent": {wentSilent, 80,
 			" meshtui · edge-01 · gen 12 · DATA 14 s OLD             ○ silent · 14:08:06 UTC"},
 		"disconnected": {gone, 80,
 			" meshtui · edge-01 · gen 12 · DATA 0 s OLD        ○ disconnected · 14:07:52 UTC"},
 		"paused": {paused, 80,
 			" meshtui · edge-01 · gen 12 ok · user+gso           ◐ paused 0 s · 14:07:52 UTC"},
 		"narrow":      {connected, 40, " meshtui · edge-01 · gen 12 … ● live 1s"},
-		"narrow, old": {silent, 40, " meshtui · edge-01 · gen 12 ·… ○ silent"},
+		"narrow, old": {wentSilent, 40, " meshtui · edge-01 · gen 12 ·… ○ silent"},
 	} {
 		m, c := someDashboard(test.w, 24, asItIs)
 		test.situation(m, c)
@@ -59,7 +59,7 @@ func TestOneLine(t *testing.T) {
 		want      string
 	}{
 		"live":     {connected, "17 up 1 STALE 1 DOWN gen 12 ok"},
-		"silent":   {silent, "OLD 14s 17 up 1 STALE 1 DOWN"},
+		"silent":   {wentSilent, "OLD 14s 17 up 1 STALE 1 DOWN"},
 		"lost":     {gone, "OLD 0s 17 up 1 STALE 1 DOWN"},
 		"paused":   {paused, "PAUSED 17 up 1 STALE 1 DOWN"},
 		"question": {func(m *Model, _ *clockwork) { press(m, "R") }, "reload? y/n"},

@@ -67,6 +67,9 @@ func fileRole(p control.Peer) cell.Role {
 // drifts tells whether a peer is known to run another file.
 func drifts(p control.Peer) bool { return p.ConfigMatch != nil && !*p.ConfigMatch }
 
+// silent tells whether a peer does not answer any more.
+func silent(p control.Peer) bool { return p.State == control.Down || p.State == control.Stale }
+
 // problems lists what is wrong, the worst first. All of it is in the status, so that
 // `meshd status --json` has everything that is on the screen.
 func problems(s *control.Status) []problem {
@@ -120,15 +123,21 @@ func otherProblems(s *control.Status) (all []problem) {
 // peerProblems are the peers that do not answer, and those that run another file. A peer may
 // be both, and is then listed twice: each has another remedy.
 func peerProblems(s *control.Status) (all []problem) {
-	sorted := words.ByState(s.Peers)
-	for _, p := range sorted {
-		if p.State == control.Down || p.State == control.Stale {
+	var some []control.Peer // mostly few: a mesh of thousands is not sorted for each picture
+	for _, p := range s.Peers {
+		if silent(p) || drifts(p) {
+			some = append(some, p)
+		}
+	}
+	some = words.ByState(some)
+	for _, p := range some {
+		if silent(p) {
 			_, word, role := stateWord(p.State)
 			text := silence(p, s.Now) + "   " + p.Address + "  " + strings.Join(p.Subnets, " ")
 			all = append(all, problem{role, word, p.Name, text})
 		}
 	}
-	for _, p := range sorted {
+	for _, p := range some {
 		if drifts(p) {
 			text := fmt.Sprintf("runs another mesh.toml: %.8s there, %.8s here", p.ConfigSHA256, s.Config.SHA256)
 			all = append(all, problem{cell.Warn, "DRIFT", p.Name, text})
