@@ -51,11 +51,17 @@ func sub(t *testing.T, n *nstest.Namespace, name string, body func(t *testing.T)
 	})
 }
 
-// state is everything Set may change, as iproute2 shows it, less what changes
-// by itself.
+// state is everything Set may change, as iproute2 shows it, less what changes by itself. A new veth
+// gets its carrier and its addresses a moment after it was set up (linkwatch_event): state waits.
 func state(t *testing.T, n *nstest.Namespace) string {
-	out := output(t, n, "ip", "-d", "addr") + output(t, n, "ip", "route") + output(t, n, "ip", "-6", "route")
-	return regexp.MustCompile(`(valid_lft|preferred_lft) \S+`).ReplaceAllString(out, "")
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		out := output(t, n, "ip", "-d", "addr") + output(t, n, "ip", "route") + output(t, n, "ip", "-6", "route")
+		changing := strings.Contains(out, "LOWERLAYERDOWN") || strings.Contains(out, "tentative")
+		if !changing || time.Now().After(deadline) {
+			return regexp.MustCompile(`(valid_lft|preferred_lft) \S+`).ReplaceAllString(out, "")
+		}
+	}
 }
 
 // meshIsSet checks what iproute2 shows of the TUN of TestSetAndCleanUp.
