@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -118,8 +119,11 @@ func TestMeshPortIsForMeshd(t *testing.T) {
 				}
 			}
 			for _, d := range []*nstest.Daemon{m.cp, m.w, m.w2} {
-				for _, p := range status(t, d).Peers {
-					if p.State != control.Up || len(p.Drops) > 0 {
+				s := waitStatus(t, d, "all peers are up", func(s control.Status) bool {
+					return !slices.ContainsFunc(s.Peers, func(p control.Peer) bool { return p.State != control.Up })
+				})
+				for _, p := range s.Peers {
+					if len(p.Drops) > 0 {
 						t.Errorf("%s: %+v", p.Name, p)
 					}
 				}
