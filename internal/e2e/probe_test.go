@@ -140,12 +140,14 @@ func TestLossIsShown(t *testing.T) {
 	m.w, m.cp = w.own(w.Worker, demoFile(t)+"[probe]\ninterval = \"0s\"\n"), w.own(w.ControlPlane, asks)
 	run(t, m.Worker2.Namespace, "nft",
 		"add table ip lossy; add chain ip lossy in { type filter hook prerouting priority raw; }; "+
-			"add rule ip lossy in ip saddr 172.18.0.4 udp dport 8285 numgen inc mod 5 == 0 drop")
-	p := waitPeer(t, m.w2, "worker", "asked", func(p control.Peer) bool { return p.ProbesTx >= 75 })
+			"add rule ip lossy in ip saddr 172.18.0.4 udp dport 8285 numgen inc mod 2 == 0 drop")
+	p := waitPeer(t, m.w2, "worker", "asked, and up with every second answer lost", func(p control.Peer) bool {
+		return p.ProbesTx >= 60 && p.State == control.Up
+	})
 	// What comes too late on a busy machine is lost of both alike.
 	other := peer(t, status(t, m.w2), "control-plane")
-	if more := *p.Loss - *other.Loss; more < 0.12 || more > 0.25 || p.State != control.Up || *other.Loss > 0.1 {
-		t.Errorf("%.2f lost, %.2f of another, %s", *p.Loss, *other.Loss, p.State)
+	if *p.Loss < 0.4 || *p.Loss-*other.Loss < 0.2 {
+		t.Errorf("%.2f lost, %.2f of another", *p.Loss, *other.Loss)
 	}
 	// Who does not ask knows who was heard.
 	if p := peer(t, status(t, m.w), "worker2"); p.State != control.Up || p.RTTMS != nil || p.Loss != nil ||
