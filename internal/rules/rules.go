@@ -139,7 +139,12 @@ func (t *Keeper) Keep(ctx context.Context) error {
 			return nil
 		case r := <-t.asked:
 			before := t.wanted
-			r.reply <- reply{before, t.follow(r)}
+			err := t.follow(r)
+			if err != nil {
+				retry, by = time.After(retryRules), ""
+			}
+			r.reply <- reply{before, err}
+			continue
 		case by = <-t.damaged:
 			retry = time.After(time.Until(t.repaired.Add(repairPause))) // at once, if the last one is long ago
 			continue
