@@ -3,31 +3,41 @@ package forwarding
 import (
 	"errors"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/dataplane/tun"
 	"example.org/meshd/internal/link"
+	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/nstest"
 )
 
-// A router is node a in a namespace: eth0 is its underlay, cni0 has pods, lan is a network behind
+// A router is a node in a namespace: eth0 is its underlay, cni0 has pods, lan is a network behind
 // it, and other is a network that has nothing to do with the mesh.
 type router struct {
 	*testing.T
 	n      *nstest.Namespace
-	config *config.Config
-	o      Options
-	f      *forwarder
+	node   Node
+	folder string // of the note
+	asked  bool   // --sysctl
+	f      *Switcher
+}
+
+func prefixes(ss ...string) (ps []netip.Prefix) {
+	for _, s := range ss {
+		ps = append(ps, netip.MustParsePrefix(s))
+	}
+	return ps
 }
 
 func newRouter(t *testing.T, n *nstest.Namespace, settings ...string) *router {
-	r := &router{T: t, n: n, config: load(t, "", "172.18.0.4"), o: Options{
-		Node: "a", State: filepath.Join(t.TempDir(), "state"), Sysctl: true, Log: slog.New(slog.DiscardHandler),
+	r := &router{T: t, n: n, folder: filepath.Join(t.TempDir(), "state"), asked: true, node: Node{
+		TUN: "mesh0", Networks: prefixes("10.244.0.0/16", "fd00::/48"),
+		Subnets: prefixes("10.244.1.0/24", "10.244.0.0/24", "fd00:0:0:1::/64"), Routes: prefixes("192.168.1.0/24"),
 	}}
 	r.set(append([]string{"ipv4.ip_forward=0", "ipv6.conf.all.forwarding=0"}, settings...)...)
 	for name, address := range map[string]string{
@@ -35,8 +45,9 @@ func newRouter(t *testing.T, n *nstest.Namespace, settings ...string) *router {
 	} {
 		r.add(name, address)
 	}
+	r.node.Underlay = []int{link.Index("eth0")}
 	r.must(tun.Create("mesh0"))
-	r.f = newForwarder(r.o)
+	r.restart()
 	return r
 }
 
@@ -73,35 +84,57 @@ func (r *router) is(when string, settings ...string) {
 }
 
 // look does what the daemon does at news of the host.
-func (r *router) look(guarded bool) (p *plan, again bool) {
+func (r *router) look(guarded bool) (h Host, again bool) {
 	r.Helper()
-	host, err := surroundingsOf(r.config, r.o)
+	h, err := Look(r.node, r.folder, r.asked)
 	r.must(err)
-	p, err = makePlan(r.config, 0, host)
-	if err != nil {
-		r.Error(err)
-		return &plan{config: r.config}, false
-	}
-	return p, r.f.follow(p, guarded)
+	return h, r.f.Follow(h, guarded)
 }
 
 // closed compares what must stay apart.
-func (r *router) closed(when string, p *plan, v4, v6 string) {
+func (r *router) closed(when string, h Host, v4, v6 string) {
 	r.Helper()
-	if got := strings.Join(p.closed[false], " "); got != v4 {
-		r.Errorf("%s: closed for IPv4: %q, want %q", when, got, v4)
+	for family, want := range map[bool]string{false: v4, true: v6} {
+		if got := strings.Join(h.Closed()[family], " "); got != want {
+			r.Errorf("%s: closed for IPv6 %v: %q, want %q", when, family, got, want)
+		}
 	}
-	if got := strings.Join(p.closed[true], " "); got != v6 {
-		r.Errorf("%s: closed for IPv6: %q, want %q", when, got, v6)
+}
+
+// off compares of what a host says that it is not forwarded.
+func (r *router) off(when string, h Host, subjects ...string) (all []mesh.Condition) {
+	r.Helper()
+	all = h.Conditions()
+	var got []string
+	for _, c := range all {
+		got = append(got, c.Subject)
+		if c.Kind != mesh.ForwardingOff || c.Severity != mesh.Failed || c.Cause == "" || c.Remedy == "" {
+			r.Errorf("%s: %+v", when, c)
+		}
+	}
+	if !slices.Equal(got, subjects) {
+		r.Errorf("%s: off are %q, want %q", when, got, subjects)
+	}
+	return all
+}
+
+// stays tells whether something keeps the Switcher from turning forwarding on.
+func (r *router) stays(when string, want bool) {
+	r.Helper()
+	switch got := r.f.Conditions(); {
+	case len(got) > 0 != want:
+		r.Errorf("%s: %+v", when, got)
+	case want && (len(got) != 1 || got[0].Kind != mesh.ForwardingFailed || got[0].Cause == ""):
+		r.Errorf("%s: %+v", when, got)
 	}
 }
 
 // restart is another run of meshd.
-func (r *router) restart() { r.f = newForwarder(r.o) }
+func (r *router) restart() { r.f = New(r.folder, r.asked, slog.New(slog.DiscardHandler)) }
 
 func (r *router) restore(words ...string) {
 	r.Helper()
-	did, err := RestoreForwarding(r.o.State)
+	did, err := Restore(r.folder)
 	if err != nil || len(did) != len(words) {
 		r.Errorf("restored %q, %v, want %q", did, err, words)
 	}
@@ -110,7 +143,7 @@ func (r *router) restore(words ...string) {
 			r.Errorf("restored %q, without %q", did, w)
 		}
 	}
-	if _, err := os.Stat(r.o.State); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(r.folder); !errors.Is(err, os.ErrNotExist) {
 		r.Errorf("the state folder: %v", err)
 	}
 }
@@ -134,21 +167,23 @@ func TestForwardingIsTurnedOnWhereTheMeshPasses(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		r := newRouter(t, n)
 		r.is("at first", before...)
-		p, again := r.look(true)
-		if again || len(r.f.warnings()) > 0 || len(forwardingOff(p)) > 0 {
-			t.Errorf("%v, %q, %q", again, r.f.warnings(), forwardingOff(p))
+		h, again := r.look(true)
+		r.stays("at first", false)
+		r.off("at first", h)
+		if again {
+			t.Error("it wants to be called again")
 		}
 		r.is("turned on", opened...)
-		r.closed("before forwarding is on", p, "eth0 lan other", "eth0 lan other")
-		p, _ = r.look(true)
-		r.closed("afterwards", p, "eth0 lan other", "eth0 lan other")
+		r.closed("before forwarding is on", h, "eth0 lan other", "eth0 lan other")
+		h, _ = r.look(true)
+		r.closed("afterwards", h, "eth0 lan other", "eth0 lan other")
 
 		// A second bridge of pods, and a network that comes later.
 		r.add("cni1", "10.244.0.1/24")
 		r.add("late", "192.168.10.1/24")
-		p, _ = r.look(true)
+		h, _ = r.look(true)
 		r.is("later", "ipv4.conf.cni1.forwarding=1", "ipv4.conf.late.forwarding=0", "ipv4.ip_forward=0")
-		r.closed("later", p, "eth0 lan late other", "eth0 lan late other")
+		r.closed("later", h, "eth0 lan late other", "eth0 lan late other")
 
 		// The TUN is made anew.
 		r.must(n.IP("link del mesh0"))
@@ -158,13 +193,13 @@ func TestForwardingIsTurnedOnWhereTheMeshPasses(t *testing.T) {
 
 		// Another run in this boot does not take it for what was found.
 		r.restart()
-		p, _ = r.look(true)
-		r.closed("another run", p, "eth0 lan late other", "eth0 lan late other")
-		r.o.Sysctl = false
+		h, _ = r.look(true)
+		r.closed("another run", h, "eth0 lan late other", "eth0 lan late other")
+		r.asked = false
 		r.restart()
-		p, _ = r.look(true)
+		h, _ = r.look(true)
 		r.is("a run without --sysctl", opened...)
-		r.closed("a run without --sysctl", p, "eth0 lan late other", "eth0 lan late other")
+		r.closed("a run without --sysctl", h, "eth0 lan late other", "eth0 lan late other")
 
 		r.must(n.IP("link del mesh0"))
 		r.restore("cni0", "cni1", "eth0", "lan", "IPv6")
@@ -180,23 +215,20 @@ func TestForwardingThatIsLost(t *testing.T) {
 		r.look(true)
 		r.set("ipv4.conf.eth0.forwarding=0", "ipv6.conf.all.forwarding=0")
 		for range 2 {
-			p, _ := r.look(true)
+			h, _ := r.look(true)
 			r.is("turned off", "ipv4.conf.eth0.forwarding=0", "ipv4.conf.mesh0.forwarding=1",
 				"ipv6.conf.all.forwarding=0", "ipv6.conf.mesh0.forwarding=0")
-			warnings := strings.Join(forwardingOff(p), "\n")
-			for _, want := range []string{
-				"eth0: forwarding of IPv4 is off", "`sysctl -w net.ipv4.conf.eth0.forwarding=1`",
-				"net.ipv6.conf.all.forwarding is 0", "systemctl restart meshd",
-			} {
-				if !strings.Contains(warnings, want) {
-					t.Errorf("no %q in\n%s", want, warnings)
+			all := r.off("turned off", h, "eth0", "IPv6")
+			for i, command := range []string{"net.ipv4.conf.eth0.forwarding=1", "net.ipv6.conf.all.forwarding=1"} {
+				if len(all) == 2 && !strings.Contains(all[i].Remedy, command) {
+					t.Errorf("%+v does not name %s", all[i], command)
 				}
 			}
 		}
 		// Turned on by somebody else it is no longer ours.
 		r.set("ipv4.conf.eth0.forwarding=1", "ipv6.conf.all.forwarding=1")
-		p, _ := r.look(true)
-		r.closed("turned on by another", p, "lan other", "")
+		h, _ := r.look(true)
+		r.closed("turned on by another", h, "lan other", "")
 		r.restore("cni0", "lan", "mesh0")
 		r.is("what another turned on stays", "ipv4.conf.eth0.forwarding=1", "ipv6.conf.all.forwarding=1",
 			"ipv4.conf.lan.forwarding=0")
@@ -218,35 +250,30 @@ func TestForwardingThatOthersTurnOn(t *testing.T) {
 		r := newRouter(t, n)
 		r.look(true)
 		r.set("ipv4.ip_forward=1", "ipv6.conf.default.forwarding=1") // as Docker does
-		p, _ := r.look(true)
-		r.closed("Docker", p, "", "")
+		h, _ := r.look(true)
+		r.closed("Docker", h, "", "")
 		r.restore()
 		r.is("Docker", "ipv4.ip_forward=1", "ipv4.conf.eth0.forwarding=1", "ipv6.conf.all.forwarding=1")
 		r.set("ipv4.ip_forward=0")
 		r.add("cni1", "10.244.0.1/24")
-		p, _ = r.look(true)
+		h, _ = r.look(true)
 		r.is("turned off by another", "ipv4.conf.cni1.forwarding=0", "ipv4.conf.eth0.forwarding=0")
-		const want = "net.ipv4.ip_forward is 0: pods cannot reach other hosts; run `sysctl -w "
-		if warnings := forwardingOff(p); len(warnings) != 1 || !strings.HasPrefix(warnings[0], want) {
-			t.Errorf("%q", warnings)
-		}
+		r.off("turned off by another", h, "IPv4")
 	})
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		r := newRouter(t, n, "ipv4.ip_forward=1", "ipv6.conf.all.forwarding=1")
 		r.set("ipv4.conf.other.forwarding=0")
-		p, _ := r.look(true)
-		r.closed("on at the start", p, "", "")
-		if len(forwardingOff(p)) > 0 {
-			t.Errorf("%q", forwardingOff(p))
-		}
+		h, _ := r.look(true)
+		r.closed("on at the start", h, "", "")
+		r.off("on at the start", h)
 		r.restore() // nothing, not even a folder
 		r.is("on at the start", "ipv4.ip_forward=1", "ipv4.conf.other.forwarding=0", "ipv6.conf.all.forwarding=1")
 	})
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		r := newRouter(t, n)
 		r.set("ipv4.conf.other.forwarding=1", "ipv4.conf.eth0.forwarding=1", "ipv6.conf.other.forwarding=1")
-		p, _ := r.look(true)
-		r.closed("interfaces that others turned on", p, "lan", "eth0 lan")
+		h, _ := r.look(true)
+		r.closed("interfaces that others turned on", h, "lan", "eth0 lan")
 		r.must(n.IP("link del mesh0"))
 		r.restore("cni0", "lan", "IPv6")
 		r.is("interfaces that others turned on", "ipv4.conf.other.forwarding=1", "ipv4.conf.eth0.forwarding=1",
@@ -258,75 +285,109 @@ func TestForwardingThatOthersTurnOn(t *testing.T) {
 func TestForwardingStaysOff(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		r := newRouter(t, n)
-		p, again := r.look(false)
+		h, again := r.look(false)
 		r.is("without the rule", before...)
-		w, off := r.f.warnings(), forwardingOff(p)
-		if !again || len(w) != 1 || !strings.Contains(w[0], errUnguarded.Error()) || len(off) != 2 {
-			t.Errorf("%v, %q, %q", again, w, off)
+		r.off("without the rule", h, "IPv4", "IPv6")
+		r.stays("without the rule", true)
+		if cs := r.f.Conditions(); !again || cs[0].Cause != errUnguarded.Error() {
+			t.Errorf("%v, %+v", again, cs)
 		}
-		r.must(os.WriteFile(r.o.State, nil, 0o600)) // no folder
+		r.must(os.WriteFile(r.folder, nil, 0o600)) // no folder
 		_, again = r.look(true)
 		r.is("without a note", before...)
-		if w := r.f.warnings(); again || len(w) != 1 || !strings.Contains(w[0], "note how forwarding was found") {
-			t.Errorf("%v, %q", again, w)
+		r.stays("without a note", true)
+		if again {
+			t.Error("the rule is there, but it wants to be called again")
 		}
-		r.must(os.Remove(r.o.State))
+		r.must(os.Remove(r.folder))
 		_, again = r.look(true)
 		r.is("with both", opened...)
-		if again || len(r.f.warnings()) > 0 {
-			t.Errorf("%v, %q", again, r.f.warnings())
+		r.stays("with both", false)
+		if again {
+			t.Error("it wants to be called again")
 		}
 	})
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		r := newRouter(t, n)
-		r.o.Sysctl = false
+		r.asked = false
 		r.restart()
-		p, _ := r.look(true)
+		h, _ := r.look(true)
 		r.is("without --sysctl", before...)
-		r.closed("without --sysctl", p, "", "")
-		if w := forwardingOff(p); len(w) != 2 || !strings.HasSuffix(w[0], "or meshd with --sysctl") {
-			t.Errorf("%q", w)
-		}
+		r.closed("without --sysctl", h, "", "")
+		r.off("without --sysctl", h, "IPv4", "IPv6")
+		r.stays("without --sysctl", false)
 	})
 }
 
-// A rule for interfaces' names in the plan follows from values alone.
+// What is closed follows from values alone.
 func TestClosed(t *testing.T) {
 	crossing := link.Crossing{
 		Pods:  []link.Interface{{Index: 2, Name: "cni0"}},
 		Sides: []link.Interface{{Index: 3, Name: "eth0"}},
 		Rest:  []link.Interface{{Index: 4, Name: "a"}, {Index: 5, Name: "routed"}, {Index: 6, Name: "deaf"}},
 	}
+	const v4, v6 = "10.244.0.0/16", "fd00::/48"
 	devices := map[int]bool{2: true, 3: true, 4: false, 5: true}
 	for _, test := range []struct {
 		name    string
 		s       link.Switches
 		found   found
 		asked   bool
-		v6, off bool
+		v6      bool
+		network string // of the mesh
 		want    []string
 	}{
-		{"nothing is ours", link.Switches{Devices: devices}, found{}, false, false, false, nil},
-		{"about to be", link.Switches{Devices: devices}, found{}, true, false, false, []string{"a", "deaf"}},
-		{"of a family that is not carried", link.Switches{Devices: devices}, found{}, true, false, true, nil},
-		{"eth0 is ours", link.Switches{Devices: devices}, found{IPv4: []int{2, 3}}, false, false, false,
+		{"nothing is ours", link.Switches{Devices: devices}, found{}, false, false, v4, nil},
+		{"about to be", link.Switches{Devices: devices}, found{}, true, false, v4, []string{"a", "deaf"}},
+		{"of a family that is not carried", link.Switches{Devices: devices}, found{}, true, false, v6, nil},
+		{"eth0 is ours", link.Switches{Devices: devices}, found{IPv4: []int{2, 3}}, false, false, v4,
 			[]string{"a", "deaf", "eth0"}},
 		{"all is wanted", link.Switches{Devices: devices, All: true}, found{IPv4: []int{2, 3}},
-			true, false, false, nil},
-		{"IPv6 is ours", link.Switches{Devices: devices, All: true}, found{IPv6: true}, false, true, false,
+			true, false, v4, nil},
+		{"IPv6 is ours", link.Switches{Devices: devices, All: true}, found{IPv6: true}, false, true, v6,
 			[]string{"a", "deaf"}},
-		{"IPv6 is not", link.Switches{Devices: devices, All: true}, found{IPv4: []int{3}}, true, true, false, nil},
+		{"IPv6 is not", link.Switches{Devices: devices, All: true}, found{IPv4: []int{3}}, true, true, v6, nil},
 		{"IPv6 is wanted", link.Switches{Devices: devices, All: true, Default: true}, found{IPv6: true},
-			true, true, false, nil},
-		{"IPv6 is about to be", link.Switches{Devices: devices}, found{}, true, true, false, []string{"a", "deaf"}},
+			true, true, v6, nil},
+		{"IPv6 is about to be", link.Switches{Devices: devices}, found{}, true, true, v6, []string{"a", "deaf"}},
+		{"IPv6 is not carried", link.Switches{Devices: devices}, found{}, true, true, v4, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			p := passage{
-				crossing: crossing, switches: map[bool]link.Switches{test.v6: test.s},
-				found: test.found, asked: test.asked,
+			h := Host{
+				Node: Node{Networks: prefixes(test.network)}, Crossing: crossing,
+				switches: map[bool]link.Switches{test.v6: test.s}, found: test.found, asked: test.asked,
 			}
-			if got := p.closed(test.v6, !test.off); !slices.Equal(got, test.want) {
+			if got := h.Closed()[test.v6]; !slices.Equal(got, test.want) {
 				t.Errorf("%q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+// What somebody else has turned since is no longer on because of meshd.
+func TestStill(t *testing.T) {
+	both := found{Where: "here", IPv4: []int{3, 4}, IPv6: true}
+	on := map[int]bool{3: true, 4: true}
+	for _, test := range []struct {
+		name   string
+		v4, v6 link.Switches
+		want   found
+	}{
+		{"nothing changed", link.Switches{Devices: on}, link.Switches{All: true}, both},
+		{"one is off", link.Switches{Devices: map[int]bool{3: false, 4: true}}, link.Switches{All: true},
+			found{Where: "here", IPv4: []int{4}, IPv6: true}},
+		{"one is gone", link.Switches{Devices: map[int]bool{3: true}}, link.Switches{All: true},
+			found{Where: "here", IPv4: []int{3}, IPv6: true}},
+		{"IPv6 is off", link.Switches{Devices: on}, link.Switches{}, found{Where: "here", IPv4: []int{3, 4}}},
+		{"somebody wants all of IPv4", link.Switches{Devices: on, All: true}, link.Switches{All: true},
+			found{Where: "here", IPv6: true}},
+		{"somebody wants all of IPv6", link.Switches{Devices: on}, link.Switches{All: true, Default: true},
+			found{Where: "here", IPv4: []int{3, 4}}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := both.still(map[bool]link.Switches{false: test.v4, true: test.v6})
+			if !got.same(test.want) {
+				t.Errorf("%+v, want %+v", got, test.want)
 			}
 		})
 	}

@@ -9,24 +9,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/nstest"
 )
-
-func TestStateFolder(t *testing.T) {
-	for _, test := range []struct{ asked, socket, environment, want string }{
-		{"", control.DefaultSocket, "", "/var/lib/meshd"},
-		{"", control.DefaultSocket, "/srv/one:/srv/two", "/srv/one"},
-		{"", "/tmp/s", "/srv/one", "/tmp/s.state"},
-		{"/here", "/tmp/s", "/srv/one", "/here"},
-	} {
-		t.Setenv("STATE_DIRECTORY", test.environment)
-		if got := StateFolder(test.asked, test.socket); got != test.want {
-			t.Errorf("%+v: %s", test, got)
-		}
-	}
-}
 
 func TestFoundIsKept(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "a", "b")
@@ -64,8 +49,8 @@ func TestHostileNotes(t *testing.T) {
 		r.set("ipv4.conf.other.forwarding=1", "ipv6.conf.all.forwarding=1", "ipv6.conf.default.forwarding=0")
 		here, err := where()
 		r.must(err)
-		r.must(os.MkdirAll(r.o.State, 0o700))
-		path, target := filepath.Join(r.o.State, foundFile), filepath.Join(t.TempDir(), "target")
+		r.must(os.MkdirAll(r.folder, 0o700))
+		path, target := filepath.Join(r.folder, foundFile), filepath.Join(t.TempDir(), "target")
 		good := `{"where":"` + here + `","ipv4":[` // and indices
 		other := strconv.Itoa(link.Index("other"))
 		for _, test := range []struct {
@@ -92,13 +77,13 @@ func TestHostileNotes(t *testing.T) {
 			{"interfaces that are not there", good + `4242,7777],"ipv6":false}`, nil, false},
 		} {
 			r.must(os.RemoveAll(path))
-			r.must(os.MkdirAll(r.o.State, 0o700))
+			r.must(os.MkdirAll(r.folder, 0o700))
 			r.must(os.WriteFile(target, []byte(good+other+`],"ipv6":true}`), 0o600))
 			if test.make == nil {
 				test.make = func() error { return os.WriteFile(path, []byte(test.text), 0o600) }
 			}
 			r.must(test.make())
-			did, err := RestoreForwarding(r.o.State)
+			did, err := Restore(r.folder)
 			if len(did) > 0 || (err != nil) != test.refused {
 				t.Errorf("%s: did %q, %v", test.name, did, err)
 			}
@@ -114,7 +99,7 @@ func TestHostileNotes(t *testing.T) {
 			func() error { return unix.Mkfifo(path, 0o644) },
 		} {
 			r.must(os.RemoveAll(path))
-			r.must(os.MkdirAll(r.o.State, 0o700))
+			r.must(os.MkdirAll(r.folder, 0o700))
 			before := read(t, target)
 			r.must(make())
 			r.restart()
@@ -122,7 +107,7 @@ func TestHostileNotes(t *testing.T) {
 			if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() || read(t, target) != before {
 				t.Errorf("%v, %v, %q", info, err, read(t, target))
 			}
-			_, err := RestoreForwarding(r.o.State)
+			_, err := Restore(r.folder)
 			r.must(err)
 		}
 	})
