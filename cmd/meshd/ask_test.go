@@ -19,7 +19,8 @@ import (
 
 func TestRoute(t *testing.T) {
 	via := control.Route{
-		Schema: control.Schema, Peer: "edge-2", Prefix: "10.244.1.0/24", Address: "172.18.0.4:8285", Source: "10.244.2.0",
+		Schema: control.Schema, Peer: "edge-2", Prefix: "10.244.1.0/24", Address: "172.18.0.4:8285",
+		Source:    "10.244.2.0",
 		Interface: "mesh0", MTU: 1472, State: "up", Masquerade: masq.MeshToMesh,
 	}
 	sourceless := via
@@ -30,14 +31,18 @@ func TestRoute(t *testing.T) {
 		route control.Route
 		want  line
 	}{
-		"10.244.1.2": {via, line{stdout: "10.244.1.2 via edge-2 at 172.18.0.4:8285 (10.244.1.0/24) dev mesh0 src 10.244.2.0 mtu 1472\n" +
+		"10.244.1.2": {via, line{stdout: "10.244.1.2 via edge-2 at 172.18.0.4:8285 (10.244.1.0/24) " +
+			"dev mesh0 src 10.244.2.0 mtu 1472\n" +
 			"peer edge-2 is up\nfrom a pod: keeps its address (rule mesh-to-mesh)\n"}},
-		"10.244.1.3": {sourceless, line{stdout: "10.244.1.3 via edge-2 at 172.18.0.4:8285 (10.244.1.0/24) dev mesh0 " +
+		"10.244.1.3": {sourceless, line{stdout: "10.244.1.3 via edge-2 at 172.18.0.4:8285 (10.244.1.0/24) " +
+			"dev mesh0 " +
 			"src (none: this node has no subnet of that family) mtu 1472\n" +
 			"peer edge-2 is up\nfrom a pod: keeps its address (rule mesh-to-mesh)\n"}},
-		"10.9.9.9": {outside, line{code: exitNo, stderr: "meshd: the mesh has no route to 10.9.9.9: no node has it\n" +
-			"meshd: from a pod of this host: leaves with this host's address (rule pods-to-outside)\n"}},
-		"fd00::1": {waiting, line{code: exitNo, stderr: "meshd: the mesh has no route to fd00::1: nothing is forwarded yet\n"}},
+		"10.9.9.9": {outside, line{code: exitNo,
+			stderr: "meshd: the mesh has no route to 10.9.9.9: no node has it\n" +
+				"meshd: from a pod of this host: leaves with this host's address (rule pods-to-outside)\n"}},
+		"fd00::1": {waiting, line{code: exitNo,
+			stderr: "meshd: the mesh has no route to fd00::1: nothing is forwarded yet\n"}},
 	} {
 		t.Run(to, func(t *testing.T) {
 			socket := fake(t, control.Source{Route: func(a netip.Addr) control.Route {
@@ -48,7 +53,8 @@ func TestRoute(t *testing.T) {
 			test.want.args = []string{"route", to}
 			test.want.try(t, socket)
 			code, out, _ := meshd("route", "--json", to, "--socket", socket)
-			if r := decode[control.Route](t, out); code != test.want.code || r.To != to || r.Reason != test.route.Reason {
+			if r := decode[control.Route](t, out); code != test.want.code || r.To != to ||
+				r.Reason != test.route.Reason {
 				t.Errorf("--json: %d, %q", code, out)
 			}
 		})
@@ -111,7 +117,8 @@ rtt min/median/max 1.000/2.000/4.000 ms
 // -n is the count; -c counts, too, if a number follows, and is the file otherwise.
 func TestPingCounts(t *testing.T) {
 	for _, flags := range []string{
-		"-n 4", "-n4", "--count 4", "--count=4", "-c 4", "-c4", "-c=4", "-c +4", "-c file -n 4", "-n 4 -c ./4", "--config 4 -n 4",
+		"-n 4", "-n4", "--count 4", "--count=4", "-c 4", "-c4", "-c=4", "-c +4", "-c file -n 4", "-n 4 -c ./4",
+		"--config 4 -n 4",
 	} {
 		t.Run(flags, func(t *testing.T) {
 			want := line{stdout: fourPings}
@@ -122,7 +129,8 @@ func TestPingCounts(t *testing.T) {
 		})
 	}
 	for _, flags := range []string{
-		"-n 5x", "--count 5x", "--count=", "-n -1", "-n 0", "-c 5x", "-c 5x b", "-c -1", "-c 0", "-c 99999999999999999999", "-n", "-c",
+		"-n 5x", "--count 5x", "--count=", "-n -1", "-n 0", "-c 5x", "-c 5x b", "-c -1", "-c 0",
+		"-c 99999999999999999999", "-n", "-c",
 		"-i 1ms", "-i soon", "-s large",
 	} {
 		t.Run(flags, func(t *testing.T) {
@@ -137,15 +145,18 @@ func TestPingCounts(t *testing.T) {
 func TestPingWithoutAnAnswer(t *testing.T) {
 	socket := pinging(t)
 	line{strings.Fields("ping b -n 1 -s 1400"), exitNo,
-		"1428 bytes to b: seq=1 not sent: larger than the path to the peer\n1 sent, 0 received, 100% loss\n", ""}.try(t, socket)
+		"1428 bytes to b: seq=1 not sent: larger than the path to the peer\n1 sent, 0 received, 100% loss\n",
+		""}.try(t, socket)
 	code, out, _ := meshd("ping", "--json", "b", "-n", "2", "-i", "10ms", "-s", "1400", "--socket", socket)
 	p := decode[pinged](t, out)
-	if code != exitNo || p.Sent != 2 || p.Received != 0 || p.Loss != 1 || p.MedianMS != nil || len(p.Replies) != 2 ||
+	if code != exitNo || p.Sent != 2 || p.Received != 0 || p.Loss != 1 || p.MedianMS != nil ||
+		len(p.Replies) != 2 ||
 		p.Replies[1].Error == "" || p.Schema != control.Schema {
 		t.Errorf("%d, %+v", code, p)
 	}
 	for _, name := range []string{"x", "edge-1"} {
-		if code, out, errs := meshd("ping", name, "--socket", socket); code != exitNo || out != "" || !strings.Contains(errs, name) {
+		if code, out, errs := meshd("ping", name, "--socket", socket); code != exitNo || out != "" ||
+			!strings.Contains(errs, name) {
 			t.Errorf("%s: %d, %q, %q", name, code, out, errs)
 		}
 	}
@@ -181,14 +192,16 @@ func TestEvents(t *testing.T) {
 	long := time.Now().Add(-2 * time.Hour)
 	events.Add(control.Event{At: long, Level: "info", Kind: "reloaded", Message: "reloaded",
 		Fields: map[string]string{"generation": "2", "changes": "+ peer b", "cause": "", "quoted": `a"b`}})
-	events.Add(control.Event{At: time.Now(), Level: "error", Kind: "peer_down", Peer: "b", Message: "peer is down"})
+	events.Add(control.Event{At: time.Now(), Level: "error", Kind: "peer_down", Peer: "b",
+		Message: "peer is down"})
 	code, out, errs := meshd("events", "--socket", socket)
 	lines := strings.Split(out, "\n")
 	if code != 0 || errs != "" || len(lines) != 3 {
 		t.Fatalf("%d, %q, %q", code, out, errs)
 	}
 	for i, want := range []string{
-		long.Local().Format("2006-01-02 15:04:05.000") + ` INFO  reloaded cause="" changes="+ peer b" generation=2 quoted="a\"b"`,
+		long.Local().Format("2006-01-02 15:04:05.000") +
+			` INFO  reloaded cause="" changes="+ peer b" generation=2 quoted="a\"b"`,
 		` ERROR b: peer is down`,
 	} {
 		if !strings.HasSuffix(lines[i], want) {

@@ -34,19 +34,23 @@ func TestReload(t *testing.T) {
 		want   line
 	}{
 		"changes": {
-			control.ReloadResult{Generation: 13, Reload: control.Reload{OK: true, DurationMS: 41.4, Details: twoPeers[:1]}}, nil,
+			control.ReloadResult{Generation: 13, Reload: control.Reload{OK: true, DurationMS: 41.4,
+				Details: twoPeers[:1]}}, nil,
 			line{stdout: "generation 13 applied in 41 ms: +1 peer\n"},
 		},
 		"changes of all kinds": {
-			control.ReloadResult{Generation: 14, Reload: control.Reload{OK: true, DurationMS: 5, Details: twoPeers, More: 7}}, nil,
+			control.ReloadResult{Generation: 14, Reload: control.Reload{OK: true, DurationMS: 5, Details: twoPeers,
+				More: 7}}, nil,
 			line{stdout: "generation 14 applied in 5 ms: +1 peer, ~1 peer, ~1 probe.interval, 7 more\n"},
 		},
 		"nothing": {
-			control.ReloadResult{Generation: 14, Reload: control.Reload{OK: true, DurationMS: 0.6, Details: []control.Change{}}}, nil,
+			control.ReloadResult{Generation: 14, Reload: control.Reload{OK: true, DurationMS: 0.6,
+				Details: []control.Change{}}}, nil,
 			line{stdout: "generation 14 applied in 1 ms: nothing changed\n"},
 		},
 		"rejected": {
-			control.ReloadResult{Generation: 12, Reload: control.Reload{Error: "a.toml:1:1: error: x\na.toml:2:1: error: y"}}, nil,
+			control.ReloadResult{Generation: 12,
+				Reload: control.Reload{Error: "a.toml:1:1: error: x\na.toml:2:1: error: y"}}, nil,
 			line{code: exitNo, stderr: "a.toml:1:1: error: x\na.toml:2:1: error: y\nstill running generation 12\n"},
 		},
 		"not tried": {
@@ -68,9 +72,11 @@ func TestReloadJSON(t *testing.T) {
 		"rejected": {Error: "x", Changes: []string{}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			code, out, _ := meshd("reload", "--json", "--socket", reloading(t, control.ReloadResult{Generation: 3, Reload: reload}, nil))
+			code, out, _ := meshd("reload", "--json", "--socket", reloading(t, control.ReloadResult{Generation: 3,
+				Reload: reload}, nil))
 			got := decode[control.ReloadResult](t, out)
-			if (code == 0) != reload.OK || got.Generation != 3 || got.Reload.OK != reload.OK || got.Reload.More != reload.More ||
+			if (code == 0) != reload.OK || got.Generation != 3 || got.Reload.OK != reload.OK ||
+				got.Reload.More != reload.More ||
 				len(got.Reload.Details) != len(reload.Details) || got.Reload.Error != reload.Error {
 				t.Errorf("%d, %+v", code, got)
 			}
@@ -92,7 +98,8 @@ func TestPlan(t *testing.T) {
 	empty := write(t, "")
 	socket := fake(t, control.Source{
 		Plan: func(_ context.Context, path string, doc []byte) (control.Plan, []control.Error, error) {
-			plan := control.Plan{Schema: control.Schema, Generation: 3, Changes: []string{}, Details: []control.Change{}}
+			plan := control.Plan{Schema: control.Schema, Generation: 3, Changes: []string{},
+				Details: []control.Change{}}
 			switch {
 			case !filepath.IsAbs(path): // the daemon does not know the caller's folder
 				return plan, nil, errors.New("not absolute: " + path)
@@ -111,7 +118,8 @@ func TestPlan(t *testing.T) {
 		"changes":             {[]string{"plan", file}, exitNo, changes, ""},
 		"the configured file": {[]string{"plan", "-c", file}, exitNo, changes, ""},
 		"nothing":             {[]string{"plan", empty}, 0, "", ""},
-		"rejected":            {[]string{"plan", bad}, exitUsage, "", "meshd: no plan: " + bad + ":1:1: error: x\n"},
+		"rejected": {[]string{"plan", bad}, exitUsage, "",
+			"meshd: no plan: " + bad + ":1:1: error: x\n"},
 	} {
 		t.Run(name, func(t *testing.T) { want.try(t, socket) })
 	}
@@ -143,7 +151,8 @@ func TestPlanWithoutADaemon(t *testing.T) {
 	if code, _, _ := meshd("plan", os.DevNull, "--socket", dead); code != exitNotRunning {
 		t.Errorf("not running: %d", code)
 	}
-	future := fake(t, control.Source{Plan: func(context.Context, string, []byte) (control.Plan, []control.Error, error) {
+	future := fake(t, control.Source{Plan: func(context.Context, string, []byte) (control.Plan,
+		[]control.Error, error) {
 		return control.Plan{Schema: control.Schema + 1}, nil, nil
 	}})
 	if code, _, _ := meshd("plan", os.DevNull, "--socket", future); code != exitMismatch {

@@ -49,7 +49,8 @@ func TestCheckListsFaults(t *testing.T) {
 	if code != exitNo || len(faults) != 3 {
 		t.Fatalf("--json: %d, %q", code, out)
 	}
-	if f := faults[1]; f.Line != 2 || f.Col != 8 || f.Key != "network.cidr" || f.Level != "error" || f.Message == "" {
+	if f := faults[1]; f.Line != 2 || f.Col != 8 || f.Key != "network.cidr" || f.Level != "error" ||
+		f.Message == "" {
 		t.Errorf("--json: %+v", f)
 	}
 }
@@ -64,7 +65,8 @@ func TestCheckWarns(t *testing.T) {
 		t.Errorf("%d, %q, %q", code, out, errs)
 	}
 	code, out, _ = meshd("check", "--json", open)
-	if all := decode[[]found](t, out); code != 0 || len(all) != 1 || all[0].Level != "warning" || all[0].Line != line {
+	if all := decode[[]found](t, out); code != 0 || len(all) != 1 || all[0].Level != "warning" ||
+		all[0].Line != line {
 		t.Errorf("--json: %d, %q", code, out)
 	}
 }
@@ -88,7 +90,8 @@ func TestInitPrintsTheShippedFile(t *testing.T) {
 
 const (
 	netConf = `{"Network": "10.244.0.0/16", "Backend": {"Type": "udp"}}`
-	nodes   = `{"kind": "List", "items": [{"kind": "Node", "metadata": {"name": "edge-1"}, "spec": {"podCIDR": "10.244.1.0/24"},
+	nodes   = `{"kind": "List", "items": [{"kind": "Node", "metadata": {"name": "edge-1"},
+		"spec": {"podCIDR": "10.244.1.0/24"},
 		"status": {"addresses": [{"type": "InternalIP", "address": "172.18.0.3"}]}},
 		{"kind": "Node", "metadata": {"name": "edge-2"}, "spec": {"podCIDR": "10.244.2.0/24"},
 		"status": {"addresses": [{"type": "InternalIP", "address": "172.18.0.4"}]}}]}`
@@ -109,7 +112,8 @@ func TestInitDrafts(t *testing.T) {
 func TestInitDraftsWhatIsIncomplete(t *testing.T) {
 	for name, args := range map[string][]string{
 		"flannel without hosts": {"--from-flannel", write(t, netConf)},
-		"a lone peer":           {"--from-wg", write(t, "[Interface]\nAddress = 10.0.0.1/24\nPrivateKey = CAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAEA=\n")},
+		"a lone peer": {"--from-wg", write(t,
+			"[Interface]\nAddress = 10.0.0.1/24\nPrivateKey = CAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAEA=\n")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, out, errs := meshd(append([]string{"init"}, args...)...)
@@ -163,7 +167,8 @@ func TestRunWithABadFile(t *testing.T) {
 		})
 	}
 	// The daemon, which the service starts next, reports the faults once.
-	if code, out, errs := meshd("legacy-forward", "--log-level", "info", "-c", bad); code != exitNo || out+errs != "" {
+	if code, out, errs := meshd("legacy-forward", "--log-level", "info", "-c", bad); code != exitNo ||
+		out+errs != "" {
 		t.Errorf("legacy-forward: %d, %q, %q", code, out, errs)
 	}
 }

@@ -65,7 +65,8 @@ func writeRaw(w io.Writer, v any) {
 }
 
 var asking = [][]string{
-	{"status"}, {"peers"}, {"peers", "b"}, {"events"}, {"ping", "b", "-n", "1"}, {"route", "10.0.0.1"}, {"reload"},
+	{"status"}, {"peers"}, {"peers", "b"}, {"events"}, {"ping", "b", "-n", "1"}, {"route", "10.0.0.1"},
+	{"reload"},
 	{"plan", os.DevNull}, {"wait", "ready", "--timeout", "50ms"}, {"wait", "peer:b", "--timeout", "50ms"},
 	{"__complete", "ping", ""},
 }
@@ -163,7 +164,8 @@ func TestHostileFiles(t *testing.T) {
 		"[" + evil + "]\n", "x = '" + evil + "'\n",
 		fmt.Sprintf("[network]\n%s = 1\ncidr = %[1]s\nname = %[1]s\ninterface = %[1]s\n[%[1]s.x]\n"+
 			"[[node]]\nname = %[1]s\naddress = %[1]s\nsubnets = [%[1]s]\n%[1]s = %[1]s\n", quoted),
-		fmt.Sprintf("[network]\n\"\u009b31m\\u001b\" = 1\ncidr = \"\u009b31m\"\nname = \"\u202e\"\n%s = 1\n", quoted),
+		fmt.Sprintf("[network]\n\"\u009b31m\\u001b\" = 1\ncidr = \"\u009b31m\"\nname = \"\u202e\"\n%s = 1\n",
+			quoted),
 	} {
 		path := filepath.Join(dir, fmt.Sprint(i, evil))
 		if err := os.WriteFile(path, []byte(doc), 0o644); err != nil {
@@ -202,7 +204,8 @@ func TestHostileLog(t *testing.T) {
 			t.Fatal(err)
 		}
 		log = log.With(hostile.Text, hostile.Bytes).WithGroup(hostile.Text)
-		log.Error(hostile.Bytes, "peer", hostile.Bytes, "error", errors.New(hostile.Bytes), "any", filled[control.Peer](nil))
+		log.Error(hostile.Bytes, "peer", hostile.Bytes, "error", errors.New(hostile.Bytes), "any",
+			filled[control.Peer](nil))
 		if fault := hostile.Fault(out.String()); fault != "" || strings.Count(out.String(), "\n") != 1 {
 			t.Errorf("%s: %s", format, fault)
 		}

@@ -49,7 +49,8 @@ func TestJournal(t *testing.T) {
 		log.Error("wrong")
 		fmt.Fprintln(stderr, complaint(stderr, "bad file\nsecond fault"))
 		got, err := os.ReadFile(file.Name())
-		if err != nil || test.env == stream && string(got) != test.want || !strings.Contains(string(got), test.want) {
+		if err != nil || test.env == stream && string(got) != test.want ||
+			!strings.Contains(string(got), test.want) {
 			t.Errorf("JOURNAL_STREAM=%q: %v\n%s", test.env, err, got)
 		}
 	}

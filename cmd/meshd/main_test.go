@@ -97,7 +97,8 @@ func TestUsageErrors(t *testing.T) {
 	} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			code, out, errs := meshd(args...)
-			if code != exitUsage || out != "" || !strings.HasSuffix(errs, "`meshd --help` lists commands and flags\n") {
+			if code != exitUsage || out != "" || !strings.HasSuffix(errs,
+				"`meshd --help` lists commands and flags\n") {
 				t.Errorf("%d, %q, %q", code, out, errs)
 			}
 		})
@@ -105,7 +106,8 @@ func TestUsageErrors(t *testing.T) {
 }
 
 func TestHelpAndVersion(t *testing.T) {
-	for _, args := range [][]string{{"--help"}, {"help"}, {"run", "--help"}, {"version"}, {"completion", "bash"}} {
+	for _, args := range [][]string{{"--help"}, {"help"}, {"run", "--help"}, {"version"}, {"completion",
+		"bash"}} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			if code, out, errs := meshd(args...); code != 0 || out == "" || errs != "" {
 				t.Errorf("%d, %q, %q", code, out, errs)
@@ -171,7 +173,8 @@ func TestCompletion(t *testing.T) {
 // A name that a shell would expand is not offered.
 func TestCompletionIsHarmless(t *testing.T) {
 	socket := fake(t, control.Source{Status: func() control.Status {
-		return control.Status{Schema: control.Schema, Peers: []control.Peer{{Name: "$(reboot)"}, {Name: "a;b"}, {Name: "good"}}}
+		return control.Status{Schema: control.Schema, Peers: []control.Peer{{Name: "$(reboot)"}, {Name: "a;b"},
+			{Name: "good"}}}
 	}})
 	_, out, _ := meshd("__complete", "--socket", socket, "ping", "")
 	if !strings.HasPrefix(out, "good\n") || strings.ContainsAny(out, "$;") {
@@ -190,7 +193,8 @@ func TestNotRunning(t *testing.T) {
 	for _, args := range asks {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			code, out, errs := meshd(slices.Concat(args, []string{"--socket", socket})...)
-			if code != exitNotRunning || out != "" || strings.Count(errs, "\n") != 1 || !strings.Contains(errs, socket) {
+			if code != exitNotRunning || out != "" || strings.Count(errs, "\n") != 1 ||
+				!strings.Contains(errs, socket) {
 				t.Errorf("%d, %q, %q", code, out, errs)
 			}
 			code, out, errs = meshd(slices.Concat(args, []string{"--json", "--socket", socket})...)
@@ -209,11 +213,14 @@ func TestRefusals(t *testing.T) {
 		code   int
 		word   string
 	}{
-		"not permitted":    {http.StatusForbidden, `{"error":{"code":"not_permitted","message":"m"}}`, exitPermission, "not_permitted"},
-		"an older daemon":  {http.StatusNotFound, `{"error":{"code":"not_found","message":"m"}}`, exitMismatch, "api_mismatch"},
-		"another API":      {http.StatusOK, `{"schema":2}`, exitMismatch, "api_mismatch"},
-		"another program":  {http.StatusOK, "<html>", exitMismatch, "api_mismatch"},
-		"not ready":        {http.StatusServiceUnavailable, `{"error":{"code":"not_ready","message":"m"}}`, exitNo, "failed"},
+		"not permitted": {http.StatusForbidden, `{"error":{"code":"not_permitted","message":"m"}}`,
+			exitPermission, "not_permitted"},
+		"an older daemon": {http.StatusNotFound, `{"error":{"code":"not_found","message":"m"}}`, exitMismatch,
+			"api_mismatch"},
+		"another API":     {http.StatusOK, `{"schema":2}`, exitMismatch, "api_mismatch"},
+		"another program": {http.StatusOK, "<html>", exitMismatch, "api_mismatch"},
+		"not ready": {http.StatusServiceUnavailable, `{"error":{"code":"not_ready","message":"m"}}`,
+			exitNo, "failed"},
 		"without a reason": {http.StatusInternalServerError, "", exitNo, "failed"},
 	} {
 		t.Run(name, func(t *testing.T) {

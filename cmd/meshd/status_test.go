@@ -48,7 +48,8 @@ func sample(now time.Time) control.Status {
 			Enabled: true, Repairs: 2, Rules: []control.Rule{{Name: "mesh-to-mesh", Packets: 9}, {Name: "excluded"}},
 		},
 		Health: control.Health{Level: control.Degraded, Problems: []control.Problem{
-			{Level: control.Degraded, Kind: "forwarding_off", Text: "this host does not forward", Remedy: "sysctl -w x=1"},
+			{Level: control.Degraded, Kind: "forwarding_off", Text: "this host does not forward",
+				Remedy: "sysctl -w x=1"},
 			{Level: control.Info, Kind: "underlay_families", Peer: "edge-3", Text: "edge-3 has another family"},
 		}},
 		Warnings: []string{"this host does not forward: sysctl -w x=1"},
@@ -74,7 +75,8 @@ edge-2                                                        up       0.21    0
 func TestStatusForPeople(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	older := func(s control.Status) control.Status { s.Health = control.Health{}; return s }
-	waiting := control.Status{Started: now, Warnings: []string{"waiting for an address"}, Config: control.Config{Path: "x"}}
+	waiting := control.Status{Started: now, Warnings: []string{"waiting for an address"},
+		Config: control.Config{Path: "x"}}
 	for name, test := range map[string]struct {
 		status control.Status
 		want   string
@@ -85,7 +87,8 @@ func TestStatusForPeople(t *testing.T) {
 ! info underlay_families edge-3: edge-3 has another family
 ` + sampleText},
 		"an older daemon": {older(sample(now)), "! this host does not forward: sysctl -w x=1\n" + sampleText},
-		"not forwarding yet": {waiting, "! waiting for an address\nnode     (unknown node)  up 0 s  meshd   pid 0\n" +
+		"not forwarding yet": {waiting, "! waiting for an address\n" +
+			"node     (unknown node)  up 0 s  meshd   pid 0\n" +
 			"config   x  generation 0  sha \n"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -109,7 +112,8 @@ func TestStatusCommand(t *testing.T) {
 				t.Errorf("%d, %q, %q", code, out, errs)
 			}
 			code, out, errs = meshd("--socket", socket, "status", "--json")
-			if got := decode[control.Status](t, out); code != 0 || errs != "" || !reflect.DeepEqual(got.Health, want.Health) {
+			if got := decode[control.Status](t, out); code != 0 || errs != "" ||
+				!reflect.DeepEqual(got.Health, want.Health) {
 				t.Errorf("--json: %d, %q\n%+v", code, errs, got.Health)
 			}
 		})
@@ -122,7 +126,8 @@ func TestOlderDaemonsStatus(t *testing.T) {
 		io.WriteString(w, `{"schema":1,"node":"a","warnings":["x is wrong"],"peers":[{"name":"b","state":"up"}]}`)
 	})
 	code, out, errs := meshd("status", "--socket", socket)
-	if code != 0 || errs != "" || !strings.HasPrefix(out, "! x is wrong\nnode     a  ") || strings.Contains(out, "health") {
+	if code != 0 || errs != "" || !strings.HasPrefix(out, "! x is wrong\nnode     a  ") ||
+		strings.Contains(out, "health") {
 		t.Errorf("%d, %q, %q", code, out, errs)
 	}
 }

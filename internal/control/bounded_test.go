@@ -146,7 +146,8 @@ func TestStrangers(t *testing.T) {
 		networks, hosts, each int
 		most                  int
 	}{
-		{1, 1, 100, maxOfAddress}, {1, 100, 4, maxOfNetwork}, {8, 50, 1, maxConnections}, {8, 10, 20, maxConnections},
+		{1, 1, 100, maxOfAddress}, {1, 100, 4, maxOfNetwork}, {8, 50, 1, maxConnections}, {8, 10, 20,
+			maxConnections},
 	} {
 		t.Run(fmt.Sprint(test), func(t *testing.T) {
 			for i := range test.each {

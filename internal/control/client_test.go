@@ -34,7 +34,11 @@ var questions = map[string]func(context.Context, *Client) error{
 	"peers":   func(ctx context.Context, c *Client) error { _, err := c.Peers(ctx); return err },
 	"peer":    func(ctx context.Context, c *Client) error { _, err := c.Peer(ctx, "a b/c"); return err },
 	"history": func(ctx context.Context, c *Client) error { _, err := c.History(ctx, "a", "5m"); return err },
-	"ping":    func(ctx context.Context, c *Client) error { _, err := c.Ping(ctx, PingRequest{Peer: "a"}); return err },
+	"ping": func(ctx context.Context, c *Client) error {
+		_, err := c.Ping(ctx,
+			PingRequest{Peer: "a"})
+		return err
+	},
 	"route": func(ctx context.Context, c *Client) error {
 		_, err := c.Route(ctx, netip.MustParseAddr("10.0.0.1"))
 		return err
@@ -95,7 +99,10 @@ func TestSchemas(t *testing.T) {
 			}
 		})
 	}
-	hello := answering(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"hello":{"schema":2}}`) })
+	hello := answering(t, func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w,
+			`{"hello":{"schema":2}}`)
+	})
 	if err := questions["watch"](t.Context(), hello); !errors.Is(err, ErrMismatch) {
 		t.Errorf("watch: %v", err)
 	}
@@ -152,7 +159,8 @@ func TestRejections(t *testing.T) {
 	faults := []Error{{Code: "bad_configuration", Message: "a:3: x", File: "a", Line: 3}, {Message: "a:4: y"}}
 	c := NewClient(serve(t, Source{
 		Reload: func(context.Context, string) (ReloadResult, error) {
-			return ReloadResult{Schema: Schema, Generation: 4, Reload: Reload{Error: "two faults"}, Faults: faults}, nil
+			return ReloadResult{Schema: Schema, Generation: 4, Reload: Reload{Error: "two faults"}, Faults: faults},
+				nil
 		},
 		Plan: func(context.Context, string, []byte) (Plan, []Error, error) {
 			return Plan{}, faults, errors.New("two faults")
@@ -194,7 +202,8 @@ func TestNamesInRequests(t *testing.T) {
 func TestExitCodes(t *testing.T) {
 	for code := range 8 {
 		err := ErrorOf(code)
-		if named := code >= 3 && code <= 6; named != (err != nil) || named && ExitCode(fmt.Errorf("x: %w", err)) != code {
+		if named := code >= 3 && code <= 6; named != (err != nil) || named &&
+			ExitCode(fmt.Errorf("x: %w", err)) != code {
 			t.Errorf("%d: %v", code, err)
 		}
 	}

@@ -51,7 +51,8 @@ func serve(t *testing.T, source Source) string {
 }
 
 func TestQuestions(t *testing.T) {
-	want := Status{Schema: Schema, Node: "edge-1", Warnings: []string{"x"}, Peers: []Peer{{Name: "p"}}, Started: time.Unix(1, 0).UTC()}
+	want := Status{Schema: Schema, Node: "edge-1", Warnings: []string{"x"}, Peers: []Peer{{Name: "p"}},
+		Started: time.Unix(1, 0).UTC()}
 	socket := serve(t, Source{
 		Status: func() Status { return want },
 		Route:  func(to netip.Addr) Route { return Route{Schema: Schema, To: to.String(), Peer: "p"} },
@@ -98,7 +99,8 @@ func TestErrorsAreJSON(t *testing.T) {
 
 func TestClientErrors(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := NewClient(filepath.Join(dir, "none")).Status(t.Context()); !errors.Is(err, ErrNotRunning) || !strings.Contains(err.Error(), "systemctl start meshd") {
+	if _, err := NewClient(filepath.Join(dir, "none")).Status(t.Context()); !errors.Is(err, ErrNotRunning) ||
+		!strings.Contains(err.Error(), "systemctl start meshd") {
 		t.Errorf("no socket: %v", err)
 	}
 	dead := filepath.Join(dir, "dead")
@@ -124,7 +126,8 @@ func TestClientErrors(t *testing.T) {
 
 func TestListenReplacesOnlyTheDead(t *testing.T) {
 	socket := serve(t, Source{})
-	if _, err := Listen(socket, Source{}, quiet); err == nil || !strings.Contains(err.Error(), "another meshd is running") {
+	if _, err := Listen(socket, Source{}, quiet); err == nil || !strings.Contains(err.Error(),
+		"another meshd is running") {
 		t.Errorf("Listen: %v", err)
 	}
 	dead := filepath.Join(t.TempDir(), "dead")
@@ -143,7 +146,8 @@ func TestListenReplacesOnlyTheDead(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listen(file, Source{}, quiet); err == nil || !strings.Contains(err.Error(), "exists and is not a socket: not replacing it") {
+	if _, err := Listen(file, Source{}, quiet); err == nil || !strings.Contains(err.Error(),
+		"exists and is not a socket: not replacing it") {
 		t.Errorf("Listen over a file: %v", err)
 	}
 	if _, err := Listen("/proc/nothing/meshd.sock", Source{}, quiet); err == nil {
@@ -171,14 +175,19 @@ func TestSocketIsExchanged(t *testing.T) {
 
 // Names of the API's fields are a promise: no script that reads one may find it renamed.
 func TestStatusFields(t *testing.T) {
-	doc, err := json.Marshal(Status{Config: Config{Applied: time.Unix(1, 0), LastReload: Reload{At: time.Unix(1, 0)}}, Peers: []Peer{{}}, Masquerade: Masquerade{Rules: []Rule{{}}}})
+	doc, err := json.Marshal(Status{Config: Config{Applied: time.Unix(1, 0),
+		LastReload: Reload{At: time.Unix(1, 0)}}, Peers: []Peer{{}}, Masquerade: Masquerade{Rules: []Rule{{}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{"schema", "node", "version", "boot_id", "started", "uptime_seconds", "config", "path", "generation", "sha256", "applied", "error",
-		"last_reload", "ok", "at", "duration_ms", "changes", "network", "name", "cidr", "interface", "mtu", "port", "address", "subnets", "dataplane", "engine",
-		"reason", "receive", "offloads", "queues", "totals", "rx_packets", "rx_bytes", "tx_packets", "tx_bytes", "drops", "peers", "routes", "state", "since",
-		"last_seen", "rtt_ms", "loss", "config_sha256", "config_match", "masquerade", "enabled", "rules", "packets", "bytes", "repairs", "warnings"} {
+	for _, key := range []string{"schema", "node", "version", "boot_id", "started", "uptime_seconds", "config",
+		"path", "generation", "sha256", "applied", "error",
+		"last_reload", "ok", "at", "duration_ms", "changes", "network", "name", "cidr", "interface", "mtu",
+		"port", "address", "subnets", "dataplane", "engine",
+		"reason", "receive", "offloads", "queues", "totals", "rx_packets", "rx_bytes", "tx_packets", "tx_bytes",
+		"drops", "peers", "routes", "state", "since",
+		"last_seen", "rtt_ms", "loss", "config_sha256", "config_match", "masquerade", "enabled", "rules",
+		"packets", "bytes", "repairs", "warnings"} {
 		if !strings.Contains(string(doc), `"`+key+`":`) {
 			t.Errorf("no %q in %s", key, doc)
 		}

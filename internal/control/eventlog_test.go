@@ -47,7 +47,8 @@ func TestEventLog(t *testing.T) {
 				t.Fatalf("%d events", len(all))
 			}
 			e := all[0]
-			if e.Level != test.want.Level || e.Kind != test.want.Kind || e.Peer != test.want.Peer || e.Message != "m" ||
+			if e.Level != test.want.Level || e.Kind != test.want.Kind || e.Peer != test.want.Peer ||
+				e.Message != "m" ||
 				!maps.Equal(e.Fields, test.want.Fields) || e.At.IsZero() || e.Seq != 1 {
 				t.Errorf("%+v, want %+v", e, test.want)
 			}

@@ -26,26 +26,36 @@ var at = time.Date(2026, 11, 23, 14, 7, 33, 0, time.UTC)
 // whole is a status with something in every field.
 func whole() Status {
 	return Status{
-		Schema: Schema, Node: "edge-1", Version: "0.1.0", BootID: "5d2e6f70", PID: 812, Started: at.Add(-time.Hour), UptimeSeconds: 3600, Now: at,
+		Schema: Schema, Node: "edge-1", Version: "0.1.0", BootID: "5d2e6f70", PID: 812,
+		Started: at.Add(-time.Hour), UptimeSeconds: 3600, Now: at,
 		Config: Config{Path: "/etc/mesh.toml", Generation: 3, SHA256: "9f3c1a", Applied: at, Error: "",
 			LastReload: Reload{OK: true, At: at, DurationMS: 4.1, Changes: []string{"+ peer edge-4 10.244.4.0/24"},
 				Details: []Change{{Op: "+", Kind: "peer", Subject: "edge-4", New: "10.244.4.0/24"}}}},
-		Network: Network{Name: "edge", CIDR: []string{"10.244.0.0/16"}, Interface: "mesh0", MTU: 1472, Port: 8285, Address: "172.18.0.3",
+		Network: Network{Name: "edge", CIDR: []string{"10.244.0.0/16"}, Interface: "mesh0", MTU: 1472, Port: 8285,
+			Address: "172.18.0.3",
 			Subnets: []string{"10.244.2.0/24"}, Repairs: 1},
-		Dataplane: Dataplane{Engine: "user", Receive: "socket", Offloads: []string{"tso4", "udp_gso"}, Refused: []string{"tun_gro"}, Queues: 2,
+		Dataplane: Dataplane{Engine: "user", Receive: "socket", Offloads: []string{"tso4", "udp_gso"},
+			Refused: []string{"tun_gro"}, Queues: 2,
 			Calls: map[string]Calls{"tun_read": {Calls: 1, Packets: 40}}},
-		Totals: Totals{RxPackets: 10, RxBytes: 1000, TxPackets: 20, TxBytes: 2000, Drops: map[string]uint64{"no_route": 3, "ttl_expired": 5, "socket_overflow": 0},
+		Totals: Totals{RxPackets: 10, RxBytes: 1000, TxPackets: 20, TxBytes: 2000,
+			Drops:        map[string]uint64{"no_route": 3, "ttl_expired": 5, "socket_overflow": 0},
 			Unattributed: map[string]uint64{"no_route": 3, "ttl_expired": 1}},
 		Peers: []Peer{
-			{Name: "edge-2", Address: "172.18.0.4:8285", Subnets: []string{"10.244.1.0/24"}, Routes: []string{"192.168.7.0/24"}, State: Up,
-				Since: new(at), LastSeen: new(at), RTTMS: new(0.21), RTTMinMS: new(0.2), RTTP95MS: new(0.9), RTTLastMS: new(0.25), JitterMS: new(0.02),
-				Loss: new(0.05), ProbesTx: 60, ProbesRx: 57, ConfigSHA256: "9f3c1a", ConfigMatch: new(true), Version: "0.1.0",
+			{Name: "edge-2", Address: "172.18.0.4:8285", Subnets: []string{"10.244.1.0/24"},
+				Routes: []string{"192.168.7.0/24"}, State: Up,
+				Since: new(at), LastSeen: new(at), RTTMS: new(0.21), RTTMinMS: new(0.2), RTTP95MS: new(0.9),
+				RTTLastMS: new(0.25), JitterMS: new(0.02),
+				Loss: new(0.05), ProbesTx: 60, ProbesRx: 57, ConfigSHA256: "9f3c1a", ConfigMatch: new(true),
+				Version:   "0.1.0",
 				RxPackets: 9, RxBytes: 900, TxPackets: 19, TxBytes: 1900, Drops: map[string]uint64{"ttl_expired": 4}},
-			{Name: "edge-3", Address: "[2001:db8::5]:8285", Subnets: []string{"fd00:10:244:3::/64"}, Routes: []string{}, State: Unknown, Drops: map[string]uint64{}},
+			{Name: "edge-3", Address: "[2001:db8::5]:8285", Subnets: []string{"fd00:10:244:3::/64"},
+				Routes: []string{}, State: Unknown, Drops: map[string]uint64{}},
 		},
-		Masquerade: Masquerade{Enabled: true, Rules: []Rule{{Name: "pods-to-outside", Packets: 7, Bytes: 700}}, Repairs: 2},
+		Masquerade: Masquerade{Enabled: true, Rules: []Rule{{Name: "pods-to-outside", Packets: 7, Bytes: 700}},
+			Repairs: 2},
 		Health: Health{Level: Degraded, Problems: []Problem{{Level: Degraded, Kind: "forwarding_off",
-			Text: "net.ipv4.ip_forward is 0: pods cannot reach other hosts", Remedy: "sysctl -w net.ipv4.ip_forward=1", Since: at}}},
+			Text:   "net.ipv4.ip_forward is 0: pods cannot reach other hosts",
+			Remedy: "sysctl -w net.ipv4.ip_forward=1", Since: at}}},
 		Warnings: []string{"net.ipv4.ip_forward is 0: pods cannot reach other hosts"},
 	}
 }
@@ -72,16 +82,22 @@ func golden(t *testing.T, name string, got []byte) {
 // change of the API. And a client reads it back, with fields that it does not know.
 func TestGoldenAnswers(t *testing.T) {
 	status := whole()
-	event := Event{Seq: 17, At: at, Level: "error", Kind: "peer_down", Peer: "edge-3", Message: "peer is down: nothing heard", Fields: map[string]string{"silent": "10s"}}
+	event := Event{Seq: 17, At: at, Level: "error", Kind: "peer_down", Peer: "edge-3",
+		Message: "peer is down: nothing heard", Fields: map[string]string{"silent": "10s"}}
 	known := []*float64{nil, new(1.0), new(2.5)}
 	for name, answer := range map[string]any{
-		"status": status, "peers": Peers{Schema: Schema, Node: "edge-1", Peers: status.Peers}, "peer": OnePeer{Schema: Schema, Peer: status.Peers[0]},
-		"event":          event,
-		"watch-hello":    Watched{Type: "hello", Seq: 1, Hello: &Hello{Schema: Schema, Node: "edge-1", Version: "0.1.0", BootID: "5d2e6f70", IntervalMS: 1000}},
-		"watch-snapshot": Watched{Type: "snapshot", Seq: 2, Status: &status}, "watch-event": Watched{Type: "event", Seq: 3, Event: &event},
+		"status": status, "peers": Peers{Schema: Schema, Node: "edge-1", Peers: status.Peers},
+		"peer":  OnePeer{Schema: Schema, Peer: status.Peers[0]},
+		"event": event,
+		"watch-hello": Watched{Type: "hello", Seq: 1, Hello: &Hello{Schema: Schema, Node: "edge-1",
+			Version: "0.1.0", BootID: "5d2e6f70", IntervalMS: 1000}},
+		"watch-snapshot": Watched{Type: "snapshot", Seq: 2, Status: &status},
+		"watch-event":    Watched{Type: "event", Seq: 3, Event: &event},
 		"history": History{Schema: Schema, Peer: "edge-2", Span: "5m", StepSeconds: 1, BootID: "5d2e6f70", End: at,
-			RxPackets: known, RxBytes: known, TxPackets: known, TxBytes: known, Drops: known, RTTMS: known, Loss: known},
-		"route": Route{Schema: Schema, To: "10.244.1.2", Peer: "edge-2", Prefix: "10.244.1.0/24", Address: "172.18.0.4:8285", Source: "10.244.2.0",
+			RxPackets: known, RxBytes: known, TxPackets: known, TxBytes: known, Drops: known, RTTMS: known,
+			Loss: known},
+		"route": Route{Schema: Schema, To: "10.244.1.2", Peer: "edge-2", Prefix: "10.244.1.0/24",
+			Address: "172.18.0.4:8285", Source: "10.244.2.0",
 			Interface: "mesh0", MTU: 1472, State: Up, Masquerade: "mesh-to-mesh"},
 		"reload": ReloadResult{Schema: Schema, Generation: 3, Reload: status.Config.LastReload,
 			Faults: []Error{{Code: "bad_configuration", Message: "m", File: "/etc/mesh.toml", Line: 31}}},
@@ -133,7 +149,8 @@ func TestGoldenMetrics(t *testing.T) {
 	if sum != 5 {
 		t.Errorf("ttl_expired of all peers and of nobody: %v, in all 5", sum)
 	}
-	if got := families["meshd_peer_rtt_seconds"].Metric; len(got) != 1 || math.Abs(got[0].Gauge.GetValue()-0.00021) > 1e-12 {
+	if got := families["meshd_peer_rtt_seconds"].Metric; len(got) != 1 ||
+		math.Abs(got[0].Gauge.GetValue()-0.00021) > 1e-12 {
 		t.Errorf("%v", got)
 	}
 }

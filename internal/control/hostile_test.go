@@ -50,7 +50,8 @@ func TestAnswersAreHarmless(t *testing.T) {
 		Ping: func(context.Context, PingRequest) (Ping, bool, error) {
 			return filled[Ping](), true, fails()
 		},
-		Healthy: func(context.Context) error { return fails() }, Ready: func(context.Context) error { return fails() },
+		Healthy: func(context.Context) error { return fails() },
+		Ready:   func(context.Context) error { return fails() },
 	})
 	for _, failing = range []bool{false, true} {
 		for _, question := range []string{

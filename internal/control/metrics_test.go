@@ -43,7 +43,8 @@ meshd_peer_receive_bytes_total{peer="edge-2"} 2
 # TYPE meshd_peer_up gauge
 meshd_peer_up{peer="edge-2"} 1
 `
-	if err := testutil.CollectAndCompare(c, strings.NewReader(want), "meshd_drops_total", "meshd_masquerade_packets_total",
+	if err := testutil.CollectAndCompare(c, strings.NewReader(want), "meshd_drops_total",
+		"meshd_masquerade_packets_total",
 		"meshd_peer_receive_bytes_total", "meshd_peer_up"); err != nil {
 		t.Error(err)
 	}
@@ -62,7 +63,8 @@ func TestMetricsOnTheSocket(t *testing.T) {
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode != http.StatusOK || !strings.Contains(string(body), `meshd_masquerade_packets_total{rule="pods-to-outside"} 7`) {
+	if err != nil || response.StatusCode != http.StatusOK || !strings.Contains(string(body),
+		`meshd_masquerade_packets_total{rule="pods-to-outside"} 7`) {
 		t.Errorf("%s, %v\n%s", response.Status, err, body)
 	}
 }

@@ -30,7 +30,8 @@ func TestScrape(t *testing.T) {
 		t.Errorf("%v\n%s", err, body)
 	}
 	for _, w := range []*httptest.ResponseRecorder{plain, packed} {
-		if w.Code != http.StatusOK || !strings.HasPrefix(w.Header().Get("Content-Type"), "text/plain; version=0.0.4") {
+		if w.Code != http.StatusOK || !strings.HasPrefix(w.Header().Get("Content-Type"),
+			"text/plain; version=0.0.4") {
 			t.Errorf("%d, %v", w.Code, w.Header())
 		}
 	}

@@ -76,7 +76,8 @@ func TestSharedGivesUp(t *testing.T) {
 			other <- n
 		}()
 		_, err := s.since(ctx, began)
-		if waited := time.Since(began); !errors.Is(err, context.DeadlineExceeded) || waited != 300*time.Millisecond {
+		if waited := time.Since(began); !errors.Is(err, context.DeadlineExceeded) ||
+			waited != 300*time.Millisecond {
 			t.Errorf("%v after %v of the test's clock", err, waited)
 		}
 		if n := <-other; n != 1 {

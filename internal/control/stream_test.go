@@ -47,7 +47,8 @@ func TestEventsAreKept(t *testing.T) {
 	}
 	for _, since := range []uint64{0, 100, 500} {
 		events, _ := l.Since(since)
-		if len(events) != EventsKept || events[0].Seq != 501 || events[0].Message != "501" || events[len(events)-1].Seq != EventsKept+500 {
+		if len(events) != EventsKept || events[0].Seq != 501 || events[0].Message != "501" ||
+			events[len(events)-1].Seq != EventsKept+500 {
 			t.Errorf("since %d: %d events, %+v to %+v", since, len(events), events[0], events[len(events)-1])
 		}
 	}
@@ -82,7 +83,8 @@ func TestWatch(t *testing.T) {
 		switch {
 		case w.Seq != last+1:
 			t.Errorf("%+v after %d", w, last)
-		case last == 0 && (w.Type != "hello" || w.Hello.Node != "a" || w.Hello.BootID != "x" || w.Hello.IntervalMS != 100):
+		case last == 0 && (w.Type != "hello" || w.Hello.Node != "a" || w.Hello.BootID != "x" ||
+			w.Hello.IntervalMS != 100):
 			t.Errorf("first %+v", w)
 		case w.Type == "snapshot":
 			if snapshots++; snapshots == 2 {
@@ -108,7 +110,8 @@ func TestWatch(t *testing.T) {
 // A file that is looked at costs memory: one at a time is.
 func TestOnePlanAtATime(t *testing.T) {
 	began, goOn := make(chan struct{}), make(chan struct{})
-	socket := serve(t, Source{Events: NewEvents(), Plan: func(context.Context, string, []byte) (Plan, []Error, error) {
+	socket := serve(t, Source{Events: NewEvents(), Plan: func(context.Context, string, []byte) (Plan, []Error,
+		error) {
 		began <- struct{}{}
 		<-goOn
 		return Plan{Schema: Schema}, nil, nil
@@ -138,7 +141,8 @@ func TestOnePlanAtATime(t *testing.T) {
 // A plan ends when its asker hangs up, and the next one is made at once.
 func TestPlanEndsWithItsAsker(t *testing.T) {
 	began, ended := make(chan struct{}), make(chan struct{})
-	socket := serve(t, Source{Events: NewEvents(), Plan: func(ctx context.Context, path string, _ []byte) (Plan, []Error, error) {
+	socket := serve(t, Source{Events: NewEvents(), Plan: func(ctx context.Context, path string,
+		_ []byte) (Plan, []Error, error) {
 		if path != "endless" {
 			return Plan{Schema: Schema}, nil, nil
 		}
@@ -167,7 +171,8 @@ func TestPlanEndsWithItsAsker(t *testing.T) {
 // A daemon that ends while somebody reads is one that does not run any more.
 func TestEndWhileReading(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "meshd.sock")
-	s, err := Listen(socket, Source{Events: NewEvents(), Status: func() Status { return Status{Schema: Schema} }}, quiet)
+	s, err := Listen(socket, Source{Events: NewEvents(),
+		Status: func() Status { return Status{Schema: Schema} }}, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +220,10 @@ func TestWatchThePast(t *testing.T) {
 func TestSlowReader(t *testing.T) {
 	events := NewEvents()
 	big := strings.Repeat("x", 4<<20) // more than any socket buffer
-	socket := serve(t, Source{Events: events, Status: func() Status { return Status{Schema: Schema, Node: big} }})
+	socket := serve(t, Source{Events: events, Status: func() Status {
+		return Status{Schema: Schema,
+			Node: big}
+	}})
 	began := time.Now()
 	stuck, _ := raw(t, socket, "GET /v1/watch?interval=100ms HTTP/1.1\r\nHost: x\r\n\r\n")
 	// Somebody else is served meanwhile.
@@ -272,7 +280,8 @@ func TestTooManyReaders(t *testing.T) {
 	}
 	enough := errors.New("enough")
 	refused := func() error {
-		if err := NewClient(socket).Watch(ctx, time.Second, false, func(Watched) error { return enough }); !errors.Is(err, enough) {
+		if err := NewClient(socket).Watch(ctx, time.Second, false,
+			func(Watched) error { return enough }); !errors.Is(err, enough) {
 			return err
 		}
 		return nil
@@ -360,7 +369,8 @@ func TestSlowRequest(t *testing.T) {
 
 // FuzzRequest: whatever comes in over the socket, the server goes on.
 func FuzzRequest(f *testing.F) {
-	for _, path := range []string{"/v1/status", "/v1/peers/a", "/v1/events?since=1", "/v1/history?peer=a&span=1h", "/v1/route?to=10.0.0.1", "/metrics", "/healthz"} {
+	for _, path := range []string{"/v1/status", "/v1/peers/a", "/v1/events?since=1",
+		"/v1/history?peer=a&span=1h", "/v1/route?to=10.0.0.1", "/metrics", "/healthz"} {
 		f.Add("GET", path, "")
 	}
 	f.Add("POST", "/v1/ping", `{"peer":"a","size":100,"timeout_ms":5}`)
@@ -383,7 +393,8 @@ func FuzzRequest(f *testing.F) {
 			return // endless ones have tests of their own
 		}
 		r.RequestURI = path
-		if r.URL, err = r.URL.Parse(path); err != nil || r.URL.Host != "x" || strings.HasPrefix(r.URL.Path, "/v1/watch") {
+		if r.URL, err = r.URL.Parse(path); err != nil || r.URL.Host != "x" ||
+			strings.HasPrefix(r.URL.Path, "/v1/watch") {
 			return
 		}
 		w := httptest.NewRecorder()

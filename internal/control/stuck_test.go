@@ -170,7 +170,8 @@ func TestStuckHealth(t *testing.T) {
 			_, reader := begin(t, serve(t, source), routesOf[stuck][0])
 			answer, err := io.ReadAll(reader)
 			want := fmt.Sprintf("\r\n\r\n{\"error\":{\"code\":%q,", code)
-			if err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 503 ")) || !bytes.Contains(answer, []byte(want)) {
+			if err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 503 ")) ||
+				!bytes.Contains(answer, []byte(want)) {
 				t.Errorf("%v, %s", err, answer)
 			}
 		})

@@ -38,10 +38,12 @@ func TestPeers(t *testing.T) {
 
 func TestStatusLines(t *testing.T) {
 	for name, test := range map[string]struct{ got, want string }{
-		"rules off":      {Masquerade(control.Masquerade{Repairs: 3}), "off"},
-		"rules unused":   {Masquerade(control.Masquerade{Enabled: true, Rules: []control.Rule{{Name: "x"}}}), "on"},
-		"rules repaired": {Masquerade(control.Masquerade{Enabled: true, Repairs: 2, Rules: []control.Rule{{Name: "x", Packets: 5}}}), "on  x 5  repaired 2 times"},
-		"batches": {Batches(map[string]control.Calls{"tun_read": {Calls: 2, Packets: 5}, "wire_read": {Calls: 1, Packets: 95}}),
+		"rules off":    {Masquerade(control.Masquerade{Repairs: 3}), "off"},
+		"rules unused": {Masquerade(control.Masquerade{Enabled: true, Rules: []control.Rule{{Name: "x"}}}), "on"},
+		"rules repaired": {Masquerade(control.Masquerade{Enabled: true, Repairs: 2,
+			Rules: []control.Rule{{Name: "x", Packets: 5}}}), "on  x 5  repaired 2 times"},
+		"batches": {Batches(map[string]control.Calls{"tun_read": {Calls: 2, Packets: 5}, "wire_read": {Calls: 1,
+			Packets: 95}}),
 			"packets per call: out 2.5 from TUN, - to wire; in 95.0 from wire, - to TUN"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -53,7 +55,8 @@ func TestStatusLines(t *testing.T) {
 }
 
 func TestSize(t *testing.T) {
-	for want, n := range map[string]uint64{"0 B": 0, "999 B": 999, "1.0 kB": 1000, "1.2 MB": 1234567, "9223.4 PB": 1 << 63} {
+	for want, n := range map[string]uint64{"0 B": 0, "999 B": 999, "1.0 kB": 1000, "1.2 MB": 1234567,
+		"9223.4 PB": 1 << 63} {
 		check(t, want, Size(n), want)
 	}
 	check(t, "nothing", OrNone(""), "none")
