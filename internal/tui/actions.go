@@ -137,10 +137,10 @@ func (m *Model) reloaded(msg reloadMsg) {
 	case !r.Reload.OK:
 		fault := words.OneLine(r.Reload.Error)
 		m.say(true, fmt.Sprintf("rejected, still running generation %d: %s", r.Generation, fault))
-	case len(r.Reload.Changes) == 0 && len(r.Reload.Details) == 0:
+	case len(r.Reload.Changes) == 0:
 		m.say(false, fmt.Sprintf("generation %d: nothing to change", r.Generation))
 	default:
-		changes := changeList(r.Reload.Changes, r.Reload.Details)
+		changes := changeList(r.Reload.Changes)
 		m.say(false, fmt.Sprintf("generation %d applied in %.0f ms: %s",
 			r.Generation, r.Reload.DurationMS, changes))
 	}

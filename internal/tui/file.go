@@ -67,7 +67,7 @@ func (file) lines(v view) []cell.Line {
 func lastReload(c control.Config, w int) []cell.Line {
 	switch last := c.LastReload; {
 	case last.OK:
-		changes := changeList(last.Changes, last.Details)
+		changes := changeList(last.Changes)
 		return []cell.Line{label("LAST").Add(cell.Good, "accepted").Add(cell.Plain,
 			fmt.Sprintf(" %s in %.0f ms: %s", words.Clock(last.At), last.DurationMS, changes))}
 	case !last.At.IsZero():
@@ -79,29 +79,24 @@ func lastReload(c control.Config, w int) []cell.Line {
 }
 
 // changeList writes changes in one line, for a place that has no more.
-func changeList(sentences []string, details []control.Change) string {
-	var all []string
-	for _, l := range changeLines(sentences, details) {
-		all = append(all, l.String())
-	}
-	if len(all) == 0 {
+func changeList(sentences []string) string {
+	if len(sentences) == 0 {
 		return "no change"
 	}
-	return strings.Join(all, ", ")
+	return strings.Join(sentences, ", ")
 }
 
-// changeLines writes changes in a line each, coloured by what they do. A daemon of an older
-// version tells only sentences, which have no colour: nothing is read out of them.
+// changeLines writes changes in a line each: the daemon's sentences, which `meshd plan` prints,
+// too, in the colours of what the values beside them say. A sentence without values has no
+// colour, whatever it begins with: those of an older daemon, and the one that counts the rest.
 func changeLines(sentences []string, details []control.Change) (lines []cell.Line) {
-	if len(details) == 0 {
-		for _, sentence := range sentences {
-			lines = append(lines, cell.Text(sentence))
-		}
-		return lines
-	}
 	roles := map[string]cell.Role{"+": cell.Good, "-": cell.Bad, "~": cell.Warn, "*": cell.Warn}
-	for _, c := range details {
-		lines = append(lines, cell.Styled(roles[c.Op], words.Change(c)))
+	for i, sentence := range sentences {
+		role := cell.Plain
+		if i < len(details) { // they are in the same order
+			role = roles[details[i].Op]
+		}
+		lines = append(lines, cell.Styled(role, sentence))
 	}
 	return lines
 }
@@ -134,7 +129,7 @@ func diskLines(v view, w int) []cell.Line {
 		return refused(cell.Dim, "not compared:", d.err)
 	case d.err != nil:
 		return refused(cell.Bad, "cannot be applied:", d.err)
-	case len(d.plan.Changes) == 0 && len(d.plan.Details) == 0:
+	case len(d.plan.Changes) == 0:
 		return []cell.Line{head.Add(cell.Good, "the same as what runs")}
 	default:
 		lines := []cell.Line{head.Add(cell.Warn, "would change on reload (R):")}

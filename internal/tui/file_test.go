@@ -19,12 +19,11 @@ func TestLook(t *testing.T) {
 		t.Fatal(err)
 	}
 	m, _ := someDashboard(80, 24, func(s *control.Status) *control.Status { s.Config.Path = path; return s })
-	a := &answers{plan: control.Plan{Changes: []string{"a sentence"},
+	a := &answers{plan: control.Plan{Changes: []string{"- peer edge-14 10.14.0.0/16"},
 		Details: []control.Change{{Op: "-", Kind: "peer", Subject: "edge-14", Old: "10.14.0.0/16"}}}}
 	m.options.Asker = a
 	perform(t, m, m.look())
 	shows(t, m, "would change on reload (R):", "- peer edge-14 10.14.0.0/16")
-	hides(t, m, "a sentence")
 	if a.document != "the file" {
 		t.Errorf("asked about %q", a.document)
 	}
@@ -50,9 +49,7 @@ func TestDiskLines(t *testing.T) {
 		"not permitted": {onDisk{asked: true, err: fmt.Errorf("%w", control.ErrPermission)}, "not compared:",
 			cell.Dim},
 		"too late": {onDisk{asked: true, err: context.DeadlineExceeded}, "not compared:", cell.Dim},
-		"changes": {onDisk{asked: true, plan: control.Plan{Details: []control.Change{{Op: "+"}}}},
-			"would change on reload (R):", cell.Warn},
-		"of older daemon": {onDisk{asked: true, plan: control.Plan{Changes: []string{"x"}}},
+		"changes": {onDisk{asked: true, plan: control.Plan{Changes: []string{"x"}}},
 			"would change on reload (R):", cell.Warn},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -65,20 +62,22 @@ func TestDiskLines(t *testing.T) {
 	}
 }
 
-// Changes are coloured by their operation. A sentence has no colour, whatever it begins with.
+// Changes are coloured by the operation that stands beside their sentence. A sentence alone has
+// no colour, whatever it begins with.
 func TestChangeLines(t *testing.T) {
-	for op, want := range map[string]cell.Role{"+": cell.Good, "-": cell.Bad, "~": cell.Warn, "*": cell.Warn,
-		"?": cell.Plain} {
+	for op, want := range map[string]cell.Role{
+		"+": cell.Good, "-": cell.Bad, "~": cell.Warn, "*": cell.Warn, "?": cell.Plain,
+	} {
 		t.Run("operation "+op, func(t *testing.T) {
-			lines := changeLines([]string{"a sentence"}, []control.Change{{Op: op, Kind: "peer", Subject: "x"}})
-			if len(lines) != 1 || lines[0].String() != op+" peer x" || lines[0][0].Role != want {
+			lines := changeLines([]string{"a sentence", "+ and 3 more"}, []control.Change{{Op: op}})
+			if len(lines) != 2 || lines[0].String() != "a sentence" || lines[0][0].Role != want ||
+				lines[1][0].Role != cell.Plain {
 				t.Errorf("%+v", lines)
 			}
-			lines = changeLines([]string{op + " peer x"}, nil)
-			if len(lines) != 1 || lines[0].String() != op+" peer x" || lines[0][0].Role != cell.Plain {
-				t.Errorf("a sentence alone: %+v", lines)
-			}
 		})
+	}
+	if lines := changeLines(nil, []control.Change{{Op: "+"}}); len(lines) != 0 {
+		t.Errorf("values without sentences: %+v", lines)
 	}
 }
 

@@ -88,7 +88,9 @@ func configScene(w, h int) *Model {
 func reloadScene(w, h int) *Model {
 	m, _ := someDashboard(w, h, asItIs)
 	press(m, "R")
-	send(m, planMsg{plan: control.Plan{Details: []control.Change{
+	send(m, planMsg{plan: control.Plan{Changes: []string{
+		"+ peer edge-21 10.21.0.0/16", "~ network.mtu 1472 -> 1400", "- peer edge-14 10.14.0.0/16",
+	}, Details: []control.Change{
 		{Op: "+", Kind: "peer", Subject: "edge-21", New: "10.21.0.0/16"},
 		{Op: "~", Kind: "setting", Subject: "network.mtu", Old: "1472", New: "1400"},
 		{Op: "-", Kind: "peer", Subject: "edge-14", Old: "10.14.0.0/16"},

@@ -1,5 +1,5 @@
 // Package words writes the types of the API for people: figures, times, and the sentences
-// that a problem, a change and an event stand for. `meshd status` and meshtui show the same
+// that problems, events and counts of changes stand for. `meshd status` and meshtui show the same
 // facts, so both take their words from here; a sentence that is to become better is changed
 // in one place. Nothing reads these words back: programs decide by kinds and fields.
 //
@@ -24,26 +24,6 @@ func Problem(p control.Problem) string {
 		return p.Text
 	}
 	return p.Text + "; " + p.Remedy
-}
-
-// setting is the kind of a change whose subject says enough: a key of the file.
-const setting = "setting"
-
-// Change is a change in one line, as a plan lists it: "+ peer edge-4 10.244.4.0/24",
-// "~ network.mtu 1472 -> 1400".
-func Change(c control.Change) string {
-	parts := []string{c.Op}
-	if c.Kind != setting {
-		parts = append(parts, c.Kind)
-	}
-	parts = append(parts, c.Subject, c.Field)
-	switch {
-	case c.Old != "" && c.New != "":
-		parts = append(parts, c.Old+" -> "+c.New)
-	default: // one of them is there, or none
-		parts = append(parts, c.Old+c.New)
-	}
-	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), " ")
 }
 
 // events has a sentence for each kind of event whose subject is a peer. Their messages in

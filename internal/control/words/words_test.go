@@ -27,21 +27,6 @@ func TestProblem(t *testing.T) {
 	check(t, "without one", Problem(control.Problem{Text: "ip_forward is 0"}), "ip_forward is 0")
 }
 
-func TestChange(t *testing.T) {
-	for want, c := range map[string]control.Change{
-		"+ peer edge-4 10.244.4.0/24": {Op: "+", Kind: "peer", Subject: "edge-4", New: "10.244.4.0/24"},
-		"- peer edge-4 10.244.4.0/24": {Op: "-", Kind: "peer", Subject: "edge-4", Old: "10.244.4.0/24"},
-		"~ peer edge-2 address a -> b": {Op: "~", Kind: "peer", Subject: "edge-2", Field: "address", Old: "a",
-			New: "b"},
-		"~ network.mtu 1472 -> 1400": {Op: "~", Kind: "setting", Subject: "network.mtu", Old: "1472",
-			New: "1400"},
-		"+ route 10.244.4.0/24": {Op: "+", Kind: "route", Subject: "10.244.4.0/24"},
-		"* masquerade rules":    {Op: "*", Kind: "masquerade rules"},
-	} {
-		check(t, want, Change(c), want)
-	}
-}
-
 // A peer's event is told by its kind; the message is what this program does not know better.
 func TestEvent(t *testing.T) {
 	join := func(e control.Event) string {
