@@ -33,7 +33,7 @@ var events = map[string]string{
 	"peer_stale":        "is stale: it does not answer",
 	"peer_down":         "is down: it does not answer",
 	"peer_file_differs": "runs another file",
-	"peer_file_matches": "runs the same file again",
+	"peer_file_matches": "runs the same file",
 }
 
 // Event splits what an event says into its subject and the rest, which a space joins:
