@@ -150,7 +150,7 @@ func TestDashboard(t *testing.T) {
 	m.w2 = w.start(w.Worker2, m.w2.Config)
 	s.shows("● live 1s", "gen 1 ok")
 	s.keys("3")
-	s.shows("meshd was restarted", "forwarding engine=")
+	s.shows("meshd was restarted", "INFO  forwarding ")
 
 	// Any size, at any moment.
 	s.size(40, 8)
