@@ -64,7 +64,7 @@ var arrows = map[string][]string{
 	"internal/nstest":   {},
 	"internal/e2e":      {},
 	"tools/show":        {"internal/nstest"},
-	"tools/demo":        {"configs", "internal/nstest", "tools/show"},
+	"tools/demo":        {"configs", "internal/nstest", "internal/text", "tools/show"},
 	"tools/install":     {},
 	"tools/kernels":     {},
 	"tools/testlog":     {"internal/nstest"},

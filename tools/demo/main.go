@@ -12,10 +12,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"example.org/meshd/configs"
 	"example.org/meshd/internal/nstest"
+	"example.org/meshd/internal/text"
 	"example.org/meshd/tools/show"
 )
 
@@ -67,7 +66,7 @@ func play(s *show.Stage) error {
 	fmt.Println()
 
 	d := demo{s}
-	if err := d.show(r); err != nil || !isTerminal(os.Stdin) || !isTerminal(os.Stdout) {
+	if err := d.show(r); err != nil || !text.IsTerminal(os.Stdin) || !text.IsTerminal(os.Stdout) {
 		return err
 	}
 	return d.dashboard(r)
@@ -93,11 +92,6 @@ func (d demo) dashboard(r *nstest.Reference) (err error) {
 	tui := r.Worker2.Command(filepath.Join(d.Bin, "meshtui"), "--socket", d.Daemons[2].Socket)
 	tui.Stdin, tui.Stdout, tui.Stderr = os.Stdin, os.Stdout, os.Stderr
 	return tui.Run()
-}
-
-func isTerminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
 }
 
 // show runs what a person would type.
