@@ -83,13 +83,15 @@ func TestShippedFiles(t *testing.T) {
 		t.Fatalf("shipped files: %v, %v", files, err)
 	}
 	for _, file := range files {
-		doc, _ := configs.Files.ReadFile(file)
-		c, err := Parse(file, doc)
-		if err != nil {
-			t.Error(err)
-		} else if warnings := c.Warnings(); len(warnings) > 0 {
-			t.Error(warnings)
-		}
+		t.Run(file, func(t *testing.T) {
+			doc, _ := configs.Files.ReadFile(file)
+			c, err := Parse(file, doc)
+			if err != nil {
+				t.Error(err)
+			} else if warnings := c.Warnings(); len(warnings) > 0 {
+				t.Error(warnings)
+			}
+		})
 	}
 }
 
@@ -123,8 +125,10 @@ func TestDefaults(t *testing.T) {
 		Probe:      Probe{Interval: time.Second},
 		Container:  Container{SubnetEnv: "/run/flannel/subnet.env"},
 		Nodes: []Node{
-			{Name: "edge-1", Address: netip.MustParseAddrPort("172.18.0.3:8285"), Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")}},
-			{Name: "edge-2", Address: netip.MustParseAddrPort("172.18.0.4:8285"), Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}},
+			{Name: "edge-1", Address: netip.MustParseAddrPort("172.18.0.3:8285"),
+				Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")}},
+			{Name: "edge-2", Address: netip.MustParseAddrPort("172.18.0.4:8285"),
+				Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}},
 		},
 	}
 	if !reflect.DeepEqual(c, want) {
@@ -171,13 +175,15 @@ routes = ["192.168.0.0/16", "192.168.1.0/24"]
 	p := netip.MustParsePrefix
 	want := &Config{
 		Path: "x", Sum: c.Sum, doc: c.doc,
-		Network:    Network{Name: "edge", CIDR: []netip.Prefix{p("fd00::/48"), p("10.0.0.0/8")}, Port: 1, Interface: "m", MTU: 1280},
+		Network: Network{Name: "edge", CIDR: []netip.Prefix{p("fd00::/48"), p("10.0.0.0/8")}, Port: 1,
+			Interface: "m", MTU: 1280},
 		Dataplane:  Dataplane{Engine: "user", Receive: "xdp", Offload: "off", Queues: 2, Spread: true},
 		Masquerade: Masquerade{Exclude: []netip.Prefix{p("192.168.0.0/16"), p("fd01::/64")}},
 		Metrics:    Metrics{Listen: ":9285"},
 		Container:  Container{CNIConf: "/x"},
 		Nodes: []Node{{Name: "a.b-1", Address: netip.MustParseAddrPort("[2001:db8::1]:5"),
-			Subnets: []netip.Prefix{p("10.1.0.0/24")}, Routes: []netip.Prefix{p("192.168.0.0/16"), p("192.168.1.0/24")}}},
+			Subnets: []netip.Prefix{p("10.1.0.0/24")},
+			Routes:  []netip.Prefix{p("192.168.0.0/16"), p("192.168.1.0/24")}}},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
@@ -186,7 +192,7 @@ routes = ["192.168.0.0/16", "192.168.1.0/24"]
 
 // What is found wrong later has its place, too, also where the key is not written.
 func TestFaultsFoundLater(t *testing.T) {
-	c, err := Parse("x", []byte("[network]\ncidr = \"10.0.0.0/8\"\ninterface = \"mesh7\"\n[[node]]\nname = \"a\"\naddress = \"192.0.2.1\"\nsubnets = [\"10.0.0.0/24\"]\n"))
+	c, err := Parse("x", []byte(someNetwork+"interface = \"mesh7\"\n"+someNode))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,8 +232,9 @@ func manyNodes(n int) []byte {
 	var b strings.Builder
 	b.WriteString("[network]\ncidr = \"10.0.0.0/8\"\n")
 	for i := range n {
-		fmt.Fprintf(&b, "\n[[node]]\nname    = \"edge-%d\"\naddress = \"172.%d.%d.%d\"\nsubnets = [\"10.%d.%d.0/24\"]\n",
-			i, 16+i/65536, i/256%256, i%256, i/256, i%256)
+		fmt.Fprintf(&b, "\n[[node]]\nname    = \"edge-%d\"\n", i)
+		fmt.Fprintf(&b, "address = \"172.%d.%d.%d\"\n", 16+i/65536, i/256%256, i%256)
+		fmt.Fprintf(&b, "subnets = [\"10.%d.%d.0/24\"]\n", i/256, i%256)
 	}
 	return []byte(b.String())
 }

@@ -30,7 +30,8 @@ func seeds(f *testing.F) {
 	for _, h := range hostiles {
 		f.Add(h.make(60_000))
 	}
-	f.Add("a.'b.c'.\"d\\te\" = [[1, 2], {x = 'y'}, \"\"\"q\"\"\"\"\"] # c\n[[a.f]]\n[[a.f]]\nz=1\n[a.f.g]\nh={}\n")
+	f.Add("a.'b.c'.\"d\\te\" = [[1, 2], {x = 'y'}, \"\"\"q\"\"\"\"\"] # c\n" +
+		"[[a.f]]\n[[a.f]]\nz=1\n[a.f.g]\nh={}\n")
 }
 
 // Whatever the bytes, Parse answers with a usable Config or with placed faults, and the
