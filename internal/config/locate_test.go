@@ -47,9 +47,11 @@ func TestPlaces(t *testing.T) {
 		"node[1]": "[[node]]\n[node.deep]", "node[1].deep": "[node.deep]", "node[1].deep.x.y[0].z": "3}",
 		"node[9].name": "[[node]]\nname",
 	} {
-		if at := where.at(path); !strings.HasPrefix(doc[at:], text) {
-			t.Errorf("%q is at %.12q, want %q", path, doc[at:], text)
-		}
+		t.Run(path, func(t *testing.T) {
+			if at := where.at(path); !strings.HasPrefix(doc[at:], text) {
+				t.Errorf("it is at %.12q, want %q", doc[at:], text)
+			}
+		})
 	}
 }
 

@@ -1,11 +1,11 @@
 package container
 
 import (
-	"context"
 	"flag"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/containernetworking/cni/libcni"
@@ -23,30 +23,35 @@ func prefixes(texts ...string) (ps []netip.Prefix) {
 }
 
 var cases = map[string]Settings{
-	"ipv4": {Networks: prefixes("10.244.0.0/16"), Subnets: prefixes("10.244.2.0/24"), MTU: 1472, Masquerade: true},
+	"ipv4": {Networks: prefixes("10.244.0.0/16"), MTU: 1472, Masquerade: true,
+		Subnets: prefixes("10.244.2.0/24")},
 	"dual": {Networks: prefixes("fd00:10:244::/48", "10.244.0.0/16"), MTU: 1452,
 		Subnets: prefixes("10.244.2.0/24", "fd00:10:244:2::/64", "10.244.9.0/25", "10.244.8.7/32")},
-	"ipv6":     {Networks: prefixes("fd00:10:244::/48"), Subnets: prefixes("fd00:10:244:2::/64"), MTU: 1452, Masquerade: true},
-	"one-only": {Networks: prefixes("10.244.0.0/16", "fd00:10:244::/48"), Subnets: prefixes("10.244.2.0/30"), MTU: 8972},
+	"ipv6": {Networks: prefixes("fd00:10:244::/48"), MTU: 1452, Masquerade: true,
+		Subnets: prefixes("fd00:10:244:2::/64")},
+	"one-only": {Networks: prefixes("10.244.0.0/16", "fd00:10:244::/48"), MTU: 8972,
+		Subnets: prefixes("10.244.2.0/30")},
 }
 
 // What runtimes read, byte for byte.
 func TestContent(t *testing.T) {
 	for name, s := range cases {
 		for file, got := range map[string][]byte{name + ".env": s.Environment(), name + ".conflist": s.ConfList()} {
-			path := filepath.Join("testdata", file)
-			if *update {
-				if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Run(file, func(t *testing.T) {
+				path := filepath.Join("testdata", file)
+				if *update {
+					if err := os.WriteFile(path, got, 0o644); err != nil {
+						t.Fatal(err)
+					}
+				}
+				want, err := os.ReadFile(path)
+				if err != nil {
 					t.Fatal(err)
 				}
-			}
-			want, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if string(got) != string(want) {
-				t.Errorf("%s:\n%swant\n%s", file, got, want)
-			}
+				if string(got) != string(want) {
+					t.Errorf("got:\n%swant\n%s", got, want)
+				}
+			})
 		}
 	}
 }
@@ -55,22 +60,26 @@ func TestContent(t *testing.T) {
 func TestConfListIsValid(t *testing.T) {
 	nstest.RequireCNI(t)
 	for name, s := range cases {
-		list, err := libcni.ConfListFromBytes(s.ConfList())
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		capabilities, err := libcni.NewCNIConfig([]string{nstest.CNIPlugins}, nil).ValidateNetworkList(context.Background(), list)
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-		if len(capabilities) != 1 || capabilities[0] != "portMappings" || list.Name != "mesh" || len(list.Plugins) != 2 {
-			t.Errorf("%s: %+v, capabilities %v", name, list, capabilities)
-		}
+		t.Run(name, func(t *testing.T) {
+			list, err := libcni.ConfListFromBytes(s.ConfList())
+			if err != nil {
+				t.Fatal(err)
+			}
+			runtime := libcni.NewCNIConfig([]string{nstest.CNIPlugins}, nil)
+			capabilities, err := runtime.ValidateNetworkList(t.Context(), list)
+			if err != nil {
+				t.Error(err)
+			}
+			if !slices.Equal(capabilities, []string{"portMappings"}) || list.Name != "mesh" || len(list.Plugins) != 2 {
+				t.Errorf("%+v, capabilities %v", list, capabilities)
+			}
+		})
 	}
 }
 
 func TestNoRoomForPods(t *testing.T) {
-	s := Settings{SubnetEnv: "/nowhere/subnet.env", Networks: prefixes("10.244.0.0/16"), Subnets: prefixes("10.244.2.0/31", "10.244.3.3/32")}
+	s := Settings{SubnetEnv: "/nowhere/subnet.env", Networks: prefixes("10.244.0.0/16"),
+		Subnets: prefixes("10.244.2.0/31", "10.244.3.3/32")}
 	if s.Usable() || len(s.contents()) != 0 {
 		t.Errorf("%v", s.contents())
 	}

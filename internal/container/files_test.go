@@ -20,7 +20,8 @@ type life struct {
 
 func newLife(t *testing.T) life {
 	dir := t.TempDir()
-	return life{t, filepath.Join(dir, "flannel", "subnet.env"), filepath.Join(dir, "net.d", "10-mesh.conflist"), filepath.Join(dir, "meshd.files")}
+	return life{t, filepath.Join(dir, "flannel", "subnet.env"), filepath.Join(dir, "net.d", "10-mesh.conflist"),
+		filepath.Join(dir, "meshd.files")}
 }
 
 // set writes files as another run of meshd would, and returns the news.
@@ -97,7 +98,10 @@ func TestFilesFollowSettings(t *testing.T) {
 	if err := os.WriteFile(l.conf, []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if news := l.set(s); !slices.Equal(news, []string{l.env + " was removed by another program: restored", l.conf + " was changed by another program: restored"}) {
+	want := []string{
+		l.env + " was removed by another program: restored", l.conf + " was changed by another program: restored",
+	}
+	if news := l.set(s); !slices.Equal(news, want) {
 		t.Errorf("%q", news)
 	}
 	// Also its mode.
@@ -212,8 +216,11 @@ func TestOneFileFails(t *testing.T) {
 	words := ""
 	for range 2 {
 		o := f.Set(s)
-		if o.Failed == nil || !strings.Contains(o.Failed.Error(), s.CNIConf) || len(o.News) != 0 || words != "" && o.Failed.Error() != words {
-			t.Errorf("%+v, before %q", o, words)
+		if o.Failed == nil || !strings.Contains(o.Failed.Error(), s.CNIConf) || len(o.News) != 0 {
+			t.Fatalf("%+v", o)
+		}
+		if words != "" && o.Failed.Error() != words {
+			t.Errorf("%v, before %q", o.Failed, words)
 		}
 		words = o.Failed.Error() // the same each time: it is said once
 	}
@@ -224,8 +231,11 @@ func TestOneFileFails(t *testing.T) {
 func TestOthersFiles(t *testing.T) {
 	l := newLife(t)
 	s := l.settings()
-	for path, content := range map[string]string{l.env: "FLANNEL_NETWORK=10.1.0.0/16\n", l.conf: "{\"name\": \"mine\"}\n"} {
-		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644)); err != nil {
+	for path, content := range map[string]string{
+		l.env: "FLANNEL_NETWORK=10.1.0.0/16\n", l.conf: "{\"name\": \"mine\"}\n",
+	} {
+		err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644))
+		if err != nil {
 			t.Fatal(err)
 		}
 	}

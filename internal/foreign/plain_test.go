@@ -155,7 +155,9 @@ func TestFolderLife(t *testing.T) {
 // LetPass sets one bit, and Own notices the bits that let others make names.
 func TestModes(t *testing.T) {
 	f := opened(t)
-	for mode, want := range map[fs.FileMode]error{0o700: nil, 0o711: nil, 0o755: nil, 0o770: ErrUntrusted, 0o702: ErrUntrusted} {
+	for mode, want := range map[fs.FileMode]error{
+		0o700: nil, 0o711: nil, 0o755: nil, 0o770: ErrUntrusted, 0o702: ErrUntrusted,
+	} {
 		t.Run(fmt.Sprintf("%o", mode), func(t *testing.T) {
 			path := filepath.Join(f.Path(), fmt.Sprintf("%o", mode))
 			if err := errors.Join(os.Mkdir(path, 0o700), os.Chmod(path, mode)); err != nil {

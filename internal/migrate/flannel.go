@@ -83,6 +83,7 @@ func (f *flannel) read(content []byte) error {
 	if bytes.HasPrefix(bytes.TrimSpace(content), []byte("apiVersion:")) {
 		return ErrYAML
 	}
+	// Not JSON as a whole: perhaps what etcdctl prints, which has JSON between its keys.
 	if err := json.Unmarshal(content, &doc); err != nil {
 		return f.etcd(content)
 	}
@@ -193,6 +194,7 @@ func (f *flannel) pair(key string, value []byte) (known bool, err error) {
 	if err := json.Unmarshal(value, &l); err != nil {
 		return true, fmt.Errorf("key %s: %w: %w", key, ErrInvalid, err)
 	}
+	// A lease has no name: notes call the host by its subnet.
 	n.Address = f.address(n.Subnets[0].String(), l.PublicIP, l.PublicIPv6)
 	f.backend(l.BackendType)
 	f.draft.Nodes = append(f.draft.Nodes, n)
@@ -240,6 +242,7 @@ func (f *flannel) node(content []byte) error {
 		return ErrUnknown
 	}
 	n := Node{Name: doc.Metadata.Name}
+	// podCIDRs, of both families, came with Kubernetes 1.16; podCIDR is its first element.
 	if len(doc.Spec.PodCIDRs) == 0 && doc.Spec.PodCIDR != "" {
 		doc.Spec.PodCIDRs = []string{doc.Spec.PodCIDR}
 	}
@@ -286,6 +289,7 @@ func (f *flannel) finish() (*Draft, error) {
 		d.CIDR = nil
 		d.note("the network of all pods: it is in net-conf.json; give that file, too")
 	}
+	// Incomplete nodes stay in the draft: a person knows what is missing.
 	for _, n := range d.Nodes {
 		name := cmp.Or(n.Name, n.Address, "a lease")
 		if n.Address == "" {

@@ -120,6 +120,7 @@ func list(ps []netip.Prefix) string {
 // finish sorts the nodes, so that the order of the input files does not matter, and gives
 // each a valid and unique name.
 func (d *Draft) finish() {
+	// By address and not by text: 10.0.9.0 comes before 10.0.10.0.
 	slices.SortStableFunc(d.Nodes, func(a, b Node) int {
 		return cmp.Or(cmp.Compare(firstSubnet(a), firstSubnet(b)), cmp.Compare(a.Name, b.Name))
 	})
@@ -127,7 +128,7 @@ func (d *Draft) finish() {
 	for i := range d.Nodes {
 		n := &d.Nodes[i]
 		base := nodeName(n.Name)
-		if base == "" {
+		if base == "" { // etcd knows no names, and a peer may have no comment
 			base = "node-" + nodeName(cmp.Or(n.Address, strconv.Itoa(i+1)))
 		}
 		n.Name = base

@@ -153,8 +153,9 @@ func TestBadInput(t *testing.T) {
 		"wg: short key":        {FromWireGuard, "[Interface]\nPrivateKey = AAAA", ErrInvalid},
 		"wg: address":          {FromWireGuard, "[Interface]\nAddress = here", ErrInvalid},
 		"wg: no public key":    {FromWireGuard, "[Interface]\n[Peer]\nEndpoint = 192.0.2.1:1", ErrInvalid},
-		"wg: allowed":          {FromWireGuard, "[Interface]\n[Peer]\nPublicKey = a\nAllowedIPs = 10/8", ErrInvalid},
-		"wg: another section":  {FromWireGuard, "[Interface]\n[Server]\nA = b", ErrInvalid},
+		"wg: allowed IPs": {FromWireGuard, "[Interface]\n[Peer]\nPublicKey = a\nAllowedIPs = 10/8",
+			ErrInvalid},
+		"wg: another section": {FromWireGuard, "[Interface]\n[Server]\nA = b", ErrInvalid},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d, err := test.draft([]File{{"the file", []byte(test.content)}})

@@ -106,6 +106,7 @@ func (w *wireGuard) read(file File) error {
 	if err != nil {
 		return err
 	}
+	// A file of peers alone belongs to another tool, or was cut.
 	if !slices.ContainsFunc(all, func(s section) bool { return s.kind == "interface" }) {
 		return fmt.Errorf("%w: it has no [Interface]: is this a file of wg-quick(8)?", ErrInvalid)
 	}
@@ -182,6 +183,7 @@ func (w *wireGuard) self(file string, s section) error {
 		key = public
 	}
 	h := w.host(key)
+	// The file is usually named after the interface: a comment, or a peer's comment, knows better.
 	h.name = cmp.Or(h.name, nameIn(s.comment), strings.TrimSuffix(filepath.Base(file), ".conf"))
 	for _, k := range s.keys {
 		if k.name != "address" {
@@ -191,6 +193,7 @@ func (w *wireGuard) self(file string, s section) error {
 		if err != nil {
 			return err
 		}
+		// The length of Address is that of the network (wg-quick(8)); the host itself has one address.
 		for _, p := range ps {
 			w.own = append(w.own, p)
 			h.allow(netip.PrefixFrom(p.Addr(), p.Addr().BitLen()))
@@ -298,7 +301,7 @@ func (w *wireGuard) finish() *Draft {
 		n := Node{Name: h.name, Address: w.address(h)}
 		for _, p := range h.allowed {
 			switch {
-			case p.Bits() == 0:
+			case p.Bits() == 0: // mesh.toml refuses routes around the pod network
 				d.note("%s to %s: a default route through a peer", p, cmp.Or(h.name, h.endpoint))
 			case within(d.CIDR, p):
 				n.Subnets = append(n.Subnets, p)
