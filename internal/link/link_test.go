@@ -139,7 +139,8 @@ func TestSetAndCleanUp(t *testing.T) {
 
 func TestForeignRouteIsRefused(t *testing.T) {
 	for route, culprit := range map[string]string{
-		"10.244.0.0/16 via 192.0.2.9 proto static metric 50": "10.244.0.0/16 via 192.0.2.9 dev foreign proto static",
+		"10.244.0.0/16 via 192.0.2.9 proto static metric 50": "10.244.0.0/16 via 192.0.2.9 dev foreign " +
+			"proto static",
 		"10.244.0.0/16 nexthop via 192.0.2.8 nexthop via 192.0.2.9": "10.244.0.0/16 via 192.0.2.8 " +
 			"dev foreign via 192.0.2.9 dev foreign proto boot",
 		"blackhole 10.244.0.0/16": "blackhole 10.244.0.0/16 proto boot",
