@@ -3,8 +3,9 @@ package nft
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
-	"sync"
+	"sync/atomic"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -15,14 +16,14 @@ import (
 //
 // New rules go in front of a chain's rules. Rules that another program inserts in front of them
 // later keep their place: Guests replaces its rules where they are, or, if another program has
-// removed them, puts them back behind the rules that were in front of them. Methods may be
-// called from any goroutine.
+// removed them, puts them back behind the rules that were in front of them. Set and Remove belong
+// to one goroutine; Stand may be called from any, and never waits for them.
 type Guests struct {
 	comment string
 	hook    Hook
 
-	mu     sync.Mutex
-	chains map[chainKey]*hosted // the chains that have rules of meshd's
+	chains map[chainKey]*hosted       // the chains that have rules of meshd's
+	stands atomic.Pointer[[]chainKey] // the same, as the last Set left them
 }
 
 // hosted is the state of a chain that has rules of meshd's.
@@ -52,10 +53,9 @@ func NewGuests(comment string, hook *Hook) *Guests {
 // Set asks want for the rules of every chain at the hook and makes each chain have them, in
 // that order; no rules removes meshd's from a chain. A chain that is right is not touched.
 // repaired is true if rules that Set had made earlier were missing or changed. Set needs
-// CAP_NET_ADMIN. want is called with a lock held, and may be called several times for a chain.
+// CAP_NET_ADMIN. want may be called several times for a chain.
 func (g *Guests) Set(want func(Place) []Exprs) (repaired bool, err error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.publish()
 	conn, err := open()
 	if err != nil {
 		return false, err
@@ -93,21 +93,20 @@ func (g *Guests) visitAll(conn *nftables.Conn, want func(Place) []Exprs) (repair
 
 // Stand reports whether the last Set left rules of meshd's in a chain of that name.
 func (g *Guests) Stand(table, chain string) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for key := range g.chains {
-		if key.table == table && key.chain == chain {
-			return true
-		}
-	}
-	return false
+	chains := g.stands.Load()
+	return chains != nil && slices.ContainsFunc(*chains, func(key chainKey) bool { return key.table == table && key.chain == chain })
+}
+
+// publish lets Stand know which chains have rules of meshd's.
+func (g *Guests) publish() {
+	chains := slices.Collect(maps.Keys(g.chains))
+	g.stands.Store(&chains)
 }
 
 // Remove removes the marked rules from all chains, also those of earlier runs, and reports
 // whether it found any.
 func (g *Guests) Remove() (removed bool, err error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.publish()
 	clear(g.chains)
 	conn, err := open()
 	if err != nil {

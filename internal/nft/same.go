@@ -15,8 +15,9 @@ import (
 
 // This file compares the kernel's tables with the wanted ones.
 
-// same reports whether the kernel's tables are the wanted ones. The caller holds mu.
+// same reports whether the kernel's tables are the wanted ones.
 func (k *Keeper) same(conn *nftables.Conn, tables []Table) (bool, error) {
+	before := k.have()
 	for _, id := range k.ids {
 		have, err := find(conn, id)
 		if err != nil && !errors.Is(err, unix.ENOENT) {
@@ -25,7 +26,7 @@ func (k *Keeper) same(conn *nftables.Conn, tables []Table) (bool, error) {
 		is := func(t Table) bool { return t.ID == id }
 		i := slices.IndexFunc(tables, is)
 		switch {
-		case i < 0 && (err != nil || !slices.ContainsFunc(k.wanted, is)):
+		case i < 0 && (err != nil || !slices.ContainsFunc(before, is)):
 			// Not wanted, and either missing or never made by this Keeper: the next change removes it.
 			// Rules of meshd's do not depend on it.
 			continue

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"sync"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -15,9 +14,8 @@ import (
 // A Standby is a table that holds rules a second time, where other programs cannot change them.
 // A table with NFT_TABLE_F_OWNER (Linux 5.12) belongs to the socket that made it: `nft flush
 // ruleset` leaves it alone, and closing the socket removes it. The zero Standby is ready for
-// use. Methods may be called from any goroutine.
+// use. It belongs to one goroutine.
 type Standby struct {
-	mu   sync.Mutex
 	conn *nftables.Conn // owner of the table; nil: there is no table
 	want *Table         // the argument of the last Set, also if the kernel refused it
 }
@@ -26,12 +24,10 @@ type Standby struct {
 // no table exists for a moment. If the kernel does not support owners of tables, or if another
 // process owns the table, Set returns nil and there is no standby table.
 func (b *Standby) Set(t Table) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	if b.want != nil && reflect.DeepEqual(*b.want, t) {
 		return nil
 	}
-	if err := b.close(); err != nil {
+	if err := b.Close(); err != nil {
 		return err
 	}
 	var raw *netlink.Conn
@@ -62,13 +58,6 @@ func (b *Standby) Set(t Table) error {
 
 // Close removes the table. A later Set makes it again.
 func (b *Standby) Close() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.close()
-}
-
-// close is Close for callers that hold mu.
-func (b *Standby) close() error {
 	conn := b.conn
 	b.conn, b.want = nil, nil
 	if conn == nil {

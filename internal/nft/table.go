@@ -103,21 +103,23 @@ func comment(text string) []byte { return userdata.AppendString(nil, userdata.Ty
 // A Counter is what the rules of one name have matched. Bytes include the IP headers.
 type Counter struct{ Packets, Bytes uint64 }
 
-// add adds the counts of another counter.
-func (c *Counter) add(o Counter) {
-	c.Packets += o.Packets
-	c.Bytes += o.Bytes
-}
+// plus returns the sum of two counters.
+func (c Counter) plus(o Counter) Counter { return Counter{c.Packets + o.Packets, c.Bytes + o.Bytes} }
 
-// A Keeper keeps some tables in the wanted state. Its methods may be called from any goroutine.
+// A Keeper keeps some tables in the wanted state. Set and Idle belong to one goroutine; Counters may
+// be called from any, at any time, and never waits for them: mu is held for arithmetic alone.
 type Keeper struct {
-	ids []ID
+	ids   []ID
+	began bool // Set has succeeded once: the tables in the kernel are of this run. Set's own
 
-	mu     sync.Mutex
-	began  bool               // Set has succeeded once: the tables in the kernel are of this run
-	wanted []Table            // of the last Set
-	past   map[string]Counter // sums of rules that no longer exist, by name
-	last   map[string]Counter // the last reading of the existing rules, by name
+	mu       sync.Mutex
+	writing  bool               // rules are being replaced: what is read now may be of either
+	replaced uint64             // times that rules were replaced
+	reads    uint64             // readings that were begun
+	newest   uint64             // the last reading that was taken into account
+	wanted   []Table            // of the last Set
+	past     map[string]Counter // sums of rules that no longer exist, by name
+	last     map[string]Counter // the last reading of the existing rules, by name
 }
 
 // NewKeeper returns a Keeper for the tables with these IDs. It does not touch the kernel.
@@ -130,8 +132,6 @@ func NewKeeper(ids ...ID) *Keeper {
 // the kernel's tables match already, Set changes nothing and changed is false. It needs
 // CAP_NET_ADMIN.
 func (k *Keeper) Set(tables []Table) (changed bool, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	conn, err := open()
 	if err != nil {
 		return false, err
@@ -143,7 +143,11 @@ func (k *Keeper) Set(tables []Table) (changed bool, err error) {
 			return false, err
 		}
 	}
-	_ = k.read(conn) // if that fails, the counts since the last reading are lost with the rules
+	end := k.replace()
+	last, err := read(conn, k.have())
+	if err != nil { // the counts since the last reading are lost with the rules
+		last = nil
+	}
 	for _, id := range k.ids {
 		// Adding before deleting makes the deletion succeed if there is no table.
 		conn.AddTable(id.table())
@@ -154,20 +158,49 @@ func (k *Keeper) Set(tables []Table) (changed bool, err error) {
 		}
 		conn.AddTable(id.table())
 		if err := tables[i].add(conn); err != nil {
+			end(nil, nil)
 			return false, err
 		}
 	}
 	if err := conn.Flush(); err != nil {
+		end(nil, nil)
 		return false, err
 	}
-	for name, c := range k.last {
-		sum := k.past[name]
-		sum.add(c)
-		k.past[name] = sum
-	}
-	clear(k.last)
-	k.wanted, k.began = tables, true
+	end(last, tables)
+	k.began = true
 	return true, nil
+}
+
+// have returns the tables of the last Set.
+func (k *Keeper) have() []Table {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.wanted
+}
+
+// replace begins to replace rules. end gets the last reading of the old ones and the new tables, or
+// nil if nothing was replaced.
+func (k *Keeper) replace() (end func(last map[string]Counter, tables []Table)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.writing = true
+	return func(last map[string]Counter, tables []Table) {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.writing = false
+		if tables == nil {
+			return
+		}
+		k.replaced++
+		if last != nil {
+			k.take(last)
+		}
+		for name, c := range k.last {
+			k.past[name] = k.past[name].plus(c)
+		}
+		clear(k.last)
+		k.wanted = tables
+	}
 }
 
 // Idle replaces each of the Keeper's tables that exists by the table that make returns for its
@@ -191,60 +224,70 @@ func (k *Keeper) Idle(make func(ID) Table) error {
 }
 
 // Counters returns what rules have matched since the Keeper was made, by name. Counts never
-// decrease: of a rule that another program deletes, the last reading stays in the sum.
+// decrease: of a rule that another program deletes, the last reading stays in the sum. While rules
+// are being replaced it returns the sums of the last reading.
 func (k *Keeper) Counters() (map[string]Counter, error) {
 	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.reads++
+	reading, replaced, tables := k.reads, k.replaced, k.wanted
+	k.mu.Unlock()
+
+	var now map[string]Counter
 	conn, err := open()
 	if err == nil {
-		err = again(func() error { return k.read(conn) })
+		err = again(func() (err error) { now, err = read(conn, tables); return err })
 	}
-	if err != nil {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case k.writing || k.replaced != replaced || k.newest > reading: // overtaken
+	case err != nil:
 		return nil, err
+	default:
+		k.newest = reading
+		k.take(now)
 	}
 	all := map[string]Counter{}
 	for _, counters := range []map[string]Counter{k.past, k.last} {
 		for name, c := range counters {
-			sum := all[name]
-			sum.add(c)
-			all[name] = sum
+			all[name] = all[name].plus(c)
 		}
 	}
 	return all, nil
 }
 
-// read reads the counters of the tables' rules. The caller holds mu.
-func (k *Keeper) read(conn *nftables.Conn) error {
+// take makes a reading the last one. The caller holds mu.
+func (k *Keeper) take(now map[string]Counter) {
+	for name, before := range k.last {
+		if now[name].Packets < before.Packets { // another program has replaced the rule
+			k.past[name] = k.past[name].plus(before)
+		}
+	}
+	k.last = now
+}
+
+// read reads the counters of the tables' rules, by name.
+func read(conn *nftables.Conn, tables []Table) (map[string]Counter, error) {
 	now := map[string]Counter{}
-	for _, t := range k.wanted {
+	for _, t := range tables {
 		for _, c := range t.Chains {
 			rules, err := listRules(conn, c.in(t.ID.table()))
 			if err != nil {
-				return err
+				return nil, err
 			}
 			for _, r := range rules {
 				count(now, r)
 			}
 		}
 	}
-	for name, before := range k.last {
-		if now[name].Packets < before.Packets { // another program has replaced the rule
-			sum := k.past[name]
-			sum.add(before)
-			k.past[name] = sum
-		}
-	}
-	k.last = now
-	return nil
+	return now, nil
 }
 
 // count adds the counters of a rule to the sum of its name.
 func count(into map[string]Counter, r *nftables.Rule) {
 	for _, e := range r.Exprs {
 		if c, ok := e.(*expr.Counter); ok {
-			sum := into[commentOf(r)]
-			sum.add(Counter{Packets: c.Packets, Bytes: c.Bytes})
-			into[commentOf(r)] = sum
+			into[commentOf(r)] = into[commentOf(r)].plus(Counter{Packets: c.Packets, Bytes: c.Bytes})
 		}
 	}
 }
