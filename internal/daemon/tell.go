@@ -331,6 +331,10 @@ func (t *teller) past(peer, span string) (*control.History, error) {
 		return nil, fmt.Errorf("%w, so there is no history", errNothingYet)
 	}
 	h, err := t.history.Answer(peer, span)
+	if h == nil && err == nil { // nothing was read yet, or not since the peer came
+		t.remember(time.Now())
+		h, err = t.history.Answer(peer, span)
+	}
 	if h != nil {
 		h.BootID = t.bootID
 	}

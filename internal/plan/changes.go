@@ -168,7 +168,7 @@ func (d *differences) settings(old, next *Plan) {
 	value(d, mesh.ChangedSetting, "dataplane.engine", a.Dataplane.Engine, b.Dataplane.Engine)
 	value(d, mesh.ChangedSetting, "dataplane.receive", a.Dataplane.Receive, b.Dataplane.Receive)
 	value(d, mesh.ChangedSetting, "dataplane.offload", a.Dataplane.Offload, b.Dataplane.Offload)
-	value(d, mesh.ChangedSetting, "dataplane.queues", old.Engine.Queues, next.Engine.Queues)
+	value(d, mesh.ChangedSetting, "queues", old.Engine.Queues, next.Engine.Queues)
 	value(d, mesh.ChangedSetting, "dataplane.spread", a.Dataplane.Spread, b.Dataplane.Spread)
 	value(d, mesh.ChangedSetting, "probe.interval", a.Probe.Interval, b.Probe.Interval)
 	value(d, mesh.ChangedSetting, "metrics.listen", a.Metrics.Listen, b.Metrics.Listen)

@@ -255,7 +255,7 @@ func TestChangesOfSettings(t *testing.T) {
 		{"[dataplane]\nengine = \"user\"", setting("dataplane.engine", "auto", "user")},
 		{"[dataplane]\nreceive = \"tcx\"", setting("dataplane.receive", "auto", "tcx")},
 		{"[dataplane]\noffload = \"off\"", setting("dataplane.offload", "auto", "off")},
-		{"[dataplane]\nqueues = 3", setting("dataplane.queues", "1", "3")},
+		{"[dataplane]\nqueues = 3", setting("queues", "1", "3")},
 		{"[dataplane]\nspread = true", setting("dataplane.spread", "false", "true")},
 		{"[probe]\ninterval = \"7s\"", setting("probe.interval", base.Config.Probe.Interval.String(), "7s")},
 		{"[metrics]\nlisten = \"127.0.0.1:9100\"", setting("metrics.listen", "none", "127.0.0.1:9100")},

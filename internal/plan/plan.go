@@ -224,7 +224,7 @@ func (p *Plan) planPrograms(host Host) {
 	k.Underlay, k.Receive = host.Underlay.Devices, receives[c.Receive]
 	switch {
 	case c.Engine == config.EngineUser:
-		k.Use, k.Why = dataplane.Never, "the file asks for it"
+		k.Use, k.Why, k.Chosen = dataplane.Never, "the file asks for it", true
 	case host.IPsec != "":
 		k.Use, k.Why = dataplane.Never, host.IPsec+", and the kernel engine's programs would bypass it"
 	case p.Engine.Bind != address: // the address may come later: no reason to reject the file
