@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"time"
 
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
@@ -98,7 +99,7 @@ func (h *host) parts(s step) []part {
 	if left := h.service.Left(); first && len(left) > 0 {
 		h.adopt(left, s.next)
 	}
-	packets := part{name: "packets", needs: []string{"introduction", "port", "interface", "rules", "files", "metrics"}, apply: h.applyPackets}
+	packets := part{name: "packets", needs: []string{"introduction", "port", "interface", "rules", "legacy rules", "files", "metrics"}, apply: h.applyPackets}
 	face := part{name: "interface", needs: []string{"TUN", "port"}, apply: func(_ context.Context, p *plan.Plan) (effect, error) {
 		return h.link.apply(p.Link)
 	}}
@@ -121,8 +122,8 @@ func (h *host) parts(s step) []part {
 			undo, err := h.rules.Set(ctx, p.Rules, s.reread)
 			return effect{undo: undo}, err
 		}},
-		{name: "legacy rules", optional: true, apply: func(_ context.Context, p *plan.Plan) (effect, error) {
-			return effect{commit: func() { h.legacy.Set(p.Rules.Accept, s.reread) }}, nil
+		{name: "legacy rules", needs: []string{"rules"}, apply: func(ctx context.Context, p *plan.Plan) (effect, error) {
+			return h.applyLegacy(ctx, s, p)
 		}},
 		{name: "files", needs: []string{"rules"}, optional: first || !h.files.fine(), apply: h.files.apply},
 		packets,
@@ -186,6 +187,36 @@ func (h *host) applyPackets(ctx context.Context, p *plan.Plan) (effect, error) {
 		}
 		h.keep()
 	}}, nil
+}
+
+// legacyPatience is how long new rules in iptables-legacy are waited for. The program may need its lock
+// for longer: then the rules come later, and status says so.
+const legacyPatience = 2 * time.Second
+
+// applyLegacy has new rules in iptables-legacy before packets are let in, if that is possible soon.
+// Where the rules stay as they are, it waits for nothing.
+func (h *host) applyLegacy(ctx context.Context, s step, p *plan.Plan) (effect, error) {
+	select {
+	case <-closedUnless(h.legacy.Set(p.Rules.Accept, s.reread)):
+	case <-time.After(legacyPatience):
+	case <-ctx.Done():
+	}
+	return effect{undo: func() error {
+		if s.old != nil {
+			h.legacy.Set(s.old.Rules.Accept, false)
+		}
+		return nil
+	}}, nil
+}
+
+// closedUnless returns a channel, or a closed one in the place of nil.
+func closedUnless(c <-chan struct{}) <-chan struct{} {
+	if c != nil {
+		return c
+	}
+	done := make(chan struct{})
+	close(done)
+	return done
 }
 
 // keep leaves what packets wait in with the service manager, if that is other than it was.

@@ -75,12 +75,8 @@ func (p *probes) follow(next *plan.Plan) {
 
 // learn reports a fact, and has the engine learn what follows.
 func (p *probes) learn(peer string, update func(*peers.Facts)) {
-	d, news := p.registry.Report(peer, update)
-	if !news {
-		return
-	}
-	if err := p.engine.Learn(peer, d); err != nil {
-		p.log.Error("the engine cannot learn of a peer: user space serves it", "peer", peer, "error", err, "event", "tables_failed")
+	if d, news := p.registry.Report(peer, update); news {
+		_ = p.engine.Learn(peer, d) // the engine has said so, and user space serves the peer
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"example.org/meshd/internal/backoff"
@@ -201,7 +202,7 @@ func (r *reconciler) begin(ctx context.Context) error {
 	p := res.plan
 	r.tried = p.Config.SHA256()
 	r.view.began(p, began)
-	r.warn(nil, p.Conditions)
+	r.warn(nil, slices.Concat(p.Conditions, p.Forwarding.Conditions()))
 	r.log.Info("forwarding", "node", p.Self.Name, "network", p.Config.Network.Name, "peers", len(p.Engine.Mesh.Peers)-1,
 		"listening", p.Engine.Bind.String(), "interface", p.Link.Interface, "mtu", p.Link.MTU, "event", "forwarding")
 	r.service.Ready()

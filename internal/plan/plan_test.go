@@ -272,7 +272,8 @@ func TestPrograms(t *testing.T) {
 	}{
 		{"if possible", "", here(1500), dataplane.Programs{Use: dataplane.IfPossible, MTU: 1472}, false},
 		{"always", `engine = "kernel"`, here(1500), dataplane.Programs{Use: dataplane.Always, MTU: 1472}, false},
-		{"not asked for", `engine = "user"`, here(1500), dataplane.Programs{Use: dataplane.Never, MTU: 1472}, true},
+		{"not asked for", `engine = "user"`, here(1500),
+			dataplane.Programs{Use: dataplane.Never, MTU: 1472, Chosen: true}, true},
 		{"where the file says", `receive = "tcx"`, here(1500),
 			dataplane.Programs{Use: dataplane.IfPossible, MTU: 1472, Receive: dataplane.TCX}, false},
 		{"by XDP", `receive = "xdp"`, here(1500),

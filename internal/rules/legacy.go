@@ -18,15 +18,21 @@ import (
 type Legacy struct {
 	log    *slog.Logger
 	set    func(*filter.Accept) (advice string, err error) // runs the program, for seconds at times
-	asked  chan *filter.Accept                             // nil: no rules
-	wanted *filter.Accept      // of the goroutine that calls Set
-	known  bool                // Set was called
+	asked  chan wish
+	wanted *filter.Accept // of the goroutine that calls Set
+	known  bool           // Set was called
 	notes  atomic.Pointer[[]mesh.Condition]
+}
+
+// A wish is rules to keep.
+type wish struct {
+	accept *filter.Accept // nil: no rules
+	tried  chan struct{}  // closed once the program was run for it, or it is not wanted any more
 }
 
 // NewLegacy returns a Legacy that has not looked at the tables.
 func NewLegacy(log *slog.Logger) *Legacy {
-	t := &Legacy{log: log, set: setLegacy, asked: make(chan *filter.Accept, 1)}
+	t := &Legacy{log: log, set: setLegacy, asked: make(chan wish, 1)}
 	t.notes.Store(&[]mesh.Condition{})
 	return t
 }
@@ -35,23 +41,32 @@ func NewLegacy(log *slog.Logger) *Legacy {
 func (t *Legacy) String() string { return "iptables-legacy" }
 
 // Set says which rules to keep; always looks also where they are wanted already. It belongs to one
-// goroutine, and never waits.
-func (t *Legacy) Set(a *filter.Accept, always bool) {
-	if t.known && !always && reflect.DeepEqual(t.wanted, a) {
-		return
+// goroutine, and never waits. Tried is closed once the program was run; it is nil where the rules are
+// wanted already, so that there is nothing to wait for.
+func (t *Legacy) Set(a *filter.Accept, always bool) (tried <-chan struct{}) {
+	same := t.known && reflect.DeepEqual(t.wanted, a)
+	if same && !always {
+		return nil
 	}
 	t.known, t.wanted = true, a
 	select {
-	case <-t.asked: // what was asked before is not wanted any more
+	case w := <-t.asked: // not wanted any more
+		close(w.tried)
 	default:
 	}
-	t.asked <- a
+	w := wish{a, make(chan struct{})}
+	t.asked <- w
+	if same {
+		return nil
+	}
+	return w.tried
 }
 
 // Run works until ctx ends. A child process that hangs, for want of the lock say, does not keep the daemon
 // from ending: it times out by itself.
 func (t *Legacy) Run(ctx context.Context) error {
 	var accept *filter.Accept
+	var tried chan struct{} // nil: nobody waits
 	var retry <-chan time.Time
 	var pause backoff.Backoff
 	done := make(chan error, 1)
@@ -59,7 +74,8 @@ func (t *Legacy) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case accept = <-t.asked:
+		case w := <-t.asked:
+			accept, tried = w.accept, w.tried
 		case <-retry:
 		}
 		go func() { done <- t.bring(accept) }()
@@ -68,6 +84,10 @@ func (t *Legacy) Run(ctx context.Context) error {
 			return nil
 		case err := <-done:
 			retry = nil
+			if tried != nil {
+				close(tried)
+				tried = nil
+			}
 			if err == nil {
 				pause.Reset()
 				continue

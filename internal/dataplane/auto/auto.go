@@ -151,10 +151,10 @@ func (e *Engine) choose(ctx context.Context, w dataplane.Wanted) (func() error, 
 // standAside has user space forward everything, since programs must not be used.
 func (e *Engine) standAside(ctx context.Context, p dataplane.Programs) (undo func() error, err error) {
 	undo = e.goBack(ctx)
+	before := e.verdict.Swap(&verdict{reason: p.Why}) // first: readers see why as soon as they see that
 	if err := e.kernel.Remove(ctx); err != nil {
 		return nil, errors.Join(err, undo())
 	}
-	before := e.verdict.Swap(&verdict{reason: p.Why})
 	if before.reason != p.Why && !p.Chosen {
 		e.log.Info("kernel engine must not be used: the user engine forwards",
 			"reason", p.Why, "event", "user_engine")
@@ -166,11 +166,12 @@ func (e *Engine) standAside(ctx context.Context, p dataplane.Programs) (undo fun
 // reason.
 func (e *Engine) fallBack(ctx context.Context, why error) (undo func() error, err error) {
 	undo = e.goBack(ctx)
+	now := &verdict{reason: why.Error(), failed: true}
+	before := e.verdict.Swap(now)
 	if err := e.kernel.Remove(ctx); err != nil {
 		return nil, errors.Join(why, err, undo())
 	}
-	now := &verdict{reason: why.Error(), failed: true}
-	if before := e.verdict.Swap(now); before.reason != now.reason {
+	if before.reason != now.reason {
 		e.log.Warn("kernel engine unavailable: falling back to the user engine",
 			"error", why, "event", "user_engine")
 	}
