@@ -214,31 +214,30 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct settings 
  * (bpf_unclone_prologue, pskb_expand_head). */
 static __always_inline int strip(struct __sk_buff *skb, const struct inner *in)
 {
-	union {
-		struct ipv6hdr v6;
-		struct iphdr v4;
-		__u32 words[2]; /* all that changes of IPv6 */
-	} header;
-	__u32 changed = sizeof(header.v4);
-	void *data, *end;
+	__u64 begin[2]; /* of the header, as far as it changes */
+	__u32 changed = 12;
 	__u64 flags = 0;
+	__u16 *words;
+	struct hop h;
 
 	if (skb->len != sizeof(struct ethhdr) + in->length && bpf_skb_change_tail(skb, sizeof(struct ethhdr) + in->length, 0))
 		return -1;
-	data = (void *)(long)skb->data + sizeof(struct ethhdr);
-	end = (void *)(long)skb->data_end;
-	if (data + sizeof(header.v4) > end)
+	words = (void *)(long)skb->data + sizeof(struct ethhdr);
+	if ((void *)words + sizeof(struct iphdr) > (void *)(long)skb->data_end)
 		return -1;
-	header.v4 = *(struct iphdr *)data;
 	if (in->v6) {
 		/* Where a card has summed the packet up, the sum has to follow. An IPv4 header
 		 * has a checksum of its own, and adds nothing. */
 		flags = BPF_F_RECOMPUTE_CSUM;
-		changed = sizeof(header.words);
+		changed = 8;
+		h = next_hop6(words, in->tos);
+		begin[0] = join(h.first, words[1], words[2], h.ttl);
+	} else {
+		h = next_hop4(words, in->tos);
+		begin[0] = join(h.first, words[1], words[2], words[3]);
+		begin[1] = join(h.ttl, h.check, 0, 0);
 	}
-	if (rewrite(&header, &header + 1, in))
-		return -1;
-	return bpf_skb_store_bytes(skb, sizeof(struct ethhdr), &header, changed, flags);
+	return bpf_skb_store_bytes(skb, sizeof(struct ethhdr), begin, changed, flags);
 }
 
 /* What is known of an interface; null if XDP is not there. */

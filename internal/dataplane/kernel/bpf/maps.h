@@ -12,6 +12,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "mesh.h"
+#include "packet.h"
 
 #define NODES 16384
 #define PREFIXES 131072
@@ -115,16 +116,18 @@ static __always_inline struct counters *counters_of(__u32 node)
 
 static __always_inline __u32 *node_of4(const void *address)
 {
-	struct prefix4 key = {.length = 32};
+	struct prefix4 key;
 
+	key.length = forgotten(32);
 	__builtin_memcpy(key.address, address, 4);
 	return bpf_map_lookup_elem(&prefixes4, &key);
 }
 
 static __always_inline __u32 *node_of6(const void *address)
 {
-	struct prefix6 key = {.length = 128};
+	struct prefix6 key;
 
+	key.length = forgotten(128);
 	__builtin_memcpy(key.address, address, 16);
 	return bpf_map_lookup_elem(&prefixes6, &key);
 }

@@ -101,7 +101,7 @@ static __always_inline int find_way(struct __sk_buff *skb, const struct settings
 	struct bpf_fib_lookup way = {};
 	long err;
 
-	way.family = s->v6 ? AF_INET6 : AF_INET;
+	way.family = forgotten(s->v6 ? AF_INET6 : AF_INET);
 	way.l4_protocol = IPPROTO_UDP;
 	way.sport = port;
 	way.dport = node->port;

@@ -24,6 +24,18 @@
 #define HOPS 64		     /* of outer headers */
 #define MOST_HEADERS 60	     /* IPv6 and TCP without options */
 
+/* Has the verifier forget what it knows of a number; le64 changes nothing in an object that is bpfel.
+ *
+ * Until Linux 6.8 the verifier takes a number whose range it knows, once it is on the stack at
+ * a multiple of eight bytes, for a spilled pointer. A program without CAP_PERFMON may then write only
+ * eight bytes there ("attempt to corrupt spilled pointer on stack"). So what is built on the stack is
+ * written in eights, or of numbers that were forgotten. */
+static __always_inline __u64 forgotten(__u64 n)
+{
+	asm volatile("%0 = le64 %0" : "+r"(n));
+	return n;
+}
+
 struct outer4 {
 	struct iphdr ip;
 	struct udphdr udp;
@@ -104,34 +116,64 @@ static __always_inline int header_is_valid(const struct iphdr *ip)
 }
 
 /* RFC 1624, equation 3. */
-static __always_inline void update_checksum(struct iphdr *ip, __u16 before, __u16 after)
+static __always_inline __u16 update_checksum(__u16 check, __u16 before, __u16 after)
 {
-	ip->check = ~fold((__u16)~ip->check + (__u16)~before + after);
+	return ~fold((__u16)~check + (__u16)~before + after);
+}
+
+/* The words of an IP header, of 16 bits in network order, that a router changes. */
+struct hop {
+	__u16 first; /* with the TOS, or the traffic class */
+	__u16 ttl;   /* with the TTL, or the hop limit; the fifth of IPv4, the fourth of IPv6 */
+	__u16 check; /* of IPv4 */
+};
+
+/* What becomes of a header when one is taken off its TTL, which is not 0, and its TOS is set. */
+static __always_inline struct hop next_hop4(const __u16 *words, __u8 tos)
+{
+	struct hop h;
+
+	h.first = bpf_htons((bpf_ntohs(words[0]) & 0xff00) | tos);
+	h.ttl = bpf_htons(bpf_ntohs(words[4]) - 0x0100);
+	h.check = update_checksum(words[5], words[4], h.ttl);
+	h.check = update_checksum(h.check, words[0], h.first);
+	return h;
+}
+
+static __always_inline struct hop next_hop6(const __u16 *words, __u8 tos)
+{
+	struct hop h = {.check = 0};
+
+	h.first = bpf_htons((bpf_ntohs(words[0]) & 0xf00f) | tos << 4);
+	h.ttl = bpf_htons(bpf_ntohs(words[3]) - 0x0001);
+	return h;
+}
+
+/* Four words of a header as they follow each other in memory. */
+static __always_inline __u64 join(__u16 a, __u16 b, __u16 c, __u16 d)
+{
+	return (__u64)d << 48 | (__u64)c << 32 | (__u64)b << 16 | a;
 }
 
 /* Takes one off the TTL of an inner packet, and sets its TOS. Negative: it is not all there. */
 static __always_inline int rewrite(void *data, void *end, const struct inner *in)
 {
+	__u16 *words = data;
+	struct hop h;
+
 	if (in->v6) {
-		struct ipv6hdr *ip = data;
-
-		if ((void *)(ip + 1) > end)
+		if (data + sizeof(struct ipv6hdr) > end)
 			return -1;
-		ip->hop_limit--;
-		ip->priority = in->tos >> 4;
-		ip->flow_lbl[0] = (ip->flow_lbl[0] & 0x0f) | in->tos << 4;
+		h = next_hop6(words, in->tos);
+		words[0] = h.first;
+		words[3] = h.ttl;
 	} else {
-		struct iphdr *ip = data;
-		__u16 *words = data, before;
-
-		if ((void *)(ip + 1) > end)
+		if (data + sizeof(struct iphdr) > end)
 			return -1;
-		before = words[4];
-		ip->ttl--;
-		update_checksum(ip, before, words[4]);
-		before = words[0];
-		ip->tos = in->tos;
-		update_checksum(ip, before, words[0]);
+		h = next_hop4(words, in->tos);
+		words[0] = h.first;
+		words[4] = h.ttl;
+		words[5] = h.check;
 	}
 	return 0;
 }
