@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"example.org/meshd/internal/nstest"
 )
@@ -241,7 +242,7 @@ func TestStandby(t *testing.T) {
 func TestWatch(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		k := NewKeeper(one)
-		ctx, cancel := context.WithCancel(t.Context())
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // for a change that is not told
 		defer cancel()
 		var told []string
 		steps := []func(){
