@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -29,7 +30,7 @@ func TestFileFirstAddressLater(t *testing.T) {
 	doc := strings.Replace(demoFile(t), `"172.18.0.3"`, `"172.18.0.33"`, 1)
 	save(t, m.w2, doc)
 	waitStatus(t, m.w2, "rejected",
-		func(s control.Status) bool { return strings.Contains(s.Config.Error, "no node of") })
+		func(s control.Status) bool { return slices.Contains(problems(s), "reload_pending") })
 	if err := m.Worker2.IP("addr del 172.18.0.3/16 dev eth0", "addr add 172.18.0.33/16 dev eth0"); err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +102,7 @@ func TestNamedNodeGetsItsAddress(t *testing.T) {
 			t.Fatal(err)
 		}
 		waitStatus(t, d, "on all addresses", func(s control.Status) bool {
-			return len(s.Warnings) == 1 && strings.Contains(s.Warnings[0], "listening on all addresses")
+			return only(s, "address_elsewhere")
 		})
 	}
 	if strings.Contains(kinds(t, d), "repair_failed") {
@@ -168,7 +169,7 @@ func TestFileCannotBeWatched(t *testing.T) {
 	}
 	save(t, d, auto+fourth)
 	s := waitStatus(t, d, "an edit", func(s control.Status) bool { return s.Config.Generation == 2 })
-	if !strings.Contains(strings.Join(s.Warnings, "\n"), "the file cannot be watched") {
+	if !slices.Contains(problems(s), "file_unwatched") {
 		t.Errorf("%q", s.Warnings)
 	}
 	if s.Dataplane.Engine != "user" || !strings.Contains(s.Dataplane.Reason, "CAP_BPF") {
@@ -190,8 +191,9 @@ func TestNoCommonFamily(t *testing.T) {
 	if p := peer(t, s, "worker"); p.State != control.Unknown || p.ProbesTx != 0 {
 		t.Errorf("%+v", p)
 	}
-	if !strings.Contains(strings.Join(s.Warnings, "\n"),
-		"peer worker and this node have subnets of different families") {
+	if !slices.ContainsFunc(s.Health.Problems, func(p control.Problem) bool {
+		return p.Kind == "subnet_families" && p.Peer == "worker"
+	}) {
 		t.Errorf("%q", s.Warnings)
 	}
 }

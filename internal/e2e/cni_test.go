@@ -389,8 +389,8 @@ func TestContainerFiles(t *testing.T) {
 
 	// A file that cannot be written is no reason not to forward.
 	d := m.own(m.Worker2, demoFile(t)+"[container]\ncni_conf = \"/proc/no/10-mesh.conflist\"\n")
-	if s := status(t, d); len(s.Warnings) != 1 ||
-		!strings.Contains(s.Warnings[0], "write /proc/no/10-mesh.conflist") {
+	if s := status(t, d); !only(s, "files_failed") ||
+		!strings.Contains(s.Health.Problems[0].Text, "/proc/no/10-mesh.conflist") {
 		t.Errorf("%q", s.Warnings)
 	}
 }

@@ -290,6 +290,17 @@ func told(t testing.TB, d *nstest.Daemon, subject string) {
 	}
 }
 
+// problems returns the kinds of what is wrong with a node, the worst first.
+func problems(s control.Status) (kinds []string) {
+	for _, p := range s.Health.Problems {
+		kinds = append(kinds, p.Kind)
+	}
+	return kinds
+}
+
+// only tells whether one problem is all that a node has, and of which kind it is.
+func only(s control.Status, kind string) bool { return slices.Equal(problems(s), []string{kind}) }
+
 // isRepair accepts the record of a repair that made a change which begins so, as `meshd plan`
 // writes it.
 func isRepair(change string) func(nstest.Record) bool {

@@ -46,8 +46,7 @@ func TestForwardingPerInterface(t *testing.T) {
 	if err := host.Sysctl("ipv4.conf.eth0.forwarding", "0"); err != nil {
 		t.Fatal(err)
 	}
-	const want = "eth0: forwarding of IPv4 is off"
-	if s := status(t, m.w2); len(s.Warnings) != 1 || !strings.HasPrefix(s.Warnings[0], want) {
+	if s := status(t, m.w2); !only(s, "forwarding_off") || !strings.Contains(s.Health.Problems[0].Text, "eth0") {
 		t.Errorf("warnings %q", s.Warnings)
 	}
 	if err := host.IP("route del 10.244.0.0/16 dev mesh0"); err != nil { // the daemon looks at everything

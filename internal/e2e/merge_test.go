@@ -108,13 +108,16 @@ func TestKernelEngineMerges(t *testing.T) {
 	if n := arrived(t, w.PodW2b, w.PodW, w.Worker); n > single {
 		t.Errorf("without the pair: %d bytes a packet", n)
 	}
-	contains(t, strings.Join(status(t, m.w).Warnings, "\n"), "TCP comes to pods packet by packet",
-		"ip link del meshd-gro0")
+	s := status(t, m.w)
+	if !only(s, "unmerged") {
+		t.Fatalf("%+v", s.Health)
+	}
+	contains(t, s.Health.Problems[0].Remedy, "ip link del meshd-gro0")
 	if err := w.Worker.IP("link del meshd-gro0"); err != nil {
 		t.Fatal(err)
 	}
 	waitStatus(t, m.w, "no warning", func(s control.Status) bool {
-		return !strings.Contains(strings.Join(s.Warnings, "\n"), "meshd-gro0")
+		return !slices.Contains(problems(s), "unmerged")
 	})
 	check("when the name is free")
 

@@ -54,7 +54,7 @@ func TestAddressIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitStatus(t, m.w2, "the address is gone", func(s control.Status) bool {
-		return len(s.Warnings) == 1 && strings.Contains(s.Warnings[0], "Local addresses: 172.18.0.33")
+		return only(s, "host_mismatch") && strings.Contains(s.Health.Problems[0].Text, "172.18.0.33")
 	})
 	doc := strings.Replace(demoFile(t), `"172.18.0.3"`, `"172.18.0.33"`, 1)
 	save(t, m.w2, doc) // one file for all

@@ -196,7 +196,7 @@ func TestUnderlayChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitStatus(t, m.w2, "the address is gone", func(s control.Status) bool {
-		return len(s.Warnings) == 1 && strings.Contains(s.Warnings[0], "no node of")
+		return only(s, "host_mismatch")
 	})
 	if err := m.Worker2.IP("link set eth0 up", "addr add 172.18.0.3/16 dev eth0"); err != nil {
 		t.Fatal(err)
@@ -261,7 +261,7 @@ func TestBadReload(t *testing.T) {
 			1): ":4:7: error: network.mtu: 7 is out of range",
 		strings.Replace(demoFile(t), "[network]", "[network]\ninterface = \"mesh7\"",
 			1): "network.interface: a running meshd cannot change it from mesh0 to mesh7",
-		strings.ReplaceAll(demoFile(t), "172.18.0.3", "172.18.0.33"): "no node of",
+		strings.ReplaceAll(demoFile(t), "172.18.0.3", "172.18.0.33"): "local addresses: 172.18.0.3",
 	} {
 		s := rewrite(t, d, doc)
 		if s.Config.Generation != 1 || s.Config.LastReload.OK || !strings.Contains(s.Config.Error, words) ||
