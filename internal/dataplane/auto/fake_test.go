@@ -59,14 +59,14 @@ func (u *fakeUser) Apply(context.Context, dataplane.Wanted) (func() error, []mes
 	undo, err := u.step("apply")
 	return undo, []mesh.Change{{Kind: mesh.ChangedLoops}}, err
 }
-func (u *fakeUser) Read() dataplane.Reading                            { return u.reading }
-func (u *fakeUser) Conditions() []mesh.Condition                       { return smallBuffers }
-func (u *fakeUser) Alive(context.Context) error                        { return u.do("alive") }
-func (u *fakeUser) Stop() error                                        { return u.do("stop") }
-func (u *fakeUser) Close() error                                       { return u.do("close") }
-func (u *fakeUser) SendEcho(...dataplane.Echo) error                   { return u.do("echo") }
-func (u *fakeUser) Heard(string) time.Time                             { return u.heard }
-func (u *fakeUser) Descriptors() map[string]dataplane.Descriptor       { return nil }
+func (u *fakeUser) Read() dataplane.Reading                      { return u.reading }
+func (u *fakeUser) Conditions() []mesh.Condition                 { return smallBuffers }
+func (u *fakeUser) Alive(context.Context) error                  { return u.do("alive") }
+func (u *fakeUser) Stop() error                                  { return u.do("stop") }
+func (u *fakeUser) Close() error                                 { return u.do("close") }
+func (u *fakeUser) SendEcho(...dataplane.Echo) error             { return u.do("echo") }
+func (u *fakeUser) Heard(string) time.Time                       { return u.heard }
+func (u *fakeUser) Descriptors() map[string]dataplane.Descriptor { return nil }
 func (u *fakeUser) Adopt([]*os.File, dataplane.Wanted) (a dataplane.Adopted, _ []error) {
 	if u.adopts {
 		a.Queues = 1
