@@ -199,6 +199,7 @@ func (r *reconciler) begin(ctx context.Context) error {
 		return res.err
 	}
 	r.backoff.Reset()
+	r.wait = nothing // a file that was read while this host waited is the one in force
 	p := res.plan
 	r.tried = p.Config.SHA256()
 	r.view.began(p, began)

@@ -1,0 +1,308 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/link"
+	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/plan"
+)
+
+// file is a mesh of three nodes; the host of most tests is a.
+const file = `
+[network]
+cidr = ["10.244.0.0/16"]
+[[node]]
+name = "a"
+address = "172.18.0.2"
+subnets = ["10.244.1.0/24"]
+[[node]]
+name = "b"
+address = "172.18.0.3"
+subnets = ["10.244.2.0/24"]
+[[node]]
+name = "c"
+address = "172.18.0.4"
+subnets = ["10.244.3.0/24"]
+`
+
+// with returns the file with one text in the place of another.
+func with(old, next string) string {
+	if !strings.Contains(file, old) {
+		panic("the file has no " + old)
+	}
+	return strings.ReplaceAll(file, old, next)
+}
+
+func parse(t testing.TB, doc string) *config.Config {
+	t.Helper()
+	c, err := config.Parse("mesh.toml", []byte(doc))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// planned returns the plan of node a of a file.
+func planned(t testing.TB, doc string) *plan.Plan {
+	t.Helper()
+	p, err := plan.Make(parse(t, doc), 0, plan.Host{Local: addrs("172.18.0.2"), Underlay: link.Underlay{MTU: 1500}, CPUs: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func addrs(ss ...string) (as []netip.Addr) {
+	for _, s := range ss {
+		as = append(as, netip.MustParseAddr(s))
+	}
+	return as
+}
+
+// kindsOf returns what conditions are about.
+func kindsOf(cs []mesh.Condition) (kinds []mesh.Kind) {
+	for _, c := range cs {
+		kinds = append(kinds, c.Kind)
+	}
+	return kinds
+}
+
+// events is a log that remembers the attribute "event" of each line.
+type events struct {
+	mu   sync.Mutex
+	seen []string
+}
+
+func (e *events) Enabled(context.Context, slog.Level) bool { return true }
+func (e *events) WithAttrs([]slog.Attr) slog.Handler       { return e }
+func (e *events) WithGroup(string) slog.Handler            { return e }
+
+func (e *events) Handle(_ context.Context, r slog.Record) error {
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "event" {
+			e.add(a.Value.String())
+		}
+		return true
+	})
+	return nil
+}
+
+func (e *events) add(kind string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.seen = append(e.seen, kind)
+}
+
+// take returns the events since the last call.
+func (e *events) take() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	seen := e.seen
+	e.seen = nil
+	return seen
+}
+
+// announcements is a service that remembers what it was told.
+type announcements struct{ events }
+
+func (a *announcements) Reloading(string) { a.add("reloading") }
+func (a *announcements) Ready()           { a.add("ready") }
+
+// world is the file and the host around a reconciler.
+type world struct {
+	doc     string
+	missing bool         // the file is
+	local   []netip.Addr // addresses of the host
+	ways    []string     // to the peers
+	unfit   error        // why the host's routes leave no room
+	refused error        // why a part fails
+	damage  []mesh.Change
+	busy    func() // called by each look at the host; may be nil
+	hang    func() // called by each part; may be nil
+
+	looks, reads int    // at the host, and of the file
+	steps        []step // that were applied
+}
+
+// lab is a reconciler in a world of a test's making.
+type lab struct {
+	t *testing.T
+	*reconciler
+	events  *events
+	service *announcements
+
+	mu    sync.Mutex
+	world world
+}
+
+var errRefused = errors.New("no memory")
+
+// newLab returns a reconciler of a daemon that has loaded file, on the host of node a.
+func newLab(t *testing.T, change ...func(w *world)) *lab {
+	l := &lab{t: t, events: &events{}, service: &announcements{}}
+	l.world = world{doc: file, local: addrs("172.18.0.2")}
+	for _, f := range change {
+		f(&l.world)
+	}
+	c := parse(t, l.world.doc)
+	o := Options{ConfigPath: "/nowhere/mesh.toml", Log: slog.New(l.events)}
+	l.reconciler = newReconciler(o, c, newPublished(c), &host{}, l.service)
+	l.reconciler.reloads = nil
+	l.read, l.hash, l.observe, l.fits, l.parts = l.readFile, l.hashFile, l.observeHost, l.fit, l.fakeParts
+	return l
+}
+
+// set changes the world, and get returns it as it is.
+func (l *lab) set(f func(w *world)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f(&l.world)
+}
+
+func (l *lab) get() world {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.world
+}
+
+func (l *lab) readFile() (*config.Config, error) {
+	l.set(func(w *world) { w.reads++ })
+	w := l.get()
+	if w.missing {
+		return nil, config.Faults{{Path: "mesh.toml", Message: "missing"}}
+	}
+	return config.Parse("mesh.toml", []byte(w.doc))
+}
+
+func (l *lab) hashFile() (string, error) {
+	w := l.get()
+	switch c, err := config.Parse("mesh.toml", []byte(w.doc)); {
+	case w.missing:
+		return "", errors.New("missing")
+	case w.doc == "":
+		return config.EmptyHash, nil
+	case err != nil:
+		return w.doc, nil // any hash that is another one for another content
+	default:
+		return c.SHA256(), nil
+	}
+}
+
+func (l *lab) observeHost(c *config.Config) (self int, h plan.Host, err error) {
+	l.set(func(w *world) { w.looks++ })
+	w := l.get()
+	if w.busy != nil {
+		w.busy()
+	}
+	h = plan.Host{Local: w.local, Underlay: link.Underlay{MTU: 1500, Ways: w.ways}, CPUs: 2}
+	self, err = plan.Identify(c, "", w.local)
+	return self, h, err
+}
+
+func (l *lab) fit(*plan.Plan) error { return l.get().unfit }
+
+func (l *lab) fakeParts(s step) []part {
+	return []part{{name: "fake", apply: func(context.Context, *plan.Plan) (effect, error) {
+		w := l.get()
+		if w.hang != nil {
+			w.hang()
+		}
+		if w.refused != nil {
+			return effect{}, w.refused
+		}
+		l.set(func(w *world) { w.steps, w.damage = append(w.steps, s), nil })
+		return effect{changes: w.damage}, nil
+	}}}
+}
+
+// inBubble runs a test with a reconciler whose Run runs, in a bubble of time, and ends both.
+func inBubble(t *testing.T, test func(l *lab), change ...func(w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, change...)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- l.Run(ctx) }()
+		synctest.Wait()
+		test(l)
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// edit saves a file, as somebody with an editor does.
+func (l *lab) edit(doc string) {
+	l.set(func(w *world) { w.doc, w.missing = doc, false })
+	wake(l.file)
+	synctest.Wait()
+}
+
+// changes changes the host, which is news.
+func (l *lab) changes(f func(w *world)) {
+	l.set(f)
+	wake(l.news)
+	synctest.Wait()
+}
+
+// isAt compares what is published of the plan in force.
+func (l *lab) isAt(when string, generation int, notes ...mesh.Kind) {
+	l.t.Helper()
+	v := l.view.now()
+	if got := kindsOf(v.notes); v.generation != generation || !slices.Equal(got, notes) {
+		l.t.Errorf("%s: generation %d, %q, want %d, %q", when, v.generation, got, generation, notes)
+	}
+	if (v.plan == nil) != (generation == 0) || v.plan != nil && v.config != v.plan.Config {
+		l.t.Errorf("%s: plan %v with another file", when, v.plan)
+	}
+}
+
+// rejects compares why the file on disk is not in force.
+func (l *lab) rejects(when string, kind mesh.Kind) {
+	l.t.Helper()
+	v := l.view.now()
+	var got mesh.Kind
+	if v.rejected != nil {
+		got = v.rejected.Kind
+	}
+	if got != kind || v.reload.OK != (kind == "") || (v.reload.Error == "") != v.reload.OK {
+		l.t.Errorf("%s: %q, reload %+v, want %q", when, got, v.reload, kind)
+	}
+}
+
+// logged compares the events since the last call.
+func (l *lab) logged(when string, want ...string) {
+	l.t.Helper()
+	if got := l.events.take(); !slices.Equal(got, want) {
+		l.t.Errorf("%s: logged %q, want %q", when, got, want)
+	}
+}
+
+// announced compares what the service was told since the last call.
+func (l *lab) announced(when string, want ...string) {
+	l.t.Helper()
+	if got := l.service.take(); !slices.Equal(got, want) {
+		l.t.Errorf("%s: announced %q, want %q", when, got, want)
+	}
+}
+
+func absolute(t *testing.T, path string) string {
+	t.Helper()
+	path, err := filepath.Abs(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
