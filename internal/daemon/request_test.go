@@ -13,14 +13,28 @@ import (
 	"strings"
 	"testing"
 
+	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/link"
+	"example.org/meshd/internal/plan"
 )
 
 // planServer serves the control socket with the real parser behind POST /v1/plan, for a
-// daemon that forwards nothing yet.
-func planServer(t testing.TB) (m *reconciler, ask func(doc string) (status int, answer []byte)) {
+// daemon that forwards as file says, or nothing yet.
+func planServer(t testing.TB, forwards bool) (m *reconciler, ask func(doc string) (status int, answer []byte)) {
 	t.Helper()
-	m = &reconciler{state: &state{}}
+	v := newPublished(parse(t, file))
+	m = &reconciler{
+		view: v, fits: func(*plan.Plan) error { return nil },
+		observe: func(c *config.Config) (int, plan.Host, error) {
+			local := addrs("172.18.0.2")
+			self, err := plan.Identify(c, "", local)
+			return self, plan.Host{Local: local, Underlay: link.Underlay{MTU: 1500}, CPUs: 2}, err
+		},
+	}
+	if forwards {
+		v.began(planned(t, file), now())
+	}
 	socket := filepath.Join(t.TempDir(), "s")
 	source := control.Source{Plan: m.plans, Events: control.NewEvents()}
 	server, err := control.Listen(socket, source, slog.New(slog.DiscardHandler))
@@ -67,7 +81,7 @@ var hostilePlans = map[string]string{
 // A reader of the control socket gets faults for whatever file it sends; the daemon stays,
 // and its memory, too.
 func TestHostilePlans(t *testing.T) {
-	_, ask := planServer(t)
+	_, ask := planServer(t, false)
 	for name, doc := range hostilePlans {
 		t.Run(name, func(t *testing.T) {
 			var before, after runtime.MemStats
@@ -92,11 +106,48 @@ func TestHostilePlans(t *testing.T) {
 
 // A plan that nobody waits for any more is not made.
 func TestPlanOfNobody(t *testing.T) {
-	m, _ := planServer(t)
+	m, _ := planServer(t, false)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, faults, err := m.plans(ctx, "x", []byte("a=1")); !errors.Is(err, context.Canceled) || faults != nil {
 		t.Errorf("%v, %v", faults, err)
+	}
+}
+
+// What a file would change is told, and not done.
+func TestPlans(t *testing.T) {
+	for _, test := range []struct {
+		name, doc string
+		forwards  bool
+		unfit     error
+		changes   int
+		faults    int
+		err       error // nil with faults: they are the error
+	}{
+		{"the file in force", file, true, nil, 0, 0, nil},
+		{"another one", moved, true, nil, 1, 0, nil},
+		{"a faulty one", "[network", true, nil, 0, 1, nil},
+		{"what needs a restart", with("[network]", "[network]\ninterface = \"x\""), true, nil, 0, 1, nil},
+		{"of other hosts", with("172.18.0.2", "192.0.2.1"), true, nil, 0, 0, plan.ErrNotHere},
+		{"routes in the way", moved, true, errRefused, 0, 0, errRefused},
+		{"nothing to compare with", moved, false, nil, 0, 0, errNothingYet},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m, _ := planServer(t, test.forwards)
+			m.fits = func(*plan.Plan) error { return test.unfit }
+			before := *m.view.current.Load()
+			got, faults, err := m.plans(t.Context(), "x", []byte(test.doc))
+			fails := test.err != nil || test.faults > 0
+			if len(faults) != test.faults || test.err != nil && !errors.Is(err, test.err) || (err != nil) != fails {
+				t.Errorf("%+v, %v", faults, err)
+			}
+			if len(got.Changes) != test.changes || len(got.Details) != test.changes || err == nil && got.Generation != 1 {
+				t.Errorf("%+v", got)
+			}
+			if now := *m.view.current.Load(); now.plan != before.plan || now.generation != before.generation || m.loaded != nil {
+				t.Errorf("%+v", now)
+			}
+		})
 	}
 }
 
@@ -106,7 +157,7 @@ func FuzzPlan(f *testing.F) {
 		f.Add(doc[:min(len(doc), 60_000)])
 	}
 	f.Add(file)
-	_, ask := planServer(f)
+	_, ask := planServer(f, true)
 	f.Fuzz(func(t *testing.T, doc string) {
 		status, answer := ask(doc)
 		if status != http.StatusOK && status != http.StatusUnprocessableEntity || !json.Valid(answer) {

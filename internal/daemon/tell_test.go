@@ -1,0 +1,386 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/filter"
+	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/peers"
+	"example.org/meshd/internal/rules"
+)
+
+// quiet is an engine that forwards nothing. Tests set what it has to tell.
+type quiet struct {
+	engine // what no test needs
+
+	mu         sync.Mutex
+	reading    dataplane.Reading
+	conditions []mesh.Condition
+	alive      error
+	learned    []string
+	refuses    error // to learn, and to send
+	sent       []dataplane.Echo
+}
+
+func (e *quiet) Read() dataplane.Reading      { return e.reading }
+func (e *quiet) Conditions() []mesh.Condition { return e.conditions }
+func (e *quiet) Alive(context.Context) error  { return e.alive }
+func (e *quiet) Heard(string) time.Time       { return time.Time{} }
+
+func (e *quiet) Learn(peer string, d peers.Directive) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if d.Finishes {
+		peer += " finishes"
+	}
+	e.learned = append(e.learned, peer)
+	return e.refuses
+}
+
+func (e *quiet) SendEcho(echoes ...dataplane.Echo) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.sent = append(e.sent, echoes...)
+	return e.refuses
+}
+
+// newQuietTeller returns a teller over a view, with an engine that forwards nothing.
+func newQuietTeller(t testing.TB, v *published) (*teller, *quiet) {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	e := &quiet{}
+	tell := newTeller(Options{Version: "1.2.3"}, parse(t, file), v)
+	tell.engine, tell.registry, tell.rules = e, peers.New(), rules.New(log)
+	tell.probes = newProbes(log, "1.2.3", tell.registry)
+	tell.probes.engine = e
+	return tell, e
+}
+
+// forwarding returns a teller of a daemon that forwards as a file says.
+func forwardingTeller(t testing.TB, doc string) (*teller, *quiet) {
+	t.Helper()
+	v := newPublished(parse(t, doc))
+	v.began(planned(t, doc), now())
+	tell, e := newQuietTeller(t, v)
+	tell.probes.follow(v.now().plan)
+	return tell, e
+}
+
+func problemsOf(s control.Status) (kinds []string) {
+	for _, p := range s.Health.Problems {
+		kinds = append(kinds, p.Kind)
+	}
+	return kinds
+}
+
+// Before the first plan status tells of the file, and why nothing is forwarded. It asks nobody who
+// may not be there yet.
+func TestStatusBeforeTheFirstPlan(t *testing.T) {
+	v := newPublished(parse(t, file))
+	tell := newTeller(Options{Version: "1.2.3"}, v.now().config, v)
+	s := tell.status()
+	if s.Health.Level != "failed" || !slices.Equal(problemsOf(s), []string{"starting"}) || len(s.Warnings) != 1 {
+		t.Errorf("%+v, %q", s.Health, s.Warnings)
+	}
+	if s.Config.Path != absolute(t, "mesh.toml") || s.Config.SHA256 != v.now().config.SHA256() || s.Config.Generation != 0 ||
+		!s.Config.LastReload.OK || s.Version != "1.2.3" || len(s.BootID) != 16 || s.Schema != control.Schema {
+		t.Errorf("%+v", s)
+	}
+	if s.Network.Interface != "mesh0" || s.Network.Port != 8285 || !slices.Equal(s.Network.CIDR, []string{"10.244.0.0/16"}) {
+		t.Errorf("%+v", s.Network)
+	}
+	if s.Peers == nil || s.Network.Subnets == nil || s.Dataplane.Offloads == nil || s.Totals.Drops == nil ||
+		s.Totals.Unattributed == nil || s.Masquerade.Rules == nil {
+		t.Errorf("JSON has lists, never null: %+v", s)
+	}
+	v.waiting(v.now().config, mesh.Condition{Kind: mesh.WaitingForUs, Severity: mesh.Failed, Cause: "none"})
+	if s = tell.status(); !slices.Equal(problemsOf(s), []string{"no_address"}) {
+		t.Errorf("%+v", s.Health)
+	}
+	if got := tell.summary(); got != firstOf(v.now().notes) {
+		t.Errorf("%q", got)
+	}
+	if err := tell.ready(t.Context()); err == nil {
+		t.Error("it is ready")
+	}
+	if _, _, err := tell.ping(t.Context(), control.PingRequest{Peer: "b"}); !errors.Is(err, errNothingYet) {
+		t.Errorf("%v", err)
+	}
+	if _, err := tell.past("", ""); !errors.Is(err, errNothingYet) {
+		t.Errorf("%v", err)
+	}
+	tell.remember(time.Now()) // there is nothing to remember
+	if r := tell.route(addrs("10.244.2.5")[0]); r.Peer != "" || r.Reason == "" {
+		t.Errorf("%+v", r)
+	}
+}
+
+// All that is wrong is told once, the worst first, wherever it is known.
+func TestStatusTellsOfConditions(t *testing.T) {
+	tell, e := forwardingTeller(t, file)
+	if s := tell.status(); s.Health.Level != "ok" || len(s.Warnings) != 0 || s.Warnings == nil || s.Health.Problems == nil {
+		t.Errorf("%+v, %q", s.Health, s.Warnings)
+	}
+	e.conditions = []mesh.Condition{{Kind: mesh.SmallBuffers, Severity: mesh.Degraded}}
+	tell.sources = []func() []mesh.Condition{
+		func() []mesh.Condition { return nil },
+		func() []mesh.Condition {
+			return []mesh.Condition{{Kind: mesh.FilesFailed, Severity: mesh.Failed, Remedy: "x"}}
+		},
+	}
+	tell.view.change(func(v *view) {
+		v.rejected = &mesh.Condition{Kind: mesh.FileRejected, Severity: mesh.Degraded}
+		v.notes = []mesh.Condition{{Kind: mesh.HostMismatch, Severity: mesh.Degraded}}
+	})
+	s := tell.status()
+	want := []string{"files_failed", "host_mismatch", "file_rejected", "small_buffers"}
+	if got := problemsOf(s); s.Health.Level != "failed" || !slices.Equal(got, want) || len(s.Warnings) != len(want) {
+		t.Errorf("%s, %q, %q", s.Health.Level, got, s.Warnings)
+	}
+	since := s.Health.Problems[0].Since
+	if s = tell.status(); !s.Health.Problems[0].Since.Equal(since) || s.Health.Problems[0].Remedy != "x" {
+		t.Errorf("%+v", s.Health.Problems[0])
+	}
+}
+
+// Counters of peers and of the node, and what belongs to no peer.
+func TestStatusTellsOfTraffic(t *testing.T) {
+	tell, e := forwardingTeller(t, with("[network]", "probe = {interval = \"0s\"}\n[network]"))
+	seen := time.Now()
+	e.reading = dataplane.Reading{
+		Totals: mesh.Traffic{RxPackets: 10, RxBytes: 20, TxPackets: 30, TxBytes: 40,
+			Drops: [mesh.NumDrops]uint64{mesh.NoRoute: 5, mesh.SpoofedSource: 7}},
+		Peers: map[string]mesh.Traffic{
+			"b": {RxPackets: 1, LastSeen: seen, Drops: [mesh.NumDrops]uint64{mesh.SpoofedSource: 3}},
+			"c": {Drops: [mesh.NumDrops]uint64{mesh.SpoofedSource: 4}},
+		},
+		Calls: map[mesh.CallKind]mesh.Calls{mesh.TunRead: {Calls: 2, Packets: 9}},
+		Lost:  dataplane.Lost{Socket: 11, Merger: 13},
+		Works: dataplane.Works{Engine: "user", Receive: dataplane.Socket, Queues: 2},
+	}
+	s := tell.status()
+	if s.Totals.RxPackets != 10 || s.Totals.TxBytes != 40 || s.Totals.Drops["no_route"] != 5 ||
+		s.Totals.Drops["socket_overflow"] != 11 || s.Totals.Drops["tun_overflow"] != 13 {
+		t.Errorf("%+v", s.Totals)
+	}
+	if _, told := s.Totals.Drops[filter.NotFromMeshd]; !told || len(s.Totals.Drops) != int(mesh.NumDrops)+3 {
+		t.Errorf("reasons are missing: %v", s.Totals.Drops)
+	}
+	rest := map[string]uint64{"no_route": 5, "socket_overflow": 11, "tun_overflow": 13}
+	for reason, n := range rest {
+		if s.Totals.Unattributed[reason] != n {
+			t.Errorf("%d of %s belong to no peer", s.Totals.Unattributed[reason], reason)
+		}
+	}
+	if _, told := s.Totals.Unattributed["spoofed_source"]; told {
+		t.Errorf("peers have all of them: %v", s.Totals.Unattributed)
+	}
+	if len(s.Peers) != 2 || s.Peers[0].Name != "b" || s.Peers[0].State != control.Up || s.Peers[0].LastSeen == nil ||
+		s.Peers[1].State != control.Unknown || s.Peers[1].LastSeen != nil || s.Peers[1].Drops["spoofed_source"] != 4 {
+		t.Errorf("%+v", s.Peers)
+	}
+	if s.Dataplane.Engine != "user" || s.Dataplane.Receive != "socket" || s.Dataplane.Calls["tun_read"] != (control.Calls{Calls: 2, Packets: 9}) {
+		t.Errorf("%+v", s.Dataplane)
+	}
+}
+
+// While a part of a plan hangs, everything that is asked is answered: by what is published.
+func TestQuestionsWhileAnAttemptHangs(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		tell, e := newQuietTeller(t, l.view)
+		tell.probes.follow(l.view.now().plan)
+		end := make(chan struct{})
+		l.set(func(w *world) { w.hang = func() { <-end } })
+		l.edit(moved) // returns when the part hangs; a bubble in which something below waits fails
+		if s := tell.status(); s.Node != "a" || s.Config.Generation != 1 || s.Health.Level != "ok" {
+			t.Errorf("%+v", s)
+		}
+		if r := tell.route(addrs("10.244.2.5")[0]); r.Peer != "b" {
+			t.Errorf("%+v", r)
+		}
+		if got := tell.summary(); got == "" {
+			t.Error("there is no summary")
+		}
+		if err := tell.current(); err != nil {
+			t.Error(err)
+		}
+		tell.remember(time.Now())
+		if h, err := tell.past("", ""); err != nil || h == nil {
+			t.Errorf("%+v, %v", h, err)
+		}
+		if plan, _, err := l.plans(l.t.Context(), "x", []byte(moved)); err != nil || len(plan.Changes) != 1 {
+			t.Errorf("%+v, %v", plan, err)
+		}
+		if err := e.Alive(l.t.Context()); err != nil { // the watchdog asks the engine before the reconciler
+			t.Error(err)
+		}
+		ctx, cancel := context.WithTimeout(l.t.Context(), time.Second)
+		defer cancel()
+		if err := l.alive(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the reconciler hangs, and says %v", err)
+		}
+		close(end)
+		synctest.Wait()
+		l.isAt("at last", 2)
+	})
+}
+
+func TestRoute(t *testing.T) {
+	tell, _ := forwardingTeller(t, with(`subnets = ["10.244.3.0/24"]`, "subnets = [\"10.244.3.0/24\"]\nroutes = [\"192.168.3.0/24\"]"))
+	for _, test := range []struct {
+		to, peer, prefix, address string
+		why                       bool
+	}{
+		{"10.244.2.5", "b", "10.244.2.0/24", "172.18.0.3:8285", false},
+		{"192.168.3.9", "c", "192.168.3.0/24", "172.18.0.4:8285", false},
+		{"10.244.1.5", "a", "10.244.1.0/24", "", true},
+		{"10.244.77.5", "", "", "", true},
+		{"192.0.2.1", "", "", "", true},
+		{"2001:db8::1", "", "", "", true},
+	} {
+		t.Run(test.to, func(t *testing.T) {
+			r := tell.route(netip.MustParseAddr(test.to))
+			if r.To != test.to || r.Peer != test.peer || r.Prefix != test.prefix || r.Address != test.address || (r.Reason != "") != test.why {
+				t.Errorf("%+v", r)
+			}
+			if through := r.Interface == "mesh0" && r.Source == "10.244.1.0"; through != (test.address != "") || r.MTU != 1472 {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+}
+
+// A successor, which knows only the file on disk, may take over only if that is in force.
+func TestCurrent(t *testing.T) {
+	tell, _ := forwardingTeller(t, file)
+	if err := tell.current(); err != nil {
+		t.Error(err)
+	}
+	tell.view.reloaded(result{outcome: faultyFile, err: errRefused}, now())
+	if err := tell.current(); err == nil {
+		t.Error("the file on disk was rejected")
+	}
+	tell.view.reloaded(result{outcome: applied, plan: planned(t, file)}, now())
+	if err := tell.current(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestReady(t *testing.T) {
+	tell, _ := forwardingTeller(t, file)
+	hangs := errors.New("hangs")
+	for _, test := range []struct {
+		name  string
+		notes []mesh.Condition
+		alive error
+		iface string
+		ready bool
+	}{
+		{"packets move", nil, nil, "lo", true},
+		{"a loop hangs", nil, hangs, "lo", false},
+		{"the host refuses", []mesh.Condition{{Kind: mesh.CannotApply}}, nil, "lo", false},
+		{"the interface is gone", nil, nil, "gone0", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p := *tell.view.now().plan
+			p.Link.Interface = test.iface
+			tell.view.change(func(v *view) { v.plan, v.notes = &p, test.notes })
+			tell.engine = &quiet{alive: test.alive}
+			if err := tell.ready(t.Context()); (err == nil) != test.ready || test.alive != nil && !errors.Is(err, hangs) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+// What is read each second is what GET /v1/history tells, with what probes know.
+func TestRemember(t *testing.T) {
+	tell, e := forwardingTeller(t, file)
+	at := time.Now()
+	e.reading.Peers = map[string]mesh.Traffic{"b": {LastSeen: at}, "c": {}}
+	tell.remember(at)
+	e.reading.Totals.RxPackets = 5
+	e.reading.Totals.Drops[mesh.NoRoute] = 2
+	e.reading.Peers = map[string]mesh.Traffic{"b": {RxPackets: 3, LastSeen: at}, "c": {}}
+	tell.remember(at.Add(time.Second))
+	last := func(list []*float64) float64 {
+		if v := list[len(list)-1]; v != nil {
+			return *v
+		}
+		return math.NaN()
+	}
+	node, err := tell.past("", "5m")
+	if err != nil || last(node.RxPackets) != 5 || last(node.Drops) != 2 || node.BootID != tell.bootID {
+		t.Errorf("%+v, %v", node, err)
+	}
+	b, err := tell.past("b", "5m")
+	if err != nil || last(b.RxPackets) != 3 || !math.IsNaN(last(b.RTTMS)) {
+		t.Errorf("%+v, %v", b, err)
+	}
+	if h, err := tell.past("nobody", ""); h != nil || err != nil {
+		t.Errorf("%+v, %v", h, err)
+	}
+	if got := tell.registry.Of("b"); !got.Heard.Equal(at) {
+		t.Errorf("%+v", got)
+	}
+	if !slices.Equal(e.learned, []string{"b", "c"}) && !slices.Equal(e.learned, []string{"c", "b"}) {
+		t.Errorf("the engine learned %q, where each peer is news once", e.learned)
+	}
+}
+
+func TestStateFolder(t *testing.T) {
+	for _, test := range []struct{ name, asked, socket, environment, want string }{
+		{"of an installed daemon", "", control.DefaultSocket, "", "/var/lib/meshd"},
+		{"of a service", "", control.DefaultSocket, "/srv/one:/srv/two", "/srv/one"},
+		{"beside another socket", "", "/tmp/s", "/srv/one", "/tmp/s.state"},
+		{"as asked for", "/here", "/tmp/s", "/srv/one", "/here"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Setenv("STATE_DIRECTORY", test.environment)
+			if got := StateFolder(test.asked, test.socket); got != test.want {
+				t.Errorf("%s, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+// A file that cannot be watched is a condition until it can, and is looked at meanwhile.
+func TestFileWatchConditions(t *testing.T) {
+	log := &events{}
+	w := &fileWatch{log: slog.New(log), path: filepath.Join(t.TempDir(), "mesh.toml")}
+	if got := w.conditions(); got != nil {
+		t.Errorf("%+v", got)
+	}
+	for _, err := range []error{unix.EMFILE, unix.EMFILE, unix.ENOSPC} {
+		w.note(err)
+		got := w.conditions()
+		if !slices.Equal(kindsOf(got), []mesh.Kind{mesh.FileUnwatched}) || got[0].Cause != err.Error() || got[0].Remedy == "" {
+			t.Errorf("%+v", got)
+		}
+	}
+	if got := log.take(); !slices.Equal(got, []string{"watch_failed", "watch_failed"}) {
+		t.Errorf("logged %q: each cause is said once", got)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	w.changed = cancel
+	if err := w.Run(ctx); err != nil { // it is told once at the start, which is the end here
+		t.Error(err)
+	}
+	if got := w.conditions(); got != nil {
+		t.Errorf("it is watched, but %+v", got)
+	}
+}
