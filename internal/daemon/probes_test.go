@@ -1,0 +1,234 @@
+package daemon
+
+import (
+	"errors"
+	"log/slog"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/peers"
+	"example.org/meshd/internal/probe"
+)
+
+// neighbours answer probes as the meshd of peer b does, and as flannel at peer c, which repeats them.
+type neighbours struct {
+	quiet
+	probes  *probes
+	b       *probe.Prober
+	silent  bool // nobody answers
+	answers time.Duration
+}
+
+func (n *neighbours) SendEcho(echoes ...dataplane.Echo) error {
+	if n.refuses != nil || n.silent {
+		return n.refuses
+	}
+	for _, e := range echoes {
+		payload := slices.Clone(e.Payload)
+		if e.Peer == "b" {
+			payload, _ = n.b.Answer("a", false, payload, time.Now())
+		}
+		e.Reply, e.Payload = true, payload
+		time.AfterFunc(n.answers, func() { n.probes.hear(e, time.Now()) })
+	}
+	return nil
+}
+
+// newNeighbours returns probes of node a among its neighbours, which run a file.
+func newNeighbours(theirs *config.Config) (*neighbours, *events) {
+	log := &events{}
+	n := &neighbours{b: probe.New(func(string) time.Time { return time.Time{} }), answers: time.Millisecond}
+	n.b.Introduce(probe.Self{Hash: theirs.Sum, Version: "9.9"})
+	n.probes = newProbes(slog.New(log), "1.2.3", peers.New())
+	n.probes.engine = n
+	return n, log
+}
+
+// round lets a probe be answered, and concludes.
+func (n *neighbours) round(t *testing.T) {
+	t.Helper()
+	for range 2 {
+		questions, changes := n.probes.Work(time.Now())
+		n.probes.tell(changes)
+		for _, q := range questions {
+			if err := n.SendEcho(dataplane.Echo{Peer: q.Peer, ID: q.ID, Seq: q.Seq, Payload: q.Payload}); err != nil {
+				t.Error(err)
+			}
+		}
+		pass(2 * time.Second)
+	}
+	_, changes := n.probes.Work(time.Now())
+	n.probes.tell(changes)
+}
+
+// Peers are asked once the plan is in force; what follows from answers is learned by the engine, and
+// told.
+func TestProbes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := planned(t, file)
+		n, log := newNeighbours(p.Config)
+		e, err := n.probes.apply(t.Context(), p)
+		if err != nil || n.probes.Self() != (probe.Self{Hash: p.Config.Sum, Version: "1.2.3"}) {
+			t.Fatalf("%+v, %v", n.probes.Self(), err)
+		}
+		if questions, _ := n.probes.Work(time.Now()); len(questions) > 0 {
+			t.Error("peers are asked before the plan is in force")
+		}
+		e.commit()
+		pass(time.Minute)
+		n.round(t)
+		if got := n.probes.registry.Of("b"); got.State != peers.Up || !got.Asked || !got.Meshd {
+			t.Errorf("%+v", got)
+		}
+		if !slices.Contains(n.learned, "b finishes") || slices.Contains(n.learned, "c finishes") {
+			t.Errorf("the engine learned %q", n.learned)
+		}
+		got := log.take()
+		if slices.Sort(got); !slices.Contains(got, "peer_up") || !slices.Contains(got, "peer_file_matches") {
+			t.Errorf("logged %q", got)
+		}
+		status := control.Peer{Name: "b"}
+		n.probes.report(&status, p.Config)
+		if status.State != control.Up || status.Since == nil || status.RTTMS == nil || status.Version != "9.9" ||
+			status.ConfigMatch == nil || !*status.ConfigMatch {
+			t.Errorf("%+v", status)
+		}
+
+		n.silent = true
+		for range 10 {
+			n.round(t)
+		}
+		if got := n.probes.registry.Of("b"); got.State != peers.Down || !got.Meshd {
+			t.Errorf("it does not answer any more: %+v", got)
+		}
+		if got := log.take(); !slices.Contains(got, "peer_stale") || !slices.Contains(got, "peer_down") {
+			t.Errorf("logged %q", got)
+		}
+	})
+}
+
+// A neighbour with another file is told, with its file.
+func TestProbesOfAnotherFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := planned(t, file)
+		n, log := newNeighbours(parse(t, moved))
+		e, err := n.probes.apply(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.commit()
+		pass(time.Minute)
+		n.round(t)
+		if got := log.take(); !slices.Contains(got, "peer_file_differs") {
+			t.Errorf("logged %q", got)
+		}
+		status := control.Peer{Name: "b"}
+		if n.probes.report(&status, p.Config); status.ConfigMatch == nil || *status.ConfigMatch {
+			t.Errorf("%+v", status)
+		}
+	})
+}
+
+// A plan that is not put in force leaves nothing of it.
+func TestProbesAreUndone(t *testing.T) {
+	n, _ := newNeighbours(parse(t, file))
+	for _, doc := range []string{file, moved} {
+		before := n.probes.Self()
+		e, err := n.probes.apply(t.Context(), planned(t, doc))
+		if err != nil || n.probes.Self() == before {
+			t.Errorf("%+v, %v", n.probes.Self(), err)
+		}
+		if err := e.undo(); err != nil || n.probes.Self() != before {
+			t.Errorf("%+v, %v, want %+v", n.probes.Self(), err, before)
+		}
+		e.commit()
+	}
+}
+
+// Peers that leave the file are forgotten, and without an interval nobody is asked.
+func TestFollow(t *testing.T) {
+	n, _ := newNeighbours(parse(t, file))
+	for _, name := range []string{"b", "c", "gone"} {
+		n.probes.learn(name, func(f *peers.Facts) { f.Asked, f.Meshd = true, true })
+	}
+	off := planned(t, with("[network]", "probe = {interval = \"0s\"}\n[network]"))
+	n.probes.follow(off)
+	for name, want := range map[string]peers.Facts{"b": {Meshd: true}, "c": {Meshd: true}, "gone": {}} {
+		if got := n.probes.registry.Of(name); got != want {
+			t.Errorf("%s: %+v, want %+v", name, got, want)
+		}
+	}
+	if questions, _ := n.probes.Work(time.Now()); len(questions) > 0 {
+		t.Errorf("%d are asked", len(questions))
+	}
+}
+
+// The engine learns of a peer what is news, also where it refuses.
+func TestLearn(t *testing.T) {
+	n, _ := newNeighbours(parse(t, file))
+	n.refuses = errors.New("the table is full")
+	for range 2 {
+		n.probes.learn("b", func(f *peers.Facts) { f.Heard = time.Now() })
+	}
+	n.probes.learn("b", func(f *peers.Facts) { f.Meshd = true })
+	if want := []string{"b", "b finishes"}; !slices.Equal(n.learned, want) {
+		t.Errorf("%q, want %q", n.learned, want)
+	}
+}
+
+func TestPing(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		ask    control.PingRequest
+		silent bool
+		fails  error
+		there  bool
+		bad    bool // the question is
+		size   int
+		rtt    bool
+		said   bool // why it could not be sent
+	}{
+		{name: "a peer", ask: control.PingRequest{Peer: "b"}, there: true, size: probe.PayloadSize + 28, rtt: true},
+		{name: "as large as fits", ask: control.PingRequest{Peer: "b", Size: 1472 - 28}, there: true, size: 1472, rtt: true},
+		{name: "larger", ask: control.PingRequest{Peer: "b", Size: 1472 - 27}, bad: true},
+		{name: "of a negative size", ask: control.PingRequest{Peer: "b", Size: -1}, bad: true},
+		{name: "for too long", ask: control.PingRequest{Peer: "b", TimeoutMS: 10_001}, bad: true},
+		{name: "for no time", ask: control.PingRequest{Peer: "b", TimeoutMS: -1}, bad: true},
+		{name: "nobody", ask: control.PingRequest{Peer: "nobody"}},
+		{name: "no answer", ask: control.PingRequest{Peer: "b", TimeoutMS: 50}, silent: true, there: true,
+			size: probe.PayloadSize + 28},
+		{name: "no route", ask: control.PingRequest{Peer: "b"}, fails: unix.ENETUNREACH, there: true,
+			size: probe.PayloadSize + 28, said: true},
+		{name: "a narrow path", ask: control.PingRequest{Peer: "b"}, fails: unix.EMSGSIZE, there: true,
+			size: probe.PayloadSize + 28, said: true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := planned(t, file)
+				n, _ := newNeighbours(p.Config)
+				n.probes.follow(p)
+				n.silent, n.refuses = test.silent, test.fails
+				got, there, err := n.probes.ping(t.Context(), p, test.ask)
+				if (err != nil) != test.bad || there != test.there {
+					t.Fatalf("%v, %v", there, err)
+				}
+				if got.Size != test.size || (got.RTTMS != nil) != test.rtt || (got.Error != "") != test.said {
+					t.Errorf("%+v", got)
+				}
+				if test.rtt && *got.RTTMS != 1 {
+					t.Errorf("%v ms", *got.RTTMS)
+				}
+				pass(time.Second)
+			})
+		})
+	}
+}
+
+var _ engine = (*neighbours)(nil)
