@@ -122,11 +122,12 @@ func (a *announcements) Ready()           { a.add("ready") }
 // world is the file and the host around a reconciler.
 type world struct {
 	doc     string
-	missing bool         // the file is
-	local   []netip.Addr // addresses of the host
-	ways    []string     // to the peers
-	unfit   error        // why the host's routes leave no room
-	refused error        // why a part fails
+	missing bool                   // the file is
+	local   []netip.Addr           // addresses of the host
+	ways    []string               // to the peers
+	unfit   error                  // why the host's routes leave no room
+	refused error                  // why a part fails
+	picky   func(*plan.Plan) error // why a part fails with a plan; may be nil
 	damage  []mesh.Change
 	busy    func() // called by each look at the host; may be nil
 	hang    func() // called by each part; may be nil
@@ -220,6 +221,11 @@ func (l *lab) fakeParts(s step) []part {
 		}
 		if w.refused != nil {
 			return effect{}, w.refused
+		}
+		if w.picky != nil {
+			if err := w.picky(s.next); err != nil {
+				return effect{}, err
+			}
 		}
 		l.set(func(w *world) { w.steps, w.damage = append(w.steps, s), nil })
 		return effect{changes: w.damage}, nil

@@ -166,6 +166,43 @@ func TestFaultyHost(t *testing.T) {
 	})
 }
 
+// An attempt changes the host and changes it back, which is news of the host: so a file that was
+// refused is tried again after a pause, whatever the host does meanwhile, and that is said once.
+func TestRefusedFileWaitsForItsTime(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.set(func(w *world) {
+			w.picky = func(p *plan.Plan) error {
+				if p.Config.Nodes[2].Address.Addr() == addrs("172.18.0.9")[0] {
+					return errRefused
+				}
+				return nil
+			}
+		})
+		l.edit(moved)
+		l.rejects("refused", mesh.ReloadPending)
+		for range 9 {
+			pass(100 * time.Millisecond)
+			l.changes(func(*world) {})
+		}
+		if got := l.get().reads; got != 1 {
+			t.Errorf("it was tried %d times in the first second", got)
+		}
+		pass(time.Second)
+		if got := l.get().reads; got != 2 {
+			t.Errorf("it was tried %d times after a second", got)
+		}
+		pass(time.Hour)
+		l.isAt("the plan in force is not damaged by that", 1)
+		rejected := slices.DeleteFunc(l.events.take(), func(kind string) bool { return kind != "reload_rejected" })
+		if len(rejected) != 1 {
+			t.Errorf("it was said %d times", len(rejected))
+		}
+		if v := l.view.now(); v.repairs != 0 {
+			t.Errorf("%d repairs", v.repairs)
+		}
+	})
+}
+
 // While a file waits, the host is asked less and less often, and the log says it once.
 func TestPendingFileIsTriedWithPauses(t *testing.T) {
 	inBubble(t, func(l *lab) {
