@@ -50,7 +50,7 @@ var arrows = map[string][]string{
 	"internal/control":       {"internal/text"},
 	"internal/control/words": {"internal/control"},
 	"internal/history":       {"internal/control", "internal/mesh"},
-	"internal/words":         {"internal/control", "internal/mesh"},
+	"internal/words":         {"internal/control", "internal/dataplane", "internal/mesh"},
 	"internal/handover":      {"internal/dataplane"},
 	"internal/daemon": {"internal/backoff", "internal/config", "internal/container", "internal/control", "internal/dataplane",
 		"internal/dataplane/auto", "internal/dataplane/tun", "internal/filter", "internal/forwarding", "internal/handover",

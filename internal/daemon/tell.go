@@ -70,7 +70,7 @@ func (t *teller) status() control.Status {
 		Schema: control.Schema, Version: t.version, BootID: t.bootID, PID: os.Getpid(),
 		Started: t.started.Round(time.Millisecond), UptimeSeconds: time.Since(t.started).Round(time.Millisecond).Seconds(), Now: now(),
 		Config:     control.Config{Path: t.path, SHA256: v.config.SHA256(), Error: v.reload.Error, LastReload: v.reload},
-		Network:    control.Network{Name: network.Name, CIDR: texts(network.CIDR), Interface: network.Interface, Port: int(network.Port), Subnets: []string{}},
+		Network:    control.Network{Name: network.Name, CIDR: words.Texts(network.CIDR), Interface: network.Interface, Port: int(network.Port), Subnets: []string{}},
 		Dataplane:  control.Dataplane{Offloads: []string{}},
 		Totals:     control.Totals{Drops: map[string]uint64{}, Unattributed: map[string]uint64{}},
 		Peers:      []control.Peer{},
@@ -111,8 +111,8 @@ func (t *teller) fill(s *control.Status, v view) (conditions []mesh.Condition) {
 	s.Network.MTU = p.Link.MTU
 	s.Network.Port = int(p.Self.Address.Port())
 	s.Network.Address = p.Self.Address.Addr().String()
-	s.Network.Subnets = texts(p.Self.Subnets)
-	s.Dataplane = dataplaneOf(r)
+	s.Network.Subnets = words.Texts(p.Self.Subnets)
+	s.Dataplane = words.Dataplane(r)
 	conditions = slices.Concat(p.Conditions, t.engine.Conditions(), p.Forwarding.Conditions())
 	masquerade, wrong := t.rules.Read()
 	s.Masquerade = masqueradeOf(masquerade)
@@ -126,7 +126,7 @@ func (t *teller) fill(s *control.Status, v view) (conditions []mesh.Condition) {
 		s.Totals.Drops[reason.String()] = total.Drops[reason]
 	}
 	s.Peers = t.peersOf(p, r)
-	s.Totals.Unattributed = unattributed(s.Totals.Drops, s.Peers)
+	s.Totals.Unattributed = words.Unattributed(s.Totals.Drops, s.Peers)
 	return append(conditions, wrong...)
 }
 
@@ -135,7 +135,7 @@ func (t *teller) peersOf(p *plan.Plan, r dataplane.Reading) []control.Peer {
 	all := []control.Peer{}
 	at := time.Now()
 	for _, peer := range p.Engine.Mesh.Others() {
-		one := peerOf(peer, r.Peers[peer.Name])
+		one := words.Peer(peer, r.Peers[peer.Name])
 		t.probes.report(&one, p.Config)
 		if p.Config.Probe.Interval == 0 {
 			one.State = string(peers.Facts{Heard: r.Peers[peer.Name].LastSeen}.StateAt(at))
@@ -144,32 +144,6 @@ func (t *teller) peersOf(p *plan.Plan, r dataplane.Reading) []control.Peer {
 	}
 	slices.SortFunc(all, func(a, b control.Peer) int { return strings.Compare(a.Name, b.Name) })
 	return all
-}
-
-// unattributed returns what is left of the totals when the peers have taken theirs.
-func unattributed(totals map[string]uint64, peers []control.Peer) map[string]uint64 {
-	rest := map[string]uint64{}
-	for reason, n := range totals {
-		for i := range peers {
-			n -= peers[i].Drops[reason]
-		}
-		if n > 0 {
-			rest[reason] = n
-		}
-	}
-	return rest
-}
-
-func dataplaneOf(r dataplane.Reading) control.Dataplane {
-	w := r.Works
-	d := control.Dataplane{
-		Engine: w.Engine, Reason: w.Reason, Receive: w.Receive.String(), Captured: w.Captured, Handed: r.Handed,
-		Offloads: w.Offloads, Refused: w.Refused, Queues: w.Queues, Calls: map[string]control.Calls{},
-	}
-	for kind, n := range r.Calls {
-		d.Calls[kind.String()] = control.Calls{Calls: n.Calls, Packets: n.Packets}
-	}
-	return d
 }
 
 func masqueradeOf(s rules.Status) control.Masquerade {
@@ -191,25 +165,6 @@ func (t *teller) kernelDrops(p *plan.Plan, r dataplane.Reading) map[string]uint6
 		filter.NotFromMeshd: t.rules.Refused(),
 		"tun_overflow":      t.tun.Read(tun, err) + r.Lost.Merger,
 	}
-}
-
-func peerOf(p mesh.Peer, t mesh.Traffic) control.Peer {
-	status := control.Peer{
-		Name: p.Name, Address: p.Underlay.String(), Subnets: texts(p.Subnets), Routes: texts(p.Routes),
-		State:     control.Unknown,
-		RxPackets: t.RxPackets, RxBytes: t.RxBytes, TxPackets: t.TxPackets, TxBytes: t.TxBytes,
-		Drops: map[string]uint64{},
-	}
-	if !t.LastSeen.IsZero() {
-		seen := t.LastSeen.Round(time.Millisecond)
-		status.LastSeen = &seen
-	}
-	for _, reason := range mesh.Reasons() {
-		if n := t.Drops[reason]; n > 0 {
-			status.Drops[reason.String()] = n
-		}
-	}
-	return status
 }
 
 // route answers GET /v1/route.
@@ -255,19 +210,11 @@ func whyNot(network config.Network, to netip.Addr) string {
 	cidr, ok := network.CIDROf(to)
 	switch {
 	case !ok:
-		return "the mesh carries no addresses of that family: network.cidr is " + strings.Join(texts(network.CIDR), ", ")
+		return "the mesh carries no addresses of that family: network.cidr is " + strings.Join(words.Texts(network.CIDR), ", ")
 	case cidr.Contains(to):
 		return fmt.Sprintf("the address is inside network.cidr %s, but no node has it in its subnets", cidr)
 	}
 	return fmt.Sprintf("the address is outside network.cidr %s, and no node has it in its routes", cidr)
-}
-
-func texts(ps []netip.Prefix) []string {
-	all := make([]string, len(ps))
-	for i, p := range ps {
-		all[i] = p.String()
-	}
-	return all
 }
 
 // firstOf returns the first of some conditions as a sentence; empty if there are none.

@@ -186,8 +186,8 @@ func TestLegacyNeverWaitsForItsTask(t *testing.T) {
 		p.Set(rule("a"), true)
 	}
 	p.Set(rule("b"), false)
-	if got := <-p.asked; !reflect.DeepEqual(got, rule("b")) || len(p.asked) != 0 {
-		t.Errorf("%+v, and %d more", got, len(p.asked))
+	if got := <-p.asked; !reflect.DeepEqual(got.accept, rule("b")) || len(p.asked) != 0 {
+		t.Errorf("%+v, and %d more", got.accept, len(p.asked))
 	}
 }
 

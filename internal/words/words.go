@@ -1,4 +1,4 @@
-// Package words puts conditions and changes into the sentences and values of the API. This is the one
+// Package words puts what meshd knows into the sentences and values of the API. This is the one
 // place where meshd says what a condition means: no code reads a meaning out of these sentences, so they
 // can be bettered at any time.
 package words

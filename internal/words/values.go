@@ -1,0 +1,65 @@
+package words
+
+import (
+	"time"
+
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/mesh"
+)
+
+// Unattributed returns what is left of the totals when the peers have taken theirs.
+func Unattributed(totals map[string]uint64, peers []control.Peer) map[string]uint64 {
+	rest := map[string]uint64{}
+	for reason, n := range totals {
+		for i := range peers {
+			n -= peers[i].Drops[reason]
+		}
+		if n > 0 {
+			rest[reason] = n
+		}
+	}
+	return rest
+}
+
+// Dataplane tells how packets move.
+func Dataplane(r dataplane.Reading) control.Dataplane {
+	w := r.Works
+	d := control.Dataplane{
+		Engine: w.Engine, Reason: w.Reason, Receive: w.Receive.String(), Captured: w.Captured, Handed: r.Handed,
+		Offloads: w.Offloads, Refused: w.Refused, Queues: w.Queues, Calls: map[string]control.Calls{},
+	}
+	for kind, n := range r.Calls {
+		d.Calls[kind.String()] = control.Calls{Calls: n.Calls, Packets: n.Packets}
+	}
+	return d
+}
+
+// Peer tells what the file says of a peer and what was counted. Its state is not known here.
+func Peer(p mesh.Peer, t mesh.Traffic) control.Peer {
+	status := control.Peer{
+		Name: p.Name, Address: p.Underlay.String(), Subnets: Texts(p.Subnets), Routes: Texts(p.Routes),
+		State:     control.Unknown,
+		RxPackets: t.RxPackets, RxBytes: t.RxBytes, TxPackets: t.TxPackets, TxBytes: t.TxBytes,
+		Drops: map[string]uint64{},
+	}
+	if !t.LastSeen.IsZero() {
+		seen := t.LastSeen.Round(time.Millisecond)
+		status.LastSeen = &seen
+	}
+	for _, reason := range mesh.Reasons() {
+		if n := t.Drops[reason]; n > 0 {
+			status.Drops[reason.String()] = n
+		}
+	}
+	return status
+}
+
+// Texts writes prefixes for the API, which has no list that is null.
+func Texts(ps []mesh.Prefix) []string {
+	all := make([]string, len(ps))
+	for i, p := range ps {
+		all[i] = p.String()
+	}
+	return all
+}
