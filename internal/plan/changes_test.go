@@ -29,7 +29,8 @@ func altered(p *Plan, change func(*Plan)) *Plan {
 
 // back returns what undoes changes, in no order.
 func back(cs []mesh.Change) (undo []mesh.Change) {
-	opposite := map[mesh.Op]mesh.Op{mesh.Added: mesh.Removed, mesh.Removed: mesh.Added, mesh.Replaced: mesh.Replaced}
+	opposite := map[mesh.Op]mesh.Op{mesh.Added: mesh.Removed, mesh.Removed: mesh.Added,
+		mesh.Replaced: mesh.Replaced}
 	for _, c := range cs {
 		c.Op, c.Old, c.New = opposite[c.Op], c.New, c.Old
 		undo = append(undo, c)
@@ -75,7 +76,8 @@ func TestChanges(t *testing.T) {
 		{"the MTU", planned(t, "mtu = 1400", near), []mesh.Change{replaced(mesh.ChangedMTU, "1472", "1400")}},
 		{"the TUN's name", altered(base, func(p *Plan) { p.Link.Interface = "x" }),
 			[]mesh.Change{replaced(mesh.ChangedInterface, "mesh0", "x")}},
-		{"where it listens", altered(base, func(p *Plan) { p.Engine.Bind = netip.MustParseAddrPort("0.0.0.0:8285") }),
+		{"where it listens", altered(base,
+			func(p *Plan) { p.Engine.Bind = netip.MustParseAddrPort("0.0.0.0:8285") }),
 			[]mesh.Change{replaced(mesh.ChangedPort, "172.18.0.2:8285", "0.0.0.0:8285")}},
 		{"an address of the TUN", altered(base, func(p *Plan) { p.Link.Addresses = p.Link.Addresses[:1] }),
 			[]mesh.Change{removed(mesh.ChangedAddress, "", "fd00:0:0:1::")}},
@@ -89,10 +91,13 @@ func TestChanges(t *testing.T) {
 			Subject: "c", Field: "address", Old: "172.18.0.4:8285", New: "172.18.0.9:8285"}}},
 		{"a peer leaves", altered(base, func(p *Plan) { p.Engine.Mesh.Peers = p.Engine.Mesh.Peers[:2] }),
 			[]mesh.Change{{Op: mesh.Removed, Kind: mesh.ChangedPeer, Subject: gone.Name, Old: list(gone.Subnets)}}},
-		{"rules leave", altered(base, func(p *Plan) { p.Rules.Masquerade, p.Rules.Accept = nil, nil }), []mesh.Change{
-			removed(mesh.ChangedMasquerade, "rules", ""), removed(mesh.ChangedAccept, "rules for forwarded packets", ""),
-		}},
-		{"the guard follows from nodes", altered(base, func(p *Plan) { p.Rules.Guard.PodLinks = []string{"x"} }), nil},
+		{"rules leave", altered(base, func(p *Plan) { p.Rules.Masquerade, p.Rules.Accept = nil, nil }),
+			[]mesh.Change{
+				removed(mesh.ChangedMasquerade, "rules", ""),
+				removed(mesh.ChangedAccept, "rules for forwarded packets", ""),
+			}},
+		{"the guard follows from nodes", altered(base, func(p *Plan) { p.Rules.Guard.PodLinks = []string{"x"} }),
+			nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if got := Changes(base, test.next); !slices.Equal(got, test.want) {
@@ -115,7 +120,8 @@ func TestChangesOfPeers(t *testing.T) {
 		})
 	}
 	of := func(subject, field, old, next string) mesh.Change {
-		return mesh.Change{Op: mesh.Replaced, Kind: mesh.ChangedPeer, Subject: subject, Field: field, Old: old, New: next}
+		return mesh.Change{Op: mesh.Replaced, Kind: mesh.ChangedPeer, Subject: subject, Field: field, Old: old,
+			New: next}
 	}
 	fewer := altered(base, func(p *Plan) { p.Engine.Mesh.Peers = p.Engine.Mesh.Peers[:1] })
 	for _, test := range []struct {
@@ -143,7 +149,8 @@ func TestChangesOfPeers(t *testing.T) {
 			*p = mesh.Peer{Name: "b", Underlay: mesh.Endpoint{AddrPort: netip.MustParseAddrPort("172.18.0.3:1")},
 				Subnets: prefixes("10.244.9.0/24")}
 		}), []mesh.Change{
-			of("b", "address", "172.18.0.3:9000", "172.18.0.3:1"), of("b", "subnets", "10.244.2.0/24", "10.244.9.0/24"),
+			of("b", "address", "172.18.0.3:9000", "172.18.0.3:1"),
+			of("b", "subnets", "10.244.2.0/24", "10.244.9.0/24"),
 			of("b", "routes", "192.168.2.0/24 fd01::/64", "none"),
 		}},
 	} {
@@ -160,9 +167,11 @@ func TestChangeOfOurAddress(t *testing.T) {
 	old := planned(t, "", near)
 	host := here(1500)
 	host.Local = addrs("172.18.0.9")
-	moved := strings.Replace(strings.NewReplacer("NETWORK", "", "DEAF", near).Replace(file), `"172.18.0.2"`, `"172.18.0.9"`, 1)
+	moved := strings.Replace(strings.NewReplacer("NETWORK", "", "DEAF", near).Replace(file), `"172.18.0.2"`,
+		`"172.18.0.9"`, 1)
 	got := Changes(old, must(t, parse(t, moved), 0, host))
-	want := []mesh.Change{{Op: mesh.Replaced, Kind: mesh.ChangedPort, Old: "172.18.0.2:8285", New: "172.18.0.9:8285"}}
+	want := []mesh.Change{{Op: mesh.Replaced, Kind: mesh.ChangedPort, Old: "172.18.0.2:8285",
+		New: "172.18.0.9:8285"}}
 	if !slices.Equal(got, want) {
 		t.Errorf("%+v\nwant %+v", got, want)
 	}
@@ -172,7 +181,8 @@ func TestChangeOfOurAddress(t *testing.T) {
 func TestChangeOfIdentity(t *testing.T) {
 	c := load(t, "", near)
 	got := Changes(must(t, c, 0, here(1500)), must(t, c, 1, here(1500)))
-	if len(got) == 0 || got[0] != (mesh.Change{Op: mesh.Replaced, Kind: mesh.ChangedIdentity, Old: "a", New: "b"}) {
+	want := mesh.Change{Op: mesh.Replaced, Kind: mesh.ChangedIdentity, Old: "a", New: "b"}
+	if len(got) == 0 || got[0] != want {
 		t.Errorf("%+v", got)
 	}
 	for _, c := range got {
@@ -207,10 +217,12 @@ func TestChangesOfRules(t *testing.T) {
 			added(mesh.ChangedMasquerade, "set local")},
 		{"pods", masquerade(func(m *masq.Settings) { m.Pods = slices.Concat(m.Pods, more) }),
 			added(mesh.ChangedMasquerade, "set pods")},
-		{"excluded", masquerade(func(m *masq.Settings) { m.Exclude = more }), added(mesh.ChangedMasquerade, "set exclude")},
+		{"excluded", masquerade(func(m *masq.Settings) { m.Exclude = more }),
+			added(mesh.ChangedMasquerade, "set exclude")},
 		{"ports", masquerade(func(m *masq.Settings) { m.FullyRandom = false }), []mesh.Change{{Op: mesh.Replaced,
 			Kind: mesh.ChangedMasquerade, Subject: "fully_random", Old: "true", New: "false"}}},
-		{"interfaces of pods are the host's", masquerade(func(m *masq.Settings) { m.PodLinks = []string{"x"} }), nil},
+		{"interfaces of pods are the host's", masquerade(func(m *masq.Settings) { m.PodLinks = []string{"x"} }),
+			nil},
 		{"accepted networks", altered(base, func(p *Plan) {
 			a := accept
 			a.Networks = slices.Concat(a.Networks, more)
@@ -230,8 +242,9 @@ func TestChangesOfRules(t *testing.T) {
 			a := accept
 			a.All = true
 			p.Rules.Accept = &a
-		}), []mesh.Change{{Op: mesh.Replaced, Kind: mesh.ChangedAccept, Subject: "rules for packets from outside the mesh",
-			Old: "false", New: "true"}}},
+		}), []mesh.Change{{Op: mesh.Replaced, Kind: mesh.ChangedAccept,
+			Subject: "rules for packets from outside the mesh",
+			Old:     "false", New: "true"}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if got := Changes(base, test.next); !slices.Equal(got, test.want) {
@@ -259,7 +272,8 @@ func TestChangesOfSettings(t *testing.T) {
 		{"[dataplane]\nspread = true", setting("dataplane.spread", "false", "true")},
 		{"[probe]\ninterval = \"7s\"", setting("probe.interval", base.Config.Probe.Interval.String(), "7s")},
 		{"[metrics]\nlisten = \"127.0.0.1:9100\"", setting("metrics.listen", "none", "127.0.0.1:9100")},
-		{"[container]\nsubnet_env = \"\"", setting("container.subnet_env", base.Config.Container.SubnetEnv, "none")},
+		{"[container]\nsubnet_env = \"\"", setting("container.subnet_env", base.Config.Container.SubnetEnv,
+			"none")},
 		{"[container]\ncni_conf = \"/x\"", setting("container.cni_conf", "none", "/x")},
 	} {
 		t.Run(test.want.Subject, func(t *testing.T) {
@@ -273,7 +287,8 @@ func TestChangesOfSettings(t *testing.T) {
 // Each change has its place: what goes before what comes, and the identity before all.
 func TestOrderOfChanges(t *testing.T) {
 	order := []mesh.ChangeKind{
-		mesh.ChangedIdentity, mesh.ChangedPeer, mesh.ChangedPort, mesh.ChangedInterface, mesh.ChangedMTU, mesh.ChangedAddress,
+		mesh.ChangedIdentity, mesh.ChangedPeer, mesh.ChangedPort, mesh.ChangedInterface, mesh.ChangedMTU,
+		mesh.ChangedAddress,
 		mesh.ChangedRoute, mesh.ChangedMasquerade, mesh.ChangedAccept, mesh.ChangedSetting,
 	}
 	next := must(t, load(t, "mtu = 1300\ninterface = \"x\"\nname = \"y\"", "172.18.0.9"), 1, here(1500))
@@ -316,7 +331,8 @@ func TestWays(t *testing.T) {
 		{"the same", by("a", "b"), by("b", "a"), nil},
 		{"none", by(), by(), nil},
 		{"another", by("a", "b"), by("a", "c"), []mesh.Change{
-			{Op: mesh.Removed, Kind: mesh.ChangedUnderlay, Old: "b"}, {Op: mesh.Added, Kind: mesh.ChangedUnderlay, New: "c"},
+			{Op: mesh.Removed, Kind: mesh.ChangedUnderlay, Old: "b"},
+			{Op: mesh.Added, Kind: mesh.ChangedUnderlay, New: "c"},
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -136,7 +136,8 @@ func TestIdentify(t *testing.T) {
 // What an operator can choose from stands in the error: neither loopback nor link-local addresses,
 // and a few of many.
 func TestLocalAddressesInErrors(t *testing.T) {
-	many := addrs("192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5", "192.0.2.6", "192.0.2.7", "192.0.2.8")
+	many := addrs("192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5", "192.0.2.6", "192.0.2.7",
+		"192.0.2.8")
 	for _, test := range []struct {
 		name  string
 		local []netip.Addr
@@ -147,7 +148,8 @@ func TestLocalAddressesInErrors(t *testing.T) {
 		{"some", addrs("127.0.0.1", "192.0.2.1", "2001:db8::1"), []string{"192.0.2.1", "2001:db8::1"}},
 		{"as many as fit", many, []string{"192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4",
 			"192.0.2.5", "192.0.2.6", "192.0.2.7", "192.0.2.8"}},
-		{"one more", append(slices.Clone(many), addrs("192.0.2.9")...), []string{"192.0.2.1", "192.0.2.2", "192.0.2.3",
+		{"one more", append(slices.Clone(many), addrs("192.0.2.9")...), []string{"192.0.2.1", "192.0.2.2",
+			"192.0.2.3",
 			"192.0.2.4", "192.0.2.5", "192.0.2.6", "192.0.2.7", "192.0.2.8", "and more"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -168,10 +170,11 @@ func TestMake(t *testing.T) {
 		link   link.Settings
 		wrong  []about
 	}{
-		{name: "first node", config: load(t, "", near), self: 0, mtu: 1500, bind: "172.18.0.2:8285", link: link.Settings{
-			Interface: "mesh0", MTU: 1472, Addresses: addrs("10.244.1.0", "fd00:0:0:1::"),
-			Routes: prefixes("10.244.0.0/16", "fd00::/48", "192.168.2.0/24", "fd01::/64"),
-		}},
+		{name: "first node", config: load(t, "", near), self: 0, mtu: 1500, bind: "172.18.0.2:8285",
+			link: link.Settings{
+				Interface: "mesh0", MTU: 1472, Addresses: addrs("10.244.1.0", "fd00:0:0:1::"),
+				Routes: prefixes("10.244.0.0/16", "fd00::/48", "192.168.2.0/24", "fd01::/64"),
+			}},
 		{name: "own port, one family, jumbo frames", config: load(t, `interface = "x"`, near), self: 1, mtu: 9000,
 			bind: "172.18.0.3:9000", link: link.Settings{
 				Interface: "x", MTU: 8972, Addresses: addrs("10.244.2.0"),
@@ -227,7 +230,8 @@ func TestBindElsewhere(t *testing.T) {
 	host := here(1500)
 	host.Local = nil
 	p := must(t, load(t, "", near), 0, host)
-	if p.Engine.Bind != netip.MustParseAddrPort("0.0.0.0:8285") || !mesh.Has(p.Conditions, mesh.AddressElsewhere) {
+	if p.Engine.Bind != netip.MustParseAddrPort("0.0.0.0:8285") ||
+		!mesh.Has(p.Conditions, mesh.AddressElsewhere) {
 		t.Errorf("%v, %+v", p.Engine.Bind, p.Conditions)
 	}
 }
@@ -338,7 +342,8 @@ func TestTooSmallAnUnderlay(t *testing.T) {
 		{"IPv4 alone needs less", parse(t, v4), 600, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if p, err := Make(test.config, 0, here(test.mtu)); (err == nil) != test.good || (p == nil) != (err != nil) {
+			p, err := Make(test.config, 0, here(test.mtu))
+			if (err == nil) != test.good || (p == nil) != (err != nil) {
 				t.Errorf("%v, %v", p, err)
 			}
 		})
@@ -372,7 +377,8 @@ func TestConditions(t *testing.T) {
 			{mesh.RouteShadowed, mesh.Degraded, "", "10.244.2.0/24 dev eth1"},
 			{mesh.RouteShadowed, mesh.Degraded, "", "10.244.3.0/24 dev eth1"},
 		}},
-		{"no room for pods", tiny(`cni_conf = ""`), here(1500), []about{{mesh.NoRoomForPods, mesh.Degraded, "", ""}}},
+		{"no room for pods", tiny(`cni_conf = ""`), here(1500),
+			[]about{{mesh.NoRoomForPods, mesh.Degraded, "", ""}}},
 		{"no room, and no files", tiny("subnet_env = \"\"\ncni_conf = \"\""), here(1500), nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -439,7 +445,8 @@ func TestRulesOfPlan(t *testing.T) {
 	p := must(t, load(t, "", near), 0, host)
 	want := RulesOf(p.Config, p.Self, []string{"cni0"})
 	want.Guard = filter.GuardSettings{
-		Nodes: []netip.AddrPort{netip.MustParseAddrPort("172.18.0.2:8285"), netip.MustParseAddrPort("172.18.0.3:9000"),
+		Nodes: []netip.AddrPort{netip.MustParseAddrPort("172.18.0.2:8285"),
+			netip.MustParseAddrPort("172.18.0.3:9000"),
 			netip.MustParseAddrPort("172.18.0.4:8285")},
 		Bind: p.Engine.Bind, TUN: "mesh0", PodLinks: []string{"cni0"}, Mark: udp.Mark, Closed: map[bool][]string{},
 	}
@@ -450,7 +457,8 @@ func TestRulesOfPlan(t *testing.T) {
 
 func TestContainerSettings(t *testing.T) {
 	c := load(t, "mtu = 1400\n[masquerade]\nenabled = false\n[container]\nsubnet_env = \"/a\"\ncni_conf = \"/b\"", near)
-	want := container.Settings{SubnetEnv: "/a", CNIConf: "/b", Networks: c.Network.CIDR, Subnets: c.Nodes[1].Subnets, MTU: 1400}
+	want := container.Settings{SubnetEnv: "/a", CNIConf: "/b", Networks: c.Network.CIDR,
+		Subnets: c.Nodes[1].Subnets, MTU: 1400}
 	if got := must(t, c, 1, here(1500)).Container; !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
@@ -484,7 +492,8 @@ func TestMakeIsPure(t *testing.T) {
 func TestPlansOwnTheirLists(t *testing.T) {
 	c, again := load(t, "", near), load(t, "", near)
 	p := must(t, c, 0, here(1500))
-	for _, list := range [][]netip.Prefix{p.Backstops, p.Link.Routes, p.Rules.Masquerade.Mesh, p.Rules.Masquerade.Local} {
+	for _, list := range [][]netip.Prefix{p.Backstops, p.Link.Routes, p.Rules.Masquerade.Mesh,
+		p.Rules.Masquerade.Local} {
 		clear(list)
 	}
 	clear(p.Engine.Mesh.Peers)
