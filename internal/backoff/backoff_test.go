@@ -11,7 +11,8 @@ import (
 // Each failure doubles the pause, up to the last one; Reset forgets the failures.
 func TestBackoff(t *testing.T) {
 	const s = time.Second
-	want := []time.Duration{backoff.First, 2 * s, 4 * s, 8 * s, 16 * s, 32 * s, backoff.Last, backoff.Last, backoff.Last}
+	want := []time.Duration{backoff.First, 2 * s, 4 * s, 8 * s, 16 * s, 32 * s, backoff.Last, backoff.Last,
+		backoff.Last}
 	var b backoff.Backoff
 	for _, round := range []string{"at first", "after a success"} {
 		t.Run(round, func(t *testing.T) {

@@ -32,7 +32,8 @@ func newDaemon() *daemonState {
 	d.Manager = New(slog.New(d.log))
 	d.says("one")
 	d.answers(func(context.Context) error { return nil })
-	d.Watch(func() string { return *d.summary.Load() }, func(ctx context.Context) error { return (*d.alive.Load())(ctx) })
+	d.Watch(func() string { return *d.summary.Load() },
+		func(ctx context.Context) error { return (*d.alive.Load())(ctx) })
 	return d
 }
 

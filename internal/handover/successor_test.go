@@ -237,6 +237,7 @@ func TestStartedAgain(t *testing.T) {
 	if want := "udp-0 of udp-0\ntun-0 of tun-0\n"; err != nil || string(out) != want {
 		t.Errorf("%v: %q, want %q", err, out, want)
 	}
-	in.hears("it kept one", []string{"FDSTOREREMOVE=1", "FDNAME=udp-0"}, []string{"FDSTOREREMOVE=1", "FDNAME=tun-0"},
+	in.hears("it kept one",
+		[]string{"FDSTOREREMOVE=1", "FDNAME=udp-0"}, []string{"FDSTOREREMOVE=1", "FDNAME=tun-0"},
 		[]string{"FDSTORE=1", "FDPOLL=0", "FDNAME=udp-0"})
 }

@@ -47,7 +47,8 @@ func TestHistory(t *testing.T) {
 		t.Errorf("packets, each second: %v", got)
 	}
 	a, err = h.Answer("", "1h")
-	if err != nil || fmt.Sprint(values(a.RxPackets), values(a.RTTMS), values(a.Loss)) != "[45 145] [4.5 14.5] [0.5 0.5]" {
+	each := fmt.Sprint(values(a.RxPackets), values(a.RTTMS), values(a.Loss))
+	if err != nil || each != "[45 145] [4.5 14.5] [0.5 0.5]" {
 		t.Errorf("each 10 s: %v %v %v, %v", values(a.RxPackets), values(a.RTTMS), values(a.Loss), err)
 	}
 	if !a.End.Equal(time.Unix(1e9+20, 0)) {

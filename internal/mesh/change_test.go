@@ -22,7 +22,8 @@ func TestChangeString(t *testing.T) {
 				Old: "1.2.3.4:5", New: "1.2.3.5:5"}},
 		{"~ listening on 1.2.3.4:5 -> 1.2.3.4:6",
 			mesh.Change{Op: mesh.Replaced, Kind: mesh.ChangedPort, Old: "1.2.3.4:5", New: "1.2.3.4:6"}},
-		{"~ interface mesh0 -> x", mesh.Change{Op: mesh.Replaced, Kind: mesh.ChangedInterface, Old: "mesh0", New: "x"}},
+		{"~ interface mesh0 -> x", mesh.Change{Op: mesh.Replaced, Kind: mesh.ChangedInterface, Old: "mesh0",
+			New: "x"}},
 		{"* interface mesh0 deleted",
 			mesh.Change{Op: mesh.Repaired, Kind: mesh.ChangedInterface, Subject: "mesh0", Field: "deleted"}},
 		{"~ mtu 1472 -> 1400", mesh.Change{Op: mesh.Replaced, Kind: mesh.ChangedMTU, Old: "1472", New: "1400"}},
@@ -35,7 +36,8 @@ func TestChangeString(t *testing.T) {
 		{"+ accept rules for forwarded packets",
 			mesh.Change{Op: mesh.Added, Kind: mesh.ChangedAccept, Field: "rules for forwarded packets"}},
 		{"~ probe.interval 1s -> none",
-			mesh.Change{Op: mesh.Replaced, Kind: mesh.ChangedSetting, Subject: "probe.interval", Old: "1s", New: "none"}},
+			mesh.Change{Op: mesh.Replaced, Kind: mesh.ChangedSetting, Subject: "probe.interval", Old: "1s",
+				New: "none"}},
 		{"* packet loop tun-0 ended", mesh.Change{Op: mesh.Repaired, Kind: mesh.ChangedLoops, New: "tun-0 ended"}},
 	} {
 		t.Run(test.want, func(t *testing.T) {

@@ -22,7 +22,8 @@ func endpoint(s string) mesh.Endpoint { return mesh.Endpoint{AddrPort: netip.Mus
 
 // three is a mesh of one node with both families, one with a network behind it, and one of IPv6.
 var three = mesh.Mesh{Self: "a", Peers: []mesh.Peer{
-	{Name: "a", Underlay: endpoint("172.18.0.2:8285"), Subnets: prefixes("10.244.1.0/24", "10.244.9.0/24", "fd00:1::/64")},
+	{Name: "a", Underlay: endpoint("172.18.0.2:8285"), Subnets: prefixes("10.244.1.0/24", "10.244.9.0/24",
+		"fd00:1::/64")},
 	{Name: "b", Underlay: endpoint("172.18.0.3:8285"), Subnets: prefixes("10.244.2.0/24"),
 		Routes: prefixes("192.168.0.0/16", "10.244.1.128/25")},
 	{Name: "c", Underlay: endpoint("[2001:db8::4]:8285"), Subnets: prefixes("fd00:3::/64")},
@@ -134,12 +135,15 @@ func TestRoute(t *testing.T) {
 		name, to string
 		want     mesh.Route
 	}{
-		{"a pod of this node", "10.244.1.5", mesh.Route{Peer: "a", Prefix: prefixes("10.244.1.0/24")[0], Self: true}},
+		{"a pod of this node", "10.244.1.5", mesh.Route{Peer: "a", Prefix: prefixes("10.244.1.0/24")[0],
+			Self: true}},
 		{"a pod of a peer", "10.244.2.5", mesh.Route{Peer: "b", Prefix: prefixes("10.244.2.0/24")[0]}},
 		{"a network behind a peer", "192.168.7.7", mesh.Route{Peer: "b", Prefix: prefixes("192.168.0.0/16")[0]}},
-		{"a part of a subnet of another", "10.244.1.200", mesh.Route{Peer: "b", Prefix: prefixes("10.244.1.128/25")[0]}},
+		{"a part of a subnet of another", "10.244.1.200", mesh.Route{Peer: "b",
+			Prefix: prefixes("10.244.1.128/25")[0]}},
 		{"IPv6", "fd00:3::7", mesh.Route{Peer: "c", Prefix: prefixes("fd00:3::/64")[0]}},
-		{"IPv4 in the form of IPv6", "::ffff:10.244.2.5", mesh.Route{Peer: "b", Prefix: prefixes("10.244.2.0/24")[0]}},
+		{"IPv4 in the form of IPv6", "::ffff:10.244.2.5", mesh.Route{Peer: "b",
+			Prefix: prefixes("10.244.2.0/24")[0]}},
 		{"elsewhere", "192.0.2.1", mesh.Route{}},
 		{"elsewhere in IPv6", "2001:db8::1", mesh.Route{}},
 	} {

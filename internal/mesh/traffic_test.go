@@ -24,7 +24,8 @@ func TestTrafficAdd(t *testing.T) {
 			mesh.Traffic{Drops: [mesh.NumDrops]uint64{mesh.NoRoute: 1, mesh.Malformed: 2}},
 			mesh.Traffic{Drops: [mesh.NumDrops]uint64{mesh.NoRoute: 10, mesh.TooBig: 5}},
 			mesh.Traffic{Drops: [mesh.NumDrops]uint64{mesh.NoRoute: 11, mesh.TooBig: 5, mesh.Malformed: 2}}},
-		{"the later time stays", mesh.Traffic{LastSeen: late}, mesh.Traffic{LastSeen: early}, mesh.Traffic{LastSeen: late}},
+		{"the later time stays", mesh.Traffic{LastSeen: late}, mesh.Traffic{LastSeen: early},
+			mesh.Traffic{LastSeen: late}},
 		{"never seen", mesh.Traffic{LastSeen: early}, mesh.Traffic{}, mesh.Traffic{LastSeen: early}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -12,7 +12,8 @@ import (
 var noon = time.Unix(1e9, 0)
 
 // report makes one report and compares what follows from it.
-func report(t *testing.T, r *peers.Registry, peer string, update func(*peers.Facts), d peers.Directive, news bool) {
+func report(t *testing.T, r *peers.Registry, peer string, update func(*peers.Facts),
+	d peers.Directive, news bool) {
 	t.Helper()
 	if got, told := r.Report(peer, update); got != d || told != news {
 		t.Errorf("%s: %+v, news %v, want %+v, news %v", peer, got, told, d, news)
@@ -50,7 +51,8 @@ func TestFactsStay(t *testing.T) {
 		}
 		f.Heard = noon
 	}, peers.Directive{Finishes: true}, false)
-	if got, want := r.Of("a"), (peers.Facts{State: peers.Up, Asked: true, Heard: noon, Meshd: true}); got != want {
+	want := peers.Facts{State: peers.Up, Asked: true, Heard: noon, Meshd: true}
+	if got := r.Of("a"); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 	if got := r.Of("b"); got != (peers.Facts{}) {

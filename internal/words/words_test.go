@@ -135,7 +135,8 @@ func TestWarning(t *testing.T) {
 func TestChanges(t *testing.T) {
 	three := []mesh.Change{
 		{Op: mesh.Added, Kind: mesh.ChangedPeer, Subject: "b", New: "10.0.0.0/24"},
-		{Op: mesh.Replaced, Kind: mesh.ChangedPeer, Subject: "c", Field: "address", Old: "1.2.3.4:5", New: "1.2.3.5:5"},
+		{Op: mesh.Replaced, Kind: mesh.ChangedPeer, Subject: "c", Field: "address", Old: "1.2.3.4:5",
+			New: "1.2.3.5:5"},
 		{Op: mesh.Removed, Kind: mesh.ChangedRoute, Old: "10.0.0.0/24"},
 	}
 	lines := []string{three[0].String(), three[1].String(), three[2].String()}
