@@ -2,11 +2,17 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/nstest"
 )
 
@@ -161,4 +167,45 @@ func TestSysctls(t *testing.T) {
 		!strings.Contains(out, "Destination Net Unreachable") {
 		t.Errorf("%v\n%s", err, out)
 	}
+}
+
+// While another program holds the lock of iptables-legacy, its rules come later: everything else goes on,
+// and status says what is missing.
+func TestStuckXtablesLock(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
+	w := newWorld(t)
+	run(t, w.Worker2.Namespace, "iptables-legacy", "-P", "FORWARD", "DROP")
+	lock, err := os.Create(filepath.Join(t.TempDir(), "lock")) // of this test alone
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	script := fmt.Sprintf("#!/bin/sh\nXTABLES_LOCKFILE=%s exec %s \"$@\"\n", lock.Name(), w.binary)
+	w.binary = filepath.Join(w.dir, "meshd")
+	if err := os.WriteFile(w.binary, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s := w.manager(w.Worker2, 3*time.Second)
+	d := w.service(s, w.Worker2, w.write(demoFile(t)))
+	if err := d.WaitEvent("rules_failed"); err != nil {
+		t.Fatal(err)
+	}
+	docs := []string{demoFile(t) + fourth, demoFile(t)}
+	at := len(s.Heard())
+	for i := range 60 { // the watchdog hears from meshd once a second
+		at = heard(t, s, at, "WATCHDOG=1")
+		if i%10 == 0 {
+			if got := rewrite(t, d, docs[i/10%2]); !got.Config.LastReload.OK || !only(got, "rules_failed") {
+				t.Fatalf("%+v, %+v", got.Config, got.Health)
+			}
+		}
+	}
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	waitStatus(t, d, "the rules", func(s control.Status) bool { return len(s.Health.Problems) == 0 })
+	contains(t, run(t, w.Worker2.Namespace, "iptables-legacy", "-S", "FORWARD"), "-A FORWARD -i mesh0 ")
 }
