@@ -206,6 +206,7 @@ func TestStuckXtablesLock(t *testing.T) {
 	if err := lock.Close(); err != nil {
 		t.Fatal(err)
 	}
+	rewrite(t, d, docs[0]) // reading a file looks at these tables at once, whatever the pause after failures
 	waitStatus(t, d, "the rules", func(s control.Status) bool { return len(s.Health.Problems) == 0 })
 	contains(t, run(t, w.Worker2.Namespace, "iptables-legacy", "-S", "FORWARD"), "-A FORWARD -i mesh0 ")
 }
