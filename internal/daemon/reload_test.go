@@ -328,7 +328,8 @@ func TestManyChanges(t *testing.T) {
 		if err != nil || len(r.Reload.Changes) < more || len(r.Reload.Details) != len(r.Reload.Changes) {
 			t.Errorf("%d changes, %d details, %v", len(r.Reload.Changes), len(r.Reload.Details), err)
 		}
-		if v := l.view.now(); len(v.reload.Details) != changesKept || len(v.reload.Changes) != changesKept+1 {
+		v := l.view.now()
+		if n := len(v.reload.Details); n != changesKept || len(v.reload.Changes) != n+1 || v.reload.More != len(r.Reload.Details)-n {
 			t.Errorf("status has %d of them and %d lines", len(v.reload.Details), len(v.reload.Changes))
 		}
 	})

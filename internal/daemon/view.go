@@ -111,6 +111,7 @@ func (p *published) reloaded(res result, began time.Time) control.ReloadResult {
 	p.change(func(v *view) {
 		v.reload = reload
 		v.reload.Changes, v.reload.Details = words.Changes(res.changes, changesKept)
+		v.reload.More = len(res.changes) - len(v.reload.Details)
 		v.rejected = rejection(res)
 		if res.outcome == applied && v.config != res.plan.Config {
 			if v.config.Sum != res.plan.Config.Sum || len(res.changes) > 0 {
