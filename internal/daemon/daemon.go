@@ -23,13 +23,11 @@ import (
 	"example.org/meshd/internal/dataplane/auto"
 	"example.org/meshd/internal/dataplane/tun"
 	"example.org/meshd/internal/filter"
-	"example.org/meshd/internal/forwarding"
 	"example.org/meshd/internal/handover"
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/peers"
 	"example.org/meshd/internal/plan"
-	"example.org/meshd/internal/rules"
 )
 
 // Options is what the command line decides.
@@ -63,61 +61,75 @@ func Run(ctx context.Context, o Options) error {
 	}
 	events := control.NewEvents()
 	o.Log = slog.New(control.NewEventLog(o.Log.Handler(), events))
-	log := o.Log
-
-	// Known: what is learned of peers and of this host.
-	registry := peers.New()
-	probes := newProbes(log, o.Version, registry)
-	packets := &loops{ctx: context.WithoutCancel(ctx)}
-	news := make(chan struct{}, 1)
-	engine := auto.New(dataplane.Options{Log: log, Hear: probes.hear, Start: packets.start, Broken: func() { wake(news) }})
-	probes.engine = engine
-
-	// Done: what brings this host to the plan.
-	service := handover.New(log)
-	view := newPublished(c)
-	tell := newTeller(o, c, view)
-	h := &host{
-		log: log, engine: engine, service: service, probes: probes, rules: rules.New(log), legacy: rules.NewLegacy(log),
-		files: newContainerTask(o), metrics: control.NewTCPMetrics(tell.status, log), switcher: forwarding.New(o.State, o.Sysctl, log),
-	}
-	h.prepare()
-	r := newReconciler(o, c, view, h, service)
-	r.news = news
-	h.again = r.soon
-	watch := &fileWatch{log: log, path: o.ConfigPath, changed: func() { wake(r.file) }}
-
-	// Told: to the control socket and to the service manager.
-	tell.engine, tell.registry, tell.probes, tell.rules = engine, registry, probes, h.rules
-	tell.sources = []func() []mesh.Condition{watch.conditions, h.switcher.Conditions, h.metricsConditions, h.files.conditions, h.legacy.Conditions}
-	healthy := func(ctx context.Context) error {
-		if view.now().plan == nil { // while it waits for an address, nothing is wrong with this daemon
-			return nil
-		}
-		return errors.Join(engine.Alive(ctx), r.alive(ctx))
-	}
-	service.Watch(tell.summary, healthy)
+	d := assemble(ctx, o, c)
 	server, err := control.Listen(o.Socket, control.Source{
-		Status: tell.status, Route: tell.route, Reload: r.ask, Plan: r.plans, History: tell.past, Ping: tell.ping,
-		Healthy: healthy, Ready: tell.ready, Events: events,
-	}, log)
+		Status: d.tell.status, Route: d.tell.route, Reload: d.reconciler.ask, Plan: d.reconciler.plans, History: d.tell.past,
+		Ping: d.tell.ping, Healthy: d.healthy, Ready: d.tell.ready, Events: events,
+	}, o.Log)
 	if err != nil {
 		return err
 	}
-	next := handover.NewSuccessor(o.Replace, tell.current, log)
-
-	log.Info("starting", "version", o.Version, "file", tell.path, "event", "starting")
-	context.AfterFunc(ctx, func() { log.Info("stopping", "event", "stopping") })
-	tasks := []task{server, service, next, r, watch, probes, h.legacy, h.files, h.metrics,
-		taskFunc{"rules", h.rules.Keep}, taskFunc{"rules watch", h.rules.Watch},
-		taskFunc{"history", func(ctx context.Context) error { return everySecond(ctx, tell.remember) }}}
-	err = runAll(ctx, log, append(tasks, hostWatches(engine, func() { wake(news) })...)...)
+	o.Log.Info("starting", "version", o.Version, "file", d.tell.path, "event", "starting")
+	context.AfterFunc(ctx, func() { o.Log.Info("stopping", "event", "stopping") })
+	next := handover.NewSuccessor(o.Replace, d.tell.current, o.Log)
+	err = runAll(ctx, o.Log, append(d.tasks(), server, next)...)
 	replaced := errors.Is(err, handover.ErrReplaced)
-	leaveErr := leave(engine, service, packets, replaced)
+	leaveErr := leave(d.engine, d.service, d.packets, replaced)
 	if replaced && leaveErr == nil {
 		return next.Replace(ctx)
 	}
 	return errors.Join(err, leaveErr)
+}
+
+// daemon is the object graph: who knows whom, from top to bottom. Nothing is tied together later.
+type daemon struct {
+	*host      // done: what brings this host to the plan
+	reconciler *reconciler
+	tell       *teller // told: to the control socket and to the service manager
+	watch      *fileWatch
+	packets    *loops
+	news       func() // this host may have changed
+}
+
+// assemble makes all objects of a daemon that has loaded a file. None of them has done anything yet.
+func assemble(ctx context.Context, o Options, c *config.Config) *daemon {
+	log, view := o.Log, newPublished(c)
+	packets := &loops{ctx: context.WithoutCancel(ctx)}
+	news := make(chan struct{}, 1)
+	d := &daemon{packets: packets, news: func() { wake(news) }}
+
+	// Known: what is learned of peers. The probes travel through the engine, and it hears them.
+	registry := peers.New()
+	probes := newProbes(log, o.Version, registry)
+	probes.engine = auto.New(dataplane.Options{Log: log, Hear: probes.hear, Start: packets.start, Broken: d.news})
+
+	d.tell = newTeller(o, c, view)
+	d.host = newHostOf(o, probes, d.tell.status)
+	d.reconciler = newReconciler(o, c, view, d.host, news)
+	d.watch = &fileWatch{log: log, path: o.ConfigPath, changed: func() { wake(d.reconciler.file) }}
+	d.tell.engine, d.tell.registry, d.tell.probes, d.tell.rules = d.engine, registry, probes, d.rules
+	d.tell.sources = []func() []mesh.Condition{
+		d.watch.conditions, d.switcher.Conditions, d.metricsConditions, d.files.Conditions, d.legacy.Conditions,
+	}
+	d.service.Watch(d.tell.summary, d.healthy)
+	return d
+}
+
+// tasks returns everything of the daemon that runs until it ends.
+func (d *daemon) tasks() []task {
+	return append(hostWatches(d.engine, d.news),
+		d.service, d.reconciler, d.watch, d.probes, d.legacy, d.files, d.metrics,
+		taskFunc{"rules", d.rules.Keep}, taskFunc{"rules watch", d.rules.Watch},
+		taskFunc{"history", func(ctx context.Context) error { return everySecond(ctx, d.tell.remember) }})
+}
+
+// healthy returns nil if packets move and the reconciler does. While the daemon waits for an address,
+// nothing is wrong with it.
+func (d *daemon) healthy(ctx context.Context) error {
+	if d.reconciler.view.now().plan == nil {
+		return nil
+	}
+	return errors.Join(d.engine.Alive(ctx), d.reconciler.alive(ctx))
 }
 
 // leave ends the packet loops once they have forwarded what they have read. What the service manager
@@ -220,3 +232,6 @@ func AcceptLegacy(path, node string) (warning string, err error) {
 	}
 	return filter.SetLegacy(*accept)
 }
+
+// ContainerNote is the path of the note of what files were written, beside a control socket.
+func ContainerNote(socket string) string { return strings.TrimSuffix(socket, ".sock") + ".files" }

@@ -32,7 +32,7 @@ var arrows = map[string][]string{
 	"internal/rules":            {"internal/backoff", "internal/filter", "internal/masq", "internal/mesh", "internal/nft"},
 	"internal/forwarding":       {"internal/link", "internal/mesh"},
 	"internal/foreign":          {},
-	"internal/container":        {"internal/foreign"},
+	"internal/container":        {"internal/foreign", "internal/mesh"},
 	"internal/migrate":          {},
 	"internal/dataplane/packet": {},
 	"internal/dataplane/virtio": {"internal/dataplane/packet"},

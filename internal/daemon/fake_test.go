@@ -158,8 +158,8 @@ func newLab(t *testing.T, change ...func(w *world)) *lab {
 	}
 	c := parse(t, l.world.doc)
 	o := Options{ConfigPath: "/nowhere/mesh.toml", Log: slog.New(l.events)}
-	l.reconciler = newReconciler(o, c, newPublished(c), &host{}, l.service)
-	l.reconciler.reloads = nil
+	l.reconciler = newReconciler(o, c, newPublished(c), &host{}, make(chan struct{}, 1))
+	l.reconciler.reloads, l.reconciler.service = nil, l.service
 	l.read, l.hash, l.observe, l.fits, l.parts = l.readFile, l.hashFile, l.observeHost, l.fit, l.fakeParts
 	return l
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"example.org/meshd/internal/container"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/dataplane/tun"
@@ -39,7 +40,7 @@ type host struct {
 	service  *handover.Manager
 	rules    *rules.Keeper
 	legacy   *rules.Legacy
-	files    *containerTask
+	files    *container.Keeper
 	metrics  *control.TCPMetrics
 	probes   *probes
 	switcher *forwarding.Switcher
@@ -61,7 +62,20 @@ type engine interface {
 	Close() error
 }
 
-// prepare gets ready what only works while a host has no plan in force.
+// newHostOf returns a host on which nothing was done yet. status is what metrics are made of.
+func newHostOf(o Options, p *probes, status func() control.Status) *host {
+	h := &host{
+		log: o.Log, engine: p.engine, service: handover.New(o.Log), probes: p,
+		rules: rules.New(o.Log), legacy: rules.NewLegacy(o.Log),
+		files:    container.NewKeeper(ContainerNote(o.Socket), o.Log),
+		metrics:  control.NewTCPMetrics(status, o.Log),
+		switcher: forwarding.New(o.State, o.Sysctl, o.Log),
+	}
+	h.prepare()
+	return h
+}
+
+// prepare says how the parts that one call brings to a state are set.
 func (h *host) prepare() {
 	var added []netip.Prefix
 	h.backstops = desired[[]netip.Prefix]{
@@ -125,7 +139,7 @@ func (h *host) parts(s step) []part {
 		{name: "legacy rules", needs: []string{"rules"}, apply: func(ctx context.Context, p *plan.Plan) (effect, error) {
 			return h.applyLegacy(ctx, s, p)
 		}},
-		{name: "files", needs: []string{"rules"}, optional: first || !h.files.fine(), apply: h.files.apply},
+		{name: "files", needs: []string{"rules"}, optional: first || !h.files.Fine(), apply: h.applyFiles},
 		packets,
 		// While forwarding is on, a rule keeps apart what is no part of the mesh: so it comes after the rules.
 		{name: "forwarding", needs: []string{"packets", "rules"}, optional: true, apply: h.applyForwarding},
@@ -151,6 +165,11 @@ func (h *host) adopt(left []*os.File, p *plan.Plan) {
 	}
 	h.takeover = adopted.Moving()
 	h.log.Info("taking over from the last run", "sockets", adopted.Sockets, "queues", adopted.Queues, "event", "adopted")
+}
+
+func (h *host) applyFiles(ctx context.Context, p *plan.Plan) (effect, error) {
+	undo, err := h.files.Set(ctx, p.Container)
+	return effect{undo: undo}, err
 }
 
 func (h *host) applyMetrics(_ context.Context, p *plan.Plan) (effect, error) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -26,7 +25,7 @@ func newHost(t *testing.T, e engine) *host {
 	}
 	log := slog.New(slog.DiscardHandler)
 	return &host{log: log, engine: e, service: handover.New(log), rules: rules.New(log), legacy: rules.NewLegacy(log),
-		files: newContainerTask(Options{Log: log, Socket: filepath.Join(t.TempDir(), "s.sock")})}
+		files: container.NewKeeper(filepath.Join(t.TempDir(), "files"), log)}
 }
 
 // The order in which a host is changed is what keeps packets from leaving bare, and from being lost.
@@ -83,7 +82,6 @@ func TestOrderOfParts(t *testing.T) {
 func TestOptionalParts(t *testing.T) {
 	p := planned(t, file)
 	other := planned(t, "metrics = {listen = \"127.0.0.1:1\"}\n"+file)
-	failed := "failed"
 	for _, test := range []struct {
 		name   string
 		step   step
@@ -99,7 +97,7 @@ func TestOptionalParts(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			h := newHost(t, &quiet{})
 			if test.broken {
-				h.files.failure.Store(&failed)
+				breakFiles(t, h.files, p)
 			}
 			for _, one := range h.parts(test.step) {
 				if want, asked := test.want[one.name]; asked && one.optional != want {
@@ -110,6 +108,23 @@ func TestOptionalParts(t *testing.T) {
 	}
 }
 
+// breakFiles has files kept where none can be written.
+func breakFiles(t *testing.T, files *container.Keeper, p *plan.Plan) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- files.Run(ctx) }()
+	broken := p.Container
+	broken.SubnetEnv = "/proc/none/subnet.env"
+	if _, err := files.Set(ctx, broken); err == nil || files.Fine() {
+		t.Fatalf("files are fine: %v", err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestRepairedChanges(t *testing.T) {
 	if got := repaired(mesh.ChangedRoute, nil); got != nil {
 		t.Errorf("%+v", got)
@@ -117,103 +132,6 @@ func TestRepairedChanges(t *testing.T) {
 	want := []mesh.Change{{Op: mesh.Repaired, Kind: mesh.ChangedRoute, Subject: "a"}, {Op: mesh.Repaired, Kind: mesh.ChangedRoute, Subject: "b"}}
 	if got := repaired(mesh.ChangedRoute, []string{"a", "b"}); !slices.Equal(got, want) {
 		t.Errorf("%+v", got)
-	}
-}
-
-// keepingFiles runs a test with a task that keeps a file for container runtimes.
-func keepingFiles(t *testing.T, test func(t *testing.T, task *containerTask, log *events, p *plan.Plan)) {
-	dir := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
-		p := planned(t, file)
-		p.Container = container.Settings{SubnetEnv: filepath.Join(dir, "subnet.env"), Networks: p.Container.Networks,
-			Subnets: p.Container.Subnets, MTU: 1400}
-		log := &events{}
-		task := newContainerTask(Options{Log: slog.New(log), Socket: filepath.Join(dir, "s.sock")})
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- task.Run(ctx) }()
-		test(t, task, log, p)
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-}
-
-// Files are written with a plan, kept as they are, and go back to those of the plan before.
-func TestFilesForContainers(t *testing.T) {
-	keepingFiles(t, func(t *testing.T, task *containerTask, log *events, p *plan.Plan) {
-		path := p.Container.SubnetEnv
-		read := func() string {
-			text, err := os.ReadFile(path)
-			if err != nil {
-				t.Error(err)
-			}
-			return string(text)
-		}
-		apply := func(p *plan.Plan) effect {
-			t.Helper()
-			e, err := task.apply(t.Context(), p)
-			if err != nil || !task.fine() || task.conditions() != nil {
-				t.Errorf("%v, %+v", err, task.conditions())
-			}
-			return e
-		}
-		first := apply(p)
-		want := read()
-		if err := os.Remove(path); err != nil {
-			t.Error(err)
-		}
-		pass(filesEvery)
-		if got := log.take(); read() != want || !slices.Equal(got, []string{"files_restored"}) {
-			t.Errorf("removed: %q, logged %q", read(), got)
-		}
-		next := *p
-		next.Container.MTU = 1300
-		second := apply(&next)
-		if read() == want {
-			t.Error("the file has the MTU before")
-		}
-		for _, e := range []effect{second, first} { // without a plan before the file stays
-			if err := e.undo(); err != nil || read() != want {
-				t.Errorf("undone: %v, %q, want %q", err, read(), want)
-			}
-		}
-	})
-}
-
-// A file that cannot be written is a condition, and is written once it can be.
-func TestFilesThatFail(t *testing.T) {
-	keepingFiles(t, func(t *testing.T, task *containerTask, log *events, p *plan.Plan) {
-		folder := filepath.Join(filepath.Dir(p.Container.SubnetEnv), "folder")
-		p.Container.SubnetEnv = filepath.Join(folder, "subnet.env")
-		if err := os.WriteFile(folder, nil, 0o600); err != nil { // a file in the way
-			t.Error(err)
-		}
-		if _, err := task.apply(t.Context(), p); err == nil || task.fine() {
-			t.Errorf("%v", err)
-		}
-		pass(3 * filesEvery)
-		if got := task.conditions(); !slices.Equal(kindsOf(got), []mesh.Kind{mesh.FilesFailed}) || got[0].Cause == "" {
-			t.Errorf("%+v", got)
-		}
-		if err := os.Remove(folder); err != nil {
-			t.Error(err)
-		}
-		pass(filesEvery)
-		if got := log.take(); !task.fine() || !slices.Equal(got, []string{"files_failed", "files_written"}) {
-			t.Errorf("logged %q", got)
-		}
-	})
-}
-
-// Whoever asks for files does not wait longer than its context lasts.
-func TestFilesWithoutATask(t *testing.T) {
-	task := newContainerTask(Options{Log: slog.New(slog.DiscardHandler), Socket: filepath.Join(t.TempDir(), "s")})
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := task.apply(ctx, planned(t, file)); !errors.Is(err, context.Canceled) {
-		t.Errorf("%v", err)
 	}
 }
 

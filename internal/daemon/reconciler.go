@@ -90,18 +90,21 @@ type reloadRequest struct {
 	reply chan control.ReloadResult
 }
 
-// newReconciler returns the reconciler of a daemon that has loaded a file.
-func newReconciler(o Options, c *config.Config, v *published, h *host, s service) *reconciler {
-	return &reconciler{
+// newReconciler returns the reconciler of a daemon that has loaded a file. news tells that this host
+// may have changed.
+func newReconciler(o Options, c *config.Config, v *published, h *host, news chan struct{}) *reconciler {
+	r := &reconciler{
 		log:     o.Log,
 		read:    func() (*config.Config, error) { return config.Load(o.ConfigPath) },
 		hash:    func() (string, error) { return config.Hash(o.ConfigPath) },
 		observe: func(c *config.Config) (int, plan.Host, error) { return observe(c, o) },
-		fits:    fits, parts: h.parts, service: s, view: v,
-		file: make(chan struct{}, 1), news: make(chan struct{}, 1), reloads: o.Reload,
+		fits:    fits, parts: h.parts, service: h.service, view: v,
+		file: make(chan struct{}, 1), news: news, reloads: o.Reload,
 		asked: make(chan reloadRequest), pulse: make(chan struct{}),
 		loaded: c, tried: c.SHA256(),
 	}
+	h.again = r.soon
+	return r
 }
 
 func (r *reconciler) String() string { return "reconciler" }

@@ -71,9 +71,6 @@ func (e *endpoints) lasting() map[string]dataplane.Descriptor {
 	return named
 }
 
-// attached tells whether a TUN has queues of ours.
-func (e *endpoints) attached() bool { return e != nil && len(e.tun) > 0 }
-
 // closeAllBut closes the descriptors that others do not have too.
 func (e *endpoints) closeAllBut(others *endpoints) error {
 	kept := map[endpoint]bool{}
