@@ -63,8 +63,8 @@ func Run(ctx context.Context, o Options) error {
 	o.Log = slog.New(control.NewEventLog(o.Log.Handler(), events))
 	d := assemble(ctx, o, c)
 	server, err := control.Listen(o.Socket, control.Source{
-		Status: d.tell.status, Route: d.tell.route, Reload: d.reconciler.ask, Plan: d.reconciler.plans, History: d.tell.past,
-		Ping: d.tell.ping, Healthy: d.healthy, Ready: d.tell.ready, Events: events,
+		Status: d.tell.status, Route: d.tell.route, Reload: d.reconciler.ask, Plan: d.reconciler.plans,
+		History: d.tell.past, Ping: d.tell.ping, Healthy: d.healthy, Ready: d.tell.ready, Events: events,
 	}, o.Log)
 	if err != nil {
 		return err
@@ -101,7 +101,9 @@ func assemble(ctx context.Context, o Options, c *config.Config) *daemon {
 	// Known: what is learned of peers. The probes travel through the engine, and it hears them.
 	registry := peers.New()
 	probes := newProbes(log, o.Version, registry)
-	probes.engine = auto.New(dataplane.Options{Log: log, Hear: probes.hear, Start: packets.start, Broken: d.news})
+	probes.engine = auto.New(dataplane.Options{
+		Log: log, Hear: probes.hear, Start: packets.start, Broken: d.news,
+	})
 
 	d.tell = newTeller(o, c, view)
 	d.host = newHostOf(o, probes, d.tell.status)
@@ -185,7 +187,8 @@ func CheckPrivileges() error {
 		return fmt.Errorf("read capabilities: %w", err)
 	}
 	if data[0].Effective&(1<<unix.CAP_NET_ADMIN) == 0 {
-		return fmt.Errorf("%w: this needs the capability CAP_NET_ADMIN: run it as root (`sudo meshd ...`), or the daemon as the service (`systemctl start meshd`)", ErrPrivilege)
+		return fmt.Errorf("%w: this needs the capability CAP_NET_ADMIN: run it as root "+
+			"(`sudo meshd ...`), or the daemon as the service (`systemctl start meshd`)", ErrPrivilege)
 	}
 	return nil
 }

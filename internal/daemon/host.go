@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/netip"
 	"os"
-	"slices"
 	"time"
 
 	"example.org/meshd/internal/container"
@@ -25,7 +24,8 @@ import (
 
 // host is this host with everything on it that a plan brings to a state.
 //
-//	metrics, introduction, port -> routes -> backstops -> TUN -> interface -> rules -> files -> packets -> forwarding
+//	metrics, introduction, port -> routes -> backstops -> TUN -> interface -> rules -> files
+//	  -> packets -> forwarding
 //
 // The port comes first, so that a second daemon or a flannel on the host is found while everything
 // is as it was. Backstops come before the TUN, so that there is no first moment without. Packets
@@ -50,7 +50,7 @@ type host struct {
 	link      desired[link.Settings]
 	device    device
 	keeping   map[string]dataplane.Descriptor // what the service manager has
-	takeover  bool                            // queues of an earlier meshd wait, until the first plan is in force
+	takeover  bool                            // queues of an earlier meshd wait for the first plan
 }
 
 // engine is what this daemon needs of the dataplane.
@@ -113,48 +113,58 @@ func (h *host) parts(s step) []part {
 	if left := h.service.Left(); first && len(left) > 0 {
 		h.adopt(left, s.next)
 	}
-	packets := part{name: "packets", needs: []string{"introduction", "port", "interface", "rules", "legacy rules", "files", "metrics"}, apply: h.applyPackets}
-	face := part{name: "interface", needs: []string{"TUN", "port"}, apply: func(_ context.Context, p *plan.Plan) (effect, error) {
-		return h.link.apply(p.Link)
-	}}
-	if h.takeover {
-		packets.needs, face.needs = []string{"introduction", "port", "backstops"}, []string{"packets"}
-	}
 	parts := []part{
-		{name: "metrics", optional: first || s.old.Config.Metrics.Listen == s.next.Config.Metrics.Listen, apply: h.applyMetrics},
+		{name: "metrics", optional: first || s.keepsMetrics(), apply: h.applyMetrics},
 		{name: "introduction", apply: h.probes.apply},
-		{name: "port", apply: func(ctx context.Context, p *plan.Plan) (effect, error) {
-			undo, err := h.engine.Prepare(ctx, p.Engine)
-			return effect{undo: undo}, err
-		}},
-		{name: "backstops", needs: []string{"port", "routes"}, apply: func(_ context.Context, p *plan.Plan) (effect, error) {
-			return h.backstops.apply(p.Backstops)
-		}},
-		face,
+		{name: "port", apply: h.applyPort},
+		{name: "backstops", needs: []string{"port", "routes"},
+			apply: func(_ context.Context, p *plan.Plan) (effect, error) { return h.backstops.apply(p.Backstops) }},
+		{name: "interface", needs: []string{"TUN", "port"},
+			apply: func(_ context.Context, p *plan.Plan) (effect, error) { return h.link.apply(p.Link) }},
 		// Without rules or files the mesh itself works: losing them is an error only where they were in force.
-		{name: "rules", needs: []string{"interface"}, optional: first || !h.rules.Fine(), apply: func(ctx context.Context, p *plan.Plan) (effect, error) {
-			undo, err := h.rules.Set(ctx, p.Rules, s.reread)
-			return effect{undo: undo}, err
-		}},
-		{name: "legacy rules", needs: []string{"rules"}, apply: func(ctx context.Context, p *plan.Plan) (effect, error) {
-			return h.applyLegacy(ctx, s, p)
-		}},
+		{name: "rules", needs: []string{"interface"}, optional: first || !h.rules.Fine(),
+			apply: func(ctx context.Context, p *plan.Plan) (effect, error) {
+				undo, err := h.rules.Set(ctx, p.Rules, s.reread)
+				return effect{undo: undo}, err
+			}},
+		{name: "legacy rules", needs: []string{"rules"},
+			apply: func(ctx context.Context, p *plan.Plan) (effect, error) { return h.applyLegacy(ctx, s, p) }},
 		{name: "files", needs: []string{"rules"}, optional: first || !h.files.Fine(), apply: h.applyFiles},
-		packets,
+		{name: "packets", apply: h.applyPackets,
+			needs: []string{"introduction", "port", "interface", "rules", "legacy rules", "files", "metrics"}},
 		// While forwarding is on, a rule keeps apart what is no part of the mesh: so it comes after the rules.
 		{name: "forwarding", needs: []string{"packets", "rules"}, optional: true, apply: h.applyForwarding},
 	}
-	if !h.takeover {
-		parts = slices.Insert(parts, 4, part{name: "TUN", needs: []string{"backstops"}, apply: func(_ context.Context, p *plan.Plan) (effect, error) {
-			return h.device.apply(p.Link.Interface)
-		}})
+	if h.takeover {
+		needs(parts, "packets", "introduction", "port", "backstops")
+		needs(parts, "interface", "packets")
+	} else {
+		parts = append(parts, part{name: "TUN", needs: []string{"backstops"}, apply: h.device.apply})
 	}
 	if first {
-		parts = append(parts, part{name: "routes", needs: []string{"port"}, apply: func(_ context.Context, p *plan.Plan) (effect, error) {
-			return effect{}, fits(p)
-		}})
+		parts = append(parts, part{name: "routes", needs: []string{"port"},
+			apply: func(_ context.Context, p *plan.Plan) (effect, error) { return effect{}, fits(p) }})
 	}
 	return parts
+}
+
+// needs replaces what one of the parts needs.
+func needs(parts []part, name string, others ...string) {
+	for i := range parts {
+		if parts[i].name == name {
+			parts[i].needs = others
+		}
+	}
+}
+
+// keepsMetrics tells whether the address of metrics stays, so that failing to listen there is no
+// fault of the file.
+func (s step) keepsMetrics() bool { return s.old.Config.Metrics.Listen == s.next.Config.Metrics.Listen }
+
+// applyPort takes the port and puts the tables of the mesh in force.
+func (h *host) applyPort(ctx context.Context, p *plan.Plan) (effect, error) {
+	undo, err := h.engine.Prepare(ctx, p.Engine)
+	return effect{undo: undo}, err
 }
 
 // adopt gives the engine what an earlier meshd left.
@@ -164,7 +174,8 @@ func (h *host) adopt(left []*os.File, p *plan.Plan) {
 		h.log.Info("a descriptor of the last run is not used", "reason", err)
 	}
 	h.takeover = adopted.Moving()
-	h.log.Info("taking over from the last run", "sockets", adopted.Sockets, "queues", adopted.Queues, "event", "adopted")
+	h.log.Info("taking over from the last run",
+		"sockets", adopted.Sockets, "queues", adopted.Queues, "event", "adopted")
 }
 
 func (h *host) applyFiles(ctx context.Context, p *plan.Plan) (effect, error) {
@@ -191,8 +202,8 @@ func (h *host) metricsConditions() []mesh.Condition {
 	if err == nil {
 		return nil
 	}
-	return []mesh.Condition{{Kind: mesh.MetricsFailed, Severity: mesh.Degraded, Subject: "metrics.listen", Cause: err.Error(),
-		Remedy: "free the address, or change metrics.listen"}}
+	return []mesh.Condition{{Kind: mesh.MetricsFailed, Severity: mesh.Degraded, Subject: "metrics.listen",
+		Cause: err.Error(), Remedy: "free the address, or change metrics.listen"}}
 }
 
 func (h *host) applyPackets(ctx context.Context, p *plan.Plan) (effect, error) {
@@ -246,7 +257,8 @@ func (h *host) keep() {
 	}
 	h.keeping = now
 	if err := h.service.Keep(now); err != nil {
-		h.log.Warn("the service manager does not keep all descriptors: a restart may lose packets", "error", err, "event", "warning")
+		h.log.Warn("the service manager does not keep all descriptors: a restart may lose packets",
+			"error", err, "event", "warning")
 	}
 }
 
@@ -268,8 +280,8 @@ type device struct {
 
 // apply makes the device, or takes over the one that an earlier run left. Where it is ours already
 // it is left alone: making it would attach a queue for a moment, which would take packets with it.
-func (d *device) apply(name string) (effect, error) {
-	had := *d
+func (d *device) apply(_ context.Context, p *plan.Plan) (effect, error) {
+	had, name := *d, p.Link.Interface
 	if d.index != 0 && d.index == link.Index(name) {
 		return effect{}, nil
 	}
@@ -304,5 +316,6 @@ func fits(p *plan.Plan) error {
 	for _, peer := range p.Engine.Mesh.Others() {
 		underlay = append(underlay, peer.Underlay.Addr())
 	}
-	return errors.Join(link.CheckRoutes(p.Link.Interface, p.Link.Routes), link.CheckUnderlay(p.Config.Network.CIDR, underlay))
+	return errors.Join(link.CheckRoutes(p.Link.Interface, p.Link.Routes),
+		link.CheckUnderlay(p.Config.Network.CIDR, underlay))
 }

@@ -126,7 +126,8 @@ func (p *probes) tell(changes []probe.Change) {
 		case c.Told != nil:
 			ours = append(ours, c.Peer)
 		case c.New == probe.Up:
-			p.log.Info("peer is up", "event", "peer_up", "peer", c.Peer, "was", c.Old, "rtt", c.Figures.Last.Round(time.Microsecond))
+			p.log.Info("peer is up", "event", "peer_up", "peer", c.Peer, "was", c.Old,
+				"rtt", c.Figures.Last.Round(time.Microsecond))
 		case c.New == probe.Stale:
 			p.log.Warn("peer is stale: it does not answer", "event", "peer_stale", "peer", c.Peer,
 				"silent", c.Silent.Round(time.Millisecond), "loss", percent(c.Figures.Loss))
@@ -146,7 +147,8 @@ func (p *probes) tellFiles(what, event string, level slog.Level, names []string)
 	case len(names) == 1:
 		p.log.Log(context.Background(), level, "peer "+what, "event", event, "peer", names[0])
 	case len(names) > 1:
-		p.log.Log(context.Background(), level, fmt.Sprintf("%d peers: each %s", len(names), what), "event", event, "count", len(names), "peers", strings.Join(names[:min(len(names), changesLogged)], " "))
+		p.log.Log(context.Background(), level, fmt.Sprintf("%d peers: each %s", len(names), what),
+			"event", event, "count", len(names), "peers", strings.Join(names[:min(len(names), changesLogged)], " "))
 	}
 }
 
@@ -159,10 +161,13 @@ const (
 )
 
 // ping answers POST /v1/ping.
-func (p *probes) ping(ctx context.Context, in *plan.Plan, r control.PingRequest) (reply control.Ping, ok bool, err error) {
+func (p *probes) ping(
+	ctx context.Context, in *plan.Plan, r control.PingRequest,
+) (reply control.Ping, ok bool, err error) {
 	headers := dataplane.EchoHeaders(in.Peer)
 	if most := in.Link.MTU - headers; r.Size < 0 || r.Size > most {
-		return reply, false, fmt.Errorf("size must be at most %d bytes, which is what the MTU %d leaves", most, in.Link.MTU)
+		return reply, false, fmt.Errorf("size must be at most %d bytes, which is what the MTU %d leaves",
+			most, in.Link.MTU)
 	}
 	r.Size = max(r.Size, probe.PayloadSize)
 	timeout := pingTimeout
@@ -219,11 +224,13 @@ func (p *probes) report(status *control.Peer, ours *config.Config) {
 	status.ProbesTx, status.ProbesRx = r.Sent, r.Received
 	if f := r.Figures; f.Probes > 0 {
 		status.Loss = &f.Loss
-		status.RTTMS, status.RTTMinMS, status.RTTP95MS = milliseconds(f.P50), milliseconds(f.Min), milliseconds(f.P95)
-		status.RTTLastMS, status.JitterMS = milliseconds(f.Last), milliseconds(f.Jitter)
+		status.RTTMS, status.RTTMinMS = milliseconds(f.P50), milliseconds(f.Min)
+		status.RTTP95MS, status.RTTLastMS = milliseconds(f.P95), milliseconds(f.Last)
+		status.JitterMS = milliseconds(f.Jitter)
 	}
 	if r.Told.Hash != ([32]byte{}) {
 		match := r.Told.Hash == ours.Sum
-		status.ConfigMatch, status.ConfigSHA256, status.Version = &match, fmt.Sprintf("%x", r.Told.Hash), r.Told.Version
+		status.ConfigMatch, status.ConfigSHA256 = &match, fmt.Sprintf("%x", r.Told.Hash)
+		status.Version = r.Told.Version
 	}
 }

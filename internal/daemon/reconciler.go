@@ -194,7 +194,8 @@ func (r *reconciler) begin(ctx context.Context) error {
 		if v := r.view.now(); !v.waits() || v.config != r.loaded { // addresses come and go: say it once
 			r.log.Warn("waiting for an address of this node", "reason", res.err, "event", "waiting")
 		}
-		r.view.waiting(r.loaded, mesh.Condition{Kind: mesh.WaitingForUs, Severity: mesh.Failed, Cause: res.err.Error()})
+		r.view.waiting(r.loaded, mesh.Condition{
+			Kind: mesh.WaitingForUs, Severity: mesh.Failed, Cause: res.err.Error()})
 		return nil
 	case faultyFile:
 		return fmt.Errorf("%w: %w", ErrConfig, res.err)
@@ -207,8 +208,9 @@ func (r *reconciler) begin(ctx context.Context) error {
 	r.tried = p.Config.SHA256()
 	r.view.began(p, began)
 	r.warn(nil, slices.Concat(p.Conditions, p.Forwarding.Conditions()))
-	r.log.Info("forwarding", "node", p.Self.Name, "network", p.Config.Network.Name, "peers", len(p.Engine.Mesh.Peers)-1,
-		"listening", p.Engine.Bind.String(), "interface", p.Link.Interface, "mtu", p.Link.MTU, "event", "forwarding")
+	r.log.Info("forwarding", "node", p.Self.Name, "network", p.Config.Network.Name,
+		"peers", len(p.Engine.Mesh.Peers)-1, "listening", p.Engine.Bind.String(), "interface", p.Link.Interface,
+		"mtu", p.Link.MTU, "event", "forwarding")
 	r.service.Ready()
 	return nil
 }
@@ -295,7 +297,8 @@ func (r *reconciler) repair(ctx context.Context) {
 // unfit tells that the plan in force stays though it could not be made now.
 func (r *reconciler) unfit(before view, cause error) {
 	if !mesh.Has(before.notes, mesh.HostMismatch) {
-		r.log.Warn("this host does not fit the plan in force any more, which stays", "reason", cause, "event", "address_lost")
+		r.log.Warn("this host no longer fits the plan in force: keeping the plan",
+			"reason", cause, "event", "address_lost")
 	}
 	r.view.unfit(mesh.Condition{Kind: mesh.HostMismatch, Severity: mesh.Degraded, Cause: cause.Error()})
 }

@@ -98,7 +98,9 @@ func (r *reconciler) readAndAttempt(ctx context.Context) result {
 	return result{plan: r.view.now().plan}
 }
 
-func (r *reconciler) sayReloaded(cause string, began time.Time, before view, res result, answer control.ReloadResult) {
+func (r *reconciler) sayReloaded(
+	cause string, began time.Time, before view, res result, answer control.ReloadResult,
+) {
 	switch {
 	case res.outcome == waiting && before.plan == nil:
 		r.log.Info("the file is good: waiting for an address of this node", "cause", cause, "event", "reloaded")
@@ -108,7 +110,8 @@ func (r *reconciler) sayReloaded(cause string, began time.Time, before view, res
 			"error", res.err, "event", "reload_rejected")
 	default:
 		r.warn(before.conditions(), res.plan.Conditions)
-		r.log.Info("reloaded", "cause", cause, "generation", answer.Generation, "duration", time.Since(began).Round(time.Millisecond),
+		r.log.Info("reloaded", "cause", cause, "generation", answer.Generation,
+			"duration", time.Since(began).Round(time.Millisecond),
 			"changes", spoken(res.changes), "peers", len(res.plan.Engine.Mesh.Peers)-1, "event", "reloaded")
 	}
 }
@@ -142,7 +145,9 @@ var errNothingYet = errors.New("nothing is forwarded yet")
 
 // plans tells what applying a file with the given content would change, and changes nothing. path is
 // only for the words of faults. The work ends with ctx. It answers POST /v1/plan.
-func (r *reconciler) plans(ctx context.Context, path string, doc []byte) (control.Plan, []control.Error, error) {
+func (r *reconciler) plans(
+	ctx context.Context, path string, doc []byte,
+) (control.Plan, []control.Error, error) {
 	c, err := config.ParseContext(ctx, path, doc)
 	if err != nil {
 		return control.Plan{}, faultsOf(err), err
@@ -166,5 +171,7 @@ func (r *reconciler) plans(ctx context.Context, path string, doc []byte) (contro
 		return control.Plan{}, nil, err
 	}
 	sentences, details := words.Changes(plan.Changes(v.plan, next), -1)
-	return control.Plan{Schema: control.Schema, Generation: v.generation, Changes: sentences, Details: details}, nil, nil
+	return control.Plan{
+		Schema: control.Schema, Generation: v.generation, Changes: sentences, Details: details,
+	}, nil, nil
 }

@@ -59,7 +59,8 @@ func newTeller(o Options, c *config.Config, v *published) *teller {
 	if err != nil { // the working directory is gone
 		path = c.Path
 	}
-	return &teller{version: o.Version, path: path, bootID: hex.EncodeToString(id[:]), started: time.Now(), view: v}
+	bootID := hex.EncodeToString(id[:])
+	return &teller{version: o.Version, path: path, bootID: bootID, started: time.Now(), view: v}
 }
 
 // status answers GET /v1/status.
@@ -68,9 +69,12 @@ func (t *teller) status() control.Status {
 	network := v.config.Network
 	s := control.Status{
 		Schema: control.Schema, Version: t.version, BootID: t.bootID, PID: os.Getpid(),
-		Started: t.started.Round(time.Millisecond), UptimeSeconds: time.Since(t.started).Round(time.Millisecond).Seconds(), Now: now(),
-		Config:     control.Config{Path: t.path, SHA256: v.config.SHA256(), Error: v.reload.Error, LastReload: v.reload},
-		Network:    control.Network{Name: network.Name, CIDR: words.Texts(network.CIDR), Interface: network.Interface, Port: int(network.Port), Subnets: []string{}},
+		Started: t.started.Round(time.Millisecond), Now: now(),
+		UptimeSeconds: time.Since(t.started).Round(time.Millisecond).Seconds(),
+		Config: control.Config{
+			Path: t.path, SHA256: v.config.SHA256(), Error: v.reload.Error, LastReload: v.reload},
+		Network: control.Network{Name: network.Name, CIDR: words.Texts(network.CIDR),
+			Interface: network.Interface, Port: int(network.Port), Subnets: []string{}},
 		Dataplane:  control.Dataplane{Offloads: []string{}},
 		Totals:     control.Totals{Drops: map[string]uint64{}, Unattributed: map[string]uint64{}},
 		Peers:      []control.Peer{},
@@ -95,7 +99,8 @@ func (t *teller) verdict(conditions []mesh.Condition) (h control.Health, warning
 	verdict := t.judge.Verdict(conditions, now())
 	h, warnings = control.Health{Level: verdict.Level(), Problems: []control.Problem{}}, []string{}
 	for _, p := range verdict.Problems {
-		h.Problems = append(h.Problems, control.Problem{Level: p.Severity.String(), Kind: string(p.Kind), Peer: p.Peer,
+		h.Problems = append(h.Problems, control.Problem{
+			Level: p.Severity.String(), Kind: string(p.Kind), Peer: p.Peer,
 			Text: words.Sentence(p.Condition), Remedy: p.Remedy, Since: p.Since})
 		warnings = append(warnings, words.Warning(p.Condition))
 	}
@@ -156,7 +161,7 @@ func masqueradeOf(s rules.Status) control.Masquerade {
 
 // kernelDrops counts what was lost before the engine saw it.
 func (t *teller) kernelDrops(p *plan.Plan, r dataplane.Reading) map[string]uint64 {
-	tun, err := overflows(p)
+	tun, err := link.Overflows(p.Link.Interface)
 	if err == nil && t.based.CompareAndSwap(false, true) {
 		t.tun.From(tun) // earlier runs are none of ours
 	}
@@ -210,7 +215,8 @@ func whyNot(network config.Network, to netip.Addr) string {
 	cidr, ok := network.CIDROf(to)
 	switch {
 	case !ok:
-		return "the mesh carries no addresses of that family: network.cidr is " + strings.Join(words.Texts(network.CIDR), ", ")
+		return "the mesh carries no addresses of that family: network.cidr is " +
+			strings.Join(words.Texts(network.CIDR), ", ")
 	case cidr.Contains(to):
 		return fmt.Sprintf("the address is inside network.cidr %s, but no node has it in its subnets", cidr)
 	}
@@ -292,12 +298,13 @@ func (t *teller) past(peer, span string) (*control.History, error) {
 // knows nothing else, could not go on as this one does.
 func (t *teller) current() error {
 	if v := t.view.now(); v.reload.Error != "" {
-		return fmt.Errorf("the file was rejected, and generation %d stays in force: %s", v.generation, v.reload.Error)
+		return fmt.Errorf("the file was rejected, and generation %d stays in force: %s",
+			v.generation, v.reload.Error)
 	}
 	return nil
 }
 
-// summary is the state in one line. It asks nobody, so it is there at once.
+// summary is the state in one line. It reads published state only, because the watchdog waits for the answer.
 func (t *teller) summary() string {
 	v := t.view.now()
 	switch {
@@ -309,5 +316,6 @@ func (t *teller) summary() string {
 	case len(v.notes) > 0:
 		return firstOf(v.notes)
 	}
-	return fmt.Sprintf("forwarding as %s: %d of %d peers up", v.plan.Self.Name, t.registry.Count(peers.Up, time.Now()), len(v.plan.Engine.Mesh.Peers)-1)
+	return fmt.Sprintf("forwarding as %s: %d of %d peers up", v.plan.Self.Name,
+		t.registry.Count(peers.Up, time.Now()), len(v.plan.Engine.Mesh.Peers)-1)
 }

@@ -8,7 +8,6 @@ import (
 
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
-	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/plan"
 	"example.org/meshd/internal/words"
@@ -67,7 +66,8 @@ func (p *published) waiting(c *config.Config, why mesh.Condition) {
 func (p *published) began(first *plan.Plan, began time.Time) {
 	p.change(func(v *view) {
 		at := now()
-		*v = view{config: first.Config, plan: first, generation: 1, applied: at, reload: reloadOf(began, at, nil, nil)}
+		*v = view{config: first.Config, plan: first, generation: 1, applied: at,
+			reload: reloadOf(began, at, nil, nil)}
 	})
 }
 
@@ -123,10 +123,13 @@ func (p *published) reloaded(res result, began time.Time) control.ReloadResult {
 			v.plan, v.config, v.notes = res.plan, res.plan.Config, nil
 		}
 	})
-	if v := p.now(); v.plan == nil && err == nil { // nothing is wrong with the file, but whoever asks wants it in force
+	// A good file that waits for this host is no success: the caller wants the file in force.
+	if v := p.now(); v.plan == nil && err == nil {
 		reload.OK, reload.Error = false, "the file is good, but "+firstOf(v.notes)
 	}
-	return control.ReloadResult{Schema: control.Schema, Generation: p.now().generation, Reload: reload, Faults: faultsOf(err)}
+	return control.ReloadResult{
+		Schema: control.Schema, Generation: p.now().generation, Reload: reload, Faults: faultsOf(err),
+	}
 }
 
 // rejection returns why a file is not in force, nil if it is or if it waits without a fault.
@@ -135,7 +138,8 @@ func rejection(res result) *mesh.Condition {
 	case res.err == nil:
 		return nil
 	case res.outcome == faultyFile:
-		return &mesh.Condition{Kind: mesh.FileRejected, Severity: mesh.Degraded, Cause: res.err.Error()}
+		return &mesh.Condition{Kind: mesh.FileRejected, Severity: mesh.Degraded, Cause: res.err.Error(),
+			Remedy: "correct and save the file: meshd reads it by itself"}
 	}
 	return &mesh.Condition{Kind: mesh.ReloadPending, Severity: mesh.Degraded, Cause: res.err.Error()}
 }
@@ -164,6 +168,3 @@ func faultsOf(err error) []control.Error {
 	}
 	return all
 }
-
-// overflows returns what the kernel has dropped at the TUN of a plan.
-func overflows(p *plan.Plan) (uint64, error) { return link.Overflows(p.Link.Interface) }

@@ -49,7 +49,8 @@ func (w *fileWatch) note(err error) {
 	c := &mesh.Condition{Kind: mesh.FileUnwatched, Severity: mesh.Degraded, Cause: fmt.Sprint(err),
 		Remedy: "`sysctl fs.inotify.max_user_instances=1024` may help"}
 	if before := w.failure.Swap(c); before == nil || *before != *c {
-		w.log.Warn("the file cannot be watched: reading it from time to time", "every", watchAgain, "error", err, "event", "watch_failed")
+		w.log.Warn("the file cannot be watched: reading it from time to time",
+			"every", watchAgain, "error", err, "event", "watch_failed")
 	}
 }
 

@@ -123,7 +123,7 @@ type Programs struct {
 	Use      Use
 	Why      string  // why it must not be used, if Use is Never
 	Chosen   bool    // then: the file asks for it, so that there is nothing to tell
-	MTU      int     // the largest inner packet that fits every way, bytes: bpf_fib_lookup does not tell routes' own MTUs
+	MTU      int     // largest inner packet that fits every path, bytes: bpf_fib_lookup ignores routes' own MTUs
 	Underlay []int   // indices of the interfaces on which datagrams for this node come in
 	Receive  Receive // where they are taken
 }

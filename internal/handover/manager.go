@@ -124,7 +124,8 @@ func (m *Manager) Keep(named map[string]dataplane.Descriptor) error {
 		// Whether it is well is ours to say, not its poll's (FDPOLL, systemd 246).
 		message := []byte("FDSTORE=1\nFDPOLL=0\nFDNAME=" + name)
 		err := named[name].Descriptor(func(fd uintptr) {
-			errs = append(errs, unix.Sendmsg(out, message, unix.UnixRights(int(fd)), &unix.SockaddrUnix{Name: m.socket}, 0))
+			errs = append(errs, unix.Sendmsg(out, message, unix.UnixRights(int(fd)),
+				&unix.SockaddrUnix{Name: m.socket}, 0))
 		})
 		errs = append(errs, err)
 		m.names = append(m.names, name)

@@ -57,7 +57,8 @@ func (s *Successor) Run(ctx context.Context) error {
 		case <-s.ask:
 		}
 		if err := s.try(ctx); err != nil {
-			s.log.Error("the installed program does not take over, this one stays", "program", s.program, "error", err, "event", "replace_failed")
+			s.log.Error("the installed program does not take over, this one stays",
+				"program", s.program, "error", err, "event", "replace_failed")
 			continue
 		}
 		s.log.Info("the installed program takes over", "program", s.program, "event", "replaced")
@@ -90,7 +91,8 @@ func (s *Successor) Replace(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return nil
 	}
-	return fmt.Errorf("start %s in the place of this one: %w", s.program, unix.Exec(s.program, os.Args, os.Environ()))
+	return fmt.Errorf("start %s in the place of this one: %w", s.program,
+		unix.Exec(s.program, os.Args, os.Environ()))
 }
 
 // ignore keeps a signal that comes before the successor listens from ending it. os/signal's
@@ -100,7 +102,9 @@ func ignore(s unix.Signal) error {
 	action := struct{ handler, flags, restorer, mask [2]uint64 }{}
 	*(*uintptr)(unsafe.Pointer(&action)) = 1 // SIG_IGN
 	const sizeOfMask = 8
-	if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&action)), 0, sizeOfMask, 0, 0); errno != 0 {
+	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s),
+		uintptr(unsafe.Pointer(&action)), 0, sizeOfMask, 0, 0)
+	if errno != 0 {
 		return fmt.Errorf("ignore %s: %w", s, errno)
 	}
 	return nil

@@ -43,7 +43,8 @@ type Reading struct {
 
 // Of returns the reading of traffic, whose round trip time and loss are not known.
 func Of(t mesh.Traffic) Reading {
-	return Reading{RxPackets: t.RxPackets, RxBytes: t.RxBytes, TxPackets: t.TxPackets, TxBytes: t.TxBytes, Drops: t.Dropped(),
+	return Reading{RxPackets: t.RxPackets, RxBytes: t.RxBytes,
+		TxPackets: t.TxPackets, TxBytes: t.TxBytes, Drops: t.Dropped(),
 		RTT: math.NaN(), Loss: math.NaN()}
 }
 
@@ -219,13 +220,16 @@ func (h *History) Answer(peer, name string) (*control.History, error) {
 }
 
 func historyOf(peer string, s span, end time.Time, points []point) *control.History {
-	h := &control.History{Schema: control.Schema, Peer: peer, Span: s.name, StepSeconds: int(s.step.Seconds()), End: end.UTC()}
+	h := &control.History{Schema: control.Schema, Peer: peer, Span: s.name,
+		StepSeconds: int(s.step.Seconds()), End: end.UTC()}
 	for _, c := range []struct {
 		to *[]*float64
 		of func(point) float32
 	}{
-		{&h.RxPackets, func(p point) float32 { return p.rxPackets }}, {&h.RxBytes, func(p point) float32 { return p.rxBytes }},
-		{&h.TxPackets, func(p point) float32 { return p.txPackets }}, {&h.TxBytes, func(p point) float32 { return p.txBytes }},
+		{&h.RxPackets, func(p point) float32 { return p.rxPackets }},
+		{&h.RxBytes, func(p point) float32 { return p.rxBytes }},
+		{&h.TxPackets, func(p point) float32 { return p.txPackets }},
+		{&h.TxBytes, func(p point) float32 { return p.txBytes }},
 		{&h.Drops, func(p point) float32 { return p.drops }}, {&h.RTTMS, func(p point) float32 { return p.rtt }},
 		{&h.Loss, func(p point) float32 { return p.loss }},
 	} {

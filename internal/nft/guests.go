@@ -94,7 +94,9 @@ func (g *Guests) visitAll(conn *nftables.Conn, want func(Place) []Exprs) (repair
 // Stand reports whether the last Set left rules of meshd's in a chain of that name.
 func (g *Guests) Stand(table, chain string) bool {
 	chains := g.stands.Load()
-	return chains != nil && slices.ContainsFunc(*chains, func(key chainKey) bool { return key.table == table && key.chain == chain })
+	return chains != nil && slices.ContainsFunc(*chains, func(key chainKey) bool {
+		return key.table == table && key.chain == chain
+	})
 }
 
 // publish lets Stand know which chains have rules of meshd's.

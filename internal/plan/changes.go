@@ -75,7 +75,8 @@ func without[T comparable](all, others []T) (rest []T) {
 func (d *differences) peers(old, next mesh.Mesh) {
 	before, after := byName(old), byName(next)
 	for _, p := range sorted(old, func(p *mesh.Peer) bool { return after[p.Name] == nil }) {
-		d.list = append(d.list, mesh.Change{Op: mesh.Removed, Kind: mesh.ChangedPeer, Subject: p.Name, Old: list(p.Subnets)})
+		d.list = append(d.list, mesh.Change{
+			Op: mesh.Removed, Kind: mesh.ChangedPeer, Subject: p.Name, Old: list(p.Subnets)})
 	}
 	for _, p := range sorted(next, func(p *mesh.Peer) bool { return !same(before[p.Name], p) }) {
 		was := before[p.Name]
@@ -94,7 +95,8 @@ func (d *differences) peers(old, next mesh.Mesh) {
 
 func (d *differences) field(peer, name, old, next string) {
 	if old != next {
-		d.list = append(d.list, mesh.Change{Op: mesh.Replaced, Kind: mesh.ChangedPeer, Subject: peer, Field: name, Old: old, New: next})
+		d.list = append(d.list, mesh.Change{
+			Op: mesh.Replaced, Kind: mesh.ChangedPeer, Subject: peer, Field: name, Old: old, New: next})
 	}
 }
 
@@ -119,7 +121,8 @@ func sorted(m mesh.Mesh, interesting func(*mesh.Peer) bool) (some []*mesh.Peer) 
 
 // same tells whether a peer stays as it is. A mesh has thousands of them, so it makes no text.
 func same(a, b *mesh.Peer) bool {
-	return a != nil && a.Underlay == b.Underlay && slices.Equal(a.Subnets, b.Subnets) && slices.Equal(a.Routes, b.Routes)
+	return a != nil && a.Underlay == b.Underlay &&
+		slices.Equal(a.Subnets, b.Subnets) && slices.Equal(a.Routes, b.Routes)
 }
 
 // list writes prefixes for people.

@@ -78,7 +78,8 @@ func Identify(c *config.Config, name string, local []netip.Addr) (index int, err
 		for _, i := range found {
 			names = append(names, fmt.Sprintf("%s (%s)", c.Nodes[i].Name, c.Nodes[i].Address.Addr()))
 		}
-		return 0, fmt.Errorf("%w: it has the addresses of %d nodes of %s: %s; choose one with --node NAME; local addresses: %s",
+		return 0, fmt.Errorf("%w: it has the addresses of %d nodes of %s: %s; "+
+			"choose one with --node NAME; local addresses: %s",
 			ErrIdentity, len(found), c.Path, strings.Join(names, ", "), addresses(local))
 	case name != "":
 		return 0, fmt.Errorf("%w: no node of %s is named %q", ErrIdentity, c.Path, name)
@@ -121,7 +122,8 @@ func Make(c *config.Config, self int, host Host) (*Plan, error) {
 	p.planGuard(host.Forwarding.Crossing.PodNames())
 	p.planContainer()
 	for _, route := range host.Shadows {
-		p.note(mesh.Condition{Kind: mesh.RouteShadowed, Severity: mesh.Degraded, Subject: route, Remedy: "run `ip route del` for it"})
+		p.note(mesh.Condition{Kind: mesh.RouteShadowed, Severity: mesh.Degraded,
+			Subject: route, Remedy: "run `ip route del` for it"})
 	}
 	return p, nil
 }
@@ -148,7 +150,8 @@ func (p *Plan) planMesh() {
 }
 
 func peerOf(n config.Node) mesh.Peer {
-	return mesh.Peer{Name: n.Name, Underlay: mesh.Endpoint{AddrPort: n.Address}, Subnets: n.Subnets, Routes: n.Routes}
+	return mesh.Peer{Name: n.Name, Underlay: mesh.Endpoint{AddrPort: n.Address},
+		Subnets: n.Subnets, Routes: n.Routes}
 }
 
 // planEngine decides where packets enter and leave this host.
@@ -161,8 +164,9 @@ func (p *Plan) planEngine(host Host) {
 			any = netip.IPv6Unspecified()
 		}
 		p.Engine.Bind = netip.AddrPortFrom(any, address.Port())
-		p.note(mesh.Condition{Kind: mesh.AddressElsewhere, Severity: mesh.Degraded, Subject: address.Addr().String(),
-			Remedy: "add the address to an interface, or let NAT map it to this host"})
+		p.note(mesh.Condition{Kind: mesh.AddressElsewhere, Severity: mesh.Degraded,
+			Subject: address.Addr().String(),
+			Remedy:  "add the address to an interface, or let NAT map it to this host"})
 	}
 	p.Engine.Interface, p.Engine.Queues = p.Config.Network.Interface, c.Queues
 	p.Engine.Offload, p.Engine.Spread = c.Offload != config.Off, c.Spread
@@ -192,13 +196,15 @@ func (p *Plan) planLink(self, underlayMTU int) error {
 		p.Link.MTU = min(fits, maxMTU)
 	}
 	if p.Link.MTU > fits {
-		p.note(mesh.Condition{Kind: mesh.MTUTooLarge, Severity: mesh.Degraded, Subject: fmt.Sprintf("network.mtu %d", p.Link.MTU),
-			Cause:  fmt.Sprintf("the underlay's MTU of %d leaves %d", underlayMTU, fits),
-			Remedy: "lower network.mtu, or set it to 0"})
+		p.note(mesh.Condition{Kind: mesh.MTUTooLarge, Severity: mesh.Degraded,
+			Subject: fmt.Sprintf("network.mtu %d", p.Link.MTU),
+			Cause:   fmt.Sprintf("the underlay's MTU of %d leaves %d", underlayMTU, fits),
+			Remedy:  "lower network.mtu, or set it to 0"})
 	}
 	const minMTU6 = 1280 // RFC 8200 section 5
 	if _, v6 := network.CIDROf(netip.IPv6Unspecified()); v6 && p.Link.MTU < minMTU6 {
-		return fmt.Errorf("the underlay's MTU of %d leaves %d for pods, but IPv6 needs %d: raise the underlay's MTU, "+
+		return fmt.Errorf("the underlay's MTU of %d leaves %d for pods, but IPv6 needs %d: "+
+			"raise the underlay's MTU, "+
 			"or take the IPv6 prefix out of network.cidr", underlayMTU, p.Link.MTU, minMTU6)
 	}
 	p.Backstops = slices.Clone(network.CIDR)
@@ -228,7 +234,8 @@ func (p *Plan) planPrograms(host Host) {
 	case host.IPsec != "":
 		k.Use, k.Why = dataplane.Never, host.IPsec+", and the kernel engine's programs would bypass it"
 	case p.Engine.Bind != address: // the address may come later: no reason to reject the file
-		k.Use, k.Why = dataplane.Never, fmt.Sprintf("the kernel engine needs the node's address %s on this host", address.Addr())
+		k.Use = dataplane.Never
+		k.Why = fmt.Sprintf("the kernel engine needs the node's address %s on this host", address.Addr())
 	case c.Engine == config.Auto:
 		k.Use = dataplane.IfPossible
 	default:

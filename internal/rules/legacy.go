@@ -66,7 +66,7 @@ func (t *Legacy) Set(a *filter.Accept, always bool) (tried <-chan struct{}) {
 // from ending: it times out by itself.
 func (t *Legacy) Run(ctx context.Context) error {
 	var accept *filter.Accept
-	var tried chan struct{} // nil: nobody waits
+	var tried chan struct{} // nil: no caller waits
 	var retry <-chan time.Time
 	var pause backoff.Backoff
 	done := make(chan error, 1)
@@ -111,12 +111,15 @@ func (t *Legacy) bring(a *filter.Accept) error {
 	var notes []mesh.Condition
 	advice, err := t.set(a)
 	if advice != "" {
-		notes = append(notes, mesh.Condition{Kind: mesh.LegacyRules, Severity: mesh.Degraded, Subject: "iptables-legacy", Cause: advice})
+		notes = append(notes, mesh.Condition{
+			Kind: mesh.LegacyRules, Severity: mesh.Degraded, Subject: "iptables-legacy", Cause: advice})
 	}
 	if err != nil {
-		notes = append(notes, mesh.Condition{Kind: mesh.RulesFailed, Severity: mesh.Failed, Subject: "iptables-legacy", Cause: err.Error()})
+		notes = append(notes, mesh.Condition{
+			Kind: mesh.RulesFailed, Severity: mesh.Failed, Subject: "iptables-legacy", Cause: err.Error()})
 		if len(*t.notes.Load()) == 0 {
-			t.log.Error("rules of iptables-legacy are not in force: trying again", "error", err, "event", "rules_failed")
+			t.log.Error("rules of iptables-legacy are not in force: trying again",
+				"error", err, "event", "rules_failed")
 		}
 	}
 	t.notes.Store(&notes)

@@ -118,7 +118,8 @@ func (t *Keeper) Watch(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		t.log.Warn("changes of rules by other programs are not seen: trying again", "in", retryRules, "error", err, "event", "watch_failed")
+		t.log.Warn("changes of rules by other programs are not seen: trying again",
+			"in", retryRules, "error", err, "event", "watch_failed")
 		select {
 		case <-ctx.Done():
 			return nil
@@ -262,7 +263,8 @@ func (t *Keeper) Read() (s Status, conditions []mesh.Condition) {
 	}
 	var err error
 	if s.Counters, err = t.masq.Counters(); err != nil {
-		conditions = append(conditions, mesh.Condition{Kind: mesh.RulesUncounted, Severity: mesh.Degraded, Cause: err.Error()})
+		conditions = append(conditions, mesh.Condition{
+			Kind: mesh.RulesUncounted, Severity: mesh.Degraded, Cause: err.Error()})
 	}
 	return s, conditions
 }

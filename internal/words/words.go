@@ -11,23 +11,28 @@ import (
 	"example.org/meshd/internal/mesh"
 )
 
-// sentences say what a kind of condition means. SUBJECT and PEER stand for what the condition is about; its cause follows after a colon.
+// sentences say what a kind of condition means. SUBJECT and PEER stand for what the condition is about;
+// its cause follows after a colon.
 var sentences = map[mesh.Kind]string{
-	mesh.Starting:         "nothing is forwarded yet: meshd is starting",
-	mesh.WaitingForUs:     "nothing is forwarded yet: waiting for an address of this node",
-	mesh.HostMismatch:     "this host has changed and does not fit the plan in force any more, which stays",
-	mesh.CannotApply:      "this host refuses what the file asks for; meshd tries again",
-	mesh.ReloadPending:    "the new file is not in force yet, the one before stays; meshd tries again",
-	mesh.FileRejected:     "the new file is rejected, the one before stays in force",
-	mesh.FileUnwatched:    "the file cannot be watched: an edit takes effect only within 2 seconds",
-	mesh.AddressElsewhere: "this node's address SUBJECT is not on this host: meshd listens on all addresses, and peers accept only what comes from SUBJECT",
-	mesh.SubnetFamilies:   "peer PEER and this node have subnets of different families: no packet can pass between them",
+	mesh.Starting:      "nothing is forwarded yet: meshd is starting",
+	mesh.WaitingForUs:  "nothing is forwarded yet: waiting for an address of this node",
+	mesh.HostMismatch:  "this host has changed and does not fit the plan in force any more, which stays",
+	mesh.CannotApply:   "this host refuses what the file asks for; meshd tries again",
+	mesh.ReloadPending: "the new file is not in force yet, the one before stays; meshd tries again",
+	mesh.FileRejected:  "the new file is rejected, the one before stays in force",
+	mesh.FileUnwatched: "the file cannot be watched: an edit takes effect only within 2 seconds",
+	mesh.AddressElsewhere: "this node's address SUBJECT is not on this host: " +
+		"meshd listens on all addresses, and peers accept only what comes from SUBJECT",
+	mesh.SubnetFamilies: "peer PEER and this node have subnets of different families: " +
+		"no packet can pass between them",
 	mesh.UnderlayFamilies: "peer PEER cannot be reached: its address is of another family than this node's",
 	mesh.MTUTooLarge:      "SUBJECT is more than fits the underlay: larger packets cost an extra round trip",
 	mesh.NoRoomForPods:    "no subnet of this node has room for pods: no files for containers are written",
 	mesh.RouteShadowed:    "the route SUBJECT takes packets for a peer away from the mesh",
-	mesh.SmallBuffers:     "the kernel gave the SUBJECT smaller buffers than meshd asked for: bursts may be lost",
-	mesh.OffloadRefused:   "the kernel or a network device refused the offload SUBJECT: packets move one by one, which is slow",
+	mesh.SmallBuffers: "the kernel gave the SUBJECT smaller buffers than meshd asked for: " +
+		"bursts may be lost",
+	mesh.OffloadRefused: "the kernel or a network device refused the offload SUBJECT: " +
+		"packets move one by one, which is slow",
 	mesh.Unpinned:         "packets will stop while meshd is not running: programs cannot be pinned",
 	mesh.Unmerged:         "TCP reception is slow: receive merging (GRO) is off",
 	mesh.ForwardingOff:    "this host does not forward SUBJECT: pods cannot reach other hosts",
@@ -69,7 +74,8 @@ func Changes(changes []mesh.Change, most int) (lines []string, details []control
 			break
 		}
 		lines = append(lines, c.String())
-		details = append(details, control.Change{Op: string(c.Op), Kind: string(c.Kind), Subject: c.Subject, Field: c.Field, Old: c.Old, New: c.New})
+		details = append(details, control.Change{
+			Op: string(c.Op), Kind: string(c.Kind), Subject: c.Subject, Field: c.Field, Old: c.Old, New: c.New})
 	}
 	return lines, details
 }

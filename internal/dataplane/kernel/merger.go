@@ -118,7 +118,8 @@ func findMerger() (entry, exit netlink.Link, err error) {
 		return entry, exit, nil
 	}
 	for name := range ends {
-		return nil, nil, remedied{fmt.Errorf("the interface %s exists, and %w", name, errForeign), "ip link del " + name}
+		return nil, nil, remedied{
+			fmt.Errorf("the interface %s exists, and %w", name, errForeign), "ip link del " + name}
 	}
 	return nil, nil, nil
 }

@@ -49,7 +49,8 @@ func (u *Engine) SendEcho(es ...dataplane.Echo) error {
 			errs = append(errs, fmt.Errorf("send echo to %q: %w", e.Peer, ErrNoAddress))
 			continue
 		}
-		out.add(f.peers[to].underlay, packet.Echo{Src: src, Dst: dst, Reply: e.Reply, ID: e.ID, Seq: e.Seq, Payload: e.Payload})
+		out.add(f.peers[to].underlay, packet.Echo{
+			Src: src, Dst: dst, Reply: e.Reply, ID: e.ID, Seq: e.Seq, Payload: e.Payload})
 	}
 	return errors.Join(append(errs, out.flush())...)
 }
@@ -109,13 +110,15 @@ func (in *inbound) echo(f *forwarding, sender int32, h packet.Header, b []byte) 
 		return false
 	}
 	now := time.Now()
-	reply, mine := hear(dataplane.Echo{Peer: f.table.Name(sender), Reply: e.Reply, ID: e.ID, Seq: e.Seq, Payload: e.Payload}, now)
+	reply, mine := hear(dataplane.Echo{
+		Peer: f.table.Name(sender), Reply: e.Reply, ID: e.ID, Seq: e.Seq, Payload: e.Payload}, now)
 	if !mine {
 		return false
 	}
 	f.peers[sender].heard(now)
 	if reply != nil {
-		in.replies.add(f.peers[sender].underlay, packet.Echo{Src: h.Dst, Dst: h.Src, Reply: true, ID: e.ID, Seq: e.Seq, Payload: reply})
+		in.replies.add(f.peers[sender].underlay, packet.Echo{
+			Src: h.Dst, Dst: h.Src, Reply: true, ID: e.ID, Seq: e.Seq, Payload: reply})
 	}
 	return true
 }

@@ -201,7 +201,8 @@ func (u *Engine) Conditions() (all []mesh.Condition) {
 		all = append(all, small)
 	case b.receive < udp.BuffersWanted || b.send < udp.BuffersWanted:
 		small.Cause = fmt.Sprintf("%d and %d bytes instead of %d", b.receive, b.send, udp.BuffersWanted)
-		small.Remedy = fmt.Sprintf("run `sysctl -w net.core.rmem_max=%d net.core.wmem_max=%d`", udp.BuffersWanted/2, udp.BuffersWanted/2)
+		small.Remedy = fmt.Sprintf("run `sysctl -w net.core.rmem_max=%d net.core.wmem_max=%d`",
+			udp.BuffersWanted/2, udp.BuffersWanted/2)
 		all = append(all, small)
 	}
 	for _, name := range refused(*u.workers.Load()) {

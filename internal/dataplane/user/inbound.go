@@ -198,6 +198,7 @@ func (in *inbound) refused(group [][]byte, from *peer, err error, now time.Time)
 	if errors.Is(err, syscall.EINVAL) && passed == len(group) {
 		in.merge.Off()
 		in.worker.noMerge.Store(true)
-		in.user.options.Log.Warn("the kernel refuses superpackets from us: delivering packets one by one from now on", "error", err, "event", "offload_refused")
+		in.user.options.Log.Warn("the kernel refuses superpackets: delivering packets one by one from now on",
+			"error", err, "event", "offload_refused")
 	}
 }

@@ -243,7 +243,8 @@ func (o *outbound) refused(f *forwarding, b *packet.Burst, to *peer, err error) 
 	if cannot && passed == b.Packets {
 		o.several = false
 		o.worker.noSend.Store(true)
-		o.user.options.Log.Warn("the kernel or a network device refuses several packets in one message: sending one by one from now on", "error", err, "event", "offload_refused")
+		o.user.options.Log.Warn("the kernel or a network device refuses several packets in one message: "+
+			"sending one by one from now on", "error", err, "event", "offload_refused")
 	}
 }
 

@@ -137,10 +137,14 @@ func (u *Engine) Replace(workers []Worker) (loops []dataplane.Loop, err error) {
 func (u *Engine) SetMesh(m mesh.Mesh) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	f := &forwarding{self: table.None, peers: make([]peer, len(m.Peers)), tun: make([]tunAddresses, len(m.Peers)), names: make(map[string]int32, len(m.Peers))}
+	f := &forwarding{
+		self: table.None, peers: make([]peer, len(m.Peers)),
+		tun: make([]tunAddresses, len(m.Peers)), names: make(map[string]int32, len(m.Peers)),
+	}
 	entries := make([]table.Peer, len(m.Peers))
 	for i, p := range m.Peers {
-		entries[i] = table.Peer{Name: p.Name, Underlay: p.Underlay.Addr(), Prefixes: slices.Concat(p.Subnets, p.Routes)}
+		entries[i] = table.Peer{
+			Name: p.Name, Underlay: p.Underlay.Addr(), Prefixes: slices.Concat(p.Subnets, p.Routes)}
 		f.names[p.Name], f.tun[i] = int32(i), tunAddresses{p.TUNAddress(false), p.TUNAddress(true)}
 		if p.Name == m.Self {
 			f.self, f.own = int32(i), f.tun[i]
@@ -170,8 +174,9 @@ func (u *Engine) Read() dataplane.Reading {
 	lost := dataplane.Lost{Socket: u.lost.Read(u.open.Load().overflows())}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	r := dataplane.Reading{Totals: u.nobody.read(), Peers: map[string]mesh.Traffic{}, Calls: map[mesh.CallKind]mesh.Calls{},
-		Lost: lost, Works: works}
+	r := dataplane.Reading{Totals: u.nobody.read(), Peers: map[string]mesh.Traffic{},
+		Calls: map[mesh.CallKind]mesh.Calls{},
+		Lost:  lost, Works: works}
 	f := u.mesh.Load()
 	for i := range f.peers {
 		if int32(i) != f.self {
