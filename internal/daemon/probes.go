@@ -41,15 +41,20 @@ func (p *probes) hear(e dataplane.Echo, at time.Time) (reply []byte, mine bool) 
 	return p.Answer(e.Peer, e.Reply, e.Payload, at)
 }
 
-// apply is the part of a plan: peers that ask hear of the plan from now on. Packet loops begin with
-// that: they may have questions to answer before the plan is in force whole, and a meshd that names
-// no file would count as another program. Peers are asked once all parts are in force.
+// apply is the part of a plan: peers hear of its file, and are asked, once all parts are in force. The
+// first file is named at once: packet loops may have questions to answer before the plan is in force
+// whole, and a meshd that names no file would count as another program.
 func (p *probes) apply(_ context.Context, next *plan.Plan) (effect, error) {
-	before := p.Self()
-	p.Introduce(probe.Self{Hash: next.Config.Sum, Version: p.version})
+	before, self := p.Self(), probe.Self{Hash: next.Config.Sum, Version: p.version}
+	if before.Hash == ([32]byte{}) {
+		p.Introduce(self)
+	}
 	return effect{
-		undo:   func() error { p.Introduce(before); return nil },
-		commit: func() { p.follow(next) },
+		undo: func() error { p.Introduce(before); return nil },
+		commit: func() {
+			p.Introduce(self)
+			p.follow(next)
+		},
 	}, nil
 }
 
