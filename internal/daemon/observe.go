@@ -11,9 +11,9 @@ import (
 	"example.org/meshd/internal/plan"
 )
 
-// observe looks at this host with a file in mind, and returns which node of the file it is. An
-// error with plan.ErrNotHere in it means that it is none of them yet; one that is a fault of the file
-// has errIdentity in it.
+// observe looks at this host with a file in mind, and returns which node of the file the host is. The
+// error has plan.ErrNotHere in it if the host is no node yet, and plan.ErrIdentity if the file or --node
+// is at fault; other errors are the host's.
 func observe(c *config.Config, o Options) (self int, host plan.Host, err error) {
 	if host.Local, err = link.LocalAddresses(); err != nil {
 		return 0, host, err

@@ -128,8 +128,8 @@ func spoken(changes []mesh.Change) string {
 	return strings.Join(said, "; ")
 }
 
-// ask has the file read again, through the one goroutine that changes this host, and returns the
-// outcome. It answers POST /v1/reload.
+// ask reloads the file, through the one goroutine that changes this host, and returns the outcome. It
+// answers POST /v1/reload.
 func (r *reconciler) ask(ctx context.Context, cause string) (control.ReloadResult, error) {
 	request := reloadRequest{cause: cause, reply: make(chan control.ReloadResult, 1)}
 	select {
