@@ -8,4 +8,12 @@ type Directive struct {
 	// packets may leave with the partial checksums that pods' TCP gives them. A peer that is
 	// flannel does not.
 	Finishes bool
+	// OutByUser tells that packets to the peer have to leave by user space, because what programs send
+	// does not reach it: its path drops UDP without a checksum, or the host's own policy, such as an
+	// IPsec policy, is about the datagrams.
+	OutByUser bool
+	// InBySocket tells that what the peer sends has to come in by the socket, so that the host's own
+	// rules (INPUT, raw, netdev ingress, inbound xfrm, rp_filter) decide about it: its probes, which
+	// come by the socket, fail while its data comes by the programs.
+	InBySocket bool
 }
