@@ -48,6 +48,13 @@ const (
 	ForwardingOff    Kind = "forwarding_off"    // the host does not forward between its interfaces
 	ForwardingFailed Kind = "forwarding_failed" // --sysctl could not turn forwarding on
 
+	// The peers. Each of these may be about one peer, or about a group of them.
+	PeerDown    Kind = "peer_down"    // it does not answer, and nothing is heard of it
+	PeerLoss    Kind = "peer_loss"    // a share of the probes has no answer
+	PeerSilent  Kind = "peer_silent"  // its meshd does not answer, while its data comes
+	PeerOneWay  Kind = "peer_one_way" // it is heard and does not answer, or does not hear this node
+	FileDiffers Kind = "file_differs" // it runs a file of another meaning
+
 	// What surrounds the mesh.
 	RulesFailed    Kind = "rules_failed"    // nftables rules are not in force
 	LegacyRules    Kind = "legacy_rules"    // iptables-legacy drops pods' packets
@@ -63,6 +70,7 @@ type Condition struct {
 	Kind     Kind
 	Severity Severity
 	Peer     string // the peer that it is about; empty: this node
+	Group    string // several peers that it is about together, such as "all 3 peers"; then Peer is empty
 	Subject  string // the interface, file, route or setting that it is about; may be empty
 	Cause    string // what was found or what the kernel said; may be empty
 	Remedy   string // what the operator can do: a command or an edit; may be empty

@@ -1,0 +1,204 @@
+package health
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"example.org/meshd/internal/mesh"
+)
+
+// A Peer is what peers with one trouble may have in common.
+type Peer struct {
+	Name     string
+	Underlay netip.AddrPort
+	Version  string // of its meshd; empty: not known
+	File     string // names the meaning of its file; empty: not known
+	Met      bool   // it was up since this meshd started
+}
+
+// named is how many names a condition lists; a mesh may have thousands.
+const named = 8
+
+// A trouble is the conditions of one kind, each about another peer.
+type trouble struct {
+	kind  mesh.Kind
+	about []mesh.Condition
+}
+
+// Causes puts the cause in the place of its effects. Where one kind of condition is about all peers,
+// or about exactly those that share an address family, a network, a version or a file, the reason is
+// more likely here or on the way than at each of them: it becomes one condition about this node, that
+// names the group. Many others become one with a number. All other conditions stay as they are.
+//
+// A condition about a group has the greatest severity of those that it stands for; but a node that
+// has met none of its peers yet may be the first of the mesh, and is degraded at most.
+func Causes(conditions []mesh.Condition, peers []Peer) []mesh.Condition {
+	var rest []mesh.Condition
+	var troubles []*trouble
+	byKind := map[mesh.Kind]*trouble{}
+	known := make(map[string]Peer, len(peers))
+	for _, p := range peers {
+		known[p.Name] = p
+	}
+	for _, c := range conditions {
+		if _, ok := known[c.Peer]; !ok { // about this node, or a peer that has just left
+			rest = append(rest, c)
+			continue
+		}
+		t := byKind[c.Kind]
+		if t == nil {
+			t = &trouble{kind: c.Kind}
+			byKind[c.Kind] = t
+			troubles = append(troubles, t)
+		}
+		t.about = append(t.about, c)
+	}
+	for _, t := range troubles {
+		rest = append(rest, t.told(peers, known)...)
+	}
+	return rest
+}
+
+// told returns the conditions that stand for a trouble.
+func (t *trouble) told(peers []Peer, known map[string]Peer) []mesh.Condition {
+	group := ""
+	if n := t.peers(); n > 1 {
+		group = t.shared(peers, known)
+		if group == "" && n > named {
+			group = fmt.Sprintf("%d of %d peers", n, len(peers))
+		}
+	}
+	if group == "" {
+		return t.about
+	}
+	return []mesh.Condition{t.one(group, peers, known)}
+}
+
+// peers counts the peers in trouble. One peer may have several subjects of one kind, such as sizes.
+func (t *trouble) peers() int { return len(t.names()) }
+
+// names returns the peers in trouble, each once, in the order of the conditions.
+func (t *trouble) names() []string {
+	names := make([]string, 0, len(t.about))
+	seen := make(map[string]bool, len(t.about))
+	for _, c := range t.about {
+		if !seen[c.Peer] {
+			seen[c.Peer] = true
+			names = append(names, c.Peer)
+		}
+	}
+	return names
+}
+
+// one is the condition about a group. What the conditions differ in is left out.
+func (t *trouble) one(group string, peers []Peer, known map[string]Peer) mesh.Condition {
+	c := t.about[0]
+	c.Peer, c.Group = "", group
+	met := false
+	for _, other := range t.about {
+		c.Severity = max(c.Severity, other.Severity)
+		met = met || known[other.Peer].Met
+		if other.Subject != c.Subject {
+			c.Subject = ""
+		}
+		if other.Cause != c.Cause {
+			c.Cause = ""
+		}
+		if other.Remedy != c.Remedy {
+			c.Remedy = ""
+		}
+	}
+	names := t.names()
+	if !met {
+		c.Severity = min(c.Severity, mesh.Degraded)
+	}
+	if len(names) < len(peers) && c.Cause == "" {
+		c.Cause = listed(names)
+	}
+	if r := remedies[t.kind]; r != "" {
+		at := known[names[0]].Underlay
+		c.Remedy = strings.NewReplacer("ADDRESS", at.Addr().String(), "PORT", fmt.Sprint(at.Port())).Replace(r)
+	}
+	return c
+}
+
+// remedies are what to look at on this host where a trouble is not of one peer alone. ADDRESS and PORT
+// stand for where one of the peers listens.
+var remedies = map[mesh.Kind]string{
+	mesh.PeerDown: "look at this host: `ip route get ADDRESS`, `nft list ruleset`, and whether datagrams " +
+		"leave and come: `tcpdump -ni any udp port PORT`",
+	mesh.PeerLoss: "look at this host: `ip -s link`, `tc -s qdisc`, `nstat -az UdpRcvbufErrors`",
+	mesh.PeerOneWay: "look at this host: either its datagrams or the answers are dropped: " +
+		"`nft list ruleset`, `ip route get ADDRESS`, `tcpdump -ni any udp port PORT`",
+	mesh.FileDiffers: "compare `sha256sum` of this node's file and a peer's, and copy the one that is right",
+}
+
+// listed names some peers.
+func listed(names []string) string {
+	text := strings.Join(names[:min(len(names), named)], " ")
+	if len(names) > named {
+		text += fmt.Sprintf(" and %d more", len(names)-named)
+	}
+	return text
+}
+
+// shared names what the peers in trouble, and no others, have in common; empty if there is nothing.
+func (t *trouble) shared(peers []Peer, known map[string]Peer) string {
+	names := t.names()
+	if len(names) == len(peers) {
+		return fmt.Sprintf("all %d peers", len(peers))
+	}
+	first := known[names[0]]
+	for _, common := range commons {
+		value := common.of(first)
+		if value == "" {
+			continue
+		}
+		same := func(p Peer) bool { return common.of(p) == value }
+		inTrouble := !slices.ContainsFunc(names, func(name string) bool { return !same(known[name]) })
+		if !inTrouble {
+			continue
+		}
+		all := 0
+		for _, p := range peers {
+			if same(p) {
+				all++
+			}
+		}
+		if all == len(names) {
+			return fmt.Sprintf("all %d peers %s", all, strings.ReplaceAll(common.words, "VALUE", value))
+		}
+	}
+	return ""
+}
+
+// commons are what peers may share, in the order in which an operator would suspect it.
+var commons = []struct {
+	words string
+	of    func(Peer) string
+}{
+	{"over VALUE", func(p Peer) string {
+		if p.Underlay.Addr().Is4() {
+			return "IPv4"
+		}
+		return "IPv6"
+	}},
+	{"in VALUE", network},
+	{"with the file VALUE", func(p Peer) string { return p.File }},
+	{"with meshd VALUE", func(p Peer) string { return p.Version }},
+}
+
+// network is the neighbourhood of a peer: what one router or one cloud subnet most often serves.
+func network(p Peer) string {
+	bits := 24
+	if p.Underlay.Addr().Is6() {
+		bits = 64
+	}
+	prefix, err := p.Underlay.Addr().Prefix(bits)
+	if err != nil { // without an address
+		return ""
+	}
+	return prefix.String()
+}
