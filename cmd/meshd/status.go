@@ -97,7 +97,7 @@ Exit code 1: no peer has that name, or it is not up.`,
 				} else {
 					err = printPeers(cmd.OutOrStdout(), []control.Peer{p.Peer}, time.Now())
 				}
-				if err == nil && p.State != control.Up {
+				if err == nil && !p.Serves() {
 					return errSilent
 				}
 				return err

@@ -81,7 +81,7 @@ func TestStatusForPeople(t *testing.T) {
 		status control.Status
 		want   string
 	}{
-		"problems": {sample(now), `health   degraded
+		"problems": {sample(now), `health   DEGRADED
 ! degraded forwarding_off: this host does not forward
   remedy: sysctl -w x=1
 ! info underlay_families edge-3: edge-3 has another family
@@ -108,7 +108,7 @@ func TestStatusCommand(t *testing.T) {
 			want.Health.Level = level
 			socket := fake(t, control.Source{Status: func() control.Status { return want }})
 			code, out, errs := meshd("--socket", socket, "status")
-			if code != 0 || errs != "" || strings.HasPrefix(out, "health   "+level+"\n") != (level != "") {
+			if code != 0 || errs != "" || strings.HasPrefix(out, "health   "+strings.ToUpper(level)+"\n") != (level != "") {
 				t.Errorf("%d, %q, %q", code, out, errs)
 			}
 			code, out, errs = meshd("--socket", socket, "status", "--json")

@@ -53,7 +53,7 @@ func waitCommand(g *globals) *cobra.Command {
 // peerUp returns why a peer is not up, nil if it is.
 func peerUp(ctx context.Context, client *control.Client, name string) error {
 	p, err := client.Peer(ctx, name)
-	if err == nil && p.State != control.Up {
+	if err == nil && !p.Serves() {
 		err = fmt.Errorf("the peer is %s", p.State)
 	}
 	return err

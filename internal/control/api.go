@@ -152,8 +152,14 @@ const (
 	Up      = "up"
 	Stale   = "stale"
 	Down    = "down"
+	Silent  = "silent"  // its data arrives, and its meshd does not answer
+	OneWay  = "one-way" // packets pass in one direction only
 	Unknown = "unknown" // no packet heard lately, and no probe sent
 )
+
+// Serves tells whether packets of pods pass to and from the peer, as far as is known. `meshd wait
+// peer:NAME` and `meshd peers NAME` are for that.
+func (p Peer) Serves() bool { return p.State == Up || p.State == Silent }
 
 // Peer is one other node.
 type Peer struct {

@@ -1,6 +1,8 @@
 package control
 
 import (
+	"slices"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"example.org/meshd/internal/text"
@@ -31,6 +33,10 @@ var (
 		"Hash of the configuration file in force.", "sha256")
 	reloadSuccessful = description("meshd_config_last_reload_successful",
 		"Whether the last attempt to apply the file succeeded.")
+	healthLevel = description("meshd_health",
+		"How well the node is: 0 ok, 1 degraded, 2 failed.")
+	condition = description("meshd_condition",
+		"Number of problems of a kind that last at this time.", "kind")
 	interfaceRepairs = description("meshd_interface_repairs_total",
 		"Times that the interface was repaired or a change of the host led to a new plan.")
 )
@@ -90,6 +96,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	m.gauge(configGeneration, float64(s.Config.Generation))
 	m.gauge(configInfo, 1, s.Config.SHA256)
 	m.gauge(reloadSuccessful, oneIf(s.Config.LastReload.OK))
+	m.health(s.Health)
 	m.counter(interfaceRepairs, s.Network.Repairs)
 	for i := range s.Peers {
 		m.peer(&s.Peers[i])
@@ -114,6 +121,18 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 
 // metrics is where Collect sends what it finds.
 type metrics chan<- prometheus.Metric
+
+// health sends the level, and how many problems there are of each kind.
+func (m metrics) health(h Health) {
+	m.gauge(healthLevel, float64(max(0, slices.Index([]string{OK, Degraded, Failed}, h.Level))))
+	count := map[string]int{}
+	for _, p := range h.Problems {
+		count[p.Kind]++
+	}
+	for kind, n := range count {
+		m.gauge(condition, float64(n), kind)
+	}
+}
 
 // peer sends what is known of a peer.
 func (m metrics) peer(p *Peer) {

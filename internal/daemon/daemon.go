@@ -122,6 +122,7 @@ func (d *daemon) tasks() []task {
 	return append(hostWatches(d.engine, d.news),
 		d.service, d.reconciler, d.watch, d.probes, d.legacy, d.files, d.metrics,
 		taskFunc{"rules", d.rules.Keep}, taskFunc{"rules watch", d.rules.Watch},
+		taskFunc{"health", func(ctx context.Context) error { return everySecond(ctx, d.tell.watchHealth) }},
 		taskFunc{"history", func(ctx context.Context) error { return everySecond(ctx, d.tell.remember) }})
 }
 

@@ -121,7 +121,10 @@ func (p *probes) tell(changes []probe.Change) {
 		p.learn(c.Peer, func(f *peers.Facts) {
 			f.Asked, f.State = true, peers.State(r.State.String())
 			if c.Told != nil || c.New == probe.Up {
-				f.Meshd = r.Told.Hash != ([32]byte{})
+				f.Meshd, f.Version, f.File = r.Told.Hash != ([32]byte{}), r.Told.Version, ""
+				if f.Meshd {
+					f.File = fileName(r.Told.Hash)
+				}
 			}
 		})
 		switch {

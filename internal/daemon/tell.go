@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -46,10 +47,12 @@ type teller struct {
 	// sources tell what is not as it should be, besides the view and the rules.
 	sources []func() []mesh.Condition
 
+	log     *slog.Logger
 	history history.History
 	judge   health.Judge
-	tun     mesh.Growing // what the TUN has dropped
-	based   atomic.Bool  // what was dropped before this run is known
+	level   atomic.Uint32 // the mesh.Severity that was logged last
+	tun     mesh.Growing  // what the TUN has dropped
+	based   atomic.Bool   // what was dropped before this run is known
 }
 
 func newTeller(o Options, c *config.Config, v *published) *teller {
@@ -60,7 +63,7 @@ func newTeller(o Options, c *config.Config, v *published) *teller {
 		path = c.Path
 	}
 	bootID := hex.EncodeToString(id[:])
-	return &teller{version: o.Version, path: path, bootID: bootID, started: time.Now(), view: v}
+	return &teller{log: o.Log, version: o.Version, path: path, bootID: bootID, started: time.Now(), view: v}
 }
 
 // status answers GET /v1/status.
@@ -80,35 +83,46 @@ func (t *teller) status() control.Status {
 		Peers:      []control.Peer{},
 		Masquerade: control.Masquerade{Rules: []control.Rule{}},
 	}
+	if v.plan != nil {
+		t.fill(&s, v)
+	}
+	s.Health, s.Warnings = words.Health(t.verdict(v))
+	return s
+}
+
+// verdict judges how well this node is. It asks nothing of the kernel.
+func (t *teller) verdict(v view) health.Verdict {
 	conditions := slices.Clone(v.notes)
 	if v.rejected != nil {
 		conditions = append(conditions, *v.rejected)
 	}
-	if v.plan != nil {
-		conditions = append(conditions, t.fill(&s, v)...)
-	}
 	for _, source := range t.sources {
 		conditions = append(conditions, source()...)
 	}
-	s.Health, s.Warnings = t.verdict(conditions)
-	return s
-}
-
-// verdict judges conditions, and puts them into the words of the API.
-func (t *teller) verdict(conditions []mesh.Condition) (h control.Health, warnings []string) {
-	verdict := t.judge.Verdict(conditions, now())
-	h, warnings = control.Health{Level: verdict.Level(), Problems: []control.Problem{}}, []string{}
-	for _, p := range verdict.Problems {
-		h.Problems = append(h.Problems, control.Problem{
-			Level: p.Severity.String(), Kind: string(p.Kind), Peer: p.Peer,
-			Text: words.Sentence(p.Condition), Remedy: p.Remedy, Since: p.Since})
-		warnings = append(warnings, words.Warning(p.Condition))
+	if v.plan != nil {
+		conditions = slices.Concat(conditions, v.plan.Conditions, v.plan.Forwarding.Conditions(),
+			t.engine.Conditions(), t.rules.Conditions(), t.probes.conditions(v.plan))
 	}
-	return h, warnings
+	return t.judge.Verdict(conditions, now())
 }
 
-// fill adds what is known once packets are forwarded, and returns what is wrong then.
-func (t *teller) fill(s *control.Status, v view) (conditions []mesh.Condition) {
+// watchHealth logs how well this node is when that changes.
+func (t *teller) watchHealth(time.Time) {
+	now := t.verdict(t.view.now())
+	before := t.level.Swap(uint32(now.Severity))
+	if before == uint32(now.Severity) {
+		return
+	}
+	level, why := slog.LevelInfo, ""
+	if now.Severity > mesh.Info {
+		level, why = slog.LevelWarn, words.Sentence(now.Problems[0].Condition)
+	}
+	t.log.Log(context.Background(), level, "health has changed", "event", "health",
+		"level", now.Level(), "was", health.Verdict{Severity: mesh.Severity(before)}.Level(), "worst", why)
+}
+
+// fill adds what is known once packets are forwarded.
+func (t *teller) fill(s *control.Status, v view) {
 	p, r := v.plan, t.engine.Read()
 	s.Node = p.Self.Name
 	s.Config.Generation, s.Config.Applied = v.generation, v.applied
@@ -118,9 +132,7 @@ func (t *teller) fill(s *control.Status, v view) (conditions []mesh.Condition) {
 	s.Network.Address = p.Self.Address.Addr().String()
 	s.Network.Subnets = words.Texts(p.Self.Subnets)
 	s.Dataplane = words.Dataplane(r)
-	conditions = slices.Concat(p.Conditions, t.engine.Conditions(), p.Forwarding.Conditions())
-	masquerade, wrong := t.rules.Read()
-	s.Masquerade = masqueradeOf(masquerade)
+	s.Masquerade = masqueradeOf(t.rules.Read())
 
 	total := r.Totals
 	s.Totals = control.Totals{
@@ -132,7 +144,6 @@ func (t *teller) fill(s *control.Status, v view) (conditions []mesh.Condition) {
 	}
 	s.Peers = t.peersOf(p, r)
 	s.Totals.Unattributed = words.Unattributed(s.Totals.Drops, s.Peers)
-	return append(conditions, wrong...)
 }
 
 // peersOf tells about all peers, by name.
@@ -231,7 +242,8 @@ func firstOf(notes []mesh.Condition) string {
 	return words.Sentence(notes[0])
 }
 
-// ready returns nil if packets are forwarded as the file in force says, now.
+// ready returns nil if packets are forwarded as the file in force says, now, and nothing of this node
+// itself has failed. A peer that is down is no reason.
 func (t *teller) ready(ctx context.Context) error {
 	v := t.view.now()
 	switch {
@@ -239,6 +251,9 @@ func (t *teller) ready(ctx context.Context) error {
 		return errors.New(firstOf(v.notes))
 	case !link.Up(v.plan.Link.Interface):
 		return fmt.Errorf("the interface %s is down or gone", v.plan.Link.Interface)
+	}
+	if c, failed := t.verdict(v).Failure(); failed {
+		return errors.New(words.Warning(c))
 	}
 	return t.engine.Alive(ctx)
 }

@@ -290,12 +290,31 @@ func told(t testing.TB, d *nstest.Daemon, subject string) {
 	}
 }
 
-// problems returns the kinds of what is wrong with a node, the worst first.
+// problems returns the kinds of what is wrong with a node itself, the worst first. Most labs run fewer
+// hosts than their file lists, so what is wrong with peers is left out; see peerProblems.
 func problems(s control.Status) (kinds []string) {
 	for _, p := range s.Health.Problems {
-		kinds = append(kinds, p.Kind)
+		if !ofPeers(p) {
+			kinds = append(kinds, p.Kind)
+		}
 	}
 	return kinds
+}
+
+// peerProblems returns the kinds of what is wrong with one peer, or with "" for what is wrong with
+// groups of them.
+func peerProblems(s control.Status, peer string) (kinds []string) {
+	for _, p := range s.Health.Problems {
+		if ofPeers(p) && p.Peer == peer {
+			kinds = append(kinds, p.Kind)
+		}
+	}
+	return kinds
+}
+
+// ofPeers tells whether a problem is about peers, one or a group.
+func ofPeers(p control.Problem) bool {
+	return p.Kind == "file_differs" || strings.HasPrefix(p.Kind, "peer_") || strings.HasPrefix(p.Kind, "path_")
 }
 
 // only tells whether one problem is all that a node has, and of which kind it is.

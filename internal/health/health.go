@@ -31,6 +31,17 @@ func (v Verdict) Level() string {
 	return v.Severity.String()
 }
 
+// Failure returns the first problem of this node itself that has failed: then it does not do what it
+// is for, whatever its peers do.
+func (v Verdict) Failure() (c mesh.Condition, failed bool) {
+	for _, p := range v.Problems {
+		if p.Severity == mesh.Failed && p.Peer == "" {
+			return p.Condition, true
+		}
+	}
+	return c, false
+}
+
 // identity tells one condition from others while its cause changes.
 type identity struct {
 	kind          mesh.Kind

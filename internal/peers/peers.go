@@ -29,6 +29,10 @@ type Facts struct {
 	Asked bool      // probes ask it
 	Heard time.Time // when the last acceptable packet came; zero if none did
 	Meshd bool      // it answers as meshd does, not as flannel or a bare kernel
+	Met   bool      // it was up since this meshd started
+
+	Version string // of its meshd, as it says; empty: not known
+	File    string // names the meaning of its file, the first digits of a hash; empty: not known
 }
 
 // heardLately is how long after its last packet a peer counts as up, where it is not asked.
@@ -65,6 +69,7 @@ func (r *Registry) Report(peer string, update func(*Facts)) (d Directive, news b
 	defer r.mu.Unlock()
 	f := r.facts[peer]
 	update(&f)
+	f.Met = f.Met || f.State == Up
 	r.facts[peer] = f
 	d = follow(f)
 	was, known := r.told[peer]

@@ -51,7 +51,7 @@ func TestFactsStay(t *testing.T) {
 		}
 		f.Heard = noon
 	}, peers.Directive{Finishes: true}, false)
-	want := peers.Facts{State: peers.Up, Asked: true, Heard: noon, Meshd: true}
+	want := peers.Facts{State: peers.Up, Asked: true, Heard: noon, Meshd: true, Met: true}
 	if got := r.Of("a"); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}

@@ -45,6 +45,8 @@ type Keeper struct {
 	failure atomic.Pointer[mesh.Condition] // why not all rules are in force; nil if they are
 	repairs atomic.Uint64
 	dropped mesh.Growing // by the guard
+
+	uncounted atomic.Pointer[mesh.Condition] // why the last Read had no counters; nil if it had
 }
 
 // request asks for rules.
@@ -251,20 +253,30 @@ type Status struct {
 	Repairs    uint64         // times that rules were restored
 }
 
-// Read returns what the rules did, and what is wrong with them.
-func (t *Keeper) Read() (s Status, conditions []mesh.Condition) {
+// Read returns what the rules did. It asks the kernel for counters; what it finds wrong is told by
+// Conditions from then on.
+func (t *Keeper) Read() (s Status) {
 	s.Repairs = t.repairs.Load()
-	if failure := t.failure.Load(); failure != nil {
-		conditions = append(conditions, *failure)
-	}
 	w := t.inForce.Load()
 	if s.Masquerade = w != nil && w.Masquerade != nil; !s.Masquerade {
-		return s, conditions
+		return s
 	}
-	var err error
-	if s.Counters, err = t.masq.Counters(); err != nil {
-		conditions = append(conditions, mesh.Condition{
-			Kind: mesh.RulesUncounted, Severity: mesh.Degraded, Cause: err.Error()})
+	counters, err := t.masq.Counters()
+	s.Counters = counters
+	var uncounted *mesh.Condition
+	if err != nil {
+		uncounted = &mesh.Condition{Kind: mesh.RulesUncounted, Severity: mesh.Degraded, Cause: err.Error()}
 	}
-	return s, conditions
+	t.uncounted.Store(uncounted)
+	return s
+}
+
+// Conditions returns what is wrong with the rules, without asking the kernel.
+func (t *Keeper) Conditions() (all []mesh.Condition) {
+	for _, published := range []*atomic.Pointer[mesh.Condition]{&t.failure, &t.uncounted} {
+		if c := published.Load(); c != nil {
+			all = append(all, *c)
+		}
+	}
+	return all
 }

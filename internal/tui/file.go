@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"example.org/meshd/internal/control"
@@ -49,9 +50,10 @@ func (file) lines(v view) []cell.Line {
 	lines = append(lines, diskLines(v, v.w)...)
 	lines = append(lines, cell.Line{})
 	lines = append(lines, driftLines(s)...)
-	if others := otherProblems(s); len(others) > 0 {
+	ofPeers := func(p problem) bool { return p.subject != "" }
+	if ours := slices.DeleteFunc(otherProblems(s), ofPeers); len(ours) > 0 {
 		lines = append(lines, cell.Line{}, label("PROBLEMS"))
-		for _, p := range others {
+		for _, p := range ours {
 			lines = append(lines, indented(p.text, v.w, p.role)...)
 		}
 	}

@@ -62,6 +62,30 @@ func someMesh(second int) *control.Status {
 	stale.Routes = []string{"192.168.5.0/24"}
 	stale.Drops["too_big"], stale.Drops["spoofed_source"] = uint64(28+second), 12
 	drift.ConfigMatch, drift.ConfigSHA256 = new(false), "00c0ffee"
+	return judged(s)
+}
+
+// judged adds what a daemon says of the peers of a status, the worst first.
+func judged(s *control.Status) *control.Status {
+	worse := map[string]int{control.OK: 0, control.Degraded: 1, control.Failed: 2}
+	add := func(level, kind, peer string) {
+		p := control.Problem{Level: level, Kind: kind, Peer: peer, Text: kind, Remedy: "a remedy", Since: noon}
+		s.Health.Problems = append(s.Health.Problems, p)
+		if worse[level] > worse[s.Health.Level] {
+			s.Health.Level = level
+		}
+	}
+	for _, p := range s.Peers {
+		switch {
+		case p.State == control.Down:
+			add(control.Failed, peerDown, p.Name)
+		case p.Loss != nil && *p.Loss >= 0.02:
+			add(control.Degraded, peerLoss, p.Name)
+		}
+		if drifts(p) {
+			add(control.Degraded, fileDiffers, p.Name)
+		}
+	}
 	return s
 }
 
@@ -87,13 +111,15 @@ func rejected(s *control.Status) *control.Status {
 		" \"edge-06\", line 26\n/etc/mesh.toml:40:1: error: node.x: unknown key"
 	s.Dataplane.Reason = "the capabilities CAP_BPF and CAP_NET_ADMIN are needed: operation not permitted"
 	s.Config.LastReload = control.Reload{At: noon.Add(-35 * time.Second), DurationMS: 3, Error: s.Config.Error}
-	s.Health = control.Health{Level: control.Failed, Problems: []control.Problem{
+	s.Health = control.Health{Level: control.OK}
+	judged(s)
+	s.Health.Problems = append([]control.Problem{
 		{Level: control.Failed, Kind: "file_rejected", Text: "the file cannot be applied: " + s.Config.Error,
 			Since: noon},
 		{Level: control.Degraded, Kind: "forwarding_off",
 			Text:   "net.ipv4.ip_forward is 0: pods cannot reach other hosts",
 			Remedy: "run `sysctl -w net.ipv4.ip_forward=1`", Since: noon},
-	}}
+	}, s.Health.Problems...)
 	s.Warnings = []string{"a sentence about the file", "a sentence about forwarding"} // which are not read
 	return s
 }

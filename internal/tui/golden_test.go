@@ -30,7 +30,7 @@ var notRunning = &control.Advised{
 var scenes = map[string]func(w, h int) *Model{
 	"overview": scene(asItIs),
 	"well": scene(func(s *control.Status) *control.Status {
-		s.Peers = s.Peers[:3]
+		s.Peers, s.Health = s.Peers[:3], control.Health{Level: control.OK}
 		s.Totals.Drops = map[string]uint64{}
 		return s
 	}),
@@ -131,7 +131,8 @@ func longNames(s *control.Status) *control.Status {
 	}
 	s.Network.Address, s.Network.Subnets = "2001:db8:1234:5678:9abc:def0:1234:1",
 		[]string{"fd00:1234:5678:1::/64"}
-	return s
+	s.Health = control.Health{Level: control.OK}
+	return judged(s)
 }
 
 // modes are the ways to paint.

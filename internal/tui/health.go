@@ -12,17 +12,24 @@ import (
 	"example.org/meshd/internal/tui/cell"
 )
 
-// A problem is one line of what needs attention. The daemon judges its own problems; peers
-// are judged here, by their state and their file.
+// A problem is one line of what needs attention. The daemon judges; the pictures only show.
 type problem struct {
 	role    cell.Role // how bad: Bad, Warn, or Dim for what never changes the verdict
-	word    string    // what kind, in six cells: "DOWN", "stale"
+	word    string    // what kind, in six cells: "DOWN", "DRIFT"
 	subject string    // whom it is about; empty: this node
 	text    string
 }
 
 // Kinds of problems that this program knows more about than their sentence.
-const fileRejected = "file_rejected"
+const (
+	fileRejected = "file_rejected"
+	peerDown     = "peer_down"
+	peerLoss     = "peer_loss"
+	fileDiffers  = "file_differs"
+)
+
+// kindWords are kinds that have a word of their own in the place of their level.
+var kindWords = map[string]string{peerDown: "DOWN", peerLoss: "LOSS", fileDiffers: "DRIFT"}
 
 // levels says how a level of the API looks. A level that this program does not know is
 // from a newer daemon; it is shown as degraded.
@@ -50,6 +57,10 @@ func stateWord(state string) (glyph, word string, role cell.Role) {
 		return "●", "up", cell.Good
 	case control.Stale:
 		return "◐", "stale", cell.Warn
+	case control.Silent:
+		return "◐", "silent", cell.Warn
+	case control.OneWay:
+		return "○", "one-way", cell.Bad
 	case control.Down:
 		return "○", "DOWN", cell.Bad
 	}
@@ -73,7 +84,10 @@ func silent(p control.Peer) bool { return p.State == control.Down || p.State == 
 // problems lists what is wrong, the worst first. All of it is in the status, so that
 // `meshd status --json` has everything that is on the screen.
 func problems(s *control.Status) []problem {
-	all := slices.Concat(fileProblem(s), otherProblems(s), peerProblems(s))
+	all := slices.Concat(fileProblem(s), otherProblems(s))
+	if !tellsHealth(s) {
+		all = append(all, peerProblems(s)...)
+	}
 	urgency := map[cell.Role]int{cell.Bad: 0, cell.Warn: 1, cell.Dim: 2}
 	slices.SortStableFunc(all, func(a, b problem) int { return cmp.Compare(urgency[a.role], urgency[b.role]) })
 	return all
@@ -115,13 +129,41 @@ func otherProblems(s *control.Status) (all []problem) {
 			continue
 		}
 		role, word := levelOf(p.Level)
-		all = append(all, problem{role, word, p.Peer, words.Problem(p)})
+		if w := kindWords[p.Kind]; w != "" {
+			word = w
+		}
+		all = append(all, problem{role, word, p.Peer, textOf(s, p)})
 	}
 	return all
 }
 
-// peerProblems are the peers that do not answer, and those that run another file. A peer may
-// be both, and is then listed twice: each has another remedy.
+// textOf is the text of a problem. Of a peer that the picture knows, figures say more than the
+// sentence and its general remedy do.
+func textOf(s *control.Status, p control.Problem) string {
+	i, known := slices.BinarySearchFunc(s.Peers, p.Peer,
+		func(one control.Peer, name string) int { return strings.Compare(one.Name, name) })
+	switch {
+	case !known:
+	case p.Kind == peerDown, p.Kind == peerLoss:
+		return silentText(s.Peers[i], s.Now)
+	case p.Kind == fileDiffers:
+		return driftText(s.Peers[i], s.Config.SHA256)
+	}
+	return words.Problem(p)
+}
+
+// silentText tells how long a peer has been silent, and what is behind it.
+func silentText(p control.Peer, now time.Time) string {
+	return silence(p, now) + "   " + p.Address + "  " + strings.Join(p.Subnets, " ")
+}
+
+// driftText tells which file a peer runs.
+func driftText(p control.Peer, ours string) string {
+	return fmt.Sprintf("runs another mesh.toml: %.8s there, %.8s here", p.ConfigSHA256, ours)
+}
+
+// peerProblems judges peers in the place of a daemon without health: those that do not answer, and
+// those that run another file. A peer may be both, and is then listed twice: each has another remedy.
 func peerProblems(s *control.Status) (all []problem) {
 	var some []control.Peer // mostly few: a mesh of thousands is not sorted for each picture
 	for _, p := range s.Peers {
@@ -133,14 +175,12 @@ func peerProblems(s *control.Status) (all []problem) {
 	for _, p := range some {
 		if silent(p) {
 			_, word, role := stateWord(p.State)
-			text := silence(p, s.Now) + "   " + p.Address + "  " + strings.Join(p.Subnets, " ")
-			all = append(all, problem{role, word, p.Name, text})
+			all = append(all, problem{role, word, p.Name, silentText(p, s.Now)})
 		}
 	}
 	for _, p := range some {
 		if drifts(p) {
-			text := fmt.Sprintf("runs another mesh.toml: %.8s there, %.8s here", p.ConfigSHA256, s.Config.SHA256)
-			all = append(all, problem{cell.Warn, "DRIFT", p.Name, text})
+			all = append(all, problem{cell.Warn, "DRIFT", p.Name, driftText(p, s.Config.SHA256)})
 		}
 	}
 	return all
@@ -203,18 +243,25 @@ func verdict(s *control.Status) cell.Line {
 // reasonsFor counts what a verdict is for, in one line and in the order of what to look at
 // first. What is only worth knowing is no reason.
 func reasonsFor(s *control.Status, n states) string {
+	count := map[string]int{}
+	for _, p := range problems(s) {
+		if p.role != cell.Dim {
+			count[p.word]++
+		}
+	}
 	var all []string
 	add := func(n int, text string) {
 		if n > 0 {
 			all = append(all, text)
 		}
 	}
-	others := slices.DeleteFunc(otherProblems(s), func(p problem) bool { return p.role == cell.Dim })
-	add(len(fileProblem(s)), "file rejected")
-	add(n.down, fmt.Sprintf("%d DOWN", n.down))
-	add(n.stale, fmt.Sprintf("%d stale", n.stale))
-	add(n.drift, fmt.Sprintf("%d drift", n.drift))
-	add(len(others), words.Count(len(others), "problem"))
+	add(count["FILE"], "file rejected")
+	add(count["DOWN"], fmt.Sprintf("%d DOWN", count["DOWN"]))
+	add(count["stale"], fmt.Sprintf("%d stale", count["stale"]))
+	add(count["LOSS"], fmt.Sprintf("%d with loss", count["LOSS"]))
+	add(count["DRIFT"], fmt.Sprintf("%d drift", count["DRIFT"]))
+	others := count["FAILED"] + count["WARN"]
+	add(others, words.Count(others, "problem"))
 	add(n.unknown, fmt.Sprintf("%d unknown", n.unknown))
 	return strings.Join(all, " · ")
 }
@@ -228,7 +275,7 @@ func countStates(peers []control.Peer) (n states) {
 		switch p.State {
 		case control.Up:
 			n.up++
-		case control.Stale:
+		case control.Stale, control.Silent, control.OneWay: // each is neither up nor down
 			n.stale++
 		case control.Down:
 			n.down++

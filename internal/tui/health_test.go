@@ -10,7 +10,7 @@ import (
 // node is a status of a mesh without problems of peers.
 func node(change func(s *control.Status)) *control.Status {
 	s := someMesh(0)
-	s.Peers = s.Peers[:3]
+	s.Peers, s.Health = s.Peers[:3], control.Health{Level: control.OK}
 	change(s)
 	return s
 }
@@ -20,10 +20,13 @@ func health(level string, problems ...control.Problem) func(s *control.Status) {
 	return func(s *control.Status) { s.Health = control.Health{Level: level, Problems: problems} }
 }
 
-// The verdict is the worst of what the daemon and the peers' states say.
+// The verdict is the daemon's. A daemon without health is judged by its peers' states.
 func TestVerdict(t *testing.T) {
 	state := func(state string) func(s *control.Status) {
 		return func(s *control.Status) { s.Peers[0].State = state }
+	}
+	old := func(change func(s *control.Status)) func(s *control.Status) {
+		return func(s *control.Status) { s.Health = control.Health{}; change(s) }
 	}
 	for name, test := range map[string]struct {
 		change func(s *control.Status)
@@ -32,13 +35,18 @@ func TestVerdict(t *testing.T) {
 		"nothing is wrong": {func(*control.Status) {}, "● OK  3 of 3 peers up, the file is in force"},
 		"no peers": {func(s *control.Status) { s.Peers = nil },
 			"● OK  0 of 0 peers up, the file is in force"},
-		"starting":         {func(s *control.Status) { s.Node = "" }, "◐ STARTING  nothing is forwarded yet"},
-		"a peer is down":   {state(control.Down), "○ FAILED  1 DOWN"},
-		"a peer is stale":  {state(control.Stale), "◐ DEGRADED  1 stale"},
-		"nothing is known": {state(control.Unknown), "◐ DEGRADED  1 unknown"},
-		"a new state":      {state("from the future"), "◐ DEGRADED  1 unknown"},
-		"another file": {func(s *control.Status) { s.Peers[0].ConfigMatch = new(false) },
+		"starting": {func(s *control.Status) { s.Node = "" }, "◐ STARTING  nothing is forwarded yet"},
+		"a peer is down": {func(s *control.Status) { state(control.Down)(s); judged(s) },
+			"○ FAILED  1 DOWN"},
+		"a peer is stale":            {state(control.Stale), "● OK"},
+		"an old daemon, a peer down": {old(state(control.Down)), "○ FAILED  1 DOWN"},
+		"an old daemon, one stale":   {old(state(control.Stale)), "◐ DEGRADED  1 stale"},
+		"nothing is known":           {state(control.Unknown), "◐ DEGRADED  1 unknown"},
+		"a new state":                {state("from the future"), "◐ DEGRADED  1 unknown"},
+		"another file": {func(s *control.Status) { s.Peers[0].ConfigMatch = new(false); judged(s) },
 			"◐ DEGRADED  1 drift"},
+		"loss": {func(s *control.Status) { s.Peers[0].Loss = new(0.03); judged(s) },
+			"◐ DEGRADED  1 with loss"},
 		"degraded": {health("degraded", control.Problem{Level: "degraded", Kind: "forwarding_off"}),
 			"◐ DEGRADED  1 problem"},
 		"failed": {health("failed", control.Problem{Level: "failed", Kind: "rules_failed"},
@@ -52,6 +60,7 @@ func TestVerdict(t *testing.T) {
 		"down and degraded": {func(s *control.Status) {
 			health("degraded", control.Problem{Level: "degraded"})(s)
 			s.Peers[0].State = control.Down
+			judged(s)
 		}, "○ FAILED  1 DOWN · 1 problem"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -71,12 +80,15 @@ func list(all []problem) string {
 	return strings.Join(lines, "\n")
 }
 
-// Problems are the daemon's own, by level, and those of peers; the worst are first.
+// Problems are the daemon's, by level, the worst first; figures of peers are in the place of sentences.
 func TestProblems(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(s *control.Status)
 		want   string
 	}{
+		"a peer that this picture does not know": {health("failed",
+			control.Problem{Level: "failed", Kind: peerDown, Text: "all 19 peers", Remedy: "look"}),
+			"DOWN||all 19 peers; look"},
 		"by level": {health("failed",
 			control.Problem{Level: "info", Kind: "a", Text: "one"},
 			control.Problem{Level: "degraded", Kind: "b", Text: "two", Remedy: "do this"},
@@ -98,15 +110,18 @@ func TestProblems(t *testing.T) {
 			"WARN||x cannot be applied: x:1:2: error: no\nWARN||another sentence"},
 		"another file": {func(s *control.Status) {
 			s.Peers[0].ConfigMatch, s.Peers[0].ConfigSHA256 = new(false), "00c0ffee77"
+			judged(s)
 		},
 			"DRIFT|edge-02|runs another mesh.toml: 00c0ffee there, 9f3c1a77 here"},
 		"a peer that was never heard": {func(s *control.Status) {
 			p := &s.Peers[0]
 			p.State, p.LastSeen, p.Since, p.Loss = control.Down, nil, nil, nil
+			judged(s)
 		}, "DOWN|edge-02|never heard   198.51.100.2:8285  10.2.0.0/16"},
 		"a peer without packets": {func(s *control.Status) {
 			p := &s.Peers[0]
 			p.State, p.LastSeen, p.Loss = control.Stale, nil, new(0.5)
+			s.Health = control.Health{}
 		}, "stale|edge-02|no reply for 1h 00m   loss 50%   198.51.100.2:8285  10.2.0.0/16"},
 	} {
 		t.Run(name, func(t *testing.T) {

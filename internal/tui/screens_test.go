@@ -87,7 +87,10 @@ func TestOpenTheWorst(t *testing.T) {
 	choose(m, "edge-02")
 	press(m, "enter")
 	shows(t, m, "PEERS > edge-14")
-	fine, _ := someDashboard(80, 24, func(s *control.Status) *control.Status { s.Peers = s.Peers[:2]; return s })
+	fine, _ := someDashboard(80, 24, func(s *control.Status) *control.Status {
+		s.Peers, s.Health = s.Peers[:2], control.Health{Level: control.OK}
+		return s
+	})
 	press(fine, "enter")
 	shows(t, fine, "[2 Peers", "rows 1-2/2")
 }

@@ -8,11 +8,12 @@ import (
 	"strings"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/health"
 	"example.org/meshd/internal/mesh"
 )
 
-// sentences say what a kind of condition means. SUBJECT and PEER stand for what the condition is about;
-// its cause follows after a colon.
+// sentences say what a kind of condition means. SUBJECT stands for what the condition is about, PEER
+// for "peer NAME" or a group such as "all 3 peers"; its cause follows after a colon.
 var sentences = map[mesh.Kind]string{
 	mesh.Starting:      "nothing is forwarded yet: meshd is starting",
 	mesh.WaitingForUs:  "nothing is forwarded yet: waiting for an address of this node",
@@ -23,9 +24,9 @@ var sentences = map[mesh.Kind]string{
 	mesh.FileUnwatched: "the file cannot be watched: an edit takes effect only within 2 seconds",
 	mesh.AddressElsewhere: "this node's address SUBJECT is not on this host: " +
 		"meshd listens on all addresses, and peers accept only what comes from SUBJECT",
-	mesh.SubnetFamilies: "peer PEER and this node have subnets of different families: " +
+	mesh.SubnetFamilies: "PEER and this node have subnets of different families: " +
 		"no packet can pass between them",
-	mesh.UnderlayFamilies: "peer PEER cannot be reached: its address is of another family than this node's",
+	mesh.UnderlayFamilies: "PEER cannot be reached: its address is of another family than this node's",
 	mesh.MTUTooLarge:      "SUBJECT is more than fits the underlay: larger packets cost an extra round trip",
 	mesh.NoRoomForPods:    "no subnet of this node has room for pods: no files for containers are written",
 	mesh.RouteShadowed:    "the route SUBJECT takes packets for a peer away from the mesh",
@@ -37,6 +38,11 @@ var sentences = map[mesh.Kind]string{
 	mesh.Unmerged:         "TCP reception is slow: receive merging (GRO) is off",
 	mesh.ForwardingOff:    "this host does not forward SUBJECT: pods cannot reach other hosts",
 	mesh.ForwardingFailed: "forwarding is not turned on",
+	mesh.PeerDown:         "no answer and no data from PEER",
+	mesh.PeerLoss:         "probes to PEER are lost",
+	mesh.PeerSilent:       "meshd does not answer, while data arrives, from PEER",
+	mesh.PeerOneWay:       "packets pass in one direction only between this node and PEER",
+	mesh.FileDiffers:      "this node's file differs in meaning from that of PEER",
 	mesh.RulesFailed:      "the nftables rules for pods' traffic are not all in force; meshd tries again",
 	mesh.LegacyRules:      "this host filters with SUBJECT, which may drop pods' packets",
 	mesh.RulesUncounted:   "the counters of the masquerade rules cannot be read",
@@ -50,7 +56,11 @@ func Sentence(c mesh.Condition) string {
 	if text == "" {
 		text = string(c.Kind)
 	}
-	text = strings.NewReplacer("SUBJECT", c.Subject, "PEER", c.Peer).Replace(text)
+	who := "peer " + c.Peer
+	if c.Group != "" {
+		who = c.Group
+	}
+	text = strings.NewReplacer("SUBJECT", c.Subject, "PEER", who).Replace(text)
 	if c.Cause != "" {
 		text += ": " + c.Cause
 	}
@@ -63,6 +73,18 @@ func Warning(c mesh.Condition) string {
 		return Sentence(c)
 	}
 	return Sentence(c) + "; " + c.Remedy
+}
+
+// Health puts a verdict into the words of the API, with the problems as warnings once more.
+func Health(v health.Verdict) (h control.Health, warnings []string) {
+	h, warnings = control.Health{Level: v.Level(), Problems: []control.Problem{}}, []string{}
+	for _, p := range v.Problems {
+		h.Problems = append(h.Problems, control.Problem{
+			Level: p.Severity.String(), Kind: string(p.Kind), Peer: p.Peer,
+			Text: Sentence(p.Condition), Remedy: p.Remedy, Since: p.Since})
+		warnings = append(warnings, Warning(p.Condition))
+	}
+	return h, warnings
 }
 
 // Changes puts changes into the words and values of the API, at most most of them; -1: all.

@@ -18,7 +18,7 @@ func Health(h control.Health, warnings []string) []string {
 		}
 		return lines
 	}
-	lines := []string{"health   " + h.Level}
+	lines := []string{"health   " + strings.ToUpper(h.Level)}
 	for _, p := range h.Problems {
 		lines = append(lines, problem(p)...)
 	}

@@ -93,7 +93,8 @@ func Drops(drops map[string]uint64) string {
 
 // order has the states that need eyes first. A state that this program does not know is
 // from a newer daemon: it stands before all others, so that it is seen.
-var order = map[string]int{control.Down: 1, control.Stale: 2, control.Unknown: 3, control.Up: 4}
+var order = map[string]int{
+	control.Down: 1, control.OneWay: 2, control.Stale: 3, control.Silent: 4, control.Unknown: 5, control.Up: 6}
 
 // ByState returns the peers as tables show them: those that need eyes first, then by name.
 func ByState(peers []control.Peer) []control.Peer {
