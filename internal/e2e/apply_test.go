@@ -214,7 +214,7 @@ func (o obstacle) hit(t *testing.T) (lost, overflowed [2]uint64) {
 	sameHostState(t, w.Worker2, before)
 	s := status(t, d)
 	if len(s.Peers) != 2 || s.Network.MTU != 1472 || s.Network.Port != 8285 || s.Dataplane.Queues != 1 ||
-		len(s.Warnings) != 1 {
+		len(problems(s)) != 1 {
 		t.Errorf("%+v, %+v, %q", s.Network, s.Dataplane, s.Warnings)
 	}
 	// Connections of clients that are gone close a moment later.

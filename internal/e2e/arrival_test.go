@@ -35,7 +35,7 @@ func TestFileFirstAddressLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := waitStatus(t, m.w2, "the new address",
-		func(s control.Status) bool { return s.Network.Address == "172.18.0.33" && len(s.Warnings) == 0 })
+		func(s control.Status) bool { return s.Network.Address == "172.18.0.33" && len(problems(s)) == 0 })
 	if s.Config.Generation != 2 || !s.Config.LastReload.OK {
 		t.Errorf("%+v", s.Config)
 	}
@@ -58,7 +58,7 @@ func TestEditWhileWaiting(t *testing.T) {
 	}
 	save(t, d, far+"x = 1\n")
 	s := waitStatus(t, d, "a typo", func(s control.Status) bool { return s.Config.Error != "" })
-	if !strings.Contains(s.Config.Error, d.Config+":") || len(s.Warnings) != 2 {
+	if !strings.Contains(s.Config.Error, d.Config+":") || len(problems(s)) != 2 {
 		t.Errorf("%+v, %q", s.Config, s.Warnings)
 	}
 	save(t, d, demoFile(t))
@@ -66,7 +66,7 @@ func TestEditWhileWaiting(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s := status(t, d); s.Node != "worker2" || s.Config.Generation != 1 || !s.Config.LastReload.OK ||
-		len(s.Warnings) != 0 {
+		len(problems(s)) != 0 {
 		t.Errorf("%+v, %q", s.Config, s.Warnings)
 	}
 	save(t, d, demoFile(t)+fourth)
@@ -96,7 +96,7 @@ func TestNamedNodeGetsItsAddress(t *testing.T) {
 		if err := w.Worker2.IP("addr add 172.18.0.3/16 dev eth0"); err != nil {
 			t.Fatal(err)
 		}
-		waitStatus(t, d, "well", func(s control.Status) bool { return len(s.Warnings) == 0 })
+		waitStatus(t, d, "well", func(s control.Status) bool { return len(problems(s)) == 0 })
 		run(t, w.PodW2b, "ping", "-c", "1", "-w", "10", "10.244.1.2")
 		if err := w.Worker2.IP("addr del 172.18.0.3/16 dev eth0"); err != nil {
 			t.Fatal(err)

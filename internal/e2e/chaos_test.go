@@ -326,7 +326,7 @@ func TestChaos(t *testing.T) {
 		now := ""
 		for deadline := time.Now().Add(20 * time.Second); now != before[i]; {
 			s := status(t, c.daemons[i])
-			if len(s.Warnings) == 0 && len(s.Peers) == 2 && s.Dataplane.Engine == engine &&
+			if len(problems(s)) == 0 && len(s.Peers) == 2 && s.Dataplane.Engine == engine &&
 				descriptors(t, c.daemons[i]) <= files {
 				now = kernelState(t, h)
 			}

@@ -230,7 +230,7 @@ func TestPodsComeAndGo(t *testing.T) {
 	if after := left(m.Worker2); after != before {
 		t.Errorf("before\n%s\nafter\n%s", before, after)
 	}
-	if s := status(t, m.w2); s.Masquerade.Repairs != 0 || s.Network.Repairs != 0 || len(s.Warnings) != 0 {
+	if s := status(t, m.w2); s.Masquerade.Repairs != 0 || s.Network.Repairs != 0 || len(problems(s)) != 0 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -361,7 +361,7 @@ func TestContainerFiles(t *testing.T) {
 	}
 	is(strings.Replace(want, "1472", "1372", 1)) // all or nothing
 	s = rewrite(t, m.w2, demoFile(t)+"[masquerade]\nenabled = false\n")
-	if s.Config.Generation != 2 || len(s.Warnings) != 0 {
+	if s.Config.Generation != 2 || len(problems(s)) != 0 {
 		t.Errorf("%+v %q", s.Config, s.Warnings)
 	}
 	is(strings.NewReplacer("1472", "1372", "true", "false").Replace(want))

@@ -123,6 +123,6 @@ func TestMetricsAddressComesLater(t *testing.T) {
 	if err := w.Worker2.IP("addr add 192.0.2.99/32 dev lo", "link set lo up"); err != nil {
 		t.Fatal(err)
 	}
-	waitStatus(t, d, "metrics are served", func(s control.Status) bool { return len(s.Warnings) == 0 })
+	waitStatus(t, d, "metrics are served", func(s control.Status) bool { return len(problems(s)) == 0 })
 	contains(t, run(t, w.Worker2.Namespace, "curl", "-sS", "http://192.0.2.99:9285/metrics"), "meshd_build_info")
 }

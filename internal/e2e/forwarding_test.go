@@ -31,7 +31,7 @@ func TestForwardingPerInterface(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if s := status(t, m.w2); len(s.Warnings) != 0 {
+	if s := status(t, m.w2); len(problems(s)) != 0 {
 		t.Errorf("warnings %q", s.Warnings)
 	}
 	for _, to := range []string{"10.244.1.2", "fd00:10:244:1::2"} {

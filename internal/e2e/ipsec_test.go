@@ -11,7 +11,7 @@ import (
 func forwards(t *testing.T, d *nstest.Daemon, engine string) {
 	t.Helper()
 	s := waitStatus(t, d, "engine "+engine, func(s control.Status) bool { return s.Dataplane.Engine == engine })
-	if (s.Dataplane.Reason == "") != (engine == "kernel") || len(s.Warnings) > 0 {
+	if (s.Dataplane.Reason == "") != (engine == "kernel") || len(problems(s)) > 0 {
 		t.Errorf("engine %s, reason %q, warnings %q", s.Dataplane.Engine, s.Dataplane.Reason, s.Warnings)
 	}
 }

@@ -201,7 +201,7 @@ func TestWaitsForItsAddress(t *testing.T) {
 	if err := d.WaitReady(); err != nil {
 		t.Fatal(err)
 	}
-	if s := status(t, d); s.Node != "worker2" || len(s.Warnings) != 0 {
+	if s := status(t, d); s.Node != "worker2" || len(problems(s)) != 0 {
 		t.Errorf("status %+v", s)
 	}
 }

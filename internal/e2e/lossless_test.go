@@ -196,7 +196,7 @@ func TestRestartLosesNothing(t *testing.T) {
 		t.Errorf("lost %v, in the TUN's queues %v\n%+v\n%+v", lost, overflows, status(t, d).Totals,
 			status(t, far).Totals)
 	}
-	if s := status(t, d); len(s.Warnings) != 0 || s.Network.Repairs != 0 {
+	if s := status(t, d); len(problems(s)) != 0 || s.Network.Repairs != 0 {
 		t.Errorf("%q, %d repairs", s.Warnings, s.Network.Repairs)
 	}
 }

@@ -64,7 +64,7 @@ func TestForwardPolicyDrop(t *testing.T) {
 		t.Errorf("a foreign packet was forwarded: % x, %v", frame, err)
 	}
 
-	if s := status(t, m.w2); s.Masquerade.Repairs != 0 || len(s.Warnings) != 0 {
+	if s := status(t, m.w2); s.Masquerade.Repairs != 0 || len(problems(s)) != 0 {
 		t.Errorf("%+v, %q", s.Masquerade, s.Warnings)
 	}
 	before := run(t, m.Worker2.Namespace, "iptables-nft", "-S", "FORWARD")
@@ -132,7 +132,7 @@ func TestSysctls(t *testing.T) {
 	}
 	m := w.startAll(dualStack("172.18.0.%d"))
 	s := status(t, m.w2)
-	if len(s.Warnings) != 2 || !strings.Contains(s.Warnings[0], "net.ipv4.ip_forward is 0") ||
+	if len(problems(s)) != 2 || !strings.Contains(s.Warnings[0], "net.ipv4.ip_forward is 0") ||
 		!strings.Contains(s.Warnings[1], "net.ipv6.conf.all.forwarding is 0") {
 		t.Errorf("warnings %q", s.Warnings)
 	}
@@ -146,7 +146,7 @@ func TestSysctls(t *testing.T) {
 	if err := w.Worker2.Sysctl("ipv4.ip_forward", "1"); err != nil {
 		t.Fatal(err)
 	}
-	if s := status(t, m.w2); len(s.Warnings) != 1 {
+	if s := status(t, m.w2); len(problems(s)) != 1 {
 		t.Errorf("warnings %q", s.Warnings)
 	}
 	if _, err := m.w2.Stop(); err != nil {
@@ -156,7 +156,7 @@ func TestSysctls(t *testing.T) {
 	if err := d.WaitReady(); err != nil {
 		t.Fatal(err)
 	}
-	if s := status(t, d); len(s.Warnings) != 0 {
+	if s := status(t, d); len(problems(s)) != 0 {
 		t.Errorf("warnings %q", s.Warnings)
 	}
 	contains(t, run(t, m.Worker2.Namespace, "sysctl", "-n", "net.ipv6.conf.all.forwarding"), "1")

@@ -60,7 +60,7 @@ func TestAddressIsReplaced(t *testing.T) {
 	save(t, m.w2, doc) // one file for all
 	for _, d := range []*nstest.Daemon{m.cp, m.w, m.w2} {
 		waitStatus(t, d, "the new address",
-			func(s control.Status) bool { return s.Config.Generation == 2 && len(s.Warnings) == 0 })
+			func(s control.Status) bool { return s.Config.Generation == 2 && len(problems(s)) == 0 })
 	}
 	if s := status(t, m.w2); s.Network.Address != "172.18.0.33" {
 		t.Errorf("%+v", s.Network)
@@ -99,7 +99,7 @@ func TestDefaultRouteMoves(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := waitStatus(t, m.w2, step.route, func(s control.Status) bool { return s.Network.MTU == step.mtu })
-		if len(s.Warnings) != 0 || s.Network.Repairs == 0 {
+		if len(problems(s)) != 0 || s.Network.Repairs == 0 {
 			t.Errorf("%+v, %q", s.Network, s.Warnings)
 		}
 		run(t, m.PodW2b, "ping", "-c", "1", "-W", "2", "-M", "do", "-s", strconv.Itoa(step.mtu-28), "10.244.1.2")
@@ -126,7 +126,7 @@ func testLinkFlaps(t *testing.T) {
 	}
 	run(t, w.PodW2b, "ping", "-c", "1", "-w", "10", "10.244.1.2")
 	s := waitStatus(t, d, "all is well",
-		func(s control.Status) bool { return len(s.Warnings) == 0 && descriptors(t, d) <= before+1 })
+		func(s control.Status) bool { return len(problems(s)) == 0 && descriptors(t, d) <= before+1 })
 	if s.Config.Generation != 1 || s.Network.MTU != 1472 {
 		t.Errorf("%+v", s)
 	}
@@ -164,7 +164,7 @@ func TestSocketErrors(t *testing.T) {
 	}
 	detach()
 	run(t, w.PodW, "ping", "-c", "3", "-w", "10", "10.244.2.3")
-	if len(s.Warnings) != 0 {
+	if len(problems(s)) != 0 {
 		t.Errorf("%q", s.Warnings)
 	}
 
@@ -176,7 +176,7 @@ func TestSocketErrors(t *testing.T) {
 		func(s control.Status) bool { return peer(t, s, "worker").Drops["send_error"] == 2 })
 	detach()
 	run(t, w.PodW2b, "ping", "-c", "1", "-W", "2", "10.244.1.2")
-	if again := status(t, d); s.Totals.Drops["send_error"] != 2 || len(again.Warnings) != 0 {
+	if again := status(t, d); s.Totals.Drops["send_error"] != 2 || len(problems(again)) != 0 {
 		t.Errorf("%+v, %q", s.Totals, again.Warnings)
 	}
 }
@@ -195,7 +195,7 @@ func TestLostNews(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitStatus(t, m.w2, "repaired",
-		func(s control.Status) bool { return s.Network.Repairs == 1 && len(s.Warnings) == 0 })
+		func(s control.Status) bool { return s.Network.Repairs == 1 && len(problems(s)) == 0 })
 	contains(t, run(t, m.Worker2.Namespace, "ip", "route", "show", "10.244.0.0/16"), "dev mesh0")
 	run(t, m.PodW2b, "ping", "-c", "1", "-W", "2", "10.244.1.2")
 }

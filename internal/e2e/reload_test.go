@@ -67,7 +67,7 @@ func testEditTakesEffect(t *testing.T) {
 	before := hostState(t, w.Worker2)
 	save(t, d, demoFile(t)+"[[node]]\nname = 7\n")
 	s = waitStatus(t, d, "a typo", func(s control.Status) bool { return s.Config.Error != "" })
-	if s.Config.Generation != 2 || !strings.Contains(s.Config.Error, d.Config+":") || len(s.Warnings) != 1 {
+	if s.Config.Generation != 2 || !strings.Contains(s.Config.Error, d.Config+":") || len(problems(s)) != 1 {
 		t.Errorf("%+v, %q", s.Config, s.Warnings)
 	}
 	out, err := d.Ask("reload")
@@ -100,7 +100,7 @@ func testEditTakesEffect(t *testing.T) {
 		func(s control.Status) bool { return strings.Contains(s.Config.Error, "no such file") })
 	save(t, d, demoFile(t)+fourth+"\n")
 	s = waitStatus(t, d, "mended", func(s control.Status) bool { return s.Config.Error == "" })
-	if s.Config.Generation != 3 || len(s.Warnings) != 0 {
+	if s.Config.Generation != 3 || len(problems(s)) != 0 {
 		t.Errorf("%+v, %q", s.Config, s.Warnings)
 	}
 	save(t, d, demoFile(t))
@@ -169,7 +169,7 @@ func TestInterfaceIsRepaired(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := waitStatus(t, m.w2, damage, func(s control.Status) bool { return s.Network.Repairs > uint64(i) })
-		if s.Network.Repairs != uint64(i+1) || len(s.Warnings) != 0 || s.Config.Generation != 1 {
+		if s.Network.Repairs != uint64(i+1) || len(problems(s)) != 0 || s.Config.Generation != 1 {
 			t.Errorf("after %q: %d repairs, %q", damage, s.Network.Repairs, s.Warnings)
 		}
 		contains(t, run(t, m.Worker2.Namespace, "ip", "addr", "show", "dev", "mesh0"), whole...)
@@ -205,7 +205,7 @@ func TestUnderlayChanges(t *testing.T) {
 	if err := m.Worker2.IP("link set eth0 up", "addr add 172.18.0.3/16 dev eth0"); err != nil {
 		t.Fatal(err)
 	}
-	waitStatus(t, m.w2, "the address is back", func(s control.Status) bool { return len(s.Warnings) == 0 })
+	waitStatus(t, m.w2, "the address is back", func(s control.Status) bool { return len(problems(s)) == 0 })
 	run(t, m.PodW2b, "ping", "-c", "1", "-W", "2", "10.244.1.2")
 }
 
@@ -239,7 +239,7 @@ func TestEverythingIsLive(t *testing.T) {
 			if d == m.w2 && !strings.Contains(strings.Join(s.Config.LastReload.Changes, "|"), step.want) {
 				t.Errorf("changes %q, want %s", s.Config.LastReload.Changes, step.want)
 			}
-			if len(s.Warnings) != 0 {
+			if len(problems(s)) != 0 {
 				t.Errorf("%s: %q", step.want, s.Warnings)
 			}
 		}
@@ -269,14 +269,14 @@ func TestBadReload(t *testing.T) {
 	} {
 		s := rewrite(t, d, doc)
 		if s.Config.Generation != 1 || s.Config.LastReload.OK || !strings.Contains(s.Config.Error, words) ||
-			len(s.Warnings) != 1 {
+			len(problems(s)) != 1 {
 			t.Errorf("%s: %+v, %q", words, s.Config, s.Warnings)
 		}
 	}
 	sameHostState(t, m.Worker2, before)
 	contains(t, run(t, m.PodW2b, "ping", "-c", "1", "10.244.1.2"), "ttl=60")
 	if s := rewrite(t, d, demoFile(t)); s.Config.Generation != 1 || s.Config.Error != "" ||
-		len(s.Warnings) != 0 {
+		len(problems(s)) != 0 {
 		t.Errorf("%+v, %q", s.Config, s.Warnings)
 	}
 }

@@ -106,7 +106,7 @@ func TestMasqueradeChangesLive(t *testing.T) {
 	change := func(generation int, masquerade string) {
 		t.Helper()
 		s := rewrite(t, d, demoFile(t)+"[masquerade]\n"+masquerade)
-		if s.Config.Generation != generation || s.Config.Error != "" || len(s.Warnings) != 0 ||
+		if s.Config.Generation != generation || s.Config.Error != "" || len(problems(s)) != 0 ||
 			s.Masquerade.Repairs != 0 {
 			t.Errorf("config %+v, warnings %q, masquerade %+v", s.Config, s.Warnings, s.Masquerade)
 		}

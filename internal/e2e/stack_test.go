@@ -56,7 +56,7 @@ func bothFamiliesPass(t *testing.T, m *mesh, mtu int) {
 		t.Errorf("from %s", from)
 	}
 
-	if s := status(t, m.w2); s.Network.MTU != mtu || len(s.Warnings) != 0 {
+	if s := status(t, m.w2); s.Network.MTU != mtu || len(problems(s)) != 0 {
 		t.Errorf("network %+v, warnings %q", s.Network, s.Warnings)
 	}
 }
