@@ -50,6 +50,26 @@ type Peer struct {
 // subnet of that family. It is invalid if the node has no subnet of the family.
 func (p Peer) TUNAddress(v6 bool) netip.Addr { return p.FirstSubnet(v6).Addr() }
 
+// ForwardedProbe returns the address of one family to which probes are sent that the node has to
+// forward, as it forwards packets to its pods. The node takes them behind its firewall, so no pod gets
+// one. It is the last address of the first subnet; of IPv4 the one before the broadcast address, which
+// a bridge has a local route for. It is invalid if the subnet has no such address besides the TUN's.
+func (p Peer) ForwardedProbe(v6 bool) netip.Addr {
+	s := p.FirstSubnet(v6)
+	if !s.IsValid() || s.IsSingleIP() {
+		return netip.Addr{}
+	}
+	last := s.Addr().AsSlice()
+	for bit := s.Bits(); bit < s.Addr().BitLen(); bit++ {
+		last[bit/8] |= 0x80 >> (bit % 8)
+	}
+	address, _ := netip.AddrFromSlice(last)
+	if !v6 && s.Bits() < 31 { // RFC 3021: a /31 has no broadcast address
+		address = address.Prev()
+	}
+	return address
+}
+
 // FirstSubnet returns the first subnet of one family, or an invalid prefix without one.
 func (p Peer) FirstSubnet(v6 bool) Prefix {
 	for _, s := range p.Subnets {

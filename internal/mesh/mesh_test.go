@@ -214,3 +214,28 @@ func TestRouteLikeTheOracle(t *testing.T) {
 		t.Errorf("only %d addresses are in some prefix: the meshes are too empty to prove anything", matched)
 	}
 }
+
+func TestForwardedProbe(t *testing.T) {
+	for _, test := range []struct{ name, subnet, want string }{
+		{"before the broadcast address", "10.244.2.0/24", "10.244.2.254"},
+		{"across bytes", "10.244.0.0/21", "10.244.7.254"},
+		{"of four addresses", "10.0.0.4/30", "10.0.0.6"},
+		{"of two addresses", "10.0.0.4/31", "10.0.0.5"},
+		{"of one address", "10.0.0.4/32", ""},
+		{"IPv6 has no broadcast", "fd00:1::/64", "fd00:1::ffff:ffff:ffff:ffff"},
+		{"a bit within a byte", "fd00::/121", "fd00::7f"},
+		{"one IPv6 address", "fd00::1/128", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			subnet := netip.MustParsePrefix(test.subnet)
+			p := mesh.Peer{Subnets: []mesh.Prefix{subnet}}
+			got := p.ForwardedProbe(subnet.Addr().Is6())
+			if got.IsValid() != (test.want != "") || got.IsValid() && got.String() != test.want {
+				t.Errorf("%s, want %q", got, test.want)
+			}
+			if other := p.ForwardedProbe(!subnet.Addr().Is6()); other.IsValid() {
+				t.Errorf("of a family without subnets: %s", other)
+			}
+		})
+	}
+}

@@ -9,19 +9,35 @@ import (
 //
 //	 0  magic    8 bytes, with the version of this layout
 //	 8  kind     1 byte: question or answer
-//	 9           7 bytes, zero
+//	 9  flags    1 byte, see Flags
+//	10  meaning  6 bytes: the beginning of the hash of what the sender's file means; zero: unknown
 //	16  nonce    8 bytes, chosen by the sender of the question
 //	24  hash     32 bytes: SHA-256 of the file that the sender uses
 //	56  version  24 bytes of text, filled with zeros
 //	80           more bytes of a ping of that size
 //
 // All numbers are big endian. A kernel returns a question unchanged, so an echo reply that holds a
-// question comes from a host without meshd.
+// question comes from a host without meshd. A meshd before these fields sends zeros in bytes 9 to 15.
 type payload struct {
 	answer bool
+	flags  Flags
 	nonce  uint64
 	Self
 }
+
+// Flags is what a node tells one other node besides Self. Bits without a name here are ignored.
+type Flags uint8
+
+// The flags.
+const (
+	Unheard    Flags = 1 << iota // the sender gets no answers from the receiver
+	Draining                     // the sender wants no new traffic; not used yet
+	Sealed                       // the sender encrypts; not used yet
+	Unmeasured                   // forwarded probes end unanswered at the sender: nothing there leads to pods
+)
+
+// Has tells whether all of some flags are set.
+func (f Flags) Has(some Flags) bool { return f&some == some }
 
 // Values and sizes of the fields.
 const (
@@ -40,6 +56,7 @@ func parse(b []byte) (p payload, ok bool) {
 		return p, false
 	}
 	p.answer = b[8] == kindAnswer
+	p.flags, p.Meaning = Flags(b[9]), Meaning(b[10:16])
 	p.nonce = binary.BigEndian.Uint64(b[16:])
 	p.Hash = [32]byte(b[24:56])
 	p.Version = printable(bytes.TrimRight(b[56:PayloadSize], "\x00"))
@@ -65,6 +82,8 @@ func (p payload) write(b []byte) {
 	if p.answer {
 		b[8] = kindAnswer
 	}
+	b[9] = byte(p.flags)
+	copy(b[10:16], p.Meaning[:])
 	binary.BigEndian.PutUint64(b[16:], p.nonce)
 	copy(b[24:56], p.Hash[:])
 	copy(b[56:PayloadSize], p.Version)

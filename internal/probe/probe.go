@@ -57,10 +57,24 @@ const (
 // String returns the state's name in status, events and metrics.
 func (s State) String() string { return [...]string{"unknown", "up", "stale", "down"}[s] }
 
+// Meaning is the beginning of the hash of what a file means: comments, white space and order do not
+// count. The zero value is unknown: a meshd that does not tell it.
+type Meaning [6]byte
+
 // Self is what a node tells the other nodes about itself.
 type Self struct {
 	Hash    [32]byte // SHA-256 of the file in use
+	Meaning Meaning  // of the file in use
 	Version string   // of meshd; the first 24 bytes are sent
+}
+
+// SameFile tells whether two nodes use the same file: one of the same meaning where both tell it, else
+// one of the same text.
+func (s Self) SameFile(other Self) bool {
+	if s.Meaning != (Meaning{}) && other.Meaning != (Meaning{}) {
+		return s.Meaning == other.Meaning
+	}
+	return s.Hash == other.Hash
 }
 
 // Settings is which peers are asked, and how often.
@@ -91,6 +105,7 @@ type Prober struct {
 	id    uint16 // of the echoes
 	heard func(peer string) time.Time
 	self  atomic.Pointer[Self]
+	leads atomic.Bool                      // see Forwards
 	peers atomic.Pointer[map[string]*peer] // replaced as a whole, never changed
 	news  chan *peer                       // peers that settle should look at
 	woken chan struct{}                    // news is not empty
@@ -123,6 +138,19 @@ func New(heard func(peer string) time.Time) *Prober {
 
 // Introduce sets what the other nodes are told.
 func (p *Prober) Introduce(s Self) { p.self.Store(&s) }
+
+// Forwards tells whether this node answers forwarded probes: packets to mesh.Peer.ForwardedProbe are
+// taken behind its firewall, and a route leads to pods. Until it says so, other nodes are told that
+// forwarding is not measured here.
+func (p *Prober) Forwards(answers bool) { p.leads.Store(answers) }
+
+// flags returns what one other node is told.
+func (p *Prober) flags() (f Flags) {
+	if !p.leads.Load() {
+		f |= Unmeasured
+	}
+	return f
+}
 
 // Set replaces the settings. Peers that stay keep their state, unless probing is turned on or off.
 // New peers are asked first.
@@ -229,7 +257,7 @@ func (p *Prober) conclude(now time.Time) (changes []Change) {
 // question writes a payload and returns its nonce.
 func (p *Prober) question(b []byte) uint64 {
 	nonce := rand.Uint64() // ChaCha8 with a random seed: answers cannot be forged by guessing
-	payload{nonce: nonce, Self: *p.self.Load()}.write(b)
+	payload{nonce: nonce, flags: p.flags(), Self: *p.self.Load()}.write(b)
 	return nonce
 }
 
@@ -269,7 +297,7 @@ func (p *Prober) Answer(from string, isReply bool, b []byte, at time.Time) (repl
 		if said.answer {
 			return nil, true // an answer in a request: invalid, and the kernel must not return it
 		}
-		payload{answer: true, nonce: said.nonce, Self: *p.self.Load()}.write(b)
+		payload{answer: true, nonce: said.nonce, flags: p.flags(), Self: *p.self.Load()}.write(b)
 		return b, true
 	}
 	if one := (*p.peers.Load())[from]; one != nil && one.answered(said, at) {
