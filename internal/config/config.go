@@ -37,7 +37,9 @@ const maxSize = 8 << 20
 // may be read by any number of goroutines.
 type Config struct {
 	Path string            // as given to Load
-	Sum  [sha256.Size]byte // SHA-256 of the file's bytes; equal on all hosts of a healthy mesh
+	Sum  [sha256.Size]byte // SHA-256 of the file's bytes
+	// Meaning is equal on all hosts of a healthy mesh.
+	Meaning Meaning
 
 	Network    Network
 	Dataplane  Dataplane
@@ -203,5 +205,6 @@ func ParseContext(ctx context.Context, path string, doc []byte) (*Config, error)
 		return nil, faults
 	}
 	c.Path, c.Sum, c.doc = path, sha256.Sum256(doc), r.doc
+	c.Meaning = meaningOf(c)
 	return c, nil
 }

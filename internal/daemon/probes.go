@@ -45,7 +45,7 @@ func (p *probes) hear(e dataplane.Echo, at time.Time) (reply []byte, mine bool) 
 // first file is named at once: packet loops may have questions to answer before the plan is in force
 // whole, and a meshd that names no file would count as another program.
 func (p *probes) apply(_ context.Context, next *plan.Plan) (effect, error) {
-	before, self := p.Self(), probe.Self{Hash: next.Config.Sum, Version: p.version}
+	before, self := p.Self(), p.selfOf(next.Config)
 	if before.Hash == ([32]byte{}) {
 		p.Introduce(self)
 	}
@@ -56,6 +56,11 @@ func (p *probes) apply(_ context.Context, next *plan.Plan) (effect, error) {
 			p.follow(next)
 		},
 	}, nil
+}
+
+// selfOf is what peers are told of this node while a file is in force.
+func (p *probes) selfOf(c *config.Config) probe.Self {
+	return probe.Self{Hash: c.Sum, Meaning: probe.Meaning(c.Meaning[:]), Version: p.version}
 }
 
 // follow asks the peers of a plan from now on.
@@ -129,7 +134,7 @@ func (p *probes) tell(changes []probe.Change) {
 		})
 		switch {
 		case c.Told != nil && c.Told.Hash == ([32]byte{}):
-		case c.Told != nil && p.Self().Hash != c.Told.Hash:
+		case c.Told != nil && !p.Self().SameFile(*c.Told):
 			others = append(others, c.Peer)
 		case c.Told != nil:
 			ours = append(ours, c.Peer)
@@ -237,7 +242,7 @@ func (p *probes) report(status *control.Peer, ours *config.Config) {
 		status.JitterMS = milliseconds(f.Jitter)
 	}
 	if r.Told.Hash != ([32]byte{}) {
-		match := r.Told.Hash == ours.Sum
+		match := r.Told.SameFile(p.selfOf(ours))
 		status.ConfigMatch, status.ConfigSHA256 = &match, fmt.Sprintf("%x", r.Told.Hash)
 		status.Version = r.Told.Version
 	}

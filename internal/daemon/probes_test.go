@@ -45,8 +45,10 @@ func (n *neighbours) SendEcho(echoes ...dataplane.Echo) error {
 func newNeighbours(theirs *config.Config) (*neighbours, *events) {
 	log := &events{}
 	n := &neighbours{b: probe.New(func(string) time.Time { return time.Time{} }), answers: time.Millisecond}
-	n.b.Introduce(probe.Self{Hash: theirs.Sum, Version: "9.9"})
 	n.probes = newProbes(slog.New(log), "1.2.3", peers.New())
+	self := n.probes.selfOf(theirs)
+	self.Version = "9.9"
+	n.b.Introduce(self)
 	n.probes.engine = n
 	return n, log
 }
@@ -75,7 +77,7 @@ func TestProbes(t *testing.T) {
 		p := planned(t, file)
 		n, log := newNeighbours(p.Config)
 		e, err := n.probes.apply(t.Context(), p)
-		if err != nil || n.probes.Self() != (probe.Self{Hash: p.Config.Sum, Version: "1.2.3"}) {
+		if err != nil || n.probes.Self() != n.probes.selfOf(p.Config) {
 			t.Fatalf("%+v, %v", n.probes.Self(), err)
 		}
 		if questions, _ := n.probes.Work(time.Now()); len(questions) > 0 {
@@ -134,6 +136,46 @@ func TestProbesOfAnotherFile(t *testing.T) {
 			t.Errorf("%+v", status)
 		}
 	})
+}
+
+// A file that differs only in its text is the same file, unless the neighbour does not tell its meaning.
+func TestProbesOfTheSameMeaning(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		forgets bool // the neighbour is a meshd that tells no meaning
+		match   bool
+		event   string
+	}{
+		{"told", false, true, "peer_file_matches"},
+		{"not told", true, false, "peer_file_differs"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := planned(t, file)
+				n, log := newNeighbours(parse(t, file+"# a comment\n"))
+				if self := n.b.Self(); test.forgets {
+					self.Meaning = probe.Meaning{}
+					n.b.Introduce(self)
+				}
+				e, err := n.probes.apply(t.Context(), p)
+				if err != nil {
+					t.Fatal(err)
+				}
+				e.commit()
+				pass(time.Minute)
+				n.round(t)
+				if got := log.take(); !slices.Contains(got, test.event) {
+					t.Errorf("logged %q", got)
+				}
+				status := control.Peer{Name: "b"}
+				n.probes.report(&status, p.Config)
+				if status.ConfigMatch == nil || *status.ConfigMatch != test.match ||
+					status.ConfigSHA256 == p.Config.SHA256() {
+					t.Errorf("%+v", status)
+				}
+			})
+		})
+	}
 }
 
 // A plan that is not put in force leaves nothing of it.

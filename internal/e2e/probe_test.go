@@ -165,12 +165,18 @@ func TestDriftIsSeen(t *testing.T) {
 		return func(p control.Peer) bool { return p.ConfigMatch != nil && *p.ConfigMatch == want }
 	}
 	waitPeer(t, a, "worker", "has the same file", matches(true))
-	save(t, b, often(t)+"# changed\n")
+	// Another text of the same meaning is the same file: only its hash differs.
+	save(t, b, often(t)+"# a comment\n")
+	waitPeer(t, a, "worker", "has another text", func(p control.Peer) bool {
+		return p.ConfigSHA256 != "" && p.ConfigSHA256 != status(t, a).Config.SHA256 && *p.ConfigMatch
+	})
+	const changed = "[metrics]\nlisten = \"127.0.0.1:9285\"\n"
+	save(t, b, often(t)+changed)
 	p := waitPeer(t, a, "worker", "has another file", matches(false))
 	// Peers may hear of a file a moment before the node itself says that it is in force.
 	waitStatus(t, b, "the file that its peer has heard of", func(s control.Status) bool { return s.Config.SHA256 == p.ConfigSHA256 })
 	waitPeer(t, b, "worker2", "has another file", matches(false))
-	save(t, a, often(t)+"# changed\n")
+	save(t, a, often(t)+changed)
 	waitPeer(t, a, "worker", "has the same file again", matches(true))
 	if got := peerEvents(t, a, "worker"); !strings.HasPrefix(got,
 		"peer_file_matches peer_up peer_file_differs ") &&
