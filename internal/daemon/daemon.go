@@ -112,6 +112,7 @@ func assemble(ctx context.Context, o Options, c *config.Config) *daemon {
 	d.tell.engine, d.tell.registry, d.tell.probes, d.tell.rules = d.engine, registry, probes, d.rules
 	d.tell.sources = []func() []mesh.Condition{
 		d.watch.conditions, d.switcher.Conditions, d.metricsConditions, d.files.Conditions, d.legacy.Conditions,
+		probes.refused,
 	}
 	d.service.Watch(d.tell.summary, d.healthy)
 	return d
@@ -123,6 +124,7 @@ func (d *daemon) tasks() []task {
 		d.service, d.reconciler, d.watch, d.probes, d.legacy, d.files, d.metrics,
 		taskFunc{"rules", d.rules.Keep}, taskFunc{"rules watch", d.rules.Watch},
 		taskFunc{"health", func(ctx context.Context) error { return everySecond(ctx, d.tell.watchHealth) }},
+		taskFunc{"host's word", func(ctx context.Context) error { return everySecond(ctx, d.probes.heed) }},
 		taskFunc{"history", func(ctx context.Context) error { return everySecond(ctx, d.tell.remember) }})
 }
 

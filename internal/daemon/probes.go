@@ -13,6 +13,7 @@ import (
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/peers"
 	"example.org/meshd/internal/plan"
 	"example.org/meshd/internal/probe"
@@ -88,6 +89,24 @@ func (p *probes) learn(peer string, update func(*peers.Facts)) {
 	if d, news := p.registry.Report(peer, update); news {
 		_ = p.engine.Learn(peer, d) // the engine has said so, and user space serves the peer
 	}
+}
+
+// heed has the rules of this host decide about peers that do not answer. It is to be called every
+// second.
+func (p *probes) heed(now time.Time) {
+	for _, name := range p.registry.Unheard() {
+		h := p.engine.HeardBy(name)
+		p.learn(name, func(f *peers.Facts) { f.Hear(now, h) })
+	}
+}
+
+// refused tells of which peers datagrams arrive that rules of this host drop.
+func (p *probes) refused() (all []mesh.Condition) {
+	for _, name := range p.registry.Refused() {
+		all = append(all, mesh.Condition{Kind: mesh.PeerRefused, Severity: mesh.Degraded, Peer: name,
+			Remedy: "let the mesh port in; `nft list ruleset`, `ip xfrm policy` and rp_filter show what drops it"})
+	}
+	return all
 }
 
 func (p *probes) String() string { return "probes" }

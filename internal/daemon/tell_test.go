@@ -40,6 +40,7 @@ func (e *quiet) Read() dataplane.Reading      { return e.reading }
 func (e *quiet) Conditions() []mesh.Condition { return e.conditions }
 func (e *quiet) Alive(context.Context) error  { return e.alive }
 func (e *quiet) Heard(string) time.Time       { return time.Time{} }
+func (e *quiet) HeardBy(string) peers.Heard   { return peers.Heard{} }
 
 func (e *quiet) Learn(peer string, d peers.Directive) error {
 	e.mu.Lock()

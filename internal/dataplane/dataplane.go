@@ -69,6 +69,8 @@ type Echoer interface {
 	// Heard returns when the last acceptable packet or echo came from a peer; the zero time if
 	// none did. It costs much less than Read.
 	Heard(peer string) time.Time
+	// HeardBy is Heard, but apart for each way in. It costs as little.
+	HeardBy(peer string) peers.Heard
 }
 
 // A Keeper has descriptors in which packets wait while no meshd runs.
@@ -126,6 +128,9 @@ type Programs struct {
 	MTU      int     // largest inner packet that fits every path, bytes: bpf_fib_lookup ignores routes' own MTUs
 	Underlay []int   // indices of the interfaces on which datagrams for this node come in
 	Receive  Receive // where they are taken
+	// Policed are peers, by name, whose datagrams a policy of IPsec is about, in either direction.
+	// The kernel applies it to what passes sockets alone, so their packets go by user space both ways.
+	Policed map[string]bool
 }
 
 // Use tells whether the kernel engine forwards.

@@ -25,7 +25,7 @@ func TestKernelEngineUnderESP(t *testing.T) {
 	m := newWorld(t).startAll(engineFile(t, "kernel", "tcx"))
 	known(t, m.w2, "worker")
 	known(t, m.w, "worker2")
-	forwards(t, m.w2, "kernel")
+	policed(t, m.w2, false)
 	ends := []*nstest.Host{m.Worker, m.Worker2}
 	daemons := []*nstest.Daemon{m.w, m.w2}
 	addresses := []string{"172.18.0.4", "172.18.0.3"}
@@ -45,7 +45,7 @@ func TestKernelEngineUnderESP(t *testing.T) {
 		}
 	}
 	for _, d := range daemons {
-		forwards(t, d, "user")
+		policed(t, d, true)
 	}
 	wire := capture(t, m.Worker2.Namespace, "eth0")
 	ping := func() error {
@@ -73,7 +73,7 @@ func TestKernelEngineUnderESP(t *testing.T) {
 
 	// One end gives ESP up: what it sends bare is not accepted.
 	run(t, m.Worker2.Namespace, "sh", "-c", "ip xfrm policy flush && ip xfrm state flush")
-	forwards(t, m.w2, "kernel")
+	policed(t, m.w2, false)
 	before := status(t, m.w).Totals.RxPackets
 	if err := ping(); err == nil {
 		t.Error("bare packets are answered where the policy demands ESP")
@@ -82,7 +82,7 @@ func TestKernelEngineUnderESP(t *testing.T) {
 		t.Errorf("%d bare packets were accepted where the policy demands ESP", now-before)
 	}
 	run(t, m.Worker.Namespace, "sh", "-c", "ip xfrm policy flush && ip xfrm state flush")
-	forwards(t, m.w, "kernel")
+	policed(t, m.w, false)
 	waitStatus(t, m.w2, "worker is up",
 		func(s control.Status) bool { return peer(t, s, "worker").State == control.Up })
 	if err := ping(); err != nil {

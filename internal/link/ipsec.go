@@ -27,31 +27,42 @@ const (
 // policyNames are the directions as `ip xfrm policy` prints them.
 var policyNames = map[uint8]string{policyIn: "in", policyOut: "out"}
 
-// Policed describes the first IPsec policy, as `ip xfrm policy` identifies it, that applies to
-// datagrams between local and one of the peers. If none does, it describes the default for
-// packets without a policy, if that is to block. Otherwise the result is empty.
+// A Policy is an IPsec policy that applies to the mesh's datagrams.
+type Policy struct {
+	Name  string           // as `ip xfrm policy` identifies it
+	Peers []netip.AddrPort // to or from which it applies
+}
+
+// Policed returns the IPsec policies that apply to datagrams between local and some of the peers,
+// in the kernel's order. The default for packets without a policy is among them if it is to block:
+// it applies to all peers.
 //
 // Outgoing datagrams go to a peer's port and incoming ones to the port of local; the port at
 // the other end can be any.
-func Policed(local netip.AddrPort, peers []netip.AddrPort) (string, error) {
+func Policed(local netip.AddrPort, peers []netip.AddrPort) (all []Policy, err error) {
 	request := nl.NewNetlinkRequest(nl.XFRM_MSG_GETPOLICY, unix.NLM_F_DUMP)
 	messages, err := request.Execute(unix.NETLINK_XFRM, nl.XFRM_MSG_NEWPOLICY)
 	if noXfrm(err) {
-		return "", nil
+		return nil, nil
 	}
 	if err != nil {
-		return "", fmt.Errorf("list IPsec policies: %w", err)
+		return nil, fmt.Errorf("list IPsec policies: %w", err)
 	}
 	for _, m := range messages {
 		if len(m) < nl.SizeofXfrmUserpolicyInfo {
 			continue
 		}
 		p := nl.DeserializeXfrmUserpolicyInfo(m)
-		if peer, about := policedPeer(p, local, peers); about {
-			return fmt.Sprintf("the IPsec policy dir %s index %d covers %s", policyNames[p.Dir], p.Index, peer), nil
+		if about := policedPeers(p, local, peers); len(about) > 0 {
+			name := fmt.Sprintf("dir %s index %d", policyNames[p.Dir], p.Index)
+			all = append(all, Policy{name, about})
 		}
 	}
-	return blockedByDefault()
+	blocks, err := blockedByDefault()
+	if blocks {
+		all = append(all, Policy{"default block", peers})
+	}
+	return all, err
 }
 
 // noXfrm reports whether an error means that the kernel has no IPsec.
@@ -60,19 +71,18 @@ func noXfrm(err error) bool {
 		errors.Is(err, unix.EAFNOSUPPORT)
 }
 
-// policedPeer returns the first peer to whose datagrams a policy applies.
-func policedPeer(p *nl.XfrmUserpolicyInfo, local netip.AddrPort, peers []netip.AddrPort) (
-	peer netip.AddrPort, about bool) {
+// policedPeers returns the peers to whose datagrams a policy applies.
+func policedPeers(p *nl.XfrmUserpolicyInfo, local netip.AddrPort, peers []netip.AddrPort) (about []netip.AddrPort) {
 	s := &p.Sel
 	if s.Proto != 0 && s.Proto != unix.IPPROTO_UDP {
-		return peer, false
+		return nil
 	}
 	own, other, ownBits, otherBits := s.Saddr, s.Daddr, s.PrefixlenS, s.PrefixlenD
 	if p.Dir == policyIn {
 		own, other, ownBits, otherBits = other, own, otherBits, ownBits
 	}
 	if p.Dir > policyOut || !covers(s.Family, own, ownBits, local.Addr()) {
-		return peer, false
+		return nil
 	}
 	for _, peer := range peers {
 		to := peer.Port()
@@ -80,10 +90,10 @@ func policedPeer(p *nl.XfrmUserpolicyInfo, local netip.AddrPort, peers []netip.A
 			to = local.Port()
 		}
 		if coversPort(s, to) && covers(s.Family, other, otherBits, peer.Addr()) {
-			return peer, true
+			about = append(about, peer)
 		}
 	}
-	return peer, false
+	return about
 }
 
 // covers reports whether a selector's address and length match ip, as addr_match in
@@ -118,23 +128,24 @@ const (
 	defaultBlocks = 1    // XFRM_USERPOLICY_BLOCK
 )
 
-// blockedByDefault describes a default that blocks; empty if packets pass.
-func blockedByDefault() (string, error) {
+// blockedByDefault tells whether packets without a policy are blocked, which `ip xfrm policy
+// getdefault` shows.
+func blockedByDefault() (bool, error) {
 	request := nl.NewNetlinkRequest(getDefault, unix.NLM_F_REQUEST)
 	request.AddRawData(make([]byte, 4))
 	messages, err := request.Execute(unix.NETLINK_XFRM, 0)
 	if errors.Is(err, unix.EINVAL) || noXfrm(err) { // before Linux 5.15
-		return "", nil
+		return false, nil
 	}
 	if err != nil {
-		return "", fmt.Errorf("read the default of IPsec: %w", err)
+		return false, fmt.Errorf("read the default of IPsec: %w", err)
 	}
 	for _, m := range messages {
 		if len(m) >= 3 && (m[0] == defaultBlocks || m[2] == defaultBlocks) {
-			return "IPsec blocks packets without a policy (`ip xfrm policy getdefault`)", nil
+			return true, nil
 		}
 	}
-	return "", nil
+	return false, nil
 }
 
 // WatchPolicies calls changed once at the start and then after each change of an IPsec

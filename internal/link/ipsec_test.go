@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"net/netip"
-	"strings"
+	"slices"
 	"testing"
 	"time"
 
@@ -17,32 +17,40 @@ func TestPoliced(t *testing.T) {
 	local, peers := netip.MustParseAddrPort("172.18.0.3:8285"), []netip.AddrPort{
 		netip.MustParseAddrPort("172.18.0.4:9000"), netip.MustParseAddrPort("172.18.0.5:8285"),
 	}
+	one, other := peers[:1], peers[1:]
 	const esp = " tmpl src 172.18.0.3 dst 172.18.0.4 proto esp mode transport"
-	for _, test := range []struct{ name, policy, want string }{
-		{"ESP out", "src 172.18.0.3 dst 172.18.0.4 proto udp dport 9000 dir out" + esp, "dir out"},
-		{"ESP in", "src 172.18.0.4 dst 172.18.0.3 proto udp dport 8285 dir in" + esp, "dir in"},
+	for _, test := range []struct {
+		name, policy string
+		want         []netip.AddrPort
+	}{
+		{"ESP out", "src 172.18.0.3 dst 172.18.0.4 proto udp dport 9000 dir out" + esp, one},
+		{"ESP in", "src 172.18.0.4 dst 172.18.0.3 proto udp dport 8285 dir in" + esp, one},
 		{"in, by the peer's source port",
-			"src 172.18.0.4 dst 172.18.0.3 proto udp sport 9000 dir in" + esp, "dir in"},
-		{"block", "src 172.18.0.0/16 dst 172.18.0.5 dir out action block", "dir out"},
-		{"everything", "src 0.0.0.0/0 dst 0.0.0.0/0 dir in" + esp, "dir in"},
-		{"another port", "src 172.18.0.3 dst 172.18.0.4 proto udp dport 8285 dir out" + esp, ""},
-		{"another protocol", "src 172.18.0.3 dst 172.18.0.4 proto tcp dir out" + esp, ""},
-		{"another host", "src 172.18.0.3 dst 172.18.0.9 dir out" + esp, ""},
-		{"another direction", "src 172.18.0.4 dst 172.18.0.3 dir fwd" + esp, ""},
-		{"others' packets", "src 172.18.0.4 dst 172.18.0.5 dir out" + esp, ""},
-		{"the other way round", "src 172.18.0.4 dst 172.18.0.3 dir out" + esp, ""},
-		{"IPv6 alone", "src ::/0 dst ::/0 dir out action block", ""},
+			"src 172.18.0.4 dst 172.18.0.3 proto udp sport 9000 dir in" + esp, one},
+		{"block", "src 172.18.0.0/16 dst 172.18.0.5 dir out action block", other},
+		{"everything", "src 0.0.0.0/0 dst 0.0.0.0/0 dir in" + esp, peers},
+		{"another port", "src 172.18.0.3 dst 172.18.0.4 proto udp dport 8285 dir out" + esp, nil},
+		{"another protocol", "src 172.18.0.3 dst 172.18.0.4 proto tcp dir out" + esp, nil},
+		{"another host", "src 172.18.0.3 dst 172.18.0.9 dir out" + esp, nil},
+		{"another direction", "src 172.18.0.4 dst 172.18.0.3 dir fwd" + esp, nil},
+		{"others' packets", "src 172.18.0.4 dst 172.18.0.5 dir out" + esp, nil},
+		{"the other way round", "src 172.18.0.4 dst 172.18.0.3 dir out" + esp, nil},
+		{"IPv6 alone", "src ::/0 dst ::/0 dir out action block", nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 				got, err := Policed(local, peers)
-				if err != nil || got != "" {
-					t.Errorf("without a policy: %q, %v", got, err)
+				if err != nil || len(got) > 0 {
+					t.Errorf("without a policy: %v, %v", got, err)
 				}
 				output(t, n, "sh", "-c", "ip xfrm policy add "+test.policy)
 				got, err = Policed(local, peers)
-				if err != nil || (got == "") != (test.want == "") || !strings.Contains(got, test.want) {
-					t.Errorf("%q, %v, want %q", got, err, test.want)
+				var about []netip.AddrPort
+				for _, p := range got {
+					about = append(about, p.Peers...)
+				}
+				if err != nil || !slices.Equal(about, test.want) {
+					t.Errorf("%v, %v, want %v", got, err, test.want)
 				}
 			})
 		})
@@ -51,12 +59,12 @@ func TestPoliced(t *testing.T) {
 		nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 			for _, which := range []string{"in", "out"} {
 				output(t, n, "ip", "xfrm", "policy", "setdefault", which, "block")
-				if got, err := Policed(local, peers); err != nil || got == "" {
-					t.Errorf("%s: %q, %v", which, got, err)
+				if got, err := Policed(local, peers); err != nil || len(got) != 1 || !slices.Equal(got[0].Peers, peers) {
+					t.Errorf("%s: %v, %v", which, got, err)
 				}
 				output(t, n, "ip", "xfrm", "policy", "setdefault", which, "accept")
-				if got, err := Policed(local, peers); err != nil || got != "" {
-					t.Errorf("%s again: %q, %v", which, got, err)
+				if got, err := Policed(local, peers); err != nil || len(got) > 0 {
+					t.Errorf("%s again: %v, %v", which, got, err)
 				}
 			}
 		})

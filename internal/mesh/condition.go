@@ -47,6 +47,8 @@ const (
 	Unmerged         Kind = "unmerged"          // TCP is not merged on reception
 	ForwardingOff    Kind = "forwarding_off"    // the host does not forward between its interfaces
 	ForwardingFailed Kind = "forwarding_failed" // --sysctl could not turn forwarding on
+	PeerRefused      Kind = "peer_refused"      // rules of this host drop what a peer sends
+	PeersPoliced     Kind = "peers_policed"     // IPsec is about some peers: user space moves their packets
 
 	// The peers. Each of these may be about one peer, or about a group of them.
 	PeerDown    Kind = "peer_down"    // it does not answer, and nothing is heard of it

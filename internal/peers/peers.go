@@ -2,6 +2,7 @@
 // pure: it does no I/O and reads no clock; whoever learns something reports it with its time.
 //
 //	probe, engine --> Registry.Report --> Facts --> Directive --> Engine.Learn
+//	engine        --> Facts.Hear      --> Facts: do the host's own rules let the peer in? See handover
 //
 // A new fact about one peer, such as the MTU of its path or the address at which it answers, is a
 // field of Facts; what engines have to do about it is a field of Directive and one case of follow.
@@ -33,6 +34,8 @@ type Facts struct {
 
 	Version string // of its meshd, as it says; empty: not known
 	File    string // names the meaning of its file, the first digits of a hash; empty: not known
+
+	handover
 }
 
 // heardLately is how long after its last packet a peer counts as up, where it is not asked.
@@ -78,7 +81,9 @@ func (r *Registry) Report(peer string, update func(*Facts)) (d Directive, news b
 }
 
 // follow says what engines have to do about facts.
-func follow(f Facts) Directive { return Directive{Finishes: f.Meshd} }
+func follow(f Facts) Directive {
+	return Directive{Finishes: f.Meshd, InBySocket: f.handed && f.unanswered()}
+}
 
 // Of returns the facts of one peer.
 func (r *Registry) Of(peer string) Facts {

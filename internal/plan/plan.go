@@ -49,8 +49,8 @@ type Plan struct {
 type Host struct {
 	Local      []netip.Addr // addresses of this host
 	Underlay   link.Underlay
-	Shadows    []string // routes that take packets for other nodes' prefixes away from the TUN
-	IPsec      string   // which IPsec policy is about the mesh's datagrams; empty: none
+	Shadows    []string      // routes that take packets for other nodes' prefixes away from the TUN
+	IPsec      []link.Policy // IPsec policies about the mesh's datagrams
 	CPUs       int
 	Forwarding forwarding.Host
 }
@@ -231,8 +231,6 @@ func (p *Plan) planPrograms(host Host) {
 	switch {
 	case c.Engine == config.EngineUser:
 		k.Use, k.Why, k.Chosen = dataplane.Never, "the file asks for it", true
-	case host.IPsec != "":
-		k.Use, k.Why = dataplane.Never, host.IPsec+", and the kernel engine's programs would bypass it"
 	case p.Engine.Bind != address: // the address may come later: no reason to reject the file
 		k.Use = dataplane.Never
 		k.Why = fmt.Sprintf("the kernel engine needs the node's address %s on this host", address.Addr())
@@ -240,6 +238,9 @@ func (p *Plan) planPrograms(host Host) {
 		k.Use = dataplane.IfPossible
 	default:
 		k.Use = dataplane.Always
+	}
+	if k.Use != dataplane.Never {
+		p.planPolicies(host.IPsec)
 	}
 }
 

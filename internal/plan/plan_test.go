@@ -265,7 +265,8 @@ func TestPrograms(t *testing.T) {
 	elsewhere := here(1500)
 	elsewhere.Local = nil
 	policed := here(1500)
-	policed.IPsec = "a policy"
+	policed.IPsec = []link.Policy{
+		{Name: "dir in index 8", Peers: []netip.AddrPort{netip.MustParseAddrPort("172.18.0.3:9000")}}}
 	narrow := here(1400)
 	narrow.Underlay.Devices = []int{3, 5}
 	for _, test := range []struct {
@@ -286,7 +287,10 @@ func TestPrograms(t *testing.T) {
 			dataplane.Programs{Use: dataplane.IfPossible, MTU: 1472, Receive: dataplane.Socket}, false},
 		{"through these devices", "", narrow,
 			dataplane.Programs{Use: dataplane.IfPossible, MTU: 1372, Underlay: []int{3, 5}}, false},
-		{"not past IPsec", `engine = "kernel"`, policed, dataplane.Programs{Use: dataplane.Never, MTU: 1472}, true},
+		{"not past IPsec", `engine = "kernel"`, policed,
+			dataplane.Programs{Use: dataplane.Always, MTU: 1472, Policed: map[string]bool{"b": true}}, false},
+		{"by user space, whatever IPsec says", `engine = "user"`, policed,
+			dataplane.Programs{Use: dataplane.Never, MTU: 1472, Chosen: true}, true},
 		{"not without the address", `engine = "kernel"`, elsewhere,
 			dataplane.Programs{Use: dataplane.Never, MTU: 1472}, true},
 	} {

@@ -46,7 +46,7 @@ type passing interface {
 	Forwards() bool
 	Learn(peer string, d peers.Directive) error
 	Read() kernel.Reading
-	Heard(peer string) time.Time
+	HeardBy(peer string) peers.Heard
 	Conditions() []mesh.Condition
 	WatchCaptures()
 }
@@ -238,11 +238,18 @@ func (e *Engine) SendEcho(es ...dataplane.Echo) error { return e.user.SendEcho(e
 
 // Heard implements dataplane.Echoer.
 func (e *Engine) Heard(peer string) time.Time {
-	seen := e.user.Heard(peer)
-	if at := e.kernel.Heard(peer); at.After(seen) {
-		return at
+	h := e.HeardBy(peer)
+	if h.Programs.After(h.Socket) {
+		return h.Programs
 	}
-	return seen
+	return h.Socket
+}
+
+// HeardBy implements dataplane.Echoer.
+func (e *Engine) HeardBy(peer string) peers.Heard {
+	h := e.kernel.HeardBy(peer)
+	h.Socket = e.user.Heard(peer)
+	return h
 }
 
 // Adopt implements dataplane.Keeper.

@@ -66,6 +66,7 @@ func (u *fakeUser) Stop() error                                  { return u.do("
 func (u *fakeUser) Close() error                                 { return u.do("close") }
 func (u *fakeUser) SendEcho(...dataplane.Echo) error             { return u.do("echo") }
 func (u *fakeUser) Heard(string) time.Time                       { return u.heard }
+func (u *fakeUser) HeardBy(string) peers.Heard                   { return peers.Heard{Socket: u.heard} }
 func (u *fakeUser) Descriptors() map[string]dataplane.Descriptor { return nil }
 func (u *fakeUser) Adopt([]*os.File, dataplane.Wanted) (a dataplane.Adopted, _ []error) {
 	if u.adopts {
@@ -102,7 +103,7 @@ func (k *fakeKernel) Remove(context.Context) error {
 
 func (k *fakeKernel) Forwards() bool               { return k.reading.Forwards }
 func (k *fakeKernel) Read() kernel.Reading         { return k.reading }
-func (k *fakeKernel) Heard(string) time.Time       { return k.heard }
+func (k *fakeKernel) HeardBy(string) peers.Heard   { return peers.Heard{Programs: k.heard} }
 func (k *fakeKernel) WatchCaptures()               { _ = k.do("watch") }
 func (k *fakeKernel) Conditions() []mesh.Condition { return []mesh.Condition{{Kind: mesh.Unpinned}} }
 

@@ -11,6 +11,7 @@ import (
 
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/peers"
 )
 
 // Reading is what the programs counted, and how they forward. Counts begin with the Engine and never
@@ -47,20 +48,38 @@ func (e *Engine) Read() Reading {
 	return o.Reading
 }
 
-// Heard returns when the programs took in the last packet of a peer; the zero time if they never
-// did.
-func (e *Engine) Heard(peer string) time.Time {
-	return look(e, func(s *shown) time.Time {
-		seen := s.kept[peer].LastSeen
+// HeardBy returns when the programs took in the last packet of a peer, and left the last one to the
+// socket; the zero time if they never did.
+func (e *Engine) HeardBy(peer string) peers.Heard {
+	return look(e, func(s *shown) peers.Heard {
+		h := peers.Heard{Programs: s.kept[peer].LastSeen}
 		number, known := s.numbers[peer]
 		if s.handle == nil || !known || number == self {
-			return seen
+			return h
 		}
-		if t, err := s.traffic(number); err == nil && t.LastSeen.After(seen) {
-			return t.LastSeen
+		var cpus []meshCounters
+		if err := s.Counted.Lookup(number, &cpus); err != nil {
+			return h
 		}
-		return seen
+		var seen, left uint64
+		for _, c := range cpus {
+			seen, left = max(seen, c.Seen), max(left, c.Left)
+		}
+		if at := sinceBootOrZero(seen); at.After(h.Programs) {
+			h.Programs = at
+		}
+		h.Left = sinceBootOrZero(left)
+		return h
 	})
+}
+
+// sinceBootOrZero is sinceBoot, and the zero time for what never was.
+func sinceBootOrZero(ns uint64) time.Time {
+	if ns == 0 {
+		return time.Time{}
+	}
+	at, _ := sinceBoot(ns) // the zero time with an error, which that clock never gives
+	return at
 }
 
 // read reads all counters.
@@ -150,7 +169,8 @@ func sinceBoot(ns uint64) (time.Time, error) {
 
 // handovers are the names of enum handover in bpf/mesh.h, which status and metrics show.
 var handovers = [...]string{"no_route", "ttl_expired", "too_big", "no_underlay_route", "unusual",
-	"from_socket", "unknown_sender", "fragment", "to_this_node", "plain_peer", "capture", "foreign_source"}
+	"from_socket", "unknown_sender", "fragment", "to_this_node", "plain_peer", "capture", "foreign_source",
+	"out_by_user", "in_by_socket"}
 
 // handed returns how many packets, or superpackets, were left to user space, by reason.
 func (h *handle) handed() (map[string]uint64, error) {

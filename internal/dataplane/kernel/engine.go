@@ -51,12 +51,13 @@ type Engine struct {
 	// Of the owner alone.
 	places
 	applied *dataplane.Wanted // the last one that worked; nil: no programs
-	inMaps  *mesh.Mesh        // the last one; nil before
-	clean   bool              // nothing that meshd left is on this host, in maps or at interfaces
+
+	clean bool // nothing that meshd left is on this host, in maps or at interfaces
 
 	mu       sync.Mutex
 	known    map[string]peers.Directive // of peers, also of those that are not in the mesh
 	tables   tables                     // what the maps hold
+	inMaps   *contents                  // what they were filled from; nil before
 	settings meshSettings               // what the map of settings holds, once there is all of it
 }
 
@@ -79,14 +80,14 @@ func (e *Engine) Prepare(_ context.Context, w dataplane.Wanted) (undo func() err
 		return func() error { return nil }, nil
 	}
 	old := e.inMaps
-	if err := e.setMesh(w.Mesh); err != nil {
+	if err := e.setMesh(w.Mesh, w.Kernel.Policed); err != nil {
 		return nil, err
 	}
 	return func() error {
 		if old == nil || e.handle() == nil {
 			return nil
 		}
-		return e.setMesh(*old)
+		return e.setMesh(old.mesh, old.policed)
 	}, nil
 }
 
@@ -125,7 +126,7 @@ func (e *Engine) apply(w dataplane.Wanted, tun int) (changes []mesh.Change, err 
 			return nil, err
 		}
 	}
-	if err := e.setMesh(w.Mesh); err != nil {
+	if err := e.setMesh(w.Mesh, w.Kernel.Policed); err != nil {
 		return nil, err
 	}
 	changes, err = e.attach(w, tun)
@@ -170,7 +171,7 @@ func (e *Engine) Forwards() bool { return e.shown.Load().attached }
 // leave takes our programs away, in an order that loses no packets to places without programs, and
 // keeps what they have counted.
 func (e *Engine) leave() error {
-	e.applied, e.inMaps = nil, nil
+	e.applied = nil
 	h := e.handle()
 	if h == nil {
 		return nil
@@ -179,13 +180,14 @@ func (e *Engine) leave() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	kept, countErr := e.shown.Load().counted()
-	e.tables, e.settings = newTables(), meshSettings{}
+	e.tables, e.settings, e.inMaps = newTables(), meshSettings{}, nil
 	e.publish(func(s *shown) { *s = shown{kept: kept} })
 	return errors.Join(err, countErr, h.release())
 }
 
 // Learn notes what is known of a peer. A peer whose meshd completes checksums is sent to by the
-// programs; until that is known user space sends to it.
+// programs; until that is known user space sends to it. What a policy of IPsec is about stays with
+// sockets, whatever is learned.
 func (e *Engine) Learn(peer string, d peers.Directive) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -194,15 +196,28 @@ func (e *Engine) Learn(peer string, d peers.Directive) error {
 	if h == nil || number == self { // unknown ones are 0, too
 		return nil
 	}
-	node := e.tables.nodes[number]
-	if node.Finishes == boolean(d.Finishes) {
-		return nil
-	}
-	node.Finishes = boolean(d.Finishes)
-	if err := h.Nodes.Update(number, node, ebpf.UpdateAny); err != nil {
+	if err := h.learn(e.tables, number, respecting(d, e.policed(peer))); err != nil {
 		return fmt.Errorf("write what is known of peer %q into the kernel's tables: %w", peer, err)
 	}
-	e.tables.nodes[number] = node
+	return nil
+}
+
+// learn writes what has changed in what is known of a node, into the maps and then into the tables.
+func (h *handle) learn(t tables, number uint32, d peers.Directive) error {
+	node := t.nodes[number]
+	if next := node.learned(d); next != node {
+		if err := h.Nodes.Update(number, next, ebpf.UpdateAny); err != nil {
+			return err
+		}
+		t.nodes[number] = next
+	}
+	from := meshSender{Address: node.Address}
+	if next := senderOf(number, d); next != t.senders[from] {
+		if err := h.Senders.Update(from, next, ebpf.UpdateAny); err != nil {
+			return err
+		}
+		t.senders[from] = next
+	}
 	return nil
 }
 

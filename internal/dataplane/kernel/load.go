@@ -8,8 +8,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
-
-	"example.org/meshd/internal/peers"
 )
 
 // load brings programs and maps into the kernel, or takes over what an earlier meshd has pinned.
@@ -78,7 +76,7 @@ func (e *Engine) takeOver(h *handle) error {
 	e.mu.Lock()
 	for name, number := range t.numbers {
 		if _, known := e.known[name]; !known {
-			e.known[name] = peers.Directive{Finishes: t.nodes[number].Finishes != 0}
+			e.known[name] = t.directive(number)
 		}
 	}
 	e.tables = t

@@ -9,23 +9,42 @@ import (
 	"github.com/cilium/ebpf"
 
 	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/peers"
 )
 
-// setMesh makes the maps say what a mesh is, all of it or nothing. What is new is there before what
+// setMesh makes the maps say what a mesh is, and which of its peers an IPsec policy is about, all of it or nothing. What is new is there before what
 // is old goes, and each node changes at one packet boundary, so that no packet is lost meanwhile.
 // It is the owner's.
-func (e *Engine) setMesh(m mesh.Mesh) error {
+func (e *Engine) setMesh(m mesh.Mesh, policed map[string]bool) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	next, err := e.tables.next(m, e.known)
+	next, err := e.tables.next(m, func(name string) peers.Directive {
+		return respecting(e.known[name], policed[name])
+	})
 	if err != nil {
 		return err
 	}
 	if err := e.change(next); err != nil {
 		return fmt.Errorf("write the kernel's tables: %w", err)
 	}
-	e.inMaps = &m
+	e.inMaps = &contents{m, policed}
 	return nil
+}
+
+// contents is what the maps were filled from.
+type contents struct {
+	mesh    mesh.Mesh
+	policed map[string]bool // peers whose datagrams an IPsec policy is about, by name
+}
+
+// policed tells whether a policy of IPsec is about a peer's datagrams. The caller holds mu.
+func (e *Engine) policed(peer string) bool { return e.inMaps != nil && e.inMaps.policed[peer] }
+
+// respecting returns a directive that also leaves a peer to sockets in both directions if policed:
+// the kernel applies IPsec only to what passes its sockets.
+func respecting(d peers.Directive, policed bool) peers.Directive {
+	d.OutByUser, d.InBySocket = d.OutByUser || policed, d.InBySocket || policed
+	return d
 }
 
 // change brings the maps from the tables in force to others. The caller holds mu.

@@ -22,6 +22,7 @@ type meshCounters struct {
 	Seen      uint64
 	Drops     [10]uint64
 	Whole     uint64
+	Left      uint64
 }
 
 type meshDevice struct {
@@ -37,12 +38,12 @@ type meshMark struct {
 }
 
 type meshNode struct {
-	_        structs.HostLayout
-	Name     [64]uint8
-	Address  [16]uint8
-	Port     uint16
-	Finishes uint8
-	Pad      uint8
+	_         structs.HostLayout
+	Name      [64]uint8
+	Address   [16]uint8
+	Port      uint16
+	Finishes  uint8
+	OutByUser uint8
 }
 
 type meshPrefix4 struct {
@@ -75,7 +76,8 @@ type meshSettings struct {
 	V6      uint8
 	Watched uint8
 	Spread  uint8
-	Pad     [3]uint8
+	Shaped  uint8
+	Pad     [2]uint8
 	Mark    meshMark
 	Devices [8]meshDevice
 	Tun6    [16]uint8

@@ -38,7 +38,7 @@ func TestReadersDoNotWait(t *testing.T) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for name, read := range map[string]func(){
-		"Read": func() { p.Read() }, "Heard": func() { p.Heard("b") }, "Conditions": func() { p.Conditions() },
+		"Read": func() { p.Read() }, "HeardBy": func() { p.HeardBy("b") }, "Conditions": func() { p.Conditions() },
 		"Forwards": func() { p.Forwards() },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -72,7 +72,7 @@ func TestTotalsNeverFall(t *testing.T) {
 			}
 			return nil
 		},
-		func() error { p.Heard("b"); p.Conditions(); return nil },
+		func() error { p.HeardBy("b"); p.Conditions(); return nil },
 		func() error { return p.Learn("b", peers.Directive{Finishes: rand.N(2) == 0}) },
 	} {
 		others.Go(func() {
@@ -87,10 +87,10 @@ func TestTotalsNeverFall(t *testing.T) {
 	without.Peers = append([]mesh.Peer{}, m.Peers[0], m.Peers[2])
 	for range 5 {
 		for range 20 {
-			if err := p.setMesh(without); err != nil {
+			if err := p.setMesh(without, nil); err != nil {
 				t.Error(err)
 			}
-			if err := p.setMesh(m); err != nil {
+			if err := p.setMesh(m, nil); err != nil {
 				t.Error(err)
 			}
 		}
@@ -135,7 +135,7 @@ func TestLearn(t *testing.T) {
 		t.Errorf("b %v, a %v, c %v", finishes("b"), finishes("a"), finishes("c"))
 	}
 	m.Peers = append(slices.Clone(m.Peers), mesh.Peer{Name: "d", Underlay: endpoint("172.18.0.9:8285")})
-	if err := p.setMesh(m); err != nil || !finishes("d") || !finishes("b") {
+	if err := p.setMesh(m, nil); err != nil || !finishes("d") || !finishes("b") {
 		t.Errorf("%v, d %v, b %v", err, finishes("d"), finishes("b"))
 	}
 	learn("b", false)
@@ -185,7 +185,7 @@ func TestTooLargeAMesh(t *testing.T) {
 		routes = append(routes, netip.PrefixFrom(first, 24))
 	}
 	many.Peers = append(many.Peers, mesh.Peer{Name: "huge", Routes: routes, Underlay: endpoint("172.18.0.9:8285")})
-	if err := p.setMesh(many); !errors.Is(err, unix.ENOSPC) {
+	if err := p.setMesh(many, nil); !errors.Is(err, unix.ENOSPC) {
 		t.Fatalf("%v, want no space", err)
 	}
 	if after := p.held(t); !reflect.DeepEqual(after, before) {

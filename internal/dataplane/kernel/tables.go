@@ -41,14 +41,14 @@ func newTables() tables {
 // next returns the tables of a mesh, with what is known of its peers. A name that t knows keeps its
 // number, and no name gets a number that t has for another one: what was counted for that node, and
 // its packets on their way, would be taken for the newcomer's.
-func (t tables) next(m mesh.Mesh, known map[string]peers.Directive) (tables, error) {
+func (t tables) next(m mesh.Mesh, known func(name string) peers.Directive) (tables, error) {
 	if _, there := m.Peer(m.Self); !there {
 		return tables{}, fmt.Errorf("set mesh: no node is named %q", m.Self)
 	}
 	n := newTables()
 	n.numbers = t.numbersFor(m)
 	for _, peer := range m.Peers {
-		n.add(peer, n.numbers[peer.Name], known[peer.Name])
+		n.add(peer, n.numbers[peer.Name], known(peer.Name))
 	}
 	return n, nil
 }
@@ -85,14 +85,38 @@ func (t tables) numbersFor(m mesh.Mesh) map[string]uint32 {
 	return numbers
 }
 
+// bySocket is set beside a sender's number if its datagrams are left to the socket (BY_SOCKET in
+// bpf/mesh.h).
+const bySocket = 1 << 31
+
+// senderOf returns the value of a sender's address.
+func senderOf(number uint32, known peers.Directive) uint32 {
+	if known.InBySocket {
+		return number | bySocket
+	}
+	return number
+}
+
+// learned returns a node with what is known of it.
+func (n meshNode) learned(known peers.Directive) meshNode {
+	n.Finishes, n.OutByUser = boolean(known.Finishes), boolean(known.OutByUser)
+	return n
+}
+
+// directive returns what the tables say of a node.
+func (t *tables) directive(number uint32) peers.Directive {
+	n := t.nodes[number]
+	return peers.Directive{Finishes: n.Finishes != 0, OutByUser: n.OutByUser != 0,
+		InBySocket: t.senders[meshSender{Address: n.Address}]&bySocket != 0}
+}
+
 // add enters a node.
 func (t *tables) add(p mesh.Peer, number uint32, known peers.Directive) {
 	address := bytesOf(p.Underlay.Addr())
 	node := meshNode{Address: address, Port: networkOrder(p.Underlay.Port())}
-	node.Finishes = boolean(known.Finishes)
 	copy(node.Name[:], p.Name)
-	t.nodes[number] = node
-	t.senders[meshSender{Address: address}] = number
+	t.nodes[number] = node.learned(known)
+	t.senders[meshSender{Address: address}] = senderOf(number, known)
 	for _, prefix := range slices.Concat(p.Subnets, p.Routes) {
 		length, first := uint32(prefix.Bits()), prefix.Masked().Addr()
 		if first.Is4() {

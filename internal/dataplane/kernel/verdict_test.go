@@ -39,7 +39,7 @@ func programsOf(t testing.TB, m mesh.Mesh) *Engine {
 	if err := p.load(); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.setMesh(m); err != nil {
+	if err := p.setMesh(m, nil); err != nil {
 		t.Fatal(err)
 	}
 	p.tun = loopback

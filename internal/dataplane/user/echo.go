@@ -8,6 +8,7 @@ import (
 
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/dataplane/packet"
+	"example.org/meshd/internal/peers"
 )
 
 // ErrNoAddress is that of an Echo to a peer whose TUN has no address of a family of
@@ -64,6 +65,9 @@ func (u *Engine) Heard(peer string) time.Time {
 	}
 	return time.Time{}
 }
+
+// HeardBy implements dataplane.Echoer: all that this engine hears comes by the socket.
+func (u *Engine) HeardBy(peer string) peers.Heard { return peers.Heard{Socket: u.Heard(peer)} }
 
 // echoSender collects echoes and sends them with one call. It belongs to one
 // goroutine.

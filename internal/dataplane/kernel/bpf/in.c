@@ -138,19 +138,21 @@ static __always_inline int judge(void *data, void *end, const struct settings *s
 /* The number of the node that sent a datagram, and its counters. */
 static __always_inline int sender_of(const struct outer *o, __u32 *sender, struct counters **c)
 {
-	__u32 *number;
+	__u32 *number = bpf_map_lookup_elem(&senders, &o->from);
 
+	if (number && *number != SELF) {
+		*sender = forgotten(*number & ~BY_SOCKET);
+		*c = counters_of(*sender);
+	}
 	/* The checksum of a datagram from a socket may be one that a device was to finish. It
 	 * would still be said to begin where it did when the headers are gone, and nothing but
 	 * the socket verifies it. The kernel engine sends none. */
-	if (o->check)
-		return HAND_FROM_SOCKET;
-	number = bpf_map_lookup_elem(&senders, &o->from);
-	if (!number || *number == SELF)
-		return HAND_UNKNOWN_SENDER;
-	*sender = *number;
-	*c = counters_of(*number);
-	return *c ? ACCEPT : HAND_UNKNOWN_SENDER;
+	if (o->check || !*c || (*number & BY_SOCKET)) {
+		if (*c)
+			(*c)->left = bpf_ktime_get_boot_ns();
+		return o->check ? HAND_FROM_SOCKET : *c ? HAND_IN_BY_SOCKET : HAND_UNKNOWN_SENDER;
+	}
+	return ACCEPT;
 }
 
 static __always_inline void count_received(struct counters *c, struct amount a)

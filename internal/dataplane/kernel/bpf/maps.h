@@ -50,7 +50,7 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } prefixes6 SEC(".maps");
 
-/* Outer source address, as in struct node -> number of the node that it is of. */
+/* Outer source address, as in struct node -> number of the node that it is of, and BY_SOCKET. */
 struct sender {
 	__u8 address[16];
 };

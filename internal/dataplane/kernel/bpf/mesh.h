@@ -39,6 +39,8 @@ enum handover {
 	HAND_PLAIN_PEER,	/* to a peer that is not known to be meshd */
 	HAND_CAPTURE,		/* somebody captures on the TUN */
 	HAND_FOREIGN_SOURCE,	/* a pod of this host sent with an address that is not this node's */
+	HAND_OUT_BY_USER,	/* what this host has set up for packets that leave would be bypassed */
+	HAND_IN_BY_SOCKET,	/* the host's own rules have to decide about the sender's datagrams */
 	HANDS,
 };
 
@@ -72,7 +74,9 @@ struct settings {
 	__u8 watched;	   /* somebody captures on the TUN: packets out go by its queue, where
 			      captures see them */
 	__u8 spread;	   /* each flow has an outer source port of its own */
-	__u8 pad[3];
+	__u8 shaped;	   /* the TUN's queue has a queueing discipline of somebody's: packets out
+			      go through it */
+	__u8 pad[2];
 	struct mark mark;  /* random, for each load of the programs */
 	struct device devices[DEVICES];
 	__u8 tun6[16];
@@ -90,8 +94,11 @@ struct node {
 	__be16 port;
 	/* It finishes checksums that we leave to a device, and takes UDP without one. */
 	__u8 finishes;
-	__u8 pad;
+	__u8 out_by_user; /* the host's own policy has to see what is sent to it */
 };
+
+/* Beside the number of a sender: its datagrams are left to the socket. */
+#define BY_SOCKET 0x80000000U
 
 struct prefix4 {
 	__u32 length;
@@ -109,6 +116,7 @@ struct counters {
 	__u64 seen; /* when the last one came in, bpf_ktime_get_boot_ns */
 	__u64 drops[DROPS];
 	__u64 whole; /* when the last superpacket came that was whole already, as seen. Not a count */
+	__u64 left;  /* when the last datagram was left to the socket for what its sender is, as seen */
 };
 
 #endif

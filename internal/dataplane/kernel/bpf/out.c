@@ -208,6 +208,8 @@ static __always_inline int send(struct __sk_buff *skb, const struct settings *s,
 		return hand(HAND_NO_ROUTE);
 	if (length + overhead > 0xffff) /* a superpacket that no outer header has room for */
 		return hand(HAND_UNUSUAL);
+	if (node->out_by_user)
+		return hand(HAND_OUT_BY_USER);
 	/* An inner checksum may be one that a device is to finish, and between hosts that share
 	 * a machine there is none: flannel's kernel would drop the packet. */
 	if (!node->finishes)
@@ -247,6 +249,8 @@ int mesh_out(struct __sk_buff *skb)
 		return LEAVE;
 	if (s->watched)
 		return hand(HAND_CAPTURE);
+	if (s->shaped)
+		return hand(HAND_OUT_BY_USER);
 	bpf_skb_pull_data(skb, skb->len < MOST_HEADERS ? skb->len : MOST_HEADERS);
 	why = read_sent(skb, s, &in);
 	if (why != ACCEPT)

@@ -1,0 +1,79 @@
+package kernel
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+
+	"example.org/meshd/internal/nstest"
+	"example.org/meshd/internal/peers"
+)
+
+// What a directive, or a policy of IPsec, leaves to user space the programs leave there, whatever
+// was learned before and after, and they tell when.
+func TestLeftToTheHost(t *testing.T) {
+	nstest.Require(t)
+	m := sendingMesh()
+	a, b := netip.MustParseAddr("8.0.0.2"), netip.MustParseAddr("8.0.1.2")
+	g := &generator{Rand: rand.New(rand.NewPCG(1, 0)), mesh: m}
+	from := g.outer(m.Peers[1].Underlay.AddrPort, 0, ip4(b, a, 0, 64, 17, make([]byte, 40)))
+	to := ip4(a, b, 0, 64, 17, make([]byte, 40))
+	known := peers.Directive{Finishes: true}
+	bothWays := peers.Directive{Finishes: true, OutByUser: true, InBySocket: true}
+	for _, c := range []struct {
+		name    string
+		learned []peers.Directive
+		policed bool
+		in, out bool // packets from and to the peer are left to user space
+	}{
+		{"nothing", []peers.Directive{known}, false, false, false},
+		{"out", []peers.Directive{{Finishes: true, OutByUser: true}}, false, false, true},
+		{"in", []peers.Directive{{Finishes: true, InBySocket: true}}, false, true, false},
+		{"a peer that is not meshd", []peers.Directive{{OutByUser: true}}, false, false, true},
+		{"no more", []peers.Directive{bothWays, known}, false, false, false},
+		{"a policy", nil, true, true, true},
+		{"a policy, whatever is learned", []peers.Directive{bothWays, known}, true, true, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := programsOf(t, m)
+			if err := p.setMesh(m, map[string]bool{"b": c.policed}); err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range c.learned {
+				if err := p.Learn("b", d); err != nil {
+					t.Fatal(err)
+				}
+			}
+			h := p.handle()
+			in := handedBy(t, h, func() { run(t, h.In, from, nil) })
+			out := handedBy(t, h, func() { run(t, h.Out, to, nil) })
+			if (in == "in_by_socket") != c.in || (out == "out_by_user") != c.out {
+				t.Errorf("in: handed as %q, out: %q", in, out)
+			}
+			heard := p.HeardBy("b")
+			if heard.Programs.IsZero() != c.in || heard.Left.IsZero() == c.in {
+				t.Errorf("%+v", heard)
+			}
+		})
+	}
+}
+
+// handedBy returns the reason for which a program handed a packet over; empty if it did not.
+func handedBy(t *testing.T, h *handle, f func()) (why string) {
+	t.Helper()
+	before, err := h.handed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f()
+	after, err := h.handed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for reason := range after {
+		if after[reason] != before[reason] {
+			why = reason
+		}
+	}
+	return why
+}
