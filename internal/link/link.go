@@ -41,6 +41,9 @@ type Settings struct {
 	MTU       int            // in bytes
 	Addresses []netip.Addr   // of the TUN, each configured as a host prefix
 	Routes    []netip.Prefix // everything that goes through the TUN, masked
+	// Router6 turns on IPv6 forwarding of the TUN itself, which bpf_fib_lookup asks where the underlay
+	// is IPv6. The host forwards no IPv6 packet for that: the switch of all interfaces decides.
+	Router6 bool
 }
 
 // Set brings the TUN interface, which must exist, into the state s. It adds what is missing,
@@ -62,6 +65,7 @@ func Set(s Settings) (changed []string, err error) {
 		{"configure", setDevice},
 		{"set MTU", setMTU},
 		{"bring up", setUp},
+		{"set IPv6 forwarding of", setRouter6},
 		{"set addresses", setAddresses},
 		{"set routes", setRoutes},
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // This file turns the global forwarding switch of IPv6, which netlink cannot reach. Writing it
@@ -49,6 +50,19 @@ func OpenForwarding6(router string) error {
 // OpenForwarding6.
 func SetRouter6(name string) error {
 	return keepRoutes(func() error { return setForwarding6(name, true) })
+}
+
+// setRouter6 is the step of Set that turns on the TUN's switch. Where /proc/sys is read-only, as in
+// many containers, the mesh works without it, only slower: the kernel engine tells.
+func setRouter6(_ netlink.Link, s Settings) (changed []string, err error) {
+	if !s.Router6 || setting("ipv6", s.Interface, "forwarding") != "0" {
+		return nil, nil
+	}
+	err = SetRouter6(s.Interface)
+	if errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission) {
+		return nil, nil
+	}
+	return []string{"IPv6 forwarding was off"}, err
 }
 
 // CloseForwarding6 undoes OpenForwarding6. It does nothing, and changed is false, if the host

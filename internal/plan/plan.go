@@ -240,6 +240,7 @@ func (p *Plan) planPrograms(host Host) {
 		k.Use = dataplane.Always
 	}
 	if k.Use != dataplane.Never {
+		p.Link.Router6 = address.Addr().Is6()
 		p.planPolicies(host.IPsec)
 	}
 }

@@ -27,6 +27,7 @@ type handle struct {
 type objects struct {
 	meshMaps
 	In     *ebpf.Program `ebpf:"mesh_in"`
+	InBare *ebpf.Program `ebpf:"mesh_in_bare"`
 	Merged *ebpf.Program `ebpf:"mesh_merged"`
 	Out    *ebpf.Program `ebpf:"mesh_out"`
 }
@@ -49,15 +50,18 @@ func (h *handle) release() error {
 	if h.references.Add(-1) > 0 {
 		return nil
 	}
-	return errors.Join(h.In.Close(), h.Merged.Close(), h.Out.Close(), h.xdp.Close(), h.meshMaps.Close())
+	return errors.Join(h.In.Close(), h.InBare.Close(), h.Merged.Close(), h.Out.Close(), h.xdp.Close(), h.meshMaps.Close())
 }
 
-// program returns the program of a stage. It is for the owner.
-func (h *handle) program(s stage) (*ebpf.Program, error) {
-	switch s {
+// program returns the program of a stage for an interface. It is for the owner.
+func (h *handle) program(at attachment) (*ebpf.Program, error) {
+	switch at.stage {
 	case stageMerge:
 		return h.Merged, nil
 	case stageIn:
+		if bare(at.device) {
+			return h.InBare, nil
+		}
 		return h.In, nil
 	case stageXDP:
 		return h.loadXDP()

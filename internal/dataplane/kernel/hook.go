@@ -44,7 +44,7 @@ var errUnmarked = errors.New("the interface was deleted, or there are too many o
 // attachTo attaches a stage's program to an interface.
 func (e *Engine) attachTo(at attachment) (hook, error) {
 	h := e.handle()
-	program, err := h.program(at.stage)
+	program, err := h.program(at)
 	if err != nil {
 		return nil, err
 	}

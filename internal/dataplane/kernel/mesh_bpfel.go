@@ -98,6 +98,7 @@ const (
 	meshMapPrefixes6   = "prefixes6"
 	meshMapSenders     = "senders"
 	meshProgMeshIn     = "mesh_in"
+	meshProgMeshInBare = "mesh_in_bare"
 	meshProgMeshMerged = "mesh_merged"
 	meshProgMeshOut    = "mesh_out"
 	meshProgMeshXdp    = "mesh_xdp"
@@ -146,6 +147,7 @@ type meshSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type meshProgramSpecs struct {
 	MeshIn     *ebpf.ProgramSpec `ebpf:"mesh_in"`
+	MeshInBare *ebpf.ProgramSpec `ebpf:"mesh_in_bare"`
 	MeshMerged *ebpf.ProgramSpec `ebpf:"mesh_merged"`
 	MeshOut    *ebpf.ProgramSpec `ebpf:"mesh_out"`
 	MeshXdp    *ebpf.ProgramSpec `ebpf:"mesh_xdp"`
@@ -222,6 +224,7 @@ type meshVariables struct {
 // It can be passed to loadMeshObjects or ebpf.CollectionSpec.LoadAndAssign.
 type meshPrograms struct {
 	MeshIn     *ebpf.Program `ebpf:"mesh_in"`
+	MeshInBare *ebpf.Program `ebpf:"mesh_in_bare"`
 	MeshMerged *ebpf.Program `ebpf:"mesh_merged"`
 	MeshOut    *ebpf.Program `ebpf:"mesh_out"`
 	MeshXdp    *ebpf.Program `ebpf:"mesh_xdp"`
@@ -230,6 +233,7 @@ type meshPrograms struct {
 func (p *meshPrograms) Close() error {
 	return _MeshClose(
 		p.MeshIn,
+		p.MeshInBare,
 		p.MeshMerged,
 		p.MeshOut,
 		p.MeshXdp,

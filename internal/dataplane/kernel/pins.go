@@ -75,7 +75,7 @@ func (h *handle) adoptLink(pin string, at attachment) link.Link {
 	}
 	// An interface that was deleted may have left its index to another one, so the name of the pin is
 	// not enough.
-	program, err := h.program(at.stage)
+	program, err := h.program(at)
 	if err != nil || interfaceOf(l) != at.device || l.Update(program) != nil {
 		_ = l.Close()
 		return nil

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
 
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/mesh"
@@ -196,7 +197,7 @@ func (e *Engine) stands(at attachment) bool {
 	if h == nil {
 		return false
 	}
-	program, err := e.handle().program(at.stage)
+	program, err := e.handle().program(at)
 	if err == nil && h.Update(program) == nil {
 		return true
 	}
@@ -223,6 +224,13 @@ func (e *Engine) take(at attachment) error {
 	h := e.attached[at]
 	delete(e.attached, at)
 	return h.remove()
+}
+
+// bare tells whether packets of an interface begin with the IP header: those of WireGuard, PPP and
+// TUNs (ARPHRD_NONE, ARPHRD_PPP and ARPHRD_RAWIP in linux/if_arp.h). There is no native XDP.
+func bare(device int) bool {
+	l, err := netlink.LinkByIndex(device)
+	return err == nil && slices.Contains([]string{"none", "ppp", "unknown519"}, l.Attrs().EncapType)
 }
 
 // indexOf returns the index of an interface; 0 if there is none of the name.

@@ -170,16 +170,16 @@ static __always_inline int reach(struct __sk_buff *skb, __u32 bytes)
 
 /* Brings the headers of the inner packet within reach, and no payload: GRO takes a packet
  * apart slowly whose payload is not all in pages. Of superpackets TCP's is looked at, too. */
-static __always_inline int reach_inner(struct __sk_buff *skb, const struct settings *s, const struct outer *o, __u32 gso_size)
+static __always_inline int reach_inner(struct __sk_buff *skb, const struct settings *s, const __u32 link, const struct outer *o, __u32 gso_size)
 {
-	__u32 before = sizeof(struct ethhdr) + o->header;
+	__u32 before = link + o->header;
 	__u8 *first;
 
 	if (gso_size)
 		return reach(skb, before + MOST_HEADERS);
 	if (reach(skb, before + sizeof(struct iphdr)))
 		return -1;
-	first = behind_outer((void *)(long)skb->data, s->v6);
+	first = behind_outer((void *)(long)skb->data, link, s->v6);
 	if ((void *)(first + 1) > (void *)(long)skb->data_end || *first >> 4 != 6)
 		return 0;
 	return reach(skb, before + sizeof(struct ipv6hdr));
@@ -188,13 +188,24 @@ static __always_inline int reach_inner(struct __sk_buff *skb, const struct setti
 /* How long packets of a peer are not merged after one of its superpackets came whole, ns. */
 #define WHOLE_FOR 1000000000ULL
 
+/* Puts an Ethernet header in front of a packet of a device that has none: the merger is a veth.
+ * Whose frame it is does not matter there. Negative: there is no room. */
+static __always_inline int put_frame(struct __sk_buff *skb, const struct inner *in)
+{
+	__be16 protocol = in->v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
+
+	if (bpf_skb_change_head(skb, sizeof(struct ethhdr), 0))
+		return -1;
+	return bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &protocol, sizeof(protocol), 0);
+}
+
 /* Takes an accepted packet to the TUN. One of TCP goes by the interface where the kernel's GRO
  * merges it with its neighbours, since the GRO of the underlay has seen no TCP.
  *
  * A superpacket that came whole, from a sender whose device did not cut it, cannot go that way, and
  * would overtake those that do. So as long as a peer sends some, on this CPU, none of its packets
  * is merged: there is little left to merge then. count_received has just set c->seen to now. */
-static __always_inline int deliver(struct __sk_buff *skb, const struct settings *s, const struct inner *in, struct counters *c, __u32 gso_size)
+static __always_inline int deliver(struct __sk_buff *skb, const struct settings *s, const __u32 link, const struct inner *in, struct counters *c, __u32 gso_size)
 {
 	/* What the card hashed are outer headers, the same for all flows of a peer. */
 	bpf_set_hash_invalid(skb);
@@ -202,6 +213,10 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct settings 
 		c->whole = c->seen;
 	if (!s->merger || in->protocol != IPPROTO_TCP || c->seen - c->whole < WHOLE_FOR)
 		return bpf_redirect(s->tun, BPF_F_INGRESS);
+	if (!link && put_frame(skb, in)) {
+		c->drops[DROP_WRITE_ERROR]++;
+		return TC_ACT_SHOT;
+	}
 	bpf_get_hash_recalc(skb); /* GRO finds a packet's flow by it */
 	/* The queue is the CPU's, as if it were a card's: what was spread over CPUs stays so. */
 	skb->queue_mapping = bpf_get_smp_processor_id() + 1;
@@ -214,7 +229,7 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct settings 
  * It writes by a helper: of a program that writes into packets itself the kernel has each frame
  * that a capture sees, too, copied first, and before Linux 6.19 the mark is lost by that
  * (bpf_unclone_prologue, pskb_expand_head). */
-static __always_inline int strip(struct __sk_buff *skb, const struct inner *in)
+static __always_inline int strip(struct __sk_buff *skb, const __u32 link, const struct inner *in)
 {
 	__u64 begin[2]; /* of the header, as far as it changes */
 	__u32 changed = 12;
@@ -222,9 +237,9 @@ static __always_inline int strip(struct __sk_buff *skb, const struct inner *in)
 	__u16 *words;
 	struct hop h;
 
-	if (skb->len != sizeof(struct ethhdr) + in->length && bpf_skb_change_tail(skb, sizeof(struct ethhdr) + in->length, 0))
+	if (skb->len != link + in->length && bpf_skb_change_tail(skb, link + in->length, 0))
 		return -1;
-	words = (void *)(long)skb->data + sizeof(struct ethhdr);
+	words = (void *)(long)skb->data + link;
 	if ((void *)words + sizeof(struct iphdr) > (void *)(long)skb->data_end)
 		return -1;
 	if (in->v6) {
@@ -239,7 +254,7 @@ static __always_inline int strip(struct __sk_buff *skb, const struct inner *in)
 		begin[0] = join(h.first, words[1], words[2], words[3]);
 		begin[1] = join(h.ttl, h.check, 0, 0);
 	}
-	return bpf_skb_store_bytes(skb, sizeof(struct ethhdr), begin, changed, flags);
+	return bpf_skb_store_bytes(skb, link, begin, changed, flags);
 }
 
 /* What is known of an interface; null if XDP is not there. */
@@ -276,39 +291,27 @@ static __always_inline int deliver_marked(struct __sk_buff *skb, const struct se
 	return TC_ACT_SHOT;
 }
 
-SEC("tc")
-int mesh_in(struct __sk_buff *skb)
+/* Takes a datagram in whose link header has a size that the compiler knows, and whose IP header is
+ * of a protocol. */
+static __always_inline int receive(struct __sk_buff *skb, const struct settings *s, const __u32 link, __be16 protocol)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	struct mark *mark = (void *)(long)skb->data_meta;
 	__u32 sender = 0, size = skb->gso_size, one;
-	struct settings *s = get_settings();
-	struct ethhdr *eth = data;
 	struct outer o = {};
 	struct inner in = {};
 	struct counters *c = 0;
 	int v;
 
-	if (!s)
-		return LEAVE;
-	if ((void *)(mark + 1) <= data && (same_mark(mark, &s->mark) || same_mark(mark, &s->before)))
-		return deliver_marked(skb, s);
-	/* A VLAN's frame is for another interface, or for none; a bridge's, or one that a capture
-	 * sees, may be for another host. The kernel tells them apart. */
-	if (skb->vlan_present || skb->pkt_type == PACKET_OTHERHOST)
-		return LEAVE;
-	if ((void *)(eth + 1) > end)
-		return LEAVE;
-	v = read_outer(eth + 1, end, skb->len - sizeof(*eth), eth->h_proto, s, &o);
+	v = read_outer(data + link, end, skb->len - link, protocol, s, &o);
 	if (v == NOT_OURS)
 		return LEAVE;
 	if (v == ACCEPT) /* or to all on the link */
 		v = skb->pkt_type == PACKET_HOST ? sender_of(&o, &sender, &c) : HAND_UNUSUAL;
 	if (v != ACCEPT || !c)
 		return hand(v);
-	if (reach_inner(skb, s, &o, size))
+	if (reach_inner(skb, s, link, &o, size))
 		return hand(HAND_UNUSUAL);
-	data = behind_outer((void *)(long)skb->data, s->v6);
+	data = behind_outer((void *)(long)skb->data, link, s->v6);
 	end = (void *)(long)skb->data_end;
 	v = judge(data, end, s, &o, sender, c, &in);
 	if (v == DROPPED)
@@ -322,12 +325,42 @@ int mesh_in(struct __sk_buff *skb)
 	one = size ? segment_size(data, end, &in, size) : in.length;
 	if (!one || bpf_skb_adjust_room(skb, -(__s32)o.header, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
 		return hand(HAND_UNUSUAL);
-	if (strip(skb, &in)) {
+	if (strip(skb, link, &in)) {
 		c->drops[DROP_WRITE_ERROR]++;
 		return TC_ACT_SHOT;
 	}
 	count_received(c, amount_of(size, in.length, one));
-	return deliver(skb, s, &in, c, size);
+	return deliver(skb, s, link, &in, c, size);
+}
+
+SEC("tc")
+int mesh_in(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct mark *mark = (void *)(long)skb->data_meta;
+	struct settings *s = get_settings();
+	struct ethhdr *eth = data;
+
+	if (!s)
+		return LEAVE;
+	if ((void *)(mark + 1) <= data && (same_mark(mark, &s->mark) || same_mark(mark, &s->before)))
+		return deliver_marked(skb, s);
+	/* A VLAN's frame is for another interface, or for none; a bridge's, or one that a capture
+	 * sees, may be for another host. The kernel tells them apart. */
+	if (skb->vlan_present || skb->pkt_type == PACKET_OTHERHOST)
+		return LEAVE;
+	if ((void *)(eth + 1) > end)
+		return LEAVE;
+	return receive(skb, s, sizeof(*eth), eth->h_proto);
+}
+
+/* mesh_in for an interface whose packets begin with IP: WireGuard, PPP, a TUN. */
+SEC("tc")
+int mesh_in_bare(struct __sk_buff *skb)
+{
+	struct settings *s = get_settings();
+
+	return s ? receive(skb, s, 0, skb->protocol) : LEAVE;
 }
 
 /* Takes packets from the exit of the merger to the TUN. Only IP packets of TCP can have entered by
@@ -387,7 +420,7 @@ static __always_inline int take(struct xdp_md *ctx, const struct settings *s)
 	if ((void *)(eth + 1) > end || read_outer(eth + 1, end, bpf_xdp_get_buff_len(ctx) - sizeof(*eth), eth->h_proto, s, &o) != ACCEPT ||
 	    !is_for_device(s, ctx->ingress_ifindex, eth) || sender_of(&o, &sender, &c) != ACCEPT || !c)
 		return -1;
-	data = behind_outer(data, s->v6);
+	data = behind_outer(data, sizeof(*eth), s->v6);
 	v = judge(data, end, s, &o, sender, c, &in);
 	if (v == DROPPED)
 		return XDP_DROP;

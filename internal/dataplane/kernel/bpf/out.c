@@ -187,7 +187,7 @@ static __always_inline int put_outer(struct __sk_buff *skb, const struct setting
 	udp->dest = node->port;
 	udp->len = bpf_htons(length + sizeof(*udp));
 	udp->check = 0; /* over IPv6, too (RFC 6935): meshd's sockets take that */
-	return rewrite(behind_outer(data, s->v6), end, in);
+	return rewrite(behind_outer(data, sizeof(*eth), s->v6), end, in);
 }
 
 #define GROW (BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_FIXED_GSO)

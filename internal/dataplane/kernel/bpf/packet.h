@@ -60,10 +60,11 @@ static __always_inline void *advance(void *data, int first, int a, int b)
 	return data;
 }
 
-/* Where the inner packet of a frame begins, whose outer headers are IPv6 or not. */
-static __always_inline void *behind_outer(void *frame, int v6)
+/* Where the inner packet of a frame begins, whose outer headers are IPv6 or not, and whose link
+ * header has a size that the compiler knows. */
+static __always_inline void *behind_outer(void *frame, const __u32 link, int v6)
 {
-	return advance(frame, v6, sizeof(struct ethhdr) + sizeof(struct outer6), sizeof(struct ethhdr) + sizeof(struct outer4));
+	return advance(frame, v6, link + sizeof(struct outer6), link + sizeof(struct outer4));
 }
 
 /* Where what an IP header carries begins. */
