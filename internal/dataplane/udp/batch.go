@@ -30,7 +30,8 @@ func (c *Conn) NewReceiver(n int) *Receiver {
 }
 
 // Read waits for messages, stores those that have arrived into ds and returns their number, which is
-// at least one. It sets all fields of a datagram but Buf, into which it reads. After Wake, Read does
+// at least one; in a flood of ICMP errors it may be 0, so that the caller sees the time pass. It sets
+// all fields of a datagram but Buf, into which it reads. After Wake, Read does
 // not wait and returns os.ErrDeadlineExceeded once, with the number of messages that had arrived. After
 // Close it returns net.ErrClosed.
 func (r *Receiver) Read(ds []packet.Datagram) (int, error) {
@@ -56,10 +57,18 @@ func (r *Receiver) Read(ds []packet.Datagram) (int, error) {
 	return r.filled, r.err
 }
 
-// read is the callback: it returns false to wait until the socket is readable.
+// read is the callback: it returns false to wait until the socket is readable. An ICMP error about what
+// was sent makes the call fail once and costs no message.
 func (r *Receiver) read(fd uintptr) bool {
-	r.filled, r.err = r.msgs.call(unix.SYS_RECVMMSG, fd, 0, r.want)
-	return r.err != unix.EAGAIN
+	for range errorAttempts {
+		r.filled, r.err = r.msgs.call(unix.SYS_RECVMMSG, fd, 0, r.want)
+		if !mayBeOfOthers(r.err) {
+			return r.err != unix.EAGAIN
+		}
+		r.conn.readErrors(fd)
+	}
+	r.filled, r.err = 0, nil
+	return true
 }
 
 // A Sender writes batches to the socket. It belongs to one goroutine, and only one sender of a Conn
@@ -90,6 +99,11 @@ const maxParts = 2 * packet.MaxBurst
 // EMSGSIZE: the packets are larger than the path. EINVAL or EIO: the kernel or the device may be unable
 // to send several packets in one message, so the caller sends them one by one. A burst is sent whole or
 // not at all.
+//
+// An error is always that of the burst itself: an ICMP error about what was sent before, to whichever
+// peer, costs a further attempt and no packet. ENOBUFS counts as sent: the kernel hides what a full
+// queue of the device drops from sockets without IP_RECVERR (udp_send_skb), and whoever sends has to
+// slow down by itself either way. The Watcher hears of it.
 func (s *Sender) Write(bs []packet.Burst) (int, error) {
 	done := 0
 	for done < len(bs) {
@@ -105,7 +119,12 @@ func (s *Sender) Write(bs []packet.Burst) (int, error) {
 			if err := s.conn.raw.Control(s.writeFunc); err != nil {
 				return done + s.from, err
 			}
+			if s.err == unix.ENOBUFS {
+				s.sent, s.err = 1, nil
+				s.conn.refused(bs[done+s.from].Addr, unix.ENOBUFS)
+			}
 			if s.err != nil {
+				s.conn.refused(bs[done+s.from].Addr, s.err)
 				return done + s.from, s.err
 			}
 		}
@@ -129,7 +148,20 @@ func (s *Sender) WriteFragmented(b *packet.Burst) error {
 	return errors.Join(err, restored)
 }
 
-// write is the callback.
+// write is the callback. It tries again until an error can only be one of the first message: see
+// mayBeOfOthers. Behind the first message, sendmmsg itself hides errors of others, since the next call
+// begins with the message that failed.
 func (s *Sender) write(fd uintptr) {
-	s.sent, s.err = s.msgs.call(unix.SYS_SENDMMSG, fd, s.from, s.to)
+	quiet := 0
+	for range errorAttempts {
+		s.sent, s.err = s.msgs.call(unix.SYS_SENDMMSG, fd, s.from, s.to)
+		if !mayBeOfOthers(s.err) {
+			return
+		}
+		if s.conn.readErrors(fd) == 0 {
+			if quiet++; quiet == quietAttempts {
+				return
+			}
+		}
+	}
 }

@@ -2,7 +2,6 @@ package udp
 
 import (
 	"encoding/binary"
-	"net/netip"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -66,18 +65,8 @@ func (m *messages) expect(i int, buf []byte) {
 // received stores message i into d, into whose Buf it was received.
 func (m *messages) received(i int, d *packet.Datagram) {
 	d.Data = d.Buf[:min(int(m.headers[i].length), len(d.Buf))]
-	d.Addr = m.sender(i)
+	d.Addr = address(&m.names[i])
 	d.TOS, d.Size = ancillary(m.control[i][:min(int(m.headers[i].header.Controllen), controlSize)])
-}
-
-// sender returns the source address of message i.
-func (m *messages) sender(i int) netip.AddrPort {
-	name := &m.names[i]
-	if name.Family == unix.AF_INET {
-		four := (*unix.RawSockaddrInet4)(unsafe.Pointer(name))
-		return netip.AddrPortFrom(netip.AddrFrom4(four.Addr), packet.HostOrder(four.Port))
-	}
-	return netip.AddrPortFrom(netip.AddrFrom16(name.Addr).Unmap(), packet.HostOrder(name.Port))
 }
 
 // ancillary reads the TOS and the size of merged packets from a message's control data; size is 0 if

@@ -90,7 +90,7 @@ func TestPost(t *testing.T) {
 			if !test.want {
 				return
 			}
-			if got := m.sender(1); got.Addr().Unmap() != test.to.Addr().Unmap() || got.Port() != test.to.Port() {
+			if got := address(&m.names[1]); got.Addr().Unmap() != test.to.Addr().Unmap() || got.Port() != test.to.Port() {
 				t.Errorf("to %s, want %s", got, test.to)
 			}
 			var sent []byte

@@ -5,6 +5,7 @@
 //	          several of one size, which the kernel segments (GSO) or has merged (GRO)
 //	control   ancillary data of a message: the TOS of the outer header, the packet size
 //	path MTU  what the kernel has learned about the path to an address
+//	errors    ICMP errors about datagrams of the socket, and refusals of this host
 //	mark      the packet mark by which the host's rules know meshd's datagrams
 package udp
 
@@ -15,6 +16,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -44,6 +46,8 @@ type Conn struct {
 	v6    bool
 	gso   bool // both as the kernel has agreed
 	gro   bool
+
+	watcher atomic.Pointer[Watcher] // nil: errors of paths are read and forgotten
 }
 
 // Names of offloads, as status shows them.
@@ -221,11 +225,14 @@ var (
 	options4 = []option{
 		{"IP_FREEBIND", unix.IPPROTO_IP, unix.IP_FREEBIND},
 		{"IP_RECVTOS", unix.IPPROTO_IP, unix.IP_RECVTOS},
+		// Without it, the kernel tells a socket that is not connected nothing of ICMP errors.
+		{"IP_RECVERR", unix.IPPROTO_IP, unix.IP_RECVERR},
 	}
 	options6 = []option{
 		{"IPV6_V6ONLY", unix.IPPROTO_IPV6, unix.IPV6_V6ONLY},
 		{"IPV6_FREEBIND", unix.IPPROTO_IPV6, unix.IPV6_FREEBIND},
 		{"IPV6_RECVTCLASS", unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS},
+		{"IPV6_RECVERR", unix.IPPROTO_IPV6, unix.IPV6_RECVERR},
 		// The kernel engine sends outer headers without a checksum (RFC 6935): the inner packet has
 		// its own.
 		{"UDP_NO_CHECK6_RX", unix.IPPROTO_UDP, unix.UDP_NO_CHECK6_RX},
