@@ -166,6 +166,9 @@ type Reading struct {
 	Handed map[string]uint64 // packets or superpackets that programs left to user space, by reason
 	Lost   Lost
 	Works  Works
+
+	Troubles  map[string]mesh.Trouble // why datagrams do not reach peers, by name; only those that have some
+	Strangers []mesh.Stranger         // the last who sent what was not accepted, the latest first; 8 at most
 }
 
 // Lost counts packets that the kernel dropped before an engine saw them.

@@ -65,6 +65,19 @@ const (
 	MetricsFailed  Kind = "metrics_failed"  // metrics.listen is not served
 )
 
+// Kinds of what the network and this host's kernel say about packets. Some are about a peer.
+const (
+	SendRefused    Kind = "send_refused"     // this host refuses to send to a peer
+	PeerPortClosed Kind = "port_unreachable" // ICMP says that no program listens on a peer's port
+	PeerUnknown    Kind = "host_unreachable" // ICMP says that a peer's address cannot be reached
+	PeerForbidden  Kind = "prohibited"       // ICMP says that a firewall refuses datagrams to a peer
+	PeerLoop       Kind = "routing_loop"     // ICMP says that datagrams to a peer run in circles
+	NoNeighbour    Kind = "no_neighbour"     // nothing on the link answers for the next hop to a peer
+	DropsGrowing   Kind = "drops_growing"    // packets are lost with one reason, and more and more of them
+	UnknownSenders Kind = "unknown_sender"   // addresses that no node has send to this node
+	NeighboursFull Kind = "neighbours_full"  // the kernel's neighbour table has no room
+)
+
 // A Condition is something that an operator has to know, as long as it lasts. Subject and Cause
 // are data that vary from host to host; the sentence that Kind stands for is written once, by
 // whoever shows it.

@@ -198,6 +198,17 @@ func (e *endpoints) workers() (ws []Worker) {
 	return ws
 }
 
+// readErrors has the watcher hear of ICMP errors that no packet loop has noticed. An error means that
+// the socket is closed.
+func (e *endpoints) readErrors() {
+	if e == nil {
+		return
+	}
+	for _, conn := range slices.Concat(e.receive, e.send) {
+		_ = conn.ReadErrors()
+	}
+}
+
 // overflows returns what the kernel dropped because a receive buffer was full.
 func (e *endpoints) overflows() (sum uint64, err error) {
 	if e == nil {

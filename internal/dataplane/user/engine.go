@@ -120,6 +120,9 @@ func (u *Engine) Apply(ctx context.Context, w dataplane.Wanted) (func() error, [
 // switchTo ends the loops that run and starts those of next.
 func (u *Engine) switchTo(next *endpoints) (changes []mesh.Change) {
 	old, ended := u.have(), u.broken.Load()
+	for _, c := range slices.Concat(next.receive, next.send) {
+		c.Watch(u)
+	}
 	loops, err := u.Replace(next.workers())
 	u.open.Store(next)
 	u.left, u.next = nil, nil

@@ -108,9 +108,10 @@ func (in *inbound) datagram(f *forwarding, d *packet.Datagram) (packets int) {
 		packets++
 		if sender == table.None || sender == f.self {
 			in.user.nobody.drop(mesh.UnknownSender, 1)
+			in.user.strangers.note(d.Addr.Addr(), mesh.UnknownSender, "", b, time.Now())
 			continue
 		}
-		if in.accept(f, sender, b, d.TOS) {
+		if in.accept(f, sender, b, d) {
 			group := in.merge.Add(b)
 			if group == len(in.peers) {
 				in.peers = append(in.peers, nil)
@@ -123,7 +124,7 @@ func (in *inbound) datagram(f *forwarding, d *packet.Datagram) (packets int) {
 
 // accept decides about one packet and makes it ready for the TUN. It returns
 // false if the packet ends here: counted, or for meshd itself.
-func (in *inbound) accept(f *forwarding, sender int32, b []byte, outer uint8) bool {
+func (in *inbound) accept(f *forwarding, sender int32, b []byte, d *packet.Datagram) bool {
 	from := &f.peers[sender]
 	h, ok := packet.Parse(b)
 	if !ok || !packet.ValidChecksum(b) {
@@ -131,14 +132,14 @@ func (in *inbound) accept(f *forwarding, sender int32, b []byte, outer uint8) bo
 		return false
 	}
 	if f.table.Lookup(h.Src) != sender {
-		from.drop(mesh.SpoofedSource, 1)
+		in.lie(f, sender, mesh.SpoofedSource, b, d)
 		return false
 	}
 	if f.table.Lookup(h.Dst) != f.self {
-		from.drop(mesh.WrongDestination, 1)
+		in.lie(f, sender, mesh.WrongDestination, b, d)
 		return false
 	}
-	tos, ok := packet.Decapsulate(h.TOS, outer)
+	tos, ok := packet.Decapsulate(h.TOS, d.TOS)
 	if !ok {
 		from.drop(mesh.Malformed, 1)
 		return false
@@ -153,6 +154,12 @@ func (in *inbound) accept(f *forwarding, sender int32, b []byte, outer uint8) bo
 		packet.SetTOS(b, tos)
 	}
 	return !in.echo(f, sender, h, b)
+}
+
+// lie drops a packet whose inner addresses its sender may not use, and remembers which they were.
+func (in *inbound) lie(f *forwarding, sender int32, reason mesh.Drop, b []byte, d *packet.Datagram) {
+	f.peers[sender].drop(reason, 1)
+	in.user.strangers.note(d.Addr.Addr(), reason, f.table.Name(sender), b, time.Now())
 }
 
 // flush delivers all groups; one that the TUN refuses costs itself alone.

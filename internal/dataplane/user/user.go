@@ -51,6 +51,9 @@ type Engine struct {
 	asking  chan struct{}              // a token for whoever asks the loops for a sign of life
 	lost    mesh.Growing               // at the sockets
 
+	troubles  troubles  // why datagrams do not reach peers
+	strangers strangers // who sent what was not accepted
+
 	// Of the owner alone.
 	left     *endpoints        // of an earlier meshd, until the first Apply
 	next     *endpoints        // between Prepare and Apply; nil: what is open stays
@@ -171,13 +174,15 @@ func (u *Engine) SetMesh(m mesh.Mesh) error {
 // Read implements dataplane.Engine.
 func (u *Engine) Read() dataplane.Reading {
 	works := u.works()
+	u.open.Load().readErrors()
 	lost := dataplane.Lost{Socket: u.lost.Read(u.open.Load().overflows())}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	r := dataplane.Reading{Totals: u.nobody.read(), Peers: map[string]mesh.Traffic{},
 		Calls: map[mesh.CallKind]mesh.Calls{},
-		Lost:  lost, Works: works}
+		Lost:  lost, Works: works, Strangers: u.strangers.read()}
 	f := u.mesh.Load()
+	r.Troubles = u.troubles.read(f)
 	for i := range f.peers {
 		if int32(i) != f.self {
 			r.Peers[f.table.Name(int32(i))] = mesh.Traffic{}

@@ -1,0 +1,84 @@
+package user
+
+import (
+	"maps"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"example.org/meshd/internal/dataplane/udp"
+	"example.org/meshd/internal/mesh"
+)
+
+var _ udp.Watcher = (*Engine)(nil)
+
+// troubles keeps why datagrams do not reach peers: the last refusal and the last ICMP error of each. Its
+// zero value is ready; its methods may be called at any time from any goroutine, and wait for arithmetic
+// at most. Memory is bounded by the peers of the mesh: what is about others is not kept.
+type troubles struct {
+	mu sync.Mutex
+	of map[string]mesh.Trouble // by peer; only those that have some
+}
+
+// change updates the trouble of a peer.
+func (t *troubles) change(peer string, update func(*mesh.Trouble)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.of == nil {
+		t.of = map[string]mesh.Trouble{}
+	}
+	one := t.of[peer]
+	update(&one)
+	t.of[peer] = one
+}
+
+// read returns the trouble of the peers of a mesh, and forgets that of others.
+func (t *troubles) read(f *forwarding) map[string]mesh.Trouble {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	maps.DeleteFunc(t.of, func(peer string, _ mesh.Trouble) bool {
+		_, listed := f.names[peer]
+		return !listed
+	})
+	return maps.Clone(t.of)
+}
+
+// at returns the name of the peer that listens at an address of the underlay.
+func (f *forwarding) at(to netip.AddrPort) (peer string, ok bool) {
+	i := f.table.Sender(to.Addr())
+	if i < 0 || i == f.self || f.peers[i].underlay != to {
+		return "", false
+	}
+	return f.table.Name(i), true
+}
+
+// Refused implements udp.Watcher.
+func (u *Engine) Refused(to netip.AddrPort, why syscall.Errno) {
+	if peer, ok := u.mesh.Load().at(to); ok {
+		now := time.Now()
+		u.troubles.change(peer, func(t *mesh.Trouble) {
+			row := t.Refused.InARow
+			if now.Sub(t.Refused.Last) > mesh.TroubleLasts {
+				row = 0
+			}
+			t.Refused = mesh.Refusal{Errno: uint32(why), Cause: why.Error(),
+				Count: t.Refused.Count + 1, InARow: row + 1, Last: now}
+		})
+	}
+}
+
+// Reported implements udp.Watcher. A report may be forged, so it changes nothing but what is told. One
+// that is about no peer's port is certainly not about what was sent.
+func (u *Engine) Reported(e udp.PathError) {
+	means := mesh.MeaningOf(e.Type, e.Code, e.To.Addr().Is6())
+	peer, ok := u.mesh.Load().at(e.To)
+	if !ok || means == mesh.OtherError {
+		return
+	}
+	now := time.Now()
+	u.troubles.change(peer, func(t *mesh.Trouble) {
+		t.Reported = mesh.PathError{
+			Means: means, Offender: e.Offender, Count: t.Reported.Count + 1, Last: now}
+	})
+}
