@@ -117,16 +117,16 @@ func (t *trouble) one(group string, peers []Peer, known map[string]Peer) mesh.Co
 	if len(names) < len(peers) && c.Cause == "" {
 		c.Cause = listed(names)
 	}
-	if r := remedies[t.kind]; r != "" {
+	if r := groupRemedies[t.kind]; r != "" {
 		at := known[names[0]].Underlay
 		c.Remedy = strings.NewReplacer("ADDRESS", at.Addr().String(), "PORT", fmt.Sprint(at.Port())).Replace(r)
 	}
 	return c
 }
 
-// remedies are what to look at on this host where a trouble is not of one peer alone. ADDRESS and PORT
+// groupRemedies are what to look at on this host where a trouble is not of one peer alone. ADDRESS and PORT
 // stand for where one of the peers listens.
-var remedies = map[mesh.Kind]string{
+var groupRemedies = map[mesh.Kind]string{
 	mesh.PeerDown: "look at this host: `ip route get ADDRESS`, `nft list ruleset`, and whether datagrams " +
 		"leave and come: `tcpdump -ni any udp port PORT`",
 	mesh.PeerLoss: "look at this host: `ip -s link`, `tc -s qdisc`, `nstat -az UdpRcvbufErrors`",

@@ -51,6 +51,16 @@ var sentences = map[mesh.Kind]string{
 	mesh.PeerRefused:      "this host drops what PEER sends to the mesh port",
 	mesh.PeersPoliced: "the IPsec policy SUBJECT applies to packets of these peers, " +
 		"so they go by user space",
+
+	mesh.SendRefused:    "this host refuses to send to PEER at SUBJECT",
+	mesh.PeerPortClosed: "PEER cannot be reached: SUBJECT says that no program listens on the port of the mesh",
+	mesh.PeerUnknown:    "PEER cannot be reached: SUBJECT says that the address is unreachable",
+	mesh.PeerForbidden:  "PEER cannot be reached: SUBJECT says that a firewall forbids it",
+	mesh.PeerLoop:       "PEER cannot be reached: SUBJECT says that packets to it run in circles",
+	mesh.NoNeighbour:    "PEER cannot be reached: no host on the link answers for SUBJECT, or for the router to it",
+	mesh.DropsGrowing:   "packets are lost for the reason SUBJECT",
+	mesh.UnknownSenders: "addresses that no node of the file has send to this node",
+	mesh.NeighboursFull: "the neighbour table SUBJECT of the kernel is full: new hosts cannot be reached",
 }
 
 // Sentence says what is wrong, without the remedy.

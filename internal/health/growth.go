@@ -1,0 +1,184 @@
+package health
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"example.org/meshd/internal/mesh"
+)
+
+// Counted is one reading of all counters. Whoever gives it must not change its maps any more.
+type Counted struct {
+	Totals mesh.Traffic
+	Peers  map[string]mesh.Traffic // by name
+	Lost   map[string]uint64       // drops that belong to no peer, by the reason's name: "socket_overflow"
+}
+
+// Which growth degrades, and which never does:
+//
+//	spoofed_source     of a node: its file differs from this one; or somebody forges its address
+//	wrong_destination  of a node: its file differs from this one
+//	send_error         this host does not send what pods send to the peer
+//	write_error        the TUN does not take what the peer sends
+//	socket_overflow    a flood of strangers can do it, too: it then costs the nodes' own packets
+//	tun_overflow       a burst of pods can do it, too: only a lasting share of the traffic counts
+//
+// What pods or strangers can cause alone without costing others is not here: unknown_sender,
+// no_route, foreign_source, malformed, ttl_expired, too_big.
+var (
+	// lies are never normal: some packets are enough.
+	lies = []mesh.Drop{mesh.SpoofedSource, mesh.WrongDestination}
+	// losses happen under load as well: TCP finds its speed by them. A share of the packets counts.
+	losses   = []mesh.Drop{mesh.SendError, mesh.WriteError}
+	overflow = []string{"socket_overflow", "tun_overflow"}
+)
+
+// Bounds of noise.
+const (
+	window     = 30 * time.Second // how long growth counts
+	step       = 10 * time.Second // between two readings that are kept
+	fewPackets = 10               // fewer in a window are noise
+	lossShare  = 1000             // at most one of so many packets lost is noise
+)
+
+// A Growth tells which counters grow. Its zero value is ready; its methods may be called at any time from
+// any goroutine. It keeps a reading for every 10 s of the last 30 s.
+type Growth struct {
+	mu   sync.Mutex
+	kept []kept // oldest first
+}
+
+// kept is a reading at a time.
+type kept struct {
+	at time.Time
+	Counted
+}
+
+// Take keeps a reading, unless one of the last 10 s is kept. It tells whether it did.
+func (g *Growth) Take(c Counted, at time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if n := len(g.kept); n > 0 && at.Sub(g.kept[n-1].at) < step {
+		return false
+	}
+	// A new array: a reader may hold the old one.
+	g.kept = append(slices.DeleteFunc(slices.Clone(g.kept), func(k kept) bool { return at.Sub(k.at) > window }),
+		kept{at, c})
+	return true
+}
+
+// Conditions compares a reading with the oldest one of the last 30 s.
+func (g *Growth) Conditions(now Counted, at time.Time) (all []mesh.Condition) {
+	g.mu.Lock()
+	readings := g.kept
+	g.mu.Unlock()
+	first := slices.IndexFunc(readings, func(k kept) bool { return at.Sub(k.at) <= window })
+	if first < 0 {
+		return nil
+	}
+	before := readings[first]
+	for _, reason := range slices.Concat(lies, losses) {
+		all = append(all, ofPeers(reason, before.Peers, now.Peers)...)
+	}
+	moved := grown(packets(before.Totals), packets(now.Totals))
+	for _, reason := range overflow {
+		if lost := grown(before.Lost[reason], now.Lost[reason]); counts(lost, moved) {
+			all = append(all, mesh.Condition{Kind: mesh.DropsGrowing, Severity: mesh.Degraded, Subject: reason,
+				Cause: lostIn(lost)})
+		}
+	}
+	return all
+}
+
+// ofPeers returns for which peers a reason counts more than noise. A peer that was not there before is
+// looked at from the next reading on: its counters may be old ones.
+func ofPeers(reason mesh.Drop, before, now map[string]mesh.Traffic) (all []mesh.Condition) {
+	for _, name := range slices.Sorted(maps.Keys(now)) {
+		was, known := before[name]
+		is := now[name]
+		lost := grown(was.Drops[reason], is.Drops[reason])
+		moved := grown(packets(was), packets(is))
+		if slices.Contains(lies, reason) {
+			moved = 0
+		}
+		if known && counts(lost, moved) {
+			all = append(all, mesh.Condition{Kind: mesh.DropsGrowing, Severity: mesh.Degraded, Peer: name,
+				Subject: reason.String(), Cause: lostIn(lost) + " of " + name, Remedy: remedies[reason]})
+		}
+	}
+	return fewer(all)
+}
+
+var remedies = map[mesh.Drop]string{
+	mesh.SpoofedSource:    "compare the files of both nodes: their subnets and addresses have to be the same",
+	mesh.WrongDestination: "compare the files of both nodes: their subnets and routes have to be the same",
+	mesh.SendError:        "look at the other problems of the peer; if there are none, the send buffer is too small",
+	mesh.WriteError:       "see that the interface of the mesh is up: `ip link`",
+}
+
+// counts tells whether losses are more than noise among the packets that moved.
+func counts(lost, moved uint64) bool { return lost >= fewPackets && lost*lossShare > moved }
+
+// grown is the growth of a counter; none of one that began anew.
+func grown(before, now uint64) uint64 { return max(before, now) - before }
+
+func packets(t mesh.Traffic) uint64 { return t.RxPackets + t.TxPackets }
+
+func lostIn(lost uint64) string { return fmt.Sprintf("%d packets in the last %v", lost, window) }
+
+// A NeighbourTable is the state of a neighbour table of the kernel, which all network namespaces of a
+// host share: ARP's or that of IPv6.
+type NeighbourTable struct {
+	Name  string // the kernel's: "arp_cache", "ndisc_cache"
+	Limit uint32 // entries, gc_thresh3
+	Fulls uint64 // how often there was no room for a new entry
+}
+
+// Neighbours tells whether a neighbour table is full. Its zero value is ready; its methods may be called
+// at any time from any goroutine.
+type Neighbours struct {
+	mu   sync.Mutex
+	last map[string]NeighbourTable
+	full map[string]time.Time // when it was seen to be full last
+}
+
+// Take compares a reading of the tables with the one before.
+func (n *Neighbours) Take(tables []NeighbourTable, at time.Time) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.last == nil {
+		n.last, n.full = map[string]NeighbourTable{}, map[string]time.Time{}
+	}
+	for _, t := range tables {
+		if was, known := n.last[t.Name]; known && t.Fulls > was.Fulls {
+			n.full[t.Name] = at
+		}
+		n.last[t.Name] = t
+	}
+}
+
+// Conditions returns one condition for each table that was full in the last 30 s.
+func (n *Neighbours) Conditions(at time.Time) (all []mesh.Condition) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(n.full)) {
+		if at.Sub(n.full[name]) > window {
+			continue
+		}
+		family := "ipv4"
+		if strings.HasPrefix(name, "ndisc") {
+			family = "ipv6"
+		}
+		limit := n.last[name].Limit
+		all = append(all, mesh.Condition{Kind: mesh.NeighboursFull, Severity: mesh.Degraded, Subject: name,
+			Cause: fmt.Sprintf("it holds at most %d entries", limit),
+			// The kernel collects garbage above gc_thresh2, so all three grow together.
+			Remedy: fmt.Sprintf("run `sysctl -w net.%[1]s.neigh.default.gc_thresh3=%[2]d "+
+				"net.%[1]s.neigh.default.gc_thresh2=%[3]d`", family, max(limit, 1024)*4, max(limit, 1024)*2)})
+	}
+	return all
+}
