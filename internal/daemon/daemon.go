@@ -113,6 +113,7 @@ func assemble(ctx context.Context, o Options, c *config.Config) *daemon {
 	d.tell.sources = []func() []mesh.Condition{
 		d.watch.conditions, d.switcher.Conditions, d.metricsConditions, d.files.Conditions, d.legacy.Conditions,
 		probes.refused,
+		d.crossing.Conditions,
 	}
 	d.service.Watch(d.tell.summary, d.healthy)
 	return d
@@ -122,9 +123,11 @@ func assemble(ctx context.Context, o Options, c *config.Config) *daemon {
 func (d *daemon) tasks() []task {
 	return append(hostWatches(d.engine, d.news),
 		d.service, d.reconciler, d.watch, d.probes, d.legacy, d.files, d.metrics,
-		taskFunc{"rules", d.rules.Keep}, taskFunc{"rules watch", d.rules.Watch},
 		taskFunc{"health", func(ctx context.Context) error { return everySecond(ctx, d.tell.watchHealth) }},
 		taskFunc{"host's word", func(ctx context.Context) error { return everySecond(ctx, d.probes.heed) }},
+		taskFunc{"rules", d.rules.Keep},
+		taskFunc{"rules watch", func(ctx context.Context) error { return d.rules.Watch(ctx, d.crossing.Wake) }},
+		taskFunc{"pods' way", d.crossing.Run}, taskFunc{"forwarded probes", d.crossing.Read},
 		taskFunc{"history", func(ctx context.Context) error { return everySecond(ctx, d.tell.remember) }})
 }
 

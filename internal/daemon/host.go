@@ -12,6 +12,7 @@ import (
 
 	"example.org/meshd/internal/container"
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/crossing"
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/dataplane/tun"
 	"example.org/meshd/internal/forwarding"
@@ -43,6 +44,7 @@ type host struct {
 	files    *container.Keeper
 	metrics  *control.TCPMetrics
 	probes   *probes
+	crossing *crossing.Keeper
 	switcher *forwarding.Switcher
 	again    func() // asks for one more look at the host
 
@@ -57,6 +59,7 @@ type host struct {
 type engine interface {
 	dataplane.Engine
 	dataplane.Echoer
+	dataplane.Deliverer
 	dataplane.Keeper
 	WatchCaptures()
 	Close() error
@@ -71,6 +74,8 @@ func newHostOf(o Options, p *probes, status func() control.Status) *host {
 		metrics:  control.NewTCPMetrics(status, o.Log),
 		switcher: forwarding.New(o.State, o.Sysctl, o.Log),
 	}
+	h.crossing = crossing.New(crossing.Options{Log: o.Log, Deliver: h.engine.Deliver, Answer: p.answerForwarded,
+		Leads: p.Forwards, Suspect: h.rules.Look})
 	h.prepare()
 	return h
 }
@@ -215,6 +220,8 @@ func (h *host) applyPackets(ctx context.Context, p *plan.Plan) (effect, error) {
 		if h.takeover {
 			h.takeover, h.device = false, device{index: link.Index(p.Link.Interface)}
 		}
+		h.crossing.Set(crossing.Wanted{
+			Interface: p.Link.Interface, Networks: p.Config.Network.CIDR, Mesh: p.Engine.Mesh})
 		h.keep()
 	}}, nil
 }

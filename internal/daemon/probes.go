@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/peers"
 	"example.org/meshd/internal/plan"
@@ -40,6 +42,14 @@ func newProbes(log *slog.Logger, version string, registry *peers.Registry) *prob
 // hear answers echoes of peers. It never waits.
 func (p *probes) hear(e dataplane.Echo, at time.Time) (reply []byte, mine bool) {
 	return p.Answer(e.Peer, e.Reply, e.Payload, at)
+}
+
+// answerForwarded answers a probe of a peer that this host has forwarded. It never waits.
+func (p *probes) answerForwarded(peer string, e packet.Echo) {
+	if reply, mine := p.Answer(peer, false, slices.Clone(e.Payload), time.Now()); mine && reply != nil {
+		// The peer counts an answer that cannot be sent.
+		_ = p.engine.SendEcho(dataplane.Echo{Peer: peer, Reply: true, ID: e.ID, Seq: e.Seq, Payload: reply})
+	}
 }
 
 // apply is the part of a plan: peers hear of its file, and are asked, once all parts are in force. The

@@ -26,6 +26,8 @@ type neighbours struct {
 	answers time.Duration
 }
 
+func (n *neighbours) Deliver([]byte) error { return nil }
+
 func (n *neighbours) SendEcho(echoes ...dataplane.Echo) error {
 	if n.refuses != nil || n.silent {
 		return n.refuses

@@ -73,6 +73,14 @@ type Echoer interface {
 	HeardBy(peer string) peers.Heard
 }
 
+// A Deliverer passes packets to this host.
+type Deliverer interface {
+	// Deliver passes a whole inner packet to the kernel as packets of peers are: it comes in by the
+	// TUN. It may be called from any goroutine, and does not keep b. Such packets are not traffic: they
+	// are in no counter. The error is EIO while the TUN is down.
+	Deliver(b []byte) error
+}
+
 // A Keeper has descriptors in which packets wait while no meshd runs.
 type Keeper interface {
 	// Adopt gives the engine descriptors that an earlier meshd left, by their names, before the

@@ -1,8 +1,9 @@
 // Package filter decides which packets of the mesh may pass this host:
 //
-//	Guard    who may send to the mesh port: rules in a table of meshd's (inet meshd-filter)
-//	Forward  which forwarded packets pass although the host drops them: rules in its own chains
-//	Legacy   the same for hosts that filter with the old iptables
+//	Guard      who may send to the mesh port: rules in a table of meshd's (inet meshd-filter)
+//	Forward    which forwarded packets pass although the host drops them: rules in its own chains
+//	Legacy     the same for hosts that filter with the old iptables
+//	Forwarded  which probes end behind all filters, so that the filters' verdict is known
 //
 // Masquerade rules are in package masq.
 package filter
@@ -90,20 +91,6 @@ func (g *Guard) Drops() (uint64, error) {
 		return 0, fmt.Errorf("read drops of the mesh port's guard: %w", err)
 	}
 	return counters[NotFromMeshd].Packets, nil
-}
-
-// CleanUp removes meshd's table and its rules in chains of other programs, also those of earlier
-// runs, and reports whether it found any.
-func CleanUp() (removed bool, err error) {
-	accepts, err := NewForward().Remove()
-	if err != nil {
-		return accepts, err
-	}
-	removed, err = nft.Remove(nft.Both(TableName))
-	if err != nil {
-		return accepts, fmt.Errorf("remove the guard of the mesh port: %w", err)
-	}
-	return accepts || removed, nil
 }
 
 // table returns the wanted table.

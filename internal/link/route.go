@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -156,4 +158,23 @@ func describe(r netlink.Route) string {
 var typeNames = map[int]string{
 	unix.RTN_BLACKHOLE: "blackhole", unix.RTN_UNREACHABLE: "unreachable",
 	unix.RTN_PROHIBIT: "prohibit", unix.RTN_THROW: "throw",
+}
+
+// LeadsOn reports whether this host forwards a packet that comes in by an interface to another
+// interface that is up. It asks the kernel, whose answer takes rules, tables, the reverse path and,
+// for IPv4, the switch of forwarding into account (inet_rtm_getroute with RTA_IIF).
+func LeadsOn(in string, from, to netip.Addr) bool {
+	if to.Is6() { // ip6_forward asks the switch, a lookup does not
+		on, err := os.ReadFile("/proc/sys/net/ipv6/conf/all/forwarding")
+		if err != nil || strings.TrimSpace(string(on)) == "0" {
+			return false
+		}
+	}
+	routes, err := netlink.RouteGetWithOptions(to.AsSlice(),
+		&netlink.RouteGetOptions{Iif: in, SrcAddr: from.AsSlice()})
+	if err != nil || len(routes) == 0 {
+		return false
+	}
+	r := routes[0]
+	return r.Type == unix.RTN_UNICAST && r.LinkIndex > 0 && r.LinkIndex != Index(in)
 }

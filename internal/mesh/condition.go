@@ -63,6 +63,8 @@ const (
 	RulesUncounted Kind = "rules_uncounted" // counters of rules cannot be read
 	FilesFailed    Kind = "files_failed"    // files for container runtimes are not as planned
 	MetricsFailed  Kind = "metrics_failed"  // metrics.listen is not served
+	PodsFiltered   Kind = "pods_filtered"   // a rule of this host drops packets of peers to its pods
+	PodsLost       Kind = "pods_lost"       // they are lost on this host, and no nftables rule drops them
 )
 
 // Kinds of what the network and this host's kernel say about packets. Some are about a peer.

@@ -41,7 +41,7 @@ type chainKey struct {
 // A Place is a base chain of another program.
 type Place struct {
 	Families []Family // the families whose packets the chain sees, for use in its rules
-	Drops    bool     // its policy is drop
+	Drops    bool     // what no rule accepts is dropped: by its policy, or by its last rule
 	IPTables bool     // rules must be in the form of iptables-nft, or that refuses the whole table
 }
 
@@ -144,8 +144,12 @@ func (g *Guests) visit(conn *nftables.Conn, c *nftables.Chain, want func(Place) 
 	if !made {
 		state = &hosted{}
 	}
-	wanted := want(placeOf(c, state.native))
 	ours := g.ours(rules)
+	ends, err := endsInDrop(conn, c, rules, maxJumps)
+	if err != nil {
+		return false, err
+	}
+	wanted := want(placeOf(c, ends, state.native))
 	if slices.EqualFunc(ours, wanted, func(have *nftables.Rule, exprs Exprs) bool {
 		return sameRule(have, Rule{Name: g.comment, Exprs: exprs})
 	}) {
@@ -155,15 +159,26 @@ func (g *Guests) visit(conn *nftables.Conn, c *nftables.Chain, want func(Place) 
 	}
 	behind := lastOfThese(rules, state.ahead)
 	_, err = g.replace(conn, c, ours, wanted, behind)
-	if compat := placeOf(c, false).IPTables && !state.native; compat && unknown(err) {
+	if compat := placeOf(c, ends, false).IPTables && !state.native; compat && unknown(err) {
 		state.native = true
-		_, err = g.replace(conn, c, ours, want(placeOf(c, true)), behind)
+		_, err = g.replace(conn, c, ours, want(placeOf(c, ends, true)), behind)
+	}
+	if errors.Is(err, unix.EPERM) && owned(conn, c.Table) {
+		g.note(c, state, false)
+		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
 	g.note(c, state, len(wanted) > 0)
 	return made && len(wanted) > 0, nil
+}
+
+// owned reports whether only the program that made a table can change it, such as firewalld with
+// NftablesTableOwner=yes. What such a table drops is for that program's own settings.
+func owned(conn *nftables.Conn, t *nftables.Table) bool {
+	have, err := find(conn, ID{t.Family, t.Name})
+	return err == nil && have.Flags&tableOwner != 0
 }
 
 // unknown reports whether the kernel refused a rule because it does not know an expression.
@@ -261,9 +276,10 @@ func (g *Guests) list(conn *nftables.Conn) (found []*nftables.Chain, err error) 
 // keyOf returns the key of a chain.
 func keyOf(c *nftables.Chain) chainKey { return chainKey{c.Table.Family, c.Table.Name, c.Name} }
 
-// placeOf describes a chain to the caller of Set. native leaves out that iptables owns it.
-func placeOf(c *nftables.Chain, native bool) Place {
-	p := Place{Drops: c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop}
+// placeOf describes a chain to the caller of Set. ends tells that its last rule drops the rest; native
+// leaves out that iptables owns it.
+func placeOf(c *nftables.Chain, ends, native bool) Place {
+	p := Place{Drops: ends || c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop}
 	switch c.Table.Family {
 	case nftables.TableFamilyIPv4:
 		p.Families = []Family{IPv4}

@@ -182,7 +182,7 @@ func TestPlaceOf(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := &nftables.Chain{Table: &nftables.Table{Family: test.family, Name: test.table}, Name: test.chain,
 				Policy: test.policy}
-			got := placeOf(c, test.native)
+			got := placeOf(c, false, test.native)
 			if got.Drops != test.want.Drops || got.IPTables != test.want.IPTables {
 				t.Errorf("%+v, want %+v", got, test.want)
 			}

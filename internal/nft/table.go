@@ -3,6 +3,7 @@ package nft
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 
@@ -51,8 +52,13 @@ const (
 )
 
 // Priorities of chains. Raw comes before connection tracking; chains that translate source
-// addresses, such as iptables' POSTROUTING, are at SourceNAT.
+// addresses, such as iptables' POSTROUTING, are at SourceNAT. First comes before all others, so that
+// a trace begins there. Last comes behind all that filters, and in front of the one that confirms
+// connections (NF_IP_PRI_CONNTRACK_CONFIRM, the largest number): what a chain drops here leaves no
+// connection behind.
 var (
+	First     = nftables.ChainPriority(math.MinInt32)
+	Last      = nftables.ChainPriority(math.MaxInt32 - 1)
 	Raw       = *nftables.ChainPriorityRaw
 	SourceNAT = *nftables.ChainPriorityNATSource
 )
@@ -65,6 +71,7 @@ var (
 	Input       = nftables.ChainHookInput
 	Forward     = nftables.ChainHookForward
 	Output      = nftables.ChainHookOutput
+	Prerouting  = nftables.ChainHookPrerouting
 	Postrouting = nftables.ChainHookPostrouting
 )
 

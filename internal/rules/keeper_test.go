@@ -204,7 +204,7 @@ func TestRepair(t *testing.T) {
 		k.nft("add table ip host; add chain ip host c { type filter hook forward priority 0; policy drop; }")
 		k.want(wanted("10.244.0.0/16"), true)
 		whole := k.list()
-		k.run(k.Watch)
+		k.run(func(ctx context.Context) error { return k.Watch(ctx, func() {}) })
 		for i, damage := range []string{
 			"delete table ip meshd", "flush table inet " + filter.TableName, "flush chain ip host c",
 		} {
@@ -259,7 +259,7 @@ func TestWatch(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
-		go func() { done <- n.Do(func() error { return k.Watch(ctx) }) }()
+		go func() { done <- n.Do(func() error { return k.Watch(ctx, func() {}) }) }()
 		if by := <-k.damaged; by != "" {
 			t.Errorf("at the start: %q", by)
 		}

@@ -37,6 +37,8 @@ type Keeper struct {
 	asked   chan request
 	damaged chan string // by which program the rules were changed
 
+	suspected chan struct{} // accepts may be missing in a chain of another program
+
 	// Of Run alone.
 	wanted   *Wanted   // nil until the first plan
 	repaired time.Time // when the last repair was
@@ -64,7 +66,8 @@ type reply struct {
 // New returns a Keeper that has not touched the kernel.
 func New(log *slog.Logger) *Keeper {
 	return &Keeper{log: log, masq: masq.New(), accept: filter.NewForward(), guard: filter.NewGuard(),
-		asked: make(chan request), damaged: make(chan string, 1)}
+		asked: make(chan request), damaged: make(chan string, 1),
+		suspected: make(chan struct{}, 1)}
 }
 
 const (
@@ -107,10 +110,20 @@ func (t *Keeper) ask(ctx context.Context, w Wanted, always bool) (before *Wanted
 	return answer.before, answer.err
 }
 
-// Watch tells Keep of changes by other programs, until ctx ends.
-func (t *Keeper) Watch(ctx context.Context) error {
+// Look has Keep look at the rules of others soon: they may drop what they did not drop before. The
+// kernel's news do not tell of each rule that is added to a chain of another program.
+func (t *Keeper) Look() {
+	select {
+	case t.suspected <- struct{}{}:
+	default: // Keep looks soon
+	}
+}
+
+// Watch tells Keep and news of changes by other programs, until ctx ends.
+func (t *Keeper) Watch(ctx context.Context, news func()) error {
 	for {
 		err := nft.Watch(ctx, t.accept.StandsIn, func(by string) error {
+			news()
 			select {
 			case t.damaged <- by:
 			default: // Keep looks soon
@@ -150,6 +163,9 @@ func (t *Keeper) Keep(ctx context.Context) error {
 			continue
 		case by = <-t.damaged:
 			retry = time.After(time.Until(t.repaired.Add(repairPause))) // at once, if the last one is long ago
+			continue
+		case <-t.suspected:
+			retry, by = time.After(time.Until(t.repaired.Add(repairPause))), ""
 			continue
 		case <-retry:
 		}

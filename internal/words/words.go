@@ -61,6 +61,9 @@ var sentences = map[mesh.Kind]string{
 	mesh.DropsGrowing:   "packets are lost for the reason SUBJECT",
 	mesh.UnknownSenders: "addresses that no node of the file has send to this node",
 	mesh.NeighboursFull: "the neighbour table SUBJECT of the kernel is full: new hosts cannot be reached",
+	mesh.PodsFiltered:   "pods cannot be reached from other nodes: the chain SUBJECT drops their packets",
+	mesh.PodsLost: "pods cannot be reached from other nodes: this host loses packets to SUBJECT, " +
+		"and no nftables rule drops them",
 }
 
 // Sentence says what is wrong, without the remedy.

@@ -28,12 +28,15 @@ var (
 	_ dataplane.Engine = (*Engine)(nil)
 	_ dataplane.Echoer = (*Engine)(nil)
 	_ dataplane.Keeper = (*Engine)(nil)
+
+	_ dataplane.Deliverer = (*Engine)(nil)
 )
 
 // moving is what auto needs of the user engine.
 type moving interface {
 	dataplane.Engine
 	dataplane.Echoer
+	dataplane.Deliverer
 	dataplane.Keeper
 	Close() error
 }
@@ -232,6 +235,9 @@ func (e *Engine) Stop() error { return e.user.Stop() }
 
 // Close closes sockets and queues, once Stop has ended the loops. Programs go on.
 func (e *Engine) Close() error { return e.user.Close() }
+
+// Deliver implements dataplane.Deliverer.
+func (e *Engine) Deliver(b []byte) error { return e.user.Deliver(b) }
 
 // SendEcho implements dataplane.Echoer.
 func (e *Engine) SendEcho(es ...dataplane.Echo) error { return e.user.SendEcho(es...) }

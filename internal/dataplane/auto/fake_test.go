@@ -64,6 +64,7 @@ func (u *fakeUser) Conditions() []mesh.Condition                 { return smallB
 func (u *fakeUser) Alive(context.Context) error                  { return u.do("alive") }
 func (u *fakeUser) Stop() error                                  { return u.do("stop") }
 func (u *fakeUser) Close() error                                 { return u.do("close") }
+func (u *fakeUser) Deliver([]byte) error                         { return u.do("deliver") }
 func (u *fakeUser) SendEcho(...dataplane.Echo) error             { return u.do("echo") }
 func (u *fakeUser) Heard(string) time.Time                       { return u.heard }
 func (u *fakeUser) HeardBy(string) peers.Heard                   { return peers.Heard{Socket: u.heard} }

@@ -1,0 +1,172 @@
+package crossing
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/nft"
+)
+
+// maxTraced bounds how many lost ways are traced in one round.
+const maxTraced = 4
+
+// find asks the kernel which rules drop the probes on lost ways.
+func (k *Keeper) find(s *scene, group uint16, lost []target) (found []mesh.Condition) {
+	if len(lost) == 0 {
+		return nil
+	}
+	trace, err := nft.OpenTrace()
+	if err == nil {
+		defer trace.Close()
+		err = k.rules.Set(s.rules(group, k.id))
+	}
+	if err != nil {
+		k.o.Log.Debug("rules cannot be traced", "error", err)
+		trace = nil
+	}
+	defer k.untrace(s, group)
+	// Those for all pods come first: they matter most.
+	slices.SortStableFunc(lost, func(a, b target) int {
+		switch {
+		case a.one == b.one:
+			return a.to.Compare(b.to)
+		case b.one:
+			return -1
+		}
+		return 1
+	})
+	for _, way := range lost[:min(len(lost), maxTraced)] {
+		c := k.condition(s, trace, way)
+		if !slices.ContainsFunc(found, func(o mesh.Condition) bool { return o.Kind == c.Kind && o.Subject == c.Subject }) {
+			found = append(found, c)
+		}
+	}
+	return found
+}
+
+// untrace ends the trace: each traced packet costs, and so does the rule.
+func (k *Keeper) untrace(s *scene, group uint16) {
+	if err := k.rules.Set(s.rules(group, 0)); err != nil {
+		k.o.Log.Debug("the trace of rules goes on", "error", err)
+	}
+}
+
+// condition says what drops the probes on one way.
+func (k *Keeper) condition(s *scene, trace *nft.Trace, way target) mesh.Condition {
+	// Without a rule to name, the probe may have been lost for a reason that is no firewall.
+	lost := mesh.Condition{Kind: mesh.PodsLost, Severity: mesh.Degraded, Subject: way.to.String(),
+		Remedy: "look at iptables-legacy, `tc filter` and `nft list ruleset`"}
+	if trace == nil {
+		return lost
+	}
+	if err := k.send(way, rand.Uint64()); err != nil {
+		return lost
+	}
+	at, found, err := trace.Dropped(patience)
+	if err != nil || !found {
+		return lost
+	}
+	what, err := nft.Look(at)
+	if err != nil {
+		what.Rule = "a rule that is gone by now"
+	}
+	c := mesh.Condition{Kind: mesh.PodsFiltered, Severity: mesh.Failed,
+		Subject: strings.Join([]string{at.Family, at.Table, at.Chain}, " "),
+		Cause:   fmt.Sprintf("%q, for a packet from %s to %s", what.Rule, way.from, way.to),
+		Remedy:  remedy(at, what, s, way.to)}
+	if way.one { // a rule for one pod may be meant
+		c.Severity = mesh.Degraded
+	}
+	return c
+}
+
+// remedy returns the command that lets packets of the mesh pass a spot. It opens the host for the mesh
+// and for nothing else, and it changes no connection of others.
+func remedy(at nft.Spot, what nft.Found, s *scene, to netip.Addr) string {
+	network := to.String()
+	for _, p := range s.Networks {
+		if p.Contains(to) {
+			network = p.String()
+		}
+	}
+	switch {
+	case at.Table == "firewalld":
+		return fmt.Sprintf("run `firewall-cmd --permanent --zone=trusted --add-source=%s`, "+
+			"then `firewall-cmd --reload`", network)
+	case strings.HasPrefix(at.Chain, "ufw"):
+		return fmt.Sprintf("run `ufw route allow in on %s`", s.Interface)
+	case iptablesTable(at):
+		return "run `" + iptablesLine(at, what, s, to) + "`"
+	}
+	match := fmt.Sprintf("iifname %q", s.Interface)
+	if what.Hook == *nft.Postrouting { // older kernels do not know there by which interface a packet came
+		match = fmt.Sprintf("%s daddr %s", map[bool]string{false: "ip", true: "ip6"}[to.Is6()], s.ownSubnet(to))
+	}
+	return fmt.Sprintf("run `nft 'insert rule %s %s %s %s accept'`", at.Family, at.Table, at.Base, match)
+}
+
+// iptablesTable tells whether a spot belongs to iptables-nft: to one of its tables, and to a chain in
+// capitals below which its own and users' chains stand.
+func iptablesTable(at nft.Spot) bool {
+	return (at.Family == "ip" || at.Family == "ip6") && at.Base == strings.ToUpper(at.Base) &&
+		slices.Contains([]string{"filter", "raw", "mangle", "security"}, at.Table)
+}
+
+// iptablesLine returns the command of iptables. Docker keeps a chain for users, which it does not flush.
+func iptablesLine(at nft.Spot, what nft.Found, s *scene, to netip.Addr) string {
+	program, chain := "iptables", at.Base
+	if at.Family == "ip6" {
+		program = "ip6tables"
+	}
+	if at.Table != "filter" {
+		program += " -t " + at.Table
+	}
+	if strings.HasPrefix(at.Chain, "DOCKER") && at.Table == "filter" {
+		chain = "DOCKER-USER"
+	}
+	match := "-i " + s.Interface
+	if what.Hook == *nft.Postrouting { // iptables refuses -i there
+		match = "-d " + s.ownSubnet(to).String()
+	}
+	return fmt.Sprintf("%s -I %s %s -j ACCEPT", program, chain, match)
+}
+
+// ownSubnet returns the subnet of this node that has an address.
+func (s *scene) ownSubnet(of netip.Addr) netip.Prefix {
+	for _, p := range s.self.Subnets {
+		if p.Contains(of) {
+			return p
+		}
+	}
+	return netip.PrefixFrom(of, of.BitLen())
+}
+
+// publish makes conditions the ones that status shows, and logs those that begin or end.
+func (k *Keeper) publish(now []mesh.Condition) {
+	if now == nil {
+		now = []mesh.Condition{}
+	}
+	before := *k.conditions.Swap(&now)
+	for _, c := range now {
+		if !has(before, c) {
+			k.o.Log.Error("packets to this node's pods are dropped", "event", "pods_filtered",
+				"where", c.Subject, "rule", c.Cause, "remedy", c.Remedy)
+		}
+	}
+	for _, c := range before {
+		if !has(now, c) {
+			k.o.Log.Info("packets to this node's pods pass again", "event", "pods_pass", "where", c.Subject)
+		}
+	}
+}
+
+// has tells whether a condition is among others, whatever its cause is by now.
+func has(cs []mesh.Condition, c mesh.Condition) bool {
+	return slices.ContainsFunc(cs, func(o mesh.Condition) bool {
+		return o.Kind == c.Kind && o.Subject == c.Subject
+	})
+}

@@ -1,0 +1,186 @@
+package crossing
+
+import (
+	"context"
+	"encoding/binary"
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	"example.org/meshd/internal/dataplane/packet"
+	"example.org/meshd/internal/filter"
+	"example.org/meshd/internal/link"
+	"example.org/meshd/internal/nft"
+	"example.org/meshd/internal/probe"
+)
+
+// maxMentioned bounds how many addresses are asked besides the node's own probe address. All rules of
+// the host are read for them, which may be thousands: at most every lookPause, and for at most one
+// lookShare of the time.
+const (
+	maxMentioned = 16
+	lookPause    = 5 * time.Second
+	lookShare    = 200
+)
+
+// A target is a way of a probe.
+type target struct {
+	from, to netip.Addr
+	one      bool // to is the address of one pod, which a rule names; else it stands for all pods
+}
+
+// round asks this node once, and publishes what drops packets to pods. fine is false if something
+// does, or if that is not known.
+func (k *Keeper) round(ctx context.Context) (fine bool) {
+	s, group := k.wanted.Load(), uint16(k.group.Load())
+	if s == nil || group == 0 {
+		k.o.Leads(false)
+		k.publish(nil)
+		return s == nil
+	}
+	general, single := k.targets(s)
+	err := k.rules.Set(s.rules(group, 0))
+	if err != nil {
+		k.o.Log.Debug("forwarded probes are not taken", "error", err)
+	}
+	k.o.Leads(err == nil && len(general) > 0)
+	if err != nil {
+		k.publish(nil)
+		return false
+	}
+	lost := append(general, single...)
+	for try := 0; try < tries && len(lost) > 0 && ctx.Err() == nil; try++ {
+		if lost = k.ask(ctx, lost); len(lost) > 0 && try == 0 {
+			k.o.Suspect() // an accept of ours may help, and is there before the last try
+		}
+	}
+	if ctx.Err() != nil {
+		return false
+	}
+	k.publish(k.find(s, group, lost))
+	return len(lost) == 0
+}
+
+// rules returns which probes end here, and of which ID they are traced.
+func (s *scene) rules(group, trace uint16) filter.ProbeSettings {
+	return filter.ProbeSettings{To: s.self.Subnets, Payload: []byte(probe.Magic), Group: group, Trace: trace}
+}
+
+// targets returns which ways to ask: those that lead to an interface of pods. Where no way does,
+// this host has no pods yet, or does not forward, which is told elsewhere.
+func (k *Keeper) targets(s *scene) (general, single []target) {
+	from := map[bool]netip.Addr{}
+	for _, v6 := range []bool{false, true} {
+		for _, p := range s.Mesh.Others() {
+			if from[v6] = p.TUNAddress(v6); from[v6].IsValid() {
+				break
+			}
+		}
+		to := s.self.ForwardedProbe(v6)
+		if from[v6].IsValid() && to.IsValid() && link.LeadsOn(s.Interface, from[v6], to) {
+			general = append(general, target{from: from[v6], to: to})
+		}
+	}
+	k.look(s)
+	for _, to := range k.mentioned {
+		if f := from[to.Is6()]; f.IsValid() && link.LeadsOn(s.Interface, f, to) {
+			single = append(single, target{f, to, true})
+		}
+	}
+	return general, single
+}
+
+// look reads which addresses of pods rules of others name, if rules have changed since.
+func (k *Keeper) look(s *scene) {
+	began := time.Now()
+	if began.Before(k.nextLook) {
+		return
+	}
+	generation, err := nft.Generation()
+	if err != nil || k.read && generation == k.generation {
+		return
+	}
+	k.mentioned, err = nft.Mentions(s.self.Subnets, maxMentioned)
+	if err != nil { // the general ways tell enough meanwhile
+		k.o.Log.Debug("rules of other programs cannot be read", "error", err)
+	}
+	k.read, k.generation = err == nil, generation
+	k.nextLook = time.Now().Add(max(lookPause, lookShare*time.Since(began)))
+}
+
+// ask sends a probe each way, and returns the ways on which it did not arrive in time.
+func (k *Keeper) ask(ctx context.Context, ways []target) (lost []target) {
+	arrived := make(chan uint64, len(ways))
+	open := make(map[uint64]target, len(ways))
+	for _, way := range ways {
+		nonce := rand.Uint64()
+		k.expect(nonce, arrived)
+		defer k.expect(nonce, nil)
+		open[nonce] = way
+		if err := k.send(way, nonce); err != nil { // the TUN is down: there is nothing to measure
+			delete(open, nonce)
+		}
+	}
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	for len(open) > 0 {
+		select {
+		case nonce := <-arrived:
+			delete(open, nonce)
+			continue
+		case <-late.C:
+		case <-ctx.Done():
+		}
+		break
+	}
+	for _, way := range open {
+		lost = append(lost, way)
+	}
+	return lost
+}
+
+// expect registers who waits for an own probe; nil: no goroutine does any more.
+func (k *Keeper) expect(nonce uint64, arrived chan<- uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if arrived == nil {
+		delete(k.waiting, nonce)
+	} else {
+		k.waiting[nonce] = arrived
+	}
+}
+
+// arrived notes an own probe. It is false if no goroutine waits for one with that nonce.
+func (k *Keeper) arrived(nonce uint64) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	to := k.waiting[nonce]
+	if to == nil {
+		return false
+	}
+	delete(k.waiting, nonce) // once only, so the channel has room
+	to <- nonce
+	return true
+}
+
+// nonceAt is where the nonce of a payload is, see package probe.
+const nonceAt = 16
+
+// send delivers a probe to this node, as if the peer had sent it.
+func (k *Keeper) send(way target, nonce uint64) error {
+	payload := make([]byte, nonceAt+8)
+	copy(payload, probe.Magic)
+	binary.BigEndian.PutUint64(payload[nonceAt:], nonce)
+	return k.o.Deliver(packet.Echo{Src: way.from, Dst: way.to, ID: k.id, Payload: payload}.Append(nil))
+}
+
+// nonceOf reads the nonce of an own probe's payload, which is shorter than one of a peer.
+func nonceOf(payload []byte) (nonce uint64, ok bool) {
+	if len(payload) != nonceAt+8 {
+		return 0, false
+	}
+	return binary.BigEndian.Uint64(payload[nonceAt:]), true
+}
+
+// randomID returns the ID of our own echoes.
+func randomID() uint16 { return uint16(1 + rand.N(1<<16-1)) }

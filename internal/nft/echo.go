@@ -1,0 +1,50 @@
+package nft
+
+import (
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// ProbeTable is the name of the table with rules about probes that this host forwards.
+const ProbeTable = "meshd-probe"
+
+// Types of echo requests (RFC 792; RFC 4443, section 4.1).
+const (
+	echoRequest4 = 8
+	echoRequest6 = 128
+)
+
+// EchoWith matches ICMP echo requests of the family whose payload begins with some bytes, at most 16.
+func (f Family) EchoWith(payload []byte) Exprs {
+	protocol, request := byte(unix.IPPROTO_ICMP), byte(echoRequest4)
+	if f.v6 {
+		protocol, request = unix.IPPROTO_ICMPV6, echoRequest6
+	}
+	const icmpHeader = 8
+	return Exprs{
+		// [ meta load l4proto => reg 1 ]
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		// [ cmp eq reg 1 0x00000001 ]
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocol}},
+		// [ payload load 1b @ transport header + 0 => reg 1 ]
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
+		// [ cmp eq reg 1 0x00000008 ]
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{request}},
+		// [ payload load 8b @ transport header + 8 => reg 1 ]
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: icmpHeader,
+			Len: uint32(len(payload))},
+		// [ cmp eq reg 1 0x6873656d 0x0a010064 ]
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: payload},
+	}
+}
+
+// EchoID matches ICMP echoes with an identifier. The rule has to check that the packet is an echo.
+func EchoID(id uint16) Exprs {
+	return Exprs{
+		// [ payload load 2b @ transport header + 4 => reg 1 ]
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 4, Len: 2},
+		// [ cmp eq reg 1 0x00003412 ]
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(id)},
+	}
+}
