@@ -84,40 +84,49 @@ func (k *Keeper) condition(s *scene, trace *nft.Trace, way target) mesh.Conditio
 	return c
 }
 
-// remedy returns the command that lets packets of the mesh pass a spot. It opens the host for the mesh
-// and for nothing else, and it changes no connection of others.
+// remedy returns the command that lets packets of the mesh pass a spot, in both directions where the hook
+// knows both. It opens the host for the mesh and for nothing else, and changes no connection of others.
 func remedy(at nft.Spot, what nft.Found, s *scene, to netip.Addr) string {
-	network := to.String()
-	for _, p := range s.Networks {
-		if p.Contains(to) {
-			network = p.String()
-		}
-	}
 	switch {
 	case at.Table == "firewalld":
-		return fmt.Sprintf("run `firewall-cmd --permanent --zone=trusted --add-source=%s`, "+
-			"then `firewall-cmd --reload`", network)
+		return fmt.Sprintf("run `firewall-cmd --permanent --zone=trusted --add-source=%s && "+
+			"firewall-cmd --reload`", s.network(to))
 	case strings.HasPrefix(at.Chain, "ufw"):
-		return fmt.Sprintf("run `ufw route allow in on %s`", s.Interface)
+		return fmt.Sprintf("run `ufw route allow in on %s && ufw route allow out on %[1]s`", s.Interface)
 	case iptablesTable(at):
-		return "run `" + iptablesLine(at, what, s, to) + "`"
+		return "run `" + iptablesLines(at, what, s, to) + "`"
 	}
-	match := fmt.Sprintf("iifname %q", s.Interface)
-	if what.Hook == *nft.Postrouting { // older kernels do not know there by which interface a packet came
-		match = fmt.Sprintf("%s daddr %s", map[bool]string{false: "ip", true: "ip6"}[to.Is6()], s.ownSubnet(to))
+	word := map[bool]string{false: "ip", true: "ip6"}[to.Is6()]
+	in, out := fmt.Sprintf("iifname %q", s.Interface), fmt.Sprintf("oifname %q", s.Interface)
+	var rules []string
+	for _, match := range matches(what.Hook, in, out, fmt.Sprintf("%s daddr %s", word, s.ownSubnet(to))) {
+		rules = append(rules, fmt.Sprintf("insert rule %s %s %s %s accept", at.Family, at.Table, at.Base, match))
 	}
-	return fmt.Sprintf("run `nft 'insert rule %s %s %s %s accept'`", at.Family, at.Table, at.Base, match)
+	return fmt.Sprintf("run `nft '%s'`", strings.Join(rules, "; "))
 }
 
-// iptablesTable tells whether a spot belongs to iptables-nft: to one of its tables, and to a chain in
-// capitals below which its own and users' chains stand.
+// matches returns which of some conditions stand for packets of the mesh at a hook. Where packets come
+// in, their way out is not known yet. Where they leave, iptables and older kernels do not know by
+// which interface they came.
+func matches(hook nft.Hook, in, out, toPods string) []string {
+	switch hook {
+	case *nft.Prerouting:
+		return []string{in}
+	case *nft.Postrouting:
+		return []string{toPods, out}
+	}
+	return []string{in, out}
+}
+
+// iptablesTable tells whether a spot belongs to iptables-nft: to one of its tables, and to a base chain
+// of iptables, whose names are capitals.
 func iptablesTable(at nft.Spot) bool {
 	return (at.Family == "ip" || at.Family == "ip6") && at.Base == strings.ToUpper(at.Base) &&
 		slices.Contains([]string{"filter", "raw", "mangle", "security"}, at.Table)
 }
 
-// iptablesLine returns the command of iptables. Docker keeps a chain for users, which it does not flush.
-func iptablesLine(at nft.Spot, what nft.Found, s *scene, to netip.Addr) string {
+// iptablesLines returns the commands of iptables. Docker keeps a chain for users, which it does not flush.
+func iptablesLines(at nft.Spot, what nft.Found, s *scene, to netip.Addr) string {
 	program, chain := "iptables", at.Base
 	if at.Family == "ip6" {
 		program = "ip6tables"
@@ -128,16 +137,22 @@ func iptablesLine(at nft.Spot, what nft.Found, s *scene, to netip.Addr) string {
 	if strings.HasPrefix(at.Chain, "DOCKER") && at.Table == "filter" {
 		chain = "DOCKER-USER"
 	}
-	match := "-i " + s.Interface
-	if what.Hook == *nft.Postrouting { // iptables refuses -i there
-		match = "-d " + s.ownSubnet(to).String()
+	var lines []string
+	for _, match := range matches(what.Hook, "-i "+s.Interface, "-o "+s.Interface, "-d "+s.ownSubnet(to).String()) {
+		lines = append(lines, fmt.Sprintf("%s -I %s %s -j ACCEPT", program, chain, match))
 	}
-	return fmt.Sprintf("%s -I %s %s -j ACCEPT", program, chain, match)
+	return strings.Join(lines, " && ")
 }
 
+// network returns the prefix of the mesh that has an address.
+func (s *scene) network(of netip.Addr) netip.Prefix { return containing(s.Networks, of) }
+
 // ownSubnet returns the subnet of this node that has an address.
-func (s *scene) ownSubnet(of netip.Addr) netip.Prefix {
-	for _, p := range s.self.Subnets {
+func (s *scene) ownSubnet(of netip.Addr) netip.Prefix { return containing(s.self.Subnets, of) }
+
+// containing returns the prefix that has an address, or the address itself.
+func containing(prefixes []netip.Prefix, of netip.Addr) netip.Prefix {
+	for _, p := range prefixes {
 		if p.Contains(of) {
 			return p
 		}
