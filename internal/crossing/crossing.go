@@ -187,7 +187,8 @@ func (k *Keeper) take(b []byte, _ int) {
 	if !ok || e.Reply {
 		return
 	}
-	if nonce, own := nonceOf(e.Payload); own && k.arrived(nonce) {
+	if nonce, own := nonceOf(e.Payload); own {
+		k.arrived(nonce)
 		return
 	}
 	if peer := s.peers[e.Src]; peer != "" && e.Dst == s.self.ForwardedProbe(e.Dst.Is6()) {

@@ -150,17 +150,14 @@ func (k *Keeper) expect(nonce uint64, arrived chan<- uint64) {
 	}
 }
 
-// arrived notes an own probe. It is false if no goroutine waits for one with that nonce.
-func (k *Keeper) arrived(nonce uint64) bool {
+// arrived notes an own probe, if a goroutine waits for one with that nonce.
+func (k *Keeper) arrived(nonce uint64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	to := k.waiting[nonce]
-	if to == nil {
-		return false
+	if to := k.waiting[nonce]; to != nil {
+		delete(k.waiting, nonce) // once only, so the channel has room
+		to <- nonce
 	}
-	delete(k.waiting, nonce) // once only, so the channel has room
-	to <- nonce
-	return true
 }
 
 // nonceAt is where the nonce of a payload is, see package probe.

@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/nstest"
@@ -56,6 +58,47 @@ func TestRejectingForwardChain(t *testing.T) {
 		rewrite(t, m.w2, demoFile(t))
 		m.podsPass(t, "inet firewalld filter_FWD_public")
 	})
+}
+
+// A probe that this host forwards is a new connection for its firewall, reaches no pod, and leaves no
+// connection behind.
+func TestForwardedProbesEndHere(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
+	w := newWorld(t)
+	run(t, w.Worker2.Namespace, "nft", `table ip seen { chain f { type filter hook forward priority 0
+		icmp type echo-request ip daddr 10.244.2.254 ct state new counter
+		icmp type echo-request ip daddr 10.244.2.254 ct state != new counter; }; }`)
+	m := w.startAll(demoFile(t))
+	bridge := capture(t, m.Worker2.Namespace, "cni0")
+	counted := func() (fresh, other string) {
+		lines := strings.Split(run(t, m.Worker2.Namespace, "nft", "list chain ip seen f"), "\n")
+		for _, line := range lines {
+			_, count, _ := strings.Cut(line, "counter packets ")
+			count, _, _ = strings.Cut(count, " ")
+			switch {
+			case strings.Contains(line, "ct state new"):
+				fresh = count
+			case strings.Contains(line, "ct state != new"):
+				other = count
+			}
+		}
+		return fresh, other
+	}
+	eventually(t, "three probes were forwarded", func() bool {
+		fresh, _ := counted()
+		n, err := strconv.Atoi(fresh)
+		return err == nil && n >= 3
+	}, func() string { return run(t, m.Worker2.Namespace, "nft", "list ruleset") })
+	if _, other := counted(); other != "0" {
+		t.Errorf("%s probes were of connections that exist", other)
+	}
+	run(t, m.PodW, "ping", "-c", "1", "-w", "10", "10.244.2.2") // a later frame
+	if f, err := bridge.Next(time.Second, isProbe); err == nil {
+		t.Errorf("on the pods' bridge: % x", f)
+	}
+	if s := status(t, m.w2); s.Health.Level != "ok" {
+		t.Errorf("health %+v", s.Health)
+	}
 }
 
 // hasProblem tells whether status has a problem of a kind.

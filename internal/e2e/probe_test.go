@@ -223,7 +223,9 @@ func TestProbesStayWithMeshd(t *testing.T) {
 			t.Errorf("%d bytes: % x", len(f), f)
 		}
 	}
-	if f, err := tun.Next(time.Second, isProbe); err == nil {
+	// Those that the host has to forward are for its kernel, see TestForwardedProbesEndHere.
+	direct := func(f []byte) bool { return isProbe(f) && !bytes.Equal(f[16:20], []byte{10, 244, 2, 254}) }
+	if f, err := tun.Next(time.Second, direct); err == nil {
 		t.Errorf("on the TUN: % x", f)
 	}
 	// The neighbours' own pings are none of meshd's business.

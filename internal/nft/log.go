@@ -41,7 +41,7 @@ const (
 )
 
 // OpenLog binds to the first free group from one on. Of each packet the kernel copies at most size
-// bytes. The error is EBUSY in case all groups tried belong to other programs.
+// bytes. The error is EPERM if all groups tried belong to other programs.
 func OpenLog(first uint16, size uint32) (*Log, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
@@ -51,7 +51,8 @@ func OpenLog(first uint16, size uint32) (*Log, error) {
 		if err = bindLog(conn, group, size); err == nil {
 			return &Log{conn, group}, nil
 		}
-		if !errors.Is(err, unix.EBUSY) { // EBUSY is of instance_create, nfnetlink_log.c
+		// The kernel says EPERM of a group that another socket has bound (nfulnl_recv_config).
+		if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EBUSY) {
 			break
 		}
 	}

@@ -1,0 +1,147 @@
+package crossing
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"example.org/meshd/internal/dataplane/packet"
+	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/nft"
+	"example.org/meshd/internal/probe"
+)
+
+func prefixes(texts ...string) (all []netip.Prefix) {
+	for _, s := range texts {
+		all = append(all, netip.MustParsePrefix(s))
+	}
+	return all
+}
+
+// wanted is node b of two, each with subnets of both families.
+func wanted() Wanted {
+	return Wanted{Interface: "mesh0", Networks: prefixes("10.244.0.0/16", "fd00::/48"), Mesh: mesh.Mesh{
+		Self: "b", Peers: []mesh.Peer{
+			{Name: "a", Subnets: prefixes("10.244.1.0/24", "fd00:0:0:1::/64")},
+			{Name: "b", Subnets: prefixes("10.244.2.0/24", "fd00:0:0:2::/64")},
+		}}}
+}
+
+// keeper returns a Keeper whose packets go to deliver, and the peers that it has answered.
+func keeper(deliver func(k *Keeper, b []byte)) (*Keeper, *[]string) {
+	var answered []string
+	var k *Keeper
+	k = New(Options{Log: slog.New(slog.DiscardHandler),
+		Deliver: func(b []byte) error { deliver(k, b); return nil },
+		Answer:  func(peer string, _ packet.Echo) { answered = append(answered, peer) },
+		Leads:   func(bool) {}, Suspect: func() {}})
+	k.Set(wanted())
+	return k, &answered
+}
+
+// Own probes that arrive are not lost, whatever arrives besides them; others are.
+func TestAsk(t *testing.T) {
+	a, b := netip.MustParseAddr("10.244.1.0"), netip.MustParseAddr("10.244.2.254")
+	pod := netip.MustParseAddr("10.244.2.2")
+	k, answered := keeper(func(k *Keeper, p []byte) {
+		if e, _ := packet.ParseEcho(p); e.Dst == b {
+			k.take(p, 0)
+			k.take(p, 0) // a duplicate
+		}
+	})
+	lost := k.ask(t.Context(), []target{{from: a, to: b}, {from: a, to: pod, one: true}, {from: a, to: b}})
+	if len(lost) != 1 || lost[0].to != pod || len(k.waiting) != 0 {
+		t.Errorf("lost %v, waiting %d", lost, len(k.waiting))
+	}
+	if len(*answered) != 0 {
+		t.Errorf("an own probe was answered to %v", *answered)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if lost := k.ask(ended, []target{{from: a, to: pod}}); len(lost) != 1 {
+		t.Errorf("after the end: %v", lost)
+	}
+}
+
+// Only whole probes of peers to this node's probe address are answered.
+func TestAnswersPeers(t *testing.T) {
+	payload := append([]byte(probe.Magic), make([]byte, probe.PayloadSize-len(probe.Magic))...)
+	for _, test := range []struct {
+		name, from, to string
+		reply          bool
+		want           string
+	}{
+		{"a peer's", "10.244.1.0", "10.244.2.254", false, "a"},
+		{"of IPv6", "fd00:0:0:1::", "fd00:0:0:2:ffff:ffff:ffff:ffff", false, "a"},
+		{"of a pod", "10.244.1.7", "10.244.2.254", false, ""},
+		{"of a stranger", "192.0.2.1", "10.244.2.254", false, ""},
+		{"to a pod", "10.244.1.0", "10.244.2.7", false, ""},
+		{"a reply", "10.244.1.0", "10.244.2.254", true, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			k, answered := keeper(func(*Keeper, []byte) {})
+			k.take(packet.Echo{Src: netip.MustParseAddr(test.from), Dst: netip.MustParseAddr(test.to),
+				Reply: test.reply, Payload: payload}.Append(nil), 0)
+			if got := strings.Join(*answered, " "); got != test.want {
+				t.Errorf("answered %q, want %q", got, test.want)
+			}
+		})
+	}
+	k, answered := keeper(func(*Keeper, []byte) {})
+	for _, damaged := range [][]byte{nil, {0x45}, make([]byte, 20)} {
+		k.take(damaged, 0)
+	}
+	if len(*answered) != 0 {
+		t.Errorf("damaged packets were answered to %v", *answered)
+	}
+}
+
+// The command of a remedy is the one for the program whose rule it is.
+func TestRemedy(t *testing.T) {
+	k, _ := keeper(func(*Keeper, []byte) {})
+	s := k.wanted.Load()
+	for _, test := range []struct {
+		name string
+		at   nft.Spot
+		hook nft.Hook
+		to   string
+		want string
+	}{
+		{"firewalld", nft.Spot{Family: "inet", Table: "firewalld", Base: "filter_FORWARD", Chain: "filter_FWD_public"},
+			*nft.Forward, "10.244.2.254",
+			"run `firewall-cmd --permanent --zone=trusted --add-source=10.244.0.0/16 && firewall-cmd --reload`"},
+		{"ufw", nft.Spot{Family: "ip", Table: "filter", Base: "FORWARD", Chain: "ufw-reject-forward"}, *nft.Forward,
+			"10.244.2.254", "run `ufw route allow in on mesh0 && ufw route allow out on mesh0`"},
+		{"Docker's iptables", nft.Spot{Family: "ip", Table: "filter", Base: "FORWARD", Chain: "DOCKER-ISOLATION-STAGE-1"},
+			*nft.Forward, "10.244.2.254",
+			"run `iptables -I DOCKER-USER -i mesh0 -j ACCEPT && iptables -I DOCKER-USER -o mesh0 -j ACCEPT`"},
+		{"raw", nft.Spot{Family: "ip6", Table: "raw", Base: "PREROUTING", Chain: "PREROUTING"}, *nft.Prerouting,
+			"fd00:0:0:2::7", "run `ip6tables -t raw -I PREROUTING -i mesh0 -j ACCEPT`"},
+		{"mangle behind routing", nft.Spot{Family: "ip", Table: "mangle", Base: "POSTROUTING", Chain: "own"},
+			*nft.Postrouting, "10.244.2.254", "run `iptables -t mangle -I POSTROUTING -d 10.244.2.0/24 -j ACCEPT && " +
+				"iptables -t mangle -I POSTROUTING -o mesh0 -j ACCEPT`"},
+		{"another table", nft.Spot{Family: "inet", Table: "own", Base: "fwd", Chain: "deeper"}, *nft.Forward,
+			"10.244.2.254", "run `nft 'insert rule inet own fwd iifname \"mesh0\" accept; " +
+				"insert rule inet own fwd oifname \"mesh0\" accept'`"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := remedy(test.at, nft.Found{Hook: test.hook}, s, netip.MustParseAddr(test.to)); got != test.want {
+				t.Errorf("%s, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+// Conditions that stay are neither begun nor ended again, whatever their cause is by now.
+func TestHas(t *testing.T) {
+	c := mesh.Condition{Kind: mesh.PodsFiltered, Subject: "ip raw PREROUTING", Cause: "one"}
+	again := c
+	again.Cause = "another"
+	other := c
+	other.Subject = "ip raw other"
+	if !has([]mesh.Condition{c}, again) || has([]mesh.Condition{c}, other) || has(nil, c) {
+		t.Error("by its place")
+	}
+}
