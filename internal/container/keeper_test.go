@@ -7,44 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/nstest"
 )
-
-// events is a log that remembers the attribute "event" of each line.
-type events struct {
-	mu   sync.Mutex
-	seen []string
-}
-
-func (e *events) Enabled(context.Context, slog.Level) bool { return true }
-func (e *events) WithAttrs([]slog.Attr) slog.Handler       { return e }
-func (e *events) WithGroup(string) slog.Handler            { return e }
-
-func (e *events) Handle(_ context.Context, r slog.Record) error {
-	r.Attrs(func(a slog.Attr) bool {
-		if a.Key == "event" {
-			e.mu.Lock()
-			defer e.mu.Unlock()
-			e.seen = append(e.seen, a.Value.String())
-		}
-		return true
-	})
-	return nil
-}
-
-// take returns the events since the last call.
-func (e *events) take() []string {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	seen := e.seen
-	e.seen = nil
-	return seen
-}
 
 // pass lets time pass, and what is due then happen.
 func pass(d time.Duration) {
@@ -53,12 +22,12 @@ func pass(d time.Duration) {
 }
 
 // keepingFiles runs a test with a Keeper that has a file to keep.
-func keepingFiles(t *testing.T, test func(t *testing.T, k *Keeper, log *events, s Settings)) {
+func keepingFiles(t *testing.T, test func(t *testing.T, k *Keeper, log *nstest.Events, s Settings)) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		s := Settings{SubnetEnv: filepath.Join(dir, "subnet.env"), Networks: prefixes("10.244.0.0/16"),
 			Subnets: prefixes("10.244.1.0/24"), MTU: 1400}
-		log := &events{}
+		log := &nstest.Events{}
 		k := NewKeeper(filepath.Join(dir, "s.files"), slog.New(log))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
@@ -73,7 +42,7 @@ func keepingFiles(t *testing.T, test func(t *testing.T, k *Keeper, log *events, 
 
 // Files are written with a plan, kept as they are, and go back to those of the plan before.
 func TestFilesForContainers(t *testing.T) {
-	keepingFiles(t, func(t *testing.T, k *Keeper, log *events, s Settings) {
+	keepingFiles(t, func(t *testing.T, k *Keeper, log *nstest.Events, s Settings) {
 		path := s.SubnetEnv
 		read := func() string {
 			text, err := os.ReadFile(path)
@@ -96,7 +65,7 @@ func TestFilesForContainers(t *testing.T) {
 			t.Error(err)
 		}
 		pass(filesEvery)
-		if got := log.take(); read() != want || !slices.Equal(got, []string{"files_restored"}) {
+		if got := log.Take(); read() != want || !slices.Equal(got, []string{"files_restored"}) {
 			t.Errorf("removed: %q, logged %q", read(), got)
 		}
 		next := s
@@ -115,7 +84,7 @@ func TestFilesForContainers(t *testing.T) {
 
 // A file that cannot be written is a condition, and is written once it can be.
 func TestFilesThatFail(t *testing.T) {
-	keepingFiles(t, func(t *testing.T, k *Keeper, log *events, s Settings) {
+	keepingFiles(t, func(t *testing.T, k *Keeper, log *nstest.Events, s Settings) {
 		folder := filepath.Join(filepath.Dir(s.SubnetEnv), "folder")
 		s.SubnetEnv = filepath.Join(folder, "subnet.env")
 		if err := os.WriteFile(folder, nil, 0o600); err != nil { // a file in the way
@@ -132,7 +101,7 @@ func TestFilesThatFail(t *testing.T) {
 			t.Error(err)
 		}
 		pass(filesEvery)
-		if got := log.take(); !k.Fine() || !slices.Equal(got, []string{"files_failed", "files_written"}) {
+		if got := log.Take(); !k.Fine() || !slices.Equal(got, []string{"files_failed", "files_written"}) {
 			t.Errorf("logged %q", got)
 		}
 	})

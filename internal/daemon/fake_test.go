@@ -15,6 +15,7 @@ import (
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/nstest"
 	"example.org/meshd/internal/plan"
 )
 
@@ -78,46 +79,11 @@ func kindsOf(cs []mesh.Condition) (kinds []mesh.Kind) {
 	return kinds
 }
 
-// events is a log that remembers the attribute "event" of each line.
-type events struct {
-	mu   sync.Mutex
-	seen []string
-}
-
-func (e *events) Enabled(context.Context, slog.Level) bool { return true }
-func (e *events) WithAttrs([]slog.Attr) slog.Handler       { return e }
-func (e *events) WithGroup(string) slog.Handler            { return e }
-
-func (e *events) Handle(_ context.Context, r slog.Record) error {
-	r.Attrs(func(a slog.Attr) bool {
-		if a.Key == "event" {
-			e.add(a.Value.String())
-		}
-		return true
-	})
-	return nil
-}
-
-func (e *events) add(kind string) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.seen = append(e.seen, kind)
-}
-
-// take returns the events since the last call.
-func (e *events) take() []string {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	seen := e.seen
-	e.seen = nil
-	return seen
-}
-
 // announcements is a service that remembers what it was told.
-type announcements struct{ events }
+type announcements struct{ nstest.Events }
 
-func (a *announcements) Reloading(string) { a.add("reloading") }
-func (a *announcements) Ready()           { a.add("ready") }
+func (a *announcements) Reloading(string) { a.Add("reloading") }
+func (a *announcements) Ready()           { a.Add("ready") }
 
 // world is the file and the host around a reconciler.
 type world struct {
@@ -140,7 +106,7 @@ type world struct {
 type lab struct {
 	t *testing.T
 	*reconciler
-	events  *events
+	events  *nstest.Events
 	service *announcements
 
 	mu    sync.Mutex
@@ -151,7 +117,7 @@ var errRefused = errors.New("no memory")
 
 // newLab returns a reconciler of a daemon that has loaded file, on the host of node a.
 func newLab(t *testing.T, change ...func(w *world)) *lab {
-	l := &lab{t: t, events: &events{}, service: &announcements{}}
+	l := &lab{t: t, events: &nstest.Events{}, service: &announcements{}}
 	l.world = world{doc: file, local: addrs("172.18.0.2")}
 	for _, f := range change {
 		f(&l.world)
@@ -291,7 +257,7 @@ func (l *lab) rejects(when string, kind mesh.Kind) {
 // logged compares the events since the last call.
 func (l *lab) logged(when string, want ...string) {
 	l.t.Helper()
-	if got := l.events.take(); !slices.Equal(got, want) {
+	if got := l.events.Take(); !slices.Equal(got, want) {
 		l.t.Errorf("%s: logged %q, want %q", when, got, want)
 	}
 }
@@ -299,7 +265,7 @@ func (l *lab) logged(when string, want ...string) {
 // announced compares what the service was told since the last call.
 func (l *lab) announced(when string, want ...string) {
 	l.t.Helper()
-	if got := l.service.take(); !slices.Equal(got, want) {
+	if got := l.service.Take(); !slices.Equal(got, want) {
 		l.t.Errorf("%s: announced %q, want %q", when, got, want)
 	}
 }

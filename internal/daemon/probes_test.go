@@ -13,6 +13,7 @@ import (
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/nstest"
 	"example.org/meshd/internal/peers"
 	"example.org/meshd/internal/probe"
 )
@@ -44,8 +45,8 @@ func (n *neighbours) SendEcho(echoes ...dataplane.Echo) error {
 }
 
 // newNeighbours returns probes of node a among its neighbours, which run a file.
-func newNeighbours(theirs *config.Config) (*neighbours, *events) {
-	log := &events{}
+func newNeighbours(theirs *config.Config) (*neighbours, *nstest.Events) {
+	log := &nstest.Events{}
 	n := &neighbours{b: probe.New(func(string) time.Time { return time.Time{} }), answers: time.Millisecond}
 	n.probes = newProbes(slog.New(log), "1.2.3", peers.New())
 	self := n.probes.selfOf(theirs)
@@ -94,7 +95,7 @@ func TestProbes(t *testing.T) {
 		if !slices.Contains(n.learned, "b finishes") || slices.Contains(n.learned, "c finishes") {
 			t.Errorf("the engine learned %q", n.learned)
 		}
-		got := log.take()
+		got := log.Take()
 		if slices.Sort(got); !slices.Contains(got, "peer_up") || !slices.Contains(got, "peer_file_matches") {
 			t.Errorf("logged %q", got)
 		}
@@ -112,7 +113,7 @@ func TestProbes(t *testing.T) {
 		if got := n.probes.registry.Of("b"); got.State != peers.Down || !got.Meshd {
 			t.Errorf("it does not answer any more: %+v", got)
 		}
-		if got := log.take(); !slices.Contains(got, "peer_stale") || !slices.Contains(got, "peer_down") {
+		if got := log.Take(); !slices.Contains(got, "peer_stale") || !slices.Contains(got, "peer_down") {
 			t.Errorf("logged %q", got)
 		}
 	})
@@ -130,7 +131,7 @@ func TestProbesOfAnotherFile(t *testing.T) {
 		e.commit()
 		pass(time.Minute)
 		n.round(t)
-		if got := log.take(); !slices.Contains(got, "peer_file_differs") {
+		if got := log.Take(); !slices.Contains(got, "peer_file_differs") {
 			t.Errorf("logged %q", got)
 		}
 		status := control.Peer{Name: "b"}

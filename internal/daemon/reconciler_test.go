@@ -117,7 +117,7 @@ func TestReloadWhileWaiting(t *testing.T) {
 		if got := l.view.now().config; got != l.loaded || got.Nodes[2].Address.Addr() != addrs("172.18.0.9")[0] {
 			t.Errorf("it waits with %+v", got.Nodes)
 		}
-		l.events.take()
+		l.events.Take()
 		l.changes(func(w *world) { w.local = addrs("172.18.0.2") })
 		l.isAt("with an address", 1)
 		pass(time.Hour)
@@ -147,7 +147,7 @@ func TestFaultyFileWhileWaiting(t *testing.T) {
 // What others damage is repaired and counted, and no new generation.
 func TestRepair(t *testing.T) {
 	inBubble(t, func(l *lab) {
-		l.events.take()
+		l.events.Take()
 		l.changes(func(*world) {})
 		l.isAt("nothing was damaged", 1)
 		l.logged("nothing was damaged")
@@ -165,14 +165,14 @@ func TestRepair(t *testing.T) {
 		if last := steps[len(steps)-1]; last.reread || last.old == last.next || last.next != l.view.now().plan {
 			t.Errorf("%+v", last)
 		}
-		l.service.take()
+		l.service.Take()
 	})
 }
 
 // A repair that fails is a condition and is tried again; that it succeeds at last is one repair.
 func TestRepairThatFails(t *testing.T) {
 	inBubble(t, func(l *lab) {
-		l.events.take()
+		l.events.Take()
 		l.changes(func(w *world) { w.refused = errRefused })
 		pass(3*time.Second + time.Millisecond)
 		l.isAt("the host refuses", 1, mesh.CannotApply)
@@ -192,7 +192,7 @@ func TestRepairThatFails(t *testing.T) {
 // A host that loses its address keeps the plan, with everything that it can do, until it is back.
 func TestOwnAddressIsLost(t *testing.T) {
 	inBubble(t, func(l *lab) {
-		l.events.take()
+		l.events.Take()
 		before := l.view.now().plan
 		for range 2 {
 			l.changes(func(w *world) { w.local = nil })
@@ -302,7 +302,7 @@ func TestSoon(t *testing.T) {
 // A warning is logged when a plan first has it, and not again with each plan.
 func TestWarningsAreLoggedOnce(t *testing.T) {
 	inBubble(t, func(l *lab) {
-		l.events.take()
+		l.events.Take()
 		const deaf = `name = "c"` + "\n" + `address = "172.18.0.4"`
 		l.edit(with(deaf, `name = "c"`+"\n"+`address = "2001:db8::4"`))
 		l.logged("a deaf peer", "warning", "reloaded")

@@ -22,8 +22,8 @@ var moved = with("172.18.0.4", "172.18.0.9")
 // An edit is a new generation, and whoever asks later hears what it changed.
 func TestReload(t *testing.T) {
 	inBubble(t, func(l *lab) {
-		l.events.take()
-		l.service.take()
+		l.events.Take()
+		l.service.Take()
 		pass(time.Minute)
 		l.edit(moved)
 		l.isAt("an edit", 2)
@@ -102,7 +102,7 @@ func TestFaultyFile(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			inBubble(t, func(l *lab) {
 				before := l.view.now()
-				l.events.take()
+				l.events.Take()
 				l.set(func(w *world) { w.doc, w.looks = test.doc, 0 })
 				r, err := l.ask(l.t.Context(), "a test")
 				if err != nil || r.Reload.OK || r.Reload.Error == "" || r.Generation != 1 || len(r.Faults) != test.faults {
@@ -138,7 +138,7 @@ func TestFaultyFile(t *testing.T) {
 // A good file that the host refuses waits, and is in force once the host is ready for it.
 func TestFaultyHost(t *testing.T) {
 	inBubble(t, func(l *lab) {
-		l.events.take()
+		l.events.Take()
 		l.set(func(w *world) { w.refused = errRefused })
 		l.edit(moved)
 		l.rejects("refused", mesh.ReloadPending)
@@ -193,7 +193,7 @@ func TestRefusedFileWaitsForItsTime(t *testing.T) {
 		}
 		pass(time.Hour)
 		l.isAt("the plan in force is not damaged by that", 1)
-		rejected := slices.DeleteFunc(l.events.take(), func(kind string) bool { return kind != "reload_rejected" })
+		rejected := slices.DeleteFunc(l.events.Take(), func(kind string) bool { return kind != "reload_rejected" })
 		if len(rejected) != 1 {
 			t.Errorf("it was said %d times", len(rejected))
 		}
@@ -208,14 +208,14 @@ func TestPendingFileIsTriedWithPauses(t *testing.T) {
 	inBubble(t, func(l *lab) {
 		l.set(func(w *world) { w.unfit = errRefused })
 		l.edit(moved)
-		l.events.take()
+		l.events.Take()
 		l.set(func(w *world) { w.looks = 0 })
 		pass(10 * time.Minute)
 		// A minute between two, each of which asks for the plan in force and for the one that waits.
 		if got := l.get().looks; got < 20 || got > 40 {
 			t.Errorf("%d looks in ten minutes", got)
 		}
-		if got := l.events.take(); slices.Contains(got, "reload_rejected") {
+		if got := l.events.Take(); slices.Contains(got, "reload_rejected") {
 			t.Errorf("logged %q", got)
 		}
 		l.rejects("ten minutes later", mesh.ReloadPending)
@@ -264,7 +264,7 @@ func TestFileThatIsMissingForAMoment(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(l *lab) {
-				l.events.take()
+				l.events.Take()
 				gone := func() {
 					l.set(change)
 					wake(l.file)

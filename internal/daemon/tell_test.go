@@ -19,6 +19,7 @@ import (
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/filter"
 	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/nstest"
 	"example.org/meshd/internal/peers"
 	"example.org/meshd/internal/rules"
 )
@@ -363,7 +364,7 @@ func TestStateFolder(t *testing.T) {
 
 // A file that cannot be watched is a condition until it can, and is looked at meanwhile.
 func TestFileWatchConditions(t *testing.T) {
-	log := &events{}
+	log := &nstest.Events{}
 	w := &fileWatch{log: slog.New(log), path: filepath.Join(t.TempDir(), "mesh.toml")}
 	if got := w.conditions(); got != nil {
 		t.Errorf("%+v", got)
@@ -375,7 +376,7 @@ func TestFileWatchConditions(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 	}
-	if got := log.take(); !slices.Equal(got, []string{"watch_failed", "watch_failed"}) {
+	if got := log.Take(); !slices.Equal(got, []string{"watch_failed", "watch_failed"}) {
 		t.Errorf("logged %q: each cause is said once", got)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -1,14 +1,11 @@
 package handover
 
 import (
-	"context"
 	"errors"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -156,37 +153,4 @@ func same(t *testing.T, a, b *os.File) bool {
 		t.Fatal(err)
 	}
 	return os.SameFile(one, other)
-}
-
-// events is a log that remembers the attribute "event" of each line, and its level where it has none.
-type events struct {
-	mu   sync.Mutex
-	seen []string
-}
-
-func (e *events) Enabled(context.Context, slog.Level) bool { return true }
-func (e *events) WithAttrs([]slog.Attr) slog.Handler       { return e }
-func (e *events) WithGroup(string) slog.Handler            { return e }
-
-func (e *events) Handle(_ context.Context, r slog.Record) error {
-	kind := r.Level.String()
-	r.Attrs(func(a slog.Attr) bool {
-		if a.Key == "event" {
-			kind = a.Value.String()
-		}
-		return true
-	})
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.seen = append(e.seen, kind)
-	return nil
-}
-
-// take returns the events since the last call.
-func (e *events) take() []string {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	seen := e.seen
-	e.seen = nil
-	return seen
 }

@@ -16,19 +16,20 @@ import (
 	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/nstest"
 )
 
 // A daemonState is a Manager, and what it asks the rest of the daemon for.
 type daemonState struct {
 	*Manager
-	log     *events
+	log     *nstest.Events
 	summary atomic.Pointer[string]
 	alive   atomic.Pointer[func(context.Context) error]
 }
 
 // newDaemon returns the state of a daemon that is well.
 func newDaemon() *daemonState {
-	d := &daemonState{log: &events{}}
+	d := &daemonState{log: &nstest.Events{}}
 	d.Manager = New(slog.New(d.log))
 	d.says("one")
 	d.answers(func(context.Context) error { return nil })
@@ -129,7 +130,7 @@ func TestWatchdog(t *testing.T) {
 		d.answers(func(context.Context) error { return errors.New("a loop has ended") })
 		pass(3 * every)
 		in.hears("a loop has ended")
-		if got := d.log.take(); !slices.Equal(got, []string{"hangs", "hangs", "hangs"}) {
+		if got := d.log.Take(); !slices.Equal(got, []string{"hangs", "hangs", "hangs"}) {
 			t.Errorf("logged %q", got)
 		}
 
@@ -183,7 +184,7 @@ func TestStartWithoutAnAddress(t *testing.T) {
 		}
 		pass(summaryEvery)
 		in.hears("after all patience", []string{"READY=1", "STATUS=one"})
-		if got := d.log.take(); !slices.Equal(got, []string{"waiting"}) {
+		if got := d.log.Take(); !slices.Equal(got, []string{"waiting"}) {
 			t.Errorf("logged %q", got)
 		}
 		pass(summaryEvery)
@@ -221,7 +222,7 @@ func TestNoServiceManager(t *testing.T) {
 			t.Error(err)
 		}
 		stop(nil)
-		if got := d.log.take(); len(got) > 0 || d.Left() != nil {
+		if got := d.log.Take(); len(got) > 0 || d.Left() != nil {
 			t.Errorf("logged %q", got)
 		}
 	})
@@ -232,7 +233,7 @@ func TestServiceManagerThatIsGone(t *testing.T) {
 	environment(t, map[string]string{"NOTIFY_SOCKET": "/nowhere/s"})
 	d := newDaemon()
 	d.Ready()
-	if got := d.log.take(); !slices.Equal(got, []string{"WARN"}) {
+	if got := d.log.Take(); !slices.Equal(got, []string{"WARN"}) {
 		t.Errorf("logged %q", got)
 	}
 }
@@ -242,7 +243,7 @@ func TestWatchdogOfNoNumber(t *testing.T) {
 	in := newInbox(t)
 	t.Setenv("WATCHDOG_USEC", "soon")
 	d := newDaemon()
-	if got := d.log.take(); !slices.Equal(got, []string{"WARN"}) {
+	if got := d.log.Take(); !slices.Equal(got, []string{"WARN"}) {
 		t.Errorf("logged %q", got)
 	}
 	d.Ready()
@@ -391,9 +392,9 @@ func TestInheritanceOfNoNumber(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv(inheritance, "tun-0=x udp-9 "+os.Getenv(inheritance))
-	log := &events{}
+	log := &nstest.Events{}
 	m := New(slog.New(log))
-	if got := log.take(); !slices.Equal(got, []string{"WARN"}) {
+	if got := log.Take(); !slices.Equal(got, []string{"WARN"}) {
 		t.Errorf("logged %q", got)
 	}
 	checkLeft(t, m.Left(), open)

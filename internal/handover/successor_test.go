@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/nstest"
 )
 
 // program writes a shell script that can be run.
@@ -77,7 +78,7 @@ func TestTryOfNoProgram(t *testing.T) {
 
 // It is asked as often as somebody likes, until it can.
 func TestSuccessorRuns(t *testing.T) {
-	ask, log := make(chan os.Signal), &events{}
+	ask, log := make(chan os.Signal), &nstest.Events{}
 	refused := errors.New("refused")
 	answers := make(chan error, 2)
 	answers <- refused
@@ -91,7 +92,7 @@ func TestSuccessorRuns(t *testing.T) {
 	if err := <-done; !errors.Is(err, ErrReplaced) {
 		t.Errorf("%v", err)
 	}
-	if got := log.take(); !slices.Equal(got, []string{"replace_failed", "replaced"}) {
+	if got := log.Take(); !slices.Equal(got, []string{"replace_failed", "replaced"}) {
 		t.Errorf("logged %q", got)
 	}
 }
