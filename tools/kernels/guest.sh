@@ -1,6 +1,6 @@
 #!/bin/sh
-# guest.sh KERNEL BIN FOLDER TESTS: runs tests in a folder, with programs that are in BIN, and
-# the modules of KERNEL, and ends the machine.
+# guest.sh KERNEL BIN {FOLDER BINARY TESTS}...: runs in each folder those tests of a binary, with
+# the programs in BIN and the modules of KERNEL, and ends the machine.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/run # the folder may be below /tmp
 for fs in /run /dev/shm; do
 	mkdir -p $fs && mount -t tmpfs tmpfs $fs
@@ -16,7 +16,12 @@ done
 ip link set lo up
 [ -e /dev/net/tun ] || { mkdir -p /dev/net && mknod /dev/net/tun c 10 200; }
 uname -r
-cd "$3" && MESH_REQUIRE_NETNS=1 MESH_BIN=$2 "$2/e2e.test" -test.v -test.timeout 18m -test.run "$4"
-echo "tests ended with $?"
+export MESH_REQUIRE_NETNS=1 MESH_BIN=$2
+shift 2
+while [ $# -gt 0 ]; do
+	cd "$1" && "$2" -test.v -test.timeout 18m -test.run "$3"
+	echo "tests ended with $?"
+	shift 3
+done
 sync
 exec busybox poweroff -f
