@@ -112,8 +112,13 @@ fuzz: # every fuzz target for FUZZTIME each
 	  done; \
 	done
 
-lint: # formatting, vet on every platform, staticcheck
+# Lines of Go and Markdown have at most 110 columns, a tab being one, but for what cannot be broken:
+# generated files, directives of go generate, the table that a test expects, rows of a Markdown table.
+LINED := git ls-files '*.go' '*.md' ':!*_bpfel.go' ':!cmd/meshd/status_test.go'
+
+lint: # formatting, lengths of lines, vet on every platform, staticcheck
 	@test -z "$$(gofmt -l .)" || { echo "gofmt these:"; gofmt -l .; exit 1; }
+	@! $(LINED) | LC_ALL=C.UTF-8 xargs grep -nE '^.{111}' | grep -v -e '\.md:[0-9]*:|' -e ':[0-9]*://go:generate '
 	go vet ./...
 	go vet -tags modules ./internal/e2e
 	GOARCH=arm64 go vet ./...

@@ -27,7 +27,8 @@ func TestJournal(t *testing.T) {
 	stat := info.Sys().(*syscall.Stat_t)
 	stream := fmt.Sprintf("%d:%d", stat.Dev, stat.Ino)
 	for _, test := range []struct{ env, want string }{
-		{stream, "<7>msg=small\n<6>msg=\"two\\nlines\" peer=a g.level=inner\n<4>msg=odd\n<3>msg=wrong\n<3>bad file\n<3>second fault\n"},
+		{stream, "<7>msg=small\n<6>msg=\"two\\nlines\" peer=a g.level=inner\n<4>msg=odd\n<3>msg=wrong\n" +
+			"<3>bad file\n<3>second fault\n"},
 		{"1:2", "level=DEBUG msg=small"},
 		{"", "bad file\nsecond fault\n"},
 	} {

@@ -126,7 +126,8 @@ func (t *Keeper) set() error {
 	case failure == nil && before != nil:
 		t.log.Info("files for containers are written", "event", "files_written")
 	case failure != nil && (before == nil || *before != *failure):
-		t.log.Error("files for containers are not as planned: trying again", "error", *failure, "event", "files_failed")
+		t.log.Error("files for containers are not as planned: trying again", "error", *failure,
+			"event", "files_failed")
 	}
 	return o.Failed
 }

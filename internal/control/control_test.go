@@ -118,7 +118,8 @@ func TestClientErrors(t *testing.T) {
 		t.Errorf("schema 2: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	slow := serve(t, Source{Status: func() Status { cancel(); <-t.Context().Done(); return Status{} }}) // never in time
+	// Its status is never there in time.
+	slow := serve(t, Source{Status: func() Status { cancel(); <-t.Context().Done(); return Status{} }})
 	if _, err := NewClient(slow).Status(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}

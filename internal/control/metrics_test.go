@@ -27,7 +27,8 @@ func TestMetrics(t *testing.T) {
 	if problems, err := testutil.CollectAndLint(c); err != nil || len(problems) != 0 {
 		t.Errorf("promlint: %v, %v", problems, err)
 	}
-	want := `# HELP meshd_drops_total Packets dropped, by reason and peer; the peer is empty for drops that belong to no current peer.
+	want := "# HELP meshd_drops_total Packets dropped, by reason and peer; " +
+		"the peer is empty for drops that belong to no current peer." + `
 # TYPE meshd_drops_total counter
 meshd_drops_total{peer="",reason="malformed"} 0
 meshd_drops_total{peer="",reason="no_route"} 3
@@ -49,7 +50,8 @@ meshd_peer_up{peer="edge-2"} 1
 		t.Error(err)
 	}
 	// Before the node has found itself there is little to tell, and that is fine.
-	if _, err := testutil.CollectAndLint(prometheus.Collector(collector{func() Status { return Status{} }})); err != nil {
+	empty := collector{func() Status { return Status{} }}
+	if _, err := testutil.CollectAndLint(prometheus.Collector(empty)); err != nil {
 		t.Error(err)
 	}
 }

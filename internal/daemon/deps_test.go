@@ -41,13 +41,15 @@ var arrows = map[string][]string{
 	"internal/dataplane/tun":    {"internal/dataplane/packet", "internal/dataplane/virtio"},
 	"internal/dataplane/udp":    {"internal/dataplane/packet"},
 	"internal/dataplane":        {"internal/dataplane/packet", "internal/mesh", "internal/peers"},
-	"internal/dataplane/user": {"internal/dataplane", "internal/dataplane/gro", "internal/dataplane/packet", "internal/dataplane/tun",
-		"internal/dataplane/udp", "internal/dataplane/virtio", "internal/mesh", "internal/peers", "internal/table"},
+	"internal/dataplane/user": {"internal/dataplane", "internal/dataplane/gro", "internal/dataplane/packet",
+		"internal/dataplane/tun", "internal/dataplane/udp", "internal/dataplane/virtio", "internal/mesh",
+		"internal/peers", "internal/table"},
 	"internal/dataplane/kernel": {"internal/dataplane", "internal/foreign", "internal/mesh", "internal/peers"},
-	"internal/dataplane/auto": {"internal/dataplane", "internal/dataplane/kernel", "internal/dataplane/user", "internal/mesh",
-		"internal/peers"},
-	"internal/plan": {"internal/config", "internal/container", "internal/dataplane", "internal/dataplane/udp", "internal/filter",
-		"internal/forwarding", "internal/link", "internal/masq", "internal/mesh", "internal/rules"},
+	"internal/dataplane/auto": {"internal/dataplane", "internal/dataplane/kernel", "internal/dataplane/user",
+		"internal/mesh", "internal/peers"},
+	"internal/plan": {"internal/config", "internal/container", "internal/dataplane", "internal/dataplane/udp",
+		"internal/filter", "internal/forwarding", "internal/link", "internal/masq", "internal/mesh",
+		"internal/rules"},
 	"internal/control":       {"internal/text"},
 	"internal/control/words": {"internal/control"},
 	"internal/history":       {"internal/control", "internal/mesh"},
@@ -70,13 +72,15 @@ var arrows = map[string][]string{
 	"tools/kernels":     {},
 	"tools/testlog":     {"internal/nstest"},
 	"tools/screenshots": {"configs", "internal/nstest", "tools/show"},
-	"tools/bench":       {"internal/control", "internal/dataplane/packet", "internal/dataplane/udp", "internal/nstest"},
+	"tools/bench": {"internal/control", "internal/dataplane/packet", "internal/dataplane/udp",
+		"internal/nstest"},
 }
 
 // Each third-party module is for the rooms whose folders are the beginning of a path, one of them but
 // for what two must have (x/sys and the test rooms aside).
 var rooms = map[string][]string{
-	"github.com/charmbracelet/bubbletea": {"internal/tui", "cmd/meshtui"}, // what runs the dashboard knows what it is made of
+	// What runs the dashboard knows what it is made of.
+	"github.com/charmbracelet/bubbletea": {"internal/tui", "cmd/meshtui"},
 	"github.com/charmbracelet/lipgloss":  {"internal/tui/cell"},
 	"github.com/charmbracelet/x":         {"internal/tui"},
 	"github.com/muesli/termenv":          {"internal/tui/cell"},
@@ -186,7 +190,8 @@ func TestWalls(t *testing.T) {
 
 // Pure rooms do no I/O: they import neither ours that do, nor what the standard library does it with.
 func TestPureRooms(t *testing.T) {
-	pure := []string{"internal/mesh", "internal/table", "internal/probe", "internal/peers", "internal/health", "internal/backoff"}
+	pure := []string{"internal/mesh", "internal/table", "internal/probe", "internal/peers", "internal/health",
+		"internal/backoff"}
 	io := []string{"os", "net", "syscall", "os/exec", "net/http", "io/fs", "log", "log/slog"}
 	for _, p := range packages(t) {
 		room := strings.TrimPrefix(p.ImportPath, module)
@@ -204,7 +209,8 @@ func TestPureRooms(t *testing.T) {
 // thirdParty returns the module of an import path that is neither ours, nor the
 // standard library's, nor x/sys.
 func thirdParty(path string) (string, bool) {
-	if strings.HasPrefix(path, module) || strings.HasPrefix(path, "golang.org/x/sys/") || !strings.Contains(strings.Split(path, "/")[0], ".") {
+	if strings.HasPrefix(path, module) || strings.HasPrefix(path, "golang.org/x/sys/") ||
+		!strings.Contains(strings.Split(path, "/")[0], ".") {
 		return "", false
 	}
 	return strings.Join(strings.SplitN(path, "/", 4)[:3], "/"), true

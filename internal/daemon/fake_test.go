@@ -57,7 +57,8 @@ func parse(t testing.TB, doc string) *config.Config {
 // planned returns the plan of node a of a file.
 func planned(t testing.TB, doc string) *plan.Plan {
 	t.Helper()
-	p, err := plan.Make(parse(t, doc), 0, plan.Host{Local: addrs("172.18.0.2"), Underlay: link.Underlay{MTU: 1500}, CPUs: 2})
+	p, err := plan.Make(parse(t, doc), 0, plan.Host{Local: addrs("172.18.0.2"),
+		Underlay: link.Underlay{MTU: 1500}, CPUs: 2})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,8 +24,9 @@ func newHost(t *testing.T, e engine) *host {
 		t.Setenv(name, "")
 	}
 	log := slog.New(slog.DiscardHandler)
-	return &host{log: log, engine: e, service: handover.New(log), rules: rules.New(log), legacy: rules.NewLegacy(log),
-		files: container.NewKeeper(filepath.Join(t.TempDir(), "files"), log)}
+	return &host{log: log, engine: e, service: handover.New(log), rules: rules.New(log),
+		legacy: rules.NewLegacy(log),
+		files:  container.NewKeeper(filepath.Join(t.TempDir(), "files"), log)}
 }
 
 // The order in which a host is changed is what keeps packets from leaving bare, and from being lost.
@@ -88,9 +89,11 @@ func TestOptionalParts(t *testing.T) {
 		broken bool // files are not as planned
 		want   map[string]bool
 	}{
-		{"the first plan", step{next: p}, false, map[string]bool{"metrics": true, "rules": true, "files": true, "port": false,
-			"packets": false, "backstops": false, "interface": false, "routes": false, "forwarding": true}},
-		{"a later one", step{old: p, next: p}, false, map[string]bool{"metrics": true, "rules": false, "files": false}},
+		{"the first plan", step{next: p}, false,
+			map[string]bool{"metrics": true, "rules": true, "files": true, "port": false,
+				"packets": false, "backstops": false, "interface": false, "routes": false, "forwarding": true}},
+		{"a later one", step{old: p, next: p}, false,
+			map[string]bool{"metrics": true, "rules": false, "files": false}},
 		{"another address of metrics", step{old: p, next: other}, false, map[string]bool{"metrics": false}},
 		{"what is broken already", step{old: p, next: p}, true, map[string]bool{"files": true, "rules": false}},
 	} {
@@ -129,7 +132,8 @@ func TestRepairedChanges(t *testing.T) {
 	if got := repaired(mesh.ChangedRoute, nil); got != nil {
 		t.Errorf("%+v", got)
 	}
-	want := []mesh.Change{{Op: mesh.Repaired, Kind: mesh.ChangedRoute, Subject: "a"}, {Op: mesh.Repaired, Kind: mesh.ChangedRoute, Subject: "b"}}
+	want := []mesh.Change{{Op: mesh.Repaired, Kind: mesh.ChangedRoute, Subject: "a"},
+		{Op: mesh.Repaired, Kind: mesh.ChangedRoute, Subject: "b"}}
 	if got := repaired(mesh.ChangedRoute, []string{"a", "b"}); !slices.Equal(got, want) {
 		t.Errorf("%+v", got)
 	}
@@ -139,7 +143,8 @@ func TestRepairedChanges(t *testing.T) {
 func TestRunAll(t *testing.T) {
 	waits := taskFunc{"waits", func(ctx context.Context) error { <-ctx.Done(); return nil }}
 	fails := taskFunc{"fails", func(context.Context) error { return errRefused }}
-	if err := runAll(t.Context(), slog.New(slog.DiscardHandler), waits, fails, waits); !errors.Is(err, errRefused) {
+	err := runAll(t.Context(), slog.New(slog.DiscardHandler), waits, fails, waits)
+	if !errors.Is(err, errRefused) {
 		t.Errorf("%v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -155,7 +160,8 @@ func TestEverySecond(t *testing.T) {
 		defer cancel()
 		began, calls := time.Now(), []time.Duration{}
 		err := everySecond(ctx, func(now time.Time) { calls = append(calls, now.Sub(began)) })
-		if want := []time.Duration{0, time.Second, 2 * time.Second, 3 * time.Second}; err != nil || !slices.Equal(calls, want) {
+		if want := []time.Duration{0, time.Second, 2 * time.Second, 3 * time.Second}; err != nil ||
+			!slices.Equal(calls, want) {
 			t.Errorf("%v, %v", calls, err)
 		}
 	})

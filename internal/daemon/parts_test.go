@@ -141,12 +141,13 @@ func TestTransactThatCannotGoBack(t *testing.T) {
 // Parts get the plan that is to be in force.
 func TestTransactGivesThePlan(t *testing.T) {
 	p := &plan.Plan{}
-	_, err := transact(t.Context(), []part{{name: "a", apply: func(_ context.Context, got *plan.Plan) (effect, error) {
-		if got != p {
-			t.Errorf("%p, want %p", got, p)
-		}
-		return effect{}, nil
-	}}}, p)
+	_, err := transact(t.Context(), []part{{name: "a",
+		apply: func(_ context.Context, got *plan.Plan) (effect, error) {
+			if got != p {
+				t.Errorf("%p, want %p", got, p)
+			}
+			return effect{}, nil
+		}}}, p)
 	if err != nil {
 		t.Error(err)
 	}

@@ -167,7 +167,7 @@ func TestProbesOfTheSameMeaning(t *testing.T) {
 				e.commit()
 				pass(time.Minute)
 				n.round(t)
-				if got := log.take(); !slices.Contains(got, test.event) {
+				if got := log.Take(); !slices.Contains(got, test.event) {
 					t.Errorf("logged %q", got)
 				}
 				status := control.Peer{Name: "b"}
@@ -244,7 +244,8 @@ func TestPing(t *testing.T) {
 		said   bool // why it could not be sent
 	}{
 		{name: "a peer", ask: control.PingRequest{Peer: "b"}, there: true, size: probe.PayloadSize + 28, rtt: true},
-		{name: "as large as fits", ask: control.PingRequest{Peer: "b", Size: 1472 - 28}, there: true, size: 1472, rtt: true},
+		{name: "as large as fits", ask: control.PingRequest{Peer: "b", Size: 1472 - 28}, there: true,
+			size: 1472, rtt: true},
 		{name: "larger", ask: control.PingRequest{Peer: "b", Size: 1472 - 27}, bad: true},
 		{name: "of a negative size", ask: control.PingRequest{Peer: "b", Size: -1}, bad: true},
 		{name: "for too long", ask: control.PingRequest{Peer: "b", TimeoutMS: 10_001}, bad: true},

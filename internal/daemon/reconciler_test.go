@@ -47,7 +47,8 @@ func TestBeginThatFails(t *testing.T) {
 		want   error
 		config bool
 	}{
-		{"addresses of two nodes", func(w *world) { w.local = addrs("172.18.0.2", "172.18.0.3") }, plan.ErrIdentity, true},
+		{"addresses of two nodes", func(w *world) { w.local = addrs("172.18.0.2", "172.18.0.3") },
+			plan.ErrIdentity, true},
 		{"the host refuses", func(w *world) { w.refused = errRefused }, errRefused, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {

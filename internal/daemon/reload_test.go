@@ -31,8 +31,10 @@ func TestReload(t *testing.T) {
 		l.logged("an edit", "reloaded")
 		l.announced("an edit", "reloading", "ready")
 		v := l.view.now()
-		want := []control.Change{{Op: "~", Kind: "peer", Subject: "c", Field: "address", Old: "172.18.0.4:8285", New: "172.18.0.9:8285"}}
-		if !slices.Equal(v.reload.Details, want) || len(v.reload.Changes) != 1 || !v.reload.At.Equal(now()) || !v.applied.Equal(now()) {
+		want := []control.Change{{Op: "~", Kind: "peer", Subject: "c", Field: "address", Old: "172.18.0.4:8285",
+			New: "172.18.0.9:8285"}}
+		if !slices.Equal(v.reload.Details, want) || len(v.reload.Changes) != 1 || !v.reload.At.Equal(now()) ||
+			!v.applied.Equal(now()) {
 			t.Errorf("%+v", v.reload)
 		}
 		w := l.get()
@@ -97,7 +99,8 @@ func TestFaultyFile(t *testing.T) {
 		{"two faults", with(`subnets = ["10.244.2.0/24"]`, `subnets = ["x"]`) + "x = 1\n", nil, 2},
 		{"another name of the TUN", with("[network]", "[network]\ninterface = \"x\""), nil, 1},
 		{"addresses of two nodes", strings.Replace(file, "172.18.0.3", "192.0.2.9", 1), plan.ErrIdentity, 0},
-		{"an MTU that IPv6 cannot live with", with(`["10.244.0.0/16"]`, "[\"10.244.0.0/16\", \"fd00::/48\"]\nmtu = 1000"), nil, 1},
+		{"an MTU that IPv6 cannot live with",
+			with(`["10.244.0.0/16"]`, "[\"10.244.0.0/16\", \"fd00::/48\"]\nmtu = 1000"), nil, 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			inBubble(t, func(l *lab) {
@@ -105,7 +108,8 @@ func TestFaultyFile(t *testing.T) {
 				l.events.Take()
 				l.set(func(w *world) { w.doc, w.looks = test.doc, 0 })
 				r, err := l.ask(l.t.Context(), "a test")
-				if err != nil || r.Reload.OK || r.Reload.Error == "" || r.Generation != 1 || len(r.Faults) != test.faults {
+				if err != nil || r.Reload.OK || r.Reload.Error == "" || r.Generation != 1 ||
+					len(r.Faults) != test.faults {
 					t.Errorf("%+v, %v", r, err)
 				}
 				for _, f := range r.Faults {
@@ -321,7 +325,8 @@ func TestManyChanges(t *testing.T) {
 		doc.WriteString(file)
 		const more = changesKept + 7
 		for i := range more {
-			fmt.Fprintf(&doc, "[[node]]\nname = \"n%d\"\naddress = \"172.18.1.%d\"\nsubnets = [\"10.244.%d.0/24\"]\n", i, i+1, i+4)
+			fmt.Fprintf(&doc, "[[node]]\nname = \"n%d\"\naddress = \"172.18.1.%d\"\nsubnets = [\"10.244.%d.0/24\"]\n",
+				i, i+1, i+4)
 		}
 		l.set(func(w *world) { w.doc = doc.String() })
 		r, err := l.ask(l.t.Context(), "a test")
@@ -329,7 +334,8 @@ func TestManyChanges(t *testing.T) {
 			t.Errorf("%d changes, %d details, %v", len(r.Reload.Changes), len(r.Reload.Details), err)
 		}
 		v := l.view.now()
-		if n := len(v.reload.Details); n != changesKept || len(v.reload.Changes) != n+1 || v.reload.More != len(r.Reload.Details)-n {
+		if n := len(v.reload.Details); n != changesKept || len(v.reload.Changes) != n+1 ||
+			v.reload.More != len(r.Reload.Details)-n {
 			t.Errorf("status has %d of them and %d lines", len(v.reload.Details), len(v.reload.Changes))
 		}
 	})

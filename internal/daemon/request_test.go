@@ -21,7 +21,9 @@ import (
 
 // planServer serves the control socket with the real parser behind POST /v1/plan, for a
 // daemon that forwards as file says, or nothing yet.
-func planServer(t testing.TB, forwards bool) (m *reconciler, ask func(doc string) (status int, answer []byte)) {
+func planServer(t testing.TB, forwards bool) (
+	m *reconciler, ask func(doc string) (status int, answer []byte),
+) {
 	t.Helper()
 	v := newPublished(parse(t, file))
 	m = &reconciler{
@@ -141,10 +143,12 @@ func TestPlans(t *testing.T) {
 			if len(faults) != test.faults || test.err != nil && !errors.Is(err, test.err) || (err != nil) != fails {
 				t.Errorf("%+v, %v", faults, err)
 			}
-			if len(got.Changes) != test.changes || len(got.Details) != test.changes || err == nil && got.Generation != 1 {
+			if len(got.Changes) != test.changes || len(got.Details) != test.changes ||
+				err == nil && got.Generation != 1 {
 				t.Errorf("%+v", got)
 			}
-			if now := *m.view.current.Load(); now.plan != before.plan || now.generation != before.generation || m.loaded != nil {
+			if now := *m.view.current.Load(); now.plan != before.plan || now.generation != before.generation ||
+				m.loaded != nil {
 				t.Errorf("%+v", now)
 			}
 		})

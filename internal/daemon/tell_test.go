@@ -100,11 +100,13 @@ func TestStatusBeforeTheFirstPlan(t *testing.T) {
 	if s.Health.Level != "failed" || !slices.Equal(problemsOf(s), []string{"starting"}) || len(s.Warnings) != 1 {
 		t.Errorf("%+v, %q", s.Health, s.Warnings)
 	}
-	if s.Config.Path != absolute(t, "mesh.toml") || s.Config.SHA256 != v.now().config.SHA256() || s.Config.Generation != 0 ||
+	if s.Config.Path != absolute(t, "mesh.toml") || s.Config.SHA256 != v.now().config.SHA256() ||
+		s.Config.Generation != 0 ||
 		!s.Config.LastReload.OK || s.Version != "1.2.3" || len(s.BootID) != 16 || s.Schema != control.Schema {
 		t.Errorf("%+v", s)
 	}
-	if s.Network.Interface != "mesh0" || s.Network.Port != 8285 || !slices.Equal(s.Network.CIDR, []string{"10.244.0.0/16"}) {
+	if s.Network.Interface != "mesh0" || s.Network.Port != 8285 ||
+		!slices.Equal(s.Network.CIDR, []string{"10.244.0.0/16"}) {
 		t.Errorf("%+v", s.Network)
 	}
 	if s.Peers == nil || s.Network.Subnets == nil || s.Dataplane.Offloads == nil || s.Totals.Drops == nil ||
@@ -136,7 +138,8 @@ func TestStatusBeforeTheFirstPlan(t *testing.T) {
 // All that is wrong is told once, the worst first, wherever it is known.
 func TestStatusTellsOfConditions(t *testing.T) {
 	tell, e := forwardingTeller(t, file)
-	if s := tell.status(); s.Health.Level != "ok" || len(s.Warnings) != 0 || s.Warnings == nil || s.Health.Problems == nil {
+	if s := tell.status(); s.Health.Level != "ok" || len(s.Warnings) != 0 || s.Warnings == nil ||
+		s.Health.Problems == nil {
 		t.Errorf("%+v, %q", s.Health, s.Warnings)
 	}
 	e.conditions = []mesh.Condition{{Kind: mesh.SmallBuffers, Severity: mesh.Degraded}}
@@ -152,7 +155,8 @@ func TestStatusTellsOfConditions(t *testing.T) {
 	})
 	s := tell.status()
 	want := []string{"files_failed", "host_mismatch", "file_rejected", "small_buffers"}
-	if got := problemsOf(s); s.Health.Level != "failed" || !slices.Equal(got, want) || len(s.Warnings) != len(want) {
+	if got := problemsOf(s); s.Health.Level != "failed" || !slices.Equal(got, want) ||
+		len(s.Warnings) != len(want) {
 		t.Errorf("%s, %q, %q", s.Health.Level, got, s.Warnings)
 	}
 	since := s.Health.Problems[0].Since
@@ -193,11 +197,14 @@ func TestStatusTellsOfTraffic(t *testing.T) {
 	if _, told := s.Totals.Unattributed["spoofed_source"]; told {
 		t.Errorf("peers have all of them: %v", s.Totals.Unattributed)
 	}
-	if len(s.Peers) != 2 || s.Peers[0].Name != "b" || s.Peers[0].State != control.Up || s.Peers[0].LastSeen == nil ||
-		s.Peers[1].State != control.Unknown || s.Peers[1].LastSeen != nil || s.Peers[1].Drops["spoofed_source"] != 4 {
+	if len(s.Peers) != 2 || s.Peers[0].Name != "b" || s.Peers[0].State != control.Up ||
+		s.Peers[0].LastSeen == nil ||
+		s.Peers[1].State != control.Unknown || s.Peers[1].LastSeen != nil ||
+		s.Peers[1].Drops["spoofed_source"] != 4 {
 		t.Errorf("%+v", s.Peers)
 	}
-	if s.Dataplane.Engine != "user" || s.Dataplane.Receive != "socket" || s.Dataplane.Calls["tun_read"] != (control.Calls{Calls: 2, Packets: 9}) {
+	if s.Dataplane.Engine != "user" || s.Dataplane.Receive != "socket" ||
+		s.Dataplane.Calls["tun_read"] != (control.Calls{Calls: 2, Packets: 9}) {
 		t.Errorf("%+v", s.Dataplane)
 	}
 }
@@ -244,7 +251,8 @@ func TestQuestionsWhileAnAttemptHangs(t *testing.T) {
 }
 
 func TestRoute(t *testing.T) {
-	tell, _ := forwardingTeller(t, with(`subnets = ["10.244.3.0/24"]`, "subnets = [\"10.244.3.0/24\"]\nroutes = [\"192.168.3.0/24\"]"))
+	tell, _ := forwardingTeller(t, with(`subnets = ["10.244.3.0/24"]`,
+		"subnets = [\"10.244.3.0/24\"]\nroutes = [\"192.168.3.0/24\"]"))
 	for _, test := range []struct {
 		to, peer, prefix, address string
 		why                       bool
@@ -258,10 +266,12 @@ func TestRoute(t *testing.T) {
 	} {
 		t.Run(test.to, func(t *testing.T) {
 			r := tell.route(netip.MustParseAddr(test.to))
-			if r.To != test.to || r.Peer != test.peer || r.Prefix != test.prefix || r.Address != test.address || (r.Reason != "") != test.why {
+			if r.To != test.to || r.Peer != test.peer || r.Prefix != test.prefix || r.Address != test.address ||
+				(r.Reason != "") != test.why {
 				t.Errorf("%+v", r)
 			}
-			if through := r.Interface == "mesh0" && r.Source == "10.244.1.0"; through != (test.address != "") || r.MTU != 1472 {
+			if through := r.Interface == "mesh0" && r.Source == "10.244.1.0"; through != (test.address != "") ||
+				r.MTU != 1472 {
 				t.Errorf("%+v", r)
 			}
 		})
@@ -304,7 +314,8 @@ func TestReady(t *testing.T) {
 			p.Link.Interface = test.iface
 			tell.view.change(func(v *view) { v.plan, v.notes = &p, test.notes })
 			tell.engine = &quiet{alive: test.alive}
-			if err := tell.ready(t.Context()); (err == nil) != test.ready || test.alive != nil && !errors.Is(err, hangs) {
+			if err := tell.ready(t.Context()); (err == nil) != test.ready ||
+				test.alive != nil && !errors.Is(err, hangs) {
 				t.Errorf("%v", err)
 			}
 		})
@@ -372,7 +383,8 @@ func TestFileWatchConditions(t *testing.T) {
 	for _, err := range []error{unix.EMFILE, unix.EMFILE, unix.ENOSPC} {
 		w.note(err)
 		got := w.conditions()
-		if !slices.Equal(kindsOf(got), []mesh.Kind{mesh.FileUnwatched}) || got[0].Cause != err.Error() || got[0].Remedy == "" {
+		if !slices.Equal(kindsOf(got), []mesh.Kind{mesh.FileUnwatched}) ||
+			got[0].Cause != err.Error() || got[0].Remedy == "" {
 			t.Errorf("%+v", got)
 		}
 	}

@@ -157,7 +157,8 @@ func TestFileCannotBeWatched(t *testing.T) {
 	auto := demoFile(t) + "[dataplane]\nengine = \"auto\"\n" // the kernel engine needs more privileges
 	file, socket := w.write(auto), filepath.Join(t.TempDir(), "meshd.sock")
 	// A user namespace of its own has limits of its own.
-	script := `echo 0 > /proc/sys/user/max_inotify_instances && ip link set lo up && ip addr add 172.18.0.3/32 dev lo && exec "$@"`
+	script := `echo 0 > /proc/sys/user/max_inotify_instances &&
+		ip link set lo up && ip addr add 172.18.0.3/32 dev lo && exec "$@"`
 	d, err := w.Worker2.MeshdBy([]string{"unshare", "-Urn", "sh", "-c", script, "sh"}, meshd, file,
 		filepath.Dir(socket))
 	if err != nil {

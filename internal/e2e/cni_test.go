@@ -17,8 +17,9 @@ import (
 
 // Programs of others that come as Go modules, built once for all tests.
 const (
-	cnitool       = "github.com/containernetworking/cni/cnitool@v1.3.1"
-	flannelPlugin = "github.com/containernetworking/plugins/plugins/meta/flannel@v0.9.1" // the last before it moved
+	cnitool = "github.com/containernetworking/cni/cnitool@v1.3.1"
+	// The last version before it moved.
+	flannelPlugin = "github.com/containernetworking/plugins/plugins/meta/flannel@v0.9.1"
 )
 
 var goPrograms = struct {
@@ -140,7 +141,8 @@ func TestCNIBothFamilies(t *testing.T) {
 			"172.18.0.2", "1472"},
 		"dual stack over IPv6": {dualStack("2001:db8::%d"), "10.244.1.2/24 fd00:10:244:1::2/64",
 			"[2001:db8::4]:8080", "2001:db8::2", "1452"},
-		"IPv6 alone": {regexp.MustCompile(`"10\.244\.[0-9./]*", `).ReplaceAllString(dualStack("2001:db8::%d"), ""), "fd00:10:244:1::2/64", "[2001:db8::4]:8080", "2001:db8::2", "1452"},
+		"IPv6 alone": {regexp.MustCompile(`"10\.244\.[0-9./]*", `).ReplaceAllString(dualStack("2001:db8::%d"), ""),
+			"fd00:10:244:1::2/64", "[2001:db8::4]:8080", "2001:db8::2", "1452"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newBareMesh(t, test.doc)
@@ -298,8 +300,10 @@ func TestFlannelPlugin(t *testing.T) {
 	m := newBareMesh(t, demoFile(t))
 	conf := t.TempDir()
 	// As in flannel's manifest.
-	if err := os.WriteFile(filepath.Join(conf, "10-flannel.conflist"), []byte(`{"name": "cbr0", "cniVersion": "0.3.1", "plugins": [
-		{"type": "flannel", "delegate": {"hairpinMode": true, "isDefaultGateway": true}}, {"type": "portmap", "capabilities": {"portMappings": true}}]}`), 0o644); err != nil {
+	flannel := `{"name": "cbr0", "cniVersion": "0.3.1", "plugins": [
+		{"type": "flannel", "delegate": {"hairpinMode": true, "isDefaultGateway": true}},
+		{"type": "portmap", "capabilities": {"portMappings": true}}]}`
+	if err := os.WriteFile(filepath.Join(conf, "10-flannel.conflist"), []byte(flannel), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	plugin := filepath.Dir(goProgram(t, flannelPlugin))
@@ -324,7 +328,8 @@ func TestContainerFiles(t *testing.T) {
 	nstest.Share(t, nstest.Waiting)
 	m := newBareMesh(t, demoFile(t))
 	env, conf := filepath.Join(m.w2.Run, "subnet.env"), filepath.Join(m.w2.Run, "10-mesh.conflist")
-	want := "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.2.1/24\nFLANNEL_MTU=1472\nFLANNEL_IPMASQ=true\n"
+	want := "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.2.1/24\n" +
+		"FLANNEL_MTU=1472\nFLANNEL_IPMASQ=true\n"
 	is := func(want string) {
 		t.Helper()
 		got, err := os.ReadFile(env)

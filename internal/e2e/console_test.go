@@ -109,11 +109,12 @@ func (c *console) typed(lines string) (string, error) {
 // it, with a socket of its own.
 func (c *console) meshd(t *testing.T, program string) {
 	t.Helper()
-	socket, pid, log := filepath.Join(c.dir, "state", "meshd.sock"), filepath.Join(c.dir,
-		"meshd.pid"), filepath.Join(c.dir, "meshd.log")
+	socket := filepath.Join(c.dir, "state", "meshd.sock")
+	pid, log := filepath.Join(c.dir, "meshd.pid"), filepath.Join(c.dir, "meshd.log")
 	c.program(t, "meshd", fmt.Sprintf(`exec %s "$@" --socket %s`, program, socket))
 	c.program(t, "systemctl", fmt.Sprintf(`start() {
-	setsid flock %[3]s/runs timeout --foreground 900 setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all,+net_admin --ambient-caps=-all,+net_admin --bounding-set=-all,+net_admin \
+	setsid flock %[3]s/runs timeout --foreground 900 setpriv --reuid=65534 --regid=65534 --clear-groups \
+		--inh-caps=-all,+net_admin --ambient-caps=-all,+net_admin --bounding-set=-all,+net_admin \
 		meshd run >>%[2]s 2>&1 &
 	echo $! >%[1]s
 }

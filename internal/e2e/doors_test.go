@@ -157,7 +157,8 @@ func TestForwardIsNotForStrangers(t *testing.T) {
 	run(t, w.Worker.Namespace, "nft",
 		"add table ip own { chain f { type filter hook forward priority 0; policy drop; }; }")
 	run(t, w.Worker.Namespace, "nft",
-		"add table ip nat { chain p { type nat hook prerouting priority -100; tcp dport 8080 dnat to 10.244.1.2:80; tcp dport 8081 dnat to 10.244.2.3:80; }; }")
+		"add table ip nat { chain p { type nat hook prerouting priority -100; "+
+			"tcp dport 8080 dnat to 10.244.1.2:80; tcp dport 8081 dnat to 10.244.2.3:80; }; }")
 	m := w.startAll(demoFile(t))
 	stranger := m.outside()
 	if err := stranger.IP("route add 10.244.0.0/16 via 172.18.0.4", "link add docker0 type bridge"); err != nil {

@@ -377,7 +377,8 @@ func TestCleanup(t *testing.T) {
 	}
 	run(t, w.Worker2.Namespace, "nft",
 		"add table inet firewall { set allowed { type ipv4_addr; elements = { 192.0.2.1 }; }; "+
-			"chain fw { type filter hook forward priority 10; policy drop; ip saddr @allowed accept; }; chain nat { type nat hook postrouting priority 100; }; }")
+			"chain fw { type filter hook forward priority 10; policy drop; ip saddr @allowed accept; }; "+
+			"chain nat { type nat hook postrouting priority 100; }; }")
 	run(t, w.Worker2.Namespace, "iptables-nft", "-P", "FORWARD", "DROP")
 	run(t, w.Worker2.Namespace, "iptables-nft", "-A", "FORWARD", "-s", "192.0.2.0/24", "-j", "ACCEPT")
 	before := hostState(t, w.Worker2)

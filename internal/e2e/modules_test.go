@@ -29,7 +29,8 @@ func TestKernelEngineUnderESP(t *testing.T) {
 	ends := []*nstest.Host{m.Worker, m.Worker2}
 	daemons := []*nstest.Daemon{m.w, m.w2}
 	addresses := []string{"172.18.0.4", "172.18.0.3"}
-	const keys = " auth 'hmac(sha256)' 0x000102030405060708090a0b0c0d0e0f000102030405060708090a0b0c0d0e0f enc 'cbc(aes)' 0x000102030405060708090a0b0c0d0e0f"
+	const keys = " auth 'hmac(sha256)' 0x000102030405060708090a0b0c0d0e0f000102030405060708090a0b0c0d0e0f" +
+		" enc 'cbc(aes)' 0x000102030405060708090a0b0c0d0e0f"
 	for i, h := range ends {
 		me, other, out, in := addresses[i], addresses[1-i], []string{"0x101", "0x102"}[i], []string{"0x102",
 			"0x101"}[i]

@@ -67,12 +67,14 @@ func TestTransfers(t *testing.T) {
 		}},
 		{"packets lost", 1500, [2]string{}, func(t *testing.T, w *world) {
 			run(t, w.Worker.Namespace, "nft",
-				"add table ip lossy { chain in { type filter hook input priority 0; udp dport 8285 numgen random mod 100 < 2 drop; }; }")
+				"add table ip lossy { chain in { type filter hook input priority 0; "+
+					"udp dport 8285 numgen random mod 100 < 2 drop; }; }")
 		}},
 		{"packets out of order", 1500, [2]string{}, func(t *testing.T, w *world) {
 			// Two classes of one queue: every eighth datagram waits in 1:2.
 			run(t, w.Worker2.Namespace, "nft",
-				"add table ip mixed { chain out { type filter hook output priority 0; udp dport 8285 numgen inc mod 8 == 0 meta priority set 65538; }; }")
+				"add table ip mixed { chain out { type filter hook output priority 0; "+
+					"udp dport 8285 numgen inc mod 8 == 0 meta priority set 65538; }; }")
 			run(t, w.Worker2.Namespace, "tc", "qdisc", "add", "dev", "eth0", "root", "handle", "1:", "htb", "default",
 				"1")
 			run(t, w.Worker2.Namespace, "tc", "class", "add", "dev", "eth0", "parent", "1:", "classid", "1:1", "htb",

@@ -169,7 +169,9 @@ func (p *pages) pod(host, name, address string) {
 	p.t.Helper()
 	network := address[:strings.LastIndex(address, ".")]
 	p.on(p.consoles[host], fmt.Sprintf(`ip netns add %[1]s
-ip link show cni0 >/dev/null 2>&1 || { ip link add cni0 type bridge; ip addr add %[3]s.1/24 dev cni0; ip link set cni0 up; }
+ip link show cni0 >/dev/null 2>&1 || {
+	ip link add cni0 type bridge; ip addr add %[3]s.1/24 dev cni0; ip link set cni0 up
+}
 ip link add v-%[1]s master cni0 type veth peer name eth0 netns %[1]s
 ip link set v-%[1]s up
 ip -n %[1]s addr add %[2]s/24 dev eth0
@@ -200,8 +202,10 @@ func (p *pages) kubernetes() {
 	for i, node := range []string{"control-plane 172.18.0.2", "worker 172.18.0.4", "worker2 172.18.0.3"} {
 		name, address, _ := strings.Cut(node, " ")
 		items = append(items, fmt.Sprintf(
-			`{"kind": "Node", "metadata": {"name": %q, "annotations": {"flannel.alpha.coreos.com/public-ip": %q, "flannel.alpha.coreos.com/backend-type": "udp"}},
-			"spec": {"podCIDR": "10.244.%d.0/24"}, "status": {"addresses": [{"type": "InternalIP", "address": %[2]q}]}}`,
+			`{"kind": "Node", "metadata": {"name": %q, "annotations": {
+				"flannel.alpha.coreos.com/public-ip": %q, "flannel.alpha.coreos.com/backend-type": "udp"}},
+			"spec": {"podCIDR": "10.244.%d.0/24"},
+			"status": {"addresses": [{"type": "InternalIP", "address": %[2]q}]}}`,
 			name, address, i))
 	}
 	p.consoles["worker2"].program(p.t, "kubectl", fmt.Sprintf(`case "$*" in
@@ -209,7 +213,11 @@ func (p *pages) kubernetes() {
 {"kind": "List", "items": [%s]}
 DOC
 ;;
-*configmap*) echo '{"kind": "ConfigMap", "data": {"net-conf.json": "{\"Network\": \"10.244.0.0/16\", \"Backend\": {\"Type\": \"udp\"}}"}}' ;;
+*configmap*) cat <<'DOC'
+{"kind": "ConfigMap", "data":
+ {"net-conf.json": "{\"Network\": \"10.244.0.0/16\", \"Backend\": {\"Type\": \"udp\"}}"}}
+DOC
+;;
 *) echo "kubectl $* is not played" >&2; exit 1 ;;
 esac`, strings.Join(items, ",")))
 }
@@ -255,7 +263,8 @@ func image(t *testing.T) []byte {
 		t.Fatal(err)
 	}
 	out, err := exec.Command("sh", "-ec", `cd "$0"; mkdir -p bin www; cp "$1" bin/busybox
-for c in sh httpd wget ip sleep; do ln bin/busybox bin/$c; done; echo hello from docker > www/index.html; tar -c .`, dir, busybox).Output()
+for c in sh httpd wget ip sleep; do ln bin/busybox bin/$c; done
+echo hello from docker > www/index.html; tar -c .`, dir, busybox).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,7 +331,7 @@ func TestPageDocker(t *testing.T) {
 
 	// The options of the unit that the page shows, with the variables that it reads.
 	unit := p.block("docker.md", "ini")
-	_, line, _ := strings.Cut(unit, "containerd.sock ")
+	_, line, _ := strings.Cut(unit, "containerd.sock \\\n")
 	line, _, _ = strings.Cut(line, "\n")
 	options := strings.Fields(p.on(p.consoles["worker"], `. /run/flannel/subnet.env; echo `+line))
 	if len(options) != 3 {
@@ -347,7 +356,8 @@ network_backend = "netavark"
 		t.Fatal(err)
 	}
 	c.program(t, "podman", fmt.Sprintf(`export CONTAINERS_CONF=%s
-exec /usr/bin/podman --root %[2]s/root --runroot %[2]s/run --tmpdir %[2]s/tmp --network-config-dir /etc/containers/networks --storage-driver vfs --runtime runc "$@"`,
+exec /usr/bin/podman --root %[2]s/root --runroot %[2]s/run --tmpdir %[2]s/tmp \
+	--network-config-dir /etc/containers/networks --storage-driver vfs --runtime runc "$@"`,
 		filepath.Join(c.dir, "containers.conf"), dir))
 	load := c.command("podman", "import", "-", "busybox")
 	load.Stdin = bytes.NewReader(tree)

@@ -33,7 +33,8 @@ func (w *world) systemFiles(groups, users string) (shared string) {
 	shared = filepath.Join(dir, "meshd")
 	launcher := filepath.Join(dir, "launch")
 	script := fmt.Sprintf(
-		"#!/bin/sh\nexec unshare -m sh -c 'mount --bind %[1]s/group /etc/group && mount --bind %[1]s/passwd /etc/passwd && exec %[2]s \"$@\"' sh \"$@\"\n",
+		"#!/bin/sh\nexec unshare -m sh -c 'mount --bind %[1]s/group /etc/group && "+
+			"mount --bind %[1]s/passwd /etc/passwd && exec %[2]s \"$@\"' sh \"$@\"\n",
 		dir, shared)
 	if err := errors.Join(err, os.Chmod(dir, 0o755), os.WriteFile(shared, binary, 0o755), os.WriteFile(launcher,
 		[]byte(script), 0o755),

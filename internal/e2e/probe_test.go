@@ -174,7 +174,8 @@ func TestDriftIsSeen(t *testing.T) {
 	save(t, b, often(t)+changed)
 	p := waitPeer(t, a, "worker", "has another file", matches(false))
 	// Peers may hear of a file a moment before the node itself says that it is in force.
-	waitStatus(t, b, "the file that its peer has heard of", func(s control.Status) bool { return s.Config.SHA256 == p.ConfigSHA256 })
+	waitStatus(t, b, "the file that its peer has heard of",
+		func(s control.Status) bool { return s.Config.SHA256 == p.ConfigSHA256 })
 	waitPeer(t, b, "worker2", "has another file", matches(false))
 	save(t, a, often(t)+changed)
 	waitPeer(t, a, "worker", "has the same file again", matches(true))

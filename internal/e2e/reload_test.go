@@ -47,7 +47,8 @@ func (w *world) own(h *nstest.Host, doc string) *nstest.Daemon {
 	return d
 }
 
-const fourth = "[[node]]\nname = \"fourth\"\naddress = \"172.18.0.9\"\nsubnets = [\"10.244.9.0/24\"]\nroutes = [\"192.168.9.0/24\"]\n"
+const fourth = "[[node]]\nname = \"fourth\"\naddress = \"172.18.0.9\"\n" +
+	"subnets = [\"10.244.9.0/24\"]\nroutes = [\"192.168.9.0/24\"]\n"
 
 // An edit takes effect by itself; a bad one changes nothing, is shown with its
 // place until it is mended, and going back is no new generation's fault.
@@ -58,7 +59,8 @@ func testEditTakesEffect(t *testing.T) {
 	d := w.own(w.Worker2, demoFile(t))
 	save(t, d, demoFile(t)+fourth)
 	s := waitStatus(t, d, "a new peer", func(s control.Status) bool { return s.Config.Generation == 2 })
-	want := "+ peer fourth 10.244.9.0/24 192.168.9.0/24|+ route 192.168.9.0/24|+ masquerade set mesh 192.168.9.0/24"
+	want := "+ peer fourth 10.244.9.0/24 192.168.9.0/24|" +
+		"+ route 192.168.9.0/24|+ masquerade set mesh 192.168.9.0/24"
 	if got := strings.Join(s.Config.LastReload.Changes, "|"); got != want {
 		t.Errorf("changes %s", got)
 	}

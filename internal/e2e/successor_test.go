@@ -151,7 +151,8 @@ func TestUnfitProgramDoesNotTakeOver(t *testing.T) {
 	w.own(w.Worker, demoFile(t))
 	boot := status(t, d).BootID
 	for program, why := range map[string]string{
-		"#!/bin/sh\necho mesh.toml:1:1: error: network.name: not in my time\nexit 1\n": "network.name: not in my time",
+		"#!/bin/sh\n" +
+			"echo mesh.toml:1:1: error: network.name: not in my time\nexit 1\n": "network.name: not in my time",
 		"no program": "exec format error",
 	} {
 		install(t, []byte(program), w.binary)

@@ -81,7 +81,8 @@ func (c *CNI) do(command string, pod *Namespace, ports []Port) ([]byte, error) {
 	}
 	// cnitool takes a path of the pod's namespace, which is below /run/netns.
 	cmd := c.Host.Command("sh", "-c",
-		`mkdir -p "$0" "$1" /run/flannel /var/lib/cni && mount --bind "$0" /var/lib/cni && mount --bind "$1" /run/flannel && shift && exec "$@"`,
+		`mkdir -p "$0" "$1" /run/flannel /var/lib/cni &&
+			mount --bind "$0" /var/lib/cni && mount --bind "$1" /run/flannel && shift && exec "$@"`,
 		c.Data, c.Run, c.Tool, command, c.Network, filepath.Join("/run/netns", pod.Name))
 	cmd.Env = append(os.Environ(), "NETCONFPATH="+c.Conf, "CNI_PATH="+plugins)
 	if len(ports) > 0 {

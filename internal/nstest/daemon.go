@@ -74,7 +74,8 @@ func (h *Host) daemon(by []string, binary, config, dir string, args []string) *D
 // file system of its own, where hosts are only namespaces of one machine: `ip netns exec`
 // has made a mount namespace for it.
 func (d *Daemon) private() []string {
-	script := `mkdir -p "$0" /run/flannel && mount --bind "$0" /run/flannel && mount --bind "$1" /sys/fs/bpf && shift && exec "$@"`
+	script := `mkdir -p "$0" /run/flannel && mount --bind "$0" /run/flannel &&
+		mount --bind "$1" /sys/fs/bpf && shift && exec "$@"`
 	return []string{"sh", "-c", script, d.Run, d.Host.Lab.bpffs}
 }
 

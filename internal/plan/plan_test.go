@@ -460,7 +460,8 @@ func TestRulesOfPlan(t *testing.T) {
 }
 
 func TestContainerSettings(t *testing.T) {
-	c := load(t, "mtu = 1400\n[masquerade]\nenabled = false\n[container]\nsubnet_env = \"/a\"\ncni_conf = \"/b\"", near)
+	c := load(t, "mtu = 1400\n[masquerade]\nenabled = false\n"+
+		"[container]\nsubnet_env = \"/a\"\ncni_conf = \"/b\"", near)
 	want := container.Settings{SubnetEnv: "/a", CNIConf: "/b", Networks: c.Network.CIDR,
 		Subnets: c.Nodes[1].Subnets, MTU: 1400}
 	if got := must(t, c, 1, here(1500)).Container; !reflect.DeepEqual(got, want) {

@@ -76,7 +76,8 @@ func (l *lab) equip(h, pod *nstest.Namespace, number, mtu int) error {
 	}
 	// What makes a wire of it: packets of its MTU cross it, merged again behind.
 	wire := strings.Fields(
-		"-K eth0 tx-udp_tnl-segmentation off tx-udp_tnl-csum-segmentation off tx-udp-segmentation off tso off gro on")
+		"-K eth0 tx-udp_tnl-segmentation off tx-udp_tnl-csum-segmentation off " +
+			"tx-udp-segmentation off tso off gro on")
 	if _, err := h.Run("ethtool", wire...); err != nil {
 		return err
 	}

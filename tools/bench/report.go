@@ -30,7 +30,8 @@ func newReport(systems []*system, results map[string][]result, waits []times, b 
 	}
 	kernel, _ := exec.Command("uname", "-rm").Output()
 	r.about = fmt.Sprintf(
-		"%s, Linux %s, %d CPUs for both hosts, their pods and the load; %s; medians of %d interleaved rounds of %s a measurement",
+		"%s, Linux %s, %d CPUs for both hosts, their pods and the load; %s; "+
+			"medians of %d interleaved rounds of %s a measurement",
 		cpuModel(), strings.TrimSpace(string(kernel)), runtime.NumCPU(), time.Now().Format("2006-01-02"), b.rounds,
 		b.span)
 	return r
@@ -197,9 +198,9 @@ func (r *report) markdown() string {
 
 Written by `+"`make bench BENCHFLAGS='-out docs'`"+`. %s.
 
-Two hosts made of network namespaces, joined by a veth pair that behaves like a wire: packets of its MTU cross it, merged
-again on receiving. Hosts, pods and load share the CPUs, so only ratios within one table mean anything, and a dedicated
-machine would show higher figures for every line.
+Two hosts made of network namespaces, joined by a veth pair that behaves like a wire: packets of
+its MTU cross it, merged again on receiving. Hosts, pods and load share the CPUs, so only ratios within one
+table mean anything, and a dedicated machine would show higher figures for every line.
 
 ![TCP and UDP throughput](benchmarks.svg)
 
@@ -214,17 +215,18 @@ machine would show higher figures for every line.
 		b.WriteString("\n")
 	}
 	b.WriteString(
-		`- *UDP without loss*: the highest rate of a paced sender, found by halving, of which not one packet is lost in 0.25 s; sizes are
-  those of the IP packet in the pod (1300 for nebula, whose MTU is no larger).
+		`- *UDP without loss*: the highest rate of a paced sender, found by halving, of which not one packet is
+  lost in 0.25 s; sizes are those of the IP packet in the pod (1300 for nebula, whose MTU is no larger).
 - *RTT*: pings 5 ms apart on an idle mesh; p99 under load, while one TCP stream runs.
 - *CPU*: all that the machine did during one TCP stream, load included, per Gbit that arrived.
-- *b to a while a to b is overloaded*: the share that is left of 2000 packets/s from b to a when host a's uplink is shaped to
-  1 Mbit/s and a sends 21 Mbit/s into it.
-- *start*: from exec until the first of 1000 packets/s between the pods arrives; the interface is made, or still there after
-  ` + "`kill -9`" + `. *One node changed*: what the daemon says of the reload, reading the file included.
+- *b to a while a to b is overloaded*: the share that is left of 2000 packets/s from b to a when host a's
+  uplink is shaped to 1 Mbit/s and a sends 21 Mbit/s into it.
+- *start*: from exec until the first of 1000 packets/s between the pods arrives; the interface is made, or
+  still there after ` + "`kill -9`" + `. *One node changed*: what the daemon says of the reload,
+  reading the file included.
 - Tunnels alone: no system has masquerade rules or connection tracking.
-- *empty XDP* is plain routing on interfaces with a program that lets everything pass: what XDP costs on this lab's wire, where
-  the kernel copies each packet for it. A network card with native XDP does not.
+- *empty XDP* is plain routing on interfaces with a program that lets everything pass: what XDP costs on this
+  lab's wire, where the kernel copies each packet for it. A network card with native XDP does not.
 - wireguard-go, nebula and tinc are Debian's packages with their defaults, and encrypt; meshd does not.
 `,
 	)
@@ -240,12 +242,8 @@ func (r *report) svg() string {
 	panels := []int{0, 4} // of columns
 	height := len(panels)*(panelHead+len(r.systems)*(bar+gap)) + 20
 	var b strings.Builder
-	fmt.Fprintf(
-		&b,
-		`<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">`+"\n",
-		left+width+90,
-		height,
-	)
+	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" `+
+		`font-family="sans-serif" font-size="12">`+"\n", left+width+90, height)
 	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" fill="white"/>`+"\n")
 	y := 0
 	for _, p := range panels {
@@ -266,7 +264,9 @@ func (r *report) svg() string {
 				shown /= 1000
 			}
 			fmt.Fprintf(&b,
-				`<text x="%d" y="%d" text-anchor="end">%s</text><rect x="%d" y="%d" width="%.1f" height="%d" fill="%s"/><text x="%.1f" y="%d">%s</text>`+"\n",
+				`<text x="%d" y="%d" text-anchor="end">%s</text>`+
+					`<rect x="%d" y="%d" width="%.1f" height="%d" fill="%s"/>`+
+					`<text x="%.1f" y="%d">%s</text>`+"\n",
 				left-8, y+bar-5, html.EscapeString(s.name), left, y, max(1, value/most*width), bar, colour,
 				left+value/most*width+6, y+bar-5, fmt.Sprintf(c.format, shown))
 			y += bar + gap

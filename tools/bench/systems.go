@@ -192,7 +192,8 @@ func startWireGuard(l *lab) error {
 			return err
 		}
 		doc := fmt.Sprintf(
-			"[Interface]\nPrivateKey = %s\nListenPort = 51820\n[Peer]\nPublicKey = %s\nEndpoint = 192.0.2.%d:51820\nAllowedIPs = 10.244.%d.0/24\n",
+			"[Interface]\nPrivateKey = %s\nListenPort = 51820\n"+
+				"[Peer]\nPublicKey = %s\nEndpoint = 192.0.2.%d:51820\nAllowedIPs = 10.244.%d.0/24\n",
 			keys[i], public[1-i], peer, peer)
 		file := filepath.Join(l.dir, dev+".conf")
 		if err := os.WriteFile(file, []byte(doc), 0o600); err != nil {

@@ -16,8 +16,8 @@ import (
 	"example.org/meshd/internal/nstest"
 )
 
-// The moments that people wait for, in ms, and what probing and the dashboard cost. Starts are from exec until
-// the first of 1000 packets/s from pod a arrives at pod b.
+// The moments that people wait for, in ms, and what probing and the dashboard cost. Starts are from exec
+// until the first of 1000 packets/s from pod a arrives at pod b.
 type times map[string]float64
 
 // moments are the names of times, in the order of the report.

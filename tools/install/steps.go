@@ -89,7 +89,8 @@ func (t *trial) hosts() (err error) {
 		for n, lan := range []string{"lan1", "lan2"} {
 			if err := m.all(fmt.Sprintf("ip netns add %s; ip link add %[1]s type veth peer name eth0 netns %[1]s",
 				lan), fmt.Sprintf("ip addr add 192.168.%d.1/24 dev %s; ip link set %[2]s up", n+1, lan),
-				fmt.Sprintf("ip -n %s addr add 192.168.%d.2/24 dev eth0; ip -n %[1]s link set eth0 up; ip -n %[1]s route add default via 192.168.%[2]d.1", lan, n+1)); err != nil {
+				fmt.Sprintf("ip -n %s addr add 192.168.%d.2/24 dev eth0; ip -n %[1]s link set eth0 up; "+
+					"ip -n %[1]s route add default via 192.168.%[2]d.1", lan, n+1)); err != nil {
 				return err
 			}
 		}
@@ -266,7 +267,9 @@ func (t *trial) remove() error {
 		return err
 	}
 	left, err := t.b.run("sh", "-c",
-		"find / -xdev \\( -name '*meshd*' -o -name 'mesh.toml*' \\) -not -path '/proc/*' -not -path '/sys/*' -not -path '/root/*' -not -path '/var/cache/*' -not -path '/var/log/*' -not -path '/var/lib/systemd/*'; ls -d /run/meshd /run/flannel 2>/dev/null || true")
+		"find / -xdev \\( -name '*meshd*' -o -name 'mesh.toml*' \\) -not -path '/proc/*' -not -path '/sys/*' "+
+			"-not -path '/root/*' -not -path '/var/cache/*' -not -path '/var/log/*' -not -path '/var/lib/systemd/*'; "+
+			"ls -d /run/meshd /run/flannel 2>/dev/null || true")
 	if err == nil && strings.TrimSpace(left) != "" {
 		err = fmt.Errorf("left behind:\n%s", left)
 	}
@@ -322,8 +325,12 @@ func (t *trial) otherMachines() error {
 		if err := os.RemoveAll(dir); err != nil {
 			return err
 		}
-		if out, err := exec.Command("sh", "-ec", `dpkg-deb -x "$1" "$2"; "$3" "$2/usr/bin/meshd" version; "$3" "$2/usr/bin/meshtui" --version
-"$3" "$2/usr/bin/meshd" init > "$2/mesh.toml"; "$3" "$2/usr/bin/meshd" check "$2/mesh.toml"`, "sh", deb, dir, qemu).CombinedOutput(); err != nil {
+		out, err := exec.Command("sh", "-ec", `dpkg-deb -x "$1" "$2"
+"$3" "$2/usr/bin/meshd" version
+"$3" "$2/usr/bin/meshtui" --version
+"$3" "$2/usr/bin/meshd" init > "$2/mesh.toml"
+"$3" "$2/usr/bin/meshd" check "$2/mesh.toml"`, "sh", deb, dir, qemu).CombinedOutput()
+		if err != nil {
 			return fmt.Errorf("%s: %w\n%s", arch, err, tail(string(out)))
 		}
 	}

@@ -176,7 +176,9 @@ func (t *trial) upgradeBroken() error {
 	if err != nil {
 		return err
 	}
-	refuses := func(string) string { return "#!/bin/sh\necho mesh.toml:1:1: error: network: not in my time\nexit 78\n" }
+	refuses := func(string) string {
+		return "#!/bin/sh\necho mesh.toml:1:1: error: network: not in my time\nexit 78\n"
+	}
 	for _, version := range []string{"99.2", "99.3"} {
 		deb, err := t.rebuilt(version, "usr/bin/meshd", refuses)
 		if err == nil && version == "99.3" { // the other unit is still installed

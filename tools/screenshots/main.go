@@ -82,7 +82,8 @@ func (s *stage) play() error {
 	var doc strings.Builder
 	doc.Write(demo)
 	for i := 1; i <= far; i++ {
-		fmt.Fprintf(&doc, "\n[[node]]\nname    = \"edge-%d\"\naddress = \"172.18.0.%d\"\nsubnets = [\"10.244.%d.0/24\"]\n", i, 10+i, 10+i)
+		fmt.Fprintf(&doc, "\n[[node]]\nname    = \"edge-%d\"\naddress = \"172.18.0.%d\"\n"+
+			"subnets = [\"10.244.%d.0/24\"]\n", i, 10+i, 10+i)
 	}
 	r, err := nstest.NewReference(s.Lab, 1472)
 	if err != nil {
@@ -107,8 +108,12 @@ func (s *stage) play() error {
 	}
 	s.self, s.reference, s.hosts, s.doc = s.Daemons[2], r, hosts, doc.String()
 	return s.traffic([]ping{
-		{r.PodW2b, "-i 0.002 -s 1400 10.244.1.2"}, {r.PodW2a, "-i 0.01 -s 900 10.244.0.2"}, {r.PodW, "-i 0.005 -s 1200 10.244.2.2"},
-		{r.PodW2a, "-i 0.02 -s 600 10.244.11.0"}, {r.PodW2b, "-i 0.004 -s 1000 10.244.12.0"}, {r.PodW2a, "-i 0.03 -s 300 10.244.13.0"},
+		{r.PodW2b, "-i 0.002 -s 1400 10.244.1.2"},
+		{r.PodW2a, "-i 0.01 -s 900 10.244.0.2"},
+		{r.PodW, "-i 0.005 -s 1200 10.244.2.2"},
+		{r.PodW2a, "-i 0.02 -s 600 10.244.11.0"},
+		{r.PodW2b, "-i 0.004 -s 1000 10.244.12.0"},
+		{r.PodW2a, "-i 0.03 -s 300 10.244.13.0"},
 		{r.PodW2b, "-i 0.008 -s 700 10.244.14.0"},
 	})
 }
@@ -123,7 +128,8 @@ type ping struct {
 func (s *stage) traffic(pings []ping) error {
 	var errs []error
 	for _, p := range pings {
-		errs = append(errs, p.in.Background(s.Ctx, "ping", append([]string{"-q", "-w", "600"}, strings.Fields(p.args)...)...))
+		errs = append(errs, p.in.Background(s.Ctx, "ping",
+			append([]string{"-q", "-w", "600"}, strings.Fields(p.args)...)...))
 	}
 	return errors.Join(errs...)
 }
@@ -144,11 +150,13 @@ func (s *stage) pass(d time.Duration) error {
 func (s *stage) trouble() error {
 	// On edge-2, where the kernel engine hands probes to the stack: on worker2 its programs take
 	// the answers before any rule.
-	if out, err := s.hosts[4].Run("nft", "add table ip lossy; add chain ip lossy in { type filter hook prerouting priority raw; }; "+
+	if out, err := s.hosts[4].Run("nft", "add table ip lossy; "+
+		"add chain ip lossy in { type filter hook prerouting priority raw; }; "+
 		"add rule ip lossy in ip saddr 172.18.0.3 udp dport 8285 numgen random mod 100 < 10 drop"); err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}
-	if err := os.WriteFile(s.Daemons[3].Config, []byte(s.doc+"# a change that the others do not have\n"), 0o644); err != nil {
+	another := []byte(s.doc + "# a change that the others do not have\n")
+	if err := os.WriteFile(s.Daemons[3].Config, another, 0o644); err != nil {
 		return err
 	}
 	if err := s.traffic([]ping{{s.reference.PodW2b, "-i 3 10.244.99.1"}}); err != nil {
@@ -158,7 +166,8 @@ func (s *stage) trouble() error {
 	if err := s.pass(60 * time.Second); err != nil {
 		return err
 	}
-	return os.WriteFile(s.self.Config, []byte(strings.Replace(s.doc, "10.244.13.0/24", "10.244.12.0/24", 1)), 0o644)
+	invalid := strings.Replace(s.doc, "10.244.13.0/24", "10.244.12.0/24", 1)
+	return os.WriteFile(s.self.Config, []byte(invalid), 0o644)
 }
 
 // take takes all pictures.
@@ -174,7 +183,8 @@ func (s *stage) take() error {
 	}
 	defer terminal.Close()
 	// A path as on an installed host.
-	if err := terminal.Type("exec " + filepath.Join(s.Bin, "meshtui") + " --socket " + s.self.Socket); err != nil {
+	command := "exec " + filepath.Join(s.Bin, "meshtui") + " --socket " + s.self.Socket
+	if err := terminal.Type(command); err != nil {
 		return err
 	}
 	if err := s.pass(100 * time.Second); err != nil {
@@ -211,11 +221,15 @@ func (s *stage) shoot(terminal *nstest.Terminal, display string, p picture) erro
 			return err
 		}
 	}
-	if _, err := terminal.Wait(p.name, func(screen string) bool { return strings.Contains(screen, p.shows) }); err != nil {
+	shown := func(screen string) bool { return strings.Contains(screen, p.shows) }
+	if _, err := terminal.Wait(p.name, shown); err != nil {
 		return err
 	}
-	xterm := exec.CommandContext(s.Ctx, "xterm", append([]string{"-geometry", fmt.Sprintf("%dx%d+0+0", p.width, p.height),
-		"-fa", "DejaVu Sans Mono", "-fs", "11", "-bg", "#101418", "-fg", "#d0d4d8", "-b", "6", "+sb", "-T", p.name, "-e"}, terminal.Attach()...)...)
+	args := append([]string{
+		"-geometry", fmt.Sprintf("%dx%d+0+0", p.width, p.height), "-fa", "DejaVu Sans Mono", "-fs", "11",
+		"-bg", "#101418", "-fg", "#d0d4d8", "-b", "6", "+sb", "-T", p.name, "-e",
+	}, terminal.Attach()...)
+	xterm := exec.CommandContext(s.Ctx, "xterm", args...)
 	xterm.Env = append(os.Environ(), "DISPLAY="+display, "LC_ALL=C.UTF-8")
 	if err := xterm.Start(); err != nil {
 		return err
@@ -243,7 +257,8 @@ func xvfb(ctx context.Context) (display string, end func(), err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	cmd := exec.CommandContext(ctx, "Xvfb", "-displayfd", "3", "-screen", "0", "1600x1200x24", "-nolisten", "tcp")
+	cmd := exec.CommandContext(ctx, "Xvfb", "-displayfd", "3", "-screen", "0", "1600x1200x24",
+		"-nolisten", "tcp")
 	cmd.ExtraFiles = []*os.File{told}
 	if err := errors.Join(cmd.Start(), told.Close()); err != nil {
 		return "", nil, err

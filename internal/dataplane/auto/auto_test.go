@@ -152,7 +152,8 @@ func TestTablesDoNotFit(t *testing.T) {
 
 // Undo returns to what was in force, whatever the change was.
 func TestUndo(t *testing.T) {
-	programs, perhaps, none := wanting(dataplane.Always, ""), wanting(dataplane.IfPossible, ""), wanting(dataplane.Never, ipsec)
+	programs, perhaps, none := wanting(dataplane.Always, ""), wanting(dataplane.IfPossible, ""),
+		wanting(dataplane.Never, ipsec)
 	come := []string{"kernel.apply", "user.apply", "undo user.apply", "undo kernel.apply"}
 	for _, c := range []struct {
 		name          string

@@ -152,7 +152,8 @@ func TestSquattedFolder(t *testing.T) {
 				path := squat(t, c.where, third, c.put)
 				folder, err := pinFolder()
 				r, ok := errors.AsType[remedied](err)
-				if !ok || !strings.Contains(r.Error(), path+" "+c.want) || !strings.Contains(r.remedy, "rm -r "+path+";") {
+				if !ok || !strings.Contains(r.Error(), path+" "+c.want) ||
+					!strings.Contains(r.remedy, "rm -r "+path+";") {
 					t.Errorf("pin in %s, %v", folder, err)
 				}
 				if err := GiveFolder(service, service); err == nil || !strings.Contains(err.Error(), path+" "+c.want) {

@@ -68,7 +68,8 @@ func TestLayout(t *testing.T) {
 		}
 	}
 	if got := fmt.Sprintf("%x", sha256.Sum256([]byte(text.String())))[:16]; layout != forLayout || got != sum {
-		t.Errorf("a map has changed: raise layout from %d in pins.go, if a release has it, and write it here with %q\n%s",
+		t.Errorf("a map has changed: raise layout from %d in pins.go, if a release has it, "+
+			"and write it here with %q\n%s",
 			layout, got, &text)
 	}
 }

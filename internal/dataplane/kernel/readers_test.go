@@ -217,7 +217,8 @@ func TestConditions(t *testing.T) {
 	p.tell()
 	want := []mesh.Condition{
 		{Kind: mesh.Unpinned, Severity: mesh.Degraded, Subject: pinned, Cause: "no BPF file system is mounted"},
-		{Kind: mesh.Unmerged, Severity: mesh.Degraded, Subject: mergerEntry, Cause: "taken", Remedy: "ip link del it"},
+		{Kind: mesh.Unmerged, Severity: mesh.Degraded, Subject: mergerEntry, Cause: "taken",
+			Remedy: "ip link del it"},
 	}
 	if all := p.Conditions(); !slices.Equal(all, want) {
 		t.Errorf("%+v", all)

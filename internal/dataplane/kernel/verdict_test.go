@@ -302,10 +302,11 @@ func meshOver(v6 bool) mesh.Mesh {
 	}
 	var m mesh.Mesh
 	for i, a := range addresses {
-		m.Peers = append(m.Peers, mesh.Peer{Name: string(rune('a' + i)), Underlay: endpoint(a), Subnets: []netip.Prefix{
-			netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", i)),
-			netip.MustParsePrefix(fmt.Sprintf("fd00:0:0:%x::/64", i)),
-		}})
+		m.Peers = append(m.Peers, mesh.Peer{Name: string(rune('a' + i)), Underlay: endpoint(a),
+			Subnets: []netip.Prefix{
+				netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", i)),
+				netip.MustParsePrefix(fmt.Sprintf("fd00:0:0:%x::/64", i)),
+			}})
 	}
 	m.Self = "a"
 	m.Peers[1].Routes = []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")}

@@ -15,21 +15,27 @@ import (
 )
 
 func echo(src, dst string, reply bool, payload string) []byte {
-	return packet.Echo{Src: netip.MustParseAddr(src), Dst: netip.MustParseAddr(dst), Reply: reply, ID: 5, Seq: 6, Payload: []byte(payload)}.Append(nil)
+	return packet.Echo{Src: netip.MustParseAddr(src), Dst: netip.MustParseAddr(dst), Reply: reply, ID: 5, Seq: 6,
+		Payload: []byte(payload)}.Append(nil)
 }
 
 // Echoes of ours leave for the peer's TUN address, in the family that both have,
 // and are in no counter.
 func TestSendEcho(t *testing.T) {
 	r := newRig(t)
-	if err := r.SendEcho(dataplane.Echo{Peer: "b", ID: 1, Seq: 2, Payload: []byte("hello")}, dataplane.Echo{Peer: "c", Reply: true, Payload: []byte("c")}); err != nil {
+	if err := r.SendEcho(dataplane.Echo{Peer: "b", ID: 1, Seq: 2, Payload: []byte("hello")},
+		dataplane.Echo{Peer: "c", Reply: true, Payload: []byte("c")}); err != nil {
 		t.Fatal(err)
 	}
-	for i, want := range []struct{ to, src, dst string }{{"172.18.0.3:8285", "10.244.0.0", "10.244.1.0"}, {"172.18.0.4:9000", "10.244.0.0", "10.244.2.0"}} {
+	for i, want := range []struct{ to, src, dst string }{
+		{"172.18.0.3:8285", "10.244.0.0", "10.244.1.0"},
+		{"172.18.0.4:9000", "10.244.0.0", "10.244.2.0"},
+	} {
 		sent := r.wire.sent[i]
 		h, ok := packet.Parse(sent.Data)
 		e, isEcho := packet.ParseEcho(sent.Data)
-		if !ok || !isEcho || sent.Addr.String() != want.to || h.Src.String() != want.src || h.Dst.String() != want.dst || e.Reply != (i == 1) || h.TTL != 64 {
+		if !ok || !isEcho || sent.Addr.String() != want.to || h.Src.String() != want.src ||
+			h.Dst.String() != want.dst || e.Reply != (i == 1) || h.TTL != 64 {
 			t.Errorf("%+v %+v to %s", h, e, sent.Addr)
 		}
 	}
@@ -42,7 +48,8 @@ func TestSendEcho(t *testing.T) {
 	}
 	// One that the socket refuses costs itself alone.
 	r.wire.refuse[r.wire.offers] = syscall.EMSGSIZE
-	if err := r.SendEcho(dataplane.Echo{Peer: "b"}, dataplane.Echo{Peer: "c"}); !errors.Is(err, syscall.EMSGSIZE) || len(r.wire.sent) != 3 {
+	err = r.SendEcho(dataplane.Echo{Peer: "b"}, dataplane.Echo{Peer: "c"})
+	if !errors.Is(err, syscall.EMSGSIZE) || len(r.wire.sent) != 3 {
 		t.Errorf("%v, %d sent", err, len(r.wire.sent))
 	}
 	m := threeNodes()
@@ -51,7 +58,8 @@ func TestSendEcho(t *testing.T) {
 		t.Errorf("IPv4 here, IPv6 there: %v", err)
 	}
 	m.Peers[0].Subnets = threeNodes().Peers[0].Subnets
-	if err := errors.Join(r.SetMesh(m), r.SendEcho(dataplane.Echo{Peer: "b"})); err != nil || r.wire.sent[3].Data[0]>>4 != 6 {
+	if err := errors.Join(r.SetMesh(m), r.SendEcho(dataplane.Echo{Peer: "b"})); err != nil ||
+		r.wire.sent[3].Data[0]>>4 != 6 {
 		t.Errorf("IPv6: %v", err)
 	}
 }
@@ -62,26 +70,31 @@ func TestEchoIsHeard(t *testing.T) {
 	r := newRig(t)
 	const b, c = "172.18.0.3:8285", "172.18.0.4:9000"
 	r.receive(b, 0, echo("10.244.1.0", "10.244.0.0", false, "not mine"))
-	if len(r.heard) != 1 || r.heard[0].Peer != "b" || r.heard[0].Reply || r.heard[0].Seq != 6 || string(r.heard[0].Payload) != "not mine" || len(r.tun.written) != 1 {
+	if len(r.heard) != 1 || r.heard[0].Peer != "b" || r.heard[0].Reply || r.heard[0].Seq != 6 ||
+		string(r.heard[0].Payload) != "not mine" || len(r.tun.written) != 1 {
 		t.Errorf("heard %+v, delivered %d", r.heard, len(r.tun.written))
 	}
 	r.mine = func(e dataplane.Echo) ([]byte, bool) { return bytes.ToUpper(e.Payload), true }
 	before := r.Heard("b")
-	r.receive(b, 0, echo("10.244.1.0", "10.244.0.0", false, "mine"), echo("fd00:0:0:b::", "fd00:0:0:a::", false, "six"))
+	r.receive(b, 0, echo("10.244.1.0", "10.244.0.0", false, "mine"),
+		echo("fd00:0:0:b::", "fd00:0:0:a::", false, "six"))
 	if len(r.heard) != 3 || len(r.tun.written) != 1 || len(r.wire.sent) != 2 {
 		t.Fatalf("heard %+v, delivered %d, sent %d", r.heard, len(r.tun.written), len(r.wire.sent))
 	}
 	for i, want := range []string{"MINE", "SIX"} {
 		e, ok := packet.ParseEcho(r.wire.sent[i].Data)
-		if !ok || !e.Reply || e.ID != 5 || e.Seq != 6 || string(e.Payload) != want || r.wire.sent[i].Addr.String() != b {
+		if !ok || !e.Reply || e.ID != 5 || e.Seq != 6 || string(e.Payload) != want ||
+			r.wire.sent[i].Addr.String() != b {
 			t.Errorf("answer %+v to %s", e, r.wire.sent[i].Addr)
 		}
 	}
-	if got := r.Read().Peers["b"]; got.RxPackets != 1 || !r.Heard("b").After(before) || time.Since(r.Heard("b")) > time.Minute {
+	if got := r.Read().Peers["b"]; got.RxPackets != 1 || !r.Heard("b").After(before) ||
+		time.Since(r.Heard("b")) > time.Minute {
 		t.Errorf("%+v, seen %v", got, r.Heard("b"))
 	}
 	// Not from its TUN, not to ours, no echo, another node's address.
-	r.receive(b, 0, echo("10.244.1.7", "10.244.0.0", false, "x"), echo("10.244.1.0", "10.244.0.7", false, "x"), udp4("10.244.1.0", "10.244.0.0", 64, 0))
+	r.receive(b, 0, echo("10.244.1.7", "10.244.0.0", false, "x"), echo("10.244.1.0", "10.244.0.7", false, "x"),
+		udp4("10.244.1.0", "10.244.0.0", 64, 0))
 	r.receive(c, 0, echo("10.244.1.0", "10.244.0.0", true, "forged"))
 	if len(r.heard) != 3 || len(r.tun.written) != 4 {
 		t.Errorf("heard %+v, delivered %d", r.heard[3:], len(r.tun.written))

@@ -163,9 +163,12 @@ func prefixes(ss ...string) (ps []netip.Prefix) {
 
 func threeNodes() mesh.Mesh {
 	return mesh.Mesh{Self: "a", Peers: []mesh.Peer{
-		{Name: "a", Underlay: mesh.Endpoint{AddrPort: netip.MustParseAddrPort("172.18.0.2:8285")}, Subnets: prefixes("10.244.0.0/24", "fd00:0:0:a::/64")},
-		{Name: "b", Underlay: mesh.Endpoint{AddrPort: netip.MustParseAddrPort("172.18.0.3:8285")}, Subnets: prefixes("10.244.1.0/24", "fd00:0:0:b::/64"), Routes: prefixes("192.168.0.0/16")},
-		{Name: "c", Underlay: mesh.Endpoint{AddrPort: netip.MustParseAddrPort("172.18.0.4:9000")}, Subnets: prefixes("10.244.2.0/24"), Routes: prefixes("192.168.7.0/24")},
+		{Name: "a", Underlay: mesh.Endpoint{AddrPort: netip.MustParseAddrPort("172.18.0.2:8285")},
+			Subnets: prefixes("10.244.0.0/24", "fd00:0:0:a::/64")},
+		{Name: "b", Underlay: mesh.Endpoint{AddrPort: netip.MustParseAddrPort("172.18.0.3:8285")},
+			Subnets: prefixes("10.244.1.0/24", "fd00:0:0:b::/64"), Routes: prefixes("192.168.0.0/16")},
+		{Name: "c", Underlay: mesh.Endpoint{AddrPort: netip.MustParseAddrPort("172.18.0.4:9000")},
+			Subnets: prefixes("10.244.2.0/24"), Routes: prefixes("192.168.7.0/24")},
 	}}
 }
 
@@ -202,7 +205,8 @@ func newRig(t testing.TB, offloads ...string) *rig {
 
 func (r *rig) start() {
 	r.Engine = New(dataplane.Options{Log: slog.New(slog.DiscardHandler), Hear: r.hear})
-	loops, err := r.Replace([]Worker{{Tun: r.tun, Wire: r.wire, Receiver: r.wire, Sender: r.wire, Replies: r.wire, Echoes: func() Sender { return r.wire }}})
+	loops, err := r.Replace([]Worker{{Tun: r.tun, Wire: r.wire, Receiver: r.wire, Sender: r.wire,
+		Replies: r.wire, Echoes: func() Sender { return r.wire }}})
 	if err != nil {
 		panic(err)
 	}

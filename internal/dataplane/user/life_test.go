@@ -80,7 +80,8 @@ func TestHangingLoopIsNoticed(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	err := r.Alive(ctx)
-	if err == nil || !strings.Contains(err.Error(), `"tun to wire" hangs`) || strings.Contains(err.Error(), "wire to tun") {
+	if err == nil || !strings.Contains(err.Error(), `"tun to wire" hangs`) ||
+		strings.Contains(err.Error(), "wire to tun") {
 		t.Errorf("alive: %v", err)
 	}
 	if err := r.Stop(); err == nil {

@@ -42,7 +42,8 @@ func superframe(packets [][]byte) []byte {
 	binary.BigEndian.PutUint16(b[10:], packet.Checksum(b[:20], 0))
 	binary.BigEndian.PutUint16(b[36:], packet.Fold(packet.PseudoSum(b[12:20], 6, len(b)-20)))
 	f := frame(b)
-	virtio.Header{Partial: true, GSO: virtio.TCP4, SegmentSize: len(packets[0]) - 40, ChecksumStart: 20, ChecksumOffset: 16}.Put(f)
+	virtio.Header{Partial: true, GSO: virtio.TCP4, SegmentSize: len(packets[0]) - 40, ChecksumStart: 20,
+		ChecksumOffset: 16}.Put(f)
 	return f
 }
 
@@ -78,7 +79,9 @@ func TestSuperpacketOut(t *testing.T) {
 	r.out.forward([][]byte{superframe(packets)})
 	r.checkWire(t, packets, 44, 1)
 	c := r.Read()
-	if b := c.Peers["b"]; b.TxPackets != 45 || b.TxBytes != 45*1472 || c.Calls[mesh.TunRead] != (mesh.Calls{Calls: 1, Packets: 45}) || c.Calls[mesh.WireWrite] != (mesh.Calls{Calls: 1, Packets: 45}) {
+	if b := c.Peers["b"]; b.TxPackets != 45 || b.TxBytes != 45*1472 ||
+		c.Calls[mesh.TunRead] != (mesh.Calls{Calls: 1, Packets: 45}) ||
+		c.Calls[mesh.WireWrite] != (mesh.Calls{Calls: 1, Packets: 45}) {
 		t.Errorf("counted %+v, %v", b, c.Calls)
 	}
 	// Without UDP_SEGMENT each is a message of its own; the headers of all do
@@ -151,7 +154,8 @@ func TestBurstsRefused(t *testing.T) {
 		packets := tcp4("10.244.0.2", "10.244.1.2", 10, 1432)
 		r.out.forward([][]byte{superframe(packets)})
 		r.checkWire(t, packets)
-		if info := r.Read().Works; slices.Contains(info.Offloads, "udp_gso") || strings.Join(info.Refused, " ") != "udp_gso" {
+		if info := r.Read().Works; slices.Contains(info.Offloads, "udp_gso") ||
+			strings.Join(info.Refused, " ") != "udp_gso" {
 			t.Errorf("%v: %+v", errno, info)
 		}
 		if c := r.Read(); c.Peers["b"].TxPackets != 10 || len(drops(c.Totals)) != 0 {
@@ -181,7 +185,8 @@ func TestBurstTooBig(t *testing.T) {
 		}
 		r.wire.mtu = 1428
 		r.out.forward([][]byte{superframe(tcp4("10.244.0.2", "10.244.1.2", 10, 1432))})
-		if c := r.Read(); c.Peers["b"].Drops[mesh.TooBig] != 10 || len(r.Read().Works.Refused) != 0 || len(r.tun.written) != 10 {
+		if c := r.Read(); c.Peers["b"].Drops[mesh.TooBig] != 10 || len(r.Read().Works.Refused) != 0 ||
+			len(r.tun.written) != 10 {
 			t.Errorf("%v: %+v, %+v, %d answers", errno, c.Peers["b"], r.Read().Works, len(r.tun.written))
 		}
 		if b := r.tun.written[0]; binary.BigEndian.Uint16(b[26:]) != 1400 {
@@ -211,13 +216,15 @@ func TestMergedIn(t *testing.T) {
 		all = append(all, p...)
 	}
 	merged := func() []packet.Datagram {
-		return []packet.Datagram{{Data: bytes.Clone(all), Size: 1472, Addr: threeNodes().Peers[1].Underlay.AddrPort}}
+		return []packet.Datagram{{Data: bytes.Clone(all), Size: 1472,
+			Addr: threeNodes().Peers[1].Underlay.AddrPort}}
 	}
 	r.in.deliver(merged())
 	check := func(r *rig, frames int) {
 		t.Helper()
 		c := r.Read()
-		if b := c.Peers["b"]; b.RxPackets != 10 || b.RxBytes != 10*1472 || b.Drops[mesh.SpoofedSource] != 1 || r.tun.frames != frames {
+		if b := c.Peers["b"]; b.RxPackets != 10 || b.RxBytes != 10*1472 || b.Drops[mesh.SpoofedSource] != 1 ||
+			r.tun.frames != frames {
 			t.Errorf("%d frames, counted %+v", r.tun.frames, b)
 		}
 		if len(r.tun.written) != 10 {
@@ -230,7 +237,8 @@ func TestMergedIn(t *testing.T) {
 		}
 	}
 	check(r, 1)
-	if c := r.Read(); c.Calls[mesh.WireRead] != (mesh.Calls{Calls: 1, Packets: 11}) || c.Calls[mesh.TunWrite] != (mesh.Calls{Calls: 1, Packets: 10}) {
+	if c := r.Read(); c.Calls[mesh.WireRead] != (mesh.Calls{Calls: 1, Packets: 11}) ||
+		c.Calls[mesh.TunWrite] != (mesh.Calls{Calls: 1, Packets: 10}) {
 		t.Errorf("calls %v", c.Calls)
 	}
 

@@ -134,14 +134,17 @@ func TestInbound(t *testing.T) {
 		{"to the TUN address", b, 0, udp4("10.244.1.0", "10.244.0.0", 62, 0), true, "b", "", ""},
 		{"IPv6", b, 0, udp6("fd00:0:0:b::2", "fd00:0:0:a::2", 62), true, "b", "", ""},
 		{"a stranger", stranger, 0, udp4("10.244.1.2", "10.244.0.2", 62, 0), false, "", "unknown_sender", ""},
-		{"a stranger's expiring packet", stranger, 0, udp4("10.244.1.2", "10.244.0.2", 1, 0), false, "", "unknown_sender", ""},
-		{"our own address", "172.18.0.2:8285", 0, udp4("10.244.0.3", "10.244.0.2", 62, 0), false, "", "unknown_sender", ""},
+		{"a stranger's expiring packet", stranger, 0, udp4("10.244.1.2", "10.244.0.2", 1, 0),
+			false, "", "unknown_sender", ""},
+		{"our own address", "172.18.0.2:8285", 0, udp4("10.244.0.3", "10.244.0.2", 62, 0),
+			false, "", "unknown_sender", ""},
 		{"another peer's pod", b, 0, udp4("10.244.2.2", "10.244.0.2", 62, 0), false, "b", "spoofed_source", ""},
 		{"a shorter route of it", b, 0, udp4("192.168.7.1", "10.244.0.2", 62, 0), false, "b", "spoofed_source", ""},
 		{"our own pod", b, 0, udp4("10.244.0.3", "10.244.0.2", 62, 0), false, "b", "spoofed_source", ""},
 		{"nobody's address", b, 0, udp4("8.8.8.8", "10.244.0.2", 62, 0), false, "b", "spoofed_source", ""},
 		{"to another peer", b, 0, udp4("10.244.1.2", "10.244.2.2", 62, 0), false, "b", "wrong_destination", ""},
-		{"to the sender: a loop", b, 0, udp4("10.244.1.2", "10.244.1.3", 62, 0), false, "b", "wrong_destination", ""},
+		{"to the sender: a loop", b, 0, udp4("10.244.1.2", "10.244.1.3", 62, 0),
+			false, "b", "wrong_destination", ""},
 		{"to the outside", b, 0, udp4("10.244.1.2", "8.8.8.8", 62, 0), false, "b", "wrong_destination", ""},
 		{"TTL 1", b, 0, udp4("10.244.1.2", "10.244.0.2", 1, 0), false, "b", "ttl_expired", "0b00"},
 		{"hop limit 0", b, 0, udp6("fd00:0:0:b::2", "fd00:0:0:a::2", 0), false, "b", "ttl_expired", "0300"},
@@ -159,7 +162,8 @@ func TestInbound(t *testing.T) {
 			if test.peer == "" {
 				traffic = counted.Totals
 			}
-			if got := strings.Join(drops(traffic), " "); got != test.drop || len(drops(counted.Totals)) != len(drops(traffic)) {
+			if got := strings.Join(drops(traffic), " "); got != test.drop ||
+				len(drops(counted.Totals)) != len(drops(traffic)) {
 				t.Errorf("drops %q, want %q", got, test.drop)
 			}
 			if len(r.wire.sent) != 0 {
@@ -173,7 +177,8 @@ func TestInbound(t *testing.T) {
 				return
 			}
 			checkDelivered(t, r, test.packet, test.tos)
-			if traffic.RxPackets != 1 || traffic.RxBytes != uint64(len(test.packet)) || time.Since(traffic.LastSeen) > time.Minute {
+			if traffic.RxPackets != 1 || traffic.RxBytes != uint64(len(test.packet)) ||
+				time.Since(traffic.LastSeen) > time.Minute {
 				t.Errorf("counted %+v", traffic)
 			}
 		})
@@ -275,7 +280,8 @@ func TestRefusedDeliveries(t *testing.T) {
 	r.tun.refuse = map[int]error{0: syscall.EIO, 2: syscall.EIO}
 	p := udp4("10.244.1.2", "10.244.0.2", 62, 0)
 	r.receive("172.18.0.3:8285", 0, p, p, p, p)
-	if c := r.Read(); c.Totals.RxPackets != 2 || strings.Join(drops(c.Totals), " ") != "write_error write_error" {
+	if c := r.Read(); c.Totals.RxPackets != 2 ||
+		strings.Join(drops(c.Totals), " ") != "write_error write_error" {
 		t.Errorf("counted %+v", c.Totals)
 	}
 }
@@ -314,7 +320,8 @@ func TestSetMeshKeepsCounters(t *testing.T) {
 	}
 	r.send(udp4("10.244.0.2", "10.244.1.2", 63, 0), udp4("10.244.0.2", "10.244.2.2", 63, 0))
 	c := r.Read()
-	if _, gone := c.Peers["c"]; gone || c.Peers["b"].TxPackets != 2 || c.Totals.TxPackets != 3 || c.Totals.Drops[mesh.NoRoute] != 1 {
+	if _, gone := c.Peers["c"]; gone || c.Peers["b"].TxPackets != 2 || c.Totals.TxPackets != 3 ||
+		c.Totals.Drops[mesh.NoRoute] != 1 {
 		t.Errorf("counters %+v", c)
 	}
 	if to := r.wire.sent[2].Addr.String(); to != "172.18.0.5:8285" {
