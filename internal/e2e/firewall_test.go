@@ -38,7 +38,8 @@ func (m *mesh) pinged() bool {
 func TestRejectingForwardChain(t *testing.T) {
 	eachEngine(t, nstest.Waiting, func(t *testing.T) {
 		m := newMesh(t)
-		for _, load := range []string{firewalldLike, "flush table inet firewalld; delete table inet firewalld;" + firewalldLike} {
+		again := "flush table inet firewalld; delete table inet firewalld;" + firewalldLike
+		for _, load := range []string{firewalldLike, again} {
 			run(t, m.Worker2.Namespace, "nft", load)
 			eventually(t, "pods reach each other", m.pinged,
 				func() string { return run(t, m.Worker2.Namespace, "nft", "list", "ruleset") })
@@ -117,7 +118,8 @@ func (m *mesh) podsPass(t *testing.T, where string) {
 	if err := m.w2.WaitEvent("pods_pass", "where", where); err != nil {
 		t.Fatal(err)
 	}
-	s := waitStatus(t, m.w2, "no rule is named", func(s control.Status) bool { return !hasProblem(s, "pods_filtered") })
+	s := waitStatus(t, m.w2, "no rule is named",
+		func(s control.Status) bool { return !hasProblem(s, "pods_filtered") })
 	if s.Health.Level != "ok" {
 		t.Errorf("health %+v", s.Health)
 	}

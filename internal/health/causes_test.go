@@ -68,7 +68,8 @@ func TestCausesKeepTheRest(t *testing.T) {
 	drift := mesh.Condition{Kind: mesh.FileDiffers, Severity: mesh.Degraded, Peer: "a"}
 	in := append(down("a", "b", "c", "d"), ours, stranger, drift)
 	got := health.Causes(in, four())
-	if len(got) != 4 || got[0] != ours || got[1] != stranger || got[2].Group != "all 4 peers" || got[3] != drift {
+	if len(got) != 4 || got[0] != ours || got[1] != stranger || got[2].Group != "all 4 peers" ||
+		got[3] != drift {
 		t.Errorf("%+v", got)
 	}
 }
@@ -130,7 +131,8 @@ func TestCausesLeaveOutWhatDiffers(t *testing.T) {
 	}
 	in[1].Severity = mesh.Info
 	got := health.Causes(in, four())
-	want := mesh.Condition{Kind: "other", Severity: mesh.Failed, Group: "all 4 peers", Cause: "same", Remedy: "same"}
+	want := mesh.Condition{Kind: "other", Severity: mesh.Failed, Group: "all 4 peers", Cause: "same",
+		Remedy: "same"}
 	if len(got) != 1 || got[0] != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}

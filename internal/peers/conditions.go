@@ -11,7 +11,8 @@ import (
 func (f Facts) Conditions(name, ours string, now time.Time) (all []mesh.Condition) {
 	if f.StateAt(now) == Down {
 		all = append(all, mesh.Condition{Kind: mesh.PeerDown, Severity: mesh.Failed, Peer: name,
-			Remedy: "check that its host runs, that meshd runs there, and that both hosts' firewalls pass the mesh port"})
+			Remedy: "check that its host runs, that meshd runs there, and that both hosts' firewalls " +
+				"pass the mesh port"})
 	}
 	if ours != "" && f.File != "" && f.File != ours {
 		all = append(all, mesh.Condition{Kind: mesh.FileDiffers, Severity: mesh.Degraded, Peer: name,

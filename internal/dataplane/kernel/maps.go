@@ -12,7 +12,8 @@ import (
 	"example.org/meshd/internal/peers"
 )
 
-// setMesh makes the maps say what a mesh is, and which of its peers an IPsec policy is about, all of it or nothing. What is new is there before what
+// setMesh makes the maps say what a mesh is, and which of its peers an IPsec policy is about, all of it
+// or nothing. What is new is there before what
 // is old goes, and each node changes at one packet boundary, so that no packet is lost meanwhile.
 // It is the owner's.
 func (e *Engine) setMesh(m mesh.Mesh, policed map[string]bool) error {

@@ -90,7 +90,8 @@ func TestPost(t *testing.T) {
 			if !test.want {
 				return
 			}
-			if got := address(&m.names[1]); got.Addr().Unmap() != test.to.Addr().Unmap() || got.Port() != test.to.Port() {
+			got := address(&m.names[1])
+			if got.Addr().Unmap() != test.to.Addr().Unmap() || got.Port() != test.to.Port() {
 				t.Errorf("to %s, want %s", got, test.to)
 			}
 			var sent []byte
