@@ -19,7 +19,8 @@ type Meaning [sha256.Size]byte
 func meaningOf(c *Config) Meaning {
 	b := fmt.Appendf(nil, "%+v %+v %+v %+v %+v %+v",
 		c.Network, c.Dataplane, c.Masquerade, c.Probe, c.Metrics, c.Container)
-	nodes := slices.SortedFunc(slices.Values(c.Nodes), func(x, y Node) int { return cmp.Compare(x.Name, y.Name) })
+	nodes := slices.Clone(c.Nodes)
+	slices.SortFunc(nodes, func(x, y Node) int { return cmp.Compare(x.Name, y.Name) })
 	for _, n := range nodes {
 		b = appendText(b, n.Name)
 		b = appendText(b, n.Address.String())

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"math/bits"
 	"slices"
 	"sync"
 	"time"
@@ -10,7 +11,9 @@ import (
 type peer struct {
 	name string
 
-	mu             sync.Mutex // guards the fields below
+	mu             sync.Mutex    // guards the fields below
+	interval       time.Duration // between two plain probes
+	bounds         Bounds
 	state          State
 	since          time.Time  // of state
 	good, missed   int        // questions in a row with and without an answer
@@ -19,15 +22,37 @@ type peer struct {
 	seq            uint16
 	sent, received uint64
 	window         window
-	answeredAt     time.Time // of the last answer
-	heardAt        time.Time // of the last packet of any kind, as the last settle was told
-	told           Self      // what the peer said of itself last
-	toldNew        bool      // told has changed since the last settle
+	recent         recent
+	forms          [numForms]form // but for Plain
+	answeredAt     time.Time      // of the last answer
+	heardAt        time.Time      // of the last packet of any kind, as the last settle was told
+	strayAt        time.Time      // of the last answer that came too late or to no question
+	asksAt         time.Time      // of the last question that came from the peer
+	unheard        time.Time      // since when the peer tells that it does not hear us; zero: it does
+	told           Self           // what the peer said of itself last
+	flags          Flags          // of the peer's last answer
+	toldNew        bool           // told has changed since the last settle
+	formsNew       bool           // a form fails or passes since the last settle
+}
+
+// with gives a peer other settings, and returns it; nil for nil.
+func (p *peer) with(interval time.Duration, b Bounds) *peer {
+	if p == nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.interval != interval {
+		p.interval, p.recent = interval, newRecent(interval)
+	}
+	p.bounds = b
+	return p
 }
 
 // A question is an echo that was sent.
 type question struct {
 	nonce uint64
+	form  Form
 	at    time.Time
 	rtt   time.Duration        // lost until the answer comes
 	ping  chan<- time.Duration // gets rtt, and has room for it; nil for a probe
@@ -37,17 +62,134 @@ type question struct {
 func (p *peer) ask(now time.Time, nonce uint64, ping chan<- time.Duration) uint16 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.asked = append(p.asked, question{nonce: nonce, at: now, rtt: lost, ping: ping})
+	return p.note(question{nonce: nonce, at: now, rtt: lost, ping: ping})
+}
+
+// note notes a question. p.mu is held.
+func (p *peer) note(q question) uint16 {
+	p.asked = append(p.asked, q)
 	p.seq++
 	p.sent++
 	return p.seq
 }
 
-// forget removes the question of a ping.
+// nextForm returns a form that is due, with its DSCP value and the size of its payload; ok is false if
+// none is. A form is measured while plain probes pass; what was found before stays meanwhile.
+func (p *peer) nextForm(now time.Time, t Trait) (f Form, dscp uint8, size int, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, f := range Forms() {
+		if one := &p.forms[f]; !p.measures(f, t) && (one.fails || one.lost > 0) {
+			p.formsNew = p.formsNew || one.fails
+			one.forget()
+		}
+	}
+	if p.state != Up || p.good < plainPasses {
+		return 0, 0, 0, false
+	}
+	for i := range Forms() {
+		f := Forms()[(int(p.seq)+i)%len(Forms())] // the next one, so that none is left out
+		if !p.measures(f, t) || !p.forms[f].due(now, p.waits(f, now)) {
+			continue
+		}
+		if f == Marked {
+			dscp = p.forms[f].nextDSCP(t.DSCP)
+		}
+		return f, dscp, p.size(f), true
+	}
+	return 0, 0, 0, false
+}
+
+// size returns the size of a form's payload. p.mu is held.
+func (p *peer) size(f Form) int {
+	if f == Large {
+		return max(PayloadSize, p.bounds.Large)
+	}
+	return PayloadSize
+}
+
+// measures tells whether a form says something about the peer. p.mu is held.
+func (p *peer) measures(f Form, t Trait) bool {
+	isMeshd := p.told.Hash != [32]byte{}
+	switch f {
+	case Data:
+		return t.Data && isMeshd // to others, programs send nothing
+	case Large:
+		return p.bounds.Large > 0
+	case Marked:
+		return t.DSCP&^1 != 0 // plain probes have DSCP 0
+	default:
+		return p.bounds.Forwarded && p.told.Meaning != (Meaning{}) && !p.flags.Has(Unmeasured)
+	}
+}
+
+// nextDSCP returns the DSCP value to ask about: the same one until it is clear what becomes of it, then
+// the next of those that pods' packets have.
+func (f *form) nextDSCP(seen uint64) uint8 {
+	if bit := uint64(1) << f.dscp; (f.fails || f.lost > 0) && seen&bit != 0 {
+		return f.dscp
+	}
+	seen &^= 1
+	above := seen &^ (2<<f.dscp - 1)
+	if above == 0 {
+		above = seen
+	}
+	next := uint8(bits.TrailingZeros64(above))
+	if next != f.dscp { // what is known is of another value
+		f.lost, f.passed = 0, 0
+	}
+	return next
+}
+
+// waits tells whether a question of a form has waited for formHurry. p.mu is held.
+func (p *peer) waits(f Form, now time.Time) bool {
+	return slices.ContainsFunc(p.asked, func(q question) bool {
+		return q.form == f && q.rtt == lost && now.Sub(q.at) >= formHurry
+	})
+}
+
+// askForm notes a question of a form and returns its sequence number.
+func (p *peer) askForm(now time.Time, nonce uint64, f Form, dscp uint8) uint16 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.forms[f].ask(now)
+	p.forms[f].dscp = dscp
+	return p.note(question{nonce: nonce, form: f, at: now, rtt: lost})
+}
+
+// forget removes a question.
 func (p *peer) forget(nonce uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.asked = slices.DeleteFunc(p.asked, func(q question) bool { return q.ping != nil && q.nonce == nonce })
+	p.asked = slices.DeleteFunc(p.asked, func(q question) bool { return q.nonce == nonce })
+}
+
+// asks notes a question that came from the peer.
+func (p *peer) asks(flags Flags, at time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asksAt = at
+	p.hearing(flags, at)
+}
+
+// hearing notes whether the peer tells that it hears this node. p.mu is held.
+func (p *peer) hearing(flags Flags, at time.Time) {
+	switch {
+	case !flags.Has(Unheard):
+		p.unheard = time.Time{}
+	case p.unheard.IsZero():
+		p.unheard = at
+	}
+}
+
+// tells returns the flags that are for this peer alone.
+func (p *peer) tells() (f Flags) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.missed >= staleAfter {
+		f |= Unheard
+	}
+	return f
 }
 
 // answered notes an answer. look is true if settle should run at once: the state may change, or the
@@ -57,13 +199,17 @@ func (p *peer) answered(said payload, at time.Time) (look bool) {
 	defer p.mu.Unlock()
 	i := slices.IndexFunc(p.asked, func(q question) bool { return q.nonce == said.nonce && q.rtt == lost })
 	if i < 0 {
+		p.strayAt = at
 		return false // too late, a duplicate, or forged
 	}
 	p.received++
 	p.answeredAt = at
-	if !said.answer {
-		said.Self = Self{} // a kernel returned the question: the words are this node's own
+	if said.answer {
+		p.hearing(said.flags, at)
+	} else { // a kernel returned the question: the words are this node's own
+		said.Self, said.flags = Self{}, 0
 	}
+	p.flags = said.flags
 	if p.told != said.Self {
 		p.told, p.toldNew = said.Self, true
 	}
@@ -77,8 +223,7 @@ func (p *peer) answered(said payload, at time.Time) (look bool) {
 }
 
 // settle evaluates the questions that were answered or have timed out, and appends the changes to
-// changes. heard is the time of the last packet: it is reported, but the state does not depend on
-// it.
+// changes. heard is the time of the last packet of any kind.
 func (p *peer) settle(now, heard time.Time, changes []Change) []Change {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -89,12 +234,15 @@ func (p *peer) settle(now, heard time.Time, changes []Change) []Change {
 		if q.ping != nil || !over {
 			return false
 		}
-		p.window.add(q.rtt)
-		p.conclude(q.rtt != lost, q.at)
+		p.conclude(q)
 		return true
 	})
+	p.state = p.stateAt(now)
 	if p.state != old {
 		p.since = now
+		if p.state == Up && old != Stale {
+			p.recent = newRecent(p.interval) // what was lost before is over, and was told
+		}
 		change := Change{Peer: p.name, Old: old, New: p.state, Figures: p.window.figures()}
 		if p.missed > 0 {
 			change.Silent = now.Sub(p.silent)
@@ -106,37 +254,80 @@ func (p *peer) settle(now, heard time.Time, changes []Change) []Change {
 		told := p.told
 		changes = append(changes, Change{Peer: p.name, Old: p.state, New: p.state, Told: &told})
 	}
+	if p.formsNew {
+		p.formsNew = false
+		changes = append(changes, Change{Peer: p.name, Old: p.state, New: p.state, Forms: true})
+	}
 	return changes
 }
 
-// conclude updates the state by one more question: whether it was answered, and when it was sent.
-func (p *peer) conclude(good bool, at time.Time) {
-	if good {
-		p.missed = 0
-		if p.good++; p.good >= upAfter {
-			p.state = Up
+// conclude takes the result of one question. p.mu is held.
+func (p *peer) conclude(q question) {
+	good := q.rtt != lost
+	if q.form != Plain {
+		if good || p.state == Up && p.good >= plainPasses {
+			p.formsNew = p.forms[q.form].conclude(good) || p.formsNew
 		}
 		return
 	}
+	p.window.add(q.rtt)
+	p.recent.add(q.at, !good)
+	if good {
+		p.missed = 0
+		p.good++
+		return
+	}
 	if p.missed == 0 {
-		p.silent = at
+		p.silent = q.at
 	}
 	p.good = 0
 	p.missed++
-	switch {
-	case p.missed >= downAfter:
-		p.state = Down
-	case p.missed >= staleAfter && p.state == Up:
-		p.state = Stale
-	}
 }
 
-// report returns what is known of the peer.
-func (p *peer) report() Report {
+// lately is how long after it was noticed a sign of life counts.
+const lately = 10 * time.Second
+
+// stateAt returns the state that follows from what is known. p.mu is held.
+func (p *peer) stateAt(now time.Time) State {
+	switch {
+	case !p.unheard.IsZero() && now.Sub(p.unheard) >= unheardFor && p.isRecent(p.asksAt, now):
+		return OneWay
+	case p.good >= upAfter:
+		return Up
+	case p.missed < staleAfter:
+		return p.state
+	// Only what has come after the first missed question was over is a sign of life: what came before
+	// tells nothing of now.
+	case p.asksAt.Sub(p.silent) > Timeout && p.isRecent(p.asksAt, now):
+		return OneWay
+	// Answers that come too late are heard, but a meshd that sends them is not silent.
+	case p.heardAt.Sub(p.silent) > Timeout && p.isRecent(p.heardAt, now) && !p.isRecent(p.strayAt, now):
+		return Silent
+	case p.missed >= downAfter:
+		return Down
+	case p.state == Unknown || p.state == Down:
+		return p.state
+	}
+	return Stale
+}
+
+// isRecent tells whether a sign of life counts still: peers that ask rarely are given more time.
+func (p *peer) isRecent(sign, now time.Time) bool { return now.Sub(sign) < max(lately, 3*p.interval) }
+
+// report returns what is known of the peer. t is how what pods send differs from plain probes.
+func (p *peer) report(t Trait) Report {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return Report{
+	r := Report{
 		State: p.state, Since: p.since, Answered: p.answeredAt, Heard: p.heardAt,
-		Figures: p.window.figures(), Sent: p.sent, Received: p.received, Told: p.told,
+		Figures: p.window.figures(), Recent: p.recent.sum(), Sent: p.sent, Received: p.received, Told: p.told,
+		NotHeard: !p.unheard.IsZero(),
 	}
+	for i, f := range Forms() {
+		one := p.forms[f]
+		r.Forms[i] = FormReport{
+			Form: f, Measured: p.measures(f, t) && one.sent > 0, Sent: one.sent, Received: one.received,
+			LostInRow: one.lost, Loss: one.loss(), Fails: one.fails, DSCP: one.dscp}
+	}
+	return r
 }

@@ -5,14 +5,17 @@
 //
 //	question  an echo request; the peer answers it within Timeout, or it counts as missed
 //	probe     a question that the Prober asks by itself; ping: one that a user asks for
-//	heard     the time of any packet from the peer. The state does not depend on it: pods of a
-//	          host whose meshd is dead may still send, and others may forge its address
+//	heard     the time of any packet from the peer. It never makes a peer up: pods of a host whose
+//	          meshd is dead may still send, and others may forge its address
+//	form      what a probe looks like; forms other than plain ones tell what pods' packets meet
 //
-// States, each reached by questions in a row:
+// States, by plain questions in a row:
 //
 //	up        2 answered
 //	stale     3 missed, after up
-//	down      10 missed
+//	silent    3 missed while packets of the peer arrive: its meshd does not answer
+//	one-way   3 missed while questions of the peer arrive, or the peer tells that it does not hear us
+//	down      10 missed, and nothing arrives
 //	unknown   none of these yet
 package probe
 
@@ -31,6 +34,9 @@ const (
 	upAfter    = 2 // see the package comment
 	staleAfter = 3
 	downAfter  = 10
+	// unheardFor is how long a peer has to tell that it does not hear this node. It is longer than the
+	// difference between both sides after a failure that has ended.
+	unheardFor = 5 * time.Second
 
 	// maxRate bounds the cost of probing: questions per second, however many peers there are. Each
 	// of 10,000 peers is then asked every 5 s.
@@ -38,8 +44,8 @@ const (
 	// tick is the longest time for which due questions are collected. Sent together, and answered
 	// together, they cost less than half.
 	tick = 250 * time.Millisecond
-	// Batch is the largest number of questions that Work returns. They all get the time of that call
-	// as their send time, so it must not take long to send them.
+	// Batch is how many questions Work returns at most, and one of each form more. They all get the
+	// time of that call as their send time, so it must not take long to send them.
 	Batch = 16
 )
 
@@ -51,11 +57,15 @@ const (
 	Unknown State = iota
 	Up
 	Stale
+	Silent
+	OneWay
 	Down
 )
 
 // String returns the state's name in status, events and metrics.
-func (s State) String() string { return [...]string{"unknown", "up", "stale", "down"}[s] }
+func (s State) String() string {
+	return [...]string{"unknown", "up", "stale", "silent", "one-way", "down"}[s]
+}
 
 // Meaning is the beginning of the hash of what a file means: comments, white space and order do not
 // count. The zero value is unknown: a meshd that does not tell it.
@@ -80,23 +90,28 @@ func (s Self) SameFile(other Self) bool {
 // Settings is which peers are asked, and how often.
 type Settings struct {
 	Peers    []string
-	Interval time.Duration // between two questions to a peer; 0: no probes
+	Interval time.Duration     // between two questions to a peer; 0: no probes
+	Bounds   map[string]Bounds // of peers; none: neither large nor forwarded probes
 }
 
 // A Question is to be sent to a peer in an ICMP echo request.
 type Question struct {
 	Peer    string
+	Form    Form
+	DSCP    uint8  // for the outer header, 0 to 63
 	ID, Seq uint16 // of the echo
 	Payload []byte // of the echo; the receiver of the Question owns it
 }
 
-// A Change is a change of one peer: of its state or, if Told is not nil, of what it says of itself.
+// A Change is a change of one peer: of its state, of what it says of itself if Told is not nil, or of
+// which forms it gets if Forms is true.
 type Change struct {
 	Peer     string
 	Old, New State
 	Silent   time.Duration // since the first of the missed questions; 0: the last one was answered
 	Figures  Figures
 	Told     *Self // the peer's new file or version
+	Forms    bool  // a form fails or passes now
 }
 
 // A Prober follows the peers of a mesh. Its methods may be called from any goroutine at any time.
@@ -106,6 +121,7 @@ type Prober struct {
 	heard func(peer string) time.Time
 	self  atomic.Pointer[Self]
 	leads atomic.Bool                      // see Forwards
+	trait atomic.Pointer[Trait]            // see Differ
 	peers atomic.Pointer[map[string]*peer] // replaced as a whole, never changed
 	news  chan *peer                       // peers that settle should look at
 	woken chan struct{}                    // news is not empty
@@ -114,7 +130,8 @@ type Prober struct {
 	interval time.Duration
 	order    []*peer   // in which peers are asked
 	next     int       // index in order
-	credit   float64   // the number of questions that may be asked now
+	credit   float64   // the number of plain questions that may be asked now
+	formed   float64   // the number of questions of other forms that may be asked now
 	last     time.Time // of the last Work
 	pending  []pending // sent questions, oldest first
 }
@@ -132,6 +149,7 @@ func New(heard func(peer string) time.Time) *Prober {
 		id: uint16(rand.Uint32()), heard: heard, news: make(chan *peer, 64), woken: make(chan struct{}, 1),
 	}
 	p.self.Store(&Self{})
+	p.trait.Store(&Trait{})
 	p.peers.Store(&map[string]*peer{})
 	return p
 }
@@ -144,8 +162,14 @@ func (p *Prober) Introduce(s Self) { p.self.Store(&s) }
 // forwarding is not measured here.
 func (p *Prober) Forwards(answers bool) { p.leads.Store(answers) }
 
-// flags returns what one other node is told.
-func (p *Prober) flags() (f Flags) {
+// Differ tells how what pods send differs from plain probes, from now on.
+func (p *Prober) Differ(t Trait) { p.trait.Store(&t) }
+
+// flags returns what a peer is told.
+func (p *Prober) flags(to *peer) (f Flags) {
+	if to != nil {
+		f = to.tells()
+	}
 	if !p.leads.Load() {
 		f |= Unmeasured
 	}
@@ -163,8 +187,10 @@ func (p *Prober) Set(s Settings) {
 	}
 	peers, fresh, kept := make(map[string]*peer, len(s.Peers)), []*peer{}, []*peer{}
 	for _, name := range s.Peers {
-		if peers[name] = old[name]; peers[name] == nil {
-			peers[name] = &peer{name: name}
+		bounds := s.Bounds[name]
+		peers[name] = old[name].with(s.Interval, bounds)
+		if peers[name] == nil {
+			peers[name] = &peer{name: name, interval: s.Interval, bounds: bounds, recent: newRecent(s.Interval)}
 			fresh = append(fresh, peers[name])
 		}
 	}
@@ -229,16 +255,47 @@ func (p *Prober) Work(now time.Time) (questions []Question, changes []Change) {
 		p.last, p.credit = now, 1
 	}
 	p.credit = min(p.credit+now.Sub(p.last).Seconds()*p.rate(), burst)
+	p.formed = min(p.formed+now.Sub(p.last).Seconds()*maxFormRate, float64(formBurst))
 	p.last = now
 	for ; p.credit >= 1 && len(p.order) > 0 && p.interval > 0 && len(questions) < Batch; p.credit-- {
 		to := p.order[p.next]
 		p.next = (p.next + 1) % len(p.order)
 		q := Question{Peer: to.name, ID: p.id, Payload: make([]byte, PayloadSize)}
-		q.Seq = to.ask(now, p.question(q.Payload), nil)
-		questions = append(questions, q)
-		p.pending = append(p.pending, pending{to, now.Add(Timeout)})
+		q.Seq = to.ask(now, p.question(to, q.Payload), nil)
+		questions = p.askForms(now, to, append(questions, q))
+		p.pending = append(p.pending, pending{to, now.Add(Timeout)}) // for all of them
 	}
 	return questions, changes
+}
+
+// askForms appends the questions of forms that are due at a peer. Where more are due than may be asked,
+// chance decides: in a fixed order the same peers would be left out round by round.
+func (p *Prober) askForms(now time.Time, to *peer, questions []Question) []Question {
+	trait := *p.trait.Load()
+	// One at a time, but where plain probes are so rare that this would take too long.
+	most := min(len(Forms()), 1+int(p.interval*time.Duration(len(Forms()))/formPause))
+	for range most {
+		if p.formed < 1 || rand.Float64() > p.formed/float64(formBurst) {
+			break
+		}
+		form, dscp, size, ok := to.nextForm(now, trait)
+		if !ok {
+			break
+		}
+		p.formed--
+		q := Question{Peer: to.name, Form: form, DSCP: dscp, ID: p.id, Payload: make([]byte, size)}
+		q.Seq = to.askForm(now, p.question(to, q.Payload), form, dscp)
+		questions = append(questions, q)
+	}
+	return questions
+}
+
+// Unsent forgets a question that says nothing: it was not sent for a reason that pods are told of.
+func (p *Prober) Unsent(q Question) {
+	said, ok := parse(q.Payload)
+	if to := (*p.peers.Load())[q.Peer]; to != nil && ok {
+		to.forget(said.nonce)
+	}
 }
 
 // conclude settles the peers that have news, and those whose questions have timed out.
@@ -254,10 +311,10 @@ func (p *Prober) conclude(now time.Time) (changes []Change) {
 	return changes
 }
 
-// question writes a payload and returns its nonce.
-func (p *Prober) question(b []byte) uint64 {
+// question writes a payload for a peer and returns its nonce.
+func (p *Prober) question(to *peer, b []byte) uint64 {
 	nonce := rand.Uint64() // ChaCha8 with a random seed: answers cannot be forged by guessing
-	payload{nonce: nonce, flags: p.flags(), Self: *p.self.Load()}.write(b)
+	payload{nonce: nonce, flags: p.flags(to), Self: *p.self.Load()}.write(b)
 	return nonce
 }
 
@@ -280,7 +337,7 @@ func (p *Prober) Ping(name string, size int, now time.Time) (
 	}
 	rtt := make(chan time.Duration, 1)
 	q = Question{Peer: name, ID: p.id, Payload: make([]byte, max(size, PayloadSize))}
-	nonce := p.question(q.Payload)
+	nonce := p.question(to, q.Payload)
 	q.Seq = to.ask(now, nonce, rtt)
 	return q, rtt, func() { to.forget(nonce) }, true
 }
@@ -297,7 +354,11 @@ func (p *Prober) Answer(from string, isReply bool, b []byte, at time.Time) (repl
 		if said.answer {
 			return nil, true // an answer in a request: invalid, and the kernel must not return it
 		}
-		payload{answer: true, nonce: said.nonce, flags: p.flags(), Self: *p.self.Load()}.write(b)
+		one := (*p.peers.Load())[from]
+		if one != nil {
+			one.asks(said.flags, at)
+		}
+		payload{answer: true, nonce: said.nonce, flags: p.flags(one), Self: *p.self.Load()}.write(b)
 		return b, true
 	}
 	if one := (*p.peers.Load())[from]; one != nil && one.answered(said, at) {
@@ -320,8 +381,11 @@ type Report struct {
 	Answered       time.Time // of the last answer; zero if none came
 	Heard          time.Time // of the last packet, as of the last question that was evaluated
 	Figures        Figures
-	Sent, Received uint64 // numbers of questions and answers
-	Told           Self   // what the peer said last; without a Version if it does not run meshd
+	Recent         Loss                     // of plain probes
+	Sent, Received uint64                   // numbers of questions and answers, of all forms
+	Told           Self                     // what the peer said last; without a Version if it does not run meshd
+	NotHeard       bool                     // the peer tells that it does not hear this node
+	Forms          [numForms - 1]FormReport // in the order of Forms
 }
 
 // Report returns what is known of a peer; ok is false if it is not followed.
@@ -330,5 +394,5 @@ func (p *Prober) Report(name string) (r Report, ok bool) {
 	if one == nil {
 		return r, false
 	}
-	return one.report(), true
+	return one.report(*p.trait.Load()), true
 }

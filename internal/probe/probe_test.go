@@ -51,7 +51,10 @@ func (s *sim) run(span time.Duration) {
 		questions, changes := s.Work(s.now)
 		for _, c := range changes {
 			word := fmt.Sprintf("%s %s>%s", c.Peer, c.Old, c.New)
-			if c.Told != nil {
+			switch {
+			case c.Forms:
+				word = c.Peer + " forms"
+			case c.Told != nil:
 				word = fmt.Sprintf("%s says %q %x", c.Peer, c.Told.Version, c.Told.Hash[:3])
 			}
 			s.changes = append(s.changes, word)
@@ -72,7 +75,7 @@ func (s *sim) run(span time.Duration) {
 			}
 			s.flying = append(s.flying, flight{q.Peer, b, s.now.Add(after)})
 		}
-		if len(questions) == Batch {
+		if len(questions) >= Batch {
 			continue
 		}
 		next := s.now.Add(s.Wait())
@@ -167,8 +170,8 @@ func TestOneAnswerIsNotEnough(t *testing.T) {
 	s.expect(`b says "2" 010203`)
 }
 
-// Packets and questions of a peer are no sign of life: a pod of its host, or one in its
-// name, may send them. Only answers to questions of ours are.
+// Packets and questions of a peer never make it up: a pod of its host, or one in its name, may send
+// them. Only answers to questions of ours do.
 func TestHearingIsNotEnough(t *testing.T) {
 	s := newSim(t, time.Second, "b", "c")
 	answers := s.answers
@@ -188,7 +191,7 @@ func TestHearingIsNotEnough(t *testing.T) {
 	}
 	s.answers = silent
 	hear(20 * time.Second)
-	s.expect("b unknown>down", "c unknown>down")
+	s.expect("b unknown>one-way", "c unknown>down")
 	r := s.report("b")
 	if r.Figures.Loss != 1 || r.Received != 0 || !r.Answered.IsZero() || s.now.Sub(r.Heard) > 2*time.Second {
 		t.Errorf("%+v", r)
@@ -198,11 +201,11 @@ func TestHearingIsNotEnough(t *testing.T) {
 	}
 	s.answers = answers
 	s.run(3 * time.Second)
-	s.expect(`b says "2" 010203`, `c says "2" 010203`, "b down>up", "c down>up")
+	s.expect(`b says "2" 010203`, `c says "2" 010203`, "b one-way>up", "c down>up")
 	last := s.report("b").Answered
 	s.answers = silent
 	hear(20 * time.Second)
-	s.expect("b up>stale", "c up>stale", "b stale>down", "c stale>down")
+	s.expect("b up>one-way", "c up>stale", "c stale>down")
 	if r := s.report("b"); r.Answered.Sub(last) > 2*time.Second || r.Heard.Sub(r.Answered) < 10*time.Second {
 		t.Errorf("%+v, answered before %v", r, last)
 	}
