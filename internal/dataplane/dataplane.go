@@ -71,6 +71,8 @@ type Echoer interface {
 	Heard(peer string) time.Time
 	// HeardBy is Heard, but apart for each way in. It costs as little.
 	HeardBy(peer string) peers.Heard
+	// Leaving returns how pods' packets leave. One goroutine calls it, every second or so.
+	Leaving() Leaving
 }
 
 // A Deliverer passes packets to this host.

@@ -7,14 +7,25 @@ import (
 	"example.org/meshd/internal/mesh"
 )
 
-// An Echo is an ICMP echo between this node's TUN address and a peer's, of the
-// first family that both have, IPv4 before IPv6. It takes the way of all packets,
-// so any host that is joined answers it, with meshd or without.
+// An Echo is an ICMP echo between this node's TUN address and a peer's, of the first family that both
+// have, IPv4 before IPv6. Any host that is joined answers it, with meshd or without. Further fields
+// make it leave in the form of pods' packets.
 type Echo struct {
 	Peer    string
 	Reply   bool
 	ID, Seq uint16
 	Payload []byte
+
+	DSCP       uint8 // of the outer header, 0 to 63 (RFC 2474)
+	NoChecksum bool  // without a UDP checksum, as programs send
+	Spread     bool  // from a source port of its own, as packets leave with dataplane.spread
+	Forwarded  bool  // to the peer's mesh.Peer.ForwardedProbe instead of its TUN address
+}
+
+// Leaving is how pods' packets leave, as far as it differs from how an Echo does.
+type Leaving struct {
+	NoChecksum bool   // programs send them: the outer UDP header has no checksum
+	DSCP       uint64 // bit n is set if a packet with DSCP value n has left since the last call
 }
 
 // An EchoHandler is asked about echoes from peers to this node, by the packet loops:
@@ -24,3 +35,8 @@ type EchoHandler func(e Echo, at time.Time) (reply []byte, mine bool)
 
 // EchoHeaders returns how many bytes an Echo of a node is larger than its payload.
 func EchoHeaders(self mesh.Peer) int { return packet.EchoHeaders(!self.TUNAddress(false).IsValid()) }
+
+// EchoHeadersTo returns how many bytes an Echo between two nodes is larger than its payload.
+func EchoHeadersTo(self, peer mesh.Peer) int {
+	return packet.EchoHeaders(!self.TUNAddress(false).IsValid() || !peer.TUNAddress(false).IsValid())
+}

@@ -258,6 +258,13 @@ func (e *Engine) HeardBy(peer string) peers.Heard {
 	return h
 }
 
+// Leaving implements dataplane.Echoer.
+func (e *Engine) Leaving() dataplane.Leaving {
+	l := e.user.Leaving()
+	l.NoChecksum = e.kernel.Forwards()
+	return l
+}
+
 // Adopt implements dataplane.Keeper.
 func (e *Engine) Adopt(files []*os.File, w dataplane.Wanted) (a dataplane.Adopted, unfit []error) {
 	a, unfit = e.user.Adopt(files, w)

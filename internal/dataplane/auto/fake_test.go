@@ -68,6 +68,7 @@ func (u *fakeUser) Deliver([]byte) error                         { return u.do("
 func (u *fakeUser) SendEcho(...dataplane.Echo) error             { return u.do("echo") }
 func (u *fakeUser) Heard(string) time.Time                       { return u.heard }
 func (u *fakeUser) HeardBy(string) peers.Heard                   { return peers.Heard{Socket: u.heard} }
+func (u *fakeUser) Leaving() dataplane.Leaving                   { return dataplane.Leaving{DSCP: 5} }
 func (u *fakeUser) Descriptors() map[string]dataplane.Descriptor { return nil }
 func (u *fakeUser) Adopt([]*os.File, dataplane.Wanted) (a dataplane.Adopted, _ []error) {
 	if u.adopts {

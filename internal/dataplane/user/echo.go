@@ -31,29 +31,47 @@ func (u *Engine) SendEcho(es ...dataplane.Echo) error {
 	if len(workers) == 0 {
 		return errors.New("send echo: no packet loop runs")
 	}
-	sender := workers[0].echoes()
-	defer workers[0].senders.Put(sender)
+	w := workers[0]
+	sender := w.echoes()
+	defer w.senders.Put(sender)
 	f := u.mesh.Load()
 	var errs []error
 	out := echoSender{sender: sender}
 	for _, e := range es {
-		to, known := f.names[e.Peer]
-		if !known || to == f.self {
-			errs = append(errs, fmt.Errorf("send echo: no peer is named %q", e.Peer))
-			continue
+		to, inner, err := f.echo(e)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case e.NoChecksum:
+			errs = append(errs, u.bare.send(f.from, e.Spread, to, inner.Append(nil)))
+		case e.Spread && len(workers) > 1:
+			errs = append(errs, workers[1].sendSpread(to, inner))
+		default:
+			out.add(to, e.DSCP<<2, inner)
 		}
-		src, dst := f.own.v4, f.tun[to].v4
-		if !src.IsValid() || !dst.IsValid() {
-			src, dst = f.own.v6, f.tun[to].v6
-		}
-		if !src.IsValid() || !dst.IsValid() {
-			errs = append(errs, fmt.Errorf("send echo to %q: %w", e.Peer, ErrNoAddress))
-			continue
-		}
-		out.add(f.peers[to].underlay, packet.Echo{
-			Src: src, Dst: dst, Reply: e.Reply, ID: e.ID, Seq: e.Seq, Payload: e.Payload})
 	}
 	return errors.Join(append(errs, out.flush())...)
+}
+
+// echo returns what to send for an Echo, and to whom.
+func (f *forwarding) echo(e dataplane.Echo) (to netip.AddrPort, inner packet.Echo, err error) {
+	i, known := f.names[e.Peer]
+	if !known || i == f.self {
+		return to, inner, fmt.Errorf("send echo: no peer is named %q", e.Peer)
+	}
+	theirs := f.tun[i]
+	if e.Forwarded {
+		theirs = f.probes[i]
+	}
+	src, dst := f.own.v4, theirs.v4
+	if !src.IsValid() || !dst.IsValid() {
+		src, dst = f.own.v6, theirs.v6
+	}
+	if !src.IsValid() || !dst.IsValid() {
+		return to, inner, fmt.Errorf("send echo to %q: %w", e.Peer, ErrNoAddress)
+	}
+	return f.peers[i].underlay, packet.Echo{
+		Src: src, Dst: dst, Reply: e.Reply, ID: e.ID, Seq: e.Seq, Payload: e.Payload}, nil
 }
 
 // Heard implements dataplane.Echoer.
@@ -77,13 +95,14 @@ type echoSender struct {
 	memory [][]byte // of packets, kept from batch to batch
 }
 
-func (s *echoSender) add(to netip.AddrPort, e packet.Echo) {
+// add adds an echo; tos is that of the outer header.
+func (s *echoSender) add(to netip.AddrPort, tos uint8, e packet.Echo) {
 	n := len(s.bursts)
 	if n == len(s.memory) {
 		s.memory = append(s.memory, nil)
 	}
 	s.memory[n] = e.Append(s.memory[n][:0])
-	s.bursts = append(s.bursts, packet.Burst{Addr: to})
+	s.bursts = append(s.bursts, packet.Burst{Addr: to, TOS: tos})
 	s.bursts[n].Add(s.memory[n])
 }
 
@@ -121,7 +140,7 @@ func (in *inbound) echo(f *forwarding, sender int32, h packet.Header, b []byte) 
 	}
 	f.peers[sender].heard(now)
 	if reply != nil {
-		in.replies.add(f.peers[sender].underlay, packet.Echo{
+		in.replies.add(f.peers[sender].underlay, 0, packet.Echo{
 			Src: h.Dst, Dst: h.Src, Reply: true, ID: e.ID, Seq: e.Seq, Payload: reply})
 	}
 	return true

@@ -193,6 +193,7 @@ func (e *endpoints) workers() (ws []Worker) {
 		ws = append(ws, Worker{
 			Tun: e.tun[i], Wire: conn, Receiver: conn.NewReceiver(Datagrams), Sender: e.send[i].NewSender(Bursts),
 			Replies: conn.NewSender(EchoBursts), Echoes: func() Sender { return conn.NewSender(EchoBursts) },
+			SpreadEchoes: func() Sender { return e.send[i].NewSender(1) },
 		})
 	}
 	return ws

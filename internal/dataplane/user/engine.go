@@ -172,7 +172,7 @@ func (u *Engine) Descriptors() map[string]dataplane.Descriptor { return u.open.L
 
 // Close closes sockets and queues, once Stop has ended the loops.
 func (u *Engine) Close() error {
-	return errors.Join(u.open.Swap(nil).closeAllBut(nil), u.left.closeAllBut(nil))
+	return errors.Join(u.open.Swap(nil).closeAllBut(nil), u.left.closeAllBut(nil), u.bare.close())
 }
 
 // buffers are what the kernel granted to the first socket, in bytes.

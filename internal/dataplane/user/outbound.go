@@ -151,6 +151,7 @@ func (o *outbound) route(f *forwarding, b []byte, count int) (to *peer, tos uint
 		return nil, 0
 	}
 	packet.DecrementTTL(b)
+	o.user.mark(h.TOS)
 	return to, h.TOS // DSCP copied (RFC 2983 uniform), ECN per RFC 6040 normal mode
 }
 

@@ -48,8 +48,10 @@ type Engine struct {
 	workers atomic.Pointer[[]*worker]  // that move packets
 	open    atomic.Pointer[endpoints]  // what they move packets through; nil before the first Apply
 	broken  atomic.Pointer[ending]     // why the loops have to be made anew; nil if they run
-	asking  chan struct{}              // a token for whoever asks the loops for a sign of life
-	lost    mesh.Growing               // at the sockets
+	marks   atomic.Uint64              // DSCP values that have left since the last Leaving
+	bare    bareSockets
+	asking  chan struct{} // a token for whoever asks the loops for a sign of life
+	lost    mesh.Growing  // at the sockets
 
 	troubles  troubles  // why datagrams do not reach peers
 	strangers strangers // who sent what was not accepted
@@ -89,12 +91,14 @@ type forwarding struct {
 	table  *table.Table
 	peers  []peer
 	tun    []tunAddresses   // by the table's index, too
+	probes []tunAddresses   // for forwarded echoes, by the table's index
 	names  map[string]int32 // the table's index
 	self   int32
 	own    tunAddresses // source of ICMP errors
 	home4  netip.Prefix // our first subnet of each family; invalid: there is none
 	home6  netip.Prefix
-	header int // bytes of outer headers
+	from   netip.AddrPort // our own underlay address
+	header int            // bytes of outer headers
 }
 
 // peer is one entry of forwarding, by the table's index.
@@ -142,14 +146,16 @@ func (u *Engine) SetMesh(m mesh.Mesh) error {
 	defer u.mu.Unlock()
 	f := &forwarding{
 		self: table.None, peers: make([]peer, len(m.Peers)),
-		tun: make([]tunAddresses, len(m.Peers)), names: make(map[string]int32, len(m.Peers)),
+		tun: make([]tunAddresses, len(m.Peers)), probes: make([]tunAddresses, len(m.Peers)), names: make(map[string]int32, len(m.Peers)),
 	}
 	entries := make([]table.Peer, len(m.Peers))
 	for i, p := range m.Peers {
 		entries[i] = table.Peer{
 			Name: p.Name, Underlay: p.Underlay.Addr(), Prefixes: slices.Concat(p.Subnets, p.Routes)}
 		f.names[p.Name], f.tun[i] = int32(i), tunAddresses{p.TUNAddress(false), p.TUNAddress(true)}
+		f.probes[i] = tunAddresses{p.ForwardedProbe(false), p.ForwardedProbe(true)}
 		if p.Name == m.Self {
+			f.from = p.Underlay.AddrPort
 			f.self, f.own = int32(i), f.tun[i]
 			f.home4, f.home6 = p.FirstSubnet(false), p.FirstSubnet(true)
 			f.header = p.Underlay.OuterHeaders()

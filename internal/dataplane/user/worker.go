@@ -15,6 +15,9 @@ type Worker struct {
 	Sender   Sender
 	Replies  Sender        // for echoes, answered by the loop from the wire
 	Echoes   func() Sender // makes one for echoes of our own, which any goroutine may send
+	// SpreadEchoes is Echoes for the socket that Sender uses, which with dataplane.spread has a port of
+	// its own.
+	SpreadEchoes func() Sender
 }
 
 // Tun is one queue of the TUN device. One goroutine reads while others write.
