@@ -50,7 +50,7 @@ func waitCommand(g *globals) *cobra.Command {
 	return cmd
 }
 
-// peerUp returns why a peer is not up, nil if it is.
+// peerUp returns why packets do not reach a peer, nil if they do.
 func peerUp(ctx context.Context, client *control.Client, name string) error {
 	p, err := client.Peer(ctx, name)
 	if err == nil && !p.Serves() {

@@ -178,6 +178,7 @@ type Peer struct {
 	Loss         *float64          `json:"loss"`      // of the last 60 probes, 0 to 1; null if not measured
 	ProbesTx     uint64            `json:"probes_sent"`
 	ProbesRx     uint64            `json:"probes_received"`
+	Probes       []ProbeForm       `json:"probes"`        // by form, without the plain one
 	ConfigSHA256 string            `json:"config_sha256"` // empty if the peer has not told
 	ConfigMatch  *bool             `json:"config_match"`  // null if the peer has not told
 	Version      string            `json:"version"`
@@ -186,6 +187,17 @@ type Peer struct {
 	TxPackets    uint64            `json:"tx_packets"`
 	TxBytes      uint64            `json:"tx_bytes"`
 	Drops        map[string]uint64 `json:"drops"` // by reason, only those above zero
+}
+
+// ProbeForm is how probes that look like pods' packets fare. See docs/api.md for the forms.
+type ProbeForm struct {
+	Form      string   `json:"form"`        // "data", "large", "dscp", "forwarded"
+	Measured  bool     `json:"measured"`    // false: the form says nothing of this peer
+	Sent      uint64   `json:"sent"`        // while measured, before too
+	LostInRow int      `json:"lost_in_row"` // the newest ones
+	Loss      *float64 `json:"loss"`        // of the last 16, 0 to 1; null if not measured
+	Fails     bool     `json:"fails"`       // three in a row were lost while plain probes passed
+	DSCP      *int     `json:"dscp"`        // value of the newest probe; null for other forms
 }
 
 // Masquerade tells what the nftables rules for source addresses did.

@@ -15,10 +15,12 @@ import (
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/dataplane/packet"
+	"example.org/meshd/internal/forms"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/peers"
 	"example.org/meshd/internal/plan"
 	"example.org/meshd/internal/probe"
+	"example.org/meshd/internal/words"
 )
 
 // probes asks all peers how they are, reports what has changed to the registry, and has the engine
@@ -30,6 +32,7 @@ type probes struct {
 	engine   engine
 	registry *peers.Registry
 	set      chan struct{} // settings have changed
+	forms    forms.Sender
 }
 
 // newProbes returns probes that go through an engine, which hears echoes by hear.
@@ -76,18 +79,20 @@ func (p *probes) selfOf(c *config.Config) probe.Self {
 
 // follow asks the peers of a plan from now on.
 func (p *probes) follow(next *plan.Plan) {
-	s := probe.Settings{Interval: next.Config.Probe.Interval}
+	s := probe.Settings{Interval: next.Config.Probe.Interval, Bounds: map[string]probe.Bounds{}}
 	var all []string
 	for _, peer := range next.Engine.Mesh.Others() {
 		all = append(all, peer.Name)
 		if next.Peer.CanSpeakTo(peer) {
 			s.Peers = append(s.Peers, peer.Name)
+			s.Bounds[peer.Name] = forms.Bounds(next.Peer, peer, next.Link.MTU)
 		}
 	}
+	p.forms.Configure(next.Config.Dataplane.Spread, next.Link.MTU)
 	p.registry.Keep(all)
 	if s.Interval == 0 {
 		for _, name := range all {
-			p.learn(name, func(f *peers.Facts) { f.Asked = false })
+			p.learn(name, func(f *peers.Facts) { f.Asked, f.Loses = false, peers.Loses{} })
 		}
 	}
 	p.Set(s)
@@ -125,16 +130,9 @@ func (p *probes) String() string { return "probes" }
 func (p *probes) Run(ctx context.Context) error {
 	for {
 		questions, changes := p.Work(time.Now())
-		echoes := make([]dataplane.Echo, len(questions))
-		for i, q := range questions {
-			echoes[i] = dataplane.Echo{Peer: q.Peer, ID: q.ID, Seq: q.Seq, Payload: q.Payload}
-		}
-		// A probe that cannot be sent is one without an answer.
-		if err := p.engine.SendEcho(echoes...); err != nil {
-			p.log.Debug("not all probes could be sent", "error", err)
-		}
+		p.ask(questions)
 		p.tell(changes)
-		if len(questions) == probe.Batch {
+		if len(questions) >= probe.Batch {
 			continue
 		}
 		select {
@@ -147,6 +145,20 @@ func (p *probes) Run(ctx context.Context) error {
 	}
 }
 
+// ask sends questions, in the forms that pods' packets have.
+func (p *probes) ask(questions []probe.Question) {
+	if trait, news := p.forms.Trait(p.engine, time.Now()); news {
+		p.Differ(trait)
+	}
+	unsent, err := p.forms.Send(p.engine, questions)
+	for _, q := range unsent {
+		p.Unsent(q)
+	}
+	if err != nil {
+		p.log.Debug("not all probes could be sent", "error", err)
+	}
+}
+
 // tell reports and logs what has changed.
 func (p *probes) tell(changes []probe.Change) {
 	var others, ours []string
@@ -154,6 +166,7 @@ func (p *probes) tell(changes []probe.Change) {
 		r, _ := p.Report(c.Peer)
 		p.learn(c.Peer, func(f *peers.Facts) {
 			f.Asked, f.State = true, peers.State(r.State.String())
+			p.forms.Update(f, r)
 			if c.Told != nil || c.New == probe.Up {
 				f.Meshd, f.Version, f.File = r.Told.Hash != ([32]byte{}), r.Told.Version, ""
 				if f.Meshd {
@@ -162,6 +175,7 @@ func (p *probes) tell(changes []probe.Change) {
 			}
 		})
 		switch {
+		case c.Forms:
 		case c.Told != nil && c.Told.Hash == ([32]byte{}):
 		case c.Told != nil && !p.Self().SameFile(*c.Told):
 			others = append(others, c.Peer)
@@ -173,6 +187,12 @@ func (p *probes) tell(changes []probe.Change) {
 		case c.New == probe.Stale:
 			p.log.Warn("peer is stale: it does not answer", "event", "peer_stale", "peer", c.Peer,
 				"silent", c.Silent.Round(time.Millisecond), "loss", percent(c.Figures.Loss))
+		case c.New == probe.Silent:
+			p.log.Warn("peer is silent: its packets arrive, but its meshd does not answer",
+				"event", "peer_silent", "peer", c.Peer, "was", c.Old, "silent", c.Silent.Round(time.Millisecond))
+		case c.New == probe.OneWay:
+			p.log.Error("peer is reached one way only: its meshd is heard, but this node does not reach it",
+				"event", "peer_one_way", "peer", c.Peer, "was", c.Old, "not_heard", r.NotHeard)
 		case c.New == probe.Down:
 			p.log.Error("peer is down: it does not answer", "event", "peer_down", "peer", c.Peer, "was", c.Old,
 				"silent", c.Silent.Round(time.Millisecond))
@@ -263,7 +283,7 @@ func (p *probes) report(status *control.Peer, ours *config.Config) {
 			status.Since = &r.Since
 		}
 	}
-	status.ProbesTx, status.ProbesRx = r.Sent, r.Received
+	status.ProbesTx, status.ProbesRx, status.Probes = r.Sent, r.Received, words.Probes(r)
 	if f := r.Figures; f.Probes > 0 {
 		status.Loss = &f.Loss
 		status.RTTMS, status.RTTMinMS = milliseconds(f.P50), milliseconds(f.Min)

@@ -281,14 +281,19 @@ func (t *teller) remember(at time.Time) {
 	all := make(map[string]history.Reading, len(r.Peers))
 	for name, traffic := range r.Peers {
 		one := history.Of(traffic)
-		if report, ok := t.probes.Report(name); ok && report.Figures.Probes > 0 {
+		report, asked := t.probes.Report(name)
+		if report.Figures.Probes > 0 {
 			one.Loss = report.Figures.Loss
 			if report.Figures.LastAnswered {
 				one.RTT = float64(report.Figures.Last.Microseconds()) / 1000
 			}
 		}
 		all[name] = one
-		t.probes.learn(name, func(f *peers.Facts) { f.Heard = traffic.LastSeen })
+		t.probes.learn(name, func(f *peers.Facts) {
+			if f.Heard = traffic.LastSeen; asked {
+				t.probes.forms.Update(f, report)
+			}
+		})
 	}
 	t.history.Take(at, node, all)
 }

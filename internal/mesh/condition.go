@@ -51,11 +51,16 @@ const (
 	PeersPoliced     Kind = "peers_policed"     // IPsec is about some peers: user space moves their packets
 
 	// The peers. Each of these may be about one peer, or about a group of them.
-	PeerDown    Kind = "peer_down"    // it does not answer, and nothing is heard of it
-	PeerLoss    Kind = "peer_loss"    // a share of the probes has no answer
-	PeerSilent  Kind = "peer_silent"  // its meshd does not answer, while its data comes
-	PeerOneWay  Kind = "peer_one_way" // it is heard and does not answer, or does not hear this node
-	FileDiffers Kind = "file_differs" // it runs a file of another meaning
+	PeerDown       Kind = "peer_down"       // it does not answer, and nothing is heard of it
+	PeerLoss       Kind = "peer_loss"       // a share of the probes has no answer
+	PeerSilent     Kind = "peer_silent"     // its meshd does not answer, while its data comes
+	PeerOneWay     Kind = "peer_one_way"    // it is heard and does not answer, or does not hear this node
+	FileDiffers    Kind = "file_differs"    // it runs a file of another meaning
+	PathLarge      Kind = "path_large"      // packets of a size do not reach it
+	PathChecksum   Kind = "path_checksum"   // UDP without a checksum does not reach it
+	PathPort       Kind = "path_port"       // UDP from other source ports does not reach it
+	PathDSCP       Kind = "path_dscp"       // packets with a DSCP value do not reach it
+	PathForwarding Kind = "path_forwarding" // it does not forward packets to its pods
 
 	// What surrounds the mesh.
 	RulesFailed    Kind = "rules_failed"    // nftables rules are not in force

@@ -1,22 +1,48 @@
 package peers
 
 import (
+	"fmt"
 	"time"
 
 	"example.org/meshd/internal/mesh"
 )
 
 // Conditions returns what is wrong with one peer, as far as its facts tell. ours names the meaning of
-// this node's file; empty: drift is not judged. A peer that is not asked is judged by nothing.
+// this node's file; empty: drift is not judged. A peer that is not asked is judged by its file alone.
 func (f Facts) Conditions(name, ours string, now time.Time) (all []mesh.Condition) {
-	if f.StateAt(now) == Down {
-		all = append(all, mesh.Condition{Kind: mesh.PeerDown, Severity: mesh.Failed, Peer: name,
-			Remedy: "check that its host runs, that meshd runs there, and that both hosts' firewalls " +
-				"pass the mesh port"})
+	if f.Asked {
+		all = f.reach(name, f.StateAt(now))
 	}
 	if ours != "" && f.File != "" && f.File != ours {
 		all = append(all, mesh.Condition{Kind: mesh.FileDiffers, Severity: mesh.Degraded, Peer: name,
 			Cause: "it runs the file " + f.File, Remedy: "copy the file that is right to both hosts"})
 	}
 	return all
+}
+
+// reach tells how packets fare between this node and a peer in a state.
+func (f Facts) reach(name string, state State) (all []mesh.Condition) {
+	one := mesh.Condition{Severity: mesh.Degraded, Peer: name}
+	switch state {
+	case Up:
+		return append(f.Recent.conditions(name), f.Loses.conditions(name)...)
+	case Stale:
+		return f.Recent.conditions(name)
+	case Down:
+		one.Kind, one.Severity = mesh.PeerDown, mesh.Failed
+		one.Remedy = "check that its host runs, that meshd runs there, and that both hosts' firewalls pass the mesh port"
+	case Silent:
+		one.Kind = mesh.PeerSilent
+		one.Remedy = "check that meshd runs there: `systemctl status meshd`"
+	case OneWay:
+		one.Kind, one.Severity = mesh.PeerOneWay, mesh.Failed
+		one.Cause = "its meshd is heard, but does not answer"
+		if f.NotHeard {
+			one.Cause = "its meshd is heard, and does not hear this node"
+		}
+		one.Remedy = fmt.Sprintf("look for a firewall that drops UDP from this node to %s", name)
+	default:
+		return nil
+	}
+	return append(all, one)
 }

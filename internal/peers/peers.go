@@ -20,7 +20,9 @@ type State string
 const (
 	Unknown State = "unknown" // nothing was heard lately, and the peer is not asked
 	Up      State = "up"
-	Stale   State = "stale" // it has not answered for some probes
+	Stale   State = "stale"   // it has not answered for some probes
+	Silent  State = "silent"  // its packets arrive, but its meshd does not answer
+	OneWay  State = "one-way" // its meshd is heard, but this node does not reach it
 	Down    State = "down"
 )
 
@@ -34,6 +36,10 @@ type Facts struct {
 
 	Version string // of its meshd, as it says; empty: not known
 	File    string // names the meaning of its file, the first digits of a hash; empty: not known
+
+	Recent   Loss  // of plain probes
+	Loses    Loses // what of pods' packets it does not get
+	NotHeard bool  // it tells that it does not hear this node
 
 	handover
 }
@@ -82,7 +88,8 @@ func (r *Registry) Report(peer string, update func(*Facts)) (d Directive, news b
 
 // follow says what engines have to do about facts.
 func follow(f Facts) Directive {
-	return Directive{Finishes: f.Meshd, InBySocket: f.handed && f.unanswered()}
+	return Directive{
+		Finishes: f.Meshd, OutByUser: f.Loses.NoChecksum, InBySocket: f.handed && f.unanswered()}
 }
 
 // Of returns the facts of one peer.

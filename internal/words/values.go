@@ -6,6 +6,7 @@ import (
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/probe"
 )
 
 // Unattributed returns what is left of the totals when the peers have taken theirs.
@@ -39,7 +40,7 @@ func Dataplane(r dataplane.Reading) control.Dataplane {
 func Peer(p mesh.Peer, t mesh.Traffic) control.Peer {
 	status := control.Peer{
 		Name: p.Name, Address: p.Underlay.String(), Subnets: Texts(p.Subnets), Routes: Texts(p.Routes),
-		State:     control.Unknown,
+		State: control.Unknown, Probes: []control.ProbeForm{},
 		RxPackets: t.RxPackets, RxBytes: t.RxBytes, TxPackets: t.TxPackets, TxBytes: t.TxBytes,
 		Drops: map[string]uint64{},
 	}
@@ -53,6 +54,23 @@ func Peer(p mesh.Peer, t mesh.Traffic) control.Peer {
 		}
 	}
 	return status
+}
+
+// Probes tells how probes that look like pods' packets fare at a peer.
+func Probes(r probe.Report) []control.ProbeForm {
+	all := []control.ProbeForm{}
+	for _, f := range r.Forms {
+		one := control.ProbeForm{Form: f.Form.String(), Measured: f.Measured, Sent: f.Sent, LostInRow: f.LostInRow,
+			Fails: f.Fails}
+		if f.Measured {
+			one.Loss = &f.Loss
+		}
+		if value := int(f.DSCP); f.Form == probe.Marked && f.Measured {
+			one.DSCP = &value
+		}
+		all = append(all, one)
+	}
+	return all
 }
 
 // Texts writes prefixes for the API, which has no list that is null.

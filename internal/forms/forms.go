@@ -1,0 +1,124 @@
+// Package forms has probes leave as pods' packets do, and turns what becomes of them into facts about
+// peers. It stands between probe, which knows no packets, and an engine, which knows no probes.
+//
+//	form   what a probe looks like: see probe.Form
+//	trait  how pods' packets differ from plain probes now; it follows from the engine and the file
+//	loses  what of pods' packets a peer does not get
+package forms
+
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/peers"
+	"example.org/meshd/internal/probe"
+)
+
+const (
+	// lookEvery is the time between two looks at how packets leave.
+	lookEvery = time.Second
+	// remember is how long a DSCP value is probed after a packet has left with it.
+	remember = 5 * time.Minute
+)
+
+// A Sender sends questions in their forms. Send and Trait belong to one goroutine; the other methods
+// may be called by any at any time. Its zero value is ready.
+type Sender struct {
+	spread     atomic.Bool // packets leave from many ports
+	noChecksum atomic.Bool // packets leave without a UDP checksum
+	mtu        atomic.Int64
+
+	// Of the goroutine that sends.
+	looked time.Time
+	seen   [64]time.Time // when a packet has left with a DSCP value
+}
+
+// Configure tells whether packets leave from many ports, as dataplane.spread says, and how large they
+// may be: the MTU of the TUN in bytes.
+func (s *Sender) Configure(spread bool, mtu int) {
+	s.spread.Store(spread)
+	s.mtu.Store(int64(mtu))
+}
+
+// Trait returns how pods' packets differ from plain probes. news is false, and the trait not asked for,
+// if the last look was less than a second ago.
+func (s *Sender) Trait(engine dataplane.Echoer, now time.Time) (t probe.Trait, news bool) {
+	if now.Sub(s.looked) < lookEvery {
+		return t, false
+	}
+	s.looked = now
+	leaving := engine.Leaving()
+	s.noChecksum.Store(leaving.NoChecksum)
+	t.Data = leaving.NoChecksum || s.spread.Load()
+	for value := range s.seen {
+		if leaving.DSCP>>value&1 != 0 {
+			s.seen[value] = now
+		}
+		if !s.seen[value].IsZero() && now.Sub(s.seen[value]) < remember {
+			t.DSCP |= 1 << value
+		}
+	}
+	return t, true
+}
+
+// Send sends questions: plain ones with one call, others one by one, since each may fail for a reason of
+// its own. unsent are those that say nothing, since what the kernel refuses is told to pods, or counted.
+// A plain question that cannot be sent is one without an answer.
+func (s *Sender) Send(engine dataplane.Echoer, questions []probe.Question) (unsent []probe.Question, err error) {
+	var plain []dataplane.Echo
+	var errs []error
+	for _, q := range questions {
+		e := dataplane.Echo{Peer: q.Peer, ID: q.ID, Seq: q.Seq, Payload: q.Payload, DSCP: q.DSCP}
+		switch q.Form {
+		case probe.Plain:
+			plain = append(plain, e)
+			continue
+		case probe.Data:
+			e.NoChecksum, e.Spread = s.noChecksum.Load(), s.spread.Load()
+		case probe.Forwarded:
+			e.Forwarded = true
+		}
+		if err := engine.SendEcho(e); err != nil {
+			unsent, errs = append(unsent, q), append(errs, err)
+		}
+	}
+	return unsent, errors.Join(append(errs, engine.SendEcho(plain...))...)
+}
+
+// Bounds returns what probes a peer can get from a node. mtu is that of the TUN in bytes.
+func Bounds(self, peer mesh.Peer, mtu int) probe.Bounds {
+	b := probe.Bounds{Large: max(0, mtu-dataplane.EchoHeadersTo(self, peer))}
+	for _, v6 := range []bool{false, true} {
+		b.Forwarded = b.Forwarded || self.TUNAddress(v6).IsValid() && peer.ForwardedProbe(v6).IsValid()
+	}
+	return b
+}
+
+// Update brings facts about a peer up to date with what probes report.
+func (s *Sender) Update(f *peers.Facts, r probe.Report) {
+	f.Recent = peers.Loss{Probes: r.Recent.Probes, Lost: r.Recent.Lost, Runs: r.Recent.Runs}
+	f.NotHeard = r.NotHeard
+	before := f.Loses
+	f.Loses = peers.Loses{}
+	for _, one := range r.Forms {
+		if !one.Fails {
+			continue
+		}
+		switch one.Form {
+		case probe.Data:
+			f.Loses.NoChecksum, f.Loses.Spread = before.NoChecksum, before.Spread
+			if !before.NoChecksum && !before.Spread { // later news of the engine does not change what was found
+				f.Loses.NoChecksum, f.Loses.Spread = s.noChecksum.Load(), s.spread.Load()
+			}
+		case probe.Large:
+			f.Loses.Large = int(s.mtu.Load())
+		case probe.Marked:
+			f.Loses.DSCP = one.DSCP
+		case probe.Forwarded:
+			f.Loses.Forwarded = true
+		}
+	}
+}
