@@ -179,6 +179,7 @@ func (p *probes) tell(changes []probe.Change) {
 		case c.Told != nil && c.Told.Hash == ([32]byte{}):
 		case c.Told != nil && !p.Self().SameFile(*c.Told):
 			others = append(others, c.Peer)
+		case c.Told != nil && c.Before.Hash != ([32]byte{}) && p.Self().SameFile(c.Before): // only its text is new
 		case c.Told != nil:
 			ours = append(ours, c.Peer)
 		case c.New == probe.Up:

@@ -67,7 +67,9 @@ func (s *Sender) Trait(engine dataplane.Echoer, now time.Time) (t probe.Trait, n
 // Send sends questions: plain ones with one call, others one by one, since each may fail for a reason of
 // its own. unsent are those that say nothing, since what the kernel refuses is told to pods, or counted.
 // A plain question that cannot be sent is one without an answer.
-func (s *Sender) Send(engine dataplane.Echoer, questions []probe.Question) (unsent []probe.Question, err error) {
+func (s *Sender) Send(
+	engine dataplane.Echoer, questions []probe.Question,
+) (unsent []probe.Question, err error) {
 	var plain []dataplane.Echo
 	var errs []error
 	for _, q := range questions {

@@ -120,6 +120,9 @@ func (l *Lab) namespace(name string) (*Namespace, error) {
 	return n, err
 }
 
+// Switch returns the namespace of the bridge br0, through which the hosts' datagrams pass.
+func (l *Lab) Switch() *Namespace { return l.sw }
+
 // SetUnderlayMTU sets the MTU, in bytes, of the switch and its ports; the
 // hosts' eth0 have their own.
 func (l *Lab) SetUnderlayMTU(mtu int) error {

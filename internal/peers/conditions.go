@@ -1,7 +1,6 @@
 package peers
 
 import (
-	"fmt"
 	"time"
 
 	"example.org/meshd/internal/mesh"
@@ -30,7 +29,8 @@ func (f Facts) reach(name string, state State) (all []mesh.Condition) {
 		return f.Recent.conditions(name)
 	case Down:
 		one.Kind, one.Severity = mesh.PeerDown, mesh.Failed
-		one.Remedy = "check that its host runs, that meshd runs there, and that both hosts' firewalls pass the mesh port"
+		one.Remedy = "check that its host runs, that meshd runs there, " +
+			"and that both hosts' firewalls pass the mesh port"
 	case Silent:
 		one.Kind = mesh.PeerSilent
 		one.Remedy = "check that meshd runs there: `systemctl status meshd`"
@@ -40,7 +40,7 @@ func (f Facts) reach(name string, state State) (all []mesh.Condition) {
 		if f.NotHeard {
 			one.Cause = "its meshd is heard, and does not hear this node"
 		}
-		one.Remedy = fmt.Sprintf("look for a firewall that drops UDP from this node to %s", name)
+		one.Remedy = "look for a firewall there, or on the way, that drops UDP from this node"
 	default:
 		return nil
 	}

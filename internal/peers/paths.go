@@ -49,7 +49,7 @@ func (l Loss) conditions(peer string) []mesh.Condition {
 	}
 	return []mesh.Condition{{Kind: mesh.PeerLoss, Severity: severity, Peer: peer,
 		Cause:  fmt.Sprintf("%d of the last %d probes", l.Lost, l.Probes),
-		Remedy: fmt.Sprintf("`meshd ping %s` shows the loss; look at the underlay between both hosts", peer)}}
+		Remedy: "`meshd ping NODE` shows the loss: look at the underlay between both hosts"}}
 }
 
 // conditions tells what the path to a peer does not carry.
@@ -59,23 +59,23 @@ func (l Loses) conditions(peer string) (all []mesh.Condition) {
 			Kind: kind, Severity: severity, Peer: peer, Subject: subject, Remedy: remedy})
 	}
 	if l.NoChecksum {
-		about(mesh.PathChecksum, mesh.Degraded, "", "`dataplane.engine = \"user\"` sends all packets with a checksum; "+
-			"or have the network pass UDP without one (RFC 768)")
+		about(mesh.PathChecksum, mesh.Degraded, "", "`dataplane.engine = \"user\"` sends "+
+			"all packets with a checksum; or have the network pass UDP without one (RFC 768)")
 	}
 	if l.Spread && !l.NoChecksum {
-		about(mesh.PathPort, mesh.Degraded, "", "set `dataplane.spread = false`, or have the network pass all source ports")
+		about(mesh.PathPort, mesh.Degraded, "", "set `dataplane.spread = false`, "+
+			"or have the network pass all source ports")
 	}
 	if l.Large > 0 {
-		about(mesh.PathLarge, mesh.Degraded, fmt.Sprintf("%d bytes", l.Large), fmt.Sprintf(
-			"set a lower network.mtu: `meshd ping %s -s SIZE` finds what passes", peer))
+		about(mesh.PathLarge, mesh.Degraded, fmt.Sprintf("%d bytes", l.Large), "set a lower "+
+			"`network.mtu = SIZE`: `meshd ping NODE -s SIZE` finds what passes")
 	}
 	if l.DSCP > 0 {
 		about(mesh.PathDSCP, mesh.Degraded, fmt.Sprint(l.DSCP), fmt.Sprintf(
 			"have the network pass UDP with DSCP value %d, or have pods not set it", l.DSCP))
 	}
 	if l.Forwarded {
-		about(mesh.PathForwarding, mesh.Degraded, "", fmt.Sprintf(
-			"look at `meshd status` on %s and at its firewall: `nft list ruleset`, chains of forward hooks", peer))
+		about(mesh.PathForwarding, mesh.Failed, "", "`meshd status` there names the rule that drops them")
 	}
 	return all
 }

@@ -34,6 +34,7 @@ const (
 	Draining                     // the sender wants no new traffic; not used yet
 	Sealed                       // the sender encrypts; not used yet
 	Unmeasured                   // forwarded probes end unanswered at the sender: nothing there leads to pods
+	Brief                        // of a question: its answer may be of PayloadSize, so only the way there counts
 )
 
 // Has tells whether all of some flags are set.
@@ -45,6 +46,7 @@ const (
 	kindAsk     = 'q'
 	kindAnswer  = 'a'
 	versionSize = 24
+	flagsAt     = 9
 
 	// PayloadSize is the size of a probe's payload in bytes. A ping may have more.
 	PayloadSize = 56 + versionSize
@@ -56,7 +58,7 @@ func parse(b []byte) (p payload, ok bool) {
 		return p, false
 	}
 	p.answer = b[8] == kindAnswer
-	p.flags, p.Meaning = Flags(b[9]), Meaning(b[10:16])
+	p.flags, p.Meaning = Flags(b[flagsAt]), Meaning(b[10:16])
 	p.nonce = binary.BigEndian.Uint64(b[16:])
 	p.Hash = [32]byte(b[24:56])
 	p.Version = printable(bytes.TrimRight(b[56:PayloadSize], "\x00"))
@@ -82,7 +84,7 @@ func (p payload) write(b []byte) {
 	if p.answer {
 		b[8] = kindAnswer
 	}
-	b[9] = byte(p.flags)
+	b[flagsAt] = byte(p.flags)
 	copy(b[10:16], p.Meaning[:])
 	binary.BigEndian.PutUint64(b[16:], p.nonce)
 	copy(b[24:56], p.Hash[:])

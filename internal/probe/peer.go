@@ -30,6 +30,7 @@ type peer struct {
 	asksAt         time.Time      // of the last question that came from the peer
 	unheard        time.Time      // since when the peer tells that it does not hear us; zero: it does
 	told           Self           // what the peer said of itself last
+	shown          Self           // what the last Change told of that
 	flags          Flags          // of the peer's last answer
 	toldNew        bool           // told has changed since the last settle
 	formsNew       bool           // a form fails or passes since the last settle
@@ -252,7 +253,8 @@ func (p *peer) settle(now, heard time.Time, changes []Change) []Change {
 	if p.toldNew {
 		p.toldNew = false
 		told := p.told
-		changes = append(changes, Change{Peer: p.name, Old: p.state, New: p.state, Told: &told})
+		changes = append(changes, Change{Peer: p.name, Old: p.state, New: p.state, Told: &told, Before: p.shown})
+		p.shown = told
 	}
 	if p.formsNew {
 		p.formsNew = false

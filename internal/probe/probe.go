@@ -111,6 +111,7 @@ type Change struct {
 	Silent   time.Duration // since the first of the missed questions; 0: the last one was answered
 	Figures  Figures
 	Told     *Self // the peer's new file or version
+	Before   Self  // then: what the last Change told
 	Forms    bool  // a form fails or passes now
 }
 
@@ -285,6 +286,9 @@ func (p *Prober) askForms(now time.Time, to *peer, questions []Question) []Quest
 		p.formed--
 		q := Question{Peer: to.name, Form: form, DSCP: dscp, ID: p.id, Payload: make([]byte, size)}
 		q.Seq = to.askForm(now, p.question(to, q.Payload), form, dscp)
+		if form == Large {
+			q.Payload[flagsAt] |= byte(Brief)
+		}
 		questions = append(questions, q)
 	}
 	return questions
@@ -359,6 +363,9 @@ func (p *Prober) Answer(from string, isReply bool, b []byte, at time.Time) (repl
 			one.asks(said.flags, at)
 		}
 		payload{answer: true, nonce: said.nonce, flags: p.flags(one), Self: *p.self.Load()}.write(b)
+		if said.flags.Has(Brief) {
+			b = b[:PayloadSize]
+		}
 		return b, true
 	}
 	if one := (*p.peers.Load())[from]; one != nil && one.answered(said, at) {

@@ -31,7 +31,8 @@ func OpenBare(from netip.AddrPort) (*Bare, error) {
 	}
 	var optionErr error
 	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		return errors.Join(raw.Control(func(fd uintptr) { optionErr = setBare(int(fd), from.Addr().Is6()) }), optionErr)
+		err := raw.Control(func(fd uintptr) { optionErr = setBare(int(fd), from.Addr().Is6()) })
+		return errors.Join(err, optionErr)
 	}}
 	conn, err := lc.ListenPacket(context.Background(), network, netip.AddrPortFrom(local, from.Port()).String())
 	if err != nil {

@@ -1,0 +1,163 @@
+package forms
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/peers"
+	"example.org/meshd/internal/probe"
+)
+
+// fakeEngine keeps what it is to send, call by call.
+type fakeEngine struct {
+	leaving dataplane.Leaving
+	calls   [][]dataplane.Echo
+	refuses func(dataplane.Echo) error // may be nil
+}
+
+func (e *fakeEngine) SendEcho(es ...dataplane.Echo) error {
+	e.calls = append(e.calls, es)
+	for _, one := range es {
+		if e.refuses != nil && e.refuses(one) != nil {
+			return e.refuses(one)
+		}
+	}
+	return nil
+}
+func (e *fakeEngine) Heard(string) time.Time     { return time.Time{} }
+func (e *fakeEngine) Leaving() dataplane.Leaving { return e.leaving }
+
+var noon = time.Unix(1e9, 0)
+
+// Each form leaves with the property that it is about, and with no other.
+func TestSend(t *testing.T) {
+	all := []probe.Question{
+		{Peer: "b"}, {Peer: "b", Form: probe.Data}, {Peer: "b", Form: probe.Large},
+		{Peer: "b", Form: probe.Marked, DSCP: 46}, {Peer: "b", Form: probe.Forwarded}, {Peer: "c"},
+	}
+	for _, test := range []struct {
+		name               string
+		noChecksum, spread bool
+	}{{"user engine", false, false}, {"programs", true, false}, {"programs, spread", true, true}} {
+		t.Run(test.name, func(t *testing.T) {
+			e := &fakeEngine{leaving: dataplane.Leaving{NoChecksum: test.noChecksum}}
+			s := &Sender{}
+			s.Configure(test.spread, 1472)
+			if trait, news := s.Trait(e, noon); !news || trait.Data != (test.noChecksum || test.spread) {
+				t.Errorf("%+v, %v", trait, news)
+			}
+			if unsent, err := s.Send(e, all); len(unsent) > 0 || err != nil {
+				t.Errorf("%v, %v", unsent, err)
+			}
+			want := []dataplane.Echo{
+				{Peer: "b", NoChecksum: test.noChecksum, Spread: test.spread}, {Peer: "b"},
+				{Peer: "b", DSCP: 46}, {Peer: "b", Forwarded: true}, {Peer: "b"}, {Peer: "c"},
+			}
+			equal := func(a, b dataplane.Echo) bool {
+				return a.Peer == b.Peer && a.NoChecksum == b.NoChecksum && a.Spread == b.Spread && a.DSCP == b.DSCP &&
+					a.Forwarded == b.Forwarded
+			}
+			if got := slices.Concat(e.calls...); !slices.EqualFunc(got, want, equal) || len(e.calls) != 5 {
+				t.Errorf("%d calls: %+v\nwant %+v", len(e.calls), got, want)
+			}
+		})
+	}
+}
+
+// A form that the host itself refuses says nothing of the path; a plain one counts.
+func TestUnsent(t *testing.T) {
+	refused := errors.New("message too long")
+	e := &fakeEngine{refuses: func(e dataplane.Echo) error {
+		if len(e.Payload) > 100 || e.Peer == "c" {
+			return refused
+		}
+		return nil
+	}}
+	large := probe.Question{Peer: "b", Form: probe.Large, Payload: make([]byte, 1444)}
+	unsent, err := (&Sender{}).Send(e, []probe.Question{large, {Peer: "b", Form: probe.Marked}, {Peer: "c"}})
+	if !errors.Is(err, refused) || len(unsent) != 1 || unsent[0].Form != probe.Large {
+		t.Errorf("%v, %v", unsent, err)
+	}
+}
+
+// DSCP values are probed for some time after pods have used them.
+func TestTraitRemembers(t *testing.T) {
+	e, s := &fakeEngine{}, &Sender{}
+	for _, step := range []struct {
+		name string
+		at   time.Duration
+		seen uint64
+		news bool
+		want uint64
+	}{
+		{"nothing yet", 0, 0, true, 0},
+		{"a value", time.Second, 1 << 46, true, 1 << 46},
+		{"too soon", 1500 * time.Millisecond, 1 << 10, false, 0},
+		{"another value", 2 * time.Second, 1 << 10, true, 1<<46 | 1<<10},
+		{"none for long", remember, 0, true, 1<<46 | 1<<10},
+		{"the first is forgotten", remember + time.Second, 0, true, 1 << 10},
+		{"both are", time.Hour, 0, true, 0},
+	} {
+		t.Run(step.name, func(t *testing.T) {
+			e.leaving.DSCP = step.seen
+			if trait, news := s.Trait(e, noon.Add(step.at)); trait.DSCP != step.want || news != step.news {
+				t.Errorf("%x, %v, want %x, %v", trait.DSCP, news, step.want, step.news)
+			}
+		})
+	}
+}
+
+func TestBounds(t *testing.T) {
+	node := func(subnets ...string) (p mesh.Peer) {
+		for _, s := range subnets {
+			p.Subnets = append(p.Subnets, netip.MustParsePrefix(s))
+		}
+		return p
+	}
+	const v4, v6 = "10.1.0.0/24", "fd00::/64"
+	for _, test := range []struct {
+		name       string
+		self, peer mesh.Peer
+		want       probe.Bounds
+	}{
+		{"IPv4", node(v4), node(v4), probe.Bounds{Large: 1444, Forwarded: true}},
+		{"IPv6", node(v6), node(v6), probe.Bounds{Large: 1424, Forwarded: true}},
+		{"both families", node(v4, v6), node(v4, v6), probe.Bounds{Large: 1444, Forwarded: true}},
+		{"only IPv6 in common", node(v4, v6), node(v6), probe.Bounds{Large: 1424, Forwarded: true}},
+		{"a peer of one address", node(v4), node("10.1.0.1/32"), probe.Bounds{Large: 1444}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := Bounds(test.self, test.peer, 1472); got != test.want {
+				t.Errorf("%+v, want %+v", got, test.want)
+			}
+		})
+	}
+}
+
+// Facts follow the reports of probes, form by form.
+func TestUpdate(t *testing.T) {
+	e, s := &fakeEngine{leaving: dataplane.Leaving{NoChecksum: true}}, &Sender{}
+	s.Configure(false, 1472)
+	s.Trait(e, noon)
+	var r probe.Report
+	for i, f := range probe.Forms() {
+		r.Forms[i] = probe.FormReport{Form: f, Fails: true, DSCP: 46}
+	}
+	r.Recent, r.NotHeard = probe.Loss{Probes: 30, Lost: 2, Runs: 1}, true
+	var f peers.Facts
+	s.Update(&f, r)
+	want := peers.Facts{NotHeard: true, Recent: peers.Loss{Probes: 30, Lost: 2, Runs: 1},
+		Loses: peers.Loses{NoChecksum: true, Large: 1472, DSCP: 46, Forwarded: true}}
+	if f != want {
+		t.Errorf("%+v, want %+v", f, want)
+	}
+	s.Update(&f, probe.Report{})
+	if f != (peers.Facts{}) {
+		t.Errorf("%+v", f)
+	}
+}
