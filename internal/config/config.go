@@ -10,7 +10,8 @@
 //	validate  the rules between values: families, overlaps, names used twice
 //	report    faults with line and column, in file order
 //
-// watch.go is apart from these: it tells when the file may have changed.
+// Two files are apart from these: again.go parses only what differs from an earlier content,
+// and watch.go tells when the file may have changed.
 package config
 
 import (
@@ -50,6 +51,8 @@ type Config struct {
 	Nodes      []Node // in file order, at least one
 
 	doc string // the text, to find the places of later faults and of warnings
+
+	edit editable
 }
 
 // Fault returns the fault of a key ("network.interface") whose value is valid in itself
@@ -205,6 +208,7 @@ func ParseContext(ctx context.Context, path string, doc []byte) (*Config, error)
 		return nil, faults
 	}
 	c.Path, c.Sum, c.doc = path, sha256.Sum256(doc), r.doc
+	c.edit = editableOf(c.Nodes, r.found)
 	c.Meaning = meaningOf(c)
 	return c, nil
 }

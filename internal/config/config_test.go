@@ -117,7 +117,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &Config{
-		Path: "starter", Sum: c.Sum, Meaning: c.Meaning, doc: c.doc,
+		Path: "starter", Sum: c.Sum, Meaning: c.Meaning, doc: c.doc, edit: c.edit,
 		Network: Network{Name: "mesh", CIDR: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
 			Port: 8285, Interface: "mesh0"},
 		Dataplane:  Dataplane{Engine: "auto", Receive: "auto", Offload: "auto"},
@@ -174,7 +174,7 @@ routes = ["192.168.0.0/16", "192.168.1.0/24"]
 	}
 	p := netip.MustParsePrefix
 	want := &Config{
-		Path: "x", Sum: c.Sum, Meaning: c.Meaning, doc: c.doc,
+		Path: "x", Sum: c.Sum, Meaning: c.Meaning, doc: c.doc, edit: c.edit,
 		Network: Network{Name: "edge", CIDR: []netip.Prefix{p("fd00::/48"), p("10.0.0.0/8")}, Port: 1,
 			Interface: "m", MTU: 1280},
 		Dataplane:  Dataplane{Engine: "user", Receive: "xdp", Offload: "off", Queues: 2, Spread: true},

@@ -38,6 +38,8 @@ type gate struct {
 
 	keys, values, strays int
 	nodes                int            // elements of [[node]] so far
+	starts               []int          // of the headers [[node]] among them
+	others               int            // headers of other tables, and pairs before all headers
 	told                 map[string]int // reported unknown keys: the last node with each, or -1
 }
 
@@ -56,6 +58,7 @@ func admit(ctx context.Context, doc string, r *report) (admitted string, stuck i
 		return "", 0, false
 	}
 	end, whole := scan(doc, g)
+	r.found = found{g.keys, g.values, g.starts, g.others == 0}
 	switch {
 	case ctx.Err() != nil, r.fatal:
 		return "", 0, false
@@ -82,6 +85,9 @@ func (g *gate) table(parts []string, array bool, at int) bool {
 	g.path = g.path[:0]
 	if array && len(parts) == 1 && parts[0] == nodeKey {
 		g.nodes++
+		g.starts = append(g.starts, at)
+	} else {
+		g.others++
 	}
 	return g.enter(parts, at)
 }
@@ -89,6 +95,9 @@ func (g *gate) table(parts []string, array bool, at int) bool {
 // pair implements visitor: the keys of an inline table extend the path until its end.
 func (g *gate) pair(parts []string, at, value int) bool {
 	g.open = append(g.open, frame{len(g.path), value})
+	if len(g.path) == 0 {
+		g.others++
+	}
 	return g.nested(at) && g.enter(parts, at)
 }
 

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -15,21 +14,53 @@ import (
 type Meaning [sha256.Size]byte
 
 // meaningOf returns the meaning of a valid file. The tables are written as Go writes values, which is
-// slow but follows every new key; the nodes, which may be thousands, are written by hand.
+// slow but follows every new key; the nodes, which may be thousands, have their own sum.
 func meaningOf(c *Config) Meaning {
 	b := fmt.Appendf(nil, "%+v %+v %+v %+v %+v %+v",
 		c.Network, c.Dataplane, c.Masquerade, c.Probe, c.Metrics, c.Container)
-	nodes := slices.Clone(c.Nodes)
-	slices.SortFunc(nodes, func(x, y Node) int { return cmp.Compare(x.Name, y.Name) })
-	for _, n := range nodes {
-		b = appendText(b, n.Name)
-		b = appendText(b, n.Address.String())
-		b = appendPrefixes(b, n.Subnets) // in order: the first gives the TUN its address
-		routes := slices.Clone(n.Routes)
-		slices.SortFunc(routes, netip.Prefix.Compare)
-		b = appendPrefixes(b, routes)
+	for _, part := range c.edit.sum {
+		b = binary.BigEndian.AppendUint64(b, part)
 	}
 	return sha256.Sum256(b)
+}
+
+// A nodeSum is the sum of the hashes of nodes, in whatever order they are added: a node that changes
+// costs two hashes, however many others there are.
+type nodeSum [sha256.Size / 8]uint64
+
+// add adds nodes to the sum.
+func (s *nodeSum) add(nodes []Node) {
+	for i := range nodes {
+		for j, part := range hashOf(&nodes[i]) {
+			s[j] += part
+		}
+	}
+}
+
+// remove takes nodes out of the sum that were added before.
+func (s *nodeSum) remove(nodes []Node) {
+	for i := range nodes {
+		for j, part := range hashOf(&nodes[i]) {
+			s[j] -= part
+		}
+	}
+}
+
+// hashOf returns the hash of what one node means.
+func hashOf(n *Node) (parts nodeSum) {
+	address := n.Address.Addr().As16()
+	b := appendText(make([]byte, 0, 256), n.Name)
+	b = binary.BigEndian.AppendUint16(append(b, address[:]...), n.Address.Port())
+	b = appendPrefixes(b, n.Subnets) // in order: the first gives the TUN its address
+	routes := n.Routes
+	if !slices.IsSortedFunc(routes, netip.Prefix.Compare) {
+		routes = slices.SortedFunc(slices.Values(routes), netip.Prefix.Compare)
+	}
+	sum := sha256.Sum256(appendPrefixes(b, routes))
+	for i := range parts {
+		parts[i] = binary.BigEndian.Uint64(sum[8*i:])
+	}
+	return parts
 }
 
 // appendText appends a text with its length, so that no two lists of texts look alike.

@@ -25,8 +25,17 @@ type report struct {
 	count     int       // of all problems
 	fatal     bool      // a syntax error or a limit: nothing else is known of the file
 
+	found // what the gate has seen
+
 	where *places // both made when first needed
 	lines lines
+}
+
+// found is what the gate tells of a document besides its faults.
+type found struct {
+	keys, values int   // counted against maxKeys and maxValues
+	starts       []int // byte offset of each header [[node]], in file order
+	onlyNodes    bool  // all of the document belongs to tables [[node]]
 }
 
 // A problem is a fault without its line and column.

@@ -48,8 +48,8 @@ type result struct {
 // All of them lead to attempt. What it knows is published in view, for whoever tells of it.
 type reconciler struct {
 	log     *slog.Logger
-	read    func() (*config.Config, error) // the file
-	hash    func() (string, error)         // of the file
+	read    func(old *config.Config) (*config.Config, error) // the file; old is what it was before
+	hash    func() (string, error)                           // of the file
 	observe func(*config.Config) (self int, host plan.Host, err error)
 	fits    func(*plan.Plan) error // whether the host's own routes leave room
 	parts   func(step) []part
@@ -94,8 +94,10 @@ type reloadRequest struct {
 // may have changed.
 func newReconciler(o Options, c *config.Config, v *published, h *host, news chan struct{}) *reconciler {
 	r := &reconciler{
-		log:     o.Log,
-		read:    func() (*config.Config, error) { return config.Load(o.ConfigPath) },
+		log: o.Log,
+		read: func(old *config.Config) (*config.Config, error) {
+			return config.LoadAfter(old, o.ConfigPath)
+		},
 		hash:    func() (string, error) { return config.Hash(o.ConfigPath) },
 		observe: func(c *config.Config) (int, plan.Host, error) { return observe(c, o) },
 		fits:    fits, parts: h.parts, service: h.service, view: v,

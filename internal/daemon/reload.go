@@ -79,7 +79,7 @@ func (r *reconciler) readAndAttempt(ctx context.Context) result {
 		hash = missing
 	}
 	r.tried = hash
-	c, err := r.read()
+	c, err := r.read(r.loaded)
 	if err != nil {
 		return result{outcome: faultyFile, err: err}
 	}
