@@ -102,16 +102,22 @@ func (c *Client) Events(ctx context.Context, since uint64, follow bool, each fun
 
 // Watch calls each with every line of GET /v1/watch until ctx or the daemon ends. An error of each
 // ends it and is returned. With past, the events that the daemon remembers follow the first
-// snapshot. interval is that of snapshots, 100 ms to 1 h.
+// snapshot. interval is that of snapshots, 100 ms to 1 h. The daemon sends what has changed; each
+// gets whole snapshots, and must not change what they point to.
 func (c *Client) Watch(
 	ctx context.Context, interval time.Duration, past bool, each func(Watched) error,
 ) error {
-	path := "/v1/watch?interval=" + interval.String()
+	path := "/v1/watch?changes=1&interval=" + interval.String()
 	if past {
 		path += "&since=0"
 	}
+	follower := Follower{Tidy: c.Tidy}
 	return lines(ctx, c, path, func(w Watched) error {
 		if err := w.Check(); err != nil {
+			return err
+		}
+		w, err := follower.Follow(w)
+		if err != nil {
 			return err
 		}
 		return each(w)
@@ -131,7 +137,9 @@ func lines[T any](ctx context.Context, c *Client, path string, each func(T) erro
 	}
 	var ended error // by each
 	err = ReadLines(response.Body, func(line T) error {
-		c.tidy(&line)
+		if _, followed := any(line).(Watched); !followed { // a Follower tidies what it keeps
+			c.tidy(&line)
+		}
 		ended = each(line)
 		return ended
 	})

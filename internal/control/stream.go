@@ -21,11 +21,13 @@ const (
 // Watched is one line of GET /v1/watch: a hello, then snapshots and events. Seq counts snapshots
 // that were due and events that happened, so a reader that was too slow finds numbers missing.
 type Watched struct {
-	Type   string  `json:"type"` // "hello", "snapshot", "event"
+	Type   string  `json:"type"` // "hello", "snapshot", "changes", "event"
 	Seq    uint64  `json:"seq"`
 	Hello  *Hello  `json:"hello,omitempty"`
 	Status *Status `json:"status,omitempty"` // of a snapshot
 	Event  *Event  `json:"event,omitempty"`
+	// Changes stand in the place of a snapshot, for a reader that asked for changes=1.
+	Changes *Changes `json:"changes,omitempty"`
 }
 
 // Check returns an error with ErrMismatch in it for a line of another API.
@@ -145,7 +147,7 @@ func number(r *http.Request, name string, def uint64) (uint64, error) {
 	return n, nil
 }
 
-// watch serves GET /v1/watch. A reader that reads slowly misses snapshots, since each is made
+// watch serves GET /v1/watch. With changes=1 all snapshots but the first are Changes. A reader that reads slowly misses snapshots, since each is made
 // after the one before has been read.
 func (a *api) watch(w http.ResponseWriter, r *http.Request) {
 	interval := defInterval
@@ -168,7 +170,8 @@ func (a *api) watch(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer end()
-	reader := watcher{out: out, events: a.source.Events, last: since, interval: interval}
+	changes, _ := strconv.ParseBool(r.URL.Query().Get("changes"))
+	reader := watcher{out: out, events: a.source.Events, last: since, interval: interval, changes: changes}
 	reader.follow(r.Context(), a.snapshots)
 }
 
@@ -179,6 +182,10 @@ type watcher struct {
 	interval time.Duration
 	seq      uint64 // of the line that was written last
 	last     uint64 // event that was told last
+
+	changes bool    // after the first snapshot the reader wants changes only
+	sent    *Status // what the reader knows; nil before the first snapshot, and without changes
+	sentSeq uint64  // of its line
 }
 
 // follow writes until the reader is gone. An event does not wait for a snapshot that is being
@@ -238,9 +245,21 @@ func (v *watcher) hello(s snapshot) error {
 	}})
 }
 
-// snapshot writes a line whose JSON all watchers share: with 10,000 peers it is 5 MB.
+// snapshot writes what there is to know, or what has changed. The JSON of a whole status is shared by all
+// watchers: with 10,000 peers it is 5 MB.
 func (v *watcher) snapshot(s snapshot) error {
 	v.seq++
+	if v.changes {
+		before, since := v.sent, v.sentSeq
+		v.sent, v.sentSeq = &s.Status, v.seq
+		if before != nil {
+			c, err := differences(before, &s.Status, since)
+			if err != nil {
+				return err
+			}
+			return v.out.line(Watched{Type: "changes", Seq: v.seq, Changes: c})
+		}
+	}
 	return v.out.raw(fmt.Appendf(nil, "{\"type\":\"snapshot\",\"seq\":%d,\"status\":%s}\n", v.seq,
 		bytes.TrimSpace(s.line())))
 }
