@@ -134,6 +134,11 @@ func (h *History) Take(now time.Time, node Reading, peers map[string]Reading) {
 			delete(h.peers, name)
 		}
 	}
+	for name := range h.others { // names come and go for months: each is forgotten with its peer
+		if _, stays := peers[name]; !stays {
+			delete(h.others, name)
+		}
+	}
 	var steps [len(spans)]int
 	for i, s := range spans {
 		steps[i] = int(now.Sub(h.ends[i]) / s.step)

@@ -301,3 +301,18 @@ func TestHistoryOfMany(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// Names of peers for which there is no room are forgotten when the peers leave.
+func TestOthersAreForgotten(t *testing.T) {
+	var h History
+	for second := range 5 {
+		all := map[string]Reading{}
+		for i := range historyKept + 500 {
+			all[fmt.Sprintf("generation %d, peer %d", second, i)] = Reading{}
+		}
+		h.Take(time.Unix(int64(second), 0), Reading{}, all)
+		if len(h.peers) != historyKept || len(h.others) != 500 {
+			t.Fatalf("second %d: %d peers and %d others are remembered", second, len(h.peers), len(h.others))
+		}
+	}
+}
