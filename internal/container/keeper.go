@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/rate"
 )
 
 // Keeper keeps the files for container runtimes as wanted, whoever changes or removes them. One
@@ -19,6 +20,7 @@ type Keeper struct {
 
 	asked   chan request
 	failure atomic.Pointer[string] // why they are not as planned; nil if they are
+	repairs *rate.Repairs
 
 	// Of Run alone.
 	files  *Files // nil until the first plan
@@ -39,7 +41,7 @@ type reply struct {
 // NewKeeper returns a Keeper that has not looked at any file. note is the path where Files remembers
 // what it wrote.
 func NewKeeper(note string, log *slog.Logger) *Keeper {
-	return &Keeper{log: log, note: note, asked: make(chan request)}
+	return &Keeper{log: log, note: note, repairs: rate.NewRepairs("files for containers"), asked: make(chan request)}
 }
 
 // String implements fmt.Stringer.
@@ -115,7 +117,9 @@ func (t *Keeper) set() error {
 	}
 	o := t.files.Set(*t.wanted)
 	for _, news := range o.News {
-		t.log.Warn(news, "event", "files_restored")
+		if n := t.repairs.Add(time.Now(), news, ""); n > 0 {
+			t.log.Warn(news, "count", n, "event", "files_restored")
+		}
 	}
 	var failure *string
 	if err := errors.Join(o.Failed, o.Left); err != nil {
@@ -134,9 +138,10 @@ func (t *Keeper) set() error {
 
 // Conditions tells what is wrong with the files.
 func (t *Keeper) Conditions() []mesh.Condition {
+	conditions := t.repairs.Conditions(time.Now())
 	failure := t.failure.Load()
 	if failure == nil {
-		return nil
+		return conditions
 	}
-	return []mesh.Condition{{Kind: mesh.FilesFailed, Severity: mesh.Degraded, Cause: *failure}}
+	return append(conditions, mesh.Condition{Kind: mesh.FilesFailed, Severity: mesh.Degraded, Cause: *failure})
 }

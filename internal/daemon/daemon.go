@@ -114,6 +114,7 @@ func assemble(ctx context.Context, o Options, c *config.Config) *daemon {
 		d.watch.conditions, d.switcher.Conditions, d.metricsConditions, d.files.Conditions, d.legacy.Conditions,
 		probes.refused,
 		d.crossing.Conditions,
+		func() []mesh.Condition { return d.reconciler.repairs.Conditions(time.Now()) },
 	}
 	d.service.Watch(d.tell.summary, d.healthy)
 	return d

@@ -144,7 +144,7 @@ func (l *lab) get() world {
 	return l.world
 }
 
-func (l *lab) readFile() (*config.Config, error) {
+func (l *lab) readFile(*config.Config) (*config.Config, error) {
 	l.set(func(w *world) { w.reads++ })
 	w := l.get()
 	if w.missing {

@@ -20,6 +20,7 @@ import (
 	"example.org/meshd/internal/peers"
 	"example.org/meshd/internal/plan"
 	"example.org/meshd/internal/probe"
+	"example.org/meshd/internal/rate"
 	"example.org/meshd/internal/words"
 )
 
@@ -33,11 +34,13 @@ type probes struct {
 	registry *peers.Registry
 	set      chan struct{} // settings have changed
 	forms    forms.Sender
+	states   rate.Gathering[probe.Change]
 }
 
 // newProbes returns probes that go through an engine, which hears echoes by hear.
 func newProbes(log *slog.Logger, version string, registry *peers.Registry) *probes {
-	p := &probes{log: log, version: version, registry: registry, set: make(chan struct{}, 1)}
+	p := &probes{log: log, version: version, registry: registry, set: make(chan struct{}, 1),
+		states: rate.Gathering[probe.Change]{Window: time.Second}}
 	p.Prober = probe.New(func(peer string) time.Time { return p.engine.Heard(peer) })
 	return p
 }
@@ -138,7 +141,7 @@ func (p *probes) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(p.Wait()):
+		case <-time.After(p.states.Wait(time.Now(), p.Wait())):
 		case <-p.Woken():
 		case <-p.set:
 		}
@@ -182,25 +185,43 @@ func (p *probes) tell(changes []probe.Change) {
 		case c.Told != nil && c.Before.Hash != ([32]byte{}) && p.Self().SameFile(c.Before): // only its text is new
 		case c.Told != nil:
 			ours = append(ours, c.Peer)
-		case c.New == probe.Up:
-			p.log.Info("peer is up", "event", "peer_up", "peer", c.Peer, "was", c.Old,
-				"rtt", c.Figures.Last.Round(time.Microsecond))
-		case c.New == probe.Stale:
-			p.log.Warn("peer is stale: it does not answer", "event", "peer_stale", "peer", c.Peer,
-				"silent", c.Silent.Round(time.Millisecond), "loss", percent(c.Figures.Loss))
-		case c.New == probe.Silent:
-			p.log.Warn("peer is silent: its packets arrive, but its meshd does not answer",
-				"event", "peer_silent", "peer", c.Peer, "was", c.Old, "silent", c.Silent.Round(time.Millisecond))
-		case c.New == probe.OneWay:
-			p.log.Error("peer is reached one way only: its meshd is heard, but this node does not reach it",
-				"event", "peer_one_way", "peer", c.Peer, "was", c.Old, "not_heard", r.NotHeard)
-		case c.New == probe.Down:
-			p.log.Error("peer is down: it does not answer", "event", "peer_down", "peer", c.Peer, "was", c.Old,
-				"silent", c.Silent.Round(time.Millisecond))
+		default:
+			p.states.Add(c.New.String(), c)
 		}
+	}
+	for _, group := range p.states.Due(time.Now()) {
+		p.tellStates(group.News)
 	}
 	p.tellFiles("runs another file than this node", "peer_file_differs", slog.LevelWarn, others)
 	p.tellFiles("runs this node's file", "peer_file_matches", slog.LevelInfo, ours)
+}
+
+// tellStates tells of peers that came to the same state. An uplink that fails is not thousands of lines.
+func (p *probes) tellStates(all []probe.Change) {
+	c, subject, about := all[0], "peer is", []any{"peer", all[0].Peer}
+	if len(all) > 1 {
+		names := make([]string, 0, changesLogged)
+		for _, c := range all[:min(len(all), changesLogged)] {
+			names = append(names, c.Peer)
+		}
+		subject, about = fmt.Sprintf("%d peers are", len(all)), []any{"count", len(all), "peers", strings.Join(names, " ")}
+	} else if c.New == probe.Up {
+		about = append(about, "was", c.Old, "rtt", c.Figures.Last.Round(time.Microsecond))
+	} else {
+		about = append(about, "was", c.Old, "silent", c.Silent.Round(time.Millisecond), "loss", percent(c.Figures.Loss))
+	}
+	switch c.New {
+	case probe.Up:
+		p.log.Info(subject+" up", append(about, "event", "peer_up")...)
+	case probe.Stale:
+		p.log.Warn(subject+" stale: no answer", append(about, "event", "peer_stale")...)
+	case probe.Silent:
+		p.log.Warn(subject+" silent: packets arrive, but no answer", append(about, "event", "peer_silent")...)
+	case probe.OneWay:
+		p.log.Error(subject+" reached one way only: heard, but no answer", append(about, "event", "peer_one_way")...)
+	case probe.Down:
+		p.log.Error(subject+" down: no answer", append(about, "event", "peer_down")...)
+	}
 }
 
 // tellFiles tells who has told of another file. A file that is rolled out to

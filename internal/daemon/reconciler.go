@@ -14,6 +14,7 @@ import (
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/plan"
+	"example.org/meshd/internal/rate"
 	"example.org/meshd/internal/words"
 )
 
@@ -67,6 +68,7 @@ type reconciler struct {
 	again   <-chan time.Time
 	retry   <-chan time.Time
 	backoff backoff.Backoff
+	repairs *rate.Repairs
 }
 
 // pending tells what a good file that is not in force waits for.
@@ -103,7 +105,7 @@ func newReconciler(o Options, c *config.Config, v *published, h *host, news chan
 		fits:    fits, parts: h.parts, service: h.service, view: v,
 		file: make(chan struct{}, 1), news: news, reloads: o.Reload,
 		asked: make(chan reloadRequest), pulse: make(chan struct{}),
-		loaded: c, tried: c.SHA256(),
+		loaded: c, tried: c.SHA256(), repairs: rate.NewRepairs("interface, addresses and routes"),
 	}
 	h.again = r.soon
 	return r
@@ -292,7 +294,9 @@ func (r *reconciler) repair(ctx context.Context) {
 	r.view.repaired(res.plan, len(all) > 0 || recovered, unfit)
 	r.warn(before.plan.Conditions, res.plan.Conditions)
 	if len(all) > 0 || recovered {
-		r.log.Warn("repaired after the host changed", "what", spoken(all), "event", "repaired")
+		if n := r.repairs.Add(time.Now(), spoken(all), ""); n > 0 {
+			r.log.Warn("repaired after the host changed", "what", spoken(all), "count", n, "event", "repaired")
+		}
 	}
 }
 

@@ -83,6 +83,7 @@ const (
 	DropsGrowing   Kind = "drops_growing"    // packets are lost with one reason, and more and more of them
 	UnknownSenders Kind = "unknown_sender"   // addresses that no node has send to this node
 	NeighboursFull Kind = "neighbours_full"  // the kernel's neighbour table has no room
+	RepairsEndless Kind = "repairs_endless"  // another program undoes what meshd does, again and again
 )
 
 // A Condition is something that an operator has to know, as long as it lasts. Subject and Cause

@@ -17,6 +17,7 @@ import (
 	"example.org/meshd/internal/masq"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/nft"
+	"example.org/meshd/internal/rate"
 )
 
 // Wanted is what the rules should do.
@@ -46,7 +47,8 @@ type Keeper struct {
 	inForce atomic.Pointer[Wanted]         // as wanted
 	failure atomic.Pointer[mesh.Condition] // why not all rules are in force; nil if they are
 	repairs atomic.Uint64
-	dropped mesh.Growing // by the guard
+	rate    *rate.Repairs // of repairs
+	dropped mesh.Growing  // by the guard
 
 	uncounted atomic.Pointer[mesh.Condition] // why the last Read had no counters; nil if it had
 }
@@ -66,7 +68,7 @@ type reply struct {
 // New returns a Keeper that has not touched the kernel.
 func New(log *slog.Logger) *Keeper {
 	return &Keeper{log: log, masq: masq.New(), accept: filter.NewForward(), guard: filter.NewGuard(),
-		asked: make(chan request), damaged: make(chan string, 1),
+		rate: rate.NewRepairs("rules"), asked: make(chan request), damaged: make(chan string, 1),
 		suspected: make(chan struct{}, 1)}
 }
 
@@ -243,7 +245,10 @@ func (t *Keeper) Refused() uint64 { return t.dropped.Read(t.guard.Drops()) }
 // count tells of a repair.
 func (t *Keeper) count(by string) {
 	t.repairs.Add(1)
-	t.log.Warn("another program changed rules of meshd: restored", "program", by, "event", "rules_restored")
+	if n := t.rate.Add(time.Now(), "", by); n > 0 {
+		t.log.Warn("another program changed rules of meshd: restored", "program", by, "count", n,
+			"event", "rules_restored")
+	}
 }
 
 // note publishes a failure, or that there is none any more.
@@ -294,5 +299,5 @@ func (t *Keeper) Conditions() (all []mesh.Condition) {
 			all = append(all, *c)
 		}
 	}
-	return all
+	return append(all, t.rate.Conditions(time.Now())...)
 }

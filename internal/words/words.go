@@ -69,6 +69,8 @@ var sentences = map[mesh.Kind]string{
 	mesh.PodsFiltered:   "pods cannot be reached from other nodes: the chain SUBJECT drops their packets",
 	mesh.PodsLost: "pods cannot be reached from other nodes: this host loses packets to SUBJECT, " +
 		"and no nftables rule drops them",
+	mesh.RepairsEndless: "another program keeps changing meshd's SUBJECT, and meshd restores it: " +
+		"packets may be lost in between",
 }
 
 // Sentence says what is wrong, without the remedy.
