@@ -35,6 +35,8 @@ const (
 	patience = 500 * time.Millisecond
 	// tries is how many probes in a row must be lost to count: a queue may overflow once.
 	tries = 3
+	// firstRules is how long the start of the daemon waits for the rules.
+	firstRules = time.Second
 	// reopen is how long to wait after the kernel has refused NFLOG.
 	reopen = time.Minute
 
@@ -70,14 +72,18 @@ type Keeper struct {
 	id    uint16        // of our own echoes, not 0
 	news  chan struct{} // something may have changed: measure at once
 
-	wanted     atomic.Pointer[scene]
-	group      atomic.Uint32 // of NFLOG; 0: none is bound
+	opened  chan struct{} // closed once the kernel was asked for a group of NFLOG
+	inForce chan struct{} // closed once the rules are in force, or cannot be
+
+	wanted     atomic.Pointer[scene] // nil before the first Set
+	group      atomic.Uint32         // of NFLOG; 0: none is bound
 	conditions atomic.Pointer[[]mesh.Condition]
 
 	mu      sync.Mutex
 	waiting map[uint64]chan<- uint64 // own probes under way, by nonce
 
 	// Of Run alone.
+	setOnce    func()       // closes inForce
 	mentioned  []netip.Addr // addresses that rules of others name
 	generation uint32       // of the rules, when they were read for mentioned
 	read       bool         // they were
@@ -94,12 +100,14 @@ type scene struct {
 // New returns a Keeper that has not touched the kernel.
 func New(o Options) *Keeper {
 	k := &Keeper{o: o, rules: filter.NewForwarded(), id: randomID(), news: make(chan struct{}, 1),
-		waiting: map[uint64]chan<- uint64{}}
+		opened: make(chan struct{}), inForce: make(chan struct{}), waiting: map[uint64]chan<- uint64{}}
 	k.conditions.Store(&[]mesh.Condition{})
+	k.setOnce = sync.OnceFunc(func() { close(k.inForce) })
 	return k
 }
 
-// Set says what to measure from now on.
+// Set says what to measure from now on. The first one waits until the rules are in force, so that a
+// host with a mesh always has them; later ones never wait.
 func (k *Keeper) Set(w Wanted) {
 	s := &scene{Wanted: w, peers: map[netip.Addr]string{}}
 	s.self, _ = w.Mesh.Peer(w.Mesh.Self)
@@ -112,6 +120,10 @@ func (k *Keeper) Set(w Wanted) {
 	}
 	k.wanted.Store(s)
 	k.Wake()
+	select {
+	case <-k.inForce:
+	case <-time.After(firstRules):
+	}
 }
 
 // Wake has the Keeper measure at once: rules or routes of this host may have changed.
@@ -127,7 +139,11 @@ func (k *Keeper) Conditions() []mesh.Condition { return *k.conditions.Load() }
 
 // Run measures until ctx ends.
 func (k *Keeper) Run(ctx context.Context) error {
-	for {
+	select {
+	case <-k.opened:
+	case <-ctx.Done():
+	}
+	for ctx.Err() == nil {
 		pause := pace
 		if !k.round(ctx) {
 			pause = suspicion
@@ -145,12 +161,14 @@ func (k *Keeper) Run(ctx context.Context) error {
 		case <-rest:
 		}
 	}
+	return nil
 }
 
 // Read takes probes from the kernel until ctx ends, and answers those of peers.
 func (k *Keeper) Read(ctx context.Context) error {
+	first := sync.OnceFunc(func() { close(k.opened) })
 	for {
-		err := k.readOnce(ctx)
+		err := k.readOnce(ctx, first)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -165,13 +183,16 @@ func (k *Keeper) Read(ctx context.Context) error {
 }
 
 // readOnce is Read with one socket.
-func (k *Keeper) readOnce(ctx context.Context) error {
+func (k *Keeper) readOnce(ctx context.Context, opened func()) error {
 	log, err := nft.OpenLog(firstGroup, copied)
+	if err == nil {
+		k.group.Store(uint32(log.Group()))
+	}
+	opened()
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	k.group.Store(uint32(log.Group()))
 	defer k.group.Store(0)
 	k.Wake()
 	return log.Read(ctx, k.take)

@@ -37,6 +37,7 @@ func keeper(deliver func(k *Keeper, b []byte)) (*Keeper, *[]string) {
 		Deliver: func(b []byte) error { deliver(k, b); return nil },
 		Answer:  func(peer string, _ packet.Echo) { answered = append(answered, peer) },
 		Leads:   func(bool) {}, Suspect: func() {}})
+	k.setOnce() // Run would
 	k.Set(wanted())
 	return k, &answered
 }
@@ -109,12 +110,13 @@ func TestRemedy(t *testing.T) {
 		to   string
 		want string
 	}{
-		{"firewalld", nft.Spot{Family: "inet", Table: "firewalld", Base: "filter_FORWARD", Chain: "filter_FWD_public"},
+		{"firewalld",
+			nft.Spot{Family: "inet", Table: "firewalld", Base: "filter_FORWARD", Chain: "filter_FWD_public"},
 			*nft.Forward, "10.244.2.254",
 			"run `firewall-cmd --permanent --zone=trusted --add-source=10.244.0.0/16 && firewall-cmd --reload`"},
 		{"ufw", nft.Spot{Family: "ip", Table: "filter", Base: "FORWARD", Chain: "ufw-reject-forward"}, *nft.Forward,
 			"10.244.2.254", "run `ufw route allow in on mesh0 && ufw route allow out on mesh0`"},
-		{"Docker's iptables", nft.Spot{Family: "ip", Table: "filter", Base: "FORWARD", Chain: "DOCKER-ISOLATION-STAGE-1"},
+		{"Docker's iptables", nft.Spot{Family: "ip", Table: "filter", Base: "FORWARD", Chain: "DOCKER"},
 			*nft.Forward, "10.244.2.254",
 			"run `iptables -I DOCKER-USER -i mesh0 -j ACCEPT && iptables -I DOCKER-USER -o mesh0 -j ACCEPT`"},
 		{"raw", nft.Spot{Family: "ip6", Table: "raw", Base: "PREROUTING", Chain: "PREROUTING"}, *nft.Prerouting,

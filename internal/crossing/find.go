@@ -41,7 +41,7 @@ func (k *Keeper) find(s *scene, group uint16, lost []target) (found []mesh.Condi
 	})
 	for _, way := range lost[:min(len(lost), maxTraced)] {
 		c := k.condition(s, trace, way)
-		if !slices.ContainsFunc(found, func(o mesh.Condition) bool { return o.Kind == c.Kind && o.Subject == c.Subject }) {
+		if !has(found, c) {
 			found = append(found, c)
 		}
 	}
@@ -138,7 +138,8 @@ func iptablesLines(at nft.Spot, what nft.Found, s *scene, to netip.Addr) string 
 		chain = "DOCKER-USER"
 	}
 	var lines []string
-	for _, match := range matches(what.Hook, "-i "+s.Interface, "-o "+s.Interface, "-d "+s.ownSubnet(to).String()) {
+	in, out := "-i "+s.Interface, "-o "+s.Interface
+	for _, match := range matches(what.Hook, in, out, "-d "+s.ownSubnet(to).String()) {
 		lines = append(lines, fmt.Sprintf("%s -I %s %s -j ACCEPT", program, chain, match))
 	}
 	return strings.Join(lines, " && ")

@@ -3,6 +3,7 @@ package crossing
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"net/netip"
 	"time"
@@ -33,21 +34,22 @@ type target struct {
 // does, or if that is not known.
 func (k *Keeper) round(ctx context.Context) (fine bool) {
 	s, group := k.wanted.Load(), uint16(k.group.Load())
-	if s == nil || group == 0 {
-		k.o.Leads(false)
-		k.publish(nil)
-		return s == nil
+	if s == nil {
+		return true
 	}
-	general, single := k.targets(s)
-	err := k.rules.Set(s.rules(group, 0))
+	err := errNoGroup
+	if group != 0 {
+		err = k.rules.Set(s.rules(group, 0))
+	}
+	k.setOnce()
 	if err != nil {
 		k.o.Log.Debug("forwarded probes are not taken", "error", err)
-	}
-	k.o.Leads(err == nil && len(general) > 0)
-	if err != nil {
+		k.o.Leads(false)
 		k.publish(nil)
 		return false
 	}
+	general, single := k.targets(s)
+	k.o.Leads(len(general) > 0)
 	lost := append(general, single...)
 	for try := 0; try < tries && len(lost) > 0 && ctx.Err() == nil; try++ {
 		if lost = k.ask(ctx, lost); len(lost) > 0 && try == 0 {
@@ -60,6 +62,9 @@ func (k *Keeper) round(ctx context.Context) (fine bool) {
 	k.publish(k.find(s, group, lost))
 	return len(lost) == 0
 }
+
+// errNoGroup is that of a kernel that refuses NFLOG; Read has said why.
+var errNoGroup = errors.New("no group of NFLOG is bound")
 
 // rules returns which probes end here, and of which ID they are traced.
 func (s *scene) rules(group, trace uint16) filter.ProbeSettings {

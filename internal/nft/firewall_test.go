@@ -221,7 +221,8 @@ func FuzzLogAndTrace(f *testing.F) {
 	f.Add(append(make([]byte, genHeader), packet...))
 	f.Add(append([]byte{unix.NFPROTO_INET, 0, 0, 0}, rule...))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if p, _ := logged(netlink.Message{Header: netlink.Header{Type: logPacket}, Data: data}); len(p) > len(data) {
+		p, _ := logged(netlink.Message{Header: netlink.Header{Type: logPacket}, Data: data})
+		if len(p) > len(data) {
 			t.Error("more than there is")
 		}
 		kind := netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_TRACE)

@@ -139,18 +139,24 @@ func (t *trial) journals() {
 // prepare makes the base by debootstrap, unless an earlier run has. Where each run begins on
 // a fresh machine, its work folder is the artefact to keep.
 func (t *trial) prepare() error {
-	if _, err := os.Stat(filepath.Join(t.base, "complete")); err == nil {
+	const packages = "systemd,systemd-sysv,dbus,iproute2,iputils-ping,procps,nftables,firewalld,ufw"
+	complete := filepath.Join(t.base, "complete")
+	if made, err := os.ReadFile(complete); err == nil && string(made) == packages {
 		return nil
 	}
 	if err := os.RemoveAll(t.base); err != nil {
 		return err
 	}
-	if out, err := exec.CommandContext(t.ctx, "debootstrap", "--variant=minbase",
-		"--include=systemd,systemd-sysv,dbus,iproute2,iputils-ping,procps,nftables", "bookworm",
-		t.base).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.ctx, "debootstrap", "--variant=minbase", "--include="+packages,
+		"bookworm", t.base).CombinedOutput(); err != nil {
 		return fmt.Errorf("debootstrap: %w\n%s", err, tail(string(out)))
 	}
-	return os.WriteFile(filepath.Join(t.base, "complete"), nil, 0o644)
+	// Only the steps about firewalls have one.
+	if out, err := exec.CommandContext(t.ctx, "systemctl", "--root="+t.base, "disable", "firewalld",
+		"ufw").CombinedOutput(); err != nil {
+		return fmt.Errorf("disable the firewalls: %w\n%s", err, tail(string(out)))
+	}
+	return os.WriteFile(complete, []byte(packages), 0o644)
 }
 
 // copyOf makes a root of its own.

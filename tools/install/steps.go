@@ -29,6 +29,8 @@ var steps = []step{
 	{what: "the .deb installs, starts nothing, and says what to edit", do: (*trial).install},
 	{what: "configured and enabled, pods reach each other, and no others do", do: (*trial).configure},
 	{what: "meshtui is for the group mesh", do: (*trial).permissions},
+	{what: "beside firewalld pods reach each other, or status names it", do: (*trial).firewalld},
+	{what: "beside ufw pods reach each other", do: (*trial).ufw},
 	{what: "an edit is a reload; a bad one is refused by systemctl reload", do: (*trial).edit},
 	{what: "an upgrade under 5000 packets/s each way loses nothing", do: (*trial).upgrade, alone: true},
 	{what: "an upgrade that changes the unit restarts the service", do: (*trial).upgradeUnit},
