@@ -139,7 +139,8 @@ func (t *trial) journals() {
 // prepare makes the base by debootstrap, unless an earlier run has. Where each run begins on
 // a fresh machine, its work folder is the artefact to keep.
 func (t *trial) prepare() error {
-	const packages = "systemd,systemd-sysv,dbus,iproute2,iputils-ping,procps,nftables,firewalld,ufw"
+	const packages = "systemd,systemd-sysv,dbus,iproute2,iputils-ping,procps,nftables,firewalld,ufw," +
+		"libpam-systemd" // for firewalld: debootstrap does not know that it provides default-logind
 	complete := filepath.Join(t.base, "complete")
 	if made, err := os.ReadFile(complete); err == nil && string(made) == packages {
 		return nil
