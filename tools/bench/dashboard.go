@@ -21,15 +21,22 @@ import (
 // What a dashboard of 100 busy peers costs, on a terminal that answers no question.
 var dashboards = []struct{ width, height int }{{80, 24}, {140, 40}}
 
+// firstPicture names the time from exec until the first values are on the screen, ms.
 func firstPicture(width, height int) string {
 	return fmt.Sprintf("meshtui, 100 peers, %dx%d: first picture", width, height)
 }
+
+// terminalBytes names what is drawn while all values change. Over ssh it is the price of watching.
 func terminalBytes(width, height int) string {
 	return fmt.Sprintf("meshtui, %dx%d: kB/s to the terminal", width, height)
 }
+
+// dashboardCPU names the CPU time that meshtui takes while it is watched.
 func dashboardCPU(width, height int) string {
 	return fmt.Sprintf("meshtui, %dx%d: %% of one CPU", width, height)
 }
+
+// dashboardMemory names the resident memory after that, with the history of each peer.
 func dashboardMemory(width, height int) string {
 	return fmt.Sprintf("meshtui, %dx%d: MB resident", width, height)
 }
@@ -48,6 +55,8 @@ func (b *bench) dashboard(ctx context.Context, width, height int, all times) (er
 	if err != nil {
 		return err
 	}
+	// The daemon is played by this process: a real one with 100 peers would need 100 hosts, and its own
+	// work would be in the figures.
 	served := make(chan error, 1)
 	go func() { served <- server.Run(ctx) }()
 	defer func() {
@@ -63,8 +72,11 @@ func (b *bench) dashboard(ctx context.Context, width, height int, all times) (er
 	cmd := exec.CommandContext(ctx, filepath.Join(filepath.Dir(b.binary), "meshtui"), "--socket", socket)
 	cmd.Env = append(os.Environ(), "TERM=xterm-256color")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
+	// A session and a controlling terminal of its own, as a shell gives: without them there is no
+	// SIGWINCH and no job control. Pdeathsig ends it even if this process is killed.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Pdeathsig: syscall.SIGKILL}
 	began := time.Now()
+	// With the tty closed here, a read of master ends (EIO) when meshtui does.
 	if err := errors.Join(cmd.Start(), tty.Close()); err != nil {
 		return err
 	}
@@ -72,10 +84,13 @@ func (b *bench) dashboard(ctx context.Context, width, height int, all times) (er
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	}()
+	// The words are drawn with the first snapshot, and not before there is one.
 	if err := readUntil(master, began.Add(20*time.Second), "live 1s"); err != nil {
 		return err
 	}
 	all[firstPicture(width, height)] = ms(time.Since(began))
+	// The first seconds have the drawing of everything, and garbage of the start: they are no steady
+	// state.
 	const settle, span = 5 * time.Second, 20 * time.Second
 	if _, err := readFor(master, settle); err != nil {
 		return err
@@ -96,6 +111,8 @@ func (b *bench) dashboard(ctx context.Context, width, height int, all times) (er
 	return errors.Join(err, residentErr)
 }
 
+// readUntil reads what meshtui draws until words are in it, or fails at a deadline. Words that the
+// terminal's cursor movements cut in two are not found.
 func readUntil(f *os.File, deadline time.Time, words string) error {
 	var seen bytes.Buffer
 	b := make([]byte, 65536)
@@ -138,6 +155,7 @@ func residentOf(pid int) (float64, error) {
 	}
 	for line := range strings.Lines(string(status)) {
 		if words := strings.Fields(line); len(words) == 3 && words[0] == "VmRSS:" {
+			// The kernel says kB and means 1024 bytes; 2 % are no matter here.
 			kB, err := strconv.ParseFloat(words[1], 64)
 			return kB / 1000, err
 		}
@@ -148,6 +166,8 @@ func residentOf(pid int) (float64, error) {
 // busyMesh is a daemon whose peers all send and receive, at changing rates.
 func busyMesh(peers int) control.Source {
 	began := time.Now()
+	// Each peer has another rate, so each row of the screen changes with each snapshot: that is the
+	// worst case for drawing only what changed.
 	grown := func(i int) uint64 { return uint64(time.Since(began).Seconds() * float64(1000+i*i%977)) }
 	return control.Source{
 		Events: control.NewEvents(),

@@ -33,6 +33,8 @@ const (
 	podB = "10.244.2.2"
 )
 
+// newLab makes both hosts and their pods. mtu is the pods', in bytes; the wire has that of a veth,
+// 1500. If it fails, nothing is left.
 func newLab(dir string, mtu int) (l *lab, err error) {
 	l = &lab{dir: dir}
 	defer func() {
@@ -53,6 +55,7 @@ func newLab(dir string, mtu int) (l *lab, err error) {
 	if err := l.hosts[0].IP("link add eth0 type veth peer name eth0 netns " + l.hosts[1].Name); err != nil {
 		return l, err
 	}
+	// Only now both ends of the wire exist: the veth was made in host a with its peer in host b.
 	for i, h := range l.hosts {
 		if err := l.equip(h, l.pods[i], i+1, mtu); err != nil {
 			return l, err
@@ -87,6 +90,7 @@ func (l *lab) equip(h, pod *nstest.Namespace, number, mtu int) error {
 // spawn starts a program on a host that runs until the lab is closed.
 func (l *lab) spawn(host int, name string, args ...string) error {
 	cmd := l.hosts[host].Command(name, args...)
+	// To a file and not to a pipe: a pipe that this process reads late would stop what is measured.
 	log, err := os.Create(filepath.Join(l.dir, fmt.Sprintf("%s.%d.log", filepath.Base(name), host)))
 	if err != nil {
 		return err
@@ -123,6 +127,7 @@ func (l *lab) close() error {
 		errs = append(errs, at.Close())
 	}
 	for _, p := range l.processes {
+		// All get their signal before one is waited for: closing takes as long as the slowest does.
 		_ = p.Process.Signal(syscall.SIGTERM) // it may have ended
 	}
 	for _, p := range l.processes {

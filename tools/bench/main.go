@@ -22,6 +22,7 @@ import (
 	"example.org/meshd/internal/nstest"
 )
 
+// main reads the flags; a signal ends the measurement in progress and removes its lab.
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -41,6 +42,7 @@ func main() {
 	}
 }
 
+// bench is what the flags say: the daemon, how often and how long, and which systems (nil: all).
 type bench struct {
 	binary string
 	rounds int
@@ -48,6 +50,8 @@ type bench struct {
 	only   []string
 }
 
+// run measures all systems, round by round, and reports medians. It fails if one fails: a table with
+// a hole would be compared all the same.
 func (b *bench) run(ctx context.Context, out string) (err error) {
 	if err := nstest.Available(); err != nil {
 		return err
@@ -68,6 +72,8 @@ func (b *bench) run(ctx context.Context, out string) (err error) {
 	})
 	results := map[string][]result{}
 	var waits []times
+	// Rounds are interleaved: a machine that slows down (heat, a neighbour) slows all systems alike, so
+	// that ratios stay true. One system after the other would charge it to the last.
 	for round := range b.rounds {
 		for _, s := range all {
 			fmt.Printf("round %d of %d: %s\n", round+1, b.rounds, s.name)
@@ -119,6 +125,7 @@ func (b *bench) inLab(mtu int, use func(*lab) error) (err error) {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	// What a killed run left behind would still take CPU.
 	nstest.Sweep("meshbench")
 	l, err := newLab(dir, mtu)
 	if err != nil {

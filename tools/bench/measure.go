@@ -37,6 +37,8 @@ func eventually(f func() error) error {
 	}
 }
 
+// measure takes all figures of the system that runs in a lab, in the order of result. One after
+// another: each uses all CPUs that it gets, and two at once would measure each other.
 func (l *lab) measure(ctx context.Context, span time.Duration, s *system) (r result, err error) {
 	busy, began := cpuSeconds(), time.Now()
 	moved, err := l.tcp(ctx, span, 0)
@@ -45,6 +47,7 @@ func (l *lab) measure(ctx context.Context, span time.Duration, s *system) (r res
 	}
 	r.tcp1 = moved / time.Since(began).Seconds() / 1e9
 	r.cpu = (cpuSeconds() - busy) / (moved / 1e9)
+	// Now, since the counters are sums: after the UDP trials they would have those packets in them.
 	if s.user {
 		if r.perCall, err = l.perCall(ctx); err != nil {
 			return r, err
@@ -86,12 +89,14 @@ func (l *lab) tcp(ctx context.Context, span time.Duration, senders ...int) (bits
 	done := make(chan error, 2*len(senders))
 	for i, sender := range senders {
 		from, to, ip := l.pods[sender], l.pods[1-sender], []string{podB, podA}[sender]
+		// Each stream has a port of its own, since its listener ends with the connection.
 		client, server, err := connect(from, to, net.JoinHostPort(ip, strconv.Itoa(5001+i)))
 		if err != nil {
 			return 0, err
 		}
 		defer client.Close()
 		defer server.Close()
+		// A deadline ends both sides without a message between them, whatever is still queued.
 		end := time.Now().Add(span)
 		if err := errors.Join(client.SetDeadline(end), server.SetDeadline(end)); err != nil {
 			return 0, err
@@ -121,6 +126,7 @@ func (l *lab) tcp(ctx context.Context, span time.Duration, senders ...int) (bits
 	return float64(received.Load()) * 8, errors.Join(err, ctx.Err())
 }
 
+// unlessTimeout returns an error that is not the end of the span.
 func unlessTimeout(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return nil
@@ -128,6 +134,8 @@ func unlessTimeout(err error) error {
 	return err
 }
 
+// connect returns both ends of a TCP connection between pods. Sockets belong to the namespace in
+// which they were made, so each is opened there and used from here.
 func connect(from, to *nstest.Namespace, address string) (client, server net.Conn, err error) {
 	var listener net.Listener
 	if err := to.Do(func() (err error) { listener, err = net.Listen("tcp", address); return err }); err != nil {
@@ -164,6 +172,7 @@ func (l *lab) ping(count int, interval string) (p50, p99 float64, err error) {
 		return 0, 0, fmt.Errorf("no answer to %d pings", count)
 	}
 	slices.Sort(times)
+	// count, and not those that came: a lost ping is the longest of all.
 	at := func(share float64) float64 { return times[min(int(share*float64(count)), len(times)-1)] }
 	return at(0.5), at(0.99), nil
 }
@@ -218,6 +227,8 @@ func cpuSeconds() float64 {
 	fields, sum := strings.Fields(line), 0.0
 	for i, field := range fields {
 		// cpu user nice system idle iowait irq softirq steal guest guest_nice
+		// idle (4) and iowait (5) are no work; guest and guest_nice (9, 10) are in user and nice already
+		// (proc_stat(5)), and steal (8) is another machine's.
 		if i == 0 || i == 4 || i == 5 || i > 7 {
 			continue
 		}

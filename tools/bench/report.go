@@ -20,6 +20,7 @@ type report struct {
 	about   string // machine, kernel, date, how it was measured
 }
 
+// newReport takes the medians of all rounds. Medians, because one disturbed round must not count.
 func newReport(systems []*system, results map[string][]result, waits []times, b *bench) *report {
 	r := &report{systems: systems, medians: map[string]result{}, waits: times{}}
 	for _, name := range moments() {
@@ -37,6 +38,8 @@ func newReport(systems []*system, results map[string][]result, waits []times, b 
 	return r
 }
 
+// cpuModel returns the name of the CPU; on machines whose kernel tells none (arm64), the
+// architecture.
 func cpuModel() string {
 	info, _ := os.ReadFile("/proc/cpuinfo")
 	for line := range strings.Lines(string(info)) {
@@ -47,6 +50,7 @@ func cpuModel() string {
 	return runtime.GOARCH
 }
 
+// median returns the median of each figure on its own: they need not be of the same round.
 func median(all []result) result {
 	m := result{perCall: map[string]float64{}}
 	for _, c := range columns {
@@ -58,6 +62,7 @@ func median(all []result) result {
 	return m
 }
 
+// medianOf returns the median of a figure; of an even number the upper one.
 func medianOf[T any](all []T, figure func(T) float64) float64 {
 	var values []float64
 	for _, one := range all {
@@ -126,6 +131,7 @@ func (r *report) ratios() (rows [][]string) {
 	for _, engine := range []string{kernelXDP, kernelTCX, userEngine} {
 		ours, ok := r.medians[engine]
 		for _, s := range r.systems {
+			// Ours are compared with others only; between our own engines each reader can divide.
 			if !ok || s.kernel || s.user {
 				continue
 			}
@@ -167,6 +173,7 @@ func (r *report) moments() [][]string {
 	return rows
 }
 
+// text returns the report for a terminal, in columns.
 func (r *report) text() string {
 	var b strings.Builder
 	b.WriteString(r.about + "\n\n")
@@ -192,6 +199,8 @@ func transpose(rows [][]string) [][]string {
 	return turned
 }
 
+// markdown returns docs/benchmarks.md. What a reader has to know to judge a figure stands beside it,
+// since tables get copied without their page.
 func (r *report) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `# Benchmarks

@@ -44,6 +44,9 @@ const (
 	noOffload    = "meshd user, no offload"
 )
 
+// systems returns all that can be measured, plain routing first: it is what the machine can do, and
+// the bound of all others. A pod's MTU is what each system leaves of 1500 bytes: small packets are
+// part of its price.
 func systems(binary string) []*system {
 	return []*system{
 		{name: plainRouting, mtu: 1500, start: startRouting},
@@ -83,6 +86,7 @@ func systems(binary string) []*system {
 	}
 }
 
+// startRouting joins the pods without a tunnel.
 func startRouting(l *lab) error {
 	for i, h := range l.hosts {
 		if err := h.IP(fmt.Sprintf("route add 10.244.%d.0/24 via 192.0.2.%d", 2-i, 2-i)); err != nil {
@@ -122,6 +126,7 @@ func startEmptyXDP(l *lab) error {
 	return nil
 }
 
+// startVXLAN is what flannel's default backend does: the kernel's own encapsulation.
 func startVXLAN(l *lab) error {
 	for i, h := range l.hosts {
 		self, peer := i+1, 2-i
@@ -136,6 +141,8 @@ func startVXLAN(l *lab) error {
 	return nil
 }
 
+// startMeshd runs the daemon on both hosts, with keys of the section [dataplane]. It returns once
+// each knows that the other lives.
 func startMeshd(l *lab, binary string, keys ...string) error {
 	// The tunnel alone, as with the others: none of them brings rules.
 	doc := "[network]\ncidr = \"10.244.0.0/16\"\n[masquerade]\nenabled = false\nforward = false\n[dataplane]\n" +
@@ -167,8 +174,11 @@ func startMeshd(l *lab, binary string, keys ...string) error {
 	return nil
 }
 
+// socket is a daemon's control socket; hosts share the machine's files.
 func (l *lab) socket(host int) string { return filepath.Join(l.dir, fmt.Sprintf("%d.sock", host)) }
 
+// startWireGuard runs WireGuard in user space, which does the same copies as the user engine, and
+// encrypts.
 func startWireGuard(l *lab) error {
 	var keys, public [2]string
 	for i := range 2 {
@@ -210,6 +220,8 @@ func startWireGuard(l *lab) error {
 	return nil
 }
 
+// startNebula runs nebula without a lighthouse: both addresses are known, so nothing is measured of
+// how they are found.
 func startNebula(l *lab) error {
 	cert := func(args ...string) error {
 		cmd := exec.Command("nebula-cert", args...)
@@ -255,6 +267,7 @@ firewall: {outbound: [{port: any, proto: any, host: any}], inbound: [{port: any,
 	return nil
 }
 
+// startTinc runs tinc 1.0, whose configuration is a folder for each host.
 func startTinc(l *lab) error {
 	for i := range l.hosts {
 		self, peer := i+1, 2-i

@@ -38,6 +38,7 @@ const versionPrinted = "`meshd version`"
 
 var sizes = []int{3, 10000} // of a mesh, in nodes
 
+// moment names a time with a mesh of a size.
 func moment(what string, nodes int) string { return fmt.Sprintf("%s, %d nodes", what, nodes) }
 
 // takeTimes measures each moment once.
@@ -63,12 +64,15 @@ func (b *bench) takeTimes(ctx context.Context) (times, error) {
 	return all, err
 }
 
+// ms is a duration in milliseconds, with fractions.
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // meshOf is a file with hosts a and b and others that do not exist.
 func meshOf(nodes int) string {
 	var doc strings.Builder
 	doc.WriteString("[network]\ncidr = \"10.0.0.0/8\"\n[dataplane]\nengine = \"user\"\n")
+	// Nodes that do not exist cost what real ones cost: an entry in each table, a route, and a probe
+	// that is not answered.
 	for i := range nodes {
 		name, address, subnet := fmt.Sprintf("node-%d", i), fmt.Sprintf("172.18.%d.%d", i/250,
 			1+i%250), fmt.Sprintf("10.%d.%d.0/24", i/250, i%250)
@@ -94,6 +98,7 @@ func (l *lab) moments(ctx context.Context, binary string, nodes int, all times) 
 	start := func(host int) error {
 		return l.spawn(host, binary, "run", "-c", files[host], "--socket", l.socket(host))
 	}
+	// Host b is up first: what is measured is how long host a takes, with a peer that answers.
 	if err := start(1); err != nil {
 		return err
 	}
@@ -119,6 +124,7 @@ func (l *lab) moments(ctx context.Context, binary string, nodes int, all times) 
 		}
 	}
 	changed := strings.Replace(meshOf(nodes), fmt.Sprintf("\"node-%d\"", nodes-1), "\"changed\"", 1)
+	// A reload while the start is not done would have its rest in it.
 	if err := l.ready(ctx, 0); err != nil {
 		return err
 	}

@@ -49,6 +49,8 @@ func (l *lab) lossless(ctx context.Context, size int) (float64, error) {
 		}
 		low, high = got, high*2
 	}
+	// Three halvings leave 1/8 of the distance between two doublings; more would be finer than rounds
+	// agree.
 	for range 3 {
 		got, err := reached((low + high) / 2)
 		if err != nil {
@@ -129,6 +131,8 @@ func pace(ctx context.Context, out *udp.Conn, target netip.AddrPort, run uint64,
 		binary.BigEndian.PutUint64(payload, run)
 		bursts[i].Add(payload)
 	}
+	// The Go runtime cannot sleep for less than about a millisecond reliably, so packets go in bursts:
+	// a system needs queues for one of them.
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	for began := time.Now(); ; {

@@ -18,6 +18,8 @@ import (
 	"example.org/meshd/tools/show"
 )
 
+// main plays the demo in a lab that show.Run makes and removes. Ctrl-C is a way to end it, and no
+// failure.
 func main() {
 	if len(os.Args) != 2 {
 		fmt.Fprintln(os.Stderr, "usage: demo FOLDER-OF-BINARIES")
@@ -38,6 +40,7 @@ func main() {
 	fmt.Println("\n== everything is removed again")
 }
 
+// A demo is the three hosts, with their daemons in the order of Reference.Hosts.
 type demo struct{ *show.Stage }
 
 // play starts the mesh and shows it: commands first, then the dashboard if this is a terminal.
@@ -119,6 +122,7 @@ func (d demo) show(r *nstest.Reference) error {
 			r.PodW2b,
 			[]string{"ping", "-c", "1", "-M", "do", "-s", "1444", "10.244.1.2"},
 		},
+		// These two fail on purpose, so a shell makes a success of it: what they print is the point.
 		{"", r.PodW2b, []string{"sh", "-c", "ping -c 1 -M do -s 1445 10.244.1.2 || true"}},
 		{"every hop shows", r.PodW2b, []string{"traceroute", "-n", "-q", "1", "-w", "2", "10.244.1.2"}},
 		{"an address nobody has: refused at once", r.PodW2b, []string{"sh", "-c", "ping -c 1 10.244.9.9 || true"}},
@@ -137,6 +141,7 @@ func (d demo) show(r *nstest.Reference) error {
 		}
 		fmt.Printf("# %s\n", strings.Join(step.args, " "))
 		out, err := step.in.Run(step.args[0], step.args[1:]...)
+		// A command that Ctrl-C has ended failed, too; the interruption is what to report.
 		if stopped := d.Interrupted(); stopped != nil {
 			return stopped
 		}

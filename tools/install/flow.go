@@ -7,6 +7,7 @@ import (
 	"time"
 )
 
+// mustPort parses an address of this program's own.
 func mustPort(address string) netip.AddrPort { return netip.MustParseAddrPort(address) }
 
 // A flow is numbered packets from one machine to another.
@@ -31,12 +32,16 @@ func startFlow(a, b *machine, source, target string) (*flow, error) {
 		f.from.Close()
 		return nil, err
 	}
+	// Large enough for all packets of a second that this process is not scheduled: what it loses itself
+	// would look like meshd's doing.
 	_ = f.to.SetReadBuffer(8 << 20)
 	go f.receive()
 	go f.send(mustPort(target))
 	return f, nil
 }
 
+// send keeps the rate on average: after a pause of this process it sends what is due at once, so a
+// sleepy machine does not make a slower flow.
 func (f *flow) send(target netip.AddrPort) {
 	began := time.Now()
 	for n := uint64(0); ; {
@@ -55,6 +60,8 @@ func (f *flow) send(target netip.AddrPort) {
 	}
 }
 
+// receive notes the numbers that arrive until the socket's deadline. A set, and not a count: a
+// packet that came twice must not hide one that was lost.
 func (f *flow) receive() {
 	seen := map[uint64]bool{}
 	for packet := make([]byte, 100); ; {

@@ -18,6 +18,7 @@ import (
 	"time"
 )
 
+// main reads the flags. A signal ends the step in progress; the machines are stopped all the same.
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -48,6 +49,7 @@ type trial struct {
 	notes      []string // figures, for the end
 }
 
+// note keeps a figure for the end, where it is not lost among the steps.
 func (t *trial) note(format string, args ...any) {
 	t.notes = append(t.notes, fmt.Sprintf(format, args...))
 }
@@ -61,6 +63,7 @@ func (t *trial) one(pattern string) (string, error) {
 	return found[0], nil
 }
 
+// run plays all steps in order and ends at the first that fails: those after it build on it.
 func run(ctx context.Context, dist, work string, only bool) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("this needs root")
@@ -82,6 +85,8 @@ func run(ctx context.Context, dist, work string, only bool) (err error) {
 	beside := t.begin()
 	for _, s := range steps {
 		if s.alone {
+			// Nothing runs beside a step that counts packets. The channel is closed then, so later steps do
+			// not wait.
 			err = errors.Join(err, <-beside)
 		}
 		if err == nil {
@@ -157,6 +162,7 @@ func (t *trial) prepare() error {
 		"ufw").CombinedOutput(); err != nil {
 		return fmt.Errorf("disable the firewalls: %w\n%s", err, tail(string(out)))
 	}
+	// Last, so that a run that was killed in between does not leave half a base to the next.
 	return os.WriteFile(complete, []byte(packages), 0o644)
 }
 

@@ -57,6 +57,9 @@ func both[T any](first, second T, do func(T) error) error {
 	return errors.Join(do(second), <-done)
 }
 
+// hosts boots a and b and gives each a pod, in both families, and two users who are not root.
+// Forwarding is off, as on a new Debian, so that the trial sees whether meshd asks for it and gives
+// it back.
 func (t *trial) hosts() (err error) {
 	if err := both("a", "b", func(name string) error {
 		m, err := t.boot(name)
@@ -103,6 +106,8 @@ func (t *trial) hosts() (err error) {
 	return nil
 }
 
+// install: a package must not start what nobody has configured, and must say what is missing. Exit
+// code 78 (EX_CONFIG) is in RestartPreventExitStatus.
 func (t *trial) install() error {
 	deb, err := t.one("meshd_*_amd64.deb")
 	if err != nil {
@@ -121,6 +126,9 @@ func (t *trial) install() error {
 	})
 }
 
+// configure follows the manual from `systemctl enable` to pods that reach each other, then looks at
+// what else the package promises: who the daemon is, what the journal has, and which forwarding is
+// on.
 func (t *trial) configure() error {
 	for _, m := range []*machine{t.a, t.b} {
 		if err := m.write("/etc/mesh.toml", meshToml); err != nil {
@@ -177,6 +185,7 @@ func (t *trial) configure() error {
 	)
 }
 
+// permissions: the control socket answers members of its groups, and reading does not allow changes.
 func (t *trial) permissions() error {
 	if err := t.a.all("usermod -aG mesh reader"); err != nil {
 		return err
@@ -187,10 +196,13 @@ func (t *trial) permissions() error {
 		t.a.exits(4, "mesh-admin", "runuser", "-u", "reader", "--", "meshd", "reload"))
 }
 
+// generation waits until a machine's daemon has a generation of the file in force.
 func (t *trial) generation(m *machine, want string) error {
 	return eventually(10*time.Second, func() error { return m.exits(0, want, "meshd", "status") })
 }
 
+// edit changes the file as an editor does. The watched file reloads by itself; `systemctl reload`
+// must report a rejected file by its exit code, and the service goes on with the old one.
 func (t *trial) edit() error {
 	if err := t.a.write("/etc/mesh.toml",
 		meshToml+"[[node]]\nname = \"c\"\naddress = \"172.18.0.4\"\nsubnets = [\"10.244.2.0/24\"]\n"); err != nil {
@@ -213,6 +225,8 @@ func (t *trial) edit() error {
 	return errors.Join(t.a.all("systemctl reload meshd"), t.generation(t.a, "generation 3"))
 }
 
+// kill: Restart= brings the service back. Only the main process is killed, as the OOM killer does
+// it.
 func (t *trial) kill() error {
 	_, _, err := t.underLoad("systemctl kill -s KILL", func() error {
 		return errors.Join(
@@ -226,6 +240,9 @@ func (t *trial) kill() error {
 	return errors.Join(err, t.a.all("meshd wait peer:b --timeout 20s"))
 }
 
+// watchdog stops the process, which then cannot send WATCHDOG=1: systemd must see it and start it
+// anew. The drop-in is in /run, so that nothing of it survives, and its times are short to not wait
+// for the unit's own.
 func (t *trial) watchdog() error {
 	if err := t.a.all("mkdir -p /run/systemd/system/meshd.service.d",
 		"printf '[Service]\\nWatchdogSec=3\\nTimeoutAbortSec=2\\n' > /run/systemd/system/meshd.service.d/test.conf",
@@ -256,6 +273,8 @@ func (t *trial) ownFile() error {
 		"meshd wait peer:a --timeout 20s"))
 }
 
+// remove: removing keeps the file, as Debian's policy has it for configuration, and purging does
+// not. Forwarding is again as it was found.
 func (t *trial) remove() error {
 	if err := t.b.all("apt-get remove -y meshd", "test -e /etc/mesh.toml", "! ip link show mesh0",
 		"! nft list ruleset | grep meshd",
@@ -278,6 +297,7 @@ func (t *trial) remove() error {
 	return err
 }
 
+// again: a purge has left nothing that a second installation trips over.
 func (t *trial) again() error {
 	deb, err := t.one("meshd_*_amd64.deb")
 	if err != nil {
@@ -289,6 +309,8 @@ func (t *trial) again() error {
 	return t.b.all("systemctl enable --now meshd", "meshd wait peer:a --timeout 20s")
 }
 
+// rpm installs into a root of Debian, so without dependencies and without a systemd that runs: it
+// proves the package's files and scripts, and that erasing keeps the file.
 func (t *trial) rpm() error {
 	rpm, err := t.one("meshd-*.x86_64.rpm")
 	if err != nil {

@@ -54,6 +54,7 @@ func (t *trial) rebuilt(version, file string, change func(text string) string) (
 // of the sender's TUN had no room for, which are 500 packets, 0.1 s of them.
 type loss struct{ sent, lost, overflowed uint64 }
 
+// String is for the figures at the end.
 func (l loss) String() string {
 	return fmt.Sprintf("%d of %d packets lost (%d in the sender's TUN queue)", l.lost, l.sent, l.overflowed)
 }
@@ -234,6 +235,8 @@ func (t *trial) upgradeWaiting() error {
 			"meshd wait peer:b --timeout 20s"), t.a.exits(0, "active", "systemctl", "is-active", "meshd"))
 }
 
+// downgrade: the packages' scripts are those of two versions, and must go together in both
+// directions. The last look is at a setting that the newer unit had changed.
 func (t *trial) downgrade() error {
 	deb, err := t.one("meshd_*_amd64.deb")
 	if err != nil {

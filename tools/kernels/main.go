@@ -91,6 +91,7 @@ func (s suite) binary(bin string) string { return filepath.Join(bin, filepath.Ba
 // patience is how long one boot may take.
 const patience = 20 * time.Minute
 
+// main reads the flags. A signal ends the machine that runs, through the context of its command.
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -105,6 +106,7 @@ func main() {
 	}
 }
 
+// run boots all kernels, also after one has failed: which of them fail says what is wrong.
 func run(ctx context.Context, bin, work, only string) error {
 	bin, err := filepath.Abs(bin)
 	if err != nil {
@@ -223,6 +225,9 @@ func (k kernel) run(ctx context.Context, b boot, bin string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	// TCG, since CI's machines are virtual themselves and have no KVM. The root is read only, and
+	// multidevs=remap keeps inodes of its several file systems apart. -no-reboot with panic=-1 makes an
+	// end of a kernel's panic.
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-M", "q35", "-cpu", "max", "-accel",
 		"tcg,thread=multi", "-smp", "2", "-m", "3072", "-nodefaults", "-no-reboot", "-display", "none", "-serial",
 		"stdio", "-kernel", filepath.Join(k.dir, "boot", "vmlinuz-"+k.version), "-initrd", image, "-virtfs",

@@ -19,6 +19,7 @@ import (
 	"example.org/meshd/tools/show"
 )
 
+// main makes the stage, plays on it, and takes the pictures; show.Run removes all of it.
 func main() {
 	if len(os.Args) != 3 {
 		fmt.Fprintln(os.Stderr, "usage: screenshots FOLDER-OF-BINARIES FOLDER-FOR-PICTURES")

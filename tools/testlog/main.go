@@ -19,6 +19,8 @@ import (
 	"example.org/meshd/internal/nstest"
 )
 
+// main reads standard input. It exits 1 if a test failed, and also if nothing was tested: a broken
+// pipe or a wrong pattern must not pass.
 func main() {
 	keep := flag.String("timings", "", "file that keeps the seconds of each test, slowest first")
 	most := flag.Int("slowest", 25, "how many of the slowest tests are shown")
@@ -50,6 +52,7 @@ type event struct {
 // test names a test; a package as a whole has no name.
 type test struct{ pkg, name string }
 
+// A timing is how long a test took, without the time that it waited for its turn.
 type timing struct {
 	test
 	seconds float64
@@ -87,6 +90,8 @@ func (l *log) read(in io.Reader) error {
 	}
 }
 
+// add takes one event. Those of actions that are not named here (run, pause, cont, start) say
+// nothing that is shown.
 func (l *log) add(e event) {
 	t := test{strings.TrimPrefix(e.Package, "example.org/meshd/"), e.Test}
 	switch e.Action {
@@ -118,6 +123,7 @@ func (l *log) say(t test, text string) {
 	l.running[t].WriteString(text)
 }
 
+// end takes the result of a test or of a package; only a failure shows what was said.
 func (l *log) end(t test, e event) {
 	switch e.Action {
 	case "fail":
@@ -131,6 +137,7 @@ func (l *log) end(t test, e event) {
 		}
 	}
 	delete(l.running, t)
+	// go test counts from the test's start, and most of that may be the wait before nstest's gate.
 	if seconds, ok := l.turns[t]; ok {
 		e.Elapsed = seconds
 	}
@@ -155,6 +162,8 @@ func (l *log) finish(most int) {
 	if len(l.took) > 0 {
 		fmt.Fprintf(l.out, "the slowest of %d tests, in seconds:\n%s", len(l.took), l.table(min(most, len(l.took))))
 	}
+	// A test that still runs when its package fails is the one that a timeout or a panic has ended: the
+	// only trace of why.
 	for t, said := range l.running {
 		if slices.ContainsFunc(l.failed, func(f test) bool { return f.pkg == t.pkg }) {
 			fmt.Fprintf(l.out, "%s %s has not ended:\n%s", t.pkg, t.name, said)
