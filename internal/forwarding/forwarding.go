@@ -76,6 +76,7 @@ func Look(n Node, folder string, asked bool) (h Host, err error) {
 	return h, nil
 }
 
+// bothSwitches returns the switches of both families, by family (true: IPv6), as they are now.
 func bothSwitches() (map[bool]link.Switches, error) {
 	v4, err4 := link.ForwardingSwitches(false)
 	v6, err6 := link.ForwardingSwitches(true)
@@ -94,7 +95,12 @@ func (h Host) Closed() map[bool][]string {
 	return closed
 }
 
+// closed returns those of one family, sorted. Where somebody else forwards the family for the whole
+// host, nothing is closed: that host is a router by its owner's will.
 func (h Host) closed(v6 bool) (names []string) {
+	// meshd opens IPv4 by interface, so its global switch is somebody else's. IPv6 has one switch that
+	// counts: it is theirs if the note does not have it, or if `default` is on, which `sysctl` turns
+	// along with `all` and meshd does not.
 	s := h.switches[v6]
 	ours, theirs := len(h.found.IPv4) > 0, s.All
 	if v6 {
@@ -124,6 +130,8 @@ func (h Host) Conditions() (all []mesh.Condition) {
 		otherwise = ", or `systemctl restart meshd`: meshd turns forwarding on once, when it starts"
 	}
 	for _, v6 := range h.Node.families() {
+		// The switches of this moment, and not those of Look: an operator mends this by hand while meshd
+		// runs.
 		off, c := h.off(v6, switches[v6])
 		if off {
 			c.Kind, c.Severity = mesh.ForwardingOff, mesh.Failed
@@ -148,6 +156,8 @@ func (h Host) off(v6 bool, s link.Switches) (off bool, c mesh.Condition) {
 // off4 names the interfaces of the mesh that do not forward IPv4.
 func (h Host) off4(s link.Switches) (off bool, c mesh.Condition) {
 	var names, settings []string
+	// IPv4 is forwarded by the interface that a packet comes in by (IN_DEV_FORWARD in the kernel's
+	// ip_route_input), so one that is off stops only its pods.
 	all := h.interfaces()
 	for _, one := range all {
 		if on, known := s.Devices[one.Index]; known && !on {
@@ -158,6 +168,7 @@ func (h Host) off4(s link.Switches) (off bool, c mesh.Condition) {
 	switch {
 	case len(names) == 0:
 		return false, c
+	// All of them are off: one global switch is the shorter advice, and what a manual would say.
 	case len(names) == len(all) && !s.All:
 		c.Subject, c.Cause, c.Remedy = "IPv4", "net.ipv4.ip_forward is 0", "run `sysctl -w net.ipv4.ip_forward=1`"
 		return true, c
@@ -212,6 +223,7 @@ func (f *Switcher) Follow(h Host, guarded bool) (again bool) {
 		failure = err.Error()
 	}
 	f.mu.Lock()
+	// Follow is called with each look at the host: only another failure is worth a line of the log.
 	news := failure != f.failure
 	f.failure = failure
 	f.mu.Unlock()
@@ -231,6 +243,9 @@ func (f *Switcher) Conditions() []mesh.Condition {
 	return []mesh.Condition{{Kind: mesh.ForwardingFailed, Severity: mesh.Degraded, Cause: f.failure}}
 }
 
+// turn notes what is on because of meshd, then turns on what is due. A note that cannot be read is
+// written anew; without a name for this boot and namespace there can be none, and nothing is turned
+// on.
 func (f *Switcher) turn(h Host, guarded bool) error {
 	had, noteErr := readFound(f.folder)
 	if had.Where == "" {
@@ -240,6 +255,8 @@ func (f *Switcher) turn(h Host, guarded bool) error {
 	if err != nil {
 		return err
 	}
+	// What somebody has turned off meanwhile leaves the note, or Restore would turn off what a later
+	// owner turns on.
 	have := had.still(switches)
 	due4, due6 := f.due(h, switches)
 	if len(due4) > 0 || due6 {
@@ -274,6 +291,7 @@ func (f found) still(switches map[bool]link.Switches) found {
 	return kept
 }
 
+// same tells whether two notes say the same; lists are in the order in which interfaces were opened.
 func (f found) same(g found) bool {
 	return f.Where == g.Where && f.IPv6 == g.IPv6 && slices.Equal(f.IPv4, g.IPv4)
 }
@@ -281,6 +299,8 @@ func (f found) same(g found) bool {
 // due returns what is to be turned on now.
 func (f *Switcher) due(h Host, switches map[bool]link.Switches) (v4 []link.Interface, v6 bool) {
 	for _, six := range []bool{false, true} {
+		// Settled for this run: who turns the global switch off later means it, and meshd does not fight
+		// over it.
 		f.settled[six] = f.settled[six] || switches[six].All
 	}
 	if !f.asked {
@@ -288,6 +308,7 @@ func (f *Switcher) due(h Host, switches map[bool]link.Switches) (v4 []link.Inter
 	}
 	for _, one := range h.interfaces() {
 		on, known := switches[false].Devices[one.Index]
+		// The same by interface: one that was on once and is off now has been turned off by somebody.
 		f.seen[one.Index] = f.seen[one.Index] || on
 		if known && !f.seen[one.Index] && !f.settled[false] && h.Node.carries(false) {
 			v4 = append(v4, one)
@@ -296,6 +317,8 @@ func (f *Switcher) due(h Host, switches map[bool]link.Switches) (v4 []link.Inter
 	return v4, !f.settled[true] && h.Node.carries(true)
 }
 
+// open4 turns IPv4 on for interfaces, as far as it can: one that fails does not keep the others
+// closed.
 func (f *Switcher) open4(due []link.Interface) error {
 	var errs []error
 	var names []string
@@ -316,6 +339,8 @@ func (f *Switcher) open4(due []link.Interface) error {
 	return errors.Join(errs...)
 }
 
+// open6 turns on the global switch of IPv6, if that is due: the kernel forwards IPv6 by no other. link
+// leaves the switches of interfaces as they are, so that those keep their router advertisements.
 func (f *Switcher) open6(tun string, due bool) error {
 	if !due {
 		return nil
@@ -336,10 +361,12 @@ func (f *Switcher) router(name string, have found, switches map[bool]link.Switch
 	if !f.asked || !have.IPv6 || !known || f.routers[tun] {
 		return nil
 	}
+	// Once for each TUN, by index: if somebody turns it off later, it stays off.
 	f.routers[tun] = true
 	if on {
 		return nil
 	}
+	// A new interface has the switch of `default`, which meshd leaves off.
 	return link.SetRouter6(name)
 }
 
@@ -374,6 +401,7 @@ func Restore(folder string) (did []string, err error) {
 	if err := errors.Join(errs...); err != nil {
 		return did, err
 	}
+	// The note goes last, and only if all was turned off: a second `meshd cleanup` can mend the rest.
 	err = found{}.save(folder)
 	_ = os.Remove(folder) // if nothing else is in it
 	return did, err

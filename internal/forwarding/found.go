@@ -29,6 +29,7 @@ const (
 	foundAtMost = 1 << 20 // bytes: more interfaces than a host has
 )
 
+// empty tells whether there is nothing to note; Where alone is nothing.
 func (f found) empty() bool { return len(f.IPv4) == 0 && !f.IPv6 }
 
 // readFound reads the note in a folder; one of another boot is empty, as one that is missing is.
@@ -56,6 +57,8 @@ func readFound(folder string) (f found, err error) {
 // decodeFound takes nothing but what save writes.
 func decodeFound(doc []byte) (f found, err error) {
 	decoder := json.NewDecoder(bytes.NewReader(doc))
+	// A field of a later version may mean that something else has to be turned off: better to say that
+	// it is not understood than to forget it.
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&f); err != nil {
 		return found{}, fmt.Errorf("%s: %w", foundFile, err)
@@ -105,6 +108,8 @@ func (f found) save(folder string) error {
 	return nil
 }
 
+// replace writes the note beside its place and renames it there: a reader sees the old one or the
+// new one. The folder is the service's own, so CreateTemp's name needs no more care than that.
 func (f found) replace(folder, path string) error {
 	doc, err := json.Marshal(f)
 	if err != nil {

@@ -59,6 +59,8 @@ func New(log *slog.Logger) *Manager {
 		log.Warn("the service manager's watchdog is not understood", "error", err)
 	}
 	m.watchdog = interval
+	// true: the variables LISTEN_* are removed, so that programs which meshd starts do not take them
+	// for theirs.
 	m.left = append(m.left, activation.Files(true)...)
 	for _, f := range m.left {
 		m.names = append(m.names, f.Name())
@@ -110,10 +112,14 @@ func (m *Manager) Keep(named map[string]dataplane.Descriptor) error {
 	if m.socket == "" {
 		return nil
 	}
+	// Removed before new ones are sent: the store keeps several descriptors of one name, and the next
+	// start could not tell which is the newer.
 	for _, name := range m.names {
 		m.notify("FDSTOREREMOVE=1", "FDNAME="+name)
 	}
 	m.names = nil
+	// SdNotify cannot send descriptors along, so the message is sent by hand
+	// (sd_pid_notify_with_fds(3)).
 	out, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("leave descriptors with the service manager: %w", err)
@@ -136,6 +142,7 @@ func (m *Manager) Keep(named map[string]dataplane.Descriptor) error {
 	return nil
 }
 
+// String names the task in the log.
 func (m *Manager) String() string { return "service manager" }
 
 // How often the line for people is looked at, and how long the service manager
@@ -155,6 +162,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 	every := summaryEvery
 	if m.watchdog > 0 {
+		// Two signs may get lost or late before the manager acts on the third.
 		every = min(every, m.watchdog/3)
 	}
 	tick := time.NewTicker(every)
@@ -162,6 +170,8 @@ func (m *Manager) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
+			// STOPPING=1 would make systemd wait for an exit, and kill the successor in this very process
+			// after TimeoutStopSec.
 			if Replaced(ctx) {
 				m.Reloading("another version takes over")
 			} else {
@@ -193,6 +203,7 @@ func (m *Manager) report(ctx context.Context, within time.Duration) {
 	case !up: // waiting for an address is no failure to start
 		lines = append(lines, fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", startExtends.Microseconds()))
 	case m.watchdog > 0:
+		// The next report is due after this, and would queue behind a check that hangs.
 		ctx, cancel := context.WithTimeout(ctx, within)
 		defer cancel()
 		if err := m.alive(ctx); err != nil {

@@ -45,6 +45,7 @@ var ErrReplaced = errors.New("the installed program takes over")
 // Replaced tells whether ctx ended for the successor.
 func Replaced(ctx context.Context) bool { return errors.Is(context.Cause(ctx), ErrReplaced) }
 
+// String names the task in the log.
 func (s *Successor) String() string { return "successor" }
 
 // Run implements task: it ends with ErrReplaced once the successor was asked for, and has
@@ -69,6 +70,9 @@ func (s *Successor) Run(ctx context.Context) error {
 // tryWithin is more than planning with a file of 10,000 nodes takes.
 const tryWithin = 20 * time.Second
 
+// try starts the installed program with the arguments of this one and --check: it must start on this
+// kernel and plan with this file. What fails here fails while the old one still forwards; after
+// execve there is no way back.
 func (s *Successor) try(ctx context.Context) error {
 	if err := s.fits(); err != nil {
 		return err
@@ -85,6 +89,8 @@ func (s *Successor) try(ctx context.Context) error {
 // Replace becomes the successor, with the arguments of this program, unless ctx, in which
 // this one was to run, has ended meanwhile. It returns only if it cannot.
 func (s *Successor) Replace(ctx context.Context) error {
+	// execve resets handlers to the default, which ends the process, but keeps ignored signals ignored
+	// (signal(7)). A reload or a second upgrade asked for in that moment is dropped.
 	if err := errors.Join(ignore(unix.SIGHUP), ignore(unix.SIGUSR2)); err != nil {
 		return err
 	}
@@ -120,6 +126,8 @@ func (m *Manager) Bequeath(used map[string]dataplane.Descriptor) error {
 	var words []string
 	var errs []error
 	add := func(name string, control func(func(fd uintptr)) error) {
+		// F_DUPFD, and not F_DUPFD_CLOEXEC: the copy has to outlive execve. 3 keeps it off the standard
+		// streams.
 		var number int
 		var err error
 		controlErr := control(func(fd uintptr) { number, err = unix.FcntlInt(fd, unix.F_DUPFD, 3) })
@@ -152,6 +160,7 @@ func inherited() (files []*os.File, err error) {
 			err = fmt.Errorf("%s in the environment: %q is not NAME=NUMBER", inheritance, word)
 			continue
 		}
+		// Bequeathed open; from here on it is as private as any other descriptor.
 		unix.CloseOnExec(fd)
 		files = append(files, os.NewFile(uintptr(fd), name))
 	}

@@ -48,9 +48,11 @@ func Of(t mesh.Traffic) Reading {
 		RTT: math.NaN(), Loss: math.NaN()}
 }
 
+// traffic grows whenever anything happened to the peer's packets; it tells the busy from the idle.
 func (r Reading) traffic() uint64 { return r.RxPackets + r.TxPackets + r.Drops }
 
 // point is what happened in one step; rtt is the mean in it, loss that at its end.
+// float32 halves the memory, and 24 bits are more than a chart or a rate shows.
 type point struct{ rxPackets, rxBytes, txPackets, txBytes, drops, rtt, loss float32 }
 
 // since returns what happened from an earlier reading to this one, in each of n
@@ -75,6 +77,8 @@ type series struct {
 // add ends n steps.
 func (s *series) add(now Reading, n, room int) {
 	now.RTT = s.rttSum / float64(s.rttSeen) // NaN if none
+	// After a pause, as of a suspended host, n steps end at once: each gets its share, so that sums
+	// stay true and no peak is shown that there was not.
 	p := now.since(s.last, n)
 	for range min(n, room) {
 		if len(s.points) < room {
@@ -100,6 +104,7 @@ type remembered struct {
 	busy  time.Time // when there was some last
 }
 
+// newRemembered starts with a first reading: what was counted before it belongs to no step.
 func newRemembered(first Reading, now time.Time) *remembered {
 	r := &remembered{total: first.traffic(), busy: now}
 	for i := range r.spans {
@@ -129,6 +134,7 @@ func (h *History) Take(now time.Time, node Reading, peers map[string]Reading) {
 			h.ends[i] = now
 		}
 	}
+	// A peer that left the file is forgotten at once; one of the same name that comes later is another.
 	for name := range h.peers {
 		if _, stays := peers[name]; !stays {
 			delete(h.peers, name)
@@ -142,6 +148,7 @@ func (h *History) Take(now time.Time, node Reading, peers map[string]Reading) {
 	var steps [len(spans)]int
 	for i, s := range spans {
 		steps[i] = int(now.Sub(h.ends[i]) / s.step)
+		// By whole steps, and not to now: else each step would begin late, and an hour would not have 360.
 		h.ends[i] = h.ends[i].Add(time.Duration(steps[i]) * s.step)
 	}
 	h.node.take(now, node, steps)
@@ -152,6 +159,7 @@ func (h *History) Take(now time.Time, node Reading, peers map[string]Reading) {
 	}
 }
 
+// take adds a reading, and ends those steps that are over in each span.
 func (r *remembered) take(now time.Time, reading Reading, steps [len(spans)]int) {
 	if total := reading.traffic(); total != r.total {
 		r.total, r.busy = total, now
@@ -175,6 +183,7 @@ func (h *History) peerFor(name string, r Reading, now time.Time) *remembered {
 		return one
 	}
 	if len(h.peers) >= historyKept {
+		// Only a peer whose traffic grew since its last reading is worth a place.
 		was, known := h.others[name]
 		h.others[name] = r.traffic()
 		if !known || was == r.traffic() || !h.makeRoom(now) {
@@ -224,6 +233,8 @@ func (h *History) Answer(peer, name string) (*control.History, error) {
 	return historyOf(peer, spans[i], h.ends[i], one.spans[i].oldestFirst()), nil
 }
 
+// historyOf returns points in the form of the API: always s.points values, the newest last, null
+// where nothing is known yet.
 func historyOf(peer string, s span, end time.Time, points []point) *control.History {
 	h := &control.History{Schema: control.Schema, Peer: peer, Span: s.name,
 		StepSeconds: int(s.step.Seconds()), End: end.UTC()}
