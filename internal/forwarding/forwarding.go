@@ -340,7 +340,8 @@ func (f *Switcher) open4(due []link.Interface) error {
 }
 
 // open6 turns on the global switch of IPv6, if that is due: the kernel forwards IPv6 by no other. link
-// leaves the switches of interfaces as they are, so that those keep their router advertisements.
+// leaves the switches of interfaces, but for the TUN's, as they are: those of a router ignore router
+// advertisements.
 func (f *Switcher) open6(tun string, due bool) error {
 	if !due {
 		return nil

@@ -70,6 +70,8 @@ func (c *CNI) Del(pod *Namespace, ports ...Port) error {
 	return err
 }
 
+// do runs cnitool, the reference runtime of the CNI project, for one pod. /var/lib/cni and
+// /run/flannel are fixed paths of plugins, so the host gets its own by bind mounts.
 func (c *CNI) do(command string, pod *Namespace, ports []Port) ([]byte, error) {
 	plugins := CNIPlugins
 	if c.Plugins != "" {

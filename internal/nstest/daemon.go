@@ -59,6 +59,7 @@ func (h *Host) MeshdBy(by []string, binary, config, dir string) (*Daemon, error)
 	return d, d.start()
 }
 
+// daemon prepares a meshd that start starts; by is a command in front of its own, or nil.
 func (h *Host) daemon(by []string, binary, config, dir string, args []string) *Daemon {
 	d := &Daemon{
 		Host: h, Binary: binary, Config: config, Socket: filepath.Join(dir, h.name+".sock"), Run: filepath.Join(dir,
@@ -79,6 +80,8 @@ func (d *Daemon) private() []string {
 	return []string{"sh", "-c", script, d.Run, d.Host.Lab.bpffs}
 }
 
+// start starts the process and collects its end. Who waits for it waits for done: Wait may be called
+// once only.
 func (d *Daemon) start() error {
 	d.cmd.Stderr = (*daemonLog)(d)
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
@@ -118,6 +121,8 @@ type daemonLog Daemon
 func (l *daemonLog) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	// Closed and made anew for each piece: any number of waiters wake, and none can miss one that came
+	// between its look and its wait.
 	close(l.grew)
 	l.grew = make(chan struct{})
 	return l.log.Write(b)
@@ -148,6 +153,8 @@ func (d *Daemon) PID() int { return d.cmd.Process.Pid }
 // Ask runs a meshd command against this daemon and returns what it printed on
 // standard output. After two minutes the command is killed.
 func (d *Daemon) Ask(args ...string) (string, error) {
+	// In the same private mounts as the daemon: a command such as `cleanup` looks at files and pins
+	// itself.
 	line := slices.Concat(d.private(), []string{d.Binary}, args,
 		[]string{"--config", d.Config, "--socket", d.Socket})
 	cmd := d.Host.Command(line[0], line[1:]...)

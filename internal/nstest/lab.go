@@ -29,6 +29,8 @@ type Lab struct {
 // NewLab makes an empty lab. prefix begins the names of all its namespaces.
 func NewLab(prefix string) (*Lab, error) {
 	l := &Lab{prefix: prefix, bpffs: "/run/" + prefix + ".bpf"}
+	// A BPF file system of the lab's own: pins of its daemons, which survive a kill on purpose, then go
+	// with it, and this machine's stay out of it.
 	err := errors.Join(os.Mkdir(l.bpffs, 0o700), unix.Mount("bpf", l.bpffs, "bpf", 0, ""))
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
@@ -70,6 +72,7 @@ func Sweep(prefix string) {
 			continue
 		}
 		if _, err := os.Stat("/proc/" + pid); err != nil {
+			// Whatever fails is tried again by the next run.
 			_ = (&Namespace{Name: entry.Name()}).Close()
 		}
 	}
@@ -112,6 +115,7 @@ func (l *Lab) Pins() []string {
 // Empty adds a namespace with nothing in it, as a container runtime makes it for a pod.
 func (l *Lab) Empty(name string) (*Namespace, error) { return l.namespace(name) }
 
+// namespace makes one that Close deletes. Names have the lab's prefix, by which Sweep knows them.
 func (l *Lab) namespace(name string) (*Namespace, error) {
 	n, err := New(l.prefix + "-" + name)
 	if err == nil {
@@ -236,6 +240,8 @@ func (h *Host) Pod(name string, mtu int, networks []string, addresses ...string)
 	return n, n.IP(lines...)
 }
 
+// attach makes a pod's veth and puts the host's end into cni0. The MTU is set at both ends: a bridge
+// takes the smallest MTU of its ports, and a larger packet would be dropped at the pod's end.
 func (h *Host) attach(n *Namespace, lines []string, port string, mtu int) error {
 	if err := n.IP(lines...); err != nil {
 		return err
@@ -260,6 +266,7 @@ var names atomic.Uint32
 // uniqueName returns a short name that no other test of this machine has.
 func uniqueName() string {
 	n := names.Add(1)
+	// Once in a process: other tests of this one make namespaces at the same time.
 	if n == 1 {
 		Sweep(testPrefix)
 	}

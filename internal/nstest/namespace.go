@@ -42,6 +42,7 @@ func RequirePrograms(t testing.TB, advice string, programs ...string) {
 	}
 }
 
+// require skips a test for a reason, or fails it where nothing may be skipped.
 func require(t testing.TB, err error) {
 	t.Helper()
 	switch {
@@ -114,6 +115,8 @@ func (n *Namespace) Close() error { return run("ip", "netns", "del", n.Name) }
 
 // Command returns a command that will run inside the namespace.
 func (n *Namespace) Command(name string, args ...string) *exec.Cmd {
+	// `ip netns exec` also mounts a /sys of the namespace, where programs look for interfaces; setns
+	// alone would leave them this machine's.
 	return exec.Command("ip", append([]string{"netns", "exec", n.Name, name}, args...)...)
 }
 
@@ -148,6 +151,8 @@ func runFor(patience time.Duration, cmd *exec.Cmd) error {
 	}
 	late := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
 	err := cmd.Wait()
+	// False once the timer has fired: then the exit by SIGKILL is our doing and no fault of the
+	// command.
 	if !late.Stop() {
 		return fmt.Errorf("killed after %v: %w", patience, err)
 	}
@@ -189,6 +194,7 @@ func (n *Namespace) Do(f func() error) error {
 	return <-result
 }
 
+// enter moves this thread into the namespace, for good, and calls f.
 func (n *Namespace) enter(f func() error) error {
 	handle, err := os.Open(filepath.Join("/run/netns", n.Name))
 	if err != nil {
@@ -207,6 +213,7 @@ func (n *Namespace) Sysctl(key, value string) error {
 	return n.Do(func() error { return os.WriteFile(path, []byte(value), 0o644) })
 }
 
+// run runs a command on this machine; the error holds what it said.
 func run(name string, args ...string) error {
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, out)

@@ -54,6 +54,8 @@ func (s *Service) Close() error {
 	return errors.Join(append(errs, s.failed)...)
 }
 
+// listen takes messages until Close; the first that is not understood ends it and is what Close
+// returns.
 func (s *Service) listen() {
 	message, rights := make([]byte, 4096), make([]byte, 256)
 	for {

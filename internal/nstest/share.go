@@ -69,6 +69,7 @@ type gate struct {
 	waiting int // tests other than Loaded that stand before the gate
 }
 
+// newGate returns a gate with room in units of Demand.
 func newGate(room int) *gate {
 	g := &gate{room: room}
 	g.changed = sync.NewCond(&g.mu)

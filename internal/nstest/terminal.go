@@ -34,6 +34,8 @@ func NewTerminal(dir string, width, height int) (*Terminal, error) {
 // Attach is the command that shows the terminal in another one.
 func (t *Terminal) Attach() []string { return []string{"tmux", "-u", "-S", t.socket, "attach-session"} }
 
+// tmux runs a command of the terminal's own server: its socket is the test's, and /dev/null in the
+// place of ~/.tmux.conf keeps a developer's settings out.
 func (t *Terminal) tmux(args ...string) (string, error) {
 	cmd := exec.Command("tmux", append([]string{"-u", "-S", t.socket, "-f", "/dev/null"}, args...)...)
 	out, err := cmd.CombinedOutput()
