@@ -89,7 +89,7 @@ func (s suite) pattern() string { return "^Test(" + strings.Join(s.tests, "|") +
 func (s suite) binary(bin string) string { return filepath.Join(bin, filepath.Base(s.room)+".test") }
 
 // patience is how long one boot may take.
-const patience = 20 * time.Minute
+const patience = 25 * time.Minute
 
 // main reads the flags. A signal ends the machine that runs, through the context of its command.
 func main() {
