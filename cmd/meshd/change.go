@@ -27,6 +27,7 @@ in force stays in force. meshd also applies edits by itself; this command forces
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), reloadTimeout)
 			defer cancel()
+			// A rejected file is no error of the call: the answer has the faults, and which generation stays.
 			result, err := g.client().Reload(ctx)
 			if err != nil {
 				return err
@@ -91,6 +92,7 @@ cannot apply it.`,
 					fmt.Fprintln(cmd.OutOrStdout(), change)
 				}
 			}
+			// As diff(1): differences are exit code 1, and they have been printed.
 			if err == nil && len(plan.Changes) > 0 {
 				return errSilent
 			}

@@ -26,8 +26,12 @@ func peerNames(g *globals, prefix string, others ...string) cobra.CompletionFunc
 		client := g.client()
 		defer client.Close()
 		words := others
+		// Without an answer nothing is completed, silently: an error message would land in the line that
+		// is being typed.
 		if status, err := client.Status(ctx); err == nil {
 			for _, p := range status.Peers {
+				// Names come from a file that others may write, and some shells expand what a completion
+				// returns.
 				if harmless.MatchString(p.Name) {
 					words = append(words, prefix+p.Name)
 				}

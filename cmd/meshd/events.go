@@ -33,6 +33,7 @@ reloads, rejected files and repairs. --json prints a line of JSON for each.`,
 				oldest = time.Now().Add(-since)
 			}
 			err := client.Events(cmd.Context(), 0, follow, func(e control.Event) error {
+				// Filtered here and not by the daemon: its `since` is a number of an event, and not a time.
 				if e.At.Before(oldest) {
 					return nil
 				}

@@ -63,6 +63,7 @@ func findings(path string) (found []finding, bad bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
+	// Only of a valid file: what a faulty one warns of may go with its faults.
 	for _, w := range c.Warnings() {
 		found = append(found, finding{config.Fault(w), "warning"})
 	}

@@ -33,6 +33,7 @@ standard error say what could not be carried over. Exit code 1: the draft is inc
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var draft func([]migrate.File) (*migrate.Draft, error)
 			switch {
+			// nil tells a flag that was not given; one that was given has at least a file.
 			case flannel != nil && wireGuard != nil:
 				return fmt.Errorf("%w: use either --from-flannel or --from-wg", errUsage)
 			case flannel != nil:
@@ -83,6 +84,7 @@ func readAll(stdin io.Reader, paths []string) (files []migrate.File, err error) 
 // redirected into a file. It returns an error if the draft is incomplete.
 func printDraft(stdout, stderr io.Writer, d *migrate.Draft) error {
 	doc := d.TOML()
+	// An incomplete draft is printed all the same: filling gaps is less work than starting over.
 	if _, err := stdout.Write(doc); err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 // as JOURNAL_STREAM=DEVICE:INODE (systemd.exec(5)). The variable alone proves nothing: a child that
 // writes to a file inherits it.
 func toJournal(w io.Writer) bool {
+	// The descriptor is below the writer that makes text safe.
 	if outer, ok := w.(*text.Writer); ok {
 		w = outer.Unwrap()
 	}
@@ -103,6 +104,8 @@ type priorityWriter struct {
 
 // Write implements io.Writer; the caller holds mu.
 func (w *priorityWriter) Write(line []byte) (int, error) {
+	// One write for both: the journal takes each line of a stream with the priority that begins it, and
+	// another process may write to the same stream.
 	if _, err := w.to.Write(append([]byte(w.priority), line...)); err != nil {
 		return 0, err
 	}

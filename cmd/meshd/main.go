@@ -40,6 +40,7 @@ func main() {
 func run(ctx context.Context, args []string, out, errs io.Writer) error {
 	stdout, stderr := text.NewWriter(out), text.NewWriter(errs)
 	err := execute(ctx, args, stdout, stderr)
+	// A flush that fails, as on a full disk, must not end with exit code 0.
 	return cmp.Or(err, stdout.Flush(), stderr.Flush())
 }
 
@@ -55,6 +56,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return err
 	}
 	if asJSON, _ := root.PersistentFlags().GetBool("json"); asJSON {
+		// If stdout is gone, the line on stderr is what is left to say it with.
 		_ = printJSON(stdout, map[string]control.Error{"error": {Code: errorCode(err), Message: err.Error()}})
 	}
 	fmt.Fprintln(stderr, complaint(stderr, fmt.Sprintf("meshd: %v", err)))
@@ -149,6 +151,7 @@ host, and start meshd there: "systemctl enable --now meshd".
 Flags may stand before or after the command. Exit codes: 0 yes, 1 no (invalid, down,
 no reply, rejected), 2 usage, 3 meshd is not running, 4 not permitted, 5 other version of the
 API, 6 timed out, 78 "meshd run" has no valid file.`,
+		// cobra would print errors itself, on its own terms and without the journal's priority.
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          unknownCommand,

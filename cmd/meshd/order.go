@@ -18,6 +18,7 @@ func commandFirst(root *cobra.Command, args []string) []string {
 			return args
 		case !strings.HasPrefix(arg, "-"):
 			return slices.Concat(args[i:i+1], args[:i], args[i+1:])
+		// Its value may look like a command: `meshd --socket status peers`.
 		case takesNext(root, arg):
 			i++
 		}

@@ -124,9 +124,11 @@ func ping(
 		if err != nil {
 			return err
 		}
+		// Counted after the call: a request that the daemon refused was not sent.
 		result.Sent++
 		result.Replies = append(result.Replies, p)
 		each(p)
+		// Checked before the pause, so that the last reply is not followed by a wait.
 		if result.Sent == count {
 			return nil
 		}

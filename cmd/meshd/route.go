@@ -45,6 +45,8 @@ masquerading does to a pod's packets. Exit code 1: no node does; the reason is p
 			if route.Reason == "" {
 				return nil
 			}
+			// Why there is none is not data: stdout stays empty, and a script that reads it finds no
+			// sentence.
 			fmt.Fprintf(cmd.ErrOrStderr(), "meshd: the mesh has no route to %s: %s\n", route.To, route.Reason)
 			if fate := fateOf(route); fate != "" {
 				fmt.Fprintf(cmd.ErrOrStderr(), "meshd: from a pod of this host: %s\n", fate)

@@ -79,6 +79,8 @@ func logged(w io.Writer, log *slog.Logger, format string, err error) error {
 		}
 		return fmt.Errorf("%w: %w", errFile, errSilent)
 	}
+	// run would print it as text, which is no line of JSON. errSilent keeps it from doing so; the exit
+	// code stays that of err.
 	if err != nil && format == "json" {
 		log.Error("meshd ends", "error", err)
 		return fmt.Errorf("%w: %w", errSilent, err)

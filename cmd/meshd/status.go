@@ -120,6 +120,7 @@ func printPeers(w io.Writer, peers []control.Peer, now time.Time) error {
 	fmt.Fprintln(t,
 		"PEER\tSTATE\tRTT ms\tLOSS\tADDRESS\tSUBNETS\tRX PACKETS\tTX PACKETS\tLAST SEEN\tFILE\tDROPS")
 	for _, p := range words.ByState(peers) {
+		// Age by this host's clock, which is the daemon's, too: the socket is a local one.
 		seen := "never"
 		if p.LastSeen != nil {
 			seen = words.Age(now.Sub(*p.LastSeen)) + " ago"

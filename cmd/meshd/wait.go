@@ -73,6 +73,7 @@ func waitFor(ctx context.Context, question func(context.Context) error) error {
 	last := errors.New("no answer")
 	for {
 		err := question(ctx)
+		// Without permission or with another API version the answer will be the same in a minute.
 		if err == nil || errors.Is(err, control.ErrPermission) || errors.Is(err, control.ErrMismatch) {
 			return err
 		}
@@ -85,6 +86,8 @@ func waitFor(ctx context.Context, question func(context.Context) error) error {
 				return notInTime{last}
 			}
 			return ctx.Err()
+		// Asked again and not followed: the daemon may not run yet, or restart in between, and a stream
+		// would end with it.
 		case <-time.After(waitPause):
 		}
 	}

@@ -33,6 +33,8 @@ type request struct {
 	reply  chan reply
 }
 
+// A reply is what came of a request: the files that were kept before (nil: none), and why writing
+// failed.
 type reply struct {
 	before *Settings
 	err    error
@@ -69,6 +71,7 @@ func (t *Keeper) Set(ctx context.Context, s Settings) (undo func() error, err er
 
 // ask has Run make files the ones to keep, and write them.
 func (t *Keeper) ask(ctx context.Context, wanted Settings) (before *Settings, err error) {
+	// Room for one: if the asker gives up, Run does not wait for it.
 	r := request{wanted, make(chan reply, 1)}
 	select {
 	case t.asked <- r:
@@ -97,6 +100,7 @@ func (t *Keeper) Run(ctx context.Context) error {
 		case r := <-t.asked:
 			before := t.wanted
 			t.wanted = &r.wanted
+			// wanted is replaced even if writing fails: the plan holds, and the next tick tries again.
 			r.reply <- reply{before, t.set()}
 		case <-tick.C:
 			if t.wanted != nil {
