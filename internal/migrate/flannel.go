@@ -99,6 +99,7 @@ func (f *flannel) read(content []byte) error {
 	case doc.Kind == "Node":
 		return f.node(content)
 	case doc.Items != nil:
+		// A list of another resource is refused by node, item by item.
 		for _, item := range doc.Items {
 			if err := f.node(item); err != nil {
 				return err
@@ -132,6 +133,7 @@ func (f *flannel) etcd(content []byte) error {
 		return err
 	}
 	for line := range strings.Lines(string(content)) {
+		// JSON may span lines, and none of them begins with a slash.
 		if !strings.HasPrefix(line, "/") {
 			value += line
 			continue
@@ -336,6 +338,7 @@ func (f *flannel) network() error {
 	if c.Backend.Type == "udp" && c.Backend.Port != 0 && c.Backend.Port != defaultPort {
 		d.Port = c.Backend.Port
 	}
+	// udp is flannel's own default.
 	f.backend(cmp.Or(c.Backend.Type, "udp"))
 	if c.SubnetLen != 0 || c.IPv6SubnetLen != 0 || c.SubnetMin != "" || c.SubnetMax != "" {
 		d.note("SubnetLen, SubnetMin and SubnetMax: hosts do not lease subnets; each [[node]] table lists its own")

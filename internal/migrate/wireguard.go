@@ -85,6 +85,7 @@ func sections(content []byte) (all []section, err error) {
 				all[len(all)-1].comment = comment
 			}
 		case text == "":
+		// wg(8) takes headings and keys in any case.
 		case strings.HasPrefix(text, "["):
 			all = append(all, section{kind: strings.ToLower(strings.Trim(text, "[]")), comment: comment})
 			comment = ""
@@ -162,6 +163,8 @@ func (w *wireGuard) carry(s section) {
 func (w *wireGuard) host(key string) *wgHost {
 	if w.hosts[key] == nil {
 		w.hosts[key] = &wgHost{}
+		// Nodes come out in the order of the files: maps have none, and two runs must print the same
+		// draft.
 		w.order = append(w.order, key)
 	}
 	return w.hosts[key]
@@ -244,6 +247,7 @@ func (w *wireGuard) peer(s section) error {
 			return err
 		}
 		for _, p := range ps {
+			// AllowedIPs may have host bits, which WireGuard ignores and mesh.toml refuses.
 			h.allow(p.Masked())
 		}
 	}
@@ -303,6 +307,8 @@ func (w *wireGuard) finish() *Draft {
 			switch {
 			case p.Bits() == 0: // mesh.toml refuses routes around the pod network
 				d.note("%s to %s: a default route through a peer", p, cmp.Or(h.name, h.endpoint))
+			// Inside the pod network it is the node's own; a route there would overlap, which mesh.toml
+			// refuses.
 			case within(d.CIDR, p):
 				n.Subnets = append(n.Subnets, p)
 			default:
@@ -327,6 +333,7 @@ func (w *wireGuard) address(h *wgHost) string {
 		w.draft.note("the address of %s: no file has an Endpoint for it", name)
 		return ""
 	}
+	// A name that was resolved here would be an address of today, and mesh.toml takes no names.
 	if a, err := netip.ParseAddrPort(h.endpoint); err == nil {
 		return a.Addr().String()
 	}
@@ -371,6 +378,7 @@ func (w *wireGuard) networks() (all []netip.Prefix) {
 
 // cover returns the longest prefix that contains both a and b.
 func cover(a, b netip.Prefix) netip.Prefix {
+	// Ends at /0 at the latest, which contains every address of the family.
 	for !(a.Bits() <= b.Bits() && a.Contains(b.Addr())) {
 		a = netip.PrefixFrom(a.Addr(), a.Bits()-1).Masked()
 	}

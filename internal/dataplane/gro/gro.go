@@ -95,6 +95,8 @@ func (c *Coalescer) Add(b []byte) int {
 	}
 	n := c.start(f, b)
 	if f.mergeable {
+		// The oldest goes: its flow has had the longest time to send more, and a short list is searched
+		// for each packet.
 		if len(c.open) == maxOpen {
 			c.close(0)
 		}
@@ -113,6 +115,7 @@ func (c *Coalescer) start(f flow, b []byte) int {
 	}
 	g := &c.groups[c.count]
 	c.count++
+	// The slices of an earlier batch are reused: the packet path does not allocate.
 	g.flow, g.packets, g.verified = f, append(g.packets[:0], b), false
 	g.bytes, g.size = len(b), len(b)-f.payload
 	return c.count - 1
@@ -153,6 +156,8 @@ func (g *group) unfinished() {
 	b := g.packets[0]
 	h := virtio.Header{Partial: true, ChecksumStart: g.transport, ChecksumOffset: g.checksum}
 	if g.proto == packet.ProtoTCP && len(b) > largestPacket {
+		// Too small a segment costs packets; too large a one would be dropped on its way, with "don't
+		// fragment" in most of TCP.
 		h.GSO, h.HeaderLen, h.SegmentSize = g.gso, g.payload, anySegment
 	}
 	h.Put(g.headers[:])
@@ -189,7 +194,11 @@ func (g *group) finish(h []byte) {
 		binary.BigEndian.PutUint16(t[4:], uint16(g.bytes-g.transport))
 	} else {
 		last := g.packets[len(g.packets)-1]
+		// PSH ends a group, so only the last packet can have it (see full), and segmenting puts it on the
+		// last again.
 		t[13] |= last[g.transport+13] & psh
 	}
+	// Not complemented: with VIRTIO_NET_HDR_F_NEEDS_CSUM the field holds the sum of the pseudo-header,
+	// and the kernel adds the rest (skb_checksum_help).
 	binary.BigEndian.PutUint16(t[g.checksum:], packet.Fold(g.pseudoSum(h, g.bytes)))
 }

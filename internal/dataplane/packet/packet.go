@@ -127,6 +127,8 @@ func DecrementTTL(b []byte) {
 		return
 	}
 	b[8]--
+	// The TTL is the high byte of its 16 bits of the header: one less of it is 0x0100 less of the sum,
+	// and so more of the sum's complement.
 	sum := uint32(binary.BigEndian.Uint16(b[10:])) + 0x0100
 	if sum >= 0xffff { // end-around carry; 0xffff and 0 are the same number in ones' complement
 		sum++
@@ -165,8 +167,11 @@ func Decapsulate(inner, outer uint8) (merged uint8, ok bool) {
 	switch {
 	case i == notECT && o == ce:
 		return inner, false
+	// The inner packet keeps what it has: without ECN there is nothing to mark, and CE is the strongest
+	// mark.
 	case i == notECT || i == ce:
 		return inner, true
+	// ECT(1) on top of ECT(0) is a mark, too, between ECT(0) and CE.
 	case o == ce || o == ect1:
 		return inner&^ecn | o, true
 	}

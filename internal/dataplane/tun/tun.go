@@ -155,6 +155,8 @@ func Adopt(file *os.File, name string, offload bool) (*Queue, error) {
 		})
 		err = errors.Join(err, controlErr)
 	}
+	// The kernel says what the descriptor is; the name that it was left under proves nothing. A queue
+	// without IFF_VNET_HDR has frames of another form.
 	if err == nil && (request.Name() != name || request.Uint16()&flags != flags) {
 		err = fmt.Errorf("the file is a queue of %q with the flags %#x", request.Name(), request.Uint16())
 	}
@@ -217,6 +219,7 @@ var setOffload = func(fd, flags int) error { return unix.IoctlSetInt(fd, unix.TU
 func agree(fd int, offload bool) ([]string, error) {
 	var err error
 	for _, o := range offers {
+		// The empty offer is made then, too: the device may have the offloads of an earlier run.
 		if !offload && o.flags != 0 {
 			continue
 		}
@@ -267,6 +270,8 @@ func (q *Queue) Read(memory []byte, frames [][]byte) (int, error) {
 	q.memory, q.frames, q.filled, q.readErr = memory, frames, 0, nil
 	err := q.conn.Read(q.readFunc)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
+		// The deadline goes before the last look at the queue: a Wake that comes in between ends the next
+		// Read, and is not lost.
 		if err := q.file.SetReadDeadline(time.Time{}); err != nil {
 			return 0, err
 		}
@@ -296,8 +301,10 @@ func (q *Queue) read(fd uintptr) bool {
 		n, err := ignoringEINTR(unix.Read, int(fd), q.memory)
 		if err != nil {
 			q.readErr = err
+			// false has Go's poller wait. With frames in hand their reader must not wait for more.
 			return q.filled > 0 || err != unix.EAGAIN
 		}
+		// Without capacity behind its end, so that an append to one frame cannot write into the next.
 		q.frames[q.filled] = q.memory[:n:n]
 		q.filled++
 		q.memory = q.memory[(n+alignment-1)&^(alignment-1):]
@@ -329,10 +336,13 @@ func (q *Queue) Writer() func(parts [][]byte) error {
 	return func(parts [][]byte) error {
 		vectors = vectors[:0]
 		for _, p := range parts {
+			// SliceData, and not &p[0]: a part may be empty.
 			v := unix.Iovec{Base: unsafe.SliceData(p)}
 			v.SetLen(len(p))
 			vectors = append(vectors, v)
 		}
+		// Control, and not Write: a TUN takes a frame or refuses it at once (tun_chr_write_iter), so there
+		// is nothing that a poller could wait for.
 		if err := q.conn.Control(write); err != nil {
 			return err
 		}

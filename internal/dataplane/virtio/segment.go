@@ -53,6 +53,7 @@ func (h Header) Segment(b []byte) (s Segments, ok bool) {
 	} else {
 		proto, s.payload = packet.ProtoUDP, s.transport+packet.UDPHeaderLen
 	}
+	// A superpacket without payload would have no segment, and its headers would be lost.
 	if s.payload >= len(b) || s.payload > MaxHeaders {
 		return s, false
 	}
@@ -91,6 +92,7 @@ func (s *Segments) Header(i int, buf []byte) []byte {
 	h := buf[:s.payload:s.payload]
 	copy(h, s.packet)
 	payload := s.Payload(i)
+	// The last segment may be shorter than the others, so each length is its own.
 	length := len(h) + len(payload)
 	if h[0]>>4 == 4 {
 		binary.BigEndian.PutUint16(h[2:], uint16(length))
