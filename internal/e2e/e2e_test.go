@@ -229,9 +229,8 @@ func peer(t testing.TB, s control.Status, name string) control.Peer {
 	return control.Peer{}
 }
 
-// patience is how long a test waits for what a daemon or a program does in milliseconds, on
-// a machine with other work.
-const patience = 30 * time.Second
+// patience is how long a test waits for what a daemon or a program does in milliseconds.
+var patience = nstest.Patience
 
 // eventually polls until ok is true, for what has no event to wait for. It fails the test with
 // what so says when that takes too long.

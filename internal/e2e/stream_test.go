@@ -195,7 +195,7 @@ func (s *stream) Close() error { return errors.Join(s.Conn.Close(), s.server.Clo
 // patienceFor returns how long a transfer may take: also where a daemon that looks for races
 // moves each packet by itself, on a CPU that others use, a megabyte a second gets through.
 func patienceFor(size int64) time.Duration {
-	return 30*time.Second + time.Duration(size>>20)*time.Second
+	return patience + time.Duration(size>>20)*patience/30
 }
 
 // transfer sends size random bytes through TCP and compares their hashes. Whichever end

@@ -172,7 +172,7 @@ func (d *Daemon) Exit() (int, error) {
 	select {
 	case <-d.done:
 		return d.cmd.ProcessState.ExitCode(), nil
-	case <-time.After(eventPatience):
+	case <-time.After(Patience):
 		return 0, fmt.Errorf("meshd on %s still runs:\n%s", d.Host.name, d.Log())
 	}
 }
@@ -187,7 +187,7 @@ func (d *Daemon) Stop() (time.Duration, error) {
 	select {
 	case <-d.done:
 		return time.Since(began), d.err
-	case <-time.After(10 * time.Second):
+	case <-time.After(Patience / 3): // 10 s, as in meshd.service
 		d.Kill()
 		return time.Since(began), fmt.Errorf("meshd on %s did not stop:\n%s", d.Host.name, d.Log())
 	}

@@ -3,6 +3,7 @@ package nstest
 import (
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -76,15 +77,25 @@ func (d *Daemon) Events(kind string, fields ...string) []Record {
 	return slices.DeleteFunc(d.Records(), func(r Record) bool { return r.Event != kind || !r.has(fields) })
 }
 
-// eventPatience is how long WaitRecord waits: longer than anything that a daemon does on
-// a machine with other work.
-const eventPatience = 30 * time.Second
+// Patience is how long a test waits for one thing that takes milliseconds: longer than anything that
+// a daemon does on a machine with other work. An emulated machine is some ten times slower than that;
+// MESH_PATIENCE=N makes it N times as long there (tools/kernels).
+var Patience = 30 * time.Second * time.Duration(patienceFactor(os.Getenv("MESH_PATIENCE")))
+
+// patienceFactor reads MESH_PATIENCE, a whole number from 1; 1 if it is anything else.
+func patienceFactor(text string) int {
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		return 1
+	}
+	return max(1, n)
+}
 
 // WaitRecord waits for a record that ok accepts, among those after the first skip, and
-// returns how many there are up to it. It fails when the daemon ends first, or after 30 s;
+// returns how many there are up to it. It fails when the daemon ends first, or after Patience;
 // what names the record in the error.
 func (d *Daemon) WaitRecord(skip int, what string, ok func(Record) bool) (int, error) {
-	timeout := time.After(eventPatience)
+	timeout := time.After(Patience)
 	for {
 		d.mu.Lock()
 		grew := d.grew
@@ -101,7 +112,7 @@ func (d *Daemon) WaitRecord(skip int, what string, ok func(Record) bool) (int, e
 		case <-grew:
 		case <-d.done:
 		case <-timeout:
-			return 0, fmt.Errorf("meshd on %s: no %s within %v:\n%s", d.Host.name, what, eventPatience, d.Log())
+			return 0, fmt.Errorf("meshd on %s: no %s within %v:\n%s", d.Host.name, what, Patience, d.Log())
 		}
 	}
 }

@@ -40,3 +40,11 @@ func TestParseRecordRejects(t *testing.T) {
 		})
 	}
 }
+
+func TestPatienceFactor(t *testing.T) {
+	for text, want := range map[string]int{"": 1, "4": 4, "0": 1, "-3": 1, "long": 1} {
+		if got := patienceFactor(text); got != want {
+			t.Errorf("%q: %d", text, got)
+		}
+	}
+}

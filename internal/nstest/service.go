@@ -130,7 +130,7 @@ func (s *Service) Wait(skip int, text string, words ...string) (int, error) {
 		return !strings.HasPrefix(line, text) ||
 			slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) })
 	}
-	timeout := time.After(eventPatience)
+	timeout := time.After(Patience)
 	for {
 		s.mu.Lock()
 		for i := skip; i < len(s.heard); i++ {

@@ -69,7 +69,7 @@ func (t *Terminal) Resize(width, height int) error {
 // Wait waits for a screen that ok accepts, and returns it. A screen has no event to
 // wait for.
 func (t *Terminal) Wait(what string, ok func(screen string) bool) (string, error) {
-	for deadline := time.Now().Add(30 * time.Second); ; {
+	for deadline := time.Now().Add(Patience); ; {
 		screen, err := t.Screen()
 		if err != nil || ok(screen) {
 			return screen, err
