@@ -30,6 +30,7 @@ func (e *fakeEngine) SendEcho(es ...dataplane.Echo) error {
 	return nil
 }
 func (e *fakeEngine) Heard(string) time.Time     { return time.Time{} }
+func (e *fakeEngine) HeardBy(string) peers.Heard { return peers.Heard{} }
 func (e *fakeEngine) Leaving() dataplane.Leaving { return e.leaving }
 
 var noon = time.Unix(1e9, 0)
