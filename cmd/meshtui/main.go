@@ -28,6 +28,7 @@ import (
 // version is set when a release is built.
 var version = "0.1.0-dev"
 
+// main is the only place that exits.
 func main() {
 	// SIGHUP is what a dropped ssh sends: the program must not stay without a terminal.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
@@ -67,6 +68,7 @@ var errUsage = errors.New("usage")
 // exitUsage is the exit code for it; all others are those of meshd (control.ExitCode).
 const exitUsage = 2
 
+// exitCode returns the exit code for what run returned.
 func exitCode(err error) int {
 	if errors.Is(err, errUsage) {
 		return exitUsage

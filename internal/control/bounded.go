@@ -108,6 +108,7 @@ func (b *Bounded) Serve(l net.Listener) error {
 // Close closes all listeners and connections.
 func (b *Bounded) Close() { b.http.Close() }
 
+// visitorKey is the key of a connection's visitor in the contexts of its requests.
 type visitorKey struct{}
 
 // visitorOf returns the visitor of a request; nil if no Bounded serves it, as in tests of
@@ -151,6 +152,8 @@ func (b *Bounded) admit(v *visitor) (closing []net.Conn, said complaint) {
 		if said.owner == "" {
 			said = b.complain(v.owner())
 		}
+		// A refused visitor counts in a scope of its own: the answers that say no must not take places
+		// either.
 		v.refused, v.scopes = true, []scope{{"refused", maxRefused}}
 		var others []*visitor
 		others, ok = b.room(v)
@@ -173,6 +176,8 @@ func (b *Bounded) admit(v *visitor) (closing []net.Conn, said complaint) {
 func (b *Bounded) visitor(conn net.Conn) *visitor {
 	v := &visitor{conn: conn, credentials: credentialsOf(conn)}
 	if tcp, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+		// An IPv4 client of a dual-stack listener comes as ::ffff:a.b.c.d, and would else share one /64
+		// with all others.
 		address := tcp.AddrPort().Addr().Unmap().WithZone("")
 		one, many := 64, 48
 		if address.Is4() {
@@ -224,6 +229,8 @@ func (b *Bounded) room(v *visitor) (closing []*visitor, ok bool) {
 		if !may {
 			return closing, false
 		}
+		// Its place is free at once, though the connection is closed later: the next newcomer must not
+		// push out a second one.
 		b.forget(out.conn)
 		closing = append(closing, out)
 	}
@@ -246,6 +253,8 @@ func (b *Bounded) forget(conn net.Conn) {
 		return
 	}
 	for _, s := range b.visitors[i].scopes {
+		// Deleted at 0: strangers choose the names, and the map must not grow with each address that ever
+		// came.
 		if b.held[s.name]--; b.held[s.name] == 0 {
 			delete(b.held, s.name)
 		}
@@ -321,6 +330,7 @@ func (p *patient) Accept() (net.Conn, error) {
 			p.log.Warn("cannot accept connections: trying again", "event", "accept_failed",
 				"server", p.name, "error", err)
 		}
+		// Without descriptors accept fails at once, and a loop without pause would take a CPU.
 		time.Sleep(pause)
 	}
 }

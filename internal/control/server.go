@@ -67,6 +67,8 @@ func Listen(path string, source Source, log *slog.Logger) (*Server, error) {
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
 		return nil, fmt.Errorf("make control socket: %s exists and is not a socket: not replacing it", path)
 	}
+	// The kernel answers for a process that lives, even if it hangs; a socket without one refuses
+	// (ECONNREFUSED).
 	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
 		conn.Close()
 		return nil, fmt.Errorf(

@@ -215,6 +215,8 @@ func (v *watcher) follow(ctx context.Context, snapshots *shared[snapshot]) {
 			return
 		case <-more:
 		case <-tick:
+			// By the clock, and not one more than last time: a reader that was slow gets the newest snapshot,
+			// not all that it missed.
 			now := uint64(time.Since(began) / v.interval)
 			v.seq += now - due - 1 // the reader sees how many it missed
 			due = now
@@ -223,6 +225,8 @@ func (v *watcher) follow(ctx context.Context, snapshots *shared[snapshot]) {
 			young = func(f *flight[snapshot]) bool { return !f.began.Before(moment) }
 			next = snapshots.current(young)
 		case <-landed:
+			// A flight that another reader started earlier may be what current returned; one more is made
+			// then.
 			if !young(next) {
 				next = snapshots.current(young)
 				continue

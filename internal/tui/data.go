@@ -160,6 +160,7 @@ func (d *data) watchDrops(peer string, now, was map[string]uint64, seconds float
 		key := dropKey{peer, reason}
 		have, known := d.dropped[key]
 		have.rate = grown(n, was[reason], seconds)
+		// NaN is not greater than 0: after a gap nothing is noted.
 		if have.rate > 0 {
 			have.seen = at
 		} else if !known {

@@ -68,6 +68,8 @@ func to(t tab) func(m *Model) tea.Cmd {
 	return func(m *Model) tea.Cmd { m.show(t); return nil }
 }
 
+// The table refers to functions that refer to the table: as the value of a variable that would be an
+// initialization cycle, which the compiler refuses.
 func init() { // after the functions, which refer to the table in the end
 	pause := toggle(func(c *choices) { c.paused = !c.paused })
 	actions = map[string]func(m *Model) tea.Cmd{
@@ -111,8 +113,10 @@ var paces = []time.Duration{
 	500 * time.Millisecond, time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second,
 }
 
-// faster chooses the next shorter time, slower the next longer one.
+// faster chooses the next shorter time.
 func (m *Model) faster() tea.Cmd { return m.pace(-1) }
+
+// slower chooses the next longer time.
 func (m *Model) slower() tea.Cmd { return m.pace(1) }
 
 // pace chooses another time between snapshots. The daemon learns it with a new connection.

@@ -23,6 +23,8 @@ import (
 	"example.org/meshd/internal/text"
 )
 
+// lipgloss would else ask the terminal for its background (OSC 11) and wait for an answer that some
+// never give, and what is typed meanwhile would be taken for it.
 func init() { lipgloss.SetHasDarkBackground(true) }
 
 // A Role is what a text says of itself.
