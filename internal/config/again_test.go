@@ -58,7 +58,10 @@ interval = "2s"
 `
 
 // nodeB is the second node of threeNodes.
-var nodeB = threeNodes[strings.Index(threeNodes, "[[node]]\nname = \"b\""):strings.Index(threeNodes, "# the last")]
+var (
+	startOfB = strings.Index(threeNodes, "[[node]]\nname = \"b\"")
+	nodeB    = threeNodes[startOfB:strings.Index(threeNodes, "# the last")]
+)
 
 func TestParseAfter(t *testing.T) {
 	for _, test := range []struct {
@@ -159,7 +162,8 @@ func TestParseAfterCountsOn(t *testing.T) {
 
 // Whatever is put in the place of whatever, the outcome is that of parsing the whole.
 func FuzzParseAfter(f *testing.F) {
-	for _, text := range []string{"", "\n", "x", "'''", "[[node]]\n", "#", "[probe]\n", "\"", "]", "10.2.0.0/24"} {
+	for _, text := range []string{"", "\n", "x", "'''", "[[node]]\n", "#", "[probe]\n", "\"", "]",
+		"10.2.0.0/24"} {
 		for at := 0; at < len(threeNodes); at += 13 {
 			f.Add(uint16(at), uint16(7), text, uint16(90), uint16(1), "\n")
 		}

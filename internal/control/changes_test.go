@@ -169,7 +169,8 @@ func FuzzChanges(f *testing.F) {
 // Whatever a daemon sends, a Follower answers, and does not panic.
 func FuzzFollow(f *testing.F) {
 	for _, changes := range []string{
-		`{"since":1,"status":{"now":"x"}}`, `{"since":1,"status":{"pid":2},"peers":{"a":{"loss":null}},"gone":["b"]}`,
+		`{"since":1,"status":{"now":"x"}}`,
+		`{"since":1,"status":{"pid":2},"peers":{"a":{"loss":null}},"gone":["b"]}`,
 		`{"since":1,"peers":{"a":null}}`, `{"since":2}`, `{"since":1,"status":{"peers":[]}}`,
 	} {
 		f.Add(`{"type":"snapshot","seq":1,"status":{"schema":1,"peers":[{"name":"a"},{"name":"b"}]}}`,
@@ -229,7 +230,8 @@ func TestWatchChanges(t *testing.T) {
 		n++
 		s := Status{Schema: Schema, Node: "a", UptimeSeconds: float64(n), Peers: []Peer{}}
 		for i := range quiet {
-			s.Peers = append(s.Peers, Peer{Name: fmt.Sprintf("peer-%04d", i), State: Up, Subnets: []string{"10.0.0.0/24"}})
+			s.Peers = append(s.Peers, Peer{Name: fmt.Sprintf("peer-%04d", i), State: Up,
+				Subnets: []string{"10.0.0.0/24"}})
 		}
 		s.Peers[7].RxPackets = uint64(n)
 		return s

@@ -147,8 +147,8 @@ func number(r *http.Request, name string, def uint64) (uint64, error) {
 	return n, nil
 }
 
-// watch serves GET /v1/watch. With changes=1 all snapshots but the first are Changes. A reader that reads slowly misses snapshots, since each is made
-// after the one before has been read.
+// watch serves GET /v1/watch. With changes=1 all snapshots but the first are Changes. A reader that
+// reads slowly misses snapshots, since each is made after the one before has been read.
 func (a *api) watch(w http.ResponseWriter, r *http.Request) {
 	interval := defInterval
 	if text := r.URL.Query().Get("interval"); text != "" {

@@ -304,7 +304,8 @@ func TestPeersTogether(t *testing.T) {
 		{"two", change(probe.Up, "b", "c"), []control.Event{
 			{Kind: "peer_up", Fields: map[string]string{"count": "2", "peers": "b c"}}}},
 		{"two kinds", append(change(probe.Stale, "b", "c"), change(probe.Down, "d")...), []control.Event{
-			{Kind: "peer_stale", Fields: map[string]string{"count": "2", "peers": "b c"}}, {Kind: "peer_down", Peer: "d"}}},
+			{Kind: "peer_stale", Fields: map[string]string{"count": "2", "peers": "b c"}},
+			{Kind: "peer_down", Peer: "d"}}},
 		{"all", change(probe.Down, thousands...), []control.Event{{Kind: "peer_down",
 			Fields: map[string]string{"count": "10000", "peers": "n0 n1 n2 n3 n4 n5 n6 n7 n8 n9"}}}},
 	} {

@@ -184,7 +184,8 @@ func TestTooLargeAMesh(t *testing.T) {
 		first := netip.AddrFrom4([4]byte{11 + byte(i>>16), byte(i >> 8), byte(i), 0})
 		routes = append(routes, netip.PrefixFrom(first, 24))
 	}
-	many.Peers = append(many.Peers, mesh.Peer{Name: "huge", Routes: routes, Underlay: endpoint("172.18.0.9:8285")})
+	many.Peers = append(many.Peers, mesh.Peer{Name: "huge", Routes: routes,
+		Underlay: endpoint("172.18.0.9:8285")})
 	if err := p.setMesh(many, nil); !errors.Is(err, unix.ENOSPC) {
 		t.Fatalf("%v, want no space", err)
 	}
