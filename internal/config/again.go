@@ -85,7 +85,8 @@ func (c *Config) edited(path, doc string) *Config {
 	}
 	r := &report{path: path, doc: doc[c.edit.starts[first]:end]}
 	changed := r.nodeTables(c.Network)
-	next.edit.keys, next.edit.values = c.edit.keys+r.keys, c.edit.values+r.values // too many: those that went count, too
+	// Too many: those that went count, too.
+	next.edit.keys, next.edit.values = c.edit.keys+r.keys, c.edit.values+r.values
 	if r.count > 0 || next.edit.keys > maxKeys || next.edit.values > maxValues {
 		return nil
 	}

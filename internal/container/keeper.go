@@ -43,7 +43,8 @@ type reply struct {
 // NewKeeper returns a Keeper that has not looked at any file. note is the path where Files remembers
 // what it wrote.
 func NewKeeper(note string, log *slog.Logger) *Keeper {
-	return &Keeper{log: log, note: note, repairs: rate.NewRepairs("files for containers"), asked: make(chan request)}
+	return &Keeper{log: log, note: note, repairs: rate.NewRepairs("files for containers"),
+		asked: make(chan request)}
 }
 
 // String implements fmt.Stringer.

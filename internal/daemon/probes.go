@@ -204,11 +204,13 @@ func (p *probes) tellStates(all []probe.Change) {
 		for _, c := range all[:min(len(all), changesLogged)] {
 			names = append(names, c.Peer)
 		}
-		subject, about = fmt.Sprintf("%d peers are", len(all)), []any{"count", len(all), "peers", strings.Join(names, " ")}
+		subject, about = fmt.Sprintf("%d peers are", len(all)),
+			[]any{"count", len(all), "peers", strings.Join(names, " ")}
 	} else if c.New == probe.Up {
 		about = append(about, "was", c.Old, "rtt", c.Figures.Last.Round(time.Microsecond))
 	} else {
-		about = append(about, "was", c.Old, "silent", c.Silent.Round(time.Millisecond), "loss", percent(c.Figures.Loss))
+		about = append(about, "was", c.Old, "silent", c.Silent.Round(time.Millisecond),
+			"loss", percent(c.Figures.Loss))
 	}
 	switch c.New {
 	case probe.Up:
@@ -218,7 +220,8 @@ func (p *probes) tellStates(all []probe.Change) {
 	case probe.Silent:
 		p.log.Warn(subject+" silent: packets arrive, but no answer", append(about, "event", "peer_silent")...)
 	case probe.OneWay:
-		p.log.Error(subject+" reached one way only: heard, but no answer", append(about, "event", "peer_one_way")...)
+		p.log.Error(subject+" reached one way only: heard, but no answer",
+			append(about, "event", "peer_one_way")...)
 	case probe.Down:
 		p.log.Error(subject+" down: no answer", append(about, "event", "peer_down")...)
 	}

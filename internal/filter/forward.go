@@ -11,8 +11,8 @@ import (
 // This file accepts the mesh's packets where the host drops what it forwards. Every base chain at
 // a hook must let a packet pass, so an accept in a chain of meshd's has no effect on a chain of
 // another program that drops the rest, by its policy or by its last rule: the accept has to be in
-// that chain. These are meshd's only rules in tables of other programs. A comment marks them, so that a later run finds them
-// without any state:
+// that chain. These are meshd's only rules in tables of other programs. A comment marks them, so that
+// a later run finds them without any state:
 //
 //	chain FORWARD { type filter hook forward priority filter; policy drop;
 //		iifname "mesh0" counter accept comment "meshd"
@@ -47,8 +47,8 @@ func NewForward() *Forward {
 }
 
 // Set adds rules to every chain that drops the forwarded packets which none of its rules accepts, and
-// removes them from chains that do so no more. A chain that is right is not touched. repaired is true if rules
-// that Set had made earlier were missing or changed. It needs CAP_NET_ADMIN.
+// removes them from chains that do so no more. A chain that is right is not touched. repaired is true
+// if rules that Set had made earlier were missing or changed. It needs CAP_NET_ADMIN.
 func (f *Forward) Set(a Accept) (repaired bool, err error) {
 	repaired, err = f.guests.Set(func(p nft.Place) []nft.Exprs {
 		if !p.Drops {

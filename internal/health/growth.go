@@ -116,8 +116,9 @@ func ofPeers(reason mesh.Drop, before, now map[string]mesh.Traffic) (all []mesh.
 var remedies = map[mesh.Drop]string{
 	mesh.SpoofedSource:    "compare the files of both nodes: their subnets and addresses have to be the same",
 	mesh.WrongDestination: "compare the files of both nodes: their subnets and routes have to be the same",
-	mesh.SendError:        "look at the other problems of the peer; if there are none, the send buffer is too small",
-	mesh.WriteError:       "see that the interface of the mesh is up: `ip link`",
+	mesh.SendError: "look at the other problems of the peer; " +
+		"if there are none, the send buffer is too small",
+	mesh.WriteError: "see that the interface of the mesh is up: `ip link`",
 }
 
 // counts tells whether losses are more than noise among the packets that moved.

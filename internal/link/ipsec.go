@@ -72,7 +72,9 @@ func noXfrm(err error) bool {
 }
 
 // policedPeers returns the peers to whose datagrams a policy applies.
-func policedPeers(p *nl.XfrmUserpolicyInfo, local netip.AddrPort, peers []netip.AddrPort) (about []netip.AddrPort) {
+func policedPeers(
+	p *nl.XfrmUserpolicyInfo, local netip.AddrPort, peers []netip.AddrPort,
+) (about []netip.AddrPort) {
 	s := &p.Sel
 	if s.Proto != 0 && s.Proto != unix.IPPROTO_UDP {
 		return nil

@@ -390,7 +390,7 @@ type Report struct {
 	Figures        Figures
 	Recent         Loss                     // of plain probes
 	Sent, Received uint64                   // numbers of questions and answers, of all forms
-	Told           Self                     // what the peer said last; without a Version if it does not run meshd
+	Told           Self                     // what the peer said last; no Version if it does not run meshd
 	NotHeard       bool                     // the peer tells that it does not hear this node
 	Forms          [numForms - 1]FormReport // in the order of Forms
 }

@@ -62,7 +62,8 @@ var sentences = map[mesh.Kind]string{
 	mesh.PeerUnknown:    "PEER cannot be reached: SUBJECT says that the address is unreachable",
 	mesh.PeerForbidden:  "PEER cannot be reached: SUBJECT says that a firewall forbids it",
 	mesh.PeerLoop:       "PEER cannot be reached: SUBJECT says that packets to it run in circles",
-	mesh.NoNeighbour:    "PEER cannot be reached: no host on the link answers for SUBJECT, or for the router to it",
+	mesh.NoNeighbour: "PEER cannot be reached: no host on the link answers for SUBJECT, " +
+		"or for the router to it",
 	mesh.DropsGrowing:   "packets are lost for the reason SUBJECT",
 	mesh.UnknownSenders: "addresses that no node of the file has send to this node",
 	mesh.NeighboursFull: "the neighbour table SUBJECT of the kernel is full: new hosts cannot be reached",

@@ -146,7 +146,8 @@ func (u *Engine) SetMesh(m mesh.Mesh) error {
 	defer u.mu.Unlock()
 	f := &forwarding{
 		self: table.None, peers: make([]peer, len(m.Peers)),
-		tun: make([]tunAddresses, len(m.Peers)), probes: make([]tunAddresses, len(m.Peers)), names: make(map[string]int32, len(m.Peers)),
+		tun: make([]tunAddresses, len(m.Peers)), probes: make([]tunAddresses, len(m.Peers)),
+		names: make(map[string]int32, len(m.Peers)),
 	}
 	entries := make([]table.Peer, len(m.Peers))
 	for i, p := range m.Peers {
