@@ -47,6 +47,7 @@ type passing interface {
 	Apply(ctx context.Context, w dataplane.Wanted) (undo func() error, changes []mesh.Change, err error)
 	Remove(ctx context.Context) error
 	Forwards() bool
+	Marks() uint64
 	Learn(peer string, d peers.Directive) error
 	Read() kernel.Reading
 	HeardBy(peer string) peers.Heard
@@ -262,6 +263,7 @@ func (e *Engine) HeardBy(peer string) peers.Heard {
 func (e *Engine) Leaving() dataplane.Leaving {
 	l := e.user.Leaving()
 	l.NoChecksum = e.kernel.Forwards()
+	l.DSCP |= e.kernel.Marks()
 	return l
 }
 

@@ -104,6 +104,7 @@ func (k *fakeKernel) Remove(context.Context) error {
 }
 
 func (k *fakeKernel) Forwards() bool               { return k.reading.Forwards }
+func (k *fakeKernel) Marks() uint64                { return 2 }
 func (k *fakeKernel) Read() kernel.Reading         { return k.reading }
 func (k *fakeKernel) HeardBy(string) peers.Heard   { return peers.Heard{Programs: k.heard} }
 func (k *fakeKernel) WatchCaptures()               { _ = k.do("watch") }

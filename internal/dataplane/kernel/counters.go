@@ -82,6 +82,20 @@ func sinceBootOrZero(ns uint64) time.Time {
 	return at
 }
 
+// Marks returns the DSCP values with which programs have sent since the last call, as bits. What cannot
+// be read is missing.
+func (e *Engine) Marks() (all uint64) {
+	return look(e, func(s *shown) uint64 {
+		var seen uint64
+		if s.handle == nil || s.Marks.Lookup(uint32(0), &seen) != nil || seen == 0 {
+			return all
+		}
+		_ = s.Marks.Put(uint32(0), uint64(0)) // a value that stays is told again, which does no harm
+		all |= seen                           // of each round
+		return all
+	})
+}
+
 // read reads all counters.
 func (s *shown) read() (r Reading, err error) {
 	r = Reading{Receive: dataplane.Socket, Peers: map[string]mesh.Traffic{}}

@@ -93,6 +93,7 @@ const (
 	meshMapConfigured  = "configured"
 	meshMapCounted     = "counted"
 	meshMapHanded      = "handed"
+	meshMapMarks       = "marks"
 	meshMapNodes       = "nodes"
 	meshMapPrefixes4   = "prefixes4"
 	meshMapPrefixes6   = "prefixes6"
@@ -160,6 +161,7 @@ type meshMapSpecs struct {
 	Configured *ebpf.MapSpec `ebpf:"configured"`
 	Counted    *ebpf.MapSpec `ebpf:"counted"`
 	Handed     *ebpf.MapSpec `ebpf:"handed"`
+	Marks      *ebpf.MapSpec `ebpf:"marks"`
 	Nodes      *ebpf.MapSpec `ebpf:"nodes"`
 	Prefixes4  *ebpf.MapSpec `ebpf:"prefixes4"`
 	Prefixes6  *ebpf.MapSpec `ebpf:"prefixes6"`
@@ -195,6 +197,7 @@ type meshMaps struct {
 	Configured *ebpf.Map `ebpf:"configured"`
 	Counted    *ebpf.Map `ebpf:"counted"`
 	Handed     *ebpf.Map `ebpf:"handed"`
+	Marks      *ebpf.Map `ebpf:"marks"`
 	Nodes      *ebpf.Map `ebpf:"nodes"`
 	Prefixes4  *ebpf.Map `ebpf:"prefixes4"`
 	Prefixes6  *ebpf.Map `ebpf:"prefixes6"`
@@ -206,6 +209,7 @@ func (m *meshMaps) Close() error {
 		m.Configured,
 		m.Counted,
 		m.Handed,
+		m.Marks,
 		m.Nodes,
 		m.Prefixes4,
 		m.Prefixes6,

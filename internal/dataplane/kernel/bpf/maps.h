@@ -78,6 +78,14 @@ struct {
 	__uint(max_entries, HANDS);
 } handed SEC(".maps");
 
+/* One element, 0: bit n is set if a packet with DSCP value n has left since the daemon cleared it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(max_entries, 1);
+} marks SEC(".maps");
+
 /* The number of this node. */
 #define SELF 0
 
