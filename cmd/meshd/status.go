@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -95,7 +96,8 @@ Exit code 1: no peer has that name, or it is not up.`,
 				if g.json {
 					err = printJSON(cmd.OutOrStdout(), p)
 				} else {
-					err = printPeers(cmd.OutOrStdout(), []control.Peer{p.Peer}, time.Now())
+					err = errors.Join(printPeers(cmd.OutOrStdout(), []control.Peer{p.Peer}, time.Now()),
+						printProbes(cmd.OutOrStdout(), p.Probes))
 				}
 				if err == nil && !p.Serves() {
 					return errSilent
@@ -112,6 +114,29 @@ Exit code 1: no peer has that name, or it is not up.`,
 			return printPeers(cmd.OutOrStdout(), peers.Peers, time.Now())
 		},
 	}
+}
+
+// printProbes writes a table of the forms of probes to a peer, if the daemon tells any.
+func printProbes(w io.Writer, forms []control.ProbeForm) error {
+	if len(forms) == 0 {
+		return nil
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "\nPROBES\tARRIVE\tLOSS\tLOST IN A ROW\tSENT")
+	for _, f := range forms {
+		name, arrive := f.Form, "yes"
+		if f.DSCP != nil {
+			name = fmt.Sprintf("%s %d", name, *f.DSCP)
+		}
+		switch {
+		case !f.Measured:
+			arrive = "not measured"
+		case f.Fails:
+			arrive = "NO"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\n", name, arrive, words.Percent(f.Loss), f.LostInRow, f.Sent)
+	}
+	return t.Flush()
 }
 
 // printPeers writes a table of peers, those that are not up first.

@@ -2,6 +2,7 @@ package probe
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -22,8 +23,11 @@ const (
 // String returns the form's name in the API.
 func (f Form) String() string { return [...]string{"plain", "data", "large", "dscp", "forwarded"}[f] }
 
+// forms are the forms besides Plain.
+var forms = [...]Form{Data, Large, Marked, Forwarded}
+
 // Forms returns the forms besides Plain.
-func Forms() []Form { return []Form{Data, Large, Marked, Forwarded} }
+func Forms() []Form { return slices.Clone(forms[:]) }
 
 // Times and rates of forms. A form of a peer is asked about together with a plain probe, which shows
 // whether the form or the whole path loses it.

@@ -79,7 +79,7 @@ func (p *peer) note(q question) uint16 {
 func (p *peer) nextForm(now time.Time, t Trait) (f Form, dscp uint8, size int, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, f := range Forms() {
+	for _, f := range forms {
 		if one := &p.forms[f]; !p.measures(f, t) && (one.fails || one.lost > 0) {
 			p.formsNew = p.formsNew || one.fails
 			one.forget()
@@ -88,8 +88,8 @@ func (p *peer) nextForm(now time.Time, t Trait) (f Form, dscp uint8, size int, o
 	if p.state != Up || p.good < plainPasses {
 		return 0, 0, 0, false
 	}
-	for i := range Forms() {
-		f := Forms()[(int(p.seq)+i)%len(Forms())] // the next one, so that none is left out
+	for i := range forms {
+		f := forms[(int(p.seq)+i)%len(forms)] // the next one, so that none is left out
 		if !p.measures(f, t) || !p.forms[f].due(now, p.waits(f, now)) {
 			continue
 		}
@@ -325,7 +325,7 @@ func (p *peer) report(t Trait) Report {
 		Figures: p.window.figures(), Recent: p.recent.sum(), Sent: p.sent, Received: p.received, Told: p.told,
 		NotHeard: !p.unheard.IsZero(),
 	}
-	for i, f := range Forms() {
+	for i, f := range forms {
 		one := p.forms[f]
 		r.Forms[i] = FormReport{
 			Form: f, Measured: p.measures(f, t) && one.sent > 0, Sent: one.sent, Received: one.received,

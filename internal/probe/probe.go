@@ -274,7 +274,7 @@ func (p *Prober) Work(now time.Time) (questions []Question, changes []Change) {
 func (p *Prober) askForms(now time.Time, to *peer, questions []Question) []Question {
 	trait := *p.trait.Load()
 	// One at a time, but where plain probes are so rare that this would take too long.
-	most := min(len(Forms()), 1+int(p.interval*time.Duration(len(Forms()))/formPause))
+	most := min(len(forms), 1+int(p.interval*time.Duration(len(forms))/formPause))
 	for range most {
 		if p.formed < 1 || rand.Float64() > p.formed/float64(formBurst) {
 			break
