@@ -15,13 +15,14 @@ import (
 
 // This file compares the kernel's tables with the wanted ones.
 
-// same reports whether the kernel's tables are the wanted ones.
-func (k *Keeper) same(conn *nftables.Conn, tables []Table) (bool, error) {
+// compare returns what makes the kernel's tables the wanted ones, element by element; ok is false if more
+// than elements differs.
+func (k *Keeper) compare(conn *nftables.Conn, tables []Table) (edits []edit, ok bool, err error) {
 	before := k.have()
 	for _, id := range k.ids {
 		have, err := find(conn, id)
 		if err != nil && !errors.Is(err, unix.ENOENT) {
-			return false, err
+			return nil, false, err
 		}
 		is := func(t Table) bool { return t.ID == id }
 		i := slices.IndexFunc(tables, is)
@@ -31,25 +32,26 @@ func (k *Keeper) same(conn *nftables.Conn, tables []Table) (bool, error) {
 			// Rules of meshd's do not depend on it.
 			continue
 		case i < 0, err != nil:
-			return false, nil
+			return nil, false, nil
 		case have.Flags != 0: // a dormant table has no effect
-			return false, nil
+			return nil, false, nil
 		}
-		same, err := tables[i].same(conn)
-		if err != nil || !same {
-			return false, err
+		more, ok, err := tables[i].compare(conn)
+		if err != nil || !ok {
+			return nil, false, err
 		}
+		edits = append(edits, more...)
 	}
-	return true, nil
+	return edits, true, nil
 }
 
-// same reports whether the kernel's table has the wanted sets and chains, and no other chains. A
-// further set has no effect, so it does not count.
-func (t Table) same(conn *nftables.Conn) (bool, error) {
+// compare reports whether the kernel's table has the wanted sets and chains, and no other chains, and
+// returns what differs in elements. A further set has no effect, so it does not count.
+func (t Table) compare(conn *nftables.Conn) (edits []edit, ok bool, err error) {
 	table := t.ID.table()
 	all, err := conn.ListChainsOfTableFamily(t.ID.family)
 	if err != nil {
-		return false, err
+		return nil, false, err
 	}
 	chains := map[string]*nftables.Chain{}
 	for _, c := range all {
@@ -58,23 +60,27 @@ func (t Table) same(conn *nftables.Conn) (bool, error) {
 		}
 	}
 	if len(chains) != len(t.Chains) {
-		return false, nil
+		return nil, false, nil
 	}
 	for _, c := range t.Chains {
 		if !c.sameAs(chains[c.Name]) {
-			return false, nil
+			return nil, false, nil
 		}
 		rules, err := listRules(conn, c.in(table))
 		if err != nil || !slices.EqualFunc(rules, c.Rules, sameRule) {
-			return false, err
+			return nil, false, err
 		}
 	}
 	for _, s := range t.Sets {
-		if same, err := s.same(conn, table); err != nil || !same {
-			return false, err
+		e, ok, err := s.compare(conn, table)
+		if err != nil || !ok {
+			return nil, false, err
+		}
+		if e != nil {
+			edits = append(edits, *e)
 		}
 	}
-	return true, nil
+	return edits, true, nil
 }
 
 // sameAs reports whether a chain of the kernel has the wanted type, hook, priority and policy;

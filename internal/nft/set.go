@@ -77,7 +77,7 @@ func byKey(a, b nftables.SetElement) int { return bytes.Compare(a.Key, b.Key) }
 
 // sorted returns the set with its elements in order, each once.
 func (s Set) sorted() Set {
-	slices.SortStableFunc(s.elements, byKey)
+	slices.SortFunc(s.elements, byKey)
 	s.elements = slices.CompactFunc(s.elements, func(a, b nftables.SetElement) bool { return byKey(a, b) == 0 })
 	return s
 }
@@ -118,24 +118,62 @@ func (s Set) add(conn *nftables.Conn, t *nftables.Table) error {
 	return nil
 }
 
-// same reports whether the kernel's set has the wanted elements and no others.
-func (s Set) same(conn *nftables.Conn, t *nftables.Table) (bool, error) {
+// An edit turns the kernel's elements of a set into the wanted ones.
+type edit struct {
+	set         *nftables.Set
+	gone, fresh []nftables.SetElement
+}
+
+// add adds the edit to a transaction.
+func (e edit) add(conn *nftables.Conn) error {
+	for chunk := range slices.Chunk(e.gone, maxElements) {
+		if err := conn.SetDeleteElements(e.set, chunk); err != nil {
+			return fmt.Errorf("set %s: %w", e.set.Name, err)
+		}
+	}
+	for chunk := range slices.Chunk(e.fresh, maxElements) {
+		if err := conn.SetAddElements(e.set, chunk); err != nil {
+			return fmt.Errorf("set %s: %w", e.set.Name, err)
+		}
+	}
+	return nil
+}
+
+// compare returns what makes the kernel's set the wanted one; nil if it is. ok is false if the set has to
+// be made anew: it does not exist, or its elements are the ends of intervals, which depend on each other.
+func (s Set) compare(conn *nftables.Conn, t *nftables.Table) (e *edit, ok bool, err error) {
 	have, err := conn.GetSetElements(s.in(t))
 	if errors.Is(err, unix.ENOENT) {
-		return false, nil
+		return nil, false, nil
 	}
 	if err != nil {
-		return false, err
+		return nil, false, err
 	}
 	// The kernel's list of an interval set may begin with an end element at the zero address. It
 	// ends no interval.
 	have = slices.DeleteFunc(have, func(e nftables.SetElement) bool {
 		return e.IntervalEnd && !slices.ContainsFunc(e.Key, func(b byte) bool { return b != 0 })
 	})
-	slices.SortStableFunc(have, byKey)
-	return slices.EqualFunc(have, s.elements, func(a, b nftables.SetElement) bool {
-		return bytes.Equal(a.Key, b.Key) && a.IntervalEnd == b.IntervalEnd
-	}), nil
+	// The kernel lists elements in the order of a hash. A search for each is faster than sorting them.
+	e = &edit{set: s.in(t)}
+	found := make([]bool, len(s.elements))
+	for _, h := range have {
+		i, is := slices.BinarySearchFunc(s.elements, h, byKey)
+		if is && !found[i] && h.IntervalEnd == s.elements[i].IntervalEnd {
+			found[i] = true
+		} else {
+			e.gone = append(e.gone, h)
+		}
+	}
+	for i, is := range found {
+		if !is {
+			e.fresh = append(e.fresh, s.elements[i])
+		}
+	}
+	if len(e.gone)+len(e.fresh) == 0 {
+		return nil, true, nil
+	}
+	return e, !s.interval, nil
 }
 
 // intervals returns prefixes as the elements of an interval set. An interval begins with an

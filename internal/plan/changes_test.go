@@ -358,9 +358,10 @@ func BenchmarkReload10000(b *testing.B) {
 	files := [2][]byte{[]byte(doc.String()), []byte(strings.Replace(doc.String(), `"n77"`, `"m77"`, 1))}
 	host := Host{Local: addrs("172.18.0.1"), Underlay: link.Underlay{MTU: 1500}, CPUs: 2}
 	var old *Plan
+	var c *config.Config
 	for i := 0; b.Loop(); i++ {
-		c, err := config.Parse("mesh.toml", files[i%2])
-		if err != nil {
+		var err error
+		if c, err = config.ParseAfter(c, "mesh.toml", files[i%2]); err != nil {
 			b.Fatal(err)
 		}
 		next := must(b, c, 0, host)
