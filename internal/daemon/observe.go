@@ -1,9 +1,7 @@
 package daemon
 
 import (
-	"net/netip"
 	"runtime"
-	"slices"
 
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/forwarding"
@@ -21,27 +19,24 @@ func observe(c *config.Config, o Options) (self int, host plan.Host, err error) 
 	if self, err = plan.Identify(c, o.Node, host.Local); err != nil {
 		return 0, host, err
 	}
-	var peers []netip.Addr
-	var endpoints []netip.AddrPort
-	var others []netip.Prefix
-	for i, n := range c.Nodes {
-		peers, endpoints = append(peers, n.Address.Addr()), append(endpoints, n.Address)
-		if i != self {
-			others = append(others, slices.Concat(n.Subnets, n.Routes)...)
-		}
-	}
 	host.CPUs = runtime.NumCPU()
-	if host.Underlay, err = link.FindUnderlay(peers[self], peers); err != nil {
+	own, endpoints := plan.Datagrams(c, self)
+	if host.Underlay, err = link.FindUnderlay(own, endpoints); err != nil {
 		return self, host, err
 	}
-	if host.Shadows, err = link.Shadows(c.Network.Interface, others); err != nil {
+	pods := plan.Pods(c, self)
+	if host.Shadows, err = link.Shadows(pods.TUN, pods.Others); err != nil {
 		return self, host, err
 	}
-	if host.IPsec, err = link.Policed(endpoints[self], endpoints); err != nil {
+	if host.IPsec, err = link.Policed(own.From, endpoints); err != nil {
 		return self, host, err
 	}
-	node := forwarding.Node{TUN: c.Network.Interface, Networks: c.Network.CIDR, Subnets: c.Nodes[self].Subnets,
+	node := forwarding.Node{TUN: pods.TUN, Networks: pods.Networks, Subnets: pods.Own,
 		Routes: c.Nodes[self].Routes, Underlay: host.Underlay.Devices}
-	host.Forwarding, err = forwarding.Look(node, o.State, o.Sysctl)
+	if host.Forwarding, err = forwarding.Look(node, o.State, o.Sysctl); err != nil {
+		return self, host, err
+	}
+	pods.Link = host.Forwarding.Crossing.PodLink()
+	host.Diverted, err = link.FindDiversions(pods)
 	return self, host, err
 }

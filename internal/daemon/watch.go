@@ -72,6 +72,7 @@ func hostWatches(e engine, changed func()) []task {
 				return true
 			})
 		}},
+		taskFunc{"rules watch", func(ctx context.Context) error { return link.WatchRules(ctx, changed) }},
 		taskFunc{"IPsec watch", func(ctx context.Context) error { return link.WatchPolicies(ctx, changed) }},
 		taskFunc{"forwarding watch", func(ctx context.Context) error { return link.WatchForwarding(ctx, changed) }},
 		taskFunc{"captures", func(ctx context.Context) error {

@@ -36,6 +36,15 @@ func (c Crossing) PodNames() (names []string) {
 	return names
 }
 
+// PodLink returns the first interface that leads to the node's own subnets; the zero Interface if
+// nothing leads to pods yet.
+func (c Crossing) PodLink() (first Interface) {
+	if len(c.Pods) > 0 {
+		first = c.Pods[0]
+	}
+	return first
+}
+
 // FindCrossing sorts the interfaces of a node. The node owns subnets, which are part of
 // networks, and has further networks, routes, behind it. underlay are the indices of
 // Underlay.Devices: these are always sides, since the guards of pods' interfaces would cut

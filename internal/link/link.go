@@ -10,11 +10,15 @@
 //
 //	link, route      the TUN: its state, its routes
 //	underlay         how datagrams reach the peers
+//	rules, ask       routing rules, and what the kernel answers about a packet
+//	resolve          of what the kernel is asked, and which rule is behind its answer
+//	diverted         rules that take packets of pods away from the mesh
+//	explain          what the kernel does with one packet, for people
 //	crossing         by which interfaces packets of pods cross this host
 //	backstop         routes that refuse the mesh's packets while the TUN is away
 //	switches, sysctl forwarding of IPv4 and of IPv6
 //	ipsec            policies that apply to the mesh's datagrams
-//	watch            tells when interfaces, addresses or routes change
+//	watch            tells when interfaces, addresses, routes or rules change
 package link
 
 import (

@@ -29,6 +29,19 @@ func addrs(ss ...string) (as []netip.Addr) {
 	return as
 }
 
+// at gives addresses a port.
+func at(port uint16, as ...netip.Addr) (all []netip.AddrPort) {
+	for _, a := range as {
+		all = append(all, netip.AddrPortFrom(a, port))
+	}
+	return all
+}
+
+// datagrams are those of a node whose socket has no mark.
+func datagrams(from string) Datagrams {
+	return Datagrams{From: at(8285, netip.MustParseAddr(from))[0]}
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -300,7 +313,7 @@ func TestUnderlayMTU(t *testing.T) {
 		}
 		for _, test := range tests {
 			sub(t, n, test.name, func(t *testing.T) {
-				got, err := FindUnderlay(netip.MustParseAddr(test.local), test.peers)
+				got, err := FindUnderlay(datagrams(test.local), at(8285, test.peers...))
 				if err != nil || got.MTU != test.want {
 					t.Errorf("%+v, %v, want MTU %d", got, err, test.want)
 				}

@@ -151,7 +151,11 @@ func describe(r netlink.Route) string {
 			words += " dev " + dev.Attrs().Name
 		}
 	}
-	return words + " proto " + r.Protocol.String()
+	words += " proto " + r.Protocol.String()
+	if r.Table != unix.RT_TABLE_MAIN && r.Table != unix.RT_TABLE_UNSPEC { // else `ip route` does not say
+		words += " table " + tableName(r.Table)
+	}
+	return words
 }
 
 // typeNames are the route types that `ip route` spells out; it omits unicast.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink/nl"
@@ -139,38 +138,11 @@ func disableLRO(name string) error {
 // it returns an error if the kernel's messages cannot be read. For a switch that is turned by
 // netlink, the kernel reports a change of the interface instead, see Watch.
 func WatchForwarding(ctx context.Context, changed func()) error {
-	socket, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF)
+	err := listen(ctx, changed, unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF)
 	if err != nil {
 		return fmt.Errorf("watch forwarding: %w", err)
 	}
-	defer context.AfterFunc(ctx, socket.Close)() // ends Receive
-	defer socket.Close()
-	// hear waits for one message; a timeout, the end of ctx and lost messages are not errors.
-	hear := func(within time.Duration) (err error) {
-		timeout := unix.NsecToTimeval(within.Nanoseconds())
-		if err = socket.SetReceiveTimeout(&timeout); err == nil {
-			_, _, err = socket.Receive()
-		}
-		if ctx.Err() != nil || errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENOBUFS) {
-			return nil
-		}
-		return err
-	}
-	for {
-		const forever = 0
-		err := hear(forever)
-		for until := time.Now().Add(settle); err == nil && ctx.Err() == nil && time.Now().Before(until); {
-			// The global switch causes a message for each interface.
-			err = hear(max(time.Until(until), time.Millisecond))
-		}
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
-			return fmt.Errorf("watch forwarding: %w", err)
-		}
-		changed()
-	}
+	return nil
 }
 
 // SysctlName returns the name of an interface's setting as sysctl(8) accepts it. Between the

@@ -1,19 +1,23 @@
 package link
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
 // This file answers how datagrams reach the peers. A snapshot of the host's interfaces,
-// addresses and routes is read once; the questions are asked of the snapshot.
+// addresses and routes is read once; the questions are asked of the snapshot, or of the kernel
+// where rules of other programs choose between tables (resolve.go).
 //
 //	way    a route of another program that can carry datagrams to peers
-//	reach  what the snapshot says of one address: way, devices and the lowest MTU
+//	reach  how this host reaches one address: way, devices and the lowest MTU
 
 // LocalAddresses returns the addresses of all interfaces of this host, in the kernel's
 // order. Tentative and duplicate IPv6 addresses are left out: no socket can use them.
@@ -52,6 +56,23 @@ type Underlay struct {
 	// Ways are the routes that lead to peers, as `ip route` prints them: sorted, each once, at
 	// most 50.
 	Ways []string
+	// Filtered are interfaces that have the node's own address, check the source of what comes
+	// in strictly (rp_filter 1), and are not those by which this host reaches some peer: the
+	// kernel drops that peer's datagrams if they come in there. Sorted, each once.
+	Filtered []Filtered
+}
+
+// Filtered is an interface that may drop the datagrams of a peer, see Underlay.
+type Filtered struct {
+	Interface string
+	Peer      netip.Addr // the first such peer
+	By        string     // the interface by which this host reaches the peer
+}
+
+// Datagrams are those that this node sends to its peers.
+type Datagrams struct {
+	From netip.AddrPort // this node's own address
+	Mark uint32         // SO_MARK of the socket, by which rules may choose
 }
 
 const (
@@ -59,31 +80,38 @@ const (
 	defaultMTU = 1500 // of Ethernet
 )
 
-// FindUnderlay returns how datagrams from the address local reach the peers by the main
-// table. Routes that policy routing would choose from other tables do not count.
-func FindUnderlay(local netip.Addr, peers []netip.Addr) (Underlay, error) {
-	l, err := readLinks()
+// FindUnderlay returns how datagrams reach the peers. Where the host has routing rules of its
+// own, the kernel is asked.
+func FindUnderlay(d Datagrams, peers []netip.AddrPort) (Underlay, error) {
+	l, err := readLinks(d)
 	if err != nil {
 		return Underlay{}, err
 	}
-	return l.underlay(local, peers), nil
+	defer l.close()
+	return l.underlay(d.From.Addr(), peers), nil
 }
 
 // links is a snapshot of this host's interfaces, addresses and routes.
 type links struct {
 	mtus    map[int]int          // in bytes, by interface index; without loopback
+	names   map[int]string       // of all interfaces, by index
 	holders map[netip.Addr][]int // the interfaces that have an address
-	ways    []way
+	ways    []way                // of table main
+
+	kernel   *resolver // nil where table main decides alone
+	datagram question  // what the kernel is asked, but for the peer
+	close    func()
 }
 
 // readLinks takes the snapshot.
-func readLinks() (links, error) {
-	l := links{mtus: map[int]int{}, holders: map[netip.Addr][]int{}}
+func readLinks(d Datagrams) (links, error) {
+	l := links{mtus: map[int]int{}, names: map[int]string{}, holders: map[netip.Addr][]int{}, close: func() {}}
 	devices, err := retry(netlink.LinkList)
 	if err != nil {
 		return l, fmt.Errorf("list interfaces: %w", err)
 	}
 	for _, d := range devices {
+		l.names[d.Attrs().Index] = d.Attrs().Name
 		if d.Attrs().RawFlags&unix.IFF_LOOPBACK == 0 {
 			l.mtus[d.Attrs().Index] = d.Attrs().MTU
 		}
@@ -96,8 +124,31 @@ func readLinks() (links, error) {
 		ip := toPrefix(a.IPNet).Addr()
 		l.holders[ip] = append(l.holders[ip], a.LinkIndex)
 	}
-	l.ways, err = waysOfOthers()
-	return l, err
+	routes, err := allTables()
+	if err != nil {
+		return l, err
+	}
+	l.ways = waysOfOthers(inTable(routes, unix.RT_TABLE_MAIN))
+	return l, l.prepare(d, routes)
+}
+
+// prepare opens the way to the kernel, if the host has rules or routes that need it: table
+// default has none unless somebody has put one there.
+func (l *links) prepare(d Datagrams, routes []netlink.Route) error {
+	rules, needless, err := readAllRules()
+	if err != nil || needless && len(inTable(routes, unix.RT_TABLE_DEFAULT)) == 0 {
+		return err
+	}
+	kernel, err := openAsker()
+	if err != nil {
+		return err
+	}
+	l.kernel, l.close = newResolver(rules, routes, kernel.ask), kernel.close
+	l.datagram = question{mark: d.Mark, fromPort: d.From.Port()}
+	if len(l.holders[d.From.Addr()]) > 0 { // the kernel refuses a source that the host does not have
+		l.datagram.from = d.From.Addr()
+	}
+	return nil
 }
 
 // A reach is how this host reaches one address.
@@ -121,26 +172,49 @@ func (l links) over(devices ...int) (r reach) {
 // of returns the reach of an address of this host: the devices that hold it.
 func (l links) of(local netip.Addr) reach { return l.over(l.holders[local]...) }
 
-// to returns the reach of a peer: that of the route with the longest match. A route may have
-// several hops (ECMP), and an MTU of its own (`ip route ... mtu`).
-func (l links) to(peer netip.Addr) reach {
-	w := leading(l.ways, peer)
+// to returns the reach of a peer: that of the route that the kernel chooses, which is the one
+// with the longest match where table main decides. A route may have several hops (ECMP), and
+// an MTU of its own (`ip route ... mtu`).
+func (l links) to(peer netip.AddrPort) reach {
+	w := leading(l.ways, peer.Addr())
+	if l.kernel != nil {
+		w = l.asked(peer, w)
+	}
 	r := l.over(devicesOf(w.route)...)
 	r.way, r.mtu = w, lower(r.mtu, w.route.MTU)
 	return r
 }
 
+// asked returns the way to a peer by the kernel's answer; zero if the kernel would not send,
+// and for the mesh's own routes, see CheckUnderlay. otherwise is for answers that are none.
+func (l links) asked(peer netip.AddrPort, otherwise way) way {
+	q := l.datagram
+	q.to, q.toPort = peer.Addr(), peer.Port()
+	switch a := l.kernel.resolve(q); {
+	case a.err == nil && carries(a.route):
+		return way{destination(a.route), a.route}
+	case a.err == nil || refused(a.err):
+		return way{}
+	}
+	return otherwise
+}
+
 // underlay combines the reach of the node's own address and of all peers.
-func (l links) underlay(local netip.Addr, peers []netip.Addr) Underlay {
+func (l links) underlay(local netip.Addr, peers []netip.AddrPort) Underlay {
 	var u Underlay
-	u.add(l.of(local))
-	described := map[netip.Prefix]bool{}
+	own := l.of(local)
+	u.add(own)
+	described := map[wayID]bool{}
 	for _, peer := range peers {
+		if l.kernel != nil && peer.Addr() == local {
+			continue // table local has it
+		}
 		r := l.to(peer)
 		u.add(r)
-		if p := r.way.prefix; p.IsValid() && !described[p] && len(u.Ways) < waysKept {
-			described[p] = true
+		if id := r.way.id(); id.prefix.IsValid() && !described[id] && len(u.Ways) < waysKept {
+			described[id] = true
 			u.Ways = append(u.Ways, describe(r.way.route))
+			u.Filtered = append(u.Filtered, l.filtered(own, r, peer.Addr(), u.Filtered)...)
 		}
 	}
 	if u.MTU == 0 {
@@ -148,7 +222,29 @@ func (l links) underlay(local netip.Addr, peers []netip.Addr) Underlay {
 	}
 	slices.Sort(u.Ways)
 	slices.Sort(u.Devices)
+	slices.SortFunc(u.Filtered, func(a, b Filtered) int { return cmp.Compare(a.Interface, b.Interface) })
 	return u
+}
+
+// filtered returns the interfaces with the node's own address that drop the datagrams of a
+// peer, less those that are known.
+func (l links) filtered(own, r reach, peer netip.Addr, known []Filtered) (more []Filtered) {
+	for _, device := range own.devices {
+		name := l.names[device]
+		isKnown := slices.ContainsFunc(known, func(f Filtered) bool { return f.Interface == name })
+		if len(r.devices) > 0 && !slices.Contains(r.devices, device) && !isKnown && peer.Is4() && strict(name) {
+			more = append(more, Filtered{Interface: name, Peer: peer, By: l.names[r.devices[0]]})
+		}
+	}
+	return more
+}
+
+// strict reports whether an interface accepts a packet only if the way back leads by it. The
+// higher value of "all" and of the interface counts (IN_DEV_RPFILTER in linux/inetdevice.h).
+func strict(name string) bool {
+	const all = "/proc/sys/net/ipv4/conf/all/rp_filter"
+	global, _ := os.ReadFile(all)
+	return max(strings.TrimSpace(string(global)), setting("ipv4", name, "rp_filter")) == "1"
 }
 
 // add lowers the MTU to that of a reach and adds its devices.
@@ -186,11 +282,11 @@ func (e *LoopError) Error() string {
 // no other route to the peer is more specific: the outer packets to the peer would enter the
 // TUN.
 func CheckUnderlay(cidr []netip.Prefix, peers []netip.Addr) error {
-	ways, err := waysOfOthers()
+	routes, err := mainTable()
 	if err != nil {
 		return err
 	}
-	return loop(ways, cidr, peers)
+	return loop(waysOfOthers(routes), cidr, peers)
 }
 
 // loop finds the first peer whose datagrams would loop.
@@ -245,15 +341,25 @@ type way struct {
 	route  netlink.Route
 }
 
-// waysOfOthers returns the unicast routes of the main table that meshd did not make.
-func waysOfOthers() (ways []way, err error) {
-	routes, err := mainTable()
+// A wayID tells the routes of all tables apart.
+type wayID struct {
+	prefix netip.Prefix
+	table  int
+}
+
+func (w way) id() wayID { return wayID{w.prefix, w.route.Table} }
+
+// carries reports whether a route sends packets somewhere, and is not one of meshd's.
+func carries(r netlink.Route) bool { return r.Type == unix.RTN_UNICAST && r.Protocol != Protocol }
+
+// waysOfOthers returns those of the routes that can carry datagrams to peers.
+func waysOfOthers(routes []netlink.Route) (ways []way) {
 	for _, r := range routes {
-		if r.Type == unix.RTN_UNICAST && r.Protocol != Protocol {
+		if carries(r) {
 			ways = append(ways, way{destination(r), r})
 		}
 	}
-	return ways, err
+	return ways
 }
 
 // leading returns the longest match for peer; the zero way if no route matches.

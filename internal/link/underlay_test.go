@@ -67,7 +67,7 @@ func TestReachOfAPeer(t *testing.T) {
 		"a mapped address is other": {"::ffff:10.1.0.1", 0, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := l.to(netip.MustParseAddr(test.peer))
+			r := l.to(at(8285, netip.MustParseAddr(test.peer))[0])
 			if r.mtu != test.mtu || !slices.Equal(r.devices, test.devices) {
 				t.Errorf("MTU %d by %v, want %d by %v", r.mtu, r.devices, test.mtu, test.devices)
 			}
@@ -84,16 +84,17 @@ func TestUnderlayOfAllPeers(t *testing.T) {
 		want  Underlay
 	}{
 		"no peer": {"172.18.0.2", nil, Underlay{MTU: 1500, Devices: []int{3}}},
-		"one": {"172.18.0.2", addrs("192.0.2.1"), Underlay{1500, []int{2, 3},
-			[]string{"0.0.0.0/0 proto boot"}}},
+		"one": {"172.18.0.2", addrs("192.0.2.1"), Underlay{MTU: 1500, Devices: []int{2, 3},
+			Ways: []string{"0.0.0.0/0 proto boot"}}},
 		"several": {"172.18.0.2", addrs("10.1.0.1", "192.0.2.1", "10.1.0.2"),
-			Underlay{1400, []int{2, 3, 4}, []string{"0.0.0.0/0 proto boot", "10.1.0.0/16 proto boot"}}},
+			Underlay{MTU: 1400, Devices: []int{2, 3, 4},
+				Ways: []string{"0.0.0.0/0 proto boot", "10.1.0.0/16 proto boot"}}},
 		"an address of nobody": {"192.0.2.9", addrs("192.0.2.1"),
-			Underlay{9000, []int{2}, []string{"0.0.0.0/0 proto boot"}}},
+			Underlay{MTU: 9000, Devices: []int{2}, Ways: []string{"0.0.0.0/0 proto boot"}}},
 		"only loopback": {"127.0.0.1", nil, Underlay{MTU: 1500}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := l.underlay(netip.MustParseAddr(test.local), test.peers)
+			got := l.underlay(netip.MustParseAddr(test.local), at(8285, test.peers...))
 			for i, w := range got.Ways { // the names of this host's devices are no part of the test
 				got.Ways[i] = nameless(w)
 			}
@@ -123,7 +124,7 @@ func TestWaysHaveABound(t *testing.T) {
 		l.ways = append(l.ways, way{destination(r), r})
 		peers = append(peers, netip.AddrFrom4([4]byte{10, 0, byte(i), 1}))
 	}
-	if u := l.underlay(peers[0], peers); len(u.Ways) != waysKept || !slices.IsSorted(u.Ways) {
+	if u := l.underlay(peers[0], at(8285, peers...)); len(u.Ways) != waysKept || !slices.IsSorted(u.Ways) {
 		t.Errorf("%d ways: %q", len(u.Ways), u.Ways)
 	}
 }

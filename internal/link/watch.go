@@ -2,10 +2,13 @@ package link
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 )
 
 // settle is how long messages are collected before changed is called: one `ip link set up`
@@ -128,5 +131,52 @@ func (u *updates) wait(ctx context.Context) (alive bool) {
 // drain reads a channel until it is closed.
 func drain[T any](updates <-chan T) {
 	for range updates {
+	}
+}
+
+// WatchRules calls changed a moment after any program has changed routing rules. It works as
+// WatchForwarding does; the library has no subscription to rules.
+func WatchRules(ctx context.Context, changed func()) error {
+	if err := listen(ctx, changed, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE); err != nil {
+		return fmt.Errorf("watch routing rules: %w", err)
+	}
+	return nil
+}
+
+// listen calls changed a moment after messages of some groups of rtnetlink. Lost messages count
+// as a change. It blocks until ctx ends, and then returns nil; it returns an error if the
+// kernel's messages cannot be read.
+func listen(ctx context.Context, changed func(), groups ...uint) error {
+	socket, err := nl.Subscribe(unix.NETLINK_ROUTE, groups...)
+	if err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, socket.Close)() // ends Receive
+	defer socket.Close()
+	// hear waits for one message; a timeout, the end of ctx and lost messages are not errors.
+	hear := func(within time.Duration) (err error) {
+		timeout := unix.NsecToTimeval(within.Nanoseconds())
+		if err = socket.SetReceiveTimeout(&timeout); err == nil {
+			_, _, err = socket.Receive()
+		}
+		if ctx.Err() != nil || errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENOBUFS) {
+			return nil
+		}
+		return err
+	}
+	for {
+		const forever = 0
+		err := hear(forever)
+		for until := time.Now().Add(settle); err == nil && ctx.Err() == nil && time.Now().Before(until); {
+			// One command can cause many messages, as the global forwarding switch does.
+			err = hear(max(time.Until(until), time.Millisecond))
+		}
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return err
+		}
+		changed()
 	}
 }

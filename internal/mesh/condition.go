@@ -39,6 +39,8 @@ const (
 	MTUTooLarge      Kind = "mtu_too_large"     // network.mtu exceeds what the underlay carries
 	NoRoomForPods    Kind = "no_room_for_pods"  // no subnet is large enough for containers
 	RouteShadowed    Kind = "route_shadowed"    // another route takes packets away from the mesh
+	RuleDiverts      Kind = "rule_diverts"      // a routing rule takes packets away from the mesh
+	ReversePath      Kind = "rp_filter"         // rp_filter may drop datagrams of peers
 
 	// How packets move.
 	SmallBuffers     Kind = "small_buffers"     // the kernel granted smaller socket buffers

@@ -49,8 +49,9 @@ type Plan struct {
 type Host struct {
 	Local      []netip.Addr // addresses of this host
 	Underlay   link.Underlay
-	Shadows    []string      // routes that take packets for other nodes' prefixes away from the TUN
-	IPsec      []link.Policy // IPsec policies about the mesh's datagrams
+	Shadows    []string         // routes that take packets for other nodes' prefixes away from the TUN
+	Diverted   []link.Diversion // routing rules that take pods' packets away from the mesh
+	IPsec      []link.Policy    // IPsec policies about the mesh's datagrams
 	CPUs       int
 	Forwarding forwarding.Host
 }
@@ -121,10 +122,7 @@ func Make(c *config.Config, self int, host Host) (*Plan, error) {
 	p.Rules = RulesOf(c, p.Self, host.Forwarding.Crossing.PodNames())
 	p.planGuard(host.Forwarding.Crossing.PodNames())
 	p.planContainer()
-	for _, route := range host.Shadows {
-		p.note(mesh.Condition{Kind: mesh.RouteShadowed, Severity: mesh.Degraded,
-			Subject: route, Remedy: "run `ip route del` for it"})
-	}
+	p.planRouting(host)
 	return p, nil
 }
 

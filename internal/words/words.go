@@ -30,6 +30,8 @@ var sentences = map[mesh.Kind]string{
 	mesh.MTUTooLarge:      "SUBJECT is more than fits the underlay: larger packets cost an extra round trip",
 	mesh.NoRoomForPods:    "no subnet of this node has room for pods: no files for containers are written",
 	mesh.RouteShadowed:    "the route SUBJECT takes packets for a peer away from the mesh",
+	mesh.RuleDiverts:      "the routing rule SUBJECT takes pods' packets away from the mesh",
+	mesh.ReversePath:      "datagrams of peers that arrive at SUBJECT are dropped by rp_filter",
 	mesh.SmallBuffers: "the kernel gave the SUBJECT smaller buffers than meshd asked for: " +
 		"bursts may be lost",
 	mesh.OffloadRefused: "the kernel or a network device refused the offload SUBJECT: " +
