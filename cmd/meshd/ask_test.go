@@ -25,8 +25,22 @@ func TestRoute(t *testing.T) {
 	}
 	sourceless := via
 	sourceless.Source = ""
+	agreed, elsewhere := via, via
+	host := control.KernelRoute{Sender: control.SenderHost, Agrees: true, Device: "mesh0", Table: "main",
+		Rule: "32766: from all lookup main", Source: "10.244.2.0", MTU: 1472}
+	agreed.Kernel = []control.KernelRoute{host}
+	refused := control.KernelRoute{Sender: control.SenderPods, Table: "52", Error: "no route to host"}
+	diverted := control.KernelRoute{Sender: control.SenderHost, Device: "d0", Table: "52",
+		Rule: "5270: from all lookup 52", Source: "172.18.0.3", MTU: 1500}
+	elsewhere.Kernel = []control.KernelRoute{diverted, refused}
+	half := via
+	half.Kernel = []control.KernelRoute{host, {Sender: control.SenderPods, Device: "d0", Table: "52"}}
 	outside := control.Route{Schema: control.Schema, Reason: "no node has it", Masquerade: masq.PodsToOutside}
 	waiting := control.Route{Schema: control.Schema, Reason: "nothing is forwarded yet"}
+	first := func(to string) string {
+		return to + " via edge-2 at 172.18.0.4:8285 (10.244.1.0/24) dev mesh0 src 10.244.2.0 mtu 1472\n" +
+			"peer edge-2 is up\nfrom a pod: keeps its address (rule mesh-to-mesh)\n"
+	}
 	for to, test := range map[string]struct {
 		route control.Route
 		want  line
@@ -38,6 +52,15 @@ func TestRoute(t *testing.T) {
 			"dev mesh0 " +
 			"src (none: this node has no subnet of that family) mtu 1472\n" +
 			"peer edge-2 is up\nfrom a pod: keeps its address (rule mesh-to-mesh)\n"}},
+		"10.244.1.4": {agreed, line{stdout: first("10.244.1.4") +
+			"the kernel agrees: dev mesh0 table main src 10.244.2.0 mtu 1472\n"}},
+		"10.244.1.5": {elsewhere, line{code: exitNo, stdout: first("10.244.1.5") +
+			"the kernel sends packets of this host elsewhere: dev d0 table 52 " +
+			"(ip rule 5270: from all lookup 52)\n" +
+			"the kernel drops packets of pods of this host: no route to host\n"}},
+		"10.244.1.6": {half, line{code: exitNo, stdout: first("10.244.1.6") +
+			"the kernel agrees about packets of this host\n" +
+			"the kernel sends packets of pods of this host elsewhere: dev d0 table 52\n"}},
 		"10.9.9.9": {outside, line{code: exitNo,
 			stderr: "meshd: the mesh has no route to 10.9.9.9: no node has it\n" +
 				"meshd: from a pod of this host: leaves with this host's address (rule pods-to-outside)\n"}},

@@ -19,8 +19,9 @@ func routeCommand(g *globals) *cobra.Command {
 		Use:   "route IP",
 		Short: "Show which node carries packets to an address, or why none does",
 		Long: `Show which node carries packets to an address: the prefix that matches, the node's
-address and state, the source address and the largest packet of this host, and what
-masquerading does to a pod's packets. Exit code 1: no node does; the reason is printed.`,
+address and state, the source address and the largest packet of this host, what
+masquerading does to a pod's packets, and whether the kernel sends packets that way.
+Exit code 1: no node does, or the kernel sends them elsewhere; the reason is printed.`,
 		Args: arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			to, err := netip.ParseAddr(args[0])
@@ -42,8 +43,11 @@ masquerading does to a pod's packets. Exit code 1: no node does; the reason is p
 					return err
 				}
 			}
-			if route.Reason == "" {
+			if route.Carried() {
 				return nil
+			}
+			if route.Reason == "" {
+				return errSilent // printRoute has said what the kernel does
 			}
 			// Why there is none is not data: stdout stays empty, and a script that reads it finds no
 			// sentence.
@@ -62,9 +66,43 @@ func printRoute(w io.Writer, r control.Route) error {
 	if source == "" {
 		source = "(none: this node has no subnet of that family)"
 	}
-	_, err := fmt.Fprintf(w, "%s via %s at %s (%s) dev %s src %s mtu %d\npeer %s is %s\nfrom a pod: %s\n",
-		r.To, r.Peer, r.Address, r.Prefix, r.Interface, source, r.MTU, r.Peer, r.State, fateOf(r))
+	_, err := fmt.Fprintf(w, "%s via %s at %s (%s) dev %s src %s mtu %d\npeer %s is %s\nfrom a pod: %s\n%s",
+		r.To, r.Peer, r.Address, r.Prefix, r.Interface, source, r.MTU, r.Peer, r.State, fateOf(r), kernelLines(r))
 	return err
+}
+
+// kernelLines says in one line that the kernel agrees, or in one line for each sender what it does
+// instead; nothing if it did not answer.
+func kernelLines(r control.Route) (lines string) {
+	if len(r.Kernel) == 0 {
+		return ""
+	}
+	if k := r.Kernel[0]; r.Carried() {
+		source := ""
+		if k.Source != "" {
+			source = " src " + k.Source
+		}
+		return fmt.Sprintf("the kernel agrees: dev %s table %s%s mtu %d\n", k.Device, k.Table, source, k.MTU)
+	}
+	for _, k := range r.Kernel {
+		sender, rule := "this host", ""
+		if k.Sender == control.SenderPods {
+			sender = "pods of this host"
+		}
+		if k.Rule != "" {
+			rule = " (ip rule " + k.Rule + ")"
+		}
+		switch {
+		case k.Agrees:
+			lines += fmt.Sprintf("the kernel agrees about packets of %s\n", sender)
+		case k.Error != "":
+			lines += fmt.Sprintf("the kernel drops packets of %s: %s%s\n", sender, k.Error, rule)
+		default:
+			lines += fmt.Sprintf("the kernel sends packets of %s elsewhere: dev %s table %s%s\n",
+				sender, k.Device, k.Table, rule)
+		}
+	}
+	return lines
 }
 
 // fates is the one table of what masquerading does to a pod's packet: for each rule that the packet

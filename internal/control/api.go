@@ -7,7 +7,10 @@
 // text:"lines".
 package control
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Schema is the version of the API's objects. A new field needs no new number. A client refuses a
 // number that it does not know.
@@ -235,6 +238,32 @@ type Route struct {
 	// MasqueradeMulticast; empty before meshd forwards.
 	Masquerade string `json:"masquerade"`
 	Reason     string `json:"reason"` // why the mesh does not carry such packets; empty if it does
+	// Kernel is what the kernel of this host does with such packets, now: of the host itself and,
+	// if an interface leads to pods, of pods. It is empty where the mesh has no route.
+	Kernel []KernelRoute `json:"kernel"`
+}
+
+// Words of KernelRoute.Sender.
+const (
+	SenderHost = "host"
+	SenderPods = "pods"
+)
+
+// KernelRoute is the kernel's own answer about packets to an address (`ip route get`).
+type KernelRoute struct {
+	Sender string `json:"sender"` // SenderHost or SenderPods
+	Agrees bool   `json:"agrees"` // the packets go to Route.Interface
+	Device string `json:"device"` // by which the packets leave; empty if the kernel drops them
+	Table  string `json:"table"`  // that has the route: "main", "local", a number
+	Rule   string `json:"rule"`   // that chose the table, as `ip rule` prints it
+	Source string `json:"source"` // that the kernel chooses for the host; empty for pods
+	MTU    int    `json:"mtu"`    // of the path, bytes
+	Error  string `json:"error"`  // why the kernel drops the packets; empty if it does not
+}
+
+// Carried reports whether the mesh has a route and the kernel follows it.
+func (r Route) Carried() bool {
+	return r.Reason == "" && !slices.ContainsFunc(r.Kernel, func(k KernelRoute) bool { return !k.Agrees })
 }
 
 // Peers is the answer of GET /v1/peers.

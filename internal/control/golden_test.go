@@ -98,7 +98,11 @@ func TestGoldenAnswers(t *testing.T) {
 			Loss: known},
 		"route": Route{Schema: Schema, To: "10.244.1.2", Peer: "edge-2", Prefix: "10.244.1.0/24",
 			Address: "172.18.0.4:8285", Source: "10.244.2.0",
-			Interface: "mesh0", MTU: 1472, State: Up, Masquerade: "mesh-to-mesh"},
+			Interface: "mesh0", MTU: 1472, State: Up, Masquerade: "mesh-to-mesh",
+			Kernel: []KernelRoute{
+				{Sender: SenderHost, Agrees: true, Device: "mesh0", Table: "main",
+					Rule: "32766: from all lookup main", Source: "10.244.2.0", MTU: 1472},
+				{Sender: SenderPods, Table: "52", Rule: "5270: from all lookup 52", Error: "no route to host"}}},
 		"reload": ReloadResult{Schema: Schema, Generation: 3, Reload: status.Config.LastReload,
 			Faults: []Error{{Code: "bad_configuration", Message: "m", File: "/etc/mesh.toml", Line: 31}}},
 		"plan": Plan{Schema: Schema, Generation: 3, Changes: []string{"- peer edge-4 10.244.4.0/24"},

@@ -186,7 +186,7 @@ func (t *teller) kernelDrops(p *plan.Plan, r dataplane.Reading) map[string]uint6
 // route answers GET /v1/route.
 func (t *teller) route(to netip.Addr) control.Route {
 	v := t.view.now()
-	r := control.Route{Schema: control.Schema, To: to.String()}
+	r := control.Route{Schema: control.Schema, To: to.String(), Kernel: []control.KernelRoute{}}
 	if v.plan == nil {
 		r.Reason = firstOf(v.notes)
 		return r
@@ -218,7 +218,22 @@ func (t *teller) route(to netip.Addr) control.Route {
 		r.Source = source.String()
 	}
 	r.Peer, r.Prefix, r.Interface = answer.Peer, answer.Prefix.String(), p.Link.Interface
+	r.Kernel = kernelRoutes(p, to)
 	return r
+}
+
+// kernelRoutes asks the kernel what it does with packets of this host and of its pods.
+func kernelRoutes(p *plan.Plan, to netip.Addr) []control.KernelRoute {
+	all, own := []control.KernelRoute{}, p.Self.Subnets
+	if w, err := link.Ask(to, link.Interface{}, own); err == nil {
+		all = append(all, words.KernelRoute(control.SenderHost, p.Link.Interface, w))
+	}
+	if in := p.Forwarding.Crossing.PodLink(); in.Index != 0 {
+		if w, err := link.Ask(to, in, own); err == nil {
+			all = append(all, words.KernelRoute(control.SenderPods, p.Link.Interface, w))
+		}
+	}
+	return all
 }
 
 // whyNot explains that no node carries packets to an address.

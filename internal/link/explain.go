@@ -22,7 +22,8 @@ type Way struct {
 }
 
 // Ask returns what the kernel does with a packet to an address, now: one of this host, or one
-// that comes from a pod of own by the interface in.
+// that comes from a pod of own by the interface in. The error says that the kernel did not
+// tell, such as EXDEV where rp_filter refuses an address of own on that interface.
 func Ask(to netip.Addr, in Interface, own []netip.Prefix) (w Way, err error) {
 	rules, _, err := readAllRules()
 	if err != nil {
@@ -41,13 +42,16 @@ func Ask(to netip.Addr, in Interface, own []netip.Prefix) (w Way, err error) {
 	d := diverter{pods: Pods{Link: in, Own: own}, kernel: r}
 	q := d.question(netip.PrefixFrom(to, to.BitLen()), false)
 	a := r.resolve(q)
-	if a.err != nil && !refused(a.err) && !errors.Is(a.err, unix.EXDEV) {
+	if a.err != nil && !refused(a.err) {
 		return w, a.err
 	}
 	if by, known := r.ruleOf(q, a); known {
 		w.Rule, w.Table = by.String(), tableName(by.table)
 	}
-	if w.Refusal = a.err; a.err != nil {
+	if a.err != nil {
+		var errno unix.Errno
+		errors.As(a.err, &errno)
+		w.Refusal = errno // without our own question, which the caller knows
 		return w, nil
 	}
 	w.Table = tableName(a.route.Table)

@@ -5,6 +5,7 @@ import (
 
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/probe"
 )
@@ -80,4 +81,18 @@ func Texts(ps []mesh.Prefix) []string {
 		all[i] = p.String()
 	}
 	return all
+}
+
+// KernelRoute tells what the kernel does with packets of a sender that the mesh would take by the
+// interface tun.
+func KernelRoute(sender, tun string, w link.Way) control.KernelRoute {
+	r := control.KernelRoute{Sender: sender, Agrees: w.Device == tun && tun != "", Device: w.Device,
+		Table: w.Table, Rule: w.Rule, MTU: w.MTU}
+	if w.Source.IsValid() {
+		r.Source = w.Source.String()
+	}
+	if w.Refusal != nil {
+		r.Error = w.Refusal.Error()
+	}
+	return r
 }
