@@ -46,8 +46,12 @@ func TestForwardingPerInterface(t *testing.T) {
 	if err := host.Sysctl("ipv4.conf.eth0.forwarding", "0"); err != nil {
 		t.Fatal(err)
 	}
-	if s := status(t, m.w2); !only(s, "forwarding_off") || !strings.Contains(s.Health.Problems[0].Text, "eth0") {
+	if s := status(t, m.w2); !only(s, "outside_off") || !strings.Contains(s.Health.Problems[0].Text, "eth0") {
 		t.Errorf("warnings %q", s.Warnings)
+	}
+	run(t, m.PodW2b, "ping", "-c", "1", "-W", "5", "10.244.1.2") // the mesh does not need it
+	if err := m.PodW2b.Command("ping", "-c", "1", "-W", "1", "172.18.0.2").Run(); err == nil {
+		t.Error("an answer from outside the mesh came to a pod")
 	}
 	if err := host.IP("route del 10.244.0.0/16 dev mesh0"); err != nil { // the daemon looks at everything
 		t.Fatal(err)

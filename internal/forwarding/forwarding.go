@@ -118,8 +118,12 @@ func (h Host) closed(v6 bool) (names []string) {
 	return names
 }
 
-// Conditions returns one for each family that the mesh carries and this host does not forward. It
-// looks at the host anew, so that the condition is gone when somebody has mended it.
+// Conditions returns what this host does not forward of the families that the mesh carries. It
+// looks at the host anew, so that a condition is gone when somebody has mended it.
+//
+// ForwardingOff is Failed: pods cannot reach other hosts. OutsideOff is Degraded: packets of the mesh
+// pass, since datagrams of peers are for the host itself and not forwarded, but answers to pods from
+// outside the mesh are dropped, and packets of networks behind this node.
 func (h Host) Conditions() (all []mesh.Condition) {
 	switches, err := bothSwitches()
 	if err != nil {
@@ -130,11 +134,11 @@ func (h Host) Conditions() (all []mesh.Condition) {
 		otherwise = ", or `systemctl restart meshd`: meshd turns forwarding on once, when it starts"
 	}
 	for _, v6 := range h.Node.families() {
-		// The switches of this moment, and not those of Look: an operator mends this by hand while meshd
-		// runs.
-		off, c := h.off(v6, switches[v6])
-		if off {
-			c.Kind, c.Severity = mesh.ForwardingOff, mesh.Failed
+		found := h.off4(switches[false])
+		if v6 {
+			found = off6(switches[true])
+		}
+		for _, c := range found {
 			c.Remedy += otherwise
 			all = append(all, c)
 		}
@@ -142,52 +146,68 @@ func (h Host) Conditions() (all []mesh.Condition) {
 	return all
 }
 
-// off tells whether a family is not forwarded, where, and what turns it on.
-func (h Host) off(v6 bool, s link.Switches) (off bool, c mesh.Condition) {
-	if !v6 {
-		return h.off4(s)
+// off6 tells whether IPv6 is not forwarded: the switch of the whole host decides.
+func off6(s link.Switches) []mesh.Condition {
+	if s.All {
+		return nil
 	}
-	c.Subject, c.Cause = "IPv6", "net.ipv6.conf.all.forwarding is 0"
-	c.Remedy = "run `sysctl -w net.ipv6.conf.all.forwarding=1`" +
-		" (first net.ipv6.conf.IFACE.accept_ra=2 where an interface gets its routes from router advertisements)"
-	return !s.All, c
+	return []mesh.Condition{{Kind: mesh.ForwardingOff, Severity: mesh.Failed, Subject: "IPv6",
+		Cause: "net.ipv6.conf.all.forwarding is 0",
+		Remedy: "run `sysctl -w net.ipv6.conf.all.forwarding=1` (first net.ipv6.conf.IFACE.accept_ra=2 " +
+			"where an interface gets its routes from router advertisements)"}}
 }
 
-// off4 names the interfaces of the mesh that do not forward IPv4.
-func (h Host) off4(s link.Switches) (off bool, c mesh.Condition) {
-	var names, settings []string
-	// IPv4 is forwarded by the interface that a packet comes in by (IN_DEV_FORWARD in the kernel's
-	// ip_route_input), so one that is off stops only its pods.
-	all := h.interfaces()
-	for _, one := range all {
+// off4 tells by which interfaces of the mesh packets of IPv4 come in and are not forwarded: the switch
+// of that interface decides.
+func (h Host) off4(s link.Switches) (all []mesh.Condition) {
+	inner, sides := h.inner(), h.Crossing.Sides
+	noInner, noSides := closedOnes(inner, s), closedOnes(sides, s)
+	if n := len(noInner) + len(noSides); n > 0 && n == len(inner)+len(sides) && !s.All {
+		return []mesh.Condition{{Kind: mesh.ForwardingOff, Severity: mesh.Failed, Subject: "IPv4",
+			Cause: "net.ipv4.ip_forward is 0", Remedy: "run `sysctl -w net.ipv4.ip_forward=1`"}}
+	}
+	if len(noInner) > 0 {
+		all = append(all, offOn(noInner, mesh.ForwardingOff, mesh.Failed))
+	}
+	if len(noSides) > 0 {
+		all = append(all, offOn(noSides, mesh.OutsideOff, mesh.Degraded))
+	}
+	return all
+}
+
+// closedOnes returns the names of the interfaces that do not forward.
+func closedOnes(some []link.Interface, s link.Switches) (names []string) {
+	for _, one := range some {
 		if on, known := s.Devices[one.Index]; known && !on {
 			names = append(names, one.Name)
-			settings = append(settings, link.SysctlName("ipv4", one.Name, "forwarding")+"=1")
 		}
 	}
-	switch {
-	case len(names) == 0:
-		return false, c
-	// All of them are off: one global switch is the shorter advice, and what a manual would say.
-	case len(names) == len(all) && !s.All:
-		c.Subject, c.Cause, c.Remedy = "IPv4", "net.ipv4.ip_forward is 0", "run `sysctl -w net.ipv4.ip_forward=1`"
-		return true, c
-	}
-	c.Subject = strings.Join(names, ", ")
-	c.Cause = "packets of pods that come in there are dropped"
-	c.Remedy = "run `sysctl -w " + strings.Join(settings, " ") + "`"
-	return true, c
+	return names
 }
 
-// interfaces returns the TUN, if it is there, and the interfaces by which packets of the mesh cross
-// this host.
-func (h Host) interfaces() []link.Interface {
-	all := h.Crossing.All()
+// offOn is the condition about interfaces whose own switch is off.
+func offOn(names []string, kind mesh.Kind, severity mesh.Severity) mesh.Condition {
+	var settings []string
+	for _, name := range names {
+		settings = append(settings, link.SysctlName("ipv4", name, "forwarding")+"=1")
+	}
+	return mesh.Condition{Kind: kind, Severity: severity, Subject: strings.Join(names, ", "),
+		Cause:  "net.ipv4.conf.*.forwarding is 0 there",
+		Remedy: "run `sysctl -w " + strings.Join(settings, " ") + "`"}
+}
+
+// inner returns the interfaces by which packets between pods and the mesh come in: those of pods, and
+// the TUN if it is there.
+func (h Host) inner() []link.Interface {
+	all := slices.Clone(h.Crossing.Pods)
 	if tun := link.Index(h.Node.TUN); tun > 0 {
 		all = append(all, link.Interface{Index: tun, Name: h.Node.TUN})
 	}
 	return all
 }
+
+// interfaces returns all interfaces by which packets of the mesh cross this host.
+func (h Host) interfaces() []link.Interface { return append(h.inner(), h.Crossing.Sides...) }
 
 // Switcher turns forwarding on, as --sysctl asks for. Follow belongs to one goroutine; Conditions may
 // be called from any.

@@ -101,14 +101,19 @@ func (r *router) closed(when string, h Host, v4, v6 string) {
 	}
 }
 
-// off compares of what a host says that it is not forwarded.
+// off compares of what a host says that it is not forwarded. Where only packets from outside the mesh
+// are not, pods still reach other hosts.
 func (r *router) off(when string, h Host, subjects ...string) (all []mesh.Condition) {
 	r.Helper()
 	all = h.Conditions()
 	var got []string
 	for _, c := range all {
 		got = append(got, c.Subject)
-		if c.Kind != mesh.ForwardingOff || c.Severity != mesh.Failed || c.Cause == "" || c.Remedy == "" {
+		kind, severity := mesh.ForwardingOff, mesh.Failed
+		if c.Subject == "eth0" || c.Subject == "eth0, lan" {
+			kind, severity = mesh.OutsideOff, mesh.Degraded
+		}
+		if c.Kind != kind || c.Severity != severity || c.Cause == "" || c.Remedy == "" {
 			r.Errorf("%s: %+v", when, c)
 		}
 	}
@@ -241,6 +246,40 @@ func TestForwardingThatIsLost(t *testing.T) {
 		r.restart()
 		r.look(true)
 		r.is("another start", opened...)
+	})
+}
+
+// For IPv4 the switch of the interface by which packets come in decides.
+func TestForwardingIsAskedOfEachInterface(t *testing.T) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+		r := newRouter(t, n)
+		r.asked = false
+		r.restart()
+		for _, test := range []struct {
+			name, off string // interfaces whose switch is off
+			all       string // net.ipv4.ip_forward
+			subjects  []string
+		}{
+			{"none", "", "1", nil},
+			{"the TUN", "mesh0", "1", []string{"mesh0"}},
+			{"pods", "cni0", "1", []string{"cni0"}},
+			{"pods and the TUN", "cni0 mesh0", "1", []string{"cni0, mesh0"}},
+			{"the outside", "eth0 lan", "1", []string{"eth0, lan"}},
+			{"pods and the outside", "cni0 eth0", "1", []string{"cni0", "eth0"}},
+			{"what has no part in the mesh", "other", "1", nil},
+			{"each one, the global switch on", "cni0 mesh0 eth0 lan", "1", []string{"cni0, mesh0", "eth0, lan"}},
+			{"the host", "", "0", []string{"IPv4"}},
+		} {
+			r.must(n.Do(func() error {
+				r.set("ipv6.conf.all.forwarding=1", "ipv4.ip_forward=0", "ipv4.ip_forward="+test.all)
+				for _, name := range strings.Fields(test.off) {
+					r.set("ipv4.conf." + name + ".forwarding=0")
+				}
+				h, _ := r.look(true)
+				r.off(test.name, h, test.subjects...)
+				return nil
+			}))
+		}
 	})
 }
 

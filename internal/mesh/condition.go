@@ -48,6 +48,7 @@ const (
 	Unpinned         Kind = "unpinned"          // packets stop while no meshd runs
 	Unmerged         Kind = "unmerged"          // TCP is not merged on reception
 	ForwardingOff    Kind = "forwarding_off"    // the host does not forward between its interfaces
+	OutsideOff       Kind = "outside_off"       // the host does not forward what comes from outside the mesh
 	ForwardingFailed Kind = "forwarding_failed" // --sysctl could not turn forwarding on
 	PeerRefused      Kind = "peer_refused"      // rules of this host drop what a peer sends
 	PeersPoliced     Kind = "peers_policed"     // IPsec is about some peers: user space moves their packets

@@ -36,9 +36,11 @@ var sentences = map[mesh.Kind]string{
 		"bursts may be lost",
 	mesh.OffloadRefused: "the kernel or a network device refused the offload SUBJECT: " +
 		"packets move one by one, which is slow",
-	mesh.Unpinned:         "packets will stop while meshd is not running: programs cannot be pinned",
-	mesh.Unmerged:         "TCP reception is slow: receive merging (GRO) is off",
-	mesh.ForwardingOff:    "this host does not forward SUBJECT: pods cannot reach other hosts",
+	mesh.Unpinned:      "packets will stop while meshd is not running: programs cannot be pinned",
+	mesh.Unmerged:      "TCP reception is slow: receive merging (GRO) is off",
+	mesh.ForwardingOff: "this host does not forward SUBJECT: pods cannot reach other hosts",
+	mesh.OutsideOff: "this host does not forward packets that arrive at SUBJECT: " +
+		"pods get no answers from outside the mesh",
 	mesh.ForwardingFailed: "forwarding is not turned on",
 	mesh.PeerDown:         "no answer and no data from PEER",
 	mesh.PeerLoss:         "probes to PEER are lost",
