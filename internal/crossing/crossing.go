@@ -84,6 +84,7 @@ type Keeper struct {
 
 	// Of Run alone.
 	setOnce    func()       // closes inForce
+	unseen     int          // traced probes in a row that no rule has seen
 	mentioned  []netip.Addr // addresses that rules of others name
 	generation uint32       // of the rules, when they were read for mentioned
 	read       bool         // they were

@@ -11,8 +11,12 @@ import (
 	"example.org/meshd/internal/nft"
 )
 
-// maxTraced bounds how many lost ways are traced in one round.
-const maxTraced = 4
+const (
+	// maxTraced bounds how many lost ways are traced in one round.
+	maxTraced = 4
+	// unseenRounds is how many probes in a row no rule must have seen to count as lost.
+	unseenRounds = 4
+)
 
 // find asks the kernel which rules drop the probes on lost ways.
 func (k *Keeper) find(s *scene, group uint16, lost []target) (found []mesh.Condition) {
@@ -40,8 +44,7 @@ func (k *Keeper) find(s *scene, group uint16, lost []target) (found []mesh.Condi
 		return 1
 	})
 	for _, way := range lost[:min(len(lost), maxTraced)] {
-		c := k.condition(s, trace, way)
-		if !has(found, c) {
+		if c, bad := k.condition(s, trace, way); bad && !has(found, c) {
 			found = append(found, c)
 		}
 	}
@@ -55,33 +58,41 @@ func (k *Keeper) untrace(s *scene, group uint16) {
 	}
 }
 
-// condition says what drops the probes on one way.
-func (k *Keeper) condition(s *scene, trace *nft.Trace, way target) mesh.Condition {
-	// Without a rule to name, the probe may have been lost for a reason that is no firewall.
-	lost := mesh.Condition{Kind: mesh.PodsLost, Severity: mesh.Degraded, Subject: way.to.String(),
-		Remedy: "look at iptables-legacy, `tc filter` and `nft list ruleset`"}
-	if trace == nil {
-		return lost
+// condition says what drops the probes on one way. bad is false if that is not known, or if they have
+// passed and this process was too slow to see them in time: a busy host is no firewall.
+func (k *Keeper) condition(s *scene, trace *nft.Trace, way target) (c mesh.Condition, bad bool) {
+	if trace == nil || k.send(way, rand.Uint64()) != nil {
+		return c, false
 	}
-	if err := k.send(way, rand.Uint64()); err != nil {
-		return lost
+	at, fate, err := trace.End(patience)
+	if err == nil && fate != nft.Unseen {
+		k.unseen = 0
 	}
-	at, found, err := trace.Dropped(patience)
-	if err != nil || !found {
-		return lost
+	switch {
+	case err != nil, fate == nft.Passed:
+		return c, false
+	case fate == nft.Unseen:
+		// It is lost in front of all rules, in an ingress filter say, or this process is slow: time tells.
+		if k.unseen++; k.unseen < unseenRounds {
+			return c, false
+		}
+		fallthrough
+	case fate == nft.Lost: // without a rule to name, the probe may be lost for a reason that is no firewall
+		return mesh.Condition{Kind: mesh.PodsLost, Severity: mesh.Degraded, Subject: way.to.String(),
+			Remedy: "look at iptables-legacy, `tc filter` and `nft list ruleset`"}, true
 	}
 	what, err := nft.Look(at)
 	if err != nil {
 		what.Rule = "a rule that is gone by now"
 	}
-	c := mesh.Condition{Kind: mesh.PodsFiltered, Severity: mesh.Failed,
+	c = mesh.Condition{Kind: mesh.PodsFiltered, Severity: mesh.Failed,
 		Subject: strings.Join([]string{at.Family, at.Table, at.Chain}, " "),
 		Cause:   fmt.Sprintf("%q, for a packet from %s to %s", what.Rule, way.from, way.to),
 		Remedy:  remedy(at, what, s, way.to)}
 	if way.one { // a rule for one pod may be meant
 		c.Severity = mesh.Degraded
 	}
-	return c
+	return c, true
 }
 
 // remedy returns the command that lets packets of the mesh pass a spot, in both directions where the hook

@@ -59,7 +59,10 @@ func (k *Keeper) round(ctx context.Context) (fine bool) {
 	if ctx.Err() != nil {
 		return false
 	}
-	k.publish(k.find(s, group, lost))
+	// A loss that a slow host may explain neither begins nor ends a condition.
+	if found := k.find(s, group, lost); len(found) > 0 || len(lost) == 0 {
+		k.publish(found)
+	}
 	return len(lost) == 0
 }
 

@@ -167,8 +167,8 @@ func TestTraceOfNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer trace.Close()
-		if at, found, err := trace.Dropped(time.Millisecond); err != nil || found {
-			t.Errorf("%+v, %v, %v", at, found, err)
+		if at, fate, err := trace.End(time.Millisecond); err != nil || fate != Unseen {
+			t.Errorf("%+v, %v, %v", at, fate, err)
 		}
 	})
 }

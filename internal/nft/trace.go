@@ -51,25 +51,36 @@ func OpenTrace() (*Trace, error) {
 // Close ends reading.
 func (t *Trace) Close() error { return t.conn.Close() }
 
-// maxSteps bounds how long the trace of packets may be that Dropped looks at.
+// maxSteps bounds how long a trace may be that End looks at.
 const maxSteps = 4096
 
-// Dropped waits for the place at which a traced packet is dropped by rules other than meshd's own
-// probe table, and returns the first. found is false if no packet is dropped for as long as patience.
-func (t *Trace) Dropped(patience time.Duration) (at Spot, found bool, err error) {
+// A Fate is what became of a traced packet.
+type Fate uint8
+
+// The fates.
+const (
+	Unseen  Fate = iota // no rule has seen it in time
+	Lost                // rules have seen it, and no rule has dropped it, yet it did not arrive
+	Dropped             // a rule has dropped it
+	Passed              // meshd's own rules have taken it, behind all others
+)
+
+// End waits until a traced packet ends, for as long as patience, and returns the place if a rule of
+// another program has dropped it. The caller has sent one packet since the last End.
+func (t *Trace) End(patience time.Duration) (at Spot, fate Fate, err error) {
 	if err := t.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		return Spot{}, false, err
+		return Spot{}, Unseen, err
 	}
 	var steps []step
 	for len(steps) < maxSteps {
 		messages, err := t.conn.Receive()
 		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded) && len(steps) == 0:
+			return Spot{}, Unseen, nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return Spot{}, false, nil
-		case errors.Is(err, unix.ENOBUFS): // the trace has holes: the caller tries again
-			continue
-		case err != nil:
-			return Spot{}, false, fmt.Errorf("trace rules: %w", err)
+			return Spot{}, Lost, nil
+		case err != nil: // also ENOBUFS, as the trace has holes then: the caller tries again
+			return Spot{}, Unseen, fmt.Errorf("trace rules: %w", err)
 		}
 		for _, m := range messages {
 			s, ok := stepOf(m)
@@ -77,12 +88,15 @@ func (t *Trace) Dropped(patience time.Duration) (at Spot, found bool, err error)
 				continue
 			}
 			steps = append(steps, s)
-			if s.ends && s.spot.Table != ProbeTable {
-				return baseOf(steps), true, nil
+			switch {
+			case s.ends && s.spot.Table == ProbeTable:
+				return s.spot, Passed, nil
+			case s.ends:
+				return baseOf(steps), Dropped, nil
 			}
 		}
 	}
-	return Spot{}, false, nil
+	return Spot{}, Unseen, nil
 }
 
 // baseOf returns the spot of the last step, with the base chain from which jumps led there.
