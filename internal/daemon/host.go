@@ -61,7 +61,7 @@ type engine interface {
 	dataplane.Echoer
 	dataplane.Deliverer
 	dataplane.Keeper
-	WatchCaptures()
+	Look()
 	Close() error
 }
 

@@ -127,6 +127,17 @@ func (p *probes) refused() (all []mesh.Condition) {
 	return all
 }
 
+// noteForbidden reports which of the questions this host did not let out. Other peers are left alone:
+// until something is known of a peer, tables of an earlier meshd stay as they are.
+func (p *probes) noteForbidden(questions []probe.Question, forbidden []string) {
+	for _, q := range questions {
+		now := slices.Contains(forbidden, q.Peer)
+		if p.registry.Of(q.Peer).Forbidden != now {
+			p.learn(q.Peer, func(f *peers.Facts) { f.Forbidden = now })
+		}
+	}
+}
+
 func (p *probes) String() string { return "probes" }
 
 // Run implements task.
@@ -160,6 +171,7 @@ func (p *probes) ask(questions []probe.Question) {
 	if err != nil {
 		p.log.Debug("not all probes could be sent", "error", err)
 	}
+	p.noteForbidden(questions, dataplane.Refused(err))
 }
 
 // tell reports and logs what has changed.

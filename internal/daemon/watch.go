@@ -67,7 +67,7 @@ func hostWatches(e engine, changed func()) []task {
 	return []task{
 		taskFunc{"kernel watch", func(ctx context.Context) error {
 			return link.Watch(ctx, func() bool {
-				e.WatchCaptures() // most captures make the interface promiscuous, which is news
+				e.Look() // most captures make the interface promiscuous, which is news
 				changed()
 				return true
 			})
@@ -75,8 +75,9 @@ func hostWatches(e engine, changed func()) []task {
 		taskFunc{"rules watch", func(ctx context.Context) error { return link.WatchRules(ctx, changed) }},
 		taskFunc{"IPsec watch", func(ctx context.Context) error { return link.WatchPolicies(ctx, changed) }},
 		taskFunc{"forwarding watch", func(ctx context.Context) error { return link.WatchForwarding(ctx, changed) }},
-		taskFunc{"captures", func(ctx context.Context) error {
-			return everySecond(ctx, func(time.Time) { e.WatchCaptures() })
+		taskFunc{"queues watch", func(ctx context.Context) error { return link.WatchQueues(ctx, e.Look) }},
+		taskFunc{"TUN's neighbours", func(ctx context.Context) error {
+			return everySecond(ctx, func(time.Time) { e.Look() })
 		}},
 	}
 }

@@ -1,7 +1,11 @@
 package dataplane
 
 import (
+	"errors"
+	"fmt"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/mesh"
@@ -26,6 +30,34 @@ type Echo struct {
 type Leaving struct {
 	NoChecksum bool   // programs send them: the outer UDP header has no checksum
 	DSCP       uint64 // bit n is set if a packet with DSCP value n has left since the last call
+}
+
+// An EchoError is why an Echo to a peer could not be sent. Err is what the socket said.
+type EchoError struct {
+	Peer string
+	Err  error
+}
+
+// Error implements error.
+func (e *EchoError) Error() string { return fmt.Sprintf("send echo to %q: %v", e.Peer, e.Err) }
+
+// Unwrap is for errors.Is.
+func (e *EchoError) Unwrap() error { return e.Err }
+
+// Refused returns the peers that an error of SendEcho says this host forbids to send to (EPERM): a
+// rule in OUTPUT or POSTROUTING, or an IPsec policy.
+func Refused(err error) (names []string) {
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, one := range several.Unwrap() {
+			names = append(names, Refused(one)...)
+		}
+		return names
+	}
+	var one *EchoError
+	if errors.As(err, &one) && errors.Is(one.Err, unix.EPERM) {
+		names = append(names, one.Peer)
+	}
+	return names
 }
 
 // An EchoHandler is asked about echoes from peers to this node, by the packet loops:

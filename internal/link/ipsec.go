@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -155,33 +154,8 @@ func blockedByDefault() (bool, error) {
 // returns an error if the kernel's messages cannot be read. If the kernel has no IPsec,
 // WatchPolicies waits for the end of ctx without a call.
 func WatchPolicies(ctx context.Context, changed func()) error {
-	const raw = unix.SOCK_RAW | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
-	fd, err := unix.Socket(unix.AF_NETLINK, raw, unix.NETLINK_XFRM)
-	if noXfrm(err) {
-		<-ctx.Done()
-		return nil
-	}
-	if err != nil {
+	if err := watchGroup(ctx, unix.NETLINK_XFRM, nl.XFRMNLGRP_POLICY, changed); err != nil {
 		return fmt.Errorf("watch IPsec policies: %w", err)
 	}
-	socket := os.NewFile(uintptr(fd), "xfrm")
-	defer socket.Close()
-	group := &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 << (nl.XFRMNLGRP_POLICY - 1)}
-	if err := unix.Bind(fd, group); err != nil {
-		return fmt.Errorf("watch IPsec policies: %w", err)
-	}
-	stop := context.AfterFunc(ctx, func() { socket.Close() }) // ends Read
-	defer stop()
-	changed()
-	for buf := make([]byte, 1<<14); ; {
-		_, err := socket.Read(buf)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err == nil, errors.Is(err, unix.ENOBUFS):
-			changed()
-		default:
-			return fmt.Errorf("watch IPsec policies: %w", err)
-		}
-	}
+	return nil
 }

@@ -69,23 +69,19 @@ func (f *Facts) Refused() bool { return f.unanswered() && f.refused }
 
 // Unheard returns the peers that Facts.Hear has to decide about: those that do not answer, or did
 // not at the last call.
-func (r *Registry) Unheard() (names []string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for name, f := range r.facts {
-		if f.unanswered() || f.handover != (handover{}) {
-			names = append(names, name)
-		}
-	}
-	return names
+func (r *Registry) Unheard() []string {
+	return r.which(func(f *Facts) bool { return f.unanswered() || f.handover != handover{} })
 }
 
 // Refused returns the peers of which Facts.Refused is true, in no order.
-func (r *Registry) Refused() (names []string) {
+func (r *Registry) Refused() []string { return r.which((*Facts).Refused) }
+
+// which returns the peers whose facts are as asked for.
+func (r *Registry) which(are func(*Facts) bool) (names []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for name, f := range r.facts {
-		if f.Refused() {
+		if are(&f) {
 			names = append(names, name)
 		}
 	}

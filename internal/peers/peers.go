@@ -41,6 +41,10 @@ type Facts struct {
 	Loses    Loses // what of pods' packets it does not get
 	NotHeard bool  // it tells that it does not hear this node
 
+	// Forbidden tells that this host refused to send the last probe to it (EPERM): a rule in OUTPUT,
+	// which programs would bypass, is about the peer.
+	Forbidden bool
+
 	handover
 }
 
@@ -89,7 +93,8 @@ func (r *Registry) Report(peer string, update func(*Facts)) (d Directive, news b
 // follow says what engines have to do about facts.
 func follow(f Facts) Directive {
 	return Directive{
-		Finishes: f.Meshd, OutByUser: f.Loses.NoChecksum, InBySocket: f.handed && f.unanswered()}
+		Finishes: f.Meshd, OutByUser: f.Loses.NoChecksum || f.Forbidden,
+		InBySocket: f.handed && f.unanswered()}
 }
 
 // Of returns the facts of one peer.

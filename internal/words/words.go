@@ -57,7 +57,9 @@ var sentences = map[mesh.Kind]string{
 	mesh.RulesUncounted:   "the counters of the masquerade rules cannot be read",
 	mesh.FilesFailed:      "the files for container runtimes are not as planned; meshd tries again",
 	mesh.MetricsFailed:    "metrics are not served on SUBJECT",
-	mesh.PeerRefused:      "this host drops what PEER sends to the mesh port",
+	mesh.TUNShaped: "the TUN has the queueing discipline SUBJECT, which programs would bypass: " +
+		"user space sends",
+	mesh.PeerRefused: "this host drops what PEER sends to the mesh port",
 	mesh.PeersPoliced: "the IPsec policy SUBJECT applies to packets of these peers, " +
 		"so they go by user space",
 

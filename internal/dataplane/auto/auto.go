@@ -52,7 +52,7 @@ type passing interface {
 	Read() kernel.Reading
 	HeardBy(peer string) peers.Heard
 	Conditions() []mesh.Condition
-	WatchCaptures()
+	Look()
 }
 
 // Engine chooses between the user engine and the kernel engine. It implements dataplane.Engine,
@@ -277,9 +277,9 @@ func (e *Engine) Adopt(files []*os.File, w dataplane.Wanted) (a dataplane.Adopte
 // Descriptors implements dataplane.Keeper.
 func (e *Engine) Descriptors() map[string]dataplane.Descriptor { return e.user.Descriptors() }
 
-// WatchCaptures looks whether somebody captures on the TUN: then user space sends, so that the
-// capture sees it. It is to be called every second or so, from any goroutine.
-func (e *Engine) WatchCaptures() { e.kernel.WatchCaptures() }
+// Look looks who else is at the TUN, such as a capture: then user space sends, so that the capture
+// sees it. It is to be called every second or so, from any goroutine.
+func (e *Engine) Look() { e.kernel.Look() }
 
 // undos are ways back, in the order of the ways there.
 type undos []func() error

@@ -306,7 +306,7 @@ func TestPassedOn(t *testing.T) {
 	if err := errors.Join(r.Alive(t.Context()), r.SendEcho(), r.Stop(), r.Close()); err != nil {
 		t.Error(err)
 	}
-	r.WatchCaptures()
+	r.Look()
 	r.did("user.alive", "user.echo", "user.stop", "user.close", "kernel.watch")
 	if all := r.Conditions(); !mesh.Has(all, mesh.SmallBuffers) || !mesh.Has(all, mesh.Unpinned) {
 		t.Errorf("%v", all)

@@ -107,7 +107,7 @@ func (k *fakeKernel) Forwards() bool               { return k.reading.Forwards }
 func (k *fakeKernel) Marks() uint64                { return 2 }
 func (k *fakeKernel) Read() kernel.Reading         { return k.reading }
 func (k *fakeKernel) HeardBy(string) peers.Heard   { return peers.Heard{Programs: k.heard} }
-func (k *fakeKernel) WatchCaptures()               { _ = k.do("watch") }
+func (k *fakeKernel) Look()                        { _ = k.do("watch") }
 func (k *fakeKernel) Conditions() []mesh.Condition { return []mesh.Condition{{Kind: mesh.Unpinned}} }
 
 // events is a log that keeps which events it was told of, without "event=".

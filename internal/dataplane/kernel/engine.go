@@ -35,7 +35,7 @@ import (
 //
 // Prepare, Apply and Remove belong to one goroutine, the owner's. All other methods may be called
 // from any goroutine. There is one mutex, mu. It serialises those who write into the maps: the
-// owner, Learn and WatchCaptures. It is held for writes into maps alone, which take microseconds
+// owner, Learn and Look. It is held for writes into maps alone, which take microseconds
 // each, and never while programs are loaded or attached. Readers (Read, Heard, Conditions) never
 // take it: they see what was published last, see shown.
 type Engine struct {
@@ -46,7 +46,7 @@ type Engine struct {
 	shown    atomic.Pointer[shown]
 	overflow mesh.Growing // of the merger's backlog
 	reading  complaint    // counters cannot be read
-	watching complaint    // captures cannot be seen
+	watching complaint    // who else is at the TUN cannot be seen
 
 	// Of the owner alone.
 	places
@@ -133,7 +133,7 @@ func (e *Engine) apply(w dataplane.Wanted, tun int) (changes []mesh.Change, err 
 	if err != nil {
 		return nil, err
 	}
-	return changes, e.watchCaptures()
+	return changes, e.look()
 }
 
 // restore returns to what worked before, which may be no programs at all.
@@ -239,7 +239,7 @@ func (e *Engine) Conditions() (all []mesh.Condition) {
 	}
 	add(mesh.Unpinned, pinned, s.unpinned)
 	add(mesh.Unmerged, mergerEntry, s.unmerged)
-	return all
+	return append(all, s.conditions()...)
 }
 
 // remedied is an error that an operator can do something about: a command or a few words.

@@ -99,7 +99,8 @@ type shown struct {
 	receive  dataplane.Receive       // where they take datagrams
 	refused  string                  // why not where they should; may be empty
 	unmerged error                   // why TCP is not merged; nil: it is, or is not to be
-	captured bool                    // somebody captures on the TUN
+	seen                             // who else is there
+	severity mesh.Severity           // of what keeps packets from programs
 }
 
 // noPeer is the name under which counts are kept that belong to no peer. No node has it.

@@ -56,12 +56,12 @@ func (e *Engine) attach(w dataplane.Wanted, tun int) (changes []mesh.Change, err
 			return changes, err
 		}
 	}
-	e.tell()
+	e.tell(w.Kernel.Use)
 	return changes, nil
 }
 
 // tell shows readers where programs are, and logs what could not be done, each reason once.
-func (e *Engine) tell() {
+func (e *Engine) tell(use dataplane.Use) {
 	receive, refused, before := e.receive, strings.Join(e.refused, "; "), e.shown.Load()
 	if receive == dataplane.XDP && len(e.refused) == len(e.underlay) {
 		receive = dataplane.TCX // on every interface
@@ -77,6 +77,10 @@ func (e *Engine) tell() {
 	defer e.mu.Unlock()
 	e.publish(func(s *shown) {
 		s.attached, s.receive, s.refused, s.unmerged = true, receive, refused, e.unmerged
+		// Where nothing but speed is lost, and the file does not ask for programs, all is well.
+		if s.severity = mesh.Info; use == dataplane.Always {
+			s.severity = mesh.Degraded
+		}
 	})
 }
 

@@ -215,7 +215,7 @@ func TestConditions(t *testing.T) {
 	}
 	p.unmerged = remedied{errors.New("taken"), "ip link del it"}
 	p.receive = dataplane.TCX
-	p.tell()
+	p.tell(dataplane.Always)
 	want := []mesh.Condition{
 		{Kind: mesh.Unpinned, Severity: mesh.Degraded, Subject: pinned, Cause: "no BPF file system is mounted"},
 		{Kind: mesh.Unmerged, Severity: mesh.Degraded, Subject: mergerEntry, Cause: "taken",

@@ -4,19 +4,15 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/dataplane"
 )
 
 // The settings are all that programs know besides the nodes: one element of a map, which is replaced
 // as a whole. Three writers change parts of it, each its own: setMesh the TUN's addresses and the
-// first subnets, the owner what is about interfaces, WatchCaptures whether somebody captures.
+// first subnets, the owner what is about interfaces, Look who else is at the TUN.
 
 // configure changes the settings in force.
 func (e *Engine) configure(change func(*meshSettings)) error {
@@ -85,54 +81,6 @@ func (h *handle) newMarks() (mark, before meshMark) {
 		return mark, old.Mark
 	}
 	return mark, mark
-}
-
-// WatchCaptures looks whether somebody captures on the TUN. Packets that a program sends never come
-// there, so while somebody does user space sends. The kernel does not tell when a capture begins:
-// this is to be called every second or so.
-func (e *Engine) WatchCaptures() {
-	e.watching.about(e.log, e.watchCaptures(), "watch_failed",
-		"cannot tell whether the TUN is captured: a capture may see incoming packets only")
-}
-
-// watchCaptures is WatchCaptures, with its error.
-func (e *Engine) watchCaptures() error {
-	if e.handle() == nil {
-		return nil
-	}
-	sockets, err := os.ReadFile("/proc/net/packet")
-	if err != nil {
-		return err
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	now := boolean(captured(string(sockets), int(e.settings.Tun)))
-	if e.handle() == nil || now == e.settings.Watched {
-		return nil
-	}
-	if err := e.reconfigure(func(s *meshSettings) { s.Watched = now }); err != nil {
-		return err
-	}
-	e.publish(func(s *shown) { s.captured = now != 0 })
-	return nil
-}
-
-// captured tells whether /proc/net/packet has a socket for all packets of an interface, or of every
-// one.
-func captured(sockets string, device int) bool {
-	// Columns; packet_seq_show in the kernel's net/packet/af_packet.c.
-	const protocol, index = 3, 4
-	everything := fmt.Sprintf("%04x", unix.ETH_P_ALL)
-	for line := range strings.Lines(sockets) {
-		words := strings.Fields(line)
-		if len(words) <= index || words[protocol] != everything {
-			continue
-		}
-		if words[index] == "0" || words[index] == strconv.Itoa(device) {
-			return true
-		}
-	}
-	return false
 }
 
 func boolean(b bool) uint8 {

@@ -36,7 +36,7 @@ func (u *Engine) SendEcho(es ...dataplane.Echo) error {
 	defer w.senders.Put(sender)
 	f := u.mesh.Load()
 	var errs []error
-	out := echoSender{sender: sender}
+	out, names := echoSender{sender: sender}, make([]string, 0, len(es))
 	for _, e := range es {
 		to, inner, err := f.echo(e)
 		switch {
@@ -48,9 +48,10 @@ func (u *Engine) SendEcho(es ...dataplane.Echo) error {
 			errs = append(errs, workers[1].sendSpread(to, inner))
 		default:
 			out.add(to, e.DSCP<<2, inner)
+			names = append(names, e.Peer)
 		}
 	}
-	return errors.Join(append(errs, out.flush())...)
+	return errors.Join(append(errs, out.flush(names))...)
 }
 
 // echo returns what to send for an Echo, and to whom.
@@ -106,16 +107,20 @@ func (s *echoSender) add(to netip.AddrPort, tos uint8, e packet.Echo) {
 	s.bursts[n].Add(s.memory[n])
 }
 
-// flush sends all; the errors are about those that the socket refused.
-func (s *echoSender) flush() error {
+// flush sends all; the errors are about those that the socket refused. names are the peers to which
+// they go, in order; without names the errors have addresses.
+func (s *echoSender) flush(names []string) error {
 	var errs []error
-	for bs := s.bursts; len(bs) > 0; {
-		n, err := s.sender.Write(bs)
-		if n < len(bs) {
-			errs = append(errs, fmt.Errorf("send echo to %s: %w", bs[n].Addr, err))
-			n++
+	for done := 0; done < len(s.bursts); {
+		n, err := s.sender.Write(s.bursts[done:])
+		if done += n; done < len(s.bursts) {
+			to := s.bursts[done].Addr.String()
+			if names != nil {
+				to = names[done]
+			}
+			errs = append(errs, &dataplane.EchoError{Peer: to, Err: err})
+			done++
 		}
-		bs = bs[n:]
 	}
 	s.bursts = s.bursts[:0]
 	return errors.Join(errs...)

@@ -26,7 +26,7 @@ func (w *worker) sendSpread(to netip.AddrPort, e packet.Echo) error {
 	sender := w.SpreadEchoes()
 	out := echoSender{sender: sender}
 	out.add(to, 0, e)
-	return out.flush()
+	return out.flush(nil)
 }
 
 // bareSockets send echoes without a UDP checksum. They are opened when the first is sent, since few

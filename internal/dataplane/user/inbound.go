@@ -95,7 +95,7 @@ func (in *inbound) deliver(ds []packet.Datagram) {
 	}
 	in.worker.calls[mesh.WireRead].add(1, packets)
 	in.flush()
-	_ = in.replies.flush() // whoever asked counts what he does not get
+	_ = in.replies.flush(nil) // whoever asked counts what he does not get
 }
 
 // datagram checks the packets of one message, which are all of one sender, and

@@ -1,0 +1,97 @@
+package e2e
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/nstest"
+)
+
+// Rules of a host about the mesh port hold for pods' packets, whichever engine moves them, in each
+// place that the host has for them; status says so. Once they are gone all is as before.
+func TestHostDecides(t *testing.T) {
+	eachEngine(t, nstest.Waiting, func(t *testing.T) {
+		m := newWorld(t).startAll(demoFile(t) + "[probe]\ninterval = \"200ms\"\n")
+		for _, c := range []struct{ name, kind, table string }{
+			{"input", "peer_refused",
+				"inet f { chain c { type filter hook input priority 0; ip saddr 172.18.0.4 udp dport 8285 drop; }; }"},
+			{"raw", "peer_refused",
+				"ip f { chain c { type filter hook prerouting priority -300; ip saddr 172.18.0.4 udp dport 8285 drop; }; }"},
+			{"ingress", "peer_refused", "netdev f { chain c { type filter hook ingress device \"eth0\" priority 0; " +
+				"ip saddr 172.18.0.4 udp dport 8285 drop; }; }"},
+			{"output", "send_refused",
+				"ip f { chain c { type filter hook output priority 0; ip daddr 172.18.0.4 udp dport 8285 drop; }; }"},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				for _, d := range []*nstest.Daemon{m.w, m.w2} {
+					waitStatus(t, d, "peers are up", func(s control.Status) bool {
+						return !slices.ContainsFunc(s.Peers, func(p control.Peer) bool { return p.State != control.Up })
+					})
+				}
+				run(t, m.PodW, "ping", "-c", "1", "-W", "2", "10.244.2.2")
+				run(t, m.Worker2.Namespace, "nft", "add table "+strings.TrimSuffix(c.table, " "))
+				if engineOf(t) == "user" && c.kind == "peer_refused" { // sockets cannot tell
+					waitStatus(t, m.w2, "worker is not heard",
+						func(s control.Status) bool { return peer(t, s, "worker").State != control.Up })
+				} else {
+					waitStatus(t, m.w2, c.kind,
+						func(s control.Status) bool { return slices.Contains(problems(s), c.kind) })
+				}
+				if out, err := m.PodW.Run("ping", "-c", "3", "-i", "0.2", "-W", "1", "10.244.2.2"); err == nil {
+					t.Errorf("packets pass a rule of the host:\n%s", out)
+				}
+				family, _, _ := strings.Cut(c.table, " ")
+				run(t, m.Worker2.Namespace, "nft", "delete", "table", family, "f")
+				waitStatus(t, m.w2, "all is well", func(s control.Status) bool {
+					return peer(t, s, "worker").State == control.Up && !slices.Contains(problems(s), c.kind)
+				})
+				run(t, m.PodW, "ping", "-c", "1", "-W", "2", "10.244.2.2")
+			})
+		}
+	})
+}
+
+// Programs of a host whose meshd is stopped send on. Its peers try whether their own rules let
+// that in, and no packet is lost by the trial.
+func TestSilentNeighbourIsTried(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
+	m := newWorld(t).startAll(engineFile(t, "kernel", "tcx"))
+	known(t, m.w2, "worker")
+	known(t, m.w, "worker2")
+	if _, err := m.w.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	out := run(t, m.PodW2b, "ping", "-c", "80", "-i", "0.1", "-W", "2", "10.244.1.2")
+	s := status(t, m.w2)
+	tried := s.Dataplane.Handed["in_by_socket"]
+	if tried == 0 || tried > 60 || slices.Contains(problems(s), "peer_refused") || !strings.Contains(out, " 0% packet loss") {
+		t.Errorf("%d packets by the socket, problems %q\n%s", tried, problems(s), out)
+	}
+}
+
+// A queueing discipline that somebody gives the TUN sees what pods send, and its end is noticed.
+func TestShapedTUN(t *testing.T) {
+	eachEngine(t, nstest.Waiting, func(t *testing.T) {
+		m := newWorld(t).startAll(demoFile(t))
+		known(t, m.w2, "worker")
+		shaped := func(want bool) {
+			t.Helper()
+			if engineOf(t) == "user" {
+				return
+			}
+			waitStatus(t, m.w2, "the queueing discipline is known", func(s control.Status) bool {
+				return slices.Contains(problems(s), "tun_shaped") == want
+			})
+		}
+		run(t, m.Worker2.Namespace, "tc", "qdisc", "add", "dev", "mesh0", "root", "pfifo", "limit", "0")
+		shaped(true)
+		if out, err := m.PodW2b.Run("ping", "-c", "3", "-i", "0.2", "-W", "1", "10.244.1.2"); err == nil {
+			t.Errorf("packets pass the queueing discipline:\n%s", out)
+		}
+		run(t, m.Worker2.Namespace, "tc", "qdisc", "del", "dev", "mesh0", "root")
+		shaped(false)
+		run(t, m.PodW2b, "ping", "-c", "1", "-W", "2", "10.244.1.2")
+	})
+}
