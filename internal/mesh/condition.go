@@ -50,6 +50,8 @@ const (
 	ForwardingOff    Kind = "forwarding_off"    // the host does not forward between its interfaces
 	OutsideOff       Kind = "outside_off"       // the host does not forward what comes from outside the mesh
 	ForwardingFailed Kind = "forwarding_failed" // --sysctl could not turn forwarding on
+	ProgramsBypassed Kind = "programs_bypassed" // user space moves packets that programs never saw
+	ProgramInFront   Kind = "program_in_front"  // a program of another owner sees packets before ours
 	TUNShaped        Kind = "tun_shaped"        // the TUN has a queueing discipline, so user space sends
 	PeerRefused      Kind = "peer_refused"      // rules of this host drop what a peer sends
 	PeersPoliced     Kind = "peers_policed"     // IPsec is about some peers: user space moves their packets

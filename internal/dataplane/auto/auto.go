@@ -53,6 +53,7 @@ type passing interface {
 	HeardBy(peer string) peers.Heard
 	Conditions() []mesh.Condition
 	Look()
+	Compare(now time.Time, moved func() mesh.Traffic)
 }
 
 // Engine chooses between the user engine and the kernel engine. It implements dataplane.Engine,
@@ -279,7 +280,10 @@ func (e *Engine) Descriptors() map[string]dataplane.Descriptor { return e.user.D
 
 // Look looks who else is at the TUN, such as a capture: then user space sends, so that the capture
 // sees it. It is to be called every second or so, from any goroutine.
-func (e *Engine) Look() { e.kernel.Look() }
+func (e *Engine) Look() {
+	e.kernel.Look()
+	e.kernel.Compare(time.Now(), func() mesh.Traffic { return e.user.Read().Totals })
+}
 
 // undos are ways back, in the order of the ways there.
 type undos []func() error

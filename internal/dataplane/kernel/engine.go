@@ -45,6 +45,7 @@ type Engine struct {
 
 	shown    atomic.Pointer[shown]
 	overflow mesh.Growing // of the merger's backlog
+	compared comparison   // with user space
 	reading  complaint    // counters cannot be read
 	watching complaint    // who else is at the TUN cannot be seen
 
@@ -239,7 +240,7 @@ func (e *Engine) Conditions() (all []mesh.Condition) {
 	}
 	add(mesh.Unpinned, pinned, s.unpinned)
 	add(mesh.Unmerged, mergerEntry, s.unmerged)
-	return append(all, s.conditions()...)
+	return append(append(all, s.conditions()...), e.compared.conditions(s)...)
 }
 
 // remedied is an error that an operator can do something about: a command or a few words.

@@ -101,6 +101,11 @@ type shown struct {
 	unmerged error                   // why TCP is not merged; nil: it is, or is not to be
 	seen                             // who else is there
 	severity mesh.Severity           // of what keeps packets from programs
+
+	standings []standing              // where programs are
+	ids       map[ebpf.ProgramID]bool // of those
+	underlay  []string                // names of the interfaces where datagrams come in
+	forward6  string                  // the TUN, if the underlay is IPv6
 }
 
 // noPeer is the name under which counts are kept that belong to no peer. No node has it.

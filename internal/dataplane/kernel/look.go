@@ -6,9 +6,12 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/mesh"
 )
 
@@ -43,6 +46,7 @@ func (e *Engine) look() error {
 	if err != nil {
 		return err
 	}
+	now.front = e.shown.Load().inFront()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.handle() == nil || int(e.settings.Tun) != tun {
@@ -86,8 +90,80 @@ func shaped(queues []netlink.Qdisc) string {
 	return ""
 }
 
+// A standing is a place where a tcx program of ours is.
+type standing struct {
+	attachment
+	device string // its name
+}
+
+// standings returns where programs are that others could stand in front of. It is the owner's. The
+// merger is not among them: it is looked after by itself.
+func (p *places) standings() (all []standing) {
+	for _, at := range inOrder(p.attached) {
+		_, byLink := p.attached[at].(linked)
+		if byLink && (at.stage == stageIn || at.stage == stageOut) {
+			all = append(all, standing{at, nameOf(at.device)})
+		}
+	}
+	return all
+}
+
+// ids returns the numbers of the programs.
+func (h *handle) ids() (map[ebpf.ProgramID]bool, error) {
+	all := map[ebpf.ProgramID]bool{}
+	for _, p := range []*ebpf.Program{h.In, h.InBare, h.Out, h.Merged} {
+		info, err := p.Info()
+		if err != nil {
+			return nil, err
+		}
+		if id, known := info.ID(); known {
+			all[id] = true
+		}
+	}
+	return all, nil
+}
+
+// inFront returns the programs of others that see packets before ours do, with their interfaces.
+func (s *shown) inFront() (front []string) {
+	for _, at := range s.standings {
+		r, err := link.QueryPrograms(link.QueryOptions{Target: at.attachment.device, Attach: stages[at.stage].attach})
+		if err != nil { // the interface is gone
+			continue
+		}
+		for _, p := range r.Programs {
+			if s.ids[p.ID] {
+				break
+			}
+			front = append(front, fmt.Sprintf("program %d%s on %s", p.ID, called(p.ID), at.device))
+		}
+	}
+	return front
+}
+
+// called returns the name of a program in brackets, of letters, digits, "_" and "." (bpf_obj_name_cpy);
+// empty without CAP_SYS_ADMIN.
+func called(id ebpf.ProgramID) string {
+	p, err := ebpf.NewProgramFromID(id)
+	if err != nil {
+		return ""
+	}
+	defer p.Close()
+	info, err := p.Info()
+	if err != nil || info.Name == "" {
+		return ""
+	}
+	return " (" + info.Name + ")"
+}
+
+// receives tells whether programs are to take datagrams in.
+func (s *shown) receives() bool { return s.attached && s.receive != dataplane.Socket }
+
 // conditions tells who else is there.
 func (s *shown) conditions() (all []mesh.Condition) {
+	if len(s.front) > 0 {
+		all = append(all, mesh.Condition{Kind: mesh.ProgramInFront, Severity: mesh.Info,
+			Subject: strings.Join(s.front, ", ")})
+	}
 	if s.shaped != "" {
 		all = append(all, mesh.Condition{Kind: mesh.TUNShaped, Severity: s.severity, Subject: s.shaped})
 	}

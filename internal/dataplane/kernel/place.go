@@ -56,12 +56,11 @@ func (e *Engine) attach(w dataplane.Wanted, tun int) (changes []mesh.Change, err
 			return changes, err
 		}
 	}
-	e.tell(w.Kernel.Use)
-	return changes, nil
+	return changes, e.tell(w)
 }
 
 // tell shows readers where programs are, and logs what could not be done, each reason once.
-func (e *Engine) tell(use dataplane.Use) {
+func (e *Engine) tell(w dataplane.Wanted) error {
 	receive, refused, before := e.receive, strings.Join(e.refused, "; "), e.shown.Load()
 	if receive == dataplane.XDP && len(e.refused) == len(e.underlay) {
 		receive = dataplane.TCX // on every interface
@@ -73,15 +72,28 @@ func (e *Engine) tell(use dataplane.Use) {
 		e.log.Warn("TCP reception is slow: receive merging (GRO) is off",
 			"error", e.unmerged, "event", "unmerged")
 	}
+	ids, err := e.handle().ids()
+	if err != nil {
+		return fmt.Errorf("read the numbers of the programs: %w", err)
+	}
+	names := make([]string, 0, len(e.underlay))
+	for _, device := range e.underlay {
+		names = append(names, nameOf(device))
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.publish(func(s *shown) {
+		s.standings, s.ids, s.underlay, s.forward6 = e.standings(), ids, names, ""
+		if e.settings.V6 != 0 {
+			s.forward6 = w.Interface
+		}
 		s.attached, s.receive, s.refused, s.unmerged = true, receive, refused, e.unmerged
 		// Where nothing but speed is lost, and the file does not ask for programs, all is well.
-		if s.severity = mesh.Info; use == dataplane.Always {
+		if s.severity = mesh.Info; w.Kernel.Use == dataplane.Always {
 			s.severity = mesh.Degraded
 		}
 	})
+	return nil
 }
 
 // haveMerger sees to it that there is a merger if programs take packets in.

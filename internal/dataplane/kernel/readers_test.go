@@ -215,7 +215,9 @@ func TestConditions(t *testing.T) {
 	}
 	p.unmerged = remedied{errors.New("taken"), "ip link del it"}
 	p.receive = dataplane.TCX
-	p.tell(dataplane.Always)
+	if err := p.tell(dataplane.Wanted{Kernel: dataplane.Programs{Use: dataplane.Always}}); err != nil {
+		t.Fatal(err)
+	}
 	want := []mesh.Condition{
 		{Kind: mesh.Unpinned, Severity: mesh.Degraded, Subject: pinned, Cause: "no BPF file system is mounted"},
 		{Kind: mesh.Unmerged, Severity: mesh.Degraded, Subject: mergerEntry, Cause: "taken",
