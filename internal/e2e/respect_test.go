@@ -18,7 +18,8 @@ func TestHostDecides(t *testing.T) {
 			{"input", "peer_refused",
 				"inet f { chain c { type filter hook input priority 0; ip saddr 172.18.0.4 udp dport 8285 drop; }; }"},
 			{"raw", "peer_refused",
-				"ip f { chain c { type filter hook prerouting priority -300; ip saddr 172.18.0.4 udp dport 8285 drop; }; }"},
+				"ip f { chain c { type filter hook prerouting priority -300; " +
+					"ip saddr 172.18.0.4 udp dport 8285 drop; }; }"},
 			{"ingress", "peer_refused", "netdev f { chain c { type filter hook ingress device \"eth0\" priority 0; " +
 				"ip saddr 172.18.0.4 udp dport 8285 drop; }; }"},
 			{"output", "send_refused",
@@ -66,7 +67,8 @@ func TestSilentNeighbourIsTried(t *testing.T) {
 	out := run(t, m.PodW2b, "ping", "-c", "80", "-i", "0.1", "-W", "2", "10.244.1.2")
 	s := status(t, m.w2)
 	tried := s.Dataplane.Handed["in_by_socket"]
-	if tried == 0 || tried > 60 || slices.Contains(problems(s), "peer_refused") || !strings.Contains(out, " 0% packet loss") {
+	if tried == 0 || tried > 60 || slices.Contains(problems(s), "peer_refused") ||
+		!strings.Contains(out, " 0% packet loss") {
 		t.Errorf("%d packets by the socket, problems %q\n%s", tried, problems(s), out)
 	}
 }

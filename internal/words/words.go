@@ -57,8 +57,10 @@ var sentences = map[mesh.Kind]string{
 	mesh.RulesUncounted:   "the counters of the masquerade rules cannot be read",
 	mesh.FilesFailed:      "the files for container runtimes are not as planned; meshd tries again",
 	mesh.MetricsFailed:    "metrics are not served on SUBJECT",
-	mesh.ProgramsBypassed: "user space moves most of the packets SUBJECT, since meshd's programs do not get them",
-	mesh.ProgramInFront:   "another eBPF program sees packets before meshd's does, and may keep them from it: SUBJECT",
+	mesh.ProgramsBypassed: "user space moves most of the packets SUBJECT: " +
+		"meshd's programs do not get them",
+	mesh.ProgramInFront: "another eBPF program sees packets before meshd's does, " +
+		"and may keep them from it: SUBJECT",
 	mesh.TUNShaped: "the TUN has the queueing discipline SUBJECT, which programs would bypass: " +
 		"user space sends",
 	mesh.PeerRefused: "this host drops what PEER sends to the mesh port",

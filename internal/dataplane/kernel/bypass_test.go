@@ -12,16 +12,18 @@ func TestComparison(t *testing.T) {
 		in, out amounts
 		want    verdict
 	}{
-		"nothing moves":                       {amounts{}, amounts{}, verdict{}},
-		"programs take all":                   {amounts{0, 9000, 40, 0}, amounts{0, 9000, 0, 0}, verdict{}},
-		"a few pings, and no program saw any": {amounts{20, 0, 0, 0}, amounts{20, 0, 0, 0}, verdict{true, true, false}},
-		"fewer":                               {amounts{19, 0, 0, 0}, amounts{19, 0, 0, 0}, verdict{}},
-		"less than half":                      {amounts{900, 1000, 0, 0}, amounts{900, 1000, 0, 0}, verdict{}},
-		"more than half":                      {amounts{1001, 1000, 0, 0}, amounts{0, 1000, 0, 0}, verdict{true, false, false}},
-		"a peer sends by its socket":          {amounts{6400, 0, 100, 0}, amounts{}, verdict{}},
-		"to a peer that is flannel":           {amounts{}, amounts{6400, 0, 100, 0}, verdict{}},
-		"no way is found":                     {amounts{}, amounts{900, 0, 30, 30}, verdict{false, false, true}},
-		"no way is found now and then":        {amounts{}, amounts{900, 1000, 30, 30}, verdict{}},
+		"nothing moves":     {amounts{}, amounts{}, verdict{}},
+		"programs take all": {amounts{0, 9000, 40, 0}, amounts{0, 9000, 0, 0}, verdict{}},
+		"a few pings, and no program saw any": {
+			amounts{20, 0, 0, 0}, amounts{20, 0, 0, 0}, verdict{true, true, false}},
+		"fewer":          {amounts{19, 0, 0, 0}, amounts{19, 0, 0, 0}, verdict{}},
+		"less than half": {amounts{900, 1000, 0, 0}, amounts{900, 1000, 0, 0}, verdict{}},
+		"more than half": {
+			amounts{1001, 1000, 0, 0}, amounts{0, 1000, 0, 0}, verdict{true, false, false}},
+		"a peer sends by its socket":   {amounts{6400, 0, 100, 0}, amounts{}, verdict{}},
+		"to a peer that is flannel":    {amounts{}, amounts{6400, 0, 100, 0}, verdict{}},
+		"no way is found":              {amounts{}, amounts{900, 0, 30, 30}, verdict{false, false, true}},
+		"no way is found now and then": {amounts{}, amounts{900, 1000, 30, 30}, verdict{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			base := amounts{5, 7, 11, 3}

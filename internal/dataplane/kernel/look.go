@@ -126,7 +126,8 @@ func (h *handle) ids() (map[ebpf.ProgramID]bool, error) {
 // inFront returns the programs of others that see packets before ours do, with their interfaces.
 func (s *shown) inFront() (front []string) {
 	for _, at := range s.standings {
-		r, err := link.QueryPrograms(link.QueryOptions{Target: at.attachment.device, Attach: stages[at.stage].attach})
+		r, err := link.QueryPrograms(link.QueryOptions{
+			Target: at.attachment.device, Attach: stages[at.stage].attach})
 		if err != nil { // the interface is gone
 			continue
 		}
