@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,11 +15,12 @@ import (
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/forms"
+	"example.org/meshd/internal/health"
 	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/news"
 	"example.org/meshd/internal/peers"
 	"example.org/meshd/internal/plan"
 	"example.org/meshd/internal/probe"
-	"example.org/meshd/internal/rate"
 	"example.org/meshd/internal/words"
 )
 
@@ -34,13 +34,13 @@ type probes struct {
 	registry *peers.Registry
 	set      chan struct{} // settings have changed
 	forms    forms.Sender
-	states   rate.Gathering[probe.Change]
+	news     *news.Peers
 }
 
 // newProbes returns probes that go through an engine, which hears echoes by hear.
 func newProbes(log *slog.Logger, version string, registry *peers.Registry) *probes {
 	p := &probes{log: log, version: version, registry: registry, set: make(chan struct{}, 1),
-		states: rate.Gathering[probe.Change]{Window: time.Second}}
+		news: news.NewPeers(log)}
 	p.Prober = probe.New(func(peer string) time.Time { return p.engine.Heard(peer) })
 	return p
 }
@@ -152,7 +152,7 @@ func (p *probes) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(p.states.Wait(time.Now(), p.Wait())):
+		case <-time.After(p.news.Wait(time.Now(), p.Wait())):
 		case <-p.Woken():
 		case <-p.set:
 		}
@@ -176,82 +176,18 @@ func (p *probes) ask(questions []probe.Question) {
 
 // tell reports and logs what has changed.
 func (p *probes) tell(changes []probe.Change) {
-	var others, ours []string
 	for _, c := range changes {
 		r, _ := p.Report(c.Peer)
 		p.learn(c.Peer, func(f *peers.Facts) {
 			f.Asked, f.State = true, peers.State(r.State.String())
 			p.forms.Update(f, r)
 			if c.Told != nil || c.New == probe.Up {
-				f.Meshd, f.Version, f.File = r.Told.Hash != ([32]byte{}), r.Told.Version, ""
-				if f.Meshd {
-					f.File = fileName(r.Told.Hash)
-				}
+				f.Meshd, f.Version, f.File = r.Told.Hash != ([32]byte{}), r.Told.Version, r.Told.File()
 			}
 		})
-		switch {
-		case c.Forms:
-		case c.Told != nil && c.Told.Hash == ([32]byte{}):
-		case c.Told != nil && !p.Self().SameFile(*c.Told):
-			others = append(others, c.Peer)
-		case c.Told != nil && c.Before.Hash != ([32]byte{}) && p.Self().SameFile(c.Before): // only its text is new
-		case c.Told != nil:
-			ours = append(ours, c.Peer)
-		default:
-			p.states.Add(c.New.String(), c)
-		}
 	}
-	for _, group := range p.states.Due(time.Now()) {
-		p.tellStates(group.News)
-	}
-	p.tellFiles("runs another file than this node", "peer_file_differs", slog.LevelWarn, others)
-	p.tellFiles("runs this node's file", "peer_file_matches", slog.LevelInfo, ours)
+	p.news.Tell(changes, p.Self(), time.Now())
 }
-
-// tellStates tells of peers that came to the same state. An uplink that fails is not thousands of lines.
-func (p *probes) tellStates(all []probe.Change) {
-	c, subject, about := all[0], "peer is", []any{"peer", all[0].Peer}
-	if len(all) > 1 {
-		names := make([]string, 0, changesLogged)
-		for _, c := range all[:min(len(all), changesLogged)] {
-			names = append(names, c.Peer)
-		}
-		subject, about = fmt.Sprintf("%d peers are", len(all)),
-			[]any{"count", len(all), "peers", strings.Join(names, " ")}
-	} else if c.New == probe.Up {
-		about = append(about, "was", c.Old, "rtt", c.Figures.Last.Round(time.Microsecond))
-	} else {
-		about = append(about, "was", c.Old, "silent", c.Silent.Round(time.Millisecond),
-			"loss", percent(c.Figures.Loss))
-	}
-	switch c.New {
-	case probe.Up:
-		p.log.Info(subject+" up", append(about, "event", "peer_up")...)
-	case probe.Stale:
-		p.log.Warn(subject+" stale: no answer", append(about, "event", "peer_stale")...)
-	case probe.Silent:
-		p.log.Warn(subject+" silent: packets arrive, but no answer", append(about, "event", "peer_silent")...)
-	case probe.OneWay:
-		p.log.Error(subject+" reached one way only: heard, but no answer",
-			append(about, "event", "peer_one_way")...)
-	case probe.Down:
-		p.log.Error(subject+" down: no answer", append(about, "event", "peer_down")...)
-	}
-}
-
-// tellFiles tells who has told of another file. A file that is rolled out to
-// thousands of hosts is not thousands of lines.
-func (p *probes) tellFiles(what, event string, level slog.Level, names []string) {
-	switch {
-	case len(names) == 1:
-		p.log.Log(context.Background(), level, "peer "+what, "event", event, "peer", names[0])
-	case len(names) > 1:
-		p.log.Log(context.Background(), level, fmt.Sprintf("%d peers: each %s", len(names), what),
-			"event", event, "count", len(names), "peers", strings.Join(names[:min(len(names), changesLogged)], " "))
-	}
-}
-
-func percent(share float64) string { return fmt.Sprintf("%.0f%%", 100*share) }
 
 // Bounds of POST /v1/ping.
 const (
@@ -292,44 +228,29 @@ func (p *probes) ping(
 	}
 	select {
 	case rtt := <-answer:
-		reply.RTTMS = milliseconds(rtt)
+		reply.RTTMS = words.Milliseconds(rtt)
 	case <-time.After(timeout):
 	case <-ctx.Done():
 	}
 	return reply, true, nil
 }
 
-// milliseconds returns nil for what was not measured.
-func milliseconds(d time.Duration) *float64 {
-	if d == 0 {
-		return nil
-	}
-	ms := float64(d.Microseconds()) / 1000
-	return &ms
-}
-
 // report adds what probing knows of a peer to its status. ours is the file in force.
 func (p *probes) report(status *control.Peer, ours *config.Config) {
-	r, ok := p.Report(status.Name)
-	if !ok {
-		return
+	if r, ok := p.Report(status.Name); ok {
+		words.Probed(status, r, p.selfOf(ours), ours.Probe.Interval > 0)
 	}
-	if ours.Probe.Interval > 0 {
-		status.State = r.State.String()
-		if !r.Since.IsZero() {
-			status.Since = &r.Since
-		}
+}
+
+// conditions returns what is wrong with the peers of a plan, causes before effects.
+func (p *probes) conditions(in *plan.Plan) (all []mesh.Condition) {
+	var others []health.Peer
+	at, ours := time.Now(), p.selfOf(in.Config).Files()
+	for _, peer := range in.Engine.Mesh.Others() {
+		f := p.registry.Of(peer.Name)
+		all = append(all, f.Conditions(peer.Name, ours, at)...)
+		others = append(others, health.Peer{Name: peer.Name, Underlay: peer.Underlay.AddrPort,
+			Version: f.Version, File: f.File, Met: f.Met})
 	}
-	status.ProbesTx, status.ProbesRx, status.Probes = r.Sent, r.Received, words.Probes(r)
-	if f := r.Figures; f.Probes > 0 {
-		status.Loss = &f.Loss
-		status.RTTMS, status.RTTMinMS = milliseconds(f.P50), milliseconds(f.Min)
-		status.RTTP95MS, status.RTTLastMS = milliseconds(f.P95), milliseconds(f.Last)
-		status.JitterMS = milliseconds(f.Jitter)
-	}
-	if r.Told.Hash != ([32]byte{}) {
-		match := r.Told.SameFile(p.selfOf(ours))
-		status.ConfigMatch, status.ConfigSHA256 = &match, fmt.Sprintf("%x", r.Told.Hash)
-		status.Version = r.Told.Version
-	}
+	return health.Causes(all, others)
 }

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"testing"
@@ -282,55 +281,3 @@ func TestPing(t *testing.T) {
 }
 
 var _ engine = (*neighbours)(nil)
-
-// Peers that change state together are one event with a number; a lone one has its name.
-func TestPeersTogether(t *testing.T) {
-	change := func(state probe.State, names ...string) (all []probe.Change) {
-		for _, name := range names {
-			all = append(all, probe.Change{Peer: name, New: state})
-		}
-		return all
-	}
-	var thousands []string
-	for i := range 10000 {
-		thousands = append(thousands, fmt.Sprint("n", i))
-	}
-	for _, test := range []struct {
-		name    string
-		changes []probe.Change
-		want    []control.Event // kind, peer, and fields count and peers
-	}{
-		{"one", change(probe.Down, "b"), []control.Event{{Kind: "peer_down", Peer: "b"}}},
-		{"two", change(probe.Up, "b", "c"), []control.Event{
-			{Kind: "peer_up", Fields: map[string]string{"count": "2", "peers": "b c"}}}},
-		{"two kinds", append(change(probe.Stale, "b", "c"), change(probe.Down, "d")...), []control.Event{
-			{Kind: "peer_stale", Fields: map[string]string{"count": "2", "peers": "b c"}},
-			{Kind: "peer_down", Peer: "d"}}},
-		{"all", change(probe.Down, thousands...), []control.Event{{Kind: "peer_down",
-			Fields: map[string]string{"count": "10000", "peers": "n0 n1 n2 n3 n4 n5 n6 n7 n8 n9"}}}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				events := control.NewEvents()
-				n, _ := newNeighbours(parse(t, file))
-				n.probes.log = slog.New(control.NewEventLog(slog.DiscardHandler, events))
-				n.probes.tell(test.changes)
-				n.probes.tell(change(probe.Up, "late", "later")) // within a second of these
-				got, _ := events.Since(0)
-				pass(time.Second)
-				n.probes.tell(nil)
-				held, _ := events.Since(uint64(len(got)))
-				if len(got) != len(test.want) || len(held) != 1 || held[0].Fields["count"] != "2" {
-					t.Fatalf("%+v, then %+v", got, held)
-				}
-				for i, e := range got {
-					want := test.want[i]
-					if e.Kind != want.Kind || e.Peer != want.Peer || e.Fields["count"] != want.Fields["count"] ||
-						e.Fields["peers"] != want.Fields["peers"] {
-						t.Errorf("%+v, want %+v", e, want)
-					}
-				}
-			})
-		})
-	}
-}

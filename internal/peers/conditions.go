@@ -1,20 +1,21 @@
 package peers
 
 import (
+	"slices"
 	"time"
 
 	"example.org/meshd/internal/mesh"
 )
 
-// Conditions returns what is wrong with one peer, as far as its facts tell. ours names the meaning of
-// this node's file; empty: drift is not judged. A peer that is not asked is judged by its file alone.
-func (f Facts) Conditions(name, ours string, now time.Time) (all []mesh.Condition) {
+// Conditions returns what is wrong with one peer, as far as its facts tell. ours are the names of this
+// node's file. A peer that is not asked is judged by its file alone.
+func (f Facts) Conditions(name string, ours []string, now time.Time) (all []mesh.Condition) {
 	if f.Asked {
 		all = f.reach(name, f.StateAt(now))
 	}
-	if ours != "" && f.File != "" && f.File != ours {
+	if f.File != "" && !slices.Contains(ours, f.File) {
 		all = append(all, mesh.Condition{Kind: mesh.FileDiffers, Severity: mesh.Degraded, Peer: name,
-			Cause: "it runs the file " + f.File, Remedy: "copy the file that is right to both hosts"})
+			Remedy: "copy the file that is right to both hosts"})
 	}
 	return all
 }

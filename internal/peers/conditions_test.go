@@ -36,6 +36,9 @@ func TestConditions(t *testing.T) {
 			[]mesh.Kind{mesh.PathChecksum}},
 		{"a DSCP value", in(peers.Up, peers.Loses{DSCP: 46}), degraded, []mesh.Kind{mesh.PathDSCP}},
 		{"forwarded packets", in(peers.Up, peers.Loses{Forwarded: true}), failed, []mesh.Kind{mesh.PathForwarding}},
+		{"the same file", peers.Facts{File: "meaning"}, 0, nil},
+		{"the same text", peers.Facts{File: "text"}, 0, nil},
+		{"another file", peers.Facts{File: "other"}, degraded, []mesh.Kind{mesh.FileDiffers}},
 		{"all forms", in(peers.Up, all), failed,
 			[]mesh.Kind{mesh.PathChecksum, mesh.PathLarge, mesh.PathDSCP, mesh.PathForwarding}},
 
@@ -47,7 +50,7 @@ func TestConditions(t *testing.T) {
 		{"much loss", lossy(30, 6, 3), failed, []mesh.Kind{mesh.PeerLoss}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got := test.facts.Conditions("b", "", noon)
+			got := test.facts.Conditions("b", []string{"meaning", "text"}, noon)
 			var kinds []mesh.Kind
 			for _, c := range got {
 				kinds = append(kinds, c.Kind)

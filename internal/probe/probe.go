@@ -20,6 +20,7 @@
 package probe
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -85,6 +86,23 @@ func (s Self) SameFile(other Self) bool {
 		return s.Meaning == other.Meaning
 	}
 	return s.Hash == other.Hash
+}
+
+// File names the file in few digits: by its meaning if that is known, else by its text. It is empty for
+// a program that tells of no file.
+func (s Self) File() string {
+	switch {
+	case s.Hash == ([32]byte{}):
+		return ""
+	case s.Meaning != (Meaning{}):
+		return fmt.Sprintf("%x", s.Meaning[:4])
+	}
+	return fmt.Sprintf("%x", s.Hash[:4])
+}
+
+// Files returns the names by which a peer that uses the same file may name it.
+func (s Self) Files() []string {
+	return []string{fmt.Sprintf("%x", s.Meaning[:4]), fmt.Sprintf("%x", s.Hash[:4])}
 }
 
 // Settings is which peers are asked, and how often.

@@ -1,6 +1,7 @@
 package words
 
 import (
+	"fmt"
 	"time"
 
 	"example.org/meshd/internal/control"
@@ -55,6 +56,38 @@ func Peer(p mesh.Peer, t mesh.Traffic) control.Peer {
 		}
 	}
 	return status
+}
+
+// Probed adds what probes know of a peer to its status. self is what this node tells of itself, and asked
+// tells whether the peer is asked at all.
+func Probed(status *control.Peer, r probe.Report, self probe.Self, asked bool) {
+	if asked {
+		status.State = r.State.String()
+		if !r.Since.IsZero() {
+			status.Since = &r.Since
+		}
+	}
+	status.ProbesTx, status.ProbesRx, status.Probes = r.Sent, r.Received, Probes(r)
+	if f := r.Figures; f.Probes > 0 {
+		status.Loss = &f.Loss
+		status.RTTMS, status.RTTMinMS = Milliseconds(f.P50), Milliseconds(f.Min)
+		status.RTTP95MS, status.RTTLastMS = Milliseconds(f.P95), Milliseconds(f.Last)
+		status.JitterMS = Milliseconds(f.Jitter)
+	}
+	if r.Told.Hash != ([32]byte{}) {
+		match := r.Told.SameFile(self)
+		status.ConfigMatch, status.ConfigSHA256 = &match, fmt.Sprintf("%x", r.Told.Hash)
+		status.Version = r.Told.Version
+	}
+}
+
+// Milliseconds returns nil for what was not measured.
+func Milliseconds(d time.Duration) *float64 {
+	if d == 0 {
+		return nil
+	}
+	ms := float64(d.Microseconds()) / 1000
+	return &ms
 }
 
 // Probes tells how probes that look like pods' packets fare at a peer.

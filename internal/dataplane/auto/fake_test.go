@@ -103,12 +103,14 @@ func (k *fakeKernel) Remove(context.Context) error {
 	return err
 }
 
-func (k *fakeKernel) Forwards() bool                         { return k.reading.Forwards }
-func (k *fakeKernel) Marks() uint64                          { return 2 }
-func (k *fakeKernel) Read() kernel.Reading                   { return k.reading }
-func (k *fakeKernel) HeardBy(string) peers.Heard             { return peers.Heard{Programs: k.heard} }
-func (k *fakeKernel) Look()                                  { _ = k.do("watch") }
-func (k *fakeKernel) Conditions() []mesh.Condition           { return []mesh.Condition{{Kind: mesh.Unpinned}} }
+func (k *fakeKernel) Forwards() bool             { return k.reading.Forwards }
+func (k *fakeKernel) Marks() uint64              { return 2 }
+func (k *fakeKernel) Read() kernel.Reading       { return k.reading }
+func (k *fakeKernel) HeardBy(string) peers.Heard { return peers.Heard{Programs: k.heard} }
+func (k *fakeKernel) Look()                      { _ = k.do("watch") }
+func (k *fakeKernel) Conditions() []mesh.Condition {
+	return []mesh.Condition{{Kind: mesh.Unpinned}}
+}
 func (k *fakeKernel) Compare(time.Time, func() mesh.Traffic) {}
 
 // events is a log that keeps which events it was told of, without "event=".

@@ -1,0 +1,103 @@
+// Package news logs what has changed at peers: which came up, fell silent, or run another file. An
+// uplink that fails, and a file that is rolled out, concern thousands of peers at once; each is one
+// line with a number.
+package news
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"example.org/meshd/internal/probe"
+	"example.org/meshd/internal/rate"
+)
+
+// named is how many peers a line names.
+const named = 10
+
+// Peers logs changes of peers. One goroutine may use it.
+type Peers struct {
+	log    *slog.Logger
+	states rate.Gathering[probe.Change]
+}
+
+// NewPeers returns Peers that write to a log.
+func NewPeers(log *slog.Logger) *Peers {
+	return &Peers{log: log, states: rate.Gathering[probe.Change]{Window: time.Second}}
+}
+
+// Tell takes changes, and logs those that are due. self is what this node tells of itself, with which
+// the files of peers are compared.
+func (p *Peers) Tell(changes []probe.Change, self probe.Self, now time.Time) {
+	var others, ours []string
+	for _, c := range changes {
+		switch {
+		case c.Forms: // they become conditions, see package peers
+		case c.Told == nil:
+			p.states.Add(c.New.String(), c)
+		case c.Told.Hash == ([32]byte{}): // not a meshd
+		case !self.SameFile(*c.Told):
+			others = append(others, c.Peer)
+		case c.Before.Hash != ([32]byte{}) && self.SameFile(c.Before): // only its text is new
+		default:
+			ours = append(ours, c.Peer)
+		}
+	}
+	for _, group := range p.states.Due(now) {
+		p.tellStates(group.News)
+	}
+	p.tellFiles("runs another file than this node", "peer_file_differs", slog.LevelWarn, others)
+	p.tellFiles("runs this node's file", "peer_file_matches", slog.LevelInfo, ours)
+}
+
+// Wait returns how long nothing is due; most if nothing is held.
+func (p *Peers) Wait(now time.Time, most time.Duration) time.Duration { return p.states.Wait(now, most) }
+
+// tellStates logs peers that came to the same state.
+func (p *Peers) tellStates(all []probe.Change) {
+	c, subject, about := all[0], "peer is", []any{"peer", all[0].Peer}
+	switch {
+	case len(all) > 1:
+		names := make([]string, len(all))
+		for i, c := range all {
+			names[i] = c.Peer
+		}
+		subject, about = fmt.Sprintf("%d peers are", len(all)), list(names)
+	case c.New == probe.Up:
+		about = append(about, "was", c.Old, "rtt", c.Figures.Last.Round(time.Microsecond))
+	default:
+		about = append(about, "was", c.Old, "silent", c.Silent.Round(time.Millisecond),
+			"loss", fmt.Sprintf("%.0f%%", 100*c.Figures.Loss))
+	}
+	switch c.New {
+	case probe.Up:
+		p.log.Info(subject+" up", append(about, "event", "peer_up")...)
+	case probe.Stale:
+		p.log.Warn(subject+" stale: no answer", append(about, "event", "peer_stale")...)
+	case probe.Silent:
+		p.log.Warn(subject+" silent: packets arrive, but no answer", append(about, "event", "peer_silent")...)
+	case probe.OneWay:
+		p.log.Error(subject+" reached one way only: heard, but no answer",
+			append(about, "event", "peer_one_way")...)
+	case probe.Down:
+		p.log.Error(subject+" down: no answer", append(about, "event", "peer_down")...)
+	}
+}
+
+// tellFiles logs peers that have told of another file.
+func (p *Peers) tellFiles(what, event string, level slog.Level, names []string) {
+	switch {
+	case len(names) == 1:
+		p.log.Log(context.Background(), level, "peer "+what, "event", event, "peer", names[0])
+	case len(names) > 1:
+		p.log.Log(context.Background(), level, fmt.Sprintf("%d peers: each %s", len(names), what),
+			append(list(names), "event", event)...)
+	}
+}
+
+// list counts peers, and names the first of them.
+func list(names []string) []any {
+	return []any{"count", len(names), "peers", strings.Join(names[:min(len(names), named)], " ")}
+}
