@@ -107,13 +107,13 @@ func ofPeers(reason mesh.Drop, before, now map[string]mesh.Traffic) (all []mesh.
 		}
 		if known && counts(lost, moved) {
 			all = append(all, mesh.Condition{Kind: mesh.DropsGrowing, Severity: mesh.Degraded, Peer: name,
-				Subject: reason.String(), Cause: lostIn(lost) + " of " + name, Remedy: remedies[reason]})
+				Subject: reason.String(), Cause: lostIn(lost) + " of " + name, Remedy: growthRemedies[reason]})
 		}
 	}
-	return fewer(all)
+	return all
 }
 
-var remedies = map[mesh.Drop]string{
+var growthRemedies = map[mesh.Drop]string{
 	mesh.SpoofedSource:    "compare the files of both nodes: their subnets and addresses have to be the same",
 	mesh.WrongDestination: "compare the files of both nodes: their subnets and routes have to be the same",
 	mesh.SendError: "look at the other problems of the peer; " +

@@ -1,7 +1,6 @@
 package health
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -31,9 +30,6 @@ type Suspect struct {
 	Trouble  mesh.Trouble
 }
 
-// manyPeers is above how many peers with the same kind of trouble one condition stands for all.
-const manyPeers = 8
-
 // OfTroubles says why datagrams do not reach peers. self is this node's address in the underlay.
 //
 // This host's own refusals cannot be forged, so they count whatever probes say, from the second in a row:
@@ -49,10 +45,7 @@ func OfTroubles(suspects []Suspect, self netip.Addr, now time.Time) []mesh.Condi
 			all = append(all, c)
 		}
 	}
-	slices.SortStableFunc(all, func(a, b mesh.Condition) int {
-		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Peer, b.Peer))
-	})
-	return fewer(all)
+	return all
 }
 
 // Numbers of errors that have a remedy of their own (errno(3), the same on every Linux that meshd is built
@@ -77,7 +70,7 @@ func ofRefusal(s Suspect, now time.Time) (c mesh.Condition, ok bool) {
 		return c, false
 	}
 	c = mesh.Condition{Kind: mesh.SendRefused, Severity: mesh.Degraded, Peer: s.Name,
-		Subject: s.Underlay.String(), Cause: r.Cause}
+		Cause: r.Cause}
 	switch r.Errno {
 	case errPermission:
 		c.Remedy = fmt.Sprintf("find the rule that drops UDP port %d on its way out, such as one in OUTPUT: "+
@@ -96,58 +89,36 @@ func ofReport(s Suspect, self netip.Addr, now time.Time) (c mesh.Condition, ok b
 	if s.Reach != Failing || r.Last.IsZero() || now.Sub(r.Last) > mesh.TroubleLasts {
 		return c, false
 	}
-	c = mesh.Condition{Severity: mesh.Degraded, Peer: s.Name, Subject: "somebody"}
+	who, address, port := "a router", s.Underlay.Addr(), s.Underlay.Port()
 	if r.Offender.IsValid() {
-		c.Subject = r.Offender.String()
+		who = r.Offender.String()
 	}
-	address := s.Underlay.Addr()
+	c = mesh.Condition{Severity: mesh.Degraded, Peer: s.Name, Subject: who}
 	switch r.Means {
 	case mesh.PortClosed:
-		c.Kind = mesh.PeerPortClosed
+		c.Kind, c.Cause = mesh.PeerPortClosed, fmt.Sprintf("%s says that no program listens on port %d", who, port)
 		c.Remedy = fmt.Sprintf("start meshd on %s; if it runs, look for a firewall there that rejects UDP port %d",
-			s.Name, s.Underlay.Port())
+			s.Name, port)
 	case mesh.HostUnreachable:
-		c.Kind = mesh.PeerUnknown
+		c.Kind, c.Cause = mesh.PeerUnknown, fmt.Sprintf("%s says that %s is unreachable", who, address)
 		c.Remedy = fmt.Sprintf("check that %s runs and has the address %s, and the routes of %s",
-			s.Name, address, c.Subject)
+			s.Name, address, who)
 		if r.Offender == self { // the kernel sends the error to itself (ipv4_link_failure)
-			c.Kind = mesh.NoNeighbour
-			c.Subject = address.String()
+			c.Kind, c.Cause = mesh.NoNeighbour, fmt.Sprintf("this host asked for %s or for the router to it", address)
 			c.Remedy = fmt.Sprintf("check that %s runs and that its cable or its network is up: "+
-				"`ip neigh` and `ip route get %s` show who was asked", s.Name, address)
+				"`ip route get %s` shows on which link this host asks", s.Name, address)
 		}
 	case mesh.Prohibited:
-		c.Kind = mesh.PeerForbidden
-		c.Remedy = fmt.Sprintf("allow UDP port %d in the firewall of %s", s.Underlay.Port(), c.Subject)
+		c.Kind, c.Cause = mesh.PeerForbidden, fmt.Sprintf("%s says that a firewall forbids it", who)
+		c.Remedy = fmt.Sprintf("allow UDP port %d in the firewall of %s", port, who)
 	case mesh.RoutingLoop:
-		c.Kind = mesh.PeerLoop
+		c.Kind, c.Cause = mesh.PeerLoop, fmt.Sprintf("%s says that the TTL of datagrams to %s ran out", who, address)
 		c.Remedy = fmt.Sprintf("correct the routes between here and %s: `traceroute %s` shows the loop",
 			address, address)
 	default:
 		return c, false
 	}
 	return c, true
-}
-
-// fewer has one condition stand for all of its kind where there are many, so that a router that is gone
-// is not thousands of problems. The conditions are sorted by kind, and by peer.
-func fewer(all []mesh.Condition) (kept []mesh.Condition) {
-	for len(all) > 0 {
-		same := slices.IndexFunc(all, func(c mesh.Condition) bool { return c.Kind != all[0].Kind })
-		if same < 0 {
-			same = len(all)
-		}
-		if same <= manyPeers {
-			kept = append(kept, all[:same]...)
-		} else {
-			one := all[0]
-			one.Cause = strings.TrimPrefix(
-				fmt.Sprintf("%s, and so it is with %d more peers", one.Cause, same-1), ", ")
-			kept = append(kept, one)
-		}
-		all = all[same:]
-	}
-	return kept
 }
 
 // OfStrangers tells which addresses send to this node although no node of the file has them: one of

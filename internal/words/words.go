@@ -67,13 +67,12 @@ var sentences = map[mesh.Kind]string{
 	mesh.PeersPoliced: "the IPsec policy SUBJECT applies to packets of these peers, " +
 		"so they go by user space",
 
-	mesh.SendRefused:    "this host refuses to send to PEER at SUBJECT",
-	mesh.PeerPortClosed: "PEER cannot be reached: SUBJECT says that no program listens on the port of the mesh",
-	mesh.PeerUnknown:    "PEER cannot be reached: SUBJECT says that the address is unreachable",
-	mesh.PeerForbidden:  "PEER cannot be reached: SUBJECT says that a firewall forbids it",
-	mesh.PeerLoop:       "PEER cannot be reached: SUBJECT says that packets to it run in circles",
-	mesh.NoNeighbour: "PEER cannot be reached: no host on the link answers for SUBJECT, " +
-		"or for the router to it",
+	mesh.SendRefused:    "this host refuses to send to PEER",
+	mesh.PeerPortClosed: "meshd seems not to run on PEER",
+	mesh.PeerUnknown:    "the address of PEER seems to be unreachable",
+	mesh.PeerForbidden:  "a firewall seems to stop datagrams to PEER",
+	mesh.PeerLoop:       "datagrams to PEER seem to run in circles",
+	mesh.NoNeighbour:    "no host on the link answers for PEER",
 	mesh.DropsGrowing:   "packets are lost for the reason SUBJECT",
 	mesh.UnknownSenders: "addresses that no node of the file has send to this node",
 	mesh.NeighboursFull: "the neighbour table SUBJECT of the kernel is full: new hosts cannot be reached",

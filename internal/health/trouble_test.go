@@ -1,0 +1,115 @@
+package health_test
+
+import (
+	"net/netip"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"example.org/meshd/internal/health"
+	"example.org/meshd/internal/mesh"
+)
+
+// What this host refuses counts whatever probes say. What an ICMP error says counts only where probes
+// fail, so that whoever forges one changes nothing about a peer that answers.
+func TestOfTroubles(t *testing.T) {
+	self, router := netip.MustParseAddr("172.18.0.2"), netip.MustParseAddr("172.18.0.1")
+	worker := netip.MustParseAddr("172.18.0.4")
+	refused := func(errno uint32, row uint64, ago time.Duration) mesh.Trouble {
+		return mesh.Trouble{Refused: mesh.Refusal{
+			Errno: errno, Cause: "no", Count: 9, InARow: row, Last: at(1000).Add(-ago)}}
+	}
+	says := func(m mesh.PathMeaning, by netip.Addr, ago time.Duration) mesh.Trouble {
+		return mesh.Trouble{Reported: mesh.PathError{Means: m, Offender: by, Count: 1, Last: at(1000).Add(-ago)}}
+	}
+	both := refused(1, 2, 0)
+	both.Reported = says(mesh.PortClosed, worker, 0).Reported
+	for _, test := range []struct {
+		name    string
+		reach   health.Reach
+		trouble mesh.Trouble
+		kinds   []mesh.Kind
+		mention string // of the remedy
+	}{
+		{"nothing", health.Failing, mesh.Trouble{}, nil, ""},
+		{"a firewall here", health.Answering, refused(1, 2, 0), []mesh.Kind{mesh.SendRefused}, "port 8285"},
+		{"without probes", health.Unasked, refused(1, 2, 0), []mesh.Kind{mesh.SendRefused}, "port 8285"},
+		{"once", health.Answering, refused(1, 1, 0), nil, ""},
+		{"once, and no answer", health.Failing, refused(1, 1, 0), []mesh.Kind{mesh.SendRefused}, "port 8285"},
+		{"half a minute ago", health.Failing, refused(1, 9, 31*time.Second), nil, ""},
+		{"no route", health.Answering, refused(101, 2, 0), []mesh.Kind{mesh.SendRefused}, "ip route get 172.18.0.4"},
+		{"an error without a remedy", health.Answering, refused(5, 2, 0), []mesh.Kind{mesh.SendRefused}, ""},
+		{"a full queue", health.Answering, refused(105, 99, 0), nil, ""},
+		{"nothing passes a full queue", health.Failing, refused(105, 99, 0), []mesh.Kind{mesh.SendRefused}, "tc -s"},
+
+		{"forged for a peer that answers", health.Answering, says(mesh.PortClosed, worker, 0), nil, ""},
+		{"forged for a peer that is not asked", health.Unasked, says(mesh.PortClosed, worker, 0), nil, ""},
+		{"no program listens", health.Failing, says(mesh.PortClosed, worker, 0),
+			[]mesh.Kind{mesh.PeerPortClosed}, "start meshd on worker"},
+		{"no program listened", health.Failing, says(mesh.PortClosed, worker, 31*time.Second), nil, ""},
+		{"a router has no route", health.Failing, says(mesh.HostUnreachable, router, 0),
+			[]mesh.Kind{mesh.PeerUnknown}, "routes of 172.18.0.1"},
+		{"nothing answers on the link", health.Failing, says(mesh.HostUnreachable, self, 0),
+			[]mesh.Kind{mesh.NoNeighbour}, "cable"},
+		{"a firewall there", health.Failing, says(mesh.Prohibited, worker, 0),
+			[]mesh.Kind{mesh.PeerForbidden}, "firewall of 172.18.0.4"},
+		{"a loop", health.Failing, says(mesh.RoutingLoop, router, 0), []mesh.Kind{mesh.PeerLoop}, "traceroute"},
+		{"nobody knows who says so", health.Failing, says(mesh.HostUnreachable, netip.Addr{}, 0),
+			[]mesh.Kind{mesh.PeerUnknown}, "routes of a router"},
+		{"something else", health.Failing, says(mesh.OtherError, router, 0), nil, ""},
+		{"both", health.Failing, both, []mesh.Kind{mesh.SendRefused, mesh.PeerPortClosed}, "port 8285"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := health.Suspect{Name: "worker", Underlay: netip.AddrPortFrom(worker, 8285),
+				Reach: test.reach, Trouble: test.trouble}
+			got := health.OfTroubles([]health.Suspect{s}, self, at(1000))
+			var kinds []mesh.Kind
+			for _, c := range got {
+				kinds = append(kinds, c.Kind)
+				if c.Peer != "worker" || c.Severity != mesh.Degraded || c.Cause == "" {
+					t.Errorf("%+v", c)
+				}
+			}
+			if !reflect.DeepEqual(kinds, test.kinds) {
+				t.Fatalf("%v, want %v", kinds, test.kinds)
+			}
+			if len(got) > 0 && (!strings.Contains(got[0].Remedy, test.mention) ||
+				test.mention == "" && got[0].Remedy != "") {
+				t.Errorf("remedy %q, want %q in it", got[0].Remedy, test.mention)
+			}
+		})
+	}
+}
+
+// Strangers are named, and never alarm.
+func TestOfStrangers(t *testing.T) {
+	one, two := netip.MustParseAddr("172.18.0.9"), netip.MustParseAddr("172.18.0.10")
+	for _, test := range []struct {
+		name      string
+		strangers []mesh.Stranger
+		cause     string
+	}{
+		{"none", nil, ""},
+		{"some", []mesh.Stranger{
+			{Address: two, Reason: mesh.UnknownSender, Packets: 3, Last: at(999)},
+			{Address: one, Reason: mesh.UnknownSender, Packets: 10, Last: at(1000)},
+		}, "10 packets from 172.18.0.9, 3 packets from 172.18.0.10"},
+		{"long ago", []mesh.Stranger{{Address: one, Reason: mesh.UnknownSender, Packets: 3, Last: at(900)}}, ""},
+		{"a node", []mesh.Stranger{{Address: one, Reason: mesh.SpoofedSource, Packets: 3, Last: at(1000)}}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := health.OfStrangers(test.strangers, at(1000))
+			if test.cause == "" {
+				if len(got) != 0 {
+					t.Errorf("%+v", got)
+				}
+				return
+			}
+			if len(got) != 1 || got[0].Cause != test.cause || got[0].Severity != mesh.Info ||
+				got[0].Kind != mesh.UnknownSenders {
+				t.Errorf("%+v, want %q", got, test.cause)
+			}
+		})
+	}
+}
