@@ -69,6 +69,9 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	fmt.Fprintf(w, "traffic  rx %d packets, %s  tx %d packets, %s\n",
 		s.Totals.RxPackets, words.Size(s.Totals.RxBytes), s.Totals.TxPackets, words.Size(s.Totals.TxBytes))
 	fmt.Fprintf(w, "drops    %s\n", words.OrNone(words.Drops(s.Totals.Drops)))
+	for _, line := range words.Strangers(s.Strangers, now) {
+		fmt.Fprintln(w, line)
+	}
 	fmt.Fprintf(w, "peers    %s\n\n", words.Peers(s.Peers))
 
 	return printPeers(w, s.Peers, now)

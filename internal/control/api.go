@@ -34,7 +34,8 @@ type Status struct {
 	Network       Network    `json:"network"`
 	Dataplane     Dataplane  `json:"dataplane"`
 	Totals        Totals     `json:"totals"`
-	Peers         []Peer     `json:"peers"` // by name
+	Peers         []Peer     `json:"peers"`     // by name
+	Strangers     []Stranger `json:"strangers"` // the last 8, the latest first; they are never answered
 	Masquerade    Masquerade `json:"masquerade"`
 	Health        Health     `json:"health"`
 	Warnings      []string   `json:"warnings" text:"lines"` // the problems as sentences, with remedies
@@ -189,7 +190,9 @@ type Peer struct {
 	RxBytes      uint64            `json:"rx_bytes"`
 	TxPackets    uint64            `json:"tx_packets"`
 	TxBytes      uint64            `json:"tx_bytes"`
-	Drops        map[string]uint64 `json:"drops"` // by reason, only those above zero
+	Drops        map[string]uint64 `json:"drops"`                // by reason, only those above zero
+	SendError    *SendError        `json:"send_error,omitempty"` // the last one; absent: there was none
+	ICMPError    *ICMPError        `json:"icmp_error,omitempty"`
 }
 
 // ProbeForm is how probes that look like pods' packets fare. See docs/api.md for the forms.

@@ -50,6 +50,7 @@ type teller struct {
 	log     *slog.Logger
 	history history.History
 	judge   health.Judge
+	trouble health.Watch
 	level   atomic.Uint32 // the mesh.Severity that was logged last
 	tun     mesh.Growing  // what the TUN has dropped
 	based   atomic.Bool   // what was dropped before this run is known
@@ -81,6 +82,7 @@ func (t *teller) status() control.Status {
 		Dataplane:  control.Dataplane{Offloads: []string{}},
 		Totals:     control.Totals{Drops: map[string]uint64{}, Unattributed: map[string]uint64{}},
 		Peers:      []control.Peer{},
+		Strangers:  []control.Stranger{},
 		Masquerade: control.Masquerade{Rules: []control.Rule{}},
 	}
 	if v.plan != nil {
@@ -101,7 +103,7 @@ func (t *teller) verdict(v view) health.Verdict {
 	}
 	if v.plan != nil {
 		conditions = slices.Concat(conditions, v.plan.Conditions, v.plan.Forwarding.Conditions(),
-			t.engine.Conditions(), t.rules.Conditions(), t.probes.conditions(v.plan))
+			t.engine.Conditions(), t.rules.Conditions(), t.probes.conditions(v.plan), t.trouble.Conditions())
 	}
 	return t.judge.Verdict(conditions, now())
 }
@@ -142,7 +144,7 @@ func (t *teller) fill(s *control.Status, v view) {
 	for _, reason := range mesh.Reasons() {
 		s.Totals.Drops[reason.String()] = total.Drops[reason]
 	}
-	s.Peers = t.peersOf(p, r)
+	s.Peers, s.Strangers = t.peersOf(p, r), words.Strangers(r.Strangers)
 	s.Totals.Unattributed = words.Unattributed(s.Totals.Drops, s.Peers)
 }
 
@@ -152,6 +154,7 @@ func (t *teller) peersOf(p *plan.Plan, r dataplane.Reading) []control.Peer {
 	at := time.Now()
 	for _, peer := range p.Engine.Mesh.Others() {
 		one := words.Peer(peer, r.Peers[peer.Name])
+		words.Troubles(&one, r.Troubles[peer.Name])
 		t.probes.report(&one, p.Config)
 		if p.Config.Probe.Interval == 0 {
 			one.State = string(peers.Facts{Heard: r.Peers[peer.Name].LastSeen}.StateAt(at))
@@ -289,10 +292,11 @@ func (t *teller) remember(at time.Time) {
 		return
 	}
 	r := t.engine.Read()
-	node := history.Of(r.Totals)
-	for _, n := range t.kernelDrops(v.plan, r) {
+	node, lost := history.Of(r.Totals), t.kernelDrops(v.plan, r)
+	for _, n := range lost {
 		node.Drops += n
 	}
+	t.watchTrouble(v.plan.Engine.Mesh, r, lost, at)
 	all := make(map[string]history.Reading, len(r.Peers))
 	for name, traffic := range r.Peers {
 		one := history.Of(traffic)

@@ -11,13 +11,6 @@ import (
 	"example.org/meshd/internal/mesh"
 )
 
-// Counted is one reading of all counters. Whoever gives it must not change its maps any more.
-type Counted struct {
-	Totals mesh.Traffic
-	Peers  map[string]mesh.Traffic // by name
-	Lost   map[string]uint64       // drops that belong to no peer, by the reason's name: "socket_overflow"
-}
-
 // Which growth degrades, and which never does:
 //
 //	spoofed_source     of a node: its file differs from this one; or somebody forges its address
@@ -116,9 +109,8 @@ func ofPeers(reason mesh.Drop, before, now map[string]mesh.Traffic) (all []mesh.
 var growthRemedies = map[mesh.Drop]string{
 	mesh.SpoofedSource:    "compare the files of both nodes: their subnets and addresses have to be the same",
 	mesh.WrongDestination: "compare the files of both nodes: their subnets and routes have to be the same",
-	mesh.SendError: "look at the other problems of the peer; " +
-		"if there are none, the send buffer is too small",
-	mesh.WriteError: "see that the interface of the mesh is up: `ip link`",
+	mesh.SendError:        "look at the other problems of the peer; without one, this host is overloaded",
+	mesh.WriteError:       "see that the interface of the mesh is up: `ip link`",
 }
 
 // counts tells whether losses are more than noise among the packets that moved.
@@ -147,19 +139,17 @@ type Neighbours struct {
 	full map[string]time.Time // when it was seen to be full last
 }
 
-// Take compares a reading of the tables with the one before.
-func (n *Neighbours) Take(tables []NeighbourTable, at time.Time) {
+// Take compares a reading of a table with the one before.
+func (n *Neighbours) Take(t NeighbourTable, at time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.last == nil {
 		n.last, n.full = map[string]NeighbourTable{}, map[string]time.Time{}
 	}
-	for _, t := range tables {
-		if was, known := n.last[t.Name]; known && t.Fulls > was.Fulls {
-			n.full[t.Name] = at
-		}
-		n.last[t.Name] = t
+	if was, known := n.last[t.Name]; known && t.Fulls > was.Fulls {
+		n.full[t.Name] = at
 	}
+	n.last[t.Name] = t
 }
 
 // Conditions returns one condition for each table that was full in the last 30 s.

@@ -32,15 +32,18 @@ func TestGrowth(t *testing.T) {
 			[]string{"wrong_destination"}},
 		{"refused", counted(0, mesh.SendError, 0), counted(100, mesh.SendError, 20), []string{"send_error"}},
 		{"a small share", counted(0, mesh.SendError, 0), counted(1e6, mesh.SendError, 1000), nil},
-		{"a larger share", counted(0, mesh.SendError, 0), counted(1e6, mesh.SendError, 1001), []string{"send_error"}},
-		{"the TUN refuses", counted(0, mesh.WriteError, 0), counted(0, mesh.WriteError, 10), []string{"write_error"}},
+		{"a larger share", counted(0, mesh.SendError, 0),
+			counted(1e6, mesh.SendError, 1001), []string{"send_error"}},
+		{"the TUN refuses", counted(0, mesh.WriteError, 0),
+			counted(0, mesh.WriteError, 10), []string{"write_error"}},
 		{"strangers", counted(0, mesh.UnknownSender, 0), counted(0, mesh.UnknownSender, 1e6), nil},
 		{"pods send to nowhere", counted(0, mesh.NoRoute, 0), counted(0, mesh.NoRoute, 1e6), nil},
 		{"pods forge", counted(0, mesh.ForeignSource, 0), counted(0, mesh.ForeignSource, 1e6), nil},
 		{"garbage", counted(0, mesh.Malformed, 0), counted(0, mesh.Malformed, 1e6), nil},
 		{"traceroute", counted(0, mesh.TTLExpired, 0), counted(0, mesh.TTLExpired, 1e6), nil},
 		{"large packets", counted(0, mesh.TooBig, 0), counted(0, mesh.TooBig, 1e6), nil},
-		{"a counter that began anew", counted(500, mesh.SpoofedSource, 500), counted(5, mesh.SpoofedSource, 5), nil},
+		{"a counter that began anew", counted(500, mesh.SpoofedSource, 500),
+			counted(5, mesh.SpoofedSource, 5), nil},
 		{"a peer that is new", health.Counted{}, counted(0, mesh.SpoofedSource, 50), nil},
 		{"overflows", health.Counted{Lost: map[string]uint64{"socket_overflow": 5, "tun_overflow": 7}},
 			health.Counted{Lost: map[string]uint64{"socket_overflow": 15, "tun_overflow": 17}},
@@ -96,8 +99,8 @@ func TestGrowthEnds(t *testing.T) {
 func TestNeighbours(t *testing.T) {
 	var n health.Neighbours
 	take := func(second int64, fulls uint64) {
-		n.Take([]health.NeighbourTable{{Name: "arp_cache", Limit: 1024, Fulls: fulls},
-			{Name: "ndisc_cache", Limit: 1024, Fulls: 7}}, at(second))
+		n.Take(health.NeighbourTable{Name: "arp_cache", Limit: 1024, Fulls: fulls}, at(second))
+		n.Take(health.NeighbourTable{Name: "ndisc_cache", Limit: 1024, Fulls: 7}, at(second))
 	}
 	for _, step := range []struct {
 		name   string

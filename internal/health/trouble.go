@@ -11,37 +11,33 @@ import (
 	"example.org/meshd/internal/mesh"
 )
 
-// A Reach is what probes have found out about a peer. ICMP errors only explain it: whoever knows two
-// addresses can forge one.
-type Reach uint8
-
-// What probes found out.
-const (
-	Unasked   Reach = iota // probes do not ask the peer, or nothing is known yet
-	Answering              // it answers
-	Failing                // it has not answered for some probes
-)
-
-// Suspect is a peer, as far as its trouble is explained by it.
-type Suspect struct {
-	Name     string
-	Underlay netip.AddrPort
-	Reach    Reach
-	Trouble  mesh.Trouble
+// suspect is a peer with trouble.
+type suspect struct {
+	name  string
+	at    netip.AddrPort // where it listens
+	fails bool           // probes do not reach it
+	mesh.Trouble
 }
 
-// OfTroubles says why datagrams do not reach peers. self is this node's address in the underlay.
+// OfTroubles says why datagrams do not reach the peers of a mesh. fails tells whether probes ask a peer
+// and do not reach it.
 //
 // This host's own refusals cannot be forged, so they count whatever probes say, from the second in a row:
-// one alone may be a firewall that loads its rules. An ICMP error counts only for a peer that probes do
-// not reach, and never for longer than mesh.TroubleLasts after the last one.
-func OfTroubles(suspects []Suspect, self netip.Addr, now time.Time) []mesh.Condition {
-	var all []mesh.Condition
-	for _, s := range suspects {
+// one alone may be a firewall that loads its rules. Whoever knows two addresses can forge an ICMP error, so
+// it only explains why probes fail. Neither counts for longer than mesh.TroubleLasts after the last one.
+func OfTroubles(m mesh.Mesh, troubles map[string]mesh.Trouble, fails func(peer string) bool,
+	now time.Time) (all []mesh.Condition) {
+	self, _ := m.Peer(m.Self)
+	for _, peer := range m.Others() {
+		trouble, some := troubles[peer.Name]
+		if !some {
+			continue
+		}
+		s := suspect{peer.Name, peer.Underlay.AddrPort, fails(peer.Name), trouble}
 		if c, ok := ofRefusal(s, now); ok {
 			all = append(all, c)
 		}
-		if c, ok := ofReport(s, self, now); ok {
+		if c, ok := ofReport(s, self.Underlay.Addr(), now); ok {
 			all = append(all, c)
 		}
 	}
@@ -61,22 +57,22 @@ const (
 
 // ofRefusal says that this host does not send to a peer. A full queue of the device is no trouble of its
 // own: any pod can fill it, and whoever sends slows down. It is one where no probe passes, either.
-func ofRefusal(s Suspect, now time.Time) (c mesh.Condition, ok bool) {
-	r := s.Trouble.Refused
+func ofRefusal(s suspect, now time.Time) (c mesh.Condition, ok bool) {
+	r := s.Refused
 	if r.Last.IsZero() || now.Sub(r.Last) > mesh.TroubleLasts {
 		return c, false
 	}
-	if s.Reach != Failing && (r.InARow < 2 || r.Errno == errNoBuffers) {
+	if !s.fails && (r.InARow < 2 || r.Errno == errNoBuffers) {
 		return c, false
 	}
-	c = mesh.Condition{Kind: mesh.SendRefused, Severity: mesh.Degraded, Peer: s.Name,
+	c = mesh.Condition{Kind: mesh.SendRefused, Severity: mesh.Degraded, Peer: s.name,
 		Cause: r.Cause}
 	switch r.Errno {
 	case errPermission:
 		c.Remedy = fmt.Sprintf("find the rule that drops UDP port %d on its way out, such as one in OUTPUT: "+
-			"`nft list ruleset`, `iptables -S OUTPUT`", s.Underlay.Port())
+			"`nft list ruleset`, `iptables -S OUTPUT`", s.at.Port())
 	case errAccess, errNetDown, errNetUnreachable, errHostUnreachable:
-		c.Remedy = fmt.Sprintf("correct the route: `ip route get %s` shows it", s.Underlay.Addr())
+		c.Remedy = fmt.Sprintf("correct the route: `ip route get %s` shows it", s.at.Addr())
 	case errNoBuffers:
 		c.Remedy = "look for a full queue of the device: `tc -s qdisc`; or a full neighbour table: `ip -s neigh`"
 	}
@@ -84,35 +80,38 @@ func ofRefusal(s Suspect, now time.Time) (c mesh.Condition, ok bool) {
 }
 
 // ofReport says what ICMP errors say about a peer that probes do not reach.
-func ofReport(s Suspect, self netip.Addr, now time.Time) (c mesh.Condition, ok bool) {
-	r := s.Trouble.Reported
-	if s.Reach != Failing || r.Last.IsZero() || now.Sub(r.Last) > mesh.TroubleLasts {
+func ofReport(s suspect, self netip.Addr, now time.Time) (c mesh.Condition, ok bool) {
+	r := s.Reported
+	if !s.fails || r.Last.IsZero() || now.Sub(r.Last) > mesh.TroubleLasts {
 		return c, false
 	}
-	who, address, port := "a router", s.Underlay.Addr(), s.Underlay.Port()
+	who, address, port := "a router", s.at.Addr(), s.at.Port()
 	if r.Offender.IsValid() {
 		who = r.Offender.String()
 	}
-	c = mesh.Condition{Severity: mesh.Degraded, Peer: s.Name, Subject: who}
+	c = mesh.Condition{Severity: mesh.Degraded, Peer: s.name, Subject: who}
 	switch r.Means {
 	case mesh.PortClosed:
-		c.Kind, c.Cause = mesh.PeerPortClosed, fmt.Sprintf("%s says that no program listens on port %d", who, port)
-		c.Remedy = fmt.Sprintf("start meshd on %s; if it runs, look for a firewall there that rejects UDP port %d",
-			s.Name, port)
+		c.Kind = mesh.PeerPortClosed
+		c.Cause = fmt.Sprintf("%s says that no program listens on port %d", who, port)
+		c.Remedy = fmt.Sprintf("start meshd on %s; if it runs, look for a firewall there that rejects "+
+			"UDP port %d", s.name, port)
 	case mesh.HostUnreachable:
 		c.Kind, c.Cause = mesh.PeerUnknown, fmt.Sprintf("%s says that %s is unreachable", who, address)
 		c.Remedy = fmt.Sprintf("check that %s runs and has the address %s, and the routes of %s",
-			s.Name, address, who)
+			s.name, address, who)
 		if r.Offender == self { // the kernel sends the error to itself (ipv4_link_failure)
-			c.Kind, c.Cause = mesh.NoNeighbour, fmt.Sprintf("this host asked for %s or for the router to it", address)
+			c.Kind = mesh.NoNeighbour
+			c.Cause = fmt.Sprintf("this host asked for %s, or for the router to it", address)
 			c.Remedy = fmt.Sprintf("check that %s runs and that its cable or its network is up: "+
-				"`ip route get %s` shows on which link this host asks", s.Name, address)
+				"`ip route get %s` shows on which link this host asks", s.name, address)
 		}
 	case mesh.Prohibited:
 		c.Kind, c.Cause = mesh.PeerForbidden, fmt.Sprintf("%s says that a firewall forbids it", who)
 		c.Remedy = fmt.Sprintf("allow UDP port %d in the firewall of %s", port, who)
 	case mesh.RoutingLoop:
-		c.Kind, c.Cause = mesh.PeerLoop, fmt.Sprintf("%s says that the TTL of datagrams to %s ran out", who, address)
+		c.Kind = mesh.PeerLoop
+		c.Cause = fmt.Sprintf("%s says that the TTL of datagrams to %s ran out", who, address)
 		c.Remedy = fmt.Sprintf("correct the routes between here and %s: `traceroute %s` shows the loop",
 			address, address)
 	default:

@@ -27,43 +27,45 @@ func TestOfTroubles(t *testing.T) {
 	both.Reported = says(mesh.PortClosed, worker, 0).Reported
 	for _, test := range []struct {
 		name    string
-		reach   health.Reach
+		fails   bool
 		trouble mesh.Trouble
 		kinds   []mesh.Kind
 		mention string // of the remedy
 	}{
-		{"nothing", health.Failing, mesh.Trouble{}, nil, ""},
-		{"a firewall here", health.Answering, refused(1, 2, 0), []mesh.Kind{mesh.SendRefused}, "port 8285"},
-		{"without probes", health.Unasked, refused(1, 2, 0), []mesh.Kind{mesh.SendRefused}, "port 8285"},
-		{"once", health.Answering, refused(1, 1, 0), nil, ""},
-		{"once, and no answer", health.Failing, refused(1, 1, 0), []mesh.Kind{mesh.SendRefused}, "port 8285"},
-		{"half a minute ago", health.Failing, refused(1, 9, 31*time.Second), nil, ""},
-		{"no route", health.Answering, refused(101, 2, 0), []mesh.Kind{mesh.SendRefused}, "ip route get 172.18.0.4"},
-		{"an error without a remedy", health.Answering, refused(5, 2, 0), []mesh.Kind{mesh.SendRefused}, ""},
-		{"a full queue", health.Answering, refused(105, 99, 0), nil, ""},
-		{"nothing passes a full queue", health.Failing, refused(105, 99, 0), []mesh.Kind{mesh.SendRefused}, "tc -s"},
+		{"nothing", true, mesh.Trouble{}, nil, ""},
+		{"a firewall here", false, refused(1, 2, 0), []mesh.Kind{mesh.SendRefused}, "port 8285"},
+		{"once", false, refused(1, 1, 0), nil, ""},
+		{"once, and no answer", true, refused(1, 1, 0), []mesh.Kind{mesh.SendRefused}, "port 8285"},
+		{"half a minute ago", true, refused(1, 9, 31*time.Second), nil, ""},
+		{"no route", false, refused(101, 2, 0), []mesh.Kind{mesh.SendRefused}, "ip route get 172.18.0.4"},
+		{"an error without a remedy", false, refused(5, 2, 0), []mesh.Kind{mesh.SendRefused}, ""},
+		{"a full queue", false, refused(105, 99, 0), nil, ""},
+		{"nothing passes a full queue", true, refused(105, 99, 0), []mesh.Kind{mesh.SendRefused}, "tc -s"},
 
-		{"forged for a peer that answers", health.Answering, says(mesh.PortClosed, worker, 0), nil, ""},
-		{"forged for a peer that is not asked", health.Unasked, says(mesh.PortClosed, worker, 0), nil, ""},
-		{"no program listens", health.Failing, says(mesh.PortClosed, worker, 0),
+		{"forged for a peer that answers", false, says(mesh.PortClosed, worker, 0), nil, ""},
+		{"no program listens", true, says(mesh.PortClosed, worker, 0),
 			[]mesh.Kind{mesh.PeerPortClosed}, "start meshd on worker"},
-		{"no program listened", health.Failing, says(mesh.PortClosed, worker, 31*time.Second), nil, ""},
-		{"a router has no route", health.Failing, says(mesh.HostUnreachable, router, 0),
+		{"no program listened", true, says(mesh.PortClosed, worker, 31*time.Second), nil, ""},
+		{"a router has no route", true, says(mesh.HostUnreachable, router, 0),
 			[]mesh.Kind{mesh.PeerUnknown}, "routes of 172.18.0.1"},
-		{"nothing answers on the link", health.Failing, says(mesh.HostUnreachable, self, 0),
+		{"nothing answers on the link", true, says(mesh.HostUnreachable, self, 0),
 			[]mesh.Kind{mesh.NoNeighbour}, "cable"},
-		{"a firewall there", health.Failing, says(mesh.Prohibited, worker, 0),
+		{"a firewall there", true, says(mesh.Prohibited, worker, 0),
 			[]mesh.Kind{mesh.PeerForbidden}, "firewall of 172.18.0.4"},
-		{"a loop", health.Failing, says(mesh.RoutingLoop, router, 0), []mesh.Kind{mesh.PeerLoop}, "traceroute"},
-		{"nobody knows who says so", health.Failing, says(mesh.HostUnreachable, netip.Addr{}, 0),
+		{"a loop", true, says(mesh.RoutingLoop, router, 0), []mesh.Kind{mesh.PeerLoop}, "traceroute"},
+		{"nobody knows who says so", true, says(mesh.HostUnreachable, netip.Addr{}, 0),
 			[]mesh.Kind{mesh.PeerUnknown}, "routes of a router"},
-		{"something else", health.Failing, says(mesh.OtherError, router, 0), nil, ""},
-		{"both", health.Failing, both, []mesh.Kind{mesh.SendRefused, mesh.PeerPortClosed}, "port 8285"},
+		{"something else", true, says(mesh.OtherError, router, 0), nil, ""},
+		{"both", true, both, []mesh.Kind{mesh.SendRefused, mesh.PeerPortClosed}, "port 8285"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s := health.Suspect{Name: "worker", Underlay: netip.AddrPortFrom(worker, 8285),
-				Reach: test.reach, Trouble: test.trouble}
-			got := health.OfTroubles([]health.Suspect{s}, self, at(1000))
+			endpoint := func(a netip.Addr) mesh.Endpoint {
+				return mesh.Endpoint{AddrPort: netip.AddrPortFrom(a, 8285)}
+			}
+			m := mesh.Mesh{Self: "self", Peers: []mesh.Peer{
+				{Name: "self", Underlay: endpoint(self)}, {Name: "worker", Underlay: endpoint(worker)}}}
+			got := health.OfTroubles(m, map[string]mesh.Trouble{"worker": test.trouble},
+				func(string) bool { return test.fails }, at(1000))
 			var kinds []mesh.Kind
 			for _, c := range got {
 				kinds = append(kinds, c.Kind)

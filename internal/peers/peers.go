@@ -62,6 +62,12 @@ func (f Facts) StateAt(now time.Time) State {
 	return Unknown
 }
 
+// Fails tells whether probes ask the peer and do not reach it. A peer that has not had the time to answer
+// does not fail yet.
+func (f Facts) Fails() bool {
+	return f.Asked && f.State != "" && f.State != Unknown && f.State != Up
+}
+
 // Registry knows the facts of all peers. Its methods may be called by several goroutines at once.
 type Registry struct {
 	mu    sync.Mutex
@@ -103,6 +109,9 @@ func (r *Registry) Of(peer string) Facts {
 	defer r.mu.Unlock()
 	return r.facts[peer]
 }
+
+// Fails tells whether probes ask a peer and do not reach it.
+func (r *Registry) Fails(peer string) bool { return r.Of(peer).Fails() }
 
 // Keep forgets peers that are not among names: one that comes back is a new one.
 func (r *Registry) Keep(names []string) {

@@ -3,6 +3,7 @@ package words
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"example.org/meshd/internal/control"
 )
@@ -72,4 +73,21 @@ func Peers(peers []control.Peer) string {
 		words = append(words, fmt.Sprintf("%d with another file", others))
 	}
 	return strings.Join(words, "  ")
+}
+
+// Strangers lists who sent what the node did not accept, a line for each.
+func Strangers(strangers []control.Stranger, now time.Time) (lines []string) {
+	for _, s := range strangers {
+		who := s.Address
+		if s.Peer != "" {
+			who += " (" + s.Peer + ")"
+		}
+		inner := "no IP packet"
+		if s.InnerSource != "" {
+			inner = s.InnerSource + " to " + s.InnerDestination
+		}
+		lines = append(lines, fmt.Sprintf("stranger %s  %s %d  %s  %s ago",
+			who, s.Reason, s.Packets, inner, Age(now.Sub(s.Last))))
+	}
+	return lines
 }

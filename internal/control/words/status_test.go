@@ -2,6 +2,7 @@ package words
 
 import (
 	"testing"
+	"time"
 
 	"example.org/meshd/internal/control"
 )
@@ -61,4 +62,27 @@ func TestSize(t *testing.T) {
 	}
 	check(t, "nothing", OrNone(""), "none")
 	check(t, "something", OrNone("x"), "x")
+}
+
+func TestStrangers(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	for _, test := range []struct {
+		name, want string
+		stranger   control.Stranger
+	}{
+		{"of no node", "stranger 172.18.0.9  unknown_sender 12  10.244.9.3 to 10.244.2.7  3s ago",
+			control.Stranger{Address: "172.18.0.9", Reason: "unknown_sender", Packets: 12,
+				InnerSource: "10.244.9.3", InnerDestination: "10.244.2.7", Last: now.Add(-3 * time.Second)}},
+		{"of a node", "stranger 172.18.0.4 (edge-2)  spoofed_source 1  10.244.9.3 to 10.244.2.7  0s ago",
+			control.Stranger{Address: "172.18.0.4", Reason: "spoofed_source", Peer: "edge-2", Packets: 1,
+				InnerSource: "10.244.9.3", InnerDestination: "10.244.2.7", Last: now}},
+		{"garbage", "stranger 172.18.0.9  unknown_sender 1  no IP packet  0s ago",
+			control.Stranger{Address: "172.18.0.9", Reason: "unknown_sender", Packets: 1, Last: now}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := Strangers([]control.Stranger{test.stranger}, now); len(got) != 1 || got[0] != test.want {
+				t.Errorf("%q, want %q", got, test.want)
+			}
+		})
+	}
 }
