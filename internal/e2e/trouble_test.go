@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -80,7 +81,8 @@ func testStrangersAreNamed(t *testing.T) {
 		got.InnerSource != "10.244.1.2" || got.InnerDestination != "10.244.2.3" || got.Last.IsZero() {
 		t.Errorf("%+v", got)
 	}
-	if p := problemOf(s, "unknown_sender", ""); p == nil || p.Level != control.Info || s.Health.Level != before {
+	s = waitProblem(t, m.w2, "unknown_sender", "")
+	if p := problemOf(s, "unknown_sender", ""); p.Level != control.Info || s.Health.Level != before {
 		t.Errorf("%+v, was %q", s.Health, before)
 	}
 
@@ -105,7 +107,8 @@ func testStrangersAreNamed(t *testing.T) {
 	if p.ICMPError.Means != "port_unreachable" || p.ICMPError.From != "172.18.0.9" || p.State != control.Up {
 		t.Errorf("%+v %+v", p, p.ICMPError)
 	}
-	s = status(t, m.w2)
+	heard := status(t, m.w2).UptimeSeconds
+	s = waitStatus(t, m.w2, "judged", func(s control.Status) bool { return s.UptimeSeconds > heard+2 })
 	if s.Health.Level != before || problemOf(s, "port_unreachable", "worker") != nil {
 		t.Errorf("%+v", s.Health)
 	}
@@ -174,12 +177,16 @@ func testCausesOfSilenceAreTold(t *testing.T) {
 		from       string // who sends the ICMP error; empty: this host itself refuses
 	}{
 		{"OUTPUT", func() {
-			run(t, m.Worker2.Namespace, "nft", "add table ip t; add chain ip t o { type filter hook output priority 0; };"+
+			run(t, m.Worker2.Namespace, "nft", "add table ip t;"+
+				" add chain ip t o { type filter hook output priority 0; };"+
 				" add rule ip t o ip daddr 172.18.0.4 udp dport 8285 drop")
 		}, func() { run(t, m.Worker2.Namespace, "nft", "delete table ip t") }, "send_refused", ""},
 		{"a router", func() { ip(m.Worker2, "route", "add", "172.18.0.4", "via", "172.18.0.1") },
 			func() { ip(m.Worker2, "route", "del", "172.18.0.4") }, "host_unreachable", "172.18.0.1"},
-		{"the link", func() { ip(m.Worker, "link", "set", "eth0", "down") },
+		{"the link", func() {
+			ip(m.Worker, "link", "set", "eth0", "down")
+			ip(m.Worker2, "neigh", "flush", "all") // else the kernel believes in the old one for a while
+		},
 			func() { ip(m.Worker, "link", "set", "eth0", "up") }, "no_neighbour", "172.18.0.3"},
 		{"no meshd", func() { m.w.Kill() },
 			func() { w = m.start(m.Worker, m.w.Config) }, "port_unreachable", "172.18.0.4"},
@@ -187,6 +194,8 @@ func testCausesOfSilenceAreTold(t *testing.T) {
 		t.Run(cause.name, func(t *testing.T) {
 			waitPeer(t, m.w2, "worker", "up", isIn(control.Up))
 			cause.begin()
+			end := sync.OnceFunc(cause.end)
+			defer end()
 			s := waitProblem(t, m.w2, cause.kind, "worker")
 			p := peer(t, s, "worker")
 			switch {
@@ -195,13 +204,14 @@ func testCausesOfSilenceAreTold(t *testing.T) {
 			case cause.from != "" && (p.ICMPError == nil || p.ICMPError.From != cause.from):
 				t.Errorf("%+v", p.ICMPError)
 			}
-			if problem := problemOf(s, cause.kind, "worker"); problem.Level != control.Degraded || problem.Remedy == "" {
+			problem := problemOf(s, cause.kind, "worker")
+			if problem.Level != control.Degraded || problem.Remedy == "" {
 				t.Errorf("%+v", problem)
 			}
 			if problemOf(s, cause.kind, "control-plane") != nil {
 				t.Error("the other peer has the problem, too")
 			}
-			cause.end()
+			end()
 			waitNoProblem(t, m.w2, cause.kind, "worker")
 		})
 	}
