@@ -57,8 +57,8 @@ func (e *Engine) HeardBy(peer string) peers.Heard {
 		if s.handle == nil || !known || number == self {
 			return h
 		}
-		var cpus []meshCounters
-		if err := s.Counted.Lookup(number, &cpus); err != nil {
+		cpus, err := s.chunks.lookup(number)
+		if err != nil {
 			return h
 		}
 		var seen, left uint64
@@ -149,8 +149,8 @@ func (s *shown) countedFor(names []string) (map[string]mesh.Traffic, error) {
 
 // traffic reads the counters of a number, the sum over all CPUs.
 func (h *handle) traffic(number uint32) (t mesh.Traffic, err error) {
-	var cpus []meshCounters
-	if err := h.Counted.Lookup(number, &cpus); err != nil {
+	cpus, err := h.chunks.lookup(number)
+	if err != nil {
 		return t, err
 	}
 	// A program counts on the CPU that it runs on, without atomic additions.

@@ -11,12 +11,13 @@ import (
 )
 
 // A handle is a set of loaded programs and their maps. Its maps do not change for as long as it is
-// used; what is in them does.
+// used, but for chunks of counters that are added; what is in them does.
 //
 // Who uses a handle holds a reference, and the last one to release it closes the descriptors. So
 // readers ask the kernel without a lock, and the owner takes programs away without a wait.
 type handle struct {
 	objects
+	chunks     chunks        // what is in Counted
 	xdp        *ebpf.Program // of the owner alone; nil until it is wanted
 	folder     string        // of pins; empty if nothing is pinned
 	unpinned   error         // why nothing is pinned
@@ -51,7 +52,7 @@ func (h *handle) release() error {
 		return nil
 	}
 	return errors.Join(h.In.Close(), h.InBare.Close(), h.Merged.Close(), h.Out.Close(), h.xdp.Close(),
-		h.meshMaps.Close())
+		h.chunks.close(), h.meshMaps.Close())
 }
 
 // program returns the program of a stage for an interface. It is for the owner.

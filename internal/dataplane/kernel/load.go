@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"strings"
 
@@ -57,7 +58,9 @@ func loadHandle(folder string) (*handle, error) {
 	h := &handle{folder: folder}
 	h.references.Store(1)
 	options := &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: folder}}
-	return h, spec.LoadAndAssign(&h.objects, options)
+	err = spec.LoadAndAssign(&h.objects, options)
+	h.chunks = chunks{all: h.Counted, spec: spec.Maps[meshMapCounted].InnerMap, used: map[uint32]bool{}}
+	return h, err
 }
 
 // takeOver makes programs ours that were just loaded: what pinned maps say of the mesh, and what an
@@ -66,7 +69,10 @@ func (e *Engine) takeOver(h *handle) error {
 	t := newTables()
 	if h.folder != "" {
 		var err error
-		if t, err = h.readTables(); err != nil {
+		if t, err = h.readTables(); err == nil {
+			err = errors.Join(h.chunks.provide(t.numbers), h.chunks.begin(maps.Keys(t.nodes)))
+		}
+		if err != nil {
 			err = fmt.Errorf("take over pinned maps: %w", err)
 			return errors.Join(err, h.release())
 		}

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"maps"
+	"slices"
+	"time"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/peers"
@@ -17,18 +19,21 @@ import (
 // is old goes, and each node changes at one packet boundary, so that no packet is lost meanwhile.
 // It is the owner's.
 func (e *Engine) setMesh(m mesh.Mesh, policed map[string]bool) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	next, err := e.tables.next(m, func(name string) peers.Directive {
-		return respecting(e.known[name], policed[name])
-	})
-	if err != nil {
+	if err := fits(m); err != nil {
 		return err
 	}
-	if err := e.change(next); err != nil {
+	numbers := e.tables.numbersFor(m) // which the owner alone changes
+	if err := e.handle().chunks.provide(numbers); err != nil {
 		return fmt.Errorf("write the kernel's tables: %w", err)
 	}
-	e.inMaps = &contents{m, policed}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	next := &contents{m, policed}
+	c := e.tables.changeTo(*next, numbers, e.inMaps, e.known)
+	if err := e.change(c); err != nil {
+		return fmt.Errorf("write the kernel's tables: %w", err)
+	}
+	e.inMaps = next
 	return nil
 }
 
@@ -48,73 +53,100 @@ func respecting(d peers.Directive, policed bool) peers.Directive {
 	return d
 }
 
-// change brings the maps from the tables in force to others. The caller holds mu.
-func (e *Engine) change(next tables) error {
-	h, old := e.handle(), e.tables
-	// Numbers tell nodes apart, not names: a name that is another node now has another number.
-	var joined, left []string
-	for name, number := range next.numbers {
-		if _, known := old.nodes[number]; !known {
-			joined = append(joined, name)
+// fits tells whether maps have room for a mesh, before anything is written.
+func fits(m mesh.Mesh) error {
+	if n := len(m.Peers); n > mesh.MaxNodes {
+		return fmt.Errorf("%w: %d nodes, and the limit is %d", errFull, n, mesh.MaxNodes)
+	}
+	var prefixes [2]int
+	for _, peer := range m.Peers {
+		for _, list := range [][]mesh.Prefix{peer.Subnets, peer.Routes} {
+			for _, prefix := range list {
+				prefixes[boolean(prefix.Addr().Is6())]++
+			}
 		}
 	}
-	for name, number := range old.numbers {
-		if _, stays := next.nodes[number]; !stays {
-			left = append(left, name)
-		}
+	if n := max(prefixes[0], prefixes[1]); n > mesh.MaxPrefixes {
+		return fmt.Errorf("%w: %d prefixes of one family, and the limit is %d", errFull, n, mesh.MaxPrefixes)
 	}
+	if _, there := m.Peer(m.Self); !there {
+		return fmt.Errorf("set mesh: no node is named %q", m.Self)
+	}
+	return nil
+}
+
+// change makes a change of the tables in force. The caller holds mu.
+func (e *Engine) change(c change) error {
+	h := e.handle()
 	// Programs drop nothing for want of counters, they hand packets over: so counters come first.
-	err := h.zero(next.numbers, joined)
+	err := h.chunks.begin(slices.Values(c.joined))
 	if err == nil {
-		err = h.write(old, next)
+		err = h.write(c)
 	}
 	settings := e.settings
-	settings.setHome(next)
-	if err == nil {
-		err = h.writeSettings(settings, next)
+	settings.setHome(c.after)
+	if err == nil && settings != e.settings {
+		err = h.writeSettings(settings, c.after)
 	}
-	// The way back writes each key that differs, whether it was written or not.
 	if err != nil {
-		return errors.Join(err, h.write(next, old), h.forget(next.numbers, joined))
+		return errors.Join(err, h.write(c.back(e.tables)))
 	}
-	e.tables, e.settings = next, settings
-	// Readers learn that a node is gone before its counters go; what was counted stays in the sums.
+	// Numbers tell nodes apart, not names: a name that is another node now has another number.
+	var left []string
+	if len(c.nodes.drop) > 0 {
+		for name, number := range e.tables.numbers {
+			if c.nodes.drop[number] {
+				left = append(left, name)
+			}
+		}
+	}
+	c.do(&e.tables)
+	e.settings = settings
+	// What was counted for a node that is gone stays in the sums. Its number may be another node's from
+	// the next change on.
 	kept, err := e.shown.Load().countedFor(left)
-	e.publish(func(s *shown) { s.numbers, s.kept = next.numbers, kept })
-	if err := errors.Join(err, h.forget(old.numbers, left)); err != nil {
+	e.publish(func(s *shown) { s.numbers, s.kept = c.after.numbers, kept })
+	if err != nil {
 		e.log.Error("lost counters of peers that left the mesh", "error", err, "event", "counters_failed")
 	}
 	return nil
 }
 
-// write brings the maps from one content to another: what is added or changed first, then what goes.
-// A prefix that moves from one node to another so always has one of the two. Nodes come before the
-// prefixes that lead to them, and go after them. Maps that hold anything between the two contents are
-// fine, too, so the way back is the same.
-func (h *handle) write(from, to tables) error {
+// write makes a change: what is added or changed first, then what goes. A prefix that moves from one
+// node to another so always has one of the two. Nodes come before the prefixes that lead to them, and
+// go after them. Maps that hold anything between the two contents are fine, too, so the way back is
+// the same.
+func (h *handle) write(c change) error {
 	if err := errors.Join(
-		put(h.Nodes, from.nodes, to.nodes),
-		put(h.Senders, from.senders, to.senders),
-		put(h.Prefixes4, from.prefixes4, to.prefixes4),
-		put(h.Prefixes6, from.prefixes6, to.prefixes6),
+		put(h.Nodes, c.nodes.put),
+		put(h.Senders, c.senders.put),
+		put(h.Prefixes4, c.prefixes4.put),
+		put(h.Prefixes6, c.prefixes6.put),
 	); err != nil {
 		return err
 	}
 	return errors.Join(
-		drop(h.Prefixes4, from.prefixes4, to.prefixes4),
-		drop(h.Prefixes6, from.prefixes6, to.prefixes6),
-		drop(h.Senders, from.senders, to.senders),
-		drop(h.Nodes, from.nodes, to.nodes),
+		drop(h.Prefixes4, c.prefixes4.drop),
+		drop(h.Prefixes6, c.prefixes6.drop),
+		drop(h.Senders, c.senders.drop),
+		drop(h.Nodes, c.nodes.drop),
 	)
 }
 
 // put writes what is added or changed.
-func put[K, V comparable](m *ebpf.Map, from, to map[K]V) error {
-	for key, value := range to {
-		if before, there := from[key]; there && before == value {
-			continue
+func put[K, V comparable](m *ebpf.Map, entries map[K]V) error {
+	if len(entries) > 1 {
+		keys, values := make([]K, 0, len(entries)), make([]V, 0, len(entries))
+		for key, value := range entries {
+			keys, values = append(keys, key), append(values, value)
 		}
-		if err := m.Update(key, value, ebpf.UpdateAny); err != nil {
+		// Kernels without batches, and whatever is wrong with one element, are found one by one.
+		if _, err := m.BatchUpdate(keys, values, nil); err == nil {
+			return nil
+		}
+	}
+	for key, value := range entries {
+		if err := again(func() error { return m.Update(key, value, ebpf.UpdateAny) }); err != nil {
 			return err
 		}
 	}
@@ -122,42 +154,37 @@ func put[K, V comparable](m *ebpf.Map, from, to map[K]V) error {
 }
 
 // drop deletes what is gone.
-func drop[K, V comparable](m *ebpf.Map, from, to map[K]V) error {
-	for key := range from {
-		if _, stays := to[key]; stays {
-			continue
-		}
+func drop[K comparable](m *ebpf.Map, keys map[K]bool) error {
+	for key := range keys {
 		// On the way back it may never have been there.
-		if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		err := again(func() error { return m.Delete(key) })
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return err
 		}
 	}
 	return nil
 }
 
-// zero makes the counters of some nodes, at zero.
-func (h *handle) zero(numbers map[string]uint32, names []string) error {
-	zero := make([]meshCounters, ebpf.MustPossibleCPU())
-	for _, name := range names {
-		if err := h.Counted.Update(numbers[name], zero, ebpf.UpdateAny); err != nil {
+// patience is how long a write into a map is tried again, in all; it is as long as Learn may have to wait.
+const patience = 128 * time.Millisecond
+
+// again writes into a map until the kernel does not say any more that it cannot at the moment: the
+// memory that it may take without sleeping is used up, and comes back by itself (ENOMEM, EAGAIN), or
+// the place is locked (EBUSY). What lasts longer than patience is an error as any other; whoever
+// wanted the write tries all of it again later.
+func again(write func() error) error {
+	for pause := time.Millisecond; ; pause *= 2 {
+		err := write()
+		passing := errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EBUSY)
+		if !passing || pause >= patience {
 			return err
 		}
+		time.Sleep(pause)
 	}
-	return nil
 }
 
-// forget deletes the counters of some nodes.
-func (h *handle) forget(numbers map[string]uint32, names []string) (err error) {
-	for _, name := range names {
-		if e := h.Counted.Delete(numbers[name]); !errors.Is(e, ebpf.ErrKeyNotExist) {
-			err = errors.Join(err, e)
-		}
-	}
-	return err
-}
-
-// readTables reads the tables back from maps that an earlier meshd has left, and sets all counters
-// to zero.
+// readTables reads the tables back from maps that an earlier meshd has left, and sets the counts of
+// hand-overs to zero.
 func (h *handle) readTables() (t tables, err error) {
 	t = newTables()
 	if err := errors.Join(read(h.Nodes, t.nodes), read(h.Senders, t.senders),
@@ -179,15 +206,32 @@ func (h *handle) readTables() (t tables, err error) {
 			return t, err
 		}
 	}
-	names := []string{}
-	for name := range maps.Keys(t.numbers) {
-		names = append(names, name)
-	}
-	return t, h.zero(t.numbers, names)
+	return t, nil
 }
+
+// readAtOnce is how many elements are read with one call. No bucket of a hash holds nearly as many.
+const readAtOnce = 4096
 
 // read reads all of a map.
 func read[K, V comparable](m *ebpf.Map, into map[K]V) error {
+	keys, values := make([]K, readAtOnce), make([]V, readAtOnce)
+	var at ebpf.MapBatchCursor
+	for {
+		n, err := m.BatchLookup(&at, keys, values, nil)
+		for i := range n {
+			into[keys[i]] = values[i]
+		}
+		switch {
+		case errors.Is(err, ebpf.ErrKeyNotExist): // that was the last
+			return nil
+		case err != nil: // older kernels have no batches, or not for tries
+			return readSingly(m, into)
+		}
+	}
+}
+
+// readSingly is read for kernels without batches.
+func readSingly[K, V comparable](m *ebpf.Map, into map[K]V) error {
 	var key K
 	var value V
 	entries := m.Iterate()

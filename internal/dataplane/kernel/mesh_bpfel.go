@@ -90,19 +90,20 @@ type meshSettings struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	meshMapConfigured  = "configured"
-	meshMapCounted     = "counted"
-	meshMapHanded      = "handed"
-	meshMapMarks       = "marks"
-	meshMapNodes       = "nodes"
-	meshMapPrefixes4   = "prefixes4"
-	meshMapPrefixes6   = "prefixes6"
-	meshMapSenders     = "senders"
-	meshProgMeshIn     = "mesh_in"
-	meshProgMeshInBare = "mesh_in_bare"
-	meshProgMeshMerged = "mesh_merged"
-	meshProgMeshOut    = "mesh_out"
-	meshProgMeshXdp    = "mesh_xdp"
+	meshMapConfigured        = "configured"
+	meshMapCounted           = "counted"
+	meshMapHanded            = "handed"
+	meshMapMarks             = "marks"
+	meshMapNodes             = "nodes"
+	meshMapPrefixes4         = "prefixes4"
+	meshMapPrefixes6         = "prefixes6"
+	meshMapSenders           = "senders"
+	meshProgMeshIn           = "mesh_in"
+	meshProgMeshInBare       = "mesh_in_bare"
+	meshProgMeshMerged       = "mesh_merged"
+	meshProgMeshOut          = "mesh_out"
+	meshProgMeshXdp          = "mesh_xdp"
+	meshVarCountersDescribed = "counters_described"
 )
 
 // loadMesh returns the embedded CollectionSpec for mesh.
@@ -172,6 +173,7 @@ type meshMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type meshVariableSpecs struct {
+	CountersDescribed *ebpf.VariableSpec `ebpf:"counters_described"`
 }
 
 // meshObjects contains all objects after they have been loaded into the kernel.
@@ -221,6 +223,7 @@ func (m *meshMaps) Close() error {
 //
 // It can be passed to loadMeshObjects or ebpf.CollectionSpec.LoadAndAssign.
 type meshVariables struct {
+	CountersDescribed *ebpf.Variable `ebpf:"counters_described"`
 }
 
 // meshPrograms contains all programs after they have been loaded into the kernel.

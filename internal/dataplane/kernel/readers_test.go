@@ -149,53 +149,58 @@ func (p *Engine) held(t *testing.T) (held tables) {
 	t.Helper()
 	h := p.handle()
 	held = newTables()
-	counted := map[uint32]bool{}
-	var number uint32
-	var cpus []meshCounters
-	for entries := h.Counted.Iterate(); entries.Next(&number, &cpus); {
-		counted[number] = true
-	}
 	for _, err := range []error{read(h.Nodes, held.nodes), read(h.Senders, held.senders),
 		read(h.Prefixes4, held.prefixes4), read(h.Prefixes6, held.prefixes6)} {
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	for number := range held.nodes {
-		delete(counted, number)
-	}
-	if len(counted) > 0 {
-		t.Errorf("there are counters of no node: %v", counted)
-	}
 	return held
 }
 
-// A mesh that the maps have no room for changes nothing.
+// routed returns a mesh with a further node, which has a number of routes from an address on.
+func routed(m mesh.Mesh, first byte, count int) mesh.Mesh {
+	huge := mesh.Peer{Name: "huge", Underlay: endpoint("172.18.0.9:8285")}
+	for i := range count {
+		address := netip.AddrFrom4([4]byte{first + byte(i>>16), byte(i >> 8), byte(i), 0})
+		huge.Routes = append(huge.Routes, netip.PrefixFrom(address, 24))
+	}
+	m.Peers = append(slices.Clone(m.Peers), huge)
+	return m
+}
+
+// A mesh that the maps have no room for changes nothing, whether that is known before or found by
+// the kernel.
 func TestTooLargeAMesh(t *testing.T) {
 	nstest.Require(t)
-	m := meshOver(false)
-	p := programsOf(t, m)
-	p.lie(t, m)
-	before, read := p.held(t), p.Read()
-	many := m
-	many.Peers = append([]mesh.Peer{}, m.Peers[0], m.Peers[1])
-	var routes []netip.Prefix
-	for i := range 1<<17 + 1 { // PREFIXES in bpf/maps.h
-		first := netip.AddrFrom4([4]byte{11 + byte(i>>16), byte(i >> 8), byte(i), 0})
-		routes = append(routes, netip.PrefixFrom(first, 24))
-	}
-	many.Peers = append(many.Peers, mesh.Peer{Name: "huge", Routes: routes,
-		Underlay: endpoint("172.18.0.9:8285")})
-	if err := p.setMesh(many, nil); !errors.Is(err, unix.ENOSPC) {
-		t.Fatalf("%v, want no space", err)
-	}
-	if after := p.held(t); !reflect.DeepEqual(after, before) {
-		t.Errorf("%d nodes, %d and %d prefixes; before %d, %d and %d",
-			len(after.nodes), len(after.prefixes4), len(after.prefixes6),
-			len(before.nodes), len(before.prefixes4), len(before.prefixes6))
-	}
-	if after := p.Read(); !reflect.DeepEqual(after, read) {
-		t.Errorf("%+v, before %+v", after, read)
+	for name, test := range map[string]struct {
+		before, after int // routes, other ones
+		want          error
+	}{
+		"beyond the limit": {0, mesh.MaxPrefixes + 1, errFull},
+		"on the way":       {mesh.MaxPrefixes / 2, mesh.MaxPrefixes - 10, unix.ENOSPC}, // new ones come before old ones go
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := meshOver(false)
+			p := programsOf(t, m)
+			p.lie(t, m)
+			if err := p.setMesh(routed(m, 11, test.before), nil); err != nil {
+				t.Fatal(err)
+			}
+			before, read := p.held(t), p.Read()
+			if err := p.setMesh(routed(m, 20, test.after), nil); !errors.Is(err, test.want) {
+				t.Fatalf("%v, want %v", err, test.want)
+			}
+			after := p.held(t)
+			if !reflect.DeepEqual(after, before) || !reflect.DeepEqual(after.prefixes4, p.tables.prefixes4) {
+				t.Errorf("%d nodes, %d and %d prefixes; before %d, %d and %d",
+					len(after.nodes), len(after.prefixes4), len(after.prefixes6),
+					len(before.nodes), len(before.prefixes4), len(before.prefixes6))
+			}
+			if after := p.Read(); !reflect.DeepEqual(after, read) {
+				t.Errorf("%+v, before %+v", after, read)
+			}
+		})
 	}
 }
 

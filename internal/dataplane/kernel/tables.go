@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"bytes"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -14,8 +13,7 @@ import (
 // self is the number of this node (SELF in bpf/maps.h).
 const self = 0
 
-// tables are what the maps hold, as pure data. Changes are found by comparing two of them, so that
-// a mesh that stays the same writes nothing.
+// tables are what the maps hold, or a part of it, as pure data.
 type tables struct {
 	numbers   map[string]uint32 // of nodes, by name; nil before the first mesh
 	nodes     map[uint32]meshNode
@@ -38,24 +36,15 @@ func newTables() tables {
 		prefixes4: map[meshPrefix4]uint32{}, prefixes6: map[meshPrefix6]uint32{}}
 }
 
-// next returns the tables of a mesh, with what is known of its peers. A name that t knows keeps its
-// number, and no name gets a number that t has for another one: what was counted for that node, and
-// its packets on their way, would be taken for the newcomer's.
-func (t tables) next(m mesh.Mesh, known func(name string) peers.Directive) (tables, error) {
-	if _, there := m.Peer(m.Self); !there {
-		return tables{}, fmt.Errorf("set mesh: no node is named %q", m.Self)
-	}
-	n := newTables()
-	n.numbers = t.numbersFor(m)
-	for _, peer := range m.Peers {
-		n.add(peer, n.numbers[peer.Name], known(peer.Name))
-	}
-	return n, nil
-}
-
-// numbersFor gives each node of a mesh its number.
+// numbersFor gives each node of a mesh its number. A name that t knows keeps its number, and no name
+// gets a number that t has for another one: what was counted for that node, and its packets on their
+// way, would be taken for the newcomer's.
 func (t tables) numbersFor(m mesh.Mesh) map[string]uint32 {
-	numbers := map[string]uint32{m.Self: self}
+	if t.names(m) {
+		return t.numbers
+	}
+	numbers := make(map[string]uint32, len(m.Peers))
+	numbers[m.Self] = self
 	// Small numbers are used again, since the maps have room for a number of nodes at most.
 	taken, highest := map[uint32]bool{self: true}, uint32(0)
 	for _, number := range t.numbers {
@@ -83,6 +72,19 @@ func (t tables) numbersFor(m mesh.Mesh) map[string]uint32 {
 		numbers[peer.Name] = number
 	}
 	return numbers
+}
+
+// names tells whether the nodes of a mesh are those of t, and this node is the same one.
+func (t tables) names(m mesh.Mesh) bool {
+	if number, known := t.numbers[m.Self]; !known || number != self || len(t.numbers) != len(m.Peers) {
+		return false
+	}
+	for _, peer := range m.Peers {
+		if _, known := t.numbers[peer.Name]; !known {
+			return false
+		}
+	}
+	return true
 }
 
 // bySocket is set beside a sender's number if its datagrams are left to the socket (BY_SOCKET in
@@ -132,6 +134,7 @@ func (t *tables) add(p mesh.Peer, number uint32, known peers.Directive) {
 
 // setHome notes the first subnets and the TUN's addresses of this node.
 func (t *tables) setHome(p mesh.Peer) {
+	t.keepHome(newTables())
 	for _, v6 := range []bool{false, true} {
 		subnet := p.FirstSubnet(v6)
 		if !subnet.IsValid() {
@@ -144,6 +147,19 @@ func (t *tables) setHome(p mesh.Peer) {
 			t.home4, t.mask4, t.tun4 = first.As4(), [4]byte(mask), p.TUNAddress(false).As4()
 		}
 	}
+}
+
+// keepHome takes over what other tables say of this node itself.
+func (t *tables) keepHome(from tables) {
+	t.tun4, t.tun6 = from.tun4, from.tun6
+	t.home4, t.mask4, t.home6, t.mask6 = from.home4, from.mask4, from.home6, from.mask6
+}
+
+// outline returns tables without what is in the maps of nodes: numbers, and what is about this node.
+func (t tables) outline() tables {
+	o := tables{numbers: t.numbers}
+	o.keepHome(t)
+	return o
 }
 
 // bytesOf returns an address as struct node has it.

@@ -37,7 +37,8 @@ func sinceStart(t *testing.T) uint64 {
 // countersOf returns a peer's counters, one for each CPU.
 func (p *Engine) countersOf(t *testing.T, peer string) (cpus []meshCounters) {
 	t.Helper()
-	if err := p.handle().Counted.Lookup(p.tables.numbers[peer], &cpus); err != nil {
+	cpus, err := p.handle().chunks.lookup(p.tables.numbers[peer])
+	if err != nil {
 		t.Fatal(err)
 	}
 	return cpus
@@ -101,7 +102,8 @@ func TestWhole(t *testing.T) {
 		for i := range cpus {
 			cpus[i].Whole, cpus[i].Seen = whole, 0
 		}
-		if err := p.handle().Counted.Update(p.tables.numbers["b"], cpus, ebpf.UpdateAny); err != nil {
+		number := p.tables.numbers["b"]
+		if err := p.handle().chunks.made[0].Load().Update(number, cpus, ebpf.UpdateAny); err != nil {
 			t.Fatal(err)
 		}
 		b := n.generator.outer(n.mesh.Peers[1].Underlay.AddrPort, 0, tcpFrom("word:"+word))

@@ -16,6 +16,7 @@
 
 #define NODES 16384
 #define PREFIXES 131072
+#define CHUNK 1024
 
 /* One element, 0: replaced as a whole, so that no program sees half of it. */
 struct {
@@ -63,12 +64,26 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } senders SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+/* Counters of CHUNK nodes. */
+struct chunk {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__type(key, __u32);
 	__type(value, struct counters);
-	__uint(max_entries, NODES);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, CHUNK);
+};
+
+/* Has clang describe the type, which it does not for a map within a map. */
+const struct counters *counters_described __attribute__((unused));
+
+/* The counters of a node, by its number: that of the chunk, and the place in it. A per-CPU hash that
+ * allocates at each update runs out of per-CPU memory that is in place (ENOMEM) after some thousand
+ * nodes, since it must not sleep. An array allocates once, when it is made; one of all NODES would
+ * take 2 MB a CPU for three nodes. So the daemon makes the chunks that it needs. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__type(key, __u32);
+	__uint(max_entries, NODES / CHUNK);
+	__array(values, struct chunk);
 } counted SEC(".maps");
 
 struct {
@@ -119,7 +134,10 @@ static __always_inline struct settings *get_settings(void)
 
 static __always_inline struct counters *counters_of(__u32 node)
 {
-	return bpf_map_lookup_elem(&counted, &node);
+	__u32 number = forgotten(node / CHUNK), place = forgotten(node % CHUNK);
+	void *chunk = bpf_map_lookup_elem(&counted, &number);
+
+	return chunk ? bpf_map_lookup_elem(chunk, &place) : 0;
 }
 
 static __always_inline __u32 *node_of4(const void *address)
