@@ -94,6 +94,7 @@ const (
 	meshMapCounted           = "counted"
 	meshMapHanded            = "handed"
 	meshMapMarks             = "marks"
+	meshMapMerging           = "merging"
 	meshMapNodes             = "nodes"
 	meshMapPrefixes4         = "prefixes4"
 	meshMapPrefixes6         = "prefixes6"
@@ -163,6 +164,7 @@ type meshMapSpecs struct {
 	Counted    *ebpf.MapSpec `ebpf:"counted"`
 	Handed     *ebpf.MapSpec `ebpf:"handed"`
 	Marks      *ebpf.MapSpec `ebpf:"marks"`
+	Merging    *ebpf.MapSpec `ebpf:"merging"`
 	Nodes      *ebpf.MapSpec `ebpf:"nodes"`
 	Prefixes4  *ebpf.MapSpec `ebpf:"prefixes4"`
 	Prefixes6  *ebpf.MapSpec `ebpf:"prefixes6"`
@@ -200,6 +202,7 @@ type meshMaps struct {
 	Counted    *ebpf.Map `ebpf:"counted"`
 	Handed     *ebpf.Map `ebpf:"handed"`
 	Marks      *ebpf.Map `ebpf:"marks"`
+	Merging    *ebpf.Map `ebpf:"merging"`
 	Nodes      *ebpf.Map `ebpf:"nodes"`
 	Prefixes4  *ebpf.Map `ebpf:"prefixes4"`
 	Prefixes6  *ebpf.Map `ebpf:"prefixes6"`
@@ -212,6 +215,7 @@ func (m *meshMaps) Close() error {
 		m.Counted,
 		m.Handed,
 		m.Marks,
+		m.Merging,
 		m.Nodes,
 		m.Prefixes4,
 		m.Prefixes6,

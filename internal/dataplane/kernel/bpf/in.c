@@ -7,6 +7,7 @@
  */
 #include <linux/if_packet.h>
 
+#include "icmp.h"
 #include "maps.h"
 #include "packet.h"
 
@@ -220,6 +221,7 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct settings 
 	bpf_get_hash_recalc(skb); /* GRO finds a packet's flow by it */
 	/* The queue is the CPU's, as if it were a card's: what was spread over CPUs stays so. */
 	skb->queue_mapping = bpf_get_smp_processor_id() + 1;
+	count_merging(MERGER_IN, 1);
 	return bpf_redirect(s->merger, 0);
 }
 
@@ -303,8 +305,10 @@ static __always_inline int receive(struct __sk_buff *skb, const struct settings 
 	int v;
 
 	v = read_outer(data + link, end, skb->len - link, protocol, s, &o);
-	if (v == NOT_OURS)
+	if (v == NOT_OURS) {
+		mend_error(skb, s, protocol, link);
 		return LEAVE;
+	}
 	if (v == ACCEPT) /* or to all on the link */
 		v = skb->pkt_type == PACKET_HOST ? sender_of(&o, &sender, &c) : HAND_UNUSUAL;
 	if (v != ACCEPT || !c)
@@ -375,6 +379,7 @@ int mesh_merged(struct __sk_buff *skb)
 
 	if (!s || (!v6 && skb->protocol != bpf_htons(ETH_P_IP)) || (void *)(protocol + 1) > end || *protocol != IPPROTO_TCP)
 		return TC_ACT_SHOT;
+	count_merging(MERGER_OUT, skb->gso_segs ? skb->gso_segs : 1);
 	return bpf_redirect(s->tun, BPF_F_INGRESS);
 }
 

@@ -101,6 +101,25 @@ struct {
 	__uint(max_entries, 1);
 } marks SEC(".maps");
 
+/* Packets that went into the merger, and that came out of it. If fewer come out, another program
+ * ends them on the way. */
+enum { MERGER_IN, MERGER_OUT, MERGER_ENDS };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(max_entries, MERGER_ENDS);
+} merging SEC(".maps");
+
+static __always_inline void count_merging(__u32 end, __u32 packets)
+{
+	__u64 *n = bpf_map_lookup_elem(&merging, &end);
+
+	if (n)
+		*n += packets;
+}
+
 /* The number of this node. */
 #define SELF 0
 

@@ -92,7 +92,7 @@ static __always_inline __be16 source_port(struct __sk_buff *skb, const struct se
 {
 	if (!s->spread)
 		return s->port;
-	return bpf_htons(0xc000 | (bpf_get_hash_recalc(skb) & 0x3fff));
+	return bpf_htons(FIRST_FLOW_PORT | (bpf_get_hash_recalc(skb) & 0x3fff));
 }
 
 /* Finds the underlay's interface for a datagram of a size, from a port. */

@@ -22,6 +22,7 @@
 #define DONT_FRAGMENT 0x4000
 #define FRAGMENT_BITS 0x3fff /* more fragments, and the offset */
 #define HOPS 64		     /* of outer headers */
+#define FIRST_FLOW_PORT 0xc000 /* of the dynamic ports (RFC 6335, section 6), down to the last */
 #define MOST_HEADERS 60	     /* IPv6 and TCP without options */
 
 /* Has the verifier forget what it knows of a number; le64 changes nothing in an object that is bpfel.
