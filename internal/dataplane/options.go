@@ -9,7 +9,7 @@ type Options struct {
 	Hear EchoHandler
 	// Start runs a loop in a goroutine until it ends. Engines start no goroutines.
 	Start func(Loop)
-	// Broken is called, from a loop that ended with an error, when Apply has to begin anew. It
-	// must not wait.
+	// Broken is called when Apply has something to do: a loop ended with an error, or programs have to
+	// be attached anew. It must not wait.
 	Broken func()
 }

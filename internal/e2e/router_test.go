@@ -21,7 +21,10 @@ func (w *world) behindRouter(v6 bool, mtu int) (underlay string) {
 	if v6 {
 		network, suffix, all = "2001:db8:3%d::%d/64", " nodad", "2001:db8::/32"
 	}
-	hop := func(side int) string { address, _, _ := strings.Cut(fmt.Sprintf(network, side, 1), "/"); return address }
+	hop := func(side int) string {
+		address, _, _ := strings.Cut(fmt.Sprintf(network, side, 1), "/")
+		return address
+	}
 	for _, err := range []error{
 		router.Sysctl("ipv4.ip_forward", "1"), router.Sysctl("ipv6.conf.all.forwarding", "1"),
 	} {

@@ -37,6 +37,7 @@ var sentences = map[mesh.Kind]string{
 	mesh.OffloadRefused: "the kernel or a network device refused the offload SUBJECT: " +
 		"packets move one by one, which is slow",
 	mesh.Unpinned:      "packets will stop while meshd is not running: programs cannot be pinned",
+	mesh.ProgramMoved:  "another program dropped packets of pods: meshd's own now stands in front of it",
 	mesh.Unmerged:      "TCP reception is slow: receive merging (GRO) is off",
 	mesh.ForwardingOff: "this host does not forward SUBJECT: pods cannot reach other hosts",
 	mesh.OutsideOff: "this host does not forward packets that arrive at SUBJECT: " +

@@ -54,6 +54,7 @@ type passing interface {
 	Conditions() []mesh.Condition
 	Look()
 	Compare(now time.Time, moved func() mesh.Traffic)
+	WatchMerger() (again bool)
 }
 
 // Engine chooses between the user engine and the kernel engine. It implements dataplane.Engine,
@@ -63,6 +64,7 @@ type Engine struct {
 	log    *slog.Logger
 	user   moving
 	kernel passing
+	broken func() // Apply has something to do
 
 	verdict atomic.Pointer[verdict] // the last one; the owner writes it
 
@@ -80,10 +82,14 @@ type verdict struct {
 
 // New returns an engine that moves nothing yet. What it does at interfaces is in the network
 // namespace of the calling thread.
-func New(o dataplane.Options) *Engine { return join(o.Log, user.New(o), kernel.New(o.Log)) }
+func New(o dataplane.Options) *Engine {
+	e := join(o.Log, user.New(o), kernel.New(o.Log))
+	e.broken = o.Broken
+	return e
+}
 
 func join(log *slog.Logger, u moving, k passing) *Engine {
-	e := &Engine{log: log, user: u, kernel: k}
+	e := &Engine{log: log, user: u, kernel: k, broken: func() {}}
 	e.verdict.Store(&verdict{})
 	return e
 }
@@ -279,10 +285,14 @@ func (e *Engine) Adopt(files []*os.File, w dataplane.Wanted) (a dataplane.Adopte
 func (e *Engine) Descriptors() map[string]dataplane.Descriptor { return e.user.Descriptors() }
 
 // Look looks who else is at the TUN, such as a capture: then user space sends, so that the capture
-// sees it. It is to be called every second or so, from any goroutine.
+// sees it. It also looks whether packets are lost where programs merge TCP, and has Apply called if so.
+// It is to be called every second or so, from any goroutine.
 func (e *Engine) Look() {
 	e.kernel.Look()
 	e.kernel.Compare(time.Now(), func() mesh.Traffic { return e.user.Read().Totals })
+	if e.kernel.WatchMerger() {
+		e.broken()
+	}
 }
 
 // undos are ways back, in the order of the ways there.

@@ -112,6 +112,7 @@ func (k *fakeKernel) Conditions() []mesh.Condition {
 	return []mesh.Condition{{Kind: mesh.Unpinned}}
 }
 func (k *fakeKernel) Compare(time.Time, func() mesh.Traffic) {}
+func (k *fakeKernel) WatchMerger() bool                      { return k.do("merger") != nil }
 
 // events is a log that keeps which events it was told of, without "event=".
 type events struct {

@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -49,6 +50,8 @@ type Engine struct {
 	reading  complaint    // counters cannot be read
 	watching complaint    // who else is at the TUN cannot be seen
 
+	passageTrouble complaint // what enters and leaves the merger cannot be read
+
 	// Of the owner alone.
 	places
 	applied *dataplane.Wanted // the last one that worked; nil: no programs
@@ -60,6 +63,8 @@ type Engine struct {
 	tables   tables                     // what the maps hold
 	inMaps   *contents                  // what they were filled from; nil before
 	settings meshSettings               // what the map of settings holds, once there is all of it
+	passage  passage                    // whether packets come through the merger
+	passed   int                        // index of the exit that passage is about
 }
 
 // New returns an engine without programs. What it does at interfaces is in the network namespace of
@@ -182,6 +187,7 @@ func (e *Engine) leave() error {
 	defer e.mu.Unlock()
 	kept, countErr := e.shown.Load().counted()
 	e.tables, e.settings, e.inMaps = newTables(), meshSettings{}, nil
+	e.passage, e.passed = passage{}, 0
 	e.publish(func(s *shown) { *s = shown{kept: kept} })
 	return errors.Join(err, countErr, h.release())
 }
@@ -240,6 +246,10 @@ func (e *Engine) Conditions() (all []mesh.Condition) {
 	}
 	add(mesh.Unpinned, pinned, s.unpinned)
 	add(mesh.Unmerged, mergerEntry, s.unmerged)
+	if len(s.past) > 0 {
+		all = append(all, mesh.Condition{Kind: mesh.ProgramMoved, Severity: mesh.Info, Subject: mergerExit,
+			Cause: strings.Join(s.past, ", ")})
+	}
 	return append(append(all, s.conditions()...), e.compared.conditions(s)...)
 }
 

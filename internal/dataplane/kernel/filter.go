@@ -15,20 +15,21 @@ import (
 const (
 	filterHandle   = 0x6d65
 	filterPriority = 0x6d65
+	filterFirst    = 1 // priority of the one that has to be asked before all others
 	filterName     = "meshd"
 )
 
 // addFilter attaches a BPF program of type SCHED_CLS to the packets that an interface receives, or
 // with out to those that it sends. A filter that we attached there before is replaced at one packet
 // boundary. It outlives the process.
-func addFilter(device, program int, out bool) error {
+func addFilter(at filtered, program int) error {
 	qdisc := &netlink.GenericQdisc{QdiscType: "clsact", QdiscAttrs: netlink.QdiscAttrs{
-		LinkIndex: device, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+		LinkIndex: at.device, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
 	}}
 	if err := netlink.QdiscAdd(qdisc); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("add clsact: %w", err)
 	}
-	f := filterAt(device, out)
+	f := at.filter()
 	f.Fd, f.Name, f.DirectAction = program, filterName, true
 	if err := netlink.FilterReplace(f); err != nil {
 		return fmt.Errorf("add a filter: %w", err)
@@ -38,8 +39,8 @@ func addFilter(device, program int, out bool) error {
 
 // deleteFilter detaches it. A filter that does not exist is no error. The clsact qdisc stays, since
 // other programs may have filters there.
-func deleteFilter(device int, out bool) error {
-	err := netlink.FilterDel(filterAt(device, out))
+func deleteFilter(at filtered) error {
+	err := netlink.FilterDel(at.filter())
 	if err == nil || absent(err) {
 		return nil
 	}
@@ -53,21 +54,41 @@ func absent(err error) bool {
 		errors.Is(err, unix.EOPNOTSUPP)
 }
 
-func filterAt(device int, out bool) *netlink.BpfFilter {
-	parent := uint32(netlink.HANDLE_MIN_INGRESS)
-	if out {
-		parent = netlink.HANDLE_MIN_EGRESS
+// filtered is a place where a filter of ours is.
+type filtered struct {
+	device   int
+	out      bool
+	priority uint16
+}
+
+// filteredAt returns the place for an attachment.
+func filteredAt(at attachment) filtered {
+	f := filtered{at.device, at.stage.out(), filterPriority}
+	if at.stage == stageMerge {
+		f.priority = filterFirst
 	}
+	return f
+}
+
+// parent returns the handle of the direction.
+func (f filtered) parent() uint32 {
+	if f.out {
+		return netlink.HANDLE_MIN_EGRESS
+	}
+	return netlink.HANDLE_MIN_INGRESS
+}
+
+func (f filtered) filter() *netlink.BpfFilter {
 	return &netlink.BpfFilter{FilterAttrs: netlink.FilterAttrs{
-		LinkIndex: device, Parent: parent, Handle: filterHandle, Priority: filterPriority,
+		LinkIndex: f.device, Parent: f.parent(), Handle: filterHandle, Priority: f.priority,
 		Protocol: unix.ETH_P_ALL,
 	}}
 }
 
-// filtered is a place where a filter of ours is.
-type filtered struct {
-	device int
-	out    bool
+// isOurs tells whether some meshd attached a filter.
+func isOurs(f netlink.Filter) bool {
+	ours, ok := f.(*netlink.BpfFilter)
+	return ok && ours.Handle == filterHandle && (ours.Priority == filterPriority || ours.Priority == filterFirst)
 }
 
 // filters returns where filters of ours are, whichever meshd attached them.
@@ -78,15 +99,14 @@ func filters() (all []filtered, err error) {
 	}
 	for _, l := range links {
 		for _, out := range []bool{false, true} {
-			list := func() ([]netlink.Filter, error) { return netlink.FilterList(l, filterAt(0, out).Parent) }
+			list := func() ([]netlink.Filter, error) { return netlink.FilterList(l, filtered{out: out}.parent()) }
 			there, err := retry(list)
 			if err != nil && !absent(err) {
 				return all, fmt.Errorf("list the filters of %s: %w", l.Attrs().Name, err)
 			}
 			for _, f := range there {
-				ours, ok := f.(*netlink.BpfFilter)
-				if ok && ours.Handle == filterHandle && ours.Priority == filterPriority {
-					all = append(all, filtered{l.Attrs().Index, out})
+				if isOurs(f) {
+					all = append(all, filtered{l.Attrs().Index, out, f.Attrs().Priority})
 				}
 			}
 		}
@@ -99,7 +119,7 @@ func deleteFilters() (found bool, err error) {
 	all, err := filters()
 	for _, f := range all {
 		found = true
-		err = errors.Join(err, deleteFilter(f.device, f.out))
+		err = errors.Join(err, deleteFilter(f))
 	}
 	return found, err
 }

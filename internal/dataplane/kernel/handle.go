@@ -101,6 +101,7 @@ type shown struct {
 	receive  dataplane.Receive       // where they take datagrams
 	refused  string                  // why not where they should; may be empty
 	unmerged error                   // why TCP is not merged; nil: it is, or is not to be
+	past     []string                // programs that ended packets in the merger, and now are behind ours
 	seen                             // who else is there
 	severity mesh.Severity           // of what keeps packets from programs
 

@@ -33,10 +33,10 @@ func (l linked) remove() (err error) {
 type filter struct{ at attachment }
 
 func (f filter) Update(p *ebpf.Program) error {
-	return addFilter(f.at.device, p.FD(), f.at.stage.out())
+	return addFilter(filteredAt(f.at), p.FD())
 }
 
-func (f filter) remove() error { return deleteFilter(f.at.device, f.at.stage.out()) }
+func (f filter) remove() error { return deleteFilter(filteredAt(f.at)) }
 
 // errUnmarked says why XDP is not attached to an interface whose marks would not be believed.
 var errUnmarked = errors.New("the interface was deleted, or there are too many of them")
@@ -58,6 +58,9 @@ func (e *Engine) attachTo(at attachment) (hook, error) {
 		l, err = link.AttachXDP(o)
 	} else {
 		o := link.TCXOptions{Program: program, Interface: at.device, Attach: stages[at.stage].attach}
+		if at.stage == stageMerge { // whatever ends the chain before would end packets of pods
+			o.Anchor = link.Head()
+		}
 		l, err = e.attachTCX(o)
 		if errors.Is(err, ebpf.ErrNotSupported) {
 			return filter{at}, filter{at}.Update(program)

@@ -33,6 +33,12 @@ func (e *Engine) adopt() error {
 		case nameOf(f.device) == mergerExit:
 			at.stage = stageMerge
 		}
+		if f != filteredAt(at) { // of an earlier version
+			if err := deleteFilter(f); err != nil {
+				return err
+			}
+			continue
+		}
 		// It says whose it is by its handle, and not which program is in it: ours is put in.
 		e.attached[at] = filter{at}
 		if e.stands(at) {

@@ -39,6 +39,11 @@ func (e *Engine) attach(w dataplane.Wanted, tun int) (changes []mesh.Change, err
 		e.receive = dataplane.TCX
 	}
 	changes = e.haveMerger()
+	moved, err := e.pass()
+	changes = append(changes, moved...)
+	if err != nil {
+		return changes, err
+	}
 	wanted := e.wantedPlaces()
 	e.describe(wanted) // before XDP is there, or its marks would not be believed and packets dropped
 	if err := e.configureFor(w); err != nil {

@@ -54,7 +54,8 @@ func (e *Engine) configureFor(w dataplane.Wanted) error {
 		s.V6, s.Spread = boolean(at.Addr().Is6()), boolean(w.Spread)
 		s.Merger, s.Devices = 0, [len(s.Devices)]meshDevice{}
 		copy(s.Devices[:], e.marking)
-		if e.attached[attachment{stageMerge, e.merger.exit}] != nil { // or packets would end there
+		// Without a program packets would end there.
+		if e.attached[attachment{stageMerge, e.merger.exit}] != nil && e.passage.off == nil {
 			s.Merger = uint32(e.merger.entry)
 		}
 	})
