@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"example.org/meshd/internal/mesh"
 )
 
 // A Warning is a possible mistake in a valid file. It has the fields of a Fault.
@@ -43,11 +45,40 @@ func (c *Config) Warnings() []Warning {
 			"addresses and counters of all nodes; use \"127.0.0.1:%s\", or restrict access with a firewall",
 			c.Metrics.Listen, port)
 	}
+	c.warnOfLimits(&r)
 	var warnings []Warning
 	for _, f := range r.result() {
 		warnings = append(warnings, Warning(f))
 	}
 	return warnings
+}
+
+// warnOfLimits tells of a mesh that the kernel engine has no room for.
+func (c *Config) warnOfLimits(r *report) {
+	if c.Dataplane.Engine == EngineUser {
+		return
+	}
+	const say = "the kernel engine has room for %d %s, and the mesh has %d: use engine = \"user\", " +
+		"or divide the mesh"
+	if n := len(c.Nodes); n > mesh.MaxNodes {
+		r.add("node["+strconv.Itoa(mesh.MaxNodes)+"]", say, mesh.MaxNodes, "nodes", n)
+	}
+	for _, family := range []string{"IPv4", "IPv6"} {
+		first, count := 0, 0 // the node by which there are too many
+		for i, n := range c.Nodes {
+			for _, prefix := range slices.Concat(n.Subnets, n.Routes) {
+				if prefix.Addr().Is6() != (family == "IPv6") {
+					continue
+				}
+				if count++; count == mesh.MaxPrefixes+1 {
+					first = i
+				}
+			}
+		}
+		if count > mesh.MaxPrefixes {
+			r.add("node["+strconv.Itoa(first)+"]", say, mesh.MaxPrefixes, family+" prefixes", count)
+		}
+	}
 }
 
 // notPublic are addresses that the internet does not route, besides those that net/netip

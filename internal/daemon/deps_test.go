@@ -19,7 +19,7 @@ var arrows = map[string][]string{
 	"internal/text":         {},
 	"internal/text/hostile": {},
 	"internal/backoff":      {},
-	"internal/config":       {"internal/text"},
+	"internal/config":       {"internal/mesh", "internal/text"}, // limits of engines, to warn above them
 	"internal/mesh":         {},
 	"internal/rate":         {"internal/mesh"},
 	"internal/news":         {"internal/probe", "internal/rate"},
