@@ -49,7 +49,7 @@ meshd does.`,
 			c := cleaner{
 				config: g.config,
 				note:   daemon.ContainerNote(g.socket),
-				state:  daemon.StateFolder(state, g.socket),
+				state:  stateFolder(state, g.socket),
 				out:    cmd.ErrOrStderr(),
 			}
 			return c.run(cmd.Context(), cleanupSteps)

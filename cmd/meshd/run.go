@@ -47,7 +47,7 @@ with the program that is installed now, without a gap in forwarding.`,
 			}
 			err = run(cmd.Context(), daemon.Options{
 				ConfigPath: g.config, Node: node, Version: version, Sysctl: sysctl,
-				Socket: g.socket, State: daemon.StateFolder(state, g.socket),
+				Socket: g.socket, State: stateFolder(state, g.socket),
 				Reload: hangup, Replace: replace, Log: log,
 			})
 			return logged(cmd.ErrOrStderr(), log, format, err)

@@ -203,21 +203,6 @@ func CheckPrivileges() error {
 // now is the clock of everything that people see.
 func now() time.Time { return time.Now().Round(time.Millisecond) }
 
-// StateFolder returns where meshd keeps what has to survive it: the folder that was asked for, or
-// the service's, or one beside a control socket of another place.
-func StateFolder(asked, socket string) string {
-	switch {
-	case asked != "":
-		return asked
-	case socket != control.DefaultSocket:
-		return socket + ".state"
-	}
-	if first, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); first != "" { // systemd.exec(5)
-		return first
-	}
-	return "/var/lib/meshd"
-}
-
 // AcceptLegacy puts the rules that accept pods' packets into iptables-legacy, where that is in use,
 // as the file at a path asks for. The service may not do it: those tables are for root alone. The
 // warning, if not empty, is for people. node is as for Run.

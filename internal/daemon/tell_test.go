@@ -357,22 +357,6 @@ func TestRemember(t *testing.T) {
 	}
 }
 
-func TestStateFolder(t *testing.T) {
-	for _, test := range []struct{ name, asked, socket, environment, want string }{
-		{"of an installed daemon", "", control.DefaultSocket, "", "/var/lib/meshd"},
-		{"of a service", "", control.DefaultSocket, "/srv/one:/srv/two", "/srv/one"},
-		{"beside another socket", "", "/tmp/s", "/srv/one", "/tmp/s.state"},
-		{"as asked for", "/here", "/tmp/s", "/srv/one", "/here"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Setenv("STATE_DIRECTORY", test.environment)
-			if got := StateFolder(test.asked, test.socket); got != test.want {
-				t.Errorf("%s, want %s", got, test.want)
-			}
-		})
-	}
-}
-
 // A file that cannot be watched is a condition until it can, and is looked at meanwhile.
 func TestFileWatchConditions(t *testing.T) {
 	log := &nstest.Events{}

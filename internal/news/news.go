@@ -53,7 +53,9 @@ func (p *Peers) Tell(changes []probe.Change, self probe.Self, now time.Time) {
 }
 
 // Wait returns how long nothing is due; most if nothing is held.
-func (p *Peers) Wait(now time.Time, most time.Duration) time.Duration { return p.states.Wait(now, most) }
+func (p *Peers) Wait(now time.Time, most time.Duration) time.Duration {
+	return p.states.Wait(now, most)
+}
 
 // tellStates logs peers that came to the same state.
 func (p *Peers) tellStates(all []probe.Change) {
