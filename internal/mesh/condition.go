@@ -47,7 +47,7 @@ const (
 	OffloadRefused   Kind = "offload_refused"   // an offload ended at run time
 	Unpinned         Kind = "unpinned"          // packets stop while no meshd runs
 	Unmerged         Kind = "unmerged"          // TCP is not merged on reception
-	ProgramMoved     Kind = "program_moved"     // another program ended packets; meshd's now stands in front of it
+	ProgramMoved     Kind = "program_moved"     // another program ended packets; meshd moved in front
 	ForwardingOff    Kind = "forwarding_off"    // the host does not forward between its interfaces
 	OutsideOff       Kind = "outside_off"       // the host does not forward what comes from outside the mesh
 	ForwardingFailed Kind = "forwarding_failed" // --sysctl could not turn forwarding on

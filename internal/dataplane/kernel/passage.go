@@ -225,7 +225,8 @@ func (h *handle) others(exit int) (front, behind []string, err error) {
 	if err != nil && !errors.Is(err, ebpf.ErrNotSupported) { // before Linux 6.6
 		return nil, nil, fmt.Errorf("list programs at %s: %w", mergerExit, err)
 	}
-	if err != nil || !slices.ContainsFunc(all.Programs, func(p link.AttachedProgram) bool { return p.ID == ours }) {
+	isOurs := func(p link.AttachedProgram) bool { return p.ID == ours }
+	if err != nil || !slices.ContainsFunc(all.Programs, isOurs) {
 		return filtersAround(exit)
 	}
 	list := &front
@@ -252,8 +253,9 @@ func programName(id ebpf.ProgramID) string {
 
 // filtersAround is others for filters of clsact.
 func filtersAround(exit int) (front, behind []string, err error) {
+	device := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: exit}}
 	there, err := retry(func() ([]netlink.Filter, error) {
-		return netlink.FilterList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: exit}}, netlink.HANDLE_MIN_INGRESS)
+		return netlink.FilterList(device, netlink.HANDLE_MIN_INGRESS)
 	})
 	if err != nil && !absent(err) {
 		return nil, nil, fmt.Errorf("list filters at %s: %w", mergerExit, err)

@@ -20,16 +20,19 @@ func TestJudge(t *testing.T) {
 		earlier, later ends
 		lost           int64
 	}{
-		"all came":               {passage{began: true, in: 10}, ends{in: 90, out: 90}, ends{in: 90, out: 90}, 0},
-		"on their way":           {passage{began: true, in: 10}, ends{in: 90, out: 50}, ends{in: 90, out: 90}, 0},
-		"more came since":        {passage{began: true, in: 10}, ends{in: 90, out: 50}, ends{in: 190, out: 190}, 0},
-		"none came":              {passage{began: true, in: 10}, ends{in: 20, out: 10}, ends{in: 20, out: 10}, 10},
-		"one of one":             {passage{began: true, in: 10}, ends{in: 11, out: 10}, ends{in: 11, out: 10}, 1},
-		"one of a hundred":       {passage{began: true, in: 10}, ends{in: 110, out: 109}, ends{in: 110, out: 109}, 0},
-		"counted as dropped":     {passage{began: true, in: 10}, ends{in: 20, out: 10, dropped: 10}, ends{in: 20, out: 10, dropped: 10}, 0},
-		"known to be lost":       {passage{began: true, in: 20, lost: 10}, ends{in: 20, out: 10}, ends{in: 20, out: 10}, 0},
-		"of an earlier meshd":    {passage{}, ends{in: 20, out: 10}, ends{in: 20, out: 10}, 0},
-		"others dropped as well": {passage{began: true, in: 10}, ends{in: 20, out: 10, dropped: 50}, ends{in: 20, out: 10, dropped: 50}, 0},
+		"all came":         {passage{began: true, in: 10}, ends{in: 90, out: 90}, ends{in: 90, out: 90}, 0},
+		"on their way":     {passage{began: true, in: 10}, ends{in: 90, out: 50}, ends{in: 90, out: 90}, 0},
+		"more came since":  {passage{began: true, in: 10}, ends{in: 90, out: 50}, ends{in: 190, out: 190}, 0},
+		"none came":        {passage{began: true, in: 10}, ends{in: 20, out: 10}, ends{in: 20, out: 10}, 10},
+		"one of one":       {passage{began: true, in: 10}, ends{in: 11, out: 10}, ends{in: 11, out: 10}, 1},
+		"one of a hundred": {passage{began: true, in: 10}, ends{in: 110, out: 109}, ends{in: 110, out: 109}, 0},
+		"counted as dropped": {passage{began: true, in: 10}, ends{in: 20, out: 10, dropped: 10},
+			ends{in: 20, out: 10, dropped: 10}, 0},
+		"known to be lost": {passage{began: true, in: 20, lost: 10}, ends{in: 20, out: 10},
+			ends{in: 20, out: 10}, 0},
+		"of an earlier meshd": {passage{}, ends{in: 20, out: 10}, ends{in: 20, out: 10}, 0},
+		"others dropped as well": {passage{began: true, in: 10}, ends{in: 20, out: 10, dropped: 50},
+			ends{in: 20, out: 10, dropped: 50}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := test.before
@@ -144,7 +147,8 @@ func TestProgramEndsPackets(t *testing.T) {
 				t.Errorf("%v, %+v", err, seen)
 			}
 			all = p.Conditions()
-			if n.watch(p) || len(all) != 1 || all[0].Kind != mesh.ProgramMoved || !strings.Contains(all[0].Cause, "other") {
+			if n.watch(p) || len(all) != 1 || all[0].Kind != mesh.ProgramMoved ||
+				!strings.Contains(all[0].Cause, "other") {
 				t.Errorf("%+v", all)
 			}
 			if err := other.Close(); err != nil {

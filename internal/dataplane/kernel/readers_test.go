@@ -178,7 +178,8 @@ func TestTooLargeAMesh(t *testing.T) {
 		want          error
 	}{
 		"beyond the limit": {0, mesh.MaxPrefixes + 1, errFull},
-		"on the way":       {mesh.MaxPrefixes / 2, mesh.MaxPrefixes - 10, unix.ENOSPC}, // new ones come before old ones go
+		// New ones come before old ones go.
+		"on the way": {mesh.MaxPrefixes / 2, mesh.MaxPrefixes - 10, unix.ENOSPC},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := meshOver(false)
