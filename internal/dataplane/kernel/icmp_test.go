@@ -102,7 +102,8 @@ func TestErrorsFindTheSocket(t *testing.T) {
 			{"last port of flows", func(r *report) { r.from = netip.AddrPortFrom(self.Addr(), 0xffff) }, true, false},
 			{"without spread", func(*report) {}, false, true},
 			{"from the socket", func(r *report) { r.from = self.AddrPort }, false, false},
-			{"port below those of flows", func(r *report) { r.from = netip.AddrPortFrom(self.Addr(), 0xbfff) }, false, false},
+			{"port below those of flows",
+				func(r *report) { r.from = netip.AddrPortFrom(self.Addr(), 0xbfff) }, false, false},
 			{"with a checksum", func(r *report) { r.check = 0x1234 }, false, false},
 			{"to a port of no node", func(r *report) { r.about = netip.AddrPortFrom(b.Addr(), 53) }, false, false},
 			{"to the port of another node", func(r *report) {
@@ -198,6 +199,7 @@ func (g *generator) report() report {
 		kinds = []byte{1, 2, 2, 3, 4, 128, 129, 137}
 	}
 	ports := []uint16{0xc000, 0xd234, 0xffff, self.Port(), 0xbfff}
-	return report{kind: one(g, kinds...), to: self.Addr(), from: netip.AddrPortFrom(self.Addr(), one(g, ports...)),
-		about: peer.AddrPort, check: one(g, uint16(0), 0, 0, 1), protocol: one(g, byte(17), 17, 17, 6), quoted: 8 + g.IntN(120)}
+	return report{kind: one(g, kinds...), to: self.Addr(),
+		from: netip.AddrPortFrom(self.Addr(), one(g, ports...)), about: peer.AddrPort,
+		check: one(g, uint16(0), 0, 0, 1), protocol: one(g, byte(17), 17, 17, 6), quoted: 8 + g.IntN(120)}
 }

@@ -192,7 +192,8 @@ func (e *Engine) pass() (changes []mesh.Change, err error) {
 // note shows readers which programs, of those that were in front of ours, are still behind it. The
 // caller holds mu.
 func (e *Engine) note(behind []string) {
-	past := slices.DeleteFunc(slices.Clone(e.passage.past), func(p string) bool { return !slices.Contains(behind, p) })
+	past := slices.DeleteFunc(slices.Clone(e.passage.past),
+		func(p string) bool { return !slices.Contains(behind, p) })
 	if !slices.Equal(past, e.shown.Load().past) {
 		e.publish(func(s *shown) { s.past = past })
 	}
