@@ -6,7 +6,7 @@ import "time"
 // it may be forged.
 type Stranger struct {
 	Address          string    `json:"address"`           // outer source IP
-	Reason           string    `json:"reason"`            // of the drops: "unknown_sender", "spoofed_source", ...
+	Reason           string    `json:"reason"`            // of the drops: "unknown_sender"
 	Peer             string    `json:"peer"`              // the node with that address; empty if no node has it
 	InnerSource      string    `json:"inner_source"`      // of the last packet; empty if that was no IP packet
 	InnerDestination string    `json:"inner_destination"` // likewise

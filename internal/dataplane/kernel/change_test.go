@@ -156,7 +156,8 @@ func TestTenThousandNodes(t *testing.T) {
 	nstest.Require(t)
 	m := large(10_000)
 	p := programsOf(t, m)
-	if held := p.held(t); len(held.nodes) != 10_000 || len(held.prefixes4) != 40_000 || len(held.prefixes6) != 20_000 {
+	held := p.held(t)
+	if len(held.nodes) != 10_000 || len(held.prefixes4) != 40_000 || len(held.prefixes6) != 20_000 {
 		t.Errorf("%d nodes, %d and %d prefixes", len(held.nodes), len(held.prefixes4), len(held.prefixes6))
 	}
 	if r := p.Read(); len(r.Peers) != 9_999 {
@@ -167,14 +168,15 @@ func TestTenThousandNodes(t *testing.T) {
 	other.Peers[7000].Underlay = endpoint("172.31.0.1:8285")
 	other.Peers[7001].Routes = other.Peers[7001].Routes[1:]
 	c := p.tables.changeTo(contents{mesh: other}, p.tables.numbersFor(other), p.inMaps, p.known)
-	if len(c.nodes.put) != 1 || len(c.senders.put) != 1 || len(c.senders.drop) != 1 || len(c.prefixes6.drop) != 1 ||
-		len(c.prefixes4.put)+len(c.prefixes6.put)+len(c.prefixes4.drop)+len(c.nodes.drop)+len(c.joined) != 0 {
+	if len(c.nodes.put) != 1 || len(c.senders.put) != 1 || len(c.senders.drop) != 1 ||
+		len(c.prefixes6.drop) != 1 || len(c.prefixes4.put)+len(c.prefixes6.put)+len(c.prefixes4.drop)+len(c.nodes.drop)+len(c.joined) != 0 {
 		t.Errorf("%+v", c)
 	}
 	if err := p.setMesh(other, nil); err != nil {
 		t.Fatal(err)
 	}
-	if held := p.held(t); !reflect.DeepEqual(held.nodes, p.tables.nodes) || !reflect.DeepEqual(held.senders, p.tables.senders) {
+	held = p.held(t)
+	if !reflect.DeepEqual(held.nodes, p.tables.nodes) || !reflect.DeepEqual(held.senders, p.tables.senders) {
 		t.Error("the maps are not as the mesh is")
 	}
 }
