@@ -169,7 +169,8 @@ func TestTenThousandNodes(t *testing.T) {
 	other.Peers[7001].Routes = other.Peers[7001].Routes[1:]
 	c := p.tables.changeTo(contents{mesh: other}, p.tables.numbersFor(other), p.inMaps, p.known)
 	if len(c.nodes.put) != 1 || len(c.senders.put) != 1 || len(c.senders.drop) != 1 ||
-		len(c.prefixes6.drop) != 1 || len(c.prefixes4.put)+len(c.prefixes6.put)+len(c.prefixes4.drop)+len(c.nodes.drop)+len(c.joined) != 0 {
+		len(c.prefixes6.drop) != 1 || len(c.prefixes4.put)+len(c.prefixes6.put) != 0 ||
+		len(c.prefixes4.drop)+len(c.nodes.drop)+len(c.joined) != 0 {
 		t.Errorf("%+v", c)
 	}
 	if err := p.setMesh(other, nil); err != nil {
