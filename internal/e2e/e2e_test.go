@@ -311,9 +311,15 @@ func peerProblems(s control.Status, peer string) (kinds []string) {
 	return kinds
 }
 
-// ofPeers tells whether a problem is about peers, one or a group.
+// ofPeers tells whether a problem is about peers, one or a group, and not about what this host does.
 func ofPeers(p control.Problem) bool {
-	return p.Kind == "file_differs" || strings.HasPrefix(p.Kind, "peer_") || strings.HasPrefix(p.Kind, "path_")
+	switch p.Kind {
+	case "peer_down", "peer_silent", "peer_one_way", "peer_loss", "file_differs",
+		"path_large", "path_checksum", "path_port", "path_dscp", "path_forwarding",
+		"port_unreachable", "host_unreachable", "prohibited", "routing_loop", "no_neighbour":
+		return true
+	}
+	return false
 }
 
 // only tells whether one problem is all that a node has, and of which kind it is.

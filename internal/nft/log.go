@@ -20,8 +20,8 @@ type Log struct {
 
 // Messages and attributes of linux/netfilter/nfnetlink_log.h. x/sys/unix does not have them.
 const (
-	logPacket = unix.NFNL_SUBSYS_ULOG<<8 | 0
-	logConfig = unix.NFNL_SUBSYS_ULOG<<8 | 1
+	logPacket = unix.NFNL_SUBSYS_ULOG << 8
+	logConfig = unix.NFNL_SUBSYS_ULOG<<8 + 1
 
 	logConfigCommand = 1 // NFULA_CFG_CMD
 	logConfigMode    = 2 // NFULA_CFG_MODE

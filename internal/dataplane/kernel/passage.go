@@ -28,6 +28,8 @@ const (
 	// passagePause is how long the merger stays off after those; when it works for as long, all is
 	// forgotten.
 	passagePause = 10 * time.Minute
+	// passageMany is how many lost packets, after which none came out, are no accident.
+	passageMany = 10
 	// passageTime is how long a packet may be on its way from one end to the other.
 	passageTime = 20 * time.Millisecond
 )
@@ -67,7 +69,9 @@ func (c *passage) judge(earlier, later ends) (lost int64) {
 		return 0
 	}
 	c.lost = missing
-	if lost*10 < entered { // TCP copes with some
+	// TCP copes with some. But if a program has just come, most of this time's packets came before it did.
+	ended := later.out == earlier.out && lost >= passageMany
+	if lost*10 < entered && !ended {
 		return 0
 	}
 	return lost
