@@ -38,7 +38,7 @@ func TestHostDecides(t *testing.T) {
 						func(s control.Status) bool { return peer(t, s, "worker").State != control.Up })
 				} else {
 					waitStatus(t, m.w2, c.kind,
-						func(s control.Status) bool { return slices.Contains(problems(s), c.kind) })
+						func(s control.Status) bool { return hasProblem(s, c.kind) })
 				}
 				if out, err := m.PodW.Run("ping", "-c", "3", "-i", "0.2", "-W", "1", "10.244.2.2"); err == nil {
 					t.Errorf("packets pass a rule of the host:\n%s", out)
@@ -46,7 +46,7 @@ func TestHostDecides(t *testing.T) {
 				family, _, _ := strings.Cut(c.table, " ")
 				run(t, m.Worker2.Namespace, "nft", "delete", "table", family, "f")
 				waitStatus(t, m.w2, "all is well", func(s control.Status) bool {
-					return peer(t, s, "worker").State == control.Up && !slices.Contains(problems(s), c.kind)
+					return peer(t, s, "worker").State == control.Up && !hasProblem(s, c.kind)
 				})
 				run(t, m.PodW, "ping", "-c", "1", "-W", "2", "10.244.2.2")
 			})
@@ -67,7 +67,7 @@ func TestSilentNeighbourIsTried(t *testing.T) {
 	out := run(t, m.PodW2b, "ping", "-c", "80", "-i", "0.1", "-W", "2", "10.244.1.2")
 	s := status(t, m.w2)
 	tried := s.Dataplane.Handed["in_by_socket"]
-	if tried == 0 || tried > 60 || slices.Contains(problems(s), "peer_refused") ||
+	if tried == 0 || tried > 60 || hasProblem(s, "peer_refused") ||
 		!strings.Contains(out, " 0% packet loss") {
 		t.Errorf("%d packets by the socket, problems %q\n%s", tried, problems(s), out)
 	}
