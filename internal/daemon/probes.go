@@ -118,8 +118,12 @@ func (p *probes) heed(now time.Time) {
 	}
 }
 
-// refused tells of which peers datagrams arrive that rules of this host drop.
+// refused tells of which peers datagrams arrive that rules of this host drop, or leave and are dropped.
 func (p *probes) refused() (all []mesh.Condition) {
+	for _, name := range p.registry.Forbidden() {
+		all = append(all, mesh.Condition{Kind: mesh.PeerNotAllowed, Severity: mesh.Degraded, Peer: name,
+			Remedy: "let the mesh port out; `nft list ruleset` and `ip xfrm policy` show what drops it"})
+	}
 	for _, name := range p.registry.Refused() {
 		all = append(all, mesh.Condition{Kind: mesh.PeerRefused, Severity: mesh.Degraded, Peer: name,
 			Remedy: "let the mesh port in; `nft list ruleset`, `ip xfrm policy` and rp_filter show what drops it"})

@@ -22,7 +22,7 @@ func TestHostDecides(t *testing.T) {
 					"ip saddr 172.18.0.4 udp dport 8285 drop; }; }"},
 			{"ingress", "peer_refused", "netdev f { chain c { type filter hook ingress device \"eth0\" priority 0; " +
 				"ip saddr 172.18.0.4 udp dport 8285 drop; }; }"},
-			{"output", "send_refused",
+			{"output", "peer_not_allowed",
 				"ip f { chain c { type filter hook output priority 0; ip daddr 172.18.0.4 udp dport 8285 drop; }; }"},
 		} {
 			t.Run(c.name, func(t *testing.T) {

@@ -55,6 +55,7 @@ const (
 	ProgramInFront   Kind = "program_in_front"  // a program of another owner sees packets before ours
 	TUNShaped        Kind = "tun_shaped"        // the TUN has a queueing discipline, so user space sends
 	PeerRefused      Kind = "peer_refused"      // rules of this host drop what a peer sends
+	PeerNotAllowed   Kind = "peer_not_allowed"  // rules of this host drop what meshd sends to a peer
 	PeersPoliced     Kind = "peers_policed"     // IPsec is about some peers: user space moves their packets
 
 	// The peers. Each of these may be about one peer, or about a group of them.
