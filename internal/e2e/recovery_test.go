@@ -168,7 +168,7 @@ func TestSocketErrors(t *testing.T) {
 		t.Errorf("%q", s.Warnings)
 	}
 
-	detach = inject(t, d, "sendmmsg:error=ENOBUFS")
+	detach = inject(t, d, "sendmmsg:error=ENOMEM")
 	if out, err := w.PodW2b.Run("ping", "-c", "2", "-i", "0.1", "-W", "1", "10.244.1.2"); err == nil {
 		t.Errorf("nothing was injected: %s", out)
 	}
