@@ -28,7 +28,7 @@ done; \
   DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends libc6-dev $$missing; }
 endef
 
-.PHONY: build package lint-package test-package trial-base demo screenshots test test-matrix test-binaries test-kernels engines bench chaos fuzz lint deps lint-deps trial-deps clean
+.PHONY: build package lint-package test-package trial-base demo screenshots test test-matrix test-binaries test-kernels engines reliability bench chaos fuzz lint deps lint-deps trial-deps clean
 
 build: # static binaries in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -92,6 +92,10 @@ test-kernels: deps build # the kernel engine on Debian's kernels, in QEMU
 	go test -c -o bin/kernel.test ./internal/dataplane/kernel
 	go build -o bin/kernels ./tools/kernels
 	$(SUDO) bin/kernels $(KERNELFLAGS)
+
+reliability: deps test-binaries # bring each cause of docs/reliability.md about, and write that page
+	$(SUDO) env MESH_BIN=$(CURDIR)/bin/test go test ./internal/e2e -count 1 -timeout 30m -run TestCausesAreNamed \
+	  -args -reliability $(CURDIR)/docs/reliability.md
 
 bench: deps build # what one packet costs, and meshd against what people would use instead
 	go test -run '^$$' -bench . -benchmem ./internal/config ./internal/table ./internal/dataplane/... ./internal/masq

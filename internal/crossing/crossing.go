@@ -52,6 +52,7 @@ type Wanted struct {
 	Interface string         // the TUN
 	Networks  []netip.Prefix // of the mesh
 	Mesh      mesh.Mesh
+	Ask       bool // this node asks itself, too; without, only probes of peers end here
 }
 
 // Options is what a Keeper needs of others. The functions may be called at any time, by one of the

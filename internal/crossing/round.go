@@ -50,6 +50,10 @@ func (k *Keeper) round(ctx context.Context) (fine bool) {
 	}
 	general, single := k.targets(s)
 	k.o.Leads(len(general) > 0)
+	if !s.Ask {
+		k.publish(nil)
+		return true
+	}
 	lost := append(general, single...)
 	for try := 0; try < tries && len(lost) > 0 && ctx.Err() == nil; try++ {
 		if lost = k.ask(ctx, lost); len(lost) > 0 && try == 0 {

@@ -220,8 +220,8 @@ func (h *host) applyPackets(ctx context.Context, p *plan.Plan) (effect, error) {
 		if h.takeover {
 			h.takeover, h.device = false, device{index: link.Index(p.Link.Interface)}
 		}
-		h.crossing.Set(crossing.Wanted{
-			Interface: p.Link.Interface, Networks: p.Config.Network.CIDR, Mesh: p.Engine.Mesh})
+		h.crossing.Set(crossing.Wanted{Interface: p.Link.Interface, Networks: p.Config.Network.CIDR,
+			Mesh: p.Engine.Mesh, Ask: p.Config.Probe.Interval > 0})
 		h.keep()
 	}}, nil
 }
