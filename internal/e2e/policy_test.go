@@ -209,6 +209,6 @@ func TestStuckXtablesLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	rewrite(t, d, docs[0]) // reading a file looks at these tables at once, whatever the pause after failures
-	waitStatus(t, d, "the rules", func(s control.Status) bool { return len(s.Health.Problems) == 0 })
+	waitStatus(t, d, "the rules", func(s control.Status) bool { return len(problems(s)) == 0 })
 	contains(t, run(t, w.Worker2.Namespace, "iptables-legacy", "-S", "FORWARD"), "-A FORWARD -i mesh0 ")
 }
