@@ -55,6 +55,10 @@ const (
 	errHostUnreachable = 113 // EHOSTUNREACH: a route of type unreachable
 )
 
+// refusalForgiven is how long after the last refusal a peer that answers again is well: its probes, of
+// which there is one every few seconds, would have been refused otherwise.
+const refusalForgiven = 10 * time.Second
+
 // ofRefusal says that this host does not send to a peer. A full queue of the device is no trouble of its
 // own: any pod can fill it, and whoever sends slows down. It is one where no probe passes, either.
 func ofRefusal(s suspect, now time.Time) (c mesh.Condition, ok bool) {
@@ -63,6 +67,9 @@ func ofRefusal(s suspect, now time.Time) (c mesh.Condition, ok bool) {
 		return c, false
 	}
 	if !s.fails && (r.InARow < 2 || r.Errno == errNoBuffers) {
+		return c, false
+	}
+	if !s.fails && now.Sub(r.Last) > refusalForgiven {
 		return c, false
 	}
 	c = mesh.Condition{Kind: mesh.SendRefused, Severity: mesh.Degraded, Peer: s.name,

@@ -38,7 +38,8 @@ func (p *Plan) planPolicies(policies []link.Policy) {
 			p.Engine.Kernel.Policed[name] = true
 		}
 		p.note(mesh.Condition{Kind: mesh.PeersPoliced, Severity: severity,
-			Subject: policy.Name, Cause: some(about)})
+			Subject: policy.Name, Cause: some(about),
+			Remedy: "the policy holds and costs speed alone; `dataplane.engine = \"auto\"` makes this a hint"})
 	}
 }
 

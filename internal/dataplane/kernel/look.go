@@ -166,7 +166,8 @@ func (s *shown) conditions() (all []mesh.Condition) {
 			Subject: strings.Join(s.front, ", ")})
 	}
 	if s.shaped != "" {
-		all = append(all, mesh.Condition{Kind: mesh.TUNShaped, Severity: s.severity, Subject: s.shaped})
+		all = append(all, mesh.Condition{Kind: mesh.TUNShaped, Severity: s.severity, Subject: s.shaped,
+			Remedy: "it works and costs speed alone; `dataplane.engine = \"auto\"` makes this a hint"})
 	}
 	return all
 }
