@@ -22,7 +22,8 @@ func prefixes(texts ...string) (all []netip.Prefix) {
 
 // wanted is node b of two, each with subnets of both families.
 func wanted() Wanted {
-	return Wanted{Ask: true, Interface: "mesh0", Networks: prefixes("10.244.0.0/16", "fd00::/48"), Mesh: mesh.Mesh{
+	networks := prefixes("10.244.0.0/16", "fd00::/48")
+	return Wanted{Ask: true, Interface: "mesh0", Networks: networks, Mesh: mesh.Mesh{
 		Self: "b", Peers: []mesh.Peer{
 			{Name: "a", Subnets: prefixes("10.244.1.0/24", "fd00:0:0:1::/64")},
 			{Name: "b", Subnets: prefixes("10.244.2.0/24", "fd00:0:0:2::/64")},

@@ -112,7 +112,7 @@ func assemble(ctx context.Context, o Options, c *config.Config) *daemon {
 	d.tell.engine, d.tell.registry, d.tell.probes, d.tell.rules = d.engine, registry, probes, d.rules
 	d.tell.sources = []func() []mesh.Condition{
 		d.watch.conditions, d.switcher.Conditions, d.metricsConditions, d.files.Conditions, d.legacy.Conditions,
-		probes.refused,
+		registry.Conditions,
 		d.crossing.Conditions,
 		func() []mesh.Condition { return d.reconciler.repairs.Conditions(time.Now()) },
 	}

@@ -118,19 +118,6 @@ func (p *probes) heed(now time.Time) {
 	}
 }
 
-// refused tells of which peers datagrams arrive that rules of this host drop, or leave and are dropped.
-func (p *probes) refused() (all []mesh.Condition) {
-	for _, name := range p.registry.Forbidden() {
-		all = append(all, mesh.Condition{Kind: mesh.PeerNotAllowed, Severity: mesh.Degraded, Peer: name,
-			Remedy: "let the mesh port out; `nft list ruleset` and `ip xfrm policy` show what drops it"})
-	}
-	for _, name := range p.registry.Refused() {
-		all = append(all, mesh.Condition{Kind: mesh.PeerRefused, Severity: mesh.Degraded, Peer: name,
-			Remedy: "let the mesh port in; `nft list ruleset`, `ip xfrm policy` and rp_filter show what drops it"})
-	}
-	return all
-}
-
 // noteForbidden reports which of the questions this host did not let out. Other peers are left alone:
 // until something is known of a peer, tables of an earlier meshd stay as they are.
 func (p *probes) noteForbidden(questions []probe.Question, forbidden []string) {
@@ -246,8 +233,8 @@ func (p *probes) report(status *control.Peer, ours *config.Config) {
 	}
 }
 
-// conditions returns what is wrong with the peers of a plan, causes before effects.
-func (p *probes) conditions(in *plan.Plan) (all []mesh.Condition) {
+// causes adds what is wrong with the peers of a plan to what was found, and puts causes before effects.
+func (p *probes) causes(in *plan.Plan, all []mesh.Condition) []mesh.Condition {
 	var others []health.Peer
 	at, ours := time.Now(), p.selfOf(in.Config).Files()
 	for _, peer := range in.Engine.Mesh.Others() {

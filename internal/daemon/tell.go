@@ -98,13 +98,16 @@ func (t *teller) verdict(v view) health.Verdict {
 	if v.rejected != nil {
 		conditions = append(conditions, *v.rejected)
 	}
+	var found []mesh.Condition
 	for _, source := range t.sources {
-		conditions = append(conditions, source()...)
+		found = append(found, source()...)
 	}
 	if v.plan != nil {
 		conditions = slices.Concat(conditions, v.plan.Conditions, v.plan.Forwarding.Conditions(),
-			t.engine.Conditions(), t.rules.Conditions(), t.probes.conditions(v.plan), t.trouble.Conditions())
+			t.engine.Conditions(), t.rules.Conditions())
+		found = t.probes.causes(v.plan, append(found, t.trouble.Conditions()...))
 	}
+	conditions = append(conditions, found...)
 	return t.judge.Verdict(conditions, now())
 }
 

@@ -173,9 +173,9 @@ func pageOf(rows []findings) string {
 	b.WriteString(`# What stops a mesh, and what status says
 
 A test brings each cause about in a mesh of three hosts, waits until ` + "`meshd status`" + ` of the host
-named worker2 names it, cures it, and waits until pods reach each other and health is OK again:
-` + "`make reliability`" + ` writes this page. Times are of one run with probes every second; they vary by a few
-seconds, and are no promise. "user" and "kernel" are the engines.
+named worker2 names it, cures it, and waits until pods reach each other and health is OK again. Times are
+of one run with probes every second; they vary by a few seconds, and are no promise. "user" and "kernel"
+are the engines. ` + "`make reliability`" + ` writes this page.
 
 | cause | engine | problem | level | named after | well again after |
 |---|---|---|---|---|---|
