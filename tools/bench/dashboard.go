@@ -89,13 +89,18 @@ func (b *bench) dashboard(ctx context.Context, width, height int, all times) (er
 		return err
 	}
 	all[firstPicture(width, height)] = ms(time.Since(began))
+	return measureSteady(master, cmd.Process.Pid, width, height, all)
+}
+
+// measureSteady measures a meshtui that has drawn its first picture on a terminal.
+func measureSteady(master *os.File, pid, width, height int, all times) error {
 	// The first seconds have the drawing of everything, and garbage of the start: they are no steady
 	// state.
 	const settle, span = 5 * time.Second, 20 * time.Second
 	if _, err := readFor(master, settle); err != nil {
 		return err
 	}
-	before, err := cpuOf(cmd.Process.Pid)
+	before, err := cpuOf(pid)
 	if err != nil {
 		return err
 	}
@@ -103,10 +108,10 @@ func (b *bench) dashboard(ctx context.Context, width, height int, all times) (er
 	if err != nil {
 		return err
 	}
-	after, err := cpuOf(cmd.Process.Pid)
+	after, err := cpuOf(pid)
 	all[terminalBytes(width, height)] = float64(n) / 1000 / span.Seconds()
 	all[dashboardCPU(width, height)] = 100 * (after - before).Seconds() / span.Seconds()
-	resident, residentErr := residentOf(cmd.Process.Pid)
+	resident, residentErr := residentOf(pid)
 	all[dashboardMemory(width, height)] = resident
 	return errors.Join(err, residentErr)
 }

@@ -97,13 +97,16 @@ func (d demo) dashboard(r *nstest.Reference) (err error) {
 	return tui.Run()
 }
 
-// show runs what a person would type.
-func (d demo) show(r *nstest.Reference) error {
-	steps := []struct {
-		title string
-		in    *nstest.Namespace
-		args  []string
-	}{
+// A step is a command that a person would type, and what it shows.
+type step struct {
+	title string // empty: the title of the step before stands for it
+	in    *nstest.Namespace
+	args  []string
+}
+
+// stepsOn returns what is to be seen on the hosts and pods of the reference.
+func stepsOn(r *nstest.Reference) []step {
+	return []step{
 		{"the TUN of worker2", r.Worker2.Namespace, []string{"ip", "addr", "show", "mesh0"}},
 		{"its routes", r.Worker2.Namespace, []string{"ip", "route"}},
 		{
@@ -132,7 +135,11 @@ func (d demo) show(r *nstest.Reference) error {
 			[]string{"ping", "-c", "1", "10.244.1.2"},
 		},
 	}
-	for _, step := range steps {
+}
+
+// show runs what a person would type.
+func (d demo) show(r *nstest.Reference) error {
+	for _, step := range stepsOn(r) {
 		if err := d.Interrupted(); err != nil {
 			return err
 		}
