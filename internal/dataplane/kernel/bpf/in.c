@@ -139,20 +139,26 @@ static __always_inline int judge(void *data, void *end, const struct settings *s
 /* The number of the node that sent a datagram, and its counters. */
 static __always_inline int sender_of(const struct outer *o, __u32 *sender, struct counters **c)
 {
-	__u32 *number = bpf_map_lookup_elem(&senders, &o->from);
-
-	if (number && *number != SELF) {
-		*sender = forgotten(*number & ~BY_SOCKET);
-		*c = counters_of(*sender);
-	}
 	/* The checksum of a datagram from a socket may be one that a device was to finish. It
 	 * would still be said to begin where it did when the headers are gone, and nothing but
 	 * the socket verifies it. The kernel engine sends none. */
-	if (o->check || !*c || (*number & BY_SOCKET)) {
-		if (*c)
-			(*c)->left = bpf_ktime_get_boot_ns();
-		return o->check ? HAND_FROM_SOCKET : *c ? HAND_IN_BY_SOCKET : HAND_UNKNOWN_SENDER;
+	const int unknown = o->check ? HAND_FROM_SOCKET : HAND_UNKNOWN_SENDER;
+	__u32 *number = bpf_map_lookup_elem(&senders, &o->from);
+	struct counters *its;
+
+	if (!number || *number == SELF)
+		return unknown;
+	*sender = forgotten(*number & ~BY_SOCKET);
+	/* Each way returns at once. Before Linux 6.8 a program without CAP_PERFMON must not use a pointer
+	 * that may be null once its test was joined with others. */
+	its = counters_of(*sender);
+	if (!its)
+		return unknown;
+	if (o->check || (*number & BY_SOCKET)) {
+		its->left = bpf_ktime_get_boot_ns();
+		return o->check ? HAND_FROM_SOCKET : HAND_IN_BY_SOCKET;
 	}
+	*c = its;
 	return ACCEPT;
 }
 
