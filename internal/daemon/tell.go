@@ -111,9 +111,14 @@ func (t *teller) verdict(v view) health.Verdict {
 	return t.judge.Verdict(conditions, now())
 }
 
-// watchHealth logs how well this node is when that changes.
+// watchHealth logs how well this node is when that changes, from the first plan on: what happens
+// before has events of its own.
 func (t *teller) watchHealth(time.Time) {
-	now := t.verdict(t.view.now())
+	v := t.view.now()
+	if v.plan == nil {
+		return
+	}
+	now := t.verdict(v)
 	before := t.level.Swap(uint32(now.Severity))
 	if before == uint32(now.Severity) {
 		return
