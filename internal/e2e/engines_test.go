@@ -215,8 +215,10 @@ func TestEnginesCountTheSame(t *testing.T) {
 		// Forty replies and requests of three sizes in one piece and of one in three, a reply of the TUN, and a
 		// good one: what was written is counted a moment after a pod may have read it.
 		const delivered = 3*10 + 3*10 + 1 + 1
+		// Probes that this host forwards count as received, so they must not stand for what is awaited.
+		probes := forwardedTo(t, m.w, "worker2") + forwardedTo(t, m.cp, "worker2")
 		got := waitStatus(t, m.w2, "all packets are counted", func(s control.Status) bool {
-			return dropped(s) >= drops && s.Totals.RxPackets >= delivered
+			return dropped(s) >= drops && s.Totals.RxPackets >= delivered+probes
 		})
 		if wanted := map[string]string{"user": "user"}[engine]; cmp.Or(wanted, "kernel") != got.Dataplane.Engine {
 			t.Errorf("%+v", got.Dataplane)
@@ -235,7 +237,7 @@ func TestEnginesCountTheSame(t *testing.T) {
 		for i, p := range got.Peers {
 			q := want.Peers[i]
 			// Now and then the peer asks by a probe that this host forwards, which counts as received.
-			if n := int64(p.RxPackets) - int64(q.RxPackets); max(n, -n) <= 3 {
+			if n := int64(p.RxPackets) - int64(q.RxPackets); max(n, -n) <= 20 {
 				bytes := n * int64(packet.EchoHeaders(false)+probe.PayloadSize)
 				q.RxPackets, q.RxBytes = p.RxPackets, uint64(int64(q.RxBytes)+bytes)
 				totals.RxPackets += uint64(n)
