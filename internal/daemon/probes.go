@@ -93,6 +93,7 @@ func (p *probes) follow(next *plan.Plan) {
 	}
 	p.forms.Configure(next.Config.Dataplane.Spread, next.Link.MTU)
 	p.registry.Keep(all)
+	p.registry.Use(p.selfOf(next.Config).Files(), time.Now())
 	if s.Interval == 0 {
 		for _, name := range all {
 			p.learn(name, func(f *peers.Facts) { f.Asked, f.Loses = false, peers.Loses{} })
@@ -167,17 +168,19 @@ func (p *probes) ask(questions []probe.Question) {
 
 // tell reports and logs what has changed.
 func (p *probes) tell(changes []probe.Change) {
+	now := time.Now()
 	for _, c := range changes {
 		r, _ := p.Report(c.Peer)
 		p.learn(c.Peer, func(f *peers.Facts) {
 			f.Asked, f.State = true, peers.State(r.State.String())
 			p.forms.Update(f, r)
 			if c.Told != nil || c.New == probe.Up {
-				f.Meshd, f.Version, f.File = r.Told.Hash != ([32]byte{}), r.Told.Version, r.Told.File()
+				f.Meshd, f.Version = r.Told.Hash != ([32]byte{}), r.Told.Version
+				f.Names(r.Told.File(), now)
 			}
 		})
 	}
-	p.news.Tell(changes, p.Self(), time.Now())
+	p.news.Tell(changes, p.Self(), now)
 }
 
 // Bounds of POST /v1/ping.
@@ -236,7 +239,7 @@ func (p *probes) report(status *control.Peer, ours *config.Config) {
 // causes adds what is wrong with the peers of a plan to what was found, and puts causes before effects.
 func (p *probes) causes(in *plan.Plan, all []mesh.Condition) []mesh.Condition {
 	var others []health.Peer
-	at, ours := time.Now(), p.selfOf(in.Config).Files()
+	at, ours := time.Now(), p.registry.Own()
 	for _, peer := range in.Engine.Mesh.Others() {
 		f := p.registry.Of(peer.Name)
 		all = append(all, f.Conditions(peer.Name, ours, at)...)

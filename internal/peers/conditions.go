@@ -7,13 +7,27 @@ import (
 	"example.org/meshd/internal/mesh"
 )
 
-// Conditions returns what is wrong with one peer, as far as its facts tell. ours are the names of this
-// node's file. A peer that is not asked is judged by its file alone.
-func (f Facts) Conditions(name string, ours []string, now time.Time) (all []mesh.Condition) {
+// rollout is how long files may differ before it counts as a fault: a new file reaches the hosts of a
+// mesh one after the other.
+const rollout = 5 * time.Second
+
+// OwnFile is this node's file, with which the files of its peers are compared.
+type OwnFile struct {
+	Names []string  // by which a peer that uses the same file may name it
+	Since time.Time // when it came into force
+}
+
+// Conditions returns what is wrong with one peer, as far as its facts tell. A peer that is not asked is
+// judged by its file alone.
+func (f Facts) Conditions(name string, ours OwnFile, now time.Time) (all []mesh.Condition) {
 	if f.Asked {
 		all = f.reach(name, f.StateAt(now))
 	}
-	if f.File != "" && !slices.Contains(ours, f.File) {
+	news := f.FileSince // of the two files, the one that is newer
+	if ours.Since.After(news) {
+		news = ours.Since
+	}
+	if f.File != "" && !slices.Contains(ours.Names, f.File) && now.Sub(news) >= rollout {
 		all = append(all, mesh.Condition{Kind: mesh.FileDiffers, Severity: mesh.Degraded, Peer: name,
 			Remedy: "copy the file that is right to both hosts"})
 	}

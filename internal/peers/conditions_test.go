@@ -3,6 +3,7 @@ package peers_test
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/peers"
@@ -50,7 +51,7 @@ func TestConditions(t *testing.T) {
 		{"much loss", lossy(30, 6, 3), failed, []mesh.Kind{mesh.PeerLoss}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got := test.facts.Conditions("b", []string{"meaning", "text"}, noon)
+			got := test.facts.Conditions("b", peers.OwnFile{Names: []string{"meaning", "text"}}, noon)
 			var kinds []mesh.Kind
 			for _, c := range got {
 				kinds = append(kinds, c.Kind)
@@ -82,5 +83,35 @@ func TestOutByUser(t *testing.T) {
 				t.Errorf("%+v", d)
 			}
 		})
+	}
+}
+
+// A new file that reaches the hosts one after the other is no fault, until it stays with some of them.
+func TestFilesDifferDuringRollout(t *testing.T) {
+	r := peers.New()
+	r.Use([]string{"old"}, noon)
+	tells := func(file string, at time.Time) {
+		r.Report("b", func(f *peers.Facts) { f.Names(file, at) })
+	}
+	differ := func(at time.Time) bool { return len(r.Of("b").Conditions("b", r.Own(), at)) > 0 }
+	s := time.Second
+	tells("old", noon)
+
+	r.Use([]string{"new"}, noon.Add(100*s)) // here first
+	if differ(noon.Add(104 * s)) {
+		t.Error("told at once")
+	}
+	r.Use([]string{"new"}, noon.Add(104*s)) // read again: nothing new
+	tells("old", noon.Add(104*s))
+	if !differ(noon.Add(105 * s)) {
+		t.Error("never told")
+	}
+	tells("new", noon.Add(106*s))
+	if differ(noon.Add(200 * s)) {
+		t.Error("the files are the same")
+	}
+	tells("newer", noon.Add(300*s)) // there first
+	if differ(noon.Add(304*s)) || !differ(noon.Add(305*s)) {
+		t.Error("a file that is newer at the peer")
 	}
 }

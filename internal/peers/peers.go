@@ -9,6 +9,7 @@
 package peers
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -37,6 +38,8 @@ type Facts struct {
 	Version string // of its meshd, as it says; empty: not known
 	File    string // names the meaning of its file, the first digits of a hash; empty: not known
 
+	FileSince time.Time // when it told of File first
+
 	Recent   Loss  // of plain probes
 	Loses    Loses // what of pods' packets it does not get
 	NotHeard bool  // it tells that it does not hear this node
@@ -62,6 +65,13 @@ func (f Facts) StateAt(now time.Time) State {
 	return Unknown
 }
 
+// Names notes by which name a peer told of its file at a time. It is for an update of a Report.
+func (f *Facts) Names(file string, now time.Time) {
+	if f.File != file {
+		f.File, f.FileSince = file, now
+	}
+}
+
 // Fails tells whether probes ask the peer and do not reach it. A peer that has not had the time to answer
 // does not fail yet.
 func (f Facts) Fails() bool {
@@ -71,6 +81,7 @@ func (f Facts) Fails() bool {
 // Registry knows the facts of all peers. Its methods may be called by several goroutines at once.
 type Registry struct {
 	mu    sync.Mutex
+	own   OwnFile
 	facts map[string]Facts
 	told  map[string]Directive // what engines were told last
 }
@@ -101,6 +112,22 @@ func follow(f Facts) Directive {
 	return Directive{
 		Finishes: f.Meshd, OutByUser: f.Loses.NoChecksum || f.Forbidden,
 		InBySocket: f.handed && f.unanswered()}
+}
+
+// Use tells which file is in force on this node from now on. A file of the same names is no news.
+func (r *Registry) Use(names []string, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !slices.Equal(r.own.Names, names) {
+		r.own = OwnFile{Names: names, Since: now}
+	}
+}
+
+// Own returns which file is in force on this node.
+func (r *Registry) Own() OwnFile {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.own
 }
 
 // Of returns the facts of one peer.
