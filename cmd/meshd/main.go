@@ -17,6 +17,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -160,6 +161,7 @@ API, 6 timed out, 78 "meshd run" has no valid file.`,
 			return fmt.Errorf("%w: a command is missing", errUsage)
 		},
 	}
+	plainSwitches(root)
 	flags := root.PersistentFlags()
 	flags.StringVarP(&g.config, "config", "c", config.DefaultPath, "configuration `file`")
 	flags.StringVar(&g.socket, "socket", control.DefaultSocket, "control socket `path`")
@@ -174,6 +176,17 @@ API, 6 timed out, 78 "meshd run" has no valid file.`,
 		legacyForwardCommand(g), bpfFolderCommand(), // hidden: for the service
 	)
 	return root
+}
+
+// plainSwitches removes "[=true|false]", which pflag prints behind each switch of a help text. Nearly all
+// switches are given without a value, and the manual shows --sysctl=false where it is of use. Blanks take the
+// place of what is removed, since pflag has aligned the lines by then.
+func plainSwitches(root *cobra.Command) {
+	const values = "[=true|false]"
+	cobra.AddTemplateFunc("plainSwitches", func(usages string) string {
+		return strings.ReplaceAll(usages, values, strings.Repeat(" ", len(values)))
+	})
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsages | plainSwitches"))
 }
 
 // unknownCommand rejects what is no command; cobra would print help and succeed.

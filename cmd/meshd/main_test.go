@@ -132,6 +132,9 @@ func TestHelpTexts(t *testing.T) {
 				if len(text) > 110 {
 					t.Errorf("%d columns: %s", len(text)-1, text)
 				}
+				if strings.Contains(text, "true|false") {
+					t.Errorf("a switch shows values: %s", text)
+				}
 			}
 			cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
 				if f.Usage == "" && !f.Hidden {

@@ -15,6 +15,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -108,6 +109,7 @@ prints the state once and exits.`,
 			return f.show(cmd.Context(), stdin, stdout, cmd.OutOrStdout())
 		},
 	}
+	plainSwitches(cmd)
 	cmd.SetVersionTemplate("meshtui {{.Version}}\n")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	set := cmd.Flags()
@@ -119,6 +121,16 @@ prints the state once and exits.`,
 	set.BoolVar(&f.stream, "stream", false, "print snapshots and events as they arrive, one JSON object a line")
 	set.BoolVar(&f.ascii, "ascii", false, "draw with ASCII characters only")
 	return cmd
+}
+
+// plainSwitches removes "[=true|false]", which pflag prints behind each switch of the help text; blanks keep
+// its columns. `meshd --help` does the same.
+func plainSwitches(cmd *cobra.Command) {
+	const values = "[=true|false]"
+	cobra.AddTemplateFunc("plainSwitches", func(usages string) string {
+		return strings.ReplaceAll(usages, values, strings.Repeat(" ", len(values)))
+	})
+	cmd.SetUsageTemplate(strings.ReplaceAll(cmd.UsageTemplate(), ".FlagUsages", ".FlagUsages | plainSwitches"))
 }
 
 // Bounds of --interval, which are those of the API.
