@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -223,4 +225,31 @@ func thirdParty(path string) (string, bool) {
 		return "", false
 	}
 	return strings.Join(strings.SplitN(path, "/", 4)[:3], "/"), true
+}
+
+// The table of docs/architecture.md has a reason for each module that go.mod asks for directly.
+func TestDependenciesHaveReasons(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("go", "list", "-m", "-f", "{{if not (or .Main .Indirect)}}{{.Path}}{{end}}",
+		"all").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	modules := strings.Fields(string(out))
+	if len(modules) == 0 {
+		t.Fatal("no module is listed")
+	}
+	major := regexp.MustCompile(`/v[0-9]+$`)
+	for _, path := range modules {
+		t.Run(path, func(t *testing.T) {
+			name := major.ReplaceAllString(strings.TrimPrefix(path, "github.com/"), "")
+			row := regexp.MustCompile(`(?m)^\|[^|]*\b` + regexp.QuoteMeta(name) + `\b[^|]*\|[^|]+\|[^|]+\|$`)
+			if !row.Match(doc) {
+				t.Errorf("the table has no row for %s", name)
+			}
+		})
+	}
 }
