@@ -146,6 +146,15 @@ func (k *Keeper) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	for ctx.Err() == nil {
+		// Before the first Set there is nothing to measure. A round of nothing must not be rested from:
+		// that Set waits for the round after it, and the start of the daemon with it.
+		if k.wanted.Load() == nil {
+			select {
+			case <-ctx.Done():
+			case <-k.news:
+			}
+			continue
+		}
 		pause := pace
 		if !k.round(ctx) {
 			pause = suspicion

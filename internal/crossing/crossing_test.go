@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/mesh"
@@ -41,6 +43,25 @@ func keeper(deliver func(k *Keeper, b []byte)) (*Keeper, *[]string) {
 	k.setOnce() // Run would
 	k.Set(wanted())
 	return k, &answered
+}
+
+// News that come before the first Set are no round to rest from: the start of the daemon waits for the
+// round after that Set.
+func TestFirstSetWaitsForNoRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		k := New(Options{Log: slog.New(slog.DiscardHandler), Leads: func(bool) {}})
+		close(k.opened) // Read would, and has no group: rules cannot be in force
+		go func() { _ = k.Run(ctx) }()
+		k.Wake()
+		synctest.Wait()
+		began := time.Now() // the bubble's clock, which stands still while anything runs
+		k.Set(wanted())
+		if rested := time.Since(began); rested != 0 {
+			t.Errorf("the first Set waited for %v", rested)
+		}
+	})
 }
 
 // Own probes that arrive are not lost, whatever arrives besides them; others are.

@@ -30,13 +30,10 @@ type target struct {
 	one      bool // to is the address of one pod, which a rule names; else it stands for all pods
 }
 
-// round asks this node once, and publishes what drops packets to pods. fine is false if something
+// round asks this node once, and publishes what drops packets to pods; Set was called before. fine is false if something
 // does, or if that is not known.
 func (k *Keeper) round(ctx context.Context) (fine bool) {
 	s, group := k.wanted.Load(), uint16(k.group.Load())
-	if s == nil {
-		return true
-	}
 	err := errNoGroup
 	if group != 0 {
 		err = k.rules.Set(s.rules(group, 0))
