@@ -153,11 +153,11 @@ func (p packet) meta(t *testing.T, key expr.MetaKey) []byte {
 // has tells whether a set has the key that stands at the beginning of some bytes.
 func (s Set) has(data []byte) (found bool) {
 	for _, e := range s.elements {
-		switch c := bytes.Compare(e.Key, data[:len(e.Key)]); {
+		switch c := bytes.Compare(e.key[:s.key.Bytes], data[:s.key.Bytes]); {
 		case !s.interval && c == 0:
 			return true
 		case s.interval && c <= 0: // sorted: the last one that is not behind the key decides
-			found = !e.IntervalEnd
+			found = !e.end
 		}
 	}
 	return found

@@ -72,7 +72,7 @@ func (t Table) compare(conn *nftables.Conn) (edits []edit, ok bool, err error) {
 		}
 	}
 	for _, s := range t.Sets {
-		e, ok, err := s.compare(conn, table)
+		e, ok, err := s.compare(t.ID)
 		if err != nil || !ok {
 			return nil, false, err
 		}

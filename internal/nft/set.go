@@ -2,6 +2,7 @@ package nft
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -16,9 +17,37 @@ import (
 type Set struct {
 	name     string
 	key      nftables.SetDatatype
-	interval bool                  // elements are the ends of intervals
-	concat   bool                  // the key has several parts
-	elements []nftables.SetElement // sorted by key, each once
+	interval bool      // elements are the ends of intervals
+	concat   bool      // the key has several parts
+	elements []element // sorted by key, each once
+}
+
+// An element of a set. Meshes have thousands of them, which are sorted and compared at each change, so it
+// has a fixed size and no pointer, and becomes a value of the library only where it is written.
+type element struct {
+	key [longestKey]byte // of which the set's type says how many bytes count; the others are zero
+	end bool             // an interval ends before the key
+}
+
+// longestKey is the length of two names of interfaces, in bytes. An endpoint of IPv6 has 20.
+const longestKey = 2 * unix.IFNAMSIZ
+
+// elementOf returns the element of a key whose parts are given.
+func elementOf(parts ...[]byte) (e element) {
+	n := 0
+	for _, part := range parts {
+		n += copy(e.key[n:], part)
+	}
+	return e
+}
+
+// library returns elements as values of the library.
+func (s Set) library(elements []element) []nftables.SetElement {
+	all := make([]nftables.SetElement, len(elements))
+	for i, e := range elements {
+		all[i] = nftables.SetElement{Key: e.key[:s.key.Bytes], IntervalEnd: e.end}
+	}
+	return all
 }
 
 // Prefixes is a set of those prefixes that belong to the family.
@@ -28,36 +57,52 @@ func (f Family) Prefixes(name string, ps []netip.Prefix) Set {
 
 // Addresses is a set of those addresses that belong to the family.
 func (f Family) Addresses(name string, ips []netip.Addr) Set {
-	s := Set{name: name + f.Suffix(), key: f.key}
-	for _, ip := range ips {
-		if ip.Is6() == f.v6 {
-			s.elements = append(s.elements, nftables.SetElement{Key: ip.AsSlice()})
-		}
-	}
-	return s.sorted()
+	own := func(ip netip.Addr) bool { return ip.Is6() == f.v6 }
+	return Set{name: name + f.Suffix(), key: f.key, elements: elementsOf(ips, own, addressElement)}.sorted()
 }
 
 // Endpoints is a set of those endpoints, address and port, that belong to the family.
 func (f Family) Endpoints(name string, endpoints []netip.AddrPort) Set {
-	key := nftables.MustConcatSetType(f.key, nftables.TypeInetService)
-	s := Set{name: name + f.Suffix(), key: key, concat: true}
-	for _, e := range endpoints {
-		if e.Addr().Is6() == f.v6 {
-			key := append(e.Addr().AsSlice(), binaryutil.BigEndian.PutUint16(e.Port())...)
-			key = append(key, 0, 0) // each part fills whole registers of 4 bytes
-			s.elements = append(s.elements, nftables.SetElement{Key: key})
+	own := func(e netip.AddrPort) bool { return e.Addr().Is6() == f.v6 }
+	return Set{
+		name: name + f.Suffix(), key: nftables.MustConcatSetType(f.key, nftables.TypeInetService), concat: true,
+		elements: elementsOf(endpoints, own, func(at netip.AddrPort) element {
+			e := addressElement(at.Addr()) // each part fills whole registers of 4 bytes
+			binary.BigEndian.PutUint16(e.key[f.length:], at.Port())
+			return e
+		}),
+	}.sorted()
+}
+
+// elementsOf returns an element of each value that is the set's own.
+func elementsOf[T any](values []T, own func(T) bool, of func(T) element) (all []element) {
+	for i, v := range values {
+		if !own(v) {
+			continue
 		}
+		if all == nil { // a mesh has one family, as a rule
+			all = make([]element, 0, len(values)-i)
+		}
+		all = append(all, of(v))
 	}
-	return s.sorted()
+	return all
+}
+
+// addressElement returns the element of an address.
+func addressElement(ip netip.Addr) element {
+	if ip.Is4() {
+		b := ip.As4()
+		return elementOf(b[:])
+	}
+	b := ip.As16()
+	return elementOf(b[:])
 }
 
 // Interfaces is a set of names of interfaces. The interfaces need not exist.
 func Interfaces(name string, names []string) Set {
 	s := Set{name: name, key: nftables.TypeIFName}
 	for _, n := range names {
-		key := make([]byte, unix.IFNAMSIZ)
-		copy(key, n)
-		s.elements = append(s.elements, nftables.SetElement{Key: key})
+		s.elements = append(s.elements, elementOf([]byte(n)))
 	}
 	return s.sorted()
 }
@@ -67,18 +112,19 @@ func SameInterfaces(name string, names []string) Set {
 	s := Interfaces(name, names)
 	s.key, s.concat = nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIFName), true
 	for i, e := range s.elements {
-		s.elements[i].Key = append(slices.Clone(e.Key), e.Key...)
+		name := e.key[:unix.IFNAMSIZ]
+		s.elements[i] = elementOf(name, name)
 	}
 	return s
 }
 
 // byKey orders elements.
-func byKey(a, b nftables.SetElement) int { return bytes.Compare(a.Key, b.Key) }
+func byKey(a, b element) int { return bytes.Compare(a.key[:], b.key[:]) }
 
 // sorted returns the set with its elements in order, each once.
 func (s Set) sorted() Set {
 	slices.SortFunc(s.elements, byKey)
-	s.elements = slices.CompactFunc(s.elements, func(a, b nftables.SetElement) bool { return byKey(a, b) == 0 })
+	s.elements = slices.Compact(s.elements)
 	return s
 }
 
@@ -111,7 +157,7 @@ func (s Set) add(conn *nftables.Conn, t *nftables.Table) error {
 		return fmt.Errorf("set %s: %w", s.name, err)
 	}
 	for chunk := range slices.Chunk(s.elements, maxElements) {
-		if err := conn.SetAddElements(set, chunk); err != nil {
+		if err := conn.SetAddElements(set, s.library(chunk)); err != nil {
 			return fmt.Errorf("set %s: %w", s.name, err)
 		}
 	}
@@ -120,20 +166,22 @@ func (s Set) add(conn *nftables.Conn, t *nftables.Table) error {
 
 // An edit turns the kernel's elements of a set into the wanted ones.
 type edit struct {
-	set         *nftables.Set
-	gone, fresh []nftables.SetElement
+	of          Set
+	in          ID // the table
+	gone, fresh []element
 }
 
 // add adds the edit to a transaction.
 func (e edit) add(conn *nftables.Conn) error {
+	set := e.of.in(e.in.table())
 	for chunk := range slices.Chunk(e.gone, maxElements) {
-		if err := conn.SetDeleteElements(e.set, chunk); err != nil {
-			return fmt.Errorf("set %s: %w", e.set.Name, err)
+		if err := conn.SetDeleteElements(set, e.of.library(chunk)); err != nil {
+			return fmt.Errorf("set %s: %w", set.Name, err)
 		}
 	}
 	for chunk := range slices.Chunk(e.fresh, maxElements) {
-		if err := conn.SetAddElements(e.set, chunk); err != nil {
-			return fmt.Errorf("set %s: %w", e.set.Name, err)
+		if err := conn.SetAddElements(set, e.of.library(chunk)); err != nil {
+			return fmt.Errorf("set %s: %w", set.Name, err)
 		}
 	}
 	return nil
@@ -141,9 +189,9 @@ func (e edit) add(conn *nftables.Conn) error {
 
 // compare returns what makes the kernel's set the wanted one; nil if it is. ok is false if the set has to
 // be made anew: it does not exist, or its elements are the ends of intervals, which depend on each other.
-func (s Set) compare(conn *nftables.Conn, t *nftables.Table) (e *edit, ok bool, err error) {
-	have, err := conn.GetSetElements(s.in(t))
-	if errors.Is(err, unix.ENOENT) {
+func (s Set) compare(t ID) (e *edit, ok bool, err error) {
+	have, err := readElements(t, s.name, int(s.key.Bytes))
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, errAnotherKey) {
 		return nil, false, nil
 	}
 	if err != nil {
@@ -151,15 +199,13 @@ func (s Set) compare(conn *nftables.Conn, t *nftables.Table) (e *edit, ok bool, 
 	}
 	// The kernel's list of an interval set may begin with an end element at the zero address. It
 	// ends no interval.
-	have = slices.DeleteFunc(have, func(e nftables.SetElement) bool {
-		return e.IntervalEnd && !slices.ContainsFunc(e.Key, func(b byte) bool { return b != 0 })
-	})
+	have = slices.DeleteFunc(have, func(e element) bool { return e == element{end: true} })
 	// The kernel lists elements in the order of a hash. A search for each is faster than sorting them.
-	e = &edit{set: s.in(t)}
+	e = &edit{of: s, in: t}
 	found := make([]bool, len(s.elements))
 	for _, h := range have {
 		i, is := slices.BinarySearchFunc(s.elements, h, byKey)
-		if is && !found[i] && h.IntervalEnd == s.elements[i].IntervalEnd {
+		if is && !found[i] && h.end == s.elements[i].end {
 			found[i] = true
 		} else {
 			e.gone = append(e.gone, h)
@@ -179,9 +225,14 @@ func (s Set) compare(conn *nftables.Conn, t *nftables.Table) (e *edit, ok bool, 
 // intervals returns prefixes as the elements of an interval set. An interval begins with an
 // element and ends before an element with the end flag. Prefixes that overlap or touch become
 // one interval, since the kernel refuses overlaps.
-func intervals(ps []netip.Prefix) []nftables.SetElement {
+func intervals(ps []netip.Prefix) []element {
 	sorted := slices.SortedFunc(slices.Values(ps), netip.Prefix.Compare)
-	all := make([]nftables.SetElement, 0, 2*len(sorted))
+	all := make([]element, 0, 2*len(sorted))
+	ends := func(at netip.Addr) {
+		e := addressElement(at)
+		e.end = true
+		all = append(all, e)
+	}
 	var end netip.Addr // the first address behind the open interval; invalid: the last address is in it
 	open := false
 	for _, p := range sorted {
@@ -194,14 +245,14 @@ func intervals(ps []netip.Prefix) []nftables.SetElement {
 			}
 		default:
 			if open {
-				all = append(all, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
+				ends(end)
 			}
-			all = append(all, nftables.SetElement{Key: p.Addr().AsSlice()})
+			all = append(all, addressElement(p.Addr()))
 			end, open = behind, true
 		}
 	}
 	if open && end.IsValid() {
-		all = append(all, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
+		ends(end)
 	}
 	return all
 }
