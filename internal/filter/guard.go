@@ -84,6 +84,11 @@ func (g *Guard) Set(s GuardSettings) (changed bool, err error) {
 	return changed, nil
 }
 
+// Edit is Set for a mesh whose nodes have changed since the last one, and whose rules are believed to be in
+// force: it writes what differs, and looks at nothing else. ok is false if nothing was changed, and Set
+// has to do it. Whoever calls Edit calls Set soon after, to see whether another program has changed more.
+func (g *Guard) Edit(s GuardSettings) (ok bool) { return g.rules.Edit([]nft.Table{s.table()}) }
+
 // Drops returns how many packets the guard has dropped since NewGuard. The number never decreases.
 func (g *Guard) Drops() (uint64, error) {
 	counters, err := g.rules.Counters()

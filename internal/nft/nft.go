@@ -8,7 +8,7 @@
 //	Watch    tells when another program has changed something of meshd's
 //	Exprs    what a rule does, built of the words in match.go
 //
-// Each call compares the kernel's state with the wanted one, rule by rule and element by
+// Each call but Keeper.Edit compares the kernel's state with the wanted one, rule by rule and element by
 // element. The package never takes what it has read for what it has written: another program
 // may have changed it since.
 package nft

@@ -113,7 +113,7 @@ type Counter struct{ Packets, Bytes uint64 }
 // plus returns the sum of two counters.
 func (c Counter) plus(o Counter) Counter { return Counter{c.Packets + o.Packets, c.Bytes + o.Bytes} }
 
-// A Keeper keeps some tables in the wanted state. Set and Idle belong to one goroutine; Counters may
+// A Keeper keeps some tables in the wanted state. Set, Edit and Idle belong to one goroutine; Counters may
 // be called from any, at any time, and never waits for them: mu is held for arithmetic alone.
 type Keeper struct {
 	ids   []ID

@@ -254,7 +254,7 @@ func TestRulesThatAreRefused(t *testing.T) {
 func TestWatch(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		k := New(slog.New(slog.DiscardHandler)) // Keep does not run: the test hears what Watch tells
-		if err := k.follow(request{rules: wanted("10.244.0.0/16")}); err != nil {
+		if _, err := k.follow(request{rules: wanted("10.244.0.0/16")}); err != nil {
 			t.Error(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -308,7 +308,9 @@ func TestRefusedRulesAreUndone(t *testing.T) {
 		before := k.list()
 		k.nft("delete table inet " + filter.TableName)
 		owner := k.others()
-		if _, err := k.Set(k.ctx, wanted("10.245.0.0/16"), true); !errors.Is(err, unix.EPERM) {
+		next := wanted("10.245.0.0/16")
+		next.Guard.Nodes = append(next.Guard.Nodes, netip.MustParseAddrPort("192.0.2.2:8285"))
+		if _, err := k.Set(k.ctx, next, true); !errors.Is(err, unix.EPERM) {
 			k.Errorf("%v", err)
 		}
 		if got := k.list(); !strings.Contains(got, "10.244.0.0/16") || strings.Contains(got, "10.245.0.0/16") {
