@@ -28,6 +28,7 @@ import (
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/peers"
 	"example.org/meshd/internal/plan"
+	"example.org/meshd/internal/rules"
 )
 
 // Options is what the command line decides.
@@ -86,7 +87,7 @@ type daemon struct {
 	*host      // done: what brings this host to the plan
 	reconciler *reconciler
 	tell       *teller // told: to the control socket and to the service manager
-	watch      *fileWatch
+	watch      *config.Watcher
 	packets    *loops
 	news       func() // this host may have changed
 }
@@ -108,10 +109,10 @@ func assemble(ctx context.Context, o Options, c *config.Config) *daemon {
 	d.tell = newTeller(o, c, view)
 	d.host = newHostOf(o, probes, d.tell.status)
 	d.reconciler = newReconciler(o, c, view, d.host, news)
-	d.watch = &fileWatch{log: log, path: o.ConfigPath, changed: func() { wake(d.reconciler.file) }}
+	d.watch = config.NewWatcher(log, o.ConfigPath, func() { wake(d.reconciler.file) })
 	d.tell.engine, d.tell.registry, d.tell.probes, d.tell.rules = d.engine, registry, probes, d.rules
 	d.tell.sources = []func() []mesh.Condition{
-		d.watch.conditions, d.switcher.Conditions, d.metricsConditions, d.files.Conditions, d.legacy.Conditions,
+		d.watch.Conditions, d.switcher.Conditions, d.metricsConditions, d.files.Conditions, d.legacy.Conditions,
 		registry.Conditions,
 		d.crossing.Conditions,
 		func() []mesh.Condition { return d.reconciler.repairs.Conditions(time.Now()) },
@@ -128,6 +129,7 @@ func (d *daemon) tasks() []task {
 		taskFunc{"host's word", func(ctx context.Context) error { return everySecond(ctx, d.probes.heed) }},
 		taskFunc{"rules", d.rules.Keep},
 		taskFunc{"rules watch", func(ctx context.Context) error { return d.rules.Watch(ctx, d.crossing.Wake) }},
+		taskFunc{"others' rules", func(ctx context.Context) error { return d.others.Watch(ctx, d.news) }},
 		taskFunc{"pods' way", d.crossing.Run}, taskFunc{"forwarded probes", d.crossing.Read},
 		taskFunc{"history", func(ctx context.Context) error { return everySecond(ctx, d.tell.remember) }})
 }
@@ -160,7 +162,7 @@ func Check(o Options) error {
 	if err != nil {
 		return err
 	}
-	self, host, err := observe(c, o)
+	self, host, err := observe(c, o, rules.NewOthers(o.Log))
 	switch {
 	case errors.Is(err, plan.ErrNotHere):
 		return nil

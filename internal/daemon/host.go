@@ -41,6 +41,7 @@ type host struct {
 	service  *handover.Manager
 	rules    *rules.Keeper
 	legacy   *rules.Legacy
+	others   *rules.Others
 	files    *container.Keeper
 	metrics  *control.TCPMetrics
 	probes   *probes
@@ -69,7 +70,7 @@ type engine interface {
 func newHostOf(o Options, p *probes, status func() control.Status) *host {
 	h := &host{
 		log: o.Log, engine: p.engine, service: handover.New(o.Log), probes: p,
-		rules: rules.New(o.Log), legacy: rules.NewLegacy(o.Log),
+		rules: rules.New(o.Log), legacy: rules.NewLegacy(o.Log), others: rules.NewOthers(o.Log),
 		files:    container.NewKeeper(ContainerNote(o.Socket), o.Log),
 		metrics:  control.NewTCPMetrics(status, o.Log),
 		switcher: forwarding.New(o.State, o.Sysctl, o.Log),

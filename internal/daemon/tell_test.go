@@ -6,20 +6,16 @@ import (
 	"log/slog"
 	"math"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/filter"
 	"example.org/meshd/internal/mesh"
-	"example.org/meshd/internal/nstest"
 	"example.org/meshd/internal/peers"
 	"example.org/meshd/internal/rules"
 )
@@ -354,33 +350,5 @@ func TestRemember(t *testing.T) {
 	}
 	if !slices.Equal(e.learned, []string{"b", "c"}) && !slices.Equal(e.learned, []string{"c", "b"}) {
 		t.Errorf("the engine learned %q, where each peer is news once", e.learned)
-	}
-}
-
-// A file that cannot be watched is a condition until it can, and is looked at meanwhile.
-func TestFileWatchConditions(t *testing.T) {
-	log := &nstest.Events{}
-	w := &fileWatch{log: slog.New(log), path: filepath.Join(t.TempDir(), "mesh.toml")}
-	if got := w.conditions(); got != nil {
-		t.Errorf("%+v", got)
-	}
-	for _, err := range []error{unix.EMFILE, unix.EMFILE, unix.ENOSPC} {
-		w.note(err)
-		got := w.conditions()
-		if !slices.Equal(kindsOf(got), []mesh.Kind{mesh.FileUnwatched}) ||
-			got[0].Cause != err.Error() || got[0].Remedy == "" {
-			t.Errorf("%+v", got)
-		}
-	}
-	if got := log.Take(); !slices.Equal(got, []string{"watch_failed", "watch_failed"}) {
-		t.Errorf("logged %q: each cause is said once", got)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	w.changed = cancel
-	if err := w.Run(ctx); err != nil { // it is told once at the start, which is the end here
-		t.Error(err)
-	}
-	if got := w.conditions(); got != nil {
-		t.Errorf("it is watched, but %+v", got)
 	}
 }

@@ -138,9 +138,15 @@ type Programs struct {
 	MTU      int     // largest inner packet that fits every path, bytes: bpf_fib_lookup ignores routes' own MTUs
 	Underlay []int   // indices of the interfaces on which datagrams for this node come in
 	Receive  Receive // where they are taken
-	// Policed are peers, by name, whose datagrams a policy of IPsec is about, in either direction.
-	// The kernel applies it to what passes sockets alone, so their packets go by user space both ways.
-	Policed map[string]bool
+	// Policed are peers, by name, whose datagrams this host has rules about that the kernel applies
+	// to what passes sockets alone: IPsec policies, and rules on the way out that name the port.
+	Policed map[string]Policed
+}
+
+// Policed tells which packets of a peer go by user space for that reason, although programs forward.
+type Policed struct {
+	Out bool // to the peer
+	In  bool // from it
 }
 
 // Use tells whether the kernel engine forwards.

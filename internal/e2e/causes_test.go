@@ -53,7 +53,11 @@ var causes = []cause{
 	{name: "OUTPUT drops the mesh port", on: onWorker2,
 		spoil: []string{"nft", "table inet f { chain c { type filter hook output priority 0; " +
 			"ip daddr 172.18.0.4 udp dport 8285 drop; }; }"},
-		cure: []string{"nft", "delete table inet f"}, kinds: []string{"send_refused", "peer_not_allowed"}},
+		cure: []string{"nft", "delete table inet f"}, kinds: []string{"send_refused"}},
+	{name: "OUTPUT marks what goes to the mesh port", on: onWorker2,
+		spoil: []string{"nft", "table inet f { chain c { type route hook output priority 0; " +
+			"udp dport 8285 meta mark set 7; }; }"},
+		cure: []string{"nft", "delete table inet f"}, kinds: []string{"peers_ruled"}, engine: "tcx", carries: true},
 	{name: "raw PREROUTING drops pods' packets", on: onWorker2,
 		spoil: []string{"nft", "table ip f { chain c { type filter hook prerouting priority -300; " +
 			"iifname mesh0 ip daddr 10.244.2.0/24 drop; }; }"},

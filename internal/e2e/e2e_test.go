@@ -317,7 +317,7 @@ func ofPeers(p control.Problem) bool {
 	case "peer_down", "peer_silent", "peer_one_way", "peer_loss", "file_differs",
 		"path_large", "path_checksum", "path_port", "path_dscp", "path_forwarding",
 		"port_unreachable", "host_unreachable", "prohibited", "routing_loop", "no_neighbour",
-		"send_refused", "peer_not_allowed":
+		"send_refused":
 		return true
 	}
 	return false

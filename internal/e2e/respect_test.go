@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -22,7 +23,7 @@ func TestHostDecides(t *testing.T) {
 					"ip saddr 172.18.0.4 udp dport 8285 drop; }; }"},
 			{"ingress", "peer_refused", "netdev f { chain c { type filter hook ingress device \"eth0\" priority 0; " +
 				"ip saddr 172.18.0.4 udp dport 8285 drop; }; }"},
-			{"output", "peer_not_allowed",
+			{"output", "send_refused",
 				"ip f { chain c { type filter hook output priority 0; ip daddr 172.18.0.4 udp dport 8285 drop; }; }"},
 		} {
 			t.Run(c.name, func(t *testing.T) {
@@ -96,4 +97,62 @@ func TestShapedTUN(t *testing.T) {
 		shaped(false)
 		run(t, m.PodW2b, "ping", "-c", "1", "-W", "2", "10.244.1.2")
 	})
+}
+
+// Rules on the way out that name the mesh port see pods' packets to the peers that they are about, and
+// programs go on with all others; once a rule is gone programs send again.
+func TestOutgoingRulesHold(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
+	m := newWorld(t).startAll(engineFile(t, "kernel", "tcx"))
+	known(t, m.w2, "worker")
+	known(t, m.w2, "control-plane")
+	ruled := func(want bool) {
+		t.Helper()
+		waitStatus(t, m.w2, "rules on the way out are known", func(s control.Status) bool {
+			return s.Dataplane.Engine == "kernel" && hasProblem(s, "peers_ruled") == want
+		})
+	}
+	// byUser sends packets to a pod of a peer, and returns how many of them user space has sent.
+	byUser := func(to string) uint64 {
+		t.Helper()
+		before := status(t, m.w2).Dataplane.Handed["out_by_user"]
+		run(t, m.PodW2b, "ping", "-c", "10", "-i", "0.05", "-W", "2", to)
+		return status(t, m.w2).Dataplane.Handed["out_by_user"] - before
+	}
+	for _, c := range []struct {
+		name, begin, count, end string
+	}{
+		{"nft", "nft 'table inet f { chain c { type filter hook output priority 0; " +
+			"ip daddr 172.18.0.4 udp dport 8285 counter meta mark set 7; }; }'",
+			"nft list table inet f | grep -o 'packets [0-9]*'", "nft delete table inet f"},
+		{"iptables", "iptables-nft -t mangle -A POSTROUTING -d 172.18.0.4 -p udp -m multiport --dports 8000:9000 " +
+			"-j DSCP --set-dscp 46",
+			"iptables-nft -t mangle -L POSTROUTING -nvx | awk '/multiport/ {print \"packets\", $1}'",
+			"iptables-nft -t mangle -F"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			count := func() (n int) {
+				t.Helper()
+				out := run(t, m.Worker2.Namespace, "sh", "-c", c.count)
+				if _, err := fmt.Sscanf(out, "packets %d", &n); err != nil {
+					t.Fatal(err, out)
+				}
+				return n
+			}
+			run(t, m.Worker2.Namespace, "sh", "-ec", c.begin)
+			ruled(true)
+			before := count()
+			if n := byUser("10.244.1.2"); n < 10 || count() < before+10 {
+				t.Errorf("user space has sent %d of 10 packets, and the rule has seen %d", n, count()-before)
+			}
+			if n := byUser("10.244.0.2"); n > 0 {
+				t.Errorf("user space has sent %d packets to a peer that the rule is not about", n)
+			}
+			run(t, m.Worker2.Namespace, "sh", "-ec", c.end)
+			ruled(false)
+			if n := byUser("10.244.1.2"); n > 0 {
+				t.Errorf("user space has sent %d packets after the rule went", n)
+			}
+		})
+	}
 }

@@ -77,7 +77,7 @@ func ofRefusal(s suspect, now time.Time) (c mesh.Condition, ok bool) {
 	switch r.Errno {
 	case errPermission:
 		c.Remedy = fmt.Sprintf("find the rule that drops UDP port %d on its way out, such as one in OUTPUT: "+
-			"`nft list ruleset`, `iptables -S OUTPUT`", s.at.Port())
+			"`nft list ruleset`, `iptables -S OUTPUT`, `ip xfrm policy`", s.at.Port())
 	case errAccess, errNetDown, errNetUnreachable, errHostUnreachable:
 		c.Remedy = fmt.Sprintf("correct the route: `ip route get %s` shows it", s.at.Addr())
 	case errNoBuffers:

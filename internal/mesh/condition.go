@@ -55,8 +55,8 @@ const (
 	ProgramInFront   Kind = "program_in_front"  // a program of another owner sees packets before ours
 	TUNShaped        Kind = "tun_shaped"        // the TUN has a queueing discipline, so user space sends
 	PeerRefused      Kind = "peer_refused"      // rules of this host drop what a peer sends
-	PeerNotAllowed   Kind = "peer_not_allowed"  // rules of this host drop what meshd sends to a peer
 	PeersPoliced     Kind = "peers_policed"     // IPsec is about some peers: user space moves their packets
+	PeersRuled       Kind = "peers_ruled"       // rules on the way out are about some peers: user space sends
 
 	// The peers. Each of these may be about one peer, or about a group of them.
 	PeerDown       Kind = "peer_down"       // it does not answer, and nothing is heard of it

@@ -2,7 +2,9 @@ package nft
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -10,6 +12,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
 )
 
@@ -88,8 +91,14 @@ func describe(r *nftables.Rule) string {
 	for _, e := range r.Exprs {
 		switch e := e.(type) {
 		case *expr.Meta:
+			if e.SourceRegister {
+				words = append(words, metaWord(e.Key)+" set")
+			}
 			loaded, mask = metaWord(e.Key), nil
 		case *expr.Payload:
+			if e.OperationType == expr.PayloadWrite {
+				words = append(words, "payload set")
+			}
 			loaded, mask = payloadWord(e), nil
 		case *expr.Ct:
 			loaded, mask = ctWord(e.Key), nil
@@ -101,6 +110,9 @@ func describe(r *nftables.Rule) string {
 			words = append(words, comparison(loaded, e, mask))
 		case *expr.Lookup:
 			words = append(words, strings.TrimSpace(loaded+negation(e.Invert)+" @"+e.SetName))
+		case *expr.Range:
+			words = append(words, fmt.Sprintf("%s%s %s-%s", loaded, negation(e.Op == expr.CmpOpNeq),
+				valueText(loaded, e.FromData, nil), valueText(loaded, e.ToData, nil)))
 		case *expr.Counter, *expr.Immediate:
 		default:
 			words = append(words, actionWord(e))
@@ -145,7 +157,12 @@ func ctWord(key expr.CtKey) string {
 }
 
 func payloadWord(e *expr.Payload) string {
-	if e.Base != expr.PayloadBaseNetworkHeader {
+	switch {
+	case e.Base == expr.PayloadBaseTransportHeader && e.Len == 2 && e.Offset == 0:
+		return "sport"
+	case e.Base == expr.PayloadBaseTransportHeader && e.Len == 2 && e.Offset == 2:
+		return "dport"
+	case e.Base != expr.PayloadBaseNetworkHeader:
 		return "payload"
 	}
 	for _, f := range Families {
@@ -173,12 +190,9 @@ func negation(not bool) string {
 // comparison returns one condition of a rule.
 func comparison(loaded string, e *expr.Cmp, mask []byte) string {
 	not := negation(e.Op == expr.CmpOpNeq)
-	value := fmt.Sprintf("0x%x", e.Data)
+	value := valueText(loaded, e.Data, mask)
 	switch {
-	case strings.HasSuffix(loaded, "ifname"):
-		value = fmt.Sprintf("%q", interfacePattern(e.Data))
-	case strings.HasSuffix(loaded, "addr"):
-		value = addressText(loaded, e.Data, mask)
+	case strings.HasSuffix(loaded, "ifname"), strings.HasSuffix(loaded, "addr"):
 	case loaded == "ct state" && mask != nil: // ( state & invalid ) != 0
 		return "ct state " + stateText(mask)
 	case loaded == "ct status" && mask != nil:
@@ -187,6 +201,44 @@ func comparison(loaded string, e *expr.Cmp, mask []byte) string {
 		value = fmt.Sprintf("& 0x%x == %s", mask, value)
 	}
 	return strings.TrimSpace(loaded + not + " " + value)
+}
+
+// valueText returns what something loaded is compared with.
+func valueText(loaded string, b, mask []byte) string {
+	switch {
+	case strings.HasSuffix(loaded, "ifname"):
+		return fmt.Sprintf("%q", interfacePattern(b))
+	case strings.HasSuffix(loaded, "addr"):
+		return addressText(loaded, b, mask)
+	case strings.HasSuffix(loaded, "port") && len(b) == 2:
+		return fmt.Sprint(binary.BigEndian.Uint16(b))
+	case loaded == metaWord(expr.MetaKeyL4PROTO) && len(b) == 1 && b[0] == unix.IPPROTO_UDP:
+		return "udp"
+	}
+	return fmt.Sprintf("0x%x", b)
+}
+
+// portsText returns the words of iptables for ports of UDP.
+func portsText(m *xt.Udp) string {
+	text := "udp"
+	for _, one := range []struct {
+		word  string
+		ports [2]uint16
+		not   bool
+	}{
+		{" sport", m.SrcPorts, m.InvFlags&xt.UdpInvSrcPorts != 0},
+		{" dport", m.DstPorts, m.InvFlags&xt.UdpInvDestPorts != 0},
+	} {
+		switch {
+		case one.ports == [2]uint16{0, math.MaxUint16}:
+			continue
+		case one.ports[0] == one.ports[1]:
+			text += fmt.Sprintf("%s%s %d", one.word, negation(one.not), one.ports[0])
+		default:
+			text += fmt.Sprintf("%s%s %d-%d", one.word, negation(one.not), one.ports[0], one.ports[1])
+		}
+	}
+	return text
 }
 
 // interfacePattern returns the name of an interface; without a terminating zero it is a beginning.
@@ -251,6 +303,9 @@ func actionWord(e expr.Any) string {
 	case *expr.Match:
 		if e.Name == "comment" {
 			return "" // stands at the end
+		}
+		if m, ok := e.Info.(*xt.Udp); ok {
+			return portsText(m)
 		}
 		return "-m " + e.Name
 	case *expr.Target:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/mdlayher/netlink"
@@ -21,16 +22,11 @@ import (
 // Watch blocks until ctx ends, and then returns nil. It returns the error of changed, or that of
 // reading the kernel's messages.
 func Watch(ctx context.Context, guests func(table, chain string) bool, changed func(by string) error) error {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	conn, err := listen(ctx)
 	if err != nil {
-		return fmt.Errorf("watch nftables: %w", err)
+		return err
 	}
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.Close() }) // ends Receive
-	defer stop()
-	if err := conn.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
-		return fmt.Errorf("watch nftables: %w", err)
-	}
 	if err := changed(""); err != nil {
 		return err
 	}
@@ -62,6 +58,45 @@ func Watch(ctx context.Context, guests func(table, chain string) bool, changed f
 			touched = false
 		}
 	}
+}
+
+// WatchAll calls changed once at the start and then after each transaction of any program, this one among
+// them, and where messages were lost. It blocks until ctx ends, and then returns nil; it returns an error if
+// the kernel's messages cannot be read.
+func WatchAll(ctx context.Context, changed func()) error {
+	conn, err := listen(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	for changed(); ; {
+		messages, err := conn.Receive()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, unix.ENOBUFS):
+			changed()
+			continue
+		case err != nil:
+			return fmt.Errorf("watch nftables: %w", err)
+		}
+		if slices.ContainsFunc(messages, func(m netlink.Message) bool { return m.Header.Type == genMessage }) {
+			changed()
+		}
+	}
+}
+
+// listen opens a connection with the kernel's news of nftables. The end of ctx ends Receive.
+func listen(ctx context.Context) (*netlink.Conn, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return nil, fmt.Errorf("watch nftables: %w", err)
+	}
+	context.AfterFunc(ctx, func() { conn.Close() })
+	if err := conn.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
+		return nil, errors.Join(fmt.Errorf("watch nftables: %w", err), conn.Close())
+	}
+	return conn, nil
 }
 
 // Messages of NFNL_SUBSYS_NFTABLES have 4 bytes of struct nfgenmsg and then attributes. After

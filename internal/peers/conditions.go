@@ -34,12 +34,9 @@ func (f Facts) Conditions(name string, ours OwnFile, now time.Time) (all []mesh.
 	return all
 }
 
-// Conditions tells of which peers this host drops datagrams, those that leave and those that arrive.
+// Conditions tells of which peers this host drops datagrams that arrive. What it drops of those that leave
+// is told by the error of sending.
 func (r *Registry) Conditions() (all []mesh.Condition) {
-	for _, name := range r.Forbidden() {
-		all = append(all, mesh.Condition{Kind: mesh.PeerNotAllowed, Severity: mesh.Info, Peer: name,
-			Remedy: "let the mesh port out; `nft list ruleset` and `ip xfrm policy` show what drops it"})
-	}
 	for _, name := range r.Refused() {
 		all = append(all, mesh.Condition{Kind: mesh.PeerRefused, Severity: mesh.Degraded, Peer: name,
 			Remedy: "let the mesh port in; `nft list ruleset`, `ip xfrm policy` and rp_filter show what drops it"})

@@ -76,9 +76,6 @@ func (r *Registry) Unheard() []string {
 // Refused returns the peers of which Facts.Refused is true, in no order.
 func (r *Registry) Refused() []string { return r.which((*Facts).Refused) }
 
-// Forbidden returns the peers that this host did not let the last probe out to, in no order.
-func (r *Registry) Forbidden() []string { return r.which(func(f *Facts) bool { return f.Forbidden }) }
-
 // which returns the peers whose facts are as asked for.
 func (r *Registry) which(are func(*Facts) bool) (names []string) {
 	r.mu.Lock()

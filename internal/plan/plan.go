@@ -52,6 +52,7 @@ type Host struct {
 	Shadows    []string         // routes that take packets for other nodes' prefixes away from the TUN
 	Diverted   []link.Diversion // routing rules that take pods' packets away from the mesh
 	IPsec      []link.Policy    // IPsec policies about the mesh's datagrams
+	Outgoing   []rules.Outgoing // rules of other programs about those that leave
 	CPUs       int
 	Forwarding forwarding.Host
 }
@@ -239,7 +240,7 @@ func (p *Plan) planPrograms(host Host) {
 	}
 	if k.Use != dataplane.Never {
 		p.Link.Router6 = address.Addr().Is6()
-		p.planPolicies(host.IPsec)
+		p.planPolicies(host)
 	}
 }
 

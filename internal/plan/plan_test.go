@@ -17,6 +17,7 @@ import (
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/masq"
 	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/rules"
 )
 
 // file is a mesh of three nodes. NETWORK stands for further lines of [network] or tables after it,
@@ -267,6 +268,9 @@ func TestPrograms(t *testing.T) {
 	policed := here(1500)
 	policed.IPsec = []link.Policy{
 		{Name: "dir in index 8", Peers: []netip.AddrPort{netip.MustParseAddrPort("172.18.0.3:9000")}}}
+	ruled := here(1500)
+	ruled.Outgoing = []rules.Outgoing{{Chain: "ip mangle OUTPUT", Rule: "udp dport 9000 meta set", Rules: 2,
+		Peers: []netip.AddrPort{netip.MustParseAddrPort("172.18.0.3:9000")}}}
 	narrow := here(1400)
 	narrow.Underlay.Devices = []int{3, 5}
 	for _, test := range []struct {
@@ -288,7 +292,10 @@ func TestPrograms(t *testing.T) {
 		{"through these devices", "", narrow,
 			dataplane.Programs{Use: dataplane.IfPossible, MTU: 1372, Underlay: []int{3, 5}}, false},
 		{"not past IPsec", `engine = "kernel"`, policed,
-			dataplane.Programs{Use: dataplane.Always, MTU: 1472, Policed: map[string]bool{"b": true}}, false},
+			dataplane.Programs{Use: dataplane.Always, MTU: 1472,
+				Policed: map[string]dataplane.Policed{"b": {Out: true, In: true}}}, false},
+		{"not past a rule on the way out", "", ruled, dataplane.Programs{Use: dataplane.IfPossible, MTU: 1472,
+			Policed: map[string]dataplane.Policed{"b": {Out: true}}}, false},
 		{"by user space, whatever IPsec says", `engine = "user"`, policed,
 			dataplane.Programs{Use: dataplane.Never, MTU: 1472, Chosen: true}, true},
 		{"not without the address", `engine = "kernel"`, elsewhere,

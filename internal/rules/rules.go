@@ -3,6 +3,7 @@
 //
 //	nftables         Keeper: one goroutine writes, and repairs within a second or two
 //	iptables-legacy  Legacy: a program with a lock of its own, so nothing ever waits for it
+//	of others        Others: which of them are about the mesh's own datagrams
 package rules
 
 import (

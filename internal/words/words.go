@@ -64,10 +64,11 @@ var sentences = map[mesh.Kind]string{
 		"and may keep them from it: SUBJECT",
 	mesh.TUNShaped: "the TUN has the queueing discipline SUBJECT, which programs would bypass: " +
 		"user space sends",
-	mesh.PeerRefused:    "this host drops what PEER sends to the mesh port",
-	mesh.PeerNotAllowed: "this host drops what meshd sends to PEER, so user space sends pods' packets as well",
+	mesh.PeerRefused: "this host drops what PEER sends to the mesh port",
 	mesh.PeersPoliced: "the IPsec policy SUBJECT applies to packets of these peers, " +
 		"so they go by user space",
+	mesh.PeersRuled: "the chain SUBJECT has a rule about what meshd sends to peers, " +
+		"so user space sends it",
 
 	mesh.SendRefused:    "this host refuses to send to PEER",
 	mesh.PeerPortClosed: "meshd seems not to run on PEER",

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/nstest"
 	"example.org/meshd/internal/peers"
@@ -83,7 +84,8 @@ func TestChanges(t *testing.T) {
 		if r.IntN(4) == 0 {
 			before = nil // as after an earlier meshd
 		}
-		next := contents{m, map[string]bool{"c": r.IntN(2) == 0, "d": r.IntN(2) == 0}}
+		next := contents{m, map[string]dataplane.Policed{
+			"c": {Out: r.IntN(2) == 0, In: r.IntN(2) == 0}, "d": {Out: r.IntN(2) == 0}}}
 		c := held.changeTo(next, numbers, before, known)
 		was := held.copied()
 		back := c.back(held)

@@ -5,11 +5,12 @@ import (
 	"net/netip"
 	"testing"
 
+	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/nstest"
 	"example.org/meshd/internal/peers"
 )
 
-// What a directive, or a policy of IPsec, leaves to user space the programs leave there, whatever
+// What a directive, or a rule of the host, leaves to user space the programs leave there, whatever
 // was learned before and after, and they tell when.
 func TestLeftToTheHost(t *testing.T) {
 	nstest.Require(t)
@@ -18,25 +19,27 @@ func TestLeftToTheHost(t *testing.T) {
 	g := &generator{Rand: rand.New(rand.NewPCG(1, 0)), mesh: m}
 	from := g.outer(m.Peers[1].Underlay.AddrPort, 0, ip4(b, a, 0, 64, 17, make([]byte, 40)))
 	to := ip4(a, b, 0, 64, 17, make([]byte, 40))
-	known := peers.Directive{Finishes: true}
+	known, none := peers.Directive{Finishes: true}, dataplane.Policed{}
 	bothWays := peers.Directive{Finishes: true, OutByUser: true, InBySocket: true}
 	for _, c := range []struct {
 		name    string
 		learned []peers.Directive
-		policed bool
+		policed dataplane.Policed
 		in, out bool // packets from and to the peer are left to user space
 	}{
-		{"nothing", []peers.Directive{known}, false, false, false},
-		{"out", []peers.Directive{{Finishes: true, OutByUser: true}}, false, false, true},
-		{"in", []peers.Directive{{Finishes: true, InBySocket: true}}, false, true, false},
-		{"a peer that is not meshd", []peers.Directive{{OutByUser: true}}, false, false, true},
-		{"no more", []peers.Directive{bothWays, known}, false, false, false},
-		{"a policy", nil, true, true, true},
-		{"a policy, whatever is learned", []peers.Directive{bothWays, known}, true, true, true},
+		{"nothing", []peers.Directive{known}, none, false, false},
+		{"out", []peers.Directive{{Finishes: true, OutByUser: true}}, none, false, true},
+		{"in", []peers.Directive{{Finishes: true, InBySocket: true}}, none, true, false},
+		{"a peer that is not meshd", []peers.Directive{{OutByUser: true}}, none, false, true},
+		{"no more", []peers.Directive{bothWays, known}, none, false, false},
+		{"a policy", nil, dataplane.Policed{Out: true, In: true}, true, true},
+		{"a rule on the way out", nil, dataplane.Policed{Out: true}, false, true},
+		{"a policy, whatever is learned", []peers.Directive{bothWays, known},
+			dataplane.Policed{Out: true, In: true}, true, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := programsOf(t, m)
-			if err := p.setMesh(m, map[string]bool{"b": c.policed}); err != nil {
+			if err := p.setMesh(m, map[string]dataplane.Policed{"b": c.policed}); err != nil {
 				t.Fatal(err)
 			}
 			for _, d := range c.learned {

@@ -193,8 +193,8 @@ func (e *Engine) leave() error {
 }
 
 // Learn notes what is known of a peer. A peer whose meshd completes checksums is sent to by the
-// programs; until that is known user space sends to it. What a policy of IPsec is about stays with
-// sockets, whatever is learned.
+// programs; until that is known user space sends to it. What rules for sockets are about stays
+// with sockets, whatever is learned.
 func (e *Engine) Learn(peer string, d peers.Directive) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()

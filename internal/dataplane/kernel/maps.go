@@ -10,15 +10,16 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/peers"
 )
 
-// setMesh makes the maps say what a mesh is, and which of its peers an IPsec policy is about, all of it
-// or nothing. What is new is there before what
+// setMesh makes the maps say what a mesh is, and which of its peers rules for sockets are about, all of
+// it or nothing. What is new is there before what
 // is old goes, and each node changes at one packet boundary, so that no packet is lost meanwhile.
 // It is the owner's.
-func (e *Engine) setMesh(m mesh.Mesh, policed map[string]bool) error {
+func (e *Engine) setMesh(m mesh.Mesh, policed map[string]dataplane.Policed) error {
 	if err := fits(m); err != nil {
 		return err
 	}
@@ -40,16 +41,20 @@ func (e *Engine) setMesh(m mesh.Mesh, policed map[string]bool) error {
 // contents is what the maps were filled from.
 type contents struct {
 	mesh    mesh.Mesh
-	policed map[string]bool // peers whose datagrams an IPsec policy is about, by name
+	policed map[string]dataplane.Policed // by the peer's name
 }
 
-// policed tells whether a policy of IPsec is about a peer's datagrams. The caller holds mu.
-func (e *Engine) policed(peer string) bool { return e.inMaps != nil && e.inMaps.policed[peer] }
+// policed tells which datagrams of a peer rules for sockets are about. The caller holds mu.
+func (e *Engine) policed(peer string) (p dataplane.Policed) {
+	if e.inMaps != nil {
+		p = e.inMaps.policed[peer]
+	}
+	return p
+}
 
-// respecting returns a directive that also leaves a peer to sockets in both directions if policed:
-// the kernel applies IPsec only to what passes its sockets.
-func respecting(d peers.Directive, policed bool) peers.Directive {
-	d.OutByUser, d.InBySocket = d.OutByUser || policed, d.InBySocket || policed
+// respecting returns a directive that also leaves a peer to sockets where it is policed.
+func respecting(d peers.Directive, policed dataplane.Policed) peers.Directive {
+	d.OutByUser, d.InBySocket = d.OutByUser || policed.Out, d.InBySocket || policed.In
 	return d
 }
 
