@@ -106,7 +106,7 @@ engines: # Docker and Podman, for the test of docs/docker.md, which is left out 
 	$(call need,dockerd:docker.io podman:podman /usr/lib/podman/netavark:netavark runc:runc busybox:busybox-static)
 
 chaos: deps # random reloads, damage, kills and restarts under traffic, for CHAOSTIME
-	MESH_REQUIRE_NETNS=1 go test -count=1 -v -timeout 1h -run '^TestChaos$$' ./internal/e2e -chaos $(CHAOSTIME)
+	MESH_REQUIRE_NETNS=1 go test -count=1 -v -timeout 2h -run '^TestChaos$$' ./internal/e2e -chaos $(CHAOSTIME) $(CHAOSFLAGS)
 
 fuzz: # every fuzz target for FUZZTIME each
 	@for package in $$(go list ./...); do \
