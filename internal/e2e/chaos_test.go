@@ -313,7 +313,8 @@ func TestChaos(t *testing.T) {
 	seed := cmp.Or(*chaosSeed, uint64(time.Now().UnixNano()))
 	t.Logf("the same trouble again: -chaos.seed %d", seed)
 	w := newWorld(t)
-	c := &chaos{world: w, Rand: rand.New(rand.NewPCG(seed, 0)), doc: onEngine(t, demoFile(t)), counts: map[string]int{},
+	c := &chaos{world: w, Rand: rand.New(rand.NewPCG(seed, 0)),
+		doc: onEngine(t, demoFile(t)), counts: map[string]int{},
 		hosts: []*nstest.Host{
 			w.Worker2,
 			w.Worker,
