@@ -2,6 +2,7 @@ package probe
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 	"time"
 )
@@ -359,7 +360,7 @@ func TestOneWay(t *testing.T) {
 		question(Unheard)
 		s.run(time.Second)
 	}
-	s.expect("b up>one-way")
+	s.expect("b up>stale", "b stale>one-way")
 	if !s.report("b").NotHeard {
 		t.Error("it does not tell that it does not hear us")
 	}
@@ -383,6 +384,51 @@ func TestOneWay(t *testing.T) {
 	s.other = nil
 	s.run(2 * time.Second)
 	s.expect("b one-way>up")
+}
+
+// A peer that starts again asks before it could answer, and one on a slow host answers too late: neither is
+// reached one way only.
+func TestNotOneWay(t *testing.T) {
+	s := newSim(t, time.Second, "b")
+	question := func() {
+		b := make([]byte, PayloadSize)
+		payload{nonce: 1}.write(b)
+		s.Answer("b", false, b, s.now)
+	}
+	s.run(10 * time.Second)
+	s.changes = nil
+	answers := s.answers
+	s.answers = silent
+	s.run(2900 * time.Millisecond)
+	s.answers = answers
+	for range 20 {
+		question()
+		s.run(200 * time.Millisecond)
+	}
+	if got := strings.Join(s.changes, ", "); strings.Contains(got, "one-way") || s.report("b").State != Up {
+		t.Errorf("a restart: %s", got)
+	}
+	s.changes = nil
+	s.answers = func(Question) (time.Duration, bool) { return 3 * Timeout / 2, true }
+	for range 60 {
+		question()
+		s.run(100 * time.Millisecond)
+	}
+	s.expect("b up>stale")
+	if p, _ := parse(answerOf(s, "b")); p.flags.Has(Unheard) {
+		t.Error("a peer is told that it is not heard, while its answers are late")
+	}
+	s.answers = answers
+	s.run(3 * time.Second)
+	s.expect("b stale>up")
+}
+
+// answerOf returns what a peer is answered.
+func answerOf(s *sim, peer string) []byte {
+	b := make([]byte, PayloadSize)
+	payload{nonce: 1}.write(b)
+	reply, _ := s.Answer(peer, false, b, s.now)
+	return reply
 }
 
 // A node tells those who do not answer it, and nobody else, that it does not hear them.

@@ -18,23 +18,30 @@ type peer struct {
 	since          time.Time  // of state
 	good, missed   int        // questions in a row with and without an answer
 	silent         time.Time  // of the first of the missed ones
+	missedAt       time.Time  // of the last of the missed ones
 	asked          []question // without an answer, or not yet seen by settle; oldest first
 	seq            uint16
 	sent, received uint64
 	window         window
 	recent         recent
-	forms          [numForms]form // but for Plain
-	answeredAt     time.Time      // of the last answer
-	heardAt        time.Time      // of the last packet of any kind, as the last settle was told
-	strayAt        time.Time      // of the last answer that came too late or to no question
-	asksAt         time.Time      // of the last question that came from the peer
-	unheard        time.Time      // since when the peer tells that it does not hear us; zero: it does
-	told           Self           // what the peer said of itself last
-	shown          Self           // what the last Change told of that
-	flags          Flags          // of the peer's last answer
-	toldNew        bool           // told has changed since the last settle
-	formsNew       bool           // a form fails or passes since the last settle
+	forms          [numForms]form   // but for Plain
+	answeredAt     time.Time        // of the last answer
+	heardAt        time.Time        // of the last packet of any kind, as the last settle was told
+	strayAt        time.Time        // of the last answer that came too late or to no question
+	gone           [lateKept]uint64 // nonces of questions that were missed last
+	lateAt         time.Time        // of the last answer to one of them
+	asksAt         time.Time        // of the last question that came from the peer
+	asksSince      time.Time        // of the first one that came after missed questions; zero: none did
+	unheard        time.Time        // since when the peer tells that it does not hear us; zero: it does
+	told           Self             // what the peer said of itself last
+	shown          Self             // what the last Change told of that
+	flags          Flags            // of the peer's last answer
+	toldNew        bool             // told has changed since the last settle
+	formsNew       bool             // a form fails or passes since the last settle
 }
+
+// lateKept is how many missed questions are remembered: an answer that comes late is no forged one.
+const lateKept = 8
 
 // with gives a peer other settings, and returns it; nil for nil.
 func (p *peer) with(interval time.Duration, b Bounds) *peer {
@@ -170,6 +177,9 @@ func (p *peer) asks(flags Flags, at time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.asksAt = at
+	if p.asksSince.IsZero() && p.missed > 0 && at.Sub(p.silent) > Timeout {
+		p.asksSince = at
+	}
 	p.hearing(flags, at)
 }
 
@@ -187,11 +197,15 @@ func (p *peer) hearing(flags Flags, at time.Time) {
 func (p *peer) tells() (f Flags) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.missed >= staleAfter {
+	if p.missed >= staleAfter && !p.answersLate() {
 		f |= Unheard
 	}
 	return f
 }
+
+// answersLate tells whether answers come since questions are missed, but after their time: the peer, or
+// this host, is slow. p.mu is held.
+func (p *peer) answersLate() bool { return p.lateAt.After(p.silent) }
 
 // answered notes an answer. look is true if settle should run at once: the state may change, or the
 // peer said something new.
@@ -201,6 +215,9 @@ func (p *peer) answered(said payload, at time.Time) (look bool) {
 	i := slices.IndexFunc(p.asked, func(q question) bool { return q.nonce == said.nonce && q.rtt == lost })
 	if i < 0 {
 		p.strayAt = at
+		if slices.Contains(p.gone[:], said.nonce) {
+			p.lateAt = at
+		}
 		return false // too late, a duplicate, or forged
 	}
 	p.received++
@@ -275,10 +292,12 @@ func (p *peer) conclude(q question) {
 	p.window.add(q.rtt)
 	p.recent.add(q.at, !good)
 	if good {
-		p.missed = 0
+		p.missed, p.asksSince = 0, time.Time{}
 		p.good++
 		return
 	}
+	p.missedAt = q.at
+	p.gone[p.missed%lateKept] = q.nonce
 	if p.missed == 0 {
 		p.silent = q.at
 	}
@@ -299,8 +318,9 @@ func (p *peer) stateAt(now time.Time) State {
 	case p.missed < staleAfter:
 		return p.state
 	// Only what has come after the first missed question was over is a sign of life: what came before
-	// tells nothing of now.
-	case p.asksAt.Sub(p.silent) > Timeout && p.isRecent(p.asksAt, now):
+	// tells nothing of now. A peer that has just started asks before it can have answered.
+	case !p.asksSince.IsZero() && p.missedAt.After(p.asksSince) && p.isRecent(p.asksAt, now) &&
+		!p.answersLate():
 		return OneWay
 	// Answers that come too late are heard, but a meshd that sends them is not silent.
 	case p.heardAt.Sub(p.silent) > Timeout && p.isRecent(p.heardAt, now) && !p.isRecent(p.strayAt, now):

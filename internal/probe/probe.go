@@ -14,7 +14,8 @@
 //	up        2 answered
 //	stale     3 missed, after up
 //	silent    3 missed while packets of the peer arrive: its meshd does not answer
-//	one-way   3 missed while questions of the peer arrive, or the peer tells that it does not hear us
+//	one-way   3 missed while questions of the peer arrive and no answer, not even a late one; or the peer
+//	          tells that it does not hear us
 //	down      10 missed, and nothing arrives
 //	unknown   none of these yet
 package probe
