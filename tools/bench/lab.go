@@ -26,6 +26,7 @@ type lab struct {
 	pods      [2]*nstest.Namespace
 	processes []*exec.Cmd
 	links     []link.Link
+	relay     *nstest.Relay // the wire, if it has no Ethernet header
 }
 
 const (
@@ -34,8 +35,8 @@ const (
 )
 
 // newLab makes both hosts and their pods. mtu is the pods', in bytes; the wire has that of a veth,
-// 1500. If it fails, nothing is left.
-func newLab(dir string, mtu int) (l *lab, err error) {
+// 1500; bare makes it one without Ethernet headers. If it fails, nothing is left.
+func newLab(dir string, mtu int, bare bool) (l *lab, err error) {
 	l = &lab{dir: dir}
 	defer func() {
 		if err != nil {
@@ -52,7 +53,12 @@ func newLab(dir string, mtu int) (l *lab, err error) {
 			}
 		}
 	}
-	if err := l.hosts[0].IP("link add eth0 type veth peer name eth0 netns " + l.hosts[1].Name); err != nil {
+	if bare {
+		l.relay, err = nstest.NewRelay(l.hosts[0], l.hosts[1], "eth0")
+	} else {
+		err = l.hosts[0].IP("link add eth0 type veth peer name eth0 netns " + l.hosts[1].Name)
+	}
+	if err != nil {
 		return l, err
 	}
 	// Only now both ends of the wire exist: the veth was made in host a with its peer in host b.
@@ -76,6 +82,9 @@ func (l *lab) equip(h, pod *nstest.Namespace, number, mtu int) error {
 		fmt.Sprintf("link set eth0 mtu %d up", mtu),
 		fmt.Sprintf("route add default via 10.244.%d.1", number)); err != nil {
 		return err
+	}
+	if l.relay != nil { // packets of its MTU cross it anyway
+		return h.Sysctl("ipv4.ip_forward", "1")
 	}
 	// What makes a wire of it: packets of its MTU cross it, merged again behind.
 	wire := strings.Fields(
@@ -139,6 +148,9 @@ func (l *lab) close() error {
 			errs = append(errs, p.Process.Kill())
 			<-ended
 		}
+	}
+	if l.relay != nil {
+		errs = append(errs, l.relay.Close())
 	}
 	for _, n := range append(l.hosts[:], l.pods[:]...) {
 		if n != nil {

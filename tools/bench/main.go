@@ -31,6 +31,8 @@ func main() {
 	flag.IntVar(&b.rounds, "rounds", 3, "how often each system is measured")
 	flag.DurationVar(&b.span, "span", 2*time.Second, "length of one measurement")
 	only := flag.String("only", "", "systems to measure, separated by commas (default all that are installed)")
+	flag.BoolVar(&b.bare, "bare", false, "join the hosts by interfaces without Ethernet headers, as WireGuard's: "+
+		"compares engines alone, packet by packet")
 	out := flag.String("out", "", "directory for benchmarks.md and benchmarks.svg (default: only print)")
 	flag.Parse()
 	if *only != "" {
@@ -42,12 +44,13 @@ func main() {
 	}
 }
 
-// bench is what the flags say: the daemon, how often and how long, and which systems (nil: all).
+// bench is what the flags say: the daemon, how often and how long, which systems (nil: all), and by what wire.
 type bench struct {
 	binary string
 	rounds int
 	span   time.Duration
 	only   []string
+	bare   bool // the wire has no Ethernet header
 }
 
 // run measures all systems, round by round, and reports medians. It fails if one fails: a table with
@@ -59,7 +62,7 @@ func (b *bench) run(ctx context.Context, out string) (err error) {
 	if b.binary, err = filepath.Abs(b.binary); err != nil {
 		return err
 	}
-	all := systems(b.binary)
+	all := systems(b.binary, b.bare)
 	if b.only != nil {
 		all = slices.DeleteFunc(all, func(s *system) bool { return !slices.Contains(b.only, s.name) })
 	}
@@ -85,6 +88,9 @@ func (b *bench) run(ctx context.Context, out string) (err error) {
 				return fmt.Errorf("%s: %w", s.name, err)
 			}
 			results[s.name] = append(results[s.name], r)
+		}
+		if b.bare { // no wire has a part in it
+			continue
 		}
 		fmt.Printf("round %d of %d: starts and reloads\n", round+1, b.rounds)
 		taken, err := b.takeTimes(ctx)
@@ -127,7 +133,7 @@ func (b *bench) inLab(mtu int, use func(*lab) error) (err error) {
 	defer os.RemoveAll(dir)
 	// What a killed run left behind would still take CPU.
 	nstest.Sweep("meshbench")
-	l, err := newLab(dir, mtu)
+	l, err := newLab(dir, mtu, b.bare)
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,9 @@ type report struct {
 func newReport(systems []*system, results map[string][]result, waits []times, b *bench) *report {
 	r := &report{systems: systems, medians: map[string]result{}, waits: times{}}
 	for _, name := range moments() {
+		if len(waits) == 0 { // not measured
+			break
+		}
 		r.waits[name] = medianOf(waits, func(t times) float64 { return t[name] })
 	}
 	for name, all := range results {
@@ -128,11 +131,12 @@ func (r *report) ratios() (rows [][]string) {
 		}
 	}
 	rows = append(rows, head)
-	for _, engine := range []string{kernelXDP, kernelTCX, userEngine} {
+	for _, engine := range []string{kernelXDP, kernelTCX, autoEngine, userEngine} {
 		ours, ok := r.medians[engine]
 		for _, s := range r.systems {
-			// Ours are compared with others only; between our own engines each reader can divide.
-			if !ok || s.kernel || s.user {
+			// Ours are compared with others, and the one that chooses with the one that it could have chosen;
+			// between other engines of ours each reader can divide.
+			if !ok || (s.kernel || s.user) && !(engine == autoEngine && s.name == userEngine) {
 				continue
 			}
 			theirs, row := r.medians[s.name], []string{engine + " : " + s.name}
@@ -155,6 +159,9 @@ func isCost(name string) bool {
 
 // moments returns the table of what people wait for.
 func (r *report) moments() [][]string {
+	if len(r.waits) == 0 {
+		return nil
+	}
 	rows := [][]string{{"meshd", "ms", "compared with `meshd version`"}}
 	for _, name := range moments() {
 		if isCost(name) {

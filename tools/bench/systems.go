@@ -41,13 +41,22 @@ const (
 	kernelXDP    = "meshd kernel xdp"
 	kernelTCX    = "meshd kernel tcx"
 	userEngine   = "meshd user"
+	autoEngine   = "meshd auto"
 	noOffload    = "meshd user, no offload"
 )
 
 // systems returns all that can be measured, plain routing first: it is what the machine can do, and
 // the bound of all others. A pod's MTU is what each system leaves of 1500 bytes: small packets are
-// part of its price.
-func systems(binary string) []*system {
+// part of its price. By a bare wire only plain routing and meshd are compared: there is no native XDP.
+func systems(binary string, bare bool) []*system {
+	if bare {
+		return []*system{
+			{name: plainRouting, mtu: 1500, start: startRouting},
+			{name: autoEngine, mtu: 1472, kernel: true, start: func(l *lab) error { return startMeshd(l, binary) }},
+			{name: userEngine, mtu: 1472, user: true,
+				start: func(l *lab) error { return startMeshd(l, binary, `engine = "user"`) }},
+		}
+	}
 	return []*system{
 		{name: plainRouting, mtu: 1500, start: startRouting},
 		{name: emptyXDP, mtu: 1500, start: startEmptyXDP},
