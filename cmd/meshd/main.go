@@ -173,7 +173,7 @@ API, 6 timed out, 78 "meshd run" has no valid file.`,
 		runCommand(g), checkCommand(g), initCommand(), cleanupCommand(g), // without a running meshd
 		statusCommand(g), peersCommand(g), pingCommand(g), routeCommand(g), eventsCommand(g), waitCommand(g),
 		planCommand(g), reloadCommand(g), versionCommand(g),
-		legacyForwardCommand(g), bpfFolderCommand(), // hidden: for the service
+		legacyForwardCommand(g), networkManagersCommand(g), bpfFolderCommand(), // hidden: for the service
 	)
 	return root
 }

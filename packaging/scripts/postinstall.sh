@@ -65,5 +65,9 @@ fi
 # There is no systemd while an image is built.
 if [ -d /run/systemd/system ]; then
 	systemctl daemon-reload
+	# They have to know the drop-ins before meshd makes an interface. One that does not run stays so.
+	for manager in systemd-udevd NetworkManager systemd-networkd; do
+		systemctl reload $manager.service 2>/dev/null || true
+	done
 	upgrade
 fi

@@ -8,6 +8,9 @@ remove | purge | 0)
 		systemctl daemon-reload
 		systemctl reset-failed meshd.service 2>/dev/null || true
 	fi
+	# Of `meshd network-managers`.
+	rm -f /run/NetworkManager/conf.d/90-meshd.conf /run/systemd/network/00-meshd.network \
+		/run/udev/rules.d/86-meshd.rules
 	rmdir /run/meshd /run/flannel 2>/dev/null || true  # fails if others have files there
 	;;
 esac

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/managers"
+)
+
+// reloadPatience bounds how long a network manager may take to read its drop-ins. The start of the
+// mesh does not wait for one that hangs.
+const reloadPatience = 5 * time.Second
+
+// networkManagersCommand is for the service, see packaging/meshd.service: only root may write drop-ins
+// and have managers read them, and meshd runs as another user.
+func networkManagersCommand(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:    "network-managers",
+		Short:  "Keep network managers away from the interface that the file names",
+		Hidden: true,
+		Args:   arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := config.Load(g.config)
+			if err != nil {
+				return errSilent // the daemon, which the service starts next, reports it
+			}
+			changed, err := managers.Follow("/", c.Network.Interface)
+			for _, unit := range changed {
+				reloadManager(cmd.Context(), unit)
+			}
+			if err != nil {
+				return fmt.Errorf("keep network managers away from %q: %w", c.Network.Interface, err)
+			}
+			return nil
+		},
+		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true}, // of run: both get MESHD_OPTS
+	}
+}
+
+// reloadManager has a manager read its drop-ins again. `systemctl reload` starts nothing: it fails for
+// a manager that does not run, which reads them when it starts, and for an old one that cannot reload.
+func reloadManager(ctx context.Context, unit string) {
+	ctx, cancel := context.WithTimeout(ctx, reloadPatience)
+	defer cancel()
+	_ = exec.CommandContext(ctx, "systemctl", "reload", unit).Run()
+}
