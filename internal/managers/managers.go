@@ -127,7 +127,7 @@ func bring(top *os.Root, file string, content []byte) (did bool, err error) {
 	if have, err := top.ReadFile(file); err == nil && bytes.Equal(have, content) {
 		return false, nil
 	}
-	if err := top.MkdirAll(path.Dir(file), 0o755); err != nil {
+	if err := makeFolders(top, path.Dir(file)); err != nil {
 		return false, err
 	}
 	// Managers read only files with endings that they know.
@@ -136,4 +136,22 @@ func bring(top *os.Root, file string, content []byte) (did bool, err error) {
 		return false, errors.Join(err, top.Remove(fresh))
 	}
 	return true, top.Rename(fresh, file)
+}
+
+// makeFolders makes a folder and those around it, for everyone to read: the unit's umask is that of a
+// secretive service, and systemd-networkd runs as a user of its own.
+func makeFolders(top *os.Root, folder string) error {
+	if folder == "." {
+		return nil
+	}
+	if err := makeFolders(top, path.Dir(folder)); err != nil {
+		return err
+	}
+	switch err := top.Mkdir(folder, 0o755); {
+	case errors.Is(err, fs.ErrExist):
+		return nil
+	case err != nil:
+		return err
+	}
+	return top.Chmod(folder, 0o755)
 }

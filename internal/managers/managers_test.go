@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -41,6 +42,22 @@ func write(t *testing.T, path, text string) {
 	}
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Managers are other users, whatever the umask of the service is.
+func TestOverridesAreForEveryone(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	root := hostWith(t, "systemd-networkd.service")
+	if err := os.Mkdir(filepath.Join(root, "run"), 0o700); err != nil { // stays as it is
+		t.Fatal(err)
+	}
+	follow(t, root, "edge0", "systemd-networkd.service")
+	for path, want := range map[string]os.FileMode{"run": 0o700, "run/systemd": 0o755, "run/systemd/network": 0o755,
+		"run/systemd/network/00-meshd.network": 0o644} {
+		if info, err := os.Stat(filepath.Join(root, path)); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v, want %o", path, info.Mode(), err, want)
+		}
 	}
 }
 
