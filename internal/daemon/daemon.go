@@ -175,7 +175,10 @@ func Check(o Options) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
-	return fits(p)
+	if err := fits(p); !errors.Is(err, link.ErrEarlier) {
+		return err
+	}
+	return nil // a start takes down what an earlier run had under another name
 }
 
 // prepare loads the file and checks what no plan is needed for.

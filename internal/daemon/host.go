@@ -14,7 +14,7 @@ import (
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/crossing"
 	"example.org/meshd/internal/dataplane"
-	"example.org/meshd/internal/dataplane/tun"
+	"example.org/meshd/internal/device"
 	"example.org/meshd/internal/forwarding"
 	"example.org/meshd/internal/handover"
 	"example.org/meshd/internal/link"
@@ -51,7 +51,7 @@ type host struct {
 
 	backstops desired[[]netip.Prefix]
 	link      desired[link.Settings]
-	device    device
+	device    *device.Device
 	keeping   map[string]dataplane.Descriptor // what the service manager has
 	takeover  bool                            // queues of an earlier meshd wait for the first plan
 }
@@ -71,6 +71,7 @@ func newHostOf(o Options, p *probes, status func() control.Status) *host {
 	h := &host{
 		log: o.Log, engine: p.engine, service: handover.New(o.Log), probes: p,
 		rules: rules.New(o.Log), legacy: rules.NewLegacy(o.Log), others: rules.NewOthers(o.Log),
+		device:   device.New(o.Log),
 		files:    container.NewKeeper(ContainerNote(o.Socket), o.Log),
 		metrics:  control.NewTCPMetrics(status, o.Log),
 		switcher: forwarding.New(o.State, o.Sysctl, o.Log),
@@ -145,11 +146,17 @@ func (h *host) parts(s step) []part {
 		needs(parts, "packets", "introduction", "port", "backstops")
 		needs(parts, "interface", "packets")
 	} else {
-		parts = append(parts, part{name: "TUN", needs: []string{"backstops"}, apply: h.device.apply})
+		parts = append(parts, part{name: "TUN", needs: []string{"backstops"},
+			apply: func(_ context.Context, p *plan.Plan) (e effect, err error) {
+				e.changes, e.undo, err = h.device.Make(p.Link.Interface)
+				return e, err
+			}})
 	}
 	if first {
 		parts = append(parts, part{name: "routes", needs: []string{"port"},
-			apply: func(_ context.Context, p *plan.Plan) (effect, error) { return effect{}, fits(p) }})
+			apply: func(_ context.Context, p *plan.Plan) (effect, error) {
+				return effect{}, h.device.ClearWay(p.Link.Interface, func() error { return fits(p) })
+			}})
 	}
 	return parts
 }
@@ -175,6 +182,7 @@ func (h *host) applyPort(ctx context.Context, p *plan.Plan) (effect, error) {
 
 // adopt gives the engine what an earlier meshd left.
 func (h *host) adopt(left []*os.File, p *plan.Plan) {
+	h.device.Inherit(left)
 	adopted, unfit := h.engine.Adopt(left, p.Engine)
 	for _, err := range unfit {
 		h.log.Info("a descriptor of the last run is not used", "reason", err)
@@ -219,7 +227,8 @@ func (h *host) applyPackets(ctx context.Context, p *plan.Plan) (effect, error) {
 	}
 	return effect{changes: changes, undo: undo, commit: func() {
 		if h.takeover {
-			h.takeover, h.device = false, device{index: link.Index(p.Link.Interface)}
+			h.takeover = false
+			h.device.Adopted(p.Link.Interface)
 		}
 		h.crossing.Set(crossing.Wanted{Interface: p.Link.Interface, Networks: p.Config.Network.CIDR,
 			Mesh: p.Engine.Mesh, Ask: p.Config.Probe.Interval > 0})
@@ -278,43 +287,6 @@ func (h *host) applyForwarding(_ context.Context, p *plan.Plan) (effect, error) 
 			h.again()
 		}
 	}}, nil
-}
-
-// device is the TUN.
-type device struct {
-	index int  // of the one that is ours; 0: none yet
-	made  bool // this run made it
-}
-
-// apply makes the device, or takes over the one that an earlier run left. Where it is ours already
-// it is left alone: making it would attach a queue for a moment, which would take packets with it.
-func (d *device) apply(_ context.Context, p *plan.Plan) (effect, error) {
-	had, name := *d, p.Link.Interface
-	if d.index != 0 && d.index == link.Index(name) {
-		return effect{}, nil
-	}
-	if d.index == 0 {
-		if _, err := link.CheckInterface(name); err != nil {
-			return effect{}, err
-		}
-	}
-	fresh := !link.Exists(name)
-	if err := errors.Join(tun.Create(name), link.Claim(name)); err != nil {
-		return effect{}, err
-	}
-	*d = device{link.Index(name), had.made || fresh}
-	e := effect{undo: func() error {
-		*d = had
-		if had.index != 0 || !fresh {
-			return nil
-		}
-		_, err := link.CleanUp(name)
-		return err
-	}}
-	if had.index != 0 {
-		e.changes = []mesh.Change{{Op: mesh.Repaired, Kind: mesh.ChangedInterface, Subject: name, Field: "deleted"}}
-	}
-	return e, nil
 }
 
 // fits returns an error if the host's own routes are in the way of a plan: the mesh would look well

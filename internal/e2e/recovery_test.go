@@ -199,3 +199,83 @@ func TestLostNews(t *testing.T) {
 	contains(t, run(t, m.Worker2.Namespace, "ip", "route", "show", "10.244.0.0/16"), "dev mesh0")
 	run(t, m.PodW2b, "ping", "-c", "1", "-W", "2", "10.244.1.2")
 }
+
+// A restart renames the interface, whether the last run was killed or the service manager holds queues
+// of the old one. Nothing of the old name is left.
+func TestInterfaceRenamed(t *testing.T) { eachEngine(t, nstest.Waiting, testInterfaceRenamed) }
+
+func testInterfaceRenamed(t *testing.T) {
+	w := newWorld(t)
+	w.own(w.Worker, demoFile(t))
+	named := func(name string) string {
+		return strings.Replace(demoFile(t), "[network]\n", "[network]\ninterface = \""+name+"\"\n", 1)
+	}
+	d := w.own(w.Worker2, demoFile(t))
+	pins := len(w.Lab.Pins())
+	renamed := func(old, name string) {
+		t.Helper()
+		if len(d.Events("interface_renamed", "old", old, "new", name)) != 1 {
+			t.Errorf("no event\n%s", d.Log())
+		}
+		if now := hostState(t, w.Worker2); strings.Contains(now, old) || !strings.Contains(now, name) {
+			t.Errorf("%s is left on the host:\n%s", old, now)
+		}
+		if now := w.Lab.Pins(); len(now) != pins {
+			t.Errorf("%d folders of pins became %v", pins, now)
+		}
+		known(t, d, "worker")
+		contains(t, run(t, w.PodW2b, "ping", "-c", "1", "10.244.1.2"), "ttl=60")
+	}
+	d.Kill()
+	save(t, d, named("mesh7"))
+	if _, err := d.Ask("run", "--check", "-c", d.Config); err != nil {
+		t.Errorf("an installer's check: %v", err)
+	}
+	d = w.again(d)
+	renamed("mesh0", "mesh7")
+	if _, err := d.Stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	s := w.manager(w.Worker2, 0)
+	d = w.service(s, w.Worker2, d.Config)
+	if got := rewrite(t, d, named("mesh8")); got.Config.LastReload.OK ||
+		!strings.Contains(got.Config.Error, "`systemctl restart meshd`") {
+		t.Errorf("the reload: %+v", got.Config)
+	}
+	if _, err := d.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	d = w.service(s, w.Worker2, d.Config)
+	renamed("mesh7", "mesh8")
+	if got := s.Stored(); !slices.Equal(got, []string{"tun-0", "udp-0"}) {
+		t.Errorf("the service manager holds %q", got)
+	}
+}
+
+// An idle TUN of another program is replaced; one that somebody needs is not.
+func TestForeignTUN(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
+	w := newWorld(t)
+	file := w.write(demoFile(t))
+	for _, needed := range []string{"addr add 192.0.2.1/24 dev mesh0",
+		"route add 192.0.2.0/24 dev mesh0 table 7"} {
+		if err := w.Worker2.IP("tuntap add mesh0 mode tun", "link set mesh0 up", needed); err != nil {
+			t.Fatal(err)
+		}
+		w.exits(w.Worker2, 1, file, "`ip link del mesh0`", "nmcli connection delete")
+		if err := w.Worker2.IP("link del mesh0"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Worker2.IP("tuntap add mesh0 mode tun", "link set mesh0 up"); err != nil {
+		t.Fatal(err)
+	}
+	d := w.start(w.Worker2, file)
+	if err := d.WaitReady(); err != nil {
+		t.Fatal(err)
+	}
+	if len(d.Events("interface_replaced", "interface", "mesh0")) != 1 {
+		t.Errorf("no event\n%s", d.Log())
+	}
+}

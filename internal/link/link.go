@@ -9,6 +9,7 @@
 // interfaces the package changes forwarding switches only, and only when asked to.
 //
 //	link, route      the TUN: its state, its routes
+//	earlier          TUNs that are in the way of a meshd that starts
 //	underlay         how datagrams reach the peers
 //	rules, ask       routing rules, and what the kernel answers about a packet
 //	resolve          of what the kernel is asked, and which rule is behind its answer
@@ -101,7 +102,7 @@ func Claim(name string) error {
 // Reasons why meshd does not take an interface; test with errors.Is.
 var (
 	ErrForeign = errors.New("meshd did not make it")
-	ErrInUse   = errors.New("a running meshd uses it")
+	ErrInUse   = errors.New("a running meshd uses it, or systemd holds it for one that starts again")
 	ErrNotTUN  = errors.New("not a TUN")
 )
 
@@ -120,9 +121,10 @@ func CheckInterface(name string) (fresh bool, err error) {
 func usable(dev netlink.Link) error {
 	name := dev.Attrs().Name
 	switch {
-	case dev.Attrs().Alias != alias || dev.Type() != "tuntap":
-		return fmt.Errorf("interface %q exists, and %w: `ip link del %s`, or choose another network.interface",
-			name, ErrForeign, name)
+	case !marked(dev):
+		return fmt.Errorf("interface %q exists, and %w: `ip link del %[1]s`, or, if NetworkManager made it, "+
+			"`nmcli connection delete \"$(nmcli -g GENERAL.CONNECTION device show %[1]s)\"`, "+
+			"or choose another network.interface", name, ErrForeign)
 	case inUse(dev):
 		return fmt.Errorf("interface %q: %w: stop that meshd, or choose another network.interface", name, ErrInUse)
 	}
@@ -148,8 +150,12 @@ func Up(name string) bool {
 }
 
 // inUse reports whether a program has a queue of the TUN open: only then has the TUN a
-// carrier (tun_attach and __tun_detach in drivers/net/tun.c).
-func inUse(dev netlink.Link) bool { return dev.Attrs().RawFlags&unix.IFF_LOWER_UP != 0 }
+// carrier (tun_attach and __tun_detach in drivers/net/tun.c). One that is down does not show
+// its carrier, but counts its queues (Linux 4.20).
+func inUse(dev netlink.Link) bool {
+	tun, ok := dev.(*netlink.Tuntap)
+	return dev.Attrs().RawFlags&unix.IFF_LOWER_UP != 0 || ok && tun.Queues+tun.DisabledQueues > 0
+}
 
 // CleanUp removes the TUN called name, or with an empty name every TUN, that an earlier run
 // marked as meshd's, with its addresses and routes. It returns the names of those removed.
@@ -160,18 +166,17 @@ func CleanUp(name string) (removed []string, err error) {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
 	for _, l := range links {
-		tun, ok := l.(*netlink.Tuntap)
-		if !ok || tun.Attrs().Alias != alias || name != "" && tun.Attrs().Name != name {
+		if !marked(l) || name != "" && l.Attrs().Name != name {
 			continue
 		}
 		if inUse(l) {
 			return removed, fmt.Errorf("delete %q: %w: stop that first, `systemctl stop meshd`",
-				tun.Attrs().Name, ErrInUse)
+				l.Attrs().Name, ErrInUse)
 		}
-		if err := netlink.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
-			return removed, fmt.Errorf("delete %q: %w", tun.Attrs().Name, err)
+		if err := deleteLink(l); err != nil {
+			return removed, err
 		}
-		removed = append(removed, tun.Attrs().Name)
+		removed = append(removed, l.Attrs().Name)
 	}
 	return removed, nil
 }

@@ -21,12 +21,15 @@ type RouteError struct {
 // Error names the route and says what to do.
 func (e *RouteError) Error() string {
 	if e.Ours {
-		return fmt.Sprintf("route %s is left from a mesh with another network.interface: run `meshd cleanup`",
+		return fmt.Sprintf("route %s is of another meshd that runs on this host: stop it, or change network.cidr",
 			e.Route)
 	}
 	return fmt.Sprintf("route %s is not meshd's and conflicts with it: delete it with `ip route del %s`, "+
 		"or change network.cidr or the node's routes", e.Route, e.Prefix)
 }
+
+// Is makes errors.Is(err, ErrEarlier) true for routes of a meshd with another interface.
+func (e *RouteError) Is(target error) bool { return target == ErrEarlier && e.Ours }
 
 // CheckRoutes returns a *RouteError if a route of the main table, of any type, has one of
 // the prefixes and does not go through the interface called name. With two routes for one
@@ -40,15 +43,22 @@ func CheckRoutes(name string, prefixes []netip.Prefix) error {
 	return conflict(routes, Index(name), prefixes)
 }
 
-// conflict is CheckRoutes for an interface index and a table.
-func conflict(routes []netlink.Route, own int, prefixes []netip.Prefix) error {
+// conflict is CheckRoutes for an interface index and a table. A route of another program is returned
+// before one of meshd's own, which meshd can remove.
+func conflict(routes []netlink.Route, own int, prefixes []netip.Prefix) (err error) {
 	wanted := setOf(prefixes)
 	for _, r := range routes {
-		if p := destination(r); wanted[p] && r.LinkIndex != own && !isBackstop(r) {
-			return &RouteError{Prefix: p, Route: describe(r), Ours: r.Protocol == Protocol}
+		p := destination(r)
+		if !wanted[p] || r.LinkIndex == own || isBackstop(r) {
+			continue
 		}
+		found := &RouteError{Prefix: p, Route: describe(r), Ours: r.Protocol == Protocol}
+		if !found.Ours {
+			return found
+		}
+		err = found
 	}
-	return nil
+	return err
 }
 
 // setOf returns the prefixes as a set.

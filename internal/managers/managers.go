@@ -55,7 +55,8 @@ var ErrName = errors.New("a drop-in for network managers can name only letters, 
 // needs no quoting in any of them.
 func CheckName(name string) error {
 	plain := func(c rune) bool {
-		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("._-", c)
+		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
+			strings.ContainsRune("._-", c)
 	}
 	if name == "" || len(name) > 15 || strings.Trim(name, ".") == "" ||
 		strings.ContainsFunc(name, func(c rune) bool { return !plain(c) }) {

@@ -53,8 +53,8 @@ func TestOverridesAreForEveryone(t *testing.T) {
 		t.Fatal(err)
 	}
 	follow(t, root, "edge0", "systemd-networkd.service")
-	for path, want := range map[string]os.FileMode{"run": 0o700, "run/systemd": 0o755, "run/systemd/network": 0o755,
-		"run/systemd/network/00-meshd.network": 0o644} {
+	for path, want := range map[string]os.FileMode{"run": 0o700, "run/systemd": 0o755,
+		"run/systemd/network": 0o755, "run/systemd/network/00-meshd.network": 0o644} {
 		if info, err := os.Stat(filepath.Join(root, path)); err != nil || info.Mode().Perm() != want {
 			t.Errorf("%s: %v, %v, want %o", path, info.Mode(), err, want)
 		}

@@ -308,5 +308,5 @@ func NeedsRestart(old, next *Plan) error {
 		return nil
 	}
 	return next.Config.Fault("network.interface", "a running meshd cannot change it from %s to %s: "+
-		"run `systemctl stop meshd; meshd cleanup; systemctl start meshd`", old.Link.Interface, next.Link.Interface)
+		"run `systemctl restart meshd`", old.Link.Interface, next.Link.Interface)
 }

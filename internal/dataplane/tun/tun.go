@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -164,6 +165,23 @@ func Adopt(file *os.File, name string, offload bool) (*Queue, error) {
 		return nil, errors.Join(fmt.Errorf("take over a queue of TUN %q: %w", name, err), file.Close())
 	}
 	return open(file, name, offload)
+}
+
+// Held returns the names of the TUNs that files are queues of, each once. Other files, and queues of a
+// device that was deleted, do not count. The files stay the caller's.
+func Held(files []*os.File) (names []string) {
+	for _, f := range files {
+		request, _ := unix.NewIfreq("") // fails for long names alone
+		conn, err := f.SyscallConn()
+		if err == nil {
+			controlErr := conn.Control(func(fd uintptr) { err = unix.IoctlIfreq(int(fd), unix.TUNGETIFF, request) })
+			err = errors.Join(err, controlErr)
+		}
+		if err == nil && !slices.Contains(names, request.Name()) {
+			names = append(names, request.Name())
+		}
+	}
+	return names
 }
 
 // open prepares an attached queue. It closes the file after an error.

@@ -1,0 +1,92 @@
+// Package device makes the TUN, and clears away what stands in the way of it: the TUN that an earlier
+// run had under another name, and an idle one of another program. Package link sets the addresses and
+// routes of the TUN, and package tun moves packets through it.
+package device
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"slices"
+
+	"example.org/meshd/internal/dataplane/tun"
+	"example.org/meshd/internal/link"
+	"example.org/meshd/internal/mesh"
+)
+
+// A Device is the TUN of this daemon. Its methods belong to one goroutine.
+type Device struct {
+	log   *slog.Logger
+	held  []string // TUNs of which an earlier meshd left queues
+	index int      // of the one that is ours; 0: none yet
+}
+
+// New returns a Device. It does not touch the kernel.
+func New(log *slog.Logger) *Device { return &Device{log: log} }
+
+// Inherit notes of which TUNs an earlier meshd left queues, with the service manager or in this process.
+// It comes before anything closes the files.
+func (d *Device) Inherit(left []*os.File) { d.held = tun.Held(left) }
+
+// Adopted notes that the engine uses queues of the TUN called name that an earlier meshd left.
+func (d *Device) Adopted(name string) { d.index = link.Index(name) }
+
+// ClearWay takes down the TUNs that an earlier run had under other names than this one. It is for the
+// start, when this daemon has the control socket and the port: no other meshd can need them. fits tells
+// whether the host's routes leave room for the mesh; routes over these TUNs are in the way only until
+// then. What another program has put there is an error before anything is changed.
+func (d *Device) ClearWay(name string, fits func() error) error {
+	err := fits()
+	if err != nil && !errors.Is(err, link.ErrEarlier) {
+		return err
+	}
+	removed, downErr := link.TakeDown(name, d.held)
+	for _, old := range removed {
+		d.log.Info("took down the interface that the last run had: network.interface has another value now",
+			"old", old, "new", name, "event", "interface_renamed")
+	}
+	if err == nil {
+		return downErr
+	}
+	return errors.Join(downErr, fits())
+}
+
+// Make makes the TUN called name, or takes over the one that an earlier run left. Where it is ours
+// already it is left alone: making it would attach a queue for a moment, which would take packets with
+// it. changes has the TUN if another program deleted it; undo deletes it if this call was the first to
+// make it, and may be nil. After an error nothing of it stays.
+func (d *Device) Make(name string) (changes []mesh.Change, undo func() error, err error) {
+	had := d.index
+	if had != 0 && had == link.Index(name) {
+		return nil, nil, nil
+	}
+	vacated, err := link.Vacate(name)
+	// Queues that an earlier meshd left and that cannot be used are closed, but the service manager may have
+	// its copies open until it gets new ones.
+	if errors.Is(err, link.ErrInUse) && slices.Contains(d.held, name) {
+		err = nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if vacated {
+		d.log.Info("replaced a TUN that another program made and left idle", "interface", name,
+			"event", "interface_replaced")
+	}
+	fresh := !link.Exists(name)
+	if err := errors.Join(tun.Create(name), link.Claim(name)); err != nil {
+		return nil, nil, err
+	}
+	d.index = link.Index(name)
+	if had != 0 {
+		changes = []mesh.Change{{Op: mesh.Repaired, Kind: mesh.ChangedInterface, Subject: name, Field: "deleted"}}
+	}
+	return changes, func() error {
+		d.index = had
+		if had != 0 || !fresh {
+			return nil
+		}
+		_, err := link.CleanUp(name)
+		return err
+	}, nil
+}
