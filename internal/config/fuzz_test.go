@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
 
@@ -26,6 +27,12 @@ func seeds(f *testing.F) {
 			f.Fatal(err)
 		}
 		f.Add(string(doc))
+	}
+	for _, s := range slips {
+		f.Add(strings.Replace(sound, s.old, s.new, 1))
+	}
+	for _, w := range wholes {
+		f.Add(w.doc)
 	}
 	for _, h := range hostiles {
 		f.Add(h.make(60_000))
@@ -55,7 +62,7 @@ func FuzzParse(f *testing.F) {
 				if fault.Line == 0 && strings.HasSuffix(fault.Message, moreFaults) {
 					continue
 				}
-				if fault.Line < 1 || fault.Col < 1 || fault.Message == "" {
+				if fault.Message == "" || !inside(doc, fault) {
 					t.Errorf("fault without a place or words: %+v", fault)
 				}
 			}
@@ -70,6 +77,12 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// inside reports whether the place of a fault is a character of the document, or its end.
+func inside(doc string, f Fault) bool {
+	lines := strings.SplitAfter(doc[byteOrderMark(doc):], "\n")
+	return f.Line >= 1 && f.Line <= len(lines) && f.Col >= 1 && f.Col <= 1+utf8.RuneCountInString(lines[f.Line-1])
 }
 
 // Whatever the library accepts, the scanner reads to its end, and every key and value of

@@ -3,7 +3,6 @@ package config
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -36,11 +35,13 @@ type gate struct {
 	name    string   // the first part of path that was looked up last,
 	allowed []string // and the keys known below it: a cache for runs of [[node]]
 
+	header               bool // the path is that of a header, not of a pair
 	keys, values, strays int
-	nodes                int            // elements of [[node]] so far
-	starts               []int          // of the headers [[node]] among them
-	others               int            // headers of other tables, and pairs before all headers
-	told                 map[string]int // reported unknown keys: the last node with each, or -1
+	nodes                int             // elements of [[node]] so far
+	starts               []int           // of the headers [[node]] among them
+	others               int             // headers of other tables, and pairs before all headers
+	told                 map[string]int  // reported slips: the last node with each, or -1
+	shaped               map[string]bool // names of tables whose brackets were reported
 }
 
 // A frame is an open pair or element: the length of the path before it, and the offset of
@@ -76,7 +77,7 @@ func admit(ctx context.Context, doc string, r *report) (admitted string, stuck i
 
 // refuse reports that the file breaks a limit at an offset, and ends the scan.
 func (g *gate) refuse(at int, format string, args ...any) bool {
-	g.report.syntax(at, fmt.Sprintf(format, args...))
+	g.report.syntax(at, "", fmt.Sprintf(format, args...))
 	return false
 }
 
@@ -89,6 +90,11 @@ func (g *gate) table(parts []string, array bool, at int) bool {
 	} else {
 		g.others++
 	}
+	if len(parts) == 1 {
+		g.brackets(parts[0], array, at)
+	}
+	g.header = true
+	defer func() { g.header = false }()
 	return g.enter(parts, at)
 }
 
@@ -152,35 +158,4 @@ func (g *gate) enter(parts []string, at int) bool {
 	}
 	g.judge(at)
 	return g.ctx.Err() == nil
-}
-
-// judge reports a path that meshd does not know, once for each node: a key that is
-// misspelt in one node is misspelt in its place, but twice in one node is one fault.
-func (g *gate) judge(at int) {
-	if g.path[0] != g.name || g.name == "" {
-		g.name, g.allowed = g.path[0], known[g.path[0]]
-	}
-	depth := 0 // of the unknown part, from 1; 0: the path goes below a known value
-	switch {
-	case g.allowed == nil || g.name == "":
-		depth = 1
-	case len(g.path) > 1 && !slices.Contains(g.allowed, g.path[1]):
-		depth = 2
-	case len(g.path) == 2 || len(g.path) == 1:
-		return
-	}
-	if g.strays++; depth == 0 { // validate will report that the value must not be a table
-		return
-	}
-	key := strings.Join(g.path[:depth], ".")
-	node := -1
-	if g.path[0] == nodeKey {
-		node = g.nodes
-	}
-	if last, told := g.told[key]; told && last == node {
-		return
-	}
-	g.told[key] = node
-	table := strings.Join(g.path[:depth-1], ".")
-	g.report.unknown(at, key, g.path[depth-1], known[table])
 }

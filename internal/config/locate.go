@@ -76,6 +76,12 @@ func (p *places) at(path string) int {
 	return int(p.all[at].key)
 }
 
+// has reports whether the document has a table or a key of the top level.
+func (p *places) has(name string) bool {
+	_, ok := p.children[step{0, name, -1}]
+	return ok
+}
+
 // child returns the place that a step leads to, and makes it if it does not exist yet;
 // key is the offset of a new one.
 func (p *places) child(s step, key int) int32 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/BurntSushi/toml"
@@ -37,25 +36,36 @@ type rawFile struct {
 }
 
 // decode reads doc. A syntax error ends the reading and hides all other faults, since the
-// library returns no values then. Everything else is noted in r and reading goes on. decode
+// library returns no values then; explain says what it is. Everything else is noted in r and reading goes on. decode
 // stops when ctx ends, but not while the library works.
 func decode(ctx context.Context, doc string, r *report) rawFile {
 	admitted, stuck, ok := admit(ctx, doc, r)
 	if !ok {
 		return rawFile{}
 	}
-	mark := byteOrderMark(doc) // the library's offsets begin behind it
 	var tree rawTable
-	if _, err := toml.Decode(admitted[mark:], &tree); err != nil {
-		at, message := syntaxFault(err)
-		r.syntax(mark+at, message)
+	at := stuck
+	if stuck < 0 {
+		mark := byteOrderMark(doc) // the library's offsets begin behind it
+		at = syntaxError(toml.Decode(admitted[mark:], &tree))
+		if at >= 0 {
+			at += mark
+		}
+	}
+	if at >= 0 {
+		t, ok := formOf(doc)
+		if !ok && !r.headers {
+			t, ok = explain(doc, at), true
+		}
+		if ok {
+			r.syntax(t.at, t.key, t.message)
+		}
 		return rawFile{}
 	}
-	if stuck >= 0 { // the library accepts this line, but the gate cannot vouch for the rest
-		r.syntax(stuck, "this is not valid TOML: check the quotes and brackets before it")
+	if len(tree) == 0 {
+		r.syntax(0, "", "the file is empty, or has comments only: `meshd init` prints one to start with")
 		return rawFile{}
 	}
-	r.foldCase("", tree)
 	file := rawFile{sections: map[string]rawTable{}}
 	for name, value := range tree {
 		if name == nodeKey || !slices.Contains(known[""], name) {
@@ -63,36 +73,17 @@ func decode(ctx context.Context, doc string, r *report) rawFile {
 		}
 		section, ok := value.(rawTable)
 		if !ok {
-			r.add(name, "must be a table, [%s], not %s", name, describe(value))
+			r.missing(name, "must be a table, [%s], not %s", name, describe(value))
 			continue
 		}
-		r.foldCase(name, section)
 		file.sections[name] = section
 	}
 	nodes, ok := tables(tree[nodeKey])
 	if !ok {
-		r.add(nodeKey, "must be a list of tables, [[node]], not %s", describe(tree[nodeKey]))
-	}
-	for _, node := range nodes {
-		r.foldCase(nodeKey, node)
+		r.missing(nodeKey, "must be a list of tables, [[node]], not %s", describe(tree[nodeKey]))
 	}
 	file.nodes = nodes
 	return file
-}
-
-// foldCase treats a key whose lower-case form is known as that key. The gate has already
-// reported the key as unknown; without folding, `Name = "a"` would get a second fault,
-// "name is missing".
-func (r *report) foldCase(name string, table rawTable) {
-	if r.count == 0 {
-		return
-	}
-	for key, value := range table {
-		lower := strings.ToLower(key)
-		if lower != key && slices.Contains(known[name], lower) && table[lower] == nil {
-			table[lower] = value
-		}
-	}
 }
 
 // tables returns a list of tables, for which the library has two types: one for [[node]]
@@ -116,13 +107,16 @@ func tables(value any) (all []rawTable, ok bool) {
 	return nil, false
 }
 
-// syntaxFault returns the byte offset and the message of a decoding error. The library's
-// own prefix goes, since the fault carries the place; nothing depends on the rest.
-func syntaxFault(err error) (at int, message string) {
+// syntaxError returns the byte offset of a decoding error, -1 for none. The library's words are not
+// for people who do not know TOML: explain finds better ones.
+func syntaxError(_ toml.MetaData, err error) int {
 	if pe, ok := errors.AsType[toml.ParseError](err); ok {
-		return pe.Position.Start, pe.Message
+		return pe.Position.Start
 	}
-	return 0, strings.TrimPrefix(err.Error(), "toml: ")
+	if err != nil {
+		return 0
+	}
+	return -1
 }
 
 // describe names the type of one of the library's values, for messages.

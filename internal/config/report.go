@@ -25,6 +25,13 @@ type report struct {
 	count     int       // of all problems
 	fatal     bool      // a syntax error or a limit: nothing else is known of the file
 
+	// excused are paths of values for which something else was reported: that they are missing is a
+	// consequence, and no second fault.
+	excused map[string]bool
+	// headers says that a problem with the name of a table was noted: what the library says of the
+	// tables may be a consequence.
+	headers bool
+
 	found // what the gate has seen
 
 	where *places // both made when first needed
@@ -44,6 +51,7 @@ type problem struct {
 	at      int    // byte offset; result computes it from path
 	key     string // dotted, without indexes, for people
 	message string
+	see     string // the table that the message says more about at its end; empty: none
 }
 
 // add notes a problem with the value at path ("node[2].subnets[0]").
@@ -54,19 +62,33 @@ func (r *report) add(path, format string, args ...any) {
 	}
 }
 
-// unknown notes a key that meshd does not know, at a byte offset, and lists those it knows
-// in the same table: most unknown keys are misspelt ones.
-func (r *report) unknown(at int, key, last string, allowed []string) {
+// missing notes that the value at path has to be in the file, unless what stands in its place was
+// reported already.
+func (r *report) missing(path, format string, args ...any) {
+	if !r.excused[path] {
+		r.add(path, format, args...)
+	}
+}
+
+// excuse remembers that a value is absent for a reason that was reported.
+func (r *report) excuse(path string) {
+	if r.excused == nil {
+		r.excused = map[string]bool{}
+	}
+	r.excused[path] = true
+}
+
+// note notes a problem at a byte offset.
+func (r *report) note(p problem) {
 	if r.count++; len(r.problems) < maxFaults {
-		r.problems = append(r.problems, problem{at: at, key: key,
-			message: fmt.Sprintf("unknown key %q; known here: %s", last, strings.Join(allowed, ", "))})
+		r.problems = append(r.problems, p)
 	}
 }
 
 // syntax notes an error at a byte offset that stands alone: behind it nothing was read, so
-// other problems may be consequences.
-func (r *report) syntax(at int, message string) {
-	r.problems, r.count, r.fatal = []problem{{at: at, message: message}}, 1, true
+// other problems may be consequences. key is empty where the error is in no value.
+func (r *report) syntax(at int, key, message string) {
+	r.problems, r.count, r.fatal = []problem{{at: at, key: key, message: message}}, 1, true
 }
 
 // has reports whether a problem with the value at path has been noted.
@@ -87,6 +109,9 @@ func (r *report) result() Faults {
 	c := cursor{doc: r.doc, at: byteOrderMark(r.doc)}
 	for _, p := range r.problems {
 		line, col := c.move(p.at)
+		if p.see != "" {
+			p.message += r.whereIs(p.see)
+		}
 		faults = append(faults, Fault{r.path, line, col, clip(p.key), clip(p.message)})
 	}
 	if more := r.count - len(faults); more > 0 {
@@ -94,6 +119,18 @@ func (r *report) result() Faults {
 		faults = append(faults, Fault{Path: r.path, Message: last})
 	}
 	return faults
+}
+
+// whereIs ends a message about a key that belongs into another table.
+func (r *report) whereIs(table string) string {
+	if !r.places().has(table) {
+		return ": write that header above this line"
+	}
+	line := r.lineAt(table)
+	if line == 0 || table == nodeKey { // one of many
+		return ": is a header missing above this line?"
+	}
+	return fmt.Sprintf(", which begins in line %d", line)
 }
 
 // lineAt returns the line of the value at a path, for messages that point at a second

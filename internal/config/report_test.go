@@ -40,7 +40,7 @@ func TestFaultsAreInFileOrder(t *testing.T) {
 	r.add("network.name", "third")
 	r.add("network.mtu", "second, %d", 1)
 	r.add("network.mtu", "second, %d", 2)
-	r.unknown(0, "a", "a", []string{"b", "c"})
+	r.note(problem{at: 0, key: "a", message: "first"})
 	var got []string
 	for _, f := range r.result() {
 		got = append(got, fmt.Sprintf("%d:%d %s", f.Line, f.Col, f.Key))
@@ -58,7 +58,7 @@ func TestFaultsAreInFileOrder(t *testing.T) {
 func TestSyntaxStandsAlone(t *testing.T) {
 	r := report{path: "x", doc: "a\nb\n"}
 	r.add("a", "noted before")
-	r.syntax(2, "broken")
+	r.syntax(2, "", "broken")
 	faults := r.result()
 	if len(faults) != 1 || faults[0].Line != 2 || faults[0].Message != "broken" || !r.fatal {
 		t.Errorf("%+v", faults)

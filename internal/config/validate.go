@@ -68,7 +68,7 @@ func (r *report) network(raw rawTable) Network {
 		r.add("network.name", "%q must be a label of 1 to 64 printable characters", n.Name)
 	}
 	if raw["cidr"] == nil && !r.has("network") {
-		r.add("network.cidr", "is required: the pod network, such as cidr = \"10.244.0.0/16\"")
+		r.missing("network.cidr", "is required: the pod network, such as cidr = \"10.244.0.0/16\" below [network]")
 	}
 	if list, ok := raw["cidr"].([]any); ok && len(list) == 0 {
 		r.add("network.cidr", "is empty: give at least one prefix")
@@ -107,7 +107,7 @@ func (r *report) nodes(ctx context.Context, raw []rawTable, network Network) []N
 		if r.has("node") { // of the wrong type, and so reported
 			return nil
 		}
-		r.add("node", "no node is listed: add a [[node]] table for every host")
+		r.missing("node", "no node is listed: add a [[node]] table for every host")
 		return nil
 	}
 	check := meshCheck{report: r, network: network,
@@ -143,10 +143,10 @@ func (m *meshCheck) node(i int, raw rawTable) Node {
 	_, isText := raw["name"].(string)
 	switch first, taken := m.names[n.Name]; {
 	case raw["name"] == nil:
-		m.add(base+".name", "is missing: every [[node]] needs one")
+		m.missing(base+".name", "is missing: every [[node]] needs one")
 	case !isText: // text has reported it
 	case !validName(n.Name):
-		m.add(base+".name", "%q must be a name of 1 to 63 characters of [a-z0-9.-]", n.Name)
+		m.add(base+".name", "%q must be a name of 1 to 63 characters of [a-z0-9.-]%s", n.Name, meantName(n.Name))
 	case taken:
 		m.add(base+".name", "%q is already the name of the node at line %d", n.Name, m.lineOf(first, "name"))
 	default:
@@ -154,7 +154,7 @@ func (m *meshCheck) node(i int, raw rawTable) Node {
 	}
 
 	if raw["address"] == nil {
-		m.add(base+".address", "is missing: every [[node]] needs one")
+		m.missing(base+".address", "is missing: every [[node]] needs one")
 	} else if address, ok := m.endpoint(base+".address", raw["address"], m.network.Port); ok {
 		if first, taken := m.addresses[address.Addr()]; taken {
 			m.add(base+".address", "%s is already the address of the node at line %d",
@@ -166,7 +166,7 @@ func (m *meshCheck) node(i int, raw rawTable) Node {
 	}
 
 	if list, ok := raw["subnets"].([]any); raw["subnets"] == nil || ok && len(list) == 0 {
-		m.add(base+".subnets", "is missing: every [[node]] needs at least one, inside network.cidr")
+		m.missing(base+".subnets", "is missing: every [[node]] needs at least one, inside network.cidr")
 	}
 	var at []string
 	n.Subnets, at = m.prefixes(base+".subnets", raw["subnets"], false)
@@ -194,12 +194,13 @@ func (m *meshCheck) subnet(path string, p netip.Prefix) {
 	}
 }
 
-// route checks one further prefix of a node and claims it. The default route contains
-// special addresses, too, but fails by its overlap with the pod network.
+// route checks one further prefix of a node and claims it.
 func (m *meshCheck) route(path string, p netip.Prefix) {
 	cidr, ok := m.network.CIDROf(p.Addr())
 	switch {
-	case p.Bits() > 0 && !unicast(p):
+	case p.Bits() == 0:
+		m.add(path, "%s is the default route, which cannot lead through a node: list the networks behind it", p)
+	case !unicast(p):
 		m.add(path, "%s contains addresses that a host cannot have (%s)", p, specialNames)
 	case len(m.network.CIDR) == 0: // cidr has reported it
 	case !ok:
@@ -250,6 +251,20 @@ func (m *meshCheck) lineOf(node int, key string) int {
 	return m.lineAt("node[" + strconv.Itoa(node) + "]." + key)
 }
 
+// meantName proposes a valid name for one that is none; empty if there is no near one.
+func meantName(s string) string {
+	meant := strings.Trim(strings.Map(func(c rune) rune {
+		if strings.ContainsRune("_ /:@\\", c) {
+			return '-'
+		}
+		return c
+	}, strings.ToLower(s)), "-")
+	if len(meant) > 63 || !validName(meant) {
+		return ""
+	}
+	return ": did you mean " + strconv.Quote(meant) + "?"
+}
+
 // validName reports whether s can be a node's name: what a host name allows in lower case
 // (RFC 1123, section 2.1), at most as long as a label of DNS.
 func validName(s string) bool {
@@ -262,9 +277,4 @@ func validName(s string) bool {
 }
 
 // family names the address family of a prefix.
-func family(p netip.Prefix) string {
-	if p.Addr().Is4() {
-		return "IPv4"
-	}
-	return "IPv6"
-}
+func family(p netip.Prefix) string { return familyOf(p.Addr()) }

@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"math"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -23,7 +22,7 @@ func (r *report) text(path string, leaf any, def string) string {
 	}
 	s, ok := leaf.(string)
 	if !ok {
-		r.add(path, "must be a string in quotes, not %s", show(leaf))
+		r.add(path, "must be text in quotes, not %s", show(leaf))
 		return def
 	}
 	return s
@@ -36,7 +35,7 @@ func (r *report) flag(path string, leaf any, def bool) bool {
 	}
 	b, ok := leaf.(bool)
 	if !ok {
-		r.add(path, "must be true or false, not %s", show(leaf))
+		r.add(path, "must be true or false, without quotes, not %s", show(leaf))
 		return def
 	}
 	return b
@@ -62,7 +61,7 @@ func (r *report) number(path string, leaf any, low, high, def int) int {
 	n, ok := leaf.(int64)
 	switch {
 	case !ok:
-		r.add(path, "must be a whole number, not %s", show(leaf))
+		r.add(path, "must be a whole number, not %s%s", show(leaf), unquoted(leaf))
 	case n < int64(low) || n > int64(high):
 		r.add(path, "%d is out of range: %d to %d", n, low, high)
 	default:
@@ -75,18 +74,27 @@ func (r *report) number(path string, leaf any, low, high, def int) int {
 func (r *report) oneOf(path string, leaf any, values ...string) string {
 	s := r.text(path, leaf, values[0])
 	if !slices.Contains(values, s) {
-		r.add(path, "%q must be one of %q", s, values)
+		says := fmt.Sprintf("%q must be one of %s", s, alternatives(values))
+		if meant := guessWord(s, values); meant != "" {
+			says += fmt.Sprintf(": did you mean %q?", meant)
+		}
+		r.add(path, "%s", says)
 	}
 	return s
 }
 
 // duration reads a time between two bounds, both included, or 0.
 func (r *report) duration(path string, leaf any, low, high, def time.Duration) time.Duration {
+	switch leaf.(type) {
+	case int64, float64:
+		r.add(path, "needs quotes and a unit: write \"%[1]ss\" for %[1]s seconds", show(leaf))
+		return def
+	}
 	s := r.text(path, leaf, def.String())
 	d, err := time.ParseDuration(s)
 	switch {
 	case err != nil:
-		r.add(path, "%q must be a duration such as \"1s\" or \"500ms\"", s)
+		r.add(path, "%q must be a duration such as \"1s\" or \"500ms\"%s", s, meantDuration(s))
 	case d != 0 && (d < low || d > high):
 		r.add(path, "%s is out of range: %s to %s, or 0s to turn it off", d, low, high)
 	default:
@@ -98,13 +106,16 @@ func (r *report) duration(path string, leaf any, low, high, def time.Duration) t
 // listen reads host:port. The host may be empty or a name: whether it resolves to an
 // address of this host shows when meshd listens.
 func (r *report) listen(path string, leaf any) string {
+	if port, ok := leaf.(int64); ok {
+		leaf = strconv.FormatInt(port, 10)
+	}
 	s := r.text(path, leaf, "")
 	if s == "" {
 		return ""
 	}
 	host, port, err := net.SplitHostPort(s)
 	if err != nil || !validPort(port) || strings.ContainsFunc(host, notPrintable) {
-		r.add(path, "%q must be host:port such as \"127.0.0.1:9285\"", s)
+		r.add(path, "%q must be host:port such as \"127.0.0.1:9285\"%s", s, meantListener(s))
 	}
 	return s
 }
@@ -123,8 +134,12 @@ func validPort(s string) bool {
 // in its shortest form, so that two equal paths are equal strings.
 func (r *report) file(path string, leaf any, def string) string {
 	s := r.text(path, leaf, def)
-	if s != "" && (!filepath.IsAbs(s) || filepath.Clean(s) != s) {
-		r.add(path, "%q must be an absolute path without \".\", \"..\" or \"//\"", s)
+	switch {
+	case s == "":
+	case !filepath.IsAbs(s):
+		r.add(path, "%q must be an absolute path: one that begins with /", s)
+	case filepath.Clean(s) != s:
+		r.add(path, "%q must be an absolute path without \".\", \"..\" or \"//\": write %q", s, filepath.Clean(s))
 	}
 	return s
 }
@@ -155,8 +170,11 @@ func (r *report) interfaceName(path string, leaf any, def string) string {
 	s := r.text(path, leaf, def)
 	forbidden := func(c rune) bool { return notPrintable(c) || c == '/' || c == ':' || c == '%' }
 	switch {
-	case s == "" || s == "." || s == "..", strings.ContainsFunc(s, forbidden):
-		r.add(path, "%q is not a valid interface name", s)
+	case s == "" || s == "." || s == "..":
+		r.add(path, "%q is not a valid interface name: write one such as \"mesh0\"", s)
+	case strings.ContainsFunc(s, forbidden):
+		bad := []rune(s[strings.IndexFunc(s, forbidden):])[0]
+		r.add(path, "%q is not a valid interface name: it has %q in it", s, string(bad))
 	case len(s) > maxBytes:
 		r.add(path, "%q is longer than %d bytes, the kernel's limit", s, maxBytes)
 	case s == "lo" || s == "all" || s == "default": // the last two are folders of /proc/sys/net/ipv4/conf
@@ -177,6 +195,10 @@ func (r *report) list(path string, leaf any, single bool, one func(path string, 
 	default:
 		if single {
 			one(path, leaf)
+			return
+		}
+		if text, ok := leaf.(string); ok && notOne(text) == "" {
+			r.add(path, "must be a list: write [%q]", text)
 			return
 		}
 		r.add(path, "must be a list such as [\"10.244.1.0/24\"], not %s", show(leaf))
@@ -204,10 +226,8 @@ func (r *report) prefix(path string, leaf any) (netip.Prefix, bool) {
 	}
 	p, err := netip.ParsePrefix(s)
 	switch {
-	case err != nil && !strings.Contains(s, "/"):
-		r.add(path, "%q has no prefix length: write it as \"10.244.1.0/24\"", s)
 	case err != nil:
-		r.add(path, "%q must be an IP prefix such as \"10.244.1.0/24\"", s)
+		r.add(path, "%s", notPrefix(s))
 	case p.Addr().Is4In6():
 		r.add(path, "%s is an IPv4-mapped IPv6 prefix: write it as IPv4", s)
 	case p != p.Masked():
@@ -218,29 +238,13 @@ func (r *report) prefix(path string, leaf any) (netip.Prefix, bool) {
 	return netip.Prefix{}, false
 }
 
-// special are the prefixes that cannot be part of a pod network: "this network", loopback,
-// multicast, class E and link-local (RFC 6890).
-var special = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"),
-	netip.MustParsePrefix("224.0.0.0/3"), netip.MustParsePrefix("169.254.0.0/16"),
-	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8"),
-}
-
-// specialNames describes special in messages.
-const specialNames = "loopback, multicast, link-local or reserved addresses"
-
-// unicast reports whether hosts can have every address of p.
-func unicast(p netip.Prefix) bool {
-	return !slices.ContainsFunc(special, p.Overlaps)
-}
-
 // endpoint reads an underlay address: IP, IP:port or [IPv6]:port. The file is the same on
 // all hosts, so an address must mean the same on all of them: no zones, no loopback, no
 // IPv6 link-local.
 func (r *report) endpoint(path string, leaf any, port uint16) (netip.AddrPort, bool) {
 	s, ok := leaf.(string)
 	if !ok {
-		r.add(path, "must be an address in quotes such as \"172.18.0.3\", not %s", show(leaf))
+		r.add(path, "must be one address in quotes such as \"172.18.0.3\", not %s", show(leaf))
 		return netip.AddrPort{}, false
 	}
 	addr, err := netip.ParseAddr(s)
@@ -251,7 +255,7 @@ func (r *report) endpoint(path string, leaf any, port uint16) (netip.AddrPort, b
 	ip := endpoint.Addr()
 	switch {
 	case err != nil:
-		r.add(path, "%q must be an IP address, IP:port or [IPv6]:port", s)
+		r.add(path, "%s", notEndpoint(s))
 	case endpoint.Port() == 0:
 		r.add(path, "%q: port 0 is not valid: give a port from 1 to 65535", s)
 	case ip.Zone() != "":
@@ -268,27 +272,4 @@ func (r *report) endpoint(path string, leaf any, port uint16) (netip.AddrPort, b
 		return endpoint, true
 	}
 	return netip.AddrPort{}, false
-}
-
-// show describes a leaf of the wrong type in a message.
-func show(leaf any) string {
-	switch v := leaf.(type) {
-	case string:
-		return fmt.Sprintf("%q", v)
-	case bool, int64:
-		return fmt.Sprint(v)
-	case float64:
-		if v == math.Trunc(v) { // %v would show 8285.0 as 8285, which is what was asked for
-			return fmt.Sprintf("%.1f", v)
-		}
-		return fmt.Sprint(v)
-	case []any:
-		return "a list"
-	case map[string]any:
-		return "a table"
-	case []map[string]any:
-		return "a list of tables"
-	default:
-		return fmt.Sprintf("%v", v)
-	}
 }

@@ -45,12 +45,32 @@ func (c *Config) Warnings() []Warning {
 			"addresses and counters of all nodes; use \"127.0.0.1:%s\", or restrict access with a firewall",
 			c.Metrics.Listen, port)
 	}
+	c.warnOfLoops(&r)
 	c.warnOfLimits(&r)
 	var warnings []Warning
 	for _, f := range r.result() {
 		warnings = append(warnings, Warning(f))
 	}
 	return warnings
+}
+
+// warnOfLoops tells of nodes whose underlay address is inside the pod network: the route into the
+// TUN covers it.
+func (c *Config) warnOfLoops(r *report) {
+	count := 0
+	for i, n := range c.Nodes {
+		cidr, ok := c.Network.CIDROf(n.Address.Addr())
+		if !ok || !cidr.Contains(n.Address.Addr()) {
+			continue
+		}
+		path := "node[" + strconv.Itoa(i) + "].address"
+		if count++; count > maxWarnings {
+			r.add(path, "and further nodes whose address is inside network.cidr")
+			return
+		}
+		r.add(path, "%s is inside network.cidr %s: every other host needs a more specific route to it, or packets "+
+			"to this node loop through the mesh; choose another cidr", n.Address.Addr(), cidr)
+	}
 }
 
 // warnOfLimits tells of a mesh that the kernel engine has no room for.

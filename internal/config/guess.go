@@ -1,0 +1,120 @@
+package config
+
+import (
+	"slices"
+	"strings"
+)
+
+// Guesses at what somebody meant who wrote a word that meshd does not know. A guess only ever
+// becomes a proposal in a message: meshd never acts on it.
+
+// synonyms are words of other programs, and of other habits, for keys and tables of this file, by
+// the table that they stand in; "" is the top level. A synonym comes before a word that looks alike.
+var synonyms = map[string]map[string]string{
+	"": {
+		"peer": nodeKey, "peers": nodeKey, "host": nodeKey, "hosts": nodeKey, "server": nodeKey,
+		"servers": nodeKey, "member": nodeKey, "members": nodeKey,
+		"mesh": "network", "net": "network", "engine": "dataplane", "nat": "masquerade", "masq": "masquerade",
+		"prometheus": "metrics", "cni": "container", "health": "probe",
+	},
+	"network": {
+		"subnet": "cidr", "subnets": "cidr", "prefix": "cidr", "network": "cidr", "pod_cidr": "cidr",
+		"range": "cidr", "listen_port": "port", "listenport": "port", "device": "interface",
+		"dev": "interface", "iface": "interface", "ifname": "interface", "tun": "interface",
+	},
+	"dataplane":  {"mode": "engine", "backend": "engine", "type": "engine", "gro": "offload", "gso": "offload"},
+	"masquerade": {"enable": "enabled", "random": "fully_random", "exclusions": "exclude", "except": "exclude"},
+	"metrics":    {"address": "listen", "port": "listen", "bind": "listen"},
+	"container":  {"cni": "cni_conf", "flannel": "subnet_env"},
+	nodeKey: {
+		"ip": "address", "addr": "address", "endpoint": "address", "public_ip": "address",
+		"hostname": "name", "id": "name", "host": "name",
+		"cidr": "subnets", "prefix": "subnets", "prefixes": "subnets", "pods": "subnets", "pod_cidr": "subnets",
+		"podcidr": "subnets", "network": "subnets", "networks": "subnets", "allowed_ips": "routes",
+		"allowedips": "routes", "route": "routes", "lan": "routes",
+	},
+}
+
+// words are what people write for the values of keys that take one of several words.
+var words = map[string]string{
+	"ebpf": EngineKernel, "bpf": EngineKernel, "xdp": EngineKernel, "userspace": EngineUser,
+	"user-space": EngineUser, "tun": EngineUser, "on": Auto, "true": Auto, "yes": Auto, "default": Auto,
+	"false": Off, "no": Off, "none": Off, "disabled": Off, "tc": "tcx", "udp": "socket",
+}
+
+// guessKey returns the key of a table that somebody may have meant; empty if none is near.
+func guessKey(table, word string) string {
+	folded := strings.ReplaceAll(strings.ToLower(word), "-", "_")
+	if key := synonyms[table][folded]; key != "" {
+		return key
+	}
+	return nearest(folded, known[table])
+}
+
+// guessWord returns the value that somebody may have meant; empty if none is near.
+func guessWord(word string, values []string) string {
+	folded := strings.ToLower(strings.TrimSpace(word))
+	if meant := words[folded]; slices.Contains(values, meant) {
+		return meant
+	}
+	return nearest(folded, values)
+}
+
+// homes returns the headers of the tables that have a key, for a key that stands in another one.
+func homes(key string) (tables []string) {
+	for _, table := range known[""] { // in the order of the starter file
+		if slices.Contains(known[table], key) {
+			tables = append(tables, table)
+		}
+	}
+	return tables
+}
+
+// header returns how a table begins in the file.
+func header(table string) string {
+	if table == nodeKey {
+		return "[[" + table + "]]"
+	}
+	return "[" + table + "]"
+}
+
+// nearest returns the one of several words that is most like another; empty if that would take
+// more than a third of its letters.
+func nearest(word string, among []string) (best string) {
+	const longest = 32 // letters of a word that is worth comparing: no key is as long
+	if len(word) > longest {
+		return ""
+	}
+	least := 1 + max(1, len(word)/3)
+	for _, candidate := range among {
+		if n := distance(word, candidate); n < least {
+			best, least = candidate, n
+		}
+	}
+	return best
+}
+
+// distance counts the letters that somebody has to insert, remove, replace, or swap with their
+// neighbour to turn one word into another (the optimal string alignment distance). It costs the
+// product of both lengths.
+func distance(a, b string) int {
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			replace := last[j-1]
+			if a[i-1] != b[j-1] {
+				replace++
+			}
+			row[j] = min(last[j]+1, row[j-1]+1, replace)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
+		}
+		before, last, row = last, row, before
+	}
+	return last[len(b)]
+}

@@ -1,0 +1,134 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// The gate meets every key of a file, so it is the gate that reports those that meshd does not
+// know. Most of them are slips. One slip is one fault: it says what was meant, and excuses what is
+// missing because of it.
+
+// tableNames lists the tables of a file, for messages.
+var tableNames = func() string {
+	var names []string
+	for _, table := range known[""] {
+		names = append(names, header(table))
+	}
+	return strings.Join(names, ", ")
+}()
+
+// judge reports a path that meshd does not know, once for each node: a key that is
+// misspelt in one node is misspelt in its place, but twice in one node is one fault.
+func (g *gate) judge(at int) {
+	if g.path[0] != g.name || g.name == "" {
+		g.name, g.allowed = g.path[0], known[g.path[0]]
+	}
+	depth := 0 // of the unknown part, from 1; 0: the path goes below a known value
+	switch {
+	case g.allowed == nil || g.name == "":
+		depth = 1
+	case len(g.path) > 1 && !slices.Contains(g.allowed, g.path[1]):
+		depth = 2
+	case len(g.path) == 2 || len(g.path) == 1:
+		return
+	}
+	if g.strays++; depth == 0 { // validate will report that the value must not be a table
+		return
+	}
+	table, word := strings.Join(g.path[:depth-1], "."), g.path[depth-1]
+	p := problem{at: at, key: strings.Join(g.path[:depth], ".")}
+	slip := p.key // what one fault is told for
+	if meant := guessKey(table, word); meant != "" {
+		g.meant(&p, table, word, meant)
+	} else if tables := homes(word); len(tables) > 0 && (depth == 2 || !g.header) {
+		slip = table + " " + tables[len(tables)-1]
+		g.elsewhere(&p, word, tables)
+	} else if g.header && depth == 1 {
+		p.message = "unknown table; there are " + tableNames
+	} else {
+		p.message = fmt.Sprintf("unknown key %q; known here: %s", word, strings.Join(known[table], ", "))
+	}
+	if g.tell(slip) {
+		g.report.note(p)
+	}
+}
+
+// tell reports whether a slip has to be told: once in each node, and once outside of all.
+func (g *gate) tell(slip string) bool {
+	node := -1
+	if g.path[0] == nodeKey {
+		node = g.nodes
+	}
+	last, told := g.told[slip]
+	g.told[slip] = node
+	return !told || last != node
+}
+
+// meant words the problem of a word that looks like a known one, or is a synonym of it.
+func (g *gate) meant(p *problem, table, word, meant string) {
+	switch {
+	case table != "":
+		p.message = fmt.Sprintf("unknown key %q: did you mean %q?", word, meant)
+		g.report.excuse(g.around(table) + "." + meant)
+	case g.header:
+		p.message = fmt.Sprintf("unknown table: did you mean %s?", header(meant))
+		g.misnamed(meant)
+	default:
+		p.message = fmt.Sprintf("unknown key %q: did you mean the table %s?", word, header(meant))
+		g.misnamed(meant)
+	}
+}
+
+// elsewhere words the problem of a key that stands in the wrong table, or above all of them.
+func (g *gate) elsewhere(p *problem, word string, tables []string) {
+	if len(tables) == 1 {
+		p.message, p.see = fmt.Sprintf("%q belongs below %s", word, header(tables[0])), tables[0]
+	} else { // name
+		p.message = fmt.Sprintf("%q belongs below %s or %s: is a header missing above this line?", word,
+			header(tables[0]), header(tables[1]))
+	}
+	for _, table := range tables {
+		if table == nodeKey { // the header is what is missing, and all keys of the node follow
+			g.report.excuse(nodeKey)
+		} else {
+			g.report.excuse(table + "." + word)
+		}
+	}
+}
+
+// around returns the path of the table whose keys are being read.
+func (g *gate) around(table string) string {
+	if table == nodeKey {
+		return nodeKey + "[" + strconv.Itoa(g.nodes-1) + "]"
+	}
+	return table
+}
+
+// misnamed remembers which table stands in the file under another name. Its content is not checked.
+func (g *gate) misnamed(table string) {
+	g.report.headers = true
+	g.report.excuse(table)
+	if table == "network" {
+		g.report.excuse("network.cidr")
+	}
+}
+
+// brackets reports a header with the brackets of the other kind of table, once for each name.
+func (g *gate) brackets(name string, array bool, at int) {
+	if known[name] == nil || name == "" || array == (name == nodeKey) || g.shaped[name] {
+		return
+	}
+	if g.shaped == nil {
+		g.shaped = map[string]bool{}
+	}
+	g.shaped[name] = true
+	p := problem{at: at, key: name, message: fmt.Sprintf("write %s, with one bracket on each side", header(name))}
+	if name == nodeKey {
+		p.message = "write [[node]], with two brackets on each side: one table for each host"
+	}
+	g.report.note(p)
+	g.misnamed(name)
+}
