@@ -1,5 +1,5 @@
 // Package configs holds the configuration files that ship with meshd, so that
-// `meshd init` prints the very bytes that the packages install as examples.
+// `meshd init` prints what the packages install as an example.
 package configs
 
 import "embed"
@@ -13,3 +13,8 @@ var Files embed.FS
 //
 //go:embed mesh.toml
 var Starter []byte
+
+// MinimalExample is minimal.toml, the smallest mesh.
+//
+//go:embed minimal.toml
+var MinimalExample []byte

@@ -78,16 +78,6 @@ func TestCheckWithoutAFile(t *testing.T) {
 	}
 }
 
-func TestInitPrintsTheShippedFile(t *testing.T) {
-	code, out, errs := meshd("init")
-	if code != 0 || out != string(configs.Starter) || errs != "" {
-		t.Errorf("%d, %d bytes, %q", code, len(out), errs)
-	}
-	if code, out, _ := meshd("check", write(t, out)); code != 0 {
-		t.Errorf("its own check: %d, %s", code, out)
-	}
-}
-
 const (
 	netConf = `{"Network": "10.244.0.0/16", "Backend": {"Type": "udp"}}`
 	nodes   = `{"kind": "List", "items": [{"kind": "Node", "metadata": {"name": "edge-1"},

@@ -14,36 +14,46 @@ import (
 	"example.org/meshd/internal/migrate"
 )
 
-// initCommand returns `meshd init`. It writes to stdout and never to /etc/mesh.toml: a file that is
-// there must not be lost.
-func initCommand() *cobra.Command {
+// initCommand returns `meshd init`. It writes to stdout and never to /etc/mesh.toml, since a file that
+// is there must not be lost; only --add changes a file, and keeps what is in it.
+func initCommand(g *globals) *cobra.Command {
 	var flannel, wireGuard []string
+	var minimal, add bool
 	cmd := &cobra.Command{
-		Use:   "init [--from-flannel FILE... | --from-wg FILE...]",
-		Short: "Print a commented starter file, or one drafted from flannel or WireGuard",
-		Long: `Print a commented file to start from. --from-flannel drafts it from flannel's
-net-conf.json and a list of its hosts: leases from etcd, or nodes of Kubernetes. --from-wg drafts it
-from wg-quick files: one of them, or one of each host. "-" stands for standard input. The file and
-standard error say what could not be carried over. Exit code 1: the draft is incomplete.`,
+		Use:   "init [--minimal | --from-flannel FILE... | --from-wg FILE... | --add NAME ADDRESS...]",
+		Short: "Print a starter file, or one drafted from flannel or WireGuard; or add a node to a file",
+		Long: `Print a commented file to start from, with the name and the address of this host; --minimal
+leaves out what has a default. --from-flannel drafts it from flannel's net-conf.json and a list of its
+hosts: leases from etcd, or nodes of Kubernetes; it also reads kube-flannel.yml and what kubectl prints,
+as JSON or YAML. --from-wg drafts it from wg-quick files: one of them, or one of each host. "-" stands
+for standard input. The file and standard error say what could not be carried over. Exit code 1: the
+draft is incomplete.
+
+--add adds a node to the file of --config, which keeps its comments. Without a SUBNET the node gets the
+next free one. An invalid node changes nothing.`,
 		Example: `  meshd init > /etc/mesh.toml
+  meshd init --add edge-2 172.18.0.4
   etcdctl get --prefix /coreos.com/network | meshd init --from-flannel - > mesh.toml
-  kubectl get nodes -o json > nodes.json && meshd init --from-flannel net-conf.json nodes.json > mesh.toml
+  kubectl get nodes -o yaml > nodes.yml && meshd init --from-flannel kube-flannel.yml nodes.yml > mesh.toml
   meshd init --from-wg edge-1/wg0.conf edge-2/wg0.conf > mesh.toml`,
 		Args: cobra.ArbitraryArgs, // more FILEs: a flag takes the first one only
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var draft func([]migrate.File) (*migrate.Draft, error)
 			switch {
+			case alternatives(minimal, add, flannel != nil, wireGuard != nil) > 1:
+				return fmt.Errorf("%w: use one of --minimal, --add, --from-flannel and --from-wg", errUsage)
 			// nil tells a flag that was not given; one that was given has at least a file.
-			case flannel != nil && wireGuard != nil:
-				return fmt.Errorf("%w: use either --from-flannel or --from-wg", errUsage)
 			case flannel != nil:
 				draft = migrate.FromFlannel
 			case wireGuard != nil:
 				draft = migrate.FromWireGuard
+			case add:
+				return addNode(cmd.OutOrStdout(), cmd.ErrOrStderr(), g.config, args)
 			case len(args) > 0:
-				return fmt.Errorf("%w: expected `meshd %s`: files need one of the flags", errUsage, cmd.Use)
+				return fmt.Errorf("%w: `meshd init` alone takes no arguments: files need --from-flannel or --from-wg, "+
+					"a node needs --add", errUsage)
 			default:
-				_, err := cmd.OutOrStdout().Write(configs.Starter)
+				_, err := cmd.OutOrStdout().Write(starter(minimal))
 				return err
 			}
 			files, err := readAll(cmd.InOrStdin(), slices.Concat(flannel, wireGuard, args))
@@ -57,9 +67,35 @@ standard error say what could not be carried over. Exit code 1: the draft is inc
 			return printDraft(cmd.OutOrStdout(), cmd.ErrOrStderr(), d)
 		},
 	}
+	cmd.Flags().BoolVar(&minimal, "minimal", false, "print what has no default, without explanations")
+	cmd.Flags().BoolVar(&add, "add", false, "add a node to the file of --config")
 	cmd.Flags().StringArrayVar(&flannel, "from-flannel", nil, "draft from the `FILE`s of flannel")
 	cmd.Flags().StringArrayVar(&wireGuard, "from-wg", nil, "draft from the `FILE`s of wg-quick")
 	return cmd
+}
+
+// alternatives counts the flags that were given.
+func alternatives(given ...bool) (n int) {
+	for _, g := range given {
+		if g {
+			n++
+		}
+	}
+	return n
+}
+
+// starter returns the file to start with: about this host, as far as it knows itself.
+func starter(minimal bool) []byte {
+	name, address, ok := thisHost()
+	switch {
+	case !ok && minimal:
+		return configs.MinimalExample
+	case !ok:
+		return configs.Starter
+	case minimal:
+		return configs.Minimal(name, address)
+	}
+	return configs.For(name, address)
 }
 
 // readAll reads files; "-" stands for standard input.

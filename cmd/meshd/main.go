@@ -146,8 +146,8 @@ func newRoot() *cobra.Command {
 		Use:   "meshd",
 		Short: "Join Linux hosts into one routed pod network",
 		Long: `meshd joins the hosts listed in /etc/mesh.toml into one routed pod network.
-Write the file with "meshd init", check it with "meshd check", copy it to every
-host, and start meshd there: "systemctl enable --now meshd".
+Write the file with "meshd init", add hosts with "meshd init --add", check it with "meshd check",
+copy it to every host, and start meshd there: "systemctl enable --now meshd".
 
 Flags may stand before or after the command. Exit codes: 0 yes, 1 no (invalid, down,
 no reply, rejected), 2 usage, 3 meshd is not running, 4 not permitted, 5 other version of the
@@ -170,7 +170,7 @@ API, 6 timed out, 78 "meshd run" has no valid file.`,
 		return fmt.Errorf("%w: %w", errUsage, err)
 	})
 	root.AddCommand(
-		runCommand(g), checkCommand(g), initCommand(), cleanupCommand(g), // without a running meshd
+		runCommand(g), checkCommand(g), initCommand(g), cleanupCommand(g), // without a running meshd
 		statusCommand(g), peersCommand(g), pingCommand(g), routeCommand(g), eventsCommand(g), waitCommand(g),
 		planCommand(g), reloadCommand(g), versionCommand(g),
 		legacyForwardCommand(g), networkManagersCommand(g), bpfFolderCommand(), // hidden: for the service

@@ -93,7 +93,8 @@ func TestUsageErrors(t *testing.T) {
 		{"route"}, {"route", "pod"}, {"run", "now"}, {"run", "--log-level", "loud"}, {"run", "--log-format", "xml"},
 		{"status", "--json=maybe"}, {"ping"}, {"ping", "a", "b"}, {"wait"}, {"wait", "dinner"}, {"wait", "peer:"},
 		{"events", "--since", "yesterday"}, {"cleanup", "all"}, {"init", "file"}, {"bpf-folder"}, {"-c"},
-		{"init", "--from-flannel", "a", "--from-wg", "b"},
+		{"init", "--from-flannel", "a", "--from-wg", "b"}, {"init", "--add"}, {"init", "--add", "edge-3"},
+		{"init", "--minimal", "--add", "edge-3", "172.18.0.5"}, {"init", "--minimal", "file"},
 	} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			code, out, errs := meshd(args...)

@@ -32,7 +32,7 @@ func explain(doc string, at int) trouble {
 }
 
 // unknownTrouble is said of what only the library knows.
-const unknownTrouble = "this is not valid TOML: check the quotes, brackets and commas here and in the line before"
+const unknownTrouble = "this is not valid TOML: check the quotes, brackets and commas here and above"
 
 // A diagnosis is the visitor of the scan that looks for the slip. It keeps places, which tell what
 // is open and what stands where.
@@ -96,7 +96,8 @@ func (d *diagnosis) pair(parts []string, at, value int) bool {
 		return d.fail(at, d.key, fmt.Sprintf("this node has its %s in line %d already: begin the next node with "+
 			"[[node]]", parts[len(parts)-1], d.line(d.all[n].key)))
 	}
-	return d.fail(at, d.key, fmt.Sprintf("it is already set in line %d: keep one of the two", d.line(d.all[n].key)))
+	line := d.line(d.all[n].key)
+	return d.fail(at, d.key, fmt.Sprintf("it is already set in line %d: keep one of the two", line))
 }
 
 // end implements visitor: it looks at the text of a value that the scanner has read.
@@ -151,7 +152,8 @@ func (d *diagnosis) word(value int, text string) bool {
 }
 
 // escape matches what may stand behind a backslash (TOML 1.1, "String").
-var escape = regexp.MustCompile(`^\\([btnfre"\\]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[ \t]*\r?\n)`)
+var escape = regexp.MustCompile(
+	`^\\([btnfre"\\]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[ \t]*\r?\n)`)
 
 // badEscape returns the offset of a backslash in a string that begins no escape; -1 if there is none.
 func badEscape(text string) int {

@@ -12,7 +12,7 @@ type Fault struct {
 	Path    string `json:"file"`    // file, as the caller named it
 	Line    int    `json:"line"`    // from 1; 0 when the fault belongs to the whole file
 	Col     int    `json:"col"`     // from 1, in characters, not bytes; 0 together with Line
-	Key     string `json:"key"`     // dotted key without indexes ("node.subnets"); empty where no key is to blame
+	Key     string `json:"key"`     // dotted key without indexes ("node.subnets"); empty: no key is to blame
 	Message string `json:"message"` // what is wrong and, where it helps, what to write instead
 }
 

@@ -54,8 +54,8 @@ func noText(doc string) (t trouble, ok bool) {
 	case strings.Contains(doc, "\x00"):
 		return trouble{at: at, message: "this is not a text file"}, true
 	case doc[at] >= utf8.RuneSelf:
-		return trouble{at: at, message: fmt.Sprintf("byte 0x%02x is not part of a character in UTF-8: save the file "+
-			"as UTF-8", doc[at])}, true
+		says := fmt.Sprintf("byte 0x%02x is not part of a character in UTF-8: save the file as UTF-8", doc[at])
+		return trouble{at: at, message: says}, true
 	}
 	return trouble{at: at, message: fmt.Sprintf("the control character U+%04X: delete it", doc[at])}, true
 }
@@ -74,8 +74,8 @@ func firstInvalid(doc string) int {
 func loneReturn(doc string) (t trouble, ok bool) {
 	for at := range len(doc) {
 		if doc[at] == '\r' && !strings.HasPrefix(doc[at+1:], "\n") {
-			return trouble{at: at, message: "a carriage return without a line feed: save the file with the line ends " +
-				"of Unix"}, true
+			const says = "a carriage return without a line feed: save the file with the line ends of Unix"
+			return trouble{at: at, message: says}, true
 		}
 	}
 	return trouble{}, false
@@ -94,16 +94,17 @@ var forms = []struct {
 	{regexp.MustCompile(`^\[\s*($|[{"])`), anyTable, isJSON},
 	{regexp.MustCompile(`^(---|%YAML|apiVersion:)`), nil, isYAML},
 	{regexp.MustCompile(`^(- |["']?[\w./-]+["']?:(\s|$))`), anyTable, isYAML},
-	{regexp.MustCompile(`^<[!?/a-zA-Z]`), nil, "this is XML or a web page, and the file has to be TOML: " + seeInit},
-	{regexp.MustCompile(`^(?i)\[(interface|peer)\]`), nil, "this is a file of wg-quick: `meshd init --from-wg FILE` " +
-		"drafts a mesh.toml from it"},
+	{regexp.MustCompile(`^<[!?/a-zA-Z]`), nil, isXML},
+	{regexp.MustCompile(`^(?i)\[(interface|peer)\]`), nil, isWireGuard},
 }
 
 const (
 	seeInit = "`meshd init` prints one to start with"
 	isJSON  = "this is JSON, and the file has to be TOML: " + seeInit +
 		"; `meshd init --from-flannel` reads the JSON of flannel and of kubectl"
-	isYAML = "this is YAML, and the file has to be TOML, with lines such as cidr = \"10.244.0.0/16\": " + seeInit
+	isXML       = "this is XML or a web page, and the file has to be TOML: " + seeInit
+	isWireGuard = "this is a file of wg-quick: `meshd init --from-wg FILE` drafts a mesh.toml from it"
+	isYAML      = "this is YAML, and the file has to be TOML, such as cidr = \"10.244.0.0/16\": " + seeInit
 )
 
 // firstLine returns the first line of a document that is neither empty nor a comment, without

@@ -82,7 +82,10 @@ func FuzzParse(f *testing.F) {
 // inside reports whether the place of a fault is a character of the document, or its end.
 func inside(doc string, f Fault) bool {
 	lines := strings.SplitAfter(doc[byteOrderMark(doc):], "\n")
-	return f.Line >= 1 && f.Line <= len(lines) && f.Col >= 1 && f.Col <= 1+utf8.RuneCountInString(lines[f.Line-1])
+	if f.Line < 1 || f.Line > len(lines) {
+		return false
+	}
+	return f.Col >= 1 && f.Col <= 1+utf8.RuneCountInString(lines[f.Line-1])
 }
 
 // Whatever the library accepts, the scanner reads to its end, and every key and value of

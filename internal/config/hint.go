@@ -50,7 +50,7 @@ var ofLine = hints(
 	`^-\s`, "this line is YAML: write KEY = VALUE, and lists as [\"a\", \"b\"]",
 	`^(\d[\w.:]*(/\d+)?)`, "$1 belongs to no key: "+notation,
 	`^([\w.-]+)\s*(#.*)?$`, "$1 has no value: write $1 = VALUE",
-	`^(?:\w+[ \t]+)+\w+[ \t]*=`, "a key is one word: join the words by _, or write each key on a line of its own",
+	`^(?:\w+[ \t]+)+\w+[ \t]*=`, "a key is one word: join words by _, or write each key on its own line",
 	`^([\w-]+)\s+(?P<at>\S)`, "the equals sign is missing: write $1 = VALUE",
 	`^=`, "the key before the equals sign is missing",
 	`^[\]})]`, "this bracket closes nothing: delete it, or look for a list that was closed too early",
@@ -70,7 +70,7 @@ var ofWord = hints(
 	`^[\w.]+\s*(?P<at>//|;|--|/\*)`, comment,
 	`^[+-]?0+(\d+)$`, "a number has no leading zeros: write $1",
 	`^((\d+(\.\d+){3}|[0-9a-fA-F]*:[0-9a-fA-F:.]*)(:\d+)?(/\d+)?)$`, "an address needs quotes: write \"$1\"",
-	`^((\d+(\.\d+)?\s*(ms|s|sec|secs|seconds?|m|min|minutes?|h|hours?))+)$`, "a duration needs quotes: write \"$1\"",
+	`^((\d+(\.\d+)?\s*(ms|s|sec\w*|m|min\w*|h|hours?))+)$`, "a duration needs quotes: write \"$1\"",
 	`^(\d+)\s*\pL+$`, "a number has no unit: write $1; text needs quotes",
 	`^[+-]?\d{19,}$`, "$0 is too large",
 	`^([~./$\\]|[A-Za-z]:\\)\S*$`, "a path needs quotes: write \"$0\"",
@@ -149,7 +149,8 @@ func odd(c rune) string {
 		return fmt.Sprintf("%c is a typographic quote: write \"", c)
 	case c == 0xa0, c >= 0x2000 && c <= 0x200a, c == 0x202f, c == 0x205f, c == 0x3000, c == 0x1680:
 		return fmt.Sprintf(blank, c)
-	case c >= 0x200b && c <= 0x200f, c >= 0x2028 && c <= 0x202e, c >= 0x2060 && c <= 0x2069, c == 0xfeff, c == 0xad:
+	case c >= 0x200b && c <= 0x200f, c >= 0x2028 && c <= 0x202e, c >= 0x2060 && c <= 0x2069,
+		c == 0xfeff, c == 0xad:
 		return fmt.Sprintf(unseen, c)
 	case c >= 0x2010 && c <= 0x2015, c == 0x2212:
 		return fmt.Sprintf("%c is not the minus sign of the keyboard: write -", c)

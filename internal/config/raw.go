@@ -36,8 +36,8 @@ type rawFile struct {
 }
 
 // decode reads doc. A syntax error ends the reading and hides all other faults, since the
-// library returns no values then; explain says what it is. Everything else is noted in r and reading goes on. decode
-// stops when ctx ends, but not while the library works.
+// library returns no values then; explain says what it is. Everything else is noted in r and
+// reading goes on. decode stops when ctx ends, but not while the library works.
 func decode(ctx context.Context, doc string, r *report) rawFile {
 	admitted, stuck, ok := admit(ctx, doc, r)
 	if !ok {

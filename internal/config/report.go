@@ -32,6 +32,8 @@ type report struct {
 	// tables may be a consequence.
 	headers bool
 
+	noNodes bool // a problem says that the file lists no node
+
 	found // what the gate has seen
 
 	where *places // both made when first needed

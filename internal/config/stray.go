@@ -125,7 +125,8 @@ func (g *gate) brackets(name string, array bool, at int) {
 		g.shaped = map[string]bool{}
 	}
 	g.shaped[name] = true
-	p := problem{at: at, key: name, message: fmt.Sprintf("write %s, with one bracket on each side", header(name))}
+	p := problem{at: at, key: name}
+	p.message = fmt.Sprintf("write %s, with one bracket on each side", header(name))
 	if name == nodeKey {
 		p.message = "write [[node]], with two brackets on each side: one table for each host"
 	}

@@ -107,7 +107,10 @@ func (r *report) nodes(ctx context.Context, raw []rawTable, network Network) []N
 		if r.has("node") { // of the wrong type, and so reported
 			return nil
 		}
-		r.missing("node", "no node is listed: add a [[node]] table for every host")
+		if !r.excused[nodeKey] {
+			r.noNodes = true
+			r.add(nodeKey, "no node is listed: add a [[node]] table for every host")
+		}
 		return nil
 	}
 	check := meshCheck{report: r, network: network,
@@ -253,16 +256,23 @@ func (m *meshCheck) lineOf(node int, key string) int {
 
 // meantName proposes a valid name for one that is none; empty if there is no near one.
 func meantName(s string) string {
-	meant := strings.Trim(strings.Map(func(c rune) rune {
-		if strings.ContainsRune("_ /:@\\", c) {
-			return '-'
-		}
-		return c
-	}, strings.ToLower(s)), "-")
-	if len(meant) > 63 || !validName(meant) {
-		return ""
+	if meant := NameFrom(s); meant != "" {
+		return ": did you mean " + strconv.Quote(meant) + "?"
 	}
-	return ": did you mean " + strconv.Quote(meant) + "?"
+	return ""
+}
+
+// NameFrom turns words, such as the name that a host has given itself, into a valid name of a node;
+// empty if nothing of them is left.
+func NameFrom(words string) string {
+	dash := strings.Map(func(c rune) rune {
+		if validName(string(c)) {
+			return c
+		}
+		return '-'
+	}, strings.ToLower(words))
+	name := strings.Trim(dash, "-.")
+	return strings.Trim(name[:min(len(name), 63)], "-.")
 }
 
 // validName reports whether s can be a node's name: what a host name allows in lower case

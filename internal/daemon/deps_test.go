@@ -102,10 +102,11 @@ var rooms = map[string][]string{
 	"github.com/fsnotify/fsnotify":       {"internal/config"},
 	"github.com/songgao/water":           {"internal/dataplane/tun"},
 	// The kernel engine has devices of its own: the pair that merges TCP, and filters of tc.
-	"github.com/vishvananda/netlink":      {"internal/link", "internal/dataplane/kernel"},
-	"github.com/safchain/ethtool":         {"internal/link", "internal/dataplane/kernel"},
-	"github.com/google/nftables":          {"internal/nft"},
-	"github.com/google/renameio":          {"internal/container"},
+	"github.com/vishvananda/netlink": {"internal/link", "internal/dataplane/kernel"},
+	"github.com/safchain/ethtool":    {"internal/link", "internal/dataplane/kernel"},
+	"github.com/google/nftables":     {"internal/nft"},
+	// The command line adds nodes to a file, and must not leave half of one.
+	"github.com/google/renameio":          {"internal/container", "cmd/meshd"},
 	"github.com/cilium/ebpf":              {"internal/dataplane/kernel"},
 	"github.com/prometheus/client_golang": {"internal/control"},
 	"github.com/coreos/go-iptables":       {"internal/filter"},

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/google/renameio/v2"
+
+	"example.org/meshd/internal/config"
+)
+
+// addNode adds a node to the file at path: NAME ADDRESS [SUBNET...]. Comments and all other nodes
+// stay as they are. The file is replaced as a whole, or not at all.
+func addNode(stdout, stderr io.Writer, path string, args []string) error {
+	if len(args) < 2 {
+		return fmt.Errorf("%w: expected `meshd init --add NAME ADDRESS [SUBNET...]`", errUsage)
+	}
+	n := config.NewNode{Name: args[0], Address: args[1], Subnets: args[2:]}
+	// What a link points to is replaced, and not the link.
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return fmt.Errorf("%w: `meshd init > FILE` writes a file to start with", err)
+	}
+	doc, info, err := readRegular(path)
+	if err != nil {
+		return err
+	}
+	edit, err := config.NewEdit(path, doc)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return fmt.Errorf("%s has the errors above: nothing was added", path)
+	}
+	doc, file, err := edit.Add(n)
+	if faults, ok := errors.AsType[config.Faults](err); ok {
+		for _, f := range faults {
+			fmt.Fprintf(stderr, "meshd: %s: %s\n", f.Key, f.Message)
+		}
+		return fmt.Errorf("%s stays as it is: node %q was not added", path, n.Name)
+	}
+	if err != nil {
+		return fmt.Errorf("add node %q to %s: %w", n.Name, path, err)
+	}
+	if err := replace(path, doc, info); err != nil {
+		return err
+	}
+	for _, w := range file.Warnings() {
+		fmt.Fprintln(stderr, w)
+	}
+	added := file.Nodes[len(file.Nodes)-1]
+	var subnets []string
+	for _, p := range added.Subnets {
+		subnets = append(subnets, p.String())
+	}
+	_, err = fmt.Fprintf(stdout, "%s: added %s at %s with %s: copy the file to the other hosts\n", path,
+		added.Name, added.Address.Addr(), strings.Join(subnets, " and "))
+	return err
+}
+
+// readRegular reads a regular file. Nothing else can be replaced, and a pipe would block.
+func readRegular(path string) ([]byte, os.FileInfo, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	doc, err := os.ReadFile(path)
+	return doc, info, err
+}
+
+// replace writes a file whole or not at all, with the mode and the owner that it had.
+func replace(path string, doc []byte, was os.FileInfo) error {
+	file, err := renameio.NewPendingFile(path, renameio.WithStaticPermissions(was.Mode().Perm()))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = file.Cleanup() }() // does nothing behind a successful replacement
+	now, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	old, mine := was.Sys().(*syscall.Stat_t), now.Sys().(*syscall.Stat_t) // of any file on Linux
+	if old.Uid != mine.Uid || old.Gid != mine.Gid {
+		if err := file.Chown(int(old.Uid), int(old.Gid)); err != nil {
+			return fmt.Errorf("keep the owner of %s: %w", path, err)
+		}
+	}
+	if _, err := file.Write(doc); err != nil {
+		return err
+	}
+	return file.CloseAtomicallyReplace()
+}

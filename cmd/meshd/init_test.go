@@ -1,0 +1,189 @@
+package main
+
+import (
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"example.org/meshd/configs"
+	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/nstest"
+)
+
+// parsed returns the values of a file that has to be valid.
+func parsed(t *testing.T, doc string) *config.Config {
+	t.Helper()
+	c, err := config.Parse("mesh.toml", []byte(doc))
+	if err != nil {
+		t.Errorf("%v in\n%s", err, doc)
+		return &config.Config{}
+	}
+	return c
+}
+
+// The starter file is about this host where it has a default route, and else an example. Nodes
+// stand before everything that is optional.
+func TestInitKnowsThisHost(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
+	for name, test := range map[string]struct {
+		setup   []string
+		address string // of the first node; empty: the example
+		cidr    string
+	}{
+		"no default route": {[]string{"addr add 172.18.0.9/24 dev u"},
+			"", "10.244.0.0/16"},
+		"IPv4": {[]string{"addr add 172.18.0.9/24 dev u",
+			"route add default via 172.18.0.1"}, "172.18.0.9", "10.244.0.0/16"},
+		"a source of its own": {[]string{"addr add 172.18.0.9/24 dev u",
+			"addr add 172.18.0.10/24 dev u", "route add default via 172.18.0.1 src 172.18.0.10"},
+			"172.18.0.10", "10.244.0.0/16"},
+		"IPv6": {[]string{"addr add 2001:db8::9/64 dev u nodad",
+			"route add default via 2001:db8::1"}, "2001:db8::9", "10.244.0.0/16"},
+		"inside the example": {[]string{"addr add 10.244.3.9/24 dev u",
+			"route add default via 10.244.3.1"}, "10.244.3.9", "10.245.0.0/16"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+				links := []string{"link add u type veth peer name v", "link set v up", "link set u up"}
+				if err := n.IP(slices.Concat(links, test.setup)...); err != nil {
+					t.Error(err)
+					return
+				}
+				for _, args := range [][]string{{"init"}, {"init", "--minimal"}} {
+					code, out, errs := meshd(args...)
+					if code != 0 || errs != "" {
+						t.Errorf("%q: %d, %q", args, code, errs)
+						return
+					}
+					judgeStarter(t, out, test.address, test.cidr)
+				}
+			})
+		})
+	}
+}
+
+// judgeStarter judges a file to start with.
+func judgeStarter(t *testing.T, doc, address, cidr string) {
+	t.Helper()
+	if address == "" {
+		if doc != string(configs.Starter) && doc != string(configs.MinimalExample) {
+			t.Errorf("not an example:\n%s", doc)
+		}
+		return
+	}
+	c := parsed(t, doc)
+	hostname, _ := os.Hostname()
+	if len(c.Nodes) != 1 || c.Nodes[0].Address.Addr() != netip.MustParseAddr(address) ||
+		c.Nodes[0].Name != config.NameFrom(hostname) || len(c.Warnings()) > 0 {
+		t.Errorf("%+v, %v", c.Nodes, c.Warnings())
+	}
+	if len(c.Network.CIDR) != 1 || c.Network.CIDR[0].String() != cidr {
+		t.Errorf("cidr %v", c.Network.CIDR)
+	}
+	head, _, _ := strings.Cut(doc, "[[node]]")
+	if strings.Contains(head, "[dataplane]") {
+		t.Error("nodes are not first")
+	}
+}
+
+// A node is added to a file of whoever owns it; everything else stays, the mode and the owner, too.
+func TestInitAdds(t *testing.T) {
+	path := write(t, string(configs.Starter))
+	if err := os.Chmod(path, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	owner := os.Getuid()
+	if owner == 0 {
+		owner = 65534
+		if err := os.Chown(path, owner, 65534); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := filepath.Join(t.TempDir(), "link.toml")
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"edge-3", "172.18.0.5"}, {"edge-4", "172.18.0.6:9000", "10.244.9.0/24"}, {"edge-5", "172.18.0.7"},
+	} {
+		code, out, errs := meshd(slices.Concat([]string{"init", "-c", link, "--add"}, args)...)
+		if code != 0 || out == "" || errs != "" {
+			t.Fatalf("%q: %d, %q, %q", args, code, out, errs)
+		}
+	}
+	doc, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, n := range parsed(t, string(doc)).Nodes {
+		got = append(got, n.Name+" "+n.Address.String()+" "+n.Subnets[0].String())
+	}
+	want := []string{"edge-1 172.18.0.3:8285 10.244.2.0/24", "edge-2 172.18.0.4:8285 10.244.1.0/24",
+		"edge-3 172.18.0.5:8285 10.244.3.0/24", "edge-4 172.18.0.6:9000 10.244.9.0/24",
+		"edge-5 172.18.0.7:8285 10.244.10.0/24"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode() != fs.FileMode(0o640) || int(info.Sys().(*syscall.Stat_t).Uid) != owner {
+		t.Errorf("mode %v, owner %d", info.Mode(), info.Sys().(*syscall.Stat_t).Uid)
+	}
+	if at, err := os.Readlink(link); err != nil || at != path {
+		t.Errorf("the link was replaced: %q, %v", at, err)
+	}
+	if left, _ := os.ReadDir(filepath.Dir(path)); len(left) != 1 {
+		t.Errorf("more than the file is left: %v", left)
+	}
+}
+
+// What cannot be added leaves the file as it is.
+func TestInitAddsNothingInvalid(t *testing.T) {
+	good := write(t, string(configs.Starter))
+	bad := write(t, "[network]\nfoo = 1\n")
+	for name, args := range map[string][]string{
+		"a name twice":      {good, "edge-2", "172.18.0.5"},
+		"an address twice":  {good, "edge-3", "172.18.0.4"},
+		"a subnet twice":    {good, "edge-3", "172.18.0.5", "10.244.1.0/24"},
+		"a name in quotes":  {good, "\"", "172.18.0.5"},
+		"no address":        {good, "edge-3", "here"},
+		"a faulty file":     {bad, "edge-3", "172.18.0.5"},
+		"no file":           {"/nonexistent", "edge-3", "172.18.0.5"},
+		"no file to change": {"/dev/null", "edge-3", "172.18.0.5"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before, _ := os.ReadFile(args[0])
+			code, out, errs := meshd(slices.Concat([]string{"-c", args[0], "init", "--add"}, args[1:])...)
+			if code != exitNo || out != "" || errs == "" {
+				t.Errorf("%d, %q, %q", code, out, errs)
+			}
+			if after, _ := os.ReadFile(args[0]); string(after) != string(before) {
+				t.Errorf("the file is now\n%s", after)
+			}
+		})
+	}
+}
+
+// The file of the package has no node, and takes the first one.
+func TestInitAddsTheFirstNode(t *testing.T) {
+	head, _, _ := strings.Cut(string(configs.Starter), "\n[[node]]")
+	path := write(t, head)
+	if code, _, errs := meshd("init", "--add", "edge-1", "172.18.0.3", "-c", path); code != 0 {
+		t.Fatalf("%d, %s", code, errs)
+	}
+	doc, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := parsed(t, string(doc)); len(c.Nodes) != 1 || c.Nodes[0].Subnets[0].String() != "10.244.0.0/24" {
+		t.Errorf("%+v", c.Nodes)
+	}
+}

@@ -1,0 +1,58 @@
+package configs
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Marks of the starter file: between them are the nodes of its example.
+const (
+	firstNode = "\n[[node]]\n"
+	behind    = "\n# Everything below is optional."
+)
+
+// thisNode is a node with the name and the address of a host.
+const thisNode = `
+[[node]]
+name    = %q
+address = %q
+subnets = ["10.244.1.0/24"]
+`
+
+// otherNode shows how the file goes on, and is a comment: a host that does not exist would be down.
+const otherNode = `
+# [[node]]
+# name    = "edge-2"
+# address = "172.18.0.4"
+# subnets = ["10.244.2.0/24"]
+`
+
+// For returns the starter file with one node: a host of this name and underlay address, which must
+// be valid in the file.
+func For(name string, address netip.Addr) []byte {
+	head, _, _ := strings.Cut(string(Starter), firstNode)
+	_, tail, _ := strings.Cut(string(Starter), behind)
+	network := beside(address)
+	node := fmt.Sprintf(network.Replace(thisNode), name, address.String())
+	return []byte(network.Replace(head) + node + network.Replace(otherNode) + behind + tail)
+}
+
+// Minimal is For without the keys that have a default, and without what explains them.
+func Minimal(name string, address netip.Addr) []byte {
+	const head = `# /etc/mesh.toml, the same on every host; mesh.toml(5) explains every key.
+[network]
+cidr = "10.244.0.0/16"
+`
+	network := beside(address)
+	return []byte(network.Replace(head) + fmt.Sprintf(network.Replace(thisNode), name, address.String()))
+}
+
+// beside returns what moves the pod network of the example away from an underlay address.
+func beside(address netip.Addr) *strings.Replacer {
+	const example = "10.244."
+	if strings.HasPrefix(address.String(), example) {
+		return strings.NewReplacer(example, "10.245.")
+	}
+	return strings.NewReplacer()
+}
