@@ -2,6 +2,7 @@ package nft
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -238,7 +239,8 @@ func TestStandby(t *testing.T) {
 	})
 }
 
-// Watch tells of others' changes to what is ours, with the program's name, and not of our own.
+// Watch tells of others' changes to what is ours, with the program's name, and not of our own, however
+// large that is: what does not fit a buffer is lost, and would count as a change by others.
 func TestWatch(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		k := NewKeeper(one)
@@ -247,7 +249,13 @@ func TestWatch(t *testing.T) {
 		var told []string
 		steps := []func(){
 			func() { // ours, then what does not concern us, then what does
-				if _, err := k.Set([]Table{table(one, "a")}); err != nil {
+				large := table(one, "a")
+				var ips []netip.Addr
+				for i := range 10_000 {
+					ips = append(ips, netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}))
+				}
+				large.Sets = append(large.Sets, IPv4.Addresses("hosts", ips))
+				if _, err := k.Set([]Table{large}); err != nil {
 					t.Error(err)
 				}
 				nftRun(t, n, "add table ip foreign")

@@ -37,12 +37,14 @@ func Join(parts ...Exprs) (all Exprs) {
 	return all
 }
 
+// transaction is the size of buffers that hold a whole one, in bytes.
+const transaction = 16 << 20
+
 // open returns a connection whose buffers hold a whole transaction. With 10,000 prefixes a
 // transaction has megabytes, and a part of one must never be sent.
 func open(options ...nftables.ConnOption) (*nftables.Conn, error) {
-	const size = 16 << 20
 	return nftables.New(append(options, nftables.WithSockOptions(func(c *netlink.Conn) error {
-		return errors.Join(c.SetWriteBuffer(size), c.SetReadBuffer(size))
+		return errors.Join(c.SetWriteBuffer(transaction), c.SetReadBuffer(transaction))
 	}))...)
 }
 

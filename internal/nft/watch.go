@@ -93,7 +93,9 @@ func listen(ctx context.Context) (*netlink.Conn, error) {
 		return nil, fmt.Errorf("watch nftables: %w", err)
 	}
 	context.AfterFunc(ctx, func() { conn.Close() })
-	if err := conn.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
+	// Our own start with 10,000 nodes is told by 2 MB of messages. If they do not fit, they are lost, which
+	// counts as a change: all that was just written would be read back.
+	if err := errors.Join(conn.SetReadBuffer(transaction), conn.JoinGroup(unix.NFNLGRP_NFTABLES)); err != nil {
 		return nil, errors.Join(fmt.Errorf("watch nftables: %w", err), conn.Close())
 	}
 	return conn, nil
