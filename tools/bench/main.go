@@ -33,6 +33,7 @@ func main() {
 	only := flag.String("only", "", "systems to measure, separated by commas (default all that are installed)")
 	flag.BoolVar(&b.bare, "bare", false, "join the hosts by interfaces without Ethernet headers, as WireGuard's: "+
 		"compares engines alone, packet by packet")
+	flag.BoolVar(&b.large, "large", false, "measure only starts and edits of a large mesh, with each engine")
 	out := flag.String("out", "", "directory for benchmarks.md and benchmarks.svg (default: only print)")
 	flag.Parse()
 	if *only != "" {
@@ -51,6 +52,7 @@ type bench struct {
 	span   time.Duration
 	only   []string
 	bare   bool // the wire has no Ethernet header
+	large  bool // only starts and edits of a large mesh
 }
 
 // run measures all systems, round by round, and reports medians. It fails if one fails: a table with
@@ -61,6 +63,9 @@ func (b *bench) run(ctx context.Context, out string) (err error) {
 	}
 	if b.binary, err = filepath.Abs(b.binary); err != nil {
 		return err
+	}
+	if b.large {
+		return b.runLarge(ctx)
 	}
 	all := systems(b.binary, b.bare)
 	if b.only != nil {

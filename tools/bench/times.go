@@ -26,6 +26,7 @@ func moments() (names []string) {
 		names = append(names, moment("start", nodes), moment("start after kill -9", nodes),
 			moment("one node changed", nodes))
 	}
+	names = append(names, largeMoments()...)
 	names = append(names, statusAnswer, probingCost, versionPrinted)
 	for _, d := range dashboards {
 		names = append(names, firstPicture(d.width, d.height), terminalBytes(d.width, d.height),
@@ -49,6 +50,9 @@ func (b *bench) takeTimes(ctx context.Context) (times, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%d nodes: %w", nodes, err)
 		}
+	}
+	if err := b.takeLarge(ctx, all); err != nil {
+		return nil, err
 	}
 	if err := b.inLab(1472, func(l *lab) error { return l.probing(ctx, b.binary, all) }); err != nil {
 		return nil, fmt.Errorf("probing: %w", err)
