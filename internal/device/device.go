@@ -74,7 +74,7 @@ func (d *Device) Make(name string) (changes []mesh.Change, undo func() error, er
 			"event", "interface_replaced")
 	}
 	fresh := !link.Exists(name)
-	if err := errors.Join(tun.Create(name), link.Claim(name)); err != nil {
+	if err := tun.Create(name, link.Claim); err != nil {
 		return nil, nil, err
 	}
 	d.index = link.Index(name)

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"runtime"
 	"slices"
@@ -39,18 +40,39 @@ func Available() error {
 
 // Create makes a persistent multi-queue TUN device called name, or takes over the one that an
 // earlier run has left. It needs CAP_NET_ADMIN. A new device has no queues and no addresses, and is
-// down.
-func Create(name string) error {
+// down. Each claim marks the device as the caller's. A new one persists only after that, so that whoever is
+// killed in between leaves none that the next run would not know.
+func Create(name string, claims ...func(name string) error) error {
 	// The multi-queue flag is fixed once the device exists (tun_set_iff in drivers/net/tun.c returns
 	// EINVAL for a mismatch), so Create always asks for it.
+	_, missing := net.InterfaceByName(name)
+	exists := missing == nil // and persists, or somebody has it open: that must not change for a moment
 	dev, err := water.New(water.Config{
 		DeviceType:             water.TUN,
-		PlatformSpecificParams: water.PlatformSpecificParams{Name: name, Persist: true, MultiQueue: true},
+		PlatformSpecificParams: water.PlatformSpecificParams{Name: name, Persist: exists, MultiQueue: true},
 	})
 	if err != nil {
 		return fmt.Errorf("create TUN %q: %w", name, explain(name, err))
 	}
-	return dev.Close()
+	for _, claim := range claims {
+		err = errors.Join(err, claim(name))
+	}
+	if err == nil && !exists {
+		err = persist(dev)
+	}
+	return errors.Join(err, dev.Close())
+}
+
+// persist has a device outlive its file.
+func persist(dev *water.Interface) error {
+	file, ok := dev.ReadWriteCloser.(*os.File)
+	if !ok {
+		return fmt.Errorf("make TUN %q persist: %w", dev.Name(), errors.ErrUnsupported)
+	}
+	if err := unix.IoctlSetInt(int(file.Fd()), unix.TUNSETPERSIST, 1); err != nil {
+		return fmt.Errorf("make TUN %q persist: %w", dev.Name(), err)
+	}
+	return nil
 }
 
 // explain adds to the usual errors of TUNSETIFF what to do about them.

@@ -175,6 +175,27 @@ func TestDeviceOutlivesItsQueues(t *testing.T) {
 	})
 }
 
+// A device that could not be marked as ours is gone with its file, as it would be if the process were killed
+// before that. One that exists stays.
+func TestUnclaimedDeviceEnds(t *testing.T) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+		refused := errors.New("refused")
+		refuse := func(string) error { return refused }
+		there := func() bool { _, err := net.InterfaceByName("mesh0"); return err == nil }
+		if err := Create("mesh0", refuse); !errors.Is(err, refused) || there() {
+			t.Errorf("%v, and the device exists: %v", err, there())
+		}
+		claimed := ""
+		if err := Create("mesh0", func(name string) error { claimed = name; return nil }); err != nil || !there() ||
+			claimed != "mesh0" {
+			t.Errorf("%v, claimed %q", err, claimed)
+		}
+		if err := Create("mesh0", refuse); !errors.Is(err, refused) || !there() {
+			t.Errorf("%v, and the device that was there exists: %v", err, there())
+		}
+	})
+}
+
 // The usual refusals get an advice, and keep their cause; others stay as they are.
 func TestExplain(t *testing.T) {
 	for name, test := range map[string]struct {
