@@ -55,6 +55,7 @@ type passing interface {
 	Look()
 	Compare(now time.Time, moved func() mesh.Traffic)
 	WatchMerger() (again bool)
+	StandIn() error
 }
 
 // Engine chooses between the user engine and the kernel engine. It implements dataplane.Engine,
@@ -241,8 +242,9 @@ func (e *Engine) Alive(ctx context.Context) error { return e.user.Alive(ctx) }
 // Stop implements dataplane.Engine.
 func (e *Engine) Stop() error { return e.user.Stop() }
 
-// Close closes sockets and queues, once Stop has ended the loops. Programs go on.
-func (e *Engine) Close() error { return e.user.Close() }
+// Close closes sockets and queues, once Stop has ended the loops. Programs go on, also with what the socket
+// took in.
+func (e *Engine) Close() error { return errors.Join(e.kernel.StandIn(), e.user.Close()) }
 
 // Deliver implements dataplane.Deliverer.
 func (e *Engine) Deliver(b []byte) error { return e.user.Deliver(b) }

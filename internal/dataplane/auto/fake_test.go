@@ -113,6 +113,7 @@ func (k *fakeKernel) Conditions() []mesh.Condition {
 }
 func (k *fakeKernel) Compare(time.Time, func() mesh.Traffic) {}
 func (k *fakeKernel) WatchMerger() bool                      { return k.do("merger") != nil }
+func (k *fakeKernel) StandIn() error                         { return k.do("stand in") }
 
 // events is a log that keeps which events it was told of, without "event=".
 type events struct {

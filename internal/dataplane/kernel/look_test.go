@@ -4,6 +4,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -123,6 +124,32 @@ func TestBareUnderlay(t *testing.T) {
 				t.Errorf("%s has %v, want program %d", device, r.Programs, id)
 			}
 		}
+		// Where meshd may choose, the socket takes datagrams in while meshd runs. The kernel detaches some
+		// time after the last reference to a link is gone.
+		has := func(want int) {
+			t.Helper()
+			n := -1
+			for end := time.Now().Add(10 * time.Second); n != want && time.Now().Before(end); {
+				r, err := link.QueryPrograms(link.QueryOptions{Target: indexOf("l3"), Attach: ebpf.AttachTCXIngress})
+				if !noErrors(t, err) {
+					return
+				}
+				n = len(r.Programs)
+			}
+			if n != want {
+				t.Errorf("l3 has %d programs, want %d", n, want)
+			}
+		}
+		w.Kernel.Use, w.Kernel.Receive = dataplane.IfPossible, dataplane.AnyReceive
+		p.does(t, w)
+		has(0)
+		if r := p.Read(); r.Refused == "" || r.Receive != dataplane.TCX {
+			t.Errorf("%+v", r)
+		}
+		noErrors(t, p.StandIn())
+		has(int(boolean(p.handle().folder != "")))
+		p.does(t, w)
+		has(0)
 		noErrors(t, p.Remove(t.Context()))
 	})
 }

@@ -19,7 +19,8 @@ import (
 type places struct {
 	attached map[attachment]hook
 	tun      int               // index
-	underlay []int             // indices
+	underlay []int             // indices of the interfaces where programs are to take datagrams
+	spared   []int             // of those where the socket takes them as long as meshd runs
 	receive  dataplane.Receive // where the file has datagrams taken; never AnyReceive
 	merger   merger            // where TCP is merged; zero: nowhere
 	made     merger            // the last pair, to tell that it was deleted
@@ -31,12 +32,15 @@ type places struct {
 // attach puts the programs where they belong, and takes them from everywhere else. The changes name
 // what of the merger was not as we left it.
 func (e *Engine) attach(w dataplane.Wanted, tun int) (changes []mesh.Change, err error) {
-	e.tun, e.underlay, e.receive = tun, w.Kernel.Underlay, w.Kernel.Receive
+	e.tun, e.underlay, e.receive, e.spared = tun, w.Kernel.Underlay, w.Kernel.Receive, nil
 	if e.receive == dataplane.AnyReceive {
 		// Native XDP is for those who ask for it: nearly every driver resets its rings, and with
 		// them the link, when the first program comes, and gives up receive offloads as long as it
 		// is there (virtio_net refuses for them; a veth's peer loses segmentation offload).
 		e.receive = dataplane.TCX
+		if w.Kernel.Use == dataplane.IfPossible {
+			e.spareTUNs()
+		}
 	}
 	changes = e.haveMerger()
 	moved, err := e.pass()
@@ -64,6 +68,53 @@ func (e *Engine) attach(w dataplane.Wanted, tun int) (changes []mesh.Change, err
 	return changes, e.tell(w)
 }
 
+// spareTUNs leaves datagrams that come in by TUNs to the socket. Whoever feeds a TUN, such as a VPN in user
+// space, writes packets one by one. Each is a run of softirqs of its own, so that the merger finds no two
+// at a time, while the user engine merges all that wait in the socket. Devices of the kernel (WireGuard,
+// PPP) bring many packets in one run.
+func (p *places) spareTUNs() {
+	all := p.underlay
+	p.underlay = nil
+	for _, device := range all {
+		if l, err := netlink.LinkByIndex(device); err == nil && l.Type() == "tuntap" {
+			p.spared = append(p.spared, device)
+		} else {
+			p.underlay = append(p.underlay, device)
+		}
+	}
+	if len(p.underlay) == 0 && len(p.spared) > 0 {
+		p.receive = dataplane.Socket
+	}
+}
+
+// StandIn has programs take in what the socket has taken in so far. It is the owner's last call, when meshd
+// ends: packets go on without it. A program that would end with meshd is not attached.
+func (e *Engine) StandIn() error {
+	h := e.handle()
+	if h == nil || h.folder == "" {
+		return nil
+	}
+	var errs []error
+	for _, device := range e.spared {
+		at := attachment{stageIn, device}
+		hook, err := e.attachTo(at)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("attach the program %q to %s: %w", at.stage, nameOf(device), explain(err)))
+			continue
+		}
+		e.attached[at] = hook
+	}
+	return errors.Join(errs...)
+}
+
+// join joins texts that are not empty.
+func join(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a + "; " + b
+}
+
 // tell shows readers where programs are, and logs what could not be done, each reason once.
 func (e *Engine) tell(w dataplane.Wanted) error {
 	receive, refused, before := e.receive, strings.Join(e.refused, "; "), e.shown.Load()
@@ -80,6 +131,9 @@ func (e *Engine) tell(w dataplane.Wanted) error {
 	ids, err := e.handle().ids()
 	if err != nil {
 		return fmt.Errorf("read the numbers of the programs: %w", err)
+	}
+	for _, device := range e.spared {
+		refused = join(refused, nameOf(device)+" is a TUN: the socket takes datagrams in faster")
 	}
 	names := make([]string, 0, len(e.underlay))
 	for _, device := range e.underlay {
