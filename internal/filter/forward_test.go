@@ -2,6 +2,7 @@ package filter
 
 import (
 	"net/netip"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -261,4 +262,76 @@ func TestIptablesReadsOurRules(t *testing.T) {
 			t.Errorf("after:\n%s\nbefore:\n%s", after, before)
 		}
 	})
+}
+
+// ways are programs that store rules and put them back, in the place of those there or in addition.
+var ways = map[string]string{
+	"iptables-save and -restore": "for p in iptables-nft ip6tables-nft; do $p-save >$0; $p-restore <$0; done",
+	"iptables-restore --noflush": "for p in iptables-nft ip6tables-nft; do $p-save >$0; $p-restore -n <$0; done",
+	"nft -f":                     "nft list ruleset >$0; nft -f $0",
+	"nft -f, flushing":           "(echo flush ruleset; nft list ruleset) >$0; nft -f $0",
+	"iptables-restore-translate": "iptables-nft-save >$0; iptables-restore-translate -f $0 | nft -f -",
+	"comments in quotes": "iptables-nft-save | sed 's/--comment meshd/--comment \"meshd\"/' | " +
+		"iptables-nft-restore",
+}
+
+// However rules were stored and put back, no rule of ours is there twice, and none of an older network or
+// none at all stays behind. A rule of somebody else with the same comment does.
+func TestSavedAndRestored(t *testing.T) {
+	for name, way := range ways {
+		t.Run(name, func(t *testing.T) {
+			nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+				const own = "-A FORWARD -s 198.51.100.0/24" // nft forgets its comment
+				run(t, n, "sh", "-c", "iptables-nft -P FORWARD DROP; ip6tables-nft -P FORWARD DROP; "+
+					"iptables-nft "+own+" -m comment --comment meshd -j DROP")
+				stored := filepath.Join(t.TempDir(), "rules")
+				restore := func() { t.Helper(); run(t, n, "sh", "-ec", way, stored) }
+				rules := func() string {
+					t.Helper()
+					var found []string
+					others := 0
+					for line := range strings.Lines(run(t, n, "iptables-nft", "-S", "FORWARD") +
+						run(t, n, "ip6tables-nft", "-S", "FORWARD")) {
+						if strings.HasPrefix(line, own) {
+							others++
+							continue
+						}
+						found = append(found, line)
+					}
+					if others == 0 {
+						t.Errorf("the rule of somebody else is gone: %q", found)
+					}
+					return strings.Join(found, "")
+				}
+				f := NewForward()
+				set := func(a Accept) {
+					t.Helper()
+					if _, err := f.Set(a); err != nil {
+						t.Error(err)
+					}
+				}
+				set(accept)
+				want := rules()
+				for range 3 {
+					restore()
+					set(accept)
+					if got := rules(); got != want {
+						t.Errorf("got\n%s\nwant\n%s", got, want)
+					}
+				}
+				restore()
+				set(Accept{Interface: "mesh0", Networks: prefixes("10.99.0.0/16"), Pods: prefixes("10.99.2.0/24")})
+				if got := rules(); strings.Contains(got, "10.244.") || strings.Contains(got, "fd00:") {
+					t.Errorf("the old network is left:\n%s", got)
+				}
+				restore()
+				if removed, err := NewForward().Remove(); err != nil || !removed {
+					t.Errorf("Remove: %v, %v", removed, err)
+				}
+				if got := rules(); strings.Contains(got, "meshd") {
+					t.Errorf("left behind:\n%s", got)
+				}
+			})
+		})
+	}
 }

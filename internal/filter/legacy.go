@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -140,6 +141,10 @@ func (f legacyFamily) commands(s Accept) (lines []string) {
 	return lines
 }
 
+// ourComment finds the comment of meshd's rules, which some versions of iptables put into quotes, and
+// which need not be the last condition of a rule that was stored and put back.
+var ourComment = regexp.MustCompile(`(^| )-m comment --comment ("?)` + acceptComment + `("?) `)
+
 // legacyOurs returns meshd's rules in a listing of the chain, and the number of the first of them
 // in the chain, from 1; at is 1 if there are none.
 func legacyOurs(lines []string) (ours []string, at int) {
@@ -150,7 +155,7 @@ func legacyOurs(lines []string) (ours []string, at int) {
 			continue
 		}
 		number++
-		if strings.HasSuffix(rule, "-m comment --comment "+acceptComment+" -j ACCEPT") {
+		if ourComment.MatchString(rule) && strings.HasSuffix(rule, " -j ACCEPT") {
 			if len(ours) == 0 {
 				at = number
 			}
@@ -168,7 +173,8 @@ func removeLegacy(table *iptables.IPTables) (removed bool, err error) {
 	}
 	ours, _ := legacyOurs(rules)
 	for _, rule := range ours {
-		if err := table.Delete(legacyTable, legacyChain, strings.Fields(rule)...); err != nil {
+		words := strings.Fields(strings.ReplaceAll(rule, `"`, ""))
+		if err := table.Delete(legacyTable, legacyChain, words...); err != nil {
 			return removed, err
 		}
 		removed = true

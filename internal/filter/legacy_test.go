@@ -108,17 +108,21 @@ func TestLegacyWithoutTheProgram(t *testing.T) {
 // Rules of ours are known by their comment, and their place by counting all rules.
 func TestLegacyOurs(t *testing.T) {
 	const mine, other = "-i mesh0 -m comment --comment meshd -j ACCEPT", "-s 192.0.2.0/24 -j ACCEPT"
+	const quoted = `-i mesh0 -m comment --comment "meshd" -j ACCEPT`
+	const early = "-m comment --comment meshd -m conntrack --ctstate DNAT -j ACCEPT"
 	for name, test := range map[string]struct {
 		rules []string
 		ours  []string
 		at    int
 	}{
-		"none":        {nil, nil, 1},
-		"others":      {[]string{other, other}, nil, 1},
-		"in front":    {[]string{mine, other}, []string{mine}, 1},
-		"behind some": {[]string{other, other, mine, other, mine}, []string{mine, mine}, 3},
-		"that drops":  {[]string{strings.Replace(mine, "ACCEPT", "DROP", 1)}, nil, 1},
-		"of another":  {[]string{strings.Replace(mine, "meshd", "meshd2", 1)}, nil, 1},
+		"none":                          {nil, nil, 1},
+		"others":                        {[]string{other, other}, nil, 1},
+		"in front":                      {[]string{mine, other}, []string{mine}, 1},
+		"behind some":                   {[]string{other, other, mine, other, mine}, []string{mine, mine}, 3},
+		"that drops":                    {[]string{strings.Replace(mine, "ACCEPT", "DROP", 1)}, nil, 1},
+		"in quotes":                     {[]string{quoted}, []string{quoted}, 1},
+		"in front of another condition": {[]string{early}, []string{early}, 1},
+		"of another":                    {[]string{strings.Replace(mine, "meshd", "meshd2", 1)}, nil, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			lines := []string{"-P FORWARD DROP"}

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
 
@@ -223,14 +224,25 @@ func (g *Guests) replace(conn *nftables.Conn, c *nftables.Chain, ours []*nftable
 	return len(ours)+len(wanted) > 0, conn.Flush()
 }
 
-// ours returns the rules that have the comment.
+// ours returns the rules that have the comment and accept. What stores rules and puts them back, such as
+// iptables-save, spells their conditions and their comment in another way, and may leave each rule twice.
+// A rule that an administrator gave the same comment, but another verdict, is not meshd's.
 func (g *Guests) ours(rules []*nftables.Rule) (marked []*nftables.Rule) {
 	for _, r := range rules {
-		if commentOf(r) == g.comment {
+		if commentOf(r) == g.comment && accepts(r) {
 			marked = append(marked, r)
 		}
 	}
 	return marked
+}
+
+// accepts reports whether a rule ends in an accept.
+func accepts(r *nftables.Rule) bool {
+	if len(r.Exprs) == 0 {
+		return false
+	}
+	verdict, ok := r.Exprs[len(r.Exprs)-1].(*expr.Verdict)
+	return ok && verdict.Kind == expr.VerdictAccept
 }
 
 // ahead returns the handles of the rules in front of the first of ours.

@@ -126,7 +126,11 @@ func FuzzCommentOf(f *testing.F) {
 
 // Guests come back behind the rules that stood in front of them.
 func TestPlacesOfGuests(t *testing.T) {
-	rules := []*nftables.Rule{{Handle: 4}, {Handle: 9}, {Handle: 2, UserData: comment("meshd")}, {Handle: 5}}
+	rules := []*nftables.Rule{
+		{Handle: 4}, {Handle: 9}, {Handle: 2, UserData: comment("meshd"), Exprs: Accept()},
+		{Handle: 5, UserData: comment("meshd"), Exprs: Drop()}, // an administrator's
+		{Handle: 6, UserData: comment("meshd")},
+	}
 	g := NewGuests("meshd", Forward)
 	ours := g.ours(rules)
 	if len(ours) != 1 || ours[0].Handle != 2 {
