@@ -19,7 +19,8 @@ const reloadPatience = 5 * time.Second
 // networkManagersCommand is for the service, see packaging/meshd.service: only root may write drop-ins
 // and have managers read them, and meshd runs as another user.
 func networkManagersCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
+	var root string
+	cmd := &cobra.Command{
 		Use:    "network-managers",
 		Short:  "Keep network managers away from the interface that the file names",
 		Hidden: true,
@@ -29,17 +30,21 @@ func networkManagersCommand(g *globals) *cobra.Command {
 			if err != nil {
 				return errSilent // the daemon, which the service starts next, reports it
 			}
-			changed, err := managers.Follow("/", c.Network.Interface)
+			changed, err := managers.Follow(root, c.Network.Interface)
 			for _, unit := range changed {
-				reloadManager(cmd.Context(), unit)
+				if root == "/" {
+					reloadManager(cmd.Context(), unit)
+				}
 			}
 			if err != nil {
-				return fmt.Errorf("keep network managers away from %q: %w", c.Network.Interface, err)
+				return fmt.Errorf("network managers may take the interface for theirs: %w", err)
 			}
 			return nil
 		},
 		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true}, // of run: both get MESHD_OPTS
 	}
+	cmd.Flags().StringVar(&root, "root", "/", "`folder` that stands for the root of the file system, for tests")
+	return cmd
 }
 
 // reloadManager has a manager read its drop-ins again. `systemctl reload` starts nothing: it fails for

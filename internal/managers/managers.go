@@ -48,7 +48,8 @@ var unitFolders = []string{"usr/lib/systemd/system", "lib/systemd/system", "usr/
 	"etc/systemd/system"}
 
 // ErrName says that drop-ins cannot have the name of an interface, although the kernel takes it.
-var ErrName = errors.New("a drop-in for network managers can name only letters, digits, '.', '_' and '-'")
+var ErrName = errors.New("a drop-in can have only letters, digits, '.', '_' and '-' in a name: " +
+	"choose another network.interface")
 
 // CheckName returns ErrName for a name that could mean something else to a manager than itself. The
 // drop-ins have three languages, with patterns, lists and quotes of their own; what is refused here
