@@ -175,10 +175,7 @@ func Check(o Options) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
-	if err := fits(p); !errors.Is(err, link.ErrEarlier) {
-		return err
-	}
-	return nil // a start takes down what an earlier run had under another name
+	return fitsOthers(p)
 }
 
 // prepare loads the file and checks what no plan is needed for.

@@ -299,3 +299,12 @@ func fits(p *plan.Plan) error {
 	return errors.Join(link.CheckRoutes(p.Link.Interface, p.Link.Routes),
 		link.CheckUnderlay(p.Config.Network.CIDR, underlay))
 }
+
+// fitsOthers is fits without routes over a TUN of meshd's with another name: the parts take it down at the
+// start, or rename it back later.
+func fitsOthers(p *plan.Plan) error {
+	if err := fits(p); !errors.Is(err, link.ErrEarlier) {
+		return err
+	}
+	return nil
+}

@@ -102,7 +102,7 @@ func newReconciler(o Options, c *config.Config, v *published, h *host, news chan
 		},
 		hash:    func() (string, error) { return config.Hash(o.ConfigPath) },
 		observe: func(c *config.Config) (int, plan.Host, error) { return observe(c, o, h.others) },
-		fits:    fits, parts: h.parts, service: h.service, view: v,
+		fits:    fitsOthers, parts: h.parts, service: h.service, view: v,
 		file: make(chan struct{}, 1), news: news, reloads: o.Reload,
 		asked: make(chan reloadRequest), pulse: make(chan struct{}),
 		loaded: c, tried: c.SHA256(), repairs: rate.NewRepairs("interface, addresses and routes"),

@@ -53,7 +53,7 @@ func (d *Device) ClearWay(name string, fits func() error) error {
 
 // Make makes the TUN called name, or takes over the one that an earlier run left. Where it is ours
 // already it is left alone: making it would attach a queue for a moment, which would take packets with
-// it. changes has the TUN if another program deleted it; undo deletes it if this call was the first to
+// it. changes has the TUN if another program deleted or renamed it; undo deletes it if this call was the first to
 // make it, and may be nil. After an error nothing of it stays.
 func (d *Device) Make(name string) (changes []mesh.Change, undo func() error, err error) {
 	had := d.index
@@ -72,6 +72,12 @@ func (d *Device) Make(name string) (changes []mesh.Change, undo func() error, er
 	if vacated {
 		d.log.Info("replaced a TUN that another program made and left idle", "interface", name,
 			"event", "interface_replaced")
+	}
+	if had != 0 {
+		if was, err := link.TakeBack(had, name); err != nil || was != "" {
+			return []mesh.Change{{Op: mesh.Repaired, Kind: mesh.ChangedInterface, Subject: name, Field: "name",
+				Old: was, New: name}}, nil, err
+		}
 	}
 	fresh := !link.Exists(name)
 	if err := tun.Create(name, link.Claim); err != nil {

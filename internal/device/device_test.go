@@ -83,6 +83,15 @@ func TestMake(t *testing.T) {
 		if changes, undo, err := d.Make("mesh0"); changes != nil || undo != nil || err != nil {
 			t.Errorf("a second Make: %v, %v", changes, err)
 		}
+		index := link.Index("mesh0")
+		must(t, n.IP("link set mesh0 name mesh9", "tuntap add mesh0 mode tun"))
+		changes, undo, err = d.Make("mesh0")
+		if err != nil || len(changes) != 1 || changes[0].Old != "mesh9" || undo != nil {
+			t.Errorf("Make of one that was renamed: %v, %v", changes, err)
+		}
+		if link.Index("mesh0") != index || link.Exists("mesh9") {
+			t.Errorf("it has index %d, not %d", link.Index("mesh0"), index)
+		}
 		must(t, n.IP("link del mesh0"))
 		changes, undo, err = d.Make("mesh0")
 		if err != nil || len(changes) != 1 || changes[0].Subject != "mesh0" {

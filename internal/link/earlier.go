@@ -37,6 +37,23 @@ func TakeDown(except string, held []string) (removed []string, err error) {
 	return removed, nil
 }
 
+// TakeBack gives the TUN with an index, which is meshd's, its name back, and returns the one that another
+// program gave it; empty if meshd has no TUN of that index. No interface may have the name.
+func TakeBack(index int, name string) (was string, err error) {
+	dev, err := netlink.LinkByIndex(index)
+	if err != nil || !marked(dev) {
+		return "", nil
+	}
+	err = netlink.LinkSetName(dev, name)
+	if errors.Is(err, unix.EBUSY) { // before Linux 6.2 an interface that is up keeps its name; Set sets it up
+		err = errors.Join(netlink.LinkSetDown(dev), netlink.LinkSetName(dev, name))
+	}
+	if err != nil {
+		return "", fmt.Errorf("rename %q to %q: %w", dev.Attrs().Name, name, err)
+	}
+	return dev.Attrs().Name, nil
+}
+
 // Vacate makes room for a TUN of a name. It deletes one that another program made and left idle, such
 // as a boot script or NetworkManager, and reports that. The error is that of CheckInterface if meshd
 // cannot use the name. An idle TUN of meshd's own stays.
