@@ -173,7 +173,7 @@ func TestSysctls(t *testing.T) {
 // While another program holds the lock of iptables-legacy, its rules come later: everything else goes on,
 // and status says what is missing.
 func TestStuckXtablesLock(t *testing.T) {
-	nstest.Share(t, nstest.Waiting)
+	nstest.Share(t, nstest.Resting)
 	w := newWorld(t)
 	run(t, w.Worker2.Namespace, "iptables-legacy", "-P", "FORWARD", "DROP")
 	lock, err := os.Create(filepath.Join(t.TempDir(), "lock")) // of this test alone

@@ -88,7 +88,7 @@ func (s *screen) types(line string) {
 // The dashboard tells what really happens to a mesh, and leaves the terminal as it
 // was.
 func TestDashboard(t *testing.T) {
-	nstest.Share(t, nstest.Waiting)
+	nstest.Share(t, nstest.Resting)
 	w := newWorld(t)
 	m := &mesh{
 		world: w,

@@ -13,14 +13,17 @@ import (
 type Demand int
 
 const (
-	// Waiting is a test that mostly waits: for probes, timers, programs. Several run side by
-	// side, and what they prove does not depend on how fast the machine is.
-	Waiting Demand = 1
+	// Waiting is a test that mostly waits: for probes, timers, programs. It uses a fifth of a CPU, so
+	// several run side by side, and what they prove does not depend on how fast the machine is.
+	Waiting Demand = iota
+	// Resting is a test that waits for a minute or so, and does next to nothing meanwhile. It takes no
+	// room, so it begins at once: begun last, it would keep all Loaded tests waiting, with CPUs idle.
+	Resting
 	// Busy is a test that works on one CPU for seconds, and still proves nothing about speed.
-	Busy Demand = 2
+	Busy
 	// Loaded is a test that fills queues or measures: other work would make it lose packets
 	// or time that it does not allow for. It runs alone, after all others.
-	Loaded Demand = 0
+	Loaded
 )
 
 // Share makes a test run beside others, as far as what they ask of the machine goes together.
@@ -57,23 +60,38 @@ func SideBySide() {
 
 // turns is the gate of this process. Labs share the machine's neighbour table of 1,024 entries,
 // each with some 60 of them, so its room ends at 8 however many CPUs there are.
-var turns = newGate(max(2, min(2*runtime.NumCPU(), 8)))
+var turns = newGate(min(4*runtime.NumCPU(), 8))
 
 // A gate lets tests pass while there is room. Loaded ones come last, one by one: if they came
 // in between, each would first wait until all others had ended, with CPUs idle.
 type gate struct {
 	mu      sync.Mutex
 	changed *sync.Cond
-	room    int // in units of Demand, of which Loaded takes all
+	room    int // in Waiting tests, at least as many as a Busy one takes
 	taken   int
+	running int // tests that have passed, of any demand
 	waiting int // tests other than Loaded that stand before the gate
 }
 
-// newGate returns a gate with room in units of Demand.
+// newGate returns a gate with room for so many Waiting tests.
 func newGate(room int) *gate {
 	g := &gate{room: room}
 	g.changed = sync.NewCond(&g.mu)
 	return g
+}
+
+// takes tells how much room a test takes.
+func (g *gate) takes(d Demand) int {
+	switch d {
+	case Resting:
+		return 0
+	case Busy:
+		return 3
+	case Loaded:
+		return g.room
+	default:
+		return 1
+	}
 }
 
 // enter waits until a test may run.
@@ -81,27 +99,25 @@ func (g *gate) enter(d Demand) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if d == Loaded {
-		for g.waiting > 0 || g.taken > 0 {
+		for g.waiting > 0 || g.running > 0 {
 			g.changed.Wait()
 		}
-		g.taken = g.room
-		return
+	} else {
+		g.waiting++
+		for g.taken+g.takes(d) > g.room {
+			g.changed.Wait()
+		}
+		g.waiting--
 	}
-	g.waiting++
-	for g.taken+int(d) > g.room {
-		g.changed.Wait()
-	}
-	g.waiting--
-	g.taken += int(d)
+	g.taken += g.takes(d)
+	g.running++
 }
 
 // leave ends a test's turn.
 func (g *gate) leave(d Demand) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if d == Loaded {
-		d = Demand(g.room)
-	}
-	g.taken -= int(d)
+	g.taken -= g.takes(d)
+	g.running--
 	g.changed.Broadcast()
 }
