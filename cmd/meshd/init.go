@@ -104,9 +104,9 @@ func readAll(stdin io.Reader, paths []string) (files []migrate.File, err error) 
 		f := migrate.File{Name: path}
 		if path == "-" {
 			f.Name = "standard input"
-			f.Content, err = io.ReadAll(stdin)
+			f.Content, err = io.ReadAll(io.LimitReader(stdin, migrate.MaxInput+1)) // the draft refuses one more
 		} else {
-			f.Content, err = os.ReadFile(path)
+			f.Content, err = readBounded(path)
 		}
 		if err != nil {
 			return nil, err
@@ -114,6 +114,16 @@ func readAll(stdin io.Reader, paths []string) (files []migrate.File, err error) 
 		files = append(files, f)
 	}
 	return files, nil
+}
+
+// readBounded reads a file, which may be a pipe of a shell, as far as a draft takes it.
+func readBounded(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, migrate.MaxInput+1))
 }
 
 // printDraft prints a draft on stdout and what is missing in it on stderr, so that the draft can be

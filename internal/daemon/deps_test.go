@@ -99,6 +99,7 @@ var rooms = map[string][]string{
 	"github.com/charmbracelet/x":         {"internal/tui"},
 	"github.com/muesli/termenv":          {"internal/tui/cell"},
 	"github.com/BurntSushi/toml":         {"internal/config"},
+	"go.yaml.in/yaml/v3":                 {"internal/migrate"},
 	"github.com/fsnotify/fsnotify":       {"internal/config"},
 	"github.com/songgao/water":           {"internal/dataplane/tun"},
 	// The kernel engine has devices of its own: the pair that merges TCP, and filters of tc.

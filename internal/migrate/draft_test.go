@@ -55,8 +55,9 @@ func TestOrderOfNodes(t *testing.T) {
 func TestNotesAreLines(t *testing.T) {
 	var d Draft
 	for range 2 {
-		d.note("a %s", "b\n[[node]]\tc\x1b")
+		d.losses.mesh("a %s", "b\n[[node]]\tc\x1b")
 	}
+	d.finish()
 	if len(d.Notes) != 1 {
 		t.Fatalf("%q", d.Notes)
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"slices"
 	"strings"
@@ -15,17 +16,23 @@ import (
 // which FromFlannel tells apart by the content:
 //
 //	net-conf.json                               {"Network": ..., "Backend": ...}
-//	kubectl get configmap -o json               with net-conf.json in it
-//	kubectl get nodes -o json                   pod subnets, and flannel's annotations
+//	kube-flannel.yml                            net-conf.json is in a ConfigMap of it
+//	kubectl get nodes,configmaps -o json        pod subnets, and flannel's annotations; or -o yaml
 //	etcdctl get --prefix /coreos.com/network    alternating keys and values, or -w json
 //	GET /v2/keys/coreos.com/network?recursive=true    etcd's version 2
 //
-// An input of any other form is an error that wraps ErrUnknown and names the file. The draft
-// of valid input may still lack the network or the nodes; its notes say so.
+// JSON and YAML may hold several documents, and lists of mixed resources; resources that say nothing
+// about the network are passed over. An input in which nothing is known is an error that wraps
+// ErrUnknown and names the file. The draft of valid input may still lack the network or the nodes;
+// its notes say so.
 func FromFlannel(files []File) (*Draft, error) {
 	f := &flannel{draft: Draft{From: "flannel"}}
 	for _, file := range files {
-		if err := f.read(file.Content); err != nil {
+		content, err := file.text()
+		if err == nil {
+			err = f.read(content)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("%s: %w", file.Name, err)
 		}
 	}
@@ -57,55 +64,77 @@ type lease struct {
 	BackendType          string
 }
 
-// Errors of input; test with errors.Is.
-var (
-	// ErrUnknown says that an input has none of the known forms.
-	ErrUnknown = errors.New("unknown input: expected flannel's net-conf.json, leases from etcd, " +
-		"or the output of `kubectl get nodes -o json`")
-	// ErrYAML says that an input is YAML, which kubectl prints on request.
-	ErrYAML = errors.New("the input is YAML: use JSON: `kubectl get ... -o json`")
-	// ErrInvalid says that the form of an input is known but a value in it is not valid.
-	ErrInvalid = errors.New("invalid input")
-)
-
-// read reads one input, or a part of one, whatever its form. The struct is the union of all
-// JSON forms: which fields are set tells the form.
+// read reads one input, whatever its form.
 func (f *flannel) read(content []byte) error {
-	var doc struct {
-		Kind string
-		Data map[string]string
-		Kvs  []struct{ Key, Value []byte }
-		Node *etcd2Node
-		netConf
-		Items []json.RawMessage
-	}
-	content = bytes.TrimPrefix(content, []byte("\xef\xbb\xbf")) // PowerShell's `>` writes this mark
-	if bytes.HasPrefix(bytes.TrimSpace(content), []byte("apiVersion:")) {
-		return ErrYAML
-	}
-	// Not JSON as a whole: perhaps what etcdctl prints, which has JSON between its keys.
-	if err := json.Unmarshal(content, &doc); err != nil {
-		return f.etcd(content)
-	}
+	docs, err := jsonDocuments(content)
 	switch {
-	case doc.Node != nil:
-		return f.tree(*doc.Node)
-	case doc.Kind == "ConfigMap":
-		inner, ok := doc.Data["net-conf.json"]
-		if !ok {
-			return fmt.Errorf("%w: the ConfigMap has no net-conf.json", ErrInvalid)
+	case err == nil:
+	case errors.Is(err, ErrTooLarge):
+		return err
+	// Not JSON as a whole: perhaps what etcdctl prints, which has JSON between its keys.
+	case bytes.HasPrefix(content, []byte("/")) || bytes.Contains(content, []byte("\n/")):
+		return f.etcd(content)
+	default:
+		if docs, err = yamlDocuments(content); err != nil {
+			return err
 		}
-		return f.read([]byte(inner))
-	case doc.Kind == "Node":
-		return f.node(content)
+	}
+	known := false
+	for _, doc := range docs {
+		switch err := f.object(doc, "", 0); {
+		case errors.Is(err, ErrUnknown): // another document may say more
+		case err != nil:
+			return err
+		default:
+			known = true
+		}
+	}
+	if !known {
+		return ErrUnknown
+	}
+	return nil
+}
+
+// jsonDocuments returns the documents of an input that is JSON from its beginning to its end.
+func jsonDocuments(content []byte) (docs []json.RawMessage, err error) {
+	for d := json.NewDecoder(bytes.NewReader(content)); ; {
+		var doc json.RawMessage
+		if err := d.Decode(&doc); errors.Is(err, io.EOF) {
+			return docs, nil
+		} else if err != nil {
+			return nil, err
+		}
+		if docs = append(docs, doc); len(docs) > maxDocs {
+			return nil, errDocs
+		}
+	}
+}
+
+// errDocs is the error of more documents than maxDocs.
+var errDocs = fmt.Errorf("%w: more than %d documents", ErrTooLarge, maxDocs)
+
+// object reads one document or one element of a list, whose kind is that of the list if it has none
+// of its own. The error of one that says nothing wraps ErrUnknown. deep is how many lists are around
+// it.
+func (f *flannel) object(raw json.RawMessage, kind string, deep int) error {
+	var doc struct {
+		Kind  string
+		Items []json.RawMessage
+		Kvs   []struct{ Key, Value []byte }
+		Node  json.RawMessage
+	}
+	if err := json.Unmarshal(raw, &doc); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnknown, err)
+	}
+	switch kind := cmp.Or(doc.Kind, kind); {
+	case kind == "Node":
+		return f.node(raw)
+	case kind == "ConfigMap":
+		return f.configMap(raw)
 	case doc.Items != nil:
-		// A list of another resource is refused by node, item by item.
-		for _, item := range doc.Items {
-			if err := f.node(item); err != nil {
-				return err
-			}
-		}
-		return nil
+		return f.list(doc.Items, strings.TrimSuffix(kind, "List"), deep)
+	case kind != "":
+		return fmt.Errorf("%w: a resource of kind %s", ErrUnknown, kind)
 	case doc.Kvs != nil:
 		for _, kv := range doc.Kvs {
 			if _, err := f.pair(string(kv.Key), kv.Value); err != nil {
@@ -113,35 +142,75 @@ func (f *flannel) read(content []byte) error {
 			}
 		}
 		return nil
-	case doc.Network != "" || doc.IPv6Network != "":
-		f.conf = &doc.netConf
-		return nil
+	case doc.Node != nil:
+		var root etcd2Node
+		if err := json.Unmarshal(doc.Node, &root); err != nil {
+			return fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		return f.tree(root)
 	}
-	return ErrUnknown
+	return f.netConf(raw)
+}
+
+// list reads the elements of a list; one that says something is enough.
+func (f *flannel) list(items []json.RawMessage, kind string, deep int) error {
+	const deepest = 2 // `kubectl get` makes a list of lists where it merges answers
+	if deep > deepest {
+		return fmt.Errorf("%w: lists inside of lists", ErrInvalid)
+	}
+	last := ErrUnknown
+	for _, item := range items {
+		switch err := f.object(item, kind, deep+1); {
+		case err == nil:
+			last = nil
+		case !errors.Is(err, ErrUnknown):
+			return err
+		}
+	}
+	return last
+}
+
+// netConf reads flannel's own configuration.
+func (f *flannel) netConf(raw []byte) error {
+	var conf netConf
+	if err := json.Unmarshal(raw, &conf); err != nil {
+		return fmt.Errorf("net-conf.json: %w: %w", ErrInvalid, err)
+	}
+	if conf.Network == "" && conf.IPv6Network == "" {
+		return ErrUnknown
+	}
+	if f.conf != nil && (f.conf.Network != conf.Network || f.conf.IPv6Network != conf.IPv6Network) {
+		f.draft.losses.mesh("the network %s: another input says %s, which the draft uses",
+			cmp.Or(f.conf.Network, f.conf.IPv6Network), cmp.Or(conf.Network, conf.IPv6Network))
+	}
+	f.conf = &conf
+	return nil
 }
 
 // etcd reads alternating keys and values, as etcdctl prints them. A key is a line that begins
 // with a slash; its value ends before the next key.
 func (f *flannel) etcd(content []byte) error {
-	key, value, found := "", "", false
+	key, found := "", false
+	var value bytes.Buffer
 	flush := func() error {
 		if key == "" {
 			return nil
 		}
-		known, err := f.pair(key, []byte(value))
+		known, err := f.pair(key, value.Bytes())
 		found = found || known
 		return err
 	}
-	for line := range strings.Lines(string(content)) {
+	for line := range bytes.Lines(content) {
 		// JSON may span lines, and none of them begins with a slash.
-		if !strings.HasPrefix(line, "/") {
-			value += line
+		if line[0] != '/' {
+			value.Write(line)
 			continue
 		}
 		if err := flush(); err != nil {
 			return err
 		}
-		key, value = strings.TrimSpace(line), ""
+		key = string(bytes.TrimSpace(line))
+		value.Reset()
 	}
 	if err := flush(); err != nil {
 		return err
@@ -178,7 +247,10 @@ func (f *flannel) pair(key string, value []byte) (known bool, err error) {
 	_, name, isSubnet := strings.Cut(key, "/subnets/")
 	switch {
 	case strings.HasSuffix(key, "/config"):
-		return true, f.read(value)
+		if err := f.netConf(value); err != nil {
+			return true, fmt.Errorf("key %s: %w", key, err)
+		}
+		return true, nil
 	case !isSubnet:
 		return false, nil
 	}
@@ -196,23 +268,29 @@ func (f *flannel) pair(key string, value []byte) (known bool, err error) {
 	if err := json.Unmarshal(value, &l); err != nil {
 		return true, fmt.Errorf("key %s: %w: %w", key, ErrInvalid, err)
 	}
-	// A lease has no name: notes call the host by its subnet.
-	n.Address = f.address(n.Subnets[0].String(), l.PublicIP, l.PublicIPv6)
+	n.Address = f.address(l.PublicIP, l.PublicIPv6)
 	f.backend(l.BackendType)
-	f.draft.Nodes = append(f.draft.Nodes, n)
-	return true, nil
+	return true, f.add(n)
+}
+
+// add adds a node to the draft.
+func (f *flannel) add(n Node) error {
+	if f.draft.Nodes = append(f.draft.Nodes, n); len(f.draft.Nodes) > maxNodes {
+		return fmt.Errorf("%w: more than %d hosts", ErrTooLarge, maxNodes)
+	}
+	return nil
 }
 
 // address returns the first text that is an address, in its canonical form; empty if none
-// is. of names the host in notes.
-func (f *flannel) address(of string, texts ...string) string {
+// is. It belongs to the node that is added next.
+func (f *flannel) address(texts ...string) string {
 	for _, text := range texts {
 		if text == "" {
 			continue
 		}
 		a, err := netip.ParseAddr(text)
 		if err != nil {
-			f.draft.note("the address of %s: %q is not an IP address", of, text)
+			f.draft.losses.of(len(f.draft.Nodes), "the address", fmt.Sprintf("%q is not an IP address", text))
 			continue
 		}
 		return a.String()
@@ -220,62 +298,12 @@ func (f *flannel) address(of string, texts ...string) string {
 	return ""
 }
 
-// node reads a Node of Kubernetes. flannel's annotations come before the node's own address:
-// flannel has sent packets to what they say.
-func (f *flannel) node(content []byte) error {
-	var doc struct {
-		Kind     string
-		Metadata struct {
-			Name        string
-			Annotations map[string]string
-		}
-		Spec struct {
-			PodCIDR  string
-			PodCIDRs []string
-		}
-		Status struct {
-			Addresses []struct{ Type, Address string }
-		}
-	}
-	if err := json.Unmarshal(content, &doc); err != nil {
-		return fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
-	if doc.Kind != "Node" {
-		return ErrUnknown
-	}
-	n := Node{Name: doc.Metadata.Name}
-	// podCIDRs, of both families, came with Kubernetes 1.16; podCIDR is its first element.
-	if len(doc.Spec.PodCIDRs) == 0 && doc.Spec.PodCIDR != "" {
-		doc.Spec.PodCIDRs = []string{doc.Spec.PodCIDR}
-	}
-	for _, cidr := range doc.Spec.PodCIDRs {
-		p, err := netip.ParsePrefix(cidr)
-		if err != nil {
-			return fmt.Errorf("node %s: %w: podCIDR: %w", n.Name, ErrInvalid, err)
-		}
-		n.Subnets = append(n.Subnets, p)
-	}
-	const prefix = "flannel.alpha.coreos.com/"
-	annotations := doc.Metadata.Annotations
-	texts := []string{annotations[prefix+"public-ip-overwrite"], annotations[prefix+"public-ip"],
-		annotations[prefix+"public-ipv6"]}
-	for _, a := range doc.Status.Addresses {
-		if a.Type == "InternalIP" {
-			texts = append(texts, a.Address)
-		}
-	}
-	n.Address = f.address(n.Name, texts...)
-	f.backend(annotations[prefix+"backend-type"])
-	f.draft.Nodes = append(f.draft.Nodes, n)
-	return nil
-}
-
 // backend notes that hosts of another backend than udp cannot exchange packets with meshd.
 func (f *flannel) backend(kind string) {
 	switch kind {
 	case "", "udp": // meshd uses the same wire format
 	default:
-		f.draft.note("the %s backend: meshd speaks the wire format of flannel's udp backend, "+
+		f.draft.losses.mesh("the %s backend: meshd speaks the wire format of flannel's udp backend, "+
 			"so all hosts have to change at once", kind)
 	}
 }
@@ -289,23 +317,22 @@ func (f *flannel) finish() (*Draft, error) {
 		}
 	} else {
 		d.CIDR = nil
-		d.note("the network of all pods: it is in net-conf.json; give that file, too")
+		d.losses.mesh("the network of all pods: it is in net-conf.json or in kube-flannel.yml: give that, too")
 	}
 	// Incomplete nodes stay in the draft: a person knows what is missing.
-	for _, n := range d.Nodes {
-		name := cmp.Or(n.Name, n.Address, "a lease")
+	for id, n := range d.Nodes {
 		if n.Address == "" {
-			d.note("%s has no address in the input", name)
+			d.losses.of(id, "the address", "the input has none")
 		}
 		if len(n.Subnets) == 0 {
-			d.note("%s has no pod subnet in the input", name)
+			d.losses.of(id, "the pod subnet", "the input has none")
 		}
 	}
 	if len(d.Nodes) == 0 {
-		d.note("the hosts: they are in etcd (`etcdctl get --prefix /coreos.com/network`) " +
+		d.losses.mesh("the hosts: they are in etcd (`etcdctl get --prefix /coreos.com/network`) " +
 			"or in `kubectl get nodes -o json`; give one of them, too")
 	} else {
-		d.note("leases: subnets are fixed from now on; add a [[node]] table for each new host")
+		d.losses.mesh("leases: subnets are fixed from now on; add a [[node]] table for each new host")
 	}
 	d.finish()
 	return d, nil
@@ -341,7 +368,8 @@ func (f *flannel) network() error {
 	// udp is flannel's own default.
 	f.backend(cmp.Or(c.Backend.Type, "udp"))
 	if c.SubnetLen != 0 || c.IPv6SubnetLen != 0 || c.SubnetMin != "" || c.SubnetMax != "" {
-		d.note("SubnetLen, SubnetMin and SubnetMax: hosts do not lease subnets; each [[node]] table lists its own")
+		d.losses.mesh("SubnetLen, SubnetMin and SubnetMax: hosts do not lease subnets; each [[node]] table " +
+			"lists its own")
 	}
 	return nil
 }

@@ -13,19 +13,60 @@ package migrate
 import (
 	"bytes"
 	"cmp"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
+	"unicode/utf16"
+)
+
+// Bounds of the input. What is larger is no mesh that one file can describe.
+const (
+	MaxInput = 64 << 20 // bytes of one file: `kubectl get nodes -o json` prints 30 kB for a node
+	maxDocs  = 10_000   // JSON or YAML documents of one file: a manifest has about ten
+	maxNodes = 20_000   // of a draft
+	maxNotes = 200      // of a draft; the others are counted
+)
+
+// Errors of input; test with errors.Is.
+var (
+	// ErrUnknown says that an input has none of the known forms.
+	ErrUnknown = errors.New("unknown input: expected flannel's net-conf.json, kube-flannel.yml, leases from " +
+		"etcd, or the output of `kubectl get nodes -o json`")
+	// ErrInvalid says that the form of an input is known but a value in it is not valid.
+	ErrInvalid = errors.New("invalid input")
+	// ErrTooLarge says that an input exceeds a bound.
+	ErrTooLarge = errors.New("too large")
 )
 
 // A File is one input.
 type File struct {
 	Name    string // for messages, and a host without another name
 	Content []byte
+}
+
+// text returns the content as UTF-8 without a byte order mark. PowerShell's `>` writes such a mark,
+// or UTF-16.
+func (f File) text() ([]byte, error) {
+	if len(f.Content) > MaxInput {
+		return nil, fmt.Errorf("%w: the limit is %d MiB", ErrTooLarge, MaxInput>>20)
+	}
+	for mark, order := range map[string]binary.ByteOrder{
+		"\xff\xfe": binary.LittleEndian, "\xfe\xff": binary.BigEndian,
+	} {
+		if wide, ok := bytes.CutPrefix(f.Content, []byte(mark)); ok {
+			units := make([]uint16, len(wide)/2)
+			for i := range units {
+				units[i] = order.Uint16(wide[2*i:])
+			}
+			return []byte(string(utf16.Decode(units))), nil
+		}
+	}
+	return bytes.TrimPrefix(f.Content, []byte("\xef\xbb\xbf")), nil
 }
 
 // A Draft is the content of a mesh.toml, in the order in which it is written.
@@ -39,6 +80,8 @@ type Draft struct {
 	NoPods bool
 	Nodes  []Node   // sorted by subnet, with names that are unique
 	Notes  []string // a sentence for each thing that could not be carried over
+
+	losses losses
 }
 
 // A Node is one host of a draft.
@@ -47,20 +90,6 @@ type Node struct {
 	Address string         // IP, or IP:port; empty if it is unknown
 	Subnets []netip.Prefix // inside the draft's CIDR
 	Routes  []netip.Prefix // outside of it
-}
-
-// note adds a sentence, unless the draft has it already. It becomes one line of comment, so
-// control characters from the input become blanks.
-func (d *Draft) note(format string, args ...any) {
-	n := strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, fmt.Sprintf(format, args...))
-	if !slices.Contains(d.Notes, n) {
-		d.Notes = append(d.Notes, n)
-	}
 }
 
 // TOML returns the file. Comments list what could not be carried over. Where the input lacks
@@ -117,25 +146,63 @@ func list(ps []netip.Prefix) string {
 	return "[" + strings.Join(words, ", ") + "]"
 }
 
-// finish sorts the nodes, so that the order of the input files does not matter, and gives
-// each a valid and unique name.
+// finish sorts the nodes, so that the order of the input files does not matter, gives each a valid
+// and unique name, and writes the notes with these names.
 func (d *Draft) finish() {
+	order := make([]int, len(d.Nodes)) // of the nodes, by the numbers that losses know
+	for i := range order {
+		order[i] = i
+	}
 	// By address and not by text: 10.0.9.0 comes before 10.0.10.0.
-	slices.SortStableFunc(d.Nodes, func(a, b Node) int {
+	slices.SortStableFunc(order, func(i, j int) int {
+		a, b := d.Nodes[i], d.Nodes[j]
 		return cmp.Or(cmp.Compare(firstSubnet(a), firstSubnet(b)), cmp.Compare(a.Name, b.Name))
 	})
-	taken := map[string]bool{}
-	for i := range d.Nodes {
-		n := &d.Nodes[i]
+	taken, next := map[string]bool{}, map[string]int{}
+	for i, id := range order {
+		n := &d.Nodes[id]
 		base := nodeName(n.Name)
 		if base == "" { // etcd knows no names, and a peer may have no comment
 			base = "node-" + nodeName(cmp.Or(n.Address, strconv.Itoa(i+1)))
 		}
 		n.Name = base
-		for k := 2; taken[n.Name]; k++ {
+		for k := max(2, next[base]); taken[n.Name]; k++ {
 			n.Name = fmt.Sprintf("%s-%d", base, k)
+			next[base] = k + 1
 		}
 		taken[n.Name] = true
+	}
+	d.families()
+	d.Notes = d.losses.notes(d.Nodes)
+	sorted := make([]Node, 0, len(order))
+	for _, id := range order {
+		sorted = append(sorted, d.Nodes[id])
+	}
+	d.Nodes = sorted
+}
+
+// families notes that hosts with addresses of different families cannot reach each other.
+func (d *Draft) families() {
+	var v4, v6 []int
+	for id, n := range d.Nodes {
+		if a, err := netip.ParseAddr(n.Address); err != nil {
+			continue
+		} else if a.Is4() {
+			v4 = append(v4, id)
+		} else {
+			v6 = append(v6, id)
+		}
+	}
+	few, family := v6, "IPv6"
+	if len(v4) < len(v6) {
+		few, family = v4, "IPv4"
+	}
+	if len(v4) == 0 || len(v6) == 0 {
+		return
+	}
+	for _, id := range few {
+		d.losses.of(id, "the "+family+" address", "the others have addresses of the other family, and the two "+
+			"cannot reach each other: give all hosts addresses of one family")
 	}
 }
 

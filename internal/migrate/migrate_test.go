@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf16"
 
 	"example.org/meshd/internal/config"
 )
@@ -42,7 +43,8 @@ func load(t testing.TB, dir string) (files []File) {
 // sources are the folders of testdata, with the function that reads them.
 var sources = map[string]func([]File) (*Draft, error){
 	"etcd": FromFlannel, "etcd2": FromFlannel, "etcd-lines": FromFlannel, "etcd-json": FromFlannel,
-	"kube": FromFlannel, "wg": FromWireGuard, "wg-one": FromWireGuard,
+	"kube": FromFlannel, "manifest": FromFlannel, "list": FromFlannel,
+	"wg": FromWireGuard, "wg-one": FromWireGuard, "wg-names": FromWireGuard, "warrior": FromWireGuard,
 }
 
 // Each folder of testdata gives the want.toml in it.
@@ -67,6 +69,42 @@ func TestDrafts(t *testing.T) {
 				t.Errorf("got:\n%s", d.TOML())
 			}
 		})
+	}
+}
+
+// Line ends of Windows, a byte order mark and UTF-16, which PowerShell writes, change nothing.
+func TestEncodings(t *testing.T) {
+	utf16le := func(s string) string {
+		wide := "\xff\xfe"
+		for _, unit := range utf16.Encode([]rune(s)) {
+			wide += string([]byte{byte(unit), byte(unit >> 8)})
+		}
+		return wide
+	}
+	for name, encode := range map[string]func(string) string{
+		"line ends of Windows": strings.NewReplacer("\n", "\r\n").Replace,
+		"a byte order mark":    func(s string) string { return "\ufeff" + s },
+		"UTF-16":               utf16le,
+	} {
+		for dir, draft := range sources {
+			t.Run(name+" in "+dir, func(t *testing.T) {
+				files := load(t, dir)
+				for i := range files {
+					files[i].Content = []byte(encode(string(files[i].Content)))
+				}
+				d, err := draft(files)
+				if err != nil {
+					t.Fatal(err)
+				}
+				want, err := os.ReadFile(filepath.Join("testdata", dir, "want.toml"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if string(d.TOML()) != string(want) {
+					t.Errorf("got:\n%s", d.TOML())
+				}
+			})
+		}
 	}
 }
 
@@ -104,7 +142,8 @@ func TestOrderOfFiles(t *testing.T) {
 // to fill it in first.
 func TestCompleteDraftsAreAccepted(t *testing.T) {
 	complete := map[string]bool{"etcd": true, "etcd-json": true, "etcd-lines": false, "etcd2": true,
-		"kube": false, "wg": false, "wg-one": false}
+		"kube": false, "manifest": true, "list": true, "wg": false, "wg-one": false, "wg-names": false,
+		"warrior": false}
 	for dir, draft := range sources {
 		t.Run(dir, func(t *testing.T) {
 			d, err := draft(load(t, dir))
@@ -130,16 +169,18 @@ func TestBadInput(t *testing.T) {
 		content string
 		want    error
 	}{
-		"flannel: nothing":             {FromFlannel, "", ErrUnknown},
-		"flannel: an empty object":     {FromFlannel, "{}", ErrUnknown},
-		"flannel: a list":              {FromFlannel, "[1]", ErrUnknown},
-		"flannel: pods":                {FromFlannel, `{"kind":"List","items":[{"kind":"Pod"}]}`, ErrUnknown},
-		"flannel: another key of etcd": {FromFlannel, "/registry/pods/a\n{}", ErrUnknown},
-		"flannel: YAML":                {FromFlannel, "apiVersion: v1\nkind: List\n", ErrYAML},
-		"flannel: YAML with a mark":    {FromFlannel, "\xef\xbb\xbf\napiVersion: v1\n", ErrYAML},
-		"flannel: another ConfigMap":   {FromFlannel, `{"kind":"ConfigMap","data":{}}`, ErrInvalid},
+		"flannel: nothing":              {FromFlannel, "", ErrUnknown},
+		"flannel: an empty object":      {FromFlannel, "{}", ErrUnknown},
+		"flannel: a list":               {FromFlannel, "[1]", ErrUnknown},
+		"flannel: pods":                 {FromFlannel, `{"kind":"List","items":[{"kind":"Pod"}]}`, ErrUnknown},
+		"flannel: another key of etcd":  {FromFlannel, "/registry/pods/a\n{}", ErrUnknown},
+		"flannel: an empty List":        {FromFlannel, "apiVersion: v1\nkind: List\n", ErrUnknown},
+		"flannel: YAML of another kind": {FromFlannel, "\xef\xbb\xbf\napiVersion: v1\nkind: Pod\n", ErrUnknown},
+		"flannel: broken YAML":          {FromFlannel, "kind: [\n", ErrUnknown},
+		"flannel: a template":           {FromFlannel, "kind: {{ .Kind }}\n", ErrUnknown},
+		"flannel: another ConfigMap":    {FromFlannel, `{"kind":"ConfigMap","data":{}}`, ErrUnknown},
 		"flannel: nonsense in it": {FromFlannel,
-			`{"kind":"ConfigMap","data":{"net-conf.json":"nonsense"}}`, ErrUnknown},
+			`{"kind":"ConfigMap","data":{"net-conf.json":"nonsense"}}`, ErrInvalid},
 		"flannel: network":     {FromFlannel, `{"Network":"10.244.0.0"}`, ErrInvalid},
 		"flannel: node":        {FromFlannel, `{"kind":"Node","spec":{"podCIDR":"10.1"}}`, ErrInvalid},
 		"flannel: types":       {FromFlannel, `{"kind":"Node","spec":{"podCIDRs":7}}`, ErrInvalid},
@@ -172,10 +213,16 @@ var ofDraft = regexp.MustCompile(`^(#.*|\[network\]|\[container\]|\[\[node\]\]|`
 
 // Whatever they are given, drafts are drafts: nothing of the input becomes a line.
 func FuzzFlannel(f *testing.F) {
-	fuzz(f, FromFlannel, "etcd", "etcd2", "etcd-lines", "etcd-json", "kube")
+	fuzz(f, FromFlannel, "etcd", "etcd2", "etcd-lines", "etcd-json", "kube", "list")
 }
 
-func FuzzWireGuard(f *testing.F) { fuzz(f, FromWireGuard, "wg", "wg-one") }
+// YAML has a target of its own: its seeds lead elsewhere than those of JSON.
+func FuzzFlannelYAML(f *testing.F) {
+	f.Add("a: &a [x]\nkind: List\nitems: [*a, {<<: *a}]\n")
+	fuzz(f, FromFlannel, "manifest")
+}
+
+func FuzzWireGuard(f *testing.F) { fuzz(f, FromWireGuard, "wg", "wg-one", "wg-names", "warrior") }
 
 func fuzz(f *testing.F, draft func([]File) (*Draft, error), dirs ...string) {
 	for _, dir := range dirs {

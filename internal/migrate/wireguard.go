@@ -1,15 +1,13 @@
 package migrate
 
 import (
-	"bufio"
-	"bytes"
 	"cmp"
 	"crypto/ecdh"
 	"encoding/base64"
 	"fmt"
+	"net"
 	"net/netip"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -25,11 +23,15 @@ import (
 // file. No error and no note contains a private key.
 func FromWireGuard(files []File) (*Draft, error) {
 	w := &wireGuard{draft: Draft{From: "WireGuard"}, hosts: map[string]*wgHost{}}
-	w.draft.note("encryption, keys and roaming: meshd sends packets unencrypted, between fixed addresses; " +
-		"use it inside networks you trust")
+	w.draft.losses.mesh("encryption, keys and roaming: meshd sends packets unencrypted, between fixed " +
+		"addresses; use it inside networks you trust")
 	for _, file := range files {
 		if err := w.read(file); err != nil {
 			return nil, fmt.Errorf("%s: %w", file.Name, err)
+		}
+		if len(w.order) > maxNodes || w.prefixes > maxPrefixes {
+			return nil, fmt.Errorf("%s: %w: more than %d peers or %d prefixes", file.Name, ErrTooLarge,
+				maxNodes, maxPrefixes)
 		}
 	}
 	return w.finish(), nil
@@ -37,73 +39,33 @@ func FromWireGuard(files []File) (*Draft, error) {
 
 // wireGuard collects what the files say.
 type wireGuard struct {
-	draft Draft
-	hosts map[string]*wgHost // by public key
-	order []string           // the keys, as they came
-	own   []netip.Prefix     // tunnel addresses, with the length of their network
+	draft    Draft
+	hosts    map[string]*wgHost // by public key
+	order    []*wgHost          // as they came: the number of a host is its place
+	own      []netip.Prefix     // tunnel addresses, with the length of their network
+	prefixes int                // of all hosts
+	singles  []single           // their tunnel addresses, sorted, once all files are read
 }
+
+// maxPrefixes bounds the prefixes of a draft.
+const maxPrefixes = 100_000
 
 // wgHost is what all files together say of one host.
 type wgHost struct {
+	id       int // its number among the nodes of the draft
 	name     string
 	endpoint string         // host:port, where its peers reach it
 	allowed  []netip.Prefix // its tunnel addresses, and what is behind it
-}
-
-// section is one [Interface] or [Peer] of a configuration.
-type section struct {
-	kind    string // "interface", "peer", in lower case
-	comment string // the nearest comment line before the first key
-	keys    []wgKey
-}
-
-// wgKey is one line, KEY = VALUE; the name is in lower case.
-type wgKey struct{ name, value string }
-
-// get returns the first value of a key; empty if the section does not have it.
-func (s section) get(name string) string {
-	for _, k := range s.keys {
-		if k.name == name {
-			return k.value
-		}
-	}
-	return ""
-}
-
-// sections reads the format of wg(8), CONFIGURATION FILE FORMAT. Many people write the name
-// of a host in a comment above or below the heading of its section, so comments are kept.
-func sections(content []byte) (all []section, err error) {
-	comment := ""
-	lines := bufio.NewScanner(bytes.NewReader(content))
-	for number := 1; lines.Scan(); number++ {
-		text, remark, hasRemark := strings.Cut(lines.Text(), "#")
-		text = strings.TrimSpace(text)
-		switch name, value, isKey := strings.Cut(text, "="); {
-		case text == "" && hasRemark:
-			comment = strings.TrimSpace(remark)
-			if len(all) > 0 && len(all[len(all)-1].keys) == 0 { // right below a heading
-				all[len(all)-1].comment = comment
-			}
-		case text == "":
-		// wg(8) takes headings and keys in any case.
-		case strings.HasPrefix(text, "["):
-			all = append(all, section{kind: strings.ToLower(strings.Trim(text, "[]")), comment: comment})
-			comment = ""
-		case !isKey || len(all) == 0:
-			return nil, fmt.Errorf("line %d: %w: %q is not KEY = VALUE in a section: "+
-				"is this a file of wg-quick(8)?", number, ErrInvalid, text)
-		default:
-			s := &all[len(all)-1]
-			s.keys = append(s.keys, wgKey{strings.ToLower(strings.TrimSpace(name)), strings.TrimSpace(value)})
-			comment = ""
-		}
-	}
-	return all, lines.Err()
+	known    map[netip.Prefix]bool
 }
 
 // read reads the configuration of one host.
 func (w *wireGuard) read(file File) error {
-	all, err := sections(file.Content)
+	content, err := file.text()
+	if err != nil {
+		return err
+	}
+	all, err := sections(content)
 	if err != nil {
 		return err
 	}
@@ -118,24 +80,24 @@ func (w *wireGuard) read(file File) error {
 		case "peer":
 			err = w.peer(s)
 		default:
-			err = fmt.Errorf("%w: [%s] is not a section of wg-quick(8)", ErrInvalid, s.kind)
+			err = fmt.Errorf("%w: [%s] is not a section of wg-quick(8)", ErrInvalid, clip(s.kind))
 		}
 		if err != nil {
-			return err
+			return fmt.Errorf("line %d: %w", s.line, err)
 		}
 	}
 	return nil
 }
 
-// notCarried are the keys of wg-quick(8) without a counterpart in mesh.toml, with the reason
-// where one helps.
-var notCarried = map[string]string{
-	"dns": "", "table": "", "fwmark": "", "saveconfig": "",
-	"preup": "", "postup": "", "predown": "", "postdown": "",
-	"mtu":                 "meshd derives it; network.mtu sets it for all hosts",
-	"listenport":          "meshd has a port of its own, 8285",
-	"presharedkey":        "meshd has no keys",
-	"persistentkeepalive": "meshd probes peers every probe.interval",
+// notCarried are the keys of wg-quick(8) without a counterpart in mesh.toml, in lower case, as the
+// manual writes them, with the reason where one helps.
+var notCarried = map[string]struct{ name, why string }{
+	"dns": {"DNS", ""}, "table": {"Table", ""}, "fwmark": {"FwMark", ""}, "saveconfig": {"SaveConfig", ""},
+	"preup": {"PreUp", ""}, "postup": {"PostUp", ""}, "predown": {"PreDown", ""}, "postdown": {"PostDown", ""},
+	"mtu":                 {"MTU", "meshd derives it; network.mtu sets it for all hosts"},
+	"listenport":          {"ListenPort", "meshd has a port of its own, 8285"},
+	"presharedkey":        {"PresharedKey", "meshd has no keys"},
+	"persistentkeepalive": {"PersistentKeepalive", "meshd probes peers every probe.interval"},
 }
 
 // carried are the keys of wg-quick(8) that the draft uses.
@@ -143,18 +105,16 @@ var carried = map[string]bool{
 	"address": true, "privatekey": true, "publickey": true, "endpoint": true, "allowedips": true,
 }
 
-// carry notes the keys of a section that are lost. Only names of keys become notes: a value
+// carry notes the keys of a section that a host loses. Only names of keys become notes: a value
 // may be a secret, also under a misspelt name.
-func (w *wireGuard) carry(s section) {
+func (w *wireGuard) carry(h *wgHost, s section) {
 	for _, k := range s.keys {
-		switch why, known := notCarried[k.name]; {
+		switch lost, known := notCarried[k.name]; {
 		case carried[k.name]:
 		case !known:
-			w.draft.note("%q, which is not a key of wg-quick(8)", k.name)
-		case why == "":
-			w.draft.note("%s", k.name)
+			w.draft.losses.of(h.id, fmt.Sprintf("%q", clip(k.name)), "this is not a key of wg-quick(8)")
 		default:
-			w.draft.note("%s: %s", k.name, why)
+			w.draft.losses.of(h.id, lost.name, lost.why)
 		}
 	}
 }
@@ -162,23 +122,19 @@ func (w *wireGuard) carry(s section) {
 // host returns the host with a public key, a new one if it was not mentioned before.
 func (w *wireGuard) host(key string) *wgHost {
 	if w.hosts[key] == nil {
-		w.hosts[key] = &wgHost{}
+		w.hosts[key] = &wgHost{id: len(w.order), known: map[netip.Prefix]bool{}}
 		// Nodes come out in the order of the files: maps have none, and two runs must print the same
 		// draft.
-		w.order = append(w.order, key)
+		w.order = append(w.order, w.hosts[key])
 	}
 	return w.hosts[key]
 }
 
 // self reads the [Interface] section, which describes the host whose file it is.
 func (w *wireGuard) self(file string, s section) error {
-	w.carry(s)
 	key := "of " + file // cannot be a public key: it has a blank
-	if s.get("privatekey") == "" {
-		w.draft.note("%s has no PrivateKey, so meshd cannot match it with a peer of the other files: "+
-			"look for hosts that are listed twice", file)
-	}
-	if private := s.get("privatekey"); private != "" {
+	private := s.get("privatekey")
+	if private != "" {
 		public, err := publicKey(private)
 		if err != nil {
 			return err
@@ -187,83 +143,72 @@ func (w *wireGuard) self(file string, s section) error {
 	}
 	h := w.host(key)
 	// The file is usually named after the interface: a comment, or a peer's comment, knows better.
-	h.name = cmp.Or(h.name, nameIn(s.comment), strings.TrimSuffix(filepath.Base(file), ".conf"))
+	h.name = cmp.Or(h.name, s.name, strings.TrimSuffix(filepath.Base(file), ".conf"))
+	if private == "" {
+		w.draft.losses.of(h.id, "the public key", "its file has no PrivateKey, so meshd cannot match it with "+
+			"a peer of the other files: look for hosts that are listed twice")
+	}
+	w.carry(h, s)
 	for _, k := range s.keys {
 		if k.name != "address" {
 			continue
 		}
-		ps, err := prefixes(k.value)
+		ps, err := prefixes(k)
 		if err != nil {
 			return err
 		}
 		// The length of Address is that of the network (wg-quick(8)); the host itself has one address.
 		for _, p := range ps {
 			w.own = append(w.own, p)
-			h.allow(netip.PrefixFrom(p.Addr(), p.Addr().BitLen()))
+			w.allow(h, netip.PrefixFrom(p.Addr(), p.Addr().BitLen()))
 		}
 	}
 	return nil
 }
 
-// named matches a comment that may be the name of a host: a few words without the "=" of a
-// key or of a setting that was commented out, so that no secret becomes a name.
-var named = regexp.MustCompile(`^[\pL\d][\pL\d ,._()-]{0,31}$`)
-
-// nameIn returns the name of a host in a comment, also in the form "Name = ..." of some
-// tools; empty if the comment is something else.
-func nameIn(comment string) string {
-	if key, value, ok := strings.Cut(comment, "="); ok && strings.EqualFold(strings.TrimSpace(key), "name") {
-		comment = strings.TrimSpace(value)
-	}
-	if !named.MatchString(comment) {
-		return ""
-	}
-	return comment
-}
-
 // peer reads a [Peer] section, which describes another host.
 func (w *wireGuard) peer(s section) error {
-	w.carry(s)
 	key := s.get("publickey")
 	if key == "" {
-		return fmt.Errorf("%w: a [Peer] has no PublicKey", ErrInvalid)
+		return fmt.Errorf("%w: this [Peer] has no PublicKey", ErrInvalid)
 	}
 	h := w.host(key)
+	h.name = cmp.Or(s.name, h.name)
+	w.carry(h, s)
 	if endpoint := s.get("endpoint"); h.endpoint != "" && endpoint != "" && endpoint != h.endpoint {
-		w.draft.note("the endpoint %s of %s: another file says %s, which the draft uses",
-			endpoint, cmp.Or(nameIn(s.comment), h.name, "a peer"), h.endpoint)
+		w.draft.losses.of(h.id, "the endpoint "+clip(endpoint),
+			fmt.Sprintf("another file says %s, which the draft uses", clip(h.endpoint)))
 	} else if endpoint != "" {
 		h.endpoint = endpoint
-	}
-	if name := nameIn(s.comment); name != "" {
-		h.name = name
 	}
 	for _, k := range s.keys {
 		if k.name != "allowedips" {
 			continue
 		}
-		ps, err := prefixes(k.value)
+		ps, err := prefixes(k)
 		if err != nil {
 			return err
 		}
 		for _, p := range ps {
 			// AllowedIPs may have host bits, which WireGuard ignores and mesh.toml refuses.
-			h.allow(p.Masked())
+			w.allow(h, p.Masked())
 		}
 	}
 	return nil
 }
 
-// allow adds a prefix to those of the host, once.
-func (h *wgHost) allow(p netip.Prefix) {
-	if !slices.Contains(h.allowed, p) {
+// allow adds a prefix to those of a host, once.
+func (w *wireGuard) allow(h *wgHost, p netip.Prefix) {
+	if !h.known[p] {
+		h.known[p] = true
 		h.allowed = append(h.allowed, p)
+		w.prefixes++
 	}
 }
 
 // prefixes reads a list with commas, of addresses with or without a prefix length.
-func prefixes(text string) (ps []netip.Prefix, err error) {
-	for word := range strings.SplitSeq(text, ",") {
+func prefixes(k wgKey) (ps []netip.Prefix, err error) {
+	for word := range strings.SplitSeq(k.value, ",") {
 		word = strings.TrimSpace(word)
 		if word == "" {
 			continue
@@ -272,7 +217,7 @@ func prefixes(text string) (ps []netip.Prefix, err error) {
 		if err != nil {
 			a, addrErr := netip.ParseAddr(word)
 			if addrErr != nil {
-				return nil, fmt.Errorf("%w: %q is not an address or a prefix: %w", ErrInvalid, word, err)
+				return nil, fmt.Errorf("line %d: %w: %q is not an address or a prefix", k.line, ErrInvalid, clip(word))
 			}
 			p = netip.PrefixFrom(a, a.BitLen())
 		}
@@ -299,54 +244,99 @@ func publicKey(private string) (string, error) {
 // finish turns the hosts into nodes of the draft.
 func (w *wireGuard) finish() *Draft {
 	d := &w.draft
-	d.CIDR = w.networks()
-	for _, key := range w.order {
-		h := w.hosts[key]
+	d.CIDR, w.singles = w.networks(), w.sortedSingles()
+	for _, h := range w.order {
 		n := Node{Name: h.name, Address: w.address(h)}
+		if host, _, err := net.SplitHostPort(h.endpoint); err == nil && n.Address == "" {
+			n.Name = cmp.Or(n.Name, clip(host)) // the only name that the files know
+		}
 		for _, p := range h.allowed {
-			switch {
-			case p.Bits() == 0: // mesh.toml refuses routes around the pod network
-				d.note("%s to %s: a default route through a peer", p, cmp.Or(h.name, h.endpoint))
-			// Inside the pod network it is the node's own; a route there would overlap, which mesh.toml
-			// refuses.
-			case within(d.CIDR, p):
+			if why := w.noNode(h, p); why != "" {
+				d.losses.of(h.id, p.String(), why)
+			} else if within(d.CIDR, p) {
 				n.Subnets = append(n.Subnets, p)
-			default:
+			} else {
 				n.Routes = append(n.Routes, p)
 			}
 		}
+		if len(n.Subnets) == 0 {
+			d.losses.of(h.id, "the subnet", "no file says which of the tunnel's addresses are its own")
+		}
 		d.Nodes = append(d.Nodes, n)
 	}
-	single := func(p netip.Prefix) bool { return p.IsSingleIP() }
 	d.NoPods = !slices.ContainsFunc(d.Nodes, func(n Node) bool {
-		return !slices.ContainsFunc(n.Subnets, single)
+		return !slices.ContainsFunc(n.Subnets, netip.Prefix.IsSingleIP)
 	})
 	d.finish()
 	return d
 }
 
+// noNode says why a prefix of a host cannot be one of its node; empty if it can. What mesh.toml
+// refuses are routes around the pod network, and addresses that several nodes have.
+func (w *wireGuard) noNode(h *wgHost, p netip.Prefix) string {
+	switch {
+	case p.Bits() == 0:
+		return "a node cannot be the default route"
+	case p.IsSingleIP():
+		return ""
+	case !slices.ContainsFunc(w.draft.CIDR, p.Overlaps):
+		return ""
+	case !within(w.draft.CIDR, p):
+		return "it covers the network of the tunnel, and a node's routes are outside of it"
+	}
+	at, _ := slices.BinarySearchFunc(w.singles, p.Addr(),
+		func(s single, a netip.Addr) int { return s.Compare(a) })
+	for ; at < len(w.singles) && p.Contains(w.singles[at].Addr); at++ {
+		if w.singles[at].host != h { // a way to the others, as road warriors have it
+			return "it leads to the other hosts of the tunnel, too, and a node has addresses of its own"
+		}
+	}
+	return ""
+}
+
+// A single is a tunnel address of a host.
+type single struct {
+	netip.Addr
+	host *wgHost
+}
+
+// sortedSingles returns the tunnel addresses of all hosts, in rising order.
+func (w *wireGuard) sortedSingles() (all []single) {
+	for _, h := range w.order {
+		for _, p := range h.allowed {
+			if p.IsSingleIP() {
+				all = append(all, single{p.Addr(), h})
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b single) int { return a.Compare(b.Addr) })
+	return all
+}
+
 // address returns the underlay address of a host, without the port, which is WireGuard's;
 // empty if no endpoint says it. meshd does not resolve names for the draft.
 func (w *wireGuard) address(h *wgHost) string {
-	name := cmp.Or(h.name, "a peer")
 	if h.endpoint == "" {
-		w.draft.note("the address of %s: no file has an Endpoint for it", name)
+		w.draft.losses.of(h.id, "the address",
+			"no file has an Endpoint: write an address at which the other hosts reach it")
 		return ""
 	}
 	// A name that was resolved here would be an address of today, and mesh.toml takes no names.
 	if a, err := netip.ParseAddrPort(h.endpoint); err == nil {
 		return a.Addr().String()
 	}
-	w.draft.note("the endpoint of %s is the name %s: meshd needs an address", name, h.endpoint)
+	w.draft.losses.of(h.id, "the endpoint "+clip(h.endpoint), "it is a name: write an IP address")
 	return ""
 }
 
 // networks returns the network of the tunnel's addresses, for each family. With lengths such
 // as 10.0.0.1/24 that is the network which contains all of them. With /32 everywhere it is
-// the smallest prefix that contains every single address of the tunnel.
+// what a peer's AllowedIPs say about the tunnel, or else the smallest prefix that contains every
+// single address of it.
 func (w *wireGuard) networks() (all []netip.Prefix) {
 	for _, v6 := range []bool{false, true} {
 		var network netip.Prefix
+		single := true // the files say nothing about the length
 		for _, p := range w.own {
 			if p.Addr().Is6() != v6 {
 				continue
@@ -354,26 +344,48 @@ func (w *wireGuard) networks() (all []netip.Prefix) {
 			if !network.IsValid() {
 				network = p.Masked()
 			}
-			network = cover(network, p)
+			network, single = cover(network, p), single && p.IsSingleIP()
 		}
 		if !network.IsValid() {
 			continue
 		}
-		for _, h := range w.hosts {
-			for _, p := range h.allowed {
-				if p.Addr().Is6() == v6 && p.IsSingleIP() && network.IsSingleIP() {
-					network = cover(network, p)
-				}
-			}
+		if single {
+			network = w.around(network)
 		}
 		const least = 8 // a shorter prefix covers addresses of unrelated networks
-		if network.Bits() < least {
-			w.draft.note("the network: no prefix of %d bits or more contains all of %v", least, w.own)
-			continue
+		switch {
+		case network.IsSingleIP():
+			w.draft.losses.mesh("the network: %s is the only address of the tunnel in the input: the file of another "+
+				"host says more, or write the network yourself", network.Addr())
+		case network.Bits() < least:
+			w.draft.losses.mesh("the network: no prefix of %d bits or more contains all of %v", least,
+				w.own[:min(len(w.own), 5)])
+		default:
+			all = append(all, network)
 		}
-		all = append(all, network)
 	}
 	return all
+}
+
+// around returns the network of a tunnel whose addresses in the files have no length: the longest
+// prefix by which a road warrior reaches all of them, or else what contains every single address.
+func (w *wireGuard) around(own netip.Prefix) netip.Prefix {
+	way, network := netip.Prefix{}, own
+	for _, h := range w.order {
+		for _, p := range h.allowed {
+			switch {
+			case p.Addr().Is4() != own.Addr().Is4():
+			case p.IsSingleIP():
+				network = cover(network, p)
+			case p.Bits() > 0 && cover(p, own) == p && (!way.IsValid() || p.Bits() > way.Bits()):
+				way = p
+			}
+		}
+	}
+	if way.IsValid() {
+		return way
+	}
+	return network
 }
 
 // cover returns the longest prefix that contains both a and b.

@@ -145,8 +145,8 @@ func TestSections(t *testing.T) {
 	got, err := sections([]byte("# first\n[Interface]\n\n  MTU=1400 # a remark\n# between\nDNS = a = b\n" +
 		"\n[PEER]\n# below\nx=\n"))
 	want := []section{
-		{"interface", "first", []wgKey{{"mtu", "1400"}, {"dns", "a = b"}}},
-		{"peer", "below", []wgKey{{"x", ""}}},
+		{"interface", 2, "first", []wgKey{{"mtu", "1400", 4}, {"dns", "a = b", 6}}},
+		{"peer", 8, "below", []wgKey{{"x", "", 10}}},
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v\nwant %+v", got, err, want)
