@@ -67,6 +67,12 @@ next free one. An invalid node changes nothing.`,
 			return printDraft(cmd.OutOrStdout(), cmd.ErrOrStderr(), d)
 		},
 	}
+	cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		if add { // a name, an address and subnets, and no file
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return nil, cobra.ShellCompDirectiveDefault
+	}
 	cmd.Flags().BoolVar(&minimal, "minimal", false, "print what has no default, without explanations")
 	cmd.Flags().BoolVar(&add, "add", false, "add a node to the file of --config")
 	cmd.Flags().StringArrayVar(&flannel, "from-flannel", nil, "draft from the `FILE`s of flannel")

@@ -41,7 +41,7 @@ func unicast(p netip.Prefix) bool {
 // notEndpoint says why s is not IP, IP:port or [IPv6]:port.
 func notEndpoint(s string) string {
 	if says := notOne(s); says != "" {
-		if several(s) {
+		if several(s) && !fourNumbers.MatchString(strings.ReplaceAll(s, ",", ".")) {
 			says += ", and a node has one address"
 		}
 		return says
@@ -150,6 +150,9 @@ func whyNot(address string) string {
 func notOne(s string) string {
 	if t := strings.TrimSpace(s); t != s && t != "" {
 		return fmt.Sprintf("%q has a blank at its beginning or its end: write %q", s, t)
+	}
+	if dots := strings.ReplaceAll(s, ",", "."); dots != s && !several(dots) && fourNumbers.MatchString(dots) {
+		return fmt.Sprintf("%q has a comma between its numbers: write %q", s, dots)
 	}
 	if several(s) && !addressSpan.MatchString(s) {
 		return fmt.Sprintf("%q is more than one value", s)

@@ -4,14 +4,14 @@
 //
 // A file passes five stations, each in a source file of its own:
 //
-//	gate      bounds what the TOML library gets to see, and finds unknown keys
-//	raw       the library's values, table by table
+//	gate      bounds what the TOML library gets to see, and finds unknown keys (stray, guess)
+//	raw       the library's values, table by table; explain and hint say why there are none
 //	value     one raw value becomes one typed value
 //	validate  the rules between values: families, overlaps, names used twice
 //	report    faults with line and column, in file order
 //
-// Two files are apart from these: again.go parses only what differs from an earlier content,
-// and watch.go tells when the file may have changed.
+// Files apart from these: again.go parses only what differs from an earlier content, edit.go adds
+// a node to a file, and watch.go tells when the file may have changed.
 package config
 
 import (

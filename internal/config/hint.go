@@ -52,6 +52,7 @@ var ofLine = hints(
 	`^([\w.-]+)\s*(#.*)?$`, "$1 has no value: write $1 = VALUE",
 	`^(?:\w+[ \t]+)+\w+[ \t]*=`, "a key is one word: join words by _, or write each key on its own line",
 	`^([\w-]+)\s+(?P<at>\S)`, "the equals sign is missing: write $1 = VALUE",
+	`^:\w*$`, "a command of an editor: delete this line",
 	`^=`, "the key before the equals sign is missing",
 	`^[\]})]`, "this bracket closes nothing: delete it, or look for a list that was closed too early",
 	`^[{(]`, notation,

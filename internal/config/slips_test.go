@@ -164,6 +164,15 @@ var slips = []struct {
 	{"a relative path", `mtu = 1400`, "[container]\ncni_conf = \"10-mesh.conflist\"", 4},
 	{"a listener without a host", `mtu = 1400`, "[metrics]\nlisten = 9285", 4},
 	{"an interface with a blank", `mtu = 1400`, `interface = "mesh 0"`, 0},
+	{"a port of its own", `address = "172.18.0.3"`, "address = \"172.18.0.3\"\nport = 9000", 0},
+	{"a comma in an address", `"172.18.0.3"`, `"172.18.0,3"`, 0},
+	{"all of the network", `["10.244.2.0/24"]`, `["10.244.0.0/16"]`, 0},
+	{"a list in quotes", `["10.244.1.0/24"]`, `'["10.244.1.0/24"]'`, 0},
+	{"a blank in a name", `"edge-1"`, `"edge #1"`, 0},
+	{"a command of an editor", `engine = "auto"`, "engine = \"auto\"\n:wq", 0},
+	{"an address inside of a subnet", `"172.18.0.3"`, `"10.244.1.3"`, 0},
+	{"three brackets", "[[node]]\nname = \"edge-1\"", "[[node]]]\nname = \"edge-1\"", 0},
+	{"quotes inside of quotes", `"edge-1"`, `""edge-1""`, 0},
 }
 
 // wholes are files that are wrong as a whole.

@@ -20,6 +20,11 @@ var tableNames = func() string {
 	return strings.Join(names, ", ")
 }()
 
+// advice is for keys that belong into no table, but whose value belongs into another one.
+var advice = map[string]string{
+	"node.port": "write the port behind the address: address = \"172.18.0.3:8285\"",
+}
+
 // judge reports a path that meshd does not know, once for each node: a key that is
 // misspelt in one node is misspelt in its place, but twice in one node is one fault.
 func (g *gate) judge(at int) {
@@ -41,7 +46,9 @@ func (g *gate) judge(at int) {
 	table, word := strings.Join(g.path[:depth-1], "."), g.path[depth-1]
 	p := problem{at: at, key: strings.Join(g.path[:depth], ".")}
 	slip := p.key // what one fault is told for
-	if meant := guessKey(table, word); meant != "" {
+	if says := advice[p.key]; says != "" {
+		p.message = says
+	} else if meant := guessKey(table, word); meant != "" {
 		g.meant(&p, table, word, meant)
 	} else if tables := homes(word); len(tables) > 0 && (depth == 2 || !g.header) {
 		slip = table + " " + tables[len(tables)-1]

@@ -3,6 +3,7 @@ package config
 import (
 	"context"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -109,7 +110,8 @@ func (r *report) nodes(ctx context.Context, raw []rawTable, network Network) []N
 		}
 		if !r.excused[nodeKey] {
 			r.noNodes = true
-			r.add(nodeKey, "no node is listed: add a [[node]] table for every host")
+			r.add(nodeKey, "no node is listed: add a [[node]] table for every host, or run "+
+				"`meshd init --add NAME ADDRESS`")
 		}
 		return nil
 	}
@@ -220,7 +222,15 @@ func (m *meshCheck) route(path string, p netip.Prefix) {
 func (m *meshCheck) overlaps() {
 	m.subnets.index()
 	for i, c := range m.subnets.claims {
-		if other, ok := m.subnets.covering(i); ok {
+		other, ok := m.subnets.covering(i)
+		switch cidr, _ := m.network.CIDROf(c.prefix.Addr()); {
+		case !ok:
+		case other.prefix == cidr && c.prefix != cidr: // the others are not to blame
+			if !m.has(other.path) {
+				m.add(other.path, "%s is all of network.cidr, and leaves nothing to the other nodes: give this "+
+					"one a part", cidr)
+			}
+		default:
 			m.add(c.path, "%s overlaps %s at line %d", c.prefix, other.prefix, m.lineAt(other.path))
 		}
 	}
@@ -262,16 +272,13 @@ func meantName(s string) string {
 	return ""
 }
 
+// noName matches what a name cannot have.
+var noName = regexp.MustCompile(`[^a-z0-9.-]+`)
+
 // NameFrom turns words, such as the name that a host has given itself, into a valid name of a node;
 // empty if nothing of them is left.
 func NameFrom(words string) string {
-	dash := strings.Map(func(c rune) rune {
-		if validName(string(c)) {
-			return c
-		}
-		return '-'
-	}, strings.ToLower(words))
-	name := strings.Trim(dash, "-.")
+	name := strings.Trim(noName.ReplaceAllString(strings.ToLower(words), "-"), "-.")
 	return strings.Trim(name[:min(len(name), 63)], "-.")
 }
 

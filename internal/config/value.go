@@ -197,7 +197,7 @@ func (r *report) list(path string, leaf any, single bool, one func(path string, 
 			one(path, leaf)
 			return
 		}
-		if text, ok := leaf.(string); ok && notOne(text) == "" {
+		if text, ok := leaf.(string); ok && notOne(text) == "" && !strings.ContainsAny(text, "[]\"'") {
 			r.add(path, "must be a list: write [%q]", text)
 			return
 		}

@@ -46,6 +46,7 @@ func (c *Config) Warnings() []Warning {
 			c.Metrics.Listen, port)
 	}
 	c.warnOfLoops(&r)
+	c.warnOfPorts(&r)
 	c.warnOfLimits(&r)
 	var warnings []Warning
 	for _, f := range r.result() {
@@ -70,6 +71,19 @@ func (c *Config) warnOfLoops(r *report) {
 		}
 		r.add(path, "%s is inside network.cidr %s: every other host needs a more specific route to it, or packets "+
 			"to this node loop through the mesh; choose another cidr", n.Address.Addr(), cidr)
+	}
+}
+
+// warnOfPorts tells of IPv6 addresses whose last group looks like the port: "2001:db8::1:8285".
+func (c *Config) warnOfPorts(r *report) {
+	port := ":" + strconv.Itoa(int(c.Network.Port))
+	for i, n := range c.Nodes {
+		text := n.Address.Addr().String()
+		if host, ok := strings.CutSuffix(text, port); ok && n.Address.Addr().Is6() {
+			r.add("node["+strconv.Itoa(i)+"].address", "%s is an address without a port: if %s is meant as one, "+
+				"write \"[%s]%[2]s\"", text, port, strings.TrimSuffix(host, ":"))
+			return
+		}
 	}
 }
 
