@@ -29,6 +29,7 @@ func hints(pairs ...string) (all []hint) {
 const (
 	comment  = "a comment begins with #"
 	newLine  = "each key needs a line of its own"
+	notInKey = "a key has only letters, digits, _ and -: delete what else is in it"
 	notation = "write KEY = VALUE, a [table] or a # comment"
 )
 
@@ -36,9 +37,12 @@ const (
 var ofLine = hints(
 	`^(<{7}|={7}|>{7}|\|{7})(\s|$)`, "an unfinished merge: keep one of the two versions, and delete this line",
 	`^(//|;|--|/\*|\*|%|(?i:rem)\s)`, comment,
+	`^[^\s\[#]+(?P<header>\[\[[\w-]+\]\]|\[[\w-]+\])\s*(#.*)?$`, "a header begins its line: write $header",
+	`^[^\w\s\[](\w+)\]\s*(#.*)?$`, "a table stands in square brackets: write [$1]",
+	`^[^\w\s\[\]]{1,3}$`, "delete this line",
 	`^\[\[?\s*\]`, "the table has no name: write [network] or [[node]]",
 	`^\[\[\s*([\w.-]+)\s*\]?\s*(#.*)?$`, "a closing bracket is missing: write [[$1]]",
-	`^\[\s*([\w.-]+)\s*\]\]`, "write [[$1]] with two brackets on each side, or [$1] with one",
+	`^[^\s\[#]?\[\s*([\w.-]+)\s*\]\]`, "write [[$1]] with two brackets on each side, or [$1] with one",
 	`^\[\s*node\s*(#.*)?$`, "the closing brackets are missing: write [[node]]",
 	`^\[\s*([\w.-]+)\s*(#.*)?$`, "the closing bracket is missing: write [$1]",
 	`^\[`, "the name of a table is one word, such as [network] or [[node]]",
@@ -47,6 +51,9 @@ var ofLine = hints(
 	`^[({<]\s*([\w.-]+)\s*[)}>]\s*(#.*)?$`, "a table stands in square brackets: write [$1]",
 	`^([\w.-]+)\s*(?P<at>:=|:|->|\+=|\?=)`, "write an equals sign: $1 = VALUE",
 	`^"([\w.-]+)"\s*(?P<at>:)`, "write $1 = VALUE, as TOML does, and not as JSON",
+	`^[\w.-]*(?P<at>[^\w\s.=:-]|\.\.)[^=]*=`, notInKey,
+	`^[\w-]+(?P<at>\.)\s*=`, notInKey,
+	`^[.:][\w-]+\s*=`, notInKey,
 	`^-\s`, "this line is YAML: write KEY = VALUE, and lists as [\"a\", \"b\"]",
 	`^(\d[\w.:]*(/\d+)?)`, "$1 belongs to no key: "+notation,
 	`^([\w.-]+)\s*(#.*)?$`, "$1 has no value: write $1 = VALUE",

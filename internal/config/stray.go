@@ -44,6 +44,9 @@ func (g *gate) judge(at int) {
 		return
 	}
 	table, word := strings.Join(g.path[:depth-1], "."), g.path[depth-1]
+	if whole := strings.Join(g.path[depth-1:], ""); guessKey(table, word) == "" && guessKey(table, whole) != "" {
+		word = whole // a dot inside of a key
+	}
 	p := problem{at: at, key: strings.Join(g.path[:depth], ".")}
 	slip := p.key // what one fault is told for
 	if says := advice[p.key]; says != "" {

@@ -126,6 +126,7 @@ func (r *report) nodes(ctx context.Context, raw []rawTable, network Network) []N
 		}
 		nodes[i] = check.node(i, node)
 	}
+	check.outsiders()
 	check.overlaps()
 	check.underlayInside(nodes)
 	return nodes
@@ -139,6 +140,7 @@ type meshCheck struct {
 	addresses map[netip.Addr]int // node index by underlay address
 	subnets   *owners
 	routes    *owners
+	outside   []claim // subnets that are not inside the pod network
 }
 
 // node checks one [[node]] table.
@@ -193,9 +195,32 @@ func (m *meshCheck) subnet(path string, p netip.Prefix) {
 	case !ok:
 		m.add(path, "%s is %s, but network.cidr has no %[2]s prefix", p, family(p))
 	case p.Bits() < cidr.Bits() || !cidr.Contains(p.Addr()):
-		m.add(path, "%s is outside network.cidr %s", p, cidr)
+		m.outside = append(m.outside, claim{prefix: p, path: path})
 	default:
 		m.subnets.add(p, path)
+	}
+}
+
+// outsiders reports subnets that are outside the pod network. Where no subnet of a family is inside,
+// the network is more likely wrong than all of them.
+func (m *meshCheck) outsiders() {
+	inside, all := map[string]bool{}, map[string]int{}
+	for _, c := range m.subnets.claims {
+		inside[family(c.prefix)] = true
+	}
+	for _, c := range m.outside {
+		all[family(c.prefix)]++
+	}
+	for _, c := range m.outside {
+		cidr, _ := m.network.CIDROf(c.prefix.Addr())
+		of := family(c.prefix)
+		if inside[of] || all[of] == 1 {
+			m.add(c.path, "%s is outside network.cidr %s", c.prefix, cidr)
+		} else if all[of] > 0 {
+			all[of] = 0 // told
+			m.add("network.cidr", "%s contains no %s subnet of the nodes; the first of them is %s at line %d", cidr, of,
+				c.prefix, m.lineAt(c.path))
+		}
 	}
 }
 
