@@ -78,11 +78,13 @@ func header(table string) string {
 	return "[" + table + "]"
 }
 
+// longestWord bounds the letters of a word that is worth comparing: no key is as long.
+const longestWord = 32
+
 // nearest returns the one of several words that is most like another; empty if that would take
 // more than a third of its letters.
 func nearest(word string, among []string) (best string) {
-	const longest = 32 // letters of a word that is worth comparing: no key is as long
-	if len(word) > longest {
+	if len(word) > longestWord {
 		return ""
 	}
 	least := 1 + max(1, len(word)/3)
@@ -95,10 +97,11 @@ func nearest(word string, among []string) (best string) {
 }
 
 // distance counts the letters that somebody has to insert, remove, replace, or swap with their
-// neighbour to turn one word into another (the optimal string alignment distance). It costs the
-// product of both lengths.
+// neighbour to turn one word into another (the optimal string alignment distance). b has at most
+// longestWord letters. The cost is the product of both lengths.
 func distance(a, b string) int {
-	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	var rows [3][longestWord + 1]int
+	before, last, row := rows[0][:len(b)+1], rows[1][:len(b)+1], rows[2][:len(b)+1]
 	for j := range last {
 		last[j] = j
 	}

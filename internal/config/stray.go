@@ -43,11 +43,14 @@ func (g *gate) judge(at int) {
 	if g.strays++; depth == 0 { // validate will report that the value must not be a table
 		return
 	}
+	p := problem{at: at, key: strings.Join(g.path[:depth], ".")}
+	if !g.fresh(p.key) {
+		return // a file may have a hundred thousand of one kind
+	}
 	table, word := strings.Join(g.path[:depth-1], "."), g.path[depth-1]
 	if whole := strings.Join(g.path[depth-1:], ""); guessKey(table, word) == "" && guessKey(table, whole) != "" {
 		word = whole // a dot inside of a key
 	}
-	p := problem{at: at, key: strings.Join(g.path[:depth], ".")}
 	slip := p.key // what one fault is told for
 	if says := advice[p.key]; says != "" {
 		p.message = says
@@ -61,20 +64,25 @@ func (g *gate) judge(at int) {
 	} else {
 		p.message = fmt.Sprintf("unknown key %q; known here: %s", word, strings.Join(known[table], ", "))
 	}
-	if g.tell(slip) {
+	if slip == p.key || g.fresh(slip) {
+		g.told[p.key], g.told[slip] = g.node(), g.node()
 		g.report.note(p)
 	}
 }
 
-// tell reports whether a slip has to be told: once in each node, and once outside of all.
-func (g *gate) tell(slip string) bool {
-	node := -1
-	if g.path[0] == nodeKey {
-		node = g.nodes
-	}
+// fresh reports whether a slip was not told yet: it is told once in each node, and once outside of
+// all.
+func (g *gate) fresh(slip string) bool {
 	last, told := g.told[slip]
-	g.told[slip] = node
-	return !told || last != node
+	return !told || last != g.node()
+}
+
+// node returns the number of the node that the path is in; -1 outside of all.
+func (g *gate) node() int {
+	if g.path[0] == nodeKey {
+		return g.nodes
+	}
+	return -1
 }
 
 // meant words the problem of a word that looks like a known one, or is a synonym of it.

@@ -218,8 +218,8 @@ func (m *meshCheck) outsiders() {
 			m.add(c.path, "%s is outside network.cidr %s", c.prefix, cidr)
 		} else if all[of] > 0 {
 			all[of] = 0 // told
-			m.add("network.cidr", "%s contains no %s subnet of the nodes; the first of them is %s at line %d", cidr, of,
-				c.prefix, m.lineAt(c.path))
+			m.add("network.cidr", "%s contains no %s subnet of the nodes; the first of them is %s at line %d",
+				cidr, of, c.prefix, m.lineAt(c.path))
 		}
 	}
 }
