@@ -14,7 +14,7 @@ type Form uint8
 const (
 	Plain     Form = iota // small, with a UDP checksum, DSCP 0, from the port of the mesh
 	Data                  // sent as programs send: no UDP checksum, or another source port
-	Large                 // as large as packets may be
+	Large                 // as large as packets may be; see search
 	Marked                // with a DSCP value that pods' packets have
 	Forwarded             // to an address that the peer has to forward to, see mesh.Peer.ForwardedProbe
 	numForms
@@ -25,6 +25,9 @@ func (f Form) String() string { return [...]string{"plain", "data", "large", "ds
 
 // forms are the forms besides Plain.
 var forms = [...]Form{Data, Large, Marked, Forwarded}
+
+// regular are the forms that are asked about in turn, and pass or do not.
+var regular = [...]Form{Data, Marked, Forwarded}
 
 // Forms returns the forms besides Plain.
 func Forms() []Form { return slices.Clone(forms[:]) }
@@ -38,7 +41,7 @@ const (
 	formHurry   = Timeout / 2     // while the last questions of the form disagree
 	// maxFormRate bounds the questions per second of all forms and peers together. formBurst is how many
 	// of them may be asked at once.
-	maxFormRate = 600
+	maxFormRate = 400
 	formBurst   = maxFormRate * tick / time.Second
 	// lostAfter is how many questions in a row have to be lost, while plain ones pass, before the form
 	// counts as lost; passAfter is how many have to pass before it counts as passing again.
@@ -58,7 +61,7 @@ type Trait struct {
 
 // Bounds is what forms of probes a peer can get.
 type Bounds struct {
-	Large     int  // payload of the largest echo to the peer, bytes; 0: not measured
+	Sizes     Sizes
 	Forwarded bool // the peer's first subnet has an address for forwarded probes
 }
 

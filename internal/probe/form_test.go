@@ -10,7 +10,7 @@ import (
 // everything is a trait by which every form is measured, and limits are bounds by which it is.
 var (
 	everything = Trait{Data: true, DSCP: 1<<0 | 1<<10 | 1<<46}
-	limits     = Bounds{Large: 1444, Forwarded: true}
+	limits     = Bounds{Sizes: Sizes{Least: 548, Most: 1444}, Forwarded: true}
 )
 
 // newFormSim returns a sim whose neighbour b measures forwarding.
@@ -51,7 +51,7 @@ func TestFormIsLost(t *testing.T) {
 			s.loses(nothing)
 			s.run(time.Minute)
 			for _, one := range s.report("b").Forms {
-				if !one.Measured || one.Fails || one.Loss != 0 || one.Sent < 5 || one.Sent > 10 || one.Received < 5 {
+				if !one.Measured || one.Fails || one.Loss != 0 || one.Sent < 5 || one.Sent > 16 || one.Received < 5 {
 					t.Errorf("while all is well: %+v", one)
 				}
 			}
@@ -87,7 +87,7 @@ func TestFormsDoNotFlap(t *testing.T) {
 	s.changes = nil
 	n := 0
 	s.loses(func(q Question) bool {
-		if q.Form != Large {
+		if q.Form != Forwarded {
 			return false
 		}
 		n++
@@ -95,12 +95,12 @@ func TestFormsDoNotFlap(t *testing.T) {
 	})
 	s.run(5 * time.Minute)
 	s.expect()
-	s.loses(func(q Question) bool { return q.Form == Large })
+	s.loses(func(q Question) bool { return q.Form == Forwarded })
 	s.run(30 * time.Second)
 	s.expect("b forms")
 	n = 0
 	s.loses(func(q Question) bool {
-		if q.Form != Large {
+		if q.Form != Forwarded {
 			return false
 		}
 		n++
@@ -230,13 +230,13 @@ func TestUnsent(t *testing.T) {
 	s.loses(nothing)
 	s.run(20 * time.Second)
 	s.answers = func(q Question) (time.Duration, bool) {
-		if q.Form == Large {
+		if q.Form == Marked {
 			s.Unsent(q)
 		}
-		return 0, q.Form != Large
+		return 0, q.Form != Marked
 	}
 	s.run(time.Minute)
-	if got := s.form(Large); got.Fails || got.LostInRow > 0 || got.Loss > 0 {
+	if got := s.form(Marked); got.Fails || got.LostInRow > 0 || got.Loss > 0 {
 		t.Errorf("%+v", got)
 	}
 }
@@ -247,7 +247,7 @@ func TestSizes(t *testing.T) {
 	s.loses(func(q Question) bool {
 		want := PayloadSize
 		if q.Form == Large {
-			want = limits.Large
+			want = limits.Sizes.Most
 		}
 		if len(q.Payload) != want {
 			t.Errorf("%s has %d bytes", q.Form, len(q.Payload))
@@ -297,7 +297,7 @@ func TestRateOfForms(t *testing.T) {
 			if most := min(maxRate, test.peers)*61 + Batch; plain > most || plain < most*9/10 {
 				t.Errorf("%d plain probes in a minute, want %d", plain, most)
 			}
-			if most := min(maxFormRate, test.peers*4) * 61; others > most {
+			if most := min(maxFormRate+maxSizeRate, test.peers*4) * 61; others > most {
 				t.Errorf("%d other probes in a minute, at most %d", others, most)
 			}
 			if len(each) < test.peers*3/4 { // chance decides which, so in a minute a few are left out

@@ -25,6 +25,7 @@ type peer struct {
 	window         window
 	recent         recent
 	forms          [numForms]form   // but for Plain
+	search         search           // what becomes of Large
 	answeredAt     time.Time        // of the last answer
 	heardAt        time.Time        // of the last packet of any kind, as the last settle was told
 	strayAt        time.Time        // of the last answer that came too late or to no question
@@ -43,24 +44,22 @@ type peer struct {
 // lateKept is how many missed questions are remembered: an answer that comes late is no forged one.
 const lateKept = 8
 
-// with gives a peer other settings, and returns it; nil for nil.
-func (p *peer) with(interval time.Duration, b Bounds) *peer {
-	if p == nil {
-		return nil
-	}
+// set gives a peer other settings.
+func (p *peer) set(interval time.Duration, b Bounds) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.interval != interval {
 		p.interval, p.recent = interval, newRecent(interval)
 	}
 	p.bounds = b
-	return p
+	p.search.set(b.Sizes)
 }
 
 // A question is an echo that was sent.
 type question struct {
 	nonce uint64
 	form  Form
+	size  int // of the payload; of Large alone
 	at    time.Time
 	rtt   time.Duration        // lost until the answer comes
 	ping  chan<- time.Duration // gets rtt, and has room for it; nil for a probe
@@ -81,39 +80,31 @@ func (p *peer) note(q question) uint16 {
 	return p.seq
 }
 
-// nextForm returns a form that is due, with its DSCP value and the size of its payload; ok is false if
-// none is. A form is measured while plain probes pass; what was found before stays meanwhile.
-func (p *peer) nextForm(now time.Time, t Trait) (f Form, dscp uint8, size int, ok bool) {
+// nextForm returns a form that is due, with its DSCP value; ok is false if none is. A form is measured
+// while plain probes pass; what was found before stays meanwhile.
+func (p *peer) nextForm(now time.Time, t Trait) (f Form, dscp uint8, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, f := range forms {
+	for _, f := range regular {
 		if one := &p.forms[f]; !p.measures(f, t) && (one.fails || one.lost > 0) {
 			p.formsNew = p.formsNew || one.fails
 			one.forget()
 		}
 	}
-	if p.state != Up || p.good < plainPasses {
-		return 0, 0, 0, false
+	if !p.passes() {
+		return 0, 0, false
 	}
-	for i := range forms {
-		f := forms[(int(p.seq)+i)%len(forms)] // the next one, so that none is left out
+	for i := range regular {
+		f := regular[(int(p.seq)+i)%len(regular)] // the next one, so that none is left out
 		if !p.measures(f, t) || !p.forms[f].due(now, p.waits(f, now)) {
 			continue
 		}
 		if f == Marked {
 			dscp = p.forms[f].nextDSCP(t.DSCP)
 		}
-		return f, dscp, p.size(f), true
+		return f, dscp, true
 	}
-	return 0, 0, 0, false
-}
-
-// size returns the size of a form's payload. p.mu is held.
-func (p *peer) size(f Form) int {
-	if f == Large {
-		return max(PayloadSize, p.bounds.Large)
-	}
-	return PayloadSize
+	return 0, 0, false
 }
 
 // measures tells whether a form says something about the peer. p.mu is held.
@@ -123,7 +114,7 @@ func (p *peer) measures(f Form, t Trait) bool {
 	case Data:
 		return t.Data && isMeshd // to others, programs send nothing
 	case Large:
-		return p.bounds.Large > 0
+		return p.bounds.Sizes.Most > 0
 	case Marked:
 		return t.DSCP&^1 != 0 // plain probes have DSCP 0
 	default:
@@ -233,16 +224,58 @@ func (p *peer) answered(said payload, at time.Time) (look bool) {
 	}
 	q := &p.asked[i]
 	q.rtt = max(at.Sub(q.at), 0)
+	narrows := q.form == Large && p.search.phase >= searching
+	if q.form == Large {
+		p.forms[Large].received++
+		p.formsNew = p.search.passed(q.size) || p.formsNew
+	}
 	if q.ping != nil {
 		q.ping <- q.rtt // has room for one
 		p.asked = slices.Delete(p.asked, i, i+1)
 	}
-	return p.state != Up || p.toldNew
+	return p.state != Up || p.toldNew || p.formsNew || narrows
+}
+
+// passes tells whether plain probes pass, so that the loss of another form says something about the
+// form. p.mu is held.
+func (p *peer) passes() bool { return p.state == Up && p.good >= plainPasses }
+
+// look has the size of packets checked at once.
+func (p *peer) look() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.search.look()
+}
+
+// sizes returns the sizes that are due to be asked about, and when the peer is to be settled again for
+// that; zero if that is no matter. p.mu is held.
+func (p *peer) sizes(now time.Time, mayAsk bool) (all []int, again time.Time) {
+	if !p.passes() {
+		p.search.stop()
+		return nil, again
+	}
+	roundTrip := p.window.figures().Last
+	if mayAsk {
+		var changed bool
+		all, changed = p.search.due(now, roundTrip)
+		p.formsNew = p.formsNew || changed
+		p.forms[Large].sent += uint64(len(all))
+	}
+	return all, p.search.wake(roundTrip)
+}
+
+// askSize notes a question of a size and returns its sequence number.
+func (p *peer) askSize(now time.Time, nonce uint64, size int) uint16 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.note(question{nonce: nonce, form: Large, size: size, at: now, rtt: lost})
 }
 
 // settle evaluates the questions that were answered or have timed out, and appends the changes to
-// changes. heard is the time of the last packet of any kind.
-func (p *peer) settle(now, heard time.Time, changes []Change) []Change {
+// changes. heard is the time of the last packet of any kind. It returns the sizes that are to be asked
+// about now, none without mayAsk, and when it is to be called again for their sake; zero: no matter.
+func (p *peer) settle(now, heard time.Time, mayAsk bool, changes []Change) (
+	_ []Change, sizes []int, again time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	old := p.state
@@ -256,10 +289,12 @@ func (p *peer) settle(now, heard time.Time, changes []Change) []Change {
 		return true
 	})
 	p.state = p.stateAt(now)
+	sizes, again = p.sizes(now, mayAsk)
 	if p.state != old {
 		p.since = now
 		if p.state == Up && old != Stale {
 			p.recent = newRecent(p.interval) // what was lost before is over, and was told
+			p.search.look()                  // the path may be another one now
 		}
 		change := Change{Peer: p.name, Old: old, New: p.state, Figures: p.window.figures()}
 		if p.missed > 0 {
@@ -277,14 +312,17 @@ func (p *peer) settle(now, heard time.Time, changes []Change) []Change {
 		p.formsNew = false
 		changes = append(changes, Change{Peer: p.name, Old: p.state, New: p.state, Forms: true})
 	}
-	return changes
+	return changes, sizes, again
 }
 
 // conclude takes the result of one question. p.mu is held.
 func (p *peer) conclude(q question) {
 	good := q.rtt != lost
-	if q.form != Plain {
-		if good || p.state == Up && p.good >= plainPasses {
+	switch {
+	case q.form == Large: // the search has been told
+		return
+	case q.form != Plain:
+		if good || p.passes() {
 			p.formsNew = p.forms[q.form].conclude(good) || p.formsNew
 		}
 		return
@@ -347,9 +385,14 @@ func (p *peer) report(t Trait) Report {
 	}
 	for i, f := range forms {
 		one := p.forms[f]
+		if f == Large {
+			r.Forms[i] = p.search.report(one)
+			continue
+		}
 		r.Forms[i] = FormReport{
 			Form: f, Measured: p.measures(f, t) && one.sent > 0, Sent: one.sent, Received: one.received,
 			LostInRow: one.lost, Loss: one.loss(), Fails: one.fails, DSCP: one.dscp}
 	}
+	r.Size = p.search.found()
 	return r
 }

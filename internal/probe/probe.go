@@ -46,8 +46,9 @@ const (
 	// tick is the longest time for which due questions are collected. Sent together, and answered
 	// together, they cost less than half.
 	tick = 250 * time.Millisecond
-	// Batch is how many questions Work returns at most, and one of each form more. They all get the
-	// time of that call as their send time, so it must not take long to send them.
+	// Batch is how many plain questions Work returns at most. One of each form, and those about sizes,
+	// may be added. They all get the time of that call as their send time, so it must not take long to
+	// send them.
 	Batch = 16
 )
 
@@ -152,6 +153,7 @@ type Prober struct {
 	next     int       // index in order
 	credit   float64   // the number of plain questions that may be asked now
 	formed   float64   // the number of questions of other forms that may be asked now
+	sized    float64   // the number of questions about sizes that may be asked now
 	last     time.Time // of the last Work
 	pending  []pending // sent questions, oldest first
 }
@@ -207,12 +209,13 @@ func (p *Prober) Set(s Settings) {
 	}
 	peers, fresh, kept := make(map[string]*peer, len(s.Peers)), []*peer{}, []*peer{}
 	for _, name := range s.Peers {
-		bounds := s.Bounds[name]
-		peers[name] = old[name].with(s.Interval, bounds)
-		if peers[name] == nil {
-			peers[name] = &peer{name: name, interval: s.Interval, bounds: bounds, recent: newRecent(s.Interval)}
-			fresh = append(fresh, peers[name])
+		one := old[name]
+		if one == nil {
+			one = &peer{name: name}
+			fresh = append(fresh, one)
 		}
+		one.set(s.Interval, s.Bounds[name])
+		peers[name] = one
 	}
 	for i := range p.order {
 		was := p.order[(p.next+i)%len(p.order)]
@@ -267,7 +270,6 @@ func (p *Prober) Woken() <-chan struct{} { return p.woken }
 func (p *Prober) Work(now time.Time) (questions []Question, changes []Change) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	changes = p.conclude(now)
 	// Questions that were due while nobody called, such as while the host was suspended, are not
 	// asked later.
 	burst := max(1, p.rate()*4*p.tick().Seconds())
@@ -276,14 +278,16 @@ func (p *Prober) Work(now time.Time) (questions []Question, changes []Change) {
 	}
 	p.credit = min(p.credit+now.Sub(p.last).Seconds()*p.rate(), burst)
 	p.formed = min(p.formed+now.Sub(p.last).Seconds()*maxFormRate, float64(formBurst))
+	p.sized = min(p.sized+now.Sub(p.last).Seconds()*maxSizeRate, float64(sizeBurst))
 	p.last = now
+	questions, changes = p.conclude(now)
 	for ; p.credit >= 1 && len(p.order) > 0 && p.interval > 0 && len(questions) < Batch; p.credit-- {
 		to := p.order[p.next]
 		p.next = (p.next + 1) % len(p.order)
 		q := Question{Peer: to.name, ID: p.id, Payload: make([]byte, PayloadSize)}
 		q.Seq = to.ask(now, p.question(to, q.Payload), nil)
 		questions = p.askForms(now, to, append(questions, q))
-		p.pending = append(p.pending, pending{to, now.Add(Timeout)}) // for all of them
+		p.follow(pending{to, now.Add(Timeout)}) // for all of them
 	}
 	return questions, changes
 }
@@ -293,24 +297,28 @@ func (p *Prober) Work(now time.Time) (questions []Question, changes []Change) {
 func (p *Prober) askForms(now time.Time, to *peer, questions []Question) []Question {
 	trait := *p.trait.Load()
 	// One at a time, but where plain probes are so rare that this would take too long.
-	most := min(len(forms), 1+int(p.interval*time.Duration(len(forms))/formPause))
+	most := min(len(regular), 1+int(p.interval*time.Duration(len(regular))/formPause))
 	for range most {
 		if p.formed < 1 || rand.Float64() > p.formed/float64(formBurst) {
 			break
 		}
-		form, dscp, size, ok := to.nextForm(now, trait)
+		form, dscp, ok := to.nextForm(now, trait)
 		if !ok {
 			break
 		}
 		p.formed--
-		q := Question{Peer: to.name, Form: form, DSCP: dscp, ID: p.id, Payload: make([]byte, size)}
+		q := Question{Peer: to.name, Form: form, DSCP: dscp, ID: p.id, Payload: make([]byte, PayloadSize)}
 		q.Seq = to.askForm(now, p.question(to, q.Payload), form, dscp)
-		if form == Large {
-			q.Payload[flagsAt] |= byte(Brief)
-		}
 		questions = append(questions, q)
 	}
 	return questions
+}
+
+// Look has the size of a peer's packets checked at once: somebody says that it has changed.
+func (p *Prober) Look(peer string) {
+	if one := (*p.peers.Load())[peer]; one != nil {
+		one.look()
+	}
 }
 
 // Unsent forgets a question that says nothing: it was not sent for a reason that pods are told of.
@@ -321,17 +329,22 @@ func (p *Prober) Unsent(q Question) {
 	}
 }
 
-// conclude settles the peers that have news, and those whose questions have timed out.
-func (p *Prober) conclude(now time.Time) (changes []Change) {
+// conclude settles the peers that have news, and those whose questions have timed out. It returns the
+// questions about sizes that are due there.
+func (p *Prober) conclude(now time.Time) (questions []Question, changes []Change) {
+	var due []*peer
 	for range len(p.news) {
-		changes = p.settle(<-p.news, now, changes)
+		due = append(due, <-p.news)
 	}
 	over := 0
 	for ; over < len(p.pending) && !p.pending[over].over.After(now); over++ {
-		changes = p.settle(p.pending[over].to, now, changes)
+		due = append(due, p.pending[over].to)
 	}
 	p.pending = slices.Delete(p.pending, 0, over)
-	return changes
+	for _, one := range due {
+		questions, changes = p.settle(one, now, questions, changes)
+	}
+	return questions, changes
 }
 
 // question writes a payload for a peer and returns its nonce.
@@ -342,11 +355,30 @@ func (p *Prober) question(to *peer, b []byte) uint64 {
 }
 
 // settle settles a peer if it is still followed.
-func (p *Prober) settle(one *peer, now time.Time, changes []Change) []Change {
+func (p *Prober) settle(one *peer, now time.Time, questions []Question, changes []Change) ([]Question, []Change) {
 	if (*p.peers.Load())[one.name] != one {
-		return changes
+		return questions, changes
 	}
-	return one.settle(now, p.heard(one.name), changes)
+	// Where more are due than may be asked, chance decides, as in askForms.
+	mayAsk := p.sized >= sizeRound && rand.Float64() <= p.sized/float64(sizeBurst)
+	changes, sizes, again := one.settle(now, p.heard(one.name), mayAsk, changes)
+	p.sized -= float64(len(sizes))
+	for _, size := range sizes {
+		q := Question{Peer: one.name, Form: Large, ID: p.id, Payload: make([]byte, size)}
+		q.Seq = one.askSize(now, p.question(one, q.Payload), size)
+		q.Payload[flagsAt] |= byte(Brief)
+		questions = append(questions, q)
+	}
+	if !again.IsZero() {
+		p.follow(pending{one, again})
+	}
+	return questions, changes
+}
+
+// follow has a peer settled at a time.
+func (p *Prober) follow(one pending) {
+	at, _ := slices.BinarySearchFunc(p.pending, one, func(a, b pending) int { return a.over.Compare(b.over) })
+	p.pending = slices.Insert(p.pending, at, one)
 }
 
 // Ping returns a question out of turn, with a payload of size bytes, but at least PayloadSize. The
@@ -412,6 +444,7 @@ type Report struct {
 	Told           Self                     // what the peer said last; no Version if it does not run meshd
 	NotHeard       bool                     // the peer tells that it does not hear this node
 	Forms          [numForms - 1]FormReport // in the order of Forms
+	Size           Size                     // of the largest packets that reach the peer
 }
 
 // Report returns what is known of a peer; ok is false if it is not followed.
