@@ -91,7 +91,7 @@ func (p *probes) follow(next *plan.Plan) {
 			s.Bounds[peer.Name] = forms.Bounds(next.Peer, peer, next.Link.MTU)
 		}
 	}
-	p.forms.Configure(next.Config.Dataplane.Spread, next.Link.MTU)
+	p.forms.Configure(next.Config.Dataplane.Spread)
 	p.registry.Keep(all)
 	p.registry.Use(p.selfOf(next.Config).Files(), time.Now())
 	if s.Interval == 0 {

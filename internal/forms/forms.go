@@ -29,19 +29,14 @@ const (
 type Sender struct {
 	spread     atomic.Bool // packets leave from many ports
 	noChecksum atomic.Bool // packets leave without a UDP checksum
-	mtu        atomic.Int64
 
 	// Of the goroutine that sends.
 	looked time.Time
 	seen   [64]time.Time // when a packet has left with a DSCP value
 }
 
-// Configure tells whether packets leave from many ports, as dataplane.spread says, and how large they
-// may be: the MTU of the TUN in bytes.
-func (s *Sender) Configure(spread bool, mtu int) {
-	s.spread.Store(spread)
-	s.mtu.Store(int64(mtu))
-}
+// Configure tells whether packets leave from many ports, as dataplane.spread says.
+func (s *Sender) Configure(spread bool) { s.spread.Store(spread) }
 
 // Trait returns how pods' packets differ from plain probes. news is false, and the trait not asked for,
 // if the last look was less than a second ago.
@@ -90,9 +85,17 @@ func (s *Sender) Send(
 	return unsent, errors.Join(append(errs, engine.SendEcho(plain...))...)
 }
 
+// leastMTU is the smallest path that a size is searched for, in bytes of pods' packets: what every IPv4
+// host takes (RFC 791 section 3.1). Narrower paths, and paths of less than 1280 bytes for IPv6 between
+// pods, get fragments.
+const leastMTU = 576
+
 // Bounds returns what probes a peer can get from a node. mtu is that of the TUN in bytes.
 func Bounds(self, peer mesh.Peer, mtu int) probe.Bounds {
-	b := probe.Bounds{Large: max(0, mtu-dataplane.EchoHeadersTo(self, peer))}
+	var b probe.Bounds
+	if headers := dataplane.EchoHeadersTo(self, peer); mtu > headers {
+		b.Sizes = probe.Sizes{Least: leastMTU - headers, Most: mtu - headers, Headers: headers}
+	}
 	for _, v6 := range []bool{false, true} {
 		b.Forwarded = b.Forwarded || self.TUNAddress(v6).IsValid() && peer.ForwardedProbe(v6).IsValid()
 	}
@@ -103,6 +106,7 @@ func Bounds(self, peer mesh.Peer, mtu int) probe.Bounds {
 func (s *Sender) Update(f *peers.Facts, r probe.Report) {
 	f.Recent = peers.Loss{Probes: r.Recent.Probes, Lost: r.Recent.Lost, Runs: r.Recent.Runs}
 	f.NotHeard = r.NotHeard
+	f.Path = peers.PathMTU(r.Size)
 	before := f.Loses
 	f.Loses = peers.Loses{}
 	for _, one := range r.Forms {
@@ -115,8 +119,6 @@ func (s *Sender) Update(f *peers.Facts, r probe.Report) {
 			if !before.NoChecksum && !before.Spread { // later news of the engine does not change what was found
 				f.Loses.NoChecksum, f.Loses.Spread = s.noChecksum.Load(), s.spread.Load()
 			}
-		case probe.Large:
-			f.Loses.Large = int(s.mtu.Load())
 		case probe.Marked:
 			f.Loses.DSCP = one.DSCP
 		case probe.Forwarded:

@@ -48,7 +48,7 @@ func TestSend(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			e := &fakeEngine{leaving: dataplane.Leaving{NoChecksum: test.noChecksum}}
 			s := &Sender{}
-			s.Configure(test.spread, 1472)
+			s.Configure(test.spread)
 			if trait, news := s.Trait(e, noon); !news || trait.Data != (test.noChecksum || test.spread) {
 				t.Errorf("%+v, %v", trait, news)
 			}
@@ -126,11 +126,11 @@ func TestBounds(t *testing.T) {
 		self, peer mesh.Peer
 		want       probe.Bounds
 	}{
-		{"IPv4", node(v4), node(v4), probe.Bounds{Large: 1444, Forwarded: true}},
-		{"IPv6", node(v6), node(v6), probe.Bounds{Large: 1424, Forwarded: true}},
-		{"both families", node(v4, v6), node(v4, v6), probe.Bounds{Large: 1444, Forwarded: true}},
-		{"only IPv6 in common", node(v4, v6), node(v6), probe.Bounds{Large: 1424, Forwarded: true}},
-		{"a peer of one address", node(v4), node("10.1.0.1/32"), probe.Bounds{Large: 1444}},
+		{"IPv4", node(v4), node(v4), probe.Bounds{Sizes: probe.Sizes{Least: 548, Most: 1444, Headers: 28}, Forwarded: true}},
+		{"IPv6", node(v6), node(v6), probe.Bounds{Sizes: probe.Sizes{Least: 528, Most: 1424, Headers: 48}, Forwarded: true}},
+		{"both families", node(v4, v6), node(v4, v6), probe.Bounds{Sizes: probe.Sizes{Least: 548, Most: 1444, Headers: 28}, Forwarded: true}},
+		{"only IPv6 in common", node(v4, v6), node(v6), probe.Bounds{Sizes: probe.Sizes{Least: 528, Most: 1424, Headers: 48}, Forwarded: true}},
+		{"a peer of one address", node(v4), node("10.1.0.1/32"), probe.Bounds{Sizes: probe.Sizes{Least: 548, Most: 1444, Headers: 28}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if got := Bounds(test.self, test.peer, 1472); got != test.want {
@@ -143,17 +143,19 @@ func TestBounds(t *testing.T) {
 // Facts follow the reports of probes, form by form.
 func TestUpdate(t *testing.T) {
 	e, s := &fakeEngine{leaving: dataplane.Leaving{NoChecksum: true}}, &Sender{}
-	s.Configure(false, 1472)
+	s.Configure(false)
 	s.Trait(e, noon)
 	var r probe.Report
 	for i, f := range probe.Forms() {
 		r.Forms[i] = probe.FormReport{Form: f, Fails: true, DSCP: 46}
 	}
 	r.Recent, r.NotHeard = probe.Loss{Probes: 30, Lost: 2, Runs: 1}, true
+	r.Size = probe.Size{InUse: 1252, Least: 576, Most: 1472, Proven: true}
 	var f peers.Facts
 	s.Update(&f, r)
 	want := peers.Facts{NotHeard: true, Recent: peers.Loss{Probes: 30, Lost: 2, Runs: 1},
-		Loses: peers.Loses{NoChecksum: true, Large: 1472, DSCP: 46, Forwarded: true}}
+		Loses: peers.Loses{NoChecksum: true, DSCP: 46, Forwarded: true},
+		Path:  peers.PathMTU{InUse: 1252, Least: 576, Most: 1472, Proven: true}}
 	if f != want {
 		t.Errorf("%+v, want %+v", f, want)
 	}

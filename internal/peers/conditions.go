@@ -49,7 +49,7 @@ func (f Facts) reach(name string, state State) (all []mesh.Condition) {
 	one := mesh.Condition{Severity: mesh.Degraded, Peer: name}
 	switch state {
 	case Up:
-		return append(f.Recent.conditions(name), f.Loses.conditions(name)...)
+		return slices.Concat(f.Recent.conditions(name), f.Loses.conditions(name), f.Path.conditions(name))
 	case Stale:
 		return f.Recent.conditions(name)
 	case Down:

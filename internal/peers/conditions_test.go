@@ -16,7 +16,11 @@ func TestConditions(t *testing.T) {
 	lossy := func(probes, lost, runs int) peers.Facts {
 		return peers.Facts{Asked: true, State: peers.Up, Recent: peers.Loss{Probes: probes, Lost: lost, Runs: runs}}
 	}
-	all := peers.Loses{NoChecksum: true, Large: 1472, DSCP: 46, Forwarded: true}
+	narrow := func(mtu int, nothing bool) peers.Facts {
+		return peers.Facts{Asked: true, State: peers.Up,
+			Path: peers.PathMTU{InUse: mtu, Least: 576, Most: 1472, Proven: true, Nothing: nothing}}
+	}
+	all := peers.Loses{NoChecksum: true, DSCP: 46, Forwarded: true}
 	for _, test := range []struct {
 		name     string
 		facts    peers.Facts
@@ -30,7 +34,9 @@ func TestConditions(t *testing.T) {
 		{"down", in(peers.Down, all), failed, []mesh.Kind{mesh.PeerDown}},
 		{"silent", in(peers.Silent, all), degraded, []mesh.Kind{mesh.PeerSilent}},
 		{"one way", in(peers.OneWay, all), failed, []mesh.Kind{mesh.PeerOneWay}},
-		{"large packets", in(peers.Up, peers.Loses{Large: 1472}), degraded, []mesh.Kind{mesh.PathLarge}},
+		{"a narrow path", narrow(1252, false), mesh.Info, []mesh.Kind{mesh.PathLarge}},
+		{"a path of the full size", narrow(1472, false), 0, nil},
+		{"no size passes", narrow(1472, true), degraded, []mesh.Kind{mesh.PathLarge}},
 		{"no checksum", in(peers.Up, peers.Loses{NoChecksum: true}), degraded, []mesh.Kind{mesh.PathChecksum}},
 		{"other ports", in(peers.Up, peers.Loses{Spread: true}), degraded, []mesh.Kind{mesh.PathPort}},
 		{"no checksum, or other ports", in(peers.Up, peers.Loses{NoChecksum: true, Spread: true}), degraded,
@@ -41,7 +47,7 @@ func TestConditions(t *testing.T) {
 		{"the same text", peers.Facts{File: "text"}, 0, nil},
 		{"another file", peers.Facts{File: "other"}, degraded, []mesh.Kind{mesh.FileDiffers}},
 		{"all forms", in(peers.Up, all), failed,
-			[]mesh.Kind{mesh.PathChecksum, mesh.PathLarge, mesh.PathDSCP, mesh.PathForwarding}},
+			[]mesh.Kind{mesh.PathChecksum, mesh.PathDSCP, mesh.PathForwarding}},
 
 		{"one lost probe of many", lossy(60, 1, 1), 0, nil},
 		{"one lost probe of few", lossy(3, 1, 1), 0, nil},
@@ -55,7 +61,7 @@ func TestConditions(t *testing.T) {
 			var kinds []mesh.Kind
 			for _, c := range got {
 				kinds = append(kinds, c.Kind)
-				if c.Peer != "b" || c.Remedy == "" {
+				if c.Peer != "b" || c.Remedy == "" && c.Severity > mesh.Info {
 					t.Errorf("%+v", c)
 				}
 			}
@@ -75,7 +81,7 @@ func TestOutByUser(t *testing.T) {
 	}{
 		{"nothing", peers.Loses{}, false},
 		{"what programs send", peers.Loses{NoChecksum: true}, true},
-		{"something else", peers.Loses{Spread: true, Large: 1472, DSCP: 46, Forwarded: true}, false},
+		{"something else", peers.Loses{Spread: true, DSCP: 46, Forwarded: true}, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			d, _ := peers.New().Report("b", func(f *peers.Facts) { f.Loses = test.loses })

@@ -16,4 +16,7 @@ type Directive struct {
 	// rules (INPUT, raw, netdev ingress, inbound xfrm, rp_filter) decide about it: its probes, which
 	// come by the socket, fail while its data comes by the programs.
 	InBySocket bool
+	// MTU is the size in bytes of the largest packets that reach the peer, without outer headers; 0: all
+	// that the interface lets through.
+	MTU int
 }

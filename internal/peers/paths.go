@@ -33,7 +33,6 @@ const (
 type Loses struct {
 	NoChecksum bool  // UDP datagrams without a checksum, as programs send
 	Spread     bool  // datagrams from ports other than the mesh's
-	Large      int   // packets of this size in bytes; 0: they pass
 	DSCP       uint8 // packets with this value; 0: they pass
 	Forwarded  bool  // packets that the peer has to forward
 }
@@ -52,6 +51,41 @@ func (l Loss) conditions(peer string) []mesh.Condition {
 		Remedy: "`meshd ping NODE` shows the loss: look at the underlay between both hosts"}}
 }
 
+// PathMTU is the size of the largest packets that reach a peer, as probes have found, in bytes without
+// outer headers. The zero value: it is not measured.
+type PathMTU struct {
+	InUse   int
+	Least   int  // that is searched for
+	Most    int  // that the interface here carries
+	Proven  bool // a probe of the size in use was answered
+	Nothing bool // no size passes but that of plain probes
+}
+
+// limit is the size for the engines; 0 if the interface limits packets enough.
+func (p PathMTU) limit() int {
+	if p.InUse < p.Most {
+		return p.InUse
+	}
+	return 0
+}
+
+// conditions tells what does not fit. Once a size is found, pods are told of it and their connections
+// keep to it: that is a fact to know, and no fault.
+func (p PathMTU) conditions(peer string) []mesh.Condition {
+	c := mesh.Condition{Kind: mesh.PathLarge, Peer: peer}
+	switch {
+	case p.Nothing:
+		c.Severity, c.Subject = mesh.Degraded, fmt.Sprint(p.Least-1)
+		c.Remedy = "look for what drops large UDP datagrams on the way: `meshd ping NODE -s SIZE` shows what passes"
+	case p.limit() > 0 && p.Proven:
+		c.Severity, c.Subject = mesh.Info, fmt.Sprint(p.InUse)
+		c.Cause = "probed; pods are told the size that fits"
+	default:
+		return nil
+	}
+	return []mesh.Condition{c}
+}
+
 // conditions tells what the path to a peer does not carry.
 func (l Loses) conditions(peer string) (all []mesh.Condition) {
 	about := func(kind mesh.Kind, severity mesh.Severity, subject, remedy string) {
@@ -65,10 +99,6 @@ func (l Loses) conditions(peer string) (all []mesh.Condition) {
 	if l.Spread && !l.NoChecksum {
 		about(mesh.PathPort, mesh.Degraded, "", "set `dataplane.spread = false`, "+
 			"or have the network pass all source ports")
-	}
-	if l.Large > 0 {
-		about(mesh.PathLarge, mesh.Degraded, fmt.Sprintf("%d bytes", l.Large), "set a lower "+
-			"`network.mtu = SIZE`: `meshd ping NODE -s SIZE` finds what passes")
 	}
 	if l.DSCP > 0 {
 		about(mesh.PathDSCP, mesh.Degraded, fmt.Sprint(l.DSCP), fmt.Sprintf(

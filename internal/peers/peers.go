@@ -42,6 +42,7 @@ type Facts struct {
 
 	Recent   Loss  // of plain probes
 	Loses    Loses // what of pods' packets it does not get
+	Path     PathMTU
 	NotHeard bool  // it tells that it does not hear this node
 
 	// Forbidden tells that this host refused to send the last probe to it (EPERM): a rule in OUTPUT,
@@ -111,7 +112,7 @@ func (r *Registry) Report(peer string, update func(*Facts)) (d Directive, news b
 func follow(f Facts) Directive {
 	return Directive{
 		Finishes: f.Meshd, OutByUser: f.Loses.NoChecksum || f.Forbidden,
-		InBySocket: f.handed && f.unanswered()}
+		InBySocket: f.handed && f.unanswered(), MTU: f.Path.limit()}
 }
 
 // Use tells which file is in force on this node from now on. A file of the same names is no news.

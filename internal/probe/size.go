@@ -30,13 +30,15 @@ const (
 
 // Sizes bounds the size of a peer's packets, in bytes of an echo's payload.
 type Sizes struct {
-	Least int // that an underlay must carry; smaller sizes are not asked about
-	Most  int // that the interface here carries; 0: the size is not measured
+	Least   int // that an underlay must carry; smaller sizes are not asked about
+	Most    int // that the interface here carries; 0: the size is not measured
+	Headers int // by which packets are larger than the payload
 }
 
-// A Size is the size of the largest packets to a peer, in bytes of an echo's payload.
+// A Size is the size of the largest packets to a peer, in bytes, headers included.
 type Size struct {
 	InUse   int
+	Least   int  // that is searched for
 	Most    int  // that the interface here carries; 0: the size is not measured
 	Proven  bool // a question of this size was answered
 	Nothing bool // not even the smallest size passes, while plain probes do
@@ -108,7 +110,12 @@ func (s *search) stop() { s.phase, s.round, s.open, s.lost = checking, nil, fals
 
 // found returns what is known.
 func (s *search) found() Size {
-	return Size{InUse: s.size, Most: s.bounds.Most, Proven: s.proven, Nothing: s.failed}
+	if s.bounds.Most == 0 {
+		return Size{}
+	}
+	headers := s.bounds.Headers
+	return Size{InUse: s.size + headers, Least: s.bounds.Least + headers, Most: s.bounds.Most + headers,
+		Proven: s.proven, Nothing: s.failed}
 }
 
 // report returns what is known as that of a form. counts holds the numbers of questions.

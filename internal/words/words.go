@@ -48,7 +48,7 @@ var sentences = map[mesh.Kind]string{
 	mesh.PeerSilent:       "meshd does not answer, while data arrives, from PEER",
 	mesh.PeerOneWay:       "packets pass in one direction only between this node and PEER",
 	mesh.FileDiffers:      "this node's file differs in meaning from that of PEER",
-	mesh.PathLarge:        "packets of SUBJECT do not reach PEER, smaller ones do",
+	mesh.PathLarge:        "packets over SUBJECT bytes do not reach PEER",
 	mesh.PathChecksum:     "UDP without a checksum does not reach PEER: the user engine sends to it instead",
 	mesh.PathPort:         "UDP from other source ports than the mesh's does not reach PEER",
 	mesh.PathDSCP:         "packets with DSCP value SUBJECT do not reach PEER",

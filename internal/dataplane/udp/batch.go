@@ -136,11 +136,14 @@ func (s *Sender) Write(bs []packet.Burst) (int, error) {
 	return done, nil
 }
 
-// WriteFragmented sends a burst of one packet and lets the kernel send the datagram in fragments if
-// the path is too small for it. Meanwhile the socket has no "don't fragment", which another sender
-// would notice: that is why only one sender of a Conn may be in use at a time.
-func (s *Sender) WriteFragmented(b *packet.Burst) error {
-	if err := s.conn.control(func(fd int) error { return s.conn.discoverPath(fd, false) }); err != nil {
+// WriteFragmented sends a burst of one packet and lets the kernel send the datagram in fragments of at
+// most mtu bytes, outer headers included; 0: of what the device carries. By IPv4, a router on the way
+// cuts further what is still too large; by IPv6, none does (RFC 8200 section 5). Meanwhile the socket has
+// no "don't fragment", which another sender would notice: that is why only one sender of a Conn may be in
+// use at a time.
+func (s *Sender) WriteFragmented(b *packet.Burst, mtu int) error {
+	cut := func(fd int) error { return errors.Join(s.conn.fragmentsOf(fd, mtu), s.conn.discoverPath(fd, false)) }
+	if err := s.conn.control(cut); err != nil {
 		return err
 	}
 	_, err := s.Write([]packet.Burst{*b})

@@ -96,7 +96,7 @@ func TestDatagramsAreMarked(t *testing.T) {
 			t.Errorf("%d sent, %v", n, err)
 		}
 		cut := one(to, []byte("cut"))
-		if err := sender.WriteFragmented(&cut); err != nil {
+		if err := sender.WriteFragmented(&cut, 0); err != nil {
 			t.Error(err)
 		}
 		var got []string

@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"example.org/meshd/internal/dataplane/packet"
 )
 
 // bufferSize is the requested size in bytes of the socket's buffer for each direction. It holds 12
@@ -289,15 +291,31 @@ func setBuffers(fd int) error {
 	return nil
 }
 
-// discoverPath sets whether the kernel refuses packets that are larger than the path (and sends the
-// others with "don't fragment") or sends them in fragments.
+// fragmentsOf sets the size of the fragments that the kernel makes; 0: that of the device. IPv4 has no
+// such option.
+func (c *Conn) fragmentsOf(fd, mtu int) error {
+	if !c.v6 {
+		return nil
+	}
+	if mtu != 0 {
+		mtu = max(mtu, packet.MinMTU6)
+	}
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU, mtu); err != nil {
+		return fmt.Errorf("set size of fragments: %w", err)
+	}
+	return nil
+}
+
+// discoverPath sets whether the kernel refuses packets that are larger than the device carries (and sends
+// the others with "don't fragment") or sends them in fragments. What ICMP says of the path is ignored
+// (IP_PMTUDISC_PROBE, ip(7)): anybody may say it, and probes find the size.
 func (c *Conn) discoverPath(fd int, discover bool) error {
 	level, option, mode := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT
 	if c.v6 {
 		level, option, mode = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT
 	}
-	if discover { // IP_PMTUDISC_DO and IPV6_PMTUDISC_DO are the same number
-		mode = unix.IP_PMTUDISC_DO
+	if discover { // IPV6_PMTUDISC_PROBE is the same number
+		mode = unix.IP_PMTUDISC_PROBE
 	}
 	if err := unix.SetsockoptInt(fd, level, option, mode); err != nil {
 		return fmt.Errorf("set path MTU discovery: %w", err)

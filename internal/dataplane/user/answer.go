@@ -1,7 +1,6 @@
 package user
 
 import (
-	"net/netip"
 	"time"
 
 	"example.org/meshd/internal/dataplane/gro"
@@ -65,15 +64,19 @@ func (a *answerer) take() bool {
 }
 
 // pathMTU returns the size in bytes of packets such as b that fit the way to a
-// peer; the smallest of b's family if the kernel does not know. Linux itself
-// takes no path below 552 bytes for true (net.ipv4.route.min_pmtu).
-func pathMTU(wire Wire, f *forwarding, to netip.AddrPort, b []byte) int {
+// peer: what probes have found, or else what the kernel knows; the smallest of
+// b's family if it does not know either. Linux itself takes no path below 552
+// bytes for true (net.ipv4.route.min_pmtu).
+func pathMTU(wire Wire, f *forwarding, to *peer, b []byte) int {
 	const minMTU4 = 68 // RFC 791
 	lowest := minMTU4
 	if b[0]>>4 == 6 {
 		lowest = packet.MinMTU6
 	}
-	mtu, err := wire.PathMTU(to)
+	if mtu := int(to.mtu.Load()); mtu != 0 {
+		return max(mtu, lowest)
+	}
+	mtu, err := wire.PathMTU(to.underlay)
 	if err != nil {
 		return lowest
 	}

@@ -157,7 +157,12 @@ func (e *endpoints) gone() bool {
 }
 
 // Learn implements dataplane.Engine. The user engine completes every checksum by itself.
-func (u *Engine) Learn(string, peers.Directive) error { return nil }
+func (u *Engine) Learn(peer string, d peers.Directive) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.knows(peer).mtu.Store(int64(d.MTU))
+	return nil
+}
 
 // Adopt implements dataplane.Keeper.
 func (u *Engine) Adopt(files []*os.File, w dataplane.Wanted) (a dataplane.Adopted, unfit []error) {

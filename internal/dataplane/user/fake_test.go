@@ -125,7 +125,7 @@ func (f *fakeWire) Write(bs []packet.Burst) (int, error) {
 	return len(bs), nil
 }
 
-func (f *fakeWire) WriteFragmented(b *packet.Burst) error {
+func (f *fakeWire) WriteFragmented(b *packet.Burst, _ int) error {
 	f.cut = append(f.cut, bytes.Join(b.Parts, nil))
 	return nil
 }

@@ -30,6 +30,7 @@ type outbound struct {
 	answer  *answerer
 	one     [1]packet.Burst // for sending a packet of a burst alone
 	whole   []byte          // for putting together a packet that is in parts
+	long    [][]byte        // parts of a packet that is too long
 }
 
 func newOutbound(u *Engine, w *worker) *outbound {
@@ -88,7 +89,7 @@ func (o *outbound) frame(f *forwarding, frame []byte) int {
 		if !h.Complete(b) {
 			o.user.nobody.drop(mesh.Malformed, 1)
 		} else if to, tos := o.route(f, b, 1); to != nil {
-			o.burst(f, to, tos, len(b)).Add(b)
+			o.packet(f, to, tos, b)
 		}
 		return 1
 	}
@@ -103,6 +104,25 @@ func (o *outbound) frame(f *forwarding, frame []byte) int {
 	return segments.Len()
 }
 
+// packet sends one packet.
+func (o *outbound) packet(f *forwarding, to *peer, tos uint8, b []byte) {
+	if !to.carries(len(b)) {
+		o.tooLong(f, to, tos, b)
+		return
+	}
+	o.burst(f, to, tos, len(b)).Add(b)
+}
+
+// tooLong deals with a packet that the path to its peer does not carry, given in parts. No packet
+// passes those that were added before.
+func (o *outbound) tooLong(f *forwarding, to *peer, tos uint8, parts ...[]byte) {
+	o.flush(f)
+	one := packet.Burst{Addr: to.underlay, TOS: tos, Parts: o.long[:0]}
+	one.Add(parts...)
+	o.long = one.Parts
+	o.refusedOne(f, &one, to, syscall.EMSGSIZE)
+}
+
 // segment sends a superpacket as what it stands for. Only headers are written:
 // the payload goes from where it lies.
 func (o *outbound) segment(f *forwarding, s *virtio.Segments, to *peer, tos uint8) {
@@ -111,6 +131,10 @@ func (o *outbound) segment(f *forwarding, s *virtio.Segments, to *peer, tos uint
 			o.flush(f)
 		}
 		payload := s.Payload(i)
+		if !to.carries(s.HeaderLen() + len(payload)) {
+			o.tooLong(f, to, tos, s.Header(i, o.headers[o.used:]), payload)
+			continue
+		}
 		burst := o.burst(f, to, tos, s.HeaderLen()+len(payload)) // may flush
 		header := s.Header(i, o.headers[o.used:])
 		o.used += len(header)
@@ -261,7 +285,7 @@ func (o *outbound) refusedOne(f *forwarding, one *packet.Burst, to *peer, err er
 		b = o.whole
 	}
 	if errors.Is(err, syscall.EMSGSIZE) && packet.MayFragment(b) {
-		if err = o.worker.Sender.WriteFragmented(one); err == nil {
+		if err = o.worker.Sender.WriteFragmented(one, o.outer(f, to)); err == nil {
 			to.sent(1, uint64(one.Bytes))
 			return
 		}
@@ -271,5 +295,13 @@ func (o *outbound) refusedOne(f *forwarding, one *packet.Burst, to *peer, err er
 		return
 	}
 	to.drop(mesh.TooBig, 1)
-	o.answer.send(f, packet.TooBig, b, func() int { return pathMTU(o.worker.Wire, f, to.underlay, b) })
+	o.answer.send(f, packet.TooBig, b, func() int { return pathMTU(o.worker.Wire, f, to, b) })
+}
+
+// outer returns the size in bytes of the largest datagrams that reach a peer; 0 if it is not known.
+func (o *outbound) outer(f *forwarding, to *peer) int {
+	if mtu := int(to.mtu.Load()); mtu != 0 {
+		return mtu + f.header
+	}
+	return 0
 }

@@ -63,7 +63,7 @@ type Engine struct {
 	applied  *dataplane.Wanted // the last
 
 	mu      sync.Mutex
-	known   map[string]*counters          // of every peer there ever was, so that totals never fall
+	known   map[string]*known             // of every peer there ever was, so that totals never fall
 	past    [mesh.NumCallKinds]mesh.Calls // of workers that are gone
 	buffers buffers
 }
@@ -104,12 +104,34 @@ type forwarding struct {
 // peer is one entry of forwarding, by the table's index.
 type peer struct {
 	underlay netip.AddrPort
-	*counters
+	*known
+}
+
+// known is what lasts of a peer while forwarding is replaced.
+type known struct {
+	counters
+	mtu atomic.Int64 // largest packets that reach it, bytes; 0: all that the interface lets through
+}
+
+// carries tells whether a packet of a size reaches the peer.
+func (k *known) carries(size int) bool {
+	mtu := k.mtu.Load()
+	return mtu == 0 || int64(size) <= mtu
+}
+
+// knows returns what is known of a peer. u.mu is held.
+func (u *Engine) knows(name string) *known {
+	k := u.known[name]
+	if k == nil {
+		k = &known{}
+		u.known[name] = k
+	}
+	return k
 }
 
 // New returns the user engine, which has no workers and knows no peer yet.
 func New(o dataplane.Options) *Engine {
-	u := &Engine{options: o, known: map[string]*counters{}, asking: make(chan struct{}, 1)}
+	u := &Engine{options: o, known: map[string]*known{}, asking: make(chan struct{}, 1)}
 	u.mesh.Store(&forwarding{table: &table.Table{}, self: table.None})
 	u.workers.Store(&[]*worker{})
 	return u
@@ -162,10 +184,7 @@ func (u *Engine) SetMesh(m mesh.Mesh) error {
 			f.header = p.Underlay.OuterHeaders()
 			continue
 		}
-		if u.known[p.Name] == nil {
-			u.known[p.Name] = &counters{}
-		}
-		f.peers[i] = peer{underlay: p.Underlay.AddrPort, counters: u.known[p.Name]}
+		f.peers[i] = peer{underlay: p.Underlay.AddrPort, known: u.knows(p.Name)}
 	}
 	if f.self == table.None {
 		return fmt.Errorf("set mesh: no node is named %q", m.Self)

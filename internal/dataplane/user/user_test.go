@@ -389,7 +389,7 @@ type discard struct{ *fakeTun }
 
 func (discard) Write(bs []packet.Burst) (int, error) { return len(bs), nil }
 
-func (discard) WriteFragmented(*packet.Burst) error { return nil }
+func (discard) WriteFragmented(*packet.Burst, int) error { return nil }
 
 func (discard) Writer() func([][]byte) error { return func([][]byte) error { return nil } }
 

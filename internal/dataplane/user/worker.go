@@ -66,6 +66,7 @@ type Sender interface {
 	// kernel or a device cannot send several at once.
 	Write(bs []packet.Burst) (int, error)
 	// WriteFragmented sends a burst of one packet in as many pieces as its path
-	// needs. It costs more than Write, and never waits either.
-	WriteFragmented(b *packet.Burst) error
+	// needs, each of mtu bytes at most, outer headers included; 0: as the kernel
+	// thinks fit. It costs more than Write, and never waits either.
+	WriteFragmented(b *packet.Burst, mtu int) error
 }
