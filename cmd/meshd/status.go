@@ -100,7 +100,7 @@ Exit code 1: no peer has that name, or it is not up.`,
 					err = printJSON(cmd.OutOrStdout(), p)
 				} else {
 					err = errors.Join(printPeers(cmd.OutOrStdout(), []control.Peer{p.Peer}, time.Now()),
-						printProbes(cmd.OutOrStdout(), p.Probes))
+						printPath(cmd.OutOrStdout(), p.Peer))
 				}
 				if err == nil && !p.Serves() {
 					return errSilent
@@ -119,8 +119,13 @@ Exit code 1: no peer has that name, or it is not up.`,
 	}
 }
 
-// printProbes writes a table of the forms of probes to a peer, if the daemon tells any.
-func printProbes(w io.Writer, forms []control.ProbeForm) error {
+// printPath writes how large packets to a peer may be, and a table of the forms of probes to it, as far as
+// the daemon tells.
+func printPath(w io.Writer, p control.Peer) error {
+	if p.MTU > 0 {
+		fmt.Fprintf(w, "\nMTU %d by %s\n", p.MTU, p.MTUSource)
+	}
+	forms := p.Probes
 	if len(forms) == 0 {
 		return nil
 	}

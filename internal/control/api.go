@@ -178,8 +178,10 @@ type Peer struct {
 	RTTMinMS     *float64          `json:"rtt_min_ms"`
 	RTTP95MS     *float64          `json:"rtt_p95_ms"`
 	RTTLastMS    *float64          `json:"rtt_last_ms"`
-	JitterMS     *float64          `json:"jitter_ms"` // mean difference between one RTT and the next
-	Loss         *float64          `json:"loss"`      // of the last 60 probes, 0 to 1; null if not measured
+	JitterMS     *float64          `json:"jitter_ms"`  // mean difference between one RTT and the next
+	Loss         *float64          `json:"loss"`       // of the last 60 probes, 0 to 1; null if not measured
+	MTU          int               `json:"mtu"`        // largest packets that reach it, bytes; 0: not known
+	MTUSource    string            `json:"mtu_source"` // what limits it: "underlay", "file", "probed"
 	ProbesTx     uint64            `json:"probes_sent"`
 	ProbesRx     uint64            `json:"probes_received"`
 	Probes       []ProbeForm       `json:"probes"`        // by form, without the plain one

@@ -45,7 +45,7 @@ func whole() Status {
 				Routes: []string{"192.168.7.0/24"}, State: Up,
 				Since: new(at), LastSeen: new(at), RTTMS: new(0.21), RTTMinMS: new(0.2), RTTP95MS: new(0.9),
 				RTTLastMS: new(0.25), JitterMS: new(0.02),
-				Loss: new(0.05), ProbesTx: 60, ProbesRx: 57, ConfigSHA256: "9f3c1a", ConfigMatch: new(true),
+				Loss: new(0.05), MTU: 1372, MTUSource: "probed", ProbesTx: 60, ProbesRx: 57, ConfigSHA256: "9f3c1a", ConfigMatch: new(true),
 				SendError: &SendError{Error: "operation not permitted", Errno: 1, Packets: 3, Last: at},
 				ICMPError: &ICMPError{Means: "port_unreachable", From: "172.18.0.4", Packets: 5, Last: at},
 				Version:   "0.1.0",

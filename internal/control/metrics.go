@@ -57,6 +57,8 @@ var (
 		"Median round trip time of the last 60 probes.", "peer")
 	peerLoss = description("meshd_peer_loss_ratio",
 		"Share of the last 60 probes without an answer.", "peer")
+	peerMTU = description("meshd_peer_mtu_bytes",
+		"Size of the largest packets that reach a peer.", "peer")
 	peerConfigMatch = description("meshd_peer_config_match",
 		"Whether the peer runs the same configuration file.", "peer")
 	probesSent = description("meshd_peer_probes_sent_total",
@@ -148,6 +150,9 @@ func (m metrics) peer(p *Peer) {
 	}
 	if p.Loss != nil {
 		m.gauge(peerLoss, *p.Loss, p.Name)
+	}
+	if p.MTU > 0 {
+		m.gauge(peerMTU, float64(p.MTU), p.Name)
 	}
 	if p.ConfigMatch != nil {
 		m.gauge(peerConfigMatch, oneIf(*p.ConfigMatch), p.Name)

@@ -103,7 +103,7 @@ func assemble(ctx context.Context, o Options, c *config.Config) *daemon {
 	registry := peers.New()
 	probes := newProbes(log, o.Version, registry)
 	probes.engine = auto.New(dataplane.Options{
-		Log: log, Hear: probes.hear, Start: packets.start, Broken: d.news,
+		Log: log, Hear: probes.hear, Doubt: probes.Look, Start: packets.start, Broken: d.news,
 	})
 
 	d.tell = newTeller(o, c, view)

@@ -43,13 +43,16 @@ const (
 	HostUnreachable                    // no route to the host, or it does not answer its neighbours
 	Prohibited                         // a firewall refuses
 	RoutingLoop                        // the TTL ran out
+	TooLarge                           // a router cannot pass datagrams of this size on
 )
 
 // MeaningOf returns what the type and the code of an ICMP error mean, or of an ICMPv6 error if v6
 // (RFC 792, RFC 1812 section 5.2.7.1, RFC 4443 section 3).
 func MeaningOf(kind, code uint8, v6 bool) PathMeaning {
-	const unreachable4, exceeded4, unreachable6, exceeded6 = 3, 11, 1, 3
+	const unreachable4, exceeded4, unreachable6, tooBig6, exceeded6 = 3, 11, 1, 2, 3
 	switch {
+	case v6 && kind == tooBig6, !v6 && kind == unreachable4 && code == 4:
+		return TooLarge
 	case v6 && kind == exceeded6, !v6 && kind == exceeded4:
 		return RoutingLoop
 	case v6 && kind == unreachable6:
@@ -71,7 +74,7 @@ func MeaningOf(kind, code uint8, v6 bool) PathMeaning {
 			return Prohibited
 		}
 	}
-	return OtherError // among them "fragmentation needed", which is how a path's MTU is learned
+	return OtherError
 }
 
 // A Stranger is who sent packets that this node does not accept. All of it is as the packets say, so all

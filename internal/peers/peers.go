@@ -43,7 +43,7 @@ type Facts struct {
 	Recent   Loss  // of plain probes
 	Loses    Loses // what of pods' packets it does not get
 	Path     PathMTU
-	NotHeard bool  // it tells that it does not hear this node
+	NotHeard bool // it tells that it does not hear this node
 
 	// Forbidden tells that this host refused to send the last probe to it (EPERM): a rule in OUTPUT,
 	// which programs would bypass, is about the peer.

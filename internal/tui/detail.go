@@ -84,7 +84,11 @@ func aboutPath(v view, p control.Peer) []cell.Line {
 	if p.Version != "" {
 		first = first.Add(cell.Dim, "   meshd "+p.Version)
 	}
-	lines := append([]cell.Line{first.Add(fileRole(p), "   "+words.File(p))}, behind(p, v.w)...)
+	first = first.Add(fileRole(p), "   "+words.File(p))
+	if p.MTU > 0 { // an older meshd does not tell
+		first = first.Add(cell.Plain, fmt.Sprintf("   mtu %d", p.MTU)).Add(cell.Dim, " by "+p.MTUSource)
+	}
+	lines := append([]cell.Line{first}, behind(p, v.w)...)
 	rtt := fmt.Sprintf("%s now   %s min   %s p50   %s p95   jitter %s", words.Millis(lastRTT(p)),
 		words.Millis(p.RTTMinMS), words.Millis(p.RTTMS), words.Millis(p.RTTP95MS), words.Millis(p.JitterMS))
 	lines = append(lines, peerLabel("rtt ms").Add(cell.Plain, rtt).

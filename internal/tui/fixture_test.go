@@ -98,7 +98,7 @@ func somePeer(i, second int) control.Peer {
 		Subnets: []string{fmt.Sprintf("10.%d.0.0/16", i)}, Routes: []string{}, State: control.Up,
 		Since: new(now.Add(-time.Hour)), LastSeen: new(now.Add(-time.Duration(i%2) * time.Second)),
 		RTTMS: new(float64(i) * 1.37), RTTMinMS: new(float64(i)), RTTP95MS: new(float64(i) * 2),
-		RTTLastMS: new(float64(i) * 1.4), JitterMS: new(0.2), Loss: new(0.0), ProbesTx: 10452, ProbesRx: 10440,
+		RTTLastMS: new(float64(i) * 1.4), JitterMS: new(0.2), Loss: new(0.0), MTU: 1472, MTUSource: "underlay", ProbesTx: 10452, ProbesRx: 10440,
 		ConfigSHA256: "9f3c1a77", ConfigMatch: new(true), Version: "0.1.0",
 		RxPackets: passed * rate / 1000, RxBytes: passed * rate,
 		TxPackets: passed * rate / 900, TxBytes: passed * rate * 9 / 10, Drops: map[string]uint64{},

@@ -74,6 +74,9 @@ func Probed(status *control.Peer, r probe.Report, self probe.Self, asked bool) {
 		status.RTTP95MS, status.RTTLastMS = Milliseconds(f.P95), Milliseconds(f.Last)
 		status.JitterMS = Milliseconds(f.Jitter)
 	}
+	if r.Size.InUse < r.Size.Most {
+		status.MTU, status.MTUSource = r.Size.InUse, "probed"
+	}
 	if r.Told.Hash != ([32]byte{}) {
 		match := r.Told.SameFile(self)
 		status.ConfigMatch, status.ConfigSHA256 = &match, fmt.Sprintf("%x", r.Told.Hash)
@@ -128,4 +131,13 @@ func KernelRoute(sender, tun string, w link.Way) control.KernelRoute {
 		r.Error = w.Refusal.Error()
 	}
 	return r
+}
+
+// MTUSource tells what limits the size of packets where no probe has found less. inFile is network.mtu;
+// 0: it is automatic.
+func MTUSource(inFile int) string {
+	if inFile > 0 {
+		return "file"
+	}
+	return "underlay"
 }

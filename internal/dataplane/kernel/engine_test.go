@@ -40,12 +40,12 @@ func (u *userEngine) Read(ds []packet.Datagram) (int, error) {
 	}
 }
 
-func (u *userEngine) PathMTU(netip.AddrPort) (int, error)  { return 1500, nil }
-func (u *userEngine) Offloads() []string                   { return nil }
-func (u *userEngine) Write(bs []packet.Burst) (int, error) { u.sent += len(bs); return len(bs), nil }
-func (u *userEngine) WriteFragmented(*packet.Burst, int) error  { return nil }
-func (u *userEngine) Wake() error                          { return nil }
-func (u *userEngine) Writer() func(parts [][]byte) error   { return u.write }
+func (u *userEngine) PathMTU(netip.AddrPort) (int, error)      { return 1500, nil }
+func (u *userEngine) Offloads() []string                       { return nil }
+func (u *userEngine) Write(bs []packet.Burst) (int, error)     { u.sent += len(bs); return len(bs), nil }
+func (u *userEngine) WriteFragmented(*packet.Burst, int) error { return nil }
+func (u *userEngine) Wake() error                              { return nil }
+func (u *userEngine) Writer() func(parts [][]byte) error       { return u.write }
 func (u *userEngine) write(parts [][]byte) error {
 	_, b, _ := virtio.Parse(bytes.Join(parts, nil))
 	u.delivered = append(u.delivered, b)

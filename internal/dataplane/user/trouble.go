@@ -73,7 +73,13 @@ func (u *Engine) Refused(to netip.AddrPort, why syscall.Errno) {
 func (u *Engine) Reported(e udp.PathError) {
 	means := mesh.MeaningOf(e.Type, e.Code, e.To.Addr().Is6())
 	peer, ok := u.mesh.Load().at(e.To)
-	if !ok || means == mesh.OtherError {
+	switch {
+	case !ok || means == mesh.OtherError:
+		return
+	case means == mesh.TooLarge:
+		if u.options.Doubt != nil {
+			u.options.Doubt(peer)
+		}
 		return
 	}
 	now := time.Now()

@@ -14,6 +14,7 @@ import (
 	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/dataplane/virtio"
 	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/peers"
 )
 
 // drops returns the reasons counted in t, one entry a packet.
@@ -272,6 +273,55 @@ func TestTooBig(t *testing.T) {
 		if got := int(binary.BigEndian.Uint16(answer[at:])); got != test.mtu {
 			t.Errorf("%s: told %d, want %d", test.name, got, test.mtu)
 		}
+	}
+}
+
+// What probes have found about the path to a peer holds for each packet to it, and for no other peer:
+// whoever may be cut is cut, in order with the packets around it, and whoever may not is told the size.
+func TestPeerMTU(t *testing.T) {
+	large := func(dst string, size int, may bool) []byte {
+		b := append(udp4("10.244.0.2", dst, 63, 0), make([]byte, size-28)...)
+		binary.BigEndian.PutUint16(b[2:], uint16(size))
+		b[6] = 0x40
+		if may {
+			b[6] = 0
+		}
+		b[10], b[11] = 0, 0
+		binary.BigEndian.PutUint16(b[10:], packet.Checksum(b[:20], 0))
+		return b
+	}
+	r := newRig(t)
+	if err := r.Learn("b", peers.Directive{MTU: 1252}); err != nil {
+		t.Fatal(err)
+	}
+	const b, c = "10.244.1.2", "10.244.2.2"
+	r.send(large(b, 1252, false), large(b, 1253, false), large(b, 1400, true), large(c, 1472, false))
+	sizes := func() (all []int) {
+		for _, p := range r.wire.sent {
+			all = append(all, len(p.Data))
+		}
+		return all
+	}
+	if got := sizes(); !slices.Equal(got, []int{1252, 1472}) || len(r.wire.cut) != 1 || len(r.wire.cut[0]) != 1400 {
+		t.Errorf("sent %v, cut %d", got, len(r.wire.cut))
+	}
+	if len(r.tun.written) != 1 || binary.BigEndian.Uint16(r.tun.written[0][26:]) != 1252 {
+		t.Errorf("%d answers: % x", len(r.tun.written), r.tun.written)
+	}
+	if at := r.Read().Peers["b"]; at.TxPackets != 2 || strings.Join(drops(at), " ") != "too_big" {
+		t.Errorf("%+v", at)
+	}
+	if err := r.SetMesh(threeNodes()); err != nil { // a reload knows it still
+		t.Fatal(err)
+	}
+	r.send(large(b, 1253, false))
+	if got := r.Read().Peers["b"].Drops[mesh.TooBig]; got != 2 {
+		t.Errorf("%d drops after a reload", got)
+	}
+	_ = r.Learn("b", peers.Directive{}) // the path is as wide as the interface again
+	r.send(large(b, 1472, false))
+	if got := sizes(); len(got) != 3 || got[2] != 1472 {
+		t.Errorf("sent %v", got)
 	}
 }
 
