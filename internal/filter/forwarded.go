@@ -88,9 +88,9 @@ func CleanUp() (removed bool, err error) {
 	if err != nil {
 		return accepts, err
 	}
-	guard, err := nft.Remove(nft.Both(TableName))
+	guard, err := nft.Remove(nft.Both(TableName), nft.Both(ClampName))
 	if err != nil {
-		err = fmt.Errorf("remove the guard of the mesh port: %w", err)
+		err = fmt.Errorf("remove tables of filters: %w", err)
 	}
 	probes, probesErr := NewForwarded().Remove()
 	return accepts || guard || probes, errors.Join(err, probesErr)

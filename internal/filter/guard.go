@@ -4,6 +4,7 @@
 //	Forward    which forwarded packets pass although the host drops them: rules in its own chains
 //	Legacy     the same for hosts that filter with the old iptables
 //	Forwarded  which probes end behind all filters, so that the filters' verdict is known
+//	Clamp      how large TCP segments are, so that they fit the path of their peer
 //
 // Masquerade rules are in package masq.
 package filter

@@ -51,7 +51,7 @@ const (
 	NAT    = nftables.ChainTypeNAT
 )
 
-// Priorities of chains. Raw comes before connection tracking; chains that translate source
+// Priorities of chains. Raw comes before connection tracking, Mangle behind it; chains that translate source
 // addresses, such as iptables' POSTROUTING, are at SourceNAT. First comes before all others, so that
 // a trace begins there. Last comes behind all that filters, and in front of the one that confirms
 // connections (NF_IP_PRI_CONNTRACK_CONFIRM, the largest number): what a chain drops here leaves no
@@ -60,6 +60,7 @@ var (
 	First     = nftables.ChainPriority(math.MinInt32)
 	Last      = nftables.ChainPriority(math.MaxInt32 - 1)
 	Raw       = *nftables.ChainPriorityRaw
+	Mangle    = *nftables.ChainPriorityMangle
 	SourceNAT = *nftables.ChainPriorityNATSource
 )
 
