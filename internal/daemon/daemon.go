@@ -111,6 +111,7 @@ func assemble(ctx context.Context, o Options, c *config.Config) *daemon {
 	d.reconciler = newReconciler(o, c, view, d.host, news)
 	d.watch = config.NewWatcher(log, o.ConfigPath, func() { wake(d.reconciler.file) })
 	d.tell.engine, d.tell.registry, d.tell.probes, d.tell.rules = d.engine, registry, probes, d.rules
+	probes.narrow = d.rules.Narrow
 	d.tell.sources = []func() []mesh.Condition{
 		d.watch.Conditions, d.switcher.Conditions, d.metricsConditions, d.files.Conditions, d.legacy.Conditions,
 		registry.Conditions,

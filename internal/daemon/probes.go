@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,12 +37,14 @@ type probes struct {
 	set      chan struct{} // settings have changed
 	forms    forms.Sender
 	news     *news.Peers
+	plan     atomic.Pointer[plan.Plan]          // in force; nil: there is none yet
+	narrow   func(paths map[int][]netip.Prefix) // takes what paths carry
 }
 
 // newProbes returns probes that go through an engine, which hears echoes by hear.
 func newProbes(log *slog.Logger, version string, registry *peers.Registry) *probes {
 	p := &probes{log: log, version: version, registry: registry, set: make(chan struct{}, 1),
-		news: news.NewPeers(log)}
+		news: news.NewPeers(log), narrow: func(map[int][]netip.Prefix) {}}
 	p.Prober = probe.New(func(peer string) time.Time { return p.engine.Heard(peer) })
 	return p
 }
@@ -99,8 +103,17 @@ func (p *probes) follow(next *plan.Plan) {
 			p.learn(name, func(f *peers.Facts) { f.Asked, f.Loses = false, peers.Loses{} })
 		}
 	}
+	p.plan.Store(next)
+	p.tellPaths()
 	p.Set(s)
 	wake(p.set)
+}
+
+// tellPaths has the rules know what paths carry.
+func (p *probes) tellPaths() {
+	if now := p.plan.Load(); now != nil {
+		p.narrow(now.Engine.Mesh.Behind(p.registry.Narrow()))
+	}
 }
 
 // learn reports a fact, and has the engine learn what follows.
@@ -179,6 +192,9 @@ func (p *probes) tell(changes []probe.Change) {
 				f.Names(r.Told.File(), now)
 			}
 		})
+	}
+	if slices.ContainsFunc(changes, func(c probe.Change) bool { return c.Forms }) {
+		p.tellPaths()
 	}
 	p.news.Tell(changes, p.Self(), now)
 }

@@ -13,7 +13,10 @@
 // reads a meaning out of a sentence.
 package mesh
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // A Mesh is what an engine needs to know to forward packets.
 type Mesh struct {
@@ -110,6 +113,20 @@ func (m Mesh) Peer(name string) (peer Peer, ok bool) {
 		}
 	}
 	return Peer{}, false
+}
+
+// Behind returns the prefixes behind some peers, by the number that each peer has.
+func (m Mesh) Behind(peers map[string]int) map[int][]Prefix {
+	all := map[int][]Prefix{}
+	if len(peers) == 0 {
+		return all
+	}
+	for _, p := range m.Peers {
+		if n, ok := peers[p.Name]; ok && p.Name != m.Self {
+			all[n] = slices.Concat(all[n], p.Subnets, p.Routes)
+		}
+	}
+	return all
 }
 
 // A Route is the answer to "which peer carries packets to this address?".

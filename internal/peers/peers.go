@@ -141,6 +141,19 @@ func (r *Registry) Of(peer string) Facts {
 // Fails tells whether probes ask a peer and do not reach it.
 func (r *Registry) Fails(peer string) bool { return r.Of(peer).Fails() }
 
+// Narrow returns what the path to peers carries, in bytes, where it is less than the interface does.
+func (r *Registry) Narrow() map[string]int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	narrow := map[string]int{}
+	for name, f := range r.facts {
+		if limit := f.Path.limit(); limit > 0 {
+			narrow[name] = limit
+		}
+	}
+	return narrow
+}
+
 // Keep forgets peers that are not among names: one that comes back is a new one.
 func (r *Registry) Keep(names []string) {
 	r.mu.Lock()

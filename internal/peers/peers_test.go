@@ -2,6 +2,7 @@ package peers_test
 
 import (
 	"fmt"
+	"maps"
 	"sync"
 	"testing"
 	"time"
@@ -163,5 +164,22 @@ func TestRegistryOfMany(t *testing.T) {
 	}
 	if got := r.Count(peers.Up, noon); got != count {
 		t.Errorf("%d are up, want %d", got, count)
+	}
+}
+
+// Only paths that carry less than the interface are narrow.
+func TestNarrow(t *testing.T) {
+	r := peers.New()
+	for name, path := range map[string]peers.PathMTU{
+		"full": {InUse: 1472, Most: 1472, Proven: true}, "narrow": {InUse: 1252, Most: 1472, Proven: true},
+		"unmeasured": {},
+	} {
+		d, _ := r.Report(name, func(f *peers.Facts) { f.Path = path })
+		if want := map[string]int{"narrow": 1252}[name]; d.MTU != want {
+			t.Errorf("%s: engines are told %d, want %d", name, d.MTU, want)
+		}
+	}
+	if got := r.Narrow(); !maps.Equal(got, map[string]int{"narrow": 1252}) {
+		t.Errorf("%v", got)
 	}
 }

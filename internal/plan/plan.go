@@ -275,8 +275,9 @@ func RulesOf(c *config.Config, self config.Node, podLinks []string) (r rules.Wan
 	return r
 }
 
-// planGuard decides who may send on the mesh port: meshd alone.
+// planGuard decides who may send on the mesh port, meshd alone, and how large TCP segments are.
 func (p *Plan) planGuard(podLinks []string) {
+	p.Rules.Clamp = filter.ClampSettings{TUN: p.Link.Interface, MTU: p.Link.MTU}
 	g := &p.Rules.Guard
 	*g = filter.GuardSettings{Bind: p.Engine.Bind, TUN: p.Config.Network.Interface, PodLinks: podLinks,
 		Mark: udp.Mark, Closed: p.Forwarding.Closed()}

@@ -461,6 +461,7 @@ func TestRulesOfPlan(t *testing.T) {
 			netip.MustParseAddrPort("172.18.0.4:8285")},
 		Bind: p.Engine.Bind, TUN: "mesh0", PodLinks: []string{"cni0"}, Mark: udp.Mark, Closed: map[bool][]string{},
 	}
+	want.Clamp = filter.ClampSettings{TUN: "mesh0", MTU: 1472}
 	if !reflect.DeepEqual(p.Rules, want) || !reflect.DeepEqual(p.Forwarding, host.Forwarding) {
 		t.Errorf("%+v\nwant %+v", p.Rules, want)
 	}

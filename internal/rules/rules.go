@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"reflect"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,7 @@ type Wanted struct {
 	Masquerade *masq.Settings // nil: no masquerade rules
 	Accept     *filter.Accept // nil: the FORWARD policy of the host is left alone
 	Guard      filter.GuardSettings
+	Clamp      filter.ClampSettings // Narrow is not a part of the plan, see Keeper.Narrow
 }
 
 // Keeper keeps the rules in nftables. One goroutine, Keep, writes them; others ask it with Set, and read
@@ -35,9 +37,12 @@ type Keeper struct {
 	masq   *masq.Masq
 	accept *filter.Forward
 	guard  *filter.Guard
+	clamp  *filter.Clamp
+	narrow atomic.Pointer[map[int][]netip.Prefix] // what the path to some peers carries
 
-	asked   chan request
-	damaged chan string // by which program the rules were changed
+	narrowed chan struct{} // narrow has changed
+	asked    chan request
+	damaged  chan string // by which program the rules were changed
 
 	suspected chan struct{} // accepts may be missing in a chain of another program
 
@@ -68,7 +73,7 @@ type reply struct {
 
 // New returns a Keeper that has not touched the kernel.
 func New(log *slog.Logger) *Keeper {
-	return &Keeper{log: log, masq: masq.New(), accept: filter.NewForward(), guard: filter.NewGuard(),
+	return &Keeper{log: log, masq: masq.New(), accept: filter.NewForward(), guard: filter.NewGuard(), clamp: filter.NewClamp(), narrowed: make(chan struct{}, 1),
 		rate: rate.NewRepairs("rules"), asked: make(chan request), damaged: make(chan string, 1),
 		suspected: make(chan struct{}, 1)}
 }
@@ -111,6 +116,28 @@ func (t *Keeper) ask(ctx context.Context, w Wanted, always bool) (before *Wanted
 	}
 	answer := <-r.reply
 	return answer.before, answer.err
+}
+
+// Narrow tells which prefixes are behind paths that carry less than the interface, by what they carry in
+// bytes. It returns at once; the argument must not be changed any more.
+func (t *Keeper) Narrow(paths map[int][]netip.Prefix) {
+	if before := t.narrow.Load(); before != nil && reflect.DeepEqual(*before, paths) {
+		return
+	}
+	t.narrow.Store(&paths)
+	select {
+	case t.narrowed <- struct{}{}:
+	default: // Keep will read the newest
+	}
+}
+
+// setClamp makes the rules about TCP segments match what is wanted, and what is known of paths.
+func (t *Keeper) setClamp() (changed bool, err error) {
+	s := t.wanted.Clamp
+	if narrow := t.narrow.Load(); narrow != nil {
+		s.Narrow = *narrow
+	}
+	return t.clamp.Set(s)
 }
 
 // Look has Keep look at the rules of others soon: they may drop what they did not drop before. The
@@ -166,6 +193,14 @@ func (t *Keeper) Keep(ctx context.Context) error {
 				retry, by = time.After(repairPause), ""
 			}
 			r.reply <- reply{before, err}
+			continue
+		case <-t.narrowed:
+			if t.wanted != nil {
+				if _, err := t.setClamp(); err != nil {
+					t.note(err)
+					retry, by = time.After(retryRules), ""
+				}
+			}
 			continue
 		case by = <-t.damaged:
 			retry = time.After(time.Until(t.repaired.Add(repairPause))) // at once, if the last one is long ago
@@ -239,6 +274,7 @@ func (t *Keeper) set(edit bool) (mended bool, err error) {
 	if !edit || !t.guard.Edit(t.wanted.Guard) {
 		note(t.guard.Set(t.wanted.Guard))
 	}
+	note(t.setClamp())
 	if m := t.wanted.Masquerade; m != nil {
 		note(t.masq.Set(*m))
 		note(false, t.masq.StandBy(*m))
