@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"net/netip"
 	"testing"
@@ -58,6 +59,31 @@ func TestLeftToTheHost(t *testing.T) {
 				t.Errorf("%+v", heard)
 			}
 		})
+	}
+}
+
+// Packets are handed over from the size on that probes have found, and where nothing was found, from that
+// of the narrowest interface on.
+func TestMTUOfAPeer(t *testing.T) {
+	nstest.Require(t)
+	m := sendingMesh()
+	a, b := netip.MustParseAddr("8.0.0.2"), netip.MustParseAddr("8.0.1.2")
+	p := programsOf(t, m)
+	if err := p.setMesh(m, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, mtu := range []int{600, 1000, 0} {
+		if err := p.Learn("b", peers.Directive{Finishes: true, MTU: mtu}); err != nil {
+			t.Fatal(err)
+		}
+		limit := cmp.Or(mtu, int(p.settings.Mtu))
+		for size, want := range map[int]bool{limit: false, limit + 1: true} {
+			packet := ip4(a, b, 0, 64, 17, make([]byte, size-20))
+			why := handedBy(t, p.handle(), func() { run(t, p.handle().Out, packet, nil) })
+			if got := why == "too_big"; got != want {
+				t.Errorf("limit %d: %d bytes are handed over as %q", limit, size, why)
+			}
+		}
 	}
 }
 

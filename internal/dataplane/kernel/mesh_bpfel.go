@@ -44,6 +44,7 @@ type meshNode struct {
 	Port      uint16
 	Finishes  uint8
 	OutByUser uint8
+	Mtu       uint32
 }
 
 type meshPrefix4 struct {

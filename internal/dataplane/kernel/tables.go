@@ -101,14 +101,14 @@ func senderOf(number uint32, known peers.Directive) uint32 {
 
 // learned returns a node with what is known of it.
 func (n meshNode) learned(known peers.Directive) meshNode {
-	n.Finishes, n.OutByUser = boolean(known.Finishes), boolean(known.OutByUser)
+	n.Finishes, n.OutByUser, n.Mtu = boolean(known.Finishes), boolean(known.OutByUser), uint32(known.MTU)
 	return n
 }
 
 // directive returns what the tables say of a node.
 func (t *tables) directive(number uint32) peers.Directive {
 	n := t.nodes[number]
-	return peers.Directive{Finishes: n.Finishes != 0, OutByUser: n.OutByUser != 0,
+	return peers.Directive{Finishes: n.Finishes != 0, OutByUser: n.OutByUser != 0, MTU: int(n.Mtu),
 		InBySocket: t.senders[meshSender{Address: n.Address}]&bySocket != 0}
 }
 

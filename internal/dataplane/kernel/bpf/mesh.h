@@ -67,7 +67,7 @@ struct settings {
 	__u8 mask4[4];	   /* without a subnet: home of ones, mask of zeros, which matches no address */
 	__u8 tun4[4];	   /* the TUN's own addresses; zero: none */
 	__u32 tun;	   /* its ifindex */
-	__u32 mtu;	   /* of the narrowest way, for inner packets, bytes */
+	__u32 mtu;	   /* of the narrowest interface on the way, for inner packets, bytes */
 	__u32 merger;	   /* ifindex by which packets go out that are to be merged; 0: none */
 	__be16 port;	   /* that we listen on */
 	__u8 v6;	   /* the underlay is IPv6 */
@@ -95,6 +95,7 @@ struct node {
 	/* It finishes checksums that we leave to a device, and takes UDP without one. */
 	__u8 finishes;
 	__u8 out_by_user; /* the host's own policy has to see what is sent to it */
+	__u32 mtu;	  /* largest inner packets that reach it, bytes; 0: settings.mtu */
 };
 
 /* Beside the number of a sender: its datagrams are left to the socket. */

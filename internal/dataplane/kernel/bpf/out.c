@@ -95,7 +95,9 @@ static __always_inline __be16 source_port(struct __sk_buff *skb, const struct se
 	return bpf_htons(FIRST_FLOW_PORT | (bpf_get_hash_recalc(skb) & 0x3fff));
 }
 
-/* Finds the underlay's interface for a datagram of a size, from a port. */
+/* Finds the underlay's interface for a datagram of a size, from a port. The kernel is not asked whether
+ * the size fits the path: what it knows of that, anybody may have told it by ICMP. Only the interface's
+ * own limit counts (Linux 5.12 tells it). */
 static __always_inline int find_way(struct __sk_buff *skb, const struct settings *s, const struct node *node, __be16 port, __u32 size, __u32 *device)
 {
 	struct bpf_fib_lookup way = {};
@@ -105,7 +107,6 @@ static __always_inline int find_way(struct __sk_buff *skb, const struct settings
 	way.l4_protocol = IPPROTO_UDP;
 	way.sport = port;
 	way.dport = node->port;
-	way.tot_len = size;
 	way.ifindex = skb->ifindex;
 	if (s->v6) {
 		__builtin_memcpy(way.ipv6_src, s->own, 16);
@@ -115,7 +116,7 @@ static __always_inline int find_way(struct __sk_buff *skb, const struct settings
 		__builtin_memcpy(&way.ipv4_dst, node->address, 4);
 	}
 	err = bpf_fib_lookup(skb, &way, sizeof(way), 0);
-	if (err == BPF_FIB_LKUP_RET_FRAG_NEEDED)
+	if (err == BPF_FIB_LKUP_RET_FRAG_NEEDED || (err == BPF_FIB_LKUP_RET_SUCCESS && way.mtu_result && size > way.mtu_result))
 		return HAND_TOO_BIG;
 	if ((err != BPF_FIB_LKUP_RET_SUCCESS && err != BPF_FIB_LKUP_RET_NO_NEIGH) || way.ifindex == skb->ifindex)
 		return HAND_NO_UNDERLAY_ROUTE;
@@ -221,6 +222,8 @@ static __always_inline int send(struct __sk_buff *skb, const struct settings *s,
 		return hand(HAND_UNUSUAL);
 	if (node->out_by_user)
 		return hand(HAND_OUT_BY_USER);
+	if (one > (node->mtu ? node->mtu : s->mtu))
+		return hand(HAND_TOO_BIG);
 	/* An inner checksum may be one that a device is to finish, and between hosts that share
 	 * a machine there is none: flannel's kernel would drop the packet. */
 	if (!node->finishes)
@@ -272,7 +275,5 @@ int mesh_out(struct __sk_buff *skb)
 		one = segment_size((void *)(long)skb->data, (void *)(long)skb->data_end, &in, skb->gso_size);
 	if (!one)
 		return hand(HAND_UNUSUAL);
-	if (one > s->mtu)
-		return hand(HAND_TOO_BIG);
 	return send(skb, s, &in, one);
 }
