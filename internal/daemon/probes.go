@@ -92,10 +92,10 @@ func (p *probes) follow(next *plan.Plan) {
 		all = append(all, peer.Name)
 		if next.Peer.CanSpeakTo(peer) {
 			s.Peers = append(s.Peers, peer.Name)
-			s.Bounds[peer.Name] = forms.Bounds(next.Peer, peer, next.Link.MTU)
+			s.Bounds[peer.Name] = forms.Bounds(next.Peer, peer, next.MTUTo(peer))
 		}
 	}
-	p.forms.Configure(next.Config.Dataplane.Spread)
+	p.forms.Configure(next.Config.Dataplane.Spread, next.Link.MTU)
 	p.registry.Keep(all)
 	p.registry.Use(p.selfOf(next.Config).Files(), time.Now())
 	if s.Interval == 0 {
@@ -103,9 +103,12 @@ func (p *probes) follow(next *plan.Plan) {
 			p.learn(name, func(f *peers.Facts) { f.Asked, f.Loses = false, peers.Loses{} })
 		}
 	}
+	for _, name := range p.Set(s) {
+		r, _ := p.Report(name)
+		p.learn(name, func(f *peers.Facts) { p.forms.Update(f, r) })
+	}
 	p.plan.Store(next)
 	p.tellPaths()
-	p.Set(s)
 	wake(p.set)
 }
 

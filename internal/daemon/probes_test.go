@@ -208,7 +208,9 @@ func TestFollow(t *testing.T) {
 	}
 	off := planned(t, with("[network]", "probe = {interval = \"0s\"}\n[network]"))
 	n.probes.follow(off)
-	for name, want := range map[string]peers.Facts{"b": {Meshd: true}, "c": {Meshd: true}, "gone": {}} {
+	path := peers.PathMTU{InUse: 1472, Least: 576, Most: 1472, Interface: 1472}
+	for name, want := range map[string]peers.Facts{
+		"b": {Meshd: true, Path: path}, "c": {Meshd: true, Path: path}, "gone": {}} {
 		if got := n.probes.registry.Of(name); got != want {
 			t.Errorf("%s: %+v, want %+v", name, got, want)
 		}

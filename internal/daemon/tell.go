@@ -163,7 +163,8 @@ func (t *teller) peersOf(p *plan.Plan, r dataplane.Reading) []control.Peer {
 	for _, peer := range p.Engine.Mesh.Others() {
 		one := words.Peer(peer, r.Peers[peer.Name])
 		words.Troubles(&one, r.Troubles[peer.Name])
-		one.MTU, one.MTUSource = p.Link.MTU, words.MTUSource(p.Config.Network.MTU)
+		one.MTU = p.MTUTo(peer)
+		one.MTUSource = words.MTUSource(one.MTU, p.Config.Network.MTU)
 		t.probes.report(&one, p.Config)
 		if p.Config.Probe.Interval == 0 {
 			one.State = string(peers.Facts{Heard: r.Peers[peer.Name].LastSeen}.StateAt(at))

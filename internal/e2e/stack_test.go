@@ -284,15 +284,21 @@ func testPathBelowIPv6(t *testing.T) {
 	}
 }
 
-// narrow makes the path from worker2 to worker smaller, as the kernel of
-// worker2 knows it after an ICMP message: a route with an MTU of its own.
+// narrow makes the path from worker2 to worker smaller by a route with an MTU of its own, and waits until
+// packets keep to it.
 func narrow(t *testing.T, m *mesh, underlay string, mtu int) {
 	t.Helper()
-	before := status(t, m.w2).Network.Repairs
 	to := netip.MustParseAddr(fmt.Sprintf(underlay, 4))
+	fits := mtu - 28
+	if to.Is6() {
+		fits = mtu - 48
+	}
 	run(t, m.Worker2.Namespace, "ip", "route", "add", netip.PrefixFrom(to, to.BitLen()).String(), "dev", "eth0",
 		"mtu", fmt.Sprint(mtu))
-	waitStatus(t, m.w2, "the route is seen", func(s control.Status) bool { return s.Network.Repairs > before })
+	waitStatus(t, m.w2, "the route is seen", func(s control.Status) bool {
+		p := peer(t, s, "worker")
+		return p.MTU == fits && p.MTUSource == "underlay"
+	})
 }
 
 // A datagram far larger than this host's own MTU is delivered whole: hosts may

@@ -29,14 +29,19 @@ const (
 type Sender struct {
 	spread     atomic.Bool // packets leave from many ports
 	noChecksum atomic.Bool // packets leave without a UDP checksum
+	mtu        atomic.Int64
 
 	// Of the goroutine that sends.
 	looked time.Time
 	seen   [64]time.Time // when a packet has left with a DSCP value
 }
 
-// Configure tells whether packets leave from many ports, as dataplane.spread says.
-func (s *Sender) Configure(spread bool) { s.spread.Store(spread) }
+// Configure tells whether packets leave from many ports, as dataplane.spread says, and the MTU of the
+// TUN in bytes.
+func (s *Sender) Configure(spread bool, mtu int) {
+	s.spread.Store(spread)
+	s.mtu.Store(int64(mtu))
+}
 
 // Trait returns how pods' packets differ from plain probes. news is false, and the trait not asked for,
 // if the last look was less than a second ago.
@@ -90,7 +95,8 @@ func (s *Sender) Send(
 // pods, get fragments.
 const leastMTU = 576
 
-// Bounds returns what probes a peer can get from a node. mtu is that of the TUN in bytes.
+// Bounds returns what probes a peer can get from a node. mtu is how large packets to the peer may be as
+// far as this host is concerned, in bytes.
 func Bounds(self, peer mesh.Peer, mtu int) probe.Bounds {
 	var b probe.Bounds
 	if headers := dataplane.EchoHeadersTo(self, peer); mtu > headers {
@@ -106,7 +112,11 @@ func Bounds(self, peer mesh.Peer, mtu int) probe.Bounds {
 func (s *Sender) Update(f *peers.Facts, r probe.Report) {
 	f.Recent = peers.Loss{Probes: r.Recent.Probes, Lost: r.Recent.Lost, Runs: r.Recent.Runs}
 	f.NotHeard = r.NotHeard
-	f.Path = peers.PathMTU(r.Size)
+	f.Path = peers.PathMTU{}
+	if z := r.Size; z.Most > 0 {
+		f.Path = peers.PathMTU{InUse: z.InUse, Least: z.Least, Most: z.Most, Interface: int(s.mtu.Load()),
+			Proven: z.Proven, Nothing: z.Nothing}
+	}
 	before := f.Loses
 	f.Loses = peers.Loses{}
 	for _, one := range r.Forms {

@@ -48,7 +48,7 @@ func TestSend(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			e := &fakeEngine{leaving: dataplane.Leaving{NoChecksum: test.noChecksum}}
 			s := &Sender{}
-			s.Configure(test.spread)
+			s.Configure(test.spread, 1472)
 			if trait, news := s.Trait(e, noon); !news || trait.Data != (test.noChecksum || test.spread) {
 				t.Errorf("%+v, %v", trait, news)
 			}
@@ -143,19 +143,19 @@ func TestBounds(t *testing.T) {
 // Facts follow the reports of probes, form by form.
 func TestUpdate(t *testing.T) {
 	e, s := &fakeEngine{leaving: dataplane.Leaving{NoChecksum: true}}, &Sender{}
-	s.Configure(false)
+	s.Configure(false, 1472)
 	s.Trait(e, noon)
 	var r probe.Report
 	for i, f := range probe.Forms() {
 		r.Forms[i] = probe.FormReport{Form: f, Fails: true, DSCP: 46}
 	}
 	r.Recent, r.NotHeard = probe.Loss{Probes: 30, Lost: 2, Runs: 1}, true
-	r.Size = probe.Size{InUse: 1252, Least: 576, Most: 1472, Proven: true}
+	r.Size = probe.Size{InUse: 1252, Least: 576, Most: 1400, Proven: true}
 	var f peers.Facts
 	s.Update(&f, r)
 	want := peers.Facts{NotHeard: true, Recent: peers.Loss{Probes: 30, Lost: 2, Runs: 1},
 		Loses: peers.Loses{NoChecksum: true, DSCP: 46, Forwarded: true},
-		Path:  peers.PathMTU{InUse: 1252, Least: 576, Most: 1472, Proven: true}}
+		Path:  peers.PathMTU{InUse: 1252, Least: 576, Most: 1400, Interface: 1472, Proven: true}}
 	if f != want {
 		t.Errorf("%+v, want %+v", f, want)
 	}

@@ -50,6 +50,9 @@ type Underlay struct {
 	// of the interface that has the node's own address. Loopback does not count, since no
 	// datagram leaves by it. MTU is 1500 if nothing leads to a peer yet.
 	MTU int
+	// Lower are the MTUs towards those peers whose interface or route carries less than that of another
+	// peer, by address.
+	Lower map[netip.Addr]int
 	// Devices are the indices of the interfaces by which peers are reached and of the one that
 	// has the node's own address, sorted, without loopback.
 	Devices []int
@@ -205,12 +208,14 @@ func (l links) underlay(local netip.Addr, peers []netip.AddrPort) Underlay {
 	own := l.of(local)
 	u.add(own)
 	described := map[wayID]bool{}
-	for _, peer := range peers {
+	mtus := make([]int, len(peers)) // 0: not known
+	for i, peer := range peers {
 		if l.kernel != nil && peer.Addr() == local {
 			continue // table local has it
 		}
 		r := l.to(peer)
 		u.add(r)
+		mtus[i] = r.mtu
 		if id := r.way.id(); id.prefix.IsValid() && !described[id] && len(u.Ways) < waysKept {
 			described[id] = true
 			u.Ways = append(u.Ways, describe(r.way.route))
@@ -219,6 +224,14 @@ func (l links) underlay(local netip.Addr, peers []netip.AddrPort) Underlay {
 	}
 	if u.MTU == 0 {
 		u.MTU = defaultMTU
+	}
+	if len(mtus) > 0 {
+		most := slices.Max(mtus)
+		for i, mtu := range mtus {
+			if mtu != 0 && mtu < most {
+				u.lowers(peers[i].Addr(), mtu)
+			}
+		}
 	}
 	slices.Sort(u.Ways)
 	slices.Sort(u.Devices)
@@ -255,6 +268,14 @@ func (u *Underlay) add(r reach) {
 			u.Devices = append(u.Devices, device)
 		}
 	}
+}
+
+// lowers notes the MTU towards a peer.
+func (u *Underlay) lowers(peer netip.Addr, mtu int) {
+	if u.Lower == nil {
+		u.Lower = map[netip.Addr]int{}
+	}
+	u.Lower[peer] = mtu
 }
 
 // lower returns the lower of two MTUs; 0 stands for an unknown one.

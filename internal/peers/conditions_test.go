@@ -18,7 +18,7 @@ func TestConditions(t *testing.T) {
 	}
 	narrow := func(mtu int, nothing bool) peers.Facts {
 		return peers.Facts{Asked: true, State: peers.Up,
-			Path: peers.PathMTU{InUse: mtu, Least: 576, Most: 1472, Proven: true, Nothing: nothing}}
+			Path: peers.PathMTU{InUse: mtu, Least: 576, Most: 1472, Interface: 1472, Proven: true, Nothing: nothing}}
 	}
 	all := peers.Loses{NoChecksum: true, DSCP: 46, Forwarded: true}
 	for _, test := range []struct {

@@ -51,19 +51,20 @@ func (l Loss) conditions(peer string) []mesh.Condition {
 		Remedy: "`meshd ping NODE` shows the loss: look at the underlay between both hosts"}}
 }
 
-// PathMTU is the size of the largest packets that reach a peer, as probes have found, in bytes without
-// outer headers. The zero value: it is not measured.
+// PathMTU is how large packets to a peer may be, in bytes without outer headers. The zero value: it is not
+// measured, and the interface limits them.
 type PathMTU struct {
-	InUse   int
-	Least   int  // that is searched for
-	Most    int  // that the interface here carries
-	Proven  bool // a probe of the size in use was answered
-	Nothing bool // no size passes but that of plain probes
+	InUse     int
+	Least     int  // that is searched for
+	Most      int  // that this host can send to the peer
+	Interface int  // MTU of the TUN
+	Proven    bool // a probe of the size in use was answered
+	Nothing   bool // no size passes but that of plain probes
 }
 
 // limit is the size for the engines; 0 if the interface limits packets enough.
 func (p PathMTU) limit() int {
-	if p.InUse < p.Most {
+	if p.InUse < p.Interface {
 		return p.InUse
 	}
 	return 0
@@ -77,7 +78,7 @@ func (p PathMTU) conditions(peer string) []mesh.Condition {
 	case p.Nothing:
 		c.Severity, c.Subject = mesh.Degraded, fmt.Sprint(p.Least-1)
 		c.Remedy = "look for what drops large UDP datagrams on the way: `meshd ping NODE -s SIZE` shows what passes"
-	case p.limit() > 0 && p.Proven:
+	case p.InUse < p.Most && p.Proven:
 		c.Severity, c.Subject = mesh.Info, fmt.Sprint(p.InUse)
 		c.Cause = "probed; pods are told the size that fits"
 	default:

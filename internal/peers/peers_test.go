@@ -169,17 +169,19 @@ func TestRegistryOfMany(t *testing.T) {
 
 // Only paths that carry less than the interface are narrow.
 func TestNarrow(t *testing.T) {
+	want := map[string]int{"narrow": 1252, "a narrower interface": 1400}
 	r := peers.New()
 	for name, path := range map[string]peers.PathMTU{
-		"full": {InUse: 1472, Most: 1472, Proven: true}, "narrow": {InUse: 1252, Most: 1472, Proven: true},
+		"full": {InUse: 1472, Most: 1472, Interface: 1472, Proven: true}, "a narrower interface": {InUse: 1400, Most: 1400, Interface: 1472, Proven: true},
+		"narrow":     {InUse: 1252, Most: 1472, Interface: 1472, Proven: true},
 		"unmeasured": {},
 	} {
 		d, _ := r.Report(name, func(f *peers.Facts) { f.Path = path })
-		if want := map[string]int{"narrow": 1252}[name]; d.MTU != want {
+		if want := want[name]; d.MTU != want {
 			t.Errorf("%s: engines are told %d, want %d", name, d.MTU, want)
 		}
 	}
-	if got := r.Narrow(); !maps.Equal(got, map[string]int{"narrow": 1252}) {
+	if got := r.Narrow(); !maps.Equal(got, want) {
 		t.Errorf("%v", got)
 	}
 }

@@ -42,7 +42,8 @@ type Plan struct {
 	Container  container.Settings
 	Conditions []mesh.Condition // what of the file this host or mesh cannot give
 
-	ways []string // how datagrams reach the peers, see link.Underlay
+	ways  []string           // how datagrams reach the peers, see link.Underlay
+	lower map[netip.Addr]int // see there, too
 }
 
 // Host is what a plan depends on besides the file.
@@ -116,6 +117,7 @@ func Make(c *config.Config, self int, host Host) (*Plan, error) {
 	p := &Plan{Config: c, Self: c.Nodes[self], ways: host.Underlay.Ways, Forwarding: host.Forwarding}
 	p.planMesh()
 	p.planEngine(host)
+	p.lower = host.Underlay.Lower
 	if err := p.planLink(self, host.Underlay.MTU); err != nil {
 		return nil, err
 	}
@@ -219,6 +221,15 @@ func (p *Plan) planLink(self, underlayMTU int) error {
 		}
 	}
 	return nil
+}
+
+// MTUTo returns how large packets to a peer may be as far as this host is concerned, in bytes without outer
+// headers: a route may carry less than the interface of the mesh.
+func (p *Plan) MTUTo(peer mesh.Peer) int {
+	if lower, ok := p.lower[peer.Underlay.Addr()]; ok {
+		return min(p.Link.MTU, lower-p.Peer.Underlay.OuterHeaders())
+	}
+	return p.Link.MTU
 }
 
 // planPrograms decides whether the kernel engine may forward.

@@ -44,15 +44,17 @@ type peer struct {
 // lateKept is how many missed questions are remembered: an answer that comes late is no forged one.
 const lateKept = 8
 
-// set gives a peer other settings.
-func (p *peer) set(interval time.Duration, b Bounds) {
+// set gives a peer other settings, and tells whether packets to it have another size from now on.
+func (p *peer) set(interval time.Duration, b Bounds) (resized bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.interval != interval {
 		p.interval, p.recent = interval, newRecent(interval)
 	}
 	p.bounds = b
+	before := p.search.found()
 	p.search.set(b.Sizes)
+	return p.search.found() != before
 }
 
 // A question is an echo that was sent.

@@ -199,8 +199,8 @@ func (p *Prober) flags(to *peer) (f Flags) {
 }
 
 // Set replaces the settings. Peers that stay keep their state, unless probing is turned on or off.
-// New peers are asked first.
-func (p *Prober) Set(s Settings) {
+// New peers are asked first. It returns the peers to which packets have another size from now on.
+func (p *Prober) Set(s Settings) (resized []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	old := *p.peers.Load()
@@ -214,7 +214,9 @@ func (p *Prober) Set(s Settings) {
 			one = &peer{name: name}
 			fresh = append(fresh, one)
 		}
-		one.set(s.Interval, s.Bounds[name])
+		if one.set(s.Interval, s.Bounds[name]) {
+			resized = append(resized, name)
+		}
 		peers[name] = one
 	}
 	for i := range p.order {
@@ -225,6 +227,7 @@ func (p *Prober) Set(s Settings) {
 	}
 	p.peers.Store(&peers)
 	p.order, p.next, p.interval = append(fresh, kept...), 0, s.Interval
+	return resized
 }
 
 // Self returns what the other nodes are told.

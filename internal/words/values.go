@@ -133,10 +133,10 @@ func KernelRoute(sender, tun string, w link.Way) control.KernelRoute {
 	return r
 }
 
-// MTUSource tells what limits the size of packets where no probe has found less. inFile is network.mtu;
-// 0: it is automatic.
-func MTUSource(inFile int) string {
-	if inFile > 0 {
+// MTUSource tells what limits packets to a size where no probe has found less. inFile is network.mtu; 0:
+// it is automatic.
+func MTUSource(size, inFile int) string {
+	if size == inFile {
 		return "file"
 	}
 	return "underlay"
