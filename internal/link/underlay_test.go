@@ -89,7 +89,7 @@ func TestUnderlayOfAllPeers(t *testing.T) {
 		"several": {"172.18.0.2", addrs("10.1.0.1", "192.0.2.1", "10.1.0.2"),
 			Underlay{MTU: 1400, Devices: []int{2, 3, 4},
 				Lower: map[netip.Addr]int{addrs("10.1.0.1")[0]: 1400, addrs("10.1.0.2")[0]: 1400},
-				Ways: []string{"0.0.0.0/0 proto boot", "10.1.0.0/16 proto boot"}}},
+				Ways:  []string{"0.0.0.0/0 proto boot", "10.1.0.0/16 proto boot"}}},
 		"an address of nobody": {"192.0.2.9", addrs("192.0.2.1"),
 			Underlay{MTU: 9000, Devices: []int{2}, Ways: []string{"0.0.0.0/0 proto boot"}}},
 		"only loopback": {"127.0.0.1", nil, Underlay{MTU: 1500}},

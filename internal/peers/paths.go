@@ -81,6 +81,7 @@ func (p PathMTU) conditions(peer string) []mesh.Condition {
 	case p.InUse < p.Most && p.Proven:
 		c.Severity, c.Subject = mesh.Info, fmt.Sprint(p.InUse)
 		c.Cause = "probed; pods are told the size that fits"
+		c.Remedy = "nothing has to be done; have the network carry more for more throughput"
 	default:
 		return nil
 	}

@@ -12,7 +12,7 @@ const (
 	// next plain probe. It bounds how long a path may swallow large packets before this node notices.
 	sizePause = 3500 * time.Millisecond
 	// sizeGrow is the time between two checks whether more passes than is in use.
-	sizeGrow = 60 * time.Second
+	sizeGrow = 20 * time.Second
 	// sizeParts is how many sizes a round asks about at once. n rounds tell (sizeParts+1)^n sizes apart.
 	sizeParts = 4
 	// sizeRound is the most sizes of a round.

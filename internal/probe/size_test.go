@@ -26,8 +26,8 @@ func (s *sim) until(size int, most time.Duration) (took time.Duration) {
 	return took
 }
 
-// Whatever a path carries is found to the byte: within 10 seconds when it becomes less, within a minute or
-// so when it becomes more. Few questions are asked for it.
+// Whatever a path carries is found to the byte: within 10 seconds when it becomes less, within half a
+// minute when it becomes more. Few questions are asked for it.
 func TestSizeOfAPath(t *testing.T) {
 	for range 300 {
 		least, most := limits.Sizes.Least, limits.Sizes.Most
@@ -43,7 +43,7 @@ func TestSizeOfAPath(t *testing.T) {
 			t.Errorf("%d questions to find %d", asked, carries)
 		}
 		s.path(most, 0)
-		s.until(most, 70*time.Second)
+		s.until(most, 30*time.Second)
 	}
 }
 
@@ -55,7 +55,7 @@ func TestSizeGrowsByALittle(t *testing.T) {
 	s.until(1252, 20*time.Second)
 	for _, carries := range []int{1253, 1254, 1300, 1443, 1444} {
 		s.path(carries, 0)
-		s.until(carries, 70*time.Second)
+		s.until(carries, 30*time.Second)
 	}
 	if got := s.form(Large); got.Fails {
 		t.Errorf("%+v", got)

@@ -73,7 +73,8 @@ type reply struct {
 
 // New returns a Keeper that has not touched the kernel.
 func New(log *slog.Logger) *Keeper {
-	return &Keeper{log: log, masq: masq.New(), accept: filter.NewForward(), guard: filter.NewGuard(), clamp: filter.NewClamp(), narrowed: make(chan struct{}, 1),
+	return &Keeper{log: log, masq: masq.New(), accept: filter.NewForward(), guard: filter.NewGuard(),
+		clamp: filter.NewClamp(), narrowed: make(chan struct{}, 1),
 		rate: rate.NewRepairs("rules"), asked: make(chan request), damaged: make(chan string, 1),
 		suspected: make(chan struct{}, 1)}
 }
