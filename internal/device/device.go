@@ -53,8 +53,8 @@ func (d *Device) ClearWay(name string, fits func() error) error {
 
 // Make makes the TUN called name, or takes over the one that an earlier run left. Where it is ours
 // already it is left alone: making it would attach a queue for a moment, which would take packets with
-// it. changes has the TUN if another program deleted or renamed it; undo deletes it if this call was the first to
-// make it, and may be nil. After an error nothing of it stays.
+// it. changes has the TUN if another program deleted or renamed it; undo deletes it if this call was the
+// first to make it, and may be nil. After an error nothing of it stays.
 func (d *Device) Make(name string) (changes []mesh.Change, undo func() error, err error) {
 	had := d.index
 	if had != 0 && had == link.Index(name) {
