@@ -191,6 +191,7 @@ func (t *teller) kernelDrops(p *plan.Plan, r dataplane.Reading) map[string]uint6
 	}
 	return map[string]uint64{
 		"socket_overflow":   r.Lost.Socket,
+		"socket_refused":    r.Lost.Refused,
 		filter.NotFromMeshd: t.rules.Refused(),
 		"tun_overflow":      t.tun.Read(tun, err) + r.Lost.Merger,
 	}

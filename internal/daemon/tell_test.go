@@ -173,7 +173,7 @@ func TestStatusTellsOfTraffic(t *testing.T) {
 			"c": {Drops: [mesh.NumDrops]uint64{mesh.SpoofedSource: 4}},
 		},
 		Calls: map[mesh.CallKind]mesh.Calls{mesh.TunRead: {Calls: 2, Packets: 9}},
-		Lost:  dataplane.Lost{Socket: 11, Merger: 13},
+		Lost:  dataplane.Lost{Socket: 11, Refused: 12, Merger: 13},
 		Works: dataplane.Works{Engine: "user", Receive: dataplane.Socket, Queues: 2},
 	}
 	s := tell.status()
@@ -181,10 +181,10 @@ func TestStatusTellsOfTraffic(t *testing.T) {
 		s.Totals.Drops["socket_overflow"] != 11 || s.Totals.Drops["tun_overflow"] != 13 {
 		t.Errorf("%+v", s.Totals)
 	}
-	if _, told := s.Totals.Drops[filter.NotFromMeshd]; !told || len(s.Totals.Drops) != int(mesh.NumDrops)+3 {
+	if _, told := s.Totals.Drops[filter.NotFromMeshd]; !told || len(s.Totals.Drops) != int(mesh.NumDrops)+4 {
 		t.Errorf("reasons are missing: %v", s.Totals.Drops)
 	}
-	rest := map[string]uint64{"no_route": 5, "socket_overflow": 11, "tun_overflow": 13}
+	rest := map[string]uint64{"no_route": 5, "socket_overflow": 11, "socket_refused": 12, "tun_overflow": 13}
 	for reason, n := range rest {
 		if s.Totals.Unattributed[reason] != n {
 			t.Errorf("%d of %s belong to no peer", s.Totals.Unattributed[reason], reason)

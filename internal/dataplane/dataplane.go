@@ -189,8 +189,9 @@ type Reading struct {
 
 // Lost counts packets that the kernel dropped before an engine saw them.
 type Lost struct {
-	Socket uint64 // receive buffers were full
-	Merger uint64 // the backlog of the pair that merges TCP was full
+	Socket  uint64 // receive buffers were full
+	Refused uint64 // at the sockets, for an IPsec policy or a wrong UDP checksum
+	Merger  uint64 // the backlog of the pair that merges TCP was full
 }
 
 // Works is how packets move at this time.

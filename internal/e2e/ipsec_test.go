@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"example.org/meshd/internal/control"
@@ -39,6 +40,13 @@ func TestIPsecPolicyHolds(t *testing.T) {
 				}
 				pings("10.244.1.2", false)
 				pings("10.244.0.2", true)
+				if strings.Contains(policy, "dir in") { // the kernel drops at the socket, which has room
+					s := waitStatus(t, m.w2, "the kernel refuses datagrams",
+						func(s control.Status) bool { return s.Totals.Drops["socket_refused"] > 0 })
+					if n := s.Totals.Drops["socket_overflow"]; n > 0 {
+						t.Errorf("%d of them count as overflows", n)
+					}
+				}
 				run(t, m.Worker2.Namespace, "ip", "xfrm", "policy", "flush")
 				if programs {
 					policed(t, m.w2, false)

@@ -337,9 +337,9 @@ func (c *Conn) Buffers() (receive, send int, err error) {
 // BuffersWanted is what Buffers returns if the kernel has granted everything.
 const BuffersWanted = 2 * bufferSize
 
-// Overflows returns how many received datagrams the kernel has dropped since Open because the buffer
-// was full or the UDP checksum was wrong.
-func (c *Conn) Overflows() (uint32, error) {
+// Drops returns how many received datagrams the kernel has dropped since Open: because the buffer was full,
+// see NoRoom, or because it refused them for an IPsec policy or a wrong UDP checksum.
+func (c *Conn) Drops() (uint32, error) {
 	const drops = 8 // SK_MEMINFO_DROPS in include/uapi/linux/sock_diag.h
 	var info [drops + 1]uint32
 	err := c.control(func(fd int) error { return getsockopt(fd, unix.SOL_SOCKET, unix.SO_MEMINFO, info[:]) })

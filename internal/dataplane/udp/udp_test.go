@@ -136,11 +136,15 @@ func TestMissingAddress(t *testing.T) {
 	}
 }
 
-func TestBuffersAndOverflows(t *testing.T) {
+func TestBuffersAndDrops(t *testing.T) {
 	c, to := listen(t, "127.0.0.1:0")
 	receive, send, err := c.Buffers()
 	if err != nil || receive < 1<<17 || send < 1<<17 {
 		t.Errorf("Buffers: %d, %d, %v", receive, send, err)
+	}
+	before, err := NoRoom()
+	if err != nil {
+		t.Error(err)
 	}
 	s, _ := listen(t, "127.0.0.1:0")
 	sender := s.NewSender(1)
@@ -150,8 +154,10 @@ func TestBuffersAndOverflows(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n, err := c.Overflows(); err != nil || n == 0 {
-		t.Errorf("Overflows: %d, %v", n, err)
+	drops, err := c.Drops()
+	full, fullErr := NoRoom()
+	if err != nil || fullErr != nil || drops == 0 || full-before < uint64(drops) {
+		t.Errorf("%d drops, %d for want of room, %v, %v", drops, full-before, err, fullErr)
 	}
 }
 

@@ -210,13 +210,16 @@ func (e *endpoints) readErrors() {
 	}
 }
 
-// overflows returns what the kernel dropped because a receive buffer was full.
-func (e *endpoints) overflows() (sum uint64, err error) {
+// errNoSockets says that there are none yet, or none any more.
+var errNoSockets = errors.New("no sockets are open")
+
+// drops returns what the kernel dropped at the sockets.
+func (e *endpoints) drops() (sum uint64, err error) {
 	if e == nil {
-		return 0, nil
+		return 0, errNoSockets
 	}
 	for _, conn := range e.receive {
-		n, err := conn.Overflows()
+		n, err := conn.Drops()
 		if err != nil {
 			return 0, err
 		}

@@ -169,6 +169,7 @@ func (u *Engine) Adopt(files []*os.File, w dataplane.Wanted) (a dataplane.Adopte
 	left := &endpoints{queues: queuesOf(w)}
 	unfit = left.adopt(files)
 	u.left = left
+	u.beginLosses(left)
 	return dataplane.Adopted{Sockets: len(left.receive), Queues: len(left.tun)}, unfit
 }
 

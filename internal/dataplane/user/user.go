@@ -51,7 +51,7 @@ type Engine struct {
 	marks   atomic.Uint64              // DSCP values that have left since the last Leaving
 	bare    bareSockets
 	asking  chan struct{} // a token for whoever asks the loops for a sign of life
-	lost    mesh.Growing  // at the sockets
+	losses  losses        // at the sockets
 
 	troubles  troubles  // why datagrams do not reach peers
 	strangers strangers // who sent what was not accepted
@@ -134,6 +134,7 @@ func New(o dataplane.Options) *Engine {
 	u := &Engine{options: o, known: map[string]*known{}, asking: make(chan struct{}, 1)}
 	u.mesh.Store(&forwarding{table: &table.Table{}, self: table.None})
 	u.workers.Store(&[]*worker{})
+	u.beginLosses(&endpoints{})
 	return u
 }
 
@@ -201,7 +202,7 @@ func (u *Engine) SetMesh(m mesh.Mesh) error {
 func (u *Engine) Read() dataplane.Reading {
 	works := u.works()
 	u.open.Load().readErrors()
-	lost := dataplane.Lost{Socket: u.lost.Read(u.open.Load().overflows())}
+	lost := u.readLosses()
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	r := dataplane.Reading{Totals: u.nobody.read(), Peers: map[string]mesh.Traffic{},
