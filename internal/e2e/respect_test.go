@@ -125,6 +125,9 @@ func TestOutgoingRulesHold(t *testing.T) {
 		{"nft", "nft 'table inet f { chain c { type filter hook output priority 0; " +
 			"ip daddr 172.18.0.4 udp dport 8285 counter meta mark set 7; }; }'",
 			"nft list table inet f | grep -o 'packets [0-9]*'", "nft delete table inet f"},
+		{"egress", "nft 'table netdev f { chain c { type filter hook egress device eth0 priority 0; " +
+			"ip daddr 172.18.0.4 udp dport 8285 counter; }; }'",
+			"nft list table netdev f | grep -o 'packets [0-9]*'", "nft delete table netdev f"},
 		{"iptables", "iptables-nft -t mangle -A POSTROUTING -d 172.18.0.4 -p udp -m multiport --dports 8000:9000 " +
 			"-j DSCP --set-dscp 46",
 			"iptables-nft -t mangle -L POSTROUTING -nvx | awk '/multiport/ {print \"packets\", $1}'",

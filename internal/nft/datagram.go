@@ -144,6 +144,10 @@ func (d *datagram) meta(key expr.MetaKey) known {
 		return exactly(unix.NFPROTO_IPV6)
 	case key == expr.MetaKeyNFPROTO:
 		return exactly(unix.NFPROTO_IPV4)
+	case key == expr.MetaKeyPROTOCOL && d.v6:
+		return exactly(binary.BigEndian.AppendUint16(nil, unix.ETH_P_IPV6)...)
+	case key == expr.MetaKeyPROTOCOL:
+		return exactly(binary.BigEndian.AppendUint16(nil, unix.ETH_P_IP)...)
 	}
 	return unknownBytes(unix.IFNAMSIZ) // the longest that there is
 }

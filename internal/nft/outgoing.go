@@ -30,7 +30,7 @@ const (
 	maxJudged = 200_000
 )
 
-// FindOutgoing returns which chains at the hooks output and postrouting have rules, or lead to rules, that
+// FindOutgoing returns which chains at the hooks output, postrouting and egress have rules, or lead to rules, that
 // name the source port or the destination port of datagrams from this host's mesh port to some peers, and
 // do something to them. A rule that only accepts does nothing that a datagram past it would miss. Rules
 // of iptables-legacy are not seen. It needs CAP_NET_ADMIN.
@@ -42,26 +42,37 @@ func FindOutgoing(from uint16, peers []netip.AddrPort) ([]Outgoing, error) {
 	defer func() { _ = conn.CloseLasting() }()
 	w := walk{conn: conn, until: time.Now().Add(maxLooking), from: from, peers: peers,
 		rules: map[chainKey][]*nftables.Rule{}, sets: map[chainKey]*elements{}, at: map[chainKey]int{}}
-	for _, family := range []nftables.TableFamily{
-		nftables.TableFamilyIPv4, nftables.TableFamilyIPv6, nftables.TableFamilyINet,
+	for _, family := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6,
+		nftables.TableFamilyINet, nftables.TableFamilyNetdev,
 	} {
 		chains, err := conn.ListChainsOfTableFamily(family)
 		if err != nil {
 			return nil, err
 		}
 		for _, c := range chains {
-			if c.Hooknum == nil || Ours(c.Table.Name) ||
-				*c.Hooknum != *nftables.ChainHookOutput && *c.Hooknum != *nftables.ChainHookPostrouting {
+			if Ours(c.Table.Name) || !leaves(c) {
 				continue
 			}
 			for _, f := range Families {
-				if family == nftables.TableFamilyINet || family == f.table {
+				if family != IPv4.table && family != IPv6.table || family == f.table {
 					w.begin(c, f.v6)
 				}
 			}
 		}
 	}
 	return w.found, nil
+}
+
+// leaves tells whether packets that leave this host meet a base chain. Those that a program redirects skip
+// the hook egress as well (nf_skip_egress in include/linux/netfilter_netdev.h).
+func leaves(c *nftables.Chain) bool {
+	switch {
+	case c.Hooknum == nil:
+		return false
+	case c.Table.Family == nftables.TableFamilyNetdev:
+		return *c.Hooknum == *nftables.ChainHookEgress
+	}
+	return *c.Hooknum == *nftables.ChainHookOutput || *c.Hooknum == *nftables.ChainHookPostrouting
 }
 
 // A walk goes from base chains to all rules that datagrams may meet.

@@ -62,6 +62,10 @@ func TestFindOutgoing(t *testing.T) {
 			"output priority 0; tcp dport 8285 jump x; }; }'", none},
 		{"another hook", "nft 'table inet t { chain i { type filter hook input priority 0; " +
 			"udp dport 8285 drop; }; }'", none},
+		{"egress", "nft 'table netdev t { chain e { type filter hook egress device lo priority 0; " +
+			"ip daddr 172.18.0.4 udp dport 8285 ip dscp set ef; }; }'", c},
+		{"ingress", "nft 'table netdev t { chain e { type filter hook ingress device lo priority 0; " +
+			"udp dport 8285 counter; }; }'", none},
 		{"ours", "nft 'table inet meshd-x { chain o { type filter hook output priority 0; " +
 			"udp dport 8285 drop; }; }'", none},
 		{"iptables", "iptables-nft -t mangle -A OUTPUT -p udp --dport 8285 -j MARK --set-mark 3", "b c"},
