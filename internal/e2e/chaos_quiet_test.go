@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -23,7 +25,11 @@ const (
 func (c *chaos) beQuiet(how time.Duration) {
 	c.t.Helper()
 	var hunger hunger
-	defer hunger.watch()()
+	var pids []int
+	for _, d := range c.daemons {
+		pids = append(pids, d.PID())
+	}
+	defer hunger.watch(pids)()
 	began := time.Now()
 	for well := began; time.Since(well) < settled; time.Sleep(glance) {
 		if alarms := c.alarms(); len(alarms) > 0 {
@@ -38,10 +44,10 @@ func (c *chaos) beQuiet(how time.Duration) {
 	for end := time.Now().Add(how); time.Now().Before(end); time.Sleep(glance) {
 		for what, a := range c.alarms() {
 			left := time.Until(end).Round(time.Second)
-			switch starved := hunger.lately(); {
+			switch starved := hunger.longest(); {
 			case seen[what]:
 			case starved > 0 && (a.kind == "peer_loss" || a.kind == "drops_growing"):
-				c.t.Logf("%v left: this machine had no CPU for %v, so %s: %s", left, starved, what, a.text)
+				c.t.Logf("%v left: a daemon had no CPU for %v in a second, so %s: %s", left, starved, what, a.text)
 			default:
 				c.t.Errorf("a false alarm, %v left: %s: %s", left, what, a.text)
 			}
@@ -71,8 +77,8 @@ func (c *chaos) alarms() map[string]alarm {
 	return found
 }
 
-// hunger is when this process last had no CPU for long. Daemons have none then either: packets that they do
-// not take in time are lost, which is no false alarm. Its zero value is ready.
+// hunger is when a daemon last had no CPU for long. Packets that it does not take in time are lost then, which
+// is no false alarm. Its zero value is ready.
 type hunger struct {
 	mu    sync.Mutex
 	at    time.Time
@@ -80,39 +86,66 @@ type hunger struct {
 }
 
 const (
-	// starving is how late a timer is then: the kernel keeps packets for less than that.
-	starving = 300 * time.Millisecond
+	// sampling is how often threads are looked at.
+	sampling = time.Second
+	// starving is how long a thread waits for a CPU in that time: the kernel keeps packets for less than that.
+	starving = 400 * time.Millisecond
 	// remembered is how long loss of that moment is told.
 	remembered = 45 * time.Second
 )
 
-// watch sets timers until stop is called.
-func (h *hunger) watch() (stop func()) {
+// watch looks at the threads of processes until stop is called.
+func (h *hunger) watch(pids []int) (stop func()) {
 	done := make(chan struct{})
 	go func() {
-		const pause = 20 * time.Millisecond
-		for before := time.Now(); ; before = time.Now() {
+		before := waited(pids)
+		for {
 			select {
 			case <-done:
 				return
-			case <-time.After(pause):
+			case <-time.After(sampling):
 			}
-			if late := time.Since(before) - pause; late > starving {
-				h.mu.Lock()
-				h.at, h.spell = time.Now(), late
-				h.mu.Unlock()
+			now := waited(pids)
+			for thread, sum := range now {
+				if spell := sum - before[thread]; before[thread] > 0 && spell > starving {
+					h.mu.Lock()
+					h.at, h.spell = time.Now(), max(spell, h.lately())
+					h.mu.Unlock()
+				}
 			}
+			before = now
 		}
 	}()
 	return func() { close(done) }
 }
 
-// lately returns how long there was no CPU the last time, 0 if that is long ago.
+// lately returns how long a thread was without CPU lately, 0 if none was. h.mu is held.
 func (h *hunger) lately() time.Duration {
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	if time.Since(h.at) > remembered {
 		return 0
 	}
-	return h.spell.Round(time.Millisecond)
+	return h.spell
+}
+
+// longest is lately for those who do not hold h.mu.
+func (h *hunger) longest() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.lately().Round(time.Millisecond)
+}
+
+// waited returns how long each thread of some processes has waited for a CPU so far, though it had work.
+func waited(pids []int) map[string]time.Duration {
+	all := map[string]time.Duration{}
+	for _, pid := range pids {
+		paths, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+		for _, path := range paths {
+			var ran, wait int64 // ns; see Documentation/scheduler/sched-stats.rst of the kernel
+			b, err := os.ReadFile(path)
+			if _, scanErr := fmt.Sscan(string(b), &ran, &wait); err == nil && scanErr == nil {
+				all[path] = time.Duration(wait)
+			}
+		}
+	}
+	return all
 }
