@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -130,9 +131,21 @@ func (d *daemon) tasks() []task {
 		taskFunc{"host's word", func(ctx context.Context) error { return everySecond(ctx, d.probes.heed) }},
 		taskFunc{"rules", d.rules.Keep},
 		taskFunc{"rules watch", func(ctx context.Context) error { return d.rules.Watch(ctx, d.crossing.Wake) }},
-		taskFunc{"others' rules", func(ctx context.Context) error { return d.others.Watch(ctx, d.news) }},
+		taskFunc{"others' rules", func(ctx context.Context) error { return d.others.Watch(ctx, d.datagrams, d.news) }},
 		taskFunc{"pods' way", d.crossing.Run}, taskFunc{"forwarded probes", d.crossing.Read},
 		taskFunc{"history", func(ctx context.Context) error { return everySecond(ctx, d.tell.remember) }})
+}
+
+// datagrams returns the mesh port and where the peers of the plan in force listen; none without a plan.
+func (d *daemon) datagrams() (from uint16, peers []netip.AddrPort) {
+	p := d.tell.view.now().plan
+	if p == nil {
+		return 0, nil
+	}
+	for _, peer := range p.Engine.Mesh.Others() {
+		peers = append(peers, peer.Underlay.AddrPort)
+	}
+	return p.Self.Address.Port(), peers
 }
 
 // healthy returns nil if packets move and the reconciler does. While the daemon waits for an address,

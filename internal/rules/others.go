@@ -22,7 +22,7 @@ type Others struct {
 	last atomic.Pointer[answer]
 }
 
-// answer is what was found last.
+// answer is what was found for a question.
 type answer struct {
 	from       uint16
 	peers      []netip.AddrPort
@@ -36,26 +36,29 @@ func NewOthers(log *slog.Logger) *Others { return &Others{log: log} }
 // Outgoing returns the chains with rules about datagrams from a port to some peers. While rules and question
 // stay, that costs one message to the kernel. A kernel that cannot be asked has none.
 func (o *Others) Outgoing(from uint16, peers []netip.AddrPort) []Outgoing {
-	found, _ := o.look(from, peers)
-	return found
+	var last answer
+	if kept := o.last.Load(); kept != nil {
+		last = *kept
+	}
+	now, _ := o.look(last, from, peers)
+	o.last.Store(&now)
+	return now.found
 }
 
-// look is Outgoing; read tells that rules were read.
-func (o *Others) look(from uint16, peers []netip.AddrPort) (found []Outgoing, read bool) {
+// look answers a question, by an earlier answer if that holds still; read tells that it does not.
+func (o *Others) look(last answer, from uint16, peers []netip.AddrPort) (now answer, read bool) {
 	generation, err := nft.Generation()
-	last := o.last.Load()
-	if err == nil && last != nil && last.generation == generation && last.from == from &&
-		slices.Equal(last.peers, peers) {
-		return last.found, false
+	if err == nil && last.generation == generation && last.from == from && slices.Equal(last.peers, peers) {
+		return last, false
 	}
+	now = answer{from: from, peers: slices.Clone(peers), generation: generation}
 	if err == nil {
-		found, err = nft.FindOutgoing(from, peers)
+		now.found, err = nft.FindOutgoing(from, peers)
 	}
 	if err != nil { // a kernel without nftables; that rules fail is told elsewhere
 		o.log.Debug("rules about outgoing datagrams cannot be read", "error", err)
 	}
-	o.last.Store(&answer{from, slices.Clone(peers), generation, found})
-	return found, true
+	return now, true
 }
 
 // Bounds of how often rules are read while other programs change them: at most once in lookPause, and for at
@@ -65,22 +68,31 @@ const (
 	lookShare = 100
 )
 
-// Watch looks again when rules have changed, and calls changed if something else is found, until ctx ends.
-// It works from the first call of Outgoing on.
-func (o *Others) Watch(ctx context.Context, changed func()) error {
+// Watch calls changed when rules about datagrams have come or gone since the last call, until ctx ends. asked
+// returns which datagrams: those of the plan in force, and no peers while there is none.
+func (o *Others) Watch(
+	ctx context.Context, asked func() (from uint16, peers []netip.AddrPort), changed func(),
+) error {
+	var last answer
 	for {
 		err := nft.WatchAll(ctx, func() {
-			last, began := o.last.Load(), time.Now()
-			if last == nil {
+			began := time.Now()
+			from, peers := asked()
+			if len(peers) == 0 {
 				return
 			}
-			found, read := o.look(last.from, last.peers)
-			if !reflect.DeepEqual(found, last.found) {
+			now, read := o.look(last, from, peers)
+			if !read {
+				return
+			}
+			// Of another question nothing is known: whoever asked it may have asked before a rule came.
+			same := now.from == last.from && slices.Equal(now.peers, last.peers)
+			if !same || !reflect.DeepEqual(now.found, last.found) {
 				changed()
 			}
-			if read { // news that come meanwhile wait, or are lost, which is news as well
-				wait(ctx, max(lookPause, lookShare*time.Since(began)))
-			}
+			last = now
+			// News that come meanwhile wait, or are lost, which is news as well.
+			wait(ctx, max(lookPause, lookShare*time.Since(began)))
 		})
 		if ctx.Err() != nil {
 			return nil
