@@ -23,7 +23,8 @@ func TestWatcherConditions(t *testing.T) {
 	for _, err := range []error{unix.EMFILE, unix.EMFILE, unix.ENOSPC} {
 		w.note(err)
 		got := w.Conditions()
-		if len(got) != 1 || got[0].Kind != mesh.FileUnwatched || got[0].Cause != err.Error() || got[0].Remedy == "" {
+		if len(got) != 1 || got[0].Kind != mesh.FileUnwatched || got[0].Cause != err.Error() ||
+			got[0].Remedy == "" {
 			t.Errorf("%+v", got)
 		}
 	}

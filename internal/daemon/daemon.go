@@ -131,7 +131,9 @@ func (d *daemon) tasks() []task {
 		taskFunc{"host's word", func(ctx context.Context) error { return everySecond(ctx, d.probes.heed) }},
 		taskFunc{"rules", d.rules.Keep},
 		taskFunc{"rules watch", func(ctx context.Context) error { return d.rules.Watch(ctx, d.crossing.Wake) }},
-		taskFunc{"others' rules", func(ctx context.Context) error { return d.others.Watch(ctx, d.datagrams, d.news) }},
+		taskFunc{"others' rules", func(ctx context.Context) error {
+			return d.others.Watch(ctx, d.datagrams, d.news)
+		}},
 		taskFunc{"pods' way", d.crossing.Run}, taskFunc{"forwarded probes", d.crossing.Read},
 		taskFunc{"history", func(ctx context.Context) error { return everySecond(ctx, d.tell.remember) }})
 }

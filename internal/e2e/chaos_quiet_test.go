@@ -77,8 +77,8 @@ func (c *chaos) alarms() map[string]alarm {
 	return found
 }
 
-// hunger is when a daemon last had no CPU for long. Packets that it does not take in time are lost then, which
-// is no false alarm. Its zero value is ready.
+// hunger is when a daemon last had no CPU for long. Packets that it does not take in time are lost then,
+// which is no false alarm. Its zero value is ready.
 type hunger struct {
 	mu    sync.Mutex
 	at    time.Time

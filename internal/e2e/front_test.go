@@ -22,7 +22,9 @@ const (
 )
 
 // inFront attaches a program of somebody else in front of all others, which ends each packet with a verdict.
-func inFront(t *testing.T, n *nstest.Namespace, device string, at ebpf.AttachType, verdict int32) (remove func()) {
+func inFront(
+	t *testing.T, n *nstest.Namespace, device string, at ebpf.AttachType, verdict int32,
+) (remove func()) {
 	t.Helper()
 	var l link.Link
 	err := n.Do(func() error {
@@ -105,7 +107,8 @@ func TestProgramInFrontIsNamed(t *testing.T) {
 func TestProgramInFrontOfMerger(t *testing.T) {
 	nstest.Share(t, nstest.Waiting)
 	w := newWorld(t)
-	if err := w.Lab.LikeAWire(w.Hosts()...); err != nil { // else TCP comes in superpackets, with nothing to merge
+	// Else TCP comes in superpackets, with nothing to merge.
+	if err := w.Lab.LikeAWire(w.Hosts()...); err != nil {
 		t.Fatal(err)
 	}
 	m := w.startAll(engineFile(t, "kernel", "tcx"))
@@ -114,7 +117,9 @@ func TestProgramInFrontOfMerger(t *testing.T) {
 	transfer(t, m.PodW, m.PodW2b, "10.244.2.3:9000", 1<<20)
 	remove := inFront(t, m.Worker2.Namespace, "meshd-gro1", ebpf.AttachTCXIngress, tcxDrop)
 	transfer(t, m.PodW, m.PodW2b, "10.244.2.3:9001", 4<<20)
-	waitStatus(t, m.w2, "the program is named", func(s control.Status) bool { return hasProblem(s, "program_moved") })
+	waitStatus(t, m.w2, "the program is named", func(s control.Status) bool {
+		return hasProblem(s, "program_moved")
+	})
 	transfer(t, m.PodW, m.PodW2b, "10.244.2.3:9002", 4<<20)
 	remove()
 	waitStatus(t, m.w2, "all is well again", func(s control.Status) bool {

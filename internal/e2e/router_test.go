@@ -56,7 +56,8 @@ func (w *world) behindRouter(v6 bool, mtu int, swallows bool) (underlay string) 
 	}
 	if swallows {
 		run(w.t, router, "nft", `add table inet f; add chain inet f o { type filter hook output priority 0; };
-			add rule inet f o icmp type destination-unreachable drop; add rule inet f o icmpv6 type packet-too-big drop`)
+			add rule inet f o icmp type destination-unreachable drop;
+			add rule inet f o icmpv6 type packet-too-big drop`)
 	}
 	return network
 }

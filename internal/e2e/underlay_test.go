@@ -109,7 +109,9 @@ func TestTUNUnderlayIsSpared(t *testing.T) {
 	ping := func() { t.Helper(); run(t, w.PodW2b, "ping", "-c", "5", "-i", "0.02", "-W", "2", "10.244.1.2") }
 	for range 2 {
 		d, d2 := w.startBoth(t, doc)
-		s := waitStatus(t, d2, "the kernel engine", func(s control.Status) bool { return s.Dataplane.Engine == "kernel" })
+		s := waitStatus(t, d2, "the kernel engine", func(s control.Status) bool {
+			return s.Dataplane.Engine == "kernel"
+		})
 		if s.Dataplane.Receive != "socket" || s.Dataplane.Reason == "" {
 			t.Errorf("%+v", s.Dataplane)
 		}

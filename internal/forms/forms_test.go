@@ -121,16 +121,18 @@ func TestBounds(t *testing.T) {
 		return p
 	}
 	const v4, v6 = "10.1.0.0/24", "fd00::/64"
+	sizes4 := probe.Sizes{Least: 548, Most: 1444, Headers: 28}
+	sizes6 := probe.Sizes{Least: 528, Most: 1424, Headers: 48}
 	for _, test := range []struct {
 		name       string
 		self, peer mesh.Peer
 		want       probe.Bounds
 	}{
-		{"IPv4", node(v4), node(v4), probe.Bounds{Sizes: probe.Sizes{Least: 548, Most: 1444, Headers: 28}, Forwarded: true}},
-		{"IPv6", node(v6), node(v6), probe.Bounds{Sizes: probe.Sizes{Least: 528, Most: 1424, Headers: 48}, Forwarded: true}},
-		{"both families", node(v4, v6), node(v4, v6), probe.Bounds{Sizes: probe.Sizes{Least: 548, Most: 1444, Headers: 28}, Forwarded: true}},
-		{"only IPv6 in common", node(v4, v6), node(v6), probe.Bounds{Sizes: probe.Sizes{Least: 528, Most: 1424, Headers: 48}, Forwarded: true}},
-		{"a peer of one address", node(v4), node("10.1.0.1/32"), probe.Bounds{Sizes: probe.Sizes{Least: 548, Most: 1444, Headers: 28}}},
+		{"IPv4", node(v4), node(v4), probe.Bounds{Sizes: sizes4, Forwarded: true}},
+		{"IPv6", node(v6), node(v6), probe.Bounds{Sizes: sizes6, Forwarded: true}},
+		{"both families", node(v4, v6), node(v4, v6), probe.Bounds{Sizes: sizes4, Forwarded: true}},
+		{"only IPv6 in common", node(v4, v6), node(v6), probe.Bounds{Sizes: sizes6, Forwarded: true}},
+		{"a peer of one address", node(v4), node("10.1.0.1/32"), probe.Bounds{Sizes: sizes4}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if got := Bounds(test.self, test.peer, 1472); got != test.want {

@@ -30,10 +30,10 @@ const (
 	maxJudged = 200_000
 )
 
-// FindOutgoing returns which chains at the hooks output, postrouting and egress have rules, or lead to rules, that
-// name the source port or the destination port of datagrams from this host's mesh port to some peers, and
-// do something to them. A rule that only accepts does nothing that a datagram past it would miss. Rules
-// of iptables-legacy are not seen. It needs CAP_NET_ADMIN.
+// FindOutgoing returns which chains at the hooks output, postrouting and egress have rules, or lead to
+// rules, that name the source port or the destination port of datagrams from this host's mesh port to
+// some peers, and do something to them. A rule that only accepts does nothing that a datagram past it
+// would miss. Rules of iptables-legacy are not seen. It needs CAP_NET_ADMIN.
 func FindOutgoing(from uint16, peers []netip.AddrPort) ([]Outgoing, error) {
 	conn, err := open(nftables.AsLasting())
 	if err != nil {

@@ -172,9 +172,10 @@ func TestNarrow(t *testing.T) {
 	want := map[string]int{"narrow": 1252, "a narrower interface": 1400}
 	r := peers.New()
 	for name, path := range map[string]peers.PathMTU{
-		"full": {InUse: 1472, Most: 1472, Interface: 1472, Proven: true}, "a narrower interface": {InUse: 1400, Most: 1400, Interface: 1472, Proven: true},
-		"narrow":     {InUse: 1252, Most: 1472, Interface: 1472, Proven: true},
-		"unmeasured": {},
+		"full":                 {InUse: 1472, Most: 1472, Interface: 1472, Proven: true},
+		"a narrower interface": {InUse: 1400, Most: 1400, Interface: 1472, Proven: true},
+		"narrow":               {InUse: 1252, Most: 1472, Interface: 1472, Proven: true},
+		"unmeasured":           {},
 	} {
 		d, _ := r.Report(name, func(f *peers.Facts) { f.Path = path })
 		if want := want[name]; d.MTU != want {

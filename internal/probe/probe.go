@@ -358,7 +358,9 @@ func (p *Prober) question(to *peer, b []byte) uint64 {
 }
 
 // settle settles a peer if it is still followed.
-func (p *Prober) settle(one *peer, now time.Time, questions []Question, changes []Change) ([]Question, []Change) {
+func (p *Prober) settle(
+	one *peer, now time.Time, questions []Question, changes []Change,
+) ([]Question, []Change) {
 	if (*p.peers.Load())[one.name] != one {
 		return questions, changes
 	}

@@ -31,7 +31,8 @@ func main() {
 	flag.IntVar(&b.rounds, "rounds", 3, "how often each system is measured")
 	flag.DurationVar(&b.span, "span", 2*time.Second, "length of one measurement")
 	only := flag.String("only", "", "systems to measure, separated by commas (default all that are installed)")
-	flag.BoolVar(&b.bare, "bare", false, "join the hosts by interfaces without Ethernet headers, as WireGuard's: "+
+	flag.BoolVar(&b.bare, "bare", false, "join the hosts by interfaces without Ethernet headers, as "+
+		"WireGuard's: "+
 		"compares engines alone, packet by packet")
 	flag.BoolVar(&b.large, "large", false, "measure only starts and edits of a large mesh, with each engine")
 	out := flag.String("out", "", "directory for benchmarks.md and benchmarks.svg (default: only print)")
@@ -45,7 +46,8 @@ func main() {
 	}
 }
 
-// bench is what the flags say: the daemon, how often and how long, which systems (nil: all), and by what wire.
+// bench is what the flags say: the daemon, how often and how long, which systems (nil: all), and by what
+// wire.
 type bench struct {
 	binary string
 	rounds int

@@ -307,7 +307,8 @@ func TestPassedOn(t *testing.T) {
 		t.Error(err)
 	}
 	r.Look()
-	r.did("user.alive", "user.echo", "user.stop", "kernel.stand in", "user.close", "kernel.watch", "kernel.merger")
+	r.did("user.alive", "user.echo", "user.stop", "kernel.stand in", "user.close", "kernel.watch",
+		"kernel.merger")
 	if all := r.Conditions(); !mesh.Has(all, mesh.SmallBuffers) || !mesh.Has(all, mesh.Unpinned) {
 		t.Errorf("%v", all)
 	}

@@ -7,9 +7,10 @@ import (
 	"example.org/meshd/internal/dataplane/udp"
 )
 
-// losses tells what the sockets have dropped for want of room from what the kernel refused there. A socket has
-// one counter for both (sk_drops). The namespace has one of those for which there was no room, at the sockets
-// of all programs, so the smaller of the two growths is it. Its methods may be called from any goroutine.
+// losses tells what the sockets have dropped for want of room from what the kernel refused there. A
+// socket has one counter for both (sk_drops). The namespace has one of those for which there was no room,
+// at the sockets of all programs, so the smaller of the two growths is it. Its methods may be called from
+// any goroutine.
 type losses struct {
 	mu          sync.Mutex
 	drops, full uint64 // as read last

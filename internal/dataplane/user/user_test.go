@@ -302,7 +302,8 @@ func TestPeerMTU(t *testing.T) {
 		}
 		return all
 	}
-	if got := sizes(); !slices.Equal(got, []int{1252, 1472}) || len(r.wire.cut) != 1 || len(r.wire.cut[0]) != 1400 {
+	if got := sizes(); !slices.Equal(got, []int{1252, 1472}) || len(r.wire.cut) != 1 ||
+		len(r.wire.cut[0]) != 1400 {
 		t.Errorf("sent %v, cut %d", got, len(r.wire.cut))
 	}
 	if len(r.tun.written) != 1 || binary.BigEndian.Uint16(r.tun.written[0][26:]) != 1252 {
