@@ -177,7 +177,7 @@ func (f *flannel) netConf(raw []byte) error {
 		return fmt.Errorf("net-conf.json: %w: %w", ErrInvalid, err)
 	}
 	if conf.Network == "" && conf.IPv6Network == "" {
-		return ErrUnknown
+		return fmt.Errorf("%w: net-conf.json without Network", ErrUnknown)
 	}
 	if f.conf != nil && (f.conf.Network != conf.Network || f.conf.IPv6Network != conf.IPv6Network) {
 		f.draft.losses.mesh("the network %s: another input says %s, which the draft uses",

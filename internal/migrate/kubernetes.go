@@ -19,7 +19,7 @@ func (f *flannel) configMap(raw []byte) error {
 		return fmt.Errorf("%w: a ConfigMap without net-conf.json", ErrUnknown)
 	}
 	if err := f.netConf([]byte(inner)); err != nil {
-		return fmt.Errorf("%w: the ConfigMap's net-conf.json: %w", ErrInvalid, err)
+		return fmt.Errorf("ConfigMap: %w", err)
 	}
 	return nil
 }

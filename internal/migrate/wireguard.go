@@ -54,9 +54,10 @@ const maxPrefixes = 100_000
 type wgHost struct {
 	id       int // its number among the nodes of the draft
 	name     string
-	endpoint string         // host:port, where its peers reach it
-	allowed  []netip.Prefix // its tunnel addresses, and what is behind it
-	known    map[netip.Prefix]bool
+	endpoint string                // host:port, where its peers reach it
+	allowed  []netip.Prefix        // its tunnel addresses, and what is behind it
+	known    map[netip.Prefix]bool // what is in allowed
+	tunnel   map[netip.Prefix]bool // its own addresses in the tunnel, of its own file
 }
 
 // read reads the configuration of one host.
@@ -80,10 +81,10 @@ func (w *wireGuard) read(file File) error {
 		case "peer":
 			err = w.peer(s)
 		default:
-			err = fmt.Errorf("%w: [%s] is not a section of wg-quick(8)", ErrInvalid, clip(s.kind))
+			err = fmt.Errorf("line %d: %w: [%s] is not a section of wg-quick(8)", s.line, ErrInvalid, clip(s.kind))
 		}
 		if err != nil {
-			return fmt.Errorf("line %d: %w", s.line, err)
+			return err
 		}
 	}
 	return nil
@@ -122,7 +123,8 @@ func (w *wireGuard) carry(h *wgHost, s section) {
 // host returns the host with a public key, a new one if it was not mentioned before.
 func (w *wireGuard) host(key string) *wgHost {
 	if w.hosts[key] == nil {
-		w.hosts[key] = &wgHost{id: len(w.order), known: map[netip.Prefix]bool{}}
+		w.hosts[key] = &wgHost{id: len(w.order), known: map[netip.Prefix]bool{},
+			tunnel: map[netip.Prefix]bool{}}
 		// Nodes come out in the order of the files: maps have none, and two runs must print the same
 		// draft.
 		w.order = append(w.order, w.hosts[key])
@@ -137,7 +139,7 @@ func (w *wireGuard) self(file string, s section) error {
 	if private != "" {
 		public, err := publicKey(private)
 		if err != nil {
-			return err
+			return fmt.Errorf("line %d: %w", s.line, err)
 		}
 		key = public
 	}
@@ -159,8 +161,9 @@ func (w *wireGuard) self(file string, s section) error {
 		}
 		// The length of Address is that of the network (wg-quick(8)); the host itself has one address.
 		for _, p := range ps {
-			w.own = append(w.own, p)
-			w.allow(h, netip.PrefixFrom(p.Addr(), p.Addr().BitLen()))
+			single := netip.PrefixFrom(p.Addr(), p.Addr().BitLen())
+			w.own, h.tunnel[single] = append(w.own, p), true
+			w.allow(h, single)
 		}
 	}
 	return nil
@@ -170,7 +173,7 @@ func (w *wireGuard) self(file string, s section) error {
 func (w *wireGuard) peer(s section) error {
 	key := s.get("publickey")
 	if key == "" {
-		return fmt.Errorf("%w: this [Peer] has no PublicKey", ErrInvalid)
+		return fmt.Errorf("line %d: %w: this [Peer] has no PublicKey", s.line, ErrInvalid)
 	}
 	h := w.host(key)
 	h.name = cmp.Or(s.name, h.name)
@@ -253,7 +256,7 @@ func (w *wireGuard) finish() *Draft {
 		for _, p := range h.allowed {
 			if why := w.noNode(h, p); why != "" {
 				d.losses.of(h.id, p.String(), why)
-			} else if within(d.CIDR, p) {
+			} else if within(d.CIDR, p) || h.tunnel[p] {
 				n.Subnets = append(n.Subnets, p)
 			} else {
 				n.Routes = append(n.Routes, p)

@@ -158,3 +158,46 @@ func TestSections(t *testing.T) {
 		t.Errorf("get of a key that is not there: %q", value)
 	}
 }
+
+// A road warrior knows one address of the tunnel, and its peer as the way to all others: that is no
+// network for two, and not the peer's own.
+func TestRoadWarrior(t *testing.T) {
+	for name, test := range map[string]struct {
+		address, allowed string
+		cidr             []netip.Prefix
+		routes           []netip.Prefix // of the peer
+	}{
+		"all traffic": {"10.8.0.2/32", "0.0.0.0/0, ::/0", nil, nil},
+		"the tunnel":  {"10.8.0.2/32", "10.8.0.0/24", prefixesOf("10.8.0.0/24"), nil},
+		"the tunnel and a LAN": {"10.8.0.2", "10.8.0.0/24, 192.168.7.0/24", prefixesOf("10.8.0.0/24"),
+			prefixesOf("192.168.7.0/24")},
+		"with a length":          {"10.8.0.2/24", "10.8.0.0/24", prefixesOf("10.8.0.0/24"), nil},
+		"more than the tunnel":   {"10.8.0.2/24", "10.0.0.0/8", prefixesOf("10.8.0.0/24"), nil},
+		"the longer of two ways": {"10.8.0.2/32", "10.0.0.0/8, 10.8.0.0/16", prefixesOf("10.8.0.0/16"), nil},
+		"a way of both families": {"10.8.0.2/32, fd08::2/128", "10.8.0.0/24, fd08::/64",
+			prefixesOf("10.8.0.0/24", "fd08::/64"), nil},
+		"networks somewhere else": {"10.8.0.2/32", "192.168.7.0/24", nil, prefixesOf("192.168.7.0/24")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := wgDraft(t, "laptop.conf", "[Interface]\nAddress = "+test.address+"\nPrivateKey = "+keyA+
+				"\n[Peer] # office\nPublicKey = "+publicB+"\nAllowedIPs = "+test.allowed+"\n")
+			if !slices.Equal(d.CIDR, test.cidr) {
+				t.Errorf("network %v, want %v", d.CIDR, test.cidr)
+			}
+			for _, n := range d.Nodes {
+				switch n.Name {
+				case "laptop":
+					if len(n.Subnets) == 0 || n.Subnets[0] != netip.MustParsePrefix("10.8.0.2/32") || len(n.Routes) > 0 {
+						t.Errorf("%+v", n)
+					}
+				case "office":
+					if len(n.Subnets) > 0 || !slices.Equal(n.Routes, test.routes) {
+						t.Errorf("%+v", n)
+					}
+				default:
+					t.Errorf("a node %q", n.Name)
+				}
+			}
+		})
+	}
+}
