@@ -38,7 +38,7 @@ next free one. An invalid node changes nothing.`,
   meshd init --from-wg edge-1/wg0.conf edge-2/wg0.conf > mesh.toml`,
 		Args: cobra.ArbitraryArgs, // more FILEs: a flag takes the first one only
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var draft func([]migrate.File) (*migrate.Draft, error)
+			var draft drafter
 			switch {
 			case alternatives(minimal, add, flannel != nil, wireGuard != nil) > 1:
 				return fmt.Errorf("%w: use one of --minimal, --add, --from-flannel and --from-wg", errUsage)
@@ -56,15 +56,7 @@ next free one. An invalid node changes nothing.`,
 				_, err := cmd.OutOrStdout().Write(starter(minimal))
 				return err
 			}
-			files, err := readAll(cmd.InOrStdin(), slices.Concat(flannel, wireGuard, args))
-			if err != nil {
-				return err
-			}
-			d, err := draft(files)
-			if err != nil {
-				return err
-			}
-			return printDraft(cmd.OutOrStdout(), cmd.ErrOrStderr(), d)
+			return printDrafted(cmd, draft, slices.Concat(flannel, wireGuard, args))
 		},
 	}
 	cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
@@ -78,6 +70,22 @@ next free one. An invalid node changes nothing.`,
 	cmd.Flags().StringArrayVar(&flannel, "from-flannel", nil, "draft from the `FILE`s of flannel")
 	cmd.Flags().StringArrayVar(&wireGuard, "from-wg", nil, "draft from the `FILE`s of wg-quick")
 	return cmd
+}
+
+// A drafter makes a draft of files: migrate.FromFlannel and migrate.FromWireGuard are two.
+type drafter func([]migrate.File) (*migrate.Draft, error)
+
+// printDrafted drafts a file from others.
+func printDrafted(cmd *cobra.Command, draft drafter, paths []string) error {
+	files, err := readAll(cmd.InOrStdin(), paths)
+	if err != nil {
+		return err
+	}
+	d, err := draft(files)
+	if err != nil {
+		return err
+	}
+	return printDraft(cmd.OutOrStdout(), cmd.ErrOrStderr(), d)
 }
 
 // alternatives counts the flags that were given.
