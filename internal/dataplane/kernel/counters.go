@@ -131,8 +131,15 @@ func (s *shown) countedFor(names []string) (map[string]mesh.Traffic, error) {
 		return all, nil
 	}
 	var errs []error
+	counters := s.chunks.copyFor(func(yield func(uint32) bool) {
+		for _, name := range names {
+			if !yield(s.numbers[name]) {
+				return
+			}
+		}
+	})
 	for _, name := range names {
-		t, err := s.traffic(s.numbers[name])
+		t, err := counters.traffic(s.numbers[name])
 		if err != nil {
 			errs = append(errs, fmt.Errorf("read the counters of %q: %w", name, err))
 			continue
@@ -147,9 +154,9 @@ func (s *shown) countedFor(names []string) (map[string]mesh.Traffic, error) {
 	return all, errors.Join(errs...)
 }
 
-// traffic reads the counters of a number, the sum over all CPUs.
-func (h *handle) traffic(number uint32) (t mesh.Traffic, err error) {
-	cpus, err := h.chunks.lookup(number)
+// traffic returns the counters of a number, the sum over all CPUs.
+func (c *copyOfChunks) traffic(number uint32) (t mesh.Traffic, err error) {
+	cpus, err := c.lookup(number)
 	if err != nil {
 		return t, err
 	}
