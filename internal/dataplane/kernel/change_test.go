@@ -184,6 +184,48 @@ func TestTenThousandNodes(t *testing.T) {
 	}
 }
 
+// A file may replace nearly all nodes at once. The maps have no room for those that come beside those that
+// go, so some go first; the others, and what was counted, stay.
+func TestTenThousandOtherNodes(t *testing.T) {
+	nstest.Require(t)
+	m := large(10_000)
+	p := programsOf(t, m)
+	const kept = 100
+	number := p.tables.numbers["n99"]
+	other := m
+	other.Peers = slices.Clone(m.Peers)
+	for i := range other.Peers[kept:] {
+		o := &other.Peers[kept+i]
+		a := o.Underlay.Addr().As4()
+		*o = mesh.Peer{Name: "other" + o.Name, Subnets: slices.Clone(o.Subnets), Routes: o.Routes[:1],
+			Underlay: mesh.Endpoint{AddrPort: netip.AddrPortFrom(netip.AddrFrom4([4]byte{172, 30, a[2], a[3]}), 8285)}}
+		o.Subnets[0] = netip.PrefixFrom(netip.AddrFrom4([4]byte{20, a[2], a[3], 0}), 24)
+	}
+	for i, m := range []mesh.Mesh{other, m} {
+		name := []string{"there", "and back"}[i]
+		if err := p.setMesh(m, nil); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		held := p.held(t)
+		if len(held.nodes) != 10_000 || !reflect.DeepEqual(held.nodes, p.tables.nodes) ||
+			!reflect.DeepEqual(held.senders, p.tables.senders) ||
+			!reflect.DeepEqual(held.prefixes4, p.tables.prefixes4) ||
+			!reflect.DeepEqual(held.prefixes6, p.tables.prefixes6) {
+			t.Errorf("%s: the maps are not as the mesh is: %d nodes", name, len(held.nodes))
+		}
+		want := newTables()
+		for _, peer := range m.Peers {
+			want.add(peer, p.tables.numbers[peer.Name], peers.Directive{})
+		}
+		if !reflect.DeepEqual(held.prefixes4, want.prefixes4) || !reflect.DeepEqual(held.senders, want.senders) {
+			t.Errorf("%s: the maps are not as wanted", name)
+		}
+		if p.tables.numbers["n99"] != number {
+			t.Errorf("%s: a node that stays has got another number", name)
+		}
+	}
+}
+
 // BenchmarkSetMesh is how long the tables of 10,000 nodes take: all of them, one node, and none.
 func BenchmarkSetMesh(b *testing.B) {
 	nstest.Require(b)

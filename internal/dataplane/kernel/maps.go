@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -15,26 +16,58 @@ import (
 	"example.org/meshd/internal/peers"
 )
 
-// setMesh makes the maps say what a mesh is, and which of its peers rules for sockets are about, all of
-// it or nothing. What is new is there before what
-// is old goes, and each node changes at one packet boundary, so that no packet is lost meanwhile.
-// It is the owner's.
+// setMesh makes the maps say what a mesh is, and which of its peers rules for sockets are about, all of it
+// or nothing. What is new is there before what is old goes, and each node changes at one packet boundary,
+// so that no packet is lost meanwhile. It is the owner's.
 func (e *Engine) setMesh(m mesh.Mesh, policed map[string]dataplane.Policed) error {
 	if err := fits(m); err != nil {
 		return err
 	}
-	numbers := e.tables.numbersFor(m) // which the owner alone changes
+	next, before := contents{m, policed}, e.inMaps
+	if before == nil || before.leavesRoomFor(next) {
+		return e.moveTo(next)
+	}
+	// The maps have no room for both meshes: what goes makes room first. The programs know nothing of
+	// nodes that come until those are there, so they hand packets over to user space, which has the mesh.
+	if err := e.moveTo(before.staying(next)); err != nil {
+		return err
+	}
+	if err := e.moveTo(next); err != nil {
+		return errors.Join(err, e.moveTo(*before))
+	}
+	return nil
+}
+
+// leavesRoomFor tells whether maps with c have room for what comes with next, before anything goes.
+func (c contents) leavesRoomFor(next contents) bool {
+	_, joined := differing(c, next)
+	return room(c.mesh.Peers, joined) == nil
+}
+
+// staying returns c without what is not in next, or not as it is. The node itself stays.
+func (c contents) staying(next contents) contents {
+	left, _ := differing(c, next)
+	gone := map[string]bool{}
+	for _, peer := range left {
+		gone[peer.Name] = peer.Name != c.mesh.Self
+	}
+	stay := slices.DeleteFunc(slices.Clone(c.mesh.Peers), func(p mesh.Peer) bool { return gone[p.Name] })
+	return contents{mesh.Mesh{Self: c.mesh.Self, Peers: stay}, c.policed}
+}
+
+// moveTo is setMesh for maps that have room for what comes beside what goes.
+func (e *Engine) moveTo(next contents) error {
+	numbers := e.tables.numbersFor(next.mesh) // which the owner alone changes
 	if err := e.handle().chunks.provide(numbers); err != nil {
 		return fmt.Errorf("write the kernel's tables: %w", err)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	next := &contents{m, policed}
-	c := e.tables.changeTo(*next, numbers, e.inMaps, e.known)
+	c := e.tables.changeTo(next, numbers, e.inMaps, e.known)
 	if err := e.change(c); err != nil {
 		return fmt.Errorf("write the kernel's tables: %w", err)
 	}
-	e.inMaps = next
+	e.inMaps = &next
 	return nil
 }
 
@@ -60,22 +93,33 @@ func respecting(d peers.Directive, policed dataplane.Policed) peers.Directive {
 
 // fits tells whether maps have room for a mesh, before anything is written.
 func fits(m mesh.Mesh) error {
-	if n := len(m.Peers); n > mesh.MaxNodes {
-		return fmt.Errorf("%w: %d nodes, and the limit is %d", errFull, n, mesh.MaxNodes)
-	}
-	var prefixes [2]int
-	for _, peer := range m.Peers {
-		for _, list := range [][]mesh.Prefix{peer.Subnets, peer.Routes} {
-			for _, prefix := range list {
-				prefixes[boolean(prefix.Addr().Is6())]++
-			}
-		}
-	}
-	if n := max(prefixes[0], prefixes[1]); n > mesh.MaxPrefixes {
-		return fmt.Errorf("%w: %d prefixes of one family, and the limit is %d", errFull, n, mesh.MaxPrefixes)
+	if err := room(m.Peers); err != nil {
+		return err
 	}
 	if _, there := m.Peer(m.Self); !there {
 		return fmt.Errorf("set mesh: no node is named %q", m.Self)
+	}
+	return nil
+}
+
+// room tells whether maps have room for some lists of peers at once.
+func room(lists ...[]mesh.Peer) error {
+	nodes, prefixes := 0, [2]int{}
+	for _, list := range lists {
+		nodes += len(list)
+		for _, peer := range list {
+			for _, some := range [][]mesh.Prefix{peer.Subnets, peer.Routes} {
+				for _, prefix := range some {
+					prefixes[boolean(prefix.Addr().Is6())]++
+				}
+			}
+		}
+	}
+	if nodes > mesh.MaxNodes {
+		return fmt.Errorf("%w: %d nodes, and the limit is %d", errFull, nodes, mesh.MaxNodes)
+	}
+	if n := max(prefixes[0], prefixes[1]); n > mesh.MaxPrefixes {
+		return fmt.Errorf("%w: %d prefixes of one family, and the limit is %d", errFull, n, mesh.MaxPrefixes)
 	}
 	return nil
 }
@@ -160,6 +204,12 @@ func put[K, V comparable](m *ebpf.Map, entries map[K]V) error {
 
 // drop deletes what is gone.
 func drop[K comparable](m *ebpf.Map, keys map[K]bool) error {
+	if len(keys) > 1 {
+		// As for put. What a batch has deleted before it failed is missing then, which is no error.
+		if _, err := m.BatchDelete(slices.Collect(maps.Keys(keys)), nil); err == nil {
+			return nil
+		}
+	}
 	for key := range keys {
 		// On the way back it may never have been there.
 		err := again(func() error { return m.Delete(key) })

@@ -169,17 +169,21 @@ func routed(m mesh.Mesh, first byte, count int) mesh.Mesh {
 	return m
 }
 
+func (e *Engine) set(m mesh.Mesh) error  { return e.setMesh(m, nil) }
+func (e *Engine) move(m mesh.Mesh) error { return e.moveTo(contents{mesh: m}) }
+
 // A mesh that the maps have no room for changes nothing, whether that is known before or found by
 // the kernel.
 func TestTooLargeAMesh(t *testing.T) {
 	nstest.Require(t)
 	for name, test := range map[string]struct {
 		before, after int // routes, other ones
+		set           func(*Engine, mesh.Mesh) error
 		want          error
 	}{
-		"beyond the limit": {0, mesh.MaxPrefixes + 1, errFull},
-		// New ones come before old ones go.
-		"on the way": {mesh.MaxPrefixes / 2, mesh.MaxPrefixes - 10, unix.ENOSPC},
+		"beyond the limit": {0, mesh.MaxPrefixes + 1, (*Engine).set, errFull},
+		// New ones come before old ones go, and setMesh does not make room here.
+		"on the way": {mesh.MaxPrefixes / 2, mesh.MaxPrefixes - 10, (*Engine).move, unix.ENOSPC},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := meshOver(false)
@@ -189,7 +193,7 @@ func TestTooLargeAMesh(t *testing.T) {
 				t.Fatal(err)
 			}
 			before, read := p.held(t), p.Read()
-			if err := p.setMesh(routed(m, 20, test.after), nil); !errors.Is(err, test.want) {
+			if err := test.set(p, routed(m, 20, test.after)); !errors.Is(err, test.want) {
 				t.Fatalf("%v, want %v", err, test.want)
 			}
 			after := p.held(t)
