@@ -21,6 +21,9 @@ var arrows = map[string][]string{
 	"internal/text":         {},
 	"internal/text/hostile": {},
 	"internal/backoff":      {},
+	"internal/passing":      {},
+	"internal/state":        {},
+	"internal/lastgood":     {"internal/backoff", "internal/foreign", "internal/mesh", "internal/state"},
 	"internal/config":       {"internal/mesh", "internal/text"}, // limits of engines, to warn above them
 	"internal/mesh":         {},
 	"internal/rate":         {"internal/mesh"},
@@ -37,7 +40,7 @@ var arrows = map[string][]string{
 	"internal/rules": {"internal/backoff", "internal/filter", "internal/masq", "internal/mesh",
 		"internal/nft", "internal/rate"},
 	"internal/device":     {"internal/dataplane/tun", "internal/link", "internal/mesh"},
-	"internal/forwarding": {"internal/link", "internal/mesh"},
+	"internal/forwarding": {"internal/link", "internal/mesh", "internal/state"},
 	"internal/crossing": {"internal/dataplane/packet", "internal/filter", "internal/link",
 		"internal/mesh", "internal/nft", "internal/probe"},
 	"internal/foreign":          {},

@@ -8,11 +8,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"example.org/meshd/internal/state"
 )
 
 // found tells what of the host's forwarding is on only because meshd turned it on: all of it was
@@ -38,7 +39,7 @@ func readFound(folder string) (f found, err error) {
 	if err != nil {
 		return f, err
 	}
-	doc, err := readRegular(filepath.Join(folder, foundFile), foundAtMost)
+	doc, err := state.Read(folder, foundFile, foundAtMost)
 	if errors.Is(err, fs.ErrNotExist) {
 		return found{Where: here}, nil
 	}
@@ -72,62 +73,21 @@ func decodeFound(doc []byte) (f found, err error) {
 	return f, nil
 }
 
-// readRegular reads a file that somebody else may have put there: no link is followed, nothing is
-// waited for, and no more than most bytes are read.
-func readRegular(path string, most int64) ([]byte, error) {
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	switch {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	case info.Size() > most:
-		return nil, fmt.Errorf("%s has %d bytes, more than %d", path, info.Size(), most)
-	}
-	return io.ReadAll(io.LimitReader(file, most))
-}
-
 // save writes the note whole or not at all, or removes it if there is nothing to note. It need not
 // survive a power cut, which ends what it tells of.
 func (f found) save(folder string) error {
-	path := filepath.Join(folder, foundFile)
 	if f.empty() {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if _, err := state.Remove(folder, foundFile); err != nil {
 			return fmt.Errorf("forget how forwarding was found: %w", err)
 		}
 		return nil
 	}
-	if err := f.replace(folder, path); err != nil {
-		return fmt.Errorf("note how forwarding was found: %w", err)
-	}
-	return nil
-}
-
-// replace writes the note beside its place and renames it there: a reader sees the old one or the
-// new one. The folder is the service's own, so CreateTemp's name needs no more care than that.
-func (f found) replace(folder, path string) error {
 	doc, err := json.Marshal(f)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(folder, 0o750); err != nil {
-		return err
-	}
-	file, err := os.CreateTemp(folder, "."+foundFile+"-*")
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(append(doc, '\n'))
-	if err = errors.Join(err, file.Close()); err == nil {
-		err = os.Rename(file.Name(), path)
+	if err == nil {
+		err = state.Note(folder, foundFile, append(doc, '\n'))
 	}
 	if err != nil {
-		return errors.Join(err, os.Remove(file.Name()))
+		return fmt.Errorf("note how forwarding was found: %w", err)
 	}
 	return nil
 }

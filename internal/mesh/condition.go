@@ -1,6 +1,9 @@
 package mesh
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // A Severity is how much a condition matters. Greater is worse.
 type Severity uint8
@@ -31,6 +34,11 @@ const (
 	// The file.
 	FileRejected  Kind = "file_rejected"  // the file on disk has faults, the one before stays in force
 	FileUnwatched Kind = "file_unwatched" // the kernel does not tell when the file changes
+	FileUnread    Kind = "file_unread"    // the file cannot be read at the moment; meshd tries again
+	FileDetached  Kind = "file_detached"  // a mount shows a file that was replaced: no edit arrives
+	FileElsewhere Kind = "file_elsewhere" // others can change the file without this kernel's notice
+	LastGoodFile  Kind = "last_good_file" // the file at the start was bad, the last good one is in force
+	StateFailed   Kind = "state_failed"   // the file in force cannot be kept for a bad day
 
 	// What the file asks for and this host or mesh does not give.
 	AddressElsewhere Kind = "address_elsewhere" // the address of this node is not on this host
@@ -105,6 +113,8 @@ type Condition struct {
 	Subject  string // the interface, file, route or setting that it is about; may be empty
 	Cause    string // what was found or what the kernel said; may be empty
 	Remedy   string // what the operator can do: a command or an edit; may be empty
+	// Again is the pause before meshd's next attempt to mend it; 0: meshd makes none, or at once.
+	Again time.Duration
 }
 
 // Worst returns the greatest severity among conditions, Info if there are none.

@@ -6,6 +6,7 @@ package words
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/health"
@@ -18,10 +19,17 @@ var sentences = map[mesh.Kind]string{
 	mesh.Starting:      "nothing is forwarded yet: meshd is starting",
 	mesh.WaitingForUs:  "nothing is forwarded yet: waiting for an address of this node",
 	mesh.HostMismatch:  "this host has changed and does not fit the plan in force any more, which stays",
-	mesh.CannotApply:   "this host refuses what the file asks for; meshd tries again",
-	mesh.ReloadPending: "the new file is not in force yet, the one before stays; meshd tries again",
+	mesh.CannotApply:   "this host refuses what the file asks for",
+	mesh.ReloadPending: "the new file is not in force yet, the one before stays",
 	mesh.FileRejected:  "the new file is rejected, the one before stays in force",
 	mesh.FileUnwatched: "the file cannot be watched: an edit takes effect only within 2 seconds",
+	mesh.FileUnread:    "the file cannot be read at the moment, the one in force stays",
+	mesh.FileDetached: "SUBJECT is a mount of a file that was replaced: " +
+		"edits of the new file do not arrive here",
+	mesh.FileElsewhere: "the file is on a file system (SUBJECT) that does not report every change: " +
+		"an edit takes effect only within 30 seconds",
+	mesh.LastGoodFile: "the file is bad, so the last good one, accepted SUBJECT, is in force",
+	mesh.StateFailed:  "the file in force cannot be kept in SUBJECT: with a bad file meshd could not start",
 	mesh.AddressElsewhere: "this node's address SUBJECT is not on this host: " +
 		"meshd listens on all addresses, and peers accept only what comes from SUBJECT",
 	mesh.SubnetFamilies: "PEER and this node have subnets of different families: " +
@@ -100,6 +108,9 @@ func Sentence(c mesh.Condition) string {
 	if c.Cause != "" {
 		text += ": " + c.Cause
 	}
+	if c.Again > 0 {
+		text += "; trying again in " + c.Again.String()
+	}
 	return text
 }
 
@@ -136,4 +147,22 @@ func Changes(changes []mesh.Change, most int) (lines []string, details []control
 			Op: string(c.Op), Kind: string(c.Kind), Subject: c.Subject, Field: c.Field, Old: c.Old, New: c.New})
 	}
 	return lines, details
+}
+
+// Spoken writes the first most of some changes on one line, and how many there are besides.
+func Spoken(changes []mesh.Change, most int) string {
+	lines, _ := Changes(changes, most)
+	return strings.Join(lines, "; ")
+}
+
+// Reload returns the outcome of an attempt to apply a file, which began and ended at two times.
+func Reload(began, at time.Time, changes []mesh.Change, err error) control.Reload {
+	r := control.Reload{OK: err == nil, At: at, DurationMS: float64(time.Since(began).Microseconds()) / 1000,
+		Changes: []string{}, Details: []control.Change{}}
+	if err != nil {
+		r.Error = err.Error()
+		return r
+	}
+	r.Changes, r.Details = Changes(changes, -1)
+	return r
 }

@@ -1,6 +1,7 @@
 package words
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -171,6 +172,32 @@ func TestChanges(t *testing.T) {
 			}
 			if !slices.Equal(test.changes, given) {
 				t.Error("the list itself was changed")
+			}
+		})
+	}
+}
+
+func TestSpoken(t *testing.T) {
+	const spokenMost = 10
+	var changes []mesh.Change
+	for i := range spokenMost + 2 {
+		changes = append(changes, mesh.Change{Op: mesh.Added, Kind: mesh.ChangedRoute, New: fmt.Sprint(i)})
+	}
+	for _, test := range []struct {
+		name    string
+		changes []mesh.Change
+		lines   int
+		last    string
+	}{
+		{"none", nil, 1, ""},
+		{"one", changes[:1], 1, changes[0].String()},
+		{"as many as fit", changes[:spokenMost], spokenMost, changes[spokenMost-1].String()},
+		{"more", changes, spokenMost + 1, "and 2 more"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			lines := strings.Split(Spoken(test.changes, spokenMost), "; ")
+			if len(lines) != test.lines || lines[len(lines)-1] != test.last {
+				t.Errorf("%q", lines)
 			}
 		})
 	}

@@ -1,0 +1,137 @@
+package lastgood
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/nstest"
+)
+
+// keeping is a Keeper with a disk of a test's making, in a bubble of time.
+type keeping struct {
+	*Keeper
+	events *nstest.Events
+	full   error
+	hang   chan struct{}
+	disk   []string
+}
+
+func keep(t *testing.T, test func(k *keeping)) (k *keeping) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		k = &keeping{events: &nstest.Events{}}
+		k.Keeper = NewKeeper("/state", slog.New(k.events))
+		k.write = func(_ string, f File) error {
+			if k.hang != nil {
+				<-k.hang
+			}
+			if k.full == nil {
+				k.disk = append(k.disk, f.Text)
+			}
+			return k.full
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- k.Run(ctx) }()
+		synctest.Wait()
+		test(k)
+		began := time.Now()
+		cancel()
+		if err := <-done; err != nil || time.Since(began) > lastMoment {
+			t.Errorf("ended with %v after %v", err, time.Since(began))
+		}
+		if k.hang != nil {
+			close(k.hang)
+		}
+	})
+	return k
+}
+
+func (k *keeping) set(doc string) {
+	k.Set(File{"/etc/mesh.toml", doc, time.Now()})
+	synctest.Wait()
+}
+
+func (k *keeping) kinds() (kinds []mesh.Kind) {
+	for _, c := range k.Conditions() {
+		kinds = append(kinds, c.Kind)
+	}
+	return kinds
+}
+
+// A text is written once, and again when it is another one.
+func TestKeeper(t *testing.T) {
+	keep(t, func(k *keeping) {
+		for _, doc := range []string{"first", "first", "second", "first"} {
+			k.set(doc)
+		}
+		if want := []string{"first", "second", "first"}; !slices.Equal(k.disk, want) || k.kinds() != nil {
+			t.Errorf("%q, %q", k.disk, k.kinds())
+		}
+	})
+}
+
+// What cannot be written is a condition, is tried again, and is said once.
+func TestKeeperOfAFullDisk(t *testing.T) {
+	keep(t, func(k *keeping) {
+		k.full = syscall.ENOSPC
+		k.set("first")
+		c := k.Conditions()
+		if len(c) != 1 || c[0].Kind != mesh.StateFailed || c[0].Severity != mesh.Degraded || c[0].Subject != "/state" ||
+			c[0].Again != time.Second || !strings.Contains(c[0].Cause, "no space") {
+			t.Errorf("%+v", c)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := k.events.Take(); !slices.Equal(got, []string{"state_failed"}) {
+			t.Errorf("logged %q", got)
+		}
+		k.full = nil
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if !slices.Equal(k.disk, []string{"first"}) || k.kinds() != nil {
+			t.Errorf("%q, %q", k.disk, k.kinds())
+		}
+	})
+}
+
+// A disk that hangs keeps nobody waiting, and has the last text once it answers.
+func TestKeeperOfADiskThatHangs(t *testing.T) {
+	keep(t, func(k *keeping) {
+		hang := make(chan struct{})
+		k.hang = hang
+		for _, doc := range []string{"first", "second", "third"} {
+			k.set(doc)
+		}
+		time.Sleep(slow)
+		synctest.Wait()
+		if !slices.Equal(k.kinds(), []mesh.Kind{mesh.StateFailed}) {
+			t.Errorf("%q", k.kinds())
+		}
+		k.hang = nil
+		close(hang)
+		synctest.Wait()
+		if !slices.Equal(k.disk, []string{"first", "third"}) || k.kinds() != nil {
+			t.Errorf("%q, %q", k.disk, k.kinds())
+		}
+		k.hang = make(chan struct{})
+		k.set("the daemon ends while this hangs")
+	})
+}
+
+// A file that came into force just before the end is kept.
+func TestKeeperAtTheEnd(t *testing.T) {
+	k := keep(t, func(k *keeping) {
+		k.Set(File{Path: "/etc/mesh.toml", Text: "last"}) // Run has not seen it yet
+	})
+	if !slices.Equal(k.disk, []string{"last"}) {
+		t.Errorf("%q", k.disk)
+	}
+}
