@@ -10,8 +10,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/control/words"
+	"example.org/meshd/internal/source"
 )
 
 // reloadCommand returns `meshd reload`, for those who want the outcome of an edit: scripts that
@@ -22,7 +24,8 @@ func reloadCommand(g *globals) *cobra.Command {
 		Short: "Apply the file now and wait for the outcome",
 		Long: `Tell the running meshd to read and apply its file now, and wait for the outcome.
 An invalid file is rejected as a whole: its faults are printed, the exit code is 1, and the file
-in force stays in force. meshd also applies edits by itself; this command forces and reports it.`,
+in force stays in force. If the host refuses the file for now, the exit code is 1 as well, and meshd
+goes on trying. meshd also applies edits by itself; this command forces and reports it.`,
 		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), reloadTimeout)
@@ -39,8 +42,12 @@ in force stays in force. meshd also applies edits by itself; this command forces
 			}
 			// As text the faults go to stderr, where scripts that parse stdout do not stumble.
 			if !result.Reload.OK {
-				fmt.Fprintf(cmd.ErrOrStderr(), "%s\nstill running generation %d\n",
-					result.Reload.Error, result.Generation)
+				again := ""
+				if result.Reload.Pending {
+					again = fmt.Sprintf("trying again in %.0f s; ", result.Reload.RetrySeconds)
+				}
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s\n%sstill running generation %d\n",
+					result.Reload.Error, again, result.Generation)
 				return errSilent
 			}
 			if !g.json {
@@ -65,12 +72,12 @@ replaced. Exit code 0: nothing would change, 1: something would, 2: the file is 
 cannot apply it.`,
 		Args: arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			path := g.config
+			read, path := source.Read, g.config
 			if len(args) == 1 {
-				path = args[0]
+				read, path = readAny, args[0]
 			}
 			// The file is sent, since the daemon may not be allowed to read it.
-			doc, path, err := readFile(cmd.InOrStdin(), path)
+			doc, path, err := readFile(cmd.Context(), cmd.InOrStdin(), path, read)
 			if err != nil { // not exit code 1, which means that something would change
 				return fmt.Errorf("%w: %w", errPlan, err)
 			}
@@ -103,7 +110,9 @@ cannot apply it.`,
 
 // readFile reads a file or, for "-", standard input. It returns the name that faults have:
 // an absolute one, since the daemon does not know the folder of the caller.
-func readFile(stdin io.Reader, path string) (doc []byte, name string, err error) {
+func readFile(ctx context.Context, stdin io.Reader, path string,
+	read func(ctx context.Context, path string, most int64) ([]byte, error),
+) (doc []byte, name string, err error) {
 	if path == "-" {
 		doc, err = io.ReadAll(stdin)
 		return doc, "(standard input)", err
@@ -111,6 +120,16 @@ func readFile(stdin io.Reader, path string) (doc []byte, name string, err error)
 	if name, err = filepath.Abs(path); err != nil {
 		return nil, path, err
 	}
-	doc, err = os.ReadFile(path)
+	doc, err = read(ctx, path, config.MaxSize)
 	return doc, name, err
+}
+
+// readAny reads what somebody names: a pipe of the shell (`meshd plan <(...)`) is as good as a file.
+func readAny(_ context.Context, path string, most int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, most+1)) // the daemon refuses more than most
 }

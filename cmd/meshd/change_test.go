@@ -162,12 +162,12 @@ func TestPlanWithoutADaemon(t *testing.T) {
 
 // "-" is standard input, and faults do not name it as a path.
 func TestReadFile(t *testing.T) {
-	doc, name, err := readFile(strings.NewReader("piped"), "-")
+	doc, name, err := readFile(t.Context(), strings.NewReader("piped"), "-", readAny)
 	if string(doc) != "piped" || filepath.IsAbs(name) || err != nil {
 		t.Errorf("%q, %q, %v", doc, name, err)
 	}
 	path := write(t, "saved")
-	doc, name, err = readFile(strings.NewReader("piped"), path)
+	doc, name, err = readFile(t.Context(), strings.NewReader("piped"), path, readAny)
 	if string(doc) != "saved" || name != path || err != nil {
 		t.Errorf("%q, %q, %v", doc, name, err)
 	}

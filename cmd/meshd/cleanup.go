@@ -15,12 +15,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"example.org/meshd/internal/begin"
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/container"
 	"example.org/meshd/internal/daemon"
 	"example.org/meshd/internal/dataplane/auto"
 	"example.org/meshd/internal/filter"
 	"example.org/meshd/internal/forwarding"
+	"example.org/meshd/internal/lastgood"
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/masq"
 )
@@ -33,8 +35,8 @@ func cleanupCommand(g *globals) *cobra.Command {
 		Use:   "cleanup",
 		Short: "Remove the interface, routes, rules and files that meshd made",
 		Long: `Remove what "meshd run" left behind: the TUN interface with its address and routes,
-the backstop routes, the programs of the kernel engine, the rules, and the files for container
-runtimes. Forwarding that "meshd run --sysctl" turned on since boot is turned off again, unless
+the backstop routes, the programs of the kernel engine, the rules, the files for container runtimes
+and the last good file. Forwarding that "meshd run --sysctl" turned on since boot is turned off again, unless
 another program has asked for it meanwhile. A second run changes nothing. It refuses to run while
 meshd does.`,
 		Args: arguments(0, 0),
@@ -43,7 +45,7 @@ meshd does.`,
 				return err
 			}
 			// Half of the steps would fail without, and leave rules without their interface.
-			if err := daemon.CheckPrivileges(); err != nil {
+			if err := begin.CheckPrivileges(); err != nil {
 				return err
 			}
 			c := cleaner{
@@ -99,6 +101,13 @@ var cleanupSteps = []cleanupStep{
 	{what: "masquerade rules", do: removing("the masquerade rules", masq.CleanUp)},
 	{what: "filter rules", do: removing("the filter rules", filter.CleanUp)},
 	{what: "iptables-legacy rules", do: removing("the rules in iptables-legacy", filter.CleanUpLegacy)},
+	{what: "last good file", do: func(_ context.Context, c *cleaner) error {
+		removed, err := lastgood.Forget(c.state)
+		if removed {
+			c.removed(lastgood.Path(c.state))
+		}
+		return err
+	}},
 	{what: "files", do: removeFiles},
 }
 

@@ -22,6 +22,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"example.org/meshd/internal/begin"
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/daemon"
@@ -93,7 +94,7 @@ func exitCode(err error) int {
 		return 0
 	case errors.Is(err, errUsage), errors.Is(err, errPlan): // before the causes that they wrap
 		return exitUsage
-	case errors.Is(err, daemon.ErrPrivilege):
+	case errors.Is(err, begin.ErrPrivilege):
 		return exitPermission
 	case errors.Is(err, daemon.ErrConfig), errors.Is(err, errFile):
 		return exitConfig

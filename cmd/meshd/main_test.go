@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"example.org/meshd/internal/begin"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/daemon"
 )
@@ -255,7 +256,7 @@ func TestExitCodes(t *testing.T) {
 		{errPlan, 2, "rejected"},
 		{control.ErrNotRunning, 3, "not_running"},
 		{control.ErrPermission, 4, "not_permitted"},
-		{daemon.ErrPrivilege, 4, "not_permitted"},
+		{begin.ErrPrivilege, 4, "not_permitted"},
 		{control.ErrMismatch, 5, "api_mismatch"},
 		{context.DeadlineExceeded, 6, "timeout"},
 		{notInTime{control.ErrNoPeer}, 6, "timeout"},

@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/begin"
 	"example.org/meshd/internal/managers"
 )
 
@@ -19,14 +19,17 @@ const reloadPatience = 5 * time.Second
 // networkManagersCommand is for the service, see packaging/meshd.service: only root may write drop-ins
 // and have managers read them, and meshd runs as another user.
 func networkManagersCommand(g *globals) *cobra.Command {
-	var root string
+	var root, state string
+	var strict bool
 	cmd := &cobra.Command{
 		Use:    "network-managers",
 		Short:  "Keep network managers away from the interface that the file names",
 		Hidden: true,
 		Args:   arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := config.Load(g.config)
+			// Whoever may change all interfaces may name one that managers leave alone.
+			where := begin.Where{Path: g.config, State: stateFolder(state, g.socket), Strict: strict}
+			c, err := where.Chosen(cmd.Context())
 			if err != nil {
 				return errSilent // the daemon, which the service starts next, reports it
 			}
@@ -44,6 +47,8 @@ func networkManagersCommand(g *globals) *cobra.Command {
 		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true}, // of run: both get MESHD_OPTS
 	}
 	cmd.Flags().StringVar(&root, "root", "/", "`folder` that stands for the root of the file system, for tests")
+	cmd.Flags().StringVar(&state, "state", "", "as for run")
+	cmd.Flags().BoolVar(&strict, "strict", false, "as for run")
 	return cmd
 }
 

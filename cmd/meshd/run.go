@@ -20,14 +20,15 @@ import (
 // plain text.
 func runCommand(g *globals) *cobra.Command {
 	var node, state, level, format string
-	var sysctl, check bool
+	var sysctl, check, strict bool
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Join this host to the mesh until stopped",
 		Long: `Join this host to the mesh and forward packets until stopped by SIGTERM or Ctrl-C.
 meshd applies an edit of the file within a second; SIGHUP and "meshd reload" force it. An invalid
-file is rejected as a whole, and the file in force stays in force. SIGUSR2 replaces this process
-with the program that is installed now, without a gap in forwarding.`,
+file is rejected as a whole, and the file in force stays in force. If the file is invalid at the
+start, meshd runs the last file that was in force, and says so. SIGUSR2 replaces this process with
+the program that is installed now, without a gap in forwarding.`,
 		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := newLogger(cmd.ErrOrStderr(), level, format)
@@ -47,7 +48,7 @@ with the program that is installed now, without a gap in forwarding.`,
 			}
 			err = run(cmd.Context(), daemon.Options{
 				ConfigPath: g.config, Node: node, Version: version, Sysctl: sysctl,
-				Socket: g.socket, State: stateFolder(state, g.socket),
+				Socket: g.socket, State: stateFolder(state, g.socket), Strict: strict,
 				Reload: hangup, Replace: replace, Log: log,
 			})
 			return logged(cmd.ErrOrStderr(), log, format, err)
@@ -57,6 +58,7 @@ with the program that is installed now, without a gap in forwarding.`,
 	flags.StringVar(&node, "node", "", "`name` of this host in the file (default: the node with its address)")
 	flags.BoolVar(&sysctl, "sysctl", false, "turn on forwarding for the mesh, and keep other networks apart")
 	flags.StringVar(&state, "state", "", stateUsage)
+	flags.BoolVar(&strict, "strict", false, "exit with 78 if the file is invalid, and run no last good one")
 	flags.BoolVar(&check, "check", false, "check whether meshd could start now, and change nothing")
 	flags.StringVar(&level, "log-level", "info", "lowest `level` that is logged: debug, info, warn or error")
 	flags.StringVar(&format, "log-format", "text", "`format` of the log: text or json")
@@ -111,28 +113,3 @@ func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 // stateUsage explains --state.
 const stateUsage = "`folder` that survives restarts (default $STATE_DIRECTORY,\n" +
 	"/var/lib/meshd, or SOCKET.state with another --socket)"
-
-// legacyForwardCommand is for the service, see packaging/meshd.service: only root may run iptables,
-// and meshd runs as another user.
-func legacyForwardCommand(g *globals) *cobra.Command {
-	var node string
-	cmd := &cobra.Command{
-		Use:    "legacy-forward",
-		Short:  "Accept forwarded pod traffic in iptables-legacy if that is in use",
-		Hidden: true,
-		Args:   arguments(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			warning, err := daemon.AcceptLegacy(g.config, node)
-			if _, bad := errors.AsType[config.Faults](err); bad {
-				return errSilent // the daemon, which the service starts next, reports them
-			}
-			if warning != "" {
-				fmt.Fprintf(cmd.ErrOrStderr(), "meshd: %s\n", warning)
-			}
-			return err
-		},
-		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true}, // of run: both get MESHD_OPTS
-	}
-	cmd.Flags().StringVar(&node, "node", "", "as for run")
-	return cmd
-}

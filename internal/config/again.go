@@ -44,18 +44,9 @@ func editableOf(nodes []Node, f found) editable {
 	return e
 }
 
-// LoadAfter is Load for a file that was read before: the result is the same, and takes a few
-// milliseconds if few nodes differ from those of old. old may be nil.
-func LoadAfter(old *Config, path string) (*Config, error) {
-	doc, err := read(path)
-	if err != nil {
-		return nil, Faults{{Path: path, Message: err.Error()}}
-	}
-	return ParseAfter(old, path, doc)
-}
-
 // ParseAfter is Parse for a file of which an earlier content was parsed as old, which may be nil
-// and is not changed. It returns exactly what Parse returns.
+// and is not changed. It returns exactly what Parse returns, and takes a few milliseconds if few nodes
+// differ from those of old.
 func ParseAfter(old *Config, path string, doc []byte) (*Config, error) {
 	if c := old.edited(path, string(doc)); c != nil {
 		c.Sum, c.Meaning = sha256.Sum256(doc), meaningOf(c)

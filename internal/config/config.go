@@ -10,29 +10,26 @@
 //	validate  the rules between values: families, overlaps, names used twice
 //	report    faults with line and column, in file order
 //
-// Files apart from these: again.go parses only what differs from an earlier content, edit.go adds
-// a node to a file, and watch.go tells when the file may have changed.
+// Files apart from these: again.go parses only what differs from an earlier content, and edit.go adds
+// a node to a file.
 package config
 
 import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
-	"fmt"
-	"io"
-	"io/fs"
 	"net/netip"
-	"os"
 	"time"
+
+	"example.org/meshd/internal/source"
 )
 
 // DefaultPath is where the file lives on an installed host.
 const DefaultPath = "/etc/mesh.toml"
 
-// maxSize bounds the file in bytes, so that a wrong path (a device, an image) costs no
-// memory. 10,000 nodes take about one MiB.
-const maxSize = 8 << 20
+// MaxSize bounds the file in bytes, so that a wrong path (an image) costs no memory. 10,000 nodes take
+// about one MiB.
+const MaxSize = 8 << 20
 
 // A Config is one valid file. It is never changed after Load returns it and
 // may be read by any number of goroutines.
@@ -63,6 +60,9 @@ func (c *Config) Fault(key, format string, args ...any) Faults {
 	r.add(key, format, args...)
 	return r.result()
 }
+
+// Text returns the bytes of the file.
+func (c *Config) Text() string { return c.doc }
 
 // SHA256 returns Sum in lower-case hex.
 func (c *Config) SHA256() string { return hex.EncodeToString(c.Sum[:]) }
@@ -139,54 +139,20 @@ type Node struct {
 	Routes  []netip.Prefix // further prefixes behind this node, outside the CIDR
 }
 
-// Load reads and checks the file at path. The error of an unreadable file and of an
-// invalid one is of type Faults.
+// Load reads and checks the file at path, by the rules of package source. The error of an unreadable
+// file and of an invalid one is of type Faults. It returns soon, whatever the file system does.
 func Load(path string) (*Config, error) {
-	doc, err := read(path)
+	doc, err := source.Read(context.Background(), path, MaxSize)
 	if err != nil {
-		return nil, Faults{{Path: path, Message: err.Error()}}
+		return nil, Unreadable(path, err)
 	}
 	return Parse(path, doc)
 }
 
-// EmptyHash is the SHA-256 of an empty file, which an editor shows for a moment when it
-// saves in place.
-const EmptyHash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-
-// Hash returns the SHA-256 of the file at path, in lower-case hex, without a look at what
-// the file says. The error is that of reading, and of a file that is too large.
-func Hash(path string) (string, error) {
-	doc, err := read(path)
-	if err != nil {
-		return "", err
-	}
-	sum := sha256.Sum256(doc)
-	return hex.EncodeToString(sum[:]), nil
+// Unreadable returns the fault of a file that cannot be read.
+func Unreadable(path string, err error) Faults {
+	return Faults{{Path: path, Message: err.Error()}}
 }
-
-// read returns the file's bytes, at most maxSize of them.
-func read(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrPermission) {
-		return nil, fmt.Errorf("cannot read the file: %w: the service runs as user meshd: "+
-			"make the file readable for all: `chmod 644 %s`", err, path)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the file: %w", err)
-	}
-	defer f.Close()
-	doc, err := io.ReadAll(io.LimitReader(f, maxSize+1))
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the file: %w", err)
-	}
-	if len(doc) > maxSize {
-		return nil, fmt.Errorf("%w: the limit is %d MiB: it is not a mesh configuration", errTooLarge, maxSize>>20)
-	}
-	return doc, nil
-}
-
-// errTooLarge is the cause of a file above maxSize.
-var errTooLarge = errors.New("the file is too large")
 
 // Parse checks doc, the bytes of a configuration file. path appears in messages, and tells
 // which files the configuration must not write. The error, if any, is of type Faults.

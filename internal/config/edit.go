@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"example.org/meshd/internal/source"
 )
 
 // An Edit is a file to which a node can be added. The rest of it stays byte for byte.
@@ -34,8 +36,8 @@ var (
 // NewEdit reads doc, the content of the file at path, which may lack nodes and must be valid
 // otherwise. The error is of type Faults.
 func NewEdit(path string, doc []byte) (*Edit, error) {
-	if len(doc) > maxSize {
-		return nil, Faults{{Path: path, Message: errTooLarge.Error()}}
+	if len(doc) > MaxSize {
+		return nil, Faults{{Path: path, Message: source.ErrTooLarge.Error()}}
 	}
 	r := &report{path: path, doc: string(doc)}
 	c := validate(context.Background(), decode(context.Background(), r.doc, r), r)

@@ -2,9 +2,6 @@ package config
 
 import (
 	"net/netip"
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -119,61 +116,5 @@ func TestCIDROf(t *testing.T) {
 	n.CIDR = n.CIDR[:1]
 	if got, ok := n.CIDROf(netip.MustParseAddr("192.0.2.1")); ok {
 		t.Errorf("a family that it does not carry: %s", got)
-	}
-}
-
-// The hash is that of the bytes, whatever they say.
-func TestHash(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "mesh.toml")
-	for content, want := range map[string]string{
-		"":    EmptyHash,
-		"abc": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", // FIPS 180-2, B.1
-	} {
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if got, err := Hash(path); err != nil || got != want {
-			t.Errorf("%q: %s, %v, want %s", content, got, err, want)
-		}
-	}
-	doc := someNetwork + someNode
-	c, err := Parse("x", []byte(doc))
-	if err != nil || os.WriteFile(path, []byte(doc), 0o600) != nil {
-		t.Fatal(err)
-	}
-	if got, err := Hash(path); err != nil || got != c.SHA256() {
-		t.Errorf("%s and %s, %v", got, c.SHA256(), err)
-	}
-}
-
-// The way to a file: every name on it counts, and behind a link those of its target.
-func TestWalk(t *testing.T) {
-	dir, err := filepath.EvalSymlinks(t.TempDir())
-	must(t, err)
-	in := func(name string) string { return filepath.Join(dir, name) }
-	must(t, os.Mkdir(in("real"), 0o755), put(in("real/file"), ""), os.Symlink("real", in("link")),
-		os.Symlink(in("link/file"), in("absolute")), os.Symlink("circle", in("circle")))
-	for path, want := range map[string][]string{
-		"real/file":  {"real", "real/file"},
-		"link/file":  {"link", "real", "real/file"},
-		"absolute":   {"absolute", "link", "real", "real/file"},
-		"real/none":  {"real", "real/none"},
-		"none/file":  {"none"},
-		"circle":     {"circle"},
-		"circle/sub": {"circle"},
-	} {
-		t.Run(strings.ReplaceAll(path, "/", "_"), func(t *testing.T) {
-			w := &watch{steps: map[string]bool{}}
-			w.follow(in(path), map[string]bool{})
-			var got []string
-			for step := range w.steps {
-				if name, below := strings.CutPrefix(step, dir+"/"); below {
-					got = append(got, name)
-				}
-			}
-			if slices.Sort(got); !slices.Equal(got, want) {
-				t.Errorf("%q, want %q", got, want)
-			}
-		})
 	}
 }

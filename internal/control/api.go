@@ -81,10 +81,18 @@ type Change struct {
 	New     string `json:"new"`
 }
 
+// Sources of the text that is in force.
+const (
+	SourceFile     = "file"      // it was read from Config.Path
+	SourceLastGood = "last_good" // the file was bad at the start: the last good one of the state folder
+)
+
 // Config tells which file is in force, and how the last attempt to apply one ended.
 type Config struct {
 	Path       string    `json:"path"`
-	Generation int       `json:"generation"` // starts at 1 and grows by one with each applied file
+	Source     string    `json:"source"`             // SourceFile, SourceLastGood; an older daemon says nothing
+	LastGood   time.Time `json:"last_good,omitzero"` // when the last good file first came into force
+	Generation int       `json:"generation"`         // starts at 1 and grows by one with each applied file
 	SHA256     string    `json:"sha256"`
 	Applied    time.Time `json:"applied,omitzero"`
 	Error      string    `json:"error" text:"lines"` // why the file on disk is not in force; empty if it is
@@ -103,6 +111,10 @@ type Reload struct {
 	// ones only. Changes then ends with a sentence that says the same.
 	More  int    `json:"more,omitempty"`
 	Error string `json:"error" text:"lines"`
+	// Pending tells that meshd tries again by itself: the host refused the file for now, or the file
+	// could not be read. RetrySeconds is the pause before that attempt.
+	Pending      bool    `json:"pending,omitempty"`
+	RetrySeconds float64 `json:"retry_seconds,omitempty"`
 }
 
 // Network is this node's place in the mesh.

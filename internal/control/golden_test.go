@@ -28,7 +28,7 @@ func whole() Status {
 	return Status{
 		Schema: Schema, Node: "edge-1", Version: "0.1.0", BootID: "5d2e6f70", PID: 812,
 		Started: at.Add(-time.Hour), UptimeSeconds: 3600, Now: at,
-		Config: Config{Path: "/etc/mesh.toml", Generation: 3, SHA256: "9f3c1a", Applied: at, Error: "",
+		Config: Config{Path: "/etc/mesh.toml", Source: SourceFile, Generation: 3, SHA256: "9f3c1a", Applied: at,
 			LastReload: Reload{OK: true, At: at, DurationMS: 4.1, Changes: []string{"+ peer edge-4 10.244.4.0/24"},
 				Details: []Change{{Op: "+", Kind: "peer", Subject: "edge-4", New: "10.244.4.0/24"}}}},
 		Network: Network{Name: "edge", CIDR: []string{"10.244.0.0/16"}, Interface: "mesh0", MTU: 1472, Port: 8285,

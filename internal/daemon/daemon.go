@@ -16,20 +16,19 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"example.org/meshd/internal/begin"
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/dataplane/auto"
 	"example.org/meshd/internal/dataplane/tun"
-	"example.org/meshd/internal/filter"
 	"example.org/meshd/internal/handover"
-	"example.org/meshd/internal/link"
+	"example.org/meshd/internal/lastgood"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/peers"
 	"example.org/meshd/internal/plan"
 	"example.org/meshd/internal/rules"
+	"example.org/meshd/internal/source"
 )
 
 // Options is what the command line decides.
@@ -37,7 +36,8 @@ type Options struct {
 	ConfigPath string
 	Node       string // which node this host is; empty: found by its address
 	Socket     string // control socket
-	State      string // folder for what has to survive the daemon, see StateFolder
+	State      string // folder for what has to survive the daemon
+	Strict     bool   // a bad file at the start is an error, whatever was in force before
 	Version    string
 	Sysctl     bool             // turn forwarding on where it is off
 	Reload     <-chan os.Signal // asks to read the file again; may be nil
@@ -45,25 +45,29 @@ type Options struct {
 	Log        *slog.Logger
 }
 
+// where says where the file is.
+func (o Options) where() begin.Where {
+	return begin.Where{Path: o.ConfigPath, State: o.State, Strict: o.Strict}
+}
+
 // ErrConfig marks errors that only an edit of the file can mend.
 var ErrConfig = errors.New("configuration")
-
-// ErrPrivilege marks errors for want of a capability.
-var ErrPrivilege = errors.New("privilege")
 
 // Run joins this host to the mesh until ctx ends, then returns nil within a second. The TUN, its
 // address and its routes stay, so that pods' packets do not leave in the clear while no meshd runs;
 // `meshd cleanup` removes them.
 //
-// A bad file is an error with config.Faults or ErrConfig in it.
+// In the place of a bad file Run takes the last good one. Without one, or with o.Strict, a bad file is
+// an error with config.Faults or ErrConfig in it.
 func Run(ctx context.Context, o Options) error {
-	c, err := prepare(o)
-	if err != nil {
+	reader := source.NewReader(o.ConfigPath, config.MaxSize)
+	first, err := o.where().Load(ctx, reader)
+	if err = errors.Join(err, begin.CheckPrivileges(), tun.Available()); err != nil {
 		return err
 	}
 	events := control.NewEvents()
 	o.Log = slog.New(control.NewEventLog(o.Log.Handler(), events))
-	d := assemble(ctx, o, c)
+	d := assemble(ctx, o, first, reader)
 	server, err := control.Listen(o.Socket, control.Source{
 		Status: d.tell.status, Route: d.tell.route, Reload: d.reconciler.ask, Plan: d.reconciler.plans,
 		History: d.tell.past, Ping: d.tell.ping, Healthy: d.healthy, Ready: d.tell.ready, Events: events,
@@ -88,17 +92,20 @@ type daemon struct {
 	*host      // done: what brings this host to the plan
 	reconciler *reconciler
 	tell       *teller // told: to the control socket and to the service manager
-	watch      *config.Watcher
+	source     *source.Follower
+	good       *lastgood.Keeper
+	reloads    <-chan os.Signal
 	packets    *loops
 	news       func() // this host may have changed
 }
 
-// assemble makes all objects of a daemon that has loaded a file. None of them has done anything yet.
-func assemble(ctx context.Context, o Options, c *config.Config) *daemon {
-	log, view := o.Log, newPublished(c)
+// assemble makes all objects of a daemon that begins with a file. None of them has done anything yet.
+func assemble(ctx context.Context, o Options, first begin.File, reader *source.Reader) *daemon {
+	log, view := o.Log, newPublished(first.Config)
 	packets := &loops{ctx: context.WithoutCancel(ctx)}
 	news := make(chan struct{}, 1)
-	d := &daemon{packets: packets, news: func() { wake(news) }}
+	d := &daemon{packets: packets, reloads: o.Reload, news: func() { wake(news) },
+		source: source.NewFollower(reader, log), good: lastgood.NewKeeper(o.State, log)}
 
 	// Known: what is learned of peers. The probes travel through the engine, and it hears them.
 	registry := peers.New()
@@ -107,14 +114,18 @@ func assemble(ctx context.Context, o Options, c *config.Config) *daemon {
 		Log: log, Hear: probes.hear, Doubt: probes.Look, Start: packets.start, Broken: d.news,
 	})
 
-	d.tell = newTeller(o, c, view)
+	d.tell = newTeller(o, view)
 	d.host = newHostOf(o, probes, d.tell.status)
-	d.reconciler = newReconciler(o, c, view, d.host, news)
-	d.watch = config.NewWatcher(log, o.ConfigPath, func() { wake(d.reconciler.file) })
+	d.reconciler = newReconciler(o, first, view, d.host, news)
+	d.reconciler.read, d.reconciler.accepted = d.source.Now, o.where().Keep(d.good)
+	if d.reconciler.instead = o.where().Instead; first.Bad != nil {
+		d.reconciler.useLastGood(first)
+	}
 	d.tell.engine, d.tell.registry, d.tell.probes, d.tell.rules = d.engine, registry, probes, d.rules
 	probes.narrow = d.rules.Narrow
 	d.tell.sources = []func() []mesh.Condition{
-		d.watch.Conditions, d.switcher.Conditions, d.metricsConditions, d.files.Conditions, d.legacy.Conditions,
+		d.source.Conditions, d.good.Conditions, d.switcher.Conditions, d.metricsConditions, d.files.Conditions,
+		d.legacy.Conditions,
 		registry.Conditions,
 		d.crossing.Conditions,
 		func() []mesh.Condition { return d.reconciler.repairs.Conditions(time.Now()) },
@@ -126,7 +137,9 @@ func assemble(ctx context.Context, o Options, c *config.Config) *daemon {
 // tasks returns everything of the daemon that runs until it ends.
 func (d *daemon) tasks() []task {
 	return append(hostWatches(d.engine, d.news),
-		d.service, d.reconciler, d.watch, d.probes, d.legacy, d.files, d.metrics,
+		d.service, d.reconciler, d.good, d.probes, d.legacy, d.files, d.metrics,
+		taskFunc{"file", func(ctx context.Context) error { return d.source.Run(ctx, d.reconciler.take) }},
+		taskFunc{"SIGHUP", func(ctx context.Context) error { return d.reconciler.obey(ctx, d.reloads) }},
 		taskFunc{"health", func(ctx context.Context) error { return everySecond(ctx, d.tell.watchHealth) }},
 		taskFunc{"host's word", func(ctx context.Context) error { return everySecond(ctx, d.probes.heed) }},
 		taskFunc{"rules", d.rules.Keep},
@@ -171,11 +184,11 @@ func leave(e engine, service *handover.Manager, packets *loops, successor bool) 
 	return err
 }
 
-// Check returns an error if Run would, as far as that can be known without changing anything. A host
-// that has no address of a node yet is no error.
+// Check returns an error if Run with o.Strict would, as far as that can be known without changing
+// anything. A host that has no address of a node yet is no error.
 func Check(o Options) error {
-	c, err := prepare(o)
-	if err != nil {
+	c, err := config.Load(o.ConfigPath)
+	if err = errors.Join(err, begin.CheckPrivileges(), tun.Available()); err != nil {
 		return err
 	}
 	self, host, err := observe(c, o, rules.NewOthers(o.Log))
@@ -194,57 +207,8 @@ func Check(o Options) error {
 	return fitsOthers(p)
 }
 
-// prepare loads the file and checks what no plan is needed for.
-func prepare(o Options) (*config.Config, error) {
-	c, err := config.Load(o.ConfigPath)
-	if err != nil {
-		return nil, err
-	}
-	return c, errors.Join(CheckPrivileges(), tun.Available())
-}
-
-// CheckPrivileges returns an error with ErrPrivilege in it, one line that says
-// what to do, if this process may not change the network.
-func CheckPrivileges() error {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&header, &data[0]); err != nil {
-		return fmt.Errorf("read capabilities: %w", err)
-	}
-	if data[0].Effective&(1<<unix.CAP_NET_ADMIN) == 0 {
-		return fmt.Errorf("%w: this needs the capability CAP_NET_ADMIN: run it as root "+
-			"(`sudo meshd ...`), or the daemon as the service (`systemctl start meshd`)", ErrPrivilege)
-	}
-	return nil
-}
-
 // now is the clock of everything that people see.
 func now() time.Time { return time.Now().Round(time.Millisecond) }
-
-// AcceptLegacy puts the rules that accept pods' packets into iptables-legacy, where that is in use,
-// as the file at a path asks for. The service may not do it: those tables are for root alone. The
-// warning, if not empty, is for people. node is as for Run.
-func AcceptLegacy(path, node string) (warning string, err error) {
-	c, err := config.Load(path)
-	if err != nil {
-		return "", err
-	}
-	local, err := link.LocalAddresses()
-	if err != nil {
-		return "", err
-	}
-	// A host that has no address yet is some node of the mesh: all that pods send is accepted then.
-	self := config.Node{Subnets: c.Network.CIDR}
-	if i, err := plan.Identify(c, node, local); err == nil {
-		self = c.Nodes[i]
-	}
-	accept := plan.RulesOf(c, self, nil).Accept
-	if accept == nil {
-		_, err := filter.CleanUpLegacy()
-		return "", err
-	}
-	return filter.SetLegacy(*accept)
-}
 
 // ContainerNote is the path of the note of what files were written, beside a control socket.
 func ContainerNote(socket string) string { return strings.TrimSuffix(socket, ".sock") + ".files" }

@@ -11,12 +11,15 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
+	"example.org/meshd/internal/begin"
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/nstest"
 	"example.org/meshd/internal/plan"
+	"example.org/meshd/internal/source"
 )
 
 // file is a mesh of three nodes; the host of most tests is a.
@@ -89,7 +92,8 @@ func (a *announcements) Ready()           { a.Add("ready") }
 // world is the file and the host around a reconciler.
 type world struct {
 	doc     string
-	missing bool                   // the file is
+	unread  error                  // why the file cannot be read
+	again   time.Duration          // when it is read again, if it cannot be read
 	local   []netip.Addr           // addresses of the host
 	ways    []string               // to the peers
 	unfit   error                  // why the host's routes leave no room
@@ -99,8 +103,10 @@ type world struct {
 	busy    func() // called by each look at the host; may be nil
 	hang    func() // called by each part; may be nil
 
-	looks, reads int    // at the host, and of the file
-	steps        []step // that were applied
+	looks, parses int      // at the host, and of the file
+	order         uint64   // of the last reading
+	steps         []step   // that were applied
+	kept          []string // texts that came into force
 }
 
 // lab is a reconciler in a world of a test's making.
@@ -125,9 +131,14 @@ func newLab(t *testing.T, change ...func(w *world)) *lab {
 	}
 	c := parse(t, l.world.doc)
 	o := Options{ConfigPath: "/nowhere/mesh.toml", Log: slog.New(l.events)}
-	l.reconciler = newReconciler(o, c, newPublished(c), &host{}, make(chan struct{}, 1))
-	l.reconciler.reloads, l.reconciler.service = nil, l.service
-	l.read, l.hash, l.observe, l.fits, l.parts = l.readFile, l.hashFile, l.observeHost, l.fit, l.fakeParts
+	first := begin.File{Config: c, Reading: l.readFile(t.Context())}
+	l.reconciler = newReconciler(o, first, newPublished(c), &host{}, make(chan struct{}, 1))
+	l.reconciler.service = l.service
+	l.read, l.parse, l.observe, l.fits, l.parts = l.readFile, l.parseFile, l.observeHost, l.fit, l.fakeParts
+	l.accepted = func(c *config.Config) { l.set(func(w *world) { w.kept = append(w.kept, c.Text()) }) }
+	l.instead = func(_ context.Context, _ source.Reading, bad error) (begin.File, error) {
+		return begin.File{}, bad
+	}
 	return l
 }
 
@@ -144,27 +155,23 @@ func (l *lab) get() world {
 	return l.world
 }
 
-func (l *lab) readFile(*config.Config) (*config.Config, error) {
-	l.set(func(w *world) { w.reads++ })
+// readFile returns the file as it is in the world.
+func (l *lab) readFile(context.Context) source.Reading {
+	l.set(func(w *world) { w.order++ })
 	w := l.get()
-	if w.missing {
-		return nil, config.Faults{{Path: "mesh.toml", Message: "missing"}}
+	if w.unread != nil {
+		return source.Reading{Err: w.unread, Order: w.order, Again: w.again}
 	}
-	return config.Parse("mesh.toml", []byte(w.doc))
+	// Any hash will do that is another one for another text.
+	return source.Reading{Doc: []byte(w.doc), Sum: w.doc, Order: w.order}
 }
 
-func (l *lab) hashFile() (string, error) {
-	w := l.get()
-	switch c, err := config.Parse("mesh.toml", []byte(w.doc)); {
-	case w.missing:
-		return "", errors.New("missing")
-	case w.doc == "":
-		return config.EmptyHash, nil
-	case err != nil:
-		return w.doc, nil // any hash that is another one for another content
-	default:
-		return c.SHA256(), nil
+func (l *lab) parseFile(_ *config.Config, one source.Reading) (*config.Config, error) {
+	l.set(func(w *world) { w.parses++ })
+	if one.Err != nil {
+		return nil, config.Unreadable("mesh.toml", one.Err)
 	}
+	return config.Parse("mesh.toml", one.Doc)
 }
 
 func (l *lab) observeHost(c *config.Config) (self int, h plan.Host, err error) {
@@ -218,8 +225,13 @@ func inBubble(t *testing.T, test func(l *lab), change ...func(w *world)) {
 
 // edit saves a file, as somebody with an editor does.
 func (l *lab) edit(doc string) {
-	l.set(func(w *world) { w.doc, w.missing = doc, false })
-	wake(l.file)
+	l.set(func(w *world) { w.doc, w.unread = doc, nil })
+	l.saved()
+}
+
+// saved has the file read, as after any event in its folder.
+func (l *lab) saved() {
+	l.take(l.t.Context(), l.readFile(l.t.Context()))
 	synctest.Wait()
 }
 

@@ -5,16 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"slices"
 	"time"
 
 	"example.org/meshd/internal/backoff"
+	"example.org/meshd/internal/begin"
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/plan"
 	"example.org/meshd/internal/rate"
+	"example.org/meshd/internal/source"
 	"example.org/meshd/internal/words"
 )
 
@@ -26,6 +27,7 @@ const (
 	waiting                   // the file is good, but no node of it has an address of this host yet
 	faultyFile                // the file asks for what cannot be; final until it changes
 	faultyHost                // the host refuses; tried again
+	unread                    // the file could not be read for a reason that passes; it is read again
 )
 
 // A result is what an attempt has led to.
@@ -36,36 +38,41 @@ type result struct {
 	mended  []mesh.Change // what others had damaged
 	touched bool          // parts of the host were changed, and changed back if the attempt failed
 	err     error         // nil if applied
+	again   time.Duration // when meshd tries again; 0: not by itself
 }
 
 // A reconciler keeps this host as the file and its surroundings ask for. One goroutine, Run, changes
 // the host, whatever asks for a change:
 //
-//	file     it may have another content; again: look once more
-//	asked    SIGHUP or the control socket wants it read again
+//	file     it was read, and may have another content
+//	asked    SIGHUP or the control socket wants it applied now
 //	news     interfaces, addresses, routes or packet loops have changed
 //	retry    the last attempt failed for a reason of the host, and it is time for the next
 //
 // All of them lead to attempt. What it knows is published in view, for whoever tells of it.
 type reconciler struct {
 	log     *slog.Logger
-	read    func(old *config.Config) (*config.Config, error) // the file; old is what it was before
-	hash    func() (string, error)                           // of the file
+	read    func(context.Context) source.Reading
+	parse   func(old *config.Config, one source.Reading) (*config.Config, error) // old: the one before
 	observe func(*config.Config) (self int, host plan.Host, err error)
 	fits    func(*plan.Plan) error // whether the host's own routes leave room
 	parts   func(step) []part
 	service service
 	view    *published
 
-	file, news chan struct{}
-	reloads    <-chan os.Signal // SIGHUP; may be nil
-	asked      chan reloadRequest
-	pulse      chan struct{} // somebody wants to know that Run is well
+	file  chan source.Reading
+	news  chan struct{}
+	asked chan reloadRequest
+	pulse chan struct{} // somebody wants to know that Run is well
+
+	accepted func(*config.Config) // hears of each file that comes into force
+	// instead returns the last good file in the place of a bad one; nil: it is in that place.
+	instead func(context.Context, source.Reading, error) (begin.File, error)
 
 	loaded  *config.Config // the good file that was read last; another than the plan's if it waits
-	tried   string         // hash of the file that was read last
+	latest  source.Reading // of the file, good or bad
+	tried   string         // identity of the reading that was tried last
 	wait    pending        // why loaded is not in force
-	again   <-chan time.Time
 	retry   <-chan time.Time
 	backoff backoff.Backoff
 	repairs *rate.Repairs
@@ -86,26 +93,24 @@ type service interface {
 	Ready()
 }
 
-// reloadRequest asks for the file to be read now.
+// reloadRequest asks for the file to be applied now, as it was read.
 type reloadRequest struct {
-	cause string
-	reply chan control.ReloadResult
+	cause   string
+	reading source.Reading
+	reply   chan control.ReloadResult
 }
 
-// newReconciler returns the reconciler of a daemon that has loaded a file. news tells that this host
+// newReconciler returns the reconciler of a daemon that begins with a file. news tells that this host
 // may have changed.
-func newReconciler(o Options, c *config.Config, v *published, h *host, news chan struct{}) *reconciler {
+func newReconciler(o Options, first begin.File, v *published, h *host, news chan struct{}) *reconciler {
 	r := &reconciler{
-		log: o.Log,
-		read: func(old *config.Config) (*config.Config, error) {
-			return config.LoadAfter(old, o.ConfigPath)
-		},
-		hash:    func() (string, error) { return config.Hash(o.ConfigPath) },
+		log: o.Log, parse: o.where().Parse,
 		observe: func(c *config.Config) (int, plan.Host, error) { return observe(c, o, h.others) },
 		fits:    fitsOthers, parts: h.parts, service: h.service, view: v,
-		file: make(chan struct{}, 1), news: news, reloads: o.Reload,
+		file: make(chan source.Reading), news: news,
 		asked: make(chan reloadRequest), pulse: make(chan struct{}),
-		loaded: c, tried: c.SHA256(), repairs: rate.NewRepairs("interface, addresses and routes"),
+		loaded: first.Config, latest: first.Reading, tried: first.Reading.Identity(),
+		repairs: rate.NewRepairs("interface, addresses and routes"),
 	}
 	h.again = r.soon
 	return r
@@ -116,7 +121,7 @@ func (r *reconciler) String() string { return "reconciler" }
 // Run implements task. A first plan that the host refuses is an error, as is a file that cannot be;
 // later, what cannot be applied changes nothing.
 func (r *reconciler) Run(ctx context.Context) error {
-	if err := r.begin(ctx); err != nil {
+	if err := r.start(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
 	news := r.news
@@ -125,14 +130,10 @@ func (r *reconciler) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-r.file:
-			r.reloadIfChanged(ctx, false)
-		case <-r.again:
-			r.reloadIfChanged(ctx, true)
-		case <-r.reloads:
-			r.reload(ctx, "SIGHUP")
+		case one := <-r.file:
+			r.reloadIfChanged(ctx, one)
 		case request := <-r.asked:
-			request.reply <- r.reload(ctx, request.cause)
+			request.reply <- r.reload(ctx, request.cause, r.newest(request.reading))
 		case <-r.pulse:
 		case <-news:
 			began := time.Now()
@@ -209,8 +210,8 @@ func (r *reconciler) begin(ctx context.Context) error {
 	r.backoff.Reset()
 	r.wait = nothing // a file that was read while this host waited is the one in force
 	p := res.plan
-	r.tried = p.Config.SHA256()
 	r.view.began(p, began)
+	r.accepted(p.Config)
 	r.warn(nil, slices.Concat(p.Conditions, p.Forwarding.Conditions()))
 	r.log.Info("forwarding", "node", p.Self.Name, "network", p.Config.Network.Name,
 		"peers", len(p.Engine.Mesh.Peers)-1, "listening", p.Engine.Bind.String(), "interface", p.Link.Interface,
@@ -237,7 +238,8 @@ func (r *reconciler) look(ctx context.Context) {
 	if r.view.now().plan == nil {
 		if err := r.begin(ctx); err != nil {
 			pause := r.tryAgain()
-			r.view.waiting(r.loaded, mesh.Condition{Kind: mesh.CannotApply, Severity: mesh.Failed, Cause: err.Error()})
+			r.view.waiting(r.loaded, mesh.Condition{Kind: mesh.CannotApply, Severity: mesh.Failed, Cause: err.Error(),
+				Again: pause})
 			r.log.Error("cannot begin: trying again", "in", pause, "error", err, "event", "repair_failed")
 		}
 		return
@@ -245,7 +247,7 @@ func (r *reconciler) look(ctx context.Context) {
 	r.repair(ctx)
 	switch {
 	case r.wait == otherHost && r.couldBe(r.loaded):
-		r.reload(ctx, causeHost)
+		r.reload(ctx, causeHost, r.latest)
 	case r.wait == otherHost && r.retry == nil:
 		r.tryAgain()
 	}
@@ -282,7 +284,8 @@ func (r *reconciler) repair(ctx context.Context) {
 	}
 	if res.err != nil {
 		pause := r.tryAgain()
-		r.view.failed(mesh.Condition{Kind: mesh.CannotApply, Severity: mesh.Failed, Cause: res.err.Error()}, unfit)
+		r.view.failed(mesh.Condition{Kind: mesh.CannotApply, Severity: mesh.Failed, Cause: res.err.Error(),
+			Again: pause}, unfit)
 		r.log.Error("cannot repair: trying again", "in", pause, "error", res.err, "event", "repair_failed")
 		return
 	}
@@ -294,8 +297,9 @@ func (r *reconciler) repair(ctx context.Context) {
 	r.view.repaired(res.plan, len(all) > 0 || recovered, unfit)
 	r.warn(before.plan.Conditions, res.plan.Conditions)
 	if len(all) > 0 || recovered {
-		if n := r.repairs.Add(time.Now(), spoken(all), ""); n > 0 {
-			r.log.Warn("repaired after the host changed", "what", spoken(all), "count", n, "event", "repaired")
+		what := words.Spoken(all, changesLogged)
+		if n := r.repairs.Add(time.Now(), what, ""); n > 0 {
+			r.log.Warn("repaired after the host changed", "what", what, "count", n, "event", "repaired")
 		}
 	}
 }

@@ -125,8 +125,8 @@ func TestReloadWhileWaiting(t *testing.T) {
 		l.changes(func(*world) {})
 		l.logged("it is in force, and stays", "forwarding")
 		l.announced("it is in force, and stays", "ready")
-		if reads := l.get().reads; reads != 1 {
-			t.Errorf("the file was read %d times", reads)
+		if parses := l.get().parses; parses != 1 {
+			t.Errorf("the file was parsed %d times", parses)
 		}
 	}, func(w *world) { w.local = nil })
 }

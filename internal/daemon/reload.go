@@ -4,13 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"os"
 	"time"
 
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/passing"
 	"example.org/meshd/internal/plan"
+	"example.org/meshd/internal/source"
 	"example.org/meshd/internal/words"
 )
 
@@ -24,62 +26,61 @@ const (
 // causeHost is the cause of a reload that nobody asked for.
 const causeHost = "this host has changed"
 
-// patience is how long a file may be empty or missing before that is taken for an edit.
-const patience = time.Second
+// newest returns a reading, or the latest one if that is newer: who asked for a reload may have read
+// the file before somebody edited it.
+func (r *reconciler) newest(one source.Reading) source.Reading {
+	if one.Order >= r.latest.Order {
+		r.latest = one
+	}
+	return r.latest
+}
 
-// missing stands for the hash of a file that cannot be read.
-const missing = "missing"
-
-// reloadIfChanged applies the file if it has another content than the one that was tried last. A
-// save in place shows an empty file for a moment, and others none at all: such a file is believed
-// only when it is so some time later, too.
-func (r *reconciler) reloadIfChanged(ctx context.Context, patient bool) {
-	r.again = nil
-	hash, err := r.hash()
-	switch {
-	case err == nil && hash == r.tried:
-	case err != nil && r.tried == missing:
-	case !patient && (err != nil || hash == config.EmptyHash):
-		r.again = time.After(patience)
-		r.log.Info("the file is empty or missing: looking again", "in", patience, "event", "file_missing")
-	default:
-		r.reload(ctx, "the file changed")
+// reloadIfChanged applies the file if something else was read than was tried last.
+func (r *reconciler) reloadIfChanged(ctx context.Context, one source.Reading) {
+	if one = r.newest(one); one.Identity() != r.tried {
+		r.reload(ctx, "the file changed", one)
+	} else if one.Again > 0 {
+		r.view.again(mesh.FileUnread, one.Again)
 	}
 }
 
-// reload reads the file and puts it in force.
-func (r *reconciler) reload(ctx context.Context, cause string) control.ReloadResult {
+// reload puts what was read in force.
+func (r *reconciler) reload(ctx context.Context, cause string, one source.Reading) control.ReloadResult {
 	began := now()
 	if r.view.now().plan != nil {
-		r.service.Reloading("reading the file")
+		r.service.Reloading("applying the file")
 		defer r.service.Ready()
 	}
-	res := r.readAndAttempt(ctx)
+	res := r.parseAndAttempt(ctx, one)
 	before := r.view.now()
 	switch r.wait = nothing; {
 	case res.outcome == applied:
 		r.backoff.Reset()
+	case res.outcome == unread:
+		res.again = one.Again
 	case res.outcome == waiting, res.outcome == faultyHost && !res.touched:
 		r.wait = otherHost
-		r.tryAgain()
+		res.again = r.tryAgain()
 	case res.outcome == faultyHost:
 		r.wait = later
-		r.tryAgain()
+		res.again = r.tryAgain()
 	}
 	answer := r.view.reloaded(res, began)
 	r.sayReloaded(cause, began, before, res, answer)
+	if res.outcome == applied && res.plan != nil {
+		r.accepted(res.plan.Config)
+	}
 	return answer
 }
 
-// readAndAttempt loads the file and puts it in force. While there is no plan yet, the file is the
+// parseAndAttempt puts the file in force as it was read. While there is no plan yet, the file is the
 // one to wait with from now on.
-func (r *reconciler) readAndAttempt(ctx context.Context) result {
-	hash, err := r.hash()
-	if err != nil {
-		hash = missing
+func (r *reconciler) parseAndAttempt(ctx context.Context, one source.Reading) result {
+	r.tried = one.Identity()
+	if one.Err != nil && passing.Is(one.Err) {
+		return result{outcome: unread, err: one.Err}
 	}
-	r.tried = hash
-	c, err := r.read(r.loaded)
+	c, err := r.parse(r.loaded, one)
 	if err != nil {
 		return result{outcome: faultyFile, err: err}
 	}
@@ -105,6 +106,9 @@ func (r *reconciler) sayReloaded(
 	case res.outcome == waiting && before.plan == nil:
 		r.log.Info("the file is good: waiting for an address of this node", "cause", cause, "event", "reloaded")
 	case res.err != nil && cause == causeHost && before.reload.Error == answer.Reload.Error: // it was said
+	case res.again > 0:
+		r.log.Warn("reload waits: the file in force stays", "cause", cause, "generation", answer.Generation,
+			"error", res.err, "in", res.again, "event", "reload_pending")
 	case res.err != nil:
 		r.log.Error("reload rejected: the file in force stays", "cause", cause, "generation", answer.Generation,
 			"error", res.err, "event", "reload_rejected")
@@ -112,32 +116,41 @@ func (r *reconciler) sayReloaded(
 		r.warn(before.conditions(), res.plan.Conditions)
 		r.log.Info("reloaded", "cause", cause, "generation", answer.Generation,
 			"duration", time.Since(began).Round(time.Millisecond),
-			"changes", spoken(res.changes), "peers", len(res.plan.Engine.Mesh.Peers)-1, "event", "reloaded")
+			"changes", words.Spoken(res.changes, changesLogged), "peers", len(res.plan.Engine.Mesh.Peers)-1,
+			"event", "reloaded")
 	}
 }
 
-// spoken writes the first of some changes on one line, and how many there are besides.
-func spoken(changes []mesh.Change) string {
-	var said []string
-	for _, c := range changes[:min(len(changes), changesLogged)] {
-		said = append(said, c.String())
-	}
-	if more := len(changes) - changesLogged; more > 0 {
-		said = append(said, fmt.Sprintf("and %d more", more))
-	}
-	return strings.Join(said, "; ")
-}
-
-// ask reloads the file, through the one goroutine that changes this host, and returns the outcome. It
-// answers POST /v1/reload.
+// ask reads the file in the caller's goroutine, has it applied by the one goroutine that changes this
+// host, and returns the outcome. It answers POST /v1/reload.
 func (r *reconciler) ask(ctx context.Context, cause string) (control.ReloadResult, error) {
-	request := reloadRequest{cause: cause, reply: make(chan control.ReloadResult, 1)}
+	request := reloadRequest{cause: cause, reading: r.read(ctx), reply: make(chan control.ReloadResult, 1)}
 	select {
 	case r.asked <- request:
 	case <-ctx.Done():
-		return control.ReloadResult{}, fmt.Errorf("meshd does not read files now: %w", ctx.Err())
+		return control.ReloadResult{}, fmt.Errorf("meshd does not apply files now: %w", ctx.Err())
 	}
 	return <-request.reply, nil
+}
+
+// take hands over what was read, whether or not it is news.
+func (r *reconciler) take(ctx context.Context, one source.Reading) {
+	select {
+	case r.file <- one:
+	case <-ctx.Done():
+	}
+}
+
+// obey reloads the file at each signal.
+func (r *reconciler) obey(ctx context.Context, reloads <-chan os.Signal) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-reloads:
+			_, _ = r.ask(ctx, "SIGHUP") // the outcome is logged
+		}
+	}
 }
 
 // errNothingYet is why there is nothing to tell.

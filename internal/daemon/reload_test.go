@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/plan"
+	"example.org/meshd/internal/source"
 )
 
 var moved = with("172.18.0.4", "172.18.0.9")
@@ -58,10 +61,9 @@ func TestGenerationGrowsOnChange(t *testing.T) {
 			}
 			return r
 		}
-		wake(l.file) // as for any event in the file's directory
-		synctest.Wait()
-		if got := l.get().reads; got != 0 {
-			t.Errorf("the same content was read %d times", got)
+		l.saved()
+		if got := l.get().parses; got != 0 {
+			t.Errorf("the same content was parsed %d times", got)
 		}
 		applied := l.view.now().applied
 		pass(time.Minute)
@@ -125,11 +127,11 @@ func TestFaultyFile(t *testing.T) {
 				}
 				looks := l.get().looks
 				pass(time.Hour)
-				wake(l.file)
+				l.saved()
 				l.changes(func(*world) {})
 				l.rejects("an hour later", mesh.FileRejected)
-				if w := l.get(); w.reads != 1 || w.looks != looks+1 || len(w.steps) != 2 {
-					t.Errorf("it was tried again: %d reads, %d looks", w.reads, w.looks)
+				if w := l.get(); w.parses != 1 || w.looks != looks+1 || len(w.steps) != 2 {
+					t.Errorf("it was tried again: %d times, %d looks", w.parses, w.looks)
 				}
 				l.edit(file)
 				l.rejects("mended", "")
@@ -147,9 +149,12 @@ func TestFaultyHost(t *testing.T) {
 		l.edit(moved)
 		l.rejects("refused", mesh.ReloadPending)
 		l.isAt("refused", 1)
-		l.logged("refused", "reload_rejected")
+		l.logged("refused", "reload_pending")
 		before := l.view.now().plan
-		reads := l.get().reads
+		parses := l.get().parses
+		if v := l.view.now(); !v.reload.Pending || v.reload.RetrySeconds != 1 || v.rejected.Again != time.Second {
+			t.Errorf("%+v, %+v", v.reload, v.rejected)
+		}
 		pass(3*time.Second + time.Millisecond)
 		l.rejects("tried again", mesh.ReloadPending)
 		if l.view.now().plan != before {
@@ -159,8 +164,8 @@ func TestFaultyHost(t *testing.T) {
 		pass(time.Minute)
 		l.rejects("the host is ready", "")
 		l.isAt("the host is ready", 2)
-		if got := l.get().reads; got == reads {
-			t.Error("the file was not read again: it may be another one by now")
+		if got := l.get().parses; got == parses {
+			t.Error("the file was not tried again")
 		}
 		looks := l.get().looks
 		pass(time.Hour)
@@ -188,16 +193,16 @@ func TestRefusedFileWaitsForItsTime(t *testing.T) {
 			pass(100 * time.Millisecond)
 			l.changes(func(*world) {})
 		}
-		if got := l.get().reads; got != 1 {
+		if got := l.get().parses; got != 1 {
 			t.Errorf("it was tried %d times in the first second", got)
 		}
 		pass(time.Second)
-		if got := l.get().reads; got != 2 {
+		if got := l.get().parses; got != 2 {
 			t.Errorf("it was tried %d times after a second", got)
 		}
 		pass(time.Hour)
 		l.isAt("the plan in force is not damaged by that", 1)
-		rejected := slices.DeleteFunc(l.events.Take(), func(kind string) bool { return kind != "reload_rejected" })
+		rejected := slices.DeleteFunc(l.events.Take(), func(kind string) bool { return kind != "reload_pending" })
 		if len(rejected) != 1 {
 			t.Errorf("it was said %d times", len(rejected))
 		}
@@ -219,7 +224,7 @@ func TestPendingFileIsTriedWithPauses(t *testing.T) {
 		if got := l.get().looks; got < 20 || got > 40 {
 			t.Errorf("%d looks in ten minutes", got)
 		}
-		if got := l.events.Take(); slices.Contains(got, "reload_rejected") {
+		if got := l.events.Take(); slices.Contains(got, "reload_pending") {
 			t.Errorf("logged %q", got)
 		}
 		l.rejects("ten minutes later", mesh.ReloadPending)
@@ -260,59 +265,85 @@ func TestPendingFileIsReplaced(t *testing.T) {
 	})
 }
 
-// A save in place shows an empty file for a moment, and some editors none at all: that is no edit.
-func TestFileThatIsMissingForAMoment(t *testing.T) {
-	for name, change := range map[string]func(w *world){
-		"empty":   func(w *world) { w.doc = "" },
-		"missing": func(w *world) { w.missing = true },
-	} {
-		t.Run(name, func(t *testing.T) {
-			inBubble(t, func(l *lab) {
-				l.events.Take()
-				gone := func() {
-					l.set(change)
-					wake(l.file)
-					pass(patience / 2)
-					l.rejects("for a moment", "")
-				}
-				gone()
-				l.set(func(w *world) { w.doc, w.missing = file, false })
-				pass(time.Minute)
-				l.logged("it was back in time", "file_missing")
-				if got := l.get().reads; got != 0 {
-					t.Errorf("it was read %d times", got)
-				}
-				gone()
-				pass(patience)
-				l.rejects("for long", mesh.FileRejected)
-				l.logged("for long", "file_missing", "reload_rejected")
-				wake(l.file)
-				pass(time.Minute)
-				if got := l.get().reads; got != 1 {
-					t.Errorf("what is gone was read %d times", got)
-				}
-				l.edit(moved)
-				l.rejects("back", "")
-				l.isAt("back", 2)
-			})
+// A file that cannot be read for a passing reason is not rejected: it counts once it can be read.
+func TestFileThatCannotBeReadForNow(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.events.Take()
+		l.set(func(w *world) {
+			w.unread = &fs.PathError{Op: "open", Path: "mesh.toml", Err: syscall.EMFILE}
+			w.doc, w.again = moved, time.Second
 		})
-	}
+		l.saved()
+		l.rejects("no descriptor", mesh.FileUnread)
+		l.isAt("no descriptor", 1)
+		l.logged("no descriptor", "reload_pending")
+		l.set(func(w *world) { w.again = 8 * time.Second })
+		l.saved()
+		l.logged("it was said")
+		if v := l.view.now(); v.rejected.Again != 8*time.Second || !v.reload.Pending || v.reload.RetrySeconds != 8 {
+			t.Errorf("%+v, %+v", v.reload, v.rejected)
+		}
+		r, err := l.ask(l.t.Context(), "a test")
+		if err != nil || r.Reload.OK || !r.Reload.Pending || r.Generation != 1 || len(r.Faults) != 0 {
+			t.Errorf("%+v, %v", r, err)
+		}
+		l.edit(moved)
+		l.rejects("it can be read", "")
+		l.isAt("it can be read", 2)
+		l.set(func(w *world) { w.unread = syscall.EIO })
+		l.saved()
+		l.rejects("a bad disk", mesh.FileUnread)
+		l.edit(moved)
+		l.rejects("it is the one in force", "")
+		l.isAt("it is the one in force", 2)
+	})
+}
+
+// What somebody read before an edit must not come into force after it.
+func TestReadingThatIsLate(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		late := l.readFile(l.t.Context())
+		l.edit(moved)
+		l.isAt("the edit", 2)
+		l.take(l.t.Context(), late)
+		synctest.Wait()
+		l.read = func(context.Context) source.Reading { return late }
+		if r, err := l.ask(l.t.Context(), "a test"); err != nil || r.Generation != 2 || !r.Reload.OK {
+			t.Errorf("%+v, %v", r, err)
+		}
+		l.isAt("the late reading", 2)
+	})
+}
+
+// Each file that comes into force is kept for a bad day, and no other.
+func TestFilesInForceAreKept(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.edit("[network")
+		l.set(func(w *world) { w.refused = errRefused })
+		l.edit(with("172.18.0.4", "172.18.0.8"))
+		l.set(func(w *world) { w.refused = nil })
+		l.edit(moved)
+		l.changes(func(w *world) { w.damage = []mesh.Change{{Op: mesh.Repaired}} })
+		if got := l.get().kept; !slices.Equal(got, []string{file, moved}) {
+			t.Errorf("%q", got)
+		}
+	})
 }
 
 func TestReloadBySignal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, hup := newLab(t), make(chan os.Signal, 1)
-		l.reloads = hup
 		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
+		done := make(chan error, 2)
 		go func() { done <- l.Run(ctx) }()
+		go func() { done <- l.obey(ctx, hup) }()
 		synctest.Wait()
 		l.set(func(w *world) { w.doc = moved })
 		hup <- os.Interrupt
 		synctest.Wait()
 		l.isAt("after the signal", 2)
 		cancel()
-		if err := <-done; err != nil {
+		if err := errors.Join(<-done, <-done); err != nil {
 			t.Error(err)
 		}
 	})
@@ -339,31 +370,6 @@ func TestManyChanges(t *testing.T) {
 			t.Errorf("status has %d of them and %d lines", len(v.reload.Details), len(v.reload.Changes))
 		}
 	})
-}
-
-func TestSpoken(t *testing.T) {
-	var changes []mesh.Change
-	for i := range changesLogged + 2 {
-		changes = append(changes, mesh.Change{Op: mesh.Added, Kind: mesh.ChangedRoute, New: fmt.Sprint(i)})
-	}
-	for _, test := range []struct {
-		name    string
-		changes []mesh.Change
-		lines   int
-		last    string
-	}{
-		{"none", nil, 1, ""},
-		{"one", changes[:1], 1, changes[0].String()},
-		{"as many as fit", changes[:changesLogged], changesLogged, changes[changesLogged-1].String()},
-		{"more", changes, changesLogged + 1, "and 2 more"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			lines := strings.Split(spoken(test.changes), "; ")
-			if len(lines) != test.lines || lines[len(lines)-1] != test.last {
-				t.Errorf("%q", lines)
-			}
-		})
-	}
 }
 
 // What is published is never changed: who holds a view holds a moment.

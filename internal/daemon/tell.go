@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -56,15 +55,11 @@ type teller struct {
 	based   atomic.Bool   // what was dropped before this run is known
 }
 
-func newTeller(o Options, c *config.Config, v *published) *teller {
+func newTeller(o Options, v *published) *teller {
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
-	path, err := filepath.Abs(c.Path)
-	if err != nil { // the working directory is gone
-		path = c.Path
-	}
-	bootID := hex.EncodeToString(id[:])
-	return &teller{log: o.Log, version: o.Version, path: path, bootID: bootID, started: time.Now(), view: v}
+	return &teller{log: o.Log, version: o.Version, path: o.where().Full(), bootID: hex.EncodeToString(id[:]),
+		started: time.Now(), view: v}
 }
 
 // status answers GET /v1/status.
@@ -76,7 +71,8 @@ func (t *teller) status() control.Status {
 		Started: t.started.Round(time.Millisecond), Now: now(),
 		UptimeSeconds: time.Since(t.started).Round(time.Millisecond).Seconds(),
 		Config: control.Config{
-			Path: t.path, SHA256: v.config.SHA256(), Error: v.reload.Error, LastReload: v.reload},
+			Path: t.path, Source: control.SourceFile, SHA256: v.config.SHA256(), Error: v.reload.Error,
+			LastReload: v.reload},
 		Network: control.Network{Name: network.Name, CIDR: words.Texts(network.CIDR),
 			Interface: network.Interface, Port: int(network.Port), Subnets: []string{}},
 		Dataplane:  control.Dataplane{Offloads: []string{}},
@@ -84,6 +80,9 @@ func (t *teller) status() control.Status {
 		Peers:      []control.Peer{},
 		Strangers:  []control.Stranger{},
 		Masquerade: control.Masquerade{Rules: []control.Rule{}},
+	}
+	if !v.lastGood.IsZero() {
+		s.Config.Source, s.Config.LastGood = control.SourceLastGood, v.lastGood
 	}
 	if v.plan != nil {
 		t.fill(&s, v)
@@ -360,9 +359,9 @@ func (t *teller) summary() string {
 	switch {
 	case v.plan == nil:
 		return firstOf(v.notes)
-	case v.reload.Error != "":
-		line, _, _ := strings.Cut(v.reload.Error, "\n")
-		return fmt.Sprintf("generation %d stays in force: %s", v.generation, line)
+	case v.rejected != nil:
+		line, _, _ := strings.Cut(words.Sentence(*v.rejected), "\n")
+		return line
 	case len(v.notes) > 0:
 		return firstOf(v.notes)
 	}

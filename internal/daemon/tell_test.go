@@ -63,7 +63,7 @@ func newQuietTeller(t testing.TB, v *published) (*teller, *quiet) {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	e := &quiet{}
-	tell := newTeller(Options{Version: "1.2.3"}, parse(t, file), v)
+	tell := newTeller(Options{Version: "1.2.3", ConfigPath: "mesh.toml"}, v)
 	tell.engine, tell.registry, tell.rules = e, peers.New(), rules.New(log)
 	tell.probes = newProbes(log, "1.2.3", tell.registry)
 	tell.probes.engine = e
@@ -91,7 +91,7 @@ func problemsOf(s control.Status) (kinds []string) {
 // may not be there yet.
 func TestStatusBeforeTheFirstPlan(t *testing.T) {
 	v := newPublished(parse(t, file))
-	tell := newTeller(Options{Version: "1.2.3"}, v.now().config, v)
+	tell := newTeller(Options{Version: "1.2.3", ConfigPath: "mesh.toml"}, v)
 	s := tell.status()
 	if s.Health.Level != "failed" || !slices.Equal(problemsOf(s), []string{"starting"}) || len(s.Warnings) != 1 {
 		t.Errorf("%+v, %q", s.Health, s.Warnings)

@@ -21,6 +21,7 @@ type view struct {
 	applied    time.Time       // when the generation came into force
 	reload     control.Reload  // the last attempt to apply a file
 	rejected   *mesh.Condition // why the file on disk is not in force; nil if it is
+	lastGood   time.Time       // when the last good file came into force that is again; zero: another is
 	repairs    uint64
 	notes      []mesh.Condition // why nothing is forwarded, or not as it should be
 }
@@ -43,7 +44,7 @@ type published struct{ current atomic.Pointer[view] }
 // newPublished returns the view of a daemon that has loaded a file.
 func newPublished(c *config.Config) *published {
 	p := &published{}
-	p.current.Store(&view{config: c, reload: reloadOf(now(), now(), nil, nil), // it was loaded
+	p.current.Store(&view{config: c, reload: words.Reload(now(), now(), nil, nil), // it was loaded
 		notes: []mesh.Condition{{Kind: mesh.Starting, Severity: mesh.Failed}}})
 	return p
 }
@@ -66,8 +67,31 @@ func (p *published) waiting(c *config.Config, why mesh.Condition) {
 func (p *published) began(first *plan.Plan, began time.Time) {
 	p.change(func(v *view) {
 		at := now()
-		*v = view{config: first.Config, plan: first, generation: 1, applied: at,
-			reload: reloadOf(began, at, nil, nil)}
+		next := view{config: first.Config, plan: first, generation: 1, applied: at,
+			reload: words.Reload(began, at, nil, nil)}
+		if !v.lastGood.IsZero() { // the file on disk is still what it was
+			next.lastGood, next.rejected, next.reload = v.lastGood, v.rejected, v.reload
+		}
+		*v = next
+	})
+}
+
+// useLastGood notes that the last good file, which came into force at a time, is in the place of a bad
+// one.
+func (p *published) useLastGood(bad error, since time.Time) {
+	p.change(func(v *view) {
+		v.lastGood, v.reload = since, words.Reload(now(), now(), nil, bad)
+		v.rejected = v.rejection(result{outcome: faultyFile, err: bad})
+	})
+}
+
+// again notes that the next attempt at what a kind is about comes later.
+func (p *published) again(kind mesh.Kind, pause time.Duration) {
+	p.change(func(v *view) {
+		if v.rejected != nil && v.rejected.Kind == kind {
+			later := *v.rejected
+			later.Again, v.rejected, v.reload.RetrySeconds = pause, &later, pause.Seconds()
+		}
 	})
 }
 
@@ -107,12 +131,13 @@ func without(notes []mesh.Condition, kind mesh.Kind) []mesh.Condition {
 // reloaded notes the outcome of an attempt to apply a file, and returns it with all changes.
 func (p *published) reloaded(res result, began time.Time) control.ReloadResult {
 	at, err := now(), res.err
-	reload := reloadOf(began, at, res.changes, err)
+	reload := words.Reload(began, at, res.changes, err)
+	reload.Pending, reload.RetrySeconds = res.again > 0, res.again.Seconds()
 	p.change(func(v *view) {
 		v.reload = reload
 		v.reload.Changes, v.reload.Details = words.Changes(res.changes, changesKept)
 		v.reload.More = len(res.changes) - len(v.reload.Details)
-		v.rejected = rejection(res)
+		v.rejected = v.rejection(res)
 		if res.outcome == applied && v.config != res.plan.Config {
 			if v.config.Sum != res.plan.Config.Sum || len(res.changes) > 0 {
 				v.generation++
@@ -120,7 +145,7 @@ func (p *published) reloaded(res result, began time.Time) control.ReloadResult {
 			}
 		}
 		if res.outcome == applied {
-			v.plan, v.config, v.notes = res.plan, res.plan.Config, nil
+			v.plan, v.config, v.notes, v.lastGood = res.plan, res.plan.Config, nil, time.Time{}
 		}
 	})
 	// A good file that waits for this host is no success: the caller wants the file in force.
@@ -133,27 +158,23 @@ func (p *published) reloaded(res result, began time.Time) control.ReloadResult {
 }
 
 // rejection returns why a file is not in force, nil if it is or if it waits without a fault.
-func rejection(res result) *mesh.Condition {
-	switch {
-	case res.err == nil:
+func (v view) rejection(res result) *mesh.Condition {
+	if res.err == nil {
 		return nil
-	case res.outcome == faultyFile:
-		return &mesh.Condition{Kind: mesh.FileRejected, Severity: mesh.Degraded, Cause: res.err.Error(),
-			Remedy: "correct and save the file: meshd reads it by itself"}
 	}
-	return &mesh.Condition{Kind: mesh.ReloadPending, Severity: mesh.Degraded, Cause: res.err.Error()}
-}
-
-// reloadOf returns the outcome of an attempt in the words of the API.
-func reloadOf(began, at time.Time, changes []mesh.Change, err error) control.Reload {
-	r := control.Reload{OK: err == nil, At: at, DurationMS: float64(time.Since(began).Microseconds()) / 1000,
-		Changes: []string{}, Details: []control.Change{}}
-	if err != nil {
-		r.Error = err.Error()
-		return r
+	c := mesh.Condition{Severity: mesh.Degraded, Cause: res.err.Error(), Again: res.again}
+	switch {
+	case res.outcome == unread:
+		c.Kind = mesh.FileUnread
+	case res.outcome != faultyFile:
+		c.Kind = mesh.ReloadPending
+	case v.lastGood.IsZero():
+		c.Kind, c.Remedy = mesh.FileRejected, "correct and save the file: meshd reads it by itself"
+	default:
+		c.Kind, c.Remedy = mesh.LastGoodFile, "correct and save the file: meshd reads it by itself"
+		c.Subject = v.lastGood.Format(time.RFC3339)
 	}
-	r.Changes, r.Details = words.Changes(changes, -1)
-	return r
+	return &c
 }
 
 // faultsOf returns the places in the file that an error is about.

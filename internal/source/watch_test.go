@@ -1,9 +1,11 @@
-package config
+package source
 
 import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -152,5 +154,37 @@ func TestWatchIgnoresNeighbours(t *testing.T) {
 	must(t, put(path, "b"))
 	if got := <-w.seen; got != "b" {
 		t.Errorf("reported %q", got)
+	}
+}
+
+// The way to a file: every name on it counts, and behind a link those of its target.
+func TestWalk(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	must(t, err)
+	in := func(name string) string { return filepath.Join(dir, name) }
+	must(t, os.Mkdir(in("real"), 0o755), put(in("real/file"), ""), os.Symlink("real", in("link")),
+		os.Symlink(in("link/file"), in("absolute")), os.Symlink("circle", in("circle")))
+	for path, want := range map[string][]string{
+		"real/file":  {"real", "real/file"},
+		"link/file":  {"link", "real", "real/file"},
+		"absolute":   {"absolute", "link", "real", "real/file"},
+		"real/none":  {"real", "real/none"},
+		"none/file":  {"none"},
+		"circle":     {"circle"},
+		"circle/sub": {"circle"},
+	} {
+		t.Run(strings.ReplaceAll(path, "/", "_"), func(t *testing.T) {
+			w := &watch{steps: map[string]bool{}}
+			w.follow(in(path), map[string]bool{})
+			var got []string
+			for step := range w.steps {
+				if name, below := strings.CutPrefix(step, dir+"/"); below {
+					got = append(got, name)
+				}
+			}
+			if slices.Sort(got); !slices.Equal(got, want) {
+				t.Errorf("%q, want %q", got, want)
+			}
+		})
 	}
 }

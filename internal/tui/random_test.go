@@ -92,7 +92,7 @@ func (r anything) health() (h control.Health) {
 	for range r.IntN(5) {
 		h.Problems = append(h.Problems, control.Problem{
 			Level: []string{"info", "degraded", "failed", "from the future"}[r.IntN(4)],
-			Kind:  []string{fileRejected, "forwarding_off", "from_the_future"}[r.IntN(3)],
+			Kind:  []string{"file_rejected", "forwarding_off", "from_the_future"}[r.IntN(3)],
 			Peer:  []string{"", r.name(63)}[r.IntN(2)], Text: r.text(300), Remedy: r.text(90),
 		})
 	}
