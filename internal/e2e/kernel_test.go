@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -309,7 +310,8 @@ func TestKernelEngineOfAnotherLayout(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if begins, _, _ := strings.Cut(folder, "-v"); strings.HasSuffix(begins, "/net-"+strings.TrimSpace(number)) {
+		if strings.HasPrefix(filepath.Base(folder), "net-"+strings.TrimSpace(number)+"-") {
+			begins, _, _ := strings.Cut(folder, "-v")
 			other = begins + "-v0"
 			if err := os.Rename(folder, other); err != nil {
 				t.Fatal(err)

@@ -27,6 +27,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -305,6 +306,34 @@ func (f *Folder) unlink(name string, user uint32, flags int) error {
 	}
 	return nil
 }
+
+// ErrLocked says that another process holds a lock; test with errors.Is.
+var ErrLocked = errors.New("another process has locked the folder")
+
+// Lock locks the folder, for this process alone or together with others that do not want it alone
+// (flock(2)), without a wait: the error is ErrLocked if that cannot be now. The lock lasts until the
+// file is closed or the process ends.
+func (f *Folder) Lock(alone bool) (*os.File, error) {
+	fd, err := unix.Openat(f.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: f.path, Err: err}
+	}
+	how := unix.LOCK_SH | unix.LOCK_NB
+	if alone {
+		how = unix.LOCK_EX | unix.LOCK_NB
+	}
+	if err := unix.Flock(fd, how); err != nil {
+		_ = unix.Close(fd)
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, ErrLocked
+		}
+		return nil, &fs.PathError{Op: "lock", Path: f.path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), f.path), nil
+}
+
+// Changed returns when a name was last made or removed in the folder, as of when it was opened.
+func (f *Folder) Changed() time.Time { return time.Unix(f.stat.Mtim.Unix()) }
 
 // Holds reports whether the folder is on a file system of a type (statfs(2)), such as
 // unix.BPF_FS_MAGIC.

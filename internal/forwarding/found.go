@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.org/meshd/internal/netns"
 	"example.org/meshd/internal/state"
 )
 
@@ -98,11 +99,15 @@ func where() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read which boot this is: %w", err)
 	}
-	namespace, err := networkNamespace()
+	namespace, err := netns.Current()
 	if err != nil {
 		return "", fmt.Errorf("find out which network namespace this is: %w", err)
 	}
-	return strings.TrimSpace(string(boot)) + "/" + namespace, nil
+	name := fmt.Sprintf("cookie-%d", namespace.Cookie)
+	if namespace.Cookie == 0 {
+		name = fmt.Sprintf("inode-%d", namespace.Inode)
+	}
+	return strings.TrimSpace(string(boot)) + "/" + name, nil
 }
 
 // bootID returns the kernel's name of this boot. systemd-nspawn lays another one over that in /proc,
@@ -132,22 +137,4 @@ func freshProc() (mount int, err error) {
 		return -1, err
 	}
 	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY)
-}
-
-// networkNamespace returns the cookie of this thread's network namespace, which no other one ever
-// has (Linux 5.14), or else the number of its inode.
-func networkNamespace() (string, error) {
-	socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return "", err
-	}
-	defer unix.Close(socket)
-	if cookie, err := unix.GetsockoptUint64(socket, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); err == nil {
-		return fmt.Sprintf("cookie-%d", cookie), nil
-	}
-	var s unix.Stat_t
-	if err := unix.Stat("/proc/thread-self/ns/net", &s); err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("inode-%d", s.Ino), nil
 }

@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -56,7 +57,8 @@ type Engine struct {
 	places
 	applied *dataplane.Wanted // the last one that worked; nil: no programs
 
-	clean bool // nothing that meshd left is on this host, in maps or at interfaces
+	lock  *os.File // of the folder of pins; nil: none
+	clean bool     // nothing that meshd left is on this host, in maps or at interfaces
 
 	mu       sync.Mutex
 	known    map[string]peers.Directive // of peers, also of those that are not in the mesh

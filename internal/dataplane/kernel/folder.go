@@ -4,21 +4,24 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/foreign"
+	"example.org/meshd/internal/netns"
 )
 
 // Pins keep programs and maps in the kernel while no meshd runs, so that packets flow on;
 // the next meshd takes them over. There is a folder for each network namespace, since its
 // interfaces are what the programs are at:
 //
-//	/sys/fs/bpf/meshd/net-4026531840-v3/nodes       a map; v3 is the layout
-//	/sys/fs/bpf/meshd/net-4026531840-v3/link-in-2   a program at the interface with index 2
+//	/sys/fs/bpf/meshd/net-4026531840-1-v3/nodes       a map; 1 is the namespace's cookie, v3 the layout
+//	/sys/fs/bpf/meshd/net-4026531840-1-v3/link-in-2   a program at the interface with index 2
+//
+// The number of a namespace comes again, its cookie never: nothing of another namespace is taken over.
+// Kernels before 5.14 have no cookie, and the name has none.
 //
 // All users may write in the BPF file system, as in /tmp, if it was mounted without a mode. So nothing
 // is pinned in a folder that other users than this process's may change, and nothing is removed with
@@ -29,13 +32,25 @@ const (
 	pinned = bpffs + "/" + outer
 )
 
-// namespaceFolders begins the names of all folders of this network namespace.
-func namespaceFolders() (string, error) {
-	var s unix.Stat_t
-	if err := unix.Stat("/proc/thread-self/ns/net", &s); err != nil {
-		return "", &os.PathError{Op: "stat", Path: "/proc/thread-self/ns/net", Err: err}
+// folders is how the folders of a network namespace are called.
+type folders struct {
+	begin string // all that have the number of the namespace, also those of others that had it before
+	own   string // of this namespace and layout
+}
+
+// foldersOf names the folders of a namespace.
+func foldersOf(n netns.Identity) folders {
+	begin := fmt.Sprintf("net-%d-", n.Inode)
+	if n.Cookie == 0 {
+		return folders{begin, fmt.Sprintf("%sv%d", begin, layout)}
 	}
-	return fmt.Sprintf("net-%d-", s.Ino), nil
+	return folders{begin, fmt.Sprintf("%s%d-v%d", begin, n.Cookie, layout)}
+}
+
+// namespaceFolders names those of this network namespace.
+func namespaceFolders() (folders, error) {
+	n, err := netns.Current()
+	return foldersOf(n), err
 }
 
 // openBPFFS opens the BPF file system; nil if none is mounted.
@@ -58,7 +73,7 @@ func openBPFFS() (*foreign.Folder, error) {
 // pinFolder returns the folder of this namespace and layout, and makes it if need be. The
 // error says why nothing can be pinned.
 func pinFolder() (string, error) {
-	begins, err := namespaceFolders()
+	names, err := namespaceFolders()
 	if err != nil {
 		return "", err
 	}
@@ -76,7 +91,7 @@ func pinFolder() (string, error) {
 		return "", err
 	}
 	defer all.Close()
-	one, err := ownFolder(all, fmt.Sprintf("%sv%d", begins, layout))
+	one, err := ownFolder(all, names.own)
 	if err != nil {
 		return "", err
 	}
@@ -179,9 +194,10 @@ func cleanUp() (removed bool, notOurs, err error) {
 // errNotOurs says that there is no folder of pins, but something else in its place.
 var errNotOurs = errors.New("another program put something where meshd pins: not removing it")
 
-// cleanUpBut removes what is pinned for this network namespace, but for the folder at a path.
+// cleanUpBut removes what is pinned for this network namespace, but for the folder at a path, and what
+// is left of namespaces that are gone.
 func cleanUpBut(keep string) (removed bool, err error) {
-	begins, err := namespaceFolders()
+	ours, err := namespaceFolders()
 	if err != nil {
 		return false, err
 	}
@@ -206,11 +222,13 @@ func cleanUpBut(keep string) (removed bool, err error) {
 		return false, err
 	}
 	for _, name := range names {
-		if !strings.HasPrefix(name, begins) || filepath.Join(all.Path(), name) == keep {
-			continue
+		switch {
+		case !strings.HasPrefix(name, ours.begin):
+			removeIfGone(all, name)
+		case filepath.Join(all.Path(), name) != keep:
+			err = errors.Join(err, removePinsIn(all, name))
+			removed = true
 		}
-		err = errors.Join(err, removePinsIn(all, name))
-		removed = true
 	}
 	if keep == "" {
 		_ = root.RemoveFolder(outer) // if no other namespace has pins

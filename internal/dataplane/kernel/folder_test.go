@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -116,11 +115,11 @@ func TestPinFolder(t *testing.T) {
 // namespace, and returns its path.
 func squat(t *testing.T, where string, user int, put func(path string) error) string {
 	t.Helper()
-	begins, err := namespaceFolders()
+	ours, err := namespaceFolders()
 	noErrors(t, err)
 	path := pinned
 	if where == "inner" {
-		path = fmt.Sprintf("%s/%sv%d", pinned, begins, layout)
+		path = filepath.Join(pinned, ours.own)
 		noErrors(t, os.Mkdir(pinned, 0o700))
 	}
 	noErrors(t, put(path), os.Lchown(path, user, user))

@@ -33,6 +33,10 @@ func (e *Engine) load() error {
 	if err != nil {
 		return explain(err)
 	}
+	if folder != "" {
+		_ = e.lock.Close() // nil at first
+		e.lock = hold(folder)
+	}
 	h.unpinned = unpinned // no error: programs that end with meshd are better than none
 	if err := e.takeOver(h); err != nil {
 		return errors.Join(err, e.leave())
