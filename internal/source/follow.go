@@ -46,11 +46,19 @@ func NewFollower(reader *Reader, log *slog.Logger) *Follower {
 // tries again.
 func (f *Follower) Now(ctx context.Context) Reading {
 	one := f.reader.Read(ctx)
+	f.found(one)
 	if one.passes() {
 		one.Again = backoff.First
 		f.look()
 	}
 	return one
+}
+
+// found notes where a reading found the file.
+func (f *Follower) found(one Reading) {
+	if one.Err == nil {
+		f.place.Store(&one.Place)
+	}
 }
 
 // look has Run read the file soon.
@@ -95,9 +103,7 @@ func (f *Follower) Run(ctx context.Context, deliver func(context.Context, Readin
 // judge notes where the file was found, and decides whether to believe a reading and when to read
 // again; 0: not before there is a reason.
 func (f *Follower) judge(one *Reading) (again time.Duration, believed bool) {
-	if one.Err == nil {
-		f.place.Store(&one.Place)
-	}
+	f.found(*one)
 	if one.empty() && !f.doubted && one.Identity() != f.last {
 		f.doubted = true
 		f.log.Info("the file is empty or missing: looking again", "in", patience, "event", "file_missing")
