@@ -84,8 +84,8 @@ func TestKeeperOfAFullDisk(t *testing.T) {
 		k.full = syscall.ENOSPC
 		k.set("first")
 		c := k.Conditions()
-		if len(c) != 1 || c[0].Kind != mesh.StateFailed || c[0].Severity != mesh.Degraded || c[0].Subject != "/state" ||
-			c[0].Again != time.Second || !strings.Contains(c[0].Cause, "no space") {
+		if len(c) != 1 || c[0].Kind != mesh.StateFailed || c[0].Severity != mesh.Degraded ||
+			c[0].Subject != "/state" || c[0].Again != time.Second || !strings.Contains(c[0].Cause, "no space") {
 			t.Errorf("%+v", c)
 		}
 		time.Sleep(time.Minute)

@@ -130,7 +130,8 @@ func Author(folder, name string) (user uint32, err error) {
 	}
 	for _, info := range []fs.FileInfo{dir, file} {
 		if info.Mode().Perm()&0o022 != 0 {
-			return 0, fmt.Errorf("%s can be changed by others (mode %v): %w", info.Name(), info.Mode(), fs.ErrPermission)
+			return 0, fmt.Errorf("%s can be changed by others (mode %v): %w", info.Name(), info.Mode(),
+				fs.ErrPermission)
 		}
 		if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Uid != 0 && int(stat.Uid) != os.Geteuid() {
 			return stat.Uid, nil
