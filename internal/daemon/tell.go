@@ -359,9 +359,12 @@ func (t *teller) summary() string {
 	switch {
 	case v.plan == nil:
 		return firstOf(v.notes)
-	case v.rejected != nil:
+	case v.rejected != nil && !v.lastGood.IsZero():
 		line, _, _ := strings.Cut(words.Sentence(*v.rejected), "\n")
 		return line
+	case v.reload.Error != "":
+		line, _, _ := strings.Cut(v.reload.Error, "\n")
+		return fmt.Sprintf("generation %d stays in force: %s", v.generation, line)
 	case len(v.notes) > 0:
 		return firstOf(v.notes)
 	}
