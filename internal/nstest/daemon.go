@@ -188,6 +188,11 @@ func (d *Daemon) Stop() (time.Duration, error) {
 	case <-d.done:
 		return time.Since(began), d.err
 	case <-time.After(Patience / 3): // 10 s, as in meshd.service
+		_ = d.cmd.Process.Signal(syscall.SIGQUIT) // the Go runtime writes where each goroutine hangs
+		select {
+		case <-d.done:
+		case <-time.After(Patience / 6):
+		}
 		d.Kill()
 		return time.Since(began), fmt.Errorf("meshd on %s did not stop:\n%s", d.Host.name, d.Log())
 	}
