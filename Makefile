@@ -5,6 +5,9 @@
 RELEASED := $(shell sed -n 's/^\#\# \([0-9][0-9.]*\).*/\1/p' CHANGELOG.md | head -n 1)
 VERSION  ?= $(or $(shell git describe --exact-match --match 'v*' 2>/dev/null | sed 's/^v//'),$(RELEASED)~$(shell TZ=UTC git log -1 --format=git%cd.%h --date=format-local:%Y%m%d%H%M%S 2>/dev/null))
 LDFLAGS  := -s -w -X main.version=$(VERSION)
+# The latest tag before this commit, or else the state in which the plan, the peers and health were parted.
+PREVIOUS ?= $(or $(shell git describe --abbrev=0 --match 'v*' HEAD^ 2>/dev/null),7e18bbb)
+TRIALFLAGS ?= # -page docs/packages.md
 FUZZTIME ?= 30s
 CHAOSTIME ?= 60s
 ENGINES ?= user tcx xdp
@@ -28,7 +31,7 @@ done; \
   DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends libc6-dev $$missing; }
 endef
 
-.PHONY: build package lint-package test-package trial-base demo screenshots test test-matrix test-binaries test-kernels engines reliability bench chaos fuzz lint deps lint-deps trial-deps clean
+.PHONY: build package lint-package test-package trial-base previous demo screenshots test test-matrix test-binaries test-kernels engines reliability bench chaos fuzz lint deps lint-deps trial-deps clean
 
 build: # static binaries in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -46,12 +49,20 @@ lint-package: package lint-deps # what Debian, rpm, mandoc and systemd have to s
 	@systemd-analyze security --no-pager --offline=yes --threshold=20 packaging/meshd.service >bin/security || { cat bin/security; exit 1; }
 	@tail -n 1 bin/security
 
-test-package: package trial-base # the packages as people use them, on hosts with a real systemd
-	$(SUDO) bin/install -dist dist
+test-package: package previous trial-base # the packages as people use them, on hosts with a real systemd
+	$(SUDO) bin/install -dist dist $(TRIALFLAGS)
 
 trial-base: trial-deps # the Debian that test-package installs on; it is kept in /var/tmp/meshd-install
 	go build -o bin/install ./tools/install
 	$(SUDO) bin/install -prepare
+
+previous: # the version before this one, which test-package downgrades to and upgrades from
+	rm -rf bin/previous && mkdir -p bin/previous
+	git rev-parse --short '$(PREVIOUS)^{commit}' >bin/previous/commit
+	source=$$(mktemp -d) && git archive $(PREVIOUS) | tar -x -C $$source && \
+	  cp -r $$source/packaging bin/previous && \
+	  (cd $$source && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=0.0' \
+	    -o $(CURDIR)/bin/previous/ ./cmd/...); code=$$?; rm -rf $$source; exit $$code
 
 demo: deps build # three hosts on this machine, joined by one mesh.toml
 	go build -o bin/demo ./tools/demo

@@ -2,9 +2,12 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // mustPort parses an address of this program's own.
@@ -32,12 +35,27 @@ func startFlow(a, b *machine, source, target string) (*flow, error) {
 		f.from.Close()
 		return nil, err
 	}
-	// Large enough for all packets of a second that this process is not scheduled: what it loses itself
-	// would look like meshd's doing.
-	_ = f.to.SetReadBuffer(8 << 20)
+	if err := roomy(f.to); err != nil {
+		return nil, errors.Join(err, f.from.Close(), f.to.Close())
+	}
 	go f.receive()
 	go f.send(mustPort(target))
 	return f, nil
+}
+
+// roomy gives a socket room for all packets of a second in which this process is not scheduled: what it loses
+// itself would look like meshd's doing. The kernel counts some 800 bytes for each (skb->truesize), and
+// SO_RCVBUF would end at net.core.rmem_max, which is 0.2 MB.
+func roomy(conn *net.UDPConn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var refused error
+	err = raw.Control(func(fd uintptr) {
+		refused = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20)
+	})
+	return errors.Join(err, refused)
 }
 
 // send keeps the rate on average: after a pause of this process it sends what is due at once, so a

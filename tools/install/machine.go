@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -20,70 +21,112 @@ import (
 type machine struct {
 	name, root string
 	nspawn     *exec.Cmd
-	init       int    // process id of its systemd
-	switches   string // forwarding, before meshd was installed
+	ended      chan struct{} // closed when nspawn has ended
+	init       int           // process id of its systemd
+	switches   string        // forwarding, before meshd was installed
 }
 
-// boot starts a machine and waits until it runs.
+// boot starts a new machine and waits until it runs.
 func (t *trial) boot(name string) (*machine, error) {
 	root, err := t.copyOf(name)
 	if err != nil {
 		return nil, err
 	}
 	m := &machine{name: name, root: root}
-	m.nspawn = exec.Command("systemd-nspawn", "-q", "-D", root, "-M", "meshd-"+name, "--boot", "--register=no",
-		"--keep-unit", "--private-network", "--capability=all", "--console=pipe")
-	m.nspawn.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	console, err := os.Create(filepath.Join(t.work, name+".console"))
+	t.mu.Lock()
+	t.booted = append(t.booted, m)
+	t.mu.Unlock()
+	return m, m.start("running")
+}
+
+// start boots the machine as its disk is, and waits until its systemd is in a state, or further. The filter
+// of nspawn would refuse bpf(2), and with it the kernel engine.
+func (m *machine) start(state string) error {
+	groups, err := ownGroups(m.name)
 	if err != nil {
-		return nil, err
+		return err
+	}
+	const enter = `for group in $MACHINE_GROUPS; do echo $$ >$group/cgroup.procs; done; exec "$@"`
+	m.nspawn = exec.Command("sh", "-ec", enter, "sh", "systemd-nspawn", "-q", "-D", m.root,
+		"-M", "meshd-"+m.name, "--boot", "--register=no", "--keep-unit", "--private-network",
+		"--capability=all", "--system-call-filter=bpf", "--console=pipe",
+		"--tmpfs=/sys/fs/bpf") // nspawn makes the mount point; see below
+	m.nspawn.Env = append(os.Environ(), "MACHINE_GROUPS="+strings.Join(groups, " "))
+	m.nspawn.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	console, err := os.Create(m.root + ".console")
+	if err != nil {
+		return err
 	}
 	defer console.Close()
 	m.nspawn.Stdout, m.nspawn.Stderr = console, console
 	if err := m.nspawn.Start(); err != nil {
-		return nil, err
+		return err
 	}
-	if err := eventually(30*time.Second, func() error {
-		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", m.nspawn.Process.Pid,
-			m.nspawn.Process.Pid))
-		if err != nil {
-			return err
-		}
-		m.init, err = strconv.Atoi(strings.TrimSpace(string(children)))
-		if err != nil {
-			return fmt.Errorf("no init yet: %q", children)
-		}
-		state, err := m.run("systemctl", "is-system-running")
-		if strings.TrimSpace(state) != "running" {
-			return fmt.Errorf("systemd is %q: %w", state, errors.Join(err, errors.New("not running")))
-		}
-		return nil
-	}); err != nil {
-		return nil, errors.Join(err, m.stop())
+	m.ended = make(chan struct{})
+	go func() {
+		_ = m.nspawn.Wait() // its exit code is that of the machine's systemd
+		removeGroups(groups)
+		close(m.ended)
+	}()
+	if err := eventually(time.Minute, func() error { return m.is(state) }); err != nil {
+		return err
 	}
-	// As udev has it on a host (50-udev-default.rules).
-	_, err = m.run("sh", "-c",
-		"mkdir -p /dev/net; [ -e /dev/net/tun ] || mknod /dev/net/tun c 10 200; chmod 666 /dev/net/tun")
-	return m, err
+	// As udev and systemd have it on a host (50-udev-default.rules, mount_table of src/shared/mount-setup.c).
+	return m.all("mkdir -p /dev/net; [ -e /dev/net/tun ] || mknod /dev/net/tun c 10 200; chmod 666 /dev/net/tun",
+		"mount -t bpf -o nosuid,nodev,noexec,mode=0700 bpf /sys/fs/bpf")
+}
+
+// is returns an error unless the machine's systemd is in a state, or runs.
+func (m *machine) is(want string) error {
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", m.nspawn.Process.Pid))
+	if err != nil {
+		return err
+	}
+	if m.init, err = strconv.Atoi(strings.TrimSpace(string(children))); err != nil {
+		return fmt.Errorf("no init yet: %q", children)
+	}
+	state, err := m.run("systemctl", "is-system-running")
+	if state = strings.TrimSpace(state); state != want && state != "running" {
+		return fmt.Errorf("systemd is %q, not %s: %w", state, want, err)
+	}
+	return nil
 }
 
 // stop powers the machine off.
 func (m *machine) stop() error {
+	if m.ended == nil {
+		return nil // it never started
+	}
+	select {
+	case <-m.ended: // its process id may be another process's by now
+		return nil
+	default:
+	}
 	if m.init != 0 {
 		_ = syscall.Kill(m.init, syscall.Signal(34+4)) // SIGRTMIN+4: power off (systemd(1))
 	}
-	ended := make(chan struct{})
-	go func() {
-		_ = m.nspawn.Wait()
-		close(ended)
-	}()
 	select {
-	case <-ended:
+	case <-m.ended:
 	case <-time.After(20 * time.Second):
 		_ = m.nspawn.Process.Kill()
-		<-ended
+		<-m.ended
 	}
 	return nil
+}
+
+// cut ends all processes of the machine at once, as a power cut does. The kernel kills a PID namespace with
+// its init (pid_namespaces(7)).
+func (m *machine) cut() error {
+	if err := syscall.Kill(m.init, syscall.SIGKILL); err != nil {
+		return err
+	}
+	select {
+	case <-m.ended:
+		m.init = 0
+		return nil
+	case <-time.After(20 * time.Second):
+		return fmt.Errorf("machine %s is still there after its init was killed", m.name)
+	}
 }
 
 // run runs a command in the machine and returns what it printed.
@@ -127,16 +170,21 @@ func (m *machine) write(path, text string) error {
 
 // deb copies a package into the machine and installs it as people do.
 func (m *machine) deb(path string) error {
+	name, err := m.take(path)
+	if err == nil {
+		_, err = m.run("apt-get", "install", "-y", "--allow-downgrades", name)
+	}
+	return err
+}
+
+// take copies a package into the machine and returns its name there.
+func (m *machine) take(path string) (name string, err error) {
 	doc, err := os.ReadFile(path)
 	if err != nil {
-		return err
+		return "", err
 	}
-	name := "/root/" + filepath.Base(path)
-	if err := os.WriteFile(filepath.Join(m.root, name), doc, 0o644); err != nil {
-		return err
-	}
-	_, err = m.run("apt-get", "install", "-y", "--allow-downgrades", name)
-	return err
+	name = "/root/" + filepath.Base(path)
+	return name, os.WriteFile(filepath.Join(m.root, name), doc, 0o644)
 }
 
 // forwarding returns the switches of everything that is there without meshd.
@@ -145,19 +193,43 @@ func (m *machine) forwarding() (string, error) {
 		"cd /proc/sys/net && grep . ipv4/conf/*/forwarding ipv6/conf/*/forwarding ipv6/conf/*/accept_ra")
 }
 
-// asFound compares forwarding with what it was before meshd was installed.
-func (m *machine) asFound() error {
+// switchesAsFound compares forwarding with what it was before meshd was installed.
+func (m *machine) switchesAsFound() error {
 	now, err := m.forwarding()
 	if err == nil && now != m.switches {
 		err = fmt.Errorf("forwarding on %s is\n%s\nand was\n%s", m.name, now, m.switches)
 	}
-	return errors.Join(err, m.apart())
+	return err
 }
+
+// asFound: forwarding is as it was, and nothing is forwarded.
+func (m *machine) asFound() error { return errors.Join(m.switchesAsFound(), m.apart()) }
 
 // apart: one network beside the host does not reach the other.
 func (m *machine) apart() error {
 	return m.exits(1, "100% packet loss", "ip", "netns", "exec", "lan1", "ping", "-c", "1", "-W", "1",
 		"192.168.2.2")
+}
+
+// A status is what `meshd status --json` says, as far as steps ask for it.
+type status struct {
+	BootID    string `json:"boot_id"` // of this start of meshd
+	Dataplane struct {
+		Engine, Receive string
+	}
+	Health struct {
+		Level    string
+		Problems []struct{ Kind string }
+	}
+}
+
+// status asks the machine's meshd.
+func (m *machine) status() (s status, err error) {
+	text, err := m.run("meshd", "status", "--json")
+	if err == nil {
+		err = json.Unmarshal([]byte(text), &s)
+	}
+	return s, err
 }
 
 // listen opens a UDP socket in the machine's network.
