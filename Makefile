@@ -16,6 +16,9 @@ KERNELFLAGS ?= # -only 6.1.
 BENCHFLAGS ?= # -rounds 5, -only "meshd,tinc", -out docs
 COVERAGE := $(CURDIR)/coverage
 
+# The same sources give the same objects in each checkout, so that a fresh clone finds them in Go's cache.
+export GOFLAGS ?= -trimpath
+
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # command:package, for what the tests and the demo use besides Go
@@ -74,14 +77,16 @@ screenshots: build # pictures of every screen of meshtui, for docs/
 	mkdir -p docs/img
 	$(SUDO) bin/screenshots bin docs/img
 
-# $(call tested,arguments of go test) shows what failed and what was slow, and keeps all times.
+# $(call tested,arguments of go test) shows what failed and what was slow, and keeps all times. It does not
+# vet: `make lint` does.
 define tested
-MESH_BIN=$(CURDIR)/bin/test MESH_COVERDIR=$(COVERAGE) go test -json -timeout 30m $(1) | bin/testlog -timings $(COVERAGE)/timings
+MESH_BIN=$(CURDIR)/bin/test MESH_COVERDIR=$(COVERAGE) go test -json -vet=off -timeout 30m $(1) | bin/testlog -timings $(COVERAGE)/timings
 endef
 
+# The end-to-end tests take longest and mostly wait, so go test gets them first, and the others beside them.
 test: deps test-binaries # everything, with the race detector; namespaces need root
 	rm -rf $(COVERAGE) && mkdir $(COVERAGE)
-	$(call tested,-race -cover ./... -args -test.gocoverdir=$(COVERAGE))
+	$(call tested,-race -cover ./internal/e2e ./... -args -test.gocoverdir=$(COVERAGE))
 	@echo "coverage, tests and the daemons they started together:"
 	@go tool covdata percent -i=$(COVERAGE) | sed 's,example.org/meshd/configs[[:space:]]*,,' | grep -v -e /nstest -e /e2e -e /tools/
 
