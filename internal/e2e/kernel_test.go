@@ -46,7 +46,7 @@ func TestKernelEngine(t *testing.T) {
 				if s := status(t, m.w2); s.Dataplane.Engine != "kernel" || s.Dataplane.Receive != receive {
 					t.Fatalf("%+v", s.Dataplane)
 				}
-				size := int64(256 << 20)
+				size := int64(128 << 20)
 				if receive == "socket" && wire == "wire" { // one call for each packet, in a daemon that looks for races
 					size = 64 << 20
 				}

@@ -251,7 +251,7 @@ func TestVerdicts(t *testing.T) {
 				t.Logf("seed %d", seed)
 				g := &generator{Rand: rand.New(rand.NewPCG(seed, 0)), mesh: m}
 				fates := map[string]int{}
-				for range 40000 {
+				for range 20000 {
 					frame, plain := g.frame()
 					from, tos, payload, ours := socket(frame, m.Peers[0].Underlay.AddrPort)
 					var meta []byte
