@@ -26,6 +26,19 @@ type machine struct {
 	switches   string        // forwarding, before meshd was installed
 }
 
+// tunDevice is what udev makes on a host (50-udev-default.rules).
+const tunDevice = "d /dev/net 0755\nc /dev/net/tun 0666 root root - 10:200\n"
+
+// bpfMount does what systemd itself does on a host, but not in a container (mount_table in its
+// src/shared/mount-setup.c). It refuses a mount unit there.
+const bpfMount = `[Unit]
+DefaultDependencies=no
+Before=local-fs.target
+[Service]
+Type=oneshot
+ExecStart=mount -t bpf -o nosuid,nodev,noexec,mode=0700 bpf /sys/fs/bpf
+`
+
 // boot starts a new machine and waits until it runs.
 func (t *trial) boot(name string) (*machine, error) {
 	root, err := t.copyOf(name)
@@ -33,6 +46,12 @@ func (t *trial) boot(name string) (*machine, error) {
 		return nil, err
 	}
 	m := &machine{name: name, root: root}
+	const units = "/etc/systemd/system/"
+	if err := errors.Join(m.write("/etc/tmpfiles.d/tun.conf", tunDevice),
+		m.write(units+"bpf.service", bpfMount), os.MkdirAll(root+units+"local-fs.target.wants", 0o755),
+		os.Symlink("../bpf.service", root+units+"local-fs.target.wants/bpf.service")); err != nil {
+		return nil, err
+	}
 	t.mu.Lock()
 	t.booted = append(t.booted, m)
 	t.mu.Unlock()
@@ -50,7 +69,7 @@ func (m *machine) start(state string) error {
 	m.nspawn = exec.Command("sh", "-ec", enter, "sh", "systemd-nspawn", "-q", "-D", m.root,
 		"-M", "meshd-"+m.name, "--boot", "--register=no", "--keep-unit", "--private-network",
 		"--capability=all", "--system-call-filter=bpf", "--console=pipe",
-		"--tmpfs=/sys/fs/bpf") // nspawn makes the mount point; see below
+		"--tmpfs=/sys/fs/bpf") // nspawn makes the mount point of bpfMount
 	m.nspawn.Env = append(os.Environ(), "MACHINE_GROUPS="+strings.Join(groups, " "))
 	m.nspawn.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	console, err := os.Create(m.root + ".console")
@@ -68,12 +87,7 @@ func (m *machine) start(state string) error {
 		removeGroups(groups)
 		close(m.ended)
 	}()
-	if err := eventually(time.Minute, func() error { return m.is(state) }); err != nil {
-		return err
-	}
-	// As udev and systemd have it on a host (50-udev-default.rules, mount_table of src/shared/mount-setup.c).
-	return m.all("mkdir -p /dev/net; [ -e /dev/net/tun ] || mknod /dev/net/tun c 10 200; chmod 666 /dev/net/tun",
-		"mount -t bpf -o nosuid,nodev,noexec,mode=0700 bpf /sys/fs/bpf")
+	return eventually(time.Minute, func() error { return m.is(state) })
 }
 
 // is returns an error unless the machine's systemd is in a state, or runs.
