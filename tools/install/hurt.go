@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -74,4 +75,59 @@ func (t *trial) offAndOn() error {
 		return err
 	}
 	return t.a.all("systemctl is-system-running --wait")
+}
+
+// lastGood: the power goes while an edit is half written. The next start uses the file that was in force.
+func (t *trial) lastGood() (seen string, err error) {
+	if err := t.a.write("/etc/mesh.toml", meshToml[:len(meshToml)-30]); err != nil {
+		return "", err
+	}
+	if err := eventually(20*time.Second, func() error { return t.a.has("file_rejected") }); err != nil {
+		return "", err
+	}
+	if err := t.offAndOn(); err != nil {
+		return "", err
+	}
+	const told = "last_good_file"
+	if err := errors.Join(t.a.active(), t.a.all("meshd wait peer:b --timeout 20s"), t.reach(),
+		t.a.has(told)); err != nil {
+		return "", err
+	}
+	if err := t.a.write("/etc/mesh.toml", meshToml); err != nil {
+		return "", err
+	}
+	mended := eventually(20*time.Second, func() error {
+		if t.a.has(told) == nil {
+			return errors.New("the mended file is not in force")
+		}
+		return nil
+	})
+	return "pods reach each other with the last good file; status has `" + told + "` until the file is mended",
+		mended
+}
+
+// gaveUp: without a last good file an invalid one ends the service, and an edit starts it.
+func (t *trial) gaveUp() (seen string, err error) {
+	if err := errors.Join(t.a.all("systemctl stop meshd", "rm -f /var/lib/meshd/last-good.toml"),
+		t.a.write("/etc/mesh.toml", "[network]\n"), t.a.exits(1, "", "systemctl", "start", "meshd"),
+		t.a.exits(0, "ExecMainStatus=78", "systemctl", "show", "meshd", "-p", "ExecMainStatus"),
+		t.a.write("/etc/mesh.toml", meshToml)); err != nil {
+		return "", err
+	}
+	return "exit code 78; after the edit the service is active and pods reach each other",
+		errors.Join(t.a.active(), t.a.all("meshd wait peer:b --timeout 20s"), t.reach())
+}
+
+// has returns an error unless the machine's status has a kind of problem.
+func (m *machine) has(kind string) error {
+	now, err := m.status()
+	if err != nil {
+		return err
+	}
+	for _, problem := range now.Health.Problems {
+		if problem.Kind == kind {
+			return nil
+		}
+	}
+	return fmt.Errorf("status of %s has no %s, but %+v", m.name, kind, now.Health)
 }
