@@ -29,6 +29,7 @@ import (
 	"example.org/meshd/internal/plan"
 	"example.org/meshd/internal/rules"
 	"example.org/meshd/internal/source"
+	"example.org/meshd/internal/task"
 )
 
 // Options is what the command line decides.
@@ -78,7 +79,7 @@ func Run(ctx context.Context, o Options) error {
 	o.Log.Info("starting", "version", o.Version, "file", d.tell.path, "event", "starting")
 	context.AfterFunc(ctx, func() { o.Log.Info("stopping", "event", "stopping") })
 	next := handover.NewSuccessor(o.Replace, d.tell.current, o.Log)
-	err = runAll(ctx, o.Log, append(d.tasks(), server, next)...)
+	err = task.RunAll(ctx, o.Log, append(d.tasks(), server, next)...)
 	replaced := errors.Is(err, handover.ErrReplaced)
 	leaveErr := leave(d.engine, d.service, d.packets, replaced)
 	if replaced && leaveErr == nil {
@@ -135,20 +136,20 @@ func assemble(ctx context.Context, o Options, first begin.File, reader *source.R
 }
 
 // tasks returns everything of the daemon that runs until it ends.
-func (d *daemon) tasks() []task {
+func (d *daemon) tasks() []task.Task {
 	return append(hostWatches(d.engine, d.news),
 		d.service, d.reconciler, d.good, d.probes, d.legacy, d.files, d.metrics,
-		taskFunc{"file", func(ctx context.Context) error { return d.source.Run(ctx, d.reconciler.take) }},
-		taskFunc{"SIGHUP", func(ctx context.Context) error { return d.reconciler.obey(ctx, d.reloads) }},
-		taskFunc{"health", func(ctx context.Context) error { return everySecond(ctx, d.tell.watchHealth) }},
-		taskFunc{"host's word", func(ctx context.Context) error { return everySecond(ctx, d.probes.heed) }},
-		taskFunc{"rules", d.rules.Keep},
-		taskFunc{"rules watch", func(ctx context.Context) error { return d.rules.Watch(ctx, d.crossing.Wake) }},
-		taskFunc{"others' rules", func(ctx context.Context) error {
+		task.New("file", func(ctx context.Context) error { return d.source.Run(ctx, d.reconciler.take) }),
+		task.New("SIGHUP", func(ctx context.Context) error { return d.reconciler.obey(ctx, d.reloads) }),
+		task.EverySecond("health", d.tell.watchHealth),
+		task.EverySecond("host's word", d.probes.heed),
+		task.New("rules", d.rules.Keep),
+		task.New("rules watch", func(ctx context.Context) error { return d.rules.Watch(ctx, d.crossing.Wake) }),
+		task.New("others' rules", func(ctx context.Context) error {
 			return d.others.Watch(ctx, d.datagrams, d.news)
-		}},
-		taskFunc{"pods' way", d.crossing.Run}, taskFunc{"forwarded probes", d.crossing.Read},
-		taskFunc{"history", func(ctx context.Context) error { return everySecond(ctx, d.tell.remember) }})
+		}),
+		task.New("pods' way", d.crossing.Run), task.New("forwarded probes", d.crossing.Read),
+		task.EverySecond("history", d.tell.remember))
 }
 
 // datagrams returns the mesh port and where the peers of the plan in force listen; none without a plan.

@@ -72,6 +72,7 @@ var arrows = map[string][]string{
 	"internal/words": {"internal/control", "internal/dataplane", "internal/health", "internal/link",
 		"internal/mesh", "internal/probe"},
 	"internal/handover": {"internal/dataplane"},
+	"internal/task":     {},
 	"internal/begin": {"internal/config", "internal/lastgood", "internal/passing", "internal/source",
 		"internal/state"},
 	"internal/daemon": {"internal/backoff", "internal/begin", "internal/config", "internal/container",
@@ -80,7 +81,7 @@ var arrows = map[string][]string{
 		"internal/forms", "internal/forwarding", "internal/handover", "internal/health", "internal/history",
 		"internal/lastgood", "internal/link", "internal/masq", "internal/mesh", "internal/news",
 		"internal/passing", "internal/peers", "internal/plan", "internal/probe", "internal/rate",
-		"internal/rules", "internal/source", "internal/words"},
+		"internal/rules", "internal/source", "internal/task", "internal/words"},
 	"cmd/meshd": {"configs", "internal/begin", "internal/config", "internal/container", "internal/control",
 		"internal/control/words", "internal/daemon", "internal/dataplane/auto", "internal/filter",
 		"internal/forwarding", "internal/lastgood", "internal/link", "internal/managers", "internal/masq",
@@ -126,7 +127,7 @@ var rooms = map[string][]string{
 	"github.com/spf13/cobra":              {"cmd"},
 	"github.com/spf13/pflag":              {"cmd"},
 	"github.com/coreos/go-systemd":        {"internal/handover"},
-	"golang.org/x/sync":                   {"internal/daemon"},
+	"golang.org/x/sync":                   {"internal/task"},
 }
 
 type listed struct {

@@ -2,13 +2,10 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"path/filepath"
 	"slices"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"example.org/meshd/internal/container"
 	"example.org/meshd/internal/handover"
@@ -137,32 +134,4 @@ func TestRepairedChanges(t *testing.T) {
 	if got := repaired(mesh.ChangedRoute, []string{"a", "b"}); !slices.Equal(got, want) {
 		t.Errorf("%+v", got)
 	}
-}
-
-// One task that fails ends all, with its name.
-func TestRunAll(t *testing.T) {
-	waits := taskFunc{"waits", func(ctx context.Context) error { <-ctx.Done(); return nil }}
-	fails := taskFunc{"fails", func(context.Context) error { return errRefused }}
-	err := runAll(t.Context(), slog.New(slog.DiscardHandler), waits, fails, waits)
-	if !errors.Is(err, errRefused) {
-		t.Errorf("%v", err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := runAll(ctx, slog.New(slog.DiscardHandler), waits, waits); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestEverySecond(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), 3500*time.Millisecond)
-		defer cancel()
-		began, calls := time.Now(), []time.Duration{}
-		err := everySecond(ctx, func(now time.Time) { calls = append(calls, now.Sub(began)) })
-		if want := []time.Duration{0, time.Second, 2 * time.Second, 3 * time.Second}; err != nil ||
-			!slices.Equal(calls, want) {
-			t.Errorf("%v, %v", calls, err)
-		}
-	})
 }

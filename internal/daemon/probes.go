@@ -148,7 +148,7 @@ func (p *probes) noteForbidden(questions []probe.Question, forbidden []string) {
 
 func (p *probes) String() string { return "probes" }
 
-// Run implements task.
+// Run implements task.Task.
 func (p *probes) Run(ctx context.Context) error {
 	for {
 		questions, changes := p.Work(time.Now())

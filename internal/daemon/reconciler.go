@@ -118,7 +118,7 @@ func newReconciler(o Options, first begin.File, v *published, h *host, news chan
 
 func (r *reconciler) String() string { return "reconciler" }
 
-// Run implements task. A first plan that the host refuses is an error, as is a file that cannot be;
+// Run implements task.Task. A first plan that the host refuses is an error, as is a file that cannot be;
 // later, what cannot be applied changes nothing.
 func (r *reconciler) Run(ctx context.Context) error {
 	if err := r.start(ctx); err != nil || ctx.Err() != nil {

@@ -134,7 +134,8 @@ func TestFileThatIsNone(t *testing.T) {
 			t.Fatal(err)
 		}
 		// In the daemon's own mounts, which end with it.
-		run(t, w.Worker2.Namespace, "nsenter", "-t", strconv.Itoa(d.PID()), "-m", "mount", "--bind", elsewhere, d.Config)
+		run(t, w.Worker2.Namespace, "nsenter", "-t", strconv.Itoa(d.PID()), "-m",
+			"mount", "--bind", elsewhere, d.Config)
 		if err := os.WriteFile(elsewhere+".new", []byte("x"), 0o644); err != nil {
 			t.Fatal(err)
 		}
