@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -35,11 +36,12 @@ func isIn(state string) func(control.Peer) bool {
 	return func(p control.Peer) bool { return p.State == state }
 }
 
-// peerEvents returns the kinds of a daemon's events about a peer, in order.
+// peerEvents returns the kinds of a daemon's events about a peer, in order. What happens to several peers at
+// once is one event with all their names.
 func peerEvents(t testing.TB, d *nstest.Daemon, name string) (kinds string) {
 	t.Helper()
 	if err := client(t, d).Events(t.Context(), 0, false, func(e control.Event) error {
-		if e.Peer == name {
+		if e.Peer == name || slices.Contains(strings.Fields(e.Fields["peers"]), name) {
 			kinds += e.Kind + " "
 		}
 		return nil
