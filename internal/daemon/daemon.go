@@ -29,6 +29,7 @@ import (
 	"example.org/meshd/internal/plan"
 	"example.org/meshd/internal/rules"
 	"example.org/meshd/internal/source"
+	"example.org/meshd/internal/survey"
 	"example.org/meshd/internal/task"
 )
 
@@ -49,6 +50,11 @@ type Options struct {
 // where says where the file is.
 func (o Options) where() begin.Where {
 	return begin.Where{Path: o.ConfigPath, State: o.State, Strict: o.Strict}
+}
+
+// viewer says how to look at this host.
+func (o Options) viewer(others *rules.Others) survey.Viewer {
+	return survey.Viewer{Node: o.Node, State: o.State, Sysctl: o.Sysctl, Others: others}
 }
 
 // ErrConfig marks errors that only an edit of the file can mend.
@@ -192,7 +198,7 @@ func Check(o Options) error {
 	if err = errors.Join(err, begin.CheckPrivileges(), tun.Available()); err != nil {
 		return err
 	}
-	self, host, err := observe(c, o, rules.NewOthers(o.Log))
+	self, host, err := o.viewer(rules.NewOthers(o.Log)).Look(c)
 	switch {
 	case errors.Is(err, plan.ErrNotHere):
 		return nil

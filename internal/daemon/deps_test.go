@@ -73,6 +73,8 @@ var arrows = map[string][]string{
 		"internal/mesh", "internal/probe"},
 	"internal/handover": {"internal/dataplane"},
 	"internal/task":     {},
+	"internal/survey": {"internal/config", "internal/forwarding", "internal/link", "internal/plan",
+		"internal/rules"},
 	"internal/begin": {"internal/config", "internal/lastgood", "internal/passing", "internal/source",
 		"internal/state"},
 	"internal/daemon": {"internal/backoff", "internal/begin", "internal/config", "internal/container",
@@ -81,7 +83,7 @@ var arrows = map[string][]string{
 		"internal/forms", "internal/forwarding", "internal/handover", "internal/health", "internal/history",
 		"internal/lastgood", "internal/link", "internal/masq", "internal/mesh", "internal/news",
 		"internal/passing", "internal/peers", "internal/plan", "internal/probe", "internal/rate",
-		"internal/rules", "internal/source", "internal/task", "internal/words"},
+		"internal/rules", "internal/source", "internal/survey", "internal/task", "internal/words"},
 	"cmd/meshd": {"configs", "internal/begin", "internal/config", "internal/container", "internal/control",
 		"internal/control/words", "internal/daemon", "internal/dataplane/auto", "internal/filter",
 		"internal/forwarding", "internal/lastgood", "internal/link", "internal/managers", "internal/masq",
@@ -194,7 +196,8 @@ func TestWalls(t *testing.T) {
 	}{
 		{"internal/dataplane/user", []string{"internal/dataplane/auto"}},
 		{"internal/dataplane/kernel", []string{"internal/dataplane/auto"}},
-		{"internal/config", []string{"internal/plan", "internal/begin", "internal/daemon", "cmd/meshd"}},
+		{"internal/config",
+			[]string{"internal/plan", "internal/begin", "internal/survey", "internal/daemon", "cmd/meshd"}},
 	} {
 		t.Run(wall.of, func(t *testing.T) {
 			found := 0

@@ -105,7 +105,7 @@ type reloadRequest struct {
 func newReconciler(o Options, first begin.File, v *published, h *host, news chan struct{}) *reconciler {
 	r := &reconciler{
 		log: o.Log, parse: o.where().Parse,
-		observe: func(c *config.Config) (int, plan.Host, error) { return observe(c, o, h.others) },
+		observe: o.viewer(h.others).Look,
 		fits:    fitsOthers, parts: h.parts, service: h.service, view: v,
 		file: make(chan source.Reading), news: news,
 		asked: make(chan reloadRequest), pulse: make(chan struct{}),

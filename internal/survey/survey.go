@@ -1,4 +1,5 @@
-package daemon
+// Package survey looks at this host with a file in mind: all that a plan needs to know of it.
+package survey
 
 import (
 	"runtime"
@@ -10,14 +11,22 @@ import (
 	"example.org/meshd/internal/rules"
 )
 
-// observe looks at this host with a file in mind, and returns which node of the file the host is. The
+// A Viewer is what of the command line matters for a look at the host.
+type Viewer struct {
+	Node   string        // which node this host is; empty: found by its address
+	State  string        // the state folder
+	Sysctl bool          // forwarding may be turned on
+	Others *rules.Others // what is known of other programs' rules
+}
+
+// Look looks at this host with a file in mind, and returns which node of the file the host is. The
 // error has plan.ErrNotHere in it if the host is no node yet, and plan.ErrIdentity if the file or --node
 // is at fault; other errors are the host's.
-func observe(c *config.Config, o Options, others *rules.Others) (self int, host plan.Host, err error) {
+func (v Viewer) Look(c *config.Config) (self int, host plan.Host, err error) {
 	if host.Local, err = link.LocalAddresses(); err != nil {
 		return 0, host, err
 	}
-	if self, err = plan.Identify(c, o.Node, host.Local); err != nil {
+	if self, err = plan.Identify(c, v.Node, host.Local); err != nil {
 		return 0, host, err
 	}
 	host.CPUs = runtime.NumCPU()
@@ -32,10 +41,10 @@ func observe(c *config.Config, o Options, others *rules.Others) (self int, host 
 	if host.IPsec, err = link.Policed(own.From, endpoints); err != nil {
 		return self, host, err
 	}
-	host.Outgoing = others.Outgoing(own.From.Port(), endpoints)
+	host.Outgoing = v.Others.Outgoing(own.From.Port(), endpoints)
 	node := forwarding.Node{TUN: pods.TUN, Networks: pods.Networks, Subnets: pods.Own,
 		Routes: c.Nodes[self].Routes, Underlay: host.Underlay.Devices}
-	if host.Forwarding, err = forwarding.Look(node, o.State, o.Sysctl); err != nil {
+	if host.Forwarding, err = forwarding.Look(node, v.State, v.Sysctl); err != nil {
 		return self, host, err
 	}
 	pods.Link = host.Forwarding.Crossing.PodLink()
