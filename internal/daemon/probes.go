@@ -87,9 +87,12 @@ func (p *probes) selfOf(c *config.Config) probe.Self {
 // follow asks the peers of a plan from now on.
 func (p *probes) follow(next *plan.Plan) {
 	s := probe.Settings{Interval: next.Config.Probe.Interval, Bounds: map[string]probe.Bounds{}}
-	var all []string
+	var all, lower []string // lower: to which this host sends less than the interface carries
 	for _, peer := range next.Engine.Mesh.Others() {
 		all = append(all, peer.Name)
+		if next.MTUTo(peer) < next.Link.MTU {
+			lower = append(lower, peer.Name)
+		}
 		if next.Peer.CanSpeakTo(peer) {
 			s.Peers = append(s.Peers, peer.Name)
 			s.Bounds[peer.Name] = forms.Bounds(next.Peer, peer, next.MTUTo(peer))
@@ -103,7 +106,8 @@ func (p *probes) follow(next *plan.Plan) {
 			p.learn(name, func(f *peers.Facts) { f.Asked, f.Loses = false, peers.Loses{} })
 		}
 	}
-	for _, name := range p.Set(s) {
+	// Of most peers a start has nothing to learn: the interface limits packets to them.
+	for _, name := range append(p.Set(s), lower...) {
 		r, _ := p.Report(name)
 		p.learn(name, func(f *peers.Facts) { p.forms.Update(f, r) })
 	}

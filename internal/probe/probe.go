@@ -199,7 +199,8 @@ func (p *Prober) flags(to *peer) (f Flags) {
 }
 
 // Set replaces the settings. Peers that stay keep their state, unless probing is turned on or off.
-// New peers are asked first. It returns the peers to which packets have another size from now on.
+// New peers are asked first. It returns the peers that stay and to which packets have another size from
+// now on.
 func (p *Prober) Set(s Settings) (resized []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -214,7 +215,7 @@ func (p *Prober) Set(s Settings) (resized []string) {
 			one = &peer{name: name}
 			fresh = append(fresh, one)
 		}
-		if one.set(s.Interval, s.Bounds[name]) {
+		if one.set(s.Interval, s.Bounds[name]) && old[name] != nil {
 			resized = append(resized, name)
 		}
 		peers[name] = one
