@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -17,6 +18,7 @@ import (
 // keeping is a Keeper with a disk of a test's making, in a bubble of time.
 type keeping struct {
 	*Keeper
+	mu     sync.Mutex // held by the test but while time passes; writes wait for it
 	events *nstest.Events
 	full   error
 	hang   chan struct{}
@@ -29,9 +31,14 @@ func keep(t *testing.T, test func(k *keeping)) (k *keeping) {
 		k = &keeping{events: &nstest.Events{}}
 		k.Keeper = NewKeeper("/state", slog.New(k.events))
 		k.write = func(_ string, f File) error {
-			if k.hang != nil {
-				<-k.hang
+			k.mu.Lock()
+			hang := k.hang
+			k.mu.Unlock()
+			if hang != nil {
+				<-hang
 			}
+			k.mu.Lock()
+			defer k.mu.Unlock()
 			if k.full == nil {
 				k.disk = append(k.disk, f.Text)
 			}
@@ -41,7 +48,9 @@ func keep(t *testing.T, test func(k *keeping)) (k *keeping) {
 		done := make(chan error, 1)
 		go func() { done <- k.Run(ctx) }()
 		synctest.Wait()
+		k.mu.Lock()
 		test(k)
+		k.mu.Unlock()
 		began := time.Now()
 		cancel()
 		if err := <-done; err != nil || time.Since(began) > lastMoment {
@@ -54,9 +63,17 @@ func keep(t *testing.T, test func(k *keeping)) (k *keeping) {
 	return k
 }
 
+// pass lets time pass, and what is due then happen.
+func (k *keeping) pass(d time.Duration) {
+	k.mu.Unlock()
+	time.Sleep(d)
+	synctest.Wait()
+	k.mu.Lock()
+}
+
 func (k *keeping) set(doc string) {
 	k.Set(File{"/etc/mesh.toml", doc, time.Now()})
-	synctest.Wait()
+	k.pass(0)
 }
 
 func (k *keeping) kinds() (kinds []mesh.Kind) {
@@ -88,14 +105,12 @@ func TestKeeperOfAFullDisk(t *testing.T) {
 			c[0].Subject != "/state" || c[0].Again != time.Second || !strings.Contains(c[0].Cause, "no space") {
 			t.Errorf("%+v", c)
 		}
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		k.pass(time.Minute)
 		if got := k.events.Take(); !slices.Equal(got, []string{"state_failed"}) {
 			t.Errorf("logged %q", got)
 		}
 		k.full = nil
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		k.pass(time.Minute)
 		if !slices.Equal(k.disk, []string{"first"}) || k.kinds() != nil {
 			t.Errorf("%q, %q", k.disk, k.kinds())
 		}
@@ -110,14 +125,13 @@ func TestKeeperOfADiskThatHangs(t *testing.T) {
 		for _, doc := range []string{"first", "second", "third"} {
 			k.set(doc)
 		}
-		time.Sleep(slow)
-		synctest.Wait()
+		k.pass(slow)
 		if !slices.Equal(k.kinds(), []mesh.Kind{mesh.StateFailed}) {
 			t.Errorf("%q", k.kinds())
 		}
 		k.hang = nil
 		close(hang)
-		synctest.Wait()
+		k.pass(0)
 		if !slices.Equal(k.disk, []string{"first", "third"}) || k.kinds() != nil {
 			t.Errorf("%q, %q", k.disk, k.kinds())
 		}

@@ -13,8 +13,9 @@ import (
 type Demand int
 
 const (
-	// Waiting is a test that mostly waits: for probes, timers, programs. It uses a fifth of a CPU, so
-	// several run side by side, and what they prove does not depend on how fast the machine is.
+	// Waiting is a test that mostly waits: for probes, timers, programs. It uses a fifth of a CPU, and
+	// while it begins and ends a whole one: with more than two for each CPU, daemons wait for a second
+	// now and then, which tests of reachability notice.
 	Waiting Demand = iota
 	// Resting is a test that waits for a minute or so, and does next to nothing meanwhile. It takes no
 	// room, so it begins at once: begun last, it would keep all Loaded tests waiting, with CPUs idle.
@@ -60,7 +61,7 @@ func SideBySide() {
 
 // turns is the gate of this process. Labs share the machine's neighbour table of 1,024 entries,
 // each with some 60 of them, so its room ends at 8 however many CPUs there are.
-var turns = newGate(min(4*runtime.NumCPU(), 8))
+var turns = newGate(max(2, min(2*runtime.NumCPU(), 8)))
 
 // A gate lets tests pass while there is room. Loaded ones come last, one by one: if they came
 // in between, each would first wait until all others had ended, with CPUs idle.
@@ -86,7 +87,7 @@ func (g *gate) takes(d Demand) int {
 	case Resting:
 		return 0
 	case Busy:
-		return 3
+		return 2
 	case Loaded:
 		return g.room
 	default:

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -21,6 +23,7 @@ import (
 // following is a Follower of a file of a test's making, in a bubble of time.
 type following struct {
 	*Follower
+	mu      sync.Mutex // held by the test but while time passes; readings of the file wait for it
 	changed func()
 	events  *nstest.Events
 	doc     string
@@ -37,17 +40,22 @@ func follow(t *testing.T, test func(f *following)) {
 		f := &following{events: &nstest.Events{}, doc: "first"}
 		f.Follower = NewFollower(NewReader("file", 100), slog.New(f.events))
 		f.reader.read = func(string, int64) ([]byte, Place, error) {
+			f.mu.Lock()
 			f.reads++
-			if f.hang != nil {
-				<-f.hang
+			hang := f.hang
+			f.mu.Unlock()
+			if hang != nil {
+				<-hang
 			}
+			f.mu.Lock()
+			defer f.mu.Unlock()
 			if f.err != nil {
 				return nil, Place{}, f.err
 			}
 			return []byte(f.doc), f.place, nil
 		}
 		f.watch = func(ctx context.Context, _ string, changed func()) error {
-			f.changed = changed
+			f.changed = changed // the test runs later
 			changed()
 			<-ctx.Done()
 			return nil
@@ -56,7 +64,9 @@ func follow(t *testing.T, test func(f *following)) {
 		done := make(chan error, 1)
 		go func() { done <- f.Run(ctx, func(_ context.Context, one Reading) { f.got = append(f.got, one) }) }()
 		synctest.Wait()
+		f.mu.Lock()
 		test(f)
+		f.mu.Unlock()
 		began := time.Now()
 		cancel()
 		if err := <-done; err != nil || time.Since(began) > 0 {
@@ -69,9 +79,11 @@ func follow(t *testing.T, test func(f *following)) {
 }
 
 // pass lets time pass, and what is due then happen.
-func pass(d time.Duration) {
+func (f *following) pass(d time.Duration) {
+	f.mu.Unlock()
 	time.Sleep(d)
 	synctest.Wait()
+	f.mu.Lock()
 }
 
 // take returns the texts, or errors, that were delivered since the last call.
@@ -94,12 +106,12 @@ func TestFollow(t *testing.T) {
 		}
 		f.doc = "second"
 		f.changed()
-		synctest.Wait()
+		f.pass(0)
 		if got := f.take(); !slices.Equal(got, []string{"second"}) {
 			t.Errorf("after a change: %q", got)
 		}
 		f.doc = "without a sign"
-		pass(regularly)
+		f.pass(regularly)
 		if got := f.take(); !slices.Equal(got, []string{"without a sign"}) {
 			t.Errorf("after half a minute: %q", got)
 		}
@@ -124,20 +136,20 @@ func TestFollowDoubtsNothing(t *testing.T) {
 				f.take()
 				f.doc, f.err = test.doc, test.err
 				f.changed()
-				pass(patience / 2)
+				f.pass(patience / 2)
 				f.doc, f.err = "second", nil
-				pass(patience)
+				f.pass(patience)
 				if got := f.take(); !slices.Equal(got, []string{"second"}) {
 					t.Errorf("for a moment: %q", got)
 				}
 				f.doc, f.err = test.doc, test.err
 				f.changed()
-				pass(patience)
+				f.pass(patience)
 				if len(f.take()) != 1 {
 					t.Error("for long: it was not believed")
 				}
 				f.changed()
-				synctest.Wait()
+				f.pass(0)
 				if len(f.take()) != 1 {
 					t.Error("it was doubted once more")
 				}
@@ -155,22 +167,22 @@ func TestFollowTriesAgain(t *testing.T) {
 		f.take()
 		f.err, f.reads = &fs.PathError{Op: "open", Path: "file", Err: syscall.EMFILE}, 0
 		f.changed()
-		synctest.Wait()
+		f.pass(0)
 		for i, want := range []time.Duration{backoff.First, 2 * backoff.First, 4 * backoff.First} {
 			if len(f.got) != i+1 || f.got[i].Again != want || !errors.Is(f.got[i].Err, syscall.EMFILE) {
 				t.Fatalf("attempt %d: %+v", i, f.got)
 			}
-			pass(want)
+			f.pass(want)
 		}
 		f.err = nil
-		pass(8 * backoff.First)
+		f.pass(8 * backoff.First)
 		if one := f.got[len(f.got)-1]; string(one.Doc) != "first" || one.Again != 0 {
 			t.Errorf("%+v", one)
 		}
 		f.take()
 		f.err = &fs.PathError{Op: "open", Path: "file", Err: syscall.EACCES}
 		f.changed()
-		pass(5 * time.Second)
+		f.pass(5 * time.Second)
 		if len(f.got) != 1 || f.got[0].Again != 0 {
 			t.Errorf("%+v", f.got)
 		}
@@ -183,20 +195,20 @@ func TestFollowWhatHangs(t *testing.T) {
 		f.take()
 		f.hang, f.reads = make(chan struct{}), 0
 		f.changed()
-		pass(time.Minute)
+		f.pass(time.Minute)
 		if f.reads != 1 || len(f.got) < 3 || !errors.Is(f.got[0].Err, ErrNoAnswer) {
 			t.Errorf("%d reads: %+v", f.reads, f.got)
 		}
 		hang := f.hang
 		f.hang, f.doc = nil, "second"
 		close(hang)
-		pass(time.Minute)
+		f.pass(time.Minute)
 		if got := f.take(); got[len(got)-1] != "second" {
 			t.Errorf("%q", got)
 		}
 		f.hang = make(chan struct{})
 		f.changed() // follow ends while this read hangs
-		synctest.Wait()
+		f.pass(0)
 	})
 }
 
@@ -204,7 +216,7 @@ func TestFollowConditions(t *testing.T) {
 	follow(t, func(f *following) {
 		f.place = Place{Nameless: true, System: "nfs"}
 		f.changed()
-		synctest.Wait()
+		f.pass(0)
 		got := f.Conditions()
 		if len(got) != 2 || got[0].Kind != mesh.FileDetached || got[0].Severity != mesh.Degraded ||
 			got[1].Kind != mesh.FileElsewhere || got[1].Severity != mesh.Info || got[1].Subject != "nfs" {
@@ -212,7 +224,7 @@ func TestFollowConditions(t *testing.T) {
 		}
 		f.place = Place{}
 		f.changed()
-		synctest.Wait()
+		f.pass(0)
 		if got := f.Conditions(); got != nil {
 			t.Errorf("mended: %+v", got)
 		}
@@ -222,11 +234,13 @@ func TestFollowConditions(t *testing.T) {
 // Where the kernel refuses to watch, the file is read every two seconds, which is said once.
 func TestFollowUnwatched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		events, reads, refused := &nstest.Events{}, 0, true
+		events := &nstest.Events{}
+		var reads atomic.Int64
+		var allowed atomic.Bool
 		f := NewFollower(NewReader("file", 100), slog.New(events))
 		f.reader.read = func(string, int64) ([]byte, Place, error) { return []byte("x"), Place{}, nil }
 		f.watch = func(ctx context.Context, _ string, changed func()) error {
-			if refused {
+			if !allowed.Load() {
 				return errors.New("too many instances")
 			}
 			changed()
@@ -235,16 +249,18 @@ func TestFollowUnwatched(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
-		go func() { done <- f.Run(ctx, func(context.Context, Reading) { reads++ }) }()
-		pass(5*watchAgain + time.Millisecond)
-		if got := f.Conditions(); reads != 5 || len(got) != 1 || got[0].Kind != mesh.FileUnwatched {
-			t.Errorf("%d reads, %+v", reads, got)
+		go func() { done <- f.Run(ctx, func(context.Context, Reading) { reads.Add(1) }) }()
+		time.Sleep(5*watchAgain + time.Millisecond)
+		synctest.Wait()
+		if got := f.Conditions(); reads.Load() != 5 || len(got) != 1 || got[0].Kind != mesh.FileUnwatched {
+			t.Errorf("%d reads, %+v", reads.Load(), got)
 		}
 		if got := events.Take(); !slices.Equal(got, []string{"watch_failed"}) {
 			t.Errorf("logged %q", got)
 		}
-		refused = false
-		pass(watchAgain)
+		allowed.Store(true)
+		time.Sleep(watchAgain)
+		synctest.Wait()
 		if got := f.Conditions(); got != nil {
 			t.Errorf("%+v", got)
 		}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -105,9 +106,10 @@ func TestNamelessFile(t *testing.T) {
 // A file system that hangs costs one goroutine, and no caller more than its deadline.
 func TestReadThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, hang, reads := NewReader("file", 100), make(chan struct{}), 0
+		r, hang := NewReader("file", 100), make(chan struct{})
+		var reads atomic.Int64
 		r.read = func(string, int64) ([]byte, Place, error) {
-			reads++
+			reads.Add(1)
 			<-hang
 			return []byte("at last"), Place{}, nil
 		}
@@ -118,8 +120,8 @@ func TestReadThatHangs(t *testing.T) {
 				t.Errorf("%v after %v", one.Err, time.Since(began))
 			}
 		}
-		if reads != 1 {
-			t.Errorf("%d reads hang", reads)
+		if n := reads.Load(); n != 1 {
+			t.Errorf("%d reads hang", n)
 		}
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
