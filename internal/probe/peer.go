@@ -208,7 +208,8 @@ func (p *peer) answered(said payload, at time.Time) (look bool) {
 	i := slices.IndexFunc(p.asked, func(q question) bool { return q.nonce == said.nonce && q.rtt == lost })
 	if i < 0 {
 		p.strayAt = at
-		if slices.Contains(p.gone[:], said.nonce) {
+		// Places that no question has filled hold 0, which anybody can guess.
+		if said.nonce != 0 && slices.Contains(p.gone[:], said.nonce) {
 			p.lateAt = at
 		}
 		return false // too late, a duplicate, or forged

@@ -397,3 +397,21 @@ func FuzzAnswer(f *testing.F) {
 		}
 	})
 }
+
+// An answer to no question, of which nothing is right but the layout, does not make a peer one that answers
+// late: its questions arrive, and it does not answer.
+func TestForgedAnswerIsNotLate(t *testing.T) {
+	s := newSim(t, time.Second, "b")
+	s.answers = func(Question) (time.Duration, bool) { return 0, false }
+	forged, question := make([]byte, PayloadSize), make([]byte, PayloadSize)
+	payload{answer: true}.write(forged)
+	payload{nonce: 1}.write(question)
+	for range 20 {
+		s.run(time.Second)
+		s.Answer("b", true, bytes.Clone(forged), s.now)
+		s.Answer("b", false, bytes.Clone(question), s.now)
+	}
+	if got := s.report("b").State; got != OneWay {
+		t.Errorf("%s", got)
+	}
+}

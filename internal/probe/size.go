@@ -83,7 +83,7 @@ const (
 	verifying
 )
 
-// set gives the search other bounds. A size that was found is kept while it lies within them.
+// set gives the search other bounds. A size that is that of a path is kept while it lies within them.
 func (s *search) set(b Sizes) {
 	if b.Most == 0 {
 		*s = search{}
@@ -93,8 +93,8 @@ func (s *search) set(b Sizes) {
 	if s.bounds == b {
 		return
 	}
-	unproven := !s.proven && b.Most > s.bounds.Most
-	if s.bounds = b; s.size == 0 || unproven || s.size > b.Most || s.size < b.Least {
+	most := s.size == s.bounds.Most // no path was narrower than the interface, as far as is known
+	if s.bounds = b; most || s.size > b.Most || s.size < b.Least {
 		s.size, s.proven = b.Most, false
 	}
 	s.stop()

@@ -140,7 +140,7 @@ func TestOtherBounds(t *testing.T) {
 			Bounds: map[string]Bounds{"b": {Sizes: Sizes{Least: 548, Most: most}}}})
 	}
 	for _, step := range []struct{ most, now, later int }{
-		{8900, 1300, 1300}, {1200, 1200, 1200}, {1444, 1200, 1300}, {0, 0, 0}, {1444, 1444, 1300},
+		{8900, 1300, 1300}, {1200, 1200, 1200}, {1444, 1444, 1300}, {0, 0, 0}, {1444, 1444, 1300},
 	} {
 		set(step.most)
 		if got := s.size(); got.InUse != step.now || got.Most != step.most {
