@@ -33,10 +33,7 @@ func formOf(doc string) (t trouble, ok bool) {
 
 // noText finds the first character that no text file has.
 func noText(doc string) (t trouble, ok bool) {
-	const wide = 64 // bytes at the beginning that are looked at for zeros
-	head := doc[:min(len(doc), wide)]
-	if strings.HasPrefix(doc, "\xff\xfe") || strings.HasPrefix(doc, "\xfe\xff") ||
-		strings.Count(head, "\x00")*2 >= max(1, len(head)-1) && strings.Trim(head, "\x00") != "" {
+	if strings.HasPrefix(doc, "\xff\xfe") || strings.HasPrefix(doc, "\xfe\xff") || halfZeros(doc) {
 		return trouble{message: "the file is in UTF-16: save it as UTF-8"}, true
 	}
 	at := strings.IndexFunc(doc, func(c rune) bool {
@@ -129,4 +126,18 @@ func clipLine(line string) string {
 		line = line[:min(most, len(line)-1)]
 	}
 	return strings.TrimSuffix(line, "\r")
+}
+
+// halfZeros tells whether a document begins as Latin text in UTF-16 without a mark: nearly every second byte
+// is zero, and none of the others is. The header of a program has more zeros than that, but side by side.
+func halfZeros(doc string) bool {
+	const wide = 64 // bytes that are looked at
+	var zeros [2]int
+	head := doc[:min(len(doc), wide)]
+	for i := range len(head) {
+		if head[i] == 0 {
+			zeros[i%2]++
+		}
+	}
+	return len(head) > 1 && min(zeros[0], zeros[1]) == 0 && 2*max(zeros[0], zeros[1]) >= len(head)-1
 }

@@ -198,6 +198,8 @@ var wholes = []struct {
 	{"a web page", "<!DOCTYPE html>\n<html>404</html>\n", 1},
 	{"a file of wg-quick", "[Interface]\nAddress = 10.8.0.1/24\n\n[Peer]\nAllowedIPs = 10.8.0.2/32\n", 1},
 	{"a binary file", "\x7fELF\x02\x01\x01\x00\x00\x00", 1},
+	{"a program", "\x7fELF\x02\x01\x01" + strings.Repeat("\x00", 9) + "\x03\x00\x3e\x00\x01\x00\x00\x00" +
+		"\xd0\x5b\x00\x00\x00\x00\x00\x00\x40" + strings.Repeat("\x00", 31), 1},
 	{"a binary file with zeros inside", "\x1f\x8b\x08\x00\x00abc\x01", 1},
 	{"UTF-16", "\xff\xfe[\x00n\x00", 1},
 	{"Latin-1", strings.Replace(sound, "edge-1", "b\xfcro", 1), 9},
