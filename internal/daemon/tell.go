@@ -127,7 +127,7 @@ func (t *teller) watchHealth(time.Time) {
 		level, why = slog.LevelWarn, words.Sentence(now.Problems[0].Condition)
 	}
 	t.log.Log(context.Background(), level, "health has changed", "event", "health",
-		"level", now.Level(), "was", health.Verdict{Severity: mesh.Severity(before)}.Level(), "worst", why)
+		"was", health.Verdict{Severity: mesh.Severity(before)}.Level(), "now", now.Level(), "worst", why)
 }
 
 // fill adds what is known once packets are forwarded.

@@ -1,12 +1,15 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"math"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -17,6 +20,7 @@ import (
 	"example.org/meshd/internal/filter"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/peers"
+	"example.org/meshd/internal/plan"
 	"example.org/meshd/internal/rules"
 )
 
@@ -287,6 +291,45 @@ func TestCurrent(t *testing.T) {
 	tell.view.reloaded(result{outcome: applied, plan: planned(t, file)}, now())
 	if err := tell.current(); err != nil {
 		t.Error(err)
+	}
+}
+
+// The event of a change has the level of the log line and both levels of health, under names of their own.
+func TestHealthEvent(t *testing.T) {
+	tell, _ := forwardingTeller(t, file)
+	var lines bytes.Buffer
+	tell.log = slog.New(slog.NewJSONHandler(&lines, nil))
+	for _, test := range []struct {
+		name            string
+		res             result
+		level, was, now string
+	}{
+		{"rejected", result{outcome: faultyFile, err: errRefused}, "WARN", "ok", "degraded"},
+		{"mended", result{outcome: applied, plan: planned(t, file)}, "INFO", "degraded", "ok"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			lines.Reset()
+			tell.view.reloaded(test.res, now())
+			tell.watchHealth(now())
+			var line struct{ Level, Event, Was, Now, Worst string }
+			if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
+				t.Fatalf("%v in %q", err, lines.String())
+			}
+			if line.Event != "health" || line.Level != test.level || line.Was != test.was ||
+				line.Now != test.now || (line.Worst == "") != (test.now == "ok") {
+				t.Errorf("%+v", line)
+			}
+		})
+	}
+}
+
+// The remedy of a file that needs a new start is that, not another edit.
+func TestRejectedUntilRestart(t *testing.T) {
+	tell, _ := forwardingTeller(t, file)
+	tell.view.reloaded(result{outcome: faultyFile, err: plan.ErrRestart}, now())
+	if c := tell.view.now().rejected; c == nil || c.Kind != mesh.FileRejected ||
+		!strings.Contains(c.Remedy, "systemctl restart meshd") {
+		t.Errorf("%+v", c)
 	}
 }
 

@@ -168,6 +168,8 @@ func (v view) rejection(res result) *mesh.Condition {
 		c.Kind = mesh.FileUnread
 	case res.outcome != faultyFile:
 		c.Kind = mesh.ReloadPending
+	case errors.Is(res.err, plan.ErrRestart):
+		c.Kind, c.Remedy = mesh.FileRejected, "run `systemctl restart meshd`, or take the change back"
 	case v.lastGood.IsZero():
 		c.Kind, c.Remedy = mesh.FileRejected, "correct and save the file: meshd reads it by itself"
 	default:

@@ -314,11 +314,24 @@ func (p *Plan) planContainer() {
 
 func (p *Plan) note(c mesh.Condition) { p.Conditions = append(p.Conditions, c) }
 
-// NeedsRestart returns an error if a running daemon cannot go from one plan to the next.
+// ErrRestart marks a file that this daemon cannot apply, and one that starts with it can.
+var ErrRestart = errors.New("only a new start can apply this")
+
+// needsRestart is such a file's faults.
+type needsRestart struct{ config.Faults }
+
+// Is makes errors.Is find ErrRestart.
+func (needsRestart) Is(target error) bool { return target == ErrRestart }
+
+// Unwrap returns the faults, of type config.Faults.
+func (n needsRestart) Unwrap() error { return n.Faults }
+
+// NeedsRestart returns an error if a running daemon cannot go from one plan to the next: ErrRestart and
+// config.Faults are both in it.
 func NeedsRestart(old, next *Plan) error {
 	if old.Link.Interface == next.Link.Interface {
 		return nil
 	}
-	return next.Config.Fault("network.interface", "a running meshd cannot change it from %s to %s: "+
-		"run `systemctl restart meshd`", old.Link.Interface, next.Link.Interface)
+	return needsRestart{next.Config.Fault("network.interface", "a running meshd cannot change it from "+
+		"%s to %s: run `systemctl restart meshd`", old.Link.Interface, next.Link.Interface)}
 }

@@ -534,7 +534,8 @@ func TestNeedsRestart(t *testing.T) {
 				return
 			}
 			faults, ok := errors.AsType[config.Faults](err)
-			if !ok || len(faults) != 1 || faults[0].Key != "network.interface" || faults[0].Line != 4 {
+			if !ok || !errors.Is(err, ErrRestart) || len(faults) != 1 ||
+				faults[0].Key != "network.interface" || faults[0].Line != 4 {
 				t.Errorf("%#v", err)
 			}
 		})
