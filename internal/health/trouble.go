@@ -101,8 +101,8 @@ func ofReport(s suspect, self netip.Addr, now time.Time) (c mesh.Condition, ok b
 	case mesh.PortClosed:
 		c.Kind = mesh.PeerPortClosed
 		c.Cause = fmt.Sprintf("%s says that no program listens on port %d", who, port)
-		c.Remedy = fmt.Sprintf("start meshd on %s; if it runs, look for a firewall there that rejects "+
-			"UDP port %d", s.name, port)
+		c.Remedy = fmt.Sprintf("start meshd on %s; if it runs, compare `port` in the files of both hosts, "+
+			"and look for a firewall there that rejects UDP port %d", s.name, port)
 	case mesh.HostUnreachable:
 		c.Kind, c.Cause = mesh.PeerUnknown, fmt.Sprintf("%s says that %s is unreachable", who, address)
 		c.Remedy = fmt.Sprintf("check that %s runs and has the address %s, and the routes of %s",

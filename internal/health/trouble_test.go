@@ -44,7 +44,7 @@ func TestOfTroubles(t *testing.T) {
 
 		{"forged for a peer that answers", false, says(mesh.PortClosed, worker, 0), nil, ""},
 		{"no program listens", true, says(mesh.PortClosed, worker, 0),
-			[]mesh.Kind{mesh.PeerPortClosed}, "start meshd on worker"},
+			[]mesh.Kind{mesh.PeerPortClosed}, "compare `port`"},
 		{"no program listened", true, says(mesh.PortClosed, worker, 31*time.Second), nil, ""},
 		{"a router has no route", true, says(mesh.HostUnreachable, router, 0),
 			[]mesh.Kind{mesh.PeerUnknown}, "routes of 172.18.0.1"},
