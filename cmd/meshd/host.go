@@ -9,7 +9,8 @@ import (
 )
 
 // thisHost returns the name of this host as a node may have it, and the address that it uses
-// towards others. ok is false if it has no default route, so that no address is certain.
+// towards others: by its default route, else the only one that it has. ok is false if it has several
+// without a default route, or none, so that no address is certain.
 func thisHost() (name string, address netip.Addr, ok bool) {
 	hostname, _ := os.Hostname() // without one the name is empty
 	if name = config.NameFrom(hostname); name == "" || name == "localhost" {
@@ -29,5 +30,23 @@ func thisHost() (name string, address netip.Addr, ok bool) {
 			return name, local, true
 		}
 	}
-	return name, netip.Addr{}, false
+	address, ok = onlyAddress()
+	return name, address, ok
+}
+
+// onlyAddress returns the one address of this host that others may know; ok is false if there is another
+// number of them. An isolated rack needs no default route.
+func onlyAddress() (address netip.Addr, ok bool) {
+	all, _ := net.InterfaceAddrs() // without an answer none is known
+	for _, a := range all {
+		prefix, err := netip.ParsePrefix(a.String())
+		if err != nil || !prefix.Addr().IsGlobalUnicast() { // loopback and link-local addresses are not
+			continue
+		}
+		if ok {
+			return netip.Addr{}, false
+		}
+		address, ok = prefix.Addr(), true
+	}
+	return address, ok
 }

@@ -53,7 +53,11 @@ next free one. An invalid node changes nothing.`,
 				return fmt.Errorf("%w: `meshd init` alone takes no arguments: files need --from-flannel or --from-wg, "+
 					"a node needs --add", errUsage)
 			default:
-				_, err := cmd.OutOrStdout().Write(starter(minimal))
+				doc, isExample := starter(minimal)
+				if isExample {
+					fmt.Fprintln(cmd.ErrOrStderr(), exampleNodes)
+				}
+				_, err := cmd.OutOrStdout().Write(doc)
 				return err
 			}
 			return printDrafted(cmd, draft, slices.Concat(flannel, wireGuard, args))
@@ -98,18 +102,22 @@ func alternatives(given ...bool) (n int) {
 	return n
 }
 
-// starter returns the file to start with: about this host, as far as it knows itself.
-func starter(minimal bool) []byte {
+// exampleNodes warns of a file that passes `meshd check` and is about other hosts.
+const exampleNodes = "meshd: this host has no default route and not exactly one address, so the file is an " +
+	"example: replace its nodes edge-1 and edge-2 by your hosts"
+
+// starter returns the file to start with: about this host, as far as it knows itself, or an example.
+func starter(minimal bool) (doc []byte, isExample bool) {
 	name, address, ok := thisHost()
 	switch {
 	case !ok && minimal:
-		return configs.MinimalExample
+		return configs.MinimalExample, true
 	case !ok:
-		return configs.Starter
+		return configs.Starter, true
 	case minimal:
-		return configs.Minimal(name, address)
+		return configs.Minimal(name, address), false
 	}
-	return configs.For(name, address)
+	return configs.For(name, address), false
 }
 
 // readAll reads files; "-" stands for standard input.
