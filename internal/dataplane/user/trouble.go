@@ -1,7 +1,6 @@
 package user
 
 import (
-	"maps"
 	"net/netip"
 	"sync"
 	"syscall"
@@ -18,30 +17,35 @@ var _ udp.Watcher = (*Engine)(nil)
 // at most. Memory is bounded by the peers of the mesh: what is about others is not kept.
 type troubles struct {
 	mu sync.Mutex
-	of map[string]mesh.Trouble // by peer; only those that have some
+	of map[netip.AddrPort]mesh.Trouble // by where a peer listens; only those that have some
 }
 
-// change updates the trouble of a peer.
-func (t *troubles) change(peer string, update func(*mesh.Trouble)) {
+// change updates the trouble with where a peer listens.
+func (t *troubles) change(at netip.AddrPort, update func(*mesh.Trouble)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.of == nil {
-		t.of = map[string]mesh.Trouble{}
+		t.of = map[netip.AddrPort]mesh.Trouble{}
 	}
-	one := t.of[peer]
+	one := t.of[at]
 	update(&one)
-	t.of[peer] = one
+	t.of[at] = one
 }
 
-// read returns the trouble of the peers of a mesh, and forgets that of others.
+// read returns the trouble of the peers of a mesh by name, and forgets that of others: also that with an
+// address or a port which a peer no longer has.
 func (t *troubles) read(f *forwarding) map[string]mesh.Trouble {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	maps.DeleteFunc(t.of, func(peer string, _ mesh.Trouble) bool {
-		_, listed := f.names[peer]
-		return !listed
-	})
-	return maps.Clone(t.of)
+	peers := map[string]mesh.Trouble{}
+	for at, one := range t.of {
+		if peer, listed := f.at(at); listed {
+			peers[peer] = one
+		} else {
+			delete(t.of, at)
+		}
+	}
+	return peers
 }
 
 // at returns the name of the peer that listens at an address of the underlay.
@@ -55,9 +59,9 @@ func (f *forwarding) at(to netip.AddrPort) (peer string, ok bool) {
 
 // Refused implements udp.Watcher.
 func (u *Engine) Refused(to netip.AddrPort, why syscall.Errno) {
-	if peer, ok := u.mesh.Load().at(to); ok {
+	if _, ok := u.mesh.Load().at(to); ok {
 		now := time.Now()
-		u.troubles.change(peer, func(t *mesh.Trouble) {
+		u.troubles.change(to, func(t *mesh.Trouble) {
 			row := t.Refused.InARow
 			if now.Sub(t.Refused.Last) > mesh.TroubleLasts {
 				row = 0
@@ -83,7 +87,7 @@ func (u *Engine) Reported(e udp.PathError) {
 		return
 	}
 	now := time.Now()
-	u.troubles.change(peer, func(t *mesh.Trouble) {
+	u.troubles.change(e.To, func(t *mesh.Trouble) {
 		t.Reported = mesh.PathError{
 			Means: means, Offender: e.Offender, Count: t.Reported.Count + 1, Last: now}
 	})

@@ -3,6 +3,7 @@ package user
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -42,6 +43,19 @@ func TestTroublesAreOfPeers(t *testing.T) {
 			u.Refused(b, unix.EPERM)
 			m := threeNodes()
 			m.Peers = m.Peers[:1]
+			if err := u.SetMesh(m); err != nil {
+				t.Fatal(err)
+			}
+		}, nil},
+		{"a port that the peer had", func(u *Engine) {
+			u.Refused(b, unix.EPERM)
+			m := threeNodes()
+			m.Peers = slices.Clone(m.Peers)
+			for i := range m.Peers {
+				if m.Peers[i].Underlay.AddrPort == b {
+					m.Peers[i].Underlay.AddrPort = netip.AddrPortFrom(b.Addr(), 9285)
+				}
+			}
 			if err := u.SetMesh(m); err != nil {
 				t.Fatal(err)
 			}
