@@ -62,9 +62,11 @@ func (o *Others) look(last answer, from uint16, peers []netip.AddrPort) (now ans
 }
 
 // Bounds of how often rules are read while other programs change them: at most once in lookPause, and for at
-// most one lookShare of the time.
+// most one lookShare of the time; but where a look takes long, since the machine is busy, the next one comes
+// after lookMost.
 const (
 	lookPause = time.Second
+	lookMost  = 10 * time.Second
 	lookShare = 100
 )
 
@@ -92,7 +94,7 @@ func (o *Others) Watch(
 			}
 			last = now
 			// News that come meanwhile wait, or are lost, which is news as well.
-			wait(ctx, max(lookPause, lookShare*time.Since(began)))
+			wait(ctx, min(lookMost, max(lookPause, lookShare*time.Since(began))))
 		})
 		if ctx.Err() != nil {
 			return nil
