@@ -82,13 +82,7 @@ type cleanupStep struct {
 // the rules go, since the rules keep networks apart while the host forwards. What may hang, the
 // files, stands behind what packets depend on.
 var cleanupSteps = []cleanupStep{
-	{what: "interfaces", first: true, do: func(_ context.Context, c *cleaner) error {
-		removed, err := link.CleanUp("")
-		for _, name := range removed {
-			c.removed("interface " + name + " with its address and routes")
-		}
-		return err
-	}},
+	{what: "interfaces", first: true, do: removeInterfaces},
 	{what: "backstop routes", do: removing("the backstop routes", link.CleanUpBackstops)},
 	{what: "kernel engine", do: removing("the programs of the kernel engine", auto.CleanUp)},
 	{what: "forwarding", do: func(_ context.Context, c *cleaner) error {
@@ -109,6 +103,25 @@ var cleanupSteps = []cleanupStep{
 		return err
 	}},
 	{what: "files", do: removeFiles},
+}
+
+// releasePatience is how long an interface may still be in use after meshd was stopped: systemd closes
+// what it held for the service in a thread of its own (asynchronous_close), after `systemctl stop` has
+// returned.
+const releasePatience = 2 * time.Second
+
+// removeInterfaces removes the interfaces once they are not in use any more.
+func removeInterfaces(ctx context.Context, c *cleaner) error {
+	for deadline := time.Now().Add(releasePatience); ; {
+		removed, err := link.CleanUp("")
+		for _, name := range removed {
+			c.removed("interface " + name + " with its address and routes")
+		}
+		if !errors.Is(err, link.ErrInUse) || ctx.Err() != nil || time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(releasePatience / 40)
+	}
 }
 
 // removing returns a step for a room that tells whether there was something to remove.
