@@ -115,7 +115,7 @@ func follow(f Facts) Directive {
 		InBySocket: f.handed && f.unanswered(), MTU: f.Path.limit()}
 }
 
-// Use tells which file is in force on this node from now on. A file of the same names is no news.
+// Use tells which file is in force on this node from now on. A file of the same names changes nothing.
 func (r *Registry) Use(names []string, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -21,7 +21,6 @@
 package probe
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -68,43 +67,6 @@ const (
 // String returns the state's name in status, events and metrics.
 func (s State) String() string {
 	return [...]string{"unknown", "up", "stale", "silent", "one-way", "down"}[s]
-}
-
-// Meaning is the beginning of the hash of what a file means: comments, white space and order do not
-// count. The zero value is unknown: a meshd that does not tell it.
-type Meaning [6]byte
-
-// Self is what a node tells the other nodes about itself.
-type Self struct {
-	Hash    [32]byte // SHA-256 of the file in use
-	Meaning Meaning  // of the file in use
-	Version string   // of meshd; the first 24 bytes are sent
-}
-
-// SameFile tells whether two nodes use the same file: one of the same meaning where both tell it, else
-// one of the same text.
-func (s Self) SameFile(other Self) bool {
-	if s.Meaning != (Meaning{}) && other.Meaning != (Meaning{}) {
-		return s.Meaning == other.Meaning
-	}
-	return s.Hash == other.Hash
-}
-
-// File names the file in few digits: by its meaning if that is known, else by its text. It is empty for
-// a program that tells of no file.
-func (s Self) File() string {
-	switch {
-	case s.Hash == ([32]byte{}):
-		return ""
-	case s.Meaning != (Meaning{}):
-		return fmt.Sprintf("%x", s.Meaning[:4])
-	}
-	return fmt.Sprintf("%x", s.Hash[:4])
-}
-
-// Files returns the names by which a peer that uses the same file may name it.
-func (s Self) Files() []string {
-	return []string{fmt.Sprintf("%x", s.Meaning[:4]), fmt.Sprintf("%x", s.Hash[:4])}
 }
 
 // Settings is which peers are asked, and how often.

@@ -118,7 +118,7 @@ func (f *Follower) judge(one *Reading) (again time.Duration, believed bool) {
 	return one.Again, true
 }
 
-// keepWatching has the file read whenever it may have changed, until ctx ends. Where inotify has no
+// keepWatching reads the file again whenever it may have changed, until ctx ends. Where inotify has no
 // room for us, that is every watchAgain.
 func (f *Follower) keepWatching(ctx context.Context) {
 	for {
