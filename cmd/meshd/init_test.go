@@ -81,7 +81,7 @@ func judgeStarter(t *testing.T, doc, address, cidr string) {
 	}
 	c := parsed(t, doc)
 	hostname, _ := os.Hostname()
-	if len(c.Nodes) != 1 || c.Nodes[0].Address.Addr() != netip.MustParseAddr(address) ||
+	if len(c.Nodes) != 1 || c.Nodes[0].Address().Addr() != netip.MustParseAddr(address) ||
 		c.Nodes[0].Name != config.NameFrom(hostname) || len(c.Warnings()) > 0 {
 		t.Errorf("%+v, %v", c.Nodes, c.Warnings())
 	}
@@ -125,7 +125,7 @@ func TestInitAdds(t *testing.T) {
 	}
 	var got []string
 	for _, n := range parsed(t, string(doc)).Nodes {
-		got = append(got, n.Name+" "+n.Address.String()+" "+n.Subnets[0].String())
+		got = append(got, n.Name+" "+n.Address().String()+" "+n.Subnets[0].String())
 	}
 	want := []string{"edge-1 172.18.0.3:8285 10.244.2.0/24", "edge-2 172.18.0.4:8285 10.244.1.0/24",
 		"edge-3 172.18.0.5:8285 10.244.3.0/24", "edge-4 172.18.0.6:9000 10.244.9.0/24",

@@ -179,16 +179,16 @@ func fitTogether(some []Node, others ...[]Node) bool {
 	names, addresses := map[string]bool{}, map[netip.Addr]bool{}
 	var subnets, routes []netip.Prefix
 	for _, n := range some {
-		names[n.Name], addresses[n.Address.Addr()] = true, true
-		subnets, routes = append(subnets, n.Subnets...), append(routes, n.Routes...)
+		names[n.Name], addresses[n.Address().Addr()] = true, true
+		subnets, routes = append(subnets, n.Subnets...), append(routes, n.Prefixes()...)
 	}
 	if len(subnets)+len(routes) > mostPrefixes {
 		return false
 	}
 	inside := slices.Concat(subnets, routes)
 	for _, o := range slices.Concat(others...) {
-		contains := func(p netip.Prefix) bool { return p.Contains(o.Address.Addr()) }
-		if names[o.Name] || addresses[o.Address.Addr()] || slices.ContainsFunc(inside, contains) {
+		contains := func(p netip.Prefix) bool { return p.Contains(o.Address().Addr()) }
+		if names[o.Name] || addresses[o.Address().Addr()] || slices.ContainsFunc(inside, contains) {
 			return false
 		}
 		for _, p := range o.Subnets {
@@ -196,7 +196,7 @@ func fitTogether(some []Node, others ...[]Node) bool {
 				return false
 			}
 		}
-		for _, p := range o.Routes {
+		for _, p := range o.Prefixes() {
 			if slices.Contains(routes, p) || holdsAny(p, some) {
 				return false
 			}
@@ -207,5 +207,5 @@ func fitTogether(some []Node, others ...[]Node) bool {
 
 // holdsAny reports whether a prefix contains the underlay address of a node.
 func holdsAny(p netip.Prefix, nodes []Node) bool {
-	return slices.ContainsFunc(nodes, func(n Node) bool { return p.Contains(n.Address.Addr()) })
+	return slices.ContainsFunc(nodes, func(n Node) bool { return p.Contains(n.Address().Addr()) })
 }

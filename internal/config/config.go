@@ -133,10 +133,43 @@ type Container struct {
 
 // A Node is one [[node]] table: a host and the prefixes behind it.
 type Node struct {
-	Name    string         // 1 to 63 characters of [a-z0-9.-], used once
-	Address netip.AddrPort // underlay address; Network.Port fills in a missing port
-	Subnets []netip.Prefix // pod subnets, at least one, inside the network's CIDR
-	Routes  []netip.Prefix // further prefixes behind this node, outside the CIDR
+	Name      string         // 1 to 63 characters of [a-z0-9.-], used once
+	Addresses []Address      // where its meshd listens, in order of preference, at least one
+	Subnets   []netip.Prefix // pod subnets, at least one, inside the network's CIDR
+	Routes    []Route        // further prefixes behind this node, outside the CIDR
+}
+
+// An Address is one place where a node listens: an IP address, or a DNS name that stands for some.
+type Address struct {
+	Name string // of DNS, in lower case and without a dot at its end; empty: AddrPort is the address
+	// AddrPort is the address and the UDP port; Network.Port fills in a missing port. A name has a port
+	// alone.
+	netip.AddrPort
+}
+
+// A Route is one prefix behind a node.
+type Route struct {
+	netip.Prefix
+	Metric int // of several nodes with the same prefix, the lowest one that is up carries it; 0 to 65535
+}
+
+// DefaultMetric is that of a route that names none.
+const DefaultMetric = 100
+
+// Prefixes returns the node's routes without their metrics.
+func (n Node) Prefixes() (ps []netip.Prefix) {
+	for _, r := range n.Routes {
+		ps = append(ps, r.Prefix)
+	}
+	return ps
+}
+
+// Address returns the address that the node prefers; the zero value for a name.
+func (n Node) Address() netip.AddrPort {
+	if len(n.Addresses) == 0 || n.Addresses[0].Name != "" {
+		return netip.AddrPort{}
+	}
+	return n.Addresses[0].AddrPort
 }
 
 // Load reads and checks the file at path, by the rules of package source. The error of an unreadable

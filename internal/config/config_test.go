@@ -125,9 +125,9 @@ func TestDefaults(t *testing.T) {
 		Probe:      Probe{Interval: time.Second},
 		Container:  Container{SubnetEnv: "/run/flannel/subnet.env"},
 		Nodes: []Node{
-			{Name: "edge-1", Address: netip.MustParseAddrPort("172.18.0.3:8285"),
+			{Name: "edge-1", Addresses: []Address{{AddrPort: netip.MustParseAddrPort("172.18.0.3:8285")}},
 				Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")}},
-			{Name: "edge-2", Address: netip.MustParseAddrPort("172.18.0.4:8285"),
+			{Name: "edge-2", Addresses: []Address{{AddrPort: netip.MustParseAddrPort("172.18.0.4:8285")}},
 				Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}},
 		},
 	}
@@ -181,9 +181,9 @@ routes = ["192.168.0.0/16", "192.168.1.0/24"]
 		Masquerade: Masquerade{Exclude: []netip.Prefix{p("192.168.0.0/16"), p("fd01::/64")}},
 		Metrics:    Metrics{Listen: ":9285"},
 		Container:  Container{CNIConf: "/x"},
-		Nodes: []Node{{Name: "a.b-1", Address: netip.MustParseAddrPort("[2001:db8::1]:5"),
+		Nodes: []Node{{Name: "a.b-1", Addresses: []Address{{AddrPort: netip.MustParseAddrPort("[2001:db8::1]:5")}},
 			Subnets: []netip.Prefix{p("10.1.0.0/24")},
-			Routes:  []netip.Prefix{p("192.168.0.0/16"), p("192.168.1.0/24")}}},
+			Routes:  []Route{{p("192.168.0.0/16"), 100}, {p("192.168.1.0/24"), 100}}}},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)

@@ -72,7 +72,7 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("accepted an empty mesh: %+v", c)
 		}
 		for _, n := range c.Nodes {
-			if !n.Address.IsValid() || n.Name == "" || len(n.Subnets) == 0 {
+			if !n.Address().IsValid() || n.Name == "" || len(n.Subnets) == 0 {
 				t.Errorf("accepted a node without name, address or subnets: %+v", n)
 			}
 		}

@@ -20,9 +20,15 @@ func TestWarnsAboveLimits(t *testing.T) {
 		}
 		return all
 	}
-	half := Node{Subnets: prefixes(mesh.MaxPrefixes/2, false), Routes: prefixes(mesh.MaxPrefixes/2, true)}
+	routes := func(count int) (all []Route) {
+		for _, p := range prefixes(count, true) {
+			all = append(all, Route{p, DefaultMetric})
+		}
+		return all
+	}
+	half := Node{Subnets: prefixes(mesh.MaxPrefixes/2, false), Routes: routes(mesh.MaxPrefixes/2)}
 	one := Node{Subnets: prefixes(1, false)}
-	one6 := Node{Routes: prefixes(1, true)}
+	one6 := Node{Routes: routes(1)}
 	for name, test := range map[string]struct {
 		engine string
 		nodes  []Node
@@ -40,7 +46,7 @@ func TestWarnsAboveLimits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := Config{Nodes: slices.Clone(test.nodes)}
 			for i := range c.Nodes {
-				c.Nodes[i].Address = netip.MustParseAddrPort("10.0.0.1:8285")
+				c.Nodes[i].Addresses = []Address{{AddrPort: netip.MustParseAddrPort("10.0.0.1:8285")}}
 			}
 			c.Dataplane.Engine = test.engine
 			var keys []string

@@ -48,14 +48,12 @@ func (s *nodeSum) remove(nodes []Node) {
 
 // hashOf returns the hash of what one node means.
 func hashOf(n *Node) (parts nodeSum) {
-	address := n.Address.Addr().As16()
+	address := n.Address().Addr().As16()
 	b := appendText(make([]byte, 0, 256), n.Name)
-	b = binary.BigEndian.AppendUint16(append(b, address[:]...), n.Address.Port())
+	b = binary.BigEndian.AppendUint16(append(b, address[:]...), n.Address().Port())
 	b = appendPrefixes(b, n.Subnets) // in order: the first gives the TUN its address
-	routes := n.Routes
-	if !slices.IsSortedFunc(routes, netip.Prefix.Compare) {
-		routes = slices.SortedFunc(slices.Values(routes), netip.Prefix.Compare)
-	}
+	routes := n.Prefixes()
+	slices.SortFunc(routes, netip.Prefix.Compare)
 	sum := sha256.Sum256(appendPrefixes(b, routes))
 	for i := range parts {
 		parts[i] = binary.BigEndian.Uint64(sum[8*i:])

@@ -169,7 +169,7 @@ func (m *meshCheck) node(i int, raw rawTable) Node {
 		} else {
 			m.addresses[address.Addr()] = i
 		}
-		n.Address = address
+		n.Addresses = []Address{{AddrPort: address}}
 	}
 
 	if list, ok := raw["subnets"].([]any); raw["subnets"] == nil || ok && len(list) == 0 {
@@ -180,9 +180,10 @@ func (m *meshCheck) node(i int, raw rawTable) Node {
 	for j, p := range n.Subnets {
 		m.subnet(at[j], p)
 	}
-	n.Routes, at = m.prefixes(base+".routes", raw["routes"], false)
-	for j, p := range n.Routes {
+	routes, at := m.prefixes(base+".routes", raw["routes"], false)
+	for j, p := range routes {
 		m.route(at[j], p)
+		n.Routes = append(n.Routes, Route{p, DefaultMetric})
 	}
 	return n
 }
@@ -271,14 +272,14 @@ func (m *meshCheck) overlaps() {
 // the TUN would take the outer packets to them, too, and they would loop.
 func (m *meshCheck) underlayInside(nodes []Node) {
 	for i, n := range nodes {
-		if !n.Address.IsValid() {
+		if !n.Address().IsValid() {
 			continue
 		}
 		for _, set := range []*owners{m.subnets, m.routes} {
-			if other, ok := set.holding(n.Address.Addr()); ok {
+			if other, ok := set.holding(n.Address().Addr()); ok {
 				m.add("node["+strconv.Itoa(i)+"].address",
 					"%s is inside %s at line %d: packets to this node would loop through the mesh",
-					n.Address.Addr(), other.prefix, m.lineAt(other.path))
+					n.Address().Addr(), other.prefix, m.lineAt(other.path))
 			}
 		}
 	}

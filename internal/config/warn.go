@@ -26,7 +26,7 @@ func (c *Config) Warnings() []Warning {
 	r := report{path: c.Path, doc: c.doc}
 	var public []int
 	for i, n := range c.Nodes {
-		if isPublic(n.Address.Addr()) {
+		if isPublic(n.Address().Addr()) {
 			public = append(public, i)
 		}
 	}
@@ -38,7 +38,7 @@ func (c *Config) Warnings() []Warning {
 		}
 		r.add(path, "%s is a public address, and meshd does not encrypt or authenticate packets: "+
 			"anyone on the path can read and forge them; use private addresses, or run the mesh over "+
-			"IPsec or WireGuard", c.Nodes[i].Address.Addr())
+			"IPsec or WireGuard", c.Nodes[i].Address().Addr())
 	}
 	if host, port, err := net.SplitHostPort(c.Metrics.Listen); err == nil && !isLoopback(host) {
 		r.add("metrics.listen", "%q is not a loopback address: anyone who can connect to it reads the names, "+
@@ -60,8 +60,8 @@ func (c *Config) Warnings() []Warning {
 func (c *Config) warnOfLoops(r *report) {
 	count := 0
 	for i, n := range c.Nodes {
-		cidr, ok := c.Network.CIDROf(n.Address.Addr())
-		if !ok || !cidr.Contains(n.Address.Addr()) {
+		cidr, ok := c.Network.CIDROf(n.Address().Addr())
+		if !ok || !cidr.Contains(n.Address().Addr()) {
 			continue
 		}
 		path := "node[" + strconv.Itoa(i) + "].address"
@@ -70,7 +70,7 @@ func (c *Config) warnOfLoops(r *report) {
 			return
 		}
 		r.add(path, "%s is inside network.cidr %s: every other host needs a more specific route to it, or packets "+
-			"to this node loop through the mesh; choose another cidr", n.Address.Addr(), cidr)
+			"to this node loop through the mesh; choose another cidr", n.Address().Addr(), cidr)
 	}
 }
 
@@ -78,8 +78,8 @@ func (c *Config) warnOfLoops(r *report) {
 func (c *Config) warnOfPorts(r *report) {
 	port := ":" + strconv.Itoa(int(c.Network.Port))
 	for i, n := range c.Nodes {
-		text := n.Address.Addr().String()
-		if host, ok := strings.CutSuffix(text, port); ok && n.Address.Addr().Is6() {
+		text := n.Address().Addr().String()
+		if host, ok := strings.CutSuffix(text, port); ok && n.Address().Addr().Is6() {
 			r.add("node["+strconv.Itoa(i)+"].address", "%s is an address without a port: if %s is meant as one, "+
 				"write \"[%s]%[2]s\"", text, port, strings.TrimSuffix(host, ":"))
 			return
@@ -100,7 +100,7 @@ func (c *Config) warnOfLimits(r *report) {
 	for _, family := range []string{"IPv4", "IPv6"} {
 		first, count := 0, 0 // the node by which there are too many
 		for i, n := range c.Nodes {
-			for _, prefix := range slices.Concat(n.Subnets, n.Routes) {
+			for _, prefix := range slices.Concat(n.Subnets, n.Prefixes()) {
 				if prefix.Addr().Is6() != (family == "IPv6") {
 					continue
 				}

@@ -165,9 +165,9 @@ func (d *daemon) datagrams() (from uint16, peers []netip.AddrPort) {
 		return 0, nil
 	}
 	for _, peer := range p.Engine.Mesh.Others() {
-		peers = append(peers, peer.Underlay.AddrPort)
+		peers = append(peers, peer.Underlay().AddrPort)
 	}
-	return p.Self.Address.Port(), peers
+	return p.Self.Address().Port(), peers
 }
 
 // healthy returns nil if packets move and the reconciler does. While the daemon waits for an address,

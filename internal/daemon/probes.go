@@ -266,7 +266,7 @@ func (p *probes) causes(in *plan.Plan, all []mesh.Condition) []mesh.Condition {
 	for _, peer := range in.Engine.Mesh.Others() {
 		f := p.registry.Of(peer.Name)
 		all = append(all, f.Conditions(peer.Name, ours, at)...)
-		others = append(others, health.Peer{Name: peer.Name, Underlay: peer.Underlay.AddrPort,
+		others = append(others, health.Peer{Name: peer.Name, Underlay: peer.Underlay().AddrPort,
 			Version: f.Version, File: f.File, Met: f.Met})
 	}
 	return health.Causes(all, others)

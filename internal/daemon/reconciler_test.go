@@ -115,7 +115,7 @@ func TestReloadWhileWaiting(t *testing.T) {
 		l.edit(with("172.18.0.4", "172.18.0.9"))
 		l.isAt("the new file waits", 0, mesh.WaitingForUs)
 		l.rejects("the new file is good", "")
-		if got := l.view.now().config; got != l.loaded || got.Nodes[2].Address.Addr() != addrs("172.18.0.9")[0] {
+		if got := l.view.now().config; got != l.loaded || got.Nodes[2].Address().Addr() != addrs("172.18.0.9")[0] {
 			t.Errorf("it waits with %+v", got.Nodes)
 		}
 		l.events.Take()

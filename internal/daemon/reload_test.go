@@ -181,7 +181,7 @@ func TestRefusedFileWaitsForItsTime(t *testing.T) {
 	inBubble(t, func(l *lab) {
 		l.set(func(w *world) {
 			w.picky = func(p *plan.Plan) error {
-				if p.Config.Nodes[2].Address.Addr() == addrs("172.18.0.9")[0] {
+				if p.Config.Nodes[2].Address().Addr() == addrs("172.18.0.9")[0] {
 					return errRefused
 				}
 				return nil
@@ -239,7 +239,7 @@ func TestFileOfOtherHosts(t *testing.T) {
 	inBubble(t, func(l *lab) {
 		l.edit(with("172.18.0.2", "172.18.0.77"))
 		l.rejects("no node is this host", mesh.ReloadPending)
-		if v := l.view.now(); v.generation != 1 || v.plan.Self.Address.Addr() != addrs("172.18.0.2")[0] {
+		if v := l.view.now(); v.generation != 1 || v.plan.Self.Address().Addr() != addrs("172.18.0.2")[0] {
 			t.Errorf("%+v", v.plan.Self)
 		}
 		pass(time.Second)

@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"example.org/meshd/internal/mesh"
@@ -122,12 +123,44 @@ type Loop interface {
 // what it leads to.
 type Wanted struct {
 	Mesh      mesh.Mesh
-	Interface string         // the TUN
-	Bind      netip.AddrPort // of the UDP sockets; unspecified where the node's address is not on this host
-	Queues    int            // of the user engine, 1 at least
-	Offload   bool           // segmentation and receive offloads of the user engine
-	Spread    bool           // each flow is sent from a port of its own; user engine: each queue
-	Kernel    Programs       // of the kernel engine
+	Interface string // the TUN
+	// Binds are this node's own addresses, for UDP sockets, in order of preference; at least one. An
+	// unspecified one stands for all of its family, where none of the node's addresses is on this host.
+	Binds []netip.AddrPort
+	// Sources say from which of Binds datagrams leave for an address of a peer, as the kernel's routes
+	// say: an index. Addresses that are not in it get theirs from the first of their family.
+	Sources map[netip.Addr]int
+	Queues  int      // of the user engine, for each of Binds, 1 at least
+	Offload bool     // segmentation and receive offloads of the user engine
+	Spread  bool     // each flow is sent from a port of its own; user engine: each queue
+	Kernel  Programs // of the kernel engine
+}
+
+// From returns the index in Binds of this node's address for datagrams to an address of a peer; ok is
+// false if this host has none of its family: nothing can be sent there.
+func (w *Wanted) From(to netip.Addr) (index int, ok bool) {
+	if i, known := w.Sources[to]; known {
+		return i, true
+	}
+	i := slices.IndexFunc(w.Binds, func(b netip.AddrPort) bool { return b.Addr().Is4() == to.Is4() })
+	return max(i, 0), i >= 0
+}
+
+// To returns which address of a peer datagrams go to: via if it is one that can be sent to, or else the
+// first of those; ok is false if there is none.
+func (w *Wanted) To(p mesh.Peer, via netip.AddrPort) (to netip.AddrPort, ok bool) {
+	for _, a := range p.Addresses {
+		if _, can := w.From(a.Addr()); !can {
+			continue
+		}
+		if a.AddrPort == via {
+			return via, true
+		}
+		if !ok {
+			to, ok = a.AddrPort, true
+		}
+	}
+	return to, ok
 }
 
 // Programs is what the kernel engine has to know besides the mesh.

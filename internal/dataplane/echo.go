@@ -3,6 +3,7 @@ package dataplane
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +20,9 @@ type Echo struct {
 	Reply   bool
 	ID, Seq uint16
 	Payload []byte
+	// Via is the address of the peer: of one that is sent, where to, the zero value being where packets
+	// go; of one that came in, where from, with the port at which the peer listens.
+	Via netip.AddrPort
 
 	DSCP       uint8 // of the outer header, 0 to 63 (RFC 2474)
 	NoChecksum bool  // without a UDP checksum, as programs send

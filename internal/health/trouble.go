@@ -33,11 +33,11 @@ func OfTroubles(m mesh.Mesh, troubles map[string]mesh.Trouble, fails func(peer s
 		if !some {
 			continue
 		}
-		s := suspect{peer.Name, peer.Underlay.AddrPort, fails(peer.Name), trouble}
+		s := suspect{peer.Name, peer.Underlay().AddrPort, fails(peer.Name), trouble}
 		if c, ok := ofRefusal(s, now); ok {
 			all = append(all, c)
 		}
-		if c, ok := ofReport(s, self.Underlay.Addr(), now); ok {
+		if c, ok := ofReport(s, self.Underlay().Addr(), now); ok {
 			all = append(all, c)
 		}
 	}

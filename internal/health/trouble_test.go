@@ -63,7 +63,7 @@ func TestOfTroubles(t *testing.T) {
 				return mesh.Endpoint{AddrPort: netip.AddrPortFrom(a, 8285)}
 			}
 			m := mesh.Mesh{Self: "self", Peers: []mesh.Peer{
-				{Name: "self", Underlay: endpoint(self)}, {Name: "worker", Underlay: endpoint(worker)}}}
+				{Name: "self", Addresses: []mesh.Endpoint{endpoint(self)}}, {Name: "worker", Addresses: []mesh.Endpoint{endpoint(worker)}}}}
 			got := health.OfTroubles(m, map[string]mesh.Trouble{"worker": test.trouble},
 				func(string) bool { return test.fails }, at(1000))
 			var kinds []mesh.Kind

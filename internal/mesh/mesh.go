@@ -20,8 +20,9 @@ import (
 
 // A Mesh is what an engine needs to know to forward packets.
 type Mesh struct {
-	Self  string // name of the peer that is this node
-	Peers []Peer // all nodes, this one included
+	Self   string  // name of the peer that is this node
+	Peers  []Peer  // all nodes, this one included
+	Shares []Share // prefixes behind several of them
 }
 
 // An Endpoint is a place in the underlay where the meshd of a node listens. It is comparable.
@@ -43,10 +44,33 @@ type Prefix = netip.Prefix
 
 // A Peer is one node of the mesh.
 type Peer struct {
-	Name     string
-	Underlay Endpoint
-	Subnets  []Prefix // the first of each family gives its TUN the address; no other peer has a prefix inside
-	Routes   []Prefix // further prefixes behind it
+	Name string
+	// Addresses are where its meshd listens, in order of preference. Datagrams may come from each of
+	// them. There are none while its names are not resolved.
+	Addresses []Endpoint
+	Subnets   []Prefix // the first of each family gives its TUN the address; no other peer has a prefix inside
+	Routes    []Prefix // further prefixes behind it; those of Mesh.Shares are behind other peers, too
+}
+
+// Underlay returns the address that the peer prefers; the zero value without one.
+func (p Peer) Underlay() Endpoint {
+	if len(p.Addresses) == 0 {
+		return Endpoint{}
+	}
+	return p.Addresses[0]
+}
+
+// A Share is a prefix behind several peers. One of them carries its packets at a time; packets may come
+// from all of them.
+type Share struct {
+	Prefix   Prefix
+	Carriers []Carrier // in order of preference: by metric, then as in the file; two at least
+}
+
+// A Carrier is a peer with a shared prefix.
+type Carrier struct {
+	Peer   string
+	Metric int // the lowest of those that are up is preferred
 }
 
 // TUNAddress returns the node's TUN address of one family: the network address of its first

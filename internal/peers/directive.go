@@ -1,5 +1,7 @@
 package peers
 
+import "net/netip"
+
 // A Directive is what follows for the engines from all that is known of one peer. It is small
 // and comparable, and telling an engine of it is cheap: one write into a BPF map, one pointer
 // in user space. The zero value is for a peer of which nothing is known.
@@ -19,4 +21,7 @@ type Directive struct {
 	// MTU is the size in bytes of the largest packets that reach the peer, without outer headers; 0: all
 	// that the interface lets through.
 	MTU int
+	// Via is the address of the peer to which packets go; the zero value: the first that this host can
+	// send to. One that the peer does not have any more counts as that, too.
+	Via netip.AddrPort
 }

@@ -3,7 +3,6 @@ package plan
 import (
 	"cmp"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -18,7 +17,7 @@ func Changes(old, next *Plan) []mesh.Change {
 	d := &differences{}
 	value(d, mesh.ChangedIdentity, "", old.Self.Name, next.Self.Name)
 	d.peers(old.Engine.Mesh, next.Engine.Mesh)
-	value(d, mesh.ChangedPort, "", old.Engine.Bind, next.Engine.Bind)
+	value(d, mesh.ChangedPort, "", list(old.Engine.Binds), list(next.Engine.Binds))
 	value(d, mesh.ChangedInterface, "", old.Link.Interface, next.Link.Interface)
 	value(d, mesh.ChangedMTU, "", old.Link.MTU, next.Link.MTU)
 	set(d, mesh.ChangedAddress, "", old.Link.Addresses, next.Link.Addresses)
@@ -86,7 +85,7 @@ func (d *differences) peers(old, next mesh.Mesh) {
 			continue
 		}
 		if p.Name != next.Self || p.Name != old.Self { // our own address shows as the port's
-			d.field(p.Name, "address", was.Underlay.String(), p.Underlay.String())
+			d.field(p.Name, "address", was.Underlay().String(), p.Underlay().String())
 		}
 		d.field(p.Name, "subnets", list(was.Subnets), list(p.Subnets))
 		d.field(p.Name, "routes", list(was.Routes), list(p.Routes))
@@ -121,12 +120,12 @@ func sorted(m mesh.Mesh, interesting func(*mesh.Peer) bool) (some []*mesh.Peer) 
 
 // same tells whether a peer stays as it is. A mesh has thousands of them, so it makes no text.
 func same(a, b *mesh.Peer) bool {
-	return a != nil && a.Underlay == b.Underlay &&
+	return a != nil && slices.Equal(a.Addresses, b.Addresses) &&
 		slices.Equal(a.Subnets, b.Subnets) && slices.Equal(a.Routes, b.Routes)
 }
 
-// list writes prefixes for people.
-func list(ps []netip.Prefix) string {
+// list writes values for people.
+func list[T fmt.Stringer](ps []T) string {
 	words := make([]string, len(ps))
 	for i, p := range ps {
 		words[i] = p.String()

@@ -77,7 +77,7 @@ func TestChanges(t *testing.T) {
 		{"the TUN's name", altered(base, func(p *Plan) { p.Link.Interface = "x" }),
 			[]mesh.Change{replaced(mesh.ChangedInterface, "mesh0", "x")}},
 		{"where it listens", altered(base,
-			func(p *Plan) { p.Engine.Bind = netip.MustParseAddrPort("0.0.0.0:8285") }),
+			func(p *Plan) { p.Engine.Binds = []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:8285")} }),
 			[]mesh.Change{replaced(mesh.ChangedPort, "172.18.0.2:8285", "0.0.0.0:8285")}},
 		{"an address of the TUN", altered(base, func(p *Plan) { p.Link.Addresses = p.Link.Addresses[:1] }),
 			[]mesh.Change{removed(mesh.ChangedAddress, "", "fd00:0:0:1::")}},
@@ -146,7 +146,7 @@ func TestChangesOfPeers(t *testing.T) {
 		{"it has no routes any more", base, peer(func(p *mesh.Peer) { p.Routes = nil }),
 			[]mesh.Change{of("b", "routes", "192.168.2.0/24 fd01::/64", "none")}},
 		{"all of its fields", base, peer(func(p *mesh.Peer) {
-			*p = mesh.Peer{Name: "b", Underlay: mesh.Endpoint{AddrPort: netip.MustParseAddrPort("172.18.0.3:1")},
+			*p = mesh.Peer{Name: "b", Addresses: []mesh.Endpoint{{AddrPort: netip.MustParseAddrPort("172.18.0.3:1")}},
 				Subnets: prefixes("10.244.9.0/24")}
 		}), []mesh.Change{
 			of("b", "address", "172.18.0.3:9000", "172.18.0.3:1"),

@@ -69,7 +69,7 @@ var (
 func Identify(c *config.Config, name string, local []netip.Addr) (index int, err error) {
 	var found []int
 	for i, n := range c.Nodes {
-		if name == n.Name || name == "" && slices.Contains(local, n.Address.Addr()) {
+		if name == n.Name || name == "" && slices.Contains(local, n.Address().Addr()) {
 			found = append(found, i)
 		}
 	}
@@ -79,7 +79,7 @@ func Identify(c *config.Config, name string, local []netip.Addr) (index int, err
 	case len(found) > 1:
 		var names []string
 		for _, i := range found {
-			names = append(names, fmt.Sprintf("%s (%s)", c.Nodes[i].Name, c.Nodes[i].Address.Addr()))
+			names = append(names, fmt.Sprintf("%s (%s)", c.Nodes[i].Name, c.Nodes[i].Address().Addr()))
 		}
 		return 0, fmt.Errorf("%w: it has the addresses of %d nodes of %s: %s; "+
 			"choose one with --node NAME; local addresses: %s",
@@ -141,9 +141,9 @@ func (p *Plan) planMesh() {
 			p.note(mesh.Condition{Kind: mesh.SubnetFamilies, Severity: mesh.Degraded, Peer: n.Name,
 				Remedy: "give both nodes a subnet of the same family"})
 		}
-		if n.Address.Addr().Is4() != own.Underlay.Addr().Is4() {
+		if n.Address().Addr().Is4() != own.Underlay().Addr().Is4() {
 			p.note(mesh.Condition{Kind: mesh.UnderlayFamilies, Severity: mesh.Degraded, Peer: n.Name,
-				Cause:  fmt.Sprintf("its address is %s, and this node's is %s", n.Address.Addr(), own.Underlay.Addr()),
+				Cause:  fmt.Sprintf("its address is %s, and this node's is %s", n.Address().Addr(), own.Underlay().Addr()),
 				Remedy: "give both nodes an address of the same family"})
 		}
 	}
@@ -151,20 +151,20 @@ func (p *Plan) planMesh() {
 }
 
 func peerOf(n config.Node) mesh.Peer {
-	return mesh.Peer{Name: n.Name, Underlay: mesh.Endpoint{AddrPort: n.Address},
-		Subnets: n.Subnets, Routes: n.Routes}
+	return mesh.Peer{Name: n.Name, Addresses: []mesh.Endpoint{{AddrPort: n.Address()}},
+		Subnets: n.Subnets, Routes: n.Prefixes()}
 }
 
 // planEngine decides where packets enter and leave this host.
 func (p *Plan) planEngine(host Host) {
-	address, c := p.Self.Address, p.Config.Dataplane
-	p.Engine.Bind = address
+	address, c := p.Self.Address(), p.Config.Dataplane
+	p.Engine.Binds = []netip.AddrPort{address}
 	if !slices.Contains(host.Local, address.Addr()) {
 		any := netip.IPv4Unspecified()
 		if address.Addr().Is6() {
 			any = netip.IPv6Unspecified()
 		}
-		p.Engine.Bind = netip.AddrPortFrom(any, address.Port())
+		p.Engine.Binds[0] = netip.AddrPortFrom(any, address.Port())
 		p.note(mesh.Condition{Kind: mesh.AddressElsewhere, Severity: mesh.Degraded,
 			Subject: address.Addr().String(),
 			Remedy:  "add the address to an interface, or let NAT map it to this host"})
@@ -186,7 +186,7 @@ const maxMTU = 65507
 // planLink decides about the TUN: the whole network and the other nodes' routes go through it.
 func (p *Plan) planLink(self, underlayMTU int) error {
 	network := p.Config.Network
-	fits := underlayMTU - p.Peer.Underlay.OuterHeaders()
+	fits := underlayMTU - p.Peer.Underlay().OuterHeaders()
 	p.Link = link.Settings{Interface: network.Interface, MTU: network.MTU}
 	for _, cidr := range network.CIDR {
 		if !slices.Contains(p.Self.Subnets, cidr) { // else all of it is on our own bridge
@@ -211,8 +211,8 @@ func (p *Plan) planLink(self, underlayMTU int) error {
 	p.Backstops = slices.Clone(network.CIDR)
 	for i, n := range p.Config.Nodes {
 		if i != self {
-			p.Link.Routes = append(p.Link.Routes, n.Routes...)
-			p.Backstops = append(p.Backstops, n.Routes...)
+			p.Link.Routes = append(p.Link.Routes, n.Prefixes()...)
+			p.Backstops = append(p.Backstops, n.Prefixes()...)
 		}
 	}
 	for _, v6 := range []bool{false, true} {
@@ -226,22 +226,22 @@ func (p *Plan) planLink(self, underlayMTU int) error {
 // MTUTo returns how large packets to a peer may be as far as this host is concerned, in bytes without outer
 // headers: a route may carry less than the interface of the mesh.
 func (p *Plan) MTUTo(peer mesh.Peer) int {
-	if lower, ok := p.lower[peer.Underlay.Addr()]; ok {
-		return min(p.Link.MTU, lower-p.Peer.Underlay.OuterHeaders())
+	if lower, ok := p.lower[peer.Underlay().Addr()]; ok {
+		return min(p.Link.MTU, lower-p.Peer.Underlay().OuterHeaders())
 	}
 	return p.Link.MTU
 }
 
 // planPrograms decides whether the kernel engine may forward.
 func (p *Plan) planPrograms(host Host) {
-	c, address := p.Config.Dataplane, p.Self.Address
+	c, address := p.Config.Dataplane, p.Self.Address()
 	k := &p.Engine.Kernel
-	k.MTU = min(p.Link.MTU, host.Underlay.MTU-p.Peer.Underlay.OuterHeaders())
+	k.MTU = min(p.Link.MTU, host.Underlay.MTU-p.Peer.Underlay().OuterHeaders())
 	k.Underlay, k.Receive = host.Underlay.Devices, receives[c.Receive]
 	switch {
 	case c.Engine == config.EngineUser:
 		k.Use, k.Why, k.Chosen = dataplane.Never, "the file asks for it", true
-	case p.Engine.Bind != address: // the address may come later: no reason to reject the file
+	case p.Engine.Binds[0] != address: // the address may come later: no reason to reject the file
 		k.Use = dataplane.Never
 		k.Why = fmt.Sprintf("the kernel engine needs the node's address %s on this host", address.Addr())
 	case c.Engine == config.Auto:
@@ -267,21 +267,21 @@ var receives = map[string]dataplane.Receive{
 func RulesOf(c *config.Config, self config.Node, podLinks []string) (r rules.Wanted) {
 	if c.Masquerade.Forward {
 		r.Accept = &filter.Accept{Interface: c.Network.Interface, Networks: c.Network.CIDR, Pods: self.Subnets,
-			LANs: self.Routes, All: c.Masquerade.ForwardAll}
+			LANs: self.Prefixes(), All: c.Masquerade.ForwardAll}
 	}
 	if !c.Masquerade.Enabled {
 		return r
 	}
 	r.Masquerade = &masq.Settings{
 		Mesh:        slices.Clone(c.Network.CIDR),
-		Local:       slices.Concat(self.Subnets, self.Routes),
+		Local:       slices.Concat(self.Subnets, self.Prefixes()),
 		Pods:        self.Subnets,
 		PodLinks:    podLinks,
 		Exclude:     c.Masquerade.Exclude,
 		FullyRandom: c.Masquerade.FullyRandom,
 	}
 	for _, n := range c.Nodes {
-		r.Masquerade.Mesh = append(r.Masquerade.Mesh, n.Routes...)
+		r.Masquerade.Mesh = append(r.Masquerade.Mesh, n.Prefixes()...)
 	}
 	return r
 }
@@ -290,10 +290,10 @@ func RulesOf(c *config.Config, self config.Node, podLinks []string) (r rules.Wan
 func (p *Plan) planGuard(podLinks []string) {
 	p.Rules.Clamp = filter.ClampSettings{TUN: p.Link.Interface, MTU: p.Link.MTU}
 	g := &p.Rules.Guard
-	*g = filter.GuardSettings{Bind: p.Engine.Bind, TUN: p.Config.Network.Interface, PodLinks: podLinks,
+	*g = filter.GuardSettings{Bind: p.Engine.Binds[0], TUN: p.Config.Network.Interface, PodLinks: podLinks,
 		Mark: udp.Mark, Closed: p.Forwarding.Closed()}
 	for _, peer := range p.Engine.Mesh.Peers {
-		g.Nodes = append(g.Nodes, peer.Underlay.AddrPort)
+		g.Nodes = append(g.Nodes, peer.Underlay().AddrPort)
 	}
 }
 

@@ -207,8 +207,8 @@ func TestMake(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p := must(t, test.config, test.self, here(test.mtu))
-			if p.Engine.Bind.String() != test.bind {
-				t.Errorf("bind %s, want %s", p.Engine.Bind, test.bind)
+			if p.Engine.Binds[0].String() != test.bind {
+				t.Errorf("bind %s, want %s", p.Engine.Binds, test.bind)
 			}
 			if !reflect.DeepEqual(p.Link, test.link) {
 				t.Errorf("link %+v\nwant %+v", p.Link, test.link)
@@ -219,7 +219,7 @@ func TestMake(t *testing.T) {
 			self := test.config.Nodes[test.self]
 			m := p.Engine.Mesh
 			if m.Self != self.Name || p.Self.Name != self.Name || p.Peer.Name != self.Name || len(m.Peers) != 3 ||
-				m.Peers[1].Underlay.Port() != 9000 || p.Config != test.config {
+				m.Peers[1].Underlay().Port() != 9000 || p.Config != test.config {
 				t.Errorf("mesh %+v, self %+v, peer %+v", m, p.Self, p.Peer)
 			}
 		})
@@ -231,9 +231,9 @@ func TestBindElsewhere(t *testing.T) {
 	host := here(1500)
 	host.Local = nil
 	p := must(t, load(t, "", near), 0, host)
-	if p.Engine.Bind != netip.MustParseAddrPort("0.0.0.0:8285") ||
+	if p.Engine.Binds[0] != netip.MustParseAddrPort("0.0.0.0:8285") ||
 		!mesh.Has(p.Conditions, mesh.AddressElsewhere) {
-		t.Errorf("%v, %+v", p.Engine.Bind, p.Conditions)
+		t.Errorf("%v, %+v", p.Engine.Binds, p.Conditions)
 	}
 }
 
@@ -459,7 +459,7 @@ func TestRulesOfPlan(t *testing.T) {
 		Nodes: []netip.AddrPort{netip.MustParseAddrPort("172.18.0.2:8285"),
 			netip.MustParseAddrPort("172.18.0.3:9000"),
 			netip.MustParseAddrPort("172.18.0.4:8285")},
-		Bind: p.Engine.Bind, TUN: "mesh0", PodLinks: []string{"cni0"}, Mark: udp.Mark, Closed: map[bool][]string{},
+		Bind: p.Engine.Binds[0], TUN: "mesh0", PodLinks: []string{"cni0"}, Mark: udp.Mark, Closed: map[bool][]string{},
 	}
 	want.Clamp = filter.ClampSettings{TUN: "mesh0", MTU: 1472}
 	if !reflect.DeepEqual(p.Rules, want) || !reflect.DeepEqual(p.Forwarding, host.Forwarding) {

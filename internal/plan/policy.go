@@ -15,7 +15,7 @@ import (
 func (p *Plan) planPolicies(host Host) {
 	names := map[netip.AddrPort]string{}
 	for _, peer := range p.Engine.Mesh.Others() {
-		names[peer.Underlay.AddrPort] = peer.Name
+		names[peer.Underlay().AddrPort] = peer.Name
 	}
 	for _, policy := range host.IPsec {
 		if about := p.police(names, policy.Peers, dataplane.Policed{Out: true, In: true}); len(about) > 0 {

@@ -18,7 +18,7 @@ import (
 // all nodes, in the order of the file.
 func Datagrams(c *config.Config, self int) (own link.Datagrams, all []netip.AddrPort) {
 	for _, n := range c.Nodes {
-		all = append(all, n.Address)
+		all = append(all, n.Address())
 	}
 	return link.Datagrams{From: all[self], Mark: udp.Mark}, all
 }
@@ -29,7 +29,7 @@ func Pods(c *config.Config, self int) link.Pods {
 	p := link.Pods{TUN: c.Network.Interface, Networks: c.Network.CIDR, Own: c.Nodes[self].Subnets}
 	for i, n := range c.Nodes {
 		if i != self {
-			p.Others = append(append(p.Others, n.Subnets...), n.Routes...)
+			p.Others = append(append(p.Others, n.Subnets...), n.Prefixes()...)
 		}
 	}
 	return p

@@ -106,14 +106,14 @@ func TestPodsAndDatagramsOfANode(t *testing.T) {
 			var others []netip.Prefix
 			for i, other := range c.Nodes {
 				if i != self {
-					others = slices.Concat(others, other.Subnets, other.Routes)
+					others = slices.Concat(others, other.Subnets, other.Prefixes())
 				}
 			}
 			if !reflect.DeepEqual(pods.Others, others) || !slices.Equal(pods.Own, n.Subnets) ||
 				!slices.Equal(pods.Networks, c.Network.CIDR) || pods.TUN != c.Network.Interface {
 				t.Errorf("%+v", pods)
 			}
-			if own.From != n.Address || len(all) != len(c.Nodes) || all[self] != n.Address || own.Mark == 0 {
+			if own.From != n.Address() || len(all) != len(c.Nodes) || all[self] != n.Address() || own.Mark == 0 {
 				t.Errorf("%+v, %v", own, all)
 			}
 		})

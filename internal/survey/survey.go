@@ -43,7 +43,7 @@ func (v Viewer) Look(c *config.Config) (self int, host plan.Host, err error) {
 	}
 	host.Outgoing = v.Others.Outgoing(own.From.Port(), endpoints)
 	node := forwarding.Node{TUN: pods.TUN, Networks: pods.Networks, Subnets: pods.Own,
-		Routes: c.Nodes[self].Routes, Underlay: host.Underlay.Devices}
+		Routes: c.Nodes[self].Prefixes(), Underlay: host.Underlay.Devices}
 	if host.Forwarding, err = forwarding.Look(node, v.State, v.Sysctl); err != nil {
 		return self, host, err
 	}

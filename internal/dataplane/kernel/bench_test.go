@@ -25,7 +25,7 @@ func BenchmarkPrograms(b *testing.B) {
 	g := &generator{Rand: rand.New(rand.NewPCG(1, 1)), mesh: m}
 	from, to := netip.MustParseAddr("10.244.1.2"), netip.MustParseAddr("10.244.0.2")
 	inner := ip4(from, to, 0, 64, 17, make([]byte, 100))
-	in := g.outer(m.Peers[1].Underlay.AddrPort, 0, inner)
+	in := g.outer(m.Peers[1].Underlay().AddrPort, 0, inner)
 	sending := programsOf(b, sendingMesh())
 	out := ip4(netip.MustParseAddr("8.0.0.2"), netip.MustParseAddr("8.0.1.2"), 0, 64, 17, make([]byte, 100))
 	for _, test := range []struct {

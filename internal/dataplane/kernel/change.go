@@ -97,7 +97,7 @@ func differing(old, next contents) (left, joined []mesh.Peer) {
 
 // same tells whether a peer is the same for the maps.
 func same(a, b mesh.Peer) bool {
-	return a.Name == b.Name && a.Underlay == b.Underlay && slices.Equal(a.Subnets, b.Subnets) &&
+	return a.Name == b.Name && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Subnets, b.Subnets) &&
 		slices.Equal(a.Routes, b.Routes)
 }
 

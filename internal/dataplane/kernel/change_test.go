@@ -36,7 +36,7 @@ func randomMesh(r *rand.Rand) mesh.Mesh {
 		if name != m.Self && r.IntN(3) == 0 {
 			continue
 		}
-		p := mesh.Peer{Name: name, Underlay: endpoint(fmt.Sprintf("172.18.0.%d:8285", addresses[0]))}
+		p := mesh.Peer{Name: name, Addresses: []mesh.Endpoint{endpoint(fmt.Sprintf("172.18.0.%d:8285", addresses[0]))}}
 		addresses = addresses[1:]
 		for range 1 + r.IntN(2) {
 			p.Subnets = append(p.Subnets, take())
@@ -140,7 +140,7 @@ func large(nodes int) mesh.Mesh {
 	for i := range nodes {
 		a, b := byte(i>>8), byte(i)
 		p := mesh.Peer{Name: fmt.Sprintf("n%d", i),
-			Underlay: mesh.Endpoint{AddrPort: netip.AddrPortFrom(netip.AddrFrom4([4]byte{172, 16, a, b}), 8285)}}
+			Addresses: []mesh.Endpoint{{AddrPort: netip.AddrPortFrom(netip.AddrFrom4([4]byte{172, 16, a, b}), 8285)}}}
 		for k := range byte(4) {
 			p.Subnets = append(p.Subnets, netip.PrefixFrom(netip.AddrFrom4([4]byte{10 + k, a, b, 0}), 24))
 		}
@@ -167,7 +167,7 @@ func TestTenThousandNodes(t *testing.T) {
 	}
 	other := m
 	other.Peers = slices.Clone(m.Peers)
-	other.Peers[7000].Underlay = endpoint("172.31.0.1:8285")
+	other.Peers[7000].Addresses = []mesh.Endpoint{endpoint("172.31.0.1:8285")}
 	other.Peers[7001].Routes = other.Peers[7001].Routes[1:]
 	c := p.tables.changeTo(contents{mesh: other}, p.tables.numbersFor(other), p.inMaps, p.known)
 	if len(c.nodes.put) != 1 || len(c.senders.put) != 1 || len(c.senders.drop) != 1 ||
@@ -196,9 +196,9 @@ func TestTenThousandOtherNodes(t *testing.T) {
 	other.Peers = slices.Clone(m.Peers)
 	for i := range other.Peers[kept:] {
 		o := &other.Peers[kept+i]
-		a := o.Underlay.Addr().As4()
+		a := o.Underlay().Addr().As4()
 		*o = mesh.Peer{Name: "other" + o.Name, Subnets: slices.Clone(o.Subnets), Routes: o.Routes[:1],
-			Underlay: mesh.Endpoint{AddrPort: netip.AddrPortFrom(netip.AddrFrom4([4]byte{172, 30, a[2], a[3]}), 8285)}}
+			Addresses: []mesh.Endpoint{{AddrPort: netip.AddrPortFrom(netip.AddrFrom4([4]byte{172, 30, a[2], a[3]}), 8285)}}}
 		o.Subnets[0] = netip.PrefixFrom(netip.AddrFrom4([4]byte{20, a[2], a[3], 0}), 24)
 	}
 	for i, m := range []mesh.Mesh{other, m} {
@@ -232,7 +232,7 @@ func BenchmarkSetMesh(b *testing.B) {
 	m := large(10_000)
 	other := m
 	other.Peers = slices.Clone(m.Peers)
-	other.Peers[7000].Underlay = endpoint("172.31.0.1:8285")
+	other.Peers[7000].Addresses = []mesh.Endpoint{endpoint("172.31.0.1:8285")}
 	b.Run("start", func(b *testing.B) {
 		for b.Loop() {
 			b.StopTimer()

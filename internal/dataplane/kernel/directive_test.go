@@ -18,7 +18,7 @@ func TestLeftToTheHost(t *testing.T) {
 	m := sendingMesh()
 	a, b := netip.MustParseAddr("8.0.0.2"), netip.MustParseAddr("8.0.1.2")
 	g := &generator{Rand: rand.New(rand.NewPCG(1, 0)), mesh: m}
-	from := g.outer(m.Peers[1].Underlay.AddrPort, 0, ip4(b, a, 0, 64, 17, make([]byte, 40)))
+	from := g.outer(m.Peers[1].Underlay().AddrPort, 0, ip4(b, a, 0, 64, 17, make([]byte, 40)))
 	to := ip4(a, b, 0, 64, 17, make([]byte, 40))
 	known, none := peers.Directive{Finishes: true}, dataplane.Policed{}
 	bothWays := peers.Directive{Finishes: true, OutByUser: true, InBySocket: true}

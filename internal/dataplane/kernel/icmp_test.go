@@ -66,7 +66,7 @@ func TestErrorsFindTheSocket(t *testing.T) {
 	const flow = 0xc123
 	for _, v6 := range []bool{false, true} {
 		m := meshOver(v6)
-		self, b, c := m.Peers[0].Underlay, m.Peers[1].Underlay, m.Peers[2].Underlay
+		self, b, c := m.Peers[0].Underlay(), m.Peers[1].Underlay(), m.Peers[2].Underlay()
 		tooBig, unreachable, information := byte(3), byte(3), byte(0)
 		stranger := netip.MustParseAddr("172.18.0.77")
 		name := "ipv4 "
@@ -181,7 +181,7 @@ func TestErrorsAtRandom(t *testing.T) {
 			mended++
 			_, before := quotedPort(sent)
 			port, after := quotedPort(came)
-			if port != g.mesh.Peers[0].Underlay.Port() || before != after {
+			if port != g.mesh.Peers[0].Underlay().Port() || before != after {
 				t.Fatalf("port %d, checksum right before %v, after %v\n% x\n% x", port, before, after, sent, came)
 			}
 		}
@@ -193,7 +193,7 @@ func TestErrorsAtRandom(t *testing.T) {
 
 // report returns an error about a datagram of this node, or nearly.
 func (g *generator) report() report {
-	self, peer := g.mesh.Peers[0].Underlay, one(g, g.mesh.Peers...).Underlay
+	self, peer := g.mesh.Peers[0].Underlay(), one(g, g.mesh.Peers...).Underlay()
 	kinds := []byte{0, 3, 3, 3, 5, 8, 11, 12}
 	if self.Addr().Is6() {
 		kinds = []byte{1, 2, 2, 3, 4, 128, 129, 137}

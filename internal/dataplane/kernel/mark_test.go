@@ -61,7 +61,7 @@ func newNeighbourhood(t *testing.T) *neighbourhood {
 	}
 	t.Cleanup(func() { n.tun.Close() })
 	if err := n.host.Do(func() (err error) {
-		n.socket, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(m.Peers[0].Underlay.AddrPort))
+		n.socket, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(m.Peers[0].Underlay().AddrPort))
 		if err != nil {
 			return err
 		}
@@ -183,7 +183,7 @@ func frame(to net.HardwareAddr, proto uint16, b []byte) []byte {
 
 // honest returns what a peer sends, to a MAC address.
 func (n *neighbourhood) honest(to net.HardwareAddr, word string) []byte {
-	b := n.generator.outer(n.mesh.Peers[1].Underlay.AddrPort, 0, inner("10.244.1.2", word))
+	b := n.generator.outer(n.mesh.Peers[1].Underlay().AddrPort, 0, inner("10.244.1.2", word))
 	return frame(to, 0x0800, b[14:])
 }
 

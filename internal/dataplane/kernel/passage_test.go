@@ -122,7 +122,7 @@ func TestProgramEndsPackets(t *testing.T) {
 			p := programsOf(t, n.mesh)
 			n.attach(p, "tcx")
 			post := func(word string) {
-				b := n.generator.outer(n.mesh.Peers[1].Underlay.AddrPort, 0, tcpFrom("word:"+word))
+				b := n.generator.outer(n.mesh.Peers[1].Underlay().AddrPort, 0, tcpFrom("word:"+word))
 				n.do(func() error { return send(frame(n.address, 0x0800, b[14:])) })
 			}
 			arrives := func(word string) {

@@ -25,7 +25,7 @@ func (p *Engine) lie(t *testing.T, m mesh.Mesh) {
 	t.Helper()
 	g := &generator{Rand: rand.New(rand.NewPCG(1, 1)), mesh: m}
 	b := ip4(netip.MustParseAddr("8.8.8.8"), netip.MustParseAddr("10.244.0.2"), 0, 64, 17, make([]byte, 20))
-	v, left := p.decide(t, p.handle().In, g.outer(m.Peers[1].Underlay.AddrPort, 0, b), nil, true)
+	v, left := p.decide(t, p.handle().In, g.outer(m.Peers[1].Underlay().AddrPort, 0, b), nil, true)
 	if left || v.drop != "b spoofed_source" {
 		t.Fatalf("%+v", v)
 	}
@@ -134,7 +134,7 @@ func TestLearn(t *testing.T) {
 	if !finishes("b") || finishes("a") || finishes("c") {
 		t.Errorf("b %v, a %v, c %v", finishes("b"), finishes("a"), finishes("c"))
 	}
-	m.Peers = append(slices.Clone(m.Peers), mesh.Peer{Name: "d", Underlay: endpoint("172.18.0.9:8285")})
+	m.Peers = append(slices.Clone(m.Peers), mesh.Peer{Name: "d", Addresses: []mesh.Endpoint{endpoint("172.18.0.9:8285")}})
 	if err := p.setMesh(m, nil); err != nil || !finishes("d") || !finishes("b") {
 		t.Errorf("%v, d %v, b %v", err, finishes("d"), finishes("b"))
 	}
@@ -160,7 +160,7 @@ func (p *Engine) held(t *testing.T) (held tables) {
 
 // routed returns a mesh with a further node, which has a number of routes from an address on.
 func routed(m mesh.Mesh, first byte, count int) mesh.Mesh {
-	huge := mesh.Peer{Name: "huge", Underlay: endpoint("172.18.0.9:8285")}
+	huge := mesh.Peer{Name: "huge", Addresses: []mesh.Endpoint{endpoint("172.18.0.9:8285")}}
 	for i := range count {
 		address := netip.AddrFrom4([4]byte{first + byte(i>>16), byte(i >> 8), byte(i), 0})
 		huge.Routes = append(huge.Routes, netip.PrefixFrom(address, 24))

@@ -47,7 +47,7 @@ func (h *handle) writeSettings(s meshSettings, t tables) error {
 // owner's.
 func (e *Engine) configureFor(w dataplane.Wanted) error {
 	self, _ := w.Mesh.Peer(w.Mesh.Self) // it is there, or setMesh would have failed
-	at := self.Underlay.AddrPort
+	at := self.Underlay().AddrPort
 	return e.configure(func(s *meshSettings) {
 		s.Tun, s.Mtu = uint32(e.tun), uint32(w.Kernel.MTU)
 		s.Own, s.Port = bytesOf(at.Addr()), networkOrder(at.Port())

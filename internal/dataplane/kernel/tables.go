@@ -114,8 +114,8 @@ func (t *tables) directive(number uint32) peers.Directive {
 
 // add enters a node.
 func (t *tables) add(p mesh.Peer, number uint32, known peers.Directive) {
-	address := bytesOf(p.Underlay.Addr())
-	node := meshNode{Address: address, Port: networkOrder(p.Underlay.Port())}
+	address := bytesOf(p.Underlay().Addr())
+	node := meshNode{Address: address, Port: networkOrder(p.Underlay().Port())}
 	copy(node.Name[:], p.Name)
 	t.nodes[number] = node.learned(known)
 	t.senders[meshSender{Address: address}] = senderOf(number, known)

@@ -17,7 +17,7 @@ func TestNumbersAreNotInherited(t *testing.T) {
 	p.lie(t, m)
 	before := p.tables.numbers["b"]
 	m.Peers = append([]mesh.Peer{}, m.Peers...)
-	m.Peers[1] = mesh.Peer{Name: "d", Underlay: endpoint("172.18.0.7:8285"), Subnets: m.Peers[1].Subnets}
+	m.Peers[1] = mesh.Peer{Name: "d", Addresses: []mesh.Endpoint{endpoint("172.18.0.7:8285")}, Subnets: m.Peers[1].Subnets}
 	if err := p.setMesh(m, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +29,7 @@ func TestNumbersAreNotInherited(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	// Later somebody may have it: numbers are few.
-	m.Peers = append(m.Peers, mesh.Peer{Name: "e", Underlay: endpoint("172.18.0.8:8285"),
+	m.Peers = append(m.Peers, mesh.Peer{Name: "e", Addresses: []mesh.Endpoint{endpoint("172.18.0.8:8285")},
 		Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.8.0/24")}})
 	if err := p.setMesh(m, nil); err != nil || p.tables.numbers["e"] != before {
 		t.Errorf("%v, numbers %v", err, p.tables.numbers)

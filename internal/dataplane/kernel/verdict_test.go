@@ -65,7 +65,7 @@ func unpinned(t testing.TB) *Engine {
 
 // wantedOver is what an engine is to do for a mesh, with the TUN and interfaces of the underlay.
 func wantedOver(m mesh.Mesh, tun string, receive dataplane.Receive, underlay ...int) dataplane.Wanted {
-	return dataplane.Wanted{Mesh: m, Interface: tun, Bind: m.Peers[0].Underlay.AddrPort,
+	return dataplane.Wanted{Mesh: m, Interface: tun, Binds: []netip.AddrPort{m.Peers[0].Underlay().AddrPort},
 		Kernel: dataplane.Programs{Use: dataplane.Always, MTU: 1472, Receive: receive, Underlay: underlay}}
 }
 
@@ -253,7 +253,7 @@ func TestVerdicts(t *testing.T) {
 				fates := map[string]int{}
 				for range 20000 {
 					frame, plain := g.frame()
-					from, tos, payload, ours := socket(frame, m.Peers[0].Underlay.AddrPort)
+					from, tos, payload, ours := socket(frame, m.Peers[0].Underlay().AddrPort)
 					var meta []byte
 					if name == "xdp" {
 						meta = g.metadata(p)
@@ -302,7 +302,7 @@ func meshOver(v6 bool) mesh.Mesh {
 	}
 	var m mesh.Mesh
 	for i, a := range addresses {
-		m.Peers = append(m.Peers, mesh.Peer{Name: string(rune('a' + i)), Underlay: endpoint(a),
+		m.Peers = append(m.Peers, mesh.Peer{Name: string(rune('a' + i)), Addresses: []mesh.Endpoint{endpoint(a)},
 			Subnets: []netip.Prefix{
 				netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", i)),
 				netip.MustParsePrefix(fmt.Sprintf("fd00:0:0:%x::/64", i)),
@@ -330,10 +330,10 @@ const shortest = 14 + 40
 func (g *generator) frame() (b []byte, plain bool) {
 	hostile := g.IntN(3) == 0
 	inner := g.inner(hostile)
-	sender := g.mesh.Peers[1].Underlay.AddrPort
+	sender := g.mesh.Peers[1].Underlay().AddrPort
 	tos := one(g, byte(0), 0, 0xb8)
 	if hostile {
-		sender = one(g, sender, sender, g.mesh.Peers[2].Underlay.AddrPort, g.mesh.Peers[0].Underlay.AddrPort,
+		sender = one(g, sender, sender, g.mesh.Peers[2].Underlay().AddrPort, g.mesh.Peers[0].Underlay().AddrPort,
 			netip.AddrPortFrom(sender.Addr().Next().Next(), 1))
 		tos = one(g, 3, byte(g.Uint32()))
 	}
@@ -384,7 +384,7 @@ func (g *generator) metadata(p *Engine) []byte {
 
 // outer puts outer headers in front of an inner packet.
 func (g *generator) outer(from netip.AddrPort, tos byte, inner []byte) []byte {
-	to := g.mesh.Peers[0].Underlay.AddrPort
+	to := g.mesh.Peers[0].Underlay().AddrPort
 	udp := binary.BigEndian.AppendUint16(nil, from.Port())
 	udp = binary.BigEndian.AppendUint16(udp, to.Port())
 	udp = binary.BigEndian.AppendUint16(udp, uint16(8+len(inner)))

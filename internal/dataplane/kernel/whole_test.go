@@ -106,7 +106,7 @@ func TestWhole(t *testing.T) {
 		if err := p.handle().chunks.made[0].Load().Update(number, cpus, ebpf.UpdateAny); err != nil {
 			t.Fatal(err)
 		}
-		b := n.generator.outer(n.mesh.Peers[1].Underlay.AddrPort, 0, tcpFrom("word:"+word))
+		b := n.generator.outer(n.mesh.Peers[1].Underlay().AddrPort, 0, tcpFrom("word:"+word))
 		n.do(func() error { return send(frame(n.address, 0x0800, b[14:])) })
 		await(n.tun, word)
 		for _, c := range p.countersOf(t, "b") {
@@ -122,7 +122,7 @@ func TestWhole(t *testing.T) {
 		}
 	}
 	super := "super" + strings.Repeat(".", 1000)
-	b := n.generator.outer(n.mesh.Peers[1].Underlay.AddrPort, 0, tcpFrom("word:"+super))
+	b := n.generator.outer(n.mesh.Peers[1].Underlay().AddrPort, 0, tcpFrom("word:"+super))
 	n.do(func() error { return sendWhole(frame(n.address, 0x0800, b[14:]), 400) })
 	await(n.tun, super)
 	noted := func(c meshCounters) bool { return c.Whole != 0 && c.Whole == c.Seen }

@@ -41,7 +41,7 @@ func (s supervised) Run(ctx context.Context) error {
 
 // queuesOf returns what an engine needs queues and sockets for.
 func queuesOf(w dataplane.Wanted) queues {
-	return queues{device: w.Interface, bind: w.Bind, count: w.Queues, offload: w.Offload, spread: w.Spread}
+	return queues{device: w.Interface, bind: w.Binds[0], count: w.Queues, offload: w.Offload, spread: w.Spread}
 }
 
 // have returns what is open already and may be used again, now or as an earlier meshd left it.

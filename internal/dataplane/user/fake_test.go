@@ -163,11 +163,11 @@ func prefixes(ss ...string) (ps []netip.Prefix) {
 
 func threeNodes() mesh.Mesh {
 	return mesh.Mesh{Self: "a", Peers: []mesh.Peer{
-		{Name: "a", Underlay: mesh.Endpoint{AddrPort: netip.MustParseAddrPort("172.18.0.2:8285")},
+		{Name: "a", Addresses: []mesh.Endpoint{{AddrPort: netip.MustParseAddrPort("172.18.0.2:8285")}},
 			Subnets: prefixes("10.244.0.0/24", "fd00:0:0:a::/64")},
-		{Name: "b", Underlay: mesh.Endpoint{AddrPort: netip.MustParseAddrPort("172.18.0.3:8285")},
+		{Name: "b", Addresses: []mesh.Endpoint{{AddrPort: netip.MustParseAddrPort("172.18.0.3:8285")}},
 			Subnets: prefixes("10.244.1.0/24", "fd00:0:0:b::/64"), Routes: prefixes("192.168.0.0/16")},
-		{Name: "c", Underlay: mesh.Endpoint{AddrPort: netip.MustParseAddrPort("172.18.0.4:9000")},
+		{Name: "c", Addresses: []mesh.Endpoint{{AddrPort: netip.MustParseAddrPort("172.18.0.4:9000")}},
 			Subnets: prefixes("10.244.2.0/24"), Routes: prefixes("192.168.7.0/24")},
 	}}
 }

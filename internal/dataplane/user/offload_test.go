@@ -217,7 +217,7 @@ func TestMergedIn(t *testing.T) {
 	}
 	merged := func() []packet.Datagram {
 		return []packet.Datagram{{Data: bytes.Clone(all), Size: 1472,
-			Addr: threeNodes().Peers[1].Underlay.AddrPort}}
+			Addr: threeNodes().Peers[1].Underlay().AddrPort}}
 	}
 	r.in.deliver(merged())
 	check := func(r *rig, frames int) {

@@ -52,8 +52,8 @@ func TestTroublesAreOfPeers(t *testing.T) {
 			m := threeNodes()
 			m.Peers = slices.Clone(m.Peers)
 			for i := range m.Peers {
-				if m.Peers[i].Underlay.AddrPort == b {
-					m.Peers[i].Underlay.AddrPort = netip.AddrPortFrom(b.Addr(), 9285)
+				if m.Peers[i].Underlay().AddrPort == b {
+					m.Peers[i].Addresses[0].AddrPort = netip.AddrPortFrom(b.Addr(), 9285)
 				}
 			}
 			if err := u.SetMesh(m); err != nil {

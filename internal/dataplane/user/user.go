@@ -175,17 +175,17 @@ func (u *Engine) SetMesh(m mesh.Mesh) error {
 	entries := make([]table.Peer, len(m.Peers))
 	for i, p := range m.Peers {
 		entries[i] = table.Peer{
-			Name: p.Name, Underlay: p.Underlay.Addr(), Prefixes: slices.Concat(p.Subnets, p.Routes)}
+			Name: p.Name, Underlay: p.Underlay().Addr(), Prefixes: slices.Concat(p.Subnets, p.Routes)}
 		f.names[p.Name], f.tun[i] = int32(i), tunAddresses{p.TUNAddress(false), p.TUNAddress(true)}
 		f.probes[i] = tunAddresses{p.ForwardedProbe(false), p.ForwardedProbe(true)}
 		if p.Name == m.Self {
-			f.from = p.Underlay.AddrPort
+			f.from = p.Underlay().AddrPort
 			f.self, f.own = int32(i), f.tun[i]
 			f.home4, f.home6 = p.FirstSubnet(false), p.FirstSubnet(true)
-			f.header = p.Underlay.OuterHeaders()
+			f.header = p.Underlay().OuterHeaders()
 			continue
 		}
-		f.peers[i] = peer{underlay: p.Underlay.AddrPort, known: u.knows(p.Name)}
+		f.peers[i] = peer{underlay: p.Underlay().AddrPort, known: u.knows(p.Name)}
 	}
 	if f.self == table.None {
 		return fmt.Errorf("set mesh: no node is named %q", m.Self)

@@ -365,7 +365,7 @@ func TestSetMeshKeepsCounters(t *testing.T) {
 	r.send(udp4("10.244.0.2", "10.244.1.2", 63, 0), udp4("10.244.0.2", "10.244.2.2", 63, 0))
 	m := threeNodes()
 	m.Peers = m.Peers[:2]
-	m.Peers[1].Underlay = mesh.Endpoint{AddrPort: netip.MustParseAddrPort("172.18.0.5:8285")}
+	m.Peers[1].Addresses = []mesh.Endpoint{mesh.Endpoint{AddrPort: netip.MustParseAddrPort("172.18.0.5:8285")}}
 	if err := r.SetMesh(m); err != nil {
 		t.Fatal(err)
 	}
