@@ -26,7 +26,7 @@ func TestWarnsAboveLimits(t *testing.T) {
 		}
 		return all
 	}
-	half := Node{Subnets: prefixes(mesh.MaxPrefixes/2, false), Routes: routes(mesh.MaxPrefixes/2)}
+	half := Node{Subnets: prefixes(mesh.MaxPrefixes/2, false), Routes: routes(mesh.MaxPrefixes / 2)}
 	one := Node{Subnets: prefixes(1, false)}
 	one6 := Node{Routes: routes(1)}
 	for name, test := range map[string]struct {

@@ -148,7 +148,7 @@ func (d *daemon) tasks() []task.Task {
 		task.New("file", func(ctx context.Context) error { return d.source.Run(ctx, d.reconciler.take) }),
 		task.New("SIGHUP", func(ctx context.Context) error { return d.reconciler.obey(ctx, d.reloads) }),
 		task.EverySecond("health", d.tell.watchHealth),
-		task.EverySecond("host's word", d.probes.heed),
+		task.EverySecond("host's word", d.probes.steer.Heed),
 		task.New("rules", d.rules.Keep),
 		task.New("rules watch", func(ctx context.Context) error { return d.rules.Watch(ctx, d.crossing.Wake) }),
 		task.New("others' rules", func(ctx context.Context) error {

@@ -23,6 +23,7 @@ import (
 	"example.org/meshd/internal/peers"
 	"example.org/meshd/internal/plan"
 	"example.org/meshd/internal/probe"
+	"example.org/meshd/internal/steer"
 	"example.org/meshd/internal/words"
 )
 
@@ -34,6 +35,7 @@ type probes struct {
 	version  string
 	engine   engine
 	registry *peers.Registry
+	steer    *steer.Steerer
 	set      chan struct{} // settings have changed
 	forms    forms.Sender
 	news     *news.Peers
@@ -46,17 +48,18 @@ func newProbes(log *slog.Logger, version string, registry *peers.Registry) *prob
 	p := &probes{log: log, version: version, registry: registry, set: make(chan struct{}, 1),
 		news: news.NewPeers(log), narrow: func(map[int][]netip.Prefix) {}}
 	p.Prober = probe.New(func(peer string) time.Time { return p.engine.Heard(peer) })
+	p.steer = steer.New(log, registry, p.Prober, func() steer.Engine { return p.engine })
 	return p
 }
 
 // hear answers echoes of peers. It never waits.
 func (p *probes) hear(e dataplane.Echo, at time.Time) (reply []byte, mine bool) {
-	return p.Answer(e.Peer, e.Reply, e.Payload, at)
+	return p.Answer(e.Peer, e.Via, e.Reply, e.Payload, at)
 }
 
 // answerForwarded answers a probe of a peer that this host has forwarded. It never waits.
 func (p *probes) answerForwarded(peer string, e packet.Echo) {
-	if reply, mine := p.Answer(peer, false, slices.Clone(e.Payload), time.Now()); mine && reply != nil {
+	if reply, mine := p.Answer(peer, netip.AddrPort{}, false, slices.Clone(e.Payload), time.Now()); mine && reply != nil {
 		// The peer counts an answer that cannot be sent.
 		_ = p.engine.SendEcho(dataplane.Echo{Peer: peer, Reply: true, ID: e.ID, Seq: e.Seq, Payload: reply})
 	}
@@ -86,7 +89,8 @@ func (p *probes) selfOf(c *config.Config) probe.Self {
 
 // follow asks the peers of a plan from now on.
 func (p *probes) follow(next *plan.Plan) {
-	s := probe.Settings{Interval: next.Config.Probe.Interval, Bounds: map[string]probe.Bounds{}}
+	now, s := time.Now(), probe.Settings{Interval: next.Config.Probe.Interval, Bounds: map[string]probe.Bounds{},
+		Via: map[string][]netip.AddrPort{}, Quick: next.Engine.Mesh.Carriers()}
 	var all, lower []string // lower: to which this host sends less than the interface carries
 	for _, peer := range next.Engine.Mesh.Others() {
 		all = append(all, peer.Name)
@@ -96,14 +100,19 @@ func (p *probes) follow(next *plan.Plan) {
 		if next.Peer.CanSpeakTo(peer) {
 			s.Peers = append(s.Peers, peer.Name)
 			s.Bounds[peer.Name] = forms.Bounds(next.Peer, peer, next.MTUTo(peer))
+			if via := next.Engine.Reachable(peer); len(via) > 1 {
+				s.Via[peer.Name] = via
+			}
 		}
 	}
 	p.forms.Configure(next.Config.Dataplane.Spread, next.Link.MTU)
-	p.registry.Keep(all)
-	p.registry.Use(p.selfOf(next.Config).Files(), time.Now())
+	p.steer.Follow(next.Engine.Mesh, now)
+	p.registry.Use(p.selfOf(next.Config).Files(), now)
 	if s.Interval == 0 {
 		for _, name := range all {
-			p.learn(name, func(f *peers.Facts) { f.Asked, f.Loses = false, peers.Loses{} })
+			p.learn(name, func(f *peers.Facts) {
+				f.Asked, f.Loses, f.Addresses, f.Silent = false, peers.Loses{}, nil, false
+			})
 		}
 	}
 	// Of most peers a start has nothing to learn: the interface limits packets to them.
@@ -123,31 +132,9 @@ func (p *probes) tellPaths() {
 	}
 }
 
-// learn reports a fact, and has the engine learn what follows.
+// learn reports a fact, and has all that follows from it done.
 func (p *probes) learn(peer string, update func(*peers.Facts)) {
-	if d, news := p.registry.Report(peer, update); news {
-		_ = p.engine.Learn(peer, d) // the engine has said so, and user space serves the peer
-	}
-}
-
-// heed has the rules of this host decide about peers that do not answer. It is to be called every
-// second.
-func (p *probes) heed(now time.Time) {
-	for _, name := range p.registry.Unheard() {
-		h := p.engine.HeardBy(name)
-		p.learn(name, func(f *peers.Facts) { f.Hear(now, h) })
-	}
-}
-
-// noteForbidden reports which of the questions this host did not let out. Other peers are left alone:
-// until something is known of a peer, tables of an earlier meshd stay as they are.
-func (p *probes) noteForbidden(questions []probe.Question, forbidden []string) {
-	for _, q := range questions {
-		now := slices.Contains(forbidden, q.Peer)
-		if p.registry.Of(q.Peer).Forbidden != now {
-			p.learn(q.Peer, func(f *peers.Facts) { f.Forbidden = now })
-		}
-	}
+	p.steer.Learn(peer, time.Now(), update)
 }
 
 func (p *probes) String() string { return "probes" }
@@ -183,7 +170,7 @@ func (p *probes) ask(questions []probe.Question) {
 	if err != nil {
 		p.log.Debug("not all probes could be sent", "error", err)
 	}
-	p.noteForbidden(questions, dataplane.Refused(err))
+	p.steer.Forbidden(questions, err, time.Now())
 }
 
 // tell reports and logs what has changed.

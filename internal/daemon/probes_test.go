@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"log/slog"
+	"reflect"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -36,7 +37,7 @@ func (n *neighbours) SendEcho(echoes ...dataplane.Echo) error {
 	for _, e := range echoes {
 		payload := slices.Clone(e.Payload)
 		if e.Peer == "b" {
-			payload, _ = n.b.Answer("a", false, payload, time.Now())
+			payload, _ = n.b.Answer("a", e.Via, false, payload, time.Now())
 		}
 		e.Reply, e.Payload = true, payload
 		time.AfterFunc(n.answers, func() { n.probes.hear(e, time.Now()) })
@@ -209,7 +210,7 @@ func TestFollow(t *testing.T) {
 	off := planned(t, with("[network]", "probe = {interval = \"0s\"}\n[network]"))
 	n.probes.follow(off)
 	for name, want := range map[string]peers.Facts{"b": {Meshd: true}, "c": {Meshd: true}, "gone": {}} {
-		if got := n.probes.registry.Of(name); got != want {
+		if got := n.probes.registry.Of(name); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %+v, want %+v", name, got, want)
 		}
 	}

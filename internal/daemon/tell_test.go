@@ -43,6 +43,11 @@ func (e *quiet) Alive(context.Context) error  { return e.alive }
 func (e *quiet) Heard(string) time.Time       { return time.Time{} }
 func (e *quiet) HeardBy(string) peers.Heard   { return peers.Heard{} }
 
+func (e *quiet) Carry(prefix mesh.Prefix, peer string) error {
+	e.learned = append(e.learned, prefix.String()+" by "+peer)
+	return e.refuses
+}
+
 func (e *quiet) Learn(peer string, d peers.Directive) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()

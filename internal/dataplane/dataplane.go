@@ -49,6 +49,10 @@ type Engine interface {
 	// Learn takes over what is known of one peer by now. It is cheap and no transaction. A peer
 	// that is not in the mesh is remembered: it may come.
 	Learn(peer string, d peers.Directive) error
+	// Carry says which peer carries a shared prefix (mesh.Share) from now on. Until it is said, the first of
+	// its carriers does, and this node itself where it is one of them. It is as cheap as Learn; a prefix
+	// that is not shared is remembered.
+	Carry(prefix mesh.Prefix, peer string) error
 	// Read returns one reading of everything counted, and how packets move at this time.
 	Read() Reading
 	// Conditions returns what is not as it should be.
@@ -144,6 +148,16 @@ func (w *Wanted) From(to netip.Addr) (index int, ok bool) {
 	}
 	i := slices.IndexFunc(w.Binds, func(b netip.AddrPort) bool { return b.Addr().Is4() == to.Is4() })
 	return max(i, 0), i >= 0
+}
+
+// Reachable returns the addresses of a peer that datagrams can be sent to, in order of preference.
+func (w *Wanted) Reachable(p mesh.Peer) (all []netip.AddrPort) {
+	for _, a := range p.Addresses {
+		if _, can := w.From(a.Addr()); can {
+			all = append(all, a.AddrPort)
+		}
+	}
+	return all
 }
 
 // To returns which address of a peer datagrams go to: via if it is one that can be sent to, or else the

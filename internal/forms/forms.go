@@ -73,7 +73,7 @@ func (s *Sender) Send(
 	var plain []dataplane.Echo
 	var errs []error
 	for _, q := range questions {
-		e := dataplane.Echo{Peer: q.Peer, ID: q.ID, Seq: q.Seq, Payload: q.Payload, DSCP: q.DSCP}
+		e := dataplane.Echo{Peer: q.Peer, Via: q.Via, ID: q.ID, Seq: q.Seq, Payload: q.Payload, DSCP: q.DSCP}
 		switch q.Form {
 		case probe.Plain:
 			plain = append(plain, e)
@@ -111,7 +111,12 @@ func Bounds(self, peer mesh.Peer, mtu int) probe.Bounds {
 // Update brings facts about a peer up to date with what probes report.
 func (s *Sender) Update(f *peers.Facts, r probe.Report) {
 	f.Recent = peers.Loss{Probes: r.Recent.Probes, Lost: r.Recent.Lost, Runs: r.Recent.Runs}
-	f.NotHeard = r.NotHeard
+	f.NotHeard, f.Silent, f.Drain = r.NotHeard, r.Silent, r.Drain
+	f.Addresses = nil
+	for _, a := range r.Paths {
+		f.Addresses = append(f.Addresses, peers.Address{At: a.Via, State: peers.State(a.State.String()),
+			Silent: a.Silent, Good: a.Good, Answered: a.Answered, RTT: a.Figures.Last, Loss: a.Figures.Loss})
+	}
 	f.Path = peers.PathMTU{}
 	if z := r.Size; z.Most > 0 {
 		f.Path = peers.PathMTU{InUse: z.InUse, Least: z.Least, Most: z.Most, Interface: int(s.mtu.Load()),

@@ -3,6 +3,7 @@ package forms
 import (
 	"errors"
 	"net/netip"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -158,11 +159,11 @@ func TestUpdate(t *testing.T) {
 	want := peers.Facts{NotHeard: true, Recent: peers.Loss{Probes: 30, Lost: 2, Runs: 1},
 		Loses: peers.Loses{NoChecksum: true, DSCP: 46, Forwarded: true},
 		Path:  peers.PathMTU{InUse: 1252, Least: 576, Most: 1400, Interface: 1472, Proven: true}}
-	if f != want {
+	if !reflect.DeepEqual(f, want) {
 		t.Errorf("%+v, want %+v", f, want)
 	}
 	s.Update(&f, probe.Report{})
-	if f != (peers.Facts{}) {
+	if !reflect.DeepEqual(f, peers.Facts{}) {
 		t.Errorf("%+v", f)
 	}
 }

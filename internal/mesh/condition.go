@@ -77,6 +77,9 @@ const (
 	PathPort       Kind = "path_port"       // UDP from other source ports does not reach it
 	PathDSCP       Kind = "path_dscp"       // packets with a DSCP value do not reach it
 	PathForwarding Kind = "path_forwarding" // it does not forward packets to its pods
+	AddressSilent  Kind = "address_silent"  // one of its addresses, which packets do not use, is dead
+	PeerDrains     Kind = "peer_drains"     // it wants no new traffic
+	PeerMaintained Kind = "peer_maintained" // it is down, as was announced
 
 	// What surrounds the mesh.
 	RulesFailed    Kind = "rules_failed"    // nftables rules are not in force

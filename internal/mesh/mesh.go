@@ -139,6 +139,17 @@ func (m Mesh) Peer(name string) (peer Peer, ok bool) {
 	return Peer{}, false
 }
 
+// Carriers returns the peers with a shared prefix.
+func (m Mesh) Carriers() map[string]bool {
+	all := map[string]bool{}
+	for _, s := range m.Shares {
+		for _, c := range s.Carriers {
+			all[c.Peer] = true
+		}
+	}
+	return all
+}
+
 // Behind returns the prefixes behind some peers, by the number that each peer has.
 func (m Mesh) Behind(peers map[string]int) map[int][]Prefix {
 	all := map[int][]Prefix{}

@@ -34,9 +34,15 @@ func (p *Peers) Tell(changes []probe.Change, self probe.Self, now time.Time) {
 	var others, ours []string
 	for _, c := range changes {
 		switch {
-		case c.Forms: // they become conditions, see package peers
+		case c.Forms, c.Paths: // they become conditions, see package peers
+		case c.Drain:
+			p.tellDrain(c)
 		case c.Told == nil:
-			p.states.Add(c.New.String(), c)
+			kind := c.New.String()
+			if c.Maintenance != nil {
+				kind = "maintained " + kind
+			}
+			p.states.Add(kind, c)
 		case c.Told.Hash == ([32]byte{}): // not a meshd
 		case !self.SameFile(*c.Told):
 			others = append(others, c.Peer)
@@ -73,6 +79,11 @@ func (p *Peers) tellStates(all []probe.Change) {
 		about = append(about, "was", c.Old, "silent", c.Silent.Round(time.Millisecond),
 			"loss", fmt.Sprintf("%.0f%%", 100*c.Figures.Loss))
 	}
+	if c.Maintenance != nil && c.New != probe.Up { // nothing to be alarmed about
+		p.log.Info(subject+" "+c.New.String()+", in maintenance",
+			append(about, "event", "peer_"+strings.ReplaceAll(c.New.String(), "-", "_"))...)
+		return
+	}
 	switch c.New {
 	case probe.Up:
 		p.log.Info(subject+" up", append(about, "event", "peer_up")...)
@@ -86,6 +97,19 @@ func (p *Peers) tellStates(all []probe.Change) {
 	case probe.Down:
 		p.log.Error(subject+" down: no answer", append(about, "event", "peer_down")...)
 	}
+}
+
+// tellDrain logs that a peer's maintenance has begun, has changed or has ended.
+func (p *Peers) tellDrain(c probe.Change) {
+	if c.Maintenance == nil {
+		p.log.Info("the maintenance of a peer has ended", "peer", c.Peer, "event", "peer_undrained")
+		return
+	}
+	about := []any{"peer", c.Peer, "by", c.Maintenance.By, "reason", c.Maintenance.Reason, "event", "peer_drained"}
+	if until := c.Maintenance.Until; !until.IsZero() {
+		about = append(about, "until", until.Format(time.RFC3339))
+	}
+	p.log.Info("a peer is in maintenance, and wants no new traffic", about...)
 }
 
 // tellFiles logs peers that have told of another file.

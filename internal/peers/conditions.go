@@ -21,7 +21,7 @@ type OwnFile struct {
 // judged by its file alone.
 func (f Facts) Conditions(name string, ours OwnFile, now time.Time) (all []mesh.Condition) {
 	if f.Asked {
-		all = f.reach(name, f.StateAt(now))
+		all = f.reach(name, f.StateAt(now), now)
 	}
 	news := f.FileSince // of the two files, the one that is newer
 	if ours.Since.After(news) {
@@ -44,14 +44,32 @@ func (r *Registry) Conditions() (all []mesh.Condition) {
 	return all
 }
 
+// maintenance tells of a peer that was taken out of service on purpose.
+func (f Facts) maintenance(name string, kind mesh.Kind) []mesh.Condition {
+	if f.Drain == nil || f.State == Unknown {
+		return nil
+	}
+	return []mesh.Condition{{Kind: kind, Severity: mesh.Info, Peer: name, Cause: f.Drain.Why(),
+		Remedy: "`meshd undrain` there ends it"}}
+}
+
 // reach tells how packets fare between this node and a peer in a state.
-func (f Facts) reach(name string, state State) (all []mesh.Condition) {
+func (f Facts) reach(name string, state State, now time.Time) (all []mesh.Condition) {
+	if f.Drain != nil && f.Drain.Ended(now) {
+		f.Drain = nil
+	}
 	one := mesh.Condition{Severity: mesh.Degraded, Peer: name}
 	switch state {
 	case Up:
-		return slices.Concat(f.Recent.conditions(name), f.Loses.conditions(name), f.Path.conditions(name))
+		return slices.Concat(f.Recent.conditions(name), f.Loses.conditions(name), f.Path.conditions(name),
+			f.spares(name), f.maintenance(name, mesh.PeerDrains))
 	case Stale:
 		return f.Recent.conditions(name)
+	}
+	if f.Drain != nil { // its going down was announced
+		return f.maintenance(name, mesh.PeerMaintained)
+	}
+	switch state {
 	case Down:
 		one.Kind, one.Severity = mesh.PeerDown, mesh.Failed
 		one.Remedy = "check that its host runs, that meshd runs there, " +

@@ -9,9 +9,12 @@
 package peers
 
 import (
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
+
+	"example.org/meshd/internal/mesh"
 )
 
 // A State is how a peer is. Its words are part of the API.
@@ -49,6 +52,15 @@ type Facts struct {
 	// which programs would bypass, is about the peer.
 	Forbidden bool
 
+	// Addresses are those of a peer that has several, in order of preference.
+	Addresses []Address
+	via       netip.AddrPort // the one that packets go to
+	// Silent tells that the peer was found silent within seconds, and has not answered since.
+	Silent bool
+	// Drain is what the peer tells of its maintenance; nil: it is in none. It is never changed.
+	Drain     *mesh.Drain
+	wellSince time.Time // zero: it is not up, or in maintenance
+
 	handover
 }
 
@@ -64,6 +76,18 @@ func (f Facts) StateAt(now time.Time) State {
 		return Up
 	}
 	return Unknown
+}
+
+// Conclude decides again what follows from facts that have changed: to which address packets go, and since
+// when the peer is well. It is for an update of a Report.
+func (f *Facts) Conclude(now time.Time) {
+	f.choose(now)
+	switch {
+	case f.State != Up || f.fitness() != well:
+		f.wellSince = time.Time{}
+	case f.wellSince.IsZero():
+		f.wellSince = now
+	}
 }
 
 // Names notes by which name a peer told of its file at a time. It is for an update of a Report.
@@ -85,6 +109,10 @@ type Registry struct {
 	own   OwnFile
 	facts map[string]Facts
 	told  map[string]Directive // what engines were told last
+
+	self     string // this node
+	shares   []mesh.Share
+	carriers map[mesh.Prefix]string // of the shared prefixes
 }
 
 // New returns a Registry that knows nothing.
@@ -99,7 +127,9 @@ func (r *Registry) Report(peer string, update func(*Facts)) (d Directive, news b
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f := r.facts[peer]
+	addresses := f.Addresses
 	update(&f)
+	f.meet(addresses)
 	f.Met = f.Met || f.State == Up
 	r.facts[peer] = f
 	d = follow(f)
@@ -112,7 +142,7 @@ func (r *Registry) Report(peer string, update func(*Facts)) (d Directive, news b
 func follow(f Facts) Directive {
 	return Directive{
 		Finishes: f.Meshd, OutByUser: f.Loses.NoChecksum || f.Forbidden,
-		InBySocket: f.handed && f.unanswered(), MTU: f.Path.limit()}
+		InBySocket: f.handed && f.unanswered(), MTU: f.Path.limit(), Via: f.directed()}
 }
 
 // Use tells which file is in force on this node from now on. A file of the same names changes nothing.

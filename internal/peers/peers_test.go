@@ -3,6 +3,7 @@ package peers_test
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"sync"
 	"testing"
 	"time"
@@ -53,10 +54,10 @@ func TestFactsStay(t *testing.T) {
 		f.Heard = noon
 	}, peers.Directive{Finishes: true}, false)
 	want := peers.Facts{State: peers.Up, Asked: true, Heard: noon, Meshd: true, Met: true}
-	if got := r.Of("a"); got != want {
+	if got := r.Of("a"); !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
-	if got := r.Of("b"); got != (peers.Facts{}) {
+	if got := r.Of("b"); !reflect.DeepEqual(got, peers.Facts{}) {
 		t.Errorf("of a stranger: %+v", got)
 	}
 }
@@ -68,10 +69,10 @@ func TestKeep(t *testing.T) {
 		r.Report(name, isMeshd)
 	}
 	r.Keep([]string{"a", "c", "never reported"})
-	if got := r.Of("b"); got != (peers.Facts{}) {
+	if got := r.Of("b"); !reflect.DeepEqual(got, peers.Facts{}) {
 		t.Errorf("b is remembered: %+v", got)
 	}
-	if got := r.Of("never reported"); got != (peers.Facts{}) {
+	if got := r.Of("never reported"); !reflect.DeepEqual(got, peers.Facts{}) {
 		t.Errorf("%+v", got)
 	}
 	report(t, r, "b", nothing, peers.Directive{}, true)

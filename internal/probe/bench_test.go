@@ -2,6 +2,7 @@ package probe
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 )
@@ -26,8 +27,8 @@ func BenchmarkThousandPeers(b *testing.B) {
 				questions, _ := p.Work(now)
 				asked += len(questions)
 				for _, q := range questions {
-					reply, _ := p.Answer(q.Peer, false, q.Payload, now) // the peers are this prober itself
-					p.Answer(q.Peer, true, reply, now)
+					reply, _ := p.Answer(q.Peer, netip.AddrPort{}, false, q.Payload, now) // the peers are this prober itself
+					p.Answer(q.Peer, netip.AddrPort{}, true, reply, now)
 				}
 				if len(questions) < Batch {
 					break

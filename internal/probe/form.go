@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -129,6 +130,82 @@ func (f *form) loss() float64 {
 		lost += int(f.results >> i & 1)
 	}
 	return float64(lost) / float64(n)
+}
+
+// nextForm returns a form that is due, with its DSCP value; ok is false if none is. A form is measured
+// while plain probes pass; what was found before stays meanwhile.
+func (p *path) nextForm(now time.Time, t Trait) (f Form, dscp uint8, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, f := range regular {
+		if one := &p.forms[f]; !p.measures(f, t) && (one.fails || one.lost > 0) {
+			p.formsNew = p.formsNew || one.fails
+			one.forget()
+		}
+	}
+	if !p.active || !p.passes() {
+		return 0, 0, false
+	}
+	for i := range regular {
+		f := regular[(int(p.seq)+i)%len(regular)] // the next one, so that none is left out
+		if !p.measures(f, t) || !p.forms[f].due(now, p.waits(f, now)) {
+			continue
+		}
+		if f == Marked {
+			dscp = p.forms[f].nextDSCP(t.DSCP)
+		}
+		return f, dscp, true
+	}
+	return 0, 0, false
+}
+
+// measures tells whether a form says something about the peer. p.mu is held.
+func (p *path) measures(f Form, t Trait) bool {
+	isMeshd := p.told.Hash != [32]byte{}
+	switch f {
+	case Data:
+		return t.Data && isMeshd // to others, programs send nothing
+	case Large:
+		return p.bounds.Sizes.Most > 0
+	case Marked:
+		return t.DSCP&^1 != 0 // plain probes have DSCP 0
+	default:
+		return p.bounds.Forwarded && p.told.Meaning != (Meaning{}) && !p.flags.Has(Unmeasured)
+	}
+}
+
+// nextDSCP returns the DSCP value to ask about: the same one until it is clear what becomes of it, then
+// the next of those that pods' packets have.
+func (f *form) nextDSCP(seen uint64) uint8 {
+	if bit := uint64(1) << f.dscp; (f.fails || f.lost > 0) && seen&bit != 0 {
+		return f.dscp
+	}
+	seen &^= 1
+	above := seen &^ (2<<f.dscp - 1)
+	if above == 0 {
+		above = seen
+	}
+	next := uint8(bits.TrailingZeros64(above))
+	if next != f.dscp { // what is known is of another value
+		f.lost, f.passed = 0, 0
+	}
+	return next
+}
+
+// waits tells whether a question of a form has waited for formHurry. p.mu is held.
+func (p *path) waits(f Form, now time.Time) bool {
+	return slices.ContainsFunc(p.asked, func(q question) bool {
+		return q.form == f && q.rtt == lost && now.Sub(q.at) >= formHurry
+	})
+}
+
+// askForm notes a question of a form and returns its sequence number.
+func (p *path) askForm(now time.Time, nonce uint64, f Form, dscp uint8) uint16 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.forms[f].ask(now)
+	p.forms[f].dscp = dscp
+	return p.note(question{nonce: nonce, form: f, at: now, rtt: lost})
 }
 
 // A FormReport is what is known of one form at one peer.

@@ -2,6 +2,7 @@ package probe
 
 import (
 	"bytes"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -350,7 +351,7 @@ func TestOneWay(t *testing.T) {
 	question := func(flags Flags) {
 		b := make([]byte, PayloadSize)
 		payload{flags: flags, nonce: 1}.write(b)
-		s.Answer("b", false, b, s.now)
+		s.Answer("b", netip.AddrPort{}, false, b, s.now)
 	}
 	s.run(10 * time.Second)
 	s.changes = nil
@@ -393,7 +394,7 @@ func TestNotOneWay(t *testing.T) {
 	question := func() {
 		b := make([]byte, PayloadSize)
 		payload{nonce: 1}.write(b)
-		s.Answer("b", false, b, s.now)
+		s.Answer("b", netip.AddrPort{}, false, b, s.now)
 	}
 	s.run(10 * time.Second)
 	s.changes = nil
@@ -427,7 +428,7 @@ func TestNotOneWay(t *testing.T) {
 func answerOf(s *sim, peer string) []byte {
 	b := make([]byte, PayloadSize)
 	payload{nonce: 1}.write(b)
-	reply, _ := s.Answer(peer, false, b, s.now)
+	reply, _ := s.Answer(peer, netip.AddrPort{}, false, b, s.now)
 	return reply
 }
 
@@ -440,7 +441,7 @@ func TestTellsUnheard(t *testing.T) {
 	ask := func(peer string) Flags {
 		b := make([]byte, PayloadSize)
 		payload{nonce: 1}.write(b)
-		reply, _ := s.Answer(peer, false, b, s.now)
+		reply, _ := s.Answer(peer, netip.AddrPort{}, false, b, s.now)
 		p, _ := parse(bytes.Clone(reply))
 		q, _, forget, _ := s.Ping(peer, 0, s.now)
 		forget()

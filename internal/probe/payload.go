@@ -3,6 +3,8 @@ package probe
 import (
 	"bytes"
 	"encoding/binary"
+
+	"example.org/meshd/internal/mesh"
 )
 
 // A payload is the content of an echo of meshd's:
@@ -14,7 +16,7 @@ import (
 //	16  nonce    8 bytes, chosen by the sender of the question
 //	24  hash     32 bytes: SHA-256 of the file that the sender uses
 //	56  version  24 bytes of text, filled with zeros
-//	80           more bytes of a ping of that size
+//	80           more bytes of a ping of that size, or what drain.go says
 //
 // All numbers are big endian. A kernel returns a question unchanged, so an echo reply that holds a
 // question comes from a host without meshd. A meshd before these fields sends zeros in bytes 9 to 15.
@@ -23,6 +25,7 @@ type payload struct {
 	flags  Flags
 	nonce  uint64
 	Self
+	drain *mesh.Drain // of a question; nil: it says nothing of a maintenance
 }
 
 // Flags is what a node tells one other node besides Self. Bits without a name here are ignored.
@@ -31,10 +34,12 @@ type Flags uint8
 // The flags.
 const (
 	Unheard    Flags = 1 << iota // the sender gets no answers from the receiver
-	Draining                     // the sender wants no new traffic; not used yet
+	Draining                     // the sender wants no new traffic, see drain.go
 	Sealed                       // the sender encrypts; not used yet
 	Unmeasured                   // forwarded probes end unanswered at the sender: nothing there leads to pods
 	Brief                        // of a question: its answer may be of PayloadSize, so only the way there counts
+	Sending                      // a shared prefix of the sender goes by the receiver
+	Aware                        // the sender knows that the receiver is in maintenance
 )
 
 // Has tells whether all of some flags are set.
@@ -62,6 +67,9 @@ func parse(b []byte) (p payload, ok bool) {
 	p.nonce = binary.BigEndian.Uint64(b[16:])
 	p.Hash = [32]byte(b[24:56])
 	p.Version = printable(bytes.TrimRight(b[56:PayloadSize], "\x00"))
+	if !p.answer && p.flags.Has(Draining) {
+		p.drain = drainOf(b)
+	}
 	return p, true
 }
 

@@ -22,10 +22,13 @@ package probe
 
 import (
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"example.org/meshd/internal/mesh"
 )
 
 // Parameters.
@@ -74,19 +77,26 @@ type Settings struct {
 	Peers    []string
 	Interval time.Duration     // between two questions to a peer; 0: no probes
 	Bounds   map[string]Bounds // of peers; none: neither large nor forwarded probes
+	// Via are the addresses of peers that have several, in order of preference. Each is asked; the first
+	// is the one in use until Prefer says something else.
+	Via map[string][]netip.AddrPort
+	// Quick are peers of one address whose silence has to be noticed within seconds, too, since other peers
+	// can take their place.
+	Quick map[string]bool
 }
 
 // A Question is to be sent to a peer in an ICMP echo request.
 type Question struct {
 	Peer    string
+	Via     netip.AddrPort // to this address of the peer; the zero value: the way that packets go
 	Form    Form
 	DSCP    uint8  // for the outer header, 0 to 63
 	ID, Seq uint16 // of the echo
 	Payload []byte // of the echo; the receiver of the Question owns it
 }
 
-// A Change is a change of one peer: of its state, of what it says of itself if Told is not nil, or of
-// which forms it gets if Forms is true.
+// A Change is a change of one peer: of its state, of what it says of itself if Told is not nil, of which
+// forms it gets if Forms is true, or of which of its addresses answer if Paths is true.
 type Change struct {
 	Peer     string
 	Old, New State
@@ -95,6 +105,10 @@ type Change struct {
 	Told     *Self // the peer's new file or version
 	Before   Self  // then: what the last Change told
 	Forms    bool  // a form fails or passes now
+	Paths    bool  // see PathReport
+	Drain    bool  // the peer's maintenance began, changed or ended
+	// Maintenance is what the peer says of it; nil: it is in none. It is never changed.
+	Maintenance *mesh.Drain
 }
 
 // A Prober follows the peers of a mesh. Its methods may be called from any goroutine at any time.
@@ -103,37 +117,41 @@ type Prober struct {
 	id    uint16 // of the echoes
 	heard func(peer string) time.Time
 	self  atomic.Pointer[Self]
-	leads atomic.Bool                      // see Forwards
-	trait atomic.Pointer[Trait]            // see Differ
-	peers atomic.Pointer[map[string]*peer] // replaced as a whole, never changed
-	news  chan *peer                       // peers that settle should look at
-	woken chan struct{}                    // news is not empty
+	leads atomic.Bool                // see Forwards
+	trait atomic.Pointer[Trait]      // see Differ
+	drain atomic.Pointer[mesh.Drain] // see Drain
+	// carriers are those of Send.
+	carriers atomic.Pointer[map[string]bool]
+	peers    atomic.Pointer[map[string]*peer] // replaced as a whole, never changed
+	news     chan *path                       // paths that settle should look at
+	woken    chan struct{}                    // news is not empty
 
 	mu       sync.Mutex // guards the fields below
 	interval time.Duration
-	order    []*peer   // in which peers are asked
-	next     int       // index in order
-	credit   float64   // the number of plain questions that may be asked now
-	formed   float64   // the number of questions of other forms that may be asked now
-	sized    float64   // the number of questions about sizes that may be asked now
-	last     time.Time // of the last Work
-	pending  []pending // sent questions, oldest first
+	rings    [numRings]ring // how often which path is asked
+	formed   float64        // the number of questions of other forms that may be asked now
+	sized    float64        // the number of questions about sizes that may be asked now
+	doubted  float64        // the number of questions of doubts that may be asked now
+	last     time.Time      // of the last Work
+	pending  []pending      // sent questions, by when they are over
 }
 
-// pending is a sent question, with the time at which it times out.
+// pending is a sent question, with the time at which its path is to be settled.
 type pending struct {
-	to   *peer
-	over time.Time
+	to     *path
+	over   time.Time
+	urgent bool // not only with the next tick
 }
 
 // New returns a Prober without peers. heard returns the time of the last packet of any kind from a
 // peer, the zero time if none came; it is called with locks held and must not call the Prober.
 func New(heard func(peer string) time.Time) *Prober {
 	p := &Prober{
-		id: uint16(rand.Uint32()), heard: heard, news: make(chan *peer, 64), woken: make(chan struct{}, 1),
+		id: uint16(rand.Uint32()), heard: heard, news: make(chan *path, 64), woken: make(chan struct{}, 1),
 	}
 	p.self.Store(&Self{})
 	p.trait.Store(&Trait{})
+	p.carriers.Store(&map[string]bool{})
 	p.peers.Store(&map[string]*peer{})
 	return p
 }
@@ -153,6 +171,12 @@ func (p *Prober) Differ(t Trait) { p.trait.Store(&t) }
 func (p *Prober) flags(to *peer) (f Flags) {
 	if to != nil {
 		f = to.tells()
+		if (*p.carriers.Load())[to.name] {
+			f |= Sending
+		}
+	}
+	if p.drain.Load() != nil {
+		f |= Draining
 	}
 	if !p.leads.Load() {
 		f |= Unmeasured
@@ -160,9 +184,9 @@ func (p *Prober) flags(to *peer) (f Flags) {
 	return f
 }
 
-// Set replaces the settings. Peers that stay keep their state, unless probing is turned on or off.
-// New peers are asked first. It returns the peers that stay and to which packets have another size from
-// now on.
+// Set replaces the settings. Peers and addresses that stay keep their state, unless probing is turned on
+// or off. New peers are asked first. It returns the peers that stay and to which packets have another
+// size from now on.
 func (p *Prober) Set(s Settings) (resized []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -170,53 +194,138 @@ func (p *Prober) Set(s Settings) (resized []string) {
 	if s.Interval == 0 || p.interval == 0 {
 		old = nil
 	}
-	peers, fresh, kept := make(map[string]*peer, len(s.Peers)), []*peer{}, []*peer{}
+	peers, fresh, stays := make(map[string]*peer, len(s.Peers)), []*path{}, map[*path]bool{}
 	for _, name := range s.Peers {
-		one := old[name]
-		if one == nil {
-			one = &peer{name: name}
-			fresh = append(fresh, one)
+		before := old[name]
+		one := newPeer(name, s.Via[name], s.Quick[name], before)
+		for _, to := range one.paths {
+			if before.has(to) {
+				stays[to] = true
+			} else {
+				fresh = append(fresh, to)
+			}
 		}
-		if one.set(s.Interval, s.Bounds[name]) && old[name] != nil {
+		if one.set(s.Interval, s.Bounds[name]) && before != nil {
 			resized = append(resized, name)
 		}
 		peers[name] = one
 	}
-	for i := range p.order {
-		was := p.order[(p.next+i)%len(p.order)]
-		if peers[was.name] == was {
-			kept = append(kept, was)
+	all := fresh
+	for i := range p.rings {
+		for _, to := range p.rings[i].turned() {
+			if stays[to] {
+				all = append(all, to)
+			}
 		}
 	}
 	p.peers.Store(&peers)
-	p.order, p.next, p.interval = append(fresh, kept...), 0, s.Interval
+	p.interval = s.Interval
+	p.arrange(all)
 	return resized
+}
+
+// arrange puts paths into the rings.
+func (p *Prober) arrange(all []*path) {
+	credit := [numRings]float64{}
+	for i := range p.rings {
+		credit[i] = p.rings[i].credit
+	}
+	p.rings = [numRings]ring{
+		usualRing: {period: p.interval, credit: credit[usualRing]},
+		quickRing: {period: min(p.interval, quickPeriod), credit: credit[quickRing]},
+	}
+	if p.interval > 0 {
+		p.rings[rareRing] = ring{period: max(p.interval, rarePeriod), credit: credit[rareRing]}
+	}
+	peers := *p.peers.Load()
+	for _, to := range all {
+		to.ring = peers[to.name].ringOf(to)
+		r := &p.rings[to.ring]
+		r.order = append(r.order, to)
+	}
+}
+
+// place puts a path into another ring if it is to be asked more or less often.
+func (p *Prober) place(of *peer, to *path) {
+	if want := of.ringOf(to); want != to.ring {
+		p.rings[to.ring].remove(to)
+		to.ring = want
+		p.rings[want].order = append(p.rings[want].order, to)
+	}
+}
+
+// Prefer tells which address of a peer packets go to. The zero value is the first.
+func (p *Prober) Prefer(name string, via netip.AddrPort) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	one := (*p.peers.Load())[name]
+	if one == nil {
+		return
+	}
+	before, next := one.inUse(), one.paths[0]
+	if via.IsValid() {
+		next = one.at(via)
+	}
+	if next == before {
+		return
+	}
+	next.use(before)
+	one.active.Store(int32(slices.Index(one.paths, next)))
+	for _, to := range one.paths {
+		p.place(one, to)
+	}
+	p.tell(next)
+}
+
+// tell has a path settled soon.
+func (p *Prober) tell(one *path) {
+	select {
+	case p.news <- one:
+	default: // full: the path is settled when its next question's time is over
+	}
+	select {
+	case p.woken <- struct{}{}:
+	default: // has a value already
+	}
 }
 
 // Self returns what the other nodes are told.
 func (p *Prober) Self() Self { return *p.self.Load() }
 
-// rate returns the number of questions per second.
-func (p *Prober) rate() float64 {
-	if p.interval == 0 {
-		return 0
+// share returns which part of the questions may be asked that the rings want.
+func (p *Prober) share() float64 {
+	sum := 0.0
+	for i := range p.rings {
+		sum += p.rings[i].rate()
 	}
-	return min(maxRate, float64(len(p.order))/p.interval.Seconds())
+	return min(1, maxRate/max(sum, 1))
 }
+
+// doubtTick is the shortest time for which questions of doubts are collected.
+const doubtTick = 50 * time.Millisecond
 
 // Wait returns the time until Work should be called next, counted from the last Work. Work should also
 // be called when Woken has a value.
 func (p *Prober) Wait() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	wait := time.Hour
-	if rate := p.rate(); rate > 0 {
-		wait = time.Duration((1 - p.credit) / rate * float64(time.Second))
+	wait, share := time.Hour, p.share()
+	for i := range p.rings {
+		if r := &p.rings[i]; r.rate() > 0 {
+			wait = min(wait, time.Duration((1-r.credit)/(r.rate()*share)*float64(time.Second)))
+		}
 	}
 	if len(p.pending) > 0 {
 		wait = min(wait, p.pending[0].over.Sub(p.last))
 	}
-	return max(wait, p.tick())
+	least := p.tick()
+	for _, one := range p.pending {
+		if in := one.over.Sub(p.last); one.urgent || in >= least {
+			least = min(least, max(in, doubtTick))
+			break
+		}
+	}
+	return max(wait, least)
 }
 
 // tick returns how long questions are collected: less than tick if each peer is asked often.
@@ -236,31 +345,51 @@ func (p *Prober) Woken() <-chan struct{} { return p.woken }
 func (p *Prober) Work(now time.Time) (questions []Question, changes []Change) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	// Questions that were due while nobody called, such as while the host was suspended, are not
-	// asked later.
-	burst := max(1, p.rate()*4*p.tick().Seconds())
 	if p.last.IsZero() {
-		p.last, p.credit = now, 1
+		p.last = now
+		for i := range p.rings {
+			p.rings[i].credit = 1
+		}
 	}
-	p.credit = min(p.credit+now.Sub(p.last).Seconds()*p.rate(), burst)
-	p.formed = min(p.formed+now.Sub(p.last).Seconds()*maxFormRate, float64(formBurst))
-	p.sized = min(p.sized+now.Sub(p.last).Seconds()*maxSizeRate, float64(sizeBurst))
+	elapsed, share := now.Sub(p.last).Seconds(), p.share()
+	for i := range p.rings {
+		// Questions that were due while nobody called, such as while the host was suspended, are not
+		// asked later.
+		r := &p.rings[i]
+		rate := r.rate() * share
+		r.credit = min(r.credit+elapsed*rate, max(1, rate*4*p.tick().Seconds()))
+	}
+	p.formed = min(p.formed+elapsed*maxFormRate, float64(formBurst))
+	p.sized = min(p.sized+elapsed*maxSizeRate, float64(sizeBurst))
+	p.doubted = min(p.doubted+elapsed*maxDoubtRate, doubtBurst)
 	p.last = now
 	questions, changes = p.conclude(now)
-	for ; p.credit >= 1 && len(p.order) > 0 && p.interval > 0 && len(questions) < Batch; p.credit-- {
-		to := p.order[p.next]
-		p.next = (p.next + 1) % len(p.order)
-		q := Question{Peer: to.name, ID: p.id, Payload: make([]byte, PayloadSize)}
-		q.Seq = to.ask(now, p.question(to, q.Payload), nil)
-		questions = p.askForms(now, to, append(questions, q))
-		p.follow(pending{to, now.Add(Timeout)}) // for all of them
+	for i := range p.rings {
+		for r := &p.rings[i]; r.credit >= 1 && len(r.order) > 0 && r.period > 0 && len(questions) < Batch; r.credit-- {
+			to := r.turn()
+			questions = append(questions, p.ask(now, to, false))
+			questions = p.askForms(now, to, questions)
+			p.follow(pending{to: to, over: now.Add(Timeout)}) // for all of them
+		}
 	}
 	return questions, changes
 }
 
+// ask returns a plain question on a path. outOfTurn is for a doubt.
+func (p *Prober) ask(now time.Time, to *path, outOfTurn bool) Question {
+	q := Question{Peer: to.name, Via: to.via, ID: p.id, Payload: make([]byte, PayloadSize)}
+	var doubt time.Time
+	q.Seq, doubt = to.ask(now, p.question(to.name, q.Payload), outOfTurn)
+	q.Payload = appendDrain(q.Payload, p.drain.Load())
+	if !doubt.IsZero() {
+		p.follow(pending{to: to, over: doubt})
+	}
+	return q
+}
+
 // askForms appends the questions of forms that are due at a peer. Where more are due than may be asked,
 // chance decides: in a fixed order the same peers would be left out round by round.
-func (p *Prober) askForms(now time.Time, to *peer, questions []Question) []Question {
+func (p *Prober) askForms(now time.Time, to *path, questions []Question) []Question {
 	trait := *p.trait.Load()
 	// One at a time, but where plain probes are so rare that this would take too long.
 	most := min(len(regular), 1+int(p.interval*time.Duration(len(regular))/formPause))
@@ -273,8 +402,9 @@ func (p *Prober) askForms(now time.Time, to *peer, questions []Question) []Quest
 			break
 		}
 		p.formed--
-		q := Question{Peer: to.name, Form: form, DSCP: dscp, ID: p.id, Payload: make([]byte, PayloadSize)}
-		q.Seq = to.askForm(now, p.question(to, q.Payload), form, dscp)
+		q := Question{Peer: to.name, Via: to.via, Form: form, DSCP: dscp, ID: p.id,
+			Payload: make([]byte, PayloadSize)}
+		q.Seq = to.askForm(now, p.question(to.name, q.Payload), form, dscp)
 		questions = append(questions, q)
 	}
 	return questions
@@ -283,7 +413,7 @@ func (p *Prober) askForms(now time.Time, to *peer, questions []Question) []Quest
 // Look has the size of a peer's packets checked at once: somebody says that it has changed.
 func (p *Prober) Look(peer string) {
 	if one := (*p.peers.Load())[peer]; one != nil {
-		one.look()
+		one.inUse().look()
 	}
 }
 
@@ -291,14 +421,14 @@ func (p *Prober) Look(peer string) {
 func (p *Prober) Unsent(q Question) {
 	said, ok := parse(q.Payload)
 	if to := (*p.peers.Load())[q.Peer]; to != nil && ok {
-		to.forget(said.nonce)
+		to.at(q.Via).forget(said.nonce)
 	}
 }
 
 // conclude settles the peers that have news, and those whose questions have timed out. It returns the
 // questions about sizes that are due there.
 func (p *Prober) conclude(now time.Time) (questions []Question, changes []Change) {
-	var due []*peer
+	var due []*path
 	for range len(p.news) {
 		due = append(due, <-p.news)
 	}
@@ -314,36 +444,59 @@ func (p *Prober) conclude(now time.Time) (questions []Question, changes []Change
 }
 
 // question writes a payload for a peer and returns its nonce.
-func (p *Prober) question(to *peer, b []byte) uint64 {
+func (p *Prober) question(peer string, b []byte) uint64 {
 	nonce := rand.Uint64() // ChaCha8 with a random seed: answers cannot be forged by guessing
-	payload{nonce: nonce, flags: p.flags(to), Self: *p.self.Load()}.write(b)
+	payload{nonce: nonce, flags: p.flags((*p.peers.Load())[peer]), Self: *p.self.Load()}.write(b)
 	return nonce
 }
 
-// settle settles a peer if it is still followed.
+// settle settles a path if it is still followed.
 func (p *Prober) settle(
-	one *peer, now time.Time, questions []Question, changes []Change,
+	one *path, now time.Time, questions []Question, changes []Change,
 ) ([]Question, []Change) {
-	if (*p.peers.Load())[one.name] != one {
+	of := (*p.peers.Load())[one.name]
+	if !of.has(one) {
 		return questions, changes
 	}
 	// Where more are due than may be asked, chance decides, as in askForms.
 	mayAsk := p.sized >= sizeRound && rand.Float64() <= p.sized/float64(sizeBurst)
-	changes, sizes, again := one.settle(now, p.heard(one.name), mayAsk, changes)
-	p.sized -= float64(len(sizes))
-	for _, size := range sizes {
-		q := Question{Peer: one.name, Form: Large, ID: p.id, Payload: make([]byte, size)}
-		q.Seq = one.askSize(now, p.question(one, q.Payload), size)
+	var heard time.Time
+	if of.inUse() == one {
+		heard = p.heard(one.name)
+	}
+	told := len(changes)
+	changes, found := one.settle(now, heard, mayAsk, changes)
+	for i := range changes[told:] {
+		changes[told+i].Maintenance = of.drain.Load()
+	}
+	p.sized -= float64(len(found.sizes))
+	for _, size := range found.sizes {
+		q := Question{Peer: one.name, Via: one.via, Form: Large, ID: p.id, Payload: make([]byte, size)}
+		q.Seq = one.askSize(now, p.question(one.name, q.Payload), size)
 		q.Payload[flagsAt] |= byte(Brief)
 		questions = append(questions, q)
 	}
-	if !again.IsZero() {
-		p.follow(pending{one, again})
+	if !found.again.IsZero() {
+		p.follow(pending{to: one, over: found.again})
+	}
+	if !found.urgent.IsZero() {
+		p.follow(pending{to: one, over: found.urgent, urgent: true})
+	}
+	if found.doubts && p.doubted >= float64(len(of.paths)) {
+		for _, to := range of.paths {
+			p.doubted--
+			questions = append(questions, p.ask(now, to, true))
+		}
+	}
+	if of.quick {
+		for _, to := range of.paths {
+			p.place(of, to)
+		}
 	}
 	return questions, changes
 }
 
-// follow has a peer settled at a time.
+// follow has a path settled at a time.
 func (p *Prober) follow(one pending) {
 	at, _ := slices.BinarySearchFunc(p.pending, one, func(a, b pending) int { return a.over.Compare(b.over) })
 	p.pending = slices.Insert(p.pending, at, one)
@@ -360,15 +513,19 @@ func (p *Prober) Ping(name string, size int, now time.Time) (
 	}
 	rtt := make(chan time.Duration, 1)
 	q = Question{Peer: name, ID: p.id, Payload: make([]byte, max(size, PayloadSize))}
-	nonce := p.question(to, q.Payload)
-	q.Seq = to.ask(now, nonce, rtt)
-	return q, rtt, func() { to.forget(nonce) }, true
+	one := to.inUse()
+	nonce := p.question(name, q.Payload)
+	q.Seq = one.askPing(now, nonce, rtt)
+	return q, rtt, func() { one.forget(nonce) }, true
 }
 
-// Answer takes the payload of an echo that was received from a peer. mine is false if the echo is not
+// Answer takes the payload of an echo that was received from an address of a peer, the zero value being
+// an unknown one. mine is false if the echo is not
 // one of meshd's: it is for the host's kernel. If the echo is a question, Answer turns b into the
 // answer, in place, and returns it as reply, for the caller to send; otherwise reply is nil.
-func (p *Prober) Answer(from string, isReply bool, b []byte, at time.Time) (reply []byte, mine bool) {
+func (p *Prober) Answer(
+	from string, via netip.AddrPort, isReply bool, b []byte, at time.Time,
+) (reply []byte, mine bool) {
 	said, ok := parse(b)
 	if !ok {
 		return nil, false
@@ -379,7 +536,10 @@ func (p *Prober) Answer(from string, isReply bool, b []byte, at time.Time) (repl
 		}
 		one := (*p.peers.Load())[from]
 		if one != nil {
-			one.asks(said.flags, at)
+			one.at(via).asks(said.flags, at)
+			if one.drains(said) {
+				p.tell(one.inUse())
+			}
 		}
 		payload{answer: true, nonce: said.nonce, flags: p.flags(one), Self: *p.self.Load()}.write(b)
 		if said.flags.Has(Brief) {
@@ -387,14 +547,10 @@ func (p *Prober) Answer(from string, isReply bool, b []byte, at time.Time) (repl
 		}
 		return b, true
 	}
-	if one := (*p.peers.Load())[from]; one != nil && one.answered(said, at) {
-		select {
-		case p.news <- one:
-		default: // full: the peer is settled when the question's time is over
-		}
-		select {
-		case p.woken <- struct{}{}:
-		default: // has a value already
+	if one := (*p.peers.Load())[from]; one != nil {
+		to, look := one.answered(said, at)
+		if to != nil && said.answer && one.drains(said) || look {
+			p.tell(to)
 		}
 	}
 	return nil, true
@@ -413,13 +569,20 @@ type Report struct {
 	NotHeard       bool                     // the peer tells that it does not hear this node
 	Forms          [numForms - 1]FormReport // in the order of Forms
 	Size           Size                     // of the largest packets that reach the peer
+	Paths          []PathReport             // of each of its addresses, in order; nil if it has one
+	Silent         bool                     // as of PathReport, for the path in use
+	Drain          *mesh.Drain              // the peer is in maintenance; nil: it is not. Never changed
+	Sends          bool                     // a shared prefix of this node goes by it: the peer says so
+	Aware          bool                     // the peer knows that this node is in maintenance
 }
 
-// Report returns what is known of a peer; ok is false if it is not followed.
+// Report returns what is known of a peer, by the path in use; ok is false if it is not followed.
 func (p *Prober) Report(name string) (r Report, ok bool) {
 	one := (*p.peers.Load())[name]
 	if one == nil {
 		return r, false
 	}
-	return one.report(*p.trait.Load()), true
+	r = one.inUse().report(*p.trait.Load())
+	r.Paths, r.Drain = one.reports(), one.drain.Load()
+	return r, true
 }

@@ -3,6 +3,7 @@ package probe
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -54,6 +55,8 @@ func (s *sim) run(span time.Duration) {
 			switch {
 			case c.Forms:
 				word = c.Peer + " forms"
+			case c.Paths:
+				word = c.Peer + " paths"
 			case c.Told != nil:
 				word = fmt.Sprintf("%s says %q %x", c.Peer, c.Told.Version, c.Told.Hash[:3])
 			}
@@ -66,7 +69,7 @@ func (s *sim) run(span time.Duration) {
 				continue
 			}
 			asked := bytes.Clone(q.Payload)
-			b, mine := neighbour.Answer("us", false, bytes.Clone(q.Payload), s.now)
+			b, mine := neighbour.Answer("us", netip.AddrPort{}, false, bytes.Clone(q.Payload), s.now)
 			if want := len(asked); q.Form != Large && (!mine || len(b) != want) || len(b) < PayloadSize {
 				s.t.Fatalf("the answer to %d bytes is %d bytes, mine: %v", len(asked), len(b), mine)
 			}
@@ -92,7 +95,7 @@ func (s *sim) fly(until time.Time) {
 	for len(s.flying) > 0 && !s.flying[0].at.After(until) {
 		f := s.flying[0]
 		s.flying, s.now = s.flying[1:], f.at
-		if _, mine := s.Answer(f.from, true, f.b, f.at); !mine {
+		if _, mine := s.Answer(f.from, netip.AddrPort{}, true, f.b, f.at); !mine {
 			s.t.Fatal("an answer is shown to the host")
 		}
 		s.heard[f.from] = f.at
@@ -184,7 +187,7 @@ func TestHearingIsNotEnough(t *testing.T) {
 			for _, forged := range []bool{false, true} {
 				q, _, forget, _ := asks.Ping("us", 0, s.now)
 				forget()
-				s.Answer("b", forged, q.Payload, s.now) // a question, and an answer to none of ours
+				s.Answer("b", netip.AddrPort{}, forged, q.Payload, s.now) // a question, and an answer to none of ours
 			}
 			s.heard["b"] = s.now
 		}
@@ -238,9 +241,9 @@ func TestPlainNeighbour(t *testing.T) {
 func TestForgedAnswers(t *testing.T) {
 	s := newSim(t, time.Second, "b", "c")
 	s.other = func(q Question, answer []byte) []byte {
-		s.Answer("stranger", true, answer, s.now)
+		s.Answer("stranger", netip.AddrPort{}, true, answer, s.now)
 		other := map[string]string{"b": "c", "c": "b"}[q.Peer]
-		s.Answer(other, true, answer, s.now)
+		s.Answer(other, netip.AddrPort{}, true, answer, s.now)
 		answer[16]++
 		return answer
 	}
@@ -259,15 +262,15 @@ func TestForgedAnswers(t *testing.T) {
 		questions, _ = s.Work(s.now)
 	}
 	q := questions[0]
-	b, _ := neighbour.Answer("us", false, bytes.Clone(q.Payload), s.now)
+	b, _ := neighbour.Answer("us", netip.AddrPort{}, false, bytes.Clone(q.Payload), s.now)
 	before := s.report(q.Peer).Received
 	for range 3 {
-		s.Answer(q.Peer, true, b, s.now)
+		s.Answer(q.Peer, netip.AddrPort{}, true, b, s.now)
 	}
 	if got := s.report(q.Peer).Received; got != before+1 {
 		t.Errorf("one answer, three times, counts as %d", got-before)
 	}
-	if _, mine := s.Answer("b", true, []byte("somebody's ping"), s.now); mine {
+	if _, mine := s.Answer("b", netip.AddrPort{}, true, []byte("somebody's ping"), s.now); mine {
 		t.Error("a stranger's echo is taken from the host")
 	}
 }
@@ -333,7 +336,7 @@ func TestSet(t *testing.T) {
 	if s.asked["b"] != asked || s.report("b").State != Unknown {
 		t.Errorf("still asked: %+v", s.report("b"))
 	}
-	if _, mine := s.Answer("b", false, bytes.Clone(ask(s)), s.now); !mine {
+	if _, mine := s.Answer("b", netip.AddrPort{}, false, bytes.Clone(ask(s)), s.now); !mine {
 		t.Error("whoever does not ask does not answer either")
 	}
 }
@@ -353,13 +356,13 @@ func TestPing(t *testing.T) {
 	if !ok || len(q.Payload) != 1000 {
 		t.Fatalf("%v, %d bytes", ok, len(q.Payload))
 	}
-	b, _ := neighbour.Answer("us", false, q.Payload, s.now)
-	s.Answer("b", true, b, s.now.Add(3*time.Millisecond))
+	b, _ := neighbour.Answer("us", netip.AddrPort{}, false, q.Payload, s.now)
+	s.Answer("b", netip.AddrPort{}, true, b, s.now.Add(3*time.Millisecond))
 	if rtt := <-answer; rtt != 3*time.Millisecond {
 		t.Errorf("%v", rtt)
 	}
 	forget()
-	s.Answer("b", true, b, s.now)
+	s.Answer("b", netip.AddrPort{}, true, b, s.now)
 	if _, _, _, ok := s.Ping("nobody", 0, s.now); ok {
 		t.Error("nobody was asked")
 	}
@@ -381,7 +384,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, isReply bool, b []byte) {
 		before := len(b)
 		said, ok := parse(b)
-		reply, mine := s.Answer("b", isReply, b, time.Now())
+		reply, mine := s.Answer("b", netip.AddrPort{}, isReply, b, time.Now())
 		if mine != ok || len(reply) > before || isReply && reply != nil {
 			t.Errorf("%d bytes are answered with %d; mine: %v", before, len(reply), mine)
 		}
@@ -408,8 +411,8 @@ func TestForgedAnswerIsNotLate(t *testing.T) {
 	payload{nonce: 1}.write(question)
 	for range 20 {
 		s.run(time.Second)
-		s.Answer("b", true, bytes.Clone(forged), s.now)
-		s.Answer("b", false, bytes.Clone(question), s.now)
+		s.Answer("b", netip.AddrPort{}, true, bytes.Clone(forged), s.now)
+		s.Answer("b", netip.AddrPort{}, false, bytes.Clone(question), s.now)
 	}
 	if got := s.report("b").State; got != OneWay {
 		t.Errorf("%s", got)

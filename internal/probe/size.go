@@ -292,3 +292,34 @@ func (s *search) end() (changed bool) {
 	s.stop()
 	return changed
 }
+
+// look has the size of packets checked at once.
+func (p *path) look() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.search.look()
+}
+
+// sizes returns the sizes that are due to be asked about, and when the peer is to be settled again for
+// that; zero if that is no matter. p.mu is held.
+func (p *path) sizes(now time.Time, mayAsk bool) (all []int, again time.Time) {
+	if !p.passes() {
+		p.search.stop()
+		return nil, again
+	}
+	roundTrip := p.window.figures().Last
+	if mayAsk {
+		var changed bool
+		all, changed = p.search.due(now, roundTrip)
+		p.formsNew = p.formsNew || changed
+		p.forms[Large].sent += uint64(len(all))
+	}
+	return all, p.search.wake(roundTrip)
+}
+
+// askSize notes a question of a size and returns its sequence number.
+func (p *path) askSize(now time.Time, nonce uint64, size int) uint16 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.note(question{nonce: nonce, form: Large, size: size, at: now, rtt: lost})
+}

@@ -46,6 +46,7 @@ func (f *fake) Prepare(context.Context, dataplane.Wanted) (func() error, error) 
 	return f.step("prepare")
 }
 func (f *fake) Learn(string, peers.Directive) error { return f.do("learn") }
+func (f *fake) Carry(mesh.Prefix, string) error     { return f.do("carry") }
 
 // fakeUser is a user engine that moves nothing.
 type fakeUser struct {

@@ -1,0 +1,137 @@
+// Package steer has the engine and the probes follow what is decided about peers: by which engine a
+// peer's packets move, to which of its addresses they go, and which peer carries a shared prefix.
+//
+//	what was learned --> peers.Registry --> Directive, Move --> Engine.Learn, Engine.Carry, Prober.Prefer
+package steer
+
+import (
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/news"
+	"example.org/meshd/internal/peers"
+	"example.org/meshd/internal/probe"
+)
+
+// An Engine is what of a dataplane.Engine is steered.
+type Engine interface {
+	Learn(peer string, d peers.Directive) error
+	Carry(prefix mesh.Prefix, peer string) error
+	HeardBy(peer string) peers.Heard
+}
+
+// A Steerer follows the decisions of a registry. Its methods may be called from any goroutine.
+type Steerer struct {
+	registry *peers.Registry
+	prober   *probe.Prober
+	engine   func() Engine
+	news     *news.Ways
+
+	mu   sync.Mutex                // held while the engine is told, so that it hears things in their order
+	via  map[string]netip.AddrPort // to which address packets go, of peers where that was another one
+	self string                    // this node
+}
+
+// New returns a Steerer that logs what it does. engine is asked for when there is something to tell.
+func New(log *slog.Logger, r *peers.Registry, p *probe.Prober, engine func() Engine) *Steerer {
+	return &Steerer{registry: r, prober: p, engine: engine, news: news.NewWays(log),
+		via: map[string]netip.AddrPort{}}
+}
+
+// Learn reports a fact about a peer, and has the engine and the probes follow.
+func (s *Steerer) Learn(peer string, now time.Time, update func(*peers.Facts)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d, changed := s.registry.Report(peer, func(f *peers.Facts) {
+		update(f)
+		f.Conclude(now)
+	})
+	if changed {
+		_ = s.engine().Learn(peer, d) // the engine has said so, and user space serves the peer
+	}
+	if before := s.via[peer]; before != d.Via {
+		s.via[peer] = d.Via
+		s.prober.Prefer(peer, d.Via)
+		s.news.Left(peer, before, d.Via, now)
+	}
+	s.carry(now)
+}
+
+// carry has the engine follow which peers carry shared prefixes. s.mu is held.
+func (s *Steerer) carry(now time.Time) {
+	moves := s.registry.Carry(now)
+	for _, m := range moves {
+		_ = s.engine().Carry(m.Prefix, m.To) // as of Learn
+		s.news.Moved(m, now)
+	}
+	if len(moves) > 0 {
+		s.tell()
+	}
+}
+
+// tell has other nodes know whether they carry a shared prefix for this one. s.mu is held.
+func (s *Steerer) tell() {
+	carriers := map[string]bool{}
+	for _, peer := range s.registry.Carriers() {
+		if peer != s.self {
+			carriers[peer] = true
+		}
+	}
+	s.prober.Send(carriers)
+}
+
+// Follow takes over the mesh of a plan: which nodes there are, and which prefixes are shared.
+func (s *Steerer) Follow(m mesh.Mesh, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var names []string
+	for _, p := range m.Others() {
+		names = append(names, p.Name)
+	}
+	s.registry.Keep(names)
+	for peer := range s.via {
+		if !slices.Contains(names, peer) {
+			delete(s.via, peer)
+		}
+	}
+	s.self = m.Self
+	s.registry.Share(m.Shares, m.Self)
+	for prefix, peer := range s.registry.Carriers() {
+		_ = s.engine().Carry(prefix, peer)
+	}
+	s.tell()
+	s.carry(now)
+}
+
+// Heed decides again what time alone decides: whether the host's own rules let peers in, and whether
+// packets go back to an address or a carrier that is preferred. It is to be called every second.
+func (s *Steerer) Heed(now time.Time) {
+	for _, name := range s.registry.Unheard() {
+		h := s.engine().HeardBy(name)
+		s.Learn(name, now, func(f *peers.Facts) { f.Hear(now, h) })
+	}
+	for _, name := range s.registry.Away() {
+		s.Learn(name, now, func(*peers.Facts) {})
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.carry(now)
+	s.news.Tell(now)
+}
+
+// Forbidden reports which of some questions this host did not let out. Other peers are left alone: until
+// something is known of a peer, tables of an earlier meshd stay as they are.
+func (s *Steerer) Forbidden(questions []probe.Question, err error, at time.Time) {
+	refused := dataplane.Refused(err)
+	for _, q := range questions {
+		now := slices.Contains(refused, q.Peer)
+		if s.registry.Of(q.Peer).Forbidden != now {
+			s.Learn(q.Peer, at, func(f *peers.Facts) { f.Forbidden = now })
+		}
+	}
+}
