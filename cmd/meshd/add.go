@@ -57,7 +57,7 @@ func addNode(stdout, stderr io.Writer, path string, args []string) error {
 		subnets = append(subnets, p.String())
 	}
 	_, err = fmt.Fprintf(stdout, "%s: added %s at %s with %s: copy the file to the other hosts\n", path,
-		added.Name, added.Address().Addr(), strings.Join(subnets, " and "))
+		added.Name, added.Addresses[0].Host(), strings.Join(subnets, " and "))
 	return err
 }
 

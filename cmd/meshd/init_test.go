@@ -157,7 +157,7 @@ func TestInitAddsNothingInvalid(t *testing.T) {
 		"an address twice":  {good, "edge-3", "172.18.0.4"},
 		"a subnet twice":    {good, "edge-3", "172.18.0.5", "10.244.1.0/24"},
 		"a name in quotes":  {good, "\"", "172.18.0.5"},
-		"no address":        {good, "edge-3", "here"},
+		"no address":        {good, "edge-3", "172.18.0.300"},
 		"a faulty file":     {bad, "edge-3", "172.18.0.5"},
 		"no file":           {"/nonexistent", "edge-3", "172.18.0.5"},
 		"no file to change": {"/dev/null", "edge-3", "172.18.0.5"},

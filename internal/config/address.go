@@ -38,54 +38,6 @@ func unicast(p netip.Prefix) bool {
 	return !slices.ContainsFunc(special, p.Overlaps)
 }
 
-// notEndpoint says why s is not IP, IP:port or [IPv6]:port.
-func notEndpoint(s string) string {
-	if says := notOne(s); says != "" {
-		if several(s) && !fourNumbers.MatchString(strings.ReplaceAll(s, ",", ".")) {
-			says += ", and a node has one address"
-		}
-		return says
-	}
-	if address, _, ok := strings.Cut(s, "/"); ok && validIP(address) {
-		return fmt.Sprintf("%q has a prefix length, and an address has none: write %q", s, address)
-	}
-	if m := bracketed.FindStringSubmatch(s); m != nil && validIP(m[1]) {
-		return fmt.Sprintf("%q has brackets and no port: write %q", s, m[1])
-	}
-	host, port, err := net.SplitHostPort(s)
-	switch {
-	case err != nil && strings.Count(s, ":") > 1:
-		return fmt.Sprintf("%q is not an IPv6 address; one with a port is written \"[2001:db8::1]:8285\"", s)
-	case err != nil:
-		return notAddress(s)
-	case !validIP(host):
-		return notAddress(host)
-	case host != "" && !validPort(port):
-		return fmt.Sprintf("%q has no valid port: %q must be a number from 1 to 65535", s, port)
-	}
-	return fmt.Sprintf("%q must be an IP address, IP:port or [IPv6]:port", s)
-}
-
-// notAddress says why s is not an IP address.
-func notAddress(s string) string {
-	switch {
-	case s == "":
-		return "is empty: write an IP address such as \"172.18.0.3\""
-	case fourNumbers.MatchString(s):
-		return fmt.Sprintf("%q is not an IPv4 address: %s", s, wrongNumber(s))
-	case hostName.MatchString(s):
-		return isName(s)
-	}
-	return fmt.Sprintf("%q is not an IP address such as \"172.18.0.3\" or \"2001:db8::1\"", s)
-}
-
-// isName says what to do about a host name where an address has to be. It is the one place that
-// decides about names.
-func isName(s string) string {
-	return fmt.Sprintf("%q is a host name, and meshd does not look up names: write its IP address, which "+
-		"`getent hosts %s` prints", s, s)
-}
-
 // wrongNumber says what is wrong with numbers between dots.
 func wrongNumber(s string) string {
 	parts := strings.Split(s, ".")

@@ -174,30 +174,37 @@ func (r *report) nodeTables(network Network) []Node {
 }
 
 // fitTogether reports whether a file may have some nodes, which fit among themselves, beside
-// others: no name, address or prefix is used twice, and no node is inside the mesh.
+// others: no name, address or subnet is used twice, and no node is inside the mesh.
 func fitTogether(some []Node, others ...[]Node) bool {
-	names, addresses := map[string]bool{}, map[netip.Addr]bool{}
-	var subnets, routes []netip.Prefix
+	names, addresses := map[string]bool{}, map[Address]bool{}
+	var subnets, inside []netip.Prefix
 	for _, n := range some {
-		names[n.Name], addresses[n.Address().Addr()] = true, true
-		subnets, routes = append(subnets, n.Subnets...), append(routes, n.Prefixes()...)
+		names[n.Name] = true
+		for _, a := range n.Addresses {
+			addresses[a.anyPort()] = true
+		}
+		subnets, inside = append(subnets, n.Subnets...), slices.Concat(inside, n.Subnets, n.Prefixes())
 	}
-	if len(subnets)+len(routes) > mostPrefixes {
+	if len(inside) > mostPrefixes {
 		return false
 	}
-	inside := slices.Concat(subnets, routes)
 	for _, o := range slices.Concat(others...) {
-		contains := func(p netip.Prefix) bool { return p.Contains(o.Address().Addr()) }
-		if names[o.Name] || addresses[o.Address().Addr()] || slices.ContainsFunc(inside, contains) {
+		if names[o.Name] {
 			return false
+		}
+		for _, a := range o.Addresses {
+			contains := func(p netip.Prefix) bool { return p.Contains(a.Addr()) }
+			if addresses[a.anyPort()] || slices.ContainsFunc(inside, contains) {
+				return false
+			}
 		}
 		for _, p := range o.Subnets {
 			if slices.ContainsFunc(subnets, p.Overlaps) || holdsAny(p, some) {
 				return false
 			}
 		}
-		for _, p := range o.Prefixes() {
-			if slices.Contains(routes, p) || holdsAny(p, some) {
+		for _, r := range o.Routes {
+			if holdsAny(r.Prefix, some) {
 				return false
 			}
 		}
@@ -205,7 +212,9 @@ func fitTogether(some []Node, others ...[]Node) bool {
 	return true
 }
 
-// holdsAny reports whether a prefix contains the underlay address of a node.
+// holdsAny reports whether a prefix contains an underlay address of a node.
 func holdsAny(p netip.Prefix, nodes []Node) bool {
-	return slices.ContainsFunc(nodes, func(n Node) bool { return p.Contains(n.Address().Addr()) })
+	return slices.ContainsFunc(nodes, func(n Node) bool {
+		return slices.ContainsFunc(n.Addresses, func(a Address) bool { return p.Contains(a.Addr()) })
+	})
 }

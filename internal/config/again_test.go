@@ -49,8 +49,9 @@ routes = ["192.168.2.0/24"]
 # the last
 [[node]]
 name = "c"
-address = "172.18.0.3"
+address = ["172.18.0.3", "c.lan", "192.0.2.3"]
 subnets = ["10.3.0.0/24"]
+routes = ["192.168.1.0/24"]
 
 [probe]
 interval = "2s"
@@ -77,6 +78,14 @@ func TestParseAfter(t *testing.T) {
 		{"node goes", nodeB, "", true},
 		{"settings in front", `"10.0.0.0/8"`, `"10.0.0.0/9"`, false},
 		{"settings behind", `"2s"`, `"3s"`, false},
+		{"addresses", `"172.18.0.2:99"`, `["172.18.0.2", "b.lan", "172.18.0.4"]`, true},
+		{"metric", `["192.168.2.0/24"]`, `[{ prefix = "192.168.2.0/24", metric = 7 }]`, true},
+		{"route of another node", `192.168.2.0/24`, `192.168.1.0/24`, true},
+		{"second address taken", `"172.18.0.2:99"`, `["172.18.0.2", "172.18.0.3"]`, false},
+		{"host name taken", `"172.18.0.2:99"`, `["172.18.0.2", "C.lan."]`, false},
+		{"second address inside a subnet", `"172.18.0.2:99"`, `["172.18.0.2", "10.3.0.7"]`, false},
+		{"second address of others inside the route", `192.168.2.0/24`, `192.0.2.0/24`, false},
+		{"route twice", `["192.168.2.0/24"]`, `["192.168.2.0/24", "192.168.2.0/24"]`, false},
 		{"name taken", `"b"`, `"a"`, false},
 		{"name taken behind", `"b"`, `"c"`, false},
 		{"address taken", `172.18.0.2:99`, `172.18.0.3`, false},
@@ -158,8 +167,8 @@ func TestParseAfterCountsOn(t *testing.T) {
 
 // Whatever is put in the place of whatever, the outcome is that of parsing the whole.
 func FuzzParseAfter(f *testing.F) {
-	for _, text := range []string{"", "\n", "x", "'''", "[[node]]\n", "#", "[probe]\n", "\"", "]",
-		"10.2.0.0/24"} {
+	for _, text := range []string{"", "\n", "x", "c.lan", "192.168.1.0/24", "'''", "[[node]]\n", "#", "[probe]\n", "\"",
+		"]", 		"10.2.0.0/24"} {
 		for at := 0; at < len(threeNodes); at += 13 {
 			f.Add(uint16(at), uint16(7), text, uint16(90), uint16(1), "\n")
 		}

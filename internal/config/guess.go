@@ -33,6 +33,10 @@ var synonyms = map[string]map[string]string{
 		"podcidr": "subnets", "network": "subnets", "networks": "subnets", "allowed_ips": "routes",
 		"allowedips": "routes", "route": "routes", "lan": "routes",
 	},
+	routeKey: {
+		"network": "prefix", "subnet": "prefix", "cidr": "prefix", "to": "prefix", "dst": "prefix",
+		"route": "prefix", "priority": "metric", "preference": "metric", "cost": "metric", "weight": "metric",
+	},
 }
 
 // words are what people write for the values of keys that take one of several words.

@@ -67,8 +67,8 @@ func TestOwners(t *testing.T) {
 				ip = netip.AddrFrom16([16]byte{0xfd, byte(random.IntN(2)), 0, byte(random.IntN(3))})
 			}
 			p := netip.PrefixFrom(ip, 8+random.IntN(20)).Masked()
-			o.add(p, strconv.Itoa(i))
-			all = append(all, claim{p, strconv.Itoa(i), i})
+			o.add(p, strconv.Itoa(i), 0)
+			all = append(all, claim{p, strconv.Itoa(i), 0, i})
 		}
 		o.index()
 		for i, c := range o.claims {

@@ -46,19 +46,37 @@ func (s *nodeSum) remove(nodes []Node) {
 	}
 }
 
-// hashOf returns the hash of what one node means.
+// hashOf returns the hash of what one node means. What other versions of meshd do not know comes last and is
+// left out where the node has none of it: hosts whose files are equal must not differ after an upgrade.
 func hashOf(n *Node) (parts nodeSum) {
-	address := n.Address().Addr().As16()
-	b := appendText(make([]byte, 0, 256), n.Name)
-	b = binary.BigEndian.AppendUint16(append(b, address[:]...), n.Address().Port())
+	routes := slices.Clone(n.Routes)
+	slices.SortFunc(routes, func(a, b Route) int { return a.Prefix.Compare(b.Prefix) })
+	b := appendAddress(appendText(make([]byte, 0, 256), n.Name), n.Address())
 	b = appendPrefixes(b, n.Subnets) // in order: the first gives the TUN its address
-	routes := n.Prefixes()
-	slices.SortFunc(routes, netip.Prefix.Compare)
-	sum := sha256.Sum256(appendPrefixes(b, routes))
+	b = appendPrefixes(b, Node{Routes: routes}.Prefixes())
+	if len(n.Addresses) > 1 || !n.Address().IsValid() { // in order: it is that of preference
+		b = append(b, "addresses"...)
+		for _, a := range n.Addresses {
+			b = appendAddress(appendText(b, a.Name), a.AddrPort)
+		}
+	}
+	if slices.ContainsFunc(routes, func(r Route) bool { return r.Metric != DefaultMetric }) {
+		b = append(b, "metrics"...)
+		for _, r := range routes {
+			b = binary.BigEndian.AppendUint16(b, uint16(r.Metric))
+		}
+	}
+	sum := sha256.Sum256(b)
 	for i := range parts {
 		parts[i] = binary.BigEndian.Uint64(sum[8*i:])
 	}
 	return parts
+}
+
+// appendAddress appends an address and its port.
+func appendAddress(b []byte, a netip.AddrPort) []byte {
+	ip := a.Addr().As16()
+	return binary.BigEndian.AppendUint16(append(b, ip[:]...), a.Port())
 }
 
 // appendText appends a text with its length, so that no two lists of texts look alike.

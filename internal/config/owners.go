@@ -20,12 +20,13 @@ type owners struct {
 type claim struct {
 	prefix netip.Prefix
 	path   string
+	node   int // its index
 	order  int // in the file, from 0: the first of two equal claims is the owner
 }
 
 // add notes a claim; index must follow.
-func (o *owners) add(p netip.Prefix, path string) {
-	o.claims = append(o.claims, claim{p, path, len(o.claims)})
+func (o *owners) add(p netip.Prefix, path string, node int) {
+	o.claims = append(o.claims, claim{p, path, node, len(o.claims)})
 }
 
 // index sorts the claims. It must run after the last add and before the first lookup.

@@ -20,10 +20,14 @@ var known = map[string][]string{
 	"metrics":    {"listen"},
 	"container":  {"subnet_env", "cni_conf"},
 	nodeKey:      {"name", "address", "subnets", "routes"},
+	routeKey:     {"prefix", "metric"},
 }
 
 // nodeKey is the one key of the top level that is a list of tables.
 const nodeKey = "node"
+
+// routeKey is the table of one route in the list of a node.
+const routeKey = nodeKey + ".routes"
 
 // rawTable is one table as the library's untyped values. Decoding into structs would end
 // at the first value of a wrong type; so that value is one fault among others.

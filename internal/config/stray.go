@@ -39,6 +39,12 @@ func (g *gate) judge(at int) {
 		depth = 2
 	case len(g.path) == 2 || len(g.path) == 1:
 		return
+	case g.name == nodeKey && g.path[1] == "routes": // a table in a list, which has keys of its own
+		if known := slices.Contains(known[routeKey], g.path[2]); !known {
+			depth = 3
+		} else if len(g.path) == 3 {
+			return
+		}
 	}
 	if g.strays++; depth == 0 { // validate will report that the value must not be a table
 		return
@@ -56,7 +62,7 @@ func (g *gate) judge(at int) {
 		p.message = says
 	} else if meant := guessKey(table, word); meant != "" {
 		g.meant(&p, table, word, meant)
-	} else if tables := homes(word); len(tables) > 0 && (depth == 2 || !g.header) {
+	} else if tables := homes(word); len(tables) > 0 && (depth == 2 || depth == 1 && !g.header) {
 		slip = table + " " + tables[len(tables)-1]
 		g.elsewhere(&p, word, tables)
 	} else if g.header && depth == 1 {
@@ -119,8 +125,8 @@ func (g *gate) elsewhere(p *problem, word string, tables []string) {
 
 // around returns the path of the table whose keys are being read.
 func (g *gate) around(table string) string {
-	if table == nodeKey {
-		return nodeKey + "[" + strconv.Itoa(g.nodes-1) + "]"
+	if below, ok := strings.CutPrefix(table, nodeKey); ok {
+		return nodeKey + "[" + strconv.Itoa(g.nodes-1) + "]" + below
 	}
 	return table
 }

@@ -19,6 +19,9 @@ const (
 	maxMTU  = 65507
 )
 
+// maxMetric is the highest metric of a route.
+const maxMetric = 65535
+
 // validate turns the file's raw values into a Config, with defaults for missing keys.
 // Problems go to r: the result is valid only if r is empty and ctx has not ended.
 func validate(ctx context.Context, raw rawFile, r *report) *Config {
@@ -116,7 +119,7 @@ func (r *report) nodes(ctx context.Context, raw []rawTable, network Network) []N
 		return nil
 	}
 	check := meshCheck{report: r, network: network,
-		names: make(map[string]int, len(raw)), addresses: make(map[netip.Addr]int, len(raw)),
+		names: make(map[string]int, len(raw)), addresses: make(map[Address]holder, len(raw)),
 		subnets: &owners{claims: make([]claim, 0, len(raw))}, routes: &owners{},
 	}
 	nodes := make([]Node, len(raw))
@@ -137,10 +140,19 @@ type meshCheck struct {
 	*report
 	network   Network
 	names     map[string]int     // node index by name
-	addresses map[netip.Addr]int // node index by underlay address
+	addresses map[Address]holder // by underlay address, or by host name, without ports
 	subnets   *owners
 	routes    *owners
 	outside   []claim // subnets that are not inside the pod network
+}
+
+// A holder is the node that has an address, and which of its addresses that is; both count from 0.
+type holder struct{ node, element int }
+
+// path returns where the address stands in the file. It is right for a lone address, too, which the
+// elements of a list lead to.
+func (h holder) path() string {
+	return "node[" + strconv.Itoa(h.node) + "].address[" + strconv.Itoa(h.element) + "]"
 }
 
 // node checks one [[node]] table.
@@ -162,14 +174,12 @@ func (m *meshCheck) node(i int, raw rawTable) Node {
 
 	if raw["address"] == nil {
 		m.missing(base+".address", "is missing: every [[node]] needs one")
-	} else if address, ok := m.endpoint(base+".address", raw["address"], m.network.Port); ok {
-		if first, taken := m.addresses[address.Addr()]; taken {
-			m.add(base+".address", "%s is already the address of the node at line %d",
-				address.Addr(), m.lineOf(first, "address"))
-		} else {
-			m.addresses[address.Addr()] = i
+	} else {
+		var at []string
+		n.Addresses, at = m.report.addresses(base+".address", raw["address"], m.network.Port)
+		for j, a := range n.Addresses {
+			m.address(at[j], a, holder{i, j})
 		}
-		n.Addresses = []Address{{AddrPort: address}}
 	}
 
 	if list, ok := raw["subnets"].([]any); raw["subnets"] == nil || ok && len(list) == 0 {
@@ -178,18 +188,32 @@ func (m *meshCheck) node(i int, raw rawTable) Node {
 	var at []string
 	n.Subnets, at = m.prefixes(base+".subnets", raw["subnets"], false)
 	for j, p := range n.Subnets {
-		m.subnet(at[j], p)
+		m.subnet(at[j], p, i)
 	}
-	routes, at := m.prefixes(base+".routes", raw["routes"], false)
-	for j, p := range routes {
-		m.route(at[j], p)
-		n.Routes = append(n.Routes, Route{p, DefaultMetric})
+	n.Routes, at = m.report.routes(base+".routes", raw["routes"])
+	for j, r := range n.Routes {
+		m.route(at[j], r.Prefix, i)
 	}
 	return n
 }
 
+// address claims one address of a node. Ports do not count: a node is known by where its datagrams come
+// from, and those may come from any port.
+func (m *meshCheck) address(path string, a Address, by holder) {
+	key := a.anyPort()
+	switch first, taken := m.addresses[key]; {
+	case taken && first.node == by.node:
+		m.add(path, "%s stands here twice: delete one", a.Host())
+	case taken:
+		m.add(path, "%s is already the address of the node at line %d", a.Host(),
+			m.lineAt(first.path()))
+	default:
+		m.addresses[key] = by
+	}
+}
+
 // subnet checks one pod subnet of a node and claims it.
-func (m *meshCheck) subnet(path string, p netip.Prefix) {
+func (m *meshCheck) subnet(path string, p netip.Prefix, node int) {
 	cidr, ok := m.network.CIDROf(p.Addr())
 	switch {
 	case len(m.network.CIDR) == 0: // cidr has reported it
@@ -198,7 +222,7 @@ func (m *meshCheck) subnet(path string, p netip.Prefix) {
 	case p.Bits() < cidr.Bits() || !cidr.Contains(p.Addr()):
 		m.outside = append(m.outside, claim{prefix: p, path: path})
 	default:
-		m.subnets.add(p, path)
+		m.subnets.add(p, path, node)
 	}
 }
 
@@ -226,7 +250,7 @@ func (m *meshCheck) outsiders() {
 }
 
 // route checks one further prefix of a node and claims it.
-func (m *meshCheck) route(path string, p netip.Prefix) {
+func (m *meshCheck) route(path string, p netip.Prefix, node int) {
 	cidr, ok := m.network.CIDROf(p.Addr())
 	switch {
 	case p.Bits() == 0:
@@ -239,12 +263,13 @@ func (m *meshCheck) route(path string, p netip.Prefix) {
 	case p.Overlaps(cidr):
 		m.add(path, "%s overlaps network.cidr %s: routes must be outside of it", p, cidr)
 	default:
-		m.routes.add(p, path)
+		m.routes.add(p, path, node)
 	}
 }
 
-// overlaps reports subnets that share addresses, and routes that two nodes claim. A longer
-// route inside a shorter one is valid: the longest match decides.
+// overlaps reports subnets that share addresses, and routes that a node claims twice. Several nodes may
+// have the same route: one of them carries it at a time. A longer route inside a shorter one is valid,
+// too: the longest match decides.
 func (m *meshCheck) overlaps() {
 	m.subnets.index()
 	for i, c := range m.subnets.claims {
@@ -261,9 +286,12 @@ func (m *meshCheck) overlaps() {
 		}
 	}
 	m.routes.index()
-	for i, c := range m.routes.claims {
-		if first, ok := m.routes.covering(i); ok && first.prefix == c.prefix {
-			m.add(c.path, "%s is already routed at line %d", c.prefix, m.lineAt(first.path))
+	for i, c := range m.routes.claims { // equal ones stand side by side, in the order of the file
+		if i == 0 {
+			continue
+		}
+		if before := m.routes.claims[i-1]; before.prefix == c.prefix && before.node == c.node {
+			m.add(c.path, "%s is already routed at line %d", c.prefix, m.lineAt(before.path))
 		}
 	}
 }
@@ -272,15 +300,20 @@ func (m *meshCheck) overlaps() {
 // the TUN would take the outer packets to them, too, and they would loop.
 func (m *meshCheck) underlayInside(nodes []Node) {
 	for i, n := range nodes {
-		if !n.Address().IsValid() {
-			continue
-		}
-		for _, set := range []*owners{m.subnets, m.routes} {
-			if other, ok := set.holding(n.Address().Addr()); ok {
-				m.add("node["+strconv.Itoa(i)+"].address",
-					"%s is inside %s at line %d: packets to this node would loop through the mesh",
-					n.Address().Addr(), other.prefix, m.lineAt(other.path))
+		for j, a := range n.Addresses {
+			if a.Name == "" {
+				m.inside(holder{i, j}.path(), a.Addr())
 			}
+		}
+	}
+}
+
+// inside reports an underlay address that is inside the mesh.
+func (m *meshCheck) inside(path string, ip netip.Addr) {
+	for _, set := range []*owners{m.subnets, m.routes} {
+		if other, ok := set.holding(ip); ok {
+			m.add(path, "%s is inside %s at line %d: packets to this node would loop through the mesh",
+				ip, other.prefix, m.lineAt(other.path))
 		}
 	}
 }

@@ -238,24 +238,51 @@ func (r *report) prefix(path string, leaf any) (netip.Prefix, bool) {
 	return netip.Prefix{}, false
 }
 
-// endpoint reads an underlay address: IP, IP:port or [IPv6]:port. The file is the same on
-// all hosts, so an address must mean the same on all of them: no zones, no loopback, no
-// IPv6 link-local.
-func (r *report) endpoint(path string, leaf any, port uint16) (netip.AddrPort, bool) {
+// addresses reads the addresses of a node: one, or a list of them in order of preference. at[i] is the
+// path of as[i].
+func (r *report) addresses(path string, leaf any, port uint16) (as []Address, at []string) {
+	list, several := leaf.([]any)
+	switch {
+	case several && len(list) == 0:
+		r.add(path, "is an empty list: give at least one address")
+		return nil, nil
+	case len(list) > MaxAddresses:
+		r.add(path+"["+strconv.Itoa(MaxAddresses)+"]",
+			"a node has %d addresses at most, and this one has %d: delete some", MaxAddresses, len(list))
+		leaf = list[:MaxAddresses]
+	}
+	r.list(path, leaf, true, func(path string, leaf any) {
+		if a, ok := r.endpoint(path, leaf, port); ok {
+			as, at = append(as, a), append(at, path)
+		}
+	})
+	return as, at
+}
+
+// endpoint reads an underlay address: an IP address or a host name, with or without a port. The file is the
+// same on all hosts, so an address must mean the same on all of them: no zones, no loopback, no IPv6
+// link-local.
+func (r *report) endpoint(path string, leaf any, port uint16) (Address, bool) {
 	s, ok := leaf.(string)
 	if !ok {
-		r.add(path, "must be one address in quotes such as \"172.18.0.3\", not %s", show(leaf))
-		return netip.AddrPort{}, false
+		r.add(path, "must be an address in quotes such as \"172.18.0.3\", or a list of addresses, not %s",
+			show(leaf))
+		return Address{}, false
 	}
 	addr, err := netip.ParseAddr(s)
 	endpoint := netip.AddrPortFrom(addr, port)
 	if err != nil {
 		endpoint, err = netip.ParseAddrPort(s)
 	}
+	if err != nil {
+		a, ok := named(s, port)
+		if !ok {
+			r.add(path, "%s", notEndpoint(s))
+		}
+		return a, ok
+	}
 	ip := endpoint.Addr()
 	switch {
-	case err != nil:
-		r.add(path, "%s", notEndpoint(s))
 	case endpoint.Port() == 0:
 		r.add(path, "%q: port 0 is not valid: give a port from 1 to 65535", s)
 	case ip.Zone() != "":
@@ -269,7 +296,37 @@ func (r *report) endpoint(path string, leaf any, port uint16) (netip.AddrPort, b
 	case !unicast(netip.PrefixFrom(ip, ip.BitLen())) && !ip.IsLinkLocalUnicast():
 		r.add(path, "%s cannot be the address of a host", ip)
 	default:
-		return endpoint, true
+		return Address{AddrPort: endpoint}, true
 	}
-	return netip.AddrPort{}, false
+	return Address{}, false
+}
+
+// routes reads the further prefixes of a node: each is a prefix, or a table that has its metric, too.
+// paths[i] is that of rs[i].
+func (r *report) routes(path string, leaf any) (rs []Route, paths []string) {
+	switch leaf.(type) {
+	case rawTable, []rawTable:
+		r.add(path, "must be a list inside of its node: write "+
+			"routes = [{ prefix = \"192.168.7.0/24\", metric = %d }]", DefaultMetric)
+		return nil, nil
+	}
+	r.list(path, leaf, false, func(element string, leaf any) {
+		route := Route{Metric: DefaultMetric}
+		at, of := element, leaf
+		if table, ok := leaf.(rawTable); ok {
+			route.Metric = r.number(element+".metric", table["metric"], 0, maxMetric, DefaultMetric)
+			at, of = element+".prefix", table["prefix"]
+			if of == nil {
+				if !r.excused[path+".prefix"] {
+					r.missing(at, "is missing: every route needs one")
+				}
+				return
+			}
+		}
+		if p, ok := r.prefix(at, of); ok {
+			route.Prefix = p
+			rs, paths = append(rs, route), append(paths, at)
+		}
+	})
+	return rs, paths
 }

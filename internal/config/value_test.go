@@ -177,7 +177,7 @@ func TestReadPrefixes(t *testing.T) {
 func TestReadEndpoint(t *testing.T) {
 	read := func(r *report, leaf any) any { e, ok := r.endpoint("key", leaf, 8285); return fmt.Sprint(e, ok) }
 	is := func(s string) string { return fmt.Sprint(netip.MustParseAddrPort(s), true) }
-	none := fmt.Sprint(netip.AddrPort{}, false)
+	none := fmt.Sprint(Address{}, false)
 	readings(t, read, map[string]reading{
 		"IPv4":              {"172.18.0.3", is("172.18.0.3:8285"), false},
 		"with a port":       {"172.18.0.3:9000", is("172.18.0.3:9000"), false},
@@ -185,7 +185,9 @@ func TestReadEndpoint(t *testing.T) {
 		"IPv6 with a port":  {"[2001:db8::1]:1", is("[2001:db8::1]:1"), false},
 		"IPv4 link-local":   {"169.254.1.1", is("169.254.1.1:8285"), false},
 		"port 0":            {"172.18.0.3:0", none, true},
-		"a name":            {"host.example.org", none, true},
+		"a name":            {"Host.example.org.", "host.example.org:8285 true", false},
+		"a name and a port": {"host.example.org:1", "host.example.org:1 true", false},
+		"a name's slip":     {"host_1.example.org", none, true},
 		"a prefix":          {"172.18.0.3/24", none, true},
 		"a zone":            {"fe80::1%eth0", none, true},
 		"IPv6 link-local":   {"fe80::1", none, true},

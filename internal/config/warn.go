@@ -24,21 +24,20 @@ const maxWarnings = 10
 // a file, not for every reload.
 func (c *Config) Warnings() []Warning {
 	r := report{path: c.Path, doc: c.doc}
-	var public []int
-	for i, n := range c.Nodes {
-		if isPublic(n.Address().Addr()) {
-			public = append(public, i)
+	var public []holder
+	c.eachAddress(func(at holder, ip netip.Addr) {
+		if isPublic(ip) && (len(public) == 0 || public[len(public)-1].node != at.node) {
+			public = append(public, at)
 		}
-	}
-	for n, i := range public {
-		path := "node[" + strconv.Itoa(i) + "].address"
+	})
+	for n, at := range public {
 		if n == maxWarnings {
-			r.add(path, "and %d more nodes have a public address", len(public)-n)
+			r.add(at.path(), "and %d more nodes have a public address", len(public)-n)
 			break
 		}
-		r.add(path, "%s is a public address, and meshd does not encrypt or authenticate packets: "+
+		r.add(at.path(), "%s is a public address, and meshd does not encrypt or authenticate packets: "+
 			"anyone on the path can read and forge them; use private addresses, or run the mesh over "+
-			"IPsec or WireGuard", c.Nodes[i].Address().Addr())
+			"IPsec or WireGuard", c.Nodes[at.node].Addresses[at.element].Addr())
 	}
 	if host, port, err := net.SplitHostPort(c.Metrics.Listen); err == nil && !isLoopback(host) {
 		r.add("metrics.listen", "%q is not a loopback address: anyone who can connect to it reads the names, "+
@@ -59,30 +58,43 @@ func (c *Config) Warnings() []Warning {
 // TUN covers it.
 func (c *Config) warnOfLoops(r *report) {
 	count := 0
-	for i, n := range c.Nodes {
-		cidr, ok := c.Network.CIDROf(n.Address().Addr())
-		if !ok || !cidr.Contains(n.Address().Addr()) {
-			continue
-		}
-		path := "node[" + strconv.Itoa(i) + "].address"
-		if count++; count > maxWarnings {
-			r.add(path, "and further nodes whose address is inside network.cidr")
+	c.eachAddress(func(at holder, ip netip.Addr) {
+		cidr, ok := c.Network.CIDROf(ip)
+		if !ok || !cidr.Contains(ip) {
 			return
 		}
-		r.add(path, "%s is inside network.cidr %s: every other host needs a more specific route to it, or packets "+
-			"to this node loop through the mesh; choose another cidr", n.Address().Addr(), cidr)
-	}
+		if count++; count > maxWarnings+1 {
+			return
+		}
+		if count > maxWarnings {
+			r.add(at.path(), "and further nodes whose address is inside network.cidr")
+			return
+		}
+		r.add(at.path(), "%s is inside network.cidr %s: every other host needs a more specific route to it, or "+
+			"packets to this node loop through the mesh; choose another cidr", ip, cidr)
+	})
 }
 
 // warnOfPorts tells of IPv6 addresses whose last group looks like the port: "2001:db8::1:8285".
 func (c *Config) warnOfPorts(r *report) {
-	port := ":" + strconv.Itoa(int(c.Network.Port))
+	port, told := ":"+strconv.Itoa(int(c.Network.Port)), false
+	c.eachAddress(func(at holder, ip netip.Addr) {
+		if host, ok := strings.CutSuffix(ip.String(), port); ok && ip.Is6() && !told {
+			told = true
+			r.add(at.path(), "%s is an address without a port: if %s is meant as one, write \"[%s]%[2]s\"",
+				ip, port, strings.TrimSuffix(host, ":"))
+		}
+	})
+}
+
+// eachAddress calls one for each IP address of each node, in the order of the file. What names resolve to is
+// not known here.
+func (c *Config) eachAddress(one func(at holder, ip netip.Addr)) {
 	for i, n := range c.Nodes {
-		text := n.Address().Addr().String()
-		if host, ok := strings.CutSuffix(text, port); ok && n.Address().Addr().Is6() {
-			r.add("node["+strconv.Itoa(i)+"].address", "%s is an address without a port: if %s is meant as one, "+
-				"write \"[%s]%[2]s\"", text, port, strings.TrimSuffix(host, ":"))
-			return
+		for j, a := range n.Addresses {
+			if a.Name == "" {
+				one(holder{i, j}, a.Addr())
+			}
 		}
 	}
 }
