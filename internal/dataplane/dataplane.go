@@ -49,9 +49,9 @@ type Engine interface {
 	// Learn takes over what is known of one peer by now. It is cheap and no transaction. A peer
 	// that is not in the mesh is remembered: it may come.
 	Learn(peer string, d peers.Directive) error
-	// Carry says which peer carries a shared prefix (mesh.Share) from now on. Until it is said, the first of
-	// its carriers does, and this node itself where it is one of them. It is as cheap as Learn; a prefix
-	// that is not shared is remembered.
+	// Carry says which peer carries a shared prefix (mesh.Share) from now on. Until it is said, the first
+	// of its carriers does, and this node itself where it is one of them. It is as cheap as Learn; a
+	// prefix that is not shared is remembered.
 	Carry(prefix mesh.Prefix, peer string) error
 	// Read returns one reading of everything counted, and how packets move at this time.
 	Read() Reading

@@ -17,16 +17,18 @@ const TroubleLasts = 30 * time.Second
 
 // A Refusal is an error of this host's own when it sent to a peer. Nobody else can cause or forge it.
 type Refusal struct {
-	Errno  uint32    // of Linux, such as EPERM for a firewall; errno(3)
-	Cause  string    // the same in words
-	Count  uint64    // datagrams so far
-	InARow uint64    // datagrams, none of them longer than TroubleLasts after the one before
-	Last   time.Time // zero: there was none
+	Address netip.AddrPort // of the peer, where the last one was to go
+	Errno   uint32         // of Linux, such as EPERM for a firewall; errno(3)
+	Cause   string         // the same in words
+	Count   uint64         // datagrams so far
+	InARow  uint64         // datagrams, none of them longer than TroubleLasts after the one before
+	Last    time.Time      // zero: there was none
 }
 
 // A PathError is what an ICMP error says about datagrams to a peer. Anybody who knows both addresses can
 // forge it: it explains what probes have found out, and proves nothing.
 type PathError struct {
+	Address  netip.AddrPort // of the peer, to which the last datagram was on its way
 	Means    PathMeaning
 	Offender netip.Addr // who says so; invalid if the kernel does not tell
 	Count    uint64     // ICMP errors so far, whatever they mean

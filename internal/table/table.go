@@ -1,6 +1,9 @@
-// Package table answers the two questions of the packet path: which peer has this overlay address
-// behind it, and which peer has this underlay address? It holds prefixes and addresses, but no
-// packets and no counters.
+// Package table answers the questions of the packet path: which peer carries packets to this overlay
+// address, has a peer this overlay address behind it, and which peer has this underlay address? It
+// holds prefixes and addresses, but no packets and no counters.
+//
+//	share    a prefix behind several peers
+//	carrier  the one of them to which its packets go at present
 //
 // A lookup is a walk over at most 4 (IPv4) or 16 (IPv6) nodes of a multibit trie (gaissmai/bart).
 package table
@@ -9,58 +12,126 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"sync/atomic"
 
 	"github.com/gaissmai/bart"
 )
 
 // A Peer is what the table needs to know of one node of the mesh.
 type Peer struct {
-	Name     string
-	Underlay netip.Addr     // the source of its datagrams; IPv4 never mapped
-	Prefixes []netip.Prefix // its pod subnets and routes, masked; IPv4 never mapped
+	Name      string
+	Addresses []netip.Addr   // the sources of its datagrams; IPv4 never mapped
+	Prefixes  []netip.Prefix // its pod subnets and routes, masked; IPv4 never mapped
+}
+
+// A Share is a prefix behind several peers, which all have it among their Prefixes.
+type Share struct {
+	Prefix netip.Prefix
+	Peers  []int32 // indexes of New's peers, at least one; the first carries its packets until Carry
 }
 
 // None is the index that stands for "no peer".
 const None int32 = -1
 
-// A Table is immutable: a changed set of peers needs a new one. Any number of goroutines may use it at
-// once, and no lookup allocates.
+// A Table is immutable but for the carriers of shares: a changed set of peers needs a new one. Any
+// number of goroutines may use it at once, and no lookup allocates.
 type Table struct {
-	overlay  bart.Fast[int32]
+	overlay  bart.Fast[int32] // an index of names, or of shares, as sharedBy says
 	underlay bart.Fast[int32]
 	names    []string
+	shares   []share
 }
+
+// share is a Share that lookups read.
+type share struct {
+	peers   []int32 // sorted: a prefix may be behind thousands of nodes
+	carrier atomic.Int32
+}
+
+// sharedBy returns what the overlay holds for the share at an index, and the other way round. An index
+// of a peer is never negative, and None stays free, so a share is -2 or less.
+func sharedBy(index int32) int32 { return -2 - index }
 
 // ErrTaken says that two peers claim the same prefix or the same underlay address: a lookup would have
 // two results. Test with errors.Is.
 var ErrTaken = errors.New("another peer has it already")
 
 // New builds the table of peers. Lookups return indexes of that slice, which New does not keep. The
-// error wraps ErrTaken and names both peers.
-func New(peers []Peer) (*Table, error) {
-	t := &Table{names: make([]string, len(peers))}
+// error wraps ErrTaken and names the prefix or the address, and both peers: a prefix of several has to
+// be a share of all of them.
+func New(peers []Peer, shares []Share) (*Table, error) {
+	t := &Table{names: make([]string, len(peers)), shares: make([]share, len(shares))}
+	for i, s := range shares {
+		one := &t.shares[i]
+		one.peers = slices.Sorted(slices.Values(s.Peers))
+		one.carrier.Store(s.Peers[0])
+		t.overlay.Insert(s.Prefix, sharedBy(int32(i)))
+	}
 	for i, p := range peers {
 		t.names[i] = p.Name
 		for _, prefix := range p.Prefixes {
-			if other, taken := t.overlay.Get(prefix); taken {
-				return nil, fmt.Errorf("add prefix %s of %q: %w: %q", prefix, p.Name, ErrTaken, peers[other].Name)
+			other, taken := t.overlay.Get(prefix)
+			if taken && t.has(int32(i), other) {
+				continue
+			}
+			if taken {
+				return nil, fmt.Errorf("add prefix %s of %q: %w: %q", prefix, p.Name, ErrTaken,
+					peers[t.carrier(other)].Name)
 			}
 			t.overlay.Insert(prefix, int32(i))
 		}
-		host := netip.PrefixFrom(p.Underlay, p.Underlay.BitLen())
-		if other, taken := t.underlay.Get(host); taken {
-			return nil, fmt.Errorf("add address %s of %q: %w: %q", p.Underlay, p.Name, ErrTaken, peers[other].Name)
+		for _, address := range p.Addresses {
+			host := netip.PrefixFrom(address, address.BitLen())
+			if other, taken := t.underlay.Get(host); taken && other != int32(i) {
+				return nil, fmt.Errorf("add address %s of %q: %w: %q", address, p.Name, ErrTaken, peers[other].Name)
+			}
+			t.underlay.Insert(host, int32(i))
 		}
-		t.underlay.Insert(host, int32(i))
 	}
 	return t, nil
 }
 
-// Lookup returns the peer with the longest prefix that contains dst, an overlay address; None if no
-// prefix does. dst must not be IPv4-mapped IPv6.
+// carrier returns the peer that an entry of the overlay leads to.
+func (t *Table) carrier(entry int32) int32 {
+	if entry >= 0 {
+		return entry
+	}
+	return t.shares[sharedBy(entry)].carrier.Load()
+}
+
+// has tells whether an entry of the overlay is a peer's.
+func (t *Table) has(peer, entry int32) bool {
+	if entry >= 0 {
+		return entry == peer
+	}
+	_, found := slices.BinarySearch(t.shares[sharedBy(entry)].peers, peer)
+	return found
+}
+
+// Carry makes a peer the carrier of a shared prefix; the next lookups see it. It changes nothing and
+// returns false if the prefix is not shared, or not with that peer.
+func (t *Table) Carry(prefix netip.Prefix, peer int32) bool {
+	entry, ok := t.overlay.Get(prefix)
+	if !ok || entry >= 0 || !t.has(peer, entry) {
+		return false
+	}
+	t.shares[sharedBy(entry)].carrier.Store(peer)
+	return true
+}
+
+// Owns tells whether an overlay address is behind a peer: whether the longest prefix that contains it is
+// the peer's, alone or with others, whoever carries it. src must not be IPv4-mapped IPv6.
+func (t *Table) Owns(src netip.Addr, peer int32) bool {
+	entry, ok := t.overlay.Lookup(src)
+	return ok && t.has(peer, entry)
+}
+
+// Lookup returns the peer with the longest prefix that contains dst, an overlay address, and of a shared
+// one its carrier; None if no prefix does. dst must not be IPv4-mapped IPv6.
 func (t *Table) Lookup(dst netip.Addr) int32 {
-	if peer, ok := t.overlay.Lookup(dst); ok {
-		return peer
+	if entry, ok := t.overlay.Lookup(dst); ok {
+		return t.carrier(entry)
 	}
 	return None
 }
@@ -68,11 +139,11 @@ func (t *Table) Lookup(dst netip.Addr) int32 {
 // LookupPrefix is Lookup that also returns the matching prefix. It is slower, and made for people's
 // questions.
 func (t *Table) LookupPrefix(dst netip.Addr) (netip.Prefix, int32) {
-	prefix, peer, ok := t.overlay.LookupPrefixLPM(netip.PrefixFrom(dst, dst.BitLen()))
+	prefix, entry, ok := t.overlay.LookupPrefixLPM(netip.PrefixFrom(dst, dst.BitLen()))
 	if !ok {
 		return netip.Prefix{}, None
 	}
-	return prefix, peer
+	return prefix, t.carrier(entry)
 }
 
 // Name returns the name of the peer at an index that a lookup returned.

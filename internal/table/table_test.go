@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-
+	"slices"
 	"testing"
 )
 
@@ -39,9 +39,9 @@ func randomPeers(r *rand.Rand, n int) []Peer {
 	seen := map[netip.Prefix]bool{}
 	peers := make([]Peer, n)
 	for i := range peers {
-		peers[i] = Peer{Name: fmt.Sprint("p", i), Underlay: addr4(0xac120000 + uint32(i))}
+		peers[i] = Peer{Name: fmt.Sprint("p", i), Addresses: []netip.Addr{addr4(0xac120000 + uint32(i))}}
 		if i%3 == 0 {
-			peers[i].Underlay = addr6(0x20010db8<<32, uint64(i))
+			peers[i].Addresses = append(peers[i].Addresses, addr6(0x20010db8<<32, uint64(i)))
 		}
 		for range r.IntN(4) {
 			var p netip.Prefix
@@ -63,7 +63,7 @@ func randomPeers(r *rand.Rand, n int) []Peer {
 // before and just behind each prefix, and for random ones.
 func checkAgainstOracle(t *testing.T, peers []Peer, r *rand.Rand) {
 	t.Helper()
-	table, err := New(peers)
+	table, err := New(peers, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,11 +93,13 @@ func checkAgainstOracle(t *testing.T, peers []Peer, r *rand.Rand) {
 			check(end)
 			check(end.Next())
 		}
-		if got := table.Sender(p.Underlay); got != int32(i) {
-			t.Errorf("Sender(%s) = %d, want %d", p.Underlay, got, i)
-		}
-		if got := table.Sender(p.Underlay.Prev()); got != None && peers[got].Underlay != p.Underlay.Prev() {
-			t.Errorf("Sender(%s) = %d", p.Underlay.Prev(), got)
+		for _, a := range p.Addresses {
+			if got := table.Sender(a); got != int32(i) {
+				t.Errorf("Sender(%s) = %d, want %d", a, got, i)
+			}
+			if got := table.Sender(a.Prev()); got != None && !slices.Contains(peers[got].Addresses, a.Prev()) {
+				t.Errorf("Sender(%s) = %d", a.Prev(), got)
+			}
 		}
 	}
 	for range 200 {
@@ -127,9 +129,9 @@ func FuzzLookup(f *testing.F) {
 				continue
 			}
 			seen[p] = true
-			peers = append(peers, Peer{Name: "p", Underlay: addr4(uint32(len(peers))), Prefixes: []netip.Prefix{p}})
+			peers = append(peers, Peer{Name: "p", Addresses: []netip.Addr{addr4(uint32(len(peers)))}, Prefixes: []netip.Prefix{p}})
 		}
-		table, err := New(peers)
+		table, err := New(peers, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -140,15 +142,68 @@ func FuzzLookup(f *testing.F) {
 }
 
 func TestConflicts(t *testing.T) {
-	a := Peer{Name: "a", Underlay: addr4(1), Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
-	b := Peer{Name: "b", Underlay: addr4(2), Prefixes: a.Prefixes}
-	if _, err := New([]Peer{a, b}); !errors.Is(err, ErrTaken) {
-		t.Errorf("same prefix twice: %v", err)
+	ten := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	one, two := []netip.Addr{addr4(1)}, []netip.Addr{addr4(2)}
+	shared := func(peers ...int32) []Share { return []Share{{Prefix: ten[0], Peers: peers}} }
+	for _, test := range []struct {
+		name   string
+		peers  []Peer
+		shares []Share
+		taken  bool
+	}{
+		{"same prefix twice", []Peer{{"a", one, ten}, {"b", two, ten}}, nil, true},
+		{"same address twice", []Peer{{"a", one, ten}, {"b", []netip.Addr{addr4(2), addr4(1)}, nil}}, nil, true},
+		{"one peer's address with two ports", []Peer{{"a", []netip.Addr{addr4(1), addr4(1)}, ten}}, nil, false},
+		{"a share of both", []Peer{{"a", one, ten}, {"b", two, ten}}, shared(1, 0), false},
+		{"a share of one", []Peer{{"a", one, ten}, {"b", two, ten}}, shared(0), true},
+		{"no address yet", []Peer{{"a", nil, ten}, {"b", nil, nil}}, nil, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if _, err := New(test.peers, test.shares); errors.Is(err, ErrTaken) != test.taken ||
+				err != nil != test.taken {
+				t.Errorf("%v", err)
+			}
+		})
 	}
-	b.Prefixes, b.Underlay = nil, a.Underlay
-	if _, err := New([]Peer{a, b}); !errors.Is(err, ErrTaken) {
-		t.Errorf("same address twice: %v", err)
+}
+
+// A shared prefix leads to its carrier of now, and packets may come from all that have it.
+func TestShares(t *testing.T) {
+	p := netip.MustParsePrefix
+	lan, inside := p("192.168.0.0/16"), p("192.168.7.0/24")
+	table, err := New([]Peer{{Name: "a", Prefixes: []netip.Prefix{lan}}, {Name: "b", Prefixes: []netip.Prefix{lan}},
+		{Name: "c", Prefixes: []netip.Prefix{inside}}, {Name: "d", Prefixes: []netip.Prefix{lan}}},
+		[]Share{{Prefix: lan, Peers: []int32{3, 0, 1}}})
+	if err != nil {
+		t.Fatal(err)
 	}
+	check := func(when string, carrier int32) {
+		t.Helper()
+		for address, want := range map[string]int32{"192.168.1.1": carrier, "192.168.7.1": 2, "10.0.0.1": None} {
+			dst := netip.MustParseAddr(address)
+			if got := table.Lookup(dst); got != want {
+				t.Errorf("%s: Lookup(%s) = %d, want %d", when, dst, got, want)
+			}
+			if _, got := table.LookupPrefix(dst); got != want {
+				t.Errorf("%s: LookupPrefix(%s) = %d, want %d", when, dst, got, want)
+			}
+			for peer := range int32(4) {
+				owns := peer == want || address == "192.168.1.1" && peer != 2
+				if got := table.Owns(dst, peer); got != owns {
+					t.Errorf("%s: Owns(%s, %d) = %t", when, dst, peer, got)
+				}
+			}
+		}
+	}
+	check("at first", 3)
+	if !table.Carry(lan, 1) {
+		t.Error("b does not carry")
+	}
+	check("then", 1)
+	if table.Carry(lan, 2) || table.Carry(lan, None) || table.Carry(inside, 0) || table.Carry(p("192.168.0.0/17"), 0) {
+		t.Error("one carries what it does not have")
+	}
+	check("still", 1)
 }
 
 // tenThousand is a mesh of 10,000 nodes with a /24 and a /64 each.
@@ -159,9 +214,9 @@ func tenThousand(tb testing.TB) (*Table, []netip.Addr) {
 		v4, _ := addr4(10<<24 | uint32(i)<<8).Prefix(24)
 		v6, _ := addr6(0xfd00<<48|uint64(i), 0).Prefix(64)
 		own := []netip.Prefix{v4, v6}
-		peers[i] = Peer{Name: fmt.Sprint(i), Underlay: addr4(0xac100000 + uint32(i)), Prefixes: own}
+		peers[i] = Peer{Name: fmt.Sprint(i), Addresses: []netip.Addr{addr4(0xac100000 + uint32(i))}, Prefixes: own}
 	}
-	table, err := New(peers)
+	table, err := New(peers, nil)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -174,11 +229,19 @@ func tenThousand(tb testing.TB) (*Table, []netip.Addr) {
 
 func TestLookupDoesNotAllocate(t *testing.T) {
 	table, dsts := tenThousand(t)
+	lan := netip.MustParsePrefix("192.168.0.0/16")
+	shared, err := New([]Peer{{Name: "a"}, {Name: "b"}}, []Share{{Prefix: lan, Peers: []int32{0, 1}}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	six := netip.MustParseAddr("fd00::1")
 	if n := testing.AllocsPerRun(100, func() {
 		table.Lookup(dsts[0])
 		table.Lookup(six)
 		table.Sender(dsts[1])
+		table.Owns(dsts[2], 7)
+		shared.Lookup(lan.Addr())
+		shared.Owns(lan.Addr(), 1)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
@@ -210,7 +273,7 @@ func BenchmarkSender10000(b *testing.B) {
 func BenchmarkNew10000(b *testing.B) {
 	peers := randomPeers(rand.New(rand.NewPCG(1, 2)), 10000)
 	for b.Loop() {
-		if _, err := New(peers); err != nil {
+		if _, err := New(peers, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

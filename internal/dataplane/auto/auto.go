@@ -49,6 +49,7 @@ type passing interface {
 	Forwards() bool
 	Marks() uint64
 	Learn(peer string, d peers.Directive) error
+	Carry(prefix mesh.Prefix, peer string) error
 	Read() kernel.Reading
 	HeardBy(peer string) peers.Heard
 	Conditions() []mesh.Condition
@@ -209,6 +210,16 @@ func (e *Engine) Learn(peer string, d peers.Directive) error {
 	if err != nil {
 		e.log.Error("cannot tell the engines what is known of a peer",
 			"peer", peer, "error", err, "event", "tables_failed")
+	}
+	return err
+}
+
+// Carry implements dataplane.Engine. An error was logged already.
+func (e *Engine) Carry(prefix mesh.Prefix, peer string) error {
+	err := errors.Join(e.user.Carry(prefix, peer), e.kernel.Carry(prefix, peer))
+	if err != nil {
+		e.log.Error("cannot tell the engines which peer carries a prefix",
+			"prefix", prefix, "peer", peer, "error", err, "event", "tables_failed")
 	}
 	return err
 }

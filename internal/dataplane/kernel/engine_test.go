@@ -87,13 +87,13 @@ func newUserEngine(t *testing.T, m mesh.Mesh) *userEngine {
 	u.Engine = user.New(dataplane.Options{Log: slog.New(slog.DiscardHandler)})
 	u.tun = fedTun{u, make(chan []byte), make(chan struct{}), make(chan struct{})}
 	loops, err := u.Replace([]user.Worker{{
-		Tun: &u.tun, Wire: quietWire{u}, Receiver: u, Sender: u, Replies: u,
-		Echoes: func() user.Sender { return u },
+		Tun: &u.tun, Sockets: []user.Socket{{Bind: m.Peers[0].Underlay().AddrPort, Wire: quietWire{u},
+			Receiver: u, Sender: u, Echoes: func() user.Sender { return u }}},
 	}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := u.SetMesh(m); err != nil {
+	if err := u.SetMesh(wantedOver(m, "", dataplane.Socket)); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan error)

@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -133,17 +134,22 @@ func OpenGroup(local netip.AddrPort, offload bool, n int, beside []*Conn) (group
 	return group, nil
 }
 
-// Adopt takes over a socket that another process, such as an earlier meshd, has bound to local.
-// Datagrams that wait in it will be received. Adopt closes the file in any case.
-func Adopt(file *os.File, local netip.AddrPort, offload bool) (*Conn, error) {
+// Adopt takes over a socket that another process, such as an earlier meshd, has bound to one of some
+// addresses; Local tells which. Datagrams that wait in it will be received. Adopt closes the file in any
+// case.
+func Adopt(file *os.File, locals []netip.AddrPort, offload bool) (*Conn, error) {
 	conn, err := net.FilePacketConn(file) // duplicates the descriptor
 	if err = errors.Join(err, file.Close()); err != nil {
-		return nil, fmt.Errorf("take over the socket of %s: %w", local, err)
+		return nil, fmt.Errorf("take over a socket: %w", err)
 	}
-	c := &Conn{local: local, v6: !local.Addr().Is4()}
+	c := &Conn{}
 	var ok bool
-	if c.udp, ok = conn.(*net.UDPConn); !ok || c.udp.LocalAddr().(*net.UDPAddr).AddrPort() != local {
-		err := fmt.Errorf("take over the socket of %s: it is bound to %s", local, conn.LocalAddr())
+	if c.udp, ok = conn.(*net.UDPConn); ok {
+		c.local = c.udp.LocalAddr().(*net.UDPAddr).AddrPort()
+		c.v6 = !c.local.Addr().Is4()
+	}
+	if !slices.Contains(locals, c.local) {
+		err := fmt.Errorf("take over a socket: it is bound to %s, not to one of %s", conn.LocalAddr(), locals)
 		return nil, errors.Join(err, conn.Close())
 	}
 	if c.raw, err = c.udp.SyscallConn(); err == nil {
@@ -153,10 +159,14 @@ func Adopt(file *os.File, local netip.AddrPort, offload bool) (*Conn, error) {
 		})
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("take over the socket of %s: %w", local, err), conn.Close())
+		return nil, errors.Join(fmt.Errorf("take over the socket of %s: %w", c.local, err), conn.Close())
 	}
 	return c, nil
 }
+
+// Local returns the address that Open or OpenGroup was asked for, or the one that an adopted socket is
+// bound to.
+func (c *Conn) Local() netip.AddrPort { return c.local }
 
 // overlap reports whether the kernel allows sockets on both only if they share the port: an
 // unspecified address stands for all addresses of its family.

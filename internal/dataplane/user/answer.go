@@ -63,11 +63,11 @@ func (a *answerer) take() bool {
 	return true
 }
 
-// pathMTU returns the size in bytes of packets such as b that fit the way to a
-// peer: what probes have found, or else what the kernel knows; the smallest of
+// pathMTU returns the size in bytes of packets such as b that fit the way to an
+// address of a peer: what probes have found, or else what the kernel knows; the smallest of
 // b's family if it does not know either. Linux itself takes no path below 552
 // bytes for true (net.ipv4.route.min_pmtu).
-func pathMTU(wire Wire, f *forwarding, to *peer, b []byte) int {
+func pathMTU(wire Wire, to *target, b []byte) int {
 	const minMTU4 = 68 // RFC 791
 	lowest := minMTU4
 	if b[0]>>4 == 6 {
@@ -76,9 +76,9 @@ func pathMTU(wire Wire, f *forwarding, to *peer, b []byte) int {
 	if mtu := int(to.mtu.Load()); mtu != 0 {
 		return max(mtu, lowest)
 	}
-	mtu, err := wire.PathMTU(to.underlay)
+	mtu, err := wire.PathMTU(to.addr)
 	if err != nil {
 		return lowest
 	}
-	return max(mtu-f.header, lowest)
+	return max(mtu-to.header, lowest)
 }

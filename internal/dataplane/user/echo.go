@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 	"time"
 
 	"example.org/meshd/internal/dataplane"
@@ -14,6 +15,10 @@ import (
 // ErrNoAddress is that of an Echo to a peer whose TUN has no address of a family of
 // ours.
 var ErrNoAddress = errors.New("its subnets and ours have no family in common")
+
+// ErrUnreachable is that of an Echo to a peer, or to an address of it, that this host cannot send to: no
+// address is known, or none of ours is of its family.
+var ErrUnreachable = errors.New("none of our addresses sends to an address of it")
 
 // tunAddresses are those of a node; invalid without that family.
 type tunAddresses struct{ v4, v6 netip.Addr }
@@ -32,33 +37,37 @@ func (u *Engine) SendEcho(es ...dataplane.Echo) error {
 		return errors.New("send echo: no packet loop runs")
 	}
 	w := workers[0]
-	sender := w.echoes()
-	defer w.senders.Put(sender)
+	out := newEchoes(w, w.echoes)
+	defer out.giveBack()
 	f := u.mesh.Load()
 	var errs []error
-	out, names := echoSender{sender: sender}, make([]string, 0, len(es))
 	for _, e := range es {
 		to, inner, err := f.echo(e)
+		var socket int
+		if err == nil {
+			if socket = w.socket(f, to); socket == nowhere {
+				err = fmt.Errorf("send echo to %q: %w", e.Peer, ErrUnreachable)
+			}
+		}
 		switch {
 		case err != nil:
 			errs = append(errs, err)
 		case e.NoChecksum:
-			errs = append(errs, u.bare.send(f.from, e.Spread, to, inner.Append(nil)))
+			errs = append(errs, u.bare.send(f.source, to.from, e.Spread, to.addr, inner.Append(nil)))
 		case e.Spread && len(workers) > 1:
-			errs = append(errs, workers[1].sendSpread(to, inner))
+			errs = append(errs, workers[1].sendSpread(socket, e.Peer, to.addr, inner))
 		default:
-			out.add(to, e.DSCP<<2, inner)
-			names = append(names, e.Peer)
+			out.add(socket, e.Peer, to.addr, e.DSCP<<2, inner)
 		}
 	}
-	return errors.Join(append(errs, out.flush(names))...)
+	return errors.Join(append(errs, out.flush())...)
 }
 
-// echo returns what to send for an Echo, and to whom.
-func (f *forwarding) echo(e dataplane.Echo) (to netip.AddrPort, inner packet.Echo, err error) {
+// echo returns what to send for an Echo, and to which address of whom.
+func (f *forwarding) echo(e dataplane.Echo) (to *target, inner packet.Echo, err error) {
 	i, known := f.names[e.Peer]
 	if !known || i == f.self {
-		return to, inner, fmt.Errorf("send echo: no peer is named %q", e.Peer)
+		return nil, inner, fmt.Errorf("send echo: no peer is named %q", e.Peer)
 	}
 	theirs := f.tun[i]
 	if e.Forwarded {
@@ -69,9 +78,14 @@ func (f *forwarding) echo(e dataplane.Echo) (to netip.AddrPort, inner packet.Ech
 		src, dst = f.own.v6, theirs.v6
 	}
 	if !src.IsValid() || !dst.IsValid() {
-		return to, inner, fmt.Errorf("send echo to %q: %w", e.Peer, ErrNoAddress)
+		return nil, inner, fmt.Errorf("send echo to %q: %w", e.Peer, ErrNoAddress)
 	}
-	return f.peers[i].underlay, packet.Echo{
+	if to = f.peers[i].active.Load(); e.Via.IsValid() {
+		if to = f.peers[i].target(e.Via); to == nil {
+			return nil, inner, fmt.Errorf("send echo to %q: the peer does not have the address %s", e.Peer, e.Via)
+		}
+	}
+	return to, packet.Echo{
 		Src: src, Dst: dst, Reply: e.Reply, ID: e.ID, Seq: e.Seq, Payload: e.Payload}, nil
 }
 
@@ -88,47 +102,83 @@ func (u *Engine) Heard(peer string) time.Time {
 // HeardBy implements dataplane.Echoer: all that this engine hears comes by the socket.
 func (u *Engine) HeardBy(peer string) peers.Heard { return peers.Heard{Socket: u.Heard(peer)} }
 
-// echoSender collects echoes and sends them with one call. It belongs to one
+// echoes collects echoes and sends them with one call for each socket that has some. It belongs to one
 // goroutine.
+type echoes struct {
+	sender func(socket int) Sender // asked once for each socket that is used
+	by     []echoSender            // by the socket
+	giveTo []sync.Pool             // where senders came from
+}
+
+// newEchoes returns an empty collection for the sockets of a worker.
+func newEchoes(w *worker, sender func(socket int) Sender) echoes {
+	return echoes{sender: sender, by: make([]echoSender, len(w.Sockets)), giveTo: w.senders}
+}
+
+// add adds an echo to a peer; tos is that of the outer header.
+func (s *echoes) add(socket int, peer string, to netip.AddrPort, tos uint8, e packet.Echo) {
+	one := &s.by[socket]
+	if one.sender == nil {
+		one.sender = s.sender(socket)
+	}
+	one.add(peer, to, tos, e)
+}
+
+// flush sends all; the errors are about those that a socket refused.
+func (s *echoes) flush() error {
+	var errs []error
+	for i := range s.by {
+		if one := &s.by[i]; len(one.bursts) > 0 {
+			errs = append(errs, one.flush())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// giveBack lets others use the senders.
+func (s *echoes) giveBack() {
+	for i := range s.by {
+		if sender := s.by[i].sender; sender != nil {
+			s.giveTo[i].Put(sender)
+		}
+	}
+}
+
+// echoSender is what echoes has for one socket.
 type echoSender struct {
 	sender Sender
 	bursts []packet.Burst
+	peers  []string // of each burst
 	memory [][]byte // of packets, kept from batch to batch
 }
 
-// add adds an echo; tos is that of the outer header.
-func (s *echoSender) add(to netip.AddrPort, tos uint8, e packet.Echo) {
+func (s *echoSender) add(peer string, to netip.AddrPort, tos uint8, e packet.Echo) {
 	n := len(s.bursts)
 	if n == len(s.memory) {
 		s.memory = append(s.memory, nil)
 	}
 	s.memory[n] = e.Append(s.memory[n][:0])
-	s.bursts = append(s.bursts, packet.Burst{Addr: to, TOS: tos})
+	s.bursts, s.peers = append(s.bursts, packet.Burst{Addr: to, TOS: tos}), append(s.peers, peer)
 	s.bursts[n].Add(s.memory[n])
 }
 
-// flush sends all; the errors are about those that the socket refused. names are the peers to which
-// they go, in order; without names the errors have addresses.
-func (s *echoSender) flush(names []string) error {
+func (s *echoSender) flush() error {
 	var errs []error
 	for done := 0; done < len(s.bursts); {
 		n, err := s.sender.Write(s.bursts[done:])
 		if done += n; done < len(s.bursts) {
-			to := s.bursts[done].Addr.String()
-			if names != nil {
-				to = names[done]
-			}
-			errs = append(errs, &dataplane.EchoError{Peer: to, Err: err})
+			errs = append(errs, &dataplane.EchoError{Peer: s.peers[done], Err: err})
 			done++
 		}
 	}
-	s.bursts = s.bursts[:0]
+	s.bursts, s.peers = s.bursts[:0], s.peers[:0]
 	return errors.Join(errs...)
 }
 
 // echo takes a packet to this node's TUN address out of the way if it is an echo for
-// meshd itself.
-func (in *inbound) echo(f *forwarding, sender int32, h packet.Header, b []byte) bool {
+// meshd itself. outer is the address that it came from. The reply goes back there, not to where packets
+// go, so that a pair of echoes is about one address of the peer.
+func (in *inbound) echo(f *forwarding, sender int32, h packet.Header, b []byte, outer netip.AddrPort) bool {
 	hear := in.user.options.Hear
 	if hear == nil || h.Dst != f.own.of(h.Dst) || h.Src != f.tun[sender].of(h.Src) {
 		return false
@@ -137,15 +187,16 @@ func (in *inbound) echo(f *forwarding, sender int32, h packet.Header, b []byte) 
 	if !ok {
 		return false
 	}
+	from, via := &f.peers[sender], f.peers[sender].source(outer)
 	now := time.Now()
-	reply, mine := hear(dataplane.Echo{
+	reply, mine := hear(dataplane.Echo{Via: via.addr,
 		Peer: f.table.Name(sender), Reply: e.Reply, ID: e.ID, Seq: e.Seq, Payload: e.Payload}, now)
 	if !mine {
 		return false
 	}
-	f.peers[sender].heard(now)
-	if reply != nil {
-		in.replies.add(f.peers[sender].underlay, 0, packet.Echo{
+	from.heard(now)
+	if socket := in.worker.socket(f, via); reply != nil && socket != nowhere {
+		in.replies.add(socket, f.table.Name(sender), via.addr, 0, packet.Echo{
 			Src: h.Dst, Dst: h.Src, Reply: true, ID: e.ID, Seq: e.Seq, Payload: reply})
 	}
 	return true

@@ -54,11 +54,11 @@ func TestSendEcho(t *testing.T) {
 	}
 	m := threeNodes()
 	m.Peers[0].Subnets, m.Peers[1].Subnets = m.Peers[0].Subnets[:1], m.Peers[1].Subnets[1:]
-	if err := errors.Join(r.SetMesh(m), r.SendEcho(dataplane.Echo{Peer: "b"})); !errors.Is(err, ErrNoAddress) {
+	if err := errors.Join(r.setMesh(m), r.SendEcho(dataplane.Echo{Peer: "b"})); !errors.Is(err, ErrNoAddress) {
 		t.Errorf("IPv4 here, IPv6 there: %v", err)
 	}
 	m.Peers[0].Subnets = threeNodes().Peers[0].Subnets
-	if err := errors.Join(r.SetMesh(m), r.SendEcho(dataplane.Echo{Peer: "b"})); err != nil ||
+	if err := errors.Join(r.setMesh(m), r.SendEcho(dataplane.Echo{Peer: "b"})); err != nil ||
 		r.wire.sent[3].Data[0]>>4 != 6 {
 		t.Errorf("IPv6: %v", err)
 	}

@@ -12,7 +12,6 @@ import (
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/dataplane/udp"
 	"example.org/meshd/internal/mesh"
-	"example.org/meshd/internal/peers"
 )
 
 var (
@@ -41,7 +40,7 @@ func (s supervised) Run(ctx context.Context) error {
 
 // queuesOf returns what an engine needs queues and sockets for.
 func queuesOf(w dataplane.Wanted) queues {
-	return queues{device: w.Interface, bind: w.Binds[0], count: w.Queues, offload: w.Offload, spread: w.Spread}
+	return queues{device: w.Interface, binds: w.Binds, count: w.Queues, offload: w.Offload, spread: w.Spread}
 }
 
 // have returns what is open already and may be used again, now or as an earlier meshd left it.
@@ -56,13 +55,14 @@ func (u *Engine) have() *endpoints {
 func (u *Engine) Prepare(_ context.Context, w dataplane.Wanted) (undo func() error, err error) {
 	have, before := u.have(), u.prepared
 	var next *endpoints
-	if open := u.open.Load(); open == nil || u.broken.Load() != nil || open.queues != queuesOf(w) {
-		next = &endpoints{queues: queuesOf(w)}
-		if err := next.bindPort(u.usable(have)); err != nil {
+	wanted := queuesOf(w)
+	if open := u.open.Load(); open == nil || u.broken.Load() != nil || !open.queues.same(&wanted) {
+		next = &endpoints{queues: wanted}
+		if err := next.bindPorts(u.usable(have), have); err != nil {
 			return nil, errors.Join(fmt.Errorf("bind the port: %w", err), next.closeAllBut(have))
 		}
 	}
-	if err := u.SetMesh(w.Mesh); err != nil {
+	if err := u.SetMesh(w); err != nil {
 		return nil, errors.Join(err, next.closeAllBut(have))
 	}
 	u.prepared, u.next = &w, next
@@ -72,17 +72,17 @@ func (u *Engine) Prepare(_ context.Context, w dataplane.Wanted) (undo func() err
 		if before == nil {
 			return closed
 		}
-		return errors.Join(closed, u.SetMesh(before.Mesh))
+		return errors.Join(closed, u.SetMesh(*before))
 	}, nil
 }
 
 // usable returns what of the open descriptors can be used again. After a loop has failed that is
 // none: its socket only has to stand beside the next one, on the same port, until that is there.
 func (u *Engine) usable(have *endpoints) *endpoints {
-	if have == nil || u.broken.Load() == nil {
-		return have
+	if u.broken.Load() != nil {
+		return nil
 	}
-	return &endpoints{receive: have.receive}
+	return have
 }
 
 // Apply implements dataplane.Engine. What can fail comes first, beside what is there; the switch
@@ -94,14 +94,17 @@ func (u *Engine) usable(have *endpoints) *endpoints {
 func (u *Engine) Apply(ctx context.Context, w dataplane.Wanted) (func() error, []mesh.Change, error) {
 	have, before, next := u.have(), u.applied, u.next
 	if next == nil && u.open.Load().gone() { // the TUN is another one; sockets stay
-		next = &endpoints{queues: queuesOf(w), receive: slices.Clone(have.receive)}
-		have = &endpoints{queues: have.queues, receive: have.receive, send: have.send}
+		next = &endpoints{queues: queuesOf(w), groups: make([]group, len(have.groups))}
+		for j, g := range have.groups {
+			next.groups[j].receive = slices.Clone(g.receive)
+		}
+		have = &endpoints{queues: have.queues, groups: have.groups}
 	}
 	u.applied = &w
 	if next == nil {
 		return func() error { u.applied = before; return nil }, nil, nil
 	}
-	if err := next.attach(u.usable(have)); err != nil {
+	if err := next.attach(u.usable(have), have); err != nil {
 		u.applied, u.next = before, &endpoints{}
 		return nil, nil, errors.Join(fmt.Errorf("attach to the TUN: %w", err), next.closeAllBut(u.have()))
 	}
@@ -120,10 +123,11 @@ func (u *Engine) Apply(ctx context.Context, w dataplane.Wanted) (func() error, [
 // switchTo ends the loops that run and starts those of next.
 func (u *Engine) switchTo(next *endpoints) (changes []mesh.Change) {
 	old, ended := u.have(), u.broken.Load()
-	for _, c := range slices.Concat(next.receive, next.send) {
+	for _, c := range next.sockets() {
 		c.Watch(u)
 	}
 	loops, err := u.Replace(next.workers())
+	next.past = old.dropsWithout(next)
 	u.open.Store(next)
 	u.left, u.next = nil, nil
 	u.broken.Store(nil)
@@ -156,21 +160,13 @@ func (e *endpoints) gone() bool {
 	return err != nil || i.Index != e.index
 }
 
-// Learn implements dataplane.Engine. The user engine completes every checksum by itself.
-func (u *Engine) Learn(peer string, d peers.Directive) error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.knows(peer).mtu.Store(int64(d.MTU))
-	return nil
-}
-
 // Adopt implements dataplane.Keeper.
 func (u *Engine) Adopt(files []*os.File, w dataplane.Wanted) (a dataplane.Adopted, unfit []error) {
 	left := &endpoints{queues: queuesOf(w)}
 	unfit = left.adopt(files)
 	u.left = left
 	u.beginLosses(left)
-	return dataplane.Adopted{Sockets: len(left.receive), Queues: len(left.tun)}, unfit
+	return dataplane.Adopted{Sockets: len(left.receivers()), Queues: len(left.tun)}, unfit
 }
 
 // Descriptors implements dataplane.Keeper.
@@ -181,15 +177,22 @@ func (u *Engine) Close() error {
 	return errors.Join(u.open.Swap(nil).closeAllBut(nil), u.left.closeAllBut(nil), u.bare.close())
 }
 
-// buffers are what the kernel granted to the first socket, in bytes.
+// buffers are what the kernel granted to a socket, in bytes.
 type buffers struct {
 	receive, send int
 	err           error
 }
 
+// checkBuffers notes what was granted to the first socket of each address. The kernel grants the same to
+// all; one that was adopted may have less.
 func (u *Engine) checkBuffers(e *endpoints) {
 	var b buffers
-	b.receive, b.send, b.err = e.receive[0].Buffers()
+	for i, g := range e.groups {
+		receive, send, err := g.receive[0].Buffers()
+		if i == 0 || receive < b.receive || send < b.send || err != nil {
+			b = buffers{receive, send, err}
+		}
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.buffers = b

@@ -197,7 +197,7 @@ func newRig(t testing.TB, offloads ...string) *rig {
 	r := &rig{tun: newFakeTun(), wire: newFakeWire()}
 	r.tun.offloads, r.wire.offloads = offloads, offloads
 	r.start()
-	if err := r.SetMesh(threeNodes()); err != nil {
+	if err := r.setMesh(threeNodes()); err != nil {
 		t.Fatal(err)
 	}
 	return r
@@ -205,12 +205,26 @@ func newRig(t testing.TB, offloads ...string) *rig {
 
 func (r *rig) start() {
 	r.Engine = New(dataplane.Options{Log: slog.New(slog.DiscardHandler), Hear: r.hear})
-	loops, err := r.Replace([]Worker{{Tun: r.tun, Wire: r.wire, Receiver: r.wire, Sender: r.wire,
-		Replies: r.wire, Echoes: func() Sender { return r.wire }}})
+	loops, err := r.Replace([]Worker{{Tun: r.tun, Sockets: []Socket{r.wire.socket("172.18.0.2:8285")}}})
 	if err != nil {
 		panic(err)
 	}
 	r.out, r.in = loops[0].(*outbound), loops[1].(*inbound)
+}
+
+// setMesh is SetMesh for a host that has the first address of its own node.
+func (u *Engine) setMesh(m mesh.Mesh) error { return u.SetMesh(wantedOf(m)) }
+
+// wantedOf is what an engine is to do for a mesh on such a host.
+func wantedOf(m mesh.Mesh) dataplane.Wanted {
+	self, _ := m.Peer(m.Self)
+	return dataplane.Wanted{Mesh: m, Binds: []netip.AddrPort{self.Underlay().AddrPort}}
+}
+
+// socket returns a socket bound to an address.
+func (f *fakeWire) socket(bind string) Socket {
+	return Socket{Bind: netip.MustParseAddrPort(bind), Wire: f, Receiver: f, Sender: f,
+		Echoes: func() Sender { return f }, SpreadEchoes: func() Sender { return f }}
 }
 
 // send passes packets from the TUN through the engine.

@@ -43,7 +43,7 @@ func TestForeignSource(t *testing.T) {
 			m.Peers[0].Subnets = append(m.Peers[0].Subnets, prefixes("10.244.8.0/24", "fd00:0:0:f::/64")...)
 			m.Peers[0].Routes = prefixes("172.31.0.0/16")
 			m.Peers[2].Routes = append(m.Peers[2].Routes, prefixes("172.31.7.0/24")...)
-			if err := r.SetMesh(m); err != nil {
+			if err := r.setMesh(m); err != nil {
 				t.Fatal(err)
 			}
 			r.send(test.packet)

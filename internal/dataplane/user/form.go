@@ -3,6 +3,7 @@ package user
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"example.org/meshd/internal/dataplane"
@@ -21,12 +22,11 @@ func (u *Engine) mark(tos uint8) {
 // Leaving implements dataplane.Echoer.
 func (u *Engine) Leaving() dataplane.Leaving { return dataplane.Leaving{DSCP: u.marks.Swap(0)} }
 
-// sendSpread sends an echo from the port of a queue that is not the first.
-func (w *worker) sendSpread(to netip.AddrPort, e packet.Echo) error {
-	sender := w.SpreadEchoes()
-	out := echoSender{sender: sender}
-	out.add(to, 0, e)
-	return out.flush(nil)
+// sendSpread sends an echo to a peer from the port of a queue that is not the first.
+func (w *worker) sendSpread(socket int, peer string, to netip.AddrPort, e packet.Echo) error {
+	out := echoSender{sender: w.Sockets[socket].SpreadEchoes()}
+	out.add(peer, to, 0, e)
+	return out.flush()
 }
 
 // bareSockets send echoes without a UDP checksum. They are opened when the first is sent, since few
@@ -36,21 +36,22 @@ type bareSockets struct {
 	open map[netip.AddrPort]*udp.Bare // by the address and port that they send from
 }
 
-// send sends a packet from our address, or from any port of it.
-func (b *bareSockets) send(from netip.AddrPort, spread bool, to netip.AddrPort, inner []byte) error {
+// send sends a packet from the one of our addresses at an index, or from any port of it.
+func (b *bareSockets) send(own []netip.AddrPort, i int, spread bool, to netip.AddrPort, inner []byte) error {
+	from := own[i]
 	if spread {
 		from = netip.AddrPortFrom(from.Addr(), 0)
 	}
-	socket, err := b.from(from)
+	socket, err := b.from(from, own)
 	if err != nil {
 		return err
 	}
 	return socket.Send(inner, to)
 }
 
-// from returns the socket that sends from an address and port, and closes those of other addresses:
-// this node has another one now.
-func (b *bareSockets) from(from netip.AddrPort) (*udp.Bare, error) {
+// from returns the socket that sends from an address and port. Where it opens one, it closes those of
+// addresses that are not our own any more.
+func (b *bareSockets) from(from netip.AddrPort, own []netip.AddrPort) (*udp.Bare, error) {
 	b.mu.Lock()
 	socket := b.open[from]
 	b.mu.Unlock()
@@ -65,7 +66,8 @@ func (b *bareSockets) from(from netip.AddrPort) (*udp.Bare, error) {
 	var stale []*udp.Bare
 	kept := map[netip.AddrPort]*udp.Bare{from: socket}
 	for at, one := range b.open {
-		if at.Addr() == from.Addr() && at != from && (at.Port() == 0) != (from.Port() == 0) {
+		isOurs := func(a netip.AddrPort) bool { return at == a || at == netip.AddrPortFrom(a.Addr(), 0) }
+		if at != from && slices.ContainsFunc(own, isOurs) {
 			kept[at] = one
 		} else {
 			stale = append(stale, one)

@@ -15,12 +15,14 @@ import (
 	"example.org/meshd/internal/table"
 )
 
-// inbound is the loop from the wire to the TUN. It trusts nobody: the outer
+// inbound is the loop from one socket to the TUN. It trusts nobody: the outer
 // source must be a listed node, the inner source must lie behind that node and
 // the inner destination behind this one.
 type inbound struct {
 	user   *Engine
 	worker *worker
+	number int     // of the loop, among the worker's
+	socket *Socket // of the worker
 	batch  []packet.Datagram
 	merge  *gro.Coalescer
 	peers  []*peer // sender of each group of packets
@@ -28,24 +30,25 @@ type inbound struct {
 	write  func(parts [][]byte) error
 	answer *answerer
 
-	replies echoSender
+	replies echoes
 }
 
-func newInbound(u *Engine, w *worker) *inbound {
-	datagrams := Datagrams
-	if slices.Contains(w.Wire.Offloads(), "udp_gro") {
+// newInbound returns the loop of one of the sockets of a worker.
+func newInbound(u *Engine, w *worker, socket int) *inbound {
+	datagrams, own := Datagrams, &w.Sockets[socket]
+	if slices.Contains(own.Wire.Offloads(), "udp_gro") {
 		datagrams = DatagramsMerged
 	}
 	offloads := w.Tun.Offloads()
 	return &inbound{
-		user: u, worker: w, batch: packet.NewDatagrams(datagrams),
+		user: u, worker: w, number: wireToTun + socket, socket: own, batch: packet.NewDatagrams(datagrams),
 		merge: gro.New(slices.Contains(offloads, "tso4"), slices.Contains(offloads, "uso")),
 		write: w.Tun.Writer(), answer: newAnswerer(w.Tun.Writer()),
-		replies: echoSender{sender: w.Replies},
+		replies: newEchoes(w, func(socket int) Sender { return w.Sockets[socket].Echoes() }),
 	}
 }
 
-func (in *inbound) String() string { return "wire to tun" }
+func (in *inbound) String() string { return in.worker.name(in.number) }
 
 // What is done about a socket that fails: a pause, so that it does not spin, and
 // after some failures in a row, with nothing received between them, the end.
@@ -56,18 +59,18 @@ const (
 
 // Run implements Loop.
 func (in *inbound) Run(ctx context.Context) error {
-	life := &in.worker.loops[wireToTun]
+	life := &in.worker.loops[in.number]
 	defer life.end()
 	failures := 0
 	for {
-		n, err := in.worker.Receiver.Read(in.batch)
+		n, err := in.socket.Receiver.Read(in.batch)
 		if n > 0 {
 			failures = 0
 			in.deliver(in.batch[:n])
 		}
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			if life.woken(n, in.worker.Wire.Wake) {
+			if life.woken(n, in.socket.Wire.Wake) {
 				return nil
 			}
 		case err != nil && life.stopping.Load():
@@ -95,7 +98,7 @@ func (in *inbound) deliver(ds []packet.Datagram) {
 	}
 	in.worker.calls[mesh.WireRead].add(1, packets)
 	in.flush()
-	_ = in.replies.flush(nil) // whoever asked counts what he does not get
+	_ = in.replies.flush() // whoever asked counts what he does not get
 }
 
 // datagram checks the packets of one message, which are all of one sender, and
@@ -131,11 +134,11 @@ func (in *inbound) accept(f *forwarding, sender int32, b []byte, d *packet.Datag
 		from.drop(mesh.Malformed, 1)
 		return false
 	}
-	if f.table.Lookup(h.Src) != sender {
+	if !f.table.Owns(h.Src, sender) {
 		in.lie(f, sender, mesh.SpoofedSource, b, d)
 		return false
 	}
-	if f.table.Lookup(h.Dst) != f.self {
+	if !f.table.Owns(h.Dst, f.self) {
 		in.lie(f, sender, mesh.WrongDestination, b, d)
 		return false
 	}
@@ -153,7 +156,7 @@ func (in *inbound) accept(f *forwarding, sender int32, b []byte, d *packet.Datag
 	if tos != h.TOS {
 		packet.SetTOS(b, tos)
 	}
-	return !in.echo(f, sender, h, b)
+	return !in.echo(f, sender, h, b, d.Addr)
 }
 
 // lie drops a packet whose inner addresses its sender may not use, and remembers which they were.

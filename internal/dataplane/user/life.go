@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// The two loops of a worker.
+// The loops of a worker: the one from the TUN, and behind it one from each socket.
 const (
 	tunToWire = iota
-	wireToTun
+	wireToTun // the first of them
 )
 
 // life is what a loop and its engine tell each other about its end, and about
@@ -77,7 +77,7 @@ func stop(workers []*worker) error {
 	return errors.Join(errs...)
 }
 
-// ended tells whether both loops have.
+// ended tells whether all loops have.
 func (w *worker) ended() bool {
 	for i := range w.loops {
 		select {
@@ -89,9 +89,29 @@ func (w *worker) ended() bool {
 	return true
 }
 
-func (w *worker) wake() error { return errors.Join(w.Tun.Wake(), w.Wire.Wake()) }
+// wake ends the Read in progress of all loops.
+func (w *worker) wake() error {
+	err := w.Tun.Wake()
+	for i := range w.Sockets {
+		if one := w.Sockets[i].Wire.Wake(); one != nil {
+			err = errors.Join(err, one)
+		}
+	}
+	return err
+}
 
-// alive waits for a sign of life from both loops.
+// name returns which of the loops one is, for people.
+func (w *worker) name(loop int) string {
+	switch {
+	case loop == tunToWire:
+		return "tun to wire"
+	case len(w.Sockets) == 1:
+		return "wire to tun"
+	}
+	return fmt.Sprintf("wire to tun, at %s", w.Sockets[loop-wireToTun].Bind)
+}
+
+// alive waits for a sign of life from all loops.
 func (w *worker) alive(ctx context.Context) error {
 	for i := range w.loops {
 		select {
@@ -102,8 +122,8 @@ func (w *worker) alive(ctx context.Context) error {
 	if err := w.wake(); err != nil && !w.loops[tunToWire].stopping.Load() {
 		return fmt.Errorf("wake the packet loops: %w", err)
 	}
-	for i, name := range []string{"tun to wire", "wire to tun"} {
-		l := &w.loops[i]
+	for i := range w.loops {
+		l, name := &w.loops[i], w.name(i)
 		select {
 		case <-l.sign:
 		case <-l.ended:

@@ -24,20 +24,17 @@ func (l *losses) begin(drops, full uint64) {
 	l.drops, l.full = drops, full
 }
 
-// read takes readings of both counters, the sockets' one first, and returns the sums. Sockets that are new
-// count anew. A reading that failed adds nothing.
+// read takes readings of both counters, the sockets' one first, and returns the sums. The sockets' one goes
+// on where sockets are replaced (endpoints.past). A reading that failed adds nothing.
 func (l *losses) read(drops uint64, dropsErr error, full uint64, fullErr error) dataplane.Lost {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if dropsErr != nil || fullErr != nil {
 		return l.lost
 	}
-	if drops < l.drops {
-		l.drops = 0
-	}
 	// Readers may overtake each other: a counter that seems to fall has not grown.
-	grown, noRoom := drops-l.drops, max(full, l.full)-l.full
-	l.drops, l.full = drops, max(full, l.full)
+	grown, noRoom := max(drops, l.drops)-l.drops, max(full, l.full)-l.full
+	l.drops, l.full = max(drops, l.drops), max(full, l.full)
 	l.lost.Socket += min(grown, noRoom)
 	l.lost.Refused += grown - min(grown, noRoom)
 	return l.lost

@@ -26,10 +26,11 @@ func TestLosses(t *testing.T) {
 		{"a policy", []reading{{5, nil, 100, nil, 0, 5}, {9, nil, 100, nil, 0, 9}}},
 		{"both", []reading{{5, nil, 103, nil, 3, 2}}},
 		{"another program's socket", []reading{{0, nil, 150, nil, 0, 0}, {2, nil, 160, nil, 2, 0}}},
-		{"new sockets", []reading{{5, nil, 105, nil, 5, 0}, {1, nil, 106, nil, 6, 0}}},
 		{"readings that failed", []reading{{5, broken, 105, nil, 0, 0}, {5, nil, 105, broken, 0, 0},
 			{5, nil, 105, nil, 5, 0}}},
 		{"overtaken", []reading{{5, nil, 105, nil, 5, 0}, {5, nil, 104, nil, 5, 0}, {6, nil, 106, nil, 6, 0}}},
+		{"overtaken at the sockets", []reading{{5, nil, 105, nil, 5, 0}, {4, nil, 105, nil, 5, 0},
+			{6, nil, 106, nil, 6, 0}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var l losses

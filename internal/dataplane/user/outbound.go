@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"slices"
 	"syscall"
@@ -15,7 +14,8 @@ import (
 	"example.org/meshd/internal/table"
 )
 
-// outbound is the loop from the TUN to the wire.
+// outbound is the loop from the TUN to the wire. Bursts wait in the lane of the socket by which they
+// leave, so that a call sends many, whatever the order of their peers.
 type outbound struct {
 	user    *Engine
 	worker  *worker
@@ -23,22 +23,44 @@ type outbound struct {
 	frames  [][]byte // read from the TUN
 	headers []byte   // memory for the headers of segments
 	used    int      // of headers
-	bursts  []packet.Burst
-	peers   []*peer // receiver of each burst
-	count   int     // of bursts
-	several bool    // a burst may have several packets
+	lanes   []lane   // one for each socket
+	aimed   *forwarding
+	laneOf  []int // by the index of forwarding.binds, of the mesh aimed at; nowhere: no socket is fit
 	answer  *answerer
 	one     [1]packet.Burst // for sending a packet of a burst alone
 	whole   []byte          // for putting together a packet that is in parts
 	long    [][]byte        // parts of a packet that is too long
 }
 
+// lane is what leaves by one socket with the next call.
+type lane struct {
+	wire    Wire
+	sender  Sender
+	bursts  []packet.Burst
+	to      []*target // of each burst
+	count   int       // of bursts
+	several bool      // a burst may have several packets
+}
+
 func newOutbound(u *Engine, w *worker) *outbound {
-	return &outbound{
+	o := &outbound{
 		user: u, worker: w, answer: newAnswerer(w.Tun.Writer()),
 		memory: make([]byte, frameMemory), frames: make([][]byte, Frames), headers: make([]byte, headerMemory),
-		bursts: make([]packet.Burst, Bursts), peers: make([]*peer, Bursts),
-		several: slices.Contains(w.Wire.Offloads(), "udp_gso"),
+	}
+	for _, s := range w.Sockets {
+		o.lanes = append(o.lanes, lane{
+			wire: s.Wire, sender: s.Sender, bursts: make([]packet.Burst, Bursts), to: make([]*target, Bursts),
+			several: slices.Contains(s.Wire.Offloads(), "udp_gso"),
+		})
+	}
+	return o
+}
+
+// aim makes a mesh the one whose packets are sent.
+func (o *outbound) aim(f *forwarding) {
+	o.aimed, o.laneOf = f, make([]int, len(f.binds))
+	for i, bind := range f.binds {
+		o.laneOf[i] = o.worker.socketOf(bind)
 	}
 }
 
@@ -69,11 +91,14 @@ func (o *outbound) Run(context.Context) error {
 // forward routes a batch of frames and sends their packets.
 func (o *outbound) forward(frames [][]byte) {
 	f := o.user.mesh.Load()
+	if f != o.aimed {
+		o.aim(f)
+	}
 	packets := 0
 	for _, frame := range frames {
 		packets += o.frame(f, frame)
 	}
-	o.flush(f)
+	o.flush()
 	o.worker.calls[mesh.TunRead].add(len(frames), packets)
 }
 
@@ -89,7 +114,7 @@ func (o *outbound) frame(f *forwarding, frame []byte) int {
 		if !h.Complete(b) {
 			o.user.nobody.drop(mesh.Malformed, 1)
 		} else if to, tos := o.route(f, b, 1); to != nil {
-			o.packet(f, to, tos, b)
+			o.packet(to, tos, b)
 		}
 		return 1
 	}
@@ -99,43 +124,43 @@ func (o *outbound) frame(f *forwarding, frame []byte) int {
 		return 1
 	}
 	if to, tos := o.route(f, b, segments.Len()); to != nil {
-		o.segment(f, &segments, to, tos)
+		o.segment(&segments, to, tos)
 	}
 	return segments.Len()
 }
 
 // packet sends one packet.
-func (o *outbound) packet(f *forwarding, to *peer, tos uint8, b []byte) {
+func (o *outbound) packet(to *target, tos uint8, b []byte) {
 	if !to.carries(len(b)) {
-		o.tooLong(f, to, tos, b)
+		o.tooLong(to, tos, b)
 		return
 	}
-	o.burst(f, to, tos, len(b)).Add(b)
+	o.burst(to, tos, len(b)).Add(b)
 }
 
 // tooLong deals with a packet that the path to its peer does not carry, given in parts. No packet
 // passes those that were added before.
-func (o *outbound) tooLong(f *forwarding, to *peer, tos uint8, parts ...[]byte) {
-	o.flush(f)
-	one := packet.Burst{Addr: to.underlay, TOS: tos, Parts: o.long[:0]}
+func (o *outbound) tooLong(to *target, tos uint8, parts ...[]byte) {
+	o.flush()
+	one := packet.Burst{Addr: to.addr, TOS: tos, Parts: o.long[:0]}
 	one.Add(parts...)
 	o.long = one.Parts
-	o.refusedOne(f, &one, to, syscall.EMSGSIZE)
+	o.refusedOne(o.lane(to), &one, to, syscall.EMSGSIZE)
 }
 
 // segment sends a superpacket as what it stands for. Only headers are written:
 // the payload goes from where it lies.
-func (o *outbound) segment(f *forwarding, s *virtio.Segments, to *peer, tos uint8) {
+func (o *outbound) segment(s *virtio.Segments, to *target, tos uint8) {
 	for i := range s.Len() {
 		if o.used+s.HeaderLen() > len(o.headers) {
-			o.flush(f)
+			o.flush()
 		}
 		payload := s.Payload(i)
 		if !to.carries(s.HeaderLen() + len(payload)) {
-			o.tooLong(f, to, tos, s.Header(i, o.headers[o.used:]), payload)
+			o.tooLong(to, tos, s.Header(i, o.headers[o.used:]), payload)
 			continue
 		}
-		burst := o.burst(f, to, tos, s.HeaderLen()+len(payload)) // may flush
+		burst := o.burst(to, tos, s.HeaderLen()+len(payload)) // may flush
 		header := s.Header(i, o.headers[o.used:])
 		o.used += len(header)
 		burst.Add(header, payload)
@@ -145,7 +170,7 @@ func (o *outbound) segment(f *forwarding, s *virtio.Segments, to *peer, tos uint
 // route decides about a packet, or the count that a superpacket stands for, and
 // makes it ready for the wire. to is nil if it ends here, counted; tos is that of
 // the outer header.
-func (o *outbound) route(f *forwarding, b []byte, count int) (to *peer, tos uint8) {
+func (o *outbound) route(f *forwarding, b []byte, count int) (to *target, tos uint8) {
 	h, ok := packet.Parse(b)
 	if !ok {
 		o.user.nobody.drop(mesh.Malformed, count)
@@ -168,10 +193,14 @@ func (o *outbound) route(f *forwarding, b []byte, count int) (to *peer, tos uint
 		o.answer.send(f, packet.NoRoute, b, nil)
 		return nil, 0
 	}
-	to = &f.peers[i]
+	to = f.peers[i].active.Load()
 	if h.TTL <= 1 {
 		to.drop(mesh.TTLExpired, count)
 		o.answer.send(f, packet.TimeExceeded, b, nil)
+		return nil, 0
+	}
+	if to.from == nowhere || o.laneOf[to.from] == nowhere {
+		to.drop(mesh.SendError, count)
 		return nil, 0
 	}
 	packet.DecrementTTL(b)
@@ -179,61 +208,64 @@ func (o *outbound) route(f *forwarding, b []byte, count int) (to *peer, tos uint
 	return to, h.TOS // DSCP copied (RFC 2983 uniform), ECN per RFC 6040 normal mode
 }
 
-// isOwn tells whether an address is behind this node. Nearly all that send are in its first
-// subnet, which costs less to find out than a lookup.
-func (f *forwarding) isOwn(src netip.Addr) bool {
-	home := &f.home4
-	if !src.Is4() {
-		home = &f.home6
-	}
-	return home.Contains(src) || f.table.Lookup(src) == f.self
-}
-
 // lookBack is how many bursts a packet may pass to join one of its peer. Packets
 // of one peer never pass each other.
 const lookBack = 8
 
-// burst returns where to add the next packet of a size for a peer.
-func (o *outbound) burst(f *forwarding, to *peer, tos uint8, size int) *packet.Burst {
-	if o.several {
-		for i := o.count - 1; i >= 0 && i >= o.count-lookBack; i-- {
-			if o.peers[i] != to {
+// lane returns where packets for a target wait: route has seen that there is one.
+func (o *outbound) lane(to *target) *lane { return &o.lanes[o.laneOf[to.from]] }
+
+// burst returns where to add the next packet of a size for a target.
+func (o *outbound) burst(to *target, tos uint8, size int) *packet.Burst {
+	l := o.lane(to)
+	if l.several {
+		for i := l.count - 1; i >= 0 && i >= l.count-lookBack; i-- {
+			if l.to[i].known != to.known {
 				continue
 			}
-			if b := &o.bursts[i]; b.TOS == tos && b.Fits(size) {
+			if b := &l.bursts[i]; l.to[i] == to && b.TOS == tos && b.Fits(size) {
 				return b
 			}
 			break
 		}
 	}
-	if o.count == len(o.bursts) {
-		o.flush(f)
+	if l.count == len(l.bursts) {
+		o.flush()
 	}
-	b := &o.bursts[o.count]
-	*b = packet.Burst{Addr: to.underlay, TOS: tos, Parts: b.Parts[:0]}
-	o.peers[o.count] = to
-	o.count++
+	b := &l.bursts[l.count]
+	*b = packet.Burst{Addr: to.addr, TOS: tos, Parts: b.Parts[:0]}
+	l.to[l.count] = to
+	l.count++
 	return b
 }
 
-// flush hands all bursts to the socket. Whatever it refuses costs that burst
-// alone.
-func (o *outbound) flush(f *forwarding) {
-	bs, to := o.bursts[:o.count], o.peers[:o.count]
+// flush hands all bursts to the sockets: all lanes at once, since they share the memory of headers.
+func (o *outbound) flush() {
+	for i := range o.lanes {
+		if l := &o.lanes[i]; l.count > 0 {
+			o.flushLane(l)
+		}
+	}
+	o.used = 0
+}
+
+// flushLane hands the bursts of a lane to its socket. Whatever it refuses costs that burst alone.
+func (o *outbound) flushLane(l *lane) {
+	bs, to := l.bursts[:l.count], l.to[:l.count]
 	for len(bs) > 0 {
-		n, err := o.worker.Sender.Write(bs)
+		n, err := l.sender.Write(bs)
 		o.sent(bs[:n], to[:n])
 		if n == len(bs) {
 			break
 		}
-		o.refused(f, &bs[n], to[n], err)
+		o.refused(l, &bs[n], to[n], err)
 		bs, to = bs[n+1:], to[n+1:]
 	}
-	o.count, o.used = 0, 0
+	l.count = 0
 }
 
 // sent counts bursts that one call took.
-func (o *outbound) sent(bs []packet.Burst, to []*peer) {
+func (o *outbound) sent(bs []packet.Burst, to []*target) {
 	packets := 0
 	for i := range bs {
 		packets += bs[i].Packets
@@ -245,9 +277,9 @@ func (o *outbound) sent(bs []packet.Burst, to []*peer) {
 // refused deals with a burst that the socket did not take. If size may be the
 // reason, its packets are tried one by one, and if those pass, sending several at
 // once is what the kernel or the device cannot do.
-func (o *outbound) refused(f *forwarding, b *packet.Burst, to *peer, err error) {
+func (o *outbound) refused(l *lane, b *packet.Burst, to *target, err error) {
 	if b.Packets == 1 {
-		o.refusedOne(f, b, to, err)
+		o.refusedOne(l, b, to, err)
 		return
 	}
 	cannot := errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EINVAL)
@@ -258,15 +290,15 @@ func (o *outbound) refused(f *forwarding, b *packet.Burst, to *peer, err error) 
 	passed := 0
 	for one := range b.Split {
 		o.one[0] = one
-		if _, err := o.worker.Sender.Write(o.one[:]); err != nil {
-			o.refusedOne(f, &one, to, err)
+		if _, err := l.sender.Write(o.one[:]); err != nil {
+			o.refusedOne(l, &one, to, err)
 			continue
 		}
 		passed++
-		o.sent(o.one[:], []*peer{to})
+		o.sent(o.one[:], []*target{to})
 	}
 	if cannot && passed == b.Packets {
-		o.several = false
+		l.several = false
 		o.worker.noSend.Store(true)
 		o.user.options.Log.Warn("the kernel or a network device refuses several packets in one message: "+
 			"sending one by one from now on", "error", err, "event", "offload_refused")
@@ -275,7 +307,7 @@ func (o *outbound) refused(f *forwarding, b *packet.Burst, to *peer, err error) 
 
 // refusedOne deals with a packet that the socket did not take. One that is larger
 // than the path goes in fragments, or its sender is told the size that fits.
-func (o *outbound) refusedOne(f *forwarding, one *packet.Burst, to *peer, err error) {
+func (o *outbound) refusedOne(l *lane, one *packet.Burst, to *target, err error) {
 	b := one.Parts[0]
 	if len(one.Parts) > 1 {
 		o.whole = append(o.whole[:0], b...)
@@ -285,7 +317,7 @@ func (o *outbound) refusedOne(f *forwarding, one *packet.Burst, to *peer, err er
 		b = o.whole
 	}
 	if errors.Is(err, syscall.EMSGSIZE) && packet.MayFragment(b) {
-		if err = o.worker.Sender.WriteFragmented(one, o.outer(f, to)); err == nil {
+		if err = l.sender.WriteFragmented(one, to.outer()); err == nil {
 			to.sent(1, uint64(one.Bytes))
 			return
 		}
@@ -295,13 +327,13 @@ func (o *outbound) refusedOne(f *forwarding, one *packet.Burst, to *peer, err er
 		return
 	}
 	to.drop(mesh.TooBig, 1)
-	o.answer.send(f, packet.TooBig, b, func() int { return pathMTU(o.worker.Wire, f, to, b) })
+	o.answer.send(o.aimed, packet.TooBig, b, func() int { return pathMTU(l.wire, to, b) })
 }
 
-// outer returns the size in bytes of the largest datagrams that reach a peer; 0 if it is not known.
-func (o *outbound) outer(f *forwarding, to *peer) int {
-	if mtu := int(to.mtu.Load()); mtu != 0 {
-		return mtu + f.header
+// outer returns the size in bytes of the largest datagrams that reach the target; 0 if it is not known.
+func (t *target) outer() int {
+	if mtu := int(t.mtu.Load()); mtu != 0 {
+		return mtu + t.header
 	}
 	return 0
 }

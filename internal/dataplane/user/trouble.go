@@ -17,10 +17,10 @@ var _ udp.Watcher = (*Engine)(nil)
 // at most. Memory is bounded by the peers of the mesh: what is about others is not kept.
 type troubles struct {
 	mu sync.Mutex
-	of map[netip.AddrPort]mesh.Trouble // by where a peer listens; only those that have some
+	of map[netip.AddrPort]mesh.Trouble // by an address of a peer; only those that have some
 }
 
-// change updates the trouble with where a peer listens.
+// change updates the trouble with an address of a peer.
 func (t *troubles) change(at netip.AddrPort, update func(*mesh.Trouble)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -40,7 +40,7 @@ func (t *troubles) read(f *forwarding) map[string]mesh.Trouble {
 	peers := map[string]mesh.Trouble{}
 	for at, one := range t.of {
 		if peer, listed := f.at(at); listed {
-			peers[peer] = one
+			peers[peer] = sum(peers[peer], one)
 		} else {
 			delete(t.of, at)
 		}
@@ -48,10 +48,24 @@ func (t *troubles) read(f *forwarding) map[string]mesh.Trouble {
 	return peers
 }
 
+// sum returns what two addresses of one peer have of trouble together: the counts of both, and all else
+// of whichever was told last.
+func sum(a, b mesh.Trouble) mesh.Trouble {
+	refused, reported := a.Refused.Count+b.Refused.Count, a.Reported.Count+b.Reported.Count
+	if b.Refused.Last.After(a.Refused.Last) {
+		a.Refused = b.Refused
+	}
+	if b.Reported.Last.After(a.Reported.Last) {
+		a.Reported = b.Reported
+	}
+	a.Refused.Count, a.Reported.Count = refused, reported
+	return a
+}
+
 // at returns the name of the peer that listens at an address of the underlay.
 func (f *forwarding) at(to netip.AddrPort) (peer string, ok bool) {
 	i := f.table.Sender(to.Addr())
-	if i < 0 || i == f.self || f.peers[i].underlay != to {
+	if i < 0 || i == f.self || f.peers[i].target(to) == nil {
 		return "", false
 	}
 	return f.table.Name(i), true
@@ -66,7 +80,7 @@ func (u *Engine) Refused(to netip.AddrPort, why syscall.Errno) {
 			if now.Sub(t.Refused.Last) > mesh.TroubleLasts {
 				row = 0
 			}
-			t.Refused = mesh.Refusal{Errno: uint32(why), Cause: why.Error(),
+			t.Refused = mesh.Refusal{Address: to, Errno: uint32(why), Cause: why.Error(),
 				Count: t.Refused.Count + 1, InARow: row + 1, Last: now}
 		})
 	}
@@ -89,6 +103,6 @@ func (u *Engine) Reported(e udp.PathError) {
 	now := time.Now()
 	u.troubles.change(e.To, func(t *mesh.Trouble) {
 		t.Reported = mesh.PathError{
-			Means: means, Offender: e.Offender, Count: t.Reported.Count + 1, Last: now}
+			Address: e.To, Means: means, Offender: e.Offender, Count: t.Reported.Count + 1, Last: now}
 	})
 }

@@ -24,10 +24,10 @@ func TestTroublesAreOfPeers(t *testing.T) {
 	}{
 		{"nothing", func(*Engine) {}, nil},
 		{"a refusal", func(u *Engine) { u.Refused(b, unix.ENETUNREACH); u.Refused(b, unix.EPERM) },
-			map[string]mesh.Trouble{"b": {Refused: mesh.Refusal{
+			map[string]mesh.Trouble{"b": {Refused: mesh.Refusal{Address: b,
 				Errno: uint32(unix.EPERM), Cause: "operation not permitted", Count: 2, InARow: 2}}}},
 		{"an ICMP error", func(u *Engine) { u.Reported(udp.PathError{To: c, Offender: router, Type: 3, Code: 1}) },
-			map[string]mesh.Trouble{"c": {Reported: mesh.PathError{
+			map[string]mesh.Trouble{"c": {Reported: mesh.PathError{Address: c,
 				Means: mesh.HostUnreachable, Offender: router, Count: 1}}}},
 		{"one that is no obstacle", func(u *Engine) {
 			u.Reported(udp.PathError{To: c, Offender: router, Type: 3, Code: 4})
@@ -43,7 +43,7 @@ func TestTroublesAreOfPeers(t *testing.T) {
 			u.Refused(b, unix.EPERM)
 			m := threeNodes()
 			m.Peers = m.Peers[:1]
-			if err := u.SetMesh(m); err != nil {
+			if err := u.setMesh(m); err != nil {
 				t.Fatal(err)
 			}
 		}, nil},
@@ -56,7 +56,7 @@ func TestTroublesAreOfPeers(t *testing.T) {
 					m.Peers[i].Addresses[0].AddrPort = netip.AddrPortFrom(b.Addr(), 9285)
 				}
 			}
-			if err := u.SetMesh(m); err != nil {
+			if err := u.setMesh(m); err != nil {
 				t.Fatal(err)
 			}
 		}, nil},

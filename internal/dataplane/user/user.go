@@ -34,8 +34,8 @@ const (
 	EchoBursts = 16
 )
 
-// Engine is the engine in user space. Each worker has one loop from the TUN to the socket and one
-// from the socket to the TUN. They share nothing but the mesh, so none waits for another.
+// Engine is the engine in user space. Each worker has one loop from the TUN to its sockets, one for each
+// of this node's addresses, and one loop from each of these sockets to the TUN. They share nothing but the mesh, so none waits for another.
 //
 // The owner's goroutine opens, switches and closes what packets go through (engine.go). Readers
 // and the packet path see that by atomic pointers; mu is held for arithmetic only, never over a
@@ -64,6 +64,7 @@ type Engine struct {
 
 	mu      sync.Mutex
 	known   map[string]*known             // of every peer there ever was, so that totals never fall
+	carries map[mesh.Prefix]string        // the peer that carries a shared prefix, as far as it was said
 	past    [mesh.NumCallKinds]mesh.Calls // of workers that are gone
 	buffers buffers
 }
@@ -72,66 +73,56 @@ type Engine struct {
 type worker struct {
 	Worker
 	calls   [mesh.NumCallKinds]callCounter
-	loops   [2]life
+	loops   []life
 	noSend  atomic.Bool // several packets in one message are refused
 	noMerge atomic.Bool // superpackets are refused by the TUN
-	senders sync.Pool   // of Sender, for echoes
+	senders []sync.Pool // of Sender, for echoes; by the socket
 }
 
-// echoes returns a Sender for one goroutine, which puts it back into senders.
-func (w *worker) echoes() Sender {
-	if s, ok := w.senders.Get().(Sender); ok {
+func newWorker(w Worker) *worker {
+	one := &worker{Worker: w, senders: make([]sync.Pool, len(w.Sockets))}
+	for range 1 + len(w.Sockets) {
+		one.loops = append(one.loops, newLife())
+	}
+	return one
+}
+
+// echoes returns a Sender of a socket for one goroutine, which puts it back into senders.
+func (w *worker) echoes(socket int) Sender {
+	if s, ok := w.senders[socket].Get().(Sender); ok {
 		return s
 	}
-	return w.Echoes()
+	return w.Sockets[socket].Echoes()
 }
 
-// forwarding is what the packet path looks at: immutable once stored.
-type forwarding struct {
-	table  *table.Table
-	peers  []peer
-	tun    []tunAddresses   // by the table's index, too
-	probes []tunAddresses   // for forwarded echoes, by the table's index
-	names  map[string]int32 // the table's index
-	self   int32
-	own    tunAddresses // source of ICMP errors
-	home4  netip.Prefix // our first subnet of each family; invalid: there is none
-	home6  netip.Prefix
-	from   netip.AddrPort // our own underlay address
-	header int            // bytes of outer headers
-}
-
-// peer is one entry of forwarding, by the table's index.
-type peer struct {
-	underlay netip.AddrPort
-	*known
-}
-
-// known is what lasts of a peer while forwarding is replaced.
-type known struct {
-	counters
-	mtu atomic.Int64 // largest packets that reach it, bytes; 0: all that the interface lets through
-}
-
-// carries tells whether a packet of a size reaches the peer.
-func (k *known) carries(size int) bool {
-	mtu := k.mtu.Load()
-	return mtu == 0 || int64(size) <= mtu
-}
-
-// knows returns what is known of a peer. u.mu is held.
-func (u *Engine) knows(name string) *known {
-	k := u.known[name]
-	if k == nil {
-		k = &known{}
-		u.known[name] = k
+// socket returns the index of the socket by which datagrams leave for a target; nowhere if none can.
+// Between Prepare and Apply an address of ours may have no socket yet: another one of its family sends.
+func (w *worker) socket(f *forwarding, to *target) int {
+	if to.from == nowhere {
+		return nowhere
 	}
-	return k
+	return w.socketOf(f.binds[to.from])
+}
+
+// socketOf returns the index of the socket that is bound to one of our own addresses, or else of the
+// first one of the family; nowhere without one.
+func (w *worker) socketOf(bind netip.AddrPort) int {
+	other := nowhere
+	for i := range w.Sockets {
+		switch at := w.Sockets[i].Bind; {
+		case at == bind:
+			return i
+		case other == nowhere && at.Addr().Is4() == bind.Addr().Is4():
+			other = i
+		}
+	}
+	return other
 }
 
 // New returns the user engine, which has no workers and knows no peer yet.
 func New(o dataplane.Options) *Engine {
-	u := &Engine{options: o, known: map[string]*known{}, asking: make(chan struct{}, 1)}
+	u := &Engine{options: o, known: map[string]*known{}, carries: map[mesh.Prefix]string{},
+		asking: make(chan struct{}, 1)}
 	u.mesh.Store(&forwarding{table: &table.Table{}, self: table.None})
 	u.workers.Store(&[]*worker{})
 	u.beginLosses(&endpoints{})
@@ -147,9 +138,12 @@ func (u *Engine) Replace(workers []Worker) (loops []dataplane.Loop, err error) {
 	err = stop(old)
 	var next []*worker
 	for _, w := range workers {
-		one := &worker{Worker: w, loops: [2]life{newLife(), newLife()}}
+		one := newWorker(w)
 		next = append(next, one)
-		loops = append(loops, newOutbound(u, one), newInbound(u, one))
+		loops = append(loops, newOutbound(u, one))
+		for i := range w.Sockets {
+			loops = append(loops, newInbound(u, one, i))
+		}
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -160,42 +154,6 @@ func (u *Engine) Replace(workers []Worker) (loops []dataplane.Loop, err error) {
 	}
 	u.workers.Store(&next)
 	return loops, err
-}
-
-// SetMesh replaces all that the packet path knows of the mesh at one packet boundary. Counters of
-// peers whose name stays are kept. On error the old mesh stays in force.
-func (u *Engine) SetMesh(m mesh.Mesh) error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	f := &forwarding{
-		self: table.None, peers: make([]peer, len(m.Peers)),
-		tun: make([]tunAddresses, len(m.Peers)), probes: make([]tunAddresses, len(m.Peers)),
-		names: make(map[string]int32, len(m.Peers)),
-	}
-	entries := make([]table.Peer, len(m.Peers))
-	for i, p := range m.Peers {
-		entries[i] = table.Peer{
-			Name: p.Name, Underlay: p.Underlay().Addr(), Prefixes: slices.Concat(p.Subnets, p.Routes)}
-		f.names[p.Name], f.tun[i] = int32(i), tunAddresses{p.TUNAddress(false), p.TUNAddress(true)}
-		f.probes[i] = tunAddresses{p.ForwardedProbe(false), p.ForwardedProbe(true)}
-		if p.Name == m.Self {
-			f.from = p.Underlay().AddrPort
-			f.self, f.own = int32(i), f.tun[i]
-			f.home4, f.home6 = p.FirstSubnet(false), p.FirstSubnet(true)
-			f.header = p.Underlay().OuterHeaders()
-			continue
-		}
-		f.peers[i] = peer{underlay: p.Underlay().AddrPort, known: u.knows(p.Name)}
-	}
-	if f.self == table.None {
-		return fmt.Errorf("set mesh: no node is named %q", m.Self)
-	}
-	var err error
-	if f.table, err = table.New(entries); err != nil {
-		return fmt.Errorf("set mesh: %w", err)
-	}
-	u.mesh.Store(f)
-	return nil
 }
 
 // Read implements dataplane.Engine.
@@ -239,7 +197,7 @@ func (u *Engine) works() dataplane.Works {
 		return w
 	}
 	w.Refused = refused(workers)
-	for _, name := range slices.Concat(workers[0].Tun.Offloads(), workers[0].Wire.Offloads()) {
+	for _, name := range slices.Concat(workers[0].Tun.Offloads(), workers[0].Sockets[0].Wire.Offloads()) {
 		if !slices.Contains(w.Refused, name) {
 			w.Offloads = append(w.Offloads, name)
 		}

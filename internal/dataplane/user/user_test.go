@@ -312,7 +312,7 @@ func TestPeerMTU(t *testing.T) {
 	if at := r.Read().Peers["b"]; at.TxPackets != 2 || strings.Join(drops(at), " ") != "too_big" {
 		t.Errorf("%+v", at)
 	}
-	if err := r.SetMesh(threeNodes()); err != nil { // a reload knows it still
+	if err := r.setMesh(threeNodes()); err != nil { // a reload knows it still
 		t.Fatal(err)
 	}
 	r.send(large(b, 1253, false))
@@ -366,7 +366,7 @@ func TestSetMeshKeepsCounters(t *testing.T) {
 	m := threeNodes()
 	m.Peers = m.Peers[:2]
 	m.Peers[1].Addresses = []mesh.Endpoint{mesh.Endpoint{AddrPort: netip.MustParseAddrPort("172.18.0.5:8285")}}
-	if err := r.SetMesh(m); err != nil {
+	if err := r.setMesh(m); err != nil {
 		t.Fatal(err)
 	}
 	r.send(udp4("10.244.0.2", "10.244.1.2", 63, 0), udp4("10.244.0.2", "10.244.2.2", 63, 0))
@@ -384,12 +384,12 @@ func TestSetMeshRefuses(t *testing.T) {
 	r := newRig(t)
 	bad := threeNodes()
 	bad.Self = "nobody"
-	if err := r.SetMesh(bad); err == nil {
+	if err := r.setMesh(bad); err == nil {
 		t.Error("a mesh without this node")
 	}
 	bad = threeNodes()
 	bad.Peers[2].Subnets = bad.Peers[1].Subnets
-	if err := r.SetMesh(bad); err == nil {
+	if err := r.setMesh(bad); err == nil {
 		t.Error("a subnet claimed twice")
 	}
 	r.send(udp4("10.244.0.2", "10.244.2.9", 63, 0))
@@ -447,8 +447,10 @@ func (discard) Writer() func([][]byte) error { return func([][]byte) error { ret
 // path returns functions that pass one full batch each way, without I/O.
 func path(tb testing.TB, offloads ...string) (out, in func()) {
 	r := newRig(tb, offloads...)
-	w := &worker{Worker: Worker{Tun: discard{r.tun}, Wire: r.wire, Sender: discard{}}}
-	o, i := newOutbound(r.Engine, w), newInbound(r.Engine, w)
+	socket := r.wire.socket("172.18.0.2:8285")
+	socket.Sender = discard{}
+	w := newWorker(Worker{Tun: discard{r.tun}, Sockets: []Socket{socket}})
+	o, i := newOutbound(r.Engine, w), newInbound(r.Engine, w, 0)
 	outgoing, incoming := udp4("10.244.0.2", "10.244.1.2", 63, 0), udp4("10.244.1.2", "10.244.0.2", 62, 0)
 	frames := make([][]byte, Frames)
 	for n := range frames {

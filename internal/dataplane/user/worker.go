@@ -6,15 +6,20 @@ import (
 	"example.org/meshd/internal/dataplane/packet"
 )
 
-// A Worker is one queue of the TUN and one socket, with what the loops between
+// A Worker is one queue of the TUN and some sockets, with what the loops between
 // them read and write through.
 type Worker struct {
-	Tun      Tun
+	Tun     Tun
+	Sockets []Socket // one for each of our own addresses, at least one
+}
+
+// A Socket is bound to one of our own addresses.
+type Socket struct {
+	Bind     netip.AddrPort // as wanted; unspecified: all addresses of its family
 	Wire     Wire
 	Receiver Receiver
 	Sender   Sender
-	Replies  Sender        // for echoes, answered by the loop from the wire
-	Echoes   func() Sender // makes one for echoes of our own, which any goroutine may send
+	Echoes   func() Sender // makes one for echoes, which any goroutine may send
 	// SpreadEchoes is Echoes for the socket that Sender uses, which with dataplane.spread has a port of
 	// its own.
 	SpreadEchoes func() Sender

@@ -1,0 +1,258 @@
+package user
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+
+	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/peers"
+	"example.org/meshd/internal/table"
+)
+
+// This file holds what the packet path knows of the mesh:
+//
+//	forwarding   the tables of one mesh, replaced as a whole by a reload
+//	peer         one node in them; where its packets go may change at any time
+//	target       one address of a peer, and from which of ours datagrams leave for it
+//	known        what is learned of a peer, whatever the mesh is
+
+// forwarding is what the packet path looks at: immutable once stored, but for the active targets of
+// peers and the carriers of shared prefixes. Each of these is one atomic word.
+type forwarding struct {
+	table  *table.Table
+	peers  []peer
+	tun    []tunAddresses   // by the table's index, too
+	probes []tunAddresses   // for forwarded echoes, by the table's index
+	names  map[string]int32 // the table's index
+	shares map[mesh.Prefix]mesh.Share
+	self   int32
+	own    tunAddresses // source of ICMP errors
+	home4  netip.Prefix // our first subnet of each family; invalid: there is none
+	home6  netip.Prefix
+	binds  []netip.AddrPort // our own addresses; target.from counts them
+	source []netip.AddrPort // the same, with a listed address for one that is unspecified
+}
+
+// peer is one entry of forwarding, by the table's index.
+type peer struct {
+	*known
+	targets []target // as the mesh lists them
+	active  atomic.Pointer[target]
+}
+
+// target is one address of a peer.
+type target struct {
+	*known                // of the peer
+	addr   netip.AddrPort // invalid if the peer has no address yet
+	from   int            // of forwarding.binds; nowhere: nothing can be sent there
+	header int            // bytes of outer headers
+}
+
+// nowhere is where datagrams leave that cannot leave.
+const nowhere = -1
+
+// known is what lasts of a peer while forwarding is replaced.
+type known struct {
+	counters
+	mtu atomic.Int64   // largest packets that reach it, bytes; 0: all that the interface lets through
+	via netip.AddrPort // as learned; Engine.mu is held
+}
+
+// carries tells whether a packet of a size reaches the peer.
+func (k *known) carries(size int) bool {
+	mtu := k.mtu.Load()
+	return mtu == 0 || int64(size) <= mtu
+}
+
+// knows returns what is known of a peer. u.mu is held.
+func (u *Engine) knows(name string) *known {
+	k := u.known[name]
+	if k == nil {
+		k = &known{}
+		u.known[name] = k
+	}
+	return k
+}
+
+// SetMesh replaces all that the packet path knows of the mesh at one packet boundary: w says it, and how
+// this host sends to each address. Counters of peers whose name stays are kept, and what was learned of
+// them holds. On error the old mesh stays in force.
+func (u *Engine) SetMesh(w dataplane.Wanted) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	m := w.Mesh
+	f := &forwarding{
+		self: table.None, peers: make([]peer, len(m.Peers)), binds: w.Binds,
+		tun: make([]tunAddresses, len(m.Peers)), probes: make([]tunAddresses, len(m.Peers)),
+		names: make(map[string]int32, len(m.Peers)), shares: make(map[mesh.Prefix]mesh.Share, len(m.Shares)),
+	}
+	entries := make([]table.Peer, len(m.Peers))
+	for i, p := range m.Peers {
+		entries[i] = table.Peer{Name: p.Name, Prefixes: slices.Concat(p.Subnets, p.Routes)}
+		for _, a := range p.Addresses {
+			entries[i].Addresses = append(entries[i].Addresses, a.Addr())
+		}
+		f.names[p.Name], f.tun[i] = int32(i), tunAddresses{p.TUNAddress(false), p.TUNAddress(true)}
+		f.probes[i] = tunAddresses{p.ForwardedProbe(false), p.ForwardedProbe(true)}
+		if p.Name != m.Self {
+			f.peers[i].become(&w, p, u.knows(p.Name))
+			continue
+		}
+		f.self, f.own = int32(i), f.tun[i]
+		f.home4, f.home6 = p.FirstSubnet(false), p.FirstSubnet(true)
+		f.source = sources(w.Binds, p)
+	}
+	if f.self == table.None {
+		return fmt.Errorf("set mesh: no node is named %q", m.Self)
+	}
+	shares, err := f.shareAll(m.Shares)
+	if err != nil {
+		return fmt.Errorf("set mesh: %w", err)
+	}
+	if f.table, err = table.New(entries, shares); err != nil {
+		return fmt.Errorf("set mesh: %w", err)
+	}
+	for prefix := range f.shares {
+		f.carry(prefix, u.carries[prefix])
+	}
+	u.mesh.Store(f)
+	return nil
+}
+
+// sources returns the addresses of this node from which datagrams leave, by the index of its binds. For
+// an unspecified one that is the first of its family that the mesh lists.
+func sources(binds []netip.AddrPort, self mesh.Peer) []netip.AddrPort {
+	all := slices.Clone(binds)
+	for i, bind := range binds {
+		same := func(e mesh.Endpoint) bool { return e.Addr().Is4() == bind.Addr().Is4() }
+		if at := slices.IndexFunc(self.Addresses, same); at >= 0 && bind.Addr().IsUnspecified() {
+			all[i] = netip.AddrPortFrom(self.Addresses[at].Addr(), bind.Port())
+		}
+	}
+	return all
+}
+
+// become makes an entry that of a peer of the mesh.
+func (p *peer) become(w *dataplane.Wanted, from mesh.Peer, k *known) {
+	p.known, p.targets = k, make([]target, len(from.Addresses))
+	for i, a := range from.Addresses {
+		t := &p.targets[i]
+		*t = target{known: k, addr: a.AddrPort, from: nowhere, header: a.OuterHeaders()}
+		if bind, ok := w.From(a.Addr()); ok {
+			t.from = bind
+		}
+	}
+	p.choose(k.via)
+}
+
+// choose makes the target with an address the active one, as dataplane.Wanted.To says. A peer that
+// nothing can be sent to has a target that is nowhere.
+func (p *peer) choose(via netip.AddrPort) {
+	next := p.target(via)
+	if next == nil || next.from == nowhere {
+		can := func(t target) bool { return t.from != nowhere }
+		if i := slices.IndexFunc(p.targets, can); i >= 0 {
+			next = &p.targets[i]
+		} else {
+			next = &target{known: p.known, from: nowhere}
+		}
+	}
+	p.active.Store(next)
+}
+
+// target returns that of an address; nil if the peer does not have it.
+func (p *peer) target(addr netip.AddrPort) *target {
+	for i := range p.targets {
+		if p.targets[i].addr == addr {
+			return &p.targets[i]
+		}
+	}
+	return nil
+}
+
+// source returns the target that a datagram came from, which may have left from any port; nil if the
+// peer does not have the address.
+func (p *peer) source(from netip.AddrPort) *target {
+	if exactly := p.target(from); exactly != nil {
+		return exactly
+	}
+	for i := range p.targets {
+		if p.targets[i].addr.Addr() == from.Addr() {
+			return &p.targets[i]
+		}
+	}
+	return nil
+}
+
+// shareAll returns the shares of a mesh as the table takes them, and notes them in f.
+func (f *forwarding) shareAll(shares []mesh.Share) (all []table.Share, err error) {
+	for _, s := range shares {
+		one := table.Share{Prefix: s.Prefix}
+		for _, c := range s.Carriers {
+			i, ok := f.names[c.Peer]
+			if !ok {
+				return nil, fmt.Errorf("share prefix %s: no node is named %q", s.Prefix, c.Peer)
+			}
+			one.Peers = append(one.Peers, i)
+		}
+		if len(one.Peers) == 0 {
+			return nil, fmt.Errorf("share prefix %s: no node carries it", s.Prefix)
+		}
+		all, f.shares[s.Prefix] = append(all, one), s
+	}
+	return all, nil
+}
+
+// carry has a peer carry a shared prefix. If the peer cannot, or nothing was said, this node itself does
+// if it is among the carriers, or else the first of them.
+func (f *forwarding) carry(prefix mesh.Prefix, peer string) {
+	share, shared := f.shares[prefix]
+	if !shared {
+		return
+	}
+	if i, listed := f.names[peer]; listed && f.table.Carry(prefix, i) {
+		return
+	}
+	if !f.table.Carry(prefix, f.self) {
+		f.table.Carry(prefix, f.names[share.Carriers[0].Peer])
+	}
+}
+
+// isOwn tells whether an address is behind this node. Nearly all that send are in its first
+// subnet, which costs less to find out than a lookup.
+func (f *forwarding) isOwn(src netip.Addr) bool {
+	home := &f.home4
+	if !src.Is4() {
+		home = &f.home6
+	}
+	return home.Contains(src) || f.table.Owns(src, f.self)
+}
+
+// Learn implements dataplane.Engine. The user engine completes every checksum by itself.
+func (u *Engine) Learn(peer string, d peers.Directive) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	k := u.knows(peer)
+	k.mtu.Store(int64(d.MTU))
+	if k.via == d.Via {
+		return nil
+	}
+	k.via = d.Via
+	f := u.mesh.Load()
+	if i, listed := f.names[peer]; listed && i != f.self {
+		f.peers[i].choose(d.Via)
+	}
+	return nil
+}
+
+// Carry implements dataplane.Engine.
+func (u *Engine) Carry(prefix mesh.Prefix, peer string) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.carries[prefix] = peer
+	u.mesh.Load().carry(prefix, peer)
+	return nil
+}
