@@ -218,32 +218,47 @@ func silence(p control.Peer, now time.Time) string {
 }
 
 // verdict says in one line how the mesh is, as this node sees it: OK, DEGRADED or FAILED, and
-// why. It is the first thing on the screen. A mesh of which nothing is known is not OK.
+// why. It is the first thing on the screen.
 func verdict(s *control.Status) cell.Line {
 	if s.Node == "" {
 		return cell.Styled(cell.Warn, "◐ STARTING").Add(cell.Plain, "  nothing is forwarded yet")
 	}
 	n := countStates(s.Peers)
-	worst := cell.Good
-	if n.unknown > 0 { // it may be up or down
-		worst = cell.Warn
+	worst := worstRole(s, n)
+	switch worst {
+	case cell.Good:
+		up := fmt.Sprintf("  %d of %s up, ", n.up, words.Count(len(s.Peers), "peer"))
+		if n.unknown > 0 {
+			up += fmt.Sprintf("%d unknown, ", n.unknown)
+		}
+		return cell.Styled(cell.Good, "● OK").Add(cell.Plain, up+"the file is in force")
+	case cell.Bad:
+		return cell.Styled(cell.Bad, "○ FAILED").Add(cell.Strong, "  "+reasonsFor(s, n))
 	}
-	if tellsHealth(s) && s.Health.Level != control.OK {
-		worst, _ = levelOf(s.Health.Level)
+	return cell.Styled(cell.Warn, "◐ DEGRADED").Add(cell.Strong, "  "+reasonsFor(s, n))
+}
+
+// worstRole is how the mesh is as a colour: as the daemon judges, so that the dashboard and
+// `meshd status` never disagree. A daemon without health is judged here, by its problems; a peer of
+// which nothing is known may be up or down.
+func worstRole(s *control.Status, n states) cell.Role {
+	if tellsHealth(s) {
+		if s.Health.Level == control.OK {
+			return cell.Good
+		}
+		role, _ := levelOf(s.Health.Level)
+		return role
+	}
+	worst := cell.Good
+	if n.unknown > 0 {
+		worst = cell.Warn
 	}
 	for _, p := range problems(s) {
 		if p.role == cell.Bad || p.role == cell.Warn && worst == cell.Good {
 			worst = p.role
 		}
 	}
-	switch worst {
-	case cell.Good:
-		up := fmt.Sprintf("  %d of %s up, the file is in force", n.up, words.Count(len(s.Peers), "peer"))
-		return cell.Styled(cell.Good, "● OK").Add(cell.Plain, up)
-	case cell.Bad:
-		return cell.Styled(cell.Bad, "○ FAILED").Add(cell.Strong, "  "+reasonsFor(s, n))
-	}
-	return cell.Styled(cell.Warn, "◐ DEGRADED").Add(cell.Strong, "  "+reasonsFor(s, n))
+	return worst
 }
 
 // reasonsFor counts what a verdict is for, in one line and in the order of what to look at

@@ -41,8 +41,9 @@ func TestVerdict(t *testing.T) {
 		"a peer is stale":            {state(control.Stale), "● OK"},
 		"an old daemon, a peer down": {old(state(control.Down)), "○ FAILED  1 DOWN"},
 		"an old daemon, one stale":   {old(state(control.Stale)), "◐ DEGRADED  1 stale"},
-		"nothing is known":           {state(control.Unknown), "◐ DEGRADED  1 unknown"},
-		"a new state":                {state("from the future"), "◐ DEGRADED  1 unknown"},
+		"one is not known yet":       {state(control.Unknown), "● OK  2 of 3 peers up, 1 unknown, the file"},
+		"a new state":                {state("from the future"), "● OK  2 of 3 peers up, 1 unknown, the file"},
+		"an old daemon, one unknown": {old(state(control.Unknown)), "◐ DEGRADED  1 unknown"},
 		"another file": {func(s *control.Status) { s.Peers[0].ConfigMatch = new(false); judged(s) },
 			"◐ DEGRADED  1 drift"},
 		"loss": {func(s *control.Status) { s.Peers[0].Loss = new(0.03); judged(s) },
@@ -56,7 +57,7 @@ func TestVerdict(t *testing.T) {
 			"● OK  3 of 3 peers up"},
 		"a level alone":     {health("failed"), "○ FAILED"},
 		"a level to come":   {health("worrying"), "◐ DEGRADED"},
-		"a problem to come": {health("ok", control.Problem{Level: "worrying"}), "◐ DEGRADED  1 problem"},
+		"a problem to come": {health("ok", control.Problem{Level: "worrying"}), "● OK"},
 		"down and degraded": {func(s *control.Status) {
 			health("degraded", control.Problem{Level: "degraded"})(s)
 			s.Peers[0].State = control.Down
