@@ -52,6 +52,7 @@ type result struct {
 // All of them lead to attempt. What it knows is published in view, for whoever tells of it.
 type reconciler struct {
 	log     *slog.Logger
+	path    string // of the file that people edit, even while the last good one is in its place
 	read    func(context.Context) source.Reading
 	parse   func(old *config.Config, one source.Reading) (*config.Config, error) // old: the one before
 	observe func(*config.Config) (self int, host plan.Host, err error)
@@ -104,7 +105,7 @@ type reloadRequest struct {
 // may have changed.
 func newReconciler(o Options, first begin.File, v *published, h *host, news chan struct{}) *reconciler {
 	r := &reconciler{
-		log: o.Log, parse: o.where().Parse,
+		log: o.Log, path: o.where().Full(), parse: o.where().Parse,
 		observe: o.viewer(h.others).Look,
 		fits:    fitsOthers, parts: h.parts, service: h.service, view: v,
 		file: make(chan source.Reading), news: news,
@@ -197,10 +198,10 @@ func (r *reconciler) begin(ctx context.Context) error {
 	switch res.outcome {
 	case waiting:
 		if v := r.view.now(); !v.waits() || v.config != r.loaded { // addresses come and go: say it once
-			r.log.Warn("waiting for an address of this node", "reason", res.err, "event", "waiting")
+			r.log.Warn("waiting for an address of this node", "file", r.path, "reason", res.err, "event", "waiting")
 		}
 		r.view.waiting(r.loaded, mesh.Condition{
-			Kind: mesh.WaitingForUs, Severity: mesh.Failed, Cause: res.err.Error()})
+			Kind: mesh.WaitingForUs, Severity: mesh.Failed, Subject: r.path, Cause: res.err.Error()})
 		return nil
 	case faultyFile:
 		return fmt.Errorf("%w: %w", ErrConfig, res.err)

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -75,6 +76,24 @@ func TestLastGoodFile(t *testing.T) {
 			l.isAt("mended", 2)
 			if v := l.view.now(); !v.lastGood.IsZero() || v.config.Path != "mesh.toml" {
 				t.Errorf("%+v", v)
+			}
+		})
+	})
+}
+
+// While the last good file waits for an address, the operator reads the path of the file to edit, and not
+// that of the state folder's.
+func TestLastGoodFileWaitsForAnAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, func(w *world) { w.local = nil })
+		good := l.lastGood(file, errRefused)
+		l.useLastGood(good)
+		l.run(func() {
+			l.isAt("at the start", 0, mesh.WaitingForUs)
+			l.rejects("at the start", mesh.LastGoodFile)
+			n := l.view.now().notes[0]
+			if n.Subject != "/nowhere/mesh.toml" || strings.Contains(n.Cause, good.Config.Path) {
+				t.Errorf("%+v", n)
 			}
 		})
 	})

@@ -87,8 +87,9 @@ func Identify(c *config.Config, name string, local []netip.Addr) (index int, err
 	case name != "":
 		return 0, fmt.Errorf("%w: no node of %s is named %q", ErrIdentity, c.Path, name)
 	}
-	return 0, fmt.Errorf("%s: %w: add this host there, or choose a node with --node NAME; local addresses: %s",
-		c.Path, ErrNotHere, addresses(local))
+	// No path: c may be the last good file, which is not to be edited.
+	return 0, fmt.Errorf("%w: add this host to the file, or choose a node with --node NAME; local addresses: %s",
+		ErrNotHere, addresses(local))
 }
 
 // addresses lists what could stand in the file: neither loopback nor link-local addresses, and not

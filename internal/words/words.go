@@ -17,7 +17,7 @@ import (
 // for "peer NAME" or a group such as "all 3 peers"; its cause follows after a colon.
 var sentences = map[mesh.Kind]string{
 	mesh.Starting:      "nothing is forwarded yet: meshd is starting",
-	mesh.WaitingForUs:  "nothing is forwarded yet: waiting for an address of this node",
+	mesh.WaitingForUs:  "nothing is forwarded yet: waiting for an address of a node of SUBJECT",
 	mesh.HostMismatch:  "this host has changed and does not fit the plan in force any more, which stays",
 	mesh.CannotApply:   "this host refuses what the file asks for",
 	mesh.ReloadPending: "the new file is not in force yet, the one before stays",
