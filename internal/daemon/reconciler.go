@@ -16,6 +16,7 @@ import (
 	"example.org/meshd/internal/plan"
 	"example.org/meshd/internal/rate"
 	"example.org/meshd/internal/source"
+	"example.org/meshd/internal/survey"
 	"example.org/meshd/internal/words"
 )
 
@@ -311,7 +312,8 @@ func (r *reconciler) unfit(before view, cause error) {
 		r.log.Warn("this host no longer fits the plan in force: keeping the plan",
 			"reason", cause, "event", "address_lost")
 	}
-	r.view.unfit(mesh.Condition{Kind: mesh.HostMismatch, Severity: mesh.Degraded, Cause: cause.Error()})
+	r.view.unfit(mesh.Condition{Kind: mesh.HostMismatch, Severity: mesh.Degraded, Cause: cause.Error(),
+		Remedy: survey.Remedy(before.plan, cause)})
 }
 
 // keep applies the plan in force once more.

@@ -205,7 +205,7 @@ func TestOwnAddressIsLost(t *testing.T) {
 		if last := w.steps[len(w.steps)-1]; len(w.steps) != 3 || last.old != before || last.next != before {
 			t.Errorf("the plan in force was not applied: %+v", last)
 		}
-		if n := l.view.now().notes[0]; n.Severity != mesh.Degraded || n.Cause == "" {
+		if n := l.view.now().notes[0]; n.Severity != mesh.Degraded || n.Cause == "" || n.Remedy == "" {
 			t.Errorf("%+v", n)
 		}
 		l.changes(func(w *world) { w.local = addrs("172.18.0.2") })

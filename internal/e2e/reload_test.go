@@ -202,7 +202,7 @@ func TestUnderlayChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitStatus(t, m.w2, "the address is gone", func(s control.Status) bool {
-		return only(s, "host_mismatch")
+		return only(s, "host_mismatch") && strings.Contains(s.Health.Problems[0].Remedy, "ip link set eth0 up")
 	})
 	if err := m.Worker2.IP("link set eth0 up", "addr add 172.18.0.3/16 dev eth0"); err != nil {
 		t.Fatal(err)

@@ -149,6 +149,29 @@ func Up(name string) bool {
 	return err == nil && dev.Attrs().Flags&net.FlagUp != 0
 }
 
+// An IdleDevice is an interface by which no packet leaves at the moment.
+type IdleDevice struct {
+	Name string
+	Up   bool // it is set up, and only lacks a carrier
+}
+
+// Idle returns those of some interfaces, by index, that are down or have no carrier: first those that are
+// down. Interfaces that do not exist any more are left out.
+func Idle(devices []int) (idle []IdleDevice) {
+	for _, up := range []bool{false, true} {
+		for _, index := range devices {
+			dev, err := netlink.LinkByIndex(index)
+			if err != nil || dev.Attrs().RawFlags&unix.IFF_LOWER_UP != 0 {
+				continue
+			}
+			if d := (IdleDevice{dev.Attrs().Name, dev.Attrs().Flags&net.FlagUp != 0}); d.Up == up {
+				idle = append(idle, d)
+			}
+		}
+	}
+	return idle
+}
+
 // inUse reports whether a program has a queue of the TUN open: only then has the TUN a
 // carrier (tun_attach and __tun_detach in drivers/net/tun.c). One that is down does not show
 // its carrier, but counts its queues (Linux 4.20).

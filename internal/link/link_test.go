@@ -367,3 +367,23 @@ func set(s Settings) error {
 	_, err := Set(s)
 	return err
 }
+
+// Interfaces that are down come before those without a carrier; those that carry packets, and those that are
+// gone, are left out.
+func TestIdle(t *testing.T) {
+	ns := nstest.ForTest(t)
+	must(t, ns.IP("link add works type veth peer name too", "link set works up", "link set too up",
+		"link add off type bridge", "link add unplugged type veth peer name other", "link set unplugged up"))
+	err := ns.Do(func() error {
+		var all []int
+		for _, name := range []string{"unplugged", "works", "off"} {
+			all = append(all, Index(name))
+		}
+		want := []IdleDevice{{"off", false}, {"unplugged", true}}
+		if got := Idle(append(all, 9999)); !slices.Equal(got, want) {
+			t.Errorf("%v, want %v", got, want)
+		}
+		return nil
+	})
+	must(t, err)
+}
