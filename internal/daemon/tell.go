@@ -50,9 +50,9 @@ type teller struct {
 	history history.History
 	judge   health.Judge
 	trouble health.Watch
-	level   atomic.Uint32 // the mesh.Severity that was logged last
-	tun     mesh.Growing  // what the TUN has dropped
-	based   atomic.Bool   // what was dropped before this run is known
+	level   atomic.Pointer[mesh.Severity] // that was judged last; nil: none yet
+	tun     mesh.Growing                  // what the TUN has dropped
+	based   atomic.Bool                   // what was dropped before this run is known
 }
 
 func newTeller(o Options, v *published) *teller {
@@ -111,23 +111,26 @@ func (t *teller) verdict(v view) health.Verdict {
 }
 
 // watchHealth logs how well this node is when that changes, from the first plan on: what happens
-// before has events of its own.
+// before has events of its own. The first time there is no level of before.
 func (t *teller) watchHealth(time.Time) {
 	v := t.view.now()
 	if v.plan == nil {
 		return
 	}
 	now := t.verdict(v)
-	before := t.level.Swap(uint32(now.Severity))
-	if before == uint32(now.Severity) {
+	was, before := "", t.level.Swap(&now.Severity)
+	switch {
+	case before != nil && *before == now.Severity, before == nil && now.Severity == mesh.Info:
 		return
+	case before != nil:
+		was = health.Verdict{Severity: *before}.Level()
 	}
 	level, why := slog.LevelInfo, ""
 	if now.Severity > mesh.Info {
 		level, why = slog.LevelWarn, words.Sentence(now.Problems[0].Condition)
 	}
-	t.log.Log(context.Background(), level, "health has changed", "event", "health",
-		"was", health.Verdict{Severity: mesh.Severity(before)}.Level(), "now", now.Level(), "worst", why)
+	t.log.Log(context.Background(), level, "health is "+now.Level(), "event", "health",
+		"was", was, "now", now.Level(), "worst", why)
 }
 
 // fill adds what is known once packets are forwarded.

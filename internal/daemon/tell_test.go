@@ -304,6 +304,10 @@ func TestHealthEvent(t *testing.T) {
 	tell, _ := forwardingTeller(t, file)
 	var lines bytes.Buffer
 	tell.log = slog.New(slog.NewJSONHandler(&lines, nil))
+	tell.watchHealth(now())
+	if lines.Len() > 0 {
+		t.Errorf("well from the start, which is no event: %s", lines.String())
+	}
 	for _, test := range []struct {
 		name            string
 		res             result
@@ -325,6 +329,24 @@ func TestHealthEvent(t *testing.T) {
 				t.Errorf("%+v", line)
 			}
 		})
+	}
+}
+
+// A daemon that is not well from the start was not well before: the first event has no level of before.
+func TestFirstHealthEvent(t *testing.T) {
+	tell, _ := forwardingTeller(t, file)
+	var lines bytes.Buffer
+	tell.log = slog.New(slog.NewJSONHandler(&lines, nil))
+	tell.view.reloaded(result{outcome: faultyFile, err: errRefused}, now())
+	for range 2 {
+		tell.watchHealth(now())
+	}
+	var line struct{ Event, Was, Now string }
+	if err := json.Unmarshal(lines.Bytes(), &line); err != nil { // two lines are no JSON
+		t.Fatalf("%v in %q", err, lines.String())
+	}
+	if line.Event != "health" || line.Was != "" || line.Now != "degraded" {
+		t.Errorf("%+v", line)
 	}
 }
 
