@@ -16,6 +16,12 @@ var (
 	ErrTooLarge   = errors.New("the file is too large")
 )
 
+// notRegular says what is at the path in the place of a regular file. It is ErrNotRegular.
+type notRegular string
+
+func (n notRegular) Error() string        { return "it is " + string(n) }
+func (n notRegular) Is(target error) bool { return target == ErrNotRegular }
+
 // A Place tells what of a file system keeps changes of a file from being noticed.
 type Place struct {
 	// Nameless: no folder has the file any more. A mount of one file shows it for ever, while an
@@ -62,7 +68,7 @@ func open(path string) (file *os.File, place Place, err error) {
 		return nil, place, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
 	if stat.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, place, fmt.Errorf("%s is %s: %w", path, kindOf(stat.Mode), ErrNotRegular)
+		return nil, place, notRegular(kindOf(stat.Mode))
 	}
 	place.Nameless = stat.Nlink == 0
 	var system unix.Statfs_t

@@ -113,8 +113,6 @@ func (r *Reader) explain(err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("cannot read the file: %w: the service runs as user meshd: "+
 			"make the file readable for all: `chmod 644 %s`", err, r.path)
-	case errors.Is(err, ErrTooLarge), errors.Is(err, ErrNotRegular):
-		return fmt.Errorf("cannot read the file: %w: it is not a mesh configuration", err)
 	}
 	return fmt.Errorf("cannot read the file: %w", err)
 }

@@ -45,7 +45,7 @@ func TestReadOnlyRegularFiles(t *testing.T) {
 		{"binary", "\x00\xff\x7fELF", nil, ""},
 		{"link", "text", nil, ""},
 		{"links", "text", nil, ""},
-		{"large", "", ErrTooLarge, "mesh configuration"},
+		{"large", "", ErrTooLarge, "too large"},
 		{"fifo", "", ErrNotRegular, "a FIFO"},
 		{"folder", "", ErrNotRegular, "a directory"},
 		{"socket", "", ErrNotRegular, "a socket"},
@@ -62,6 +62,11 @@ func TestReadOnlyRegularFiles(t *testing.T) {
 			}
 			if test.err != nil && (!strings.Contains(one.Err.Error(), test.words) || one.passes()) {
 				t.Errorf("%v", one.Err)
+			}
+			// Callers put the path in front, and what the file is says that it is no regular one.
+			if said := fmt.Sprint(one.Err); test.err == ErrNotRegular &&
+				(strings.Contains(said, in(test.name)) || strings.Contains(said, ErrNotRegular.Error())) {
+				t.Errorf("said twice: %s", said)
 			}
 			sum := sha256.Sum256([]byte(test.doc))
 			if hashed := one.Identity() == hex.EncodeToString(sum[:]); hashed != (test.err == nil) {
