@@ -229,7 +229,7 @@ func (l *lab) edit(doc string) {
 	l.saved()
 }
 
-// saved has the file read, as after any event in its folder.
+// saved reads the file and gives it to the reconciler, as the follower does after an event in its folder.
 func (l *lab) saved() {
 	l.take(l.t.Context(), l.readFile(l.t.Context()))
 	synctest.Wait()
