@@ -1,58 +1,34 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
-	"example.org/meshd/internal/begin"
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/filter"
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/plan"
 )
 
-// legacyForwardCommand is for the service, see packaging/meshd.service: only root may run iptables,
-// and meshd runs as another user.
+// legacyForwardCommand is a root step, since only root may run iptables.
 func legacyForwardCommand(g *globals) *cobra.Command {
-	var node, state string
-	var strict bool
-	cmd := &cobra.Command{
-		Use:    "legacy-forward",
-		Short:  "Accept forwarded pod traffic in iptables-legacy if that is in use",
-		Hidden: true,
-		Args:   arguments(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			where := begin.Where{Path: g.config, State: stateFolder(state, g.socket), Strict: strict}
-			warning, err := acceptLegacy(cmd.Context(), where, node)
-			if _, bad := errors.AsType[config.Faults](err); bad {
-				return errSilent // the daemon, which the service starts next, reports them
-			}
+	return rootStep(g, "legacy-forward", "Accept forwarded pod traffic in iptables-legacy if that is in use",
+		func(cmd *cobra.Command, c *config.Config, node string) error {
+			warning, err := acceptLegacy(c, node)
 			if warning != "" {
 				fmt.Fprintf(cmd.ErrOrStderr(), "meshd: %s\n", warning)
 			}
 			return err
-		},
-		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true}, // of run: both get MESHD_OPTS
-	}
-	cmd.Flags().StringVar(&node, "node", "", "as for run")
-	cmd.Flags().StringVar(&state, "state", "", "as for run")
-	cmd.Flags().BoolVar(&strict, "strict", false, "as for run")
-	return cmd
+		})
 }
 
 // acceptLegacy puts the rules that accept pods' packets into iptables-legacy, where that is in use, as
-// the file asks for that the daemon takes. The service may not do it: those tables are for root alone.
-// The warning, if not empty, is for people. node is as for run.
+// the file asks for. The service may not do it: those tables are for root alone. The warning, if not empty,
+// is for people. node is as for run.
 //
 // Accepting packets of a mesh is not more than the service's user may do, with nftables.
-func acceptLegacy(ctx context.Context, where begin.Where, node string) (warning string, err error) {
-	c, err := where.Chosen(ctx)
-	if err != nil {
-		return "", err
-	}
+func acceptLegacy(c *config.Config, node string) (warning string, err error) {
 	local, err := link.LocalAddresses()
 	if err != nil {
 		return "", err

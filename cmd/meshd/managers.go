@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"example.org/meshd/internal/begin"
+	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/managers"
 )
 
@@ -16,23 +16,12 @@ import (
 // mesh does not wait for one that hangs.
 const reloadPatience = 5 * time.Second
 
-// networkManagersCommand is for the service, see packaging/meshd.service: only root may write drop-ins
-// and have managers read them, and meshd runs as another user.
+// networkManagersCommand is a root step, since only root may write drop-ins and have managers read them.
 func networkManagersCommand(g *globals) *cobra.Command {
-	var root, state string
-	var strict bool
-	cmd := &cobra.Command{
-		Use:    "network-managers",
-		Short:  "Keep network managers away from the interface that the file names",
-		Hidden: true,
-		Args:   arguments(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+	var root string
+	cmd := rootStep(g, "network-managers", "Keep network managers away from the interface that the file names",
+		func(cmd *cobra.Command, c *config.Config, _ string) error {
 			// Whoever may change all interfaces may name one that managers leave alone.
-			where := begin.Where{Path: g.config, State: stateFolder(state, g.socket), Strict: strict}
-			c, err := where.Chosen(cmd.Context())
-			if err != nil {
-				return errSilent // the daemon, which the service starts next, reports it
-			}
 			changed, err := managers.Follow(root, c.Network.Interface)
 			for _, unit := range changed {
 				if root == "/" {
@@ -43,12 +32,8 @@ func networkManagersCommand(g *globals) *cobra.Command {
 				return fmt.Errorf("network managers may take the interface for theirs: %w", err)
 			}
 			return nil
-		},
-		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true}, // of run: both get MESHD_OPTS
-	}
+		})
 	cmd.Flags().StringVar(&root, "root", "/", "`folder` that stands for the root of the file system, for tests")
-	cmd.Flags().StringVar(&state, "state", "", "as for run")
-	cmd.Flags().BoolVar(&strict, "strict", false, "as for run")
 	return cmd
 }
 
