@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,21 +14,17 @@ import (
 	"github.com/google/renameio/v2"
 
 	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/source"
 )
 
 // addNode adds a node to the file at path: NAME ADDRESS [SUBNET...]. Comments and all other nodes
 // stay as they are. The file is replaced as a whole, or not at all.
-func addNode(stdout, stderr io.Writer, path string, args []string) error {
+func addNode(ctx context.Context, stdout, stderr io.Writer, path string, args []string) error {
 	if len(args) < 2 {
 		return fmt.Errorf("%w: expected `meshd init --add NAME ADDRESS [SUBNET...]`", errUsage)
 	}
 	n := config.NewNode{Name: args[0], Address: args[1], Subnets: args[2:]}
-	// What a link points to is replaced, and not the link.
-	path, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return fmt.Errorf("%w: `meshd init > FILE` writes a file to start with", err)
-	}
-	doc, info, err := readRegular(path)
+	path, doc, info, err := readForEdit(ctx, path)
 	if err != nil {
 		return err
 	}
@@ -61,17 +59,22 @@ func addNode(stdout, stderr io.Writer, path string, args []string) error {
 	return err
 }
 
-// readRegular reads a regular file. Nothing else can be replaced, and a pipe would block.
-func readRegular(path string) ([]byte, os.FileInfo, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, nil, err
+// readForEdit returns the content of the file at a path, and what is known of it. real is the path without
+// symbolic links: what a link points to is replaced, and not the link. The content comes first, since that
+// read alone has a deadline (package source): a file system that hangs is found by it.
+func readForEdit(ctx context.Context, path string) (real string, doc []byte, info os.FileInfo, err error) {
+	doc, err = source.Read(ctx, path, config.MaxSize)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", nil, nil, fmt.Errorf("%w: `meshd init > FILE` writes a file to start with", err)
+	case err != nil:
+		return "", nil, nil, fmt.Errorf("%s: %w", path, err)
 	}
-	if !info.Mode().IsRegular() {
-		return nil, nil, fmt.Errorf("%s is not a regular file", path)
+	if real, err = filepath.EvalSymlinks(path); err != nil {
+		return "", nil, nil, err
 	}
-	doc, err := os.ReadFile(path)
-	return doc, info, err
+	info, err = os.Stat(real)
+	return real, doc, info, err
 }
 
 // replace writes a file whole or not at all, with the mode and the owner that it had.

@@ -48,7 +48,7 @@ next free one. An invalid node changes nothing.`,
 			case wireGuard != nil:
 				draft = migrate.FromWireGuard
 			case add:
-				return addNode(cmd.OutOrStdout(), cmd.ErrOrStderr(), g.config, args)
+				return addNode(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), g.config, args)
 			case len(args) > 0:
 				return fmt.Errorf("%w: `meshd init` alone takes no arguments: files need --from-flannel or --from-wg, "+
 					"a node needs --add", errUsage)

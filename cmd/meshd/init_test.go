@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -170,6 +171,24 @@ func TestInitAddsNothingInvalid(t *testing.T) {
 			}
 			if after, _ := os.ReadFile(args[0]); string(after) != string(before) {
 				t.Errorf("the file is now\n%s", after)
+			}
+		})
+	}
+}
+
+// What is no mesh configuration is neither waited for nor read to its end.
+func TestInitAddsToNothingStrange(t *testing.T) {
+	folder := t.TempDir()
+	fifo, huge := filepath.Join(folder, "fifo"), filepath.Join(folder, "huge")
+	if err := errors.Join(syscall.Mkfifo(fifo, 0o644), os.WriteFile(huge, nil, 0o644),
+		os.Truncate(huge, 1<<40)); err != nil { // a file with a hole takes no room
+		t.Fatal(err)
+	}
+	for name, path := range map[string]string{"a FIFO": fifo, "a huge file": huge, "a folder": folder} {
+		t.Run(name, func(t *testing.T) {
+			code, out, errs := meshd("-c", path, "init", "--add", "edge-3", "172.18.0.5")
+			if code != exitNo || out != "" || !strings.Contains(errs, path) {
+				t.Errorf("%d, %q, %q", code, out, errs)
 			}
 		})
 	}
