@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
@@ -37,9 +38,12 @@ type Manager struct {
 	summary func() string               // one line for people, at once
 	alive   func(context.Context) error // whether packets move
 
+	deaf atomic.Bool // the last message did not arrive
+
 	mu   sync.Mutex
-	up   bool   // ready was said
-	said string // the last summary
+	up   bool   // packets are forwarded, or were waited for long enough
+	owed bool   // READY=1 did not arrive
+	said string // the last summary that arrived
 }
 
 // New returns the service manager named in the environment, and takes over the descriptors that it or
@@ -68,16 +72,6 @@ func New(log *slog.Logger) *Manager {
 	return m
 }
 
-// notify sends one message. That it cannot is no reason to stop forwarding.
-func (m *Manager) notify(lines ...string) {
-	if m.socket == "" {
-		return
-	}
-	if _, err := daemon.SdNotify(false, strings.Join(lines, "\n")); err != nil {
-		m.log.Warn("the service manager cannot be told", "error", err)
-	}
-}
-
 // Watch says where the line for people and the sign of life come from. It comes before Run.
 func (m *Manager) Watch(summary func() string, alive func(context.Context) error) {
 	m.summary, m.alive = summary, alive
@@ -91,17 +85,25 @@ func (m *Manager) Left() []*os.File {
 	return left
 }
 
-// Ready tells that packets are forwarded, at the start and after each reload.
+// Ready tells that packets are forwarded, at the start and after each reload. A manager that does not
+// take the message is told again by Run: without it, it would end a service that has just started.
 func (m *Manager) Ready() {
 	summary := m.summary()
 	m.mu.Lock()
-	m.up, m.said = true, summary
+	m.up, m.owed, m.said = true, false, summary
 	m.mu.Unlock()
-	m.notify(daemon.SdNotifyReady, "STATUS="+summary)
+	if !m.notify(daemon.SdNotifyReady, "STATUS="+summary) {
+		m.mu.Lock()
+		m.owed, m.said = true, ""
+		m.mu.Unlock()
+	}
 }
 
 // Reloading tells what goes on until ready.
 func (m *Manager) Reloading(what string) {
+	m.mu.Lock()
+	m.owed = false // Ready follows
+	m.mu.Unlock()
 	m.notify(daemon.SdNotifyReloading, strings.TrimSpace(daemon.SdNotifyMonotonicUsec()), "STATUS="+what)
 }
 
@@ -115,26 +117,22 @@ func (m *Manager) Keep(named map[string]dataplane.Descriptor) error {
 	// Removed before new ones are sent: the store keeps several descriptors of one name, and the next
 	// start could not tell which is the newer.
 	for _, name := range m.names {
-		m.notify("FDSTOREREMOVE=1", "FDNAME="+name)
+		if err := m.send("FDSTOREREMOVE=1\nFDNAME="+name, nil); err != nil {
+			return fmt.Errorf("have the service manager forget descriptors: %w", err)
+		}
 	}
 	m.names = nil
-	// SdNotify cannot send descriptors along, so the message is sent by hand
-	// (sd_pid_notify_with_fds(3)).
-	out, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("leave descriptors with the service manager: %w", err)
-	}
-	defer unix.Close(out)
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(named)) {
 		// Whether it is well is ours to say, not its poll's (FDPOLL, systemd 246).
-		message := []byte("FDSTORE=1\nFDPOLL=0\nFDNAME=" + name)
-		err := named[name].Descriptor(func(fd uintptr) {
-			errs = append(errs, unix.Sendmsg(out, message, unix.UnixRights(int(fd)),
-				&unix.SockaddrUnix{Name: m.socket}, 0))
-		})
-		errs = append(errs, err)
+		message := "FDSTORE=1\nFDPOLL=0\nFDNAME=" + name
+		var sendErr error
+		err := named[name].Descriptor(func(fd uintptr) { sendErr = m.send(message, unix.UnixRights(int(fd))) })
+		errs = append(errs, sendErr, err)
 		m.names = append(m.names, name)
+		if errors.Is(sendErr, os.ErrDeadlineExceeded) { // the rest would wait as long, each
+			break
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("leave descriptors with the service manager: %w", err)
@@ -194,6 +192,10 @@ func (m *Manager) report(ctx context.Context, within time.Duration) {
 		m.said = summary
 		lines = append(lines, "STATUS="+summary)
 	}
+	if m.owed {
+		m.owed = false
+		lines = append([]string{daemon.SdNotifyReady}, lines...)
+	}
 	up := m.up
 	m.mu.Unlock()
 	switch {
@@ -212,7 +214,9 @@ func (m *Manager) report(ctx context.Context, within time.Duration) {
 			lines = append(lines, daemon.SdNotifyWatchdog)
 		}
 	}
-	if len(lines) > 0 {
-		m.notify(lines...)
+	if len(lines) > 0 && !m.notify(lines...) {
+		m.mu.Lock()
+		m.said, m.owed = "", m.owed || slices.Contains(lines, daemon.SdNotifyReady)
+		m.mu.Unlock()
 	}
 }
