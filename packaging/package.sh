@@ -47,9 +47,14 @@ for target in "amd64 amd64 amd64 x86_64" "arm64 arm64 arm64 aarch64" "arm arm7 a
 	RELEASE='' $NFPM package -f packaging/nfpm.yaml -p deb -t "dist/meshd_${VERSION}_$3.deb"
 	RELEASE=1 $NFPM package -f packaging/nfpm.yaml -p rpm -t "dist/meshd-${VERSION}-1.$4.rpm"
 done
-# The modules in each program, including the parts of Go itself.
+# The modules in each program, including the parts of Go itself. The generator reads the repository by
+# itself and fails in a linked worktree, whose .git is a file. So it gets these sources in a repository of
+# their own.
+git clone -q --depth 1 --no-checkout "file://$PWD" "$OUT/sources"
+tar -cf - --exclude=./.git --exclude=./dist --exclude=./bin --exclude=./coverage . | tar -xf - -C "$OUT/sources"
 for program in meshd meshtui; do
-	GOOS=linux GOARCH=amd64 CGO_ENABLED=0 $SBOM app -json -licenses -std -noserial -main "cmd/$program" -output "$OUT/sbom.json" .
+	GOOS=linux GOARCH=amd64 CGO_ENABLED=0 $SBOM app -json -licenses -std -noserial -main "cmd/$program" \
+		-output "$OUT/sbom.json" "$OUT/sources"
 	jq --arg at "$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)" --arg version "$VERSION" \
 		'.metadata.timestamp = $at | .metadata.component.version = $version' "$OUT/sbom.json" >"dist/$program-$VERSION.cdx.json"
 done
