@@ -32,6 +32,7 @@ func testFamilies(t *testing.T) {
 			t.Run("both pass", func(t *testing.T) { bothFamiliesPass(t, m, test.mtu) })
 			t.Run("traceroute", func(t *testing.T) { tracerouteShowsEveryHop(t, m) })
 			t.Run("unassigned", func(t *testing.T) { unassignedIsRefused(t, m) })
+			t.Run("no bridge", func(t *testing.T) { podsWithoutABridgeAreRefused(t, m) })
 		})
 	}
 }
@@ -126,6 +127,28 @@ func unassignedIsRefused(t *testing.T, m *mesh) {
 	contains(t, out, "From fd00:10:244:2:: icmp_seq=1 Destination unreachable: No route")
 	if s := status(t, m.w2); s.Totals.Drops["no_route"] != before+2 {
 		t.Errorf("drops %v", s.Totals.Drops)
+	}
+}
+
+// Before a node has a bridge, the kernel routes packets for its pods back into the TUN. Their senders are
+// refused by the TUN of that node, and are never told to send elsewhere.
+func podsWithoutABridgeAreRefused(t *testing.T, m *mesh) {
+	if err := m.ControlPlane.IP("link set cni0 down"); err != nil {
+		t.Fatal(err)
+	}
+	for to, want := range map[string]string{
+		"10.244.0.2":       "From 10.244.0.0 icmp_seq=3 Destination Net Unreachable",
+		"fd00:10:244:0::2": "From fd00:10:244:: icmp_seq=3 Destination unreachable: No route",
+	} {
+		// The kernel sends the first redirect with the second packet.
+		out, err := m.PodW2b.Run("ping", "-c", "3", "-i", "0.2", "-W", "5", to)
+		if err == nil {
+			t.Error("ping succeeded")
+		}
+		contains(t, out, want)
+		if strings.Contains(out, "Redirect") {
+			t.Errorf("redirected:\n%s", out)
+		}
 	}
 }
 

@@ -27,11 +27,16 @@ import (
 //	bridged sets: each closed interface with itself. With br_netfilter these chains see packets
 //	        that a bridge forwards between its own ports
 //
+//	output   an ICMP redirect into the TUN                                drop
 //	output   to a node's port, without the mark of meshd's sockets        drop
 //	forward  to a node's port, from inside                                drop
 //	forward  to a node's port, from anything that is not a node           drop
 //	forward  from one closed interface to another                         drop
 //	input    to our own port, from inside                                 drop
+//
+// The kernel sends redirects when it forwards a packet back to where it came from, such as one to a pod's
+// address that is not there. A TUN has no neighbours, so none is ever right. The TUN's own send_redirects
+// cannot turn them off: that of "all" counts as well (IN_DEV_TX_REDIRECTS), and is the host's.
 //
 // No rule needs connection tracking. The chains run at priority raw, before connection tracking
 // and before rules that change marks, so a mark is the one that the socket has set. Fragments:
@@ -67,6 +72,7 @@ const (
 	setBridge = "bridged"
 
 	otherNetworks = "other-networks" // name of the rules about closed interfaces
+	redirect      = "redirect"       // name of the rule about ICMP redirects
 )
 
 // A Guard keeps the rules about the mesh port. Its methods may be called from any goroutine.
@@ -118,6 +124,8 @@ func (s GuardSettings) table() nft.Table {
 		forward.Rules = append(forward.Rules, nft.Rule{Name: otherNetworks, Exprs: nft.Join(f.Guard(),
 			nft.FromInterfaceIn(closed), nft.ToInterfaceIn(closed), nft.NotWithinInterfaceIn(bridge), nft.Drop())})
 	}
+	output.Rules = append(output.Rules, nft.Rule{Name: redirect, Exprs: nft.Join(nft.IPv4.InBoth().Guard(),
+		nft.Redirect4(), nft.ToInterface(s.TUN), nft.Drop())})
 	for _, c := range []*nft.Chain{&output, &forward, &input} { // nearly all packets end here, early
 		c.Rules = append(c.Rules, nft.Rule{Name: "other", Exprs: nft.Join(nft.NotUDP(), nft.Pass())})
 	}

@@ -9,19 +9,18 @@ import (
 // ProbeTable is the name of the table with rules about probes that this host forwards.
 const ProbeTable = "meshd-probe"
 
-// Types of echo requests (RFC 792; RFC 4443, section 4.1).
+// Types of ICMP: echo requests and redirects (RFC 792; RFC 4443, section 4.1).
 const (
 	echoRequest4 = 8
 	echoRequest6 = 128
+	redirect4    = 5
 )
 
-// EchoWith matches ICMP echo requests of the family whose payload begins with some bytes, at most 16.
-func (f Family) EchoWith(payload []byte) Exprs {
-	protocol, request := byte(unix.IPPROTO_ICMP), byte(echoRequest4)
-	if f.v6 {
-		protocol, request = unix.IPPROTO_ICMPV6, echoRequest6
-	}
-	const icmpHeader = 8
+// Redirect4 matches ICMP redirects of IPv4. The rule has to check the family.
+func Redirect4() Exprs { return icmp(unix.IPPROTO_ICMP, redirect4) }
+
+// icmp matches packets of a protocol and type.
+func icmp(protocol, kind byte) Exprs {
 	return Exprs{
 		// [ meta load l4proto => reg 1 ]
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
@@ -30,13 +29,24 @@ func (f Family) EchoWith(payload []byte) Exprs {
 		// [ payload load 1b @ transport header + 0 => reg 1 ]
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
 		// [ cmp eq reg 1 0x00000008 ]
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{request}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{kind}},
+	}
+}
+
+// EchoWith matches ICMP echo requests of the family whose payload begins with some bytes, at most 16.
+func (f Family) EchoWith(payload []byte) Exprs {
+	protocol, request := byte(unix.IPPROTO_ICMP), byte(echoRequest4)
+	if f.v6 {
+		protocol, request = unix.IPPROTO_ICMPV6, echoRequest6
+	}
+	const icmpHeader = 8
+	return Join(icmp(protocol, request), Exprs{
 		// [ payload load 8b @ transport header + 8 => reg 1 ]
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: icmpHeader,
 			Len: uint32(len(payload))},
 		// [ cmp eq reg 1 0x6873656d 0x0a010064 ]
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: payload},
-	}
+	})
 }
 
 // EchoID matches ICMP echoes with an identifier. The rule has to check that the packet is an echo.
