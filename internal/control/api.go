@@ -37,6 +37,7 @@ type Status struct {
 	Peers         []Peer     `json:"peers"`     // by name
 	Strangers     []Stranger `json:"strangers"` // the last 8, the latest first; they are never answered
 	Masquerade    Masquerade `json:"masquerade"`
+	Drain         *Drain     `json:"drain,omitempty"` // absent: this node is not in maintenance
 	Health        Health     `json:"health"`
 	Warnings      []string   `json:"warnings" text:"lines"` // the problems as sentences, with remedies
 }
@@ -124,7 +125,8 @@ type Network struct {
 	Interface string   `json:"interface"`
 	MTU       int      `json:"mtu"` // bytes
 	Port      int      `json:"port"`
-	Address   string   `json:"address"` // underlay IP
+	Address   string   `json:"address"`   // underlay IP, the first of Addresses
+	Addresses []string `json:"addresses"` // underlay IP:port of this node, in order of preference
 	Subnets   []string `json:"subnets"`
 	Repairs   uint64   `json:"repairs"` // of the interface, and plans made anew since the host had changed
 }
@@ -171,11 +173,16 @@ const (
 	Silent  = "silent"  // its data arrives, and its meshd does not answer
 	OneWay  = "one-way" // packets pass in one direction only
 	Unknown = "unknown" // no packet heard lately, and no probe sent
+	// Draining takes the place of Up: the peer is up, in maintenance, and wants no new traffic.
+	Draining = "draining"
 )
 
 // Serves tells whether packets of pods pass to and from the peer, as far as is known. `meshd wait
 // peer:NAME` and `meshd peers NAME` are for that.
-func (p Peer) Serves() bool { return p.State == Up || p.State == Silent }
+func (p Peer) Serves() bool { return p.IsUp() || p.State == Silent }
+
+// IsUp tells whether the peer's meshd answers, in maintenance or not.
+func (p Peer) IsUp() bool { return p.State == Up || p.State == Draining }
 
 // Peer is one other node.
 type Peer struct {
@@ -205,8 +212,48 @@ type Peer struct {
 	TxPackets    uint64            `json:"tx_packets"`
 	TxBytes      uint64            `json:"tx_bytes"`
 	Drops        map[string]uint64 `json:"drops"`                // by reason, only those above zero
+	Addresses    []PeerAddress     `json:"addresses"`            // in order of preference
+	RouteStates  []RouteState      `json:"route_states"`         // of Routes, in their order
+	Drain        *Drain            `json:"drain,omitempty"`      // absent: the peer is not in maintenance
 	SendError    *SendError        `json:"send_error,omitempty"` // the last one; absent: there was none
 	ICMPError    *ICMPError        `json:"icmp_error,omitempty"`
+}
+
+// PeerAddress is one address of a peer.
+type PeerAddress struct {
+	Address  string     `json:"address"`  // underlay IP:port
+	Name     string     `json:"name"`     // of DNS that stands for it; empty: the file has the address
+	Resolved *time.Time `json:"resolved"` // when the name was resolved last; null without a name
+	State    string     `json:"state"`    // as of a peer; of the only address: the peer's
+	RTTMS    *float64   `json:"rtt_ms"`   // median of the last 60 probes; null if not measured
+	Loss     *float64   `json:"loss"`     // of the last 60 probes, 0 to 1; null if not measured
+	Active   bool       `json:"active"`   // packets go there
+}
+
+// RouteState is a prefix behind a peer that is outside the pod network.
+type RouteState struct {
+	Prefix string `json:"prefix"`
+	Metric int    `json:"metric"`
+	// Active tells that the peer carries the prefix. Others may have it as well; the lowest metric of those
+	// that are up and not in maintenance does.
+	Active bool `json:"active"`
+}
+
+// Drain is a node's maintenance.
+type Drain struct {
+	Since  *time.Time `json:"since"`  // null: not known
+	Until  *time.Time `json:"until"`  // null: until somebody ends it
+	Reason string     `json:"reason"` // as somebody wrote it
+	By     string     `json:"by"`     // who did
+	// Waiting are, at the node itself, the peers that may still send packets for shared prefixes there.
+	Waiting []string `json:"waiting,omitempty"`
+}
+
+// DrainRequest is the body of POST /v1/drain.
+type DrainRequest struct {
+	ForSeconds float64 `json:"for_seconds"` // 0: until somebody ends it
+	Reason     string  `json:"reason"`      // at most 160 bytes are told to other nodes
+	By         string  `json:"by"`          // who asks; empty, or not root: the user at the other end
 }
 
 // ProbeForm is how probes that look like pods' packets fare. See docs/api.md for the forms.

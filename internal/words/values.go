@@ -42,7 +42,8 @@ func Dataplane(r dataplane.Reading) control.Dataplane {
 func Peer(p mesh.Peer, t mesh.Traffic) control.Peer {
 	status := control.Peer{
 		Name: p.Name, Address: p.Underlay().String(), Subnets: Texts(p.Subnets), Routes: Texts(p.Routes),
-		State: control.Unknown, Probes: []control.ProbeForm{},
+		State: control.Unknown, Probes: []control.ProbeForm{}, Addresses: []control.PeerAddress{},
+		RouteStates: []control.RouteState{},
 		RxPackets: t.RxPackets, RxBytes: t.RxBytes, TxPackets: t.TxPackets, TxBytes: t.TxBytes,
 		Drops: map[string]uint64{},
 	}
