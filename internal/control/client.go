@@ -172,6 +172,20 @@ func (c *Client) Reload(ctx context.Context) (ReloadResult, error) {
 	return r, mismatch(err, r.Schema)
 }
 
+// Drain sends POST /v1/drain.
+func (c *Client) Drain(ctx context.Context, r DrainRequest) error {
+	doc, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return c.ask(ctx, http.MethodPost, "/v1/drain", doc, &Ready{})
+}
+
+// Undrain sends POST /v1/undrain.
+func (c *Client) Undrain(ctx context.Context) error {
+	return c.ask(ctx, http.MethodPost, "/v1/undrain", nil, &Ready{})
+}
+
 // Plan sends POST /v1/plan with the content of a file; path is the file's name in faults. A file
 // that would be rejected is an error that says why.
 func (c *Client) Plan(ctx context.Context, path string, doc []byte) (Plan, error) {

@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os/user"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -222,6 +224,61 @@ func TestReloadNeedsCredentials(t *testing.T) {
 	handler.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/v1/reload", nil))
 	if w.Code != http.StatusForbidden {
 		t.Errorf("%d", w.Code)
+	}
+}
+
+// A maintenance is begun and ended by who asks for it; what makes no sense is refused.
+func TestDrain(t *testing.T) {
+	var got []DrainRequest
+	c := NewClient(serve(t, Source{
+		Drain: func(r DrainRequest) error {
+			got = append(got, r)
+			if r.Reason == "full" {
+				return errors.New("no room")
+			}
+			return nil
+		},
+		Undrain: func(by string) error { got = append(got, DrainRequest{By: by}); return nil },
+	}))
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		r    DrainRequest
+		by   string // empty: it is refused
+		fail bool
+	}{
+		"a plain one":     {DrainRequest{Reason: "disk"}, me.Username, false},
+		"for somebody":    {DrainRequest{By: "ada", ForSeconds: 60}, "ada", false},
+		"not kept":        {DrainRequest{Reason: "full"}, me.Username, true},
+		"a negative time": {DrainRequest{ForSeconds: -1}, "", true},
+		"an endless time": {DrainRequest{ForSeconds: 1e12}, "", true},
+		"a long reason":   {DrainRequest{Reason: strings.Repeat("x", 161)}, "", true},
+		"a long name":     {DrainRequest{By: strings.Repeat("x", 33)}, "", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got = nil
+			if err := c.Drain(t.Context(), test.r); (err != nil) != test.fail {
+				t.Errorf("%v", err)
+			}
+			test.r.By = test.by
+			if (test.by != "") != (len(got) == 1) || len(got) == 1 && got[0] != test.r {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+	got = nil
+	if err := c.Undrain(t.Context()); err != nil || len(got) != 1 || got[0].By != me.Username {
+		t.Errorf("%v, %+v", err, got)
+	}
+	handler := routes(Source{})
+	for _, path := range []string{"/v1/drain", "/v1/undrain"} {
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequest(http.MethodPost, path, strings.NewReader("{}")))
+		if w.Code != http.StatusForbidden {
+			t.Errorf("%s without credentials: %d", path, w.Code)
+		}
 	}
 }
 

@@ -47,6 +47,8 @@ func routes(source Source) http.Handler {
 	mux.HandleFunc("GET /v1/route", a.route(make(slots, maxCalls)))
 	mux.HandleFunc("POST /v1/ping", a.ping)
 	mux.HandleFunc("POST /v1/reload", a.reload)
+	mux.HandleFunc("POST /v1/drain", a.drain)
+	mux.HandleFunc("POST /v1/undrain", a.undrain)
 	mux.HandleFunc("POST /v1/plan", a.plan(make(slots, 1)))
 	mux.HandleFunc("GET /healthz", truth("unhealthy", make(slots, maxCalls), source.Healthy))
 	mux.HandleFunc("GET /readyz", truth("not_ready", make(slots, maxCalls), source.Ready))
@@ -216,8 +218,7 @@ func truth(code string, calls slots, well func(context.Context) error) http.Hand
 // undo it.
 func (a *api) reload(w http.ResponseWriter, r *http.Request) {
 	if !mayWrite(r) {
-		why := "only root and members of the group " + writers + " may change the mesh"
-		fail(w, http.StatusForbidden, "not_permitted", why)
+		notPermitted(w)
 		return
 	}
 	result, err := a.source.Reload(r.Context(), "the control socket")

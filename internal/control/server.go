@@ -37,6 +37,10 @@ type Source struct {
 	History func(peer, span string) (*History, error)
 	// Ping asks a peer; ok is false if there is no such peer. It returns soon after ctx.
 	Ping func(ctx context.Context, r PingRequest) (p Ping, ok bool, err error)
+	// Drain puts this node into maintenance, and Undrain ends that; by is who asks. An error says that a
+	// restart would undo what is in force.
+	Drain   func(r DrainRequest) error
+	Undrain func(by string) error
 	// Healthy returns why the daemon should be restarted, nil if it should not.
 	Healthy func(ctx context.Context) error
 	// Ready returns why packets are not forwarded as the file says at this moment, nil if they

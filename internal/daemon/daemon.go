@@ -22,6 +22,7 @@ import (
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/dataplane/auto"
 	"example.org/meshd/internal/dataplane/tun"
+	"example.org/meshd/internal/drain"
 	"example.org/meshd/internal/handover"
 	"example.org/meshd/internal/lastgood"
 	"example.org/meshd/internal/mesh"
@@ -78,6 +79,7 @@ func Run(ctx context.Context, o Options) error {
 	server, err := control.Listen(o.Socket, control.Source{
 		Status: d.tell.status, Route: d.tell.route, Reload: d.reconciler.ask, Plan: d.reconciler.plans,
 		History: d.tell.past, Ping: d.tell.ping, Healthy: d.healthy, Ready: d.tell.ready, Events: events,
+		Drain: d.tell.beginDrain, Undrain: d.drain.End,
 	}, o.Log)
 	if err != nil {
 		return err
@@ -101,6 +103,7 @@ type daemon struct {
 	tell       *teller // told: to the control socket and to the service manager
 	source     *source.Follower
 	good       *lastgood.Keeper
+	drain      *drain.Keeper
 	reloads    <-chan os.Signal
 	packets    *loops
 	news       func() // this host may have changed
@@ -121,7 +124,10 @@ func assemble(ctx context.Context, o Options, first begin.File, reader *source.R
 		Log: log, Hear: probes.hear, Doubt: probes.Look, Start: packets.start, Broken: d.news,
 	})
 
+	d.drain = drain.New(o.State, log, probes.Drain)
+	d.drain.Load()
 	d.tell = newTeller(o, view)
+	d.tell.drain = d.drain
 	d.host = newHostOf(o, probes, d.tell.status)
 	d.reconciler = newReconciler(o, first, view, d.host, news)
 	d.reconciler.read, d.reconciler.accepted = d.source.Now, o.where().Keep(d.good)
@@ -132,7 +138,7 @@ func assemble(ctx context.Context, o Options, first begin.File, reader *source.R
 	probes.narrow = d.rules.Narrow
 	d.tell.sources = []func() []mesh.Condition{
 		d.source.Conditions, d.good.Conditions, d.switcher.Conditions, d.metricsConditions, d.files.Conditions,
-		d.legacy.Conditions,
+		d.legacy.Conditions, d.drain.Conditions,
 		registry.Conditions,
 		d.crossing.Conditions,
 		func() []mesh.Condition { return d.reconciler.repairs.Conditions(time.Now()) },
@@ -144,7 +150,7 @@ func assemble(ctx context.Context, o Options, first begin.File, reader *source.R
 // tasks returns everything of the daemon that runs until it ends.
 func (d *daemon) tasks() []task.Task {
 	return append(hostWatches(d.engine, d.news),
-		d.service, d.reconciler, d.good, d.probes, d.legacy, d.files, d.metrics,
+		d.service, d.reconciler, d.good, d.drain, d.probes, d.legacy, d.files, d.metrics,
 		task.New("file", func(ctx context.Context) error { return d.source.Run(ctx, d.reconciler.take) }),
 		task.New("SIGHUP", func(ctx context.Context) error { return d.reconciler.obey(ctx, d.reloads) }),
 		task.EverySecond("health", d.tell.watchHealth),

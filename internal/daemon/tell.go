@@ -17,6 +17,7 @@ import (
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/drain"
 	"example.org/meshd/internal/filter"
 	"example.org/meshd/internal/health"
 	"example.org/meshd/internal/history"
@@ -42,6 +43,7 @@ type teller struct {
 	engine   engine
 	registry *peers.Registry
 	probes   *probes
+	drain    *drain.Keeper
 	rules    *rules.Keeper
 	// sources tell what is not as it should be, besides the view and the rules.
 	sources []func() []mesh.Condition
@@ -153,6 +155,9 @@ func (t *teller) fill(s *control.Status, v view) {
 	}
 	for _, reason := range mesh.Reasons() {
 		s.Totals.Drops[reason.String()] = total.Drops[reason]
+	}
+	if s.Drain = words.Drain(t.drain.Now()); s.Drain != nil {
+		s.Drain.Waiting = t.probes.steer.Waiting(p.Engine.Mesh)
 	}
 	s.Peers, s.Strangers = t.peersOf(p, r), words.Strangers(r.Strangers)
 	s.Totals.Unattributed = words.Unattributed(s.Totals.Drops, s.Peers)
@@ -296,6 +301,15 @@ func (t *teller) ping(ctx context.Context, r control.PingRequest) (control.Ping,
 		return control.Ping{}, false, errNothingYet
 	}
 	return t.probes.ping(ctx, v.plan, r)
+}
+
+// beginDrain answers POST /v1/drain.
+func (t *teller) beginDrain(r control.DrainRequest) error {
+	d := mesh.Drain{Since: time.Now(), Reason: r.Reason, By: r.By}
+	if r.ForSeconds > 0 {
+		d.Until = d.Since.Add(time.Duration(r.ForSeconds * float64(time.Second)))
+	}
+	return t.drain.Begin(d)
 }
 
 // remember takes a reading of all counters.

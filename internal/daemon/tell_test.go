@@ -17,6 +17,7 @@ import (
 
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/drain"
 	"example.org/meshd/internal/filter"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/peers"
@@ -75,6 +76,7 @@ func newQuietTeller(t testing.TB, v *published) (*teller, *quiet) {
 	tell := newTeller(Options{Version: "1.2.3", ConfigPath: "mesh.toml"}, v)
 	tell.engine, tell.registry, tell.rules = e, peers.New(), rules.New(log)
 	tell.probes = newProbes(log, "1.2.3", tell.registry)
+	tell.drain = drain.New(t.TempDir(), log, tell.probes.Drain)
 	tell.probes.engine = e
 	return tell, e
 }
@@ -94,6 +96,24 @@ func problemsOf(s control.Status) (kinds []string) {
 		kinds = append(kinds, p.Kind)
 	}
 	return kinds
+}
+
+// A node in maintenance tells who has asked for it; its health stays as it is.
+func TestStatusTellsOfMaintenance(t *testing.T) {
+	tell, _ := forwardingTeller(t, file)
+	tell.sources = append(tell.sources, tell.drain.Conditions)
+	before := tell.status().Health.Level
+	if err := tell.beginDrain(control.DrainRequest{ForSeconds: 60, Reason: "disk", By: "ada"}); err != nil {
+		t.Fatal(err)
+	}
+	s := tell.status()
+	if d := s.Drain; d == nil || d.By != "ada" || d.Reason != "disk" || d.Until.Sub(*d.Since) != time.Minute ||
+		len(d.Waiting) > 0 || s.Health.Level != before || !slices.Contains(problemsOf(s), "maintenance") {
+		t.Errorf("%+v, %+v", s.Drain, s.Health)
+	}
+	if err := tell.drain.End("ada"); err != nil || tell.status().Drain != nil {
+		t.Errorf("%v", err)
+	}
 }
 
 // Before the first plan status tells of the file, and why nothing is forwarded. It asks nobody who

@@ -30,6 +30,7 @@ const (
 	HostMismatch  Kind = "host_mismatch"  // this host does not fit the plan in force any more
 	CannotApply   Kind = "cannot_apply"   // the host refuses the plan; meshd tries again
 	ReloadPending Kind = "reload_pending" // a good file waits for the host to be ready for it
+	Maintenance   Kind = "maintenance"    // this node is in maintenance, and wants no new traffic
 
 	// The file.
 	FileRejected  Kind = "file_rejected"  // the file on disk has faults, the one before stays in force

@@ -67,6 +67,11 @@ type Share struct {
 	Carriers []Carrier // in order of preference: by metric, then as in the file; two at least
 }
 
+// Has tells whether a peer is one of the carriers.
+func (s Share) Has(peer string) bool {
+	return slices.ContainsFunc(s.Carriers, func(c Carrier) bool { return c.Peer == peer })
+}
+
 // A Carrier is a peer with a shared prefix.
 type Carrier struct {
 	Peer   string

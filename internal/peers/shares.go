@@ -1,7 +1,6 @@
 package peers
 
 import (
-	"slices"
 	"time"
 
 	"example.org/meshd/internal/mesh"
@@ -43,13 +42,10 @@ func (r *Registry) Share(shares []mesh.Share, self string) {
 	carriers := map[mesh.Prefix]string{}
 	r.shares, r.self = shares, self
 	for _, s := range shares {
-		is := func(peer string) bool {
-			return slices.ContainsFunc(s.Carriers, func(c mesh.Carrier) bool { return c.Peer == peer })
-		}
 		switch before, known := r.carriers[s.Prefix]; {
-		case is(self):
+		case s.Has(self):
 			carriers[s.Prefix] = self
-		case known && is(before):
+		case known && s.Has(before):
 			carriers[s.Prefix] = before
 		default:
 			carriers[s.Prefix] = s.Carriers[0].Peer

@@ -108,6 +108,22 @@ func (s *Steerer) Follow(m mesh.Mesh, now time.Time) {
 	s.carry(now)
 }
 
+// Waiting returns the nodes that may still send packets for shared prefixes to this one, which is in
+// maintenance: those that are up, and have not said that they know of it and send none.
+func (s *Steerer) Waiting(m mesh.Mesh) (names []string) {
+	shares := func(one mesh.Share) bool { return one.Has(m.Self) }
+	if !slices.ContainsFunc(m.Shares, shares) {
+		return nil
+	}
+	for _, peer := range m.Others() {
+		r, ok := s.prober.Report(peer.Name)
+		if ok && r.State == probe.Up && r.Told.Hash != ([32]byte{}) && (!r.Aware || r.Sends) {
+			names = append(names, peer.Name)
+		}
+	}
+	return names
+}
+
 // Heed decides again what time alone decides: whether the host's own rules let peers in, and whether
 // packets go back to an address or a carrier that is preferred. It is to be called every second.
 func (s *Steerer) Heed(now time.Time) {

@@ -44,7 +44,7 @@ func Peer(p mesh.Peer, t mesh.Traffic) control.Peer {
 		Name: p.Name, Address: p.Underlay().String(), Subnets: Texts(p.Subnets), Routes: Texts(p.Routes),
 		State: control.Unknown, Probes: []control.ProbeForm{}, Addresses: []control.PeerAddress{},
 		RouteStates: []control.RouteState{},
-		RxPackets: t.RxPackets, RxBytes: t.RxBytes, TxPackets: t.TxPackets, TxBytes: t.TxBytes,
+		RxPackets:   t.RxPackets, RxBytes: t.RxBytes, TxPackets: t.TxPackets, TxBytes: t.TxBytes,
 		Drops: map[string]uint64{},
 	}
 	if !t.LastSeen.IsZero() {
@@ -83,6 +83,21 @@ func Probed(status *control.Peer, r probe.Report, self probe.Self, asked bool) {
 		status.ConfigMatch, status.ConfigSHA256 = &match, fmt.Sprintf("%x", r.Told.Hash)
 		status.Version = r.Told.Version
 	}
+}
+
+// Drain tells of a maintenance; nil for none.
+func Drain(d *mesh.Drain) *control.Drain {
+	if d == nil {
+		return nil
+	}
+	told := &control.Drain{Reason: d.Reason, By: d.By}
+	if !d.Since.IsZero() {
+		told.Since = &d.Since
+	}
+	if !d.Until.IsZero() {
+		told.Until = &d.Until
+	}
+	return told
 }
 
 // Milliseconds returns nil for what was not measured.

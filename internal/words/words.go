@@ -21,6 +21,7 @@ var sentences = map[mesh.Kind]string{
 	mesh.HostMismatch:  "this host has changed and does not fit the plan in force any more, which stays",
 	mesh.CannotApply:   "this host refuses what the file asks for",
 	mesh.ReloadPending: "the new file is not in force yet, the one before stays",
+	mesh.Maintenance:   "this node is in maintenance, and wants no new traffic",
 	mesh.FileRejected:  "the new file is rejected, the one before stays in force",
 	mesh.FileUnwatched: "the file cannot be watched: an edit takes effect only within 2 seconds",
 	mesh.FileUnread:    "the file cannot be read at the moment, the one in force stays",
