@@ -179,12 +179,15 @@ func (w *Wanted) To(p mesh.Peer, via netip.AddrPort) (to netip.AddrPort, ok bool
 
 // Programs is what the kernel engine has to know besides the mesh.
 type Programs struct {
-	Use      Use
-	Why      string  // why it must not be used, if Use is Never
-	Chosen   bool    // then: the file asks for it, so that there is nothing to tell
-	MTU      int     // largest inner packet that fits every path, bytes: bpf_fib_lookup ignores routes' own MTUs
-	Underlay []int   // indices of the interfaces on which datagrams for this node come in
-	Receive  Receive // where they are taken
+	Use    Use
+	Why    string // why it must not be used, if Use is Never
+	Chosen bool   // then: the file asks for it, so that there is nothing to tell
+	// MTU is the largest inner packet that the interface lets through and that fits every path with the
+	// headers of the first of Binds, bytes: bpf_fib_lookup ignores routes' own MTUs. Outer is the largest
+	// datagram that fits every path, with its headers, which differ between the families.
+	MTU, Outer int
+	Underlay   []int   // indices of the interfaces on which datagrams for this node come in
+	Receive    Receive // where they are taken
 	// Policed are peers, by name, whose datagrams this host has rules about that the kernel applies
 	// to what passes sockets alone: IPsec policies, and rules on the way out that name the port.
 	Policed map[string]Policed

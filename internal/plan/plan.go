@@ -238,6 +238,7 @@ func (p *Plan) planPrograms(host Host) {
 	c, address := p.Config.Dataplane, p.Self.Address()
 	k := &p.Engine.Kernel
 	k.MTU = min(p.Link.MTU, host.Underlay.MTU-p.Peer.Underlay().OuterHeaders())
+	k.Outer = host.Underlay.MTU
 	k.Underlay, k.Receive = host.Underlay.Devices, receives[c.Receive]
 	switch {
 	case c.Engine == config.EngineUser:

@@ -279,27 +279,27 @@ func TestPrograms(t *testing.T) {
 		want        dataplane.Programs
 		why         bool // it is said why they are not used
 	}{
-		{"if possible", "", here(1500), dataplane.Programs{Use: dataplane.IfPossible, MTU: 1472}, false},
-		{"always", `engine = "kernel"`, here(1500), dataplane.Programs{Use: dataplane.Always, MTU: 1472}, false},
+		{"if possible", "", here(1500), dataplane.Programs{Use: dataplane.IfPossible, MTU: 1472, Outer: 1500}, false},
+		{"always", `engine = "kernel"`, here(1500), dataplane.Programs{Use: dataplane.Always, MTU: 1472, Outer: 1500}, false},
 		{"not asked for", `engine = "user"`, here(1500),
-			dataplane.Programs{Use: dataplane.Never, MTU: 1472, Chosen: true}, true},
+			dataplane.Programs{Use: dataplane.Never, MTU: 1472, Outer: 1500, Chosen: true}, true},
 		{"where the file says", `receive = "tcx"`, here(1500),
-			dataplane.Programs{Use: dataplane.IfPossible, MTU: 1472, Receive: dataplane.TCX}, false},
+			dataplane.Programs{Use: dataplane.IfPossible, MTU: 1472, Outer: 1500, Receive: dataplane.TCX}, false},
 		{"by XDP", `receive = "xdp"`, here(1500),
-			dataplane.Programs{Use: dataplane.IfPossible, MTU: 1472, Receive: dataplane.XDP}, false},
+			dataplane.Programs{Use: dataplane.IfPossible, MTU: 1472, Outer: 1500, Receive: dataplane.XDP}, false},
 		{"by the socket", `receive = "socket"`, here(1500),
-			dataplane.Programs{Use: dataplane.IfPossible, MTU: 1472, Receive: dataplane.Socket}, false},
+			dataplane.Programs{Use: dataplane.IfPossible, MTU: 1472, Outer: 1500, Receive: dataplane.Socket}, false},
 		{"through these devices", "", narrow,
-			dataplane.Programs{Use: dataplane.IfPossible, MTU: 1372, Underlay: []int{3, 5}}, false},
+			dataplane.Programs{Use: dataplane.IfPossible, MTU: 1372, Outer: 1400, Underlay: []int{3, 5}}, false},
 		{"not past IPsec", `engine = "kernel"`, policed,
-			dataplane.Programs{Use: dataplane.Always, MTU: 1472,
+			dataplane.Programs{Use: dataplane.Always, MTU: 1472, Outer: 1500,
 				Policed: map[string]dataplane.Policed{"b": {Out: true, In: true}}}, false},
-		{"not past a rule on the way out", "", ruled, dataplane.Programs{Use: dataplane.IfPossible, MTU: 1472,
+		{"not past a rule on the way out", "", ruled, dataplane.Programs{Use: dataplane.IfPossible, MTU: 1472, Outer: 1500,
 			Policed: map[string]dataplane.Policed{"b": {Out: true}}}, false},
 		{"by user space, whatever IPsec says", `engine = "user"`, policed,
-			dataplane.Programs{Use: dataplane.Never, MTU: 1472, Chosen: true}, true},
+			dataplane.Programs{Use: dataplane.Never, MTU: 1472, Outer: 1500, Chosen: true}, true},
 		{"not without the address", `engine = "kernel"`, elsewhere,
-			dataplane.Programs{Use: dataplane.Never, MTU: 1472}, true},
+			dataplane.Programs{Use: dataplane.Never, MTU: 1472, Outer: 1500}, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := must(t, load(t, "[dataplane]\n"+test.table, near), 0, test.host).Engine.Kernel
@@ -316,8 +316,8 @@ func TestPrograms(t *testing.T) {
 // The programs take no packet that the path does not carry, whatever the file says of the TUN.
 func TestProgramsFitThePath(t *testing.T) {
 	p := must(t, load(t, "mtu = 2000", near), 0, here(1500))
-	if p.Link.MTU != 2000 || p.Engine.Kernel.MTU != 1472 {
-		t.Errorf("TUN %d, programs %d", p.Link.MTU, p.Engine.Kernel.MTU)
+	if k := p.Engine.Kernel; p.Link.MTU != 2000 || k.MTU != 1472 || k.Outer != 1500 {
+		t.Errorf("TUN %d, programs %d, datagrams %d", p.Link.MTU, k.MTU, k.Outer)
 	}
 }
 

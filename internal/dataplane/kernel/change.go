@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"maps"
-	"slices"
 
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/peers"
@@ -15,7 +14,9 @@ type change struct {
 	after     tables // only numbers, and what is about this node
 	joined    []uint32
 	nodes     edits[uint32, meshNode]
-	senders   edits[meshSender, uint32]
+	senders   edits[meshEndpoint, meshSender]
+	owns      edits[meshEndpoint, uint16]
+	carriers  edits[meshCarrier, uint32]
 	prefixes4 edits[meshPrefix4, uint32]
 	prefixes6 edits[meshPrefix6, uint32]
 }
@@ -26,33 +27,50 @@ type edits[K, V comparable] struct {
 	drop map[K]bool
 }
 
-// changeTo returns the way from t, which holds what was before, to a mesh, whose nodes have numbers
-// that t gave them, with what is known of its peers. Without anything before, t is what an earlier
-// meshd left, or empty.
-func (t tables) changeTo(
-	next contents, numbers map[string]uint32, before *contents, known map[string]peers.Directive,
-) change {
-	m := next.mesh
+// learned is what the engine was told meanwhile, of peers and prefixes of any mesh.
+type learned struct {
+	known   map[string]peers.Directive // of peers, by name
+	carried map[mesh.Prefix]string     // which peers carry shared prefixes
+}
+
+// changeTo returns the way from t, which holds what was before, to contents, whose nodes have numbers
+// that t gave them, with what was learned. Without anything before, t is what an earlier meshd left, or
+// empty.
+func (t tables) changeTo(next *contents, numbers map[string]uint32, before *contents, l learned) change {
 	gone, come := newTables(), newTables()
-	come.numbers = numbers
-	joined := m.Peers
-	if before != nil && before.mesh.Self == m.Self {
+	gone.numbers, come.numbers = t.numbers, numbers
+	joined, joinedShares := next.Mesh.Peers, next.Mesh.Shares
+	if before != nil && before.Mesh.Self == next.Mesh.Self {
 		var left []mesh.Peer
-		left, joined = differing(*before, next)
+		left, joined = differing(before, next)
 		for _, peer := range left {
-			gone.add(peer, t.numbers[peer.Name], peers.Directive{})
+			gone.add(before, peer, peers.Directive{})
 		}
-		come.keepHome(t) // for as long as this node is the same
+		var leftShares []mesh.Share
+		leftShares, joinedShares = differingShares(before, next)
+		for _, share := range leftShares {
+			gone.addShare(share, self) // the keys are what matters
+		}
+		gone.owns = t.owns // a few, which are compared as a whole
+		come.keepHome(t)   // for as long as this node is the same
 	} else { // another node is this one now: numbers, and all that leads to them, may have moved
 		gone = t
 	}
+	come.setOwn(next.Binds)
 	for _, peer := range joined {
-		come.add(peer, numbers[peer.Name], respecting(known[peer.Name], next.policed[peer.Name]))
+		come.add(next, peer, respecting(l.known[peer.Name], next.policed(peer.Name)))
+	}
+	for _, share := range joinedShares {
+		if number, ok := next.carrier(share, numbers, l.carried); ok {
+			come.addShare(share, number)
+		}
 	}
 	c := change{
 		after:     come.outline(),
 		nodes:     between(gone.nodes, come.nodes, t.nodes),
 		senders:   between(gone.senders, come.senders, t.senders),
+		owns:      between(gone.owns, come.owns, t.owns),
+		carriers:  between(gone.carriers, come.carriers, t.carriers),
 		prefixes4: between(gone.prefixes4, come.prefixes4, t.prefixes4),
 		prefixes6: between(gone.prefixes6, come.prefixes6, t.prefixes6),
 	}
@@ -62,43 +80,6 @@ func (t tables) changeTo(
 		}
 	}
 	return c
-}
-
-// differing returns which peers of two contents the other one has not, or not as they are.
-func differing(old, next contents) (left, joined []mesh.Peer) {
-	before, after := old.mesh.Peers, next.mesh.Peers
-	stays := func(i, j int) bool {
-		name := after[j].Name
-		return same(before[i], after[j]) && old.policed[name] == next.policed[name]
-	}
-	// Most stay in their places: only the others are looked up by name.
-	inPlace := func(i int) bool { return i < len(before) && i < len(after) && stays(i, i) }
-	moved := map[string]int{}
-	for i, peer := range before {
-		if !inPlace(i) {
-			moved[peer.Name] = i
-		}
-	}
-	for i, peer := range after {
-		if inPlace(i) {
-			continue
-		}
-		if was, there := moved[peer.Name]; there && stays(was, i) {
-			delete(moved, peer.Name)
-		} else {
-			joined = append(joined, peer)
-		}
-	}
-	for _, i := range moved {
-		left = append(left, before[i])
-	}
-	return left, joined
-}
-
-// same tells whether a peer is the same for the maps.
-func same(a, b mesh.Peer) bool {
-	return a.Name == b.Name && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Subnets, b.Subnets) &&
-		slices.Equal(a.Routes, b.Routes)
 }
 
 // between returns the edits of a map that holds, of all, what was gone, and has to hold what comes.
@@ -125,6 +106,7 @@ func between[K, V comparable](gone, come, all map[K]V) edits[K, V] {
 func (c change) back(t tables) change {
 	return change{after: t.outline(),
 		nodes: c.nodes.back(t.nodes), senders: c.senders.back(t.senders),
+		owns: c.owns.back(t.owns), carriers: c.carriers.back(t.carriers),
 		prefixes4: c.prefixes4.back(t.prefixes4), prefixes6: c.prefixes6.back(t.prefixes6)}
 }
 
@@ -149,8 +131,9 @@ func (e edits[K, V]) back(held map[K]V) edits[K, V] {
 // readers have.
 func (c change) do(t *tables) {
 	t.nodes, t.senders = c.nodes.do(t.nodes), c.senders.do(t.senders)
+	t.owns, t.carriers = c.owns.do(t.owns), c.carriers.do(t.carriers)
 	t.prefixes4, t.prefixes6 = c.prefixes4.do(t.prefixes4), c.prefixes6.do(t.prefixes6)
-	t.numbers = c.after.numbers
+	t.numbers, t.own, t.more = c.after.numbers, c.after.own, c.after.more
 	t.keepHome(c.after)
 }
 

@@ -191,7 +191,7 @@ func sinceBoot(ns uint64) (time.Time, error) {
 // handovers are the names of enum handover in bpf/mesh.h, which status and metrics show.
 var handovers = [...]string{"no_route", "ttl_expired", "too_big", "no_underlay_route", "unusual",
 	"from_socket", "unknown_sender", "fragment", "to_this_node", "plain_peer", "capture", "foreign_source",
-	"out_by_user", "in_by_socket"}
+	"out_by_user", "in_by_socket", "no_address"}
 
 // handed returns how many packets, or superpackets, were left to user space, by reason.
 func (h *handle) handed() (map[string]uint64, error) {

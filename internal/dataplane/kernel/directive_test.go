@@ -40,7 +40,9 @@ func TestLeftToTheHost(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := programsOf(t, m)
-			if err := p.setMesh(m, map[string]dataplane.Policed{"b": c.policed}); err != nil {
+			w := wantedOver(m, "", dataplane.TCX)
+			w.Kernel.Policed = map[string]dataplane.Policed{"b": c.policed}
+			if err := p.setMesh(w); err != nil {
 				t.Fatal(err)
 			}
 			for _, d := range c.learned {
@@ -69,7 +71,7 @@ func TestMTUOfAPeer(t *testing.T) {
 	m := sendingMesh()
 	a, b := netip.MustParseAddr("8.0.0.2"), netip.MustParseAddr("8.0.1.2")
 	p := programsOf(t, m)
-	if err := p.setMesh(m, nil); err != nil {
+	if err := p.set(m); err != nil {
 		t.Fatal(err)
 	}
 	for _, mtu := range []int{600, 1000, 0} {

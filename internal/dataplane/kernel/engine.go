@@ -61,18 +61,19 @@ type Engine struct {
 	clean bool     // nothing that meshd left is on this host, in maps or at interfaces
 
 	mu       sync.Mutex
-	known    map[string]peers.Directive // of peers, also of those that are not in the mesh
-	tables   tables                     // what the maps hold
-	inMaps   *contents                  // what they were filled from; nil before
-	settings meshSettings               // what the map of settings holds, once there is all of it
-	passage  passage                    // whether packets come through the merger
-	passed   int                        // index of the exit that passage is about
+	learned               // also of what is not in the mesh
+	tables   tables       // what the maps hold
+	inMaps   *contents    // what they were filled from; nil before
+	settings meshSettings // what the map of settings holds, once there is all of it
+	passage  passage      // whether packets come through the merger
+	passed   int          // index of the exit that passage is about
 }
 
 // New returns an engine without programs. What it does at interfaces is in the network namespace of
 // the calling thread.
 func New(log *slog.Logger) *Engine {
-	e := &Engine{log: log, pins: pinFolder, known: map[string]peers.Directive{}, tables: newTables()}
+	e := &Engine{log: log, pins: pinFolder, tables: newTables(),
+		learned: learned{map[string]peers.Directive{}, map[mesh.Prefix]string{}}}
 	e.attached = map[attachment]hook{}
 	e.shown.Store(&shown{kept: map[string]mesh.Traffic{}})
 	return e
@@ -88,14 +89,14 @@ func (e *Engine) Prepare(_ context.Context, w dataplane.Wanted) (undo func() err
 		return func() error { return nil }, nil
 	}
 	old := e.inMaps
-	if err := e.setMesh(w.Mesh, w.Kernel.Policed); err != nil {
+	if err := e.setMesh(w); err != nil {
 		return nil, err
 	}
 	return func() error {
 		if old == nil || e.handle() == nil {
 			return nil
 		}
-		return e.setMesh(old.mesh, old.policed)
+		return e.setMesh(old.Wanted)
 	}, nil
 }
 
@@ -134,7 +135,7 @@ func (e *Engine) apply(w dataplane.Wanted, tun int) (changes []mesh.Change, err 
 			return nil, err
 		}
 	}
-	if err := e.setMesh(w.Mesh, w.Kernel.Policed); err != nil {
+	if err := e.setMesh(w); err != nil {
 		return nil, err
 	}
 	changes, err = e.attach(w, tun)
@@ -194,38 +195,44 @@ func (e *Engine) leave() error {
 	return errors.Join(err, countErr, h.release())
 }
 
-// Learn notes what is known of a peer. A peer whose meshd completes checksums is sent to by the
-// programs; until that is known user space sends to it. What rules for sockets are about stays
-// with sockets, whatever is learned.
+// Learn notes what is known of a peer, and where its packets go. A peer whose meshd completes checksums is
+// sent to by the programs; until that is known user space sends to it. What rules for sockets are about
+// stays with sockets, whatever is learned. Each packet goes as it was learned before, or as it is now.
 func (e *Engine) Learn(peer string, d peers.Directive) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.known[peer] = d
-	h, number := e.handle(), e.tables.numbers[peer]
-	if h == nil || number == self { // unknown ones are 0, too
+	h := e.handle()
+	if h == nil || e.inMaps == nil {
 		return nil
 	}
-	if err := h.learn(e.tables, number, respecting(d, e.policed(peer))); err != nil {
+	p, there := e.inMaps.peer(peer)
+	if !there || peer == e.inMaps.Mesh.Self {
+		return nil
+	}
+	if err := h.learn(&e.tables, e.inMaps, p, respecting(d, e.inMaps.policed(peer))); err != nil {
 		return fmt.Errorf("write what is known of peer %q into the kernel's tables: %w", peer, err)
 	}
 	return nil
 }
 
 // learn writes what has changed in what is known of a node, into the maps and then into the tables.
-func (h *handle) learn(t tables, number uint32, d peers.Directive) error {
-	node := t.nodes[number]
-	if next := node.learned(d); next != node {
-		if err := h.Nodes.Update(number, next, ebpf.UpdateAny); err != nil {
-			return err
-		}
-		t.nodes[number] = next
+func (h *handle) learn(t *tables, c *contents, p mesh.Peer, d peers.Directive) error {
+	number := t.numbers[p.Name]
+	node := t.nodes[number].learned(d)
+	node.Path = c.path(p, d.Via)
+	if err := replace(h.Nodes, t.nodes, number, node); err != nil {
+		return err
 	}
-	from := meshSender{Address: node.Address}
-	if next := senderOf(number, d); next != t.senders[from] {
-		if err := h.Senders.Update(from, next, ebpf.UpdateAny); err != nil {
+	for _, at := range p.Addresses {
+		from := sourceOf(at.Addr())
+		next := t.senders[from]
+		if next.BySocket = boolean(d.InBySocket); next.Number != number {
+			continue // another node has the same address
+		}
+		if err := replace(h.Senders, t.senders, from, next); err != nil {
 			return err
 		}
-		t.senders[from] = next
 	}
 	return nil
 }

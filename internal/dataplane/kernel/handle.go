@@ -85,7 +85,7 @@ func (h *handle) loadXDP() (*ebpf.Program, error) {
 	}
 	err = spec.LoadAndAssign(&loaded, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
 		"configured": h.Configured, "nodes": h.Nodes, "prefixes4": h.Prefixes4, "prefixes6": h.Prefixes6,
-		"senders": h.Senders, "counted": h.Counted, "handed": h.Handed,
+		"senders": h.Senders, "owns": h.Owns, "carriers": h.Carriers, "counted": h.Counted, "handed": h.Handed,
 		"merging": h.Merging,
 	}})
 	h.xdp = loaded.XDP

@@ -89,6 +89,11 @@ func (e *Engine) takeOver(h *handle) error {
 			e.known[name] = t.directive(number)
 		}
 	}
+	for prefix, name := range t.carried() {
+		if _, said := e.carried[prefix]; !said {
+			e.carried[prefix] = name
+		}
+	}
 	e.tables = t
 	e.settings.Mark, e.settings.Before = h.newMarks()
 	e.publish(func(s *shown) { s.handle, s.numbers = h, t.numbers })

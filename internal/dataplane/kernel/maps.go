@@ -16,14 +16,15 @@ import (
 	"example.org/meshd/internal/peers"
 )
 
-// setMesh makes the maps say what a mesh is, and which of its peers rules for sockets are about, all of it
-// or nothing. What is new is there before what is old goes, and each node changes at one packet boundary,
-// so that no packet is lost meanwhile. It is the owner's.
-func (e *Engine) setMesh(m mesh.Mesh, policed map[string]dataplane.Policed) error {
-	if err := fits(m); err != nil {
+// setMesh makes the maps say what is wanted: what the mesh is, which addresses are this node's, and which
+// peers rules for sockets are about, all of it or nothing. What is new is there before what is old goes, and
+// each node changes at one packet boundary, so that no packet is lost meanwhile. It is the owner's.
+func (e *Engine) setMesh(w dataplane.Wanted) error {
+	if err := fits(w.Mesh); err != nil {
 		return err
 	}
-	next, before := contents{m, policed}, e.inMaps
+	before := e.inMaps
+	next := contentsOf(w, before)
 	if before == nil || before.leavesRoomFor(next) {
 		return e.moveTo(next)
 	}
@@ -33,56 +34,25 @@ func (e *Engine) setMesh(m mesh.Mesh, policed map[string]dataplane.Policed) erro
 		return err
 	}
 	if err := e.moveTo(next); err != nil {
-		return errors.Join(err, e.moveTo(*before))
+		return errors.Join(err, e.moveTo(before))
 	}
 	return nil
 }
 
-// leavesRoomFor tells whether maps with c have room for what comes with next, before anything goes.
-func (c contents) leavesRoomFor(next contents) bool {
-	_, joined := differing(c, next)
-	return room(c.mesh.Peers, joined) == nil
-}
-
-// staying returns c without what is not in next, or not as it is. The node itself stays.
-func (c contents) staying(next contents) contents {
-	left, _ := differing(c, next)
-	gone := map[string]bool{}
-	for _, peer := range left {
-		gone[peer.Name] = peer.Name != c.mesh.Self
-	}
-	stay := slices.DeleteFunc(slices.Clone(c.mesh.Peers), func(p mesh.Peer) bool { return gone[p.Name] })
-	return contents{mesh.Mesh{Self: c.mesh.Self, Peers: stay}, c.policed}
-}
-
 // moveTo is setMesh for maps that have room for what comes beside what goes.
-func (e *Engine) moveTo(next contents) error {
-	numbers := e.tables.numbersFor(next.mesh) // which the owner alone changes
+func (e *Engine) moveTo(next *contents) error {
+	numbers := e.tables.numbersFor(next.Mesh) // which the owner alone changes
 	if err := e.handle().chunks.provide(numbers); err != nil {
 		return fmt.Errorf("write the kernel's tables: %w", err)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	c := e.tables.changeTo(next, numbers, e.inMaps, e.known)
+	c := e.tables.changeTo(next, numbers, e.inMaps, e.learned)
 	if err := e.change(c); err != nil {
 		return fmt.Errorf("write the kernel's tables: %w", err)
 	}
-	e.inMaps = &next
+	e.inMaps = next
 	return nil
-}
-
-// contents is what the maps were filled from.
-type contents struct {
-	mesh    mesh.Mesh
-	policed map[string]dataplane.Policed // by the peer's name
-}
-
-// policed tells which datagrams of a peer rules for sockets are about. The caller holds mu.
-func (e *Engine) policed(peer string) (p dataplane.Policed) {
-	if e.inMaps != nil {
-		p = e.inMaps.policed[peer]
-	}
-	return p
 }
 
 // respecting returns a directive that also leaves a peer to sockets where it is policed.
@@ -102,12 +72,16 @@ func fits(m mesh.Mesh) error {
 	return nil
 }
 
+// maxSenders is how many addresses all nodes may have together (SENDERS in bpf/maps.h).
+const maxSenders = 4 * mesh.MaxNodes
+
 // room tells whether maps have room for some lists of peers at once.
 func room(lists ...[]mesh.Peer) error {
-	nodes, prefixes := 0, [2]int{}
+	nodes, senders, prefixes := 0, 0, [2]int{}
 	for _, list := range lists {
 		nodes += len(list)
 		for _, peer := range list {
+			senders += len(peer.Addresses)
 			for _, some := range [][]mesh.Prefix{peer.Subnets, peer.Routes} {
 				for _, prefix := range some {
 					prefixes[boolean(prefix.Addr().Is6())]++
@@ -117,6 +91,9 @@ func room(lists ...[]mesh.Peer) error {
 	}
 	if nodes > mesh.MaxNodes {
 		return fmt.Errorf("%w: %d nodes, and the limit is %d", errFull, nodes, mesh.MaxNodes)
+	}
+	if senders > maxSenders {
+		return fmt.Errorf("%w: %d addresses of nodes, and the limit is %d", errFull, senders, maxSenders)
 	}
 	if n := max(prefixes[0], prefixes[1]); n > mesh.MaxPrefixes {
 		return fmt.Errorf("%w: %d prefixes of one family, and the limit is %d", errFull, n, mesh.MaxPrefixes)
@@ -169,6 +146,8 @@ func (h *handle) write(c change) error {
 	if err := errors.Join(
 		put(h.Nodes, c.nodes.put),
 		put(h.Senders, c.senders.put),
+		put(h.Owns, c.owns.put),
+		put(h.Carriers, c.carriers.put),
 		put(h.Prefixes4, c.prefixes4.put),
 		put(h.Prefixes6, c.prefixes6.put),
 	); err != nil {
@@ -177,6 +156,8 @@ func (h *handle) write(c change) error {
 	return errors.Join(
 		drop(h.Prefixes4, c.prefixes4.drop),
 		drop(h.Prefixes6, c.prefixes6.drop),
+		drop(h.Carriers, c.carriers.drop),
+		drop(h.Owns, c.owns.drop),
 		drop(h.Senders, c.senders.drop),
 		drop(h.Nodes, c.nodes.drop),
 	)
@@ -243,6 +224,7 @@ func again(write func() error) error {
 func (h *handle) readTables() (t tables, err error) {
 	t = newTables()
 	if err := errors.Join(read(h.Nodes, t.nodes), read(h.Senders, t.senders),
+		read(h.Owns, t.owns), read(h.Carriers, t.carriers),
 		read(h.Prefixes4, t.prefixes4), read(h.Prefixes6, t.prefixes6)); err != nil {
 		return t, err
 	}

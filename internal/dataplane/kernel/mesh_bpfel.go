@@ -13,6 +13,14 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type meshCarrier struct {
+	_       structs.HostLayout
+	Length  uint32
+	Number  uint32
+	V6      uint32
+	Address [16]uint8
+}
+
 type meshCounters struct {
 	_         structs.HostLayout
 	RxPackets uint64
@@ -32,6 +40,14 @@ type meshDevice struct {
 	Pad     [2]uint8
 }
 
+type meshEndpoint struct {
+	_       structs.HostLayout
+	Address [16]uint8
+	V6      uint32
+	Port    uint16
+	Pad     [2]uint8
+}
+
 type meshMark struct {
 	_     structs.HostLayout
 	Words [4]uint32
@@ -40,11 +56,20 @@ type meshMark struct {
 type meshNode struct {
 	_         structs.HostLayout
 	Name      [64]uint8
-	Address   [16]uint8
-	Port      uint16
+	Path      meshPath
 	Finishes  uint8
 	OutByUser uint8
+	Pad       [2]uint8
 	Mtu       uint32
+}
+
+type meshPath struct {
+	_        structs.HostLayout
+	To       [16]uint8
+	From     [16]uint8
+	Port     uint16
+	FromPort uint16
+	V6       uint32
 }
 
 type meshPrefix4 struct {
@@ -60,25 +85,27 @@ type meshPrefix6 struct {
 }
 
 type meshSender struct {
-	_       structs.HostLayout
-	Address [16]uint8
+	_        structs.HostLayout
+	Number   uint32
+	Port     uint16
+	BySocket uint8
+	Pad      uint8
 }
 
 type meshSettings struct {
 	_       structs.HostLayout
-	Own     [16]uint8
+	Own     meshEndpoint
 	Home4   [4]uint8
 	Mask4   [4]uint8
 	Tun4    [4]uint8
 	Tun     uint32
 	Mtu     uint32
+	Outer   uint32
 	Merger  uint32
-	Port    uint16
-	V6      uint8
+	More    uint8
 	Watched uint8
 	Spread  uint8
 	Shaped  uint8
-	Pad     [2]uint8
 	Mark    meshMark
 	Devices [8]meshDevice
 	Tun6    [16]uint8
@@ -91,12 +118,14 @@ type meshSettings struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	meshMapCarriers          = "carriers"
 	meshMapConfigured        = "configured"
 	meshMapCounted           = "counted"
 	meshMapHanded            = "handed"
 	meshMapMarks             = "marks"
 	meshMapMerging           = "merging"
 	meshMapNodes             = "nodes"
+	meshMapOwns              = "owns"
 	meshMapPrefixes4         = "prefixes4"
 	meshMapPrefixes6         = "prefixes6"
 	meshMapSenders           = "senders"
@@ -161,12 +190,14 @@ type meshProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type meshMapSpecs struct {
+	Carriers   *ebpf.MapSpec `ebpf:"carriers"`
 	Configured *ebpf.MapSpec `ebpf:"configured"`
 	Counted    *ebpf.MapSpec `ebpf:"counted"`
 	Handed     *ebpf.MapSpec `ebpf:"handed"`
 	Marks      *ebpf.MapSpec `ebpf:"marks"`
 	Merging    *ebpf.MapSpec `ebpf:"merging"`
 	Nodes      *ebpf.MapSpec `ebpf:"nodes"`
+	Owns       *ebpf.MapSpec `ebpf:"owns"`
 	Prefixes4  *ebpf.MapSpec `ebpf:"prefixes4"`
 	Prefixes6  *ebpf.MapSpec `ebpf:"prefixes6"`
 	Senders    *ebpf.MapSpec `ebpf:"senders"`
@@ -199,12 +230,14 @@ func (o *meshObjects) Close() error {
 //
 // It can be passed to loadMeshObjects or ebpf.CollectionSpec.LoadAndAssign.
 type meshMaps struct {
+	Carriers   *ebpf.Map `ebpf:"carriers"`
 	Configured *ebpf.Map `ebpf:"configured"`
 	Counted    *ebpf.Map `ebpf:"counted"`
 	Handed     *ebpf.Map `ebpf:"handed"`
 	Marks      *ebpf.Map `ebpf:"marks"`
 	Merging    *ebpf.Map `ebpf:"merging"`
 	Nodes      *ebpf.Map `ebpf:"nodes"`
+	Owns       *ebpf.Map `ebpf:"owns"`
 	Prefixes4  *ebpf.Map `ebpf:"prefixes4"`
 	Prefixes6  *ebpf.Map `ebpf:"prefixes6"`
 	Senders    *ebpf.Map `ebpf:"senders"`
@@ -212,12 +245,14 @@ type meshMaps struct {
 
 func (m *meshMaps) Close() error {
 	return _MeshClose(
+		m.Carriers,
 		m.Configured,
 		m.Counted,
 		m.Handed,
 		m.Marks,
 		m.Merging,
 		m.Nodes,
+		m.Owns,
 		m.Prefixes4,
 		m.Prefixes6,
 		m.Senders,

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"runtime"
 	"slices"
 	"strings"
@@ -143,7 +144,7 @@ func (e *Engine) tell(w dataplane.Wanted) error {
 	defer e.mu.Unlock()
 	e.publish(func(s *shown) {
 		s.standings, s.ids, s.underlay, s.forward6 = e.standings(), ids, names, ""
-		if e.settings.V6 != 0 {
+		if slices.ContainsFunc(w.Binds, func(b netip.AddrPort) bool { return b.Addr().Is6() }) {
 			s.forward6 = w.Interface
 		}
 		s.attached, s.receive, s.refused, s.unmerged = true, receive, refused, e.unmerged

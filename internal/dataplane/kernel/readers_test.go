@@ -87,10 +87,10 @@ func TestTotalsNeverFall(t *testing.T) {
 	without.Peers = append([]mesh.Peer{}, m.Peers[0], m.Peers[2])
 	for range 5 {
 		for range 20 {
-			if err := p.setMesh(without, nil); err != nil {
+			if err := p.set(without); err != nil {
 				t.Error(err)
 			}
-			if err := p.setMesh(m, nil); err != nil {
+			if err := p.set(m); err != nil {
 				t.Error(err)
 			}
 		}
@@ -134,8 +134,9 @@ func TestLearn(t *testing.T) {
 	if !finishes("b") || finishes("a") || finishes("c") {
 		t.Errorf("b %v, a %v, c %v", finishes("b"), finishes("a"), finishes("c"))
 	}
-	m.Peers = append(slices.Clone(m.Peers), mesh.Peer{Name: "d", Addresses: []mesh.Endpoint{endpoint("172.18.0.9:8285")}})
-	if err := p.setMesh(m, nil); err != nil || !finishes("d") || !finishes("b") {
+	m.Peers = append(slices.Clone(m.Peers),
+		mesh.Peer{Name: "d", Addresses: []mesh.Endpoint{endpoint("172.18.0.9:8285")}})
+	if err := p.set(m); err != nil || !finishes("d") || !finishes("b") {
 		t.Errorf("%v, d %v, b %v", err, finishes("d"), finishes("b"))
 	}
 	learn("b", false)
@@ -150,6 +151,7 @@ func (p *Engine) held(t *testing.T) (held tables) {
 	h := p.handle()
 	held = newTables()
 	for _, err := range []error{read(h.Nodes, held.nodes), read(h.Senders, held.senders),
+		read(h.Owns, held.owns), read(h.Carriers, held.carriers),
 		read(h.Prefixes4, held.prefixes4), read(h.Prefixes6, held.prefixes6)} {
 		if err != nil {
 			t.Fatal(err)
@@ -169,8 +171,12 @@ func routed(m mesh.Mesh, first byte, count int) mesh.Mesh {
 	return m
 }
 
-func (e *Engine) set(m mesh.Mesh) error  { return e.setMesh(m, nil) }
-func (e *Engine) move(m mesh.Mesh) error { return e.moveTo(contents{mesh: m}) }
+// set is setMesh for a mesh of which nothing else is wanted; move is it without a look at the room.
+func (e *Engine) set(m mesh.Mesh) error  { return e.setMesh(wantedOver(m, "", dataplane.TCX)) }
+func (e *Engine) move(m mesh.Mesh) error { return e.moveTo(contentsFor(m)) }
+
+// contentsFor returns the contents of maps for a mesh.
+func contentsFor(m mesh.Mesh) *contents { return contentsOf(wantedOver(m, "", dataplane.TCX), nil) }
 
 // A mesh that the maps have no room for changes nothing, whether that is known before or found by
 // the kernel.
@@ -189,7 +195,7 @@ func TestTooLargeAMesh(t *testing.T) {
 			m := meshOver(false)
 			p := programsOf(t, m)
 			p.lie(t, m)
-			if err := p.setMesh(routed(m, 11, test.before), nil); err != nil {
+			if err := p.set(routed(m, 11, test.before)); err != nil {
 				t.Fatal(err)
 			}
 			before, read := p.held(t), p.Read()

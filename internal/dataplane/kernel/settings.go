@@ -11,7 +11,7 @@ import (
 )
 
 // The settings are all that programs know besides the nodes: one element of a map, which is replaced
-// as a whole. Three writers change parts of it, each its own: setMesh the TUN's addresses and the
+// as a whole. Three writers change parts of it, each its own: setMesh this node's addresses and its
 // first subnets, the owner what is about interfaces, Look who else is at the TUN.
 
 // configure changes the settings in force.
@@ -37,7 +37,7 @@ func (e *Engine) reconfigure(change func(*meshSettings)) error {
 // writeSettings writes the settings, once both the interfaces and the mesh are known: until then
 // programs that were taken over go on with those of the meshd before.
 func (h *handle) writeSettings(s meshSettings, t tables) error {
-	if s.Port == 0 || t.numbers == nil {
+	if s.Tun == 0 || t.numbers == nil {
 		return nil
 	}
 	return h.Configured.Update(uint32(0), s, ebpf.UpdateAny)
@@ -46,12 +46,9 @@ func (h *handle) writeSettings(s meshSettings, t tables) error {
 // configureFor changes the settings to what is wanted, for the places that there are. It is the
 // owner's.
 func (e *Engine) configureFor(w dataplane.Wanted) error {
-	self, _ := w.Mesh.Peer(w.Mesh.Self) // it is there, or setMesh would have failed
-	at := self.Underlay().AddrPort
 	return e.configure(func(s *meshSettings) {
-		s.Tun, s.Mtu = uint32(e.tun), uint32(w.Kernel.MTU)
-		s.Own, s.Port = bytesOf(at.Addr()), networkOrder(at.Port())
-		s.V6, s.Spread = boolean(at.Addr().Is6()), boolean(w.Spread)
+		s.Tun, s.Mtu, s.Outer = uint32(e.tun), uint32(w.Kernel.MTU), uint32(w.Kernel.Outer)
+		s.Spread = boolean(w.Spread)
 		s.Merger, s.Devices = 0, [len(s.Devices)]meshDevice{}
 		copy(s.Devices[:], e.marking)
 		// Without a program packets would end there.
@@ -63,6 +60,7 @@ func (e *Engine) configureFor(w dataplane.Wanted) error {
 
 // setHome takes over what tables say of this node itself.
 func (s *meshSettings) setHome(t tables) {
+	s.Own, s.More = t.own, boolean(t.more)
 	s.Tun4, s.Tun6 = t.tun4, t.tun6
 	s.Home4, s.Mask4, s.Home6, s.Mask6 = t.home4, t.mask4, t.home6, t.mask6
 }

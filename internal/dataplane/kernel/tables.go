@@ -17,9 +17,14 @@ const self = 0
 type tables struct {
 	numbers   map[string]uint32 // of nodes, by name; nil before the first mesh
 	nodes     map[uint32]meshNode
-	senders   map[meshSender]uint32
+	senders   map[meshEndpoint]meshSender
+	owns      map[meshEndpoint]uint16
+	carriers  map[meshCarrier]uint32
 	prefixes4 map[meshPrefix4]uint32
 	prefixes6 map[meshPrefix6]uint32
+
+	own  meshEndpoint // the first place where this node listens; zero: programs take nothing
+	more bool         // there are more of them
 
 	tun4 [4]byte // our own TUN's addresses; zero if there is none
 	tun6 [16]byte
@@ -32,7 +37,8 @@ func newTables() tables {
 	// Without a subnet of a family no address matches: after a mask of zeros none is all ones.
 	none := [16]byte(bytes.Repeat([]byte{0xff}, 16))
 	return tables{home4: [4]byte(none[:4]), home6: none,
-		nodes: map[uint32]meshNode{}, senders: map[meshSender]uint32{},
+		nodes: map[uint32]meshNode{}, senders: map[meshEndpoint]meshSender{},
+		owns: map[meshEndpoint]uint16{}, carriers: map[meshCarrier]uint32{},
 		prefixes4: map[meshPrefix4]uint32{}, prefixes6: map[meshPrefix6]uint32{}}
 }
 
@@ -87,16 +93,9 @@ func (t tables) names(m mesh.Mesh) bool {
 	return true
 }
 
-// bySocket is set beside a sender's number if its datagrams are left to the socket (BY_SOCKET in
-// bpf/mesh.h).
-const bySocket = 1 << 31
-
 // senderOf returns the value of a sender's address.
-func senderOf(number uint32, known peers.Directive) uint32 {
-	if known.InBySocket {
-		return number | bySocket
-	}
-	return number
+func senderOf(at mesh.Endpoint, number uint32, known peers.Directive) meshSender {
+	return meshSender{Number: number, Port: networkOrder(at.Port()), BySocket: boolean(known.InBySocket)}
 }
 
 // learned returns a node with what is known of it.
@@ -108,23 +107,29 @@ func (n meshNode) learned(known peers.Directive) meshNode {
 // directive returns what the tables say of a node.
 func (t *tables) directive(number uint32) peers.Directive {
 	n := t.nodes[number]
-	return peers.Directive{Finishes: n.Finishes != 0, OutByUser: n.OutByUser != 0, MTU: int(n.Mtu),
-		InBySocket: t.senders[meshSender{Address: n.Address}]&bySocket != 0}
+	d := peers.Directive{
+		Finishes: n.Finishes != 0, OutByUser: n.OutByUser != 0, MTU: int(n.Mtu), Via: n.Path.via()}
+	d.InBySocket = d.Via.IsValid() && t.senders[sourceOf(d.Via.Addr())].BySocket != 0
+	return d
 }
 
-// add enters a node.
-func (t *tables) add(p mesh.Peer, number uint32, known peers.Directive) {
-	address := bytesOf(p.Underlay().Addr())
-	node := meshNode{Address: address, Port: networkOrder(p.Underlay().Port())}
+// add enters a node of some contents, but for the prefixes that it shares with others. The tables have its
+// number.
+func (t *tables) add(c *contents, p mesh.Peer, known peers.Directive) {
+	number := t.numbers[p.Name]
+	node := meshNode{Path: c.path(p, known.Via)}
 	copy(node.Name[:], p.Name)
 	t.nodes[number] = node.learned(known)
-	t.senders[meshSender{Address: address}] = senderOf(number, known)
-	for _, prefix := range slices.Concat(p.Subnets, p.Routes) {
-		length, first := uint32(prefix.Bits()), prefix.Masked().Addr()
-		if first.Is4() {
-			t.prefixes4[meshPrefix4{Length: length, Address: first.As4()}] = number
-		} else {
-			t.prefixes6[meshPrefix6{Length: length, Address: first.As16()}] = number
+	for _, from := range slices.Backward(p.Addresses) { // of an address with two ports the first counts
+		if from.IsValid() {
+			t.senders[sourceOf(from.Addr())] = senderOf(from, number, known)
+		}
+	}
+	for _, prefixes := range [][]mesh.Prefix{p.Subnets, p.Routes} {
+		for _, prefix := range prefixes {
+			if _, shared := c.shares[prefix]; !shared {
+				t.addPrefix(prefix, number)
+			}
 		}
 	}
 	if number == self {
@@ -157,12 +162,12 @@ func (t *tables) keepHome(from tables) {
 
 // outline returns tables without what is in the maps of nodes: numbers, and what is about this node.
 func (t tables) outline() tables {
-	o := tables{numbers: t.numbers}
+	o := tables{numbers: t.numbers, own: t.own, more: t.more}
 	o.keepHome(t)
 	return o
 }
 
-// bytesOf returns an address as struct node has it.
+// bytesOf returns an address as struct endpoint has it.
 func bytesOf(ip netip.Addr) (b [16]byte) {
 	if ip.Is4() {
 		v4 := ip.As4()

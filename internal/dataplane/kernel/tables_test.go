@@ -17,8 +17,9 @@ func TestNumbersAreNotInherited(t *testing.T) {
 	p.lie(t, m)
 	before := p.tables.numbers["b"]
 	m.Peers = append([]mesh.Peer{}, m.Peers...)
-	m.Peers[1] = mesh.Peer{Name: "d", Addresses: []mesh.Endpoint{endpoint("172.18.0.7:8285")}, Subnets: m.Peers[1].Subnets}
-	if err := p.setMesh(m, nil); err != nil {
+	m.Peers[1] = mesh.Peer{Name: "d", Addresses: []mesh.Endpoint{endpoint("172.18.0.7:8285")},
+		Subnets: m.Peers[1].Subnets}
+	if err := p.set(m); err != nil {
 		t.Fatal(err)
 	}
 	if n := p.tables.numbers["d"]; n == before {
@@ -31,7 +32,7 @@ func TestNumbersAreNotInherited(t *testing.T) {
 	// Later somebody may have it: numbers are few.
 	m.Peers = append(m.Peers, mesh.Peer{Name: "e", Addresses: []mesh.Endpoint{endpoint("172.18.0.8:8285")},
 		Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.8.0/24")}})
-	if err := p.setMesh(m, nil); err != nil || p.tables.numbers["e"] != before {
+	if err := p.set(m); err != nil || p.tables.numbers["e"] != before {
 		t.Errorf("%v, numbers %v", err, p.tables.numbers)
 	}
 	if c := p.counters(t); c.Peers["e"] != (mesh.Traffic{}) {

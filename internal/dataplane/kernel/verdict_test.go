@@ -39,7 +39,7 @@ func programsOf(t testing.TB, m mesh.Mesh) *Engine {
 	if err := p.load(); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.setMesh(m, nil); err != nil {
+	if err := p.set(m); err != nil {
 		t.Fatal(err)
 	}
 	p.tun = loopback
@@ -65,8 +65,14 @@ func unpinned(t testing.TB) *Engine {
 
 // wantedOver is what an engine is to do for a mesh, with the TUN and interfaces of the underlay.
 func wantedOver(m mesh.Mesh, tun string, receive dataplane.Receive, underlay ...int) dataplane.Wanted {
-	return dataplane.Wanted{Mesh: m, Interface: tun, Binds: []netip.AddrPort{m.Peers[0].Underlay().AddrPort},
-		Kernel: dataplane.Programs{Use: dataplane.Always, MTU: 1472, Receive: receive, Underlay: underlay}}
+	w := dataplane.Wanted{Mesh: m, Interface: tun}
+	w.Kernel = dataplane.Programs{Use: dataplane.Always, MTU: 1472, Outer: 1500,
+		Receive: receive, Underlay: underlay}
+	self, _ := m.Peer(m.Self)
+	for _, at := range self.Addresses {
+		w.Binds = append(w.Binds, at.AddrPort)
+	}
+	return w
 }
 
 // receives are the places by their words.

@@ -46,21 +46,17 @@ struct error6 {
 	struct udphdr udp;
 };
 
-/* Whether a quoted UDP header, to an address, is of a datagram that mesh_out sent for a flow. Those of
- * other programs stay as they are: they would have to speak to a node's own address and port,
- * from a dynamic port, and without a checksum. */
-static __always_inline int is_of_flow(const struct sender *to, const struct udphdr *udp)
+/* Whether a quoted UDP header, to an address, is of a datagram that mesh_out sent for a flow. It may be
+ * any address of a node: its path may be another one by now. Datagrams of other programs stay as
+ * they are: they would have to speak to a node's own address and port, from a dynamic port, and
+ * without a checksum. */
+static __always_inline int is_of_flow(const struct endpoint *to, const struct udphdr *udp)
 {
-	__u32 *found = bpf_map_lookup_elem(&senders, to), number;
-	struct node *node;
+	struct sender *node = bpf_map_lookup_elem(&senders, to);
 
-	if (!found)
+	if (!node || node->number == SELF)
 		return 0;
-	number = forgotten(*found & ~BY_SOCKET);
-	if (number == SELF)
-		return 0;
-	node = bpf_map_lookup_elem(&nodes, &number);
-	return node && udp->dest == node->port && !udp->check && bpf_ntohs(udp->source) >= FIRST_FLOW_PORT;
+	return udp->dest == node->port && !udp->check && bpf_ntohs(udp->source) >= FIRST_FLOW_PORT;
 }
 
 /* Writes the mesh's port over a quoted one. The packet's sum stays, and so does what a card has summed
@@ -76,33 +72,46 @@ static __always_inline int is_error4(__u8 type)
 	return type == ICMP_UNREACHABLE || type == ICMP_REDIRECT || type == ICMP_TIME_EXCEEDED || type == ICMP_PARAMETER_PROBLEM;
 }
 
-static __always_inline void mend_error4(struct __sk_buff *skb, const struct settings *s, __u32 at)
+/* The port of ours that a datagram of a flow is to quote; 0: its source is not ours. */
+static __always_inline __be16 port_for(const struct settings *s, const void *source, const void *end, const int v6)
 {
-	struct sender to = {};
+	if (v6 ? s->own.v6 && same16(source, s->own.address) : !s->own.v6 && same4(source, s->own.address))
+		return s->own.port;
+	return own_port(s, source, end, v6, 0);
+}
+
+/* An error is sent to the address that the quoted datagram came from. */
+static __always_inline void mend_error4(struct __sk_buff *skb, const struct settings *s, const struct iphdr *ip, const void *end, __u32 at)
+{
+	struct endpoint to = {};
 	struct error4 e;
+	__be16 own;
 
 	at += sizeof(struct iphdr);
 	if (bpf_skb_load_bytes(skb, at, &e, sizeof(e)) || !is_error4(e.icmp.type) ||
-	    *(__u8 *)&e.ip != VERSION_IHL || e.ip.protocol != IPPROTO_UDP ||
-	    e.ip.frag_off & bpf_htons(FRAGMENT_BITS) || !same4(&e.ip.saddr, s->own))
+	    *(__u8 *)&e.ip != VERSION_IHL || e.ip.protocol != IPPROTO_UDP || e.ip.frag_off & bpf_htons(FRAGMENT_BITS) || !same4(&e.ip.saddr, &ip->daddr))
 		return;
+	own = port_for(s, &ip->daddr, end, 0);
 	__builtin_memcpy(to.address, &e.ip.daddr, 4);
-	if (is_of_flow(&to, &e.udp))
-		quote_port(skb, at + offsetof(struct icmp, checksum), at + offsetof(struct error4, udp.source), e.udp.source, s->port);
+	if (own && is_of_flow(&to, &e.udp))
+		quote_port(skb, at + offsetof(struct icmp, checksum), at + offsetof(struct error4, udp.source), e.udp.source, own);
 }
 
-static __always_inline void mend_error6(struct __sk_buff *skb, const struct settings *s, __u32 at)
+static __always_inline void mend_error6(struct __sk_buff *skb, const struct settings *s, const struct ipv6hdr *ip, const void *end, __u32 at)
 {
-	struct sender to;
+	struct endpoint to = {};
 	struct error6 e;
+	__be16 own;
 
 	at += sizeof(struct ipv6hdr);
 	if (bpf_skb_load_bytes(skb, at, &e, sizeof(e)) || e.icmp.type >= ICMPV6_INFORMATION ||
-	    e.ip.version != 6 || e.ip.nexthdr != IPPROTO_UDP || !same16(&e.ip.saddr, s->own))
+	    e.ip.version != 6 || e.ip.nexthdr != IPPROTO_UDP || !same16(&e.ip.saddr, &ip->daddr))
 		return;
+	own = port_for(s, &ip->daddr, end, 1);
 	__builtin_memcpy(to.address, &e.ip.daddr, 16);
-	if (is_of_flow(&to, &e.udp))
-		quote_port(skb, at + offsetof(struct icmp, checksum), at + offsetof(struct error6, udp.source), e.udp.source, s->port);
+	to.v6 = forgotten(1);
+	if (own && is_of_flow(&to, &e.udp))
+		quote_port(skb, at + offsetof(struct icmp, checksum), at + offsetof(struct error6, udp.source), e.udp.source, own);
 }
 
 /* Has an ICMP error about a datagram of a flow quote the mesh's port. Everything else stays as it is.
@@ -113,17 +122,17 @@ static __always_inline void mend_error(struct __sk_buff *skb, const struct setti
 
 	if (!s->spread)
 		return;
-	if (proto == bpf_htons(ETH_P_IP) && !s->v6) {
+	if (proto == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = data;
 
 		if ((void *)(ip + 1) <= end && *(__u8 *)data == VERSION_IHL && ip->protocol == IPPROTO_ICMP &&
-		    !(ip->frag_off & bpf_htons(FRAGMENT_BITS)) && same4(&ip->daddr, s->own))
-			mend_error4(skb, s, at);
-	} else if (proto == bpf_htons(ETH_P_IPV6) && s->v6) {
+		    !(ip->frag_off & bpf_htons(FRAGMENT_BITS)))
+			mend_error4(skb, s, ip, end, at);
+	} else if (proto == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr *ip = data;
 
-		if ((void *)(ip + 1) <= end && ip->nexthdr == IPPROTO_ICMPV6 && same16(&ip->daddr, s->own))
-			mend_error6(skb, s, at);
+		if ((void *)(ip + 1) <= end && ip->nexthdr == IPPROTO_ICMPV6)
+			mend_error6(skb, s, ip, end, at);
 	}
 }
 

@@ -13,30 +13,47 @@
 
 /* What a datagram's outer headers say. */
 struct outer {
-	struct sender from;
+	struct endpoint from; /* a key of senders */
 	__u16 length; /* of the UDP payload, bytes */
 	__u16 check;  /* of UDP */
 	__u8 tos;
 	__u8 header; /* bytes of IP and UDP headers */
+	__u8 v6;
 };
+
+/* Whether an outer destination is a place where we listen. Nearly all datagrams are for the first one. With
+ * port 0 the address alone counts. */
+static __always_inline int is_own(void *data, void *end, const struct settings *s, int first, int v6, __be16 port)
+{
+	if (first && (!port || port == s->own.port))
+		return 1;
+	return own_port(s, advance(data, v6, offsetof(struct ipv6hdr, daddr), offsetof(struct iphdr, daddr)), end, v6, port) != 0;
+}
 
 /* Reads outer headers from where IP begins, of length bytes that came. What the kernel would
  * not give to a socket is left to it, to be counted where it always is. */
 static __always_inline int read_outer(void *data, void *end, __u32 length, __be16 proto, const struct settings *s, struct outer *o)
 {
 	struct udphdr *udp;
+	int first;     /* it is for the address that we listen at first */
 	__u32 claimed; /* bytes of UDP, by the IP header */
 
-	if (proto == bpf_htons(ETH_P_IP) && !s->v6) {
+	if (proto == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = data;
+		int fragment;
 
-		if ((void *)(ip + 1) > end || ip->protocol != IPPROTO_UDP || !same4(&ip->daddr, s->own))
+		if ((void *)(ip + 1) > end || ip->protocol != IPPROTO_UDP)
 			return NOT_OURS;
+		first = same4(&ip->daddr, s->own.address) && !s->own.v6;
+		if (!first && !s->more)
+			return NOT_OURS;
+		fragment = ip->frag_off & bpf_htons(FRAGMENT_BITS);
 		/* For whichever port: that may be in another fragment, or behind options. */
-		if (ip->frag_off & bpf_htons(FRAGMENT_BITS))
-			return HAND_FRAGMENT;
-		if (*(__u8 *)data != VERSION_IHL)
-			return HAND_UNUSUAL;
+		if (fragment || *(__u8 *)data != VERSION_IHL) {
+			if (!is_own(data, end, s, first, 0, 0))
+				return NOT_OURS;
+			return fragment ? HAND_FRAGMENT : HAND_UNUSUAL;
+		}
 		if (!header_is_valid(ip))
 			return NOT_OURS;
 		claimed = bpf_ntohs(ip->tot_len) - sizeof(*ip);
@@ -44,21 +61,26 @@ static __always_inline int read_outer(void *data, void *end, __u32 length, __be1
 		o->header = sizeof(struct outer4);
 		__builtin_memcpy(o->from.address, &ip->saddr, 4);
 		udp = (void *)(ip + 1);
-	} else if (proto == bpf_htons(ETH_P_IPV6) && s->v6) {
+	} else if (proto == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr *ip = data;
 
-		if ((void *)(ip + 1) > end || ip->version != 6 || ip->nexthdr != IPPROTO_UDP || !same16(&ip->daddr, s->own))
+		if ((void *)(ip + 1) > end || ip->version != 6 || ip->nexthdr != IPPROTO_UDP)
+			return NOT_OURS;
+		first = same16(&ip->daddr, s->own.address) && s->own.v6;
+		if (!first && !s->more)
 			return NOT_OURS;
 		claimed = bpf_ntohs(ip->payload_len);
 		o->tos = ip->priority << 4 | ip->flow_lbl[0] >> 4;
 		o->header = sizeof(struct outer6);
 		__builtin_memcpy(o->from.address, &ip->saddr, 16);
+		o->from.v6 = forgotten(1);
+		o->v6 = 1;
 		udp = (void *)(ip + 1);
 	} else {
 		return NOT_OURS;
 	}
-	if ((void *)(udp + 1) > end || udp->dest != s->port || bpf_ntohs(udp->len) > claimed || bpf_ntohs(udp->len) < sizeof(*udp) ||
-	    o->header - sizeof(*udp) + claimed > length)
+	if ((void *)(udp + 1) > end || !udp->dest || !is_own(data, end, s, first, o->v6, udp->dest) ||
+	    bpf_ntohs(udp->len) > claimed || bpf_ntohs(udp->len) < sizeof(*udp) || o->header - sizeof(*udp) + claimed > length)
 		return NOT_OURS;
 	if (bpf_ntohs(udp->len) != claimed)
 		return HAND_UNUSUAL;
@@ -105,9 +127,24 @@ static __always_inline int read_inner(void *data, void *end, const struct settin
 		return -1;
 	}
 	in->length = available;
-	in->source = from ? *from : ~0U;
-	in->destination = to ? *to : ~0U;
+	in->source = from ? *from : NOWHERE;
+	in->destination = to ? *to : NOWHERE;
 	return 0;
+}
+
+/* Whether the source of an inner packet is behind a node. Most end at the first line: a shared prefix never
+ * leads to a number alone. */
+static __always_inline int is_from(void *data, void *end, const struct inner *in, __u32 number)
+{
+	return in->source == number ||
+	       carries(number, in->source, advance(data, in->v6, offsetof(struct ipv6hdr, saddr), offsetof(struct iphdr, saddr)), end, in->v6);
+}
+
+/* Whether its destination is behind this node. */
+static __always_inline int is_to_us(void *data, void *end, const struct inner *in)
+{
+	return in->destination == SELF ||
+	       carries(SELF, in->destination, advance(data, in->v6, offsetof(struct ipv6hdr, daddr), offsetof(struct iphdr, daddr)), end, in->v6);
 }
 
 /* Decides about an inner packet of a sender, as inbound.accept of the user engine does. */
@@ -123,9 +160,9 @@ static __always_inline int judge(void *data, void *end, const struct settings *s
 	if (in->ttl <= 1)
 		return HAND_TTL_EXPIRED;
 	tos = merge_ecn(in->tos, o->tos);
-	if (in->source != sender)
+	if (!is_from(data, end, in, sender))
 		c->drops[DROP_SPOOFED_SOURCE]++;
-	else if (in->destination != SELF)
+	else if (!is_to_us(data, end, in))
 		c->drops[DROP_WRONG_DESTINATION]++;
 	else if (tos < 0)
 		c->drops[DROP_MALFORMED]++;
@@ -143,18 +180,18 @@ static __always_inline int sender_of(const struct outer *o, __u32 *sender, struc
 	 * would still be said to begin where it did when the headers are gone, and nothing but
 	 * the socket verifies it. The kernel engine sends none. */
 	const int unknown = o->check ? HAND_FROM_SOCKET : HAND_UNKNOWN_SENDER;
-	__u32 *number = bpf_map_lookup_elem(&senders, &o->from);
+	struct sender *node = bpf_map_lookup_elem(&senders, &o->from);
 	struct counters *its;
 
-	if (!number || *number == SELF)
+	if (!node || node->number == SELF)
 		return unknown;
-	*sender = forgotten(*number & ~BY_SOCKET);
+	*sender = forgotten(node->number);
 	/* Each way returns at once. Before Linux 6.8 a program without CAP_PERFMON must not use a pointer
 	 * that may be null once its test was joined with others. */
 	its = counters_of(*sender);
 	if (!its)
 		return unknown;
-	if (o->check || (*number & BY_SOCKET)) {
+	if (o->check || node->by_socket) {
 		its->left = bpf_ktime_get_boot_ns();
 		return o->check ? HAND_FROM_SOCKET : HAND_IN_BY_SOCKET;
 	}
@@ -177,7 +214,7 @@ static __always_inline int reach(struct __sk_buff *skb, __u32 bytes)
 
 /* Brings the headers of the inner packet within reach, and no payload: GRO takes a packet
  * apart slowly whose payload is not all in pages. Of superpackets TCP's is looked at, too. */
-static __always_inline int reach_inner(struct __sk_buff *skb, const struct settings *s, const __u32 link, const struct outer *o, __u32 gso_size)
+static __always_inline int reach_inner(struct __sk_buff *skb, const __u32 link, const struct outer *o, __u32 gso_size)
 {
 	__u32 before = link + o->header;
 	__u8 *first;
@@ -186,7 +223,7 @@ static __always_inline int reach_inner(struct __sk_buff *skb, const struct setti
 		return reach(skb, before + MOST_HEADERS);
 	if (reach(skb, before + sizeof(struct iphdr)))
 		return -1;
-	first = behind_outer((void *)(long)skb->data, link, s->v6);
+	first = behind_outer((void *)(long)skb->data, link, o->v6);
 	if ((void *)(first + 1) > (void *)(long)skb->data_end || *first >> 4 != 6)
 		return 0;
 	return reach(skb, before + sizeof(struct ipv6hdr));
@@ -319,15 +356,15 @@ static __always_inline int receive(struct __sk_buff *skb, const struct settings 
 		v = skb->pkt_type == PACKET_HOST ? sender_of(&o, &sender, &c) : HAND_UNUSUAL;
 	if (v != ACCEPT || !c)
 		return hand(v);
-	if (reach_inner(skb, s, link, &o, size))
+	if (reach_inner(skb, link, &o, size))
 		return hand(HAND_UNUSUAL);
-	data = behind_outer((void *)(long)skb->data, link, s->v6);
+	data = behind_outer((void *)(long)skb->data, link, o.v6);
 	end = (void *)(long)skb->data_end;
 	v = judge(data, end, s, &o, sender, c, &in);
 	if (v == DROPPED)
 		return TC_ACT_SHOT;
 	/* Taking headers off does not change the protocol of the packet before Linux 6.3. */
-	if (v == ACCEPT && in.v6 != s->v6)
+	if (v == ACCEPT && in.v6 != o.v6)
 		v = HAND_UNUSUAL;
 	if (v != ACCEPT)
 		return hand(v);
@@ -431,7 +468,7 @@ static __always_inline int take(struct xdp_md *ctx, const struct settings *s)
 	if ((void *)(eth + 1) > end || read_outer(eth + 1, end, bpf_xdp_get_buff_len(ctx) - sizeof(*eth), eth->h_proto, s, &o) != ACCEPT ||
 	    !is_for_device(s, ctx->ingress_ifindex, eth) || sender_of(&o, &sender, &c) != ACCEPT || !c)
 		return -1;
-	data = behind_outer(data, sizeof(*eth), s->v6);
+	data = behind_outer(data, sizeof(*eth), o.v6);
 	v = judge(data, end, s, &o, sender, c, &in);
 	if (v == DROPPED)
 		return XDP_DROP;

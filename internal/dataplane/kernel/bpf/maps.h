@@ -15,6 +15,8 @@
 #include "packet.h"
 
 #define NODES 16384
+#define SENDERS (4 * NODES)
+#define OWNS 64 /* as many as two meshes have */
 #define PREFIXES 131072
 #define CHUNK 1024
 
@@ -34,7 +36,7 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } nodes SEC(".maps");
 
-/* Prefix -> number of the node that has it. */
+/* Prefix -> what it leads to, see SHARED. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__type(key, struct prefix4);
@@ -51,18 +53,32 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } prefixes6 SEC(".maps");
 
-/* Outer source address, as in struct node -> number of the node that it is of, and BY_SOCKET. */
-struct sender {
-	__u8 address[16];
-};
+/* The shared prefixes of each node -> their length, without what is before the address. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__type(key, struct carrier);
+	__type(value, __u32);
+	__uint(max_entries, 2 * PREFIXES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} carriers SEC(".maps");
 
+/* Outer source address, its port 0 -> whose it is. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__type(key, struct sender);
-	__type(value, __u32);
-	__uint(max_entries, NODES);
+	__type(key, struct endpoint);
+	__type(value, struct sender);
+	__uint(max_entries, SENDERS);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } senders SEC(".maps");
+
+/* Where we listen -> the port. With port 0: the first of the address. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct endpoint);
+	__type(value, __be16);
+	__uint(max_entries, OWNS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} owns SEC(".maps");
 
 /* Counters of CHUNK nodes. */
 struct chunk {
@@ -175,6 +191,59 @@ static __always_inline __u32 *node_of6(const void *address)
 	key.length = forgotten(128);
 	__builtin_memcpy(key.address, address, 16);
 	return bpf_map_lookup_elem(&prefixes6, &key);
+}
+
+/* What an address leads to that no prefix has: no node has the number. */
+#define NOWHERE 0xffffU
+
+/* Whether a shared prefix, which an address was found to be in, is behind a node, too. Of the node's shared
+ * prefixes the longest may be a shorter one around this. */
+static __always_inline int carries(__u32 number, __u32 found, const void *address, const void *end, int v6)
+{
+	const __u32 *from = address;
+	struct carrier key = {};
+	__u32 *to = (void *)key.address, *length;
+
+	if (!(found & SHARED) || (void *)(from + 1) > end)
+		return 0;
+	key.length = forgotten(BEFORE_ADDRESS + LENGTH_OF(found));
+	key.number = forgotten(number);
+	to[0] = from[0];
+	if (v6) {
+		if ((void *)(from + 4) > end)
+			return 0;
+		key.v6 = forgotten(1);
+		to[1] = from[1];
+		to[2] = from[2];
+		to[3] = from[3];
+	}
+	length = bpf_map_lookup_elem(&carriers, &key);
+	return length && *length == LENGTH_OF(found);
+}
+
+/* The port at which we listen at an address, as owns has it; 0: none. It is asked about what is not for
+ * the first of our places. */
+static __always_inline __be16 own_port(const struct settings *s, const void *address, const void *end, int v6, __be16 port)
+{
+	const __u32 *from = address;
+	struct endpoint key = {};
+	__u32 *to = (void *)key.address;
+	__be16 *found;
+
+	if (!s->more || (void *)(from + 1) > end)
+		return 0;
+	to[0] = from[0];
+	if (v6) {
+		if ((void *)(from + 4) > end)
+			return 0;
+		key.v6 = forgotten(1);
+		to[1] = from[1];
+		to[2] = from[2];
+		to[3] = from[3];
+	}
+	key.port = forgotten(port);
+	found = bpf_map_lookup_elem(&owns, &key);
+	return found ? *found : 0;
 }
 
 #endif

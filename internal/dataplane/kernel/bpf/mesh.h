@@ -41,6 +41,7 @@ enum handover {
 	HAND_FOREIGN_SOURCE,	/* a pod of this host sent with an address that is not this node's */
 	HAND_OUT_BY_USER,	/* what this host has set up for packets that leave would be bypassed */
 	HAND_IN_BY_SOCKET,	/* the host's own rules have to decide about the sender's datagrams */
+	HAND_NO_ADDRESS,	/* the peer has no address that this host can send to */
 	HANDS,
 };
 
@@ -60,23 +61,30 @@ struct device {
 
 #define DEVICES 8
 
+/* A place in the underlay. As a key of a map its port may be 0, for whichever. */
+struct endpoint {
+	__u8 address[16]; /* IPv4 in the first four bytes, and zeros */
+	__u32 v6;	  /* without it an IPv6 address could be taken for one of IPv4 */
+	__be16 port;
+	__u8 pad[2];
+};
+
 /* All that is not about a peer. Replaced as a whole. What each packet needs comes first. */
 struct settings {
-	__u8 own[16];	   /* our underlay address; IPv4 in the first four bytes */
+	struct endpoint own; /* the first place where we listen, which nearly all datagrams are for */
 	__u8 home4[4];	   /* our first subnet of IPv4, and its mask */
 	__u8 mask4[4];	   /* without a subnet: home of ones, mask of zeros, which matches no address */
 	__u8 tun4[4];	   /* the TUN's own addresses; zero: none */
 	__u32 tun;	   /* its ifindex */
 	__u32 mtu;	   /* of the narrowest interface on the way, for inner packets, bytes */
+	__u32 outer;	   /* as mtu, but of datagrams, with their headers */
 	__u32 merger;	   /* ifindex by which packets go out that are to be merged; 0: none */
-	__be16 port;	   /* that we listen on */
-	__u8 v6;	   /* the underlay is IPv6 */
+	__u8 more;	   /* owns has further places where we listen */
 	__u8 watched;	   /* somebody captures on the TUN: packets out go by its queue, where
 			      captures see them */
 	__u8 spread;	   /* each flow has an outer source port of its own */
 	__u8 shaped;	   /* the TUN's queue has a queueing discipline of somebody's: packets out
 			      go through it */
-	__u8 pad[2];
 	struct mark mark;  /* random, for each load of the programs */
 	struct device devices[DEVICES];
 	__u8 tun6[16];
@@ -85,21 +93,41 @@ struct settings {
 	struct mark before; /* that of the meshd before, for frames on their way; mark if none */
 };
 
+/* How datagrams get to a node: one of its addresses, and one of ours of the same family. */
+struct path {
+	__u8 to[16]; /* as endpoint.address */
+	__u8 from[16];
+	__be16 port; /* that the node listens on; 0: there is no path */
+	__be16 from_port;
+	__u32 v6;
+} __attribute__((aligned(8)));
+
 #define NAME 64
 
 /* A node of the mesh, by its number. Number 0 is this node. */
 struct node {
 	__u8 name[NAME];  /* for a daemon that takes over; ends with zeros */
-	__u8 address[16]; /* as settings.own */
-	__be16 port;
+	struct path path; /* where its packets go now */
 	/* It finishes checksums that we leave to a device, and takes UDP without one. */
 	__u8 finishes;
 	__u8 out_by_user; /* the host's own policy has to see what is sent to it */
-	__u32 mtu;	  /* largest inner packets that reach it, bytes; 0: settings.mtu */
+	__u8 pad[2];
+	__u32 mtu;	  /* largest inner packets that reach it, bytes; 0: what settings allow */
 };
 
-/* Beside the number of a sender: its datagrams are left to the socket. */
-#define BY_SOCKET 0x80000000U
+/* Whose an outer source address is. */
+struct sender {
+	__u32 number;	/* of the node */
+	__be16 port;	/* that the node listens on at this address */
+	__u8 by_socket; /* its datagrams are left to the socket */
+	__u8 pad;
+};
+
+/* What a prefix leads to is the number of a node in 16 bits. In a prefix that several nodes have, that is
+ * the one that carries its packets; the prefix's length is beside it, and carriers has all of them. */
+#define SHARED 0x80000000U
+#define NUMBER_OF(found) ((found) & 0xffff)
+#define LENGTH_OF(found) ((found) >> 16 & 0xff)
 
 struct prefix4 {
 	__u32 length;
@@ -110,6 +138,16 @@ struct prefix6 {
 	__u32 length;
 	__u8 address[16];
 };
+
+/* A shared prefix of one node. Its length counts from number on. */
+struct carrier {
+	__u32 length;
+	__u32 number;
+	__u32 v6;
+	__u8 address[16]; /* as endpoint.address */
+};
+
+#define BEFORE_ADDRESS 64 /* bits of number and v6 */
 
 /* What is counted for a peer, on one CPU. Bytes and packets are inner ones. */
 struct counters {

@@ -12,25 +12,25 @@
 
 /* Whether an address is behind this node. Nearly all that send are in its first subnet, in
  * which no other node has a prefix. */
-static __always_inline int is_own4(const void *address, const struct settings *s)
+static __always_inline int is_own4(const void *address, const void *end, const struct settings *s)
 {
-	__u32 *number;
+	__u32 *found;
 
 	if ((*(const __u32 *)address & *(const __u32 *)s->mask4) == *(const __u32 *)s->home4)
 		return 1;
-	number = node_of4(address);
-	return number && *number == SELF;
+	found = node_of4(address);
+	return found && (*found == SELF || carries(SELF, *found, address, end, 0));
 }
 
-static __always_inline int is_own6(const void *address, const struct settings *s)
+static __always_inline int is_own6(const void *address, const void *end, const struct settings *s)
 {
 	const __u32 *a = address, *home = (const void *)s->home6, *mask = (const void *)s->mask6;
-	__u32 *number;
+	__u32 *found;
 
 	if ((a[0] & mask[0]) == home[0] && (a[1] & mask[1]) == home[1] && (a[2] & mask[2]) == home[2] && (a[3] & mask[3]) == home[3])
 		return 1;
-	number = node_of6(address);
-	return number && *number == SELF;
+	found = node_of6(address);
+	return found && (*found == SELF || carries(SELF, *found, address, end, 1));
 }
 
 /* Whether IPv6 packets to an address stay on the link: the kernel itself sends some there,
@@ -57,7 +57,7 @@ static __always_inline int read_sent(struct __sk_buff *skb, const struct setting
 		in->ttl = ip->ttl;
 		in->protocol = ip->frag_off & bpf_htons(FRAGMENT_BITS) ? 0 : ip->protocol;
 		in->header = sizeof(*ip);
-		if (!is_own4(&ip->saddr, s))
+		if (!is_own4(&ip->saddr, end, s))
 			return HAND_FOREIGN_SOURCE;
 		to = node_of4(&ip->daddr);
 	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
@@ -71,49 +71,49 @@ static __always_inline int read_sent(struct __sk_buff *skb, const struct setting
 		in->ttl = ip->hop_limit;
 		in->protocol = ip->nexthdr;
 		in->header = sizeof(*ip);
-		if (!is_own6(&ip->saddr, s))
+		if (!is_own6(&ip->saddr, end, s))
 			return is_for_link(&ip->daddr) ? HAND_NO_ROUTE : HAND_FOREIGN_SOURCE;
 		to = node_of6(&ip->daddr);
 	} else {
 		return HAND_UNUSUAL;
 	}
-	if (!to || *to == SELF)
+	if (!to || NUMBER_OF(*to) == SELF)
 		return HAND_NO_ROUTE;
 	if (in->ttl <= 1)
 		return HAND_TTL_EXPIRED;
-	in->destination = *to;
+	in->destination = NUMBER_OF(*to);
 	return ACCEPT;
 }
 
 /* The outer source port. Receivers spread datagrams over their queues and CPUs by it. It is
  * one of the dynamic ports (RFC 6335, section 6), the same as long as the flow's hash is, which
  * a sender of TCP changes to try another path. */
-static __always_inline __be16 source_port(struct __sk_buff *skb, const struct settings *s)
+static __always_inline __be16 source_port(struct __sk_buff *skb, const struct settings *s, const struct path *path)
 {
 	if (!s->spread)
-		return s->port;
+		return path->from_port;
 	return bpf_htons(FIRST_FLOW_PORT | (bpf_get_hash_recalc(skb) & 0x3fff));
 }
 
 /* Finds the underlay's interface for a datagram of a size, from a port. The kernel is not asked whether
  * the size fits the path: what it knows of that, anybody may have told it by ICMP. Only the interface's
  * own limit counts (Linux 5.12 tells it). */
-static __always_inline int find_way(struct __sk_buff *skb, const struct settings *s, const struct node *node, __be16 port, __u32 size, __u32 *device)
+static __always_inline int find_way(struct __sk_buff *skb, const struct path *path, __be16 port, __u32 size, __u32 *device)
 {
 	struct bpf_fib_lookup way = {};
 	long err;
 
-	way.family = forgotten(s->v6 ? AF_INET6 : AF_INET);
+	way.family = forgotten(path->v6 ? AF_INET6 : AF_INET);
 	way.l4_protocol = IPPROTO_UDP;
 	way.sport = port;
-	way.dport = node->port;
+	way.dport = path->port;
 	way.ifindex = skb->ifindex;
-	if (s->v6) {
-		__builtin_memcpy(way.ipv6_src, s->own, 16);
-		__builtin_memcpy(way.ipv6_dst, node->address, 16);
+	if (path->v6) {
+		__builtin_memcpy(way.ipv6_src, path->from, 16);
+		__builtin_memcpy(way.ipv6_dst, path->to, 16);
 	} else {
-		__builtin_memcpy(&way.ipv4_src, s->own, 4);
-		__builtin_memcpy(&way.ipv4_dst, node->address, 4);
+		__builtin_memcpy(&way.ipv4_src, path->from, 4);
+		__builtin_memcpy(&way.ipv4_dst, path->to, 4);
 	}
 	err = bpf_fib_lookup(skb, &way, sizeof(way), 0);
 	if (err == BPF_FIB_LKUP_RET_FRAG_NEEDED || (err == BPF_FIB_LKUP_RET_SUCCESS && way.mtu_result && size > way.mtu_result))
@@ -124,7 +124,7 @@ static __always_inline int find_way(struct __sk_buff *skb, const struct settings
 	return ACCEPT;
 }
 
-static __always_inline void put_outer4(struct outer4 *o, const struct settings *s, const struct node *node, __u8 tos, __u32 length)
+static __always_inline void put_outer4(struct outer4 *o, const struct path *path, __u8 tos, __u32 length)
 {
 	__u16 *words = (void *)o;
 	__u32 sum = 0;
@@ -137,15 +137,15 @@ static __always_inline void put_outer4(struct outer4 *o, const struct settings *
 	o->ip.frag_off = bpf_htons(DONT_FRAGMENT);
 	o->ip.ttl = HOPS;
 	o->ip.protocol = IPPROTO_UDP;
-	__builtin_memcpy(&o->ip.saddr, s->own, 4);
-	__builtin_memcpy(&o->ip.daddr, node->address, 4);
+	__builtin_memcpy(&o->ip.saddr, path->from, 4);
+	__builtin_memcpy(&o->ip.daddr, path->to, 4);
 #pragma unroll
 	for (int i = 0; i < 10; i++)
 		sum += words[i];
 	o->ip.check = ~fold(sum);
 }
 
-static __always_inline void put_outer6(struct outer6 *o, const struct settings *s, const struct node *node, __u8 tos, __u32 length)
+static __always_inline void put_outer6(struct outer6 *o, const struct path *path, __u8 tos, __u32 length)
 {
 	__builtin_memset(&o->ip, 0, sizeof(o->ip));
 	o->ip.version = 6;
@@ -154,41 +154,41 @@ static __always_inline void put_outer6(struct outer6 *o, const struct settings *
 	o->ip.payload_len = bpf_htons(length + sizeof(struct udphdr));
 	o->ip.nexthdr = IPPROTO_UDP;
 	o->ip.hop_limit = HOPS;
-	__builtin_memcpy(&o->ip.saddr, s->own, 16);
-	__builtin_memcpy(&o->ip.daddr, node->address, 16);
+	__builtin_memcpy(&o->ip.saddr, path->from, 16);
+	__builtin_memcpy(&o->ip.daddr, path->to, 16);
 }
 
 /* Writes outer headers in front of an inner packet of a length; there is room for them.
  * Negative: they are not all in reach. */
-static __always_inline int put_outer(struct __sk_buff *skb, const struct settings *s, const struct node *node, const struct inner *in, __be16 port, __u32 length)
+static __always_inline int put_outer(struct __sk_buff *skb, const struct path *path, const struct inner *in, __be16 port, __u32 length)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct ethhdr *eth = data;
 	struct udphdr *udp;
 
-	if (s->v6) {
+	if (path->v6) {
 		struct outer6 *o = data + sizeof(*eth);
 
 		if ((void *)(o + 1) > end)
 			return -1;
-		put_outer6(o, s, node, in->tos, length);
+		put_outer6(o, path, in->tos, length);
 		eth->h_proto = bpf_htons(ETH_P_IPV6);
 	} else {
 		struct outer4 *o = data + sizeof(*eth);
 
 		if ((void *)(o + 1) > end)
 			return -1;
-		put_outer4(o, s, node, in->tos, length);
+		put_outer4(o, path, in->tos, length);
 		eth->h_proto = bpf_htons(ETH_P_IP);
 	}
-	udp = advance(data, s->v6, sizeof(*eth) + sizeof(struct ipv6hdr), sizeof(*eth) + sizeof(struct iphdr));
+	udp = advance(data, path->v6, sizeof(*eth) + sizeof(struct ipv6hdr), sizeof(*eth) + sizeof(struct iphdr));
 	if ((void *)(udp + 1) > end)
 		return -1;
 	udp->source = port;
-	udp->dest = node->port;
+	udp->dest = path->port;
 	udp->len = bpf_htons(length + sizeof(*udp));
 	udp->check = 0; /* over IPv6, too (RFC 6935): meshd's sockets take that */
-	return rewrite(behind_outer(data, sizeof(*eth), s->v6), end, in);
+	return rewrite(behind_outer(data, sizeof(*eth), path->v6), end, in);
 }
 
 /* Notes the DSCP value of a packet that leaves. Nearly every value was seen before, and then nothing
@@ -204,13 +204,20 @@ static __always_inline void note_mark(__u8 tos)
 
 #define GROW (BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_FIXED_GSO)
 
+/* Whether a packet is larger than its path. What probes have found counts more than what the interfaces
+ * let through, which is the same for all nodes, less the headers of the path. */
+static __always_inline int is_too_big(const struct settings *s, __u32 known, __u32 size, __u32 overhead)
+{
+	return known ? size > known : size > s->mtu || size + overhead > s->outer;
+}
+
 /* Sends what a pod has sent; one is the size of a packet of it. */
 static __always_inline int send(struct __sk_buff *skb, const struct settings *s, const struct inner *in, __u32 one)
 {
-	__u32 length = skb->len, overhead = s->v6 ? sizeof(struct outer6) : sizeof(struct outer4);
-	__u32 to = in->destination, device = 0;
+	__u32 to = in->destination, length = skb->len, overhead, device = 0;
 	struct node *node = bpf_map_lookup_elem(&nodes, &to);
 	struct counters *c = counters_of(to);
+	struct path path;
 	struct amount a;
 	__be16 port;
 	int why;
@@ -218,21 +225,27 @@ static __always_inline int send(struct __sk_buff *skb, const struct settings *s,
 
 	if (!node || !c)
 		return hand(HAND_NO_ROUTE);
+	/* Copied at once: since Linux 6.1 the kernel may use the memory of an element that was just
+	 * replaced for another node's, and then a header would get half of each. */
+	path = node->path;
+	if (!path.port)
+		return hand(HAND_NO_ADDRESS);
+	overhead = path.v6 ? sizeof(struct outer6) : sizeof(struct outer4);
 	if (length + overhead > 0xffff) /* a superpacket that no outer header has room for */
 		return hand(HAND_UNUSUAL);
 	if (node->out_by_user)
 		return hand(HAND_OUT_BY_USER);
-	if (one > (node->mtu ? node->mtu : s->mtu))
+	if (is_too_big(s, node->mtu, one, overhead))
 		return hand(HAND_TOO_BIG);
 	/* An inner checksum may be one that a device is to finish, and between hosts that share
 	 * a machine there is none: flannel's kernel would drop the packet. */
 	if (!node->finishes)
 		return hand(HAND_PLAIN_PEER);
-	port = source_port(skb, s);
-	why = find_way(skb, s, node, port, one + overhead, &device);
+	port = source_port(skb, s, &path);
+	why = find_way(skb, &path, port, one + overhead, &device);
 	if (why != ACCEPT)
 		return hand(why);
-	if (s->v6)
+	if (path.v6)
 		err = bpf_skb_adjust_room(skb, sizeof(struct outer6), BPF_ADJ_ROOM_MAC, GROW | BPF_F_ADJ_ROOM_ENCAP_L3_IPV6);
 	else
 		err = bpf_skb_adjust_room(skb, sizeof(struct outer4), BPF_ADJ_ROOM_MAC, GROW | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4);
@@ -241,7 +254,7 @@ static __always_inline int send(struct __sk_buff *skb, const struct settings *s,
 	/* From here on it is ours: what fails is lost. redirect_neigh wants a MAC header, and a
 	 * TUN has none. */
 	if (bpf_skb_change_head(skb, sizeof(struct ethhdr), 0) ||
-	    bpf_skb_pull_data(skb, sizeof(struct ethhdr) + overhead + in->header) || put_outer(skb, s, node, in, port, length)) {
+	    bpf_skb_pull_data(skb, sizeof(struct ethhdr) + overhead + in->header) || put_outer(skb, &path, in, port, length)) {
 		c->drops[DROP_SEND_ERROR]++;
 		return TC_ACT_SHOT;
 	}

@@ -76,7 +76,7 @@ static __always_inline void *behind_ip(void *data, int v6)
 
 /* What is known of an inner packet once its header was looked at. */
 struct inner {
-	__u32 source;	   /* numbers of nodes */
+	__u32 source;	   /* what the longest prefixes lead to, or NOWHERE */
 	__u32 destination;
 	__u32 length;	   /* as its header has it */
 	__u8 tos;
