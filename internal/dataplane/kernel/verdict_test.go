@@ -243,8 +243,8 @@ func socket(frame []byte, at netip.AddrPort) (from netip.AddrPort, tos uint8, pa
 // same reason; and what is plain it does not leave to user space.
 func TestVerdicts(t *testing.T) {
 	nstest.Require(t)
-	for _, underlay := range []string{"v4", "v6"} {
-		m := meshOver(underlay == "v6")
+	for underlay, m := range map[string]mesh.Mesh{
+		"v4": meshOver(false), "v6": meshOver(true), "both": meshOverBoth()} {
 		p := programsOf(t, m)
 		xdp, err := p.handle().loadXDP()
 		if err != nil {
@@ -259,7 +259,7 @@ func TestVerdicts(t *testing.T) {
 				fates := map[string]int{}
 				for range 20000 {
 					frame, plain := g.frame()
-					from, tos, payload, ours := socket(frame, m.Peers[0].Underlay().AddrPort)
+					from, tos, payload, ours := socketAmong(frame, m.Peers[0].Addresses)
 					var meta []byte
 					if name == "xdp" {
 						meta = g.metadata(p)
@@ -267,7 +267,7 @@ func TestVerdicts(t *testing.T) {
 					got, left := p.decide(t, program, frame, meta, ours)
 					if left {
 						fates["left"]++
-						if plain && (name == "xdp" || payload[0]>>4 == 4 == (underlay == "v4")) {
+						if plain && (name == "xdp" || payload[0]>>4 == 4 == from.Addr().Is4()) {
 							t.Errorf("plain, and left to user space: % x", frame)
 						}
 						continue
@@ -276,7 +276,7 @@ func TestVerdicts(t *testing.T) {
 						t.Errorf("nothing for a socket, but %+q: % x", got, frame)
 						continue
 					}
-					if want := u.receive(from, tos, payload); got != want {
+					if want := u.receive(preferred(m, from), tos, payload); got != want {
 						t.Errorf("from %s, TOS %#x, % x:\n%+q, but user space\n%+q", from, tos, payload, got, want)
 					}
 					if got.drop == "" {
@@ -300,15 +300,51 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
+// socketAmong is socket for several sockets.
+func socketAmong(frame []byte, all []mesh.Endpoint) (from netip.AddrPort, tos uint8, payload []byte, ok bool) {
+	for _, at := range all {
+		if from, tos, payload, ok = socket(frame, at.AddrPort); ok {
+			break
+		}
+	}
+	return from, tos, payload, ok
+}
+
+// preferred returns the first address of the node that a datagram is from, whichever of its own it came
+// from; where no node has sent it, from itself.
+func preferred(m mesh.Mesh, from netip.AddrPort) netip.AddrPort {
+	for _, p := range m.Peers {
+		if slices.ContainsFunc(p.Addresses, func(a mesh.Endpoint) bool { return a.Addr() == from.Addr() }) {
+			return p.Underlay().AddrPort
+		}
+	}
+	return from
+}
+
 // meshOver is a mesh with both families, whose underlay is IPv6 or IPv4.
 func meshOver(v6 bool) mesh.Mesh {
-	addresses := []string{"172.18.0.2:8285", "172.18.0.3:8285", "172.18.0.4:9000"}
 	if v6 {
-		addresses = []string{"[fd10::2]:8285", "[fd10::3]:8285", "[fd10::4]:9000"}
+		return meshAt([]string{"[fd10::2]:8285"}, []string{"[fd10::3]:8285"}, []string{"[fd10::4]:9000"})
 	}
+	return meshAt([]string{"172.18.0.2:8285"}, []string{"172.18.0.3:8285"}, []string{"172.18.0.4:9000"})
+}
+
+// meshOverBoth is such a mesh whose nodes have several addresses, of both families and with other ports.
+func meshOverBoth() mesh.Mesh {
+	return meshAt([]string{"172.18.0.2:8285", "[fd10::2]:9002", "172.18.9.2:9102"},
+		[]string{"172.18.0.3:8285", "[fd10::3]:9003", "172.18.9.3:9103"},
+		[]string{"[fd10::4]:9000", "172.18.0.4:8285"})
+}
+
+// meshAt is such a mesh whose nodes have some addresses.
+func meshAt(nodes ...[]string) mesh.Mesh {
 	var m mesh.Mesh
-	for i, a := range addresses {
-		m.Peers = append(m.Peers, mesh.Peer{Name: string(rune('a' + i)), Addresses: []mesh.Endpoint{endpoint(a)},
+	for i, addresses := range nodes {
+		var all []mesh.Endpoint
+		for _, a := range addresses {
+			all = append(all, endpoint(a))
+		}
+		m.Peers = append(m.Peers, mesh.Peer{Name: string(rune('a' + i)), Addresses: all,
 			Subnets: []netip.Prefix{
 				netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", i)),
 				netip.MustParsePrefix(fmt.Sprintf("fd00:0:0:%x::/64", i)),
@@ -336,14 +372,20 @@ const shortest = 14 + 40
 func (g *generator) frame() (b []byte, plain bool) {
 	hostile := g.IntN(3) == 0
 	inner := g.inner(hostile)
-	sender := g.mesh.Peers[1].Underlay().AddrPort
+	sender := one(g, g.mesh.Peers[1].Addresses...).AddrPort
 	tos := one(g, byte(0), 0, 0xb8)
+	to := g.own(sender)
 	if hostile {
-		sender = one(g, sender, sender, g.mesh.Peers[2].Underlay().AddrPort, g.mesh.Peers[0].Underlay().AddrPort,
-			netip.AddrPortFrom(sender.Addr().Next().Next(), 1))
+		sender = one(g, sender, sender, one(g, g.mesh.Peers[2].Addresses...).AddrPort,
+			g.mesh.Peers[0].Underlay().AddrPort, netip.AddrPortFrom(sender.Addr().Next().Next(), 1),
+			// This begins as 172.18.0.3 does, and goes on with zeros.
+			netip.AddrPortFrom(one(g, sender.Addr(), netip.MustParseAddr("ac12:3::")), 1))
 		tos = one(g, 3, byte(g.Uint32()))
+		if to = g.own(sender); g.IntN(8) == 0 { // another port
+			to = netip.AddrPortFrom(to.Addr(), one(g, 0, 9102, one(g, g.mesh.Peers[0].Addresses...).Port()))
+		}
 	}
-	b = g.outer(sender, tos, inner)
+	b = outerTo(sender, to, tos, inner)
 	switch g.IntN(5) {
 	case 0: // to another host, or to all; to a VLAN
 		switch g.IntN(3) {
@@ -388,16 +430,35 @@ func (g *generator) metadata(p *Engine) []byte {
 	return b[:4*(1+g.IntN(8))]
 }
 
-// outer puts outer headers in front of an inner packet.
+// own returns an address of this node of a sender's family; the preferred one if there is none.
+func (g *generator) own(sender netip.AddrPort) netip.AddrPort {
+	self := g.mesh.Peers[0]
+	for _, i := range g.Perm(len(self.Addresses)) {
+		if self.Addresses[i].Addr().Is4() == sender.Addr().Is4() {
+			return self.Addresses[i].AddrPort
+		}
+	}
+	return self.Underlay().AddrPort
+}
+
+// outer puts outer headers in front of an inner packet to this node.
 func (g *generator) outer(from netip.AddrPort, tos byte, inner []byte) []byte {
-	to := g.mesh.Peers[0].Underlay().AddrPort
+	return outerTo(from, g.own(from), tos, inner)
+}
+
+// outerTo puts outer headers in front of an inner packet.
+func outerTo(from, to netip.AddrPort, tos byte, inner []byte) []byte {
 	udp := binary.BigEndian.AppendUint16(nil, from.Port())
 	udp = binary.BigEndian.AppendUint16(udp, to.Port())
 	udp = binary.BigEndian.AppendUint16(udp, uint16(8+len(inner)))
 	udp = append(append(udp, 0, 0), inner...)
 	eth := []byte{0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2}
 	if to.Addr().Is4() {
-		return append(append(eth, 8, 0), ip4(from.Addr(), to.Addr(), tos, 64, 17, udp)...)
+		src := from.Addr()
+		if src.Is6() {
+			src = netip.AddrFrom4([4]byte(src.AsSlice())) // a stranger
+		}
+		return append(append(eth, 8, 0), ip4(src, to.Addr(), tos, 64, 17, udp)...)
 	}
 	return append(append(eth, 0x86, 0xdd), ip6(from.Addr(), to.Addr(), tos, 64, 17, udp)...)
 }

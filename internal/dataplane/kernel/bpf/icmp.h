@@ -92,7 +92,7 @@ static __always_inline void mend_error4(struct __sk_buff *skb, const struct sett
 	    *(__u8 *)&e.ip != VERSION_IHL || e.ip.protocol != IPPROTO_UDP || e.ip.frag_off & bpf_htons(FRAGMENT_BITS) || !same4(&e.ip.saddr, &ip->daddr))
 		return;
 	own = port_for(s, &ip->daddr, end, 0);
-	__builtin_memcpy(to.address, &e.ip.daddr, 4);
+	copy_address(to.address, &e.ip.daddr, 0);
 	if (own && is_of_flow(&to, &e.udp))
 		quote_port(skb, at + offsetof(struct icmp, checksum), at + offsetof(struct error4, udp.source), e.udp.source, own);
 }
@@ -108,7 +108,7 @@ static __always_inline void mend_error6(struct __sk_buff *skb, const struct sett
 	    e.ip.version != 6 || e.ip.nexthdr != IPPROTO_UDP || !same16(&e.ip.saddr, &ip->daddr))
 		return;
 	own = port_for(s, &ip->daddr, end, 1);
-	__builtin_memcpy(to.address, &e.ip.daddr, 16);
+	copy_address(to.address, &e.ip.daddr, 1);
 	to.v6 = forgotten(1);
 	if (own && is_of_flow(&to, &e.udp))
 		quote_port(skb, at + offsetof(struct icmp, checksum), at + offsetof(struct error6, udp.source), e.udp.source, own);

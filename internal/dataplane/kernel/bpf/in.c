@@ -59,7 +59,7 @@ static __always_inline int read_outer(void *data, void *end, __u32 length, __be1
 		claimed = bpf_ntohs(ip->tot_len) - sizeof(*ip);
 		o->tos = ip->tos;
 		o->header = sizeof(struct outer4);
-		__builtin_memcpy(o->from.address, &ip->saddr, 4);
+		copy_address(o->from.address, &ip->saddr, 0);
 		udp = (void *)(ip + 1);
 	} else if (proto == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr *ip = data;
@@ -72,7 +72,7 @@ static __always_inline int read_outer(void *data, void *end, __u32 length, __be1
 		claimed = bpf_ntohs(ip->payload_len);
 		o->tos = ip->priority << 4 | ip->flow_lbl[0] >> 4;
 		o->header = sizeof(struct outer6);
-		__builtin_memcpy(o->from.address, &ip->saddr, 16);
+		copy_address(o->from.address, &ip->saddr, 1);
 		o->from.v6 = forgotten(1);
 		o->v6 = 1;
 		udp = (void *)(ip + 1);

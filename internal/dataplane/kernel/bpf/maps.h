@@ -202,21 +202,18 @@ static __always_inline int carries(__u32 number, __u32 found, const void *addres
 {
 	const __u32 *from = address;
 	struct carrier key = {};
-	__u32 *to = (void *)key.address, *length;
+	__u32 *length;
 
 	if (!(found & SHARED) || (void *)(from + 1) > end)
 		return 0;
 	key.length = forgotten(BEFORE_ADDRESS + LENGTH_OF(found));
 	key.number = forgotten(number);
-	to[0] = from[0];
 	if (v6) {
 		if ((void *)(from + 4) > end)
 			return 0;
 		key.v6 = forgotten(1);
-		to[1] = from[1];
-		to[2] = from[2];
-		to[3] = from[3];
 	}
+	copy_address(key.address, from, v6);
 	length = bpf_map_lookup_elem(&carriers, &key);
 	return length && *length == LENGTH_OF(found);
 }
@@ -227,20 +224,16 @@ static __always_inline __be16 own_port(const struct settings *s, const void *add
 {
 	const __u32 *from = address;
 	struct endpoint key = {};
-	__u32 *to = (void *)key.address;
 	__be16 *found;
 
 	if (!s->more || (void *)(from + 1) > end)
 		return 0;
-	to[0] = from[0];
 	if (v6) {
 		if ((void *)(from + 4) > end)
 			return 0;
 		key.v6 = forgotten(1);
-		to[1] = from[1];
-		to[2] = from[2];
-		to[3] = from[3];
 	}
+	copy_address(key.address, from, v6);
 	key.port = forgotten(port);
 	found = bpf_map_lookup_elem(&owns, &key);
 	return found ? *found : 0;

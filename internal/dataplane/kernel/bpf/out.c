@@ -108,13 +108,8 @@ static __always_inline int find_way(struct __sk_buff *skb, const struct path *pa
 	way.sport = port;
 	way.dport = path->port;
 	way.ifindex = skb->ifindex;
-	if (path->v6) {
-		__builtin_memcpy(way.ipv6_src, path->from, 16);
-		__builtin_memcpy(way.ipv6_dst, path->to, 16);
-	} else {
-		__builtin_memcpy(&way.ipv4_src, path->from, 4);
-		__builtin_memcpy(&way.ipv4_dst, path->to, 4);
-	}
+	copy_address(way.ipv6_src, path->from, path->v6); /* an IPv4 address stands in the same place */
+	copy_address(way.ipv6_dst, path->to, path->v6);
 	err = bpf_fib_lookup(skb, &way, sizeof(way), 0);
 	if (err == BPF_FIB_LKUP_RET_FRAG_NEEDED || (err == BPF_FIB_LKUP_RET_SUCCESS && way.mtu_result && size > way.mtu_result))
 		return HAND_TOO_BIG;

@@ -37,6 +37,20 @@ static __always_inline __u64 forgotten(__u64 n)
 	return n;
 }
 
+/* Copies an address to the stack. */
+static __always_inline void copy_address(void *to, const void *from, int v6)
+{
+	const __u32 *words = from;
+	__u32 *copy = to;
+
+	copy[0] = forgotten(words[0]);
+	if (v6) {
+		copy[1] = forgotten(words[1]);
+		copy[2] = forgotten(words[2]);
+		copy[3] = forgotten(words[3]);
+	}
+}
+
 struct outer4 {
 	struct iphdr ip;
 	struct udphdr udp;
