@@ -77,7 +77,7 @@ func New(peers []Peer, shares []Share) (*Table, error) {
 			}
 			if taken {
 				return nil, fmt.Errorf("add prefix %s of %q: %w: %q", prefix, p.Name, ErrTaken,
-					peers[t.carrier(other)].Name)
+					peers[t.Carrier(other)].Name)
 			}
 			t.overlay.Insert(prefix, int32(i))
 		}
@@ -90,14 +90,6 @@ func New(peers []Peer, shares []Share) (*Table, error) {
 		}
 	}
 	return t, nil
-}
-
-// carrier returns the peer that an entry of the overlay leads to.
-func (t *Table) carrier(entry int32) int32 {
-	if entry >= 0 {
-		return entry
-	}
-	return t.shares[sharedBy(entry)].carrier.Load()
 }
 
 // has tells whether an entry of the overlay is a peer's.
@@ -127,14 +119,26 @@ func (t *Table) Owns(src netip.Addr, peer int32) bool {
 	return ok && t.has(peer, entry)
 }
 
-// Lookup returns the peer with the longest prefix that contains dst, an overlay address, and of a shared
-// one its carrier; None if no prefix does. dst must not be IPv4-mapped IPv6.
-func (t *Table) Lookup(dst netip.Addr) int32 {
+// Find is the first half of Lookup: what it returns is a peer's index, or negative and for Carrier. The
+// compiler puts it into its caller's code, which whoever looks up each packet notices.
+func (t *Table) Find(dst netip.Addr) int32 {
 	if entry, ok := t.overlay.Lookup(dst); ok {
-		return t.carrier(entry)
+		return entry
 	}
 	return None
 }
+
+// Carrier is the second half of Lookup: it returns the peer's index for what Find returned.
+func (t *Table) Carrier(found int32) int32 {
+	if found >= None {
+		return found
+	}
+	return t.shares[sharedBy(found)].carrier.Load()
+}
+
+// Lookup returns the peer with the longest prefix that contains dst, an overlay address, and of a shared
+// one its carrier; None if no prefix does. dst must not be IPv4-mapped IPv6.
+func (t *Table) Lookup(dst netip.Addr) int32 { return t.Carrier(t.Find(dst)) }
 
 // LookupPrefix is Lookup that also returns the matching prefix. It is slower, and made for people's
 // questions.
@@ -143,7 +147,7 @@ func (t *Table) LookupPrefix(dst netip.Addr) (netip.Prefix, int32) {
 	if !ok {
 		return netip.Prefix{}, None
 	}
-	return prefix, t.carrier(entry)
+	return prefix, t.Carrier(entry)
 }
 
 // Name returns the name of the peer at an index that a lookup returned.

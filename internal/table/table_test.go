@@ -252,7 +252,9 @@ func BenchmarkLookup10000(b *testing.B) {
 	b.ReportAllocs()
 	i := 0
 	for b.Loop() {
-		table.Lookup(dsts[i&(1<<12-1)])
+		if peer := table.Find(dsts[i&(1<<12-1)]); peer < 0 { // as the packet path does
+			table.Carrier(peer)
+		}
 		i++
 	}
 }

@@ -228,7 +228,7 @@ func (f *forwarding) isOwn(src netip.Addr) bool {
 	if !src.Is4() {
 		home = &f.home6
 	}
-	return home.Contains(src) || f.table.Owns(src, f.self)
+	return home.Contains(src) || f.table.Find(src) == f.self || f.table.Owns(src, f.self)
 }
 
 // Learn implements dataplane.Engine. The user engine completes every checksum by itself.

@@ -134,11 +134,11 @@ func (in *inbound) accept(f *forwarding, sender int32, b []byte, d *packet.Datag
 		from.drop(mesh.Malformed, 1)
 		return false
 	}
-	if !f.table.Owns(h.Src, sender) {
+	if f.table.Find(h.Src) != sender && !f.table.Owns(h.Src, sender) {
 		in.lie(f, sender, mesh.SpoofedSource, b, d)
 		return false
 	}
-	if !f.table.Owns(h.Dst, f.self) {
+	if f.table.Find(h.Dst) != f.self && !f.table.Owns(h.Dst, f.self) {
 		in.lie(f, sender, mesh.WrongDestination, b, d)
 		return false
 	}

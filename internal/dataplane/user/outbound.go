@@ -25,7 +25,7 @@ type outbound struct {
 	used    int      // of headers
 	lanes   []lane   // one for each socket
 	aimed   *forwarding
-	laneOf  []int // by the index of forwarding.binds, of the mesh aimed at; nowhere: no socket is fit
+	laneOf  []*lane // by target.from, plus 1, of the mesh aimed at; nil: no socket is fit, as for nowhere
 	answer  *answerer
 	one     [1]packet.Burst // for sending a packet of a burst alone
 	whole   []byte          // for putting together a packet that is in parts
@@ -58,9 +58,11 @@ func newOutbound(u *Engine, w *worker) *outbound {
 
 // aim makes a mesh the one whose packets are sent.
 func (o *outbound) aim(f *forwarding) {
-	o.aimed, o.laneOf = f, make([]int, len(f.binds))
+	o.aimed, o.laneOf = f, make([]*lane, 1+len(f.binds))
 	for i, bind := range f.binds {
-		o.laneOf[i] = o.worker.socketOf(bind)
+		if socket := o.worker.socketOf(bind); socket != nowhere {
+			o.laneOf[1+i] = &o.lanes[socket]
+		}
 	}
 }
 
@@ -187,7 +189,10 @@ func (o *outbound) route(f *forwarding, b []byte, count int) (to *target, tos ui
 		o.user.nobody.drop(mesh.ForeignSource, count)
 		return nil, 0
 	}
-	i := f.table.Lookup(h.Dst)
+	i := f.table.Find(h.Dst)
+	if i < 0 {
+		i = f.table.Carrier(i)
+	}
 	if i == table.None || i == f.self {
 		o.user.nobody.drop(mesh.NoRoute, count)
 		o.answer.send(f, packet.NoRoute, b, nil)
@@ -199,7 +204,7 @@ func (o *outbound) route(f *forwarding, b []byte, count int) (to *target, tos ui
 		o.answer.send(f, packet.TimeExceeded, b, nil)
 		return nil, 0
 	}
-	if to.from == nowhere || o.laneOf[to.from] == nowhere {
+	if o.lane(to) == nil {
 		to.drop(mesh.SendError, count)
 		return nil, 0
 	}
@@ -212,8 +217,8 @@ func (o *outbound) route(f *forwarding, b []byte, count int) (to *target, tos ui
 // of one peer never pass each other.
 const lookBack = 8
 
-// lane returns where packets for a target wait: route has seen that there is one.
-func (o *outbound) lane(to *target) *lane { return &o.lanes[o.laneOf[to.from]] }
+// lane returns where packets for a target wait; nil if nothing can be sent there, which route finds out.
+func (o *outbound) lane(to *target) *lane { return o.laneOf[1+to.from] }
 
 // burst returns where to add the next packet of a size for a target.
 func (o *outbound) burst(to *target, tos uint8, size int) *packet.Burst {
