@@ -164,6 +164,9 @@ func (n Node) Prefixes() (ps []netip.Prefix) {
 	return ps
 }
 
+// Port returns the UDP port of the node's first address.
+func (n Node) Port() uint16 { return n.Addresses[0].Port() }
+
 // Address returns the address that the node prefers; the zero value for a name.
 func (n Node) Address() netip.AddrPort {
 	if len(n.Addresses) == 0 || n.Addresses[0].Name != "" {

@@ -282,23 +282,33 @@ func (r *report) endpoint(path string, leaf any, port uint16) (Address, bool) {
 		return a, ok
 	}
 	ip := endpoint.Addr()
-	switch {
+	switch says := NotUnderlay(ip); {
 	case endpoint.Port() == 0:
 		r.add(path, "%q: port 0 is not valid: give a port from 1 to 65535", s)
 	case ip.Zone() != "":
 		r.add(path, "%q: a zone has a different meaning on every host: use a global address", s)
 	case ip.Is4In6():
 		r.add(path, "%q is an IPv4-mapped address: write %s", s, ip.Unmap())
-	case ip.IsLoopback():
-		r.add(path, "%s is a loopback address, which other hosts cannot reach: use a global address", ip)
-	case ip.IsLinkLocalUnicast() && ip.Is6():
-		r.add(path, "%s is a link-local address, which needs an interface: use a global address", ip)
-	case !unicast(netip.PrefixFrom(ip, ip.BitLen())) && !ip.IsLinkLocalUnicast():
-		r.add(path, "%s cannot be the address of a host", ip)
+	case says != "":
+		r.add(path, "%s %s", ip, says)
 	default:
 		return Address{AddrPort: endpoint}, true
 	}
 	return Address{}, false
+}
+
+// NotUnderlay says why the other hosts cannot reach a node at an address; empty if they can. The address
+// comes before what it says.
+func NotUnderlay(ip netip.Addr) string {
+	switch {
+	case ip.IsLoopback():
+		return "is a loopback address, which other hosts cannot reach: use a global address"
+	case ip.IsLinkLocalUnicast() && ip.Is6():
+		return "is a link-local address, which needs an interface: use a global address"
+	case !unicast(netip.PrefixFrom(ip, ip.BitLen())) && !ip.IsLinkLocalUnicast():
+		return "cannot be the address of a host"
+	}
+	return ""
 }
 
 // routes reads the further prefixes of a node: each is a prefix, or a table that has its metric, too.

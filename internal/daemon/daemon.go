@@ -171,9 +171,11 @@ func (d *daemon) datagrams() (from uint16, peers []netip.AddrPort) {
 		return 0, nil
 	}
 	for _, peer := range p.Engine.Mesh.Others() {
-		peers = append(peers, peer.Underlay().AddrPort)
+		for _, a := range peer.Addresses {
+			peers = append(peers, a.AddrPort)
+		}
 	}
-	return p.Self.Address().Port(), peers
+	return p.Self.Port(), peers
 }
 
 // healthy returns nil if packets move and the reconciler does. While the daemon waits for an address,

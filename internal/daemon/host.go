@@ -294,7 +294,9 @@ func (h *host) applyForwarding(_ context.Context, p *plan.Plan) (effect, error) 
 func fits(p *plan.Plan) error {
 	var underlay []netip.Addr
 	for _, peer := range p.Engine.Mesh.Others() {
-		underlay = append(underlay, peer.Underlay().Addr())
+		for _, a := range peer.Addresses {
+			underlay = append(underlay, a.Addr())
+		}
 	}
 	return errors.Join(link.CheckRoutes(p.Link.Interface, p.Link.Routes),
 		link.CheckUnderlay(p.Config.Network.CIDR, underlay))

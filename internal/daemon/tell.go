@@ -142,8 +142,7 @@ func (t *teller) fill(s *control.Status, v view) {
 	s.Config.Generation, s.Config.Applied = v.generation, v.applied
 	s.Network.Repairs = v.repairs
 	s.Network.MTU = p.Link.MTU
-	s.Network.Port = int(p.Self.Address().Port())
-	s.Network.Address = p.Self.Address().Addr().String()
+	s.Network.Port, s.Network.Address = int(p.Self.Port()), words.Address(p.Peer)
 	s.Network.Subnets = words.Texts(p.Self.Subnets)
 	s.Dataplane = words.Dataplane(r)
 	s.Masquerade = masqueradeOf(t.rules.Read())
@@ -234,7 +233,7 @@ func (t *teller) route(to netip.Addr) control.Route {
 			r.State = one.State
 		}
 	}
-	r.Address = peer.Underlay().String()
+	r.Address = words.Endpoint(peer)
 	if source := p.Peer.TUNAddress(to.Is6()); source.IsValid() {
 		r.Source = source.String()
 	}

@@ -53,7 +53,7 @@ const NotFromMeshd = "not_from_meshd"
 // GuardSettings is who may send to the mesh port.
 type GuardSettings struct {
 	Nodes    []netip.AddrPort // where the nodes listen, this one included
-	Bind     netip.AddrPort   // where this node listens; an unspecified address means all addresses
+	Binds    []netip.AddrPort // where this node listens; an unspecified address means all of its family
 	TUN      string           // name of the interface
 	PodLinks []string         // interfaces that lead to this node's own pods
 	Mark     uint32           // the packet mark of meshd's own sockets
@@ -140,21 +140,23 @@ func (s GuardSettings) table() nft.Table {
 		forward.Rules = append(forward.Rules,
 			guard(f, f.EndpointIn(setNodes), nft.FromInterfaceIn(setInside)),
 			guard(f, f.EndpointIn(setNodes), f.SourceNotIn(setHosts)))
-		if f.V6() == s.Bind.Addr().Is6() {
-			input.Rules = append(input.Rules, guard(f, s.ownPort(f), nft.FromInterfaceIn(setInside)))
+		for _, bind := range s.Binds {
+			if f.V6() == bind.Addr().Is6() {
+				input.Rules = append(input.Rules, guard(f, ownPort(f, bind), nft.FromInterfaceIn(setInside)))
+			}
 		}
 	}
 	t.Chains = []nft.Chain{output, forward, input}
 	return t
 }
 
-// ownPort matches packets to the port of this node.
-func (s GuardSettings) ownPort(f nft.Family) nft.Exprs {
-	if s.Bind.Addr().IsUnspecified() {
-		return nft.PortIs(s.Bind.Port())
+// ownPort matches packets to where this node listens.
+func ownPort(f nft.Family, bind netip.AddrPort) nft.Exprs {
+	if bind.Addr().IsUnspecified() {
+		return nft.PortIs(bind.Port())
 	}
-	own := netip.PrefixFrom(s.Bind.Addr(), s.Bind.Addr().BitLen())
-	return nft.Join(f.DestinationInside(own), nft.PortIs(s.Bind.Port()))
+	own := netip.PrefixFrom(bind.Addr(), bind.Addr().BitLen())
+	return nft.Join(f.DestinationInside(own), nft.PortIs(bind.Port()))
 }
 
 // guard returns a rule that drops packets of a family that match all parts.

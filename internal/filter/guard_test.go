@@ -31,15 +31,17 @@ func endpoints(ss ...string) (all []netip.AddrPort) {
 
 // What `nft list` says of the guard, and that whatever somebody does to it is found and mended.
 func TestGuardAsNftShowsIt(t *testing.T) {
-	for name, bind := range map[string]string{
-		"v4": "172.18.0.3:8285", "v6": "[fd10::3]:8285", "everywhere": "0.0.0.0:8285",
+	for name, binds := range map[string][]netip.AddrPort{
+		"v4": endpoints("172.18.0.3:8285"), "v6": endpoints("[fd10::3]:8285"),
+		"everywhere": endpoints("0.0.0.0:8285"),
+		"several":    endpoints("172.18.0.3:8285", "[fd10::3]:9000", "10.9.0.3:9000"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 				g := NewGuard()
 				s := GuardSettings{
 					Nodes: endpoints("172.18.0.3:8285", "172.18.0.4:9000", "[fd10::3]:8285"),
-					Bind:  netip.MustParseAddrPort(bind),
+					Binds: binds,
 					TUN:   "mesh0", PodLinks: []string{"cni0", "veth-a"}, Mark: testMark,
 				}
 				if name == "v4" {
@@ -99,7 +101,7 @@ func TestGuardOutput(t *testing.T) {
 		g := NewGuard()
 		s := GuardSettings{
 			Nodes: endpoints("172.18.0.3:8285", "172.18.0.4:9000", "[fd10::4]:9000"),
-			Bind:  netip.MustParseAddrPort("172.18.0.3:8285"), TUN: "mesh0", Mark: testMark,
+			Binds: endpoints("172.18.0.3:8285"), TUN: "mesh0", Mark: testMark,
 		}
 		if _, err := g.Set(s); err != nil {
 			t.Fatal(err)
@@ -195,7 +197,7 @@ func TestGuardForward(t *testing.T) {
 		if err := router.Do(func() error {
 			_, err := g.Set(GuardSettings{
 				Nodes: endpoints("10.9.1.2:8285", "10.9.2.2:8285", "[fd09:1::2]:8285", "[fd09:2::2]:8285"),
-				Bind:  netip.MustParseAddrPort("10.9.1.1:8285"), TUN: "mesh0", PodLinks: podLinks, Mark: testMark,
+				Binds: endpoints("10.9.1.1:8285"), TUN: "mesh0", PodLinks: podLinks, Mark: testMark,
 			})
 			return err
 		}); err != nil {

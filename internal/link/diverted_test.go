@@ -156,6 +156,59 @@ func TestUnderlayByRules(t *testing.T) {
 	})
 }
 
+// Of several own addresses datagrams leave with the one that the host's routes choose.
+func TestFindUnderlayChoosesSources(t *testing.T) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+		crossroads(t, n)
+		must(t, n.IP("addr add 172.19.0.2/24 dev eth1", "addr add 172.18.0.7/24 dev eth0",
+			"addr add fd18::2/64 dev eth0 nodad", "route add default via 172.19.0.1",
+			"route add 9.9.1.0/24 via 172.19.0.1 src 172.18.0.7",
+			"route add default via 172.18.0.1 table 18", "route add 9.9.2.0/24 via 172.19.0.1 src 172.18.0.7 table 19"))
+		const first, second, third = "172.18.0.2", "172.19.0.2", "172.18.0.7"
+		for _, test := range []struct {
+			name, rule string
+			own        []string
+			peer, want string // empty: the first of its family
+			by         string // the interface of the way
+		}{
+			{"on the link of the first", "", []string{first, second}, "172.18.0.9", "", "eth0"},
+			{"on the link of the second", "", []string{first, second}, "172.19.0.9", second, "eth1"},
+			{"by the default route", "", []string{first, second}, "203.0.113.9", second, "eth1"},
+			{"the second is preferred", "", []string{second, first}, "172.18.0.9", first, "eth0"},
+			{"the route names the source", "", []string{first, second, third}, "9.9.1.9", third, "eth1"},
+			{"the route names one that is not listed", "", []string{first, second}, "9.9.1.9", second, "eth1"},
+			{"one of them is not here", "", []string{"192.0.2.1", first}, "203.0.113.9", "", "eth1"},
+			{"one", "", []string{first}, "203.0.113.9", "", "eth1"},
+			{"one of each family", "", []string{first, "fd18::2"}, "fd18::9", "", "eth0"},
+			{"a rule leaves by the other", "to 203.0.113.0/24 lookup 18", []string{second, first}, "203.0.113.9", first,
+				"eth0"},
+			{"a rule names the source", "to 9.9.2.0/24 lookup 19", []string{first, third}, "9.9.2.9", third, "eth1"},
+			{"a rule by the chosen source", "from 172.19.0.2 lookup 18", []string{first, second}, "203.0.113.9", second,
+				"eth0"},
+		} {
+			sub(t, n, test.name, func(t *testing.T) {
+				if test.rule != "" {
+					must(t, n.IP("rule add pref 77 "+test.rule))
+					defer func() { must(t, n.IP("rule del pref 77")) }()
+				}
+				peer := netip.MustParseAddr(test.peer)
+				l, err := readLinks(datagrams(test.own...))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer l.close()
+				if r := l.to(at(8285, peer)[0]); len(r.devices) != 1 || l.names[r.devices[0]] != test.by {
+					t.Errorf("it leaves by %v, want %s", r.devices, test.by)
+				}
+				got, known := l.underlay(at(8285, peer)).Sources[peer]
+				if known != (test.want != "") || known && got.String() != test.want {
+					t.Errorf("from %v (%t), want %q", got, known, test.want)
+				}
+			})
+		}
+	})
+}
+
 // A strict rp_filter where our address is, and a way to a peer that leads elsewhere, do not go together.
 func TestFindUnderlayNamesStrictFilters(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {

@@ -32,13 +32,13 @@ type Policy struct {
 	Peers []netip.AddrPort // to or from which it applies
 }
 
-// Policed returns the IPsec policies that apply to datagrams between local and some of the peers,
-// in the kernel's order. The default for packets without a policy is among them if it is to block:
+// Policed returns the IPsec policies that apply to datagrams between some of this node's own addresses and
+// some of the peers' ones, in the kernel's order. The default for packets without a policy is among them if it is to block:
 // it applies to all peers.
 //
-// Outgoing datagrams go to a peer's port and incoming ones to the port of local; the port at
-// the other end can be any.
-func Policed(local netip.AddrPort, peers []netip.AddrPort) (all []Policy, err error) {
+// Outgoing datagrams go to a peer's port and incoming ones to a port of this node; the port at the other
+// end can be any.
+func Policed(own, peers []netip.AddrPort) (all []Policy, err error) {
 	request := nl.NewNetlinkRequest(nl.XFRM_MSG_GETPOLICY, unix.NLM_F_DUMP)
 	messages, err := request.Execute(unix.NETLINK_XFRM, nl.XFRM_MSG_NEWPOLICY)
 	if noXfrm(err) {
@@ -52,7 +52,7 @@ func Policed(local netip.AddrPort, peers []netip.AddrPort) (all []Policy, err er
 			continue
 		}
 		p := nl.DeserializeXfrmUserpolicyInfo(m)
-		if about := policedPeers(p, local, peers); len(about) > 0 {
+		if about := policedPeers(p, own, peers); len(about) > 0 {
 			name := fmt.Sprintf("dir %s index %d", policyNames[p.Dir], p.Index)
 			all = append(all, Policy{name, about})
 		}
@@ -71,26 +71,26 @@ func noXfrm(err error) bool {
 }
 
 // policedPeers returns the peers to whose datagrams a policy applies.
-func policedPeers(
-	p *nl.XfrmUserpolicyInfo, local netip.AddrPort, peers []netip.AddrPort,
-) (about []netip.AddrPort) {
+func policedPeers(p *nl.XfrmUserpolicyInfo, own, peers []netip.AddrPort) (about []netip.AddrPort) {
 	s := &p.Sel
-	if s.Proto != 0 && s.Proto != unix.IPPROTO_UDP {
+	if p.Dir > policyOut || s.Proto != 0 && s.Proto != unix.IPPROTO_UDP {
 		return nil
 	}
-	own, other, ownBits, otherBits := s.Saddr, s.Daddr, s.PrefixlenS, s.PrefixlenD
+	here, there, hereBits, thereBits := s.Saddr, s.Daddr, s.PrefixlenS, s.PrefixlenD
 	if p.Dir == policyIn {
-		own, other, ownBits, otherBits = other, own, otherBits, ownBits
+		here, there, hereBits, thereBits = there, here, thereBits, hereBits
 	}
-	if p.Dir > policyOut || !covers(s.Family, own, ownBits, local.Addr()) {
+	var at []netip.AddrPort // those of our own to which it applies
+	for _, local := range own {
+		if covers(s.Family, here, hereBits, local.Addr()) && (p.Dir == policyOut || coversPort(s, local.Port())) {
+			at = append(at, local)
+		}
+	}
+	if len(at) == 0 {
 		return nil
 	}
 	for _, peer := range peers {
-		to := peer.Port()
-		if p.Dir == policyIn {
-			to = local.Port()
-		}
-		if coversPort(s, to) && covers(s.Family, other, otherBits, peer.Addr()) {
+		if (p.Dir == policyIn || coversPort(s, peer.Port())) && covers(s.Family, there, thereBits, peer.Addr()) {
 			about = append(about, peer)
 		}
 	}

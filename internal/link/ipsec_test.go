@@ -39,12 +39,12 @@ func TestPoliced(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
-				got, err := Policed(local, peers)
+				got, err := Policed([]netip.AddrPort{local}, peers)
 				if err != nil || len(got) > 0 {
 					t.Errorf("without a policy: %v, %v", got, err)
 				}
 				output(t, n, "sh", "-c", "ip xfrm policy add "+test.policy)
-				got, err = Policed(local, peers)
+				got, err = Policed([]netip.AddrPort{local}, peers)
 				var about []netip.AddrPort
 				for _, p := range got {
 					about = append(about, p.Peers...)
@@ -59,11 +59,11 @@ func TestPoliced(t *testing.T) {
 		nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 			for _, which := range []string{"in", "out"} {
 				output(t, n, "ip", "xfrm", "policy", "setdefault", which, "block")
-				if got, err := Policed(local, peers); err != nil || len(got) != 1 || !slices.Equal(got[0].Peers, peers) {
+				if got, err := Policed([]netip.AddrPort{local}, peers); err != nil || len(got) != 1 || !slices.Equal(got[0].Peers, peers) {
 					t.Errorf("%s: %v, %v", which, got, err)
 				}
 				output(t, n, "ip", "xfrm", "policy", "setdefault", which, "accept")
-				if got, err := Policed(local, peers); err != nil || len(got) > 0 {
+				if got, err := Policed([]netip.AddrPort{local}, peers); err != nil || len(got) > 0 {
 					t.Errorf("%s again: %v, %v", which, got, err)
 				}
 			}

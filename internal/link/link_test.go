@@ -38,8 +38,8 @@ func at(port uint16, as ...netip.Addr) (all []netip.AddrPort) {
 }
 
 // datagrams are those of a node whose socket has no mark.
-func datagrams(from string) Datagrams {
-	return Datagrams{From: at(8285, netip.MustParseAddr(from))[0]}
+func datagrams(from ...string) Datagrams {
+	return Datagrams{From: at(8285, addrs(from...)...)}
 }
 
 func must(t *testing.T, err error) {

@@ -47,19 +47,23 @@ func addresses() ([]netlink.Addr, error) {
 // Underlay is how datagrams reach the peers, all of them together.
 type Underlay struct {
 	// MTU is the lowest MTU, in bytes, of the interfaces and routes that lead to the peers and
-	// of the interface that has the node's own address. Loopback does not count, since no
+	// of those that have the node's own addresses. Loopback does not count, since no
 	// datagram leaves by it. MTU is 1500 if nothing leads to a peer yet.
 	MTU int
 	// Lower are the MTUs towards those peers whose interface or route carries less than that of another
 	// peer, by address.
 	Lower map[netip.Addr]int
-	// Devices are the indices of the interfaces by which peers are reached and of the one that
-	// has the node's own address, sorted, without loopback.
+	// Sources are the node's own addresses from which datagrams to a peer's address leave, where the
+	// route chooses another one than the first of that family. With one own address of a family nothing
+	// has to be chosen.
+	Sources map[netip.Addr]netip.Addr
+	// Devices are the indices of the interfaces by which peers are reached and of those that
+	// have the node's own addresses, sorted, without loopback.
 	Devices []int
 	// Ways are the routes that lead to peers, as `ip route` prints them: sorted, each once, at
 	// most 50.
 	Ways []string
-	// Filtered are interfaces that have the node's own address, check the source of what comes
+	// Filtered are interfaces that have an own address of the node, check the source of what comes
 	// in strictly (rp_filter 1), and are not those by which this host reaches some peer: the
 	// kernel drops that peer's datagrams if they come in there. Sorted, each once.
 	Filtered []Filtered
@@ -74,8 +78,8 @@ type Filtered struct {
 
 // Datagrams are those that this node sends to its peers.
 type Datagrams struct {
-	From netip.AddrPort // this node's own address
-	Mark uint32         // SO_MARK of the socket, by which rules may choose
+	From []netip.AddrPort // this node's own addresses, in order of preference
+	Mark uint32           // SO_MARK of the socket, by which rules may choose
 }
 
 const (
@@ -91,7 +95,7 @@ func FindUnderlay(d Datagrams, peers []netip.AddrPort) (Underlay, error) {
 		return Underlay{}, err
 	}
 	defer l.close()
-	return l.underlay(d.From.Addr(), peers), nil
+	return l.underlay(peers), nil
 }
 
 // links is a snapshot of this host's interfaces, addresses and routes.
@@ -100,9 +104,10 @@ type links struct {
 	names   map[int]string       // of all interfaces, by index
 	holders map[netip.Addr][]int // the interfaces that have an address
 	ways    []way                // of table main
+	own     []netip.AddrPort     // those of this node's addresses that are here
 
 	kernel   *resolver // nil where table main decides alone
-	datagram question  // what the kernel is asked, but for the peer
+	datagram question  // what the kernel is asked, but for addresses and ports
 	close    func()
 }
 
@@ -127,6 +132,11 @@ func readLinks(d Datagrams) (links, error) {
 		ip := toPrefix(a.IPNet).Addr()
 		l.holders[ip] = append(l.holders[ip], a.LinkIndex)
 	}
+	for _, a := range d.From { // the kernel refuses a source that the host does not have
+		if len(l.holders[a.Addr()]) > 0 {
+			l.own = append(l.own, a)
+		}
+	}
 	routes, err := allTables()
 	if err != nil {
 		return l, err
@@ -147,18 +157,19 @@ func (l *links) prepare(d Datagrams, routes []netlink.Route) error {
 		return err
 	}
 	l.kernel, l.close = newResolver(rules, routes, kernel.ask), kernel.close
-	l.datagram = question{mark: d.Mark, fromPort: d.From.Port()}
-	if len(l.holders[d.From.Addr()]) > 0 { // the kernel refuses a source that the host does not have
-		l.datagram.from = d.From.Addr()
+	l.datagram = question{mark: d.Mark}
+	if len(d.From) > 0 {
+		l.datagram.fromPort = d.From[0].Port()
 	}
 	return nil
 }
 
 // A reach is how this host reaches one address.
 type reach struct {
-	way     way   // zero: no route leads there
-	mtu     int   // the lowest of the route and the devices, in bytes; 0: unknown
-	devices []int // in the order of the route's hops
+	way     way        // zero: no route leads there
+	mtu     int        // the lowest of the route and the devices, in bytes; 0: unknown
+	devices []int      // in the order of the route's hops
+	source  netip.Addr // of this node's own addresses; invalid: it has none of that family here
 }
 
 // over returns the reach by some devices. Those that are not in the snapshot, such as
@@ -172,27 +183,78 @@ func (l links) over(devices ...int) (r reach) {
 	return r
 }
 
-// of returns the reach of an address of this host: the devices that hold it.
-func (l links) of(local netip.Addr) reach { return l.over(l.holders[local]...) }
+// of returns the reach of this node's own addresses: the devices that hold them.
+func (l links) of() reach {
+	var devices []int
+	for _, a := range l.own {
+		for _, device := range l.holders[a.Addr()] {
+			if !slices.Contains(devices, device) {
+				devices = append(devices, device)
+			}
+		}
+	}
+	return l.over(devices...)
+}
+
+// family returns this node's own addresses of the family of a peer.
+func (l links) family(peer netip.Addr) (some []netip.AddrPort) {
+	for _, a := range l.own {
+		if a.Addr().Is4() == peer.Is4() {
+			some = append(some, a)
+		}
+	}
+	return some
+}
+
+// source returns the one of several own addresses of a family that a way leaves with: the route's, or else
+// one of the device that it leaves by, or else the first. The kernel chooses so for a socket that is bound to
+// no address (fib_select_path, inet_select_addr), if that address is one that the peers know.
+func (l links) source(own []netip.AddrPort, w way) netip.AddrPort {
+	for _, a := range own {
+		if a.Addr() == sourceOf(w.route) {
+			return a
+		}
+	}
+	for _, device := range devicesOf(w.route) {
+		for _, a := range own {
+			if slices.Contains(l.holders[a.Addr()], device) {
+				return a
+			}
+		}
+	}
+	return own[0]
+}
 
 // to returns the reach of a peer: that of the route that the kernel chooses, which is the one
 // with the longest match where table main decides. A route may have several hops (ECMP), and
 // an MTU of its own (`ip route ... mtu`).
 func (l links) to(peer netip.AddrPort) reach {
 	w := leading(l.ways, peer.Addr())
+	own, from := l.family(peer.Addr()), netip.AddrPort{}
+	switch {
+	case len(own) == 1:
+		from = own[0]
+	case len(own) > 1 && l.kernel == nil:
+		from = l.source(own, w)
+	case len(own) > 1: // rules may choose by the source, which the first answer chooses
+		from = l.source(own, l.asked(netip.AddrPort{}, peer, w))
+	}
 	if l.kernel != nil {
-		w = l.asked(peer, w)
+		w = l.asked(from, peer, w)
 	}
 	r := l.over(devicesOf(w.route)...)
-	r.way, r.mtu = w, lower(r.mtu, w.route.MTU)
+	r.way, r.mtu, r.source = w, lower(r.mtu, w.route.MTU), from.Addr()
 	return r
 }
 
-// asked returns the way to a peer by the kernel's answer; zero if the kernel would not send,
-// and for the mesh's own routes, see CheckUnderlay. otherwise is for answers that are none.
-func (l links) asked(peer netip.AddrPort, otherwise way) way {
+// asked returns the way from an own address to a peer by the kernel's answer; zero if the kernel would not
+// send, and for the mesh's own routes, see CheckUnderlay. otherwise is for answers that are none.
+func (l links) asked(from, peer netip.AddrPort, otherwise way) way {
 	q := l.datagram
 	q.to, q.toPort = peer.Addr(), peer.Port()
+	if from.IsValid() {
+		q.from, q.fromPort = from.Addr(), from.Port()
+	}
 	switch a := l.kernel.resolve(q); {
 	case a.err == nil && carries(a.route):
 		return way{destination(a.route), a.route}
@@ -202,18 +264,22 @@ func (l links) asked(peer netip.AddrPort, otherwise way) way {
 	return otherwise
 }
 
-// underlay combines the reach of the node's own address and of all peers.
-func (l links) underlay(local netip.Addr, peers []netip.AddrPort) Underlay {
+// underlay combines the reach of the node's own addresses and of all peers.
+func (l links) underlay(peers []netip.AddrPort) Underlay {
 	var u Underlay
-	own := l.of(local)
+	own, ours := l.of(), map[netip.Addr]bool{}
+	for _, a := range l.own {
+		ours[a.Addr()] = true
+	}
 	u.add(own)
 	described := map[wayID]bool{}
 	mtus := make([]int, len(peers)) // 0: not known
 	for i, peer := range peers {
-		if l.kernel != nil && peer.Addr() == local {
+		if l.kernel != nil && ours[peer.Addr()] {
 			continue // table local has it
 		}
 		r := l.to(peer)
+		u.leaves(peer.Addr(), r.source, l.own)
 		u.add(r)
 		mtus[i] = r.mtu
 		if id := r.way.id(); id.prefix.IsValid() && !described[id] && len(u.Ways) < waysKept {
@@ -239,7 +305,7 @@ func (l links) underlay(local netip.Addr, peers []netip.AddrPort) Underlay {
 	return u
 }
 
-// filtered returns the interfaces with the node's own address that drop the datagrams of a
+// filtered returns the interfaces with the node's own addresses that drop the datagrams of a
 // peer, less those that are known.
 func (l links) filtered(own, r reach, peer netip.Addr, known []Filtered) (more []Filtered) {
 	for _, device := range own.devices {
@@ -270,6 +336,18 @@ func (u *Underlay) add(r reach) {
 	}
 }
 
+// leaves notes the source of datagrams to a peer, unless it is the first of its family.
+func (u *Underlay) leaves(peer, source netip.Addr, own []netip.AddrPort) {
+	first := slices.IndexFunc(own, func(a netip.AddrPort) bool { return a.Addr().Is4() == peer.Is4() })
+	if !source.IsValid() || first >= 0 && own[first].Addr() == source {
+		return
+	}
+	if u.Sources == nil {
+		u.Sources = map[netip.Addr]netip.Addr{}
+	}
+	u.Sources[peer] = source
+}
+
 // lowers notes the MTU towards a peer.
 func (u *Underlay) lowers(peer netip.Addr, mtu int) {
 	if u.Lower == nil {
@@ -284,111 +362,4 @@ func lower(a, b int) int {
 		return max(a, b)
 	}
 	return min(a, b)
-}
-
-// LoopError says that the route into the mesh would also take the datagrams to a node.
-type LoopError struct {
-	Prefix netip.Prefix // of network.cidr
-	Node   netip.Addr
-}
-
-// Error names the route and the node, and says what to do.
-func (e *LoopError) Error() string {
-	return fmt.Sprintf("the route %s would take the datagrams to the node %s into the mesh itself: give "+
-		"the node a route of its own, such as `ip route add %s via GATEWAY`, or choose another network.cidr",
-		e.Prefix, e.Node, e.Node)
-}
-
-// CheckUnderlay returns a *LoopError if a prefix of the network contains a peer's address and
-// no other route to the peer is more specific: the outer packets to the peer would enter the
-// TUN.
-func CheckUnderlay(cidr []netip.Prefix, peers []netip.Addr) error {
-	routes, err := mainTable()
-	if err != nil {
-		return err
-	}
-	return loop(waysOfOthers(routes), cidr, peers)
-}
-
-// loop finds the first peer whose datagrams would loop.
-func loop(ways []way, cidr []netip.Prefix, peers []netip.Addr) error {
-	for _, peer := range peers {
-		for _, p := range cidr {
-			if p.Contains(peer) && leading(ways, peer).prefix.Bits() <= p.Bits() {
-				return &LoopError{Prefix: p, Node: peer}
-			}
-		}
-	}
-	return nil
-}
-
-// Shadows describes the routes of other programs that take a part of the prefixes away from
-// the interface called name: the kernel prefers them, being more specific. It returns at most
-// five, as `ip route` prints them.
-func Shadows(name string, prefixes []netip.Prefix) ([]string, error) {
-	routes, err := mainTable()
-	if err != nil {
-		return nil, err
-	}
-	return shadows(routes, Index(name), prefixes), nil
-}
-
-// shadows is Shadows for an interface index and a table. For each route it tries the prefixes
-// that contain it, so the cost does not grow with the product of routes and prefixes.
-func shadows(routes []netlink.Route, own int, prefixes []netip.Prefix) (found []string) {
-	const most = 5
-	wanted := setOf(prefixes)
-	for _, r := range routes {
-		if r.LinkIndex == own || isBackstop(r) {
-			continue
-		}
-		p := destination(r)
-		for bits := range p.Bits() + 1 {
-			if wider, err := p.Addr().Prefix(bits); err == nil && wanted[wider] {
-				found = append(found, describe(r))
-				break
-			}
-		}
-		if len(found) == most {
-			break
-		}
-	}
-	return found
-}
-
-// A way is a route that can carry datagrams to a peer, with its destination.
-type way struct {
-	prefix netip.Prefix
-	route  netlink.Route
-}
-
-// A wayID tells the routes of all tables apart.
-type wayID struct {
-	prefix netip.Prefix
-	table  int
-}
-
-func (w way) id() wayID { return wayID{w.prefix, w.route.Table} }
-
-// carries reports whether a route sends packets somewhere, and is not one of meshd's.
-func carries(r netlink.Route) bool { return r.Type == unix.RTN_UNICAST && r.Protocol != Protocol }
-
-// waysOfOthers returns those of the routes that can carry datagrams to peers.
-func waysOfOthers(routes []netlink.Route) (ways []way) {
-	for _, r := range routes {
-		if carries(r) {
-			ways = append(ways, way{destination(r), r})
-		}
-	}
-	return ways
-}
-
-// leading returns the longest match for peer; the zero way if no route matches.
-func leading(ways []way, peer netip.Addr) (best way) {
-	for _, w := range ways {
-		if w.prefix.Contains(peer) && (!best.prefix.IsValid() || w.prefix.Bits() > best.prefix.Bits()) {
-			best = w
-		}
-	}
-	return best
 }

@@ -44,6 +44,10 @@ type Change struct {
 	Old, New string // values, for people to read; empty where there is none
 }
 
+// FieldAddress is the field of a ChangedPeer that says where a node listens. Without a new file it changes
+// only because a DNS name has another address.
+const FieldAddress = "address"
+
 // phrases are how a change of a kind is introduced, where the kind's own word is not used.
 var phrases = map[ChangeKind]string{
 	ChangedIdentity:   "this node",

@@ -43,6 +43,7 @@ const (
 
 	// What the file asks for and this host or mesh does not give.
 	AddressElsewhere Kind = "address_elsewhere" // the address of this node is not on this host
+	AddressMissing   Kind = "address_missing"   // one of several addresses of this node is not on this host
 	SubnetFamilies   Kind = "subnet_families"   // a peer and this node have no family in common
 	UnderlayFamilies Kind = "underlay_families" // a peer's address is of another family
 	MTUTooLarge      Kind = "mtu_too_large"     // network.mtu exceeds what the underlay carries
@@ -50,6 +51,9 @@ const (
 	RouteShadowed    Kind = "route_shadowed"    // another route takes packets away from the mesh
 	RuleDiverts      Kind = "rule_diverts"      // a routing rule takes packets away from the mesh
 	ReversePath      Kind = "rp_filter"         // rp_filter may drop datagrams of peers
+	NameUnresolved   Kind = "name_unresolved"   // a node's name has no address yet
+	NameStale        Kind = "name_stale"        // a name's last address stays in use while DNS fails
+	NameUnusable     Kind = "name_unusable"     // a name stands for what cannot be a node's address
 
 	// How packets move.
 	SmallBuffers     Kind = "small_buffers"     // the kernel granted smaller socket buffers

@@ -155,15 +155,36 @@ func (m Mesh) Carriers() map[string]bool {
 	return all
 }
 
-// Behind returns the prefixes behind some peers, by the number that each peer has.
+// Behind returns the prefixes behind some peers, by the number that each peer has. A prefix that several of
+// them share is there once, with their lowest number.
 func (m Mesh) Behind(peers map[string]int) map[int][]Prefix {
 	all := map[int][]Prefix{}
 	if len(peers) == 0 {
 		return all
 	}
+	shared := map[Prefix]bool{}
+	for _, s := range m.Shares {
+		shared[s.Prefix] = true
+		lowest, some := 0, false
+		for _, c := range s.Carriers {
+			if n, ok := peers[c.Peer]; ok && c.Peer != m.Self && (!some || n < lowest) {
+				lowest, some = n, true
+			}
+		}
+		if some {
+			all[lowest] = append(all[lowest], s.Prefix)
+		}
+	}
 	for _, p := range m.Peers {
-		if n, ok := peers[p.Name]; ok && p.Name != m.Self {
-			all[n] = slices.Concat(all[n], p.Subnets, p.Routes)
+		n, ok := peers[p.Name]
+		if !ok || p.Name == m.Self {
+			continue
+		}
+		all[n] = append(all[n], p.Subnets...)
+		for _, r := range p.Routes {
+			if !shared[r] {
+				all[n] = append(all[n], r)
+			}
 		}
 	}
 	return all
@@ -176,8 +197,9 @@ type Route struct {
 	Self   bool   // this node itself has the address
 }
 
-// Route returns which node has the longest prefix that contains an address. It looks at every
-// prefix, so it is for questions of people, and the oracle of the packet path's tables.
+// Route returns which node has the longest prefix that contains an address; of several with the same prefix
+// this node itself, or else the one that is preferred while all are up. It looks at every prefix, so it is for
+// questions of people, and the oracle of the packet path's tables.
 func (m Mesh) Route(dst netip.Addr) (best Route) {
 	dst = dst.Unmap()
 	for _, p := range m.Peers {
@@ -188,6 +210,16 @@ func (m Mesh) Route(dst netip.Addr) (best Route) {
 				}
 			}
 		}
+	}
+	for _, s := range m.Shares {
+		if s.Prefix != best.Prefix {
+			continue
+		}
+		best.Peer = s.Carriers[0].Peer
+		if slices.ContainsFunc(s.Carriers, func(c Carrier) bool { return c.Peer == m.Self }) {
+			best.Peer = m.Self
+		}
+		best.Self = best.Peer == m.Self
 	}
 	return best
 }

@@ -239,3 +239,52 @@ func TestForwardedProbe(t *testing.T) {
 		})
 	}
 }
+
+// shared is a mesh in which two others have one prefix, and this node and another one have a second.
+func shared() mesh.Mesh {
+	p := netip.MustParsePrefix
+	one, two := p("192.168.7.0/24"), p("192.168.8.0/24")
+	return mesh.Mesh{Self: "a", Peers: []mesh.Peer{
+		{Name: "a", Subnets: []mesh.Prefix{p("10.244.1.0/24")}, Routes: []mesh.Prefix{two}},
+		{Name: "b", Subnets: []mesh.Prefix{p("10.244.2.0/24")}, Routes: []mesh.Prefix{one, two}},
+		{Name: "c", Subnets: []mesh.Prefix{p("10.244.3.0/24")}, Routes: []mesh.Prefix{one}},
+	}, Shares: []mesh.Share{{Prefix: one, Carriers: []mesh.Carrier{{Peer: "c", Metric: 50}, {Peer: "b", Metric: 100}}},
+		{Prefix: two, Carriers: []mesh.Carrier{{Peer: "b", Metric: 50}, {Peer: "a", Metric: 100}}}}}
+}
+
+// A shared prefix is behind one number, the lowest.
+func TestBehindShares(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		peers map[string]int
+		want  string
+	}{
+		{"none", nil, "map[]"},
+		{"one of them", map[string]int{"b": 7}, "map[7:[192.168.7.0/24 192.168.8.0/24 10.244.2.0/24]]"},
+		{"both, the same", map[string]int{"b": 7, "c": 7},
+			"map[7:[192.168.7.0/24 192.168.8.0/24 10.244.2.0/24 10.244.3.0/24]]"},
+		{"both", map[string]int{"b": 7, "c": 5},
+			"map[5:[192.168.7.0/24 10.244.3.0/24] 7:[192.168.8.0/24 10.244.2.0/24]]"},
+		{"the other way round", map[string]int{"b": 5, "c": 7},
+			"map[5:[192.168.7.0/24 192.168.8.0/24 10.244.2.0/24] 7:[10.244.3.0/24]]"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := fmt.Sprint(shared().Behind(test.peers)); got != test.want {
+				t.Errorf("%s, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+// Of several carriers this node itself comes first, and then the lowest metric.
+func TestRouteOfShares(t *testing.T) {
+	m := shared()
+	for to, want := range map[string]string{
+		"192.168.7.1": "c false", "192.168.8.1": "a true", "10.244.2.1": "b false",
+	} {
+		r := m.Route(netip.MustParseAddr(to))
+		if got := fmt.Sprint(r.Peer, " ", r.Self); got != want {
+			t.Errorf("%s: %s, want %s", to, got, want)
+		}
+	}
+}

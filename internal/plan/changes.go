@@ -3,9 +3,11 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
+	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/masq"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/rules"
@@ -16,7 +18,7 @@ import (
 func Changes(old, next *Plan) []mesh.Change {
 	d := &differences{}
 	value(d, mesh.ChangedIdentity, "", old.Self.Name, next.Self.Name)
-	d.peers(old.Engine.Mesh, next.Engine.Mesh)
+	d.peers(old, next)
 	value(d, mesh.ChangedPort, "", list(old.Engine.Binds), list(next.Engine.Binds))
 	value(d, mesh.ChangedInterface, "", old.Link.Interface, next.Link.Interface)
 	value(d, mesh.ChangedMTU, "", old.Link.MTU, next.Link.MTU)
@@ -71,24 +73,24 @@ func without[T comparable](all, others []T) (rest []T) {
 }
 
 // peers compares the nodes, this one included, by name.
-func (d *differences) peers(old, next mesh.Mesh) {
+func (d *differences) peers(old, next *Plan) {
 	before, after := byName(old), byName(next)
-	for _, p := range sorted(old, func(p *mesh.Peer) bool { return after[p.Name] == nil }) {
+	for _, n := range sorted(old, func(n node) bool { return after[n.Name].plan == nil }) {
 		d.list = append(d.list, mesh.Change{
-			Op: mesh.Removed, Kind: mesh.ChangedPeer, Subject: p.Name, Old: list(p.Subnets)})
+			Op: mesh.Removed, Kind: mesh.ChangedPeer, Subject: n.Name, Old: list(n.Subnets)})
 	}
-	for _, p := range sorted(next, func(p *mesh.Peer) bool { return !same(before[p.Name], p) }) {
-		was := before[p.Name]
-		if was == nil {
-			d.list = append(d.list, mesh.Change{Op: mesh.Added, Kind: mesh.ChangedPeer, Subject: p.Name,
-				New: list(slices.Concat(p.Subnets, p.Routes))})
+	for _, n := range sorted(next, func(n node) bool { return !same(before[n.Name], n) }) {
+		was := before[n.Name]
+		if was.plan == nil {
+			d.list = append(d.list, mesh.Change{Op: mesh.Added, Kind: mesh.ChangedPeer, Subject: n.Name,
+				New: list(slices.Concat(n.Subnets, n.Routes))})
 			continue
 		}
-		if p.Name != next.Self || p.Name != old.Self { // our own address shows as the port's
-			d.field(p.Name, "address", was.Underlay().String(), p.Underlay().String())
+		if n.Name != next.Self.Name || n.Name != old.Self.Name { // our own address shows as the port's
+			d.field(n.Name, mesh.FieldAddress, was.addresses(), n.addresses())
 		}
-		d.field(p.Name, "subnets", list(was.Subnets), list(p.Subnets))
-		d.field(p.Name, "routes", list(was.Routes), list(p.Routes))
+		d.field(n.Name, "subnets", list(was.Subnets), list(n.Subnets))
+		d.field(n.Name, "routes", was.routes(), n.routes())
 	}
 }
 
@@ -99,29 +101,87 @@ func (d *differences) field(peer, name, old, next string) {
 	}
 }
 
-func byName(m mesh.Mesh) map[string]*mesh.Peer {
-	all := make(map[string]*mesh.Peer, len(m.Peers))
-	for i := range m.Peers {
-		all[m.Peers[i].Name] = &m.Peers[i]
+// A node is one of a plan; its plan is nil if the plan has none of that name.
+type node struct {
+	mesh.Peer
+	plan  *Plan
+	index int // in the file
+}
+
+// nodesOf returns the nodes of a plan that are of interest.
+func nodesOf(p *Plan, interesting func(node) bool) (some []node) {
+	for i, peer := range p.Engine.Mesh.Peers {
+		if n := (node{peer, p, i}); interesting(n) {
+			some = append(some, n)
+		}
+	}
+	return some
+}
+
+func byName(p *Plan) map[string]node {
+	all := make(map[string]node, len(p.Engine.Mesh.Peers))
+	for _, n := range nodesOf(p, func(node) bool { return true }) {
+		all[n.Name] = n
 	}
 	return all
 }
 
-// sorted returns those peers of m that are of interest, by name.
-func sorted(m mesh.Mesh, interesting func(*mesh.Peer) bool) (some []*mesh.Peer) {
-	for i := range m.Peers {
-		if p := &m.Peers[i]; interesting(p) {
-			some = append(some, p)
-		}
-	}
-	slices.SortFunc(some, func(a, b *mesh.Peer) int { return cmp.Compare(a.Name, b.Name) })
+// sorted returns those nodes of a plan that are of interest, by name.
+func sorted(p *Plan, interesting func(node) bool) []node {
+	some := nodesOf(p, interesting)
+	slices.SortFunc(some, func(a, b node) int { return cmp.Compare(a.Name, b.Name) })
 	return some
 }
 
 // same tells whether a peer stays as it is. A mesh has thousands of them, so it makes no text.
-func same(a, b *mesh.Peer) bool {
-	return a != nil && slices.Equal(a.Addresses, b.Addresses) &&
-		slices.Equal(a.Subnets, b.Subnets) && slices.Equal(a.Routes, b.Routes)
+func same(a, b node) bool {
+	return a.plan != nil && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Subnets, b.Subnets) &&
+		slices.Equal(a.Routes, b.Routes) && slices.Equal(a.listed().Addresses, b.listed().Addresses) &&
+		slices.Equal(a.listed().Routes, b.listed().Routes)
+}
+
+// listed returns the node as the file has it: the mesh lists nodes in the order of the file.
+func (n node) listed() (is config.Node) {
+	if all := n.plan.Config.Nodes; n.index < len(all) && all[n.index].Name == n.Name {
+		is = all[n.index]
+	}
+	return is
+}
+
+// addresses writes the node's addresses for people, with the names that they come from.
+func (n node) addresses() string {
+	var words []string
+	resolved := map[string]bool{}
+	for _, a := range n.Addresses {
+		word := a.String()
+		if name, _ := n.plan.Origin(a.Addr()); name != "" {
+			word, resolved[name] = name+" ("+word+")", true
+		}
+		words = append(words, word)
+	}
+	for _, a := range n.listed().Addresses {
+		if a.Name != "" && !resolved[a.Name] {
+			words = append(words, a.Name+" (no address)")
+		}
+	}
+	return cmp.Or(strings.Join(words, " "), "none")
+}
+
+// routes writes the node's routes for people, with metrics that are not the usual one.
+func (n node) routes() string {
+	metrics := map[netip.Prefix]int{}
+	for _, r := range n.listed().Routes {
+		metrics[r.Prefix] = r.Metric
+	}
+	var words []string
+	for _, p := range n.Routes {
+		word := p.String()
+		if metric, ok := metrics[p]; ok && metric != config.DefaultMetric {
+			word += fmt.Sprintf(" metric %d", metric)
+		}
+		words = append(words, word)
+	}
+	return cmp.Or(strings.Join(words, " "), "none")
 }
 
 // list writes values for people.

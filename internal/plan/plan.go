@@ -9,11 +9,13 @@
 package plan
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/container"
@@ -42,13 +44,17 @@ type Plan struct {
 	Container  container.Settings
 	Conditions []mesh.Condition // what of the file this host or mesh cannot give
 
-	ways  []string           // how datagrams reach the peers, see link.Underlay
-	lower map[netip.Addr]int // see there, too
+	nodes   *Nodes
+	ways    []string              // how datagrams reach the peers, see link.Underlay
+	lower   map[netip.Addr]int    // see there, too
+	headers int                   // the largest outer headers of datagrams to a peer, bytes
+	origins map[netip.Addr]string // the name that an address comes from, of those that have one
 }
 
 // Host is what a plan depends on besides the file.
 type Host struct {
 	Local      []netip.Addr // addresses of this host
+	Nodes      *Nodes       // as this node sees them; nil: as the file alone says
 	Underlay   link.Underlay
 	Shadows    []string         // routes that take packets for other nodes' prefixes away from the TUN
 	Diverted   []link.Diversion // routing rules that take pods' packets away from the mesh
@@ -64,32 +70,10 @@ var (
 	ErrIdentity = errors.New("cannot tell which node this host is") // a fault of the file, or of --node
 )
 
-// Identify returns the index of the node that this host is: the one called name, or, without a
-// name, the one whose address is local. The error has ErrNotHere or ErrIdentity in it.
+// Identify returns the index of the node that this host is as far as the file alone tells: no name of it is
+// resolved. See Nodes.Identify.
 func Identify(c *config.Config, name string, local []netip.Addr) (index int, err error) {
-	var found []int
-	for i, n := range c.Nodes {
-		if name == n.Name || name == "" && slices.Contains(local, n.Address().Addr()) {
-			found = append(found, i)
-		}
-	}
-	switch {
-	case len(found) == 1:
-		return found[0], nil
-	case len(found) > 1:
-		var names []string
-		for _, i := range found {
-			names = append(names, fmt.Sprintf("%s (%s)", c.Nodes[i].Name, c.Nodes[i].Address().Addr()))
-		}
-		return 0, fmt.Errorf("%w: it has the addresses of %d nodes of %s: %s; "+
-			"choose one with --node NAME; local addresses: %s",
-			ErrIdentity, len(found), c.Path, strings.Join(names, ", "), addresses(local))
-	case name != "":
-		return 0, fmt.Errorf("%w: no node of %s is named %q", ErrIdentity, c.Path, name)
-	}
-	// No path: c may be the last good file, which is not to be edited.
-	return 0, fmt.Errorf("%w: add this host to the file, or choose a node with --node NAME; local addresses: %s",
-		ErrNotHere, addresses(local))
+	return Expand(c, nil).Identify(name, local)
 }
 
 // addresses lists what could stand in the file: neither loopback nor link-local addresses, and not
@@ -115,10 +99,15 @@ func addresses(ips []netip.Addr) string {
 // Make says what the file asks of this host, which is node self. An error is a fault of the file on
 // this host, such as an MTU that IPv6 cannot live with.
 func Make(c *config.Config, self int, host Host) (*Plan, error) {
-	p := &Plan{Config: c, Self: c.Nodes[self], ways: host.Underlay.Ways, Forwarding: host.Forwarding}
+	p := &Plan{Config: c, Self: c.Nodes[self], ways: host.Underlay.Ways, lower: host.Underlay.Lower,
+		nodes: host.Nodes, Forwarding: host.Forwarding}
+	if p.nodes == nil {
+		p.nodes = Expand(c, nil).SeenFrom(self, host.Local)
+	}
+	p.Peer = p.peerOf(self)
+	p.planBinds(self, host)
 	p.planMesh()
 	p.planEngine(host)
-	p.lower = host.Underlay.Lower
 	if err := p.planLink(self, host.Underlay.MTU); err != nil {
 		return nil, err
 	}
@@ -132,44 +121,76 @@ func Make(c *config.Config, self int, host Host) (*Plan, error) {
 
 // planMesh lists the nodes, and names those to which no packet can pass.
 func (p *Plan) planMesh() {
-	own := peerOf(p.Self)
-	p.Peer = own
-	m := mesh.Mesh{Self: own.Name, Peers: make([]mesh.Peer, 0, len(p.Config.Nodes))}
-	for _, n := range p.Config.Nodes {
-		peer := peerOf(n)
+	own := p.Peer
+	m := mesh.Mesh{Self: own.Name, Peers: make([]mesh.Peer, 0, len(p.Config.Nodes)), Shares: sharesOf(p.Config)}
+	for i, n := range p.Config.Nodes {
+		peer := p.peerOf(i)
 		m.Peers = append(m.Peers, peer)
+		p.Conditions = append(p.Conditions, p.nodes.conditions[i]...)
 		if !own.CanSpeakTo(peer) {
 			p.note(mesh.Condition{Kind: mesh.SubnetFamilies, Severity: mesh.Degraded, Peer: n.Name,
 				Remedy: "give both nodes a subnet of the same family"})
 		}
-		if n.Address().Addr().Is4() != own.Underlay().Addr().Is4() {
+		usable := 0
+		for _, a := range peer.Addresses {
+			if _, ok := p.Engine.From(a.Addr()); ok {
+				usable, p.headers = usable+1, max(p.headers, a.OuterHeaders())
+			}
+		}
+		if usable == 0 && len(peer.Addresses) > 0 { // without any address, the name's condition says so
 			p.note(mesh.Condition{Kind: mesh.UnderlayFamilies, Severity: mesh.Degraded, Peer: n.Name,
-				Cause:  fmt.Sprintf("its address is %s, and this node's is %s", n.Address().Addr(), own.Underlay().Addr()),
+				Cause:  fmt.Sprintf("its address is %s, and this node's is %s", hosts(peer), hosts(own)),
 				Remedy: "give both nodes an address of the same family"})
 		}
 	}
 	p.Engine.Mesh = m
 }
 
-func peerOf(n config.Node) mesh.Peer {
-	return mesh.Peer{Name: n.Name, Addresses: []mesh.Endpoint{{AddrPort: n.Address()}},
-		Subnets: n.Subnets, Routes: n.Prefixes()}
+// peerOf returns a node as the other rooms know it.
+func (p *Plan) peerOf(node int) mesh.Peer {
+	n := p.Config.Nodes[node]
+	for _, a := range p.nodes.of[node] {
+		if a.name != "" {
+			if p.origins == nil {
+				p.origins = map[netip.Addr]string{}
+			}
+			p.origins[a.Addr()] = a.name
+		}
+	}
+	return mesh.Peer{Name: n.Name, Addresses: p.nodes.endpoints(node), Subnets: n.Subnets, Routes: n.Prefixes()}
+}
+
+// Origin returns the DNS name that an address of a node comes from, and when it was resolved; empty if the
+// file lists the address itself. No two nodes have the same address.
+func (p *Plan) Origin(address netip.Addr) (name string, at time.Time) {
+	name = p.origins[address]
+	return name, p.nodes.names[name].At
+}
+
+// Names returns the DNS names of all nodes of a file, each once.
+func Names(c *config.Config) (names []string) {
+	for _, n := range c.Nodes {
+		for _, a := range n.Addresses {
+			if a.Name != "" {
+				names = append(names, a.Name) // a name is in one node alone
+			}
+		}
+	}
+	return names
+}
+
+// hosts lists the addresses of a node without their ports.
+func hosts(p mesh.Peer) string {
+	var words []string
+	for _, a := range p.Addresses {
+		words = append(words, a.Addr().String())
+	}
+	return cmp.Or(strings.Join(words, ", "), "not known")
 }
 
 // planEngine decides where packets enter and leave this host.
 func (p *Plan) planEngine(host Host) {
-	address, c := p.Self.Address(), p.Config.Dataplane
-	p.Engine.Binds = []netip.AddrPort{address}
-	if !slices.Contains(host.Local, address.Addr()) {
-		any := netip.IPv4Unspecified()
-		if address.Addr().Is6() {
-			any = netip.IPv6Unspecified()
-		}
-		p.Engine.Binds[0] = netip.AddrPortFrom(any, address.Port())
-		p.note(mesh.Condition{Kind: mesh.AddressElsewhere, Severity: mesh.Degraded,
-			Subject: address.Addr().String(),
-			Remedy:  "add the address to an interface, or let NAT map it to this host"})
-	}
+	c := p.Config.Dataplane
 	p.Engine.Interface, p.Engine.Queues = p.Config.Network.Interface, c.Queues
 	p.Engine.Offload, p.Engine.Spread = c.Offload != config.Off, c.Spread
 	if p.Engine.Queues == 0 {
@@ -187,7 +208,7 @@ const maxMTU = 65507
 // planLink decides about the TUN: the whole network and the other nodes' routes go through it.
 func (p *Plan) planLink(self, underlayMTU int) error {
 	network := p.Config.Network
-	fits := underlayMTU - p.Peer.Underlay().OuterHeaders()
+	fits := underlayMTU - p.headers
 	p.Link = link.Settings{Interface: network.Interface, MTU: network.MTU}
 	for _, cidr := range network.CIDR {
 		if !slices.Contains(p.Self.Subnets, cidr) { // else all of it is on our own bridge
@@ -209,13 +230,9 @@ func (p *Plan) planLink(self, underlayMTU int) error {
 			"raise the underlay's MTU, "+
 			"or take the IPv6 prefix out of network.cidr", underlayMTU, p.Link.MTU, minMTU6)
 	}
-	p.Backstops = slices.Clone(network.CIDR)
-	for i, n := range p.Config.Nodes {
-		if i != self {
-			p.Link.Routes = append(p.Link.Routes, n.Prefixes()...)
-			p.Backstops = append(p.Backstops, n.Prefixes()...)
-		}
-	}
+	others := prefixesOf(p.Config, self)
+	p.Link.Routes = append(p.Link.Routes, others...)
+	p.Backstops = slices.Concat(network.CIDR, others)
 	for _, v6 := range []bool{false, true} {
 		if ip := p.Peer.TUNAddress(v6); ip.IsValid() {
 			p.Link.Addresses = append(p.Link.Addresses, ip)
@@ -225,34 +242,36 @@ func (p *Plan) planLink(self, underlayMTU int) error {
 }
 
 // MTUTo returns how large packets to a peer may be as far as this host is concerned, in bytes without outer
-// headers: a route may carry less than the interface of the mesh.
+// headers: a route may carry less than the interface of the mesh. Of several addresses the lowest counts.
 func (p *Plan) MTUTo(peer mesh.Peer) int {
-	if lower, ok := p.lower[peer.Underlay().Addr()]; ok {
-		return min(p.Link.MTU, lower-p.Peer.Underlay().OuterHeaders())
+	size := p.Link.MTU
+	for _, a := range peer.Addresses {
+		if lower, ok := p.lower[a.Addr()]; ok {
+			size = min(size, lower-a.OuterHeaders())
+		}
 	}
-	return p.Link.MTU
+	return size
 }
 
 // planPrograms decides whether the kernel engine may forward.
 func (p *Plan) planPrograms(host Host) {
-	c, address := p.Config.Dataplane, p.Self.Address()
+	c := p.Config.Dataplane
 	k := &p.Engine.Kernel
-	k.MTU = min(p.Link.MTU, host.Underlay.MTU-p.Peer.Underlay().OuterHeaders())
-	k.Outer = host.Underlay.MTU
+	k.MTU, k.Outer = min(p.Link.MTU, host.Underlay.MTU-p.headers), host.Underlay.MTU
 	k.Underlay, k.Receive = host.Underlay.Devices, receives[c.Receive]
 	switch {
 	case c.Engine == config.EngineUser:
 		k.Use, k.Why, k.Chosen = dataplane.Never, "the file asks for it", true
-	case p.Engine.Binds[0] != address: // the address may come later: no reason to reject the file
+	case p.Engine.Binds[0].Addr().IsUnspecified(): // the address may come later: no reason to reject the file
 		k.Use = dataplane.Never
-		k.Why = fmt.Sprintf("the kernel engine needs the node's address %s on this host", address.Addr())
+		k.Why = fmt.Sprintf("the kernel engine needs the node's address %s on this host", hosts(p.Peer))
 	case c.Engine == config.Auto:
 		k.Use = dataplane.IfPossible
 	default:
 		k.Use = dataplane.Always
 	}
 	if k.Use != dataplane.Never {
-		p.Link.Router6 = address.Addr().Is6()
+		p.Link.Router6 = slices.ContainsFunc(p.Engine.Binds, func(b netip.AddrPort) bool { return b.Addr().Is6() })
 		p.planPolicies(host)
 	}
 }
@@ -282,9 +301,7 @@ func RulesOf(c *config.Config, self config.Node, podLinks []string) (r rules.Wan
 		Exclude:     c.Masquerade.Exclude,
 		FullyRandom: c.Masquerade.FullyRandom,
 	}
-	for _, n := range c.Nodes {
-		r.Masquerade.Mesh = append(r.Masquerade.Mesh, n.Prefixes()...)
-	}
+	r.Masquerade.Mesh = append(r.Masquerade.Mesh, prefixesOf(c, -1)...)
 	return r
 }
 
@@ -292,10 +309,12 @@ func RulesOf(c *config.Config, self config.Node, podLinks []string) (r rules.Wan
 func (p *Plan) planGuard(podLinks []string) {
 	p.Rules.Clamp = filter.ClampSettings{TUN: p.Link.Interface, MTU: p.Link.MTU}
 	g := &p.Rules.Guard
-	*g = filter.GuardSettings{Bind: p.Engine.Binds[0], TUN: p.Config.Network.Interface, PodLinks: podLinks,
+	*g = filter.GuardSettings{Binds: p.Engine.Binds, TUN: p.Config.Network.Interface, PodLinks: podLinks,
 		Mark: udp.Mark, Closed: p.Forwarding.Closed()}
 	for _, peer := range p.Engine.Mesh.Peers {
-		g.Nodes = append(g.Nodes, peer.Underlay().AddrPort)
+		for _, a := range peer.Addresses {
+			g.Nodes = append(g.Nodes, a.AddrPort)
+		}
 	}
 }
 

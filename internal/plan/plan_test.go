@@ -201,8 +201,8 @@ func TestMake(t *testing.T) {
 				Interface: "mesh0", MTU: 1452, Addresses: addrs("10.244.3.0"),
 				Routes: prefixes("10.244.0.0/16", "fd00::/48", "192.168.1.0/24", "192.168.2.0/24", "fd01::/64"),
 			}, wrong: []about{
-				{mesh.UnderlayFamilies, mesh.Degraded, "a", ""}, {mesh.UnderlayFamilies, mesh.Degraded, "b", ""},
 				{mesh.AddressElsewhere, mesh.Degraded, "", deaf},
+				{mesh.UnderlayFamilies, mesh.Degraded, "a", ""}, {mesh.UnderlayFamilies, mesh.Degraded, "b", ""},
 			}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -459,7 +459,7 @@ func TestRulesOfPlan(t *testing.T) {
 		Nodes: []netip.AddrPort{netip.MustParseAddrPort("172.18.0.2:8285"),
 			netip.MustParseAddrPort("172.18.0.3:9000"),
 			netip.MustParseAddrPort("172.18.0.4:8285")},
-		Bind: p.Engine.Binds[0], TUN: "mesh0", PodLinks: []string{"cni0"}, Mark: udp.Mark, Closed: map[bool][]string{},
+		Binds: p.Engine.Binds, TUN: "mesh0", PodLinks: []string{"cni0"}, Mark: udp.Mark, Closed: map[bool][]string{},
 	}
 	want.Clamp = filter.ClampSettings{TUN: "mesh0", MTU: 1472}
 	if !reflect.DeepEqual(p.Rules, want) || !reflect.DeepEqual(p.Forwarding, host.Forwarding) {

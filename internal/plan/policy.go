@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,7 +16,9 @@ import (
 func (p *Plan) planPolicies(host Host) {
 	names := map[netip.AddrPort]string{}
 	for _, peer := range p.Engine.Mesh.Others() {
-		names[peer.Underlay().AddrPort] = peer.Name
+		for _, a := range peer.Addresses {
+			names[a.AddrPort] = peer.Name
+		}
 	}
 	for _, policy := range host.IPsec {
 		if about := p.police(names, policy.Peers, dataplane.Policed{Out: true, In: true}); len(about) > 0 {
@@ -33,7 +36,7 @@ func (p *Plan) planPolicies(host Host) {
 	}
 }
 
-// police leaves peers that listen at some addresses to user space, and returns their names.
+// police leaves peers that listen at some addresses to user space, and returns their names, each once.
 func (p *Plan) police(names map[netip.AddrPort]string, at []netip.AddrPort, what dataplane.Policed) (
 	about []string) {
 	for _, address := range at {
@@ -46,7 +49,9 @@ func (p *Plan) police(names map[netip.AddrPort]string, at []netip.AddrPort, what
 		}
 		have := p.Engine.Kernel.Policed[name]
 		p.Engine.Kernel.Policed[name] = dataplane.Policed{Out: have.Out || what.Out, In: have.In || what.In}
-		about = append(about, name)
+		if !slices.Contains(about[max(0, len(about)-1):], name) { // the addresses of a peer stand together
+			about = append(about, name)
+		}
 	}
 	return about
 }

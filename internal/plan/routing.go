@@ -14,13 +14,18 @@ import (
 // This file says which ways of packets matter, and what of the host's own routing works against
 // the mesh.
 
-// Datagrams returns what node self of a file sends to its peers, and the peers' endpoints: those of
-// all nodes, in the order of the file.
-func Datagrams(c *config.Config, self int) (own link.Datagrams, all []netip.AddrPort) {
-	for _, n := range c.Nodes {
-		all = append(all, n.Address())
+// Datagrams returns what node self sends to its peers, and the peers' endpoints: those of all nodes, in the
+// order of the file.
+func (n *Nodes) Datagrams(self int) (own link.Datagrams, all []netip.AddrPort) {
+	own.Mark = udp.Mark
+	for i := range n.of {
+		for _, a := range n.of[i] {
+			if all = append(all, a.AddrPort); i == self {
+				own.From = append(own.From, a.AddrPort)
+			}
+		}
 	}
-	return link.Datagrams{From: all[self], Mark: udp.Mark}, all
+	return own, all
 }
 
 // Pods returns the packets of pods that node self of a file has to carry. Where they come in is a
@@ -29,9 +34,10 @@ func Pods(c *config.Config, self int) link.Pods {
 	p := link.Pods{TUN: c.Network.Interface, Networks: c.Network.CIDR, Own: c.Nodes[self].Subnets}
 	for i, n := range c.Nodes {
 		if i != self {
-			p.Others = append(append(p.Others, n.Subnets...), n.Prefixes()...)
+			p.Others = append(p.Others, n.Subnets...)
 		}
 	}
+	p.Others = append(p.Others, prefixesOf(c, self)...)
 	return p
 }
 

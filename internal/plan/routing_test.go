@@ -102,18 +102,20 @@ func TestPodsAndDatagramsOfANode(t *testing.T) {
 	for self, n := range c.Nodes {
 		t.Run(n.Name, func(t *testing.T) {
 			pods := Pods(c, self)
-			own, all := Datagrams(c, self)
-			var others []netip.Prefix
+			own, all := Expand(c, nil).Datagrams(self)
+			var others, routes []netip.Prefix
 			for i, other := range c.Nodes {
 				if i != self {
-					others = slices.Concat(others, other.Subnets, other.Prefixes())
+					others, routes = append(others, other.Subnets...), append(routes, other.Prefixes()...)
 				}
 			}
+			others = append(others, routes...)
 			if !reflect.DeepEqual(pods.Others, others) || !slices.Equal(pods.Own, n.Subnets) ||
 				!slices.Equal(pods.Networks, c.Network.CIDR) || pods.TUN != c.Network.Interface {
 				t.Errorf("%+v", pods)
 			}
-			if own.From != n.Address() || len(all) != len(c.Nodes) || all[self] != n.Address() || own.Mark == 0 {
+			if len(own.From) != 1 || own.From[0] != n.Address() || own.Mark == 0 || len(all) != len(c.Nodes) ||
+				all[self] != n.Address() {
 				t.Errorf("%+v, %v", own, all)
 			}
 		})

@@ -32,7 +32,8 @@ func wanted(network string) Wanted {
 	return Wanted{
 		Masquerade: &masq.Settings{Mesh: prefixes(network), Local: pods, Pods: pods},
 		Accept:     &filter.Accept{Interface: "mesh0", Networks: prefixes(network), Pods: pods},
-		Guard: filter.GuardSettings{TUN: "mesh0", Mark: 1, Bind: netip.MustParseAddrPort("127.0.0.1:8285"),
+		Guard: filter.GuardSettings{TUN: "mesh0", Mark: 1,
+			Binds: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:8285")},
 			Nodes: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.2:8285")}},
 	}
 }

@@ -17,6 +17,8 @@ type Viewer struct {
 	State  string        // the state folder
 	Sysctl bool          // forwarding may be turned on
 	Others *rules.Others // what is known of other programs' rules
+	// Names returns what DNS names of the file stand for, as far as that is known; nil: none is resolved.
+	Names func() map[string]plan.Name
 }
 
 // Look looks at this host with a file in mind, and returns which node of the file the host is. The
@@ -26,11 +28,16 @@ func (v Viewer) Look(c *config.Config) (self int, host plan.Host, err error) {
 	if host.Local, err = link.LocalAddresses(); err != nil {
 		return 0, host, err
 	}
-	if self, err = plan.Identify(c, v.Node, host.Local); err != nil {
+	var names map[string]plan.Name
+	if v.Names != nil {
+		names = v.Names()
+	}
+	nodes := plan.Expand(c, names)
+	if self, err = nodes.Identify(v.Node, host.Local); err != nil {
 		return 0, host, err
 	}
-	host.CPUs = runtime.NumCPU()
-	own, endpoints := plan.Datagrams(c, self)
+	host.CPUs, host.Nodes = runtime.NumCPU(), nodes.SeenFrom(self, host.Local)
+	own, endpoints := host.Nodes.Datagrams(self)
 	if host.Underlay, err = link.FindUnderlay(own, endpoints); err != nil {
 		return self, host, err
 	}
@@ -41,7 +48,7 @@ func (v Viewer) Look(c *config.Config) (self int, host plan.Host, err error) {
 	if host.IPsec, err = link.Policed(own.From, endpoints); err != nil {
 		return self, host, err
 	}
-	host.Outgoing = v.Others.Outgoing(own.From.Port(), endpoints)
+	host.Outgoing = v.Others.Outgoing(c.Nodes[self].Port(), endpoints)
 	node := forwarding.Node{TUN: pods.TUN, Networks: pods.Networks, Subnets: pods.Own,
 		Routes: c.Nodes[self].Prefixes(), Underlay: host.Underlay.Devices}
 	if host.Forwarding, err = forwarding.Look(node, v.State, v.Sysctl); err != nil {

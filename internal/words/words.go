@@ -33,14 +33,18 @@ var sentences = map[mesh.Kind]string{
 	mesh.StateFailed:  "the file in force cannot be kept in SUBJECT: with a bad file meshd could not start",
 	mesh.AddressElsewhere: "this node's address SUBJECT is not on this host: " +
 		"meshd listens on all addresses, and peers accept only what comes from SUBJECT",
+	mesh.AddressMissing: "this node's address SUBJECT is not on this host, so peers use the others",
 	mesh.SubnetFamilies: "PEER and this node have subnets of different families: " +
 		"no packet can pass between them",
-	mesh.UnderlayFamilies: "PEER cannot be reached: its address is of another family than this node's",
+	mesh.UnderlayFamilies: "PEER cannot be reached: none of its addresses is of a family that this node has",
 	mesh.MTUTooLarge:      "SUBJECT is more than fits the underlay: larger packets cost an extra round trip",
 	mesh.NoRoomForPods:    "no subnet of this node has room for pods: no files for containers are written",
 	mesh.RouteShadowed:    "the route SUBJECT takes packets for a peer away from the mesh",
 	mesh.RuleDiverts:      "the routing rule SUBJECT takes pods' packets away from the mesh",
 	mesh.ReversePath:      "datagrams of peers that arrive at SUBJECT are dropped by rp_filter",
+	mesh.NameUnresolved:   "the name SUBJECT of PEER has no address yet",
+	mesh.NameStale:        "the name SUBJECT of PEER cannot be resolved now, and its last address stays in use",
+	mesh.NameUnusable:     "the name SUBJECT of PEER stands for an address that meshd cannot use",
 	mesh.SmallBuffers: "the kernel gave the SUBJECT smaller buffers than meshd asked for: " +
 		"bursts may be lost",
 	mesh.OffloadRefused: "the kernel or a network device refused the offload SUBJECT: " +

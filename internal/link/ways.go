@@ -1,0 +1,126 @@
+package link
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// This file holds the routes of other programs against those of the mesh: which of them carry datagrams to
+// peers, and which take packets away from the TUN.
+
+// LoopError says that the route into the mesh would also take the datagrams to a node.
+type LoopError struct {
+	Prefix netip.Prefix // of network.cidr
+	Node   netip.Addr
+}
+
+// Error names the route and the node, and says what to do.
+func (e *LoopError) Error() string {
+	return fmt.Sprintf("the route %s would take the datagrams to the node %s into the mesh itself: give "+
+		"the node a route of its own, such as `ip route add %s via GATEWAY`, or choose another network.cidr",
+		e.Prefix, e.Node, e.Node)
+}
+
+// CheckUnderlay returns a *LoopError if a prefix of the network contains a peer's address and
+// no other route to the peer is more specific: the outer packets to the peer would enter the
+// TUN.
+func CheckUnderlay(cidr []netip.Prefix, peers []netip.Addr) error {
+	routes, err := mainTable()
+	if err != nil {
+		return err
+	}
+	return loop(waysOfOthers(routes), cidr, peers)
+}
+
+// loop finds the first peer whose datagrams would loop.
+func loop(ways []way, cidr []netip.Prefix, peers []netip.Addr) error {
+	for _, peer := range peers {
+		for _, p := range cidr {
+			if p.Contains(peer) && leading(ways, peer).prefix.Bits() <= p.Bits() {
+				return &LoopError{Prefix: p, Node: peer}
+			}
+		}
+	}
+	return nil
+}
+
+// Shadows describes the routes of other programs that take a part of the prefixes away from
+// the interface called name: the kernel prefers them, being more specific. It returns at most
+// five, as `ip route` prints them.
+func Shadows(name string, prefixes []netip.Prefix) ([]string, error) {
+	routes, err := mainTable()
+	if err != nil {
+		return nil, err
+	}
+	return shadows(routes, Index(name), prefixes), nil
+}
+
+// shadows is Shadows for an interface index and a table. For each route it tries the prefixes
+// that contain it, so the cost does not grow with the product of routes and prefixes.
+func shadows(routes []netlink.Route, own int, prefixes []netip.Prefix) (found []string) {
+	const most = 5
+	wanted := setOf(prefixes)
+	for _, r := range routes {
+		if r.LinkIndex == own || isBackstop(r) {
+			continue
+		}
+		p := destination(r)
+		for bits := range p.Bits() + 1 {
+			if wider, err := p.Addr().Prefix(bits); err == nil && wanted[wider] {
+				found = append(found, describe(r))
+				break
+			}
+		}
+		if len(found) == most {
+			break
+		}
+	}
+	return found
+}
+
+// A way is a route that can carry datagrams to a peer, with its destination.
+type way struct {
+	prefix netip.Prefix
+	route  netlink.Route
+}
+
+// A wayID tells the routes of all tables apart.
+type wayID struct {
+	prefix netip.Prefix
+	table  int
+}
+
+func (w way) id() wayID { return wayID{w.prefix, w.route.Table} }
+
+// carries reports whether a route sends packets somewhere, and is not one of meshd's.
+func carries(r netlink.Route) bool { return r.Type == unix.RTN_UNICAST && r.Protocol != Protocol }
+
+// waysOfOthers returns those of the routes that can carry datagrams to peers.
+func waysOfOthers(routes []netlink.Route) (ways []way) {
+	for _, r := range routes {
+		if carries(r) {
+			ways = append(ways, way{destination(r), r})
+		}
+	}
+	return ways
+}
+
+// leading returns the longest match for peer; the zero way if no route matches.
+func leading(ways []way, peer netip.Addr) (best way) {
+	for _, w := range ways {
+		if w.prefix.Contains(peer) && (!best.prefix.IsValid() || w.prefix.Bits() > best.prefix.Bits()) {
+			best = w
+		}
+	}
+	return best
+}
+
+// sourceOf returns the address that a route says packets leave with (`ip route ... src`); invalid if it says
+// none.
+func sourceOf(r netlink.Route) netip.Addr {
+	ip, _ := netip.AddrFromSlice(r.Src)
+	return ip.Unmap()
+}
