@@ -53,7 +53,7 @@ func (u *Engine) SendEcho(es ...dataplane.Echo) error {
 		case err != nil:
 			errs = append(errs, err)
 		case e.NoChecksum:
-			errs = append(errs, u.bare.send(f.source, to.from, e.Spread, to.addr, inner.Append(nil)))
+			errs = append(errs, u.bare.send(f.source[to.from], e.Spread, to.addr, inner.Append(nil)))
 		case e.Spread && len(workers) > 1:
 			errs = append(errs, workers[1].sendSpread(socket, e.Peer, to.addr, inner))
 		default:

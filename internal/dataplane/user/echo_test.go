@@ -3,6 +3,7 @@ package user
 import (
 	"bytes"
 	"errors"
+	"net"
 	"net/netip"
 	"strings"
 	"syscall"
@@ -12,6 +13,7 @@ import (
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/nstest"
 )
 
 func echo(src, dst string, reply bool, payload string) []byte {
@@ -61,6 +63,43 @@ func TestSendEcho(t *testing.T) {
 	if err := errors.Join(r.setMesh(m), r.SendEcho(dataplane.Echo{Peer: "b"})); err != nil ||
 		r.wire.sent[3].Data[0]>>4 != 6 {
 		t.Errorf("IPv6: %v", err)
+	}
+}
+
+// The socket for echoes without a checksum has a port of the loopback address. When this node listens
+// elsewhere, other programs may have the old port, whether or not such an echo is ever sent again.
+func TestPortOfBareEchoesIsReturned(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
+	n := nstest.ForTest(t)
+	if err := n.IP("link set lo up", "address add 172.18.0.2/32 dev lo",
+		"address add 172.18.0.3/32 dev lo"); err != nil {
+		t.Fatal(err)
+	}
+	listen := func() error {
+		c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:8285")))
+		if err == nil {
+			err = c.Close()
+		}
+		return err
+	}
+	err := n.Do(func() error {
+		r := newRig(t)
+		defer r.bare.close()
+		if err := r.SendEcho(dataplane.Echo{Peer: "b", NoChecksum: true}); err != nil {
+			return err
+		}
+		if err := listen(); !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("while such echoes leave from the port: %v", err)
+		}
+		m := threeNodes()
+		m.Peers[0].Addresses[0].AddrPort = netip.MustParseAddrPort("172.18.0.2:9285")
+		if err := r.setMesh(m); err != nil {
+			return err
+		}
+		return listen()
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 

@@ -33,25 +33,53 @@ func (w *worker) sendSpread(socket int, peer string, to netip.AddrPort, e packet
 // engines need them. Any goroutine may use them.
 type bareSockets struct {
 	mu   sync.Mutex
+	own  []netip.AddrPort             // where this node listens
 	open map[netip.AddrPort]*udp.Bare // by the address and port that they send from
 }
 
-// send sends a packet from the one of our addresses at an index, or from any port of it.
-func (b *bareSockets) send(own []netip.AddrPort, i int, spread bool, to netip.AddrPort, inner []byte) error {
-	from := own[i]
+// errMoved is that of an echo that was sent while this node began to listen elsewhere.
+var errMoved = errors.New("this node listens elsewhere by now")
+
+// serves tells whether a socket sends from where this node listens, or from any port of such an address.
+// b.mu is held.
+func (b *bareSockets) serves(from netip.AddrPort) bool {
+	return slices.ContainsFunc(b.own, func(own netip.AddrPort) bool {
+		return from == own || from == netip.AddrPortFrom(own.Addr(), 0)
+	})
+}
+
+// follow notes where this node listens, and closes the sockets that send from elsewhere: other programs
+// may have that port now.
+func (b *bareSockets) follow(own []netip.AddrPort) {
+	b.mu.Lock()
+	b.own = own
+	var stale []*udp.Bare
+	for from, socket := range b.open {
+		if !b.serves(from) {
+			stale = append(stale, socket)
+			delete(b.open, from)
+		}
+	}
+	b.mu.Unlock()
+	for _, socket := range stale {
+		_ = socket.Close() // it was used for sending only, so nothing is lost
+	}
+}
+
+// send sends a packet from one of our addresses, or from any port of it.
+func (b *bareSockets) send(from netip.AddrPort, spread bool, to netip.AddrPort, inner []byte) error {
 	if spread {
 		from = netip.AddrPortFrom(from.Addr(), 0)
 	}
-	socket, err := b.from(from, own)
+	socket, err := b.from(from)
 	if err != nil {
 		return err
 	}
 	return socket.Send(inner, to)
 }
 
-// from returns the socket that sends from an address and port. Where it opens one, it closes those of
-// addresses that are not our own any more.
-func (b *bareSockets) from(from netip.AddrPort, own []netip.AddrPort) (*udp.Bare, error) {
+// from returns the socket that sends from an address and port.
+func (b *bareSockets) from(from netip.AddrPort) (*udp.Bare, error) {
 	b.mu.Lock()
 	socket := b.open[from]
 	b.mu.Unlock()
@@ -62,23 +90,24 @@ func (b *bareSockets) from(from netip.AddrPort, own []netip.AddrPort) (*udp.Bare
 	if err != nil {
 		return nil, err
 	}
+	needless := socket
 	b.mu.Lock()
-	var stale []*udp.Bare
-	kept := map[netip.AddrPort]*udp.Bare{from: socket}
-	for at, one := range b.open {
-		isOurs := func(a netip.AddrPort) bool { return at == a || at == netip.AddrPortFrom(a.Addr(), 0) }
-		if at != from && slices.ContainsFunc(own, isOurs) {
-			kept[at] = one
-		} else {
-			stale = append(stale, one)
+	switch other := b.open[from]; {
+	case !b.serves(from):
+		socket, err = nil, errMoved
+	case other != nil: // somebody was faster
+		socket = other
+	default:
+		if b.open == nil {
+			b.open = map[netip.AddrPort]*udp.Bare{}
 		}
+		b.open[from], needless = socket, nil
 	}
-	b.open = kept
 	b.mu.Unlock()
-	for _, one := range stale {
-		_ = one.Close() // it was used for sending only, so nothing is lost
+	if needless != nil {
+		_ = needless.Close()
 	}
-	return socket, nil
+	return socket, err
 }
 
 // close closes all sockets.

@@ -81,6 +81,15 @@ func (u *Engine) knows(name string) *known {
 // this host sends to each address. Counters of peers whose name stays are kept, and what was learned of
 // them holds. On error the old mesh stays in force.
 func (u *Engine) SetMesh(w dataplane.Wanted) error {
+	f, err := u.replaceMesh(w)
+	if err == nil {
+		u.bare.follow(f.source)
+	}
+	return err
+}
+
+// replaceMesh is SetMesh without system calls. It returns what is in force then.
+func (u *Engine) replaceMesh(w dataplane.Wanted) (*forwarding, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	m := w.Mesh
@@ -106,20 +115,20 @@ func (u *Engine) SetMesh(w dataplane.Wanted) error {
 		f.source = sources(w.Binds, p)
 	}
 	if f.self == table.None {
-		return fmt.Errorf("set mesh: no node is named %q", m.Self)
+		return nil, fmt.Errorf("set mesh: no node is named %q", m.Self)
 	}
 	shares, err := f.shareAll(m.Shares)
 	if err != nil {
-		return fmt.Errorf("set mesh: %w", err)
+		return nil, fmt.Errorf("set mesh: %w", err)
 	}
 	if f.table, err = table.New(entries, shares); err != nil {
-		return fmt.Errorf("set mesh: %w", err)
+		return nil, fmt.Errorf("set mesh: %w", err)
 	}
 	for prefix := range f.shares {
 		f.carry(prefix, u.carries[prefix])
 	}
 	u.mesh.Store(f)
-	return nil
+	return f, nil
 }
 
 // sources returns the addresses of this node from which datagrams leave, by the index of its binds. For
