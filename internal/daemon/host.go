@@ -185,7 +185,7 @@ func (h *host) adopt(left []*os.File, p *plan.Plan) {
 	h.device.Inherit(left)
 	adopted, unfit := h.engine.Adopt(left, p.Engine)
 	for _, err := range unfit {
-		h.log.Info("a descriptor of the last run is not used", "reason", err)
+		h.log.Info("a socket or queue that the last run left does not fit the file: closing it", "reason", err)
 	}
 	h.takeover = adopted.Moving()
 	h.log.Info("taking over from the last run",

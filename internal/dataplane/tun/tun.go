@@ -180,8 +180,12 @@ func Adopt(file *os.File, name string, offload bool) (*Queue, error) {
 	}
 	// The kernel says what the descriptor is; the name that it was left under proves nothing. A queue
 	// without IFF_VNET_HDR has frames of another form.
-	if err == nil && (request.Name() != name || request.Uint16()&flags != flags) {
-		err = fmt.Errorf("the file is a queue of %q with the flags %#x", request.Name(), request.Uint16())
+	switch {
+	case err != nil:
+	case request.Name() != name:
+		err = fmt.Errorf("it belongs to the TUN %q", request.Name())
+	case request.Uint16()&flags != flags:
+		err = errors.New("its packets have another form than those of meshd's queues")
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("take over a queue of TUN %q: %w", name, err), file.Close())

@@ -136,6 +136,37 @@ func TestCloseWakesRead(t *testing.T) {
 	})
 }
 
+// A queue that was left is taken over for its own TUN alone. The error for another names the one that it
+// belongs to, and the file is closed.
+func TestAdopt(t *testing.T) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+		q := up(t, n)
+		defer q.Close()
+		left := func() *os.File {
+			fd, err := unix.FcntlInt(q.file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return os.NewFile(uintptr(fd), "tun-0")
+		}
+		other := left()
+		_, err := Adopt(other, "mesh1", true)
+		if err == nil || !strings.Contains(err.Error(), `"mesh0"`) {
+			t.Errorf("a queue of another TUN: %v", err)
+		}
+		if err := other.Close(); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("the file was left open: %v", err)
+		}
+		again, err := Adopt(left(), "mesh0", true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := again.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestDeletedDeviceEndsRead(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		q := up(t, n)

@@ -247,7 +247,7 @@ func (e *endpoints) adopt(files []*os.File) (unfit []error) {
 }
 
 // errNoUse is that of a descriptor which is one too many.
-var errNoUse = errors.New("there is no use for it")
+var errNoUse = errors.New("the file asks for fewer of them")
 
 // adoptSocket takes over a socket, or closes it.
 func (e *endpoints) adoptSocket(f *os.File) error {
