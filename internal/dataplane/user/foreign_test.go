@@ -1,9 +1,11 @@
 package user
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
+	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/mesh"
 )
 
@@ -58,6 +60,34 @@ func TestForeignSource(t *testing.T) {
 				if len(drops(peer)) != 0 {
 					t.Errorf("counted against %s", name)
 				}
+			}
+		})
+	}
+}
+
+// What a peer sent to an address of this node that nothing on this host has comes back from the kernel, by
+// the route into the mesh. Its sender is told, as a pod of this host would be.
+func TestReturnedToTheTUN(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		packet []byte
+		answer string
+	}{
+		{"IPv4", udp4("10.244.1.2", "10.244.0.7", 62, 0), "10.244.1.2"},
+		{"IPv6", udp6("fd00:0:0:b::2", "fd00:0:0:a::7", 62), "fd00:0:0:b::2"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := newRig(t)
+			r.send(test.packet)
+			if got := drops(r.Read().Totals); !slices.Equal(got, []string{"no_route"}) || len(r.wire.sent) != 0 {
+				t.Errorf("drops %q, %d sent", got, len(r.wire.sent))
+			}
+			if len(r.tun.written) != 1 {
+				t.Fatalf("%d answers", len(r.tun.written))
+			}
+			h, ok := packet.Parse(r.tun.written[0])
+			if !ok || h.Dst.String() != test.answer {
+				t.Errorf("the answer goes to %v", h.Dst)
 			}
 		})
 	}

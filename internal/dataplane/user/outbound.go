@@ -184,6 +184,11 @@ func (o *outbound) route(f *forwarding, b []byte, count int) (to *target, tos ui
 		return nil, 0
 	}
 	if !f.isOwn(h.Src) {
+		if f.isReturned(h) {
+			o.user.nobody.drop(mesh.NoRoute, count)
+			o.answer.send(f, packet.NoRoute, b, nil)
+			return nil, 0
+		}
 		// Its receiver would drop it as spoofed, in our name. Nothing is ever answered to
 		// such a source: whoever has the address has not sent this.
 		o.user.nobody.drop(mesh.ForeignSource, count)
@@ -211,6 +216,13 @@ func (o *outbound) route(f *forwarding, b []byte, count int) (to *target, tos ui
 	packet.DecrementTTL(b)
 	o.user.mark(h.TOS)
 	return to, h.TOS // DSCP copied (RFC 2983 uniform), ECN per RFC 6040 normal mode
+}
+
+// isReturned tells whether a packet, of which this node is not the source, is one that a peer sent to this
+// node and that the kernel has routed back into the TUN: nothing on this host has its destination, such as
+// a subnet whose bridge is not there yet. Its sender is a member of the mesh, and has to be told.
+func (f *forwarding) isReturned(h packet.Header) bool {
+	return f.table.Owns(h.Dst, f.self) && f.table.Lookup(h.Src) != table.None
 }
 
 // lookBack is how many bursts a packet may pass to join one of its peer. Packets
