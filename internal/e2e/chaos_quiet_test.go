@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,7 +17,7 @@ const (
 	recovery = 2 * time.Minute
 	// settled is how long no daemon has a problem before that counts: the last trouble may only begin to show.
 	settled = 5 * time.Second
-	// glance is how often daemons are asked meanwhile. They judge whenever they are asked.
+	// glance is how often daemons tell meanwhile. They judge whenever they tell.
 	glance = 200 * time.Millisecond
 )
 
@@ -24,55 +25,118 @@ const (
 // within a time: nothing happens, so it is a false alarm.
 func (c *chaos) beQuiet(how time.Duration) {
 	c.t.Helper()
+	ctx, cancel := context.WithCancel(c.t.Context())
+	defer cancel()
 	var hunger hunger
 	var pids []int
 	for _, d := range c.daemons {
 		pids = append(pids, d.PID())
 	}
 	defer hunger.watch(pids)()
-	began := time.Now()
-	for well := began; time.Since(well) < settled; time.Sleep(glance) {
-		if alarms := c.alarms(); len(alarms) > 0 {
-			well = time.Now()
-			if well.Sub(began) > recovery {
-				c.t.Fatalf("not well %v after the end of trouble: %v", recovery, alarms)
-			}
-		}
-	}
-	c.t.Logf("well after %v", time.Since(began).Round(time.Second))
+	news := c.watchAlarms(ctx)
+	c.becomeQuiet(news)
 	seen := map[string]bool{}
-	for end := time.Now().Add(how); time.Now().Before(end); time.Sleep(glance) {
-		for what, a := range c.alarms() {
-			left := time.Until(end).Round(time.Second)
-			switch starved := hunger.longest(); {
-			case seen[what]:
-			case starved > 0 && (a.kind == "peer_loss" || a.kind == "drops_growing"):
-				c.t.Logf("%v left: a daemon had no CPU for %v in a second, so %s: %s", left, starved, what, a.text)
-			default:
-				c.t.Errorf("a false alarm, %v left: %s: %s", left, what, a.text)
+	end := time.Now().Add(how)
+	for over := time.After(how); ; {
+		select {
+		case <-over:
+			return
+		case said := <-news:
+			for what, a := range c.alarmsOf(said) {
+				left := time.Until(end).Round(time.Second)
+				switch starved := hunger.longest(); {
+				case seen[what]:
+				case starved > 0 && (a.kind == "peer_loss" || a.kind == "drops_growing"):
+					c.t.Logf("%v left: a daemon had no CPU for %v in a second, so %s: %s", left, starved, what, a.text)
+				default:
+					c.t.Errorf("a false alarm, %v left: %s: %s", left, what, a.text)
+				}
+				seen[what] = true
 			}
-			seen[what] = true
 		}
 	}
+}
+
+// becomeQuiet waits until no daemon has had a problem for a while.
+func (c *chaos) becomeQuiet(news <-chan said) {
+	c.t.Helper()
+	began, late := time.Now(), time.After(recovery+settled)
+	alarms := map[int]map[string]alarm{} // by the daemon's index
+	var quiet <-chan time.Time           // nil while a daemon has a problem, or has not spoken yet
+	for {
+		select {
+		case s := <-news:
+			alarms[s.daemon] = c.alarmsOf(s)
+			loud := len(alarms) < len(c.daemons)
+			for _, some := range alarms {
+				loud = loud || len(some) > 0
+			}
+			switch {
+			case loud:
+				quiet = nil
+			case quiet == nil:
+				quiet = time.After(settled)
+			}
+		case <-quiet:
+			c.t.Logf("well after %v", time.Since(began).Round(time.Second))
+			return
+		case <-late:
+			c.t.Fatalf("not well %v after the end of trouble: %v", recovery, alarms)
+		}
+	}
+}
+
+// said is what a daemon says of itself, or why it does not any more.
+type said struct {
+	daemon int // its index
+	health control.Health
+	err    error
+}
+
+// watchAlarms follows all daemons until ctx ends.
+func (c *chaos) watchAlarms(ctx context.Context) <-chan said {
+	news := make(chan said)
+	tell := func(s said) error {
+		select {
+		case news <- s:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	for i, d := range c.daemons {
+		watcher := client(c.t, d)
+		go func() {
+			err := watcher.Watch(ctx, glance, false, func(w control.Watched) error {
+				if w.Status == nil {
+					return nil
+				}
+				return tell(said{daemon: i, health: w.Status.Health})
+			})
+			_ = tell(said{daemon: i, err: fmt.Errorf("the stream ended: %w", err)})
+		}()
+	}
+	return news
 }
 
 // An alarm is a problem that is more than a hint.
 type alarm struct{ kind, text string }
 
-// alarms returns the alarms of all daemons, by what each is about.
-func (c *chaos) alarms() map[string]alarm {
+// alarmsOf returns the alarms of a daemon, by what each is about.
+func (c *chaos) alarmsOf(s said) map[string]alarm {
 	c.t.Helper()
+	host := c.hosts[s.daemon].Name
+	if s.err != nil {
+		c.t.Fatalf("%s: %v", host, s.err)
+	}
 	found := map[string]alarm{}
-	for i, d := range c.daemons {
-		s := status(c.t, d)
-		for _, p := range s.Health.Problems {
-			if p.Level != "info" {
-				found[fmt.Sprintf("%s: %s %s", c.hosts[i].Name, p.Kind, p.Peer)] = alarm{p.Kind, p.Level + ": " + p.Text}
-			}
+	for _, p := range s.health.Problems {
+		if p.Level != "info" {
+			found[fmt.Sprintf("%s: %s %s", host, p.Kind, p.Peer)] = alarm{p.Kind, p.Level + ": " + p.Text}
 		}
-		if level := s.Health.Level; level != control.OK && len(found) == 0 {
-			found[c.hosts[i].Name+": "+level] = alarm{text: "without a problem"}
-		}
+	}
+	if level := s.health.Level; level != control.OK && len(found) == 0 {
+		found[host+": "+level] = alarm{text: "without a problem"}
 	}
 	return found
 }
