@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"example.org/meshd/internal/container"
@@ -121,6 +122,12 @@ func (h *host) parts(s step) []part {
 		h.adopt(left, s.next)
 	}
 	parts := []part{
+		// Without rules or files the mesh itself works: losing them is an error only where they were in force.
+		{name: "rules", needs: []string{"interface"}, optional: first || !h.rules.Fine(), beside: true,
+			apply: func(ctx context.Context, p *plan.Plan) (effect, error) {
+				undo, err := h.rules.Set(ctx, p.Rules, s.reread)
+				return effect{undo: undo}, err
+			}},
 		{name: "metrics", optional: first || s.keepsMetrics(), apply: h.applyMetrics},
 		{name: "introduction", apply: h.probes.apply},
 		{name: "port", apply: h.applyPort},
@@ -128,12 +135,6 @@ func (h *host) parts(s step) []part {
 			apply: func(_ context.Context, p *plan.Plan) (effect, error) { return h.backstops.apply(p.Backstops) }},
 		{name: "interface", needs: []string{"TUN", "port"},
 			apply: func(_ context.Context, p *plan.Plan) (effect, error) { return h.link.apply(p.Link) }},
-		// Without rules or files the mesh itself works: losing them is an error only where they were in force.
-		{name: "rules", needs: []string{"interface"}, optional: first || !h.rules.Fine(),
-			apply: func(ctx context.Context, p *plan.Plan) (effect, error) {
-				undo, err := h.rules.Set(ctx, p.Rules, s.reread)
-				return effect{undo: undo}, err
-			}},
 		{name: "legacy rules", needs: []string{"rules"},
 			apply: func(ctx context.Context, p *plan.Plan) (effect, error) { return h.applyLegacy(ctx, s, p) }},
 		{name: "files", needs: []string{"rules"}, optional: first || !h.files.Fine(), apply: h.applyFiles},
@@ -146,6 +147,9 @@ func (h *host) parts(s step) []part {
 		needs(parts, "packets", "introduction", "port", "backstops")
 		needs(parts, "interface", "packets")
 	} else {
+		if s.keepsPlaces() { // what rules name is there: the kernel sets them while the tables are written
+			needs(parts, "rules")
+		}
 		parts = append(parts, part{name: "TUN", needs: []string{"backstops"},
 			apply: func(_ context.Context, p *plan.Plan) (e effect, err error) {
 				e.changes, e.undo, err = h.device.Make(p.Link.Interface)
@@ -173,6 +177,12 @@ func needs(parts []part, name string, others ...string) {
 // keepsMetrics tells whether the address of metrics stays, so that failing to listen there is no
 // fault of the file.
 func (s step) keepsMetrics() bool { return s.old.Config.Metrics.Listen == s.next.Config.Metrics.Listen }
+
+// keepsPlaces tells whether packets and datagrams come and go where they did.
+func (s step) keepsPlaces() bool {
+	return s.old != nil && s.old.Link.Interface == s.next.Link.Interface &&
+		slices.Equal(s.old.Engine.Binds, s.next.Engine.Binds)
+}
 
 // applyPort takes the port and puts the tables of the mesh in force.
 func (h *host) applyPort(ctx context.Context, p *plan.Plan) (effect, error) {

@@ -29,6 +29,7 @@ func newHost(t *testing.T, e engine) *host {
 // The order in which a host is changed is what keeps packets from leaving bare, and from being lost.
 func TestOrderOfParts(t *testing.T) {
 	p := planned(t, file)
+	elsewhere := planned(t, "network.port = 8286\n"+file)
 	for _, test := range []struct {
 		name     string
 		old      *plan.Plan
@@ -41,8 +42,11 @@ func TestOrderOfParts(t *testing.T) {
 			{"metrics", "packets"}, {"introduction", "packets"},
 		}, nil},
 		{"another plan", p, false, [][]string{
+			{"port", "backstops", "TUN", "interface", "packets"}, {"rules", "port"}, // both at once
+			{"rules", "files", "packets", "forwarding"}, {"introduction", "packets"},
+		}, []string{"routes"}},
+		{"another port", elsewhere, false, [][]string{
 			{"port", "backstops", "TUN", "interface", "rules", "files", "packets", "forwarding"},
-			{"introduction", "packets"},
 		}, []string{"routes"}},
 		{"packets wait in queues of an earlier run", nil, true, [][]string{
 			{"port", "routes", "backstops", "packets", "interface", "rules", "files"}, {"introduction", "packets"},

@@ -16,6 +16,7 @@ type part struct {
 	name     string
 	needs    []string // parts that come before, as far as they are there
 	optional bool     // the plan is put in force without it; the part itself tells why it failed
+	beside   bool     // other parts are applied meanwhile, but for those that need this one
 	// apply brings the part to what a plan says. After an error nothing of it stays.
 	apply func(ctx context.Context, p *plan.Plan) (effect, error)
 }
@@ -50,39 +51,81 @@ func inOrder(parts []part) (ordered []part, err error) {
 	return ordered, nil
 }
 
+// An applying is a part whose apply has begun. Its fields are to be read once ended is closed.
+type applying struct {
+	part
+	effect
+	err   error // nil for an optional part that failed: it has no effect
+	ended chan struct{}
+}
+
+// begin begins to apply a part, and returns at once where other parts may be applied meanwhile.
+func (one part) begin(ctx context.Context, p *plan.Plan) *applying {
+	a := &applying{part: one, ended: make(chan struct{})}
+	run := func() {
+		defer close(a.ended)
+		var err error
+		if a.effect, err = one.apply(ctx, p); err != nil && !one.optional {
+			a.err = fmt.Errorf("%s: %w", one.name, err)
+		}
+	}
+	if one.beside {
+		go run()
+	} else {
+		run()
+	}
+	return a
+}
+
 // transact applies all parts in order, or none. It returns what had been damaged.
 func transact(ctx context.Context, parts []part, p *plan.Plan) (changes []mesh.Change, err error) {
 	parts, err = inOrder(parts)
 	if err != nil {
 		return nil, err
 	}
-	var done []effect
-	var names []string
-	for _, one := range parts {
-		e, err := one.apply(ctx, p)
-		if err != nil && one.optional {
-			continue
-		}
-		if err != nil {
-			err = fmt.Errorf("%s: %w", one.name, err)
-			for i, e := range slices.Backward(done) {
-				if e.undo == nil {
-					continue
-				}
-				if undoErr := e.undo(); undoErr != nil {
-					err = errors.Join(err, fmt.Errorf("undo %q: %w", names[i], undoErr))
-				}
+	var all []*applying
+	failed := func(which func(*applying) bool) (err error) {
+		for _, a := range all {
+			if which(a) {
+				<-a.ended
+				err = errors.Join(err, a.err)
 			}
-			return nil, err
 		}
-		done, names, changes = append(done, e), append(names, one.name), append(changes, e.changes...)
+		return err
 	}
-	for _, e := range done {
-		if e.commit != nil {
-			e.commit()
+	for _, one := range parts {
+		// What a needed part needs has ended before that part began.
+		needed := func(a *applying) bool { return !a.beside || slices.Contains(one.needs, a.name) }
+		if failed(needed) != nil {
+			break
+		}
+		all = append(all, one.begin(ctx, p))
+	}
+	if err := failed(func(*applying) bool { return true }); err != nil {
+		return nil, errors.Join(err, goBack(all))
+	}
+	for _, a := range all {
+		changes = append(changes, a.changes...)
+	}
+	for _, a := range all {
+		if a.commit != nil {
+			a.commit()
 		}
 	}
 	return changes, nil
+}
+
+// goBack undoes what parts have led to, the last one first. All of them have ended.
+func goBack(all []*applying) (err error) {
+	for _, a := range slices.Backward(all) {
+		if a.undo == nil {
+			continue
+		}
+		if undoErr := a.undo(); undoErr != nil {
+			err = errors.Join(err, fmt.Errorf("undo %q: %w", a.name, undoErr))
+		}
+	}
+	return err
 }
 
 // desired is a part that one call brings to a state, whatever it was before.

@@ -122,6 +122,49 @@ func TestTransact(t *testing.T) {
 	}
 }
 
+// A part beside others is applied while they are, ends before what needs it begins, and is undone in its turn.
+func TestTransactBeside(t *testing.T) {
+	failed := errors.New("failed")
+	for _, test := range []struct {
+		name        string
+		slow, other error // what both parts return
+		acts        []string
+	}{
+		{"all succeed", nil, nil, []string{"apply other", "apply slow", "apply last", "commit slow", "commit other",
+			"commit last"}},
+		{"it fails", failed, nil, []string{"apply other", "apply slow", "undo other"}},
+		{"another one fails", nil, failed, []string{"apply other", "apply slow", "undo slow"}},
+		{"both fail", failed, failed, []string{"apply other", "apply slow"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := &stage{}
+			begun := make(chan struct{})
+			with := func(name string, err error, apply func(apply func())) part {
+				p := s.part(name)
+				done := p.apply
+				p.apply = func(ctx context.Context, in *plan.Plan) (e effect, _ error) {
+					apply(func() { e, _ = done(ctx, in) })
+					if err != nil {
+						return effect{}, err
+					}
+					return e, nil
+				}
+				return p
+			}
+			slow := with("slow", test.slow, func(apply func()) { <-begun; apply() }) // it waits for the other one
+			slow.beside = true
+			other := with("other", test.other, func(apply func()) { apply(); close(begun) })
+			last := s.part("last")
+			last.needs = []string{"slow"}
+			_, err := transact(t.Context(), []part{slow, other, last}, nil)
+			if wrong := test.slow != nil || test.other != nil; errors.Is(err, failed) != wrong ||
+				!slices.Equal(s.acts, test.acts) {
+				t.Errorf("%q, want %q; %v", s.acts, test.acts, err)
+			}
+		})
+	}
+}
+
 // An undo that fails is told besides the failure, and the others are undone all the same.
 func TestTransactThatCannotGoBack(t *testing.T) {
 	failed, stuck := errors.New("failed"), errors.New("stuck")
