@@ -96,7 +96,20 @@ type Keeper struct {
 type scene struct {
 	Wanted
 	self  mesh.Peer
-	peers map[netip.Addr]string // by TUN address
+	peers func() map[netip.Addr]string // by TUN address; made when the first probe of a peer has come
+}
+
+// byTUN returns the names of the other nodes by their TUN's addresses.
+func byTUN(m mesh.Mesh) map[netip.Addr]string {
+	peers := make(map[netip.Addr]string, len(m.Peers))
+	for _, p := range m.Others() {
+		for _, v6 := range []bool{false, true} {
+			if a := p.TUNAddress(v6); a.IsValid() {
+				peers[a] = p.Name
+			}
+		}
+	}
+	return peers
 }
 
 // New returns a Keeper that has not touched the kernel.
@@ -111,21 +124,20 @@ func New(o Options) *Keeper {
 // Set says what to measure from now on. The first one waits until the rules are in force, so that a
 // host with a mesh always has them; later ones never wait.
 func (k *Keeper) Set(w Wanted) {
-	s := &scene{Wanted: w, peers: map[netip.Addr]string{}}
+	s := &scene{Wanted: w, peers: sync.OnceValue(func() map[netip.Addr]string { return byTUN(w.Mesh) })}
 	s.self, _ = w.Mesh.Peer(w.Mesh.Self)
-	for _, p := range w.Mesh.Others() {
-		for _, v6 := range []bool{false, true} {
-			if a := p.TUNAddress(v6); a.IsValid() {
-				s.peers[a] = p.Name
-			}
-		}
-	}
 	k.wanted.Store(s)
 	k.Wake()
 	select {
 	case <-k.inForce:
 	case <-time.After(firstRules):
 	}
+}
+
+// Forget goes back to measuring nothing, as before the first Set. The rules stay.
+func (k *Keeper) Forget() {
+	k.wanted.Store(nil)
+	k.publish(nil)
 }
 
 // Wake has the Keeper measure at once: rules or routes of this host may have changed.
@@ -148,7 +160,8 @@ func (k *Keeper) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		// Before the first Set there is nothing to measure. A round of nothing must not be rested from:
 		// that Set waits for the round after it, and the start of the daemon with it.
-		if k.wanted.Load() == nil {
+		s := k.wanted.Load()
+		if s == nil {
 			select {
 			case <-ctx.Done():
 			case <-k.news:
@@ -156,7 +169,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 			continue
 		}
 		pause := pace
-		if !k.round(ctx) {
+		if !k.round(ctx, s) {
 			pause = suspicion
 		}
 		rest := time.After(leastPace)
@@ -223,7 +236,7 @@ func (k *Keeper) take(b []byte, _ int) {
 		k.arrived(nonce)
 		return
 	}
-	if peer := s.peers[e.Src]; peer != "" && e.Dst == s.self.ForwardedProbe(e.Dst.Is6()) {
+	if peer := s.peers()[e.Src]; peer != "" && e.Dst == s.self.ForwardedProbe(e.Dst.Is6()) {
 		k.o.Answer(peer, e)
 	}
 }

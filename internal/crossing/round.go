@@ -30,10 +30,10 @@ type target struct {
 	one      bool // to is the address of one pod, which a rule names; else it stands for all pods
 }
 
-// round asks this node once, and publishes what drops packets to pods; Set was called before. fine is
-// false if something does, or if that is not known.
-func (k *Keeper) round(ctx context.Context) (fine bool) {
-	s, group := k.wanted.Load(), uint16(k.group.Load())
+// round asks this node once, and publishes what drops packets to pods. fine is false if something does, or
+// if that is not known.
+func (k *Keeper) round(ctx context.Context, s *scene) (fine bool) {
+	group := uint16(k.group.Load())
 	err := errNoGroup
 	if group != 0 {
 		err = k.rules.Set(s.rules(group, 0))

@@ -128,6 +128,8 @@ func (h *host) parts(s step) []part {
 				undo, err := h.rules.Set(ctx, p.Rules, s.reread)
 				return effect{undo: undo}, err
 			}},
+		{name: "forwarded probes", needs: []string{"interface"}, beside: true,
+			apply: func(context.Context, *plan.Plan) (effect, error) { return h.applyCrossing(s), nil }},
 		{name: "metrics", optional: first || s.keepsMetrics(), apply: h.applyMetrics},
 		{name: "introduction", apply: h.probes.apply},
 		{name: "port", apply: h.applyPort},
@@ -240,8 +242,6 @@ func (h *host) applyPackets(ctx context.Context, p *plan.Plan) (effect, error) {
 			h.takeover = false
 			h.device.Adopted(p.Link.Interface)
 		}
-		h.crossing.Set(crossing.Wanted{Interface: p.Link.Interface, Networks: p.Config.Network.CIDR,
-			Mesh: p.Engine.Mesh, Ask: p.Config.Probe.Interval > 0})
 		h.keep()
 	}}, nil
 }
@@ -274,6 +274,24 @@ func closedUnless(c <-chan struct{}) <-chan struct{} {
 	done := make(chan struct{})
 	close(done)
 	return done
+}
+
+// applyCrossing has packets to pods measured. The first time, that waits for rules, while packets get their
+// way; what there is to measure comes once they have it.
+func (h *host) applyCrossing(s step) effect {
+	measure := func(p *plan.Plan) {
+		h.crossing.Set(crossing.Wanted{Interface: p.Link.Interface, Networks: p.Config.Network.CIDR,
+			Mesh: p.Engine.Mesh, Ask: p.Config.Probe.Interval > 0})
+	}
+	measure(s.next)
+	return effect{commit: h.crossing.Wake, undo: func() error {
+		if s.old != nil {
+			measure(s.old)
+		} else {
+			h.crossing.Forget()
+		}
+		return nil
+	}}
 }
 
 // keep leaves what packets wait in with the service manager, if that is other than it was.
