@@ -11,9 +11,13 @@ import (
 
 // This file decides to which of its addresses packets to a peer go:
 //
-//	at first --- the first address in the file --------------------------> it
-//	silent ----- another one has answered since -------------------------> the first of those
-//	well ------- one before it has answered everything for returnAfter --> that one
+//	at first --- the first address in the file ----------------------------> it
+//	silent ----- another one has answered since, and was well before or ---> the first of those
+//	             for settleAfter
+//	well ------- one before it has answered everything for returnAfter ----> that one
+//
+// A meshd that starts answers at all addresses at nearly the same moment: which answer is the first says
+// nothing, so others have to be well for settleAfter then.
 //
 // An address that nothing answers at is kept where no other one answers either: that says most about
 // what is wrong.
@@ -21,6 +25,9 @@ import (
 // returnAfter is how long an address, or a peer, has to be well until packets go back to it: one that
 // comes and goes must not move them each time.
 const returnAfter = 30 * time.Second
+
+// settleAfter is how long an address that was silent, too, has to be well until packets go there.
+const settleAfter = time.Second
 
 // An Address is what is known of one address of a peer that has several.
 type Address struct {
@@ -39,8 +46,12 @@ func (a Address) fails() bool {
 	return a.Silent || a.State != Up && a.State != Unknown && a.State != ""
 }
 
-// answers tells whether the address takes the place of one that has failed: it has answered since.
-func (a Address) answers(since time.Time) bool { return !a.fails() && a.Answered.After(since) }
+// replaces tells whether the address takes the place of one that has failed.
+func (a Address) replaces(failed Address, now time.Time) bool {
+	wellBefore := !a.Good.IsZero() && !failed.Answered.IsZero() && a.Good.Before(failed.Answered)
+	return !a.fails() && a.Answered.After(failed.Answered) &&
+		(wellBefore || !a.Good.IsZero() && now.Sub(a.Good) >= settleAfter)
+}
 
 // choose decides again to which address packets go.
 func (f *Facts) choose(now time.Time) {
@@ -51,8 +62,7 @@ func (f *Facts) choose(now time.Time) {
 	at := max(0, f.inUse())
 	switch used := f.Addresses[at]; {
 	case used.fails():
-		// What has answered before the first of the questions that failed may have failed as well.
-		other := slices.IndexFunc(f.Addresses, func(a Address) bool { return a.answers(used.Answered) })
+		other := slices.IndexFunc(f.Addresses, func(a Address) bool { return a.replaces(used, now) })
 		if other >= 0 {
 			at = other
 		}
@@ -85,6 +95,7 @@ func (f Facts) directed() netip.AddrPort {
 
 // meet notes which addresses were up before, from the facts before.
 func (f *Facts) meet(before []Address) {
+	f.Addresses = slices.Clone(f.Addresses) // others read the list of before
 	for i := range f.Addresses {
 		a := &f.Addresses[i]
 		a.Met = a.Met || a.State == Up || slices.ContainsFunc(before, func(b Address) bool {
@@ -93,10 +104,13 @@ func (f *Facts) meet(before []Address) {
 	}
 }
 
-// Away returns the peers with an address that is preferred to the one in use. Facts.Conclude is to be
-// called every second or so for them.
-func (r *Registry) Away() []string {
-	return r.which(func(f *Facts) bool { return f.directed().IsValid() })
+// Unsettled returns the peers whose packets may go to another address soon, though nothing more is learned:
+// one is preferred to that in use, or that one fails. Facts.Conclude is to be called every second for them.
+func (r *Registry) Unsettled() []string {
+	return r.which(func(f *Facts) bool {
+		at := f.inUse()
+		return at > 0 || at == 0 && f.Addresses[at].fails()
+	})
 }
 
 // spares tells of addresses to which packets could not go: nothing is left if the one in use fails. An

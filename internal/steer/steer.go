@@ -131,7 +131,7 @@ func (s *Steerer) Heed(now time.Time) {
 		h := s.engine().HeardBy(name)
 		s.Learn(name, now, func(f *peers.Facts) { f.Hear(now, h) })
 	}
-	for _, name := range s.registry.Away() {
+	for _, name := range s.registry.Unsettled() {
 		s.Learn(name, now, func(*peers.Facts) {})
 	}
 	s.mu.Lock()

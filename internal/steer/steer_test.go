@@ -63,7 +63,7 @@ func at(now time.Time, silent bool) func(*peers.Facts) {
 		f.Asked, f.State = true, peers.Up
 		f.Addresses = []peers.Address{
 			{At: first, State: peers.Up, Silent: silent, Good: now, Answered: now.Add(-time.Second)},
-			{At: second, State: peers.Up, Good: now, Answered: now}}
+			{At: second, State: peers.Up, Good: noon.Add(-time.Minute), Answered: now}}
 	}
 }
 
