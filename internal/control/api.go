@@ -219,12 +219,22 @@ type Peer struct {
 	ICMPError    *ICMPError        `json:"icmp_error,omitempty"`
 }
 
+// Active returns the address that packets to the peer go to; empty if none is known.
+func (p Peer) Active() string {
+	for _, a := range p.Addresses {
+		if a.Active {
+			return a.Address
+		}
+	}
+	return p.Address
+}
+
 // PeerAddress is one address of a peer.
 type PeerAddress struct {
 	Address  string     `json:"address"`  // underlay IP:port
 	Name     string     `json:"name"`     // of DNS that stands for it; empty: the file has the address
 	Resolved *time.Time `json:"resolved"` // when the name was resolved last; null without a name
-	State    string     `json:"state"`    // as of a peer; of the only address: the peer's
+	State    string     `json:"state"`    // as of a peer, never Draining; of the only address: the peer's
 	RTTMS    *float64   `json:"rtt_ms"`   // median of the last 60 probes; null if not measured
 	Loss     *float64   `json:"loss"`     // of the last 60 probes, 0 to 1; null if not measured
 	Active   bool       `json:"active"`   // packets go there
@@ -293,7 +303,7 @@ type Route struct {
 	To        string `json:"to"`
 	Peer      string `json:"peer"`      // node that has the address; empty if no node has it
 	Prefix    string `json:"prefix"`    // its subnet or route that matches
-	Address   string `json:"address"`   // its underlay IP:port; empty for this node
+	Address   string `json:"address"`   // its underlay IP:port to which packets go; empty for this node
 	Source    string `json:"source"`    // address that this host would send from
 	Interface string `json:"interface"` // TUN; empty for this node's own pods
 	MTU       int    `json:"mtu"`       // largest inner packet, bytes
@@ -302,9 +312,20 @@ type Route struct {
 	// MasqueradeMulticast; empty before meshd forwards.
 	Masquerade string `json:"masquerade"`
 	Reason     string `json:"reason"` // why the mesh does not carry such packets; empty if it does
+	// Carriers are the nodes with the prefix in order of preference, if there are several: Peer is the one
+	// that carries packets now.
+	Carriers []Carrier `json:"carriers,omitempty"`
 	// Kernel is what the kernel of this host does with such packets, now: of the host itself and,
 	// if an interface leads to pods, of pods. It is empty where the mesh has no route.
 	Kernel []KernelRoute `json:"kernel"`
+}
+
+// Carrier is one of several nodes with the same prefix.
+type Carrier struct {
+	Peer   string `json:"peer"`
+	Metric int    `json:"metric"`
+	State  string `json:"state"`  // of the peer; empty for this node
+	Active bool   `json:"active"` // it carries the packets; the others stand by
 }
 
 // Words of KernelRoute.Sender.

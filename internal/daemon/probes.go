@@ -239,11 +239,13 @@ func (p *probes) ping(
 	return reply, true, nil
 }
 
-// report adds what probing knows of a peer to its status. ours is the file in force.
-func (p *probes) report(status *control.Peer, ours *config.Config) {
-	if r, ok := p.Report(status.Name); ok {
+// report adds what probing knows of a peer to its status, and returns it. ours is the file in force.
+func (p *probes) report(status *control.Peer, ours *config.Config) probe.Report {
+	r, ok := p.Report(status.Name)
+	if ok {
 		words.Probed(status, r, p.selfOf(ours), ours.Probe.Interval > 0)
 	}
+	return r
 }
 
 // causes adds what is wrong with the peers of a plan to what was found, and puts causes before effects.

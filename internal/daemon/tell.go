@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -76,7 +77,8 @@ func (t *teller) status() control.Status {
 			Path: t.path, Source: control.SourceFile, SHA256: v.config.SHA256(), Error: v.reload.Error,
 			LastReload: v.reload},
 		Network: control.Network{Name: network.Name, CIDR: words.Texts(network.CIDR),
-			Interface: network.Interface, Port: int(network.Port), Subnets: []string{}},
+			Interface: network.Interface, Port: int(network.Port), Addresses: []string{},
+			Subnets: []string{}},
 		Dataplane:  control.Dataplane{Offloads: []string{}},
 		Totals:     control.Totals{Drops: map[string]uint64{}, Unattributed: map[string]uint64{}},
 		Peers:      []control.Peer{},
@@ -143,6 +145,7 @@ func (t *teller) fill(s *control.Status, v view) {
 	s.Network.Repairs = v.repairs
 	s.Network.MTU = p.Link.MTU
 	s.Network.Port, s.Network.Address = int(p.Self.Port()), words.Address(p.Peer)
+	s.Network.Addresses = words.Endpoints(p.Peer.Addresses)
 	s.Network.Subnets = words.Texts(p.Self.Subnets)
 	s.Dataplane = words.Dataplane(r)
 	s.Masquerade = masqueradeOf(t.rules.Read())
@@ -155,7 +158,8 @@ func (t *teller) fill(s *control.Status, v view) {
 	for _, reason := range mesh.Reasons() {
 		s.Totals.Drops[reason.String()] = total.Drops[reason]
 	}
-	if s.Drain = words.Drain(t.drain.Now()); s.Drain != nil {
+	if d := t.drain.Now(); d != nil {
+		s.Drain = words.Drain(*d)
 		s.Drain.Waiting = t.probes.steer.Waiting(p.Engine.Mesh)
 	}
 	s.Peers, s.Strangers = t.peersOf(p, r), words.Strangers(r.Strangers)
@@ -165,16 +169,19 @@ func (t *teller) fill(s *control.Status, v view) {
 // peersOf tells about all peers, by name.
 func (t *teller) peersOf(p *plan.Plan, r dataplane.Reading) []control.Peer {
 	all := []control.Peer{}
-	at := time.Now()
+	at, metrics, carriers := time.Now(), p.Metrics(), t.registry.Carriers()
 	for _, peer := range p.Engine.Mesh.Others() {
 		one := words.Peer(peer, r.Peers[peer.Name])
 		words.Troubles(&one, r.Troubles[peer.Name])
 		one.MTU = p.MTUTo(peer)
 		one.MTUSource = words.MTUSource(one.MTU, p.Config.Network.MTU)
-		t.probes.report(&one, p.Config)
+		known := t.probes.report(&one, p.Config)
 		if p.Config.Probe.Interval == 0 {
 			one.State = string(peers.Facts{Heard: r.Peers[peer.Name].LastSeen}.StateAt(at))
 		}
+		words.Addresses(&one, peer, known.Paths, t.registry.Of(peer.Name).Via(), p.Engine.Reachable(peer))
+		words.Routes(&one, peer, carriers, metrics)
+		words.Maintained(&one, known.Drain, at)
 		all = append(all, one)
 	}
 	slices.SortFunc(all, func(a, b control.Peer) int { return strings.Compare(a.Name, b.Name) })
@@ -218,27 +225,20 @@ func (t *teller) route(to netip.Addr) control.Route {
 		r.Masquerade = masq.Explain(*p.Rules.Masquerade, to)
 	}
 	answer := p.Engine.Mesh.Route(to)
-	peer, _ := p.Engine.Mesh.Peer(answer.Peer)
-	switch {
-	case answer.Peer == "":
+	if answer.Peer == "" {
 		r.Reason = whyNot(p.Config.Network, to)
 		return r
-	case answer.Self:
-		r.Peer, r.Prefix = answer.Peer, answer.Prefix.String()
+	}
+	carrier := cmp.Or(t.registry.Carriers()[answer.Prefix], answer.Peer)
+	words.Carried(&r, p.Engine.Mesh, answer.Prefix, carrier, t.peersOf(p, t.engine.Read()))
+	if carrier == p.Peer.Name {
 		r.Reason = "this node has " + r.Prefix + " itself: packets to it do not pass the mesh"
 		return r
 	}
-	for _, one := range t.peersOf(p, t.engine.Read()) {
-		if one.Name == peer.Name {
-			r.State = one.State
-		}
-	}
-	r.Address = words.Endpoint(peer)
 	if source := p.Peer.TUNAddress(to.Is6()); source.IsValid() {
 		r.Source = source.String()
 	}
-	r.Peer, r.Prefix, r.Interface = answer.Peer, answer.Prefix.String(), p.Link.Interface
-	r.Kernel = kernelRoutes(p, to)
+	r.Interface, r.Kernel = p.Link.Interface, kernelRoutes(p, to)
 	return r
 }
 

@@ -303,6 +303,49 @@ func TestRoute(t *testing.T) {
 	}
 }
 
+// By which address and for which prefixes packets go to a peer, and that the peer is in maintenance.
+func TestStatusTellsOfWays(t *testing.T) {
+	tell, _ := forwardingTeller(t, file)
+	lan := netip.MustParsePrefix("192.168.7.0/24")
+	p := *tell.view.now().plan
+	p.Engine.Mesh.Peers = slices.Clone(p.Engine.Mesh.Peers)
+	for i := range p.Engine.Mesh.Peers[1:] {
+		one := &p.Engine.Mesh.Peers[1+i]
+		one.Routes = []netip.Prefix{lan}
+		one.Addresses = append(slices.Clone(one.Addresses),
+			mesh.Endpoint{AddrPort: netip.AddrPortFrom(addrs("192.0.2.1")[0], uint16(8000+i))})
+	}
+	p.Engine.Mesh.Shares = []mesh.Share{{Prefix: lan, Carriers: []mesh.Carrier{{Peer: "b", Metric: 100},
+		{Peer: "c", Metric: 100}}}}
+	tell.view.change(func(v *view) { v.plan = &p })
+	tell.probes.follow(&p)
+	at := time.Now()
+	tell.probes.learn("b", func(f *peers.Facts) {
+		f.Asked, f.State = true, peers.Down
+		f.Addresses = []peers.Address{{At: p.Engine.Mesh.Peers[1].Addresses[0].AddrPort, State: peers.Down},
+			{At: p.Engine.Mesh.Peers[1].Addresses[1].AddrPort, State: peers.Up, Answered: at}}
+	})
+	s := tell.status()
+	if got := s.Network.Addresses; !slices.Equal(got, []string{"172.18.0.2:8285"}) ||
+		s.Network.Address != "172.18.0.2" || s.Network.Port != 8285 {
+		t.Errorf("this node: %q, %q", got, s.Network.Address)
+	}
+	b, c := s.Peers[0], s.Peers[1]
+	if len(b.Addresses) != 2 || b.Active() != "192.0.2.1:8000" || c.Active() != "172.18.0.4:8285" ||
+		b.Address != "172.18.0.3:8285" {
+		t.Errorf("addresses: %+v, %+v", b.Addresses, c.Addresses)
+	}
+	if want := []control.RouteState{{Prefix: lan.String(), Metric: 100, Active: true}}; slices.Equal(b.RouteStates, want) ||
+		!slices.Equal(c.RouteStates, want) {
+		t.Errorf("routes: %+v, %+v", b.RouteStates, c.RouteStates)
+	}
+	r := tell.route(addrs("192.168.7.9")[0])
+	if r.Peer != "c" || r.Address != "172.18.0.4:8285" || len(r.Carriers) != 2 || r.Carriers[0].Active ||
+		!r.Carriers[1].Active || r.Interface != "mesh0" {
+		t.Errorf("%+v", r)
+	}
+}
+
 // A successor, which knows only the file on disk, may take over only if that is in force.
 func TestCurrent(t *testing.T) {
 	tell, _ := forwardingTeller(t, file)

@@ -146,7 +146,7 @@ func testUplinkFails(t *testing.T) {
 	for d, other := range map[*nstest.Daemon]string{w2: "worker", one: "worker2"} {
 		waitStatus(t, d, "both addresses answer", func(s control.Status) bool {
 			all := peer(t, s, other).Addresses
-			return len(all) >= 0
+			return len(all) == 2 && all[0].State == "up" && all[1].State == "up" && all[0].Active
 		})
 	}
 	s := startTimed(t, w.PodW2b, w.PodW, "10.244.2.3:7000", "10.244.1.2:7000", 2000)

@@ -41,7 +41,7 @@ func Dataplane(r dataplane.Reading) control.Dataplane {
 // Peer tells what the file says of a peer and what was counted. Its state is not known here.
 func Peer(p mesh.Peer, t mesh.Traffic) control.Peer {
 	status := control.Peer{
-		Name: p.Name, Address: Endpoint(p), Subnets: Texts(p.Subnets), Routes: Texts(p.Routes),
+		Name: p.Name, Address: endpointOrNone(p.Underlay().AddrPort), Subnets: Texts(p.Subnets), Routes: Texts(p.Routes),
 		State: control.Unknown, Probes: []control.ProbeForm{}, Addresses: []control.PeerAddress{},
 		RouteStates: []control.RouteState{},
 		RxPackets:   t.RxPackets, RxBytes: t.RxBytes, TxPackets: t.TxPackets, TxBytes: t.TxBytes,
@@ -83,37 +83,6 @@ func Probed(status *control.Peer, r probe.Report, self probe.Self, asked bool) {
 		status.ConfigMatch, status.ConfigSHA256 = &match, fmt.Sprintf("%x", r.Told.Hash)
 		status.Version = r.Told.Version
 	}
-}
-
-// Drain tells of a maintenance; nil for none.
-func Drain(d *mesh.Drain) *control.Drain {
-	if d == nil {
-		return nil
-	}
-	told := &control.Drain{Reason: d.Reason, By: d.By}
-	if !d.Since.IsZero() {
-		told.Since = &d.Since
-	}
-	if !d.Until.IsZero() {
-		told.Until = &d.Until
-	}
-	return told
-}
-
-// Endpoint writes where a peer prefers to get datagrams; empty while its names have no address.
-func Endpoint(p mesh.Peer) string {
-	if len(p.Addresses) == 0 {
-		return ""
-	}
-	return p.Underlay().String()
-}
-
-// Address writes the address that a peer prefers, without the port; empty while its names have none.
-func Address(p mesh.Peer) string {
-	if len(p.Addresses) == 0 {
-		return ""
-	}
-	return p.Underlay().Addr().String()
 }
 
 // Milliseconds returns nil for what was not measured.
