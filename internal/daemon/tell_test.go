@@ -323,7 +323,8 @@ func TestStatusTellsOfWays(t *testing.T) {
 	tell.probes.learn("b", func(f *peers.Facts) {
 		f.Asked, f.State = true, peers.Down
 		f.Addresses = []peers.Address{{At: p.Engine.Mesh.Peers[1].Addresses[0].AddrPort, State: peers.Down},
-			{At: p.Engine.Mesh.Peers[1].Addresses[1].AddrPort, State: peers.Up, Answered: at}}
+			{At: p.Engine.Mesh.Peers[1].Addresses[1].AddrPort, State: peers.Up, Answered: at,
+				Good: at.Add(-time.Minute)}}
 	})
 	s := tell.status()
 	if got := s.Network.Addresses; !slices.Equal(got, []string{"172.18.0.2:8285"}) ||

@@ -57,7 +57,7 @@ func active(p control.Peer) string {
 
 // timed is packets of which it is known when they arrived.
 type timed struct {
-	t    testing.TB
+	t testing.TB
 	*flow
 	stop chan struct{}
 	sent chan error
@@ -134,6 +134,20 @@ func (s *timed) finish() (lost uint64, gap time.Duration, began time.Time) {
 	return s.flow.sent - uint64(len(s.arrivals)), gap, began
 }
 
+// waitLong waits for an event that comes after half a minute by design.
+func waitLong(t testing.TB, d *nstest.Daemon, kind string) {
+	t.Helper()
+	err := d.WaitEvent(kind)
+	for range 2 {
+		if err != nil {
+			err = d.WaitEvent(kind)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // The address that packets go to falls silent: they go to the other one, of another family, without a word
 // from the network; and back, without a loss, once the first has been well for long.
 func TestUplinkFails(t *testing.T) { eachEngine(t, nstest.Waiting, testUplinkFails) }
@@ -149,6 +163,7 @@ func testUplinkFails(t *testing.T) {
 			return len(all) == 2 && all[0].State == "up" && all[1].State == "up" && all[0].Active
 		})
 	}
+	before := w.overflows()
 	s := startTimed(t, w.PodW2b, w.PodW, "10.244.2.3:7000", "10.244.1.2:7000", 2000)
 	run(t, w.Lab.Switch(), dropOnPath("")[0], dropOnPath("")[1:]...)
 	for _, d := range []*nstest.Daemon{w2, one} {
@@ -165,15 +180,14 @@ func testUplinkFails(t *testing.T) {
 			p.Addresses[0].State != "up" && slices.Equal(peerProblems(s, "worker"), []string{"address_silent"})
 	})
 	run(t, w.Lab.Switch(), healPath[0], healPath[1:]...)
-	if err := w2.WaitEvent("address_preferred"); err != nil {
-		t.Fatal(err)
-	}
+	waitLong(t, w2, "address_preferred")
 	back := s.since(time.Time{})
 	eventually(t, "packets go on", func() bool { return s.since(time.Time{}) > back+100 },
 		func() string { return fmt.Sprintf("%+v", status(t, w2)) })
 	lost, gap, _ := s.finish()
-	t.Logf("%d packets were lost, none arrived for %v", lost, gap.Round(time.Millisecond))
-	if most := uint64(gap.Seconds()*2000) + 200; lost > most {
+	full := w.overflows().since(before)[0] // a TUN's queue is full where this machine is busy
+	t.Logf("%d packets were lost, none arrived for %v, %d in full queues", lost, gap.Round(time.Millisecond), full)
+	if most := uint64(gap.Seconds()*2000) + full + 200; lost > most {
 		t.Errorf("%d packets were lost in %v: some besides those of the dead path", lost, gap)
 	}
 	waitStatus(t, w2, "all is well", func(s control.Status) bool {
