@@ -256,7 +256,7 @@ func (p *probes) causes(in *plan.Plan, all []mesh.Condition) []mesh.Condition {
 		f := p.registry.Of(peer.Name)
 		all = append(all, f.Conditions(peer.Name, ours, at)...)
 		others = append(others, health.Peer{Name: peer.Name, Underlay: peer.Underlay().AddrPort,
-			Version: f.Version, File: f.File, Met: f.Met})
+			Version: f.Version, File: f.File, Met: f.Met, Maintained: f.Maintained(at)})
 	}
 	return health.Causes(all, others)
 }

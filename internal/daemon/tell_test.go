@@ -336,8 +336,8 @@ func TestStatusTellsOfWays(t *testing.T) {
 		b.Address != "172.18.0.3:8285" {
 		t.Errorf("addresses: %+v, %+v", b.Addresses, c.Addresses)
 	}
-	if want := []control.RouteState{{Prefix: lan.String(), Metric: 100, Active: true}}; slices.Equal(b.RouteStates, want) ||
-		!slices.Equal(c.RouteStates, want) {
+	carries := []control.RouteState{{Prefix: lan.String(), Metric: 100, Active: true}}
+	if slices.Equal(b.RouteStates, carries) || !slices.Equal(c.RouteStates, carries) {
 		t.Errorf("routes: %+v, %+v", b.RouteStates, c.RouteStates)
 	}
 	r := tell.route(addrs("192.168.7.9")[0])

@@ -16,6 +16,8 @@ type Peer struct {
 	Version  string // of its meshd; empty: not known
 	File     string // names the meaning of its file; empty: not known
 	Met      bool   // it was up since this meshd started
+	// Maintained tells that it has announced a maintenance: how it is says nothing of what others share.
+	Maintained bool
 }
 
 // named is how many names a condition lists; a mesh may have thousands.
@@ -32,18 +34,24 @@ type trouble struct {
 // more likely here or on the way than at each of them: it becomes one condition about this node, that
 // names the group. Many others become one with a number. All other conditions stay as they are.
 //
+// Peers in maintenance are left out of that, but for conditions about the maintenance itself.
+//
 // A condition about a group has the greatest severity of those that it stands for; but a node that
 // has met none of its peers yet may be the first of the mesh, and is degraded at most.
 func Causes(conditions []mesh.Condition, peers []Peer) []mesh.Condition {
 	var rest []mesh.Condition
 	var troubles []*trouble
 	byKind := map[mesh.Kind]*trouble{}
-	known := make(map[string]Peer, len(peers))
+	known, serving := make(map[string]Peer, len(peers)), make([]Peer, 0, len(peers))
 	for _, p := range peers {
 		known[p.Name] = p
+		if !p.Maintained {
+			serving = append(serving, p)
+		}
 	}
 	for _, c := range conditions {
-		if _, ok := known[c.Peer]; !ok { // about this node, or a peer that has just left
+		p, ok := known[c.Peer]
+		if !ok || p.Maintained && !ofMaintenance(c.Kind) { // about this node, or a peer that has just left
 			rest = append(rest, c)
 			continue
 		}
@@ -56,10 +64,17 @@ func Causes(conditions []mesh.Condition, peers []Peer) []mesh.Condition {
 		t.about = append(t.about, c)
 	}
 	for _, t := range troubles {
-		rest = append(rest, t.told(peers, known)...)
+		evidence := serving
+		if ofMaintenance(t.kind) {
+			evidence = peers
+		}
+		rest = append(rest, t.told(evidence, known)...)
 	}
 	return rest
 }
+
+// ofMaintenance tells whether a kind of condition is about a maintenance itself.
+func ofMaintenance(k mesh.Kind) bool { return k == mesh.PeerDrains || k == mesh.PeerMaintained }
 
 // told returns the conditions that stand for a trouble.
 func (t *trouble) told(peers []Peer, known map[string]Peer) []mesh.Condition {
@@ -147,8 +162,11 @@ func listed(names []string) string {
 // shared names what the peers in trouble, and no others, have in common; empty if there is nothing.
 func (t *trouble) shared(peers []Peer, known map[string]Peer) string {
 	names := t.names()
-	if len(names) == len(peers) {
+	switch {
+	case len(names) == len(known):
 		return fmt.Sprintf("all %d peers", len(peers))
+	case len(names) == len(peers):
+		return fmt.Sprintf("all %d peers that are not in maintenance", len(peers))
 	}
 	first := known[names[0]]
 	for _, common := range commons {

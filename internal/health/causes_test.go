@@ -61,6 +61,41 @@ func TestCausesFindWhatPeersShare(t *testing.T) {
 	}
 }
 
+// A peer in maintenance neither is evidence that the trouble is here, nor speaks against it.
+func TestCausesWithoutThoseInMaintenance(t *testing.T) {
+	peers := four()
+	peers[3].Maintained = true
+	loss := mesh.Condition{Kind: mesh.PeerLoss, Severity: mesh.Info, Peer: "d"}
+	about := func(kind mesh.Kind, names ...string) (all []mesh.Condition) {
+		for _, name := range names {
+			all = append(all, mesh.Condition{Kind: kind, Severity: mesh.Info, Peer: name})
+		}
+		return all
+	}
+	for _, test := range []struct {
+		name  string
+		in    []mesh.Condition
+		group string // of the only condition; empty: each by itself
+	}{
+		{"all others", down("a", "b", "c"), "all 3 peers that are not in maintenance"},
+		{"a network", down("a", "b"), "all 2 peers in 172.18.0.0/24"},
+		{"the only other one", append(down("a"), loss), ""},
+		{"of one kind, and one in maintenance", append(about(mesh.PeerLoss, "c"), loss), ""},
+		{"maintenance itself", about(mesh.PeerMaintained, "a", "b", "c", "d"), "all 4 peers"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := health.Causes(test.in, peers)
+			if test.group == "" && len(got) == len(test.in) &&
+				!slices.ContainsFunc(got, func(c mesh.Condition) bool { return c.Group != "" }) {
+				return
+			}
+			if len(got) != 1 || got[0].Group != test.group {
+				t.Errorf("%+v, want %q", got, test.group)
+			}
+		})
+	}
+}
+
 // Each kind of trouble has a cause of its own, and what is about this node stays as it is.
 func TestCausesKeepTheRest(t *testing.T) {
 	ours := mesh.Condition{Kind: mesh.ForwardingOff, Severity: mesh.Failed}

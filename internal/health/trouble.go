@@ -11,21 +11,30 @@ import (
 	"example.org/meshd/internal/mesh"
 )
 
+// A Standing is what is known of a peer besides its troubles.
+type Standing struct {
+	Fails      bool           // probes ask it and do not reach it
+	Maintained bool           // it has announced a maintenance, which is not over
+	Via        netip.AddrPort // to which of its addresses packets go; the zero value: it has one, or not known
+}
+
 // suspect is a peer with trouble.
 type suspect struct {
-	name  string
-	at    netip.AddrPort // where it listens
-	fails bool           // probes do not reach it
+	name string
+	at   netip.AddrPort // where it listens
+	Standing
 	mesh.Trouble
 }
 
-// OfTroubles says why datagrams do not reach the peers of a mesh. fails tells whether probes ask a peer
-// and do not reach it.
+// OfTroubles says why datagrams do not reach the peers of a mesh. standing tells what is known of a peer.
+//
+// Errors about an address that no packets go to are left out: the address that does not answer is told of
+// by itself. Errors about a peer in maintenance explain why it is down, and are no alarm.
 //
 // This host's own refusals cannot be forged, so they count whatever probes say, from the second in a row:
 // one alone may be a firewall that loads its rules. Whoever knows two addresses can forge an ICMP error, so
 // it only explains why probes fail. Neither counts for longer than mesh.TroubleLasts after the last one.
-func OfTroubles(m mesh.Mesh, troubles map[string]mesh.Trouble, fails func(peer string) bool,
+func OfTroubles(m mesh.Mesh, troubles map[string]mesh.Trouble, standing func(peer string) Standing,
 	now time.Time) (all []mesh.Condition) {
 	self, _ := m.Peer(m.Self)
 	for _, peer := range m.Others() {
@@ -33,15 +42,36 @@ func OfTroubles(m mesh.Mesh, troubles map[string]mesh.Trouble, fails func(peer s
 		if !some {
 			continue
 		}
-		s := suspect{peer.Name, peer.Underlay().AddrPort, fails(peer.Name), trouble}
-		if c, ok := ofRefusal(s, now); ok {
-			all = append(all, c)
+		s := suspect{peer.Name, peer.Underlay().AddrPort, standing(peer.Name), trouble}
+		if c, ok := ofRefusal(s.about(trouble.Refused.Address), now); ok {
+			all = append(all, s.lowered(c))
 		}
-		if c, ok := ofReport(s, self.Underlay().Addr(), now); ok {
-			all = append(all, c)
+		if c, ok := ofReport(s.about(trouble.Reported.Address), self.Addresses, now); ok {
+			all = append(all, s.lowered(c))
 		}
 	}
 	return all
+}
+
+// about returns the suspect as it listens at the address that an error is about; without a trouble if no
+// packets go there.
+func (s suspect) about(address netip.AddrPort) suspect {
+	switch {
+	case !address.IsValid():
+	case s.Via.IsValid() && s.Via != address:
+		s.Trouble = mesh.Trouble{}
+	default:
+		s.at = address
+	}
+	return s
+}
+
+// lowered returns a condition as it counts for the suspect: in maintenance it is no alarm.
+func (s suspect) lowered(c mesh.Condition) mesh.Condition {
+	if s.Maintained {
+		c.Severity = mesh.Info
+	}
+	return c
 }
 
 // Numbers of errors that have a remedy of their own (errno(3), the same on every Linux that meshd is built
@@ -66,10 +96,10 @@ func ofRefusal(s suspect, now time.Time) (c mesh.Condition, ok bool) {
 	if r.Last.IsZero() || now.Sub(r.Last) > mesh.TroubleLasts {
 		return c, false
 	}
-	if !s.fails && (r.InARow < 2 || r.Errno == errNoBuffers) {
+	if !s.Fails && (r.InARow < 2 || r.Errno == errNoBuffers) {
 		return c, false
 	}
-	if !s.fails && now.Sub(r.Last) > refusalForgiven {
+	if !s.Fails && now.Sub(r.Last) > refusalForgiven {
 		return c, false
 	}
 	c = mesh.Condition{Kind: mesh.SendRefused, Severity: mesh.Degraded, Peer: s.name,
@@ -87,9 +117,9 @@ func ofRefusal(s suspect, now time.Time) (c mesh.Condition, ok bool) {
 }
 
 // ofReport says what ICMP errors say about a peer that probes do not reach.
-func ofReport(s suspect, self netip.Addr, now time.Time) (c mesh.Condition, ok bool) {
+func ofReport(s suspect, self []mesh.Endpoint, now time.Time) (c mesh.Condition, ok bool) {
 	r := s.Reported
-	if !s.fails || r.Last.IsZero() || now.Sub(r.Last) > mesh.TroubleLasts {
+	if !s.Fails || r.Last.IsZero() || now.Sub(r.Last) > mesh.TroubleLasts {
 		return c, false
 	}
 	who, address, port := "a router", s.at.Addr(), s.at.Port()
@@ -107,7 +137,8 @@ func ofReport(s suspect, self netip.Addr, now time.Time) (c mesh.Condition, ok b
 		c.Kind, c.Cause = mesh.PeerUnknown, fmt.Sprintf("%s says that %s is unreachable", who, address)
 		c.Remedy = fmt.Sprintf("check that %s runs and has the address %s, and the routes of %s",
 			s.name, address, who)
-		if r.Offender == self { // the kernel sends the error to itself (ipv4_link_failure)
+		own := func(e mesh.Endpoint) bool { return e.Addr() == r.Offender }
+		if slices.ContainsFunc(self, own) { // the kernel sends the error to itself (ipv4_link_failure)
 			c.Kind = mesh.NoNeighbour
 			c.Cause = fmt.Sprintf("this host asked for %s, or for the router to it", address)
 			c.Remedy = fmt.Sprintf("check that %s runs and that its cable or its network is up: "+

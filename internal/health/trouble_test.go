@@ -65,7 +65,7 @@ func TestOfTroubles(t *testing.T) {
 			m := mesh.Mesh{Self: "self", Peers: []mesh.Peer{
 				{Name: "self", Addresses: []mesh.Endpoint{endpoint(self)}}, {Name: "worker", Addresses: []mesh.Endpoint{endpoint(worker)}}}}
 			got := health.OfTroubles(m, map[string]mesh.Trouble{"worker": test.trouble},
-				func(string) bool { return test.fails }, at(1000))
+				func(string) health.Standing { return health.Standing{Fails: test.fails} }, at(1000))
 			var kinds []mesh.Kind
 			for _, c := range got {
 				kinds = append(kinds, c.Kind)
@@ -79,6 +79,82 @@ func TestOfTroubles(t *testing.T) {
 			if len(got) > 0 && (!strings.Contains(got[0].Remedy, test.mention) ||
 				test.mention == "" && got[0].Remedy != "") {
 				t.Errorf("remedy %q, want %q in it", got[0].Remedy, test.mention)
+			}
+		})
+	}
+}
+
+// Errors about an address that packets do not use, or about a peer in maintenance, are no alarm.
+func TestTroublesThatMatterLess(t *testing.T) {
+	used, spare := netip.MustParseAddrPort("172.18.0.4:8285"), netip.MustParseAddrPort("192.0.2.4:8286")
+	refused := func(to netip.AddrPort) mesh.Trouble {
+		return mesh.Trouble{Refused: mesh.Refusal{Address: to, Errno: 1, Cause: "no", Count: 9, InARow: 9, Last: at(1000)}}
+	}
+	says := func(to netip.AddrPort) mesh.Trouble {
+		return mesh.Trouble{Reported: mesh.PathError{Address: to, Means: mesh.Prohibited, Count: 1, Last: at(1000)}}
+	}
+	fails := health.Standing{Fails: true}
+	for _, test := range []struct {
+		name     string
+		standing health.Standing
+		trouble  mesh.Trouble
+		kinds    []mesh.Kind
+		severity mesh.Severity
+		mention  string // of the remedy
+	}{
+		{"refused where packets go", health.Standing{Fails: true, Via: used}, refused(used),
+			[]mesh.Kind{mesh.SendRefused}, mesh.Degraded, "port 8285"},
+		{"refused where packets went", health.Standing{Via: used}, refused(spare), nil, 0, ""},
+		{"refused at one, and which is used is not known", fails, refused(spare),
+			[]mesh.Kind{mesh.SendRefused}, mesh.Degraded, "port 8286"},
+		{"reported where packets go", health.Standing{Fails: true, Via: spare}, says(spare),
+			[]mesh.Kind{mesh.PeerForbidden}, mesh.Degraded, "port 8286"},
+		{"reported where packets went", health.Standing{Fails: true, Via: spare}, says(used), nil, 0, ""},
+		{"refused in maintenance", health.Standing{Maintained: true}, refused(used),
+			[]mesh.Kind{mesh.SendRefused}, mesh.Info, "port 8285"},
+		{"reported in maintenance", health.Standing{Fails: true, Maintained: true}, says(used),
+			[]mesh.Kind{mesh.PeerForbidden}, mesh.Info, "port 8285"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := mesh.Mesh{Self: "self", Peers: []mesh.Peer{{Name: "self"},
+				{Name: "worker", Addresses: []mesh.Endpoint{{AddrPort: used}, {AddrPort: spare}}}}}
+			got := health.OfTroubles(m, map[string]mesh.Trouble{"worker": test.trouble},
+				func(string) health.Standing { return test.standing }, at(1000))
+			var kinds []mesh.Kind
+			for _, c := range got {
+				kinds = append(kinds, c.Kind)
+				if c.Severity != test.severity || !strings.Contains(c.Remedy, test.mention) {
+					t.Errorf("%+v", c)
+				}
+			}
+			if !reflect.DeepEqual(kinds, test.kinds) {
+				t.Errorf("%v, want %v", kinds, test.kinds)
+			}
+		})
+	}
+}
+
+// What cannot be sent to a peer in maintenance degrades nothing; what a peer says that it must not does.
+func TestLossesInMaintenance(t *testing.T) {
+	for _, test := range []struct {
+		name       string
+		reason     mesh.Drop
+		maintained bool
+		want       mesh.Severity
+	}{
+		{"in service", mesh.SendError, false, mesh.Degraded}, {"in maintenance", mesh.SendError, true, mesh.Info},
+		{"lies", mesh.SpoofedSource, true, mesh.Degraded},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var w health.Watch
+			standing := func(string) health.Standing { return health.Standing{Maintained: test.maintained} }
+			for second := range 20 {
+				var one mesh.Traffic
+				one.Drops[test.reason] = uint64(100 * second)
+				w.Take(health.Counted{Peers: map[string]mesh.Traffic{"worker": one}}, standing, at(int64(second)))
+			}
+			if got := w.Conditions(); len(got) != 1 || got[0].Kind != mesh.DropsGrowing || got[0].Severity != test.want {
+				t.Errorf("%+v", got)
 			}
 		})
 	}

@@ -27,12 +27,18 @@ type Watch struct {
 	now        atomic.Pointer[[]mesh.Condition]
 }
 
-// Take judges a reading; it is to be called every second. fails tells whether probes ask a peer and do not
-// reach it. Take returns whether a reading of the neighbour tables is due as well, which costs more.
-func (w *Watch) Take(c Counted, fails func(peer string) bool, at time.Time) (tablesToo bool) {
+// Take judges a reading; it is to be called every second. standing tells what is known of a peer besides.
+// Take returns whether a reading of the neighbour tables is due as well, which costs more.
+func (w *Watch) Take(c Counted, standing func(peer string) Standing, at time.Time) (tablesToo bool) {
 	due := w.growth.Take(c, at)
-	all := slices.Concat(OfTroubles(c.Mesh, c.Troubles, fails, at), OfStrangers(c.Strangers, at),
+	all := slices.Concat(OfTroubles(c.Mesh, c.Troubles, standing, at), OfStrangers(c.Strangers, at),
 		w.growth.Conditions(c, at), w.neighbours.Conditions(at))
+	for i := range all { // what cannot be sent to a peer in maintenance is lost, as was announced
+		if one := &all[i]; one.Kind == mesh.DropsGrowing && one.Subject == mesh.SendError.String() &&
+			standing(one.Peer).Maintained {
+			one.Severity = mesh.Info
+		}
+	}
 	w.now.Store(&all)
 	return due
 }

@@ -187,7 +187,8 @@ func TestMaintenanceIsNoFault(t *testing.T) {
 		severity mesh.Severity
 	}{
 		{"up", peers.Up, drain, 0, mesh.PeerDrains, mesh.Info},
-		{"stale", peers.Stale, drain, 0, "", mesh.Info},
+		{"stale", peers.Stale, drain, 0, mesh.PeerDrains, mesh.Info},
+		{"with loss", peers.Up, drain, 0, mesh.PeerLoss, mesh.Info},
 		{"down", peers.Down, drain, 0, mesh.PeerMaintained, mesh.Info},
 		{"silent", peers.Silent, drain, 0, mesh.PeerMaintained, mesh.Info},
 		{"down, without an end", peers.Down, &mesh.Drain{}, time.Hour, mesh.PeerMaintained, mesh.Info},
@@ -195,7 +196,10 @@ func TestMaintenanceIsNoFault(t *testing.T) {
 		{"down without a word", peers.Down, nil, 0, mesh.PeerDown, mesh.Failed},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			r.Report("b", func(f *peers.Facts) { f.Asked, f.State, f.Drain = true, test.state, test.drain })
+			r.Report("b", func(f *peers.Facts) {
+				f.Asked, f.State, f.Drain = true, test.state, test.drain
+				f.Recent = peers.Loss{Probes: 30, Lost: 15, Runs: 9} // failed, of a peer in service
+			})
 			all := r.Of("b").Conditions("b", r.Own(), noon.Add(test.later))
 			if mesh.Worst(all) != test.severity || test.want != "" && !mesh.Has(all, test.want) {
 				t.Errorf("%+v", all)

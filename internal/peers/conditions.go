@@ -44,32 +44,40 @@ func (r *Registry) Conditions() (all []mesh.Condition) {
 	return all
 }
 
-// maintenance tells of a peer that was taken out of service on purpose.
-func (f Facts) maintenance(name string, kind mesh.Kind) []mesh.Condition {
-	if f.Drain == nil || f.State == Unknown {
+// underMaintenance tells of a peer in a state that was taken out of service on purpose. What does not work
+// meanwhile is worth knowing, and no alarm.
+func (f Facts) underMaintenance(name string, state State) (all []mesh.Condition) {
+	one := mesh.Condition{Kind: mesh.PeerMaintained, Severity: mesh.Info, Peer: name, Cause: f.Drain.Why(),
+		Remedy: "`meshd undrain` there ends it"}
+	switch state {
+	case Unknown:
 		return nil
+	case Up:
+		one.Kind = mesh.PeerDrains
+		all = slices.Concat(f.Recent.conditions(name), f.Loses.conditions(name), f.Path.conditions(name),
+			f.spares(name))
+	case Stale:
+		one.Kind = mesh.PeerDrains
+		all = f.Recent.conditions(name)
 	}
-	return []mesh.Condition{{Kind: kind, Severity: mesh.Info, Peer: name, Cause: f.Drain.Why(),
-		Remedy: "`meshd undrain` there ends it"}}
+	for i := range all {
+		all[i].Severity = mesh.Info
+	}
+	return append(all, one)
 }
 
 // reach tells how packets fare between this node and a peer in a state.
 func (f Facts) reach(name string, state State, now time.Time) (all []mesh.Condition) {
-	if f.Drain != nil && f.Drain.Ended(now) {
-		f.Drain = nil
+	if f.Maintained(now) {
+		return f.underMaintenance(name, state)
 	}
 	one := mesh.Condition{Severity: mesh.Degraded, Peer: name}
 	switch state {
 	case Up:
 		return slices.Concat(f.Recent.conditions(name), f.Loses.conditions(name), f.Path.conditions(name),
-			f.spares(name), f.maintenance(name, mesh.PeerDrains))
+			f.spares(name))
 	case Stale:
 		return f.Recent.conditions(name)
-	}
-	if f.Drain != nil { // its going down was announced
-		return f.maintenance(name, mesh.PeerMaintained)
-	}
-	switch state {
 	case Down:
 		one.Kind, one.Severity = mesh.PeerDown, mesh.Failed
 		one.Remedy = "check that its host runs, that meshd runs there, " +

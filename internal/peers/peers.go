@@ -103,6 +103,9 @@ func (f Facts) Fails() bool {
 	return f.Asked && f.State != "" && f.State != Unknown && f.State != Up
 }
 
+// Maintained tells whether the peer has announced a maintenance that is not over.
+func (f Facts) Maintained(now time.Time) bool { return f.Drain != nil && !f.Drain.Ended(now) }
+
 // Registry knows the facts of all peers. Its methods may be called by several goroutines at once.
 type Registry struct {
 	mu    sync.Mutex
@@ -167,9 +170,6 @@ func (r *Registry) Of(peer string) Facts {
 	defer r.mu.Unlock()
 	return r.facts[peer]
 }
-
-// Fails tells whether probes ask a peer and do not reach it.
-func (r *Registry) Fails(peer string) bool { return r.Of(peer).Fails() }
 
 // Narrow returns what the path to peers carries, in bytes, where it is less than the interface does.
 func (r *Registry) Narrow() map[string]int {

@@ -130,7 +130,8 @@ func TestCarried(t *testing.T) {
 		t.Errorf("shared: %+v", shared)
 	}
 	Carried(&alone, m, wan, "b", peers)
-	if want := (control.Route{Peer: "b", Prefix: wan.String(), State: control.Down, Address: fibre.String()}); !reflect.DeepEqual(alone, want) {
+	want = control.Route{Peer: "b", Prefix: wan.String(), State: control.Down, Address: fibre.String()}
+	if !reflect.DeepEqual(alone, want) {
 		t.Errorf("of one node: %+v", alone)
 	}
 	Carried(&own, m, wan, "a", peers)
