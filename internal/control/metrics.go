@@ -37,6 +37,10 @@ var (
 		"How well the node is: 0 ok, 1 degraded, 2 failed.")
 	condition = description("meshd_condition",
 		"Number of problems of a kind that last at this time.", "kind")
+	draining = description("meshd_draining",
+		"Whether this node is in maintenance.")
+	routeActive = description("meshd_route_active",
+		"Whether a peer carries packets for a prefix that several nodes have.", "prefix", "peer")
 	interfaceRepairs = description("meshd_interface_repairs_total",
 		"Times that the interface was repaired or a change of the host led to a new plan.")
 )
@@ -52,7 +56,7 @@ var (
 	peerTxBytes = description("meshd_peer_transmit_bytes_total",
 		"Bytes of inner packets sent to a peer.", "peer")
 	peerUp = description("meshd_peer_up",
-		"Whether the peer is up.", "peer")
+		"Whether the peer is up, in maintenance or not.", "peer")
 	peerRTT = description("meshd_peer_rtt_seconds",
 		"Median round trip time of the last 60 probes.", "peer")
 	peerLoss = description("meshd_peer_loss_ratio",
@@ -61,6 +65,12 @@ var (
 		"Size of the largest packets that reach a peer.", "peer")
 	peerConfigMatch = description("meshd_peer_config_match",
 		"Whether the peer runs the same configuration file.", "peer")
+	peerDraining = description("meshd_peer_draining",
+		"Whether the peer is in maintenance.", "peer")
+	peerAddressUp = description("meshd_peer_address_up",
+		"Whether a peer that has several addresses answers at one of them.", "peer", "address")
+	peerAddressActive = description("meshd_peer_address_active",
+		"Whether packets to a peer that has several addresses go to one of them.", "peer", "address")
 	probesSent = description("meshd_peer_probes_sent_total",
 		"Probes sent to a peer.", "peer")
 	probesReceived = description("meshd_peer_probes_answered_total",
@@ -100,9 +110,11 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	m.gauge(reloadSuccessful, oneIf(s.Config.LastReload.OK))
 	m.health(s.Health)
 	m.counter(interfaceRepairs, s.Network.Repairs)
+	m.gauge(draining, oneIf(s.Drain != nil))
 	for i := range s.Peers {
 		m.peer(&s.Peers[i])
 	}
+	m.shared(s.Peers)
 	// All reasons, also those at zero: a series that appears with its first drop has no rate
 	// for that drop.
 	for reason := range s.Totals.Drops {
@@ -142,7 +154,7 @@ func (m metrics) peer(p *Peer) {
 	m.counter(peerRxBytes, p.RxBytes, p.Name)
 	m.counter(peerTxPackets, p.TxPackets, p.Name)
 	m.counter(peerTxBytes, p.TxBytes, p.Name)
-	m.gauge(peerUp, oneIf(p.State == Up), p.Name)
+	m.gauge(peerUp, oneIf(p.IsUp()), p.Name)
 	m.counter(probesSent, p.ProbesTx, p.Name)
 	m.counter(probesReceived, p.ProbesRx, p.Name)
 	if p.RTTMS != nil {
@@ -159,6 +171,43 @@ func (m metrics) peer(p *Peer) {
 	}
 	for reason, n := range p.Drops {
 		m.counter(drops, n, reason, p.Name)
+	}
+	m.gauge(peerDraining, oneIf(p.Drain != nil), p.Name)
+	if len(p.Addresses) > 1 { // of the only one, the peer's metrics tell all
+		m.addresses(p)
+	}
+}
+
+// addresses sends which of its addresses a peer answers at. Two with the same text would be one series
+// twice, which fails the whole scrape.
+func (m metrics) addresses(p *Peer) {
+	sent := make(map[string]bool, len(p.Addresses))
+	for _, a := range p.Addresses {
+		if sent[a.Address] {
+			continue
+		}
+		sent[a.Address] = true
+		m.gauge(peerAddressUp, oneIf(a.State == Up), p.Name, a.Address)
+		m.gauge(peerAddressActive, oneIf(a.Active), p.Name, a.Address)
+	}
+}
+
+// shared sends who carries the prefixes that several peers have, or that a peer stands by for: then this
+// node has the prefix, too.
+func (m metrics) shared(peers []Peer) {
+	with, waits := map[string]int{}, map[string]bool{}
+	for i := range peers {
+		for _, r := range peers[i].RouteStates {
+			with[r.Prefix]++
+			waits[r.Prefix] = waits[r.Prefix] || !r.Active
+		}
+	}
+	for i := range peers {
+		for _, r := range peers[i].RouteStates {
+			if with[r.Prefix] > 1 || waits[r.Prefix] {
+				m.gauge(routeActive, oneIf(r.Active), r.Prefix, peers[i].Name)
+			}
+		}
 	}
 }
 

@@ -40,7 +40,7 @@ meshd_masquerade_packets_total{rule="pods-to-outside"} 7
 # HELP meshd_peer_receive_bytes_total Bytes of inner packets received from a peer and delivered.
 # TYPE meshd_peer_receive_bytes_total counter
 meshd_peer_receive_bytes_total{peer="edge-2"} 2
-# HELP meshd_peer_up Whether the peer is up.
+# HELP meshd_peer_up Whether the peer is up, in maintenance or not.
 # TYPE meshd_peer_up gauge
 meshd_peer_up{peer="edge-2"} 1
 `
@@ -52,6 +52,59 @@ meshd_peer_up{peer="edge-2"} 1
 	// Before the node has found itself there is little to tell, and that is fine.
 	empty := collector{func() Status { return Status{} }}
 	if _, err := testutil.CollectAndLint(prometheus.Collector(empty)); err != nil {
+		t.Error(err)
+	}
+}
+
+// Metrics of addresses and of carriers are there where there is a choice, and each series once.
+func TestMetricsOfWays(t *testing.T) {
+	two := func(first, second string) []PeerAddress {
+		return []PeerAddress{{Address: first, State: Down}, {Address: second, State: Up, Active: true}}
+	}
+	one := func(prefix string, active bool) []RouteState { return []RouteState{{Prefix: prefix, Active: active}} }
+	c := collector{func() Status {
+		return Status{Drain: &Drain{}, Peers: []Peer{
+			{Name: "b", State: Draining, Drain: &Drain{}, Addresses: two("192.0.2.1:1", "192.0.2.2:1"),
+				RouteStates: append(one("10.1.0.0/16", false), one("10.2.0.0/16", false)...)},
+			{Name: "c", State: Up, Addresses: []PeerAddress{{Address: "192.0.2.3:1", State: Up, Active: true}},
+				RouteStates: append(one("10.1.0.0/16", true), one("10.3.0.0/16", true)...)},
+			{Name: "d", State: Silent, Addresses: two("192.0.2.4:1", "192.0.2.4:1")},
+		}}
+	}}
+	if problems, err := testutil.CollectAndLint(c); err != nil || len(problems) != 0 {
+		t.Errorf("promlint: %v, %v", problems, err)
+	}
+	want := `# HELP meshd_draining Whether this node is in maintenance.
+# TYPE meshd_draining gauge
+meshd_draining 1
+# HELP meshd_peer_address_active Whether packets to a peer that has several addresses go to one of them.
+# TYPE meshd_peer_address_active gauge
+meshd_peer_address_active{address="192.0.2.1:1",peer="b"} 0
+meshd_peer_address_active{address="192.0.2.2:1",peer="b"} 1
+meshd_peer_address_active{address="192.0.2.4:1",peer="d"} 0
+# HELP meshd_peer_address_up Whether a peer that has several addresses answers at one of them.
+# TYPE meshd_peer_address_up gauge
+meshd_peer_address_up{address="192.0.2.1:1",peer="b"} 0
+meshd_peer_address_up{address="192.0.2.2:1",peer="b"} 1
+meshd_peer_address_up{address="192.0.2.4:1",peer="d"} 0
+# HELP meshd_peer_draining Whether the peer is in maintenance.
+# TYPE meshd_peer_draining gauge
+meshd_peer_draining{peer="b"} 1
+meshd_peer_draining{peer="c"} 0
+meshd_peer_draining{peer="d"} 0
+# HELP meshd_peer_up Whether the peer is up, in maintenance or not.
+# TYPE meshd_peer_up gauge
+meshd_peer_up{peer="b"} 1
+meshd_peer_up{peer="c"} 1
+meshd_peer_up{peer="d"} 0
+# HELP meshd_route_active Whether a peer carries packets for a prefix that several nodes have.
+# TYPE meshd_route_active gauge
+meshd_route_active{peer="b",prefix="10.1.0.0/16"} 0
+meshd_route_active{peer="c",prefix="10.1.0.0/16"} 1
+meshd_route_active{peer="b",prefix="10.2.0.0/16"} 0
+`
+	if err := testutil.CollectAndCompare(c, strings.NewReader(want), "meshd_draining", "meshd_peer_draining",
+		"meshd_peer_address_active", "meshd_peer_address_up", "meshd_peer_up", "meshd_route_active"); err != nil {
 		t.Error(err)
 	}
 }

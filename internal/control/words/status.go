@@ -63,7 +63,7 @@ func Peers(peers []control.Peer) string {
 		}
 	}
 	words := []string{fmt.Sprintf("%d up", count[control.Up])}
-	for _, state := range []string{control.Silent, control.Stale, control.OneWay, control.Down,
+	for _, state := range []string{control.Draining, control.Silent, control.Stale, control.OneWay, control.Down,
 		control.Unknown} {
 		if count[state] > 0 {
 			words = append(words, fmt.Sprintf("%d %s", count[state], state))

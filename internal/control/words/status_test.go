@@ -31,9 +31,9 @@ func TestPeers(t *testing.T) {
 	peers := []control.Peer{
 		{Name: "a", State: control.Up, ConfigMatch: new(true)}, {Name: "b", State: control.Down},
 		{Name: "c", State: control.Stale, ConfigMatch: new(false)}, {Name: "d", State: control.Unknown},
-		{Name: "e", State: control.Down},
+		{Name: "e", State: control.Down}, {Name: "f", State: control.Draining},
 	}
-	check(t, "of all states", Peers(peers), "1 up  1 stale  2 down  1 unknown  1 with another file")
+	check(t, "of all states", Peers(peers), "1 up  1 draining  1 stale  2 down  1 unknown  1 with another file")
 	check(t, "none", Peers(nil), "0 up")
 }
 

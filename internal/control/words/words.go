@@ -34,6 +34,13 @@ var events = map[string]string{
 	"peer_down":         "is down: it does not answer",
 	"peer_file_differs": "runs another file",
 	"peer_file_matches": "runs the same file",
+	"peer_silent":       "is silent: its data arrives, but its meshd does not answer",
+	"peer_one_way":      "is reached in one direction only",
+	"peer_drained":      "is in maintenance",
+	"peer_undrained":    "is no longer in maintenance",
+	"address_left":      "is reached at another address: the one before does not answer",
+	"address_preferred": "is reached at its preferred address again",
+	"carrier_changed":   "carries a shared prefix now",
 }
 
 // Event splits what an event says into its subject and the rest, which a space joins:
@@ -94,7 +101,8 @@ func Drops(drops map[string]uint64) string {
 // order has the states that need eyes first. A state that this program does not know is
 // from a newer daemon: it stands before all others, so that it is seen.
 var order = map[string]int{
-	control.Down: 1, control.OneWay: 2, control.Stale: 3, control.Silent: 4, control.Unknown: 5, control.Up: 6}
+	control.Down: 1, control.OneWay: 2, control.Stale: 3, control.Silent: 4, control.Unknown: 5,
+	control.Draining: 6, control.Up: 7}
 
 // ByState returns the peers as tables show them: those that need eyes first, then by name.
 func ByState(peers []control.Peer) []control.Peer {

@@ -42,8 +42,8 @@ func TestEvent(t *testing.T) {
 				Fields: map[string]string{"silent": "10s"}},
 			"edge-14 is down: it does not answer silent=10s"},
 		"of a peer, a kind from the future": {
-			control.Event{Kind: "peer_drained", Peer: "edge-14", Message: "the peer drains"},
-			"edge-14: the peer drains"},
+			control.Event{Kind: "peer_dreams", Peer: "edge-14", Message: "the peer dreams"},
+			"edge-14: the peer dreams"},
 		"of the node": {
 			control.Event{Kind: "forwarding", Message: "forwarding", Fields: map[string]string{"peers": "2",
 				"node": "a"}},
@@ -81,15 +81,16 @@ func TestDrops(t *testing.T) {
 // The order is of what needs eyes, and the argument stays as it was.
 func TestByState(t *testing.T) {
 	peers := []control.Peer{
-		{Name: "f", State: control.Up}, {Name: "e", State: control.Up}, {Name: "d", State: control.Unknown},
+		{Name: "g", State: control.Up}, {Name: "f", State: control.Up},
+		{Name: "e", State: control.Draining}, {Name: "d", State: control.Unknown},
 		{Name: "c", State: control.Stale}, {Name: "b", State: control.Down}, {Name: "a", State: "from the future"},
 	}
 	var names string
 	for _, p := range ByState(peers) {
 		names += p.Name
 	}
-	check(t, "order", names, "abcdef")
-	check(t, "argument", peers[0].Name, "f")
+	check(t, "order", names, "abcdefg")
+	check(t, "argument", peers[0].Name, "g")
 }
 
 func TestSI(t *testing.T) {
