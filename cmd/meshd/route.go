@@ -21,6 +21,8 @@ func routeCommand(g *globals) *cobra.Command {
 		Long: `Show which node carries packets to an address: the prefix that matches, the node's
 address and state, the source address and the largest packet of this host, what
 masquerading does to a pod's packets, and whether the kernel sends packets that way.
+Where several nodes have the prefix, it shows which one carries it now and which ones
+stand by, in order of preference.
 Exit code 1: no node does, or the kernel sends them elsewhere; the reason is printed.`,
 		Args: arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -66,9 +68,27 @@ func printRoute(w io.Writer, r control.Route) error {
 	if source == "" {
 		source = "(none: this node has no subnet of that family)"
 	}
-	_, err := fmt.Fprintf(w, "%s via %s at %s (%s) dev %s src %s mtu %d\npeer %s is %s\nfrom a pod: %s\n%s",
-		r.To, r.Peer, r.Address, r.Prefix, r.Interface, source, r.MTU, r.Peer, r.State, fateOf(r), kernelLines(r))
+	_, err := fmt.Fprintf(w, "%s via %s at %s (%s) dev %s src %s mtu %d\npeer %s is %s\n%sfrom a pod: %s\n%s",
+		r.To, r.Peer, r.Address, r.Prefix, r.Interface, source, r.MTU, r.Peer, r.State, carrierLines(r.Carriers),
+		fateOf(r), kernelLines(r))
 	return err
+}
+
+// carrierLines says, a line for each, which of several nodes with a prefix carries it and which stand by;
+// nothing if one node has it.
+func carrierLines(all []control.Carrier) (lines string) {
+	for _, c := range all {
+		does := "stands by"
+		if c.Active {
+			does = "carries it"
+		}
+		state := ""
+		if c.State != "" { // this node has none
+			state = ", " + c.State
+		}
+		lines += fmt.Sprintf("metric %d: %s %s%s\n", c.Metric, c.Peer, does, state)
+	}
+	return lines
 }
 
 // kernelLines says in one line that the kernel agrees, or in one line for each sender what it does

@@ -54,13 +54,19 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	}
 	fmt.Fprintf(w, "node     %s  up %s  meshd %s  pid %d\n",
 		cmp.Or(s.Node, "(unknown node)"), words.Span(now.Sub(s.Started)), s.Version, s.PID)
+	if s.Drain != nil {
+		fmt.Fprintf(w, "drain    this node is %s\n", words.Maintenance(*s.Drain, now))
+		if waiting := words.Waiting(*s.Drain); waiting != "" {
+			fmt.Fprintf(w, "         %s\n", waiting)
+		}
+	}
 	fmt.Fprintf(w, "config   %s  generation %d  sha %.8s\n",
 		s.Config.Path, s.Config.Generation, s.Config.SHA256)
 	if s.Node == "" { // it waits for its address, so there is no mesh to show yet
 		return nil
 	}
 	fmt.Fprintf(w, "network  %s  %s  listening on %s  pods %s\n", s.Network.Name,
-		strings.Join(s.Network.CIDR, " "), words.HostPort(s.Network), strings.Join(s.Network.Subnets, " "))
+		strings.Join(s.Network.CIDR, " "), words.Listens(s.Network), strings.Join(s.Network.Subnets, " "))
 	fmt.Fprintf(w, "plane    %s  %s mtu %d  queues %d  offloads %s\n",
 		words.Engine(s.Dataplane), s.Network.Interface, s.Network.MTU, s.Dataplane.Queues,
 		words.OrNone(strings.Join(s.Dataplane.Offloads, " ")))
@@ -82,8 +88,10 @@ func peersCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "peers [NAME]",
 		Short: "Show the peers, or one of them",
-		Long: `Show all peers, those that are not up first, or the peer NAME.
-Exit code 1: no peer has that name, or it is not up.`,
+		Long: `Show all peers, those that are not up first, or the peer NAME with its addresses,
+its routes, and how packets of different forms fare. A star marks the address that
+packets go to. Exit code 1: no peer has that name, or packets do not pass: it is
+neither up, draining nor silent.`,
 		Args:              arguments(0, 1),
 		ValidArgsFunction: peerNames(g, ""),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -100,7 +108,7 @@ Exit code 1: no peer has that name, or it is not up.`,
 					err = printJSON(cmd.OutOrStdout(), p)
 				} else {
 					err = errors.Join(printPeers(cmd.OutOrStdout(), []control.Peer{p.Peer}, time.Now()),
-						printPath(cmd.OutOrStdout(), p.Peer))
+						printPeer(cmd.OutOrStdout(), p.Peer, time.Now()))
 				}
 				if err == nil && !p.Serves() {
 					return errSilent
@@ -119,34 +127,6 @@ Exit code 1: no peer has that name, or it is not up.`,
 	}
 }
 
-// printPath writes how large packets to a peer may be, and a table of the forms of probes to it, as far as
-// the daemon tells.
-func printPath(w io.Writer, p control.Peer) error {
-	if p.MTU > 0 {
-		fmt.Fprintf(w, "\nMTU %d by %s\n", p.MTU, p.MTUSource)
-	}
-	forms := p.Probes
-	if len(forms) == 0 {
-		return nil
-	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "\nPROBES\tARRIVE\tLOSS\tLOST IN A ROW\tSENT")
-	for _, f := range forms {
-		name, arrive := f.Form, "yes"
-		if f.DSCP != nil {
-			name = fmt.Sprintf("%s %d", name, *f.DSCP)
-		}
-		switch {
-		case !f.Measured:
-			arrive = "not measured"
-		case f.Fails:
-			arrive = "NO"
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\n", name, arrive, words.Percent(f.Loss), f.LostInRow, f.Sent)
-	}
-	return t.Flush()
-}
-
 // printPeers writes a table of peers, those that are not up first.
 func printPeers(w io.Writer, peers []control.Peer, now time.Time) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -158,8 +138,8 @@ func printPeers(w io.Writer, peers []control.Peer, now time.Time) error {
 		if p.LastSeen != nil {
 			seen = words.Age(now.Sub(*p.LastSeen)) + " ago"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", p.Name, p.State,
-			words.Millis(p.RTTMS), words.Percent(p.Loss), p.Address,
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", p.Name, words.State(p),
+			words.Millis(p.RTTMS), words.Percent(p.Loss), words.Endpoint(p),
 			strings.Join(slices.Concat(p.Subnets, p.Routes), " "), p.RxPackets, p.TxPackets, seen,
 			words.File(p), words.OrNone(words.Drops(p.Drops)))
 	}

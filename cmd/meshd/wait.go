@@ -22,8 +22,8 @@ func waitCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "wait ready|peer:NAME",
 		Short: "Wait until meshd forwards packets, or a peer is up",
-		Long: `Wait until meshd forwards packets as its file says ("ready"), or until a peer is up
-("peer:NAME"). meshd need not run yet. Exit code 6: timed out.`,
+		Long: `Wait until meshd forwards packets as its file says ("ready"), or until packets pass to
+a peer ("peer:NAME"): it is up, draining or silent. meshd need not run yet. Exit code 6: timed out.`,
 		Args:              arguments(1, 1),
 		ValidArgsFunction: peerNames(g, "peer:", "ready"),
 		RunE: func(cmd *cobra.Command, args []string) error {
