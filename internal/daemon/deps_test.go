@@ -22,6 +22,7 @@ var arrows = map[string][]string{
 	"internal/text/hostile": {},
 	"internal/backoff":      {},
 	"internal/netns":        {},
+	"internal/resolve":      {},
 	"internal/passing":      {},
 	"internal/state":        {},
 	"internal/source":       {"internal/backoff", "internal/mesh", "internal/passing"},
@@ -132,6 +133,7 @@ var rooms = map[string][]string{
 	"github.com/spf13/cobra":              {"cmd"},
 	"github.com/spf13/pflag":              {"cmd"},
 	"github.com/coreos/go-systemd":        {"internal/handover"},
+	"golang.org/x/net":                    {"internal/resolve"},
 	"golang.org/x/sync":                   {"internal/task"},
 }
 
