@@ -28,6 +28,7 @@ import (
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/peers"
 	"example.org/meshd/internal/plan"
+	"example.org/meshd/internal/resolve"
 	"example.org/meshd/internal/rules"
 	"example.org/meshd/internal/source"
 	"example.org/meshd/internal/survey"
@@ -53,9 +54,9 @@ func (o Options) where() begin.Where {
 	return begin.Where{Path: o.ConfigPath, State: o.State, Strict: o.Strict}
 }
 
-// viewer says how to look at this host.
-func (o Options) viewer(others *rules.Others) survey.Viewer {
-	return survey.Viewer{Node: o.Node, State: o.State, Sysctl: o.Sysctl, Others: others}
+// viewer says how to look at this host. names tells what names of the file stand for; nil: none is resolved.
+func (o Options) viewer(others *rules.Others, names func() map[string]plan.Name) survey.Viewer {
+	return survey.Viewer{Node: o.Node, State: o.State, Sysctl: o.Sysctl, Others: others, Names: names}
 }
 
 // ErrConfig marks errors that only an edit of the file can mend.
@@ -104,6 +105,7 @@ type daemon struct {
 	source     *source.Follower
 	good       *lastgood.Keeper
 	drain      *drain.Keeper
+	names      survey.Names
 	reloads    <-chan os.Signal
 	packets    *loops
 	news       func() // this host may have changed
@@ -116,6 +118,7 @@ func assemble(ctx context.Context, o Options, first begin.File, reader *source.R
 	news := make(chan struct{}, 1)
 	d := &daemon{packets: packets, reloads: o.Reload, news: func() { wake(news) },
 		source: source.NewFollower(reader, log), good: lastgood.NewKeeper(o.State, log)}
+	d.names = survey.Names{Resolver: resolve.New(resolve.Options{Log: log, Changed: d.news})}
 
 	// Known: what is learned of peers. The probes travel through the engine, and it hears them.
 	registry := peers.New()
@@ -129,7 +132,7 @@ func assemble(ctx context.Context, o Options, first begin.File, reader *source.R
 	d.tell = newTeller(o, view)
 	d.tell.drain = d.drain
 	d.host = newHostOf(o, probes, d.tell.status)
-	d.reconciler = newReconciler(o, first, view, d.host, news)
+	d.reconciler = newReconciler(o, first, view, d.host, d.names, news)
 	d.reconciler.read, d.reconciler.accepted = d.source.Now, o.where().Keep(d.good)
 	if d.reconciler.instead = o.where().Instead; first.Bad != nil {
 		d.reconciler.useLastGood(first)
@@ -150,7 +153,7 @@ func assemble(ctx context.Context, o Options, first begin.File, reader *source.R
 // tasks returns everything of the daemon that runs until it ends.
 func (d *daemon) tasks() []task.Task {
 	return append(hostWatches(d.engine, d.news),
-		d.service, d.reconciler, d.good, d.drain, d.probes, d.legacy, d.files, d.metrics,
+		d.service, d.reconciler, d.names, d.good, d.drain, d.probes, d.legacy, d.files, d.metrics,
 		task.New("file", func(ctx context.Context) error { return d.source.Run(ctx, d.reconciler.take) }),
 		task.New("SIGHUP", func(ctx context.Context) error { return d.reconciler.obey(ctx, d.reloads) }),
 		task.EverySecond("health", d.tell.watchHealth),
@@ -161,6 +164,11 @@ func (d *daemon) tasks() []task.Task {
 			return d.others.Watch(ctx, d.datagrams, d.news)
 		}),
 		task.New("pods' way", d.crossing.Run), task.New("forwarded probes", d.crossing.Read),
+		task.EverySecond("names in doubt", func(time.Time) {
+			if p := d.tell.view.now().plan; p != nil {
+				d.names.Doubt(p, d.tell.registry.Fails)
+			}
+		}),
 		task.EverySecond("history", d.tell.remember))
 }
 
@@ -206,7 +214,7 @@ func Check(o Options) error {
 	if err = errors.Join(err, begin.CheckPrivileges(), tun.Available()); err != nil {
 		return err
 	}
-	self, host, err := o.viewer(rules.NewOthers(o.Log)).Look(c)
+	self, host, err := o.viewer(rules.NewOthers(o.Log), nil).Look(c)
 	switch {
 	case errors.Is(err, plan.ErrNotHere):
 		return nil

@@ -19,7 +19,9 @@ import (
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/nstest"
 	"example.org/meshd/internal/plan"
+	"example.org/meshd/internal/resolve"
 	"example.org/meshd/internal/source"
+	"example.org/meshd/internal/survey"
 )
 
 // file is a mesh of three nodes; the host of most tests is a.
@@ -132,7 +134,7 @@ func newLab(t *testing.T, change ...func(w *world)) *lab {
 	c := parse(t, l.world.doc)
 	o := Options{ConfigPath: "/nowhere/mesh.toml", Log: slog.New(l.events)}
 	first := begin.File{Config: c, Reading: l.readFile(t.Context())}
-	l.reconciler = newReconciler(o, first, newPublished(c), &host{}, make(chan struct{}, 1))
+	l.reconciler = newReconciler(o, first, newPublished(c), &host{}, noNames(o), make(chan struct{}, 1))
 	l.reconciler.service = l.service
 	l.read, l.parse, l.observe, l.fits, l.parts = l.readFile, l.parseFile, l.observeHost, l.fit, l.fakeParts
 	l.accepted = func(c *config.Config) { l.set(func(w *world) { w.kept = append(w.kept, c.Text()) }) }
@@ -290,4 +292,9 @@ func absolute(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// noNames resolves nothing: it is not run.
+func noNames(o Options) survey.Names {
+	return survey.Names{Resolver: resolve.New(resolve.Options{Log: o.Log, Changed: func() {}})}
 }

@@ -60,6 +60,7 @@ type reconciler struct {
 	fits    func(*plan.Plan) error // whether the host's own routes leave room
 	parts   func(step) []part
 	service service
+	names   nameKeeper
 	view    *published
 
 	file  chan source.Reading
@@ -95,6 +96,12 @@ type service interface {
 	Ready()
 }
 
+// A nameKeeper resolves the names of files.
+type nameKeeper interface {
+	Follow(*config.Config)
+	Await(context.Context, *config.Config)
+}
+
 // reloadRequest asks for the file to be applied now, as it was read.
 type reloadRequest struct {
 	cause   string
@@ -104,11 +111,12 @@ type reloadRequest struct {
 
 // newReconciler returns the reconciler of a daemon that begins with a file. news tells that this host
 // may have changed.
-func newReconciler(o Options, first begin.File, v *published, h *host, news chan struct{}) *reconciler {
+func newReconciler(o Options, first begin.File, v *published, h *host, names survey.Names, news chan struct{},
+) *reconciler {
 	r := &reconciler{
 		log: o.Log, path: o.where().Full(), parse: o.where().Parse,
-		observe: o.viewer(h.others).Look,
-		fits:    fitsOthers, parts: h.parts, service: h.service, view: v,
+		observe: o.viewer(h.others, names.Known).Look,
+		fits:    fitsOthers, parts: h.parts, service: h.service, names: names, view: v,
 		file: make(chan source.Reading), news: news,
 		asked: make(chan reloadRequest), pulse: make(chan struct{}),
 		loaded: first.Config, latest: first.Reading, tried: first.Reading.Identity(),
@@ -195,6 +203,7 @@ func (r *reconciler) attempt(ctx context.Context, c *config.Config) result {
 // begin puts the first plan in force. An edge box may not have its address yet: then it waits.
 func (r *reconciler) begin(ctx context.Context) error {
 	began := now()
+	r.names.Follow(r.loaded) // answers are news: neither the start nor a wait for an address waits for them
 	res := r.attempt(ctx, r.loaded)
 	switch res.outcome {
 	case waiting:
@@ -293,6 +302,12 @@ func (r *reconciler) repair(ctx context.Context) {
 	}
 	if r.wait == nothing {
 		r.backoff.Reset()
+	}
+	if len(res.mended) == 0 && slices.ContainsFunc(res.changes, plan.Moves) { // the work of DNS, and no damage
+		r.view.repaired(res.plan, false, unfit)
+		r.warn(before.plan.Conditions, res.plan.Conditions)
+		r.log.Info("names have other addresses", "what", words.Spoken(res.changes, changesLogged), "event", "moved")
+		return
 	}
 	all := append(res.changes, res.mended...)
 	recovered := mesh.Has(before.notes, mesh.CannotApply) // going back from what failed has mended it

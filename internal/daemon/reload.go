@@ -67,6 +67,7 @@ func (r *reconciler) reload(ctx context.Context, cause string, one source.Readin
 	}
 	answer := r.view.reloaded(res, began)
 	r.sayReloaded(cause, began, before, res, answer)
+	r.names.Follow(r.view.now().config) // a rejected file's names are forgotten
 	if res.outcome == applied && res.plan != nil {
 		r.accepted(res.plan.Config)
 	}
@@ -86,6 +87,7 @@ func (r *reconciler) parseAndAttempt(ctx context.Context, one source.Reading) re
 	}
 	r.loaded = c
 	if r.view.now().plan != nil {
+		r.names.Await(ctx, c)
 		return r.attempt(ctx, c)
 	}
 	if err := r.begin(ctx); errors.Is(err, ErrConfig) {

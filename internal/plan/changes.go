@@ -39,6 +39,9 @@ func Ways(old, next *Plan) []mesh.Change {
 
 type differences struct{ list []mesh.Change }
 
+// Moves tells that a change is one of where a peer listens: without a new file that follows from DNS.
+func Moves(c mesh.Change) bool { return c.Kind == mesh.ChangedPeer && c.Field == mesh.FieldAddress }
+
 // value compares two values of one thing. A value whose text is empty is called none.
 func value[T comparable](d *differences, kind mesh.ChangeKind, subject string, old, next T) {
 	if old == next {

@@ -1,0 +1,60 @@
+package survey
+
+import (
+	"context"
+	"time"
+
+	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/plan"
+	"example.org/meshd/internal/resolve"
+)
+
+// Names keeps the addresses of the DNS names of files, in the words of plans. All of its methods may be
+// called from any goroutine.
+type Names struct{ *resolve.Resolver }
+
+// Known returns what is known of all names that were asked for.
+func (n Names) Known() map[string]plan.Name {
+	known := map[string]plan.Name{}
+	for name, a := range n.Answers() {
+		one := plan.Name{Addrs: a.Addrs, At: a.At}
+		if a.Err != nil {
+			one.Cause = a.Err.Error()
+		}
+		known[name] = one
+	}
+	return known
+}
+
+// Follow has the names of a file asked for from now on, and no others.
+func (n Names) Follow(c *config.Config) { n.Resolver.Follow(plan.Names(c)) }
+
+// awaited is how long a new file waits for its new names: a peer whose address becomes a name would have
+// none until DNS answers.
+const awaited = time.Second
+
+// Await has the names of a further file asked for, and waits for a moment until each was asked for once. A
+// file without new names does not wait.
+func (n Names) Await(ctx context.Context, c *config.Config) {
+	names := plan.Names(c)
+	if len(names) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, awaited)
+	defer cancel()
+	n.Resolver.Await(ctx, names)
+}
+
+// Doubt has the names of those nodes asked for soon that fail, or that have no address yet.
+func (n Names) Doubt(p *plan.Plan, fails func(node string) bool) {
+	for i, node := range p.Config.Nodes {
+		if node.Name == p.Self.Name {
+			continue
+		}
+		for _, a := range node.Addresses {
+			if a.Name != "" && (len(p.Engine.Mesh.Peers[i].Addresses) == 0 || fails(node.Name)) {
+				n.Resolver.Doubt(a.Name)
+			}
+		}
+	}
+}
