@@ -129,7 +129,8 @@ func FuzzLookup(f *testing.F) {
 				continue
 			}
 			seen[p] = true
-			peers = append(peers, Peer{Name: "p", Addresses: []netip.Addr{addr4(uint32(len(peers)))}, Prefixes: []netip.Prefix{p}})
+			peers = append(peers, Peer{Name: "p", Prefixes: []netip.Prefix{p},
+				Addresses: []netip.Addr{addr4(uint32(len(peers)))}})
 		}
 		table, err := New(peers, nil)
 		if err != nil {
@@ -171,9 +172,10 @@ func TestConflicts(t *testing.T) {
 func TestShares(t *testing.T) {
 	p := netip.MustParsePrefix
 	lan, inside := p("192.168.0.0/16"), p("192.168.7.0/24")
-	table, err := New([]Peer{{Name: "a", Prefixes: []netip.Prefix{lan}}, {Name: "b", Prefixes: []netip.Prefix{lan}},
-		{Name: "c", Prefixes: []netip.Prefix{inside}}, {Name: "d", Prefixes: []netip.Prefix{lan}}},
-		[]Share{{Prefix: lan, Peers: []int32{3, 0, 1}}})
+	table, err := New([]Peer{
+		{Name: "a", Prefixes: []netip.Prefix{lan}}, {Name: "b", Prefixes: []netip.Prefix{lan}},
+		{Name: "c", Prefixes: []netip.Prefix{inside}}, {Name: "d", Prefixes: []netip.Prefix{lan}},
+	}, []Share{{Prefix: lan, Peers: []int32{3, 0, 1}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +202,8 @@ func TestShares(t *testing.T) {
 		t.Error("b does not carry")
 	}
 	check("then", 1)
-	if table.Carry(lan, 2) || table.Carry(lan, None) || table.Carry(inside, 0) || table.Carry(p("192.168.0.0/17"), 0) {
+	if table.Carry(lan, 2) || table.Carry(lan, None) || table.Carry(inside, 0) ||
+		table.Carry(p("192.168.0.0/17"), 0) {
 		t.Error("one carries what it does not have")
 	}
 	check("still", 1)

@@ -16,9 +16,9 @@ import (
 // ours.
 var ErrNoAddress = errors.New("its subnets and ours have no family in common")
 
-// ErrUnreachable is that of an Echo to a peer, or to an address of it, that this host cannot send to: no
-// address is known, or none of ours is of its family.
-var ErrUnreachable = errors.New("none of our addresses sends to an address of it")
+// ErrUnreachable is that of an Echo to a peer, or to an address, that this host cannot send to: the peer has
+// no address or not that one, or none of ours is of its family.
+var ErrUnreachable = errors.New("no socket sends to the peer's address")
 
 // tunAddresses are those of a node; invalid without that family.
 type tunAddresses struct{ v4, v6 netip.Addr }
@@ -42,16 +42,15 @@ func (u *Engine) SendEcho(es ...dataplane.Echo) error {
 	f := u.mesh.Load()
 	var errs []error
 	for _, e := range es {
-		to, inner, err := f.echo(e)
-		var socket int
-		if err == nil {
-			if socket = w.socket(f, to); socket == nowhere {
-				err = fmt.Errorf("send echo to %q: %w", e.Peer, ErrUnreachable)
-			}
-		}
-		switch {
-		case err != nil:
+		peer, inner, err := f.echo(e)
+		if err != nil {
 			errs = append(errs, err)
+			continue
+		}
+		to, socket := w.way(f, peer, e.Via)
+		switch {
+		case socket == nowhere:
+			errs = append(errs, fmt.Errorf("send echo to %q: %w", e.Peer, ErrUnreachable))
 		case e.NoChecksum:
 			errs = append(errs, u.bare.send(f.source[to.from], e.Spread, to.addr, inner.Append(nil)))
 		case e.Spread && len(workers) > 1:
@@ -63,8 +62,25 @@ func (u *Engine) SendEcho(es ...dataplane.Echo) error {
 	return errors.Join(append(errs, out.flush())...)
 }
 
-// echo returns what to send for an Echo, and to which address of whom.
-func (f *forwarding) echo(e dataplane.Echo) (to *target, inner packet.Echo, err error) {
+// way returns where an Echo to a peer goes, and by which socket: to via, or where packets go.
+func (w *worker) way(f *forwarding, p *peer, via netip.AddrPort) (to *target, socket int) {
+	if via.IsValid() {
+		if to = p.target(via); to == nil {
+			return nil, nowhere
+		}
+		return to, w.socket(f, to)
+	}
+	to = p.active.Load()
+	socket = w.socket(f, to)
+	for i := 0; socket == nowhere && i < len(p.targets); i++ { // as outbound.another does
+		to = &p.targets[i]
+		socket = w.socket(f, to)
+	}
+	return to, socket
+}
+
+// echo returns what to send for an Echo, and to whom.
+func (f *forwarding) echo(e dataplane.Echo) (to *peer, inner packet.Echo, err error) {
 	i, known := f.names[e.Peer]
 	if !known || i == f.self {
 		return nil, inner, fmt.Errorf("send echo: no peer is named %q", e.Peer)
@@ -80,12 +96,7 @@ func (f *forwarding) echo(e dataplane.Echo) (to *target, inner packet.Echo, err 
 	if !src.IsValid() || !dst.IsValid() {
 		return nil, inner, fmt.Errorf("send echo to %q: %w", e.Peer, ErrNoAddress)
 	}
-	if to = f.peers[i].active.Load(); e.Via.IsValid() {
-		if to = f.peers[i].target(e.Via); to == nil {
-			return nil, inner, fmt.Errorf("send echo to %q: the peer does not have the address %s", e.Peer, e.Via)
-		}
-	}
-	return to, packet.Echo{
+	return &f.peers[i], packet.Echo{
 		Src: src, Dst: dst, Reply: e.Reply, ID: e.ID, Seq: e.Seq, Payload: e.Payload}, nil
 }
 

@@ -210,8 +210,10 @@ func (o *outbound) route(f *forwarding, b []byte, count int) (to *target, tos ui
 		return nil, 0
 	}
 	if o.lane(to) == nil {
-		to.drop(mesh.SendError, count)
-		return nil, 0
+		if to = o.another(&f.peers[i]); to == nil {
+			f.peers[i].drop(mesh.SendError, count)
+			return nil, 0
+		}
 	}
 	packet.DecrementTTL(b)
 	o.user.mark(h.TOS)
@@ -231,6 +233,17 @@ const lookBack = 8
 
 // lane returns where packets for a target wait; nil if nothing can be sent there, which route finds out.
 func (o *outbound) lane(to *target) *lane { return o.laneOf[1+to.from] }
+
+// another returns the first target of a peer that a socket is there for; nil without one. The mesh may be
+// ahead of the sockets: they come with Apply, after Prepare.
+func (o *outbound) another(p *peer) *target {
+	for i := range p.targets {
+		if o.lane(&p.targets[i]) != nil {
+			return &p.targets[i]
+		}
+	}
+	return nil
+}
 
 // burst returns where to add the next packet of a size for a target.
 func (o *outbound) burst(to *target, tos uint8, size int) *packet.Burst {

@@ -35,7 +35,8 @@ const (
 )
 
 // Engine is the engine in user space. Each worker has one loop from the TUN to its sockets, one for each
-// of this node's addresses, and one loop from each of these sockets to the TUN. They share nothing but the mesh, so none waits for another.
+// of this node's addresses, and one loop from each of these sockets to the TUN. They share nothing but the
+// mesh, so none waits for another.
 //
 // The owner's goroutine opens, switches and closes what packets go through (engine.go). Readers
 // and the packet path see that by atomic pointers; mu is held for arithmetic only, never over a
