@@ -30,6 +30,8 @@ func sendingMesh() mesh.Mesh {
 	m.Peers[2].Routes = []netip.Prefix{
 		netip.MustParsePrefix("8.0.130.0/24"), netip.MustParsePrefix("192.168.0.0/16"),
 	}
+	shareAmong(&m, "192.168.0.0/16", "b", "c")
+	shareAmong(&m, "8.0.128.0/20", "c", "a") // ours, too: we send from it, and to nobody else in it
 	return m
 }
 

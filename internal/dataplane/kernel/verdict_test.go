@@ -276,7 +276,7 @@ func TestVerdicts(t *testing.T) {
 						t.Errorf("nothing for a socket, but %+q: % x", got, frame)
 						continue
 					}
-					if want := u.receive(preferred(m, from), tos, payload); got != want {
+					if want := u.receive(from, tos, payload); got != want {
 						t.Errorf("from %s, TOS %#x, % x:\n%+q, but user space\n%+q", from, tos, payload, got, want)
 					}
 					if got.drop == "" {
@@ -310,17 +310,6 @@ func socketAmong(frame []byte, all []mesh.Endpoint) (from netip.AddrPort, tos ui
 	return from, tos, payload, ok
 }
 
-// preferred returns the first address of the node that a datagram is from, whichever of its own it came
-// from; where no node has sent it, from itself.
-func preferred(m mesh.Mesh, from netip.AddrPort) netip.AddrPort {
-	for _, p := range m.Peers {
-		if slices.ContainsFunc(p.Addresses, func(a mesh.Endpoint) bool { return a.Addr() == from.Addr() }) {
-			return p.Underlay().AddrPort
-		}
-	}
-	return from
-}
-
 // meshOver is a mesh with both families, whose underlay is IPv6 or IPv4.
 func meshOver(v6 bool) mesh.Mesh {
 	if v6 {
@@ -329,11 +318,27 @@ func meshOver(v6 bool) mesh.Mesh {
 	return meshAt([]string{"172.18.0.2:8285"}, []string{"172.18.0.3:8285"}, []string{"172.18.0.4:9000"})
 }
 
-// meshOverBoth is such a mesh whose nodes have several addresses, of both families and with other ports.
+// meshOverBoth is such a mesh whose nodes have several addresses, of both families and with other ports. The
+// route of b is behind c, too, which carries it.
 func meshOverBoth() mesh.Mesh {
-	return meshAt([]string{"172.18.0.2:8285", "[fd10::2]:9002", "172.18.9.2:9102"},
+	m := meshAt([]string{"172.18.0.2:8285", "[fd10::2]:9002", "172.18.9.2:9102"},
 		[]string{"172.18.0.3:8285", "[fd10::3]:9003", "172.18.9.3:9103"},
 		[]string{"[fd10::4]:9000", "172.18.0.4:8285"})
+	shareAmong(&m, "192.168.0.0/16", "c", "b")
+	return m
+}
+
+// shareAmong has some peers of a mesh, in order of preference, share a prefix.
+func shareAmong(m *mesh.Mesh, prefix string, carriers ...string) {
+	s := mesh.Share{Prefix: netip.MustParsePrefix(prefix)}
+	for _, name := range carriers {
+		s.Carriers = append(s.Carriers, mesh.Carrier{Peer: name})
+		i := slices.IndexFunc(m.Peers, func(p mesh.Peer) bool { return p.Name == name })
+		if !slices.Contains(m.Peers[i].Routes, s.Prefix) {
+			m.Peers[i].Routes = append(m.Peers[i].Routes, s.Prefix)
+		}
+	}
+	m.Shares = append(m.Shares, s)
 }
 
 // meshAt is such a mesh whose nodes have some addresses.
