@@ -2,6 +2,7 @@ package auto
 
 import (
 	"errors"
+	"net/netip"
 	"reflect"
 	"testing"
 	"time"
@@ -297,6 +298,21 @@ func TestLearn(t *testing.T) {
 		t.Error(err)
 	}
 	r.did("user.learn", "kernel.learn", "user.learn", "kernel.learn")
+	r.told("error tables_failed")
+}
+
+// Who carries a prefix is for both engines, too.
+func TestCarry(t *testing.T) {
+	r := newRig(t)
+	lan := netip.MustParsePrefix("192.168.0.0/16")
+	if err := r.Carry(lan, "b"); err != nil {
+		t.Error(err)
+	}
+	r.fails["user.carry"] = errPrograms
+	if err := r.Carry(lan, "c"); !errors.Is(err, errPrograms) {
+		t.Error(err)
+	}
+	r.did("user.carry", "kernel.carry", "user.carry", "kernel.carry")
 	r.told("error tables_failed")
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -126,6 +127,43 @@ func TestPortInUse(t *testing.T) {
 	_, local := listen(t, "127.0.0.1:0")
 	if _, err := Open(local, true); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("Open: %v", err)
+	}
+}
+
+// A socket of an earlier process is known by the address that it is bound to.
+func TestAdopt(t *testing.T) {
+	for _, local := range []string{"127.0.0.1:0", "[::1]:0"} {
+		a, at := listen(t, local)
+		_, other := listen(t, local)
+		for name, c := range map[string]struct {
+			among []netip.AddrPort
+			fits  bool
+		}{
+			"its address":      {[]netip.AddrPort{at}, true},
+			"the second":       {[]netip.AddrPort{other, at}, true},
+			"another":          {[]netip.AddrPort{other}, false},
+			"another port":     {[]netip.AddrPort{netip.AddrPortFrom(at.Addr(), other.Port())}, false},
+			"all of a family":  {[]netip.AddrPort{netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port())}, false},
+			"none at all":      {nil, false},
+			"the zero address": {[]netip.AddrPort{{}}, false},
+		} {
+			t.Run(local+" "+name, func(t *testing.T) {
+				file, err := a.udp.File()
+				if err != nil {
+					t.Fatal(err)
+				}
+				adopted, err := Adopt(file, c.among, true)
+				if c.fits != (err == nil) || c.fits && adopted.Local() != at {
+					t.Errorf("%v, %v", adopted, err)
+				}
+				if err == nil {
+					defer adopted.Close()
+				}
+				if _, err := file.Stat(); !errors.Is(err, os.ErrClosed) {
+					t.Errorf("the file is open: %v", err)
+				}
+			})
+		}
 	}
 }
 

@@ -169,6 +169,36 @@ func TestQueuesOfAddresses(t *testing.T) {
 	}
 }
 
+// After the end of the TUN new loops work with new sockets, which share the ports of the old ones until
+// those are closed.
+func TestNewLoopsOfAddresses(t *testing.T) {
+	h := newTwoHosts(t)
+	h.broken = make(chan struct{}, 1)
+	u, w := h.engine(), h.wanted(a4, a6)
+	h.apply(u, w)
+	first := u.Descriptors()
+	h.do(h.a.IP("link del mesh0"))
+	<-h.broken
+	h.createTUN()
+	h.apply(u, w)
+	for name, now := range u.Descriptors() {
+		if now == first[name] {
+			t.Errorf("%s is the old one", name)
+		}
+	}
+	for i, send := range []func() error{
+		func() error { return h.in(peer4, a4, 1) }, func() error { return h.in(peer6, a6, 2) },
+		func() error { return h.out(3) },
+	} {
+		h.do(send())
+		select {
+		case <-h.got[[]string{"pod", "pod", peer4}[i]].tokens:
+		case <-time.After(wait):
+			t.Fatalf("packet %d is lost", i)
+		}
+	}
+}
+
 // What the kernel drops at sockets is counted once, whichever sockets go and come.
 func TestLossesOfAddresses(t *testing.T) {
 	h := newTwoHosts(t)

@@ -95,6 +95,40 @@ func TestHangingLoopIsNoticed(t *testing.T) {
 	}
 }
 
+// deafWire is a socket that cannot be woken.
+type deafWire struct{ *fakeWire }
+
+func (deafWire) Wake() error { return nil }
+
+// The loop of each of our own addresses gives a sign of life, and one that hangs is named by its address.
+func TestLoopsOfAllAddressesLive(t *testing.T) {
+	r := newPathRig(t, twoUplinks(ours4, ours6), ours4, ours6)
+	done := make(chan error, 3)
+	for _, loop := range []dataplane.Loop{r.out, r.ins[ours4], r.ins[ours6]} {
+		go func() { done <- loop.Run(t.Context()) }()
+	}
+	if err := r.Alive(t.Context()); err != nil {
+		t.Error(err)
+	}
+	second := &r.out.worker.Sockets[1]
+	second.Wire = deafWire{r.wires[ours6]}
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if err := r.Alive(ctx); err == nil || !strings.Contains(err.Error(), ours6) ||
+		strings.Contains(err.Error(), ours4) {
+		t.Errorf("alive: %v", err)
+	}
+	second.Wire = r.wires[ours6]
+	if err := r.Stop(); err != nil {
+		t.Error(err)
+	}
+	for range 3 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // A socket that goes on failing ends its loop, so that somebody makes a new one;
 // one that recovers does not.
 func TestFailingSocket(t *testing.T) {
