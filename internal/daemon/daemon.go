@@ -166,7 +166,7 @@ func (d *daemon) tasks() []task.Task {
 		task.New("pods' way", d.crossing.Run), task.New("forwarded probes", d.crossing.Read),
 		task.EverySecond("names in doubt", func(time.Time) {
 			if p := d.tell.view.now().plan; p != nil {
-				d.names.Doubt(p, d.tell.registry.Fails)
+				d.names.Doubt(p, func(peer string) bool { return d.tell.registry.Of(peer).Fails() })
 			}
 		}),
 		task.EverySecond("history", d.tell.remember))

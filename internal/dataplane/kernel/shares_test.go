@@ -19,7 +19,9 @@ func shareAmong(m *mesh.Mesh, prefix string, names ...string) {
 	m.Peers = slices.Clone(m.Peers)
 	for _, name := range names {
 		i := slices.IndexFunc(m.Peers, func(p mesh.Peer) bool { return p.Name == name })
-		m.Peers[i].Routes = append(slices.Clone(m.Peers[i].Routes), s.Prefix)
+		if !slices.Contains(m.Peers[i].Routes, s.Prefix) {
+			m.Peers[i].Routes = append(slices.Clone(m.Peers[i].Routes), s.Prefix)
+		}
 		s.Carriers = append(s.Carriers, mesh.Carrier{Peer: name, Metric: 100 * (1 + len(s.Carriers))})
 	}
 	m.Shares = append(slices.Clone(m.Shares), s)

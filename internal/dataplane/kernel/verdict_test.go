@@ -328,19 +328,6 @@ func meshOverBoth() mesh.Mesh {
 	return m
 }
 
-// shareAmong has some peers of a mesh, in order of preference, share a prefix.
-func shareAmong(m *mesh.Mesh, prefix string, carriers ...string) {
-	s := mesh.Share{Prefix: netip.MustParsePrefix(prefix)}
-	for _, name := range carriers {
-		s.Carriers = append(s.Carriers, mesh.Carrier{Peer: name})
-		i := slices.IndexFunc(m.Peers, func(p mesh.Peer) bool { return p.Name == name })
-		if !slices.Contains(m.Peers[i].Routes, s.Prefix) {
-			m.Peers[i].Routes = append(m.Peers[i].Routes, s.Prefix)
-		}
-	}
-	m.Shares = append(m.Shares, s)
-}
-
 // meshAt is such a mesh whose nodes have some addresses.
 func meshAt(nodes ...[]string) mesh.Mesh {
 	var m mesh.Mesh
