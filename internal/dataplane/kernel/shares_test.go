@@ -118,7 +118,7 @@ func (p *Engine) sentTo(t *testing.T, source, destination string) string {
 func TestSharesOut(t *testing.T) {
 	nstest.Require(t)
 	plain := sendingMesh()
-	plain.Peers[2].Routes = nil
+	plain.Peers[1].Routes, plain.Peers[2].Routes, plain.Shares = nil, nil, nil
 	m := plain
 	shareAmong(&m, "192.168.7.0/24", "c", "b")
 	shareAmong(&m, "8.0.64.0/20", "b", "a", "c")
