@@ -230,7 +230,7 @@ func TestLossesOfAddresses(t *testing.T) {
 		}
 		end := time.Now().Add(wait)
 		for counted().Refused < want && time.Now().Before(end) {
-			time.Sleep(time.Millisecond) // the kernel tells nobody of a drop
+			time.Sleep(time.Millisecond) // no event tells of a drop
 		}
 		if got := counted(); got != (dataplane.Lost{Refused: want}) {
 			t.Fatalf("%s: %+v, want %d", step.name, got, want)
