@@ -42,8 +42,8 @@ func (g *generator) sent() []byte {
 	var b []byte
 	if g.IntN(2) == 0 {
 		src := one(g, "8.0.0.2", "8.0.0.2", "8.0.0.2", "8.0.0.0", "8.0.16.9", "8.0.129.1", // ours
-			"8.0.130.1", "8.0.1.2", "8.0.1.0", "8.0.18.1", "8.0.99.1", "8.0.255.255")
-		dst := one(g, "8.0.1.2", "8.0.2.2", "192.168.1.1", "8.0.130.9", "8.0.17.1",
+			"8.0.65.1", "8.0.81.1", "8.0.130.1", "8.0.1.2", "8.0.1.0", "8.0.18.1", "8.0.99.1", "8.0.255.255")
+		dst := one(g, "8.0.1.2", "8.0.2.2", "192.168.1.1", "8.0.130.9", "8.0.17.1", "8.0.64.1", "8.0.80.1",
 			"8.0.0.3", "8.0.99.9", "8.0.129.2", "224.0.0.22", "9.9.9.9")
 		b = ip4(netip.MustParseAddr(src), netip.MustParseAddr(dst), tos, ttl, proto, payload)
 	} else {
@@ -66,6 +66,8 @@ func (g *generator) sent() []byte {
 func TestSentVerdicts(t *testing.T) {
 	nstest.Require(t)
 	m := sendingMesh()
+	shareAmong(&m, "8.0.64.0/20", "b", "a") // of a, too, which carries it
+	shareAmong(&m, "8.0.80.0/20", "b", "c")
 	p, u := programsOf(t, m), newUserEngine(t, m)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

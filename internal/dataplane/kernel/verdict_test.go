@@ -243,8 +243,12 @@ func socket(frame []byte, at netip.AddrPort) (from netip.AddrPort, tos uint8, pa
 // same reason; and what is plain it does not leave to user space.
 func TestVerdicts(t *testing.T) {
 	nstest.Require(t)
+	shared := meshOverBoth()
+	shared.Peers[1].Routes, shared.Peers[2].Routes = nil, nil
+	shareAmong(&shared, "192.168.0.0/16", "b", "c")
+	shareAmong(&shared, "192.168.7.0/24", "c", "a")
 	for underlay, m := range map[string]mesh.Mesh{
-		"v4": meshOver(false), "v6": meshOver(true), "both": meshOverBoth()} {
+		"v4": meshOver(false), "v6": meshOver(true), "both": meshOverBoth(), "shares": shared} {
 		p := programsOf(t, m)
 		xdp, err := p.handle().loadXDP()
 		if err != nil {
@@ -462,7 +466,7 @@ func (g *generator) inner(hostile bool) []byte {
 	ttl := byte(2 + g.IntN(250))
 	if hostile {
 		src = one(g, src, src, "10.244.2.2", "192.168.7.1", "10.244.0.2", "8.8.8.8", "0.0.0.0")
-		dst = one(g, dst, dst, "10.244.0.0", "10.244.2.2", "10.244.1.1", "8.8.8.8", "255.255.255.255")
+		dst = one(g, dst, dst, "10.244.0.0", "192.168.7.2", "10.244.2.2", "10.244.1.1", "8.8.8.8", "255.255.255.255")
 		src6 = one(g, src6, src6, "fd00:0:0:2::2", "::1", "fe80::1")
 		dst6 = one(g, dst6, dst6, "fd00::", "fd00:0:0:2::2", "ff02::1")
 		ttl = one(g, byte(0), 1, 2, 64)
