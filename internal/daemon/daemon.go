@@ -165,9 +165,10 @@ func (d *daemon) tasks() []task.Task {
 		}),
 		task.New("pods' way", d.crossing.Run), task.New("forwarded probes", d.crossing.Read),
 		task.EverySecond("names in doubt", func(time.Time) {
-			if p := d.tell.view.now().plan; p != nil {
-				d.names.Doubt(p, func(peer string) bool { return d.tell.registry.Of(peer).Fails() })
-			}
+			v := d.tell.view.now()
+			d.names.Doubt(v.config, v.plan, func(node string) bool {
+				return d.tell.registry.Fails(node) || node == v.plan.Self.Name && mesh.Has(v.notes, mesh.HostMismatch)
+			})
 		}),
 		task.EverySecond("history", d.tell.remember))
 }

@@ -163,8 +163,22 @@ func (n *Nodes) Identify(name string, local []netip.Addr) (index int, err error)
 			ErrNotHere, len(resolved), n.those(resolved, here), addresses(local))
 	}
 	// No path: the file may be the last good one, which is not to be edited.
-	return 0, fmt.Errorf("%w: add this host to the file, or choose a node with --node NAME; local addresses: %s",
-		ErrNotHere, addresses(local))
+	return 0, fmt.Errorf("%w: add this host to the file, or choose a node with --node NAME; local addresses: %s%s",
+		ErrNotHere, addresses(local), n.unresolved())
+}
+
+// unresolved tells of names without an address, one of which may be this host's.
+func (n *Nodes) unresolved() string {
+	var names []string
+	for _, name := range Names(n.config) {
+		if len(n.names[name].Addrs) == 0 {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return "; names without an address: " + some(names)
 }
 
 // those lists nodes with the first local address of each.

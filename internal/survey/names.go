@@ -45,12 +45,16 @@ func (n Names) Await(ctx context.Context, c *config.Config) {
 	n.Resolver.Await(ctx, names)
 }
 
-// Doubt has the names of those nodes asked for soon that fail, or that have no address yet.
-func (n Names) Doubt(p *plan.Plan, fails func(node string) bool) {
-	for i, node := range p.Config.Nodes {
-		if node.Name == p.Self.Name {
-			continue
+// Doubt has the names of those nodes asked for soon that fail, or that have no address yet. Without a plan
+// those are all nodes of a file: one of them may be this host.
+func (n Names) Doubt(c *config.Config, p *plan.Plan, fails func(node string) bool) {
+	if p == nil {
+		for _, name := range plan.Names(c) {
+			n.Resolver.Doubt(name)
 		}
+		return
+	}
+	for i, node := range p.Config.Nodes {
 		for _, a := range node.Addresses {
 			if a.Name != "" && (len(p.Engine.Mesh.Peers[i].Addresses) == 0 || fails(node.Name)) {
 				n.Resolver.Doubt(a.Name)
