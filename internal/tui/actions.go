@@ -168,7 +168,7 @@ func (m *Model) copyRow() tea.Cmd {
 	if !ok {
 		return nil
 	}
-	row := strings.Join([]string{p.Name, p.State, p.Address, strings.Join(p.Subnets, " "),
+	row := strings.Join([]string{p.Name, words.State(p), words.Endpoint(p), strings.Join(p.Subnets, " "),
 		words.Millis(p.RTTMS) + " ms", words.Percent(p.Loss)}, "  ")
 	if !m.live() {
 		row += "  as of " + m.data.status.Now.UTC().Format(time.RFC3339)

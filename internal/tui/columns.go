@@ -21,6 +21,9 @@ type column struct {
 	cell  func(v view, p control.Peer, w int) (string, cell.Role)
 }
 
+// stateWidth is the width of a state with its glyph, in cells.
+const stateWidth = 10
+
 // columns of the table, and from which width of the screen on each is there. The state is a
 // glyph and a word, since colours are not for everybody; figures that are not known are "-",
 // never 0. An 80x24 terminal has room for what decides whether a peer is well.
@@ -29,13 +32,16 @@ var columns = []column{
 		return cell.FitMiddle(p.Name, w), cell.Plain
 	}},
 	{"ENDPOINT", sortKeys, 21, 100, true, func(_ view, p control.Peer, w int) (string, cell.Role) {
+		if words.Diverted(p) {
+			return cell.FitMiddle(p.Active(), w), cell.Warn
+		}
 		return cell.FitMiddle(p.Address, w), cell.Dim
 	}},
-	{"SUBNETS", sortKeys, 16, 120, true, func(_ view, p control.Peer, w int) (string, cell.Role) {
+	{"SUBNETS", sortKeys, 15, 120, true, func(_ view, p control.Peer, w int) (string, cell.Role) {
 		return prefixes(slices.Concat(p.Subnets, p.Routes), w), cell.Dim
 	}},
-	{"STATE", sortState, 9, 0, true, func(_ view, p control.Peer, _ int) (string, cell.Role) {
-		glyph, word, role := stateWord(p.State)
+	{"STATE", sortState, stateWidth, 0, true, func(_ view, p control.Peer, _ int) (string, cell.Role) {
+		glyph, word, role := stateOf(p)
 		return glyph + " " + word, role
 	}},
 	{"RTTms", sortRTT, 6, 0, false, func(_ view, p control.Peer, _ int) (string, cell.Role) {

@@ -3,6 +3,7 @@ package tui
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"example.org/meshd/internal/control/words"
 	"example.org/meshd/internal/tui/cell"
@@ -71,8 +72,8 @@ func (dashboard) body(v view) []cell.Line {
 	)
 	middle := v.h - dashTop - dashBottom
 	n := countStates(v.status.Peers)
-	title := fmt.Sprintf("peers %d · %d up · %d stale · %d DOWN · sort %s",
-		len(v.status.Peers), n.up, n.stale, n.down, v.sort)
+	counts := append([]string{fmt.Sprintf("peers %d · %d up", len(v.status.Peers), n.up)}, n.quiet()...)
+	title := fmt.Sprintf("%s · %d stale · %d DOWN · sort %s", strings.Join(counts, " · "), n.stale, n.down, v.sort)
 	note := fmt.Sprintf("filter: %s  %s", v.filter, shownRows(v))
 	peers := cell.Box(cell.Styled(cell.Strong, title), note, tableLines(v, v.w-4, middle-2), v.w, middle)
 	left := v.w * 4 / 7 // charts gain more from width than events do
@@ -112,7 +113,8 @@ func attentionBox(v view, w, h int) []cell.Line {
 		head = cell.Styled(cell.Bad, fmt.Sprintf(" no data for %s: meshd (pid %d) hangs?",
 			words.Span(v.sinceHeard()), v.status.PID))
 	}
-	return append([]cell.Line{head}, attention(v.status, w, h-1)...)
+	lines := append([]cell.Line{head}, maintenance(v.status, w, 3)...)
+	return append(lines, attention(v.status, w, max(1, h-len(lines)))...)
 }
 
 // peerBox is the selected peer in a few lines.

@@ -48,7 +48,7 @@ func (detail) lines(v view) []cell.Line {
 		return []cell.Line{cell.Text(" PEERS > " + v.cursor), {},
 			cell.Styled(cell.Warn, " the file in force no longer has this node: esc goes back")}
 	}
-	glyph, word, role := stateWord(p.State)
+	glyph, word, role := stateOf(p)
 	seen := "never heard"
 	if p.LastSeen != nil {
 		seen = "last heard " + words.Span(v.daemonNow().Sub(*p.LastSeen)) + " ago"
@@ -74,13 +74,17 @@ func (detail) lines(v view) []cell.Line {
 	return lines
 }
 
+// peerLabelWidth is the width of a label in cells.
+const peerLabelWidth = 12
+
 // peerLabel begins a line of facts of a peer.
 func peerLabel(word string) cell.Line { return cell.Styled(cell.Dim, fmt.Sprintf(" %-10s ", word)) }
 
 // aboutPath is where a peer is, what lies behind it, and how far it is. RTT has four figures,
 // since one alone hides what users feel: the worst twentieth of the packets.
 func aboutPath(v view, p control.Peer) []cell.Line {
-	first := peerLabel("endpoint").Add(cell.Plain, p.Address)
+	where, role := endpoint(p)
+	first := peerLabel("endpoint").Add(role, where)
 	if p.Version != "" {
 		first = first.Add(cell.Dim, "   meshd "+p.Version)
 	}
@@ -88,13 +92,13 @@ func aboutPath(v view, p control.Peer) []cell.Line {
 	if p.MTU > 0 { // an older meshd does not tell
 		first = first.Add(cell.Plain, fmt.Sprintf("   mtu %d", p.MTU)).Add(cell.Dim, " by "+p.MTUSource)
 	}
-	lines := append([]cell.Line{first}, behind(p, v.w)...)
+	lines := slices.Concat(peerMaintenance(v, p), []cell.Line{first}, addresses(v, p), behind(p, v.w))
 	rtt := fmt.Sprintf("%s now   %s min   %s p50   %s p95   jitter %s", words.Millis(lastRTT(p)),
 		words.Millis(p.RTTMinMS), words.Millis(p.RTTMS), words.Millis(p.RTTP95MS), words.Millis(p.JitterMS))
 	lines = append(lines, peerLabel("rtt ms").Add(cell.Plain, rtt).
 		Add(lossRole(p.Loss), "   loss "+words.Percent(p.Loss)))
 	if p.Since != nil {
-		_, word, _ := stateWord(p.State)
+		_, word, _ := stateOf(p)
 		lines = append(lines, peerLabel("state").Add(cell.Plain, fmt.Sprintf(
 			"%s since %s (%s)   probes %s sent, %s answered", word, words.Clock(*p.Since),
 			words.Span(v.daemonNow().Sub(*p.Since)), words.Grouped(p.ProbesTx), words.Grouped(p.ProbesRx))))
@@ -107,7 +111,7 @@ func aboutPath(v view, p control.Peer) []cell.Line {
 func behind(p control.Peer, w int) (lines []cell.Line) {
 	text := strings.Join(p.Subnets, "  ")
 	if len(p.Routes) > 0 {
-		text += "  routes " + strings.Join(p.Routes, "  ")
+		text += "  routes " + strings.Join(routeTexts(p), "  ")
 	}
 	word := "subnets"
 	for i, l := range cell.Wrap(text, w-13) {

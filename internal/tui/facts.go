@@ -123,6 +123,9 @@ func dropFacts(v view) cell.Line {
 func peerFacts(s *control.Status) cell.Line {
 	n := countStates(s.Peers)
 	line := cell.Styled(cell.Good, fmt.Sprintf("%d up", n.up))
+	for _, more := range n.quiet() {
+		line = line.Add(cell.Accent, "   "+more)
+	}
 	for _, more := range []struct {
 		n    int
 		word string
@@ -136,7 +139,7 @@ func peerFacts(s *control.Status) cell.Line {
 	for _, p := range s.Peers {
 		behind := len(p.Subnets) + len(p.Routes)
 		subnets += behind
-		if p.State == control.Down {
+		if p.State == control.Down && p.Drain == nil {
 			unreachable += behind
 		}
 	}

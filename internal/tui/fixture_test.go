@@ -77,6 +77,10 @@ func judged(s *control.Status) *control.Status {
 	}
 	for _, p := range s.Peers {
 		switch {
+		case p.Drain != nil && p.State == control.Down:
+			add(control.Info, peerMaintained, p.Name)
+		case p.Drain != nil:
+			add(control.Info, peerDrains, p.Name)
 		case p.State == control.Down:
 			add(control.Failed, peerDown, p.Name)
 		case p.Loss != nil && *p.Loss >= 0.02:
@@ -123,6 +127,28 @@ func rejected(s *control.Status) *control.Status {
 	}, s.Health.Problems...)
 	s.Warnings = []string{"a sentence about the file", "a sentence about forwarding"} // which are not read
 	return s
+}
+
+// drained puts this node and two peers in maintenance, of which one is down. One of those has left its
+// preferred address, and stands by for a prefix of another.
+func drained(s *control.Status) *control.Status {
+	s.Network.Addresses = []string{"203.0.113.1:8285", "[2001:db8::1]:8285"}
+	s.Drain = &control.Drain{Since: new(noon.Add(-380 * time.Second)), Until: new(noon.Add(time.Hour)),
+		By: "anna", Reason: "new kernel", Waiting: []string{"edge-03", "edge-07"}}
+	drains, gone := &s.Peers[3], &s.Peers[12]
+	drains.State, drains.LastSeen, drains.Loss = control.Draining, new(noon), new(0.12)
+	drains.Drain = &control.Drain{Since: new(noon.Add(-time.Hour)), By: "root", Reason: "new disk in the second bay"}
+	drains.Addresses = []control.PeerAddress{
+		{Address: "198.51.100.5:8285", State: control.Down, Loss: new(1.0)},
+		{Address: "[2001:db8:0:5::1]:8285", Name: "edge-05.example.net", Resolved: new(noon.Add(-70 * time.Second)),
+			State: control.Up, RTTMS: new(6.85), Loss: new(0.12), Active: true},
+	}
+	drains.Routes = []string{"192.168.5.0/24", "192.168.6.0/24", "192.168.7.0/24"}
+	drains.RouteStates = []control.RouteState{{Prefix: "192.168.5.0/24", Metric: 50},
+		{Prefix: "192.168.6.0/24", Metric: 100, Active: true}, {Prefix: "192.168.7.0/24", Metric: 10, Active: true}}
+	gone.Drain = &control.Drain{}
+	s.Health = control.Health{Level: control.OK}
+	return judged(s)
 }
 
 // older makes a status one of a daemon that has no health yet.

@@ -75,6 +75,9 @@ func (m *Model) oneLine() cell.Line {
 	}
 	n := countStates(s.Peers)
 	line := cell.Styled(cell.Good, fmt.Sprintf("%d up", n.up))
+	if away := n.draining + n.maintained; away > 0 {
+		line = line.Add(cell.Accent, fmt.Sprintf(" %d drain", away))
+	}
 	if n.stale > 0 {
 		line = line.Add(cell.Warn, fmt.Sprintf(" %d STALE", n.stale))
 	}
@@ -135,7 +138,11 @@ func (m *Model) place(w int) cell.Line {
 	case s.Node == "":
 		return line.Join(m.generation(" · "))
 	}
-	return line.Join(m.generation(" · ")).Add(cell.Dim, " · "+engineWord(s.Dataplane))
+	line = line.Join(m.generation(" · "))
+	if s.Drain != nil { // which matters more than the engine
+		return line.Add(cell.Accent, " · MAINTENANCE")
+	}
+	return line.Add(cell.Dim, " · "+engineWord(s.Dataplane))
 }
 
 // truth says whether what is shown is true now, in a word and a glyph. A connection that
@@ -172,7 +179,8 @@ func (m *Model) tabLine(w int) cell.Line {
 	if w >= 56 { // room for figures
 		help = " ? help "
 		if s := m.data.status; s != nil {
-			titles[peersTab] += fmt.Sprintf(" %d/%d", countStates(s.Peers).up, len(s.Peers))
+			n := countStates(s.Peers)
+			titles[peersTab] += fmt.Sprintf(" %d/%d", n.up+n.draining, len(s.Peers))
 		}
 		if m.data.alarms > m.data.seen {
 			titles[eventsTab] += fmt.Sprintf(" %d!", m.data.alarms-m.data.seen)

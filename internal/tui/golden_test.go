@@ -40,6 +40,16 @@ var scenes = map[string]func(w, h int) *Model{
 	"filtered":     scene(asItIs, "2", "/", "1", "[", "2", "]", "enter", "s", "s", "S"),
 	"typing":       scene(asItIs, "2", "/", "d", "o", "w"),
 	"detail":       scene(asItIs, "2", "enter"),
+	"drain":        scene(drained),
+	"drain-peers":  scene(drained, "2"),
+	"drain-detail": scene(drained, "2", "enter"),
+	"drain-well": scene(func(s *control.Status) *control.Status {
+		s = drained(s)
+		s.Peers = []control.Peer{s.Peers[0], s.Peers[3], s.Peers[12]}
+		s.Drain, s.Totals.Drops = nil, map[string]uint64{}
+		s.Health = control.Health{Level: control.OK}
+		return judged(s)
+	}),
 	"events":       scene(asItIs, "3", "k"),
 	"help":         scene(asItIs, "?"),
 	"long":         scene(longNames, "2"),

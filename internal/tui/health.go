@@ -22,16 +22,19 @@ type problem struct {
 
 // Kinds of problems that this program knows more about than their sentence.
 const (
-	peerDown    = "peer_down"
-	peerLoss    = "peer_loss"
-	fileDiffers = "file_differs"
+	peerDown       = "peer_down"
+	peerLoss       = "peer_loss"
+	fileDiffers    = "file_differs"
+	peerDrains     = "peer_drains"
+	peerMaintained = "peer_maintained"
 )
 
 // fileKinds say why the file on disk is not in force.
 var fileKinds = []string{"file_rejected", "last_good_file", "reload_pending", "file_unread"}
 
 // kindWords are kinds that have a word of their own in the place of their level.
-var kindWords = map[string]string{peerDown: "DOWN", peerLoss: "LOSS", fileDiffers: "DRIFT"}
+var kindWords = map[string]string{peerDown: "DOWN", peerLoss: "LOSS", fileDiffers: "DRIFT",
+	peerDrains: "DRAIN", peerMaintained: "MAINT"}
 
 // levels says how a level of the API looks. A level that this program does not know is
 // from a newer daemon; it is shown as degraded.
@@ -52,11 +55,23 @@ func levelOf(level string) (cell.Role, string) {
 	return cell.Warn, "WARN"
 }
 
-// stateWord is a state with its glyph. It is a word wherever there is room for one.
+// stateOf is the state of a peer with its glyph. It is a word wherever there is room for one. In a
+// maintenance that was announced, no state is an alarm.
+func stateOf(p control.Peer) (glyph, word string, role cell.Role) {
+	glyph, word, role = stateWord(p.State)
+	if p.Drain != nil && role != cell.Dim {
+		return glyph, strings.ToLower(word), cell.Accent
+	}
+	return glyph, word, role
+}
+
+// stateWord is a state with its glyph.
 func stateWord(state string) (glyph, word string, role cell.Role) {
 	switch state {
 	case control.Up:
 		return "●", "up", cell.Good
+	case control.Draining:
+		return "◇", "draining", cell.Accent
 	case control.Stale:
 		return "◐", "stale", cell.Warn
 	case control.Silent:
@@ -152,6 +167,10 @@ func textOf(s *control.Status, p control.Problem) string {
 	case !known:
 	case p.Kind == peerDown, p.Kind == peerLoss:
 		return silentText(s.Peers[i], s.Now)
+	case p.Kind == peerDrains && s.Peers[i].Drain != nil:
+		return words.Maintenance(*s.Peers[i].Drain, s.Now)
+	case p.Kind == peerMaintained && s.Peers[i].Drain != nil:
+		return silence(s.Peers[i], s.Now) + "   " + words.Maintenance(*s.Peers[i].Drain, s.Now)
 	case p.Kind == fileDiffers:
 		return driftText(s.Peers[i], s.Config.SHA256)
 	}
@@ -160,7 +179,7 @@ func textOf(s *control.Status, p control.Problem) string {
 
 // silentText tells how long a peer has been silent, and what is behind it.
 func silentText(p control.Peer, now time.Time) string {
-	return silence(p, now) + "   " + p.Address + "  " + strings.Join(p.Subnets, " ")
+	return silence(p, now) + "   " + p.Active() + "  " + strings.Join(p.Subnets, " ")
 }
 
 // driftText tells which file a peer runs.
@@ -180,7 +199,7 @@ func peerProblems(s *control.Status) (all []problem) {
 	some = words.ByState(some)
 	for _, p := range some {
 		if silent(p) {
-			_, word, role := stateWord(p.State)
+			_, word, role := stateOf(p)
 			all = append(all, problem{role, word, p.Name, silentText(p, s.Now)})
 		}
 	}
@@ -228,6 +247,9 @@ func verdict(s *control.Status) cell.Line {
 	switch worst {
 	case cell.Good:
 		up := fmt.Sprintf("  %d of %s up, ", n.up, words.Count(len(s.Peers), "peer"))
+		for _, more := range n.quiet() {
+			up += more + ", "
+		}
 		if n.unknown > 0 {
 			up += fmt.Sprintf("%d unknown, ", n.unknown)
 		}
@@ -287,8 +309,20 @@ func reasonsFor(s *control.Status, n states) string {
 	return strings.Join(all, " · ")
 }
 
-// states counts peers; each is in one of the first four, and some drift besides.
-type states struct{ up, stale, down, unknown, drift int }
+// states counts peers; each is in one of them, and some drift besides. maintained are those that are not up
+// in a maintenance that was announced.
+type states struct{ up, draining, stale, down, maintained, unknown, drift int }
+
+// quiet lists those that are away on purpose.
+func (n states) quiet() (all []string) {
+	if n.draining > 0 {
+		all = append(all, fmt.Sprintf("%d draining", n.draining))
+	}
+	if n.maintained > 0 {
+		all = append(all, fmt.Sprintf("%d in maintenance", n.maintained))
+	}
+	return all
+}
 
 // countStates counts peers by state, and those that run another file.
 func countStates(peers []control.Peer) (n states) {
@@ -296,10 +330,17 @@ func countStates(peers []control.Peer) (n states) {
 		switch p.State {
 		case control.Up:
 			n.up++
-		case control.Stale, control.Silent, control.OneWay: // each is neither up nor down
-			n.stale++
-		case control.Down:
-			n.down++
+		case control.Draining:
+			n.draining++
+		case control.Stale, control.Silent, control.OneWay, control.Down:
+			switch {
+			case p.Drain != nil:
+				n.maintained++
+			case p.State == control.Down:
+				n.down++
+			default: // neither up nor down
+				n.stale++
+			}
 		default:
 			n.unknown++
 		}

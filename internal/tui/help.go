@@ -69,7 +69,7 @@ func (help) lines(v view) []cell.Line {
 	about := []cell.Line{
 		cell.Styled(cell.Strong, " STATES ").Add(cell.Good, "● up ").Add(cell.Plain, "2 good probes   ").
 			Add(cell.Warn, "◐ stale ").Add(cell.Plain, "3 missed   ").
-			Add(cell.Bad, "○ DOWN ").Add(cell.Plain, "10 missed"),
+			Add(cell.Bad, "○ DOWN ").Add(cell.Plain, "10 missed   ").Add(cell.Accent, "◇ draining"),
 		cell.Styled(cell.Dim, " source "+v.where+"   meshtui "+v.version+daemon+"   man meshtui"),
 	}
 	if len(lines)+len(about) < v.h {

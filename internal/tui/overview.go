@@ -54,13 +54,14 @@ func (overview) body(v view) []cell.Line {
 	// Facts and traffic have a fixed height. Problems have three lines at least; on a low
 	// terminal traffic is cut off below them.
 	facts, traffic := facts(v, v.w), traffic(v, v.w)
-	room := v.h - len(lines) - 1 // less the verdict
+	drain := maintenance(v.status, v.w, max(1, v.h/6))
+	room := v.h - len(lines) - len(drain) - 1 // less the verdict
 	trouble := attention(v.status, v.w, max(min(3, room), room-len(facts)-len(traffic)-2))
 	head := cell.Text(" ").Join(verdict(v.status))
 	if !v.live {
 		head = head.Add(cell.Plain, "   as of "+words.Clock(v.status.Now))
 	}
-	rest := append([]cell.Line{head}, trouble...)
+	rest := slices.Concat([]cell.Line{head}, drain, trouble)
 	if room-len(trouble)-len(facts)-len(traffic) >= 2 { // blank lines where they cost nothing
 		rest = append(rest, cell.Line{})
 		facts = append(facts, cell.Line{})

@@ -66,11 +66,15 @@ func aboutPeer(v view) []cell.Line {
 	if !ok {
 		return make([]cell.Line, aboutLines-1)
 	}
-	first := cell.Styled(cell.Strong, " "+p.Name).Add(cell.Plain, "  "+p.Address)
+	where, role := endpoint(p)
+	first := cell.Styled(cell.Strong, " "+p.Name).Add(role, "  "+where)
 	if p.Version != "" {
 		first = first.Add(cell.Dim, "  meshd "+p.Version)
 	}
 	first = first.Add(fileRole(p), "  "+words.File(p))
+	if p.Drain != nil {
+		first = first.Add(cell.Accent, "  "+words.Maintenance(*p.Drain, v.status.Now))
+	}
 	second := cell.Styled(cell.Dim, " subnets ").
 		Add(cell.Plain, strings.Join(slices.Concat(p.Subnets, p.Routes), " "))
 	if drops := words.Drops(v.dropsOf(p)); drops != "" {

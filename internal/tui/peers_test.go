@@ -15,7 +15,7 @@ import (
 func TestCursorFollows(t *testing.T) {
 	m, _ := someDashboard(80, 24, asItIs)
 	press(m, "2", "g")
-	shows(t, m, "> edge-14    ○ DOWN")
+	shows(t, m, "> edge-14   ○ DOWN")
 	press(m, "j", "j", "j", "k")
 	shows(t, m, "> edge-02")
 	press(m, "s", "S") // by name, backwards
@@ -217,9 +217,20 @@ func TestZero(t *testing.T) {
 	press(m, "2", "Z")
 	shows(t, m, "counters since 14:07:52")
 	tell(m, snapshot(someMesh(21))) // too_big grows by one a second
-	shows(t, m, "> edge-05    ◐ stale     6.85   12%   40.0M   36.0M   5.00k   5.56k      2   30s")
+	shows(t, m, "> edge-05   ◐ stale      6.85   12%   40.0M   36.0M   5.00k   5.56k      2   30s")
 	press(m, "enter")
 	shows(t, m, "since 14:07:52", "too_big                  2")
 	press(m, "Z", "esc")
 	hides(t, m, "counters since")
+}
+
+// A peer is found by each of its addresses and names, not only by the one that is shown.
+func TestFoundByAnyAddress(t *testing.T) {
+	for _, filter := range []string{"2001:db8:0:5", "example.net", "198.51.100.5:", "192.168.6"} {
+		t.Run(filter, func(t *testing.T) {
+			m, _ := someDashboard(80, 24, drained)
+			press(m, append([]string{"2", "/"}, append(strings.Split(filter, ""), "enter")...)...)
+			shows(t, m, "edge-05", "rows 1-1/1")
+		})
+	}
 }

@@ -29,7 +29,7 @@ func Plain(w io.Writer, s control.Status, at time.Time, ascii bool) error {
 	v := view{data: d, now: at, live: true}
 	theme := cell.NewTheme(false, ascii)
 	head := cell.Text(" ").Join(verdict(&s))
-	for _, l := range slices.Concat([]cell.Line{head}, attention(&s, plainWidth, all), facts(v, plainWidth)) {
+	for _, l := range slices.Concat([]cell.Line{head}, maintenance(&s, plainWidth, all), attention(&s, plainWidth, all), facts(v, plainWidth)) {
 		fmt.Fprintln(w, strings.TrimSpace(theme.Paint([]cell.Line{l})))
 	}
 	fmt.Fprintln(w)
@@ -42,13 +42,13 @@ func plainPeers(w io.Writer, v view) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "PEER\tSTATE\tRTT ms\tLOSS\tENDPOINT\tSUBNETS\tRX PACKETS\tTX PACKETS\tDROPS\tSEEN\tFILE")
 	for _, p := range words.ByState(v.status.Peers) {
-		_, state, _ := stateWord(p.State)
+		_, state, _ := stateOf(p)
 		seen := "never"
 		if p.LastSeen != nil {
 			seen = words.Age(v.daemonNow().Sub(*p.LastSeen)) + " ago"
 		}
 		fmt.Fprintln(t, strings.Join([]string{
-			p.Name, state, words.Millis(p.RTTMS), words.Percent(p.Loss), p.Address,
+			p.Name, state, words.Millis(p.RTTMS), words.Percent(p.Loss), words.Endpoint(p),
 			strings.Join(slices.Concat(p.Subnets, p.Routes), " "), fmt.Sprint(p.RxPackets), fmt.Sprint(p.TxPackets),
 			cmp.Or(words.Drops(p.Drops), "0"), seen, words.File(p),
 		}, "\t"))

@@ -63,8 +63,7 @@ func (v view) sorted() []control.Peer {
 	}
 	var rows []control.Peer
 	for _, p := range words.ByState(v.status.Peers) { // which also orders peers that are equal
-		if v.filter.match == nil ||
-			v.filter.keeps(slices.Concat([]string{p.Name, p.State, p.Address}, p.Subnets, p.Routes)...) {
+		if v.filter.match == nil || v.filter.keeps(findable(p)...) {
 			rows = append(rows, p)
 		}
 	}
@@ -75,6 +74,15 @@ func (v view) sorted() []control.Peer {
 		slices.Reverse(rows)
 	}
 	return rows
+}
+
+// findable are the texts by which a peer is found.
+func findable(p control.Peer) []string {
+	texts := slices.Concat([]string{p.Name, p.State, p.Address}, p.Subnets, p.Routes)
+	for _, a := range p.Addresses {
+		texts = append(texts, a.Address, a.Name)
+	}
+	return texts
 }
 
 // compare orders rows with the largest figure first; what is not known is last.

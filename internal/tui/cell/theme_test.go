@@ -19,7 +19,7 @@ func TestPaint(t *testing.T) {
 
 // Whatever a theme does, the text and its width stay: what was fitted still fits.
 func TestPaintKeepsWidths(t *testing.T) {
-	const text = "●◐○ ▁▂▃▄▅▆▇█ ·… ┌─┐│└┘ ▼▲ µ →↑↓ 世界 é edge"
+	const text = "●◇◐○ ▁▂▃▄▅▆▇█ ·… ┌─┐│└┘ ▼▲ µ →↑↓ 世界 é edge"
 	for role := range roles {
 		line := []Line{Styled(role, text)}
 		if got := ansi.Strip(NewTheme(true, false).Paint(line)); got != text {
@@ -40,10 +40,10 @@ func TestStatesDiffer(t *testing.T) {
 	for name, theme := range map[string]Theme{"plain": NewTheme(false, false), "ASCII": NewTheme(false, true)} {
 		t.Run(name, func(t *testing.T) {
 			seen := map[string]bool{}
-			for _, glyph := range []string{"●", "◐", "○", "?"} {
+			for _, glyph := range []string{"●", "◇", "◐", "○", "?"} {
 				seen[theme.Paint([]Line{Text(glyph)})] = true
 			}
-			if len(seen) != 4 {
+			if len(seen) != 5 {
 				t.Errorf("%v", seen)
 			}
 		})
