@@ -171,6 +171,9 @@ func (r *Registry) Of(peer string) Facts {
 	return r.facts[peer]
 }
 
+// Fails tells whether probes ask a peer and do not reach it.
+func (r *Registry) Fails(peer string) bool { return r.Of(peer).Fails() }
+
 // Narrow returns what the path to peers carries, in bytes, where it is less than the interface does.
 func (r *Registry) Narrow() map[string]int {
 	r.mu.Lock()
