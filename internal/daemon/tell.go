@@ -179,7 +179,7 @@ func (t *teller) peersOf(p *plan.Plan, r dataplane.Reading) []control.Peer {
 		if p.Config.Probe.Interval == 0 {
 			one.State = string(peers.Facts{Heard: r.Peers[peer.Name].LastSeen}.StateAt(at))
 		}
-		words.Addresses(&one, peer, known.Paths, t.registry.Of(peer.Name).Via(), p.Engine.Reachable(peer))
+		words.Addresses(&one, peer, known.Paths, t.registry.Of(peer.Name).Via(), p.Engine.Reachable(peer), p.Origin)
 		words.Routes(&one, peer, carriers, metrics)
 		words.Maintained(&one, known.Drain, at)
 		all = append(all, one)

@@ -35,14 +35,18 @@ func endpointOrNone(a netip.AddrPort) string {
 
 // Addresses adds what is known of each address of a peer to its status, whose state and figures are told
 // already. paths is what probes know of each; none if they ask one address alone. in is the address that
-// packets go to; the zero value stands for the first of those that are reachable from this host.
+// packets go to; the zero value stands for the first of those that are reachable from this host. origin tells
+// which name of DNS stands for an address.
 func Addresses(status *control.Peer, of mesh.Peer, paths []probe.PathReport, in netip.AddrPort,
-	reachable []netip.AddrPort) {
+	reachable []netip.AddrPort, origin func(netip.Addr) (name string, at time.Time)) {
 	if !in.IsValid() && len(reachable) > 0 {
 		in = reachable[0]
 	}
 	for _, e := range of.Addresses {
 		one := control.PeerAddress{Address: e.String(), State: control.Unknown, Active: e.AddrPort == in}
+		if name, at := origin(e.Addr()); name != "" {
+			one.Name, one.Resolved = name, timeOrNone(at)
+		}
 		i := slices.IndexFunc(paths, func(p probe.PathReport) bool { return p.Via == e.AddrPort })
 		switch {
 		case i >= 0:

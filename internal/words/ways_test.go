@@ -61,11 +61,27 @@ func TestAddresses(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := control.Peer{State: control.Silent, RTTMS: new(7.0), Loss: new(0.1)}
-			Addresses(&s, test.of, test.paths, test.in, test.reachable)
+			Addresses(&s, test.of, test.paths, test.in, test.reachable,
+				func(netip.Addr) (name string, at time.Time) { return "", time.Time{} })
 			if !reflect.DeepEqual(s.Addresses, test.want) {
 				t.Errorf("%+v\nwant %+v", s.Addresses, test.want)
 			}
 		})
+	}
+}
+
+func TestNamesOfAddresses(t *testing.T) {
+	at := time.Unix(1e9, 0)
+	var s control.Peer
+	Addresses(&s, node("b", fibre, radio), nil, fibre, nil, func(a netip.Addr) (string, time.Time) {
+		if a == radio.Addr() {
+			return "b.example.net", at
+		}
+		return "", time.Time{}
+	})
+	if a := s.Addresses; a[0].Name != "" || a[0].Resolved != nil || a[1].Name != "b.example.net" ||
+		a[1].Resolved == nil || !a[1].Resolved.Equal(at) {
+		t.Errorf("%+v", a)
 	}
 }
 
