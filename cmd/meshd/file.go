@@ -1,32 +1,40 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/survey"
 )
 
 // checkCommand returns `meshd check`, for editors, hooks and CI: it works on any machine and as any
 // user.
 func checkCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
+	var resolve bool
+	cmd := &cobra.Command{
 		Use:   "check [FILE]",
 		Short: "Check a configuration file; silent if it is valid",
 		Long: `Check FILE, or the file of --config. If it is valid, the exit code is 0 and nothing is
 printed but warnings, each on its own line. Otherwise every fault is printed on its own line and the
-exit code is 1. It needs no privileges and changes nothing.`,
+exit code is 1. It needs no privileges and changes nothing.
+
+Names in place of addresses are not looked up. With --resolve this host's DNS is asked for each of
+them, for 30 seconds at most: a name without a usable address is a fault.`,
 		Args: arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := g.config
 			if len(args) == 1 {
 				path = args[0]
 			}
-			found, bad, err := findings(path)
+			found, bad, err := findings(cmd.Context(), path, resolve)
 			if err != nil {
 				return err
 			}
@@ -41,7 +49,12 @@ exit code is 1. It needs no privileges and changes nothing.`,
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&resolve, "resolve", false, "look up the names that the file has for addresses, too")
+	return cmd
 }
+
+// resolveWithin bounds how long names are looked up.
+const resolveWithin = 30 * time.Second
 
 // A finding is a fault or a warning of a file, as `meshd check --json` prints it.
 type finding struct {
@@ -50,8 +63,8 @@ type finding struct {
 }
 
 // findings returns the faults of the file at path, or the warnings if it has no faults; bad tells
-// whether it has.
-func findings(path string) (found []finding, bad bool, err error) {
+// whether it has. If resolve is true, its names are looked up, too.
+func findings(ctx context.Context, path string, resolve bool) (found []finding, bad bool, err error) {
 	found = []finding{} // never null in JSON
 	c, err := config.Load(path)
 	if faults, bad := errors.AsType[config.Faults](err); bad { // a missing file is a fault, too
@@ -67,7 +80,14 @@ func findings(path string) (found []finding, bad bool, err error) {
 	for _, w := range c.Warnings() {
 		found = append(found, finding{config.Fault(w), "warning"})
 	}
-	return found, false, nil
+	if resolve {
+		ctx, cancel := context.WithTimeout(ctx, resolveWithin)
+		defer cancel()
+		for _, f := range survey.Check(ctx, slog.New(slog.DiscardHandler), c, nil) {
+			found, bad = append(found, finding{f, "error"}), true
+		}
+	}
+	return found, bad, nil
 }
 
 // printFindings writes a line for each finding, as compilers do.

@@ -61,6 +61,18 @@ func (c *Config) Fault(key, format string, args ...any) Faults {
 	return r.result()
 }
 
+// NameFault returns the fault of a DNS name of a node, whose address does not suit. It is Fault otherwise.
+func (c *Config) NameFault(name, format string, args ...any) Faults {
+	for i, n := range c.Nodes {
+		for j, a := range n.Addresses {
+			if a.Name == name {
+				return c.Fault(holder{i, j}.path(), format, args...)
+			}
+		}
+	}
+	return c.Fault(nodeKey, format, args...)
+}
+
 // Text returns the bytes of the file.
 func (c *Config) Text() string { return c.doc }
 

@@ -87,7 +87,7 @@ type Draft struct {
 // A Node is one host of a draft.
 type Node struct {
 	Name    string         // of the characters that mesh.toml allows, once the draft is finished
-	Address string         // IP, or IP:port; empty if it is unknown
+	Address string         // IP, IP:port, or a DNS name; empty if it is unknown
 	Subnets []netip.Prefix // inside the draft's CIDR
 	Routes  []netip.Prefix // outside of it
 }

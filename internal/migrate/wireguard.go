@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -250,7 +251,7 @@ func (w *wireGuard) finish() *Draft {
 	d.CIDR, w.singles = w.networks(), w.sortedSingles()
 	for _, h := range w.order {
 		n := Node{Name: h.name, Address: w.address(h)}
-		if host, _, err := net.SplitHostPort(h.endpoint); err == nil && n.Address == "" {
+		if host, _, err := net.SplitHostPort(h.endpoint); err == nil && !isIP(host) {
 			n.Name = cmp.Or(n.Name, clip(host)) // the only name that the files know
 		}
 		for _, p := range h.allowed {
@@ -316,6 +317,15 @@ func (w *wireGuard) sortedSingles() (all []single) {
 	return all
 }
 
+func isIP(s string) bool { _, err := netip.ParseAddr(s); return err == nil }
+
+// hostName matches the names of DNS that mesh.toml takes for an address, and numbers what it takes for a slip
+// in an IP address.
+var (
+	hostName = regexp.MustCompile(`(?i)^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	numbers  = regexp.MustCompile(`(^|\.)[0-9]+$|^([0-9]+\.){3,}[0-9]|(?i)(^|\.)localhost$`)
+)
+
 // address returns the underlay address of a host, without the port, which is WireGuard's;
 // empty if no endpoint says it. meshd does not resolve names for the draft.
 func (w *wireGuard) address(h *wgHost) string {
@@ -324,11 +334,15 @@ func (w *wireGuard) address(h *wgHost) string {
 			"no file has an Endpoint: write an address at which the other hosts reach it")
 		return ""
 	}
-	// A name that was resolved here would be an address of today, and mesh.toml takes no names.
 	if a, err := netip.ParseAddrPort(h.endpoint); err == nil {
 		return a.Addr().String()
 	}
-	w.draft.losses.of(h.id, "the endpoint "+clip(h.endpoint), "it is a name: write an IP address")
+	// A name that was resolved here would be an address of today: the daemon resolves it.
+	host, _, err := net.SplitHostPort(h.endpoint)
+	if err == nil && hostName.MatchString(host) && len(host) <= 253 && !numbers.MatchString(host) {
+		return strings.ToLower(host)
+	}
+	w.draft.losses.of(h.id, "the endpoint "+clip(h.endpoint), "it is neither an IP address nor a name of DNS")
 	return ""
 }
 

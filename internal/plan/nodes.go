@@ -127,6 +127,9 @@ func (n *Nodes) judge(node int, name string, refused []string) {
 	}
 }
 
+// Conditions returns what is wrong with names, in the order of the file.
+func (n *Nodes) Conditions() []mesh.Condition { return slices.Concat(n.conditions...) }
+
 // Identify returns the index of the node that this host is: the one called name, or, without a name, the one
 // that has a local address. What DNS says counts only where no fixed address is local: an answer must not make
 // this host another node. The error has ErrNotHere or ErrIdentity in it.

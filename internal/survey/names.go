@@ -2,9 +2,11 @@ package survey
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/plan"
 	"example.org/meshd/internal/resolve"
 )
@@ -24,6 +26,30 @@ func (n Names) Known() map[string]plan.Name {
 		known[name] = one
 	}
 	return known
+}
+
+// Check asks for the names of a file once, until ctx ends, and returns the faults of those that have no address
+// or that stand for one that cannot be a node's. dial is nil but for tests.
+func Check(ctx context.Context, log *slog.Logger, c *config.Config, dial resolve.Dialer) (all config.Faults) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	names := Names{resolve.New(resolve.Options{Log: log, Changed: func() {}, Dial: dial})}
+	go func() { _ = names.Run(ctx) }() // ends with this call
+	names.Resolver.Await(ctx, plan.Names(c))
+	known := names.Known()
+	for _, name := range plan.Names(c) {
+		if _, asked := known[name]; !asked {
+			known[name] = plan.Name{Cause: "there was no time to ask for it"}
+		}
+	}
+	for _, problem := range plan.Expand(c, known).Conditions() {
+		says := "has no address"
+		if problem.Kind == mesh.NameUnusable {
+			says = "stands for an address that cannot be used"
+		}
+		all = append(all, c.NameFault(problem.Subject, "%q %s: %s", problem.Subject, says, problem.Cause)...)
+	}
+	return all
 }
 
 // Follow has the names of a file asked for from now on, and no others.
