@@ -28,7 +28,6 @@ import (
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/peers"
 	"example.org/meshd/internal/plan"
-	"example.org/meshd/internal/resolve"
 	"example.org/meshd/internal/rules"
 	"example.org/meshd/internal/source"
 	"example.org/meshd/internal/survey"
@@ -118,7 +117,7 @@ func assemble(ctx context.Context, o Options, first begin.File, reader *source.R
 	news := make(chan struct{}, 1)
 	d := &daemon{packets: packets, reloads: o.Reload, news: func() { wake(news) },
 		source: source.NewFollower(reader, log), good: lastgood.NewKeeper(o.State, log)}
-	d.names = survey.Names{Resolver: resolve.New(resolve.Options{Log: log, Changed: d.news})}
+	d.names = survey.NewNames(log, d.news, nil)
 
 	// Known: what is learned of peers. The probes travel through the engine, and it hears them.
 	registry := peers.New()

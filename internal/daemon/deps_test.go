@@ -86,7 +86,7 @@ var arrows = map[string][]string{
 		"internal/dataplane/packet", "internal/dataplane/tun", "internal/device", "internal/drain", "internal/filter",
 		"internal/forms", "internal/forwarding", "internal/handover", "internal/health", "internal/history",
 		"internal/lastgood", "internal/link", "internal/masq", "internal/mesh", "internal/news",
-		"internal/passing", "internal/peers", "internal/plan", "internal/probe", "internal/rate", "internal/resolve",
+		"internal/passing", "internal/peers", "internal/plan", "internal/probe", "internal/rate",
 		"internal/rules", "internal/source", "internal/steer", "internal/survey", "internal/task", "internal/words"},
 	"cmd/meshd": {"configs", "internal/begin", "internal/config", "internal/container", "internal/control",
 		"internal/control/words", "internal/daemon", "internal/dataplane/auto", "internal/filter",

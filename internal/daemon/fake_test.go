@@ -19,7 +19,6 @@ import (
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/nstest"
 	"example.org/meshd/internal/plan"
-	"example.org/meshd/internal/resolve"
 	"example.org/meshd/internal/source"
 	"example.org/meshd/internal/survey"
 )
@@ -296,5 +295,5 @@ func absolute(t *testing.T, path string) string {
 
 // noNames resolves nothing: it is not run.
 func noNames(o Options) survey.Names {
-	return survey.Names{Resolver: resolve.New(resolve.Options{Log: o.Log, Changed: func() {}})}
+	return survey.NewNames(o.Log, func() {}, nil)
 }

@@ -59,6 +59,25 @@ func Expand(c *config.Config, names map[string]Name) *Nodes {
 	return n
 }
 
+// Usable returns what tells whether a name of a file may stand for an address, as far as the file alone says:
+// not for one inside the mesh, nor for one that the file lists for another node.
+func Usable(c *config.Config) func(name string, ip netip.Addr) bool {
+	inside, owners, nodes := blocksOf(c), map[netip.Addr]int{}, map[string]int{}
+	for i, n := range c.Nodes {
+		for _, a := range n.Addresses {
+			if nodes[a.Name] = i; a.Name == "" {
+				owners[a.Addr()] = i
+			}
+		}
+	}
+	return func(name string, ip netip.Addr) bool {
+		owner, has := owners[ip]
+		node, known := nodes[name]
+		_, within := inside.holding(ip)
+		return config.NotUnderlay(ip) == "" && !within && !(has && known && owner != node)
+	}
+}
+
 // resolve adds what names stand for. All fixed addresses are taken before the first name, and then the first
 // node of the file comes first.
 func (n *Nodes) resolve() {

@@ -360,3 +360,23 @@ func TestChangesOfAddresses(t *testing.T) {
 		})
 	}
 }
+
+// What the file alone says of answers; the rest shows with the other names, and on this host.
+func TestUsable(t *testing.T) {
+	c := parse(t, strings.NewReplacer("= A", `= "a.lan"`, "= B", `= ["b.lan", "172.18.0.3"]`).Replace(named))
+	usable := Usable(c)
+	for _, test := range []struct {
+		name, address string
+		want          bool
+	}{
+		{"a.lan", "10.9.0.1", true}, {"a.lan", "2001:db8::1", true}, {"b.lan", "172.18.0.3", true},
+		{"a.lan", "172.18.0.3", false}, {"a.lan", "10.244.9.9", false}, {"a.lan", "192.168.3.1", false},
+		{"a.lan", "127.0.0.1", false}, {"a.lan", "::", false}, {"other.lan", "10.9.0.1", true},
+	} {
+		t.Run(test.name+" "+test.address, func(t *testing.T) {
+			if got := usable(test.name, addrs(test.address)[0]); got != test.want {
+				t.Errorf("%t", got)
+			}
+		})
+	}
+}

@@ -25,6 +25,7 @@ var (
 	ErrTimeout  = errors.New("no DNS server answers")
 	ErrServer   = errors.New("the DNS server cannot answer (SERVFAIL, or a broken answer)")
 	ErrNoServer = errors.New("the DNS server cannot be reached")
+	ErrUnusable = errors.New("DNS answers with addresses that cannot be this node's")
 )
 
 // A Dialer opens a connection to a DNS server, as net.Dialer.DialContext does. Of "udp" it returns a

@@ -53,6 +53,9 @@ type Options struct {
 	// Changed is called when Answers has changed, by a goroutine of Run. It must not block.
 	Changed func()
 	Dial    Dialer // nil: the host's network
+	// Usable tells whether a name may stand for an address; nil: for any. An answer without a usable address
+	// takes nothing away from the last good one. It is called with a lock held, and must not block.
+	Usable func(name string, ip netip.Addr) bool
 }
 
 // A Resolver resolves names. All methods may be called at any time from any goroutine; none but Run and
@@ -60,6 +63,7 @@ type Options struct {
 type Resolver struct {
 	log     *slog.Logger
 	changed func()
+	usable  func(name string, ip netip.Addr) bool
 	lookup  func(ctx context.Context, network, name string) ([]netip.Addr, time.Duration, error)
 
 	wake chan struct{} // something is due earlier than Run knows
@@ -87,8 +91,12 @@ func New(o Options) *Resolver {
 	if dial == nil {
 		dial = (&net.Dialer{}).DialContext
 	}
-	return &Resolver{log: o.Log, changed: o.Changed, lookup: dial.ask, wake: make(chan struct{}, 1),
-		names: map[string]*entry{}}
+	r := &Resolver{log: o.Log, changed: o.Changed, usable: o.Usable, lookup: dial.ask,
+		wake: make(chan struct{}, 1), names: map[string]*entry{}}
+	if r.usable == nil {
+		r.usable = func(string, netip.Addr) bool { return true }
+	}
+	return r
 }
 
 // String returns the name of the task.
@@ -255,7 +263,7 @@ func (r *Resolver) learn(name string, v4, v6 found, now time.Time) {
 		r.bad--
 	}
 	before, was := e.answer, e.asked
-	e.take(v4, v6, now)
+	e.take(v4, v6, now, func(ip netip.Addr) bool { return r.usable(name, ip) })
 	e.asking, e.asked = false, true
 	if !was {
 		close(e.first)
@@ -284,9 +292,16 @@ func (r *Resolver) recount() {
 }
 
 // take makes an answer of what was found. A family keeps its last addresses while its question fails; one
-// that the other family shows to have none loses them.
-func (e *entry) take(v4, v6 found, now time.Time) {
+// that the other family shows to have none loses them. Where nothing of an answer is usable, the last good one
+// stays; without one, the answer is what there is to tell.
+func (e *entry) take(v4, v6 found, now time.Time, usable func(netip.Addr) bool) {
+	e.due = now.Add(pauseOf(v4, v6))
 	good := v4.err == nil || v6.err == nil
+	if good && slices.ContainsFunc(e.answer.Addrs, usable) &&
+		!slices.ContainsFunc(v4.addrs, usable) && !slices.ContainsFunc(v6.addrs, usable) {
+		e.answer.Err = ErrUnusable
+		return
+	}
 	for _, family := range []struct {
 		known *[]netip.Addr
 		found
@@ -301,7 +316,6 @@ func (e *entry) take(v4, v6 found, now time.Time) {
 	} else if e.answer.Err = v4.err; errors.Is(v4.err, ErrNotFound) { // the other one may say more
 		e.answer.Err = v6.err
 	}
-	e.due = now.Add(pauseOf(v4, v6))
 }
 
 // few returns at most MaxAddrs addresses, of both families if there are both.

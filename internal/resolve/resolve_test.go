@@ -189,6 +189,27 @@ func TestLastGoodAnswerStays(t *testing.T) {
 	})
 }
 
+// An answer of which nothing is usable takes nothing away; without a good one before, it is what there is.
+func TestUnusableAnswers(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *Resolver, dns *fake) {
+		bad := addrs("127.0.0.1")[0]
+		r.usable = func(_ string, ip netip.Addr) bool { return ip != bad }
+		dns.is("a.lan", time.Minute, "10.0.0.1")
+		dns.is("b.lan", time.Minute, "127.0.0.1")
+		r.Follow([]string{"a.lan", "b.lan"})
+		after(time.Second)
+		expect(t, r, "b.lan", "127.0.0.1", nil)
+		dns.is("a.lan", time.Minute, "127.0.0.1")
+		after(2 * time.Minute)
+		expect(t, r, "a.lan", "10.0.0.1", ErrUnusable)
+		dns.is("a.lan", time.Minute, "127.0.0.1", "10.0.0.2")
+		dns.is("b.lan", time.Minute, "10.0.0.3")
+		after(2 * time.Minute)
+		expect(t, r, "a.lan", "127.0.0.1 10.0.0.2", nil)
+		expect(t, r, "b.lan", "10.0.0.3", nil)
+	})
+}
+
 // A family whose question fails keeps its addresses; one that is gone from DNS loses them.
 func TestFamiliesApart(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *Resolver, dns *fake) {

@@ -3,6 +3,8 @@ package survey
 import (
 	"context"
 	"log/slog"
+	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"example.org/meshd/internal/config"
@@ -13,7 +15,21 @@ import (
 
 // Names keeps the addresses of the DNS names of files, in the words of plans. All of its methods may be
 // called from any goroutine.
-type Names struct{ *resolve.Resolver }
+type Names struct {
+	*resolve.Resolver
+	file *atomic.Pointer[func(name string, ip netip.Addr) bool] // what the file followed says of addresses
+}
+
+// NewNames returns Names that follow no file. changed is called when answers have changed.
+func NewNames(log *slog.Logger, changed func(), dial resolve.Dialer) Names {
+	n := Names{file: &atomic.Pointer[func(string, netip.Addr) bool]{}}
+	n.Resolver = resolve.New(resolve.Options{Log: log, Changed: changed, Dial: dial,
+		Usable: func(name string, ip netip.Addr) bool {
+			usable := n.file.Load()
+			return usable == nil || (*usable)(name, ip)
+		}})
+	return n
+}
 
 // Known returns what is known of all names that were asked for.
 func (n Names) Known() map[string]plan.Name {
@@ -33,7 +49,7 @@ func (n Names) Known() map[string]plan.Name {
 func Check(ctx context.Context, log *slog.Logger, c *config.Config, dial resolve.Dialer) (all config.Faults) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	names := Names{resolve.New(resolve.Options{Log: log, Changed: func() {}, Dial: dial})}
+	names := NewNames(log, func() {}, dial)
 	go func() { _ = names.Run(ctx) }() // ends with this call
 	names.Resolver.Await(ctx, plan.Names(c))
 	known := names.Known()
@@ -53,7 +69,14 @@ func Check(ctx context.Context, log *slog.Logger, c *config.Config, dial resolve
 }
 
 // Follow has the names of a file asked for from now on, and no others.
-func (n Names) Follow(c *config.Config) { n.Resolver.Follow(plan.Names(c)) }
+func (n Names) Follow(c *config.Config) {
+	names := plan.Names(c)
+	if len(names) > 0 {
+		usable := plan.Usable(c)
+		n.file.Store(&usable)
+	}
+	n.Resolver.Follow(names)
+}
 
 // awaited is how long a new file waits for its new names: a peer whose address becomes a name would have
 // none until DNS answers.
