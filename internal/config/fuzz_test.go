@@ -38,7 +38,8 @@ func seeds(f *testing.F) {
 		f.Add(h.make(60_000))
 	}
 	f.Add("[network]\ncidr='10.0.0.0/8'\n[[node]]\nname='a'\n" +
-		"address=['172.18.0.2','a.lan:9','[2001:db8::1]:9']\nsubnets=['10.0.0.0/24']\nroutes=[{prefix='192.168.0.0/24',metric=7},'192.168.1.0/24']\n")
+		"address=['172.18.0.2','a.lan:9','[2001:db8::1]:9']\nsubnets=['10.0.0.0/24']\n" +
+		"routes=[{prefix='192.168.0.0/24',metric=7},'192.168.1.0/24']\n")
 	f.Add("a.'b.c'.\"d\\te\" = [[1, 2], {x = 'y'}, \"\"\"q\"\"\"\"\"] # c\n" +
 		"[[a.f]]\n[[a.f]]\nz=1\n[a.f.g]\nh={}\n")
 }

@@ -163,7 +163,8 @@ func TestFindUnderlayChoosesSources(t *testing.T) {
 		must(t, n.IP("addr add 172.19.0.2/24 dev eth1", "addr add 172.18.0.7/24 dev eth0",
 			"addr add fd18::2/64 dev eth0 nodad", "route add default via 172.19.0.1",
 			"route add 9.9.1.0/24 via 172.19.0.1 src 172.18.0.7",
-			"route add default via 172.18.0.1 table 18", "route add 9.9.2.0/24 via 172.19.0.1 src 172.18.0.7 table 19"))
+			"route add default via 172.18.0.1 table 18",
+			"route add 9.9.2.0/24 via 172.19.0.1 src 172.18.0.7 table 19"))
 		const first, second, third = "172.18.0.2", "172.19.0.2", "172.18.0.7"
 		for _, test := range []struct {
 			name, rule string
@@ -180,11 +181,11 @@ func TestFindUnderlayChoosesSources(t *testing.T) {
 			{"one of them is not here", "", []string{"192.0.2.1", first}, "203.0.113.9", "", "eth1"},
 			{"one", "", []string{first}, "203.0.113.9", "", "eth1"},
 			{"one of each family", "", []string{first, "fd18::2"}, "fd18::9", "", "eth0"},
-			{"a rule leaves by the other", "to 203.0.113.0/24 lookup 18", []string{second, first}, "203.0.113.9", first,
-				"eth0"},
+			{"a rule leaves by the other", "to 203.0.113.0/24 lookup 18", []string{second, first},
+				"203.0.113.9", first, "eth0"},
 			{"a rule names the source", "to 9.9.2.0/24 lookup 19", []string{first, third}, "9.9.2.9", third, "eth1"},
-			{"a rule by the chosen source", "from 172.19.0.2 lookup 18", []string{first, second}, "203.0.113.9", second,
-				"eth0"},
+			{"a rule by the chosen source", "from 172.19.0.2 lookup 18", []string{first, second},
+				"203.0.113.9", second, "eth0"},
 		} {
 			sub(t, n, test.name, func(t *testing.T) {
 				if test.rule != "" {

@@ -33,8 +33,8 @@ type Policy struct {
 }
 
 // Policed returns the IPsec policies that apply to datagrams between some of this node's own addresses and
-// some of the peers' ones, in the kernel's order. The default for packets without a policy is among them if it is to block:
-// it applies to all peers.
+// some of the peers' ones, in the kernel's order. The default for packets without a policy is among them if
+// it is to block: it applies to all peers.
 //
 // Outgoing datagrams go to a peer's port and incoming ones to a port of this node; the port at the other
 // end can be any.

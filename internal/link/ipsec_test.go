@@ -59,7 +59,8 @@ func TestPoliced(t *testing.T) {
 		nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 			for _, which := range []string{"in", "out"} {
 				output(t, n, "ip", "xfrm", "policy", "setdefault", which, "block")
-				if got, err := Policed([]netip.AddrPort{local}, peers); err != nil || len(got) != 1 || !slices.Equal(got[0].Peers, peers) {
+				got, err := Policed([]netip.AddrPort{local}, peers)
+				if err != nil || len(got) != 1 || !slices.Equal(got[0].Peers, peers) {
 					t.Errorf("%s: %v, %v", which, got, err)
 				}
 				output(t, n, "ip", "xfrm", "policy", "setdefault", which, "accept")

@@ -198,8 +198,8 @@ type Route struct {
 }
 
 // Route returns which node has the longest prefix that contains an address; of several with the same prefix
-// this node itself, or else the one that is preferred while all are up. It looks at every prefix, so it is for
-// questions of people, and the oracle of the packet path's tables.
+// this node itself, or else the one that is preferred while all are up. It looks at every prefix, so it is
+// for questions of people, and the oracle of the packet path's tables.
 func (m Mesh) Route(dst netip.Addr) (best Route) {
 	dst = dst.Unmap()
 	for _, p := range m.Peers {

@@ -248,8 +248,10 @@ func shared() mesh.Mesh {
 		{Name: "a", Subnets: []mesh.Prefix{p("10.244.1.0/24")}, Routes: []mesh.Prefix{two}},
 		{Name: "b", Subnets: []mesh.Prefix{p("10.244.2.0/24")}, Routes: []mesh.Prefix{one, two}},
 		{Name: "c", Subnets: []mesh.Prefix{p("10.244.3.0/24")}, Routes: []mesh.Prefix{one}},
-	}, Shares: []mesh.Share{{Prefix: one, Carriers: []mesh.Carrier{{Peer: "c", Metric: 50}, {Peer: "b", Metric: 100}}},
-		{Prefix: two, Carriers: []mesh.Carrier{{Peer: "b", Metric: 50}, {Peer: "a", Metric: 100}}}}}
+	}, Shares: []mesh.Share{
+		{Prefix: one, Carriers: []mesh.Carrier{{Peer: "c", Metric: 50}, {Peer: "b", Metric: 100}}},
+		{Prefix: two, Carriers: []mesh.Carrier{{Peer: "b", Metric: 50}, {Peer: "a", Metric: 100}}},
+	}}
 }
 
 // A shared prefix is behind one number, the lowest.

@@ -319,10 +319,13 @@ func (w *wireGuard) sortedSingles() (all []single) {
 
 func isIP(s string) bool { _, err := netip.ParseAddr(s); return err == nil }
 
+// label matches a part of a name of DNS.
+const label = `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`
+
 // hostName matches the names of DNS that mesh.toml takes for an address, and numbers what it takes for a slip
 // in an IP address.
 var (
-	hostName = regexp.MustCompile(`(?i)^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	hostName = regexp.MustCompile(`(?i)^` + label + `(\.` + label + `)*$`)
 	numbers  = regexp.MustCompile(`(^|\.)[0-9]+$|^([0-9]+\.){3,}[0-9]|(?i)(^|\.)localhost$`)
 )
 

@@ -150,8 +150,8 @@ func (n *Nodes) judge(node int, name string, refused []string) {
 func (n *Nodes) Conditions() []mesh.Condition { return slices.Concat(n.conditions...) }
 
 // Identify returns the index of the node that this host is: the one called name, or, without a name, the one
-// that has a local address. What DNS says counts only where no fixed address is local: an answer must not make
-// this host another node. The error has ErrNotHere or ErrIdentity in it.
+// that has a local address. What DNS says counts only where no fixed address is local: an answer must not
+// make this host another node. The error has ErrNotHere or ErrIdentity in it.
 func (n *Nodes) Identify(name string, local []netip.Addr) (index int, err error) {
 	here := make(map[netip.Addr]bool, len(local))
 	for _, ip := range local {
@@ -185,8 +185,8 @@ func (n *Nodes) Identify(name string, local []netip.Addr) (index int, err error)
 			ErrNotHere, len(resolved), n.those(resolved, here), addresses(local))
 	}
 	// No path: the file may be the last good one, which is not to be edited.
-	return 0, fmt.Errorf("%w: add this host to the file, or choose a node with --node NAME; local addresses: %s%s",
-		ErrNotHere, addresses(local), n.unresolved())
+	return 0, fmt.Errorf("%w: add this host to the file, or choose a node with --node NAME; "+
+		"local addresses: %s%s", ErrNotHere, addresses(local), n.unresolved())
 }
 
 // unresolved tells of names without an address, one of which may be this host's.

@@ -159,7 +159,8 @@ func TestNamesOfTwoNodesWithOneAnswer(t *testing.T) {
 	if texts(a) != "10.9.0.1:8285" || texts(b) != "10.9.0.2:8285" {
 		t.Errorf("%s, %s", texts(a), texts(b))
 	}
-	if got := aboutAll(p.Conditions); !slices.Equal(got, []about{{mesh.NameUnusable, mesh.Degraded, "b", "b.lan"}}) {
+	want := []about{{mesh.NameUnusable, mesh.Degraded, "b", "b.lan"}}
+	if got := aboutAll(p.Conditions); !slices.Equal(got, want) {
 		t.Errorf("%+v", got)
 	}
 	onlyOnce(t, p)
@@ -171,7 +172,8 @@ func TestNamesWithHostileAnswers(t *testing.T) {
 	for i := range 1000 {
 		many = append(many, netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1}))
 	}
-	p := withNames(t, `"172.18.0.2"`, `["b.lan", "172.18.0.3"]`, map[string]Name{"b.lan": {Addrs: many}}, "172.18.0.2")
+	names := map[string]Name{"b.lan": {Addrs: many}}
+	p := withNames(t, `"172.18.0.2"`, `["b.lan", "172.18.0.3"]`, names, "172.18.0.2")
 	b := p.Engine.Mesh.Peers[1]
 	if len(b.Addresses) != 8 || b.Addresses[7].Addr() != addrs("172.18.0.3")[0] {
 		t.Errorf("%s", texts(b))
@@ -208,7 +210,8 @@ func TestIdentifyByNames(t *testing.T) {
 		{"a fixed address wins", `"a.lan"`, `"10.9.0.3"`, answers("a.lan 10.9.0.1"), "10.9.0.1 10.9.0.3", 1, nil},
 		{"two names", `"a.lan"`, `"b.lan"`, answers("a.lan 10.9.0.1", "b.lan 10.9.0.2"), "10.9.0.1 10.9.0.2", 0,
 			ErrNotHere},
-		{"two fixed addresses of one node", `["10.9.0.1", "10.9.0.2"]`, `"10.9.0.3"`, nil, "10.9.0.1 10.9.0.2", 0, nil},
+		{"two fixed addresses of one node", `["10.9.0.1", "10.9.0.2"]`, `"10.9.0.3"`, nil, "10.9.0.1 10.9.0.2", 0,
+			nil},
 		{"two fixed addresses of two nodes", `["10.9.0.1", "10.9.0.2"]`, `"10.9.0.3"`, nil, "10.9.0.2 10.9.0.3", 0,
 			ErrIdentity},
 	} {
@@ -231,7 +234,8 @@ func TestBinds(t *testing.T) {
 		wrong             []about
 		mtu               int
 	}{
-		{"all are here", "172.18.0.2 10.9.0.1 2001:db8::2", "172.18.0.2:8285 10.9.0.1:9 [2001:db8::2]:8285", nil, 1452},
+		{"all are here", "172.18.0.2 10.9.0.1 2001:db8::2", "172.18.0.2:8285 10.9.0.1:9 [2001:db8::2]:8285", nil,
+			1452},
 		{"one is not here", "10.9.0.1 172.18.0.2", "172.18.0.2:8285 10.9.0.1:9",
 			[]about{{mesh.AddressMissing, mesh.Info, "", "2001:db8::2"}}, 1472},
 		{"none is here", "192.0.2.1", "0.0.0.0:8285 [::]:8285",
@@ -255,7 +259,8 @@ func TestBinds(t *testing.T) {
 				t.Errorf("MTU %d, %d", p.Link.MTU, p.Engine.Kernel.MTU)
 			}
 			at, known := p.Engine.Sources[addrs("10.9.0.3")[0]]
-			if known != slices.ContainsFunc(p.Engine.Binds, func(b netip.AddrPort) bool { return b.Addr() == second }) ||
+			isSecond := func(b netip.AddrPort) bool { return b.Addr() == second }
+			if known != slices.ContainsFunc(p.Engine.Binds, isSecond) ||
 				known && p.Engine.Binds[at].Addr() != second {
 				t.Errorf("sources %v of %v", p.Engine.Sources, p.Engine.Binds)
 			}
@@ -273,7 +278,8 @@ func TestMixedFamilies(t *testing.T) {
 		t.Errorf("%+v, MTU %d", p.Conditions, p.Link.MTU)
 	}
 	p = withNames(t, `"172.18.0.2"`, `["2001:db8::3", "2001:db8::4"]`, nil, "172.18.0.2")
-	if got := aboutAll(p.Conditions); !slices.Equal(got, []about{{mesh.UnderlayFamilies, mesh.Degraded, "b", ""}}) {
+	want := []about{{mesh.UnderlayFamilies, mesh.Degraded, "b", ""}}
+	if got := aboutAll(p.Conditions); !slices.Equal(got, want) {
 		t.Errorf("%+v", got)
 	}
 }
@@ -316,7 +322,8 @@ subnets = ["10.244.4.0/24"]
 				t.Errorf("shares %v, want %v", got, shares)
 			}
 			network := c.Network.CIDR
-			if !slices.Equal(p.Link.Routes, slices.Concat(network, want)) || !slices.Equal(p.Backstops, p.Link.Routes) {
+			routes := slices.Concat(network, want)
+			if !slices.Equal(p.Link.Routes, routes) || !slices.Equal(p.Backstops, routes) {
 				t.Errorf("routes %v, backstops %v", p.Link.Routes, p.Backstops)
 			}
 			if got := Pods(c, self).Others[3:]; !slices.Equal(got, want) {

@@ -73,9 +73,11 @@ func serve(t *testing.T, answer func(id uint16, q dnsmessage.Question, over stri
 }
 
 // message builds an answer with some addresses of one time to live.
-func message(id uint16, q dnsmessage.Question, code dnsmessage.RCode, ttl uint32, cut bool, all ...netip.Addr) []byte {
-	b := dnsmessage.NewBuilder(nil, dnsmessage.Header{ID: id, Response: true, RecursionAvailable: true, RCode: code,
-		Truncated: cut})
+func message(
+	id uint16, q dnsmessage.Question, code dnsmessage.RCode, ttl uint32, cut bool, all ...netip.Addr,
+) []byte {
+	b := dnsmessage.NewBuilder(nil, dnsmessage.Header{ID: id, Response: true, RecursionAvailable: true,
+		RCode: code, Truncated: cut})
 	b.EnableCompression()
 	_ = b.StartQuestions()
 	_ = b.Question(q)
@@ -145,7 +147,8 @@ func TestAsk(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel() // some wait for a deadline
 			all, ttl, err := serve(t, test.answer).ask(t.Context(), test.network, "edge.example")
-			if texts(all) != test.want || ttl != test.ttl || !errors.Is(err, test.err) || (err == nil) != (test.err == nil) {
+			if texts(all) != test.want || ttl != test.ttl || !errors.Is(err, test.err) ||
+				(err == nil) != (test.err == nil) {
 				t.Errorf("%.100s, %s, %v, want %.100s, %s, %v", texts(all), ttl, err, test.want, test.ttl, test.err)
 			}
 		})
@@ -177,16 +180,22 @@ func TestAskNobody(t *testing.T) {
 
 // Names of /etc/hosts need no server.
 func TestHostsFile(t *testing.T) {
-	none := Dialer(func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no network") })
+	none := Dialer(func(context.Context, string, string) (net.Conn, error) {
+		return nil, errors.New("no network")
+	})
 	all, _, err := none.ask(t.Context(), "ip4", "localhost")
 	if err != nil || !strings.HasPrefix(texts(all), "127.") {
 		t.Errorf("%v, %v", all, err)
 	}
 }
 
+// someQuestion is one for the IPv4 addresses of a name.
+var someQuestion = dnsmessage.Question{
+	Name: dnsmessage.MustNewName("a.b."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}
+
 // Whatever arrives, the reading ends, and gives what the slow way gives.
 func FuzzLowestTTL(f *testing.F) {
-	q := dnsmessage.Question{Name: dnsmessage.MustNewName("a.b."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}
+	q := someQuestion
 	whole := message(7, q, dnsmessage.RCodeSuccess, 60, false, addrs("10.0.0.1", "10.0.0.2")...)
 	for cut := range whole {
 		f.Add(whole[:cut])
@@ -220,7 +229,7 @@ func FuzzLowestTTL(f *testing.F) {
 
 // A message that arrives byte by byte is one message.
 func TestStreamInPieces(t *testing.T) {
-	q := dnsmessage.Question{Name: dnsmessage.MustNewName("a.b."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}
+	q := someQuestion
 	m := message(7, q, dnsmessage.RCodeSuccess, 60, false, addrs("10.0.0.1")...)
 	m = append(binary.BigEndian.AppendUint16(nil, uint16(len(m))), m...)
 	for _, size := range []int{1, 2, 3, 7, len(m)} {

@@ -292,8 +292,8 @@ func (r *Resolver) recount() {
 }
 
 // take makes an answer of what was found. A family keeps its last addresses while its question fails; one
-// that the other family shows to have none loses them. Where nothing of an answer is usable, the last good one
-// stays; without one, the answer is what there is to tell.
+// that the other family shows to have none loses them. Where nothing of an answer is usable, the last good
+// one stays; without one, the answer is what there is to tell.
 func (e *entry) take(v4, v6 found, now time.Time, usable func(netip.Addr) bool) {
 	e.due = now.Add(pauseOf(v4, v6))
 	good := v4.err == nil || v6.err == nil

@@ -365,7 +365,8 @@ func TestFew(t *testing.T) {
 	for _, test := range []struct {
 		v4, v6       int
 		want4, want6 int
-	}{{0, 0, 0, 0}, {3, 0, 3, 0}, {20, 0, 8, 0}, {0, 20, 0, 8}, {20, 20, 4, 4}, {20, 1, 7, 1}, {1, 20, 1, 7}, {4, 4, 4, 4}} {
+	}{{0, 0, 0, 0}, {3, 0, 3, 0}, {20, 0, 8, 0}, {0, 20, 0, 8}, {20, 20, 4, 4}, {20, 1, 7, 1}, {1, 20, 1, 7},
+		{4, 4, 4, 4}} {
 		t.Run(fmt.Sprint(test.v4, " and ", test.v6), func(t *testing.T) {
 			got := texts(few(four[:test.v4], six[:test.v6]))
 			want := texts(slices.Concat(four[:test.want4], six[:test.want6]))

@@ -44,8 +44,8 @@ func (n Names) Known() map[string]plan.Name {
 	return known
 }
 
-// Check asks for the names of a file once, until ctx ends, and returns the faults of those that have no address
-// or that stand for one that cannot be a node's. dial is nil but for tests.
+// Check asks for the names of a file once, until ctx ends, and returns the faults of those that have no
+// address or that stand for one that cannot be a node's. dial is nil but for tests.
 func Check(ctx context.Context, log *slog.Logger, c *config.Config, dial resolve.Dialer) (all config.Faults) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

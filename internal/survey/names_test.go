@@ -74,7 +74,8 @@ func TestKnownNames(t *testing.T) {
 	c := parse(t, named)
 	n.Follow(c)
 	<-changed
-	if known := n.Known(); len(known) != 1 || known["b.example"].Cause == "" || len(known["b.example"].Addrs) > 0 {
+	known := n.Known()
+	if one := known["b.example"]; len(known) != 1 || one.Cause == "" || len(one.Addrs) > 0 {
 		t.Errorf("%+v", known)
 	}
 	p, err := plan.Make(c, 0, plan.Host{})
