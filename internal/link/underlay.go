@@ -229,7 +229,10 @@ func (l links) source(own []netip.AddrPort, w way) netip.AddrPort {
 // with the longest match where table main decides. A route may have several hops (ECMP), and
 // an MTU of its own (`ip route ... mtu`).
 func (l links) to(peer netip.AddrPort) reach {
-	w := leading(l.ways, peer.Addr())
+	var w way
+	if at := leading(l.ways, peer.Addr()); at >= 0 {
+		w = l.ways[at]
+	}
 	own, from := l.family(peer.Addr()), netip.AddrPort{}
 	switch {
 	case len(own) == 1:
@@ -273,15 +276,27 @@ func (l links) underlay(peers []netip.AddrPort) Underlay {
 	}
 	u.add(own)
 	described := map[wayID]bool{}
-	mtus := make([]int, len(peers)) // 0: not known
+	mtus := make([]int, len(peers))       // 0: not known
+	shared := make([]*reach, len(l.ways)) // by the index of the way, where table main decides
 	for i, peer := range peers {
 		if l.kernel != nil && ours[peer.Addr()] {
 			continue // table local has it
 		}
+		at := -1
+		if l.kernel == nil {
+			at = leading(l.ways, peer.Addr())
+		}
+		if at >= 0 && shared[at] != nil {
+			u.leaves(peer.Addr(), shared[at].source, l.own)
+			mtus[i] = shared[at].mtu
+			continue
+		}
 		r := l.to(peer)
 		u.leaves(peer.Addr(), r.source, l.own)
 		u.add(r)
-		mtus[i] = r.mtu
+		if mtus[i] = r.mtu; at >= 0 {
+			shared[at] = &r
+		}
 		if id := r.way.id(); id.prefix.IsValid() && !described[id] && len(u.Ways) < waysKept {
 			described[id] = true
 			u.Ways = append(u.Ways, describe(r.way.route))

@@ -39,7 +39,10 @@ func CheckUnderlay(cidr []netip.Prefix, peers []netip.Addr) error {
 func loop(ways []way, cidr []netip.Prefix, peers []netip.Addr) error {
 	for _, peer := range peers {
 		for _, p := range cidr {
-			if p.Contains(peer) && leading(ways, peer).prefix.Bits() <= p.Bits() {
+			if !p.Contains(peer) {
+				continue
+			}
+			if at := leading(ways, peer); at < 0 || ways[at].prefix.Bits() <= p.Bits() {
 				return &LoopError{Prefix: p, Node: peer}
 			}
 		}
@@ -108,11 +111,13 @@ func waysOfOthers(routes []netlink.Route) (ways []way) {
 	return ways
 }
 
-// leading returns the longest match for peer; the zero way if no route matches.
-func leading(ways []way, peer netip.Addr) (best way) {
-	for _, w := range ways {
-		if w.prefix.Contains(peer) && (!best.prefix.IsValid() || w.prefix.Bits() > best.prefix.Bits()) {
-			best = w
+// leading returns the index of the longest match for peer; -1 if no route matches.
+func leading(ways []way, peer netip.Addr) (best int) {
+	best = -1
+	for i := range ways { // a way is large
+		p := ways[i].prefix
+		if p.Contains(peer) && (best < 0 || p.Bits() > ways[best].prefix.Bits()) {
+			best = i
 		}
 	}
 	return best

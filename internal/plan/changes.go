@@ -77,12 +77,13 @@ func without[T comparable](all, others []T) (rest []T) {
 
 // peers compares the nodes, this one included, by name.
 func (d *differences) peers(old, next *Plan) {
-	before, after := byName(old), byName(next)
-	for _, n := range sorted(old, func(n node) bool { return after[n.Name].plan == nil }) {
+	left, come := outOfPlace(old, next)
+	before, after := byName(left), byName(come)
+	for _, n := range sorted(left, func(n node) bool { return after[n.Name].plan == nil }) {
 		d.list = append(d.list, mesh.Change{
 			Op: mesh.Removed, Kind: mesh.ChangedPeer, Subject: n.Name, Old: list(n.Subnets)})
 	}
-	for _, n := range sorted(next, func(n node) bool { return !same(before[n.Name], n) }) {
+	for _, n := range sorted(come, func(n node) bool { return !same(before[n.Name], n) }) {
 		was := before[n.Name]
 		if was.plan == nil {
 			d.list = append(d.list, mesh.Change{Op: mesh.Added, Kind: mesh.ChangedPeer, Subject: n.Name,
@@ -111,27 +112,40 @@ type node struct {
 	index int // in the file
 }
 
-// nodesOf returns the nodes of a plan that are of interest.
-func nodesOf(p *Plan, interesting func(node) bool) (some []node) {
-	for i, peer := range p.Engine.Mesh.Peers {
-		if n := (node{peer, p, i}); interesting(n) {
-			some = append(some, n)
+// outOfPlace returns those nodes of two plans that are not the same at the same place of the other one. Of
+// thousands of nodes an edit changes few, so only these are looked up by name.
+func outOfPlace(old, next *Plan) (left, come []node) {
+	a, b := old.Engine.Mesh.Peers, next.Engine.Mesh.Peers
+	for i := range max(len(a), len(b)) {
+		if i < len(a) && i < len(b) && a[i].Name == b[i].Name &&
+			same(node{a[i], old, i}, node{b[i], next, i}) {
+			continue
+		}
+		if i < len(a) {
+			left = append(left, node{a[i], old, i})
+		}
+		if i < len(b) {
+			come = append(come, node{b[i], next, i})
 		}
 	}
-	return some
+	return left, come
 }
 
-func byName(p *Plan) map[string]node {
-	all := make(map[string]node, len(p.Engine.Mesh.Peers))
-	for _, n := range nodesOf(p, func(node) bool { return true }) {
+func byName(nodes []node) map[string]node {
+	all := make(map[string]node, len(nodes))
+	for _, n := range nodes {
 		all[n.Name] = n
 	}
 	return all
 }
 
-// sorted returns those nodes of a plan that are of interest, by name.
-func sorted(p *Plan, interesting func(node) bool) []node {
-	some := nodesOf(p, interesting)
+// sorted returns those nodes that are of interest, by name.
+func sorted(nodes []node, interesting func(node) bool) (some []node) {
+	for _, n := range nodes {
+		if interesting(n) {
+			some = append(some, n)
+		}
+	}
 	slices.SortFunc(some, func(a, b node) int { return cmp.Compare(a.Name, b.Name) })
 	return some
 }

@@ -14,6 +14,9 @@ import (
 // planPolicies leaves peers to sockets whose datagrams an IPsec policy is about, or a rule on the way out:
 // programs would bypass both.
 func (p *Plan) planPolicies(host Host) {
+	if len(host.IPsec)+len(host.Outgoing) == 0 {
+		return
+	}
 	names := map[netip.AddrPort]string{}
 	for _, peer := range p.Engine.Mesh.Others() {
 		for _, a := range peer.Addresses {
