@@ -89,7 +89,7 @@ func (p *probes) selfOf(c *config.Config) probe.Self {
 
 // follow asks the peers of a plan from now on.
 func (p *probes) follow(next *plan.Plan) {
-	now, s := time.Now(), probe.Settings{Interval: next.Config.Probe.Interval, Bounds: map[string]probe.Bounds{},
+	now, s := time.Now(), probe.Settings{Interval: next.Config.Probe.Interval,
 		Via: map[string][]netip.AddrPort{}, Quick: next.Engine.Mesh.Carriers()}
 	var all, lower []string // lower: to which this host sends less than the interface carries
 	for _, peer := range next.Engine.Mesh.Others() {
@@ -99,7 +99,7 @@ func (p *probes) follow(next *plan.Plan) {
 		}
 		if next.Peer.CanSpeakTo(peer) {
 			s.Peers = append(s.Peers, peer.Name)
-			s.Bounds[peer.Name] = forms.Bounds(next.Peer, peer, next.MTUTo(peer))
+			s.Bounds = append(s.Bounds, forms.Bounds(next.Peer, peer, next.MTUTo(peer)))
 			if via := next.Engine.Reachable(peer); len(via) > 1 {
 				s.Via[peer.Name] = via
 			}

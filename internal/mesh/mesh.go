@@ -91,11 +91,14 @@ func (p Peer) ForwardedProbe(v6 bool) netip.Addr {
 	if !s.IsValid() || s.IsSingleIP() {
 		return netip.Addr{}
 	}
-	last := s.Addr().AsSlice()
-	for bit := s.Bits(); bit < s.Addr().BitLen(); bit++ {
+	last, bits := s.Addr().As16(), 128-s.Addr().BitLen()+s.Bits() // as an IPv4-mapped one, without memory
+	for bit := bits; bit < 128; bit++ {
 		last[bit/8] |= 0x80 >> (bit % 8)
 	}
-	address, _ := netip.AddrFromSlice(last)
+	address := netip.AddrFrom16(last)
+	if !v6 {
+		address = address.Unmap()
+	}
 	if !v6 && s.Bits() < 31 { // RFC 3021: a /31 has no broadcast address
 		address = address.Prev()
 	}

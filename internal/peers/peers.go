@@ -9,6 +9,7 @@
 package peers
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -116,11 +117,13 @@ type Registry struct {
 	self     string // this node
 	shares   []mesh.Share
 	carriers map[mesh.Prefix]string // of the shared prefixes
+	// narrow is what Narrow returns: of thousands of peers few are in it.
+	narrow map[string]int
 }
 
 // New returns a Registry that knows nothing.
 func New() *Registry {
-	return &Registry{facts: map[string]Facts{}, told: map[string]Directive{}}
+	return &Registry{facts: map[string]Facts{}, told: map[string]Directive{}, narrow: map[string]int{}}
 }
 
 // Report changes the facts of one peer by an update, which must not call the Registry. It returns
@@ -135,6 +138,11 @@ func (r *Registry) Report(peer string, update func(*Facts)) (d Directive, news b
 	f.meet(addresses)
 	f.Met = f.Met || f.State == Up
 	r.facts[peer] = f
+	if limit := f.Path.limit(); limit > 0 {
+		r.narrow[peer] = limit
+	} else {
+		delete(r.narrow, peer)
+	}
 	d = follow(f)
 	was, known := r.told[peer]
 	r.told[peer] = d
@@ -178,19 +186,22 @@ func (r *Registry) Fails(peer string) bool { return r.Of(peer).Fails() }
 func (r *Registry) Narrow() map[string]int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	narrow := map[string]int{}
-	for name, f := range r.facts {
-		if limit := f.Path.limit(); limit > 0 {
-			narrow[name] = limit
-		}
-	}
-	return narrow
+	return maps.Clone(r.narrow)
 }
 
 // Keep forgets peers that are not among names: one that comes back is a new one.
 func (r *Registry) Keep(names []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	stay := 0
+	for _, name := range names {
+		if _, known := r.facts[name]; known {
+			stay++
+		}
+	}
+	if stay == len(r.facts) { // as after most edits: names are different ones
+		return
+	}
 	kept := make(map[string]bool, len(names))
 	for _, name := range names {
 		kept[name] = true
@@ -199,6 +210,7 @@ func (r *Registry) Keep(names []string) {
 		if !kept[name] {
 			delete(r.facts, name)
 			delete(r.told, name)
+			delete(r.narrow, name)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package probe
 import (
 	"bytes"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,11 +18,7 @@ var (
 // newFormSim returns a sim whose neighbour b measures forwarding.
 func newFormSim(t *testing.T, interval time.Duration, peers ...string) *sim {
 	s := newSim(t, interval)
-	bounds := map[string]Bounds{}
-	for _, name := range peers {
-		bounds[name] = limits
-	}
-	s.Set(Settings{Peers: peers, Interval: interval, Bounds: bounds})
+	s.Set(Settings{Peers: peers, Interval: interval, Bounds: slices.Repeat([]Bounds{limits}, len(peers))})
 	s.Differ(everything)
 	s.other = func(_ Question, answer []byte) []byte { return answered(answer, Meaning{7}, 0) }
 	return s
@@ -190,7 +187,7 @@ func TestMeasured(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := newSim(t, time.Second)
-			s.Set(Settings{Peers: []string{"b"}, Interval: time.Second, Bounds: map[string]Bounds{"b": test.bounds}})
+			s.Set(Settings{Peers: []string{"b"}, Interval: time.Second, Bounds: []Bounds{test.bounds}})
 			s.Differ(test.trait)
 			s.other = func(q Question, answer []byte) []byte {
 				if test.flannel {

@@ -21,6 +21,7 @@
 package probe
 
 import (
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -75,14 +76,28 @@ func (s State) String() string {
 // Settings is which peers are asked, and how often.
 type Settings struct {
 	Peers    []string
-	Interval time.Duration     // between two questions to a peer; 0: no probes
-	Bounds   map[string]Bounds // of peers; none: neither large nor forwarded probes
+	Interval time.Duration // between two questions to a peer; 0: no probes
+	Bounds   []Bounds      // of Peers, in their order; none: neither large nor forwarded probes
 	// Via are the addresses of peers that have several, in order of preference. Each is asked; the first
 	// is the one in use until Prefer says something else.
 	Via map[string][]netip.AddrPort
 	// Quick are peers of one address whose silence has to be noticed within seconds, too, since other peers
 	// can take their place.
 	Quick map[string]bool
+}
+
+// sameButBounds tells whether peers and their addresses are asked as with other settings.
+func (s Settings) sameButBounds(o Settings) bool {
+	return s.Interval == o.Interval && slices.Equal(s.Peers, o.Peers) &&
+		maps.EqualFunc(s.Via, o.Via, slices.Equal) && maps.Equal(s.Quick, o.Quick)
+}
+
+// bounds returns those of a peer, by its index.
+func (s Settings) bounds(i int) (b Bounds) {
+	if i < len(s.Bounds) {
+		b = s.Bounds[i]
+	}
+	return b
 }
 
 // A Question is to be sent to a peer in an ICMP echo request.
@@ -128,6 +143,7 @@ type Prober struct {
 
 	mu       sync.Mutex // guards the fields below
 	interval time.Duration
+	settings Settings       // of the last Set
 	rings    [numRings]ring // how often which path is asked
 	formed   float64        // the number of questions of other forms that may be asked now
 	sized    float64        // the number of questions about sizes that may be asked now
@@ -191,11 +207,20 @@ func (p *Prober) Set(s Settings) (resized []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	old := *p.peers.Load()
+	before := p.settings
+	if p.settings = s; s.Interval > 0 && s.sameButBounds(before) { // as after most edits of a file
+		for i, name := range s.Peers {
+			if old[name].set(s.Interval, s.bounds(i)) {
+				resized = append(resized, name)
+			}
+		}
+		return resized
+	}
 	if s.Interval == 0 || p.interval == 0 {
 		old = nil
 	}
 	peers, fresh, stays := make(map[string]*peer, len(s.Peers)), []*path{}, map[*path]bool{}
-	for _, name := range s.Peers {
+	for i, name := range s.Peers {
 		before := old[name]
 		one := newPeer(name, s.Via[name], s.Quick[name], before)
 		for _, to := range one.paths {
@@ -205,7 +230,7 @@ func (p *Prober) Set(s Settings) (resized []string) {
 				fresh = append(fresh, to)
 			}
 		}
-		if one.set(s.Interval, s.Bounds[name]) && before != nil {
+		if one.set(s.Interval, s.bounds(i)) && before != nil {
 			resized = append(resized, name)
 		}
 		peers[name] = one

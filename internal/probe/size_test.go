@@ -137,7 +137,7 @@ func TestOtherBounds(t *testing.T) {
 	s.until(1300, 20*time.Second)
 	set := func(most int) {
 		s.Set(Settings{Peers: []string{"b"}, Interval: time.Second,
-			Bounds: map[string]Bounds{"b": {Sizes: Sizes{Least: 548, Most: most}}}})
+			Bounds: []Bounds{{Sizes: Sizes{Least: 548, Most: most}}}})
 	}
 	for _, step := range []struct{ most, now, later int }{
 		{8900, 1300, 1300}, {1200, 1200, 1200}, {1444, 1444, 1300}, {0, 0, 0}, {1444, 1444, 1300},
