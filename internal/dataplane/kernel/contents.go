@@ -3,6 +3,7 @@ package kernel
 import (
 	"maps"
 	"slices"
+	"unsafe"
 
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/mesh"
@@ -32,6 +33,19 @@ func contentsOf(w dataplane.Wanted, before *contents) *contents {
 		c.at[p.Name] = i
 	}
 	return c
+}
+
+// isFor tells whether c was made for what is wanted: for these very lists, and not for equal ones, since a
+// mesh is never changed once it is made.
+func (c *contents) isFor(w dataplane.Wanted) bool {
+	return c.Mesh.Self == w.Mesh.Self && identical(c.Mesh.Peers, w.Mesh.Peers) &&
+		identical(c.Mesh.Shares, w.Mesh.Shares) && slices.Equal(c.Binds, w.Binds) &&
+		maps.Equal(c.Sources, w.Sources) && maps.Equal(c.Kernel.Policed, w.Kernel.Policed)
+}
+
+// identical tells whether two lists are one in memory.
+func identical[T any](a, b []T) bool {
+	return len(a) == len(b) && unsafe.SliceData(a) == unsafe.SliceData(b)
 }
 
 // peer returns the peer of a name, without a search.

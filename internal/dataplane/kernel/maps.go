@@ -24,6 +24,9 @@ func (e *Engine) setMesh(w dataplane.Wanted) error {
 		return err
 	}
 	before := e.inMaps
+	if before != nil && before.isFor(w) { // Apply comes soon after Prepare
+		return nil
+	}
 	next := contentsOf(w, before)
 	if before == nil || before.leavesRoomFor(next) {
 		return e.moveTo(next)
