@@ -68,6 +68,8 @@ var ErrConfig = errors.New("configuration")
 // In the place of a bad file Run takes the last good one. Without one, or with o.Strict, a bad file is
 // an error with config.Faults or ErrConfig in it.
 func Run(ctx context.Context, o Options) error {
+	started := collectLater()
+	defer started()
 	reader := source.NewReader(o.ConfigPath, config.MaxSize)
 	first, err := o.where().Load(ctx, reader)
 	if err = errors.Join(err, begin.CheckPrivileges(), tun.Available()); err != nil {
@@ -76,6 +78,7 @@ func Run(ctx context.Context, o Options) error {
 	events := control.NewEvents()
 	o.Log = slog.New(control.NewEventLog(o.Log.Handler(), events))
 	d := assemble(ctx, o, first, reader)
+	d.reconciler.started = started
 	server, err := control.Listen(o.Socket, control.Source{
 		Status: d.tell.status, Route: d.tell.route, Reload: d.reconciler.ask, Plan: d.reconciler.plans,
 		History: d.tell.past, Ping: d.tell.ping, Healthy: d.healthy, Ready: d.tell.ready, Events: events,

@@ -63,6 +63,7 @@ type engine interface {
 	dataplane.Echoer
 	dataplane.Deliverer
 	dataplane.Keeper
+	dataplane.Loader
 	Look()
 	Close() error
 }
@@ -137,17 +138,27 @@ func (h *host) parts(s step) []part {
 			apply: func(_ context.Context, p *plan.Plan) (effect, error) { return h.backstops.apply(p.Backstops) }},
 		{name: "interface", needs: []string{"TUN", "port"},
 			apply: func(_ context.Context, p *plan.Plan) (effect, error) { return h.link.apply(p.Link) }},
+		// A first plan loads them beside the rules, which take as long.
+		{name: "programs", needs: []string{"interface"},
+			apply: func(ctx context.Context, p *plan.Plan) (e effect, _ error) {
+				if first && !h.takeover {
+					e.undo = h.engine.Load(ctx, p.Engine)
+				}
+				return e, nil
+			}},
 		{name: "legacy rules", needs: []string{"rules"},
 			apply: func(ctx context.Context, p *plan.Plan) (effect, error) { return h.applyLegacy(ctx, s, p) }},
 		{name: "files", needs: []string{"rules"}, optional: first || !h.files.Fine(), apply: h.applyFiles},
 		{name: "packets", apply: h.applyPackets,
-			needs: []string{"introduction", "port", "interface", "rules", "legacy rules", "files", "metrics"}},
+			needs: []string{"introduction", "port", "interface", "programs", "rules", "legacy rules", "files",
+				"metrics"}},
 		// While forwarding is on, a rule keeps apart what is no part of the mesh: so it comes after the rules.
 		{name: "forwarding", needs: []string{"packets", "rules"}, optional: true, apply: h.applyForwarding},
 	}
 	if h.takeover {
 		needs(parts, "packets", "introduction", "port", "backstops")
 		needs(parts, "interface", "packets")
+		needs(parts, "programs")
 	} else {
 		if s.keepsPlaces() { // what rules name is there: the kernel sets them while the tables are written
 			needs(parts, "rules")

@@ -40,6 +40,7 @@ func TestOrderOfParts(t *testing.T) {
 		{"the first plan", nil, false, [][]string{
 			{"port", "routes", "backstops", "TUN", "interface", "rules", "files", "packets", "forwarding"},
 			{"metrics", "packets"}, {"introduction", "packets"},
+			{"interface", "rules", "programs", "legacy rules", "packets"}, // they are loaded beside the rules
 		}, nil},
 		{"another plan", p, false, [][]string{
 			{"port", "backstops", "TUN", "interface", "packets"}, {"rules", "port"}, // both at once

@@ -68,6 +68,7 @@ type reconciler struct {
 	asked chan reloadRequest
 	pulse chan struct{} // somebody wants to know that Run is well
 
+	started  func()               // hears that the first attempts are over
 	accepted func(*config.Config) // hears of each file that comes into force
 	// instead returns the last good file in the place of a bad one; nil: it is in that place.
 	instead func(context.Context, source.Reading, error) (begin.File, error)
@@ -118,7 +119,7 @@ func newReconciler(o Options, first begin.File, v *published, h *host, names sur
 		observe: o.viewer(h.others, names.Known).Look,
 		fits:    fitsOthers, parts: h.parts, service: h.service, names: names, view: v,
 		file: make(chan source.Reading), news: news,
-		asked: make(chan reloadRequest), pulse: make(chan struct{}),
+		asked: make(chan reloadRequest), started: func() {}, pulse: make(chan struct{}),
 		loaded: first.Config, latest: first.Reading, tried: first.Reading.Identity(),
 		repairs: rate.NewRepairs("interface, addresses and routes"),
 	}

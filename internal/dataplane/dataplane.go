@@ -66,6 +66,14 @@ type Engine interface {
 	Stop() error
 }
 
+// A Loader can do a part of the first Apply ahead, while other parts of the host are configured.
+type Loader interface {
+	// Load gets ready what the first Apply with the same Wanted needs time for, such as the kernel's check
+	// of programs. It follows Prepare and is the owner's, too. No packet takes another way for it. What
+	// could not be got ready, Apply tries again, and tells why it cannot. Undo frees it.
+	Load(ctx context.Context, w Wanted) (undo func() error)
+}
+
 // An Echoer sends probes the way that pods' packets go.
 type Echoer interface {
 	// SendEcho sends echoes, with as few calls as it can. The error is about those that could not

@@ -28,6 +28,7 @@ var (
 	_ dataplane.Engine = (*Engine)(nil)
 	_ dataplane.Echoer = (*Engine)(nil)
 	_ dataplane.Keeper = (*Engine)(nil)
+	_ dataplane.Loader = (*Engine)(nil)
 
 	_ dataplane.Deliverer = (*Engine)(nil)
 )
@@ -44,6 +45,7 @@ type moving interface {
 // passing is what auto needs of the kernel engine; see kernel.Engine for the contract.
 type passing interface {
 	Prepare(ctx context.Context, w dataplane.Wanted) (undo func() error, err error)
+	Load(ctx context.Context, w dataplane.Wanted) (undo func() error, err error)
 	Apply(ctx context.Context, w dataplane.Wanted) (undo func() error, changes []mesh.Change, err error)
 	Remove(ctx context.Context) error
 	Forwards() bool
@@ -113,6 +115,17 @@ func (e *Engine) Prepare(ctx context.Context, w dataplane.Wanted) (func() error,
 	}
 	done.add(undo)
 	return done.run, nil
+}
+
+// Load implements dataplane.Loader: the kernel's verifier reads programs for as long as it takes to set all
+// rules of a large mesh.
+func (e *Engine) Load(ctx context.Context, w dataplane.Wanted) (undo func() error) {
+	if w.Kernel.Use != dataplane.Never {
+		if undo, err := e.kernel.Load(ctx, w); err == nil {
+			return undo
+		}
+	}
+	return func() error { return nil }
 }
 
 // Apply implements dataplane.Engine. Programs come first: the user engine's queues get packets from

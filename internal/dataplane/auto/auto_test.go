@@ -54,6 +54,30 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// Programs that are wanted are loaded ahead. If that fails, there is nothing to undo, and Apply tells why.
+func TestLoad(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		use   dataplane.Use
+		fails fail
+		want  []string
+	}{
+		{"programs", dataplane.Always, nil, []string{"kernel.load", "undo kernel.load"}},
+		{"programs if possible", dataplane.IfPossible, nil, []string{"kernel.load", "undo kernel.load"}},
+		{"no programs", dataplane.Never, nil, nil},
+		{"they cannot be loaded", dataplane.Always, fail{"kernel.load": errPrograms}, []string{"kernel.load"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t)
+			r.kernel.fails = c.fails
+			if err := r.Load(t.Context(), wanting(c.use, ""))(); err != nil {
+				t.Error(err)
+			}
+			r.did(c.want...)
+		})
+	}
+}
+
 // Whether programs forward, and what status and the log say about it.
 func TestChoice(t *testing.T) {
 	for _, c := range []struct {

@@ -98,6 +98,10 @@ func (k *fakeKernel) Apply(context.Context, dataplane.Wanted) (func() error, []m
 	return back, []mesh.Change{{Kind: mesh.ChangedInterface}}, nil
 }
 
+func (k *fakeKernel) Load(context.Context, dataplane.Wanted) (func() error, error) {
+	return k.step("load")
+}
+
 func (k *fakeKernel) Remove(context.Context) error {
 	err := k.do("remove")
 	k.reading.Forwards = k.reading.Forwards && err != nil

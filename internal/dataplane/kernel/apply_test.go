@@ -50,6 +50,31 @@ func (p *Engine) does(t *testing.T, w dataplane.Wanted) (undo func() error, chan
 // quiet returns an engine that pins where it should.
 func quiet() *Engine { return New(slog.New(slog.DiscardHandler)) }
 
+// Programs that are loaded ahead have their maps filled and are nowhere attached; Apply attaches these. The
+// way back leaves nothing.
+func TestLoadAhead(t *testing.T) {
+	onHost(t, func(t *testing.T, w dataplane.Wanted) {
+		p := quiet()
+		undo, err := p.Load(t.Context(), w)
+		if !noErrors(t, err) {
+			return
+		}
+		if p.Forwards() || len(pinnedLinks(t)) > 0 || len(p.held(t).nodes) != len(w.Mesh.Peers) {
+			t.Errorf("loaded: it forwards: %v, links %v, %+v", p.Forwards(), pinnedLinks(t), p.held(t).nodes)
+		}
+		loaded := p.handle()
+		back, _ := p.does(t, w)
+		if !p.Forwards() || p.handle() != loaded {
+			t.Errorf("applied: it forwards: %v, with other programs: %v", p.Forwards(), p.handle() != loaded)
+		}
+		noErrors(t, back())
+		noErrors(t, undo())
+		if p.Forwards() || p.handle() != nil || len(pinnedLinks(t)) > 0 {
+			t.Errorf("undone: it forwards: %v, links %v", p.Forwards(), pinnedLinks(t))
+		}
+	})
+}
+
 // pinnedLinks returns the kernel's numbers of pinned links, by the names of the pins. A link that
 // was attached anew has another number.
 func pinnedLinks(t *testing.T) map[string]link.ID {

@@ -35,7 +35,7 @@ import (
 
 // Engine loads programs, attaches them, and keeps their maps as the mesh is.
 //
-// Prepare, Apply and Remove belong to one goroutine, the owner's. All other methods may be called
+// Prepare, Load, Apply and Remove belong to one goroutine, the owner's. All other methods may be called
 // from any goroutine. There is one mutex, mu. It serialises those who write into the maps: the
 // owner, Learn and Look. It is held for writes into maps alone, which take microseconds
 // each, and never while programs are loaded or attached. Readers (Read, Heard, Conditions) never
@@ -100,6 +100,34 @@ func (e *Engine) Prepare(_ context.Context, w dataplane.Wanted) (undo func() err
 	}, nil
 }
 
+// Load loads programs and fills their maps, so that Apply only has to attach them. Those that an earlier
+// meshd pinned forward by the new mesh from then on. Nothing is changed if it fails. Undo removes programs.
+func (e *Engine) Load(ctx context.Context, w dataplane.Wanted) (undo func() error, err error) {
+	if e.handle() != nil {
+		return func() error { return nil }, nil
+	}
+	undo = func() error { return e.Remove(ctx) }
+	if err := e.fill(w); err != nil {
+		return nil, errors.Join(err, undo())
+	}
+	return undo, nil
+}
+
+// fill loads programs if there are none, and has their maps say what is wanted.
+func (e *Engine) fill(w dataplane.Wanted) error {
+	e.clean = false
+	if e.handle() == nil {
+		if err := e.load(); err != nil {
+			var verifier *ebpf.VerifierError
+			if errors.As(err, &verifier) {
+				e.log.Debug("the verifier's log", "log", fmt.Sprintf("%+v", verifier), "event", "verifier")
+			}
+			return err
+		}
+	}
+	return e.setMesh(w)
+}
+
 // Apply has programs forward as wanted. It loads them, or takes over those that an earlier meshd
 // pinned, and attaches them where they belong, and again where other programs took them away: the
 // kernel does not tell when that happens. Packets of peers that stay the same go on.
@@ -125,17 +153,7 @@ func (e *Engine) Apply(ctx context.Context, w dataplane.Wanted) (func() error, [
 
 // apply is Apply, but for the way back.
 func (e *Engine) apply(w dataplane.Wanted, tun int) (changes []mesh.Change, err error) {
-	e.clean = false
-	if e.handle() == nil {
-		if err := e.load(); err != nil {
-			var verifier *ebpf.VerifierError
-			if errors.As(err, &verifier) {
-				e.log.Debug("the verifier's log", "log", fmt.Sprintf("%+v", verifier), "event", "verifier")
-			}
-			return nil, err
-		}
-	}
-	if err := e.setMesh(w); err != nil {
+	if err := e.fill(w); err != nil {
 		return nil, err
 	}
 	changes, err = e.attach(w, tun)
