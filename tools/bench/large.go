@@ -201,10 +201,11 @@ func workOf(pid int) (sum time.Duration, err error) {
 func untilIn(ctx context.Context, senders *ebpf.Map, address netip.Addr, began time.Time) time.Duration {
 	var key [16]byte
 	copy(key[:], address.AsSlice())
-	for value := uint32(0); senders != nil && ctx.Err() == nil; time.Sleep(200 * time.Microsecond) {
-		if senders.Lookup(key, &value) == nil {
+	for senders != nil && ctx.Err() == nil {
+		if value, err := senders.LookupBytes(key); err == nil && value != nil {
 			break
 		}
+		time.Sleep(200 * time.Microsecond)
 	}
 	return time.Since(began)
 }
