@@ -61,7 +61,8 @@ func TestPeersInMaintenance(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.Split(out.String(), "\n")
-	if !strings.HasPrefix(lines[1], "edge-3  down (maintenance)  ") || !strings.HasPrefix(lines[2], "edge-2  draining  ") ||
+	if !strings.HasPrefix(lines[1], "edge-3  down (maintenance)  ") ||
+		!strings.HasPrefix(lines[2], "edge-2  draining  ") ||
 		!strings.Contains(lines[2], "  [2001:db8::4]:8285 (instead of 172.18.0.4:8285)  ") {
 		t.Errorf("got:\n%s", &out)
 	}

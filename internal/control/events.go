@@ -13,7 +13,7 @@ type Event struct {
 	Seq     uint64            `json:"seq"` // from 1 for each run of the daemon
 	At      time.Time         `json:"at"`
 	Level   string            `json:"level"`           // "info", "warn", "error"
-	Kind    string            `json:"kind"`            // "peer_down": docs/api.md; never renamed
+	Kind    string            `json:"kind"`            // "peer_down": docs/events.md; never renamed
 	Peer    string            `json:"peer,omitempty"`  // the peer that it is about; empty: this node
 	Message string            `json:"message"`         // for people; programs read Kind and Fields
 	Fields  map[string]string `json:"fields,omitzero"` // details, by the log's keys

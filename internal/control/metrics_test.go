@@ -61,7 +61,9 @@ func TestMetricsOfWays(t *testing.T) {
 	two := func(first, second string) []PeerAddress {
 		return []PeerAddress{{Address: first, State: Down}, {Address: second, State: Up, Active: true}}
 	}
-	one := func(prefix string, active bool) []RouteState { return []RouteState{{Prefix: prefix, Active: active}} }
+	one := func(prefix string, active bool) []RouteState {
+		return []RouteState{{Prefix: prefix, Active: active}}
+	}
 	c := collector{func() Status {
 		return Status{Drain: &Drain{}, Peers: []Peer{
 			{Name: "b", State: Draining, Drain: &Drain{}, Addresses: two("192.0.2.1:1", "192.0.2.2:1"),

@@ -63,7 +63,8 @@ func TestOfTroubles(t *testing.T) {
 				return mesh.Endpoint{AddrPort: netip.AddrPortFrom(a, 8285)}
 			}
 			m := mesh.Mesh{Self: "self", Peers: []mesh.Peer{
-				{Name: "self", Addresses: []mesh.Endpoint{endpoint(self)}}, {Name: "worker", Addresses: []mesh.Endpoint{endpoint(worker)}}}}
+				{Name: "self", Addresses: []mesh.Endpoint{endpoint(self)}},
+				{Name: "worker", Addresses: []mesh.Endpoint{endpoint(worker)}}}}
 			got := health.OfTroubles(m, map[string]mesh.Trouble{"worker": test.trouble},
 				func(string) health.Standing { return health.Standing{Fails: test.fails} }, at(1000))
 			var kinds []mesh.Kind
@@ -88,7 +89,8 @@ func TestOfTroubles(t *testing.T) {
 func TestTroublesThatMatterLess(t *testing.T) {
 	used, spare := netip.MustParseAddrPort("172.18.0.4:8285"), netip.MustParseAddrPort("192.0.2.4:8286")
 	refused := func(to netip.AddrPort) mesh.Trouble {
-		return mesh.Trouble{Refused: mesh.Refusal{Address: to, Errno: 1, Cause: "no", Count: 9, InARow: 9, Last: at(1000)}}
+		return mesh.Trouble{Refused: mesh.Refusal{
+			Address: to, Errno: 1, Cause: "no", Count: 9, InARow: 9, Last: at(1000)}}
 	}
 	says := func(to netip.AddrPort) mesh.Trouble {
 		return mesh.Trouble{Reported: mesh.PathError{Address: to, Means: mesh.Prohibited, Count: 1, Last: at(1000)}}
@@ -153,7 +155,8 @@ func TestLossesInMaintenance(t *testing.T) {
 				one.Drops[test.reason] = uint64(100 * second)
 				w.Take(health.Counted{Peers: map[string]mesh.Traffic{"worker": one}}, standing, at(int64(second)))
 			}
-			if got := w.Conditions(); len(got) != 1 || got[0].Kind != mesh.DropsGrowing || got[0].Severity != test.want {
+			if got := w.Conditions(); len(got) != 1 || got[0].Kind != mesh.DropsGrowing ||
+				got[0].Severity != test.want {
 				t.Errorf("%+v", got)
 			}
 		})

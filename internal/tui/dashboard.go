@@ -73,7 +73,8 @@ func (dashboard) body(v view) []cell.Line {
 	middle := v.h - dashTop - dashBottom
 	n := countStates(v.status.Peers)
 	counts := append([]string{fmt.Sprintf("peers %d · %d up", len(v.status.Peers), n.up)}, n.quiet()...)
-	title := fmt.Sprintf("%s · %d stale · %d DOWN · sort %s", strings.Join(counts, " · "), n.stale, n.down, v.sort)
+	title := strings.Join(counts, " · ") +
+		fmt.Sprintf(" · %d stale · %d DOWN · sort %s", n.stale, n.down, v.sort)
 	note := fmt.Sprintf("filter: %s  %s", v.filter, shownRows(v))
 	peers := cell.Box(cell.Styled(cell.Strong, title), note, tableLines(v, v.w-4, middle-2), v.w, middle)
 	left := v.w * 4 / 7 // charts gain more from width than events do

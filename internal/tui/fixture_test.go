@@ -137,7 +137,8 @@ func drained(s *control.Status) *control.Status {
 		By: "anna", Reason: "new kernel", Waiting: []string{"edge-03", "edge-07"}}
 	drains, gone := &s.Peers[3], &s.Peers[12]
 	drains.State, drains.LastSeen, drains.Loss = control.Draining, new(noon), new(0.12)
-	drains.Drain = &control.Drain{Since: new(noon.Add(-time.Hour)), By: "root", Reason: "new disk in the second bay"}
+	drains.Drain = &control.Drain{Since: new(noon.Add(-time.Hour)), By: "root",
+		Reason: "new disk in the second bay"}
 	drains.Addresses = []control.PeerAddress{
 		{Address: "198.51.100.5:8285", State: control.Down, Loss: new(1.0)},
 		{Address: "[2001:db8:0:5::1]:8285", Name: "edge-05.example.net", Resolved: new(noon.Add(-70 * time.Second)),

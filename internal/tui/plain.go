@@ -29,7 +29,8 @@ func Plain(w io.Writer, s control.Status, at time.Time, ascii bool) error {
 	v := view{data: d, now: at, live: true}
 	theme := cell.NewTheme(false, ascii)
 	head := cell.Text(" ").Join(verdict(&s))
-	for _, l := range slices.Concat([]cell.Line{head}, maintenance(&s, plainWidth, all), attention(&s, plainWidth, all), facts(v, plainWidth)) {
+	for _, l := range slices.Concat([]cell.Line{head}, maintenance(&s, plainWidth, all),
+		attention(&s, plainWidth, all), facts(v, plainWidth)) {
 		fmt.Fprintln(w, strings.TrimSpace(theme.Paint([]cell.Line{l})))
 	}
 	fmt.Fprintln(w)

@@ -41,7 +41,8 @@ func Dataplane(r dataplane.Reading) control.Dataplane {
 // Peer tells what the file says of a peer and what was counted. Its state is not known here.
 func Peer(p mesh.Peer, t mesh.Traffic) control.Peer {
 	status := control.Peer{
-		Name: p.Name, Address: endpointOrNone(p.Underlay().AddrPort), Subnets: Texts(p.Subnets), Routes: Texts(p.Routes),
+		Name: p.Name, Address: endpointOrNone(p.Underlay().AddrPort),
+		Subnets: Texts(p.Subnets), Routes: Texts(p.Routes),
 		State: control.Unknown, Probes: []control.ProbeForm{}, Addresses: []control.PeerAddress{},
 		RouteStates: []control.RouteState{},
 		RxPackets:   t.RxPackets, RxBytes: t.RxBytes, TxPackets: t.TxPackets, TxBytes: t.TxBytes,

@@ -19,7 +19,8 @@ func TestState(t *testing.T) {
 func TestEndpoint(t *testing.T) {
 	two := []control.PeerAddress{{Address: "192.0.2.1:8285"}, {Address: "192.0.2.2:8285"}}
 	check(t, "of an older daemon", Endpoint(control.Peer{Address: "192.0.2.1:8285"}), "192.0.2.1:8285")
-	check(t, "none can be reached", Endpoint(control.Peer{Address: "192.0.2.1:8285", Addresses: two}), "192.0.2.1:8285")
+	check(t, "none can be reached", Endpoint(control.Peer{Address: "192.0.2.1:8285", Addresses: two}),
+		"192.0.2.1:8285")
 	two[1].Active = true
 	check(t, "the second", Endpoint(control.Peer{Address: "192.0.2.1:8285", Addresses: two}),
 		"192.0.2.2:8285 (instead of 192.0.2.1:8285)")
