@@ -28,6 +28,7 @@ import (
 //
 //	metrics, introduction, port -> routes -> backstops -> TUN -> interface -> rules -> files
 //	  -> packets -> forwarding
+//	interface -> programs -> packets, interface -> forwarded probes: beside the rules
 //
 // The port comes first, so that a second daemon or a flannel on the host is found while everything
 // is as it was. Backstops come before the TUN, so that there is no first moment without. Packets
