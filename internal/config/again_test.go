@@ -167,7 +167,8 @@ func TestParseAfterCountsOn(t *testing.T) {
 
 // Whatever is put in the place of whatever, the outcome is that of parsing the whole.
 func FuzzParseAfter(f *testing.F) {
-	for _, text := range []string{"", "\n", "x", "c.lan", "192.168.1.0/24", "'''", "[[node]]\n", "#", "[probe]\n",
+	for _, text := range []string{"", "\n", "x", "c.lan", "192.168.1.0/24", "'''", "[[node]]\n", "#",
+		"[probe]\n",
 		"\"",
 		"]", "10.2.0.0/24"} {
 		for at := 0; at < len(threeNodes); at += 13 {

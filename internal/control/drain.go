@@ -59,7 +59,8 @@ func (r DrainRequest) check() error {
 	case r.ForSeconds < 0 || r.ForSeconds > longest.Seconds():
 		return fmt.Errorf("for_seconds must be 0 to %.0f", longest.Seconds())
 	case len(r.Reason) > maxReason:
-		return fmt.Errorf("the reason has %d bytes, and at most %d are told to other nodes", len(r.Reason), maxReason)
+		return fmt.Errorf("the reason has %d bytes, and at most %d are told to other nodes", len(r.Reason),
+			maxReason)
 	case len(r.By) > maxBy:
 		return fmt.Errorf("by has %d bytes, and at most %d are told to other nodes", len(r.By), maxBy)
 	}

@@ -122,7 +122,8 @@ func TestTransact(t *testing.T) {
 	}
 }
 
-// A part beside others is applied while they are, ends before what needs it begins, and is undone in its turn.
+// A part beside others is applied while they are, ends before what needs it begins, and is undone in its
+// turn.
 func TestTransactBeside(t *testing.T) {
 	failed := errors.New("failed")
 	for _, test := range []struct {

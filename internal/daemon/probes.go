@@ -59,7 +59,8 @@ func (p *probes) hear(e dataplane.Echo, at time.Time) (reply []byte, mine bool) 
 
 // answerForwarded answers a probe of a peer that this host has forwarded. It never waits.
 func (p *probes) answerForwarded(peer string, e packet.Echo) {
-	if reply, mine := p.Answer(peer, netip.AddrPort{}, false, slices.Clone(e.Payload), time.Now()); mine && reply != nil {
+	if reply, mine := p.Answer(peer, netip.AddrPort{}, false, slices.Clone(e.Payload), time.Now()); mine &&
+		reply != nil {
 		// The peer counts an answer that cannot be sent.
 		_ = p.engine.SendEcho(dataplane.Echo{Peer: peer, Reply: true, ID: e.ID, Seq: e.Seq, Payload: reply})
 	}

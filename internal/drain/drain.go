@@ -210,8 +210,9 @@ func (k *Keeper) Conditions() (all []mesh.Condition) {
 	}
 	if k.lost != nil {
 		all = append(all, mesh.Condition{Kind: mesh.StateFailed, Severity: mesh.Degraded, Subject: k.folder,
-			Cause:  "whether this node is in maintenance: " + k.lost.Error(),
-			Remedy: "make room, or let the folder be written by the user that meshd runs as; then drain or undrain again"})
+			Cause: "whether this node is in maintenance: " + k.lost.Error(),
+			Remedy: "make room, or let the folder be written by the user that meshd runs as; " +
+				"then drain or undrain again"})
 	}
 	return all
 }

@@ -314,7 +314,8 @@ func peerProblems(s control.Status, peer string) (kinds []string) {
 // ofPeers tells whether a problem is about peers, one or a group, and not about what this host does.
 func ofPeers(p control.Problem) bool {
 	switch p.Kind {
-	case "address_silent", "peer_drains", "peer_maintained", "peer_down", "peer_silent", "peer_one_way", "peer_loss", "file_differs",
+	case "address_silent", "peer_drains", "peer_maintained", "peer_down", "peer_silent", "peer_one_way",
+		"peer_loss", "file_differs",
 		"path_large", "path_checksum", "path_port", "path_dscp", "path_forwarding",
 		"port_unreachable", "host_unreachable", "prohibited", "routing_loop", "no_neighbour",
 		"send_refused":

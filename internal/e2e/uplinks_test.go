@@ -186,7 +186,8 @@ func testUplinkFails(t *testing.T) {
 		func() string { return fmt.Sprintf("%+v", status(t, w2)) })
 	lost, gap, _ := s.finish()
 	full := w.overflows().since(before)[0] // a TUN's queue is full where this machine is busy
-	t.Logf("%d packets were lost, none arrived for %v, %d in full queues", lost, gap.Round(time.Millisecond), full)
+	t.Logf("%d packets were lost, none arrived for %v, %d in full queues", lost, gap.Round(time.Millisecond),
+		full)
 	if most := uint64(gap.Seconds()*2000) + full + 200; lost > most {
 		t.Errorf("%d packets were lost in %v: some besides those of the dead path", lost, gap)
 	}

@@ -22,7 +22,8 @@ func endpoint(s string) mesh.Endpoint { return mesh.Endpoint{AddrPort: netip.Mus
 
 // three is a mesh of one node with both families, one with a network behind it, and one of IPv6.
 var three = mesh.Mesh{Self: "a", Peers: []mesh.Peer{
-	{Name: "a", Addresses: []mesh.Endpoint{endpoint("172.18.0.2:8285")}, Subnets: prefixes("10.244.1.0/24", "10.244.9.0/24",
+	{Name: "a", Addresses: []mesh.Endpoint{endpoint("172.18.0.2:8285")}, Subnets: prefixes("10.244.1.0/24",
+		"10.244.9.0/24",
 		"fd00:1::/64")},
 	{Name: "b", Addresses: []mesh.Endpoint{endpoint("172.18.0.3:8285")}, Subnets: prefixes("10.244.2.0/24"),
 		Routes: prefixes("192.168.0.0/16", "10.244.1.128/25")},

@@ -105,7 +105,8 @@ func (p *Peers) tellDrain(c probe.Change) {
 		p.log.Info("the maintenance of a peer has ended", "peer", c.Peer, "event", "peer_undrained")
 		return
 	}
-	about := []any{"peer", c.Peer, "by", c.Maintenance.By, "reason", c.Maintenance.Reason, "event", "peer_drained"}
+	about := []any{"peer", c.Peer, "by", c.Maintenance.By, "reason", c.Maintenance.Reason, "event",
+		"peer_drained"}
 	if until := c.Maintenance.Until; !until.IsZero() {
 		about = append(about, "until", until.Format(time.RFC3339))
 	}

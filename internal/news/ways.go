@@ -53,7 +53,8 @@ func (w *Ways) Tell(now time.Time) {
 	}
 	for _, group := range w.carriers.Due(now) {
 		first := group.News[0]
-		about := []any{"prefix", first.Prefix.String(), "from", first.From, "peer", first.To, "event", "carrier_changed"}
+		about := []any{"prefix", first.Prefix.String(), "from", first.From, "peer", first.To, "event",
+			"carrier_changed"}
 		if len(group.News) > 1 {
 			about = append(about, "count", len(group.News))
 		}

@@ -45,14 +45,16 @@ func TestViaFollowsWhatAnswers(t *testing.T) {
 		{"both are silent, and the other answers first", []peers.Address{silent(1, 2*s), good(2, 0)}, 0, false},
 		{"and the first does not", []peers.Address{silent(1, 3*s), good(2, s)}, 2, true},
 		{"both are well for long", []peers.Address{good(1, 40*s), good(2, 40*s)}, 0, true},
-		{"it is silent, and the other has not answered since", []peers.Address{silent(1, 2*s), old(2, 5*s)}, 0, false},
+		{"it is silent, and the other has not answered since", []peers.Address{silent(1, 2*s), old(2, 5*s)}, 0,
+			false},
 		{"the other answers", []peers.Address{silent(1, 2*s), up(2)}, 2, true},
 		{"the first answers again", []peers.Address{good(1, s), up(2)}, 2, false},
 		{"for long", []peers.Address{good(1, 29*s), up(2)}, 2, false},
 		{"for long enough", []peers.Address{good(1, 30*s), up(2)}, 0, true},
 		{"both are silent", []peers.Address{silent(1, 2*s), silent(2, s)}, 0, false},
 		{"down, and a third answers", []peers.Address{in(1, peers.Down), in(2, peers.Down), good(3, s)}, 3, true},
-		{"the second answers, and is no better yet", []peers.Address{in(1, peers.Down), good(2, s), up(3)}, 3, false},
+		{"the second answers, and is no better yet", []peers.Address{in(1, peers.Down), good(2, s), up(3)}, 3,
+			false},
 		{"the second is good for long", []peers.Address{in(1, peers.Down), good(2, 31*s), up(3)}, 2, true},
 		{"one way only", []peers.Address{in(1, peers.Down), in(2, peers.OneWay), good(3, s)}, 3, true},
 		{"the address goes", []peers.Address{up(1), up(2)}, 0, true},
@@ -108,7 +110,8 @@ func TestSpareAddresses(t *testing.T) {
 // A shared prefix goes by the first of its carriers that is well, without moving for each flap.
 func TestCarrierFollowsWhatIsWell(t *testing.T) {
 	prefix := netip.MustParsePrefix("192.168.7.0/24")
-	share := mesh.Share{Prefix: prefix, Carriers: []mesh.Carrier{{Peer: "a"}, {Peer: "b"}, {Peer: "c", Metric: 9}}}
+	share := mesh.Share{Prefix: prefix, Carriers: []mesh.Carrier{{Peer: "a"}, {Peer: "b"}, {Peer: "c",
+		Metric: 9}}}
 	now := noon
 	r := peers.New()
 	r.Share([]mesh.Share{share}, "self")

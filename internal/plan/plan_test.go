@@ -279,8 +279,10 @@ func TestPrograms(t *testing.T) {
 		want        dataplane.Programs
 		why         bool // it is said why they are not used
 	}{
-		{"if possible", "", here(1500), dataplane.Programs{Use: dataplane.IfPossible, MTU: 1472, Outer: 1500}, false},
-		{"always", `engine = "kernel"`, here(1500), dataplane.Programs{Use: dataplane.Always, MTU: 1472, Outer: 1500}, false},
+		{"if possible", "", here(1500), dataplane.Programs{Use: dataplane.IfPossible, MTU: 1472, Outer: 1500},
+			false},
+		{"always", `engine = "kernel"`, here(1500), dataplane.Programs{Use: dataplane.Always, MTU: 1472,
+			Outer: 1500}, false},
 		{"not asked for", `engine = "user"`, here(1500),
 			dataplane.Programs{Use: dataplane.Never, MTU: 1472, Outer: 1500, Chosen: true}, true},
 		{"where the file says", `receive = "tcx"`, here(1500),
@@ -294,7 +296,8 @@ func TestPrograms(t *testing.T) {
 		{"not past IPsec", `engine = "kernel"`, policed,
 			dataplane.Programs{Use: dataplane.Always, MTU: 1472, Outer: 1500,
 				Policed: map[string]dataplane.Policed{"b": {Out: true, In: true}}}, false},
-		{"not past a rule on the way out", "", ruled, dataplane.Programs{Use: dataplane.IfPossible, MTU: 1472, Outer: 1500,
+		{"not past a rule on the way out", "", ruled, dataplane.Programs{Use: dataplane.IfPossible, MTU: 1472,
+			Outer:   1500,
 			Policed: map[string]dataplane.Policed{"b": {Out: true}}}, false},
 		{"by user space, whatever IPsec says", `engine = "user"`, policed,
 			dataplane.Programs{Use: dataplane.Never, MTU: 1472, Outer: 1500, Chosen: true}, true},
@@ -459,7 +462,8 @@ func TestRulesOfPlan(t *testing.T) {
 		Nodes: []netip.AddrPort{netip.MustParseAddrPort("172.18.0.2:8285"),
 			netip.MustParseAddrPort("172.18.0.3:9000"),
 			netip.MustParseAddrPort("172.18.0.4:8285")},
-		Binds: p.Engine.Binds, TUN: "mesh0", PodLinks: []string{"cni0"}, Mark: udp.Mark, Closed: map[bool][]string{},
+		Binds: p.Engine.Binds, TUN: "mesh0", PodLinks: []string{"cni0"}, Mark: udp.Mark,
+		Closed: map[bool][]string{},
 	}
 	want.Clamp = filter.ClampSettings{TUN: "mesh0", MTU: 1472}
 	if !reflect.DeepEqual(p.Rules, want) || !reflect.DeepEqual(p.Forwarding, host.Forwarding) {

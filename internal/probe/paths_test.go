@@ -149,7 +149,8 @@ func TestStateIsOfThePathInUse(t *testing.T) {
 	}
 	s.Prefer("b", netip.AddrPort{})
 	s.run(2 * time.Second)
-	if r := s.report("b"); !slices.Contains(s.changes, "b up>silent") || !r.Paths[0].Active || r.Paths[0].Via != first {
+	if r := s.report("b"); !slices.Contains(s.changes, "b up>silent") || !r.Paths[0].Active ||
+		r.Paths[0].Via != first {
 		t.Errorf("%q, %+v", s.changes, r)
 	}
 }

@@ -390,7 +390,8 @@ func (p *Prober) Work(now time.Time) (questions []Question, changes []Change) {
 	p.last = now
 	questions, changes = p.conclude(now)
 	for i := range p.rings {
-		for r := &p.rings[i]; r.credit >= 1 && len(r.order) > 0 && r.period > 0 && len(questions) < Batch; r.credit-- {
+		for r := &p.rings[i]; r.credit >= 1 && len(r.order) > 0 && r.period > 0 &&
+			len(questions) < Batch; r.credit-- {
 			to := r.turn()
 			questions = append(questions, p.ask(now, to, false))
 			questions = p.askForms(now, to, questions)

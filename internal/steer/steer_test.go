@@ -114,7 +114,8 @@ func TestAddressesAreFollowed(t *testing.T) {
 			t.Errorf("too early: %q", got)
 		}
 		s.Heed(noon.Add(34 * time.Second))
-		if got := e.take(); !slices.Equal(got, []string{fmt.Sprint("b via ", none, " by user false")}) || inUse() != first {
+		if got := e.take(); !slices.Equal(got, []string{fmt.Sprint("b via ", none, " by user false")}) ||
+			inUse() != first {
 			t.Errorf("%q, in use %s", got, inUse())
 		}
 		if got := log.Take(); !slices.Equal(got, []string{"address_preferred"}) {
@@ -169,7 +170,8 @@ func TestUplinkIsFewLines(t *testing.T) {
 func TestForbidden(t *testing.T) {
 	s, e, _, _, _ := newSteerer()
 	questions := []probe.Question{{Peer: "b"}, {Peer: "c"}}
-	err := errors.Join(&dataplane.EchoError{Peer: "b", Err: unix.EPERM}, &dataplane.EchoError{Peer: "d", Err: unix.EPERM})
+	err := errors.Join(&dataplane.EchoError{Peer: "b", Err: unix.EPERM}, &dataplane.EchoError{Peer: "d",
+		Err: unix.EPERM})
 	for range 2 {
 		s.Forbidden(questions, err, noon)
 	}

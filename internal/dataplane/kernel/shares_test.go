@@ -86,7 +86,8 @@ func (p *Engine) fate(t *testing.T, from, source, destination string) string {
 		inner = ip4
 	}
 	peer, _ := p.inMaps.peer(from)
-	frame := outerTo(peer.Underlay().AddrPort, p.inMaps.Binds[0], 0, inner(src, dst, 0, 64, 17, make([]byte, 40)))
+	frame := outerTo(peer.Underlay().AddrPort, p.inMaps.Binds[0], 0, inner(src, dst, 0, 64, 17, make([]byte,
+		40)))
 	xdp, err := p.handle().loadXDP()
 	if err != nil {
 		t.Fatal(err)
@@ -174,7 +175,8 @@ func TestSharesOut(t *testing.T) {
 	one.Peers[1].Routes = []mesh.Prefix{seven}
 	set(one)
 	goes("one node has it alone", "b", "a")
-	if p.fate(t, "b", "192.168.7.1", "8.0.0.2") != "" || p.fate(t, "c", "192.168.7.1", "8.0.0.2") != "spoofed_source" {
+	if p.fate(t, "b", "192.168.7.1", "8.0.0.2") != "" || p.fate(t, "c", "192.168.7.1",
+		"8.0.0.2") != "spoofed_source" {
 		t.Error("packets from it do not come from its node alone")
 	}
 	if len(p.held(t).carriers) != 0 {

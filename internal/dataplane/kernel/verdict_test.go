@@ -305,7 +305,8 @@ func TestVerdicts(t *testing.T) {
 }
 
 // socketAmong is socket for several sockets.
-func socketAmong(frame []byte, all []mesh.Endpoint) (from netip.AddrPort, tos uint8, payload []byte, ok bool) {
+func socketAmong(frame []byte, all []mesh.Endpoint) (from netip.AddrPort, tos uint8, payload []byte,
+	ok bool) {
 	for _, at := range all {
 		if from, tos, payload, ok = socket(frame, at.AddrPort); ok {
 			break
@@ -466,7 +467,8 @@ func (g *generator) inner(hostile bool) []byte {
 	ttl := byte(2 + g.IntN(250))
 	if hostile {
 		src = one(g, src, src, "10.244.2.2", "192.168.7.1", "10.244.0.2", "8.8.8.8", "0.0.0.0")
-		dst = one(g, dst, dst, "10.244.0.0", "192.168.7.2", "10.244.2.2", "10.244.1.1", "8.8.8.8", "255.255.255.255")
+		dst = one(g, dst, dst, "10.244.0.0", "192.168.7.2", "10.244.2.2", "10.244.1.1", "8.8.8.8",
+			"255.255.255.255")
 		src6 = one(g, src6, src6, "fd00:0:0:2::2", "::1", "fe80::1")
 		dst6 = one(g, dst6, dst6, "fd00::", "fd00:0:0:2::2", "ff02::1")
 		ttl = one(g, byte(0), 1, 2, 64)
