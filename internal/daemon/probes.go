@@ -2,15 +2,11 @@ package daemon
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
@@ -194,52 +190,6 @@ func (p *probes) tell(changes []probe.Change) {
 		p.tellPaths()
 	}
 	p.news.Tell(changes, p.Self(), now)
-}
-
-// Bounds of POST /v1/ping.
-const (
-	pingTimeout    = time.Second
-	pingTimeoutMax = 10 * time.Second
-)
-
-// ping answers POST /v1/ping.
-func (p *probes) ping(
-	ctx context.Context, in *plan.Plan, r control.PingRequest,
-) (reply control.Ping, ok bool, err error) {
-	headers := dataplane.EchoHeaders(in.Peer)
-	if most := in.Link.MTU - headers; r.Size < 0 || r.Size > most {
-		return reply, false, fmt.Errorf("size must be at most %d bytes, which is what the MTU %d leaves",
-			most, in.Link.MTU)
-	}
-	r.Size = max(r.Size, probe.PayloadSize)
-	timeout := pingTimeout
-	if r.TimeoutMS != 0 {
-		timeout = time.Duration(r.TimeoutMS) * time.Millisecond
-	}
-	if timeout <= 0 || timeout > pingTimeoutMax {
-		return reply, false, fmt.Errorf("timeout_ms must be 1 to %d", pingTimeoutMax.Milliseconds())
-	}
-	q, answer, forget, ok := p.Ping(r.Peer, r.Size, time.Now())
-	if !ok {
-		return reply, false, nil
-	}
-	defer forget()
-	reply = control.Ping{Schema: control.Schema, Peer: r.Peer, Size: len(q.Payload) + headers}
-	switch err := p.engine.SendEcho(dataplane.Echo{Peer: q.Peer, ID: q.ID, Seq: q.Seq, Payload: q.Payload}); {
-	case errors.Is(err, unix.EMSGSIZE):
-		reply.Error = "larger than the path to the peer"
-		return reply, true, nil
-	case err != nil:
-		reply.Error = err.Error()
-		return reply, true, nil
-	}
-	select {
-	case rtt := <-answer:
-		reply.RTTMS = words.Milliseconds(rtt)
-	case <-time.After(timeout):
-	case <-ctx.Done():
-	}
-	return reply, true, nil
 }
 
 // report adds what probing knows of a peer to its status, and returns it. ours is the file in force.

@@ -16,6 +16,7 @@ import (
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/nstest"
 	"example.org/meshd/internal/peers"
+	"example.org/meshd/internal/ping"
 	"example.org/meshd/internal/probe"
 )
 
@@ -265,7 +266,7 @@ func TestPing(t *testing.T) {
 				n, _ := newNeighbours(p.Config)
 				n.probes.follow(p)
 				n.silent, n.refuses = test.silent, test.fails
-				got, there, err := n.probes.ping(t.Context(), p, test.ask)
+				got, there, err := ping.Ask(t.Context(), p, n.probes.Prober, n, test.ask)
 				if (err != nil) != test.bad || there != test.there {
 					t.Fatalf("%v, %v", there, err)
 				}

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -15,7 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/drain"
@@ -23,9 +21,10 @@ import (
 	"example.org/meshd/internal/health"
 	"example.org/meshd/internal/history"
 	"example.org/meshd/internal/link"
-	"example.org/meshd/internal/masq"
+	"example.org/meshd/internal/lookup"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/peers"
+	"example.org/meshd/internal/ping"
 	"example.org/meshd/internal/plan"
 	"example.org/meshd/internal/rules"
 	"example.org/meshd/internal/words"
@@ -213,60 +212,13 @@ func (t *teller) kernelDrops(p *plan.Plan, r dataplane.Reading) map[string]uint6
 // route answers GET /v1/route.
 func (t *teller) route(to netip.Addr) control.Route {
 	v := t.view.now()
-	r := control.Route{Schema: control.Schema, To: to.String(), Kernel: []control.KernelRoute{}}
 	if v.plan == nil {
+		r := lookup.None(to)
 		r.Reason = firstOf(v.notes)
 		return r
 	}
-	p := v.plan
-	r.MTU = p.Link.MTU
-	r.Masquerade = "off"
-	if p.Rules.Masquerade != nil {
-		r.Masquerade = masq.Explain(*p.Rules.Masquerade, to)
-	}
-	answer := p.Engine.Mesh.Route(to)
-	if answer.Peer == "" {
-		r.Reason = whyNot(p.Config.Network, to)
-		return r
-	}
-	carrier := cmp.Or(t.registry.Carriers()[answer.Prefix], answer.Peer)
-	words.Carried(&r, p.Engine.Mesh, answer.Prefix, carrier, t.peersOf(p, t.engine.Read()))
-	if carrier == p.Peer.Name {
-		r.Reason = "this node has " + r.Prefix + " itself: packets to it do not pass the mesh"
-		return r
-	}
-	if source := p.Peer.TUNAddress(to.Is6()); source.IsValid() {
-		r.Source = source.String()
-	}
-	r.Interface, r.Kernel = p.Link.Interface, kernelRoutes(p, to)
-	return r
-}
-
-// kernelRoutes asks the kernel what it does with packets of this host and of its pods.
-func kernelRoutes(p *plan.Plan, to netip.Addr) []control.KernelRoute {
-	all, own := []control.KernelRoute{}, p.Self.Subnets
-	if w, err := link.Ask(to, link.Interface{}, own); err == nil {
-		all = append(all, words.KernelRoute(control.SenderHost, p.Link.Interface, w))
-	}
-	if in := p.Forwarding.Crossing.PodLink(); in.Index != 0 {
-		if w, err := link.Ask(to, in, own); err == nil {
-			all = append(all, words.KernelRoute(control.SenderPods, p.Link.Interface, w))
-		}
-	}
-	return all
-}
-
-// whyNot explains that no node carries packets to an address.
-func whyNot(network config.Network, to netip.Addr) string {
-	cidr, ok := network.CIDROf(to)
-	switch {
-	case !ok:
-		return "the mesh carries no addresses of that family: network.cidr is " +
-			strings.Join(words.Texts(network.CIDR), ", ")
-	case cidr.Contains(to):
-		return fmt.Sprintf("the address is inside network.cidr %s, but no node has it in its subnets", cidr)
-	}
-	return fmt.Sprintf("the address is outside network.cidr %s, and no node has it in its routes", cidr)
+	return lookup.Route(v.plan, to, t.registry.Carriers(),
+		func() []control.Peer { return t.peersOf(v.plan, t.engine.Read()) })
 }
 
 // firstOf returns the first of some conditions as a sentence; empty if there are none.
@@ -299,7 +251,7 @@ func (t *teller) ping(ctx context.Context, r control.PingRequest) (control.Ping,
 	if v.plan == nil {
 		return control.Ping{}, false, errNothingYet
 	}
-	return t.probes.ping(ctx, v.plan, r)
+	return ping.Ask(ctx, v.plan, t.probes.Prober, t.engine, r)
 }
 
 // beginDrain answers POST /v1/drain.

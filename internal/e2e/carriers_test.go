@@ -13,7 +13,8 @@ import (
 	"example.org/meshd/internal/nstest"
 )
 
-// lan gives worker and control-plane an interface each on a network behind both, 192.168.7.0/24, and returns a
+// lan gives worker and control-plane an interface each on a network behind both, 192.168.7.0/24, and returns
+// a
 // server there, 192.168.7.9.
 func (w *world) lan() *nstest.Namespace {
 	w.t.Helper()
@@ -40,7 +41,10 @@ func (w *world) lan() *nstest.Namespace {
 // carrier returns which peer carries a prefix, as a status says; empty if none does.
 func carrier(s control.Status, prefix string) string {
 	for _, p := range s.Peers {
-		if slices.ContainsFunc(p.RouteStates, func(r control.RouteState) bool { return r.Prefix == prefix && r.Active }) {
+		if slices.ContainsFunc(p.RouteStates, func(r control.RouteState) bool {
+			return r.Prefix == prefix &&
+				r.Active
+		}) {
 			return p.Name
 		}
 	}
@@ -64,7 +68,8 @@ func TestCarriers(t *testing.T) {
 	w := newWorld(t)
 	server := w.lan()
 	const prefix = "192.168.7.0/24"
-	doc := strings.NewReplacer(`"10.244.1.0/24"]`, `"10.244.1.0/24"]`+"\nroutes = [{ prefix = \""+prefix+`", metric = 10 }]`,
+	doc := strings.NewReplacer(`"10.244.1.0/24"]`,
+		`"10.244.1.0/24"]`+"\nroutes = [{ prefix = \""+prefix+`", metric = 10 }]`,
 		`"10.244.0.0/24"]`, `"10.244.0.0/24"]`+"\nroutes = [\""+prefix+`"]`).Replace(demoFile(t))
 	state := t.TempDir()
 	startWorker := func() *nstest.Daemon {
@@ -77,7 +82,10 @@ func TestCarriers(t *testing.T) {
 	w2, cp, one := w.own(w.Worker2, doc), w.own(w.ControlPlane, doc), startWorker()
 	carries := func(name string) {
 		t.Helper()
-		waitStatus(t, w2, name+" carries "+prefix, func(s control.Status) bool { return carrier(s, prefix) == name })
+		waitStatus(t, w2, name+" carries "+prefix, func(s control.Status) bool {
+			return carrier(s,
+				prefix) == name
+		})
 	}
 	waitStatus(t, w2, "both are up", func(s control.Status) bool {
 		return peer(t, s, "worker").State == "up" && peer(t, s, "control-plane").State == "up"
