@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -81,6 +82,8 @@ func newTwoHosts(t *testing.T) *twoHosts {
 		"link set u4 up", "link set u6 up"))
 	h.do(h.b.IP("addr add 192.0.2.2/24 dev u4", "addr add 2001:db8::2/64 dev u6 nodad",
 		"link set u4 up", "link set u6 up"))
+	h.transmits(h.a, "u4", "u6")
+	h.transmits(h.b, "u4", "u6")
 	h.createTUN()
 	h.pod = h.listen(h.a, podA)
 	out := make(chan struct{}, 2*window)
@@ -97,6 +100,24 @@ func (h *twoHosts) createTUN() {
 	h.t.Helper()
 	h.do(h.a.Do(func() error { return tun.Create("mesh0") }))
 	h.do(h.a.IP("link set mesh0 up mtu 1400", "route add 10.244.1.0/24 dev mesh0 src 10.244.0.2"))
+}
+
+// transmits waits until interfaces send: until its work queue comes to them, the kernel drops what is sent
+// by an interface that has just got its carrier (linkwatch_do_dev in net/core/link_watch.c).
+func (h *twoHosts) transmits(n *nstest.Namespace, names ...string) {
+	h.t.Helper()
+	for _, name := range names {
+		for end := time.Now().Add(wait); ; time.Sleep(time.Millisecond) {
+			out, err := n.Run("ip", "link", "show", "dev", name)
+			h.do(err)
+			if !strings.Contains(out, "qdisc noop ") && strings.Contains(out, "state UP") {
+				break
+			}
+			if time.Now().After(end) {
+				h.t.Fatalf("%s does not send: %s", name, out)
+			}
+		}
+	}
 }
 
 func (h *twoHosts) do(err error) {
@@ -186,6 +207,7 @@ func (h *twoHosts) apply(u *Engine, w dataplane.Wanted) {
 		return err
 	}))
 	h.do(u.Alive(h.t.Context()))
+	h.transmits(h.a, w.Interface)
 }
 
 // out sends the packet of a number from a's pod to b's.
