@@ -29,7 +29,8 @@ type suspect struct {
 // OfTroubles says why datagrams do not reach the peers of a mesh. standing tells what is known of a peer.
 //
 // Errors about an address that no packets go to are left out: the address that does not answer is told of
-// by itself. Errors about a peer in maintenance explain why it is down, and are no alarm.
+// by itself. What this host refuses to send to a peer in maintenance is no alarm; what ICMP errors say of it is
+// left out, since it was announced.
 //
 // This host's own refusals cannot be forged, so they count whatever probes say, from the second in a row:
 // one alone may be a firewall that loads its rules. Whoever knows two addresses can forge an ICMP error, so
@@ -44,10 +45,13 @@ func OfTroubles(m mesh.Mesh, troubles map[string]mesh.Trouble, standing func(pee
 		}
 		s := suspect{peer.Name, peer.Underlay().AddrPort, standing(peer.Name), trouble}
 		if c, ok := ofRefusal(s.about(trouble.Refused.Address), now); ok {
-			all = append(all, s.lowered(c))
+			if s.Maintained {
+				c.Severity = mesh.Info
+			}
+			all = append(all, c)
 		}
-		if c, ok := ofReport(s.about(trouble.Reported.Address), self.Addresses, now); ok {
-			all = append(all, s.lowered(c))
+		if c, ok := ofReport(s.about(trouble.Reported.Address), self.Addresses, now); ok && !s.Maintained {
+			all = append(all, c)
 		}
 	}
 	return all
@@ -64,14 +68,6 @@ func (s suspect) about(address netip.AddrPort) suspect {
 		s.at = address
 	}
 	return s
-}
-
-// lowered returns a condition as it counts for the suspect: in maintenance it is no alarm.
-func (s suspect) lowered(c mesh.Condition) mesh.Condition {
-	if s.Maintained {
-		c.Severity = mesh.Info
-	}
-	return c
 }
 
 // Numbers of errors that have a remedy of their own (errno(3), the same on every Linux that meshd is built

@@ -148,7 +148,8 @@ func drained(s *control.Status) *control.Status {
 	drains.RouteStates = []control.RouteState{{Prefix: "192.168.5.0/24", Metric: 50},
 		{Prefix: "192.168.6.0/24", Metric: 100, Active: true}, {Prefix: "192.168.7.0/24", Metric: 10, Active: true}}
 	gone.Drain = &control.Drain{}
-	s.Health = control.Health{Level: control.OK}
+	s.Health = control.Health{Level: control.OK, Problems: []control.Problem{{Level: control.Info,
+		Kind: ourMaintenance, Text: "this node is in maintenance", Remedy: "`meshd undrain` ends it", Since: noon}}}
 	return judged(s)
 }
 

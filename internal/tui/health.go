@@ -27,6 +27,7 @@ const (
 	fileDiffers    = "file_differs"
 	peerDrains     = "peer_drains"
 	peerMaintained = "peer_maintained"
+	ourMaintenance = "maintenance"
 )
 
 // fileKinds say why the file on disk is not in force.
@@ -147,6 +148,9 @@ func otherProblems(s *control.Status) (all []problem) {
 	}
 	for _, p := range s.Health.Problems {
 		if slices.Contains(fileKinds, p.Kind) && s.Config.Error != "" { // fileProblem has it
+			continue
+		}
+		if p.Kind == ourMaintenance && s.Drain != nil { // it stands above all problems
 			continue
 		}
 		role, word := levelOf(p.Level)

@@ -57,7 +57,7 @@ func Masquerade(m control.Masquerade) string {
 func Peers(peers []control.Peer) string {
 	count, others := map[string]int{}, 0
 	for _, p := range peers {
-		count[p.State]++
+		count[State(p)]++
 		if p.ConfigMatch != nil && !*p.ConfigMatch {
 			others++
 		}
@@ -65,8 +65,10 @@ func Peers(peers []control.Peer) string {
 	words := []string{fmt.Sprintf("%d up", count[control.Up])}
 	for _, state := range []string{control.Draining, control.Silent, control.Stale, control.OneWay, control.Down,
 		control.Unknown} {
-		if count[state] > 0 {
-			words = append(words, fmt.Sprintf("%d %s", count[state], state))
+		for _, as := range []string{state, state + announced} {
+			if count[as] > 0 {
+				words = append(words, fmt.Sprintf("%d %s", count[as], as))
+			}
 		}
 	}
 	if others > 0 {

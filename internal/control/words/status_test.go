@@ -32,8 +32,9 @@ func TestPeers(t *testing.T) {
 		{Name: "a", State: control.Up, ConfigMatch: new(true)}, {Name: "b", State: control.Down},
 		{Name: "c", State: control.Stale, ConfigMatch: new(false)}, {Name: "d", State: control.Unknown},
 		{Name: "e", State: control.Down}, {Name: "f", State: control.Draining},
+		{Name: "g", State: control.Down, Drain: &control.Drain{}},
 	}
-	check(t, "of all states", Peers(peers), "1 up  1 draining  1 stale  2 down  1 unknown  1 with another file")
+	check(t, "of all states", Peers(peers), "1 up  1 draining  1 stale  2 down  1 down (maintenance)  1 unknown  1 with another file")
 	check(t, "none", Peers(nil), "0 up")
 }
 

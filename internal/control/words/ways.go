@@ -11,10 +11,13 @@ import (
 // is said beside the state.
 func State(p control.Peer) string {
 	if p.Drain != nil && !p.IsUp() {
-		return p.State + " (maintenance)"
+		return p.State + announced
 	}
 	return p.State
 }
+
+// announced follows a state in a maintenance.
+const announced = " (maintenance)"
 
 // Endpoint is where packets to a peer go. Where that is not the address which is preferred, both are there.
 func Endpoint(p control.Peer) string {
