@@ -29,7 +29,8 @@ type suspect struct {
 // OfTroubles says why datagrams do not reach the peers of a mesh. standing tells what is known of a peer.
 //
 // Errors about an address that no packets go to are left out: the address that does not answer is told of
-// by itself. What this host refuses to send to a peer in maintenance is no alarm; what ICMP errors say of it is
+// by itself. What this host refuses to send to a peer in maintenance is no alarm; what ICMP errors say of it
+// is
 // left out, since it was announced.
 //
 // This host's own refusals cannot be forged, so they count whatever probes say, from the second in a row:

@@ -34,7 +34,8 @@ func TestPeers(t *testing.T) {
 		{Name: "e", State: control.Down}, {Name: "f", State: control.Draining},
 		{Name: "g", State: control.Down, Drain: &control.Drain{}},
 	}
-	check(t, "of all states", Peers(peers), "1 up  1 draining  1 stale  2 down  1 down (maintenance)  1 unknown  1 with another file")
+	check(t, "of all states", Peers(peers),
+		"1 up  1 draining  1 stale  2 down  1 down (maintenance)  1 unknown  1 with another file")
 	check(t, "none", Peers(nil), "0 up")
 }
 
