@@ -123,7 +123,7 @@ func TestTakeOver(t *testing.T) {
 		if after := pinnedLinks(t); !maps.Equal(after, before) {
 			t.Errorf("pinned %v, before %v", after, before)
 		}
-		if node := next.tables.nodes[next.tables.numbers["b"]]; node.Finishes == 0 {
+		if node := next.tables.nodes[next.tables.numbers["b"]]; node.Path.Finishes == 0 {
 			t.Errorf("forgot what is known of b: %+v", node)
 		}
 		if r := next.Read(); !r.Forwards || r.Receive != dataplane.XDP || r.Totals != (mesh.Traffic{}) {

@@ -237,9 +237,7 @@ func (e *Engine) Learn(peer string, d peers.Directive) error {
 // learn writes what has changed in what is known of a node, into the maps and then into the tables.
 func (h *handle) learn(t *tables, c *contents, p mesh.Peer, d peers.Directive) error {
 	number := t.numbers[p.Name]
-	node := t.nodes[number].learned(d)
-	node.Path = c.path(p, d.Via)
-	if err := replace(h.Nodes, t.nodes, number, node); err != nil {
+	if err := replace(h.Nodes, t.nodes, number, c.nodeOf(p, number, d)); err != nil {
 		return err
 	}
 	for _, at := range p.Addresses {

@@ -54,22 +54,23 @@ type meshMark struct {
 }
 
 type meshNode struct {
-	_         structs.HostLayout
-	Name      [64]uint8
-	Path      meshPath
-	Finishes  uint8
-	OutByUser uint8
-	Pad       [2]uint8
-	Mtu       uint32
+	_    structs.HostLayout
+	Name [64]uint8
+	Path meshPath
 }
 
 type meshPath struct {
-	_        structs.HostLayout
-	To       [16]uint8
-	From     [16]uint8
-	Port     uint16
-	FromPort uint16
-	V6       uint32
+	_         structs.HostLayout
+	To        [16]uint8
+	From      [16]uint8
+	Port      uint16
+	FromPort  uint16
+	V6        uint8
+	Finishes  uint8
+	OutByUser uint8
+	Pad       uint8
+	Mtu       uint32
+	Sum       uint32
 }
 
 type meshPrefix4 struct {

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"slices"
 
@@ -21,9 +22,19 @@ func (c *contents) path(p mesh.Peer, via netip.AddrPort) (path meshPath) {
 		return path
 	}
 	return meshPath{
-		To: bytesOf(to.Addr()), Port: networkOrder(to.Port()), V6: uint32(boolean(to.Addr().Is6())),
+		To: bytesOf(to.Addr()), Port: networkOrder(to.Port()), V6: boolean(to.Addr().Is6()),
 		From: bytesOf(from.Addr()), FromPort: networkOrder(from.Port()),
 	}
+}
+
+// sum returns what programs compare a copy of the path of a node with (is_whole in bpf/out.c).
+func (p meshPath) sum(number uint32) uint32 {
+	p.Sum = 0
+	b, _ := binary.Append(nil, binary.NativeEndian, &p) // never fails
+	for ; len(b) > 0; b = b[4:] {
+		number += binary.NativeEndian.Uint32(b)
+	}
+	return number
 }
 
 // via returns the address of the node that a path leads to; the zero value without one.

@@ -63,7 +63,7 @@ func TestPaths(t *testing.T) {
 }
 
 // Under load packets go via one address, and then via another: none is lost, none comes twice, and none has
-// headers of two paths. Elements of other peers change meanwhile.
+// headers of two paths or goes to another peer. Elements of other peers change meanwhile.
 func TestPathsChangeUnderLoad(t *testing.T) {
 	c := newCrossroads(t)
 	all := c.wanted.Mesh.Peers[1].Addresses
@@ -95,6 +95,9 @@ func TestPathsChangeUnderLoad(t *testing.T) {
 		for ; sent < packets && sent < uint64(len(seen)+window); sent++ {
 			c.send(sent)
 		}
+		if len(c.arrived) == 0 && uint64(len(seen))+c.engine.handed(t) == packets {
+			break
+		}
 		a, number := c.next()
 		if seen[number] || a.from.String() != froms[a.to] {
 			t.Fatalf("packet %d came from %s to %s, before: %v", number, a.from, a.to, seen[number])
@@ -106,7 +109,12 @@ func TestPathsChangeUnderLoad(t *testing.T) {
 	if len(ways) != len(all) {
 		t.Errorf("packets went by %v alone", ways)
 	}
-	if r := c.engine.counters(t); r.Peers["b"].TxPackets != packets {
+	// One whose path was replaced while it was looked at is left to user space, which this test has not.
+	handed, err := c.engine.handle().handed()
+	if err != nil || handed["unusual"] != c.engine.handed(t) || handed["unusual"] > packets/100 {
+		t.Errorf("%v, handed over: %v", err, handed)
+	}
+	if r := c.engine.counters(t); r.Peers["b"].TxPackets+handed["unusual"] != packets {
 		t.Errorf("%+v", r.Peers["b"])
 	}
 }
@@ -313,7 +321,7 @@ func TestTakeOverOfPaths(t *testing.T) {
 		if got := other.held(t).prefixes4[key]; got != leadsTo(shared, other.tables.numbers["c"]) {
 			t.Errorf("%s leads to %#x", shared, got)
 		}
-		if node := other.tables.nodes[other.tables.numbers["c"]]; node.Finishes == 0 {
+		if node := other.tables.nodes[other.tables.numbers["c"]]; node.Path.Finishes == 0 {
 			t.Errorf("forgot what was learned before: %+v", node)
 		}
 		noErrors(t, other.Learn("b", directive(true)))

@@ -120,7 +120,7 @@ func TestLearn(t *testing.T) {
 		if err := p.handle().Nodes.Lookup(p.tables.numbers[peer], &node); err != nil {
 			t.Fatal(err)
 		}
-		return node.Finishes != 0
+		return node.Path.Finishes != 0
 	}
 	learn := func(peer string, yes bool) {
 		t.Helper()

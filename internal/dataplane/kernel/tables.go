@@ -98,9 +98,13 @@ func senderOf(at mesh.Endpoint, number uint32, known peers.Directive) meshSender
 	return meshSender{Number: number, Port: networkOrder(at.Port()), BySocket: boolean(known.InBySocket)}
 }
 
-// learned returns a node with what is known of it.
-func (n meshNode) learned(known peers.Directive) meshNode {
-	n.Finishes, n.OutByUser, n.Mtu = boolean(known.Finishes), boolean(known.OutByUser), uint32(known.MTU)
+// nodeOf returns the element of a peer, with what is known of it.
+func (c *contents) nodeOf(p mesh.Peer, number uint32, known peers.Directive) (n meshNode) {
+	copy(n.Name[:], p.Name)
+	n.Path = c.path(p, known.Via)
+	n.Path.Finishes, n.Path.OutByUser = boolean(known.Finishes), boolean(known.OutByUser)
+	n.Path.Mtu = uint32(known.MTU)
+	n.Path.Sum = n.Path.sum(number)
 	return n
 }
 
@@ -108,7 +112,7 @@ func (n meshNode) learned(known peers.Directive) meshNode {
 func (t *tables) directive(number uint32) peers.Directive {
 	n := t.nodes[number]
 	d := peers.Directive{
-		Finishes: n.Finishes != 0, OutByUser: n.OutByUser != 0, MTU: int(n.Mtu), Via: n.Path.via()}
+		Finishes: n.Path.Finishes != 0, OutByUser: n.Path.OutByUser != 0, MTU: int(n.Path.Mtu), Via: n.Path.via()}
 	d.InBySocket = d.Via.IsValid() && t.senders[sourceOf(d.Via.Addr())].BySocket != 0
 	return d
 }
@@ -117,9 +121,7 @@ func (t *tables) directive(number uint32) peers.Directive {
 // number.
 func (t *tables) add(c *contents, p mesh.Peer, known peers.Directive) {
 	number := t.numbers[p.Name]
-	node := meshNode{Path: c.path(p, known.Via)}
-	copy(node.Name[:], p.Name)
-	t.nodes[number] = node.learned(known)
+	t.nodes[number] = c.nodeOf(p, number, known)
 	for _, from := range slices.Backward(p.Addresses) { // of an address with two ports the first counts
 		if from.IsValid() {
 			t.senders[sourceOf(from.Addr())] = senderOf(from, number, known)

@@ -93,13 +93,19 @@ struct settings {
 	struct mark before; /* that of the meshd before, for frames on their way; mark if none */
 };
 
-/* How datagrams get to a node: one of its addresses, and one of ours of the same family. */
+/* How packets get to a node: by one of its addresses, and one of ours of the same family. */
 struct path {
 	__u8 to[16]; /* as endpoint.address */
 	__u8 from[16];
 	__be16 port; /* that the node listens on; 0: there is no path */
 	__be16 from_port;
-	__u32 v6;
+	__u8 v6;
+	/* It finishes checksums that we leave to a device, and takes UDP without one. */
+	__u8 finishes;
+	__u8 out_by_user; /* the host's own policy has to see what is sent to it */
+	__u8 pad;
+	__u32 mtu; /* largest inner packets that reach it, bytes; 0: what settings allow */
+	__u32 sum; /* of the node's number and all words before, by which a copy is known to be whole */
 } __attribute__((aligned(8)));
 
 #define NAME 64
@@ -108,11 +114,6 @@ struct path {
 struct node {
 	__u8 name[NAME];  /* for a daemon that takes over; ends with zeros */
 	struct path path; /* where its packets go now */
-	/* It finishes checksums that we leave to a device, and takes UDP without one. */
-	__u8 finishes;
-	__u8 out_by_user; /* the host's own policy has to see what is sent to it */
-	__u8 pad[2];
-	__u32 mtu;	  /* largest inner packets that reach it, bytes; 0: what settings allow */
 };
 
 /* Whose an outer source address is. */

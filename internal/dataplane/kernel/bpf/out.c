@@ -206,6 +206,20 @@ static __always_inline int is_too_big(const struct settings *s, __u32 known, __u
 	return known ? size > known : size > s->mtu || size + overhead > s->outer;
 }
 
+/* Whether a copy is the path of a node. Since Linux 6.1 the kernel may use the memory of an element that was
+ * just replaced for another one at once, while a program still looks at it: a packet would go to
+ * another node, or get half a header of each. */
+static __always_inline int is_whole(const struct path *path, __u32 number)
+{
+	const __u32 *words = (const void *)path;
+	__u32 sum = number;
+
+#pragma unroll
+	for (int i = 0; i < (int)(offsetof(struct path, sum) / sizeof(*words)); i++)
+		sum += words[i];
+	return sum == path->sum;
+}
+
 /* Sends what a pod has sent; one is the size of a packet of it. */
 static __always_inline int send(struct __sk_buff *skb, const struct settings *s, const struct inner *in, __u32 one)
 {
@@ -220,21 +234,21 @@ static __always_inline int send(struct __sk_buff *skb, const struct settings *s,
 
 	if (!node || !c)
 		return hand(HAND_NO_ROUTE);
-	/* Copied at once: since Linux 6.1 the kernel may use the memory of an element that was just
-	 * replaced for another node's, and then a header would get half of each. */
 	path = node->path;
+	if (!is_whole(&path, to))
+		return hand(HAND_UNUSUAL);
 	if (!path.port)
 		return hand(HAND_NO_ADDRESS);
 	overhead = path.v6 ? sizeof(struct outer6) : sizeof(struct outer4);
 	if (length + overhead > 0xffff) /* a superpacket that no outer header has room for */
 		return hand(HAND_UNUSUAL);
-	if (node->out_by_user)
+	if (path.out_by_user)
 		return hand(HAND_OUT_BY_USER);
-	if (is_too_big(s, node->mtu, one, overhead))
+	if (is_too_big(s, path.mtu, one, overhead))
 		return hand(HAND_TOO_BIG);
 	/* An inner checksum may be one that a device is to finish, and between hosts that share
 	 * a machine there is none: flannel's kernel would drop the packet. */
-	if (!node->finishes)
+	if (!path.finishes)
 		return hand(HAND_PLAIN_PEER);
 	port = source_port(skb, s, &path);
 	why = find_way(skb, &path, port, one + overhead, &device);
