@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"os"
 	"reflect"
 	"slices"
 	"strconv"
@@ -73,6 +74,21 @@ func TestEveryKindHasASentence(t *testing.T) {
 		if names[kind] == "" {
 			t.Errorf("there is a sentence for %q, which is no kind", kind)
 		}
+	}
+}
+
+// Programs decide by kinds, so the page of the API lists each.
+func TestEveryKindIsOnThePage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, kind := range kinds(t) {
+		t.Run(name, func(t *testing.T) {
+			if !strings.Contains(string(page), "\n| `"+string(kind)+"` | ") {
+				t.Errorf("docs/api.md does not list %q", kind)
+			}
+		})
 	}
 }
 

@@ -146,7 +146,7 @@ func (s *stage) pass(d time.Duration) error {
 	}
 }
 
-// trouble kills edge-4, makes edge-2 lose packets, gives edge-1 another file, sends to an
+// trouble kills edge-4, drains edge-3, makes edge-2 lose packets, gives edge-1 another file, sends to an
 // address that no node has, and writes an invalid file on worker2.
 func (s *stage) trouble() error {
 	// On edge-2, where the kernel engine hands probes to the stack: on worker2 its programs take
@@ -162,6 +162,11 @@ func (s *stage) trouble() error {
 	}
 	if err := s.traffic([]ping{{s.reference.PodW2b, "-i 3 10.244.99.1"}}); err != nil {
 		return err
+	}
+	drain := exec.CommandContext(s.Ctx, filepath.Join(s.Bin, "meshd"), "drain", "--reason", "new disk",
+		"--socket", s.Daemons[5].Socket)
+	if out, err := drain.CombinedOutput(); err != nil {
+		return fmt.Errorf("drain edge-3: %w: %s", err, out)
 	}
 	s.Daemons[6].Kill()
 	if err := s.pass(60 * time.Second); err != nil {
