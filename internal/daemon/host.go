@@ -161,6 +161,9 @@ func (h *host) parts(s step) []part {
 		needs(parts, "interface", "packets")
 		needs(parts, "programs")
 	} else {
+		if !first { // only the first time has to wait for rules of its own
+			needs(parts, "forwarded probes", "interface", "rules")
+		}
 		if s.keepsPlaces() { // what rules name is there: the kernel sets them while the tables are written
 			needs(parts, "rules")
 		}

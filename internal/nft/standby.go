@@ -30,6 +30,17 @@ func (b *Standby) Set(t Table) error {
 	if err := b.Close(); err != nil {
 		return err
 	}
+	err := b.make(t)
+	// A socket that another goroutine closes at this time may have had the number of ours: the kernel gives
+	// numbers away before it removes what their last owner had (netlink_release, nft_rcv_nl_event).
+	for again := 0; errors.Is(err, unix.ENOENT) && again < 3; again++ {
+		err = b.make(t)
+	}
+	return err
+}
+
+// make makes the table. There is none of b's.
+func (b *Standby) make(t Table) error {
 	var raw *netlink.Conn
 	conn, err := open(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
 		raw = c
