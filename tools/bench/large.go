@@ -199,8 +199,11 @@ func workOf(pid int) (sum time.Duration, err error) {
 
 // untilIn waits until an address is a key of a map, and returns how long that took.
 func untilIn(ctx context.Context, senders *ebpf.Map, address netip.Addr, began time.Time) time.Duration {
-	var key [16]byte
-	copy(key[:], address.AsSlice())
+	var key []byte // the address, and a port of zero
+	if senders != nil {
+		key = make([]byte, senders.KeySize())
+		copy(key, address.AsSlice())
+	}
 	for senders != nil && ctx.Err() == nil {
 		if value, err := senders.LookupBytes(key); err == nil && value != nil {
 			break
