@@ -1,6 +1,7 @@
 package news
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -58,7 +59,11 @@ func (w *Ways) Tell(now time.Time) {
 		if len(group.News) > 1 {
 			about = append(about, "count", len(group.News))
 		}
-		w.log.Warn("another peer carries a shared prefix", about...)
+		level := slog.LevelWarn
+		if first.Announced {
+			level = slog.LevelInfo
+		}
+		w.log.Log(context.Background(), level, "another peer carries a shared prefix", about...)
 	}
 }
 

@@ -56,8 +56,9 @@ func (r *Registry) Share(shares []mesh.Share, self string) {
 
 // A Move is a shared prefix that another peer carries now.
 type Move struct {
-	Prefix   mesh.Prefix
-	From, To string
+	Prefix    mesh.Prefix
+	From, To  string
+	Announced bool // the one before is well, and in maintenance
 }
 
 // Carry decides again which peers carry the shared prefixes, and returns what has changed. It is to be
@@ -72,7 +73,8 @@ func (r *Registry) Carry(now time.Time) (moves []Move) {
 		}
 		if to := r.best(s, from, now); to != from {
 			r.carriers[s.Prefix] = to
-			moves = append(moves, Move{Prefix: s.Prefix, From: from, To: to})
+			moves = append(moves, Move{Prefix: s.Prefix, From: from, To: to,
+				Announced: r.facts[from].fitness() == drains})
 		}
 	}
 	return moves

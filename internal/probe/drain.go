@@ -123,15 +123,19 @@ func (p *Prober) Drain(d *mesh.Drain) { p.drain.Store(d) }
 func (p *Prober) Send(carriers map[string]bool) { p.carriers.Store(&carriers) }
 
 // drains notes what a peer says of its maintenance, and tells whether that is news. Answers do not say
-// more than that there is one.
+// more than that there is one; so the first waits for a question, which comes soon as a rule.
 func (p *peer) drains(said payload) (news bool) {
 	before, now := p.drain.Load(), said.drain
 	switch {
 	case !said.flags.Has(Draining):
 		now = nil
+		p.vague.Store(false)
 	case now == nil && before != nil:
 		now = before
 	case now == nil:
+		if !p.vague.Swap(true) {
+			return false
+		}
 		now = &mesh.Drain{}
 	}
 	if sameDrain(before, now) {

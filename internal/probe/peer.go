@@ -17,6 +17,7 @@ type peer struct {
 	via    []netip.AddrPort           // the address of each; the zero value: the only one
 	active atomic.Int32               // the index of the path that packets take
 	drain  atomic.Pointer[mesh.Drain] // what the peer says of its maintenance; nil: it is in none
+	vague  atomic.Bool                // an answer tells of a maintenance, and no question has yet
 }
 
 // newPeer returns a peer with paths to some addresses; without any, to the only one. It takes over the

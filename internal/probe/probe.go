@@ -21,10 +21,8 @@
 package probe
 
 import (
-	"maps"
 	"math/rand/v2"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -71,33 +69,6 @@ const (
 // String returns the state's name in status, events and metrics.
 func (s State) String() string {
 	return [...]string{"unknown", "up", "stale", "silent", "one-way", "down"}[s]
-}
-
-// Settings is which peers are asked, and how often.
-type Settings struct {
-	Peers    []string
-	Interval time.Duration // between two questions to a peer; 0: no probes
-	Bounds   []Bounds      // of Peers, in their order; none: neither large nor forwarded probes
-	// Via are the addresses of peers that have several, in order of preference. Each is asked; the first
-	// is the one in use until Prefer says something else.
-	Via map[string][]netip.AddrPort
-	// Quick are peers of one address whose silence has to be noticed within seconds, too, since other peers
-	// can take their place.
-	Quick map[string]bool
-}
-
-// sameButBounds tells whether peers and their addresses are asked as with other settings.
-func (s Settings) sameButBounds(o Settings) bool {
-	return s.Interval == o.Interval && slices.Equal(s.Peers, o.Peers) &&
-		maps.EqualFunc(s.Via, o.Via, slices.Equal) && maps.Equal(s.Quick, o.Quick)
-}
-
-// bounds returns those of a peer, by its index.
-func (s Settings) bounds(i int) (b Bounds) {
-	if i < len(s.Bounds) {
-		b = s.Bounds[i]
-	}
-	return b
 }
 
 // A Question is to be sent to a peer in an ICMP echo request.
@@ -200,107 +171,8 @@ func (p *Prober) flags(to *peer) (f Flags) {
 	return f
 }
 
-// Set replaces the settings. Peers and addresses that stay keep their state, unless probing is turned on
-// or off. New peers are asked first. It returns the peers that stay and to which packets have another
-// size from now on.
-func (p *Prober) Set(s Settings) (resized []string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	old := *p.peers.Load()
-	before := p.settings
-	if p.settings = s; s.Interval > 0 && s.sameButBounds(before) { // as after most edits of a file
-		for i, name := range s.Peers {
-			if old[name].set(s.Interval, s.bounds(i)) {
-				resized = append(resized, name)
-			}
-		}
-		return resized
-	}
-	if s.Interval == 0 || p.interval == 0 {
-		old = nil
-	}
-	peers, fresh, stays := make(map[string]*peer, len(s.Peers)), []*path{}, map[*path]bool{}
-	for i, name := range s.Peers {
-		before := old[name]
-		one := newPeer(name, s.Via[name], s.Quick[name], before)
-		for _, to := range one.paths {
-			if before.has(to) {
-				stays[to] = true
-			} else {
-				fresh = append(fresh, to)
-			}
-		}
-		if one.set(s.Interval, s.bounds(i)) && before != nil {
-			resized = append(resized, name)
-		}
-		peers[name] = one
-	}
-	all := fresh
-	for i := range p.rings {
-		for _, to := range p.rings[i].turned() {
-			if stays[to] {
-				all = append(all, to)
-			}
-		}
-	}
-	p.peers.Store(&peers)
-	p.interval = s.Interval
-	p.arrange(all)
-	return resized
-}
-
-// arrange puts paths into the rings.
-func (p *Prober) arrange(all []*path) {
-	credit := [numRings]float64{}
-	for i := range p.rings {
-		credit[i] = p.rings[i].credit
-	}
-	p.rings = [numRings]ring{
-		usualRing: {period: p.interval, credit: credit[usualRing]},
-		quickRing: {period: min(p.interval, quickPeriod), credit: credit[quickRing]},
-	}
-	if p.interval > 0 {
-		p.rings[rareRing] = ring{period: max(p.interval, rarePeriod), credit: credit[rareRing]}
-	}
-	peers := *p.peers.Load()
-	for _, to := range all {
-		to.ring = peers[to.name].ringOf(to)
-		r := &p.rings[to.ring]
-		r.order = append(r.order, to)
-	}
-}
-
-// place puts a path into another ring if it is to be asked more or less often.
-func (p *Prober) place(of *peer, to *path) {
-	if want := of.ringOf(to); want != to.ring {
-		p.rings[to.ring].remove(to)
-		to.ring = want
-		p.rings[want].order = append(p.rings[want].order, to)
-	}
-}
-
-// Prefer tells which address of a peer packets go to. The zero value is the first.
-func (p *Prober) Prefer(name string, via netip.AddrPort) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	one := (*p.peers.Load())[name]
-	if one == nil {
-		return
-	}
-	before, next := one.inUse(), one.paths[0]
-	if via.IsValid() {
-		next = one.at(via)
-	}
-	if next == before {
-		return
-	}
-	next.use(before)
-	one.active.Store(int32(slices.Index(one.paths, next)))
-	for _, to := range one.paths {
-		p.place(one, to)
-	}
-	p.tell(next)
-}
+// Self returns what the other nodes are told.
+func (p *Prober) Self() Self { return *p.self.Load() }
 
 // tell has a path settled soon.
 func (p *Prober) tell(one *path) {
@@ -312,128 +184,6 @@ func (p *Prober) tell(one *path) {
 	case p.woken <- struct{}{}:
 	default: // has a value already
 	}
-}
-
-// Self returns what the other nodes are told.
-func (p *Prober) Self() Self { return *p.self.Load() }
-
-// share returns which part of the questions may be asked that the rings want.
-func (p *Prober) share() float64 {
-	sum := 0.0
-	for i := range p.rings {
-		sum += p.rings[i].rate()
-	}
-	return min(1, maxRate/max(sum, 1))
-}
-
-// doubtTick is the shortest time for which questions of doubts are collected.
-const doubtTick = 50 * time.Millisecond
-
-// Wait returns the time until Work should be called next, counted from the last Work. Work should also
-// be called when Woken has a value.
-func (p *Prober) Wait() time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	wait, share := time.Hour, p.share()
-	for i := range p.rings {
-		if r := &p.rings[i]; r.rate() > 0 {
-			wait = min(wait, time.Duration((1-r.credit)/(r.rate()*share)*float64(time.Second)))
-		}
-	}
-	if len(p.pending) > 0 {
-		wait = min(wait, p.pending[0].over.Sub(p.last))
-	}
-	least := p.tick()
-	for _, one := range p.pending {
-		if in := one.over.Sub(p.last); one.urgent || in >= least {
-			least = min(least, max(in, doubtTick))
-			break
-		}
-	}
-	return max(wait, least)
-}
-
-// tick returns how long questions are collected: less than tick if each peer is asked often.
-func (p *Prober) tick() time.Duration {
-	if p.interval == 0 {
-		return tick
-	}
-	return min(tick, p.interval/2)
-}
-
-// Woken returns a channel that gets a value when a peer has answered that is not up, or said
-// something new: Work would return a change.
-func (p *Prober) Woken() <-chan struct{} { return p.woken }
-
-// Work returns the questions to send now and the changes since the last call. The caller owns the
-// payloads. If Work returns a whole Batch, more questions may be due: call it again.
-func (p *Prober) Work(now time.Time) (questions []Question, changes []Change) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.last.IsZero() {
-		p.last = now
-		for i := range p.rings {
-			p.rings[i].credit = 1
-		}
-	}
-	elapsed, share := now.Sub(p.last).Seconds(), p.share()
-	for i := range p.rings {
-		// Questions that were due while nobody called, such as while the host was suspended, are not
-		// asked later.
-		r := &p.rings[i]
-		rate := r.rate() * share
-		r.credit = min(r.credit+elapsed*rate, max(1, rate*4*p.tick().Seconds()))
-	}
-	p.formed = min(p.formed+elapsed*maxFormRate, float64(formBurst))
-	p.sized = min(p.sized+elapsed*maxSizeRate, float64(sizeBurst))
-	p.doubted = min(p.doubted+elapsed*maxDoubtRate, doubtBurst)
-	p.last = now
-	questions, changes = p.conclude(now)
-	for i := range p.rings {
-		for r := &p.rings[i]; r.credit >= 1 && len(r.order) > 0 && r.period > 0 &&
-			len(questions) < Batch; r.credit-- {
-			to := r.turn()
-			questions = append(questions, p.ask(now, to, false))
-			questions = p.askForms(now, to, questions)
-			p.follow(pending{to: to, over: now.Add(Timeout)}) // for all of them
-		}
-	}
-	return questions, changes
-}
-
-// ask returns a plain question on a path. outOfTurn is for a doubt.
-func (p *Prober) ask(now time.Time, to *path, outOfTurn bool) Question {
-	q := Question{Peer: to.name, Via: to.via, ID: p.id, Payload: make([]byte, PayloadSize)}
-	var doubt time.Time
-	q.Seq, doubt = to.ask(now, p.question(to.name, q.Payload), outOfTurn)
-	q.Payload = appendDrain(q.Payload, p.drain.Load())
-	if !doubt.IsZero() {
-		p.follow(pending{to: to, over: doubt})
-	}
-	return q
-}
-
-// askForms appends the questions of forms that are due at a peer. Where more are due than may be asked,
-// chance decides: in a fixed order the same peers would be left out round by round.
-func (p *Prober) askForms(now time.Time, to *path, questions []Question) []Question {
-	trait := *p.trait.Load()
-	// One at a time, but where plain probes are so rare that this would take too long.
-	most := min(len(regular), 1+int(p.interval*time.Duration(len(regular))/formPause))
-	for range most {
-		if p.formed < 1 || rand.Float64() > p.formed/float64(formBurst) {
-			break
-		}
-		form, dscp, ok := to.nextForm(now, trait)
-		if !ok {
-			break
-		}
-		p.formed--
-		q := Question{Peer: to.name, Via: to.via, Form: form, DSCP: dscp, ID: p.id,
-			Payload: make([]byte, PayloadSize)}
-		q.Seq = to.askForm(now, p.question(to.name, q.Payload), form, dscp)
-		questions = append(questions, q)
-	}
-	return questions
 }
 
 // Look has the size of a peer's packets checked at once: somebody says that it has changed.
@@ -449,83 +199,6 @@ func (p *Prober) Unsent(q Question) {
 	if to := (*p.peers.Load())[q.Peer]; to != nil && ok {
 		to.at(q.Via).forget(said.nonce)
 	}
-}
-
-// conclude settles the peers that have news, and those whose questions have timed out. It returns the
-// questions about sizes that are due there.
-func (p *Prober) conclude(now time.Time) (questions []Question, changes []Change) {
-	var due []*path
-	for range len(p.news) {
-		due = append(due, <-p.news)
-	}
-	over := 0
-	for ; over < len(p.pending) && !p.pending[over].over.After(now); over++ {
-		due = append(due, p.pending[over].to)
-	}
-	p.pending = slices.Delete(p.pending, 0, over)
-	for _, one := range due {
-		questions, changes = p.settle(one, now, questions, changes)
-	}
-	return questions, changes
-}
-
-// question writes a payload for a peer and returns its nonce.
-func (p *Prober) question(peer string, b []byte) uint64 {
-	nonce := rand.Uint64() // ChaCha8 with a random seed: answers cannot be forged by guessing
-	payload{nonce: nonce, flags: p.flags((*p.peers.Load())[peer]), Self: *p.self.Load()}.write(b)
-	return nonce
-}
-
-// settle settles a path if it is still followed.
-func (p *Prober) settle(
-	one *path, now time.Time, questions []Question, changes []Change,
-) ([]Question, []Change) {
-	of := (*p.peers.Load())[one.name]
-	if !of.has(one) {
-		return questions, changes
-	}
-	// Where more are due than may be asked, chance decides, as in askForms.
-	mayAsk := p.sized >= sizeRound && rand.Float64() <= p.sized/float64(sizeBurst)
-	var heard time.Time
-	if of.inUse() == one {
-		heard = p.heard(one.name)
-	}
-	told := len(changes)
-	changes, found := one.settle(now, heard, mayAsk, changes)
-	for i := range changes[told:] {
-		changes[told+i].Maintenance = of.drain.Load()
-	}
-	p.sized -= float64(len(found.sizes))
-	for _, size := range found.sizes {
-		q := Question{Peer: one.name, Via: one.via, Form: Large, ID: p.id, Payload: make([]byte, size)}
-		q.Seq = one.askSize(now, p.question(one.name, q.Payload), size)
-		q.Payload[flagsAt] |= byte(Brief)
-		questions = append(questions, q)
-	}
-	if !found.again.IsZero() {
-		p.follow(pending{to: one, over: found.again})
-	}
-	if !found.urgent.IsZero() {
-		p.follow(pending{to: one, over: found.urgent, urgent: true})
-	}
-	if found.doubts && p.doubted >= float64(len(of.paths)) {
-		for _, to := range of.paths {
-			p.doubted--
-			questions = append(questions, p.ask(now, to, true))
-		}
-	}
-	if of.quick {
-		for _, to := range of.paths {
-			p.place(of, to)
-		}
-	}
-	return questions, changes
-}
-
-// follow has a path settled at a time.
-func (p *Prober) follow(one pending) {
-	at, _ := slices.BinarySearchFunc(p.pending, one, func(a, b pending) int { return a.over.Compare(b.over) })
-	p.pending = slices.Insert(p.pending, at, one)
 }
 
 // Ping returns a question out of turn, with a payload of size bytes, but at least PayloadSize. The

@@ -27,7 +27,7 @@ func moments() (names []string) {
 			moment("one node changed", nodes))
 	}
 	names = append(names, largeMoments()...)
-	names = append(names, statusAnswer, probingCost, versionPrinted)
+	names = append(names, statusAnswer, probingCost, probingTwice, versionPrinted)
 	for _, d := range dashboards {
 		names = append(names, firstPicture(d.width, d.height), terminalBytes(d.width, d.height),
 			dashboardCPU(d.width, d.height), dashboardMemory(d.width, d.height))
@@ -54,8 +54,10 @@ func (b *bench) takeTimes(ctx context.Context) (times, error) {
 	if err := b.takeLarge(ctx, all); err != nil {
 		return nil, err
 	}
-	if err := b.inLab(1472, func(l *lab) error { return l.probing(ctx, b.binary, all) }); err != nil {
-		return nil, fmt.Errorf("probing: %w", err)
+	for _, twice := range []bool{false, true} {
+		if err := b.inLab(1472, func(l *lab) error { return l.probing(ctx, b.binary, all, twice) }); err != nil {
+			return nil, fmt.Errorf("probing: %w", err)
+		}
 	}
 	for _, d := range dashboards {
 		if err := b.dashboard(ctx, d.width, d.height, all); err != nil {
