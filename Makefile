@@ -109,9 +109,11 @@ test-kernels: deps build # the kernel engine on Debian's kernels, in QEMU
 	go build -o bin/kernels ./tools/kernels
 	$(SUDO) bin/kernels $(KERNELFLAGS)
 
-reliability: deps test-binaries # bring each cause of docs/reliability.md about, and write that page
+reliability: deps test-binaries # bring each cause and path change about; write docs/reliability.md and paths.md
 	$(SUDO) env MESH_BIN=$(CURDIR)/bin/test go test ./internal/e2e -count 1 -timeout 30m -run TestCausesAreNamed \
 	  -args -reliability $(CURDIR)/docs/reliability.md
+	$(SUDO) env MESH_BIN=$(CURDIR)/bin/test go test ./internal/e2e -count 1 -timeout 30m -run TestPathChanges \
+	  -args -paths $(CURDIR)/docs/paths.md
 
 bench: deps build # what one packet costs, and meshd against what people would use instead
 	go test -run '^$$' -bench . -benchmem ./internal/config ./internal/table ./internal/dataplane/... ./internal/masq
