@@ -230,7 +230,7 @@ func Check(o Options) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
-	return fitsOthers(p)
+	return survey.FitsOthers(p)
 }
 
 // now is the clock of everything that people see.

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -22,6 +21,7 @@ import (
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/plan"
 	"example.org/meshd/internal/rules"
+	"example.org/meshd/internal/survey"
 )
 
 // host is this host with everything on it that a plan brings to a state.
@@ -176,7 +176,7 @@ func (h *host) parts(s step) []part {
 	if first {
 		parts = append(parts, part{name: "routes", needs: []string{"port"},
 			apply: func(_ context.Context, p *plan.Plan) (effect, error) {
-				return effect{}, h.device.ClearWay(p.Link.Interface, func() error { return fits(p) })
+				return effect{}, h.device.ClearWay(p.Link.Interface, func() error { return survey.Fits(p) })
 			}})
 	}
 	return parts
@@ -330,26 +330,4 @@ func (h *host) applyForwarding(_ context.Context, p *plan.Plan) (effect, error) 
 			h.again()
 		}
 	}}, nil
-}
-
-// fits returns an error if the host's own routes are in the way of a plan: the mesh would look well
-// and not be.
-func fits(p *plan.Plan) error {
-	var underlay []netip.Addr
-	for _, peer := range p.Engine.Mesh.Others() {
-		for _, a := range peer.Addresses {
-			underlay = append(underlay, a.Addr())
-		}
-	}
-	return errors.Join(link.CheckRoutes(p.Link.Interface, p.Link.Routes),
-		link.CheckUnderlay(p.Config.Network.CIDR, underlay))
-}
-
-// fitsOthers is fits without routes over a TUN of meshd's with another name: the parts take it down at the
-// start, or rename it back later.
-func fitsOthers(p *plan.Plan) error {
-	if err := fits(p); !errors.Is(err, link.ErrEarlier) {
-		return err
-	}
-	return nil
 }

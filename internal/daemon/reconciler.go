@@ -77,6 +77,7 @@ type reconciler struct {
 	latest  source.Reading // of the file, good or bad
 	tried   string         // identity of the reading that was tried last
 	wait    pending        // why loaded is not in force
+	last    reloaded
 	retry   <-chan time.Time
 	backoff backoff.Backoff
 	repairs *rate.Repairs
@@ -105,9 +106,17 @@ type nameKeeper interface {
 
 // reloadRequest asks for the file to be applied now, as it was read.
 type reloadRequest struct {
+	at      time.Time // of the request, before the file was read
 	cause   string
 	reading source.Reading
 	reply   chan control.ReloadResult
+}
+
+// reloaded is how the last reload has ended.
+type reloaded struct {
+	text   string // identity of what was read
+	began  time.Time
+	answer control.ReloadResult
 }
 
 // newReconciler returns the reconciler of a daemon that begins with a file. news tells that this host
@@ -117,7 +126,7 @@ func newReconciler(o Options, first begin.File, v *published, h *host, names sur
 	r := &reconciler{
 		log: o.Log, path: o.where().Full(), parse: o.where().Parse,
 		observe: o.viewer(h.others, names.Known).Look,
-		fits:    fitsOthers, parts: h.parts, service: h.service, names: names, view: v,
+		fits:    survey.FitsOthers, parts: h.parts, service: h.service, names: names, view: v,
 		file: make(chan source.Reading), news: news,
 		asked: make(chan reloadRequest), started: func() {}, pulse: make(chan struct{}),
 		loaded: first.Config, latest: first.Reading, tried: first.Reading.Identity(),
@@ -144,7 +153,7 @@ func (r *reconciler) Run(ctx context.Context) error {
 		case one := <-r.file:
 			r.reloadIfChanged(ctx, one)
 		case request := <-r.asked:
-			request.reply <- r.reload(ctx, request.cause, r.newest(request.reading))
+			request.reply <- r.do(ctx, request)
 		case <-r.pulse:
 		case <-news:
 			began := time.Now()

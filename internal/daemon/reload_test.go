@@ -50,6 +50,34 @@ func TestReload(t *testing.T) {
 	})
 }
 
+// An edit that the kernel tells of while somebody waits for a reload is applied once, and both hear of it.
+func TestEditIsAppliedOnce(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.read = func(ctx context.Context) source.Reading { // reading takes its time
+			pass(time.Millisecond)
+			one := l.readFile(ctx)
+			l.take(ctx, one)
+			pass(time.Millisecond)
+			return one
+		}
+		ask := func(what string, applied, changes int) {
+			t.Helper()
+			before := len(l.get().steps)
+			r, err := l.ask(l.t.Context(), "a test")
+			if err != nil || !r.Reload.OK || len(r.Reload.Changes) != changes {
+				t.Errorf("%s: %+v, %v", what, r, err)
+			}
+			if n := len(l.get().steps) - before; n != applied {
+				t.Errorf("%s: applied %d times", what, n)
+			}
+		}
+		l.set(func(w *world) { w.doc = moved })
+		ask("an edit", 1, 1)
+		ask("no edit", 1, 0)
+		l.isAt("an edit", 2)
+	})
+}
+
 // A generation is a file, or what a file asks of another host: the same again is none.
 func TestGenerationGrowsOnChange(t *testing.T) {
 	inBubble(t, func(l *lab) {
