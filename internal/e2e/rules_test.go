@@ -134,11 +134,11 @@ func TestMasqueradeChangesLive(t *testing.T) {
 	}
 	change(7, "forward = true")
 	if got := ruleset(); !strings.Contains(got, `iifname "mesh0" counter`) ||
-		strings.Contains(got, `oifname "mesh0" counter`) {
+		strings.Contains(got, `oifname "mesh0" counter accept`) {
 		t.Errorf("not the forward rules:\n%s", got)
 	}
 	change(8, `forward = "all"`)
-	if !strings.Contains(ruleset(), `oifname "mesh0" counter`) {
+	if !strings.Contains(ruleset(), `oifname "mesh0" counter accept`) {
 		t.Errorf("not all that goes to the mesh is accepted:\n%s", ruleset())
 	}
 }

@@ -39,7 +39,7 @@ func TestSilenceIsFound(t *testing.T) {
 	for _, interval := range []time.Duration{100 * time.Millisecond, time.Second, 10 * time.Second} {
 		for _, rtt := range []time.Duration{time.Millisecond, 30 * time.Millisecond, 150 * time.Millisecond} {
 			t.Run(fmt.Sprint(interval, rtt), func(t *testing.T) {
-				for range 30 {
+				for range 8 {
 					s := newPaths(t, interval, "b")
 					s.answers = func(Question) (time.Duration, bool) { return rtt, true }
 					s.run(30*time.Second + rand.N(10*time.Second))
@@ -76,7 +76,7 @@ func TestSilenceIsFound(t *testing.T) {
 func TestLossIsNoSilence(t *testing.T) {
 	s := newPaths(t, time.Second, "b")
 	s.answers = func(Question) (time.Duration, bool) { return 7 * time.Millisecond, rand.IntN(20) > 0 }
-	for range 3600 {
+	for range 1800 {
 		s.run(time.Second)
 		if s.report("b").Paths[0].Silent {
 			t.Fatalf("silent after %v", s.now.Sub(time.Unix(1e9, 0)))
@@ -211,7 +211,7 @@ func TestAddressesChange(t *testing.T) {
 // The uplink of this host fails: all peers are found silent soon, and the questions stay bounded.
 func TestAllFallSilent(t *testing.T) {
 	var names []string
-	for i := range 1000 {
+	for i := range 300 {
 		names = append(names, fmt.Sprint("n", i))
 	}
 	s := newPaths(t, time.Second, names...)
@@ -228,6 +228,6 @@ func TestAllFallSilent(t *testing.T) {
 		}
 	}
 	if left > 0 || asked > 5*(maxRate+maxDoubtRate)+doubtBurst {
-		t.Errorf("%d of 1000 are not found; %d questions", left, asked)
+		t.Errorf("%d of 300 are not found; %d questions", left, asked)
 	}
 }

@@ -3,6 +3,7 @@ package words
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"example.org/meshd/internal/control"
@@ -20,6 +21,15 @@ func Endpoints(all []mesh.Endpoint) []string {
 		texts[i] = endpointOrNone(e.AddrPort)
 	}
 	return texts
+}
+
+// Listening writes this node's own addresses for the log.
+func Listening(binds []netip.AddrPort) string {
+	texts := make([]string, len(binds))
+	for i, b := range binds {
+		texts[i] = b.String()
+	}
+	return strings.Join(texts, " ")
 }
 
 // Address writes the IP address that a node prefers; one that is not known is empty.
