@@ -235,7 +235,8 @@ func (r *reconciler) begin(ctx context.Context) error {
 	r.accepted(p.Config)
 	r.warn(nil, slices.Concat(p.Conditions, p.Forwarding.Conditions()))
 	r.log.Info("forwarding", "node", p.Self.Name, "network", p.Config.Network.Name,
-		"peers", len(p.Engine.Mesh.Peers)-1, "listening", words.Listening(p.Engine.Binds), "interface", p.Link.Interface,
+		"peers", len(p.Engine.Mesh.Peers)-1, "listening", words.Listening(p.Engine.Binds), "interface",
+		p.Link.Interface,
 		"mtu", p.Link.MTU, "event", "forwarding")
 	r.service.Ready()
 	return nil

@@ -19,11 +19,12 @@ var pathPage = flag.String("paths", "", "write the table of path changes into th
 
 // A pathChange is something that packets to a peer, or to a network behind it, have to go around.
 type pathChange struct {
-	name  string
-	file  func(t testing.TB) string // of all hosts
-	to    func(r *pathRig) (n *nstest.Namespace, address string)
-	cause func(r *pathRig)
-	over  func(s control.Status) bool // packets go as they should from now on, as worker2's status says
+	name   string
+	file   func(t testing.TB) string // of all hosts
+	to     func(r *pathRig) (n *nstest.Namespace, address string)
+	before func(r *pathRig) // before packets are sent; may be nil
+	cause  func(r *pathRig)
+	over   func(s control.Status) bool // packets go as they should from now on, as worker2's status says
 }
 
 // A pathRig is worker, worker2 and control-plane with two uplinks each, a network behind worker and
@@ -70,11 +71,12 @@ var pathChanges = []pathChange{
 		cause: func(r *pathRig) { run(r.t, r.Worker2.Namespace, "ip", "link", "set", "eth0", "down") },
 		over:  goesTo("[2001:db8:99::4]:8285")},
 	{name: "the preferred address answers again", file: twoUplinks, to: toPod,
-		cause: func(r *pathRig) {
+		before: func(r *pathRig) {
 			r.cutPath()
 			waitStatus(r.t, r.w2, "packets left", goesTo("[2001:db8:99::4]:8285"))
-			run(r.t, r.Lab.Switch(), healPath[0], healPath[1:]...)
-		}, over: goesTo("172.18.0.4:8285")},
+		},
+		cause: func(r *pathRig) { run(r.t, r.Lab.Switch(), healPath[0], healPath[1:]...) },
+		over:  goesTo("172.18.0.4:8285")},
 	{name: "the peer moves, and its name follows", file: withName, to: toPod,
 		cause: func(r *pathRig) {
 			r.names("172.18.0.44")
@@ -202,6 +204,9 @@ func (c pathChange) find(t *testing.T, engine string) pathFinding {
 		}
 		return true
 	})
+	if c.before != nil {
+		c.before(r)
+	}
 	to, address := c.to(r)
 	full := r.overflows()
 	s := startTimed(t, r.PodW2b, to, "10.244.2.3:7000", address, rate)
