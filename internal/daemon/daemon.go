@@ -82,7 +82,8 @@ func Run(ctx context.Context, o Options) error {
 	server, err := control.Listen(o.Socket, control.Source{
 		Status: d.tell.status, Route: d.tell.route, Reload: d.reconciler.ask, Plan: d.reconciler.plans,
 		History: d.tell.past, Ping: d.tell.ping, Healthy: d.healthy, Ready: d.tell.ready, Events: events,
-		Drain: d.tell.beginDrain, Undrain: d.drain.End,
+		Drain:   func(r control.DrainRequest) error { return d.drain.For(r.ForSeconds, r.Reason, r.By) },
+		Undrain: d.drain.End,
 	}, o.Log)
 	if err != nil {
 		return err

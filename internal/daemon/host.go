@@ -139,14 +139,8 @@ func (h *host) parts(s step) []part {
 			apply: func(_ context.Context, p *plan.Plan) (effect, error) { return h.backstops.apply(p.Backstops) }},
 		{name: "interface", needs: []string{"TUN", "port"},
 			apply: func(_ context.Context, p *plan.Plan) (effect, error) { return h.link.apply(p.Link) }},
-		// A first plan loads them beside the rules, which take as long.
 		{name: "programs", needs: []string{"interface"},
-			apply: func(ctx context.Context, p *plan.Plan) (e effect, _ error) {
-				if first && !h.takeover {
-					e.undo = h.engine.Load(ctx, p.Engine)
-				}
-				return e, nil
-			}},
+			apply: func(ctx context.Context, p *plan.Plan) (effect, error) { return h.load(ctx, p, first), nil }},
 		{name: "legacy rules", needs: []string{"rules"},
 			apply: func(ctx context.Context, p *plan.Plan) (effect, error) { return h.applyLegacy(ctx, s, p) }},
 		{name: "files", needs: []string{"rules"}, optional: first || !h.files.Fine(), apply: h.applyFiles},
@@ -180,6 +174,14 @@ func (h *host) parts(s step) []part {
 			}})
 	}
 	return parts
+}
+
+// load has a first plan load the programs beside the rules, which take as long.
+func (h *host) load(ctx context.Context, p *plan.Plan, first bool) (e effect) {
+	if first && !h.takeover {
+		e.undo = h.engine.Load(ctx, p.Engine)
+	}
+	return e
 }
 
 // needs replaces what one of the parts needs.

@@ -254,15 +254,6 @@ func (t *teller) ping(ctx context.Context, r control.PingRequest) (control.Ping,
 	return ping.Ask(ctx, v.plan, t.probes.Prober, t.engine, r)
 }
 
-// beginDrain answers POST /v1/drain.
-func (t *teller) beginDrain(r control.DrainRequest) error {
-	d := mesh.Drain{Since: time.Now(), Reason: r.Reason, By: r.By}
-	if r.ForSeconds > 0 {
-		d.Until = d.Since.Add(time.Duration(r.ForSeconds * float64(time.Second)))
-	}
-	return t.drain.Begin(d)
-}
-
 // remember takes a reading of all counters.
 func (t *teller) remember(at time.Time) {
 	v := t.view.now()

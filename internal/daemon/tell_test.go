@@ -103,7 +103,7 @@ func TestStatusTellsOfMaintenance(t *testing.T) {
 	tell, _ := forwardingTeller(t, file)
 	tell.sources = append(tell.sources, tell.drain.Conditions)
 	before := tell.status().Health.Level
-	if err := tell.beginDrain(control.DrainRequest{ForSeconds: 60, Reason: "disk", By: "ada"}); err != nil {
+	if err := tell.drain.For(60, "disk", "ada"); err != nil {
 		t.Fatal(err)
 	}
 	s := tell.status()

@@ -138,6 +138,15 @@ func (k *Keeper) Begin(d mesh.Drain) error {
 	return k.written(err)
 }
 
+// For is Begin for some seconds from now; 0: until somebody ends it.
+func (k *Keeper) For(seconds float64, reason, by string) error {
+	d := mesh.Drain{Since: time.Now(), Reason: reason, By: by}
+	if seconds > 0 {
+		d.Until = d.Since.Add(time.Duration(seconds * float64(time.Second)))
+	}
+	return k.Begin(d)
+}
+
 // End ends the maintenance, if there is one. by says who or what has ended it. An error is ErrNotKept.
 func (k *Keeper) End(by string) error {
 	k.disk.Lock()
