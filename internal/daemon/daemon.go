@@ -121,7 +121,7 @@ func assemble(ctx context.Context, o Options, first begin.File, reader *source.R
 	news := make(chan struct{}, 1)
 	d := &daemon{packets: packets, reloads: o.Reload, news: func() { wake(news) },
 		source: source.NewFollower(reader, log), good: lastgood.NewKeeper(o.State, log)}
-	d.names = survey.NewNames(log, d.news, nil)
+	d.names = survey.NewNames(log, o.State, d.news, nil)
 
 	// Known: what is learned of peers. The probes travel through the engine, and it hears them.
 	registry := peers.New()

@@ -82,7 +82,7 @@ var arrows = map[string][]string{
 	"internal/handover": {"internal/dataplane"},
 	"internal/task":     {},
 	"internal/survey": {"internal/config", "internal/forwarding", "internal/link", "internal/mesh",
-		"internal/plan", "internal/resolve", "internal/rules"},
+		"internal/plan", "internal/resolve", "internal/rules", "internal/state"},
 	"internal/begin": {"internal/config", "internal/lastgood", "internal/passing", "internal/source",
 		"internal/state"},
 	"internal/daemon": {"internal/backoff", "internal/begin", "internal/config", "internal/container",

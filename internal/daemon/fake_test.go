@@ -295,5 +295,5 @@ func absolute(t *testing.T, path string) string {
 
 // noNames resolves nothing: it is not run.
 func noNames(o Options) survey.Names {
-	return survey.NewNames(o.Log, func() {}, nil)
+	return survey.NewNames(o.Log, "", func() {}, nil)
 }

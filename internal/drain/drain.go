@@ -22,9 +22,6 @@ const name = "drain"
 // maxFile bounds it, in bytes.
 const maxFile = 4096
 
-// patience is how long a file system may take: whoever asks waits for it.
-const patience = 3 * time.Second
-
 // ErrNotKept says that what was asked for is in force, and that a restart ends it. Test with errors.Is.
 var ErrNotKept = errors.New("a restart of meshd would forget it")
 
@@ -68,7 +65,7 @@ func (k *Keeper) Now() *mesh.Drain {
 // Load takes over the maintenance that an earlier meshd has kept. A file that makes no sense is told of,
 // and counts as none.
 func (k *Keeper) Load() {
-	doc, err := timely(func() ([]byte, error) { return state.Read(k.folder, name, maxFile) })
+	doc, err := state.Timely(func() ([]byte, error) { return state.Read(k.folder, name, maxFile) })
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
@@ -133,7 +130,7 @@ func (k *Keeper) Begin(d mesh.Drain) error {
 	k.log.Info("this node is in maintenance", about(&d)...)
 	doc, err := json.Marshal(kept(d))
 	if err == nil {
-		_, err = timely(func() ([]byte, error) { return nil, state.Write(k.folder, name, doc) })
+		_, err = state.Timely(func() ([]byte, error) { return nil, state.Write(k.folder, name, doc) })
 	}
 	return k.written(err)
 }
@@ -155,7 +152,7 @@ func (k *Keeper) End(by string) error {
 		k.set(nil)
 		k.log.Info("the maintenance of this node has ended", "by", by, "event", "undrain")
 	}
-	_, err := timely(func() ([]byte, error) { _, err := state.Remove(k.folder, name); return nil, err })
+	_, err := state.Timely(func() ([]byte, error) { _, err := state.Remove(k.folder, name); return nil, err })
 	return k.written(err)
 }
 
@@ -167,25 +164,6 @@ func (k *Keeper) written(err error) error {
 		return nil
 	}
 	return fmt.Errorf("%w: %w", ErrNotKept, err)
-}
-
-// timely calls what may hang, and gives up after a while.
-func timely(call func() ([]byte, error)) ([]byte, error) {
-	type result struct {
-		doc []byte
-		err error
-	}
-	done := make(chan result, 1)
-	go func() {
-		doc, err := call()
-		done <- result{doc, err}
-	}()
-	select {
-	case r := <-done:
-		return r.doc, r.err
-	case <-time.After(patience):
-		return nil, errors.New("the file system does not answer")
-	}
 }
 
 // Run implements a task: it ends a maintenance whose time is over.

@@ -56,6 +56,8 @@ type Options struct {
 	// Usable tells whether a name may stand for an address; nil: for any. An answer without a usable address
 	// takes nothing away from the last good one. It is called with a lock held, and must not block.
 	Usable func(name string, ip netip.Addr) bool
+	// Kept are good answers of an earlier run. They are in use until there are others.
+	Kept map[string]Answer
 }
 
 // A Resolver resolves names. All methods may be called at any time from any goroutine; none but Run and
@@ -64,6 +66,7 @@ type Resolver struct {
 	log     *slog.Logger
 	changed func()
 	usable  func(name string, ip netip.Addr) bool
+	kept    map[string]Answer
 	lookup  func(ctx context.Context, network, name string) ([]netip.Addr, time.Duration, error)
 
 	wake chan struct{} // something is due earlier than Run knows
@@ -91,8 +94,9 @@ func New(o Options) *Resolver {
 	if dial == nil {
 		dial = (&net.Dialer{}).DialContext
 	}
-	r := &Resolver{log: o.Log, changed: o.Changed, usable: o.Usable, lookup: dial.ask,
-		wake: make(chan struct{}, 1), names: map[string]*entry{}}
+	r := &Resolver{log: o.Log, changed: o.Changed, usable: o.Usable, kept: o.Kept,
+		lookup: dial.ask,
+		wake:   make(chan struct{}, 1), names: map[string]*entry{}}
 	if r.usable == nil {
 		r.usable = func(string, netip.Addr) bool { return true }
 	}
@@ -110,10 +114,28 @@ func (r *Resolver) Follow(names []string) {
 	r.names = make(map[string]*entry, len(names))
 	for _, name := range names {
 		if r.names[name] = before[name]; before[name] == nil {
-			r.names[name] = &entry{first: make(chan struct{})}
+			r.names[name] = r.newEntry(name)
 			r.rouse()
 		}
 	}
+}
+
+// newEntry returns an entry for a name, with what an earlier run has found. r.mu is held.
+func (r *Resolver) newEntry(name string) *entry {
+	e := &entry{first: make(chan struct{})}
+	for _, ip := range r.kept[name].Addrs {
+		switch {
+		case !ip.IsValid() || ip.Is4In6() || ip.Zone() != "" || !r.usable(name, ip):
+		case ip.Is4():
+			e.v4 = append(e.v4, ip)
+		default:
+			e.v6 = append(e.v6, ip)
+		}
+	}
+	if len(e.v4)+len(e.v6) > 0 {
+		e.answer = Answer{Addrs: few(e.v4, e.v6), At: r.kept[name].At}
+	}
+	return e
 }
 
 // Await follows further names, and waits until each was asked for once, or until ctx ends.
@@ -122,7 +144,7 @@ func (r *Resolver) Await(ctx context.Context, names []string) {
 	r.mu.Lock()
 	for _, name := range names {
 		if r.names[name] == nil {
-			r.names[name] = &entry{first: make(chan struct{})}
+			r.names[name] = r.newEntry(name)
 			r.rouse()
 		}
 		if e := r.names[name]; !e.asked {
@@ -151,14 +173,14 @@ func (r *Resolver) Doubt(name string) {
 	}
 }
 
-// Answers returns what is known of all names that were asked for. The caller owns the map, and must not
-// change the lists in it.
+// Answers returns what is known of all names that were asked for, or that an earlier run had an answer
+// for. The caller owns the map, and must not change the lists in it.
 func (r *Resolver) Answers() map[string]Answer {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all := make(map[string]Answer, len(r.names))
 	for name, e := range r.names {
-		if e.asked {
+		if e.asked || len(e.answer.Addrs) > 0 {
 			all[name] = e.answer
 		}
 	}

@@ -17,13 +17,29 @@ import (
 // called from any goroutine.
 type Names struct {
 	*resolve.Resolver
-	file *atomic.Pointer[func(name string, ip netip.Addr) bool] // what the file followed says of addresses
+	file   *atomic.Pointer[func(name string, ip netip.Addr) bool] // what the file followed says of addresses
+	log    *slog.Logger
+	folder string        // where answers are kept; empty: they are not
+	news   chan struct{} // answers have changed
 }
 
-// NewNames returns Names that follow no file. changed is called when answers have changed.
-func NewNames(log *slog.Logger, changed func(), dial resolve.Dialer) Names {
-	n := Names{file: &atomic.Pointer[func(string, netip.Addr) bool]{}}
-	n.Resolver = resolve.New(resolve.Options{Log: log, Changed: changed, Dial: dial,
+// NewNames returns Names that follow no file, with the answers that are kept in a state folder; empty: none
+// are. changed is called when answers have changed.
+func NewNames(log *slog.Logger, folder string, changed func(), dial resolve.Dialer) Names {
+	n := Names{file: &atomic.Pointer[func(string, netip.Addr) bool]{}, log: log, folder: folder,
+		news: make(chan struct{}, 1)}
+	var kept map[string]resolve.Answer
+	if folder != "" {
+		kept = keptAnswers(folder, log)
+	}
+	tell := func() {
+		select {
+		case n.news <- struct{}{}:
+		default: // somebody knows already
+		}
+		changed()
+	}
+	n.Resolver = resolve.New(resolve.Options{Log: log, Changed: tell, Dial: dial, Kept: kept,
 		Usable: func(name string, ip netip.Addr) bool {
 			usable := n.file.Load()
 			return usable == nil || (*usable)(name, ip)
@@ -49,7 +65,7 @@ func (n Names) Known() map[string]plan.Name {
 func Check(ctx context.Context, log *slog.Logger, c *config.Config, dial resolve.Dialer) (all config.Faults) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	names := NewNames(log, func() {}, dial)
+	names := NewNames(log, "", func() {}, dial)
 	go func() { _ = names.Run(ctx) }() // ends with this call
 	names.Resolver.Await(ctx, plan.Names(c))
 	known := names.Known()

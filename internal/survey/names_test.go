@@ -5,13 +5,18 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/nstest"
 	"example.org/meshd/internal/plan"
+	"example.org/meshd/internal/resolve"
 )
 
 const named = `
@@ -67,7 +72,7 @@ func TestCheckEnds(t *testing.T) {
 // What is known becomes words of plans, and names in doubt are those of nodes that fail.
 func TestKnownNames(t *testing.T) {
 	changed := make(chan struct{}, 10)
-	n := NewNames(slog.New(slog.DiscardHandler), func() { changed <- struct{}{} }, nobody)
+	n := NewNames(slog.New(slog.DiscardHandler), "", func() { changed <- struct{}{} }, nobody)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- n.Run(ctx) }()
@@ -92,4 +97,78 @@ func TestKnownNames(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+}
+
+// A host that starts while DNS is away knows what names stood for before, and how old that is.
+func TestAnswersAreKept(t *testing.T) {
+	folder, log := t.TempDir(), slog.New(slog.DiscardHandler)
+	at := time.Unix(1e9, 0).UTC()
+	doc := `{"b.example":{"addresses":["198.51.100.7","127.0.0.1","172.18.0.2"],"at":"` +
+		at.Format(time.RFC3339) + `"}}`
+	if err := os.WriteFile(filepath.Join(folder, "names"), []byte(doc), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	n := NewNames(log, folder, func() {}, nobody)
+	n.Follow(parse(t, named))
+	got := n.Known()["b.example"]
+	if len(got.Addrs) != 1 || got.Addrs[0].String() != "198.51.100.7" || !got.At.Equal(at) || got.Cause != "" {
+		t.Errorf("before it is asked for: %+v", got)
+	}
+	go n.Run(ctx)
+	n.Await(ctx, parse(t, named))
+	if got := n.Known()["b.example"]; len(got.Addrs) != 1 || !got.At.Equal(at) || got.Cause == "" {
+		t.Errorf("no server answers: %+v", got)
+	}
+}
+
+// Good answers are in the state folder soon, and a file there that makes no sense counts as none.
+func TestAnswersAreWritten(t *testing.T) {
+	folder, log := t.TempDir(), &nstest.Events{}
+	if err := os.WriteFile(filepath.Join(folder, "names"), []byte("nonsense"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	n := NewNames(slog.New(log), folder, func() {}, nobody)
+	if got := log.Take(); len(got) != 1 || got[0] != "names_unread" {
+		t.Errorf("logged %q", got)
+	}
+	n.Resolver = resolve.New(resolve.Options{Log: slog.New(log), Changed: func() {},
+		Kept: map[string]resolve.Answer{"b.example": {Addrs: []netip.Addr{netip.MustParseAddr("198.51.100.7")}}}})
+	n.Follow(parse(t, named))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go n.keep(ctx)
+	n.news <- struct{}{}
+	for until := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) { // it tells nothing
+		if kept := keptAnswers(folder, slog.New(slog.DiscardHandler)); len(kept["b.example"].Addrs) == 1 {
+			return
+		}
+		if time.Now().After(until) {
+			t.Fatal("nothing is kept")
+		}
+	}
+}
+
+// FuzzKept: whatever is in the file, what is read of it has bounds.
+func FuzzKept(f *testing.F) {
+	f.Add([]byte(`{"b.example":{"addresses":["198.51.100.7","::1"],"at":"2026-01-01T00:00:00Z"}}`))
+	f.Fuzz(func(t *testing.T, doc []byte) {
+		folder := t.TempDir()
+		if err := os.WriteFile(filepath.Join(folder, "names"), doc, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		n := NewNames(slog.New(slog.DiscardHandler), folder, func() {}, nobody)
+		n.Follow(parse(t, named))
+		for name, one := range n.Known() {
+			if name != "b.example" || len(one.Addrs) > resolve.MaxAddrs {
+				t.Errorf("%q: %v", name, one.Addrs)
+			}
+			for _, ip := range one.Addrs {
+				if !ip.IsValid() || config.NotUnderlay(ip) != "" {
+					t.Errorf("%q: %v", name, ip)
+				}
+			}
+		}
+	})
 }
