@@ -67,6 +67,7 @@ func Set(s Settings) (changed []string, err error) {
 		what string
 		do   func(netlink.Link, Settings) (changed []string, err error)
 	}{
+		{"mark", setMark},
 		{"configure", setDevice},
 		{"set MTU", setMTU},
 		{"bring up", setUp},
@@ -82,6 +83,15 @@ func Set(s Settings) (changed []string, err error) {
 		}
 	}
 	return changed, nil
+}
+
+// setMark marks the TUN as meshd's. One that is deleted while its queues are opened is made anew by opening
+// them, without a mark, and the next start would take it for another program's.
+func setMark(dev netlink.Link, _ Settings) (changed []string, err error) {
+	if was := dev.Attrs().Alias; was != alias {
+		return []string{fmt.Sprintf("alias was %q", was)}, netlink.LinkSetAlias(dev, alias)
+	}
+	return nil, nil
 }
 
 // Claim marks the TUN called name as meshd's. The caller has just made it.

@@ -125,6 +125,11 @@ func TestSetAndCleanUp(t *testing.T) {
 			t.Errorf("a second Set changed\n%s\ninto\n%s", once, twice)
 		}
 
+		must(t, n.IP("link set mesh0 alias another")) // it was made anew, or somebody has marked it
+		if changed, err := Set(s); err != nil || len(changed) != 1 || state(t, n) != once {
+			t.Errorf("%q, %v, %s", changed, err, state(t, n))
+		}
+
 		s.MTU, s.Addresses, s.Routes = 1400, addrs("10.245.1.0"), prefixes("10.245.0.0/16")
 		must(t, set(s))
 		got = state(t, n)
