@@ -160,7 +160,8 @@ func (g *Guests) visit(conn *nftables.Conn, c *nftables.Chain, want func(Place) 
 	}
 	behind := lastOfThese(rules, state.ahead)
 	_, err = g.replace(conn, c, ours, wanted, behind)
-	if compat := placeOf(c, ends, false).IPTables && !state.native; compat && unknown(err) {
+	compat := placeOf(c, ends, false).IPTables && !state.native
+	if compat && unknown(err) && !takes(conn, c.Table.Family, wanted) {
 		state.native = true
 		_, err = g.replace(conn, c, ours, want(placeOf(c, ends, true)), behind)
 	}
@@ -184,6 +185,21 @@ func owned(conn *nftables.Conn, t *nftables.Table) bool {
 
 // unknown reports whether the kernel refused a rule because it does not know an expression.
 func unknown(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) }
+
+// takes reports whether the kernel knows all that rules ask for: it takes them in a table of meshd's own,
+// which
+// is gone then. A rule of another program that was deleted a moment ago is ENOENT as well where meshd's are
+// to
+// go behind it, and then iptables-nft must find its own form in the chain.
+func takes(conn *nftables.Conn, family nftables.TableFamily, rules []Exprs) bool {
+	table := conn.AddTable(&nftables.Table{Family: family, Name: "meshd-try"})
+	chain := conn.AddChain(&nftables.Chain{Table: table, Name: "try"})
+	for _, exprs := range rules {
+		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: exprs})
+	}
+	conn.DelTable(table) // in the same transaction: nothing of it is ever seen
+	return conn.Flush() == nil
+}
 
 // note remembers a chain if it has rules of meshd's, and forgets it otherwise.
 func (g *Guests) note(c *nftables.Chain, state *hosted, there bool) {

@@ -2,11 +2,15 @@ package nft
 
 import (
 	"context"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 
 	"example.org/meshd/internal/nstest"
 )
@@ -159,6 +163,64 @@ func comments(t *testing.T, n *nstest.Namespace, chain ...string) string {
 		all = append(all, strings.Trim(strings.TrimSpace(text), `"`))
 	}
 	return strings.Join(all, " ")
+}
+
+// A chain of iptables-nft gets rules in its form, also while another program deletes the rules that ours are
+// to
+// go behind: it would not touch the whole table any more.
+func TestGuestsAmongChanges(t *testing.T) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+		conn, err := open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		table := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: "filter"}
+		drop := nftables.ChainPolicyDrop
+		chain := &nftables.Chain{Table: table, Name: "FORWARD", Type: nftables.ChainTypeFilter,
+			Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter, Policy: &drop}
+		conn.AddTable(table)
+		conn.AddChain(chain)
+		if err := conn.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		g := NewGuests("meshd", nftables.ChainHookForward)
+		turn := 0
+		want := func(p Place) (all []Exprs) {
+			if !p.IPTables {
+				t.Error("in the form of nftables")
+			}
+			turn++ // other rules each time: they are replaced, if they are still there
+			return []Exprs{append(IPTables(turn%2 == 0), &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictAccept})}
+		}
+		stop, ended := make(chan struct{}), make(chan error, 1)
+		go func() {
+			ended <- n.Do(func() error {
+				other, err := open()
+				for ; err == nil; err = other.Flush() {
+					select {
+					case <-stop:
+						return nil
+					case <-time.After(rand.N(4 * time.Millisecond)): // at any moment of a Set
+					}
+					other.FlushChain(chain) // ours go, too
+				}
+				return err
+			})
+		}()
+		for range 200 {
+			_, _ = g.Set(want) // a rule that is gone is an error, and Set is called again
+		}
+		close(stop)
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+		if _, err := g.Set(want); err != nil {
+			t.Error(err)
+		}
+		if out, err := n.Run("iptables-nft", "-S", "FORWARD"); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
 }
 
 // Guests stand in front of a chain's rules, are replaced in place, come back where they were, and
