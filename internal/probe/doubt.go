@@ -53,12 +53,12 @@ func (d *doubt) answered(at time.Time) (changed bool) {
 	return changed
 }
 
-// patience is how long a question may be unanswered before there is doubt.
-func patience(f Figures) time.Duration {
-	if f.P95 == 0 {
+// patience is how long a question may be unanswered before there is doubt, by how long answers took lately.
+func patience(roundTrip time.Duration) time.Duration {
+	if roundTrip == 0 {
 		return Timeout
 	}
-	return min(Timeout, max(doubtWait, 3*f.P95))
+	return min(Timeout, max(doubtWait, 3*roundTrip))
 }
 
 // due tells whether a further question is to be sent now, and whether the path has just fallen silent. It

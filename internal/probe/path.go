@@ -105,7 +105,7 @@ func (p *path) ask(now time.Time, nonce uint64, outOfTurn bool) (seq uint16, dou
 	if p.quick {
 		p.doubt.asked(now)
 		if !outOfTurn && !p.doubt.silent {
-			doubt = now.Add(patience(p.window.figures()))
+			doubt = now.Add(patience(p.window.high()))
 		}
 	}
 	return p.note(question{nonce: nonce, at: now, rtt: lost, doubt: outOfTurn}), doubt
@@ -159,6 +159,13 @@ func (p *path) hears() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.missed < staleAfter || p.answersLate()
+}
+
+// waitsLong tells whether a question is open that there may be doubt about.
+func (p *path) waitsLong() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.doubt.open) > 0
 }
 
 // isSilent tells whether the path was found silent.
@@ -280,7 +287,7 @@ func (p *path) settle(now, heard time.Time, mayAsk bool, changes []Change) ([]Ch
 	f.sizes, f.again = p.sizes(now, mayAsk)
 	if p.active && p.quick {
 		var fell bool
-		f.doubts, fell, f.urgent = p.doubt.due(now, patience(p.window.figures()))
+		f.doubts, fell, f.urgent = p.doubt.due(now, patience(p.window.high()))
 		p.pathsNew = p.pathsNew || fell
 	}
 	if p.state != old {

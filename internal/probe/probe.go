@@ -128,6 +128,7 @@ type pending struct {
 	to     *path
 	over   time.Time
 	urgent bool // not only with the next tick
+	doubt  bool // needless once the question is answered
 }
 
 // New returns a Prober without peers. heard returns the time of the last packet of any kind from a

@@ -307,7 +307,7 @@ func (p *path) sizes(now time.Time, mayAsk bool) (all []int, again time.Time) {
 		p.search.stop()
 		return nil, again
 	}
-	roundTrip := p.window.figures().Last
+	roundTrip := p.window.last()
 	if mayAsk {
 		var changed bool
 		all, changed = p.search.due(now, roundTrip)

@@ -12,6 +12,8 @@ const Window = 60
 type window struct {
 	rtts  [Window]time.Duration // lost if no answer came
 	count int                   // of all probes since the beginning
+	known Figures               // of so many probes as at
+	at    int
 }
 
 // lost stands for the round trip time of a question without an answer.
@@ -23,8 +25,37 @@ func (w *window) add(rtt time.Duration) {
 	w.count++
 }
 
-// figures computes the figures of the window.
-func (w *window) figures() (f Figures) {
+// last returns the round trip of the newest answer; 0 without one. It costs much less than figures.
+func (w *window) last() time.Duration {
+	for i := w.count - 1; i >= max(0, w.count-Window); i-- {
+		if rtt := w.rtts[i%Window]; rtt != lost {
+			return rtt
+		}
+	}
+	return 0
+}
+
+// high returns the longest round trip among the newest results; 0 if none of them was an answer. It costs as
+// little as last.
+func (w *window) high() (most time.Duration) {
+	const newest = 8
+	for i := w.count - 1; i >= max(0, w.count-newest); i-- {
+		most = max(most, w.rtts[i%Window]) // lost is below 0
+	}
+	return most
+}
+
+// figures returns the figures of the window. Status and history ask more often than probes end, so they are
+// computed once for each.
+func (w *window) figures() Figures {
+	if w.at != w.count {
+		w.known, w.at = w.compute(), w.count
+	}
+	return w.known
+}
+
+// compute computes the figures.
+func (w *window) compute() (f Figures) {
 	n := min(w.count, Window)
 	if n == 0 {
 		return f

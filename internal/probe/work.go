@@ -99,7 +99,7 @@ func (p *Prober) ask(now time.Time, to *path, outOfTurn bool) Question {
 	q.Seq, doubt = to.ask(now, p.question(to.name, q.Payload), outOfTurn)
 	q.Payload = appendDrain(q.Payload, p.drain.Load())
 	if !doubt.IsZero() {
-		p.follow(pending{to: to, over: doubt})
+		p.follow(pending{to: to, over: doubt, doubt: true})
 	}
 	return q
 }
@@ -136,7 +136,9 @@ func (p *Prober) conclude(now time.Time) (questions []Question, changes []Change
 	}
 	over := 0
 	for ; over < len(p.pending) && !p.pending[over].over.After(now); over++ {
-		due = append(due, p.pending[over].to)
+		if one := p.pending[over]; !one.doubt || one.to.waitsLong() {
+			due = append(due, one.to)
+		}
 	}
 	p.pending = slices.Delete(p.pending, 0, over)
 	for _, one := range due {

@@ -49,13 +49,20 @@ func (l *lab) probing(ctx context.Context, binary string, all times, twice bool)
 		}
 		return n, err
 	}
-	if err := eventually(func() error {
+	allUp := func() error {
 		n, err := up()
 		if err == nil && n < probedPeers-2 {
 			err = fmt.Errorf("%d peers are up", n)
 		}
 		return err
-	}); err != nil {
+	}
+	err = eventually(allUp)
+	for range 3 { // two addresses of each take twice as long
+		if err != nil {
+			err = eventually(allUp)
+		}
+	}
+	if err != nil {
 		return err
 	}
 	const span = 10 * time.Second
