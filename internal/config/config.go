@@ -21,6 +21,7 @@ import (
 	"net/netip"
 	"time"
 
+	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/source"
 )
 
@@ -45,6 +46,8 @@ type Config struct {
 	Probe      Probe
 	Metrics    Metrics
 	Container  Container
+	Transport  string // network.transport: how packets travel between nodes, "udp" or "wireguard"
+	WireGuard  WireGuard
 	Nodes      []Node // in file order, at least one
 
 	doc string // the text, to find the places of later faults and of warnings
@@ -99,6 +102,15 @@ func (n Network) CIDROf(ip netip.Addr) (prefix netip.Prefix, ok bool) {
 	return netip.Prefix{}, false
 }
 
+// The transports.
+const (
+	TransportUDP       = "udp"       // bare, as flannel's udp backend sends them
+	TransportWireGuard = "wireguard" // encrypted; then nothing is sent bare, whatever breaks
+)
+
+// Sealed tells whether the file asks for encryption.
+func (c *Config) Sealed() bool { return c.Transport == TransportWireGuard }
+
 // Words that are values of keys: "auto" and "off" of several, "all" of masquerade.forward,
 // "kernel" and "user" of dataplane.engine.
 const (
@@ -143,12 +155,27 @@ type Container struct {
 	CNIConf   string // absolute path of a CNI configuration list
 }
 
+// WireGuard is the [wireguard] table.
+type WireGuard struct {
+	Port       uint16 // UDP, of all nodes, 51820 by default
+	PrivateKey string // absolute path, on each host, of the file with its private key
+}
+
+// defaultWireGuard is what a file without the table asks for.
+var defaultWireGuard = WireGuard{Port: 51820, PrivateKey: "/etc/meshd/private.key"}
+
 // A Node is one [[node]] table: a host and the prefixes behind it.
 type Node struct {
 	Name      string         // 1 to 63 characters of [a-z0-9.-], used once
-	Addresses []Address      // where its meshd listens, in order of preference, at least one
+	Addresses []Address      // where its meshd listens, in order of preference; none: it calls in (Sealed)
 	Subnets   []netip.Prefix // pod subnets, at least one, inside the network's CIDR
 	Routes    []Route        // further prefixes behind this node, outside the CIDR
+
+	PublicKey mesh.Key // identifies the node; the zero value: it has none
+	// Endpoint is where its WireGuard listens, if that is not its address with WireGuard.Port, such as behind
+	// a router that forwards another port; the zero value: it is.
+	Endpoint Address
+	Via      string // the node that forwards between this one and others without an address; empty: none
 }
 
 // An Address is one place where a node listens: an IP address, or a DNS name that stands for some.

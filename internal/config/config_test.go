@@ -124,6 +124,8 @@ func TestDefaults(t *testing.T) {
 		Masquerade: Masquerade{Enabled: true, FullyRandom: true, Forward: true},
 		Probe:      Probe{Interval: time.Second},
 		Container:  Container{SubnetEnv: "/run/flannel/subnet.env"},
+		Transport:  "udp",
+		WireGuard:  WireGuard{Port: 51820, PrivateKey: "/etc/meshd/private.key"},
 		Nodes: []Node{
 			{Name: "edge-1", Addresses: []Address{{AddrPort: netip.MustParseAddrPort("172.18.0.3:8285")}},
 				Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")}},
@@ -181,6 +183,8 @@ routes = ["192.168.0.0/16", "192.168.1.0/24"]
 		Masquerade: Masquerade{Exclude: []netip.Prefix{p("192.168.0.0/16"), p("fd01::/64")}},
 		Metrics:    Metrics{Listen: ":9285"},
 		Container:  Container{CNIConf: "/x"},
+		Transport:  "udp",
+		WireGuard:  defaultWireGuard,
 		Nodes: []Node{{Name: "a.b-1", Addresses: []Address{{AddrPort: netip.MustParseAddrPort("[2001:db8::1]:5")}},
 			Subnets: []netip.Prefix{p("10.1.0.0/24")},
 			Routes:  []Route{{p("192.168.0.0/16"), 100}, {p("192.168.1.0/24"), 100}}}},

@@ -18,6 +18,10 @@ type Meaning [sha256.Size]byte
 func meaningOf(c *Config) Meaning {
 	b := fmt.Appendf(nil, "%+v %+v %+v %+v %+v %+v",
 		c.Network, c.Dataplane, c.Masquerade, c.Probe, c.Metrics, c.Container)
+	// As of hashOf: only where there is some of it.
+	if c.Transport != TransportUDP || c.WireGuard != defaultWireGuard {
+		b = fmt.Appendf(b, " %s %+v", c.Transport, c.WireGuard)
+	}
 	for _, part := range c.edit.sum {
 		b = binary.BigEndian.AppendUint64(b, part)
 	}

@@ -46,6 +46,7 @@ func validate(ctx context.Context, raw rawFile, r *report) *Config {
 		Probe: Probe{
 			Interval: r.duration("probe.interval", probe["interval"], 100*time.Millisecond, time.Hour, time.Second),
 		},
+		Transport: TransportUDP, WireGuard: defaultWireGuard,
 		Metrics: Metrics{Listen: r.listen("metrics.listen", raw.sections["metrics"]["listen"])},
 		Container: Container{
 			SubnetEnv: r.file("container.subnet_env", container["subnet_env"], "/run/flannel/subnet.env"),

@@ -50,6 +50,7 @@ var arrows = map[string][]string{
 	"internal/filter": {"internal/nft"},
 	"internal/rules": {"internal/backoff", "internal/filter", "internal/masq", "internal/mesh",
 		"internal/nft", "internal/rate"},
+	"internal/wireguard":  {"internal/mesh"},
 	"internal/device":     {"internal/dataplane/tun", "internal/link", "internal/mesh"},
 	"internal/forwarding": {"internal/link", "internal/mesh", "internal/netns", "internal/state"},
 	"internal/crossing": {"internal/dataplane/packet", "internal/filter", "internal/link",
@@ -141,6 +142,7 @@ var rooms = map[string][]string{
 	"github.com/coreos/go-systemd":        {"internal/handover"},
 	"golang.org/x/net":                    {"internal/resolve"},
 	"golang.org/x/sync":                   {"internal/task"},
+	"golang.zx2c4.com/wireguard":          {"internal/wireguard"},
 }
 
 type listed struct {
@@ -254,7 +256,11 @@ func thirdParty(path string) (string, bool) {
 		!strings.Contains(strings.Split(path, "/")[0], ".") {
 		return "", false
 	}
-	return strings.Join(strings.SplitN(path, "/", 4)[:3], "/"), true
+	parts := 3
+	if strings.HasPrefix(path, "golang.zx2c4.com/") { // several modules of one author, for one room
+		parts = 2
+	}
+	return strings.Join(strings.SplitN(path, "/", parts+1)[:parts], "/"), true
 }
 
 // The table of docs/architecture.md has a reason for each module that go.mod asks for directly.

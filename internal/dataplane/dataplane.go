@@ -134,7 +134,11 @@ type Loop interface {
 // Wanted is what an engine has to bring about. It is a value: whoever gets it must not change
 // what it leads to.
 type Wanted struct {
-	Mesh      mesh.Mesh
+	Mesh mesh.Mesh
+	// Sealed tells that packets travel encrypted, by another interface. The engine is the floor then: what
+	// comes to it for a peer, because that interface or its route is missing, is dropped (NotEncrypted), and
+	// bare datagrams of nodes are (Cleartext). No echo leaves, and no program of the kernel engine runs.
+	Sealed    bool
 	Interface string // the TUN
 	// Binds are this node's own addresses, for UDP sockets, in order of preference; at least one. An
 	// unspecified one stands for all of its family, where none of the node's addresses is on this host.

@@ -50,6 +50,7 @@ type Peer struct {
 	Addresses []Endpoint
 	Subnets   []Prefix // the first of each family gives its TUN the address; no other peer has a prefix inside
 	Routes    []Prefix // further prefixes behind it; those of Mesh.Shares are behind other peers, too
+	Key       Key      // its public key; the zero value: the file lists none
 }
 
 // Underlay returns the address that the peer prefers; the zero value without one.
