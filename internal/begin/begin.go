@@ -15,6 +15,7 @@ import (
 
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/lastgood"
+	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/passing"
 	"example.org/meshd/internal/source"
 	"example.org/meshd/internal/state"
@@ -83,7 +84,25 @@ func (w Where) Instead(ctx context.Context, one source.Reading, bad error) (File
 	case err != nil:
 		return none, fmt.Errorf("%w\nno last good file can be run instead: %w", bad, err)
 	}
+	if _, sealed := lastgood.Sealed(w.State, w.Full()); sealed && !c.Sealed() {
+		c = c.Shut()
+	}
 	return File{Config: c, Reading: one, Bad: bad, Since: since}, nil
+}
+
+// Bar has the kernel refuse what must not leave this host bare, for a daemon that cannot run: its packets have
+// travelled encrypted, or c, which may be nil, asks for that. Only a daemon that runs, or `meshd cleanup`,
+// lets them pass again.
+func (w Where) Bar(c *config.Config) error {
+	prefixes, sealed := lastgood.Sealed(w.State, w.Full())
+	if c != nil && c.Sealed() {
+		sealed, prefixes = true, c.Prefixes()
+	}
+	if !sealed || len(prefixes) == 0 {
+		return nil
+	}
+	_, _, err := link.SetBackstops(prefixes)
+	return err
 }
 
 // LastGood returns the last good file and when it came into force, whoever may have written it.
@@ -125,7 +144,11 @@ func (w Where) Full() string {
 func (w Where) Keep(keeper *lastgood.Keeper) func(*config.Config) {
 	return func(c *config.Config) {
 		if c.Path == w.Path { // not the last good file itself
-			keeper.Set(lastgood.File{Path: w.Full(), Text: c.Text(), Since: time.Now()})
+			f := lastgood.File{Path: w.Full(), Text: c.Text(), Since: time.Now()}
+			if c.Sealed() {
+				f.Sealed = c.Prefixes()
+			}
+			keeper.Set(f)
 		}
 	}
 }

@@ -50,7 +50,8 @@ type Config struct {
 	WireGuard  WireGuard
 	Nodes      []Node // in file order, at least one
 
-	doc string // the text, to find the places of later faults and of warnings
+	shut bool   // see Shut
+	doc  string // the text, to find the places of later faults and of warnings
 
 	edit editable
 }

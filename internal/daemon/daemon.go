@@ -73,7 +73,7 @@ func Run(ctx context.Context, o Options) error {
 	reader := source.NewReader(o.ConfigPath, config.MaxSize)
 	first, err := o.where().Load(ctx, reader)
 	if err = errors.Join(err, begin.CheckPrivileges(), tun.Available()); err != nil {
-		return err
+		return errors.Join(err, o.where().Bar(first.Config))
 	}
 	events := control.NewEvents()
 	o.Log = slog.New(control.NewEventLog(o.Log.Handler(), events))

@@ -84,7 +84,7 @@ var arrows = map[string][]string{
 	"internal/task":     {},
 	"internal/survey": {"internal/config", "internal/forwarding", "internal/link", "internal/mesh",
 		"internal/plan", "internal/resolve", "internal/rules", "internal/state"},
-	"internal/begin": {"internal/config", "internal/lastgood", "internal/passing", "internal/source",
+	"internal/begin": {"internal/config", "internal/lastgood", "internal/link", "internal/passing", "internal/source",
 		"internal/state"},
 	"internal/daemon": {"internal/backoff", "internal/begin", "internal/config", "internal/container",
 		"internal/control", "internal/crossing", "internal/dataplane", "internal/dataplane/auto",

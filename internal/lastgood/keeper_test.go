@@ -72,7 +72,7 @@ func (k *keeping) pass(d time.Duration) {
 }
 
 func (k *keeping) set(doc string) {
-	k.Set(File{"/etc/mesh.toml", doc, time.Now()})
+	k.Set(File{Path: "/etc/mesh.toml", Text: doc, Since: time.Now()})
 	k.pass(0)
 }
 

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -50,6 +51,8 @@ type File struct {
 	Path  string    // of the file that had the text
 	Text  string    // byte for byte
 	Since time.Time // when it came into force, to the second
+	// Sealed is what must never leave bare from now on; nil: the file does not ask for encryption.
+	Sealed []netip.Prefix
 }
 
 // Path returns the path of the last good file in a state folder.
@@ -97,11 +100,18 @@ func read(folder, path string, most int64) (File, error) {
 // Write keeps a file as the last good one. One with the same text stays as it is, with its time. After
 // an error the one before is still there. It waits as long as the disk does.
 func Write(folder string, f File) error {
-	if had, err := read(folder, f.Path, int64(len(f.Text))); err == nil && had.same(f) {
-		return nil
+	if f.Sealed != nil {
+		if err := noteSealed(folder, f); err != nil {
+			return err
+		}
 	}
-	if err := state.Write(folder, Name, encode(f)); err != nil {
-		return fmt.Errorf("keep the file in force: %w", err)
+	if had, err := read(folder, f.Path, int64(len(f.Text))); err != nil || !had.same(f) {
+		if err := state.Write(folder, Name, encode(f)); err != nil {
+			return fmt.Errorf("keep the file in force: %w", err)
+		}
+	}
+	if f.Sealed == nil {
+		return noteSealed(folder, f)
 	}
 	return nil
 }
@@ -157,7 +167,7 @@ func verify(path, rest, text string, kept []byte) (File, error) {
 		return File{}, fmt.Errorf("%w: its time is not understood", ErrDamaged)
 	}
 	f := File{Path: path, Text: text, Since: since}
-	if !bytes.Equal(encode(f), kept) {
+	if !bytes.Equal(encode(f), kept) { // which does not write Sealed
 		return File{}, fmt.Errorf("%w: its text is not what was kept", ErrDamaged)
 	}
 	return f, nil

@@ -18,12 +18,12 @@ var since = time.Date(2026, 11, 25, 10, 11, 12, 0, time.UTC)
 
 func TestWriteAndRead(t *testing.T) {
 	for name, f := range map[string]File{
-		"a file":            {"/etc/mesh.toml", "[network]\n", since},
-		"without a newline": {"/etc/mesh.toml", "[network]", since},
-		"empty":             {"/etc/mesh.toml", "", since},
-		"a last good file":  {"/etc/mesh.toml", string(encode(File{"/etc/mesh.toml", "x", since})), since},
-		"binary":            {"/etc/mesh.toml", "\x00\xff\n# meshd: \n", since},
-		"an odd path":       {"/etc/\"x\" was in force at y\n sha256 z\xff", "x\n", since},
+		"a file":            {"/etc/mesh.toml", "[network]\n", since, nil},
+		"without a newline": {"/etc/mesh.toml", "[network]", since, nil},
+		"empty":             {"/etc/mesh.toml", "", since, nil},
+		"a last good file":  {"/etc/mesh.toml", string(encode(File{"/etc/mesh.toml", "x", since, nil})), since, nil},
+		"binary":            {"/etc/mesh.toml", "\x00\xff\n# meshd: \n", since, nil},
+		"an odd path":       {"/etc/\"x\" was in force at y\n sha256 z\xff", "x\n", since, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			folder := filepath.Join(t.TempDir(), "state")
@@ -59,7 +59,7 @@ func TestWriteAndRead(t *testing.T) {
 
 // Whatever a power cut or a person does to it: it is damaged, or it is what was kept.
 func TestDamaged(t *testing.T) {
-	whole := encode(File{"/etc/mesh.toml", "[network]\ncidr = \"10.0.0.0/8\"\n", since})
+	whole := encode(File{"/etc/mesh.toml", "[network]\ncidr = \"10.0.0.0/8\"\n", since, nil})
 	for name, damage := range map[string]func(doc []byte) []byte{
 		"empty":           func([]byte) []byte { return nil },
 		"zeros":           func(doc []byte) []byte { return make([]byte, len(doc)) },
@@ -108,8 +108,8 @@ func TestReadWhatIsNoFile(t *testing.T) {
 
 // FuzzDecode: whatever is in the file, it is refused or is exactly what encode writes.
 func FuzzDecode(f *testing.F) {
-	f.Add(encode(File{"/etc/mesh.toml", "[network]\n", since}))
-	f.Add(encode(File{"/etc/\" was in force at \"", "\n# meshd: \"\" was in force at ", since}))
+	f.Add(encode(File{"/etc/mesh.toml", "[network]\n", since, nil}))
+	f.Add(encode(File{"/etc/\" was in force at \"", "\n# meshd: \"\" was in force at ", since, nil}))
 	f.Add([]byte(mark + `""` + inForce + "2026-11-25T10:11:12Z" + sum + "00\n"))
 	f.Add([]byte(mark + strings.Repeat(`"`+inForce, 100)))
 	f.Fuzz(func(t *testing.T, kept []byte) {
