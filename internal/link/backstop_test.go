@@ -48,7 +48,7 @@ func TestBackstops(t *testing.T) {
 		if shadows, err := Shadows("mesh0", carried); err != nil || len(shadows) > 0 {
 			t.Errorf("shadows %q, %v", shadows, err)
 		}
-		s := Settings{Interface: "mesh0", MTU: 1472, Addresses: addrs("10.244.2.0"), Routes: carried}
+		s := Settings{Interface: "mesh0", MTU: 1472, Addresses: addrs("10.244.2.0"), Routes: RoutesTo(carried...)}
 		must(t, tun.Create("mesh0"))
 		must(t, Claim("mesh0"))
 		for _, damage := range []string{

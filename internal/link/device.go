@@ -14,19 +14,32 @@ import (
 // This file changes settings of interfaces that other programs reach through /proc/sys. It
 // uses netlink, because the hardened unit (ProtectKernelTunables=) cannot write /proc/sys.
 
-// devconfAcceptLocal is IPV4_DEVCONF_ACCEPT_LOCAL of include/uapi/linux/ip.h.
-const devconfAcceptLocal = 23
+// Numbers of include/uapi/linux/ip.h.
+const (
+	devconfRPFilter    = 8  // IPV4_DEVCONF_RP_FILTER
+	devconfAcceptLocal = 23 // IPV4_DEVCONF_ACCEPT_LOCAL
+)
 
 // setDevice lets meshd's ICMP errors in and keeps the kernel's own packets out. The errors
-// come with the TUN's own address as their source; without accept_local the kernel drops
-// such packets as martians (fib_validate_source in net/ipv4/fib_frontend.c).
+// come by the TUN, with its own address as their source; without accept_local the kernel drops
+// such packets as martians (fib_validate_source in net/ipv4/fib_frontend.c). By the encrypted
+// interface no packet of this host's comes in.
 func setDevice(dev netlink.Link, s Settings) (changed []string, err error) {
 	// The kernel notifies all netlink listeners when a setting is set, even to the same value.
-	if setting("ipv4", s.Interface, "accept_local") != "1" {
+	if s.Kind == TUN && setting("ipv4", s.Interface, "accept_local") != "1" {
 		if err := setAcceptLocal(dev.Attrs().Index); err != nil {
 			return nil, fmt.Errorf("set accept_local: %w", err)
 		}
 		changed = append(changed, "accept_local was off")
+	}
+	// The larger value of this interface and of all counts, so 2 wins whatever the host has for all
+	// (IN_DEV_RPFILTER in include/linux/inetdevice.h).
+	const loose = "2"
+	if was := setting("ipv4", s.Interface, "rp_filter"); s.Loose && was != loose {
+		if err := setDevconf4(dev.Attrs().Index, devconfRPFilter, 2); err != nil {
+			return changed, fmt.Errorf("set rp_filter: %w", err)
+		}
+		changed = append(changed, "rp_filter was "+was)
 	}
 	what, err := setSilent(dev, s)
 	return append(changed, what...), err

@@ -98,8 +98,8 @@ func foreignAndIdle(dev netlink.Link) (bool, error) {
 	return !slices.ContainsFunc(routes, others), err
 }
 
-// marked reports whether an interface is a TUN of meshd's.
-func marked(dev netlink.Link) bool { return dev.Type() == "tuntap" && dev.Attrs().Alias == alias }
+// marked reports whether an interface is meshd's: a TUN, or one of WireGuard.
+func marked(dev netlink.Link) bool { return Encrypted.is(dev) && dev.Attrs().Alias == alias }
 
 // deleteLink deletes an interface; one that is gone already is no error.
 func deleteLink(dev netlink.Link) error {

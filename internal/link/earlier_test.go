@@ -17,7 +17,7 @@ func TestTakeDown(t *testing.T) {
 		}
 		must(t, n.IP("tuntap add foreign mode tun", "link add plain type bridge"))
 		must(t, set(Settings{Interface: "mesh0", MTU: 1472, Addresses: addrs("10.244.2.0"),
-			Routes: prefixes("10.244.0.0/16")}))
+			Routes: RoutesTo(prefixes("10.244.0.0/16")...)}))
 		err := CheckRoutes("mesh9", prefixes("10.244.0.0/16"))
 		if !errors.Is(err, ErrEarlier) {
 			t.Errorf("CheckRoutes beside an earlier run: %v", err)

@@ -8,7 +8,8 @@
 // with meshd's protocol number, and backstop routes, which have another number. Of other
 // interfaces the package changes forwarding switches only, and only when asked to.
 //
-//	link, route      the TUN: its state, its routes
+//	link, route      an interface of meshd's: its state, its routes
+//	encrypted        the interface of WireGuard beside the TUN
 //	earlier          TUNs that are in the way of a meshd that starts
 //	underlay         how datagrams reach the peers
 //	rules, ask       routing rules, and what the kernel answers about a packet
@@ -40,27 +41,40 @@ const Protocol = 85
 // alias marks meshd's interfaces; `ip link` shows it.
 const alias = "meshd"
 
-// Settings is the wanted state of the TUN interface.
+// Settings is the wanted state of an interface of meshd's.
 type Settings struct {
 	Interface string
-	MTU       int            // in bytes
-	Addresses []netip.Addr   // of the TUN, each configured as a host prefix
-	Routes    []netip.Prefix // everything that goes through the TUN, masked
-	// Router6 turns on IPv6 forwarding of the TUN itself, which bpf_fib_lookup asks where the underlay
+	Kind      Kind
+	MTU       int          // in bytes
+	Addresses []netip.Addr // of the interface, each configured as a host prefix
+	Routes    []Route      // everything that goes through the interface
+	// Router6 turns on IPv6 forwarding of the interface itself, which bpf_fib_lookup asks where the underlay
 	// is IPv6. The host forwards no IPv6 packet for that: the switch of all interfaces decides.
 	Router6 bool
+	// Loose accepts IPv4 packets whose answers would leave by another interface (rp_filter 2), as those of
+	// peers do that come by the TUN and are answered by the encrypted interface. False leaves the host's
+	// value as it is.
+	Loose bool
+	// Beside are further interfaces of meshd's own. Their routes for the same prefixes are no conflict; one
+	// that has the same metric as well is replaced by this interface's, without a moment between.
+	Beside []string
 }
 
-// Set brings the TUN interface, which must exist, into the state s. It adds what is missing,
-// removes addresses and meshd's routes that s does not have, and sets the link up. It needs
-// CAP_NET_ADMIN. A second call changes nothing. changed describes each difference that Set
-// found, for the log; after an error it holds those found until then.
+// Set brings an interface of meshd's, which must exist, into the state s. It adds what is missing,
+// removes addresses and meshd's routes that s does not have, and sets the link up. A prefix whose route
+// changes is never without one. Set needs CAP_NET_ADMIN. A second call changes nothing. changed describes
+// each difference that Set found, for the log; after an error it holds those found until then.
 func Set(s Settings) (changed []string, err error) {
-	dev, err := tunByName(s.Interface)
+	dev, err := ownByName(s.Interface, s.Kind)
 	if err != nil {
 		return nil, err
 	}
-	if err := CheckRoutes(s.Interface, s.Routes); err != nil {
+	routes, err := mainTable()
+	if err != nil {
+		return nil, err
+	}
+	beside := indices(s.Beside)
+	if err := conflict(routes, dev.Attrs().Index, s.Prefixes(), beside); err != nil {
 		return nil, err
 	}
 	steps := []struct {
@@ -73,7 +87,6 @@ func Set(s Settings) (changed []string, err error) {
 		{"bring up", setUp},
 		{"set IPv6 forwarding of", setRouter6},
 		{"set addresses", setAddresses},
-		{"set routes", setRoutes},
 	}
 	for _, step := range steps {
 		what, err := step.do(dev, s)
@@ -82,11 +95,20 @@ func Set(s Settings) (changed []string, err error) {
 			return changed, fmt.Errorf("%s %q: %w", step.what, s.Interface, err)
 		}
 	}
+	if len(changed) > 0 { // with an address the kernel removes routes that have it as their source
+		if routes, err = mainTable(); err != nil {
+			return changed, err
+		}
+	}
+	what, err := setRoutes(routes, dev.Attrs().Index, s.Routes, beside)
+	if changed = append(changed, what...); err != nil {
+		return changed, fmt.Errorf("set routes %q: %w", s.Interface, err)
+	}
 	return changed, nil
 }
 
-// setMark marks the TUN as meshd's. One that is deleted while its queues are opened is made anew by opening
-// them, without a mark, and the next start would take it for another program's.
+// setMark marks the interface as meshd's. A TUN that is deleted while its queues are opened is made anew by
+// opening them, without a mark, and the next start would take it for another program's.
 func setMark(dev netlink.Link, _ Settings) (changed []string, err error) {
 	if was := dev.Attrs().Alias; was != alias {
 		return []string{fmt.Sprintf("alias was %q", was)}, netlink.LinkSetAlias(dev, alias)
@@ -94,9 +116,9 @@ func setMark(dev netlink.Link, _ Settings) (changed []string, err error) {
 	return nil, nil
 }
 
-// Claim marks the TUN called name as meshd's. The caller has just made it.
+// Claim marks the TUN, or the interface of WireGuard, called name as meshd's. The caller has just made it.
 func Claim(name string) error {
-	dev, err := tunByName(name)
+	dev, err := ownByName(name, Encrypted)
 	if err != nil {
 		return err
 	}
@@ -187,7 +209,7 @@ func Idle(devices []int) (idle []IdleDevice) {
 // its carrier, but counts its queues (Linux 4.20).
 func inUse(dev netlink.Link) bool {
 	tun, ok := dev.(*netlink.Tuntap)
-	return dev.Attrs().RawFlags&unix.IFF_LOWER_UP != 0 || ok && tun.Queues+tun.DisabledQueues > 0
+	return ok && (dev.Attrs().RawFlags&unix.IFF_LOWER_UP != 0 || tun.Queues+tun.DisabledQueues > 0)
 }
 
 // CleanUp removes the TUN called name, or with an empty name every TUN, that an earlier run
@@ -225,18 +247,6 @@ func Overflows(name string) (uint64, error) {
 		return 0, nil
 	}
 	return dev.Attrs().Statistics.TxDropped, nil
-}
-
-// tunByName returns the interface called name; the error is ErrNotTUN for another kind.
-func tunByName(name string) (netlink.Link, error) {
-	dev, err := netlink.LinkByName(name)
-	if err != nil {
-		return nil, fmt.Errorf("find %q: %w", name, err)
-	}
-	if dev.Type() != "tuntap" {
-		return nil, fmt.Errorf("%q is a %s interface, %w", name, dev.Type(), ErrNotTUN)
-	}
-	return dev, nil
 }
 
 // setMTU sets the MTU. If it is right, no call is made: each would tell all netlink listeners.

@@ -105,7 +105,7 @@ func TestSetAndCleanUp(t *testing.T) {
 		s := Settings{
 			Interface: "mesh0", MTU: 1472,
 			Addresses: addrs("10.244.2.0", "fd00:0:0:2::"),
-			Routes:    prefixes("10.244.0.0/16", "fd00::/48", "192.168.7.0/24"),
+			Routes:    RoutesTo(prefixes("10.244.0.0/16", "fd00::/48", "192.168.7.0/24")...),
 		}
 		must(t, set(s))
 		meshIsSet(t, n)
@@ -130,7 +130,7 @@ func TestSetAndCleanUp(t *testing.T) {
 			t.Errorf("%q, %v, %s", changed, err, state(t, n))
 		}
 
-		s.MTU, s.Addresses, s.Routes = 1400, addrs("10.245.1.0"), prefixes("10.245.0.0/16")
+		s.MTU, s.Addresses, s.Routes = 1400, addrs("10.245.1.0"), RoutesTo(prefixes("10.245.0.0/16")...)
 		must(t, set(s))
 		got = state(t, n)
 		for _, gone := range []string{"10.244", "fd00", "192.168.7"} {
@@ -172,7 +172,8 @@ func TestForeignRouteIsRefused(t *testing.T) {
 				must(t, tun.Create("mesh0"))
 				before := state(t, n)
 				err := set(Settings{Interface: "mesh0", MTU: 1472,
-					Addresses: addrs("10.244.2.0", "fd00:0:0:1::"), Routes: prefixes("10.244.0.0/16", "fd00::/48")})
+					Addresses: addrs("10.244.2.0", "fd00:0:0:1::"),
+					Routes:    RoutesTo(prefixes("10.244.0.0/16", "fd00::/48")...)})
 				other, ok := errors.AsType[*RouteError](err)
 				if !ok || other.Route != culprit || other.Ours {
 					t.Errorf("Set: %v", err)
@@ -354,7 +355,7 @@ func TestOverflows(t *testing.T) {
 		must(t, tun.Create("mesh0"))
 		must(t, Claim("mesh0"))
 		must(t, set(Settings{Interface: "mesh0", MTU: 1472, Addresses: addrs("10.244.2.0"),
-			Routes: prefixes("10.244.0.0/16")}))
+			Routes: RoutesTo(prefixes("10.244.0.0/16")...)}))
 		q, err := tun.Open("mesh0", true)
 		must(t, err)
 		defer q.Close()

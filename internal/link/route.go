@@ -1,10 +1,10 @@
 package link
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -33,32 +33,41 @@ func (e *RouteError) Is(target error) bool { return target == ErrEarlier && e.Ou
 
 // CheckRoutes returns a *RouteError if a route of the main table, of any type, has one of
 // the prefixes and does not go through the interface called name. With two routes for one
-// prefix the kernel would choose by metric, so the pods' packets could go either way. The
-// interface need not exist.
-func CheckRoutes(name string, prefixes []netip.Prefix) error {
+// prefix the kernel would choose by metric, so the pods' packets could go either way. Routes of
+// meshd's over the interfaces beside are no conflict. No interface need exist.
+func CheckRoutes(name string, prefixes []netip.Prefix, beside ...string) error {
 	routes, err := mainTable()
 	if err != nil {
 		return err
 	}
-	return conflict(routes, Index(name), prefixes)
+	return conflict(routes, Index(name), prefixes, indices(beside))
 }
 
-// conflict is CheckRoutes for an interface index and a table. A route of another program is returned
+// conflict is CheckRoutes for interface indices and a table. A route of another program is returned
 // before one of meshd's own, which meshd can remove.
-func conflict(routes []netlink.Route, own int, prefixes []netip.Prefix) (err error) {
+func conflict(routes []netlink.Route, own int, prefixes []netip.Prefix, beside []int) (err error) {
 	wanted := setOf(prefixes)
 	for _, r := range routes {
-		p := destination(r)
-		if !wanted[p] || r.LinkIndex == own || isBackstop(r) {
-			continue
+		p, ours := destination(r), r.Protocol == Protocol
+		switch {
+		case !wanted[p], r.LinkIndex == own, isBackstop(r), ours && slices.Contains(beside, r.LinkIndex):
+		case !ours:
+			return &RouteError{Prefix: p, Route: describe(r)}
+		case err == nil: // to describe one of thousands is enough
+			err = &RouteError{Prefix: p, Route: describe(r), Ours: true}
 		}
-		found := &RouteError{Prefix: p, Route: describe(r), Ours: r.Protocol == Protocol}
-		if !found.Ours {
-			return found
-		}
-		err = found
 	}
 	return err
+}
+
+// indices returns the indices of those of some interfaces that exist.
+func indices(names []string) (some []int) {
+	for _, name := range names {
+		if index := Index(name); index >= 0 {
+			some = append(some, index)
+		}
+	}
+	return some
 }
 
 // setOf returns the prefixes as a set.
@@ -68,45 +77,6 @@ func setOf(prefixes []netip.Prefix) map[netip.Prefix]bool {
 		set[p] = true
 	}
 	return set
-}
-
-// setRoutes adds the missing routes and deletes those of meshd that are not wanted.
-func setRoutes(dev netlink.Link, s Settings) (changed []string, err error) {
-	routes, err := mainTable()
-	if err != nil {
-		return nil, err
-	}
-	missing := setOf(s.Routes)
-	for _, r := range routes {
-		p := destination(r)
-		switch {
-		case r.LinkIndex != dev.Attrs().Index:
-		case missing[p]:
-			delete(missing, p)
-		case r.Protocol == Protocol:
-			if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
-				return changed, fmt.Errorf("delete route %s: %w", p, err)
-			}
-			changed = append(changed, fmt.Sprintf("route %s was unwanted", p))
-		}
-	}
-	for _, p := range s.Routes {
-		if !missing[p] {
-			continue
-		}
-		r := &netlink.Route{
-			LinkIndex: dev.Attrs().Index, Dst: toIPNet(p), Protocol: Protocol, Table: unix.RT_TABLE_MAIN,
-		}
-		if p.Addr().Is4() { // IPv6 routes have no scope
-			r.Scope = netlink.SCOPE_LINK
-		}
-		// EEXIST is an error, too: another program made the route after CheckRoutes.
-		if err := netlink.RouteAdd(r); err != nil {
-			return changed, fmt.Errorf("add route %s: %w", p, err)
-		}
-		changed = append(changed, fmt.Sprintf("route %s was missing", p))
-	}
-	return changed, nil
 }
 
 // mainTable lists the routes of the main table of both families and of all types: a

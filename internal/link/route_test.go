@@ -33,7 +33,7 @@ func TestConflict(t *testing.T) {
 			true, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e, found := errors.AsType[*RouteError](conflict([]netlink.Route{test.route}, tun, wanted))
+			e, found := errors.AsType[*RouteError](conflict([]netlink.Route{test.route}, tun, wanted, nil))
 			if found != test.want {
 				t.Fatalf("%+v, want one: %v", e, test.want)
 			}

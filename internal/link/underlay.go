@@ -20,16 +20,20 @@ import (
 //	reach  how this host reaches one address: way, devices and the lowest MTU
 
 // LocalAddresses returns the addresses of all interfaces of this host, in the kernel's
-// order. Tentative and duplicate IPv6 addresses are left out: no socket can use them.
+// order, each once: meshd's interfaces share theirs. Tentative and duplicate IPv6 addresses are
+// left out: no socket can use them.
 func LocalAddresses() ([]netip.Addr, error) {
 	list, err := addresses()
 	if err != nil {
 		return nil, err
 	}
 	var ips []netip.Addr
+	known := map[netip.Addr]bool{}
 	for _, a := range list {
-		if a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0 {
-			ips = append(ips, toPrefix(a.IPNet).Addr())
+		ip := toPrefix(a.IPNet).Addr()
+		if a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0 && !known[ip] {
+			known[ip] = true
+			ips = append(ips, ip)
 		}
 	}
 	return ips, nil

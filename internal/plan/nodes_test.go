@@ -323,7 +323,7 @@ subnets = ["10.244.4.0/24"]
 			}
 			network := c.Network.CIDR
 			routes := slices.Concat(network, want)
-			if !slices.Equal(p.Link.Routes, routes) || !slices.Equal(p.Backstops, routes) {
+			if !slices.Equal(p.Link.Prefixes(), routes) || !slices.Equal(p.Backstops, routes) {
 				t.Errorf("routes %v, backstops %v", p.Link.Routes, p.Backstops)
 			}
 			if got := Pods(c, self).Others[3:]; !slices.Equal(got, want) {

@@ -212,7 +212,7 @@ func (p *Plan) planLink(self, underlayMTU int) error {
 	p.Link = link.Settings{Interface: network.Interface, MTU: network.MTU}
 	for _, cidr := range network.CIDR {
 		if !slices.Contains(p.Self.Subnets, cidr) { // else all of it is on our own bridge
-			p.Link.Routes = append(p.Link.Routes, cidr)
+			p.Link.Routes = append(p.Link.Routes, link.Route{Prefix: cidr})
 		}
 	}
 	if p.Link.MTU == 0 {
@@ -231,7 +231,7 @@ func (p *Plan) planLink(self, underlayMTU int) error {
 			"or take the IPv6 prefix out of network.cidr", underlayMTU, p.Link.MTU, minMTU6)
 	}
 	others := prefixesOf(p.Config, self)
-	p.Link.Routes = append(p.Link.Routes, others...)
+	p.Link.Routes = append(p.Link.Routes, link.RoutesTo(others...)...)
 	p.Backstops = slices.Concat(network.CIDR, others)
 	for _, v6 := range []bool{false, true} {
 		if ip := p.Peer.TUNAddress(v6); ip.IsValid() {

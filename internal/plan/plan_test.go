@@ -174,32 +174,32 @@ func TestMake(t *testing.T) {
 		{name: "first node", config: load(t, "", near), self: 0, mtu: 1500, bind: "172.18.0.2:8285",
 			link: link.Settings{
 				Interface: "mesh0", MTU: 1472, Addresses: addrs("10.244.1.0", "fd00:0:0:1::"),
-				Routes: prefixes("10.244.0.0/16", "fd00::/48", "192.168.2.0/24", "fd01::/64"),
+				Routes: link.RoutesTo(prefixes("10.244.0.0/16", "fd00::/48", "192.168.2.0/24", "fd01::/64")...),
 			}},
 		{name: "own port, one family, jumbo frames", config: load(t, `interface = "x"`, near), self: 1, mtu: 9000,
 			bind: "172.18.0.3:9000", link: link.Settings{
 				Interface: "x", MTU: 8972, Addresses: addrs("10.244.2.0"),
-				Routes: prefixes("10.244.0.0/16", "fd00::/48", "192.168.1.0/24"),
+				Routes: link.RoutesTo(prefixes("10.244.0.0/16", "fd00::/48", "192.168.1.0/24")...),
 			}},
 		{name: "an underlay larger than datagrams", config: load(t, "", near), self: 1, mtu: 65536 + 28,
 			bind: "172.18.0.3:9000", link: link.Settings{
 				Interface: "mesh0", MTU: maxMTU, Addresses: addrs("10.244.2.0"),
-				Routes: prefixes("10.244.0.0/16", "fd00::/48", "192.168.1.0/24"),
+				Routes: link.RoutesTo(prefixes("10.244.0.0/16", "fd00::/48", "192.168.1.0/24")...),
 			}},
 		{name: "an MTU of the file that fits", config: load(t, "mtu = 1400", near), self: 1, mtu: 1500,
 			bind: "172.18.0.3:9000", link: link.Settings{
 				Interface: "mesh0", MTU: 1400, Addresses: addrs("10.244.2.0"),
-				Routes: prefixes("10.244.0.0/16", "fd00::/48", "192.168.1.0/24"),
+				Routes: link.RoutesTo(prefixes("10.244.0.0/16", "fd00::/48", "192.168.1.0/24")...),
 			}},
 		{name: "an MTU of the file that does not", config: load(t, "mtu = 1473", near), self: 1, mtu: 1500,
 			bind: "172.18.0.3:9000", link: link.Settings{
 				Interface: "mesh0", MTU: 1473, Addresses: addrs("10.244.2.0"),
-				Routes: prefixes("10.244.0.0/16", "fd00::/48", "192.168.1.0/24"),
+				Routes: link.RoutesTo(prefixes("10.244.0.0/16", "fd00::/48", "192.168.1.0/24")...),
 			}, wrong: []about{{mesh.MTUTooLarge, mesh.Degraded, "", "network.mtu 1473"}}},
 		{name: "over IPv6, elsewhere, among peers of IPv4", config: load(t, "", deaf), self: 2, mtu: 1500,
 			bind: "[::]:8285", link: link.Settings{
 				Interface: "mesh0", MTU: 1452, Addresses: addrs("10.244.3.0"),
-				Routes: prefixes("10.244.0.0/16", "fd00::/48", "192.168.1.0/24", "192.168.2.0/24", "fd01::/64"),
+				Routes: link.RoutesTo(prefixes("10.244.0.0/16", "fd00::/48", "192.168.1.0/24", "192.168.2.0/24", "fd01::/64")...),
 			}, wrong: []about{
 				{mesh.AddressElsewhere, mesh.Degraded, "", deaf},
 				{mesh.UnderlayFamilies, mesh.Degraded, "a", ""}, {mesh.UnderlayFamilies, mesh.Degraded, "b", ""},
@@ -509,7 +509,7 @@ func TestMakeIsPure(t *testing.T) {
 func TestPlansOwnTheirLists(t *testing.T) {
 	c, again := load(t, "", near), load(t, "", near)
 	p := must(t, c, 0, here(1500))
-	for _, list := range [][]netip.Prefix{p.Backstops, p.Link.Routes, p.Rules.Masquerade.Mesh,
+	for _, list := range [][]netip.Prefix{p.Backstops, p.Link.Prefixes(), p.Rules.Masquerade.Mesh,
 		p.Rules.Masquerade.Local} {
 		clear(list)
 	}

@@ -17,7 +17,7 @@ func Fits(p *plan.Plan) error {
 			underlay = append(underlay, a.Addr())
 		}
 	}
-	return errors.Join(link.CheckRoutes(p.Link.Interface, p.Link.Routes),
+	return errors.Join(link.CheckRoutes(p.Link.Interface, p.Link.Prefixes(), p.Link.Beside...),
 		link.CheckUnderlay(p.Config.Network.CIDR, underlay))
 }
 
