@@ -256,9 +256,16 @@ type Lost struct {
 	Merger  uint64 // the backlog of the pair that merges TCP was full
 }
 
+// What moves packets, as status and metrics say it.
+const (
+	EngineUser      = "user"
+	EngineKernel    = "kernel"
+	EngineWireGuard = "wireguard" // none of the engines: they are sealed
+)
+
 // Works is how packets move at this time.
 type Works struct {
-	Engine   string   // "user", "kernel"
+	Engine   string   // EngineUser, EngineKernel, EngineWireGuard
 	Reason   string   // why the user engine, or tcx where XDP was asked for; may be empty
 	Receive  Receive  // in force; never AnyReceive
 	Captured bool     // user space sends, since somebody captures on the TUN

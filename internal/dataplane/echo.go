@@ -36,6 +36,9 @@ type Leaving struct {
 	DSCP       uint64 // bit n is set if a packet with DSCP value n has left since the last call
 }
 
+// ErrSealed is that of an Echo for an engine whose packets travel encrypted (Wanted.Sealed): none leaves.
+var ErrSealed = errors.New("send echo: packets travel encrypted, by another interface")
+
 // An EchoError is why an Echo to a peer could not be sent. Err is what the socket said.
 type EchoError struct {
 	Peer string

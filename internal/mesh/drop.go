@@ -17,6 +17,11 @@ const (
 	TTLExpired                   // both
 	Malformed                    // both: no IP packet, a wrong length or checksum, or a forbidden ECN mark
 
+	// Programs do not run while packets are encrypted, so what follows is counted in user space alone.
+
+	NotEncrypted // out: it came to the engine, while packets must leave by WireGuard
+	Cleartext    // in: a bare datagram of a node, while packets must come in by WireGuard
+
 	NumDrops // how many there are
 )
 
@@ -31,6 +36,8 @@ var dropNames = [NumDrops]string{
 	WriteError:       "write_error",
 	TTLExpired:       "ttl_expired",
 	Malformed:        "malformed",
+	NotEncrypted:     "not_encrypted",
+	Cleartext:        "cleartext",
 }
 
 // String returns the reason's name as it stands in status and metrics.

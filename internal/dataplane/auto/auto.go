@@ -101,11 +101,23 @@ func join(log *slog.Logger, u moving, k passing) *Engine {
 // Prepare implements dataplane.Engine.
 func (e *Engine) Prepare(ctx context.Context, w dataplane.Wanted) (func() error, error) {
 	var done undos
+	if w.Sealed {
+		// Pinned programs of an earlier meshd send in the clear from the TUN until they are detached.
+		// So this comes before all that may fail or take time.
+		undo, err := e.standAside(ctx, w)
+		if err != nil {
+			return nil, err
+		}
+		done.add(undo)
+	}
 	undo, err := e.user.Prepare(ctx, w)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, done.run())
 	}
 	done.add(undo)
+	if w.Sealed {
+		return done.run, nil
+	}
 	undo, err = e.kernel.Prepare(ctx, w)
 	if err != nil && w.Kernel.Use != dataplane.Always {
 		undo, err = e.fallBack(ctx, err)
@@ -120,7 +132,7 @@ func (e *Engine) Prepare(ctx context.Context, w dataplane.Wanted) (func() error,
 // Load implements dataplane.Loader: the kernel's verifier reads programs for as long as it takes to set all
 // rules of a large mesh.
 func (e *Engine) Load(ctx context.Context, w dataplane.Wanted) (undo func() error) {
-	if w.Kernel.Use != dataplane.Never {
+	if mayUse(w) != dataplane.Never {
 		if undo, err := e.kernel.Load(ctx, w); err == nil {
 			return undo
 		}
@@ -155,8 +167,8 @@ func (e *Engine) Apply(ctx context.Context, w dataplane.Wanted) (func() error, [
 
 // choose has programs forward, or not.
 func (e *Engine) choose(ctx context.Context, w dataplane.Wanted) (func() error, []mesh.Change, error) {
-	if w.Kernel.Use == dataplane.Never {
-		undo, err := e.standAside(ctx, w.Kernel)
+	if mayUse(w) == dataplane.Never {
+		undo, err := e.standAside(ctx, w)
 		return undo, nil, err
 	}
 	undo, changes, err := e.kernel.Apply(ctx, w)
@@ -174,14 +186,24 @@ func (e *Engine) choose(ctx context.Context, w dataplane.Wanted) (func() error, 
 	return func() error { e.verdict.Store(before); return undo() }, changes, nil
 }
 
-// standAside has user space forward everything, since programs must not be used.
-func (e *Engine) standAside(ctx context.Context, p dataplane.Programs) (undo func() error, err error) {
+// mayUse tells whether programs may forward. They send in the clear, whatever a plan says of them.
+func mayUse(w dataplane.Wanted) dataplane.Use {
+	if w.Sealed {
+		return dataplane.Never
+	}
+	return w.Kernel.Use
+}
+
+// standAside takes all programs away, since they must not be used: user space forwards everything, or drops
+// it where packets travel encrypted.
+func (e *Engine) standAside(ctx context.Context, w dataplane.Wanted) (undo func() error, err error) {
 	undo = e.goBack(ctx)
+	p := w.Kernel
 	before := e.verdict.Swap(&verdict{reason: p.Why}) // first: readers see why as soon as they see that
 	if err := e.kernel.Remove(ctx); err != nil {
 		return nil, errors.Join(err, undo())
 	}
-	if before.reason != p.Why && !p.Chosen {
+	if before.reason != p.Why && !p.Chosen && !w.Sealed {
 		e.log.Info("kernel engine must not be used: the user engine forwards",
 			"reason", p.Why, "event", "user_engine")
 	}
@@ -246,11 +268,14 @@ func (e *Engine) Read() dataplane.Reading {
 		r.Peers[name] = t
 	}
 	r.Lost.Merger, r.Handed = k.Overflow, k.Handed
-	if !k.Forwards {
+	switch {
+	case r.Works.Engine == dataplane.EngineWireGuard: // no engine was chosen
+		return r
+	case !k.Forwards:
 		r.Works.Reason = e.verdict.Load().reason
 		return r
 	}
-	r.Works.Engine, r.Works.Reason = "kernel", k.Refused
+	r.Works.Engine, r.Works.Reason = dataplane.EngineKernel, k.Refused
 	r.Works.Receive, r.Works.Captured = k.Receive, k.Captured
 	return r
 }

@@ -78,6 +78,52 @@ func TestLoad(t *testing.T) {
 	}
 }
 
+// Programs send in the clear, so they go before anything else is done, whatever a plan says of them. If a
+// later step fails, they are back.
+func TestSealed(t *testing.T) {
+	open, sealed := wanting(dataplane.IfPossible, ""), wanting(dataplane.Always, "")
+	sealed.Sealed = true
+	for _, c := range []struct {
+		name   string
+		before *dataplane.Wanted
+		fails  fail
+		did    []string
+		failed bool
+	}{
+		{"at a start", nil, nil, []string{"kernel.remove", "user.prepare", "kernel.remove", "user.apply"}, false},
+		{"live", &open, nil, []string{"kernel.remove", "user.prepare", "kernel.remove", "user.apply"}, false},
+		{"programs stay", &open, fail{"kernel.remove": errPrograms}, []string{"kernel.remove", "kernel.apply"}, true},
+		{"the port is taken", &open, fail{"user.prepare": errPrograms},
+			[]string{"kernel.remove", "user.prepare", "kernel.apply"}, true},
+		{"the port is taken at a start", nil, fail{"user.prepare": errPrograms},
+			[]string{"kernel.remove", "user.prepare", "kernel.remove"}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t)
+			if c.before != nil {
+				r.apply(*c.before)
+			}
+			for call, err := range c.fails {
+				r.fails[call] = err
+			}
+			_, err := r.Prepare(t.Context(), sealed)
+			if err == nil {
+				r.user.reading.Works = dataplane.Works{Engine: dataplane.EngineWireGuard}
+				r.works("wireguard", "")
+				if undo := r.Load(t.Context(), sealed); undo() != nil {
+					t.Error("a program was loaded")
+				}
+				_, _, err = r.Apply(t.Context(), sealed)
+			}
+			if failed := err != nil; failed != c.failed || r.kernel.reading.Forwards != (failed && c.before != nil) {
+				t.Errorf("%v, programs forward: %v", err, r.kernel.reading.Forwards)
+			}
+			r.did(c.did...)
+			r.told()
+		})
+	}
+}
+
 // Whether programs forward, and what status and the log say about it.
 func TestChoice(t *testing.T) {
 	for _, c := range []struct {

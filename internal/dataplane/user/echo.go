@@ -32,14 +32,16 @@ func (t tunAddresses) of(family netip.Addr) netip.Addr {
 
 // SendEcho implements dataplane.Echoer.
 func (u *Engine) SendEcho(es ...dataplane.Echo) error {
-	workers := *u.workers.Load()
-	if len(workers) == 0 {
+	workers, f := *u.workers.Load(), u.mesh.Load()
+	switch {
+	case f.sealed:
+		return dataplane.ErrSealed
+	case len(workers) == 0:
 		return errors.New("send echo: no packet loop runs")
 	}
 	w := workers[0]
 	out := newEchoes(w, w.echoes)
 	defer out.giveBack()
-	f := u.mesh.Load()
 	var errs []error
 	for _, e := range es {
 		peer, inner, err := f.echo(e)

@@ -29,6 +29,7 @@ type forwarding struct {
 	names  map[string]int32 // the table's index
 	shares map[mesh.Prefix]mesh.Share
 	self   int32
+	sealed bool         // packets travel encrypted, so that none leaves or comes in here
 	own    tunAddresses // source of ICMP errors
 	home4  netip.Prefix // our first subnet of each family; invalid: there is none
 	home6  netip.Prefix
@@ -94,7 +95,7 @@ func (u *Engine) replaceMesh(w dataplane.Wanted) (*forwarding, error) {
 	defer u.mu.Unlock()
 	m := w.Mesh
 	f := &forwarding{
-		self: table.None, peers: make([]peer, len(m.Peers)), binds: w.Binds,
+		self: table.None, sealed: w.Sealed, peers: make([]peer, len(m.Peers)), binds: w.Binds,
 		tun: make([]tunAddresses, len(m.Peers)), probes: make([]tunAddresses, len(m.Peers)),
 		names: make(map[string]int32, len(m.Peers)), shares: make(map[mesh.Prefix]mesh.Share, len(m.Shares)),
 	}

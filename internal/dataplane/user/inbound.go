@@ -114,6 +114,10 @@ func (in *inbound) datagram(f *forwarding, d *packet.Datagram) (packets int) {
 			in.user.strangers.note(d.Addr.Addr(), mesh.UnknownSender, "", b, time.Now())
 			continue
 		}
+		if f.sealed { // it may be anybody's, in the name of a node
+			f.peers[sender].drop(mesh.Cleartext, 1)
+			continue
+		}
 		if in.accept(f, sender, b, d) {
 			group := in.merge.Add(b)
 			if group == len(in.peers) {

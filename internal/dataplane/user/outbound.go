@@ -203,6 +203,14 @@ func (o *outbound) route(f *forwarding, b []byte, count int) (to *target, tos ui
 		o.answer.send(f, packet.NoRoute, b, nil)
 		return nil, 0
 	}
+	if f.sealed {
+		// The interface that encrypts is away, or its route is. Connections that begin should fail at once,
+		// and those that stand last until it is back: that is what net unreachable does to TCP (RFC 1122
+		// section 4.2.3.9).
+		f.peers[i].drop(mesh.NotEncrypted, count)
+		o.answer.send(f, packet.NoRoute, b, nil)
+		return nil, 0
+	}
 	to = f.peers[i].active.Load()
 	if h.TTL <= 1 {
 		to.drop(mesh.TTLExpired, count)

@@ -193,7 +193,11 @@ func (u *Engine) Read() dataplane.Reading {
 
 func (u *Engine) works() dataplane.Works {
 	workers := *u.workers.Load()
-	w := dataplane.Works{Engine: "user", Receive: dataplane.Socket, Offloads: []string{}, Queues: len(workers)}
+	w := dataplane.Works{Engine: dataplane.EngineUser, Receive: dataplane.Socket, Offloads: []string{},
+		Queues: len(workers)}
+	if u.mesh.Load().sealed {
+		w.Engine = dataplane.EngineWireGuard
+	}
 	if len(workers) == 0 {
 		return w
 	}

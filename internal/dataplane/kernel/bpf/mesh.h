@@ -9,7 +9,7 @@
 
 #include <linux/types.h>
 
-/* Why a packet is dropped: mesh.Drop, in its order. A test compares the names. */
+/* Why a packet is dropped: the first of mesh.Drop, in their order. A test compares the names. */
 enum drop {
 	DROP_NO_ROUTE,
 	DROP_TOO_BIG,
