@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/BurntSushi/toml"
+
+	"example.org/meshd/internal/mesh"
 )
 
 // A file of 10,000 nodes takes 80 ms to parse, and most edits change one node. So a file is
@@ -75,17 +77,17 @@ func (c *Config) edited(path, doc string) *Config {
 		return nil
 	}
 	r := &report{path: path, doc: doc[c.edit.starts[first]:end]}
-	changed := r.nodeTables(c.Network)
+	changed := r.nodeTables(c)
 	// Too many: those that went count, too.
 	next.edit.keys, next.edit.values = c.edit.keys+r.keys, c.edit.values+r.values
 	if r.count > 0 || next.edit.keys > maxKeys || next.edit.values > maxValues {
 		return nil
 	}
-	if !fitTogether(changed, c.Nodes[:first], c.Nodes[behind:]) {
+	if !fitTogether(c.WireGuard.Port, changed, c.Nodes[:first], c.Nodes[behind:]) {
 		return nil
 	}
 	next.Nodes = slices.Concat(c.Nodes[:first], changed, c.Nodes[behind:])
-	if len(next.Nodes) == 0 {
+	if len(next.Nodes) == 0 || len(wrongVias(next.Nodes)) > 0 {
 		return nil
 	}
 	next.edit.sum.remove(c.Nodes[first:behind])
@@ -150,8 +152,8 @@ func sharedSuffix(a, b string) int {
 }
 
 // nodeTables reads r's document, which must consist of [[node]] tables alone; everything else is
-// a problem. Of other documents it returns nil without reading them in full.
-func (r *report) nodeTables(network Network) []Node {
+// a problem. Of other documents it returns nil without reading them in full. The settings are those of c.
+func (r *report) nodeTables(c *Config) []Node {
 	if r.doc == "" {
 		return nil
 	}
@@ -170,16 +172,20 @@ func (r *report) nodeTables(network Network) []Node {
 		r.count++
 		return nil
 	}
-	return r.nodes(context.Background(), raw, network)
+	return r.nodes(context.Background(), raw, c, true)
 }
 
 // fitTogether reports whether a file may have some nodes, which fit among themselves, beside
-// others: no name, address or subnet is used twice, and no node is inside the mesh.
-func fitTogether(some []Node, others ...[]Node) bool {
+// others: no name, address, key or subnet is used twice, and no node is inside the mesh. WireGuard has a port.
+func fitTogether(port uint16, some []Node, others ...[]Node) bool {
 	names, addresses := map[string]bool{}, map[Address]bool{}
+	keys, called := map[mesh.Key]bool{{}: false}, map[Address]bool{}
 	var subnets, inside []netip.Prefix
 	for _, n := range some {
-		names[n.Name] = true
+		names[n.Name], keys[n.PublicKey.Canonical()] = true, n.PublicKey.IsValid()
+		for a := range n.places(port) {
+			called[a] = true
+		}
 		for _, a := range n.Addresses {
 			addresses[a.anyPort()] = true
 		}
@@ -189,7 +195,16 @@ func fitTogether(some []Node, others ...[]Node) bool {
 		return false
 	}
 	for _, o := range slices.Concat(others...) {
-		if names[o.Name] {
+		if names[o.Name] || keys[o.PublicKey.Canonical()] {
+			return false
+		}
+		for a := range o.places(port) {
+			if called[a] {
+				return false
+			}
+		}
+		contains := func(p netip.Prefix) bool { return p.Contains(o.Endpoint.Addr()) }
+		if slices.ContainsFunc(inside, contains) {
 			return false
 		}
 		for _, a := range o.Addresses {
@@ -215,6 +230,6 @@ func fitTogether(some []Node, others ...[]Node) bool {
 // holdsAny reports whether a prefix contains an underlay address of a node.
 func holdsAny(p netip.Prefix, nodes []Node) bool {
 	return slices.ContainsFunc(nodes, func(n Node) bool {
-		return slices.ContainsFunc(n.Addresses, func(a Address) bool { return p.Contains(a.Addr()) })
+		return p.Contains(n.Endpoint.Addr()) || slices.ContainsFunc(n.Addresses, func(a Address) bool { return p.Contains(a.Addr()) })
 	})
 }

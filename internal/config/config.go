@@ -58,9 +58,9 @@ type Config struct {
 
 // Fault returns the fault of a key ("network.interface") whose value is valid in itself
 // but does not suit this host. The fault has the place of the value in the file. The
-// message is formatted as by fmt.Sprintf. Fault may be called from any goroutine.
+// message is formatted as by fmt.Sprintf; keys in it are shown. Fault may be called from any goroutine.
 func (c *Config) Fault(key, format string, args ...any) Faults {
-	r := report{path: c.Path, doc: c.doc}
+	r := report{path: c.Path, doc: c.doc, showKeys: true}
 	r.add(key, format, args...)
 	return r.result()
 }
@@ -204,8 +204,13 @@ func (n Node) Prefixes() (ps []netip.Prefix) {
 	return ps
 }
 
-// Port returns the UDP port of the node's first address.
-func (n Node) Port() uint16 { return n.Addresses[0].Port() }
+// Port returns the UDP port of the node's first address; 0 without one.
+func (n Node) Port() uint16 {
+	if len(n.Addresses) == 0 {
+		return 0
+	}
+	return n.Addresses[0].Port()
+}
 
 // Address returns the address that the node prefers; the zero value for a name.
 func (n Node) Address() netip.AddrPort {

@@ -142,6 +142,7 @@ func TestEveryKeyIsRead(t *testing.T) {
 	doc := `
 [network]
 name = "edge"
+transport = "wireguard"
 cidr = ["fd00::/48", "10.0.0.0/8"]
 port = 1
 interface = "m"
@@ -164,11 +165,28 @@ listen = ":9285"
 [container]
 subnet_env = ""
 cni_conf = "/x"
+[wireguard]
+port = 9
+private_key = "/y"
 [[node]]
 name = "a.b-1"
 address = "[2001:db8::1]:5"
 subnets = ["10.1.0.0/24"]
 routes = ["192.168.0.0/16", "192.168.1.0/24"]
+public_key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
+endpoint = "Router.example.org:7"
+[[node]]
+name = "b"
+subnets = ["10.2.0.0/24"]
+public_key = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw="
+via = "a.b-1"
+endpoint = ""
+[[node]]
+name = "c"
+subnets = ["10.3.0.0/24"]
+public_key = "gN65BkIKy1eCE9pP1wdc8ROUtkHLF2PfAqYdyYBz6EA="
+endpoint = "2001:db8::3"
+via = ""
 `
 	c, err := Parse("x", []byte(doc))
 	if err != nil {
@@ -183,11 +201,15 @@ routes = ["192.168.0.0/16", "192.168.1.0/24"]
 		Masquerade: Masquerade{Exclude: []netip.Prefix{p("192.168.0.0/16"), p("fd01::/64")}},
 		Metrics:    Metrics{Listen: ":9285"},
 		Container:  Container{CNIConf: "/x"},
-		Transport:  "udp",
-		WireGuard:  defaultWireGuard,
+		Transport:  "wireguard",
+		WireGuard:  WireGuard{Port: 9, PrivateKey: "/y"},
 		Nodes: []Node{{Name: "a.b-1", Addresses: []Address{{AddrPort: netip.MustParseAddrPort("[2001:db8::1]:5")}},
 			Subnets: []netip.Prefix{p("10.1.0.0/24")},
-			Routes:  []Route{{p("192.168.0.0/16"), 100}, {p("192.168.1.0/24"), 100}}}},
+			Routes:  []Route{{p("192.168.0.0/16"), 100}, {p("192.168.1.0/24"), 100}}, PublicKey: keyOf(t, 0),
+			Endpoint: Address{"router.example.org", netip.AddrPortFrom(netip.Addr{}, 7)}},
+			{Name: "b", Subnets: []netip.Prefix{p("10.2.0.0/24")}, PublicKey: keyOf(t, 1), Via: "a.b-1"},
+			{Name: "c", Subnets: []netip.Prefix{p("10.3.0.0/24")}, PublicKey: keyOf(t, 2),
+				Endpoint: Address{AddrPort: netip.MustParseAddrPort("[2001:db8::3]:9")}}},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)

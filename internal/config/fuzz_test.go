@@ -40,6 +40,7 @@ func seeds(f *testing.F) {
 	f.Add("[network]\ncidr='10.0.0.0/8'\n[[node]]\nname='a'\n" +
 		"address=['172.18.0.2','a.lan:9','[2001:db8::1]:9']\nsubnets=['10.0.0.0/24']\n" +
 		"routes=[{prefix='192.168.0.0/24',metric=7},'192.168.1.0/24']\n")
+	f.Add(sealed)
 	f.Add("a.'b.c'.\"d\\te\" = [[1, 2], {x = 'y'}, \"\"\"q\"\"\"\"\"] # c\n" +
 		"[[a.f]]\n[[a.f]]\nz=1\n[a.f.g]\nh={}\n")
 }
@@ -75,8 +76,11 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("accepted an empty mesh: %+v", c)
 		}
 		for _, n := range c.Nodes {
-			if len(n.Addresses) == 0 || len(n.Addresses) > MaxAddresses || n.Name == "" || len(n.Subnets) == 0 {
-				t.Errorf("accepted a node without name, address or subnets: %+v", n)
+			if len(n.Addresses) > MaxAddresses || n.Name == "" || len(n.Subnets) == 0 {
+				t.Errorf("accepted a node without name or subnets: %+v", n)
+			}
+			if len(n.Addresses) == 0 && !c.Sealed() || c.Sealed() && !n.PublicKey.IsValid() {
+				t.Errorf("accepted a node that cannot be reached, or has no key: %+v", n)
 			}
 			for _, a := range n.Addresses {
 				if a.Port() == 0 || (a.Name == "") != a.Addr().IsValid() || strings.ToLower(a.Name) != a.Name {

@@ -15,19 +15,30 @@ var synonyms = map[string]map[string]string{
 		"peer": nodeKey, "peers": nodeKey, "host": nodeKey, "hosts": nodeKey, "server": nodeKey,
 		"servers": nodeKey, "member": nodeKey, "members": nodeKey,
 		"mesh": "network", "net": "network", "engine": "dataplane", "nat": "masquerade", "masq": "masquerade",
-		"prometheus": "metrics", "cni": "container", "health": "probe",
+		"prometheus": "metrics", "cni": "container", "health": "probe", "wg": "wireguard",
+		"encryption": "wireguard", "tls": "wireguard",
 	},
 	"network": {
 		"subnet": "cidr", "subnets": "cidr", "prefix": "cidr", "network": "cidr", "pod_cidr": "cidr",
 		"range": "cidr", "listen_port": "port", "listenport": "port", "device": "interface",
 		"dev": "interface", "iface": "interface", "ifname": "interface", "tun": "interface",
+		"encryption": "transport", "encrypt": "transport", "encrypted": "transport", "encapsulation": "transport",
+		"backend": "transport", "tunnel": "transport", "protocol": "transport",
+	},
+	"wireguard": {
+		"listen_port": "port", "listenport": "port", "key": "private_key", "key_file": "private_key",
+		"keyfile": "private_key", "secret": "private_key", "secret_key": "private_key",
+		"private_key_file": "private_key", "private_key_path": "private_key",
 	},
 	"dataplane":  {"mode": "engine", "backend": "engine", "type": "engine", "gro": "offload", "gso": "offload"},
 	"masquerade": {"enable": "enabled", "random": "fully_random", "exclusions": "exclude", "except": "exclude"},
 	"metrics":    {"address": "listen", "port": "listen", "bind": "listen"},
 	"container":  {"cni": "cni_conf", "flannel": "subnet_env"},
 	nodeKey: {
-		"ip": "address", "addr": "address", "endpoint": "address", "public_ip": "address",
+		"ip": "address", "addr": "address", "public_ip": "address", "endpoints": "endpoint",
+		"key": "public_key", "pubkey": "public_key", "pub_key": "public_key", "wireguard_key": "public_key",
+		"wg_key": "public_key", "wireguard": "public_key", "gateway": "via", "hub": "via", "relay": "via",
+		"next_hop": "via", "through": "via", "forwarder": "via",
 		"hostname": "name", "id": "name", "host": "name",
 		"cidr": "subnets", "prefix": "subnets", "prefixes": "subnets", "pods": "subnets", "pod_cidr": "subnets",
 		"podcidr": "subnets", "network": "subnets", "networks": "subnets", "allowed_ips": "routes",
@@ -44,6 +55,8 @@ var words = map[string]string{
 	"ebpf": EngineKernel, "bpf": EngineKernel, "xdp": EngineKernel, "userspace": EngineUser,
 	"user-space": EngineUser, "tun": EngineUser, "on": Auto, "true": Auto, "yes": Auto, "default": Auto,
 	"false": Off, "no": Off, "none": Off, "disabled": Off, "tc": "tcx", "udp": "socket",
+	"wg": TransportWireGuard, "wire-guard": TransportWireGuard, "encrypted": TransportWireGuard,
+	"plain": TransportUDP, "flannel": TransportUDP, "cleartext": TransportUDP, "bare": TransportUDP,
 }
 
 // guessKey returns the key of a table that somebody may have meant; empty if none is near.
@@ -64,9 +77,13 @@ func guessWord(word string, values []string) string {
 	return nearest(folded, values)
 }
 
-// homes returns the headers of the tables that have a key, for a key that stands in another one.
+// homes returns the headers of the tables that have a key, for a key that stands in another one. A port alone is
+// that of the mesh.
 func homes(key string) (tables []string) {
 	for _, table := range known[""] { // in the order of the starter file
+		if key == "port" && table == "wireguard" {
+			continue
+		}
 		if slices.Contains(known[table], key) {
 			tables = append(tables, table)
 		}

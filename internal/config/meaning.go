@@ -70,6 +70,10 @@ func hashOf(n *Node) (parts nodeSum) {
 			b = binary.BigEndian.AppendUint16(b, uint16(r.Metric))
 		}
 	}
+	if n.PublicKey.IsValid() || n.Endpoint != (Address{}) || n.Via != "" {
+		b = append(append(b, "key"...), n.PublicKey[:]...)
+		b = appendText(appendAddress(appendText(b, n.Endpoint.Name), n.Endpoint.AddrPort), n.Via)
+	}
 	sum := sha256.Sum256(b)
 	for i := range parts {
 		parts[i] = binary.BigEndian.Uint64(sum[8*i:])

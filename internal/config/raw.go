@@ -12,14 +12,15 @@ import (
 // known lists the keys that exist, table by table; "" is the top level of the file.
 // TestStarterExplainsEveryKey holds configs/mesh.toml to it.
 var known = map[string][]string{
-	"":           {"network", "dataplane", "masquerade", "probe", "metrics", "container", nodeKey},
-	"network":    {"name", "cidr", "port", "interface", "mtu"},
+	"":           {"network", "wireguard", "dataplane", "masquerade", "probe", "metrics", "container", nodeKey},
+	"network":    {"name", "cidr", "port", "interface", "mtu", "transport"},
+	"wireguard":  {"port", "private_key"},
 	"dataplane":  {"engine", "receive", "offload", "queues", "spread"},
 	"masquerade": {"enabled", "fully_random", "exclude", "forward"},
 	"probe":      {"interval"},
 	"metrics":    {"listen"},
 	"container":  {"subnet_env", "cni_conf"},
-	nodeKey:      {"name", "address", "subnets", "routes"},
+	nodeKey:      {"name", "address", "subnets", "routes", "public_key", "endpoint", "via"},
 	routeKey:     {"prefix", "metric"},
 }
 

@@ -32,7 +32,8 @@ type report struct {
 	// tables may be a consequence.
 	headers bool
 
-	noNodes bool // a problem says that the file lists no node
+	noNodes  bool // a problem says that the file lists no node
+	showKeys bool // the keys in messages are public ones
 
 	found // what the gate has seen
 
@@ -113,6 +114,9 @@ func (r *report) result() Faults {
 		line, col := c.move(p.at)
 		if p.see != "" {
 			p.message += r.whereIs(p.see)
+		}
+		if !r.showKeys {
+			p.key, p.message = hideKeys(p.key), hideKeys(p.message)
 		}
 		faults = append(faults, Fault{r.path, line, col, clip(p.key), clip(p.message)})
 	}

@@ -20,10 +20,32 @@ var tableNames = func() string {
 	return strings.Join(names, ", ")
 }()
 
-// advice is for keys that belong into no table, but whose value belongs into another one.
-var advice = map[string]string{
-	"node.port": "write the port behind the address: address = \"172.18.0.3:8285\"",
-}
+// advice is for keys that belong into no table, but whose value belongs into another one, or nowhere. The names
+// are folded as folded does it.
+var advice = func() map[string]string {
+	all := map[string]string{
+		"node.port": "write the port behind the address: address = \"172.18.0.3:8285\"",
+	}
+	for _, secret := range []string{"privatekey", "privkey", "private", "secretkey", "secret", "seckey"} {
+		all["node."+secret] = "a private key does not belong in this file, which all hosts have: write public_key, as " +
+			"`meshd key` prints it; if this was the private key, make a new one on its host"
+	}
+	for _, table := range []string{nodeKey, "wireguard", "network"} {
+		for _, shared := range []string{"presharedkey", "psk"} {
+			all[table+"."+shared] = "meshd has no preshared keys: delete the line; public_key is enough"
+		}
+		for _, alive := range []string{"persistentkeepalive", "keepalive"} {
+			all[table+"."+alive] = "meshd keeps the way through NAT open by itself: delete the line"
+		}
+	}
+	return all
+}()
+
+// joins is what joins the words of a key.
+var joins = strings.NewReplacer("-", "", "_", "")
+
+// folded returns a key as advice has it: in small letters, without what joins words.
+func folded(key string) string { return joins.Replace(strings.ToLower(key)) }
 
 // judge reports a path that meshd does not know, once for each node: a key that is
 // misspelt in one node is misspelt in its place, but twice in one node is one fault.
@@ -58,7 +80,7 @@ func (g *gate) judge(at int) {
 		word = whole // a dot inside of a key
 	}
 	slip := p.key // what one fault is told for
-	if says := advice[p.key]; says != "" {
+	if says := g.advice(depth, p.key); says != "" {
 		p.message = says
 	} else if meant := guessKey(table, word); meant != "" {
 		g.meant(&p, table, word, meant)
@@ -74,6 +96,14 @@ func (g *gate) judge(at int) {
 		g.told[p.key], g.told[slip] = g.node(), g.node()
 		g.report.note(p)
 	}
+}
+
+// advice returns what is said of a key of a table that needs words of its own; empty for all others.
+func (g *gate) advice(depth int, key string) string {
+	if depth != 2 || len(key) > 2*longestWord { // a file may have a hundred thousand of others
+		return ""
+	}
+	return advice[folded(key)]
 }
 
 // fresh reports whether a slip was not told yet: it is told once in each node, and once outside of

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"example.org/meshd/internal/mesh"
 )
 
 // Bounds of network.mtu in bytes. Below the lower ones the kernel turns the family off on
@@ -46,18 +48,21 @@ func validate(ctx context.Context, raw rawFile, r *report) *Config {
 		Probe: Probe{
 			Interval: r.duration("probe.interval", probe["interval"], 100*time.Millisecond, time.Hour, time.Second),
 		},
-		Transport: TransportUDP, WireGuard: defaultWireGuard,
-		Metrics: Metrics{Listen: r.listen("metrics.listen", raw.sections["metrics"]["listen"])},
+		Transport: r.oneOf("network.transport", raw.sections["network"]["transport"], TransportUDP,
+			TransportWireGuard),
+		WireGuard: r.wireguard(raw.sections["wireguard"]),
+		Metrics:   Metrics{Listen: r.listen("metrics.listen", raw.sections["metrics"]["listen"])},
 		Container: Container{
 			SubnetEnv: r.file("container.subnet_env", container["subnet_env"], "/run/flannel/subnet.env"),
 			CNIConf:   r.file("container.cni_conf", container["cni_conf"], ""),
 		},
 	}
-	r.ownFiles(c.Container)
+	r.ownFiles(c)
+	r.ports(c, raw.sections["wireguard"]["port"] != nil)
 	forward, all := r.flagOrAll("masquerade.forward", masquerade["forward"], true)
 	c.Masquerade.Forward, c.Masquerade.ForwardAll = forward, all
 	c.Masquerade.Exclude, _ = r.prefixes("masquerade.exclude", masquerade["exclude"], false)
-	c.Nodes = r.nodes(ctx, raw.nodes, c.Network)
+	c.Nodes = r.nodes(ctx, raw.nodes, c, false)
 	return c
 }
 
@@ -105,9 +110,9 @@ func (r *report) cidr(n *Network, raw rawTable) {
 	}
 }
 
-// nodes checks every node by itself and then against all others. The cost grows with the
-// number of nodes and prefixes, not with their pairs.
-func (r *report) nodes(ctx context.Context, raw []rawTable, network Network) []Node {
+// nodes checks every node by itself and then against all others of a file with some settings. The cost grows
+// with the number of nodes and prefixes, not with their pairs. partly says that there are nodes besides these.
+func (r *report) nodes(ctx context.Context, raw []rawTable, settings *Config, partly bool) []Node {
 	if len(raw) == 0 {
 		if r.has("node") { // of the wrong type, and so reported
 			return nil
@@ -119,9 +124,9 @@ func (r *report) nodes(ctx context.Context, raw []rawTable, network Network) []N
 		}
 		return nil
 	}
-	check := meshCheck{report: r, network: network,
+	check := meshCheck{report: r, config: settings, network: settings.Network,
 		names: make(map[string]int, len(raw)), addresses: make(map[Address]holder, len(raw)),
-		subnets: &owners{claims: make([]claim, 0, len(raw))}, routes: &owners{},
+		keys: map[mesh.Key]int{}, subnets: &owners{claims: make([]claim, 0, len(raw))}, routes: &owners{},
 	}
 	nodes := make([]Node, len(raw))
 	for i, node := range raw {
@@ -133,15 +138,21 @@ func (r *report) nodes(ctx context.Context, raw []rawTable, network Network) []N
 	check.outsiders()
 	check.overlaps()
 	check.underlayInside(nodes)
+	check.endpoints(nodes)
+	if !partly {
+		check.vias(nodes, raw)
+	}
 	return nodes
 }
 
 // meshCheck holds the names, addresses and prefixes that nodes have claimed so far.
 type meshCheck struct {
 	*report
+	config    *Config // its settings; its nodes are not known yet
 	network   Network
 	names     map[string]int     // node index by name
 	addresses map[Address]holder // by underlay address, or by host name, without ports
+	keys      map[mesh.Key]int   // node index by the canonical form
 	subnets   *owners
 	routes    *owners
 	outside   []claim // subnets that are not inside the pod network
@@ -153,12 +164,15 @@ type holder struct{ node, element int }
 // path returns where the address stands in the file. It is right for a lone address, too, which the
 // elements of a list lead to.
 func (h holder) path() string {
-	return "node[" + strconv.Itoa(h.node) + "].address[" + strconv.Itoa(h.element) + "]"
+	return nodePath(h.node) + ".address[" + strconv.Itoa(h.element) + "]"
 }
+
+// nodePath returns where a node stands in the file.
+func nodePath(node int) string { return "node[" + strconv.Itoa(node) + "]" }
 
 // node checks one [[node]] table.
 func (m *meshCheck) node(i int, raw rawTable) Node {
-	base := "node[" + strconv.Itoa(i) + "]"
+	base := nodePath(i)
 	n := Node{Name: m.text(base+".name", raw["name"], "")}
 	_, isText := raw["name"].(string)
 	switch first, taken := m.names[n.Name]; {
@@ -173,15 +187,9 @@ func (m *meshCheck) node(i int, raw rawTable) Node {
 		m.names[n.Name] = i
 	}
 
-	if raw["address"] == nil {
-		m.missing(base+".address", "is missing: every [[node]] needs one")
-	} else {
-		var at []string
-		n.Addresses, at = m.report.addresses(base+".address", raw["address"], m.network.Port)
-		for j, a := range n.Addresses {
-			m.address(at[j], a, holder{i, j})
-		}
-	}
+	n.PublicKey, n.Endpoint = m.publicKey(base, raw, i), m.calledAt(base, raw)
+	n.Via = m.text(base+".via", raw["via"], "")
+	m.addressesOf(&n, base, raw, i)
 
 	if list, ok := raw["subnets"].([]any); raw["subnets"] == nil || ok && len(list) == 0 {
 		m.missing(base+".subnets", "is missing: every [[node]] needs at least one, inside network.cidr")
@@ -196,6 +204,30 @@ func (m *meshCheck) node(i int, raw rawTable) Node {
 		m.route(at[j], r.Prefix, i)
 	}
 	return n
+}
+
+// addressesOf reads where a node listens. With encryption a node may have no address: it calls the others.
+func (m *meshCheck) addressesOf(n *Node, base string, raw rawTable, node int) {
+	leaf := raw["address"]
+	switch {
+	case leaf != nil:
+	case m.config.Transport != TransportUDP:
+		return
+	case raw["public_key"] != nil:
+		m.missing(base+".address", "is missing: every node needs one, unless transport = %q", TransportWireGuard)
+		return
+	default:
+		m.missing(base+".address", "is missing: every [[node]] needs one")
+		return
+	}
+	var at []string
+	n.Addresses, at = m.report.addresses(base+".address", leaf, m.network.Port)
+	for j, a := range n.Addresses {
+		m.address(at[j], a, holder{node, j})
+		if port := m.config.WireGuard.Port; m.config.Sealed() && a.Port() == port && port != m.network.Port {
+			m.add(at[j], "%s has wireguard.port, and the host opens both ports: choose another one", a)
+		}
+	}
 }
 
 // address claims one address of a node. Ports do not count: a node is known by where its datagrams come
@@ -321,12 +353,12 @@ func (m *meshCheck) inside(path string, ip netip.Addr) {
 
 // lineOf returns the line of a key of a node.
 func (m *meshCheck) lineOf(node int, key string) int {
-	return m.lineAt("node[" + strconv.Itoa(node) + "]." + key)
+	return m.lineAt(nodePath(node) + "." + key)
 }
 
 // meantName proposes a valid name for one that is none; empty if there is no near one.
 func meantName(s string) string {
-	if meant := NameFrom(s); meant != "" {
+	if meant := NameFrom(s); meant != "" && hideKeys(s) == s { // a key in small letters is soon found
 		return ": did you mean " + strconv.Quote(meant) + "?"
 	}
 	return ""

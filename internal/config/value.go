@@ -144,8 +144,9 @@ func (r *report) file(path string, leaf any, def string) string {
 	return s
 }
 
-// ownFiles checks that the files that meshd writes are two, and not the configuration.
-func (r *report) ownFiles(c Container) {
+// ownFiles checks that the files that meshd writes are two, and neither the configuration nor the private key.
+func (r *report) ownFiles(config *Config) {
+	c := config.Container
 	own, err := filepath.Abs(r.path)
 	if err != nil {
 		own = r.path
@@ -155,9 +156,16 @@ func (r *report) ownFiles(c Container) {
 	}
 	written := map[string]string{"container.subnet_env": c.SubnetEnv, "container.cni_conf": c.CNIConf}
 	for key, path := range written {
-		if path != "" && path == own {
+		switch path {
+		case "":
+		case own:
 			r.add(key, "%q is the configuration file itself: give another path", path)
+		case config.WireGuard.PrivateKey:
+			r.add(key, "%q is wireguard.private_key: meshd would overwrite the key; give another path", path)
 		}
+	}
+	if config.WireGuard.PrivateKey == own {
+		r.add("wireguard.private_key", "%q is the configuration file itself: give another path", own)
 	}
 }
 

@@ -236,7 +236,7 @@ func TestOwnFiles(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := &report{path: "/etc/mesh.toml"}
-			r.ownFiles(test.c)
+			r.ownFiles(&Config{Container: test.c})
 			if got := r.count; (got > 0) != (test.faulty != "") || got > 0 && !r.has(test.faulty) {
 				t.Errorf("%+v, want a fault of %q", r.problems, test.faulty)
 			}

@@ -26,7 +26,7 @@ func (c *Config) Warnings() []Warning {
 	r := report{path: c.Path, doc: c.doc}
 	var public []holder
 	c.eachAddress(func(at holder, ip netip.Addr) {
-		if isPublic(ip) && (len(public) == 0 || public[len(public)-1].node != at.node) {
+		if !c.Sealed() && isPublic(ip) && (len(public) == 0 || public[len(public)-1].node != at.node) {
 			public = append(public, at)
 		}
 	})
@@ -35,9 +35,9 @@ func (c *Config) Warnings() []Warning {
 			r.add(at.path(), "and %d more nodes have a public address", len(public)-n)
 			break
 		}
-		r.add(at.path(), "%s is a public address, and meshd does not encrypt or authenticate packets: "+
-			"anyone on the path can read and forge them; use private addresses, or run the mesh over "+
-			"IPsec or WireGuard", c.Nodes[at.node].Addresses[at.element].Addr())
+		r.add(at.path(), "%s is a public address, and packets are not encrypted or authenticated: "+
+			"anyone on the path can read and forge them; use private addresses, or encrypt them with "+
+			"network.transport = \"wireguard\"", c.Nodes[at.node].Addresses[at.element].Addr())
 	}
 	if host, port, err := net.SplitHostPort(c.Metrics.Listen); err == nil && !isLoopback(host) {
 		r.add("metrics.listen", "%q is not a loopback address: anyone who can connect to it reads the names, "+
@@ -47,6 +47,8 @@ func (c *Config) Warnings() []Warning {
 	c.warnOfLoops(&r)
 	c.warnOfPorts(&r)
 	c.warnOfLimits(&r)
+	c.warnOfKeys(&r)
+	c.warnOfVias(&r)
 	var warnings []Warning
 	for _, f := range r.result() {
 		warnings = append(warnings, Warning(f))

@@ -40,10 +40,12 @@ func ParseKey(s string) (k Key, err error) {
 func (k Key) IsValid() bool { return k != Key{} }
 
 // Same tells whether two keys are one for X25519, which ignores the highest bit (RFC 7748 section 5).
-func (k Key) Same(o Key) bool {
+func (k Key) Same(o Key) bool { return k.Canonical() == o.Canonical() }
+
+// Canonical returns the one of all keys that are the same which can stand for them in a map.
+func (k Key) Canonical() Key {
 	k[31] &= 0x7f
-	o[31] &= 0x7f
-	return k == o
+	return k
 }
 
 // String returns the key in base64, as files have it; empty for none.
