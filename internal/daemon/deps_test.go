@@ -142,6 +142,7 @@ var rooms = map[string][]string{
 	"github.com/coreos/go-systemd":        {"internal/handover"},
 	"golang.org/x/net":                    {"internal/resolve"},
 	"golang.org/x/sync":                   {"internal/task"},
+	"github.com/mdlayher/genetlink":       {"internal/wireguard"},
 	"golang.zx2c4.com/wireguard":          {"internal/wireguard"},
 }
 

@@ -2,8 +2,12 @@
 // of them may send. Kernel and user space (package user) are driven by the same calls of wgctrl. The
 // package does no cryptography of its own, and keeps no state: Set compares with what there is.
 //
+//	Open     a Client of the kernel and of user space
 //	Set      brings the interface, which exists, to Settings; sessions of peers that stay live on
 //	Read     what is known of each peer: where it is, when it spoke, how much
+//
+// The order of a start is: make the interface, Open, Set. Calls may come at once from several goroutines,
+// but two Sets of one interface would undo each other.
 package wireguard
 
 import (
@@ -30,10 +34,16 @@ type Settings struct {
 type Peer struct {
 	Key mesh.Key
 	// Endpoint is where the peer is called; the zero value: it calls in, and is answered where its
-	// packets come from.
-	Endpoint  netip.AddrPort
+	// packets come from. Set writes it for a new peer, and for one whose endpoint is not known. Otherwise the
+	// interface keeps the endpoint that it learned from packets of the peer: writing the file's would send a
+	// peer that roams away from where it is.
+	Endpoint netip.AddrPort
+	// Call has Set write Endpoint where the interface has another one. It is for the moment when the wanted
+	// endpoint changed, and for a peer that is down: it may have roamed to an address where it is not any
+	// more, and both ends would wait for each other. Set has no memory, so the caller decides.
+	Call      bool
 	Allowed   []netip.Prefix // what it may send from, and what is sent to it; no prefix is in two peers
-	Keepalive time.Duration  // 0: none
+	Keepalive time.Duration  // whole seconds up to 65535 s; 0: none
 }
 
 // A Client speaks to an interface; *wgctrl.Client is one.
