@@ -12,6 +12,7 @@ import (
 	"example.org/meshd/internal/dataplane/tun"
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/wireguard"
 )
 
 // A Device is the TUN of this daemon. Its methods belong to one goroutine.
@@ -31,19 +32,27 @@ func (d *Device) Inherit(left []*os.File) { d.held = tun.Held(left) }
 // Adopted notes that the engine uses queues of the TUN called name that an earlier meshd left.
 func (d *Device) Adopted(name string) { d.index = link.Index(name) }
 
-// ClearWay takes down the TUNs that an earlier run had under other names than this one. It is for the
+// ClearWay takes down the TUNs that an earlier run had under other names than this one, and the encrypted
+// interface unless the mesh is sealed: packets must go by the TUN then. It is for the
 // start, when this daemon has the control socket and the port: no other meshd can need them. fits tells
 // whether the host's routes leave room for the mesh; routes over these TUNs are in the way only until
 // then. What another program has put there is an error before anything is changed.
-func (d *Device) ClearWay(name string, fits func() error) error {
+func (d *Device) ClearWay(name string, sealed bool, fits func() error) error {
 	err := fits()
 	if err != nil && !errors.Is(err, link.ErrEarlier) {
 		return err
 	}
-	removed, downErr := link.TakeDown(name, d.held)
+	removed, downErr := link.TakeDown([]string{name, wireguard.Interface}, d.held)
 	for _, old := range removed {
 		d.log.Info("took down the interface that the last run had: network.interface has another value now",
 			"old", old, "new", name, "event", "interface_renamed")
+	}
+	if !sealed && name != wireguard.Interface {
+		gone, err := link.RemoveEncrypted(wireguard.Interface)
+		if downErr = errors.Join(downErr, err); gone {
+			d.log.Info("took down the encrypted interface that the last run had: the file does not ask for encryption",
+				"interface", wireguard.Interface, "event", "interface_removed")
+		}
 	}
 	if err == nil {
 		return downErr

@@ -3,6 +3,7 @@ package device
 import (
 	"errors"
 	"log/slog"
+	"net/netip"
 	"os"
 	"slices"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"example.org/meshd/internal/dataplane/tun"
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/nstest"
+	"example.org/meshd/internal/wireguard"
 )
 
 func device() *Device { return New(slog.New(slog.DiscardHandler)) }
@@ -46,7 +48,7 @@ func TestClearWay(t *testing.T) {
 		must(t, q.Close()) // the copy holds the device
 
 		foreign := errors.New("a route of another program")
-		if err := d.ClearWay("mesh1", func() error { return foreign }); err != foreign || !link.Exists("mesh0") {
+		if err := d.ClearWay("mesh1", false, func() error { return foreign }); err != foreign || !link.Exists("mesh0") {
 			t.Errorf("ClearWay: %v, mesh0 is there: %v", err, link.Exists("mesh0"))
 		}
 		looks := 0
@@ -56,12 +58,54 @@ func TestClearWay(t *testing.T) {
 			}
 			return nil
 		}
-		if err := d.ClearWay("mesh1", fits); err != nil || looks != 2 || link.Exists("mesh0") {
+		if err := d.ClearWay("mesh1", false, fits); err != nil || looks != 2 || link.Exists("mesh0") {
 			t.Errorf("ClearWay: %v after %d looks, mesh0 is there: %v", err, looks, link.Exists("mesh0"))
 		}
-		if err := d.ClearWay("mesh1", func() error { return &link.RouteError{Ours: true} }); !errors.Is(err,
+		if err := d.ClearWay("mesh1", false, func() error { return &link.RouteError{Ours: true} }); !errors.Is(err,
 			link.ErrEarlier) {
 			t.Errorf("a route of a meshd that runs: %v", err)
+		}
+	})
+}
+
+// The encrypted interface stays while the mesh is sealed, and leads nothing away once it is not.
+func TestClearWayOfTheEncrypted(t *testing.T) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+		prefixes := []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")}
+		s := link.Settings{Interface: wireguard.Interface, Kind: link.Encrypted, MTU: 1408,
+			Routes: link.RoutesTo(prefixes...)}
+		fits := func() error { return link.CheckRoutes("mesh0", prefixes) }
+		for _, test := range []struct {
+			name           string
+			helper, sealed bool
+			exists         bool // afterwards
+			fits           bool
+		}{
+			{"sealed", false, true, true, false},
+			{"sealed, with a helper", true, true, true, false},
+			{"bare", false, false, false, true},
+			{"bare, with a helper", true, false, true, true},
+		} {
+			must(t, tun.Create(wireguard.Interface, link.Claim))
+			if _, err := link.Set(s); err != nil {
+				t.Fatal(err)
+			}
+			var q *tun.Queue
+			if test.helper {
+				var err error
+				q, err = tun.Open(wireguard.Interface, true)
+				must(t, err)
+			}
+			err := device().ClearWay("mesh0", test.sealed, fits)
+			if (err == nil) != test.fits || link.Exists(wireguard.Interface) != test.exists {
+				t.Errorf("%s: %v, and the interface is there: %v", test.name, err, link.Exists(wireguard.Interface))
+			}
+			if up := link.Up(wireguard.Interface); up != test.sealed {
+				t.Errorf("%s: it is up: %v", test.name, up)
+			}
+			if test.helper {
+				must(t, q.Close())
+			}
 		}
 	})
 }

@@ -32,6 +32,7 @@ import (
 // Node is what of the mesh and of this node matters here.
 type Node struct {
 	TUN      string         // its name
+	Beside   []string       // further interfaces of meshd's own, which need not exist
 	Networks []netip.Prefix // all of the mesh
 	Subnets  []netip.Prefix // of this node
 	Routes   []netip.Prefix // networks behind this node
@@ -197,11 +198,13 @@ func offOn(names []string, kind mesh.Kind, severity mesh.Severity) mesh.Conditio
 }
 
 // inner returns the interfaces by which packets between pods and the mesh come in: those of pods, and
-// the TUN if it is there.
+// those of meshd that are there.
 func (h Host) inner() []link.Interface {
 	all := slices.Clone(h.Crossing.Pods)
-	if tun := link.Index(h.Node.TUN); tun > 0 {
-		all = append(all, link.Interface{Index: tun, Name: h.Node.TUN})
+	for _, name := range append([]string{h.Node.TUN}, h.Node.Beside...) {
+		if index := link.Index(name); index > 0 {
+			all = append(all, link.Interface{Index: index, Name: name})
+		}
 	}
 	return all
 }

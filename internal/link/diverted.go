@@ -14,6 +14,7 @@ import (
 // Pods are the packets whose way is asked.
 type Pods struct {
 	TUN      string         // packets from other nodes come in by it
+	Beside   []string       // or by these, meshd's further interfaces, which need not exist
 	Link     Interface      // packets of this node's pods come in by it; zero: there is none yet
 	Networks []netip.Prefix // of the mesh
 	Own      []netip.Prefix // subnets of this node
@@ -37,7 +38,7 @@ type Diversion struct {
 const diversionsKept = 5
 
 // FindDiversions returns the rules that take packets of pods away: at most five, in the order in
-// // which packets of the first prefixes find them. Nothing is asked while the TUN does not exist,
+// which packets of the first prefixes find them. Nothing is asked while the TUN does not exist,
 // or where table main decides alone; for its routes see Shadows.
 func FindDiversions(p Pods) ([]Diversion, error) {
 	tun := Index(p.TUN)
@@ -61,8 +62,13 @@ func FindDiversions(p Pods) ([]Diversion, error) {
 		return nil, err
 	}
 	defer kernel.close()
-	d := diverter{pods: p, tun: tun, local: map[netip.Addr]bool{},
+	d := diverter{pods: p, inner: []Interface{{tun, p.TUN}}, local: map[netip.Addr]bool{},
 		kernel: newResolver(rules, routes, kernel.ask), name: nameByIndex}
+	for _, name := range p.Beside {
+		if index := Index(name); index >= 0 {
+			d.inner = append(d.inner, Interface{index, name})
+		}
+	}
 	for _, a := range list {
 		d.local[toPrefix(a.IPNet).Addr()] = true
 	}
@@ -81,7 +87,7 @@ func nameByIndex(index int) string {
 // A diverter is FindDiversions for one snapshot.
 type diverter struct {
 	pods   Pods
-	tun    int // its index
+	inner  []Interface // meshd's own, the TUN first
 	local  map[netip.Addr]bool
 	kernel *resolver
 	name   func(index int) string
@@ -92,13 +98,15 @@ type diverter struct {
 // all asks about packets in both directions.
 func (d *diverter) all() []Diversion {
 	for _, p := range d.pods.Others {
-		d.follow(p, p, false)
+		d.follow(p, p, nil)
 	}
 	for _, p := range d.within() {
-		d.follow(p.inner, p.outer, false)
+		d.follow(p.inner, p.outer, nil)
 	}
-	for _, p := range d.pods.Own {
-		d.follow(p, p, true)
+	for i := range d.inner {
+		for _, p := range d.pods.Own {
+			d.follow(p, p, &d.inner[i])
+		}
 	}
 	for i := range d.found {
 		d.found[i].Whole = d.whole(d.found[i], d.taken[i])
@@ -126,20 +134,21 @@ func (d *diverter) within() (all []nested) {
 }
 
 // follow asks for the way of packets to a prefix and notes the rule that takes them. of is the
-// prefix of the node that the packets are for.
-func (d *diverter) follow(to, of netip.Prefix, inbound bool) {
-	q := d.question(to, inbound)
+// prefix of the node that the packets are for. Packets from other nodes come in by an interface of
+// meshd's; nil: pods of this node send them.
+func (d *diverter) follow(to, of netip.Prefix, by *Interface) {
+	q, inbound := d.question(to, by), by != nil
 	a := d.kernel.resolve(q)
-	if a.err == nil && (!foreign(a.route.Table) || !inbound && slices.Contains(devicesOf(a.route), d.tun)) ||
+	if a.err == nil && (!foreign(a.route.Table) || !inbound && d.intoMesh(a.route)) ||
 		a.err != nil && !refused(a.err) {
 		return
 	}
-	by, known := d.kernel.ruleOf(q, a)
+	found, known := d.kernel.ruleOf(q, a)
 	// A refusal can come from table main, as that of a backstop while the TUN is away.
-	if a.err != nil && (!known || by.action == actLookup && !foreign(by.table)) {
+	if a.err != nil && (!known || found.action == actLookup && !foreign(found.table)) {
 		return
 	}
-	one := Diversion{Rule: by.String(), Priority: int(by.priority), Table: by.table, Inbound: inbound}
+	one := Diversion{Rule: found.String(), Priority: int(found.priority), Table: found.table, Inbound: inbound}
 	if a.err == nil {
 		one.Table, one.By = a.route.Table, d.name(devicesOf(a.route)[0])
 	}
@@ -147,6 +156,11 @@ func (d *diverter) follow(to, of netip.Prefix, inbound bool) {
 		one.Rule = "lookup " + tableName(one.Table)
 	}
 	d.note(one, of)
+}
+
+// intoMesh reports whether a route leads through an interface of meshd's.
+func (d *diverter) intoMesh(r netlink.Route) bool {
+	return slices.ContainsFunc(d.inner, func(i Interface) bool { return slices.Contains(devicesOf(r), i.Index) })
 }
 
 // foreign reports whether a table is one in which the mesh has no routes. What table local
@@ -172,12 +186,12 @@ func (d *diverter) note(one Diversion, of netip.Prefix) {
 	}
 }
 
-// question is a packet to a prefix: of a pod of this node, or to one.
-func (d *diverter) question(to netip.Prefix, inbound bool) question {
+// question is a packet to a prefix: of a pod of this node, or to one, by an interface of meshd's.
+func (d *diverter) question(to netip.Prefix, by *Interface) question {
 	q := question{to: d.sample(to), in: d.pods.Link.Index, inName: d.pods.Link.Name}
 	senders := d.pods.Own
-	if inbound {
-		q.in, q.inName, senders = d.tun, d.pods.TUN, d.pods.Others
+	if by != nil {
+		q.in, q.inName, senders = by.Index, by.Name, d.pods.Others
 	}
 	at := slices.IndexFunc(senders, func(p netip.Prefix) bool { return p.Addr().Is6() == to.Addr().Is6() })
 	if at >= 0 && q.in != 0 { // without an interface the kernel takes no source but its own

@@ -16,17 +16,17 @@ import (
 // TakeDown removes, or of one that runs.
 var ErrEarlier = errors.New("a meshd with another network.interface made it")
 
-// TakeDown deletes each TUN that is marked as meshd's and has another name than this one, with its
+// TakeDown deletes each interface that is marked as meshd's and has none of the names to keep, with its
 // addresses and routes, and returns their names. It leaves alone what a program has open, since that may
 // be another meshd; held lists those that the caller itself has open, or the service manager for it.
-func TakeDown(except string, held []string) (removed []string, err error) {
+func TakeDown(keep, held []string) (removed []string, err error) {
 	links, err := retry(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
 	for _, l := range links {
 		name := l.Attrs().Name
-		if !marked(l) || name == except || inUse(l) && !slices.Contains(held, name) {
+		if !marked(l) || slices.Contains(keep, name) || inUse(l) && !slices.Contains(held, name) {
 			continue
 		}
 		if err := deleteLink(l); err != nil {

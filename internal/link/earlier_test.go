@@ -28,7 +28,7 @@ func TestTakeDown(t *testing.T) {
 			defer q.Close()
 		}
 		// mesh1 has the name that stays, mesh2 is open here, mesh3 is another meshd's.
-		removed, err := TakeDown("mesh1", []string{"mesh2"})
+		removed, err := TakeDown([]string{"mesh1"}, []string{"mesh2"})
 		if err != nil || !slices.Equal(removed, []string{"mesh0", "mesh2"}) {
 			t.Errorf("TakeDown: %q, %v", removed, err)
 		}

@@ -1,11 +1,14 @@
 package link
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"example.org/meshd/internal/dataplane/tun"
 	"example.org/meshd/internal/nstest"
@@ -150,6 +153,82 @@ func TestRemoveEncrypted(t *testing.T) {
 		must(t, n.IP("link del meshd-wg", "link add meshd-wg type bridge"))
 		if removes("another program's", false); !Exists("meshd-wg") {
 			t.Error("another program's interface is gone")
+		}
+	})
+}
+
+// What the host's routes say of peers, pods and other programs is the same with the encrypted interface as
+// without it.
+func TestUnderlayBesideEncrypted(t *testing.T) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+		p := crossroads(t, n)
+		p.Beside = []string{"meshd-wg"}
+		must(t, n.IP("route add default via 172.18.0.1", "rule add pref 7000 lookup 77"))
+		look := func() string {
+			t.Helper()
+			u, err := FindUnderlay(datagrams("172.18.0.2", "2001:db8::2"),
+				at(8285, addrs("172.18.0.3", "203.0.113.1", "2001:db8::3", "10.244.2.9")...))
+			must(t, err)
+			c, err := FindCrossing("mesh0", p.Networks, p.Own, nil, u.Devices)
+			must(t, err)
+			shadows, err := Shadows("mesh0", p.Others, p.Beside...)
+			must(t, err)
+			diverted, err := FindDiversions(p)
+			must(t, err)
+			loop, _ := errors.AsType[*LoopError](CheckUnderlay(p.Networks, addrs("172.18.0.3", "10.244.2.9")))
+			c.Rest = nil // the veth's other ends, and no interface of meshd's
+			return fmt.Sprint(u, c, shadows, diverted, *loop)
+		}
+		before := look()
+		made(t, "meshd-wg")
+		s := Settings{Interface: "meshd-wg", Kind: Encrypted, MTU: 1408, Loose: true, Beside: []string{"mesh0"},
+			Addresses: addrs("10.244.1.0", "fd00:0:0:1::")}
+		for _, prefix := range p.Others {
+			source := s.Addresses[0]
+			if prefix.Addr().Is6() {
+				source = s.Addresses[1]
+			}
+			s.Routes = append(s.Routes, Route{Prefix: prefix, Source: source})
+		}
+		must(t, set(s))
+		if after := look(); after != before {
+			t.Errorf("%s\nbecame\n%s", before, after)
+		}
+		must(t, n.IP("route add default dev eth1 table 53", "rule add pref 7 iif meshd-wg lookup 53"))
+		got, err := FindDiversions(p)
+		if err != nil || len(got) != 1 || !got[0].Inbound || got[0].By != "eth1" {
+			t.Errorf("a rule about the encrypted interface: %+v, %v", got, err)
+		}
+	})
+}
+
+// Each thing that happens to the encrypted interface is told.
+func TestWatchEncrypted(t *testing.T) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+		made(t, "mesh0")
+		s := Settings{Interface: "meshd-wg", Kind: Encrypted, MTU: 1408, Addresses: addrs("10.244.1.0"),
+			Routes: RoutesTo(prefixes("10.244.2.0/24")...)}
+		for _, damage := range []string{"link del meshd-wg", "link set meshd-wg down",
+			"addr del 10.244.1.0/32 dev meshd-wg", "route del 10.244.2.0/24 dev meshd-wg",
+			"route change 10.244.2.0/24 dev meshd-wg proto 85 mtu 1300"} {
+			sub(t, n, damage, func(t *testing.T) {
+				if !Exists("meshd-wg") {
+					made(t, "meshd-wg")
+				}
+				must(t, set(s))
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				calls := 0
+				err := Watch(ctx, func() bool {
+					if calls++; calls == 1 {
+						must(t, n.IP(damage))
+					}
+					return calls < 2
+				})
+				if err != nil || ctx.Err() != nil {
+					t.Errorf("%d calls, %v, %v", calls, err, ctx.Err())
+				}
+			})
 		}
 	})
 }

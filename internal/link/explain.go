@@ -40,7 +40,7 @@ func Ask(to netip.Addr, in Interface, own []netip.Prefix) (w Way, err error) {
 	defer kernel.close()
 	r := newResolver(rules, routes, kernel.ask)
 	d := diverter{pods: Pods{Link: in, Own: own}, kernel: r}
-	q := d.question(netip.PrefixFrom(to, to.BitLen()), false)
+	q := d.question(netip.PrefixFrom(to, to.BitLen()), nil)
 	a := r.resolve(q)
 	if a.err != nil && !refused(a.err) {
 		return w, a.err

@@ -212,22 +212,26 @@ func inUse(dev netlink.Link) bool {
 	return ok && (dev.Attrs().RawFlags&unix.IFF_LOWER_UP != 0 || tun.Queues+tun.DisabledQueues > 0)
 }
 
-// CleanUp removes the TUN called name, or with an empty name every TUN, that an earlier run
-// marked as meshd's, with its addresses and routes. It returns the names of those removed.
-// If a running program uses a TUN, the error is ErrInUse.
+// CleanUp removes the interface called name, or with an empty name every interface, that an earlier
+// run marked as meshd's, with its addresses and routes. It returns the names of those removed.
+// If a running program uses one of them, the error is ErrInUse, and all of them stay.
 func CleanUp(name string) (removed []string, err error) {
 	links, err := retry(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
+	var all []netlink.Link
 	for _, l := range links {
 		if !marked(l) || name != "" && l.Attrs().Name != name {
 			continue
 		}
-		if inUse(l) {
-			return removed, fmt.Errorf("delete %q: %w: stop that first, `systemctl stop meshd`",
+		if inUse(l) { // by a meshd, or by the helper that encrypts for it
+			return nil, fmt.Errorf("delete %q: %w: stop that first, `systemctl stop meshd meshd-wireguard`",
 				l.Attrs().Name, ErrInUse)
 		}
+		all = append(all, l)
+	}
+	for _, l := range all {
 		if err := deleteLink(l); err != nil {
 			return removed, err
 		}

@@ -204,7 +204,7 @@ func TestShadowsOfATable(t *testing.T) {
 		"of another kind": {by("fd00:0:0:2::/65", 2), true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			found := shadows([]netlink.Route{test.route}, tun, prefixes("10.244.2.0/24", "fd00:0:0:2::/64"))
+			found := shadows([]netlink.Route{test.route}, []int{tun}, prefixes("10.244.2.0/24", "fd00:0:0:2::/64"))
 			if (len(found) == 1) != test.want {
 				t.Errorf("%q", found)
 			}
@@ -214,7 +214,7 @@ func TestShadowsOfATable(t *testing.T) {
 	for i := range 20 {
 		many = append(many, by(fmt.Sprintf("10.244.2.%d/32", i), 2))
 	}
-	if found := shadows(many, tun, prefixes("10.244.2.0/24")); len(found) != 5 {
+	if found := shadows(many, []int{tun}, prefixes("10.244.2.0/24")); len(found) != 5 {
 		t.Errorf("%d of 20 are described", len(found))
 	}
 }

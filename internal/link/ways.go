@@ -3,6 +3,7 @@ package link
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -51,23 +52,23 @@ func loop(ways []way, cidr []netip.Prefix, peers []netip.Addr) error {
 }
 
 // Shadows describes the routes of other programs that take a part of the prefixes away from
-// the interface called name: the kernel prefers them, being more specific. It returns at most
-// five, as `ip route` prints them.
-func Shadows(name string, prefixes []netip.Prefix) ([]string, error) {
+// the interface called name, and from meshd's interfaces beside: the kernel prefers them, being
+// more specific. It returns at most five, as `ip route` prints them.
+func Shadows(name string, prefixes []netip.Prefix, beside ...string) ([]string, error) {
 	routes, err := mainTable()
 	if err != nil {
 		return nil, err
 	}
-	return shadows(routes, Index(name), prefixes), nil
+	return shadows(routes, append(indices(beside), Index(name)), prefixes), nil
 }
 
-// shadows is Shadows for an interface index and a table. For each route it tries the prefixes
+// shadows is Shadows for interface indices and a table. For each route it tries the prefixes
 // that contain it, so the cost does not grow with the product of routes and prefixes.
-func shadows(routes []netlink.Route, own int, prefixes []netip.Prefix) (found []string) {
+func shadows(routes []netlink.Route, own []int, prefixes []netip.Prefix) (found []string) {
 	const most = 5
 	wanted := setOf(prefixes)
 	for _, r := range routes {
-		if r.LinkIndex == own || isBackstop(r) {
+		if slices.Contains(own, r.LinkIndex) || isBackstop(r) {
 			continue
 		}
 		p := destination(r)

@@ -27,6 +27,7 @@ import (
 	"example.org/meshd/internal/masq"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/rules"
+	"example.org/meshd/internal/wireguard"
 )
 
 // A Plan is one configuration file in the words of the rooms that carry it out. It is never changed
@@ -209,7 +210,7 @@ const maxMTU = 65507
 func (p *Plan) planLink(self, underlayMTU int) error {
 	network := p.Config.Network
 	fits := underlayMTU - p.headers
-	p.Link = link.Settings{Interface: network.Interface, MTU: network.MTU}
+	p.Link = link.Settings{Interface: network.Interface, MTU: network.MTU, Beside: []string{wireguard.Interface}}
 	for _, cidr := range network.CIDR {
 		if !slices.Contains(p.Self.Subnets, cidr) { // else all of it is on our own bridge
 			p.Link.Routes = append(p.Link.Routes, link.Route{Prefix: cidr})

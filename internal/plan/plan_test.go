@@ -18,6 +18,7 @@ import (
 	"example.org/meshd/internal/masq"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/rules"
+	"example.org/meshd/internal/wireguard"
 )
 
 // file is a mesh of three nodes. NETWORK stands for further lines of [network] or tables after it,
@@ -210,6 +211,7 @@ func TestMake(t *testing.T) {
 			if p.Engine.Binds[0].String() != test.bind {
 				t.Errorf("bind %s, want %s", p.Engine.Binds, test.bind)
 			}
+			test.link.Beside = []string{wireguard.Interface}
 			if !reflect.DeepEqual(p.Link, test.link) {
 				t.Errorf("link %+v\nwant %+v", p.Link, test.link)
 			}

@@ -9,6 +9,7 @@ import (
 	"example.org/meshd/internal/dataplane/udp"
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/wireguard"
 )
 
 // This file says which ways of packets matter, and what of the host's own routing works against
@@ -31,7 +32,8 @@ func (n *Nodes) Datagrams(self int) (own link.Datagrams, all []netip.AddrPort) {
 // Pods returns the packets of pods that node self of a file has to carry. Where they come in is a
 // fact of the host, not of the file: Link stays zero.
 func Pods(c *config.Config, self int) link.Pods {
-	p := link.Pods{TUN: c.Network.Interface, Networks: c.Network.CIDR, Own: c.Nodes[self].Subnets}
+	p := link.Pods{TUN: c.Network.Interface, Beside: []string{wireguard.Interface}, Networks: c.Network.CIDR,
+		Own: c.Nodes[self].Subnets}
 	for i, n := range c.Nodes {
 		if i != self {
 			p.Others = append(p.Others, n.Subnets...)

@@ -42,14 +42,14 @@ func (v Viewer) Look(c *config.Config) (self int, host plan.Host, err error) {
 		return self, host, err
 	}
 	pods := plan.Pods(c, self)
-	if host.Shadows, err = link.Shadows(pods.TUN, pods.Others); err != nil {
+	if host.Shadows, err = link.Shadows(pods.TUN, pods.Others, pods.Beside...); err != nil {
 		return self, host, err
 	}
 	if host.IPsec, err = link.Policed(own.From, endpoints); err != nil {
 		return self, host, err
 	}
 	host.Outgoing = v.Others.Outgoing(c.Nodes[self].Port(), endpoints)
-	node := forwarding.Node{TUN: pods.TUN, Networks: pods.Networks, Subnets: pods.Own,
+	node := forwarding.Node{TUN: pods.TUN, Beside: pods.Beside, Networks: pods.Networks, Subnets: pods.Own,
 		Routes: c.Nodes[self].Prefixes(), Underlay: host.Underlay.Devices}
 	if host.Forwarding, err = forwarding.Look(node, v.State, v.Sysctl); err != nil {
 		return self, host, err
