@@ -152,7 +152,7 @@ func sharedSuffix(a, b string) int {
 }
 
 // nodeTables reads r's document, which must consist of [[node]] tables alone; everything else is
-// a problem. Of other documents it returns nil without reading them in full. The settings are those of c.
+// a problem. Of other documents it returns nil without reading them in full. c has the settings.
 func (r *report) nodeTables(c *Config) []Node {
 	if r.doc == "" {
 		return nil
@@ -176,7 +176,8 @@ func (r *report) nodeTables(c *Config) []Node {
 }
 
 // fitTogether reports whether a file may have some nodes, which fit among themselves, beside
-// others: no name, address, key or subnet is used twice, and no node is inside the mesh. WireGuard has a port.
+// others: no name, address, key or subnet is used twice, and no node is inside the mesh. port is
+// that of WireGuard.
 func fitTogether(port uint16, some []Node, others ...[]Node) bool {
 	names, addresses := map[string]bool{}, map[Address]bool{}
 	keys, called := map[mesh.Key]bool{{}: false}, map[Address]bool{}
@@ -230,6 +231,7 @@ func fitTogether(port uint16, some []Node, others ...[]Node) bool {
 // holdsAny reports whether a prefix contains an underlay address of a node.
 func holdsAny(p netip.Prefix, nodes []Node) bool {
 	return slices.ContainsFunc(nodes, func(n Node) bool {
-		return p.Contains(n.Endpoint.Addr()) || slices.ContainsFunc(n.Addresses, func(a Address) bool { return p.Contains(a.Addr()) })
+		return p.Contains(n.Endpoint.Addr()) ||
+			slices.ContainsFunc(n.Addresses, func(a Address) bool { return p.Contains(a.Addr()) })
 	})
 }

@@ -77,8 +77,8 @@ func guessWord(word string, values []string) string {
 	return nearest(folded, values)
 }
 
-// homes returns the headers of the tables that have a key, for a key that stands in another one. A port alone is
-// that of the mesh.
+// homes returns the headers of the tables that have a key, for a key that stands in another one. A port
+// alone is that of the mesh.
 func homes(key string) (tables []string) {
 	for _, table := range known[""] { // in the order of the starter file
 		if key == "port" && table == "wireguard" {

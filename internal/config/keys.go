@@ -195,8 +195,8 @@ const (
 	viaUncalled // nor is there one that two callers could begin
 )
 
-// wrongVias returns the nodes that others cannot reach by their via, in the order of the file. A cycle is there
-// once, with its first node.
+// wrongVias returns the nodes that others cannot reach by their via, in the order of the file. A cycle is
+// there once, with its first node.
 func wrongVias(nodes []Node) (wrong []wrongVia) {
 	if !slices.ContainsFunc(nodes, func(n Node) bool { return n.Via != "" }) {
 		return nil
@@ -305,8 +305,8 @@ func (c *Config) warnOfVias(r *report) {
 		}
 	}
 	if len(lost) > 1 {
-		r.add(nodePath(lost[1]), "%d nodes have neither an address nor a via: %s; none of them can call another one, "+
-			"so they never meet; give them via = NAME, a node with an address that forwards between them",
+		r.add(nodePath(lost[1]), "%d nodes have neither an address nor a via: %s; none of them can call another "+
+			"one, so they never meet; give them via = NAME, a node with an address that forwards between them",
 			len(lost), c.someOf(lost))
 	}
 	for n, i := range needless {

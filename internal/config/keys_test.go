@@ -9,7 +9,8 @@ import (
 )
 
 // someKeys are public keys, of which nobody has the private ones any more.
-var someKeys = []string{"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=", "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=",
+var someKeys = []string{"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
+	"HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=",
 	"gN65BkIKy1eCE9pP1wdc8ROUtkHLF2PfAqYdyYBz6EA=", "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0="}
 
 // keyOf returns one of someKeys.
@@ -118,7 +119,8 @@ func TestKeysStayHidden(t *testing.T) {
 	const key = "/UMdSWEvHdiIlXnYvC0n7YgIhy3ZqjEWzC6fXo5nNlQ="
 	hex := strings.Repeat("0123456789abcdef", 4)
 	said := 0
-	for _, form := range []string{"%s", "%q", "= %q", "x = %s", "private_key = %s\n", "private_key = %q\n", "\n%s\n",
+	for _, form := range []string{"%s", "%q", "= %q", "x = %s", "private_key = %s\n", "private_key = %q\n",
+		"\n%s\n",
 		"[%s]", "[[%s]]", "PrivateKey = %s", "'%s", "\"%s", "[[node]]\n%s = 7\n"} {
 		for _, secret := range []string{key, key[1:], key[:43], key[:42], hex} {
 			text := fmt.Sprintf(form, secret)

@@ -20,15 +20,15 @@ var tableNames = func() string {
 	return strings.Join(names, ", ")
 }()
 
-// advice is for keys that belong into no table, but whose value belongs into another one, or nowhere. The names
-// are folded as folded does it.
+// advice is for keys that belong into no table, but whose value belongs into another one, or nowhere. The
+// names are folded as folded does it.
 var advice = func() map[string]string {
 	all := map[string]string{
 		"node.port": "write the port behind the address: address = \"172.18.0.3:8285\"",
 	}
 	for _, secret := range []string{"privatekey", "privkey", "private", "secretkey", "secret", "seckey"} {
-		all["node."+secret] = "a private key does not belong in this file, which all hosts have: write public_key, as " +
-			"`meshd key` prints it; if this was the private key, make a new one on its host"
+		all["node."+secret] = "a private key does not belong in this file, which all hosts have: write " +
+			"public_key, as `meshd key` prints it; if this was the private key, make a new one on its host"
 	}
 	for _, table := range []string{nodeKey, "wireguard", "network"} {
 		for _, shared := range []string{"presharedkey", "psk"} {

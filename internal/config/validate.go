@@ -110,8 +110,9 @@ func (r *report) cidr(n *Network, raw rawTable) {
 	}
 }
 
-// nodes checks every node by itself and then against all others of a file with some settings. The cost grows
-// with the number of nodes and prefixes, not with their pairs. partly says that there are nodes besides these.
+// nodes checks every node by itself and then against all others of a file with some settings. The cost
+// grows with the number of nodes and prefixes, not with their pairs. partly says that there are nodes
+// besides these.
 func (r *report) nodes(ctx context.Context, raw []rawTable, settings *Config, partly bool) []Node {
 	if len(raw) == 0 {
 		if r.has("node") { // of the wrong type, and so reported

@@ -144,7 +144,8 @@ func (r *report) file(path string, leaf any, def string) string {
 	return s
 }
 
-// ownFiles checks that the files that meshd writes are two, and neither the configuration nor the private key.
+// ownFiles checks that the files that meshd writes are two, and neither the configuration nor the
+// private key.
 func (r *report) ownFiles(config *Config) {
 	c := config.Container
 	own, err := filepath.Abs(r.path)
