@@ -50,7 +50,7 @@ var arrows = map[string][]string{
 	"internal/filter": {"internal/nft"},
 	"internal/rules": {"internal/backoff", "internal/filter", "internal/masq", "internal/mesh",
 		"internal/nft", "internal/rate"},
-	"internal/wireguard":  {"internal/mesh"},
+	"internal/wireguard":  {"internal/foreign", "internal/mesh"},
 	"internal/device":     {"internal/dataplane/tun", "internal/link", "internal/mesh", "internal/wireguard"},
 	"internal/forwarding": {"internal/link", "internal/mesh", "internal/netns", "internal/state"},
 	"internal/crossing": {"internal/dataplane/packet", "internal/filter", "internal/link",
