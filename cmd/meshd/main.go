@@ -171,7 +171,7 @@ API, 6 timed out, 78 "meshd run" has no valid file.`,
 		return fmt.Errorf("%w: %w", errUsage, err)
 	})
 	root.AddCommand(
-		runCommand(g), checkCommand(g), initCommand(g), cleanupCommand(g), // without a running meshd
+		runCommand(g), checkCommand(g), initCommand(g), keyCommand(g), cleanupCommand(g), // without a running one
 		statusCommand(g), peersCommand(g), pingCommand(g), routeCommand(g), eventsCommand(g), waitCommand(g),
 		drainCommand(g), undrainCommand(g),
 		planCommand(g), reloadCommand(g), versionCommand(g),

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"context"
 	"errors"
 	"iter"
 	"net/netip"
@@ -329,4 +330,12 @@ func (c *Config) someOf(nodes []int) string {
 		names = append(names, "and "+strconv.Itoa(more)+" more")
 	}
 	return strings.Join(names, ", ")
+}
+
+// PrivateKeyPath returns where a file, which may have faults elsewhere, says that the private key of a host
+// is. Where it does not say so, that is the default. doc has at most MaxSize bytes.
+func PrivateKeyPath(path string, doc []byte) string {
+	r := &report{path: path, doc: string(doc)}
+	raw := decode(context.Background(), r.doc, r)
+	return r.wireguard(raw.sections["wireguard"]).PrivateKey
 }
