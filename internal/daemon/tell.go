@@ -17,7 +17,6 @@ import (
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/drain"
-	"example.org/meshd/internal/filter"
 	"example.org/meshd/internal/health"
 	"example.org/meshd/internal/history"
 	"example.org/meshd/internal/link"
@@ -155,7 +154,7 @@ func (t *teller) fill(s *control.Status, v view) {
 		Drops: t.kernelDrops(p, r),
 	}
 	for _, reason := range mesh.Reasons() {
-		s.Totals.Drops[reason.String()] = total.Drops[reason]
+		s.Totals.Drops[reason.String()] += total.Drops[reason] // the rules drop for one reason, too
 	}
 	if d := t.drain.Now(); d != nil {
 		s.Drain = words.Drain(*d)
@@ -201,12 +200,10 @@ func (t *teller) kernelDrops(p *plan.Plan, r dataplane.Reading) map[string]uint6
 	if err == nil && t.based.CompareAndSwap(false, true) {
 		t.tun.From(tun) // earlier runs are none of ours
 	}
-	return map[string]uint64{
-		"socket_overflow":   r.Lost.Socket,
-		"socket_refused":    r.Lost.Refused,
-		filter.NotFromMeshd: t.rules.Refused(),
-		"tun_overflow":      t.tun.Read(tun, err) + r.Lost.Merger,
-	}
+	drops := t.rules.Drops()
+	drops["socket_overflow"], drops["socket_refused"] = r.Lost.Socket, r.Lost.Refused
+	drops["tun_overflow"] = t.tun.Read(tun, err) + r.Lost.Merger
+	return drops
 }
 
 // route answers GET /v1/route.

@@ -24,9 +24,9 @@ type Clamp struct{ rules *nft.Keeper }
 
 // ClampSettings is what fits which path.
 type ClampSettings struct {
-	TUN string // name of the interface
-	MTU int    // of the interface, bytes
-	// Narrow are the prefixes behind peers whose path carries less than the interface, by what it carries.
+	Interfaces []string // by which packets come from the mesh and leave to it
+	MTU        int      // of the interfaces, bytes
+	// Narrow are the prefixes behind peers whose path carries less than the interfaces, by what it carries.
 	Narrow map[int][]netip.Prefix
 }
 
@@ -46,9 +46,12 @@ func (c *Clamp) Set(s ClampSettings) (changed bool, err error) {
 // table returns the wanted table. The narrowest paths come first, though any order would do: each rule
 // lowers, and none raises.
 func (s ClampSettings) table() nft.Table {
-	t := nft.Table{ID: nft.Both(ClampName)}
+	t := nft.Table{ID: nft.Both(ClampName), Sets: []nft.Set{nft.Interfaces(setMesh, s.Interfaces)}}
 	out := nft.Chain{Name: "postrouting", Type: nft.Filter, Hook: nft.Postrouting, Priority: nft.Mangle}
 	in := nft.Chain{Name: "prerouting", Type: nft.Filter, Hook: nft.Prerouting, Priority: nft.Mangle}
+	// Packets of this host that have no part in the mesh end here, early.
+	out.Rules = []nft.Rule{{Name: "other", Exprs: nft.Join(nft.ToInterfaceNotIn(setMesh), nft.Pass())}}
+	in.Rules = []nft.Rule{{Name: "other", Exprs: nft.Join(nft.FromInterfaceNotIn(setMesh), nft.Pass())}}
 	narrow := grouped(s.Narrow)
 	for _, f := range nft.Families {
 		f = f.InBoth()
@@ -58,21 +61,23 @@ func (s ClampSettings) table() nft.Table {
 			}
 			set := fmt.Sprintf("mtu%dv", mtu)
 			t.Sets = append(t.Sets, f.Prefixes(set, narrow[mtu]))
-			out.Rules = append(out.Rules, s.rule(f, mtu, nft.ToInterface(s.TUN), f.DestinationIn(set)))
-			in.Rules = append(in.Rules, s.rule(f, mtu, nft.FromInterface(s.TUN), f.SourceIn(set)))
+			out.Rules = append(out.Rules, rule(f, mtu, f.DestinationIn(set)))
+			in.Rules = append(in.Rules, rule(f, mtu, f.SourceIn(set)))
 		}
-		out.Rules = append(out.Rules, s.rule(f, s.MTU, nft.ToInterface(s.TUN)))
-		in.Rules = append(in.Rules, s.rule(f, s.MTU, nft.FromInterface(s.TUN)))
+		out.Rules = append(out.Rules, rule(f, s.MTU, nil))
+		in.Rules = append(in.Rules, rule(f, s.MTU, nil))
 	}
 	t.Chains = []nft.Chain{out, in}
 	return t
 }
 
+// setMesh is the set of the interfaces of the mesh.
+const setMesh = "mesh"
+
 // rule lowers the segments of packets of one family.
-func (s ClampSettings) rule(f nft.Family, mtu int, which ...nft.Exprs) nft.Rule {
-	parts := append(which[:1:1], f.Guard(), nft.Opens())
+func rule(f nft.Family, mtu int, which nft.Exprs) nft.Rule {
 	return nft.Rule{Name: fmt.Sprintf("path of %d bytes", mtu),
-		Exprs: nft.Join(append(append(parts, which[1:]...), f.LowerMSS(mtu))...)}
+		Exprs: nft.Join(f.Guard(), nft.Opens(), which, f.LowerMSS(mtu))}
 }
 
 // maxGroups bounds the rules, which each new connection passes.

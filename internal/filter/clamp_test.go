@@ -16,7 +16,7 @@ import (
 func TestClampAsNftShowsIt(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		c := NewClamp()
-		s := ClampSettings{TUN: "mesh0", MTU: 1472, Narrow: map[int][]netip.Prefix{
+		s := ClampSettings{Interfaces: []string{"mesh0", "meshd-wg"}, MTU: 1472, Narrow: map[int][]netip.Prefix{
 			1252: prefixes("10.244.1.0/24", "192.168.1.0/24", "fd00:10:244:1::/64"), 1400: prefixes("10.244.2.0/24")}}
 		set := func(what string, want bool) {
 			t.Helper()
@@ -92,7 +92,7 @@ func TestClampLowersSegments(t *testing.T) {
 		if err := n.Sysctl("ipv4.tcp_timestamps", "0"); err != nil { // they would make segments smaller
 			t.Fatal(err)
 		}
-		if _, err := NewClamp().Set(ClampSettings{TUN: "lo", MTU: 1472, Narrow: map[int][]netip.Prefix{
+		if _, err := NewClamp().Set(ClampSettings{Interfaces: []string{"meshd-wg", "lo"}, MTU: 1472, Narrow: map[int][]netip.Prefix{
 			1252: prefixes("10.244.1.0/24")}}); err != nil {
 			t.Fatal(err)
 		}

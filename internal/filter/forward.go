@@ -31,11 +31,11 @@ const acceptComment = "meshd"
 
 // Accept is which forwarded packets must pass chains that drop.
 type Accept struct {
-	Interface string         // the TUN
-	Networks  []netip.Prefix // the pod network
-	Pods      []netip.Prefix // of this node: they may send to the mesh and to the outside
-	LANs      []netip.Prefix // networks behind this node (`routes`): they may send to the mesh
-	All       bool           // accept everything through the TUN, from Networks and to them
+	Interfaces []string       // of meshd: packets come from the mesh by them, and leave to it
+	Networks   []netip.Prefix // the pod network
+	Pods       []netip.Prefix // of this node: they may send to the mesh and to the outside
+	LANs       []netip.Prefix // networks behind this node (`routes`): they may send to the mesh
+	All        bool           // accept everything through Interfaces, from Networks and to them
 }
 
 // Forward keeps accept rules in chains that drop. Its methods may be called from any goroutine.
@@ -97,19 +97,26 @@ func (m match) v6() (v6, both bool) {
 // matches returns the conditions in the order of the rules.
 func (a Accept) matches() (all []match) {
 	if a.All {
-		all = append(all, match{in: a.Interface}, match{out: a.Interface})
+		for _, own := range a.Interfaces {
+			all = append(all, match{in: own}, match{out: own})
+		}
 		for _, p := range a.Networks {
 			all = append(all, match{from: p}, match{to: p})
 		}
 		return all
 	}
-	// Packets that come out of the TUN are from the mesh to this node: the engine has checked that.
-	all = append(all, match{in: a.Interface})
+	// Packets that come out of these interfaces are from the mesh to this node: the engine has checked that,
+	// or WireGuard and the guard (inner.go).
+	for _, own := range a.Interfaces {
+		all = append(all, match{in: own})
+	}
 	for _, p := range a.Pods {
 		all = append(all, match{from: p})
 	}
 	for _, lan := range a.LANs {
-		all = append(all, match{out: a.Interface, from: lan})
+		for _, own := range a.Interfaces {
+			all = append(all, match{out: own, from: lan})
+		}
 		for _, p := range a.Networks {
 			if p.Addr().Is4() == lan.Addr().Is4() {
 				all = append(all, match{from: lan, to: p})
@@ -120,7 +127,10 @@ func (a Accept) matches() (all []match) {
 		all = append(all, match{to: p, established: true}, match{to: p, published: true})
 	}
 	// A published port can lead to a network behind another node, which is outside of Networks.
-	return append(all, match{out: a.Interface, published: true})
+	for _, own := range a.Interfaces {
+		all = append(all, match{out: own, published: true})
+	}
+	return all
 }
 
 // exprs returns the rules for a chain, each with the check of the family that the chain needs.

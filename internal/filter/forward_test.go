@@ -12,7 +12,7 @@ import (
 )
 
 var accept = Accept{
-	Interface: "mesh0", Networks: prefixes("10.244.0.0/16", "fd00:10:244::/48"),
+	Interfaces: []string{"mesh0"}, Networks: prefixes("10.244.0.0/16", "fd00:10:244::/48"),
 	Pods: prefixes("10.244.2.0/24", "fd00:10:244:2::/64"), LANs: prefixes("192.168.7.0/24"),
 }
 
@@ -125,7 +125,7 @@ func TestForwardAcceptsWhereTheHostDrops(t *testing.T) {
 						checkInFront(t, n, chain, own)
 						set(accept, false)
 					}
-					set(Accept{Interface: "mesh0", Networks: accept.Networks, Pods: prefixes("10.244.9.0/24")}, true)
+					set(Accept{Interfaces: []string{"mesh0"}, Networks: accept.Networks, Pods: prefixes("10.244.9.0/24")}, true)
 					set(accept, true)
 					checkInFront(t, n, chain, own)
 				}
@@ -320,7 +320,7 @@ func TestSavedAndRestored(t *testing.T) {
 					}
 				}
 				restore()
-				set(Accept{Interface: "mesh0", Networks: prefixes("10.99.0.0/16"), Pods: prefixes("10.99.2.0/24")})
+				set(Accept{Interfaces: []string{"mesh0"}, Networks: prefixes("10.99.0.0/16"), Pods: prefixes("10.99.2.0/24")})
 				if got := rules(); strings.Contains(got, "10.244.") || strings.Contains(got, "fd00:") {
 					t.Errorf("the old network is left:\n%s", got)
 				}

@@ -88,7 +88,7 @@ func CleanUp() (removed bool, err error) {
 	if err != nil {
 		return accepts, err
 	}
-	guard, err := nft.Remove(nft.Both(TableName), nft.Both(ClampName))
+	guard, err := nft.Remove(nft.Both(TableName), nft.Both(StandbyName), nft.Both(ClampName))
 	if err != nil {
 		err = fmt.Errorf("remove tables of filters: %w", err)
 	}

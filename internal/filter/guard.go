@@ -10,8 +10,10 @@
 package filter
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"example.org/meshd/internal/nft"
 )
@@ -22,12 +24,12 @@ import (
 //
 //	nodes   sets: address and port of every node, this one included
 //	hosts   sets: the nodes' addresses alone
-//	inside  set: loopback, the TUN, and the interfaces that lead to this node's own pods
+//	inside  set: loopback, meshd's interfaces, and those that lead to this node's own pods
 //	closed  sets: interfaces without a part in the mesh, if the host forwards only because of it
 //	bridged sets: each closed interface with itself. With br_netfilter these chains see packets
 //	        that a bridge forwards between its own ports
 //
-//	output   an ICMP redirect into the TUN                                drop
+//	output   an ICMP redirect into an interface of meshd's                drop
 //	output   to a node's port, without the mark of meshd's sockets        drop
 //	forward  to a node's port, from inside                                drop
 //	forward  to a node's port, from anything that is not a node           drop
@@ -35,7 +37,7 @@ import (
 //	input    to our own port, from inside                                 drop
 //
 // The kernel sends redirects when it forwards a packet back to where it came from, such as one to a pod's
-// address that is not there. A TUN has no neighbours, so none is ever right. The TUN's own send_redirects
+// address that is not there, or from one peer to another. Such an interface has no neighbours, so none is ever right. The TUN's own send_redirects
 // cannot turn them off: that of "all" counts as well (IN_DEV_TX_REDIRECTS), and is the host's.
 //
 // No rule needs connection tracking. The chains run at priority raw, before connection tracking
@@ -47,16 +49,25 @@ import (
 // TableName is the name of the table, which is of both families.
 const TableName = "meshd-filter"
 
-// NotFromMeshd is the drop reason of the guard, and the name of its rules.
-const NotFromMeshd = "not_from_meshd"
+// Drop reasons of the guard, which are the names of its rules.
+const (
+	NotFromMeshd     = "not_from_meshd"
+	WrongDestination = "wrong_destination" // see inner.go
+)
 
-// GuardSettings is who may send to the mesh port.
+// GuardSettings is who may send to the mesh port, and what may come in by the encrypted interface.
 type GuardSettings struct {
 	Nodes    []netip.AddrPort // where the nodes listen, this one included
 	Binds    []netip.AddrPort // where this node listens; an unspecified address means all of its family
 	TUN      string           // name of the interface
 	PodLinks []string         // interfaces that lead to this node's own pods
-	Mark     uint32           // the packet mark of meshd's own sockets
+
+	// Encrypted is the encrypted interface; empty: there is none. What comes in by it passes if it is for one
+	// of Inner: the prefixes behind this node, and those that it forwards to.
+	Encrypted string
+	Inner     []netip.Prefix
+
+	Mark uint32 // the packet mark of meshd's own sockets
 
 	// Closed are the interfaces, by family (true: IPv6), between which nothing is forwarded. If the
 	// host forwards only because of the mesh, its other networks must stay apart.
@@ -75,11 +86,15 @@ const (
 	redirect      = "redirect"       // name of the rule about ICMP redirects
 )
 
-// A Guard keeps the rules about the mesh port. Its methods may be called from any goroutine.
-type Guard struct{ rules *nft.Keeper }
+// A Guard keeps the rules. Set, Edit, StandBy, Stands and Close belong to one goroutine; Drops may be called
+// from any.
+type Guard struct {
+	rules   *nft.Keeper
+	standby nft.Standby
+}
 
 // NewGuard returns a Guard. It does not touch the kernel.
-func NewGuard() *Guard { return &Guard{nft.NewKeeper(nft.Both(TableName))} }
+func NewGuard() *Guard { return &Guard{rules: nft.NewKeeper(nft.Both(TableName))} }
 
 // Set makes the rules match s, in one transaction. If they match already, Set changes nothing and
 // changed is false. It needs CAP_NET_ADMIN.
@@ -96,19 +111,22 @@ func (g *Guard) Set(s GuardSettings) (changed bool, err error) {
 // has to do it. Whoever calls Edit calls Set soon after, to see whether another program has changed more.
 func (g *Guard) Edit(s GuardSettings) (ok bool) { return g.rules.Edit([]nft.Table{s.table()}) }
 
-// Drops returns how many packets the guard has dropped since NewGuard. The number never decreases.
-func (g *Guard) Drops() (uint64, error) {
+// Drops returns how many packets the guard has dropped since NewGuard, by reason: NotFromMeshd and
+// WrongDestination.
+func (g *Guard) Drops() (map[string]uint64, error) {
 	counters, err := g.rules.Counters()
-	if err != nil {
-		return 0, fmt.Errorf("read drops of the mesh port's guard: %w", err)
+	more, standbyErr := g.standby.Counters()
+	if err = errors.Join(err, standbyErr); err != nil {
+		return nil, fmt.Errorf("read drops of the guard: %w", err)
 	}
-	return counters[NotFromMeshd].Packets, nil
+	return map[string]uint64{NotFromMeshd: counters[NotFromMeshd].Packets,
+		WrongDestination: counters[WrongDestination].Packets + more[WrongDestination].Packets}, nil
 }
 
 // table returns the wanted table.
 func (s GuardSettings) table() nft.Table {
 	t := nft.Table{ID: nft.Both(TableName), Sets: []nft.Set{
-		nft.Interfaces(setInside, append([]string{"lo", s.TUN}, s.PodLinks...)),
+		nft.Interfaces(setInside, slices.Concat([]string{"lo"}, s.own(), s.PodLinks)),
 	}}
 	output := chain("output", nft.Output)
 	forward := chain("forward", nft.Forward)
@@ -124,8 +142,10 @@ func (s GuardSettings) table() nft.Table {
 		forward.Rules = append(forward.Rules, nft.Rule{Name: otherNetworks, Exprs: nft.Join(f.Guard(),
 			nft.FromInterfaceIn(closed), nft.ToInterfaceIn(closed), nft.NotWithinInterfaceIn(bridge), nft.Drop())})
 	}
-	output.Rules = append(output.Rules, nft.Rule{Name: redirect, Exprs: nft.Join(nft.IPv4.InBoth().Guard(),
-		nft.Redirect4(), nft.ToInterface(s.TUN), nft.Drop())})
+	for _, own := range s.own() {
+		output.Rules = append(output.Rules, nft.Rule{Name: redirect, Exprs: nft.Join(nft.IPv4.InBoth().Guard(),
+			nft.Redirect4(), nft.ToInterface(own), nft.Drop())})
+	}
 	for _, c := range []*nft.Chain{&output, &forward, &input} { // nearly all packets end here, early
 		c.Rules = append(c.Rules, nft.Rule{Name: "other", Exprs: nft.Join(nft.NotUDP(), nft.Pass())})
 	}
@@ -147,7 +167,19 @@ func (s GuardSettings) table() nft.Table {
 		}
 	}
 	t.Chains = []nft.Chain{output, forward, input}
+	if s.Encrypted != "" {
+		t.Sets = append(t.Sets, s.innerSets()...)
+		t.Chains = append(t.Chains, s.innerChain(nft.Raw))
+	}
 	return t
+}
+
+// own returns the names of meshd's interfaces.
+func (s GuardSettings) own() []string {
+	if s.Encrypted == "" {
+		return []string{s.TUN}
+	}
+	return []string{s.TUN, s.Encrypted}
 }
 
 // ownPort matches packets to where this node listens.

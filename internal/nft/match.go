@@ -167,6 +167,10 @@ func FromInterfaceNotIn(set string) Exprs { return interfaceIn(expr.MetaKeyIIFNA
 // Interfaces.
 func ToInterfaceIn(set string) Exprs { return interfaceIn(expr.MetaKeyOIFNAME, set, false) }
 
+// ToInterfaceNotIn matches packets that go out by an interface whose name is not in a set of
+// Interfaces.
+func ToInterfaceNotIn(set string) Exprs { return interfaceIn(expr.MetaKeyOIFNAME, set, true) }
+
 // NotWithinInterfaceIn matches packets whose incoming and outgoing interfaces are not a pair in
 // a set of SameInterfaces: packets that go from one interface to another, and those within an
 // interface that the set does not list.
@@ -254,6 +258,20 @@ func (f Family) KeepSource() Exprs {
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: f.saddr, Len: f.length},
 		// [ nat snat ip addr_min reg 1 ]
 		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: f.protocol(), RegAddrMin: 1},
+	}
+}
+
+// SourceBecomes counts a packet and translates its source address to this one, which is of the family. With
+// fullyRandom the kernel chooses source ports at random. Unlike masquerading, it does not end a connection
+// whose packets leave by another interface from now on (nf_nat_oif_changed in nf_nat.h).
+func (f Family) SourceBecomes(ip netip.Addr, fullyRandom bool) Exprs {
+	return Exprs{
+		// [ counter pkts 0 bytes 0 ]
+		&expr.Counter{},
+		// [ immediate reg 1 0x0002f40a ]
+		&expr.Immediate{Register: 1, Data: ip.AsSlice()},
+		// [ nat snat ip addr_min reg 1 flags 0x10 ]: NF_NAT_RANGE_PROTO_RANDOM_FULLY
+		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: f.protocol(), RegAddrMin: 1, FullyRandom: fullyRandom},
 	}
 }
 

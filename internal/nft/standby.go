@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"sync"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -14,10 +15,59 @@ import (
 // A Standby is a table that holds rules a second time, where other programs cannot change them.
 // A table with NFT_TABLE_F_OWNER (Linux 5.12) belongs to the socket that made it: `nft flush
 // ruleset` leaves it alone, and closing the socket removes it. The zero Standby is ready for
-// use. It belongs to one goroutine.
+// use. It belongs to one goroutine, but for Counters.
 type Standby struct {
 	conn *nftables.Conn // owner of the table; nil: there is no table
 	want *Table         // the argument of the last Set, also if the kernel refused it
+
+	mu    sync.Mutex         // held for arithmetic alone
+	table *Table             // what stands in the kernel; nil: nothing
+	past  map[string]Counter // sums of rules that stand no more, by name
+}
+
+// Stands reports whether the table of the last Set is in the kernel, and not only wanted.
+func (b *Standby) Stands() bool { return b.conn != nil }
+
+// Counters returns what rules have matched since the first Set, by name. It may be called from any
+// goroutine. What a table counts between the last reading and its end is part of the sum.
+func (b *Standby) Counters() (map[string]Counter, error) {
+	b.mu.Lock()
+	table := b.table
+	b.mu.Unlock()
+	var now map[string]Counter
+	if table != nil {
+		conn, err := open()
+		if err == nil {
+			err = again(func() (err error) { now, err = read(conn, []Table{*table}); return err })
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.table != table { // what was read is in past by now
+		now = nil
+	}
+	return sum(b.past, now), nil
+}
+
+// sum returns what several readings count together.
+func sum(readings ...map[string]Counter) map[string]Counter {
+	all := map[string]Counter{}
+	for _, counters := range readings {
+		for name, c := range counters {
+			all[name] = all[name].plus(c)
+		}
+	}
+	return all
+}
+
+// stand notes which table is in the kernel from now on; last is what the one before has counted.
+func (b *Standby) stand(t *Table, last map[string]Counter) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.table, b.past = t, sum(b.past, last)
 }
 
 // Set makes the table match t. It does nothing if the last call had an equal table; otherwise
@@ -64,16 +114,22 @@ func (b *Standby) make(t Table) error {
 		return errors.Join(err, conn.CloseLasting())
 	}
 	b.conn, b.want = conn, &t
+	b.stand(&t, nil)
 	return nil
 }
 
 // Close removes the table. A later Set makes it again.
 func (b *Standby) Close() error {
-	conn := b.conn
+	conn, table := b.conn, b.want
 	b.conn, b.want = nil, nil
 	if conn == nil {
 		return nil
 	}
+	last, err := read(conn, []Table{*table})
+	if err != nil { // the counts since the last reading are lost with the rules
+		last = nil
+	}
+	b.stand(nil, last)
 	if err := conn.CloseLasting(); err != nil {
 		return fmt.Errorf("remove standby rules: %w", err)
 	}

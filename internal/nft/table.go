@@ -41,7 +41,7 @@ type Chain struct {
 	Name     string
 	Type     nftables.ChainType
 	Hook     *Hook
-	Priority nftables.ChainPriority
+	Priority Priority
 	Rules    []Rule
 }
 
@@ -63,6 +63,9 @@ var (
 	Mangle    = *nftables.ChainPriorityMangle
 	SourceNAT = *nftables.ChainPriorityNATSource
 )
+
+// A Priority says when a chain runs among others of its hook: the lowest first.
+type Priority = nftables.ChainPriority
 
 // A Hook is a point on the way of packets at which the kernel runs base chains.
 type Hook = nftables.ChainHook
@@ -277,13 +280,7 @@ func (k *Keeper) Counters() (map[string]Counter, error) {
 		k.newest = reading
 		k.take(now)
 	}
-	all := map[string]Counter{}
-	for _, counters := range []map[string]Counter{k.past, k.last} {
-		for name, c := range counters {
-			all[name] = all[name].plus(c)
-		}
-	}
-	return all, nil
+	return sum(k.past, k.last), nil
 }
 
 // take makes a reading the last one. The caller holds mu.

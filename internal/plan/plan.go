@@ -288,7 +288,7 @@ var receives = map[string]dataplane.Receive{
 // this host send by.
 func RulesOf(c *config.Config, self config.Node, podLinks []string) (r rules.Wanted) {
 	if c.Masquerade.Forward {
-		r.Accept = &filter.Accept{Interface: c.Network.Interface, Networks: c.Network.CIDR, Pods: self.Subnets,
+		r.Accept = &filter.Accept{Interfaces: interfacesOf(c), Networks: c.Network.CIDR, Pods: self.Subnets,
 			LANs: self.Prefixes(), All: c.Masquerade.ForwardAll}
 	}
 	if !c.Masquerade.Enabled {
@@ -306,9 +306,17 @@ func RulesOf(c *config.Config, self config.Node, podLinks []string) (r rules.Wan
 	return r
 }
 
+// interfacesOf returns the interfaces by which packets of pods come from other nodes and leave to them.
+func interfacesOf(c *config.Config) []string {
+	if c.Sealed() {
+		return []string{c.Network.Interface, wireguard.Interface}
+	}
+	return []string{c.Network.Interface}
+}
+
 // planGuard decides who may send on the mesh port, meshd alone, and how large TCP segments are.
 func (p *Plan) planGuard(podLinks []string) {
-	p.Rules.Clamp = filter.ClampSettings{TUN: p.Link.Interface, MTU: p.Link.MTU}
+	p.Rules.Clamp = filter.ClampSettings{Interfaces: interfacesOf(p.Config), MTU: p.Link.MTU}
 	g := &p.Rules.Guard
 	*g = filter.GuardSettings{Binds: p.Engine.Binds, TUN: p.Config.Network.Interface, PodLinks: podLinks,
 		Mark: udp.Mark, Closed: p.Forwarding.Closed()}

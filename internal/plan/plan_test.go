@@ -424,7 +424,7 @@ func TestRulesOf(t *testing.T) {
 		change(&s)
 		return &s
 	}
-	accept := &filter.Accept{Interface: "mesh0", Networks: prefixes("10.244.0.0/16", "fd00::/48"),
+	accept := &filter.Accept{Interfaces: []string{"mesh0"}, Networks: prefixes("10.244.0.0/16", "fd00::/48"),
 		Pods: all.Pods, LANs: prefixes("192.168.1.0/24")}
 	acceptAll := *accept
 	acceptAll.All = true
@@ -467,7 +467,7 @@ func TestRulesOfPlan(t *testing.T) {
 		Binds: p.Engine.Binds, TUN: "mesh0", PodLinks: []string{"cni0"}, Mark: udp.Mark,
 		Closed: map[bool][]string{},
 	}
-	want.Clamp = filter.ClampSettings{TUN: "mesh0", MTU: 1472}
+	want.Clamp = filter.ClampSettings{Interfaces: []string{"mesh0"}, MTU: 1472}
 	if !reflect.DeepEqual(p.Rules, want) || !reflect.DeepEqual(p.Forwarding, host.Forwarding) {
 		t.Errorf("%+v\nwant %+v", p.Rules, want)
 	}

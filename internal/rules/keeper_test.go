@@ -31,7 +31,7 @@ func wanted(network string) Wanted {
 	pods := prefixes("10.244.2.0/24")
 	return Wanted{
 		Masquerade: &masq.Settings{Mesh: prefixes(network), Local: pods, Pods: pods},
-		Accept:     &filter.Accept{Interface: "mesh0", Networks: prefixes(network), Pods: pods},
+		Accept:     &filter.Accept{Interfaces: []string{"mesh0"}, Networks: prefixes(network), Pods: pods},
 		Guard: filter.GuardSettings{TUN: "mesh0", Mark: 1,
 			Binds: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:8285")},
 			Nodes: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.2:8285")}},
@@ -330,7 +330,7 @@ func TestRefusedRulesAreUndone(t *testing.T) {
 // The guard counts what is sent past meshd to the port of a node.
 func TestRefused(t *testing.T) {
 	keep(t, func(k *keeping) {
-		if n := k.Refused(); n != 0 {
+		if n := k.Drops()[filter.NotFromMeshd]; n != 0 {
 			k.Errorf("%d before there is a guard", n)
 		}
 		k.want(wanted("10.244.0.0/16"), true)
@@ -345,11 +345,11 @@ func TestRefused(t *testing.T) {
 				k.Errorf("a datagram passed the guard: %v", err)
 			}
 		}
-		if n := k.Refused(); n != 3 {
+		if n := k.Drops()[filter.NotFromMeshd]; n != 3 {
 			k.Errorf("%d datagrams were refused", n)
 		}
 		k.nft("flush ruleset")
-		if n := k.Refused(); n < 3 {
+		if n := k.Drops()[filter.NotFromMeshd]; n < 3 {
 			k.Errorf("the count fell to %d", n)
 		}
 	})
@@ -369,7 +369,7 @@ func TestReadWhileKeepIsBusy(t *testing.T) {
 		}()
 		<-busy
 		s, conditions := k.Read(), k.Conditions() // a test in which one of these waits never ends
-		if !s.Masquerade || s.Repairs != 1 || len(conditions) != 0 || !k.Fine() || k.Refused() != 0 {
+		if !s.Masquerade || s.Repairs != 1 || len(conditions) != 0 || !k.Fine() || k.Drops()[filter.NotFromMeshd] != 0 {
 			k.Errorf("%+v, %+v", s, conditions)
 		}
 		ctx, cancel := context.WithCancel(k.ctx)

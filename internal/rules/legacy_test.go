@@ -139,7 +139,7 @@ func running(t *testing.T, test func(t *testing.T, p *program)) {
 }
 
 // rule is a wish that is not equal to another one.
-func rule(name string) *filter.Accept { return &filter.Accept{Interface: name} }
+func rule(name string) *filter.Accept { return &filter.Accept{Interfaces: []string{name}} }
 
 // The program runs for each new wish, and for one that is asked for again.
 func TestLegacyRunsForWishes(t *testing.T) {

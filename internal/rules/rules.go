@@ -64,7 +64,9 @@ type Keeper struct {
 	failure atomic.Pointer[mesh.Condition] // why not all rules are in force; nil if they are
 	repairs atomic.Uint64
 	rate    *rate.Repairs // of repairs
-	dropped mesh.Growing  // by the guard
+	dropped mesh.Growing  // by the guard: not_from_meshd
+	misled  mesh.Growing  // the same: wrong_destination
+	guarded atomic.Bool   // the rules about the encrypted interface are in force
 
 	uncounted atomic.Pointer[mesh.Condition] // why the last Read had no counters; nil if it had
 }
@@ -188,6 +190,7 @@ func (t *Keeper) Watch(ctx context.Context, news func()) error {
 // while all is well and nothing is asked.
 func (t *Keeper) Keep(ctx context.Context) error {
 	defer t.masq.Close()
+	defer t.guard.Close()
 	var retry <-chan time.Time
 	by := ""
 	for {
@@ -282,9 +285,14 @@ func (t *Keeper) set(edit bool) (mended bool, err error) {
 		mended = mended || changed
 		errs = append(errs, err)
 	}
+	ordinary := true
 	if !edit || !t.guard.Edit(t.wanted.Guard) {
-		note(t.guard.Set(t.wanted.Guard))
+		changed, err := t.guard.Set(t.wanted.Guard)
+		ordinary = err == nil
+		note(changed, err)
 	}
+	note(false, t.guard.StandBy(t.wanted.Guard))
+	t.guarded.Store(t.wanted.Guard.Encrypted != "" && (ordinary || t.guard.Stands()))
 	note(t.setClamp())
 	if m := t.wanted.Masquerade; m != nil {
 		note(t.masq.Set(*m))
@@ -296,8 +304,18 @@ func (t *Keeper) set(edit bool) (mended bool, err error) {
 	return mended, errors.Join(errs...)
 }
 
-// Refused returns how many packets the guard of the mesh port has dropped.
-func (t *Keeper) Refused() uint64 { return t.dropped.Read(t.guard.Drops()) }
+// Drops returns how many packets the guard has dropped, by the drop reasons of package filter.
+func (t *Keeper) Drops() map[string]uint64 {
+	drops, err := t.guard.Drops()
+	return map[string]uint64{
+		filter.NotFromMeshd:     t.dropped.Read(drops[filter.NotFromMeshd], err),
+		filter.WrongDestination: t.misled.Read(drops[filter.WrongDestination], err),
+	}
+}
+
+// Guarded tells whether the rules about what comes in by the encrypted interface are in force, as of the
+// last time that rules were written. It is false where no such interface is wanted.
+func (t *Keeper) Guarded() bool { return t.guarded.Load() }
 
 // count tells of a repair.
 func (t *Keeper) count(by string) {

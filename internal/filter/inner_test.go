@@ -1,0 +1,228 @@
+package filter
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"example.org/meshd/internal/dataplane/tun"
+	"example.org/meshd/internal/dataplane/virtio"
+	"example.org/meshd/internal/nstest"
+)
+
+// sealed is a node with a network behind it, and an encrypted interface.
+func sealed(inner ...string) GuardSettings {
+	return GuardSettings{
+		Nodes: endpoints("172.18.0.3:8285", "172.18.0.4:9000"), Binds: endpoints("172.18.0.3:8285"),
+		TUN: "mesh0", PodLinks: []string{"cni0"}, Mark: testMark, Encrypted: "meshd-wg", Inner: prefixes(inner...),
+	}
+}
+
+// What `nft list` says of the guard of the encrypted interface and of its standby, that whatever somebody
+// does is mended, and that what nobody else may do is refused.
+func TestInnerAsNftShowsIt(t *testing.T) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+		g, s := NewGuard(), sealed("10.244.1.0/24", "203.0.113.0/24", "fd00:0:0:1::/64")
+		set := func(what string, want bool) {
+			t.Helper()
+			changed, err := g.Set(s)
+			if err = errors.Join(err, g.StandBy(s)); err != nil || changed != want || !g.Stands() {
+				t.Errorf("%s: changed %v, %v, want %v", what, changed, err, want)
+			}
+		}
+		set("at first", true)
+		set("again", false)
+		owner := regexp.MustCompile(` # progname .*`)
+		got, file := owner.ReplaceAllString(ruleset(t, n), ""), "testdata/guard-encrypted.nft"
+		if *update {
+			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if want, err := os.ReadFile(file); err != nil || got != string(want) {
+			t.Errorf("got:\n%s\nwant:\n%s", got, want)
+		}
+		for _, damage := range []string{"flush ruleset", "delete table inet meshd-filter",
+			"flush chain inet meshd-filter prerouting", "insert rule inet meshd-filter prerouting accept",
+			"delete element inet meshd-filter inner4 { 203.0.113.0/24 }",
+			"add element inet meshd-filter inner6 { fd00:0:0:9::/64 }"} {
+			run(t, n, "nft", damage)
+			set("after "+damage, true)
+		}
+		for _, damage := range []string{"delete table inet meshd-inner", "flush chain inet meshd-inner prerouting",
+			"add element inet meshd-inner inner4 { 0.0.0.0/0 }"} {
+			if out, err := n.Run("nft", damage); err == nil {
+				t.Errorf("%s: somebody else could: %s", damage, out)
+			}
+		}
+		s.Encrypted = ""
+		if changed, err := g.Set(s); err != nil || !changed || g.StandBy(s) != nil || g.Stands() {
+			t.Errorf("without an encrypted interface: %v, %v", changed, err)
+		}
+		if list := ruleset(t, n); strings.Contains(list, "inner") || strings.Contains(list, "meshd-wg") {
+			t.Errorf("left:\n%s", list)
+		}
+	})
+}
+
+// An injector makes packets come in by the TUN that stands for the encrypted interface.
+type injector struct {
+	t     *testing.T
+	write func([][]byte) error
+	sent  int
+}
+
+// udp sends a datagram with a payload of its own, which it returns.
+func (i *injector) udp(from, to string) (payload string) {
+	i.t.Helper()
+	i.sent++
+	payload = fmt.Sprintf("%d to %s", i.sent, to)
+	if err := i.write([][]byte{make([]byte, virtio.HeaderSize), datagram(from, to, payload)}); err != nil {
+		i.t.Fatal(err)
+	}
+	return payload
+}
+
+// datagram returns an IP packet to UDP port 9000.
+func datagram(from, to, payload string) []byte {
+	src, dst := netip.MustParseAddr(from), netip.MustParseAddr(to)
+	udp := binary.BigEndian.AppendUint16(nil, 1234)
+	udp = binary.BigEndian.AppendUint16(udp, 9000)
+	udp = binary.BigEndian.AppendUint16(udp, uint16(8+len(payload)))
+	udp = append(append(udp, 0, 0), payload...)
+	pseudo := append(append(src.AsSlice(), dst.AsSlice()...), 0, 17, 0, byte(len(udp)))
+	binary.BigEndian.PutUint16(udp[6:], ^sumOf(append(pseudo, udp...)))
+	if src.Is6() {
+		return append(append(append([]byte{0x60, 0, 0, 0, 0, byte(len(udp)), 17, 60}, src.AsSlice()...),
+			dst.AsSlice()...), udp...)
+	}
+	ip := append(append([]byte{0x45, 0, 0, byte(20 + len(udp)), 0, 0, 0, 0, 60, 17, 0, 0}, src.AsSlice()...),
+		dst.AsSlice()...)
+	binary.BigEndian.PutUint16(ip[10:], ^sumOf(ip))
+	return append(ip, udp...)
+}
+
+// sumOf is the sum of RFC 1071.
+func sumOf(b []byte) uint16 {
+	if len(b)%2 == 1 {
+		b = append(b, 0)
+	}
+	sum := uint32(0)
+	for ; len(b) > 0; b = b[2:] {
+		sum += uint32(binary.BigEndian.Uint16(b))
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return uint16(sum)
+}
+
+// next returns the next payload that a socket gets.
+func next(t *testing.T, conn *net.UDPConn) string {
+	t.Helper()
+	buf := make([]byte, 100)
+	n, err := conn.Read(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(buf[:n])
+}
+
+// What a peer sends to something behind this node passes, also with the ordinary rules flushed; all else is
+// dropped and counted, and nothing of it reaches a network, another address of the host, or a third node.
+func TestInnerByPackets(t *testing.T) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+		if err := tun.Create("meshd-wg"); err != nil {
+			t.Fatal(err)
+		}
+		q, err := tun.Open("meshd-wg", true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer q.Close()
+		beyond := nstest.ForTest(t) // the network behind the node, a network that is not, and a third node
+		err = errors.Join(
+			n.IP("link set lo up", "link set meshd-wg up", "addr add 10.244.1.0/32 dev meshd-wg",
+				"addr add fd00:0:0:1::/128 dev meshd-wg nodad", "addr add 10.244.1.5/32 dev lo",
+				"addr add fd00:0:0:1::5/128 dev lo nodad", "addr add 192.0.2.1/32 dev lo",
+				"addr add 2001:db8::1/128 dev lo nodad", "route add 10.244.9.0/24 dev meshd-wg",
+				"route add fd00:0:0:9::/64 dev meshd-wg", "link add lan type veth peer name eth0 netns "+beyond.Name,
+				"link set lan up", "addr add 203.0.113.1/24 dev lan", "addr add fd01::1/64 dev lan nodad",
+				"route add 10.244.3.0/24 dev lan", "route add fd00:0:0:3::/64 dev lan",
+				"route add 198.51.100.0/24 dev lan"),
+			beyond.IP("link set eth0 up", "addr add 203.0.113.2/24 dev eth0", "addr add fd01::2/64 dev eth0 nodad",
+				"addr add 10.244.3.7/24 dev eth0", "addr add fd00:0:0:3::7/64 dev eth0 nodad",
+				"addr add 198.51.100.2/24 dev eth0"),
+			n.Sysctl("ipv4.ip_forward", "1"), n.Sysctl("ipv6.conf.all.forwarding", "1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, to := range []string{"203.0.113.2", "fd01::2", "10.244.3.7", "fd00:0:0:3::7"} {
+			run(t, n, "ping", "-c", "1", "-W", "5", to) // no packet waits for a neighbour, and comes late
+		}
+		g := NewGuard()
+		s := sealed("10.244.1.0/24", "203.0.113.0/24", "fd00:0:0:1::/64", "fd01::/64")
+		if _, err := g.Set(s); err != nil || g.StandBy(s) != nil {
+			t.Fatal(err)
+		}
+		in := &injector{t: t, write: q.Writer()}
+		anywhere := netip.MustParseAddrPort("[::]:9000")
+		here, there := listen(t, n, anywhere), listen(t, beyond, anywhere)
+		dropped := uint64(0)
+		for _, standby := range []bool{false, true} {
+			if standby { // what is lost of the count with the ordinary rules was read before
+				run(t, n, "nft", "flush ruleset")
+			}
+			for _, test := range []struct {
+				name, to string
+				at       *net.UDPConn // where it would arrive
+				pass     bool
+			}{
+				{"pod", "10.244.1.5", here, true}, {"TUN's address", "10.244.1.0", here, true},
+				{"network behind the node", "203.0.113.2", there, true},
+				{"pod, IPv6", "fd00:0:0:1::5", here, true}, {"TUN's address, IPv6", "fd00:0:0:1::", here, true},
+				{"network behind the node, IPv6", "fd01::2", there, true},
+				{"the host's other address", "192.0.2.1", here, false},
+				{"the host's other address, IPv6", "2001:db8::1", here, false},
+				{"another network", "198.51.100.2", there, false},
+				{"a third node", "10.244.3.7", there, false}, {"a third node, IPv6", "fd00:0:0:3::7", there, false},
+				{"all hosts", "224.0.0.1", here, false}, {"broadcast", "255.255.255.255", here, false},
+				{"all nodes, IPv6", "ff02::1", here, false}, {"link-local, IPv6", "fe80::1", here, false},
+			} {
+				from, last := "10.244.9.9", map[*net.UDPConn]string{here: "10.244.1.5", there: "203.0.113.2"}[test.at]
+				if strings.Contains(test.to, ":") {
+					from = "fd00:0:0:9::9"
+				}
+				tried := in.udp(from, test.to)
+				// This one arrives in any case, and behind the other.
+				end := in.udp("10.244.9.9", last)
+				got := next(t, test.at)
+				if got == tried && next(t, test.at) != end {
+					t.Errorf("%s: the last one is missing", test.name)
+				}
+				if (got == tried) != test.pass {
+					t.Errorf("%s, standby %v: %q arrived", test.name, standby, got)
+				}
+				if !test.pass {
+					dropped++
+				}
+				if drops, err := g.Drops(); err != nil || drops[WrongDestination] != dropped {
+					t.Errorf("%s, standby %v: dropped %v, %v, want %d", test.name, standby, drops, err, dropped)
+				}
+			}
+		}
+		// The count survives both tables.
+		if _, err := g.Set(s); err != nil || g.Close() != nil {
+			t.Error(err)
+		}
+		if drops, err := g.Drops(); err != nil || drops[WrongDestination] != dropped {
+			t.Errorf("after a repair: dropped %v, %v, want %d", drops, err, dropped)
+		}
+	})
+}
