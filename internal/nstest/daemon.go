@@ -71,13 +71,13 @@ func (h *Host) daemon(by []string, binary, config, dir string, args []string) *D
 	return d
 }
 
-// private returns a command whose arguments are one that runs with a /run/flannel and a BPF
-// file system of its own, where hosts are only namespaces of one machine: `ip netns exec`
-// has made a mount namespace for it.
+// private returns a command whose arguments are one that runs with a /run/flannel, a /run/wireguard and a
+// BPF file system of its own, where hosts are only namespaces of one machine: `ip netns exec` has made a
+// mount namespace for it. /run/wireguard is the host's, shared by its processes.
 func (d *Daemon) private() []string {
 	script := `mkdir -p "$0" /run/flannel && mount --bind "$0" /run/flannel &&
 		mount --bind "$1" /sys/fs/bpf && shift && exec "$@"`
-	return []string{"sh", "-c", script, d.Run, d.Host.Lab.bpffs}
+	return slices.Concat(d.Host.withWireGuard(), []string{"sh", "-c", script, d.Run, d.Host.Lab.bpffs})
 }
 
 // start starts the process and collects its end. Who waits for it waits for done: Wait may be called

@@ -28,7 +28,7 @@ type Lab struct {
 
 // NewLab makes an empty lab. prefix begins the names of all its namespaces.
 func NewLab(prefix string) (*Lab, error) {
-	l := &Lab{prefix: prefix, bpffs: "/run/" + prefix + ".bpf"}
+	l := &Lab{prefix: prefix, bpffs: "/run/" + prefix + bpfFolder}
 	// A BPF file system of the lab's own: pins of its daemons, which survive a kill on purpose, then go
 	// with it, and this machine's stay out of it.
 	err := errors.Join(os.Mkdir(l.bpffs, 0o700), unix.Mount("bpf", l.bpffs, "bpf", 0, ""))
@@ -76,14 +76,27 @@ func Sweep(prefix string) {
 			_ = (&Namespace{Name: entry.Name()}).Close()
 		}
 	}
-	mounts, _ := filepath.Glob("/run/" + prefix + "*.bpf")
-	for _, at := range mounts {
-		pid, _, _ := strings.Cut(strings.TrimPrefix(at, "/run/"+prefix), "-")
-		if _, err := os.Stat("/proc/" + strings.TrimSuffix(pid, ".bpf")); err != nil {
+	folders, _ := filepath.Glob("/run/" + prefix + "*.*")
+	for _, at := range folders {
+		kind := filepath.Ext(at)
+		pid, _, _ := strings.Cut(strings.TrimSuffix(strings.TrimPrefix(at, "/run/"+prefix), kind), "-")
+		if _, err := os.Stat("/proc/" + pid); err == nil {
+			continue
+		}
+		switch kind {
+		case bpfFolder:
 			_ = unmount(at)
+		case wireguardFolder:
+			_ = os.RemoveAll(at)
 		}
 	}
 }
+
+// Endings of folders in /run that labs have for their hosts.
+const (
+	bpfFolder       = ".bpf" // a mounted BPF file system
+	wireguardFolder = ".wg"  // in the place of /run/wireguard
+)
 
 // unmount unmounts a file system and removes the folder that it was in.
 func unmount(at string) error { return errors.Join(unix.Unmount(at, unix.MNT_DETACH), os.Remove(at)) }
@@ -96,7 +109,7 @@ func (l *Lab) Close() error {
 	}
 	l.captures = nil
 	for _, n := range l.spaces {
-		errs = append(errs, n.Close())
+		errs = append(errs, n.Close(), os.RemoveAll(n.wireguardFolder()))
 	}
 	l.spaces = nil
 	if l.bpffs != "" {
