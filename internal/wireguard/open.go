@@ -25,7 +25,11 @@ const Folder = "/run/wireguard"
 // ErrStranger. A call to the kernel takes as long as the kernel does.
 //
 // The Client holds nothing open. Each call finds a module of the kernel that was loaded since.
-func Open() (Client, error) { return client{folder: Folder, patience: 10 * time.Second}, nil }
+func Open() (Client, error) { return OpenAt(Folder), nil }
+
+// OpenAt is Open with another folder in the place of Folder, for hosts that are only namespaces of one
+// machine.
+func OpenAt(folder string) Client { return client{folder: folder, patience: 10 * time.Second} }
 
 // InKernel tells whether the kernel has WireGuard. The question has the kernel load its module, if there is
 // one and loading is not locked (ctrl_getfamily in net/netlink/genetlink.c). The kernel starts modprobe by
