@@ -1,0 +1,300 @@
+package seal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"example.org/meshd/internal/backoff"
+	"example.org/meshd/internal/link"
+	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/peers"
+	"example.org/meshd/internal/wireguard"
+)
+
+// Options is what a Keeper gets from its owner.
+type Options struct {
+	Log *slog.Logger
+	// Key reads the private key at a path, within a few seconds.
+	Key func(ctx context.Context, path string) (wireguard.Private, error)
+	// Guarded tells whether the rules are in force that drop what comes out of the interface and is not for
+	// this node: WireGuard checks sources alone. Without them the interface stays down.
+	Guarded func() bool
+	// Fails tells whether a peer does not answer.
+	Fails func(peer string) bool
+}
+
+// A Keeper brings the interface to what is wanted, and keeps it so. One goroutine, Keep, does all the work.
+type Keeper struct {
+	o       Options
+	brought func() // the interface may have been made anew
+
+	asked   chan request
+	steered chan struct{} // something was learned
+
+	mu      sync.Mutex // guards learned
+	learned learned
+
+	// Of Keep alone.
+	wanted *Wanted
+	calls  map[string]*caller
+	again  backoff.Backoff
+	retry  time.Time // of the next attempt after one that failed; zero: none failed
+	full   time.Time // of the last comparison with everything that is wanted
+
+	told    atomic.Pointer[Told]
+	failure atomic.Pointer[mesh.Condition]
+}
+
+type request struct {
+	wanted *Wanted
+	before chan *Wanted
+}
+
+const (
+	// lookEvery is the time between two readings of the interface, and fullEvery that between two
+	// comparisons with all that is wanted: no news tell that somebody has run `wg set`.
+	lookEvery = time.Second
+	fullEvery = 10 * time.Second
+	// rest is how much longer than a reading the time before the next one is: one of thousands of peers
+	// takes milliseconds, and holds a lock of the kernel's meanwhile.
+	rest = 50
+)
+
+func newKeeper(o Options) *Keeper {
+	k := &Keeper{o: o, asked: make(chan request), steered: make(chan struct{}, 1), calls: map[string]*caller{}}
+	k.learned = learned{map[string]peers.Directive{}, map[mesh.Prefix]string{}}
+	k.told.Store(&Told{})
+	return k
+}
+
+// want makes something the wanted state, and returns what was before.
+func (k *Keeper) want(ctx context.Context, w *Wanted) (before *Wanted, err error) {
+	r := request{w, make(chan *Wanted, 1)}
+	select {
+	case k.asked <- r:
+		return <-r.before, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// learn takes over what follows from all that is known of a peer.
+func (k *Keeper) learn(peer string, d peers.Directive) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.learned.directives[peer].MTU != d.MTU {
+		k.wake()
+	}
+	k.learned.directives[peer] = d
+}
+
+// carry takes over which peer carries a shared prefix.
+func (k *Keeper) carry(prefix mesh.Prefix, peer string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.learned.carriers[prefix] != peer {
+		k.wake()
+	}
+	k.learned.carriers[prefix] = peer
+}
+
+// wake has Keep do what was learned.
+func (k *Keeper) wake() {
+	select {
+	case k.steered <- struct{}{}:
+	default: // Keep will see it all
+	}
+}
+
+// known returns what was learned by now.
+func (k *Keeper) known() learned {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return learned{maps.Clone(k.learned.directives), maps.Clone(k.learned.carriers)}
+}
+
+// Keep keeps the interface as wanted until ctx ends. The interface stays then: packets flow on.
+func (k *Keeper) Keep(ctx context.Context) error {
+	look := time.After(0)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case r := <-k.asked:
+			before := k.wanted
+			k.wanted = r.wanted
+			k.bring(ctx, time.Now())
+			r.before <- before
+		case <-k.steered:
+			if k.wanted != nil && k.retry.IsZero() {
+				k.bring(ctx, time.Now())
+			}
+		case <-look:
+			began := time.Now()
+			k.look(ctx, began)
+			look = time.After(max(lookEvery, rest*time.Since(began)))
+		}
+	}
+}
+
+// look reads the interface, and mends it where it is not as wanted.
+func (k *Keeper) look(ctx context.Context, now time.Time) {
+	if k.wanted == nil {
+		return
+	}
+	if !k.retry.IsZero() {
+		if !now.Before(k.retry) {
+			k.bring(ctx, now)
+		}
+		return
+	}
+	state, err := k.read()
+	if err == nil {
+		k.tell(state, now)
+	}
+	if err != nil || !k.fits(state) || k.calling(state, now) || now.Sub(k.full) >= fullEvery {
+		k.bring(ctx, now)
+	}
+}
+
+// read asks the interface.
+func (k *Keeper) read() (wireguard.State, error) {
+	client, err := wireguard.Open()
+	if err != nil {
+		return wireguard.State{}, err
+	}
+	defer client.Close()
+	return wireguard.Read(client, wireguard.Interface)
+}
+
+// fits tells whether a state may be the wanted one, as far as it shows: a helper that has begun anew knows
+// neither keys nor peers.
+func (k *Keeper) fits(s wireguard.State) bool {
+	if s.Port != k.wanted.Port || s.Public != k.told.Load().Public || !link.Up(wireguard.Interface) {
+		return false
+	}
+	direct := 0
+	for _, p := range k.wanted.Peers {
+		if p.Relay != "" || !p.Key.IsValid() {
+			continue
+		}
+		direct++
+		if _, there := s.Peers[p.Key]; !there {
+			return false
+		}
+	}
+	return direct == len(s.Peers)
+}
+
+// calling tells whether some peer is to be called elsewhere.
+func (k *Keeper) calling(s wireguard.State, now time.Time) (any bool) {
+	for i := range k.wanted.Peers {
+		p, copied := &k.wanted.Peers[i], caller{}
+		if c := k.calls[p.Name]; c != nil {
+			copied = *c
+		}
+		_, call := copied.decide(p.Endpoints, s.Peers[p.Key].Endpoint, k.o.Fails(p.Name), now)
+		any = any || call
+	}
+	return any
+}
+
+// errUnguarded is why the interface stays down.
+var errUnguarded = errors.New("the rules that guard what comes out of it are not in force")
+
+// bring brings the interface to what is wanted.
+func (k *Keeper) bring(ctx context.Context, now time.Time) {
+	var changed []string
+	var err error
+	if k.wanted == nil {
+		_, err = link.RemoveEncrypted(wireguard.Interface)
+		k.told.Store(&Told{})
+		k.calls = map[string]*caller{}
+	} else {
+		changed, err = k.try(ctx, now)
+	}
+	switch {
+	case err != nil:
+		pause := k.again.Next()
+		k.retry = now.Add(pause)
+		c := conditionOf(err, k.wanted)
+		c.Again = pause
+		if before := k.failure.Swap(&c); before == nil || before.Kind != c.Kind || before.Cause != c.Cause {
+			k.o.Log.Error("cannot encrypt: nothing is forwarded to peers", "error", err, "in", pause,
+				"event", "encryption_failed")
+		}
+		return
+	case k.failure.Swap(nil) != nil:
+		k.o.Log.Info("encrypting", "interface", wireguard.Interface, "event", "encrypting")
+	}
+	k.brought()
+	k.retry, k.full = time.Time{}, now
+	k.again.Reset()
+	if len(changed) > 0 {
+		k.o.Log.Debug("brought the encrypted interface to what is wanted", "what", changed)
+	}
+}
+
+// try does the work of bring: the interface, its keys and peers, and only then addresses and routes.
+func (k *Keeper) try(ctx context.Context, now time.Time) (changed []string, err error) {
+	w, l := k.wanted, k.known()
+	private, err := k.o.Key(ctx, w.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	if public := private.Public(); !public.Same(w.Self.Key) {
+		return nil, fmt.Errorf("the key in %s is that of %s, and the file lists %s for %s", w.KeyFile, public,
+			w.Self.Key, w.Self.Name)
+	}
+	made, err := link.MakeEncrypted(wireguard.Interface)
+	if err != nil {
+		return nil, err
+	}
+	if made {
+		changed = append(changed, "it was missing")
+	}
+	if !k.o.Guarded() {
+		return changed, errUnguarded
+	}
+	client, err := wireguard.Open()
+	if err != nil {
+		return changed, err
+	}
+	defer client.Close()
+	is, err := wireguard.Read(client, wireguard.Interface)
+	if err != nil {
+		return changed, err
+	}
+	settings := wireguard.Settings{Interface: wireguard.Interface, Private: private, Port: w.Port,
+		Peers: w.peersOf(l, func(p *Peer) (netip.AddrPort, bool) { return k.call(p, is, now) })}
+	for _, bring := range []func() ([]string, error){
+		func() ([]string, error) { return wireguard.Set(client, settings) },
+		func() ([]string, error) { return link.Set(w.linkOf(l)) },
+	} {
+		what, err := bring()
+		if changed = append(changed, what...); err != nil {
+			return changed, err
+		}
+	}
+	if is, err = wireguard.Read(client, wireguard.Interface); err == nil {
+		k.tell(is, now)
+	}
+	return changed, err
+}
+
+// call returns at which address a peer is called.
+func (k *Keeper) call(p *Peer, is wireguard.State, now time.Time) (to netip.AddrPort, call bool) {
+	c := k.calls[p.Name]
+	if c == nil {
+		c = &caller{}
+		k.calls[p.Name] = c
+	}
+	return c.decide(p.Endpoints, is.Peers[p.Key].Endpoint, k.o.Fails(p.Name), now)
+}
