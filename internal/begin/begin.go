@@ -90,9 +90,9 @@ func (w Where) Instead(ctx context.Context, one source.Reading, bad error) (File
 	return File{Config: c, Reading: one, Bad: bad, Since: since}, nil
 }
 
-// Bar has the kernel refuse what must not leave this host bare, for a daemon that cannot run: its packets have
-// travelled encrypted, or c, which may be nil, asks for that. Only a daemon that runs, or `meshd cleanup`,
-// lets them pass again.
+// Bar has the kernel refuse what must not leave this host bare, for a daemon that cannot run: its packets
+// have travelled encrypted, or c, which may be nil, asks for that. Only a daemon that runs, or `meshd
+// cleanup`, lets them pass again.
 func (w Where) Bar(c *config.Config) error {
 	prefixes, sealed := lastgood.Sealed(w.State, w.Full())
 	if c != nil && c.Sealed() {

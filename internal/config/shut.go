@@ -6,8 +6,8 @@ import (
 )
 
 // Shut returns the same mesh with nothing that may pass: it is for a host whose packets have travelled
-// encrypted, and whose last good file would have them travel bare. The mesh's prefixes stay, so that no packet
-// to them leaves by another way.
+// encrypted, and whose last good file would have them travel bare. The mesh's prefixes stay, so that no
+// packet to them leaves by another way.
 func (c *Config) Shut() *Config {
 	next := *c
 	next.Transport, next.shut = TransportWireGuard, true

@@ -29,9 +29,11 @@ import (
 	"example.org/meshd/internal/peers"
 	"example.org/meshd/internal/plan"
 	"example.org/meshd/internal/rules"
+	"example.org/meshd/internal/seal"
 	"example.org/meshd/internal/source"
 	"example.org/meshd/internal/survey"
 	"example.org/meshd/internal/task"
+	"example.org/meshd/internal/wireguard"
 )
 
 // Options is what the command line decides.
@@ -111,6 +113,7 @@ type daemon struct {
 	names      survey.Names
 	reloads    <-chan os.Signal
 	packets    *loops
+	seal       *seal.Engine
 	news       func() // this host may have changed
 }
 
@@ -126,9 +129,11 @@ func assemble(ctx context.Context, o Options, first begin.File, reader *source.R
 	// Known: what is learned of peers. The probes travel through the engine, and it hears them.
 	registry := peers.New()
 	probes := newProbes(log, o.Version, registry)
-	probes.engine = auto.New(dataplane.Options{
+	d.seal = seal.Around(auto.New(dataplane.Options{
 		Log: log, Hear: probes.hear, Doubt: probes.Look, Start: packets.start, Broken: d.news,
-	})
+	}), seal.Options{Log: log, Key: wireguard.ReadKey, Fails: registry.Fails,
+		Guarded: func() bool { return d.rules.Guarded() }}, probes.hear)
+	probes.engine = d.seal
 
 	d.drain = drain.New(o.State, log, probes.Drain)
 	d.drain.Load()
@@ -161,6 +166,7 @@ func (d *daemon) tasks() []task.Task {
 		task.New("SIGHUP", func(ctx context.Context) error { return d.reconciler.obey(ctx, d.reloads) }),
 		task.EverySecond("health", d.tell.watchHealth),
 		task.EverySecond("host's word", d.probes.steer.Heed),
+		task.New("encryption", d.seal.Keep), task.New("probes in the tunnel", d.seal.Ask),
 		task.New("rules", d.rules.Keep),
 		task.New("rules watch", func(ctx context.Context) error { return d.rules.Watch(ctx, d.crossing.Wake) }),
 		task.New("others' rules", func(ctx context.Context) error {
@@ -187,7 +193,7 @@ func (d *daemon) datagrams() (from uint16, peers []netip.AddrPort) {
 			peers = append(peers, a.AddrPort)
 		}
 	}
-	return p.Self.Port(), peers
+	return p.Port(), peers
 }
 
 // healthy returns nil if packets move and the reconciler does. While the daemon waits for an address,

@@ -21,6 +21,7 @@ import (
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/plan"
 	"example.org/meshd/internal/rules"
+	"example.org/meshd/internal/seal"
 	"example.org/meshd/internal/survey"
 )
 
@@ -60,13 +61,9 @@ type host struct {
 
 // engine is what this daemon needs of the dataplane.
 type engine interface {
-	dataplane.Engine
-	dataplane.Echoer
-	dataplane.Deliverer
-	dataplane.Keeper
-	dataplane.Loader
-	Look()
-	Close() error
+	seal.Inner
+	Encrypt(context.Context, *seal.Wanted) (undo func() error, err error)
+	Told() seal.Told
 }
 
 // newHostOf returns a host on which nothing was done yet. status is what metrics are made of.
@@ -141,6 +138,12 @@ func (h *host) parts(s step) []part {
 			apply: func(_ context.Context, p *plan.Plan) (effect, error) { return h.link.apply(p.Link) }},
 		{name: "programs", needs: []string{"interface"},
 			apply: func(ctx context.Context, p *plan.Plan) (effect, error) { return h.load(ctx, p, first), nil }},
+		// Its own state tells why it failed; the engine lets nothing pass meanwhile.
+		{name: "encryption", needs: []string{"port", "interface", "rules"},
+			apply: func(ctx context.Context, p *plan.Plan) (effect, error) {
+				undo, err := h.engine.Encrypt(ctx, p.Seal)
+				return effect{undo: undo}, err
+			}},
 		{name: "legacy rules", needs: []string{"rules"},
 			apply: func(ctx context.Context, p *plan.Plan) (effect, error) { return h.applyLegacy(ctx, s, p) }},
 		{name: "files", needs: []string{"rules"}, optional: first || !h.files.Fine(), apply: h.applyFiles},

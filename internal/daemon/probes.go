@@ -97,9 +97,10 @@ func (p *probes) follow(next *plan.Plan) {
 		if next.Peer.CanSpeakTo(peer) {
 			s.Peers = append(s.Peers, peer.Name)
 			s.Bounds = append(s.Bounds, forms.Bounds(next.Peer, peer, next.MTUTo(peer)))
-			if len(peer.Addresses) > 1 {
-				if via := next.Engine.Reachable(peer); len(via) > 1 {
-					s.Via[peer.Name] = via
+			if via := next.Engine.Reachable(peer); len(via) > 1 {
+				if s.Via[peer.Name] = via; next.Engine.Sealed { // WireGuard has one address of a peer at a time
+					delete(s.Via, peer.Name)
+					s.Quick[peer.Name] = true
 				}
 			}
 		}

@@ -142,7 +142,7 @@ func (t *teller) fill(s *control.Status, v view) {
 	s.Config.Generation, s.Config.Applied = v.generation, v.applied
 	s.Network.Repairs = v.repairs
 	s.Network.MTU = p.Link.MTU
-	s.Network.Port, s.Network.Address = int(p.Self.Port()), words.Address(p.Peer)
+	s.Network.Port, s.Network.Address = int(p.Port()), words.Address(p.Peer)
 	s.Network.Addresses = words.Endpoints(p.Peer.Addresses)
 	s.Network.Subnets = words.Texts(p.Self.Subnets)
 	s.Dataplane = words.Dataplane(r)

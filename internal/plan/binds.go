@@ -23,6 +23,8 @@ func (p *Plan) planBinds(self int, host Host) {
 	}
 	subject := strings.Join(elsewhere, ", ")
 	switch {
+	case len(p.Self.Addresses) == 0: // it calls the others, and has no address of its own
+		p.Engine.Binds = p.everywhere(host.Local)
 	case len(p.Engine.Binds) == 0:
 		p.Engine.Binds = p.everywhere(host.Local)
 		p.note(mesh.Condition{Kind: mesh.AddressElsewhere, Severity: mesh.Degraded,
@@ -32,7 +34,7 @@ func (p *Plan) planBinds(self int, host Host) {
 		p.note(mesh.Condition{Kind: mesh.AddressMissing, Severity: mesh.Info, Subject: subject,
 			Remedy: "add it to an interface, or take it out of the file"})
 	}
-	p.headers = mesh.Endpoint{AddrPort: p.Engine.Binds[0]}.OuterHeaders() // until a peer asks for more
+	p.headers = p.around(mesh.Endpoint{AddrPort: p.Engine.Binds[0]}) // until a peer asks for more
 	for peer, source := range host.Underlay.Sources {
 		at := slices.IndexFunc(p.Engine.Binds, func(b netip.AddrPort) bool { return b.Addr() == source })
 		if at < 0 {
@@ -64,7 +66,7 @@ func (p *Plan) everywhere(local []netip.Addr) (binds []netip.AddrPort) {
 	if len(binds) > 0 {
 		return binds
 	}
-	port := p.Self.Addresses[0].Port()
+	port := p.Port()
 	for _, ip := range local {
 		if config.NotUnderlay(ip) == "" {
 			add(ip, port)

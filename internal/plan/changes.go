@@ -95,6 +95,12 @@ func (d *differences) peers(old, next *Plan) {
 		}
 		d.field(n.Name, "subnets", list(was.Subnets), list(n.Subnets))
 		d.field(n.Name, "routes", was.routes(), n.routes())
+		for _, of := range []struct{ key, old, next string }{
+			{"public_key", was.Key.String(), n.Key.String()}, {"endpoint", was.called(), n.called()},
+			{"via", was.listed().Via, n.listed().Via},
+		} {
+			d.field(n.Name, of.key, cmp.Or(of.old, "none"), cmp.Or(of.next, "none"))
+		}
 	}
 }
 
@@ -154,7 +160,16 @@ func sorted(nodes []node, interesting func(node) bool) (some []node) {
 func same(a, b node) bool {
 	return a.plan != nil && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Subnets, b.Subnets) &&
 		slices.Equal(a.Routes, b.Routes) && slices.Equal(a.listed().Addresses, b.listed().Addresses) &&
-		slices.Equal(a.listed().Routes, b.listed().Routes)
+		slices.Equal(a.listed().Routes, b.listed().Routes) && a.Key == b.Key && a.called() == b.called() &&
+		a.listed().Via == b.listed().Via
+}
+
+// called writes where the node's WireGuard is called, if that is not its address; empty if it is.
+func (n node) called() string {
+	if e := n.listed().Endpoint; e != (config.Address{}) {
+		return e.String()
+	}
+	return ""
 }
 
 // listed returns the node as the file has it: the mesh lists nodes in the order of the file.
@@ -244,6 +259,9 @@ func (d *differences) masquerade(old, next masq.Settings) {
 func (d *differences) settings(old, next *Plan) {
 	a, b := old.Config, next.Config
 	value(d, mesh.ChangedSetting, "network.name", a.Network.Name, b.Network.Name)
+	value(d, mesh.ChangedSetting, "network.transport", a.Transport, b.Transport)
+	value(d, mesh.ChangedSetting, "wireguard.port", a.WireGuard.Port, b.WireGuard.Port)
+	value(d, mesh.ChangedSetting, "wireguard.private_key", a.WireGuard.PrivateKey, b.WireGuard.PrivateKey)
 	value(d, mesh.ChangedSetting, "dataplane.engine", a.Dataplane.Engine, b.Dataplane.Engine)
 	value(d, mesh.ChangedSetting, "dataplane.receive", a.Dataplane.Receive, b.Dataplane.Receive)
 	value(d, mesh.ChangedSetting, "dataplane.offload", a.Dataplane.Offload, b.Dataplane.Offload)

@@ -33,6 +33,7 @@ type Nodes struct {
 	of         [][]placed // by the node's index
 	conditions [][]mesh.Condition
 	names      map[string]Name
+	called     map[int][]netip.AddrPort // where the WireGuard of nodes with an endpoint is called
 }
 
 // placed is one address of a node.
@@ -56,7 +57,42 @@ func Expand(c *config.Config, names map[string]Name) *Nodes {
 	if named {
 		n.resolve()
 	}
+	n.resolveEndpoints()
 	return n
+}
+
+// resolveEndpoints finds out where nodes are called that have an endpoint. Several nodes behind one
+// router may have its address, so an answer of DNS is refused only where it leads into the mesh.
+func (n *Nodes) resolveEndpoints() {
+	var inside *blocks
+	for i, node := range n.config.Nodes {
+		e := node.Endpoint
+		switch {
+		case e == (config.Address{}):
+			continue
+		case n.called == nil:
+			n.called = map[int][]netip.AddrPort{}
+		}
+		if e.Name == "" {
+			n.called[i] = []netip.AddrPort{e.AddrPort}
+			continue
+		}
+		if inside == nil {
+			all := blocksOf(n.config)
+			inside = &all
+		}
+		var refused []string
+		for _, ip := range n.names[e.Name].Addrs {
+			if says := config.NotUnderlay(ip); says != "" {
+				refused = append(refused, ip.String()+" "+says)
+			} else if block, within := inside.holding(ip); within {
+				refused = append(refused, fmt.Sprintf("%s is inside %s, which is behind the mesh", ip, block))
+			} else if len(n.called[i]) < config.MaxAddresses {
+				n.called[i] = append(n.called[i], netip.AddrPortFrom(ip, e.Port()))
+			}
+		}
+		n.judge(i, e.Name, refused)
+	}
 }
 
 // Usable returns what tells whether a name of a file may stand for an address, as far as the file alone says:

@@ -27,6 +27,7 @@ import (
 	"example.org/meshd/internal/masq"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/rules"
+	"example.org/meshd/internal/seal"
 	"example.org/meshd/internal/wireguard"
 )
 
@@ -38,6 +39,7 @@ type Plan struct {
 	Peer   mesh.Peer // this node, as others see it
 
 	Engine     dataplane.Wanted
+	Seal       *seal.Wanted // how packets travel encrypted; nil: they do not
 	Link       link.Settings
 	Backstops  []netip.Prefix // what must not leave by another way while the TUN is away
 	Rules      rules.Wanted
@@ -106,13 +108,16 @@ func Make(c *config.Config, self int, host Host) (*Plan, error) {
 		p.nodes = Expand(c, nil).SeenFrom(self, host.Local)
 	}
 	p.Peer = p.peerOf(self)
+	p.Engine.Sealed = c.Sealed()
 	p.planBinds(self, host)
 	p.planMesh()
 	p.planEngine(host)
 	if err := p.planLink(self, host.Underlay.MTU); err != nil {
 		return nil, err
 	}
+	p.planFloor()
 	p.planPrograms(host)
+	p.planSeal(self)
 	p.Rules = RulesOf(c, p.Self, host.Forwarding.Crossing.PodNames())
 	p.planGuard(host.Forwarding.Crossing.PodNames())
 	p.planContainer()
@@ -135,7 +140,7 @@ func (p *Plan) planMesh() {
 		usable := 0
 		for _, a := range peer.Addresses {
 			if _, ok := p.Engine.From(a.Addr()); ok {
-				usable, p.headers = usable+1, max(p.headers, a.OuterHeaders())
+				usable, p.headers = usable+1, max(p.headers, p.around(a))
 			}
 		}
 		if usable == 0 && len(peer.Addresses) > 0 { // without any address, the name's condition says so
@@ -158,7 +163,8 @@ func (p *Plan) peerOf(node int) mesh.Peer {
 			p.origins[a.Addr()] = a.name
 		}
 	}
-	return mesh.Peer{Name: n.Name, Addresses: p.nodes.endpoints(node), Subnets: n.Subnets, Routes: n.Prefixes()}
+	return mesh.Peer{Name: n.Name, Addresses: p.nodes.endpoints(node), Subnets: n.Subnets, Routes: n.Prefixes(),
+		Key: n.PublicKey}
 }
 
 // Origin returns the DNS name that an address of a node comes from, and when it was resolved; empty if the
@@ -170,11 +176,16 @@ func (p *Plan) Origin(address netip.Addr) (name string, at time.Time) {
 
 // Names returns the DNS names of all nodes of a file, each once.
 func Names(c *config.Config) (names []string) {
+	seen := map[string]bool{}
 	for _, n := range c.Nodes {
 		for _, a := range n.Addresses {
 			if a.Name != "" {
 				names = append(names, a.Name) // a name is in one node alone
 			}
+		}
+		if e := n.Endpoint.Name; e != "" && !seen[e] { // several nodes may be behind one router
+			seen[e] = true
+			names = append(names, e)
 		}
 	}
 	return names
@@ -209,7 +220,7 @@ const maxMTU = 65507
 // planLink decides about the TUN: the whole network and the other nodes' routes go through it.
 func (p *Plan) planLink(self, underlayMTU int) error {
 	network := p.Config.Network
-	fits := underlayMTU - p.headers
+	fits := p.fits(underlayMTU, p.headers)
 	p.Link = link.Settings{Interface: network.Interface, MTU: network.MTU, Beside: []string{wireguard.Interface}}
 	for _, cidr := range network.CIDR {
 		if !slices.Contains(p.Self.Subnets, cidr) { // else all of it is on our own bridge
@@ -248,7 +259,7 @@ func (p *Plan) MTUTo(peer mesh.Peer) int {
 	size := p.Link.MTU
 	for _, a := range peer.Addresses {
 		if lower, ok := p.lower[a.Addr()]; ok {
-			size = min(size, lower-a.OuterHeaders())
+			size = min(size, p.fits(lower, p.around(a)))
 		}
 	}
 	return size
@@ -261,6 +272,8 @@ func (p *Plan) planPrograms(host Host) {
 	k.MTU, k.Outer = min(p.Link.MTU, host.Underlay.MTU-p.headers), host.Underlay.MTU
 	k.Underlay, k.Receive = host.Underlay.Devices, receives[c.Receive]
 	switch {
+	case p.Engine.Sealed:
+		k.Use, k.Why, k.Chosen = dataplane.Never, "packets travel encrypted", true
 	case c.Engine == config.EngineUser:
 		k.Use, k.Why, k.Chosen = dataplane.Never, "the file asks for it", true
 	case p.Engine.Binds[0].Addr().IsUnspecified(): // the address may come later: no reason to reject the file
@@ -320,6 +333,9 @@ func (p *Plan) planGuard(podLinks []string) {
 	g := &p.Rules.Guard
 	*g = filter.GuardSettings{Binds: p.Engine.Binds, TUN: p.Config.Network.Interface, PodLinks: podLinks,
 		Mark: udp.Mark, Closed: p.Forwarding.Closed()}
+	if p.Seal != nil {
+		g.Encrypted, g.Inner = wireguard.Interface, p.inner()
+	}
 	for _, peer := range p.Engine.Mesh.Peers {
 		for _, a := range peer.Addresses {
 			g.Nodes = append(g.Nodes, a.AddrPort)
