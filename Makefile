@@ -118,6 +118,7 @@ reliability: deps test-binaries # bring each cause and path change about; write 
 bench: deps build # what one packet costs, and meshd against what people would use instead
 	go test -run '^$$' -bench . -benchmem ./internal/config ./internal/table ./internal/dataplane/... ./internal/masq
 	go build -o bin/bench ./tools/bench
+	go build -o bin/wireguard-go golang.zx2c4.com/wireguard
 	$(SUDO) bin/bench $(BENCHFLAGS)
 
 engines: # Docker and Podman, for the test of docs/docker.md, which is left out without

@@ -89,7 +89,10 @@ func systems(binary string, bare bool) []*system {
 			needs: []string{binary},
 			start: func(l *lab) error { return startMeshd(l, binary, `engine = "user"`, `offload = "off"`) },
 		},
-		{name: "wireguard-go", mtu: 1420, needs: []string{"wireguard-go", "wg"}, start: startWireGuard},
+		{name: sealed, mtu: 1440, needs: []string{binary, "wg"},
+			start: func(l *lab) error { return startSealed(l, binary) }},
+		{name: wireguardGo, mtu: 1420, needs: []string{newest(binary), "wg"},
+			start: func(l *lab) error { return startWireGuard(l, newest(binary)) }},
 		{name: "nebula", mtu: 1300, needs: []string{"nebula", "nebula-cert"}, start: startNebula},
 		{name: "tinc", mtu: 1400, needs: []string{"tincd"}, start: startTinc},
 	}
@@ -188,26 +191,15 @@ func (l *lab) socket(host int) string { return filepath.Join(l.dir, fmt.Sprintf(
 
 // startWireGuard runs WireGuard in user space, which does the same copies as the user engine, and
 // encrypts.
-func startWireGuard(l *lab) error {
-	var keys, public [2]string
-	for i := range 2 {
-		key, err := exec.Command("wg", "genkey").Output()
-		if err != nil {
-			return err
-		}
-		keys[i] = strings.TrimSpace(string(key))
-		derive := exec.Command("wg", "pubkey")
-		derive.Stdin = strings.NewReader(keys[i])
-		pub, err := derive.Output()
-		if err != nil {
-			return err
-		}
-		public[i] = strings.TrimSpace(string(pub))
+func startWireGuard(l *lab, program string) error {
+	keys, public, err := newKeys()
+	if err != nil {
+		return err
 	}
 	for i, h := range l.hosts {
 		peer := 2 - i
 		dev := fmt.Sprintf("wgbench%d", i) // its control socket is named after it
-		if err := l.spawn(i, "wireguard-go", "-f", dev); err != nil {
+		if err := l.spawn(i, program, "-f", dev); err != nil {
 			return err
 		}
 		doc := fmt.Sprintf(
