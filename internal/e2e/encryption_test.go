@@ -1,0 +1,334 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/nstest"
+)
+
+// sealed is the reference's mesh with encryption, by WireGuard in user space.
+type sealed struct {
+	*world
+	keys    map[*nstest.Host]string // folder of the host's private key
+	public  map[*nstest.Host]string
+	helpers map[*nstest.Host]*nstest.Daemon
+}
+
+// newSealed makes the hosts with their keys. Nothing runs yet.
+func newSealed(t *testing.T) *sealed {
+	t.Helper()
+	s := &sealed{newWorldMTU(t, 1440), map[*nstest.Host]string{}, map[*nstest.Host]string{},
+		map[*nstest.Host]*nstest.Daemon{}}
+	for _, h := range s.Hosts() {
+		s.addKey(h)
+	}
+	return s
+}
+
+// addKey makes the key of a host.
+func (s *sealed) addKey(h *nstest.Host) {
+	s.t.Helper()
+	s.keys[h] = s.t.TempDir()
+	out, err := exec.Command(meshd, "key", "--private-key", filepath.Join(s.keys[h], "private.key")).Output()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.public[h] = strings.TrimSpace(string(out))
+}
+
+// file returns the demo's file with encryption and the keys of the hosts.
+func (s *sealed) file() string {
+	s.t.Helper()
+	doc := strings.Replace(demoFile(s.t), "[network]\n", "[network]\ntransport = \"wireguard\"\n", 1)
+	for n, h := range s.Hosts() {
+		subnet := fmt.Sprintf("subnets = [\"10.244.%d.0/24\"]\n", n)
+		doc = strings.Replace(doc+"\n", subnet, subnet+fmt.Sprintf("public_key = %q\n", s.public[h]), 1)
+	}
+	return doc
+}
+
+// helper starts WireGuard in user space on a host; the test ends it.
+func (s *sealed) helper(h *nstest.Host) *nstest.Daemon {
+	s.t.Helper()
+	d, err := h.StartHelper(meshd)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.helpers[h] = d
+	s.t.Cleanup(func() {
+		if s.t.Failed() {
+			s.t.Logf("helper on %s, %s:\n%s", h.Name, d.State(), d.Log())
+		}
+		d.Kill()
+	})
+	return d
+}
+
+// run starts meshd on a host with a file of its own, and waits until it forwards.
+func (s *sealed) run(h *nstest.Host, doc string) *nstest.Daemon {
+	s.t.Helper()
+	d, err := h.MeshdBy([]string{"env", "CREDENTIALS_DIRECTORY=" + s.keys[h]}, s.binary, s.write(doc), s.dir)
+	if err == nil {
+		s.t.Cleanup(func() {
+			if s.t.Failed() {
+				s.t.Logf("meshd on %s, %s:\n%s", h.Name, d.State(), d.Log())
+			}
+			if err := nstest.StopAll(d); err != nil {
+				s.t.Error(err)
+			}
+		})
+		err = d.WaitReady()
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return d
+}
+
+// runAll starts helper and meshd on all hosts, and waits until each reaches the others.
+func (s *sealed) runAll(doc string) (all []*nstest.Daemon) {
+	s.t.Helper()
+	for _, h := range s.Hosts() {
+		s.helper(h)
+		all = append(all, s.run(h, doc))
+	}
+	for _, d := range all {
+		waitStatus(s.t, d, "all peers are up", func(st control.Status) bool {
+			return !slices.ContainsFunc(st.Peers, func(p control.Peer) bool { return p.State != control.Up })
+		})
+	}
+	return all
+}
+
+// A bareWatch looks at all uplinks for what must not be there: inner packets between pods, in whatever they
+// are wrapped, packets to the pod network, and datagrams of the bare wire.
+type bareWatch struct {
+	mu    sync.Mutex
+	found []string
+	stop  chan struct{}
+	done  sync.WaitGroup
+}
+
+// watchBare begins to look.
+func (s *sealed) watchBare(pods ...string) *bareWatch {
+	s.t.Helper()
+	b := &bareWatch{stop: make(chan struct{})}
+	var marks [][]byte
+	for _, from := range pods {
+		for _, to := range pods {
+			if from != to {
+				marks = append(marks, append(netip.MustParseAddr(from).AsSlice(), netip.MustParseAddr(to).AsSlice()...))
+			}
+		}
+	}
+	inside := netip.MustParsePrefix("10.244.0.0/16")
+	for _, h := range s.Hosts() {
+		c := capture(s.t, h.Namespace, "eth0")
+		b.done.Go(func() {
+			for {
+				frame, err := c.Next(100*time.Millisecond, func(f []byte) bool { return bare(f, inside, marks) })
+				select {
+				case <-b.stop:
+					return
+				default:
+				}
+				if err == nil {
+					b.mu.Lock()
+					b.found = append(b.found, fmt.Sprintf("on %s: %x", h.Name, frame[:min(len(frame), 80)]))
+					b.mu.Unlock()
+				} else if !errors.Is(err, nstest.ErrNoFrame) {
+					return
+				}
+			}
+		})
+	}
+	return b
+}
+
+// bare tells whether a frame is one of those.
+func bare(f []byte, inside netip.Prefix, marks [][]byte) bool {
+	const ethernet, ip, udp = 14, 20, 17
+	if slices.ContainsFunc(marks, func(m []byte) bool { return bytes.Contains(f, m) }) {
+		return true
+	}
+	if len(f) < ethernet+ip+8 || binary.BigEndian.Uint16(f[12:]) != 0x0800 {
+		return false
+	}
+	if to := netip.AddrFrom4([4]byte(f[ethernet+16:])); inside.Contains(to) {
+		return true
+	}
+	header := int(f[ethernet]&15) * 4
+	return f[ethernet+9] == udp && len(f) >= ethernet+header+4 &&
+		binary.BigEndian.Uint16(f[ethernet+header+2:]) == 8285
+}
+
+// end ends the watch, and fails the test if something was seen.
+func (b *bareWatch) end(t *testing.T) {
+	t.Helper()
+	close(b.stop)
+	b.done.Wait()
+	if len(b.found) > 0 {
+		t.Errorf("%d packets left bare, the first %s", len(b.found), b.found[0])
+	}
+}
+
+// arrive waits until packets of a stream that were sent from now on arrive.
+func (s *sealed) arrive(stream *timed, what string) {
+	s.t.Helper()
+	was := time.Now()
+	eventually(s.t, "packets arrive after "+what, func() bool { return stream.since(was) > 50 },
+		func() string { return "" })
+}
+
+// Whatever breaks, no packet of a pod leaves a host bare, and packets go on as soon as it is mended.
+func TestNothingLeavesBare(t *testing.T) {
+	nstest.Share(t, nstest.Busy)
+	s := newSealed(t)
+	watch := s.watchBare("10.244.2.3", "10.244.1.2", "10.244.0.2")
+	doc := s.file()
+	all := s.runAll(doc)
+	stream := startTimed(t, s.PodW2b, s.PodW, "10.244.2.3:7000", "10.244.1.2:7000", 500)
+	host := s.Worker2
+	w2 := all[2]
+
+	for _, damage := range []struct {
+		name string
+		do   func()
+	}{
+		{"kill -9 of meshd", func() {
+			w2.Kill()
+			s.arrive(stream, "meshd was killed") // the process in user space goes on
+			w2 = s.run(host, doc)
+		}},
+		{"stop and start", func() {
+			if _, err := w2.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			s.arrive(stream, "meshd has stopped")
+			w2 = s.run(host, doc)
+		}},
+		{"interface deleted", func() { s.ip(host, "link del meshd-wg") }},
+		{"interface down", func() { s.ip(host, "link set meshd-wg down") }},
+		{"route deleted", func() { s.ip(host, "route del 10.244.1.0/24 dev meshd-wg") }},
+		{"address deleted", func() { s.ip(host, "addr flush dev meshd-wg") }},
+		{"TUN deleted", func() { s.ip(host, "link del mesh0") }},
+		{"rules flushed", func() { run(t, host.Namespace, "nft", "flush", "ruleset") }},
+		{"peers deleted", func() {
+			if out, err := host.WG("set", "meshd-wg", "peer", s.public[s.Worker], "remove"); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+		}},
+		{"process killed", func() {
+			s.helpers[host].Kill()
+			s.helper(host)
+		}},
+		{"reload", func() {
+			if out, code := ask(w2, "reload"); code != 0 {
+				t.Fatalf("exit %d: %s", code, out)
+			}
+		}},
+	} {
+		t.Run(damage.name, func(t *testing.T) {
+			damage.do()
+			s.arrive(stream, damage.name)
+			waitStatus(t, w2, "health is well again", func(st control.Status) bool {
+				return !slices.ContainsFunc(st.Health.Problems, func(p control.Problem) bool { return p.Level == control.Failed })
+			})
+		})
+	}
+	stream.finish()
+
+	// The floor counts what would have left bare.
+	before := status(t, w2).Totals.Drops["not_encrypted"]
+	s.helpers[host].Kill()
+	s.ip(host, "link del meshd-wg")
+	waitStatus(t, w2, "encryption has failed, and is told", func(st control.Status) bool {
+		return slices.Contains(problems(st), "wireguard_missing") && st.Health.Level == control.Failed
+	})
+	pings := s.PodW2b.Command("ping", "-c", "3", "-i", "0.01", "-W", "1", "10.244.1.2")
+	if out, err := pings.CombinedOutput(); err == nil {
+		t.Errorf("pings without encryption: %s", out)
+	}
+	if got := status(t, w2).Totals.Drops["not_encrypted"]; got < before+3 {
+		t.Errorf("not_encrypted is %d, and was %d before three pings", got, before)
+	}
+	watch.end(t)
+}
+
+// ip runs ip(8) on a host.
+func (s *sealed) ip(h *nstest.Host, line string) {
+	s.t.Helper()
+	if err := h.IP(line); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// A start with a key that is missing, open to others or of another node ends with exit code 78, and the
+// host's own private key in the file is called what it is.
+func TestKeysOfThisHost(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
+	s := newSealed(t)
+	private := func(h *nstest.Host) string { return filepath.Join(s.keys[h], "private.key") }
+	read := func(path string) string {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(b))
+	}
+	secret := read(private(s.Worker))
+	for _, test := range []struct {
+		name   string
+		folder func() string // of the key
+		doc    func() string
+	}{
+		{"missing", t.TempDir, s.file},
+		{"of another node", func() string { return s.keys[s.Worker2] }, s.file},
+		{"in the file", func() string { return s.keys[s.Worker] },
+			func() string { return strings.Replace(s.file(), s.public[s.Worker2], secret, 1) }},
+		{"open", func() string {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "key"), []byte(secret), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			return dir
+		}, func() string {
+			return s.file() + fmt.Sprintf("[wireguard]\nprivate_key = %q\n", filepath.Join(s.dir, "open.key"))
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if err := os.WriteFile(filepath.Join(s.dir, "open.key"), []byte(secret+"\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			d, err := s.Worker.MeshdBy([]string{"env", "CREDENTIALS_DIRECTORY=" + test.folder()}, s.binary,
+				s.write(test.doc()), s.dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.Kill()
+			if code, err := d.Exit(); err != nil || code != 78 {
+				t.Errorf("exit %d, %v:\n%s", code, err, d.Log())
+			}
+			if strings.Contains(d.Log(), secret) {
+				t.Error("the log has the private key")
+			}
+			// No packet to a pod leaves by another way while nothing runs.
+			if out, err := s.Worker.Run("ip", "route", "get", "10.244.2.2"); err == nil {
+				t.Errorf("packets of pods would leave: %s", out)
+			}
+		})
+	}
+}
