@@ -15,6 +15,9 @@ func printPeer(w io.Writer, p control.Peer, now time.Time) error {
 	if p.Drain != nil {
 		fmt.Fprintf(w, "\n%s is %s\n", p.Name, words.Maintenance(*p.Drain, now))
 	}
+	if p.WireGuard != nil {
+		fmt.Fprintf(w, "\nencrypted  %s\n", words.Encrypted(p, now))
+	}
 	if err := printAddresses(w, p.Addresses, now); err != nil {
 		return err
 	}

@@ -70,10 +70,12 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 	fmt.Fprintf(w, "plane    %s  %s mtu %d  queues %d  offloads %s\n",
 		words.Engine(s.Dataplane), s.Network.Interface, s.Network.MTU, s.Dataplane.Queues,
 		words.OrNone(strings.Join(s.Dataplane.Offloads, " ")))
+	if s.WireGuard != nil {
+		fmt.Fprintf(w, "crypto   %s\n", words.WireGuard(*s.WireGuard))
+	}
 	fmt.Fprintf(w, "batches  %s\n", words.Batches(s.Dataplane.Calls))
 	fmt.Fprintf(w, "nat      %s\n", words.Masquerade(s.Masquerade))
-	fmt.Fprintf(w, "traffic  rx %d packets, %s  tx %d packets, %s\n",
-		s.Totals.RxPackets, words.Size(s.Totals.RxBytes), s.Totals.TxPackets, words.Size(s.Totals.TxBytes))
+	fmt.Fprintf(w, "traffic  %s\n", words.Traffic(s))
 	fmt.Fprintf(w, "drops    %s\n", words.OrNone(words.Drops(s.Totals.Drops)))
 	for _, line := range words.Strangers(s.Strangers, now) {
 		fmt.Fprintln(w, line)
@@ -138,9 +140,10 @@ func printPeers(w io.Writer, peers []control.Peer, now time.Time) error {
 		if p.LastSeen != nil {
 			seen = words.Age(now.Sub(*p.LastSeen)) + " ago"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", p.Name, words.State(p),
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, words.State(p),
 			words.Millis(p.RTTMS), words.Percent(p.Loss), words.Endpoint(p),
-			strings.Join(slices.Concat(p.Subnets, p.Routes), " "), p.RxPackets, p.TxPackets, seen,
+			strings.Join(slices.Concat(p.Subnets, p.Routes), " "), words.Counter(p.RxPackets),
+			words.Counter(p.TxPackets), seen,
 			words.File(p), words.OrNone(words.Drops(p.Drops)))
 	}
 	return t.Flush()

@@ -28,21 +28,25 @@ func sample(now time.Time) control.Status {
 			Calls: map[string]control.Calls{"tun_read": {Calls: 1, Packets: 40}},
 		},
 		Totals: control.Totals{
-			RxPackets: 5, RxBytes: 1234567, TxPackets: 6, TxBytes: 999,
+			RxPackets: new(uint64(5)), RxBytes: new(uint64(1234567)),
+			TxPackets: new(uint64(6)), TxBytes: new(uint64(999)),
 			Drops: map[string]uint64{"no_route": 3, "malformed": 0},
 		},
 		Peers: []control.Peer{
 			{
 				Name: "edge-2", Address: "172.18.0.4:8285", Subnets: []string{"10.244.1.0/24"},
 				Routes: []string{"192.168.7.0/24"}, State: "up", LastSeen: &seen, RTTMS: new(0.2134), Loss: new(0.0),
-				ConfigMatch: new(true), RxPackets: 5, TxPackets: 6, Drops: map[string]uint64{"ttl_expired": 1},
+				ConfigMatch: new(true), RxPackets: new(uint64(5)), TxPackets: new(uint64(6)),
+				Drops: map[string]uint64{"ttl_expired": 1},
 			},
 			{
 				Name: strings.Repeat("a-long-name.", 5), Address: "[2001:db8:1234:5678::1]:8285",
 				Subnets: []string{"fd00:10:244:1::/64"}, State: "down", Loss: new(1.0),
 				ConfigMatch: new(false), ConfigSHA256: "0123456789ab",
+				RxPackets: new(uint64(0)), TxPackets: new(uint64(0)),
 			},
-			{Name: "edge-3", Address: "172.18.0.5:8285", Subnets: []string{"10.244.3.0/24"}, State: "unknown"},
+			{Name: "edge-3", Address: "172.18.0.5:8285", Subnets: []string{"10.244.3.0/24"}, State: "unknown",
+				RxPackets: new(uint64(0)), TxPackets: new(uint64(0))},
 		},
 		Masquerade: control.Masquerade{
 			Enabled: true, Repairs: 2, Rules: []control.Rule{{Name: "mesh-to-mesh", Packets: 9}, {Name: "excluded"}},
@@ -72,6 +76,37 @@ edge-3                                                        unknown  -       -
 edge-2                                                        up       0.21    0%    172.18.0.4:8285               10.244.1.0/24 192.168.7.0/24  5           6           3s ago     same file              ttl_expired 1
 `
 
+// sealed makes a status that of a mesh whose packets are encrypted.
+func sealed(s control.Status, now time.Time) control.Status {
+	s.Dataplane = control.Dataplane{Engine: control.EngineWireGuard, Queues: 1}
+	s.WireGuard = &control.WireGuard{Implementation: "kernel", Interface: "meshd-wg", Port: 51820,
+		PublicKey: "Own=", MTU: 1440}
+	s.Totals = control.Totals{Drops: map[string]uint64{"not_encrypted": 2}}
+	s.Peers = s.Peers[:1]
+	p := &s.Peers[0]
+	p.RxPackets, p.TxPackets, p.Drops = nil, nil, nil
+	p.WireGuard = &control.PeerWireGuard{PublicKey: "Peer=", Endpoint: "172.18.0.4:51820", RxBytes: 1500,
+		TxBytes: 900, LatestHandshake: new(now.Add(-70 * time.Second)), Path: control.PathDirect}
+	return s
+}
+
+const sealedText = `node     edge-1  up 3d 04:12  meshd 0.1.0  pid 812
+config   /etc/mesh.toml  generation 3  sha 9f3c1a2b
+network  edge  10.244.0.0/16  listening on 172.18.0.3:8285  pods 10.244.2.0/24
+plane    wireguard  mesh0 mtu 1472  queues 1  offloads none
+crypto   kernel  meshd-wg mtu 1440  UDP 51820  key Own=
+batches  packets per call: out - from TUN, - to wire; in - from wire, - to TUN
+nat      on  mesh-to-mesh 9  repaired 2 times
+traffic  rx 1.5 kB  tx 900 B, encrypted
+drops    not_encrypted 2
+peers    1 up
+
+PEER    STATE  RTT ms  LOSS  ADDRESS          SUBNETS                       RX PACKETS  TX PACKETS  ` +
+	`LAST SEEN  FILE       DROPS
+edge-2  up     0.21    0%    172.18.0.4:8285  10.244.1.0/24 192.168.7.0/24  -           -           ` +
+	`3s ago     same file  none
+`
+
 func TestStatusForPeople(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	older := func(s control.Status) control.Status { s.Health = control.Health{}; return s }
@@ -86,6 +121,8 @@ func TestStatusForPeople(t *testing.T) {
   remedy: sysctl -w x=1
 ! info underlay_families edge-3: edge-3 has another family
 ` + sampleText},
+		"encrypted": {sealed(older(sample(now)), now), "! this host does not forward: sysctl -w x=1\n" +
+			sealedText},
 		"an older daemon": {older(sample(now)), "! this host does not forward: sysctl -w x=1\n" + sampleText},
 		"not forwarding yet": {waiting, "! waiting for an address\n" +
 			"node     (unknown node)  up 0 s  meshd   pid 0\n" +

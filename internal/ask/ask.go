@@ -231,7 +231,7 @@ func (c *Carrier) tell(err error) {
 		c.why.Store(nil)
 		return
 	}
-	why := &mesh.Condition{Kind: mesh.ProbesFailed, Severity: mesh.Degraded, Cause: err.Error(),
+	why := &mesh.Condition{Kind: mesh.ProbePortTaken, Severity: mesh.Degraded, Cause: err.Error(),
 		Subject: fmt.Sprint(Port), Remedy: fmt.Sprintf("`ss -lunp 'sport = :%d'` shows who has the port", Port)}
 	if had := c.why.Swap(why); had == nil || *had != *why {
 		c.o.Log.Warn("cannot probe peers inside the tunnel", "error", err, "event", "probes_failed")

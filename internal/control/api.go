@@ -37,7 +37,8 @@ type Status struct {
 	Peers         []Peer     `json:"peers"`     // by name
 	Strangers     []Stranger `json:"strangers"` // the last 8, the latest first; they are never answered
 	Masquerade    Masquerade `json:"masquerade"`
-	Drain         *Drain     `json:"drain,omitempty"` // absent: this node is not in maintenance
+	WireGuard     *WireGuard `json:"wireguard,omitempty"` // absent: packets are not encrypted
+	Drain         *Drain     `json:"drain,omitempty"`     // absent: this node is not in maintenance
 	Health        Health     `json:"health"`
 	Warnings      []string   `json:"warnings" text:"lines"` // the problems as sentences, with remedies
 }
@@ -131,9 +132,13 @@ type Network struct {
 	Repairs   uint64   `json:"repairs"` // of the interface, and plans made anew since the host had changed
 }
 
+// EngineWireGuard is Dataplane.Engine while packets are encrypted: WireGuard moves them, and counts no inner
+// packets. Counters that nothing knows then are null.
+const EngineWireGuard = "wireguard"
+
 // Dataplane tells how packets move.
 type Dataplane struct {
-	Engine   string           `json:"engine"` // "user", "kernel"
+	Engine   string           `json:"engine"` // "user", "kernel", EngineWireGuard
 	Reason   string           `json:"reason"` // why this one and no faster one; may be empty
 	Receive  string           `json:"receive"`
 	Offloads []string         `json:"offloads"`          // in use
@@ -153,12 +158,13 @@ type Calls struct {
 	Packets uint64 `json:"packets"`
 }
 
-// Totals sums up all peers, including removed ones, and what belongs to no peer.
+// Totals sums up all peers, including removed ones, and what belongs to no peer. What nothing counts is
+// null, see EngineWireGuard.
 type Totals struct {
-	RxPackets uint64            `json:"rx_packets"`
-	RxBytes   uint64            `json:"rx_bytes"`
-	TxPackets uint64            `json:"tx_packets"`
-	TxBytes   uint64            `json:"tx_bytes"`
+	RxPackets *uint64           `json:"rx_packets"`
+	RxBytes   *uint64           `json:"rx_bytes"`
+	TxPackets *uint64           `json:"tx_packets"`
+	TxBytes   *uint64           `json:"tx_bytes"`
 	Drops     map[string]uint64 `json:"drops"` // by reason, all reasons present
 	// Unattributed is the part of Drops that belongs to no current peer: drops of strangers'
 	// packets, of removed peers, and of this host.
@@ -207,14 +213,15 @@ type Peer struct {
 	ConfigSHA256 string            `json:"config_sha256"` // empty if the peer has not told
 	ConfigMatch  *bool             `json:"config_match"`  // null if the peer has not told
 	Version      string            `json:"version"`
-	RxPackets    uint64            `json:"rx_packets"`
-	RxBytes      uint64            `json:"rx_bytes"`
-	TxPackets    uint64            `json:"tx_packets"`
-	TxBytes      uint64            `json:"tx_bytes"`
+	RxPackets    *uint64           `json:"rx_packets"`
+	RxBytes      *uint64           `json:"rx_bytes"`
+	TxPackets    *uint64           `json:"tx_packets"`
+	TxBytes      *uint64           `json:"tx_bytes"`             // as before: null if not counted
 	Drops        map[string]uint64 `json:"drops"`                // by reason, only those above zero
 	Addresses    []PeerAddress     `json:"addresses"`            // in order of preference
 	RouteStates  []RouteState      `json:"route_states"`         // of Routes, in their order
 	Drain        *Drain            `json:"drain,omitempty"`      // absent: the peer is not in maintenance
+	WireGuard    *PeerWireGuard    `json:"wireguard,omitempty"`  // absent: packets are not encrypted
 	SendError    *SendError        `json:"send_error,omitempty"` // the last one; absent: there was none
 	ICMPError    *ICMPError        `json:"icmp_error,omitempty"`
 }

@@ -233,7 +233,7 @@ func TestWatchChanges(t *testing.T) {
 			s.Peers = append(s.Peers, Peer{Name: fmt.Sprintf("peer-%04d", i), State: Up,
 				Subnets: []string{"10.0.0.0/24"}})
 		}
-		s.Peers[7].RxPackets = uint64(n)
+		s.Peers[7].RxPackets = new(uint64(n))
 		return s
 	}
 	socket := serve(t, Source{Events: NewEvents(), Status: status})
@@ -244,7 +244,7 @@ func TestWatchChanges(t *testing.T) {
 			return nil
 		}
 		if w.Type != "snapshot" || len(w.Status.Peers) != quiet || w.Status.Peers[8].State != Up ||
-			float64(w.Status.Peers[7].RxPackets) != w.Status.UptimeSeconds || w.Status.Node != "a" {
+			float64(*w.Status.Peers[7].RxPackets) != w.Status.UptimeSeconds || w.Status.Node != "a" {
 			t.Errorf("%+.300v", w)
 		}
 		if snapshots++; snapshots == 4 {

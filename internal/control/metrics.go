@@ -2,6 +2,7 @@ package control
 
 import (
 	"slices"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -71,6 +72,11 @@ var (
 		"Whether a peer that has several addresses answers at one of them.", "peer", "address")
 	peerAddressActive = description("meshd_peer_address_active",
 		"Whether packets to a peer that has several addresses go to one of them.", "peer", "address")
+	peerEncrypted = description("meshd_peer_encrypted",
+		"Whether packets can pass encrypted to and from a peer now; absent if packets are not encrypted.",
+		"peer")
+	peerHandshake = description("meshd_peer_handshake_seconds",
+		"Time since the last handshake of WireGuard with a peer; absent before the first.", "peer")
 	probesSent = description("meshd_peer_probes_sent_total",
 		"Probes sent to a peer.", "peer")
 	probesReceived = description("meshd_peer_probes_answered_total",
@@ -112,7 +118,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	m.counter(interfaceRepairs, s.Network.Repairs)
 	m.gauge(draining, oneIf(s.Drain != nil))
 	for i := range s.Peers {
-		m.peer(&s.Peers[i])
+		m.peer(&s.Peers[i], s.Now)
 	}
 	m.shared(s.Peers)
 	// All reasons, also those at zero: a series that appears with its first drop has no rate
@@ -148,12 +154,12 @@ func (m metrics) health(h Health) {
 	}
 }
 
-// peer sends what is known of a peer.
-func (m metrics) peer(p *Peer) {
-	m.counter(peerRxPackets, p.RxPackets, p.Name)
-	m.counter(peerRxBytes, p.RxBytes, p.Name)
-	m.counter(peerTxPackets, p.TxPackets, p.Name)
-	m.counter(peerTxBytes, p.TxBytes, p.Name)
+// peer sends what is known of a peer at a time of the daemon's clock.
+func (m metrics) peer(p *Peer, now time.Time) {
+	m.known(peerRxPackets, p.RxPackets, p.Name)
+	m.known(peerRxBytes, p.RxBytes, p.Name)
+	m.known(peerTxPackets, p.TxPackets, p.Name)
+	m.known(peerTxBytes, p.TxBytes, p.Name)
 	m.gauge(peerUp, oneIf(p.IsUp()), p.Name)
 	m.counter(probesSent, p.ProbesTx, p.Name)
 	m.counter(probesReceived, p.ProbesRx, p.Name)
@@ -168,6 +174,12 @@ func (m metrics) peer(p *Peer) {
 	}
 	if p.ConfigMatch != nil {
 		m.gauge(peerConfigMatch, oneIf(*p.ConfigMatch), p.Name)
+	}
+	if w := p.WireGuard; w != nil {
+		m.gauge(peerEncrypted, oneIf(w.InSession(now)), p.Name)
+		if w.LatestHandshake != nil {
+			m.gauge(peerHandshake, max(0, now.Sub(*w.LatestHandshake).Seconds()), p.Name)
+		}
 	}
 	for reason, n := range p.Drops {
 		m.counter(drops, n, reason, p.Name)
@@ -219,6 +231,13 @@ func (m metrics) gauge(d *prometheus.Desc, v float64, labels ...string) {
 // counter sends a value that only grows while the daemon runs.
 func (m metrics) counter(d *prometheus.Desc, v uint64, labels ...string) {
 	m.send(d, prometheus.CounterValue, float64(v), labels)
+}
+
+// known sends a counter if there is one.
+func (m metrics) known(d *prometheus.Desc, v *uint64, labels ...string) {
+	if v != nil {
+		m.counter(d, *v, labels...)
+	}
 }
 
 // send makes the labels harmless. A wrong number of them panics: a test scrapes all metrics.

@@ -17,7 +17,8 @@ func metricsSample() Status {
 		Config:  Config{Generation: 3, SHA256: "9f3c", LastReload: Reload{OK: true}},
 		Totals: Totals{Drops: map[string]uint64{"no_route": 3, "ttl_expired": 5, "malformed": 0},
 			Unattributed: map[string]uint64{"no_route": 3, "ttl_expired": 1}},
-		Peers: []Peer{{Name: "edge-2", State: Up, RxPackets: 1, RxBytes: 2, TxPackets: 3, TxBytes: 4,
+		Peers: []Peer{{Name: "edge-2", State: Up, RxPackets: new(uint64(1)), RxBytes: new(uint64(2)),
+			TxPackets: new(uint64(3)), TxBytes: new(uint64(4)),
 			Drops: map[string]uint64{"ttl_expired": 4}}},
 		Masquerade: Masquerade{Rules: []Rule{{Name: "pods-to-outside", Packets: 7}}, Repairs: 2},
 	}

@@ -74,7 +74,7 @@ func TestWatch(t *testing.T) {
 	n := 0
 	c := NewClient(serve(t, Source{Events: events, Status: func() Status {
 		n++
-		return Status{Schema: Schema, Node: "a", BootID: "x", Totals: Totals{RxPackets: uint64(n)}}
+		return Status{Schema: Schema, Node: "a", BootID: "x", Totals: Totals{RxPackets: new(uint64(n))}}
 	}}))
 	enough := errors.New("enough")
 	var last uint64

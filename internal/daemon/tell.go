@@ -148,14 +148,7 @@ func (t *teller) fill(s *control.Status, v view) {
 	s.Dataplane = words.Dataplane(r)
 	s.Masquerade = masqueradeOf(t.rules.Read())
 
-	total := r.Totals
-	s.Totals = control.Totals{
-		RxPackets: total.RxPackets, RxBytes: total.RxBytes, TxPackets: total.TxPackets, TxBytes: total.TxBytes,
-		Drops: t.kernelDrops(p, r),
-	}
-	for _, reason := range mesh.Reasons() {
-		s.Totals.Drops[reason.String()] += total.Drops[reason] // the rules drop for one reason, too
-	}
+	s.Totals = words.Totals(r, t.kernelDrops(p, r))
 	if d := t.drain.Now(); d != nil {
 		s.Drain = words.Drain(*d)
 		s.Drain.Waiting = t.probes.steer.Waiting(p.Engine.Mesh)
@@ -169,7 +162,7 @@ func (t *teller) peersOf(p *plan.Plan, r dataplane.Reading) []control.Peer {
 	all := []control.Peer{}
 	at, metrics, carriers := time.Now(), p.Metrics(), t.registry.Carriers()
 	for _, peer := range p.Engine.Mesh.Others() {
-		one := words.Peer(peer, r.Peers[peer.Name])
+		one := words.Peer(peer, r)
 		words.Troubles(&one, r.Troubles[peer.Name])
 		one.MTU = p.MTUTo(peer)
 		one.MTUSource = words.MTUSource(one.MTU, p.Config.Network.MTU)

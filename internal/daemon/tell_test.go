@@ -206,7 +206,7 @@ func TestStatusTellsOfTraffic(t *testing.T) {
 		Works: dataplane.Works{Engine: "user", Receive: dataplane.Socket, Queues: 2},
 	}
 	s := tell.status()
-	if s.Totals.RxPackets != 10 || s.Totals.TxBytes != 40 || s.Totals.Drops["no_route"] != 5 ||
+	if *s.Totals.RxPackets != 10 || *s.Totals.TxBytes != 40 || s.Totals.Drops["no_route"] != 5 ||
 		s.Totals.Drops["socket_overflow"] != 11 || s.Totals.Drops["tun_overflow"] != 13 {
 		t.Errorf("%+v", s.Totals)
 	}

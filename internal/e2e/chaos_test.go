@@ -175,13 +175,13 @@ func (c *chaos) look(i int) error {
 	var rx, tx uint64
 	drops := map[string]uint64{}
 	for _, p := range s.Peers {
-		rx += p.RxPackets
-		tx += p.TxPackets
+		rx += *p.RxPackets
+		tx += *p.TxPackets
 		for reason, n := range p.Drops {
 			drops[reason] += n
 		}
 	}
-	if rx > s.Totals.RxPackets || tx > s.Totals.TxPackets {
+	if rx > *s.Totals.RxPackets || tx > *s.Totals.TxPackets {
 		return fmt.Errorf("the peers have received %d and sent %d, all in all %+v", rx, tx, s.Totals)
 	}
 	for reason, n := range drops {
@@ -191,7 +191,7 @@ func (c *chaos) look(i int) error {
 	}
 	last := c.seen[i]
 	if last.BootID == s.BootID {
-		if s.Totals.RxPackets < last.Totals.RxPackets || s.Totals.TxPackets < last.Totals.TxPackets ||
+		if *s.Totals.RxPackets < *last.Totals.RxPackets || *s.Totals.TxPackets < *last.Totals.TxPackets ||
 			s.Config.Generation < last.Config.Generation {
 			return fmt.Errorf("counters fell from %+v to %+v", last.Totals, s.Totals)
 		}

@@ -218,7 +218,7 @@ func TestEnginesCountTheSame(t *testing.T) {
 		// Probes that this host forwards count as received, so they must not stand for what is awaited.
 		probes := forwardedTo(t, m.w, "worker2") + forwardedTo(t, m.cp, "worker2")
 		got := waitStatus(t, m.w2, "all packets are counted", func(s control.Status) bool {
-			return dropped(s) >= drops && s.Totals.RxPackets >= delivered+probes
+			return dropped(s) >= drops && *s.Totals.RxPackets >= delivered+probes
 		})
 		if wanted := map[string]string{"user": "user"}[engine]; cmp.Or(wanted, "kernel") != got.Dataplane.Engine {
 			t.Errorf("%+v", got.Dataplane)
@@ -237,14 +237,14 @@ func TestEnginesCountTheSame(t *testing.T) {
 		for i, p := range got.Peers {
 			q := want.Peers[i]
 			// Now and then the peer asks by a probe that this host forwards, which counts as received.
-			if n := int64(p.RxPackets) - int64(q.RxPackets); max(n, -n) <= 20 {
+			if n := int64(*p.RxPackets) - int64(*q.RxPackets); max(n, -n) <= 20 {
 				bytes := n * int64(packet.EchoHeaders(false)+probe.PayloadSize)
-				q.RxPackets, q.RxBytes = p.RxPackets, uint64(int64(q.RxBytes)+bytes)
-				totals.RxPackets += uint64(n)
-				totals.RxBytes += uint64(bytes)
+				q.RxPackets, q.RxBytes = p.RxPackets, new(uint64(int64(*q.RxBytes)+bytes))
+				totals.RxPackets = new(*totals.RxPackets + uint64(n))
+				totals.RxBytes = new(*totals.RxBytes + uint64(bytes))
 			}
-			if p.RxPackets != q.RxPackets || p.RxBytes != q.RxBytes || p.TxPackets != q.TxPackets ||
-				p.TxBytes != q.TxBytes || !maps.Equal(p.Drops, q.Drops) {
+			if *p.RxPackets != *q.RxPackets || *p.RxBytes != *q.RxBytes || *p.TxPackets != *q.TxPackets ||
+				*p.TxBytes != *q.TxBytes || !maps.Equal(p.Drops, q.Drops) {
 				t.Errorf("%s, peer %s:\n%+v, but with the user engine\n%+v", engine, p.Name, p, q)
 			}
 		}

@@ -100,7 +100,7 @@ func TestPodsKeepNoHostUp(t *testing.T) {
 		return p.State == control.OneWay || p.State == control.Silent
 	})
 	later := waitPeer(t, m.w2, "worker", "still sending", func(p control.Peer) bool {
-		return p.RxPackets > down.RxPackets+20 && p.LastSeen.After(*down.Since)
+		return *p.RxPackets > *down.RxPackets+20 && p.LastSeen.After(*down.Since)
 	})
 	if later.State != control.OneWay && later.State != control.Silent {
 		t.Errorf("%+v", later)

@@ -192,9 +192,10 @@ func TestMillionBadDatagrams(t *testing.T) {
 		t.Errorf("too many never reached meshd: %v", s.Totals.Drops)
 	}
 	seen := run(t, m.Worker2.Namespace, "nft", "list", "counter", "inet", "seen", "others")
-	if probes := forwardedTo(t, m.w, "worker2") + forwardedTo(t, m.cp, "worker2"); s.Totals.RxPackets > probes ||
+	probes := forwardedTo(t, m.w, "worker2") + forwardedTo(t, m.cp, "worker2")
+	if *s.Totals.RxPackets > probes ||
 		!strings.Contains(seen, "packets 0 ") {
-		t.Errorf("%d packets accepted, %d of them may be probes; delivered: %s", s.Totals.RxPackets, probes, seen)
+		t.Errorf("%d packets accepted, %d of them may be probes; delivered: %s", *s.Totals.RxPackets, probes, seen)
 	}
 	if now := residentKiB(t, m.w2.PID()); now > rss+16<<10 {
 		t.Errorf("memory grew from %d to %d KiB", rss, now)

@@ -57,7 +57,7 @@ func TestKernelEngine(t *testing.T) {
 				transfer(t, m.PodW2b, m.PodW, "10.244.1.2:9000", size)
 				transfer(t, m.PodW, m.PodW2b, "10.244.2.3:9000", size)
 				s := status(t, m.w2)
-				if p := peer(t, s, "worker"); p.TxBytes < uint64(size) || p.RxBytes < uint64(size) {
+				if p := peer(t, s, "worker"); *p.TxBytes < uint64(size) || *p.RxBytes < uint64(size) {
 					t.Errorf("%+v", p)
 				}
 				for reason, n := range s.Totals.Drops {

@@ -287,7 +287,7 @@ func TestStopUnderLoad(t *testing.T) {
 	load(m.PodW2b, "10.244.1.2:7000")
 	load(m.PodW, "10.244.2.3:7000")
 	waitStatus(t, m.w2, "load",
-		func(s control.Status) bool { return s.Totals.RxPackets > 1000 && s.Totals.TxPackets > 1000 })
+		func(s control.Status) bool { return *s.Totals.RxPackets > 1000 && *s.Totals.TxPackets > 1000 })
 	took, err := m.w2.Stop()
 	if err != nil {
 		t.Errorf("%v\n%s", err, m.w2.Log())

@@ -75,11 +75,11 @@ func TestKernelEngineUnderESP(t *testing.T) {
 	// One end gives ESP up: what it sends bare is not accepted.
 	run(t, m.Worker2.Namespace, "sh", "-c", "ip xfrm policy flush && ip xfrm state flush")
 	policed(t, m.w2, false)
-	before := status(t, m.w).Totals.RxPackets
+	before := *status(t, m.w).Totals.RxPackets
 	if err := ping(); err == nil {
 		t.Error("bare packets are answered where the policy demands ESP")
 	}
-	if now := status(t, m.w).Totals.RxPackets; now != before {
+	if now := *status(t, m.w).Totals.RxPackets; now != before {
 		t.Errorf("%d bare packets were accepted where the policy demands ESP", now-before)
 	}
 	run(t, m.Worker.Namespace, "sh", "-c", "ip xfrm policy flush && ip xfrm state flush")

@@ -95,7 +95,7 @@ func testPeerComesAndGoes(t *testing.T) {
 	}
 	// Nothing of all this is traffic, but forwarded probes of peers: to this host they are pods' packets.
 	const forwarded = 20 + 8 + 80 // an echo with a payload of meshd's
-	if s := status(t, m.w2); s.Totals.RxBytes != forwarded*s.Totals.RxPackets || s.Totals.TxPackets != 0 {
+	if s := status(t, m.w2); *s.Totals.RxBytes != forwarded**s.Totals.RxPackets || *s.Totals.TxPackets != 0 {
 		t.Errorf("%+v", s.Totals)
 	}
 }

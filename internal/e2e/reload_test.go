@@ -221,7 +221,7 @@ func TestEverythingIsLive(t *testing.T) {
 			t.Errorf("%s: %s", what, out)
 		}
 	}
-	sent := func() uint64 { return peer(t, status(t, m.w2), "worker").TxPackets }
+	sent := func() uint64 { return *peer(t, status(t, m.w2), "worker").TxPackets }
 	ping("at first")
 	before := sent()
 	for i, step := range []struct{ doc, want string }{

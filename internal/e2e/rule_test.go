@@ -122,7 +122,7 @@ func TestUnderlayByRule(t *testing.T) {
 	run(t, w.PodW2b, "ping", "-q", "-c", "20", "-i", "0.05", "10.244.1.2")
 	// Probes come by the socket, packets of pods do not.
 	after := waitStatus(t, worker, "packets of pods", func(s control.Status) bool {
-		return peer(t, s, "worker2").RxPackets >= peer(t, before, "worker2").RxPackets+20
+		return *peer(t, s, "worker2").RxPackets >= *peer(t, before, "worker2").RxPackets+20
 	})
 	if n := after.Dataplane.Calls["tun_write"].Packets - before.Dataplane.Calls["tun_write"].Packets; n >= 20 {
 		t.Errorf("user space took %d packets, and some are the node's own probes", n)

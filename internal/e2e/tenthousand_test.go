@@ -64,7 +64,7 @@ func TestTenThousandNodes(t *testing.T) {
 		if s.Dataplane.Engine != "kernel" || s.Dataplane.Reason != "" || len(s.Peers) != 9_999 {
 			t.Errorf("%s: engine %s, %q, %d peers", when, s.Dataplane.Engine, s.Dataplane.Reason, len(s.Peers))
 		}
-		if p := peer(t, s, "worker"); p.TxPackets == 0 || p.RxPackets == 0 {
+		if p := peer(t, s, "worker"); *p.TxPackets == 0 || *p.RxPackets == 0 {
 			t.Errorf("%s: nothing is counted: %+v", when, p)
 		}
 	}

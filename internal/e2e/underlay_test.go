@@ -81,7 +81,7 @@ func TestUnderlays(t *testing.T) {
 					t.Fatal(err, out)
 				}
 				s, moved := status(t, d2), int(byTUN(t, d2)-before)
-				if p := peer(t, s, "worker"); p.RxPackets < 20 || p.TxPackets < 20 {
+				if p := peer(t, s, "worker"); *p.RxPackets < 20 || *p.TxPackets < 20 {
 					t.Errorf("%+v", p)
 				}
 				if (moved <= most) != (most > 0) || s.Dataplane.Handed["no_underlay_route"] > 0 {

@@ -89,12 +89,13 @@ func walkPings(t *testing.T, m *mesh) string {
 		func(s control.Status) bool { return peer(t, s, "worker").State == control.Up })
 	p, q := peer(t, s, "worker"), peer(t, before, "worker")
 	probes := forwardedTo(t, m.w, "worker2") // they count as received
-	if got := p.RxPackets - q.RxPackets; p.TxPackets-q.TxPackets != 3 || got < 3 || got > 3+probes ||
-		p.TxBytes-q.TxBytes != 2*84+1472 {
+	if got := *p.RxPackets - *q.RxPackets; *p.TxPackets-*q.TxPackets != 3 || got < 3 || got > 3+probes ||
+		*p.TxBytes-*q.TxBytes != 2*84+1472 {
 		t.Errorf("peer worker: %+v, before %+v", p, q)
 	}
 	probes += forwardedTo(t, m.cp, "worker2")
-	if got := s.Totals.RxPackets - before.Totals.RxPackets; s.Totals.TxPackets-before.Totals.TxPackets != 4 ||
+	got := *s.Totals.RxPackets - *before.Totals.RxPackets
+	if *s.Totals.TxPackets-*before.Totals.TxPackets != 4 ||
 		got < 4 || got > 4+probes {
 		t.Errorf("totals: %+v, before %+v", s.Totals, before.Totals)
 	}

@@ -110,6 +110,21 @@ const (
 	RepairsEndless Kind = "repairs_endless"  // another program undoes what meshd does, again and again
 )
 
+// Kinds of encryption (transport = "wireguard"). Whatever they tell, nothing leaves in the clear.
+const (
+	WireGuardMissing Kind = "wireguard_missing" // neither the kernel nor a helper has WireGuard
+	WireGuardRefused Kind = "wireguard_refused" // the kernel or the helper refuses what is wanted
+	WireGuardUser    Kind = "wireguard_user"    // user space encrypts, which is slower than the kernel
+	GuardMissing     Kind = "guard_missing"     // the interface is down, since its guard is not in force
+	Shut             Kind = "shut"              // a last good file without encryption would undo it
+	ProbePortTaken   Kind = "probe_port"        // peers cannot be asked inside the tunnel
+	NoHandshake      Kind = "no_handshake"      // packets are sent to a peer, and its keys never arrive
+	SendsClear       Kind = "sends_clear"       // a peer sends bare packets, which are dropped
+	NeverMeets       Kind = "never_meets"       // neither this node nor the peer can call the other
+	Roamed           Kind = "roamed"            // a peer sends from another address than the file has
+	StandbySends     Kind = "standby_sends"     // a peer sends from a shared prefix that another one carries
+)
+
 // A Condition is something that an operator has to know, as long as it lasts. Subject and Cause
 // are data that vary from host to host; the sentence that Kind stands for is written once, by
 // whoever shows it.

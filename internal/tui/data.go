@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/control/words"
 )
 
 // data is what is known of the daemon, and when it was heard. What is shown is
@@ -73,7 +74,7 @@ func (d *data) apply(s *control.Status, at time.Time) {
 	before := map[string]*control.Peer{} // a search for each of 10,000 peers would be slow
 	if was != nil {
 		seconds = s.UptimeSeconds - was.UptimeSeconds
-		rates[""] = perSecond(sumOf(s.Totals), sumOf(was.Totals), seconds)
+		rates[""] = perSecond(sumOf(s), sumOf(was), seconds)
 		d.watchDrops("", s.Totals.Drops, was.Totals.Drops, seconds, s.Now)
 		for i := range was.Peers {
 			before[was.Peers[i].Name] = &was.Peers[i]
@@ -107,16 +108,38 @@ func (d *data) tracked(rates map[string]rate, fresh bool, uptime, seconds float6
 }
 
 // counters is a reading of what grows. They are of inner packets, since the daemon's start.
-type counters struct{ rxBytes, txBytes, rxPackets, txPackets, drops uint64 }
+type counters struct {
+	rxBytes, txBytes, rxPackets, txPackets, drops uint64
+	encrypted                                     bool // bytes are of messages, and packets are not counted
+}
 
 // sumOf reads the counters of the node: peers that are gone are in them, too.
-func sumOf(t control.Totals) counters {
-	return counters{t.RxBytes, t.TxBytes, t.RxPackets, t.TxPackets, sum(t.Drops)}
+func sumOf(s *control.Status) counters {
+	t := s.Totals
+	c := counters{orNone(t.RxBytes), orNone(t.TxBytes), orNone(t.RxPackets), orNone(t.TxPackets), sum(t.Drops),
+		t.RxPackets == nil}
+	if c.encrypted {
+		c.rxBytes, c.txBytes = words.Messages(*s)
+	}
+	return c
 }
 
 // sumOfPeer reads the counters of one peer.
 func sumOfPeer(p *control.Peer) counters {
-	return counters{p.RxBytes, p.TxBytes, p.RxPackets, p.TxPackets, sum(p.Drops)}
+	c := counters{orNone(p.RxBytes), orNone(p.TxBytes), orNone(p.RxPackets), orNone(p.TxPackets), sum(p.Drops),
+		p.RxPackets == nil}
+	if c.encrypted && p.WireGuard != nil {
+		c.rxBytes, c.txBytes = p.WireGuard.RxBytes, p.WireGuard.TxBytes
+	}
+	return c
+}
+
+// orNone returns a counter, 0 if there is none.
+func orNone(n *uint64) uint64 {
+	if n == nil {
+		return 0
+	}
+	return *n
 }
 
 // sum adds up drops of all reasons.
@@ -132,15 +155,23 @@ func (c counters) less(b counters) counters {
 	diff := func(now, was uint64) uint64 { return now - min(now, was) }
 	return counters{
 		diff(c.rxBytes, b.rxBytes), diff(c.txBytes, b.txBytes),
-		diff(c.rxPackets, b.rxPackets), diff(c.txPackets, b.txPackets), diff(c.drops, b.drops),
+		diff(c.rxPackets, b.rxPackets), diff(c.txPackets, b.txPackets), diff(c.drops, b.drops), c.encrypted,
 	}
 }
 
-// perSecond divides what was counted by the seconds that it took.
+// perSecond divides what was counted by the seconds that it took. Bytes of messages and of inner packets
+// have nothing in common.
 func perSecond(now, was counters, seconds float64) rate {
+	if now.encrypted != was.encrypted {
+		return noRate
+	}
+	packets := seconds
+	if now.encrypted {
+		packets = 0 // no rate
+	}
 	return rate{
 		grown(now.rxBytes, was.rxBytes, seconds), grown(now.txBytes, was.txBytes, seconds),
-		grown(now.rxPackets, was.rxPackets, seconds), grown(now.txPackets, was.txPackets, seconds),
+		grown(now.rxPackets, was.rxPackets, packets), grown(now.txPackets, was.txPackets, packets),
 		grown(now.drops, was.drops, seconds),
 	}
 }

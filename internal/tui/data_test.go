@@ -33,8 +33,8 @@ func TestRates(t *testing.T) {
 	} {
 		c.forward(time.Second)
 		tell(m, snapshot(&control.Status{Node: "a", BootID: step.boot, UptimeSeconds: step.uptime, Now: noon,
-			Totals: control.Totals{RxBytes: step.rx},
-			Peers:  []control.Peer{{Name: "b", State: control.Up, RxBytes: step.rx}}}))
+			Totals: control.Totals{RxBytes: &step.rx, RxPackets: &step.rx},
+			Peers:  []control.Peer{{Name: "b", State: control.Up, RxBytes: &step.rx, RxPackets: &step.rx}}}))
 		t.Run(step.name, func(t *testing.T) {
 			for _, name := range []string{"", "b"} {
 				got := m.view().rate(name).rxBytes
@@ -114,8 +114,8 @@ func TestDropsAreWatched(t *testing.T) {
 
 // Counters from a zeroed view never wrap.
 func TestLess(t *testing.T) {
-	got := counters{5, 5, 5, 5, 5}.less(counters{rxBytes: 3, txBytes: 7})
-	if want := (counters{2, 0, 5, 5, 5}); got != want {
+	got := counters{5, 5, 5, 5, 5, false}.less(counters{rxBytes: 3, txBytes: 7})
+	if want := (counters{2, 0, 5, 5, 5, false}); got != want {
 		t.Errorf("%+v, not %+v", got, want)
 	}
 	drops := lessDrops(map[string]uint64{"a": 5, "b": 1}, map[string]uint64{"a": 2, "b": 9})

@@ -137,11 +137,15 @@ func peerCounters(v view, p control.Peer) []cell.Line {
 		since = "since " + words.Clock(v.base.Now)
 	}
 	bytes := func(n uint64) string { return words.SI(float64(n)) + "B" }
+	packets := words.Grouped
+	if c.encrypted {
+		packets = func(uint64) string { return words.Unknown }
+	}
 	row := func(rx, tx string) string { return fmt.Sprintf("%14s%14s", rx, tx) }
 	left := []cell.Line{
 		cell.Styled(cell.Dim, fmt.Sprintf(" %-10s", "COUNTERS")+row("rx", "tx")),
 		cell.Styled(cell.Dim, " packets   ").
-			Add(cell.Plain, row(words.Grouped(c.rxPackets), words.Grouped(c.txPackets))),
+			Add(cell.Plain, row(packets(c.rxPackets), packets(c.txPackets))),
 		cell.Styled(cell.Dim, " bytes     ").Add(cell.Plain, row(bytes(c.rxBytes), bytes(c.txBytes))),
 		cell.Styled(cell.Dim, " "+since),
 	}

@@ -50,8 +50,9 @@ func someMesh(second int) *control.Status {
 	for i := 2; i <= 20; i++ {
 		p := somePeer(i, second)
 		s.Peers = append(s.Peers, p)
-		s.Totals.RxBytes, s.Totals.TxBytes = s.Totals.RxBytes+p.RxBytes, s.Totals.TxBytes+p.TxBytes
-		s.Totals.RxPackets, s.Totals.TxPackets = s.Totals.RxPackets+p.RxPackets, s.Totals.TxPackets+p.TxPackets
+		t := &s.Totals
+		t.RxBytes, t.TxBytes = new(orNone(t.RxBytes)+*p.RxBytes), new(orNone(t.TxBytes)+*p.TxBytes)
+		t.RxPackets, t.TxPackets = new(orNone(t.RxPackets)+*p.RxPackets), new(orNone(t.TxPackets)+*p.TxPackets)
 	}
 	down, stale, drift := &s.Peers[12], &s.Peers[3], &s.Peers[5]
 	down.State, down.LastSeen, down.Since = control.Down, new(noon.Add(-130*time.Second)),
@@ -105,8 +106,8 @@ func somePeer(i, second int) control.Peer {
 		RTTLastMS: new(float64(i) * 1.4), JitterMS: new(0.2), Loss: new(0.0), MTU: 1472, MTUSource: "underlay",
 		ProbesTx: 10452, ProbesRx: 10440,
 		ConfigSHA256: "9f3c1a77", ConfigMatch: new(true), Version: "0.1.0",
-		RxPackets: passed * rate / 1000, RxBytes: passed * rate,
-		TxPackets: passed * rate / 900, TxBytes: passed * rate * 9 / 10, Drops: map[string]uint64{},
+		RxPackets: new(passed * rate / 1000), RxBytes: new(passed * rate),
+		TxPackets: new(passed * rate / 900), TxBytes: new(passed * rate * 9 / 10), Drops: map[string]uint64{},
 	}
 }
 

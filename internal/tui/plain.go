@@ -50,7 +50,8 @@ func plainPeers(w io.Writer, v view) error {
 		}
 		fmt.Fprintln(t, strings.Join([]string{
 			p.Name, state, words.Millis(p.RTTMS), words.Percent(p.Loss), words.Endpoint(p),
-			strings.Join(slices.Concat(p.Subnets, p.Routes), " "), fmt.Sprint(p.RxPackets), fmt.Sprint(p.TxPackets),
+			strings.Join(slices.Concat(p.Subnets, p.Routes), " "), words.Counter(p.RxPackets),
+			words.Counter(p.TxPackets),
 			cmp.Or(words.Drops(p.Drops), "0"), seen, words.File(p),
 		}, "\t"))
 	}

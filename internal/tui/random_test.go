@@ -50,6 +50,14 @@ func (r anything) number() *float64 {
 
 func (r anything) count() uint64 { return r.Uint64() >> r.IntN(64) }
 
+// counter is one that may be unknown, as while packets are encrypted.
+func (r anything) counter() *uint64 {
+	if r.IntN(8) == 0 {
+		return nil
+	}
+	return new(r.count())
+}
+
 func (r anything) time() *time.Time {
 	if r.IntN(4) == 0 {
 		return nil
@@ -107,7 +115,8 @@ func (r anything) peer() control.Peer {
 		RTTMS: r.number(), RTTLastMS: r.number(), RTTMinMS: r.number(), RTTP95MS: r.number(), JitterMS: r.number(),
 		Loss: r.number(), ProbesTx: r.count(), ProbesRx: r.count(),
 		ConfigMatch: []*bool{nil, new(true), new(false)}[r.IntN(3)], ConfigSHA256: r.name(64), Version: r.text(15),
-		RxBytes: r.count(), TxBytes: r.count(), RxPackets: r.count(), TxPackets: r.count(), Drops: r.drops(),
+		RxBytes: r.counter(), TxBytes: r.counter(), RxPackets: r.counter(), TxPackets: r.counter(),
+		Drops: r.drops(),
 	}
 }
 
@@ -127,7 +136,8 @@ func (r anything) status() *control.Status {
 			Reason:   []string{"", r.text(90)}[r.IntN(2)],
 			Offloads: []string{"tso4", "udp_gso"}[:r.IntN(3)], Refused: []string{"udp_gso"}[:r.IntN(2)],
 			Queues: r.IntN(256)},
-		Totals: control.Totals{RxBytes: r.count(), TxBytes: r.count(), RxPackets: r.count(), TxPackets: r.count(),
+		Totals: control.Totals{RxBytes: r.counter(), TxBytes: r.counter(),
+			RxPackets: r.counter(), TxPackets: r.counter(),
 			Drops: r.drops()},
 	}
 	if r.IntN(8) == 0 {

@@ -38,16 +38,37 @@ func Dataplane(r dataplane.Reading) control.Dataplane {
 	return d
 }
 
+// Totals tells what was counted in all. kernel are the packets that were lost before the engine saw them, by
+// reason.
+func Totals(r dataplane.Reading, kernel map[string]uint64) control.Totals {
+	t := control.Totals{Drops: kernel}
+	for _, reason := range mesh.Reasons() {
+		t.Drops[reason.String()] += r.Totals.Drops[reason] // the rules drop for one reason, too
+	}
+	t.RxPackets, t.RxBytes, t.TxPackets, t.TxBytes = moved(r, r.Totals)
+	return t
+}
+
+// moved returns the counters of packets that were forwarded; nil while WireGuard forwards them, which counts
+// its own messages alone.
+func moved(r dataplane.Reading, t mesh.Traffic) (rxPackets, rxBytes, txPackets, txBytes *uint64) {
+	if r.Works.Engine == dataplane.EngineWireGuard {
+		return nil, nil, nil, nil
+	}
+	return &t.RxPackets, &t.RxBytes, &t.TxPackets, &t.TxBytes
+}
+
 // Peer tells what the file says of a peer and what was counted. Its state is not known here.
-func Peer(p mesh.Peer, t mesh.Traffic) control.Peer {
+func Peer(p mesh.Peer, r dataplane.Reading) control.Peer {
+	t := r.Peers[p.Name]
 	status := control.Peer{
 		Name: p.Name, Address: endpointOrNone(p.Underlay().AddrPort),
 		Subnets: Texts(p.Subnets), Routes: Texts(p.Routes),
 		State: control.Unknown, Probes: []control.ProbeForm{}, Addresses: []control.PeerAddress{},
 		RouteStates: []control.RouteState{},
-		RxPackets:   t.RxPackets, RxBytes: t.RxBytes, TxPackets: t.TxPackets, TxBytes: t.TxBytes,
-		Drops: map[string]uint64{},
+		Drops:       map[string]uint64{},
 	}
+	status.RxPackets, status.RxBytes, status.TxPackets, status.TxBytes = moved(r, t)
 	if !t.LastSeen.IsZero() {
 		seen := t.LastSeen.Round(time.Millisecond)
 		status.LastSeen = &seen

@@ -86,6 +86,21 @@ var sentences = map[mesh.Kind]string{
 	mesh.PeersRuled: "the chain SUBJECT has a rule about what meshd sends to peers, " +
 		"so user space sends it",
 
+	mesh.WireGuardMissing: "no packet can be encrypted, so none leaves: this host has no WireGuard",
+	mesh.WireGuardRefused: "WireGuard is not as the file wants it, and meshd tries again: SUBJECT is refused",
+	mesh.WireGuardUser:    "user space encrypts, which is slower: this kernel has no WireGuard",
+	mesh.GuardMissing: "SUBJECT stays down: the rules that keep packets of peers off this host's network " +
+		"are not in force",
+	mesh.Shut: "nothing is forwarded: packets were encrypted before, and the last good file does not encrypt",
+	mesh.ProbePortTaken: "peers are not asked through the tunnel, so their state is unknown: " +
+		"this host refuses SUBJECT",
+	mesh.NoHandshake: "PEER does not answer WireGuard",
+	mesh.SendsClear:  "PEER still sends in the clear, and its packets are dropped",
+	mesh.NeverMeets:  "PEER and this node never meet: neither has an address, and no node forwards for them",
+	mesh.Roamed:      "PEER sends from SUBJECT, which is not in the file, and is answered there",
+	mesh.StandbySends: "PEER sends from the prefix SUBJECT, which another node carries: " +
+		"its packets are dropped",
+
 	mesh.SendRefused:    "this host refuses to send to PEER",
 	mesh.PeerPortClosed: "meshd seems not to run on PEER",
 	mesh.PeerUnknown:    "the address of PEER seems to be unreachable",

@@ -188,6 +188,7 @@ func busyMesh(peers int) control.Source {
 				Totals:        control.Totals{Drops: map[string]uint64{}},
 				Config:        control.Config{Generation: 1, Applied: began},
 			}
+			var rxBytes, rxPackets uint64
 			for i := range peers {
 				n := grown(i)
 				s.Peers = append(
@@ -200,16 +201,18 @@ func busyMesh(peers int) control.Source {
 						LastSeen:    &now,
 						RTTMS:       new(float64(n%97) / 7),
 						Loss:        new(0.0),
-						RxPackets:   n,
-						TxPackets:   n / 2,
-						RxBytes:     n * 700,
-						TxBytes:     n * 300,
+						RxPackets:   &n,
+						TxPackets:   new(n / 2),
+						RxBytes:     new(n * 700),
+						TxBytes:     new(n * 300),
 						ConfigMatch: new(true),
 						Drops:       map[string]uint64{},
 					},
 				)
-				s.Totals.RxBytes, s.Totals.RxPackets = s.Totals.RxBytes+n*700, s.Totals.RxPackets+n
+				rxBytes, rxPackets = rxBytes+n*700, rxPackets+n
 			}
+			s.Totals.RxBytes, s.Totals.RxPackets = &rxBytes, &rxPackets
+			s.Totals.TxBytes, s.Totals.TxPackets = new(uint64(0)), new(uint64(0))
 			return s
 		},
 		History: func(peer, _ string) (*control.History, error) {

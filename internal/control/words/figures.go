@@ -59,6 +59,14 @@ func Grouped(n uint64) string {
 	return b.String()
 }
 
+// Counter writes a counter; nil is Unknown.
+func Counter(n *uint64) string {
+	if n == nil {
+		return Unknown
+	}
+	return fmt.Sprint(*n)
+}
+
 // Age writes a duration for a column, in four cells where it can, with its two largest
 // units: "9s", "2m10", "3h04", "12d". Clocks of two hosts differ, so less than nothing is 0.
 func Age(d time.Duration) string {

@@ -1,0 +1,65 @@
+package words
+
+import (
+	"fmt"
+	"time"
+
+	"example.org/meshd/internal/control"
+)
+
+// Traffic says how much the node has moved. While packets are encrypted, only the bytes of messages are
+// counted.
+func Traffic(s control.Status) string {
+	t := s.Totals
+	if t.RxPackets != nil && t.TxPackets != nil && t.RxBytes != nil && t.TxBytes != nil {
+		return fmt.Sprintf("rx %d packets, %s  tx %d packets, %s", *t.RxPackets, Size(*t.RxBytes),
+			*t.TxPackets, Size(*t.TxBytes))
+	}
+	rx, tx := Messages(s)
+	return fmt.Sprintf("rx %s  tx %s, encrypted", Size(rx), Size(tx))
+}
+
+// Messages returns the bytes of WireGuard's messages of all peers together.
+func Messages(s control.Status) (rx, tx uint64) {
+	for _, p := range s.Peers {
+		if p.WireGuard != nil {
+			rx, tx = rx+p.WireGuard.RxBytes, tx+p.WireGuard.TxBytes
+		}
+	}
+	return rx, tx
+}
+
+// WireGuard says who encrypts, and where: "kernel  meshd-wg mtu 1440  UDP 51820  key xTIB…Dg=".
+func WireGuard(w control.WireGuard) string {
+	by := w.Implementation
+	switch by {
+	case "":
+		by = "none: nothing leaves"
+	case control.WireGuardUser:
+		by = "user space"
+	}
+	return fmt.Sprintf("%s  %s mtu %d  UDP %d  key %s", by, w.Interface, w.MTU, w.Port, w.PublicKey)
+}
+
+// Encrypted says how packets to and from a peer are kept secret, at a time of the daemon's clock.
+func Encrypted(p control.Peer, now time.Time) string {
+	w := p.WireGuard
+	if w == nil {
+		return "no"
+	}
+	text := "no handshake yet"
+	if w.LatestHandshake != nil {
+		text = fmt.Sprintf("handshake %s ago", Age(now.Sub(*w.LatestHandshake)))
+	}
+	switch {
+	case w.Path != control.PathDirect:
+		text += "  " + w.Path
+	case w.Endpoint == "":
+		text += "  it has not called yet"
+	case w.Roamed:
+		text += "  at " + w.Endpoint + ", which is not in the file"
+	default:
+		text += "  at " + w.Endpoint
+	}
+	return fmt.Sprintf("%s  rx %s  tx %s  key %s", text, Size(w.RxBytes), Size(w.TxBytes), w.PublicKey)
+}
