@@ -11,6 +11,7 @@ import (
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/source"
+	"example.org/meshd/internal/survey"
 	"example.org/meshd/internal/wireguard"
 )
 
@@ -88,16 +89,10 @@ func hostKey(ctx context.Context, path string, public bool) (key wireguard.Priva
 // keyProblem adds what to do to the reason why there is no key.
 func keyProblem(path string, err error) error {
 	switch {
-	case errors.Is(err, wireguard.ErrNoKey):
-		return fmt.Errorf("%w: run `meshd key` as root to make one", err)
-	case errors.Is(err, wireguard.ErrOpenKey):
-		return fmt.Errorf("%w: run `chmod 400 %s`; if another user may have read it, make a new key", err, path)
-	case errors.Is(err, wireguard.ErrForeignKey):
-		return fmt.Errorf("%w: move it away, and run `meshd key` to make a new one", err)
-	case errors.Is(err, wireguard.ErrBadKey):
-		return fmt.Errorf("%w: move it away, and run `meshd key` to make a new one", err)
+	case errors.Is(err, wireguard.ErrHangs):
+		return err
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%w: %w: run `sudo meshd key`", control.ErrPermission, err)
 	}
-	return err
+	return fmt.Errorf("%w: %s", err, survey.KeyRemedy(path, err))
 }

@@ -9,6 +9,7 @@ import (
 	"example.org/meshd/internal/filter"
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/plan"
+	"example.org/meshd/internal/survey"
 )
 
 // legacyForwardCommand is a root step, since only root may run iptables.
@@ -35,7 +36,7 @@ func acceptLegacy(c *config.Config, node string) (warning string, err error) {
 	}
 	// A host that has no address yet is some node of the mesh: all that pods send is accepted then.
 	self := config.Node{Subnets: c.Network.CIDR}
-	if i, err := plan.Identify(c, node, local); err == nil {
+	if i, err := plan.Identify(c, node, local, survey.OwnKey(c)); err == nil {
 		self = c.Nodes[i]
 	}
 	accept := plan.RulesOf(c, self, nil).Accept

@@ -182,7 +182,7 @@ func (l *lab) observeHost(c *config.Config) (self int, h plan.Host, err error) {
 		w.busy()
 	}
 	h = plan.Host{Local: w.local, Underlay: link.Underlay{MTU: 1500, Ways: w.ways}, CPUs: 2}
-	self, err = plan.Identify(c, "", w.local)
+	self, err = plan.Identify(c, "", w.local, mesh.Key{})
 	return self, h, err
 }
 

@@ -16,6 +16,7 @@ import (
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/link"
+	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/plan"
 )
 
@@ -30,7 +31,7 @@ func planServer(t testing.TB, forwards bool) (
 		view: v, fits: func(*plan.Plan) error { return nil },
 		observe: func(c *config.Config) (int, plan.Host, error) {
 			local := addrs("172.18.0.2")
-			self, err := plan.Identify(c, "", local)
+			self, err := plan.Identify(c, "", local, mesh.Key{})
 			return self, plan.Host{Local: local, Underlay: link.Underlay{MTU: 1500}, CPUs: 2}, err
 		},
 	}

@@ -186,9 +186,10 @@ func (n *Nodes) judge(node int, name string, refused []string) {
 func (n *Nodes) Conditions() []mesh.Condition { return slices.Concat(n.conditions...) }
 
 // Identify returns the index of the node that this host is: the one called name, or, without a name, the one
-// that has a local address. What DNS says counts only where no fixed address is local: an answer must not
-// make this host another node. The error has ErrNotHere or ErrIdentity in it.
-func (n *Nodes) Identify(name string, local []netip.Addr) (index int, err error) {
+// that has a local address, or else the one that has this host's public key, own; the zero value is none.
+// What DNS says counts only where neither a fixed address is local nor the key is a node's: an answer must
+// not make this host another node. The error has ErrNotHere or ErrIdentity in it.
+func (n *Nodes) Identify(name string, local []netip.Addr, own mesh.Key) (index int, err error) {
 	here := make(map[netip.Addr]bool, len(local))
 	for _, ip := range local {
 		here[ip] = true
@@ -204,15 +205,22 @@ func (n *Nodes) Identify(name string, local []netip.Addr) (index int, err error)
 		}
 	}
 	path := n.config.Path
+	byKey, hasKey := withKey(n.config, own)
 	switch {
+	case len(fixed) == 1 && name == "":
+		return n.agree(fixed[0], here, own)
 	case len(fixed) == 1:
 		return fixed[0], nil
+	case len(fixed) > 1 && hasKey && slices.Contains(fixed, byKey):
+		return byKey, nil
 	case len(fixed) > 1:
 		return 0, fmt.Errorf("%w: it has the addresses of %d nodes of %s: %s; "+
 			"choose one with --node NAME; local addresses: %s",
 			ErrIdentity, len(fixed), path, n.those(fixed, here), addresses(local))
 	case name != "":
 		return 0, fmt.Errorf("%w: no node of %s is named %q", ErrIdentity, path, name)
+	case hasKey:
+		return byKey, nil
 	case len(resolved) == 1:
 		return resolved[0], nil
 	case len(resolved) > 1:
@@ -221,8 +229,12 @@ func (n *Nodes) Identify(name string, local []netip.Addr) (index int, err error)
 			ErrNotHere, len(resolved), n.those(resolved, here), addresses(local))
 	}
 	// No path: the file may be the last good one, which is not to be edited.
+	key := ""
+	if own.IsValid() {
+		key = "; public key: " + own.String()
+	}
 	return 0, fmt.Errorf("%w: add this host to the file, or choose a node with --node NAME; "+
-		"local addresses: %s%s", ErrNotHere, addresses(local), n.unresolved())
+		"local addresses: %s%s%s", ErrNotHere, addresses(local), key, n.unresolved())
 }
 
 // unresolved tells of names without an address, one of which may be this host's.

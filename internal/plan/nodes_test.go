@@ -57,7 +57,7 @@ func withNames(t *testing.T, a, b string, names map[string]Name, local ...string
 	host := here(1500)
 	host.Local = addrs(local...)
 	nodes := Expand(c, names)
-	self, err := nodes.Identify("", host.Local)
+	self, err := nodes.Identify("", host.Local, host.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +217,7 @@ func TestIdentifyByNames(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := parse(t, strings.NewReplacer("= A", "= "+test.a, "= B", "= "+test.b).Replace(named))
-			got, err := Expand(c, test.names).Identify("", addrs(strings.Fields(test.local)...))
+			got, err := Expand(c, test.names).Identify("", addrs(strings.Fields(test.local)...), mesh.Key{})
 			if got != test.want || !errors.Is(err, test.err) {
 				t.Errorf("%d, %v, want %d, %v", got, err, test.want, test.err)
 			}

@@ -56,8 +56,9 @@ type Plan struct {
 
 // Host is what a plan depends on besides the file.
 type Host struct {
-	Local      []netip.Addr // addresses of this host
-	Nodes      *Nodes       // as this node sees them; nil: as the file alone says
+	Local []netip.Addr // addresses of this host
+	OwnKey
+	Nodes      *Nodes // as this node sees them; nil: as the file alone says
 	Underlay   link.Underlay
 	Shadows    []string         // routes that take packets for other nodes' prefixes away from the TUN
 	Diverted   []link.Diversion // routing rules that take pods' packets away from the mesh
@@ -75,8 +76,8 @@ var (
 
 // Identify returns the index of the node that this host is as far as the file alone tells: no name of it is
 // resolved. See Nodes.Identify.
-func Identify(c *config.Config, name string, local []netip.Addr) (index int, err error) {
-	return Expand(c, nil).Identify(name, local)
+func Identify(c *config.Config, name string, local []netip.Addr, own mesh.Key) (index int, err error) {
+	return Expand(c, nil).Identify(name, local, own)
 }
 
 // addresses lists what could stand in the file: neither loopback nor link-local addresses, and not
@@ -102,6 +103,9 @@ func addresses(ips []netip.Addr) string {
 // Make says what the file asks of this host, which is node self. An error is a fault of the file on
 // this host, such as an MTU that IPv6 cannot live with.
 func Make(c *config.Config, self int, host Host) (*Plan, error) {
+	if err := KeyFault(c, self, host.OwnKey); err != nil {
+		return nil, err
+	}
 	p := &Plan{Config: c, Self: c.Nodes[self], ways: host.Underlay.Ways, lower: host.Underlay.Lower,
 		nodes: host.Nodes, Forwarding: host.Forwarding}
 	if p.nodes == nil {

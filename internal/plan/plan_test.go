@@ -124,7 +124,7 @@ func TestIdentify(t *testing.T) {
 		{"a name that no node has", "d", addrs("172.18.0.2"), 0, ErrIdentity},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got, err := Identify(c, test.node, test.local)
+			got, err := Identify(c, test.node, test.local, mesh.Key{})
 			if got != test.want || !errors.Is(err, test.err) {
 				t.Errorf("%d, %v, want %d, %v", got, err, test.want, test.err)
 			}

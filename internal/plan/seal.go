@@ -44,10 +44,7 @@ func (p *Plan) fits(underlay, around int) int {
 
 // Port returns the UDP port of this node's bare datagrams.
 func (p *Plan) Port() uint16 {
-	if len(p.Self.Addresses) == 0 {
-		return p.Config.Network.Port
-	}
-	return p.Self.Port()
+	return cmp.Or(p.Self.Port(), p.Config.Network.Port)
 }
 
 // relay returns the node that forwards between two others, which both have no fixed address; empty if none

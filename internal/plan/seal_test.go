@@ -14,12 +14,12 @@ import (
 	"example.org/meshd/internal/seal"
 )
 
-// keyOf returns a key as text, by a number.
-func keyOf(n byte) string { return mesh.Key{31: n}.String() }
+// keyAs returns a key as text, by a number.
+func keyAs(n byte) string { return mesh.Key{31: n}.String() }
 
-// sealed is a mesh of two nodes with addresses, the second with two and behind a router that forwards a port,
+// encrypted is a mesh of two nodes with addresses, the second with two and behind a router that forwards a port,
 // and of three that call in: x and y have a hub, and z has none.
-func sealed(settings string) string {
+func encrypted(settings string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n[network]\ncidr = [\"10.244.0.0/16\", \"fd00::/48\"]\ntransport = \"wireguard\"\n",
 		settings)
@@ -29,7 +29,7 @@ func sealed(settings string) string {
 		"name = 'x'\nvia = 'hub'", "name = 'y'\nroutes = ['192.168.9.0/24']", "name = 'z'\nvia = 'hub'",
 		"name = 'w'",
 	} {
-		fmt.Fprintf(&b, "[[node]]\n%s\npublic_key = %q\nsubnets = ['10.244.%d.0/24']\n", n, keyOf(byte(i+1)), i+1)
+		fmt.Fprintf(&b, "[[node]]\n%s\npublic_key = %q\nsubnets = ['10.244.%d.0/24']\n", n, keyAs(byte(i+1)), i+1)
 	}
 	return b.String()
 }
@@ -43,7 +43,7 @@ func byPeer(w *seal.Wanted) map[string]string {
 }
 
 func TestPlanSeal(t *testing.T) {
-	c := parse(t, sealed(""))
+	c := parse(t, encrypted(""))
 	for _, test := range []struct {
 		self      int
 		peers     map[string]string // where they are called, and by which relay
@@ -87,7 +87,7 @@ func TestPlanSeal(t *testing.T) {
 
 // A relay is the same for both ends, or a prefix would be expected of two peers.
 func TestRelayIsOneForBoth(t *testing.T) {
-	c := parse(t, sealed(""))
+	c := parse(t, encrypted(""))
 	for a := range c.Nodes {
 		for b := range c.Nodes {
 			if one, other := relay(c, a, b), relay(c, b, a); one != other {
@@ -102,7 +102,7 @@ func TestKeepalive(t *testing.T) {
 		"[probe]\ninterval = '0s'": 25 * time.Second, "[probe]\ninterval = '1m'": 25 * time.Second, "": 0,
 	} {
 		t.Run(settings, func(t *testing.T) {
-			c := parse(t, sealed(settings))
+			c := parse(t, encrypted(settings))
 			if got := must(t, c, 2, here(1500)).Seal.Keepalive; got != want {
 				t.Errorf("of a node that calls: %v, want %v", got, want)
 			}
@@ -115,12 +115,12 @@ func TestKeepalive(t *testing.T) {
 
 // WireGuard fills packets up to 16 bytes, so the MTU is a multiple of them.
 func TestSealedMTU(t *testing.T) {
-	only4 := strings.ReplaceAll(sealed(""), ", '2001:db8::2'", "")
+	only4 := strings.ReplaceAll(encrypted(""), ", '2001:db8::2'", "")
 	for _, test := range []struct {
 		doc            string
 		underlay, want int
 	}{
-		{only4, 1500, 1440}, {only4, 1505, 1440}, {only4, 9000, 8928}, {sealed(""), 1500, 1408},
+		{only4, 1500, 1440}, {only4, 1505, 1440}, {only4, 9000, 8928}, {encrypted(""), 1500, 1408},
 	} {
 		c := parse(t, test.doc)
 		host := here(test.underlay)
@@ -139,7 +139,7 @@ func TestSealedMTU(t *testing.T) {
 
 // The TUN has a route for all that the encrypted interface carries, and no better one.
 func TestFloor(t *testing.T) {
-	p := must(t, parse(t, sealed("")), 2, here(1500))
+	p := must(t, parse(t, encrypted("")), 2, here(1500))
 	metrics := map[string]int{}
 	for _, r := range p.Link.Routes {
 		metrics[r.Prefix.String()] = r.Metric
@@ -170,7 +170,7 @@ func TestShut(t *testing.T) {
 
 // A node behind a name is called at all that the name stands for, but never inside the mesh.
 func TestNamedEndpoint(t *testing.T) {
-	c := parse(t, strings.Replace(sealed(""), "203.0.113.3:1", "hub.example:7", 1))
+	c := parse(t, strings.Replace(encrypted(""), "203.0.113.3:1", "hub.example:7", 1))
 	if got := Names(c); !slices.Equal(got, []string{"hub.example"}) {
 		t.Errorf("names %v", got)
 	}
@@ -188,14 +188,14 @@ func TestNamedEndpoint(t *testing.T) {
 
 // A plan names each difference of encryption.
 func TestChangesOfEncryption(t *testing.T) {
-	base := sealed("")
+	base := encrypted("")
 	before := must(t, parse(t, base), 0, here(1500))
 	for name, test := range map[string]struct {
 		old, next string
 		want      mesh.Change
 	}{
-		"another key": {keyOf(2), keyOf(77), mesh.Change{Op: mesh.Replaced, Kind: mesh.ChangedPeer, Subject: "hub",
-			Field: "public_key", Old: keyOf(2), New: keyOf(77)}},
+		"another key": {keyAs(2), keyAs(77), mesh.Change{Op: mesh.Replaced, Kind: mesh.ChangedPeer, Subject: "hub",
+			Field: "public_key", Old: keyAs(2), New: keyAs(77)}},
 		"another endpoint": {"203.0.113.3:1", "203.0.113.3:2", mesh.Change{Op: mesh.Replaced, Kind: mesh.ChangedPeer,
 			Subject: "hub", Field: "endpoint", Old: "203.0.113.3:1", New: "203.0.113.3:2"}},
 		"no relay any more": {"name = 'z'\nvia = 'hub'", "name = 'z'", mesh.Change{Op: mesh.Replaced,

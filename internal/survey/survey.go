@@ -32,9 +32,12 @@ func (v Viewer) Look(c *config.Config) (self int, host plan.Host, err error) {
 	if v.Names != nil {
 		names = v.Names()
 	}
-	nodes := plan.Expand(c, names)
-	if self, err = nodes.Identify(v.Node, host.Local); err != nil {
+	if host.OwnKey, err = ownKey(c); err != nil {
 		return 0, host, err
+	}
+	nodes := plan.Expand(c, names)
+	if self, err = nodes.Identify(v.Node, host.Local, host.Key); err != nil {
+		return 0, host, plan.Keyless(c, host.OwnKey, err)
 	}
 	host.CPUs, host.Nodes = runtime.NumCPU(), nodes.SeenFrom(self, host.Local)
 	own, endpoints := host.Nodes.Datagrams(self)

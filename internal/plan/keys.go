@@ -1,0 +1,90 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/mesh"
+)
+
+// This file knows this host by its key: where neither --node nor an address says which node it is, and where
+// the host and a file that asks for encryption have to agree.
+
+// An OwnKey is what is known of the key of this host.
+type OwnKey struct {
+	Key mesh.Key // the public one; the zero value: this host has none
+	// KeyErr is why it has none, and KeyRemedy what an operator can do. Both are empty, too, if nobody has
+	// looked, since the file lists no keys.
+	KeyErr    error
+	KeyRemedy string
+	// KeyExposed is the node whose public_key is this host's private key, in a file that everybody reads;
+	// empty: none is. Then the key has to be replaced, and KeyRemedy says how.
+	KeyExposed string
+}
+
+// withKey returns the index of the node that has a public key; ok is false if none has, or there is no key.
+func withKey(c *config.Config, own mesh.Key) (index int, ok bool) {
+	if !own.IsValid() {
+		return 0, false
+	}
+	index = slices.IndexFunc(c.Nodes, func(n config.Node) bool {
+		return n.PublicKey.IsValid() && n.PublicKey.Same(own)
+	})
+	return index, index >= 0
+}
+
+// agree returns the node that this host is by an address of its own, unless the key says that it is another.
+// Without encryption keys have no effect, and so are no reason to stop.
+func (n *Nodes) agree(byAddress int, here map[netip.Addr]bool, own mesh.Key) (index int, err error) {
+	byKey, ok := withKey(n.config, own)
+	if !ok || byKey == byAddress || !n.config.Sealed() {
+		return byAddress, nil
+	}
+	a := n.config.Nodes[byAddress]
+	return 0, fmt.Errorf("%w: it has the address of %s and the key of %s, %s; the public_key of %s is %s: "+
+		"correct the file, or move the private key away and run `meshd key` if this host is a copy of another",
+		ErrIdentity, n.those([]int{byAddress}, here), n.config.Nodes[byKey].Name, own, a.Name, keyOf(a))
+}
+
+// keyOf names the public key of a node, for messages.
+func keyOf(n config.Node) string {
+	if !n.PublicKey.IsValid() {
+		return "none"
+	}
+	return n.PublicKey.String()
+}
+
+// KeyFault returns what is wrong with the key of this host, which is node self of a file that asks for
+// encryption: config.Faults with the place of the node's public_key; nil if it is the node's.
+func KeyFault(c *config.Config, self int, own OwnKey) error {
+	node := c.Nodes[self]
+	path := fmt.Sprintf("node[%d].public_key", self)
+	switch {
+	case !c.Sealed():
+		return nil
+	case own.KeyExposed != "":
+		exposed := slices.IndexFunc(c.Nodes, func(n config.Node) bool { return n.Name == own.KeyExposed })
+		return c.Fault(fmt.Sprintf("node[%d].public_key", exposed), "is the private key of this host, which "+
+			"everybody who has the file can read: %s", own.KeyRemedy)
+	case own.KeyErr != nil:
+		return c.Fault(path, "this host, %s, has no key that it can use: %v: %s", node.Name, own.KeyErr,
+			own.KeyRemedy)
+	case !node.PublicKey.Same(own.Key):
+		return c.Fault(path, "this host has another key: its public key is %s, and that of %s in the file is %s: "+
+			"correct the file, or choose the right node with --node NAME", own.Key, node.Name, keyOf(node))
+	}
+	return nil
+}
+
+// Keyless returns the error of a host that has neither an address of a node nor a key, where the file asks
+// for encryption: no time mends that. err is what Identify says; other errors stay as they are.
+func Keyless(c *config.Config, own OwnKey, err error) error {
+	if !c.Sealed() || own.KeyErr == nil || !errors.Is(err, ErrNotHere) {
+		return err
+	}
+	return fmt.Errorf("%w: no address of it is one of a node, and it has no key: %w", ErrIdentity,
+		c.Fault("wireguard.private_key", "%v: %s", own.KeyErr, own.KeyRemedy))
+}
