@@ -323,21 +323,13 @@ func RulesOf(c *config.Config, self config.Node, podLinks []string) (r rules.Wan
 	return r
 }
 
-// interfacesOf returns the interfaces by which packets of pods come from other nodes and leave to them.
-func interfacesOf(c *config.Config) []string {
-	if c.Sealed() {
-		return []string{c.Network.Interface, wireguard.Interface}
-	}
-	return []string{c.Network.Interface}
-}
-
 // planGuard decides who may send on the mesh port, meshd alone, and how large TCP segments are.
 func (p *Plan) planGuard(podLinks []string) {
 	p.Rules.Clamp = filter.ClampSettings{Interfaces: interfacesOf(p.Config), MTU: p.Link.MTU}
 	g := &p.Rules.Guard
 	*g = filter.GuardSettings{Binds: p.Engine.Binds, TUN: p.Config.Network.Interface, PodLinks: podLinks,
 		Mark: udp.Mark, Closed: p.Forwarding.Closed()}
-	if p.Seal != nil {
+	if p.Engine.Sealed { // also while nothing is exchanged: an earlier run has left the interface
 		g.Encrypted, g.Inner = wireguard.Interface, p.inner()
 	}
 	for _, peer := range p.Engine.Mesh.Peers {

@@ -9,6 +9,7 @@ import (
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/seal"
+	"example.org/meshd/internal/wireguard"
 )
 
 // This file says how packets travel encrypted.
@@ -128,4 +129,12 @@ func (p *Plan) planFloor() {
 			p.Link.Routes[i].Metric = behind
 		}
 	}
+}
+
+// interfacesOf returns the interfaces by which packets of pods come from other nodes and leave to them.
+func interfacesOf(c *config.Config) []string {
+	if c.Sealed() {
+		return []string{c.Network.Interface, wireguard.Interface}
+	}
+	return []string{c.Network.Interface}
 }

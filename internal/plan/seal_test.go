@@ -8,10 +8,12 @@ import (
 	"testing"
 	"time"
 
+	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/seal"
+	"example.org/meshd/internal/wireguard"
 )
 
 // keyAs returns a key as text, by a number.
@@ -207,6 +209,32 @@ func TestChangesOfEncryption(t *testing.T) {
 			next := must(t, parse(t, strings.Replace(base, test.old, test.next, 1)), 0, here(1500))
 			if got := Changes(before, next); !slices.Equal(got, []mesh.Change{test.want}) {
 				t.Errorf("%+v", got)
+			}
+		})
+	}
+}
+
+// The rules of an encrypted mesh are about both interfaces, also while it is shut: an earlier run has left
+// the encrypted one, which must not be without its guard. Those of another mesh know one alone.
+func TestRulesOfSealedPlan(t *testing.T) {
+	for _, test := range []struct {
+		name       string
+		file       *config.Config
+		encrypted  string
+		interfaces []string
+	}{
+		{"sealed", parse(t, sealed("")), wireguard.Interface, []string{"mesh0", wireguard.Interface}},
+		{"shut", load(t, "", near).Shut(), wireguard.Interface, []string{"mesh0", wireguard.Interface}},
+		{"bare", load(t, "", near), "", []string{"mesh0"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := must(t, test.file, 0, here(1500)).Rules
+			if r.Guard.Encrypted != test.encrypted || (len(r.Guard.Inner) > 0) != (test.encrypted != "") {
+				t.Errorf("guard of %q for %s", r.Guard.Encrypted, r.Guard.Inner)
+			}
+			if !slices.Equal(r.Accept.Interfaces, test.interfaces) ||
+				!slices.Equal(r.Clamp.Interfaces, test.interfaces) {
+				t.Errorf("accepts for %q, segments for %q", r.Accept.Interfaces, r.Clamp.Interfaces)
 			}
 		})
 	}
