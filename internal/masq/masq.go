@@ -18,6 +18,8 @@ type Settings struct {
 	Local       []netip.Prefix // the part of Mesh behind this node: clients keep their address towards it
 	Pods        []netip.Prefix // the part of Local that reaches the outside with the host's address
 	PodLinks    []string       // interfaces by which pods of this host send: their peers are not outside
+	Links       []string       // meshd's interfaces: packets leave to other nodes by them
+	Sources     []netip.Addr   // the address of Links, of each family that has one
 	Exclude     []netip.Prefix // outside destinations that see the pods' own addresses
 	FullyRandom bool           // choose source ports at random
 }

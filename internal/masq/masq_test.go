@@ -47,6 +47,8 @@ var (
 		Local:    prefixes("10.244.2.0/24", "10.244.3.0/24", "192.168.7.0/24", "fd00:10:244:2::/64"),
 		Pods:     prefixes("10.244.2.0/24", "10.244.3.0/24", "fd00:10:244:2::/64"),
 		PodLinks: []string{"cni0", "veth-a"},
+		Links:    []string{"mesh0", "meshd-wg"},
+		Sources:  []netip.Addr{netip.MustParseAddr("10.244.2.0"), netip.MustParseAddr("fd00:10:244:2::")},
 		Exclude:  prefixes("172.16.0.0/12", "172.18.0.0/16", "fd01::/16"),
 	}
 )

@@ -14,6 +14,7 @@ import (
 //	local      set: the part of mesh that is behind this node
 //	pods       set: the part of local that is pods, without further networks of the node
 //	pod-links  set: the interfaces by which pods of this node send
+//	links      set: meshd's interfaces
 //	exclude    set: outside networks that have a route back to pods
 //
 //	kube-proxy-mark          kube-proxy masquerades the packet: do not do it twice
@@ -28,6 +29,11 @@ import (
 //	outside-to-remote-pod    gets the TUN's address, so that answers return through the tunnel.
 //	                         Not for a pod of this node that sends with a foreign address: it
 //	                         would arrive as this host. The engine drops it (foreign_source)
+//	outside-to-remote-pod    what leaves by another interface, or without such an address, gets that
+//	                         of the interface
+//
+// The TUN's address is written into its rule: masquerading would take the same from the interface, and end
+// each connection whose packets leave by the other one of meshd's interfaces later on.
 
 // Names of the rules in their comments, in status and in metrics.
 const (
@@ -50,6 +56,7 @@ const (
 	setLocal    = "local"
 	setPods     = "pods"
 	setPodLinks = "pod-links"
+	setLinks    = "links"
 	setExclude  = "exclude"
 )
 
@@ -84,7 +91,7 @@ func (s Settings) standbyTable() nft.Table {
 			c.Rules = append(c.Rules, rules(f, s)...)
 		}
 	}
-	table.Sets = append(table.Sets, nft.Interfaces(setPodLinks, s.PodLinks))
+	table.Sets = append(table.Sets, s.interfaceSets()...)
 	table.Chains = []nft.Chain{c}
 	return table
 }
@@ -96,7 +103,7 @@ func rules(f nft.Family, s Settings) []nft.Rule {
 	}
 	from, to, notTo := f.SourceIn, f.DestinationIn, f.DestinationNotIn
 	masquerade := nft.Masquerade(s.FullyRandom)
-	return []nft.Rule{
+	all := []nft.Rule{
 		rule(KubeProxyMark, nft.MarkHas(kubeProxyMark), nft.Return()),
 		rule(MeshToMesh, from(setLocal), to(setMesh), notTo(setLocal), f.KeepSource()),
 		rule(MeshToMesh, from(setPods), to(setLocal), notTo(setPods), f.KeepSource()),
@@ -104,13 +111,24 @@ func rules(f nft.Family, s Settings) []nft.Rule {
 		rule(OutsideToLocalPod, to(setLocal), nft.Return()),
 		rule(Excluded, from(setPods), to(setExclude), f.KeepSource()),
 		rule(PodsToOutside, from(setPods), f.NotMulticast(), masquerade),
-		rule(OutsideToRemotePod, to(setMesh), nft.FromInterfaceNotIn(setPodLinks), masquerade),
 	}
+	for _, ip := range s.Sources {
+		if ip.Is6() == f.V6() {
+			all = append(all, rule(OutsideToRemotePod, to(setMesh), nft.FromInterfaceNotIn(setPodLinks),
+				nft.ToInterfaceIn(setLinks), f.SourceBecomes(ip, s.FullyRandom)))
+		}
+	}
+	return append(all, rule(OutsideToRemotePod, to(setMesh), nft.FromInterfaceNotIn(setPodLinks), masquerade))
 }
 
 // sets returns the sets that the rules of one family use.
 func (s Settings) sets(f nft.Family) []nft.Set {
-	return append(s.prefixSets(f), nft.Interfaces(setPodLinks, s.PodLinks))
+	return append(s.prefixSets(f), s.interfaceSets()...)
+}
+
+// interfaceSets returns the sets that the families share.
+func (s Settings) interfaceSets() []nft.Set {
+	return []nft.Set{nft.Interfaces(setPodLinks, s.PodLinks), nft.Interfaces(setLinks, s.Links)}
 }
 
 // prefixSets returns the sets that differ between the families.

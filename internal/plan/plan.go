@@ -316,10 +316,16 @@ func RulesOf(c *config.Config, self config.Node, podLinks []string) (r rules.Wan
 		Local:       slices.Concat(self.Subnets, self.Prefixes()),
 		Pods:        self.Subnets,
 		PodLinks:    podLinks,
+		Links:       interfacesOf(c),
 		Exclude:     c.Masquerade.Exclude,
 		FullyRandom: c.Masquerade.FullyRandom,
 	}
 	r.Masquerade.Mesh = append(r.Masquerade.Mesh, prefixesOf(c, -1)...)
+	for _, v6 := range []bool{false, true} {
+		if ip := (mesh.Peer{Subnets: self.Subnets}).TUNAddress(v6); ip.IsValid() {
+			r.Masquerade.Sources = append(r.Masquerade.Sources, ip)
+		}
+	}
 	return r
 }
 

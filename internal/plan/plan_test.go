@@ -417,7 +417,8 @@ func TestRulesOf(t *testing.T) {
 		Mesh:     prefixes("10.244.0.0/16", "fd00::/48", "192.168.1.0/24", "192.168.2.0/24", "fd01::/64"),
 		Local:    prefixes("10.244.1.0/24", "10.244.0.0/24", "fd00:0:0:1::/64", "192.168.1.0/24"),
 		Pods:     prefixes("10.244.1.0/24", "10.244.0.0/24", "fd00:0:0:1::/64"),
-		PodLinks: links, FullyRandom: true,
+		PodLinks: links, FullyRandom: true, Links: []string{"mesh0"},
+		Sources: addrs("10.244.1.0", "fd00:0:0:1::"),
 	}
 	with := func(change func(*masq.Settings)) *masq.Settings {
 		s := *all
