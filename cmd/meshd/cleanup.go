@@ -33,12 +33,12 @@ func cleanupCommand(g *globals) *cobra.Command {
 	var state string
 	cmd := &cobra.Command{
 		Use:   "cleanup",
-		Short: "Remove the interface, routes, rules and files that meshd made",
-		Long: `Remove what "meshd run" left behind: the TUN interface with its address and routes,
+		Short: "Remove the interfaces, routes, rules and files that meshd made",
+		Long: `Remove what "meshd run" left behind: the interfaces with their addresses and routes,
 the backstop routes, the programs of the kernel engine, the rules, the files for container runtimes
 and the last good file. Forwarding that "meshd run --sysctl" turned on since boot is turned off again, unless
 another program has asked for it meanwhile. A second run changes nothing. It refuses to run while
-meshd does.`,
+meshd or "meshd wireguard-user" does.`,
 		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkStopped(cmd.Context(), g.socket); err != nil {

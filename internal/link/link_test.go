@@ -207,9 +207,11 @@ func TestCheckInterface(t *testing.T) {
 		q, err := tun.Open("mesh0", true)
 		must(t, err)
 		check("mesh0", false, ErrInUse)
-		if removed, err := CleanUp(""); !errors.Is(err, ErrInUse) || removed != nil {
-			t.Errorf("CleanUp of one in use: %v, %v", removed, err)
+		made(t, "meshd-wg")
+		if removed, err := CleanUp(""); !errors.Is(err, ErrInUse) || removed != nil || !Exists("meshd-wg") {
+			t.Errorf("CleanUp of one in use: %v, %v, the other is there: %v", removed, err, Exists("meshd-wg"))
 		}
+		must(t, n.IP("link del meshd-wg"))
 		must(t, q.Close())
 		for _, name := range []string{"mesh2", "mesh1"} { // not ours
 			if removed, err := CleanUp(name); err != nil || removed != nil {

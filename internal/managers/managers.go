@@ -1,7 +1,8 @@
 // Package managers keeps programs that manage network interfaces away from meshd's:
 // NetworkManager, systemd-networkd, and what reads udev's properties.
 //
-// The package ships a drop-in for each of them, with the default name of the TUN. Where the file has
+// The package ships a drop-in for each of them, with the default name of the TUN, and the names of meshd's
+// other interfaces, which never change: meshd-wg, meshd-gro0 and meshd-gro1. Where the file has
 // another name, Follow writes the same drop-in with that name below /run. There it hides the shipped
 // one, since all three managers prefer /etc to /run, and /run to /usr/lib, for files of one name:
 //

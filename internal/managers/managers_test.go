@@ -100,7 +100,8 @@ func TestFollow(t *testing.T) {
 	for _, d := range dropIns {
 		text := got[d.override]
 		if !strings.Contains(text, "edge-0.7") || strings.Contains(text, DefaultInterface) ||
-			!strings.Contains(text, "meshd-gro0") || !strings.Contains(text, "meshd-gro1") {
+			!strings.Contains(text, "meshd-wg") || !strings.Contains(text, "meshd-gro0") ||
+			!strings.Contains(text, "meshd-gro1") {
 			t.Errorf("%s:\n%s", d.override, text)
 		}
 	}
