@@ -36,6 +36,13 @@ func encrypted(settings string) string {
 	return b.String()
 }
 
+// made makes a plan for the host that has the node's key.
+func made(t *testing.T, c *config.Config, self int, host Host) *Plan {
+	t.Helper()
+	host.Key = c.Nodes[self].PublicKey
+	return must(t, c, self, host)
+}
+
 func byPeer(w *seal.Wanted) map[string]string {
 	all := map[string]string{}
 	for _, p := range w.Peers {
@@ -64,7 +71,7 @@ func TestPlanSeal(t *testing.T) {
 			"z": "[] hub"}, []string{"y"}, prefixes("10.244.6.0/24"), 0},
 	} {
 		t.Run(c.Nodes[test.self].Name, func(t *testing.T) {
-			p := must(t, c, test.self, here(1500))
+			p := made(t, c, test.self, here(1500))
 			if got := byPeer(p.Seal); fmt.Sprint(got) != fmt.Sprint(test.peers) {
 				t.Errorf("peers %v, want %v", got, test.peers)
 			}
@@ -105,10 +112,10 @@ func TestKeepalive(t *testing.T) {
 	} {
 		t.Run(settings, func(t *testing.T) {
 			c := parse(t, encrypted(settings))
-			if got := must(t, c, 2, here(1500)).Seal.Keepalive; got != want {
+			if got := made(t, c, 2, here(1500)).Seal.Keepalive; got != want {
 				t.Errorf("of a node that calls: %v, want %v", got, want)
 			}
-			if got := must(t, c, 0, here(1500)).Seal.Keepalive; got != 0 {
+			if got := made(t, c, 0, here(1500)).Seal.Keepalive; got != 0 {
 				t.Errorf("of a node with an address: %v", got)
 			}
 		})
@@ -128,7 +135,7 @@ func TestSealedMTU(t *testing.T) {
 		host := here(test.underlay)
 		host.Local = append(host.Local, netip.MustParseAddr("2001:db8::2"))
 		host.Underlay.Lower = map[netip.Addr]int{netip.MustParseAddr("172.18.0.3"): 1400}
-		p := must(t, c, 0, host)
+		p := made(t, c, 0, host)
 		if p.Link.MTU != test.want || p.Seal.MTU != test.want {
 			t.Errorf("underlay of %d: %d and %d, want %d", test.underlay, p.Link.MTU, p.Seal.MTU, test.want)
 		}
@@ -141,7 +148,7 @@ func TestSealedMTU(t *testing.T) {
 
 // The TUN has a route for all that the encrypted interface carries, and no better one.
 func TestFloor(t *testing.T) {
-	p := must(t, parse(t, encrypted("")), 2, here(1500))
+	p := made(t, parse(t, encrypted("")), 2, here(1500))
 	metrics := map[string]int{}
 	for _, r := range p.Link.Routes {
 		metrics[r.Prefix.String()] = r.Metric
@@ -179,7 +186,7 @@ func TestNamedEndpoint(t *testing.T) {
 	n := Expand(c, map[string]Name{"hub.example": {Addrs: addrs("198.51.100.7", "10.244.3.3", "2001:db8::9")}})
 	host := here(1500)
 	host.Nodes = n.SeenFrom(0, host.Local)
-	got := byPeer(must(t, c, 0, host).Seal)["hub"]
+	got := byPeer(made(t, c, 0, host).Seal)["hub"]
 	if got != "[198.51.100.7:7 [2001:db8::9]:7]" {
 		t.Errorf("called at %s", got)
 	}
@@ -191,7 +198,7 @@ func TestNamedEndpoint(t *testing.T) {
 // A plan names each difference of encryption.
 func TestChangesOfEncryption(t *testing.T) {
 	base := encrypted("")
-	before := must(t, parse(t, base), 0, here(1500))
+	before := made(t, parse(t, base), 0, here(1500))
 	for name, test := range map[string]struct {
 		old, next string
 		want      mesh.Change
@@ -206,7 +213,7 @@ func TestChangesOfEncryption(t *testing.T) {
 			setting("wireguard.port", "51820", "4")},
 	} {
 		t.Run(name, func(t *testing.T) {
-			next := must(t, parse(t, strings.Replace(base, test.old, test.next, 1)), 0, here(1500))
+			next := made(t, parse(t, strings.Replace(base, test.old, test.next, 1)), 0, here(1500))
 			if got := Changes(before, next); !slices.Equal(got, []mesh.Change{test.want}) {
 				t.Errorf("%+v", got)
 			}
@@ -223,12 +230,12 @@ func TestRulesOfSealedPlan(t *testing.T) {
 		encrypted  string
 		interfaces []string
 	}{
-		{"sealed", parse(t, sealed("")), wireguard.Interface, []string{"mesh0", wireguard.Interface}},
+		{"sealed", parse(t, encrypted("")), wireguard.Interface, []string{"mesh0", wireguard.Interface}},
 		{"shut", load(t, "", near).Shut(), wireguard.Interface, []string{"mesh0", wireguard.Interface}},
 		{"bare", load(t, "", near), "", []string{"mesh0"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			r := must(t, test.file, 0, here(1500)).Rules
+			r := made(t, test.file, 0, here(1500)).Rules
 			if r.Guard.Encrypted != test.encrypted || (len(r.Guard.Inner) > 0) != (test.encrypted != "") {
 				t.Errorf("guard of %q for %s", r.Guard.Encrypted, r.Guard.Inner)
 			}
