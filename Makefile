@@ -22,7 +22,7 @@ export GOFLAGS ?= -trimpath
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # command:package, for what the tests and the demo use besides Go
-TOOLS := ip:iproute2 ping:iputils-ping traceroute:traceroute setpriv:util-linux prlimit:util-linux sysctl:procps nft:nftables iptables:iptables conntrack:conntrack ethtool:ethtool strace:strace curl:curl jq:jq gcc:gcc tmux:tmux git:git clang-14:clang-14 llvm-strip-14:llvm-14 /usr/include/bpf/bpf_helpers.h:libbpf-dev /usr/lib/cni/bridge:containernetworking-plugins tcpdump:tcpdump nc:netcat-openbsd dnsmasq:dnsmasq-base
+TOOLS := ip:iproute2 ping:iputils-ping traceroute:traceroute setpriv:util-linux prlimit:util-linux sysctl:procps nft:nftables iptables:iptables conntrack:conntrack ethtool:ethtool strace:strace curl:curl jq:jq gcc:gcc tmux:tmux git:git clang-14:clang-14 llvm-strip-14:llvm-14 /usr/include/bpf/bpf_helpers.h:libbpf-dev /usr/lib/cni/bridge:containernetworking-plugins tcpdump:tcpdump nc:netcat-openbsd dnsmasq:dnsmasq-base wg:wireguard-tools
 SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 # $(call need,command:package ...) installs the packages whose commands are not there.
@@ -49,8 +49,10 @@ lint-package: package lint-deps # what Debian, rpm, mandoc and systemd have to s
 	mandoc -T lint -W style packaging/man/* | { ! grep -v -e 'referenced manual not found' -e 'mandoc.db'; }
 	lintian --fail-on error,warning --allow-root dist/*_amd64.deb
 	rpmlint --config packaging/rpmlint.toml dist/*.x86_64.rpm
-	@systemd-analyze security --no-pager --offline=yes --threshold=20 packaging/meshd.service >bin/security || { cat bin/security; exit 1; }
-	@tail -n 1 bin/security
+	@for unit in meshd meshd-wireguard; do \
+	  systemd-analyze security --no-pager --offline=yes --threshold=20 packaging/$$unit.service >bin/security || { cat bin/security; exit 1; }; \
+	  tail -n 1 bin/security; \
+	done
 
 test-package: package previous trial-base # the packages as people use them, on hosts with a real systemd
 	$(SUDO) bin/install -dist dist $(TRIALFLAGS)

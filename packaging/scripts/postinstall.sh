@@ -52,6 +52,19 @@ upgrade() {
 	fi
 }
 
+# A helper that runs goes on: a restart of it would end all sessions, which takes each peer a handshake.
+# Old and new versions of meshd and of the helper understand each other, since the protocol between them is
+# WireGuard's own. One that has failed gets the new program.
+helper() {
+	pid=$(systemctl show --property=MainPID meshd-wireguard.service)
+	if systemctl --quiet is-failed meshd-wireguard.service; then
+		systemctl --no-block restart meshd-wireguard.service
+	elif [ "${pid#MainPID=}" != 0 ] && [ "$(readlink "/proc/${pid#MainPID=}/exe")" != /usr/bin/meshd ]; then
+		echo "meshd: meshd-wireguard.service still runs the version before, so that no session is lost. Restart it" \
+			"when a pause of less than a second does no harm: \`systemctl restart meshd-wireguard\`" >&2
+	fi
+}
+
 systemd-sysusers meshd.conf
 
 # A first installation (deb: no version before; rpm: one version now).
@@ -69,5 +82,6 @@ if [ -d /run/systemd/system ]; then
 	for manager in systemd-udevd NetworkManager systemd-networkd; do
 		systemctl reload $manager.service 2>/dev/null || true
 	done
+	helper
 	upgrade
 fi

@@ -10,7 +10,7 @@ mount -t devpts devpts /dev/pts
 mount -t bpf -o mode=0700 bpf /sys/fs/bpf
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount --bind "$1/lib/modules" /lib/modules
-for module in tun veth bridge 8021q xfrm_user esp4 nf_tables nft_chain_nat nft_masq nft_ct nf_conntrack nft_compat xt_conntrack nf_conntrack_netlink cls_bpf sch_ingress; do # before tests wait for them
+for module in tun veth bridge 8021q xfrm_user esp4 nf_tables nft_chain_nat nft_masq nft_ct nf_conntrack nft_compat xt_conntrack nf_conntrack_netlink cls_bpf sch_ingress wireguard; do # before tests wait for them
 	modprobe $module 2>/dev/null
 done
 ip link set lo up
