@@ -108,6 +108,8 @@ test-kernels: deps build # the kernel engine on Debian's kernels, in QEMU
 	$(call need,qemu-system-x86_64:qemu-system-x86 busybox:busybox-static depmod:kmod cpio:cpio)
 	go test -tags modules -c -o bin/e2e.test ./internal/e2e
 	go test -c -o bin/kernel.test ./internal/dataplane/kernel
+	go test -tags modules -c -o bin/wireguard.test ./internal/wireguard
+	go test -c -o bin/user.test ./internal/wireguard/user
 	go build -o bin/kernels ./tools/kernels
 	$(SUDO) bin/kernels $(KERNELFLAGS)
 

@@ -23,14 +23,15 @@ func (t *trial) ownFile() (seen string, err error) {
 // purge: removing keeps the file, as Debian's policy has it for configuration, and purging does
 // not. Forwarding is again as it was found.
 func (t *trial) purge() (seen string, err error) {
-	if err := t.b.all("apt-get remove -y meshd", "test -e /etc/mesh.toml",
-		"! systemctl is-active meshd"); err != nil {
+	const key = "/etc/meshd/private.key"
+	if err := t.b.all("install -m 0400 -o meshd /dev/null "+key, "apt-get remove -y meshd",
+		"test -e /etc/mesh.toml", "test -e "+key, "! systemctl is-active meshd"); err != nil {
 		return "", err
 	}
 	if err := errors.Join(t.b.without(), t.b.asFound()); err != nil {
 		return "", err
 	}
-	if err := t.b.all("apt-get purge -y meshd", "! test -e /etc/mesh.toml"); err != nil {
+	if err := t.b.all("apt-get purge -y meshd", "! test -e /etc/mesh.toml", "! test -e /etc/meshd"); err != nil {
 		return "", err
 	}
 	left, err := t.b.run("sh", "-c",
@@ -40,8 +41,8 @@ func (t *trial) purge() (seen string, err error) {
 	if err == nil && strings.TrimSpace(left) != "" {
 		err = fmt.Errorf("left behind:\n%s", left)
 	}
-	return "remove keeps /etc/mesh.toml, purge does not; no interface, route, rule or file; each forwarding " +
-		"switch is as it was found", err
+	return "remove keeps /etc/mesh.toml and the private key, purge does not; no interface, route, rule or file; " +
+		"each forwarding switch is as it was found", err
 }
 
 // without: nothing of meshd is in the kernel.

@@ -62,6 +62,8 @@ var steps = []step{
 		how: "the same with half of /etc/mesh.toml"},
 	{what: "an edit starts a service that gave up", do: (*trial).gaveUp,
 		how: "a start with an invalid file and none before it; then a valid one"},
+	{what: "WireGuard runs in user space where the kernel has none", do: (*trial).helper,
+		how: "`systemctl start meshd-wireguard` with a file that asks for it; SIGKILL; `apt install --reinstall`"},
 	{what: "installing keeps a file that is there", do: (*trial).ownFile,
 		how: "`apt remove`, `apt install`"},
 	{what: "purged, nothing is left", do: (*trial).purge,

@@ -17,7 +17,7 @@ ip link set lo up
 [ -e /dev/net/tun ] || { mkdir -p /dev/net && mknod /dev/net/tun c 10 200; }
 uname -r
 # Each instruction is emulated here, by as many CPUs as others leave.
-export MESH_REQUIRE_NETNS=1 MESH_BIN=$2 MESH_PATIENCE=4
+export MESH_REQUIRE_NETNS=1 MESH_BIN=$2 MESH_PATIENCE=4 MESH_WIREGUARD=kernel
 shift 2
 while [ $# -gt 0 ]; do
 	cd "$1" && "$2" -test.v -test.timeout 18m -test.run "$3"

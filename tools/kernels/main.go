@@ -45,7 +45,10 @@ type suite struct {
 }
 
 var boots = []boot{
-	{kernel: "linux-image-6.1.", suites: []suite{{engineRoom, anyKernel}, {"internal/e2e", telling}}},
+	{
+		kernel: "linux-image-6.1.",
+		suites: slices.Concat([]suite{{engineRoom, anyKernel}, {"internal/e2e", telling}}, encrypted),
+	},
 	{
 		kernel: "linux-image-6.1.",
 		suites: []suite{{"internal/e2e", []string{"EngineByItself"}}},
@@ -54,7 +57,8 @@ var boots = []boot{
 	},
 	{
 		kernel: "linux-image-6.12.",
-		suites: []suite{{engineRoom, slices.Concat(anyKernel, withTCX)}, {"internal/e2e", telling}},
+		suites: slices.Concat([]suite{{engineRoom, slices.Concat(anyKernel, withTCX)}, {"internal/e2e", telling}},
+			encrypted),
 	},
 	{
 		kernel: "linux-image-6.12.",
@@ -66,6 +70,10 @@ var boots = []boot{
 const engineRoom = "internal/dataplane/kernel"
 
 var (
+	// encrypted are those of the kernel's WireGuard, also against the helper in user space.
+	encrypted = []suite{
+		{"internal/wireguard", []string{"RandomStatesOfKernel"}}, {"internal/wireguard/user", []string{"Helpers"}},
+	}
 	// telling are tests that the machine can do at its speed.
 	telling = []string{
 		"EnginesCountTheSame", "Lies", "Families", "IPsecPolicyHolds",
