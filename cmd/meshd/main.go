@@ -175,7 +175,8 @@ API, 6 timed out, 78 "meshd run" has no valid file.`,
 		statusCommand(g), peersCommand(g), pingCommand(g), routeCommand(g), eventsCommand(g), waitCommand(g),
 		drainCommand(g), undrainCommand(g),
 		planCommand(g), reloadCommand(g), versionCommand(g),
-		wireguardUserCommand(g), legacyForwardCommand(g), networkManagersCommand(g), bpfFolderCommand(), // hidden: for the service
+		wireguardUserCommand(g),
+		legacyForwardCommand(g), networkManagersCommand(g), bpfFolderCommand(), // hidden: for the service
 	)
 	return root
 }
