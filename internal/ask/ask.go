@@ -54,11 +54,20 @@ type Carrier struct {
 type scene struct {
 	own   [2]netip.Addr // by family; invalid: none
 	to    map[string]target
-	names map[netip.Addr]string // of peers, by the addresses of their TUNs
+	peers map[netip.Addr]*peer // by the addresses of their TUNs
+}
+
+// A peer is one other node.
+type peer struct {
+	name  string
+	heard *atomic.Int64 // when a probe of it came last, in nanoseconds since 1970; 0: none did
 }
 
 // A target is where probes of one peer go.
-type target struct{ plain, forwarded netip.Addr } // of the first family that both nodes have
+type target struct {
+	*peer
+	plain, forwarded netip.Addr // of the first family that both nodes have
+}
 
 // New returns a Carrier without peers.
 func New(o Options) *Carrier {
@@ -73,17 +82,21 @@ func New(o Options) *Carrier {
 
 // Set says between which nodes probes travel from now on; without peers there are no sockets.
 func (c *Carrier) Set(m mesh.Mesh) {
-	s := &scene{to: map[string]target{}, names: map[netip.Addr]string{}}
+	before, s := c.scene.Load(), &scene{to: map[string]target{}, peers: map[netip.Addr]*peer{}}
 	if self, ok := m.Peer(m.Self); ok && len(m.Peers) > 1 {
 		for i, v6 := range families {
 			s.own[i] = self.TUNAddress(v6)
 		}
 	}
 	for _, p := range m.Others() {
+		one := before.to[p.Name].peer
+		if one == nil {
+			one = &peer{p.Name, &atomic.Int64{}}
+		}
 		for i := len(families) - 1; i >= 0; i-- {
 			if at := p.TUNAddress(families[i]); at.IsValid() && s.own[i].IsValid() {
-				s.names[at] = p.Name
-				s.to[p.Name] = target{at, p.ForwardedProbe(families[i])}
+				s.peers[at] = one
+				s.to[p.Name] = target{one, at, p.ForwardedProbe(families[i])}
 			}
 		}
 	}
@@ -150,11 +163,19 @@ func index(a netip.Addr) int {
 	return 1
 }
 
-// Heard implements dataplane.Echoer.
-func (c *Carrier) Heard(peer string) time.Time { return c.o.Heard(peer) }
+// Heard implements dataplane.Echoer. Of a peer behind another one WireGuard cannot tell.
+func (c *Carrier) Heard(name string) time.Time {
+	last := c.o.Heard(name)
+	if p := c.scene.Load().to[name].peer; p != nil {
+		if at := p.heard.Load(); at > last.UnixNano() || last.IsZero() && at != 0 {
+			last = time.Unix(0, at)
+		}
+	}
+	return last
+}
 
 // HeardBy implements dataplane.Echoer. Everything passes the host's own rules, as with a socket.
-func (c *Carrier) HeardBy(peer string) peers.Heard { return peers.Heard{Socket: c.o.Heard(peer)} }
+func (c *Carrier) HeardBy(peer string) peers.Heard { return peers.Heard{Socket: c.Heard(peer)} }
 
 // Leaving implements dataplane.Echoer: probes leave as pods' packets do.
 func (c *Carrier) Leaving() dataplane.Leaving { return dataplane.Leaving{} }
@@ -255,12 +276,14 @@ func (c *Carrier) hear(by *socket, b []byte) {
 		if err != nil {
 			return
 		}
-		peer, known := s.names[from.Addr()]
+		p, known := s.peers[from.Addr()]
 		kind := kindOf(b[:n])
 		if !known || from.Port() != Port || kind == other {
 			continue
 		}
-		reply, mine := c.o.Hear(dataplane.Echo{Peer: peer, Reply: kind == answer, Payload: b[:n]}, time.Now())
+		now := time.Now()
+		p.heard.Store(now.UnixNano())
+		reply, mine := c.o.Hear(dataplane.Echo{Peer: p.name, Reply: kind == answer, Payload: b[:n]}, now)
 		if mine && reply != nil {
 			_ = by.write(reply, from) // the peer counts an answer that is missing
 		}
@@ -275,8 +298,8 @@ func (c *Carrier) hearRefusals(by *socket, b []byte) {
 		if err != nil {
 			return
 		}
-		if peer, known := s.names[to.Addr()]; known && refused && kindOf(b[:n]) == question {
-			c.o.Hear(dataplane.Echo{Peer: peer, Reply: true, Payload: b[:n]}, time.Now())
+		if p, known := s.peers[to.Addr()]; known && refused && kindOf(b[:n]) == question {
+			c.o.Hear(dataplane.Echo{Peer: p.name, Reply: true, Payload: b[:n]}, time.Now())
 		}
 	}
 }

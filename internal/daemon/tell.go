@@ -146,7 +146,7 @@ func (t *teller) fill(s *control.Status, v view) {
 	s.Network.Addresses = words.Endpoints(p.Peer.Addresses)
 	s.Network.Subnets = words.Texts(p.Self.Subnets)
 	s.Dataplane = words.Dataplane(r)
-	s.Masquerade = masqueradeOf(t.rules.Read())
+	s.Masquerade, s.WireGuard = masqueradeOf(t.rules.Read()), words.WireGuard(t.engine.Told())
 
 	s.Totals = words.Totals(r, t.kernelDrops(p, r))
 	if d := t.drain.Now(); d != nil {
@@ -160,7 +160,7 @@ func (t *teller) fill(s *control.Status, v view) {
 // peersOf tells about all peers, by name.
 func (t *teller) peersOf(p *plan.Plan, r dataplane.Reading) []control.Peer {
 	all := []control.Peer{}
-	at, metrics, carriers := time.Now(), p.Metrics(), t.registry.Carriers()
+	at, metrics, carriers, told := time.Now(), p.Metrics(), t.registry.Carriers(), t.engine.Told()
 	for _, peer := range p.Engine.Mesh.Others() {
 		one := words.Peer(peer, r)
 		words.Troubles(&one, r.Troubles[peer.Name])
@@ -173,6 +173,7 @@ func (t *teller) peersOf(p *plan.Plan, r dataplane.Reading) []control.Peer {
 		words.Addresses(&one, peer, known.Paths, t.registry.Of(peer.Name).Via(), p.Engine.Reachable(peer), p.Origin)
 		words.Routes(&one, peer, carriers, metrics)
 		words.Maintained(&one, known.Drain, at)
+		one.WireGuard = words.PeerWireGuard(told, peer.Name)
 		all = append(all, one)
 	}
 	slices.SortFunc(all, func(a, b control.Peer) int { return strings.Compare(a.Name, b.Name) })

@@ -23,6 +23,7 @@ import (
 	"example.org/meshd/internal/peers"
 	"example.org/meshd/internal/plan"
 	"example.org/meshd/internal/rules"
+	"example.org/meshd/internal/seal"
 )
 
 // quiet is an engine that forwards nothing. Tests set what it has to tell.
@@ -40,6 +41,7 @@ type quiet struct {
 
 func (e *quiet) Read() dataplane.Reading      { return e.reading }
 func (e *quiet) Conditions() []mesh.Condition { return e.conditions }
+func (e *quiet) Told() seal.Told              { return seal.Told{} }
 func (e *quiet) Alive(context.Context) error  { return e.alive }
 func (e *quiet) Heard(string) time.Time       { return time.Time{} }
 func (e *quiet) HeardBy(string) peers.Heard   { return peers.Heard{} }

@@ -222,6 +222,7 @@ func (k *Keeper) bring(ctx context.Context, now time.Time) {
 	}
 	switch {
 	case err != nil:
+		k.tellFailed()
 		pause := k.again.Next()
 		k.retry = now.Add(pause)
 		c := conditionOf(err, k.wanted)

@@ -156,6 +156,19 @@ func (e *Engine) HeardBy(peer string) peers.Heard { return e.echoer().HeardBy(pe
 // Leaving implements dataplane.Echoer.
 func (e *Engine) Leaving() dataplane.Leaving { return e.echoer().Leaving() }
 
+// Read implements dataplane.Engine. WireGuard counts messages and not packets: when a peer was heard is all
+// that it adds to what the engine has counted.
+func (e *Engine) Read() dataplane.Reading {
+	r := e.Inner.Read()
+	if e.sealed.Load() {
+		for name, traffic := range r.Peers {
+			traffic.LastSeen = e.ask.Heard(name)
+			r.Peers[name] = traffic
+		}
+	}
+	return r
+}
+
 // Ask is a task: it hears probes inside the tunnel.
 func (e *Engine) Ask(ctx context.Context) error { return e.ask.Run(ctx) }
 

@@ -15,8 +15,8 @@ import (
 
 // Told is what is known of the interface. It is never changed.
 type Told struct {
-	Implementation string // "kernel" or "user"; empty: nothing is encrypted
-	Interface      string
+	Implementation string // "kernel" or "user"; empty: nothing can be encrypted
+	Interface      string // empty: nothing has to be
 	Port           uint16
 	Public         mesh.Key
 	MTU            int // bytes
@@ -69,6 +69,15 @@ func (k *Keeper) tell(s wireguard.State, now time.Time) {
 		t.Peers[p.Name] = one
 	}
 	k.told.Store(t)
+}
+
+// tellFailed publishes that nothing is encrypted, though it should be.
+func (k *Keeper) tellFailed() {
+	if w := k.wanted; w != nil {
+		t := *k.told.Load()
+		t.Implementation, t.Interface, t.Port, t.Public, t.MTU = "", wireguard.Interface, w.Port, w.Self.Key, w.MTU
+		k.told.Store(&t)
+	}
 }
 
 // unanswered is how long packets are sent to a peer without a handshake until that is a condition: WireGuard
