@@ -73,6 +73,9 @@ func (c *Config) NameFault(name, format string, args ...any) Faults {
 				return c.Fault(holder{i, j}.path(), format, args...)
 			}
 		}
+		if n.Endpoint.Name == name {
+			return c.Fault(nodePath(i)+".endpoint", format, args...)
+		}
 	}
 	return c.Fault(nodeKey, format, args...)
 }

@@ -31,9 +31,9 @@ type Name struct {
 type Nodes struct {
 	config     *config.Config
 	of         [][]placed // by the node's index
+	calls      [][]placed // its endpoint; nil: no node has one
 	conditions [][]mesh.Condition
 	names      map[string]Name
-	called     map[int][]netip.AddrPort // where the WireGuard of nodes with an endpoint is called
 }
 
 // placed is one address of a node.
@@ -57,42 +57,12 @@ func Expand(c *config.Config, names map[string]Name) *Nodes {
 	if named {
 		n.resolve()
 	}
-	n.resolveEndpoints()
+	n.planEndpoints()
 	return n
 }
 
-// resolveEndpoints finds out where nodes are called that have an endpoint. Several nodes behind one
-// router may have its address, so an answer of DNS is refused only where it leads into the mesh.
-func (n *Nodes) resolveEndpoints() {
-	var inside *blocks
-	for i, node := range n.config.Nodes {
-		e := node.Endpoint
-		switch {
-		case e == (config.Address{}):
-			continue
-		case n.called == nil:
-			n.called = map[int][]netip.AddrPort{}
-		}
-		if e.Name == "" {
-			n.called[i] = []netip.AddrPort{e.AddrPort}
-			continue
-		}
-		if inside == nil {
-			all := blocksOf(n.config)
-			inside = &all
-		}
-		var refused []string
-		for _, ip := range n.names[e.Name].Addrs {
-			if says := config.NotUnderlay(ip); says != "" {
-				refused = append(refused, ip.String()+" "+says)
-			} else if block, within := inside.holding(ip); within {
-				refused = append(refused, fmt.Sprintf("%s is inside %s, which is behind the mesh", ip, block))
-			} else if len(n.called[i]) < config.MaxAddresses {
-				n.called[i] = append(n.called[i], netip.AddrPortFrom(ip, e.Port()))
-			}
-		}
-		n.judge(i, e.Name, refused)
-	}
+func endpointOf(ip netip.Addr, port uint16) mesh.Endpoint {
+	return mesh.Endpoint{AddrPort: netip.AddrPortFrom(ip, port)}
 }
 
 // Usable returns what tells whether a name of a file may stand for an address, as far as the file alone says:
@@ -146,8 +116,7 @@ func (n *Nodes) resolve() {
 					refused = append(refused, fmt.Sprintf("%s is an address of %s", ip, n.config.Nodes[owner].Name))
 				case room > 0:
 					taken[ip], room = i, room-1
-					at := mesh.Endpoint{AddrPort: netip.AddrPortFrom(ip, a.Port())}
-					n.of[i] = append(n.of[i], placed{at, a.Name})
+					n.of[i] = append(n.of[i], placed{endpointOf(ip, a.Port()), a.Name})
 				}
 			}
 			n.judge(i, a.Name, refused)
@@ -297,6 +266,10 @@ func (n *Nodes) SeenFrom(self int, local []netip.Addr) *Nodes {
 				Remedy: "correct the name's records in DNS, or write the IP address in the file"})
 		}
 		seen.of[i] = inOrder(kept, own)
+	}
+	seen.calls = slices.Clone(n.calls)
+	for i := range seen.calls {
+		seen.calls[i] = inOrder(slices.Clone(seen.calls[i]), own)
 	}
 	return &seen
 }

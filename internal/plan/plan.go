@@ -178,23 +178,6 @@ func (p *Plan) Origin(address netip.Addr) (name string, at time.Time) {
 	return name, p.nodes.names[name].At
 }
 
-// Names returns the DNS names of all nodes of a file, each once.
-func Names(c *config.Config) (names []string) {
-	seen := map[string]bool{}
-	for _, n := range c.Nodes {
-		for _, a := range n.Addresses {
-			if a.Name != "" {
-				names = append(names, a.Name) // a name is in one node alone
-			}
-		}
-		if e := n.Endpoint.Name; e != "" && !seen[e] { // several nodes may be behind one router
-			seen[e] = true
-			names = append(names, e)
-		}
-	}
-	return names
-}
-
 // hosts lists the addresses of a node without their ports.
 func hosts(p mesh.Peer) string {
 	var words []string

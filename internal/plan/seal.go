@@ -92,7 +92,10 @@ func (p *Plan) planSeal(self int) {
 // endpoints returns where the WireGuard of a node listens, in order of preference.
 func (p *Plan) endpoints(node int) (all []netip.AddrPort) {
 	if p.Config.Nodes[node].Endpoint != (config.Address{}) {
-		return p.nodes.called[node]
+		for _, e := range p.nodes.Endpoints(node) {
+			all = append(all, e.AddrPort)
+		}
+		return all
 	}
 	for _, a := range p.nodes.endpoints(node) {
 		all = append(all, netip.AddrPortFrom(a.Addr(), p.Config.WireGuard.Port))

@@ -125,5 +125,8 @@ func (n Names) Doubt(c *config.Config, p *plan.Plan, fails func(node string) boo
 				n.Resolver.Doubt(a.Name)
 			}
 		}
+		if name := node.Endpoint.Name; name != "" && fails(node.Name) {
+			n.Resolver.Doubt(name)
+		}
 	}
 }
