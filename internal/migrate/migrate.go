@@ -74,6 +74,8 @@ type Draft struct {
 	From string         // "flannel" or "WireGuard"
 	CIDR []netip.Prefix // the pod network, masked; empty if the input does not say it
 	Port int            // UDP port; 0: meshd's default
+	// WGPort is wireguard.port of an encrypted mesh; 0: it is not encrypted.
+	WGPort int
 
 	// NoPods says that each node's subnets are single addresses: there is no room for pods, so
 	// nothing is written for container runtimes.
@@ -87,9 +89,15 @@ type Draft struct {
 // A Node is one host of a draft.
 type Node struct {
 	Name    string         // of the characters that mesh.toml allows, once the draft is finished
-	Address string         // IP, IP:port, or a DNS name; empty if it is unknown
+	Address string         // IP, IP:port, or a DNS name; empty if it is unknown, or has none
+	CallsIn bool           // it has none: it calls the others
 	Subnets []netip.Prefix // inside the draft's CIDR
 	Routes  []netip.Prefix // outside of it
+
+	// Of an encrypted mesh.
+	PublicKey string // in base64; empty: no input has it
+	Endpoint  string // host:port where others call it; empty: its address with WGPort
+	Via       string // the node that forwards for it; empty: none
 }
 
 // TOML returns the file. Comments list what could not be carried over. Where the input lacks
@@ -115,26 +123,49 @@ func (d *Draft) TOML() []byte {
 	if d.Port != 0 {
 		fmt.Fprintf(&b, "port = %d\n", d.Port)
 	}
+	if d.WGPort != 0 {
+		fmt.Fprintf(&b, "transport = \"wireguard\"\n\n[wireguard]\nport = %d\n", d.WGPort)
+	}
 	if d.NoPods {
 		b.WriteString("\n[container]\nsubnet_env = \"\" # no node has room for pods\n")
 	}
 	for _, n := range d.Nodes {
-		fmt.Fprintf(&b, "\n[[node]]\nname    = %s\n", strconv.Quote(n.Name))
-		if n.Address == "" {
-			b.WriteString("address = \"\" # FILL IN: where the other hosts reach it\n")
-		} else {
-			fmt.Fprintf(&b, "address = %s\n", strconv.Quote(n.Address))
-		}
-		fmt.Fprintf(&b, "subnets = %s", list(n.Subnets))
-		if len(n.Subnets) == 0 {
-			b.WriteString(" # FILL IN: its pods, inside cidr")
-		}
-		b.WriteString("\n")
-		if len(n.Routes) > 0 {
-			fmt.Fprintf(&b, "routes  = %s\n", list(n.Routes))
-		}
+		d.node(&b, n)
 	}
 	return b.Bytes()
+}
+
+// node writes one node of the file.
+func (d *Draft) node(b *bytes.Buffer, n Node) {
+	fmt.Fprintf(b, "\n[[node]]\nname    = %s\n", strconv.Quote(n.Name))
+	switch {
+	case n.Address != "":
+		fmt.Fprintf(b, "address = %s\n", strconv.Quote(n.Address))
+	case !n.CallsIn:
+		b.WriteString("address = \"\" # FILL IN: where the other hosts reach it\n")
+	}
+	fmt.Fprintf(b, "subnets = %s", list(n.Subnets))
+	if len(n.Subnets) == 0 {
+		b.WriteString(" # FILL IN: its pods, inside cidr")
+	}
+	b.WriteString("\n")
+	if len(n.Routes) > 0 {
+		fmt.Fprintf(b, "routes  = %s\n", list(n.Routes))
+	}
+	if d.WGPort == 0 {
+		return
+	}
+	fmt.Fprintf(b, "public_key = %s", strconv.Quote(n.PublicKey))
+	if n.PublicKey == "" {
+		b.WriteString(" # FILL IN: what `meshd key` prints on this host")
+	}
+	b.WriteString("\n")
+	if n.Endpoint != "" {
+		fmt.Fprintf(b, "endpoint = %s\n", strconv.Quote(n.Endpoint))
+	}
+	if n.Via != "" {
+		fmt.Fprintf(b, "via = %s\n", strconv.Quote(n.Via))
+	}
 }
 
 // list formats prefixes as a TOML list of strings.

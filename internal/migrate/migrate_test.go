@@ -142,7 +142,7 @@ func TestOrderOfFiles(t *testing.T) {
 // to fill it in first.
 func TestCompleteDraftsAreAccepted(t *testing.T) {
 	complete := map[string]bool{"etcd": true, "etcd-json": true, "etcd-lines": false, "etcd2": true,
-		"kube": false, "manifest": true, "list": true, "wg": true, "wg-one": false, "wg-names": false,
+		"kube": false, "manifest": true, "list": true, "wg": true, "wg-one": true, "wg-names": false,
 		"warrior": false}
 	for dir, draft := range sources {
 		t.Run(dir, func(t *testing.T) {
@@ -208,8 +208,8 @@ func TestBadInput(t *testing.T) {
 }
 
 // ofDraft is what a line of a draft looks like.
-var ofDraft = regexp.MustCompile(`^(#.*|\[network\]|\[container\]|\[\[node\]\]|` +
-	`(subnet_env|cidr|port|name|address|subnets|routes) *= [^\pC]*)?\n$`)
+var ofDraft = regexp.MustCompile(`^(#.*|\[network\]|\[wireguard\]|\[container\]|\[\[node\]\]|` +
+	`(subnet_env|cidr|port|name|address|subnets|routes|transport|public_key|endpoint|via) *= [^\pC]*)?\n$`)
 
 // Whatever they are given, drafts are drafts: nothing of the input becomes a line.
 func FuzzFlannel(f *testing.F) {

@@ -18,14 +18,15 @@ import (
 // of a host is only in the files of its peers, under the host's public key.
 //
 // The pod network is that of the tunnel addresses. A peer's AllowedIPs inside of it become
-// the node's subnets, so that its TUN keeps the tunnel's address; the others become routes.
+// the node's subnets, so that its TUN keeps the tunnel's address; the others become routes. Public keys and
+// the port stay. A peer without an Endpoint becomes a node without an address.
 //
 // The error of input that is not a configuration of wg-quick wraps ErrInvalid and names the
 // file. No error and no note contains a private key.
 func FromWireGuard(files []File) (*Draft, error) {
 	w := &wireGuard{draft: Draft{From: "WireGuard"}, hosts: map[string]*wgHost{}}
-	w.draft.losses.mesh("encryption, keys and roaming: meshd sends packets unencrypted, between fixed " +
-		"addresses; use it inside networks you trust")
+	w.draft.losses.mesh("the private keys: on each host write the PrivateKey of its file into " +
+		"/etc/meshd/private.key, mode 0400, owner meshd; and stop wg-quick, which opens the same port")
 	for _, file := range files {
 		if err := w.read(file); err != nil {
 			return nil, fmt.Errorf("%s: %w", file.Name, err)
@@ -46,6 +47,7 @@ type wireGuard struct {
 	own      []netip.Prefix     // tunnel addresses, with the length of their network
 	prefixes int                // of all hosts
 	singles  []single           // their tunnel addresses, sorted, once all files are read
+	shared   map[string]int     // hosts by the address at which they are called, once all files are read
 }
 
 // maxPrefixes bounds the prefixes of a draft.
@@ -55,6 +57,9 @@ const maxPrefixes = 100_000
 type wgHost struct {
 	id       int // its number among the nodes of the draft
 	name     string
+	key      string                // its public key, as a file has it; empty: no file does
+	own      bool                  // its own file is among the input
+	port     int                   // that it listens on, of its own file; 0: it does not say
 	endpoint string                // host:port, where its peers reach it
 	allowed  []netip.Prefix        // its tunnel addresses, and what is behind it
 	known    map[netip.Prefix]bool // what is in allowed
@@ -97,14 +102,14 @@ var notCarried = map[string]struct{ name, why string }{
 	"dns": {"DNS", ""}, "table": {"Table", ""}, "fwmark": {"FwMark", ""}, "saveconfig": {"SaveConfig", ""},
 	"preup": {"PreUp", ""}, "postup": {"PostUp", ""}, "predown": {"PreDown", ""}, "postdown": {"PostDown", ""},
 	"mtu":                 {"MTU", "meshd derives it; network.mtu sets it for all hosts"},
-	"listenport":          {"ListenPort", "meshd has a port of its own, 8285"},
-	"presharedkey":        {"PresharedKey", "meshd has no keys"},
-	"persistentkeepalive": {"PersistentKeepalive", "meshd probes peers every probe.interval"},
+	"presharedkey":        {"PresharedKey", "meshd has no preshared keys; public_key is enough"},
+	"persistentkeepalive": {"PersistentKeepalive", "meshd keeps the way through NAT open by itself"},
 }
 
 // carried are the keys of wg-quick(8) that the draft uses.
 var carried = map[string]bool{
 	"address": true, "privatekey": true, "publickey": true, "endpoint": true, "allowedips": true,
+	"listenport": true,
 }
 
 // carry notes the keys of a section that a host loses. Only names of keys become notes: a value
@@ -145,6 +150,10 @@ func (w *wireGuard) self(file string, s section) error {
 		key = public
 	}
 	h := w.host(key)
+	if private != "" {
+		h.key = key
+	}
+	h.port, h.own = port(s.get("listenport")), true
 	// The file is usually named after the interface: a comment, or a peer's comment, knows better.
 	h.name = cmp.Or(h.name, s.name, strings.TrimSuffix(filepath.Base(file), ".conf"))
 	if private == "" {
@@ -177,7 +186,7 @@ func (w *wireGuard) peer(s section) error {
 		return fmt.Errorf("line %d: %w: this [Peer] has no PublicKey", s.line, ErrInvalid)
 	}
 	h := w.host(key)
-	h.name = cmp.Or(s.name, h.name)
+	h.key, h.name = key, cmp.Or(s.name, h.name)
 	w.carry(h, s)
 	if endpoint := s.get("endpoint"); h.endpoint != "" && endpoint != "" && endpoint != h.endpoint {
 		w.draft.losses.of(h.id, "the endpoint "+clip(endpoint),
@@ -249,8 +258,15 @@ func publicKey(private string) (string, error) {
 func (w *wireGuard) finish() *Draft {
 	d := &w.draft
 	d.CIDR, w.singles = w.networks(), w.sortedSingles()
+	d.WGPort = w.commonPort()
+	w.countShared()
+	called := slices.ContainsFunc(w.order, func(h *wgHost) bool { return h.endpoint != "" || h.port != 0 })
 	for _, h := range w.order {
-		n := Node{Name: h.name, Address: w.address(h)}
+		n := Node{Name: h.name}
+		w.identify(h, &n)
+		if w.place(h, &n); n.CallsIn && h.own && !called { // somebody has to be called
+			n.CallsIn, n.Address = false, w.address(h)
+		}
 		if host, _, err := net.SplitHostPort(h.endpoint); err == nil && !isIP(host) {
 			n.Name = cmp.Or(n.Name, clip(host)) // the only name that the files know
 		}
@@ -272,6 +288,7 @@ func (w *wireGuard) finish() *Draft {
 		return !slices.ContainsFunc(n.Subnets, netip.Prefix.IsSingleIP)
 	})
 	d.finish()
+	d.throughHub()
 	return d
 }
 
@@ -329,8 +346,8 @@ var (
 	numbers  = regexp.MustCompile(`(^|\.)[0-9]+$|^([0-9]+\.){3,}[0-9]|(?i)(^|\.)localhost$`)
 )
 
-// address returns the underlay address of a host, without the port, which is WireGuard's;
-// empty if no endpoint says it. meshd does not resolve names for the draft.
+// address returns the underlay address of a host, without the port; empty if no endpoint says it. meshd does
+// not resolve names for the draft.
 func (w *wireGuard) address(h *wgHost) string {
 	if h.endpoint == "" {
 		w.draft.losses.of(h.id, "the address",

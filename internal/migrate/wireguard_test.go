@@ -34,9 +34,9 @@ func TestOneConfiguration(t *testing.T) {
 		"[Peer]\nPublicKey = "+publicB+"\nEndpoint = 192.0.2.2:51820\n"+
 		"AllowedIPs = 10.8.0.2, 10.8.0.64/26\nAllowedIPs = 192.168.7.1/24, 0.0.0.0/0\n")
 	want := []Node{
-		{Name: "edge", Subnets: prefixesOf("10.8.0.1/32")},
+		{Name: "edge", CallsIn: true, Subnets: prefixesOf("10.8.0.1/32"), PublicKey: publicA},
 		{Name: "node-192.0.2.2", Address: "192.0.2.2", Subnets: prefixesOf("10.8.0.2/32", "10.8.0.64/26"),
-			Routes: prefixesOf("192.168.7.0/24")},
+			Routes: prefixesOf("192.168.7.0/24"), PublicKey: publicB},
 	}
 	if !reflect.DeepEqual(d.Nodes, want) {
 		t.Errorf("got %+v\nwant %+v", d.Nodes, want)
@@ -56,7 +56,7 @@ func TestFilesCompleteEachOther(t *testing.T) {
 		t.Fatalf("%+v", d.Nodes)
 	}
 	want := Node{Name: "a", Address: "2001:db8::1", Subnets: prefixesOf("10.8.0.1/32"),
-		Routes: prefixesOf("192.168.1.0/24")}
+		Routes: prefixesOf("192.168.1.0/24"), PublicKey: publicA}
 	if !reflect.DeepEqual(d.Nodes[0], want) {
 		t.Errorf("got %+v\nwant %+v", d.Nodes[0], want)
 	}
