@@ -48,6 +48,21 @@ cidr = "10.244.0.0/16"
 	return []byte(network.Replace(head) + fmt.Sprintf(network.Replace(thisNode), name, address.String()))
 }
 
+// Encrypted returns a file of For or Minimal in which the node has a public key and packets are encrypted. An
+// address that is not valid is left out: such a node calls the others.
+func Encrypted(doc []byte, key string) []byte {
+	const bare = "# transport = \"udp\"      # \"wireguard\": encrypt; every node needs a public_key\n"
+	const sealed = "transport = \"wireguard\"\n"
+	text := strings.Replace(string(doc), bare, sealed, 1)
+	if !strings.Contains(text, "\n"+sealed) {
+		text = strings.Replace(text, "\n\n[[node]]", "\n"+sealed+"\n[[node]]", 1)
+	}
+	text = strings.Replace(text, fmt.Sprintf("address = %q\n", netip.Addr{}), "", 1)
+	head, node, _ := strings.Cut(text, firstNode)
+	subnets, rest, _ := strings.Cut(node, "]\n")
+	return fmt.Appendf(nil, "%s%s%s]\npublic_key = %q\n%s", head, firstNode, subnets, key, rest)
+}
+
 // beside returns what moves the pod network of the example away from an underlay address.
 func beside(address netip.Addr) *strings.Replacer {
 	const example = "10.244."

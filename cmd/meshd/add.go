@@ -17,13 +17,18 @@ import (
 	"example.org/meshd/internal/source"
 )
 
-// addNode adds a node to the file at path: NAME ADDRESS [SUBNET...]. Comments and all other nodes
-// stay as they are. The file is replaced as a whole, or not at all.
-func addNode(ctx context.Context, stdout, stderr io.Writer, path string, args []string) error {
-	if len(args) < 2 {
-		return fmt.Errorf("%w: expected `meshd init --add NAME ADDRESS [SUBNET...]`", errUsage)
+// addNode adds a node to the file at path: NAME ADDRESS [SUBNET...], or NAME alone of a node that has a key
+// and calls the others. Comments and all other nodes stay as they are. The file is replaced as a whole, or
+// not at all.
+func addNode(ctx context.Context, stdout, stderr io.Writer, path, key string, args []string) error {
+	if len(args) < 2 && (len(args) == 0 || key == "") {
+		return fmt.Errorf("%w: expected `meshd init --add NAME ADDRESS [SUBNET...]`, or `meshd init --add NAME "+
+			"--public-key KEY` for a node without an address", errUsage)
 	}
-	n := config.NewNode{Name: args[0], Address: args[1], Subnets: args[2:]}
+	n := config.NewNode{Name: args[0], PublicKey: key}
+	if len(args) > 1 {
+		n.Address, n.Subnets = args[1], args[2:]
+	}
 	path, doc, info, err := readForEdit(ctx, path)
 	if err != nil {
 		return err
@@ -54,8 +59,12 @@ func addNode(ctx context.Context, stdout, stderr io.Writer, path string, args []
 	for _, p := range added.Subnets {
 		subnets = append(subnets, p.String())
 	}
-	_, err = fmt.Fprintf(stdout, "%s: added %s at %s with %s: copy the file to the other hosts\n", path,
-		added.Name, added.Addresses[0].Host(), strings.Join(subnets, " and "))
+	at := "without an address"
+	if len(added.Addresses) > 0 {
+		at = "at " + added.Addresses[0].Host()
+	}
+	_, err = fmt.Fprintf(stdout, "%s: added %s %s with %s: copy the file to the other hosts\n", path,
+		added.Name, at, strings.Join(subnets, " and "))
 	return err
 }
 

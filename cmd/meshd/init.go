@@ -11,6 +11,7 @@ import (
 
 	"example.org/meshd/configs"
 	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/migrate"
 )
 
@@ -19,6 +20,7 @@ import (
 func initCommand(g *globals) *cobra.Command {
 	var flannel, wireGuard []string
 	var minimal, add bool
+	var key string
 	cmd := &cobra.Command{
 		Use:   "init [--minimal | --from-flannel FILE... | --from-wg FILE... | --add NAME ADDRESS...]",
 		Short: "Print a starter file, or one drafted from flannel or WireGuard; or add a node to a file",
@@ -30,9 +32,14 @@ for standard input. The file and standard error say what could not be carried ov
 draft is incomplete.
 
 --add adds a node to the file of --config, which keeps its comments. Without a SUBNET the node gets the
-next free one. An invalid node changes nothing.`,
+next free one. An invalid node changes nothing.
+
+--public-key is what "meshd key" prints on the host of the node. With it, the starter file encrypts packets,
+and --add takes a node without an ADDRESS, which calls the others.`,
 		Example: `  meshd init > /etc/mesh.toml
+  meshd init --public-key "$(meshd key)" > /etc/mesh.toml
   meshd init --add edge-2 172.18.0.4
+  meshd init --add edge-2 172.18.0.4 --public-key "$(ssh edge-2 sudo meshd key)"
   etcdctl get --prefix /coreos.com/network | meshd init --from-flannel - > mesh.toml
   kubectl get nodes -o yaml > nodes.yml && meshd init --from-flannel kube-flannel.yml nodes.yml > mesh.toml
   meshd init --from-wg edge-1/wg0.conf edge-2/wg0.conf > mesh.toml`,
@@ -40,6 +47,8 @@ next free one. An invalid node changes nothing.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var draft drafter
 			switch {
+			case key != "" && (flannel != nil || wireGuard != nil):
+				return fmt.Errorf("%w: --public-key is of a starter file, or of a node to --add", errUsage)
 			case alternatives(minimal, add, flannel != nil, wireGuard != nil) > 1:
 				return fmt.Errorf("%w: use one of --minimal, --add, --from-flannel and --from-wg", errUsage)
 			// nil tells a flag that was not given; one that was given has at least a file.
@@ -48,16 +57,19 @@ next free one. An invalid node changes nothing.`,
 			case wireGuard != nil:
 				draft = migrate.FromWireGuard
 			case add:
-				return addNode(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), g.config, args)
+				return addNode(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), g.config, key, args)
 			case len(args) > 0:
 				return fmt.Errorf("%w: `meshd init` alone takes no arguments: files need --from-flannel or --from-wg, "+
 					"a node needs --add", errUsage)
 			default:
-				doc, isExample := starter(minimal)
+				doc, isExample, err := starter(minimal, key)
+				if err != nil {
+					return err
+				}
 				if isExample {
 					fmt.Fprintln(cmd.ErrOrStderr(), exampleNodes)
 				}
-				_, err := cmd.OutOrStdout().Write(doc)
+				_, err = cmd.OutOrStdout().Write(doc)
 				return err
 			}
 			return printDrafted(cmd, draft, slices.Concat(flannel, wireGuard, args))
@@ -71,6 +83,7 @@ next free one. An invalid node changes nothing.`,
 	}
 	cmd.Flags().BoolVar(&minimal, "minimal", false, "print what has no default, without explanations")
 	cmd.Flags().BoolVar(&add, "add", false, "add a node to the file of --config")
+	cmd.Flags().StringVar(&key, "public-key", "", "the `key` of the node that is printed or added")
 	cmd.Flags().StringArrayVar(&flannel, "from-flannel", nil, "draft from the `FILE`s of flannel")
 	cmd.Flags().StringArrayVar(&wireGuard, "from-wg", nil, "draft from the `FILE`s of wg-quick")
 	return cmd
@@ -106,18 +119,27 @@ func alternatives(given ...bool) (n int) {
 const exampleNodes = "meshd: this host has no default route and not exactly one address, so the file is an " +
 	"example: replace its nodes edge-1 and edge-2 by your hosts"
 
-// starter returns the file to start with: about this host, as far as it knows itself, or an example.
-func starter(minimal bool) (doc []byte, isExample bool) {
+// starter returns the file to start with: about this host, as far as it knows itself, or an example. With a
+// key, packets are encrypted, and a host whose address is not certain has none in the file.
+func starter(minimal bool, key string) (doc []byte, isExample bool, err error) {
 	name, address, ok := thisHost()
 	switch {
-	case !ok && minimal:
-		return configs.MinimalExample, true
-	case !ok:
-		return configs.Starter, true
+	case !ok && key == "" && minimal:
+		return configs.MinimalExample, true, nil
+	case !ok && key == "":
+		return configs.Starter, true, nil
 	case minimal:
-		return configs.Minimal(name, address), false
+		doc = configs.Minimal(name, address)
+	default:
+		doc = configs.For(name, address)
 	}
-	return configs.For(name, address), false
+	if key != "" {
+		if _, err := mesh.ParseKey(key); err != nil { // not repeated: it may be the private one
+			return nil, false, fmt.Errorf("%w: --public-key: %w", errUsage, err)
+		}
+		doc = configs.Encrypted(doc, key)
+	}
+	return doc, false, nil
 }
 
 // readAll reads files; "-" stands for standard input.

@@ -209,3 +209,71 @@ func TestInitAddsTheFirstNode(t *testing.T) {
 		t.Errorf("%+v", c.Nodes)
 	}
 }
+
+// With a key, the starter file encrypts packets, whether or not the host knows its address.
+func TestInitEncrypts(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
+	const key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
+	for name, address := range map[string]string{"an address": "172.18.0.9", "no address": ""} {
+		t.Run(name, func(t *testing.T) {
+			nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+				links := []string{"link add u type veth peer name v", "link set v up", "link set u up"}
+				if address != "" {
+					links = append(links, "addr add "+address+"/24 dev u")
+				}
+				if err := n.IP(links...); err != nil {
+					t.Error(err)
+					return
+				}
+				for _, args := range [][]string{{"init"}, {"init", "--minimal"}} {
+					code, out, errs := meshd(append(args, "--public-key", key)...)
+					c := parsed(t, out)
+					if code != 0 || errs != "" || !c.Sealed() || len(c.Nodes) != 1 {
+						t.Errorf("%q: %d, %q, %s", args, code, errs, out)
+						return
+					}
+					node := c.Nodes[0]
+					if node.PublicKey.String() != key || len(node.Addresses) > 0 != (address != "") ||
+						address != "" && node.Address().Addr().String() != address {
+						t.Errorf("%q: %+v", args, node)
+					}
+				}
+			})
+		})
+	}
+	for _, args := range [][]string{{"init", "--public-key", key[1:]}, {"init", "--add", "a"},
+		{"init", "--add", "--public-key", key}, {"init", "--from-wg", "x", "--public-key", key}} {
+		if code, out, errs := meshd(args...); code != exitUsage || out != "" || strings.Contains(errs, key[1:]) {
+			t.Errorf("%q: %d, %q, %q", args, code, out, errs)
+		}
+	}
+}
+
+// A node with a key is added to a file that encrypts, with an address or without one.
+func TestInitAddsKeys(t *testing.T) {
+	const first, second, third = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
+		"HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=", "gN65BkIKy1eCE9pP1wdc8ROUtkHLF2PfAqYdyYBz6EA="
+	path := write(t, "[network]\ncidr = \"10.244.0.0/16\"\ntransport = \"wireguard\"\n"+
+		"[[node]]\nname = \"edge-1\"\naddress = \"172.18.0.3\"\nsubnets = [\"10.244.1.0/24\"]\n"+
+		"public_key = \""+first+"\"\n")
+	for _, args := range [][]string{{"edge-2", "172.18.0.4", "--public-key", second},
+		{"phone", "--public-key", third}} {
+		if code, out, errs := meshd(append([]string{"init", "-c", path, "--add"}, args...)...); code != 0 ||
+			!strings.Contains(out, args[0]) || errs != "" {
+			t.Errorf("%q: %d, %q, %q", args, code, out, errs)
+		}
+	}
+	doc, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nodes := parsed(t, string(doc)).Nodes
+	if len(nodes) != 3 || nodes[1].PublicKey.String() != second || nodes[2].PublicKey.String() != third ||
+		len(nodes[2].Addresses) > 0 {
+		t.Errorf("%+v", nodes)
+	}
+	code, _, errs := meshd("init", "-c", path, "--add", "edge-3", "172.18.0.5")
+	if code != exitNo || errs == "" {
+		t.Errorf("without a key: %d, %q", code, errs)
+	}
+}

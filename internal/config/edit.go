@@ -21,8 +21,10 @@ type Edit struct {
 
 // A NewNode is a node in the words of the file: they are judged when it is added.
 type NewNode struct {
-	Name, Address string
-	Subnets       []string // none: the next that are free
+	Name      string
+	Address   string   // empty: it calls the others, see Node.Addresses
+	Subnets   []string // none: the next that are free
+	PublicKey string   // empty: it has none
 }
 
 // Errors of adding a node; test with errors.Is.
@@ -62,10 +64,10 @@ func (e *Edit) Add(n NewNode) (doc []byte, c *Config, err error) {
 			return nil, nil, ErrNoRoom
 		}
 	}
-	for _, word := range slices.Concat([]string{n.Name, n.Address}, n.Subnets) {
+	for _, word := range slices.Concat([]string{n.Name, n.Address, n.PublicKey}, n.Subnets) {
 		// Everything else is judged with the file; this would not even be TOML.
 		if strings.ContainsFunc(word, func(c rune) bool { return c < ' ' || c == '"' || c == '\\' || c == 0x7f }) {
-			return nil, nil, fmt.Errorf("%q has a character that no node can have", word)
+			return nil, nil, fmt.Errorf("%q has a character that no node can have", hideKeys(word))
 		}
 	}
 	at := e.behindNodes()
@@ -142,8 +144,14 @@ func (e *Edit) table(n NewNode, at int) string {
 	for _, s := range n.Subnets {
 		quoted = append(quoted, strconv.Quote(s))
 	}
-	text := "\n[[node]]\n" + pad("name") + strconv.Quote(n.Name) + "\n" +
-		pad("address") + strconv.Quote(n.Address) + "\n" + pad("subnets") + "[" + strings.Join(quoted, ", ") + "]\n"
+	text := "\n[[node]]\n" + pad("name") + strconv.Quote(n.Name) + "\n"
+	if n.Address != "" {
+		text += pad("address") + strconv.Quote(n.Address) + "\n"
+	}
+	text += pad("subnets") + "[" + strings.Join(quoted, ", ") + "]\n"
+	if n.PublicKey != "" {
+		text += pad("public_key") + strconv.Quote(n.PublicKey) + "\n"
+	}
 	if at > 0 && e.doc[at-1] != '\n' {
 		text = "\n" + text
 	}

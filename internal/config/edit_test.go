@@ -34,7 +34,7 @@ func added(t *testing.T, doc string, n NewNode) (whole, fresh string) {
 
 // A node stands behind the last one, in its style, and everything else stays.
 func TestAddNode(t *testing.T) {
-	n := NewNode{"c", "172.18.0.9", []string{"10.9.0.0/24"}}
+	n := NewNode{Name: "c", Address: "172.18.0.9", Subnets: []string{"10.9.0.0/24"}}
 	const node = someNetwork + "[[node]]\nname = \"a\"\naddress = \"172.18.0.2\"\nsubnets = [\"10.0.0.0/24\"]"
 	const plain = "[[node]]\nname = \"c\"\naddress = \"172.18.0.9\"\nsubnets = [\"10.9.0.0/24\"]\n"
 	const wide = "[[node]]\nname    = \"c\"\naddress = \"172.18.0.9\"\nsubnets = [\"10.9.0.0/24\"]\n"
@@ -65,9 +65,10 @@ func TestAddNode(t *testing.T) {
 func TestAddNodeRefuses(t *testing.T) {
 	doc := someNetwork + someNode
 	for name, n := range map[string]NewNode{
-		"name":    {"a", "172.18.0.9", nil},
-		"address": {"b", "172.18.0.2", nil},
-		"subnets": {"b", "172.18.0.9", []string{"10.0.0.128/25"}},
+		"name":       {Name: "a", Address: "172.18.0.9"},
+		"address":    {Name: "b", Address: "172.18.0.2"},
+		"subnets":    {Name: "b", Address: "172.18.0.9", Subnets: []string{"10.0.0.128/25"}},
+		"public_key": {Name: "b", Address: "172.18.0.9", PublicKey: someKeys[0][1:]},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e, err := NewEdit("x", []byte(doc))
@@ -89,20 +90,38 @@ func TestAddNodeRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := e.Add(NewNode{"b", "172.18.0.3", nil}); !errors.Is(err, ErrOneLine) {
+	if _, _, err := e.Add(NewNode{Name: "b", Address: "172.18.0.3"}); !errors.Is(err, ErrOneLine) {
 		t.Errorf("nodes on one line: %v", err)
 	}
 	e, err = NewEdit("x", []byte(strings.Replace(doc, "10.0.0.0/8", "10.0.0.0/24", 1)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := e.Add(NewNode{"b", "172.18.0.3", nil}); !errors.Is(err, ErrNoRoom) {
+	if _, _, err := e.Add(NewNode{Name: "b", Address: "172.18.0.3"}); !errors.Is(err, ErrNoRoom) {
 		t.Errorf("no room: %v", err)
 	}
 	for _, word := range []string{"a\"", "a\nb", `a\`} {
-		if _, _, err := e.Add(NewNode{word, "172.18.0.3", []string{"10.0.0.0/25"}}); err == nil {
+		n := NewNode{Name: word, Address: "172.18.0.3", Subnets: []string{"10.0.0.0/25"}}
+		if _, _, err := e.Add(n); err == nil {
 			t.Errorf("%q was added", word)
 		}
+	}
+}
+
+// With encryption a node has a key, and needs no address.
+func TestAddNodeWithAKey(t *testing.T) {
+	whole, fresh := added(t, sealed, NewNode{Name: "d", PublicKey: someKeys[3]})
+	want := "\n[[node]]\nname = \"d\"\nsubnets = [\"10.3.1.0/24\"]\npublic_key = \"" + someKeys[3] + "\"\n"
+	if fresh != want {
+		t.Errorf("got\n%s\nwant\n%s\nin\n%s", fresh, want, whole)
+	}
+	e, err := NewEdit("x", []byte(sealed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = e.Add(NewNode{Name: "d", Address: "172.18.0.9"})
+	if faults, _ := errors.AsType[Faults](err); len(faults) != 1 || faults[0].Key != "node.public_key" {
+		t.Errorf("without a key: %v", err)
 	}
 }
 

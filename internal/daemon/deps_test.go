@@ -104,7 +104,7 @@ var arrows = map[string][]string{
 	"cmd/meshd": {"configs", "internal/begin", "internal/config", "internal/container", "internal/control",
 		"internal/control/words", "internal/daemon", "internal/dataplane/auto", "internal/filter",
 		"internal/forwarding", "internal/lastgood", "internal/link", "internal/managers", "internal/masq",
-		"internal/migrate", "internal/plan", "internal/source", "internal/survey", "internal/text",
+		"internal/mesh", "internal/migrate", "internal/plan", "internal/source", "internal/survey", "internal/text",
 		"internal/handover", "internal/wireguard", "internal/wireguard/user"},
 	"internal/tui/cell": {"internal/text"},
 	"internal/tui":      {"internal/control", "internal/control/words", "internal/text", "internal/tui/cell"},
