@@ -2,7 +2,8 @@
 // while a firewall drops every packet of a pod: plain probes go from meshd to meshd, and the host's
 // forward chains never see them.
 //
-//	probe    an ICMP echo request that comes in by the TUN and that the kernel routes to a pod. A rule
+//	probe    an ICMP echo request that comes in by the TUN, or by the encrypted interface, and that the
+//	         kernel routes to a pod. A rule
 //	         of our own takes it behind all filters (filter.Forwarded), so no pod gets it
 //	peer's   a probe that a peer has sent: it is answered, since it has passed
 //	own      a probe that this node delivers to itself every few seconds, as if a peer had sent it.
@@ -49,10 +50,12 @@ const (
 
 // Wanted is what to measure.
 type Wanted struct {
-	Interface string         // the TUN
-	Networks  []netip.Prefix // of the mesh
-	Mesh      mesh.Mesh
-	Ask       bool // this node asks itself, too; without, only probes of peers end here
+	// Interfaces are meshd's, by which packets of pods come from other nodes and leave to them: the TUN, by
+	// which own probes come in, and the encrypted interface, if there is one.
+	Interfaces []string
+	Networks   []netip.Prefix // of the mesh
+	Mesh       mesh.Mesh
+	Ask        bool // this node asks itself, too; without, only probes of peers end here
 }
 
 // Options is what a Keeper needs of others. The functions may be called at any time, by one of the

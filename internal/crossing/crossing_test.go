@@ -25,7 +25,7 @@ func prefixes(texts ...string) (all []netip.Prefix) {
 // wanted is node b of two, each with subnets of both families.
 func wanted() Wanted {
 	networks := prefixes("10.244.0.0/16", "fd00::/48")
-	return Wanted{Ask: true, Interface: "mesh0", Networks: networks, Mesh: mesh.Mesh{
+	return Wanted{Ask: true, Interfaces: []string{"mesh0"}, Networks: networks, Mesh: mesh.Mesh{
 		Self: "b", Peers: []mesh.Peer{
 			{Name: "a", Subnets: prefixes("10.244.1.0/24", "fd00:0:0:1::/64")},
 			{Name: "b", Subnets: prefixes("10.244.2.0/24", "fd00:0:0:2::/64")},
@@ -152,6 +152,37 @@ func TestRemedy(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if got := remedy(test.at, nft.Found{Hook: test.hook}, s, netip.MustParseAddr(test.to)); got != test.want {
+				t.Errorf("%s, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+// Where packets travel encrypted they come in by two interfaces, and a rule about neither is named once.
+func TestRemedyOfTwoInterfaces(t *testing.T) {
+	k, _ := keeper(func(*Keeper, []byte) {})
+	s := *k.wanted.Load()
+	s.Interfaces = []string{"mesh0", "meshd-wg"}
+	for _, test := range []struct {
+		name string
+		at   nft.Spot
+		hook nft.Hook
+		want string
+	}{
+		{"ufw", nft.Spot{Family: "ip", Table: "filter", Base: "FORWARD", Chain: "ufw-reject-forward"}, *nft.Forward,
+			"run `ufw route allow in on mesh0 && ufw route allow out on mesh0 && " +
+				"ufw route allow in on meshd-wg && ufw route allow out on meshd-wg`"},
+		{"mangle behind routing", nft.Spot{Family: "ip", Table: "mangle", Base: "POSTROUTING", Chain: "own"},
+			*nft.Postrouting, "run `iptables -t mangle -I POSTROUTING -d 10.244.2.0/24 -j ACCEPT && " +
+				"iptables -t mangle -I POSTROUTING -o mesh0 -j ACCEPT && " +
+				"iptables -t mangle -I POSTROUTING -o meshd-wg -j ACCEPT`"},
+		{"another table", nft.Spot{Family: "inet", Table: "own", Base: "pre", Chain: "pre"}, *nft.Prerouting,
+			"run `nft 'insert rule inet own pre iifname \"mesh0\" accept; " +
+				"insert rule inet own pre iifname \"meshd-wg\" accept'`"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := remedy(test.at, nft.Found{Hook: test.hook}, &s, netip.MustParseAddr("10.244.2.254"))
+			if got != test.want {
 				t.Errorf("%s, want %s", got, test.want)
 			}
 		})

@@ -103,17 +103,33 @@ func remedy(at nft.Spot, what nft.Found, s *scene, to netip.Addr) string {
 		return fmt.Sprintf("run `firewall-cmd --permanent --zone=trusted --add-source=%s && "+
 			"firewall-cmd --reload`", s.network(to))
 	case strings.HasPrefix(at.Chain, "ufw"):
-		return fmt.Sprintf("run `ufw route allow in on %s && ufw route allow out on %[1]s`", s.Interface)
+		return fmt.Sprintf("run `%s`", s.each(" && ", func(own string) []string {
+			return []string{"ufw route allow in on " + own, "ufw route allow out on " + own}
+		}))
 	case iptablesTable(at):
 		return "run `" + iptablesLines(at, what, s, to) + "`"
 	}
 	word := map[bool]string{false: "ip", true: "ip6"}[to.Is6()]
-	in, out := fmt.Sprintf("iifname %q", s.Interface), fmt.Sprintf("oifname %q", s.Interface)
-	var rules []string
-	for _, match := range matches(what.Hook, in, out, fmt.Sprintf("%s daddr %s", word, s.ownSubnet(to))) {
-		rules = append(rules, fmt.Sprintf("insert rule %s %s %s %s accept", at.Family, at.Table, at.Base, match))
+	return fmt.Sprintf("run `nft '%s'`", s.each("; ", func(own string) (rules []string) {
+		in, out := fmt.Sprintf("iifname %q", own), fmt.Sprintf("oifname %q", own)
+		for _, match := range matches(what.Hook, in, out, fmt.Sprintf("%s daddr %s", word, s.ownSubnet(to))) {
+			rules = append(rules, fmt.Sprintf("insert rule %s %s %s %s accept", at.Family, at.Table, at.Base, match))
+		}
+		return rules
+	}))
+}
+
+// each joins commands for each of meshd's interfaces, each of them once.
+func (s *scene) each(separator string, commands func(own string) []string) string {
+	var all []string
+	for _, own := range s.Interfaces {
+		for _, one := range commands(own) {
+			if !slices.Contains(all, one) {
+				all = append(all, one)
+			}
+		}
 	}
-	return fmt.Sprintf("run `nft '%s'`", strings.Join(rules, "; "))
+	return strings.Join(all, separator)
 }
 
 // matches returns which of some conditions stand for packets of the mesh at a hook. Where packets come
@@ -148,12 +164,12 @@ func iptablesLines(at nft.Spot, what nft.Found, s *scene, to netip.Addr) string 
 	if strings.HasPrefix(at.Chain, "DOCKER") && at.Table == "filter" {
 		chain = "DOCKER-USER"
 	}
-	var lines []string
-	in, out := "-i "+s.Interface, "-o "+s.Interface
-	for _, match := range matches(what.Hook, in, out, "-d "+s.ownSubnet(to).String()) {
-		lines = append(lines, fmt.Sprintf("%s -I %s %s -j ACCEPT", program, chain, match))
-	}
-	return strings.Join(lines, " && ")
+	return s.each(" && ", func(own string) (lines []string) {
+		for _, match := range matches(what.Hook, "-i "+own, "-o "+own, "-d "+s.ownSubnet(to).String()) {
+			lines = append(lines, fmt.Sprintf("%s -I %s %s -j ACCEPT", program, chain, match))
+		}
+		return lines
+	})
 }
 
 // network returns the prefix of the mesh that has an address.

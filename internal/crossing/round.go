@@ -86,13 +86,13 @@ func (k *Keeper) targets(s *scene) (general, single []target) {
 			}
 		}
 		to := s.self.ForwardedProbe(v6)
-		if from[v6].IsValid() && to.IsValid() && link.LeadsOn(s.Interface, from[v6], to) {
+		if from[v6].IsValid() && to.IsValid() && link.LeadsOn(s.Interfaces[0], from[v6], to) {
 			general = append(general, target{from: from[v6], to: to})
 		}
 	}
 	k.look(s)
 	for _, to := range k.mentioned {
-		if f := from[to.Is6()]; f.IsValid() && link.LeadsOn(s.Interface, f, to) {
+		if f := from[to.Is6()]; f.IsValid() && link.LeadsOn(s.Interfaces[0], f, to) {
 			single = append(single, target{f, to, true})
 		}
 	}

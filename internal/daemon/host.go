@@ -300,7 +300,7 @@ func closedUnless(c <-chan struct{}) <-chan struct{} {
 // way; what there is to measure comes once they have it.
 func (h *host) applyCrossing(s step) effect {
 	measure := func(p *plan.Plan) {
-		h.crossing.Set(crossing.Wanted{Interface: p.Link.Interface, Networks: p.Config.Network.CIDR,
+		h.crossing.Set(crossing.Wanted{Interfaces: p.Rules.Clamp.Interfaces, Networks: p.Config.Network.CIDR,
 			Mesh: p.Engine.Mesh, Ask: p.Config.Probe.Interval > 0})
 	}
 	measure(s.next)

@@ -1,10 +1,16 @@
 package filter
 
 import (
+	"context"
+	"encoding/binary"
+	"errors"
 	"net/netip"
 	"os"
 	"testing"
+	"time"
 
+	"example.org/meshd/internal/dataplane/tun"
+	"example.org/meshd/internal/dataplane/virtio"
 	"example.org/meshd/internal/nft"
 	"example.org/meshd/internal/nstest"
 )
@@ -51,4 +57,89 @@ func TestForwardedAsNftShowsIt(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Probes to pods are taken whichever of meshd's interfaces they come in by, and only those that the guard of
+// the encrypted interface has let pass.
+func TestForwardedByBothInterfaces(t *testing.T) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+		if err := errors.Join(n.IP("link add cni0 type bridge", "link set cni0 up", "addr add 10.244.2.1/24 dev cni0",
+			"addr add 10.9.9.1/24 dev cni0", "addr add fd00:2::1/64 dev cni0 nodad"),
+			n.Sysctl("ipv4.ip_forward", "1"), n.Sysctl("ipv6.conf.all.forwarding", "1")); err != nil {
+			t.Fatal(err)
+		}
+		l, err := nft.OpenLog(28500, 128)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		f, g := NewForwarded(), NewGuard()
+		own := prefixes("10.244.2.0/24", "fd00:2::/64")
+		payload := "meshd\x00\x01\n"
+		guarded := sealed("10.244.2.0/24", "fd00:2::/64")
+		if _, err := g.Set(guarded); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Set(ProbeSettings{Payload: []byte(payload), Group: l.Group(), To: own}); err != nil {
+			t.Fatal(err)
+		}
+		var sent []string
+		for _, name := range []string{"mesh0", "meshd-wg"} {
+			if err := tun.Create(name); err != nil {
+				t.Fatal(err)
+			}
+			q, err := tun.Open(name, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer q.Close()
+			if err := n.IP("link set "+name+" up", "route replace 10.244.1.0/24 dev "+name,
+				"route replace fd00:1::/64 dev "+name); err != nil {
+				t.Fatal(err)
+			}
+			write := q.Writer()
+			for _, to := range []string{"10.9.9.9", "10.244.2.9", "fd00:2::9"} { // the first is no pod's
+				if err := write([][]byte{make([]byte, virtio.HeaderSize), echoTo(to, payload)}); err != nil {
+					t.Fatal(err)
+				}
+				if to != "10.9.9.9" {
+					sent = append(sent, to)
+				}
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		var got []string
+		if err := l.Read(ctx, func(b []byte, _ int) {
+			to := netip.AddrFrom4([4]byte(b[16:]))
+			if b[0]>>4 == 6 {
+				to = netip.AddrFrom16([16]byte(b[24:]))
+			}
+			if got = append(got, to.String()); len(got) == len(sent) {
+				cancel()
+			}
+		}); err != nil && ctx.Err() == nil {
+			t.Error(err)
+		}
+		if len(got) != len(sent) || got[0] != sent[0] || got[len(got)-1] != sent[len(sent)-1] {
+			t.Errorf("taken: %q, want %q", got, sent)
+		}
+	})
+}
+
+// echoTo returns an echo request of a peer.
+func echoTo(to, payload string) []byte {
+	dst, from := netip.MustParseAddr(to), netip.MustParseAddr("10.244.1.0")
+	if dst.Is6() {
+		from = netip.MustParseAddr("fd00:1::")
+	}
+	request, icmp, pseudo := byte(8), byte(1), []byte(nil)
+	if dst.Is6() {
+		request, icmp = 128, 58
+		length := []byte{0, 0, 0, byte(8 + len(payload)), 0, 0, 0, icmp}
+		pseudo = append(append(from.AsSlice(), dst.AsSlice()...), length...)
+	}
+	echo := append([]byte{request, 0, 0, 0, 0, 1, 0, 1}, payload...)
+	binary.BigEndian.PutUint16(echo[2:], ^sumOf(append(pseudo, echo...)))
+	return ipTo(from, dst, icmp, echo)
 }

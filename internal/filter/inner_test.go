@@ -98,14 +98,19 @@ func datagram(from, to, payload string) []byte {
 	udp = append(append(udp, 0, 0), payload...)
 	pseudo := append(append(src.AsSlice(), dst.AsSlice()...), 0, 17, 0, byte(len(udp)))
 	binary.BigEndian.PutUint16(udp[6:], ^sumOf(append(pseudo, udp...)))
+	return ipTo(src, dst, 17, udp)
+}
+
+// ipTo returns an IP packet without options.
+func ipTo(src, dst netip.Addr, protocol byte, body []byte) []byte {
 	if src.Is6() {
-		return append(append(append([]byte{0x60, 0, 0, 0, 0, byte(len(udp)), 17, 60}, src.AsSlice()...),
-			dst.AsSlice()...), udp...)
+		header := []byte{0x60, 0, 0, 0, 0, byte(len(body)), protocol, 60}
+		return append(append(append(header, src.AsSlice()...), dst.AsSlice()...), body...)
 	}
-	ip := append(append([]byte{0x45, 0, 0, byte(20 + len(udp)), 0, 0, 0, 0, 60, 17, 0, 0}, src.AsSlice()...),
-		dst.AsSlice()...)
+	ip := []byte{0x45, 0, 0, byte(20 + len(body)), 0, 0, 0, 0, 60, protocol, 0, 0}
+	ip = append(append(ip, src.AsSlice()...), dst.AsSlice()...)
 	binary.BigEndian.PutUint16(ip[10:], ^sumOf(ip))
-	return append(ip, udp...)
+	return append(ip, body...)
 }
 
 // sumOf is the sum of RFC 1071.
