@@ -173,7 +173,8 @@ func (h *host) parts(s step) []part {
 	if first {
 		parts = append(parts, part{name: "routes", needs: []string{"port"},
 			apply: func(_ context.Context, p *plan.Plan) (effect, error) {
-				return effect{}, h.device.ClearWay(p.Link.Interface, p.Engine.Sealed, func() error { return survey.Fits(p) })
+				fits := func() error { return survey.Fits(p) }
+				return effect{}, h.device.ClearWay(p.Link.Interface, p.Engine.Sealed, fits)
 			}})
 	}
 	return parts

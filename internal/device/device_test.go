@@ -48,7 +48,8 @@ func TestClearWay(t *testing.T) {
 		must(t, q.Close()) // the copy holds the device
 
 		foreign := errors.New("a route of another program")
-		if err := d.ClearWay("mesh1", false, func() error { return foreign }); err != foreign || !link.Exists("mesh0") {
+		err = d.ClearWay("mesh1", false, func() error { return foreign })
+		if err != foreign || !link.Exists("mesh0") {
 			t.Errorf("ClearWay: %v, mesh0 is there: %v", err, link.Exists("mesh0"))
 		}
 		looks := 0

@@ -92,8 +92,8 @@ func TestClampLowersSegments(t *testing.T) {
 		if err := n.Sysctl("ipv4.tcp_timestamps", "0"); err != nil { // they would make segments smaller
 			t.Fatal(err)
 		}
-		if _, err := NewClamp().Set(ClampSettings{Interfaces: []string{"meshd-wg", "lo"}, MTU: 1472, Narrow: map[int][]netip.Prefix{
-			1252: prefixes("10.244.1.0/24")}}); err != nil {
+		if _, err := NewClamp().Set(ClampSettings{Interfaces: []string{"meshd-wg", "lo"}, MTU: 1472,
+			Narrow: map[int][]netip.Prefix{1252: prefixes("10.244.1.0/24")}}); err != nil {
 			t.Fatal(err)
 		}
 		for _, test := range []struct {

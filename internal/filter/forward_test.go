@@ -12,7 +12,7 @@ import (
 )
 
 var accept = Accept{
-	Interfaces: []string{"mesh0"}, Networks: prefixes("10.244.0.0/16", "fd00:10:244::/48"),
+	Interfaces: []string{"mesh0", "meshd-wg"}, Networks: prefixes("10.244.0.0/16", "fd00:10:244::/48"),
 	Pods: prefixes("10.244.2.0/24", "fd00:10:244:2::/64"), LANs: prefixes("192.168.7.0/24"),
 }
 
@@ -51,29 +51,37 @@ var dropping = map[string][]string{
 // ours is what nft shows of our rules in a chain of a family, in order.
 var ours = map[string]string{
 	"ip": `iifname "mesh0" counter accept comment "meshd"
+		iifname "meshd-wg" counter accept comment "meshd"
 		ip saddr 10.244.2.0/24 counter accept comment "meshd"
 		oifname "mesh0" ip saddr 192.168.7.0/24 counter accept comment "meshd"
+		oifname "meshd-wg" ip saddr 192.168.7.0/24 counter accept comment "meshd"
 		ip saddr 192.168.7.0/24 ip daddr 10.244.0.0/16 counter accept comment "meshd"
 		ip daddr 10.244.0.0/16 ct state established,related counter accept comment "meshd"
 		ip daddr 10.244.0.0/16 ct status dnat counter accept comment "meshd"
 		oifname "mesh0" ct status dnat counter accept comment "meshd"
+		oifname "meshd-wg" ct status dnat counter accept comment "meshd"
 `,
 	"ip6": `iifname "mesh0" counter accept comment "meshd"
+		iifname "meshd-wg" counter accept comment "meshd"
 		ip6 saddr fd00:10:244:2::/64 counter accept comment "meshd"
 		ip6 daddr fd00:10:244::/48 ct state established,related counter accept comment "meshd"
 		ip6 daddr fd00:10:244::/48 ct status dnat counter accept comment "meshd"
 		oifname "mesh0" ct status dnat counter accept comment "meshd"
+		oifname "meshd-wg" ct status dnat counter accept comment "meshd"
 `,
 	"inet": `iifname "mesh0" counter accept comment "meshd"
+		iifname "meshd-wg" counter accept comment "meshd"
 		ip saddr 10.244.2.0/24 counter accept comment "meshd"
 		ip6 saddr fd00:10:244:2::/64 counter accept comment "meshd"
 		oifname "mesh0" ip saddr 192.168.7.0/24 counter accept comment "meshd"
+		oifname "meshd-wg" ip saddr 192.168.7.0/24 counter accept comment "meshd"
 		ip saddr 192.168.7.0/24 ip daddr 10.244.0.0/16 counter accept comment "meshd"
 		ip daddr 10.244.0.0/16 ct state established,related counter accept comment "meshd"
 		ip daddr 10.244.0.0/16 ct status dnat counter accept comment "meshd"
 		ip6 daddr fd00:10:244::/48 ct state established,related counter accept comment "meshd"
 		ip6 daddr fd00:10:244::/48 ct status dnat counter accept comment "meshd"
 		oifname "mesh0" ct status dnat counter accept comment "meshd"
+		oifname "meshd-wg" ct status dnat counter accept comment "meshd"
 `,
 }
 
@@ -125,7 +133,8 @@ func TestForwardAcceptsWhereTheHostDrops(t *testing.T) {
 						checkInFront(t, n, chain, own)
 						set(accept, false)
 					}
-					set(Accept{Interfaces: []string{"mesh0"}, Networks: accept.Networks, Pods: prefixes("10.244.9.0/24")}, true)
+					set(Accept{Interfaces: accept.Interfaces, Networks: accept.Networks,
+						Pods: prefixes("10.244.9.0/24")}, true)
 					set(accept, true)
 					checkInFront(t, n, chain, own)
 				}
@@ -186,6 +195,8 @@ func TestForwardAll(t *testing.T) {
 		const want = `policy drop;
 		iifname "mesh0" counter accept comment "meshd"
 		oifname "mesh0" counter accept comment "meshd"
+		iifname "meshd-wg" counter accept comment "meshd"
+		oifname "meshd-wg" counter accept comment "meshd"
 		ip saddr 10.244.0.0/16 counter accept comment "meshd"
 		ip daddr 10.244.0.0/16 counter accept comment "meshd"
 	}`
@@ -234,12 +245,15 @@ func TestIptablesReadsOurRules(t *testing.T) {
 		}
 		want := `-P FORWARD DROP
 -A FORWARD -i mesh0 -m comment --comment meshd -j ACCEPT
+-A FORWARD -i meshd-wg -m comment --comment meshd -j ACCEPT
 -A FORWARD -s 10.244.2.0/24 -m comment --comment meshd -j ACCEPT
 -A FORWARD -s 192.168.7.0/24 -o mesh0 -m comment --comment meshd -j ACCEPT
+-A FORWARD -s 192.168.7.0/24 -o meshd-wg -m comment --comment meshd -j ACCEPT
 -A FORWARD -s 192.168.7.0/24 -d 10.244.0.0/16 -m comment --comment meshd -j ACCEPT
 -A FORWARD -d 10.244.0.0/16 -m conntrack --ctstate RELATED,ESTABLISHED -m comment --comment meshd -j ACCEPT
 -A FORWARD -d 10.244.0.0/16 -m conntrack --ctstate DNAT -m comment --comment meshd -j ACCEPT
 -A FORWARD -o mesh0 -m conntrack --ctstate DNAT -m comment --comment meshd -j ACCEPT
+-A FORWARD -o meshd-wg -m conntrack --ctstate DNAT -m comment --comment meshd -j ACCEPT
 -A FORWARD -s 192.0.2.0/24 -j ACCEPT
 `
 		if got := run("iptables-nft", "-S", "FORWARD"); got != want {
@@ -320,7 +334,8 @@ func TestSavedAndRestored(t *testing.T) {
 					}
 				}
 				restore()
-				set(Accept{Interfaces: []string{"mesh0"}, Networks: prefixes("10.99.0.0/16"), Pods: prefixes("10.99.2.0/24")})
+				set(Accept{Interfaces: accept.Interfaces, Networks: prefixes("10.99.0.0/16"),
+					Pods: prefixes("10.99.2.0/24")})
 				if got := rules(); strings.Contains(got, "10.244.") || strings.Contains(got, "fd00:") {
 					t.Errorf("the old network is left:\n%s", got)
 				}

@@ -37,8 +37,9 @@ import (
 //	input    to our own port, from inside                                 drop
 //
 // The kernel sends redirects when it forwards a packet back to where it came from, such as one to a pod's
-// address that is not there, or from one peer to another. Such an interface has no neighbours, so none is ever right. The TUN's own send_redirects
-// cannot turn them off: that of "all" counts as well (IN_DEV_TX_REDIRECTS), and is the host's.
+// address that is not there, or from one peer to another. Such an interface has no neighbours, so none is
+// ever right. Its own send_redirects cannot turn them off: that of "all" counts as well
+// (IN_DEV_TX_REDIRECTS), and is the host's.
 //
 // No rule needs connection tracking. The chains run at priority raw, before connection tracking
 // and before rules that change marks, so a mark is the one that the socket has set. Fragments:

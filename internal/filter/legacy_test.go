@@ -14,20 +14,25 @@ import (
 const (
 	legacyWant = `-P FORWARD DROP
 -A FORWARD -i mesh0 -m comment --comment meshd -j ACCEPT
+-A FORWARD -i meshd-wg -m comment --comment meshd -j ACCEPT
 -A FORWARD -s 10.244.2.0/24 -m comment --comment meshd -j ACCEPT
 -A FORWARD -s 192.168.7.0/24 -o mesh0 -m comment --comment meshd -j ACCEPT
+-A FORWARD -s 192.168.7.0/24 -o meshd-wg -m comment --comment meshd -j ACCEPT
 -A FORWARD -s 192.168.7.0/24 -d 10.244.0.0/16 -m comment --comment meshd -j ACCEPT
 -A FORWARD -d 10.244.0.0/16 -m conntrack --ctstate RELATED,ESTABLISHED -m comment --comment meshd -j ACCEPT
 -A FORWARD -d 10.244.0.0/16 -m conntrack --ctstate DNAT -m comment --comment meshd -j ACCEPT
 -A FORWARD -o mesh0 -m conntrack --ctstate DNAT -m comment --comment meshd -j ACCEPT
+-A FORWARD -o meshd-wg -m conntrack --ctstate DNAT -m comment --comment meshd -j ACCEPT
 -A FORWARD -s 192.0.2.0/24 -j ACCEPT
 `
 	legacyWant6 = `-P FORWARD DROP
 -A FORWARD -i mesh0 -m comment --comment meshd -j ACCEPT
+-A FORWARD -i meshd-wg -m comment --comment meshd -j ACCEPT
 -A FORWARD -s fd00:10:244:2::/64 -m comment --comment meshd -j ACCEPT
 -A FORWARD -d fd00:10:244::/48 -m conntrack --ctstate RELATED,ESTABLISHED -m comment --comment meshd -j ACCEPT
 -A FORWARD -d fd00:10:244::/48 -m conntrack --ctstate DNAT -m comment --comment meshd -j ACCEPT
 -A FORWARD -o mesh0 -m conntrack --ctstate DNAT -m comment --comment meshd -j ACCEPT
+-A FORWARD -o meshd-wg -m conntrack --ctstate DNAT -m comment --comment meshd -j ACCEPT
 `
 )
 

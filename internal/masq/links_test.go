@@ -56,7 +56,8 @@ func TestClientKeepsItsAddressBetweenLinks(t *testing.T) {
 		if err := errors.Join(
 			n.IP("link add lan type veth peer name eth0 netns "+client.Name, "link set lan up",
 				"addr add 198.51.100.1/24 dev lan", "addr add 2001:db8::1/64 dev lan nodad"),
-			client.IP("link set eth0 up", "addr add 198.51.100.2/24 dev eth0", "addr add 2001:db8::2/64 dev eth0 nodad",
+			client.IP("link set eth0 up", "addr add 198.51.100.2/24 dev eth0",
+				"addr add 2001:db8::2/64 dev eth0 nodad",
 				"route add default via 198.51.100.1", "route add default via 2001:db8::1"),
 			n.Sysctl("ipv4.ip_forward", "1"), n.Sysctl("ipv6.conf.all.forwarding", "1")); err != nil {
 			t.Fatal(err)

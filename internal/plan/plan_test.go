@@ -200,7 +200,8 @@ func TestMake(t *testing.T) {
 		{name: "over IPv6, elsewhere, among peers of IPv4", config: load(t, "", deaf), self: 2, mtu: 1500,
 			bind: "[::]:8285", link: link.Settings{
 				Interface: "mesh0", MTU: 1452, Addresses: addrs("10.244.3.0"),
-				Routes: link.RoutesTo(prefixes("10.244.0.0/16", "fd00::/48", "192.168.1.0/24", "192.168.2.0/24", "fd01::/64")...),
+				Routes: link.RoutesTo(prefixes("10.244.0.0/16", "fd00::/48", "192.168.1.0/24", "192.168.2.0/24",
+					"fd01::/64")...),
 			}, wrong: []about{
 				{mesh.AddressElsewhere, mesh.Degraded, "", deaf},
 				{mesh.UnderlayFamilies, mesh.Degraded, "a", ""}, {mesh.UnderlayFamilies, mesh.Degraded, "b", ""},

@@ -416,7 +416,8 @@ func TestReadWhileKeepIsBusy(t *testing.T) {
 		}()
 		<-busy
 		s, conditions := k.Read(), k.Conditions() // a test in which one of these waits never ends
-		if !s.Masquerade || s.Repairs != 1 || len(conditions) != 0 || !k.Fine() || k.Drops()[filter.NotFromMeshd] != 0 {
+		if !s.Masquerade || s.Repairs != 1 || len(conditions) != 0 || !k.Fine() ||
+			k.Drops()[filter.NotFromMeshd] != 0 {
 			k.Errorf("%+v, %+v", s, conditions)
 		}
 		ctx, cancel := context.WithCancel(k.ctx)
