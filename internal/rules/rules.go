@@ -239,6 +239,11 @@ func (t *Keeper) Keep(ctx context.Context) error {
 // that not all rules were looked at: with 10,000 nodes that takes longer than the rest of a reload, so
 // the reload is answered first. What is the same, and still asked for, is looked at at once.
 func (t *Keeper) follow(r request) (edited bool, err error) {
+	if g := &r.rules.Guard; g.Encrypted == "" && t.wanted != nil {
+		// A mesh that is not encrypted any more: its interface goes after the rules, or stays with a helper.
+		// Until this daemon ends, nothing comes out of it.
+		g.Encrypted, g.Inner = t.wanted.Guard.Encrypted, nil
+	}
 	same := t.wanted != nil && t.wanted.equal(r.rules)
 	if same && !r.always {
 		return false, nil
@@ -314,7 +319,7 @@ func (t *Keeper) Drops() map[string]uint64 {
 }
 
 // Guarded tells whether the rules about what comes in by the encrypted interface are in force, as of the
-// last time that rules were written. It is false where no such interface is wanted.
+// last time that rules were written. It is false where no such interface was ever wanted.
 func (t *Keeper) Guarded() bool { return t.guarded.Load() }
 
 // count tells of a repair.
