@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
@@ -45,7 +46,7 @@ func compare(has *wgtypes.Device, s Settings) (d difference) {
 		d.note("the port was %d", has.ListenPort)
 	}
 	wanted := make(map[wgtypes.Key]bool, len(s.Peers))
-	taken := map[netip.Prefix]bool{} // what one of the peers should have
+	taken := make(map[netip.Prefix]bool, len(s.Peers)) // what one of the peers should have
 	for _, p := range s.Peers {
 		wanted[wgtypes.Key(p.Key)] = true
 		for _, prefix := range p.Allowed {
@@ -104,12 +105,9 @@ func (d *difference) peer(has *wgtypes.Peer, p Peer) {
 		config.PresharedKey = new(wgtypes.Key)
 		d.note("peer %v had a preshared key", p.Key)
 	}
-	owned := map[netip.Prefix]bool{}
-	for _, prefix := range prefixes(has) {
-		owned[prefix] = true
-	}
+	owned := ownedBy(has)
 	for _, prefix := range p.Allowed {
-		if !owned[prefix] {
+		if !owned(prefix) {
 			config.AllowedIPs = append(config.AllowedIPs, ipNet(prefix))
 			d.note("peer %v lacked %v", p.Key, prefix)
 		}
@@ -117,6 +115,19 @@ func (d *difference) peer(has *wgtypes.Peer, p Peer) {
 	if len(d.what) > before {
 		d.added = append(d.added, config)
 	}
+}
+
+// ownedBy returns a function that tells whether a peer has a prefix. Nearly all peers have few.
+func ownedBy(p *wgtypes.Peer) func(netip.Prefix) bool {
+	all := prefixes(p)
+	if len(all) <= 8 {
+		return func(prefix netip.Prefix) bool { return slices.Contains(all, prefix) }
+	}
+	owned := make(map[netip.Prefix]bool, len(all))
+	for _, prefix := range all {
+		owned[prefix] = true
+	}
+	return func(prefix netip.Prefix) bool { return owned[prefix] }
 }
 
 // clamped returns a private key as interfaces keep and tell it (RFC 7748 section 5;
@@ -210,8 +221,8 @@ func check(s Settings) error {
 	}
 	own := s.Private.Public()
 	keys := make(map[[32]byte]bool, len(s.Peers))
-	owners := map[netip.Prefix]Peer{}
-	for _, p := range s.Peers {
+	owners := make(map[netip.Prefix]int, len(s.Peers))
+	for i, p := range s.Peers {
 		low := p.Key
 		low[31] &= 0x7f // X25519 ignores this bit: two keys that differ in it are one (mesh.Key.Same)
 		switch {
@@ -232,9 +243,10 @@ func check(s Settings) error {
 				return fmt.Errorf("%w: peer %v cannot have the prefix %v", ErrSettings, p.Key, prefix)
 			}
 			if other, ok := owners[prefix]; ok {
-				return fmt.Errorf("%w: %v belongs to the peers %v and %v", ErrSettings, prefix, other.Key, p.Key)
+				return fmt.Errorf("%w: %v belongs to the peers %v and %v", ErrSettings, prefix, s.Peers[other].Key,
+					p.Key)
 			}
-			owners[prefix] = p
+			owners[prefix] = i
 		}
 	}
 	return nil
