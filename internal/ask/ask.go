@@ -245,7 +245,8 @@ func (c *Carrier) open(before int) (device int) {
 	return device
 }
 
-// tell publishes why there is no socket. While the interface or its address is missing, whoever brings it says
+// tell publishes why there is no socket. While the interface or its address is missing, whoever brings it
+// says
 // so.
 func (c *Carrier) tell(err error) {
 	if err == nil || errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) {

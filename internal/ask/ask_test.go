@@ -32,7 +32,8 @@ func two(t *testing.T) (hosts [2]*nstest.Namespace, meshes [2]mesh.Mesh) {
 	var peers []mesh.Peer
 	for i, name := range []string{"a", "b"} {
 		peers = append(peers, mesh.Peer{Name: name, Subnets: []netip.Prefix{
-			netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", i)), netip.MustParsePrefix(fmt.Sprintf("fd00:%d::/64", i))}})
+			netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", i)),
+				netip.MustParsePrefix(fmt.Sprintf("fd00:%d::/64", i))}})
 	}
 	for i, name := range []string{"a", "b"} {
 		meshes[i] = mesh.Mesh{Self: name, Peers: peers}
@@ -58,7 +59,8 @@ func must(t *testing.T, err error) {
 }
 
 // start runs a Carrier on a host until the test ends. heard gets what it hears.
-func start(t *testing.T, n *nstest.Namespace, m mesh.Mesh, reply bool) (c *Carrier, heard chan dataplane.Echo) {
+func start(t *testing.T, n *nstest.Namespace, m mesh.Mesh, reply bool) (c *Carrier,
+	heard chan dataplane.Echo) {
 	t.Helper()
 	heard = make(chan dataplane.Echo, 100)
 	c = New(Options{Log: slog.New(slog.DiscardHandler), Interface: device,

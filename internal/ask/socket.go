@@ -79,7 +79,8 @@ func listen(own netip.Addr, device string) (*socket, error) {
 	return s, nil
 }
 
-// attempts is how often a call is made that fails for an earlier datagram: an ICMP error makes the next call on
+// attempts is how often a call is made that fails for an earlier datagram: an ICMP error makes the next call
+// on
 // the socket fail, whatever it is about (sock_error in net/core/sock.c). Run takes the errors themselves.
 const attempts = 3
 

@@ -245,7 +245,8 @@ func TestNothingLeavesBare(t *testing.T) {
 			damage.do()
 			s.arrive(stream, damage.name)
 			waitStatus(t, w2, "health is well again", func(st control.Status) bool {
-				return !slices.ContainsFunc(st.Health.Problems, func(p control.Problem) bool { return p.Level == control.Failed })
+				return !slices.ContainsFunc(st.Health.Problems,
+					func(p control.Problem) bool { return p.Level == control.Failed })
 			})
 		})
 	}
@@ -330,5 +331,60 @@ func TestKeysOfThisHost(t *testing.T) {
 				t.Errorf("packets of pods would leave: %s", out)
 			}
 		})
+	}
+}
+
+// Restarts, kills, upgrades and reloads of meshd cost no packet: sessions live elsewhere.
+func TestSealedLossless(t *testing.T) {
+	nstest.Share(t, nstest.Loaded)
+	s := newSealed(t)
+	s.binary = shipped
+	doc := s.file()
+	all := s.runAll(doc)
+	d := all[2]
+	out := startTimed(t, s.PodW2b, s.PodW, "10.244.2.3:7000", "10.244.1.2:7000", 2000)
+	in := startTimed(t, s.PodW, s.PodW2a, "10.244.1.2:7001", "10.244.2.2:7001", 2000)
+	handshake := func() time.Time {
+		w := peer(t, status(t, d), "worker").WireGuard
+		if w == nil || w.LatestHandshake == nil {
+			t.Fatalf("no session: %+v", w)
+		}
+		return *w.LatestHandshake
+	}
+	before, full := handshake(), s.overflowsOf("meshd-wg")
+	d.Kill()
+	d = s.run(s.Worker2, doc)
+	if _, err := d.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	d = s.run(s.Worker2, doc)
+	for i := range 20 {
+		// Another node moves its prefixes, and comes and goes.
+		next := strings.Replace(doc, `"10.244.0.0/24"]`,
+			fmt.Sprintf(`"10.244.0.0/24"]`+"\nroutes = [\"192.168.%d.0/24\"]", i), 1)
+		if i%3 == 2 {
+			head, tail, _ := strings.Cut(doc, "[[node]]")
+			_, tail, _ = strings.Cut(tail, "[[node]]")
+			next = head + "[[node]]" + tail
+		}
+		if err := os.WriteFile(d.Config, []byte(next), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if words, code := ask(d, "reload"); code != 0 {
+			t.Fatalf("exit %d: %s", code, words)
+		}
+	}
+	waitStatus(t, d, "peers are up", func(st control.Status) bool { return peer(t, st,
+		"worker").State == control.Up })
+	if after := handshake(); !after.Equal(before) {
+		t.Errorf("the session of %v is one of %v now", before, after)
+	}
+	for i, stream := range []*timed{out, in} {
+		lost, gap, began := stream.finish()
+		// A process that gets no CPU for a while leaves what no queue holds.
+		if missed := s.overflowsOf("meshd-wg").since(full)[i]; lost > missed {
+			t.Errorf("stream %d: %d of %d packets were lost, and %d found a full queue; none arrived for %v from %v on",
+				i, lost, stream.flow.sent, missed, gap, began)
+		}
 	}
 }

@@ -64,7 +64,10 @@ func TestReloadsLoseNothing(t *testing.T) {
 type overflows [2]uint64
 
 // overflows returns them for worker2 and worker.
-func (w *world) overflows() (o overflows) {
+func (w *world) overflows() overflows { return w.overflowsOf("mesh0") }
+
+// overflowsOf is overflows for an interface.
+func (w *world) overflowsOf(device string) (o overflows) {
 	w.t.Helper()
 	for i, h := range []*nstest.Host{w.Worker2, w.Worker} {
 		var links []struct {
@@ -72,7 +75,7 @@ func (w *world) overflows() (o overflows) {
 				Tx struct{ Dropped uint64 }
 			}
 		}
-		if err := json.Unmarshal([]byte(run(w.t, h.Namespace, "ip", "-s", "-j", "link", "show", "mesh0")),
+		if err := json.Unmarshal([]byte(run(w.t, h.Namespace, "ip", "-s", "-j", "link", "show", device)),
 			&links); err != nil {
 			w.t.Fatal(err)
 		}

@@ -64,7 +64,8 @@ func TestForwardedAsNftShowsIt(t *testing.T) {
 func TestForwardedByBothInterfaces(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		if err := errors.Join(n.IP("link add cni0 type bridge", "link set cni0 up",
-			"addr add 10.244.2.1/24 dev cni0", "addr add 10.9.9.1/24 dev cni0", "addr add fd00:2::1/64 dev cni0 nodad"),
+			"addr add 10.244.2.1/24 dev cni0", "addr add 10.9.9.1/24 dev cni0",
+				"addr add fd00:2::1/64 dev cni0 nodad"),
 			n.Sysctl("ipv4.ip_forward", "1"), n.Sysctl("ipv6.conf.all.forwarding", "1")); err != nil {
 			t.Fatal(err)
 		}

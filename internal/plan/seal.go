@@ -69,7 +69,8 @@ func (p *Plan) planSeal(self int) {
 			Remedy: "correct the file on disk: with a good one meshd forwards again, encrypted or not as it says"})
 		return
 	}
-	w := &seal.Wanted{Self: p.Peer, TUN: p.Link.Interface, Port: c.WireGuard.Port, KeyFile: c.WireGuard.PrivateKey,
+	w := &seal.Wanted{Self: p.Peer, TUN: p.Link.Interface, Port: c.WireGuard.Port,
+		KeyFile: c.WireGuard.PrivateKey,
 		MTU: p.Link.MTU, Shares: p.Engine.Mesh.Shares}
 	if p.Self.CallsIn() && (c.Probe.Interval == 0 || c.Probe.Interval > keepalive) { // else probes keep NAT open
 		w.Keepalive = keepalive

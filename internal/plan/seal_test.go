@@ -19,7 +19,8 @@ import (
 // keyAs returns a key as text, by a number.
 func keyAs(n byte) string { return mesh.Key{31: n}.String() }
 
-// encrypted is a mesh of two nodes with addresses, the second with two and behind a router that forwards a port,
+// encrypted is a mesh of two nodes with addresses, the second with two and behind a router that forwards a
+// port,
 // and of three that call in: x and y have a hub, and z has none.
 func encrypted(settings string) string {
 	var b strings.Builder
@@ -62,12 +63,15 @@ func TestPlanSeal(t *testing.T) {
 	}{
 		{0, map[string]string{"hub": "[203.0.113.3:1]", "x": "[]", "y": "[]", "z": "[]", "w": "[]"}, nil,
 			prefixes("10.244.1.0/24", "192.168.1.0/24"), 0},
-		{1, map[string]string{"a": "[172.18.0.2:51820 [2001:db8::2]:51820]", "x": "[]", "y": "[]", "z": "[]", "w": "[]"},
+		{1, map[string]string{"a": "[172.18.0.2:51820 [2001:db8::2]:51820]", "x": "[]", "y": "[]", "z": "[]",
+			"w": "[]"},
 			nil, prefixes("10.244.2.0/24", "192.168.1.0/24", "10.244.3.0/24", "10.244.4.0/24", "192.168.9.0/24",
 				"10.244.5.0/24", "10.244.6.0/24"), 0},
-		{2, map[string]string{"a": "[172.18.0.2:51820 [2001:db8::2]:51820]", "hub": "[203.0.113.3:1]", "y": "[] hub",
+		{2, map[string]string{"a": "[172.18.0.2:51820 [2001:db8::2]:51820]", "hub": "[203.0.113.3:1]",
+			"y": "[] hub",
 			"z": "[] hub", "w": "[] hub"}, nil, prefixes("10.244.3.0/24"), 0},
-		{5, map[string]string{"a": "[172.18.0.2:51820 [2001:db8::2]:51820]", "hub": "[203.0.113.3:1]", "x": "[] hub",
+		{5, map[string]string{"a": "[172.18.0.2:51820 [2001:db8::2]:51820]", "hub": "[203.0.113.3:1]",
+			"x": "[] hub",
 			"z": "[] hub"}, []string{"y"}, prefixes("10.244.6.0/24"), 0},
 	} {
 		t.Run(c.Nodes[test.self].Name, func(t *testing.T) {
@@ -205,7 +209,8 @@ func TestChangesOfEncryption(t *testing.T) {
 	}{
 		"another key": {keyAs(2), keyAs(77), mesh.Change{Op: mesh.Replaced, Kind: mesh.ChangedPeer, Subject: "hub",
 			Field: "public_key", Old: keyAs(2), New: keyAs(77)}},
-		"another endpoint": {"203.0.113.3:1", "203.0.113.3:2", mesh.Change{Op: mesh.Replaced, Kind: mesh.ChangedPeer,
+		"another endpoint": {"203.0.113.3:1", "203.0.113.3:2", mesh.Change{Op: mesh.Replaced,
+			Kind: mesh.ChangedPeer,
 			Subject: "hub", Field: "endpoint", Old: "203.0.113.3:1", New: "203.0.113.3:2"}},
 		"no relay any more": {"name = 'z'\nvia = 'hub'", "name = 'z'", mesh.Change{Op: mesh.Replaced,
 			Kind: mesh.ChangedPeer, Subject: "z", Field: "via", Old: "hub", New: "none"}},

@@ -47,7 +47,8 @@ func (w *Wanted) owns(l learned) map[string][]netip.Prefix {
 }
 
 // peersOf returns the peers of the interface. A relay may send what the peers behind it may.
-func (w *Wanted) peersOf(l learned, calls func(p *Peer) (to netip.AddrPort, now bool)) (all []wireguard.Peer) {
+func (w *Wanted) peersOf(l learned, calls func(p *Peer) (to netip.AddrPort,
+	now bool)) (all []wireguard.Peer) {
 	own := w.owns(l)
 	behind := map[string][]netip.Prefix{}
 	for _, p := range w.Peers {

@@ -92,7 +92,8 @@ func TestSealed(t *testing.T) {
 	}{
 		{"at a start", nil, nil, []string{"kernel.remove", "user.prepare", "kernel.remove", "user.apply"}, false},
 		{"live", &open, nil, []string{"kernel.remove", "user.prepare", "kernel.remove", "user.apply"}, false},
-		{"programs stay", &open, fail{"kernel.remove": errPrograms}, []string{"kernel.remove", "kernel.apply"}, true},
+		{"programs stay", &open, fail{"kernel.remove": errPrograms}, []string{"kernel.remove", "kernel.apply"},
+			true},
 		{"the port is taken", &open, fail{"user.prepare": errPrograms},
 			[]string{"kernel.remove", "user.prepare", "kernel.apply"}, true},
 		{"the port is taken at a start", nil, fail{"user.prepare": errPrograms},

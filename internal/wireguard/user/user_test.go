@@ -162,7 +162,8 @@ func TestHelpers(t *testing.T) {
 		s, err := wireguard.Read(b.client, wireguard.Interface)
 		peer := s.Peers[a.public()]
 		if err != nil || s.User == byKernel || s.Public != b.public() || s.Port != 51820 ||
-			peer.Handshake.IsZero() || peer.Received == 0 || peer.Sent == 0 || peer.Endpoint.String() != a.outer()+":51820" {
+			peer.Handshake.IsZero() || peer.Received == 0 || peer.Sent == 0 ||
+				peer.Endpoint.String() != a.outer()+":51820" {
 			t.Errorf("%+v, %v", s, err)
 		}
 	})
