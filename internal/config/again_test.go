@@ -196,6 +196,32 @@ func FuzzParseAfter(f *testing.F) {
 	})
 }
 
+// The same with keys, endpoints and ways, which lead from node to node.
+func FuzzParseAfterOfKeys(f *testing.F) {
+	for _, text := range []string{"", "a", "c", "via = \"c\"\n", someKeys[0], someKeys[3], "172.18.0.1:51820",
+		"[[node]]\n", "10.3.0.9", "endpoint = \"router.lan\"\n"} {
+		for at := 0; at < len(sealed); at += 13 {
+			f.Add(uint16(at), uint16(7), text)
+		}
+	}
+	for _, line := range strings.SplitAfter(sealed, "\n") { // without it, and with a way in its place
+		at := strings.Index(sealed, line)
+		f.Add(uint16(at), uint16(len(line)), "")
+		f.Add(uint16(at), uint16(len(line)), "via = \"a\"\n")
+	}
+	f.Fuzz(func(t *testing.T, at, cut uint16, text string) {
+		if len(text) > 4096 {
+			return
+		}
+		c := sameParse(t, nil, sealed)
+		begin := min(int(at), len(sealed))
+		doc := sealed[:begin] + text + sealed[min(begin+int(cut), len(sealed)):]
+		if next := sameParse(t, c, doc); next != nil {
+			sameParse(t, next, sealed)
+		}
+	})
+}
+
 func BenchmarkParseAfter10000Nodes(b *testing.B) {
 	doc := string(manyNodes(10000))
 	docs := [2][]byte{[]byte(doc), []byte(strings.Replace(doc, "edge-7777\"", "changed\"", 1))}

@@ -81,6 +81,7 @@ var ofWord = hints(
 	`^((\d+(\.\d+)?\s*(ms|s|sec\w*|m|min\w*|h|hours?))+)$`, "a duration needs quotes: write \"$1\"",
 	`^(\d+)\s*\pL+$`, "a number has no unit: write $1; text needs quotes",
 	`^[+-]?\d{19,}$`, "$0 is too large",
+	`^[A-Za-z0-9+/]{43}=$`, "text needs quotes: put a \" on each side",
 	`^([~./$\\]|[A-Za-z]:\\)\S*$`, "a path needs quotes: write \"$0\"",
 	`^([^"']+)["']$`, "the opening quote is missing: write \"$1\"",
 	"^`([^`]*)`$", "write straight quotes: \"$1\"",

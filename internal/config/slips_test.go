@@ -223,6 +223,25 @@ var slips = []struct {
 	{"an address inside of a subnet", `"172.18.0.3"`, `"10.244.1.3"`, 0},
 	{"three brackets", "[[node]]\nname = \"edge-1\"", "[[node]]]\nname = \"edge-1\"", 0},
 	{"quotes inside of quotes", `"edge-1"`, `""edge-1""`, 0},
+	{"a public key of wg-quick", `address = "172.18.0.3"`, `address = "172.18.0.3"
+PublicKey = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="`, 0},
+	{"a short word for a public key", `address = "172.18.0.3"`, `address = "172.18.0.3"
+pubkey = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="`, 0},
+	{"a key of wg-quick without quotes", `address = "172.18.0.3"`, `address = "172.18.0.3"
+public_key = xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=`, 0},
+	{"a private key in a node", `address = "172.18.0.3"`, `address = "172.18.0.3"
+private_key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="`, 0},
+	{"a preshared key", `address = "172.18.0.3"`, `address = "172.18.0.3"
+PresharedKey = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="`, 0},
+	{"a keepalive", `address = "172.18.0.3"`, `address = "172.18.0.3"
+PersistentKeepalive = 25`, 0},
+	{"a relay", `address = "172.18.0.3"`, `address = "172.18.0.3"
+relay = "edge-2"`, 0},
+	{"a short name of a table", "[dataplane]\nengine = \"auto\"", "[wg]\nport = 51820", 0},
+	{"encryption as a switch", `mtu = 1400`, `encryption = true`, 0},
+	{"a short name of the transport", `mtu = 1400`, `transport = "wg"`, 0},
+	{"the transport in capitals", `mtu = 1400`, `transport = "WireGuard"`, 0},
+	{"a key of another table in [network]", `mtu = 1400`, `private_key = "/etc/meshd/private.key"`, 0},
 }
 
 // wholes are files that are wrong as a whole.
