@@ -170,6 +170,10 @@ func (r *report) ownFiles(config *Config) {
 	}
 }
 
+// ownInterfaces are the names of meshd's interfaces beside the TUN: the encrypted one
+// (wireguard.Interface), and the pair that merges TCP (dataplane/kernel).
+var ownInterfaces = []string{"meshd-wg", "meshd-gro0", "meshd-gro1"}
+
 // interfaceName reads the name of a network interface. The rules are the kernel's
 // (dev_valid_name in net/core/dev.c, IFNAMSIZ) and two more. A '%' would make the TUN
 // driver choose a number (dev_alloc_name). Bytes above ASCII are refused because the
@@ -188,6 +192,8 @@ func (r *report) interfaceName(path string, leaf any, def string) string {
 		r.add(path, "%q is longer than %d bytes, the kernel's limit", s, maxBytes)
 	case s == "lo" || s == "all" || s == "default": // the last two are folders of /proc/sys/net/ipv4/conf
 		r.add(path, "%q is reserved by the kernel", s)
+	case slices.Contains(ownInterfaces, s):
+		r.add(path, "%q is another interface of meshd's: choose another name, such as \"mesh0\"", s)
 	}
 	return s
 }

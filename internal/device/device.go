@@ -47,7 +47,7 @@ func (d *Device) ClearWay(name string, sealed bool, fits func() error) error {
 		d.log.Info("took down the interface that the last run had: network.interface has another value now",
 			"old", old, "new", name, "event", "interface_renamed")
 	}
-	if !sealed && name != wireguard.Interface {
+	if !sealed {
 		gone, err := link.RemoveEncrypted(wireguard.Interface)
 		if downErr = errors.Join(downErr, err); gone {
 			d.log.Info("took down the encrypted interface that the last run had: the file does not ask for encryption",
