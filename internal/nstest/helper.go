@@ -24,7 +24,7 @@ func (h *Host) StartHelper(binary string, args ...string) (*Daemon, error) {
 	if err := d.start(); err != nil {
 		return nil, err
 	}
-	if err := d.WaitEvent("started"); err != nil {
+	if err := d.WaitEvent("wireguard_started"); err != nil {
 		d.Kill()
 		return nil, err
 	}

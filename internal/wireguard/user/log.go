@@ -56,5 +56,5 @@ func (f *faults) report(format string, args ...any) {
 	more := k.more
 	*k = fault{logged: now}
 	f.mu.Unlock()
-	f.log.Warn(fmt.Sprintf(format, args...), "event", "wireguard", "more", more)
+	f.log.Warn(fmt.Sprintf(format, args...), "event", "wireguard_fault", "more", more)
 }

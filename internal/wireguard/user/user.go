@@ -132,7 +132,7 @@ func (h *helper) look() error {
 	}
 	for _, c := range changes {
 		h.Log.Warn("another program changed the interface, it is repaired", "interface", h.Interface,
-			"field", c.Field, "was", c.Old, "event", "repaired")
+			"field", c.Field, "was", c.Old, "event", "interface_repaired")
 	}
 	index := link.Index(h.Interface)
 	if h.device != nil && !over(h.device) && index == h.index {
@@ -167,7 +167,7 @@ func (h *helper) start(index int) error {
 	}
 	h.index, h.queue, h.device = index, q, d
 	h.server.device.Store(d)
-	h.Log.Info("WireGuard runs in user space", "interface", h.Interface, "event", "started")
+	h.Log.Info("WireGuard runs in user space", "interface", h.Interface, "event", "wireguard_started")
 	return nil
 }
 

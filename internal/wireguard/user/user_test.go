@@ -346,7 +346,7 @@ func handshake(t *testing.T, a, b *host) time.Time {
 func testRenamed(t *testing.T, a, b *host) {
 	before := handshake(t, a, b)
 	must(t, a.IP("link set meshd-wg name elsewhere"))
-	must(t, a.helper.WaitEvent("repaired", "field", "name"))
+	must(t, a.helper.WaitEvent("interface_repaired", "field", "name"))
 	must(t, a.up())
 	must(t, a.ping(b))
 	if after := handshake(t, a, b); !after.Equal(before) {
@@ -358,7 +358,7 @@ func testDeleted(t *testing.T, a, b *host) {
 	for range 3 {
 		skip := len(a.helper.Records())
 		must(t, a.IP("link del meshd-wg"))
-		_, err := a.helper.WaitNextEvent(skip, "started")
+		_, err := a.helper.WaitNextEvent(skip, "wireguard_started")
 		must(t, err)
 		must(t, a.set(b.as()))
 		must(t, a.up())
@@ -375,7 +375,12 @@ func testKilled(t *testing.T, a, b *host) {
 	}
 	must(t, a.ping(b)) // it has not harmed the first
 	a.helper.Kill()
-	must(t, a.IP("link show meshd-wg"))
+	// Nothing goes by another way, such as a default route.
+	must(t, a.IP("route replace default via 192.0.2.2 dev eth0"))
+	way, err := a.Run("ip", "route", "get", b.inner().String())
+	if err != nil || !strings.Contains(way, "dev meshd-wg ") {
+		t.Errorf("without a helper packets go by %q, %v", way, err)
+	}
 	if err := a.set(b.as()); !errors.Is(err, wireguard.ErrNone) {
 		t.Errorf("without a helper: %v", err)
 	}
