@@ -33,7 +33,7 @@ func two(t *testing.T) (hosts [2]*nstest.Namespace, meshes [2]mesh.Mesh) {
 	for i, name := range []string{"a", "b"} {
 		peers = append(peers, mesh.Peer{Name: name, Subnets: []netip.Prefix{
 			netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", i)),
-				netip.MustParsePrefix(fmt.Sprintf("fd00:%d::/64", i))}})
+			netip.MustParsePrefix(fmt.Sprintf("fd00:%d::/64", i))}})
 	}
 	for i, name := range []string{"a", "b"} {
 		meshes[i] = mesh.Mesh{Self: name, Peers: peers}

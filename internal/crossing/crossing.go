@@ -5,7 +5,8 @@
 //	probe    an ICMP echo request that comes in by the TUN, or by the encrypted interface, and that the
 //	         kernel routes to a pod. A rule
 //	         of our own takes it behind all filters (filter.Forwarded), so no pod gets it
-//	peer's   a probe that a peer has sent: it is answered, since it has passed
+//	peer's   a probe that a peer has sent: it is answered, since it has passed. Where packets travel
+//	         encrypted it is a UDP datagram, see package ask
 //	own      a probe that this node delivers to itself every few seconds, as if a peer had sent it.
 //	         One that does not arrive is sent again with a trace, and the kernel names the rule
 //
@@ -56,6 +57,8 @@ type Wanted struct {
 	Networks   []netip.Prefix // of the mesh
 	Mesh       mesh.Mesh
 	Ask        bool // this node asks itself, too; without, only probes of peers end here
+	// Port is the UDP port to which peers send such probes where packets travel encrypted; 0: they send echoes.
+	Port uint16
 }
 
 // Options is what a Keeper needs of others. The functions may be called at any time, by one of the
@@ -232,6 +235,9 @@ func (k *Keeper) take(b []byte, _ int) {
 		return
 	}
 	e, ok := packet.ParseEcho(b)
+	if !ok && s.Port != 0 {
+		e.Src, e.Dst, e.Payload, ok = packet.ParseDatagram(b, s.Port)
+	}
 	if !ok || e.Reply {
 		return
 	}

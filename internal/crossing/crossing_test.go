@@ -2,6 +2,7 @@ package crossing
 
 import (
 	"context"
+	"encoding/binary"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -112,6 +113,29 @@ func TestAnswersPeers(t *testing.T) {
 			}
 		})
 	}
+	t.Run("inside a tunnel", func(t *testing.T) {
+		for _, test := range []struct {
+			name, from string
+			port       uint16 // of the Keeper
+			want       string
+		}{
+			{"of a peer", "10.244.1.0", 8286, "a"},
+			{"of a pod", "10.244.1.7", 8286, ""},
+			{"another port", "10.244.1.0", 8287, ""},
+			{"packets travel bare", "10.244.1.0", 0, ""},
+		} {
+			t.Run(test.name, func(t *testing.T) {
+				k, answered := keeper(func(*Keeper, []byte) {})
+				s := *k.wanted.Load()
+				s.Port = test.port
+				k.wanted.Store(&s)
+				k.take(datagram(test.from, "10.244.2.254", 8286, payload), 0)
+				if got := strings.Join(*answered, " "); got != test.want {
+					t.Errorf("answered %q, want %q", got, test.want)
+				}
+			})
+		}
+	})
 	k, answered := keeper(func(*Keeper, []byte) {})
 	for _, damaged := range [][]byte{nil, {0x45}, make([]byte, 20)} {
 		k.take(damaged, 0)
@@ -119,6 +143,18 @@ func TestAnswersPeers(t *testing.T) {
 	if len(*answered) != 0 {
 		t.Errorf("damaged packets were answered to %v", *answered)
 	}
+}
+
+// datagram returns a UDP datagram of IPv4 without a checksum.
+func datagram(from, to string, port uint16, payload []byte) []byte {
+	b := make([]byte, packet.HeaderLen4+packet.UDPHeaderLen, 128)
+	b[0], b[8], b[9] = 0x45, 63, packet.ProtoUDP
+	binary.BigEndian.PutUint16(b[2:], uint16(len(b)+len(payload)))
+	copy(b[12:], netip.MustParseAddr(from).AsSlice())
+	copy(b[16:], netip.MustParseAddr(to).AsSlice())
+	binary.BigEndian.PutUint16(b[22:], port)
+	binary.BigEndian.PutUint16(b[24:], uint16(packet.UDPHeaderLen+len(payload)))
+	return append(b, payload...)
 }
 
 // The command of a remedy is the one for the program whose rule it is.

@@ -72,7 +72,8 @@ var errNoGroup = errors.New("no group of NFLOG is bound")
 
 // rules returns which probes end here, and of which ID they are traced.
 func (s *scene) rules(group, trace uint16) filter.ProbeSettings {
-	return filter.ProbeSettings{To: s.self.Subnets, Payload: []byte(probe.Magic), Group: group, Trace: trace}
+	return filter.ProbeSettings{To: s.self.Subnets, Payload: []byte(probe.Magic), Group: group, Trace: trace,
+		Port: s.Port}
 }
 
 // targets returns which ways to ask: those that lead to an interface of pods. Where no way does,

@@ -77,7 +77,7 @@ var arrows = map[string][]string{
 		"internal/peers"},
 	"internal/dataplane/auto": {"internal/dataplane", "internal/dataplane/kernel", "internal/dataplane/user",
 		"internal/mesh", "internal/peers"},
-	"internal/plan": {"internal/config", "internal/container", "internal/dataplane", "internal/dataplane/udp",
+	"internal/plan": {"internal/ask", "internal/config", "internal/container", "internal/dataplane", "internal/dataplane/udp",
 		"internal/filter", "internal/forwarding", "internal/link", "internal/masq", "internal/mesh",
 		"internal/rules", "internal/seal", "internal/wireguard"},
 	"internal/control":       {"internal/text"},

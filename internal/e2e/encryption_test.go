@@ -374,8 +374,10 @@ func TestSealedLossless(t *testing.T) {
 			t.Fatalf("exit %d: %s", code, words)
 		}
 	}
-	waitStatus(t, d, "peers are up", func(st control.Status) bool { return peer(t, st,
-		"worker").State == control.Up })
+	waitStatus(t, d, "peers are up", func(st control.Status) bool {
+		return peer(t, st,
+			"worker").State == control.Up
+	})
 	if after := handshake(); !after.Equal(before) {
 		t.Errorf("the session of %v is one of %v now", before, after)
 	}

@@ -33,6 +33,7 @@ type ProbeSettings struct {
 	To      []netip.Prefix // destinations: this node's own subnets
 	Payload []byte         // how the payload of a probe begins, at most 16 bytes
 	Group   uint16         // of NFLOG, which gets them
+	Port    uint16         // UDP, to which peers send them where packets travel encrypted; 0: they send echoes
 	Trace   uint16         // ID of the echoes to trace; 0: none
 }
 
@@ -67,9 +68,11 @@ func (s ProbeSettings) table() nft.Table {
 		f = f.InBoth()
 		for _, to := range f.PrefixesOf(s.To) {
 			probe := nft.Join(f.Guard(), f.EchoWith(s.Payload), f.DestinationInside(to))
-			take.Rules = append(take.Rules,
-				nft.Rule{Name: "log", Exprs: nft.Join(probe, nft.LogTo(s.Group, probeRate))},
-				nft.Rule{Name: "taken", Exprs: nft.Join(probe, nft.Drop())})
+			take.Rules = append(take.Rules, s.taking(probe)...)
+			if s.Port != 0 {
+				take.Rules = append(take.Rules, s.taking(nft.Join(f.Guard(), nft.DatagramWith(s.Port, s.Payload),
+					f.DestinationInside(to)))...)
+			}
 			trace.Rules = append(trace.Rules,
 				nft.Rule{Name: "trace", Exprs: nft.Join(probe, nft.EchoID(s.Trace), nft.SetTrace())})
 		}
@@ -79,6 +82,12 @@ func (s ProbeSettings) table() nft.Table {
 		t.Chains = append(t.Chains, trace)
 	}
 	return t
+}
+
+// taking are the rules that take probes out of the way.
+func (s ProbeSettings) taking(probe nft.Exprs) []nft.Rule {
+	return []nft.Rule{{Name: "log", Exprs: nft.Join(probe, nft.LogTo(s.Group, probeRate))},
+		{Name: "taken", Exprs: nft.Join(probe, nft.Drop())}}
 }
 
 // CleanUp removes meshd's tables of filters and its rules in chains of other programs, also those of

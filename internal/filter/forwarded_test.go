@@ -17,7 +17,9 @@ import (
 
 // What `nft list` says of the rules for forwarded probes, and that damage to them is mended.
 func TestForwardedAsNftShowsIt(t *testing.T) {
-	for name, trace := range map[string]uint16{"probe": 0, "probe-traced": 0x1234} {
+	for name, test := range map[string]struct{ trace, port uint16 }{
+		"probe": {}, "probe-traced": {trace: 0x1234}, "probe-inside": {port: 8286},
+	} {
 		t.Run(name, func(t *testing.T) {
 			nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 				l, err := nft.OpenLog(28500, 128) // without a reader the kernel has no such group
@@ -26,7 +28,7 @@ func TestForwardedAsNftShowsIt(t *testing.T) {
 				}
 				defer l.Close()
 				f := NewForwarded()
-				s := ProbeSettings{Payload: []byte("meshd\x00\x01\n"), Group: l.Group(), Trace: trace,
+				s := ProbeSettings{Payload: []byte("meshd\x00\x01\n"), Group: l.Group(), Trace: test.trace, Port: test.port,
 					To: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24"), netip.MustParsePrefix("fd00:2::/64")}}
 				if err := f.Set(s); err != nil {
 					t.Fatal(err)
@@ -65,7 +67,7 @@ func TestForwardedByBothInterfaces(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		if err := errors.Join(n.IP("link add cni0 type bridge", "link set cni0 up",
 			"addr add 10.244.2.1/24 dev cni0", "addr add 10.9.9.1/24 dev cni0",
-				"addr add fd00:2::1/64 dev cni0 nodad"),
+			"addr add fd00:2::1/64 dev cni0 nodad"),
 			n.Sysctl("ipv4.ip_forward", "1"), n.Sysctl("ipv6.conf.all.forwarding", "1")); err != nil {
 			t.Fatal(err)
 		}

@@ -21,10 +21,10 @@ func TestWriteAndRead(t *testing.T) {
 		"a file":            {"/etc/mesh.toml", "[network]\n", since, nil},
 		"without a newline": {"/etc/mesh.toml", "[network]", since, nil},
 		"empty":             {"/etc/mesh.toml", "", since, nil},
-		"a last good file":  {"/etc/mesh.toml", string(encode(File{"/etc/mesh.toml", "x", since, nil})), since,
+		"a last good file": {"/etc/mesh.toml", string(encode(File{"/etc/mesh.toml", "x", since, nil})), since,
 			nil},
-		"binary":            {"/etc/mesh.toml", "\x00\xff\n# meshd: \n", since, nil},
-		"an odd path":       {"/etc/\"x\" was in force at y\n sha256 z\xff", "x\n", since, nil},
+		"binary":      {"/etc/mesh.toml", "\x00\xff\n# meshd: \n", since, nil},
+		"an odd path": {"/etc/\"x\" was in force at y\n sha256 z\xff", "x\n", since, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			folder := filepath.Join(t.TempDir(), "state")

@@ -39,14 +39,34 @@ func (f Family) EchoWith(payload []byte) Exprs {
 	if f.v6 {
 		protocol, request = unix.IPPROTO_ICMPV6, echoRequest6
 	}
-	const icmpHeader = 8
-	return Join(icmp(protocol, request), Exprs{
+	return Join(icmp(protocol, request), payloadBegins(payload))
+}
+
+// DatagramWith matches UDP datagrams to a port whose payload begins with some bytes, at most 16. The rule has
+// to check the family.
+func DatagramWith(port uint16, payload []byte) Exprs {
+	return Join(Exprs{
+		// [ meta load l4proto => reg 1 ]
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		// [ cmp eq reg 1 0x00000011 ]
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_UDP}},
+		// [ payload load 2b @ transport header + 2 => reg 1 ]
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		// [ cmp eq reg 1 0x00005e20 ]
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(port)},
+	}, payloadBegins(payload))
+}
+
+// payloadBegins matches how the payload of an echo or of a datagram begins: both have headers of 8 bytes.
+func payloadBegins(payload []byte) Exprs {
+	const header = 8
+	return Exprs{
 		// [ payload load 8b @ transport header + 8 => reg 1 ]
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: icmpHeader,
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: header,
 			Len: uint32(len(payload))},
 		// [ cmp eq reg 1 0x6873656d 0x0a010064 ]
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: payload},
-	})
+	}
 }
 
 // EchoID matches ICMP echoes with an identifier. The rule has to check that the packet is an echo.

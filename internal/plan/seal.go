@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"example.org/meshd/internal/ask"
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/seal"
@@ -48,6 +49,14 @@ func (p *Plan) Port() uint16 {
 	return cmp.Or(p.Self.Port(), p.Config.Network.Port)
 }
 
+// ProbePort returns the UDP port to which peers send probes inside the tunnel; 0 while packets travel bare.
+func (p *Plan) ProbePort() uint16 {
+	if p.Seal == nil {
+		return 0
+	}
+	return ask.Port
+}
+
 // relay returns the node that forwards between two others, which both have no fixed address; empty if none
 // has to, or none does. Both ends have to name the same one, since a prefix belongs to one peer of WireGuard:
 // so the node that comes first in the file decides.
@@ -71,7 +80,7 @@ func (p *Plan) planSeal(self int) {
 	}
 	w := &seal.Wanted{Self: p.Peer, TUN: p.Link.Interface, Port: c.WireGuard.Port,
 		KeyFile: c.WireGuard.PrivateKey,
-		MTU: p.Link.MTU, Shares: p.Engine.Mesh.Shares}
+		MTU:     p.Link.MTU, Shares: p.Engine.Mesh.Shares}
 	if p.Self.CallsIn() && (c.Probe.Interval == 0 || c.Probe.Interval > keepalive) { // else probes keep NAT open
 		w.Keepalive = keepalive
 	}

@@ -210,7 +210,7 @@ func TestChangesOfEncryption(t *testing.T) {
 		"another key": {keyAs(2), keyAs(77), mesh.Change{Op: mesh.Replaced, Kind: mesh.ChangedPeer, Subject: "hub",
 			Field: "public_key", Old: keyAs(2), New: keyAs(77)}},
 		"another endpoint": {"203.0.113.3:1", "203.0.113.3:2", mesh.Change{Op: mesh.Replaced,
-			Kind: mesh.ChangedPeer,
+			Kind:    mesh.ChangedPeer,
 			Subject: "hub", Field: "endpoint", Old: "203.0.113.3:1", New: "203.0.113.3:2"}},
 		"no relay any more": {"name = 'z'\nvia = 'hub'", "name = 'z'", mesh.Change{Op: mesh.Replaced,
 			Kind: mesh.ChangedPeer, Subject: "z", Field: "via", Old: "hub", New: "none"}},

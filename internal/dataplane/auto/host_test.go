@@ -133,7 +133,7 @@ func (h *host) build(n *nstest.Namespace) (err error) {
 	}
 	if err := n.IP("link add eth0 type veth peer name wire", "link set wire up",
 		"address add 192.0.2.1/24 dev eth0", "link set eth0 up",
-			"neighbour add 192.0.2.2 lladdr 02:00:00:00:00:02 dev eth0",
+		"neighbour add 192.0.2.2 lladdr 02:00:00:00:00:02 dev eth0",
 		"address add 10.244.0.0/32 dev mesh0", "link set mesh0 up mtu 1472", "route add 10.244.0.0/16 dev mesh0",
 	); err != nil {
 		return err

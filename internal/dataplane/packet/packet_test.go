@@ -245,6 +245,10 @@ func FuzzPacket(f *testing.F) {
 				t.Errorf("%+v became %+v", e, again)
 			}
 		}
+		if src, dst, payload, ok := ParseDatagram(b, 0); ok && (src != h.Src || dst != h.Dst ||
+			len(payload) > len(b)-UDPHeaderLen-HeaderLen4) {
+			t.Errorf("a datagram of %s to %s: % x", src, dst, payload)
+		}
 		for _, src := range []netip.Addr{pod1, six1} {
 			for _, problem := range []Problem{TimeExceeded, NoRoute, TooBig} {
 				answer := Error(buf, src, problem, 1400, b)

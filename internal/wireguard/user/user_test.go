@@ -163,7 +163,7 @@ func TestHelpers(t *testing.T) {
 		peer := s.Peers[a.public()]
 		if err != nil || s.User == byKernel || s.Public != b.public() || s.Port != 51820 ||
 			peer.Handshake.IsZero() || peer.Received == 0 || peer.Sent == 0 ||
-				peer.Endpoint.String() != a.outer()+":51820" {
+			peer.Endpoint.String() != a.outer()+":51820" {
 			t.Errorf("%+v, %v", s, err)
 		}
 	})
