@@ -203,6 +203,10 @@ func TestNothingLeavesBare(t *testing.T) {
 	stream := startTimed(t, s.PodW2b, s.PodW, "10.244.2.3:7000", "10.244.1.2:7000", 500)
 	host := s.Worker2
 	w2 := all[2]
+	route, err := client(t, w2).Route(t.Context(), netip.MustParseAddr("10.244.1.2"))
+	if err != nil || route.Interface != "meshd-wg" || !route.Carried() {
+		t.Errorf("route %+v, %v", route, err)
+	}
 
 	for _, damage := range []struct {
 		name string

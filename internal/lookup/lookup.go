@@ -43,7 +43,7 @@ func Route(p *plan.Plan, to netip.Addr, carriers map[mesh.Prefix]string,
 	if source := p.Peer.TUNAddress(to.Is6()); source.IsValid() {
 		r.Source = source.String()
 	}
-	r.Interface, r.Kernel = p.Link.Interface, kernelRoutes(p, to)
+	r.Interface, r.Kernel = p.Device(), kernelRoutes(p, to)
 	return r
 }
 
@@ -51,11 +51,11 @@ func Route(p *plan.Plan, to netip.Addr, carriers map[mesh.Prefix]string,
 func kernelRoutes(p *plan.Plan, to netip.Addr) []control.KernelRoute {
 	all, own := []control.KernelRoute{}, p.Self.Subnets
 	if w, err := link.Ask(to, link.Interface{}, own); err == nil {
-		all = append(all, words.KernelRoute(control.SenderHost, p.Link.Interface, w))
+		all = append(all, words.KernelRoute(control.SenderHost, p.Device(), w))
 	}
 	if in := p.Forwarding.Crossing.PodLink(); in.Index != 0 {
 		if w, err := link.Ask(to, in, own); err == nil {
-			all = append(all, words.KernelRoute(control.SenderPods, p.Link.Interface, w))
+			all = append(all, words.KernelRoute(control.SenderPods, p.Device(), w))
 		}
 	}
 	return all

@@ -49,6 +49,14 @@ func (p *Plan) Port() uint16 {
 	return cmp.Or(p.Self.Port(), p.Config.Network.Port)
 }
 
+// Device returns the interface by which packets leave to peers.
+func (p *Plan) Device() string {
+	if p.Seal == nil {
+		return p.Link.Interface
+	}
+	return wireguard.Interface
+}
+
 // ProbePort returns the UDP port to which peers send probes inside the tunnel; 0 while packets travel bare.
 func (p *Plan) ProbePort() uint16 {
 	if p.Seal == nil {
