@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -185,12 +186,17 @@ API, 6 timed out, 78 "meshd run" has no valid file.`,
 // switches are given without a value, and the manual shows --sysctl=false where it is of use. Blanks take the
 // place of what is removed, since pflag has aligned the lines by then.
 func plainSwitches(root *cobra.Command) {
+	addPlainSwitches()
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsages | plainSwitches"))
+}
+
+// addPlainSwitches tells cobra of the function, once: its list is a variable of the package, without a lock.
+var addPlainSwitches = sync.OnceFunc(func() {
 	const values = "[=true|false]"
 	cobra.AddTemplateFunc("plainSwitches", func(usages string) string {
 		return strings.ReplaceAll(usages, values, strings.Repeat(" ", len(values)))
 	})
-	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsages | plainSwitches"))
-}
+})
 
 // unknownCommand rejects what is no command; cobra would print help and succeed.
 func unknownCommand(_ *cobra.Command, args []string) error {
