@@ -3,8 +3,10 @@
 // datagram comes from.
 //
 //	question, answer   the payloads of package probe, which tell the two apart
-//	refusal            an ICMP error "port unreachable" about a question: its host lives, and has no meshd.
-//	                   It counts as an echo reply of a bare kernel does
+//	refusal            an ICMP error "port unreachable" about a question, of the peer itself: its host lives,
+//	                   and has no meshd. It counts as an echo reply of a bare kernel does. Linux sends one a
+//	                   second (icmp_ratelimit), and of IPv6 only where it has a route to this node's TUN
+//	                   address alone: it takes the address of a subnet for an anycast one
 //
 // UDP and not ICMP: the peer's kernel would answer an echo itself, without what meshd tells, and raw sockets
 // need a capability that the service does not have.
@@ -15,7 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"sync/atomic"
@@ -189,17 +190,25 @@ func (c *Carrier) Run(ctx context.Context) error {
 	defer c.close()
 	b := make([]byte, 1<<16)
 	device := 0 // index of the interface that the sockets are bound to
+	var looked time.Time
 	for ctx.Err() == nil {
-		device = c.open(device)
+		if now := time.Now(); now.Sub(looked) >= lookEvery {
+			device, looked = c.open(device), now
+		}
 		fds := []unix.PollFd{{Fd: int32(c.wake), Events: unix.POLLIN}}
 		for i := range c.sockets {
 			fds = append(fds, unix.PollFd{Fd: c.sockets[i].Load().number(), Events: unix.POLLIN})
 		}
-		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
+		wait := int(lookEvery.Milliseconds())
+		if s := c.scene.Load(); !s.own[0].IsValid() && !s.own[1].IsValid() {
+			wait = -1
+		}
+		if _, err := unix.Poll(fds, wait); err != nil && !errors.Is(err, unix.EINTR) {
 			return os.NewSyscallError("poll", err)
 		}
 		if fds[0].Revents != 0 {
 			_, _ = unix.Read(c.wake, b)
+			looked = time.Time{}
 		}
 		for i := range c.sockets {
 			by := c.sockets[i].Load()
@@ -214,14 +223,15 @@ func (c *Carrier) Run(ctx context.Context) error {
 	return nil
 }
 
+// lookEvery is the time between two looks at the interface: another program may have made it anew, or have
+// given the port up, and neither is told.
+const lookEvery = time.Second
+
 // open brings the sockets to what is wanted, and returns the index of the interface. A socket is bound to one
 // interface, and not to its name: one that was made anew needs others.
-func (c *Carrier) open(before int) (device int) {
+func (c *Carrier) open(before int) int {
 	s := c.scene.Load()
-	if i, err := net.InterfaceByName(c.o.Interface); err == nil {
-		device = i.Index
-	}
-	var failed error
+	device, failed := indexOf(c.o.Interface)
 	for i, own := range s.own {
 		had := c.sockets[i].Load()
 		if had != nil && had.own == own && device == before {
@@ -246,15 +256,15 @@ func (c *Carrier) open(before int) (device int) {
 }
 
 // tell publishes why there is no socket. While the interface or its address is missing, whoever brings it
-// says
-// so.
+// says so.
 func (c *Carrier) tell(err error) {
 	if err == nil || errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) {
 		c.why.Store(nil)
 		return
 	}
 	why := &mesh.Condition{Kind: mesh.ProbePortTaken, Severity: mesh.Degraded, Cause: err.Error(),
-		Subject: fmt.Sprint(Port), Remedy: fmt.Sprintf("`ss -lunp 'sport = :%d'` shows who has the port", Port)}
+		Subject: fmt.Sprintf("UDP port %d", Port),
+		Remedy:  fmt.Sprintf("`ss -lunp 'sport = :%d'` shows who has the port", Port)}
 	if had := c.why.Swap(why); had == nil || *had != *why {
 		c.o.Log.Warn("cannot probe peers inside the tunnel", "error", err, "event", "probes_failed")
 	}
@@ -299,8 +309,13 @@ func (c *Carrier) hearRefusals(by *socket, b []byte) {
 		if err != nil {
 			return
 		}
+		if to.Port() != Port {
+			continue
+		}
 		if p, known := s.peers[to.Addr()]; known && refused && kindOf(b[:n]) == question {
-			c.o.Hear(dataplane.Echo{Peer: p.name, Reply: true, Payload: b[:n]}, time.Now())
+			now := time.Now()
+			p.heard.Store(now.UnixNano())
+			c.o.Hear(dataplane.Echo{Peer: p.name, Reply: true, Payload: b[:n]}, now)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -59,8 +60,8 @@ func must(t *testing.T, err error) {
 }
 
 // start runs a Carrier on a host until the test ends. heard gets what it hears.
-func start(t *testing.T, n *nstest.Namespace, m mesh.Mesh, reply bool) (c *Carrier,
-	heard chan dataplane.Echo) {
+func start(t *testing.T, n *nstest.Namespace, m mesh.Mesh, reply bool) (
+	c *Carrier, heard chan dataplane.Echo) {
 	t.Helper()
 	heard = make(chan dataplane.Echo, 100)
 	c = New(Options{Log: slog.New(slog.DiscardHandler), Interface: device,
@@ -158,11 +159,99 @@ func TestRefusal(t *testing.T) {
 	await(t, atA, "again")
 }
 
+// A firewall on the way says "port unreachable", too, which tells nothing of the peer behind it.
+func TestRejectOnTheWay(t *testing.T) {
+	nstest.RequirePrograms(t, "`make deps` installs it", "nft")
+	hosts, meshes := two(t)
+	m := meshes[0]
+	m.Peers = append(m.Peers, mesh.Peer{Name: "c", Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")}})
+	must(t, hosts[0].IP("route add 10.244.2.0/24 via 10.244.1.0 dev "+device+" onlink"))
+	must(t, hosts[1].IP("route add 10.244.2.0/24 dev "+device))
+	must(t, hosts[1].Sysctl("ipv4.ip_forward", "1"))
+	_, err := hosts[1].Run("nft", "add table ip t; add chain ip t f { type filter hook forward priority 0; }; "+
+		"add rule ip t f udp dport 8286 counter reject with icmp port-unreachable")
+	must(t, err)
+	rejects, err := hosts[0].Capture(device)
+	must(t, err)
+	defer rejects.Close()
+	a, atA := start(t, hosts[0], m, true)
+	isReject := func(b []byte) bool { // Ethernet, IPv4, ICMP: destination unreachable, port
+		return len(b) > 36 && b[12] == 8 && b[13] == 0 && b[23] == 1 && b[34] == 3 && b[35] == 3
+	}
+	for until := time.Now().Add(nstest.Patience); ; {
+		sent(t, a, dataplane.Echo{Peer: "c", Payload: payload('q', "rejected")})
+		if _, err := rejects.Next(50*time.Millisecond, isReject); err == nil {
+			break
+		}
+		if time.Now().After(until) {
+			t.Fatal("nothing is rejected")
+		}
+	}
+	for until := time.Now().Add(nstest.Patience); ; { // b itself has no meshd, and says so once a second
+		sent(t, a, dataplane.Echo{Peer: "b", Payload: payload('q', "refused")})
+		select {
+		case e := <-atA:
+			if e.Peer != "b" {
+				t.Errorf("heard %q of %s", e.Payload, e.Peer)
+			}
+			return
+		case <-time.After(50 * time.Millisecond):
+			if time.Now().After(until) {
+				t.Fatal("nothing is heard")
+			}
+		}
+	}
+}
+
+// listener returns a socket of another program.
+func listener(t *testing.T, n *nstest.Namespace, at string) (c net.PacketConn) {
+	t.Helper()
+	must(t, n.Do(func() (err error) { c, err = net.ListenPacket("udp4", at); return err }))
+	return c
+}
+
+// A port that another program has is told, and taken once it is free, without anybody's call.
+func TestPortTaken(t *testing.T) {
+	hosts, meshes := two(t)
+	other := listener(t, hosts[0], "0.0.0.0:8286")
+	a, atA := start(t, hosts[0], meshes[0], true)
+	for until := time.Now().Add(nstest.Patience); len(a.Conditions()) == 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatal("nothing is told")
+		}
+	}
+	if c := a.Conditions()[0]; c.Kind != mesh.ProbePortTaken || c.Remedy == "" {
+		t.Errorf("%+v", c)
+	}
+	must(t, other.Close())
+	sent(t, a, dataplane.Echo{Peer: "b", Payload: payload('q', "free")})
+	await(t, atA, "free")
+	if all := a.Conditions(); len(all) > 0 {
+		t.Errorf("%+v", all)
+	}
+}
+
+// Probes that the peer has to forward go to another address of it.
+func TestForwarded(t *testing.T) {
+	hosts, meshes := two(t)
+	must(t, hosts[1].IP("addr add 10.244.1.254/32 dev "+device))
+	there := listener(t, hosts[1], "10.244.1.254:8286")
+	defer there.Close()
+	a, _ := start(t, hosts[0], meshes[0], true)
+	sent(t, a, dataplane.Echo{Peer: "b", Forwarded: true, Payload: payload('q', "forwarded")})
+	b := make([]byte, 100)
+	must(t, there.SetReadDeadline(time.Now().Add(nstest.Patience)))
+	n, from, err := there.ReadFrom(b)
+	if err != nil || string(b[:n]) != string(payload('q', "forwarded")) || from.String() != "10.244.0.0:8286" {
+		t.Errorf("%q from %v: %v", b[:n], from, err)
+	}
+}
+
 // The sockets follow the interface: one that was deleted and made anew, and other addresses.
 func TestInterfaceMadeAnew(t *testing.T) {
 	hosts, meshes := two(t)
 	a, _ := start(t, hosts[0], meshes[0], true)
-	b, atB := start(t, hosts[1], meshes[1], true)
+	_, atB := start(t, hosts[1], meshes[1], true)
 	sent(t, a, dataplane.Echo{Peer: "b", Payload: payload('q', "before")})
 	must(t, hosts[0].IP("link del "+device))
 	must(t, hosts[0].IP("link add "+device+" type veth peer name "+device+" netns "+hosts[1].Name))
@@ -170,8 +259,6 @@ func TestInterfaceMadeAnew(t *testing.T) {
 		dress(t, n, i)
 	}
 	for until := time.Now().Add(nstest.Patience); ; time.Sleep(5 * time.Millisecond) {
-		a.Look()
-		b.Look()
 		_ = a.SendEcho(dataplane.Echo{Peer: "b", Payload: payload('q', "after")})
 		select {
 		case e := <-atB:
@@ -230,6 +317,17 @@ func FuzzKindOf(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if k := kindOf(b); (k == question) != (len(b) > 8 && b[8] == 'q') {
 			t.Errorf("%x is %v", b, k)
+		}
+	})
+}
+
+func FuzzOffender(f *testing.F) {
+	f.Add([]byte{})
+	f.Add(append([]byte{2, 0, 0, 0}, make([]byte, 12)...))
+	f.Add(append([]byte{10, 0}, make([]byte, 26)...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if a := offender(b); a.IsValid() && (a.Is4() && len(b) < 16 || a.Is6() && len(b) < 28) {
+			t.Errorf("% x is %s", b, a)
 		}
 	})
 }

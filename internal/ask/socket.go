@@ -1,6 +1,7 @@
 package ask
 
 import (
+	"encoding/binary"
 	"errors"
 	"net/netip"
 	"os"
@@ -80,8 +81,7 @@ func listen(own netip.Addr, device string) (*socket, error) {
 }
 
 // attempts is how often a call is made that fails for an earlier datagram: an ICMP error makes the next call
-// on
-// the socket fail, whatever it is about (sock_error in net/core/sock.c). Run takes the errors themselves.
+// on the socket fail, whatever it is about (sock_error in net/core/sock.c). Run takes the errors themselves.
 const attempts = 3
 
 // write sends one datagram. It may be called from any goroutine.
@@ -113,8 +113,27 @@ func (s *socket) read(b []byte) (n int, from netip.AddrPort, err error) {
 	return 0, from, err
 }
 
+// indexOf returns the number of an interface; ENODEV without one. It costs microseconds, however many
+// interfaces there are.
+func indexOf(device string) (int, error) {
+	request, err := unix.NewIfreq(device)
+	if err != nil {
+		return 0, err
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, request); err != nil {
+		return 0, err
+	}
+	return int(request.Uint32()), nil
+}
+
 // readError takes one error about a datagram that was sent, with its payload and where it went. refused tells
-// that its host answered that nobody listens there (ICMP "port unreachable").
+// that its host answered that nobody listens there (ICMP "port unreachable"). A REJECT of this host's own
+// firewall says the same, in the name of this host.
 func (s *socket) readError(b []byte) (n int, to netip.AddrPort, refused bool, err error) {
 	control := make([]byte, 512)
 	n, length, _, at, err := unix.Recvmsg(s.fd, b, control, unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
@@ -130,10 +149,26 @@ func (s *socket) readError(b []byte) (n int, to netip.AddrPort, refused bool, er
 			m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_RECVERR
 		if isError && len(m.Data) >= int(unsafe.Sizeof(unix.SockExtendedErr{})) {
 			e := (*unix.SockExtendedErr)(unsafe.Pointer(&m.Data[0]))
-			refused = e.Origin != unix.SO_EE_ORIGIN_LOCAL && syscall.Errno(e.Errno) == unix.ECONNREFUSED
+			refused = e.Origin != unix.SO_EE_ORIGIN_LOCAL && syscall.Errno(e.Errno) == unix.ECONNREFUSED &&
+				offender(m.Data[unsafe.Sizeof(*e):]) == addrPort(at).Addr()
 		}
 	}
 	return n, addrPort(at), refused, nil
+}
+
+// offender reads who has sent an ICMP error: the sockaddr behind a sock_extended_err (SO_EE_OFFENDER);
+// invalid if the kernel does not tell.
+func offender(b []byte) netip.Addr {
+	if len(b) < unix.SizeofSockaddrInet4 {
+		return netip.Addr{}
+	}
+	switch family := binary.NativeEndian.Uint16(b); {
+	case family == unix.AF_INET:
+		return netip.AddrFrom4([4]byte(b[4:8]))
+	case family == unix.AF_INET6 && len(b) >= unix.SizeofSockaddrInet6:
+		return netip.AddrFrom16([16]byte(b[8:24]))
+	}
+	return netip.Addr{}
 }
 
 // sockaddr and addrPort convert addresses; another family than IP gives the zero value.
