@@ -96,7 +96,7 @@ func (p *probes) follow(next *plan.Plan) {
 		}
 		if next.Peer.CanSpeakTo(peer) {
 			s.Peers = append(s.Peers, peer.Name)
-			s.Bounds = append(s.Bounds, forms.Bounds(next.Peer, peer, next.MTUTo(peer)))
+			s.Bounds = append(s.Bounds, forms.Bounds(next.Peer, peer, next.MTUTo(peer), next.Engine.Sealed))
 			if via := next.Engine.Reachable(peer); len(via) > 1 {
 				if s.Via[peer.Name] = via; next.Engine.Sealed { // WireGuard has one address of a peer at a time
 					delete(s.Via, peer.Name)
@@ -105,7 +105,7 @@ func (p *probes) follow(next *plan.Plan) {
 			}
 		}
 	}
-	p.forms.Configure(next.Config.Dataplane.Spread, next.Link.MTU)
+	p.forms.Configure(next.Config.Dataplane.Spread && !next.Engine.Sealed, next.Link.MTU)
 	p.steer.Follow(next.Engine.Mesh, now)
 	p.registry.Use(p.selfOf(next.Config).Files(), now)
 	if s.Interval == 0 {

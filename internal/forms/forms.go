@@ -96,11 +96,12 @@ func (s *Sender) Send(
 const leastMTU = 576
 
 // Bounds returns what probes a peer can get from a node. mtu is how large packets to the peer may be as
-// far as this host is concerned, in bytes.
-func Bounds(self, peer mesh.Peer, mtu int) probe.Bounds {
+// far as this host is concerned, in bytes. sealed tells that packets travel encrypted: then probes are UDP,
+// whose header has the size of ICMP's.
+func Bounds(self, peer mesh.Peer, mtu int, sealed bool) probe.Bounds {
 	var b probe.Bounds
 	if headers := dataplane.EchoHeadersTo(self, peer); mtu > headers {
-		b.Sizes = probe.Sizes{Least: leastMTU - headers, Most: mtu - headers, Headers: headers}
+		b.Sizes = probe.Sizes{Least: leastMTU - headers, Most: mtu - headers, Headers: headers, Meshd: sealed}
 	}
 	for _, v6 := range []bool{false, true} {
 		b.Forwarded = b.Forwarded || self.TUNAddress(v6).IsValid() && peer.ForwardedProbe(v6).IsValid()

@@ -136,8 +136,13 @@ func TestBounds(t *testing.T) {
 		{"a peer of one address", node(v4), node("10.1.0.1/32"), probe.Bounds{Sizes: sizes4}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if got := Bounds(test.self, test.peer, 1472); got != test.want {
+			if got := Bounds(test.self, test.peer, 1472, false); got != test.want {
 				t.Errorf("%+v, want %+v", got, test.want)
+			}
+			// Encrypted, only the size of meshds' packets is measured: others are rate limited.
+			test.want.Sizes.Meshd = true
+			if got := Bounds(test.self, test.peer, 1472, true); got != test.want {
+				t.Errorf("encrypted %+v, want %+v", got, test.want)
 			}
 		})
 	}

@@ -321,6 +321,22 @@ func TestSilent(t *testing.T) {
 	s.expect("b silent>down")
 }
 
+// A host that drops questions inside a tunnel is heard all the same, by its WireGuard, once in ten seconds. It
+// is silent then, and stays so.
+func TestSilentInATunnel(t *testing.T) {
+	s := newSim(t, time.Second, "b")
+	s.run(10 * time.Second)
+	s.changes = nil
+	s.answers = silent
+	for second := range 60 {
+		s.run(time.Second)
+		if second%11 == 5 {
+			s.heard["b"] = s.now
+		}
+	}
+	s.expect("b up>stale", "b stale>silent")
+}
+
 // Who dies is never silent: what was heard before tells nothing of now.
 func TestDeadIsNotSilent(t *testing.T) {
 	s := newSim(t, time.Second, "b")

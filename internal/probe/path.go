@@ -365,8 +365,9 @@ func (p *path) conclude(q question) {
 	p.missed++
 }
 
-// lately is how long after it was noticed a sign of life counts.
-const lately = 10 * time.Second
+// lately is how long after it was noticed a sign of life counts. WireGuard answers questions that its host
+// drops once in 10 s (KEEPALIVE_TIMEOUT), and is looked at once a second.
+const lately = 15 * time.Second
 
 // stateAt returns the state that follows from what is known. p.mu is held.
 func (p *path) stateAt(now time.Time) State {

@@ -33,6 +33,9 @@ type Sizes struct {
 	Least   int // that an underlay must carry; smaller sizes are not asked about
 	Most    int // that the interface here carries; 0: the size is not measured
 	Headers int // by which packets are larger than the payload
+	// Meshd tells to measure only a peer whose meshd answers. A kernel that returns questions inside a tunnel
+	// does so once a second (icmp_ratelimit), which plain probes use up.
+	Meshd bool
 }
 
 // A Size is the size of the largest packets to a peer, in bytes, headers included.
@@ -303,7 +306,7 @@ func (p *path) look() {
 // sizes returns the sizes that are due to be asked about, and when the peer is to be settled again for
 // that; zero if that is no matter. p.mu is held.
 func (p *path) sizes(now time.Time, mayAsk bool) (all []int, again time.Time) {
-	if !p.passes() {
+	if !p.passes() || p.bounds.Sizes.Meshd && p.told.Hash == [32]byte{} {
 		p.search.stop()
 		return nil, again
 	}

@@ -47,6 +47,23 @@ func TestSizeOfAPath(t *testing.T) {
 	}
 }
 
+// Inside a tunnel a host without meshd returns one question a second: its size is not asked about, and what
+// the interface carries is taken for it. Once its meshd answers, it is measured.
+func TestSizeOfABareHost(t *testing.T) {
+	s := newFormSim(t, time.Second, "b")
+	inside := limits
+	inside.Sizes.Meshd = true
+	s.Set(Settings{Peers: []string{"b"}, Interval: time.Second, Bounds: []Bounds{inside}})
+	s.other = func(q Question, _ []byte) []byte { return q.Payload }
+	s.path(1000, 0)
+	s.run(time.Minute)
+	if got := s.size(); s.form(Large).Sent > 0 || got.InUse != got.Most {
+		t.Errorf("%d questions, %+v", s.form(Large).Sent, got)
+	}
+	s.other = nil
+	s.until(1000, 30*time.Second)
+}
+
 // What has not been asked about before is found, too: a path that was narrow from the beginning, and one
 // that widens by a little.
 func TestSizeGrowsByALittle(t *testing.T) {
