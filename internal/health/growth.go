@@ -15,6 +15,7 @@ import (
 //
 //	spoofed_source     of a node: its file differs from this one; or somebody forges its address
 //	wrong_destination  of a node: its file differs from this one
+//	cleartext          of a node: its file does not encrypt; or somebody forges its address
 //	send_error         this host does not send what pods send to the peer
 //	write_error        the TUN does not take what the peer sends
 //	socket_overflow    a flood of strangers can do it, too: it then costs the nodes' own packets
@@ -24,7 +25,7 @@ import (
 // no_route, foreign_source, malformed, ttl_expired, too_big.
 var (
 	// lies are never normal: some packets are enough.
-	lies = []mesh.Drop{mesh.SpoofedSource, mesh.WrongDestination}
+	lies = []mesh.Drop{mesh.SpoofedSource, mesh.WrongDestination, mesh.Cleartext}
 	// losses happen under load as well: TCP finds its speed by them. A share of the packets counts.
 	losses   = []mesh.Drop{mesh.SendError, mesh.WriteError}
 	overflow = []string{"socket_overflow", "tun_overflow"}
@@ -99,8 +100,12 @@ func ofPeers(reason mesh.Drop, before, now map[string]mesh.Traffic) (all []mesh.
 			moved = 0
 		}
 		if known && counts(lost, moved) {
-			all = append(all, mesh.Condition{Kind: mesh.DropsGrowing, Severity: mesh.Degraded, Peer: name,
-				Subject: reason.String(), Cause: lostIn(lost) + " of " + name, Remedy: growthRemedies[reason]})
+			c := mesh.Condition{Kind: mesh.DropsGrowing, Severity: mesh.Degraded, Peer: name,
+				Subject: reason.String(), Cause: lostIn(lost) + " of " + name, Remedy: growthRemedies[reason]}
+			if reason == mesh.Cleartext {
+				c.Kind, c.Subject = mesh.SendsClear, ""
+			}
+			all = append(all, c)
 		}
 	}
 	return all
@@ -109,6 +114,7 @@ func ofPeers(reason mesh.Drop, before, now map[string]mesh.Traffic) (all []mesh.
 var growthRemedies = map[mesh.Drop]string{
 	mesh.SpoofedSource:    "compare the files of both nodes: their subnets and addresses have to be the same",
 	mesh.WrongDestination: "compare the files of both nodes: their subnets and routes have to be the same",
+	mesh.Cleartext:        "give that node this file: both ends have to encrypt",
 	mesh.SendError:        "look at the other problems of the peer; without one, this host is overloaded",
 	mesh.WriteError:       "see that the interface of the mesh is up: `ip link`",
 }

@@ -36,6 +36,7 @@ func TestGrowth(t *testing.T) {
 			counted(1e6, mesh.SendError, 1001), []string{"send_error"}},
 		{"the TUN refuses", counted(0, mesh.WriteError, 0),
 			counted(0, mesh.WriteError, 10), []string{"write_error"}},
+		{"pods' packets are kept back", counted(0, mesh.NotEncrypted, 0), counted(0, mesh.NotEncrypted, 1e6), nil},
 		{"strangers", counted(0, mesh.UnknownSender, 0), counted(0, mesh.UnknownSender, 1e6), nil},
 		{"pods send to nowhere", counted(0, mesh.NoRoute, 0), counted(0, mesh.NoRoute, 1e6), nil},
 		{"pods forge", counted(0, mesh.ForeignSource, 0), counted(0, mesh.ForeignSource, 1e6), nil},
@@ -126,5 +127,22 @@ func TestNeighbours(t *testing.T) {
 				t.Errorf("%+v", got[0])
 			}
 		})
+	}
+}
+
+// A node that sends bare packets to a mesh that encrypts has a kind of its own.
+func TestSendsClear(t *testing.T) {
+	for lost, want := range map[uint64]int{9: 0, 10: 1} {
+		var g health.Growth
+		g.Take(counted(0, mesh.Cleartext, 3), at(0))
+		all := g.Conditions(counted(1e6, mesh.Cleartext, 3+lost), at(5))
+		if len(all) != want {
+			t.Fatalf("%d packets: %+v", lost, all)
+		}
+		for _, c := range all {
+			if c.Kind != mesh.SendsClear || c.Severity != mesh.Degraded || c.Peer != "b" || c.Remedy == "" {
+				t.Errorf("%+v", c)
+			}
+		}
 	}
 }
