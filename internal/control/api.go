@@ -312,7 +312,7 @@ type Route struct {
 	Prefix    string `json:"prefix"`    // its subnet or route that matches
 	Address   string `json:"address"`   // its underlay IP:port to which packets go; empty for this node
 	Source    string `json:"source"`    // address that this host would send from
-	Interface string `json:"interface"` // TUN; empty for this node's own pods
+	Interface string `json:"interface"` // TUN, or the one that encrypts; empty for own pods
 	MTU       int    `json:"mtu"`       // largest inner packet, bytes
 	State     string `json:"state"`     // of the peer; empty for this node
 	// Masquerade is the rule that a pod's packets to the address match, MasqueradeOff or
