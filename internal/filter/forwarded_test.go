@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"example.org/meshd/internal/dataplane/tun"
 	"example.org/meshd/internal/dataplane/virtio"
 	"example.org/meshd/internal/nft"
 	"example.org/meshd/internal/nstest"
@@ -28,8 +27,8 @@ func TestForwardedAsNftShowsIt(t *testing.T) {
 				}
 				defer l.Close()
 				f := NewForwarded()
-				s := ProbeSettings{Payload: []byte("meshd\x00\x01\n"), Group: l.Group(), Trace: test.trace, Port: test.port,
-					To: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24"), netip.MustParsePrefix("fd00:2::/64")}}
+				s := ProbeSettings{Payload: []byte("meshd\x00\x01\n"), Group: l.Group(), Trace: test.trace,
+					Port: test.port, To: prefixes("10.244.2.0/24", "fd00:2::/64")}
 				if err := f.Set(s); err != nil {
 					t.Fatal(err)
 				}
@@ -88,19 +87,11 @@ func TestForwardedByBothInterfaces(t *testing.T) {
 		}
 		var sent []string
 		for _, name := range []string{"mesh0", "meshd-wg"} {
-			if err := tun.Create(name); err != nil {
-				t.Fatal(err)
-			}
-			q, err := tun.Open(name, true)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer q.Close()
-			if err := n.IP("link set "+name+" up", "route replace 10.244.1.0/24 dev "+name,
+			write := opened(t, n, name).Writer()
+			if err := n.IP("route replace 10.244.1.0/24 dev "+name,
 				"route replace fd00:1::/64 dev "+name); err != nil {
 				t.Fatal(err)
 			}
-			write := q.Writer()
 			for _, to := range []string{"10.9.9.9", "10.244.2.9", "fd00:2::9"} { // the first is no pod's
 				if err := write([][]byte{make([]byte, virtio.HeaderSize), echoTo(to, payload)}); err != nil {
 					t.Fatal(err)

@@ -139,76 +139,93 @@ func next(t *testing.T, conn *net.UDPConn) string {
 	return string(buf[:n])
 }
 
+// opened makes a TUN that is up, and returns a queue of it.
+func opened(t *testing.T, n *nstest.Namespace, name string) *tun.Queue {
+	t.Helper()
+	if err := errors.Join(tun.Create(name), n.IP("link set "+name+" up")); err != nil {
+		t.Fatal(err)
+	}
+	q, err := tun.Open(name, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { q.Close() })
+	return q
+}
+
+// surround gives a node addresses, and a host behind it that stands for the network behind the node, for one
+// that is not the mesh's, and for a third node.
+func surround(t *testing.T, n *nstest.Namespace) (beyond *nstest.Namespace) {
+	t.Helper()
+	beyond = nstest.ForTest(t)
+	if err := errors.Join(
+		n.IP("link set lo up", "addr add 10.244.1.0/32 dev meshd-wg",
+			"addr add fd00:0:0:1::/128 dev meshd-wg nodad", "addr add 10.244.1.5/32 dev lo",
+			"addr add fd00:0:0:1::5/128 dev lo nodad",
+			"addr add 192.0.2.1/32 dev lo", "addr add 2001:db8::1/128 dev lo nodad",
+			"route add 10.244.9.0/24 dev meshd-wg", "route add fd00:0:0:9::/64 dev meshd-wg",
+			"link add lan type veth peer name eth0 netns "+beyond.Name, "link set lan up",
+			"addr add 203.0.113.1/24 dev lan", "addr add fd01::1/64 dev lan nodad",
+			"route add 10.244.3.0/24 dev lan", "route add fd00:0:0:3::/64 dev lan",
+			"route add 198.51.100.0/24 dev lan"),
+		beyond.IP("link set eth0 up", "addr add 203.0.113.2/24 dev eth0", "addr add fd01::2/64 dev eth0 nodad",
+			"addr add 10.244.3.7/24 dev eth0", "addr add fd00:0:0:3::7/64 dev eth0 nodad",
+			"addr add 198.51.100.2/24 dev eth0"),
+		n.Sysctl("ipv4.ip_forward", "1"), n.Sysctl("ipv6.conf.all.forwarding", "1")); err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range []string{"203.0.113.2", "fd01::2", "10.244.3.7", "fd00:0:0:3::7"} {
+		run(t, n, "ping", "-c", "1", "-W", "5", to) // no packet waits for a neighbour, and comes late
+	}
+	return beyond
+}
+
+// innerCases are destinations of what a peer sends.
+var innerCases = []struct {
+	name, to string
+	beyond   bool // it would arrive at the host behind this node
+	pass     bool
+}{
+	{"pod", "10.244.1.5", false, true}, {"TUN's address", "10.244.1.0", false, true},
+	{"network behind the node", "203.0.113.2", true, true},
+	{"pod, IPv6", "fd00:0:0:1::5", false, true}, {"TUN's address, IPv6", "fd00:0:0:1::", false, true},
+	{"network behind the node, IPv6", "fd01::2", true, true},
+	{"the host's other address", "192.0.2.1", false, false},
+	{"the host's other address, IPv6", "2001:db8::1", false, false},
+	{"another network", "198.51.100.2", true, false},
+	{"a third node", "10.244.3.7", true, false}, {"a third node, IPv6", "fd00:0:0:3::7", true, false},
+	{"all hosts", "224.0.0.1", false, false}, {"broadcast", "255.255.255.255", false, false},
+	{"all nodes, IPv6", "ff02::1", false, false}, {"link-local, IPv6", "fe80::1", false, false},
+}
+
 // What a peer sends to something behind this node passes, also with the ordinary rules flushed; all else is
 // dropped and counted, and nothing of it reaches a network, another address of the host, or a third node.
 func TestInnerByPackets(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
-		if err := tun.Create("meshd-wg"); err != nil {
-			t.Fatal(err)
-		}
-		q, err := tun.Open("meshd-wg", true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer q.Close()
-		beyond := nstest.ForTest(t) // the network behind the node, a network that is not, and a third node
-		err = errors.Join(
-			n.IP("link set lo up", "link set meshd-wg up", "addr add 10.244.1.0/32 dev meshd-wg",
-				"addr add fd00:0:0:1::/128 dev meshd-wg nodad", "addr add 10.244.1.5/32 dev lo",
-				"addr add fd00:0:0:1::5/128 dev lo nodad", "addr add 192.0.2.1/32 dev lo",
-				"addr add 2001:db8::1/128 dev lo nodad", "route add 10.244.9.0/24 dev meshd-wg",
-				"route add fd00:0:0:9::/64 dev meshd-wg", "link add lan type veth peer name eth0 netns "+beyond.Name,
-				"link set lan up", "addr add 203.0.113.1/24 dev lan", "addr add fd01::1/64 dev lan nodad",
-				"route add 10.244.3.0/24 dev lan", "route add fd00:0:0:3::/64 dev lan",
-				"route add 198.51.100.0/24 dev lan"),
-			beyond.IP("link set eth0 up", "addr add 203.0.113.2/24 dev eth0", "addr add fd01::2/64 dev eth0 nodad",
-				"addr add 10.244.3.7/24 dev eth0", "addr add fd00:0:0:3::7/64 dev eth0 nodad",
-				"addr add 198.51.100.2/24 dev eth0"),
-			n.Sysctl("ipv4.ip_forward", "1"), n.Sysctl("ipv6.conf.all.forwarding", "1"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, to := range []string{"203.0.113.2", "fd01::2", "10.244.3.7", "fd00:0:0:3::7"} {
-			run(t, n, "ping", "-c", "1", "-W", "5", to) // no packet waits for a neighbour, and comes late
-		}
+		in := &injector{t: t, write: opened(t, n, "meshd-wg").Writer()}
+		beyond := surround(t, n)
 		g := NewGuard()
 		s := sealed("10.244.1.0/24", "203.0.113.0/24", "fd00:0:0:1::/64", "fd01::/64")
 		if _, err := g.Set(s); err != nil || g.StandBy(s) != nil {
 			t.Fatal(err)
 		}
-		in := &injector{t: t, write: q.Writer()}
 		anywhere := netip.MustParseAddrPort("[::]:9000")
-		here, there := listen(t, n, anywhere), listen(t, beyond, anywhere)
+		conns := map[bool]*net.UDPConn{false: listen(t, n, anywhere), true: listen(t, beyond, anywhere)}
 		dropped := uint64(0)
 		for _, standby := range []bool{false, true} {
 			if standby { // what is lost of the count with the ordinary rules was read before
 				run(t, n, "nft", "flush ruleset")
 			}
-			for _, test := range []struct {
-				name, to string
-				at       *net.UDPConn // where it would arrive
-				pass     bool
-			}{
-				{"pod", "10.244.1.5", here, true}, {"TUN's address", "10.244.1.0", here, true},
-				{"network behind the node", "203.0.113.2", there, true},
-				{"pod, IPv6", "fd00:0:0:1::5", here, true}, {"TUN's address, IPv6", "fd00:0:0:1::", here, true},
-				{"network behind the node, IPv6", "fd01::2", there, true},
-				{"the host's other address", "192.0.2.1", here, false},
-				{"the host's other address, IPv6", "2001:db8::1", here, false},
-				{"another network", "198.51.100.2", there, false},
-				{"a third node", "10.244.3.7", there, false}, {"a third node, IPv6", "fd00:0:0:3::7", there, false},
-				{"all hosts", "224.0.0.1", here, false}, {"broadcast", "255.255.255.255", here, false},
-				{"all nodes, IPv6", "ff02::1", here, false}, {"link-local, IPv6", "fe80::1", here, false},
-			} {
-				from, last := "10.244.9.9", map[*net.UDPConn]string{here: "10.244.1.5", there: "203.0.113.2"}[test.at]
+			for _, test := range innerCases {
+				from, conn := "10.244.9.9", conns[test.beyond]
 				if strings.Contains(test.to, ":") {
 					from = "fd00:0:0:9::9"
 				}
 				tried := in.udp(from, test.to)
 				// This one arrives in any case, and behind the other.
-				end := in.udp("10.244.9.9", last)
-				got := next(t, test.at)
-				if got == tried && next(t, test.at) != end {
+				end := in.udp("10.244.9.9", map[bool]string{false: "10.244.1.5", true: "203.0.113.2"}[test.beyond])
+				got := next(t, conn)
+				if got == tried && next(t, conn) != end {
 					t.Errorf("%s: the last one is missing", test.name)
 				}
 				if (got == tried) != test.pass {
