@@ -164,7 +164,8 @@ func TestRejectOnTheWay(t *testing.T) {
 	nstest.RequirePrograms(t, "`make deps` installs it", "nft")
 	hosts, meshes := two(t)
 	m := meshes[0]
-	m.Peers = append(m.Peers, mesh.Peer{Name: "c", Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")}})
+	m.Peers = append(m.Peers, mesh.Peer{Name: "c",
+		Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")}})
 	must(t, hosts[0].IP("route add 10.244.2.0/24 via 10.244.1.0 dev "+device+" onlink"))
 	must(t, hosts[1].IP("route add 10.244.2.0/24 dev "+device))
 	must(t, hosts[1].Sysctl("ipv4.ip_forward", "1"))

@@ -389,7 +389,7 @@ func TestSealedLossless(t *testing.T) {
 		lost, gap, began := stream.finish()
 		// A process that gets no CPU for a while leaves what no queue holds.
 		if missed := s.overflowsOf("meshd-wg").since(full)[i]; lost > missed {
-			t.Errorf("stream %d: %d of %d packets were lost, and %d found a full queue; none arrived for %v from %v on",
+			t.Errorf("stream %d: %d of %d packets were lost, %d found a full queue; none came for %v from %v on",
 				i, lost, stream.flow.sent, missed, gap, began)
 		}
 	}

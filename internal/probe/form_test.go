@@ -321,8 +321,8 @@ func TestSilent(t *testing.T) {
 	s.expect("b silent>down")
 }
 
-// A host that drops questions inside a tunnel is heard all the same, by its WireGuard, once in ten seconds. It
-// is silent then, and stays so.
+// A host that drops questions inside a tunnel is heard all the same, by its WireGuard, once in ten
+// seconds. It is silent then, and stays so.
 func TestSilentInATunnel(t *testing.T) {
 	s := newSim(t, time.Second, "b")
 	s.run(10 * time.Second)

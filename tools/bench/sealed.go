@@ -63,7 +63,8 @@ func startSealed(l *lab, binary string) error {
 			return err
 		}
 		// Hosts share this machine's files, and both have an interface of one name.
-		script := `mkdir -p /run/wireguard && mount --bind "$0" /run/wireguard && exec env CREDENTIALS_DIRECTORY="$0" "$@"`
+		script := `mkdir -p /run/wireguard && mount --bind "$0" /run/wireguard &&
+			exec env CREDENTIALS_DIRECTORY="$0" "$@"`
 		for _, line := range [][]string{
 			{"wireguard-user", "-c", file}, {"run", "-c", file, "--socket", l.socket(i)},
 		} {

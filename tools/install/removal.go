@@ -41,7 +41,8 @@ func (t *trial) purge() (seen string, err error) {
 	if err == nil && strings.TrimSpace(left) != "" {
 		err = fmt.Errorf("left behind:\n%s", left)
 	}
-	return "remove keeps /etc/mesh.toml and the private key, purge does not; no interface, route, rule or file; " +
+	return "remove keeps /etc/mesh.toml and the private key, purge does not; " +
+		"no interface, route, rule or file; " +
 		"each forwarding switch is as it was found", err
 }
 
