@@ -44,6 +44,7 @@ var columns = []column{
 		glyph, word, role := stateOf(p)
 		return glyph + " " + word, role
 	}},
+	{lockColumn, sortKeys, 13, 80, true, lockCell},
 	{"RTTms", sortRTT, 6, 0, false, func(_ view, p control.Peer, _ int) (string, cell.Role) {
 		if p.State == control.Down { // what it was is not what it is
 			return words.Unknown, cell.Dim
@@ -90,13 +91,27 @@ var columns = []column{
 // compactColumns are those that the key `o` leaves: more room for long names.
 var compactColumns = []string{"PEER", "STATE", "RTTms", "RX", "TX"}
 
+// countingColumns are of no use while packets are encrypted, since nothing counts them; lockColumn takes
+// their place then.
+var countingColumns = []string{"RX p/s", "TX p/s"}
+
+const lockColumn = "LOCK"
+
+// suits tells whether a column has something to say of a mesh that is encrypted, or is not.
+func (c column) suits(v view) bool {
+	if v.data != nil && v.status != nil && v.status.WireGuard != nil {
+		return !slices.Contains(countingColumns, c.title)
+	}
+	return c.title != lockColumn
+}
+
 // columnsFor returns the columns of a table of w cells on the screen of a view. Two cells
 // are for the cursor and one is between columns; the names have what is left.
 func columnsFor(v view, w int) []column {
 	var used []column
 	left := w - 2
 	for _, c := range columns {
-		if c.from > v.w || v.compact && !slices.Contains(compactColumns, c.title) {
+		if c.from > v.w || v.compact && !slices.Contains(compactColumns, c.title) || !c.suits(v) {
 			continue
 		}
 		if c.title == "RX" || c.title == "TX" {

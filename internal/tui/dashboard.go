@@ -94,11 +94,15 @@ func nodeBox(v view, w int) []cell.Line {
 		generation, since = fmt.Sprintf("  gen %d", s.Config.Generation), applied(v, true)
 	}
 	path := cell.FitMiddle(s.Config.Path, max(12, min(cell.Width(s.Config.Path), w-len(generation))))
+	offload := cell.Styled(cell.Dim, "offload ").Add(cell.Plain, offloads(s)).Join(refused(s))
+	if s.WireGuard != nil { // the interface that encrypts has none to choose
+		offload = lockFacts(s)
+	}
 	return []cell.Line{
 		cell.Styled(cell.Strong, s.Node).Add(cell.Plain, "  "+words.HostPort(s.Network)),
 		cell.Text(fmt.Sprintf("meshd %s  pid %d  up %s", s.Version, s.PID, words.Span(v.uptime()))),
 		cell.Text(planeFacts(s)),
-		cell.Styled(cell.Dim, "offload ").Add(cell.Plain, offloads(s)).Join(refused(s)),
+		offload,
 		cell.Styled(cell.Dim, "drops ").Join(dropFacts(v)),
 		peerFacts(s),
 		cell.Text(path + generation),

@@ -31,13 +31,15 @@ func facts(v view, w int) []cell.Line {
 	node := fmt.Sprintf("  %s   up %s   meshd %s  pid %d",
 		words.HostPort(s.Network), words.Span(v.uptime()), s.Version, s.PID)
 	plane := cell.Text(planeFacts(s) + "  offload " + offloads(s))
-	return []cell.Line{
+	lines := []cell.Line{
 		label("NODE").Add(cell.Strong, s.Node).Add(cell.Plain, node),
 		label("CONFIG").Join(configFacts(v, w-10)),
 		label("PLANE").Join(plane).Join(refused(s)),
-		label("DROPS").Join(dropFacts(v)),
-		label("PEERS").Join(peerFacts(s)),
 	}
+	if s.WireGuard != nil {
+		lines = append(lines, label("LOCK").Join(lockFacts(s)))
+	}
+	return append(lines, label("DROPS").Join(dropFacts(v)), label("PEERS").Join(peerFacts(s)))
 }
 
 // configFacts tell of the file in w cells; how long it took to apply gives way first, then

@@ -154,6 +154,35 @@ func drained(s *control.Status) *control.Status {
 	return judged(s)
 }
 
+// sealed makes a status that of a mesh whose packets are encrypted: one peer sends in the clear, one has never
+// answered, one has roamed, one is behind another, and one was not spoken to for long.
+func sealed(s *control.Status) *control.Status {
+	s.Dataplane = control.Dataplane{Engine: control.EngineWireGuard, Queues: 1}
+	s.WireGuard = &control.WireGuard{Implementation: control.WireGuardKernel, Interface: "meshd-wg", Port: 51820,
+		PublicKey: "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=", MTU: 1440}
+	s.Totals.RxPackets, s.Totals.RxBytes, s.Totals.TxPackets, s.Totals.TxBytes = nil, nil, nil, nil
+	for i := range s.Peers {
+		p := &s.Peers[i]
+		p.WireGuard = &control.PeerWireGuard{PublicKey: "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
+			Endpoint:        fmt.Sprintf("198.51.100.%d:51820", i+2),
+			LatestHandshake: new(s.Now.Add(-time.Duration(7*i+3) * time.Second)),
+			RxBytes:         *p.RxBytes, TxBytes: *p.TxBytes, Path: control.PathDirect}
+		p.RxPackets, p.RxBytes, p.TxPackets, p.TxBytes = nil, nil, nil, nil
+	}
+	s.Peers[0].WireGuard.Endpoint, s.Peers[0].WireGuard.Roamed = "203.0.113.77:40001", true
+	s.Peers[1].WireGuard.Path, s.Peers[1].WireGuard.Endpoint = "via edge-02", ""
+	s.Peers[1].WireGuard.LatestHandshake = nil
+	s.Peers[2].WireGuard.LatestHandshake = nil
+	s.Peers[5].WireGuard.LatestHandshake = new(s.Now.Add(-time.Hour))
+	for _, p := range []control.Problem{{Kind: noHandshake, Peer: s.Peers[2].Name,
+		Text: "peer edge-04 does not answer WireGuard"}, {Kind: sendsClear, Peer: s.Peers[4].Name,
+		Text: "peer edge-06 still sends in the clear, and its packets are dropped"}} {
+		p.Level, p.Remedy, p.Since = control.Degraded, "compare the files", noon
+		s.Health.Problems = append(s.Health.Problems, p)
+	}
+	return s
+}
+
 // older makes a status one of a daemon that has no health yet.
 func older(s *control.Status) *control.Status {
 	s.Health = control.Health{}

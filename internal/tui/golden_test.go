@@ -50,12 +50,15 @@ var scenes = map[string]func(w, h int) *Model{
 		s.Health = control.Health{Level: control.OK}
 		return judged(s)
 	}),
-	"events":       scene(asItIs, "3", "k"),
-	"help":         scene(asItIs, "?"),
-	"long":         scene(longNames, "2"),
-	"config":       configScene,
-	"reload":       reloadScene,
-	"disconnected": disconnectedScene,
+	"sealed":        scene(sealed),
+	"sealed-peers":  scene(sealed, "2"),
+	"sealed-detail": scene(sealed, "2", "enter"),
+	"events":        scene(asItIs, "3", "k"),
+	"help":          scene(asItIs, "?"),
+	"long":          scene(longNames, "2"),
+	"config":        configScene,
+	"reload":        reloadScene,
+	"disconnected":  disconnectedScene,
 	"silent": func(w, h int) *Model {
 		m, c := someDashboard(w, h, asItIs)
 		c.forward(14 * time.Second)

@@ -116,8 +116,17 @@ func (r anything) peer() control.Peer {
 		Loss: r.number(), ProbesTx: r.count(), ProbesRx: r.count(),
 		ConfigMatch: []*bool{nil, new(true), new(false)}[r.IntN(3)], ConfigSHA256: r.name(64), Version: r.text(15),
 		RxBytes: r.counter(), TxBytes: r.counter(), RxPackets: r.counter(), TxPackets: r.counter(),
-		Drops: r.drops(),
+		Drops: r.drops(), WireGuard: r.wireGuard(),
 	}
+}
+
+func (r anything) wireGuard() *control.PeerWireGuard {
+	if r.IntN(3) == 0 {
+		return nil
+	}
+	return &control.PeerWireGuard{PublicKey: r.text(44), Endpoint: []string{"", r.text(20)}[r.IntN(2)],
+		Roamed: r.IntN(2) == 0, LatestHandshake: r.time(), RxBytes: r.count(), TxBytes: r.count(),
+		Path: []string{control.PathDirect, "via " + r.name(63), ""}[r.IntN(3)]}
 }
 
 func (r anything) status() *control.Status {
@@ -142,6 +151,10 @@ func (r anything) status() *control.Status {
 	}
 	if r.IntN(8) == 0 {
 		s.Node = ""
+	}
+	if r.IntN(2) == 0 {
+		s.WireGuard = &control.WireGuard{Implementation: r.text(9), Interface: r.name(15), Port: r.IntN(65536),
+			PublicKey: r.text(44), MTU: r.IntN(65536)}
 	}
 	for range r.IntN(4) {
 		s.Warnings = append(s.Warnings, r.text(300))
