@@ -100,7 +100,7 @@ func measureSteady(master *os.File, pid, width, height int, all times) error {
 	if _, err := readFor(master, settle); err != nil {
 		return err
 	}
-	before, err := cpuOf(pid)
+	before, _, err := cpuOf(pid)
 	if err != nil {
 		return err
 	}
@@ -108,7 +108,7 @@ func measureSteady(master *os.File, pid, width, height int, all times) error {
 	if err != nil {
 		return err
 	}
-	after, err := cpuOf(pid)
+	after, _, err := cpuOf(pid)
 	all[terminalBytes(width, height)] = float64(n) / 1000 / span.Seconds()
 	all[dashboardCPU(width, height)] = 100 * (after - before).Seconds() / span.Seconds()
 	resident, residentErr := residentOf(pid)

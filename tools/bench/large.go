@@ -282,25 +282,27 @@ func (b *bench) takeLarge(ctx context.Context, all times) error {
 	return nil
 }
 
-// runLarge measures many nodes alone, and prints medians and extremes.
-func (b *bench) runLarge(ctx context.Context) error {
+// alone measures some figures alone, and prints medians and extremes.
+func (b *bench) alone(
+	ctx context.Context, take func(context.Context, times) error, names []string, unit string,
+) error {
 	var rounds []times
 	for round := range b.rounds {
 		taken := times{}
-		if err := b.takeLarge(ctx, taken); err != nil {
+		if err := take(ctx, taken); err != nil {
 			return err
 		}
 		fmt.Printf("round %d of %d is measured\n", round+1, b.rounds)
 		rounds = append(rounds, taken)
 	}
-	for _, name := range largeMoments() {
+	for _, name := range names {
 		var values []float64
 		for _, one := range rounds {
 			values = append(values, one[name])
 		}
 		slices.Sort(values)
 		median := medianOf(rounds, func(t times) float64 { return t[name] })
-		fmt.Printf("%-75s %6.0f ms  (%.0f to %.0f)\n", name, median, values[0], values[len(values)-1])
+		fmt.Printf("%-75s %6.4g %s  (%.4g to %.4g)\n", name, median, unit, values[0], values[len(values)-1])
 	}
 	return nil
 }

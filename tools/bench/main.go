@@ -35,6 +35,7 @@ func main() {
 		"WireGuard's: "+
 		"compares engines alone, packet by packet")
 	flag.BoolVar(&b.large, "large", false, "measure only starts and edits of a large mesh, with each engine")
+	flag.BoolVar(&b.probes, "probing", false, "measure only what the probes of 1000 peers cost")
 	out := flag.String("out", "", "directory for benchmarks.md and benchmarks.svg (default: only print)")
 	flag.Parse()
 	if *only != "" {
@@ -55,6 +56,7 @@ type bench struct {
 	only   []string
 	bare   bool // the wire has no Ethernet header
 	large  bool // only starts and edits of a large mesh
+	probes bool // only what probes cost
 }
 
 // run measures all systems, round by round, and reports medians. It fails if one fails: a table with
@@ -67,7 +69,10 @@ func (b *bench) run(ctx context.Context, out string) (err error) {
 		return err
 	}
 	if b.large {
-		return b.runLarge(ctx)
+		return b.alone(ctx, b.takeLarge, largeMoments(), "ms")
+	}
+	if b.probes {
+		return b.alone(ctx, b.takeProbing, probingCosts(), "%")
 	}
 	all := systems(b.binary, b.bare)
 	if b.only != nil {

@@ -27,7 +27,8 @@ func moments() (names []string) {
 			moment("one node changed", nodes))
 	}
 	names = append(names, largeMoments()...)
-	names = append(names, statusAnswer, probingCost, probingTwice, versionPrinted)
+	names = append(append(names, statusAnswer), probingCosts()...)
+	names = append(names, versionPrinted)
 	for _, d := range dashboards {
 		names = append(names, firstPicture(d.width, d.height), terminalBytes(d.width, d.height),
 			dashboardCPU(d.width, d.height), dashboardMemory(d.width, d.height))
@@ -54,10 +55,8 @@ func (b *bench) takeTimes(ctx context.Context) (times, error) {
 	if err := b.takeLarge(ctx, all); err != nil {
 		return nil, err
 	}
-	for _, twice := range []bool{false, true} {
-		if err := b.inLab(1472, func(l *lab) error { return l.probing(ctx, b.binary, all, twice) }); err != nil {
-			return nil, fmt.Errorf("probing: %w", err)
-		}
+	if err := b.takeProbing(ctx, all); err != nil {
+		return nil, err
 	}
 	for _, d := range dashboards {
 		if err := b.dashboard(ctx, d.width, d.height, all); err != nil {
