@@ -204,11 +204,18 @@ func (p *probes) report(status *control.Peer, ours *config.Config) probe.Report 
 
 // causes adds what is wrong with the peers of a plan to what was found, and puts causes before effects.
 func (p *probes) causes(in *plan.Plan, all []mesh.Condition) []mesh.Condition {
-	var others []health.Peer
 	at, ours := time.Now(), p.registry.Own()
+	for i := range in.Engine.Mesh.Peers {
+		if name := in.Engine.Mesh.Peers[i].Name; name != in.Self.Name {
+			all = append(all, p.registry.Of(name).Conditions(name, ours, at)...)
+		}
+	}
+	if !slices.ContainsFunc(all, func(c mesh.Condition) bool { return c.Peer != "" }) { // as nearly always, in meshes of thousands too
+		return all
+	}
+	var others []health.Peer
 	for _, peer := range in.Engine.Mesh.Others() {
 		f := p.registry.Of(peer.Name)
-		all = append(all, f.Conditions(peer.Name, ours, at)...)
 		others = append(others, health.Peer{Name: peer.Name, Underlay: peer.Underlay().AddrPort,
 			Version: f.Version, File: f.File, Met: f.Met, Maintained: f.Maintained(at)})
 	}

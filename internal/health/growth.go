@@ -75,8 +75,10 @@ func (g *Growth) Conditions(now Counted, at time.Time) (all []mesh.Condition) {
 		return nil
 	}
 	before := readings[first]
-	for _, reason := range slices.Concat(lies, losses) {
-		all = append(all, ofPeers(reason, before.Peers, now.Peers)...)
+	reasons := slices.Concat(lies, losses)
+	suspects := suspectsOf(reasons, now.Peers)
+	for _, reason := range reasons {
+		all = append(all, ofPeers(reason, suspects, before.Peers, now.Peers)...)
 	}
 	moved := grown(packets(before.Totals), packets(now.Totals))
 	for _, reason := range overflow {
@@ -88,10 +90,22 @@ func (g *Growth) Conditions(now Counted, at time.Time) (all []mesh.Condition) {
 	return all
 }
 
-// ofPeers returns for which peers a reason counts more than noise. A peer that was not there before is
-// looked at from the next reading on: its counters may be old ones.
-func ofPeers(reason mesh.Drop, before, now map[string]mesh.Traffic) (all []mesh.Condition) {
-	for _, name := range slices.Sorted(maps.Keys(now)) {
+// suspectsOf returns the peers of which enough was ever counted to be more than noise, by name. They are few:
+// to sort thousands of names every second, once for each reason, would cost more than all else here.
+func suspectsOf(reasons []mesh.Drop, now map[string]mesh.Traffic) (names []string) {
+	for name, t := range now {
+		if slices.ContainsFunc(reasons, func(r mesh.Drop) bool { return t.Drops[r] >= fewPackets }) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// ofPeers returns for which of some peers a reason counts more than noise. A peer that was not there before
+// is looked at from the next reading on: its counters may be old ones.
+func ofPeers(reason mesh.Drop, suspects []string, before, now map[string]mesh.Traffic) (all []mesh.Condition) {
+	for _, name := range suspects {
 		was, known := before[name]
 		is := now[name]
 		lost := grown(was.Drops[reason], is.Drops[reason])
