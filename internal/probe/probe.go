@@ -120,15 +120,8 @@ type Prober struct {
 	sized    float64        // the number of questions about sizes that may be asked now
 	doubted  float64        // the number of questions of doubts that may be asked now
 	last     time.Time      // of the last Work
-	pending  []pending      // sent questions, by when they are over
-}
-
-// pending is a sent question, with the time at which its path is to be settled.
-type pending struct {
-	to     *path
-	over   time.Time
-	urgent bool // not only with the next tick
-	doubt  bool // needless once the question is answered
+	pending  agenda         // what waits for answers, or for a tick
+	urgent   agenda         // what is not to wait for the tick
 }
 
 // New returns a Prober without peers. heard returns the time of the last packet of any kind from a

@@ -2,7 +2,6 @@ package probe
 
 import (
 	"math/rand/v2"
-	"slices"
 	"time"
 )
 
@@ -31,15 +30,13 @@ func (p *Prober) Wait() time.Duration {
 			wait = min(wait, time.Duration((1-r.credit)/(r.rate()*share)*float64(time.Second)))
 		}
 	}
-	if len(p.pending) > 0 {
-		wait = min(wait, p.pending[0].over.Sub(p.last))
+	if at, ok := p.pending.first(); ok {
+		wait = min(wait, at.Sub(p.last))
 	}
 	least := p.tick()
-	for _, one := range p.pending {
-		if in := one.over.Sub(p.last); one.urgent || in >= least {
-			least = min(least, max(in, doubtTick))
-			break
-		}
+	if at, ok := p.urgent.first(); ok {
+		wait = min(wait, at.Sub(p.last))
+		least = min(least, max(at.Sub(p.last), doubtTick))
 	}
 	return max(wait, least)
 }
@@ -86,7 +83,7 @@ func (p *Prober) Work(now time.Time) (questions []Question, changes []Change) {
 			to := r.turn()
 			questions = append(questions, p.ask(now, to, false))
 			questions = p.askForms(now, to, questions)
-			p.follow(pending{to: to, over: now.Add(Timeout)}) // for all of them
+			p.pending.add(pending{to: to, over: now.Add(Timeout)}) // for all of them
 		}
 	}
 	return questions, changes
@@ -99,7 +96,7 @@ func (p *Prober) ask(now time.Time, to *path, outOfTurn bool) Question {
 	q.Seq, doubt = to.ask(now, p.question(to.name, q.Payload), outOfTurn)
 	q.Payload = appendDrain(q.Payload, p.drain.Load())
 	if !doubt.IsZero() {
-		p.follow(pending{to: to, over: doubt, doubt: true})
+		p.pending.add(pending{to: to, over: doubt, doubt: true})
 	}
 	return q
 }
@@ -134,13 +131,13 @@ func (p *Prober) conclude(now time.Time) (questions []Question, changes []Change
 	for range len(p.news) {
 		due = append(due, <-p.news)
 	}
-	over := 0
-	for ; over < len(p.pending) && !p.pending[over].over.After(now); over++ {
-		if one := p.pending[over]; !one.doubt || one.to.waitsLong() {
-			due = append(due, one.to)
+	for _, list := range []*agenda{&p.urgent, &p.pending} {
+		for one, ok := list.next(now); ok; one, ok = list.next(now) {
+			if !one.doubt || one.to.waitsLong() {
+				due = append(due, one.to)
+			}
 		}
 	}
-	p.pending = slices.Delete(p.pending, 0, over)
 	for _, one := range due {
 		questions, changes = p.settle(one, now, questions, changes)
 	}
@@ -181,10 +178,10 @@ func (p *Prober) settle(
 		questions = append(questions, q)
 	}
 	if !found.again.IsZero() {
-		p.follow(pending{to: one, over: found.again})
+		p.pending.add(pending{to: one, over: found.again})
 	}
 	if !found.urgent.IsZero() {
-		p.follow(pending{to: one, over: found.urgent, urgent: true})
+		p.urgent.add(pending{to: one, over: found.urgent})
 	}
 	if found.doubts && p.doubted >= float64(len(of.paths)) {
 		for _, to := range of.paths {
@@ -198,10 +195,4 @@ func (p *Prober) settle(
 		}
 	}
 	return questions, changes
-}
-
-// follow has a path settled at a time.
-func (p *Prober) follow(one pending) {
-	at, _ := slices.BinarySearchFunc(p.pending, one, func(a, b pending) int { return a.over.Compare(b.over) })
-	p.pending = slices.Insert(p.pending, at, one)
 }
