@@ -131,9 +131,9 @@ var ErrNoSocket = errors.New("no probe can be sent inside the tunnel")
 func (c *Carrier) SendEcho(es ...dataplane.Echo) error {
 	s := c.scene.Load()
 	var errs []error
-	for _, e := range es {
+	for i, e := range es {
 		if err := c.send(s, e); err != nil {
-			errs = append(errs, &dataplane.EchoError{Peer: e.Peer, Err: err})
+			errs = append(errs, &dataplane.EchoError{Peer: e.Peer, Index: i, Err: err})
 		}
 	}
 	return errors.Join(errs...)

@@ -39,10 +39,11 @@ type Leaving struct {
 // ErrSealed is that of an Echo for an engine whose packets travel encrypted (Wanted.Sealed): none leaves.
 var ErrSealed = errors.New("send echo: packets travel encrypted, by another interface")
 
-// An EchoError is why an Echo to a peer could not be sent. Err is what the socket said.
+// An EchoError is why one Echo could not be sent. Err is what the socket said, or why none was asked.
 type EchoError struct {
-	Peer string
-	Err  error
+	Peer  string
+	Index int // among those of the call
+	Err   error
 }
 
 // Error implements error.
@@ -54,17 +55,46 @@ func (e *EchoError) Unwrap() error { return e.Err }
 // Refused returns the peers that an error of SendEcho says this host forbids to send to (EPERM): a
 // rule in OUTPUT or POSTROUTING, or an IPsec policy.
 func Refused(err error) (names []string) {
-	if several, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, one := range several.Unwrap() {
-			names = append(names, Refused(one)...)
+	all, _ := echoErrors(err)
+	for _, one := range all {
+		if errors.Is(one.Err, unix.EPERM) {
+			names = append(names, one.Peer)
 		}
-		return names
-	}
-	var one *EchoError
-	if errors.As(err, &one) && errors.Is(one.Err, unix.EPERM) {
-		names = append(names, one.Peer)
 	}
 	return names
+}
+
+// Unsent returns which of n Echoes an error of SendEcho is about, by their index: all of them if it is about
+// none in particular.
+func Unsent(err error, n int) (indexes []int) {
+	all, others := echoErrors(err)
+	if others {
+		for i := range n {
+			indexes = append(indexes, i)
+		}
+		return indexes
+	}
+	for _, one := range all {
+		indexes = append(indexes, one.Index)
+	}
+	return indexes
+}
+
+// echoErrors returns the errors about one Echo each that an error consists of; others tells that it is
+// about something else, too.
+func echoErrors(err error) (all []*EchoError, others bool) {
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, one := range several.Unwrap() {
+			more, other := echoErrors(one)
+			all, others = append(all, more...), others || other
+		}
+		return all, others
+	}
+	var one *EchoError
+	if errors.As(err, &one) {
+		return []*EchoError{one}, false
+	}
+	return nil, err != nil
 }
 
 // An EchoHandler is asked about echoes from peers to this node, by the packet loops:

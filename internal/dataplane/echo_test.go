@@ -32,3 +32,24 @@ func TestRefused(t *testing.T) {
 		})
 	}
 }
+
+// An error names the echoes that it is about; one that names none is about all of them.
+func TestUnsent(t *testing.T) {
+	of := func(index int) error { return &dataplane.EchoError{Peer: "a", Index: index, Err: unix.EMSGSIZE} }
+	for name, c := range map[string]struct {
+		err  error
+		want []int
+	}{
+		"nothing":             {nil, nil},
+		"no loop":             {errors.New("no packet loop runs"), []int{0, 1, 2}},
+		"one":                 {of(1), []int{1}},
+		"some, of two levels": {errors.Join(of(0), errors.Join(of(2))), []int{0, 2}},
+		"and something else":  {errors.Join(of(0), unix.EPERM), []int{0, 1, 2}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := dataplane.Unsent(c.err, 3); !slices.Equal(got, c.want) {
+				t.Errorf("%v, want %v", got, c.want)
+			}
+		})
+	}
+}

@@ -7,7 +7,6 @@
 package forms
 
 import (
-	"errors"
 	"sync/atomic"
 	"time"
 
@@ -64,30 +63,32 @@ func (s *Sender) Trait(engine dataplane.Echoer, now time.Time) (t probe.Trait, n
 	return t, true
 }
 
-// Send sends questions: plain ones with one call, others one by one, since each may fail for a reason of
-// its own. unsent are those that say nothing, since what the kernel refuses is told to pods, or counted.
-// A plain question that cannot be sent is one without an answer.
+// Send sends questions, all with one call: those of other forms cost no calls of their own. unsent are those
+// that say nothing, since what the kernel refuses is told to pods, or counted. A plain question that cannot
+// be sent is one without an answer.
 func (s *Sender) Send(
 	engine dataplane.Echoer, questions []probe.Question,
 ) (unsent []probe.Question, err error) {
-	var plain []dataplane.Echo
-	var errs []error
-	for _, q := range questions {
-		e := dataplane.Echo{Peer: q.Peer, Via: q.Via, ID: q.ID, Seq: q.Seq, Payload: q.Payload, DSCP: q.DSCP}
+	if len(questions) == 0 {
+		return nil, nil
+	}
+	echoes := make([]dataplane.Echo, len(questions))
+	for i, q := range questions {
+		echoes[i] = dataplane.Echo{Peer: q.Peer, Via: q.Via, ID: q.ID, Seq: q.Seq, Payload: q.Payload, DSCP: q.DSCP}
 		switch q.Form {
-		case probe.Plain:
-			plain = append(plain, e)
-			continue
 		case probe.Data:
-			e.NoChecksum, e.Spread = s.noChecksum.Load(), s.spread.Load()
+			echoes[i].NoChecksum, echoes[i].Spread = s.noChecksum.Load(), s.spread.Load()
 		case probe.Forwarded:
-			e.Forwarded = true
-		}
-		if err := engine.SendEcho(e); err != nil {
-			unsent, errs = append(unsent, q), append(errs, err)
+			echoes[i].Forwarded = true
 		}
 	}
-	return unsent, errors.Join(append(errs, engine.SendEcho(plain...))...)
+	err = engine.SendEcho(echoes...)
+	for _, i := range dataplane.Unsent(err, len(questions)) {
+		if questions[i].Form != probe.Plain {
+			unsent = append(unsent, questions[i])
+		}
+	}
+	return unsent, err
 }
 
 // leastMTU is the smallest path that a size is searched for, in bytes of pods' packets: what every IPv4

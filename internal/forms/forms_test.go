@@ -23,16 +23,25 @@ type fakeEngine struct {
 
 func (e *fakeEngine) SendEcho(es ...dataplane.Echo) error {
 	e.calls = append(e.calls, es)
-	for _, one := range es {
+	var errs []error
+	for i, one := range es {
 		if e.refuses != nil && e.refuses(one) != nil {
-			return e.refuses(one)
+			errs = append(errs, &dataplane.EchoError{Peer: one.Peer, Index: i, Err: e.refuses(one)})
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 func (e *fakeEngine) Heard(string) time.Time     { return time.Time{} }
 func (e *fakeEngine) HeardBy(string) peers.Heard { return peers.Heard{} }
 func (e *fakeEngine) Leaving() dataplane.Leaving { return e.leaving }
+
+// failing is an engine that sends nothing at all.
+type failing struct {
+	*fakeEngine
+	err error
+}
+
+func (e failing) SendEcho(...dataplane.Echo) error { return e.err }
 
 var noon = time.Unix(1e9, 0)
 
@@ -57,14 +66,14 @@ func TestSend(t *testing.T) {
 				t.Errorf("%v, %v", unsent, err)
 			}
 			want := []dataplane.Echo{
-				{Peer: "b", NoChecksum: test.noChecksum, Spread: test.spread}, {Peer: "b"},
-				{Peer: "b", DSCP: 46}, {Peer: "b", Forwarded: true}, {Peer: "b"}, {Peer: "c"},
+				{Peer: "b"}, {Peer: "b", NoChecksum: test.noChecksum, Spread: test.spread}, {Peer: "b"},
+				{Peer: "b", DSCP: 46}, {Peer: "b", Forwarded: true}, {Peer: "c"},
 			}
 			equal := func(a, b dataplane.Echo) bool {
 				return a.Peer == b.Peer && a.NoChecksum == b.NoChecksum && a.Spread == b.Spread && a.DSCP == b.DSCP &&
 					a.Forwarded == b.Forwarded
 			}
-			if got := slices.Concat(e.calls...); !slices.EqualFunc(got, want, equal) || len(e.calls) != 5 {
+			if got := slices.Concat(e.calls...); !slices.EqualFunc(got, want, equal) || len(e.calls) != 1 {
 				t.Errorf("%d calls: %+v\nwant %+v", len(e.calls), got, want)
 			}
 		})
@@ -81,9 +90,15 @@ func TestUnsent(t *testing.T) {
 		return nil
 	}}
 	large := probe.Question{Peer: "b", Form: probe.Large, Payload: make([]byte, 1444)}
-	unsent, err := (&Sender{}).Send(e, []probe.Question{large, {Peer: "b", Form: probe.Marked}, {Peer: "c"}})
+	all := []probe.Question{{Peer: "b"}, large, {Peer: "b", Form: probe.Marked}, {Peer: "c"}}
+	unsent, err := (&Sender{}).Send(e, all)
 	if !errors.Is(err, refused) || len(unsent) != 1 || unsent[0].Form != probe.Large {
 		t.Errorf("%v, %v", unsent, err)
+	}
+	none := errors.New("no packet loop runs")
+	unsent, err = (&Sender{}).Send(failing{e, none}, all)
+	if !errors.Is(err, none) || len(unsent) != 2 || unsent[0].Form != probe.Large || unsent[1].Form != probe.Marked {
+		t.Errorf("without an engine: %v, %v", unsent, err)
 	}
 }
 

@@ -2,7 +2,6 @@ package user
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"sync"
 	"time"
@@ -19,6 +18,9 @@ var ErrNoAddress = errors.New("its subnets and ours have no family in common")
 // ErrUnreachable is that of an Echo to a peer, or to an address, that this host cannot send to: the peer has
 // no address or not that one, or none of ours is of its family.
 var ErrUnreachable = errors.New("no socket sends to the peer's address")
+
+// errUnknown is that of an Echo to a name that the mesh does not have.
+var errUnknown = errors.New("no peer has the name")
 
 // tunAddresses are those of a node; invalid without that family.
 type tunAddresses struct{ v4, v6 netip.Addr }
@@ -43,22 +45,25 @@ func (u *Engine) SendEcho(es ...dataplane.Echo) error {
 	out := newEchoes(w, w.echoes)
 	defer out.giveBack()
 	var errs []error
-	for _, e := range es {
+	for i, e := range es {
 		peer, inner, err := f.echo(e)
 		if err != nil {
-			errs = append(errs, err)
+			errs = append(errs, &dataplane.EchoError{Peer: e.Peer, Index: i, Err: err})
 			continue
 		}
 		to, socket := w.way(f, peer, e.Via)
 		switch {
 		case socket == nowhere:
-			errs = append(errs, fmt.Errorf("send echo to %q: %w", e.Peer, ErrUnreachable))
+			err = ErrUnreachable
 		case e.NoChecksum:
-			errs = append(errs, u.bare.send(f.source[to.from], e.Spread, to.addr, inner.Append(nil)))
+			err = u.bare.send(f.source[to.from], e.Spread, to.addr, inner.Append(nil))
 		case e.Spread && len(workers) > 1:
-			errs = append(errs, workers[1].sendSpread(socket, e.Peer, to.addr, inner))
+			err = workers[1].sendSpread(socket, to.addr, inner)
 		default:
-			out.add(socket, e.Peer, to.addr, e.DSCP<<2, inner)
+			out.add(socket, echoOf{e.Peer, i}, to.addr, e.DSCP<<2, inner)
+		}
+		if err != nil {
+			errs = append(errs, &dataplane.EchoError{Peer: e.Peer, Index: i, Err: err})
 		}
 	}
 	return errors.Join(append(errs, out.flush())...)
@@ -85,7 +90,7 @@ func (w *worker) way(f *forwarding, p *peer, via netip.AddrPort) (to *target, so
 func (f *forwarding) echo(e dataplane.Echo) (to *peer, inner packet.Echo, err error) {
 	i, known := f.names[e.Peer]
 	if !known || i == f.self {
-		return nil, inner, fmt.Errorf("send echo: no peer is named %q", e.Peer)
+		return nil, inner, errUnknown
 	}
 	theirs := f.tun[i]
 	if e.Forwarded {
@@ -96,7 +101,7 @@ func (f *forwarding) echo(e dataplane.Echo) (to *peer, inner packet.Echo, err er
 		src, dst = f.own.v6, theirs.v6
 	}
 	if !src.IsValid() || !dst.IsValid() {
-		return nil, inner, fmt.Errorf("send echo to %q: %w", e.Peer, ErrNoAddress)
+		return nil, inner, ErrNoAddress
 	}
 	return &f.peers[i], packet.Echo{
 		Src: src, Dst: dst, Reply: e.Reply, ID: e.ID, Seq: e.Seq, Payload: e.Payload}, nil
@@ -129,12 +134,12 @@ func newEchoes(w *worker, sender func(socket int) Sender) echoes {
 }
 
 // add adds an echo to a peer; tos is that of the outer header.
-func (s *echoes) add(socket int, peer string, to netip.AddrPort, tos uint8, e packet.Echo) {
+func (s *echoes) add(socket int, of echoOf, to netip.AddrPort, tos uint8, e packet.Echo) {
 	one := &s.by[socket]
 	if one.sender == nil {
 		one.sender = s.sender(socket)
 	}
-	one.add(peer, to, tos, e)
+	one.add(of, to, tos, e)
 }
 
 // flush sends all; the errors are about those that a socket refused.
@@ -161,17 +166,23 @@ func (s *echoes) giveBack() {
 type echoSender struct {
 	sender Sender
 	bursts []packet.Burst
-	peers  []string // of each burst
+	of     []echoOf // of each burst
 	memory [][]byte // of packets, kept from batch to batch
 }
 
-func (s *echoSender) add(peer string, to netip.AddrPort, tos uint8, e packet.Echo) {
+// echoOf is what an error about an echo says: its peer, and its index among those of a call.
+type echoOf struct {
+	peer  string
+	index int
+}
+
+func (s *echoSender) add(of echoOf, to netip.AddrPort, tos uint8, e packet.Echo) {
 	n := len(s.bursts)
 	if n == len(s.memory) {
 		s.memory = append(s.memory, nil)
 	}
 	s.memory[n] = e.Append(s.memory[n][:0])
-	s.bursts, s.peers = append(s.bursts, packet.Burst{Addr: to, TOS: tos}), append(s.peers, peer)
+	s.bursts, s.of = append(s.bursts, packet.Burst{Addr: to, TOS: tos}), append(s.of, of)
 	s.bursts[n].Add(s.memory[n])
 }
 
@@ -180,11 +191,11 @@ func (s *echoSender) flush() error {
 	for done := 0; done < len(s.bursts); {
 		n, err := s.sender.Write(s.bursts[done:])
 		if done += n; done < len(s.bursts) {
-			errs = append(errs, &dataplane.EchoError{Peer: s.peers[done], Err: err})
+			errs = append(errs, &dataplane.EchoError{Peer: s.of[done].peer, Index: s.of[done].index, Err: err})
 			done++
 		}
 	}
-	s.bursts, s.peers = s.bursts[:0], s.peers[:0]
+	s.bursts, s.of = s.bursts[:0], s.of[:0]
 	return errors.Join(errs...)
 }
 
@@ -209,7 +220,7 @@ func (in *inbound) echo(f *forwarding, sender int32, h packet.Header, b []byte, 
 	}
 	from.heard(now)
 	if socket := in.worker.socket(f, via); reply != nil && socket != nowhere {
-		in.replies.add(socket, f.table.Name(sender), via.addr, 0, packet.Echo{
+		in.replies.add(socket, echoOf{peer: f.table.Name(sender)}, via.addr, 0, packet.Echo{
 			Src: h.Dst, Dst: h.Src, Reply: true, ID: e.ID, Seq: e.Seq, Payload: reply})
 	}
 	return true

@@ -23,10 +23,11 @@ func (u *Engine) mark(tos uint8) {
 func (u *Engine) Leaving() dataplane.Leaving { return dataplane.Leaving{DSCP: u.marks.Swap(0)} }
 
 // sendSpread sends an echo to a peer from the port of a queue that is not the first.
-func (w *worker) sendSpread(socket int, peer string, to netip.AddrPort, e packet.Echo) error {
-	out := echoSender{sender: w.Sockets[socket].SpreadEchoes()}
-	out.add(peer, to, 0, e)
-	return out.flush()
+func (w *worker) sendSpread(socket int, to netip.AddrPort, e packet.Echo) error {
+	burst := packet.Burst{Addr: to}
+	burst.Add(e.Append(nil))
+	_, err := w.Sockets[socket].SpreadEchoes().Write([]packet.Burst{burst})
+	return err
 }
 
 // bareSockets send echoes without a UDP checksum. They are opened when the first is sent, since few
