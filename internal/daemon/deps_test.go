@@ -83,7 +83,7 @@ var arrows = map[string][]string{
 		"internal/rules", "internal/seal", "internal/wireguard"},
 	"internal/control":       {"internal/text"},
 	"internal/control/words": {"internal/control"},
-	"internal/history":       {"internal/control", "internal/mesh"},
+	"internal/history":       {"internal/control", "internal/mesh", "internal/probe"},
 	"internal/words": {"internal/control", "internal/dataplane", "internal/health", "internal/link",
 		"internal/mesh", "internal/probe", "internal/seal"},
 	"internal/handover": {"internal/dataplane"},

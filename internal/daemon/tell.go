@@ -257,22 +257,14 @@ func (t *teller) remember(at time.Time) {
 		node.Drops += n
 	}
 	t.watchTrouble(v.plan.Engine.Mesh, r, lost, at)
-	all := make(map[string]history.Reading, len(r.Peers))
-	for name, traffic := range r.Peers {
-		one := history.Of(traffic)
-		report, asked := t.probes.Report(name)
-		if report.Figures.Probes > 0 {
-			one.Loss = report.Figures.Loss
-			if report.Figures.LastAnswered {
-				one.RTT = float64(report.Figures.Last.Microseconds()) / 1000
-			}
+	all := make([]history.Peer, 0, len(r.Peers))
+	for i := range v.plan.Engine.Mesh.Peers { // in an order that stays
+		name := v.plan.Engine.Mesh.Peers[i].Name
+		if traffic, counted := r.Peers[name]; counted {
+			one := history.Of(traffic)
+			one.Probed(t.probes.steer.Glance(name, traffic.LastSeen, at, t.probes.forms.Update))
+			all = append(all, history.Peer{Name: name, Reading: one})
 		}
-		all[name] = one
-		t.probes.learn(name, func(f *peers.Facts) {
-			if f.Heard = traffic.LastSeen; asked {
-				t.probes.forms.Update(f, report)
-			}
-		})
 	}
 	t.history.Take(at, node, all)
 }

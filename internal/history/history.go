@@ -12,6 +12,7 @@ import (
 
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/probe"
 )
 
 // span is a time that is remembered in steps.
@@ -46,6 +47,16 @@ func Of(t mesh.Traffic) Reading {
 	return Reading{RxPackets: t.RxPackets, RxBytes: t.RxBytes,
 		TxPackets: t.TxPackets, TxBytes: t.TxBytes, Drops: t.Dropped(),
 		RTT: math.NaN(), Loss: math.NaN()}
+}
+
+// Probed adds what probes say of a peer.
+func (r *Reading) Probed(g probe.Glance) {
+	if g.Probes == 0 {
+		return
+	}
+	if r.Loss = g.Loss; g.LastAnswered {
+		r.RTT = float64(g.Last.Microseconds()) / 1000
+	}
 }
 
 // traffic grows whenever anything happened to the peer's packets; it tells the busy from the idle.
@@ -119,32 +130,36 @@ type History struct {
 	mu     sync.Mutex
 	ends   [len(spans)]time.Time // of the last step
 	node   *remembered
-	peers  map[string]*remembered
-	others map[string]uint64 // traffic of peers for which there is no room
+	places []place // of the peers of the last Take, in their order
+	kept   int     // how many of them are remembered
 }
 
-// Take adds a reading; it is called about once a second. The readings are of all
-// peers that there are.
-func (h *History) Take(now time.Time, node Reading, peers map[string]Reading) {
+// Peer is a reading of a peer.
+type Peer struct {
+	Name string
+	Reading
+}
+
+// place is what History has for one peer.
+type place struct {
+	name  string
+	kept  *remembered // nil: there is no room
+	total uint64      // traffic at the last reading, of a peer for which there is no room
+	seen  bool        // total is known
+}
+
+// Take adds a reading; it is called about once a second. The readings are of all peers that there are, each
+// once; it costs least if they come in the same order each time. Take does not keep the slice.
+func (h *History) Take(now time.Time, node Reading, peers []Peer) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.node == nil {
-		h.node, h.peers, h.others = newRemembered(node, now), map[string]*remembered{}, map[string]uint64{}
+		h.node = newRemembered(node, now)
 		for i := range h.ends {
 			h.ends[i] = now
 		}
 	}
-	// A peer that left the file is forgotten at once; one of the same name that comes later is another.
-	for name := range h.peers {
-		if _, stays := peers[name]; !stays {
-			delete(h.peers, name)
-		}
-	}
-	for name := range h.others { // names come and go for months: each is forgotten with its peer
-		if _, stays := peers[name]; !stays {
-			delete(h.others, name)
-		}
-	}
+	h.arrange(peers)
 	var steps [len(spans)]int
 	for i, s := range spans {
 		steps[i] = int(now.Sub(h.ends[i]) / s.step)
@@ -152,9 +167,34 @@ func (h *History) Take(now time.Time, node Reading, peers map[string]Reading) {
 		h.ends[i] = h.ends[i].Add(time.Duration(steps[i]) * s.step)
 	}
 	h.node.take(now, node, steps)
-	for name, r := range peers {
-		if one := h.peerFor(name, r, now); one != nil {
-			one.take(now, r, steps)
+	for i := range peers {
+		one := &h.places[i]
+		if one.kept == nil {
+			h.admit(one, peers[i].Reading, now)
+		}
+		if one.kept != nil {
+			one.kept.take(now, peers[i].Reading, steps)
+		}
+	}
+}
+
+// arrange gives each peer its place. A peer that left the file is forgotten at once, also if there was no
+// room for it: names come and go for months. One of the same name that comes later is another.
+func (h *History) arrange(peers []Peer) {
+	same := func(at place, p Peer) bool { return at.name == p.Name }
+	if slices.EqualFunc(h.places, peers, same) { // as nearly always
+		return
+	}
+	before := make(map[string]place, len(h.places))
+	for _, one := range h.places {
+		before[one.name] = one
+	}
+	h.places, h.kept = make([]place, len(peers)), 0
+	for i, p := range peers {
+		h.places[i] = before[p.Name]
+		h.places[i].name = p.Name
+		if h.places[i].kept != nil {
+			h.kept++
 		}
 	}
 }
@@ -176,35 +216,43 @@ func (r *remembered) take(now time.Time, reading Reading, steps [len(spans)]int)
 	}
 }
 
-// peerFor returns what is remembered of a peer. Where there is no room, a busy peer
-// takes that of one that is idle; else nil is returned.
-func (h *History) peerFor(name string, r Reading, now time.Time) *remembered {
-	if one := h.peers[name]; one != nil {
-		return one
-	}
-	if len(h.peers) >= historyKept {
+// admit begins to remember a peer. Where there is no room, a busy peer takes that of one that is idle.
+func (h *History) admit(one *place, r Reading, now time.Time) {
+	if h.kept >= historyKept {
 		// Only a peer whose traffic grew since its last reading is worth a place.
-		was, known := h.others[name]
-		h.others[name] = r.traffic()
-		if !known || was == r.traffic() || !h.makeRoom(now) {
-			return nil
+		grew := one.seen && one.total != r.traffic()
+		one.total, one.seen = r.traffic(), true
+		if !grew || !h.makeRoom(now) {
+			return
 		}
 	}
-	delete(h.others, name)
-	h.peers[name] = newRemembered(r, now)
-	return h.peers[name]
+	h.kept++
+	*one = place{name: one.name, kept: newRemembered(r, now)}
 }
 
 // makeRoom forgets the peer that has been idle the longest, if it was for long.
 func (h *History) makeRoom(now time.Time) bool {
-	idlest, since := "", now.Add(-historyIdle)
-	for name, one := range h.peers {
-		if one.busy.Before(since) {
-			idlest, since = name, one.busy
+	var idlest *place
+	since := now.Add(-historyIdle)
+	for i := range h.places {
+		if one := &h.places[i]; one.kept != nil && one.kept.busy.Before(since) {
+			idlest, since = one, one.kept.busy
 		}
 	}
-	delete(h.peers, idlest)
-	return idlest != ""
+	if idlest == nil {
+		return false
+	}
+	idlest.kept = nil
+	h.kept--
+	return true
+}
+
+// of returns what is remembered of a peer; nil if nothing is. h.mu is held.
+func (h *History) of(peer string) *remembered {
+	if i := slices.IndexFunc(h.places, func(one place) bool { return one.name == peer }); i >= 0 {
+		return h.places[i].kept
+	}
+	return nil
 }
 
 // Answer is that of GET /v1/history, without BootID; nil if nothing is remembered of
@@ -225,7 +273,7 @@ func (h *History) Answer(peer, name string) (*control.History, error) {
 	defer h.mu.Unlock()
 	one := h.node
 	if peer != "" {
-		one = h.peers[peer]
+		one = h.of(peer)
 	}
 	if one == nil {
 		return nil, nil

@@ -23,6 +23,14 @@ func values(list []*float64) (known []float64) {
 	return known
 }
 
+// of returns readings by name as Take wants them.
+func of(readings map[string]Reading) (all []Peer) {
+	for _, name := range slices.Sorted(maps.Keys(readings)) {
+		all = append(all, Peer{name, readings[name]})
+	}
+	return all
+}
+
 func TestHistory(t *testing.T) {
 	h, now := &History{}, time.Unix(1e9, 0)
 	if a, err := h.Answer("", "5m"); a != nil || err != nil {
@@ -33,9 +41,9 @@ func TestHistory(t *testing.T) {
 		now = now.Add(time.Second)
 		r.RxPackets += packets
 		r.RTT, r.Loss = rtt, 0.5
-		h.Take(now, r, map[string]Reading{"b": r})
+		h.Take(now, r, of(map[string]Reading{"b": r}))
 	}
-	h.Take(now, r, map[string]Reading{"b": r})
+	h.Take(now, r, of(map[string]Reading{"b": r}))
 	for i := range 25 {
 		step(uint64(i), float64(i))
 	}
@@ -97,7 +105,7 @@ func TestHistoryIsBounded(t *testing.T) {
 	before := memory()
 	for range 24 * 30 { // steps of the longest span
 		now = now.Add(2 * time.Minute)
-		h.Take(now, Reading{}, peers)
+		h.Take(now, Reading{}, of(peers))
 	}
 	if each := (memory() - before) / historyKept; each > 45_000 {
 		t.Errorf("%d bytes a peer", each)
@@ -109,18 +117,18 @@ func TestHistoryIsBounded(t *testing.T) {
 	}
 	peers["late"] = Reading{}
 	now = now.Add(time.Second)
-	h.Take(now, Reading{}, peers)
+	h.Take(now, Reading{}, of(peers))
 	if a, _ := h.Answer("late", ""); a != nil {
 		t.Error("an idle peer pushed somebody out")
 	}
 	peers["late"] = Reading{RxPackets: 1}
 	now = now.Add(time.Second)
-	h.Take(now, Reading{}, peers)
+	h.Take(now, Reading{}, of(peers))
 	if a, _ := h.Answer("late", ""); a == nil {
 		t.Error("a busy peer found no room")
 	}
-	if a, _ := h.Answer("n1", ""); a != nil || len(h.peers) != historyKept {
-		t.Errorf("the idle one is still there, among %d", len(h.peers))
+	if a, _ := h.Answer("n1", ""); a != nil || h.kept != historyKept {
+		t.Errorf("the idle one is still there, among %d", h.kept)
 	}
 	runtime.KeepAlive(h)
 }
@@ -131,7 +139,7 @@ var unknown = math.NaN()
 func taken(readings map[int]Reading) *History {
 	h := &History{}
 	for _, at := range slices.Sorted(maps.Keys(readings)) {
-		h.Take(time.Unix(int64(at), 0), Reading{}, map[string]Reading{"b": readings[at]})
+		h.Take(time.Unix(int64(at), 0), Reading{}, of(map[string]Reading{"b": readings[at]}))
 	}
 	return h
 }
@@ -256,7 +264,7 @@ func TestClockThatIsSetBack(t *testing.T) {
 		at      int64
 		packets uint64
 	}{{50, 2}, {51, 3}, {52, 4}} {
-		h.Take(time.Unix(step.at, 0), Reading{}, map[string]Reading{"b": {RxPackets: step.packets}})
+		h.Take(time.Unix(step.at, 0), Reading{}, of(map[string]Reading{"b": {RxPackets: step.packets}}))
 	}
 	a := answer(t, h, "b", "5m")
 	if got := values(a.RxPackets); !slices.Equal(got, []float64{1, 2, 1}) || !a.End.Equal(time.Unix(52, 0)) {
@@ -269,7 +277,7 @@ func TestPeerThatComesBack(t *testing.T) {
 	h := taken(map[int]Reading{0: {}, 1: {RxPackets: 1000}})
 	h.Take(time.Unix(2, 0), Reading{}, nil)
 	for second := range int64(3) {
-		h.Take(time.Unix(3+second, 0), Reading{}, map[string]Reading{"b": {RxPackets: 1_000_000 + uint64(second)}})
+		h.Take(time.Unix(3+second, 0), Reading{}, of(map[string]Reading{"b": {RxPackets: 1_000_000 + uint64(second)}}))
 	}
 	if got := values(answer(t, h, "b", "5m").RxPackets); !slices.Equal(got, []float64{0, 1, 1}) {
 		t.Errorf("%v", got)
@@ -283,7 +291,7 @@ func TestHistoryOfMany(t *testing.T) {
 	all.Go(func() {
 		for second := range int64(500) {
 			reading := Reading{RxPackets: uint64(second)}
-			h.Take(time.Unix(2+second, 0), reading, map[string]Reading{"b": reading})
+			h.Take(time.Unix(2+second, 0), reading, of(map[string]Reading{"b": reading}))
 		}
 	})
 	for range 4 {
@@ -310,9 +318,9 @@ func TestOthersAreForgotten(t *testing.T) {
 		for i := range historyKept + 500 {
 			all[fmt.Sprintf("generation %d, peer %d", second, i)] = Reading{}
 		}
-		h.Take(time.Unix(int64(second), 0), Reading{}, all)
-		if len(h.peers) != historyKept || len(h.others) != 500 {
-			t.Fatalf("second %d: %d peers and %d others are remembered", second, len(h.peers), len(h.others))
+		h.Take(time.Unix(int64(second), 0), Reading{}, of(all))
+		if h.kept != historyKept || len(h.places) != historyKept+500 {
+			t.Fatalf("second %d: %d of %d peers are remembered", second, h.kept, len(h.places))
 		}
 	}
 }

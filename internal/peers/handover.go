@@ -81,7 +81,7 @@ func (r *Registry) which(are func(*Facts) bool) (names []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for name, f := range r.facts {
-		if are(&f) {
+		if are(f) {
 			names = append(names, name)
 		}
 	}

@@ -111,7 +111,7 @@ func (f Facts) Maintained(now time.Time) bool { return f.Drain != nil && !f.Drai
 type Registry struct {
 	mu    sync.Mutex
 	own   OwnFile
-	facts map[string]Facts
+	facts map[string]*Facts    // of the peers that something was reported of
 	told  map[string]Directive // what engines were told last
 
 	self     string // this node
@@ -123,7 +123,7 @@ type Registry struct {
 
 // New returns a Registry that knows nothing.
 func New() *Registry {
-	return &Registry{facts: map[string]Facts{}, told: map[string]Directive{}, narrow: map[string]int{}}
+	return &Registry{facts: map[string]*Facts{}, told: map[string]Directive{}, narrow: map[string]int{}}
 }
 
 // Report changes the facts of one peer by an update, which must not call the Registry. It returns
@@ -133,17 +133,20 @@ func (r *Registry) Report(peer string, update func(*Facts)) (d Directive, news b
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f := r.facts[peer]
+	if f == nil {
+		f = &Facts{}
+		r.facts[peer] = f
+	}
 	addresses := f.Addresses
-	update(&f)
+	update(f)
 	f.meet(addresses)
 	f.Met = f.Met || f.State == Up
-	r.facts[peer] = f
 	if limit := f.Path.limit(); limit > 0 {
 		r.narrow[peer] = limit
 	} else {
 		delete(r.narrow, peer)
 	}
-	d = follow(f)
+	d = follow(*f)
 	was, known := r.told[peer]
 	r.told[peer] = d
 	return d, !known || was != d
@@ -176,7 +179,15 @@ func (r *Registry) Own() OwnFile {
 func (r *Registry) Of(peer string) Facts {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.facts[peer]
+	return *r.of(peer)
+}
+
+// of returns the facts of one peer, which are not to be changed. r.mu is held.
+func (r *Registry) of(peer string) *Facts {
+	if f := r.facts[peer]; f != nil {
+		return f
+	}
+	return &Facts{}
 }
 
 // Fails tells whether probes ask a peer and do not reach it.

@@ -74,7 +74,7 @@ func (r *Registry) Carry(now time.Time) (moves []Move) {
 		if to := r.best(s, from, now); to != from {
 			r.carriers[s.Prefix] = to
 			moves = append(moves, Move{Prefix: s.Prefix, From: from, To: to,
-				Announced: r.facts[from].fitness() == drains})
+				Announced: r.of(from).fitness() == drains})
 		}
 	}
 	return moves
@@ -82,10 +82,10 @@ func (r *Registry) Carry(now time.Time) (moves []Move) {
 
 // best returns who is to carry a shared prefix. r.mu is held.
 func (r *Registry) best(s mesh.Share, current string, now time.Time) string {
-	best, fit := current, r.facts[current].fitness()
+	best, fit := current, r.of(current).fitness()
 	before := true // the carrier is preferred to the current one
 	for _, c := range s.Carriers {
-		f := r.facts[c.Peer]
+		f := r.of(c.Peer)
 		switch {
 		case c.Peer == current:
 			before = false

@@ -47,6 +47,7 @@ type path struct {
 	toldNew        bool             // told has changed since the last settle
 	drainNew       bool             // the peer's maintenance began or ended since the last settle
 	formsNew       bool             // a form fails or passes since the last settle
+	unrest         unrest           // at the last glance
 	pathsNew       bool             // it has fallen silent, or answers again, or its state changed unused
 }
 
@@ -62,7 +63,7 @@ func (p *path) set(via netip.AddrPort, interval time.Duration, b Bounds, quick, 
 		p.doubt = doubt{}
 	}
 	if p.interval != interval {
-		p.interval, p.recent = interval, newRecent(interval)
+		p.interval, p.recent, p.unrest = interval, newRecent(interval), unrest{}
 	}
 	p.bounds = b
 	before := p.search.found()
@@ -94,6 +95,7 @@ func (p *path) use(before *path) {
 		p.told, p.flags = told, flags
 	}
 	p.toldNew = p.told != shown
+	p.unrest = unrest{} // loss and size are those of this path from now on
 	p.search.look()
 }
 

@@ -12,6 +12,7 @@ const Window = 60
 type window struct {
 	rtts  [Window]time.Duration // lost if no answer came
 	count int                   // of all probes since the beginning
+	lost  int                   // of rtts
 	known Figures               // of so many probes as at
 	at    int
 }
@@ -21,8 +22,24 @@ const lost time.Duration = -1
 
 // add adds the result of one probe.
 func (w *window) add(rtt time.Duration) {
-	w.rtts[w.count%Window] = rtt
+	at := w.count % Window
+	if w.count >= Window && w.rtts[at] == lost {
+		w.lost--
+	}
+	if rtt == lost {
+		w.lost++
+	}
+	w.rtts[at] = rtt
 	w.count++
+}
+
+// loss returns the share of probes without an answer, 0 to 1, and of how many. It costs as little as last.
+func (w *window) loss() (share float64, probes int) {
+	if probes = min(w.count, Window); probes > 0 {
+		// As compute does it, so that both are the same number.
+		share = 1 - float64(probes-w.lost)/float64(probes)
+	}
+	return share, probes
 }
 
 // last returns the round trip of the newest answer; 0 without one. It costs much less than figures.

@@ -6,6 +6,7 @@ package steer
 
 import (
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -35,12 +36,14 @@ type Steerer struct {
 	mu   sync.Mutex                // held while the engine is told, so that it hears things in their order
 	via  map[string]netip.AddrPort // to which address packets go, of peers where that was another one
 	self string                    // this node
+
+	forbidden map[string]bool // the peers that this host did not send to last
 }
 
 // New returns a Steerer that logs what it does. engine is asked for when there is something to tell.
 func New(log *slog.Logger, r *peers.Registry, p *probe.Prober, engine func() Engine) *Steerer {
 	return &Steerer{registry: r, prober: p, engine: engine, news: news.NewWays(log),
-		via: map[string]netip.AddrPort{}}
+		via: map[string]netip.AddrPort{}, forbidden: map[string]bool{}}
 }
 
 // Learn reports a fact about a peer, and has the engine and the probes follow.
@@ -90,15 +93,13 @@ func (s *Steerer) Follow(m mesh.Mesh, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var names []string
+	stay := map[string]bool{}
 	for _, p := range m.Others() {
-		names = append(names, p.Name)
+		names, stay[p.Name] = append(names, p.Name), true
 	}
 	s.registry.Keep(names)
-	for peer := range s.via {
-		if !slices.Contains(names, peer) {
-			delete(s.via, peer)
-		}
-	}
+	maps.DeleteFunc(s.via, func(peer string, _ netip.AddrPort) bool { return !stay[peer] })
+	maps.DeleteFunc(s.forbidden, func(peer string, _ bool) bool { return !stay[peer] })
 	s.self = m.Self
 	s.registry.Share(m.Shares, m.Self)
 	for prefix, peer := range s.registry.Carriers() {
@@ -140,14 +141,45 @@ func (s *Steerer) Heed(now time.Time) {
 	s.news.Tell(now)
 }
 
+// Glance looks at a peer, and learns what no probe.Change tells of. heard is when the last packet of the peer
+// came, which decides where probes know nothing; update takes a report over. To learn something of each of
+// thousands of peers every second would cost more than their probes do.
+func (s *Steerer) Glance(
+	peer string, heard, now time.Time, update func(*peers.Facts, probe.Report),
+) probe.Glance {
+	g, asked := s.prober.Glance(peer)
+	if asked && !g.News && (g.State != probe.Unknown || heard.IsZero()) {
+		return g
+	}
+	r, _ := s.prober.Report(peer)
+	s.Learn(peer, now, func(f *peers.Facts) {
+		if f.Heard = heard; asked {
+			update(f, r)
+		}
+	})
+	return g
+}
+
 // Forbidden reports which of some questions this host did not let out. Other peers are left alone: until
 // something is known of a peer, tables of an earlier meshd stay as they are.
 func (s *Steerer) Forbidden(questions []probe.Question, err error, at time.Time) {
 	refused := dataplane.Refused(err)
 	for _, q := range questions {
-		now := slices.Contains(refused, q.Peer)
-		if s.registry.Of(q.Peer).Forbidden != now {
+		if now := slices.Contains(refused, q.Peer); s.forbids(q.Peer, now) {
 			s.Learn(q.Peer, at, func(f *peers.Facts) { f.Forbidden = now })
 		}
 	}
+}
+
+// forbids notes whether this host refuses to send to a peer, and tells whether that is news.
+func (s *Steerer) forbids(peer string, now bool) (news bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.forbidden[peer] == now {
+		return false
+	}
+	if delete(s.forbidden, peer); now {
+		s.forbidden[peer] = true
+	}
+	return true
 }
