@@ -37,8 +37,8 @@ const None int32 = -1
 // A Table is immutable but for the carriers of shares: a changed set of peers needs a new one. Any
 // number of goroutines may use it at once, and no lookup allocates.
 type Table struct {
-	overlay  bart.Fast[int32] // an index of names, or of shares, as sharedBy says
-	underlay bart.Fast[int32]
+	overlay  *bart.Fast[int32] // an index of names, or of shares, as sharedBy says
+	underlay *bart.Fast[int32]
 	names    []string
 	shares   []share
 }
@@ -61,35 +61,93 @@ var ErrTaken = errors.New("another peer has it already")
 // error wraps ErrTaken and names the prefix or the address, and both peers: a prefix of several has to
 // be a share of all of them.
 func New(peers []Peer, shares []Share) (*Table, error) {
-	t := &Table{names: make([]string, len(peers)), shares: make([]share, len(shares))}
+	t := &Table{overlay: &bart.Fast[int32]{}, underlay: &bart.Fast[int32]{}, names: make([]string, len(peers)),
+		shares: make([]share, len(shares))}
 	for i, s := range shares {
 		one := &t.shares[i]
 		one.peers = slices.Sorted(slices.Values(s.Peers))
 		one.carrier.Store(s.Peers[0])
 		t.overlay.Insert(s.Prefix, sharedBy(int32(i)))
 	}
-	for i, p := range peers {
-		t.names[i] = p.Name
-		for _, prefix := range p.Prefixes {
-			other, taken := t.overlay.Get(prefix)
-			if taken && t.has(int32(i), other) {
-				continue
-			}
-			if taken {
-				return nil, fmt.Errorf("add prefix %s of %q: %w: %q", prefix, p.Name, ErrTaken,
-					peers[t.Carrier(other)].Name)
-			}
-			t.overlay.Insert(prefix, int32(i))
-		}
-		for _, address := range p.Addresses {
-			host := netip.PrefixFrom(address, address.BitLen())
-			if other, taken := t.underlay.Get(host); taken && other != int32(i) {
-				return nil, fmt.Errorf("add address %s of %q: %w: %q", address, p.Name, ErrTaken, peers[other].Name)
-			}
-			t.underlay.Insert(host, int32(i))
+	for i := range peers {
+		t.names[i] = peers[i].Name
+		err := t.add(int32(i), peers, t.overlay.Insert, t.underlay.Insert)
+		if err != nil {
+			return nil, err
 		}
 	}
 	return t, nil
+}
+
+// add enters one of peers, by ways to insert something into the overlay and the underlay.
+func (t *Table) add(peer int32, peers []Peer, overlay, underlay func(netip.Prefix, int32)) error {
+	p := &peers[peer]
+	for _, prefix := range p.Prefixes {
+		other, taken := t.overlay.Get(prefix)
+		if taken && t.has(peer, other) {
+			continue
+		}
+		if taken {
+			return fmt.Errorf("add prefix %s of %q: %w: %q", prefix, p.Name, ErrTaken, peers[t.Carrier(other)].Name)
+		}
+		overlay(prefix, peer)
+	}
+	for _, address := range p.Addresses {
+		host := hostOf(address)
+		if other, taken := t.underlay.Get(host); taken && other != peer {
+			return fmt.Errorf("add address %s of %q: %w: %q", address, p.Name, ErrTaken, peers[other].Name)
+		}
+		underlay(host, peer)
+	}
+	return nil
+}
+
+// hostOf returns the prefix of one address.
+func hostOf(address netip.Addr) netip.Prefix { return netip.PrefixFrom(address, address.BitLen()) }
+
+// After is New for peers of which most are as they were when before was made from was. It takes a time that
+// grows with what differs, and both tables are as if made anew: they share nothing that ever changes but the
+// carriers of shares. It is New where that saves nothing, or where a shared prefix is concerned.
+func After(before *Table, was, peers []Peer, shares []Share) (*Table, error) {
+	if before == nil || len(was) != len(peers) || len(shares) > 0 || len(before.shares) > 0 {
+		return New(peers, shares)
+	}
+	t := &Table{overlay: before.overlay, underlay: before.underlay, names: make([]string, len(peers))}
+	var differ []int
+	for i := range peers {
+		t.names[i] = peers[i].Name
+		if !was[i].same(peers[i]) {
+			differ = append(differ, i)
+		}
+	}
+	if len(differ) > len(peers)/mostEdited {
+		return New(peers, shares)
+	}
+	for _, i := range differ { // all of them first: prefixes and addresses may change places
+		for _, prefix := range was[i].Prefixes {
+			t.overlay = t.overlay.DeletePersist(prefix)
+		}
+		for _, address := range was[i].Addresses {
+			t.underlay = t.underlay.DeletePersist(hostOf(address))
+		}
+	}
+	overlay := func(p netip.Prefix, peer int32) { t.overlay = t.overlay.InsertPersist(p, peer) }
+	underlay := func(p netip.Prefix, peer int32) { t.underlay = t.underlay.InsertPersist(p, peer) }
+	for _, i := range differ {
+		if err := t.add(int32(i), peers, overlay, underlay); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+// mostEdited is which part of the peers may differ where a table is made from another one. A prefix that is
+// inserted into a copy costs about ten times what it costs in a new table.
+const mostEdited = 16
+
+// same tells whether a table has the same entries for two peers.
+func (p Peer) same(o Peer) bool {
+	return slices.Equal(p.Addresses, o.Addresses) && slices.Equal(p.Prefixes, o.Prefixes)
 }
 
 // has tells whether an entry of the overlay is a peer's.

@@ -283,3 +283,93 @@ func BenchmarkNew10000(b *testing.B) {
 		}
 	}
 }
+
+// After makes the table that New makes, whatever was edited, and leaves the one before as it was.
+func TestAfter(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for round := range 50 {
+		was := randomPeers(r, 200)
+		before, err := New(was, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		now := slices.Clone(was)
+		taken := netip.Prefix{}
+		for range r.IntN(20) { // more than a sixteenth of them, too
+			a, b := r.IntN(len(now)), r.IntN(len(now))
+			switch r.IntN(5) {
+			case 0: // two change places
+				now[a].Prefixes, now[b].Prefixes = now[b].Prefixes, now[a].Prefixes
+				now[a].Addresses, now[b].Addresses = now[b].Addresses, now[a].Addresses
+			case 1:
+				now[a].Prefixes = nil
+			case 2:
+				now[a].Addresses = []netip.Addr{addr4(0xac130000 + r.Uint32())}
+			case 3:
+				now[a].Name += "'"
+			case 4:
+				if len(now[b].Prefixes) > 0 && a != b && r.IntN(8) == 0 {
+					taken = now[b].Prefixes[0]
+					now[a].Prefixes = append(slices.Clone(now[a].Prefixes), taken)
+				}
+			}
+		}
+		want, wantErr := New(now, nil)
+		got, err := After(before, was, now, nil)
+		if (err == nil) != (wantErr == nil) || err != nil && !errors.Is(err, ErrTaken) {
+			t.Fatalf("round %d: %v, want %v", round, err, wantErr)
+		}
+		if again, _ := New(was, nil); !sameTables(before, again) {
+			t.Fatalf("round %d: the table before has changed", round)
+		}
+		if err == nil && !sameTables(got, want) {
+			t.Fatalf("round %d: another table than New's", round)
+		}
+	}
+}
+
+func sameTables(a, b *Table) bool {
+	return a.overlay.Equal(b.overlay) && a.underlay.Equal(b.underlay) && slices.Equal(a.names, b.names)
+}
+
+// Where prefixes are shared, or peers come and go, a table is made anew.
+func TestAfterOfShares(t *testing.T) {
+	shared := netip.MustParsePrefix("192.168.7.0/24")
+	was := []Peer{{Name: "a", Prefixes: []netip.Prefix{shared}}, {Name: "b", Prefixes: []netip.Prefix{shared}}}
+	before, err := New(was, []Share{{shared, []int32{0, 1}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name   string
+		peers  []Peer
+		shares []Share
+		want   int32 // who carries the prefix
+	}{
+		{"another carrier", was, []Share{{shared, []int32{1, 0}}}, 1},
+		{"not shared any more", []Peer{{Name: "a"}, was[1]}, nil, 1},
+		{"one less", was[:1], nil, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := After(before, was, test.peers, test.shares)
+			if err != nil || got.Lookup(shared.Addr()) != test.want {
+				t.Errorf("%v, %v", got, err)
+			}
+		})
+	}
+}
+
+func BenchmarkAfter10000(b *testing.B) {
+	was := randomPeers(rand.New(rand.NewPCG(1, 2)), 10000)
+	before, err := New(was, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	now := slices.Clone(was)
+	now[5000].Addresses = []netip.Addr{addr4(1)}
+	for b.Loop() {
+		if _, err := After(before, was, now, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

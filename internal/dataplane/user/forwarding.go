@@ -23,6 +23,7 @@ import (
 // peers and the carriers of shared prefixes. Each of these is one atomic word.
 type forwarding struct {
 	table  *table.Table
+	listed []table.Peer // what the table was made of
 	peers  []peer
 	tun    []tunAddresses   // by the table's index, too
 	probes []tunAddresses   // for forwarded echoes, by the table's index
@@ -93,27 +94,32 @@ func (u *Engine) SetMesh(w dataplane.Wanted) error {
 func (u *Engine) replaceMesh(w dataplane.Wanted) (*forwarding, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	m := w.Mesh
+	m, before := w.Mesh, u.mesh.Load()
 	f := &forwarding{
 		self: table.None, sealed: w.Sealed, peers: make([]peer, len(m.Peers)), binds: w.Binds,
 		tun: make([]tunAddresses, len(m.Peers)), probes: make([]tunAddresses, len(m.Peers)),
-		names: make(map[string]int32, len(m.Peers)), shares: make(map[mesh.Prefix]mesh.Share, len(m.Shares)),
+		listed: make([]table.Peer, len(m.Peers)), shares: make(map[mesh.Prefix]mesh.Share, len(m.Shares)),
 	}
-	entries := make([]table.Peer, len(m.Peers))
-	for i, p := range m.Peers {
-		entries[i] = table.Peer{Name: p.Name, Prefixes: slices.Concat(p.Subnets, p.Routes)}
-		for _, a := range p.Addresses {
-			entries[i].Addresses = append(entries[i].Addresses, a.Addr())
-		}
-		f.names[p.Name], f.tun[i] = int32(i), tunAddresses{p.TUNAddress(false), p.TUNAddress(true)}
+	addresses := 0
+	for i := range m.Peers {
+		f.listed[i] = before.entry(i, &m.Peers[i])
+		addresses += len(m.Peers[i].Addresses)
+	}
+	f.names = before.indexes(f.listed)
+	targets := make([]target, addresses) // of all peers: a piece of memory for each would cost more
+	for i := range m.Peers {
+		p := &m.Peers[i]
+		f.tun[i] = tunAddresses{p.TUNAddress(false), p.TUNAddress(true)}
 		f.probes[i] = tunAddresses{p.ForwardedProbe(false), p.ForwardedProbe(true)}
 		if p.Name != m.Self {
-			f.peers[i].become(&w, p, u.knows(p.Name))
+			n := len(p.Addresses)
+			f.peers[i].become(&w, p.Addresses, targets[:n:n], u.knows(p.Name))
+			targets = targets[n:]
 			continue
 		}
 		f.self, f.own = int32(i), f.tun[i]
 		f.home4, f.home6 = p.FirstSubnet(false), p.FirstSubnet(true)
-		f.source = sources(w.Binds, p)
+		f.source = sources(w.Binds, *p)
 	}
 	if f.self == table.None {
 		return nil, fmt.Errorf("set mesh: no node is named %q", m.Self)
@@ -122,7 +128,7 @@ func (u *Engine) replaceMesh(w dataplane.Wanted) (*forwarding, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set mesh: %w", err)
 	}
-	if f.table, err = table.New(entries, shares); err != nil {
+	if f.table, err = table.After(before.table, before.listed, f.listed, shares); err != nil {
 		return nil, fmt.Errorf("set mesh: %w", err)
 	}
 	for prefix := range f.shares {
@@ -130,6 +136,37 @@ func (u *Engine) replaceMesh(w dataplane.Wanted) (*forwarding, error) {
 	}
 	u.mesh.Store(f)
 	return f, nil
+}
+
+// entry returns what a table is to know of a peer: what the one before knew at the same index, if that is
+// it. Of thousands of peers, nearly all stay as they are, and memory for them is what an edit costs most.
+func (f *forwarding) entry(index int, p *mesh.Peer) table.Peer {
+	if index < len(f.listed) {
+		old, n := f.listed[index], len(p.Subnets)
+		same := func(a netip.Addr, e mesh.Endpoint) bool { return a == e.Addr() }
+		if old.Name == p.Name && len(old.Prefixes) == n+len(p.Routes) && slices.Equal(old.Prefixes[:n], p.Subnets) &&
+			slices.Equal(old.Prefixes[n:], p.Routes) && slices.EqualFunc(old.Addresses, p.Addresses, same) {
+			return old
+		}
+	}
+	e := table.Peer{Name: p.Name, Prefixes: slices.Concat(p.Subnets, p.Routes)}
+	for _, a := range p.Addresses {
+		e.Addresses = append(e.Addresses, a.Addr())
+	}
+	return e
+}
+
+// indexes returns the index of each of some peers by its name: those from before, which are never changed, if
+// no name differs.
+func (f *forwarding) indexes(listed []table.Peer) map[string]int32 {
+	if slices.EqualFunc(f.listed, listed, func(a, b table.Peer) bool { return a.Name == b.Name }) && f.names != nil {
+		return f.names
+	}
+	names := make(map[string]int32, len(listed))
+	for i := range listed {
+		names[listed[i].Name] = int32(i)
+	}
+	return names
 }
 
 // sources returns the addresses of this node from which datagrams leave, by the index of its binds. For
@@ -145,10 +182,10 @@ func sources(binds []netip.AddrPort, self mesh.Peer) []netip.AddrPort {
 	return all
 }
 
-// become makes an entry that of a peer of the mesh.
-func (p *peer) become(w *dataplane.Wanted, from mesh.Peer, k *known) {
-	p.known, p.targets = k, make([]target, len(from.Addresses))
-	for i, a := range from.Addresses {
+// become makes an entry that of a peer with some addresses. targets has room for one each.
+func (p *peer) become(w *dataplane.Wanted, addresses []mesh.Endpoint, targets []target, k *known) {
+	p.known, p.targets = k, targets
+	for i, a := range addresses {
 		t := &p.targets[i]
 		*t = target{known: k, addr: a.AddrPort, from: nowhere, header: a.OuterHeaders()}
 		if bind, ok := w.From(a.Addr()); ok {

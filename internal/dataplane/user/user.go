@@ -124,7 +124,8 @@ func (w *worker) socketOf(bind netip.AddrPort) int {
 func New(o dataplane.Options) *Engine {
 	u := &Engine{options: o, known: map[string]*known{}, carries: map[mesh.Prefix]string{},
 		asking: make(chan struct{}, 1)}
-	u.mesh.Store(&forwarding{table: &table.Table{}, self: table.None})
+	nothing, _ := table.New(nil, nil) // where nobody claims anything, nothing is taken
+	u.mesh.Store(&forwarding{table: nothing, self: table.None})
 	u.workers.Store(&[]*worker{})
 	u.beginLosses(&endpoints{})
 	return u
@@ -164,21 +165,23 @@ func (u *Engine) Read() dataplane.Reading {
 	lost := u.readLosses()
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	r := dataplane.Reading{Totals: u.nobody.read(), Peers: map[string]mesh.Traffic{},
+	f := u.mesh.Load()
+	r := dataplane.Reading{Totals: u.nobody.read(), Peers: make(map[string]mesh.Traffic, len(f.peers)),
 		Calls: map[mesh.CallKind]mesh.Calls{},
 		Lost:  lost, Works: works, Strangers: u.strangers.read()}
-	f := u.mesh.Load()
 	r.Troubles = u.troubles.read(f)
-	for i := range f.peers {
+	for i := range f.peers { // each once, so that the parts add up
 		if int32(i) != f.self {
-			r.Peers[f.table.Name(int32(i))] = mesh.Traffic{}
+			t := f.peers[i].read()
+			r.Totals.Add(t)
+			r.Peers[f.table.Name(int32(i))] = t
 		}
 	}
-	for name, known := range u.known { // each once, so that the parts add up
-		t := known.read()
-		r.Totals.Add(t)
-		if _, listed := r.Peers[name]; listed {
-			r.Peers[name] = t
+	if len(u.known) > len(r.Peers) { // some have left the file
+		for name, known := range u.known {
+			if _, listed := r.Peers[name]; !listed {
+				r.Totals.Add(known.read())
+			}
 		}
 	}
 	for _, kind := range mesh.CallKinds() {

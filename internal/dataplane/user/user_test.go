@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/dataplane/virtio"
 	"example.org/meshd/internal/mesh"
@@ -496,6 +498,29 @@ func BenchmarkPath(b *testing.B) {
 				}
 				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/Frames, "ns/packet")
 			})
+		}
+	}
+}
+
+// An edit of one node of 10,000.
+func BenchmarkSetMesh10000(b *testing.B) {
+	u, w := New(dataplane.Options{}), dataplane.Wanted{Mesh: mesh.Mesh{Self: "n0"}}
+	for i := range 10000 {
+		at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{172, 18, byte(i >> 8), byte(i)}), 8285)
+		w.Mesh.Peers = append(w.Mesh.Peers, mesh.Peer{Name: fmt.Sprint("n", i),
+			Addresses: []mesh.Endpoint{{AddrPort: at}},
+			Subnets:   []mesh.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)}})
+	}
+	w.Binds = []netip.AddrPort{w.Mesh.Peers[0].Addresses[0].AddrPort}
+	if err := u.SetMesh(w); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		w.Mesh.Peers = slices.Clone(w.Mesh.Peers)
+		w.Mesh.Peers[9999].Subnets = []mesh.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 200, byte(i), 0}), 24)}
+		if err := u.SetMesh(w); err != nil {
+			b.Fatal(err)
 		}
 	}
 }
