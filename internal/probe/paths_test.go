@@ -231,3 +231,28 @@ func TestAllFallSilent(t *testing.T) {
 		t.Errorf("%d of 300 are not found; %d questions", left, asked)
 	}
 }
+
+// The size of a path that carries nothing is checked rarely once it is known, and at once when packets go
+// there.
+func TestSizeOfAPathThatRests(t *testing.T) {
+	all := vias(2)
+	s := newSim(t, time.Second)
+	s.Set(Settings{Peers: []string{"b"}, Interval: time.Second, Bounds: []Bounds{{Sizes: limits.Sizes}},
+		Via: map[string][]netip.AddrPort{"b": all}})
+	carries, asked := limits.Sizes.Most, map[netip.AddrPort]int{}
+	s.answers = func(q Question) (time.Duration, bool) {
+		if q.Form == Large {
+			asked[q.Via]++
+		}
+		return time.Millisecond, q.Via == all[0] || len(q.Payload) <= carries
+	}
+	s.run(2 * time.Minute)
+	clear(asked)
+	s.run(5 * time.Minute)
+	if asked[all[1]] < 3 || asked[all[1]] > 6 || asked[all[0]] < 60 {
+		t.Errorf("in 5 minutes: %v", asked)
+	}
+	carries = 1200
+	s.Prefer("b", all[1])
+	s.until(carries+limits.Sizes.Headers, 10*time.Second)
+}

@@ -13,6 +13,9 @@ const (
 	sizePause = 3500 * time.Millisecond
 	// sizeGrow is the time between two checks whether more passes than is in use.
 	sizeGrow = 20 * time.Second
+	// sizeRest is the time between two checks of a path that carries nothing. It is checked at once when
+	// packets begin to go there.
+	sizeRest = time.Minute
 	// sizeParts is how many sizes a round asks about at once. n rounds tell (sizeParts+1)^n sizes apart.
 	sizeParts = 4
 	// sizeRound is the most sizes of a round.
@@ -74,6 +77,7 @@ type search struct {
 	lost      int       // checks in a row
 	grown     time.Time // of the last check for more
 	hurry     bool      // check at once
+	rests     bool      // the path carries nothing
 }
 
 // A phase is what a search does, see there.
@@ -154,6 +158,8 @@ func (s *search) due(now time.Time, roundTrip time.Duration) (sizes []int, chang
 // next returns what to ask about next.
 func (s *search) next(now time.Time) []int {
 	switch since := now.Sub(s.began); {
+	case s.rests && s.settled() && since < sizeRest:
+		return nil
 	case s.phase == searching:
 		return s.ask(now, s.sizes()...)
 	case s.phase == verifying:
@@ -172,6 +178,11 @@ func (s *search) next(now time.Time) []int {
 		return s.ask(now, s.size+1)
 	}
 	return nil
+}
+
+// settled tells whether the size in use is known, and nothing says that it is another one.
+func (s *search) settled() bool {
+	return s.proven && !s.failed && !s.hurry && s.phase == checking && s.lost == 0
 }
 
 // ask notes which sizes are asked about.
@@ -311,6 +322,7 @@ func (p *path) sizes(now time.Time, mayAsk bool) (all []int, again time.Time) {
 		return nil, again
 	}
 	roundTrip := p.window.last()
+	p.search.rests = !p.active
 	if mayAsk {
 		var changed bool
 		all, changed = p.search.due(now, roundTrip)

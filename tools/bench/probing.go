@@ -173,10 +173,11 @@ func (l *lab) answer(ctx context.Context) error {
 		return err
 	}
 	if controlErr := raw.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP,
-			unix.IP_PKTINFO, 1)
-	}); controlErr != nil ||
-		err != nil {
+		// The questions come in bursts of hundreds. What does not fit would be loss, which costs the asker.
+		const buffer = 16 << 20
+		err = errors.Join(unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1),
+			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer))
+	}); controlErr != nil || err != nil {
 		return errors.Join(controlErr, err)
 	}
 	context.AfterFunc(ctx, func() { conn.Close() })
