@@ -45,3 +45,32 @@ func BenchmarkThousandPeers(b *testing.B) {
 	}
 	b.ReportMetric(float64(asked)/float64(b.N), "questions/s")
 }
+
+// What is asked of each of thousands of peers every second.
+func BenchmarkGlance(b *testing.B) {
+	p, now := New(func(string) time.Time { return time.Time{} }), time.Unix(1e9, 0)
+	p.Set(Settings{Peers: []string{"b"}, Interval: time.Second, Bounds: []Bounds{limits}})
+	second := func() { // its probe is answered, so that figures are new
+		questions, _ := p.Work(now)
+		for _, q := range questions {
+			reply, _ := p.Answer("b", netip.AddrPort{}, false, q.Payload, now)
+			p.Answer("b", netip.AddrPort{}, true, reply, now.Add(time.Millisecond))
+		}
+		now = now.Add(time.Second)
+	}
+	for name, look := range map[string]func(){
+		"glance": func() { p.Glance("b") }, "report": func() { p.Report("b") },
+	} {
+		b.Run(name, func(b *testing.B) {
+			for range 2 * Window {
+				second()
+			}
+			for b.Loop() {
+				b.StopTimer()
+				second()
+				b.StartTimer()
+				look()
+			}
+		})
+	}
+}
