@@ -84,7 +84,8 @@ func (f Facts) reach(name string, state State, now time.Time) (all []mesh.Condit
 			"and that both hosts' firewalls pass the mesh port"
 	case Silent:
 		one.Kind = mesh.PeerSilent
-		one.Remedy = "check that meshd runs there: `systemctl status meshd`"
+		one.Remedy = "check that meshd runs there, `systemctl status meshd`, and that its firewall " +
+			"passes probes: of encrypted meshes they are UDP port 8286 inside the tunnel"
 	case OneWay:
 		one.Kind, one.Severity = mesh.PeerOneWay, mesh.Failed
 		one.Cause = "its meshd is heard, but does not answer"
