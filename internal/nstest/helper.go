@@ -31,8 +31,11 @@ func (h *Host) StartHelper(binary string, args ...string) (*Daemon, error) {
 	return d, nil
 }
 
-// WG runs wg(8) on the host, which sees the host's interfaces in user space, and returns what it printed.
-func (h *Host) WG(args ...string) (string, error) {
-	line := slices.Concat(h.withWireGuard(), []string{"wg"}, args)
+// WG runs wg(8) on the host, and returns what it printed.
+func (h *Host) WG(args ...string) (string, error) { return h.RunWireGuard("wg", args...) }
+
+// RunWireGuard is Run for a command that sees the host's interfaces in user space.
+func (h *Host) RunWireGuard(name string, args ...string) (string, error) {
+	line := slices.Concat(h.withWireGuard(), []string{name}, args)
 	return h.Run(line[0], line[1:]...)
 }
