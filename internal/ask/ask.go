@@ -168,7 +168,7 @@ func index(a netip.Addr) int {
 func (c *Carrier) Heard(name string) time.Time {
 	last := c.o.Heard(name)
 	if p := c.scene.Load().to[name].peer; p != nil {
-		if at := p.heard.Load(); at > last.UnixNano() || last.IsZero() && at != 0 {
+		if at := p.heard.Load(); at != 0 && (last.IsZero() || at > last.UnixNano()) {
 			last = time.Unix(0, at)
 		}
 	}

@@ -332,3 +332,14 @@ func FuzzOffender(f *testing.F) {
 		}
 	})
 }
+
+// A node that was never heard has no time at which it was.
+func TestNeverHeard(t *testing.T) {
+	c := New(Options{Interface: device, Heard: func(string) time.Time { return time.Time{} }})
+	c.Set(mesh.Mesh{Self: "a", Peers: []mesh.Peer{
+		{Name: "a", Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/24")}},
+		{Name: "b", Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}}}})
+	if got := c.Heard("b"); !got.IsZero() {
+		t.Errorf("heard at %v", got)
+	}
+}
