@@ -116,10 +116,18 @@ func Write(folder string, f File) error {
 	return nil
 }
 
-// Forget removes the last good file of a state folder, and tells whether there was one. Root does so
-// with the rights of the user who may have put it there (package foreign).
+// Forget removes the last good file of a state folder, and tells whether there was one; so it does with the
+// note that packets are encrypted. Root does so with the rights of the user who may have put them there
+// (package foreign).
 func Forget(folder string) (removed bool, err error) {
-	f, err := foreign.OpenFile(Path(folder))
+	removed, err = forget(Path(folder))
+	_, noteErr := forget(filepath.Join(folder, SealedName))
+	return removed, errors.Join(err, noteErr)
+}
+
+// forget removes one file.
+func forget(path string) (removed bool, err error) {
+	f, err := foreign.OpenFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

@@ -38,6 +38,11 @@ func TestSealed(t *testing.T) {
 	}
 	write(File{path, "plain", time.Now(), nil})
 	check(nil, false)
+	write(File{path, "encrypted", time.Now(), prefixes})
+	if removed, err := Forget(folder); !removed || err != nil {
+		t.Errorf("forgotten: %v, %v", removed, err)
+	}
+	check(nil, false)
 
 	for name, text := range map[string]string{
 		"nonsense": "nonsense", "empty": "", "host bits": `{"path":"` + path + `","prefixes":["10.1.2.3/8"]}`,
