@@ -56,7 +56,7 @@ func (k *Keeper) tell(s wireguard.State, now time.Time) {
 		}
 		is, was := s.Peers[p.Key], before.Peers[p.Name]
 		one := PeerTold{Public: p.Key, Endpoint: is.Endpoint, Handshake: is.Handshake, Received: is.Received,
-			Sent: is.Sent, heard: was.heard, asked: was.asked, Roamed: is.Endpoint.IsValid()}
+			Sent: is.Sent, heard: was.heard, asked: was.asked, Roamed: is.Endpoint.IsValid() && len(p.Endpoints) > 0}
 		for _, e := range p.Endpoints {
 			one.Roamed = one.Roamed && e != is.Endpoint
 		}
@@ -98,7 +98,8 @@ func (k *Keeper) conditions() (all []mesh.Condition) {
 		if !p.asked.IsZero() && now.Sub(p.asked) > unanswered && now.Sub(p.Handshake) > unanswered {
 			all = append(all, mesh.Condition{Kind: mesh.NoHandshake, Severity: mesh.Degraded, Peer: name,
 				Subject: p.Endpoint.String(), Remedy: fmt.Sprintf("allow UDP port %d to that host, and compare "+
-					"the keys: `meshd key --public` there prints what the file has to list", p.Endpoint.Port())})
+					"the keys: `meshd key --public` there prints what the file has to list; a host whose clock was set "+
+					"back is refused until `date` there is right", p.Endpoint.Port())})
 		}
 	}
 	return all
