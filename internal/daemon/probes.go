@@ -210,7 +210,7 @@ func (p *probes) causes(in *plan.Plan, all []mesh.Condition) []mesh.Condition {
 			all = append(all, p.registry.Of(name).Conditions(name, ours, at)...)
 		}
 	}
-	if !slices.ContainsFunc(all, func(c mesh.Condition) bool { return c.Peer != "" }) { // as nearly always, in meshes of thousands too
+	if !slices.ContainsFunc(all, func(c mesh.Condition) bool { return c.Peer != "" }) {
 		return all
 	}
 	var others []health.Peer

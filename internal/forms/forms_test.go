@@ -97,7 +97,8 @@ func TestUnsent(t *testing.T) {
 	}
 	none := errors.New("no packet loop runs")
 	unsent, err = (&Sender{}).Send(failing{e, none}, all)
-	if !errors.Is(err, none) || len(unsent) != 2 || unsent[0].Form != probe.Large || unsent[1].Form != probe.Marked {
+	if !errors.Is(err, none) || len(unsent) != 2 || unsent[0].Form != probe.Large ||
+		unsent[1].Form != probe.Marked {
 		t.Errorf("without an engine: %v, %v", unsent, err)
 	}
 }

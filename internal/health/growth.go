@@ -104,7 +104,9 @@ func suspectsOf(reasons []mesh.Drop, now map[string]mesh.Traffic) (names []strin
 
 // ofPeers returns for which of some peers a reason counts more than noise. A peer that was not there before
 // is looked at from the next reading on: its counters may be old ones.
-func ofPeers(reason mesh.Drop, suspects []string, before, now map[string]mesh.Traffic) (all []mesh.Condition) {
+func ofPeers(
+	reason mesh.Drop, suspects []string, before, now map[string]mesh.Traffic,
+) (all []mesh.Condition) {
 	for _, name := range suspects {
 		was, known := before[name]
 		is := now[name]

@@ -277,7 +277,8 @@ func TestPeerThatComesBack(t *testing.T) {
 	h := taken(map[int]Reading{0: {}, 1: {RxPackets: 1000}})
 	h.Take(time.Unix(2, 0), Reading{}, nil)
 	for second := range int64(3) {
-		h.Take(time.Unix(3+second, 0), Reading{}, of(map[string]Reading{"b": {RxPackets: 1_000_000 + uint64(second)}}))
+		reading := Reading{RxPackets: 1_000_000 + uint64(second)}
+		h.Take(time.Unix(3+second, 0), Reading{}, []Peer{{"b", reading}})
 	}
 	if got := values(answer(t, h, "b", "5m").RxPackets); !slices.Equal(got, []float64{0, 1, 1}) {
 		t.Errorf("%v", got)

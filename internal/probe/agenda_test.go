@@ -36,7 +36,8 @@ func TestAgenda(t *testing.T) {
 			}
 			oracle = oracle[1:]
 		}
-		if len(a) != len(oracle) || slices.ContainsFunc(a[len(a):cap(a)], func(p pending) bool { return p.to != nil }) {
+		holds := func(p pending) bool { return p.to != nil }
+		if len(a) != len(oracle) || slices.ContainsFunc(a[len(a):cap(a)], holds) {
 			t.Fatalf("%d are left, want %d; or paths of others are held", len(a), len(oracle))
 		}
 	}

@@ -97,7 +97,8 @@ func TestGlanceIsEnough(t *testing.T) {
 			for _, peer := range []string{"one", "two"} {
 				got, want := registry.Of(peer), oracle.Of(peer)
 				a, b := got.Conditions(peer, registry.Own(), w.now), want.Conditions(peer, oracle.Own(), w.now)
-				if !reflect.DeepEqual(a, b) || got.Via() != want.Via() || got.Path != want.Path || got.Met != want.Met {
+				if !reflect.DeepEqual(a, b) || got.Via() != want.Via() || got.Path != want.Path ||
+					got.Met != want.Met {
 					t.Fatalf("phase %d, %v: %s goes by %v, want %v:\n%+v\nwant\n%+v\n%+v\nwant\n%+v", phase, w.loses, peer,
 						got.Via(), want.Via(), a, b, got, want)
 				}
@@ -116,7 +117,9 @@ func TestGlanceIsEnough(t *testing.T) {
 		w.second()
 		s.Glance("one", w.now, w.now, func(*peers.Facts, probe.Report) {})
 	}
-	s.Glance("one", w.now, w.now, func(*peers.Facts, probe.Report) { t.Error("a report of a peer that is well") })
+	s.Glance("one", w.now, w.now, func(*peers.Facts, probe.Report) {
+		t.Error("a report of a peer that is well")
+	})
 }
 
 // What probes do not follow is learned each time: here what was heard counts.

@@ -144,8 +144,9 @@ func (f *forwarding) entry(index int, p *mesh.Peer) table.Peer {
 	if index < len(f.listed) {
 		old, n := f.listed[index], len(p.Subnets)
 		same := func(a netip.Addr, e mesh.Endpoint) bool { return a == e.Addr() }
-		if old.Name == p.Name && len(old.Prefixes) == n+len(p.Routes) && slices.Equal(old.Prefixes[:n], p.Subnets) &&
-			slices.Equal(old.Prefixes[n:], p.Routes) && slices.EqualFunc(old.Addresses, p.Addresses, same) {
+		if old.Name == p.Name && len(old.Prefixes) == n+len(p.Routes) &&
+			slices.Equal(old.Prefixes[:n], p.Subnets) && slices.Equal(old.Prefixes[n:], p.Routes) &&
+			slices.EqualFunc(old.Addresses, p.Addresses, same) {
 			return old
 		}
 	}
@@ -159,7 +160,8 @@ func (f *forwarding) entry(index int, p *mesh.Peer) table.Peer {
 // indexes returns the index of each of some peers by its name: those from before, which are never changed, if
 // no name differs.
 func (f *forwarding) indexes(listed []table.Peer) map[string]int32 {
-	if slices.EqualFunc(f.listed, listed, func(a, b table.Peer) bool { return a.Name == b.Name }) && f.names != nil {
+	same := func(a, b table.Peer) bool { return a.Name == b.Name }
+	if f.names != nil && slices.EqualFunc(f.listed, listed, same) {
 		return f.names
 	}
 	names := make(map[string]int32, len(listed))

@@ -518,7 +518,8 @@ func BenchmarkSetMesh10000(b *testing.B) {
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		w.Mesh.Peers = slices.Clone(w.Mesh.Peers)
-		w.Mesh.Peers[9999].Subnets = []mesh.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 200, byte(i), 0}), 24)}
+		subnet := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 200, byte(i), 0}), 24)
+		w.Mesh.Peers[9999].Subnets = []mesh.Prefix{subnet}
 		if err := u.SetMesh(w); err != nil {
 			b.Fatal(err)
 		}
