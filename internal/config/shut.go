@@ -17,6 +17,10 @@ func (c *Config) Shut() *Config {
 // IsShut tells whether it comes from Shut.
 func (c *Config) IsShut() bool { return c.shut }
 
+// NeedsKey tells whether a host needs the private key of its node. One that is shut has nobody to encrypt
+// for, and its file lists no keys as a rule.
+func (c *Config) NeedsKey() bool { return c.Sealed() && !c.shut }
+
 // Prefixes returns everything behind the mesh: the pod network, and the routes of all nodes, each once.
 func (c *Config) Prefixes() []netip.Prefix {
 	all, seen := slices.Clone(c.Network.CIDR), map[netip.Prefix]bool{}

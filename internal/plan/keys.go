@@ -40,7 +40,7 @@ func withKey(c *config.Config, own mesh.Key) (index int, ok bool) {
 // Without encryption keys have no effect, and so are no reason to stop.
 func (n *Nodes) agree(byAddress int, here map[netip.Addr]bool, own mesh.Key) (index int, err error) {
 	byKey, ok := withKey(n.config, own)
-	if !ok || byKey == byAddress || !n.config.Sealed() {
+	if !ok || byKey == byAddress || !n.config.NeedsKey() {
 		return byAddress, nil
 	}
 	a := n.config.Nodes[byAddress]
@@ -63,7 +63,7 @@ func KeyFault(c *config.Config, self int, own OwnKey) error {
 	node := c.Nodes[self]
 	path := fmt.Sprintf("node[%d].public_key", self)
 	switch {
-	case !c.Sealed():
+	case !c.NeedsKey():
 		return nil
 	case own.KeyExposed != "":
 		exposed := slices.IndexFunc(c.Nodes, func(n config.Node) bool { return n.Name == own.KeyExposed })
@@ -82,7 +82,7 @@ func KeyFault(c *config.Config, self int, own OwnKey) error {
 // Keyless returns the error of a host that has neither an address of a node nor a key, where the file asks
 // for encryption: no time mends that. err is what Identify says; other errors stay as they are.
 func Keyless(c *config.Config, own OwnKey, err error) error {
-	if !c.Sealed() || own.KeyErr == nil || !errors.Is(err, ErrNotHere) {
+	if !c.NeedsKey() || own.KeyErr == nil || !errors.Is(err, ErrNotHere) {
 		return err
 	}
 	return fmt.Errorf("%w: no address of it is one of a node, and it has no key: %w", ErrIdentity,

@@ -170,7 +170,9 @@ func TestFloor(t *testing.T) {
 
 // A file that is run shut forwards nothing, and needs no key.
 func TestShut(t *testing.T) {
-	p := must(t, load(t, "", near).Shut(), 0, here(1500))
+	host := here(1500)
+	host.OwnKey = OwnKey{Key: mesh.Key{1}} // which the file, that of before, does not list
+	p := must(t, load(t, "", near).Shut(), 0, host)
 	if !p.Engine.Sealed || p.Seal != nil || p.Engine.Kernel.Use != dataplane.Never || len(p.Backstops) == 0 {
 		t.Errorf("plan %+v", p)
 	}

@@ -18,13 +18,13 @@ import (
 // two seconds at most. The error is one that passes, of a file that needs the key.
 func ownKey(c *config.Config) (own plan.OwnKey, err error) {
 	listed := slices.ContainsFunc(c.Nodes, func(n config.Node) bool { return n.PublicKey.IsValid() })
-	if !listed && !c.Sealed() {
+	if !listed && !c.NeedsKey() {
 		return own, nil
 	}
 	path := c.WireGuard.PrivateKey
 	private, err := wireguard.ReadKey(context.Background(), path)
 	if err != nil {
-		if c.Sealed() && passing.Is(err) {
+		if c.NeedsKey() && passing.Is(err) {
 			return own, err
 		}
 		return plan.OwnKey{KeyErr: err, KeyRemedy: KeyRemedy(path, err)}, nil
