@@ -80,21 +80,28 @@ func (s *sealed) helper(h *nstest.Host) *nstest.Daemon {
 // run starts meshd on a host with a file of its own, and waits until it forwards.
 func (s *sealed) run(h *nstest.Host, doc string) *nstest.Daemon {
 	s.t.Helper()
-	d, err := h.MeshdBy([]string{"env", "CREDENTIALS_DIRECTORY=" + s.keys[h]}, s.binary, s.write(doc), s.dir)
-	if err == nil {
-		s.t.Cleanup(func() {
-			if s.t.Failed() {
-				s.t.Logf("meshd on %s, %s:\n%s", h.Name, d.State(), d.Log())
-			}
-			if err := nstest.StopAll(d); err != nil {
-				s.t.Error(err)
-			}
-		})
-		err = d.WaitReady()
+	d := s.begin(h, s.write(doc))
+	if err := d.WaitReady(); err != nil {
+		s.t.Fatal(err)
 	}
+	return d
+}
+
+// begin starts meshd on a host.
+func (s *sealed) begin(h *nstest.Host, file string) *nstest.Daemon {
+	s.t.Helper()
+	d, err := h.MeshdBy([]string{"env", "CREDENTIALS_DIRECTORY=" + s.keys[h]}, s.binary, file, s.dir)
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.t.Cleanup(func() {
+		if s.t.Failed() {
+			s.t.Logf("meshd on %s, %s:\n%s", h.Name, d.State(), d.Log())
+		}
+		if err := nstest.StopAll(d); err != nil {
+			s.t.Error(err)
+		}
+	})
 	return d
 }
 
