@@ -87,8 +87,9 @@ func (s *timed) longest(from time.Time) (gap time.Duration) {
 	return gap
 }
 
-// Boxes behind routers that hide them, and have no fixed address or port, are nodes as others are: they know
-// by their keys which ones, and reach the hub and, through it, each other, also after a router has begun anew.
+// Boxes behind routers that hide them, and have no fixed address or port, are nodes as others are: they
+// know by their keys which ones, and reach the hub and, through it, each other, also after a router has
+// begun anew.
 func TestBoxesBehindNAT(t *testing.T) {
 	nstest.Share(t, nstest.Busy)
 	s := newSealed(t)

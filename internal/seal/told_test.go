@@ -14,15 +14,17 @@ import (
 	"example.org/meshd/internal/wireguard"
 )
 
-// What a reading of the interface tells of peers: when they were heard, where they are, and who does not answer.
+// What a reading of the interface tells of peers: when they were heard, where they are, and who does not
+// answer.
 func TestTell(t *testing.T) {
 	k := newKeeper(Options{})
 	k.wanted = three()
 	hub, begin := mesh.Key{2}, time.Now().Add(-10*time.Minute)
 	read := func(after time.Duration, received, sent uint64, endpoint string, handshake time.Time) PeerTold {
-		k.tell(wireguard.State{Public: mesh.Key{1}, Port: 51820, User: true, Peers: map[mesh.Key]wireguard.PeerState{
-			hub: {Endpoint: netip.MustParseAddrPort(endpoint), Handshake: handshake, Received: received, Sent: sent},
-		}}, begin.Add(after))
+		is := wireguard.PeerState{Endpoint: netip.MustParseAddrPort(endpoint), Handshake: handshake,
+			Received: received, Sent: sent}
+		k.tell(wireguard.State{Public: mesh.Key{1}, Port: 51820, User: true,
+			Peers: map[mesh.Key]wireguard.PeerState{hub: is}}, begin.Add(after))
 		return k.Told().Peers["hub"]
 	}
 	if p := read(0, 100, 100, "192.0.2.2:51820", begin); p.Roamed || !p.heard.IsZero() {

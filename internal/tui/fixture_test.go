@@ -154,8 +154,8 @@ func drained(s *control.Status) *control.Status {
 	return judged(s)
 }
 
-// sealed makes a status that of a mesh whose packets are encrypted: one peer sends in the clear, one has never
-// answered, one has roamed, one is behind another, and one was not spoken to for long.
+// sealed makes a status that of a mesh whose packets are encrypted: one peer sends in the clear, one has
+// never answered, one has roamed, one is behind another, and one was not spoken to for long.
 func sealed(s *control.Status) *control.Status {
 	s.Dataplane = control.Dataplane{Engine: control.EngineWireGuard, Queues: 1}
 	s.WireGuard = &control.WireGuard{Implementation: control.WireGuardKernel, Interface: "meshd-wg", Port: 51820,
