@@ -36,6 +36,7 @@ type Keeper struct {
 	brought func() // the interface may have been made anew
 
 	asked   chan request
+	over    chan struct{} // closed when Keep has ended
 	steered chan struct{} // something was learned
 
 	mu      sync.Mutex // guards learned
@@ -68,7 +69,8 @@ const (
 )
 
 func newKeeper(o Options) *Keeper {
-	k := &Keeper{o: o, asked: make(chan request), steered: make(chan struct{}, 1), calls: map[string]*caller{}}
+	k := &Keeper{o: o, asked: make(chan request), over: make(chan struct{}), steered: make(chan struct{}, 1),
+		calls: map[string]*caller{}}
 	k.learned = learned{map[string]peers.Directive{}, map[mesh.Prefix]string{}}
 	k.told.Store(&Told{})
 	return k
@@ -82,8 +84,13 @@ func (k *Keeper) want(ctx context.Context, w *Wanted) (before *Wanted, err error
 		return <-r.before, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	case <-k.over:
+		return nil, errOver
 	}
 }
+
+// errOver is why the interface stays as it is.
+var errOver = errors.New("the daemon is ending")
 
 // learn takes over what follows from all that is known of a peer.
 func (k *Keeper) learn(peer string, d peers.Directive) {
@@ -122,6 +129,7 @@ func (k *Keeper) known() learned {
 
 // Keep keeps the interface as wanted until ctx ends. The interface stays then: packets flow on.
 func (k *Keeper) Keep(ctx context.Context) error {
+	defer close(k.over)
 	look := time.After(0)
 	for {
 		select {

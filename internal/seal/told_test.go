@@ -1,6 +1,7 @@
 package seal
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -80,5 +81,18 @@ func TestConditionOf(t *testing.T) {
 	k.tellFailed()
 	if told := k.Told(); told.Implementation != "" || told.Interface == "" || told.Port != 51820 {
 		t.Errorf("told %+v", told)
+	}
+}
+
+// Whoever asks while the daemon ends is not left waiting.
+func TestWantAfterTheEnd(t *testing.T) {
+	k := newKeeper(Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := k.Keep(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.want(context.WithoutCancel(ctx), three()); err == nil {
+		t.Error("something is wanted of nobody")
 	}
 }
