@@ -27,14 +27,15 @@ type console struct {
 // ownMounts gives a host what is one of a kind on a machine. It prints a line when done.
 const ownMounts = `set -e
 cd "$1"
-mkdir -p etc work flannel cni bin home state
-chown 65534 flannel state
+mkdir -p etc work flannel wireguard cni bin home state
+chown 65534 flannel wireguard state
 mknod tun c 10 200
 chmod 666 tun
 mount --bind tun /dev/net/tun
 mount -t overlay overlay -o "lowerdir=/etc,upperdir=$1/etc,workdir=$1/work" /etc
-mkdir -p /run/flannel /var/lib/cni /run/netns /run/containers
+mkdir -p /run/flannel /run/wireguard /var/lib/cni /run/netns /run/containers
 mount --bind flannel /run/flannel
+mount --bind wireguard /run/wireguard
 mount --bind cni /var/lib/cni
 mount -t tmpfs tmpfs /run/netns
 mount -t tmpfs tmpfs /run/containers
@@ -113,22 +114,27 @@ func (c *console) meshd(t *testing.T, program string) {
 	pid, log := filepath.Join(c.dir, "meshd.pid"), filepath.Join(c.dir, "meshd.log")
 	c.program(t, "meshd", fmt.Sprintf(`exec %s "$@" --socket %s`, program, socket))
 	c.program(t, "systemctl", fmt.Sprintf(`start() {
-	setsid flock %[3]s/runs timeout --foreground 900 setpriv --reuid=65534 --regid=65534 --clear-groups \
+	service=$1; shift
+	setsid flock %[3]s/$service timeout --foreground 900 setpriv --reuid=65534 --regid=65534 --clear-groups \
 		--inh-caps=-all,+net_admin --ambient-caps=-all,+net_admin --bounding-set=-all,+net_admin \
-		meshd run >>%[2]s 2>&1 &
-	echo $! >%[1]s
+		"$@" >>%[2]s 2>&1 &
+	echo $! >%[1]s.$service
 }
-stop() { [ ! -e %[1]s ] || { kill -- -$(cat %[1]s); rm %[1]s; flock %[3]s/runs true; }; }
+stop() { [ ! -e %[1]s.$1 ] || { kill -- -$(cat %[1]s.$1); rm %[1]s.$1; flock %[3]s/$1 true; }; }
 case "$*" in
-"enable --now meshd") start ;;
-"restart meshd") stop; start ;;
-"disable --now meshd") stop ;;
+"enable --now meshd") start runs meshd run ;;
+"restart meshd") stop runs; start runs meshd run ;;
+"disable --now meshd") stop runs ;;
+"enable --now meshd-wireguard") start encrypts meshd wireguard-user ;;
+"disable --now meshd-wireguard") stop encrypts ;;
 "disable --now flanneld") echo >%[3]s/flanneld.stop; cat %[3]s/flanneld.stopped ;;
 *) echo "systemctl $* is not played" >&2; exit 1 ;;
 esac`, pid, log, c.dir))
 	t.Cleanup(func() {
-		if out, err := c.typed("systemctl disable --now meshd"); err != nil {
-			t.Errorf("%v\n%s", err, out)
+		for _, unit := range []string{"meshd", "meshd-wireguard"} {
+			if out, err := c.typed("systemctl disable --now " + unit); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
 		}
 		if text, _ := os.ReadFile(log); t.Failed() {
 			t.Logf("meshd of %s:\n%s", c.dir, text)

@@ -118,9 +118,7 @@ func TestBoxesBehindNAT(t *testing.T) {
 	// Nothing but the boxes' own packets passes the hub.
 	forge, before := rawBy(t, s.Worker.Namespace, "meshd-wg"), status(t, hub).Totals.Drops["wrong_destination"]
 	outside := []string{"172.18.0.2", "172.18.0.22", "10.244.9.9", "8.8.8.8", "192.168.50.1"}
-	if out, err := s.Worker.WG("set", "meshd-wg", "peer", s.public[s.ControlPlane], "allowed-ips", "0.0.0.0/0"); err != nil {
-		t.Fatal(out)
-	}
+	s.wg(s.Worker, "set", "meshd-wg", "peer", s.public[s.ControlPlane], "allowed-ips", "0.0.0.0/0")
 	for _, to := range outside {
 		if err := forge(udpPacket("10.244.1.2", to, 7000, 64, "lie")); err != nil {
 			t.Fatal(err)
@@ -170,10 +168,10 @@ func TestBoxesBehindNAT(t *testing.T) {
 			t.Errorf("%+v", st.Health)
 		}
 		eventually(t, "keepalive", func() bool {
-			out, err := d.Host.WG("show", "meshd-wg", "persistent-keepalive")
+			out := s.wg(d.Host, "show", "meshd-wg", "persistent-keepalive")
 			want := map[bool]string{true: "\toff", false: "\t25"}[i == 0]
-			return err == nil && strings.Count(out, want) == strings.Count(out, "\n")
-		}, func() string { return fmt.Sprint(d.Host.WG("show", "meshd-wg")) })
+			return strings.Count(out, want) == strings.Count(out, "\n")
+		}, func() string { return s.wg(d.Host, "show", "meshd-wg") })
 	}
 	if out, err := s.PodW.Run("ping", "-c", "1", "-W", "1", "10.244.2.2"); err == nil {
 		t.Errorf("without via: %s", out)

@@ -67,7 +67,9 @@ func TestNoStartUndoesEncryption(t *testing.T) {
 	if err := w2.WaitReady(); err != nil {
 		t.Fatal(err)
 	}
-	st := waitStatus(t, w2, "shut", func(st control.Status) bool { return slices.Contains(problems(st), "shut") })
+	st := waitStatus(t, w2, "shut", func(st control.Status) bool {
+		return slices.Contains(problems(st), "shut")
+	})
 	if st.Health.Level != control.Failed || st.Config.Source != control.SourceLastGood {
 		t.Errorf("%+v, %+v", st.Health, st.Config)
 	}

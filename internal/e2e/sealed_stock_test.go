@@ -43,6 +43,16 @@ func (s *sealed) stock(h *nstest.Host, address string, peers map[string]string) 
 	s.t.Cleanup(func() { s.ip(h, "link del wg0") }) // its process ends with it
 }
 
+// wg runs wg(8) on a host, which must succeed, and returns what it printed.
+func (s *sealed) wg(h *nstest.Host, args ...string) string {
+	s.t.Helper()
+	out, err := h.WG(args...)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return out
+}
+
 // A podAt is a pod and its address.
 type podAt struct {
 	pod     *nstest.Namespace
