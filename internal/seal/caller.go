@@ -16,6 +16,23 @@ const patience = 6 * time.Second
 type caller struct {
 	wrote netip.AddrPort // the address that was wanted last; invalid: none was
 	since time.Time      // when it was called there
+
+	had  []netip.AddrPort // the addresses of the last decision
+	gone []netip.AddrPort // those that the last edit took away
+	till time.Time        // until when the peer is called back from them
+}
+
+// edit notes which addresses the peer has now. Both ends answer where the other one sends from, so packets in
+// flight can keep both at an address that the file no longer has. They are called back for a while, and not
+// for ever: a name may be ahead of the host behind it.
+func (c *caller) edit(endpoints []netip.AddrPort, now time.Time) {
+	if slices.Equal(c.had, endpoints) {
+		return
+	}
+	c.gone = slices.DeleteFunc(slices.Clone(c.had), func(e netip.AddrPort) bool {
+		return slices.Contains(endpoints, e)
+	})
+	c.had, c.till = slices.Clone(endpoints), now.Add(patience)
 }
 
 // decide returns the address to call, and whether that is to be done now, though the interface may have
@@ -26,8 +43,11 @@ func (c *caller) decide(endpoints []netip.AddrPort, is netip.AddrPort, fails boo
 		*c = caller{}
 		return netip.AddrPort{}, false
 	}
+	c.edit(endpoints, now)
 	at := slices.Index(endpoints, c.wrote)
 	switch {
+	case slices.Contains(c.gone, is) && now.Before(c.till):
+		return c.call(endpoints[max(at, 0)], now), true
 	case at >= 0 && !fails, at >= 0 && now.Sub(c.since) < patience:
 		return c.wrote, false
 	case at >= 0 && is != c.wrote: // it has roamed, and is not there any more

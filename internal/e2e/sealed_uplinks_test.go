@@ -1,0 +1,60 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/nstest"
+)
+
+// A node with two addresses is called at the other one when the first falls silent, and at the one that the
+// file has after an edit.
+func TestSealedUplinks(t *testing.T) {
+	nstest.Share(t, nstest.Busy)
+	s := newSealed(t)
+	s.secondUplink(map[int]*nstest.Host{3: s.Worker2, 4: s.Worker})
+	second := strings.NewReplacer(`"172.18.0.4"`, `["172.18.0.4", "2001:db8:99::4"]`,
+		`"172.18.0.3"`, `["172.18.0.3", "2001:db8:99::3"]`)
+	doc := second.Replace(s.file())
+	for _, h := range []*nstest.Host{s.Worker, s.Worker2} {
+		s.helper(h)
+	}
+	w, w2 := s.run(s.Worker, doc), s.run(s.Worker2, doc)
+	at := func(d *nstest.Daemon, name, endpoint string) {
+		t.Helper()
+		waitPeer(t, d, name, "at "+endpoint, func(p control.Peer) bool {
+			return p.State == control.Up && p.WireGuard.Endpoint == endpoint
+		})
+	}
+	at(w2, "worker", "172.18.0.4:51820")
+	at(w, "worker2", "172.18.0.3:51820")
+	out := startTimed(t, s.PodW2b, s.PodW, "10.244.2.3:7000", "10.244.1.2:7000", 500)
+	in := startTimed(t, s.PodW, s.PodW2a, "10.244.1.2:7001", "10.244.2.2:7001", 500)
+	gaps := func(what string, from time.Time) {
+		t.Helper()
+		s.arrive(out, what)
+		s.arrive(in, what)
+		t.Logf("%s: no packet arrived for %v and %v", what, out.longest(from), in.longest(from))
+	}
+
+	cut := time.Now()
+	run(t, s.Lab.Switch(), dropOnPath("")[0], dropOnPath("")[1:]...)
+	at(w2, "worker", "[2001:db8:99::4]:51820")
+	at(w, "worker2", "[2001:db8:99::3]:51820")
+	gaps("the first address fell silent", cut)
+	run(t, s.Lab.Switch(), healPath[0], healPath[1:]...)
+
+	edited := time.Now()
+	for _, d := range []*nstest.Daemon{w, w2} {
+		save(t, d, s.file())
+	}
+	at(w2, "worker", "172.18.0.4:51820")
+	at(w, "worker2", "172.18.0.3:51820")
+	gaps("the file has the first address alone", edited)
+	for _, stream := range []*timed{out, in} {
+		lost, gap, _ := stream.finish()
+		t.Logf("%d of %d packets were lost, the longest gap was %v", lost, stream.flow.sent, gap)
+	}
+}
