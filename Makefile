@@ -34,7 +34,7 @@ done; \
   DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends libc6-dev $$missing; }
 endef
 
-.PHONY: build package lint-package test-package trial-base previous demo screenshots test test-matrix test-binaries test-kernels engines reliability bench chaos fuzz lint deps lint-deps trial-deps clean
+.PHONY: build package lint-package test-package trial-base previous demo screenshots test test-matrix test-binaries test-kernels kernel-binaries bench-kernels engines reliability bench chaos fuzz lint deps lint-deps trial-deps clean
 
 build: # static binaries in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -104,14 +104,20 @@ test-binaries: # what the end-to-end tests start, linked once
 	go build -race -cover -coverpkg=example.org/meshd/... -o bin/test/checked/ ./cmd/...
 	go build -o bin/testlog ./tools/testlog
 
-test-kernels: deps build # the kernel engine on Debian's kernels, in QEMU
+test-kernels: kernel-binaries # the kernel's engine and WireGuard on Debian's kernels, in QEMU
+	$(SUDO) bin/kernels $(KERNELFLAGS)
+
+bench-kernels: kernel-binaries # meshd beside the kernel's WireGuard by hand, there
+	$(SUDO) bin/kernels -bench $(KERNELFLAGS)
+
+kernel-binaries: deps build # what the virtual machine runs
 	$(call need,qemu-system-x86_64:qemu-system-x86 busybox:busybox-static depmod:kmod cpio:cpio)
 	go test -tags modules -c -o bin/e2e.test ./internal/e2e
 	go test -c -o bin/kernel.test ./internal/dataplane/kernel
 	go test -tags modules -c -o bin/wireguard.test ./internal/wireguard
 	go test -c -o bin/user.test ./internal/wireguard/user
+	go test -tags modules -c -o bin/seal.test ./internal/seal
 	go build -o bin/kernels ./tools/kernels
-	$(SUDO) bin/kernels $(KERNELFLAGS)
 
 reliability: deps test-binaries # bring each cause and path change about; write docs/reliability.md and paths.md
 	$(SUDO) env MESH_BIN=$(CURDIR)/bin/test go test ./internal/e2e -count 1 -timeout 30m -run TestCausesAreNamed \
@@ -147,7 +153,7 @@ lint: # formatting, lengths of lines, vet on every platform, staticcheck
 	@test -z "$$(gofmt -l .)" || { echo "gofmt these:"; gofmt -l .; exit 1; }
 	@! $(LINED) | LC_ALL=C.UTF-8 xargs grep -nE '^.{111}' | grep -v -e '\.md:[0-9]*:|' -e ':[0-9]*://go:generate '
 	go vet ./...
-	go vet -tags modules ./internal/e2e
+	go vet -tags modules ./internal/e2e ./internal/seal ./internal/wireguard
 	GOARCH=arm64 go vet ./...
 	GOARCH=arm GOARM=7 go vet ./...
 	go run $(STATICCHECK) ./...

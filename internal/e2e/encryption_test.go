@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -19,16 +20,20 @@ import (
 	"example.org/meshd/internal/nstest"
 )
 
-// sealed is the reference's mesh with encryption, by WireGuard in user space.
+// byKernel tells whether the kernel encrypts: MESH_WIREGUARD=kernel, as the trial of kernels has it. Otherwise
+// the process in user space does, which each kernel can run.
+var byKernel = os.Getenv("MESH_WIREGUARD") == "kernel"
+
+// sealed is the reference's mesh with encryption.
 type sealed struct {
 	*world
 	keys    map[*nstest.Host]string // folder of the host's private key
 	public  map[*nstest.Host]string
-	helpers map[*nstest.Host]*nstest.Daemon
+	helpers map[*nstest.Host]*nstest.Daemon // none where the kernel encrypts
 }
 
 // newSealed makes the hosts with their keys. Nothing runs yet.
-func newSealed(t *testing.T) *sealed {
+func newSealed(t testing.TB) *sealed {
 	t.Helper()
 	s := &sealed{newWorldMTU(t, 1440), map[*nstest.Host]string{}, map[*nstest.Host]string{},
 		map[*nstest.Host]*nstest.Daemon{}}
@@ -60,9 +65,13 @@ func (s *sealed) file() string {
 	return doc
 }
 
-// helper starts WireGuard in user space on a host; the test ends it.
+// helper starts WireGuard in user space on a host; the test ends it. Where the kernel encrypts there is nothing
+// to start, and the result is nil.
 func (s *sealed) helper(h *nstest.Host) *nstest.Daemon {
 	s.t.Helper()
+	if byKernel {
+		return nil
+	}
 	d, err := h.StartHelper(meshd)
 	if err != nil {
 		s.t.Fatal(err)
@@ -200,58 +209,96 @@ func (s *sealed) arrive(stream *timed, what string) {
 		func() string { return "" })
 }
 
-// Whatever breaks, no packet of a pod leaves a host bare, and packets go on as soon as it is mended.
-func TestNothingLeavesBare(t *testing.T) {
-	nstest.Share(t, nstest.Busy)
-	s := newSealed(t)
-	watch := s.watchBare("10.244.2.3", "10.244.1.2", "10.244.0.2")
-	doc := s.file()
-	all := s.runAll(doc)
-	stream := startTimed(t, s.PodW2b, s.PodW, "10.244.2.3:7000", "10.244.1.2:7000", 500)
-	host := s.Worker2
-	w2 := all[2]
-	route, err := client(t, w2).Route(t.Context(), netip.MustParseAddr("10.244.1.2"))
-	if err != nil || route.Interface != "meshd-wg" || !route.Carried() {
-		t.Errorf("route %+v, %v", route, err)
+// breakDown has encryption fail on a host for good, and returns the kind of the condition that tells so: the
+// process in user space ends, or another socket has the port of the kernel's.
+func (s *sealed) breakDown(h *nstest.Host) (kind string) {
+	s.t.Helper()
+	if !byKernel {
+		s.helpers[h].Kill()
+		s.ip(h, "link del meshd-wg")
+		return "wireguard_missing"
 	}
+	// The port is free between the end of the interface and meshd's next one, so it may take several tries.
+	eventually(s.t, "another socket has the port", func() bool {
+		_ = h.IP("link del meshd-wg") // which meshd may have to make first
+		return h.Do(func() error {
+			c, err := net.ListenPacket("udp4", ":51820")
+			if err == nil {
+				s.t.Cleanup(func() { c.Close() })
+			}
+			return err
+		}) == nil
+	}, func() string { return "" })
+	return "wireguard_refused"
+}
 
-	for _, damage := range []struct {
-		name string
-		do   func()
-	}{
+// A damage is something that breaks encryption on a host, or might do so.
+type damage struct {
+	name string
+	do   func()
+}
+
+// damages returns those that meshd has to mend on a host; d is its daemon, and may be another one afterwards.
+func (s *sealed) damages(host *nstest.Host, d **nstest.Daemon, doc string, stream *timed) []damage {
+	all := []damage{
 		{"kill -9 of meshd", func() {
-			w2.Kill()
-			s.arrive(stream, "meshd was killed") // the process in user space goes on
-			w2 = s.run(host, doc)
+			(*d).Kill()
+			s.arrive(stream, "meshd was killed") // the interface goes on
+			*d = s.run(host, doc)
 		}},
 		{"stop and start", func() {
-			if _, err := w2.Stop(); err != nil {
-				t.Fatal(err)
+			if _, err := (*d).Stop(); err != nil {
+				s.t.Fatal(err)
 			}
 			s.arrive(stream, "meshd has stopped")
-			w2 = s.run(host, doc)
+			*d = s.run(host, doc)
 		}},
 		{"interface deleted", func() { s.ip(host, "link del meshd-wg") }},
 		{"interface down", func() { s.ip(host, "link set meshd-wg down") }},
 		{"route deleted", func() { s.ip(host, "route del 10.244.1.0/24 dev meshd-wg") }},
 		{"address deleted", func() { s.ip(host, "addr flush dev meshd-wg") }},
 		{"TUN deleted", func() { s.ip(host, "link del mesh0") }},
-		{"rules flushed", func() { run(t, host.Namespace, "nft", "flush", "ruleset") }},
+		{"rules flushed", func() { run(s.t, host.Namespace, "nft", "flush", "ruleset") }},
 		{"peers deleted", func() {
 			if out, err := host.WG("set", "meshd-wg", "peer", s.public[s.Worker], "remove"); err != nil {
-				t.Fatalf("%v: %s", err, out)
+				s.t.Fatalf("%v: %s", err, out)
 			}
-		}},
-		{"process killed", func() {
-			s.helpers[host].Kill()
-			s.helper(host)
 		}},
 		{"reload", func() {
-			if out, code := ask(w2, "reload"); code != 0 {
-				t.Fatalf("exit %d: %s", code, out)
+			if out, code := ask(*d, "reload"); code != 0 {
+				s.t.Fatalf("exit %d: %s", code, out)
 			}
 		}},
-	} {
+	}
+	if !byKernel {
+		all = append(all, damage{"process killed", func() {
+			s.helpers[host].Kill()
+			s.helper(host)
+		}})
+	}
+	return all
+}
+
+// Whatever breaks, no packet of a pod leaves a host bare, and packets go on as soon as it is mended.
+func TestNothingLeavesBare(t *testing.T) {
+	nstest.Share(t, nstest.Busy)
+	s := newSealed(t)
+	watch := s.watchBare("10.244.2.3", "10.244.1.2", "10.244.0.2")
+	doc := s.file()
+	w2 := s.runAll(doc)[2]
+	stream := startTimed(t, s.PodW2b, s.PodW, "10.244.2.3:7000", "10.244.1.2:7000", 500)
+	route, err := client(t, w2).Route(t.Context(), netip.MustParseAddr("10.244.1.2"))
+	if err != nil || route.Interface != "meshd-wg" || !route.Carried() {
+		t.Errorf("route %+v, %v", route, err)
+	}
+	implementation := control.WireGuardUser
+	if byKernel {
+		implementation = control.WireGuardKernel
+	}
+	if got := status(t, w2).WireGuard; got == nil || got.Implementation != implementation {
+		t.Errorf("encryption is by %+v, want %s", got, implementation)
+	}
+	for _, damage := range s.damages(s.Worker2, &w2, doc, stream) {
 		t.Run(damage.name, func(t *testing.T) {
 			damage.do()
 			s.arrive(stream, damage.name)
@@ -265,10 +312,9 @@ func TestNothingLeavesBare(t *testing.T) {
 
 	// The floor counts what would have left bare.
 	before := status(t, w2).Totals.Drops["not_encrypted"]
-	s.helpers[host].Kill()
-	s.ip(host, "link del meshd-wg")
+	kind := s.breakDown(s.Worker2)
 	waitStatus(t, w2, "encryption has failed, and is told", func(st control.Status) bool {
-		return slices.Contains(problems(st), "wireguard_missing") && st.Health.Level == control.Failed
+		return slices.Contains(problems(st), kind) && st.Health.Level == control.Failed
 	})
 	pings := s.PodW2b.Command("ping", "-c", "3", "-i", "0.01", "-W", "1", "10.244.1.2")
 	if out, err := pings.CombinedOutput(); err == nil {

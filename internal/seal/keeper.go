@@ -47,6 +47,7 @@ type Keeper struct {
 	calls  map[string]*caller
 	again  backoff.Backoff
 	retry  time.Time // of the next attempt after one that failed; zero: none failed
+	failed int       // index of the interface at that failure
 	full   time.Time // of the last comparison with everything that is wanted
 
 	told    atomic.Pointer[Told]
@@ -66,6 +67,9 @@ const (
 	// rest is how much longer than a reading the time before the next one is: one of thousands of peers
 	// takes milliseconds, and holds a lock of the kernel's meanwhile.
 	rest = 50
+	// steerRest is the same after something learned was done. The first news of a path is done at once, and
+	// when a thousand paths turn out to be narrow, the next ones are done together.
+	steerRest = 10
 )
 
 func newKeeper(o Options) *Keeper {
@@ -131,6 +135,8 @@ func (k *Keeper) known() learned {
 func (k *Keeper) Keep(ctx context.Context) error {
 	defer close(k.over)
 	look := time.After(0)
+	steered := k.steered // nil while nothing learned is to be done
+	var rested <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -140,10 +146,14 @@ func (k *Keeper) Keep(ctx context.Context) error {
 			k.wanted = r.wanted
 			k.bring(ctx, time.Now())
 			r.before <- before
-		case <-k.steered:
+		case <-steered:
 			if k.wanted != nil && k.retry.IsZero() {
-				k.bring(ctx, time.Now())
+				began := time.Now()
+				k.bring(ctx, began)
+				steered, rested = nil, time.After(steerRest*time.Since(began))
 			}
+		case <-rested:
+			steered, rested = k.steered, nil
 		case <-look:
 			began := time.Now()
 			k.look(ctx, began)
@@ -158,7 +168,8 @@ func (k *Keeper) look(ctx context.Context, now time.Time) {
 		return
 	}
 	if !k.retry.IsZero() {
-		if !now.Before(k.retry) {
+		// An interface that came meanwhile, of a helper that has started, may be why the next one succeeds.
+		if !now.Before(k.retry) || link.Index(wireguard.Interface) != k.failed {
 			k.bring(ctx, now)
 		}
 		return
@@ -232,7 +243,7 @@ func (k *Keeper) bring(ctx context.Context, now time.Time) {
 	case err != nil:
 		k.tellFailed()
 		pause := k.again.Next()
-		k.retry = now.Add(pause)
+		k.retry, k.failed = now.Add(pause), link.Index(wireguard.Interface)
 		c := conditionOf(err, k.wanted)
 		c.Again = pause
 		if before := k.failure.Swap(&c); before == nil || before.Kind != c.Kind || before.Cause != c.Cause {

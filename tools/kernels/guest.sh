@@ -1,6 +1,6 @@
 #!/bin/sh
-# guest.sh KERNEL BIN {FOLDER BINARY TESTS}...: runs in each folder those tests of a binary, with
-# the programs in BIN and the modules of KERNEL, and ends the machine.
+# guest.sh KERNEL BIN {FOLDER BINARY FLAG}...: runs in each folder those tests of a binary that FLAG names,
+# with the programs in BIN and the modules of KERNEL, and ends the machine.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/run # the folder may be below /tmp
 for fs in /run /dev/shm; do
 	mkdir -p $fs && mount -t tmpfs tmpfs $fs
@@ -20,7 +20,7 @@ uname -r
 export MESH_REQUIRE_NETNS=1 MESH_BIN=$2 MESH_PATIENCE=4 MESH_WIREGUARD=kernel
 shift 2
 while [ $# -gt 0 ]; do
-	cd "$1" && "$2" -test.v -test.timeout 18m -test.run "$3"
+	cd "$1" && "$2" -test.v -test.timeout 18m -test.run '^$' "$3"
 	echo "tests ended with $?"
 	shift 3
 done

@@ -36,43 +36,49 @@ type boot struct {
 	suites []suite // that have to pass, one after another
 	args   string  // for the kernel
 	says   string  // what the tests' output has to show
+	bench  bool    // it measures, and proves nothing
 }
 
 // A suite is some tests of a room. BIN has the room's tests, linked, under the room's last name.
 type suite struct {
 	room  string
-	tests []string // without the "Test" of their names
+	tests []string // without the "Test" or "Benchmark" of their names
 }
 
 var boots = []boot{
+	{kernel: "linux-image-6.1.", suites: []suite{{engineRoom, anyKernel}, {endToEnd, telling}}},
+	{kernel: "linux-image-6.1.", suites: encrypted},
 	{
 		kernel: "linux-image-6.1.",
-		suites: slices.Concat([]suite{{engineRoom, anyKernel}, {"internal/e2e", telling}}, encrypted),
-	},
-	{
-		kernel: "linux-image-6.1.",
-		suites: []suite{{"internal/e2e", []string{"EngineByItself"}}},
+		suites: []suite{{endToEnd, []string{"EngineByItself"}}},
 		args:   "module_blacklist=sch_ingress",
 		says:   "engine user: ",
 	},
 	{
 		kernel: "linux-image-6.12.",
-		suites: slices.Concat([]suite{{engineRoom, slices.Concat(anyKernel, withTCX)}, {"internal/e2e", telling}},
-			encrypted),
+		suites: []suite{{engineRoom, slices.Concat(anyKernel, withTCX)}, {endToEnd, telling}},
 	},
+	{kernel: "linux-image-6.12.", suites: encrypted},
+	{kernel: "linux-image-6.12.", suites: []suite{{endToEnd, []string{"RekeyLosesNothing"}}}},
+	{kernel: "linux-image-6.12.", suites: []suite{{endToEnd, []string{"BesideByHand"}}}, says: "x-speed", bench: true},
 	{
 		kernel: "linux-image-6.12.",
-		suites: []suite{{"internal/e2e", []string{"EngineByItself"}}},
+		suites: []suite{{endToEnd, []string{"EngineByItself"}}},
 		says:   "engine kernel",
 	},
 }
 
-const engineRoom = "internal/dataplane/kernel"
+const (
+	engineRoom = "internal/dataplane/kernel"
+	endToEnd   = "internal/e2e"
+)
 
 var (
 	// encrypted are those of the kernel's WireGuard, also against the helper in user space.
 	encrypted = []suite{
 		{"internal/wireguard", []string{"RandomStatesOfKernel"}}, {"internal/wireguard/user", []string{"Helpers"}},
+		{"internal/seal", []string{"ThousandPeers"}},
+		{endToEnd, []string{"NothingLeavesBare", "SealedLossless", "KeysOfThisHost"}},
 	}
 	// telling are tests that the machine can do at its speed.
 	telling = []string{
@@ -91,8 +97,14 @@ var (
 	withTCX = []string{"TakeOver", "Repair", "Undo", "FallBackToTCX", "FramesOfOthers", "Whole"}
 )
 
-// pattern is what -test.run takes.
-func (s suite) pattern() string { return "^Test(" + strings.Join(s.tests, "|") + ")$" }
+// flag is what has the room's binary run them.
+func (s suite) flag(bench bool) string {
+	names := strings.Join(s.tests, "|")
+	if bench {
+		return "-test.bench=^Benchmark(" + names + ")$"
+	}
+	return "-test.run=^Test(" + names + ")$"
+}
 
 // binary is the file with the room's tests in a folder.
 func (s suite) binary(bin string) string { return filepath.Join(bin, filepath.Base(s.room)+".test") }
@@ -108,24 +120,46 @@ func main() {
 	work := flag.String("work", "/var/tmp/meshd-kernels",
 		"where kernels are unpacked; they are kept for the next time")
 	only := flag.String("only", "", "kernels to boot, by the beginning of their version: 6.1.")
+	bench := flag.Bool("bench", false, "measure, and test nothing")
+	tests := flag.String("tests", "", "tests to run, separated by commas, without \"Test\"; the default is all")
 	flag.Parse()
-	if err := run(ctx, *bin, *work, *only); err != nil {
+	if err := run(ctx, *bin, *work, chosen(*bench, *only, *tests)); err != nil {
 		fmt.Fprintf(os.Stderr, "kernels: %v\n", err)
 		os.Exit(1)
 	}
 }
 
+// chosen returns the boots of some kernels, by the beginning of their version, with some tests; empty: with
+// all.
+func chosen(bench bool, version, tests string) (some []boot) {
+	for _, b := range boots {
+		if b.bench != bench || !strings.HasPrefix(strings.TrimPrefix(b.kernel, "linux-image-"), version) {
+			continue
+		}
+		var suites []suite
+		for _, s := range b.suites {
+			names := slices.DeleteFunc(slices.Clone(s.tests), func(name string) bool {
+				return tests != "" && !slices.Contains(strings.Split(tests, ","), name)
+			})
+			if len(names) > 0 {
+				suites = append(suites, suite{s.room, names})
+			}
+		}
+		if b.suites = suites; len(suites) > 0 {
+			some = append(some, b)
+		}
+	}
+	return some
+}
+
 // run boots all kernels, also after one has failed: which of them fail says what is wrong.
-func run(ctx context.Context, bin, work, only string) error {
+func run(ctx context.Context, bin, work string, boots []boot) error {
 	bin, err := filepath.Abs(bin)
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, b := range boots {
-		if !strings.HasPrefix(strings.TrimPrefix(b.kernel, "linux-image-"), only) {
-			continue
-		}
 		began := time.Now()
 		k, err := unpack(ctx, work, b.kernel)
 		if err == nil {
@@ -230,7 +264,7 @@ func (k kernel) run(ctx context.Context, b boot, bin string) error {
 	// The words behind "--" of a kernel's command line are the arguments of its first program.
 	var suites strings.Builder
 	for _, s := range b.suites {
-		fmt.Fprintf(&suites, " %s %s %s", filepath.Join(here, s.room), s.binary(bin), s.pattern())
+		fmt.Fprintf(&suites, " %s %s %s", filepath.Join(here, s.room), s.binary(bin), s.flag(b.bench))
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
