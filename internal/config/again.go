@@ -87,7 +87,7 @@ func (c *Config) edited(path, doc string) *Config {
 		return nil
 	}
 	next.Nodes = slices.Concat(c.Nodes[:first], changed, c.Nodes[behind:])
-	if len(next.Nodes) == 0 || len(wrongVias(next.Nodes)) > 0 {
+	if len(next.Nodes) == 0 || len(wrongVias(next.Nodes)) > 0 || !allowsFit(c.Allow, next.Nodes) {
 		return nil
 	}
 	next.edit.sum.remove(c.Nodes[first:behind])

@@ -48,7 +48,8 @@ type Config struct {
 	Container  Container
 	Transport  string // network.transport: how packets travel between nodes, "udp" or "wireguard"
 	WireGuard  WireGuard
-	Nodes      []Node // in file order, at least one
+	Nodes      []Node  // in file order, at least one
+	Allow      []Allow // in file order; none: everything is allowed
 
 	shut bool   // see Shut
 	doc  string // the text, to find the places of later faults and of warnings

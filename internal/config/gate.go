@@ -37,7 +37,7 @@ type gate struct {
 
 	header               bool // the path is that of a header, not of a pair
 	keys, values, strays int
-	nodes                int             // elements of [[node]] so far
+	nodes, allows        int             // elements of [[node]] and [[allow]] so far
 	starts               []int           // of the headers [[node]] among them
 	others               int             // headers of other tables, and pairs before all headers
 	told                 map[string]int  // reported slips: the last node with each, or -1
@@ -90,6 +90,9 @@ func (g *gate) table(parts []string, array bool, at int) bool {
 	} else {
 		g.others++
 	}
+	if array && len(parts) == 1 && parts[0] == allowKey {
+		g.allows++
+	}
 	if len(parts) == 1 {
 		g.brackets(parts[0], array, at)
 	}
@@ -113,8 +116,12 @@ func (g *gate) element(value int) bool {
 	g.open = append(g.open, frame{len(g.path), value})
 	if value < len(g.doc) && g.doc[value] == '{' {
 		g.keys++
-		if len(g.path) == 1 && g.path[0] == nodeKey {
+		switch {
+		case len(g.path) != 1:
+		case g.path[0] == nodeKey:
 			g.nodes++
+		case g.path[0] == allowKey:
+			g.allows++
 		}
 	}
 	if g.values++; g.values > maxValues {

@@ -16,7 +16,9 @@ var synonyms = map[string]map[string]string{
 		"servers": nodeKey, "member": nodeKey, "members": nodeKey,
 		"mesh": "network", "net": "network", "engine": "dataplane", "nat": "masquerade", "masq": "masquerade",
 		"prometheus": "metrics", "cni": "container", "health": "probe", "wg": "wireguard",
-		"encryption": "wireguard", "tls": "wireguard",
+		"encryption": "wireguard", "tls": "wireguard", "policy": allowKey, "policies": allowKey, "acl": allowKey,
+		"acls": allowKey, "rule": allowKey, "rules": allowKey, "firewall": allowKey, "permit": allowKey,
+		"accept": allowKey,
 	},
 	"network": {
 		"subnet": "cidr", "subnets": "cidr", "prefix": "cidr", "network": "cidr", "pod_cidr": "cidr",
@@ -43,6 +45,11 @@ var synonyms = map[string]map[string]string{
 		"cidr": "subnets", "prefix": "subnets", "prefixes": "subnets", "pods": "subnets", "pod_cidr": "subnets",
 		"podcidr": "subnets", "network": "subnets", "networks": "subnets", "allowed_ips": "routes",
 		"allowedips": "routes", "route": "routes", "lan": "routes",
+	},
+	allowKey: {
+		"source": "from", "sources": "from", "src": "from", "destination": "to", "destinations": "to", "dst": "to",
+		"dest": "to", "protocol": "proto", "protocols": "proto", "port": "proto", "ports": "proto",
+		"service": "proto", "services": "proto", "id": "name", "label": "name", "comment": "name",
 	},
 	routeKey: {
 		"network": "prefix", "subnet": "prefix", "cidr": "prefix", "to": "prefix", "dst": "prefix",
@@ -78,10 +85,10 @@ func guessWord(word string, values []string) string {
 }
 
 // homes returns the headers of the tables that have a key, for a key that stands in another one. A port
-// alone is that of the mesh.
+// alone is that of the mesh, and a name alone is not that of a rule.
 func homes(key string) (tables []string) {
 	for _, table := range known[""] { // in the order of the starter file
-		if key == "port" && table == "wireguard" {
+		if key == "port" && table == "wireguard" || key == "name" && table == allowKey {
 			continue
 		}
 		if slices.Contains(known[table], key) {
@@ -93,7 +100,7 @@ func homes(key string) (tables []string) {
 
 // header returns how a table begins in the file.
 func header(table string) string {
-	if table == nodeKey {
+	if isList(table) {
 		return "[[" + table + "]]"
 	}
 	return "[" + table + "]"

@@ -22,6 +22,9 @@ func meaningOf(c *Config) Meaning {
 	if c.Transport != TransportUDP || c.WireGuard != defaultWireGuard {
 		b = fmt.Appendf(b, " %s %+v", c.Transport, c.WireGuard)
 	}
+	if len(c.Allow) > 0 { // whose order says nothing, but it names those without a name
+		b = fmt.Appendf(b, " allow %v", c.Allow)
+	}
 	for _, part := range c.edit.sum {
 		b = binary.BigEndian.AppendUint64(b, part)
 	}

@@ -12,7 +12,8 @@ import (
 // known lists the keys that exist, table by table; "" is the top level of the file.
 // TestStarterExplainsEveryKey holds configs/mesh.toml to it.
 var known = map[string][]string{
-	"":           {"network", "wireguard", "dataplane", "masquerade", "probe", "metrics", "container", nodeKey},
+	"": {"network", "wireguard", "dataplane", "masquerade", "probe", "metrics", "container", nodeKey,
+		allowKey},
 	"network":    {"name", "cidr", "port", "interface", "mtu", "transport"},
 	"wireguard":  {"port", "private_key"},
 	"dataplane":  {"engine", "receive", "offload", "queues", "spread"},
@@ -22,10 +23,14 @@ var known = map[string][]string{
 	"container":  {"subnet_env", "cni_conf"},
 	nodeKey:      {"name", "address", "subnets", "routes", "public_key", "endpoint", "via"},
 	routeKey:     {"prefix", "metric"},
+	allowKey:     {"name", "from", "to", "proto"},
 }
 
-// nodeKey is the one key of the top level that is a list of tables.
+// nodeKey is a list of tables, as allowKey is.
 const nodeKey = "node"
+
+// isList tells which keys of the top level are lists of tables; all others are tables.
+func isList(key string) bool { return key == nodeKey || key == allowKey }
 
 // routeKey is the table of one route in the list of a node.
 const routeKey = nodeKey + ".routes"
@@ -38,6 +43,7 @@ type rawTable = map[string]any
 type rawFile struct {
 	sections map[string]rawTable // by name; nil if the file has no table of that name
 	nodes    []rawTable          // [[node]]
+	allows   []rawTable          // [[allow]]
 }
 
 // decode reads doc. A syntax error ends the reading and hides all other faults, since the
@@ -73,7 +79,7 @@ func decode(ctx context.Context, doc string, r *report) rawFile {
 	}
 	file := rawFile{sections: map[string]rawTable{}}
 	for name, value := range tree {
-		if name == nodeKey || !slices.Contains(known[""], name) {
+		if isList(name) || !slices.Contains(known[""], name) {
 			continue
 		}
 		section, ok := value.(rawTable)
@@ -88,6 +94,9 @@ func decode(ctx context.Context, doc string, r *report) rawFile {
 		r.missing(nodeKey, "must be a list of tables, [[node]], not %s", describe(tree[nodeKey]))
 	}
 	file.nodes = nodes
+	if file.allows, ok = tables(tree[allowKey]); !ok {
+		r.missing(allowKey, "must be a list of tables, [[allow]], not %s", describe(tree[allowKey]))
+	}
 	return file
 }
 

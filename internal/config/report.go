@@ -133,7 +133,7 @@ func (r *report) whereIs(table string) string {
 		return ": write that header above this line"
 	}
 	line := r.lineAt(table)
-	if line == 0 || table == nodeKey { // one of many
+	if line == 0 || isList(table) { // one of many
 		return ": is a header missing above this line?"
 	}
 	return fmt.Sprintf(", which begins in line %d", line)

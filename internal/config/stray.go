@@ -113,10 +113,13 @@ func (g *gate) fresh(slip string) bool {
 	return !told || last != g.node()
 }
 
-// node returns the number of the node that the path is in; -1 outside of all.
+// node returns a number of the node or the rule that the path is in; -1 outside of all.
 func (g *gate) node() int {
-	if g.path[0] == nodeKey {
+	switch g.path[0] {
+	case nodeKey:
 		return g.nodes
+	case allowKey:
+		return -1 - g.allows
 	}
 	return -1
 }
@@ -158,6 +161,9 @@ func (g *gate) around(table string) string {
 	if below, ok := strings.CutPrefix(table, nodeKey); ok {
 		return nodeKey + "[" + strconv.Itoa(g.nodes-1) + "]" + below
 	}
+	if table == allowKey {
+		return allowPath(g.allows - 1)
+	}
 	return table
 }
 
@@ -172,7 +178,7 @@ func (g *gate) misnamed(table string) {
 
 // brackets reports a header with the brackets of the other kind of table, once for each name.
 func (g *gate) brackets(name string, array bool, at int) {
-	if known[name] == nil || name == "" || array == (name == nodeKey) || g.shaped[name] {
+	if known[name] == nil || name == "" || array == isList(name) || g.shaped[name] {
 		return
 	}
 	if g.shaped == nil {
@@ -181,8 +187,11 @@ func (g *gate) brackets(name string, array bool, at int) {
 	g.shaped[name] = true
 	p := problem{at: at, key: name}
 	p.message = fmt.Sprintf("write %s, with one bracket on each side", header(name))
-	if name == nodeKey {
+	switch name {
+	case nodeKey:
 		p.message = "write [[node]], with two brackets on each side: one table for each host"
+	case allowKey:
+		p.message = "write [[allow]], with two brackets on each side: one table for each rule"
 	}
 	g.report.note(p)
 	g.misnamed(name)

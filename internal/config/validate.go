@@ -63,6 +63,7 @@ func validate(ctx context.Context, raw rawFile, r *report) *Config {
 	c.Masquerade.Forward, c.Masquerade.ForwardAll = forward, all
 	c.Masquerade.Exclude, _ = r.prefixes("masquerade.exclude", masquerade["exclude"], false)
 	c.Nodes = r.nodes(ctx, raw.nodes, c, false)
+	c.Allow = r.allows(ctx, raw.allows, c)
 	return c
 }
 

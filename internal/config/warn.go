@@ -49,6 +49,7 @@ func (c *Config) Warnings() []Warning {
 	c.warnOfLimits(&r)
 	c.warnOfKeys(&r)
 	c.warnOfVias(&r)
+	c.warnOfAllows(&r)
 	var warnings []Warning
 	for _, f := range r.result() {
 		warnings = append(warnings, Warning(f))
