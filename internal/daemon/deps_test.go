@@ -80,6 +80,7 @@ var arrows = map[string][]string{
 	"internal/plan": {"internal/ask", "internal/config", "internal/container", "internal/dataplane",
 		"internal/dataplane/udp",
 		"internal/filter", "internal/forwarding", "internal/link", "internal/masq", "internal/mesh",
+		"internal/probe", // how probes begin, which no rule is about
 		"internal/rules", "internal/seal", "internal/wireguard"},
 	"internal/control":       {"internal/text"},
 	"internal/control/words": {"internal/control"},

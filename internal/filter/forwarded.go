@@ -97,7 +97,8 @@ func CleanUp() (removed bool, err error) {
 	if err != nil {
 		return accepts, err
 	}
-	guard, err := nft.Remove(nft.Both(TableName), nft.Both(StandbyName), nft.Both(ClampName))
+	guard, err := nft.Remove(nft.Both(TableName), nft.Both(StandbyName), nft.Both(ClampName),
+		allowTables[0], allowTables[1])
 	if err != nil {
 		err = fmt.Errorf("remove tables of filters: %w", err)
 	}

@@ -5,6 +5,7 @@
 //	Legacy     the same for hosts that filter with the old iptables
 //	Forwarded  which probes end behind all filters, so that the filters' verdict is known
 //	Clamp      how large TCP segments are, so that they fit the path of their peer
+//	Allow      who may reach whom: rules of the file, in tables of meshd's (meshd-allow)
 //
 // Masquerade rules are in package masq.
 package filter

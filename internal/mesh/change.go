@@ -31,6 +31,7 @@ const (
 	ChangedUnderlay   ChangeKind = "underlay"        // how this host reaches a peer
 	ChangedMasquerade ChangeKind = "masquerade rule" // nftables rules for source addresses
 	ChangedAccept     ChangeKind = "accept rule"     // nftables rules for forwarded packets
+	ChangedAllow      ChangeKind = "allow rule"      // who may reach whom
 	ChangedSetting    ChangeKind = "setting"         // a key of the file without kernel state of its own
 	ChangedLoops      ChangeKind = "packet loop"     // of the user engine
 )

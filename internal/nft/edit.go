@@ -31,7 +31,8 @@ func differing(before, after []Table) (edits []edit, ok bool) {
 	}
 	for i, t := range after {
 		was := before[i]
-		if was.ID != t.ID || len(was.Sets) != len(t.Sets) || !reflect.DeepEqual(was.Chains, t.Chains) {
+		if was.ID != t.ID || len(was.Sets) != len(t.Sets) || !reflect.DeepEqual(was.Chains, t.Chains) ||
+			!slices.EqualFunc(was.Boxes, t.Boxes, Boxes.equal) {
 			return nil, false
 		}
 		for j, s := range t.Sets {

@@ -22,9 +22,35 @@ var errInterrupted = errors.New("changed while it was listed")
 // readElements returns the elements of a set whose keys have a length, in the order of the kernel. The
 // error is ENOENT if there is no such set.
 func readElements(t ID, set string, length int) (all []element, err error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	err = dumpElements(t, set, func(m netlink.Message) (err error) {
+		all, err = appendElements(all, m, length)
+		return err
+	})
+	return all, err
+}
+
+// appendElements appends the elements that one message lists.
+func appendElements(all []element, m netlink.Message, length int) ([]element, error) {
+	err := elementsIn(m, func(attributes []byte) error {
+		e, n := readElement(attributes)
+		if n != length {
+			return errAnotherKey
+		}
+		all = append(all, e)
+		return nil
+	})
 	if err != nil {
 		return nil, err
+	}
+	return all, nil
+}
+
+// dumpElements calls one with each message that lists elements of a set, in the order of the kernel. The
+// error is ENOENT if there is no such set.
+func dumpElements(t ID, set string, one func(netlink.Message) error) error {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return err
 	}
 	defer conn.Close()
 	names := netlink.NewAttributeEncoder()
@@ -32,43 +58,41 @@ func readElements(t ID, set string, length int) (all []element, err error) {
 	names.String(unix.NFTA_SET_ELEM_LIST_SET, set)
 	request, err := names.Encode()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	const list = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSETELEM
 	answer, err := conn.Execute(nfMessage(list, netlink.Request|netlink.Dump, byte(t.family), 0, request))
 	if err != nil {
-		return nil, fmt.Errorf("list set %s: %w", set, err)
+		return fmt.Errorf("list set %s: %w", set, err)
 	}
 	for _, m := range answer {
 		if m.Header.Flags&netlink.DumpInterrupted != 0 {
-			return nil, fmt.Errorf("list set %s: %w", set, errInterrupted)
+			return fmt.Errorf("list set %s: %w", set, errInterrupted)
 		}
-		if all, err = appendElements(all, m, length); err != nil {
-			return nil, fmt.Errorf("list set %s: %w", set, err)
+		if err := one(m); err != nil {
+			return fmt.Errorf("list set %s: %w", set, err)
 		}
 	}
-	return all, nil
+	return nil
 }
 
-// appendElements appends the elements that one message lists; see nf_tables_fill_setelem in
+// elementsIn calls one for each element that a message lists; see nf_tables_fill_setelem in
 // net/netfilter/nf_tables_api.c.
-func appendElements(all []element, m netlink.Message, length int) ([]element, error) {
+func elementsIn(m netlink.Message, one func(attributes []byte) error) error {
 	if len(m.Data) < genHeader {
-		return all, nil
+		return nil
 	}
 	for a := first(m.Data[genHeader:]); a.ok; a = first(a.rest) {
 		if a.kind != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 			continue
 		}
-		for one := first(a.value); one.ok; one = first(one.rest) {
-			e, n := readElement(one.value)
-			if n != length {
-				return nil, errAnotherKey
+		for e := first(a.value); e.ok; e = first(e.rest) {
+			if err := one(e.value); err != nil {
+				return err
 			}
-			all = append(all, e)
 		}
 	}
-	return all, nil
+	return nil
 }
 
 // readElement reads the attributes of an element, and the length of its key; 0 if it has none.

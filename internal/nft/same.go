@@ -71,6 +71,11 @@ func (t Table) compare(conn *nftables.Conn) (edits []edit, ok bool, err error) {
 			return nil, false, err
 		}
 	}
+	for _, b := range t.Boxes {
+		if same, err := b.compare(t.ID); err != nil || !same {
+			return nil, false, err
+		}
+	}
 	for _, s := range t.Sets {
 		e, ok, err := s.compare(t.ID)
 		if err != nil || !ok {

@@ -18,6 +18,7 @@ import (
 type Table struct {
 	ID     ID
 	Sets   []Set
+	Boxes  []Boxes
 	Chains []Chain
 }
 
@@ -62,6 +63,8 @@ var (
 	Raw       = *nftables.ChainPriorityRaw
 	Mangle    = *nftables.ChainPriorityMangle
 	SourceNAT = *nftables.ChainPriorityNATSource
+	// BehindFilter comes right behind the chains of usual firewalls.
+	BehindFilter = *nftables.ChainPriorityFilter + 10
 )
 
 // A Priority says when a chain runs among others of its hook: the lowest first.
@@ -96,6 +99,11 @@ func (t Table) add(conn *nftables.Conn) error {
 	table := t.ID.table()
 	for _, s := range t.Sets {
 		if err := s.add(conn, table); err != nil {
+			return err
+		}
+	}
+	for _, b := range t.Boxes {
+		if err := b.add(conn, table); err != nil {
 			return err
 		}
 	}
@@ -304,6 +312,11 @@ func read(conn *nftables.Conn, tables []Table) (map[string]Counter, error) {
 			}
 			for _, r := range rules {
 				count(now, r)
+			}
+		}
+		for _, b := range t.Boxes {
+			if err := b.count(t.ID, now); err != nil {
+				return nil, err
 			}
 		}
 	}

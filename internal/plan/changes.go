@@ -25,6 +25,7 @@ func Changes(old, next *Plan) []mesh.Change {
 	set(d, mesh.ChangedAddress, "", old.Link.Addresses, next.Link.Addresses)
 	set(d, mesh.ChangedRoute, "", old.Link.Routes, next.Link.Routes)
 	d.rules(old.Rules, next.Rules)
+	d.allow(old.Config.Allow, next.Config.Allow)
 	d.settings(old, next)
 	return d.list
 }

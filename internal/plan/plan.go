@@ -124,6 +124,7 @@ func Make(c *config.Config, self int, host Host) (*Plan, error) {
 	p.planSeal(self)
 	p.Rules = RulesOf(c, p.Self, host.Forwarding.Crossing.PodNames())
 	p.planGuard(host.Forwarding.Crossing.PodNames())
+	p.planAllow()
 	p.planContainer()
 	p.planRouting(host)
 	return p, nil

@@ -28,15 +28,16 @@ type Wanted struct {
 	Masquerade *masq.Settings // nil: no masquerade rules
 	Accept     *filter.Accept // nil: the FORWARD policy of the host is left alone
 	Guard      filter.GuardSettings
-	Clamp      filter.ClampSettings // Narrow is not a part of the plan, see Keeper.Narrow
+	Clamp      filter.ClampSettings  // Narrow is not a part of the plan, see Keeper.Narrow
+	Allow      *filter.AllowSettings // who may reach what is behind this node; nil: everybody may
 }
 
 // equal tells whether rules do the same. Reflection takes longer for one node than this for all of them.
 func (w Wanted) equal(o Wanted) bool {
-	if !slices.Equal(w.Guard.Nodes, o.Guard.Nodes) {
+	if !slices.Equal(w.Guard.Nodes, o.Guard.Nodes) || !w.Allow.Equal(o.Allow) {
 		return false
 	}
-	w.Guard.Nodes, o.Guard.Nodes = nil, nil
+	w.Guard.Nodes, o.Guard.Nodes, w.Allow, o.Allow = nil, nil, nil, nil
 	return reflect.DeepEqual(w, o)
 }
 
@@ -48,6 +49,7 @@ type Keeper struct {
 	accept *filter.Forward
 	guard  *filter.Guard
 	clamp  *filter.Clamp
+	allow  *filter.Allow
 	narrow atomic.Pointer[map[int][]netip.Prefix] // what the path to some peers carries
 
 	narrowed chan struct{} // narrow has changed
@@ -66,6 +68,7 @@ type Keeper struct {
 	rate    *rate.Repairs // of repairs
 	dropped mesh.Growing  // by the guard: not_from_meshd
 	misled  mesh.Growing  // the same: wrong_destination
+	unasked mesh.Growing  // by rules of the file: not_allowed
 	guarded atomic.Bool   // the rules about the encrypted interface are in force
 
 	uncounted atomic.Pointer[mesh.Condition] // why the last Read had no counters; nil if it had
@@ -86,7 +89,7 @@ type reply struct {
 // New returns a Keeper that has not touched the kernel.
 func New(log *slog.Logger) *Keeper {
 	return &Keeper{log: log, masq: masq.New(), accept: filter.NewForward(), guard: filter.NewGuard(),
-		clamp: filter.NewClamp(), narrowed: make(chan struct{}, 1),
+		clamp: filter.NewClamp(), allow: filter.NewAllow(), narrowed: make(chan struct{}, 1),
 		rate: rate.NewRepairs("rules"), asked: make(chan request), damaged: make(chan string, 1),
 		suspected: make(chan struct{}, 1)}
 }
@@ -299,6 +302,9 @@ func (t *Keeper) set(edit bool) (mended bool, err error) {
 	note(false, t.guard.StandBy(t.wanted.Guard))
 	t.guarded.Store(t.wanted.Guard.Encrypted != "" && (ordinary || t.guard.Stands()))
 	note(t.setClamp())
+	if !edit || !t.allow.Edit(t.wanted.Allow) {
+		note(t.allow.Set(t.wanted.Allow))
+	}
 	if m := t.wanted.Masquerade; m != nil {
 		note(t.masq.Set(*m))
 		note(false, t.masq.StandBy(*m))
@@ -312,10 +318,22 @@ func (t *Keeper) set(edit bool) (mended bool, err error) {
 // Drops returns how many packets the guard has dropped, by the drop reasons of package filter.
 func (t *Keeper) Drops() map[string]uint64 {
 	drops, err := t.guard.Drops()
+	_, unasked, allowErr := t.allow.Counters()
 	return map[string]uint64{
+		filter.NotAllowed:       t.unasked.Read(unasked, allowErr),
 		filter.NotFromMeshd:     t.dropped.Read(drops[filter.NotFromMeshd], err),
 		filter.WrongDestination: t.misled.Read(drops[filter.WrongDestination], err),
 	}
+}
+
+// Allowed returns what the rules about who may reach whom have let pass, by name, and what was dropped. A rule
+// that let nothing pass may be missing. While the counters cannot be read, nothing is known.
+func (t *Keeper) Allowed() (passed map[string]nft.Counter, dropped uint64) {
+	passed, dropped, err := t.allow.Counters()
+	if err != nil {
+		return nil, t.unasked.Read(0, err)
+	}
+	return passed, t.unasked.Read(dropped, nil)
 }
 
 // Guarded tells whether the rules about what comes in by the encrypted interface are in force, as of the

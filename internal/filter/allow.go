@@ -1,0 +1,183 @@
+package filter
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"example.org/meshd/internal/nft"
+)
+
+// A node may take packets of some senders alone: the rules [[allow]] of the file. The host of the destination
+// enforces them, where packets are forwarded to pods or taken by this host: there they look alike whatever
+// moved them, and answers are known by their connection.
+//
+//	closed    set: the destinations behind this node that rules name. All others are open
+//	pods      set: this node's own subnets, whose packets no rule is about
+//	mesh      set: the prefixes behind all nodes; what is not in it is outside
+//	from_...  sets of boxes: who may send what to whom, see allowbox.go
+//
+//	forward   a probe of meshd's                                       pass
+//	          to nothing in closed, or from pods                       pass
+//	          an ICMP error about a connection                         pass
+//	          in a box                                                 count, pass
+//	          everything else                                          count, drop
+//	input     not from the mesh, or to an address of the TUN           pass
+//	          the rest as above
+//
+// A packet is judged as the one that opened its connection: an answer is one the other way around. So answers
+// pass, and a connection whose rule is gone ends with its next packet, since no rule accepts what is merely
+// established. Between the hooks where addresses are translated a packet has the pod's address and the
+// client's: where a published port leads counts, and not its own address. What connection tracking does not
+// know is judged as if it opened a connection.
+//
+// The chains come behind those of filters, so what another firewall drops is not counted.
+
+// AllowName is the name of the tables, one for each family.
+const AllowName = "meshd-allow"
+
+// NotAllowed is the drop reason of what no rule allows.
+const NotAllowed = "not_allowed"
+
+// notAllowed names the rules that drop. No rule of the file can have the name, which has a blank.
+const notAllowed = "not allowed"
+
+// AllowSettings is who may reach what is behind this node.
+type AllowSettings struct {
+	Rules  []AllowRule    // in the order of the file; the others of the file do not matter here
+	Closed []netip.Prefix // behind this node, and named by a rule
+	Pods   []netip.Prefix // subnets of this node
+	Mesh   []netip.Prefix // behind all nodes
+	Links  []string       // interfaces by which packets come from the mesh
+	TUN    []netip.Addr   // addresses of the TUN, which take everything
+
+	Probe     []byte // how the payload of a probe begins, at most 16 bytes
+	ProbePort uint16 // UDP, see ProbeSettings.Port
+}
+
+// An AllowRule lets some packets pass.
+type AllowRule struct {
+	Name          string // by which packets are counted
+	From          []netip.Prefix
+	Mesh, Outside bool           // from any address of Mesh; from any other one
+	To            []netip.Prefix // parts of Closed
+	Services      []Service      // none: everything
+}
+
+// A Service is a protocol with its destination ports.
+type Service struct {
+	Protocol4, Protocol6 uint8  // its numbers over IPv4 and IPv6
+	First, Last          uint16 // ports; 0 and 65535 for a protocol without
+}
+
+// An Allow keeps the rules. Set and Edit belong to one goroutine; Counters may be called from any.
+type Allow struct{ rules *nft.Keeper }
+
+// NewAllow returns an Allow. It does not touch the kernel.
+func NewAllow() *Allow { return &Allow{nft.NewKeeper(allowTables...)} }
+
+// allowTables are the tables.
+var allowTables = []nft.ID{nft.IPv4.Table(AllowName), nft.IPv6.Table(AllowName)}
+
+// Set makes the rules match s, in one transaction; nil means that everything may pass. If they match already,
+// Set changes nothing and changed is false. It needs CAP_NET_ADMIN.
+func (a *Allow) Set(s *AllowSettings) (changed bool, err error) {
+	if changed, err = a.rules.Set(s.tables()); err != nil {
+		return false, fmt.Errorf("set who may reach whom: %w", err)
+	}
+	return changed, nil
+}
+
+// Edit tells that s is what the last Set has set, without a look at the kernel. If ok is false, Set has to be
+// called.
+func (a *Allow) Edit(s *AllowSettings) (ok bool) { return a.rules.Edit(s.tables()) }
+
+// Counters returns what the rules have let pass since NewAllow, by the name of the rule, and what was dropped.
+func (a *Allow) Counters() (passed map[string]nft.Counter, dropped uint64, err error) {
+	passed, err = a.rules.Counters()
+	if err != nil {
+		return nil, 0, fmt.Errorf("read counters of who may reach whom: %w", err)
+	}
+	dropped = passed[notAllowed].Packets
+	delete(passed, notAllowed)
+	return passed, dropped, nil
+}
+
+// tables returns the wanted tables: none of a family in which everything may pass.
+func (s *AllowSettings) tables() (all []nft.Table) {
+	for _, f := range nft.Families {
+		if s != nil && len(f.PrefixesOf(s.Closed)) > 0 {
+			all = append(all, s.table(f))
+		}
+	}
+	return all
+}
+
+// Names of the sets.
+const (
+	setAllowed = "closed"
+	setPods    = "pods"
+	setLinks   = "links"
+	setTUN     = "tun"
+)
+
+// table returns the table of a family.
+func (s *AllowSettings) table(f nft.Family) nft.Table {
+	t := nft.Table{ID: f.Table(AllowName), Sets: []nft.Set{f.Prefixes(setAllowed, s.Closed),
+		f.Prefixes(setPods, s.Pods), f.Prefixes(setMesh, s.Mesh), nft.Interfaces(setLinks, s.Links),
+		f.Addresses(setTUN, s.TUN)}}
+	groups := s.groups(f)
+	for _, g := range groups {
+		t.Boxes = append(t.Boxes, f.Boxes(g.name(), g.zone == fromPrefix, g.boxes))
+	}
+	rules := s.judge(f, groups)
+	forward := nft.Chain{Name: "forward", Type: nft.Filter, Hook: nft.Forward, Priority: nft.BehindFilter}
+	forward.Rules = append([]nft.Rule{pass("probe", f.EchoWith(s.Probe))}, rules...)
+	if s.ProbePort != 0 {
+		forward.Rules = append([]nft.Rule{pass("probe", nft.DatagramWith(s.ProbePort, s.Probe))}, forward.Rules...)
+	}
+	input := nft.Chain{Name: "input", Type: nft.Filter, Hook: nft.Input, Priority: nft.BehindFilter}
+	input.Rules = append([]nft.Rule{pass("not from the mesh", nft.FromInterfaceNotIn(setLinks)),
+		pass("TUN", f.DestinationIn(setTUN))}, rules...)
+	t.Chains = []nft.Chain{forward, input}
+	return t
+}
+
+// judge returns the rules that both chains have in common: first for answers, whose source is where their
+// connection goes, then for all other packets.
+func (s *AllowSettings) judge(f nft.Family, groups []group) []nft.Rule {
+	all := []nft.Rule{pass("errors", f.RelatedError())}
+	for _, answer := range []bool{true, false} {
+		in, notIn, toIn, toNotIn, which := f.SourceIn, f.SourceNotIn, f.DestinationIn, f.DestinationNotIn, nft.Exprs{}
+		if answer {
+			in, notIn, toIn, toNotIn, which = toIn, toNotIn, in, notIn, nft.Answer()
+		}
+		all = append(all, pass("open", which, toNotIn(setAllowed)), pass("own pods", which, in(setPods)))
+		for _, g := range groups {
+			zone := map[zone]nft.Exprs{fromMesh: in(setMesh), outside: notIn(setMesh)}[g.zone]
+			all = append(all, pass("allowed", which, zone, f.InBox(g.name(), g.zone == fromPrefix, answer)))
+		}
+		all = append(all, nft.Rule{Name: notAllowed, Exprs: nft.Join(which, nft.Drop())})
+	}
+	return all
+}
+
+// pass returns a rule that accepts what matches all parts, and does not count it.
+func pass(name string, parts ...nft.Exprs) nft.Rule {
+	return nft.Rule{Name: name, Exprs: nft.Join(nft.Join(parts...), nft.Pass())}
+}
+
+// Equal tells whether settings are the same. Reflection takes longer for one prefix than this for all of them.
+func (s *AllowSettings) Equal(o *AllowSettings) bool {
+	if s == nil || o == nil {
+		return s == o
+	}
+	return slices.Equal(s.Mesh, o.Mesh) && slices.Equal(s.Closed, o.Closed) && slices.Equal(s.Pods, o.Pods) &&
+		slices.Equal(s.Links, o.Links) && slices.Equal(s.TUN, o.TUN) && slices.Equal(s.Probe, o.Probe) &&
+		s.ProbePort == o.ProbePort && slices.EqualFunc(s.Rules, o.Rules, AllowRule.equal)
+}
+
+func (r AllowRule) equal(o AllowRule) bool {
+	return r.Name == o.Name && r.Mesh == o.Mesh && r.Outside == o.Outside && slices.Equal(r.From, o.From) &&
+		slices.Equal(r.To, o.To) && slices.Equal(r.Services, o.Services)
+}
