@@ -16,16 +16,24 @@ import (
 // so the answer holds even if the file on disk says otherwise.
 func routeCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
-		Use:   "route IP",
-		Short: "Show which node carries packets to an address, or why none does",
+		Use:   "route IP | route FROM TO [PROTO/PORT]",
+		Short: "Show which node carries packets to an address, or which rule decides about them",
 		Long: `Show which node carries packets to an address: the prefix that matches, the node's
 address and state, the source address and the largest packet of this host, what
 masquerading does to a pod's packets, and whether the kernel sends packets that way.
 Where several nodes have the prefix, it shows which one carries it now and which ones
 stand by, in order of preference.
-Exit code 1: no node does, or the kernel sends them elsewhere; the reason is printed.`,
-		Args: arguments(1, 1),
+Exit code 1: no node does, or the kernel sends them elsewhere; the reason is printed.
+
+With two ends it shows what the rules [[allow]] of the file say of packets that open a
+connection from one to the other, such as "meshd route edge-1 10.244.1.7 tcp/443". An end
+is an address, the name of a node, which stands for a pod of it, or "outside". No daemon
+is asked. Exit code 1: nothing of it is allowed.`,
+		Args: arguments(1, 3),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return explainReach(g, cmd.OutOrStdout(), args)
+			}
 			to, err := netip.ParseAddr(args[0])
 			if err != nil {
 				return fmt.Errorf("%w: %q is not an IP address", errUsage, args[0])

@@ -37,6 +37,7 @@ type Status struct {
 	Peers         []Peer     `json:"peers"`     // by name
 	Strangers     []Stranger `json:"strangers"` // the last 8, the latest first; they are never answered
 	Masquerade    Masquerade `json:"masquerade"`
+	Allow         Allow      `json:"allow"`
 	WireGuard     *WireGuard `json:"wireguard,omitempty"` // absent: packets are not encrypted
 	Drain         *Drain     `json:"drain,omitempty"`     // absent: this node is not in maintenance
 	Health        Health     `json:"health"`
@@ -289,6 +290,12 @@ type Masquerade struct {
 	Enabled bool   `json:"enabled"`
 	Rules   []Rule `json:"rules"`
 	Repairs uint64 `json:"repairs"`
+}
+
+// Allow tells what the rules about who may reach whom did on this node.
+type Allow struct {
+	Rules   []Rule `json:"rules"`   // of the file, in its order; empty: everybody may reach everybody
+	Dropped uint64 `json:"dropped"` // packets for what is behind this node that no rule allows
 }
 
 // Words of Route.Masquerade that are no names of rules.

@@ -96,6 +96,8 @@ var (
 		"Packets or superpackets that the kernel engine left to user space, by reason.", "reason")
 	masqueradePackets = description("meshd_masquerade_packets_total",
 		"Packets that matched a masquerade rule.", "rule")
+	allowPackets = description("meshd_allow_packets_total",
+		"Packets for what is behind this node that a rule of the file allowed.", "rule")
 	masqueradeRepairs = description("meshd_masquerade_repairs_total",
 		"Times that rules were restored after another program changed them.")
 )
@@ -135,6 +137,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 	for _, r := range s.Masquerade.Rules {
 		m.counter(masqueradePackets, r.Packets, r.Name)
+	}
+	for _, r := range s.Allow.Rules {
+		m.counter(allowPackets, r.Packets, r.Name)
 	}
 	m.counter(masqueradeRepairs, s.Masquerade.Repairs)
 }

@@ -82,6 +82,7 @@ func (t *teller) status() control.Status {
 		Peers:      []control.Peer{},
 		Strangers:  []control.Stranger{},
 		Masquerade: control.Masquerade{Rules: []control.Rule{}},
+		Allow:      control.Allow{Rules: []control.Rule{}},
 	}
 	if !v.lastGood.IsZero() {
 		s.Config.Source, s.Config.LastGood = control.SourceLastGood, v.lastGood
@@ -146,6 +147,7 @@ func (t *teller) fill(s *control.Status, v view) {
 	s.Network.Addresses = words.Endpoints(p.Peer.Addresses)
 	s.Network.Subnets = words.Texts(p.Self.Subnets)
 	s.Dataplane = words.Dataplane(r)
+	s.Allow = lookup.Allow(p.Config.Allow, t.rules)
 	s.Masquerade, s.WireGuard = masqueradeOf(t.rules.Read()), words.WireGuard(t.engine.Told())
 
 	s.Totals = words.Totals(r, t.kernelDrops(p, r))

@@ -91,8 +91,9 @@ func manyRules() *AllowSettings {
 	s.Rules, s.Closed = nil, nil
 	for i := range 10_000 {
 		s.Rules = append(s.Rules, AllowRule{Name: fmt.Sprintf("rule-%d", i),
-			From: prefixes(fmt.Sprintf("10.%d.%d.0/24", i/256, i%256)),
-			To:   prefixes(fmt.Sprintf("10.244.1.%d/32", i%200)), Services: []Service{tcp(uint16(1000+i%100), uint16(1000+i%100))}})
+			From:     prefixes(fmt.Sprintf("10.%d.%d.0/24", i/256, i%256)),
+			To:       prefixes(fmt.Sprintf("10.244.1.%d/32", i%200)),
+			Services: []Service{tcp(uint16(1000+i%100), uint16(1000+i%100))}})
 		s.Closed = append(s.Closed, s.Rules[i].To...)
 	}
 	return s

@@ -245,7 +245,8 @@ func newWire(t *testing.T, n *nstest.Namespace) *wire {
 		}
 	}
 	// Connections are tracked also while there are no rules, as masquerading has it.
-	run(t, n, "nft", "add table inet track { chain c { type filter hook forward priority 0; ct state new accept; }; }")
+	run(t, n, "nft", "add table inet track { chain c { "+
+		"type filter hook forward priority 0; ct state new accept; }; }")
 	return w
 }
 

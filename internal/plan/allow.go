@@ -108,7 +108,19 @@ type Decision struct {
 	Named   bool   // a rule names the destination
 	Local   string // the node that has both ends: no rule is about packets that stay on a host
 	Outside bool   // no node has the destination: no rule is about it
+	TUN     bool   // it is the address of a node's TUN: no rule is about it
+	// About are the rules that name the destination, in the order of the file, and whether they name the source.
+	About []About
 }
+
+// An About is a rule about a destination.
+type About struct {
+	config.Allow
+	Source bool // it names the source, too
+}
+
+// String returns the rule for people.
+func (a About) String() string { return fmt.Sprintf("%q: %s", a.Name, allowWords(a.Allow)) }
 
 // Decide says what the rules of a file say of a packet between two addresses of a family. The most exact rule
 // decides: by the longest prefix of to, then by that of from, "mesh" before "outside"; of equal ones, the
@@ -122,11 +134,12 @@ func Decide(c *config.Config, from, to netip.Addr, s config.Service) (d Decision
 			continue
 		}
 		behind = append(behind, n.Reach()...)
+		d.TUN = d.TUN || to == (mesh.Peer{Subnets: n.Subnets}).TUNAddress(to.Is6())
 		if holds(n.Subnets, from) >= 0 {
 			d.Local, d.Allowed = n.Name, true
 		}
 	}
-	if d.Outside = len(behind) == 0; d.Outside || d.Local != "" {
+	if d.Outside = len(behind) == 0; d.Outside || d.Local != "" || d.TUN {
 		d.Allowed = true
 		return d
 	}
@@ -151,6 +164,7 @@ func Decide(c *config.Config, from, to netip.Addr, s config.Service) (d Decision
 				rank[1], rank[2] = 2, max(rank[2], bits)
 			}
 		}
+		d.About = append(d.About, About{a, rank[1] >= 0})
 		if rank[1] >= 0 && allows(a, s) && (!d.Allowed || slices.Compare(rank[:], best[:]) > 0) {
 			d.Allowed, d.Rule, best = true, a.Name, rank
 		}

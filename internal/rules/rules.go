@@ -326,14 +326,12 @@ func (t *Keeper) Drops() map[string]uint64 {
 	}
 }
 
-// Allowed returns what the rules about who may reach whom have let pass, by name, and what was dropped. A rule
-// that let nothing pass may be missing. While the counters cannot be read, nothing is known.
-func (t *Keeper) Allowed() (passed map[string]nft.Counter, dropped uint64) {
-	passed, dropped, err := t.allow.Counters()
-	if err != nil {
-		return nil, t.unasked.Read(0, err)
-	}
-	return passed, t.unasked.Read(dropped, nil)
+// Allowed returns what each rule about who may reach whom has let pass, by its name, and how many packets were
+// dropped. While the counters cannot be read, no packet seems to have passed.
+func (t *Keeper) Allowed() (passed func(rule string) (packets, bytes uint64), dropped uint64) {
+	counters, dropped, err := t.allow.Counters()
+	passed = func(rule string) (packets, bytes uint64) { return counters[rule].Packets, counters[rule].Bytes }
+	return passed, t.unasked.Read(dropped, err)
 }
 
 // Guarded tells whether the rules about what comes in by the encrypted interface are in force, as of the

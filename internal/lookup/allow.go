@@ -1,0 +1,22 @@
+package lookup
+
+import (
+	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/control"
+)
+
+// A Counted knows what rules about who may reach whom have done, by their names.
+type Counted interface {
+	Allowed() (passed func(rule string) (packets, bytes uint64), dropped uint64)
+}
+
+// Allow tells what the rules of a file did on this node. A rule about other nodes has let nothing pass here.
+func Allow(rules []config.Allow, by Counted) control.Allow {
+	passed, dropped := by.Allowed()
+	all := control.Allow{Rules: make([]control.Rule, len(rules)), Dropped: dropped}
+	for i, r := range rules {
+		packets, bytes := passed(r.Name)
+		all.Rules[i] = control.Rule{Name: r.Name, Packets: packets, Bytes: bytes}
+	}
+	return all
+}
