@@ -32,7 +32,7 @@ var arrows = map[string][]string{
 	"internal/mesh": {},
 	"internal/rate": {"internal/mesh"},
 	"internal/news": {"internal/peers", "internal/probe", "internal/rate"},
-	"internal/lookup": {"internal/config", "internal/control", "internal/link", "internal/masq", "internal/mesh",
+	"internal/lookup": {"internal/control", "internal/link", "internal/masq", "internal/mesh",
 		"internal/plan", "internal/words"},
 	"internal/ping": {"internal/control", "internal/dataplane", "internal/plan", "internal/probe",
 		"internal/words"},

@@ -147,7 +147,7 @@ func (t *teller) fill(s *control.Status, v view) {
 	s.Network.Addresses = words.Endpoints(p.Peer.Addresses)
 	s.Network.Subnets = words.Texts(p.Self.Subnets)
 	s.Dataplane = words.Dataplane(r)
-	s.Allow = lookup.Allow(p.Config.Allow, t.rules)
+	s.Allow = lookup.Allow(p, t.rules)
 	s.Masquerade, s.WireGuard = masqueradeOf(t.rules.Read()), words.WireGuard(t.engine.Told())
 
 	s.Totals = words.Totals(r, t.kernelDrops(p, r))

@@ -212,7 +212,7 @@ func TestStatusTellsOfTraffic(t *testing.T) {
 		s.Totals.Drops["socket_overflow"] != 11 || s.Totals.Drops["tun_overflow"] != 13 {
 		t.Errorf("%+v", s.Totals)
 	}
-	if _, told := s.Totals.Drops[filter.NotFromMeshd]; !told || len(s.Totals.Drops) != int(mesh.NumDrops)+4 {
+	if _, told := s.Totals.Drops[filter.NotFromMeshd]; !told || len(s.Totals.Drops) != int(mesh.NumDrops)+5 {
 		t.Errorf("reasons are missing: %v", s.Totals.Drops)
 	}
 	rest := map[string]uint64{"no_route": 5, "socket_overflow": 11, "socket_refused": 12, "tun_overflow": 13}

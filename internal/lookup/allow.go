@@ -1,8 +1,8 @@
 package lookup
 
 import (
-	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/plan"
 )
 
 // A Counted knows what rules about who may reach whom have done, by their names.
@@ -10,8 +10,9 @@ type Counted interface {
 	Allowed() (passed func(rule string) (packets, bytes uint64), dropped uint64)
 }
 
-// Allow tells what the rules of a file did on this node. A rule about other nodes has let nothing pass here.
-func Allow(rules []config.Allow, by Counted) control.Allow {
+// Allow tells what the rules of the file did on this node. A rule about other nodes has let nothing pass here.
+func Allow(p *plan.Plan, by Counted) control.Allow {
+	rules := p.Config.Allow
 	passed, dropped := by.Allowed()
 	all := control.Allow{Rules: make([]control.Rule, len(rules)), Dropped: dropped}
 	for i, r := range rules {

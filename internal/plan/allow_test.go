@@ -32,7 +32,7 @@ routes = ["192.168.0.0/24", "192.168.0.64/26"]
 
 // parties, services and ends are what random rules are made of.
 var (
-	parties  = []string{"a", "b", "c", "mesh", "outside", "10.244.1.0/25", "10.244.0.0/16",
+	parties = []string{"a", "b", "c", "mesh", "outside", "10.244.1.0/25", "10.244.0.0/16",
 		"192.168.0.0/16", "0.0.0.0/0"}
 	services = []string{"tcp", "tcp/443", "tcp/400-500", "udp/53", "icmp"}
 	asked    = []string{"tcp/443", "tcp/450", "tcp/501", "udp/53", "icmp", "sctp/9"}
