@@ -117,7 +117,7 @@ func (h *host) ping(to *host) error {
 }
 
 // hosts makes hosts with helpers.
-func hosts(t *testing.T, n byte) (all []*host) {
+func hosts(t testing.TB, n byte) (all []*host) {
 	t.Helper()
 	lab := nstest.LabForTest(t)
 	for number := byte(1); number <= n; number++ {
@@ -138,7 +138,7 @@ func hosts(t *testing.T, n byte) (all []*host) {
 	return all
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
