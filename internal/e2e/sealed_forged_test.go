@@ -39,11 +39,14 @@ func rawBy(t *testing.T, n *nstest.Namespace, device string) func(b []byte) erro
 // victim, with a network behind it that the mesh does not have.
 type forgery struct {
 	*sealed
-	w2     *nstest.Daemon
+	cp, w2 *nstest.Daemon
 	forge  func(b []byte) error // out of worker's wg0
 	victim *net.UDPConn         // in a pod of worker2
 	inner  []*net.UDPConn       // where nothing may arrive
 }
+
+// shared is a network behind two nodes.
+const shared = "192.168.8.0/24"
 
 func newForgery(t *testing.T) *forgery {
 	t.Helper()
@@ -57,13 +60,16 @@ func newForgery(t *testing.T) *forgery {
 	if err != nil {
 		t.Fatal(err)
 	}
-	doc := s.file()
+	// Behind control-plane and worker is one network; control-plane is preferred.
+	doc := strings.NewReplacer(`"10.244.0.0/24"]`, `"10.244.0.0/24"]`+"\nroutes = [\""+shared+`"]`,
+		`"10.244.1.0/24"]`, `"10.244.1.0/24"]`+"\nroutes = [{ prefix = \""+shared+`", metric = 200 }]`).
+		Replace(s.file())
 	s.stock(s.Worker, "10.244.1.0/32", map[string]string{
 		s.public[s.Worker2]: "AllowedIPs = 10.244.2.0/24\nEndpoint = 172.18.0.3:51820\n"})
 	f := &forgery{sealed: s}
-	for _, h := range []*nstest.Host{s.ControlPlane, s.Worker2} {
+	for h, d := range map[*nstest.Host]**nstest.Daemon{s.ControlPlane: &f.cp, s.Worker2: &f.w2} {
 		s.helper(h)
-		f.w2 = s.run(h, doc)
+		*d = s.run(h, doc)
 	}
 	f.victim = listen(t, s.PodW2b, "10.244.2.3:7000")
 	f.inner = []*net.UDPConn{listen(t, lan, ":7000"), listen(t, s.Worker2.Namespace, ":7000"),
@@ -105,6 +111,7 @@ func TestForgedSealed(t *testing.T) {
 	t.Run("bare", func(t *testing.T) { f.bare(t, stranger) })
 	t.Run("inner source", f.sources)
 	t.Run("inner destination", f.destinations)
+	t.Run("shared prefix", f.standby)
 	t.Run("foreign key", func(t *testing.T) { f.foreign(t, stranger) })
 	t.Run("replayed and cut", func(t *testing.T) { f.replayed(t, stranger) })
 	for _, conn := range f.inner {
@@ -176,6 +183,31 @@ func (f *forgery) sources(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.good(t)
+	}
+}
+
+// standby sends from a network that another node carries, and again once the other one is in maintenance.
+func (f *forgery) standby(t *testing.T) {
+	from := udpPacket("192.168.8.9", "10.244.2.3", 7000, 64, "of the network")
+	if err := f.forge(from); err != nil {
+		t.Fatal(err)
+	}
+	f.good(t)
+	if out, code := ask(f.cp, "drain", "--reason", "test"); code != 0 {
+		t.Fatalf("exit %d: %s", code, out)
+	}
+	waitStatus(t, f.w2, "worker carries it", func(s control.Status) bool { return carrier(s, shared) == "worker" })
+	allowed := func() string { return f.wg(f.Worker2, "show", "meshd-wg", "allowed-ips") }
+	eventually(t, "worker may send from it", func() bool {
+		_, of, _ := strings.Cut(allowed(), f.public[f.Worker])
+		of, _, _ = strings.Cut(of, "\n")
+		return strings.Contains(of, shared)
+	}, allowed)
+	if err := f.forge(from); err != nil {
+		t.Fatal(err)
+	}
+	if payload, _ := receive(t, f.victim); string(payload) != "of the network" {
+		t.Errorf("delivered %q", payload)
 	}
 }
 
