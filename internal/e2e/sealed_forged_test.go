@@ -196,7 +196,9 @@ func (f *forgery) standby(t *testing.T) {
 	if out, code := ask(f.cp, "drain", "--reason", "test"); code != 0 {
 		t.Fatalf("exit %d: %s", code, out)
 	}
-	waitStatus(t, f.w2, "worker carries it", func(s control.Status) bool { return carrier(s, shared) == "worker" })
+	waitStatus(t, f.w2, "worker carries it", func(s control.Status) bool {
+		return carrier(s, shared) == "worker"
+	})
 	allowed := func() string { return f.wg(f.Worker2, "show", "meshd-wg", "allowed-ips") }
 	eventually(t, "worker may send from it", func() bool {
 		_, of, _ := strings.Cut(allowed(), f.public[f.Worker])

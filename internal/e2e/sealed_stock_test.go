@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,18 +60,21 @@ type podAt struct {
 	address string
 }
 
+// at returns an address with a port.
+func (p podAt) at(port string) string { return net.JoinHostPort(p.address, port) }
+
 // meet has two pods exchange pings, datagrams and TCP, each of them first.
 func meet(t *testing.T, a, b podAt) {
 	t.Helper()
 	for _, ends := range [][2]podAt{{a, b}, {b, a}} {
 		from, to := ends[0], ends[1]
 		contains(t, run(t, from.pod, "ping", "-c", "2", "-i", "0.1", "-W", "5", to.address), " 0% packet loss")
-		server, client := listen(t, to.pod, to.address+":0"), listen(t, from.pod, from.address+":0")
+		server, client := listen(t, to.pod, to.at("0")), listen(t, from.pod, from.at("0"))
 		send(t, client, server.LocalAddr().String(), []byte("hello"))
 		if payload, who := receive(t, server); string(payload) != "hello" || who.Addr().String() != from.address {
 			t.Errorf("from %s: %q of %s", from.address, payload, who)
 		}
-		transfer(t, from.pod, to.pod, to.address+":8080", 1<<20)
+		transfer(t, from.pod, to.pod, to.at("8080"), 1<<20)
 	}
 }
 
