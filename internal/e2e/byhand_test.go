@@ -67,7 +67,8 @@ func (s *sealed) stream(span time.Duration) float64 {
 func (s *sealed) rtt() float64 {
 	s.t.Helper()
 	var all []float64
-	for _, line := range strings.Split(run(s.t, s.PodW2b, "ping", "-c", "100", "-i", "0.01", "10.244.1.2"), "\n") {
+	out := run(s.t, s.PodW2b, "ping", "-c", "100", "-i", "0.01", "10.244.1.2")
+	for _, line := range strings.Split(out, "\n") {
 		if _, text, ok := strings.Cut(line, "time="); ok {
 			ms, err := strconv.ParseFloat(strings.TrimSuffix(text, " ms"), 64)
 			if err != nil {

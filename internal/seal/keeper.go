@@ -48,7 +48,9 @@ type Keeper struct {
 	again  backoff.Backoff
 	retry  time.Time // of the next attempt after one that failed; zero: none failed
 	failed int       // index of the interface at that failure
-	full   time.Time // of the last comparison with everything that is wanted
+
+	refused refused
+	full    time.Time // of the last comparison with everything that is wanted
 
 	told    atomic.Pointer[Told]
 	failure atomic.Pointer[mesh.Condition]
@@ -174,11 +176,13 @@ func (k *Keeper) look(ctx context.Context, now time.Time) {
 		}
 		return
 	}
+	face := link.FaceOf(wireguard.Interface)
+	k.refused.note(face)
 	state, err := k.read()
 	if err == nil {
 		k.tell(state, now)
 	}
-	if err != nil || !k.fits(state) || k.calling(state, now) || now.Sub(k.full) >= fullEvery {
+	if err != nil || !face.Up || !k.fits(state) || k.calling(state, now) || now.Sub(k.full) >= fullEvery {
 		k.bring(ctx, now)
 	}
 }
@@ -196,7 +200,7 @@ func (k *Keeper) read() (wireguard.State, error) {
 // fits tells whether a state may be the wanted one, as far as it shows: a helper that has begun anew knows
 // neither keys nor peers.
 func (k *Keeper) fits(s wireguard.State) bool {
-	if s.Port != k.wanted.Port || s.Public != k.told.Load().Public || !link.Up(wireguard.Interface) {
+	if s.Port != k.wanted.Port || s.Public != k.told.Load().Public {
 		return false
 	}
 	direct := 0
@@ -303,10 +307,13 @@ func (k *Keeper) try(ctx context.Context, now time.Time) (changed []string, err 
 			return changed, err
 		}
 	}
-	if is, err = wireguard.Read(client, wireguard.Interface); err == nil {
-		k.tell(is, now)
+	if len(changed) > 0 {
+		if is, err = wireguard.Read(client, wireguard.Interface); err != nil {
+			return changed, err
+		}
 	}
-	return changed, err
+	k.tell(is, now)
+	return changed, nil
 }
 
 // call returns at which address a peer is called.

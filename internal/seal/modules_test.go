@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
+	"os/exec"
 	"testing"
 	"time"
 
@@ -90,4 +92,36 @@ func TestThousandPeers(t *testing.T) {
 			t.Error("the interface is still there")
 		}
 	})
+}
+
+// The service may not load modules, and the kernel loads WireGuard for it: by rtnl_newlink, which asks for
+// "rtnl-link-wireguard".
+func TestServiceLoadsModule(t *testing.T) {
+	const inside, module = "MESH_AS_SERVICE", "/sys/module/wireguard"
+	if os.Getenv(inside) != "" {
+		made, err := link.MakeEncrypted(wireguard.Interface)
+		if !made || err != nil {
+			t.Fatalf("%v, %v", made, err)
+		}
+		client, err := wireguard.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s, err := wireguard.Read(client, wireguard.Interface); err != nil || s.User {
+			t.Errorf("%+v, %v", s, err)
+		}
+		return
+	}
+	n := nstest.ForTest(t)
+	if out, err := exec.Command("modprobe", "-r", "wireguard").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if _, err := os.Stat(module); err == nil {
+		t.Fatal("the module is loaded before")
+	}
+	out, err := n.Run("setpriv", "--bounding-set", "-all,+net_admin,+bpf", "env", inside+"=1", os.Args[0],
+		"-test.run", "^TestServiceLoadsModule$")
+	if _, statErr := os.Stat(module); err != nil || statErr != nil {
+		t.Errorf("%v, %v: %s", err, statErr, out)
+	}
 }

@@ -5,6 +5,7 @@
 //	Wanted    what a plan asks for
 //	Keeper    brings the interface to it, and keeps it so: keys, port, peers, addresses, routes
 //	desired   from Wanted and what was learned to what each peer may send, and which routes lead there. Pure
+//	refused   what the kernel dropped of what peers send
 //	caller    at which of its addresses a peer is called. Pure
 //	Engine    an engine whose echoes and directives follow
 //
@@ -156,10 +157,11 @@ func (e *Engine) HeardBy(peer string) peers.Heard { return e.echoer().HeardBy(pe
 // Leaving implements dataplane.Echoer.
 func (e *Engine) Leaving() dataplane.Leaving { return e.echoer().Leaving() }
 
-// Read implements dataplane.Engine. WireGuard counts messages and not packets: when a peer was heard is all
-// that it adds to what the engine has counted.
+// Read implements dataplane.Engine. WireGuard counts messages and not packets: when a peer was heard, and
+// what the kernel dropped, is all that it adds to what the engine has counted.
 func (e *Engine) Read() dataplane.Reading {
 	r := e.Inner.Read()
+	e.Keeper.refused.add(&r.Totals)
 	if e.sealed.Load() {
 		for name, traffic := range r.Peers {
 			traffic.LastSeen = e.ask.Heard(name)
