@@ -184,6 +184,9 @@ func fitTogether(port uint16, some []Node, others ...[]Node) bool {
 	var subnets, inside []netip.Prefix
 	for _, n := range some {
 		names[n.Name], keys[n.PublicKey.Canonical()] = true, n.PublicKey.IsValid()
+		if n.NextKey.IsValid() {
+			keys[n.NextKey.Canonical()] = true
+		}
 		for a := range n.places(port) {
 			called[a] = true
 		}
@@ -196,7 +199,7 @@ func fitTogether(port uint16, some []Node, others ...[]Node) bool {
 		return false
 	}
 	for _, o := range slices.Concat(others...) {
-		if names[o.Name] || keys[o.PublicKey.Canonical()] {
+		if names[o.Name] || keys[o.PublicKey.Canonical()] || keys[o.NextKey.Canonical()] {
 			return false
 		}
 		for a := range o.places(port) {

@@ -177,6 +177,9 @@ type Node struct {
 	Routes    []Route        // further prefixes behind this node, outside the CIDR
 
 	PublicKey mesh.Key // identifies the node; the zero value: it has none
+	// NextKey is the key that the node is about to take, or has taken, in the place of PublicKey; the zero
+	// value: it keeps its key.
+	NextKey mesh.Key
 	// Endpoint is where its WireGuard listens, if that is not its address with WireGuard.Port, such as behind
 	// a router that forwards another port; the zero value: it is.
 	Endpoint Address

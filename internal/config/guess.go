@@ -39,7 +39,8 @@ var synonyms = map[string]map[string]string{
 	nodeKey: {
 		"ip": "address", "addr": "address", "public_ip": "address", "endpoints": "endpoint",
 		"key": "public_key", "pubkey": "public_key", "pub_key": "public_key", "wireguard_key": "public_key",
-		"wg_key": "public_key", "wireguard": "public_key", "gateway": "via", "hub": "via", "relay": "via",
+		"wg_key": "public_key", "wireguard": "public_key", "next_key": "next_public_key",
+		"new_public_key": "next_public_key", "public_key_next": "next_public_key", "gateway": "via", "hub": "via", "relay": "via",
 		"next_hop": "via", "through": "via", "forwarder": "via",
 		"hostname": "name", "id": "name", "host": "name",
 		"cidr": "subnets", "prefix": "subnets", "prefixes": "subnets", "pods": "subnets", "pod_cidr": "subnets",

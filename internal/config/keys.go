@@ -71,16 +71,32 @@ func (r *report) ports(c *Config, named bool) {
 	}
 }
 
-// publicKey reads the key of a node and claims it.
-func (m *meshCheck) publicKey(base string, raw rawTable, node int) (k mesh.Key) {
-	path, leaf := base+".public_key", raw["public_key"]
+// keysOf reads the keys of a node and claims them.
+func (m *meshCheck) keysOf(n *Node, base string, raw rawTable, node int) {
+	if s, isText := raw["public_key"].(string); raw["public_key"] == nil || isText && s == "" {
+		if m.config.Sealed() {
+			m.missing(base+".public_key", "is missing: transport = %q needs one of every node: run `meshd key` on "+
+				"the host of %q, and write what it prints", TransportWireGuard, raw["name"])
+		} else if next := raw["next_public_key"]; next != nil && next != "" {
+			m.add(base+".next_public_key", "is for a node that has a public_key: write this key there")
+			return
+		}
+	}
+	n.PublicKey = m.publicKey(base+".public_key", raw["public_key"], keyHolder{node, "public_key"})
+	n.NextKey = m.publicKey(base+".next_public_key", raw["next_public_key"], keyHolder{node, "next_public_key"})
+}
+
+// A keyHolder is the node that has a key, and which of its settings that is.
+type keyHolder struct {
+	node int
+	key  string
+}
+
+// publicKey reads one key of a node and claims it.
+func (m *meshCheck) publicKey(path string, leaf any, by keyHolder) (k mesh.Key) {
 	s, isText := leaf.(string)
 	switch {
 	case leaf == nil || isText && s == "":
-		if m.config.Sealed() {
-			m.missing(path, "is missing: transport = %q needs one of every node: run `meshd key` on the host of %q, "+
-				"and write what it prints", TransportWireGuard, raw["name"])
-		}
 		return k
 	case !isText:
 		m.add(path, "must be a key in quotes, as `meshd key` prints it, not %s", show(leaf))
@@ -91,13 +107,22 @@ func (m *meshCheck) publicKey(base string, raw rawTable, node int) (k mesh.Key) 
 		m.add(path, "%s", notKey(s, err))
 		return k
 	}
-	if first, taken := m.keys[k.Canonical()]; taken {
+	switch first, taken := m.keys[k.Canonical()]; {
+	case taken && first.node == by.node:
+		m.add(path, "is the public_key of this node already: write what `meshd key --next` prints on the host, or "+
+			"delete the line once the node has changed its key")
+	case taken:
 		m.add(path, "is already the key of the node at line %d: each node needs a key of its own; run `meshd key` "+
-			"on both hosts", m.lineOf(first, "public_key"))
-		return k
+			"on both hosts", m.lineOf(first.node, first.key))
+	default:
+		m.keys[k.Canonical()] = by
 	}
-	m.keys[k.Canonical()] = node
 	return k
+}
+
+// HasKey tells whether a key, which is valid, is one of the node's.
+func (n Node) HasKey(k mesh.Key) bool {
+	return n.PublicKey.IsValid() && n.PublicKey.Same(k) || n.NextKey.IsValid() && n.NextKey.Same(k)
 }
 
 // notKey says why a text is not a key. It does not repeat the text: somebody may have taken the private one.

@@ -56,6 +56,9 @@ func TestParseAfterOfKeys(t *testing.T) {
 	}{
 		{"key", someKeys[1], someKeys[3], true},
 		{"key taken", someKeys[1], someKeys[0], false},
+		{"next key", "endpoint", fmt.Sprintf("next_public_key = %q\nendpoint", someKeys[3]), true},
+		{"next key taken", "endpoint", fmt.Sprintf("next_public_key = %q\nendpoint", someKeys[0]), false},
+		{"next key its own", "endpoint", fmt.Sprintf("next_public_key = %q\nendpoint", someKeys[1]), false},
 		{"key goes", fmt.Sprintf("public_key = %q\nendpoint", someKeys[1]), "endpoint", false},
 		{"endpoint", "203.0.113.7:51821", "router.lan:9", true},
 		{"endpoint taken", "203.0.113.7:51821", "172.18.0.1:51820", false},
@@ -99,6 +102,7 @@ func TestMeaningOfKeys(t *testing.T) {
 	all := map[Meaning]string{}
 	for _, test := range [][2]string{
 		{"", ""}, {someKeys[1], someKeys[3]}, {"203.0.113.7:51821", "203.0.113.7:51822"},
+		{"endpoint", fmt.Sprintf("next_public_key = %q\nendpoint", someKeys[3])},
 		{"203.0.113.7:51821", "router.lan:51821"}, {`via = "b"`, `via = "a"`}, {`via = "b"`, ``},
 		{"[network]", "[wireguard]\nport = 7\n[network]"},
 		{"[network]", "[wireguard]\nprivate_key = '/k'\n[network]"},

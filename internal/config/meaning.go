@@ -77,6 +77,9 @@ func hashOf(n *Node) (parts nodeSum) {
 		b = append(append(b, "key"...), n.PublicKey[:]...)
 		b = appendText(appendAddress(appendText(b, n.Endpoint.Name), n.Endpoint.AddrPort), n.Via)
 	}
+	if n.NextKey.IsValid() {
+		b = append(append(b, "next key"...), n.NextKey[:]...)
+	}
 	sum := sha256.Sum256(b)
 	for i := range parts {
 		parts[i] = binary.BigEndian.Uint64(sum[8*i:])

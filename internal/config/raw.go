@@ -21,9 +21,10 @@ var known = map[string][]string{
 	"probe":      {"interval"},
 	"metrics":    {"listen"},
 	"container":  {"subnet_env", "cni_conf"},
-	nodeKey:      {"name", "address", "subnets", "routes", "public_key", "endpoint", "via"},
-	routeKey:     {"prefix", "metric"},
-	allowKey:     {"name", "from", "to", "proto"},
+	nodeKey: {"name", "address", "subnets", "routes", "public_key", "next_public_key", "endpoint",
+		"via"},
+	routeKey: {"prefix", "metric"},
+	allowKey: {"name", "from", "to", "proto"},
 }
 
 // nodeKey is a list of tables, as allowKey is.

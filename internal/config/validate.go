@@ -128,7 +128,7 @@ func (r *report) nodes(ctx context.Context, raw []rawTable, settings *Config, pa
 	}
 	check := meshCheck{report: r, config: settings, network: settings.Network,
 		names: make(map[string]int, len(raw)), addresses: make(map[Address]holder, len(raw)),
-		keys: map[mesh.Key]int{}, subnets: &owners{claims: make([]claim, 0, len(raw))}, routes: &owners{},
+		keys: map[mesh.Key]keyHolder{}, subnets: &owners{claims: make([]claim, 0, len(raw))}, routes: &owners{},
 	}
 	nodes := make([]Node, len(raw))
 	for i, node := range raw {
@@ -152,9 +152,9 @@ type meshCheck struct {
 	*report
 	config    *Config // its settings; its nodes are not known yet
 	network   Network
-	names     map[string]int     // node index by name
-	addresses map[Address]holder // by underlay address, or by host name, without ports
-	keys      map[mesh.Key]int   // node index by the canonical form
+	names     map[string]int         // node index by name
+	addresses map[Address]holder     // by underlay address, or by host name, without ports
+	keys      map[mesh.Key]keyHolder // by the canonical form
 	subnets   *owners
 	routes    *owners
 	outside   []claim // subnets that are not inside the pod network
@@ -189,7 +189,8 @@ func (m *meshCheck) node(i int, raw rawTable) Node {
 		m.names[n.Name] = i
 	}
 
-	n.PublicKey, n.Endpoint = m.publicKey(base, raw, i), m.calledAt(base, raw)
+	m.keysOf(&n, base, raw, i)
+	n.Endpoint = m.calledAt(base, raw)
 	n.Via = m.text(base+".via", raw["via"], "")
 	m.addressesOf(&n, base, raw, i)
 

@@ -17,8 +17,11 @@ type WireGuard struct {
 	Implementation string `json:"implementation"` // WireGuardKernel, WireGuardUser; empty: there is neither
 	Interface      string `json:"interface"`
 	Port           int    `json:"port"`       // UDP, of this node
-	PublicKey      string `json:"public_key"` // of this node, base64
-	MTU            int    `json:"mtu"`        // bytes of inner packets
+	PublicKey      string `json:"public_key"` // of this node, base64: the one in use
+	// NextPublicKey is next_public_key of this node in the file; empty: it has none. If it is PublicKey, the
+	// node has taken it.
+	NextPublicKey string `json:"next_public_key"`
+	MTU           int    `json:"mtu"` // bytes of inner packets
 }
 
 // PathDirect is PeerWireGuard.Path where no other node forwards; else it is "via NAME".
@@ -26,7 +29,10 @@ const PathDirect = "direct"
 
 // PeerWireGuard is what WireGuard knows of a peer.
 type PeerWireGuard struct {
-	PublicKey string `json:"public_key"` // base64
+	PublicKey string `json:"public_key"` // base64: the one in use
+	// NextPublicKey is next_public_key of the peer in the file; empty: it has none. If it is PublicKey, the
+	// peer has taken it.
+	NextPublicKey string `json:"next_public_key"`
 	// Endpoint is the underlay IP:port where the peer is answered; empty: it has not called yet, or another
 	// node forwards. Roamed tells that the file does not have it.
 	Endpoint        string     `json:"endpoint"`

@@ -48,6 +48,7 @@ type Options struct {
 	Reload     <-chan os.Signal // asks to read the file again; may be nil
 	Replace    <-chan os.Signal // asks to start the installed program in the place of this one; may be nil
 	Log        *slog.Logger
+	keys       *survey.Keys
 }
 
 // where says where the file is.
@@ -57,7 +58,7 @@ func (o Options) where() begin.Where {
 
 // viewer says how to look at this host. names tells what names of the file stand for; nil: none is resolved.
 func (o Options) viewer(others *rules.Others, names func() map[string]plan.Name) survey.Viewer {
-	return survey.Viewer{Node: o.Node, State: o.State, Sysctl: o.Sysctl, Others: others, Names: names}
+	return survey.Viewer{Node: o.Node, State: o.State, Sysctl: o.Sysctl, Others: others, Names: names, Keys: o.keys}
 }
 
 // ErrConfig marks errors that only an edit of the file can mend.
@@ -111,6 +112,7 @@ type daemon struct {
 	good       *lastgood.Keeper
 	drain      *drain.Keeper
 	names      survey.Names
+	keys       *survey.Keys
 	reloads    <-chan os.Signal
 	packets    *loops
 	seal       *seal.Engine
@@ -122,7 +124,8 @@ func assemble(ctx context.Context, o Options, first begin.File, reader *source.R
 	log, view := o.Log, newPublished(first.Config)
 	packets := &loops{ctx: context.WithoutCancel(ctx)}
 	news := make(chan struct{}, 1)
-	d := &daemon{packets: packets, reloads: o.Reload, news: func() { wake(news) },
+	o.keys = survey.NewKeys(func() { wake(news) })
+	d := &daemon{packets: packets, keys: o.keys, reloads: o.Reload, news: func() { wake(news) },
 		source: source.NewFollower(reader, log), good: lastgood.NewKeeper(o.State, log)}
 	d.names = survey.NewNames(log, o.State, d.news, nil)
 
@@ -164,7 +167,7 @@ func (d *daemon) tasks() []task.Task {
 		d.service, d.reconciler, d.names, d.good, d.drain, d.probes, d.legacy, d.files, d.metrics,
 		task.New("file", func(ctx context.Context) error { return d.source.Run(ctx, d.reconciler.take) }),
 		task.New("SIGHUP", func(ctx context.Context) error { return d.reconciler.obey(ctx, d.reloads) }),
-		task.EverySecond("health", d.tell.watchHealth),
+		task.EverySecond("health", d.tell.watchHealth), task.EverySecond("private key", d.keys.Look),
 		task.EverySecond("host's word", d.probes.steer.Heed),
 		task.New("encryption", d.seal.Keep), task.New("probes in the tunnel", d.seal.Ask),
 		task.New("rules", d.rules.Keep),

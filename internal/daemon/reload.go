@@ -66,6 +66,8 @@ func (r *reconciler) reload(ctx context.Context, cause string, one source.Readin
 	switch r.wait = nothing; {
 	case res.outcome == applied:
 		r.backoff.Reset()
+	case errors.Is(res.err, plan.ErrKey): // `meshd key` may mend that
+		r.wait = otherHost
 	case res.outcome == unread:
 		res.again = one.Again
 	case res.outcome == waiting, res.outcome == faultyHost && !res.touched:

@@ -51,6 +51,12 @@ type Peer struct {
 	Subnets   []Prefix // the first of each family gives its TUN the address; no other peer has a prefix inside
 	Routes    []Prefix // further prefixes behind it; those of Mesh.Shares are behind other peers, too
 	Key       Key      // its public key; the zero value: the file lists none
+	Next      Key      // the key that it is about to take, or has taken; the zero value: it keeps its key
+}
+
+// HasKey tells whether a key, which is valid, is one of the peer's.
+func (p Peer) HasKey(k Key) bool {
+	return p.Key.IsValid() && p.Key.Same(k) || p.Next.IsValid() && p.Next.Same(k)
 }
 
 // Underlay returns the address that the peer prefers; the zero value without one.

@@ -97,7 +97,8 @@ func (d *differences) peers(old, next *Plan) {
 		d.field(n.Name, "subnets", list(was.Subnets), list(n.Subnets))
 		d.field(n.Name, "routes", was.routes(), n.routes())
 		for _, of := range []struct{ key, old, next string }{
-			{"public_key", was.Key.String(), n.Key.String()}, {"endpoint", was.called(), n.called()},
+			{"public_key", was.Key.String(), n.Key.String()},
+			{"next_public_key", was.Next.String(), n.Next.String()}, {"endpoint", was.called(), n.called()},
 			{"via", was.listed().Via, n.listed().Via},
 		} {
 			d.field(n.Name, of.key, cmp.Or(of.old, "none"), cmp.Or(of.next, "none"))
@@ -161,8 +162,8 @@ func sorted(nodes []node, interesting func(node) bool) (some []node) {
 func same(a, b node) bool {
 	return a.plan != nil && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Subnets, b.Subnets) &&
 		slices.Equal(a.Routes, b.Routes) && slices.Equal(a.listed().Addresses, b.listed().Addresses) &&
-		slices.Equal(a.listed().Routes, b.listed().Routes) && a.Key == b.Key && a.called() == b.called() &&
-		a.listed().Via == b.listed().Via
+		slices.Equal(a.listed().Routes, b.listed().Routes) && a.Key == b.Key && a.Next == b.Next &&
+		a.called() == b.called() && a.listed().Via == b.listed().Via
 }
 
 // called writes where the node's WireGuard is called, if that is not its address; empty if it is.

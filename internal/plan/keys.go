@@ -20,19 +20,27 @@ type OwnKey struct {
 	// looked, since the file lists no keys.
 	KeyErr    error
 	KeyRemedy string
-	// KeyExposed is the node whose public_key is this host's private key, in a file that everybody reads;
-	// empty: none is. Then the key has to be replaced, and KeyRemedy says how.
-	KeyExposed string
+	// KeyExposed is the private key of this host that stands in the place of a public one, in a file that
+	// everybody reads; the zero value: none does. Then the key has to be replaced, and KeyRemedy says how.
+	KeyExposed mesh.Key
 }
 
-// withKey returns the index of the node that has a public key; ok is false if none has, or there is no key.
+// ErrKey says that another private key on this host would mend a fault of the file; test with errors.Is.
+var ErrKey = errors.New("this host has not the key that the file lists")
+
+// A keyFault is a fault of the file that is ErrKey as well, and reads as the fault alone.
+type keyFault struct{ error }
+
+func (f keyFault) Unwrap() error        { return f.error }
+func (f keyFault) Is(target error) bool { return target == ErrKey }
+
+// withKey returns the index of the node that has a public key, or is about to take it; ok is false if none
+// has, or there is no key.
 func withKey(c *config.Config, own mesh.Key) (index int, ok bool) {
 	if !own.IsValid() {
 		return 0, false
 	}
-	index = slices.IndexFunc(c.Nodes, func(n config.Node) bool {
-		return n.PublicKey.IsValid() && n.PublicKey.Same(own)
-	})
+	index = slices.IndexFunc(c.Nodes, func(n config.Node) bool { return n.HasKey(own) })
 	return index, index >= 0
 }
 
@@ -58,25 +66,34 @@ func keyOf(n config.Node) string {
 }
 
 // KeyFault returns what is wrong with the key of this host, which is node self of a file that asks for
-// encryption: config.Faults with the place of the node's public_key; nil if it is the node's.
+// encryption: config.Faults with the place of the node's public_key; nil if it is the node's, or the one that
+// the node is about to take.
 func KeyFault(c *config.Config, self int, own OwnKey) error {
 	node := c.Nodes[self]
 	path := fmt.Sprintf("node[%d].public_key", self)
 	switch {
 	case !c.NeedsKey():
 		return nil
-	case own.KeyExposed != "":
-		exposed := slices.IndexFunc(c.Nodes, func(n config.Node) bool { return n.Name == own.KeyExposed })
-		return c.Fault(fmt.Sprintf("node[%d].public_key", exposed), "is the private key of this host, which "+
-			"everybody who has the file can read: %s", own.KeyRemedy)
+	case own.KeyExposed.IsValid():
+		return c.Fault(placeOf(c, own.KeyExposed), "is a private key of this host, which everybody who has the "+
+			"file can read: %s", own.KeyRemedy)
 	case own.KeyErr != nil:
 		return c.Fault(path, "this host, %s, has no key that it can use: %v: %s", node.Name, own.KeyErr,
 			own.KeyRemedy)
-	case !node.PublicKey.Same(own.Key):
+	case !node.HasKey(own.Key):
 		return c.Fault(path, "this host has another key: its public key is %s, and that of %s in the file is %s: "+
 			"correct the file, or choose the right node with --node NAME", own.Key, node.Name, keyOf(node))
 	}
 	return nil
+}
+
+// placeOf returns where a key stands in the file, which has it once.
+func placeOf(c *config.Config, key mesh.Key) string {
+	i := slices.IndexFunc(c.Nodes, func(n config.Node) bool { return n.HasKey(key) })
+	if c.Nodes[i].NextKey == key {
+		return fmt.Sprintf("node[%d].next_public_key", i)
+	}
+	return fmt.Sprintf("node[%d].public_key", i)
 }
 
 // Keyless returns the error of a host that has neither an address of a node nor a key, where the file asks

@@ -100,8 +100,8 @@ func TestKeyFault(t *testing.T) {
 		{"no key", sealed, OwnKey{KeyErr: none, KeyRemedy: "make one"}, 13,
 			[]string{"b", none.Error(), "make one"}},
 		{"another key", sealed, OwnKey{Key: keys[3]}, 13, []string{keys[3].String(), keys[1].String()}},
-		{"the private key in the file", sealed, OwnKey{Key: keys[1], KeyExposed: "c", KeyRemedy: "make a new one"},
-			17, []string{"make a new one"}},
+		{"the private key in the file", sealed,
+			OwnKey{Key: keys[1], KeyExposed: keys[2], KeyRemedy: "make a new one"}, 17, []string{"make a new one"}},
 		{"no key without encryption", bare, OwnKey{KeyErr: none, KeyRemedy: "make one"}, 0, nil},
 		{"another key without encryption", bare, OwnKey{Key: keys[3]}, 0, nil},
 	} {

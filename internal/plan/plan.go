@@ -104,7 +104,7 @@ func addresses(ips []netip.Addr) string {
 // this host, such as an MTU that IPv6 cannot live with.
 func Make(c *config.Config, self int, host Host) (*Plan, error) {
 	if err := KeyFault(c, self, host.OwnKey); err != nil {
-		return nil, err
+		return nil, keyFault{err}
 	}
 	p := &Plan{Config: c, Self: c.Nodes[self], ways: host.Underlay.Ways, lower: host.Underlay.Lower,
 		nodes: host.Nodes, Forwarding: host.Forwarding}
@@ -169,7 +169,7 @@ func (p *Plan) peerOf(node int) mesh.Peer {
 		}
 	}
 	return mesh.Peer{Name: n.Name, Addresses: p.nodes.endpoints(node), Subnets: n.Subnets, Routes: n.Prefixes(),
-		Key: n.PublicKey}
+		Key: n.PublicKey, Next: n.NextKey}
 }
 
 // Origin returns the DNS name that an address of a node comes from, and when it was resolved; empty if the

@@ -89,7 +89,9 @@ func (p *Plan) planSeal(self int) {
 	w := &seal.Wanted{Self: p.Peer, TUN: p.Link.Interface, Port: c.WireGuard.Port,
 		KeyFile: c.WireGuard.PrivateKey,
 		MTU:     p.Link.MTU, Shares: p.Engine.Mesh.Shares}
-	if p.Self.CallsIn() && (c.Probe.Interval == 0 || c.Probe.Interval > keepalive) { // else probes keep NAT open
+	// A node that changes its key has to speak first: the others do not know the time of the change.
+	first := p.Self.CallsIn() || p.Peer.Next.IsValid()
+	if first && (c.Probe.Interval == 0 || c.Probe.Interval > keepalive) { // else probes keep NAT open
 		w.Keepalive = keepalive
 	}
 	for i, peer := range p.Engine.Mesh.Peers {

@@ -46,8 +46,9 @@ func (w *Wanted) owns(l learned) map[string][]netip.Prefix {
 	return own
 }
 
-// peersOf returns the peers of the interface. A relay may send what the peers behind it may.
-func (w *Wanted) peersOf(l learned, calls func(p *Peer) (to netip.AddrPort,
+// peersOf returns the peers of the interface. A relay may send what the peers behind it may. used has the
+// key of each peer that is in use; the other one may send nothing yet.
+func (w *Wanted) peersOf(l learned, used map[string]mesh.Key, calls func(p *Peer) (to netip.AddrPort,
 	now bool)) (all []wireguard.Peer) {
 	own := w.owns(l)
 	behind := map[string][]netip.Prefix{}
@@ -61,11 +62,15 @@ func (w *Wanted) peersOf(l learned, calls func(p *Peer) (to netip.AddrPort,
 		if p.Relay != "" || !p.Key.IsValid() {
 			continue
 		}
-		one := wireguard.Peer{Key: p.Key, Allowed: append(own[p.Name], behind[p.Name]...)}
-		if one.Endpoint, one.Call = calls(p); one.Endpoint.IsValid() {
+		one := wireguard.Peer{Key: used[p.Name], Allowed: append(own[p.Name], behind[p.Name]...)}
+		one.Endpoint, one.Call = calls(p)
+		if one.Endpoint.IsValid() || w.Self.Next.IsValid() {
 			one.Keepalive = w.Keepalive
 		}
 		all = append(all, one)
+		if idle := other(&p.Peer, one.Key); idle.IsValid() { // a keepalive would ask for a handshake
+			all = append(all, wireguard.Peer{Key: idle, Endpoint: one.Endpoint})
+		}
 	}
 	return all
 }

@@ -46,7 +46,7 @@ func TestPeersOf(t *testing.T) {
 		"one that is no peer": {carriers: map[mesh.Prefix]string{netip.MustParsePrefix("192.168.0.0/24"): "gone"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := three().peersOf(l, calls)
+			got := three().peersOf(l, map[string]mesh.Key{"hub": {2}}, calls)
 			want := prefixes("10.244.2.0/24", "10.244.3.0/24", "172.20.0.0/16", "fd00:3::/64")
 			if by := l.carriers[netip.MustParsePrefix("192.168.0.0/24")]; by == "" || by == "edge" {
 				want = append(want, prefixes("192.168.0.0/24")...) // of the hub, which relays for edge, too

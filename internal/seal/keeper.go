@@ -3,7 +3,6 @@ package seal
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -43,12 +42,13 @@ type Keeper struct {
 	learned learned
 
 	// Of Keep alone.
-	wanted *Wanted
-	calls  map[string]*caller
-	again  backoff.Backoff
-	retry  time.Time // of the next attempt after one that failed; zero: none failed
-	failed int       // index of the interface at that failure
-
+	wanted  *Wanted
+	private wireguard.Private   // in force
+	using   map[string]mesh.Key // of each peer, the key to which its prefixes belong
+	calls   map[string]*caller
+	again   backoff.Backoff
+	retry   time.Time // of the next attempt after one that failed; zero: none failed
+	failed  int       // index of the interface at that failure
 	refused refused
 	full    time.Time // of the last comparison with everything that is wanted
 
@@ -139,7 +139,11 @@ func (k *Keeper) Keep(ctx context.Context) error {
 	look := time.After(0)
 	steered := k.steered // nil while nothing learned is to be done
 	var rested <-chan time.Time
+	var turn <-chan time.Time
 	for {
+		if turn == nil {
+			turn = k.turns(0)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -160,6 +164,10 @@ func (k *Keeper) Keep(ctx context.Context) error {
 			began := time.Now()
 			k.look(ctx, began)
 			look = time.After(max(lookEvery, rest*time.Since(began)))
+		case <-turn:
+			began := time.Now()
+			k.turn(ctx, began)
+			turn = k.turns(time.Since(began))
 		}
 	}
 }
@@ -182,7 +190,8 @@ func (k *Keeper) look(ctx context.Context, now time.Time) {
 	if err == nil {
 		k.tell(state, now)
 	}
-	if err != nil || !face.Up || !k.fits(state) || k.calling(state, now) || now.Sub(k.full) >= fullEvery {
+	if err != nil || !face.Up || !k.fits(state) || k.turned(state) || k.calling(state, now) ||
+		now.Sub(k.full) >= fullEvery {
 		k.bring(ctx, now)
 	}
 }
@@ -209,8 +218,13 @@ func (k *Keeper) fits(s wireguard.State) bool {
 			continue
 		}
 		direct++
-		if _, there := s.Peers[p.Key]; !there {
-			return false
+		for _, key := range []mesh.Key{p.Key, p.Next} {
+			if _, there := s.Peers[key]; !there && key.IsValid() {
+				return false
+			}
+		}
+		if p.Next.IsValid() {
+			direct++
 		}
 	}
 	return direct == len(s.Peers)
@@ -223,7 +237,7 @@ func (k *Keeper) calling(s wireguard.State, now time.Time) (any bool) {
 		if c := k.calls[p.Name]; c != nil {
 			copied = *c
 		}
-		_, call := copied.decide(p.Endpoints, s.Peers[p.Key].Endpoint, k.o.Fails(p.Name), now)
+		_, call := copied.decide(p.Endpoints, s.Peers[k.using[p.Name]].Endpoint, k.o.Fails(p.Name), now)
 		any = any || call
 	}
 	return any
@@ -239,7 +253,7 @@ func (k *Keeper) bring(ctx context.Context, now time.Time) {
 	if k.wanted == nil {
 		_, err = link.RemoveEncrypted(wireguard.Interface)
 		k.told.Store(&Told{})
-		k.calls = map[string]*caller{}
+		k.calls, k.using = map[string]*caller{}, nil
 	} else {
 		changed, err = k.try(ctx, now)
 	}
@@ -269,13 +283,9 @@ func (k *Keeper) bring(ctx context.Context, now time.Time) {
 // try does the work of bring: the interface, its keys and peers, and only then addresses and routes.
 func (k *Keeper) try(ctx context.Context, now time.Time) (changed []string, err error) {
 	w, l := k.wanted, k.known()
-	private, err := k.o.Key(ctx, w.KeyFile)
+	private, err := k.key(ctx, w)
 	if err != nil {
 		return nil, err
-	}
-	if public := private.Public(); !public.Same(w.Self.Key) {
-		return nil, fmt.Errorf("the key in %s is that of %s, and the file lists %s for %s", w.KeyFile, public,
-			w.Self.Key, w.Self.Name)
 	}
 	made, err := link.MakeEncrypted(wireguard.Interface)
 	if err != nil {
@@ -296,11 +306,13 @@ func (k *Keeper) try(ctx context.Context, now time.Time) (changed []string, err 
 	if err != nil {
 		return changed, err
 	}
+	used := w.used(is, k.using)
+	call := func(p *Peer) (netip.AddrPort, bool) { return k.call(p, is.Peers[used[p.Name]], now) }
 	settings := wireguard.Settings{Interface: wireguard.Interface, Private: private, Port: w.Port,
-		Peers: w.peersOf(l, func(p *Peer) (netip.AddrPort, bool) { return k.call(p, is, now) })}
+		Peers: w.peersOf(l, used, call)}
 	for _, bring := range []func() ([]string, error){
 		func() ([]string, error) { return wireguard.Set(client, settings) },
-		func() ([]string, error) { return link.Set(w.linkOf(l)) },
+		func() ([]string, error) { k.use(used); return link.Set(w.linkOf(l)) },
 	} {
 		what, err := bring()
 		if changed = append(changed, what...); err != nil {
@@ -317,11 +329,11 @@ func (k *Keeper) try(ctx context.Context, now time.Time) (changed []string, err 
 }
 
 // call returns at which address a peer is called.
-func (k *Keeper) call(p *Peer, is wireguard.State, now time.Time) (to netip.AddrPort, call bool) {
+func (k *Keeper) call(p *Peer, is wireguard.PeerState, now time.Time) (to netip.AddrPort, call bool) {
 	c := k.calls[p.Name]
 	if c == nil {
 		c = &caller{}
 		k.calls[p.Name] = c
 	}
-	return c.decide(p.Endpoints, is.Peers[p.Key].Endpoint, k.o.Fails(p.Name), now)
+	return c.decide(p.Endpoints, is.Endpoint, k.o.Fails(p.Name), now)
 }

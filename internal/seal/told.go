@@ -18,14 +18,16 @@ type Told struct {
 	Implementation string // "kernel" or "user"; empty: nothing can be encrypted
 	Interface      string // empty: nothing has to be
 	Port           uint16
-	Public         mesh.Key
-	MTU            int // bytes
+	Public         mesh.Key // in use
+	Next           mesh.Key // that the file has for a rotation; the zero value: there is none
+	MTU            int      // bytes
 	Peers          map[string]PeerTold
 }
 
 // PeerTold is what is known of one peer.
 type PeerTold struct {
-	Public         mesh.Key
+	Public         mesh.Key       // in use
+	Next           mesh.Key       // that the file has for a rotation; the zero value: there is none
 	Endpoint       netip.AddrPort // where it is answered; invalid: it has not called
 	Roamed         bool           // that is none of the addresses that the file has for it
 	Handshake      time.Time      // the last one; zero: there was none
@@ -45,23 +47,26 @@ func (k *Keeper) heard(peer string) time.Time { return k.told.Load().Peers[peer]
 func (k *Keeper) tell(s wireguard.State, now time.Time) {
 	before := k.told.Load()
 	t := &Told{Implementation: "kernel", Interface: wireguard.Interface, Port: s.Port, Public: s.Public,
-		MTU: k.wanted.MTU, Peers: make(map[string]PeerTold, len(k.wanted.Peers))}
+		Next: k.wanted.Self.Next, MTU: k.wanted.MTU, Peers: make(map[string]PeerTold, len(k.wanted.Peers))}
 	if s.User {
 		t.Implementation = "user"
 	}
 	for _, p := range k.wanted.Peers {
 		if p.Relay != "" {
-			t.Peers[p.Name] = PeerTold{Public: p.Key, Relay: p.Relay}
+			t.Peers[p.Name] = PeerTold{Public: p.Key, Next: p.Next, Relay: p.Relay}
 			continue
 		}
-		is, was := s.Peers[p.Key], before.Peers[p.Name]
-		one := PeerTold{Public: p.Key, Endpoint: is.Endpoint, Handshake: is.Handshake, Received: is.Received,
-			Sent: is.Sent, heard: was.heard, asked: was.asked, Roamed: is.Endpoint.IsValid() && len(p.Endpoints) > 0}
+		was, used := before.Peers[p.Name], k.using[p.Name]
+		is := s.Peers[used]
+		one := PeerTold{Public: used, Next: p.Next, Endpoint: is.Endpoint, Handshake: is.Handshake,
+			Received: is.Received, Sent: is.Sent, heard: was.heard, asked: was.asked,
+			Roamed: is.Endpoint.IsValid() && len(p.Endpoints) > 0}
 		for _, e := range p.Endpoints {
 			one.Roamed = one.Roamed && e != is.Endpoint
 		}
 		switch {
-		case is.Received > was.Received && was.Public == p.Key:
+		case is.Received > was.Received && was.Public == used,
+			is.Received > 0 && was.Public != used && p.HasKey(was.Public): // it has taken its other key
 			one.heard, one.asked = now, time.Time{}
 		case is.Sent > was.Sent && one.asked.IsZero():
 			one.asked = now

@@ -19,7 +19,7 @@ import (
 // answer.
 func TestTell(t *testing.T) {
 	k := newKeeper(Options{})
-	k.wanted = three()
+	k.wanted, k.using = three(), map[string]mesh.Key{"hub": {2}}
 	hub, begin := mesh.Key{2}, time.Now().Add(-10*time.Minute)
 	read := func(after time.Duration, received, sent uint64, endpoint string, handshake time.Time) PeerTold {
 		is := wireguard.PeerState{Endpoint: netip.MustParseAddrPort(endpoint), Handshake: handshake,

@@ -15,10 +15,10 @@ import (
 )
 
 // ownKey reads the key of this host where a file needs it: one without keys leaves the disk alone. It takes
-// two seconds at most. The error is one that passes, of a file that needs the key.
+// two seconds at most, and two more while the file lists next keys. The error is one that passes, of a file
+// that needs the key.
 func ownKey(c *config.Config) (own plan.OwnKey, err error) {
-	listed := slices.ContainsFunc(c.Nodes, func(n config.Node) bool { return n.PublicKey.IsValid() })
-	if !listed && !c.NeedsKey() {
+	if !needsKey(c) {
 		return own, nil
 	}
 	path := c.WireGuard.PrivateKey
@@ -30,14 +30,32 @@ func ownKey(c *config.Config) (own plan.OwnKey, err error) {
 		return plan.OwnKey{KeyErr: err, KeyRemedy: KeyRemedy(path, err)}, nil
 	}
 	own.Key = private.Public()
-	for _, n := range c.Nodes {
-		if private.Is(n.PublicKey) {
-			own.KeyExposed = n.Name
-			own.KeyRemedy = fmt.Sprintf("delete %s on this host, run `meshd key`, and write what it prints as the "+
-				"public_key of its node", path)
+	if own.KeyExposed = exposed(c, private); own.KeyExposed.IsValid() {
+		own.KeyRemedy = fmt.Sprintf("delete %s on this host, run `meshd key`, and write what it prints as the "+
+			"public_key of its node", path)
+	}
+	if slices.ContainsFunc(c.Nodes, func(n config.Node) bool { return n.NextKey.IsValid() }) {
+		path := wireguard.NextPath(path)
+		next, err := wireguard.ReadKeyFile(context.Background(), path)
+		if key := exposed(c, next); err == nil && key.IsValid() {
+			own.KeyExposed = key
+			own.KeyRemedy = fmt.Sprintf("delete %s on this host, run `meshd key --next`, and write what it prints as "+
+				"the next_public_key of its node", path)
 		}
 	}
 	return own, nil
+}
+
+// exposed returns the key of a file that is a private key; the zero value: none is.
+func exposed(c *config.Config, private wireguard.Private) mesh.Key {
+	for _, n := range c.Nodes {
+		for _, key := range []mesh.Key{n.PublicKey, n.NextKey} {
+			if private.Is(key) {
+				return key
+			}
+		}
+	}
+	return mesh.Key{}
 }
 
 // OwnKey returns the public key of this host where a file lists keys; the zero value: it has none, or none

@@ -82,10 +82,10 @@ func TestLookReadsTheKey(t *testing.T) {
 				if !errors.Is(err, test.look) || !errors.Is(host.KeyErr, test.own) {
 					t.Errorf("%v, %v", err, host.KeyErr)
 				}
-				if (host.KeyErr == nil && host.KeyExposed == "") != (host.KeyRemedy == "") {
+				if (host.KeyErr == nil && !host.KeyExposed.IsValid()) != (host.KeyRemedy == "") {
 					t.Errorf("remedy %q of %v", host.KeyRemedy, host.KeyErr)
 				}
-				if (host.KeyExposed == "b") != strings.Contains(test.doc, private) {
+				if host.KeyExposed.IsValid() != strings.Contains(test.doc, private) {
 					t.Errorf("exposed as %q", host.KeyExposed)
 				}
 				if err != nil || test.look != nil {
@@ -124,7 +124,7 @@ func TestExposedKey(t *testing.T) {
 	values := strings.NewReplacer("KEYA", wgtypes.Key{1}.String(), "KEYB", private, "PATH", path)
 	c := parse(t, values.Replace(sealed))
 	own, err := ownKey(c)
-	if err != nil || own.KeyExposed != "b" {
+	if err != nil || own.KeyExposed.String() != private {
 		t.Fatalf("%+v, %v", own, err)
 	}
 	faults, _ := errors.AsType[config.Faults](plan.KeyFault(c, 0, own))

@@ -19,6 +19,7 @@ type Viewer struct {
 	Others *rules.Others // what is known of other programs' rules
 	// Names returns what DNS names of the file stand for, as far as that is known; nil: none is resolved.
 	Names func() map[string]plan.Name
+	Keys  *Keys // hear of each key that was read; may be nil
 }
 
 // Look looks at this host with a file in mind, and returns which node of the file the host is. The
@@ -32,7 +33,8 @@ func (v Viewer) Look(c *config.Config) (self int, host plan.Host, err error) {
 	if v.Names != nil {
 		names = v.Names()
 	}
-	if host.OwnKey, err = ownKey(c); err != nil {
+	host.OwnKey, err = ownKey(c)
+	if v.Keys.read(c, host.OwnKey, err); err != nil {
 		return 0, host, err
 	}
 	nodes := plan.Expand(c, names)

@@ -53,6 +53,8 @@ const (
 	mostLinks   = 8             // from a path to the file
 	keyMode     = 0o400
 	folderMode  = 0o755 // others find the file, and may not read it
+
+	openToOthers fs.FileMode = 0o077 // no bit of them is in the mode of a key
 )
 
 // Variables for tests.
@@ -69,6 +71,11 @@ var hanging = make(chan struct{}, mostHanging)
 // of the file system such as fs.ErrPermission, and the path. ReadKey returns within 2 s, and soon after ctx
 // ends, whatever the file system does. It may be called from any goroutine.
 func ReadKey(ctx context.Context, path string) (Private, error) {
+	return timely(ctx, path, func() (Private, error) { return readKey(path) })
+}
+
+// timely has a key read, and does not wait for a file system that does not answer.
+func timely(ctx context.Context, path string, read func() (Private, error)) (Private, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, keyPatience, ErrHangs)
 	defer cancel()
 	select {
@@ -83,7 +90,7 @@ func ReadKey(ctx context.Context, path string) (Private, error) {
 	done := make(chan result, 1)
 	go func() {
 		defer func() { <-hanging }()
-		key, err := readKey(path)
+		key, err := read()
 		done <- result{key, err}
 	}()
 	select {
@@ -104,7 +111,7 @@ func readKey(path string) (Private, error) {
 			return key, err
 		}
 	}
-	return readFile(path, 0o077)
+	return readFile(path, openToOthers)
 }
 
 // readFile reads the key in a file whose mode has none of some bits.

@@ -13,7 +13,7 @@ func WireGuard(t seal.Told) *control.WireGuard {
 		return nil
 	}
 	return &control.WireGuard{Implementation: t.Implementation, Interface: t.Interface, Port: int(t.Port),
-		PublicKey: t.Public.String(), MTU: t.MTU}
+		PublicKey: t.Public.String(), NextPublicKey: t.Next.String(), MTU: t.MTU}
 }
 
 // PeerWireGuard tells what WireGuard knows of a peer; nil while nothing has to be encrypted.
@@ -22,8 +22,8 @@ func PeerWireGuard(t seal.Told, peer string) *control.PeerWireGuard {
 	if !known {
 		return nil
 	}
-	w := &control.PeerWireGuard{PublicKey: p.Public.String(), Roamed: p.Roamed, RxBytes: p.Received,
-		TxBytes: p.Sent, Path: control.PathDirect}
+	w := &control.PeerWireGuard{PublicKey: p.Public.String(), NextPublicKey: p.Next.String(), Roamed: p.Roamed,
+		RxBytes: p.Received, TxBytes: p.Sent, Path: control.PathDirect}
 	if p.Relay != "" {
 		w.Path = "via " + p.Relay
 	}

@@ -38,7 +38,19 @@ func WireGuard(w control.WireGuard) string {
 	case control.WireGuardUser:
 		by = "user space"
 	}
-	return fmt.Sprintf("%s  %s mtu %d  UDP %d  key %s", by, w.Interface, w.MTU, w.Port, w.PublicKey)
+	return fmt.Sprintf("%s  %s mtu %d  UDP %d  key %s", by, w.Interface, w.MTU, w.Port,
+		keys(w.PublicKey, w.NextPublicKey))
+}
+
+// keys says which key a node uses, and how far it is with changing it.
+func keys(used, next string) string {
+	switch next {
+	case "":
+		return used
+	case used:
+		return used + " (the next one: write it as public_key)"
+	}
+	return used + " (the next one is listed)"
 }
 
 // Encrypted says how packets to and from a peer are kept secret, at a time of the daemon's clock.
@@ -61,5 +73,6 @@ func Encrypted(p control.Peer, now time.Time) string {
 	default:
 		text += "  at " + w.Endpoint
 	}
-	return fmt.Sprintf("%s  rx %s  tx %s  key %s", text, Size(w.RxBytes), Size(w.TxBytes), w.PublicKey)
+	return fmt.Sprintf("%s  rx %s  tx %s  key %s", text, Size(w.RxBytes), Size(w.TxBytes),
+		keys(w.PublicKey, w.NextPublicKey))
 }
