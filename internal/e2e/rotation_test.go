@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -51,7 +53,7 @@ func (s *timed) gapSince(at time.Time) (lost uint64, gap time.Duration) {
 	return lost, gap
 }
 
-// startTalk sends texts there and back over one connection, until the returned function is called.
+// startTalk sends numbers there and back over one connection, until the returned function is called.
 func startTalk(t *testing.T, from, to *nstest.Namespace, address string) (finish func()) {
 	t.Helper()
 	s, err := dialStream(from, to, address)
@@ -59,8 +61,11 @@ func startTalk(t *testing.T, from, to *nstest.Namespace, address string) (finish
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
+	if err := s.deadline(3 * time.Minute); err != nil {
+		t.Fatal(err)
+	}
 	stop, done := make(chan struct{}), make(chan error)
-	said := 0
+	said := uint64(0)
 	go func() {
 		for ; ; said++ {
 			select {
@@ -69,9 +74,12 @@ func startTalk(t *testing.T, from, to *nstest.Namespace, address string) (finish
 				return
 			case <-time.After(5 * time.Millisecond):
 			}
-			if err := s.echo(strings.Repeat(fmt.Sprintf("%8d", said), 1000)); err != nil {
-				done <- err
-				return
+			const size = 8 << 10
+			for _, ends := range [][2]net.Conn{{s.Conn, s.server}, {s.server, s.Conn}} {
+				if err := errors.Join(sendStream(ends[0], said, size), checkStream(ends[1], said, size)); err != nil {
+					done <- err
+					return
+				}
 			}
 		}
 	}()
@@ -79,7 +87,7 @@ func startTalk(t *testing.T, from, to *nstest.Namespace, address string) (finish
 		t.Helper()
 		close(stop)
 		if err := <-done; err != nil || said == 0 {
-			t.Errorf("the connection has ended after %d texts: %v", said, err)
+			t.Errorf("the connection has ended after %d rounds: %v", said, err)
 		}
 	}
 }
@@ -123,7 +131,19 @@ func TestKeyRotation(t *testing.T) {
 	out := startTimed(t, s.PodW2b, s.PodW, "10.244.2.3:7000", "10.244.1.2:7000", 2000)
 	in := startTimed(t, s.PodW, s.PodW2a, "10.244.1.2:7001", "10.244.2.2:7001", 2000)
 	finish := startTalk(t, s.PodW, s.PodW2b, "10.244.2.3:7002")
-	bystander := peer(t, status(t, all[0]), status(t, all[1]).Node).WireGuard.LatestHandshake
+	bystander := func() (at time.Time) {
+		t.Helper()
+		name := status(t, all[1]).Node
+		waitStatus(t, all[0], "two other nodes have a session", func(st control.Status) bool {
+			w := peer(t, st, name).WireGuard
+			if w != nil && w.LatestHandshake != nil {
+				at = *w.LatestHandshake
+			}
+			return !at.IsZero()
+		})
+		return at
+	}
+	session := bystander()
 
 	was, full := time.Now(), s.overflowsOf("meshd-wg")
 	report := func(step string) {
@@ -187,9 +207,8 @@ func TestKeyRotation(t *testing.T) {
 	}
 	report("done")
 	finish()
-	if after := peer(t, status(t, all[0]), status(t, all[1]).Node).WireGuard.LatestHandshake; !after.Equal(
-		*bystander) {
-		t.Errorf("the session of two other nodes was of %v, and is of %v", bystander, after)
+	if after := bystander(); !after.Equal(session) {
+		t.Errorf("the session of two other nodes was of %v, and is of %v", session, after)
 	}
 	out.finish()
 	in.finish()
