@@ -39,6 +39,9 @@ and prints its public key, which is next_public_key of the node in the file. Onc
   meshd key --activate`,
 		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if activate && (next || public) {
+				return fmt.Errorf("%w: --activate goes with neither --next nor --public", errUsage)
+			}
 			if path == "" {
 				path = keyPath(cmd.Context(), g.config)
 			}
@@ -56,8 +59,6 @@ and prints its public key, which is next_public_key of the node in the file. Onc
 	cmd.Flags().BoolVar(&public, "public", false, "make no key")
 	cmd.Flags().BoolVar(&next, "next", false, "the same for the next key, at PATH.next")
 	cmd.Flags().BoolVar(&activate, "activate", false, "make the next key the key of this host")
-	cmd.MarkFlagsMutuallyExclusive("public", "activate")
-	cmd.MarkFlagsMutuallyExclusive("next", "activate")
 	return cmd
 }
 

@@ -100,3 +100,61 @@ func TestKeyProblems(t *testing.T) {
 		})
 	}
 }
+
+// The next key is made beside the key, takes its place once, and leaves the way back.
+func TestNextKey(t *testing.T) {
+	nstest.Require(t)
+	folder := t.TempDir()
+	path, file := filepath.Join(folder, "private.key"), filepath.Join(folder, "mesh.toml")
+	call := func(args ...string) (int, string, string) {
+		return meshd(append(args, "-c", file, "--private-key", path)...)
+	}
+	code, out, _ := call("key")
+	first := printedKey(t, code, out)
+	for _, args := range [][]string{{"key", "--activate"}, {"key", "--next", "--public"}} {
+		if code, out, errs := call(args...); code != exitNo || out != "" || !strings.Contains(errs, path+".next") {
+			t.Errorf("%q without a next key: %d, %q, %q", args, code, out, errs)
+		}
+	}
+	code, out, errs := call("key", "--next")
+	next := printedKey(t, code, out)
+	if next == first || !strings.Contains(errs, next.String()) || !strings.Contains(errs, "next_public_key") {
+		t.Errorf("%s after %s, %q", next, first, errs)
+	}
+	code, out, _ = call("key", "--next")
+	if again := printedKey(t, code, out); again != next {
+		t.Errorf("next key %s, then %s", next, again)
+	}
+	doc := "[network]\ncidr = \"10.244.0.0/16\"\ntransport = \"wireguard\"\n[[node]]\nname = \"a\"\n" +
+		"subnets = [\"10.244.1.0/24\"]\npublic_key = \"" + first.String() + "\"\n"
+	if err := os.WriteFile(file, []byte(doc), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, errs := call("key", "--activate"); code != exitNo || out != "" || !strings.Contains(errs, file) {
+		t.Errorf("a key that the file does not list: %d, %q, %q", code, out, errs)
+	}
+	doc += "next_public_key = \"" + next.String() + "\"\n"
+	if err := os.WriteFile(file, []byte(doc), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	code, out, errs = call("key", "--activate")
+	if got := printedKey(t, code, out); got != next || !strings.Contains(errs, path+".old") {
+		t.Errorf("activated %s, want %s, and %q", got, next, errs)
+	}
+	code, out, _ = call("key", "--public")
+	if got := printedKey(t, code, out); got != next {
+		t.Errorf("the key is %s, want %s", got, next)
+	}
+	code, out, _ = meshd("key", "--public", "--private-key", path+".old")
+	if got := printedKey(t, code, out); got != first {
+		t.Errorf("the old key is %s, want %s", got, first)
+	}
+	for _, args := range [][]string{{"key", "--next", "--activate"}, {"key", "--public", "--activate"}} {
+		if code, out, _ := call(args...); code != exitUsage || out != "" {
+			t.Errorf("%q: %d, %q", args, code, out)
+		}
+	}
+	if code, out, _ = call("key", "--activate"); code != exitNo || out != "" {
+		t.Errorf("activated twice: %d, %q", code, out)
+	}
+}
