@@ -7,6 +7,7 @@
 //	desired   from Wanted and what was learned to what each peer may send, and which routes lead there. Pure
 //	refused   what the kernel dropped of what peers send
 //	caller    at which of its addresses a peer is called. Pure
+//	rotate    which of its two keys a peer uses, while it changes them
 //	Engine    an engine whose echoes and directives follow
 //
 // Encryption fails closed. The engine is the floor below the interface: the TUN has a route for the whole

@@ -27,6 +27,7 @@ import (
 //
 //	read    $CREDENTIALS_DIRECTORY/private.key of the service manager first, else a path of the host
 //	make    once, never over another file: whoever has lost the key has another node's identity
+//	change  in the steps of next.go
 //
 // No error and no other text has what is in the file.
 
