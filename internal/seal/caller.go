@@ -22,6 +22,9 @@ type caller struct {
 	till time.Time        // until when the peer is called back from them
 }
 
+// settling is how long a peer is called back from addresses that it has no longer.
+const settling = time.Minute
+
 // edit notes which addresses the peer has now. Both ends answer where the other one sends from, so packets in
 // flight can keep both at an address that the file no longer has. They are called back for a while, and not
 // for ever: a name may be ahead of the host behind it.
@@ -32,7 +35,7 @@ func (c *caller) edit(endpoints []netip.AddrPort, now time.Time) {
 	c.gone = slices.DeleteFunc(slices.Clone(c.had), func(e netip.AddrPort) bool {
 		return slices.Contains(endpoints, e)
 	})
-	c.had, c.till = slices.Clone(endpoints), now.Add(patience)
+	c.had, c.till = slices.Clone(endpoints), now.Add(settling)
 }
 
 // decide returns the address to call, and whether that is to be done now, though the interface may have

@@ -36,7 +36,7 @@ func TestCaller(t *testing.T) {
 			{10, []netip.AddrPort{b}, b, false, b, false}},
 		"the file has lost the address in use": {{0, two, a, false, a, false}, {9, two, b, false, a, false},
 			{10, one, b, false, a, true}, {11, one, a, false, a, false}, {12, one, b, false, a, true},
-			{17, one, b, false, a, false}},
+			{70, one, b, false, a, false}},
 		"the file has an address now": {{0, none, far, false, nowhere, false}, {9, one, far, false, a, false}},
 		"the file has none any more":  {{0, one, nowhere, false, a, false}, {9, none, a, false, nowhere, false}},
 	} {
