@@ -12,7 +12,7 @@ import (
 	"example.org/meshd/internal/nstest"
 )
 
-var rekeyRate = flag.Int("rekey-rate", 500, "packets a second and way in TestRekeyLosesNothing")
+var rekeyRate = flag.Int("rekey-rate", emulatedRate, "packets a second and way in TestRekeyLosesNothing")
 
 // Sessions get new keys after two minutes, and old ones end after three (section 6.1 of the WireGuard paper):
 // no packet of either direction is lost meanwhile.
