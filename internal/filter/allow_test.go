@@ -118,3 +118,21 @@ func BenchmarkAllow10000Rules(b *testing.B) {
 		b.Fatal(err)
 	}
 }
+
+// The transaction alone: of as many rules as a file can have, into a kernel without any.
+func BenchmarkAllowTransaction(b *testing.B) {
+	n := nstest.ForTest(b)
+	s := manyRules()
+	before := cpu()
+	defer func() { b.ReportMetric(float64(cpu()-before)/float64(b.N)/1e6, "cpu-ms/op") }()
+	if err := n.Do(func() error {
+		for b.Loop() {
+			if _, err := NewAllow().Set(s); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		b.Fatal(err)
+	}
+}

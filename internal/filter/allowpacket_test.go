@@ -155,7 +155,7 @@ func randomPacket(r *rand.Rand, own uint16) judged {
 
 // A wire is a host with the mesh on one side and pods on the other.
 type wire struct {
-	t          *testing.T
+	t          testing.TB
 	mesh, pods *os.File
 	sent       uint16
 }
@@ -223,7 +223,7 @@ func destinationOf(b []byte, answer bool) string {
 }
 
 // newWire makes a host: everything that is sent to receivers leaves to pods, everything else to the mesh.
-func newWire(t *testing.T, n *nstest.Namespace) *wire {
+func newWire(t testing.TB, n *nstest.Namespace) *wire {
 	w := &wire{t: t, sent: 60000}
 	var err, podsErr error
 	w.mesh, err = openTUN("mesh0")

@@ -23,7 +23,7 @@ func prefixes(ss ...string) (ps []netip.Prefix) {
 	return ps
 }
 
-func run(t *testing.T, n *nstest.Namespace, args ...string) string {
+func run(t testing.TB, n *nstest.Namespace, args ...string) string {
 	t.Helper()
 	out, err := n.Run(args[0], args[1:]...)
 	if err != nil {
