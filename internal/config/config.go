@@ -19,6 +19,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net/netip"
+	"slices"
 	"time"
 
 	"example.org/meshd/internal/mesh"
@@ -115,6 +116,11 @@ const (
 
 // Sealed tells whether the file asks for encryption.
 func (c *Config) Sealed() bool { return c.Transport == TransportWireGuard }
+
+// Keyed tells whether the file lists keys: then hosts are ready for encryption before it begins.
+func (c *Config) Keyed() bool {
+	return slices.ContainsFunc(c.Nodes, func(n Node) bool { return n.PublicKey.IsValid() })
+}
 
 // Words that are values of keys: "auto" and "off" of several, "all" of masquerade.forward,
 // "kernel" and "user" of dataplane.engine.

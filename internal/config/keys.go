@@ -51,10 +51,10 @@ func (r *report) keyFile(path string, leaf any, def string) string {
 	return def
 }
 
-// ports checks that one host can open all ports. Without encryption nothing opens that of WireGuard: it
-// matters only if the file names it.
+// ports checks that one host can open all ports. Without keys nothing opens that of WireGuard: it matters
+// only if the file names it.
 func (r *report) ports(c *Config, named bool) {
-	if !c.Sealed() && !named {
+	if !c.Sealed() && !c.Keyed() && !named {
 		return
 	}
 	path := "wireguard.port"
@@ -146,9 +146,8 @@ func (m *meshCheck) calledAt(base string, raw rawTable) (a Address) {
 	case m.config.Transport == TransportUDP && raw["address"] == nil:
 		m.add(path, "is for transport = %q: did you mean \"address\"?", TransportWireGuard)
 		m.excuse(base + ".address")
-	case m.config.Transport == TransportUDP:
-		m.add(path, "is for transport = %q alone: delete it; a port of its own belongs behind the address",
-			TransportWireGuard)
+	case m.config.Transport == TransportUDP && raw["public_key"] == nil:
+		m.add(path, "is for nodes with a public_key alone: delete it; a port of its own belongs behind the address")
 	case !isText:
 		m.add(path, "must be an address in quotes such as \"203.0.113.7:51821\", not %s", show(leaf))
 	default:

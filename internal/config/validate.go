@@ -58,12 +58,12 @@ func validate(ctx context.Context, raw rawFile, r *report) *Config {
 		},
 	}
 	r.ownFiles(c)
-	r.ports(c, raw.sections["wireguard"]["port"] != nil)
 	forward, all := r.flagOrAll("masquerade.forward", masquerade["forward"], true)
 	c.Masquerade.Forward, c.Masquerade.ForwardAll = forward, all
 	c.Masquerade.Exclude, _ = r.prefixes("masquerade.exclude", masquerade["exclude"], false)
 	c.Nodes = r.nodes(ctx, raw.nodes, c, false)
 	c.Allow = r.allows(ctx, raw.allows, c)
+	r.ports(c, raw.sections["wireguard"]["port"] != nil)
 	return c
 }
 
