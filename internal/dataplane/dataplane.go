@@ -96,6 +96,13 @@ type Deliverer interface {
 	Deliver(b []byte) error
 }
 
+// A Drainer tells when packets that another interface gets from now on are none of its own any more.
+type Drainer interface {
+	// Drained returns nil once whatever waited in the queues of the TUN when it was called has been
+	// forwarded, or ctx's error.
+	Drained(ctx context.Context) error
+}
+
 // A Keeper has descriptors in which packets wait while no meshd runs.
 type Keeper interface {
 	// Adopt gives the engine descriptors that an earlier meshd left, by their names, before the
@@ -137,7 +144,8 @@ type Wanted struct {
 	Mesh mesh.Mesh
 	// Sealed tells that packets travel encrypted, by another interface. The engine is the floor then: what
 	// comes to it for a peer, because that interface or its route is missing, is dropped (NotEncrypted), and
-	// bare datagrams of nodes are (Cleartext). No echo leaves, and no program of the kernel engine runs.
+	// bare datagrams of nodes are (Cleartext), unless a Directive says that a node lags. No echo leaves, and
+	// no program of the kernel engine runs.
 	Sealed    bool
 	Interface string // the TUN
 	// Binds are this node's own addresses, for UDP sockets, in order of preference; at least one. An

@@ -80,6 +80,20 @@ func Unsent(err error, n int) (indexes []int) {
 	return indexes
 }
 
+// EchoErrors returns an error of SendEcho as one about each of the Echoes that it is about: all of them if it
+// is about none in particular.
+func EchoErrors(err error, of []Echo) []*EchoError {
+	all, others := echoErrors(err)
+	if !others {
+		return all
+	}
+	all = nil
+	for i := range of {
+		all = append(all, &EchoError{Peer: of[i].Peer, Index: i, Err: err})
+	}
+	return all
+}
+
 // echoErrors returns the errors about one Echo each that an error consists of; others tells that it is
 // about something else, too.
 func echoErrors(err error) (all []*EchoError, others bool) {

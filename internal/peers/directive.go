@@ -24,4 +24,7 @@ type Directive struct {
 	// Via is the address of the peer to which packets go; the zero value: the first that this host can
 	// send to. One that the peer does not have any more counts as that, too.
 	Via netip.AddrPort
+	// Lagging tells that packets travel encrypted here, and the peer has not followed yet: its bare ones are
+	// taken.
+	Lagging bool
 }

@@ -58,6 +58,8 @@ type Facts struct {
 	via       netip.AddrPort // the one that packets go to
 	// Silent tells that the peer was found silent within seconds, and has not answered since.
 	Silent bool
+	// Lagging tells that this node encrypts since a moment ago, and the peer has not said that it does.
+	Lagging bool
 	// Drain is what the peer tells of its maintenance; nil: it is in none. It is never changed.
 	Drain     *mesh.Drain
 	wellSince time.Time // zero: it is not up, or in maintenance
@@ -159,7 +161,8 @@ func (r *Registry) Report(peer string, update func(*Facts)) (d Directive, news b
 func follow(f Facts) Directive {
 	return Directive{
 		Finishes: f.Meshd, OutByUser: f.Loses.NoChecksum || f.Forbidden,
-		InBySocket: f.handed && f.unanswered(), MTU: f.Path.limit(), Via: f.directed()}
+		InBySocket: f.handed && f.unanswered(), MTU: f.Path.limit(), Via: f.directed(),
+		Lagging: f.Lagging}
 }
 
 // Use tells which file is in force on this node from now on. A file of the same names changes nothing.

@@ -35,7 +35,7 @@ type Flags uint8
 const (
 	Unheard    Flags = 1 << iota // the sender gets no answers from the receiver
 	Draining                     // the sender wants no new traffic, see drain.go
-	Sealed                       // the sender encrypts; not used yet
+	Sealed                       // the sender encrypts; worth nothing unless it comes inside the tunnel
 	Unmeasured                   // forwarded probes end unanswered at the sender: nothing there leads to pods
 	Brief                        // of a question: its answer may be of PayloadSize, so only the way there counts
 	Sending                      // a shared prefix of the sender goes by the receiver
@@ -44,6 +44,13 @@ const (
 
 // Has tells whether all of some flags are set.
 func (f Flags) Has(some Flags) bool { return f&some == some }
+
+// FlagsOf returns what the sender of a payload tells; ok is false for what is none of meshd's. An echo reply
+// of a kernel has what this node asked, and so says nothing.
+func FlagsOf(b []byte, isReply bool) (f Flags, ok bool) {
+	said, ok := parse(b)
+	return said.flags, ok && said.answer == isReply
+}
 
 // Values and sizes of the fields.
 const (

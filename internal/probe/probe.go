@@ -104,6 +104,7 @@ type Prober struct {
 	heard func(peer string) time.Time
 	self  atomic.Pointer[Self]
 	leads atomic.Bool                // see Forwards
+	seals atomic.Bool                // see Seals
 	trait atomic.Pointer[Trait]      // see Differ
 	drain atomic.Pointer[mesh.Drain] // see Drain
 	// carriers are those of Send.
@@ -145,6 +146,9 @@ func (p *Prober) Introduce(s Self) { p.self.Store(&s) }
 // forwarding is not measured here.
 func (p *Prober) Forwards(answers bool) { p.leads.Store(answers) }
 
+// Seals tells whether all that this node sends is encrypted, from now on.
+func (p *Prober) Seals(all bool) { p.seals.Store(all) }
+
 // Differ tells how what pods send differs from plain probes, from now on.
 func (p *Prober) Differ(t Trait) { p.trait.Store(&t) }
 
@@ -161,6 +165,9 @@ func (p *Prober) flags(to *peer) (f Flags) {
 	}
 	if !p.leads.Load() {
 		f |= Unmeasured
+	}
+	if p.seals.Load() {
+		f |= Sealed
 	}
 	return f
 }

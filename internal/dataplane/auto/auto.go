@@ -38,6 +38,7 @@ type moving interface {
 	dataplane.Engine
 	dataplane.Echoer
 	dataplane.Deliverer
+	dataplane.Drainer
 	dataplane.Keeper
 	Close() error
 }
@@ -297,6 +298,9 @@ func (e *Engine) Close() error { return errors.Join(e.kernel.StandIn(), e.user.C
 
 // Deliver implements dataplane.Deliverer.
 func (e *Engine) Deliver(b []byte) error { return e.user.Deliver(b) }
+
+// Drained implements dataplane.Drainer. Programs hold no packet back.
+func (e *Engine) Drained(ctx context.Context) error { return e.user.Drained(ctx) }
 
 // SendEcho implements dataplane.Echoer.
 func (e *Engine) SendEcho(es ...dataplane.Echo) error { return e.user.SendEcho(es...) }

@@ -201,3 +201,5 @@ func (r *rig) works(engine, reason string) {
 }
 
 var errPrograms = errors.New("this kernel is too old")
+
+func (u *fakeUser) Drained(context.Context) error { return u.do("drained") }

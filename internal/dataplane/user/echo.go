@@ -219,6 +219,9 @@ func (in *inbound) echo(f *forwarding, sender int32, h packet.Header, b []byte, 
 		return false
 	}
 	from.heard(now)
+	if f.sealed { // nothing leaves bare; the peer is asked inside the tunnel, and goes there as well
+		return true
+	}
 	if socket := in.worker.socket(f, via); reply != nil && socket != nowhere {
 		in.replies.add(socket, echoOf{peer: f.table.Name(sender)}, via.addr, 0, packet.Echo{
 			Src: h.Dst, Dst: h.Src, Reply: true, ID: e.ID, Seq: e.Seq, Payload: reply})

@@ -61,6 +61,8 @@ type known struct {
 	counters
 	mtu atomic.Int64   // largest packets that reach it, bytes; 0: all that the interface lets through
 	via netip.AddrPort // as learned; Engine.mu is held
+	// lagging tells that bare packets of it are taken, although this node encrypts.
+	lagging atomic.Bool
 }
 
 // carries tells whether a packet of a size reaches the peer.
@@ -286,6 +288,7 @@ func (u *Engine) Learn(peer string, d peers.Directive) error {
 	defer u.mu.Unlock()
 	k := u.knows(peer)
 	k.mtu.Store(int64(d.MTU))
+	k.lagging.Store(d.Lagging)
 	if k.via == d.Via {
 		return nil
 	}

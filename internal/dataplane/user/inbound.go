@@ -114,7 +114,7 @@ func (in *inbound) datagram(f *forwarding, d *packet.Datagram) (packets int) {
 			in.user.strangers.note(d.Addr.Addr(), mesh.UnknownSender, "", b, time.Now())
 			continue
 		}
-		if f.sealed { // it may be anybody's, in the name of a node
+		if f.sealed && !f.peers[sender].lagging.Load() { // it may be anybody's, in the name of a node
 			f.peers[sender].drop(mesh.Cleartext, 1)
 			continue
 		}

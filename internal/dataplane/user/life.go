@@ -19,11 +19,11 @@ const (
 type life struct {
 	stopping atomic.Bool   // it shall end
 	drained  time.Time     // then, even if more arrives; good once stopping is set
-	sign     chan struct{} // of life, one at a time
+	sign     chan int      // of life, one at a time: how many there were to read
 	ended    chan struct{} // closed
 }
 
-func newLife() life { return life{sign: make(chan struct{}, 1), ended: make(chan struct{})} }
+func newLife() life { return life{sign: make(chan int, 1), ended: make(chan struct{})} }
 
 // end is the loop's last act.
 func (l *life) end() { close(l.ended) }
@@ -33,7 +33,7 @@ func (l *life) end() { close(l.ended) }
 // and nothing more was there or it has had its time.
 func (l *life) woken(n int, wake func() error) bool {
 	select {
-	case l.sign <- struct{}{}:
+	case l.sign <- n:
 	default: // nobody has looked at the last one
 	}
 	if !l.stopping.Load() {
@@ -135,4 +135,28 @@ func (w *worker) alive(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// drained waits until the loop from the TUN has found its queue empty.
+func (w *worker) drained(ctx context.Context) error {
+	l := &w.loops[tunToWire]
+	for {
+		select {
+		case <-l.sign: // an old one
+		default:
+		}
+		if err := w.Tun.Wake(); err != nil {
+			return fmt.Errorf("wake the packet loop %q: %w", w.name(tunToWire), err)
+		}
+		select {
+		case n := <-l.sign:
+			if n == 0 {
+				return nil
+			}
+		case <-l.ended:
+			return nil // nothing more is forwarded
+		case <-ctx.Done():
+			return fmt.Errorf("the packet loop %q does not find its queue empty: %w", w.name(tunToWire), ctx.Err())
+		}
+	}
 }

@@ -242,5 +242,20 @@ func (u *Engine) Alive(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// Drained implements dataplane.Drainer.
+func (u *Engine) Drained(ctx context.Context) error {
+	select {
+	case u.asking <- struct{}{}: // as of Alive, whose signs of life it takes
+	case <-ctx.Done():
+		return fmt.Errorf("the packet loops are being asked already: %w", ctx.Err())
+	}
+	defer func() { <-u.asking }()
+	var errs []error
+	for _, w := range *u.workers.Load() {
+		errs = append(errs, w.drained(ctx))
+	}
+	return errors.Join(errs...)
+}
+
 // Stop implements dataplane.Engine.
 func (u *Engine) Stop() error { return stop(*u.workers.Load()) }
