@@ -41,7 +41,8 @@ func explainReach(g *globals, w io.Writer, args []string) error {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
 	d := plan.Decide(c, from, to, service)
-	answer := reach{From: from.String(), To: to.String(), Allowed: d.Allowed, Rule: d.Rule, Reason: reasonOf(d, to)}
+	answer := reach{From: from.String(), To: to.String(), Allowed: d.Allowed, Rule: d.Rule, Reason: reasonOf(d,
+		to)}
 	if len(args) == 3 {
 		answer.Service = service.String()
 	}
@@ -70,7 +71,8 @@ func printReach(w io.Writer, r reach, d plan.Decision, args []string) error {
 		what = r.Service
 	}
 	const most = 10
-	lines := fmt.Sprintf("%s to %s, %s: %s: %s\n", end(args[0], r.From), end(args[1], r.To), what, says, r.Reason)
+	lines := fmt.Sprintf("%s to %s, %s: %s: %s\n", end(args[0], r.From), end(args[1], r.To), what, says,
+		r.Reason)
 	for i, a := range d.About {
 		if i == most {
 			lines += fmt.Sprintf("and %d more rules name the destination\n", len(d.About)-most)
@@ -167,7 +169,8 @@ func addressesOf(c *config.Config, text string) (all [2]netip.Addr, err error) {
 	return all, fmt.Errorf("%q %w", text, errNoEnd)
 }
 
-// podIn returns an address that a pod of a subnet may have: the first ones are those of the TUN and of a bridge.
+// podIn returns an address that a pod of a subnet may have: the first ones are those of the TUN and of a
+// bridge.
 func podIn(p netip.Prefix) netip.Addr {
 	ip := p.Addr()
 	for range 2 {

@@ -122,7 +122,8 @@ func TestAllowLimits(t *testing.T) {
 
 // What ParseService accepts has the ports that it says, and is written as it is read.
 func FuzzParseService(f *testing.F) {
-	for _, s := range []string{"tcp", "icmp", "tcp/443", "udp/8000-8100", "sctp/1-65535", "tcp/0", "tcp/9-1", "tcp/+1",
+	for _, s := range []string{"tcp", "icmp", "tcp/443", "udp/8000-8100", "sctp/1-65535", "tcp/0", "tcp/9-1",
+		"tcp/+1",
 		"icmp/8", "TCP", "443", "", "/", "tcp/1-2-3"} {
 		f.Add(s)
 	}

@@ -86,7 +86,7 @@ var arrows = map[string][]string{
 	"internal/control/words": {"internal/control"},
 	"internal/history":       {"internal/control", "internal/mesh", "internal/probe"},
 	"internal/words": {"internal/control", "internal/dataplane", "internal/health", "internal/link",
-		"internal/mesh", "internal/probe", "internal/seal"},
+		"internal/mesh", "internal/probe", "internal/rules", "internal/seal"},
 	"internal/handover": {"internal/dataplane"},
 	"internal/task":     {},
 	"internal/survey": {"internal/config", "internal/forwarding", "internal/link", "internal/mesh",

@@ -148,7 +148,7 @@ func (t *teller) fill(s *control.Status, v view) {
 	s.Network.Subnets = words.Texts(p.Self.Subnets)
 	s.Dataplane = words.Dataplane(r)
 	s.Allow = lookup.Allow(p, t.rules)
-	s.Masquerade, s.WireGuard = masqueradeOf(t.rules.Read()), words.WireGuard(t.engine.Told())
+	s.Masquerade, s.WireGuard = words.Masquerade(t.rules.Read()), words.WireGuard(t.engine.Told())
 
 	s.Totals = words.Totals(r, t.kernelDrops(p, r))
 	if d := t.drain.Now(); d != nil {
@@ -180,14 +180,6 @@ func (t *teller) peersOf(p *plan.Plan, r dataplane.Reading) []control.Peer {
 	}
 	slices.SortFunc(all, func(a, b control.Peer) int { return strings.Compare(a.Name, b.Name) })
 	return all
-}
-
-func masqueradeOf(s rules.Status) control.Masquerade {
-	m := control.Masquerade{Enabled: s.Masquerade, Rules: []control.Rule{}, Repairs: s.Repairs}
-	for _, c := range s.Counters {
-		m.Rules = append(m.Rules, control.Rule{Name: c.Rule, Packets: c.Packets, Bytes: c.Bytes})
-	}
-	return m
 }
 
 // kernelDrops counts what was lost before the engine saw it.

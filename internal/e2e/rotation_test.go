@@ -92,8 +92,8 @@ func startTalk(t *testing.T, from, to *nstest.Namespace, address string) (finish
 	}
 }
 
-// pingsArrive sends pings from one pod to another, and tells whether some of them arrive, whatever becomes of the
-// answers.
+// pingsArrive sends pings from one pod to another, and tells whether some of them arrive, whatever
+// becomes of the answers.
 func pingsArrive(t *testing.T, from, to *nstest.Namespace, address string) bool {
 	t.Helper()
 	c := capture(t, to, "eth0")
@@ -222,7 +222,8 @@ func TestKeyRotation(t *testing.T) {
 		file    string
 		arrives bool
 	}{{"private.key.old", false}, {"private.key", true}} {
-		if text, err := host.WG("set", "meshd-wg", "private-key", filepath.Join(s.keys[host], test.file)); err != nil {
+		if text, err := host.WG("set", "meshd-wg", "private-key", filepath.Join(s.keys[host],
+			test.file)); err != nil {
 			t.Fatalf("%v: %s", err, text)
 		}
 		if pingsArrive(t, s.PodW2b, s.PodW, "10.244.1.2") != test.arrives {

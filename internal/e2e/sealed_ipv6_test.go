@@ -8,8 +8,8 @@ import (
 	"example.org/meshd/internal/nstest"
 )
 
-// Packets of both families travel encrypted over an underlay of IPv6, and what is not for this host is dropped
-// in both.
+// Packets of both families travel encrypted over an underlay of IPv6, and what is not for this host is
+// dropped in both.
 func TestSealedIPv6(t *testing.T) {
 	nstest.Share(t, nstest.Busy)
 	s := newSealed(t)

@@ -40,7 +40,8 @@ func TestAllowOfPublishedPorts(t *testing.T) {
 				w.through([]judged{seen(p)}, true)
 			}
 			after, drops, err := a.Counters()
-			if err != nil || after["web"].Packets-before["web"].Packets != 2*test.pass || drops-dropped != 1-test.pass {
+			if err != nil || after["web"].Packets-before["web"].Packets != 2*test.pass ||
+				drops-dropped != 1-test.pass {
 				t.Errorf("port %d: passed %v, then %v, dropped %d, then %d, %v", test.port, before, after, dropped,
 					drops, err)
 			}

@@ -78,7 +78,8 @@ const maxBoxes = 150
 
 // add adds the set with its elements to a transaction.
 func (b Boxes) add(conn *nftables.Conn, t *nftables.Table) error {
-	set := &nftables.Set{Table: t, Name: b.name, KeyType: b.key, Interval: true, Concatenation: true, Counter: true}
+	set := &nftables.Set{Table: t, Name: b.name, KeyType: b.key, Interval: true, Concatenation: true,
+		Counter: true}
 	if err := conn.AddSet(set, nil); err != nil {
 		return fmt.Errorf("set %s: %w", b.name, err)
 	}

@@ -135,7 +135,8 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// A host is told the rules about what is behind it: prefixes cut to its own, names as prefixes, zones as such.
+// A host is told the rules about what is behind it: prefixes cut to its own, names as prefixes, zones as
+// such.
 func TestPlanAllow(t *testing.T) {
 	doc := ruled + `[[allow]]
 name = "web"

@@ -326,8 +326,8 @@ func (t *Keeper) Drops() map[string]uint64 {
 	}
 }
 
-// Allowed returns what each rule about who may reach whom has let pass, by its name, and how many packets were
-// dropped. While the counters cannot be read, no packet seems to have passed.
+// Allowed returns what each rule about who may reach whom has let pass, by its name, and how many packets
+// were dropped. While the counters cannot be read, no packet seems to have passed.
 func (t *Keeper) Allowed() (passed func(rule string) (packets, bytes uint64), dropped uint64) {
 	counters, dropped, err := t.allow.Counters()
 	passed = func(rule string) (packets, bytes uint64) { return counters[rule].Packets, counters[rule].Bytes }

@@ -16,7 +16,8 @@ import (
 // A key that appears, and one that is exchanged, are news until a look at the host has seen them.
 func TestKeysTellOfChanges(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "private.key")
-	doc := strings.NewReplacer("KEYA", wgtypes.Key{1}.String(), "KEYB", wgtypes.Key{2}.String(), "PATH", path).Replace(sealed)
+	doc := strings.NewReplacer("KEYA", wgtypes.Key{1}.String(), "KEYB", wgtypes.Key{2}.String(), "PATH",
+		path).Replace(sealed)
 	c, told := parse(t, doc), 0
 	k := NewKeys(func() { told++ })
 	second := time.Unix(1e9, 0)
@@ -75,7 +76,8 @@ func TestExposedNextKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	private := strings.TrimSpace(string(text))
-	doc := strings.NewReplacer("KEYA", wgtypes.Key{1}.String(), "KEYB", wgtypes.Key{2}.String()+"\"\nnext_public_key = \""+private, "PATH",
+	doc := strings.NewReplacer("KEYA", wgtypes.Key{1}.String(), "KEYB",
+		wgtypes.Key{2}.String()+"\"\nnext_public_key = \""+private, "PATH",
 		path).Replace(sealed)
 	own, err := ownKey(parse(t, doc))
 	if err != nil || own.KeyExposed.String() != private || own.KeyRemedy == "" {

@@ -9,6 +9,7 @@ import (
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/probe"
+	"example.org/meshd/internal/rules"
 )
 
 // Unattributed returns what is left of the totals when the peers have taken theirs.
@@ -163,4 +164,13 @@ func MTUSource(size, inFile int) string {
 		return "file"
 	}
 	return "underlay"
+}
+
+// Masquerade tells about the rules in force.
+func Masquerade(s rules.Status) control.Masquerade {
+	m := control.Masquerade{Enabled: s.Masquerade, Rules: []control.Rule{}, Repairs: s.Repairs}
+	for _, c := range s.Counters {
+		m.Rules = append(m.Rules, control.Rule{Name: c.Rule, Packets: c.Packets, Bytes: c.Bytes})
+	}
+	return m
 }
