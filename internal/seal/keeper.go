@@ -237,7 +237,7 @@ func (k *Keeper) calling(s wireguard.State, now time.Time) (any bool) {
 		if c := k.calls[p.Name]; c != nil {
 			copied = *c
 		}
-		_, call := copied.decide(p.Endpoints, s.Peers[k.using[p.Name]].Endpoint, k.o.Fails(p.Name), now)
+		_, call := copied.decide(p.Endpoints, s.Peers[k.keyOf(p)].Endpoint, k.o.Fails(p.Name), now)
 		any = any || call
 	}
 	return any

@@ -43,6 +43,15 @@ func inUse(p *mesh.Peer, s wireguard.State, before mesh.Key) mesh.Key {
 	return p.Key
 }
 
+// keyOf returns the key of a peer to which its prefixes belong, or will once the interface was brought to what
+// is wanted.
+func (k *Keeper) keyOf(p *Peer) mesh.Key {
+	if used := k.using[p.Name]; used.IsValid() && p.HasKey(used) {
+		return used
+	}
+	return p.Key
+}
+
 // other returns the key of a peer that is not in use; the zero value: it has one.
 func other(p *mesh.Peer, used mesh.Key) mesh.Key {
 	if used == p.Next {

@@ -56,7 +56,7 @@ func (k *Keeper) tell(s wireguard.State, now time.Time) {
 			t.Peers[p.Name] = PeerTold{Public: p.Key, Next: p.Next, Relay: p.Relay}
 			continue
 		}
-		was, used := before.Peers[p.Name], k.using[p.Name]
+		was, used := before.Peers[p.Name], k.keyOf(&p)
 		is := s.Peers[used]
 		one := PeerTold{Public: used, Next: p.Next, Endpoint: is.Endpoint, Handshake: is.Handshake,
 			Received: is.Received, Sent: is.Sent, heard: was.heard, asked: was.asked,
