@@ -130,8 +130,8 @@ func TestNextKey(t *testing.T) {
 	if err := os.WriteFile(file, []byte(doc), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if code, out, errs := call("key", "--activate"); code != exitNo || out != "" || !strings.Contains(errs,
-		file) {
+	code, out, errs = call("key", "--activate")
+	if code != exitNo || out != "" || !strings.Contains(errs, file) {
 		t.Errorf("a key that the file does not list: %d, %q, %q", code, out, errs)
 	}
 	doc += "next_public_key = \"" + next.String() + "\"\n"

@@ -57,9 +57,8 @@ func (o Options) where() begin.Where {
 }
 
 // viewer says how to look at this host. names tells what names of the file stand for; nil: none is resolved.
-func (o Options) viewer(others *rules.Others, names func() map[string]plan.Name) survey.Viewer {
-	return survey.Viewer{Node: o.Node, State: o.State, Sysctl: o.Sysctl, Others: others, Names: names,
-		Keys: o.keys}
+func (o Options) viewer(r *rules.Others, names func() map[string]plan.Name) survey.Viewer {
+	return survey.Viewer{Node: o.Node, State: o.State, Sysctl: o.Sysctl, Others: r, Names: names, Keys: o.keys}
 }
 
 // ErrConfig marks errors that only an edit of the file can mend.

@@ -43,8 +43,8 @@ func inUse(p *mesh.Peer, s wireguard.State, before mesh.Key) mesh.Key {
 	return p.Key
 }
 
-// keyOf returns the key of a peer to which its prefixes belong, or will once the interface was brought to what
-// is wanted.
+// keyOf returns the key of a peer to which its prefixes belong, or will once the interface was brought to
+// what is wanted.
 func (k *Keeper) keyOf(p *Peer) mesh.Key {
 	if used := k.using[p.Name]; used.IsValid() && p.HasKey(used) {
 		return used

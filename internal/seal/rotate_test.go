@@ -130,8 +130,8 @@ func TestTurned(t *testing.T) {
 	k.wanted = three()
 	k.wanted.Peers[0].Next = mesh.Key{4}
 	at := time.Unix(1e9, 0)
-	state := wireguard.State{Peers: map[mesh.Key]wireguard.PeerState{{2}: {Handshake: at, Received: 900},
-		{4}: {}}}
+	state := wireguard.State{Peers: map[mesh.Key]wireguard.PeerState{
+		{2}: {Handshake: at, Received: 900}, {4}: {}}}
 	k.use(k.wanted.used(state, k.using))
 	k.tell(state, at)
 	if told := events.Take(); len(told) > 0 || k.turned(state) || !k.wanted.turning() {

@@ -42,8 +42,8 @@ func (k *Keys) read(c *config.Config, own plan.OwnKey, err error) {
 
 // needsKey tells whether a host needs a private key for a file.
 func needsKey(c *config.Config) bool {
-	return c.NeedsKey() || slices.ContainsFunc(c.Nodes,
-		func(n config.Node) bool { return n.PublicKey.IsValid() })
+	return c.NeedsKey() ||
+		slices.ContainsFunc(c.Nodes, func(n config.Node) bool { return n.PublicKey.IsValid() })
 }
 
 // slower is how much longer than a reading the time before the next one is: a file system that hangs takes

@@ -76,9 +76,8 @@ func TestExposedNextKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	private := strings.TrimSpace(string(text))
-	doc := strings.NewReplacer("KEYA", wgtypes.Key{1}.String(), "KEYB",
-		wgtypes.Key{2}.String()+"\"\nnext_public_key = \""+private, "PATH",
-		path).Replace(sealed)
+	keys := wgtypes.Key{2}.String() + "\"\nnext_public_key = \"" + private
+	doc := strings.NewReplacer("KEYA", wgtypes.Key{1}.String(), "KEYB", keys, "PATH", path).Replace(sealed)
 	own, err := ownKey(parse(t, doc))
 	if err != nil || own.KeyExposed.String() != private || own.KeyRemedy == "" {
 		t.Errorf("%v, %v", own.KeyExposed.IsValid(), err)
