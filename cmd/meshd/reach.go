@@ -41,8 +41,8 @@ func explainReach(g *globals, w io.Writer, args []string) error {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
 	d := plan.Decide(c, from, to, service)
-	answer := reach{From: from.String(), To: to.String(), Allowed: d.Allowed, Rule: d.Rule, Reason: reasonOf(d,
-		to)}
+	answer := reach{From: from.String(), To: to.String(), Allowed: d.Allowed, Rule: d.Rule,
+		Reason: reasonOf(d, to)}
 	if len(args) == 3 {
 		answer.Service = service.String()
 	}
@@ -169,8 +169,7 @@ func addressesOf(c *config.Config, text string) (all [2]netip.Addr, err error) {
 	return all, fmt.Errorf("%q %w", text, errNoEnd)
 }
 
-// podIn returns an address that a pod of a subnet may have: the first ones are those of the TUN and of a
-// bridge.
+// podIn returns an address that a pod of a subnet may have: the first ones are those of the TUN and a bridge.
 func podIn(p netip.Prefix) netip.Addr {
 	ip := p.Addr()
 	for range 2 {

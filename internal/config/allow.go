@@ -364,8 +364,7 @@ func (f families) String() string {
 	return [...]string{"no family", "IPv4", "IPv6", "both families"}[f&3]
 }
 
-// pairs counts the pairs of all rules. "mesh" and "outside" are one each in from: no rule lists their
-// prefixes.
+// pairs counts pairs. "mesh" and "outside" are one each in from: no set lists their prefixes.
 func (d directory) pairs(all []Allow) (n int) {
 	for _, a := range all {
 		from, to := 0, 0

@@ -92,8 +92,8 @@ func (a *Allow) Set(s *AllowSettings) (changed bool, err error) {
 // called.
 func (a *Allow) Edit(s *AllowSettings) (ok bool) { return a.rules.Edit(s.tables()) }
 
-// Counters returns what the rules have let pass since NewAllow, by the name of the rule, and what was
-// dropped.
+// Counters returns what the rules have let pass since NewAllow, by the name of the rule, and how many packets
+// were dropped.
 func (a *Allow) Counters() (passed map[string]nft.Counter, dropped uint64, err error) {
 	passed, err = a.rules.Counters()
 	if err != nil {
@@ -149,8 +149,8 @@ func (s *AllowSettings) table(f nft.Family) nft.Table {
 func (s *AllowSettings) judge(f nft.Family, groups []group) []nft.Rule {
 	all := []nft.Rule{pass("errors", f.RelatedError())}
 	for _, answer := range []bool{true, false} {
-		in, notIn, toIn, toNotIn, which := f.SourceIn, f.SourceNotIn, f.DestinationIn, f.DestinationNotIn,
-			nft.Exprs{}
+		in, notIn, toIn, toNotIn := f.SourceIn, f.SourceNotIn, f.DestinationIn, f.DestinationNotIn
+		which := nft.Exprs{}
 		if answer {
 			in, notIn, toIn, toNotIn, which = toIn, toNotIn, in, notIn, nft.Answer()
 		}
@@ -169,8 +169,7 @@ func pass(name string, parts ...nft.Exprs) nft.Rule {
 	return nft.Rule{Name: name, Exprs: nft.Join(nft.Join(parts...), nft.Pass())}
 }
 
-// Equal tells whether settings are the same. Reflection takes longer for one prefix than this for all of
-// them.
+// Equal tells whether settings are the same. Reflection takes longer for one prefix than this for all.
 func (s *AllowSettings) Equal(o *AllowSettings) bool {
 	if s == nil || o == nil {
 		return s == o

@@ -19,8 +19,8 @@ import (
 //	       address, so all boxes of a group are a set
 //
 // The most exact group decides first: the deepest destination, then the deepest source, then "mesh", then
-// "outside". All rules allow, so that order does not change what passes, only what is counted where.
-// There are as many sets as depths, which are few, however many rules there are.
+// "outside". All rules allow, so that order does not change what passes, only what is counted where. There
+// are as many sets as depths, which are few, however many rules there are.
 
 // A zone is where a packet comes from, as far as a rule says so.
 type zone int

@@ -117,8 +117,7 @@ var (
 	senders = []string{"10.244.2.5", "10.244.2.9", "10.244.2.200", "10.244.3.7", "198.51.100.7", "192.0.2.1",
 		"10.244.1.77", "203.0.113.9", "fd00:0:0:2::5", "fd00:0:0:2::9", "2001:db8::7", "fd00:0:0:3::1"}
 	receivers = []string{"10.244.1.5", "10.244.1.6", "10.244.1.200", "203.0.113.5", "203.0.113.200",
-		"10.244.9.9",
-		"fd00:0:0:1::5", "fd00:0:0:1::6", "fd00:0:0:9::9"}
+		"10.244.9.9", "fd00:0:0:1::5", "fd00:0:0:1::6", "fd00:0:0:9::9"}
 )
 
 // some returns up to most of a list.
@@ -251,9 +250,9 @@ func newWire(t testing.TB, n *nstest.Namespace) *wire {
 	return w
 }
 
-// 200 random rule sets say of random packets what a slow and obvious function says, also of answers, and
-// of answers after the rules have changed: a connection follows the rules of today. What passes is
-// counted by the rule that the function names, and the rest as dropped.
+// 200 random rule sets say of random packets what a slow and obvious function says, also of answers, and of
+// answers after the rules have changed: a connection follows the rules of today. What passes is counted by
+// the rule that the function names, and the rest as dropped.
 func TestAllowByPackets(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		w, a, r := newWire(t, n), NewAllow(), rand.New(rand.NewPCG(1, 2))

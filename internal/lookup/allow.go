@@ -10,8 +10,7 @@ type Counted interface {
 	Allowed() (passed func(rule string) (packets, bytes uint64), dropped uint64)
 }
 
-// Allow tells what the rules of the file did on this node. A rule about other nodes has let nothing pass
-// here.
+// Allow tells what the rules of the file did on this node. A rule about other nodes let nothing pass here.
 func Allow(p *plan.Plan, by Counted) control.Allow {
 	rules := p.Config.Allow
 	passed, dropped := by.Allowed()

@@ -135,8 +135,7 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// A host is told the rules about what is behind it: prefixes cut to its own, names as prefixes, zones as
-// such.
+// A host is told the rules about what is behind it: prefixes cut to its own, names as prefixes.
 func TestPlanAllow(t *testing.T) {
 	doc := ruled + `[[allow]]
 name = "web"
