@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -95,6 +96,9 @@ cannot apply it.`,
 			if g.json {
 				err = printJSON(cmd.OutOrStdout(), plan)
 			} else {
+				for _, w := range plan.Warnings {
+					fmt.Fprintln(cmd.ErrOrStderr(), "warning:", warningOf(w))
+				}
 				for _, change := range plan.Changes { // the daemon's sentences, one for each of Details
 					fmt.Fprintln(cmd.OutOrStdout(), change)
 				}
@@ -106,6 +110,15 @@ cannot apply it.`,
 			return err
 		},
 	}
+}
+
+// warningOf is a warning with what to do about it.
+func warningOf(p control.Problem) string {
+	line := strings.ReplaceAll(p.Text, "\n", " ")
+	if p.Remedy == "" {
+		return line
+	}
+	return line + ": " + p.Remedy
 }
 
 // readFile reads a file or, for "-", standard input. It returns the name that faults have:

@@ -434,6 +434,9 @@ type Plan struct {
 	Generation int      `json:"generation"` // in force now
 	Changes    []string `json:"changes"`    // what applying the file would change, as sentences
 	Details    []Change `json:"details"`    // the same changes as values, in the same order
+	// Warnings are what to know before the file is applied, such as peers that packets would not reach. They
+	// have no time.
+	Warnings []Problem `json:"warnings"`
 }
 
 // Error is, as the member "error", the body of every answer that is not 2xx.

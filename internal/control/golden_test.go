@@ -63,7 +63,7 @@ func whole() Status {
 				RouteStates: []RouteState{},
 				WireGuard: &PeerWireGuard{PublicKey: "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
 					Endpoint: "198.51.100.7:40123", Roamed: true, LatestHandshake: new(at.Add(-90 * time.Second)),
-					RxBytes: 1320, TxBytes: 960, Path: PathDirect},
+					RxBytes: 1320, TxBytes: 960, Path: PathDirect, State: WireGuardSealed},
 				Drain: &Drain{Since: new(at), Until: new(at.Add(time.Hour)), Reason: "new disk", By: "root"}},
 		},
 		Strangers: []Stranger{{Address: "172.18.0.9", Reason: "unknown_sender", InnerSource: "10.244.9.3",

@@ -181,7 +181,7 @@ func (m metrics) peer(p *Peer, now time.Time) {
 		m.gauge(peerConfigMatch, oneIf(*p.ConfigMatch), p.Name)
 	}
 	if w := p.WireGuard; w != nil {
-		m.gauge(peerEncrypted, oneIf(w.InSession(now)), p.Name)
+		m.gauge(peerEncrypted, oneIf(w.State == WireGuardSealed && w.InSession(now)), p.Name)
 		if w.LatestHandshake != nil {
 			m.gauge(peerHandshake, max(0, now.Sub(*w.LatestHandshake).Seconds()), p.Name)
 		}

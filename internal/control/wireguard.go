@@ -12,6 +12,15 @@ const (
 	WireGuardUser   = "user"
 )
 
+// How far a node or a peer has come on the way to encryption.
+const (
+	WireGuardPrepared = "prepared" // of this node: packets leave bare, and would be taken encrypted
+	WireGuardWaiting  = "waiting"  // of a peer, while prepared: no handshake for SessionLasts
+	WireGuardReady    = "ready"    // of a peer, while prepared: packets to it could be encrypted
+	WireGuardLagging  = "lagging"  // of a peer: it still sends bare packets, which are taken for a while
+	WireGuardSealed   = "sealed"   // no packet leaves bare, and none is taken
+)
+
 // WireGuard tells about the interface that encrypts.
 type WireGuard struct {
 	Implementation string `json:"implementation"` // WireGuardKernel, WireGuardUser; empty: there is neither
@@ -21,7 +30,8 @@ type WireGuard struct {
 	// NextPublicKey is next_public_key of this node in the file; empty: it has none. If it is PublicKey, the
 	// node has taken it.
 	NextPublicKey string `json:"next_public_key"`
-	MTU           int    `json:"mtu"` // bytes of inner packets
+	MTU           int    `json:"mtu"`   // bytes of inner packets
+	State         string `json:"state"` // WireGuardPrepared, WireGuardSealed
 }
 
 // PathDirect is PeerWireGuard.Path where no other node forwards; else it is "via NAME".
@@ -41,6 +51,8 @@ type PeerWireGuard struct {
 	RxBytes         uint64     `json:"rx_bytes"`         // of messages, with what encryption adds
 	TxBytes         uint64     `json:"tx_bytes"`
 	Path            string     `json:"path"` // PathDirect, "via NAME"
+	// State is WireGuardWaiting, WireGuardReady, WireGuardLagging or WireGuardSealed.
+	State string `json:"state"`
 }
 
 // InSession tells whether packets can pass now: the last handshake is not too old. now is the daemon's time.

@@ -135,7 +135,9 @@ func assemble(ctx context.Context, o Options, first begin.File, reader *source.R
 	d.seal = seal.Around(auto.New(dataplane.Options{
 		Log: log, Hear: probes.hear, Doubt: probes.Look, Start: packets.start, Broken: d.news,
 	}), seal.Options{Log: log, Key: wireguard.ReadKey, Fails: registry.Fails,
-		Guarded: func() bool { return d.rules.Guarded() }}, probes.hear)
+		Guarded: func() bool { return d.rules.Guarded() }, Lags: func(peer string, lags bool) {
+			probes.learn(peer, func(f *peers.Facts) { f.Lagging = lags })
+		}}, probes.hear)
 	probes.engine = d.seal
 
 	d.drain = drain.New(o.State, log, probes.Drain)

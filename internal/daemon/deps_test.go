@@ -53,7 +53,7 @@ var arrows = map[string][]string{
 	"internal/wireguard": {"internal/foreign", "internal/mesh"},
 	"internal/ask":       {"internal/dataplane", "internal/mesh", "internal/peers"},
 	"internal/seal": {"internal/ask", "internal/backoff", "internal/dataplane", "internal/link", "internal/mesh",
-		"internal/peers", "internal/wireguard"},
+		"internal/peers", "internal/probe", "internal/wireguard"},
 	"internal/device": {"internal/dataplane/tun", "internal/link", "internal/mesh", "internal/wireguard"},
 	"internal/wireguard/user": {"internal/backoff", "internal/dataplane/tun", "internal/device", "internal/link",
 		"internal/task", "internal/wireguard"},

@@ -19,6 +19,7 @@ import (
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/nstest"
 	"example.org/meshd/internal/plan"
+	"example.org/meshd/internal/seal"
 	"example.org/meshd/internal/source"
 	"example.org/meshd/internal/survey"
 )
@@ -137,6 +138,7 @@ func newLab(t *testing.T, change ...func(w *world)) *lab {
 	l.reconciler.service = l.service
 	l.read, l.parse, l.observe, l.fits, l.parts = l.readFile, l.parseFile, l.observeHost, l.fit, l.fakeParts
 	l.accepted = func(c *config.Config) { l.set(func(w *world) { w.kept = append(w.kept, c.Text()) }) }
+	l.told = func() seal.Told { return seal.Told{} }
 	l.instead = func(_ context.Context, _ source.Reading, bad error) (begin.File, error) {
 		return begin.File{}, bad
 	}

@@ -131,7 +131,10 @@ func (h *host) parts(s step) []part {
 			apply: func(context.Context, *plan.Plan) (effect, error) { return h.applyCrossing(s), nil }},
 		{name: "metrics", optional: first || s.keepsMetrics(), apply: h.applyMetrics},
 		{name: "introduction", apply: h.probes.apply},
-		{name: "port", apply: h.applyPort},
+		{name: "port", apply: func(ctx context.Context, p *plan.Plan) (effect, error) {
+			undo, err := h.engine.Prepare(ctx, p.Engine)
+			return effect{undo: undo}, err
+		}},
 		{name: "backstops", needs: []string{"port", "routes"},
 			apply: func(_ context.Context, p *plan.Plan) (effect, error) { return h.backstops.apply(p.Backstops) }},
 		{name: "interface", needs: []string{"TUN", "port"},
@@ -161,6 +164,10 @@ func (h *host) parts(s step) []part {
 		if !first { // only the first time has to wait for rules of its own
 			needs(parts, "forwarded probes", "interface", "rules")
 		}
+		if s.old != nil && seal.Switches(s.old.Seal, s.next.Seal) {
+			needs(parts, "encryption") // see seal.Switches
+			needs(parts, "port", "encryption")
+		}
 		if s.keepsPlaces() { // what rules name is there: the kernel sets them while the tables are written
 			needs(parts, "rules")
 		}
@@ -174,7 +181,7 @@ func (h *host) parts(s step) []part {
 		parts = append(parts, part{name: "routes", needs: []string{"port"},
 			apply: func(_ context.Context, p *plan.Plan) (effect, error) {
 				fits := func() error { return survey.Fits(p) }
-				return effect{}, h.device.ClearWay(p.Link.Interface, p.Engine.Sealed, fits)
+				return effect{}, h.device.ClearWay(p.Link.Interface, p.Engine.Sealed || p.Seal != nil, fits)
 			}})
 	}
 	return parts
@@ -205,12 +212,6 @@ func (s step) keepsMetrics() bool { return s.old.Config.Metrics.Listen == s.next
 func (s step) keepsPlaces() bool {
 	return s.old != nil && s.old.Link.Interface == s.next.Link.Interface &&
 		slices.Equal(s.old.Engine.Binds, s.next.Engine.Binds)
-}
-
-// applyPort takes the port and puts the tables of the mesh in force.
-func (h *host) applyPort(ctx context.Context, p *plan.Plan) (effect, error) {
-	undo, err := h.engine.Prepare(ctx, p.Engine)
-	return effect{undo: undo}, err
 }
 
 // adopt gives the engine what an earlier meshd left.

@@ -105,6 +105,7 @@ func (p *probes) follow(next *plan.Plan) {
 			}
 		}
 	}
+	p.Seals(next.Engine.Sealed)
 	p.forms.Configure(next.Config.Dataplane.Spread && !next.Engine.Sealed, next.Link.MTU)
 	p.steer.Follow(next.Engine.Mesh, now)
 	p.registry.Use(p.selfOf(next.Config).Files(), now)

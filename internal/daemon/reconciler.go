@@ -15,6 +15,7 @@ import (
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/plan"
 	"example.org/meshd/internal/rate"
+	"example.org/meshd/internal/seal"
 	"example.org/meshd/internal/source"
 	"example.org/meshd/internal/survey"
 	"example.org/meshd/internal/words"
@@ -59,6 +60,7 @@ type reconciler struct {
 	observe func(*config.Config) (self int, host plan.Host, err error)
 	fits    func(*plan.Plan) error // whether the host's own routes leave room
 	parts   func(step) []part
+	told    func() seal.Told
 	service service
 	names   nameKeeper
 	view    *published
@@ -132,7 +134,7 @@ func newReconciler(o Options, first begin.File, v *published, h *host, names sur
 		loaded: first.Config, latest: first.Reading, tried: first.Reading.Identity(),
 		repairs: rate.NewRepairs("interface, addresses and routes"),
 	}
-	h.again = r.soon
+	h.again, r.told = r.soon, func() seal.Told { return h.engine.Told() }
 	return r
 }
 

@@ -200,7 +200,6 @@ func (r *reconciler) plans(
 		return control.Plan{}, nil, err
 	}
 	sentences, details := words.Changes(plan.Changes(v.plan, next), -1)
-	return control.Plan{
-		Schema: control.Schema, Generation: v.generation, Changes: sentences, Details: details,
-	}, nil, nil
+	return control.Plan{Schema: control.Schema, Generation: v.generation, Changes: sentences, Details: details,
+		Warnings: words.Problems(plan.Warnings(v.plan, next, r.told(), time.Now()))}, nil, nil
 }

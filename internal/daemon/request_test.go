@@ -18,6 +18,7 @@ import (
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/plan"
+	"example.org/meshd/internal/seal"
 )
 
 // planServer serves the control socket with the real parser behind POST /v1/plan, for a
@@ -28,7 +29,7 @@ func planServer(t testing.TB, forwards bool) (
 	t.Helper()
 	v := newPublished(parse(t, file))
 	m = &reconciler{
-		view: v, fits: func(*plan.Plan) error { return nil },
+		view: v, fits: func(*plan.Plan) error { return nil }, told: func() seal.Told { return seal.Told{} },
 		observe: func(c *config.Config) (int, plan.Host, error) {
 			local := addrs("172.18.0.2")
 			self, err := plan.Identify(c, "", local, mesh.Key{})

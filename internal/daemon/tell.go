@@ -175,7 +175,7 @@ func (t *teller) peersOf(p *plan.Plan, r dataplane.Reading) []control.Peer {
 		words.Addresses(&one, peer, known.Paths, t.registry.Of(peer.Name).Via(), p.Engine.Reachable(peer), p.Origin)
 		words.Routes(&one, peer, carriers, metrics)
 		words.Maintained(&one, known.Drain, at)
-		one.WireGuard = words.PeerWireGuard(told, peer.Name)
+		one.WireGuard = words.PeerWireGuard(told, peer.Name, at)
 		all = append(all, one)
 	}
 	slices.SortFunc(all, func(a, b control.Peer) int { return strings.Compare(a.Name, b.Name) })

@@ -33,7 +33,7 @@ func (d *Device) Inherit(left []*os.File) { d.held = tun.Held(left) }
 func (d *Device) Adopted(name string) { d.index = link.Index(name) }
 
 // ClearWay takes down the TUNs that an earlier run had under other names than this one, and the encrypted
-// interface unless the mesh is sealed: packets must go by the TUN then. It is for the
+// interface unless the mesh is sealed or about to be: packets must go by the TUN then. It is for the
 // start, when this daemon has the control socket and the port: no other meshd can need them. fits tells
 // whether the host's routes leave room for the mesh; routes over these TUNs are in the way only until
 // then. What another program has put there is an error before anything is changed.

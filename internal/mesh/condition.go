@@ -122,6 +122,9 @@ const (
 	SendsClear       Kind = "sends_clear"       // a peer sends bare packets, which are dropped
 	NeverMeets       Kind = "never_meets"       // neither this node nor the peer can call the other
 	Roamed           Kind = "roamed"            // a peer sends from another address than the file has
+	NotPrepared      Kind = "not_prepared"      // the file lists keys, and this host could not encrypt
+	NotReady         Kind = "not_ready"         // a peer that could not be reached if this node encrypted
+	SwitchCosts      Kind = "switch_costs"      // packets are lost until all hosts have the new transport
 	StandbySends     Kind = "standby_sends"     // a peer sends from a shared prefix that another one carries
 )
 

@@ -69,11 +69,17 @@ func keyOf(n config.Node) string {
 // encryption: config.Faults with the place of the node's public_key; nil if it is the node's, or the one that
 // the node is about to take.
 func KeyFault(c *config.Config, self int, own OwnKey) error {
+	if !c.NeedsKey() {
+		return nil
+	}
+	return wrongKey(c, self, own)
+}
+
+// wrongKey is KeyFault whatever the transport.
+func wrongKey(c *config.Config, self int, own OwnKey) error {
 	node := c.Nodes[self]
 	path := fmt.Sprintf("node[%d].public_key", self)
 	switch {
-	case !c.NeedsKey():
-		return nil
 	case own.KeyExposed.IsValid():
 		return c.Fault(placeOf(c, own.KeyExposed), "is a private key of this host, which everybody who has the "+
 			"file can read: %s", own.KeyRemedy)

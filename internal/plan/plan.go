@@ -121,7 +121,7 @@ func Make(c *config.Config, self int, host Host) (*Plan, error) {
 	}
 	p.planFloor()
 	p.planPrograms(host)
-	p.planSeal(self)
+	p.planSeal(self, host.OwnKey)
 	p.Rules = RulesOf(c, p.Self, host.Forwarding.Crossing.PodNames())
 	p.planGuard(host.Forwarding.Crossing.PodNames())
 	p.planAllow()
@@ -319,7 +319,7 @@ func (p *Plan) planGuard(podLinks []string) {
 	g := &p.Rules.Guard
 	*g = filter.GuardSettings{Binds: p.Engine.Binds, TUN: p.Config.Network.Interface, PodLinks: podLinks,
 		Mark: udp.Mark, Closed: p.Forwarding.Closed()}
-	if p.Engine.Sealed { // also while nothing is exchanged: an earlier run has left the interface
+	if p.keyed() { // also while nothing is exchanged: an earlier run has left the interface
 		g.Encrypted, g.Inner = wireguard.Interface, p.inner()
 	}
 	for _, peer := range p.Engine.Mesh.Peers {

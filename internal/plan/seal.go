@@ -27,9 +27,13 @@ const (
 	keepalive = 25 * time.Second
 )
 
+// keyed tells whether packets travel encrypted, or are to be before long: the MTU is that of encryption from
+// the moment on in which the file lists keys, so that it stays when encryption begins.
+func (p *Plan) keyed() bool { return p.Config.Sealed() || p.Config.Keyed() }
+
 // around returns how many bytes the wire puts around a packet that is sent to an address.
 func (p *Plan) around(to mesh.Endpoint) int {
-	if p.Engine.Sealed {
+	if p.keyed() {
 		return to.OuterHeaders() + sealing
 	}
 	return to.OuterHeaders()
@@ -38,7 +42,7 @@ func (p *Plan) around(to mesh.Endpoint) int {
 // fits returns the largest packet that an MTU of the underlay leaves room for, with what the wire puts
 // around it, in bytes.
 func (p *Plan) fits(underlay, around int) int {
-	if p.Engine.Sealed {
+	if p.keyed() {
 		return (underlay - around) / padding * padding
 	}
 	return underlay - around
@@ -51,13 +55,13 @@ func (p *Plan) Port() uint16 {
 
 // Device returns the interface by which packets leave to peers.
 func (p *Plan) Device() string {
-	if p.Seal == nil {
+	if p.Seal == nil || p.Seal.Prepared {
 		return p.Link.Interface
 	}
 	return wireguard.Interface
 }
 
-// ProbePort returns the UDP port to which peers send probes inside the tunnel; 0 while packets travel bare.
+// ProbePort returns the UDP port to which peers send probes inside the tunnel; 0 while there is none.
 func (p *Plan) ProbePort() uint16 {
 	if p.Seal == nil {
 		return 0
@@ -75,24 +79,36 @@ func relay(c *config.Config, a, b int) string {
 	return cmp.Or(c.Nodes[min(a, b)].Via, c.Nodes[max(a, b)].Via)
 }
 
-// planSeal decides whom this node exchanges encrypted packets with.
-func (p *Plan) planSeal(self int) {
+// planSeal decides whom this node exchanges encrypted packets with, now or once the file asks for it.
+func (p *Plan) planSeal(self int, own OwnKey) {
 	c := p.Config
 	switch {
-	case !c.Sealed():
+	case !p.keyed():
 		return
 	case c.IsShut():
 		p.note(mesh.Condition{Kind: mesh.Shut, Severity: mesh.Failed, Subject: c.Path,
 			Remedy: "correct the file on disk: with a good one meshd forwards again, encrypted or not as it says"})
 		return
+	case !c.Sealed():
+		if err := wrongKey(c, self, own); err != nil { // with encryption it would be an error
+			p.note(mesh.Condition{Kind: mesh.NotPrepared, Severity: mesh.Degraded, Cause: err.Error(),
+				Remedy: "mend that before transport = \"wireguard\""})
+			return
+		}
 	}
 	w := &seal.Wanted{Self: p.Peer, TUN: p.Link.Interface, Port: c.WireGuard.Port,
 		KeyFile: c.WireGuard.PrivateKey,
-		MTU:     p.Link.MTU, Shares: p.Engine.Mesh.Shares}
+		MTU:     p.Link.MTU, Shares: p.Engine.Mesh.Shares, Prepared: !c.Sealed()}
 	// A node that changes its key has to speak first: the others do not know the time of the change.
 	first := p.Self.CallsIn() || p.Peer.Next.IsValid()
 	if first && (c.Probe.Interval == 0 || c.Probe.Interval > keepalive) { // else probes keep NAT open
 		w.Keepalive = keepalive
+	}
+	if w.Prepared {
+		w.Keepalive = keepalive // nothing else would make sessions, and show that they can be made
+		w.Network = slices.DeleteFunc(slices.Clone(c.Network.CIDR), func(cidr netip.Prefix) bool {
+			return slices.Contains(p.Self.Subnets, cidr)
+		})
 	}
 	for i, peer := range p.Engine.Mesh.Peers {
 		if i == self {
@@ -142,21 +158,20 @@ func (p *Plan) inner() (all []netip.Prefix) {
 // planFloor has the encrypted interface stand above the TUN: its routes are preferred, and where one is
 // missing, the TUN has the packets.
 func (p *Plan) planFloor() {
+	p.Link.Loose = p.keyed() // during the switch, answers leave by the other interface
 	if !p.Engine.Sealed {
 		return
 	}
-	const behind = 8285 // metric of routes that the encrypted interface has as well
-	p.Link.Loose = true
 	for i, r := range p.Link.Routes {
 		if !slices.Contains(p.Config.Network.CIDR, r.Prefix) {
-			p.Link.Routes[i].Metric = behind
+			p.Link.Routes[i].Metric = seal.Behind
 		}
 	}
 }
 
 // interfacesOf returns the interfaces by which packets of pods come from other nodes and leave to them.
 func interfacesOf(c *config.Config) []string {
-	if c.Sealed() {
+	if c.Sealed() || c.Keyed() {
 		return []string{c.Network.Interface, wireguard.Interface}
 	}
 	return []string{c.Network.Interface}

@@ -78,6 +78,9 @@ func (w *Wanted) peersOf(l learned, used map[string]mesh.Key, calls func(p *Peer
 // routes returns the routes that lead into the interface: one for each prefix of a peer, with the address of
 // the TUN, so that the peer takes what this host sends.
 func (w *Wanted) routes(l learned) (all []link.Route) {
+	if w.Prepared {
+		return w.behind()
+	}
 	own := w.owns(l)
 	for _, p := range w.Peers {
 		mtu := 0
@@ -89,6 +92,21 @@ func (w *Wanted) routes(l learned) (all []link.Route) {
 			if source.IsValid() { // without an address of the family this host has no part in it
 				all = append(all, link.Route{Prefix: prefix, Source: source, MTU: mtu})
 			}
+		}
+	}
+	return all
+}
+
+// Behind is the metric of routes that are used only where no other one can be: where the encrypted interface
+// has the same prefix, those of the TUN, and the other way round while packets leave bare.
+const Behind = 8285
+
+// behind returns the routes of an interface by which only probes leave, which are bound to it. A route for
+// each peer's prefix would lead answers to hosts that cannot read them yet.
+func (w *Wanted) behind() (all []link.Route) {
+	for _, prefix := range w.Network {
+		if source := w.Self.TUNAddress(prefix.Addr().Is6()); source.IsValid() {
+			all = append(all, link.Route{Prefix: prefix, Source: source, Metric: Behind})
 		}
 	}
 	return all

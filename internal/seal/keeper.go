@@ -27,6 +27,8 @@ type Options struct {
 	Guarded func() bool
 	// Fails tells whether a peer does not answer.
 	Fails func(peer string) bool
+	// Lags hears that bare packets of a peer are taken, or not any more, and has the engine follow at once.
+	Lags func(peer string, lags bool)
 }
 
 // A Keeper brings the interface to what is wanted, and keeps it so. One goroutine, Keep, does all the work.
@@ -52,6 +54,7 @@ type Keeper struct {
 	refused refused
 	full    time.Time // of the last comparison with everything that is wanted
 
+	shift   switchover
 	told    atomic.Pointer[Told]
 	failure atomic.Pointer[mesh.Condition]
 }
@@ -162,6 +165,7 @@ func (k *Keeper) Keep(ctx context.Context) error {
 			steered, rested = k.steered, nil
 		case <-look:
 			began := time.Now()
+			k.settle(began)
 			k.look(ctx, began)
 			look = time.After(max(lookEvery, rest*time.Since(began)))
 		case <-turn:
@@ -265,11 +269,10 @@ func (k *Keeper) bring(ctx context.Context, now time.Time) {
 		c := conditionOf(err, k.wanted)
 		c.Again = pause
 		if before := k.failure.Swap(&c); before == nil || before.Kind != c.Kind || before.Cause != c.Cause {
-			k.o.Log.Error("cannot encrypt: nothing is forwarded to peers", "error", err, "in", pause,
-				"event", "encryption_failed")
+			k.logFailure(err, pause)
 		}
 		return
-	case k.failure.Swap(nil) != nil:
+	case k.failure.Swap(nil) != nil && !k.wanted.isPrepared():
 		k.o.Log.Info("encrypting", "interface", wireguard.Interface, "event", "encrypting")
 	}
 	k.brought()

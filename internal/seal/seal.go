@@ -9,6 +9,10 @@
 //	caller    at which of its addresses a peer is called. Pure
 //	rotate    which of its two keys a peer uses, while it changes them
 //	Engine    an engine whose echoes and directives follow
+//	switchover  who encrypts, while a mesh of bare packets goes over to it. Pure
+//
+// A plan may also ask to be ready for that (Wanted.Prepared): the interface is there and takes packets, and
+// this host's own take the way of the engine.
 //
 // Encryption fails closed. The engine is the floor below the interface: the TUN has a route for the whole
 // network, and the engine drops what falls into it.
@@ -23,6 +27,7 @@ import (
 
 	"example.org/meshd/internal/ask"
 	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/peers"
 	"example.org/meshd/internal/wireguard"
@@ -38,8 +43,13 @@ type Wanted struct {
 	Keepalive time.Duration
 	Peers     []Peer
 	Shares    []mesh.Share
-	Backstops []netip.Prefix // all that must never leave bare
+	// Prepared: packets are taken encrypted, and leave bare. Network is what they are for then.
+	Prepared bool
+	Network  []netip.Prefix
 }
+
+// isPrepared tells whether packets leave bare.
+func (w *Wanted) isPrepared() bool { return w != nil && w.Prepared }
 
 // A Peer is one other node.
 type Peer struct {
@@ -56,6 +66,7 @@ type Inner interface {
 	dataplane.Engine
 	dataplane.Echoer
 	dataplane.Deliverer
+	dataplane.Drainer
 	dataplane.Keeper
 	dataplane.Loader
 	Look()
@@ -69,26 +80,57 @@ type Engine struct {
 	*Keeper
 	ask    *ask.Carrier
 	sealed atomic.Bool
+
+	switching bool // the next Prepare ends the time of being prepared. Of the owner alone
 }
 
 // Around returns an Engine around another one. hear is asked about probes that come in by the tunnel.
 func Around(inner Inner, o Options, hear dataplane.EchoHandler) *Engine {
 	e := &Engine{Inner: inner, Keeper: newKeeper(o)}
 	e.Keeper.brought = func() { e.ask.Look() }
-	e.ask = ask.New(ask.Options{Log: o.Log, Interface: wireguard.Interface, Hear: hear, Heard: e.Keeper.heard})
+	e.ask = ask.New(ask.Options{Log: o.Log, Interface: wireguard.Interface, Hear: e.hearing(hear),
+		Heard: e.Keeper.heard})
 	return e
 }
 
-// Prepare implements dataplane.Engine.
+// Prepare implements dataplane.Engine. Where this node was prepared, bare packets of peers that have not
+// followed yet are taken for a while.
 func (e *Engine) Prepare(ctx context.Context, w dataplane.Wanted) (undo func() error, err error) {
+	begins := w.Sealed && e.switching && !e.sealed.Load()
+	var lag []string
+	if begins { // before the engine is sealed, so that it drops none of them
+		var others []string
+		for _, p := range w.Mesh.Others() {
+			others = append(others, p.Name)
+		}
+		lag = e.shift.begin(others, e.Inner.Heard, time.Now())
+		e.tellLags(lag, true)
+	}
 	back, err := e.Inner.Prepare(ctx, w)
 	if err != nil {
+		if begins {
+			e.tellLags(e.shift.cancel(), false)
+		}
 		return nil, err
 	}
 	before := e.sealed.Swap(w.Sealed)
+	if begins {
+		e.o.Log.Info("packets leave encrypted from now on, and bare ones of peers that have not followed are taken",
+			"lagging", len(lag), "for", lagMost, "event", "switched")
+	}
+	if begins || !w.Sealed {
+		e.switching = false
+	}
+	if !w.Sealed {
+		e.tellLags(e.shift.cancel(), false)
+	}
 	return func() error {
 		e.sealed.Store(before)
-		return back()
+		err := back()
+		if begins {
+			e.tellLags(e.shift.cancel(), false)
+		}
+		return err
 	}, nil
 }
 
@@ -101,23 +143,49 @@ func (e *Engine) Encrypt(ctx context.Context, w *Wanted) (undo func() error, err
 		return nil, err
 	}
 	e.follow(w)
+	if e.switching = Switches(before, w); e.switching {
+		e.drain(ctx)
+	}
 	return func() error {
+		e.switching = false
 		_, err := e.Keeper.want(context.WithoutCancel(ctx), before)
 		e.follow(before)
 		return err
 	}, nil
 }
 
+// Switches tells whether a node that was prepared encrypts next. Then its packets have to take the way of the
+// interface before the engine is sealed, and none is lost; in all other cases the engine is sealed first.
+func Switches(before, next *Wanted) bool {
+	return before != nil && before.Prepared && next != nil && !next.Prepared
+}
+
+// drainMost bounds how long packets are waited for that were routed to the TUN.
+const drainMost = 2 * time.Second
+
+// drain waits until the engine has forwarded what was routed to the TUN before the interface had its routes.
+func (e *Engine) drain(ctx context.Context) {
+	link.Settled()
+	ctx, cancel := context.WithTimeout(ctx, drainMost)
+	defer cancel()
+	if err := e.Inner.Drained(ctx); err != nil {
+		e.o.Log.Warn("packets that wait in the TUN are dropped: they would leave bare", "error", err,
+			"event", "warning")
+	}
+}
+
 // follow has probes travel between the addresses of the TUNs.
 func (e *Engine) follow(w *Wanted) {
 	if w == nil {
 		e.ask.Set(mesh.Mesh{})
+		e.shift.keep(nil)
 		return
 	}
-	m := mesh.Mesh{Self: w.Self.Name, Peers: []mesh.Peer{w.Self}}
+	m, names := mesh.Mesh{Self: w.Self.Name, Peers: []mesh.Peer{w.Self}}, map[string]bool{}
 	for _, p := range w.Peers {
-		m.Peers = append(m.Peers, p.Peer)
+		m.Peers, names[p.Name] = append(m.Peers, p.Peer), true
 	}
+	e.shift.keep(names)
 	e.ask.Set(m)
 }
 
@@ -136,40 +204,6 @@ func (e *Engine) Carry(prefix mesh.Prefix, peer string) error {
 // Conditions implements dataplane.Engine.
 func (e *Engine) Conditions() []mesh.Condition {
 	return slices.Concat(e.Inner.Conditions(), e.Keeper.conditions(), e.ask.Conditions())
-}
-
-// echoer returns the way of probes: that of pods' packets.
-func (e *Engine) echoer() dataplane.Echoer {
-	if e.sealed.Load() {
-		return e.ask
-	}
-	return e.Inner
-}
-
-// SendEcho implements dataplane.Echoer.
-func (e *Engine) SendEcho(es ...dataplane.Echo) error { return e.echoer().SendEcho(es...) }
-
-// Heard implements dataplane.Echoer.
-func (e *Engine) Heard(peer string) time.Time { return e.echoer().Heard(peer) }
-
-// HeardBy implements dataplane.Echoer.
-func (e *Engine) HeardBy(peer string) peers.Heard { return e.echoer().HeardBy(peer) }
-
-// Leaving implements dataplane.Echoer.
-func (e *Engine) Leaving() dataplane.Leaving { return e.echoer().Leaving() }
-
-// Read implements dataplane.Engine. WireGuard counts messages and not packets: when a peer was heard, and
-// what the kernel dropped, is all that it adds to what the engine has counted.
-func (e *Engine) Read() dataplane.Reading {
-	r := e.Inner.Read()
-	e.Keeper.refused.add(&r.Totals)
-	if e.sealed.Load() {
-		for name, traffic := range r.Peers {
-			traffic.LastSeen = e.ask.Heard(name)
-			r.Peers[name] = traffic
-		}
-	}
-	return r
 }
 
 // Ask is a task: it hears probes inside the tunnel.

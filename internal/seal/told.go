@@ -3,6 +3,7 @@ package seal
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"time"
 
@@ -21,6 +22,7 @@ type Told struct {
 	Public         mesh.Key // in use
 	Next           mesh.Key // that the file has for a rotation; the zero value: there is none
 	MTU            int      // bytes
+	Prepared       bool     // packets leave bare
 	Peers          map[string]PeerTold
 }
 
@@ -33,12 +35,34 @@ type PeerTold struct {
 	Handshake      time.Time      // the last one; zero: there was none
 	Received, Sent uint64         // bytes of messages
 	Relay          string         // the peer by which packets go; empty: none is between
+	Lagging        bool           // its bare packets are taken, since it does not encrypt yet
 	heard          time.Time      // when Received grew
 	asked          time.Time      // when Sent has grown without an answer since; zero: it has not
 }
 
 // Told returns what is known of the interface.
-func (k *Keeper) Told() Told { return *k.told.Load() }
+func (k *Keeper) Told() Told {
+	t, lag := *k.told.Load(), k.shift.lag()
+	if lag != nil {
+		t.Peers = maps.Clone(t.Peers)
+		for name := range lag {
+			if p, known := t.Peers[name]; known {
+				p.Lagging = true
+				t.Peers[name] = p
+			}
+		}
+	}
+	return t
+}
+
+// Ready tells whether packets to a peer could be encrypted at a time: the last handshake is not too old.
+func (t Told) Ready(peer string, now time.Time) bool {
+	p, known := t.Peers[peer]
+	if known && p.Relay != "" {
+		p, known = t.Peers[p.Relay]
+	}
+	return known && !p.Handshake.IsZero() && now.Sub(p.Handshake) < unanswered
+}
 
 // heard returns when something came from a peer.
 func (k *Keeper) heard(peer string) time.Time { return k.told.Load().Peers[peer].heard }
@@ -47,7 +71,8 @@ func (k *Keeper) heard(peer string) time.Time { return k.told.Load().Peers[peer]
 func (k *Keeper) tell(s wireguard.State, now time.Time) {
 	before := k.told.Load()
 	t := &Told{Implementation: "kernel", Interface: wireguard.Interface, Port: s.Port, Public: s.Public,
-		Next: k.wanted.Self.Next, MTU: k.wanted.MTU, Peers: make(map[string]PeerTold, len(k.wanted.Peers))}
+		Next: k.wanted.Self.Next, MTU: k.wanted.MTU, Prepared: k.wanted.Prepared,
+		Peers: make(map[string]PeerTold, len(k.wanted.Peers))}
 	if s.User {
 		t.Implementation = "user"
 	}
@@ -81,6 +106,7 @@ func (k *Keeper) tellFailed() {
 	if w := k.wanted; w != nil {
 		t := *k.told.Load()
 		t.Implementation, t.Interface, t.Port, t.Public, t.MTU = "", wireguard.Interface, w.Port, w.Self.Key, w.MTU
+		t.Prepared = w.Prepared
 		k.told.Store(&t)
 	}
 }
@@ -101,7 +127,11 @@ func (k *Keeper) conditions() (all []mesh.Condition) {
 	}
 	for name, p := range t.Peers {
 		if !p.asked.IsZero() && now.Sub(p.asked) > unanswered && now.Sub(p.Handshake) > unanswered {
-			all = append(all, mesh.Condition{Kind: mesh.NoHandshake, Severity: mesh.Degraded, Peer: name,
+			severity := mesh.Degraded
+			if t.Prepared { // no packet waits for it, and hosts get ready one after the other
+				severity = mesh.Info
+			}
+			all = append(all, mesh.Condition{Kind: mesh.NoHandshake, Severity: severity, Peer: name,
 				Subject: p.Endpoint.String(), Remedy: fmt.Sprintf("allow UDP port %d to that host, and compare "+
 					"the keys: `meshd key --public` there prints what the file has to list; a host whose clock was set "+
 					"back is refused until `date` there is right", p.Endpoint.Port())})
@@ -128,6 +158,9 @@ func conditionOf(err error, w *Wanted) mesh.Condition {
 			"or change wireguard.port on all hosts", w.Port)
 	default:
 		c.Remedy = "meshd tries again by itself; `wg show` and `dmesg` may tell more"
+	}
+	if w.isPrepared() {
+		c.Kind, c.Severity = mesh.NotPrepared, mesh.Degraded
 	}
 	return c
 }

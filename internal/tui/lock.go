@@ -33,6 +33,12 @@ func lock(s *control.Status, p control.Peer) (glyph, word string, role cell.Role
 		return "?", "none", cell.Dim
 	case w.Path != control.PathDirect:
 		return "◇", "relayed", cell.Accent
+	case w.State == control.WireGuardReady:
+		return "◐", "ready", cell.Accent
+	case w.State == control.WireGuardWaiting:
+		return "○", "waiting", cell.Warn
+	case w.State == control.WireGuardLagging:
+		return "◐", "lagging", cell.Warn
 	case w.InSession(s.Now):
 		return "●", "sealed", cell.Good
 	case refused:
@@ -76,7 +82,8 @@ func lockFacts(s *control.Status) cell.Line {
 		counts[word] = count{counts[word].n + 1, role}
 	}
 	// The worst comes first: narrow screens cut the end.
-	for _, word := range []string{"CLEAR", "refused", "sealed", "relayed", "idle", "none"} {
+	for _, word := range []string{"CLEAR", "refused", "waiting", "lagging", "ready", "sealed", "relayed", "idle",
+		"none"} {
 		if c := counts[word]; c.n > 0 {
 			line = line.Add(c.role, fmt.Sprintf("   %d %s", c.n, word))
 		}

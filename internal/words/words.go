@@ -98,6 +98,9 @@ var sentences = map[mesh.Kind]string{
 	mesh.SendsClear:  "PEER still sends in the clear, and its packets are dropped",
 	mesh.NeverMeets:  "PEER and this node never meet: neither has an address, and no node forwards for them",
 	mesh.Roamed:      "PEER sends from SUBJECT, which is not in the file, and is answered there",
+	mesh.NotPrepared: "this host is not ready for encryption, and the file lists keys",
+	mesh.NotReady:    "PEER is not ready: packets to it would be lost until a handshake succeeds",
+	mesh.SwitchCosts: "packets are lost until all hosts have the new file: SUBJECT",
 	mesh.StandbySends: "PEER sends from the prefix SUBJECT, which another node carries: " +
 		"its packets are dropped",
 
@@ -155,6 +158,16 @@ func Health(v health.Verdict) (h control.Health, warnings []string) {
 		warnings = append(warnings, Warning(p.Condition))
 	}
 	return h, warnings
+}
+
+// Problems tells of conditions that would come about.
+func Problems(all []mesh.Condition) []control.Problem {
+	problems := []control.Problem{}
+	for _, c := range all {
+		problems = append(problems, control.Problem{Level: c.Severity.String(), Kind: string(c.Kind), Peer: c.Peer,
+			Text: Sentence(c), Remedy: c.Remedy})
+	}
+	return problems
 }
 
 // Changes puts changes into the words and values of the API, at most most of them; -1: all.
