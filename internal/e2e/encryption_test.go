@@ -68,7 +68,7 @@ func (s *sealed) helper(h *nstest.Host) *nstest.Daemon {
 	if byKernel {
 		return nil
 	}
-	d, err := h.StartHelper(meshd)
+	d, err := h.StartHelper(s.binary)
 	if err != nil {
 		s.t.Fatal(err)
 	}
