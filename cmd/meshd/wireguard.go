@@ -59,8 +59,9 @@ loses no session. The service meshd-wireguard runs it where it is needed. "wg sh
 	return cmd
 }
 
-// wireguardNeeded returns nil if the file that the daemon begins with asks for WireGuard or lists keys for it,
-// and the kernel has none. A kernel that cannot be asked is no reason to run the helper: the daemon reports what it refuses.
+// wireguardNeeded returns nil if the file that the daemon begins with asks for WireGuard or lists keys
+// for it, and the kernel has none. A kernel that cannot be asked is no reason to run the helper: the
+// daemon reports what it refuses.
 func wireguardNeeded(ctx context.Context, where begin.Where) error {
 	c, err := where.Chosen(ctx)
 	if err != nil || !c.Sealed() && !c.Keyed() { // the daemon reports a bad file
