@@ -157,10 +157,8 @@ func testLiveSwitch(t *testing.T) {
 	for host := range l.all {
 		l.are(host, control.WireGuardSealed)
 	}
-	if f, err := bare.Next(10*time.Millisecond, func(f []byte) bool {
-		return fromMeshPort(f,
-			"172.18.0.3")
-	}); err == nil {
+	own := func(f []byte) bool { return fromMeshPort(f, "172.18.0.3") }
+	if f, err := bare.Next(10*time.Millisecond, own); err == nil {
 		t.Errorf("a datagram left bare after the switch: %x", f)
 	}
 	finish()
@@ -185,8 +183,8 @@ func (l *live) strict(first, second int) {
 	refuses := func(when string) {
 		l.t.Helper()
 		before := status(l.t, l.all[first]).Totals.Drops["cleartext"]
-		if out, err := l.PodW.Command("ping", "-c", "3", "-i", "0.01", "-W", "1",
-			"10.244.2.3").CombinedOutput(); err == nil {
+		ping := l.PodW.Command("ping", "-c", "3", "-i", "0.01", "-W", "1", "10.244.2.3")
+		if out, err := ping.CombinedOutput(); err == nil {
 			l.t.Errorf("bare pings pass %s: %s", when, out)
 		}
 		if n := status(l.t, l.all[first]).Totals.Drops["cleartext"]; n < before+3 {

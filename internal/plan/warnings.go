@@ -25,8 +25,8 @@ func Warnings(old, next *Plan, told seal.Told, now time.Time) (all []mesh.Condit
 		return append(all, costs)
 	case old.Seal == nil:
 		costs.Subject = "this host is not prepared for encryption"
-		costs.Remedy = "give all hosts a file that lists the keys and has transport = \"udp\" first; " +
-			"then no packet is lost"
+		costs.Remedy = "give all hosts a file that lists the keys and has transport = \"udp\" first; then no " +
+			"packet is lost"
 		return append(all, costs)
 	}
 	for _, peer := range next.Engine.Mesh.Others() {

@@ -50,8 +50,7 @@ func TestPlanPrepared(t *testing.T) {
 		t.Errorf("MTUs %d, %d, %d, %d", plain.Link.MTU, prepared.Link.MTU, keyless.Link.MTU, sealed.Link.MTU)
 	}
 	if g := prepared.Rules.Guard; g.Encrypted != wireguard.Interface || len(g.Inner) != 1 ||
-		!prepared.Link.Loose ||
-		len(prepared.Rules.Masquerade.Links) != 2 {
+		!prepared.Link.Loose || len(prepared.Rules.Masquerade.Links) != 2 {
 		t.Errorf("guard %+v, links %v", g, prepared.Rules.Masquerade.Links)
 	}
 	if keyless.Seal != nil || !mesh.Has(keyless.Conditions, mesh.NotPrepared) ||

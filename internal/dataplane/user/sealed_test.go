@@ -12,6 +12,7 @@ import (
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/peers"
 )
 
 // seal has a rig's packets travel encrypted, or not.
@@ -156,5 +157,42 @@ func TestSealing(t *testing.T) {
 	if c.TxPackets != 2 || c.RxPackets != 2 || c.Drops[mesh.NotEncrypted] != 2 || c.Drops[mesh.Cleartext] != 2 ||
 		len(r.wire.sent) != 2 {
 		t.Errorf("%+v, %d sent", c, len(r.wire.sent))
+	}
+}
+
+// What a peer sends that lags behind a sealed node has the fate that it has at an open one, and nothing leaves
+// for it, answers to its echoes neither. Other peers' bare packets are dropped.
+func TestLaggingAgainstOpen(t *testing.T) {
+	random := rand.New(rand.NewPCG(7, 1))
+	seen := map[string]int{}
+	for range 200 {
+		b := anyPacket(random)
+		run := func(sealed bool, from string) *rig {
+			r := newRig(t)
+			r.mine = func(e dataplane.Echo) ([]byte, bool) { return e.Payload, true }
+			r.seal(t, sealed)
+			if err := r.Learn("b", peers.Directive{Lagging: true}); err != nil {
+				t.Fatal(err)
+			}
+			r.receive(from, 0, bytes.Clone(b))
+			return r
+		}
+		open, sealed := run(false, "172.18.0.3:8285"), run(true, "172.18.0.3:8285")
+		wantDrop, wantPeer, wantWritten := open.fate()
+		drop, peer, written := sealed.fate()
+		seen[drop]++
+		if drop != wantDrop || peer != wantPeer || !bytes.Equal(written, wantWritten) ||
+			len(sealed.heard) != len(open.heard) || len(sealed.wire.sent) > 0 {
+			t.Errorf("% x: %q of %q, want %q of %q; %d heard, %d sent", b, drop, peer, wantDrop, wantPeer,
+				len(sealed.heard), len(sealed.wire.sent))
+		}
+		if drop, _, _ := run(true, "172.18.0.4:8285").fate(); drop != "cleartext" {
+			t.Errorf("% x of a peer that does not lag: %q", b, drop)
+		}
+	}
+	for _, drop := range []string{"", "spoofed_source", "wrong_destination", "malformed", "ttl_expired"} {
+		if seen[drop] == 0 {
+			t.Errorf("no packet with the fate %q: %v", drop, seen)
+		}
 	}
 }
