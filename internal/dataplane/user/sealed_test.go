@@ -160,8 +160,8 @@ func TestSealing(t *testing.T) {
 	}
 }
 
-// What a peer sends that lags behind a sealed node has the fate that it has at an open one, and nothing leaves
-// for it, answers to its echoes neither. Other peers' bare packets are dropped.
+// What a peer sends that lags behind a sealed node has the fate that it has at an open one, and nothing
+// leaves for it, answers to its echoes neither. Other peers' bare packets are dropped.
 func TestLaggingAgainstOpen(t *testing.T) {
 	random := rand.New(rand.NewPCG(7, 1))
 	seen := map[string]int{}
