@@ -62,7 +62,7 @@ type host struct {
 // engine is what this daemon needs of the dataplane.
 type engine interface {
 	seal.Inner
-	Encrypt(context.Context, *seal.Wanted) (undo func() error, err error)
+	Encrypt(context.Context, *seal.Wanted) (undo func())
 	Told() seal.Told
 }
 
@@ -144,8 +144,8 @@ func (h *host) parts(s step) []part {
 		// Its own state tells why it failed; the engine lets nothing pass meanwhile.
 		{name: "encryption", needs: []string{"port", "interface", "rules"},
 			apply: func(ctx context.Context, p *plan.Plan) (effect, error) {
-				undo, err := h.engine.Encrypt(ctx, p.Seal)
-				return effect{undo: undo}, err
+				undo := h.engine.Encrypt(ctx, p.Seal)
+				return effect{undo: func() error { undo(); return nil }}, nil
 			}},
 		{name: "legacy rules", needs: []string{"rules"},
 			apply: func(ctx context.Context, p *plan.Plan) (effect, error) { return h.applyLegacy(ctx, s, p) }},

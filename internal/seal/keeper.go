@@ -85,21 +85,18 @@ func newKeeper(o Options) *Keeper {
 	return k
 }
 
-// want makes something the wanted state, and returns what was before.
-func (k *Keeper) want(ctx context.Context, w *Wanted) (before *Wanted, err error) {
+// want makes something the wanted state, and returns what was before. ok is false if the daemon is ending: the
+// interface stays as it is then.
+func (k *Keeper) want(ctx context.Context, w *Wanted) (before *Wanted, ok bool) {
 	r := request{w, make(chan *Wanted, 1)}
 	select {
 	case k.asked <- r:
-		return <-r.before, nil
+		return <-r.before, true
 	case <-ctx.Done():
-		return nil, ctx.Err()
 	case <-k.over:
-		return nil, errOver
 	}
+	return nil, false
 }
-
-// errOver is why the interface stays as it is.
-var errOver = errors.New("the daemon is ending")
 
 // learn takes over what follows from all that is known of a peer.
 func (k *Keeper) learn(peer string, d peers.Directive) {

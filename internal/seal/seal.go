@@ -136,22 +136,21 @@ func (e *Engine) Prepare(ctx context.Context, w dataplane.Wanted) (undo func() e
 
 // Encrypt has the interface brought to what is wanted; nil: there is to be none. It returns once that is
 // done, or has failed: what failed is a Condition, and is tried again, while nothing leaves bare. Undo goes
-// back to what was wanted before.
-func (e *Engine) Encrypt(ctx context.Context, w *Wanted) (undo func() error, err error) {
-	before, err := e.Keeper.want(ctx, w)
-	if err != nil {
-		return nil, err
+// back to what was wanted before. While the daemon is ending nothing is done, which is no error.
+func (e *Engine) Encrypt(ctx context.Context, w *Wanted) (undo func()) {
+	before, ok := e.Keeper.want(ctx, w)
+	if !ok {
+		return func() {}
 	}
 	e.follow(w)
 	if e.switching = Switches(before, w); e.switching {
 		e.drain(ctx)
 	}
-	return func() error {
+	return func() {
 		e.switching = false
-		_, err := e.Keeper.want(context.WithoutCancel(ctx), before)
+		e.Keeper.want(context.WithoutCancel(ctx), before)
 		e.follow(before)
-		return err
-	}, nil
+	}
 }
 
 // Switches tells whether a node that was prepared encrypts next. Then its packets have to take the way of the
