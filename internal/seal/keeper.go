@@ -85,8 +85,8 @@ func newKeeper(o Options) *Keeper {
 	return k
 }
 
-// want makes something the wanted state, and returns what was before. ok is false if the daemon is ending: the
-// interface stays as it is then.
+// want makes something the wanted state, and returns what was before. ok is false if the daemon is
+// ending: the interface stays as it is then.
 func (k *Keeper) want(ctx context.Context, w *Wanted) (before *Wanted, ok bool) {
 	r := request{w, make(chan *Wanted, 1)}
 	select {
