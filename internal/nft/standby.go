@@ -77,17 +77,27 @@ func (b *Standby) Set(t Table) error {
 	if b.want != nil && reflect.DeepEqual(*b.want, t) {
 		return nil
 	}
+	had := b.conn != nil
 	if err := b.Close(); err != nil {
 		return err
 	}
 	err := b.make(t)
 	// A socket that another goroutine closes at this time may have had the number of ours: the kernel gives
-	// numbers away before it removes what their last owner had (netlink_release, nft_rcv_nl_event).
-	for again := 0; errors.Is(err, unix.ENOENT) && again < 3; again++ {
+	// numbers away before it removes what their last owner had (netlink_release, nft_rcv_nl_event). And the
+	// table before may be there for a moment after its socket was closed.
+	passes := func() bool { return errors.Is(err, unix.ENOENT) || had && errors.Is(err, unix.EPERM) }
+	for again := 0; passes() && again < mostAgain; again++ {
 		err = b.make(t)
+	}
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPERM) {
+		b.want = &t
+		return nil
 	}
 	return err
 }
+
+// mostAgain is how often a table is made again; each time is a few messages to the kernel.
+const mostAgain = 20
 
 // make makes the table. There is none of b's.
 func (b *Standby) make(t Table) error {
@@ -100,10 +110,6 @@ func (b *Standby) make(t Table) error {
 		return err
 	}
 	err = ownTable(raw, t.ID)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPERM) {
-		b.want = &t
-		return conn.CloseLasting()
-	}
 	if err == nil {
 		err = t.add(conn)
 	}
