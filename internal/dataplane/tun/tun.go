@@ -153,6 +153,9 @@ func attach(name string, offload bool) (*Queue, error) {
 		request.SetUint16(flags)
 		err = explain(name, unix.IoctlIfreq(fd, unix.TUNSETIFF, request))
 	}
+	if err == nil {
+		err = persists(fd, request)
+	}
 	if err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("attach to TUN %q: %w", name, err)
@@ -161,6 +164,23 @@ func attach(name string, offload bool) (*Queue, error) {
 	// edge-triggered epoll would not look again.
 	return open(os.NewFile(uintptr(fd), device), name, offload)
 }
+
+// persists returns an error if the device of a queue was made by attaching it: somebody has deleted the one
+// that Create had made, a moment before. Such a device lacks the caller's claim, and the next start would take
+// it for another program's. It goes with the queue.
+func persists(fd int, request *unix.Ifreq) error {
+	const persistent = 0x0800 // IFF_PERSIST of linux/if_tun.h, as tun_get_iff tells
+	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, request); err != nil {
+		return err
+	}
+	if request.Uint16()&persistent == 0 {
+		return errDeleted
+	}
+	return nil
+}
+
+// errDeleted is why a queue cannot be attached for a moment.
+var errDeleted = errors.New("the interface was deleted")
 
 // Adopt takes over a queue of the device called name that another process, such as an earlier
 // meshd, has attached. Packets that wait in it will be read. After an error the file is closed.

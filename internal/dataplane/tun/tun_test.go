@@ -375,3 +375,24 @@ func TestOffloadsAreAgreed(t *testing.T) {
 		}
 	})
 }
+
+// The kernel makes a device for whoever attaches to one that is missing. Such a device has no claim of
+// meshd's, and must not stay.
+func TestAttachingMakesNoDevice(t *testing.T) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+		if queues, err := OpenGroup("mesh0", true, 2); err == nil {
+			t.Errorf("%d queues of a device that was never made", len(queues))
+		}
+		if _, err := net.InterfaceByName("mesh0"); err == nil {
+			t.Error("there is a device")
+		}
+		if err := Create("mesh0"); err != nil {
+			t.Fatal(err)
+		}
+		q, err := Open("mesh0", true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.Close()
+	})
+}
