@@ -165,9 +165,9 @@ func attach(name string, offload bool) (*Queue, error) {
 	return open(os.NewFile(uintptr(fd), device), name, offload)
 }
 
-// persists returns an error if the device of a queue was made by attaching it: somebody has deleted the one
-// that Create had made, a moment before. Such a device lacks the caller's claim, and the next start would take
-// it for another program's. It goes with the queue.
+// persists returns an error if the device of a queue was made by attaching it: somebody has deleted the
+// one that Create had made, a moment before. Such a device lacks the caller's claim, and the next start
+// would take it for another program's. It goes with the queue.
 func persists(fd int, request *unix.Ifreq) error {
 	const persistent = 0x0800 // IFF_PERSIST of linux/if_tun.h, as tun_get_iff tells
 	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, request); err != nil {
