@@ -24,8 +24,8 @@ func sealed(inner ...string) GuardSettings {
 	}
 }
 
-// What `nft list` says of the guard of the encrypted interface and of its standby, that whatever somebody
-// does is mended, and that what nobody else may do is refused.
+// The guard of the encrypted interface and its standby, as `nft list` shows them. Set restores what another
+// program changes in the guard; the kernel refuses such changes of the standby.
 func TestInnerAsNftShowsIt(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		g, s := NewGuard(), sealed("10.244.1.0/24", "203.0.113.0/24", "fd00:0:0:1::/64")
