@@ -21,6 +21,9 @@ export GOFLAGS ?= -trimpath
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
+# RIVAL installs a program of others. With another Go, where its newest version asks for one.
+RIVAL := GOBIN=$(CURDIR)/bin/rivals GOTOOLCHAIN=auto CGO_ENABLED=0 go install
+
 # command:package, for what the tests and the demo use besides Go
 TOOLS := ip:iproute2 ping:iputils-ping traceroute:traceroute setpriv:util-linux prlimit:util-linux sysctl:procps nft:nftables iptables:iptables conntrack:conntrack ethtool:ethtool strace:strace curl:curl jq:jq gcc:gcc tmux:tmux git:git clang-14:clang-14 llvm-strip-14:llvm-14 /usr/include/bpf/bpf_helpers.h:libbpf-dev /usr/lib/cni/bridge:containernetworking-plugins tcpdump:tcpdump nc:netcat-openbsd dnsmasq:dnsmasq-base wg:wireguard-tools
 SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -34,7 +37,7 @@ done; \
   DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends libc6-dev $$missing; }
 endef
 
-.PHONY: build package lint-package test-package trial-base previous demo screenshots test test-matrix test-binaries test-kernels kernel-binaries bench-kernels engines reliability bench chaos fuzz lint deps lint-deps trial-deps clean
+.PHONY: build package lint-package test-package trial-base previous demo screenshots test test-matrix test-binaries test-kernels kernel-binaries bench-kernels rivals engines reliability bench chaos fuzz lint deps lint-deps trial-deps clean
 
 build: # static binaries in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -125,10 +128,16 @@ reliability: deps test-binaries # bring each cause and path change about; write 
 	$(SUDO) env MESH_BIN=$(CURDIR)/bin/test go test ./internal/e2e -count 1 -timeout 30m -run TestPathChanges \
 	  -args -paths $(CURDIR)/docs/paths.md
 
-bench: deps build # what one packet costs, and meshd against what people would use instead
+rivals: # the newest of those that meshd is measured against; of nebula, the newest that can be built
+	mkdir -p bin/rivals
+	$(RIVAL) golang.zx2c4.com/wireguard@latest && mv bin/rivals/wireguard bin/rivals/wireguard-go
+	for version in latest $$(go list -m -versions github.com/slackhq/nebula | tr ' ' '\n' | sort -rV | grep ^v); do \
+	  $(RIVAL) github.com/slackhq/nebula/cmd/nebula@$$version github.com/slackhq/nebula/cmd/nebula-cert@$$version && exit; \
+	done; exit 1
+
+bench: deps build rivals # what one packet costs, and meshd against what people would use instead
 	go test -run '^$$' -bench . -benchmem ./internal/config ./internal/table ./internal/dataplane/... ./internal/masq
 	go build -o bin/bench ./tools/bench
-	go build -o bin/wireguard-go golang.zx2c4.com/wireguard
 	$(SUDO) bin/bench $(BENCHFLAGS)
 
 engines: # Docker and Podman, for the test of docs/docker.md, which is left out without

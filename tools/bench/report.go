@@ -131,12 +131,12 @@ func (r *report) ratios() (rows [][]string) {
 		}
 	}
 	rows = append(rows, head)
-	for _, engine := range []string{kernelXDP, kernelTCX, autoEngine, userEngine} {
+	for _, engine := range []string{kernelXDP, kernelTCX, autoEngine, userEngine, sealed} {
 		ours, ok := r.medians[engine]
 		for _, s := range r.systems {
 			// Ours are compared with others, and the one that chooses with the one that it could have chosen;
 			// between other engines of ours each reader can divide.
-			if !ok || (s.kernel || s.user) && !(engine == autoEngine && s.name == userEngine) {
+			if !ok || s.name == engine || (s.kernel || s.user || s.name == sealed) && !(engine == autoEngine && s.name == userEngine) {
 				continue
 			}
 			theirs, row := r.medians[s.name], []string{engine + " : " + s.name}
@@ -232,7 +232,7 @@ table mean anything, and a dedicated machine would show higher figures for every
 	}
 	b.WriteString(
 		`- *UDP without loss*: the highest rate of a paced sender, found by halving, of which not one packet is
-  lost in 0.25 s; sizes are those of the IP packet in the pod (1300 for nebula, whose MTU is no larger).
+  lost in 0.25 s; sizes are those of the IP packet in the pod.
 - *RTT*: pings 5 ms apart on an idle mesh; p99 under load, while one TCP stream runs.
 - *CPU*: all that the machine did during one TCP stream, load included, per Gbit that arrived.
 - *b to a while a to b is overloaded*: the share that is left of 2000 packets/s from b to a when host a's
@@ -247,10 +247,15 @@ table mean anything, and a dedicated machine would show higher figures for every
 - *empty XDP* is plain routing on interfaces with a program that lets everything pass: what XDP costs on this
   lab's wire, where the kernel copies each packet for it. A network card with native XDP does not.
 - *meshd sealed*, wireguard-go, nebula and tinc encrypt. meshd sealed is its process in user space, and
-  wireguard-go is of the same version of the same library, set up by hand. nebula and tinc are Debian's
-  packages with their defaults.
+  wireguard-go is the same library set up by hand. nebula runs with its offloads, which it leaves off by default,
+  and with an MTU of 1440. tinc is Debian's package.
 `,
 	)
+	for _, s := range r.systems {
+		if s.rival != "" {
+			fmt.Fprintf(&b, "- %s: %s\n", s.name, s.version())
+		}
+	}
 	return b.String()
 }
 

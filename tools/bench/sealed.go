@@ -14,10 +14,6 @@ const (
 	wireguardGo = "wireguard-go"
 )
 
-// newest returns the path of the wireguard-go that `make bench` has built beside meshd, of the version that
-// meshd uses: Debian's is of 2022, and slower by far.
-func newest(binary string) string { return filepath.Join(filepath.Dir(binary), "wireguard-go") }
-
 // newKeys returns a private and a public key for each host.
 func newKeys() (private, public [2]string, err error) {
 	for i := range 2 {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"debug/buildinfo"
 	"fmt"
 	"net"
 	"os"
@@ -18,6 +19,7 @@ type system struct {
 	name  string
 	mtu   int      // of a pod, bytes
 	needs []string // programs
+	rival string   // the program whose version a reader wants to know; empty: this kernel, or meshd
 	start func(l *lab) error
 
 	// Which engine of meshd it is, if any; the user engine can be asked for packets per call.
@@ -57,6 +59,7 @@ func systems(binary string, bare bool) []*system {
 				start: func(l *lab) error { return startMeshd(l, binary, `engine = "user"`) }},
 		}
 	}
+	wireguard, nebula := newest(binary, wireguardGo), newest(binary, "nebula")
 	return []*system{
 		{name: plainRouting, mtu: 1500, start: startRouting},
 		{name: emptyXDP, mtu: 1500, start: startEmptyXDP},
@@ -91,11 +94,30 @@ func systems(binary string, bare bool) []*system {
 		},
 		{name: sealed, mtu: 1440, needs: []string{binary, "wg"},
 			start: func(l *lab) error { return startSealed(l, binary) }},
-		{name: wireguardGo, mtu: 1420, needs: []string{newest(binary), "wg"},
-			start: func(l *lab) error { return startWireGuard(l, newest(binary)) }},
-		{name: "nebula", mtu: 1300, needs: []string{"nebula", "nebula-cert"}, start: startNebula},
-		{name: "tinc", mtu: 1400, needs: []string{"tincd"}, start: startTinc},
+		{name: wireguardGo, mtu: 1420, rival: wireguard, needs: []string{wireguard, "wg"},
+			start: func(l *lab) error { return startWireGuard(l, wireguard) }},
+		{name: "nebula", mtu: 1440, rival: nebula, needs: []string{nebula, nebula + "-cert"},
+			start: func(l *lab) error { return startNebula(l, nebula) }},
+		{name: "tinc", mtu: 1400, rival: "tincd", needs: []string{"tincd"}, start: startTinc},
 	}
+}
+
+// newest returns the path of a program of others that `make rivals` has built beside meshd. Debian's packages
+// are years old, and slower by far.
+func newest(binary, name string) string { return filepath.Join(filepath.Dir(binary), "rivals", name) }
+
+// version tells the version of a rival: what Go has noted in it, or what it says.
+func (s *system) version() string {
+	path, err := exec.LookPath(s.rival)
+	if err != nil {
+		return ""
+	}
+	if info, err := buildinfo.ReadFile(path); err == nil {
+		return info.Main.Version
+	}
+	out, _ := exec.Command(path, "--version").Output()
+	line, _, _ := strings.Cut(string(out), "\n")
+	return line
 }
 
 // startRouting joins the pods without a tunnel.
@@ -222,10 +244,11 @@ func startWireGuard(l *lab, program string) error {
 }
 
 // startNebula runs nebula without a lighthouse: both addresses are known, so nothing is measured of
-// how they are found.
-func startNebula(l *lab) error {
+// how they are found. It is nebula at its best: with its offloads, which it leaves off by default, and with the
+// largest MTU that this wire carries (1500 less 60).
+func startNebula(l *lab, program string) error {
 	cert := func(args ...string) error {
-		cmd := exec.Command("nebula-cert", args...)
+		cmd := exec.Command(program+"-cert", args...)
 		cmd.Dir = l.dir
 		out, err := cmd.CombinedOutput()
 		if err != nil {
@@ -246,15 +269,15 @@ func startNebula(l *lab) error {
 		doc := fmt.Sprintf(`pki: {ca: %[1]s/ca.crt, cert: %[1]s/%[2]s.crt, key: %[1]s/%[2]s.key}
 static_host_map: {"10.9.9.%[3]d": ["192.0.2.%[3]d:4242"]}
 lighthouse: {am_lighthouse: false}
-listen: {host: 0.0.0.0, port: 4242}
-tun: {dev: nebula, mtu: 1300, unsafe_routes: [{route: 10.244.%[3]d.0/24, via: 10.9.9.%[3]d}]}
-firewall: {outbound: [{port: any, proto: any, host: any}], inbound: [{port: any, proto: any, host: any}]}
+listen: {host: 0.0.0.0, port: 4242, udp_offloads: true}
+tun: {dev: nebula, mtu: 1440, use_offloads: true, unsafe_routes: [{route: 10.244.%[3]d.0/24, via: 10.9.9.%[3]d}]}
+firewall: {outbound: [{port: any, proto: any, host: any, local_cidr: 0.0.0.0/0}], inbound: [{port: any, proto: any, host: any, local_cidr: 0.0.0.0/0}]}
 `, l.dir, name, peer)
 		file := filepath.Join(l.dir, name+".yml")
 		if err := os.WriteFile(file, []byte(doc), 0o600); err != nil {
 			return err
 		}
-		if err := l.spawn(i, "nebula", "-config", file); err != nil {
+		if err := l.spawn(i, program, "-config", file); err != nil {
 			return err
 		}
 		if err := eventually(func() error {
