@@ -246,7 +246,7 @@ func (t *teller) remember(at time.Time) {
 		return
 	}
 	r := t.engine.Read()
-	node, lost := history.Of(r.Totals), t.kernelDrops(v.plan, r)
+	node, lost := history.Of(r.Totals, r.Sealed()), t.kernelDrops(v.plan, r)
 	for _, n := range lost {
 		node.Drops += n
 	}
@@ -255,7 +255,7 @@ func (t *teller) remember(at time.Time) {
 	for i := range v.plan.Engine.Mesh.Peers { // in an order that stays
 		name := v.plan.Engine.Mesh.Peers[i].Name
 		if traffic, counted := r.Peers[name]; counted {
-			one := history.Of(traffic)
+			one := history.Of(traffic, r.Sealed())
 			one.Probed(t.probes.steer.Glance(name, traffic.LastSeen, at, t.probes.forms.Update))
 			all = append(all, history.Peer{Name: name, Reading: one})
 		}

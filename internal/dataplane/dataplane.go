@@ -257,6 +257,9 @@ type Reading struct {
 	Strangers []mesh.Stranger         // the last who sent what was not accepted, the latest first; 8 at most
 }
 
+// Sealed tells whether packets travel encrypted: inner packets are not counted then.
+func (r *Reading) Sealed() bool { return r.Works.Engine == EngineWireGuard }
+
 // Lost counts packets that the kernel dropped before an engine saw them.
 type Lost struct {
 	Socket  uint64 // receive buffers were full

@@ -36,17 +36,37 @@ const (
 	historyIdle = time.Minute // after which a busy peer may take the place of an idle one
 )
 
-// Reading is what there is to know of a peer, or of the node, at one time. Counters only grow.
+// Counts is what the counters of a reading are of.
+type Counts uint8
+
+// The kinds.
+const (
+	Inner    Counts = iota // inner packets, and their bytes
+	Messages               // bytes of WireGuard's messages; packets are not counted
+	Nothing                // neither is counted
+)
+
+// Reading is what there is to know of a peer, or of the node, at one time. Counters only grow, and those of
+// messages begin anew with the interface of WireGuard.
 type Reading struct {
+	Counts                                        Counts
 	RxPackets, RxBytes, TxPackets, TxBytes, Drops uint64
 	RTT, Loss                                     float64 // ms, and 0 to 1; NaN if unknown
 }
 
-// Of returns the reading of traffic, whose round trip time and loss are not known.
-func Of(t mesh.Traffic) Reading {
-	return Reading{RxPackets: t.RxPackets, RxBytes: t.RxBytes,
+// Of returns the reading of traffic, whose round trip time and loss are not known. sealed tells that packets
+// travel encrypted.
+func Of(t mesh.Traffic, sealed bool) Reading {
+	r := Reading{RxPackets: t.RxPackets, RxBytes: t.RxBytes,
 		TxPackets: t.TxPackets, TxBytes: t.TxBytes, Drops: t.Dropped(),
 		RTT: math.NaN(), Loss: math.NaN()}
+	if sealed {
+		r.Counts, r.RxBytes, r.TxBytes = Nothing, t.Messages.Rx, t.Messages.Tx
+	}
+	if sealed && t.Messages.Known {
+		r.Counts = Messages
+	}
+	return r
 }
 
 // Probed adds what probes say of a peer.
@@ -59,20 +79,32 @@ func (r *Reading) Probed(g probe.Glance) {
 	}
 }
 
-// traffic grows whenever anything happened to the peer's packets; it tells the busy from the idle.
-func (r Reading) traffic() uint64 { return r.RxPackets + r.TxPackets + r.Drops }
+// traffic changes whenever anything happened to the peer's packets; it tells the busy from the idle.
+func (r Reading) traffic() uint64 {
+	return r.RxPackets + r.RxBytes + r.TxPackets + r.TxBytes + r.Drops
+}
 
 // point is what happened in one step; rtt is the mean in it, loss that at its end.
 // float32 halves the memory, and 24 bits are more than a chart or a rate shows.
 type point struct{ rxPackets, rxBytes, txPackets, txBytes, drops, rtt, loss float32 }
 
 // since returns what happened from an earlier reading to this one, in each of n
-// steps.
+// steps. What was not counted all the time, or of the same things, is NaN: a zero would say that nothing
+// happened.
 func (r Reading) since(was Reading, n int) point {
-	each := func(now, before uint64) float32 { return float32(float64(now-before) / float64(n)) }
+	unknown := float32(math.NaN())
+	each := func(now, before uint64, counted bool) float32 {
+		if !counted || now < before {
+			return unknown
+		}
+		return float32(float64(now-before) / float64(n))
+	}
+	packets := r.Counts == Inner && was.Counts == Inner
+	bytes := r.Counts == was.Counts && r.Counts != Nothing
 	return point{
-		each(r.RxPackets, was.RxPackets), each(r.RxBytes, was.RxBytes), each(r.TxPackets, was.TxPackets),
-		each(r.TxBytes, was.TxBytes), each(r.Drops, was.Drops), float32(r.RTT), float32(r.Loss),
+		each(r.RxPackets, was.RxPackets, packets), each(r.RxBytes, was.RxBytes, bytes),
+		each(r.TxPackets, was.TxPackets, packets), each(r.TxBytes, was.TxBytes, bytes),
+		each(r.Drops, was.Drops, true), float32(r.RTT), float32(r.Loss),
 	}
 }
 

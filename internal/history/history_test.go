@@ -1,11 +1,13 @@
 package history
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -157,13 +159,63 @@ func answer(t *testing.T, h *History, peer, span string) *control.History {
 func TestReadingOf(t *testing.T) {
 	traffic := mesh.Traffic{RxPackets: 1, RxBytes: 2, TxPackets: 3, TxBytes: 4,
 		Drops: [mesh.NumDrops]uint64{mesh.NoRoute: 5, mesh.Malformed: 6}}
-	got := Of(traffic)
+	got := Of(traffic, false)
 	if !math.IsNaN(got.RTT) || !math.IsNaN(got.Loss) {
 		t.Errorf("round trip time %v, loss %v", got.RTT, got.Loss)
 	}
 	got.RTT, got.Loss = 0, 0
 	if want := (Reading{RxPackets: 1, RxBytes: 2, TxPackets: 3, TxBytes: 4, Drops: 11}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+// While packets are encrypted their number is unknown and not 0, and bytes are those of messages. A step in
+// which that changes, or in which counters begin anew, has neither.
+func TestEncrypted(t *testing.T) {
+	bare := func(n uint64) mesh.Traffic { return mesh.Traffic{RxPackets: n, TxPackets: n, RxBytes: n, TxBytes: n} }
+	messages := func(rx, tx uint64, known bool) mesh.Traffic {
+		all := bare(7) // of the engine, which gets nothing now
+		all.Messages, all.Drops[mesh.NotEncrypted] = mesh.Messages{Rx: rx, Tx: tx, Known: known}, rx
+		return all
+	}
+	var h History
+	for second, reading := range []Reading{
+		Of(bare(5), false), Of(bare(7), false), // 2 packets
+		Of(messages(100, 200, true), true), // the switch
+		Of(messages(110, 220, true), true),
+		Of(messages(3, 4, true), true), // the interface was made anew
+		Of(messages(4, 6, true), true),
+		Of(messages(9, 9, false), true), // another node forwards for the peer
+		Of(messages(9, 9, false), true),
+		Of(bare(8), false), Of(bare(9), false), // the way back
+	} {
+		h.Take(time.Unix(int64(second), 0), reading, []Peer{{"b", reading}})
+	}
+	for _, peer := range []string{"", "b"} {
+		a := answer(t, &h, peer, "5m")
+		for _, test := range []struct {
+			name string
+			got  []*float64
+			want string
+		}{
+			{"received packets", a.RxPackets, "2 - - - - - - - 1"}, {"sent packets", a.TxPackets, "2 - - - - - - - 1"},
+			{"received bytes", a.RxBytes, "2 - 10 - 1 - - - 1"}, {"sent bytes", a.TxBytes, "2 - 20 - 2 - - - 1"},
+			{"drops", a.Drops, "0 100 10 - 1 5 0 - 0"},
+		} {
+			t.Run(test.name+" of "+cmp.Or(peer, "all"), func(t *testing.T) {
+				var got []string
+				for _, v := range test.got[len(test.got)-9:] {
+					if v == nil {
+						got = append(got, "-")
+					} else {
+						got = append(got, fmt.Sprint(*v))
+					}
+				}
+				if text := strings.Join(got, " "); text != test.want {
+					t.Errorf("%s, want %s", text, test.want)
+				}
+			})
+		}
 	}
 }
 

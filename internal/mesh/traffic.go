@@ -3,12 +3,20 @@ package mesh
 import "time"
 
 // Traffic is a reading of one set of counters. All of them only grow, from the start of the
-// engine, and count inner packets.
+// engine, and count inner packets; Messages is the exception.
 type Traffic struct {
 	RxPackets, RxBytes uint64 // delivered to the TUN
 	TxPackets, TxBytes uint64 // handed to the underlay
 	Drops              [NumDrops]uint64
 	LastSeen           time.Time // when the last acceptable packet came in; zero if none did
+	Messages           Messages
+}
+
+// Messages counts bytes of WireGuard's messages, which are all that is known of packets that travel
+// encrypted. They begin anew with the interface of WireGuard.
+type Messages struct {
+	Rx, Tx uint64
+	Known  bool // false: packets travel bare, or another peer forwards them
 }
 
 // Add sums other into t. The later of the two times stays.
@@ -20,6 +28,9 @@ func (t *Traffic) Add(other Traffic) {
 	for i := range t.Drops {
 		t.Drops[i] += other.Drops[i]
 	}
+	t.Messages.Rx += other.Messages.Rx
+	t.Messages.Tx += other.Messages.Tx
+	t.Messages.Known = t.Messages.Known || other.Messages.Known
 	if other.LastSeen.After(t.LastSeen) {
 		t.LastSeen = other.LastSeen
 	}

@@ -26,6 +26,9 @@ func TestTrafficAdd(t *testing.T) {
 			mesh.Traffic{Drops: [mesh.NumDrops]uint64{mesh.NoRoute: 11, mesh.TooBig: 5, mesh.Malformed: 2}}},
 		{"the later time stays", mesh.Traffic{LastSeen: late}, mesh.Traffic{LastSeen: early},
 			mesh.Traffic{LastSeen: late}},
+		{"bytes of messages", mesh.Traffic{Messages: mesh.Messages{Rx: 1, Tx: 2}},
+			mesh.Traffic{Messages: mesh.Messages{Rx: 10, Tx: 20, Known: true}},
+			mesh.Traffic{Messages: mesh.Messages{Rx: 11, Tx: 22, Known: true}}},
 		{"never seen", mesh.Traffic{LastSeen: early}, mesh.Traffic{}, mesh.Traffic{LastSeen: early}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/peers"
 	"example.org/meshd/internal/probe"
 )
@@ -86,16 +87,22 @@ func (e *Engine) Leaving() dataplane.Leaving {
 	return e.Inner.Leaving()
 }
 
-// Read implements dataplane.Engine. WireGuard counts messages and not packets: when a peer was heard, and
-// what the kernel dropped, is all that it adds to what the engine has counted.
+// Read implements dataplane.Engine. WireGuard counts messages and not packets: their bytes, when a peer was
+// heard, and what the kernel dropped, is all that it adds to what the engine has counted.
 func (e *Engine) Read() dataplane.Reading {
 	r := e.Inner.Read()
 	e.Keeper.refused.add(&r.Totals)
+	told, sealed := e.Keeper.told.Load(), r.Sealed()
 	for name, traffic := range r.Peers {
 		if e.inside(name) {
 			traffic.LastSeen = e.Heard(name)
-			r.Peers[name] = traffic
 		}
+		// Of a peer behind another one WireGuard has no counters: they are with those of the relay.
+		if is, known := told.Peers[name]; sealed && known && is.Relay == "" {
+			traffic.Messages = mesh.Messages{Rx: is.Received, Tx: is.Sent, Known: true}
+			r.Totals.Add(mesh.Traffic{Messages: traffic.Messages})
+		}
+		r.Peers[name] = traffic
 	}
 	return r
 }

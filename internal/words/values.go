@@ -53,7 +53,7 @@ func Totals(r dataplane.Reading, kernel map[string]uint64) control.Totals {
 // moved returns the counters of packets that were forwarded; nil while WireGuard forwards them, which counts
 // its own messages alone.
 func moved(r dataplane.Reading, t mesh.Traffic) (rxPackets, rxBytes, txPackets, txBytes *uint64) {
-	if r.Works.Engine == dataplane.EngineWireGuard {
+	if r.Sealed() {
 		return nil, nil, nil, nil
 	}
 	return &t.RxPackets, &t.RxBytes, &t.TxPackets, &t.TxBytes

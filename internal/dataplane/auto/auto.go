@@ -270,7 +270,7 @@ func (e *Engine) Read() dataplane.Reading {
 	}
 	r.Lost.Merger, r.Handed = k.Overflow, k.Handed
 	switch {
-	case r.Works.Engine == dataplane.EngineWireGuard: // no engine was chosen
+	case r.Sealed(): // no engine was chosen
 		return r
 	case !k.Forwards:
 		r.Works.Reason = e.verdict.Load().reason
