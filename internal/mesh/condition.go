@@ -125,7 +125,7 @@ const (
 	NotPrepared      Kind = "not_prepared"      // the file lists keys, and this host could not encrypt
 	NotReady         Kind = "not_ready"         // a peer that could not be reached if this node encrypted
 	SwitchCosts      Kind = "switch_costs"      // packets are lost until all hosts have the new transport
-	StandbySends     Kind = "standby_sends"     // a peer sends from a shared prefix that another one carries
+	StandbySends     Kind = "standby_sends"     // a peer may send from a shared prefix that another one carries
 )
 
 // A Condition is something that an operator has to know, as long as it lasts. Subject and Cause

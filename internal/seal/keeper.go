@@ -54,9 +54,10 @@ type Keeper struct {
 	refused refused
 	full    time.Time // of the last comparison with everything that is wanted
 
-	shift   switchover
-	told    atomic.Pointer[Told]
-	failure atomic.Pointer[mesh.Condition]
+	shift     switchover
+	told      atomic.Pointer[Told]
+	failure   atomic.Pointer[mesh.Condition]
+	suspicion atomic.Pointer[mesh.Condition] // of those who send what is not theirs
 }
 
 type request struct {
@@ -186,7 +187,8 @@ func (k *Keeper) look(ctx context.Context, now time.Time) {
 		return
 	}
 	face := link.FaceOf(wireguard.Interface)
-	k.refused.note(face)
+	k.refused.note(face, now)
+	k.suspicion.Store(k.wanted.suspect(k.known(), k.refused.lies()))
 	state, err := k.read()
 	if err == nil {
 		k.tell(state, now)
@@ -254,6 +256,7 @@ func (k *Keeper) bring(ctx context.Context, now time.Time) {
 	if k.wanted == nil {
 		_, err = link.RemoveEncrypted(wireguard.Interface)
 		k.told.Store(&Told{})
+		k.suspicion.Store(nil)
 		k.calls, k.using = map[string]*caller{}, nil
 	} else {
 		changed, err = k.try(ctx, now)

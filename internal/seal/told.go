@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -117,8 +118,10 @@ const unanswered = 3 * time.Minute
 
 // conditions returns what is not as it should be.
 func (k *Keeper) conditions() (all []mesh.Condition) {
-	if c := k.failure.Load(); c != nil {
-		all = append(all, *c)
+	for _, one := range []*atomic.Pointer[mesh.Condition]{&k.failure, &k.suspicion} {
+		if c := one.Load(); c != nil {
+			all = append(all, *c)
+		}
 	}
 	t, now := k.told.Load(), time.Now()
 	if t.Implementation == "user" {

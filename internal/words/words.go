@@ -101,8 +101,8 @@ var sentences = map[mesh.Kind]string{
 	mesh.NotPrepared: "this host is not ready for encryption, and the file lists keys",
 	mesh.NotReady:    "PEER is not ready: packets to it would be lost until a handshake succeeds",
 	mesh.SwitchCosts: "packets are lost until all hosts have the new file: SUBJECT",
-	mesh.StandbySends: "PEER sends from the prefix SUBJECT, which another node carries: " +
-		"its packets are dropped",
+	mesh.StandbySends: "packets are dropped, since another node carries the network that they are from: " +
+		"PEER may send from SUBJECT",
 
 	mesh.SendRefused:    "this host refuses to send to PEER",
 	mesh.PeerPortClosed: "meshd seems not to run on PEER",
