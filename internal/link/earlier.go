@@ -103,6 +103,11 @@ func marked(dev netlink.Link) bool { return Encrypted.is(dev) && dev.Attrs().Ali
 
 // deleteLink deletes an interface; one that is gone already is no error.
 func deleteLink(dev netlink.Link) error {
+	if isKernels(dev) {
+		// Where this fails, the kernel removes the peers itself, which only takes longer. First the interface
+		// goes down, and its routes with it: packets take the way behind them at once.
+		_ = errors.Join(netlink.LinkSetDown(dev), removePeers(dev))
+	}
 	if err := netlink.LinkDel(dev); err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("delete %q: %w", dev.Attrs().Name, err)
 	}
