@@ -32,8 +32,23 @@ func source(t *testing.T, q *tun.Queue) netip.AddrPort {
 	}
 }
 
+// kubeProxy is what kube-proxy has for packets to an open NodePort, here to port 9001: its mark, and
+// masquerading of what has it.
+const kubeProxy = `
+table inet kube-proxy {
+	chain prerouting {
+		type filter hook prerouting priority dstnat;
+		udp dport 9001 meta mark set mark or 0x4000;
+	}
+	chain postrouting {
+		type nat hook postrouting priority srcnat;
+		mark & 0x4000 != 0 meta mark set mark xor 0x4000 masquerade fully-random;
+	}
+}`
+
 // A client from outside gets the TUN's address towards a pod of another node, whichever of meshd's
-// interfaces its packets leave by; and keeps its connection when they leave by the other one from now on.
+// interfaces its packets leave by; and keeps its connection when they leave by the other one from now on. So
+// does one whose packets kube-proxy would masquerade.
 func TestClientKeepsItsAddressBetweenLinks(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		queues := map[string]*tun.Queue{}
@@ -65,9 +80,12 @@ func TestClientKeepsItsAddressBetweenLinks(t *testing.T) {
 		if _, err := New().Set(both); err != nil {
 			t.Fatal(err)
 		}
+		run(t, n, kubeProxy)
 		for _, test := range []struct{ to, route, want string }{
 			{"10.244.1.7:9000", "10.244.1.0/24", "10.244.2.0"},
 			{"[fd00:10:244:1::7]:9000", "fd00:10:244:1::/64", "fd00:10:244:2::"},
+			{"10.244.1.7:9001", "10.244.1.0/24", "10.244.2.0"},
+			{"[fd00:10:244:1::7]:9001", "fd00:10:244:1::/64", "fd00:10:244:2::"},
 		} {
 			var conn net.Conn
 			if err := client.Do(func() (err error) { conn, err = net.Dial("udp", test.to); return err }); err != nil {

@@ -17,7 +17,9 @@ import (
 //	links      set: meshd's interfaces
 //	exclude    set: outside networks that have a route back to pods
 //
-//	kube-proxy-mark          kube-proxy masquerades the packet: do not do it twice
+//	kube-proxy-mark          kube-proxy asks for the packet to be masqueraded. Towards another node it
+//	                         gets the TUN's address, which masquerading would take from the interface
+//	kube-proxy-mark          elsewhere kube-proxy does it itself: do not do it twice
 //	mesh-to-mesh             pods of other hosts see the sender's own address, whatever other
 //	                         programs masquerade
 //	mesh-to-mesh             so do networks behind this node
@@ -32,8 +34,9 @@ import (
 //	outside-to-remote-pod    what leaves by another interface, or without such an address, gets that
 //	                         of the interface
 //
-// The TUN's address is written into its rule: masquerading would take the same from the interface, and end
-// each connection whose packets leave by the other one of meshd's interfaces later on.
+// The TUN's address is written into its rules: masquerading would take the same from the interface, and end
+// each connection whose packets leave by the other one of meshd's interfaces later on (nf_nat_oif_changed in
+// include/net/netfilter/nf_nat.h).
 
 // Names of the rules in their comments, in status and in metrics.
 const (
@@ -103,21 +106,24 @@ func rules(f nft.Family, s Settings) []nft.Rule {
 	}
 	from, to, notTo := f.SourceIn, f.DestinationIn, f.DestinationNotIn
 	masquerade := nft.Masquerade(s.FullyRandom)
-	all := []nft.Rule{
+	var marked, outside []nft.Rule // from the TUN's address
+	for _, ip := range s.Sources {
+		if ip.Is6() == f.V6() {
+			becomes := nft.Join(nft.ToInterfaceIn(setLinks), f.SourceBecomes(ip, s.FullyRandom))
+			marked = append(marked, rule(KubeProxyMark, nft.MarkHas(kubeProxyMark), to(setMesh), becomes))
+			outside = append(outside, rule(OutsideToRemotePod, to(setMesh), nft.FromInterfaceNotIn(setPodLinks),
+				becomes))
+		}
+	}
+	all := append(marked,
 		rule(KubeProxyMark, nft.MarkHas(kubeProxyMark), nft.Return()),
 		rule(MeshToMesh, from(setLocal), to(setMesh), notTo(setLocal), f.KeepSource()),
 		rule(MeshToMesh, from(setPods), to(setLocal), notTo(setPods), f.KeepSource()),
 		rule(MeshToMesh, from(setMesh), to(setMesh), nft.Return()),
 		rule(OutsideToLocalPod, to(setLocal), nft.Return()),
 		rule(Excluded, from(setPods), to(setExclude), f.KeepSource()),
-		rule(PodsToOutside, from(setPods), f.NotMulticast(), masquerade),
-	}
-	for _, ip := range s.Sources {
-		if ip.Is6() == f.V6() {
-			all = append(all, rule(OutsideToRemotePod, to(setMesh), nft.FromInterfaceNotIn(setPodLinks),
-				nft.ToInterfaceIn(setLinks), f.SourceBecomes(ip, s.FullyRandom)))
-		}
-	}
+		rule(PodsToOutside, from(setPods), f.NotMulticast(), masquerade))
+	all = append(all, outside...)
 	return append(all, rule(OutsideToRemotePod, to(setMesh), nft.FromInterfaceNotIn(setPodLinks), masquerade))
 }
 
