@@ -47,9 +47,9 @@ func (w *Wanted) owns(l learned) map[string][]netip.Prefix {
 }
 
 // peersOf returns the peers of the interface. A relay may send what the peers behind it may. used has the
-// key of each peer that is in use; the other one may send nothing yet.
+// key of each peer that is in use; the other one may send nothing yet, and is called where insists says so.
 func (w *Wanted) peersOf(l learned, used map[string]mesh.Key, calls func(p *Peer) (to netip.AddrPort,
-	now bool)) (all []wireguard.Peer) {
+	now bool), insists func(p *Peer) bool) (all []wireguard.Peer) {
 	own := w.owns(l)
 	behind := map[string][]netip.Prefix{}
 	for _, p := range w.Peers {
@@ -68,8 +68,12 @@ func (w *Wanted) peersOf(l learned, used map[string]mesh.Key, calls func(p *Peer
 			one.Keepalive = w.Keepalive
 		}
 		all = append(all, one)
-		if idle := other(&p.Peer, one.Key); idle.IsValid() { // a keepalive would ask for a handshake
-			all = append(all, wireguard.Peer{Key: idle, Endpoint: one.Endpoint})
+		if key := other(&p.Peer, one.Key); key.IsValid() {
+			idle := wireguard.Peer{Key: key, Endpoint: one.Endpoint, Call: one.Call}
+			if insists(p) {
+				idle.Keepalive = insistent
+			}
+			all = append(all, idle)
 		}
 	}
 	return all

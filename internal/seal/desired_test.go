@@ -36,6 +36,9 @@ func three() *Wanted {
 	}
 }
 
+// patient has no peer called by the key that is not in use.
+func patient(*Peer) bool { return false }
+
 // A prefix is in one peer: its owner, or the relay before the owner.
 func TestPeersOf(t *testing.T) {
 	calls := func(p *Peer) (netip.AddrPort, bool) { return p.Endpoints[0], true }
@@ -46,7 +49,7 @@ func TestPeersOf(t *testing.T) {
 		"one that is no peer": {carriers: map[mesh.Prefix]string{netip.MustParsePrefix("192.168.0.0/24"): "gone"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := three().peersOf(l, map[string]mesh.Key{"hub": {2}}, calls)
+			got := three().peersOf(l, map[string]mesh.Key{"hub": {2}}, calls, patient)
 			want := prefixes("10.244.2.0/24", "10.244.3.0/24", "172.20.0.0/16", "fd00:3::/64")
 			if by := l.carriers[netip.MustParsePrefix("192.168.0.0/24")]; by == "" || by == "edge" {
 				want = append(want, prefixes("192.168.0.0/24")...) // of the hub, which relays for edge, too

@@ -311,8 +311,9 @@ func (k *Keeper) try(ctx context.Context, now time.Time) (changed []string, err 
 	}
 	used := w.used(is, k.using)
 	call := func(p *Peer) (netip.AddrPort, bool) { return k.call(p, is.Peers[used[p.Name]], now) }
+	insists := func(p *Peer) bool { return k.insists(p, is.Peers[used[p.Name]], now) }
 	settings := wireguard.Settings{Interface: wireguard.Interface, Private: private, Port: w.Port,
-		Peers: w.peersOf(l, used, call)}
+		Peers: w.peersOf(l, used, call, insists)}
 	for _, bring := range []func() ([]string, error){
 		func() ([]string, error) { return wireguard.Set(client, settings) },
 		func() ([]string, error) { k.use(used); return link.Set(w.linkOf(l)) },

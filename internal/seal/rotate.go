@@ -19,6 +19,11 @@ import (
 // Packets that the node sends after its handshake are dropped until the prefixes have moved. What is sent to
 // it arrives all the while: WireGuard receives with the keys of sessions for as long as they live, whatever
 // the private key is by then.
+//
+// The node speaks first, since the others cannot know when it takes its next key. Where both nodes of a pair
+// have taken theirs and have not heard of each other since, each would call the other one by a key that the
+// other one has no longer, and neither would answer. So a peer is called by its other key, too, from the
+// moment on in which this node has taken its own, and while the key in use gets no answer.
 
 const (
 	// turnEvery is the time between two looks for a handshake with another key. It is the longest part of the
@@ -28,7 +33,18 @@ const (
 	// which there may be thousands, and holds a lock of the kernel's meanwhile. It is less than rest, since
 	// it is for the time of a rotation alone.
 	turnRest = 10
+	// insistent is the keepalive of a peer that is called by its other key. Setting it makes WireGuard call at
+	// once, and again every 5 s (REKEY_TIMEOUT); whoever does not have that key drops the call.
+	insistent = 25 * time.Second
 )
+
+// insists tells whether a peer is called by the key that is not in use, too. is is what the interface knows
+// of the one in use.
+func (k *Keeper) insists(p *Peer, is wireguard.PeerState, now time.Time) bool {
+	self := &k.wanted.Self
+	return self.Next.IsValid() && k.private.Public() == self.Next || k.o.Fails(p.Name) ||
+		now.Sub(is.Handshake) > unanswered
+}
 
 // inUse returns the key that a peer speaks with: that of the later handshake. Without a later one, as after a
 // restart of WireGuard in user space, it is the one from before, if the peer still has it.

@@ -47,20 +47,61 @@ func TestInUse(t *testing.T) {
 	}
 }
 
-// A peer with two keys is two peers of the interface, and all prefixes belong to the key in use.
+// A peer with two keys is two peers of the interface, and all prefixes belong to the key in use. The other
+// one is called where somebody insists.
 func TestPeersOfRotation(t *testing.T) {
 	calls := func(p *Peer) (netip.AddrPort, bool) { return p.Endpoints[0], true }
-	for _, used := range []mesh.Key{{2}, {4}} {
+	for _, test := range []struct {
+		used    mesh.Key
+		insists func(*Peer) bool
+		want    time.Duration // keepalive
+	}{
+		{mesh.Key{2}, patient, 0},
+		{mesh.Key{4}, patient, 0},
+		{mesh.Key{2}, func(p *Peer) bool { return p.Name == "hub" }, insistent},
+	} {
 		w := three()
 		w.Peers[0].Next = mesh.Key{4}
-		got := w.peersOf(learned{}, map[string]mesh.Key{"hub": used}, calls)
-		if len(got) != 2 || got[0].Key != used || got[1].Key != (mesh.Key{6 - used[0]}) {
+		got := w.peersOf(learned{}, map[string]mesh.Key{"hub": test.used}, calls, test.insists)
+		if len(got) != 2 || got[0].Key != test.used || got[1].Key != (mesh.Key{6 - test.used[0]}) {
 			t.Fatalf("%+v", got)
 		}
-		if len(got[0].Allowed) != 5 || len(got[1].Allowed) != 0 || got[1].Call || got[1].Keepalive != 0 ||
-			got[1].Endpoint != got[0].Endpoint {
+		if len(got[0].Allowed) != 5 || len(got[1].Allowed) != 0 || got[1].Keepalive != test.want ||
+			got[1].Endpoint != got[0].Endpoint || !got[1].Call {
 			t.Errorf("%+v", got)
 		}
+	}
+}
+
+// Two nodes that change their keys at once would call each other by keys that neither has any more.
+func TestInsists(t *testing.T) {
+	first, next := wireguard.PrivateOf([32]byte{8}), wireguard.PrivateOf([32]byte{16})
+	now := time.Unix(1e9, 0)
+	young := wireguard.PeerState{Handshake: now.Add(-unanswered)}
+	for _, test := range []struct {
+		name    string
+		listed  mesh.Key // next_public_key of this node
+		private wireguard.Private
+		fails   bool
+		is      wireguard.PeerState
+		want    bool
+	}{
+		{"the peer changes its key alone", mesh.Key{}, first, false, young, false},
+		{"this node will, too", next.Public(), first, false, young, false},
+		{"this node has", next.Public(), next, false, young, true},
+		{"the peer does not answer", mesh.Key{}, first, true, young, true},
+		{"the key in use got no answer", mesh.Key{}, first, false, wireguard.PeerState{Handshake: now.Add(
+			-unanswered - 1)}, true},
+		{"it was never used", mesh.Key{}, first, false, wireguard.PeerState{}, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			k := newKeeper(Options{Fails: func(string) bool { return test.fails }})
+			k.wanted, k.private = three(), test.private
+			k.wanted.Self.Key, k.wanted.Self.Next = first.Public(), test.listed
+			if got := k.insists(&k.wanted.Peers[0], test.is, now); got != test.want {
+				t.Error(got)
+			}
+		})
 	}
 }
 
@@ -69,11 +110,11 @@ func TestSpeaksFirst(t *testing.T) {
 	nowhere := func(*Peer) (netip.AddrPort, bool) { return netip.AddrPort{}, false }
 	w := three()
 	used := map[string]mesh.Key{"hub": {2}}
-	if got := w.peersOf(learned{}, used, nowhere); got[0].Keepalive != 0 {
+	if got := w.peersOf(learned{}, used, nowhere, patient); got[0].Keepalive != 0 {
 		t.Errorf("%+v", got)
 	}
 	w.Self.Next = mesh.Key{9}
-	if got := w.peersOf(learned{}, used, nowhere); got[0].Keepalive != w.Keepalive {
+	if got := w.peersOf(learned{}, used, nowhere, patient); got[0].Keepalive != w.Keepalive {
 		t.Errorf("%+v", got)
 	}
 }
