@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 
 	"github.com/spf13/cobra"
 
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
-	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/source"
 	"example.org/meshd/internal/survey"
 	"example.org/meshd/internal/wireguard"
@@ -21,7 +19,7 @@ import (
 // clones of one image the same, and a daemon that did would change who this host is.
 func keyCommand(g *globals) *cobra.Command {
 	var path string
-	var public, next, activate bool
+	var public, next, activate, force bool
 	cmd := &cobra.Command{
 		Use:   "key",
 		Short: "Print the public key of this host, and make the private key if there is none",
@@ -32,7 +30,9 @@ itself is never printed. The path is wireguard.private_key of the file of --conf
 
 A host changes its key in two steps. --next makes a second private key beside the first one, at PATH.next,
 and prints its public key, which is next_public_key of the node in the file. Once all hosts have that file,
---activate here makes the second key the first one. The key before is kept at PATH.old.`,
+--activate here makes the second key the first one. The key before is kept at PATH.old. --activate asks the
+meshd that runs here, and refuses while a host that is up has another file: that host would take nothing from
+this one any more. --force does it anyway.`,
 		Example: `  ssh edge-2 sudo meshd key
   meshd key --public
   meshd key --next
@@ -42,13 +42,16 @@ and prints its public key, which is next_public_key of the node in the file. Onc
 			if activate && (next || public) {
 				return fmt.Errorf("%w: --activate goes with neither --next nor --public", errUsage)
 			}
+			if force && !activate {
+				return fmt.Errorf("%w: --force is for --activate", errUsage)
+			}
 			if path == "" {
 				path = keyPath(cmd.Context(), g.config)
 			}
-			call := keyCall{path: path, file: g.config, public: public}
+			call := keyCall{path: path, file: g.config, public: public, force: force}
 			switch {
 			case activate:
-				return call.activate(cmd, g.json)
+				return call.activate(cmd, g)
 			case next:
 				return call.next(cmd, g.json)
 			}
@@ -59,6 +62,7 @@ and prints its public key, which is next_public_key of the node in the file. Onc
 	cmd.Flags().BoolVar(&public, "public", false, "make no key")
 	cmd.Flags().BoolVar(&next, "next", false, "the same for the next key, at PATH.next")
 	cmd.Flags().BoolVar(&activate, "activate", false, "make the next key the key of this host")
+	cmd.Flags().BoolVar(&force, "force", false, "with --activate: whatever files the other hosts have")
 	return cmd
 }
 
@@ -73,6 +77,7 @@ type keyAnswer struct {
 type keyCall struct {
 	path, file string // of the private key, and of the mesh
 	public     bool   // make none
+	force      bool   // do not ask what the other hosts know
 }
 
 // own prints the key of this host.
@@ -106,7 +111,7 @@ func (k keyCall) next(cmd *cobra.Command, json bool) error {
 }
 
 // activate makes the next key the key of this host.
-func (k keyCall) activate(cmd *cobra.Command, json bool) error {
+func (k keyCall) activate(cmd *cobra.Command, g *globals) error {
 	path := wireguard.NextPath(k.path)
 	next, err := wireguard.ReadKeyFile(cmd.Context(), path)
 	switch {
@@ -116,9 +121,17 @@ func (k keyCall) activate(cmd *cobra.Command, json bool) error {
 	case err != nil:
 		return keyProblem(path, err)
 	}
-	if unlisted(cmd.Context(), k.file, next.Public()) {
+	listed := listingOf(cmd.Context(), k.file, next.Public())
+	if listed == unlisted {
 		return fmt.Errorf("no node in %s has the key %s, so the other hosts would take nothing from this one: "+
 			"write it as next_public_key of this host's node, on all hosts", k.file, next.Public())
+	}
+	if !k.force {
+		client := g.client()
+		defer client.Close()
+		if err := k.others(cmd, client, next.Public(), listed); err != nil {
+			return err
+		}
 	}
 	if next, err = wireguard.ActivateKey(cmd.Context(), k.path); err != nil {
 		return keyProblem(k.path, err)
@@ -126,19 +139,7 @@ func (k keyCall) activate(cmd *cobra.Command, json bool) error {
 	k.say(cmd, "this host has another key: meshd takes it within a second, and the other hosts follow; then "+
 		"write it as public_key = \"%s\" of the node, and delete next_public_key. The key before is in %s",
 		next.Public(), wireguard.OldPath(k.path))
-	return printKey(cmd, json, keyAnswer{next.Public().String(), k.path, false})
-}
-
-// unlisted tells whether a file of the mesh lists keys, but not this one. Of a file that cannot be read, or
-// has faults, nothing is known.
-func unlisted(ctx context.Context, path string, key mesh.Key) bool {
-	doc, err := source.Read(ctx, path, config.MaxSize)
-	if err != nil {
-		return false
-	}
-	c, err := config.ParseContext(ctx, path, doc)
-	return err == nil && c.Sealed() &&
-		!slices.ContainsFunc(c.Nodes, func(n config.Node) bool { return n.HasKey(key) })
+	return printKey(cmd, g.json, keyAnswer{next.Public().String(), k.path, false})
 }
 
 // say writes for people. stdout has the key alone, so that scripts can take it.

@@ -107,7 +107,7 @@ func TestNextKey(t *testing.T) {
 	folder := t.TempDir()
 	path, file := filepath.Join(folder, "private.key"), filepath.Join(folder, "mesh.toml")
 	call := func(args ...string) (int, string, string) {
-		return meshd(append(args, "-c", file, "--private-key", path)...)
+		return meshd(append(args, "-c", file, "--private-key", path, "--socket", filepath.Join(folder, "none"))...)
 	}
 	code, out, _ := call("key")
 	first := printedKey(t, code, out)
@@ -150,7 +150,8 @@ func TestNextKey(t *testing.T) {
 	if got := printedKey(t, code, out); got != first {
 		t.Errorf("the old key is %s, want %s", got, first)
 	}
-	for _, args := range [][]string{{"key", "--next", "--activate"}, {"key", "--public", "--activate"}} {
+	for _, args := range [][]string{{"key", "--next", "--activate"}, {"key", "--public", "--activate"},
+		{"key", "--force"}, {"key", "--next", "--force"}} {
 		if code, out, _ := call(args...); code != exitUsage || out != "" {
 			t.Errorf("%q: %d, %q", args, code, out)
 		}
