@@ -8,6 +8,7 @@ import (
 
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/wireguard"
 )
 
 // This file knows this host by its key: where neither --node nor an address says which node it is, and where
@@ -23,6 +24,9 @@ type OwnKey struct {
 	// KeyExposed is the private key of this host that stands in the place of a public one, in a file that
 	// everybody reads; the zero value: none does. Then the key has to be replaced, and KeyRemedy says how.
 	KeyExposed mesh.Key
+	// KeyNext is the key that the host is about to take, and KeyBefore the one that it had before. Whoever
+	// looks reads them where the file lists Key for no node: one of them may be what the file is about.
+	KeyNext, KeyBefore mesh.Key
 }
 
 // ErrKey says that another private key on this host would mend a fault of the file; test with errors.Is.
@@ -88,9 +92,22 @@ func wrongKey(c *config.Config, self int, own OwnKey) error {
 			own.KeyRemedy)
 	case !node.HasKey(own.Key):
 		return c.Fault(path, "this host has another key: its public key is %s, and that of %s in the file is %s: "+
-			"correct the file, or choose the right node with --node NAME", own.Key, node.Name, keyOf(node))
+			"%s", own.Key, node.Name, keyOf(node), another(c, node, own))
 	}
 	return nil
+}
+
+// another returns what an operator can do where the file lists another key for a node than the host has.
+func another(c *config.Config, node config.Node, own OwnKey) string {
+	path := c.WireGuard.PrivateKey
+	switch {
+	case node.HasKey(own.KeyNext):
+		return "run `meshd key --activate`, which takes that key, or correct the file"
+	case node.HasKey(own.KeyBefore): // the file was rolled back after the host had taken its next key
+		return fmt.Sprintf("run `mv %s %s && mv %s %s`, which takes the key before again, or correct the file",
+			path, wireguard.NextPath(path), wireguard.OldPath(path), path)
+	}
+	return "correct the file, or choose the right node with --node NAME"
 }
 
 // placeOf returns where a key stands in the file, which has it once.

@@ -15,8 +15,8 @@ import (
 )
 
 // ownKey reads the key of this host where a file needs it: one without keys leaves the disk alone. It takes
-// two seconds at most, and two more while the file lists next keys. The error is one that passes, of a file
-// that needs the key.
+// two seconds at most for each of the files of a key that it needs: one, two while the file lists next keys,
+// and three if it does not list this host's. The error is one that passes, of a file that needs the key.
 func ownKey(c *config.Config) (own plan.OwnKey, err error) {
 	if !needsKey(c) {
 		return own, nil
@@ -30,6 +30,9 @@ func ownKey(c *config.Config) (own plan.OwnKey, err error) {
 		return plan.OwnKey{KeyErr: err, KeyRemedy: KeyRemedy(path, err)}, nil
 	}
 	own.Key = private.Public()
+	if !slices.ContainsFunc(c.Nodes, func(n config.Node) bool { return n.HasKey(own.Key) }) {
+		own.KeyNext, own.KeyBefore = aside(wireguard.NextPath(path)), aside(wireguard.OldPath(path))
+	}
 	if own.KeyExposed = exposed(c, private); own.KeyExposed.IsValid() {
 		own.KeyRemedy = fmt.Sprintf("delete %s on this host, run `meshd key`, and write what it prints as the "+
 			"public_key of its node", path)
@@ -44,6 +47,16 @@ func ownKey(c *config.Config) (own plan.OwnKey, err error) {
 		}
 	}
 	return own, nil
+}
+
+// aside returns the public key of a file that stands beside the key of this host; the zero value: there is
+// none that can be read.
+func aside(path string) mesh.Key {
+	private, err := wireguard.ReadKeyFile(context.Background(), path)
+	if err != nil {
+		return mesh.Key{}
+	}
+	return private.Public()
 }
 
 // exposed returns the key of a file that is a private key; the zero value: none is.

@@ -11,6 +11,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"example.org/meshd/internal/config"
+	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/nstest"
 	"example.org/meshd/internal/plan"
 	"example.org/meshd/internal/rules"
@@ -130,5 +131,35 @@ func TestExposedKey(t *testing.T) {
 	faults, _ := errors.AsType[config.Faults](plan.KeyFault(c, 0, own))
 	if len(faults) != 1 || faults[0].Line != 15 || strings.Contains(faults.Error(), private) {
 		t.Errorf("%v", faults)
+	}
+}
+
+// Where the file lists another key than the host has, the host looks for it among those that stand beside.
+func TestKeysAside(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "private.key")
+	var all [3]mesh.Key // before, in use, next
+	for i := range all {
+		key, err := wireguard.MakeKey(wireguard.NextPath(path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if all[i] = key.Public(); i < 2 {
+			if _, err := wireguard.ActivateKey(t.Context(), path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, test := range []struct {
+		listed mesh.Key
+		want   plan.OwnKey
+	}{
+		{all[0], plan.OwnKey{Key: all[1], KeyBefore: all[0], KeyNext: all[2]}},
+		{all[1], plan.OwnKey{Key: all[1]}},
+		{all[2], plan.OwnKey{Key: all[1], KeyBefore: all[0], KeyNext: all[2]}},
+	} {
+		values := strings.NewReplacer("KEYA", wgtypes.Key{1}.String(), "KEYB", test.listed.String(), "PATH", path)
+		if own, err := ownKey(parse(t, values.Replace(sealed))); err != nil || own != test.want {
+			t.Errorf("%+v, %v, want %+v", own, err, test.want)
+		}
 	}
 }

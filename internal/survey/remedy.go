@@ -2,6 +2,7 @@ package survey
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"example.org/meshd/internal/link"
@@ -14,6 +15,10 @@ import (
 func Remedy(p *plan.Plan, reason error) string {
 	if !errors.Is(reason, plan.ErrNotHere) {
 		return ""
+	}
+	if p.Self.CallsIn() { // it is known by its key alone
+		return fmt.Sprintf("compare what `meshd key --public` prints with the public_key of %s in the file, and "+
+			"correct what is wrong", p.Self.Name)
 	}
 	var addresses []string
 	for _, a := range p.Self.Addresses {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/plan"
 )
@@ -45,5 +46,9 @@ func TestRemedyOfOtherReasons(t *testing.T) {
 	}
 	if got := Remedy(&plan.Plan{}, fmt.Errorf("look: %w", plan.ErrNotHere)); got == "" {
 		t.Error("none for a lost address")
+	}
+	boxed := &plan.Plan{Self: config.Node{Name: "van-1"}} // without an address, known by its key
+	if got := Remedy(boxed, plan.ErrNotHere); !strings.Contains(got, "meshd key --public") {
+		t.Errorf("%q", got)
 	}
 }
