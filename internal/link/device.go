@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -32,17 +34,42 @@ func setDevice(dev netlink.Link, s Settings) (changed []string, err error) {
 		}
 		changed = append(changed, "accept_local was off")
 	}
-	// The larger value of this interface and of all counts, so 2 wins whatever the host has for all
-	// (IN_DEV_RPFILTER in include/linux/inetdevice.h).
-	const loose = "2"
-	if was := setting("ipv4", s.Interface, "rp_filter"); s.Loose && was != loose {
-		if err := setDevconf4(dev.Attrs().Index, devconfRPFilter, 2); err != nil {
-			return changed, fmt.Errorf("set rp_filter: %w", err)
+	for _, set := range []func(netlink.Link, Settings) ([]string, error){setLoose, setSilent} {
+		what, err := set(dev, s)
+		if changed = append(changed, what...); err != nil {
+			return changed, err
 		}
-		changed = append(changed, "rp_filter was "+was)
 	}
-	what, err := setSilent(dev, s)
-	return append(changed, what...), err
+	return changed, nil
+}
+
+// wasStrict has the rp_filter that interfaces had before setLoose, by their index. It is for the way back of a
+// mesh that goes over to encryption: what an earlier process found is not known, and stays loose.
+var wasStrict sync.Map
+
+// setLoose accepts packets whose answers leave by another interface, or ends that. The larger value of this
+// interface and of all counts, so 2 wins whatever the host has for all (IN_DEV_RPFILTER in
+// include/linux/inetdevice.h).
+func setLoose(dev netlink.Link, s Settings) (changed []string, err error) {
+	const loose = 2
+	index, was := dev.Attrs().Index, setting("ipv4", s.Interface, "rp_filter")
+	before, known := wasStrict.Load(index)
+	value := uint32(loose)
+	switch isLoose := was == strconv.Itoa(loose); {
+	case s.Loose && !isLoose:
+		if n, err := strconv.ParseUint(was, 10, 32); err == nil {
+			wasStrict.Store(index, uint32(n))
+		}
+	case !s.Loose && known && isLoose:
+		value = before.(uint32)
+		wasStrict.Delete(index)
+	default:
+		return nil, nil
+	}
+	if err := setDevconf4(index, devconfRPFilter, value); err != nil {
+		return nil, fmt.Errorf("set rp_filter: %w", err)
+	}
+	return []string{"rp_filter was " + was}, nil
 }
 
 // setSilent keeps the kernel from making a link-local IPv6 address on an interface: with one

@@ -52,6 +52,15 @@ func TestSetEncrypted(t *testing.T) {
 		is(t, "ipv4.conf.meshd-wg.rp_filter=2")
 		is(t, "ipv4.conf.meshd-wg.accept_local=0")
 		is(t, "ipv4.conf.mesh0.rp_filter=1")
+		s.Loose = false
+		if changed := settled(t, s); !slices.Contains(changed, "rp_filter was 2") {
+			t.Errorf("changes on the way back %q", changed)
+		}
+		is(t, "ipv4.conf.meshd-wg.rp_filter=1")
+		must(t, n.Sysctl("ipv4.conf.meshd-wg.rp_filter", "2")) // of the host's own will
+		if changed := settled(t, s); len(changed) > 0 {
+			t.Errorf("changes %q", changed)
+		}
 		if out := output(t, n, "ip", "addr", "show", "meshd-wg"); strings.Contains(out, "fe80") {
 			t.Errorf("a link-local address\n%s", out)
 		}

@@ -1,8 +1,8 @@
 // Package link keeps the kernel's side of the mesh's interfaces in the wanted state:
 // addresses, MTU, routes, link state, forwarding switches. Set and CleanUp take the wanted
 // state, compare it with the kernel's and change the difference; the package keeps no state
-// of its own. All functions may be called by several goroutines at once, but two writers of
-// the same interface would undo each other's changes.
+// of its own, but for what Settings.Loose has changed. All functions may be called by several
+// goroutines at once, but two writers of the same interface would undo each other's changes.
 //
 // meshd's own are: interfaces with the alias "meshd" and their addresses, routes over them
 // with meshd's protocol number, and backstop routes, which have another number. Of other
@@ -53,7 +53,7 @@ type Settings struct {
 	Router6 bool
 	// Loose accepts IPv4 packets whose answers would leave by another interface (rp_filter 2), as those of
 	// peers do that come by the TUN and are answered by the encrypted interface. False leaves the host's
-	// value as it is.
+	// value as it is, or brings it back where an earlier call of this process has made it loose.
 	Loose bool
 	// Beside are further interfaces of meshd's own. Their routes for the same prefixes are no conflict; one
 	// that has the same metric as well is replaced by this interface's, without a moment between.
