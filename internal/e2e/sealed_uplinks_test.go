@@ -51,3 +51,42 @@ func TestSealedUplinks(t *testing.T) {
 	at(w, "worker2", "172.18.0.3:51820")
 	meet(t, podAt{s.PodW2b, "10.244.2.3"}, podAt{s.PodW, "10.244.1.2"})
 }
+
+// A peer whose address is a name is called where the name leads by now, also while nothing comes from there:
+// WireGuard alone would answer where the peer has called from.
+func TestSealedName(t *testing.T) {
+	nstest.Share(t, nstest.Busy)
+	s := newSealed(t)
+	names := &pathRig{world: s.world}
+	names.serveNames("172.18.0.4")
+	doc := strings.Replace(s.file(), `"172.18.0.4"`, `"worker.test"`, 1)
+	for _, h := range []*nstest.Host{s.Worker, s.Worker2} {
+		s.helper(h)
+	}
+	w, w2 := s.run(s.Worker, doc), s.run(s.Worker2, doc) // worker cannot resolve its own name, and has its key
+	at := func(endpoint string) control.Peer {
+		t.Helper()
+		return waitPeer(t, w2, "worker", "at "+endpoint, func(p control.Peer) bool {
+			return p.WireGuard.Endpoint == endpoint
+		})
+	}
+	at("172.18.0.4:51820")
+	for d, name := range map[*nstest.Daemon]string{w: "worker2", w2: "worker"} {
+		waitPeer(t, d, name, "up", isIn(control.Up))
+	}
+	stream := startTimed(t, s.PodW2b, s.PodW, "10.244.2.3:7000", "10.244.1.2:7000", 500)
+
+	run(t, s.Worker.Namespace, "nft", "add table inet mute; add chain inet mute out "+
+		"{ type filter hook output priority 0; }; add rule inet mute out udp dport 51820 drop")
+	s.ip(s.Worker, "addr del 172.18.0.4/16 dev eth0")
+	s.ip(s.Worker, "addr add 172.18.0.44/16 dev eth0")
+	names.names("172.18.0.44")
+	if p := at("172.18.0.44:51820"); p.WireGuard.Roamed {
+		t.Errorf("the name leads there: %+v", p.WireGuard)
+	}
+	s.arrive(stream, "its name was followed")
+	run(t, s.Worker.Namespace, "nft", "delete", "table", "inet", "mute")
+	waitPeer(t, w2, "worker", "up again", isIn(control.Up))
+	meet(t, podAt{s.PodW2b, "10.244.2.3"}, podAt{s.PodW, "10.244.1.2"})
+	stream.finish()
+}
