@@ -3,11 +3,12 @@
 // forward chains never see them.
 //
 //	probe    an ICMP echo request that comes in by the TUN, or by the encrypted interface, and that the
-//	         kernel routes to a pod. A rule
-//	         of our own takes it behind all filters (filter.Forwarded), so no pod gets it
+//	         kernel routes to a pod. A rule of our own takes it behind all filters (filter.Forwarded), so no
+//	         pod gets it
 //	peer's   a probe that a peer has sent: it is answered, since it has passed. Where packets travel
 //	         encrypted it is a UDP datagram, see package ask
-//	own      a probe that this node delivers to itself every few seconds, as if a peer had sent it.
+//	own      a probe that this node delivers to itself every few seconds, as if a peer had sent it. The TUN
+//	         gets it, and passes it on to the encrypted interface where packets of pods come in there.
 //	         One that does not arrive is sent again with a trace, and the kernel names the rule
 //
 // So the host whose firewall is at fault names the rule, also if no peer measures.
@@ -51,9 +52,10 @@ const (
 
 // Wanted is what to measure.
 type Wanted struct {
-	// Interfaces are meshd's, by which packets of pods come from other nodes and leave to them: the TUN, by
-	// which own probes come in, and the encrypted interface, if there is one.
+	// Interfaces are meshd's, by which packets of pods come from other nodes and leave to them: the TUN, and the
+	// encrypted interface, if there is one. Own probes come in by the one that packets of pods take.
 	Interfaces []string
+	Sealed     bool           // that is the encrypted one
 	Networks   []netip.Prefix // of the mesh
 	Mesh       mesh.Mesh
 	Ask        bool // this node asks itself, too; without, only probes of peers end here
@@ -91,6 +93,7 @@ type Keeper struct {
 
 	// Of Run alone.
 	setOnce    func()       // closes inForce
+	direct     bool         // nothing has own probes come in elsewhere than where they are delivered
 	unseen     int          // traced probes in a row that no rule has seen
 	mentioned  []netip.Addr // addresses that rules of others name
 	generation uint32       // of the rules, when they were read for mentioned

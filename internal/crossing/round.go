@@ -45,7 +45,7 @@ func (k *Keeper) round(ctx context.Context, s *scene) (fine bool) {
 		k.publish(nil)
 		return false
 	}
-	general, single := k.targets(s)
+	general, single := k.targets(s, k.entrance(s))
 	k.o.Leads(len(general) > 0)
 	if !s.Ask {
 		k.publish(nil)
@@ -76,9 +76,28 @@ func (s *scene) rules(group, trace uint16) filter.ProbeSettings {
 		Port: s.Port}
 }
 
-// targets returns which ways to ask: those that lead to an interface of pods. Where no way does,
+// entrance has own probes, which are delivered to the TUN, come in where packets of pods do, and returns that
+// interface. Where the kernel cannot do that for the encrypted one, a rule about that interface is seen by
+// peers alone, whose probes come in there.
+func (k *Keeper) entrance(s *scene) string {
+	tun := s.Interfaces[0]
+	if s.Sealed && len(s.Interfaces) > 1 {
+		k.direct = false
+		err := link.Redirect(tun, s.Interfaces[1], k.id)
+		if err == nil {
+			return s.Interfaces[1]
+		}
+		k.o.Log.Debug("own probes do not take the way of pods' packets", "error", err)
+	}
+	if !k.direct {
+		k.direct = link.EndRedirect(tun) == nil // an earlier run may have begun it
+	}
+	return tun
+}
+
+// targets returns which ways to ask from an interface: those that lead to one of pods. Where no way does,
 // this host has no pods yet, or does not forward, which is told elsewhere.
-func (k *Keeper) targets(s *scene) (general, single []target) {
+func (k *Keeper) targets(s *scene, in string) (general, single []target) {
 	from := map[bool]netip.Addr{}
 	for _, v6 := range []bool{false, true} {
 		for _, p := range s.Mesh.Others() {
@@ -87,13 +106,13 @@ func (k *Keeper) targets(s *scene) (general, single []target) {
 			}
 		}
 		to := s.self.ForwardedProbe(v6)
-		if from[v6].IsValid() && to.IsValid() && link.LeadsOn(s.Interfaces[0], from[v6], to) {
+		if from[v6].IsValid() && to.IsValid() && link.LeadsOn(in, from[v6], to) {
 			general = append(general, target{from: from[v6], to: to})
 		}
 	}
 	k.look(s)
 	for _, to := range k.mentioned {
-		if f := from[to.Is6()]; f.IsValid() && link.LeadsOn(s.Interfaces[0], f, to) {
+		if f := from[to.Is6()]; f.IsValid() && link.LeadsOn(in, f, to) {
 			single = append(single, target{f, to, true})
 		}
 	}

@@ -303,7 +303,7 @@ func closedUnless(c <-chan struct{}) <-chan struct{} {
 func (h *host) applyCrossing(s step) effect {
 	measure := func(p *plan.Plan) {
 		h.crossing.Set(crossing.Wanted{Interfaces: p.Rules.Clamp.Interfaces, Networks: p.Config.Network.CIDR,
-			Mesh: p.Engine.Mesh, Ask: p.Config.Probe.Interval > 0, Port: p.ProbePort()})
+			Mesh: p.Engine.Mesh, Sealed: p.Engine.Sealed, Ask: p.Config.Probe.Interval > 0, Port: p.ProbePort()})
 	}
 	measure(s.next)
 	return effect{commit: h.crossing.Wake, undo: func() error {
