@@ -127,6 +127,12 @@ func startDownload(t *testing.T, from, to *nstest.Namespace, address string) (fi
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
+	return download(t, s)
+}
+
+// download is startDownload by a connection that there is.
+func download(t *testing.T, s *stream) (finish func()) {
+	t.Helper()
 	if err := s.deadline(3 * time.Minute); err != nil {
 		t.Fatal(err)
 	}
