@@ -53,6 +53,13 @@ func (s *timed) gapSince(at time.Time) (lost uint64, gap time.Duration) {
 	return lost, gap
 }
 
+// last returns when the last packet has arrived.
+func (s *timed) last() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.arrivals[len(s.arrivals)-1].at
+}
+
 // startTalk sends numbers there and back over one connection, until the returned function is called.
 func startTalk(t *testing.T, from, to *nstest.Namespace, address string) (finish func()) {
 	t.Helper()
@@ -219,16 +226,32 @@ func TestKeyRotation(t *testing.T) {
 	d.Kill()
 	s.oldKeyIsStrange(host)
 	s.run(host, doc)
-	if !pingsArrive(t, s.PodW2b, s.PodW, "10.244.1.2") {
-		t.Fatal("no ping arrives before the revocation")
-	}
-	// A node that is not in the file any more is a stranger at once.
-	nodes := strings.Split(doc, "[[node]]")
-	nodes = slices.DeleteFunc(nodes, func(node string) bool { return strings.Contains(node, next) })
+	s.revoked(doc, next, others)
+}
+
+// revoked has others forget worker2, which goes on sending: a node that is not in the file any more is a
+// stranger at once.
+func (s *sealed) revoked(doc, key string, others []*nstest.Daemon) {
+	s.t.Helper()
+	t := s.t.(*testing.T)
+	// On its way to the pod, or to the clock that its arrival is compared with.
+	const late = 500 * time.Millisecond
+	stream := startTimed(t, s.PodW2b, s.PodW, "10.244.2.3:7003", "10.244.1.2:7003", 2000)
+	s.arrive(stream, "the start")
+	nodes := slices.DeleteFunc(strings.Split(doc, "[[node]]"),
+		func(node string) bool { return strings.Contains(node, key) })
 	s.apply(strings.Join(nodes, "[[node]]"), others...)
-	if pingsArrive(t, s.PodW2b, s.PodW, "10.244.1.2") {
+	was := time.Now()
+	if pingsArrive(t, s.PodW2b, s.PodW, "10.244.1.2") { // takes a second longer than that
 		t.Error("pings of a removed node arrive")
 	}
+	if n := stream.since(was.Add(late)); n > 0 {
+		t.Errorf("%d packets of a removed node have arrived", n)
+	}
+	t.Logf("the last packet of the removed node came %v after the reload", stream.last().Sub(was))
+	s.apply(doc, others...) // which the end of the stream needs
+	s.arrive(stream, "its return")
+	stream.finish()
 }
 
 // oldKeyIsStrange checks that whoever has the old key of worker2, on which no meshd runs, is a stranger.
