@@ -37,7 +37,7 @@ done; \
   DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends libc6-dev $$missing; }
 endef
 
-.PHONY: build package lint-package test-package trial-base previous demo screenshots test test-matrix test-binaries test-kernels kernel-binaries bench-kernels rivals engines reliability bench chaos fuzz lint deps lint-deps trial-deps clean
+.PHONY: build package lint-package test-package trial-base previous demo screenshots test test-matrix test-binaries test-kernels bench-kernels guard-kernels kernel-machine rivals engines reliability bench chaos fuzz lint deps lint-deps trial-deps clean
 
 build: # static binaries in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -107,19 +107,23 @@ test-binaries: # what the end-to-end tests start, linked once
 	go build -race -cover -coverpkg=example.org/meshd/... -o bin/test/checked/ ./cmd/...
 	go build -o bin/testlog ./tools/testlog
 
-test-kernels: kernel-binaries # the kernel's engine and WireGuard on Debian's kernels, in QEMU
-	$(SUDO) bin/kernels $(KERNELFLAGS)
-
-bench-kernels: kernel-binaries # meshd beside the kernel's WireGuard by hand, there
-	$(SUDO) bin/kernels -bench $(KERNELFLAGS)
-
-kernel-binaries: deps build # what the virtual machine runs
-	$(call need,qemu-system-x86_64:qemu-system-x86 busybox:busybox-static depmod:kmod cpio:cpio)
+test-kernels: kernel-machine # the kernel's engine and WireGuard on Debian's kernels, in QEMU
 	go test -tags modules -c -o bin/e2e.test ./internal/e2e
 	go test -c -o bin/kernel.test ./internal/dataplane/kernel
 	go test -tags modules -c -o bin/wireguard.test ./internal/wireguard
 	go test -c -o bin/user.test ./internal/wireguard/user
 	go test -tags modules -c -o bin/seal.test ./internal/seal
+	$(SUDO) bin/kernels $(KERNELFLAGS)
+
+bench-kernels: kernel-machine # the instructions that meshd and the kernel's own tunnels take, there
+	$(SUDO) bin/kernels -bench $(KERNELFLAGS)
+
+guard-kernels: kernel-machine # one ratio of bench-kernels, which must not get lost
+	$(SUDO) bin/kernels -bench -only 6.12. -modes 'vxlan@bridge tcx@bridge' -loads tcp1
+
+kernel-machine: deps build # the virtual machine, and what measures in it
+	$(call need,qemu-system-x86_64:qemu-system-x86 busybox:busybox-static depmod:kmod cpio:cpio)
+	CGO_ENABLED=0 go build -o bin/measure ./tools/kernels/measure
 	go build -o bin/kernels ./tools/kernels
 
 reliability: deps test-binaries # bring each cause and path change about; write docs/reliability.md and paths.md

@@ -118,8 +118,10 @@ var arrows = map[string][]string{
 	"tools/demo":        {"configs", "internal/nstest", "internal/text", "tools/show"},
 	"tools/install":     {},
 	"tools/kernels":     {},
-	"tools/testlog":     {"internal/nstest"},
-	"tools/screenshots": {"configs", "internal/nstest", "tools/show"},
+	// It runs in the virtual machine.
+	"tools/kernels/measure": {"internal/nstest"},
+	"tools/testlog":         {"internal/nstest"},
+	"tools/screenshots":     {"configs", "internal/nstest", "tools/show"},
 	"tools/bench": {"internal/control", "internal/dataplane/packet", "internal/dataplane/udp",
 		"internal/nstest"},
 }

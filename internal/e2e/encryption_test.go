@@ -319,11 +319,6 @@ func TestKeysOfThisHost(t *testing.T) {
 // drivers/net/wireguard/messages.h).
 const rekeyAfter = 2 * time.Minute
 
-// emulatedRate is how many packets a second may be sent where the kernel encrypts. Its rings hold 1,024
-// packets, and what they have no room for is not counted (wg_packet_consume_data in
-// drivers/net/wireguard/receive.c): a busy machine lets an emulated one stand still for seconds.
-const emulatedRate = 100
-
 // handshake returns when the session with worker was made.
 func handshake(t *testing.T, d *nstest.Daemon) time.Time {
 	t.Helper()

@@ -1,6 +1,7 @@
 #!/bin/sh
-# guest.sh KERNEL BIN {FOLDER BINARY FLAG}...: runs in each folder those tests of a binary that FLAG names,
-# with the programs in BIN and the modules of KERNEL, and ends the machine.
+# guest.sh KERNEL BIN tests {FOLDER BINARY FLAG}...: runs in each folder those tests of a binary in BIN that FLAG
+# names, with the modules of KERNEL, and ends the machine.
+# guest.sh KERNEL BIN measure MODE...: measures instead (tools/kernels/measure).
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/run # the folder may be below /tmp
 for fs in /run /dev/shm; do
 	mkdir -p $fs && mount -t tmpfs tmpfs $fs
@@ -9,20 +10,40 @@ mkdir -p /dev/pts /lib/modules
 mount -t devpts devpts /dev/pts
 mount -t bpf -o mode=0700 bpf /sys/fs/bpf
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-mount --bind "$1/lib/modules" /lib/modules
-for module in tun veth bridge 8021q xfrm_user esp4 nf_tables nft_chain_nat nft_masq nft_ct nf_conntrack nft_compat xt_conntrack nf_conntrack_netlink cls_bpf sch_ingress wireguard; do # before tests wait for them
+modules=lib/modules/$(uname -r)
+mkdir -p "/run/$modules/kernel/drivers/net"
+cp "$1/$modules"/modules.* "/run/$modules"
+cp -r "$1/$modules"/kernel/net "$1/$modules"/kernel/crypto "$1/$modules"/kernel/lib "$1/$modules"/kernel/arch "/run/$modules/kernel"
+cp -r "$1/$modules"/kernel/drivers/net/tun.ko* "$1/$modules"/kernel/drivers/net/veth.ko* "$1/$modules"/kernel/drivers/net/wireguard "$1/$modules"/kernel/drivers/net/vxlan "/run/$modules/kernel/drivers/net"
+mount --bind /run/lib/modules /lib/modules
+for module in tun veth bridge 8021q xfrm_user esp4 nf_tables nft_chain_nat nft_masq nft_ct nf_conntrack nft_compat xt_conntrack nf_conntrack_netlink cls_bpf sch_ingress wireguard vxlan ipip sit fou; do # before tests wait for them
 	modprobe $module 2>/dev/null
 done
 ip link set lo up
+ln -sf /proc/self/fd /dev/fd # for wg-quick, which has its configuration from a process of the shell
 [ -e /dev/net/tun ] || { mkdir -p /dev/net && mknod /dev/net/tun c 10 200; }
+
+bin=$2 what=$3
+shift 3
+mkdir -p /run/bin
 uname -r
-# Each instruction is emulated here, by as many CPUs as others leave.
-export MESH_REQUIRE_NETNS=1 MESH_BIN=$2 MESH_PATIENCE=4 MESH_WIREGUARD=kernel
-shift 2
-while [ $# -gt 0 ]; do
-	cd "$1" && "$2" -test.v -test.timeout 18m -test.run '^$' "$3"
-	echo "tests ended with $?"
-	shift 3
-done
+[ -f /var/tmp/v/before.sh ] && . /var/tmp/v/before.sh
+case $what in
+tests)
+	cp "$bin/meshd" "$bin/meshtui" "$bin"/*.test /run/bin
+	export MESH_REQUIRE_NETNS=1 MESH_BIN=/run/bin MESH_PATIENCE=4 MESH_WIREGUARD=kernel
+	while [ $# -gt 0 ]; do
+		cd "$1" && "/run/bin/$2" -test.v -test.timeout 60m "$3"
+		echo "tests ended with $?, at $(cut -d' ' -f1 /proc/uptime) s"
+		shift 3
+		[ -f /var/tmp/v/after.sh ] && . /var/tmp/v/after.sh
+	done
+	;;
+measure)
+	cp "$bin/meshd" "$bin/measure" /run/bin
+	/run/bin/measure "$@"
+	echo "measure ended with $?"
+	;;
+esac
 sync
 exec busybox poweroff -f
