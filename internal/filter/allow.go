@@ -12,24 +12,31 @@ import (
 // enforces them, where packets are forwarded to pods or taken by this host: there they look alike whatever
 // moved them, and answers are known by their connection.
 //
-//	closed    set: the destinations behind this node that rules name. All others are open
-//	pods      set: this node's own subnets, whose packets no rule is about
-//	mesh      set: the prefixes behind all nodes; what is not in it is outside
-//	from_...  sets of boxes: who may send what to whom, see allowbox.go
+//	closed    the destinations behind this node that rules name. All others are open
+//	pods      this node's own subnets, whose packets no rule is about
+//	mesh      the prefixes behind all nodes; what is not in it is outside
+//	from_...  sets of boxes: who may send what to whom, and mesh_... and outside_...; see allowbox.go
 //
-//	forward   a probe of meshd's                                       pass
-//	          to nothing in closed, or from pods                       pass
+//	forward   an answer                                                to answer
+//	          a probe of meshd's                                       pass
+//	          everything else                                          to request
+//	input     not from the mesh, or to an address of the TUN           pass
+//	          an answer                                                to answer
+//	          everything else                                          to request
+//	request   to nothing in closed, or from pods                       pass
 //	          an ICMP error about a connection                         pass
 //	          in a box                                                 count, pass
 //	          everything else                                          count, drop
-//	input     not from the mesh, or to an address of the TUN           pass
-//	          the rest as above
+//	answer    the same, with source and destination exchanged
 //
 // A packet is judged as the one that opened its connection: an answer is one the other way around. So answers
 // pass, and a connection whose rule is gone ends with its next packet, since no rule accepts what is merely
 // established. Between the hooks where addresses are translated a packet has the pod's address and the
 // client's: where a published port leads counts, and not its own address. What connection tracking does not
 // know is judged as if it opened a connection.
+//
+// A packet pays for each expression on its way, so the most frequent ones come early, few prefixes are
+// compared one by one, and nothing is looked at twice.
 //
 // The chains come behind those of filters, so what another firewall drops is not counted.
 
@@ -114,54 +121,69 @@ func (s *AllowSettings) tables() (all []nft.Table) {
 	return all
 }
 
-// Names of the sets.
+// Names of the sets and chains.
 const (
 	setAllowed = "closed"
 	setPods    = "pods"
 	setLinks   = "links"
 	setTUN     = "tun"
+	requests   = "request"
+	answers    = "answer"
 )
 
 // table returns the table of a family.
 func (s *AllowSettings) table(f nft.Family) nft.Table {
-	t := nft.Table{ID: f.Table(AllowName), Sets: []nft.Set{f.Prefixes(setAllowed, s.Closed),
-		f.Prefixes(setPods, s.Pods), f.Prefixes(setMesh, s.Mesh), nft.Interfaces(setLinks, s.Links),
+	t := nft.Table{ID: f.Table(AllowName), Sets: []nft.Set{nft.Interfaces(setLinks, s.Links),
 		f.Addresses(setTUN, s.TUN)}}
-	groups := s.groups(f)
-	for _, g := range groups {
-		t.Boxes = append(t.Boxes, f.Boxes(g.name(), g.zone == fromPrefix, g.boxes))
+	j := judge{f: f, closed: placesOf(f, setAllowed, s.Closed), pods: placesOf(f, setPods, s.Pods),
+		mesh: placesOf(f, setMesh, s.Mesh), groups: s.groups(f)}
+	t.Sets = slices.Concat(t.Sets, j.closed.set(), j.pods.set(), j.mesh.set())
+	for _, g := range j.groups {
+		t.Boxes = append(t.Boxes, f.Boxes(g.name, g.shape, g.boxes))
 	}
-	rules := s.judge(f, groups)
-	forward := nft.Chain{Name: "forward", Type: nft.Filter, Hook: nft.Forward, Priority: nft.BehindFilter}
-	forward.Rules = append([]nft.Rule{pass("probe", f.EchoWith(s.Probe))}, rules...)
+	answer := nft.Rule{Name: "answer", Exprs: nft.Join(nft.Answer(), nft.Goto(answers))}
+	request := nft.Rule{Name: "request", Exprs: nft.Goto(requests)}
+	forward := nft.Chain{Name: "forward", Type: nft.Filter, Hook: nft.Forward, Priority: nft.BehindFilter,
+		Rules: []nft.Rule{answer}}
 	if s.ProbePort != 0 {
-		forward.Rules = append([]nft.Rule{pass("probe", nft.DatagramWith(s.ProbePort, s.Probe))}, forward.Rules...)
+		forward.Rules = append(forward.Rules, pass("probe", nft.DatagramWith(s.ProbePort, s.Probe)))
 	}
-	input := nft.Chain{Name: "input", Type: nft.Filter, Hook: nft.Input, Priority: nft.BehindFilter}
-	input.Rules = append([]nft.Rule{pass("not from the mesh", nft.FromInterfaceNotIn(setLinks)),
-		pass("TUN", f.DestinationIn(setTUN))}, rules...)
-	t.Chains = []nft.Chain{forward, input}
+	forward.Rules = append(forward.Rules, pass("probe", f.EchoWith(s.Probe)), request)
+	input := nft.Chain{Name: "input", Type: nft.Filter, Hook: nft.Input, Priority: nft.BehindFilter,
+		Rules: []nft.Rule{pass("not from the mesh", nft.FromInterfaceNotIn(setLinks)),
+			pass("TUN", f.DestinationIn(setTUN)), answer, request}}
+	t.Chains = []nft.Chain{{Name: requests, Rules: j.rules(false)}, {Name: answers, Rules: j.rules(true)},
+		forward, input}
 	return t
 }
 
-// judge returns the rules that both chains have in common: first for answers, whose source is where their
-// connection goes, then for all other packets.
-func (s *AllowSettings) judge(f nft.Family, groups []group) []nft.Rule {
-	all := []nft.Rule{pass("errors", f.RelatedError())}
-	for _, answer := range []bool{true, false} {
-		in, notIn, toIn, toNotIn := f.SourceIn, f.SourceNotIn, f.DestinationIn, f.DestinationNotIn
-		which := nft.Exprs{}
-		if answer {
-			in, notIn, toIn, toNotIn, which = toIn, toNotIn, in, notIn, nft.Answer()
-		}
-		all = append(all, pass("open", which, toNotIn(setAllowed)), pass("own pods", which, in(setPods)))
-		for _, g := range groups {
-			zone := map[zone]nft.Exprs{fromMesh: in(setMesh), outside: notIn(setMesh)}[g.zone]
-			all = append(all, pass("allowed", which, zone, f.InBox(g.name(), g.zone == fromPrefix, answer)))
-		}
-		all = append(all, nft.Rule{Name: notAllowed, Exprs: nft.Join(which, nft.Drop())})
+// A judge says which packets of a family pass.
+type judge struct {
+	f                  nft.Family
+	closed, pods, mesh places
+	groups             []group
+}
+
+// rules returns those about answers, whose source is where their connection goes, or about all other packets.
+func (j judge) rules(answer bool) []nft.Rule {
+	all := []nft.Rule{pass("open", j.closed.hasNot(answer))}
+	for _, pods := range j.pods.has(!answer) {
+		all = append(all, pass("own pods", pods))
 	}
-	return all
+	all = append(all, pass("errors", j.f.RelatedError()))
+	for _, g := range j.groups {
+		zones := []nft.Exprs{nil}
+		switch g.zone {
+		case fromMesh:
+			zones = j.mesh.has(!answer)
+		case outside:
+			zones = []nft.Exprs{j.mesh.hasNot(!answer)}
+		}
+		for _, zone := range zones {
+			all = append(all, pass("allowed", zone, j.f.InBox(g.name, g.shape, answer)))
+		}
+	}
+	return append(all, nft.Rule{Name: notAllowed, Exprs: nft.Drop()})
 }
 
 // pass returns a rule that accepts what matches all parts, and does not count it.

@@ -58,11 +58,12 @@ func TestAllowAsNftShowsIt(t *testing.T) {
 			t.Errorf("got:\n%s\nwant:\n%s", got, want)
 		}
 		for _, damage := range []string{"flush ruleset", "delete table ip meshd-allow",
-			"flush chain ip6 meshd-allow forward", "insert rule ip meshd-allow forward accept",
-			"add element ip meshd-allow from_prefix_0_0 { 10.244.3.0/24 . 10.244.1.0/24 . tcp . 22 }",
-			"delete element ip meshd-allow from_mesh_1 { 10.244.1.7 . 0-255 . 0-65535 }",
-			"flush set ip meshd-allow from_outside_0",
-			"add element ip meshd-allow pods { 192.0.2.0/24 }"} {
+			"flush chain ip6 meshd-allow forward", "flush chain ip meshd-allow answer",
+			"insert rule ip meshd-allow forward accept",
+			"add element ip meshd-allow from_ports { 10.244.3.0/24 . 10.244.1.0/24 . tcp . 22 }",
+			"delete element ip meshd-allow mesh_to_32 { 10.244.1.7 }",
+			"flush set ip meshd-allow outside_to_24_port",
+			"add element ip meshd-allow links { \"lan\" }"} {
 			run(t, n, "nft", damage)
 			set("after "+damage, true)
 			if again := ruleset(t, n); again != got {

@@ -3,7 +3,6 @@ package filter
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 
@@ -13,14 +12,15 @@ import (
 // Rules become boxes, which the kernel looks up in sets. Boxes of one set must share no packet, and boxes of
 // rules may: prefixes contain others, and services do. So
 //
-//	pair   a prefix of from, or a zone, with a prefix of to. Its services are cut so that none shares a port
-//	       with another; the first rule in the file has what several allow
+//	pair   a prefix of from, or a zone, with a prefix of to. The first rule in the file has what several
+//	       allow, so that no two boxes of a pair and a kind share a packet
+//	kind   of a box: one port, a range of ports, a protocol, everything. They decide in this order
 //	group  the pairs whose prefixes are inside of equally many others. Prefixes of one such depth share no
-//	       address, so all boxes of a group are a set
+//	       address, so all boxes of a group that are of one shape are a set
 //
 // The most exact group decides first: the deepest destination, then the deepest source, then "mesh", then
 // "outside". All rules allow, so that order does not change what passes, only what is counted where. There
-// are as many sets as depths, which are few, however many rules there are.
+// are as many sets as depths and shapes, which are few, however many rules there are.
 
 // A zone is where a packet comes from, as far as a rule says so.
 type zone int
@@ -31,17 +31,24 @@ const (
 	outside
 )
 
+// A kind is what a box says of services, the most exact one first.
+type kind int
+
+const (
+	onePort kind = iota
+	somePorts
+	oneProtocol
+	everything
+)
+
 // A group is boxes that share no packet.
 type group struct {
 	depth, source int // how many prefixes are around those of its boxes
 	zone          zone
+	kind          kind
+	shape         nft.Shape
+	name          string // of the set
 	boxes         []nft.Box
-}
-
-// name returns that of the set.
-func (g group) name() string {
-	return [...]string{fmt.Sprintf("from_prefix_%d_%d", g.depth, g.source), fmt.Sprintf("from_mesh_%d", g.depth),
-		fmt.Sprintf("from_outside_%d", g.depth)}[g.zone]
 }
 
 // A pair is from where to where; from is invalid for a zone.
@@ -52,52 +59,93 @@ type pair struct {
 
 // groups returns the boxes of all rules, in the order in which they decide.
 func (s *AllowSettings) groups(f nft.Family) (all []group) {
-	pairs, order := s.pairs(f)
-	var sources, destinations []netip.Prefix
-	for _, p := range order {
-		destinations = append(destinations, p.to)
-		if p.zone == fromPrefix {
-			sources = append(sources, p.from)
+	pairs := s.pairs(f)
+	sources, destinations := make([]netip.Prefix, 0, len(pairs)), make([]netip.Prefix, 0, len(pairs))
+	for i := range pairs {
+		destinations = append(destinations, pairs[i].to)
+		if pairs[i].zone == fromPrefix {
+			sources = append(sources, pairs[i].from)
 		}
 	}
 	around, within := depths(sources), depths(destinations)
 	type key struct {
 		zone          zone
+		kind          kind
 		depth, source int
+		from, to      int // lengths of prefixes
 	}
 	index := map[key]int{}
-	for _, p := range order {
-		k := key{p.zone, within[p.to], around[p.from]}
-		i, ok := index[k]
-		if !ok {
-			i, index[k] = len(all), len(all)
-			all = append(all, group{depth: k.depth, source: k.source, zone: k.zone})
+	for i := range pairs {
+		p := &pairs[i]
+		k := key{zone: p.zone, depth: within[p.to], source: around[p.from], to: p.to.Bits()}
+		if p.zone == fromPrefix {
+			k.from = p.from.Bits()
 		}
-		all[i].boxes = pairs[p].appendTo(all[i].boxes, p)
+		p.each(func(of kind, b nft.Box) {
+			k := k
+			if k.kind = of; of == somePorts {
+				k.from, k.to = 0, 0
+			}
+			i, ok := index[k]
+			if !ok {
+				i, index[k] = len(all), len(all)
+				all = append(all, group{depth: k.depth, source: k.source, zone: k.zone, kind: of,
+					shape: nft.Shape{Ranges: of == somePorts, Sources: p.zone == fromPrefix, FromBits: k.from, ToBits: k.to,
+						Protocol: of <= oneProtocol, Port: of <= somePorts}})
+			}
+			all[i].boxes = append(all[i].boxes, b)
+		})
 	}
 	slices.SortFunc(all, func(a, b group) int {
-		return cmp.Or(cmp.Compare(b.depth, a.depth), cmp.Compare(a.zone, b.zone), cmp.Compare(b.source, a.source))
+		return cmp.Or(cmp.Compare(b.depth, a.depth), cmp.Compare(a.zone, b.zone), cmp.Compare(b.source, a.source),
+			cmp.Compare(a.kind, b.kind), cmp.Compare(b.shape.ToBits, a.shape.ToBits),
+			cmp.Compare(b.shape.FromBits, a.shape.FromBits))
 	})
+	giveNames(all)
 	return all
 }
 
-// pairs returns what passes between each pair, and the pairs in the order of the file.
-func (s *AllowSettings) pairs(f nft.Family) (pairs map[pair]*cut, order []pair) {
-	pairs = map[pair]*cut{}
-	for _, r := range s.Rules {
+// giveNames gives each set a name that says what its boxes are: "from_24_to_32_port" has one port each, of
+// sources with a prefix of 24 bits and destinations of 32 bits.
+func giveNames(all []group) {
+	taken := map[string]int{}
+	for i := range all {
+		g := &all[i]
+		name := [...]string{"from", "mesh", "outside"}[g.zone]
+		if g.zone == fromPrefix && g.kind != somePorts {
+			name += fmt.Sprintf("_%d", g.shape.FromBits)
+		}
+		if g.kind != somePorts {
+			name += fmt.Sprintf("_to_%d", g.shape.ToBits)
+		}
+		name += [...]string{"_port", "_ports", "_protocol", ""}[g.kind]
+		if taken[name]++; taken[name] > 1 { // the same at another depth
+			name += fmt.Sprintf("_%d", taken[name])
+		}
+		g.name = name
+	}
+}
+
+// pairs returns what passes between each pair, in the order of the file.
+func (s *AllowSettings) pairs(f nft.Family) (all []allowed) {
+	all = make([]allowed, 0, len(s.Rules))
+	index := make(map[pair]int, len(s.Rules))
+	for i := range s.Rules {
+		r := &s.Rules[i]
 		services := boxesOf(f, r.Services)
 		one := func(p pair) {
-			c := pairs[p]
-			if c == nil {
-				c = &cut{}
-				pairs[p], order = c, append(order, p)
+			at, ok := index[p]
+			if !ok {
+				at, index[p] = len(all), len(all)
+				all = append(all, allowed{pair: p})
 			}
 			for _, s := range services {
-				c.add(s, r.Name)
+				all[at].add(s, r.Name)
 			}
 		}
+		sources := f.PrefixesOf(r.From)
 		for _, to := range f.PrefixesOf(r.To) {
-			for _, from := range f.PrefixesOf(r.From) {
+			for _, from := range sources {
 				one(pair{from: from, to: to})
 			}
 			if r.Mesh {
@@ -108,7 +156,7 @@ func (s *AllowSettings) pairs(f nft.Family) (pairs map[pair]*cut, order []pair) 
 			}
 		}
 	}
-	return pairs, order
+	return all
 }
 
 // depths returns how many of some prefixes contain each of them. Of two prefixes one contains the other, or
@@ -155,10 +203,18 @@ func boxesOf(f nft.Family, services []Service) (all []service) {
 	return all
 }
 
-// A cut is services of a pair that share no port.
-type cut struct {
-	whole string // the rule that allows what no other does; empty: none
-	taken map[uint8][]named
+// An allowed is services of a pair.
+type allowed struct {
+	pair
+	all   string // the rule that allows what no other does; empty: none
+	taken []protocol
+}
+
+// A protocol is what a pair allows of one.
+type protocol struct {
+	number uint8
+	all    string  // the rule that allows the ports that no other does; empty: none
+	ports  []named // in the order of their ports; none has a port of another
 }
 
 // A named is ports that a rule allows.
@@ -168,16 +224,25 @@ type named struct {
 }
 
 // add adds the part of a service that no earlier rule has.
-func (c *cut) add(s service, rule string) {
+func (a *allowed) add(s service, rule string) {
 	switch {
-	case c.whole != "":
+	case a.all != "":
+		return
 	case s.all:
-		c.whole = rule
+		a.all = rule
+		return
+	}
+	i := slices.IndexFunc(a.taken, func(p protocol) bool { return p.number == s.protocol })
+	if i < 0 {
+		i = len(a.taken)
+		a.taken = append(a.taken, protocol{number: s.protocol})
+	}
+	switch p := &a.taken[i]; {
+	case p.all != "":
+	case s.ports == anyPort:
+		p.all = rule
 	default:
-		if c.taken == nil {
-			c.taken = map[uint8][]named{}
-		}
-		c.taken[s.protocol] = fill(c.taken[s.protocol], s.ports, rule)
+		p.ports = fill(p.ports, s.ports, rule)
 	}
 }
 
@@ -200,28 +265,94 @@ func fill(ranges []named, p ports, rule string) []named {
 	return ranges
 }
 
-// appendTo appends the boxes of a pair.
-func (c *cut) appendTo(all []nft.Box, p pair) []nft.Box {
-	one := func(first, last uint8, of ports, rule string) {
-		all = append(all, nft.Box{From: p.from, To: p.to, Protocols: [2]uint8{first, last},
-			Ports: [2]uint16{of.first, of.last}, Name: rule})
+// each calls do for each box of a pair.
+func (a *allowed) each(do func(of kind, b nft.Box)) {
+	one := func(of kind, number uint8, p ports, rule string) {
+		do(of, nft.Box{From: a.from, To: a.to, Protocols: [2]uint8{number, number},
+			Ports: [2]uint16{p.first, p.last}, Name: rule})
 	}
-	next := 0 // the first protocol that is not decided
-	for _, protocol := range slices.Sorted(maps.Keys(c.taken)) {
-		ranges := c.taken[protocol]
-		if c.whole != "" {
-			if next < int(protocol) {
-				one(uint8(next), protocol-1, anyPort, c.whole)
+	for _, p := range a.taken {
+		for _, n := range p.ports {
+			of := onePort
+			if n.first != n.last {
+				of = somePorts
 			}
-			ranges = fill(slices.Clone(ranges), anyPort, c.whole)
+			one(of, p.number, n.ports, n.rule)
 		}
-		for _, n := range ranges {
-			one(protocol, protocol, n.ports, n.rule)
+		if p.all != "" {
+			one(oneProtocol, p.number, anyPort, p.all)
 		}
-		next = int(protocol) + 1
 	}
-	if c.whole != "" {
-		one(uint8(next), 255, anyPort, c.whole)
+	if a.all != "" {
+		one(everything, 0, anyPort, a.all)
+	}
+}
+
+// few is how many prefixes are compared one by one: more of them are faster in a set.
+const few = 4
+
+// places are prefixes of a family that rules compare addresses with.
+type places struct {
+	f        nft.Family
+	name     string
+	prefixes []netip.Prefix // merged
+}
+
+// set returns the set of the prefixes; none if they are compared one by one.
+func (p places) set() []nft.Set {
+	if len(p.prefixes) <= few {
+		return nil
+	}
+	return []nft.Set{p.f.Prefixes(p.name, p.prefixes)}
+}
+
+// has returns what matches packets whose address is in the prefixes, each way for some of them: the source,
+// or the destination.
+func (p places) has(source bool) (all []nft.Exprs) {
+	in, inside := p.f.DestinationIn, p.f.DestinationInside
+	if source {
+		in, inside = p.f.SourceIn, p.f.SourceInside
+	}
+	if len(p.prefixes) > few {
+		return []nft.Exprs{in(p.name)}
+	}
+	for _, one := range p.prefixes {
+		all = append(all, inside(one))
 	}
 	return all
+}
+
+// hasNot returns what matches packets whose source, or destination, is in none of the prefixes.
+func (p places) hasNot(source bool) nft.Exprs {
+	notIn, outside := p.f.DestinationNotIn, p.f.DestinationOutside
+	if source {
+		notIn, outside = p.f.SourceNotIn, p.f.SourceOutside
+	}
+	if len(p.prefixes) > few {
+		return notIn(p.name)
+	}
+	return outside(p.prefixes)
+}
+
+// placesOf returns prefixes of a family, as few as have the same addresses.
+func placesOf(f nft.Family, name string, ps []netip.Prefix) places {
+	sorted := slices.SortedFunc(slices.Values(f.PrefixesOf(ps)), netip.Prefix.Compare)
+	merged := []netip.Prefix{}
+	for _, p := range sorted {
+		if n := len(merged); n > 0 && merged[n-1].Contains(p.Addr()) {
+			continue
+		}
+		merged = append(merged, p)
+		for n := len(merged); n > 1 && areHalves(merged[n-2], merged[n-1]); n-- {
+			merged[n-2] = netip.PrefixFrom(merged[n-2].Addr(), merged[n-2].Bits()-1)
+			merged = merged[:n-1]
+		}
+	}
+	return places{f, name, merged}
+}
+
+// areHalves tells whether two prefixes, in order, are what a shorter one consists of.
+func areHalves(a, b netip.Prefix) bool {
+	return a.Bits() == b.Bits() && a.Bits() > 0 && a != b &&
+		netip.PrefixFrom(b.Addr(), b.Bits()-1).Masked().Addr() == a.Addr()
 }

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Box is what some packets have in common: where they go, their protocol and port, and perhaps where they
-// come from.
+// A Box is what some packets have in common: where they go, and perhaps where they come from, their protocol
+// and their port.
 type Box struct {
 	From      netip.Prefix // invalid in a set of boxes without sources
 	To        netip.Prefix
@@ -24,10 +24,22 @@ type Box struct {
 	Name      string    // by which packets are counted, at most 250 bytes
 }
 
+// A Shape is what the boxes of a set have in common. Where all of them are of one size, each is a single key,
+// which the kernel finds by a hash; other ones it finds by their ranges (nft_set_pipapo.c, Linux 5.6). That
+// costs several times as much for each packet, since it needs the registers of the FPU.
+type Shape struct {
+	Ranges         bool // boxes of any size; they have a protocol and a port
+	Sources        bool // boxes have a From
+	FromBits       int  // length of all From; unless Ranges
+	ToBits         int  // length of all To; unless Ranges
+	Protocol, Port bool // the boxes are about one protocol each, or any; and about one port each, or any
+}
+
 // Boxes is a named set of boxes, which share no packet. The kernel finds the box of a packet in one look-up,
-// whatever their number (nft_set_pipapo.c, Linux 5.6), and counts it there.
+// whatever their number, and counts it there.
 type Boxes struct {
 	name     string
+	shape    Shape
 	key      nftables.SetDatatype
 	elements []box // sorted by their first keys, each once
 }
@@ -42,31 +54,61 @@ type box struct {
 // whole registers of 4 bytes.
 const boxKey = 16 + 16 + 4 + 4
 
-// Boxes is a set of boxes of the family. Where sources is true, all of them have a From.
-func (f Family) Boxes(name string, sources bool, all []Box) Boxes {
-	b := Boxes{name: name, elements: make([]box, 0, len(all))}
-	b.key = nftables.MustConcatSetType(f.key, nftables.TypeInetProto, nftables.TypeInetService)
-	if sources {
-		b.key = nftables.MustConcatSetType(f.key, f.key, nftables.TypeInetProto, nftables.TypeInetService)
+// Boxes is a set of boxes of the family, which have all the shape.
+func (f Family) Boxes(name string, shape Shape, all []Box) Boxes {
+	b := Boxes{name: name, shape: shape, elements: make([]box, 0, len(all))}
+	parts := []nftables.SetDatatype{f.key}
+	if shape.Sources {
+		parts = append(parts, f.key)
 	}
-	for _, one := range all {
-		e, at := box{name: one.Name}, 0
-		prefixes := []netip.Prefix{one.From, one.To}
-		if !sources {
-			prefixes = prefixes[1:]
-		}
-		for _, p := range prefixes {
-			copy(e.first[at:], p.Addr().AsSlice())
-			at += copy(e.last[at:], lastOf(p).AsSlice())
-		}
-		e.first[at], e.last[at] = one.Protocols[0], one.Protocols[1]
-		binary.BigEndian.PutUint16(e.first[at+4:], one.Ports[0])
-		binary.BigEndian.PutUint16(e.last[at+4:], one.Ports[1])
-		b.elements = append(b.elements, e)
+	if shape.Protocol || shape.Ranges {
+		parts = append(parts, nftables.TypeInetProto)
+	}
+	if shape.Port || shape.Ranges {
+		parts = append(parts, nftables.TypeInetService)
+	}
+	if b.key = parts[0]; len(parts) > 1 {
+		b.key = nftables.MustConcatSetType(parts...)
+	}
+	for i := range all {
+		b.elements = append(b.elements, shape.element(&all[i]))
 	}
 	slices.SortFunc(b.elements, byFirst)
 	b.elements = slices.CompactFunc(b.elements, func(a, b box) bool { return byFirst(a, b) == 0 })
 	return b
+}
+
+// element returns a box as an element of a set.
+func (s Shape) element(one *Box) box {
+	e, at := box{name: one.Name}, 0
+	add := func(p netip.Prefix) {
+		if p.Addr().Is4() {
+			first := p.Addr().As4()
+			copy(e.first[at:], first[:])
+		} else {
+			first := p.Addr().As16()
+			copy(e.first[at:], first[:])
+		}
+		n := p.Addr().BitLen() / 8
+		copy(e.last[at:at+n], e.first[at:])
+		if s.Ranges {
+			setHost(e.last[at:at+n], p.Bits())
+		}
+		at += n
+	}
+	if s.Sources {
+		add(one.From)
+	}
+	add(one.To)
+	if s.Protocol || s.Ranges {
+		e.first[at], e.last[at] = one.Protocols[0], one.Protocols[1]
+		at += smallRegister
+	}
+	if s.Port || s.Ranges {
+		binary.BigEndian.PutUint16(e.first[at:], one.Ports[0])
+		binary.BigEndian.PutUint16(e.last[at:], one.Ports[1])
+	}
+	return e
 }
 
 // byFirst orders boxes. Boxes that share no packet have different first keys.
@@ -78,8 +120,11 @@ const maxBoxes = 150
 
 // add adds the set with its elements to a transaction.
 func (b Boxes) add(conn *nftables.Conn, t *nftables.Table) error {
-	set := &nftables.Set{Table: t, Name: b.name, KeyType: b.key, Interval: true, Concatenation: true,
-		Counter: true}
+	set := &nftables.Set{Table: t, Name: b.name, KeyType: b.key, Interval: b.shape.Ranges,
+		Concatenation: b.shape.Ranges || b.shape.Sources || b.shape.Protocol || b.shape.Port, Counter: true}
+	if !b.shape.Ranges { // with a size the kernel chooses a hash that does not grow, which is the faster one
+		set.Size = uint32(len(b.elements))
+	}
 	if err := conn.AddSet(set, nil); err != nil {
 		return fmt.Errorf("set %s: %w", b.name, err)
 	}
@@ -88,8 +133,10 @@ func (b Boxes) add(conn *nftables.Conn, t *nftables.Table) error {
 		elements = elements[:0]
 		for i := range chunk {
 			e, n := &chunk[i], b.key.Bytes
-			elements = append(elements,
-				nftables.SetElement{Key: e.first[:n], KeyEnd: e.last[:n], Comment: e.name})
+			elements = append(elements, nftables.SetElement{Key: e.first[:n], Comment: e.name})
+			if b.shape.Ranges {
+				elements[i].KeyEnd = e.last[:n]
+			}
 		}
 		if err := conn.SetAddElements(set, elements); err != nil {
 			return fmt.Errorf("set %s: %w", b.name, err)
@@ -100,7 +147,7 @@ func (b Boxes) add(conn *nftables.Conn, t *nftables.Table) error {
 
 // equal tells whether two sets are the same.
 func (b Boxes) equal(o Boxes) bool {
-	return b.name == o.name && b.key == o.key && slices.Equal(b.elements, o.elements)
+	return b.name == o.name && b.shape == o.shape && b.key == o.key && slices.Equal(b.elements, o.elements)
 }
 
 // compare tells whether the kernel has exactly the wanted boxes.
@@ -201,9 +248,9 @@ func Answer() Exprs {
 	}
 }
 
-// InBox matches packets in a set of boxes; sources tells whether the boxes have sources. With answer, the
-// packet's source is taken for the destination, and the other way around.
-func (f Family) InBox(set string, sources, answer bool) (e Exprs) {
+// InBox matches packets in a set of boxes of a shape. With answer, the packet's source is taken for the
+// destination, and the other way around.
+func (f Family) InBox(set string, shape Shape, answer bool) (e Exprs) {
 	from, to, port := f.saddr, f.daddr, uint32(ports/2)
 	if answer {
 		from, to, port = to, from, 0
@@ -217,23 +264,49 @@ func (f Family) InBox(set string, sources, answer bool) (e Exprs) {
 		at += length
 		return r
 	}
-	address := func(offset uint32) {
+	address := func(offset uint32, bits int) {
+		r := register(f.length)
 		// [ payload load 4b @ network header + 12 => reg 1 ]
-		e = append(e, &expr.Payload{DestRegister: register(f.length), Base: expr.PayloadBaseNetworkHeader,
-			Offset: offset, Len: f.length})
+		e = append(e, &expr.Payload{DestRegister: r, Base: expr.PayloadBaseNetworkHeader, Offset: offset,
+			Len: f.length})
+		if !shape.Ranges && bits < int(f.length)*8 {
+			// [ bitwise reg 1 = ( reg 1 & 0x00ffffff ) ^ 0x00000000 ]
+			e = append(e, &expr.Bitwise{SourceRegister: r, DestRegister: r, Len: f.length, Mask: f.mask(bits),
+				Xor: make([]byte, f.length)})
+		}
 	}
-	if sources {
-		address(from)
+	if shape.Sources {
+		address(from, shape.FromBits)
 	}
-	address(to)
-	return append(e,
+	address(to, shape.ToBits)
+	if shape.Protocol || shape.Ranges {
 		// [ meta load l4proto => reg 10 ]
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register(smallRegister)},
+		e = append(e, &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register(smallRegister)})
+	}
+	if shape.Port || shape.Ranges {
 		// [ payload load 2b @ transport header + 2 => reg 11 ]
-		&expr.Payload{DestRegister: register(smallRegister), Base: expr.PayloadBaseTransportHeader, Offset: port,
-			Len: ports / 2},
-		// [ lookup reg 1 set from_prefix_0_0 ]
-		&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: set})
+		e = append(e, &expr.Payload{DestRegister: register(smallRegister), Base: expr.PayloadBaseTransportHeader,
+			Offset: port, Len: ports / 2})
+	}
+	// [ lookup reg 1 set from_prefix_0_0 ]
+	return append(e, &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: set})
+}
+
+// mask returns the mask of prefixes of a length.
+func (f Family) mask(bits int) []byte {
+	mask := make([]byte, f.length)
+	setHost(mask, bits)
+	for i := range mask {
+		mask[i] = ^mask[i]
+	}
+	return mask
+}
+
+// setHost sets the bits behind a prefix of a length.
+func setHost(b []byte, bits int) {
+	for ; bits < len(b)*8; bits++ {
+		b[bits/8] |= 0x80 >> (bits % 8)
+	}
 }
 
 // RelatedError matches ICMP errors about a packet of a connection.

@@ -1,7 +1,6 @@
 package nft
 
 import (
-	"bytes"
 	"net/netip"
 
 	"github.com/google/nftables/binaryutil"
@@ -61,17 +60,29 @@ func (f Family) SourceInside(p netip.Prefix) Exprs { return f.inside(f.saddr, p)
 // iptables-nft uses for -d.
 func (f Family) DestinationInside(p netip.Prefix) Exprs { return f.inside(f.daddr, p) }
 
+// SourceOutside matches packets whose source address is in none of some prefixes of the family.
+func (f Family) SourceOutside(ps []netip.Prefix) Exprs { return f.outside(f.saddr, ps) }
+
+// DestinationOutside matches packets whose destination address is in none of some prefixes of the family.
+func (f Family) DestinationOutside(ps []netip.Prefix) Exprs { return f.outside(f.daddr, ps) }
+
+// outside compares the first bits of the address at an offset of the IP header with each prefix.
+func (f Family) outside(offset uint32, ps []netip.Prefix) (e Exprs) {
+	for _, p := range ps {
+		e = append(e, f.inside(offset, p)...)
+		e[len(e)-1].(*expr.Cmp).Op = expr.CmpOpNeq
+	}
+	return e
+}
+
 // inside compares the first bits of the address at an offset of the IP header.
 func (f Family) inside(offset uint32, p netip.Prefix) Exprs {
-	mask := bytes.Repeat([]byte{0xff}, int(f.length))
-	for bit := p.Bits(); bit < len(mask)*8; bit++ {
-		mask[bit/8] &^= 0x80 >> (bit % 8)
-	}
 	return Exprs{
 		// [ payload load 4b @ network header + 12 => reg 1 ]
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: f.length},
 		// [ bitwise reg 1 = ( reg 1 & 0x0000ffff ) ^ 0x00000000 ]
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: f.length, Mask: mask, Xor: make([]byte, f.length)},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: f.length, Mask: f.mask(p.Bits()),
+			Xor: make([]byte, f.length)},
 		// [ cmp eq reg 1 0x0000f40a ]
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: p.Addr().AsSlice()},
 	}
@@ -299,6 +310,12 @@ func Drop() Exprs { return counted(expr.VerdictDrop) }
 // Pass is Accept without a counter, for rules that nearly all packets match: a counter is a
 // write for each packet.
 func Pass() Exprs { return Exprs{&expr.Verdict{Kind: expr.VerdictAccept}} }
+
+// Goto sends a packet to another chain of the table, which does not return.
+func Goto(chain string) Exprs {
+	// [ immediate reg 0 goto -> answers ]
+	return Exprs{&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain}}
+}
 
 // counted is a verdict behind a counter.
 func counted(kind expr.VerdictKind) Exprs {

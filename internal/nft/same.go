@@ -91,7 +91,10 @@ func (t Table) compare(conn *nftables.Conn) (edits []edit, ok bool, err error) {
 // sameAs reports whether a chain of the kernel has the wanted type, hook, priority and policy;
 // nil has not.
 func (c Chain) sameAs(have *nftables.Chain) bool {
-	return have != nil && have.Type == c.Type && have.Hooknum != nil && *have.Hooknum == *c.Hook &&
+	if have == nil || c.Hook == nil || have.Hooknum == nil {
+		return have != nil && c.Hook == nil && have.Hooknum == nil
+	}
+	return have.Type == c.Type && *have.Hooknum == *c.Hook &&
 		have.Priority != nil && *have.Priority == c.Priority &&
 		(have.Policy == nil || *have.Policy == nftables.ChainPolicyAccept)
 }

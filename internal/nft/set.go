@@ -260,9 +260,7 @@ func intervals(ps []netip.Prefix) []element {
 // lastOf returns the last address of a prefix.
 func lastOf(p netip.Prefix) netip.Addr {
 	b := p.Addr().AsSlice()
-	for bit := p.Bits(); bit < len(b)*8; bit++ {
-		b[bit/8] |= 0x80 >> (bit % 8)
-	}
+	setHost(b, p.Bits())
 	last, _ := netip.AddrFromSlice(b)
 	return last
 }

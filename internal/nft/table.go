@@ -19,7 +19,7 @@ type Table struct {
 	ID     ID
 	Sets   []Set
 	Boxes  []Boxes
-	Chains []Chain
+	Chains []Chain // those that a rule jumps to in front of it
 }
 
 // An ID identifies a table by its family and its name.
@@ -37,11 +37,11 @@ func Both(name string) ID { return ID{nftables.TableFamilyINet, name} }
 // table returns the ID as a value of the library.
 func (id ID) table() *nftables.Table { return &nftables.Table{Family: id.family, Name: id.name} }
 
-// A Chain is a base chain with the policy accept.
+// A Chain is a base chain with the policy accept, or one that other chains jump to.
 type Chain struct {
 	Name     string
-	Type     nftables.ChainType
-	Hook     *Hook
+	Type     nftables.ChainType // empty if Hook is nil, and so is Priority
+	Hook     *Hook              // nil: rules jump to the chain, see Goto
 	Priority Priority
 	Rules    []Rule
 }
@@ -91,6 +91,9 @@ type Rule struct {
 
 // in returns the chain, in a table, as a value of the library.
 func (c Chain) in(t *nftables.Table) *nftables.Chain {
+	if c.Hook == nil {
+		return &nftables.Chain{Table: t, Name: c.Name}
+	}
 	return &nftables.Chain{Table: t, Name: c.Name, Type: c.Type, Hooknum: c.Hook, Priority: &c.Priority}
 }
 
