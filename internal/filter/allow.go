@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -43,6 +44,9 @@ import (
 // AllowName is the name of the tables, one for each family.
 const AllowName = "meshd-allow"
 
+// AllowStandbyName is the name of the standby tables.
+const AllowStandbyName = "meshd-allow-2"
+
 // NotAllowed is the drop reason of what no rule allows.
 const NotAllowed = "not_allowed"
 
@@ -77,11 +81,26 @@ type Service struct {
 	First, Last          uint16 // ports; 0 and 65535 for a protocol without
 }
 
-// An Allow keeps the rules. Set and Edit belong to one goroutine; Counters may be called from any.
-type Allow struct{ rules *nft.Keeper }
+// An Allow keeps the rules. Set, Edit and Close belong to one goroutine; Counters may be called from any.
+//
+// Rules that close something must not go with `nft flush ruleset`, so the tables belong to this process while
+// it lives, and stay when it ends. On kernels before 6.9 they do not; there the rules stand a second time, in
+// standby tables (Linux 5.12), which judge what the ordinary ones let pass.
+type Allow struct {
+	rules   *nft.Keeper
+	standby map[nft.ID]*nft.Standby // by the ordinary table
+}
 
 // NewAllow returns an Allow. It does not touch the kernel.
-func NewAllow() *Allow { return &Allow{nft.NewKeeper(allowTables...)} }
+func NewAllow() *Allow { return newAllow(nft.NewOwner(allowTables...)) }
+
+func newAllow(rules *nft.Keeper) *Allow {
+	a := &Allow{rules: rules, standby: map[nft.ID]*nft.Standby{}}
+	for _, id := range allowTables {
+		a.standby[id] = &nft.Standby{}
+	}
+	return a
+}
 
 // allowTables are the tables.
 var allowTables = []nft.ID{nft.IPv4.Table(AllowName), nft.IPv6.Table(AllowName)}
@@ -89,24 +108,64 @@ var allowTables = []nft.ID{nft.IPv4.Table(AllowName), nft.IPv6.Table(AllowName)}
 // Set makes the rules match s, in one transaction; nil means that everything may pass. If they match already,
 // Set changes nothing and changed is false. It needs CAP_NET_ADMIN.
 func (a *Allow) Set(s *AllowSettings) (changed bool, err error) {
-	if changed, err = a.rules.Set(s.tables()); err != nil {
+	tables := s.tables()
+	changed, err = a.rules.Set(tables)
+	if err = errors.Join(err, a.standBy(tables)); err != nil {
 		return false, fmt.Errorf("set who may reach whom: %w", err)
 	}
 	return changed, nil
 }
 
+// standBy makes the standby rules match the ordinary tables; none stand where nobody can remove these.
+func (a *Allow) standBy(tables []nft.Table) error {
+	var errs []error
+	for _, id := range allowTables {
+		i := slices.IndexFunc(tables, func(t nft.Table) bool { return t.ID == id })
+		if i < 0 || a.rules.Owns() {
+			errs = append(errs, a.standby[id].Close())
+			continue
+		}
+		t := tables[i]
+		t.ID = id.Named(AllowStandbyName)
+		t.Chains = slices.Clone(t.Chains)
+		for i := range t.Chains {
+			if t.Chains[i].Hook != nil {
+				t.Chains[i].Priority++
+			}
+		}
+		errs = append(errs, a.standby[id].Set(t))
+	}
+	return errors.Join(errs...)
+}
+
 // Edit tells that s is what the last Set has set, without a look at the kernel. If ok is false, Set has to be
 // called.
-func (a *Allow) Edit(s *AllowSettings) (ok bool) { return a.rules.Edit(s.tables()) }
+func (a *Allow) Edit(s *AllowSettings) (ok bool) {
+	tables := s.tables()
+	return a.rules.Edit(tables) && a.standBy(tables) == nil
+}
+
+// Close ends the ownership of the rules, which would end with the process in any case. They stay in force.
+func (a *Allow) Close() error {
+	errs := []error{a.rules.Close()}
+	for _, s := range a.standby {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(errs...)
+}
 
 // Counters returns what the rules have let pass since NewAllow, by the name of the rule, and how many packets
 // were dropped.
 func (a *Allow) Counters() (passed map[string]nft.Counter, dropped uint64, err error) {
 	passed, err = a.rules.Counters()
+	dropped = passed[notAllowed].Packets
+	for _, s := range a.standby { // what passes has been counted before, or its rules were away
+		more, standbyErr := s.Counters()
+		dropped, err = dropped+more[notAllowed].Packets, errors.Join(err, standbyErr)
+	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("read counters of who may reach whom: %w", err)
 	}
-	dropped = passed[notAllowed].Packets
 	delete(passed, notAllowed)
 	return passed, dropped, nil
 }

@@ -1,11 +1,17 @@
 package filter
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"regexp"
+	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"example.org/meshd/internal/nft"
 	"example.org/meshd/internal/nstest"
 )
 
@@ -33,10 +39,46 @@ func someRules() *AllowSettings {
 	}
 }
 
-// What `nft list` says of the rules, and that whatever somebody does to them is found and mended.
+// progname is what nft(8) says of the owner of a table.
+var progname = regexp.MustCompile(` # progname .*`)
+
+// eachAllow runs a test with rules that belong to this process, and with such as on kernels where they cannot.
+func eachAllow(t *testing.T, test func(t *testing.T, n *nstest.Namespace, a *Allow)) {
+	for name, make := range map[string]func(...nft.ID) *nft.Keeper{"own": nft.NewOwner, "standby": nft.NewKeeper} {
+		t.Run(name, func(t *testing.T) {
+			nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+				a := newAllow(make(allowTables...))
+				defer a.Close()
+				test(t, n, a)
+			})
+		})
+	}
+}
+
+// What `nft list` says of the rules.
 func TestAllowAsNftShowsIt(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
-		a, s := NewAllow(), someRules()
+		a := NewAllow()
+		defer a.Close()
+		if _, err := a.Set(someRules()); err != nil {
+			t.Fatal(err)
+		}
+		got, file := progname.ReplaceAllString(ruleset(t, n), ""), "testdata/allow.nft"
+		if *update {
+			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if want, err := os.ReadFile(file); err != nil || got != string(want) {
+			t.Errorf("got:\n%s\nwant:\n%s", got, want)
+		}
+	})
+}
+
+// Set changes what differs, and nothing else.
+func TestAllowChanges(t *testing.T) {
+	eachAllow(t, func(t *testing.T, n *nstest.Namespace, a *Allow) {
+		s := someRules()
 		set := func(what string, want bool) {
 			t.Helper()
 			if changed, err := a.Set(s); err != nil || changed != want {
@@ -48,33 +90,18 @@ func TestAllowAsNftShowsIt(t *testing.T) {
 		if !a.Edit(someRules()) {
 			t.Error("the same is taken for something else")
 		}
-		got, file := ruleset(t, n), "testdata/allow.nft"
-		if *update {
-			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-				t.Fatal(err)
-			}
+		s.Links = []string{"mesh0"}
+		if !a.Edit(s) {
+			t.Error("an interface less is no element less")
 		}
-		if want, err := os.ReadFile(file); err != nil || got != string(want) {
-			t.Errorf("got:\n%s\nwant:\n%s", got, want)
-		}
-		for _, damage := range []string{"flush ruleset", "delete table ip meshd-allow",
-			"flush chain ip6 meshd-allow forward", "flush chain ip meshd-allow answer",
-			"insert rule ip meshd-allow forward accept",
-			"add element ip meshd-allow from_ports { 10.244.3.0/24 . 10.244.1.0/24 . tcp . 22 }",
-			"delete element ip meshd-allow mesh_to_32 { 10.244.1.7 }",
-			"flush set ip meshd-allow outside_to_24_port",
-			"add element ip meshd-allow links { \"lan\" }"} {
-			run(t, n, "nft", damage)
-			set("after "+damage, true)
-			if again := ruleset(t, n); again != got {
-				t.Errorf("after %s:\n%s", damage, again)
-			}
-		}
+		set("after an edit", false)
+		s = someRules()
 		s.Rules[0].Services = s.Rules[0].Services[:1]
 		if a.Edit(s) {
 			t.Error("a change of rules is taken for none")
 		}
 		set("another rule", true)
+		s = someRules()
 		s.Closed, s.Rules = prefixes("10.244.1.0/24"), s.Rules[1:2]
 		set("without IPv6", true)
 		s = nil
@@ -83,6 +110,93 @@ func TestAllowAsNftShowsIt(t *testing.T) {
 			t.Errorf("left:\n%s", list)
 		}
 		set("no rules again", false)
+	})
+}
+
+// tables returns what nft(8) says of the ordinary tables.
+func tables(t *testing.T, n *nstest.Namespace) (all string) {
+	for _, family := range []string{"ip", "ip6"} {
+		all += run(t, n, "nft", "-s", "list", "table", family, AllowName)
+	}
+	return all
+}
+
+// The damage that another program may do to rules.
+var damages = []string{"flush ruleset", "delete table ip meshd-allow", "flush chain ip6 meshd-allow forward",
+	"flush chain ip meshd-allow answer", "insert rule ip meshd-allow forward accept",
+	"add element ip meshd-allow from_ports { 10.244.3.0/24 . 10.244.1.0/24 . tcp . 22 }",
+	"delete element ip meshd-allow mesh_to_32 { 10.244.1.7 }",
+	"flush set ip meshd-allow outside_to_24_port", "add element ip meshd-allow links { \"lan\" }"}
+
+// Another program cannot damage rules of this process. Where it can, whatever it does is found and mended.
+func TestAllowDamaged(t *testing.T) {
+	eachAllow(t, func(t *testing.T, n *nstest.Namespace, a *Allow) {
+		if _, err := a.Set(someRules()); err != nil {
+			t.Fatal(err)
+		}
+		whole := tables(t, n)
+		for _, damage := range damages {
+			_, err := n.Run("nft", damage)
+			if may := !a.rules.Owns() || damage == "flush ruleset"; may != (err == nil) {
+				t.Errorf("%s: own %v, %v", damage, a.rules.Owns(), err)
+			}
+			if changed, err := a.Set(someRules()); err != nil || changed == a.rules.Owns() {
+				t.Errorf("after %s: changed %v, %v", damage, changed, err)
+			}
+			if again := tables(t, n); again != whole {
+				t.Errorf("after %s:\n%s", damage, again)
+			}
+		}
+	})
+}
+
+// Rules stay in force when their process ends, and the next one takes them over without a moment in between.
+// A process that ends without Close leaves them as one that closes does: the kernel closes its socket.
+func TestAllowOutlivesItsProcess(t *testing.T) {
+	eachAllow(t, func(t *testing.T, n *nstest.Namespace, a *Allow) {
+		if _, err := a.Set(someRules()); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if list := ruleset(t, n); !strings.Contains(list, "@from_24_to_24_port") ||
+			strings.Contains(list, "table ip "+AllowStandbyName) {
+			t.Errorf("left:\n%s", list)
+		}
+		next := newAllow(a.rules)
+		if changed, err := next.Set(someRules()); err != nil || !changed == a.rules.Owns() {
+			t.Errorf("the same again: %v, %v", changed, err)
+		}
+		if err := next.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := CleanUp(); err != nil || ruleset(t, n) != "" {
+			t.Errorf("%v\n%s", err, ruleset(t, n))
+		}
+	})
+}
+
+// A table of a run that could not own it becomes this process's.
+func TestAllowTakesOverAnOrdinaryTable(t *testing.T) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+		before, a := newAllow(nft.NewKeeper(allowTables...)), NewAllow()
+		defer a.Close()
+		_, err := before.Set(someRules())
+		if err = errors.Join(err, before.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.Set(someRules()); err != nil || !a.rules.Owns() {
+			t.Errorf("own %v, %v", a.rules.Owns(), err)
+		}
+		if _, err := n.Run("nft", "delete", "table", "ip", AllowName); err == nil {
+			t.Error("another program deleted the table")
+		}
+		other := NewAllow()
+		defer other.Close()
+		if _, err := other.Set(someRules()); !errors.Is(err, unix.EPERM) {
+			t.Errorf("a table of another process: %v", err)
+		}
 	})
 }
 

@@ -20,7 +20,7 @@ func (k *Keeper) Edit(tables []Table) (ok bool) {
 	if !ok || len(edits) == 0 {
 		return ok
 	}
-	conn, err := open()
+	conn, err := k.connect()
 	return err == nil && k.amend(conn, tables, edits) == nil
 }
 

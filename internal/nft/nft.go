@@ -3,6 +3,7 @@
 //
 //	Table    the wanted state of one table of meshd's: sets, and base chains with rules
 //	Keeper   makes the kernel match tables, in one transaction, and counts what rules match
+//	         NewOwner makes one whose tables no other program can change
 //	Guests   rules of meshd's in base chains of other programs
 //	Standby  a copy of tables that other programs cannot change while this process lives
 //	Watch    tells when another program has changed something of meshd's

@@ -33,7 +33,7 @@ func (k *Keeper) compare(conn *nftables.Conn, tables []Table) (edits []edit, ok 
 			continue
 		case i < 0, err != nil:
 			return nil, false, nil
-		case have.Flags != 0: // a dormant table has no effect
+		case flagsOf(have) != k.flags(): // a dormant table has no effect
 			return nil, false, nil
 		}
 		more, ok, err := tables[i].compare(conn)
@@ -43,6 +43,14 @@ func (k *Keeper) compare(conn *nftables.Conn, tables []Table) (edits []edit, ok 
 		edits = append(edits, more...)
 	}
 	return edits, true, nil
+}
+
+// flags returns those of the Keeper's tables.
+func (k *Keeper) flags() uint32 {
+	if k.owns {
+		return tableOwner | tablePersist
+	}
+	return 0
 }
 
 // compare reports whether the kernel's table has the wanted sets and chains, and no other chains, and

@@ -1,7 +1,6 @@
 package nft
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"reflect"
@@ -142,56 +141,14 @@ func (b *Standby) Close() error {
 	return nil
 }
 
-// tableOwner is NFT_TABLE_F_OWNER of enum nft_table_flags (linux/netfilter/nf_tables.h).
-const tableOwner = 0x2
-
 // ownTable makes an empty table that belongs to the connection. It replaces a table of that name
 // without an owner, such as one from a saved ruleset. The nftables library cannot set flags of
 // tables (google/nftables issue 316), so the messages are made here.
 func ownTable(conn *netlink.Conn, id ID) error {
-	const (
-		newTable = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWTABLE
-		delTable = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELTABLE
-	)
-	const (
-		create    = netlink.Request | netlink.Create
-		subsystem = unix.NFNL_SUBSYS_NFTABLES
-	)
-	family := byte(id.family)
-	request := []netlink.Message{
-		nfMessage(unix.NFNL_MSG_BATCH_BEGIN, netlink.Request, unix.NFPROTO_UNSPEC, subsystem),
+	return inOneBatch(conn, []netlink.Message{
 		// Creating before deleting makes the deletion succeed if there is no table.
-		nfMessage(newTable, create, family, 0, id.attributes(0)),
-		nfMessage(delTable, netlink.Request, family, 0, id.attributes(0)),
-		nfMessage(newTable, create|netlink.Acknowledge, family, 0, id.attributes(tableOwner)),
-		nfMessage(unix.NFNL_MSG_BATCH_END, netlink.Request, unix.NFPROTO_UNSPEC, subsystem),
-	}
-	if _, err := conn.SendMessages(request); err != nil {
-		return err
-	}
-	_, err := conn.Receive()
-	return err
-}
-
-// attributes returns the attributes of a message about the table.
-func (id ID) attributes(flags uint32) []byte {
-	attributes := netlink.NewAttributeEncoder()
-	attributes.ByteOrder = binary.BigEndian
-	attributes.String(unix.NFTA_TABLE_NAME, id.name)
-	attributes.Uint32(unix.NFTA_TABLE_FLAGS, flags)
-	b, err := attributes.Encode()
-	if err != nil {
-		panic(err) // a name and a number always fit
-	}
-	return b
-}
-
-// nfMessage returns a message that begins with struct nfgenmsg: family, version 0, resource.
-func nfMessage(kind netlink.HeaderType, flags netlink.HeaderFlags, family byte, resource uint16,
-	attributes ...[]byte) netlink.Message {
-	data := binary.BigEndian.AppendUint16([]byte{family, unix.NFNETLINK_V0}, resource)
-	for _, a := range attributes {
-		data = append(data, a...)
-	}
-	return netlink.Message{Header: netlink.Header{Type: kind, Flags: flags}, Data: data}
+		tableMessage(unix.NFT_MSG_NEWTABLE, netlink.Create, id, id.attributes(0)),
+		tableMessage(unix.NFT_MSG_DELTABLE, 0, id, id.attributes(0)),
+		tableMessage(unix.NFT_MSG_NEWTABLE, netlink.Create, id, id.attributes(tableOwner)),
+	})
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"sync"
 
 	"github.com/google/nftables"
@@ -33,6 +32,9 @@ func (f Family) Table(name string) ID { return ID{f.table, name} }
 
 // Both returns the ID of a table of both families.
 func Both(name string) ID { return ID{nftables.TableFamilyINet, name} }
+
+// Named returns the ID of a table of the same family.
+func (id ID) Named(name string) ID { return ID{id.family, name} }
 
 // table returns the ID as a value of the library.
 func (id ID) table() *nftables.Table { return &nftables.Table{Family: id.family, Name: id.name} }
@@ -128,11 +130,13 @@ type Counter struct{ Packets, Bytes uint64 }
 // plus returns the sum of two counters.
 func (c Counter) plus(o Counter) Counter { return Counter{c.Packets + o.Packets, c.Bytes + o.Bytes} }
 
-// A Keeper keeps some tables in the wanted state. Set, Edit and Idle belong to one goroutine; Counters may
-// be called from any, at any time, and never waits for them: mu is held for arithmetic alone.
+// A Keeper keeps some tables in the wanted state. Set, Edit, Idle and Close belong to one goroutine; Counters
+// may be called from any, at any time, and never waits for them: mu is held for arithmetic alone.
 type Keeper struct {
 	ids   []ID
-	began bool // Set has succeeded once: the tables in the kernel are of this run. Set's own
+	began bool   // Set has succeeded once: the tables in the kernel are of this run. Set's own
+	owns  bool   // the tables are to belong to owner; false also where the kernel cannot do that
+	owner *owner // nil: none yet
 
 	mu       sync.Mutex
 	writing  bool               // rules are being replaced: what is read now may be of either
@@ -154,7 +158,7 @@ func NewKeeper(ids ...ID) *Keeper {
 // the kernel's tables match already, Set changes nothing and changed is false. It needs
 // CAP_NET_ADMIN.
 func (k *Keeper) Set(tables []Table) (changed bool, err error) {
-	conn, err := open()
+	conn, err := k.connect()
 	if err != nil {
 		return false, err
 	}
@@ -175,21 +179,8 @@ func (k *Keeper) Set(tables []Table) (changed bool, err error) {
 	if err != nil { // the counts since the last reading are lost with the rules
 		last = nil
 	}
-	for _, id := range k.ids {
-		// Adding before deleting makes the deletion succeed if there is no table.
-		conn.AddTable(id.table())
-		conn.DelTable(id.table())
-		i := slices.IndexFunc(tables, func(t Table) bool { return t.ID == id })
-		if i < 0 {
-			continue
-		}
-		conn.AddTable(id.table())
-		if err := tables[i].add(conn); err != nil {
-			end(nil, nil)
-			return false, err
-		}
-	}
-	if err := conn.Flush(); err != nil {
+	conn, err = k.write(conn, tables)
+	if err = k.send(conn, err); err != nil {
 		end(nil, nil)
 		return false, err
 	}
@@ -201,12 +192,13 @@ func (k *Keeper) Set(tables []Table) (changed bool, err error) {
 // amend changes elements of sets alone, in one transaction: the rules and their counters stay. A node that
 // comes to 10,000 others costs two messages, not a table of 20,000 elements.
 func (k *Keeper) amend(conn *nftables.Conn, tables []Table, edits []edit) error {
+	var err error
 	for _, e := range edits {
-		if err := e.add(conn); err != nil {
-			return err
+		if err == nil {
+			err = e.add(conn)
 		}
 	}
-	if err := conn.Flush(); err != nil {
+	if err := k.send(conn, err); err != nil {
 		return err
 	}
 	k.mu.Lock()

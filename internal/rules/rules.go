@@ -194,6 +194,7 @@ func (t *Keeper) Watch(ctx context.Context, news func()) error {
 func (t *Keeper) Keep(ctx context.Context) error {
 	defer t.masq.Close()
 	defer t.guard.Close()
+	defer t.allow.Close()
 	var retry <-chan time.Time
 	by := ""
 	for {
