@@ -128,7 +128,7 @@ func TestLess(t *testing.T) {
 func TestRestart(t *testing.T) {
 	m, _ := someDashboard(80, 24, asItIs)
 	press(m, "Z")
-	send(m, lostMsg{m.link.number, errGone})
+	send(m, lostMsg{m.link.number, errGone}, retryMsg{m.link.number})
 	s := someMesh(0)
 	s.BootID, s.UptimeSeconds = "new", 1
 	starting := happening(control.Event{Seq: 1, At: noon, Level: "info", Kind: "starting", Message: "starting"})
@@ -139,7 +139,7 @@ func TestRestart(t *testing.T) {
 		t.Error("counters of another daemon are zeroed with those of the one before")
 	}
 	// The same daemon again: its events are told anew, and not twice.
-	send(m, lostMsg{m.link.number, errGone})
+	send(m, lostMsg{m.link.number, errGone}, retryMsg{m.link.number})
 	tell(m, hello("new"), snapshot(s), starting)
 	shows(t, m, "7 events")
 }

@@ -3,8 +3,11 @@ package tui
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
+
+	tea "github.com/charmbracelet/bubbletea"
 
 	"example.org/meshd/internal/control"
 )
@@ -81,6 +84,55 @@ func TestMute(t *testing.T) {
 	m.connect()
 	tell(m, hello("x"), snapshot(someMesh(0)))
 	send(m, muteMsg{m.link.number})
+	shows(t, m, "● live")
+}
+
+// Without a socket, the picture always says the same and the truth: no timer of a connection that has
+// ended may claim that meshd hangs.
+func TestTwentySecondsWithoutASocket(t *testing.T) {
+	type alarm struct {
+		at  time.Time
+		msg tea.Msg
+	}
+	m, c := newTest(80, 24)
+	var alarms []alarm
+	m.after = func(d time.Duration, msg tea.Msg) tea.Cmd {
+		alarms = append(alarms, alarm{c.now.Add(d), msg})
+		return nil
+	}
+	m.connect()
+	for range 25 * 20 {
+		due := slices.DeleteFunc(slices.Clone(alarms), func(a alarm) bool { return a.at.After(c.now) })
+		alarms = slices.DeleteFunc(alarms, func(a alarm) bool { return !a.at.After(c.now) })
+		for _, a := range due {
+			send(m, a.msg)
+		}
+		if m.link.state == opening {
+			send(m, lostMsg{m.link.number, notRunning})
+		}
+		send(m, tickMsg(c.now))
+		shows(t, m, "meshd is not answering", "no process answers at", "sudo systemctl start meshd")
+		hides(t, m, "hangs", "no data from meshd")
+		if t.Failed() {
+			t.Fatalf("after %v", c.now.Sub(noon))
+		}
+		c.forward(50 * time.Millisecond)
+	}
+	if m.link.attempts < 6 {
+		t.Errorf("tried %d times in 25 s", m.link.attempts)
+	}
+}
+
+// Lines of a connection that come after its end are not heard: they would end the attempts to connect.
+func TestLateLinesOfALostConnection(t *testing.T) {
+	m, _ := newTest(80, 24)
+	send(m, lostMsg{m.link.number, errGone})
+	tell(m, hello("x"), snapshot(someMesh(0)))
+	if m.data.status != nil || m.link.lost == nil {
+		t.Error("a connection that has ended was heard")
+	}
+	send(m, retryMsg{m.link.number})
+	tell(m, hello("x"), snapshot(someMesh(0)))
 	shows(t, m, "● live")
 }
 

@@ -53,7 +53,8 @@ type Model struct {
 	width   int       // cells
 	height  int       // lines
 
-	link    link    // where data comes from
+	link    link // where data comes from
+	after   func(time.Duration, tea.Msg) tea.Cmd
 	data    data    // what is known
 	choices choices // what the user chose
 	table   table   // rows of peers, as both screens with a table show them
@@ -77,6 +78,7 @@ func New(o Options) *Model {
 		options: o,
 		theme:   cell.NewTheme(o.Colour, o.ASCII),
 		now:     o.Clock(),
+		after:   after,
 		tabs:    [tabs]screen{overview{}, peers{}, events{}},
 		asked:   askedFor{},
 	}

@@ -72,10 +72,9 @@ func (m *Model) take(msg tea.Msg) tea.Cmd {
 
 // lines takes over what a connection says.
 func (m *Model) lines(msg linesMsg) tea.Cmd {
-	if msg.connection != m.link.number || len(msg.lines) == 0 {
+	if len(msg.lines) == 0 || !m.link.heard(msg.connection) {
 		return nil
 	}
-	m.link.heardFrom = msg.connection
 	for _, w := range msg.lines {
 		text.Fields(&w)
 		switch {
