@@ -117,9 +117,20 @@ func (b *bench) run(ctx context.Context, out string) (err error) {
 	if out == "" {
 		return nil
 	}
+	page := filepath.Join(out, "benchmarks.md")
 	return errors.Join(
-		os.WriteFile(filepath.Join(out, "benchmarks.md"), []byte(report.markdown()), 0o644),
+		os.WriteFile(page, []byte(report.markdown()+byInstructions(page)), 0o644),
 		os.WriteFile(filepath.Join(out, "benchmarks.svg"), []byte(report.svg()), 0o644))
+}
+
+// byInstructions returns the parts of a page that tools/kernels has written, which stay: those with a heading
+// of their own.
+func byInstructions(page string) string {
+	text, _ := os.ReadFile(page) // there may be none so far
+	if _, parts, ok := strings.Cut(string(text), "\n## "); ok {
+		return "\n## " + parts
+	}
+	return ""
 }
 
 // measure builds the lab, starts one system in it, measures, and removes all.

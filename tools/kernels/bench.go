@@ -174,14 +174,21 @@ func (t *table) keepsFloors() error {
 	return errors.Join(errs...)
 }
 
+// explanation says what the figures are.
+const explanation = `A figure is
+how many instructions the only CPU of a virtual machine executes, for senders, both hosts and receivers
+together: *x* is how many times as many kernel VXLAN takes, so more is better. The wire carries packets of
+1500 bytes. Caches, several CPUs and network cards have no part in it; an instruction is one, whatever it does.
+`
+
 // heading begins a kernel's part of benchmarks.md.
 func (t *table) heading() string { return "## Instructions on Linux " + t.kernel }
 
 // markdown returns the kernel's part of benchmarks.md.
 func (t *table) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n\nWritten by `%s`\non %s; medians (lowest-highest) of %d measurements in one boot.\n",
-		t.heading(), t.command, time.Now().UTC().Format("2006-01-02"), repeatsOf(t.figures))
+	fmt.Fprintf(&b, "%s\n\nWritten by `%s`\non %s; medians (lowest-highest) of %d measurements in one boot. "+
+		"%s", t.heading(), t.command, time.Now().UTC().Format("2006-01-02"), repeatsOf(t.figures), explanation)
 	for _, pods := range []struct{ suffix, words string }{{"", "Routed pods"}, {"@bridge", "Pods on a bridge"}} {
 		rows := slices.DeleteFunc(slices.Clone(modes), func(m mode) bool {
 			return t.figures[m.name+pods.suffix] == nil && t.absent[m.name+pods.suffix] == ""
