@@ -27,7 +27,6 @@ bin=$2 what=$3
 shift 3
 mkdir -p /run/bin
 uname -r
-[ -f /var/tmp/v/before.sh ] && . /var/tmp/v/before.sh
 case $what in
 tests)
 	cp "$bin/meshd" "$bin/meshtui" "$bin"/*.test /run/bin
@@ -36,7 +35,6 @@ tests)
 		cd "$1" && "/run/bin/$2" -test.v -test.timeout 60m "$3"
 		echo "tests ended with $?, at $(cut -d' ' -f1 /proc/uptime) s"
 		shift 3
-		[ -f /var/tmp/v/after.sh ] && . /var/tmp/v/after.sh
 	done
 	;;
 measure)

@@ -81,33 +81,16 @@ func (k kernel) boot(ctx context.Context, args, bin string, words ...string) (sa
 	// instruction, so the processor has no fast one (-erms, -fsrm). The root is read only, and multidevs=remap
 	// keeps inodes of its several file systems apart. -no-reboot with panic=-1 makes an end of a kernel's panic.
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-M", "q35", "-cpu",
-		"max,-erms,-fsrm,-x2apic,-la57", "-accel", "tcg,thread=single", "-icount", "shift=0,sleep="+sleepOption(),
+		"max,-erms,-fsrm,-x2apic,-la57", "-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off",
 		"-m", "3072", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio",
 		"-kernel", filepath.Join(k.dir, "boot", "vmlinuz-"+k.version), "-initrd", image, "-virtfs",
 		"local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap", "-append",
 		strings.Join(line, " "))
-	if os.Getenv("OLD") != "" {
-		cmd.Args = slices.DeleteFunc(cmd.Args, func(a string) bool { return a == "-icount" || strings.HasPrefix(a, "shift=") })
-		for i, a := range cmd.Args {
-			if a == "tcg,thread=single" {
-				cmd.Args[i] = "tcg,thread=multi"
-			}
-			cmd.Args[i] = strings.Replace(cmd.Args[i], "clocksource=tsc tsc=reliable mitigations=off norandmaps", "", 1)
-		}
-		cmd.Args = append(cmd.Args, "-smp", "2")
-	}
 	var out bytes.Buffer
 	cmd.Stdout = io.MultiWriter(&out, os.Stdout)
 	cmd.Stderr = cmd.Stdout
 	err = cmd.Run()
 	return out.String(), err
-}
-
-func sleepOption() string {
-	if s := os.Getenv("SLEEP"); s != "" {
-		return s
-	}
-	return "off"
 }
 
 // test boots the kernel and has it run tests.
