@@ -54,6 +54,25 @@ func TestNodeFlows(t *testing.T) {
 	is(t, "of old data", rows(flows[:1]), "rx byte/s NaN 271")
 }
 
+// While packets are encrypted their number is not known, now and before: that is a gap and not 0.
+func TestFlowsOfEncrypted(t *testing.T) {
+	d := &data{}
+	for second := range 10 {
+		d.apply(sealed(someMesh(second)), noon)
+	}
+	v := view{data: d, now: noon, live: true, w: 80, h: 19, canAsk: true}
+	h := someHistory("", "5m")
+	h.RxPackets, h.TxPackets = make([]*float64, 300), make([]*float64, 300)
+	v.history = map[historyKey]control.History{nodeHistory: h, {"edge-02", "5m"}: h}
+	flows, _ := nodeFlows(v)
+	is(t, "of the node", rows(flows),
+		"rx bit/s 4.8e+08 271|tx bit/s 4.32e+08 271|rx pkt/s NaN 0|tx pkt/s NaN 0|drops/s 0 271")
+	p, _ := v.peer("edge-02")
+	is(t, "of a peer", rows(peerFlows(v, p)[:2]), "rx b/s 4e+07 271|tx b/s 3.6e+07 271")
+	v.units = inPackets
+	is(t, "of a peer, packets", rows(peerFlows(v, p)[:2]), "rx p/s NaN 0|tx p/s NaN 0")
+}
+
 // What a peer does: steps of a history are of several seconds, rates are of one.
 func TestPeerFlows(t *testing.T) {
 	v := secondsOf(10)
