@@ -193,6 +193,20 @@ func (f *forgery) standby(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.good(t)
+	if byKernel { // which counts such packets; user space does not
+		before := f.drops("spoofed_source")
+		waitStatus(t, f.w2, "worker is suspected", func(s control.Status) bool {
+			for range 5 {
+				if err := f.forge(from); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return slices.Contains(kindsOf(s, "worker"), "standby_sends")
+		})
+		if f.drops("spoofed_source") <= before {
+			t.Error("they are not counted")
+		}
+	}
 	if out, code := ask(f.cp, "drain", "--reason", "test"); code != 0 {
 		t.Fatalf("exit %d: %s", code, out)
 	}

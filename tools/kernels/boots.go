@@ -52,12 +52,13 @@ const (
 var (
 	// encrypted are those of the kernel's WireGuard, also against the helper in user space.
 	encrypted = []suite{
-		{"internal/wireguard", []string{"RandomStatesOfKernel"}}, {"internal/wireguard/user", []string{"Helpers"}},
+		{"internal/wireguard", []string{"RandomStatesOfKernel"}},
+		{"internal/wireguard/user", []string{"Flood", "Helpers"}},
 		{"internal/seal", []string{"ServiceLoadsModule", "ThousandPeers"}},
 		{endToEnd, []string{
 			"AllowSealed", "BoxesBehindNAT", "ForgedSealed", "KeyRotation", "KeysOfThisHost", "LiveSwitch",
 			"NoStartUndoesEncryption", "NothingLeavesBare", "RekeyLosesNothing", "SealedIPv6", "SealedLossless",
-			"SealedUplinks", "StockPeer",
+			"SealedUplinks", "SealedWayIsMeasured", "StockPeer",
 		}},
 	}
 	// telling are tests of what kernels may do differently.
