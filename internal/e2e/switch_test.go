@@ -148,7 +148,7 @@ func testLiveSwitch(t *testing.T) {
 		startTimed(t, l.PodW2b, l.PodW, "10.244.2.3:7000", "10.244.1.2:7000", rate),
 		startTimed(t, l.PodW, l.PodW2a, "10.244.1.2:7001", "10.244.2.2:7001", rate),
 	}
-	full := l.overflows()
+	full, sockets := l.overflows(), l.unread()
 	finish := l.paced(1 << 20)
 	alive := l.connect()
 	for _, host := range []int{first, second, third} {
@@ -170,7 +170,8 @@ func testLiveSwitch(t *testing.T) {
 	alive("all")
 	for i, stream := range streams {
 		lost, gap, began := stream.finish()
-		missed := l.overflows().since(full)[i] + l.overflowsOf("meshd-wg").since(sealedFull)[i]
+		missed := l.overflows().since(full)[i] + l.overflowsOf("meshd-wg").since(sealedFull)[i] +
+			l.unread().since(sockets)[i]
 		t.Logf("stream %d: of %d packets %d were lost, %d found a full queue; the longest time without was %v", i,
 			stream.flow.sent, lost, missed, gap)
 		if lost > missed {

@@ -3,8 +3,13 @@ package e2e
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
+	"os"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -41,6 +46,44 @@ func (l *live) open(name string, from *nstest.Namespace, source, to, pod string)
 	return translated{name, s}
 }
 
+// unread is what sockets on the way of a stream had no room for: those of the engine and of WireGuard on the
+// host that it goes to, and that of the pod.
+func (l *live) unread() (o overflows) {
+	l.t.Helper()
+	for i, way := range [2][]*nstest.Namespace{{l.Worker.Namespace, l.PodW}, {l.Worker2.Namespace, l.PodW2a}} {
+		for _, n := range way {
+			packets, err := receiveErrors(n)
+			if err != nil {
+				l.t.Fatal(err)
+			}
+			o[i] += packets
+		}
+	}
+	return o
+}
+
+// receiveErrors returns how many datagrams the UDP sockets of a namespace had no room for.
+func receiveErrors(n *nstest.Namespace) (packets uint64, err error) {
+	err = n.Do(func() error {
+		text, err := os.ReadFile("/proc/thread-self/net/snmp")
+		if err != nil {
+			return err
+		}
+		var rows [][]string // the names, and the numbers
+		for line := range strings.Lines(string(text)) {
+			if strings.HasPrefix(line, "Udp: ") {
+				rows = append(rows, strings.Fields(line))
+			}
+		}
+		if len(rows) != 2 || !slices.Contains(rows[0], "RcvbufErrors") {
+			return fmt.Errorf("no RcvbufErrors in %q", text)
+		}
+		_, err = fmt.Sscan(rows[1][slices.Index(rows[0], "RcvbufErrors")], &packets)
+		return err
+	})
+	return packets, err
+}
+
 // paced starts a download from worker's pod, of so many bytes a second: TCP alone would fill all queues, and
 // packets of others would be lost in them.
 func (l *live) paced(rate int) (finish func()) {
@@ -61,7 +104,11 @@ func (l *live) paced(rate int) (finish func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return download(t, s)
+	finish = download(t, s)
+	if err := s.deadline(3*time.Minute + 6**switchPause); err != nil {
+		t.Fatal(err)
+	}
+	return finish
 }
 
 // connect opens one connection of each kind to worker's pod by way of worker2: of the host itself, and of a
