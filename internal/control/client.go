@@ -166,7 +166,7 @@ func (c *Client) Route(ctx context.Context, to netip.Addr) (Route, error) {
 func (c *Client) Reload(ctx context.Context) (ReloadResult, error) {
 	var r ReloadResult
 	err := c.ask(ctx, http.MethodPost, "/v1/reload", nil, &r)
-	if _, rejected := errors.AsType[*rejection](err); rejected {
+	if _, rejected := errors.AsType[*Rejection](err); rejected {
 		err = nil
 	}
 	return r, mismatch(err, r.Schema)
@@ -187,7 +187,7 @@ func (c *Client) Undrain(ctx context.Context) error {
 }
 
 // Plan sends POST /v1/plan with the content of a file; path is the file's name in faults. A file
-// that would be rejected is an error that says why.
+// that would be rejected is a *Rejection.
 func (c *Client) Plan(ctx context.Context, path string, doc []byte) (Plan, error) {
 	var p Plan
 	err := c.ask(ctx, http.MethodPost, "/v1/plan?path="+url.QueryEscape(path), doc, &p)
@@ -202,11 +202,14 @@ func mismatch(err error, schema int) error {
 	return err
 }
 
-// rejection is the answer that a file cannot be applied, and why.
-type rejection struct{ message string }
+// A Rejection is the answer that a file cannot be applied, and why.
+type Rejection struct {
+	Message string  // has a line for each fault
+	Faults  []Error // of the file, each with its place; none if the host is in the way
+}
 
 // Error implements error.
-func (r *rejection) Error() string { return r.message }
+func (r *Rejection) Error() string { return r.Message }
 
 // get sends a GET request and decodes the answer into body.
 func (c *Client) get(ctx context.Context, path string, body any) error {
@@ -260,7 +263,10 @@ func (c *Client) send(ctx context.Context, method, path string, doc []byte) (*ht
 // refusal turns an answer that is not 200 into an error that callers can test, by its status: the
 // message is for people only.
 func (c *Client) refusal(response *http.Response, path string, answer []byte, body any) error {
-	var failure struct{ Error Error }
+	var failure struct {
+		Error  Error
+		Faults []Error
+	}
 	if json.Unmarshal(answer, &failure) != nil || failure.Error.Message == "" {
 		return fmt.Errorf("ask meshd for %s: %s", path, response.Status)
 	}
@@ -272,12 +278,14 @@ func (c *Client) refusal(response *http.Response, path string, answer []byte, bo
 		}
 		// The path is none of this daemon's: it is older than this program.
 		return fmt.Errorf("%w: %s", ErrMismatch, failure.Error.Message)
+	case http.StatusMethodNotAllowed: // nor is the way in which it is asked
+		return fmt.Errorf("%w: %s", ErrMismatch, failure.Error.Message)
 	case http.StatusForbidden:
 		return fmt.Errorf("%w: %s", ErrPermission, failure.Error.Message)
 	case http.StatusUnprocessableEntity:
 		_ = json.Unmarshal(answer, body) // the result that stands beside the error, if one does
 		c.tidy(body)
-		return &rejection{failure.Error.Message}
+		return &Rejection{failure.Error.Message, failure.Faults}
 	}
 	return errors.New(failure.Error.Message)
 }

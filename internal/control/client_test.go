@@ -65,6 +65,7 @@ func TestRefusalsAreErrors(t *testing.T) {
 	}{
 		"no such peer":    {http.StatusNotFound, "no_such_peer", ErrNoPeer},
 		"no such path":    {http.StatusNotFound, "not_found", ErrMismatch},
+		"another method":  {http.StatusMethodNotAllowed, "method_not_allowed", ErrMismatch},
 		"not permitted":   {http.StatusForbidden, "not_permitted", ErrPermission},
 		"not ready":       {http.StatusServiceUnavailable, "not_ready", nil},
 		"of a new daemon": {http.StatusTeapot, "new", nil},
@@ -173,7 +174,7 @@ func TestRejections(t *testing.T) {
 		t.Errorf("reload: %+v, %v", r, err)
 	}
 	_, err = c.Plan(t.Context(), "a", nil)
-	if why, ok := errors.AsType[*rejection](err); !ok || why.message != "two faults" || ExitCode(err) != 1 {
+	if why, ok := errors.AsType[*Rejection](err); !ok || why.Message != "two faults" || ExitCode(err) != 1 {
 		t.Errorf("plan: %v", err)
 	}
 }

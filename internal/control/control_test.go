@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -192,5 +193,29 @@ func TestStatusFields(t *testing.T) {
 		if !strings.Contains(string(doc), `"`+key+`":`) {
 			t.Errorf("no %q in %s", key, doc)
 		}
+	}
+}
+
+// A path that there is has other methods, and the answer lists them.
+func TestMethods(t *testing.T) {
+	handler := routes(Source{Status: func() Status { return Status{} }, Events: NewEvents()})
+	for request, want := range map[string]string{
+		"POST /v1/status":       "405 GET, HEAD",
+		"DELETE /v1/peers/edge": "405 GET, HEAD",
+		"GET /v1/reload":        "405 POST",
+		"PUT /v1/plan":          "405 POST",
+		"POST /metrics":         "405 GET, HEAD",
+		"OPTIONS /v1/drain":     "405 POST",
+		"POST /v1/nothing":      "404 ",
+		"HEAD /v1/status":       "200 ",
+	} {
+		t.Run(request, func(t *testing.T) {
+			method, path, _ := strings.Cut(request, " ")
+			w := httptest.NewRecorder()
+			handler.ServeHTTP(w, httptest.NewRequest(method, path, nil))
+			if got := fmt.Sprint(w.Code, " ", w.Header().Get("Allow")); got != want {
+				t.Errorf("%q, want %q: %s", got, want, w.Body)
+			}
+		})
 	}
 }

@@ -1,12 +1,14 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -53,11 +55,29 @@ func routes(source Source) http.Handler {
 	mux.HandleFunc("GET /healthz", truth("unhealthy", make(slots, maxCalls), source.Healthy))
 	mux.HandleFunc("GET /readyz", truth("not_ready", make(slots, maxCalls), source.Ready))
 	mux.Handle("GET /metrics", Metrics(source.Status))
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { otherwise(mux, w, r) })
+	return mux
+}
+
+// otherwise answers what no route is for: a path that there is has other methods (RFC 9110, section 15.5.6).
+// ServeMux would say so itself, but not as an object.
+func otherwise(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost} {
+		asked := r.Clone(r.Context())
+		asked.Method = method
+		if _, pattern := mux.Handler(asked); pattern != "/" {
+			allowed = append(allowed, method)
+		}
+	}
+	if len(allowed) == 0 {
 		why := fmt.Sprintf("%s %s is not part of the API", r.Method, r.URL.Path)
 		fail(w, http.StatusNotFound, "not_found", why)
-	})
-	return mux
+		return
+	}
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	why := fmt.Sprintf("%s is asked with %s and not with %s", r.URL.Path, strings.Join(allowed, " or "), r.Method)
+	fail(w, http.StatusMethodNotAllowed, "method_not_allowed", why)
 }
 
 // now returns the state as of the request. If ok is false the asker has its answer already.
@@ -253,7 +273,8 @@ func (a *api) plan(one slots) http.HandlerFunc {
 			fail(w, http.StatusBadRequest, "bad_request", "cannot read the file in the body: "+err.Error())
 			return
 		}
-		plan, faults, err := a.source.Plan(r.Context(), r.URL.Query().Get("path"), doc)
+		path := cmp.Or(r.URL.Query().Get("path"), "(body)") // faults name a file
+		plan, faults, err := a.source.Plan(r.Context(), path, doc)
 		if err == nil {
 			reply(w, http.StatusOK, plan)
 			return
