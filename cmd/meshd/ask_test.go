@@ -36,6 +36,8 @@ func TestRoute(t *testing.T) {
 	half := via
 	half.Kernel = []control.KernelRoute{host, {Sender: control.SenderPods, Device: "d0", Table: "52"}}
 	outside := control.Route{Schema: control.Schema, Reason: "no node has it", Masquerade: masq.PodsToOutside}
+	local := control.Route{Schema: control.Schema, Peer: "edge-1", Prefix: "10.244.2.0/24",
+		Reason: "this node has it"}
 	waiting := control.Route{Schema: control.Schema, Reason: "nothing is forwarded yet"}
 	first := func(to string) string {
 		return to + " via edge-2 at 172.18.0.4:8285 (10.244.1.0/24) dev mesh0 src 10.244.2.0 mtu 1472\n" +
@@ -61,6 +63,10 @@ func TestRoute(t *testing.T) {
 		"10.244.1.6": {half, line{code: exitNo, stdout: first("10.244.1.6") +
 			"the kernel agrees about packets of this host\n" +
 			"the kernel sends packets of pods of this host elsewhere: dev d0 table 52\n"}},
+		"10.244.2.9": {local, line{stdout: "10.244.2.9 is local: in 10.244.2.0/24 of this node, edge-1; " +
+			"packets to it do not pass the mesh\n"}},
+		"127.0.0.1": {outside, line{code: exitNo,
+			stderr: "meshd: the mesh has no route to 127.0.0.1: no node has it\n"}},
 		"10.9.9.9": {outside, line{code: exitNo,
 			stderr: "meshd: the mesh has no route to 10.9.9.9: no node has it\n" +
 				"meshd: from a pod of this host: leaves with this host's address (rule pods-to-outside)\n"}},
@@ -223,9 +229,9 @@ func TestEvents(t *testing.T) {
 		t.Fatalf("%d, %q, %q", code, out, errs)
 	}
 	for i, want := range []string{
-		long.Local().Format("2006-01-02 15:04:05.000") +
-			` INFO  reloaded cause="" changes="+ peer b" generation=2 quoted="a\"b"`,
-		` ERROR b: peer is down`,
+		long.Local().Format("2006-01-02 15:04:05") +
+			` INFO  reloaded (changes + peer b, generation 2, quoted a"b)`,
+		` ERROR b is down: it does not answer`,
 	} {
 		if !strings.HasSuffix(lines[i], want) {
 			t.Errorf("line %d is %q, want ...%q", i, lines[i], want)
@@ -234,6 +240,61 @@ func TestEvents(t *testing.T) {
 	code, out, _ = meshd("events", "--since", "1h", "--json", "--socket", socket)
 	if e := decode[control.Event](t, out); code != 0 || e.Kind != "peer_down" || e.Seq != 2 {
 		t.Errorf("--since: %d, %q", code, out)
+	}
+}
+
+// Which events are shown, and that those that repeat are one line.
+func TestEventsSelected(t *testing.T) {
+	events := control.NewEvents()
+	socket := fake(t, control.Source{Events: events,
+		Status: func() control.Status { return sample(time.Now()) }})
+	day := 24 * time.Hour
+	for i, e := range []control.Event{
+		{Level: "info", Kind: "reloaded", Message: "reloaded", At: time.Now().Add(-3 * day)},
+		{Level: "warn", Kind: "peer_stale", Peer: "edge-2", Message: "peer is stale"},
+		{Level: "warn", Kind: "peer_stale", Peer: "edge-2", Message: "peer is stale"},
+		{Level: "warn", Kind: "peer_stale", Peer: "edge-2", Message: "peer is stale"},
+		{Level: "info", Kind: "peer_up", Peer: "edge-2", Message: "peer is up"},
+		{Level: "error", Kind: "peer_down", Message: "2 peers are down", Fields: map[string]string{
+			"peers": "edge-2 edge-3"}},
+		{Level: "warn", Kind: "reload_rejected", Message: "rejected",
+			Fields: map[string]string{"error": "a:1: x\na:2: y\na:3: z"}},
+	} {
+		if e.At.IsZero() {
+			e.At = time.Now().Add(time.Duration(i-60) * time.Minute)
+		}
+		events.Add(e)
+	}
+	for args, want := range map[string][]string{
+		"":                                    {"reloaded", "3 times", "is up", "2 peers", "a:1: x (and 2 more)"},
+		"--level warn":                        {"3 times", "2 peers", "rejected"},
+		"--level error":                       {"2 peers"},
+		"-n 2":                                {"2 peers", "rejected"},
+		"-n 0":                                {},
+		"edge-2":                              {"3 times", "is up", "2 peers"},
+		"10.244.1.7":                          {"3 times", "is up", "2 peers"},
+		"edge-2 -n 1":                         {"2 peers"},
+		"edge-3":                              {"2 peers"},
+		"edge-9":                              {},
+		"--since 1d":                          {"3 times", "is up", "2 peers", "rejected"},
+		"--since 57m -n 9":                    {"is up", "2 peers", "rejected"},
+		"--level info --since 4d edge-2 -n 2": {"is up", "2 peers"},
+	} {
+		t.Run(args, func(t *testing.T) {
+			code, out, _ := meshd(append(append([]string{"events"}, strings.Fields(args)...), "--socket", socket)...)
+			lines := strings.Split(strings.TrimSuffix(out, "\n"), "\n")
+			if out == "" {
+				lines = nil
+			}
+			if code != 0 || len(lines) != len(want) {
+				t.Fatalf("%d, %q", code, lines)
+			}
+			for i, word := range want {
+				if !strings.Contains(lines[i], word) {
+					t.Errorf("no %q in %q", word, lines[i])
+				}
+			}
+		})
 	}
 }
 
@@ -285,7 +346,8 @@ func TestWait(t *testing.T) {
 	}{
 		"ready, the second time": {"ready", 0, ""},
 		"a peer that is up":      {"peer:edge-2", 0, ""},
-		"a peer that is not":     {"peer:edge-3 --timeout 300ms", exitTimeout, control.Unknown},
+		"a peer by its address":  {"peer:172.18.0.4", 0, ""},
+		"a peer that is not":     {"peer:edge-3 --timeout 0.3", exitTimeout, control.Unknown},
 		"no such peer":           {"peer:x --timeout 300ms", exitTimeout, `"x"`},
 		"no daemon":              {"ready --timeout 300ms --socket " + socket + "x", exitTimeout, socket + "x"},
 	} {

@@ -71,7 +71,9 @@ FILE is the configured one by default, or standard input if it is "-". Each chan
 begins with "+" for what would be added, "-" for what would be removed, "~" for what would be
 replaced. Exit code 0: nothing would change, 1: something would, 2: the file is invalid or the host
 cannot apply it.`,
-		Args: arguments(0, 1),
+		Example:           "  meshd plan new.toml\n  meshd init --add edge-3 172.18.0.5 && meshd plan",
+		Args:              arguments(0, 1),
+		ValidArgsFunction: tomlFiles,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			read, path := source.Read, g.config
 			if len(args) == 1 {
@@ -89,6 +91,11 @@ cannot apply it.`,
 			if errors.Is(err, control.ErrNotRunning) || errors.Is(err, control.ErrPermission) ||
 				errors.Is(err, control.ErrMismatch) {
 				return err
+			}
+			if rejected, ok := errors.AsType[*control.Rejection](err); ok && len(rejected.Faults) > 0 && !g.json {
+				// As `meshd check` prints them, so that editors find the places.
+				fmt.Fprintln(cmd.ErrOrStderr(), rejected.Message)
+				return fmt.Errorf("%w: %w", errPlan, errSilent)
 			}
 			if err != nil {
 				return fmt.Errorf("%w: %w", errPlan, err)
@@ -127,8 +134,8 @@ func readFile(ctx context.Context, stdin io.Reader, path string,
 	read func(ctx context.Context, path string, most int64) ([]byte, error),
 ) (doc []byte, name string, err error) {
 	if path == "-" {
-		doc, err = io.ReadAll(stdin)
-		return doc, "(standard input)", err
+		doc, err = io.ReadAll(io.LimitReader(stdin, config.MaxSize+1)) // the daemon refuses more than that
+		return doc, standardInput, err
 	}
 	if name, err = filepath.Abs(path); err != nil {
 		return nil, path, err

@@ -119,7 +119,7 @@ func TestPlan(t *testing.T) {
 		"the configured file": {[]string{"plan", "-c", file}, exitNo, changes, ""},
 		"nothing":             {[]string{"plan", empty}, 0, "", ""},
 		"rejected": {[]string{"plan", bad}, exitUsage, "",
-			"meshd: no plan: " + bad + ":1:1: error: x\n"},
+			bad + ":1:1: error: x\n"},
 	} {
 		t.Run(name, func(t *testing.T) { want.try(t, socket) })
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // completeWithin is how long a shell waits for names of peers: longer, and it seems to hang.
@@ -46,5 +47,31 @@ func choices(cmd *cobra.Command, flag string, values ...string) {
 	fixed := cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)
 	if err := cmd.RegisterFlagCompletionFunc(flag, fixed); err != nil {
 		panic(err) // the command has no such flag
+	}
+}
+
+// tomlFiles completes one file.
+func tomlFiles(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return []string{"toml"}, cobra.ShellCompDirectiveFilterFileExt
+}
+
+// noStrayFiles says of all that has no completion of its own that nothing can be proposed for it: without that,
+// shells propose files. Flags whose values are files are known by how their help names the value.
+func noStrayFiles(root *cobra.Command) {
+	for _, cmd := range root.Commands() {
+		if cmd.ValidArgsFunction == nil {
+			cmd.ValidArgsFunction = cobra.NoFileCompletions
+		}
+		cmd.Flags().VisitAll(func(flag *pflag.Flag) {
+			value, _ := pflag.UnquoteUsage(flag)
+			if _, has := cmd.GetFlagCompletionFunc(flag.Name); has || value == "file" || value == "path" ||
+				value == "folder" || flag.Name == "count-or-config" {
+				return
+			}
+			choices(cmd, flag.Name)
+		})
 	}
 }

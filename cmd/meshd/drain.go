@@ -11,12 +11,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/typed"
 )
 
 // drainCommand returns `meshd drain`.
 func drainCommand(g *globals) *cobra.Command {
 	var request control.DrainRequest
-	var last, timeout time.Duration
+	var last typed.Span
+	timeout := typed.Span(30 * time.Second)
 	var wait bool
 	cmd := &cobra.Command{
 		Use:   "drain",
@@ -29,10 +31,10 @@ With --wait the command returns when no shared prefix goes by this node any more
 maintenance already stays in it as it is, unless --for or --reason is given. Exit code 6: timed out.`,
 		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if last < 0 || cmd.Flags().Changed("for") && last < time.Second {
+			if cmd.Flags().Changed("for") && time.Duration(last) < time.Second {
 				return fmt.Errorf("%w: --for must be 1s or more", errUsage)
 			}
-			request.ForSeconds, request.By = last.Seconds(), os.Getenv("SUDO_USER")
+			request.ForSeconds, request.By = time.Duration(last).Seconds(), os.Getenv("SUDO_USER")
 			client := g.client()
 			defer client.Close()
 			asked := cmd.Flags().Changed("for") || cmd.Flags().Changed("reason")
@@ -40,7 +42,7 @@ maintenance already stays in it as it is, unless --for or --reason is given. Exi
 				return err
 			}
 			if wait {
-				if err := drained(cmd.Context(), client, timeout); err != nil {
+				if err := drained(cmd.Context(), client, time.Duration(timeout)); err != nil {
 					return err
 				}
 			}
@@ -48,10 +50,10 @@ maintenance already stays in it as it is, unless --for or --reason is given. Exi
 		},
 	}
 	flags := cmd.Flags()
-	flags.DurationVar(&last, "for", 0, "end the maintenance after this `time`")
+	flags.Var(&last, "for", "end the maintenance after this `time`, such as 1h30m or 1d")
 	flags.StringVar(&request.Reason, "reason", "", "`text` that other nodes show")
 	flags.BoolVar(&wait, "wait", false, "wait until no shared prefix goes by this node any more")
-	flags.DurationVar(&timeout, "timeout", 30*time.Second, "`time` to wait at most")
+	flags.Var(&timeout, "timeout", "`time` to wait at most")
 	return cmd
 }
 

@@ -22,19 +22,21 @@ func checkCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check [FILE]",
 		Short: "Check a configuration file; silent if it is valid",
-		Long: `Check FILE, or the file of --config. If it is valid, the exit code is 0 and nothing is
+		Long: `Check FILE, or the file of --config; "-" is standard input. If it is valid, the exit code is 0 and nothing is
 printed but warnings, each on its own line. Otherwise every fault is printed on its own line and the
 exit code is 1. It needs no privileges and changes nothing.
 
 Names in place of addresses are not looked up. With --resolve this host's DNS is asked for each of
 them, for 30 seconds at most: a name without a usable address is a fault.`,
-		Args: arguments(0, 1),
+		Example:           "  meshd check new.toml && meshd plan new.toml\n  ssh edge-2 cat /etc/mesh.toml | meshd check -",
+		Args:              arguments(0, 1),
+		ValidArgsFunction: tomlFiles,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := g.config
 			if len(args) == 1 {
 				path = args[0]
 			}
-			found, bad, err := findings(cmd.Context(), path, resolve)
+			found, bad, err := findings(cmd.Context(), cmd.InOrStdin(), path, resolve)
 			if err != nil {
 				return err
 			}
@@ -64,9 +66,10 @@ type finding struct {
 
 // findings returns the faults of the file at path, or the warnings if it has no faults; bad tells
 // whether it has. If resolve is true, its names are looked up, too.
-func findings(ctx context.Context, path string, resolve bool) (found []finding, bad bool, err error) {
+func findings(ctx context.Context, stdin io.Reader, path string, resolve bool,
+) (found []finding, bad bool, err error) {
 	found = []finding{} // never null in JSON
-	c, err := config.Load(path)
+	c, err := load(stdin, path)
 	if faults, bad := errors.AsType[config.Faults](err); bad { // a missing file is a fault, too
 		for _, f := range faults {
 			found = append(found, finding{f, "error"})
@@ -89,6 +92,21 @@ func findings(ctx context.Context, path string, resolve bool) (found []finding, 
 	}
 	return found, bad, nil
 }
+
+// load reads a file, or standard input if its name is "-".
+func load(stdin io.Reader, path string) (*config.Config, error) {
+	if path != "-" {
+		return config.Load(path)
+	}
+	doc, err := io.ReadAll(io.LimitReader(stdin, config.MaxSize+1)) // which is refused if it is longer
+	if err != nil {
+		return nil, fmt.Errorf("read standard input: %w", err)
+	}
+	return config.Parse(standardInput, doc)
+}
+
+// standardInput is the name of the file in the faults of what is read there.
+const standardInput = "(standard input)"
 
 // printFindings writes a line for each finding, as compilers do.
 func printFindings(w io.Writer, found []finding) error {
@@ -114,14 +132,17 @@ func versionCommand(g *globals) *cobra.Command {
 		Use:   "version",
 		Short: "Print the version of this program",
 		Args:  arguments(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if g.json {
-				return printJSON(cmd.OutOrStdout(), map[string]string{"version": version})
-			}
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), "meshd", version)
-			return err
-		},
+		RunE:  func(cmd *cobra.Command, _ []string) error { return printVersion(g, cmd.OutOrStdout()) },
 	}
+}
+
+// printVersion answers `meshd version` and `meshd --version`.
+func printVersion(g *globals, out io.Writer) error {
+	if g.json {
+		return printJSON(out, map[string]string{"version": version})
+	}
+	_, err := fmt.Fprintln(out, "meshd", version)
+	return err
 }
 
 // printJSON writes a value indented: people read it, and programs do not mind.

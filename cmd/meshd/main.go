@@ -26,6 +26,7 @@ import (
 	"example.org/meshd/internal/begin"
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/control/words"
 	"example.org/meshd/internal/daemon"
 	"example.org/meshd/internal/text"
 )
@@ -54,7 +55,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	root.SetArgs(commandFirst(root, args))
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil || errors.Is(err, errSilent) {
 		return err
 	}
@@ -64,7 +65,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	}
 	fmt.Fprintln(stderr, complaint(stderr, fmt.Sprintf("meshd: %v", err)))
 	if errors.Is(err, errUsage) {
-		fmt.Fprintln(stderr, "meshd: `meshd --help` lists commands and flags")
+		fmt.Fprintf(stderr, "meshd: see `%s --help`\n", cmd.CommandPath())
 	}
 	return err
 }
@@ -144,6 +145,7 @@ func (g *globals) client() *control.Client {
 // newRoot returns the command line of meshd.
 func newRoot() *cobra.Command {
 	g := &globals{}
+	var told bool // the version is asked for
 	root := &cobra.Command{
 		Use:   "meshd",
 		Short: "Join Linux hosts into one routed pod network",
@@ -159,11 +161,18 @@ API, 6 timed out, 78 "meshd run" has no valid file.`,
 		SilenceUsage:  true,
 		Args:          unknownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if told {
+				return printVersion(g, cmd.OutOrStdout())
+			}
 			fmt.Fprintln(cmd.ErrOrStderr(), cmd.UsageString())
 			return fmt.Errorf("%w: a command is missing", errUsage)
 		},
+		SuggestionsMinimumDistance: 2,
 	}
 	plainSwitches(root)
+	root.Flags().BoolVarP(&told, "version", "V", false, "print the version of this program")
+	root.Flags().BoolVarP(&told, "print-version", "v", false, "") // others have -v for it; status has its own
+	root.Flags().Lookup("print-version").Hidden = true
 	flags := root.PersistentFlags()
 	flags.StringVarP(&g.config, "config", "c", config.DefaultPath, "configuration `file`")
 	flags.StringVar(&g.socket, "socket", control.DefaultSocket, "control socket `path`")
@@ -179,6 +188,7 @@ API, 6 timed out, 78 "meshd run" has no valid file.`,
 		wireguardUserCommand(g),
 		legacyForwardCommand(g), networkManagersCommand(g), bpfFolderCommand(), // hidden: for the service
 	)
+	noStrayFiles(root)
 	return root
 }
 
@@ -199,18 +209,22 @@ var addPlainSwitches = sync.OnceFunc(func() {
 })
 
 // unknownCommand rejects what is no command; cobra would print help and succeed.
-func unknownCommand(_ *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return fmt.Errorf("%w: unknown command %q", errUsage, args[0])
+func unknownCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
 	}
-	return nil
+	if similar := root.SuggestionsFor(args[0]); len(similar) > 0 {
+		return fmt.Errorf("%w: unknown command %q: did you mean `meshd %s`?", errUsage, args[0],
+			strings.Join(similar, "`, `meshd "))
+	}
+	return fmt.Errorf("%w: unknown command %q", errUsage, args[0])
 }
 
 // arguments accepts low to high arguments besides flags.
 func arguments(low, high int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < low || len(args) > high {
-			return fmt.Errorf("%w: expected `meshd %s`, got %d arguments", errUsage, cmd.Use, len(args))
+			return fmt.Errorf("%w: expected `meshd %s`, got %s", errUsage, cmd.Use, words.Count(len(args), "argument"))
 		}
 		return nil
 	}

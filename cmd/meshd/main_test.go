@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"example.org/meshd/internal/begin"
@@ -96,11 +97,16 @@ func TestUsageErrors(t *testing.T) {
 		{"events", "--since", "yesterday"}, {"cleanup", "all"}, {"init", "file"}, {"bpf-folder"}, {"-c"},
 		{"init", "--from-flannel", "a", "--from-wg", "b"}, {"init", "--add"}, {"init", "--add", "edge-3"},
 		{"init", "--minimal", "--add", "edge-3", "172.18.0.5"}, {"init", "--minimal", "file"},
+		{"events", "--since", "25:00"}, {"events", "--level", "loud"}, {"events", "-n", "-3"}, {"events", "a", "b"},
+		{"status", "--check", "dinner"}, {"status", "--check=dinner"}, {"status", "ready"}, {"status", "-w", "soon"},
+		{"status", "-w", "0.01"}, {"status", "-w", "1s", "2s"}, {"status", "--check", "-w"}, {"stats"},
+		{"peers", "--sort", "colour"}, {"peers", "--state", "well"}, {"wait", "ready", "--timeout", "-1s"},
+		{"drain", "--for", "0"}, {"ping", "a", "-i", "1x"},
 	} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			code, out, errs := meshd(args...)
-			if code != exitUsage || out != "" || !strings.HasSuffix(errs,
-				"`meshd --help` lists commands and flags\n") {
+			if code != exitUsage || out != "" || !strings.HasPrefix(errs, "meshd: usage: ") && len(args) > 0 ||
+				!strings.HasSuffix(errs, " --help`\n") {
 				t.Errorf("%d, %q, %q", code, out, errs)
 			}
 		})
@@ -109,16 +115,18 @@ func TestUsageErrors(t *testing.T) {
 
 func TestHelpAndVersion(t *testing.T) {
 	for _, args := range [][]string{{"--help"}, {"help"}, {"run", "--help"}, {"version"}, {"completion",
-		"bash"}} {
+		"bash"}, {"--version"}, {"-V"}, {"-v"}} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			if code, out, errs := meshd(args...); code != 0 || out == "" || errs != "" {
 				t.Errorf("%d, %q, %q", code, out, errs)
 			}
 		})
 	}
-	code, out, _ := meshd("version", "--json")
-	if got := decode[map[string]string](t, out); code != 0 || len(got) != 1 || got["version"] != version {
-		t.Errorf("%d, %q", code, out)
+	for _, args := range [][]string{{"version", "--json"}, {"--version", "--json"}} {
+		code, out, _ := meshd(args...)
+		if got := decode[map[string]string](t, out); code != 0 || len(got) != 1 || got["version"] != version {
+			t.Errorf("%d, %q", code, out)
+		}
 	}
 }
 
@@ -158,6 +166,14 @@ func TestCompletion(t *testing.T) {
 		"wait ":             {"ready"},
 		"wait peer:":        {"peer:edge-2"},
 		"ping edge-2 ":      nil, // one is enough
+		"events edge-":      {"edge-2"},
+		"route edge-":       {"edge-2"},
+		"route ":            {"outside"},
+		"route a b ":        {"tcp/"},
+		"status --check ":   {"ready", "peers"},
+		"peers --state ":    {"down"},
+		"peers --sort ":     {"loss"},
+		"events --level ":   {"warn"},
 	} {
 		t.Run(words, func(t *testing.T) {
 			args := append([]string{"__complete", "--socket", socket}, strings.Split(words, " ")...)
@@ -169,6 +185,58 @@ func TestCompletion(t *testing.T) {
 			for _, word := range want {
 				if !slices.Contains(offered, word) {
 					t.Errorf("no %s in %q", word, offered)
+				}
+			}
+		})
+	}
+}
+
+// Where nothing can be proposed, shells do not propose files.
+func TestNoFilesAreProposed(t *testing.T) {
+	for _, words := range []string{"route ", "status ", "reload ", "version ", "events --since ", "wait ",
+		"wait ready --timeout ", "drain --for ", "drain --reason ", "ping -n ", "ping -i ", "run --node ",
+		"drain ", "undrain ", "cleanup ", "run ", "init --add x ", "key ", "init --public-key "} {
+		t.Run(words, func(t *testing.T) {
+			_, out, _ := meshd(append([]string{"__complete"}, strings.Split(words, " ")...)...)
+			directive := cobra.ShellCompDirectiveNoFileComp
+			if !strings.HasSuffix(out, fmt.Sprintf(":%d\n", directive)) {
+				t.Errorf("%q", out)
+			}
+		})
+	}
+}
+
+// Whoever mistypes a command or a peer is told which one is near, and where there is help.
+func TestSuggestions(t *testing.T) {
+	socket := fake(t, control.Source{Status: func() control.Status { return sample(time.Now()) },
+		Events: control.NewEvents(), Ping: func(context.Context, control.PingRequest) (control.Ping, bool, error) {
+			return control.Ping{}, false, nil
+		}})
+	for words, want := range map[string][]string{
+		"stats":                 {"`meshd status`", "`meshd --help`"},
+		"ping":                  {"`meshd ping --help`"},
+		"ping edge2":            {`"edge-2"`},
+		"peers egde-2":          {`"edge-2"`},
+		"events edge-22":        {`"edge-2"`},
+		"wait peer:edge2":       {`"edge-2"`, "reload"},
+		"status --nothing":      {"`meshd status --help`"},
+		"peers 172.18.0.4":      {"172.18.0.4", "edge-2"},
+		"peers 172.18.0.4:8285": {"edge-2"},
+		"peers 10.244.1.7":      {"10.244.1.0/24", "edge-2"},
+		"peers 192.168.7.1":     {"192.168.7.0/24", "edge-2"},
+		"peers 172.18.0.3":      {"edge-1"}, // this node
+		"peers 10.244.2.9":      {"edge-1"},
+		"peers 192.0.2.1":       {"192.0.2.1"},
+	} {
+		t.Run(words, func(t *testing.T) {
+			args := append(strings.Fields(words), "--socket", socket)
+			if strings.HasPrefix(words, "wait") {
+				args = append(args, "--timeout", "0.3")
+			}
+			_, _, errs := meshd(args...)
+			for _, word := range want {
+				if !strings.Contains(errs, word) {
+					t.Errorf("no %s in %q", word, errs)
 				}
 			}
 		})

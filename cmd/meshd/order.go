@@ -19,7 +19,7 @@ func commandFirst(root *cobra.Command, args []string) []string {
 		case !strings.HasPrefix(arg, "-"):
 			return slices.Concat(args[i:i+1], args[:i], args[i+1:])
 		// Its value may look like a command: `meshd --socket status peers`.
-		case takesNext(root, arg):
+		case takesNext(root, arg), i+1 < len(args) && mayTakeNext(root, arg, args[i+1]):
 			i++
 		}
 	}
@@ -46,6 +46,24 @@ func takesNext(root *cobra.Command, arg string) bool {
 		}
 	}
 	return false
+}
+
+// mayTakeNext tells whether the word after arg is the value of a flag that needs none, as in `meshd -w 5 status`:
+// everything but a command may be.
+func mayTakeNext(root *cobra.Command, arg, next string) bool {
+	letter := strings.TrimLeft(arg, "-")
+	optionally := flagOf(root, func(set *pflag.FlagSet) *pflag.Flag {
+		flag := set.Lookup(letter)
+		if len(letter) == 1 {
+			flag = set.ShorthandLookup(letter)
+		}
+		if flag == nil || flag.Value.Type() != new(optional).Type() {
+			return nil
+		}
+		return flag
+	})
+	isCommand := func(cmd *cobra.Command) bool { return cmd.Name() == next || cmd.HasAlias(next) }
+	return optionally != nil && !strings.HasPrefix(next, "-") && !slices.ContainsFunc(root.Commands(), isCommand)
 }
 
 // flagOf returns a flag that any of the commands has, or nil.

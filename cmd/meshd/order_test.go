@@ -39,6 +39,13 @@ func TestCommandFirst(t *testing.T) {
 		"-- status":                   "-- status",
 		"--json -- status":            "--json -- status",
 		"help run":                    "help run",
+		"-w 5 status":                 "status -w 5",
+		"--watch 5 status":            "status --watch 5",
+		"-w status":                   "status -w",
+		"--check status":              "status --check",
+		"--check ready status":        "status --check ready",
+		"-w=5 status":                 "status -w=5",
+		"--check run":                 "run --check",
 		"--timeout 1s wait peer:wait": "wait --timeout 1s peer:wait",
 		"":                            "",
 	} {

@@ -57,7 +57,7 @@ func TestPeersInMaintenance(t *testing.T) {
 	gone := twoWays()
 	gone.Name, gone.State = "edge-3", control.Down
 	var out bytes.Buffer
-	if err := printPeers(&out, []control.Peer{twoWays(), gone}, lunch); err != nil {
+	if err := printPeers(&out, control.Status{Now: lunch, Peers: []control.Peer{twoWays(), gone}}, false); err != nil {
 		t.Fatal(err)
 	}
 	lines := strings.Split(out.String(), "\n")
@@ -65,26 +65,6 @@ func TestPeersInMaintenance(t *testing.T) {
 		!strings.HasPrefix(lines[2], "edge-2  draining  ") ||
 		!strings.Contains(lines[2], "  [2001:db8::4]:8285 (instead of 172.18.0.4:8285)  ") {
 		t.Errorf("got:\n%s", &out)
-	}
-}
-
-func TestDrainInStatus(t *testing.T) {
-	s := sample(lunch)
-	s.Network.Addresses = []string{"172.18.0.3:8285", "[2001:db8::3]:8285"}
-	s.Drain = &control.Drain{Since: new(lunch.Add(-time.Hour)), Until: new(lunch.Add(time.Hour)), By: "anna",
-		Reason: "new kernel", Waiting: []string{"edge-2", "edge-3"}}
-	var out bytes.Buffer
-	if err := printStatus(&out, s, lunch); err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{
-		"\ndrain    this node is in maintenance since 11:00 UTC (1h 00m) until 13:00 UTC by anna: new kernel\n" +
-			"         traffic may still come from edge-2 edge-3\nconfig ",
-		"listening on 172.18.0.3:8285 [2001:db8::3]:8285  pods",
-	} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("%q is not in\n%s", want, &out)
-		}
 	}
 }
 

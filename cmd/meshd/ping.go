@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/typed"
 )
 
 // pinged is what `meshd ping --json` prints. Its fields are promised like those of the API.
@@ -31,31 +32,38 @@ type pinged struct {
 // other meshd, not a pod.
 func pingCommand(g *globals) *cobra.Command {
 	var count, size int
-	var interval time.Duration
+	interval := typed.Span(time.Second)
 	cmd := &cobra.Command{
-		Use:   "ping NODE",
+		Use:   "ping NODE|ADDRESS",
 		Short: "Measure the round trip to a node through the tunnel",
 		Long: `Send ICMP echo requests to a node through the tunnel, from this node's TUN address
-to the other's. Its meshd answers, or the kernel of a host with flannel.
+to the other's. Its meshd answers, or the kernel of a host with flannel. An address is one
+of the node itself, or of something behind it: the node is asked, and not the pod.
 Exit code 0: at least one answer came, 1: none did.
 
 "-c N" is the same as "-n N"; "-c FILE" is --config, as everywhere.`,
+		Example:           "  meshd ping -n 3 -i 0.2 edge-2\n  meshd ping 10.244.1.7",
 		Args:              arguments(1, 1),
 		ValidArgsFunction: peerNames(g, ""),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if count < 1 || interval < 10*time.Millisecond { // anybody in the group may ask: no floods
+			every := time.Duration(interval)
+			if count < 1 || every < 10*time.Millisecond { // anybody in the group may ask: no floods
 				return fmt.Errorf("%w: at least -n 1 and -i 10ms", errUsage)
 			}
 			client := g.client()
 			defer client.Close()
-			result := pinged{Schema: control.Schema, Peer: args[0], Replies: []control.Ping{}}
-			err := ping(cmd.Context(), client, &result, count, interval, size, func(p control.Ping) {
+			name, err := whom(cmd.Context(), client, args[0], cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			result := pinged{Schema: control.Schema, Peer: name, Replies: []control.Ping{}}
+			err = ping(cmd.Context(), client, &result, count, every, size, func(p control.Ping) {
 				if !g.json {
 					fmt.Fprintln(cmd.OutOrStdout(), pingLine(p, result.Sent))
 				}
 			})
 			if err != nil {
-				return err
+				return meant(cmd.Context(), client, name, err)
 			}
 			result.sumUp()
 			if g.json {
@@ -71,7 +79,7 @@ Exit code 0: at least one answer came, 1: none did.
 	}
 	flags := cmd.Flags()
 	flags.IntVarP(&count, "count", "n", 5, "`number` of requests")
-	flags.DurationVarP(&interval, "interval", "i", time.Second, "`time` between two requests")
+	flags.VarP(&interval, "interval", "i", "`time` between two requests, such as 0.2 or 200ms")
 	flags.IntVarP(&size, "size", "s", 0, "size of the ICMP payload in `bytes`, at least 80")
 	// This --config takes the place of the global one, so that -c is free for both meanings.
 	flags.StringVar(&g.config, "config", g.config, "configuration `file`")

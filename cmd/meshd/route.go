@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/masq"
 )
@@ -23,13 +24,21 @@ address and state, the source address and the largest packet of this host, what
 masquerading does to a pod's packets, and whether the kernel sends packets that way.
 Where several nodes have the prefix, it shows which one carries it now and which ones
 stand by, in order of preference.
-Exit code 1: no node does, or the kernel sends them elsewhere; the reason is printed.
+Exit code 1: no node does, or the kernel sends them elsewhere; the reason is printed. An
+address behind this node itself is an answer, too: packets to it do not pass the mesh.
 
 With two ends it shows what the rules [[allow]] of the file say of packets that open a
 connection from one to the other, such as "meshd route edge-1 10.244.1.7 tcp/443". An end
 is an address, the name of a node, which stands for a pod of it, or "outside". No daemon
 is asked. Exit code 1: nothing of it is allowed.`,
-		Args: arguments(1, 3),
+		Example: "  meshd route 10.244.1.7\n  meshd route edge-1 10.244.1.7 tcp/443",
+		Args:    arguments(1, 3),
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 1 { // a service
+				return []string{"tcp/", "udp/", "icmp"}, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+			}
+			return peerNames(g, "", config.Outside)(cmd, nil, word)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return explainReach(g, cmd.OutOrStdout(), args)
@@ -38,36 +47,43 @@ is asked. Exit code 1: nothing of it is allowed.`,
 			if err != nil {
 				return fmt.Errorf("%w: %q is not an IP address", errUsage, args[0])
 			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
-			defer cancel()
-			route, err := g.client().Route(ctx, to)
+			client := g.client()
+			defer client.Close()
+			route, err := ask(cmd.Context(), func(ctx context.Context) (control.Route, error) {
+				return client.Route(ctx, to)
+			})
 			if err != nil {
 				return err
 			}
-			if g.json {
-				if err := printJSON(cmd.OutOrStdout(), route); err != nil {
-					return err
-				}
-			} else if route.Reason == "" {
-				if err := printRoute(cmd.OutOrStdout(), route); err != nil {
-					return err
-				}
-			}
-			if route.Carried() {
-				return nil
-			}
-			if route.Reason == "" {
-				return errSilent // printRoute has said what the kernel does
-			}
-			// Why there is none is not data: stdout stays empty, and a script that reads it finds no
-			// sentence.
-			fmt.Fprintf(cmd.ErrOrStderr(), "meshd: the mesh has no route to %s: %s\n", route.To, route.Reason)
-			if fate := fateOf(route); fate != "" {
-				fmt.Fprintf(cmd.ErrOrStderr(), "meshd: from a pod of this host: %s\n", fate)
-			}
-			return errSilent
+			return answerRoute(cmd, g, route)
 		},
 	}
+}
+
+// answerRoute prints a route, and is the exit code of it.
+func answerRoute(cmd *cobra.Command, g *globals, r control.Route) (err error) {
+	local := r.Peer != "" && r.Reason != "" // the reason is that this node has the address itself
+	switch {
+	case g.json:
+		err = printJSON(cmd.OutOrStdout(), r)
+	case local:
+		_, err = fmt.Fprintf(cmd.OutOrStdout(),
+			"%s is local: in %s of this node, %s; packets to it do not pass the mesh\n", r.To, r.Prefix, r.Peer)
+	case r.Reason == "":
+		err = printRoute(cmd.OutOrStdout(), r)
+	}
+	if err != nil || local || r.Carried() {
+		return err
+	}
+	if r.Reason != "" {
+		// Why there is none is not data: stdout stays empty, and a script that reads it finds no
+		// sentence.
+		fmt.Fprintf(cmd.ErrOrStderr(), "meshd: the mesh has no route to %s: %s\n", r.To, r.Reason)
+		if fate := fateOf(r); fate != "" {
+			fmt.Fprintf(cmd.ErrOrStderr(), "meshd: from a pod of this host: %s\n", fate)
+		}
+	}
+	return errSilent // what is wrong has been printed
 }
 
 // printRoute writes a route for people, in the manner of ip-route(8).
@@ -145,8 +161,13 @@ var fates = map[string]string{
 
 const keeps = "keeps its address (rule "
 
-// fateOf returns the entry of fates for a route; "" if the daemon does not forward yet.
+// fateOf returns the entry of fates for a route; "" if the daemon does not forward yet, or no packet to the
+// address leaves a host or a link.
 func fateOf(r control.Route) string {
+	if to, err := netip.ParseAddr(r.To); err == nil && (to.IsLoopback() || to.IsUnspecified() ||
+		to.IsLinkLocalUnicast()) {
+		return ""
+	}
 	if fate, known := fates[r.Masquerade]; known || r.Masquerade == "" {
 		return fate
 	}

@@ -1,20 +1,18 @@
 package main
 
 import (
-	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"example.org/meshd/internal/control"
-	"example.org/meshd/internal/control/words"
+	"example.org/meshd/internal/page"
+	"example.org/meshd/internal/typed"
 )
 
 // askTimeout bounds a request to the daemon, which answers in milliseconds.
@@ -23,128 +21,211 @@ const askTimeout = 5 * time.Second
 // reloadTimeout bounds a reload, which waits for the kernel.
 const reloadTimeout = 30 * time.Second
 
-// statusCommand returns `meshd status`. It exits with 0 whatever the health, if the daemon answers:
-// `meshd wait ready` and /readyz are for scripts that need a verdict.
-func statusCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
-		Use:   "status",
-		Short: "Show the mesh as the running meshd sees it",
-		Long: `Show the health of this node, its problems and what to do about them, then the
-node, its counters and its peers. Peers that are not up come first.`,
-		Args: arguments(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
-			defer cancel()
-			status, err := g.client().Status(ctx)
-			if err != nil {
-				return err
-			}
-			if g.json {
-				return printJSON(cmd.OutOrStdout(), status)
-			}
-			return printStatus(cmd.OutOrStdout(), status, time.Now())
-		},
-	}
+// A viewer is a command line of `meshd status`.
+type viewer struct {
+	*globals
+	all, verbose bool
+	check        optional // empty: not asked for
+	watch        optional
+	interval     time.Duration // of --watch
 }
 
-// printStatus writes a status for people. Health comes first, since that is why people ask.
-func printStatus(w io.Writer, s control.Status, now time.Time) error {
-	for _, line := range words.Health(s.Health, s.Warnings) {
-		fmt.Fprintln(w, line)
+// statusCommand returns `meshd status`. Without --check it exits with 0 whatever the health, if the daemon
+// answers.
+func statusCommand(g *globals) *cobra.Command {
+	v := &viewer{globals: g}
+	cmd := &cobra.Command{
+		Use:   "status [--check [ready|peers]] [--watch [INTERVAL]]",
+		Short: "Show the mesh as the running meshd sees it",
+		Long: `Show how this node is and why, its problems and what to do about them, then its peers and what
+it is made of. Peers that are not well come first; beyond 24 rows, peers that are up are only counted.
+If the screen is too short, the problems stand at its end.
+
+--check prints nothing: exit code 0 says that the health is OK, 1 that it is not. "--check ready" asks
+whether this node forwards packets as its file says, "--check peers" whether packets pass to every peer
+that is not in maintenance.
+
+--watch shows the status again and again, every 2 seconds by default, with rates in place of sums, until
+Ctrl-C. In a pipe it prints one status after the other, with --json one object a line.`,
+		Example: "  meshd status --check && echo well\n  meshd status -w 5",
+		Args:    v.words,
+		ValidArgsFunction: func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if cmd.Flags().Changed("check") {
+				return []string{checkReady, checkPeers}, cobra.ShellCompDirectiveNoFileComp
+			}
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return v.run(cmd.Context(), cmd.OutOrStdout()) },
 	}
-	fmt.Fprintf(w, "node     %s  up %s  meshd %s  pid %d\n",
-		cmp.Or(s.Node, "(unknown node)"), words.Span(now.Sub(s.Started)), s.Version, s.PID)
-	if s.Drain != nil {
-		fmt.Fprintf(w, "drain    this node is %s\n", words.Maintenance(*s.Drain, now))
-		if waiting := words.Waiting(*s.Drain); waiting != "" {
-			fmt.Fprintf(w, "         %s\n", waiting)
+	flags := cmd.Flags()
+	flags.BoolVarP(&v.all, "all", "a", false, "show every peer")
+	flags.BoolVarP(&v.verbose, "verbose", "v", false, "add offloads, batches, and what is left to user space")
+	flags.Var(&v.check, "check", "print nothing: exit code 0 means OK; ready and peers ask about a part")
+	flags.VarP(&v.watch, "watch", "w", "show it again every `interval`")
+	flags.Lookup("check").NoOptDefVal = checkHealth
+	flags.Lookup("watch").NoOptDefVal = "2s"
+	choices(cmd, "check", checkHealth, checkReady, checkPeers)
+	choices(cmd, "watch", "1s", "2s", "5s", "10s")
+	return cmd
+}
+
+// Words of --check.
+const (
+	checkHealth = "health"
+	checkReady  = "ready"
+	checkPeers  = "peers"
+)
+
+// optional is the value of a flag whose value may be left out. It may also stand in the next word, as people
+// expect: `--check ready`, `-w 5`.
+type optional string
+
+// String implements pflag.Value.
+func (o *optional) String() string { return string(*o) }
+
+// Set implements pflag.Value.
+func (o *optional) Set(text string) error { *o = optional(text); return nil }
+
+// Type implements pflag.Value.
+func (o *optional) Type() string { return "word" }
+
+// words gives the words of the command line that are no flags to the flags that they follow, and checks both.
+func (v *viewer) words(cmd *cobra.Command, args []string) error {
+	for _, word := range args {
+		switch {
+		case v.check == checkHealth && (word == checkReady || word == checkPeers):
+			v.check = optional(word)
+		case v.watch == "2s" && v.check == "":
+			v.watch = optional(word)
+		default:
+			return fmt.Errorf("%w: `meshd status` does not take %q", errUsage, word)
 		}
 	}
-	fmt.Fprintf(w, "config   %s  generation %d  sha %.8s\n",
-		s.Config.Path, s.Config.Generation, s.Config.SHA256)
-	if s.Node == "" { // it waits for its address, so there is no mesh to show yet
+	switch v.check {
+	case "", checkHealth, checkReady, checkPeers:
+	default:
+		return fmt.Errorf("%w: --check is for %s, %s or nothing, and not %q", errUsage, checkReady, checkPeers, v.check)
+	}
+	if v.watch == "" {
 		return nil
 	}
-	fmt.Fprintf(w, "network  %s  %s  listening on %s  pods %s\n", s.Network.Name,
-		strings.Join(s.Network.CIDR, " "), words.Listens(s.Network), strings.Join(s.Network.Subnets, " "))
-	fmt.Fprintf(w, "plane    %s  %s mtu %d  queues %d  offloads %s\n",
-		words.Engine(s.Dataplane), s.Network.Interface, s.Network.MTU, s.Dataplane.Queues,
-		words.OrNone(strings.Join(s.Dataplane.Offloads, " ")))
-	if s.WireGuard != nil {
-		fmt.Fprintf(w, "crypto   %s\n", words.WireGuard(*s.WireGuard))
+	var err error
+	if v.interval, err = typed.Duration(string(v.watch)); err != nil {
+		return fmt.Errorf("%w: --watch %w", errUsage, err)
 	}
-	fmt.Fprintf(w, "batches  %s\n", words.Batches(s.Dataplane.Calls))
-	fmt.Fprintf(w, "nat      %s\n", words.Masquerade(s.Masquerade))
-	fmt.Fprintf(w, "traffic  %s\n", words.Traffic(s))
-	fmt.Fprintf(w, "drops    %s\n", words.OrNone(words.Drops(s.Totals.Drops)))
-	for _, line := range words.Strangers(s.Strangers, now) {
-		fmt.Fprintln(w, line)
+	if v.check != "" || v.interval < 100*time.Millisecond {
+		return fmt.Errorf("%w: --watch needs 100ms at least, and no --check", errUsage)
 	}
-	fmt.Fprintf(w, "peers    %s\n\n", words.Peers(s.Peers))
-
-	return printPeers(w, s.Peers, now)
+	return nil
 }
 
-// peersCommand shows a part of the status, for scripts and narrow screens.
-func peersCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
-		Use:   "peers [NAME]",
-		Short: "Show the peers, or one of them",
-		Long: `Show all peers, those that are not up first, or the peer NAME with its addresses,
-its routes, and how packets of different forms fare. A star marks the address that
-packets go to. Exit code 1: no peer has that name, or packets do not pass: it is
-neither up, draining nor silent.`,
-		Args:              arguments(0, 1),
-		ValidArgsFunction: peerNames(g, ""),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := context.WithTimeout(cmd.Context(), askTimeout)
-			defer cancel()
-			client := g.client()
-			// A named peer is a question with a yes or no; the table of all is not.
-			if len(args) == 1 {
-				p, err := client.Peer(ctx, args[0])
-				if err != nil {
-					return err
-				}
-				if g.json {
-					err = printJSON(cmd.OutOrStdout(), p)
-				} else {
-					err = errors.Join(printPeers(cmd.OutOrStdout(), []control.Peer{p.Peer}, time.Now()),
-						printPeer(cmd.OutOrStdout(), p.Peer, time.Now()))
-				}
-				if err == nil && !p.Serves() {
-					return errSilent
-				}
-				return err
-			}
-			peers, err := client.Peers(ctx)
-			if err != nil {
-				return err
-			}
-			if g.json {
-				return printJSON(cmd.OutOrStdout(), peers)
-			}
-			return printPeers(cmd.OutOrStdout(), peers.Peers, time.Now())
-		},
+// run does what the command line asks for.
+func (v *viewer) run(ctx context.Context, out io.Writer) error {
+	client := v.client()
+	defer client.Close()
+	switch {
+	case v.check != "":
+		return v.verdict(ctx, client, out)
+	case v.watch != "":
+		return v.follow(ctx, client, out)
 	}
+	status, err := ask(ctx, client.Status)
+	if err != nil {
+		return err
+	}
+	if v.json {
+		return printJSON(out, status)
+	}
+	w, o := v.options(out)
+	return page.Status(w, status, o)
 }
 
-// printPeers writes a table of peers, those that are not up first.
-func printPeers(w io.Writer, peers []control.Peer, now time.Time) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t,
-		"PEER\tSTATE\tRTT ms\tLOSS\tADDRESS\tSUBNETS\tRX PACKETS\tTX PACKETS\tLAST SEEN\tFILE\tDROPS")
-	for _, p := range words.ByState(peers) {
-		// Age by this host's clock, which is the daemon's, too: the socket is a local one.
-		seen := "never"
-		if p.LastSeen != nil {
-			seen = words.Age(now.Sub(*p.LastSeen)) + " ago"
+// ask asks a question with a deadline.
+func ask[T any](ctx context.Context, question func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	return question(ctx)
+}
+
+// options say how pages look.
+func (v *viewer) options(out io.Writer) (io.Writer, page.Options) {
+	w, o := page.On(out)
+	o.All, o.Verbose, o.Now = v.all, v.verbose, time.Now()
+	return w, o
+}
+
+// verdict answers --check by its exit code, and with --json by an object.
+func (v *viewer) verdict(ctx context.Context, client *control.Client, out io.Writer) error {
+	var ok bool
+	var err error
+	if v.check == checkReady {
+		_, err = ask(ctx, func(ctx context.Context) (any, error) { return nil, client.Ready(ctx) })
+		if ok = err == nil; !ok && control.ExitCode(err) == exitNo { // an answer, and no failure to get one
+			err = nil
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, words.State(p),
-			words.Millis(p.RTTMS), words.Percent(p.Loss), words.Endpoint(p),
-			strings.Join(slices.Concat(p.Subnets, p.Routes), " "), words.Counter(p.RxPackets),
-			words.Counter(p.TxPackets), seen,
-			words.File(p), words.OrNone(words.Drops(p.Drops)))
+	} else {
+		var s control.Status
+		if s, err = ask(ctx, client.Status); v.check == checkPeers {
+			ok = allServe(s.Peers)
+		} else {
+			ok = s.Health.Level == control.OK && s.Node != ""
+		}
 	}
-	return t.Flush()
+	if err == nil && v.json {
+		err = printJSON(out, control.Ready{OK: ok})
+	}
+	if err == nil && !ok {
+		return errSilent
+	}
+	return err
+}
+
+// allServe tells whether packets pass to every peer that is not in maintenance.
+func allServe(peers []control.Peer) bool {
+	for _, p := range peers {
+		if !p.Serves() && p.Drain == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// follow shows the status until ctx ends, which is no error. On a screen it goes on when the daemon does not
+// answer: whoever watches a restart wants to see its end, too.
+func (v *viewer) follow(ctx context.Context, client *control.Client, out io.Writer) error {
+	var before *control.Status
+	tick := time.NewTicker(v.interval)
+	defer tick.Stop()
+	for {
+		status, err := ask(ctx, client.Status)
+		if ctx.Err() != nil {
+			return nil
+		}
+		w, o := v.options(out)
+		o.Before = before
+		switch {
+		case err != nil && (o.Width == 0 || v.json || errors.Is(err, control.ErrMismatch)):
+			return err
+		case err != nil:
+			failed := err
+			err = page.Show(w, o, func(w io.Writer, _ page.Options) error {
+				_, err := fmt.Fprintf(w, "meshd: %v\n", failed)
+				return err
+			})
+			before = nil
+		case v.json:
+			err = json.NewEncoder(out).Encode(status)
+		default:
+			err = page.Show(w, o, func(w io.Writer, o page.Options) error { return page.Status(w, status, o) })
+			before = &status
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
 }

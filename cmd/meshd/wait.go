@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/typed"
 )
 
 // waitPause is the time between two requests. Waiting costs next to nothing so, and ends soon after
@@ -18,12 +20,14 @@ const waitPause = 100 * time.Millisecond
 
 // waitCommand returns `meshd wait`, for units and scripts that start what needs the mesh.
 func waitCommand(g *globals) *cobra.Command {
-	var timeout time.Duration
+	timeout := typed.Span(30 * time.Second)
 	cmd := &cobra.Command{
 		Use:   "wait ready|peer:NAME",
 		Short: "Wait until meshd forwards packets, or a peer is up",
 		Long: `Wait until meshd forwards packets as its file says ("ready"), or until packets pass to
-a peer ("peer:NAME"): it is up, draining or silent. meshd need not run yet. Exit code 6: timed out.`,
+a peer ("peer:NAME"): it is up, draining or silent. meshd need not run yet. A name that the file
+does not have is said at once, and waited for: a reload may bring it. Exit code 6: timed out.`,
+		Example:           "  meshd wait ready --timeout 1m && systemctl start pods\n  meshd wait peer:edge-2",
 		Args:              arguments(1, 1),
 		ValidArgsFunction: peerNames(g, "peer:", "ready"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -31,11 +35,11 @@ a peer ("peer:NAME"): it is up, draining or silent. meshd need not run yet. Exit
 			defer client.Close()
 			question := client.Ready
 			if name, ok := strings.CutPrefix(args[0], "peer:"); ok && name != "" {
-				question = func(ctx context.Context) error { return peerUp(ctx, client, name) }
+				question = missing(cmd.ErrOrStderr(), client, name)
 			} else if args[0] != "ready" {
 				return fmt.Errorf("%w: expected `ready` or `peer:NAME`, got %q", errUsage, args[0])
 			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			ctx, cancel := context.WithTimeout(cmd.Context(), time.Duration(timeout))
 			defer cancel()
 			if err := waitFor(ctx, question); err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
@@ -46,8 +50,25 @@ a peer ("peer:NAME"): it is up, draining or silent. meshd need not run yet. Exit
 			return nil
 		},
 	}
-	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "`time` to wait at most")
+	cmd.Flags().Var(&timeout, "timeout", "`time` to wait at most")
 	return cmd
+}
+
+// missing asks whether packets reach a peer. That no node has its name is said once, at once: most likely it is
+// a typing mistake.
+func missing(stderr io.Writer, client *control.Client, name string) func(context.Context) error {
+	said := false
+	return func(ctx context.Context) error {
+		peer, err := whom(ctx, client, name, io.Discard)
+		if err == nil {
+			err = peerUp(ctx, client, peer)
+		}
+		if errors.Is(err, control.ErrNoPeer) && !said {
+			said = true
+			fmt.Fprintf(stderr, "meshd: %v; waiting for a reload that brings it\n", meant(ctx, client, name, err))
+		}
+		return err
+	}
 }
 
 // peerUp returns why packets do not reach a peer, nil if they do.

@@ -24,6 +24,7 @@ import (
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/text"
 	"example.org/meshd/internal/tui"
+	"example.org/meshd/internal/typed"
 )
 
 // version is set when a release is built.
@@ -81,22 +82,22 @@ func exitCode(err error) int {
 type flags struct {
 	socket             string
 	host               string // empty: the meshd at socket
-	interval           time.Duration
+	interval           typed.Span
 	once, json, stream bool // one of them at most
 	ascii              bool
+	version            bool
 }
 
 // newCommand returns the command line. Files are passed on as such and not as writers: only
 // a file can be asked whether it is a terminal.
 func newCommand(stdin, stdout *os.File) *cobra.Command {
-	f := &flags{}
+	f := &flags{interval: typed.Span(time.Second)}
 	cmd := &cobra.Command{
 		Use:   "meshtui",
 		Short: "Show the mesh in a terminal",
 		Long: `meshtui shows the state of the meshd on this host: peers with their state, RTT and loss, traffic,
 drops and events, problems first. Press ? for the keys. If standard output is not a terminal, meshtui
 prints the state once and exits.`,
-		Version:       version,
 		SilenceErrors: true, // execute prints them
 		SilenceUsage:  true,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -106,20 +107,27 @@ prints the state once and exits.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.version {
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), "meshtui", version)
+				return err
+			}
 			return f.show(cmd.Context(), stdin, stdout, cmd.OutOrStdout())
 		},
 	}
 	plainSwitches(cmd)
-	cmd.SetVersionTemplate("meshtui {{.Version}}\n")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	set := cmd.Flags()
+	cmd.ValidArgsFunction = cobra.NoFileCompletions
 	set.StringVar(&f.socket, "socket", control.DefaultSocket, "control socket `path`")
 	set.StringVar(&f.host, "host", "", "watch the meshd of host `NAME` by running meshtui there over ssh")
-	set.DurationVar(&f.interval, "interval", time.Second, "`time` between snapshots")
+	set.Var(&f.interval, "interval", "`time` between snapshots, such as 0.5 or 2s")
 	set.BoolVar(&f.once, "once", false, "print the state once, as text")
 	set.BoolVar(&f.json, "json", false, "print the state once, as the object of the API")
 	set.BoolVar(&f.stream, "stream", false, "print snapshots and events as they arrive, one JSON object a line")
 	set.BoolVar(&f.ascii, "ascii", false, "draw with ASCII characters only")
+	set.BoolVarP(&f.version, "version", "V", false, "print the version")
+	set.BoolVarP(&f.version, "print-version", "v", false, "") // as it was
+	set.Lookup("print-version").Hidden = true
 	return cmd
 }
 
@@ -144,8 +152,8 @@ func (f *flags) check() error {
 	if f.once && f.json || f.once && f.stream || f.json && f.stream {
 		return fmt.Errorf("%w: only one of --once, --json and --stream", errUsage)
 	}
-	if f.interval < minInterval || f.interval > maxInterval {
-		return fmt.Errorf("%w: --interval must be %v to %v, not %v", errUsage, minInterval, maxInterval, f.interval)
+	if every := time.Duration(f.interval); every < minInterval || every > maxInterval {
+		return fmt.Errorf("%w: --interval must be %v to %v, not %v", errUsage, minInterval, maxInterval, every)
 	}
 	return nil
 }
@@ -180,12 +188,12 @@ func (f *flags) show(ctx context.Context, stdin, stdout *os.File, out io.Writer)
 	}
 	switch {
 	case f.stream:
-		return stream(ctx, watcher, f.interval, out)
+		return stream(ctx, watcher, time.Duration(f.interval), out)
 	case !dashboard:
 		return once(ctx, watcher, f, out)
 	}
 	return runDashboard(ctx, tui.Options{
-		Watcher: watcher, Asker: asker, Where: where, Interval: f.interval, Version: version,
+		Watcher: watcher, Asker: asker, Where: where, Interval: time.Duration(f.interval), Version: version,
 		Colour: os.Getenv("NO_COLOR") == "", ASCII: f.ascii, Terminal: stdout, // https://no-color.org
 	}, stdin, stdout)
 }

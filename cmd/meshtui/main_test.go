@@ -75,9 +75,9 @@ func TestWithoutTerminal(t *testing.T) {
 		args []string
 		want string
 	}{
-		"by itself": {nil, "○ FAILED  1 DOWN\nDOWN   edge-2  never heard"},
-		"--once":    {[]string{"--once"}, "○ FAILED  1 DOWN\nDOWN   edge-2  never heard"},
-		"--ascii":   {[]string{"--ascii"}, "o FAILED  1 DOWN\nDOWN   edge-2  never heard"},
+		"by itself": {nil, "edge-1  FAILED: edge-2 is down"},
+		"--once":    {[]string{"--once"}, "edge-1  FAILED: edge-2 is down"},
+		"--ascii":   {[]string{"--ascii"}, "edge-1  FAILED: edge-2 is down"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, out, errs := meshtui(t, append(test.args, "--socket", socket)...)
@@ -108,10 +108,14 @@ func TestExitCodes(t *testing.T) {
 		"--interval 2h":             "2 meshtui: usage: --interval must be 100ms to 1h0m0s",
 		"--nonsense": "2 meshtui: usage: unknown flag: --nonsense\n" +
 			"meshtui: `meshtui --help` lists flags and keys",
-		"edge-2":                  "2 meshtui: usage: meshtui takes flags and no arguments: \"edge-2\"",
-		"--host -oProxyCommand=x": "2 meshtui: usage: --host needs the name of a host",
-		"--version":               "0 ",
-		"--help":                  "0 ",
+		"edge-2":                   "2 meshtui: usage: meshtui takes flags and no arguments: \"edge-2\"",
+		"--host -oProxyCommand=x":  "2 meshtui: usage: --host needs the name of a host",
+		"--interval soon":          "2 meshtui: usage: invalid argument",
+		"--interval 0.5 --version": "0 ",
+		"--version":                "0 ",
+		"-v":                       "0 ",
+		"-V":                       "0 ",
+		"--help":                   "0 ",
 	} {
 		t.Run(line, func(t *testing.T) {
 			code, out, errs := meshtui(t, strings.Fields(line)...)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/page"
 	"example.org/meshd/internal/tui"
 )
 
@@ -42,7 +43,9 @@ func once(ctx context.Context, w tui.Watcher, f *flags, out io.Writer) error {
 	case f.json:
 		return json.NewEncoder(out).Encode(status)
 	}
-	return tui.Plain(out, *status, time.Now(), f.ascii)
+	screen, o := page.On(out)
+	o.ASCII, o.Now = f.ascii, time.Now()
+	return page.Status(screen, *status, o)
 }
 
 // stream prints each line as it comes, those of the past first.

@@ -16,7 +16,7 @@ import (
 func TestHost(t *testing.T) {
 	socket := fake(t)
 	ssh(t, `[ "$host" = edge-1 ] && exec "$@" --socket `+socket)
-	if code, out, errs := meshtui(t, "--host", "edge-1"); code != 0 || !strings.Contains(out, "DOWN   edge-2") {
+	if code, out, errs := meshtui(t, "--host", "edge-1"); code != 0 || !strings.Contains(out, "edge-2 is down") {
 		t.Errorf("%d, %s%s", code, out, errs)
 	}
 	r, err := newRemote("edge-1", true)

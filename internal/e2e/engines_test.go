@@ -269,7 +269,7 @@ func TestEngineByItself(t *testing.T) {
 		!reflect.DeepEqual(asked.Config, s.Config) || !reflect.DeepEqual(asked.Network, s.Network) {
 		t.Errorf("`meshd status --json`: %v\n%s", err, out)
 	}
-	if text, err := m.w2.Ask("status"); err != nil || !strings.Contains(text, "plane    "+s.Dataplane.Engine) {
+	if text, err := m.w2.Ask("status"); err != nil || !strings.Contains(text, "\nengine   "+s.Dataplane.Engine) {
 		t.Errorf("%v\n%s", err, text)
 	}
 	known(t, m.w2, "worker")

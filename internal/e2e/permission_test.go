@@ -85,7 +85,7 @@ func TestPermissions(t *testing.T) {
 		says     string
 	}{
 		{"a stranger", uidNobody, uidNobody, "", "status", 4, "for root and the group \"mesh\""},
-		{"a reader", uidReader, uidReader, mesh, "status", 0, "node     worker2"},
+		{"a reader", uidReader, uidReader, mesh, "status", 0, "worker2  "},
 		{"a reader", uidReader, uidReader, mesh, "peers", 0, "worker"},
 		{"a reader", uidReader, uidReader, mesh, "reload", 4, "members of the group mesh-admin"},
 		{"an administrator by the file", uidBoss, uidBoss, mesh, "reload", 0, "generation 1 applied"},

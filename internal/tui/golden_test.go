@@ -230,19 +230,3 @@ func TestASCIIOnly(t *testing.T) {
 		})
 	}
 }
-
-// Without a terminal there is text, too.
-func TestPlain(t *testing.T) {
-	for name, s := range map[string]*control.Status{
-		"once": rejected(someMesh(7)), "once-long": longNames(someMesh(7)), "once-older": older(someMesh(7)),
-		"once-starting": {Schema: 1, Config: control.Config{Path: "x"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var b strings.Builder
-			if err := Plain(&b, *s, noon, false); err != nil {
-				t.Fatal(err)
-			}
-			compare(t, filepath.Join("testdata", name+".txt"), b.String())
-		})
-	}
-}

@@ -1,7 +1,6 @@
 package tui
 
 import (
-	"bytes"
 	"errors"
 	"strings"
 	"testing"
@@ -106,14 +105,5 @@ func TestWhatIsKeptIsClean(t *testing.T) {
 				t.Error(fault)
 			}
 		})
-	}
-}
-
-// Without a terminal it is the same.
-func TestHostilePlain(t *testing.T) {
-	var out bytes.Buffer
-	if err := Plain(&out, *hostileLine("snapshot").Status, noon, false); err != nil ||
-		hostile.Fault(out.String()) != "" {
-		t.Errorf("%v, %s", err, hostile.Fault(out.String()))
 	}
 }

@@ -231,7 +231,7 @@ func (m *machine) journal() error {
 func (t *trial) permissions() (seen string, err error) {
 	return "a member of mesh sees the node, a stranger does not; neither may reload", errors.Join(
 		t.a.all("usermod -aG mesh reader"),
-		t.a.exits(0, "NODE     a", "runuser", "-u", "reader", "--", "meshtui", "--once"),
+		t.a.exits(0, "a  ", "runuser", "-u", "reader", "--", "meshtui", "--once"),
 		t.a.exits(4, `is for root and the group "mesh"`, "runuser", "-u", "stranger", "--", "meshtui", "--once"),
 		t.a.exits(4, "mesh-admin", "runuser", "-u", "reader", "--", "meshd", "reload"))
 }

@@ -8,11 +8,11 @@ import (
 	"example.org/meshd/internal/control"
 )
 
-// Engine says which engine moves packets, and how or why: "kernel, xdp", "user (no BTF)".
+// Engine says which engine moves packets, and how or why: "kernel/xdp", "user (no BTF)".
 func Engine(d control.Dataplane) string {
 	name, why := d.Engine, d.Reason
 	if d.Engine == "kernel" { // which alone has several ways to receive
-		name += ", " + d.Receive
+		name += "/" + d.Receive
 		if d.Captured {
 			why = "sends through user space while a program captures on the TUN"
 		}
@@ -36,7 +36,8 @@ func Batches(calls map[string]control.Calls) string {
 		average("tun_read"), average("wire_write"), average("wire_read"), average("tun_write"))
 }
 
-// Masquerade says what the rules matched. Rules that matched nothing are left out.
+// Masquerade says whether rules are in force, and how many connections each has matched: the kernel asks rules
+// of NAT about the first packet of a connection only. Rules that matched nothing are left out.
 func Masquerade(m control.Masquerade) string {
 	if !m.Enabled {
 		return "off"
@@ -44,37 +45,50 @@ func Masquerade(m control.Masquerade) string {
 	words := []string{"on"}
 	for _, r := range m.Rules {
 		if r.Packets > 0 {
-			words = append(words, fmt.Sprintf("%s %d", r.Name, r.Packets))
+			words = append(words, fmt.Sprintf("%s %s", Count(int(r.Packets), "connection"), r.Name))
 		}
 	}
 	if m.Repairs > 0 {
-		words = append(words, fmt.Sprintf("repaired %d times", m.Repairs))
+		words = append(words, Count(int(m.Repairs), "repair"))
 	}
-	return strings.Join(words, "  ")
+	return strings.Join(words, ", ")
 }
 
-// Peers counts peers by state, and those that run another file.
-func Peers(peers []control.Peer) string {
-	count, others := map[string]int{}, 0
-	for _, p := range peers {
-		count[State(p)]++
-		if p.ConfigMatch != nil && !*p.ConfigMatch {
-			others++
-		}
+// Allow says what the rules about who may reach whom did; empty if the file has none.
+func Allow(a control.Allow) string {
+	if len(a.Rules) == 0 && a.Dropped == 0 {
+		return ""
 	}
-	words := []string{fmt.Sprintf("%d up", count[control.Up])}
-	for _, state := range []string{control.Draining, control.Silent, control.Stale, control.OneWay, control.Down,
-		control.Unknown} {
-		for _, as := range []string{state, state + announced} {
-			if count[as] > 0 {
-				words = append(words, fmt.Sprintf("%d %s", count[as], as))
+	return fmt.Sprintf("%s, %s not allowed", Count(len(a.Rules), "rule"), Count(int(a.Dropped), "packet"))
+}
+
+// Handed lists what the kernel engine left to user space, by reason; empty for other engines.
+func Handed(d control.Dataplane) string { return Drops(d.Handed) }
+
+// SameFile says which file is in force, and how many peers have the same one.
+func SameFile(s control.Status) string {
+	text := fmt.Sprintf("%s generation %d", s.Config.Path, s.Config.Generation)
+	if s.Config.SHA256 != "" {
+		text += fmt.Sprintf(" (%.8s)", s.Config.SHA256)
+	}
+	same, told := 0, 0
+	for _, p := range s.Peers {
+		if p.ConfigMatch != nil {
+			told++
+			if *p.ConfigMatch {
+				same++
 			}
 		}
 	}
-	if others > 0 {
-		words = append(words, fmt.Sprintf("%d with another file", others))
+	switch {
+	case len(s.Peers) == 0:
+	case told < len(s.Peers):
+		text += fmt.Sprintf(", the same on %d of %s, unknown on %d", same, Count(len(s.Peers), "peer"),
+			len(s.Peers)-told)
+	default:
+		text += fmt.Sprintf(", the same on %d of %s", same, Count(len(s.Peers), "peer"))
 	}
-	return strings.Join(words, "  ")
+	return text
 }
 
 // Strangers lists who sent what the node did not accept, a line for each.
@@ -88,7 +102,7 @@ func Strangers(strangers []control.Stranger, now time.Time) (lines []string) {
 		if s.InnerSource != "" {
 			inner = s.InnerSource + " to " + s.InnerDestination
 		}
-		lines = append(lines, fmt.Sprintf("stranger %s  %s %d  %s  %s ago",
+		lines = append(lines, fmt.Sprintf("%s  %s %d  %s  %s ago",
 			who, s.Reason, s.Packets, inner, Age(now.Sub(s.Last))))
 	}
 	return lines

@@ -9,13 +9,13 @@ import (
 
 func TestEngine(t *testing.T) {
 	for want, d := range map[string]control.Dataplane{
-		"":                         {},
-		"user":                     {Engine: "user", Receive: "socket"},
-		"user (no BTF)":            {Engine: "user", Receive: "socket", Reason: "no BTF"},
-		"kernel, xdp":              {Engine: "kernel", Receive: "xdp"},
-		"kernel, tcx (a bridge)":   {Engine: "kernel", Receive: "tcx", Reason: "a bridge"},
-		"user (captures matter)":   {Engine: "user", Reason: "captures matter", Captured: true},
-		"kernel, tcx (" + captured: {Engine: "kernel", Receive: "tcx", Reason: "a bridge", Captured: true},
+		"":                        {},
+		"user":                    {Engine: "user", Receive: "socket"},
+		"user (no BTF)":           {Engine: "user", Receive: "socket", Reason: "no BTF"},
+		"kernel/xdp":              {Engine: "kernel", Receive: "xdp"},
+		"kernel/tcx (a bridge)":   {Engine: "kernel", Receive: "tcx", Reason: "a bridge"},
+		"user (captures matter)":  {Engine: "user", Reason: "captures matter", Captured: true},
+		"kernel/tcx (" + captured: {Engine: "kernel", Receive: "tcx", Reason: "a bridge", Captured: true},
 	} {
 		t.Run(want, func(t *testing.T) {
 			if got := Engine(d); got != want {
@@ -27,24 +27,18 @@ func TestEngine(t *testing.T) {
 
 const captured = "sends through user space while a program captures on the TUN)"
 
-func TestPeers(t *testing.T) {
-	peers := []control.Peer{
-		{Name: "a", State: control.Up, ConfigMatch: new(true)}, {Name: "b", State: control.Down},
-		{Name: "c", State: control.Stale, ConfigMatch: new(false)}, {Name: "d", State: control.Unknown},
-		{Name: "e", State: control.Down}, {Name: "f", State: control.Draining},
-		{Name: "g", State: control.Down, Drain: &control.Drain{}},
-	}
-	check(t, "of all states", Peers(peers),
-		"1 up  1 draining  1 stale  2 down  1 down (maintenance)  1 unknown  1 with another file")
-	check(t, "none", Peers(nil), "0 up")
-}
-
 func TestStatusLines(t *testing.T) {
 	for name, test := range map[string]struct{ got, want string }{
 		"rules off":    {Masquerade(control.Masquerade{Repairs: 3}), "off"},
 		"rules unused": {Masquerade(control.Masquerade{Enabled: true, Rules: []control.Rule{{Name: "x"}}}), "on"},
 		"rules repaired": {Masquerade(control.Masquerade{Enabled: true, Repairs: 2,
-			Rules: []control.Rule{{Name: "x", Packets: 5}}}), "on  x 5  repaired 2 times"},
+			Rules: []control.Rule{{Name: "x", Packets: 5}}}), "on, 5 connections x, 2 repairs"},
+		"rules repaired once":   {Masquerade(control.Masquerade{Enabled: true, Repairs: 1}), "on, 1 repair"},
+		"no rules of [[allow]]": {Allow(control.Allow{}), ""},
+		"rules of [[allow]]": {Allow(control.Allow{Rules: make([]control.Rule, 2), Dropped: 1}),
+			"2 rules, 1 packet not allowed"},
+		"left to user space": {Handed(control.Dataplane{Handed: map[string]uint64{"a": 1, "b": 2, "c": 0}}),
+			"b 2  a 1"},
 		"batches": {Batches(map[string]control.Calls{"tun_read": {Calls: 2, Packets: 5}, "wire_read": {Calls: 1,
 			Packets: 95}}),
 			"packets per call: out 2.5 from TUN, - to wire; in 95.0 from wire, - to TUN"},
@@ -72,13 +66,13 @@ func TestStrangers(t *testing.T) {
 		name, want string
 		stranger   control.Stranger
 	}{
-		{"of no node", "stranger 172.18.0.9  unknown_sender 12  10.244.9.3 to 10.244.2.7  3s ago",
+		{"of no node", "172.18.0.9  unknown_sender 12  10.244.9.3 to 10.244.2.7  3s ago",
 			control.Stranger{Address: "172.18.0.9", Reason: "unknown_sender", Packets: 12,
 				InnerSource: "10.244.9.3", InnerDestination: "10.244.2.7", Last: now.Add(-3 * time.Second)}},
-		{"of a node", "stranger 172.18.0.4 (edge-2)  spoofed_source 1  10.244.9.3 to 10.244.2.7  0s ago",
+		{"of a node", "172.18.0.4 (edge-2)  spoofed_source 1  10.244.9.3 to 10.244.2.7  0s ago",
 			control.Stranger{Address: "172.18.0.4", Reason: "spoofed_source", Peer: "edge-2", Packets: 1,
 				InnerSource: "10.244.9.3", InnerDestination: "10.244.2.7", Last: now}},
-		{"garbage", "stranger 172.18.0.9  unknown_sender 1  no IP packet  0s ago",
+		{"garbage", "172.18.0.9  unknown_sender 1  no IP packet  0s ago",
 			control.Stranger{Address: "172.18.0.9", Reason: "unknown_sender", Packets: 1, Last: now}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

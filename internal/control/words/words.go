@@ -59,6 +59,26 @@ func Event(e control.Event) (subject, rest string) {
 	return subject, rest
 }
 
+// Told is Event for a line of text: the details stand in brackets, "edge-14", "is down: it does not answer
+// (silent 10.2s)", and long ones have their first line only.
+func Told(e control.Event) (subject, rest string) {
+	fields := e.Fields
+	e.Fields = nil
+	subject, rest = Event(e)
+	var details []string
+	for _, key := range slices.Sorted(maps.Keys(fields)) {
+		value := OneLine(strings.ReplaceAll(fields[key], `\n`, "\n")) // a tidy event has no line breaks
+		if value != "" {
+			details = append(details, key+" "+value)
+		}
+	}
+	rest = OneLine(strings.ReplaceAll(rest, `\n`, "\n"))
+	if len(details) > 0 {
+		rest += " (" + strings.Join(details, ", ") + ")"
+	}
+	return subject, rest
+}
+
 // HostPort is where a node listens: "203.0.113.1:8285", "[2001:db8::1]:8285". An address
 // that is not known yet is empty.
 func HostPort(n control.Network) string {
@@ -104,18 +124,47 @@ var order = map[string]int{
 	control.Down: 1, control.OneWay: 2, control.Stale: 3, control.Silent: 4, control.Unknown: 5,
 	control.Draining: 6, control.Up: 7}
 
-// ByState returns the peers as tables show them: those that need eyes first, then by name.
+// ByState returns the peers as tables show them: those that need eyes first, then by name (Natural).
 func ByState(peers []control.Peer) []control.Peer {
 	refs := make([]*control.Peer, len(peers)) // a peer is 50 words: to move it costs more than to compare
 	for i := range peers {
 		refs[i] = &peers[i]
 	}
 	slices.SortStableFunc(refs, func(a, b *control.Peer) int {
-		return cmp.Or(cmp.Compare(order[a.State], order[b.State]), strings.Compare(a.Name, b.Name))
+		return cmp.Or(cmp.Compare(order[a.State], order[b.State]), Natural(a.Name, b.Name))
 	})
 	sorted := make([]control.Peer, len(peers))
 	for i, p := range refs {
 		sorted[i] = *p
 	}
 	return sorted
+}
+
+// Natural compares names as people count: edge-2 stands before edge-10. Names that differ in nothing but
+// leading zeros are compared by letters.
+func Natural(a, b string) int {
+	for i, j := 0, 0; i < len(a) && j < len(b); {
+		m, n := digits(a[i:]), digits(b[j:])
+		if m == 0 || n == 0 {
+			if a[i] != b[j] {
+				return cmp.Compare(a[i], b[j])
+			}
+			i, j = i+1, j+1
+			continue
+		}
+		x, y := strings.TrimLeft(a[i:i+m], "0"), strings.TrimLeft(b[j:j+n], "0")
+		if c := cmp.Or(cmp.Compare(len(x), len(y)), strings.Compare(x, y)); c != 0 {
+			return c
+		}
+		i, j = i+m, j+n
+	}
+	return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b))
+}
+
+// digits counts the digits that a text begins with.
+func digits(s string) (n int) {
+	for n < len(s) && s[n] >= '0' && s[n] <= '9' {
+		n++
+	}
+	return n
 }
