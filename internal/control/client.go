@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os/user"
 	"syscall"
 	"time"
 
@@ -298,8 +299,12 @@ func (c *Client) explain(err error) error {
 		return &Advised{fmt.Errorf("%w: no process answers at %s", ErrNotRunning, c.socket),
 			"see `systemctl status meshd`, start it with `systemctl start meshd`"}
 	case errors.Is(err, fs.ErrPermission):
-		return &Advised{fmt.Errorf("%w: %s is for root and the group %q", ErrPermission, c.socket, group),
-			"run `sudo usermod -aG " + group + " $USER` and log in again"}
+		advice := "run `sudo usermod -aG " + group + " $USER` and log in again"
+		if _, err := user.LookupGroup(group); err != nil {
+			advice = "this host has no such group: ask as root, or run `groupadd --system " + group +
+				"` and restart meshd"
+		}
+		return &Advised{fmt.Errorf("%w: %s is for root and the group %q", ErrPermission, c.socket, group), advice}
 	// Bounded closes connections without an answer if there are too many, and so does a daemon
 	// that ends.
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):

@@ -46,7 +46,7 @@ func TestBackstops(t *testing.T) {
 		ways("without a TUN", "unreachable")
 		must(t, CheckRoutes("mesh0", carried))
 		if shadows, err := Shadows("mesh0", carried); err != nil || len(shadows) > 0 {
-			t.Errorf("shadows %q, %v", shadows, err)
+			t.Errorf("shadows %v, %v", shadows, err)
 		}
 		s := Settings{Interface: "mesh0", MTU: 1472, Addresses: addrs("10.244.2.0"), Routes: RoutesTo(carried...)}
 		must(t, tun.Create("mesh0"))

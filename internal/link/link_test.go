@@ -246,13 +246,14 @@ func TestUnderlayInsideTheNetwork(t *testing.T) {
 func TestShadows(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		must(t, n.IP("link add u0 type veth peer name v0", "link set u0 up", "link set v0 up",
-			"addr add 192.0.2.1/24 dev u0", "route add default via 192.0.2.9",
+			"addr add 192.0.2.1/24 dev u0", "route add default via 192.0.2.9", "addr add 10.244.3.65/26 dev u0",
 			"route add 10.244.2.0/24 via 192.0.2.9", "route add 10.244.3.7/32 dev u0",
 			"route add 10.244.4.0/24 dev u0"))
 		got, err := Shadows("mesh0", prefixes("10.244.2.0/24", "10.244.3.0/24"))
-		want := []string{"10.244.2.0/24 via 192.0.2.9 dev u0 proto boot", "10.244.3.7/32 dev u0 proto boot"}
+		want := []Shadow{{"10.244.2.0/24 via 192.0.2.9 dev u0 proto boot", false},
+			{"10.244.3.7/32 dev u0 proto boot", false}, {"10.244.3.64/26 dev u0 proto kernel", true}}
 		if err != nil || !slices.Equal(got, want) {
-			t.Errorf("%q, %v", got, err)
+			t.Errorf("%v, %v", got, err)
 		}
 	})
 }

@@ -16,6 +16,7 @@ type RouteError struct {
 	Prefix netip.Prefix
 	Route  string // the other route, as `ip route` prints it
 	Ours   bool   // it has meshd's protocol number, but goes through another interface
+	Host   bool   // this host lives by it, see livesBy
 }
 
 // Error names the route and says what to do.
@@ -23,6 +24,10 @@ func (e *RouteError) Error() string {
 	if e.Ours {
 		return fmt.Sprintf("route %s is of another meshd that runs on this host: stop it, or change network.cidr",
 			e.Route)
+	}
+	if e.Host {
+		return fmt.Sprintf("route %s is this host's own way to others, and nobody may delete it: "+
+			"choose another network.cidr, or give the mesh a smaller part of it", e.Route)
 	}
 	return fmt.Sprintf("route %s is not meshd's and conflicts with it: delete it with `ip route del %s`, "+
 		"or change network.cidr or the node's routes", e.Route, e.Prefix)
@@ -52,12 +57,18 @@ func conflict(routes []netlink.Route, own int, prefixes []netip.Prefix, beside [
 		switch {
 		case !wanted[p], r.LinkIndex == own, isBackstop(r), ours && slices.Contains(beside, r.LinkIndex):
 		case !ours:
-			return &RouteError{Prefix: p, Route: describe(r)}
+			return &RouteError{Prefix: p, Route: describe(r), Host: livesBy(r)}
 		case err == nil: // to describe one of thousands is enough
 			err = &RouteError{Prefix: p, Route: describe(r), Ours: true}
 		}
 	}
 	return err
+}
+
+// livesBy tells whether a host may be cut off when a route is deleted: the network of one of its addresses, for
+// which the kernel makes the route, and a default route.
+func livesBy(r netlink.Route) bool {
+	return r.Protocol == unix.RTPROT_KERNEL || destination(r).Bits() == 0
 }
 
 // indices returns the indices of those of some interfaces that exist.

@@ -20,6 +20,9 @@ func TestConflict(t *testing.T) {
 		want  bool
 		ours  bool
 	}{
+		"the network of an address": {with(by("10.244.0.0/16", 2), func(r *netlink.Route) {
+			r.Protocol = unix.RTPROT_KERNEL
+		}), true, false},
 		"another prefix": {by("10.244.0.0/17", 2), false, false},
 		"the TUN's":      {by("10.244.0.0/16", tun), false, false},
 		"another's":      {by("10.244.0.0/16", 2), true, false},
@@ -36,6 +39,9 @@ func TestConflict(t *testing.T) {
 			e, found := errors.AsType[*RouteError](conflict([]netlink.Route{test.route}, tun, wanted, nil))
 			if found != test.want {
 				t.Fatalf("%+v, want one: %v", e, test.want)
+			}
+			if host := test.route.Protocol == unix.RTPROT_KERNEL || test.route.Dst == nil; found && e.Host != host {
+				t.Errorf("%+v, want one that the host lives by: %v", e, host)
 			}
 			if found && (e.Ours != test.ours || e.Prefix != destination(test.route)) {
 				t.Errorf("%+v, want ours: %v", e, test.ours)

@@ -206,7 +206,7 @@ func TestShadowsOfATable(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			found := shadows([]netlink.Route{test.route}, []int{tun}, prefixes("10.244.2.0/24", "fd00:0:0:2::/64"))
 			if (len(found) == 1) != test.want {
-				t.Errorf("%q", found)
+				t.Errorf("%v", found)
 			}
 		})
 	}

@@ -51,10 +51,16 @@ func loop(ways []way, cidr []netip.Prefix, peers []netip.Addr) error {
 	return nil
 }
 
+// A Shadow is a route that takes packets away from the mesh.
+type Shadow struct {
+	Route string // as `ip route` prints it
+	Host  bool   // this host lives by it: to delete it may cut the host off
+}
+
 // Shadows describes the routes of other programs that take a part of the prefixes away from
 // the interface called name, and from meshd's interfaces beside: the kernel prefers them, being
-// more specific. It returns at most five, as `ip route` prints them.
-func Shadows(name string, prefixes []netip.Prefix, beside ...string) ([]string, error) {
+// more specific. It returns at most five.
+func Shadows(name string, prefixes []netip.Prefix, beside ...string) ([]Shadow, error) {
 	routes, err := mainTable()
 	if err != nil {
 		return nil, err
@@ -64,7 +70,7 @@ func Shadows(name string, prefixes []netip.Prefix, beside ...string) ([]string, 
 
 // shadows is Shadows for interface indices and a table. For each route it tries the prefixes
 // that contain it, so the cost does not grow with the product of routes and prefixes.
-func shadows(routes []netlink.Route, own []int, prefixes []netip.Prefix) (found []string) {
+func shadows(routes []netlink.Route, own []int, prefixes []netip.Prefix) (found []Shadow) {
 	const most = 5
 	wanted := setOf(prefixes)
 	for _, r := range routes {
@@ -74,7 +80,7 @@ func shadows(routes []netlink.Route, own []int, prefixes []netip.Prefix) (found 
 		p := destination(r)
 		for bits := range p.Bits() + 1 {
 			if wider, err := p.Addr().Prefix(bits); err == nil && wanted[wider] {
-				found = append(found, describe(r))
+				found = append(found, Shadow{describe(r), livesBy(r)})
 				break
 			}
 		}

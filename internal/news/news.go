@@ -74,7 +74,10 @@ func (p *Peers) tellStates(all []probe.Change) {
 		}
 		subject, about = fmt.Sprintf("%d peers are", len(all)), list(names)
 	case c.New == probe.Up:
-		about = append(about, "was", c.Old, "rtt", c.Figures.Last.Round(time.Microsecond))
+		about = append(about, "was", c.Old)
+		if rtt := c.Figures.Last.Round(time.Microsecond); rtt > 0 { // without an answer, data made it up
+			about = append(about, "rtt", rtt)
+		}
 	default:
 		about = append(about, "was", c.Old, "silent", c.Silent.Round(time.Millisecond),
 			"loss", fmt.Sprintf("%.0f%%", 100*c.Figures.Loss))

@@ -60,7 +60,7 @@ type Host struct {
 	OwnKey
 	Nodes      *Nodes // as this node sees them; nil: as the file alone says
 	Underlay   link.Underlay
-	Shadows    []string         // routes that take packets for other nodes' prefixes away from the TUN
+	Shadows    []link.Shadow    // routes that take packets for other nodes' prefixes away from the TUN
 	Diverted   []link.Diversion // routing rules that take pods' packets away from the mesh
 	IPsec      []link.Policy    // IPsec policies about the mesh's datagrams
 	Outgoing   []rules.Outgoing // rules of other programs about those that leave

@@ -380,7 +380,7 @@ func TestConditions(t *testing.T) {
 			`+paths)
 	}
 	shadowed := here(1500)
-	shadowed.Shadows = []string{"10.244.2.0/24 dev eth1", "10.244.3.0/24 dev eth1"}
+	shadowed.Shadows = []link.Shadow{{Route: "10.244.2.0/24 dev eth1"}, {Route: "10.244.3.0/24 dev eth1", Host: true}}
 	for _, test := range []struct {
 		name   string
 		config *config.Config

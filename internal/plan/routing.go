@@ -45,9 +45,12 @@ func Pods(c *config.Config, self int) link.Pods {
 
 // planRouting notes routes, rules and filters that lead packets past the mesh.
 func (p *Plan) planRouting(host Host) {
-	for _, route := range host.Shadows {
-		p.note(mesh.Condition{Kind: mesh.RouteShadowed, Severity: mesh.Degraded,
-			Subject: route, Remedy: "run `ip route del` for it"})
+	for _, s := range host.Shadows {
+		remedy := "run `ip route del` for it"
+		if s.Host { // which would cut the operator off
+			remedy = "choose another network.cidr or other subnets: this host lives by the route"
+		}
+		p.note(mesh.Condition{Kind: mesh.RouteShadowed, Severity: mesh.Degraded, Subject: s.Route, Remedy: remedy})
 	}
 	for i, d := range host.Diverted {
 		if both := sameRule(host.Diverted, d); both[0] == i {
