@@ -1,21 +1,15 @@
 #!/bin/sh
-# guest.sh KERNEL BIN tests {FOLDER BINARY FLAG}...: runs in each folder those tests of a binary in BIN that FLAG
-# names, with the modules of KERNEL, and ends the machine.
-# guest.sh KERNEL BIN measure MODE...: measures instead (tools/kernels/measure).
+# guest.sh BIN tests {FOLDER BINARY FLAG}...: runs in each folder those tests of a binary in BIN that FLAG names, and
+# ends the machine.
+# guest.sh BIN measure LOADS MODE...: measures instead (tools/kernels/measure).
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/run # the folder may be below /tmp
 for fs in /run /dev/shm; do
 	mkdir -p $fs && mount -t tmpfs tmpfs $fs
 done
-mkdir -p /dev/pts /lib/modules
+mkdir -p /dev/pts
 mount -t devpts devpts /dev/pts
 mount -t bpf -o mode=0700 bpf /sys/fs/bpf
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-modules=lib/modules/$(uname -r)
-mkdir -p "/run/$modules/kernel/drivers/net"
-cp "$1/$modules"/modules.* "/run/$modules"
-cp -r "$1/$modules"/kernel/net "$1/$modules"/kernel/crypto "$1/$modules"/kernel/lib "$1/$modules"/kernel/arch "/run/$modules/kernel"
-cp -r "$1/$modules"/kernel/drivers/net/tun.ko* "$1/$modules"/kernel/drivers/net/veth.ko* "$1/$modules"/kernel/drivers/net/wireguard "$1/$modules"/kernel/drivers/net/vxlan "/run/$modules/kernel/drivers/net"
-mount --bind /run/lib/modules /lib/modules
 for module in tun veth bridge 8021q xfrm_user esp4 nf_tables nft_chain_nat nft_masq nft_ct nf_conntrack nft_compat xt_conntrack nf_conntrack_netlink cls_bpf sch_ingress wireguard vxlan ipip sit fou; do # before tests wait for them
 	modprobe $module 2>/dev/null
 done
@@ -23,8 +17,8 @@ ip link set lo up
 ln -sf /proc/self/fd /dev/fd # for wg-quick, which has its configuration from a process of the shell
 [ -e /dev/net/tun ] || { mkdir -p /dev/net && mknod /dev/net/tun c 10 200; }
 
-bin=$2 what=$3
-shift 3
+bin=$1 what=$2
+shift 2
 mkdir -p /run/bin
 uname -r
 case $what in

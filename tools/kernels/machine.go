@@ -14,8 +14,10 @@ import (
 	"time"
 )
 
-// init is the first program of the machine, guest what it runs once it has its root.
+// init is the first program of the machine, which initramfs makes; guest is what it runs once it has its root.
 var (
+	//go:embed initramfs.sh
+	initramfsScript []byte
 	//go:embed init.sh
 	initScript []byte
 	//go:embed guest.sh
@@ -25,8 +27,8 @@ var (
 // patience is how long one boot may take.
 const patience = 25 * time.Minute
 
-// initramfs makes the first root of the machine: busybox, the modules that it needs to see this one's, and a
-// list of programs and libraries that have to be in its memory.
+// initramfs makes the first root of the machine: busybox, the modules that it needs to see this one's, and a copy
+// of what may run there.
 func (k kernel) initramfs(ctx context.Context) (string, error) {
 	root := filepath.Join(k.dir, "initramfs")
 	if err := errors.Join(os.RemoveAll(root), os.MkdirAll(filepath.Join(root, "bin"), 0o755),
@@ -34,20 +36,7 @@ func (k kernel) initramfs(ctx context.Context) (string, error) {
 		return "", err
 	}
 	image := root + ".cpio"
-	script := `cp "$(command -v busybox)" bin/ && for module in virtio_pci 9pnet_virtio 9p overlay; do
-  modprobe -d "$0" -S "$1" --show-depends $module || exit 1
-done | sed -n 's/^insmod //p' | awk '!seen[$1]++ { print $1 }' > order &&
-n=100; while read -r file; do
-  n=$((n+1)) name=$n-${file##*/}
-  case $file in *.xz) busybox unxz -c "$file" > "${name%.xz}" ;; *) cp "$file" "$name" ;; esac || exit 1
-done < order &&
-for program in bash bridge conntrack curl dnsmasq ethtool ip iptables jq kmod nc nft ping setpriv strace sysctl tc tcpdump wg; do
-  at=$(readlink -f "$(command -v $program)") && echo "$at" && ldd "$at" | grep -o '/[^ ]*'
-done | sort -u | while read -r at; do
-  echo "$(readlink -f "${at%/*}")/${at##*/}" && readlink -f "$at"
-done | sort -u | sed 's,^/,,' > files &&
-find . | cpio -o -H newc --quiet > "$2"`
-	cmd := exec.CommandContext(ctx, "sh", "-c", script, k.dir, k.version, image)
+	cmd := exec.CommandContext(ctx, "sh", "-e", "-c", string(initramfsScript), k.dir, k.version, image)
 	cmd.Dir = root
 	_, err := output(cmd)
 	return image, err
@@ -76,7 +65,7 @@ func (k kernel) boot(ctx context.Context, args, bin string, words ...string) (sa
 	defer cancel()
 	// The words behind "--" of a kernel's command line are the arguments of its first program.
 	line := slices.Concat([]string{"console=ttyS0 quiet panic=-1 clocksource=tsc tsc=reliable mitigations=off",
-		"norandmaps", args, "--", guest, k.dir, bin}, words)
+		"norandmaps", args, "--", guest, bin}, words)
 	// TCG, since CI's machines are virtual themselves and have no KVM; it counts each byte of `rep movsb` as an
 	// instruction, so the processor has no fast one (-erms, -fsrm). The root is read only, and multidevs=remap
 	// keeps inodes of its several file systems apart. -no-reboot with panic=-1 makes an end of a kernel's panic.

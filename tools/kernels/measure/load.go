@@ -125,7 +125,7 @@ func readAll(fd int, b []byte) error {
 const (
 	block  = 256 << 10 // that one call writes
 	warmUp = 8         // blocks of all connections together, in which windows and buffers grow
-	blocks = 96        // that are measured
+	blocks = 64        // that are measured
 )
 
 // send sends some blocks, and waits until they have arrived.
@@ -176,7 +176,7 @@ func roundTrips(address string) (float64, error) {
 		return 0, err
 	}
 	defer unix.Close(fd)
-	const first, count = 50, 1000
+	const first, count = 50, 500
 	trip := func(n int) error {
 		b := make([]byte, 1)
 		err := ask(fd, trips, uint64(n))
@@ -198,7 +198,7 @@ func roundTrips(address string) (float64, error) {
 // datagrams sends packets of a size on the pods' link, in bursts with a pause: queues hold a burst, and the
 // pause costs nothing. All have to arrive.
 func datagrams(address string, size int) (float64, error) {
-	const headers, burst, pause, first, bursts = 28, 32, 4 * time.Millisecond, 5, 100
+	const headers, burst, pause, first, bursts = 28, 32, 2 * time.Millisecond, 5, 50
 	fd, err := dial(address)
 	if err != nil {
 		return 0, err
