@@ -296,6 +296,8 @@ type Masquerade struct {
 type Allow struct {
 	Rules   []Rule `json:"rules"`   // of the file, in its order; empty: everybody may reach everybody
 	Dropped uint64 `json:"dropped"` // packets for what is behind this node that no rule allows
+
+	DroppedLastMinute uint64 `json:"dropped_last_minute"` // of them
 }
 
 // Words of Route.Masquerade that are no names of rules.

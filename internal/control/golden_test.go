@@ -70,7 +70,7 @@ func whole() Status {
 			InnerDestination: "10.244.2.7", Packets: 12, Last: at}},
 		Masquerade: Masquerade{Enabled: true, Rules: []Rule{{Name: "pods-to-outside", Packets: 7, Bytes: 700}},
 			Repairs: 2},
-		Allow: Allow{Rules: []Rule{{Name: "web", Packets: 3, Bytes: 300}}, Dropped: 2},
+		Allow: Allow{Rules: []Rule{{Name: "web", Packets: 3, Bytes: 300}}, Dropped: 2, DroppedLastMinute: 1},
 		WireGuard: &WireGuard{Implementation: WireGuardKernel, Interface: "meshd-wg", Port: 51820,
 			PublicKey: "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=", MTU: 1440},
 		Drain: &Drain{Since: new(at), Reason: "new kernel", By: "anna", Waiting: []string{"edge-3"}},

@@ -292,6 +292,9 @@ func TestAllowByPackets(t *testing.T) {
 			}
 			open = expect(round, packets, false)
 			expect(round, open, true)
+			if drops, err := a.Dropped(); err != nil || drops != dropped {
+				t.Fatalf("round %d: dropped %d, %v, want %d", round, drops, err, dropped)
+			}
 			passed, drops, err := a.Counters()
 			if err != nil || drops != dropped {
 				t.Fatalf("round %d: dropped %d, %v, want %d", round, drops, err, dropped)

@@ -27,7 +27,7 @@ type Standby struct {
 // Stands reports whether the table of the last Set is in the kernel, and not only wanted.
 func (b *Standby) Stands() bool { return b.conn != nil }
 
-// Counters returns what rules have matched since the first Set, by name. It may be called from any
+// Counters returns what rules have matched since the first Set, by name; boxes are not counted. It may be called from any
 // goroutine. What a table counts between the last reading and its end is part of the sum.
 func (b *Standby) Counters() (map[string]Counter, error) {
 	b.mu.Lock()
@@ -35,11 +35,8 @@ func (b *Standby) Counters() (map[string]Counter, error) {
 	b.mu.Unlock()
 	var now map[string]Counter
 	if table != nil {
-		conn, err := open()
-		if err == nil {
-			err = again(func() (err error) { now, err = read(conn, []Table{*table}); return err })
-		}
-		if err != nil {
+		var err error
+		if now, err = readNow([]Table{*table}, false); err != nil {
 			return nil, err
 		}
 	}
@@ -130,7 +127,7 @@ func (b *Standby) Close() error {
 	if conn == nil {
 		return nil
 	}
-	last, err := read(conn, []Table{*table})
+	last, err := read(conn, []Table{*table}, false)
 	if err != nil { // the counts since the last reading are lost with the rules
 		last = nil
 	}

@@ -180,7 +180,7 @@ func (k *Keeper) Set(tables []Table) (changed bool, err error) {
 		}
 	}
 	end := k.replace()
-	last, err := read(conn, k.have())
+	last, err := read(conn, k.have(), true)
 	if err != nil { // the counts since the last reading are lost with the rules
 		last = nil
 	}
@@ -272,12 +272,7 @@ func (k *Keeper) Counters() (map[string]Counter, error) {
 	k.reads++
 	reading, replaced, tables := k.reads, k.replaced, k.wanted
 	k.mu.Unlock()
-
-	var now map[string]Counter
-	conn, err := open()
-	if err == nil {
-		err = again(func() (err error) { now, err = read(conn, tables); return err })
-	}
+	now, err := readNow(tables, true)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	switch {
@@ -291,6 +286,29 @@ func (k *Keeper) Counters() (map[string]Counter, error) {
 	return sum(k.past, k.last), nil
 }
 
+// RuleCounters is Counters without a look at boxes, whose counts are those of the last Counters. It is for
+// callers that ask each second: the kernel takes 40 ms to list 10,000 boxes.
+func (k *Keeper) RuleCounters() (map[string]Counter, error) {
+	k.mu.Lock()
+	replaced, tables := k.replaced, k.wanted
+	k.mu.Unlock()
+	now, err := readNow(tables, false)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.writing || k.replaced != replaced {
+		return sum(k.past, k.last), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for name, c := range k.last {
+		if now[name].Packets < c.Packets { // of a box, or another program has replaced the rule
+			now[name] = c
+		}
+	}
+	return sum(k.past, now), nil
+}
+
 // take makes a reading the last one. The caller holds mu.
 func (k *Keeper) take(now map[string]Counter) {
 	for name, before := range k.last {
@@ -301,8 +319,17 @@ func (k *Keeper) take(now map[string]Counter) {
 	k.last = now
 }
 
-// read reads the counters of the tables' rules, by name.
-func read(conn *nftables.Conn, tables []Table) (map[string]Counter, error) {
+// readNow is read by a connection of its own, until it succeeds.
+func readNow(tables []Table, boxes bool) (now map[string]Counter, err error) {
+	conn, err := open()
+	if err == nil {
+		err = again(func() (err error) { now, err = read(conn, tables, boxes); return err })
+	}
+	return now, err
+}
+
+// read reads the counters of the tables' rules, by name, and those of boxes if asked for.
+func read(conn *nftables.Conn, tables []Table, boxes bool) (map[string]Counter, error) {
 	now := map[string]Counter{}
 	for _, t := range tables {
 		for _, c := range t.Chains {
@@ -315,6 +342,9 @@ func read(conn *nftables.Conn, tables []Table) (map[string]Counter, error) {
 			}
 		}
 		for _, b := range t.Boxes {
+			if !boxes {
+				break
+			}
 			if err := b.count(t.ID, now); err != nil {
 				return nil, err
 			}

@@ -3,6 +3,7 @@
 //
 //	Gathering   10,000 peers go down      one line with a number, not 10,000
 //	Repairs     another program insists   a line a minute with a sum, and one condition
+//	Minute      a counter grows           by how much in the last minute
 package rate
 
 import (

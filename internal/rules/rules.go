@@ -69,6 +69,7 @@ type Keeper struct {
 	dropped mesh.Growing  // by the guard: not_from_meshd
 	misled  mesh.Growing  // the same: wrong_destination
 	unasked mesh.Growing  // by rules of the file: not_allowed
+	lately  rate.Minute   // of unasked
 	guarded atomic.Bool   // the rules about the encrypted interface are in force
 
 	uncounted atomic.Pointer[mesh.Condition] // why the last Read had no counters; nil if it had
@@ -316,23 +317,28 @@ func (t *Keeper) set(edit bool) (mended bool, err error) {
 	return mended, errors.Join(errs...)
 }
 
-// Drops returns how many packets the guard has dropped, by the drop reasons of package filter.
+// Drops returns how many packets rules have dropped, by the drop reasons of package filter. Whoever calls it
+// each second has Allowed know the last minute.
 func (t *Keeper) Drops() map[string]uint64 {
 	drops, err := t.guard.Drops()
-	_, unasked, allowErr := t.allow.Counters()
+	unasked, allowErr := t.allow.Dropped()
+	unasked = t.unasked.Read(unasked, allowErr)
+	t.lately.Note(time.Now(), unasked)
 	return map[string]uint64{
-		filter.NotAllowed:       t.unasked.Read(unasked, allowErr),
+		filter.NotAllowed:       unasked,
 		filter.NotFromMeshd:     t.dropped.Read(drops[filter.NotFromMeshd], err),
 		filter.WrongDestination: t.misled.Read(drops[filter.WrongDestination], err),
 	}
 }
 
 // Allowed returns what each rule about who may reach whom has let pass, by its name, and how many packets
-// were dropped. While the counters cannot be read, no packet seems to have passed.
-func (t *Keeper) Allowed() (passed func(rule string) (packets, bytes uint64), dropped uint64) {
+// were dropped, altogether and in the last minute. While the counters cannot be read, no packet seems to have
+// passed.
+func (t *Keeper) Allowed() (passed func(rule string) (packets, bytes uint64), dropped, lately uint64) {
 	counters, dropped, err := t.allow.Counters()
 	passed = func(rule string) (packets, bytes uint64) { return counters[rule].Packets, counters[rule].Bytes }
-	return passed, t.unasked.Read(dropped, err)
+	dropped = t.unasked.Read(dropped, err)
+	return passed, dropped, t.lately.Note(time.Now(), dropped)
 }
 
 // Guarded tells whether the rules about what comes in by the encrypted interface are in force, as of the

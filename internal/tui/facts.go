@@ -39,7 +39,19 @@ func facts(v view, w int) []cell.Line {
 	if s.WireGuard != nil {
 		lines = append(lines, label("LOCK").Join(lockFacts(s)))
 	}
+	if len(s.Allow.Rules) > 0 {
+		lines = append(lines, label("ALLOW").Join(allowFacts(s)))
+	}
 	return append(lines, label("DROPS").Join(dropFacts(v)), label("PEERS").Join(peerFacts(s)))
+}
+
+// allowFacts tell of the rules about who may reach whom; in colour while they drop packets.
+func allowFacts(s *control.Status) cell.Line {
+	role := cell.Plain
+	if s.Allow.DroppedLastMinute > 0 {
+		role = cell.Warn
+	}
+	return cell.Styled(role, words.Allow(s.Allow))
 }
 
 // configFacts tell of the file in w cells; how long it took to apply gives way first, then

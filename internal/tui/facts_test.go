@@ -1,11 +1,13 @@
 package tui
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/control/words"
 	"example.org/meshd/internal/tui/cell"
 )
 
@@ -107,6 +109,30 @@ func TestPeerFacts(t *testing.T) {
 }
 
 // A node that has not found itself tells only what is known.
+// A node with rules has a line of them, in colour while they drop packets, and the page of the file has each
+// rule with its counters.
+func TestAllowFacts(t *testing.T) {
+	s := someMesh(0)
+	if all := written(append(facts(viewOf(s), 80), (file{}).lines(viewOf(s))...)...); strings.Contains(all, "ALLOW") {
+		t.Errorf("without rules:\n%s", all)
+	}
+	s.Allow = control.Allow{Rules: []control.Rule{{Name: "web", Packets: 5, Bytes: 500}, {Name: "#2"}}, Dropped: 3}
+	for name, test := range map[string]struct {
+		lately uint64
+		role   cell.Role
+	}{"quiet": {0, cell.Plain}, "dropping": {3, cell.Warn}} {
+		s.Allow.DroppedLastMinute = test.lately
+		want := cell.Styled(test.role, words.Allow(s.Allow))
+		if got := allowFacts(s); !slices.Equal(got, want) {
+			t.Errorf("%s: %+v, want %+v", name, got, want)
+		}
+		is(t, name, written(facts(viewOf(s), 80)[3]), " ALLOW    "+words.Allow(s.Allow))
+	}
+	lines := (file{}).lines(viewOf(s))
+	is(t, "page", written(lines[len(lines)-3:]...), " ALLOW    "+words.Allow(s.Allow)+
+		"\n          web  5 packets  500B\n          #2  0 packets  0B")
+}
+
 func TestFactsOfAStart(t *testing.T) {
 	s := &control.Status{Version: "0.1.0", PID: 7, UptimeSeconds: 9, Now: noon,
 		Config: control.Config{Path: "/etc/mesh.toml"}}

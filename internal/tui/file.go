@@ -61,6 +61,23 @@ func (file) lines(v view) []cell.Line {
 		lines = append(lines, cell.Line{}, label("ENGINE"))
 		lines = append(lines, indented(words.Engine(s.Dataplane), v.w, cell.Plain)...)
 	}
+	return append(lines, allowLines(s)...)
+}
+
+// allowLines are the rules about who may reach whom, with what each let pass on this node. A rule about other
+// nodes let nothing pass here.
+func allowLines(s *control.Status) []cell.Line {
+	if len(s.Allow.Rules) == 0 {
+		return nil
+	}
+	lines := []cell.Line{{}, label("ALLOW").Join(allowFacts(s))}
+	for _, r := range s.Allow.Rules {
+		role := cell.Plain
+		if r.Packets == 0 {
+			role = cell.Dim
+		}
+		lines = append(lines, label("").Add(role, words.AllowRule(r)))
+	}
 	return lines
 }
 

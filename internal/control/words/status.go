@@ -54,12 +54,25 @@ func Masquerade(m control.Masquerade) string {
 	return strings.Join(words, ", ")
 }
 
-// Allow says what the rules about who may reach whom did; empty if the file has none.
+// Allow says how many rules about who may reach whom there are, and what they dropped; empty if the file has
+// none.
 func Allow(a control.Allow) string {
-	if len(a.Rules) == 0 && a.Dropped == 0 {
+	rules := Count(len(a.Rules), "rule")
+	switch {
+	case len(a.Rules) == 0 && a.Dropped == 0:
 		return ""
+	case a.Dropped == 0:
+		return rules + ", dropped none"
+	case a.DroppedLastMinute == 0:
+		return fmt.Sprintf("%s, dropped %d, none in the last minute", rules, a.Dropped)
 	}
-	return fmt.Sprintf("%s, %s not allowed", Count(len(a.Rules), "rule"), Count(int(a.Dropped), "packet"))
+	return fmt.Sprintf("%s, dropped %d, %d in the last minute (%.1f/s)", rules, a.Dropped, a.DroppedLastMinute,
+		float64(a.DroppedLastMinute)/60)
+}
+
+// AllowRule says what one of the rules let pass.
+func AllowRule(r control.Rule) string {
+	return fmt.Sprintf("%s  %s packets  %sB", r.Name, Grouped(r.Packets), SI(float64(r.Bytes)))
 }
 
 // Handed lists what the kernel engine left to user space, by reason; empty for other engines.
