@@ -166,6 +166,9 @@ func addressesOf(c *config.Config, text string) (all [2]netip.Addr, err error) {
 		}
 		return all, nil
 	}
+	if meant := c.Resembling(text); meant != "" {
+		return all, fmt.Errorf("%q %w: did you mean %q?", text, errNoEnd, meant)
+	}
 	return all, fmt.Errorf("%q %w", text, errNoEnd)
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,6 +52,29 @@ to = ["10.244.2.7/32"]
 			if code, out, _ := meshd(append([]string{"-c", file, "route"}, strings.Fields(test.ask)...)...); code !=
 				test.code || (code < 2) != (out != "") {
 				t.Errorf("exit %d: %s", code, out)
+			}
+		})
+	}
+}
+
+// An end that is misspelled is refused, with the name that was meant.
+func TestRouteProposesAnEnd(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "mesh.toml")
+	doc := "[network]\ncidr = '10.244.0.0/16'\n"
+	for i, name := range []string{"edge-1", "core"} {
+		doc += fmt.Sprintf("[[node]]\nname = '%s'\naddress = '172.18.0.%d'\nsubnets = ['10.244.%d.0/24']\n", name, i+1,
+			i+1)
+	}
+	if err := os.WriteFile(file, []byte(doc), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for asked, meant := range map[string]string{"edge1": `"edge-1"`, "outsid": `"outside"`, "10.244.1": "",
+		"somewhere": ""} {
+		t.Run(asked, func(t *testing.T) {
+			code, out, errs := meshd("-c", file, "route", asked, "core", "tcp/443")
+			if code != 2 || out != "" || meant != "" && !strings.Contains(errs, meant) ||
+				meant == "" && strings.Contains(errs, `"edge-1"`) {
+				t.Errorf("exit %d: %s%s", code, out, errs)
 			}
 		})
 	}

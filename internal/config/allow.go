@@ -315,6 +315,11 @@ func (d directory) names() (all []string) {
 	return all
 }
 
+// Resembling returns the node, or Outside, whose name a word is most like; empty if it is like none.
+func (c *Config) Resembling(word string) string {
+	return nearest(word, append(directoryOf(c.Nodes).names(), Outside))
+}
+
 // familyOf returns the families of a party, and how many prefixes it stands for.
 func (d directory) familyOf(p Party) (f families, prefixes int) {
 	switch i, isNode := d.index[p.Name]; {
