@@ -29,17 +29,24 @@ func Messages(s control.Status) (rx, tx uint64) {
 	return rx, tx
 }
 
-// WireGuard says who encrypts, and where: "kernel  meshd-wg mtu 1440  UDP 51820  key xTIB…Dg=".
+// WireGuard says who encrypts, and where: "kernel  meshd-wg mtu 1440  UDP 51820  key xTIB…Dg=". A node that
+// is prepared sends in the clear, which is said as well.
 func WireGuard(w control.WireGuard) string {
-	by := w.Implementation
-	switch by {
-	case "":
+	by, prepared := w.Implementation, w.State == control.WireGuardPrepared
+	switch {
+	case by == "" && prepared:
+		by = "none"
+	case by == "":
 		by = "none: nothing leaves"
-	case control.WireGuardUser:
+	case by == control.WireGuardUser:
 		by = "user space"
 	}
-	return fmt.Sprintf("%s  %s mtu %d  UDP %d  key %s", by, w.Interface, w.MTU, w.Port,
+	text := fmt.Sprintf("%s  %s mtu %d  UDP %d  key %s", by, w.Interface, w.MTU, w.Port,
 		keys(w.PublicKey, w.NextPublicKey))
+	if prepared {
+		return "prepared, packets leave in the clear  " + text
+	}
+	return text
 }
 
 // keys says which key a node uses, and how far it is with changing it.
@@ -73,6 +80,13 @@ func Encrypted(p control.Peer, now time.Time) string {
 	default:
 		text += "  at " + w.Endpoint
 	}
-	return fmt.Sprintf("%s  rx %s  tx %s  key %s", text, Size(w.RxBytes), Size(w.TxBytes),
+	return fmt.Sprintf("%s%s  rx %s  tx %s  key %s", onTheWay[w.State], text, Size(w.RxBytes), Size(w.TxBytes),
 		keys(w.PublicKey, w.NextPublicKey))
+}
+
+// onTheWay says how far a mesh has come that goes over to encryption, by the state of a peer.
+var onTheWay = map[string]string{
+	control.WireGuardWaiting: "no, not ready  ",
+	control.WireGuardReady:   "no, ready  ",
+	control.WireGuardLagging: "from here, and it still sends in the clear  ",
 }

@@ -25,6 +25,13 @@ func TestEncrypted(t *testing.T) {
 			"handshake 2m00 ago  at 192.0.2.9:4, which is not in the file  rx 1.2 kB  tx 7 B  key K="},
 		{"by another node", called(control.PeerWireGuard{Path: "via hub-1"}),
 			"handshake 2m00 ago  via hub-1  rx 1.2 kB  tx 7 B  key K="},
+		{"ready", called(control.PeerWireGuard{Endpoint: "192.0.2.1:51820", Path: "direct", State: "ready"}),
+			"no, ready  handshake 2m00 ago  at 192.0.2.1:51820  rx 1.2 kB  tx 7 B  key K="},
+		{"not ready", control.PeerWireGuard{PublicKey: "K=", Endpoint: "192.0.2.1:51820", Path: "direct",
+			State: "waiting"}, "no, not ready  no handshake yet  at 192.0.2.1:51820  rx 0 B  tx 0 B  key K="},
+		{"lagging", called(control.PeerWireGuard{Endpoint: "192.0.2.1:51820", Path: "direct", State: "lagging"}),
+			"from here, and it still sends in the clear  handshake 2m00 ago  at 192.0.2.1:51820  rx 1.2 kB  " +
+				"tx 7 B  key K="},
 		{"never", control.PeerWireGuard{PublicKey: "K=", Path: "direct"},
 			"no handshake yet  it has not called yet  rx 0 B  tx 0 B  key K="},
 	} {
@@ -61,6 +68,14 @@ func TestWireGuard(t *testing.T) {
 	for by, want := range whose {
 		w.Implementation = by
 		if got, want := WireGuard(w), want+"  meshd-wg mtu 1440  UDP 51820  key K="; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	w.State = control.WireGuardPrepared
+	for by, want := range map[string]string{"kernel": "kernel", "": "none"} {
+		w.Implementation = by
+		want = "prepared, packets leave in the clear  " + want + "  meshd-wg mtu 1440  UDP 51820  key K="
+		if got := WireGuard(w); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
