@@ -1,0 +1,47 @@
+package seal
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.org/meshd/internal/nstest"
+)
+
+// The engine hears within a second that a peer lags no more: because it has followed, or since ten minutes
+// are over, whatever else happens meanwhile.
+func TestLaggingEndsByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var heard []string // "PEER LAGS AFTER", in tens of seconds
+		began, events := time.Now(), &nstest.Events{}
+		k := newKeeper(Options{Log: slog.New(events), Lags: func(peer string, lags bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			heard = append(heard, fmt.Sprint(peer, " ", lags, " ", time.Since(began).Truncate(10*time.Second)))
+		}})
+		k.tellLags(k.shift.begin([]string{"follows", "late"}, never, began), true)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- k.Keep(ctx) }()
+		time.Sleep(5 * time.Minute)
+		k.shift.says("follows", true, time.Now())
+		time.Sleep(lagMost)
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		want := []string{"follows true 0s", "late true 0s", "follows false 5m0s", "late false 10m0s"}
+		if !slices.Equal(heard, want) {
+			t.Errorf("the engine has heard %q, want %q", heard, want)
+		}
+		if told := events.Take(); !slices.Equal(told, []string{"lagging_ended", "lagging_ended"}) {
+			t.Errorf("events %q", told)
+		}
+	})
+}
