@@ -135,7 +135,7 @@ const (
 // Dataplane is the [dataplane] table.
 type Dataplane struct {
 	Engine  string // "auto", "kernel", "user"
-	Receive string // "auto", "xdp", "tcx", "socket"
+	Receive string // "auto", "fou", "xdp", "tcx", "socket"
 	Offload string // "auto", "off"
 	Queues  int    // queues of the TUN, 1 to 256; 0: meshd chooses
 	Spread  bool   // send each flow or queue from a source port of its own

@@ -36,7 +36,7 @@ func validate(ctx context.Context, raw rawFile, r *report) *Config {
 		Network: r.network(raw.sections["network"]),
 		Dataplane: Dataplane{
 			Engine:  r.oneOf("dataplane.engine", dataplane["engine"], Auto, EngineKernel, EngineUser),
-			Receive: r.oneOf("dataplane.receive", dataplane["receive"], Auto, "xdp", "tcx", "socket"),
+			Receive: r.oneOf("dataplane.receive", dataplane["receive"], Auto, "fou", "xdp", "tcx", "socket"),
 			Offload: r.oneOf("dataplane.offload", dataplane["offload"], Auto, Off),
 			Queues:  r.number("dataplane.queues", dataplane["queues"], 0, 256, 0), // MAX_TAP_QUEUES
 			Spread:  r.flag("dataplane.spread", dataplane["spread"], false),

@@ -154,10 +154,15 @@ type Wanted struct {
 	// Sources say from which of Binds datagrams leave for an address of a peer, as the kernel's routes
 	// say: an index. Addresses that are not in it get theirs from the first of their family.
 	Sources map[netip.Addr]int
-	Queues  int      // of the user engine, for each of Binds, 1 at least
-	Offload bool     // segmentation and receive offloads of the user engine
-	Spread  bool     // each flow is sent from a port of its own; user engine: each queue
-	Kernel  Programs // of the kernel engine
+	Queues  int  // of the user engine, for each of Binds, 1 at least
+	Offload bool // segmentation and receive offloads of the user engine
+	Spread  bool // each flow is sent from a port of its own; user engine: each queue
+	// Apart tells that the kernel itself has the port of Binds (FOU): the user engine's sockets have another
+	// one, and get only what the kernel engine's programs hand to them. ApartPort is the one that they had
+	// under an earlier meshd, which may still run: no other will do; 0: any. Package auto decides both.
+	Apart     bool
+	ApartPort uint16
+	Kernel    Programs // of the kernel engine
 }
 
 // From returns the index in Binds of this node's address for datagrams to an address of a peer; ok is
@@ -238,10 +243,11 @@ const (
 	XDP                       // native XDP, before the kernel makes a packet buffer
 	TCX                       // the ingress of tc
 	Socket                    // the UDP socket, as without programs
+	FOU                       // the ingress of tc, where the kernel's GRO has merged what datagrams hold
 )
 
 // String returns the word of the file and of status.
-func (r Receive) String() string { return [...]string{"auto", "xdp", "tcx", "socket"}[r] }
+func (r Receive) String() string { return [...]string{"auto", "xdp", "tcx", "socket", "fou"}[r] }
 
 // Reading is what was counted. Totals also hold what belongs to no peer and what belonged to
 // peers that are gone.

@@ -282,6 +282,7 @@ func (p *Plan) planPrograms(host Host) {
 var receives = map[string]dataplane.Receive{
 	dataplane.AnyReceive.String(): dataplane.AnyReceive, dataplane.XDP.String(): dataplane.XDP,
 	dataplane.TCX.String(): dataplane.TCX, dataplane.Socket.String(): dataplane.Socket,
+	dataplane.FOU.String(): dataplane.FOU,
 }
 
 // RulesOf decides who keeps their address, which is every packet inside the mesh, with the networks

@@ -41,6 +41,7 @@ type moving interface {
 	dataplane.Drainer
 	dataplane.Keeper
 	Close() error
+	Port() uint16
 }
 
 // passing is what auto needs of the kernel engine; see kernel.Engine for the contract.
@@ -59,7 +60,12 @@ type passing interface {
 	Look()
 	Compare(now time.Time, moved func() mesh.Traffic)
 	WatchMerger() (again bool)
+	WatchHanded(received func() uint64) (again bool)
 	StandIn() error
+	HoldsPort(w dataplane.Wanted) (sockets uint16, held bool)
+	CanFOU(w dataplane.Wanted) error
+	HandTo(port uint16) error
+	ReleasePort() error
 }
 
 // Engine chooses between the user engine and the kernel engine. It implements dataplane.Engine,
@@ -76,6 +82,9 @@ type Engine struct {
 	// Of the owner alone.
 	applied  *dataplane.Wanted // the last; nil before
 	takeover bool              // the next Apply is urgent, since packets wait in queues
+
+	apart     bool   // the kernel has the mesh's port, see apart.go
+	apartPort uint16 // of an earlier meshd's sockets then, until ours have it; else 0
 }
 
 // A verdict is why user space forwards everything; the zero value if programs forward, or nothing
@@ -102,6 +111,10 @@ func join(log *slog.Logger, u moving, k passing) *Engine {
 // Prepare implements dataplane.Engine.
 func (e *Engine) Prepare(ctx context.Context, w dataplane.Wanted) (func() error, error) {
 	var done undos
+	if err := e.find(ctx, w); err != nil {
+		return nil, err
+	}
+	w.Apart, w.ApartPort = e.apart, e.apartPort
 	if w.Sealed {
 		// Pinned programs of an earlier meshd send in the clear from the TUN until they are detached.
 		// So this comes before all that may fail or take time.
@@ -145,13 +158,19 @@ func (e *Engine) Load(ctx context.Context, w dataplane.Wanted) (undo func() erro
 // the moment they are attached, so the fewer steps are left that can fail, the better. In a takeover
 // packets wait in queues already, so the user engine comes first.
 func (e *Engine) Apply(ctx context.Context, w dataplane.Wanted) (func() error, []mesh.Change, error) {
+	var done undos
+	raise, undo, err := e.settle(ctx, w)
+	if err != nil {
+		return nil, nil, err
+	}
+	done.add(undo)
+	w.Apart = e.apart
 	type step func(context.Context, dataplane.Wanted) (func() error, []mesh.Change, error)
 	steps := []step{e.choose, e.user.Apply}
 	before, takeover := e.applied, e.takeover
 	if takeover {
 		slices.Reverse(steps)
 	}
-	var done undos
 	var changes []mesh.Change
 	for _, do := range steps {
 		undo, some, err := do(ctx, w)
@@ -161,8 +180,13 @@ func (e *Engine) Apply(ctx context.Context, w dataplane.Wanted) (func() error, [
 		done.add(undo)
 		changes = append(changes, some...)
 	}
-	e.applied, e.takeover = &w, false
+	e.applied, e.takeover, e.apartPort = &w, false, 0
 	done.add(func() error { e.applied = before; return nil })
+	undo, err = e.move(ctx, w, raise)
+	if err != nil {
+		return nil, nil, errors.Join(err, done.run())
+	}
+	done.add(undo)
 	return done.run, changes, nil
 }
 
@@ -331,6 +355,8 @@ func (e *Engine) Leaving() dataplane.Leaving {
 
 // Adopt implements dataplane.Keeper.
 func (e *Engine) Adopt(files []*os.File, w dataplane.Wanted) (a dataplane.Adopted, unfit []error) {
+	e.look(w)
+	w.Apart = e.apart
 	a, unfit = e.user.Adopt(files, w)
 	e.takeover = a.Moving()
 	return a, unfit
@@ -340,12 +366,15 @@ func (e *Engine) Adopt(files []*os.File, w dataplane.Wanted) (a dataplane.Adopte
 func (e *Engine) Descriptors() map[string]dataplane.Descriptor { return e.user.Descriptors() }
 
 // Look looks who else is at the TUN, such as a capture: then user space sends, so that the capture
-// sees it. It also looks whether packets are lost where programs merge TCP, and has Apply called if so.
+// sees it. It also looks whether packets are lost where programs merge TCP, or on their way to the sockets,
+// and has Apply called if so.
 // It is to be called every second or so, from any goroutine.
 func (e *Engine) Look() {
 	e.kernel.Look()
 	e.kernel.Compare(time.Now(), func() mesh.Traffic { return e.user.Read().Totals })
-	if e.kernel.WatchMerger() {
+	lost := e.kernel.WatchMerger()
+	unreached := e.kernel.WatchHanded(func() uint64 { return e.user.Read().Calls[mesh.WireRead].Packets })
+	if lost || unreached {
 		e.broken()
 	}
 }

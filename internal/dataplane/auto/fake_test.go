@@ -71,6 +71,7 @@ func (u *fakeUser) Heard(string) time.Time                       { return u.hear
 func (u *fakeUser) HeardBy(string) peers.Heard                   { return peers.Heard{Socket: u.heard} }
 func (u *fakeUser) Leaving() dataplane.Leaving                   { return dataplane.Leaving{DSCP: 5} }
 func (u *fakeUser) Descriptors() map[string]dataplane.Descriptor { return nil }
+func (u *fakeUser) Port() uint16                                 { return 0 }
 func (u *fakeUser) Adopt([]*os.File, dataplane.Wanted) (a dataplane.Adopted, _ []error) {
 	if u.adopts {
 		a.Queues = 1
@@ -116,9 +117,14 @@ func (k *fakeKernel) Look()                      { _ = k.do("watch") }
 func (k *fakeKernel) Conditions() []mesh.Condition {
 	return []mesh.Condition{{Kind: mesh.Unpinned}}
 }
-func (k *fakeKernel) Compare(time.Time, func() mesh.Traffic) {}
-func (k *fakeKernel) WatchMerger() bool                      { return k.do("merger") != nil }
-func (k *fakeKernel) StandIn() error                         { return k.do("stand in") }
+func (k *fakeKernel) Compare(time.Time, func() mesh.Traffic)    {}
+func (k *fakeKernel) WatchMerger() bool                         { return k.do("merger") != nil }
+func (k *fakeKernel) WatchHanded(func() uint64) bool            { return false }
+func (k *fakeKernel) HoldsPort(dataplane.Wanted) (uint16, bool) { return 0, false }
+func (k *fakeKernel) CanFOU(dataplane.Wanted) error             { return errors.New("no FOU") }
+func (k *fakeKernel) HandTo(uint16) error                       { return nil }
+func (k *fakeKernel) ReleasePort() error                        { return nil }
+func (k *fakeKernel) StandIn() error                            { return k.do("stand in") }
 
 // events is a log that keeps which events it was told of, without "event=".
 type events struct {

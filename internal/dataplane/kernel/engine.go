@@ -67,6 +67,8 @@ type Engine struct {
 	settings meshSettings // what the map of settings holds, once there is all of it
 	passage  passage      // whether packets come through the merger
 	passed   int          // index of the exit that passage is about
+	noFOU    noFOUSince   // why the kernel does not have the port
+	handing  handing      // as WatchHanded saw it last
 }
 
 // New returns an engine without programs. What it does at interfaces is in the network namespace of
@@ -203,6 +205,7 @@ func (e *Engine) leave() error {
 	if h == nil {
 		return nil
 	}
+	e.userPort = 0
 	err := e.detach()
 	e.mu.Lock()
 	defer e.mu.Unlock()

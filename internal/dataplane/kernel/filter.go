@@ -64,7 +64,7 @@ type filtered struct {
 // filteredAt returns the place for an attachment.
 func filteredAt(at attachment) filtered {
 	f := filtered{at.device, at.stage.out(), filterPriority}
-	if at.stage == stageMerge {
+	if at.stage == stageMerge || at.stage == stageDecap {
 		f.priority = filterFirst
 	}
 	return f

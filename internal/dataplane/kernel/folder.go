@@ -178,13 +178,15 @@ func CleanUp() (removed bool, err error) {
 
 // cleanUp is CleanUp, which tells what is not ours apart from what could not be removed.
 func cleanUp() (removed bool, notOurs, err error) {
+	tunnels, tunnelsErr := deleteTunnels() // before the program there goes
 	removed, err = cleanUpBut("")
+	removed = removed || tunnels
 	if errors.Is(err, errNotOurs) {
 		notOurs, err = err, nil
 	}
 	filters, filtersErr := deleteFilters()
 	removed = removed || filters
-	if err := errors.Join(err, filtersErr); err != nil { // what is left may need the merger
+	if err := errors.Join(err, filtersErr, tunnelsErr); err != nil { // what is left may need the merger
 		return removed, notOurs, err
 	}
 	merger, err := deleteMerger()

@@ -30,6 +30,7 @@ type objects struct {
 	In     *ebpf.Program `ebpf:"mesh_in"`
 	InBare *ebpf.Program `ebpf:"mesh_in_bare"`
 	Merged *ebpf.Program `ebpf:"mesh_merged"`
+	Decap  *ebpf.Program `ebpf:"mesh_decap"`
 	Out    *ebpf.Program `ebpf:"mesh_out"`
 }
 
@@ -51,7 +52,7 @@ func (h *handle) release() error {
 	if h.references.Add(-1) > 0 {
 		return nil
 	}
-	return errors.Join(h.In.Close(), h.InBare.Close(), h.Merged.Close(), h.Out.Close(), h.xdp.Close(),
+	return errors.Join(h.In.Close(), h.InBare.Close(), h.Merged.Close(), h.Decap.Close(), h.Out.Close(), h.xdp.Close(),
 		h.chunks.close(), h.meshMaps.Close())
 }
 
@@ -60,6 +61,8 @@ func (h *handle) program(at attachment) (*ebpf.Program, error) {
 	switch at.stage {
 	case stageMerge:
 		return h.Merged, nil
+	case stageDecap:
+		return h.Decap, nil
 	case stageIn:
 		if bare(at.device) {
 			return h.InBare, nil

@@ -96,6 +96,7 @@ func (e *Engine) takeOver(h *handle) error {
 	}
 	e.tables = t
 	e.settings.Mark, e.settings.Before = h.newMarks()
+	e.settings.Tag, e.settings.TagBefore = h.newTags()
 	e.publish(func(s *shown) { s.handle, s.numbers = h, t.numbers })
 	e.mu.Unlock()
 	return e.adopt()

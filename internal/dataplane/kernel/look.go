@@ -111,7 +111,7 @@ func (p *places) standings() (all []standing) {
 // ids returns the numbers of the programs.
 func (h *handle) ids() (map[ebpf.ProgramID]bool, error) {
 	all := map[ebpf.ProgramID]bool{}
-	for _, p := range []*ebpf.Program{h.In, h.InBare, h.Out, h.Merged} {
+	for _, p := range []*ebpf.Program{h.In, h.InBare, h.Out, h.Merged, h.Decap} {
 		info, err := p.Info()
 		if err != nil {
 			return nil, err

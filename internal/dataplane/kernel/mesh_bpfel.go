@@ -94,25 +94,30 @@ type meshSender struct {
 }
 
 type meshSettings struct {
-	_       structs.HostLayout
-	Own     meshEndpoint
-	Home4   [4]uint8
-	Mask4   [4]uint8
-	Tun4    [4]uint8
-	Tun     uint32
-	Mtu     uint32
-	Outer   uint32
-	Merger  uint32
-	More    uint8
-	Watched uint8
-	Spread  uint8
-	Shaped  uint8
-	Mark    meshMark
-	Devices [8]meshDevice
-	Tun6    [16]uint8
-	Home6   [16]uint8
-	Mask6   [16]uint8
-	Before  meshMark
+	_         structs.HostLayout
+	Own       meshEndpoint
+	Home4     [4]uint8
+	Mask4     [4]uint8
+	Tun4      [4]uint8
+	Tun       uint32
+	Mtu       uint32
+	Outer     uint32
+	Merger    uint32
+	Decap     uint32
+	Tag       uint32
+	TagBefore uint32
+	UserPort  uint16
+	Pad       [2]uint8
+	More      uint8
+	Watched   uint8
+	Spread    uint8
+	Shaped    uint8
+	Mark      meshMark
+	Devices   [8]meshDevice
+	Tun6      [16]uint8
+	Home6     [16]uint8
+	Mask6     [16]uint8
+	Before    meshMark
 }
 
 // Names of all BPF objects in the ELF.
@@ -130,6 +135,7 @@ const (
 	meshMapPrefixes4         = "prefixes4"
 	meshMapPrefixes6         = "prefixes6"
 	meshMapSenders           = "senders"
+	meshProgMeshDecap        = "mesh_decap"
 	meshProgMeshIn           = "mesh_in"
 	meshProgMeshInBare       = "mesh_in_bare"
 	meshProgMeshMerged       = "mesh_merged"
@@ -180,6 +186,7 @@ type meshSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type meshProgramSpecs struct {
+	MeshDecap  *ebpf.ProgramSpec `ebpf:"mesh_decap"`
 	MeshIn     *ebpf.ProgramSpec `ebpf:"mesh_in"`
 	MeshInBare *ebpf.ProgramSpec `ebpf:"mesh_in_bare"`
 	MeshMerged *ebpf.ProgramSpec `ebpf:"mesh_merged"`
@@ -271,6 +278,7 @@ type meshVariables struct {
 //
 // It can be passed to loadMeshObjects or ebpf.CollectionSpec.LoadAndAssign.
 type meshPrograms struct {
+	MeshDecap  *ebpf.Program `ebpf:"mesh_decap"`
 	MeshIn     *ebpf.Program `ebpf:"mesh_in"`
 	MeshInBare *ebpf.Program `ebpf:"mesh_in_bare"`
 	MeshMerged *ebpf.Program `ebpf:"mesh_merged"`
@@ -280,6 +288,7 @@ type meshPrograms struct {
 
 func (p *meshPrograms) Close() error {
 	return _MeshClose(
+		p.MeshDecap,
 		p.MeshIn,
 		p.MeshInBare,
 		p.MeshMerged,

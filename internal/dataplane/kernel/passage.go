@@ -38,6 +38,7 @@ const (
 type ends struct {
 	in, out uint64
 	dropped uint64 // by the kernel, since the backlog was full
+	strays  uint64 // came out, and never went in: of nodes, by the kernel's decapsulation
 }
 
 // missing is how many packets are on their way, or were lost.
@@ -45,21 +46,22 @@ func (e ends) missing() int64 { return int64(e.in - e.out - e.dropped) }
 
 // A passage is what is known of the way through the merger. mu guards it.
 type passage struct {
-	began bool
-	lost  int64 // packets that did not come out in all, known already
-	in    uint64
-	off   error     // why the merger is off; nil: it is not off for want of packets
-	front []string  // who was in front of our program then
-	past  []string  // who was, before our program went in front
-	moves int       // times that our program was to go in front, in a row
-	on    time.Time // when it last did
-	again time.Time // when it may next
+	began  bool
+	lost   int64  // packets that did not come out in all, known already
+	strays uint64 // as of the first reading
+	in     uint64
+	off    error     // why the merger is off; nil: it is not off for want of packets
+	front  []string  // who was in front of our program then
+	past   []string  // who was, before our program went in front
+	moves  int       // times that our program was to go in front, in a row
+	on     time.Time // when it last did
+	again  time.Time // when it may next
 }
 
 // judge compares what entered, by an earlier reading, with what has come out by a later one. It
 // returns how many packets were lost since the last time, 0 if that is no reason to do anything.
 func (c *passage) judge(earlier, later ends) (lost int64) {
-	missing := ends{earlier.in, later.out, later.dropped}.missing()
+	missing := ends{in: earlier.in, out: later.out, dropped: later.dropped}.missing()
 	entered, began := int64(earlier.in-c.in), c.began
 	if lost = missing - c.lost; !began {
 		c.lost, lost = missing, 0
@@ -107,10 +109,13 @@ func (e *Engine) WatchMerger() (again bool) {
 	}
 	defer func() { _ = s.release() }()
 	e.mu.Lock()
-	on, off, exit := e.settings.Merger != 0, e.passage.off != nil, e.passed
+	on, off, exit := e.settings.Merger != 0 || e.settings.Decap != 0, e.passage.off != nil, e.passed
+	decap := e.settings.Decap != 0
 	e.mu.Unlock()
 	var err error
 	switch {
+	case decap:
+		again, err = e.watchDecap(s.handle)
 	case off:
 		again, err = e.watchFront(s.handle, exit)
 	case on:
@@ -134,16 +139,9 @@ func (e *Engine) watchFront(h *handle, exit int) (again bool, err error) {
 
 // watchEnds compares what enters with what comes out.
 func (e *Engine) watchEnds(h *handle, exit int) (again bool, err error) {
-	earlier, err := h.mergerEnds()
+	earlier, later, err := twice(h.mergerEnds)
 	if err != nil {
 		return false, err
-	}
-	later := earlier
-	if earlier.missing() > 0 { // on their way, or lost
-		time.Sleep(passageTime)
-		if later, err = h.mergerEnds(); err != nil {
-			return false, err
-		}
 	}
 	front, behind, othersErr := h.others(exit) // before the lock
 	e.mu.Lock()
@@ -166,13 +164,24 @@ func (e *Engine) watchEnds(h *handle, exit int) (again bool, err error) {
 	return c.due(time.Now()), othersErr
 }
 
+// twice takes a reading, and another one a moment later if packets are on their way, or lost.
+func twice(read func() (ends, error)) (earlier, later ends, err error) {
+	earlier, err = read()
+	if err != nil || earlier.missing() <= 0 {
+		return earlier, earlier, err
+	}
+	time.Sleep(passageTime)
+	later, err = read()
+	return earlier, later, err
+}
+
 // pass is for the owner, before programs are placed. If packets were lost and it is time to try again,
 // it detaches our program, which place then attaches in front of all others, and returns that as a
 // repair. While the merger has to stay off, it notes why TCP is not merged.
 func (e *Engine) pass() (changes []mesh.Change, err error) {
 	e.mu.Lock()
-	if e.passed != e.merger.exit { // another pair
-		e.passage, e.passed = passage{}, e.merger.exit
+	if exit := e.exit(); e.passed != exit { // another pair, or device
+		e.passage, e.passed = passage{}, exit
 	}
 	c, now := &e.passage, time.Now()
 	due, front := c.due(now), c.front
@@ -205,7 +214,16 @@ func (e *Engine) note(behind []string) {
 
 // mergerEnds reads what entered the merger and what came out of it.
 func (h *handle) mergerEnds() (e ends, err error) {
-	for i, n := range []*uint64{&e.in, &e.out} { // MERGER_IN and MERGER_OUT in bpf/maps.h
+	if e, err = h.countedEnds(); err == nil {
+		e.dropped, err = mergerOverflow()
+	}
+	return e, err
+}
+
+// countedEnds reads what the programs have counted.
+func (h *handle) countedEnds() (e ends, err error) {
+	// MERGER_IN, MERGER_OUT and MERGER_STRAYS in bpf/maps.h
+	for i, n := range []*uint64{&e.in, &e.out, &e.strays} {
 		var cpus []uint64
 		if err := h.Merging.Lookup(uint32(i), &cpus); err != nil {
 			return e, fmt.Errorf("read counters of the merger: %w", err)
@@ -214,8 +232,7 @@ func (h *handle) mergerEnds() (e ends, err error) {
 			*n += c
 		}
 	}
-	e.dropped, err = mergerOverflow()
-	return e, err
+	return e, nil
 }
 
 // others returns which programs are asked about packets of the merger's exit before ours is, and which

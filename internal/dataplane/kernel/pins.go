@@ -10,7 +10,7 @@ import (
 
 // layout is the version of what pins hold: a meshd takes over only what has its own, and removes
 // what has another. Every change of a map, or of a struct in bpf/mesh.h, raises it.
-const layout = 7
+const layout = 8
 
 // adopt takes over the programs that an earlier meshd has left at interfaces. Each becomes ours at
 // one packet boundary.
@@ -32,6 +32,8 @@ func (e *Engine) adopt() error {
 			at.stage = stageOut
 		case nameOf(f.device) == mergerExit:
 			at.stage = stageMerge
+		case isTunnelName(nameOf(f.device)):
+			at.stage = stageDecap
 		}
 		if f != filteredAt(at) { // of an earlier version
 			if err := deleteFilter(f); err != nil {

@@ -26,6 +26,8 @@ type places struct {
 	merger   merger            // where TCP is merged; zero: nowhere
 	made     merger            // the last pair, to tell that it was deleted
 	unmerged error             // why TCP is not merged; nil: it is, or is not to be
+	decap    []int             // indices of devices where the kernel delivers, if it has the port; see fou.go
+	userPort uint16            // of the user engine's sockets, if the kernel has the mesh's; else 0
 	marking  []meshDevice      // where a mark is believed: where XDP is, or comes to
 	refused  []string          // why XDP is not where it should be, an interface each
 }
@@ -34,6 +36,9 @@ type places struct {
 // what of the merger was not as we left it.
 func (e *Engine) attach(w dataplane.Wanted, tun int) (changes []mesh.Change, err error) {
 	e.tun, e.underlay, e.receive, e.spared = tun, w.Kernel.Underlay, w.Kernel.Receive, nil
+	if e.receive == dataplane.FOU {
+		e.receive = dataplane.TCX // until the kernel has the port
+	}
 	if e.receive == dataplane.AnyReceive {
 		// Native XDP is for those who ask for it: nearly every driver resets its rings, and with
 		// them the link, when the first program comes, and gives up receive offloads as long as it
@@ -41,6 +46,13 @@ func (e *Engine) attach(w dataplane.Wanted, tun int) (changes []mesh.Change, err
 		e.receive = dataplane.TCX
 		if w.Kernel.Use == dataplane.IfPossible {
 			e.spareTUNs()
+		}
+	}
+	if w.Apart && e.receive == dataplane.TCX {
+		if err := e.takePort(w); err != nil {
+			e.giveUpFOU(err)
+		} else {
+			e.receive = dataplane.FOU
 		}
 	}
 	changes = e.haveMerger()
@@ -61,7 +73,7 @@ func (e *Engine) attach(w dataplane.Wanted, tun int) (changes []mesh.Change, err
 	if err := e.configureFor(w); err != nil {
 		return changes, err
 	}
-	if e.receive == dataplane.Socket {
+	if e.receive == dataplane.Socket || e.receive == dataplane.FOU {
 		if _, err := deleteMerger(); err != nil {
 			return changes, err
 		}
@@ -133,6 +145,9 @@ func (e *Engine) tell(w dataplane.Wanted) error {
 	if err != nil {
 		return fmt.Errorf("read the numbers of the programs: %w", err)
 	}
+	if e.receive != dataplane.FOU && mayHaveFOU(w) {
+		refused = join(refused, e.whyNoFOU())
+	}
 	for _, device := range e.spared {
 		refused = join(refused, nameOf(device)+" is a TUN: the socket takes datagrams in faster")
 	}
@@ -159,7 +174,7 @@ func (e *Engine) tell(w dataplane.Wanted) error {
 // haveMerger sees to it that there is a merger if programs take packets in.
 func (e *Engine) haveMerger() (changes []mesh.Change) {
 	e.merger, e.unmerged = merger{}, nil
-	if e.receive == dataplane.Socket {
+	if e.receive == dataplane.Socket || e.receive == dataplane.FOU {
 		e.made = merger{}
 		return nil
 	}
@@ -194,6 +209,9 @@ func (p *places) wantedPlaces() map[attachment]bool {
 	if p.merger.exit != 0 {
 		wanted[attachment{stageMerge, p.merger.exit}] = true
 	}
+	for _, device := range p.decap {
+		wanted[attachment{stageDecap, device}] = true
+	}
 	for _, device := range p.underlay {
 		if p.receive != dataplane.Socket {
 			wanted[attachment{stageIn, device}] = true
@@ -223,6 +241,10 @@ func (e *Engine) place(wanted map[attachment]bool) error {
 		case required:
 			return fmt.Errorf("attach the program %q to %s: %w", at.stage, nameOf(at.device), explain(err))
 		case droppable: // the interface may just have been deleted
+			if at.stage == stageDecap {
+				e.giveUpFOU(err)
+				continue
+			}
 			e.unmerged, e.merger = err, merger{}
 			if err := e.configure(func(s *meshSettings) { s.Merger = 0 }); err != nil {
 				return err
@@ -284,7 +306,11 @@ func (e *Engine) stands(at attachment) bool {
 // detach takes the programs from everywhere, and the merger with them.
 func (e *Engine) detach() error {
 	e.merger, e.made, e.unmerged, e.refused, e.marking = merger{}, merger{}, nil, nil, nil
-	errs := []error{e.configure(func(s *meshSettings) { s.Merger = 0 })}
+	errs := []error{e.configure(func(s *meshSettings) { s.Merger, s.Decap = 0, 0 })}
+	if len(e.decap) > 0 { // before its program goes, or packets of anybody would come in by it
+		_, err := deleteTunnels()
+		errs, e.decap = append(errs, err), nil
+	}
 	for _, at := range slices.Backward(inOrder(e.attached)) {
 		errs = append(errs, e.take(at))
 	}

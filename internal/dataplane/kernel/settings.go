@@ -49,11 +49,15 @@ func (e *Engine) configureFor(w dataplane.Wanted) error {
 	return e.configure(func(s *meshSettings) {
 		s.Tun, s.Mtu, s.Outer = uint32(e.tun), uint32(w.Kernel.MTU), uint32(w.Kernel.Outer)
 		s.Spread = boolean(w.Spread)
-		s.Merger, s.Devices = 0, [len(s.Devices)]meshDevice{}
+		s.Merger, s.Decap, s.Devices = 0, 0, [len(s.Devices)]meshDevice{}
+		s.UserPort = networkOrder(e.userPort)
 		copy(s.Devices[:], e.marking)
 		// Without a program packets would end there.
 		if e.attached[attachment{stageMerge, e.merger.exit}] != nil && e.passage.off == nil {
 			s.Merger = uint32(e.merger.entry)
+		}
+		if e.decapsulates() && e.passage.off == nil {
+			s.Decap = uint32(e.decap[0])
 		}
 	})
 }
@@ -80,6 +84,21 @@ func (h *handle) newMarks() (mark, before meshMark) {
 		return mark, old.Mark
 	}
 	return mark, mark
+}
+
+// newTags is newMarks for the mark of packets on their way to the kernel's decapsulation.
+func (h *handle) newTags() (tag, before uint32) {
+	const bits = 0xffff00fe // TAG_BITS in bpf/mesh.h
+	for tag == 0 {
+		var random [4]byte
+		_, _ = rand.Read(random[:])
+		tag = binary.NativeEndian.Uint32(random[:]) & bits
+	}
+	var old meshSettings
+	if h.Configured.Lookup(uint32(0), &old) == nil && old.Tag != 0 {
+		return tag, old.Tag
+	}
+	return tag, tag
 }
 
 func boolean(b bool) uint8 {

@@ -18,6 +18,7 @@ type stage uint8
 // The stages, in the order in which they are attached.
 const (
 	stageMerge stage = iota // the exit of the merger pair: what stageIn sends into the pair needs it
+	stageDecap              // the devices where the kernel delivers: stageIn sends packets there, too
 	stageIn                 // the ingress of tc of the underlay: it takes what stageXDP marks
 	stageOut                // the egress of tc of the TUN
 	stageXDP                // native XDP of the underlay
@@ -43,6 +44,7 @@ var stages = [numStages]struct {
 	attach   ebpf.AttachType
 }{
 	stageMerge: {name: "gro", policy: droppable, attach: ebpf.AttachTCXIngress},
+	stageDecap: {name: "decap", policy: droppable, attach: ebpf.AttachTCXIngress},
 	stageIn:    {name: "in", policy: required, attach: ebpf.AttachTCXIngress},
 	stageOut:   {name: "out", policy: required, attach: ebpf.AttachTCXEgress},
 	stageXDP:   {name: "xdp", policy: fallsBack, fallback: stageIn, attach: ebpf.AttachXDP},

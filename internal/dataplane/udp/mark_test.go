@@ -53,7 +53,7 @@ func TestSocketsAreMarked(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		adopted, err := Adopt(file, []netip.AddrPort{old.LocalAddr().(*net.UDPAddr).AddrPort()}, true)
+		adopted, err := Adopt(file, []netip.AddrPort{old.LocalAddr().(*net.UDPAddr).AddrPort()}, true, false)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -92,7 +92,7 @@ func (c *Conn) offload(fd int, want bool) {
 // EMSGSIZE, and pods can be told, instead of being hidden by fragments.
 //
 // With offload, a message may carry several packets, as far as the kernel supports it.
-func Open(local netip.AddrPort, offload bool) (*Conn, error) { return open(local, offload, false) }
+func Open(local netip.AddrPort, offload bool) (*Conn, error) { return open(local, offload) }
 
 // OpenGroup is Open for n sockets, all bound to local: the kernel assigns each sender, by address
 // and port, to one of them (SO_REUSEPORT). beside are sockets of this process that may be bound to
@@ -106,10 +106,10 @@ func OpenGroup(local netip.AddrPort, offload bool, n int, beside []*Conn) (group
 			group = nil
 		}
 	}()
-	shared := false
+	var sharing []func(fd int) error
 	for _, c := range beside {
 		if overlap(c.local, local) {
-			shared = true
+			sharing = []func(int) error{share}
 			if err := c.control(share); err != nil {
 				return nil, fmt.Errorf("share UDP %s: %w", local, err)
 			}
@@ -118,13 +118,13 @@ func OpenGroup(local netip.AddrPort, offload bool, n int, beside []*Conn) (group
 	for range n {
 		// The first socket is bound without sharing, so that it fails if another program has the port.
 		// From then on it shares.
-		c, err := open(local, offload, shared)
+		c, err := open(local, offload, sharing...)
 		if err != nil {
 			return group, err
 		}
 		group = append(group, c)
-		if !shared && n > 1 {
-			shared = true
+		if sharing == nil && n > 1 {
+			sharing = []func(int) error{share}
 			local = netip.AddrPortFrom(local.Addr(), uint16(c.udp.LocalAddr().(*net.UDPAddr).Port))
 			if err := c.control(share); err != nil {
 				return group, fmt.Errorf("share UDP %s: %w", local, err)
@@ -137,7 +137,9 @@ func OpenGroup(local netip.AddrPort, offload bool, n int, beside []*Conn) (group
 // Adopt takes over a socket that another process, such as an earlier meshd, has bound to one of some
 // addresses; Local tells which. Datagrams that wait in it will be received. Adopt closes the file in any
 // case.
-func Adopt(file *os.File, locals []netip.AddrPort, offload bool) (*Conn, error) {
+//
+// With apart the socket is one of OpenApart's: its port is not that of its address in locals.
+func Adopt(file *os.File, locals []netip.AddrPort, offload, apart bool) (*Conn, error) {
 	conn, err := net.FilePacketConn(file) // duplicates the descriptor
 	if err = errors.Join(err, file.Close()); err != nil {
 		return nil, fmt.Errorf("take over a socket: %w", err)
@@ -148,14 +150,20 @@ func Adopt(file *os.File, locals []netip.AddrPort, offload bool) (*Conn, error) 
 		c.local = c.udp.LocalAddr().(*net.UDPAddr).AddrPort()
 		c.v6 = !c.local.Addr().Is4()
 	}
-	if !slices.Contains(locals, c.local) {
+	at := slices.IndexFunc(locals, func(l netip.AddrPort) bool {
+		return l == c.local && !apart || l.Addr() == c.local.Addr() && l.Port() != c.local.Port() && apart
+	})
+	if at < 0 {
 		err := fmt.Errorf("take over a socket: it is bound to %s, not to one of %s", conn.LocalAddr(), locals)
 		return nil, errors.Join(err, conn.Close())
 	}
 	if c.raw, err = c.udp.SyscallConn(); err == nil {
 		err = c.control(func(fd int) error {
 			c.offload(fd, offload)
-			return c.setOptions(fd)
+			if err := c.setOptions(fd); err != nil || !apart {
+				return err
+			}
+			return only(fd, locals[at].Port())
 		})
 	}
 	if err != nil {
@@ -178,8 +186,8 @@ func overlap(a, b netip.AddrPort) bool {
 // share lets other sockets of this user be bound to the same address.
 func share(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }
 
-// open binds a socket; shared lets it share its port from the beginning.
-func open(local netip.AddrPort, offload, shared bool) (*Conn, error) {
+// open binds a socket, which is first prepared by functions.
+func open(local netip.AddrPort, offload bool, prepare ...func(fd int) error) (*Conn, error) {
 	c := &Conn{local: local, v6: !local.Addr().Is4()}
 	network := "udp4"
 	if c.v6 {
@@ -190,8 +198,8 @@ func open(local netip.AddrPort, offload, shared bool) (*Conn, error) {
 		if err := raw.Control(func(fd uintptr) {
 			sockErr = c.setOptions(int(fd))
 			c.offload(int(fd), offload)
-			if shared {
-				sockErr = errors.Join(sockErr, share(int(fd)))
+			for _, f := range prepare {
+				sockErr = errors.Join(sockErr, f(int(fd)))
 			}
 		}); err != nil {
 			return err

@@ -152,7 +152,7 @@ func TestAdopt(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				adopted, err := Adopt(file, c.among, true)
+				adopted, err := Adopt(file, c.among, true, false)
 				if c.fits != (err == nil) || c.fits && adopted.Local() != at {
 					t.Errorf("%v, %v", adopted, err)
 				}

@@ -56,7 +56,7 @@ func (u *Engine) SendEcho(es ...dataplane.Echo) error {
 		case socket == nowhere:
 			err = ErrUnreachable
 		case e.NoChecksum:
-			err = u.bare.send(f.source[to.from], e.Spread, to.addr, inner.Append(nil))
+			err = u.bare.send(f.sendsFrom(f.source[to.from]), e.Spread, to.addr, inner.Append(nil))
 		case e.Spread && len(workers) > 1:
 			err = workers[1].sendSpread(socket, to.addr, inner)
 		default:

@@ -23,11 +23,14 @@ type queues struct {
 	count   int
 	offload bool
 	spread  bool // each socket but the first of an address sends from a port of its own
+
+	apart     bool   // the kernel has the port of binds; see apart.go
+	apartPort uint16 // that has to be ours, if it is not already; 0: any
 }
 
 func (q *queues) same(as *queues) bool {
 	return q.device == as.device && slices.Equal(q.binds, as.binds) && q.count == as.count &&
-		q.offload == as.offload && q.spread == as.spread
+		q.offload == as.offload && q.spread == as.spread && q.apart == as.apart
 }
 
 // endpoints are the open descriptors of all queues.
@@ -83,7 +86,7 @@ func (e *endpoints) all() map[string]endpoint {
 func (e *endpoints) lasting() map[string]dataplane.Descriptor {
 	named := map[string]dataplane.Descriptor{}
 	for name, one := range e.all() {
-		if !strings.HasPrefix(name, "send") {
+		if !strings.HasPrefix(name, "send") && !(e.apart && isFurther(name)) {
 			named[name] = one
 		}
 	}
@@ -134,6 +137,9 @@ func (e *endpoints) bindPorts(usable, beside *endpoints) error {
 		return err
 	}
 	e.groups = make([]group, len(e.binds))
+	if e.apart {
+		return e.bindApart(usable)
+	}
 	for j, bind := range e.binds {
 		if fit := e.fit(usable, bind); fit != nil && len(fit.receive) > 0 {
 			e.groups[j].receive = slices.Clone(fit.receive[:min(len(fit.receive), e.count)])
@@ -146,7 +152,7 @@ func (e *endpoints) bindPorts(usable, beside *endpoints) error {
 
 // fit returns the sockets of have for one of our addresses if they can stay; nil if they cannot.
 func (e *endpoints) fit(have *endpoints, bind netip.AddrPort) *group {
-	if have == nil || have.offload != e.offload {
+	if have == nil || have.offload != e.offload || have.apart != e.apart {
 		return nil
 	}
 	if j := slices.Index(have.binds, bind); j >= 0 {
@@ -172,6 +178,9 @@ func reserve(n int) error {
 
 // openSockets opens n sockets more of the address at an index, beside those of others.
 func (e *endpoints) openSockets(j int, others *endpoints, n int) error {
+	if e.apart {
+		return e.openFurther(j, n)
+	}
 	beside := slices.Concat(e.receivers(), others.receivers())
 	fresh, err := udp.OpenGroup(e.binds[j], e.offload, n, beside)
 	e.groups[j].receive = append(e.groups[j].receive, fresh...)
@@ -251,11 +260,12 @@ var errNoUse = errors.New("the file asks for fewer of them")
 
 // adoptSocket takes over a socket, or closes it.
 func (e *endpoints) adoptSocket(f *os.File) error {
-	c, err := udp.Adopt(f, e.binds, e.offload)
+	c, err := udp.Adopt(f, e.binds, e.offload, e.apart)
 	if err != nil {
 		return err
 	}
-	g := &e.groups[slices.Index(e.binds, c.Local())]
+	own := func(b netip.AddrPort) bool { return b == c.Local() || e.apart && b.Addr() == c.Local().Addr() }
+	g := &e.groups[slices.IndexFunc(e.binds, own)]
 	if len(g.receive) == e.count {
 		return errors.Join(errNoUse, c.Close())
 	}

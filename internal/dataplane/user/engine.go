@@ -40,7 +40,8 @@ func (s supervised) Run(ctx context.Context) error {
 
 // queuesOf returns what an engine needs queues and sockets for.
 func queuesOf(w dataplane.Wanted) queues {
-	return queues{device: w.Interface, binds: w.Binds, count: w.Queues, offload: w.Offload, spread: w.Spread}
+	return queues{device: w.Interface, binds: w.Binds, count: w.Queues, offload: w.Offload, spread: w.Spread,
+		apart: w.Apart, apartPort: w.ApartPort}
 }
 
 // have returns what is open already and may be used again, now or as an earlier meshd left it.

@@ -33,9 +33,10 @@ func (w *worker) sendSpread(socket int, to netip.AddrPort, e packet.Echo) error 
 // bareSockets send echoes without a UDP checksum. They are opened when the first is sent, since few
 // engines need them. Any goroutine may use them.
 type bareSockets struct {
-	mu   sync.Mutex
-	own  []netip.AddrPort             // where this node listens
-	open map[netip.AddrPort]*udp.Bare // by the address and port that they send from
+	mu    sync.Mutex
+	own   []netip.AddrPort             // where this node listens
+	apart bool                         // but the kernel has these ports
+	open  map[netip.AddrPort]*udp.Bare // by the address and port that they send from
 }
 
 // errMoved is that of an echo that was sent while this node began to listen elsewhere.
@@ -45,15 +46,15 @@ var errMoved = errors.New("this node listens elsewhere by now")
 // b.mu is held.
 func (b *bareSockets) serves(from netip.AddrPort) bool {
 	return slices.ContainsFunc(b.own, func(own netip.AddrPort) bool {
-		return from == own || from == netip.AddrPortFrom(own.Addr(), 0)
+		return from == own && !b.apart || from == netip.AddrPortFrom(own.Addr(), 0)
 	})
 }
 
 // follow notes where this node listens, and closes the sockets that send from elsewhere: other programs
-// may have that port now.
-func (b *bareSockets) follow(own []netip.AddrPort) {
+// may have that port now, or the kernel is to have it.
+func (b *bareSockets) follow(own []netip.AddrPort, apart bool) {
 	b.mu.Lock()
-	b.own = own
+	b.own, b.apart = own, apart
 	var stale []*udp.Bare
 	for from, socket := range b.open {
 		if !b.serves(from) {

@@ -31,6 +31,7 @@ type forwarding struct {
 	shares map[mesh.Prefix]mesh.Share
 	self   int32
 	sealed bool         // packets travel encrypted, so that none leaves or comes in here
+	apart  bool         // the kernel has the port of this node's addresses, see apart.go
 	own    tunAddresses // source of ICMP errors
 	home4  netip.Prefix // our first subnet of each family; invalid: there is none
 	home6  netip.Prefix
@@ -87,7 +88,7 @@ func (u *Engine) knows(name string) *known {
 func (u *Engine) SetMesh(w dataplane.Wanted) error {
 	f, err := u.replaceMesh(w)
 	if err == nil {
-		u.bare.follow(f.source)
+		u.bare.follow(f.source, f.apart)
 	}
 	return err
 }
@@ -98,7 +99,7 @@ func (u *Engine) replaceMesh(w dataplane.Wanted) (*forwarding, error) {
 	defer u.mu.Unlock()
 	m, before := w.Mesh, u.mesh.Load()
 	f := &forwarding{
-		self: table.None, sealed: w.Sealed, peers: make([]peer, len(m.Peers)), binds: w.Binds,
+		self: table.None, sealed: w.Sealed, apart: w.Apart, peers: make([]peer, len(m.Peers)), binds: w.Binds,
 		tun: make([]tunAddresses, len(m.Peers)), probes: make([]tunAddresses, len(m.Peers)),
 		listed: make([]table.Peer, len(m.Peers)), shares: make(map[mesh.Prefix]mesh.Share, len(m.Shares)),
 	}

@@ -17,6 +17,8 @@ struct outer {
 	__u8 tos;
 	__u8 header; /* bytes of IP and UDP headers */
 	__u8 v6;
+	__u8 why;     /* HAND_FROM_SOCKET or HAND_IN_BY_SOCKET: only the kernel, or user space, may take its
+			 headers off; 0: the program may */
 };
 
 /* Whether an outer destination is a place where we listen. Nearly all datagrams are for the first one. With
@@ -153,11 +155,15 @@ static __always_inline int judge(void *data, void *end, const struct settings *s
 	/* A superpacket of a sender whose device did not cut it is one inner packet. */
 	if (read_inner(data, end, s, o->length, in))
 		return HAND_UNUSUAL;
-	if (in->to_tun)
+	/* Probes are for the TUN, but not those of TCP: user space could do nothing with a superpacket that
+	 * the kernel has merged, since its checksum is one that a device is to finish. */
+	if (in->to_tun && !(s->decap && in->protocol == IPPROTO_TCP))
 		return HAND_TO_THIS_NODE;
 	if (in->ttl <= 1)
 		return HAND_TTL_EXPIRED;
 	tos = merge_ecn(in->tos, o->tos);
+	if (o->why) /* user space counts what it drops, once the kernel has verified the checksum */
+		return is_from(data, end, in, sender) && is_to_us(data, end, in) && tos >= 0 ? ACCEPT : o->why;
 	if (!is_from(data, end, in, sender))
 		c->drops[DROP_SPOOFED_SOURCE]++;
 	else if (!is_to_us(data, end, in))
@@ -171,12 +177,13 @@ static __always_inline int judge(void *data, void *end, const struct settings *s
 	return DROPPED;
 }
 
-/* The number of the node that sent a datagram, and its counters. */
-static __always_inline int sender_of(const struct outer *o, __u32 *sender, struct counters **c)
+/* The number of the node that sent a datagram, and its counters. What only the kernel or user space may take
+ * in is accepted if kernel is set, and o->why says so: for user space this is the verdict. */
+static __always_inline int sender_of(struct outer *o, int kernel, __u32 *sender, struct counters **c)
 {
 	/* The checksum of a datagram from a socket may be one that a device was to finish. It
 	 * would still be said to begin where it did when the headers are gone, and nothing but
-	 * the socket verifies it. The kernel engine sends none. */
+	 * the kernel verifies it. The kernel engine sends none. */
 	const int unknown = o->check ? HAND_FROM_SOCKET : HAND_UNKNOWN_SENDER;
 	struct sender *node = bpf_map_lookup_elem(&senders, &o->from);
 	struct counters *its;
@@ -190,8 +197,11 @@ static __always_inline int sender_of(const struct outer *o, __u32 *sender, struc
 	if (!its)
 		return unknown;
 	if (o->check || node->by_socket) {
-		its->left = bpf_ktime_get_boot_ns();
-		return o->check ? HAND_FROM_SOCKET : HAND_IN_BY_SOCKET;
+		o->why = o->check ? HAND_FROM_SOCKET : HAND_IN_BY_SOCKET;
+		if (!kernel) {
+			its->left = bpf_ktime_get_boot_ns();
+			return o->why;
+		}
 	}
 	*c = its;
 	return ACCEPT;

@@ -7,6 +7,9 @@
  *
  *	outer IP | ICMP | quoted IP: us -> node | quoted UDP: flow's port -> node's port, checksum 0
  *	                                          ^ the mesh's port
+ *
+ * The same holds for each port that mesh_out sends from, if the kernel itself has the mesh's port: then it
+ * becomes the one of meshd's sockets (settings.user_port).
  */
 #ifndef MESH_ICMP_H
 #define MESH_ICMP_H
@@ -50,13 +53,13 @@ struct error6 {
  * any address of a node: its path may be another one by now. Datagrams of other programs stay as
  * they are: they would have to speak to a node's own address and port, from a dynamic port, and
  * without a checksum. */
-static __always_inline int is_of_flow(const struct endpoint *to, const struct udphdr *udp)
+static __always_inline int is_of_flow(const struct endpoint *to, const struct udphdr *udp, __be16 own)
 {
 	struct sender *node = bpf_map_lookup_elem(&senders, to);
 
 	if (!node || node->number == SELF)
 		return 0;
-	return udp->dest == node->port && !udp->check && bpf_ntohs(udp->source) >= FIRST_FLOW_PORT;
+	return udp->dest == node->port && !udp->check && (bpf_ntohs(udp->source) >= FIRST_FLOW_PORT || udp->source == own);
 }
 
 /* Writes the mesh's port over a quoted one. The packet's sum stays, and so does what a card has summed
@@ -93,8 +96,8 @@ static __always_inline void mend_error4(struct __sk_buff *skb, const struct sett
 		return;
 	own = port_for(s, &ip->daddr, end, 0);
 	copy_address(to.address, &e.ip.daddr, 0);
-	if (own && is_of_flow(&to, &e.udp))
-		quote_port(skb, at + offsetof(struct icmp, checksum), at + offsetof(struct error4, udp.source), e.udp.source, own);
+	if (own && is_of_flow(&to, &e.udp, own))
+		quote_port(skb, at + offsetof(struct icmp, checksum), at + offsetof(struct error4, udp.source), e.udp.source, s->user_port ? s->user_port : own);
 }
 
 static __always_inline void mend_error6(struct __sk_buff *skb, const struct settings *s, const struct ipv6hdr *ip, const void *end, __u32 at)
@@ -110,8 +113,8 @@ static __always_inline void mend_error6(struct __sk_buff *skb, const struct sett
 	own = port_for(s, &ip->daddr, end, 1);
 	copy_address(to.address, &e.ip.daddr, 1);
 	to.v6 = forgotten(1);
-	if (own && is_of_flow(&to, &e.udp))
-		quote_port(skb, at + offsetof(struct icmp, checksum), at + offsetof(struct error6, udp.source), e.udp.source, own);
+	if (own && is_of_flow(&to, &e.udp, own))
+		quote_port(skb, at + offsetof(struct icmp, checksum), at + offsetof(struct error6, udp.source), e.udp.source, s->user_port ? s->user_port : own);
 }
 
 /* Has an ICMP error about a datagram of a flow quote the mesh's port. Everything else stays as it is.
@@ -120,7 +123,7 @@ static __always_inline void mend_error(struct __sk_buff *skb, const struct setti
 {
 	void *data = (void *)(long)skb->data + at, *end = (void *)(long)skb->data_end;
 
-	if (!s->spread)
+	if (!s->spread && !s->user_port)
 		return;
 	if (proto == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = data;

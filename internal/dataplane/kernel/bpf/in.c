@@ -3,11 +3,20 @@
  * A part of mesh.c, which includes it once.
  *
  * In: from the underlay to the TUN's ingress, by tc or by XDP. What XDP leaves comes to the
- * tc program, too, which alone counts hand-overs.
+ * tc program, too, which alone counts hand-overs. Where settings.decap is set, the kernel's GRO knows what
+ * datagrams of the mesh's port have in them (a FOU socket of the type GUE), and superpackets come to tc:
+ *
+ *	superpackets, checksums that only the kernel verifies, IPv6 in IPv4
+ *	             -> marked, left -> IP -> UDP -> FOU -> a tunnel's device -> mesh_decap -> TUN
+ *	TCP          -> outer headers off, marked -> the device -> mesh_decap -> TUN
+ *	others       -> outer headers off -> TUN
+ *
+ * Both ways of TCP lead through the backlog of the CPU twice, so a flow keeps its order.
  */
 #include <linux/if_packet.h>
 
 #include "check.h"
+#include "handin.h"
 #include "icmp.h"
 #include "maps.h"
 #include "packet.h"
@@ -66,6 +75,11 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct settings 
 {
 	/* What the card hashed are outer headers, the same for all flows of a peer. */
 	bpf_set_hash_invalid(skb);
+	if (s->decap && in->protocol == IPPROTO_TCP) {
+		skb->mark = s->tag | DONE;
+		count_merging(MERGER_IN, 1);
+		return bpf_redirect(s->decap, BPF_F_INGRESS);
+	}
 	if (gso_size)
 		c->whole = c->seen;
 	if (!s->merger || in->protocol != IPPROTO_TCP || c->seen - c->whole < WHOLE_FOR)
@@ -149,6 +163,30 @@ static __always_inline int deliver_marked(struct __sk_buff *skb, const struct se
 	return TC_ACT_SHOT;
 }
 
+/* Whether the kernel is to take the headers off an accepted datagram. User space takes those of UDP from
+ * sockets: it merges them, and they keep their order, since all of a flow go there. */
+static __always_inline int is_for_kernel(const struct settings *s, const struct outer *o, const struct inner *in, __u32 gso_size)
+{
+	int tcp = in->protocol == IPPROTO_TCP;
+
+	return s->decap && (gso_size ? tcp || in->protocol == IPPROTO_UDP : o->why ? tcp : in->v6 != o->v6);
+}
+
+/* Leaves an accepted datagram to the kernel, which takes its outer headers off and merges ECN. */
+static __always_inline int leave_to_kernel(struct __sk_buff *skb, const struct settings *s, const struct inner *in, struct counters *c, void *data, void *end, __u32 gso_size)
+{
+	__u32 one = gso_size ? any_segment_size(data, end, in, gso_size) : in->length;
+
+	if (!one) { /* it ends within TCP's header */
+		c->drops[DROP_MALFORMED]++;
+		return TC_ACT_SHOT;
+	}
+	count_received(c, amount_of(gso_size, in->length, one));
+	count_merging(MERGER_IN, 1);
+	skb->mark = s->tag;
+	return LEAVE;
+}
+
 /* Takes a datagram in whose link header has a size that the compiler knows, and whose IP header is
  * of a protocol. */
 static __always_inline int receive(struct __sk_buff *skb, const struct settings *s, const __u32 link, __be16 protocol)
@@ -163,28 +201,36 @@ static __always_inline int receive(struct __sk_buff *skb, const struct settings 
 	v = read_outer(data + link, end, skb->len - link, protocol, s, &o);
 	if (v == NOT_OURS) {
 		mend_error(skb, s, protocol, link);
+		if (s->user_port && protocol == bpf_htons(ETH_P_IPV6))
+			mend_fragment(skb, s, link, 1);
 		return LEAVE;
 	}
 	if (v == ACCEPT) /* or to all on the link */
-		v = skb->pkt_type == PACKET_HOST ? sender_of(&o, &sender, &c) : HAND_UNUSUAL;
+		v = skb->pkt_type == PACKET_HOST ? sender_of(&o, s->decap != 0, &sender, &c) : HAND_UNUSUAL;
 	if (v != ACCEPT || !c)
-		return hand(v);
+		return hand_in(skb, s, link, protocol, v);
 	if (reach_inner(skb, link, &o, size))
-		return hand(HAND_UNUSUAL);
+		return hand_in(skb, s, link, protocol, HAND_UNUSUAL);
 	data = behind_outer((void *)(long)skb->data, link, o.v6);
 	end = (void *)(long)skb->data_end;
 	v = judge(data, end, s, &o, sender, c, &in);
 	if (v == DROPPED)
 		return TC_ACT_SHOT;
+	if (v == ACCEPT && is_for_kernel(s, &o, &in, size))
+		return leave_to_kernel(skb, s, &in, c, data, end, size);
+	if (o.why) {
+		c->left = bpf_ktime_get_boot_ns();
+		v = o.why;
+	}
 	/* Taking headers off does not change the protocol of the packet before Linux 6.3. */
 	if (v == ACCEPT && in.v6 != o.v6)
 		v = HAND_UNUSUAL;
 	if (v != ACCEPT)
-		return hand(v);
+		return hand_in(skb, s, link, protocol, v);
 	/* How many packets it stands for, before the kernel forgets. */
 	one = size ? segment_size(data, end, &in, size) : in.length;
 	if (!one || bpf_skb_adjust_room(skb, -(__s32)o.header, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
-		return hand(HAND_UNUSUAL);
+		return hand_in(skb, s, link, protocol, HAND_UNUSUAL);
 	if (strip(skb, link, &in)) {
 		c->drops[DROP_WRITE_ERROR]++;
 		return TC_ACT_SHOT;
@@ -239,6 +285,48 @@ int mesh_merged(struct __sk_buff *skb)
 	return bpf_redirect(s->tun, BPF_F_INGRESS);
 }
 
+/* Takes one off the TTL of a packet whose IP header begins at an offset that the compiler knows. */
+static __always_inline int pass_hop(struct __sk_buff *skb, const __u32 at, int v6)
+{
+	__u16 *words = (void *)(long)skb->data + at;
+	struct inner in = {.v6 = v6, .length = skb->len - at};
+
+	if ((void *)words + sizeof(struct iphdr) > (void *)(long)skb->data_end)
+		return -1;
+	in.tos = bpf_ntohs(words[0]) >> (v6 ? 4 : 0); /* the kernel has merged ECN into it */
+	return strip(skb, at, &in);
+}
+
+/* Takes packets to the TUN that the kernel has taken out of datagrams, as mesh_in has marked them. Everything
+ * else that comes to a tunnel's device is dropped: bare packets in IP, of whoever sends some, and datagrams
+ * that no program has judged, by the loopback interface or from a pod. */
+SEC("tc")
+int mesh_decap(struct __sk_buff *skb)
+{
+	struct settings *s = get_settings();
+	__u32 tag = skb->mark & ~DONE, v6 = skb->protocol == bpf_htons(ETH_P_IPV6);
+	__u8 first;
+	int lost;
+
+	if (!s || !s->tag || (tag != s->tag && tag != s->tag_before)) {
+		note_stray(skb);
+		return TC_ACT_SHOT;
+	}
+	if (!(skb->mark & DONE)) {
+		if (reach(skb, sizeof(struct iphdr) + sizeof(struct ipv6hdr)) || bpf_skb_load_bytes(skb, 0, &first, sizeof(first)))
+			return TC_ACT_SHOT;
+		/* The kernel takes the outer header for that of the link, if the inner packet is of another
+		 * family (ipip6_rcv in net/ipv6/sit.c). */
+		lost = v6 && first >> 4 == 4 ? pass_hop(skb, sizeof(struct iphdr), 1) : pass_hop(skb, 0, v6);
+		if (lost)
+			return TC_ACT_SHOT;
+	}
+	skb->mark = 0;
+	bpf_set_hash_invalid(skb); /* as in deliver */
+	count_merging(MERGER_OUT, 1);
+	return bpf_redirect(s->tun, BPF_F_INGRESS);
+}
+
 /* Puts a mark in front of a frame, in the place of what was there before, or in front of that if
  * it is shorter. Negative: there is no room. */
 static __always_inline int put_mark(struct xdp_md *ctx, const struct mark *value)
@@ -279,7 +367,7 @@ static __always_inline int take(struct xdp_md *ctx, const struct settings *s)
 	int v;
 
 	if ((void *)(eth + 1) > end || read_outer(eth + 1, end, bpf_xdp_get_buff_len(ctx) - sizeof(*eth), eth->h_proto, s, &o) != ACCEPT ||
-	    !is_for_device(s, ctx->ingress_ifindex, eth) || sender_of(&o, &sender, &c) != ACCEPT || !c)
+	    !is_for_device(s, ctx->ingress_ifindex, eth) || sender_of(&o, 0, &sender, &c) != ACCEPT || !c)
 		return -1;
 	data = behind_outer(data, sizeof(*eth), o.v6);
 	v = judge(data, end, s, &o, sender, c, &in);

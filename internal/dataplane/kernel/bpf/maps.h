@@ -117,9 +117,10 @@ struct {
 	__uint(max_entries, 1);
 } marks SEC(".maps");
 
-/* Packets that went into the merger, and that came out of it. If fewer come out, another program
- * ends them on the way. */
-enum { MERGER_IN, MERGER_OUT, MERGER_ENDS };
+/* Packets that went into the merger, or to the kernel's decapsulation, and that came out of it. If fewer come
+ * out, another program or a rule of the host ends them on the way. Then, datagrams of nodes that came to the
+ * decapsulation without mesh_in: by an interface without a program, or out of IPsec. */
+enum { MERGER_IN, MERGER_OUT, MERGER_STRAYS, MERGER_ENDS };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

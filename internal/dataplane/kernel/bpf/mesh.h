@@ -79,6 +79,12 @@ struct settings {
 	__u32 mtu;	   /* of the narrowest interface on the way, for inner packets, bytes */
 	__u32 outer;	   /* as mtu, but of datagrams, with their headers */
 	__u32 merger;	   /* ifindex by which packets go out that are to be merged; 0: none */
+	__u32 decap;	   /* ifindex of a device where the kernel delivers what it took outer headers off;
+			      0: it takes none off */
+	__u32 tag;	   /* of packets on their way there, see DONE; random, for each load of the programs */
+	__u32 tag_before;  /* that of the meshd before, for packets on their way; tag if none */
+	__be16 user_port;  /* of meshd's sockets, if the kernel itself has the mesh's port; 0: that one */
+	__u8 pad[2];
 	__u8 more;	   /* owns has further places where we listen */
 	__u8 watched;	   /* somebody captures on the TUN: packets out go by its queue, where
 			      captures see them */
@@ -92,6 +98,17 @@ struct settings {
 	__u8 mask6[16];
 	struct mark before; /* that of the meshd before, for frames on their way; mark if none */
 };
+
+/* The mark of a packet that the programs sent to the kernel's decapsulation is settings.tag, and with DONE
+ * if its outer headers are off already. Only packets with such a mark get from there to the TUN. A mark does
+ * not leave a network namespace, and only who has CAP_NET_ADMIN can set one. The bits of a tag are those
+ * that no well-known program gives a meaning: kube-proxy has 0x4000 and 0x8000 (which it drops), Cilium
+ * 0x0f00, and meshd's sockets 0x1000. */
+#define TAG_BITS 0xffff00feU
+#define DONE 1U
+
+/* SO_MARK of meshd's sockets: udp.Mark in Go. */
+#define SOCKET_MARK 0x1000
 
 /* How packets get to a node: by one of its addresses, and one of ours of the same family. */
 struct path {

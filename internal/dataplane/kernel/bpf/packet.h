@@ -223,6 +223,14 @@ static __always_inline __u32 segment_size(void *data, void *end, const struct in
 	return in->header + tcp->doff * 4 + gso_size;
 }
 
+/* segment_size for who leaves a superpacket whole: one of UDP is fine, too. */
+static __always_inline __u32 any_segment_size(void *data, void *end, const struct inner *in, __u32 gso_size)
+{
+	if (in->protocol == IPPROTO_UDP)
+		return in->header + sizeof(struct udphdr) + gso_size;
+	return segment_size(data, end, in, gso_size);
+}
+
 /* What an skb stands for on a wire: packets, each with headers of its own. */
 struct amount {
 	__u32 packets, bytes;
