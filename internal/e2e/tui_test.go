@@ -104,10 +104,10 @@ func TestDashboard(t *testing.T) {
 
 	// A peer that dies is the first thing one sees.
 	m.w.Kill()
-	s.shows("FAILED  1 DOWN", "DOWN   worker ", "10.244.1.0/24")
+	s.shows("FAILED  1 DOWN", "DOWN    worker ", "10.244.1.0/24")
 	s.keys("2")
 	s.first("worker ")
-	s.shows("○ DOWN", "[2 Peers 1/2]")
+	s.shows("■ DOWN", "[2 Peers 1/2]")
 
 	// A filter and a sort act.
 	s.keys("/", "c", "o", "n")
@@ -116,7 +116,7 @@ func TestDashboard(t *testing.T) {
 	s.first("cont")
 	s.keys("S")
 	s.first("worker ")
-	s.keys("S", "s", "s", "s", "s", "s", "s", "s")
+	s.keys("S", "A")
 	s.first("worker ")
 
 	// Pings, and the peer's own screen.
@@ -146,20 +146,20 @@ func TestDashboard(t *testing.T) {
 	if _, err := m.w2.Stop(); err != nil {
 		t.Error(err)
 	}
-	s.shows("○ disconnected", "meshd is not answering", m.w2.Socket, "systemctl status meshd")
+	s.shows("■ disconnected", "meshd is not answering", m.w2.Socket, "systemctl status meshd")
 	m.w2 = w.start(w.Worker2, m.w2.Config)
 	s.shows("● live 1s", "gen 1 ok")
 	s.keys("3")
-	s.shows("meshd was restarted", "INFO  forwarding ")
+	s.shows("meshd was restarted", "info  forwarding ")
 
 	// Any size, at any moment.
 	s.size(40, 8)
-	s.shows("3 Events", "j/k move")
+	s.shows("[3 Events]", "j k move", "? help  q quit")
 	s.size(30, 6)
-	s.shows("1 up 2 DOWN gen 1 ok")
+	s.shows("2 DOWN 1 up gen 1 ok")
 	s.size(140, 40)
 	s.keys("1")
-	s.shows("┌─ node ─", "┌─ events ─", "┌─ attention ─", "RX 60s")
+	s.shows("FAILED  2 DOWN", "┌─ peers 2", "┌─ events ─", "RX 60s")
 	s.size(80, 24)
 	s.shows("TRAFFIC")
 

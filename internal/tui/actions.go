@@ -8,7 +8,6 @@ import (
 	"time"
 
 	tea "github.com/charmbracelet/bubbletea"
-	"github.com/charmbracelet/x/ansi"
 
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/control/words"
@@ -110,21 +109,28 @@ func (m *Model) reload() tea.Cmd {
 		m.say(true, "no file is in force yet: meshd reads the file by itself when it is edited")
 		return nil
 	}
-	m.bottom.asking = true
+	m.bottom.question = &question{
+		words: func(v view) string {
+			where := "   " + v.status.Config.Path + " on " + v.status.Node
+			if v.disk.faulty() {
+				return "nothing to reload  esc leave it" + where
+			}
+			return "reload?  y yes  n no" + where
+		},
+		brief: "reload? y/n", box: reloadBox, careful: true,
+		answers: map[string]func(*Model) tea.Cmd{"y": (*Model).doReload, "Y": (*Model).doReload},
+	}
 	return m.compare()
 }
 
-// answered takes a key as the answer to the question; other keys are no answer.
-func (m *Model) answered(key string) tea.Cmd {
-	switch key {
-	case "y", "Y":
-		m.bottom.asking = false
-		m.say(false, "reloading ...")
-		return askReload(m.options.Asker)
-	case "n", "N", "esc", "q":
-		m.bottom.asking = false
+// doReload has the file read, unless it is known that it cannot be applied.
+func (m *Model) doReload() tea.Cmd {
+	if m.data.disk.faulty() {
+		m.say(true, "the file cannot be applied: c shows its faults")
+		return nil
 	}
-	return nil
+	m.say(false, "reloading ...")
+	return askReload(m.options.Asker)
 }
 
 // reloaded tells the outcome of a reload: what was wrong, or what changed, or that nothing
@@ -144,50 +150,6 @@ func (m *Model) reloaded(msg reloadMsg) {
 		m.say(false, fmt.Sprintf("generation %d applied in %.0f ms: %s",
 			r.Generation, r.Reload.DurationMS, changes))
 	}
-}
-
-// clipboard sends a text to the clipboard of the terminal (OSC 52 of xterm's control
-// sequences), which works over ssh where the terminal allows it. There is no answer to it,
-// so all that can be said is that it was sent.
-func (m *Model) clipboard(c clip) tea.Cmd {
-	if m.options.Terminal == nil {
-		return nil
-	}
-	return func() tea.Msg {
-		if _, err := fmt.Fprint(m.options.Terminal, ansi.SetSystemClipboard(c.text)); err != nil {
-			return noticeMsg{"copy: " + err.Error(), true}
-		}
-		return noticeMsg{c.what + " sent to the clipboard of the terminal", false}
-	}
-}
-
-// copyRow copies the peer under the cursor. A row that is old says so, since it leaves the
-// screen that would.
-func (m *Model) copyRow() tea.Cmd {
-	p, ok := m.view().selected()
-	if !ok {
-		return nil
-	}
-	row := strings.Join([]string{p.Name, words.State(p), words.Endpoint(p), strings.Join(p.Subnets, " "),
-		words.Millis(p.RTTMS) + " ms", words.Percent(p.Loss)}, "  ")
-	if !m.live() {
-		row += "  as of " + m.data.status.Now.UTC().Format(time.RFC3339)
-	}
-	return m.clipboard(clip{"row", row})
-}
-
-// copyJSON copies all that is known of the peer under the cursor.
-func (m *Model) copyJSON() tea.Cmd {
-	p, ok := m.view().selected()
-	if !ok {
-		return nil
-	}
-	doc, err := json.MarshalIndent(p, "", "  ")
-	if err != nil {
-		m.say(true, err.Error())
-		return nil
-	}
-	return m.clipboard(clip{"JSON", string(doc)})
 }
 
 // write stores the snapshot that is shown in a file, for a report.

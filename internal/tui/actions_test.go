@@ -79,7 +79,7 @@ func TestNobodyToAsk(t *testing.T) {
 	for _, key := range []string{"P", "R"} {
 		press(gone, key)
 		shows(t, gone, " meshd is not answering")
-		if gone.bottom.asking {
+		if gone.bottom.question != nil {
 			t.Error("asks whether nobody may reload")
 		}
 	}
@@ -136,7 +136,7 @@ func TestReloadQuestionShows(t *testing.T) {
 			press(m, "R")
 			shows(t, m, "reload")
 			press(m, "n")
-			if m.bottom.asking {
+			if m.bottom.question != nil {
 				t.Error("still asked")
 			}
 		})
@@ -150,6 +150,7 @@ func TestReloadQuestionShows(t *testing.T) {
 // The clipboard is the terminal's.
 func TestCopy(t *testing.T) {
 	m, c := someDashboard(80, 24, asItIs)
+	press(m, "2")
 	var out strings.Builder
 	m.options.Terminal = &out
 	copied := func() string {
@@ -162,24 +163,38 @@ func TestCopy(t *testing.T) {
 		out.Reset()
 		return string(doc)
 	}
-	perform(t, m, m.copyRow())
-	shows(t, m, "row sent to the clipboard")
+	press(m, "y")
+	shows(t, m, "copy of edge-05:  n name  a address  s subnets  r row  j JSON  esc")
+	perform(t, m, m.key(keyOf('r')))
+	shows(t, m, "row sent to the terminal (OSC 52); if nothing arrives: w writes a file")
 	if got := copied(); got != "edge-05  stale  198.51.100.5:8285  10.5.0.0/16  6.85 ms  12%" {
 		t.Errorf("%q", got)
 	}
+	for key, want := range map[rune]string{'n': "edge-05", 'a': "198.51.100.5:8285",
+		's': "10.5.0.0/16 192.168.5.0/24"} {
+		press(m, "y")
+		if perform(t, m, m.key(keyOf(key))); copied() != want {
+			t.Errorf("%c copies something else than %s", key, want)
+		}
+	}
+	press(m, "y", "x", "esc") // no answer, and none wanted
+	if m.bottom.question != nil || out.Len() > 0 {
+		t.Errorf("copied %q", copied())
+	}
 	perform(t, m, m.copyJSON())
-	shows(t, m, "JSON sent to the clipboard")
+	shows(t, m, "JSON sent to the terminal")
 	if got := copied(); !strings.Contains(got, `"name": "edge-05"`) {
 		t.Errorf("%q", got)
 	}
 	press(m, "3")
 	perform(t, m, m.key(keyOf('y')))
-	if got := copied(); got != "2026-11-24T14:07:24Z warn edge-05 is stale: it does not answer loss=12%" {
+	if got := copied(); got != "2026-11-24T14:07:24Z warn edge-05 is stale: it does not answer (loss 12%)" {
 		t.Errorf("%q", got)
 	}
 	c.now = c.now.Add(1e12)
 	send(m, tickMsg(c.now))
-	perform(t, m, m.copyRow())
+	press(m, "2", "y")
+	perform(t, m, m.key(keyOf('r')))
 	if got := copied(); !strings.HasSuffix(got, "  as of 2026-11-24T14:07:52Z") {
 		t.Errorf("old data is copied as if it were true: %q", got)
 	}
@@ -189,7 +204,8 @@ func TestCopy(t *testing.T) {
 func TestCopyFails(t *testing.T) {
 	m, _ := someDashboard(80, 24, asItIs)
 	m.options.Terminal = failing{}
-	perform(t, m, m.copyRow())
+	press(m, "2", "y")
+	perform(t, m, m.key(keyOf('n')))
 	shows(t, m, "copy: it is gone")
 }
 

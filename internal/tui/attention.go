@@ -2,6 +2,7 @@ package tui
 
 import (
 	"fmt"
+	"strings"
 
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/control/words"
@@ -10,46 +11,131 @@ import (
 
 // Widths of a line of what needs attention.
 const (
-	widestSubject = 20 // names are cut in their middle, so that texts begin below each other
-	beforeText    = 8  // cells of the word and its blanks
+	widestSubject = 24 // names are cut in their middle, so that texts begin below each other
+	wordWidth     = 7  // cells of a word
+	beforeText    = wordWidth + 2
 )
+
+// band is the verdict over the whole width, and below it what it is for, in at most h lines of w cells: as
+// many as there are. about are facts for the right end, the longest first: the first one that fits is there.
+func band(v view, w, h int, about ...cell.Line) []cell.Line {
+	head := verdict(v.status)
+	if !v.live {
+		head = oldVerdict(v)
+	}
+	for _, facts := range about {
+		if head.Width()+facts.Width()+3 <= w {
+			head = head.Spread(facts.Add(cell.Plain, " "), w)
+			break
+		}
+	}
+	lines := []cell.Line{head}
+	if !v.live && v.lost == nil {
+		lines = append(lines, cell.Styled(cell.Bad, fmt.Sprintf(
+			" meshd (pid %d) hangs or was stopped: see `systemctl status meshd`", v.status.PID)))
+	}
+	lines = append(lines, maintenance(v.status, w, max(1, h/6))...)
+	return append(lines, attention(v.status, w, max(1, h-len(lines)))...)
+}
 
 // attention lists problems in at most h lines of w cells, the worst first:
 //
-//	DOWN   edge-14  last heard 2m 29s ago   198.51.100.14:8285  10.14.0.0/16
-//	WARN   net.ipv4.ip_forward is 0: pods cannot reach other hosts; run `sysctl -w
-//	       net.ipv4.ip_forward=1`
+//	DOWN    edge-14  last heard 2m 29s ago   198.51.100.14:8285  10.14.0.0/16
+//	warn    net.ipv4.ip_forward is 0: pods cannot reach other hosts; run `sysctl -w
+//	        net.ipv4.ip_forward=1`
 //
-// Long ones take several lines where there is room for all problems: a remedy that is cut
-// is none, but a problem that is hidden is worse. What does not fit is counted.
-func attention(s *control.Status, w, h int) (lines []cell.Line) {
+// Long ones take several lines where there is room for all problems: a remedy that is cut is none, but a
+// problem that is hidden is worse. Where each has no line of its own, peers with the same problem share one.
+func attention(s *control.Status, w, h int) []cell.Line {
 	all := problems(s)
-	subject, needed := 0, 0
-	texts := make([][]string, len(all))
-	for i, p := range all {
-		subject = min(max(subject, cell.Width(p.subject)), widestSubject)
-		texts[i] = []string{p.text}
-		if p.subject == "" { // texts about peers are short, and stand in columns
-			texts[i] = cell.Wrap(p.text, w-beforeText-1)
-		}
-		needed += len(texts[i])
+	if lines := problemLines(all, w, true); len(lines) <= h {
+		return lines
 	}
-	for i, p := range all {
-		if len(lines) == h-1 && i < len(all)-1 {
-			more := fmt.Sprintf(" … and %d more: 2 shows peers, c the file", len(all)-i)
+	if lines := problemLines(all, w, false); len(lines) <= h {
+		return lines
+	}
+	groups := together(all)
+	var lines []cell.Line
+	for i, g := range groups {
+		if len(lines) == h-1 && i < len(groups)-1 {
+			left := 0
+			for _, hidden := range groups[i:] {
+				left += len(hidden)
+			}
+			more := fmt.Sprintf(" … and %d more: 2 shows peers, c the file", left)
 			return append(lines, cell.Styled(cell.Dim, more))
 		}
-		if needed > h { // each has its beginning, at least
-			texts[i] = []string{words.OneLine(p.text)}
+		lines = append(lines, groupLine(g, w))
+	}
+	return lines
+}
+
+// wordOf begins the line of a problem.
+func wordOf(p problem) cell.Line {
+	return cell.Text(" ").Add(p.role, p.word).
+		Add(cell.Plain, strings.Repeat(" ", max(1, wordWidth+1-cell.Width(p.word))))
+}
+
+// problemLines has each problem by itself; whole ones wrap where they have to.
+func problemLines(all []problem, w int, whole bool) (lines []cell.Line) {
+	subject := 0
+	for _, p := range all {
+		subject = min(max(subject, cell.Width(p.subject)), widestSubject)
+	}
+	for _, p := range all {
+		texts := []string{words.OneLine(p.text)}
+		if whole && p.subject == "" { // texts about peers are short, and stand in columns
+			texts = cell.Wrap(p.text, w-beforeText-1)
 		}
-		head := cell.Styled(p.role, fmt.Sprintf(" %-6s ", p.word))
+		head := wordOf(p)
 		if p.subject != "" {
 			head = head.Add(cell.Strong, cell.FitMiddle(p.subject, subject)+"  ")
 		}
-		for _, l := range texts[i] {
+		for _, l := range texts {
 			lines = append(lines, head.Add(cell.Plain, l))
-			head = cell.Text(fmt.Sprintf("%*s", beforeText, ""))
+			head = cell.Text(strings.Repeat(" ", beforeText))
 		}
 	}
 	return lines
+}
+
+// together puts problems of peers beside each other that have the same word; the order stays.
+func together(all []problem) (groups [][]problem) {
+	at := map[string]int{}
+	for _, p := range all {
+		if i, ok := at[p.word]; ok && p.subject != "" {
+			groups[i] = append(groups[i], p)
+			continue
+		}
+		if p.subject != "" {
+			at[p.word] = len(groups)
+		}
+		groups = append(groups, []problem{p})
+	}
+	return groups
+}
+
+// filterFor is the filter that shows the peers with a problem.
+var filterFor = map[string]string{"loss": "loss>0"}
+
+// groupLine names the peers with one problem, and counts those that have no room.
+func groupLine(g []problem, w int) cell.Line {
+	if len(g) == 1 {
+		return problemLines(g, w, false)[0]
+	}
+	word := strings.ToLower(g[0].word)
+	filter := filterFor[word]
+	if filter == "" {
+		filter = word
+	}
+	line := wordOf(g[0])
+	for i, p := range g {
+		more := fmt.Sprintf("… %d more  (2, then / %s)", len(g)-i, filter)
+		room := w - line.Width() - cell.Width(p.subject)
+		if room < 0 || i < len(g)-1 && room < cell.Width(more)+2 {
+			return line.Add(cell.Dim, more)
+		}
+		line = line.Add(cell.Strong, p.subject+" ")
+	}
+	return line
 }

@@ -11,14 +11,14 @@ import (
 
 // dashboard is the overview on a large terminal: everything at once, for a screen on a wall.
 //
-//	┌ node ──────┐┌ traffic ───┐┌ attention ─┐
-//	│            ││            ││            │  dashTop
-//	└────────────┘└────────────┘└────────────┘
+//	■ FAILED  3 DOWN · 4 stale                                facts of the node
+//	DOWN    edge-0014 ...                                     problems, as many as there are
+//	rx 3.82G b/s ▂▃▅▆▇▅▃   tx 3.43G b/s ▂▃▅▆▇▅▃   drops 0/s
 //	┌ peers ─────────────────────────────────┐
-//	│                                        │  what is left
+//	│                                        │  what is left, leastPeers at least
 //	└────────────────────────────────────────┘
 //	┌ the selected peer ──┐┌ events ─────────┐
-//	│                     ││                 │  dashBottom
+//	│                     ││                 │  where there is room besides
 //	└─────────────────────┘└─────────────────┘
 //
 // It holds nothing of its own: the cursor is that of the table of peers.
@@ -30,96 +30,102 @@ const (
 	dashHeight = 30
 )
 
-// Heights of the dashboard's rows of boxes; the table between them has the rest.
+// Heights in lines.
 const (
-	dashTop    = 10
-	dashBottom = 9
+	mostProblems = 5  // below the verdict
+	leastPeers   = 14 // rows of the table that all else has to leave room for
+	leastBottom  = 6  // of the boxes at the bottom; where they had less, there are none
+	mostBottom   = 10
 )
 
 // hints implements screen: a wide line has room for more of them.
-func (dashboard) hints() string {
-	return "tab next  j/k move  enter open  / filter  s/S sort  P ping  c config  R reload  " +
-		"t span  u units  p pause  ? help  q quit"
+func (dashboard) hints() []hint {
+	return []hint{{"tab", "next"}, {"j k", "move"}, {"enter", "open"}, {"/", "filter"}, {"s", "sort"},
+		{"n", "next problem"}, {"P", "ping"}, {"c", "config"}, {"R", "reload"}, {":", "go to"}, {"y", "copy"},
+		{"t", "span"}, {"u", "units"}, {"p", "pause"}}
 }
 
 // press implements screen.
 func (dashboard) press(v view, key string) (request, bool) { return listed(v, key) }
 
+// layout returns the heights of the three parts, which are h lines together.
+func (dashboard) layout(v view) (top, middle, bottom int) {
+	top = len(dashboardTop(v))
+	const frame = 3 // two borders, and the titles
+	free := v.h - top - frame
+	peers := max(1, len(v.status.Peers))
+	bottom = free - min(peers, max(min(peers, leastPeers), free-mostBottom))
+	if bottom = min(bottom, mostBottom); bottom < leastBottom {
+		bottom = 0
+	}
+	return top, v.h - top - bottom, bottom
+}
+
 // rows implements lister: the border of the table and its titles stand above the peers.
-func (dashboard) rows(h int) (first, room int) {
-	return dashTop + 2, max(1, h-dashTop-dashBottom-3)
+func (d dashboard) rows(v view) (first, room int) {
+	top, middle, _ := d.layout(v)
+	return top + 2, max(1, middle-3)
 }
 
 // charts implements charter.
-func (dashboard) charts(v view) []historyKey {
-	if v.cursor == "" {
-		return []historyKey{nodeHistory}
+func (d dashboard) charts(v view) []historyKey {
+	if _, _, bottom := d.layout(v); v.cursor == "" || bottom == 0 {
+		return []historyKey{nodeKey(v)}
 	}
-	return []historyKey{nodeHistory, {v.cursor, spans[v.span]}}
+	return []historyKey{nodeKey(v), {v.cursor, spans[v.span]}}
 }
 
-// body implements screen. Boxes are cut where they are too narrow for a line; the tabs have
-// the whole of it.
-func (dashboard) body(v view) []cell.Line {
-	third := v.w / 3
-	box := func(title string, body []cell.Line, w, h int) []cell.Line {
-		return cell.Box(cell.Styled(cell.Strong, title), "", body, w, h)
-	}
-	top := cell.Beside(
-		box("node", nodeBox(v, third-4), third, dashTop),
-		box("traffic", traffic(v, third-4), third, dashTop),
-		box("attention", attentionBox(v, v.w-2*third-4, dashTop-2), v.w-2*third, dashTop),
-	)
-	middle := v.h - dashTop - dashBottom
+// body implements screen.
+func (d dashboard) body(v view) []cell.Line {
+	_, middle, bottom := d.layout(v)
+	top := dashboardTop(v)
 	n := countStates(v.status.Peers)
 	counts := append([]string{fmt.Sprintf("peers %d · %d up", len(v.status.Peers), n.up)}, n.quiet()...)
 	title := strings.Join(counts, " · ") +
-		fmt.Sprintf(" · %d stale · %d DOWN · sort %s", n.stale, n.down, v.sort)
+		fmt.Sprintf(" · %d stale · %d DOWN · sort %s", n.stale, n.down, v.sort) + v.names.title()
 	note := fmt.Sprintf("filter: %s  %s", v.filter, shownRows(v))
 	peers := cell.Box(cell.Styled(cell.Strong, title), note, tableLines(v, v.w-4, middle-2), v.w, middle)
-	left := v.w * 4 / 7 // charts gain more from width than events do
-	bottom := cell.Beside(
-		cell.Box(cell.Styled(cell.Strong, v.cursor), spans[v.span], peerBox(v, left-4), left, dashBottom),
-		box("events", newestEvents(v, "", v.w-left-4, dashBottom-2), v.w-left, dashBottom),
-	)
-	return v.faded(slices.Concat(top, peers, bottom))
+	lines := slices.Concat(top[1:], peers)
+	if bottom > 0 {
+		left := v.w * 4 / 7 // charts gain more from width than events do
+		lines = append(lines, cell.Beside(
+			cell.Box(cell.Styled(cell.Strong, v.cursor), spans[v.span], peerBox(v, left-4), left, bottom),
+			cell.Box(cell.Styled(cell.Strong, "events"), "", newestEvents(v, "", v.w-left-4, bottom-2),
+				v.w-left, bottom),
+		)...)
+	}
+	return append(top[:1:1], v.faded(lines)...)
 }
 
-// nodeBox has the facts of the node in narrow lines of w cells. The overview shows the same
-// facts in wide ones; both are made of the same parts.
-func nodeBox(v view, w int) []cell.Line {
+// dashboardTop is the verdict with its problems, and the traffic in one line.
+func dashboardTop(v view) []cell.Line {
+	about := nodeFacts(v)
+	if since := sinceFacts(v); since != nil {
+		about = since.Add(cell.Plain, "   ").Join(about)
+	}
+	lines := band(v, v.w, mostProblems+1, about, nodeFacts(v), sinceFacts(v))
+	return append(lines, trafficLine(v, v.w))
+}
+
+// nodeFacts are the facts of the node that the first line of the screen does not have.
+func nodeFacts(v view) cell.Line {
 	s := v.status
-	generation, since := "  not in force yet", ""
-	if !s.Config.Applied.IsZero() {
-		generation, since = fmt.Sprintf("  gen %d", s.Config.Generation), applied(v, true)
-	}
-	path := cell.FitMiddle(s.Config.Path, max(12, min(cell.Width(s.Config.Path), w-len(generation))))
-	offload := cell.Styled(cell.Dim, "offload ").Add(cell.Plain, offloads(s)).Join(refused(s))
-	if s.WireGuard != nil { // the interface that encrypts has none to choose
-		offload = lockFacts(s)
-	}
-	return []cell.Line{
-		cell.Styled(cell.Strong, s.Node).Add(cell.Plain, "  "+words.HostPort(s.Network)),
-		cell.Text(fmt.Sprintf("meshd %s  pid %d  up %s", s.Version, s.PID, words.Span(v.uptime()))),
-		cell.Text(planeFacts(s)),
-		offload,
-		cell.Styled(cell.Dim, "drops ").Join(dropFacts(v)),
-		peerFacts(s),
-		cell.Text(path + generation),
-		cell.Styled(cell.Dim, "applied ").Add(cell.Plain, since),
-	}
+	return cell.Styled(cell.Dim, fmt.Sprintf("%s  %s  mtu %d  up %s  meshd %s", words.HostPort(s.Network),
+		engine(s.Dataplane), s.Network.MTU, words.Span(v.uptime()), s.Version))
 }
 
-// attentionBox has the verdict and what it is for. Old data has no verdict: what the daemon
-// last said of itself is not what is wrong now.
-func attentionBox(v view, w, h int) []cell.Line {
-	head := cell.Text(" ").Join(verdict(v.status))
-	if !v.live {
-		head = cell.Styled(cell.Bad, fmt.Sprintf(" no data for %s: meshd (pid %d) hangs?",
-			words.Span(v.sinceHeard()), v.status.PID))
+// trafficLine is what the node moves, in one line of w cells, with charts in what figures leave.
+func trafficLine(v view, w int) cell.Line {
+	flows, _ := nodeFlows(v)
+	figure := func(f flow) string { return words.SI(f.now) + " " + strings.TrimPrefix(f.name[3:], " ") }
+	drops := cell.Styled(cell.Dim, "drops ").Join(dropsNow(v))
+	chart := max(0, (w-drops.Width()-2*22-8)/2)
+	line := cell.Text(" ")
+	for _, f := range flows[:2] {
+		line = line.Add(cell.Dim, f.name[:2]+" ").Add(cell.Strong, cell.Fit(figure(f), 13)+" ").
+			Add(f.role, cell.Spark(f.values, f.last, min(chart, 50), f.top)).Add(cell.Plain, "   ")
 	}
-	lines := append([]cell.Line{head}, maintenance(v.status, w, 3)...)
-	return append(lines, attention(v.status, w, max(1, h-len(lines)))...)
+	return line.Join(drops).Fit(w)
 }
 
 // peerBox is the selected peer in a few lines.

@@ -19,7 +19,8 @@ type data struct {
 	boot    string          // boot id of the daemon that was heard last
 	rates   map[string]rate // by peer; the node's own is ""
 	tracks  map[string]*track
-	dropped map[dropKey]drop
+	names   names // how names of peers are shown
+	grew    map[counterKey]growth
 	history map[historyKey]control.History
 	disk    onDisk
 
@@ -35,15 +36,6 @@ type rate struct{ rxBytes, txBytes, rxPackets, txPackets, drops float64 }
 
 // noRate is that of which nothing is known.
 var noRate = rate{math.NaN(), math.NaN(), math.NaN(), math.NaN(), math.NaN()}
-
-// dropKey names a drop counter; the totals have the peer "".
-type dropKey struct{ peer, reason string }
-
-// drop is how fast one drop counter grows, and when it last did.
-type drop struct {
-	rate float64   // packets a second; NaN if not known
-	seen time.Time // by the daemon's clock; zero: not since we watch
-}
 
 // onDisk is what the configuration file says now, compared with what runs.
 type onDisk struct {
@@ -75,7 +67,7 @@ func (d *data) apply(s *control.Status, at time.Time) {
 	if was != nil {
 		seconds = s.UptimeSeconds - was.UptimeSeconds
 		rates[""] = perSecond(sumOf(s), sumOf(was), seconds)
-		d.watchDrops("", s.Totals.Drops, was.Totals.Drops, seconds, s.Now)
+		d.watchNode(s, was, seconds)
 		for i := range was.Peers {
 			before[was.Peers[i].Name] = &was.Peers[i]
 		}
@@ -85,9 +77,10 @@ func (d *data) apply(s *control.Status, at time.Time) {
 		rates[p.Name] = noRate
 		if b := before[p.Name]; b != nil {
 			rates[p.Name] = perSecond(sumOfPeer(p), sumOfPeer(b), seconds)
-			d.watchDrops(p.Name, p.Drops, b.Drops, seconds, s.Now)
+			d.watch(dropsOf, p.Name, p.Drops, b.Drops, seconds, s.Now)
 		}
 	}
+	d.names = namesOf(s.Peers)
 	d.tracks = d.tracked(rates, was == nil, s.UptimeSeconds, seconds)
 	d.status, d.heard, d.rates, d.boot = s, at, rates, s.BootID
 }
@@ -184,26 +177,6 @@ func grown(now, was uint64, seconds float64) float64 {
 	return float64(now-was) / seconds
 }
 
-// watchDrops notes which drop counters grow. Those that never did are left out: a mesh has
-// a dozen reasons for each of thousands of peers, nearly all of them zero.
-func (d *data) watchDrops(peer string, now, was map[string]uint64, seconds float64, at time.Time) {
-	for reason, n := range now {
-		key := dropKey{peer, reason}
-		have, known := d.dropped[key]
-		have.rate = grown(n, was[reason], seconds)
-		// NaN is not greater than 0: after a gap nothing is noted.
-		if have.rate > 0 {
-			have.seen = at
-		} else if !known {
-			continue
-		}
-		if d.dropped == nil {
-			d.dropped = map[dropKey]drop{}
-		}
-		d.dropped[key] = have
-	}
-}
-
 // hello begins a connection. The daemon tells all its events anew, so what we had of
 // this run of it goes; what there is of the runs before stays, and so does the fact
 // that it was started again.
@@ -224,7 +197,7 @@ func (d *data) hello(h *control.Hello, at time.Time) {
 func (d *data) happened(e *control.Event) {
 	shorten(e)
 	d.add(*e, d.boot)
-	if e.Level == "warn" || e.Level == "error" {
+	if alarming(e.Level) {
 		d.alarms++
 	}
 }

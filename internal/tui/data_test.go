@@ -97,17 +97,17 @@ func TestDropsAreWatched(t *testing.T) {
 	for second := range 3 {
 		d.apply(someMesh(second), noon)
 	}
-	key := dropKey{"edge-05", "too_big"}
-	if got := d.dropped[key]; got.rate != 1 || !got.seen.Equal(noon.Add(2*time.Second)) {
+	key := counterKey{dropsOf, "edge-05", "too_big"}
+	if got := d.grew[key]; got.rate != 1 || !got.seen.Equal(noon.Add(2*time.Second)) {
 		t.Errorf("%+v", got)
 	}
-	if _, ok := d.dropped[dropKey{"edge-05", "spoofed_source"}]; ok {
+	if _, ok := d.grew[counterKey{dropsOf, "edge-05", "spoofed_source"}]; ok {
 		t.Error("a counter that never grew is kept")
 	}
 	s := someMesh(3)
 	s.Peers[3].Drops["too_big"] = 30 // as it was
 	d.apply(s, noon)
-	if got := d.dropped[key]; got.rate != 0 || !got.seen.Equal(noon.Add(2*time.Second)) {
+	if got := d.grew[key]; got.rate != 0 || !got.seen.Equal(noon.Add(2*time.Second)) {
 		t.Errorf("after a second without drops: %+v", got)
 	}
 }

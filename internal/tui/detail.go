@@ -2,7 +2,6 @@ package tui
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 
@@ -24,8 +23,9 @@ import (
 type detail struct{ page }
 
 // hints implements screen.
-func (detail) hints() string {
-	return "esc back  [ ] prev/next  t 5m/1h/24h  P ping  y copy  Z zero  j/k scroll  q quit"
+func (detail) hints() []hint {
+	return []hint{back, {"[ ]", "prev next"}, {"P", "ping"}, {"t", "span"}, {"y", "copy"}, {"n", "next problem"},
+		{"u", "units"}, {"Z", "zero"}, {"j k", "scroll"}}
 }
 
 // press implements screen: only scrolling is its own. Pings, copies and spans are the same
@@ -164,16 +164,13 @@ func peerDrops(v view, p control.Peer) []cell.Line {
 	lines := []cell.Line{cell.Styled(cell.Dim, fmt.Sprintf("%-18s%8s%6s%6s", "DROPS", "total", "/s", "last"))}
 	drops := v.dropsOf(p)
 	for _, reason := range words.Reasons(p.Drops) { // also those that are zero since Z
-		d := v.dropped[dropKey{p.Name, reason}]
-		last, speed := words.Unknown, d.rate
-		if !d.seen.IsZero() {
-			last = words.Age(v.daemonNow().Sub(d.seen))
+		g, news := v.growing(dropsOf, p.Name, reason)
+		role := cell.Plain
+		if news {
+			role = cell.Warn
 		}
-		if !v.live {
-			speed = math.NaN()
-		}
-		lines = append(lines, cell.Styled(cell.Warn, fmt.Sprintf("%-18s", reason)).
-			Add(cell.Plain, fmt.Sprintf("%8s%6s%6s", words.Short(drops[reason]), words.SI(speed), last)))
+		lines = append(lines, cell.Styled(role, reason).Add(cell.Plain, fmt.Sprintf("%*s%8s%6s%6s",
+			18-min(18, cell.Width(reason)), "", words.Short(drops[reason]), words.SI(g.rate), v.lastText(g))))
 	}
 	if len(lines) == 1 {
 		lines = append(lines, cell.Styled(cell.Dim, "none"))

@@ -38,20 +38,20 @@ func TestUnseenEvents(t *testing.T) {
 func TestEventsFollow(t *testing.T) {
 	m, _ := someDashboard(80, 24, asItIs)
 	press(m, "3")
-	shows(t, m, "follows", "> 14:07:24 WARN  edge-05 is stale")
+	shows(t, m, "follows", "> 14:07:24 warn  edge-05 is stale")
 	press(m, "k")
 	tell(m, news("info", "news"))
 	shows(t, m, "2 newer", "> 14:05:33 ERROR edge-14 is down", "news")
 	press(m, "1", "3") // it stays where it was left
 	shows(t, m, "2 newer", "> 14:05:33 ERROR edge-14 is down")
 	press(m, "j", "j")
-	shows(t, m, "follows", "> 14:07:33 INFO  news")
+	shows(t, m, "follows", "> 14:07:33 info  news")
 	press(m, "g")
-	shows(t, m, "> 10:07:33 INFO  forwarding")
+	shows(t, m, "> 10:07:33 info  forwarding")
 	for range 3 * eventsKept { // the event under the cursor is forgotten
 		tell(m, news("info", "flood"))
 	}
-	shows(t, m, "newer", "> 14:07:33 INFO  flood")
+	shows(t, m, "newer", "> 14:07:33 info  flood")
 }
 
 // Enter shows the peer of an event, if the event has one and the mesh has it.
@@ -72,9 +72,9 @@ func TestOpenThePeerOfAnEvent(t *testing.T) {
 func TestEventCursorWithFilter(t *testing.T) {
 	m, _ := someDashboard(80, 24, asItIs)
 	press(m, "3", "/", "edge-05", "enter", "k")
-	shows(t, m, "> 13:55:33 INFO  edge-05 is up")
+	shows(t, m, "> 13:55:33 info  edge-05 is up")
 	tell(m, news("info", "something else"))
-	shows(t, m, "> 13:55:33 INFO  edge-05 is up")
+	shows(t, m, "> 13:55:33 info  edge-05 is up")
 	press(m, "/", "ctrl+u", "x", "x", "x")
 	shows(t, m, "0 events", "no events")
 	press(m, "enter", "y", "enter", "j", "k")
@@ -83,15 +83,15 @@ func TestEventCursorWithFilter(t *testing.T) {
 
 // A cursor is found among what the filter keeps, whatever is there.
 func TestEventsCursor(t *testing.T) {
-	numbers := func(all ...uint64) (kept []event) {
+	numbers := func(all ...uint64) (kept []folded) {
 		for _, n := range all {
-			kept = append(kept, event{number: n})
+			kept = append(kept, folded{event: event{number: n}, first: n, times: 1})
 		}
 		return kept
 	}
 	for name, test := range map[string]struct {
 		at   uint64
-		kept []event
+		kept []folded
 		want int
 	}{
 		"follows":            {0, numbers(1, 2, 3), 2},
@@ -103,7 +103,7 @@ func TestEventsCursor(t *testing.T) {
 		"none to follow":     {0, nil, -1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := (events{test.at}).cursor(test.kept); got != test.want {
+			if got := (events{at: test.at}).cursor(test.kept); got != test.want {
 				t.Errorf("%d, not %d", got, test.want)
 			}
 		})
@@ -114,15 +114,15 @@ func TestEventsCursor(t *testing.T) {
 func TestEventText(t *testing.T) {
 	m, _ := someDashboard(140, 40, asItIs)
 	press(m, "3")
-	shows(t, m, "ERROR edge-14 is down: it does not answer silent=10.2s",
-		"INFO  edge-05 is up rtt=14.2ms was=unknown")
+	shows(t, m, "ERROR edge-14 is down: it does not answer (silent 10.2s)",
+		"info  edge-05 is up (rtt 14.2ms, was unknown)")
 	hides(t, m, "any words")
 	tell(m, happening(control.Event{At: noon, Level: "warn", Kind: "peer_from_the_future", Peer: "edge-09",
 		Message: "peer glows"}))
-	shows(t, m, "WARN  edge-09: peer glows")
+	shows(t, m, "warn  edge-09: peer glows")
 }
 
-// The newest events of a peer, and of all, are listed with the newest first.
+// The newest events of a peer, and of all, are listed as on the screen of events: the newest last.
 func TestNewestEvents(t *testing.T) {
 	m, _ := someDashboard(80, 24, asItIs)
 	text := func(peer string, n int) string {
@@ -132,10 +132,10 @@ func TestNewestEvents(t *testing.T) {
 		}
 		return strings.Join(all, " ")
 	}
-	if got := text("edge-05", 9); got != "14:07 13:55" {
+	if got := text("edge-05", 9); got != "13:55 14:07" {
 		t.Errorf("of a peer: %s", got)
 	}
-	if got := text("", 2); got != "14:07 14:05" {
+	if got := text("", 2); got != "14:05 14:07" {
 		t.Errorf("of all: %s", got)
 	}
 }

@@ -81,12 +81,16 @@ func applied(v view, took bool) string {
 
 // planeFacts tell how packets move: the engine, the device, how many queues.
 func planeFacts(s *control.Status) string {
-	engine := s.Dataplane.Engine
-	if engine == "kernel" { // which receives in several ways
-		engine += " " + s.Dataplane.Receive
+	return fmt.Sprintf("%s  tun %s mtu %d  queues %d", engine(s.Dataplane),
+		s.Network.Interface, s.Network.MTU, s.Dataplane.Queues)
+}
+
+// engine is what moves packets: the kernel's receives in several ways.
+func engine(d control.Dataplane) string {
+	if d.Engine == "kernel" {
+		return d.Engine + "/" + d.Receive
 	}
-	return fmt.Sprintf("%s  tun %s mtu %d  queues %d",
-		engine, s.Network.Interface, s.Network.MTU, s.Dataplane.Queues)
+	return d.Engine
 }
 
 // shortOffloads are names for offloads that mostly come together, in the order in which
@@ -107,7 +111,7 @@ func refused(s *control.Status) cell.Line {
 	if len(s.Dataplane.Refused) == 0 {
 		return nil
 	}
-	return cell.Styled(cell.Warn, "  refused "+strings.Join(s.Dataplane.Refused, " "))
+	return cell.Styled(cell.Strong, "  refused "+strings.Join(s.Dataplane.Refused, " "))
 }
 
 // engineWord names the engine in the header.
@@ -118,18 +122,6 @@ func engineWord(d control.Dataplane) string {
 		}
 	}
 	return d.Engine
-}
-
-// dropFacts are the drops of the node since the view was zeroed.
-func dropFacts(v view) cell.Line {
-	drops := v.status.Totals.Drops
-	if v.base != nil {
-		drops = lessDrops(drops, v.base.Totals.Drops)
-	}
-	if all := words.Drops(drops); all != "" {
-		return cell.Styled(cell.Warn, all)
-	}
-	return cell.Text("none")
 }
 
 // peerFacts count peers, and the prefixes behind them: how much of the network cannot be

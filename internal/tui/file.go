@@ -21,7 +21,9 @@ import (
 type file struct{ page }
 
 // hints implements screen.
-func (file) hints() string { return "esc back  R reload  c look again  j/k scroll  q quit" }
+func (file) hints() []hint {
+	return []hint{back, {"R", "reload"}, {"c", "look again"}, {"j k", "scroll"}, {"w", "write file"}}
+}
 
 // press implements screen: only scrolling is its own.
 func (f file) press(v view, key string) (request, bool) {
@@ -61,23 +63,6 @@ func (file) lines(v view) []cell.Line {
 		lines = append(lines, cell.Line{}, label("ENGINE"))
 		lines = append(lines, indented(words.Engine(s.Dataplane), v.w, cell.Plain)...)
 	}
-	return append(lines, allowLines(s)...)
-}
-
-// allowLines are the rules about who may reach whom, with what each let pass on this node. A rule about other
-// nodes let nothing pass here.
-func allowLines(s *control.Status) []cell.Line {
-	if len(s.Allow.Rules) == 0 {
-		return nil
-	}
-	lines := []cell.Line{{}, label("ALLOW").Join(allowFacts(s))}
-	for _, r := range s.Allow.Rules {
-		role := cell.Plain
-		if r.Packets == 0 {
-			role = cell.Dim
-		}
-		lines = append(lines, label("").Add(role, words.AllowRule(r)))
-	}
 	return lines
 }
 
@@ -109,7 +94,7 @@ func changeList(sentences []string) string {
 // too, in the colours of what the values beside them say. A sentence without values has no
 // colour, whatever it begins with: those of an older daemon, and the one that counts the rest.
 func changeLines(sentences []string, details []control.Change) (lines []cell.Line) {
-	roles := map[string]cell.Role{"+": cell.Good, "-": cell.Bad, "~": cell.Warn, "*": cell.Warn}
+	roles := map[string]cell.Role{"+": cell.Good, "-": cell.Bad, "~": cell.Strong, "*": cell.Strong}
 	for i, sentence := range sentences {
 		role := cell.Plain
 		if i < len(details) { // they are in the same order
@@ -143,11 +128,10 @@ func diskLines(v view, w int) []cell.Line {
 		return []cell.Line{head.Add(cell.Dim, "not available with --host: run `meshd plan` on that host")}
 	case !d.asked:
 		return []cell.Line{head.Add(cell.Dim, "comparing ...")}
-	case errors.Is(d.err, control.ErrNotRunning), errors.Is(d.err, control.ErrPermission),
-		errors.Is(d.err, context.DeadlineExceeded): // which say nothing about the file
-		return refused(cell.Dim, "not compared:", d.err)
-	case d.err != nil:
+	case d.faulty():
 		return refused(cell.Bad, "cannot be applied:", d.err)
+	case d.err != nil:
+		return refused(cell.Dim, "not compared:", d.err)
 	case len(d.plan.Changes) == 0:
 		return []cell.Line{head.Add(cell.Good, "the same as what runs")}
 	default:
@@ -157,6 +141,13 @@ func diskLines(v view, w int) []cell.Line {
 		}
 		return lines
 	}
+}
+
+// faulty tells whether the file on disk is known to be one that cannot be applied. That meshd was not asked
+// says nothing about the file.
+func (d onDisk) faulty() bool {
+	return d.err != nil && !errors.Is(d.err, control.ErrNotRunning) &&
+		!errors.Is(d.err, control.ErrPermission) && !errors.Is(d.err, context.DeadlineExceeded)
 }
 
 // driftLines tell which peers run another file. A peer that has not reported its file may
@@ -170,7 +161,7 @@ func driftLines(s *control.Status) []cell.Line {
 			silent++
 		case !*p.ConfigMatch:
 			sha := fmt.Sprintf("  runs another file, sha %.12s", p.ConfigSHA256)
-			lines = append(lines, label("").Add(cell.Strong, p.Name).Add(cell.Warn, sha))
+			lines = append(lines, label("").Add(cell.Strong, p.Name).Add(cell.Plain, sha))
 		}
 	}
 	head := label("PEERS").Add(cell.Good, "run the same file")
@@ -198,6 +189,9 @@ func reloadBox(v view) []cell.Line {
 	}
 	answers := cell.Styled(cell.Strong, "y").Add(cell.Plain, " reload    ").
 		Add(cell.Strong, "n").Add(cell.Plain, " or esc: leave it")
+	if v.disk.faulty() { // to reload it would change nothing
+		answers = cell.Styled(cell.Strong, "esc").Add(cell.Plain, ": leave it. The file in force stays.")
+	}
 	body = append(body, cell.Line{}, answers)
 	return cell.Box(cell.Styled(cell.Strong, "reload"), "", body, v.w, len(body)+2)
 }

@@ -66,7 +66,7 @@ func TestDiskLines(t *testing.T) {
 // no colour, whatever it begins with.
 func TestChangeLines(t *testing.T) {
 	for op, want := range map[string]cell.Role{
-		"+": cell.Good, "-": cell.Bad, "~": cell.Warn, "*": cell.Warn, "?": cell.Plain,
+		"+": cell.Good, "-": cell.Bad, "~": cell.Strong, "*": cell.Strong, "?": cell.Plain,
 	} {
 		t.Run("operation "+op, func(t *testing.T) {
 			lines := changeLines([]string{"a sentence", "+ and 3 more"}, []control.Change{{Op: op}})

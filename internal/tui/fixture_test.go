@@ -17,6 +17,9 @@ import (
 
 var noon = time.Date(2026, 11, 24, 14, 7, 33, 0, time.UTC)
 
+// nodeHistory is what the first screens ask for at first.
+var nodeHistory = historyKey{"", "5m"}
+
 var errGone = fmt.Errorf("%w: nobody answers", control.ErrNotRunning)
 
 // clockwork is a clock that tests set.
@@ -311,7 +314,8 @@ var special = map[string]tea.KeyType{
 	"backspace": tea.KeyBackspace, "up": tea.KeyUp, "down": tea.KeyDown, "pgdown": tea.KeyPgDown,
 	"pgup": tea.KeyPgUp,
 	"home": tea.KeyHome, "end": tea.KeyEnd, "ctrl+d": tea.KeyCtrlD, "ctrl+u": tea.KeyCtrlU,
-	"ctrl+c": tea.KeyCtrlC,
+	"ctrl+c": tea.KeyCtrlC, "ctrl+f": tea.KeyCtrlF, "ctrl+b": tea.KeyCtrlB, "left": tea.KeyLeft,
+	"right": tea.KeyRight, "f1": tea.KeyF1,
 }
 
 // press sends keys by their names, as tea.KeyMsg.String gives them.

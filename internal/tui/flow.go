@@ -19,8 +19,8 @@ type flow struct {
 	role   cell.Role // of the chart
 }
 
-// nodeHistory is the history of all that the node did, as the overview shows it.
-var nodeHistory = historyKey{"", "5m"}
+// nodeKey is the history of all that the node did, over the span that is chosen.
+func nodeKey(v view) historyKey { return historyKey{"", spans[v.span]} }
 
 // Histories are the daemon's: it was there before this program. Tracks are what this program
 // saw itself, a minute at most, and stand in where there is nobody to ask.
@@ -34,13 +34,13 @@ func nodeFlows(v view) (flows []flow, of string) {
 		unit, factor = "byte/s", 1
 	}
 	flows = []flow{
-		{name: "rx " + unit, now: factor * now.rxBytes, role: cell.Accent},
-		{name: "tx " + unit, now: factor * now.txBytes, role: cell.Accent},
-		{name: "rx pkt/s", now: now.rxPackets, role: cell.Accent},
-		{name: "tx pkt/s", now: now.txPackets, role: cell.Accent},
-		{name: "drops/s", now: now.drops, role: cell.Warn},
+		{name: "rx " + unit, now: factor * now.rxBytes, role: cell.Chart},
+		{name: "tx " + unit, now: factor * now.txBytes, role: cell.Chart},
+		{name: "rx pkt/s", now: now.rxPackets, role: cell.Chart},
+		{name: "tx pkt/s", now: now.txPackets, role: cell.Chart},
+		{name: "drops/s", now: now.drops, role: cell.Chart},
 	}
-	h, ok := v.history[nodeHistory]
+	h, ok := v.history[nodeKey(v)]
 	if !ok {
 		if t := v.tracks[""]; t != nil { // which has no packets and no drops
 			flows[0].track(t, &t.rx, factor)
@@ -53,7 +53,7 @@ func nodeFlows(v view) (flows []flow, of string) {
 	flows[2].past(h, h.RxPackets, 1/stepOf(h))
 	flows[3].past(h, h.TxPackets, 1/stepOf(h))
 	flows[4].past(h, h.Drops, 1/stepOf(h))
-	return flows, nodeHistory.span
+	return flows, spans[v.span]
 }
 
 // peerFlows are rates, RTT and loss of a peer over the span that is chosen, or, where there
@@ -61,10 +61,10 @@ func nodeFlows(v view) (flows []flow, of string) {
 func peerFlows(v view, p control.Peer) []flow {
 	now := v.rate(p.Name)
 	flows := []flow{
-		{name: "rx " + v.units.String(), now: v.units.rx(now), role: cell.Accent},
-		{name: "tx " + v.units.String(), now: v.units.tx(now), role: cell.Accent},
-		{name: "rtt ms", now: math.NaN(), role: cell.Accent},
-		{name: "loss %", now: math.NaN(), top: 100, role: cell.Warn},
+		{name: "rx " + v.units.String(), now: v.units.rx(now), role: cell.Chart},
+		{name: "tx " + v.units.String(), now: v.units.tx(now), role: cell.Chart},
+		{name: "rtt ms", now: math.NaN(), role: cell.Chart},
+		{name: "loss %", now: math.NaN(), top: 100, role: cell.Chart},
 	}
 	if last := lastRTT(p); last != nil && v.live {
 		flows[2].now = *last

@@ -30,11 +30,11 @@ func above(h int) int { return (chrome(h) + 1) / 2 }
 // frame is the whole picture: exactly h lines of w cells.
 //
 //	meshtui · edge-01 · gen 12 ok · user+gso   ● live 1s · 14:07:33 UTC   header
-//	[1 Overview]  2 Peers 17/19   3 Events 2!                     ? help   tabs
+//	[1 Overview]  2 Peers 17/19   3 Events 2!   4 Node          ■ FAILED   tabs
 //	─────────────────────────────────────────────────────────────────────
 //	                                                                       body
 //	─────────────────────────────────────────────────────────────────────
-//	tab next  enter worst peer  / filter  ...                              footer
+//	tab next  enter worst peer  / filter  ...            ? help  q quit    footer
 //
 // Everything but the body is the same on all screens. Exact sizes matter: Bubble Tea draws
 // only lines that have changed, and one that is too long would move all below it.
@@ -51,8 +51,8 @@ func (m *Model) frame(w, h int) []cell.Line {
 		lines = append(lines, cell.Rule(w))
 	}
 	body := cell.Fill(m.screen().body(v), w, v.h)
-	if m.bottom.asking {
-		body = cell.Over(body, reloadBox(v))
+	if q := m.bottom.question; q != nil && q.box != nil {
+		body = cell.Over(body, q.box(v))
 	}
 	lines = append(lines, body...)
 	if h >= rulesHeight {
@@ -66,23 +66,24 @@ func (m *Model) frame(w, h int) []cell.Line {
 func (m *Model) oneLine() cell.Line {
 	s := m.data.status
 	switch {
-	case m.bottom.asking:
-		return cell.Styled(cell.Warn, "reload? y/n")
+	case m.bottom.question != nil:
+		return cell.Styled(cell.Strong, m.bottom.question.brief)
 	case s == nil && m.link.lost == nil:
 		return cell.Text("connecting")
 	case s == nil:
 		return cell.Styled(cell.Bad, "meshd is not answering")
 	}
 	n := countStates(s.Peers)
-	line := cell.Styled(cell.Good, fmt.Sprintf("%d up", n.up))
-	if away := n.draining + n.maintained; away > 0 {
-		line = line.Add(cell.Accent, fmt.Sprintf(" %d drain", away))
+	line := cell.Line{} // the worst first: what does not fit is cut
+	if n.down > 0 {
+		line = line.Add(cell.Bad, fmt.Sprintf("%d DOWN", n.down)).Add(cell.Plain, " ")
 	}
 	if n.stale > 0 {
-		line = line.Add(cell.Warn, fmt.Sprintf(" %d STALE", n.stale))
+		line = line.Add(cell.Warn, fmt.Sprintf("%d stale", n.stale)).Add(cell.Plain, " ")
 	}
-	if n.down > 0 {
-		line = line.Add(cell.Bad, fmt.Sprintf(" %d DOWN", n.down))
+	line = line.Add(cell.Good, fmt.Sprintf("%d up", n.up))
+	if away := n.draining + n.maintained; away > 0 {
+		line = line.Add(cell.Accent, fmt.Sprintf(" %d drain", away))
 	}
 	switch {
 	case !m.live():
@@ -154,11 +155,11 @@ func (m *Model) truth() cell.Line {
 	case m.live():
 		return cell.Styled(cell.Good, "● live "+interval(m.options.Interval))
 	case m.link.lost != nil:
-		return cell.Styled(cell.Bad, "○ disconnected")
+		return cell.Styled(cell.Bad, "■ disconnected")
 	case m.data.status == nil:
 		return cell.Styled(cell.Dim, "◐ connecting")
 	}
-	return cell.Styled(cell.Bad, "○ silent")
+	return cell.Styled(cell.Bad, "■ silent")
 }
 
 // interval writes the time between snapshots without zeros: "1m", where Go says "1m0s".
@@ -172,22 +173,18 @@ func interval(d time.Duration) string {
 	return text
 }
 
-// tabLine is the second line: the tabs, with what is new behind them. A page belongs to
-// the tab below it.
+// tabLine is the second line: the tabs, with what is new behind them, and how the mesh is, so that it shows
+// on each screen. A page belongs to the tab below it.
 func (m *Model) tabLine(w int) cell.Line {
-	titles, help := [tabs]string{"1 Overview", "2 Peers", "3 Events"}, " ? "
-	if w >= 56 { // room for figures
-		help = " ? help "
-		if s := m.data.status; s != nil {
-			n := countStates(s.Peers)
-			titles[peersTab] += fmt.Sprintf(" %d/%d", n.up+n.draining, len(s.Peers))
-		}
-		if m.data.alarms > m.data.seen {
-			titles[eventsTab] += fmt.Sprintf(" %d!", m.data.alarms-m.data.seen)
-		}
-	}
 	line := cell.Line{}
-	for t, title := range titles {
+	for t, name := range tabNames {
+		title := fmt.Sprint(t + 1)
+		if w >= 56 || tab(t) == m.tab { // narrower ones have a name for where one is
+			title += " " + name
+		}
+		if w >= 64 {
+			title += m.tabNews(tab(t))
+		}
 		if tab(t) == m.tab {
 			line = line.Add(cell.Strong, "["+title+"]")
 		} else {
@@ -195,5 +192,26 @@ func (m *Model) tabLine(w int) cell.Line {
 		}
 		line = line.Add(cell.Plain, " ")
 	}
-	return line.Spread(cell.Styled(cell.Dim, help), w)
+	if m.data.status == nil {
+		return line.Fit(w)
+	}
+	badge := m.view().judged().badge().Add(cell.Plain, " ")
+	if line.Width()+badge.Width() > w {
+		return line.Fit(w)
+	}
+	return line.Spread(badge, w)
+}
+
+// tabNews is what stands behind the name of a tab.
+func (m *Model) tabNews(t tab) string {
+	switch s := m.data.status; {
+	case t == peersTab && s != nil:
+		n := countStates(s.Peers)
+		return fmt.Sprintf(" %d/%d", n.up+n.draining, len(s.Peers))
+	case t == eventsTab:
+		if n := m.data.unseen(); n > 0 {
+			return fmt.Sprintf(" %d!", n)
+		}
+	}
+	return ""
 }

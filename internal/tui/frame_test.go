@@ -35,13 +35,13 @@ func TestHeader(t *testing.T) {
 		"live": {connected, 80,
 			" meshtui · edge-01 · gen 12 ok · user+gso              ● live 1s · 14:07:52 UTC"},
 		"silent": {wentSilent, 80,
-			" meshtui · edge-01 · gen 12 · DATA 14 s OLD             ○ silent · 14:08:06 UTC"},
+			" meshtui · edge-01 · gen 12 · DATA 14 s OLD             ■ silent · 14:08:06 UTC"},
 		"disconnected": {gone, 80,
-			" meshtui · edge-01 · gen 12 · DATA 0 s OLD        ○ disconnected · 14:07:52 UTC"},
+			" meshtui · edge-01 · gen 12 · DATA 0 s OLD        ■ disconnected · 14:07:52 UTC"},
 		"paused": {paused, 80,
 			" meshtui · edge-01 · gen 12 ok · user+gso           ◐ paused 0 s · 14:07:52 UTC"},
 		"narrow":      {connected, 40, " meshtui · edge-01 · gen 12 … ● live 1s"},
-		"narrow, old": {wentSilent, 40, " meshtui · edge-01 · gen 12 ·… ○ silent"},
+		"narrow, old": {wentSilent, 40, " meshtui · edge-01 · gen 12 ·… ■ silent"},
 	} {
 		m, c := someDashboard(test.w, 24, asItIs)
 		test.situation(m, c)
@@ -58,10 +58,10 @@ func TestOneLine(t *testing.T) {
 		situation situation
 		want      string
 	}{
-		"live":     {connected, "17 up 1 STALE 1 DOWN gen 12 ok"},
-		"silent":   {wentSilent, "OLD 14s 17 up 1 STALE 1 DOWN"},
-		"lost":     {gone, "OLD 0s 17 up 1 STALE 1 DOWN"},
-		"paused":   {paused, "PAUSED 17 up 1 STALE 1 DOWN"},
+		"live":     {connected, "1 DOWN 1 stale 17 up gen 12 ok"},
+		"silent":   {wentSilent, "OLD 14s 1 DOWN 1 stale 17 up"},
+		"lost":     {gone, "OLD 0s 1 DOWN 1 stale 17 up"},
+		"paused":   {paused, "PAUSED 1 DOWN 1 stale 17 up"},
 		"question": {func(m *Model, _ *clockwork) { press(m, "R") }, "reload? y/n"},
 	} {
 		m, c := someDashboard(30, 6, asItIs)
@@ -73,18 +73,20 @@ func TestOneLine(t *testing.T) {
 	gone(m, nil)
 	is(t, "nobody there", written(m.oneLine()), "meshd is not answering")
 	bad, _ := someDashboard(30, 6, rejected)
-	is(t, "a file that is rejected", written(bad.oneLine()), "17 up 1 STALE 1 DOWN gen 12 FILE REJECTED")
+	is(t, "a file that is rejected", written(bad.oneLine()), "1 DOWN 1 stale 17 up gen 12 FILE REJECTED")
 	is(t, "starting", written(startingScene(30, 6).oneLine()), "0 up starting")
 }
 
 // The last line is keys, unless there is something else to say.
 func TestFooter(t *testing.T) {
 	for name, test := range map[string]struct{ keys, want string }{
-		"keys of a screen":      {"2", " j/k move  enter detail"},
-		"keys of the waiting":   {"?", " esc back  q quit"},
+		"keys of a screen":      {"2", " j k move  enter detail"},
+		"keys of the waiting":   {"?", " esc q back  j k scroll"},
 		"a filter":              {"2 / a b", " /ab"},
 		"a question":            {"R", " reload?  y yes  n no   /etc/mesh.toml on edge-01"},
 		"what happened":         {"Z", " counters start from now in this view"},
+		"no such key":           {"x", " 'x' does nothing here: ? shows the keys"},
+		"a name":                {": e d", " :ed  → edge-02"},
 		"undone":                {"Z Z", " counters start from meshd's start again"},
 		"a question goes first": {"Z R", " reload?"},
 	} {
@@ -102,19 +104,24 @@ func TestFooter(t *testing.T) {
 	tell(m, snapshot(someMesh(28)))
 	hides(t, m, "counters start") // it stood long enough
 	gone(m, c)
-	shows(t, m, " r retry now  1 2 3 old data")
+	shows(t, m, " r retry now  1 2 3 4 old data")
 }
 
-// Each screen says how to leave the program, whatever else it has keys for.
-func TestHintsNameTheirKeys(t *testing.T) {
-	for _, s := range []screen{overview{}, dashboard{}, peers{}, events{}, detail{}, file{}, help{}, waiting{}} {
-		t.Run(fmt.Sprintf("%T", s), func(t *testing.T) {
-			if !strings.HasSuffix(s.hints(), "q quit") {
-				t.Errorf("%q does not say how to quit", s.hints())
+// Each screen says how to get help and how to leave, however narrow the terminal is.
+func TestFootersEndInHelpAndQuit(t *testing.T) {
+	for name, make := range scenes {
+		for _, w := range []int{40, 64, 80, 100, 120, 140, 200} {
+			m := make(w, 30)
+			if b := m.bottom; b.prompt != nil || b.question != nil || b.notice.text != "" {
+				continue // these are to be read, and end by themselves
 			}
-		})
+			is(t, fmt.Sprint(name, " ", w), last(written(m.footer(w)), len("? help  q quit")), "? help  q quit")
+		}
 	}
 }
+
+// last is the end of a text.
+func last(s string, n int) string { return s[max(0, len(s)-n):] }
 
 // A picture is painted once for each message, and not at all for a tick that changes nothing.
 func TestPaintedOnce(t *testing.T) {
@@ -138,19 +145,18 @@ func TestPaintedOnce(t *testing.T) {
 	}
 }
 
-// The tabs count peers and new alarms where there is room.
+// The tabs count peers and new alarms where there is room, and say how the mesh is.
 func TestTabLine(t *testing.T) {
 	m, _ := someDashboard(80, 24, asItIs)
 	is(t, "wide", written(m.tabLine(80)),
-		"[1 Overview]  2 Peers 17/19   3 Events 2!                                ? help")
-	is(t, "narrow", written(m.tabLine(40)), "[1 Overview]  2 Peers   3 Events      ?")
+		"[1 Overview]  2 Peers 17/19   3 Events 2!   4 Node                    ■ FAILED")
+	is(t, "narrow", written(m.tabLine(40)), "[1 Overview]  2   3   4       ■ FAILED")
 	press(m, "3")
 	is(t, "events", written(m.tabLine(80)),
-		" 1 Overview   2 Peers 17/19  [3 Events]                                  ? help")
+		" 1 Overview   2 Peers 17/19  [3 Events]  4 Node                       ■ FAILED")
 	none, _ := newTest(80, 24)
-	is(t, "without data", written(none.tabLine(80)),
-		"[1 Overview]  2 Peers   3 Events                                         ? help")
+	is(t, "without data", written(none.tabLine(80)), "[1 Overview]  2 Peers   3 Events   4 Node")
 	tell(none, hello("x"), snapshot(&control.Status{BootID: "x"}))
 	is(t, "without peers", written(none.tabLine(80)),
-		"[1 Overview]  2 Peers 0/0   3 Events                                     ? help")
+		"[1 Overview]  2 Peers 0/0   3 Events   4 Node                       ◐ STARTING")
 }

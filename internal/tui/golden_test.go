@@ -37,6 +37,17 @@ var scenes = map[string]func(w, h int) *Model{
 	"rejected":     scene(rejected),
 	"older":        scene(older),
 	"peers":        scene(asItIs, "2"),
+	"node":         scene(busyNode, "4"),
+	"cloud":        scene(cloudNames, "2"),
+	"group":        scene(allDown),
+	"many":         scene(manyDown),
+	"traffic":      scene(asItIs, "2", "T"),
+	"copy":         scene(asItIs, "2", "y"),
+	"jump":         scene(asItIs, ":", "1", "4"),
+	"unknown-key":  scene(asItIs, "x"),
+	"next-problem": scene(asItIs, "n", "n"),
+	"flapping":     flappingScene,
+	"old-events":   oldEventsScene,
 	"filtered":     scene(asItIs, "2", "/", "1", "[", "2", "]", "enter", "s", "s", "S"),
 	"typing":       scene(asItIs, "2", "/", "d", "o", "w"),
 	"detail":       scene(asItIs, "2", "enter"),
@@ -154,7 +165,7 @@ var modes = map[string]cell.Theme{
 	"ascii": cell.NewTheme(false, true),
 }
 
-var sizes = [][2]int{{140, 40}, {80, 24}, {64, 20}, {40, 8}, {30, 6}}
+var sizes = [][2]int{{140, 40}, {120, 30}, {80, 24}, {64, 20}, {40, 8}, {30, 6}}
 
 // Every screen in every size and mode is what somebody has looked at, and exactly as
 // large as the terminal.

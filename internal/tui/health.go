@@ -15,7 +15,7 @@ import (
 // A problem is one line of what needs attention. The daemon judges; the pictures only show.
 type problem struct {
 	role    cell.Role // how bad: Bad, Warn, or Dim for what never changes the verdict
-	word    string    // what kind, in six cells: "DOWN", "DRIFT"
+	word    string    // what kind, in seven cells: "DOWN", "drift"
 	subject string    // whom it is about; empty: this node
 	text    string
 }
@@ -34,8 +34,9 @@ const (
 var fileKinds = []string{"file_rejected", "last_good_file", "reload_pending", "file_unread"}
 
 // kindWords are kinds that have a word of their own in the place of their level.
-var kindWords = map[string]string{peerDown: "DOWN", peerLoss: "LOSS", fileDiffers: "DRIFT",
-	peerDrains: "DRAIN", peerMaintained: "MAINT"}
+var kindWords = map[string]string{peerDown: "down", peerLoss: "loss", fileDiffers: "drift",
+	"peer_silent": "silent", "peer_one_way": "one-way", peerDrains: "drain", peerMaintained: "maint",
+	"drops_growing": "drops", noHandshake: "lock", sendsClear: "clear"}
 
 // levels says how a level of the API looks. A level that this program does not know is
 // from a newer daemon; it is shown as degraded.
@@ -43,9 +44,9 @@ var levels = map[string]struct {
 	role cell.Role
 	word string
 }{
-	control.Failed:   {cell.Bad, "FAILED"},
-	control.Degraded: {cell.Warn, "WARN"},
-	control.Info:     {cell.Dim, "INFO"},
+	control.Failed:   {cell.Bad, "failed"},
+	control.Degraded: {cell.Warn, "warn"},
+	control.Info:     {cell.Dim, "info"},
 }
 
 // levelOf is how a level looks.
@@ -53,7 +54,15 @@ func levelOf(level string) (cell.Role, string) {
 	if l, ok := levels[level]; ok {
 		return l.role, l.word
 	}
-	return cell.Warn, "WARN"
+	return cell.Warn, "warn"
+}
+
+// loud is a word as it is written in a role: capitals are for what has failed, and for nothing else.
+func loud(role cell.Role, word string) string {
+	if role == cell.Bad {
+		return strings.ToUpper(word)
+	}
+	return word
 }
 
 // stateOf is the state of a peer with its glyph. It is a word wherever there is room for one. In a
@@ -78,9 +87,9 @@ func stateWord(state string) (glyph, word string, role cell.Role) {
 	case control.Silent:
 		return "◐", "silent", cell.Warn
 	case control.OneWay:
-		return "○", "one-way", cell.Bad
+		return "■", "ONE-WAY", cell.Bad
 	case control.Down:
-		return "○", "DOWN", cell.Bad
+		return "■", "DOWN", cell.Bad
 	}
 	return "?", "unknown", cell.Dim
 }
@@ -133,7 +142,7 @@ func fileProblem(s *control.Status) []problem {
 		running = "running the last good file"
 	}
 	text := running + ": " + words.OneLine(s.Config.Error)
-	return []problem{{role, "FILE", "", text}}
+	return []problem{{role, loud(role, "file"), "", text}}
 }
 
 // otherProblems are what else the daemon says of itself. A daemon without health has
@@ -142,7 +151,7 @@ func fileProblem(s *control.Status) []problem {
 func otherProblems(s *control.Status) (all []problem) {
 	if !tellsHealth(s) {
 		for _, warning := range s.Warnings {
-			all = append(all, problem{cell.Warn, "WARN", "", warning})
+			all = append(all, problem{cell.Warn, "warn", "", warning})
 		}
 		return all
 	}
@@ -157,7 +166,7 @@ func otherProblems(s *control.Status) (all []problem) {
 		if w := kindWords[p.Kind]; w != "" {
 			word = w
 		}
-		all = append(all, problem{role, word, p.Peer, textOf(s, p)})
+		all = append(all, problem{role, loud(role, word), p.Peer, textOf(s, p)})
 	}
 	return all
 }
@@ -209,18 +218,43 @@ func peerProblems(s *control.Status) (all []problem) {
 	}
 	for _, p := range some {
 		if drifts(p) {
-			all = append(all, problem{cell.Warn, "DRIFT", p.Name, driftText(p, s.Config.SHA256)})
+			all = append(all, problem{cell.Warn, "drift", p.Name, driftText(p, s.Config.SHA256)})
 		}
 	}
 	return all
 }
 
+// troubled are the peers that have a problem, the worst first: those that problems name, and those whose
+// state is bad, since a problem may stand for a whole group.
+func troubled(s *control.Status) (names []string) {
+	known := map[string]bool{}
+	add := func(name string) {
+		if name != "" && !known[name] {
+			known[name] = true
+			names = append(names, name)
+		}
+	}
+	for _, p := range problems(s) {
+		if p.role != cell.Dim {
+			add(p.subject)
+		}
+	}
+	var some []control.Peer
+	for _, p := range s.Peers {
+		if _, _, role := stateOf(p); role == cell.Bad || role == cell.Warn {
+			some = append(some, p)
+		}
+	}
+	for _, p := range words.ByState(some) {
+		add(p.Name)
+	}
+	return names
+}
+
 // worstPeer is the peer with the worst problem; empty if none has one.
 func worstPeer(s *control.Status) string {
-	for _, p := range problems(s) {
-		if p.subject != "" {
-			return p.subject
-		}
+	if names := troubled(s); len(names) > 0 {
+		return names[0]
 	}
 	return ""
 }
@@ -238,119 +272,4 @@ func silence(p control.Peer, now time.Time) string {
 		text += "   loss " + words.Percent(p.Loss)
 	}
 	return text
-}
-
-// verdict says in one line how the mesh is, as this node sees it: OK, DEGRADED or FAILED, and
-// why. It is the first thing on the screen.
-func verdict(s *control.Status) cell.Line {
-	if s.Node == "" {
-		return cell.Styled(cell.Warn, "◐ STARTING").Add(cell.Plain, "  nothing is forwarded yet")
-	}
-	n := countStates(s.Peers)
-	worst := worstRole(s, n)
-	switch worst {
-	case cell.Good:
-		up := fmt.Sprintf("  %d of %s up, ", n.up, words.Count(len(s.Peers), "peer"))
-		for _, more := range n.quiet() {
-			up += more + ", "
-		}
-		if n.unknown > 0 {
-			up += fmt.Sprintf("%d unknown, ", n.unknown)
-		}
-		return cell.Styled(cell.Good, "● OK").Add(cell.Plain, up+"the file is in force")
-	case cell.Bad:
-		return cell.Styled(cell.Bad, "○ FAILED").Add(cell.Strong, "  "+reasonsFor(s, n))
-	}
-	return cell.Styled(cell.Warn, "◐ DEGRADED").Add(cell.Strong, "  "+reasonsFor(s, n))
-}
-
-// worstRole is how the mesh is as a colour: as the daemon judges, so that the dashboard and
-// `meshd status` never disagree. A daemon without health is judged here, by its problems; a peer of
-// which nothing is known may be up or down.
-func worstRole(s *control.Status, n states) cell.Role {
-	if tellsHealth(s) {
-		if s.Health.Level == control.OK {
-			return cell.Good
-		}
-		role, _ := levelOf(s.Health.Level)
-		return role
-	}
-	worst := cell.Good
-	if n.unknown > 0 {
-		worst = cell.Warn
-	}
-	for _, p := range problems(s) {
-		if p.role == cell.Bad || p.role == cell.Warn && worst == cell.Good {
-			worst = p.role
-		}
-	}
-	return worst
-}
-
-// reasonsFor counts what a verdict is for, in one line and in the order of what to look at
-// first. What is only worth knowing is no reason.
-func reasonsFor(s *control.Status, n states) string {
-	count := map[string]int{}
-	for _, p := range problems(s) {
-		if p.role != cell.Dim {
-			count[p.word]++
-		}
-	}
-	var all []string
-	add := func(n int, text string) {
-		if n > 0 {
-			all = append(all, text)
-		}
-	}
-	add(count["FILE"], "file rejected")
-	add(count["DOWN"], fmt.Sprintf("%d DOWN", count["DOWN"]))
-	add(count["stale"], fmt.Sprintf("%d stale", count["stale"]))
-	add(count["LOSS"], fmt.Sprintf("%d with loss", count["LOSS"]))
-	add(count["DRIFT"], fmt.Sprintf("%d drift", count["DRIFT"]))
-	others := count["FAILED"] + count["WARN"]
-	add(others, words.Count(others, "problem"))
-	add(n.unknown, fmt.Sprintf("%d unknown", n.unknown))
-	return strings.Join(all, " · ")
-}
-
-// states counts peers; each is in one of them, and some drift besides. maintained are those that are not up
-// in a maintenance that was announced.
-type states struct{ up, draining, stale, down, maintained, unknown, drift int }
-
-// quiet lists those that are away on purpose.
-func (n states) quiet() (all []string) {
-	if n.draining > 0 {
-		all = append(all, fmt.Sprintf("%d draining", n.draining))
-	}
-	if n.maintained > 0 {
-		all = append(all, fmt.Sprintf("%d in maintenance", n.maintained))
-	}
-	return all
-}
-
-// countStates counts peers by state, and those that run another file.
-func countStates(peers []control.Peer) (n states) {
-	for _, p := range peers {
-		switch p.State {
-		case control.Up:
-			n.up++
-		case control.Draining:
-			n.draining++
-		case control.Stale, control.Silent, control.OneWay, control.Down:
-			switch {
-			case p.Drain != nil:
-				n.maintained++
-			case p.State == control.Down:
-				n.down++
-			default: // neither up nor down
-				n.stale++
-			}
-		default:
-			n.unknown++
-		}
-		if drifts(p) {
-			n.drift++
-		}
-	}
-	return n
 }

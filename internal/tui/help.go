@@ -11,11 +11,11 @@ import (
 type help struct{ page }
 
 // hints implements screen; all others are in its body.
-func (help) hints() string { return "esc back  q quit" }
+func (help) hints() []hint { return []hint{back, {"j k", "scroll"}} }
 
 // press implements screen.
 func (h help) press(v view, key string) (request, bool) {
-	if key == "?" { // the key that opened it
+	if key == "?" || key == "f1" { // the keys that opened it
 		return request{back: true}, true
 	}
 	return h.page.press(v, key, len(h.lines(v)), func(p page) screen { return help{p} })
@@ -37,18 +37,21 @@ type group struct {
 var (
 	helpLeft = []group{
 		{"MOVE", []binding{{"j k ↑ ↓", "down, up"}, {"g G home end", "first, last"},
-			{"^d ^u PgDn", "half a page"}}},
-		{"FIND", []binding{{"/", "filter (regexp)"}, {"! in front", "all but those"},
-			{"[ ]", "previous, next peer"}, {"esc", "clear the filter"}}},
+			{"^d ^u ^f ^b", "half a page, a page"}}},
+		{"FIND", []binding{{"/", "filter: text state:down"}, {"", "loss>5 rtt>20 drift !not"},
+			{":", "go to a peer by name"},
+			{"n N", "next, last problem"}, {"[ ]", "previous, next peer"}, {"esc", "clear the filter"}}},
 		{"DO", []binding{{"P", "ping the peer"}, {"R", "reload (asks first)"}, {"c", "the file, and its plan"},
-			{"y / Y", "copy row / JSON"}, {"w", "write a snapshot"}}},
+			{"y", "copy: n a s r j"}, {"w", "write a snapshot"}}},
 	}
 	helpRight = []group{
-		{"VIEW", []binding{{"1 2 3 / tab", "overview, peers, events"}, {"enter / esc", "open / back"},
-			{"s / S", "next order / reverse"}, {"u", "bit/s, byte/s, pkt/s"}, {"o", "columns on, off"},
-			{"t", "span 5m, 1h, 24h"}, {"p or space", "pause, resume"}, {"+ / -", "faster, slower"},
-			{"m", "mouse on, off"}, {"a", "ASCII glyphs on, off"}, {"Z", "zero the view (not meshd)"},
-			{"r", "connect again"}, {"q ^c / ^z", "quit / suspend"}}},
+		{"VIEW", []binding{{"1 2 3 4", "the screens above"}, {"tab h l", "next, previous screen"},
+			{"enter / esc", "open / back"}, {"s / S", "next order / reverse"},
+			{"A D L T", "name drops loss traffic"}, {"u", "bit/s, byte/s, pkt/s"}, {"o", "columns on, off"},
+			{"t", "span 5m, 1h, 24h"}, {"W E f", "warnings errors fold"},
+			{"p or space", "pause, resume"}, {"+ / -", "faster, slower"}, {"m / a", "mouse / ASCII on, off"},
+			{"Z", "zero the view (not meshd)"}, {"r", "connect again"}, {"q", "back, then quit"},
+			{"Q ^c / ^z", "quit at once / suspend"}}},
 	}
 )
 
@@ -69,7 +72,7 @@ func (help) lines(v view) []cell.Line {
 	about := []cell.Line{
 		cell.Styled(cell.Strong, " STATES ").Add(cell.Good, "● up ").Add(cell.Plain, "2 good probes   ").
 			Add(cell.Warn, "◐ stale ").Add(cell.Plain, "3 missed   ").
-			Add(cell.Bad, "○ DOWN ").Add(cell.Plain, "10 missed   ").Add(cell.Accent, "◇ draining"),
+			Add(cell.Bad, "■ DOWN ").Add(cell.Plain, "10 missed   ").Add(cell.Accent, "◇ draining"),
 		cell.Styled(cell.Dim, " source "+v.where+"   meshtui "+v.version+daemon+"   man meshtui"),
 	}
 	if len(lines)+len(about) < v.h {
@@ -83,7 +86,7 @@ func groupLines(groups []group) (lines []cell.Line) {
 	for _, g := range groups {
 		lines = append(lines, cell.Styled(cell.Strong, " "+g.title))
 		for _, b := range g.bindings {
-			lines = append(lines, cell.Styled(cell.Accent, fmt.Sprintf("  %-13s", b.keys)).Add(cell.Plain, b.does))
+			lines = append(lines, cell.Styled(cell.Strong, fmt.Sprintf("  %-13s", b.keys)).Add(cell.Plain, b.does))
 		}
 	}
 	return lines

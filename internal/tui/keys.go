@@ -1,8 +1,7 @@
 package tui
 
 import (
-	"slices"
-	"time"
+	"fmt"
 
 	tea "github.com/charmbracelet/bubbletea"
 )
@@ -24,7 +23,7 @@ func (m *Model) keys(msg tea.KeyMsg) tea.Cmd {
 	}
 	for _, r := range msg.Runes {
 		cmds = append(cmds, m.key(tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune{r}}))
-		if m.bottom.asking { // a question is answered by somebody who has seen it
+		if q := m.bottom.question; q != nil && q.careful {
 			break
 		}
 	}
@@ -42,7 +41,7 @@ func (m *Model) key(msg tea.KeyMsg) tea.Cmd {
 	case m.bottom.prompt != nil:
 		m.typed(msg)
 		return nil
-	case m.bottom.asking:
+	case m.bottom.question != nil:
 		return m.answered(key)
 	}
 	if r, ok := m.screen().press(m.view(), key); ok {
@@ -51,6 +50,7 @@ func (m *Model) key(msg tea.KeyMsg) tea.Cmd {
 	if act, ok := actions[key]; ok {
 		return act(m)
 	}
+	m.say(false, fmt.Sprintf("'%s' does nothing here: ? shows the keys", key))
 	return nil
 }
 
@@ -73,26 +73,62 @@ func to(t tab) func(m *Model) tea.Cmd {
 func init() { // after the functions, which refer to the table in the end
 	pause := toggle(func(c *choices) { c.paused = !c.paused })
 	actions = map[string]func(m *Model) tea.Cmd{
-		"q":      func(*Model) tea.Cmd { return tea.Quit },
+		"q": (*Model).leave, "Q": func(*Model) tea.Cmd { return tea.Quit },
 		"ctrl+z": func(*Model) tea.Cmd { return tea.Suspend },
-		"1":      to(overviewTab), "2": to(peersTab), "3": to(eventsTab), "?": (*Model).help, "c": (*Model).look,
-		"tab":       func(m *Model) tea.Cmd { return to((m.tab + 1) % tabs)(m) },
-		"shift+tab": func(m *Model) tea.Cmd { return to((m.tab + tabs - 1) % tabs)(m) },
-		"esc":       func(m *Model) tea.Cmd { m.back(); return nil },
-		"/":         func(m *Model) tea.Cmd { m.typeFilter(); return nil },
-		"s":         toggle(func(c *choices) { c.sort = (c.sort + 1) % sortKeys }),
-		"S":         toggle(func(c *choices) { c.reverse = !c.reverse }),
-		"u":         toggle(func(c *choices) { c.units = (c.units + 1) % unitsEnd }),
-		"o":         toggle(func(c *choices) { c.compact = !c.compact }),
-		"t":         toggle(func(c *choices) { c.span = (c.span + 1) % len(spans) }),
-		"p":         pause, " ": pause,
+		"1":      to(overviewTab), "2": to(peersTab), "3": to(eventsTab), "4": to(nodeTab),
+		"?": (*Model).help, "f1": (*Model).help, "c": (*Model).look,
+		"tab": nextTab(1), "l": nextTab(1), "right": nextTab(1),
+		"shift+tab": nextTab(-1), "h": nextTab(-1), "left": nextTab(-1),
+		"esc": func(m *Model) tea.Cmd { m.back(); return nil },
+		"/":   (*Model).typeFilter, ":": (*Model).typeName,
+		"n": func(m *Model) tea.Cmd { return m.problem(1) },
+		"N": func(m *Model) tea.Cmd { return m.problem(-1) },
+		"s": toggle(func(c *choices) { c.sort = (c.sort + 1) % sortKeys }),
+		"S": toggle(func(c *choices) { c.reverse = !c.reverse }),
+		"A": by(sortName), "L": by(sortLoss), "D": by(sortDrops), "T": by(sortTraffic),
+		"u": (*Model).nextUnit,
+		"o": toggle(func(c *choices) { c.compact = !c.compact }),
+		"t": toggle(func(c *choices) { c.span = (c.span + 1) % len(spans) }),
+		"p": pause, " ": pause,
 		"[": func(m *Model) tea.Cmd { m.choices.cursor = m.view().neighbour(-1); return nil },
 		"]": func(m *Model) tea.Cmd { m.choices.cursor = m.view().neighbour(1); return nil },
 		"a": (*Model).restyle, "m": (*Model).mice, "Z": (*Model).zero, "r": (*Model).again,
 		"+": (*Model).faster, "=": (*Model).faster, "-": (*Model).slower,
 		"P": (*Model).ping, "R": (*Model).reload,
-		"y": (*Model).copyRow, "Y": (*Model).copyJSON, "w": (*Model).write,
+		"y": (*Model).copyMenu, "Y": (*Model).copyJSON, "w": (*Model).write,
 	}
+}
+
+// nextTab is an action that shows a neighbour of the tab there is; they go round.
+func nextTab(by tab) func(m *Model) tea.Cmd {
+	return func(m *Model) tea.Cmd { return to((m.tab + tabs + by) % tabs)(m) }
+}
+
+// by is an action that orders peers by a figure; a second press goes back to the order by state.
+func by(k sortKey) func(m *Model) tea.Cmd {
+	return toggle(func(c *choices) {
+		if c.reverse = false; c.sort == k {
+			c.sort = sortState
+			return
+		}
+		c.sort = k
+	})
+}
+
+// leave closes a page, or the program if there is none: that is what the key does in other programs.
+func (m *Model) leave() tea.Cmd {
+	if len(m.pages) == 0 {
+		return tea.Quit
+	}
+	m.back()
+	return nil
+}
+
+// nextUnit counts rates in another unit, and says in which: figures alone do not tell.
+func (m *Model) nextUnit() tea.Cmd {
+	m.choices.units = (m.choices.units + 1) % unitsEnd
+	m.say(false, "rates are "+[...]string{"bits", "bytes", "packets"}[m.choices.units]+" per second")
+	return nil
 }
 
 // zero has counters count from now, or again from the daemon's start. Only this view is
@@ -108,31 +144,6 @@ func (m *Model) zero() tea.Cmd {
 	return nil
 }
 
-// paces are the times between snapshots that there are to choose from.
-var paces = []time.Duration{
-	500 * time.Millisecond, time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second,
-}
-
-// faster chooses the next shorter time.
-func (m *Model) faster() tea.Cmd { return m.pace(-1) }
-
-// slower chooses the next longer time.
-func (m *Model) slower() tea.Cmd { return m.pace(1) }
-
-// pace chooses another time between snapshots. The daemon learns it with a new connection.
-func (m *Model) pace(by int) tea.Cmd {
-	at := slices.IndexFunc(paces, func(p time.Duration) bool { return p >= m.options.Interval })
-	if at < 0 { // --interval may be longer than all of them
-		at = len(paces) - 1
-	}
-	next := paces[max(0, min(at+by, len(paces)-1))]
-	if next == m.options.Interval {
-		return nil
-	}
-	m.options.Interval = next
-	return m.connect()
-}
-
 // again tries a lost connection now. A connection that works is left alone: the key lies
 // beside others that are pressed often.
 func (m *Model) again() tea.Cmd {
@@ -140,40 +151,4 @@ func (m *Model) again() tea.Cmd {
 		return nil
 	}
 	return m.connect()
-}
-
-// mice turns the mouse on or off. It is off at first, since a terminal that sends clicks
-// does not select text any more.
-func (m *Model) mice() tea.Cmd {
-	m.mouse = !m.mouse
-	if m.mouse {
-		m.say(false, "mouse on: the wheel moves the cursor, a click selects a peer; m turns it off")
-		return tea.EnableMouseCellMotion
-	}
-	return tea.DisableMouse
-}
-
-// resume comes after a suspension, for which Bubble Tea has turned the mouse off.
-func (m *Model) resume() tea.Cmd {
-	if m.mouse {
-		return tea.EnableMouseCellMotion
-	}
-	return nil
-}
-
-// click moves the cursor to the peer that was clicked at; the wheel is two keys. Where the
-// rows stand on the screen is noted by settle, which knows the screen.
-func (m *Model) click(msg tea.MouseMsg) tea.Cmd {
-	switch {
-	case msg.Button == tea.MouseButtonWheelUp:
-		return m.key(tea.KeyMsg{Type: tea.KeyUp})
-	case msg.Button == tea.MouseButtonWheelDown:
-		return m.key(tea.KeyMsg{Type: tea.KeyDown})
-	case msg.Button == tea.MouseButtonLeft && msg.Action == tea.MouseActionPress:
-		line := msg.Y - above(m.height) - m.table.first
-		if m.table.first > 0 && line >= 0 && line < min(m.table.room, len(m.table.rows)-m.table.top) {
-			m.choices.cursor = m.table.rows[m.table.top+line].Name
-		}
-	}
-	return nil
 }

@@ -29,7 +29,8 @@ func TestLosingTheDaemon(t *testing.T) {
 	if got := fmt.Sprint(waits); got != "[500ms 1s 2s 4s 5s 5s]" {
 		t.Error(got)
 	}
-	shows(t, m, "disconnected", "DATA 17 s OLD", "meshd is not answering", "nobody answers", "as of 14:07:52")
+	shows(t, m, "disconnected", "DATA 17 s OLD", "meshd is not answering", "nobody answers",
+		"? UNKNOWN  no data for 17 s (was FAILED at 14:07:52)")
 	press(m, "2")
 	shows(t, m, "edge-05", "  -  ")
 	press(m, "1")
@@ -154,7 +155,7 @@ func TestSilence(t *testing.T) {
 	shows(t, m, "● live 1s")
 	c.forward(2 * time.Second)
 	send(m, tickMsg(c.now))
-	shows(t, m, "○ silent", "no data for 5 s: meshd (pid 812) hangs")
+	shows(t, m, "■ silent", "no data for 5 s", "meshd (pid 812) hangs")
 	tell(m, snapshot(someMesh(25)))
 	shows(t, m, "● live 1s")
 }
@@ -169,7 +170,7 @@ func TestPause(t *testing.T) {
 	hides(t, m, "FILE")
 	press(m, " ")
 	tell(m, snapshot(rejected(someMesh(51))))
-	shows(t, m, "FILE", "/etc/mesh.toml:31:12", "still running generation 12", "FILE REJECTED")
+	shows(t, m, "FILE ", "/etc/mesh.toml:31:12", "still running generation 12", "FILE REJECTED")
 }
 
 // A pause ends with the daemon that was looked at.
@@ -184,7 +185,7 @@ func TestPauseAndRestart(t *testing.T) {
 	shows(t, m, "edge-77")
 	small, _ := someDashboard(30, 6, asItIs)
 	press(small, "p")
-	shows(t, small, "PAUSED 17 up")
+	shows(t, small, "PAUSED 1 DOWN 1 stale 17 up")
 }
 
 // The box says what to do for each way to lose a daemon. Advice that an error carries is

@@ -109,9 +109,9 @@ func aboutLock(v view, p control.Peer) []cell.Line {
 	}
 	switch {
 	case w.Endpoint == "":
-		line = line.Add(cell.Warn, "   has not called yet")
+		line = line.Add(cell.Strong, "   has not called yet")
 	case w.Roamed:
-		line = line.Add(cell.Warn, "   roamed to "+w.Endpoint)
+		line = line.Add(cell.Strong, "   roamed to "+w.Endpoint)
 	default:
 		line = line.Add(cell.Plain, "   at "+w.Endpoint)
 	}

@@ -52,10 +52,10 @@ func TestLoop(t *testing.T) {
 	}
 	wait("FAILED")
 	program.Send(tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune("2")})
-	wait("rows 1-14/19")
+	wait("rows 1-13/19")
 	program.Send(tea.WindowSizeMsg{Width: 140, Height: 40})
 	program.Send(tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune("1")})
-	wait("attention")
+	wait("┌─ peers")
 	s.end <- errGone
 	wait("meshd is not answering")
 	s.lines <- hello("y") // a second connection was made by itself

@@ -1,10 +1,13 @@
 package tui
 
 import (
+	"fmt"
+	"slices"
+
 	tea "github.com/charmbracelet/bubbletea"
 )
 
-// What is on the screen, and how one gets from one screen to another. There are three tabs,
+// What is on the screen, and how one gets from one screen to another. There are four tabs,
 // each as it was left, and pages on top of the one that is shown. Nothing else in this
 // program asks which screen there is.
 
@@ -86,5 +89,51 @@ func (m *Model) do(r request) tea.Cmd {
 	if r.copy.text != "" {
 		return m.clipboard(r.copy)
 	}
+	return nil
+}
+
+// jump puts the cursor on a peer, and shows it: where a peer is shown already, the screen stays. A filter
+// that hides the peer goes.
+func (m *Model) jump(name string) {
+	m.choices.cursor = name
+	m.settle()
+	if m.view().row() < 0 {
+		m.setFilter("")
+	}
+	if !m.showsPeer() {
+		m.show(peersTab)
+	}
+}
+
+// showsPeer tells whether the screen is about the peer under the cursor.
+func (m *Model) showsPeer() bool {
+	s := m.screen()
+	_, listing := s.(lister)
+	_, one := s.(detail)
+	return listing || one
+}
+
+// problem goes to the next peer that has a problem, or with -1 to the one before. They go round: who looks
+// through them is done when the first one comes again.
+func (m *Model) problem(by int) tea.Cmd {
+	if m.data.status == nil {
+		return nil
+	}
+	names := troubled(m.data.status)
+	if len(names) == 0 {
+		m.say(false, "no peer has a problem")
+		return nil
+	}
+	at := slices.Index(names, m.choices.cursor)
+	switch {
+	case at >= 0 && m.showsPeer():
+		at = (at + by + len(names)) % len(names)
+	case by < 0:
+		at = len(names) - 1
+	default:
+		at = 0
+	}
+	m.jump(names[at])
+	m.say(false, fmt.Sprintf("problem %d of %d: %s", at+1, len(names), names[at]))
 	return nil
 }

@@ -1,7 +1,6 @@
 package tui
 
 import (
-	"fmt"
 	"slices"
 
 	"example.org/meshd/internal/control/words"
@@ -17,8 +16,9 @@ import (
 type overview struct{}
 
 // hints implements screen.
-func (overview) hints() string {
-	return "tab next  enter worst peer  / filter  c config  R reload  u units  p pause  q quit"
+func (overview) hints() []hint {
+	return []hint{{"tab", "next"}, {"enter", "worst peer"}, {"/", "filter"}, {"c", "config"}, {"R", "reload"},
+		{"n", "next problem"}, {"t", "span"}, {"u", "units"}, {"p", "pause"}}
 }
 
 // press implements screen. Without a cursor a ping has no peer, and a filter nothing to
@@ -32,39 +32,37 @@ func (overview) press(v view, key string) (request, bool) {
 		return request{peers: true}, true
 	case "/":
 		return request{peers: true, filter: true}, true
-	case "P":
+	case "P", "y", "Y":
 		return request{say: "select a peer first: 2 shows the peers"}, v.canAsk && v.lost == nil
 	}
 	return request{}, false
 }
 
 // charts implements charter.
-func (overview) charts(view) []historyKey { return []historyKey{nodeHistory} }
+func (overview) charts(v view) []historyKey { return []historyKey{nodeKey(v)} }
 
 // body implements screen. Of a daemon that is lost the box comes first, then what was true.
 func (overview) body(v view) []cell.Line {
 	var lines []cell.Line
 	if v.lost != nil {
 		lines = lostBox(v)
-	} else if !v.live {
-		lines = append(lines, cell.Styled(cell.Bad, fmt.Sprintf(
-			" no data for %s: meshd (pid %d) hangs or was stopped; see `systemctl status meshd`",
-			words.Span(v.sinceHeard()), v.status.PID)))
 	}
 	// Facts and traffic have a fixed height. Problems have three lines at least; on a low
 	// terminal traffic is cut off below them.
 	facts, traffic := facts(v, v.w), traffic(v, v.w)
-	drain := maintenance(v.status, v.w, max(1, v.h/6))
-	room := v.h - len(lines) - len(drain) - 1 // less the verdict
-	trouble := attention(v.status, v.w, max(min(3, room), room-len(facts)-len(traffic)-2))
-	head := cell.Text(" ").Join(verdict(v.status))
-	if !v.live {
-		head = head.Add(cell.Plain, "   as of "+words.Clock(v.status.Now))
-	}
-	rest := slices.Concat([]cell.Line{head}, drain, trouble)
-	if room-len(trouble)-len(facts)-len(traffic) >= 2 { // blank lines where they cost nothing
-		rest = append(rest, cell.Line{})
+	room := v.h - len(lines)
+	head := band(v, v.w, max(min(4, room), room-len(facts)-len(traffic)-2), sinceFacts(v))
+	if room-len(head)-len(facts)-len(traffic) >= 2 { // blank lines where they cost nothing
+		head = append(head, cell.Line{})
 		facts = append(facts, cell.Line{})
 	}
-	return append(lines, v.faded(slices.Concat(rest, facts, traffic))...)
+	return slices.Concat(lines, head[:1], v.faded(slices.Concat(head[1:], facts, traffic)))
+}
+
+// sinceFacts tells since when it is as bad as the verdict says.
+func sinceFacts(v view) cell.Line {
+	if since := badSince(v.status); v.live && !since.IsZero() {
+		return cell.Styled(cell.Dim, "since "+words.Clock(since))
+	}
+	return nil
 }

@@ -14,18 +14,21 @@ import (
 type peers struct{}
 
 // hints implements screen.
-func (peers) hints() string {
-	return "j/k move  enter detail  / filter  s/S sort  P ping  u units  o columns  y copy  q quit"
+func (peers) hints() []hint {
+	return []hint{{"j k", "move"}, {"enter", "detail"}, {"/", "filter"}, {"s", "sort"}, {"n", "next problem"},
+		{"P", "ping"}, {":", "go to"}, {"y", "copy"}, {"u", "units"}, {"o", "columns"}, {"S", "reverse"},
+		{"R", "reload"}}
 }
 
 // press implements screen.
 func (peers) press(v view, key string) (request, bool) { return listed(v, key) }
 
 // rows implements lister: a note and the titles stand above the table.
-func (peers) rows(h int) (first, room int) { return 2, peersRoom(h) }
+func (peers) rows(v view) (first, room int) { return 2, peersRoom(v.h) }
 
-// aboutLines is how many lines there are about the selected peer, with the rule.
-const aboutLines = 3
+// aboutLines is how many lines there are below the table: the sum of all peers, a rule, and two about the
+// selected one.
+const aboutLines = 4
 
 // peersRoom is how many peers a body of h lines has room for. On a low terminal the table
 // is worth more than what is below it.
@@ -41,7 +44,7 @@ func (peers) body(v view) []cell.Line {
 	lines := []cell.Line{tableNote(v).Fit(v.w)}
 	lines = append(lines, cell.Fill(tableLines(v, v.w, v.room+1), v.w, v.room+1)...)
 	if v.h-2-v.room >= aboutLines {
-		lines = append(lines, cell.Rule(v.w))
+		lines = append(lines, allLine(v, v.w), cell.Rule(v.w))
 		lines = append(lines, aboutPeer(v)...)
 	}
 	return v.faded(lines)
@@ -56,15 +59,15 @@ func tableNote(v view) cell.Line {
 	if v.base != nil {
 		since = " · counters since " + words.Clock(v.base.Now)
 	}
-	return cell.Styled(cell.Dim, fmt.Sprintf(" %s · sort %s%s · filter: %s%s · rows %s",
-		words.Count(len(v.status.Peers), "peer"), v.sort, direction, v.filter, since, shownRows(v)))
+	return cell.Styled(cell.Dim, fmt.Sprintf(" rows %s · sort %s%s · filter: %s%s%s",
+		shownRows(v), v.sort, direction, v.filter, since, v.names.title()))
 }
 
 // aboutPeer is what the table has no room for, of the selected peer: two lines.
 func aboutPeer(v view) []cell.Line {
 	p, ok := v.selected()
 	if !ok {
-		return make([]cell.Line, aboutLines-1)
+		return make([]cell.Line, 2)
 	}
 	where, role := endpoint(p)
 	first := cell.Styled(cell.Strong, " "+p.Name).Add(role, "  "+where)
@@ -78,7 +81,11 @@ func aboutPeer(v view) []cell.Line {
 	second := cell.Styled(cell.Dim, " subnets ").
 		Add(cell.Plain, strings.Join(slices.Concat(p.Subnets, p.Routes), " "))
 	if drops := words.Drops(v.dropsOf(p)); drops != "" {
-		second = second.Add(cell.Dim, "   drops: ").Add(cell.Warn, drops)
+		role := cell.Plain
+		if v.grows(p) {
+			role = cell.Warn
+		}
+		second = second.Add(cell.Dim, "   drops: ").Add(role, drops)
 	}
 	return []cell.Line{first, second}
 }

@@ -1,6 +1,7 @@
 package tui
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,13 +16,13 @@ import (
 func TestCursorFollows(t *testing.T) {
 	m, _ := someDashboard(80, 24, asItIs)
 	press(m, "2", "g")
-	shows(t, m, "> edge-14   ○ DOWN")
+	shows(t, m, "> edge-14  10.14.0.0/16    ■ DOWN")
 	press(m, "j", "j", "j", "k")
 	shows(t, m, "> edge-02")
 	press(m, "s", "S") // by name, backwards
-	shows(t, m, "> edge-02", "sort name reversed", "rows 6-19/19")
+	shows(t, m, "> edge-02", "sort name reversed", "rows 7-19/19")
 	press(m, "G", "g")
-	shows(t, m, "> edge-20", "rows 1-14/19")
+	shows(t, m, "> edge-20", "rows 1-13/19")
 	s := someMesh(30)
 	s.Peers = s.Peers[:18] // edge-20 is gone
 	tell(m, snapshot(s))
@@ -47,7 +48,7 @@ func TestPageOfAPeerThatGoes(t *testing.T) {
 func TestHalfAPage(t *testing.T) {
 	m, _ := someDashboard(80, 24, asItIs)
 	press(m, "2", "g", "pgdown")
-	shows(t, m, "> edge-08") // 14 rows have room: the seventh after the first
+	shows(t, m, "> edge-07") // 13 rows have room: the sixth after the first
 	press(m, "pgup", "pgup")
 	shows(t, m, "> edge-14")
 }
@@ -108,7 +109,7 @@ func TestFilter(t *testing.T) {
 	press(m, "/", "ctrl+u", "(", "backspace", "(") // no regular expression
 	shows(t, m, "rows 0-0/0", `no peer matches "("`, "filter: ( (literal)")
 	press(m, "esc")
-	shows(t, m, "filter: none", "rows 1-14/19")
+	shows(t, m, "filter: none", "rows 1-13/19")
 	press(m, "/", "d", "o", "w", "n", "enter", "3")
 	shows(t, m, "1 event · filter: down", "edge-14 is down")
 	press(m, "esc")
@@ -143,6 +144,43 @@ func TestFilterKeeps(t *testing.T) {
 	}
 }
 
+// Words of a filter have to fit all; some of them are about states and figures.
+func TestFilterWords(t *testing.T) {
+	for text, want := range map[string]string{
+		"state:down":     "edge-14",
+		"down":           "edge-14",
+		"!up":            "edge-14 edge-05",
+		"state:st":       "edge-05", // while it is typed
+		"state:":         "19 peers",
+		"loss>5":         "edge-14 edge-05",
+		"loss>5 loss<50": "edge-05",
+		"loss>":          "19 peers",
+		"drift":          "edge-07",
+		"!drift 0[67]":   "edge-06",
+		"rtt>26":         "edge-19 edge-20",
+		"drops>100":      "edge-14",
+		"rx>3.9e7 -0":    "edge-05 edge-02 edge-09",
+		"10.7.0 up":      "edge-07",
+		"lossy>5":        "",
+	} {
+		t.Run(text, func(t *testing.T) {
+			m, _ := someDashboard(80, 24, asItIs)
+			m.setFilter(text)
+			var kept []string
+			for _, p := range m.view().sorted() {
+				kept = append(kept, p.Name)
+			}
+			got := strings.Join(kept, " ")
+			if len(kept) == 19 {
+				got = "19 peers"
+			}
+			if got != want {
+				t.Errorf("%s, not %s", got, want)
+			}
+		})
+	}
+}
+
 // A click chooses a row, the wheel moves.
 func TestMouse(t *testing.T) {
 	click := func(y int) tea.Msg {
@@ -161,7 +199,7 @@ func TestMouse(t *testing.T) {
 		shows(t, m, "> edge-05")
 	}
 	big, _ := someDashboard(140, 40, asItIs)
-	send(big, click(15))
+	send(big, click(10))
 	shows(t, big, "> edge-14")
 	low, _ := someDashboard(60, 10, asItIs) // no rules
 	press(low, "2")
@@ -197,17 +235,95 @@ func TestToggles(t *testing.T) {
 	}
 }
 
-// The columns of a table are as wide as it, from the narrowest screen on.
+// The columns of a table fit it, from the narrowest screen on, and names get what they need before any figure
+// does but the state and the RTT.
 func TestColumnsFit(t *testing.T) {
-	for w := leastWidth; w < 200; w++ {
-		v := view{w: w}
-		used, sum := columnsFor(v, w), 2-1 // the cursor's cells; no blank before the first column
-		for _, c := range used {
-			sum += 1 + c.width
+	for _, longest := range []int{4, 12, 26, 63} {
+		for w := leastWidth; w < 220; w++ {
+			v := viewOf(someMesh(0))
+			v.names.widest = longest
+			used, sum := columnsFor(v, w), 2-1 // the cursor's cells; no blank before the first column
+			for _, c := range used {
+				sum += 1 + c.width
+			}
+			if want := min(longest, widestName) + 1; sum > w || used[0].width != want && len(used) > 3 {
+				t.Errorf("%d cells of %d, names have %d of %d", sum, w, used[0].width, want)
+			}
 		}
-		if used[0].width > 4 && sum != w {
-			t.Errorf("%d cells on a screen of %d", sum, w)
+	}
+}
+
+// Columns leave by what they are worth; the one that rows are ordered by stays.
+func TestColumnsLeaveByWorth(t *testing.T) {
+	m, _ := someDashboard(80, 24, asItIs)
+	titles := func(w int) string {
+		var all []string
+		for _, c := range columnsFor(m.view(), w) {
+			all = append(all, c.title)
 		}
+		return strings.Join(all, " ")
+	}
+	for w, want := range map[int]string{
+		40:  "PEER STATE RTTms LOSS SEEN",
+		64:  "PEER STATE RTTms LOSS RX b/s TX b/s DROPS SEEN",
+		80:  "PEER SUBNETS STATE RTTms LOSS RX b/s TX b/s DROPS SEEN",
+		100: "PEER ENDPOINT STATE RTTms LOSS RX b/s TX b/s DROPS SEEN RX 60s",
+		120: "PEER ENDPOINT SUBNETS STATE RTTms LOSS RX b/s TX b/s RX p/s TX p/s DROPS SEEN",
+	} {
+		is(t, fmt.Sprint(w), titles(w), want)
+	}
+	press(m, "2", "T")
+	is(t, "by traffic", titles(80), "PEER STATE RTTms LOSS RX b/s TX b/s SHARE DROPS SEEN")
+	press(m, "u", "u")
+	is(t, "in packets", titles(140),
+		"PEER ENDPOINT SUBNETS STATE RTTms LOSS RX p/s TX p/s SHARE DROPS SEEN RX 60s")
+}
+
+// Names that share a domain are shown without it, and the title has it once; figures in them have their
+// order.
+func TestNamesShareADomain(t *testing.T) {
+	cloud := func(s *control.Status) *control.Status {
+		s.Peers = s.Peers[:12]
+		for i := range s.Peers {
+			s.Peers[i].Name = fmt.Sprintf("ip-172-31-0-%d.eu-central-1.compute.internal", i+1)
+		}
+		s.Health = control.Health{Level: control.OK}
+		return s
+	}
+	m, _ := someDashboard(80, 24, cloud)
+	press(m, "2", "A", "g")
+	shows(t, m, "*.eu-central-1.compute.internal", "> ip-172-31-0-1  ", "ip-172-31-0-12 ")
+	text := picture(m)
+	if strings.Index(text, "ip-172-31-0-2 ") > strings.Index(text, "ip-172-31-0-10 ") {
+		t.Errorf("10 stands before 2:\n%s", text)
+	}
+	press(m, ":", "0", "-", "1", "2", "enter")
+	shows(t, m, "> ip-172-31-0-12 ")
+}
+
+func TestNamesOf(t *testing.T) {
+	for all, want := range map[string]names{
+		"":                          {},
+		". .":                       {"", 1},
+		"a.example.org":             {"", 13},
+		"a.example.org bc.example":  {"", 13},
+		"a.b.example c.b.example":   {".b.example", 1},
+		"a.b.example ab.example":    {".example", 3},
+		"b.example a.b.example":     {".example", 3},
+		"edge-01 edge-02":           {"", 7},
+		".example a.example":        {"", 9},
+		"x.org y.org zz.sub.org":    {".org", 6},
+		"same.example same.example": {".example", 4},
+	} {
+		t.Run(all, func(t *testing.T) {
+			var peers []control.Peer
+			for _, name := range strings.Fields(all) {
+				peers = append(peers, control.Peer{Name: name})
+			}
+			if got := namesOf(peers); got != want {
+				t.Errorf("%+v, not %+v", got, want)
+			}
+		})
 	}
 }
 
@@ -217,7 +333,7 @@ func TestZero(t *testing.T) {
 	press(m, "2", "Z")
 	shows(t, m, "counters since 14:07:52")
 	tell(m, snapshot(someMesh(21))) // too_big grows by one a second
-	shows(t, m, "> edge-05   ◐ stale      6.85   12%   40.0M   36.0M   5.00k   5.56k      2   30s")
+	shows(t, m, "> edge-05  10.5.0.0/16 +1  ◐ stale      6.85   12%   40.0M   36.0M      2   30s")
 	press(m, "enter")
 	shows(t, m, "since 14:07:52", "too_big                  2")
 	press(m, "Z", "esc")

@@ -12,18 +12,24 @@ import (
 type screen interface {
 	// body draws at most what the body of the view shows. The frame fills what is missing.
 	body(v view) []cell.Line
-	// hints are the keys in the last line, the most useful first.
-	hints() string
+	// hints are the keys in the last line, the most useful first: a narrow line has no room for the last
+	// ones. Help and quit are not among them, see keysLine.
+	hints() []hint
 	// press says what a key asks for on this screen. It returns false for keys that it does
 	// not know: those do the same on all screens, or nothing.
 	press(v view, key string) (request, bool)
 }
 
+// A hint is a key, or several, and what it does, in the last line.
+type hint struct{ key, does string }
+
+// back is what leaves a page.
+var back = hint{"esc q", "back"}
+
 // A lister is a screen with the table of peers.
 type lister interface {
-	// rows tells on which line of a body of h lines the first peer stands, and how many
-	// peers have room.
-	rows(h int) (first, room int)
+	// rows tells on which line of the body the first peer stands, and how many peers have room.
+	rows(v view) (first, room int)
 }
 
 // A charter is a screen with charts of the past, which have to be asked for.
@@ -48,15 +54,19 @@ type request struct {
 // clip is a text for the clipboard, and what to call it.
 type clip struct{ what, text string }
 
-// tab numbers the three screens that the second line names.
+// tab numbers the screens that the second line names.
 type tab int
 
 const (
 	overviewTab tab = iota
 	peersTab
 	eventsTab
+	nodeTab
 	tabs // how many there are
 )
+
+// tabNames are their names, as the second line and the help have them.
+var tabNames = [tabs]string{"Overview", "Peers", "Events", "Node"}
 
 // moves are how far a key moves the cursor on a page of n rows.
 var moves = map[string]func(page int) int{
@@ -64,6 +74,7 @@ var moves = map[string]func(page int) int{
 	"k": func(int) int { return -1 }, "up": func(int) int { return -1 },
 	"ctrl+d": func(n int) int { return n / 2 }, "ctrl+u": func(n int) int { return -n / 2 },
 	"pgdown": func(n int) int { return n / 2 }, "pgup": func(n int) int { return -n / 2 },
+	"ctrl+f": func(n int) int { return n - 1 }, "ctrl+b": func(n int) int { return 1 - n },
 	"G": func(int) int { return all }, "end": func(int) int { return all },
 	"g": func(int) int { return -all }, "home": func(int) int { return -all },
 }
@@ -83,7 +94,7 @@ func (p page) shown(body []cell.Line, h int) []cell.Line {
 	from := min(p.above, len(body)-h) // the terminal may have grown since
 	shown := append([]cell.Line(nil), body[from:from+h]...)
 	if below := len(body) - from - h; below > 0 {
-		shown[h-1] = cell.Styled(cell.Accent, fmt.Sprintf(" ↓ %d lines more: j", below+1))
+		shown[h-1] = cell.Styled(cell.Strong, fmt.Sprintf(" ↓ %d lines more: j", below+1))
 	}
 	return shown
 }
@@ -126,7 +137,7 @@ func listed(v view, key string) (request, bool) {
 type waiting struct{}
 
 // hints implements screen: there is nothing to do but to wait, or to read.
-func (waiting) hints() string { return "? help  q quit" }
+func (waiting) hints() []hint { return nil }
 
 // press does nothing of its own: there is nothing to choose from.
 func (waiting) press(view, string) (request, bool) { return request{}, false }

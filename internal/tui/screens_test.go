@@ -41,12 +41,14 @@ func TestPaste(t *testing.T) {
 // Tabs go round; a page closes with its tab.
 func TestTabs(t *testing.T) {
 	m, _ := someDashboard(80, 24, asItIs)
-	for _, want := range []string{"[2 Peers", "[3 Events", "[1 Overview"} {
+	for _, want := range []string{"[2 Peers", "[3 Events", "[4 Node", "[1 Overview"} {
 		press(m, "tab")
 		shows(t, m, want)
 	}
-	press(m, "shift+tab")
+	press(m, "shift+tab", "h")
 	shows(t, m, "[3 Events")
+	press(m, "right")
+	shows(t, m, "[4 Node")
 	press(m, "2", "enter")
 	shows(t, m, "[2 Peers", "PEERS > edge-05")
 	press(m, "2")
@@ -58,12 +60,12 @@ func TestTabs(t *testing.T) {
 func TestPages(t *testing.T) {
 	for name, test := range map[string]struct{ keys, shows string }{
 		"a page":              {"2 enter", "PEERS > edge-05"},
-		"left":                {"2 enter esc", "rows 1-14/19"},
+		"left":                {"2 enter esc", "rows 1-13/19"},
 		"help on a page":      {"2 enter ? esc", "PEERS > edge-05"},
 		"help by its own key": {"2 enter ? ?", "PEERS > edge-05"},
-		"another page":        {"2 enter c esc", "rows 1-14/19"},
-		"a page from help":    {"2 enter ? c esc", "rows 1-14/19"},
-		"a filter on a page":  {"2 enter /", "rows 1-14/19"},
+		"another page":        {"2 enter c esc", "rows 1-13/19"},
+		"a page from help":    {"2 enter ? c esc", "rows 1-13/19"},
+		"a filter on a page":  {"2 enter /", "rows 1-13/19"},
 		"a filter on help":    {"3 ? /", "[2 Peers"},
 		"a filter on events":  {"3 /", "[3 Events"},
 		"escape and a filter": {"2 / d o w n enter enter esc", "filter: down"},
@@ -98,16 +100,16 @@ func TestOpenTheWorst(t *testing.T) {
 // A large overview is the dashboard, with a cursor; not while there is nothing to show.
 func TestDashboardStandsIn(t *testing.T) {
 	m, _ := someDashboard(120, 30, asItIs)
-	shows(t, m, "┌─ attention", "> edge-05")
+	shows(t, m, "┌─ peers 19", "> edge-05")
 	press(m, "j")
 	shows(t, m, "> edge-02")
 	press(m, "enter")
 	shows(t, m, "PEERS > edge-02")
 	press(m, "esc")
 	send(m, tea.WindowSizeMsg{Width: 119, Height: 30})
-	hides(t, m, "┌─ attention")
+	hides(t, m, "┌─ peers")
 	send(m, tea.WindowSizeMsg{Width: 120, Height: 30}, lostMsg{m.link.number, errGone})
-	hides(t, m, "┌─ attention")
+	hides(t, m, "┌─ peers")
 	shows(t, m, "meshd is not answering")
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/control/words"
@@ -47,12 +46,13 @@ const (
 	sortTx
 	sortDrops
 	sortSeen
+	sortTraffic
 	sortKeys // how many there are; a column that cannot be sorted by has this one
 )
 
 // String is the order as it stands above the table.
 func (k sortKey) String() string {
-	return [...]string{"state", "name", "rtt", "loss", "rx", "tx", "drops", "seen"}[k]
+	return [...]string{"state", "name", "rtt", "loss", "rx", "tx", "drops", "seen", "traffic"}[k]
 }
 
 // sorted returns the peers that the filter keeps, in the order that is chosen. The filter
@@ -63,7 +63,7 @@ func (v view) sorted() []control.Peer {
 	}
 	var rows []control.Peer
 	for _, p := range words.ByState(v.status.Peers) { // which also orders peers that are equal
-		if v.filter.match == nil || v.filter.keeps(findable(p)...) {
+		if v.filter.keepsPeer(v, p) {
 			rows = append(rows, p)
 		}
 	}
@@ -88,7 +88,7 @@ func findable(p control.Peer) []string {
 // compare orders rows with the largest figure first; what is not known is last.
 func (v view) compare(a, b control.Peer) int {
 	if v.sort == sortName {
-		return strings.Compare(a.Name, b.Name)
+		return words.Natural(a.Name, b.Name)
 	}
 	return cmp.Compare(v.figure(b), v.figure(a))
 }
@@ -111,6 +111,8 @@ func (v view) figure(p control.Peer) float64 {
 		set(new(v.units.rx(r)))
 	case sortTx:
 		set(new(v.units.tx(r)))
+	case sortTraffic:
+		set(new(r.rxBytes + r.txBytes))
 	case sortDrops:
 		set(new(float64(v.counted(p).drops)))
 	case sortSeen: // the longest ago first, and never is longer than that
@@ -150,18 +152,45 @@ func rowLine(v view, used []column, p control.Peer, w int) cell.Line {
 	if p.Name == v.cursor {
 		mark = "> "
 	}
-	row := cell.Text(mark)
+	row, state := cell.Text(mark), cell.Plain
 	for i, c := range used {
 		text, role := c.cell(v, p, c.width)
+		if c.title == stateColumn {
+			state = role
+		}
 		row = row.Join(fitCell(c, text, role, i))
 	}
 	switch {
 	case p.Name == v.cursor:
-		return row.Fit(w).As(cell.Selected)
+		return selected(row.Fit(w), state)
 	case !v.live:
 		return row.As(cell.Dim)
 	}
 	return row
+}
+
+// selected is the row of the cursor: reversed, but for the state, whose colour is what one looks for.
+func selected(row cell.Line, state cell.Role) cell.Line {
+	line := make(cell.Line, len(row))
+	for i, s := range row {
+		if line[i] = s; s.Role != state || state == cell.Plain {
+			line[i].Role = cell.Selected
+		}
+	}
+	return line
+}
+
+// allLine is the sum of all peers, in the columns of a table of w cells.
+func allLine(v view, w int) cell.Line {
+	line := cell.Text("  ")
+	for i, c := range columnsFor(v, w) {
+		text := ""
+		if c.all != nil {
+			text = c.all(v)
+		}
+		line = line.Join(fitCell(c, text, cell.Strong, i))
+	}
+	return line.Fit(w)
 }
 
 // noRows says why there are no rows: an empty table looks like a mesh without peers.

@@ -79,7 +79,7 @@ func New(o Options) *Model {
 		theme:   cell.NewTheme(o.Colour, o.ASCII),
 		now:     o.Clock(),
 		after:   after,
-		tabs:    [tabs]screen{overview{}, peers{}, events{}},
+		tabs:    [tabs]screen{overview{}, peers{}, events{}, node{}},
 		asked:   askedFor{},
 	}
 }

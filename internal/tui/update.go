@@ -107,7 +107,12 @@ func (m *Model) hello(h *control.Hello) {
 }
 
 // follow puts the cursor of the events screen back on the newest one.
-func (m *Model) follow() { m.tabs[eventsTab] = events{} }
+func (m *Model) follow() {
+	if s, ok := m.tabs[eventsTab].(events); ok {
+		s.at = 0
+		m.tabs[eventsTab] = s
+	}
+}
 
 // settle makes what is chosen fit what is known: the cursor stands on a peer that there
 // is, the rows are sorted, and the one under the cursor has room. It runs after each message
@@ -123,7 +128,7 @@ func (m *Model) settle() {
 	}
 	m.table.first, m.table.room = 0, peersRoom(v.h)
 	if l, ok := screen.(lister); ok {
-		m.table.first, m.table.room = l.rows(v.h)
+		m.table.first, m.table.room = l.rows(m.view())
 	}
 	m.table.page = max(2, m.table.room) // half of it is one line at least
 	m.table.reach(m.choices.cursor)

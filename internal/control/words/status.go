@@ -70,11 +70,6 @@ func Allow(a control.Allow) string {
 		float64(a.DroppedLastMinute)/60)
 }
 
-// AllowRule says what one of the rules let pass.
-func AllowRule(r control.Rule) string {
-	return fmt.Sprintf("%s  %s packets  %sB", r.Name, Grouped(r.Packets), SI(float64(r.Bytes)))
-}
-
 // Handed lists what the kernel engine left to user space, by reason; empty for other engines.
 func Handed(d control.Dataplane) string { return Drops(d.Handed) }
 

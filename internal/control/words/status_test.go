@@ -40,8 +40,6 @@ func TestStatusLines(t *testing.T) {
 			"2 rules, dropped 7, none in the last minute"},
 		"busy rules": {Allow(control.Allow{Rules: make([]control.Rule, 2), Dropped: 77, DroppedLastMinute: 15}),
 			"2 rules, dropped 77, 15 in the last minute (0.2/s)"},
-		"a rule": {AllowRule(control.Rule{Name: "web", Packets: 12345, Bytes: 1234567}),
-			"web  12 345 packets  1.23MB"},
 		"left to user space": {Handed(control.Dataplane{Handed: map[string]uint64{"a": 1, "b": 2, "c": 0}}),
 			"b 2  a 1"},
 		"batches": {Batches(map[string]control.Calls{"tun_read": {Calls: 2, Packets: 5}, "wire_read": {Calls: 1,

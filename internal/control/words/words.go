@@ -139,32 +139,3 @@ func ByState(peers []control.Peer) []control.Peer {
 	}
 	return sorted
 }
-
-// Natural compares names as people count: edge-2 stands before edge-10. Names that differ in nothing but
-// leading zeros are compared by letters.
-func Natural(a, b string) int {
-	for i, j := 0, 0; i < len(a) && j < len(b); {
-		m, n := digits(a[i:]), digits(b[j:])
-		if m == 0 || n == 0 {
-			if a[i] != b[j] {
-				return cmp.Compare(a[i], b[j])
-			}
-			i, j = i+1, j+1
-			continue
-		}
-		x, y := strings.TrimLeft(a[i:i+m], "0"), strings.TrimLeft(b[j:j+n], "0")
-		if c := cmp.Or(cmp.Compare(len(x), len(y)), strings.Compare(x, y)); c != 0 {
-			return c
-		}
-		i, j = i+m, j+n
-	}
-	return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b))
-}
-
-// digits counts the digits that a text begins with.
-func digits(s string) (n int) {
-	for n < len(s) && s[n] >= '0' && s[n] <= '9' {
-		n++
-	}
-	return n
-}

@@ -30,17 +30,22 @@ func init() { lipgloss.SetHasDarkBackground(true) }
 // A Role is what a text says of itself.
 type Role int
 
-// Roles, with what a theme makes of them.
+// Roles, with what a theme makes of them. All of them can be read on a dark and on a light background,
+// which no terminal tells: so yellow, which is invisible on white, is only a background.
 const (
-	Plain    Role = iota // as it comes
-	Dim                  // faint: labels, old data
-	Strong               // bold: what the eye shall find
-	Good                 // green
-	Warn                 // yellow
-	Bad                  // red and bold
-	Accent               // cyan: charts, keys
-	Selected             // reversed: where the cursor is
-	roles                // how many there are
+	Plain     Role = iota // as it comes
+	Dim                   // faint: labels, old data
+	Strong                // bold: what the eye should find
+	Good                  // green
+	Warn                  // black on yellow; for a word, not for a sentence
+	Bad                   // red and bold
+	Accent                // magenta: maintenance
+	Chart                 // faint: a chart is large, and must not be louder than the verdict
+	Selected              // reversed: where the cursor is
+	GoodBadge             // black on green: a verdict
+	WarnBadge             // black on yellow
+	BadBadge              // reversed red and bold
+	roles                 // how many there are
 )
 
 // A Span is a piece of text in one role. The text is clean: the functions that make

@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// levels are the glyphs of a chart. The lowest is nothing at all, so that a little
-// can be told from nothing.
-var levels = []rune("▁▂▃▄▅▆▇█")
+// levels are the glyphs of a chart. The lowest is nothing at all, so that a little can be told from
+// nothing. There is no full block: charts below each other would melt into one.
+var levels = []rune("▁▂▃▄▅▆▇")
 
 // gap stands where nothing is known.
 const gap = '·'

@@ -14,18 +14,18 @@ func TestSpark(t *testing.T) {
 		top    float64
 		want   string
 	}{
-		"rising":                   {[]float64{0, 1, 2, 3, 4, 5, 6, 7}, 7, 8, 0, "▁▃▄▅▆▇██"},
-		"a little is not nothing":  {[]float64{0, 0.001, 1000}, 2, 3, 0, "▁▂█"},
-		"a gap":                    {[]float64{1, nan, 1}, 2, 5, 0, "  █·█"},
+		"rising":                   {[]float64{0, 1, 2, 3, 4, 5, 6, 7}, 7, 8, 0, "▁▂▃▄▅▆▇▇"},
+		"a little is not nothing":  {[]float64{0, 0.001, 1000}, 2, 3, 0, "▁▂▇"},
+		"a gap":                    {[]float64{1, nan, 1}, 2, 5, 0, "  ▇·▇"},
 		"nothing at all":           {[]float64{0, 0, 0}, 2, 3, 0, "▁▁▁"},
-		"a top":                    {[]float64{25, 50, 100}, 2, 3, 100, "▃▅█"},
-		"above the top":            {[]float64{200}, 0, 1, 100, "█"},
-		"the larger of two":        {[]float64{1, 9, 2, 3}, 3, 2, 9, "█▄"},
+		"a top":                    {[]float64{25, 50, 100}, 2, 3, 100, "▃▅▇"},
+		"above the top":            {[]float64{200}, 0, 1, 100, "▇"},
+		"the larger of two":        {[]float64{1, 9, 2, 3}, 3, 2, 9, "▇▄"},
 		"only gaps":                {[]float64{nan, nan}, 1, 2, 0, "··"},
 		"no values":                {nil, 0, 3, 0, "···"},
 		"no room":                  {[]float64{1}, 0, 0, 0, ""},
-		"a peak among gaps":        {[]float64{nan, 5, nan, nan}, 3, 2, 5, "█·"},
-		"a negative value is none": {[]float64{-1, 1}, 1, 2, 0, "▁█"},
+		"a peak among gaps":        {[]float64{nan, 5, nan, nan}, 3, 2, 5, "▇·"},
+		"a negative value is none": {[]float64{-1, 1}, 1, 2, 0, "▁▇"},
 	} {
 		is(t, name, Spark(test.values, test.last, test.w, test.top), test.want)
 	}

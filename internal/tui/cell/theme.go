@@ -23,18 +23,21 @@ func NewTheme(colour, ascii bool) Theme {
 		r.SetColorProfile(termenv.ANSI)
 	}
 	r.SetHasDarkBackground(true)
-	in := func(colour string) lipgloss.Style { return r.NewStyle().Foreground(lipgloss.Color(colour)) }
+	plain := r.NewStyle()
+	in := func(colour string) lipgloss.Style { return plain.Foreground(lipgloss.Color(colour)) }
+	on := func(colour string) lipgloss.Style { return in("0").Background(lipgloss.Color(colour)) }
 	return Theme{ascii: ascii, styles: [roles]lipgloss.Style{
-		Plain: r.NewStyle(), Dim: r.NewStyle().Faint(true), Strong: r.NewStyle().Bold(true), Good: in("2"),
-		Warn: in("3"),
-		Bad:  in("1").Bold(true), Accent: in("6"), Selected: r.NewStyle().Reverse(true),
+		Plain: plain, Dim: plain.Faint(true), Strong: plain.Bold(true), Good: in("2"), Warn: on("3"),
+		Bad: in("1").Bold(true), Accent: in("5"), Chart: plain.Faint(true), Selected: plain.Reverse(true),
+		GoodBadge: on("2"), WarnBadge: on("3"), BadBadge: in("1").Bold(true).Reverse(true),
 	}}
 }
 
 // asciiGlyphs has for each glyph of ours one of ASCII with as many cells.
 var asciiGlyphs = strings.NewReplacer(
 	"▁", "_", "▂", ".", "▃", ":", "▄", "-", "▅", "=", "▆", "+", "▇", "*", "█", "#",
-	"·", " ", "●", "*", "◐", "~", "○", "o", "─", "-", "│", "|", "┌", "+", "┐", "+", "└", "+", "┘", "+", "◇", "=",
+	"·", " ", "●", "*", "◐", "~", "○", "o", "■", "#", "─", "-", "│", "|", "┌", "+", "┐", "+", "└", "+", "┘", "+",
+	"◇", "=",
 	"▼", "v", "▲", "^", "…", "~", "µ", "u", "→", ">", "↑", "^", "↓", "v",
 )
 

@@ -19,7 +19,7 @@ func TestPaint(t *testing.T) {
 
 // Whatever a theme does, the text and its width stay: what was fitted still fits.
 func TestPaintKeepsWidths(t *testing.T) {
-	const text = "●◇◐○ ▁▂▃▄▅▆▇█ ·… ┌─┐│└┘ ▼▲ µ →↑↓ 世界 é edge"
+	const text = "●◇◐○■ ▁▂▃▄▅▆▇█ ·… ┌─┐│└┘ ▼▲ µ →↑↓ 世界 é edge"
 	for role := range roles {
 		line := []Line{Styled(role, text)}
 		if got := ansi.Strip(NewTheme(true, false).Paint(line)); got != text {
@@ -40,12 +40,24 @@ func TestStatesDiffer(t *testing.T) {
 	for name, theme := range map[string]Theme{"plain": NewTheme(false, false), "ASCII": NewTheme(false, true)} {
 		t.Run(name, func(t *testing.T) {
 			seen := map[string]bool{}
-			for _, glyph := range []string{"●", "◇", "◐", "○", "?"} {
+			for _, glyph := range []string{"●", "◇", "◐", "○", "■", "?"} {
 				seen[theme.Paint([]Line{Text(glyph)})] = true
 			}
-			if len(seen) != 5 {
+			if len(seen) != 6 {
 				t.Errorf("%v", seen)
 			}
 		})
+	}
+}
+
+// Each role can be read on white and on black: a yellow or cyan text cannot.
+func TestRolesAreReadableOnWhite(t *testing.T) {
+	for role := range roles {
+		got := NewTheme(true, false).Paint([]Line{Styled(role, "x")})
+		for _, pale := range []string{"33m", "36m", "37m", ";33;", ";36;"} {
+			if strings.Contains(got, pale) {
+				t.Errorf("role %d: %q", role, got)
+			}
+		}
 	}
 }

@@ -1,0 +1,90 @@
+package tui
+
+import (
+	"fmt"
+	"time"
+
+	"example.org/meshd/internal/control"
+)
+
+// More situations that look different.
+
+// busyNode is a node of the kernel engine with something of everything that only the screen of the node
+// shows.
+func busyNode(s *control.Status) *control.Status {
+	n := uint64(s.Now.Sub(noon) / time.Second)
+	s.Network.Addresses = []string{"203.0.113.1:8285", "[2001:db8::1]:8285"}
+	s.Network.Subnets, s.Network.Repairs = []string{"10.1.0.0/16", "fd00:0:0:1::/64"}, 1
+	s.Dataplane = control.Dataplane{Engine: "kernel", Receive: "tcx", Queues: 2, Captured: true,
+		Reason: "eth0 is a bridge", Offloads: []string{"tso4", "tso6", "udp_gso"}, Refused: []string{"uso"},
+		Handed: map[string]uint64{"from_socket": 5368 + 2*n, "plain_peer": 12, "capture": 0},
+		Calls: map[string]control.Calls{"tun_read": {Calls: 10, Packets: 25},
+			"wire_write": {Calls: 10, Packets: 80}, "wire_read": {Calls: 3, Packets: 9},
+			"tun_write": {Calls: 9, Packets: 9}}}
+	s.Masquerade = control.Masquerade{Enabled: true, Repairs: 2, Rules: []control.Rule{
+		{Name: "pods-to-outside", Packets: 777 + 3*n}, {Name: "outside-to-remote-pod"}}}
+	s.Allow = control.Allow{Dropped: 5 + n, Rules: []control.Rule{{Name: "web", Packets: 81250 + 10*n},
+		{Name: "#2", Packets: 3}}}
+	s.Strangers = []control.Stranger{{Address: "198.51.100.99", Reason: "unknown_sender", Packets: 3,
+		InnerSource: "10.99.0.1", InnerDestination: "10.1.0.7", Last: noon.Add(-90 * time.Second)}}
+	s.Totals.Drops["too_big"] = 40 + n
+	return s
+}
+
+// cloudNames has the names of a cloud, which only differ in the middle.
+func cloudNames(s *control.Status) *control.Status {
+	for i := range s.Peers {
+		s.Peers[i].Name = fmt.Sprintf("ip-172-31-0-%d.eu-central-1.compute.internal.prod.example.com", i+1)
+	}
+	s.Health = control.Health{Level: control.OK}
+	return judged(s)
+}
+
+// allDown is a node that hears nobody: its daemon names the cause and not a hundred effects.
+func allDown(s *control.Status) *control.Status {
+	for i := range s.Peers {
+		p := &s.Peers[i]
+		p.State, p.Loss, p.RTTMS, p.LastSeen = control.Down, new(1.0), nil, new(noon.Add(-162*time.Second))
+	}
+	s.Health = control.Health{Level: control.Failed, Problems: []control.Problem{{Level: control.Failed,
+		Kind: peerDown, Text: "all 19 peers do not answer, and nothing is heard of them",
+		Remedy: "look at this host: `ip route get 198.51.100.2`, `nft list ruleset`, and whether " +
+			"datagrams leave and come: " +
+			"`tcpdump -ni any udp port 8285`", Since: noon.Add(-162 * time.Second)}}}
+	return s
+}
+
+// manyDown has more problems than there are lines for them.
+func manyDown(s *control.Status) *control.Status {
+	for i := range 17 {
+		s.Peers[i].State, s.Peers[i].Loss = control.Down, new(1.0)
+		s.Peers[i].LastSeen = new(noon.Add(-162 * time.Second))
+	}
+	s.Health = control.Health{Level: control.OK}
+	return judged(s)
+}
+
+// flappingScene is a peer that goes up and down all the time.
+func flappingScene(w, h int) *Model {
+	m, _ := someDashboard(w, h, asItIs)
+	for i := range 14 {
+		at := noon.Add(time.Duration(i*20-300) * time.Second)
+		tell(m, happening(control.Event{At: at, Level: "warn", Kind: "peer_stale", Peer: "edge-09",
+			Fields: map[string]string{"silent": "3.0123s", "loss": "5%"}}),
+			happening(control.Event{At: at.Add(5 * time.Second), Level: "info", Kind: "peer_up", Peer: "edge-09",
+				Fields: map[string]string{"rtt": "12.3456ms", "was": "stale"}}))
+	}
+	press(m, "3")
+	return m
+}
+
+// oldEventsScene has events of other days.
+func oldEventsScene(w, h int) *Model {
+	m, c := someDashboard(w, h, asItIs)
+	c.forward(36 * time.Hour)
+	tell(m, snapshot(someMesh(36*3600)))
+	tell(m, happening(control.Event{At: c.now.Add(-time.Minute), Level: "error", Kind: "peer_down",
+		Peer: "edge-03"}))
+	press(m, "3")
+	return m
+}
