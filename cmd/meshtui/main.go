@@ -32,8 +32,10 @@ var version = "0.1.0-dev"
 
 // main is the only place that exits.
 func main() {
-	// SIGHUP is what a dropped ssh sends: the program must not stay without a terminal.
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	// SIGHUP is what a dropped ssh sends: the program must not stay without a terminal. SIGQUIT would by
+	// itself end the program at once, and leave a terminal without echo in the alternate screen.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP,
+		syscall.SIGQUIT)
 	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(exitCode(err))
@@ -192,8 +194,10 @@ func (f *flags) show(ctx context.Context, stdin, stdout *os.File, out io.Writer)
 	case !dashboard:
 		return once(ctx, watcher, f, out)
 	}
+	width, height := fallbackSize(stdin, stdout, os.Getenv)
 	return runDashboard(ctx, tui.Options{
 		Watcher: watcher, Asker: asker, Where: where, Interval: time.Duration(f.interval), Version: version,
-		Colour: os.Getenv("NO_COLOR") == "", ASCII: f.ascii, Terminal: stdout, // https://no-color.org
+		Colour: hasColours(os.Getenv), ASCII: f.ascii || !utf8Locale(os.Getenv), Terminal: stdout,
+		Width: width, Height: height,
 	}, stdin, stdout)
 }

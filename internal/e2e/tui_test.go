@@ -178,7 +178,7 @@ func TestDashboard(t *testing.T) {
 func TestDashboardIsEnded(t *testing.T) {
 	nstest.Share(t, nstest.Waiting)
 	s := newScreen(t, 80, 24)
-	for _, signal := range []string{"TERM", "INT", "HUP"} {
+	for _, signal := range []string{"TERM", "INT", "HUP", "QUIT"} {
 		// Without a daemon it waits for one, and never gives up by itself.
 		s.types("clear; " + meshtui + " --socket /nonexistent/meshd.sock & PID=$!; fg >/dev/null; echo ended $?")
 		s.shows("meshd is not answering", "attempt 3")

@@ -139,9 +139,13 @@ func TestPaintedOnce(t *testing.T) {
 	}
 	send(m, tea.WindowSizeMsg{Width: 90, Height: 24})
 	checkFrame(t, m.View(), 90, 24)
-	none, _ := newTest(0, 0)
-	if got := none.View(); got != "" {
-		t.Errorf("%q before the terminal's size is known", got)
+	none, _ := newTest(0, 0) // as one at a serial line
+	checkFrame(t, none.View(), 80, 24)
+	send(m, tea.WindowSizeMsg{})
+	checkFrame(t, m.View(), 80, 24)
+	early := New(Options{Watcher: mute{}})
+	if got := early.View(); got != "" {
+		t.Errorf("%q before the terminal has said anything", got)
 	}
 }
 

@@ -40,6 +40,8 @@ type Options struct {
 	ASCII    bool             // no glyphs beyond ASCII
 	Version  string           // of this program
 	Terminal io.Writer        // for what is no picture: the clipboard; may be nil
+	Width    int              // cells and lines of a terminal that says that it has none; 0: 80x24
+	Height   int
 	Clock    func() time.Time // nil: time.Now
 }
 
@@ -72,6 +74,9 @@ type Model struct {
 func New(o Options) *Model {
 	if o.Clock == nil {
 		o.Clock = time.Now
+	}
+	if o.Width <= 0 || o.Height <= 0 {
+		o.Width, o.Height = 80, 24
 	}
 	o.Where = text.Clean(o.Where) // an argument of the command line may come from a script
 	return &Model{

@@ -35,7 +35,7 @@ func (m *Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 func (m *Model) take(msg tea.Msg) tea.Cmd {
 	switch msg := msg.(type) {
 	case tea.WindowSizeMsg:
-		m.width, m.height = msg.Width, msg.Height
+		return m.resize(msg)
 	case tea.KeyMsg:
 		return m.keys(msg)
 	case tea.MouseMsg:
@@ -67,6 +67,17 @@ func (m *Model) take(msg tea.Msg) tea.Cmd {
 	case noticeMsg:
 		m.say(msg.bad, msg.text)
 	}
+	return nil
+}
+
+// resize takes over the size of the terminal. One at a serial line says that it has none: it has the size
+// that it is taken for, which Bubble Tea has to learn, too.
+func (m *Model) resize(msg tea.WindowSizeMsg) tea.Cmd {
+	if msg.Width <= 0 || msg.Height <= 0 {
+		m.width, m.height = m.options.Width, m.options.Height
+		return func() tea.Msg { return tea.WindowSizeMsg{Width: m.options.Width, Height: m.options.Height} }
+	}
+	m.width, m.height = msg.Width, msg.Height
 	return nil
 }
 
