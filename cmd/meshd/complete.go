@@ -58,8 +58,8 @@ func tomlFiles(_ *cobra.Command, args []string, _ string) ([]string, cobra.Shell
 	return []string{"toml"}, cobra.ShellCompDirectiveFilterFileExt
 }
 
-// noStrayFiles says of all that has no completion of its own that nothing can be proposed for it: without that,
-// shells propose files. Flags whose values are files are known by how their help names the value.
+// noStrayFiles says of all that has no completion of its own that nothing can be proposed for it: without
+// that, shells propose files. Flags whose values are files are known by how their help names the value.
 func noStrayFiles(root *cobra.Command) {
 	for _, cmd := range root.Commands() {
 		if cmd.ValidArgsFunction == nil {

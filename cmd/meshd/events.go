@@ -76,14 +76,14 @@ number. --json prints a line of JSON for each event, with all that is known of i
 	flags.BoolVarP(&follow, "follow", "f", false, "keep printing new events")
 	flags.StringVar(&since, "since", "", "only events since this `time`: 1h or 1d ago, 14:30, 2026-11-26T21:00Z")
 	flags.IntVarP(&most, "lines", "n", 0, "only the last `number` of lines")
-	flags.StringVar(&s.level, "level", "", "only events of this `level` or a more urgent one: info, warn or error")
+	flags.StringVar(&s.level, "level", "", "only events of this `level` or worse: info, warn or error")
 	choices(cmd, "level", levels...)
 	choices(cmd, "since", "10m", "1h", "1d")
 	return cmd
 }
 
-// known returns the name of a peer that there is, or was: of one that is gone the daemon may have events. Only a
-// name that looks like that of a peer is refused.
+// known returns the name of a peer that there is, or was: of one that is gone the daemon may have events.
+// Only a name that looks like that of a peer is refused.
 func known(cmd *cobra.Command, client *control.Client, word string) (string, error) {
 	name, err := whom(cmd.Context(), client, word, cmd.ErrOrStderr())
 	if err != nil {
@@ -118,8 +118,8 @@ func (e *entry) again(next control.Event) bool {
 	return e.Kind == next.Kind && e.Peer == next.Peer && e.Level == next.Level && e.Message == next.Message
 }
 
-// showEvents prints the events of a selection, at most most lines of them unless it is negative, and then those
-// that follow, if asked for.
+// showEvents prints the events of a selection, at most most lines of them unless it is negative, and then
+// those that follow, if asked for.
 func showEvents(ctx context.Context, client *control.Client, s selection, most int, follow bool,
 	print func(entry) error) error {
 	var entries []entry

@@ -22,13 +22,14 @@ func checkCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check [FILE]",
 		Short: "Check a configuration file; silent if it is valid",
-		Long: `Check FILE, or the file of --config; "-" is standard input. If it is valid, the exit code is 0 and nothing is
-printed but warnings, each on its own line. Otherwise every fault is printed on its own line and the
-exit code is 1. It needs no privileges and changes nothing.
+		Long: `Check FILE, or the file of --config; "-" is standard input. If it is valid, the exit code is 0 and
+nothing is printed but warnings, each on its own line. Otherwise every fault is printed on its own line
+and the exit code is 1. It needs no privileges and changes nothing.
 
 Names in place of addresses are not looked up. With --resolve this host's DNS is asked for each of
 them, for 30 seconds at most: a name without a usable address is a fault.`,
-		Example:           "  meshd check new.toml && meshd plan new.toml\n  ssh edge-2 cat /etc/mesh.toml | meshd check -",
+		Example: "  meshd check new.toml && meshd plan new.toml\n" +
+			"  ssh edge-2 cat /etc/mesh.toml | meshd check -",
 		Args:              arguments(0, 1),
 		ValidArgsFunction: tomlFiles,
 		RunE: func(cmd *cobra.Command, args []string) error {

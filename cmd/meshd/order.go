@@ -48,8 +48,8 @@ func takesNext(root *cobra.Command, arg string) bool {
 	return false
 }
 
-// mayTakeNext tells whether the word after arg is the value of a flag that needs none, as in `meshd -w 5 status`:
-// everything but a command may be.
+// mayTakeNext tells whether the word after arg is the value of a flag that needs none, as in `meshd -w 5
+// status`: everything but a command may be.
 func mayTakeNext(root *cobra.Command, arg, next string) bool {
 	letter := strings.TrimLeft(arg, "-")
 	optionally := flagOf(root, func(set *pflag.FlagSet) *pflag.Flag {

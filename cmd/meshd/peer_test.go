@@ -57,7 +57,8 @@ func TestPeersInMaintenance(t *testing.T) {
 	gone := twoWays()
 	gone.Name, gone.State = "edge-3", control.Down
 	var out bytes.Buffer
-	if err := printPeers(&out, control.Status{Now: lunch, Peers: []control.Peer{twoWays(), gone}}, false); err != nil {
+	s := control.Status{Now: lunch, Peers: []control.Peer{twoWays(), gone}}
+	if err := printPeers(&out, s, false); err != nil {
 		t.Fatal(err)
 	}
 	lines := strings.Split(out.String(), "\n")

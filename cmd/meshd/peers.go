@@ -61,7 +61,8 @@ Exit code 1: no peer has that name, or packets do not pass: it is neither up, dr
 			return printPeers(cmd.OutOrStdout(), s, order != nil)
 		},
 	}
-	cmd.Flags().StringVar(&sort, "sort", "", "order by `key`: "+strings.Join(sortKeys(), ", ")+" (default state)")
+	keys := strings.Join(sortKeys(), ", ")
+	cmd.Flags().StringVar(&sort, "sort", "", "order by `key`: "+keys+" (default state)")
 	cmd.Flags().StringVar(&state, "state", "", "only peers in these `states`, such as down,stale")
 	choices(cmd, "sort", sortKeys()...)
 	choices(cmd, "state", peerStates...)
@@ -74,7 +75,9 @@ func onePeer(cmd *cobra.Command, g *globals, client *control.Client, word string
 	if err != nil {
 		return err
 	}
-	p, err := ask(cmd.Context(), func(ctx context.Context) (control.OnePeer, error) { return client.Peer(ctx, name) })
+	p, err := ask(cmd.Context(), func(ctx context.Context) (control.OnePeer, error) {
+		return client.Peer(ctx, name)
+	})
 	if err != nil {
 		return meant(cmd.Context(), client, name, err)
 	}
@@ -101,8 +104,8 @@ func printPeers(out io.Writer, s control.Status, sorted bool) error {
 }
 
 // peerStates are those that --state takes.
-var peerStates = []string{control.Up, control.Draining, control.Silent, control.Stale, control.OneWay, control.Down,
-	control.Unknown}
+var peerStates = []string{control.Up, control.Draining, control.Silent, control.Stale, control.OneWay,
+	control.Down, control.Unknown}
 
 // parseStates reads a list of states with commas; nil for an empty one.
 func parseStates(text string) (states []string, err error) {
@@ -111,7 +114,8 @@ func parseStates(text string) (states []string, err error) {
 	}
 	for state := range strings.SplitSeq(text, ",") {
 		if !slices.Contains(peerStates, state) {
-			return nil, fmt.Errorf("%w: --state is for %s, and not %q", errUsage, strings.Join(peerStates, ", "), state)
+			return nil, fmt.Errorf("%w: --state is for %s, and not %q", errUsage,
+				strings.Join(peerStates, ", "), state)
 		}
 		states = append(states, state)
 	}

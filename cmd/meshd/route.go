@@ -33,9 +33,11 @@ is an address, the name of a node, which stands for a pod of it, or "outside". N
 is asked. Exit code 1: nothing of it is allowed.`,
 		Example: "  meshd route 10.244.1.7\n  meshd route edge-1 10.244.1.7 tcp/443",
 		Args:    arguments(1, 3),
-		ValidArgsFunction: func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, word string,
+		) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 1 { // a service
-				return []string{"tcp/", "udp/", "icmp"}, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+				const noSpace = cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+				return []string{"tcp/", "udp/", "icmp"}, noSpace
 			}
 			return peerNames(g, "", config.Outside)(cmd, nil, word)
 		},

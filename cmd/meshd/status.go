@@ -104,7 +104,8 @@ func (v *viewer) words(cmd *cobra.Command, args []string) error {
 	switch v.check {
 	case "", checkHealth, checkReady, checkPeers:
 	default:
-		return fmt.Errorf("%w: --check is for %s, %s or nothing, and not %q", errUsage, checkReady, checkPeers, v.check)
+		return fmt.Errorf("%w: --check is for %s, %s or nothing, and not %q", errUsage, checkReady, checkPeers,
+			v.check)
 	}
 	if v.watch == "" {
 		return nil

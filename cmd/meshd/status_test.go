@@ -145,7 +145,8 @@ func TestPeers(t *testing.T) {
 		})
 	}
 	code, out, _ = meshd("peers", "--json", "--state", "up", "--socket", socket)
-	if some := decode[control.Peers](t, out); code != 0 || len(some.Peers) != 1 || some.Peers[0].Name != "edge-2" {
+	some := decode[control.Peers](t, out)
+	if code != 0 || len(some.Peers) != 1 || some.Peers[0].Name != "edge-2" {
 		t.Errorf("--state: %d, %q", code, out)
 	}
 	code, out, _ = meshd("peers", "--json", "--state", "stale", "--socket", socket)
@@ -211,7 +212,8 @@ func TestStatusWatch(t *testing.T) {
 		s.Peers[0].RxBytes, s.Peers[0].TxBytes = new(uint64(1000*asked)), new(uint64(0))
 		return s
 	}})
-	for _, test := range []struct{ args, want string }{{"-w 0.1", "8.0 kb/s"}, {"--watch=100ms --json", `"peers":`}} {
+	for _, test := range []struct{ args, want string }{{"-w 0.1", "8.0 kb/s"},
+		{"--watch=100ms --json", `"peers":`}} {
 		t.Run(test.args, func(t *testing.T) {
 			ctx, interrupt := context.WithCancel(t.Context())
 			reader, writer := io.Pipe()

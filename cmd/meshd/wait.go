@@ -54,8 +54,8 @@ does not have is said at once, and waited for: a reload may bring it. Exit code 
 	return cmd
 }
 
-// missing asks whether packets reach a peer. That no node has its name is said once, at once: most likely it is
-// a typing mistake.
+// missing asks whether packets reach a peer. That no node has its name is said once, at once: most likely
+// it is a typing mistake.
 func missing(stderr io.Writer, client *control.Client, name string) func(context.Context) error {
 	said := false
 	return func(ctx context.Context) error {

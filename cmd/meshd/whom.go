@@ -12,10 +12,11 @@ import (
 	"example.org/meshd/internal/typed"
 )
 
-// whom returns the name of the peer that somebody means: a name, or an address of it or of something behind it.
-// Which node that is, is said on stderr. A name is not looked up, since the question about it will tell. The
-// error wraps control.ErrNoPeer if no peer has the address.
-func whom(ctx context.Context, client *control.Client, word string, stderr io.Writer) (name string, err error) {
+// whom returns the name of the peer that somebody means: a name, or an address of it or of something behind
+// it. Which node that is, is said on stderr. A name is not looked up, since the question about it will
+// tell. The error wraps control.ErrNoPeer if no peer has the address.
+func whom(ctx context.Context, client *control.Client, word string, stderr io.Writer,
+) (name string, err error) {
 	ip, ok := address(word)
 	if !ok {
 		return word, nil

@@ -76,7 +76,8 @@ func otherwise(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Allow", strings.Join(allowed, ", "))
-	why := fmt.Sprintf("%s is asked with %s and not with %s", r.URL.Path, strings.Join(allowed, " or "), r.Method)
+	why := fmt.Sprintf("%s is asked with %s and not with %s", r.URL.Path, strings.Join(allowed, " or "),
+		r.Method)
 	fail(w, http.StatusMethodNotAllowed, "method_not_allowed", why)
 }
 

@@ -334,9 +334,9 @@ func TestBadRequests(t *testing.T) {
 		post("/v1/ping", "{"):                            "400 bad_request",
 		post("/v1/ping", `{"peer":"x"}`):                 "404 no_such_peer",
 		post("/v1/ping", strings.Repeat(" ", 5000)):      "400 bad_request",
+		"BREW /v1/status HTTP/1.1\r\nHost: x\r\n\r\n":    "405 method_not_allowed",
 		post("/v1/status", ""):                           "405 method_not_allowed",
 		"GET /v1/status HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("y", 64<<10) + "\r\n\r\n": "431 ",
-		"BREW /v1/status HTTP/1.1\r\nHost: x\r\n\r\n":                                          "405 method_not_allowed",
 		"nonsense\r\n\r\n": "400 ",
 	} {
 		t.Run(fmt.Sprintf("%.40s", request), func(t *testing.T) {

@@ -65,8 +65,8 @@ func conflict(routes []netlink.Route, own int, prefixes []netip.Prefix, beside [
 	return err
 }
 
-// livesBy tells whether a host may be cut off when a route is deleted: the network of one of its addresses, for
-// which the kernel makes the route, and a default route.
+// livesBy tells whether a host may be cut off when a route is deleted: the network of one of its addresses,
+// for which the kernel makes the route, and a default route.
 func livesBy(r netlink.Route) bool {
 	return r.Protocol == unix.RTPROT_KERNEL || destination(r).Bits() == 0
 }

@@ -79,9 +79,9 @@ func asciiOnly(s string) string {
 	}, s)
 }
 
-// wrap breaks a text into lines of at most w columns, between words. A command in backquotes is one word where
-// that fits, so that it can be copied; a word that is longer than a line keeps its length for the same reason.
-// Without a width there is one line.
+// wrap breaks a text into lines of at most w columns, between words. A command in backquotes is one word
+// where that fits, so that it can be copied; a word that is longer than a line keeps its length for the
+// same reason. Without a width there is one line.
 func wrap(s string, w int) (lines []string) {
 	if w <= 0 || width(s) <= w {
 		return []string{s}

@@ -65,12 +65,14 @@ func sick() control.Status {
 	s.Peers[3].ConfigMatch, s.Peers[3].ConfigSHA256 = new(false), "00c0ffee77"
 	s.Config.Error = "/etc/mesh.toml:4:1: error: a\n/etc/mesh.toml:9:1: error: b"
 	s.Health = control.Health{Level: control.Failed, Problems: []control.Problem{
-		{Level: control.Failed, Kind: "peer_down", Peer: "worker-2", Text: "no answer and no data from peer worker-2",
+		{Level: control.Failed, Kind: "peer_down", Peer: "worker-2",
+			Text:   "no answer and no data from peer worker-2",
 			Remedy: "check it", Since: noon.Add(-12 * time.Second)},
 		{Level: control.Failed, Kind: "forwarding_off", Since: noon.Add(-3 * time.Hour),
 			Text:   "this host does not forward IPv4: pods cannot reach other hosts",
 			Remedy: "run `sysctl -w net.ipv4.ip_forward=1`, and write the same into a file below /etc/sysctl.d"},
-		{Level: control.Degraded, Kind: "peer_loss", Peer: "worker-3", Text: "probes to peer worker-3 are lost: 23 %",
+		{Level: control.Degraded, Kind: "peer_loss", Peer: "worker-3",
+			Text:  "probes to peer worker-3 are lost: 23 %",
 			Since: noon.Add(-40 * time.Second)},
 		{Level: control.Degraded, Kind: "file_rejected", Since: noon.Add(-time.Minute),
 			Text:   "the new file is rejected, the one before stays in force: " + s.Config.Error,
@@ -90,8 +92,8 @@ func sick() control.Status {
 func sealed() control.Status {
 	s := mesh(4)
 	s.Dataplane = control.Dataplane{Engine: control.EngineWireGuard, Queues: 1}
-	s.WireGuard = &control.WireGuard{Implementation: "kernel", Interface: "meshd-wg", Port: 51820, PublicKey: "Own=",
-		MTU: 1440, State: control.WireGuardSealed}
+	s.WireGuard = &control.WireGuard{Implementation: "kernel", Interface: "meshd-wg", Port: 51820,
+		PublicKey: "Own=", MTU: 1440, State: control.WireGuardSealed}
 	s.Totals = control.Totals{Drops: map[string]uint64{"not_encrypted": 2}}
 	for i := range s.Peers {
 		p := &s.Peers[i]
@@ -104,7 +106,8 @@ func sealed() control.Status {
 	s.Health = control.Health{Level: control.Degraded, Problems: []control.Problem{
 		{Level: control.Degraded, Kind: "sends_clear", Peer: "worker-4",
 			Text: "peer worker-4 still sends in the clear, and its packets are dropped"},
-		{Level: control.Degraded, Kind: "no_handshake", Peer: "worker-2", Text: "worker-2 does not answer WireGuard"},
+		{Level: control.Degraded, Kind: "no_handshake", Peer: "worker-2",
+			Text: "worker-2 does not answer WireGuard"},
 	}}
 	return s
 }
@@ -165,7 +168,7 @@ var scenes = map[string]struct {
 	"alone":       {alone(), Options{Width: 80}},
 	"no-peers":    {mesh(0), Options{Width: 80}},
 	"rates":       {mesh(2), Options{Width: 80, Before: new(before())}},
-	"starting":    {control.Status{Started: noon, Warnings: []string{"waiting for an address"}}, Options{Now: noon}},
+	"starting":    {starting(), Options{Now: noon}},
 	"older":       {older(), Options{Width: 80, Now: noon}},
 	"unknown-yet": {unknown(), Options{Width: 80}},
 }
@@ -186,6 +189,11 @@ func older() control.Status {
 	s.Health, s.Now, s.UptimeSeconds = control.Health{}, time.Time{}, 0
 	s.Warnings = []string{"net.ipv4.ip_forward is 0: pods cannot reach other hosts"}
 	return s
+}
+
+// starting is a node without an address.
+func starting() control.Status {
+	return control.Status{Started: noon, Warnings: []string{"waiting for an address"}}
 }
 
 // unknown is a mesh that has just been started.
@@ -317,7 +325,8 @@ func TestWrap(t *testing.T) {
 }
 
 func TestFit(t *testing.T) {
-	for want, n := range map[string]int{"control-plane  ": 15, "control-plane": 13, "cont..plane": 11, "con": 3} {
+	for want, n := range map[string]int{"control-plane  ": 15, "control-plane": 13, "cont..plane": 11,
+		"con": 3} {
 		if got := fit("control-plane", n); got != want {
 			t.Errorf("%d: %q, want %q", n, got, want)
 		}

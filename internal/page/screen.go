@@ -12,9 +12,9 @@ import (
 	"example.org/meshd/internal/text"
 )
 
-// On returns where to write pages for w, and how they have to look there. A terminal behind a text.Writer gets
-// them directly: that writer would show the escape codes of colours as text. Everything else is as a pipe: no
-// colours, and nothing is cut.
+// On returns where to write pages for w, and how they have to look there. A terminal behind a text.Writer
+// gets them directly: that writer would show the escape codes of colours as text. Everything else is as a
+// pipe: no colours, and nothing is cut.
 func On(w io.Writer) (io.Writer, Options) {
 	safe, ok := w.(*text.Writer)
 	if !ok {

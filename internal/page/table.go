@@ -204,9 +204,8 @@ func order(peer *control.Peer) int {
 
 // table is the table of some peers, and a line about the rest.
 func (p *page) table(peers []control.Peer, rest string) (lines []line) {
-	used := slices.DeleteFunc(slices.Clone(columns), func(c column) bool {
-		return c.title == "LOCK" && !slices.ContainsFunc(peers, func(q control.Peer) bool { return q.WireGuard != nil })
-	})
+	locked := slices.ContainsFunc(peers, func(q control.Peer) bool { return q.WireGuard != nil })
+	used := slices.DeleteFunc(slices.Clone(columns), func(c column) bool { return c.title == "LOCK" && !locked })
 	suffix := p.suffix(peers)
 	if suffix != "" {
 		lines = append(lines, line{{fmt.Sprintf("names of peers end in %s", suffix), dim}})

@@ -380,7 +380,8 @@ func TestConditions(t *testing.T) {
 			`+paths)
 	}
 	shadowed := here(1500)
-	shadowed.Shadows = []link.Shadow{{Route: "10.244.2.0/24 dev eth1"}, {Route: "10.244.3.0/24 dev eth1", Host: true}}
+	shadowed.Shadows = []link.Shadow{{Route: "10.244.2.0/24 dev eth1"},
+		{Route: "10.244.3.0/24 dev eth1", Host: true}}
 	for _, test := range []struct {
 		name   string
 		config *config.Config

@@ -4,8 +4,8 @@ package typed
 const longest = 64
 
 // Meant returns the word that somebody may have meant: the one with the fewest letters inserted, removed,
-// replaced or swapped with their neighbours, at most a third of the letters; the first of several, and empty if
-// there is none.
+// replaced or swapped with their neighbours, at most a third of the letters; the first of several, and
+// empty if there is none.
 func Meant(word string, among []string) (best string) {
 	if len(word) > longest {
 		return ""

@@ -32,8 +32,8 @@ var units = map[string]time.Duration{
 // part is a number with its unit.
 var part = regexp.MustCompile(`^ *([0-9]+(?:\.[0-9]*)?|\.[0-9]+) *([a-zµ]*)`)
 
-// Duration reads a duration: numbers with units, the largest of which is a week, or a number of seconds. It is
-// never negative, and at most Longest. The error wraps ErrDuration.
+// Duration reads a duration: numbers with units, the largest of which is a week, or a number of seconds. It
+// is never negative, and at most Longest. The error wraps ErrDuration.
 func Duration(text string) (time.Duration, error) {
 	wrong := fmt.Errorf("%q: %w", text, ErrDuration)
 	sum := 0.0 // nanoseconds; a float of this size is exact to a millisecond in 100 years

@@ -11,8 +11,9 @@ func TestDuration(t *testing.T) {
 	for text, want := range map[string]time.Duration{
 		"0.2": 200 * time.Millisecond, "10": 10 * time.Second, "90s": 90 * time.Second, "1h30m": 90 * time.Minute,
 		"1d": 24 * time.Hour, "2w": 14 * 24 * time.Hour, "200ms": 200 * time.Millisecond, "0": 0, "0s": 0,
-		"1.5h": 90 * time.Minute, "1d12h": 36 * time.Hour, ".5": 500 * time.Millisecond, "1 h 5 min": 65 * time.Minute,
-		"30sec": 30 * time.Second, " 5s ": 5 * time.Second, "10us": 10 * time.Microsecond, "1.": time.Second,
+		"1.5h": 90 * time.Minute, "1d12h": 36 * time.Hour, ".5": 500 * time.Millisecond,
+		"1 h 5 min": 65 * time.Minute,
+		"30sec":     30 * time.Second, " 5s ": 5 * time.Second, "10us": 10 * time.Microsecond, "1.": time.Second,
 		"36500d": Longest,
 	} {
 		t.Run(text, func(t *testing.T) {
@@ -21,7 +22,8 @@ func TestDuration(t *testing.T) {
 			}
 		})
 	}
-	for _, text := range []string{"", " ", "-1s", "soon", "1h30", "5 5", "1x", "1e3", "0x10", "s", "1d!", "36501d",
+	for _, text := range []string{"", " ", "-1s", "soon", "1h30", "5 5", "1x", "1e3", "0x10", "s", "1d!",
+		"36501d",
 		"9999999999999999999999", strings.Repeat("9", 400), "NaN", "Inf", "1,5s", "+1"} {
 		t.Run("not "+text, func(t *testing.T) {
 			if got, err := Duration(text); !errors.Is(err, ErrDuration) || got != 0 {
@@ -80,7 +82,8 @@ func FuzzDuration(f *testing.F) {
 }
 
 func TestSpan(t *testing.T) {
-	for d, want := range map[time.Duration]string{0: "", time.Second: "1s", time.Hour: "1h", 90 * time.Minute: "1h30m",
+	for d, want := range map[time.Duration]string{0: "", time.Second: "1s", time.Hour: "1h",
+		90 * time.Minute: "1h30m",
 		30 * time.Second: "30s", 10 * time.Minute: "10m", 200 * time.Millisecond: "200ms"} {
 		s := Span(d)
 		if got := s.String(); got != want {
@@ -91,7 +94,8 @@ func TestSpan(t *testing.T) {
 	if err := s.Set("1d"); err != nil || time.Duration(s) != 24*time.Hour {
 		t.Error(err, s)
 	}
-	if err := s.Set("soon"); !errors.Is(err, ErrDuration) || time.Duration(s) != 24*time.Hour || s.Type() != "time" {
+	err := s.Set("soon")
+	if !errors.Is(err, ErrDuration) || time.Duration(s) != 24*time.Hour || s.Type() != "time" {
 		t.Error(err, s)
 	}
 }

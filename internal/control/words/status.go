@@ -36,8 +36,8 @@ func Batches(calls map[string]control.Calls) string {
 		average("tun_read"), average("wire_write"), average("wire_read"), average("tun_write"))
 }
 
-// Masquerade says whether rules are in force, and how many connections each has matched: the kernel asks rules
-// of NAT about the first packet of a connection only. Rules that matched nothing are left out.
+// Masquerade says whether rules are in force, and how many connections each has matched: the kernel asks
+// rules of NAT about the first packet of a connection only. Rules that matched nothing are left out.
 func Masquerade(m control.Masquerade) string {
 	if !m.Enabled {
 		return "off"

@@ -16,8 +16,8 @@ import (
 // Starting is the level of a node that has not found itself yet, besides those of the API.
 const Starting = "starting"
 
-// Verdict returns the level of a node's health, and why in a few words: "worker2 is down, 1 more problem". What
-// is only worth knowing is no reason.
+// Verdict returns the level of a node's health, and why in a few words: "worker2 is down, 1 more problem".
+// What is only worth knowing is no reason.
 func Verdict(s control.Status) (level, reason string) {
 	switch level = s.Health.Level; {
 	case s.Node == "":
