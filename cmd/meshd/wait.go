@@ -65,7 +65,7 @@ func missing(stderr io.Writer, client *control.Client, name string) func(context
 		}
 		if errors.Is(err, control.ErrNoPeer) && !said {
 			said = true
-			fmt.Fprintf(stderr, "meshd: %v; waiting for a reload that brings it\n", meant(ctx, client, name, err))
+			fmt.Fprintf(stderr, "meshd: %v (waiting for a reload that brings it)\n", meant(ctx, client, name, err))
 		}
 		return err
 	}

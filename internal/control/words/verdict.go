@@ -256,7 +256,7 @@ func lost(p control.Peer) string {
 	case len(all) == 0:
 		return ""
 	case len(all) > named:
-		return fmt.Sprintf("; %s and %d more prefixes cannot be reached", strings.Join(all[:named], " "),
+		return fmt.Sprintf("; %s and %d more cannot be reached", strings.Join(all[:named], " "),
 			len(all)-named)
 	}
 	return "; " + strings.Join(all, " ") + " cannot be reached"
