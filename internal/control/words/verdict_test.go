@@ -130,18 +130,6 @@ func TestLock(t *testing.T) {
 	}
 }
 
-func TestNatural(t *testing.T) {
-	names := []string{"", "a", "a1", "a01", "a2", "a10", "a10b", "a10c", "b", "edge-9.x", "edge-10.x",
-		"z99999999999999999999998", "z99999999999999999999999"}
-	for i, a := range names {
-		for j, b := range names {
-			if got, want := Natural(a, b), i-j; got > 0 != (want > 0) || got < 0 != (want < 0) {
-				t.Errorf("%q and %q: %d", a, b, got)
-			}
-		}
-	}
-}
-
 func TestSameFile(t *testing.T) {
 	s := control.Status{Config: control.Config{Path: "/m", Generation: 3, SHA256: "aabbccddee"}}
 	check(t, "alone", SameFile(s), "/m generation 3 (aabbccdd)")
