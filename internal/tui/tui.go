@@ -32,15 +32,15 @@ import (
 // Options is what a dashboard needs to know. The model changes Interval and ASCII when
 // the user does.
 type Options struct {
-	Watcher  Watcher          // what tells
-	Asker    Asker            // what answers; nil: there is only something to watch
-	Where    string           // socket or host that the watcher reads, for people
-	Interval time.Duration    // from one snapshot to the next
-	Colour   bool             // the 16 colours that every terminal has
-	ASCII    bool             // no glyphs beyond ASCII
-	Version  string           // of this program
-	Terminal io.Writer        // for what is no picture: the clipboard; may be nil
-	Width    int              // cells and lines of a terminal that says that it has none; 0: 80x24
+	Watcher  Watcher       // what tells
+	Asker    Asker         // what answers; nil: there is only something to watch
+	Where    string        // socket or host that the watcher reads, for people
+	Interval time.Duration // from one snapshot to the next
+	Colour   bool          // the 16 colours that every terminal has
+	ASCII    bool          // no glyphs beyond ASCII
+	Version  string        // of this program
+	Terminal io.Writer     // for what is no picture: the clipboard; may be nil
+	Width    int           // cells and lines of a terminal that says that it has none; 0: 80x24
 	Height   int
 	Clock    func() time.Time // nil: time.Now
 }
