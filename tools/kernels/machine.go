@@ -24,8 +24,8 @@ var (
 	guestScript []byte
 )
 
-// patience is how long one boot may take.
-const patience = 25 * time.Minute
+// patience is how long one boot may take; minutes, where nothing else runs.
+const patience = time.Hour
 
 // initramfs makes the first root of the machine: busybox, the modules that it needs to see this one's, and a copy
 // of what may run there.
