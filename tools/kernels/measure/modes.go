@@ -149,9 +149,10 @@ func (l *lab) start(doc string, folders [2]string) error {
 	if err := os.WriteFile(file, []byte(doc), 0o644); err != nil {
 		return err
 	}
-	if said, err := output(meshd, "check", "-c", file); err != nil {
-		first, _, _ := strings.Cut(said, "\n")
-		return &absentError{"meshd check: " + first + err.Error()}
+	if _, err := output(meshd, "check", "-c", file); err != nil {
+		_, fault, _ := strings.Cut(err.Error(), "error: ")
+		fault, _, _ = strings.Cut(fault, "\n")
+		return &absentError{fault}
 	}
 	for i, h := range l.hosts {
 		if err := l.spawn(h.Command("env", "CREDENTIALS_DIRECTORY="+folders[i], meshd, "run", "-c", file, "--socket",
