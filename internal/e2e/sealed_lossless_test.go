@@ -116,8 +116,8 @@ func (s *sealed) remembered(d *nstest.Daemon) {
 	}
 }
 
-// others are nodes of which prefixes come, go and move: one that runs, and two that do not, and are not always
-// in the file.
+// others are nodes of which prefixes come, go and move: one that runs, and two that do not, and are not
+// always in the file.
 var others = []string{"control-plane", "edge-1", "edge-2"}
 
 // reloads has a daemon read its file again and again, in which prefixes of others come, go and move. Each

@@ -172,7 +172,9 @@ func TestReadingOf(t *testing.T) {
 // While packets are encrypted their number is unknown and not 0, and bytes are those of messages. A step in
 // which that changes, or in which counters begin anew, has neither.
 func TestEncrypted(t *testing.T) {
-	bare := func(n uint64) mesh.Traffic { return mesh.Traffic{RxPackets: n, TxPackets: n, RxBytes: n, TxBytes: n} }
+	bare := func(n uint64) mesh.Traffic {
+		return mesh.Traffic{RxPackets: n, TxPackets: n, RxBytes: n, TxBytes: n}
+	}
 	messages := func(rx, tx uint64, known bool) mesh.Traffic {
 		all := bare(7) // of the engine, which gets nothing now
 		all.Messages, all.Drops[mesh.NotEncrypted] = mesh.Messages{Rx: rx, Tx: tx, Known: known}, rx
