@@ -53,6 +53,11 @@ const NotAllowed = "not_allowed"
 // notAllowed names the rules that drop. No rule of the file can have the name, which has a blank.
 const notAllowed = "not allowed"
 
+// mostCounted is how many boxes are counted. The kernel's time for a list of a set's elements grows with the
+// square of their number, from 40 ms for 10,000 to minutes for a million, and counters of these take it half a
+// minute to make (pcpu_alloc).
+const mostCounted = 100_000
+
 // AllowSettings is who may reach what is behind this node.
 type AllowSettings struct {
 	Rules  []AllowRule    // in the order of the file; the others of the file do not matter here
@@ -222,8 +227,12 @@ func (s *AllowSettings) table(f nft.Family) nft.Table {
 	j := judge{f: f, closed: placesOf(f, setAllowed, s.Closed), pods: placesOf(f, setPods, s.Pods),
 		mesh: placesOf(f, setMesh, s.Mesh), groups: s.groups(f)}
 	t.Sets = slices.Concat(t.Sets, j.closed.set(), j.pods.set(), j.mesh.set())
+	boxes := 0
 	for _, g := range j.groups {
-		t.Boxes = append(t.Boxes, f.Boxes(g.name, g.shape, g.boxes))
+		boxes += len(g.boxes)
+	}
+	for _, g := range j.groups {
+		t.Boxes = append(t.Boxes, f.Boxes(g.name, g.shape, boxes <= mostCounted, g.boxes))
 	}
 	answer := nft.Rule{Name: "answer", Exprs: nft.Join(nft.Answer(), nft.Goto(answers))}
 	request := nft.Rule{Name: "request", Exprs: nft.Goto(requests)}

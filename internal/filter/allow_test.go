@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -197,6 +198,38 @@ func TestAllowTakesOverAnOrdinaryTable(t *testing.T) {
 		defer other.Close()
 		if _, err := other.Set(someRules()); !errors.Is(err, unix.EPERM) {
 			t.Errorf("a table of another process: %v", err)
+		}
+	})
+}
+
+// A host takes as many pairs as a file can have: all of them are in force, without counters of rules.
+func TestAllowMostPairs(t *testing.T) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+		w, a, s := newWire(t, n), NewAllow(), someRules()
+		defer a.Close()
+		var from []netip.Prefix
+		for i := range 1000 {
+			from = append(from, netip.MustParsePrefix(fmt.Sprintf("10.%d.%d.0/24", i/256, i%256)))
+		}
+		s.Closed = prefixes("10.244.1.5/32", "10.244.1.6/32")
+		for i := range 500 {
+			s.Closed = append(s.Closed, netip.MustParsePrefix(fmt.Sprintf("10.245.%d.%d/32", i/256, i%256)))
+		}
+		s.Rules = []AllowRule{{Name: "all", From: from, To: s.Closed, Services: []Service{tcp(1, 1), tcp(9, 9)}}}
+		if _, err := a.Set(s); err != nil {
+			t.Fatal(err)
+		}
+		packet := func(from, to string, port, own uint16) judged {
+			return judged{netip.MustParseAddr(from), netip.MustParseAddr(to), 6, port, own}
+		}
+		passed := w.through([]judged{packet("10.3.231.9", "10.244.1.5", 9, 2000),
+			packet("10.3.232.9", "10.244.1.5", 9, 2001), packet("10.0.0.9", "10.244.1.6", 1, 2002),
+			packet("10.0.0.9", "10.244.1.6", 2, 2003)}, false)
+		if !slices.Equal(passed, []bool{true, false, true, false}) {
+			t.Errorf("%v", passed)
+		}
+		if counted, dropped, err := a.Counters(); err != nil || dropped != 2 || len(counted) != 0 {
+			t.Errorf("%v, dropped %d, %v", counted, dropped, err)
 		}
 	})
 }

@@ -40,6 +40,7 @@ type Shape struct {
 type Boxes struct {
 	name     string
 	shape    Shape
+	counts   bool
 	key      nftables.SetDatatype
 	elements []box // sorted by their first keys, each once
 }
@@ -54,9 +55,10 @@ type box struct {
 // whole registers of 4 bytes.
 const boxKey = 16 + 16 + 4 + 4
 
-// Boxes is a set of boxes of the family, which have all the shape.
-func (f Family) Boxes(name string, shape Shape, all []Box) Boxes {
-	b := Boxes{name: name, shape: shape, elements: make([]box, 0, len(all))}
+// Boxes is a set of boxes of the family, which have all the shape. If counts is false, packets in a box are not
+// counted.
+func (f Family) Boxes(name string, shape Shape, counts bool, all []Box) Boxes {
+	b := Boxes{name: name, shape: shape, counts: counts, elements: make([]box, 0, len(all))}
 	parts := []nftables.SetDatatype{f.key}
 	if shape.Sources {
 		parts = append(parts, f.key)
@@ -121,7 +123,7 @@ const maxBoxes = 150
 // add adds the set with its elements to a transaction.
 func (b Boxes) add(conn *nftables.Conn, t *nftables.Table) error {
 	set := &nftables.Set{Table: t, Name: b.name, KeyType: b.key, Interval: b.shape.Ranges,
-		Concatenation: b.shape.Ranges || b.shape.Sources || b.shape.Protocol || b.shape.Port, Counter: true}
+		Concatenation: b.shape.Ranges || b.shape.Sources || b.shape.Protocol || b.shape.Port, Counter: b.counts}
 	if !b.shape.Ranges { // with a size the kernel chooses a hash that does not grow, which is the faster one
 		set.Size = uint32(len(b.elements))
 	}
@@ -133,9 +135,12 @@ func (b Boxes) add(conn *nftables.Conn, t *nftables.Table) error {
 		elements = elements[:0]
 		for i := range chunk {
 			e, n := &chunk[i], b.key.Bytes
-			elements = append(elements, nftables.SetElement{Key: e.first[:n], Comment: e.name})
+			elements = append(elements, nftables.SetElement{Key: e.first[:n]})
 			if b.shape.Ranges {
 				elements[i].KeyEnd = e.last[:n]
+			}
+			if b.counts { // the names are for those who look for counters
+				elements[i].Comment = e.name
 			}
 		}
 		if err := conn.SetAddElements(set, elements); err != nil {
@@ -147,7 +152,7 @@ func (b Boxes) add(conn *nftables.Conn, t *nftables.Table) error {
 
 // equal tells whether two sets are the same.
 func (b Boxes) equal(o Boxes) bool {
-	return b.name == o.name && b.shape == o.shape && b.key == o.key && slices.Equal(b.elements, o.elements)
+	return b.name == o.name && b.shape == o.shape && b.counts == o.counts && b.key == o.key && slices.Equal(b.elements, o.elements)
 }
 
 // compare tells whether the kernel has exactly the wanted boxes.

@@ -38,14 +38,18 @@ func Join(parts ...Exprs) (all Exprs) {
 	return all
 }
 
-// transaction is the size of buffers that hold a whole one, in bytes.
-const transaction = 16 << 20
+// Sizes of buffers that hold a whole transaction and its answers, in bytes: a million boxes of two addresses
+// of IPv6 take 80 to 120 MB. The kernel takes that memory while it reads, and no longer.
+const (
+	transaction = 128 << 20
+	answers     = 16 << 20
+)
 
 // open returns a connection whose buffers hold a whole transaction. With 10,000 prefixes a
 // transaction has megabytes, and a part of one must never be sent.
 func open(options ...nftables.ConnOption) (*nftables.Conn, error) {
 	return nftables.New(append(options, nftables.WithSockOptions(func(c *netlink.Conn) error {
-		return errors.Join(c.SetWriteBuffer(transaction), c.SetReadBuffer(transaction))
+		return errors.Join(c.SetWriteBuffer(transaction), c.SetReadBuffer(answers))
 	}))...)
 }
 

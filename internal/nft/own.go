@@ -178,6 +178,24 @@ func (k *Keeper) write(conn *nftables.Conn, tables []Table) (*nftables.Conn, err
 	return conn, nil
 }
 
+// untouched tells whether the kernel's tables are those of the last Set without a look into them: nobody else
+// can have changed what belongs to the owner that wrote them.
+func (k *Keeper) untouched(conn *nftables.Conn, tables []Table) (bool, error) {
+	if !k.Owns() {
+		return false, nil
+	}
+	for _, t := range tables {
+		have, err := find(conn, t.ID)
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return false, err
+		}
+		if err != nil || flagsOf(have) != k.flags() {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
 // clear adds to the owner's transaction that a table is empty if it is wanted, and that it goes otherwise.
 func (k *Keeper) clear(id ID, wanted bool) error {
 	if wanted {

@@ -137,6 +137,7 @@ type Keeper struct {
 	began bool   // Set has succeeded once: the tables in the kernel are of this run. Set's own
 	owns  bool   // the tables are to belong to owner; false also where the kernel cannot do that
 	owner *owner // nil: none yet
+	wrote *owner // that of the last Set that wrote
 
 	mu       sync.Mutex
 	writing  bool               // rules are being replaced: what is read now may be of either
@@ -167,10 +168,14 @@ func (k *Keeper) Set(tables []Table) (changed bool, err error) {
 	}
 	// The first Set replaces the rules of an earlier run, so that counters begin at 0. Where other rules are
 	// wanted than before, the kernel's are not compared: with 10,000 elements that takes as long as new ones.
-	if _, alike := differing(k.have(), tables); k.began && alike {
-		var edits []edit
+	if edits, alike := differing(k.have(), tables); k.began && alike && k.owner == k.wrote {
 		ok := false
-		err := again(func() (err error) { edits, ok, err = k.compare(conn, tables); return err })
+		err := again(func() (err error) {
+			if ok, err = k.untouched(conn, tables); !ok && err == nil {
+				edits, ok, err = k.compare(conn, tables)
+			}
+			return err
+		})
 		if err != nil || ok && len(edits) == 0 {
 			return false, err
 		}
@@ -190,7 +195,7 @@ func (k *Keeper) Set(tables []Table) (changed bool, err error) {
 		return false, err
 	}
 	end(last, tables)
-	k.began = true
+	k.began, k.wrote = true, k.owner
 	return true, nil
 }
 
@@ -342,8 +347,8 @@ func read(conn *nftables.Conn, tables []Table, boxes bool) (map[string]Counter, 
 			}
 		}
 		for _, b := range t.Boxes {
-			if !boxes {
-				break
+			if !boxes || !b.counts {
+				continue
 			}
 			if err := b.count(t.ID, now); err != nil {
 				return nil, err
