@@ -132,15 +132,9 @@ reliability: deps test-binaries # bring each cause and path change about; write 
 	$(SUDO) env MESH_BIN=$(CURDIR)/bin/test go test ./internal/e2e -count 1 -timeout 30m -run TestPathChanges \
 	  -args -paths $(CURDIR)/docs/paths.md
 
-rivals: # the newest of those that meshd is measured against; of nebula, the newest that can be built
-	mkdir -p bin/rivals
-	$(RIVAL) golang.zx2c4.com/wireguard@latest && mv bin/rivals/wireguard bin/rivals/wireguard-go
-	for version in latest $$(go list -m -versions github.com/slackhq/nebula | tr ' ' '\n' | sort -rV | grep ^v); do \
-	  $(RIVAL) github.com/slackhq/nebula/cmd/nebula@$$version github.com/slackhq/nebula/cmd/nebula-cert@$$version && exit; \
-	done; exit 1
-
 bench: deps build rivals # what one packet costs, and meshd against what people would use instead
-	go test -run '^$$' -bench . -benchmem ./internal/config ./internal/table ./internal/dataplane/... ./internal/masq
+	go test -run '^$$' -bench . -benchmem ./internal/config ./internal/table ./internal/dataplane/... ./internal/masq \
+		./internal/filter
 	go build -o bin/bench ./tools/bench
 	$(SUDO) bin/bench $(BENCHFLAGS)
 

@@ -37,6 +37,7 @@ func main() {
 		"compares engines alone, packet by packet")
 	flag.BoolVar(&b.large, "large", false, "measure only starts and edits of a large mesh, with each engine")
 	flag.BoolVar(&b.probes, "probing", false, "measure only what the probes of 1000 peers cost")
+	flag.BoolVar(&b.ruled, "rules", false, "measure only what rules about who may reach whom cost")
 	out := flag.String("out", "", "directory for benchmarks.md and benchmarks.svg (default: only print)")
 	flag.Parse()
 	if *only != "" {
@@ -58,6 +59,7 @@ type bench struct {
 	bare   bool // the wire has no Ethernet header
 	large  bool // only starts and edits of a large mesh
 	probes bool // only what probes cost
+	ruled  bool // only what rules about who may reach whom cost
 }
 
 // run measures all systems, round by round, and reports medians. It fails if one fails: a table with
@@ -74,6 +76,9 @@ func (b *bench) run(ctx context.Context, out string) (err error) {
 	}
 	if b.probes {
 		return b.alone(ctx, b.takeProbing, probingCosts(), "%")
+	}
+	if b.ruled {
+		return b.alone(ctx, b.takeRuled, ruledFigures(), "% of none")
 	}
 	all := systems(b.binary, b.bare)
 	if b.only != nil {
