@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -48,25 +49,51 @@ func listingOf(ctx context.Context, path string, key mesh.Key) listing {
 	return asNext
 }
 
+// newsOfFiles is how long other hosts may take to tell of a file that was given to all a moment ago: they do
+// so with their next probes. It is a variable for tests.
+var newsOfFiles = 10 * time.Second
+
 // others returns an error if some other host is known not to have a file that lists the next key of this one,
 // and tells of those of which that is not known. A host whose file lists the key as public_key has no use for
 // the one before, so nothing is refused then.
 func (k keyCall) others(cmd *cobra.Command, client *control.Client, next mesh.Key, listed listing) error {
-	s, err := client.Status(cmd.Context())
-	switch {
-	case errors.Is(err, control.ErrNotRunning):
-		k.say(cmd, "meshd does not run here, so it is not known whether the other hosts list the key")
-		return nil
-	case err != nil:
-		return fmt.Errorf("ask meshd whether the other hosts list the key: %w: --force does not ask", err)
-	case s.WireGuard == nil || listed == asKey:
-		return nil
-	case s.WireGuard.NextPublicKey != next.String():
-		return fmt.Errorf("the file in force on this host does not list the key %s as its next_public_key: run "+
-			"`meshd reload`, and see that all hosts have the file", next)
+	for late := time.After(newsOfFiles); ; {
+		s, err := client.Status(cmd.Context())
+		switch {
+		case errors.Is(err, control.ErrNotRunning):
+			k.say(cmd, "meshd does not run here, so it is not known whether the other hosts list the key")
+			return nil
+		case err != nil:
+			return fmt.Errorf("ask meshd whether the other hosts list the key: %w: --force does not ask", err)
+		case s.WireGuard == nil || listed == asKey:
+			return nil
+		case s.WireGuard.NextPublicKey != next.String():
+			return fmt.Errorf("the file in force on this host does not list the key %s as its next_public_key: run "+
+				"`meshd reload`, and see that all hosts have the file", next)
+		}
+		without, silent := filesOf(s.Peers)
+		switch {
+		case len(without) == 0 && len(silent) == 0:
+			return nil
+		case len(without) == 0:
+			k.say(cmd, "it is not known whether the file is in force on %s: without it they take nothing from this "+
+				"host until they have it", several(silent))
+			return nil
+		}
+		select {
+		case <-late:
+			return fmt.Errorf("other files are in force on %s, which would take nothing from this host if they do "+
+				"not list the key: give them the file of this host first, or use --force", several(without))
+		case <-cmd.Context().Done():
+			return cmd.Context().Err()
+		case <-time.After(newsOfFiles / 50):
+		}
 	}
-	var without, silent []string
-	for _, p := range s.Peers {
+}
+
+// filesOf returns the peers that have another file in force, and those of which that is not known.
+func filesOf(all []control.Peer) (without, silent []string) {
+	for _, p := range all {
 		switch {
 		case !p.IsUp() || p.ConfigMatch == nil:
 			silent = append(silent, p.Name)
@@ -74,15 +101,7 @@ func (k keyCall) others(cmd *cobra.Command, client *control.Client, next mesh.Ke
 			without = append(without, p.Name)
 		}
 	}
-	if len(without) > 0 {
-		return fmt.Errorf("other files are in force on %s, which would take nothing from this host if they do not "+
-			"list the key: give them the file of this host first, or use --force", several(without))
-	}
-	if len(silent) > 0 {
-		k.say(cmd, "it is not known whether the file is in force on %s: without it they take nothing from this "+
-			"host until they have it", several(silent))
-	}
-	return nil
+	return without, silent
 }
 
 // several names a few hosts.

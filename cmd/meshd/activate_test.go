@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/mesh"
@@ -15,7 +16,9 @@ import (
 // The operator may insist, and a host that does not answer is named.
 func TestActivateAsksTheOthers(t *testing.T) {
 	nstest.Require(t)
-	yes, no := true, false
+	defer func(before time.Duration) { newsOfFiles = before }(newsOfFiles)
+	newsOfFiles = 100 * time.Millisecond
+	yes, no, asked := true, false, 0
 	up := func(name string, same *bool) control.Peer {
 		return control.Peer{Name: name, State: control.Up, ConfigMatch: same}
 	}
@@ -35,6 +38,10 @@ func TestActivateAsksTheOthers(t *testing.T) {
 			return control.Status{WireGuard: lists(next), Peers: []control.Peer{up("edge-1", &yes),
 				up("edge-2", &no)}}
 		}, false, false, "edge-2"},
+		{"one tells of it a moment later", `next_public_key = "NEXT"`, func(next mesh.Key) control.Status {
+			asked++
+			return control.Status{WireGuard: lists(next), Peers: []control.Peer{up("edge-1", new(asked > 2))}}
+		}, false, true, ""},
 		{"one has another, whatever", `next_public_key = "NEXT"`, func(next mesh.Key) control.Status {
 			return control.Status{WireGuard: lists(next), Peers: []control.Peer{up("edge-2", &no)}}
 		}, true, true, ""},

@@ -119,10 +119,19 @@ func placeOf(c *config.Config, key mesh.Key) string {
 	return fmt.Sprintf("node[%d].public_key", i)
 }
 
-// Keyless returns the error of a host that has neither an address of a node nor a key, where the file asks
-// for encryption: no time mends that. err is what Identify says; other errors stay as they are.
+// Keyless returns the error of a host that has neither an address of a node nor the key of one, where the
+// file asks for encryption: it says what to do where the host has the key of a node aside, and that no time
+// mends it where the host has none. err is what Identify says; other errors stay as they are.
 func Keyless(c *config.Config, own OwnKey, err error) error {
-	if !c.NeedsKey() || own.KeyErr == nil || !errors.Is(err, ErrNotHere) {
+	if !c.NeedsKey() || !errors.Is(err, ErrNotHere) {
+		return err
+	}
+	for _, key := range []mesh.Key{own.KeyNext, own.KeyBefore} {
+		if i, ok := withKey(c, key); ok {
+			return fmt.Errorf("%w; it has the key of %s aside: %s", err, c.Nodes[i].Name, another(c, c.Nodes[i], own))
+		}
+	}
+	if own.KeyErr == nil {
 		return err
 	}
 	return fmt.Errorf("%w: no address of it is one of a node, and it has no key: %w", ErrIdentity,

@@ -135,17 +135,22 @@ func TestKeyless(t *testing.T) {
 		own      OwnKey
 		err      error
 		identity bool
+		command  string // that it names
 	}{
-		{"no address and no key", sealed, own, ErrNotHere, true},
-		{"no address, and a key", sealed, OwnKey{Key: keys[3]}, ErrNotHere, false},
-		{"without encryption", bare, own, ErrNotHere, false},
-		{"another error", sealed, own, errors.ErrUnsupported, false},
+		{"no address and no key", sealed, own, ErrNotHere, true, ""},
+		{"no address, and a key", sealed, OwnKey{Key: keys[3]}, ErrNotHere, false, ""},
+		{"its next key is a node's", sealed, OwnKey{Key: keys[3], KeyNext: keys[2]}, ErrNotHere, false,
+			"`meshd key --activate`"},
+		{"its key before is a node's", sealed, OwnKey{Key: keys[3], KeyBefore: keys[2]}, ErrNotHere, false,
+			"mv /etc/meshd/private.key.old /etc/meshd/private.key`"},
+		{"without encryption", bare, own, ErrNotHere, false, ""},
+		{"another error", sealed, own, errors.ErrUnsupported, false, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			err := Keyless(parse(t, test.doc), test.own, test.err)
 			_, placed := errors.AsType[config.Faults](err)
 			if errors.Is(err, ErrIdentity) != test.identity || placed != test.identity ||
-				errors.Is(err, test.err) == test.identity {
+				errors.Is(err, test.err) == test.identity || !strings.Contains(err.Error(), test.command) {
 				t.Error(err)
 			}
 		})
