@@ -51,7 +51,7 @@ func listingOf(ctx context.Context, path string, key mesh.Key) listing {
 
 // newsOfFiles is how long other hosts may take to tell of a file that was given to all a moment ago: they do
 // so with their next probes. It is a variable for tests.
-var newsOfFiles = 10 * time.Second
+var newsOfFiles = 5 * time.Second
 
 // others returns an error if some other host is known not to have a file that lists the next key of this one,
 // and tells of those of which that is not known. A host whose file lists the key as public_key has no use for
