@@ -29,10 +29,10 @@ const (
 	// turnEvery is the time between two looks for a handshake with another key. It is the longest part of the
 	// time for which packets of a node that changes its key are dropped.
 	turnEvery = 50 * time.Millisecond
-	// turnRest is how much longer than such a look the time before the next one is: it reads all peers, of
-	// which there may be thousands, and holds a lock of the kernel's meanwhile. It is less than rest, since
-	// it is for the time of a rotation alone.
-	turnRest = 10
+	// turnPeer is what each peer adds to that time, some ten times of what reading it costs: there may be
+	// thousands, and a lock of the kernel's is held meanwhile. What a look takes is no measure of its cost: on
+	// a host with much to do it mostly waits for a CPU.
+	turnPeer = 100 * time.Microsecond
 	// insistent is the keepalive of a peer that is called by its other key. Setting it makes WireGuard call at
 	// once, and again every 5 s (REKEY_TIMEOUT); whoever does not have that key drops the call.
 	insistent = 25 * time.Second
@@ -137,7 +137,12 @@ func (k *Keeper) turns(took time.Duration) <-chan time.Time {
 	if k.wanted == nil || !k.wanted.turning() {
 		return nil
 	}
-	return time.After(max(turnEvery, turnRest*took))
+	return time.After(turnRest(len(k.wanted.Peers), took))
+}
+
+// turnRest is the time between two looks for a handshake with another key.
+func turnRest(peers int, took time.Duration) time.Duration {
+	return max(turnEvery+time.Duration(peers)*turnPeer, took)
 }
 
 // key reads the private key of this host. While the file has none that is of use, the key in force stays:

@@ -73,6 +73,25 @@ func TestPeersOfRotation(t *testing.T) {
 	}
 }
 
+// The next look for another key is soon in a small mesh, however busy the host is, and rare in a large one.
+func TestTurnRest(t *testing.T) {
+	for _, test := range []struct {
+		peers int
+		took  time.Duration
+		want  time.Duration
+	}{
+		{2, time.Millisecond, turnEvery + 200*time.Microsecond},
+		{2, 40 * time.Millisecond, turnEvery + 200*time.Microsecond},
+		{1000, 15 * time.Millisecond, 150 * time.Millisecond},
+		{10000, 100 * time.Millisecond, 1050 * time.Millisecond},
+		{2, time.Second, time.Second}, // half of the time at most
+	} {
+		if got := turnRest(test.peers, test.took); got != test.want {
+			t.Errorf("%d peers, %v: %v, want %v", test.peers, test.took, got, test.want)
+		}
+	}
+}
+
 // Two nodes that change their keys at once would call each other by keys that neither has any more.
 func TestInsists(t *testing.T) {
 	first, next := wireguard.PrivateOf([32]byte{8}), wireguard.PrivateOf([32]byte{16})
