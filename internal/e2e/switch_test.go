@@ -170,10 +170,11 @@ func testLiveSwitch(t *testing.T) {
 	alive("all")
 	for i, stream := range streams {
 		lost, gap, began := stream.finish()
-		missed := l.overflows().since(full)[i] + l.overflowsOf("meshd-wg").since(sealedFull)[i] +
-			l.unread().since(sockets)[i]
-		t.Logf("stream %d: of %d packets %d were lost, %d found a full queue; the longest time without was %v", i,
-			stream.flow.sent, lost, missed, gap)
+		queues := [3]uint64{l.overflows().since(full)[i], l.overflowsOf("meshd-wg").since(sealedFull)[i],
+			l.unread().since(sockets)[i]}
+		missed := queues[0] + queues[1] + queues[2]
+		t.Logf("stream %d: of %d packets %d were lost; mesh0, meshd-wg and sockets were full for %d; the longest "+
+			"time without was %v", i, stream.flow.sent, lost, queues, gap)
 		if lost > missed {
 			t.Errorf("stream %d lost more than queues did; none came for %v from %v on", i, gap, began)
 		}
