@@ -171,8 +171,8 @@ func (r *report) ownFiles(config *Config) {
 }
 
 // ownInterfaces are the names of meshd's interfaces beside the TUN: the encrypted one
-// (wireguard.Interface), and the pair that merges TCP (dataplane/kernel).
-var ownInterfaces = []string{"meshd-wg", "meshd-gro0", "meshd-gro1"}
+// (wireguard.Interface), the pair that merges TCP, and those of IP in IP (dataplane/kernel).
+var ownInterfaces = []string{"meshd-wg", "meshd-gro0", "meshd-gro1", "meshd-in", "meshd-in6", "meshd-sit0"}
 
 // interfaceName reads the name of a network interface. The rules are the kernel's
 // (dev_valid_name in net/core/dev.c, IFNAMSIZ) and two more. A '%' would make the TUN

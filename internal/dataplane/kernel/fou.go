@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/dataplane"
@@ -38,8 +40,29 @@ type port struct {
 	number uint16
 }
 
-func (p port) fou() netlink.Fou {
-	return netlink.Fou{Family: p.family, Port: int(p.number), EncapType: netlink.FOU_ENCAP_GUE}
+// add has FOU take the port. netlink.FouAdd says IPPROTO 0, too, which Linux refuses since 6.3 (ERANGE).
+func (p port) add() error {
+	family, err := netlink.FouFamilyId()
+	if err != nil {
+		return err
+	}
+	message := []byte{netlink.FOU_CMD_ADD, 1, 0, 0} // struct genlmsghdr, of version 1
+	for _, a := range []*nl.RtAttr{
+		nl.NewRtAttr(netlink.FOU_ATTR_PORT, binary.BigEndian.AppendUint16(nil, p.number)),
+		nl.NewRtAttr(netlink.FOU_ATTR_TYPE, []byte{netlink.FOU_ENCAP_GUE}),
+		nl.NewRtAttr(netlink.FOU_ATTR_AF, []byte{uint8(p.family)}),
+	} {
+		message = append(message, a.Serialize()...)
+	}
+	req := nl.NewNetlinkRequest(family, unix.NLM_F_ACK)
+	req.AddRawData(message)
+	_, err = req.Execute(unix.NETLINK_GENERIC, 0)
+	return err
+}
+
+// drop has FOU give the port back.
+func (p port) drop() error {
+	return netlink.FouDel(netlink.Fou{Family: p.family, Port: int(p.number)})
 }
 
 // portsOf returns those of our addresses, each once.
@@ -109,7 +132,7 @@ func addPorts(ports []port) error {
 		if slices.Contains(held, p) {
 			continue
 		}
-		err := netlink.FouAdd(p.fou())
+		err := p.add()
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return noFOU("the kernel's module fou is not there: `modprobe fou` loads it")
@@ -128,7 +151,7 @@ func dropPorts(ports []port) (found bool, err error) {
 			continue
 		}
 		found = true
-		if one := netlink.FouDel(p.fou()); one != nil && !errors.Is(one, fs.ErrNotExist) {
+		if one := p.drop(); one != nil && !errors.Is(one, fs.ErrNotExist) {
 			err = errors.Join(err, fmt.Errorf("free UDP port %d: %w", p.number, one))
 		}
 	}

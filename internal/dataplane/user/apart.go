@@ -55,7 +55,7 @@ func (e *endpoints) bindApart(usable *endpoints) (err error) {
 		e.groups[j].receive = nil // those of usable stay open, and are its owner's to close
 	}
 	for next := range uint16(apartPorts + 1) {
-		port = e.binds[0].Port() + 1 + next
+		port = e.binds[0].Port() + 2 + next // the next one is for probes of an encrypted mesh
 		if next == apartPorts {
 			port = 0
 		}
