@@ -71,7 +71,7 @@ var (
 	// kernels, and take less of a program without CAP_PERFMON, so LoadAsService is the first.
 	anyKernel = []string{
 		"LoadAsService", "Filters", "SentVerdicts", "PathsChangeUnderLoad", "CaptureOnUnderlay", "Merger",
-		"KernelBefore",
+		"KernelBefore", "HandsToSocketApart", "OnlyTaggedPass",
 	}
 	// withTCX are those that need links of tcx (Linux 6.6), or a superpacket of UDP by a packet
 	// socket (VIRTIO_NET_HDR_GSO_UDP_L4, Linux 6.2: Whole).
