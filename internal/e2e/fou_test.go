@@ -178,8 +178,8 @@ func TestFOUTakesNoForged(t *testing.T) {
 	withFOU(t)
 	w := newWorld(t)
 	unfiltered(t, w.Worker)
-	for _, key := range []string{"ipv4.conf.all.rp_filter=0", "ipv4.conf.default.rp_filter=0", "ipv4.conf.eth0.rp_filter=0"} {
-		run(t, w.Worker.Namespace, "sysctl", "-qw", "net."+key)
+	for _, device := range []string{"all", "default", "eth0"} {
+		run(t, w.Worker.Namespace, "sysctl", "-qw", "net.ipv4.conf."+device+".rp_filter=0")
 	}
 	m := w.startAll(engineFile(t, "kernel", "fou"))
 	receives(t, m.w, "fou")
@@ -191,7 +191,8 @@ func TestFOUTakesNoForged(t *testing.T) {
 	sockets := socketsPort(t, w.Worker.Namespace)
 
 	sendRaw(t, w.Worker2.Namespace, inIP(node, own, unix.IPPROTO_IPIP, lie("proto 4")))
-	sendRaw(t, w.Worker2.Namespace, inIP(node, own, unix.IPPROTO_IPV6, udpPacket6("fd00::1", "fd00::2", 7000, 60, "proto 41")))
+	lie6 := udpPacket6("fd00::1", "fd00::2", 7000, 60, "proto 41")
+	sendRaw(t, w.Worker2.Namespace, inIP(node, own, unix.IPPROTO_IPV6, lie6))
 	sendRaw(t, w.Worker2.Namespace, inUDP(node, own, sockets, lie("the sockets' port")))
 	sendRaw(t, w.Worker.Namespace, inUDP(node, own, 8285, lie("lo")))
 	sendRaw(t, w.Worker.Namespace, inUDP(node, own, sockets, lie("lo, the sockets' port")))

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"example.org/meshd/internal/dataplane"
 )
 
@@ -49,7 +51,11 @@ func (e *Engine) find(ctx context.Context, w dataplane.Wanted) error {
 // settle takes the port from the kernel, before programs are told to do without. Then raise tells whether
 // the kernel is to get it after all else is done.
 func (e *Engine) settle(ctx context.Context, w dataplane.Wanted) (raise bool, undo func() error, err error) {
-	can := mayApart(w) && e.kernel.CanFOU(w) == nil
+	can := mayApart(w)
+	if can {
+		err := e.kernel.CanFOU(w)
+		can = err == nil || e.apart && e.mayTry(err)
+	}
 	undo = func() error { return nil }
 	switch {
 	case e.apart && can:
@@ -75,7 +81,8 @@ func (e *Engine) release(ctx context.Context, w dataplane.Wanted) error {
 	if _, err := e.user.Prepare(ctx, w); err != nil {
 		return fmt.Errorf("take the mesh's port back: %w", err)
 	}
-	e.apart, e.apartPort = false, 0
+	e.apart, e.apartPort, e.tries = false, 0, 0
+	e.awaiting.Store(false)
 	return nil
 }
 
@@ -85,6 +92,8 @@ func (e *Engine) move(ctx context.Context, w dataplane.Wanted, raise bool) (undo
 	switch {
 	case e.apart && !e.kernel.Forwards(): // no program hands datagrams to sockets
 		return undo, e.lower(ctx)
+	case e.apart:
+		return undo, e.check(ctx, w)
 	case !e.apart && !raise:
 		return undo, e.kernel.HandTo(0)
 	case !raise || !e.kernel.Forwards():
@@ -113,12 +122,35 @@ func (e *Engine) raise(ctx context.Context, w dataplane.Wanted) error {
 	if _, _, err = e.user.Apply(ctx, w); err == nil {
 		_, _, err = e.kernel.Apply(ctx, w)
 	}
-	if err == nil {
-		err = e.kernel.CanFOU(w) // whether it worked
-	}
 	if err != nil {
 		return e.lower(ctx)
 	}
+	return e.check(ctx, w)
+}
+
+// portTries is how many times the kernel tries to take the port, a second apart. A service manager closes
+// the sockets that it has kept for a next meshd only after Apply.
+const portTries = 5
+
+// mayTry tells whether the kernel is to try again, after an error, while programs go on by tcx.
+func (e *Engine) mayTry(err error) bool {
+	return errors.Is(err, unix.EADDRINUSE) && e.tries < portTries
+}
+
+// check looks whether the kernel could take the port. If not, and another try is in vain, sockets take it
+// back.
+func (e *Engine) check(ctx context.Context, w dataplane.Wanted) error {
+	err := e.kernel.CanFOU(w)
+	again := err != nil && e.mayTry(err)
+	e.awaiting.Store(again)
+	switch {
+	case again:
+		e.tries++
+		return nil
+	case err != nil:
+		return e.lower(ctx)
+	}
+	e.tries = 0
 	return nil
 }
 

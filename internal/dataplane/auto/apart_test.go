@@ -3,8 +3,11 @@ package auto
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/mesh"
@@ -17,6 +20,7 @@ type host struct {
 	handed  uint16 // where programs hand datagrams to; 0: to the port itself
 	can     error  // why the kernel cannot have the port, as it shows
 	fails   error  // why it cannot, which only shows when it is to take it
+	kept    int    // times that the kernel finds the port taken, since a service manager keeps a socket
 	lost    bool   // a datagram that comes now reaches no socket
 }
 
@@ -82,10 +86,13 @@ func (k *hostKernel) Apply(_ context.Context, w dataplane.Wanted) (func() error,
 		switch {
 		case k.host.fails != nil:
 			k.host.can = k.host.fails
+		case k.host.kept > 0:
+			k.host.kept--
+			k.host.can = fmt.Errorf("no FOU: %w", unix.EADDRINUSE)
 		case k.host.sockets:
 			return nil, nil, errors.New("sockets have the port")
 		default:
-			k.host.kernel, k.reading.Receive = true, dataplane.FOU
+			k.host.kernel, k.host.can, k.reading.Receive = true, nil, dataplane.FOU
 		}
 	}
 	return func() error { return nil }, nil, nil
@@ -105,7 +112,8 @@ func (k *hostKernel) ReleasePort() error                        { k.host.kernel 
 func newHost() (*Engine, *hostUser, *hostKernel) {
 	h, journal := &host{}, &journal{}
 	u := &hostUser{fakeUser: fakeUser{fake: fake{name: "user", journal: journal}}, host: h}
-	k := &hostKernel{fakeKernel: fakeKernel{fake: fake{name: "kernel", journal: journal, fails: fail{}}}, host: h}
+	k := &hostKernel{host: h}
+	k.fake = fake{name: "kernel", journal: journal, fails: fail{}}
 	return join(slog.New(slog.DiscardHandler), u, k), u, k
 }
 
@@ -122,7 +130,9 @@ func TestPortChangesHands(t *testing.T) {
 	fou, tcx := receiving(dataplane.Always, dataplane.FOU), receiving(dataplane.Always, dataplane.TCX)
 	never, sealed := receiving(dataplane.Never, dataplane.FOU), receiving(dataplane.Always, dataplane.FOU)
 	sealed.Sealed = true
-	errHost := errors.New("no FOU")
+	errHost, ifPossible := errors.New("no FOU"), receiving(dataplane.IfPossible, dataplane.FOU)
+	breaks := func(_ *host, k *hostKernel) { k.fails["kernel.apply"] = errPrograms }
+	left := func(h *host, _ *hostKernel) { h.kernel, h.handed = true, apartPort }
 	type step struct {
 		name   string
 		change func(*host, *hostKernel)
@@ -131,25 +141,26 @@ func TestPortChangesHands(t *testing.T) {
 	}
 	is := func(name string, w dataplane.Wanted, kernel bool) step { return step{name, nil, w, kernel} }
 	for name, steps := range map[string][]step{
-		"back and forth": {is("fou", fou, true), is("again", fou, true), is("tcx", tcx, false), is("fou again", fou, true)},
-		"from tcx":       {is("tcx", tcx, false), is("fou", fou, true)},
-		"user engine":    {is("fou", fou, true), is("no programs", never, false), is("fou again", fou, true)},
-		"sealed":         {is("fou", fou, true), is("sealed", sealed, false), is("open again", fou, true)},
+		"back and forth": {
+			is("fou", fou, true), is("again", fou, true), is("tcx", tcx, false), is("fou again", fou, true)},
+		"from tcx":    {is("tcx", tcx, false), is("fou", fou, true)},
+		"user engine": {is("fou", fou, true), is("no programs", never, false), is("fou again", fou, true)},
+		"sealed":      {is("fou", fou, true), is("sealed", sealed, false), is("open again", fou, true)},
 		"the kernel cannot": {
 			{"from the beginning", func(h *host, _ *hostKernel) { h.can = errHost }, fou, false},
 			{"by now it can", func(h *host, _ *hostKernel) { h.can = nil }, fou, true},
 			{"and no more", func(h *host, _ *hostKernel) { h.can = errHost }, fou, false},
 		},
 		"the kernel fails":    {{"at taking it", func(h *host, _ *hostKernel) { h.fails = errHost }, fou, false}},
-		"programs that break": {is("fou", fou, true), {"broken", func(_ *host, k *hostKernel) { k.fails["kernel.apply"] = errPrograms }, receiving(dataplane.IfPossible, dataplane.FOU), false}},
+		"programs that break": {is("fou", fou, true), {"broken", breaks, ifPossible, false}},
 		"left with the kernel": {
-			{"an earlier meshd's", func(h *host, _ *hostKernel) { h.kernel, h.handed = true, apartPort }, fou, true},
+			{"an earlier meshd's", left, fou, true},
 		},
 		"left, and not wanted": {
-			{"an earlier meshd's", func(h *host, _ *hostKernel) { h.kernel, h.handed = true, apartPort }, tcx, false},
+			{"an earlier meshd's", left, tcx, false},
 		},
 		"left, and no programs": {
-			{"an earlier meshd's", func(h *host, _ *hostKernel) { h.kernel, h.handed = true, apartPort }, never, false},
+			{"an earlier meshd's", left, never, false},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -169,6 +180,41 @@ func TestPortChangesHands(t *testing.T) {
 					(h.handed == apartPort) != s.kernel || h.lost {
 					t.Errorf("%s: %+v, sockets apart: %v", s.name, *h, u.open.Apart)
 				}
+			}
+		})
+	}
+}
+
+// A service manager keeps the sockets that have left the port for a moment: the kernel tries again, and
+// programs hand datagrams to the new sockets meanwhile. If that does not end, the old ones come back.
+func TestPortIsKept(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		kept   int
+		kernel bool // has the port in the end
+	}{{"for a moment", 2, true}, {"for ever", 1000, false}} {
+		t.Run(c.name, func(t *testing.T) {
+			e, u, k := newHost()
+			k.host.kept = c.kept
+			calls := 0
+			e.broken = func() { calls++ }
+			for {
+				w, before := receiving(dataplane.Always, dataplane.FOU), calls
+				if _, err := e.Prepare(t.Context(), w); err != nil {
+					t.Fatal(err)
+				}
+				if _, _, err := e.Apply(t.Context(), w); err != nil {
+					t.Fatal(err)
+				}
+				if k.host.look(k.reading.Forwards, u.open.Apart); k.host.lost {
+					t.Fatalf("%+v", *k.host)
+				}
+				if e.Look(); calls == before {
+					break
+				}
+			}
+			if k.host.kernel != c.kernel || k.host.sockets == c.kernel || calls != min(c.kept, portTries) {
+				t.Errorf("%+v after %d calls", *k.host, calls)
 			}
 		})
 	}

@@ -85,6 +85,9 @@ type Engine struct {
 
 	apart     bool   // the kernel has the mesh's port, see apart.go
 	apartPort uint16 // of an earlier meshd's sockets then, until ours have it; else 0
+	tries     int    // of the kernel to take the port from a socket that was not closed yet
+
+	awaiting atomic.Bool // there will be another such try
 }
 
 // A verdict is why user space forwards everything; the zero value if programs forward, or nothing
@@ -367,14 +370,14 @@ func (e *Engine) Descriptors() map[string]dataplane.Descriptor { return e.user.D
 
 // Look looks who else is at the TUN, such as a capture: then user space sends, so that the capture
 // sees it. It also looks whether packets are lost where programs merge TCP, or on their way to the sockets,
-// and has Apply called if so.
+// and has Apply called if so, or if the kernel is to try again to take the mesh's port.
 // It is to be called every second or so, from any goroutine.
 func (e *Engine) Look() {
 	e.kernel.Look()
 	e.kernel.Compare(time.Now(), func() mesh.Traffic { return e.user.Read().Totals })
 	lost := e.kernel.WatchMerger()
 	unreached := e.kernel.WatchHanded(func() uint64 { return e.user.Read().Calls[mesh.WireRead].Packets })
-	if lost || unreached {
+	if lost || unreached || e.awaiting.Load() {
 		e.broken()
 	}
 }

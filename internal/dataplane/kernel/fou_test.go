@@ -27,7 +27,8 @@ func (p *Engine) decapsulating(t *testing.T) {
 func runMarked(t *testing.T, program *ebpf.Program, frame []byte) (code, mark uint32, out []byte) {
 	t.Helper()
 	const markAt, size = 8, 192 // in struct __sk_buff of linux/bpf.h
-	options := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+256), ContextOut: make([]byte, size)}
+	options := &ebpf.RunOptions{
+		Data: frame, DataOut: make([]byte, len(frame)+256), ContextOut: make([]byte, size)}
 	code, err := program.Run(options)
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +76,8 @@ func decapsulated(t *testing.T, outer uint8, inner []byte) string {
 // space would have dropped.
 func TestVerdictsOfFOU(t *testing.T) {
 	nstest.Require(t)
-	for underlay, m := range map[string]mesh.Mesh{"v4": meshOver(false), "v6": meshOver(true), "both": meshOverBoth()} {
+	meshes := map[string]mesh.Mesh{"v4": meshOver(false), "v6": meshOver(true), "both": meshOverBoth()}
+	for underlay, m := range meshes {
 		t.Run(underlay, func(t *testing.T) {
 			p, u := programsOf(t, m), newUserEngine(t, m)
 			p.decapsulating(t)
@@ -91,7 +93,8 @@ func TestVerdictsOfFOU(t *testing.T) {
 				}
 			}
 			t.Log(fates)
-			for _, fate := range []string{"left", "kernel", "device", "TUN", "b spoofed_source", "b wrong_destination"} {
+			common := []string{"left", "kernel", "device", "TUN", "b spoofed_source", "b wrong_destination"}
+			for _, fate := range common {
 				if fates[fate] < 10 {
 					t.Errorf("%d of %q: this tests little", fates[fate], fate)
 				}
@@ -134,7 +137,11 @@ func (p *Engine) fateOfFOU(t *testing.T, u *userEngine, m mesh.Mesh, frame []byt
 		if mark == p.settings.Tag|1 { // DONE
 			fate = "device"
 		}
-		if tcp := payload[9] == 6 && payload[0]>>4 == 4 || payload[6] == 6 && payload[0]>>4 == 6; tcp != (fate == "device") {
+		protocol := payload[9]
+		if payload[0]>>4 == 6 {
+			protocol = payload[6]
+		}
+		if tcp := protocol == unix.IPPROTO_TCP; tcp != (fate == "device") {
 			t.Errorf("a packet of TCP: %v, by %s: % x", tcp, fate, payload)
 		}
 	case code != tcShot || drop == "":

@@ -52,8 +52,8 @@ func (h *handle) release() error {
 	if h.references.Add(-1) > 0 {
 		return nil
 	}
-	return errors.Join(h.In.Close(), h.InBare.Close(), h.Merged.Close(), h.Decap.Close(), h.Out.Close(), h.xdp.Close(),
-		h.chunks.close(), h.meshMaps.Close())
+	return errors.Join(h.In.Close(), h.InBare.Close(), h.Merged.Close(), h.Decap.Close(), h.Out.Close(),
+		h.xdp.Close(), h.chunks.close(), h.meshMaps.Close())
 }
 
 // program returns the program of a stage for an interface. It is for the owner.

@@ -58,7 +58,8 @@ func (e *Engine) attachTo(at attachment) (hook, error) {
 		l, err = link.AttachXDP(o)
 	} else {
 		o := link.TCXOptions{Program: program, Interface: at.device, Attach: stages[at.stage].attach}
-		if at.stage == stageMerge || at.stage == stageDecap { // whatever ends the chain before would end packets of pods
+		// Whatever ends the chain before would end packets of pods.
+		if at.stage == stageMerge || at.stage == stageDecap {
 			o.Anchor = link.Head()
 		}
 		l, err = e.attachTCX(o)

@@ -53,6 +53,7 @@ func (e *Engine) attach(w dataplane.Wanted, tun int) (changes []mesh.Change, err
 			e.giveUpFOU(err)
 		} else {
 			e.receive = dataplane.FOU
+			e.hasFOU()
 		}
 	}
 	changes = e.haveMerger()

@@ -153,7 +153,9 @@ func sameTunnel(want, is netlink.Link) bool {
 }
 
 // setTunnel makes a device if it is not among links, and sets what it needs.
-func setTunnel(want netlink.Link, links []netlink.Link, tool *ethtool.Ethtool, alias string) (index int, err error) {
+func setTunnel(
+	want netlink.Link, links []netlink.Link, tool *ethtool.Ethtool, alias string,
+) (index int, err error) {
 	name := want.Attrs().Name
 	at := slices.IndexFunc(links, func(l netlink.Link) bool { return sameTunnel(want, l) })
 	if at < 0 {
