@@ -84,7 +84,7 @@ func eventLine(e folded, stamp func(time.Time) string) cell.Line {
 	case "error":
 		role = cell.Bad
 	}
-	level := loud(role, strings.ToLower(e.Level))
+	level := loud(role, e.Level)
 	line := cell.Styled(cell.Dim, stamp(e.At)+" ").Add(role, level).
 		Add(cell.Plain, strings.Repeat(" ", max(1, 6-cell.Width(level))))
 	subject, rest := eventWords(e.Event)

@@ -114,7 +114,8 @@ func TestAllowFacts(t *testing.T) {
 	if all := written(facts(viewOf(s), 80)...); strings.Contains(all, "ALLOW") {
 		t.Errorf("without rules:\n%s", all)
 	}
-	s.Allow = control.Allow{Rules: []control.Rule{{Name: "web", Packets: 5, Bytes: 500}, {Name: "#2"}}, Dropped: 3}
+	s.Allow = control.Allow{Rules: []control.Rule{{Name: "web", Packets: 5, Bytes: 500}, {Name: "#2"}},
+		Dropped: 3}
 	for name, test := range map[string]struct {
 		lately uint64
 		role   cell.Role

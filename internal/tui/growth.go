@@ -66,8 +66,6 @@ func (d *data) watchNode(s, was *control.Status, seconds float64) {
 	d.watch(handedOf, "", s.Dataplane.Handed, was.Dataplane.Handed, seconds, s.Now)
 	d.watch(rulesOf, "", packetsOf(s.Masquerade.Rules), packetsOf(was.Masquerade.Rules), seconds, s.Now)
 	d.watch(allowsOf, "", packetsOf(s.Allow.Rules), packetsOf(was.Allow.Rules), seconds, s.Now)
-	one := func(n uint64) map[string]uint64 { return map[string]uint64{"": n} }
-	d.watch(allowsOf, "", one(s.Allow.Dropped), one(was.Allow.Dropped), seconds, s.Now)
 }
 
 // packetsOf are the counters of rules by their names.

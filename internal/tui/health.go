@@ -33,28 +33,17 @@ const (
 // fileKinds say why the file on disk is not in force.
 var fileKinds = []string{"file_rejected", "last_good_file", "reload_pending", "file_unread"}
 
-// kindWords are kinds that have a word of their own in the place of their level.
-var kindWords = map[string]string{peerDown: "down", peerLoss: "loss", fileDiffers: "drift",
-	"peer_silent": "silent", "peer_one_way": "one-way", peerDrains: "drain", peerMaintained: "maint",
-	"drops_growing": "drops", noHandshake: "lock", sendsClear: "clear"}
+// levelRoles says how a level of the API looks.
+var levelRoles = map[string]cell.Role{control.OK: cell.Good, control.Failed: cell.Bad,
+	control.Degraded: cell.Warn, control.Info: cell.Dim}
 
-// levels says how a level of the API looks. A level that this program does not know is
-// from a newer daemon; it is shown as degraded.
-var levels = map[string]struct {
-	role cell.Role
-	word string
-}{
-	control.Failed:   {cell.Bad, "failed"},
-	control.Degraded: {cell.Warn, "warn"},
-	control.Info:     {cell.Dim, "info"},
-}
-
-// levelOf is how a level looks.
-func levelOf(level string) (cell.Role, string) {
-	if l, ok := levels[level]; ok {
-		return l.role, l.word
+// levelRole is how a level looks. One that this program does not know is from a newer daemon; it is shown as
+// degraded.
+func levelRole(level string) cell.Role {
+	if role, ok := levelRoles[level]; ok {
+		return role
 	}
-	return cell.Warn, "warn"
+	return cell.Warn
 }
 
 // loud is a word as it is written in a role: capitals are for what has failed, and for nothing else.
@@ -62,7 +51,7 @@ func loud(role cell.Role, word string) string {
 	if role == cell.Bad {
 		return strings.ToUpper(word)
 	}
-	return word
+	return strings.ToLower(word)
 }
 
 // stateOf is the state of a peer with its glyph. It is a word wherever there is room for one. In a
@@ -134,7 +123,7 @@ func fileProblem(s *control.Status) []problem {
 	role := cell.Bad
 	for _, p := range s.Health.Problems {
 		if slices.Contains(fileKinds, p.Kind) {
-			role, _ = levelOf(p.Level)
+			role = levelRole(p.Level)
 		}
 	}
 	running := fmt.Sprintf("still running generation %d", s.Config.Generation)
@@ -162,11 +151,8 @@ func otherProblems(s *control.Status) (all []problem) {
 		if p.Kind == ourMaintenance && s.Drain != nil { // it stands above all problems
 			continue
 		}
-		role, word := levelOf(p.Level)
-		if w := kindWords[p.Kind]; w != "" {
-			word = w
-		}
-		all = append(all, problem{role, loud(role, word), p.Peer, textOf(s, p)})
+		role := levelRole(p.Level)
+		all = append(all, problem{role, loud(role, words.Tag(p)), p.Peer, textOf(s, p)})
 	}
 	return all
 }

@@ -105,7 +105,7 @@ func TestProblems(t *testing.T) {
 		}, "file||running the last good file: x:1:2: error: no"},
 		"a rejection without a fault": {health("failed", control.Problem{Level: "failed", Kind: "file_rejected",
 			Text: "rejected"}),
-			"FAILED||rejected"},
+			"FILE||rejected"},
 		"warnings are not read": {func(s *control.Status) { s.Warnings = []string{"a sentence"} }, ""},
 		"a daemon without health": {func(s *control.Status) {
 			s.Health = control.Health{}

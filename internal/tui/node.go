@@ -119,11 +119,11 @@ func allowLines(v view) []cell.Line {
 	if len(a.Rules) == 0 {
 		return section(v, "ALLOW", "no rules: every node and pod may reach every other")
 	}
-	var all []string
+	lines := []cell.Line{label("ALLOW").Join(allowFacts(v.status))}
 	for _, r := range a.Rules {
-		all = append(all, counterText(v, allowsOf, r.Name, r.Packets))
+		lines = append(lines, section(v, "", counterText(v, allowsOf, r.Name, r.Packets)+" packets")...)
 	}
-	return section(v, "ALLOW", words.Allow(a)+"; packets: "+strings.Join(all, "   "))
+	return lines
 }
 
 // strangerLines name who sent what the node did not accept.

@@ -36,9 +36,7 @@ func judge(s *control.Status) judgement {
 	}
 	worst := cell.Good
 	if tellsHealth(s) {
-		if s.Health.Level != control.OK {
-			worst, _ = levelOf(s.Health.Level)
-		}
+		worst = levelRole(s.Health.Level)
 	} else {
 		if countStates(s.Peers).unknown > 0 {
 			worst = cell.Warn
@@ -104,7 +102,7 @@ func oldVerdict(v view) cell.Line {
 
 // phrases name problems of one word in a verdict, by their number; those without a phrase are counted
 // together.
-var phrases = map[string]string{"down": "DOWN", "one-way": "ONE-WAY", "stale": "stale", "silent": "silent",
+var phrases = map[string]string{"down": "DOWN", "oneway": "ONE-WAY", "stale": "stale", "silent": "silent",
 	"loss": "with loss", "drift": "with another file"}
 
 // reasonsFor counts what a verdict is for, in one line and in the order of what to look at
