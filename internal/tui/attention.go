@@ -35,7 +35,7 @@ func band(v view, w, h int, about ...cell.Line) []cell.Line {
 			" meshd (pid %d) hangs or was stopped: see `systemctl status meshd`", v.status.PID)))
 	}
 	lines = append(lines, maintenance(v.status, w, max(1, h/6))...)
-	return append(lines, attention(v.status, w, max(1, h-len(lines)))...)
+	return append(lines, attention(v.status, v.names, w, max(1, h-len(lines)))...)
 }
 
 // attention lists problems in at most h lines of w cells, the worst first:
@@ -46,12 +46,15 @@ func band(v view, w, h int, about ...cell.Line) []cell.Line {
 //
 // Long ones take several lines where there is room for all problems: a remedy that is cut is none, but a
 // problem that is hidden is worse. Where each has no line of its own, peers with the same problem share one.
-func attention(s *control.Status, w, h int) []cell.Line {
+func attention(s *control.Status, n names, w, h int) []cell.Line {
 	all := problems(s)
-	if lines := problemLines(all, w, true); len(lines) <= h {
+	for i := range all {
+		all[i].subject = n.short(all[i].subject)
+	}
+	if lines := problemLines(all, w, h, true); len(lines) <= h {
 		return lines
 	}
-	if lines := problemLines(all, w, false); len(lines) <= h {
+	if lines := problemLines(all, w, h, false); len(lines) <= h {
 		return lines
 	}
 	groups := together(all)
@@ -76,16 +79,21 @@ func wordOf(p problem) cell.Line {
 		Add(cell.Plain, strings.Repeat(" ", max(1, wordWidth+1-cell.Width(p.word))))
 }
 
-// problemLines has each problem by itself; whole ones wrap where they have to.
-func problemLines(all []problem, w int, whole bool) (lines []cell.Line) {
+// problemLines has each problem by itself; whole ones wrap where they have to. It ends where there are more
+// than h lines.
+func problemLines(all []problem, w, h int, whole bool) (lines []cell.Line) {
 	subject := 0
 	for _, p := range all {
 		subject = min(max(subject, cell.Width(p.subject)), widestSubject)
 	}
 	for _, p := range all {
-		texts := []string{words.OneLine(p.text)}
+		if len(lines) > h {
+			break
+		}
+		text := p.text()
+		texts := []string{words.OneLine(text)}
 		if whole && p.subject == "" { // texts about peers are short, and stand in columns
-			texts = cell.Wrap(p.text, w-beforeText-1)
+			texts = cell.Wrap(text, w-beforeText-1)
 		}
 		head := wordOf(p)
 		if p.subject != "" {
@@ -121,7 +129,7 @@ var filterFor = map[string]string{"loss": "loss>0"}
 // groupLine names the peers with one problem, and counts those that have no room.
 func groupLine(g []problem, w int) cell.Line {
 	if len(g) == 1 {
-		return problemLines(g, w, false)[0]
+		return problemLines(g, w, 1, false)[0]
 	}
 	word := strings.ToLower(g[0].word)
 	filter := filterFor[word]

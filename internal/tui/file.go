@@ -56,7 +56,7 @@ func (file) lines(v view) []cell.Line {
 	if ours := slices.DeleteFunc(otherProblems(s), ofPeers); len(ours) > 0 {
 		lines = append(lines, cell.Line{}, label("PROBLEMS"))
 		for _, p := range ours {
-			lines = append(lines, indented(p.text, v.w, p.role)...)
+			lines = append(lines, indented(p.text(), v.w, p.role)...)
 		}
 	}
 	if s.Dataplane.Reason != "" {

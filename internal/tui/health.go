@@ -17,8 +17,12 @@ type problem struct {
 	role    cell.Role // how bad: Bad, Warn, or Dim for what never changes the verdict
 	word    string    // what kind, in seven cells: "DOWN", "drift"
 	subject string    // whom it is about; empty: this node
-	text    string
+	// text is made when it is shown: a mesh of thousands may have hundreds of problems, and a screen few lines.
+	text func() string
 }
+
+// said is a text that is known already.
+func said(text string) func() string { return func() string { return text } }
 
 // Kinds of problems that this program knows more about than their sentence.
 const (
@@ -130,8 +134,7 @@ func fileProblem(s *control.Status) []problem {
 	if s.Config.Source == control.SourceLastGood {
 		running = "running the last good file"
 	}
-	text := running + ": " + words.OneLine(s.Config.Error)
-	return []problem{{role, loud(role, "file"), "", text}}
+	return []problem{{role, loud(role, "file"), "", said(running + ": " + words.OneLine(s.Config.Error))}}
 }
 
 // otherProblems are what else the daemon says of itself. A daemon without health has
@@ -140,7 +143,7 @@ func fileProblem(s *control.Status) []problem {
 func otherProblems(s *control.Status) (all []problem) {
 	if !tellsHealth(s) {
 		for _, warning := range s.Warnings {
-			all = append(all, problem{cell.Warn, "warn", "", warning})
+			all = append(all, problem{cell.Warn, "warn", "", said(warning)})
 		}
 		return all
 	}
@@ -152,7 +155,7 @@ func otherProblems(s *control.Status) (all []problem) {
 			continue
 		}
 		role := levelRole(p.Level)
-		all = append(all, problem{role, loud(role, words.Tag(p)), p.Peer, textOf(s, p)})
+		all = append(all, problem{role, loud(role, words.Tag(p)), p.Peer, func() string { return textOf(s, p) }})
 	}
 	return all
 }
@@ -199,12 +202,12 @@ func peerProblems(s *control.Status) (all []problem) {
 	for _, p := range some {
 		if silent(p) {
 			_, word, role := stateOf(p)
-			all = append(all, problem{role, word, p.Name, silentText(p, s.Now)})
+			all = append(all, problem{role, word, p.Name, said(silentText(p, s.Now))})
 		}
 	}
 	for _, p := range some {
 		if drifts(p) {
-			all = append(all, problem{cell.Warn, "drift", p.Name, driftText(p, s.Config.SHA256)})
+			all = append(all, problem{cell.Warn, "drift", p.Name, said(driftText(p, s.Config.SHA256))})
 		}
 	}
 	return all

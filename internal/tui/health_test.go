@@ -76,7 +76,7 @@ func TestVerdict(t *testing.T) {
 func list(all []problem) string {
 	var lines []string
 	for _, p := range all {
-		lines = append(lines, strings.Join([]string{p.word, p.subject, p.text}, "|"))
+		lines = append(lines, strings.Join([]string{p.word, p.subject, p.text()}, "|"))
 	}
 	return strings.Join(lines, "\n")
 }
@@ -155,7 +155,7 @@ func TestFileProblemHasItsLevel(t *testing.T) {
 func TestAttentionIsCounted(t *testing.T) {
 	s := rejected(someMesh(0)) // five problems
 	for h := 1; h < 12; h++ {
-		lines := attention(s, 80, h)
+		lines := attention(s, names{}, 80, h)
 		if len(lines) > h {
 			t.Errorf("%d lines in %d", len(lines), h)
 		}

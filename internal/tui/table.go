@@ -14,11 +14,31 @@ import (
 // table is the table of peers as it stands on the screen. Both screens that have one show
 // the same rows, and a change from one to the other leaves the cursor where it was.
 type table struct {
-	rows  []control.Peer // sorted and filtered, as they were at the last message
+	rows  []control.Peer // sorted and filtered
+	asOf  rowsKey        // what the rows were made of
 	top   int            // index of the first row on the screen
 	first int            // line of the body that it stands on; 0: there is no table
 	room  int            // how many rows the screen has lines for
 	page  int            // how far two keys for half a page go
+}
+
+// rowsKey is what rows depend on. To sort thousands of peers is a part of what the program costs, and most
+// messages change nothing of it.
+type rowsKey struct {
+	status, base *control.Status
+	sort         sortKey
+	reverse      bool
+	filter       string
+	units        units
+	live         bool
+}
+
+// arrange brings the rows up to date.
+func (t *table) arrange(v view) {
+	key := rowsKey{v.status, v.base, v.sort, v.reverse, v.filter.text, v.units, v.live}
+	if key != t.asOf || key.status == nil {
+		t.rows, t.asOf = v.sorted(), key
+	}
 }
 
 // reach scrolls as little as has to be for the row of a peer to be on the screen. Rows that
@@ -61,11 +81,9 @@ func (v view) sorted() []control.Peer {
 	if v.status == nil {
 		return nil
 	}
-	var rows []control.Peer
-	for _, p := range words.ByState(v.status.Peers) { // which also orders peers that are equal
-		if v.filter.keepsPeer(v, p) {
-			rows = append(rows, p)
-		}
+	rows := words.ByState(v.status.Peers) // which also orders peers that are equal
+	if len(v.filter.terms) > 0 {
+		rows = slices.DeleteFunc(rows, func(p control.Peer) bool { return !v.filter.keepsPeer(v, p) })
 	}
 	if v.sort != sortState {
 		slices.SortStableFunc(rows, v.compare)

@@ -132,7 +132,7 @@ func (m *Model) follow() {
 func (m *Model) settle() {
 	screen := m.screen()
 	v := m.view()
-	m.table.rows = v.sorted()
+	m.table.arrange(v)
 	// A page stays with its peer, also when the file has no such peer any more.
 	if _, there := v.selected(); !there && len(m.pages) == 0 && len(m.table.rows) > 0 {
 		m.choices.cursor = m.table.rows[0].Name
