@@ -56,6 +56,7 @@ var pictures = []picture{
 	{"peers", 80, 24, []string{"2"}, "[2 Peers"},
 	{"detail", 80, 24, []string{"/", "edge-2", "Enter", "Enter"}, "PEERS > edge-2"},
 	{"events", 80, 24, []string{"Escape", "Escape", "3"}, "events"},
+	{"node", 80, 24, []string{"4"}, "ENGINE"},
 	{"help", 80, 24, []string{"?"}, "MOVE"},
 	{"config", 80, 24, []string{"Escape", "1", "c"}, "would change"},
 }
