@@ -241,3 +241,51 @@ func TestASCIIOnly(t *testing.T) {
 		})
 	}
 }
+
+// On terminals of all widths, in each locale, with colours and without, each line fits, and the last one says
+// how to get help and how to leave.
+func TestEveryScreenFits(t *testing.T) {
+	themes := map[string]cell.Theme{"C": cell.NewTheme(false, true), "C, colour": cell.NewTheme(true, true),
+		"UTF-8": cell.NewTheme(false, false), "UTF-8, colour": cell.NewTheme(true, false)}
+	for name, make := range scenes {
+		for _, w := range []int{40, 64, 80, 100, 120, 140, 200} {
+			t.Run(fmt.Sprintf("%s %d", name, w), func(t *testing.T) {
+				m := make(w, 30)
+				b := m.bottom
+				keys := b.prompt == nil && b.question == nil && b.notice.text == ""
+				for how, theme := range themes {
+					frame := theme.Paint(m.frame(w, 30))
+					checkFrame(t, frame, w, 30)
+					text := strings.TrimRight(ansi.Strip(frame), " ")
+					if keys && !strings.HasSuffix(text, "? help  q quit") {
+						t.Errorf("%s: the last line is %q", how, text[strings.LastIndex(text, "\n")+1:])
+					}
+				}
+			})
+		}
+	}
+}
+
+// Who looks for two seconds sees how the mesh is, and who looks for five who is the reason: the verdict is the
+// first line below the tabs, and the worst peer the next one.
+func TestVerdictIsFirst(t *testing.T) {
+	for _, size := range [][2]int{{40, 12}, {64, 20}, {80, 24}, {100, 30}, {120, 30}, {140, 40}, {200, 60}} {
+		m, _ := someDashboard(size[0], size[1], asItIs)
+		lines := strings.Split(picture(m), "\n")[above(size[1]):]
+		if !strings.HasPrefix(lines[0], " ■ FAILED  1 DOWN") || !strings.HasPrefix(lines[1], " DOWN    edge-14") {
+			t.Errorf("%v: %q, then %q", size, lines[0], lines[1])
+		}
+	}
+}
+
+// At 120x30 there is room for fourteen peers, whatever is wrong.
+func TestPeersHaveRoom(t *testing.T) {
+	for _, name := range []string{"overview", "well", "rejected", "many", "group", "sealed", "older"} {
+		t.Run(name, func(t *testing.T) {
+			m := scenes[name](120, 30)
+			if want := min(leastPeers, len(m.data.status.Peers)); m.table.room < want {
+				t.Errorf("%d peers have room", m.table.room)
+			}
+		})
+	}
+}
