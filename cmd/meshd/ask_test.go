@@ -298,6 +298,21 @@ func TestEventsSelected(t *testing.T) {
 	}
 }
 
+// Programs get every event.
+func TestEventsInJSON(t *testing.T) {
+	events := control.NewEvents()
+	for range 3 {
+		events.Add(control.Event{At: time.Now(), Level: "warn", Kind: "peer_stale", Peer: "b"})
+	}
+	socket := fake(t, control.Source{Events: events})
+	for args, want := range map[string]int{"": 3, "-n 2": 2, "--level error": 0} {
+		code, out, errs := meshd(append(strings.Fields("events --json "+args), "--socket", socket)...)
+		if code != 0 || errs != "" || strings.Count(out, "\n") != want {
+			t.Errorf("%q: %d, %q, %q", args, code, out, errs)
+		}
+	}
+}
+
 // Following shows the events that there are, then new ones, until Ctrl-C, which is no error.
 func TestEventsFollow(t *testing.T) {
 	events := control.NewEvents()

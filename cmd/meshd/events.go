@@ -24,6 +24,8 @@ type selection struct {
 	oldest time.Time
 	level  string // the lowest one; empty: all
 	peer   string // empty: events of all peers and of the node
+	most   int    // how many lines, the last ones; negative: all
+	each   bool   // events that repeat are not put together
 }
 
 // eventsCommand returns `meshd events`. The daemon keeps its events in memory, so they are there also
@@ -32,7 +34,6 @@ func eventsCommand(g *globals) *cobra.Command {
 	var s selection
 	var follow bool
 	var since string
-	var most int
 	cmd := &cobra.Command{
 		Use:   "events [NAME|ADDRESS]",
 		Short: "Show the last events of the running meshd",
@@ -52,9 +53,10 @@ number. --json prints a line of JSON for each event, with all that is known of i
 					return fmt.Errorf("%w: --since %w", errUsage, err)
 				}
 			}
-			if cmd.Flags().Changed("lines") && most < 0 {
+			if s.most < 0 && cmd.Flags().Changed("lines") {
 				return fmt.Errorf("%w: -n must be 0 or more", errUsage)
 			}
+			s.each = g.json // programs want every event
 			client := g.client()
 			defer client.Close()
 			if len(args) == 1 {
@@ -62,10 +64,7 @@ number. --json prints a line of JSON for each event, with all that is known of i
 					return err
 				}
 			}
-			if !cmd.Flags().Changed("lines") {
-				most = -1
-			}
-			err = showEvents(cmd.Context(), client, s, most, follow, printer(g, cmd.OutOrStdout()))
+			err = showEvents(cmd.Context(), client, s, follow, printer(g, cmd.OutOrStdout()))
 			if cmd.Context().Err() != nil { // Ctrl-C is how following ends
 				return nil
 			}
@@ -75,7 +74,8 @@ number. --json prints a line of JSON for each event, with all that is known of i
 	flags := cmd.Flags()
 	flags.BoolVarP(&follow, "follow", "f", false, "keep printing new events")
 	flags.StringVar(&since, "since", "", "only events since this `time`: 1h or 1d ago, 14:30, 2026-11-26T21:00Z")
-	flags.IntVarP(&most, "lines", "n", 0, "only the last `number` of lines")
+	flags.IntVarP(&s.most, "lines", "n", -1, "only the last `number` of lines")
+	flags.Lookup("lines").DefValue = "0" // help does not print a default of 0, and -1 would puzzle
 	flags.StringVar(&s.level, "level", "", "only events of this `level` or worse: info, warn or error")
 	choices(cmd, "level", levels...)
 	choices(cmd, "since", "10m", "1h", "1d")
@@ -118,9 +118,8 @@ func (e *entry) again(next control.Event) bool {
 	return e.Kind == next.Kind && e.Peer == next.Peer && e.Level == next.Level && e.Message == next.Message
 }
 
-// showEvents prints the events of a selection, at most most lines of them unless it is negative, and then
-// those that follow, if asked for.
-func showEvents(ctx context.Context, client *control.Client, s selection, most int, follow bool,
+// showEvents prints the events of a selection, and then those that follow, if asked for.
+func showEvents(ctx context.Context, client *control.Client, s selection, follow bool,
 	print func(entry) error) error {
 	var entries []entry
 	seen := uint64(0)
@@ -129,7 +128,7 @@ func showEvents(ctx context.Context, client *control.Client, s selection, most i
 		if !s.shows(e) {
 			return nil
 		}
-		if n := len(entries); n > 0 && entries[n-1].again(e) {
+		if n := len(entries); n > 0 && !s.each && entries[n-1].again(e) {
 			entries[n-1].times++
 			entries[n-1].last = e.At
 			return nil
@@ -140,8 +139,8 @@ func showEvents(ctx context.Context, client *control.Client, s selection, most i
 	if err != nil {
 		return err
 	}
-	if most >= 0 {
-		entries = entries[max(0, len(entries)-most):]
+	if s.most >= 0 {
+		entries = entries[max(0, len(entries)-s.most):]
 	}
 	for _, e := range entries {
 		if err := print(e); err != nil {

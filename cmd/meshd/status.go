@@ -12,6 +12,7 @@ import (
 
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/page"
+	"example.org/meshd/internal/text"
 	"example.org/meshd/internal/typed"
 )
 
@@ -205,12 +206,13 @@ func (v *viewer) follow(ctx context.Context, client *control.Client, out io.Writ
 		w, o := v.options(out)
 		o.Before = before
 		switch {
-		case err != nil && (o.Width == 0 || v.json || errors.Is(err, control.ErrMismatch)):
+		case err != nil && (o.Width == 0 || v.json || errors.Is(err, control.ErrPermission) ||
+			errors.Is(err, control.ErrMismatch)): // which do not pass
 			return err
 		case err != nil:
-			failed := err
+			failed := text.Clean(err.Error())
 			err = page.Show(w, o, func(w io.Writer, _ page.Options) error {
-				_, err := fmt.Fprintf(w, "meshd: %v\n", failed)
+				_, err := fmt.Fprintf(w, "meshd: %s\n", failed)
 				return err
 			})
 			before = nil

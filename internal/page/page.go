@@ -71,8 +71,9 @@ func Peers(w io.Writer, s control.Status, o Options) error {
 // A page is a status on its way to paper.
 type page struct {
 	Options
-	s   control.Status
-	now time.Time // by the daemon's clock
+	s      control.Status
+	now    time.Time                // by the daemon's clock
+	before map[string]*control.Peer // those of Before by name
 }
 
 // begin makes a page of a status.
@@ -81,6 +82,12 @@ func begin(s control.Status, o Options) *page {
 	p := &page{Options: o, s: s, now: s.Now}
 	if p.now.IsZero() { // an older daemon; this host's clock is its clock, too, as the socket is a local one
 		p.now = o.Now
+	}
+	if o.Before != nil && o.Before.BootID == s.BootID { // counters of another run begin anew
+		p.before = make(map[string]*control.Peer, len(o.Before.Peers))
+		for i := range o.Before.Peers {
+			p.before[o.Before.Peers[i].Name] = &o.Before.Peers[i]
+		}
 	}
 	return p
 }

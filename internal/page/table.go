@@ -141,11 +141,11 @@ func (p *page) moved(peer *control.Peer, bytes func(*control.Peer) *uint64) span
 		return span{words.Size(*n), plain}
 	}
 	seconds := p.s.UptimeSeconds - p.Before.UptimeSeconds
-	i := slices.IndexFunc(p.Before.Peers, func(b control.Peer) bool { return b.Name == peer.Name })
-	if i < 0 || seconds <= 0 || p.Before.BootID != p.s.BootID {
+	earlier := p.before[peer.Name]
+	if earlier == nil || seconds <= 0 {
 		return span{words.Unknown, plain}
 	}
-	old := bytes(&p.Before.Peers[i])
+	old := bytes(earlier)
 	if old == nil || *old > *n {
 		return span{words.Unknown, plain}
 	}
