@@ -71,6 +71,9 @@ const (
 // A kind of problem that has words of its own: one in place of its level, and phrases for a peer and several.
 type kind struct{ tag, one, many string }
 
+// fileTag is the word of problems that say why the file on disk is not in force.
+const fileTag = "FILE"
+
 // kinds are all of those.
 var kinds = map[string]kind{
 	peerDown:           {"DOWN", "%s is down", "%d peers are down"},
@@ -78,10 +81,10 @@ var kinds = map[string]kind{
 	"peer_silent":      {"SILENT", "meshd of %s is silent", "%d peers are silent"},
 	"peer_one_way":     {"ONEWAY", "%s is reached one way only", "%d peers are reached one way only"},
 	"file_differs":     {"DRIFT", "%s has another file", "%d peers have another file"},
-	"file_rejected":    {"FILE", "", ""},
-	"last_good_file":   {"FILE", "", ""},
-	"reload_pending":   {"FILE", "", ""},
-	"file_unread":      {"FILE", "", ""},
+	"file_rejected":    {fileTag, "", ""},
+	"last_good_file":   {fileTag, "", ""},
+	"reload_pending":   {fileTag, "", ""},
+	"file_unread":      {fileTag, "", ""},
 	"peer_drains":      {"DRAIN", "", ""},
 	"peer_maintained":  {"MAINT", "", ""},
 	"maintenance":      {"MAINT", "", ""},
@@ -208,10 +211,14 @@ func About(s control.Status, p control.Problem, now time.Time) string {
 	return text
 }
 
-// Remedy is what to do about a problem. For a peer that is down these are commands to copy.
+// Remedy is what to do about a problem. For a peer that is down these are commands to copy, and for a file with
+// several faults the one that shows them all, since About has only the first.
 func Remedy(s control.Status, p control.Problem) string {
 	peer, known := find(s.Peers, p.Peer)
-	if !known || p.Kind != peerDown || p.Level == control.Info {
+	switch {
+	case kinds[p.Kind].tag == fileTag && strings.Contains(strings.TrimSpace(p.Text), "\n"):
+		return strings.TrimSuffix("`meshd check` shows all faults; "+p.Remedy, "; ")
+	case !known || p.Kind != peerDown || p.Level == control.Info:
 		return p.Remedy
 	}
 	host, port := peer.Active(), ""

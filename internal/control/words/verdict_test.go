@@ -93,7 +93,7 @@ func TestAbout(t *testing.T) {
 		"of a group":     {about(control.Failed, "peer_down", ""), "the text of peer_down", "do it"},
 		"not known":      {about(control.Failed, "peer_down", "z"), "the text of peer_down", "do it"},
 		"since a while":  {loss, "the text of peer_loss (for 40 s)", "do it"},
-		"several faults": {faults, "rejected: a:1: x (and 1 more)", "do it"},
+		"several faults": {faults, "rejected: a:1: x (and 1 more)", "`meshd check` shows all faults; do it"},
 	} {
 		check(t, name, About(s, test.problem, lunch), test.text)
 		check(t, name+", remedy", Remedy(s, test.problem), test.remedy)
