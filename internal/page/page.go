@@ -14,6 +14,7 @@
 package page
 
 import (
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -165,23 +166,29 @@ func (p *page) maintenance() []line {
 	if waiting := words.Waiting(*p.s.Drain); waiting != "" {
 		about += "; " + waiting
 	}
-	return p.hang(line{{"MAINT  ", strong}}, about)
+	return p.hang(line{{fmt.Sprintf("%-*s", p.tags()+gap, "maint"), strong}}, about)
+}
+
+// tags is how wide the words of problems are.
+func (p *page) tags() (widest int) {
+	for _, one := range words.Problems(p.s) {
+		widest = max(widest, len(words.Tag(one)))
+	}
+	return widest
 }
 
 // problems lists what is wrong, the worst first, each with what to do about it.
 func (p *page) problems() (lines []line) {
-	all := words.Problems(p.s)
-	tag, name := 0, 0
+	all, tag, name := words.Problems(p.s), p.tags(), 0
 	for _, one := range all {
-		tag, name = max(tag, len(words.Tag(one))), max(name, len(one.Peer))
+		name = min(max(name, len(one.Peer)), widestName)
 	}
-	name = min(name, widestName)
 	for _, one := range all {
 		if one.Kind == "maintenance" && p.s.Drain != nil { // it has its own line
 			continue
 		}
 		word := words.Tag(one)
-		head := line{{word, roleOf(one.Level)}, {strings.Repeat(" ", tag-len(word)+2), plain}}
+		head := line{{word, roleOf(one.Level)}, {strings.Repeat(" ", tag-len(word)+gap), plain}}
 		if one.Peer != "" {
 			head = append(head, span{fit(one.Peer, name), strong}, span{"  ", plain})
 		}
@@ -191,7 +198,7 @@ func (p *page) problems() (lines []line) {
 		}
 		lines = append(lines, p.hang(head, about)...)
 		if remedy := words.Remedy(p.s, one); remedy != "" {
-			lines = append(lines, p.hang(line{{strings.Repeat(" ", tag+2) + "try: ", dim}}, remedy)...)
+			lines = append(lines, p.hang(line{{strings.Repeat(" ", tag+gap) + "try: ", dim}}, remedy)...)
 		}
 	}
 	return lines

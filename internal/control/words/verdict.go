@@ -72,40 +72,46 @@ const (
 type kind struct{ tag, one, many string }
 
 // fileTag is the word of problems that say why the file on disk is not in force.
-const fileTag = "FILE"
+const fileTag = "file"
 
-// kinds are all of those.
+// kinds are all of those. A phrase may be empty: then the problem is only counted.
 var kinds = map[string]kind{
-	peerDown:           {"DOWN", "%s is down", "%d peers are down"},
-	"peer_loss":        {"LOSS", "%s loses probes", "%d peers lose probes"},
-	"peer_silent":      {"SILENT", "meshd of %s is silent", "%d peers are silent"},
-	"peer_one_way":     {"ONEWAY", "%s is reached one way only", "%d peers are reached one way only"},
-	"file_differs":     {"DRIFT", "%s has another file", "%d peers have another file"},
+	peerDown:           {"down", "%s is down", "%d peers are down"},
+	"peer_loss":        {"loss", "%s loses probes", "%d peers lose probes"},
+	"peer_silent":      {"silent", "meshd of %s is silent", "%d peers are silent"},
+	"peer_one_way":     {"one-way", "%s is reached one way only", "%d peers are reached one way only"},
+	"file_differs":     {"drift", "%s has another file", "%d peers have another file"},
 	"file_rejected":    {fileTag, "", ""},
 	"last_good_file":   {fileTag, "", ""},
 	"reload_pending":   {fileTag, "", ""},
 	"file_unread":      {fileTag, "", ""},
-	"peer_drains":      {"DRAIN", "", ""},
-	"peer_maintained":  {"MAINT", "", ""},
-	"maintenance":      {"MAINT", "", ""},
-	sendsClear:         {"CLEAR", "%s sends in the clear", "%d peers send in the clear"},
-	noHandshake:        {"LOCK", "%s does not answer WireGuard", "%d peers do not answer WireGuard"},
-	"address_silent":   {"PATH", "an address of %s is silent", "addresses of %d peers are silent"},
-	"port_unreachable": {"PORT", "", ""},
+	"peer_drains":      {"drain", "", ""},
+	"peer_maintained":  {"maint", "", ""},
+	"maintenance":      {"maint", "", ""},
+	"drops_growing":    {"drops", "", ""},
+	sendsClear:         {"clear", "%s sends in the clear", "%d peers send in the clear"},
+	noHandshake:        {"lock", "%s does not answer WireGuard", "%d peers do not answer WireGuard"},
+	"address_silent":   {"path", "an address of %s is silent", "addresses of %d peers are silent"},
+	"port_unreachable": {"port", "", ""},
 }
 
-// Tag is a word of six letters at most for a problem, by its kind or else its level: "DOWN", "WARN".
+// Tag is a word of seven letters at most for a problem, by its kind or else its level: "DOWN", "loss". Capitals
+// are for what has failed, and for nothing else.
 func Tag(p control.Problem) string {
-	if k := kinds[p.Kind]; k.tag != "" {
-		return k.tag
+	word := kinds[p.Kind].tag
+	switch {
+	case word != "":
+	case p.Level == control.Failed:
+		word = "failed"
+	case p.Level == control.Info:
+		word = "info"
+	default:
+		word = "warn" // also for a level of a newer daemon
 	}
-	switch p.Level {
-	case control.Failed:
-		return "FAILED"
-	case control.Info:
-		return "INFO"
+	if p.Level == control.Failed {
+		return strings.ToUpper(word)
 	}
-	return "WARN" // also for a level of a newer daemon
+	return word
 }
 
 // shortReason is how long the sentence of a problem may be to stand in a verdict, in bytes.

@@ -60,15 +60,16 @@ func TestVerdict(t *testing.T) {
 // Tags are short, and those of kinds count more than those of levels.
 func TestTag(t *testing.T) {
 	for kind := range kinds {
-		if n := len(Tag(control.Problem{Kind: kind})); n == 0 || n > 6 {
+		if n := len(Tag(control.Problem{Kind: kind})); n == 0 || n > 7 {
 			t.Errorf("%s: %d letters", kind, n)
 		}
 	}
-	for level, want := range map[string]string{control.Failed: "FAILED", control.Degraded: "WARN",
-		control.Info: "INFO", "sad": "WARN"} {
+	for level, want := range map[string]string{control.Failed: "FAILED", control.Degraded: "warn",
+		control.Info: "info", "sad": "warn"} {
 		check(t, "level "+level, Tag(control.Problem{Level: level, Kind: "new"}), want)
 	}
 	check(t, "a kind", Tag(about(control.Failed, "peer_down", "b")), "DOWN")
+	check(t, "a kind that is less bad", Tag(about(control.Degraded, "peer_down", "b")), "down")
 }
 
 // Of a peer that is down the status knows more than the problem.
