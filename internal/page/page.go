@@ -166,11 +166,17 @@ func (p *page) maintenance() []line {
 	if waiting := words.Waiting(*p.s.Drain); waiting != "" {
 		about += "; " + waiting
 	}
-	return p.hang(line{{fmt.Sprintf("%-*s", p.tags()+gap, "maint"), strong}}, about)
+	return p.hang(line{{fmt.Sprintf("%-*s", p.tags()+gap, maint), strong}}, about)
 }
 
-// tags is how wide the words of problems are.
+// maint begins the line about this node's maintenance.
+const maint = "maint"
+
+// tags is how wide the words of problems are, and that of a maintenance.
 func (p *page) tags() (widest int) {
+	if p.s.Drain != nil {
+		widest = len(maint)
+	}
 	for _, one := range words.Problems(p.s) {
 		widest = max(widest, len(words.Tag(one)))
 	}

@@ -166,6 +166,7 @@ var scenes = map[string]struct {
 	"folded":      {hundred(), Options{Width: 80}},
 	"short":       {hundred(), Options{Width: 80, Height: 24}},
 	"alone":       {alone(), Options{Width: 80}},
+	"maintained":  {maintained(), Options{Width: 80}},
 	"no-peers":    {mesh(0), Options{Width: 80}},
 	"rates":       {mesh(2), Options{Width: 80, Before: new(before())}},
 	"starting":    {starting(), Options{Now: noon}},
@@ -188,6 +189,13 @@ func older() control.Status {
 	fail(&s.Peers[0])
 	s.Health, s.Now, s.UptimeSeconds = control.Health{}, time.Time{}, 0
 	s.Warnings = []string{"net.ipv4.ip_forward is 0: pods cannot reach other hosts"}
+	return s
+}
+
+// maintained is a node in maintenance that is well.
+func maintained() control.Status {
+	s := mesh(1)
+	s.Drain = &control.Drain{Since: new(noon.Add(-time.Minute)), Until: new(noon.Add(time.Hour)), By: "anna"}
 	return s
 }
 

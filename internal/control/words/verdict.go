@@ -95,8 +95,8 @@ var kinds = map[string]kind{
 	"port_unreachable": {"port", "", ""},
 }
 
-// Tag is a word of seven letters at most for a problem, by its kind or else its level: "DOWN", "loss". Capitals
-// are for what has failed, and for nothing else.
+// Tag is a word of seven letters at most for a problem, by its kind or else its level: "DOWN", "loss".
+// Capitals are for what has failed, and for nothing else.
 func Tag(p control.Problem) string {
 	word := kinds[p.Kind].tag
 	switch {
@@ -217,8 +217,8 @@ func About(s control.Status, p control.Problem, now time.Time) string {
 	return text
 }
 
-// Remedy is what to do about a problem. For a peer that is down these are commands to copy, and for a file with
-// several faults the one that shows them all, since About has only the first.
+// Remedy is what to do about a problem. For a peer that is down these are commands to copy, and for a file
+// with several faults the one that shows them all, since About has only the first.
 func Remedy(s control.Status, p control.Problem) string {
 	peer, known := find(s.Peers, p.Peer)
 	switch {
