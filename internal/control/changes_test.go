@@ -266,6 +266,9 @@ func TestWatchChanges(t *testing.T) {
 		if json.Unmarshal(line, &w) != nil || w.Type == "" { // headers of HTTP
 			continue
 		}
+		if w.Type == "changes" && len(w.Changes.Peers)+len(w.Changes.Status) == 0 {
+			continue // a busy machine may come to two steps with one status
+		}
 		types = append(types, w.Type)
 		if w.Type == "changes" && (len(line) > 300 || len(w.Changes.Peers) != 1 || len(w.Changes.Status) != 1) {
 			t.Errorf("%d bytes: %s", len(line), line)
