@@ -2,6 +2,7 @@ package nft
 
 import (
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -80,6 +81,30 @@ func TestOwnerRefused(t *testing.T) {
 			if changed, err := k.Set(good); err != nil || !changed || !k.Owns() {
 				t.Errorf("round %d: %v, %v", round, changed, err)
 			}
+		}
+	})
+}
+
+// A transaction that is longer than any that a mesh of 10,000 nodes needs comes into force as a whole:
+// 700,000 boxes of IPv6 have 36 MB.
+func TestLongTransaction(t *testing.T) {
+	nstest.Inside(t, func(t *testing.T, _ *nstest.Namespace) {
+		id := IPv6.Table("meshd-own")
+		shape := Shape{Sources: true, FromBits: 128, ToBits: 128, Protocol: true, Port: true}
+		all := make([]Box, 700_000)
+		to := netip.MustParsePrefix("fd00::1/128")
+		for i := range all {
+			ip := netip.AddrFrom16([16]byte{0xfd, 1, 13: byte(i >> 16), 14: byte(i >> 8), 15: byte(i)})
+			all[i] = Box{From: netip.PrefixFrom(ip, 128), To: to, Protocols: [2]uint8{6, 6}, Ports: [2]uint16{1, 1}}
+		}
+		k := NewOwner(id)
+		defer k.Close()
+		tables := []Table{{ID: id, Boxes: []Boxes{IPv6.Boxes("many", shape, false, all)}}}
+		if changed, err := k.Set(tables); err != nil || !changed {
+			t.Fatal(changed, err)
+		}
+		if changed, err := k.Set(tables); err != nil || changed {
+			t.Errorf("the same again: %v, %v", changed, err)
 		}
 	})
 }
