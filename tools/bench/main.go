@@ -78,7 +78,7 @@ func (b *bench) run(ctx context.Context, out string) (err error) {
 		return b.alone(ctx, b.takeProbing, probingCosts(), "%")
 	}
 	if b.ruled {
-		return b.alone(ctx, b.takeRuled, ruledFigures(), "% of none")
+		return b.alone(ctx, b.takeRuled, b.ruledFigures(), "% of none")
 	}
 	all := systems(b.binary, b.bare)
 	if b.only != nil {
