@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -243,4 +244,45 @@ func TestLostAtTunnel(t *testing.T) {
 			watch(true)
 		})
 	}
+}
+
+// Datagrams that programs hand to sockets, and that never get there, end fou; those that get there do not.
+func TestHandedInVain(t *testing.T) {
+	nstest.Require(t)
+	p := programsOf(t, meshOver(false))
+	p.decapsulating(t)
+	if err := p.HandTo(8287); err != nil {
+		t.Fatal(err)
+	}
+	toThisNode := uint32(slices.Index(handovers[:], "to_this_node"))
+	p.publish(func(s *shown) { s.attached = true }) // readers are told of what was handed from then on
+	hand := func(n uint64) {
+		t.Helper()
+		var cpus []uint64
+		if err := p.handle().Handed.Lookup(toThisNode, &cpus); err != nil {
+			t.Fatal(err)
+		}
+		cpus[0] += n
+		if err := p.handle().Handed.Put(toThisNode, cpus); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var received uint64
+	watch := func(want bool) {
+		t.Helper()
+		p.handing.at = time.Time{} // some seconds later
+		again := p.WatchHanded(func() uint64 { return received })
+		if again != want || (p.noFOU.why != nil) != want {
+			t.Errorf("again %v, %v", again, p.noFOU.why)
+		}
+	}
+	hand(100)
+	watch(false) // the first reading
+	hand(100)
+	received++
+	watch(false) // they get there
+	hand(handedFewest - 1)
+	watch(false) // too few to tell
+	hand(handedFewest)
+	watch(true)
 }
