@@ -159,7 +159,7 @@ func TestDashboard(t *testing.T) {
 	s.shows("2 DOWN 1 up gen 1 ok")
 	s.size(140, 40)
 	s.keys("1")
-	s.shows("FAILED  2 DOWN", "┌─ peers 2", "┌─ events ─", "RX 60s")
+	s.shows("FAILED  2 DOWN", "┌─ peers 3", "┌─ events ─", "RX 60s")
 	s.size(80, 24)
 	s.shows("TRAFFIC")
 

@@ -102,13 +102,13 @@ func natLines(v view) []cell.Line {
 	if !m.Enabled {
 		return section(v, "NAT", "off")
 	}
-	text := "on, connections: "
-	for i, r := range m.Rules {
-		if i > 0 {
-			text += "   "
+	var used []string
+	for _, r := range m.Rules {
+		if r.Packets > 0 {
+			used = append(used, counterText(v, rulesOf, r.Name, r.Packets))
 		}
-		text += counterText(v, rulesOf, r.Name, r.Packets)
 	}
+	text := "on, connections: " + words.OrNone(strings.Join(used, "   "))
 	return section(v, "NAT", text+repairsText(m.Repairs))
 }
 
