@@ -50,17 +50,18 @@ func run(args []string) error {
 	if err := nstest.Available(); err != nil {
 		return err
 	}
+	var errs []error
 	for _, word := range args[1:] {
 		name, pods, _ := strings.Cut(word, "@")
-		if err := measure(name, pods == "bridge", strings.Split(args[0], ",")); err != nil {
-			var absent *absentError
-			if !errors.As(err, &absent) {
-				return fmt.Errorf("%s: %w", word, err)
-			}
+		var absent *absentError
+		switch err := measure(name, pods == "bridge", strings.Split(args[0], ",")); {
+		case errors.As(err, &absent):
 			fmt.Printf("ABSENT %s %v\n", word, absent)
+		case err != nil:
+			errs = append(errs, fmt.Errorf("%s: %w", word, err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // measure joins two fresh hosts in a way, and prints the figures of some loads.
@@ -108,11 +109,14 @@ func measure(name string, bridged bool, loads []string) (err error) {
 	return nil
 }
 
-// output runs a program on this machine, and returns what it printed.
+// output runs a program on this machine, and returns what it printed; an error has what it said.
 func output(name string, args ...string) (string, error) {
-	out, err := exec.Command(name, args...).CombinedOutput()
+	var said strings.Builder
+	cmd := exec.Command(name, args...)
+	cmd.Stderr = &said
+	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, out)
+		return "", fmt.Errorf("%s %s: %w: %s%s", name, strings.Join(args, " "), err, said.String(), out)
 	}
 	return strings.TrimSpace(string(out)), nil
 }
