@@ -273,7 +273,7 @@ func (j judge) rules(answer bool) []nft.Rule {
 			zones = []nft.Exprs{j.mesh.hasNot(!answer)}
 		}
 		for _, zone := range zones {
-			all = append(all, pass("allowed", zone, j.f.InBox(g.name, g.shape, answer)))
+			all = append(all, pass("allowed", zone, g.portsOf(answer), j.f.InBox(g.name, g.shape, answer)))
 		}
 	}
 	return append(all, nft.Rule{Name: notAllowed, Exprs: nft.Drop()})

@@ -297,6 +297,22 @@ func (f Family) InBox(set string, shape Shape, answer bool) (e Exprs) {
 	return append(e, &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: set})
 }
 
+// PortBetween matches packets whose destination port is in a range, both ends included; with answer, whose
+// source port is. The rule has to check the protocol.
+func PortBetween(first, last uint16, answer bool) Exprs {
+	offset := uint32(ports / 2)
+	if answer {
+		offset = 0
+	}
+	return Exprs{
+		// [ payload load 2b @ transport header + 2 => reg 1 ]
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: ports / 2},
+		// [ range eq reg 1 0x00009001 0x0000f401 ]
+		&expr.Range{Op: expr.CmpOpEq, Register: 1, FromData: binary.BigEndian.AppendUint16(nil, first),
+			ToData: binary.BigEndian.AppendUint16(nil, last)},
+	}
+}
+
 // mask returns the mask of prefixes of a length.
 func (f Family) mask(bits int) []byte {
 	mask := make([]byte, f.length)
