@@ -54,8 +54,8 @@ const NotAllowed = "not_allowed"
 const notAllowed = "not allowed"
 
 // mostCounted is how many boxes are counted. The kernel's time for a list of a set's elements grows with the
-// square of their number, from 40 ms for 10,000 to minutes for a million, and counters of these take it half a
-// minute to make (pcpu_alloc).
+// square of their number, from 40 ms for 10,000 to minutes for a million, and counters of these take it half
+// a minute to make (pcpu_alloc).
 const mostCounted = 100_000
 
 // AllowSettings is who may reach what is behind this node.

@@ -43,9 +43,10 @@ func someRules() *AllowSettings {
 // progname is what nft(8) says of the owner of a table.
 var progname = regexp.MustCompile(` # progname .*`)
 
-// eachAllow runs a test with rules that belong to this process, and with such as on kernels where they cannot.
+// eachAllow runs a test with rules that belong to this process, and as on kernels where they cannot.
 func eachAllow(t *testing.T, test func(t *testing.T, n *nstest.Namespace, a *Allow)) {
-	for name, make := range map[string]func(...nft.ID) *nft.Keeper{"own": nft.NewOwner, "standby": nft.NewKeeper} {
+	kinds := map[string]func(...nft.ID) *nft.Keeper{"own": nft.NewOwner, "standby": nft.NewKeeper}
+	for name, make := range kinds {
 		t.Run(name, func(t *testing.T) {
 			nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 				a := newAllow(make(allowTables...))

@@ -55,8 +55,8 @@ type box struct {
 // whole registers of 4 bytes.
 const boxKey = 16 + 16 + 4 + 4
 
-// Boxes is a set of boxes of the family, which have all the shape. If counts is false, packets in a box are not
-// counted.
+// Boxes is a set of boxes of the family, which have all the shape. If counts is false, packets in a box are
+// not counted.
 func (f Family) Boxes(name string, shape Shape, counts bool, all []Box) Boxes {
 	b := Boxes{name: name, shape: shape, counts: counts, elements: make([]box, 0, len(all))}
 	parts := []nftables.SetDatatype{f.key}
@@ -152,7 +152,8 @@ func (b Boxes) add(conn *nftables.Conn, t *nftables.Table) error {
 
 // equal tells whether two sets are the same.
 func (b Boxes) equal(o Boxes) bool {
-	return b.name == o.name && b.shape == o.shape && b.counts == o.counts && b.key == o.key && slices.Equal(b.elements, o.elements)
+	return b.name == o.name && b.shape == o.shape && b.counts == o.counts && b.key == o.key &&
+		slices.Equal(b.elements, o.elements)
 }
 
 // compare tells whether the kernel has exactly the wanted boxes.

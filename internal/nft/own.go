@@ -10,9 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An owner is a socket that owns tables of a Keeper: no other program can change them, and `nft flush ruleset`
-// leaves them alone (NFT_TABLE_F_OWNER, Linux 5.12). They persist (NFT_TABLE_F_PERSIST, Linux 6.9): they stay
-// when the socket is closed, as other tables do, and the next run takes them over with their rules in force.
+// An owner is a socket that owns tables of a Keeper: no other program can change them, and `nft flush
+// ruleset` leaves them alone (NFT_TABLE_F_OWNER, Linux 5.12). They persist (NFT_TABLE_F_PERSIST, Linux 6.9):
+// they stay when the socket is closed, as other tables do, and the next run takes them over with their rules
+// in force.
 type owner struct {
 	conn *nftables.Conn // lasts
 	raw  *netlink.Conn  // the same socket
@@ -55,7 +56,8 @@ func (o *owner) claim(id ID) error {
 	const flags = tableOwner | tablePersist
 	messages := []netlink.Message{tableMessage(unix.NFT_MSG_NEWTABLE, netlink.Create, id, id.attributes(flags))}
 	if err == nil && flagsOf(table)&flags == 0 {
-		messages = append([]netlink.Message{tableMessage(unix.NFT_MSG_DELTABLE, 0, id, id.attributes(0))}, messages...)
+		gone := tableMessage(unix.NFT_MSG_DELTABLE, 0, id, id.attributes(0))
+		messages = append([]netlink.Message{gone}, messages...)
 	}
 	err = inOneBatch(o.raw, messages)
 	for again := 0; errors.Is(err, unix.EPERM) && again < mostAgain; again++ {
@@ -219,9 +221,9 @@ func inOneBatch(conn *netlink.Conn, messages []netlink.Message) error {
 	const subsystem = unix.NFNL_SUBSYS_NFTABLES
 	last := &messages[len(messages)-1].Header
 	last.Flags |= netlink.Acknowledge
-	all := []netlink.Message{nfMessage(unix.NFNL_MSG_BATCH_BEGIN, netlink.Request, unix.NFPROTO_UNSPEC, subsystem)}
-	all = append(all, messages...)
-	all = append(all, nfMessage(unix.NFNL_MSG_BATCH_END, netlink.Request, unix.NFPROTO_UNSPEC, subsystem))
+	begin := nfMessage(unix.NFNL_MSG_BATCH_BEGIN, netlink.Request, unix.NFPROTO_UNSPEC, subsystem)
+	end := nfMessage(unix.NFNL_MSG_BATCH_END, netlink.Request, unix.NFPROTO_UNSPEC, subsystem)
+	all := slices.Concat([]netlink.Message{begin}, messages, []netlink.Message{end})
 	if _, err := conn.SendMessages(all); err != nil {
 		return err
 	}
@@ -231,8 +233,8 @@ func inOneBatch(conn *netlink.Conn, messages []netlink.Message) error {
 
 // tableMessage returns a message about a table.
 func tableMessage(kind int, flags netlink.HeaderFlags, id ID, attributes []byte) netlink.Message {
-	return nfMessage(netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8|kind), netlink.Request|flags, byte(id.family), 0,
-		attributes)
+	of := netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind)
+	return nfMessage(of, netlink.Request|flags, byte(id.family), 0, attributes)
 }
 
 // attributes returns the attributes of a message about the table.

@@ -27,8 +27,8 @@ type Standby struct {
 // Stands reports whether the table of the last Set is in the kernel, and not only wanted.
 func (b *Standby) Stands() bool { return b.conn != nil }
 
-// Counters returns what rules have matched since the first Set, by name; boxes are not counted. It may be called from any
-// goroutine. What a table counts between the last reading and its end is part of the sum.
+// Counters returns what rules have matched since the first Set, by name; boxes are not counted. It may be
+// called from any goroutine. What a table counts between the last reading and its end is part of the sum.
 func (b *Standby) Counters() (map[string]Counter, error) {
 	b.mu.Lock()
 	table := b.table
