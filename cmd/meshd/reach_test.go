@@ -62,8 +62,8 @@ func TestRouteProposesAnEnd(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "mesh.toml")
 	doc := "[network]\ncidr = '10.244.0.0/16'\n"
 	for i, name := range []string{"edge-1", "core"} {
-		doc += fmt.Sprintf("[[node]]\nname = '%s'\naddress = '172.18.0.%d'\nsubnets = ['10.244.%d.0/24']\n", name, i+1,
-			i+1)
+		doc += fmt.Sprintf("[[node]]\nname = '%s'\naddress = '172.18.0.%d'\nsubnets = ['10.244.%d.0/24']\n",
+			name, i+1, i+1)
 	}
 	if err := os.WriteFile(file, []byte(doc), 0o644); err != nil {
 		t.Fatal(err)

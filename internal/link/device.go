@@ -43,8 +43,8 @@ func setDevice(dev netlink.Link, s Settings) (changed []string, err error) {
 	return changed, nil
 }
 
-// wasStrict has the rp_filter that interfaces had before setLoose, by their index. It is for the way back of a
-// mesh that goes over to encryption: what an earlier process found is not known, and stays loose.
+// wasStrict has the rp_filter that interfaces had before setLoose, by their index. It is for the way back of
+// a mesh that goes over to encryption: what an earlier process found is not known, and stays loose.
 var wasStrict sync.Map
 
 // setLoose accepts packets whose answers leave by another interface, or ends that. The larger value of this

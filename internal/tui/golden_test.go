@@ -266,8 +266,8 @@ func TestEveryScreenFits(t *testing.T) {
 	}
 }
 
-// Who looks for two seconds sees how the mesh is, and who looks for five who is the reason: the verdict is the
-// first line below the tabs, and the worst peer the next one.
+// Who looks for two seconds sees how the mesh is, and who looks for five who is the reason: the verdict is
+// the first line below the tabs, and the worst peer the next one.
 func TestVerdictIsFirst(t *testing.T) {
 	for _, size := range [][2]int{{40, 12}, {64, 20}, {80, 24}, {100, 30}, {120, 30}, {140, 40}, {200, 60}} {
 		m, _ := someDashboard(size[0], size[1], asItIs)

@@ -132,17 +132,18 @@ func (r *report) ratios() (rows [][]string) {
 	}
 	rows = append(rows, head)
 	for _, engine := range []string{kernelXDP, kernelTCX, autoEngine, userEngine, sealed} {
-		ours, ok := r.medians[engine]
+		our, ok := r.medians[engine]
 		for _, s := range r.systems {
 			// Ours are compared with others, and the one that chooses with the one that it could have chosen;
 			// between other engines of ours each reader can divide.
-			if !ok || s.name == engine || (s.kernel || s.user || s.name == sealed) && !(engine == autoEngine && s.name == userEngine) {
+			ours := s.kernel || s.user || s.name == sealed
+			if !ok || ours && !(engine == autoEngine && s.name == userEngine) {
 				continue
 			}
 			theirs, row := r.medians[s.name], []string{engine + " : " + s.name}
 			for _, c := range columns {
 				if c.ratio {
-					row = append(row, fmt.Sprintf("%.2fx", *c.of(&ours) / *c.of(&theirs)))
+					row = append(row, fmt.Sprintf("%.2fx", *c.of(&our) / *c.of(&theirs)))
 				}
 			}
 			rows = append(rows, row)
@@ -247,8 +248,8 @@ table mean anything, and a dedicated machine would show higher figures for every
 - *empty XDP* is plain routing on interfaces with a program that lets everything pass: what XDP costs on this
   lab's wire, where the kernel copies each packet for it. A network card with native XDP does not.
 - *meshd sealed*, wireguard-go, nebula and tinc encrypt. meshd sealed is its process in user space, and
-  wireguard-go is the same library set up by hand. nebula runs with its offloads, which it leaves off by default,
-  and with an MTU of 1440. tinc is Debian's package.
+  wireguard-go is the same library set up by hand. nebula runs with its offloads, which it leaves off by
+  default, and with an MTU of 1440. tinc is Debian's package.
 `,
 	)
 	for _, s := range r.systems {

@@ -244,8 +244,8 @@ func startWireGuard(l *lab, program string) error {
 }
 
 // startNebula runs nebula without a lighthouse: both addresses are known, so nothing is measured of
-// how they are found. It is nebula at its best: with its offloads, which it leaves off by default, and with the
-// largest MTU that this wire carries (1500 less 60).
+// how they are found. It is nebula at its best: with its offloads, which it leaves off by default, and with
+// the largest MTU that this wire carries (1500 less 60).
 func startNebula(l *lab, program string) error {
 	cert := func(args ...string) error {
 		cmd := exec.Command(program+"-cert", args...)
@@ -270,8 +270,11 @@ func startNebula(l *lab, program string) error {
 static_host_map: {"10.9.9.%[3]d": ["192.0.2.%[3]d:4242"]}
 lighthouse: {am_lighthouse: false}
 listen: {host: 0.0.0.0, port: 4242, udp_offloads: true}
-tun: {dev: nebula, mtu: 1440, use_offloads: true, unsafe_routes: [{route: 10.244.%[3]d.0/24, via: 10.9.9.%[3]d}]}
-firewall: {outbound: [{port: any, proto: any, host: any, local_cidr: 0.0.0.0/0}], inbound: [{port: any, proto: any, host: any, local_cidr: 0.0.0.0/0}]}
+tun: {dev: nebula, mtu: 1440, use_offloads: true,
+  unsafe_routes: [{route: 10.244.%[3]d.0/24, via: 10.9.9.%[3]d}]}
+firewall:
+  outbound: [{port: any, proto: any, host: any, local_cidr: 0.0.0.0/0}]
+  inbound: [{port: any, proto: any, host: any, local_cidr: 0.0.0.0/0}]
 `, l.dir, name, peer)
 		file := filepath.Join(l.dir, name+".yml")
 		if err := os.WriteFile(file, []byte(doc), 0o600); err != nil {
