@@ -32,9 +32,10 @@ func TestAllow(t *testing.T) {
 		{"no rules", nil, counted{}, control.Allow{Rules: []control.Rule{}}},
 		{"no rules any more", nil, counted{map[string][2]uint64{"web": {1, 2}}, 3, 0},
 			control.Allow{Rules: []control.Rule{}, Dropped: 3}},
-		{"some", []string{"web", "#2", "db"}, 
-			counted{map[string][2]uint64{"db": {5, 500}, "web": {1, 40}, "x": {9, 9}}, 7, 2}, control.Allow{Rules: []control.Rule{{Name: "web", Packets: 1, Bytes: 40}, {Name: "#2"},
-			{Name: "db", Packets: 5, Bytes: 500}}, Dropped: 7, DroppedLastMinute: 2}},
+		{"some", []string{"web", "#2", "db"},
+			counted{map[string][2]uint64{"db": {5, 500}, "web": {1, 40}, "x": {9, 9}}, 7, 2},
+			control.Allow{Rules: []control.Rule{{Name: "web", Packets: 1, Bytes: 40}, {Name: "#2"},
+				{Name: "db", Packets: 5, Bytes: 500}}, Dropped: 7, DroppedLastMinute: 2}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := &config.Config{}

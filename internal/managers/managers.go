@@ -4,7 +4,8 @@
 // The package ships a drop-in for each of them, with the default name of the TUN, and the names of meshd's
 // other interfaces, which never change: meshd-wg, meshd-gro0 and meshd-gro1, meshd-in, meshd-in6 and
 // meshd-sit with a number. Where the file has another name, Follow writes the same drop-in with that name
-// below /run. There it hides the shipped one, since all three managers prefer /etc to /run, and /run to /usr/lib, for files of one name:
+// below /run. There it hides the shipped one, since all three managers prefer /etc to /run, and /run to
+// /usr/lib, for files of one name:
 //
 //	shipped   /usr/lib/NetworkManager/conf.d/90-meshd.conf   says mesh0
 //	override  /run/NetworkManager/conf.d/90-meshd.conf       says edge0; gone with a reboot

@@ -41,8 +41,8 @@ const slack = 0.04
 // A mode is a way of joining pods, or a load, with the words that people read.
 type mode struct{ name, words string }
 
-// A floor is how many times the instructions of a mode another one at least takes, for a load, on kernels whose
-// version begins so.
+// A floor is how many times the instructions of a mode another one at least takes, for a load, on kernels
+// whose version begins so.
 type floor struct {
 	kernel, mode, against, load string
 	least                       float64
@@ -56,9 +56,9 @@ type table struct {
 	absent  map[string]string               // modes that cannot be measured, and why
 }
 
-// bench measures modes on kernels, prints a table for each, and looks whether floors are kept. Words are modes,
-// with "@bridge" where pods are on a bridge, columns are loads; nil: all. With out, a folder, the tables are in
-// its benchmarks.md.
+// bench measures modes on kernels, prints a table for each, and looks whether floors are kept. Words are
+// modes, with "@bridge" where pods are on a bridge, columns are loads; nil: all. With out, a folder, the
+// tables are in its benchmarks.md.
 func bench(ctx context.Context, bin, work, only, out string, words, columns []string) error {
 	if len(words) == 0 {
 		for _, pods := range []string{"", "@bridge"} {
@@ -182,7 +182,8 @@ func (t *table) keepsFloors() error {
 const explanation = `A figure is
 how many instructions the only CPU of a virtual machine executes, for senders, both hosts and receivers
 together: *x* is how many times as many kernel VXLAN takes, so more is better. The wire carries packets of
-1500 bytes. Caches, several CPUs and network cards have no part in it; an instruction is one, whatever it does.
+1500 bytes. Caches, several CPUs and network cards have no part in it; an instruction is one, whatever it
+does.
 `
 
 // heading begins a kernel's part of benchmarks.md.
@@ -247,7 +248,8 @@ func repeatsOf(figures map[string]map[string][]float64) (n int) {
 	return n
 }
 
-// write puts the kernel's part into a file, in the place of the one of the same series (6.12.), or at the end.
+// write puts the kernel's part into a file, in the place of the one of the same series (6.12.), or at the
+// end.
 func (t *table) write(file string) error {
 	text, err := os.ReadFile(file)
 	if err != nil {

@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// init is the first program of the machine, which initramfs makes; guest is what it runs once it has its root.
+// init is the first program of the machine, which initramfs makes; guest is what it runs once it has its
+// root.
 var (
 	//go:embed initramfs.sh
 	initramfsScript []byte
@@ -27,8 +28,8 @@ var (
 // patience is how long one boot may take; minutes, where nothing else runs.
 const patience = time.Hour
 
-// initramfs makes the first root of the machine: busybox, the modules that it needs to see this one's, and a copy
-// of what may run there.
+// initramfs makes the first root of the machine: busybox, the modules that it needs to see this one's, and a
+// copy of what may run there.
 func (k kernel) initramfs(ctx context.Context) (string, error) {
 	root := filepath.Join(k.dir, "initramfs")
 	if err := errors.Join(os.RemoveAll(root), os.MkdirAll(filepath.Join(root, "bin"), 0o755),
@@ -42,8 +43,8 @@ func (k kernel) initramfs(ctx context.Context) (string, error) {
 	return image, err
 }
 
-// boot boots the kernel with further arguments, has it run the guest's script with the programs in bin and some
-// words, and returns what the machine said.
+// boot boots the kernel with further arguments, has it run the guest's script with the programs in bin and
+// some words, and returns what the machine said.
 //
 // The machine has no clock but its own work: each instruction takes a nanosecond of its time (-icount), and
 // while it waits for a timer, the time jumps there (sleep=off). So it cannot stand still, however busy this

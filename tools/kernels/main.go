@@ -24,7 +24,8 @@ func main() {
 		"where kernels are unpacked; they are kept for the next time")
 	only := flag.String("only", "", "kernels to boot, by the beginning of their version: 6.1.")
 	measure := flag.Bool("bench", false, "measure, and test nothing")
-	modes := flag.String("modes", "", "ways of joining pods to measure, such as \"vxlan@bridge tcx\"; the default is all")
+	modes := flag.String("modes", "",
+		"ways of joining pods to measure, such as \"vxlan@bridge tcx\"; the default is all")
 	loads := flag.String("loads", "", "loads to measure, such as tcp1,rr; the default is all")
 	out := flag.String("out", "", "folder of the benchmarks.md that takes the tables (default: only print)")
 	tests := flag.String("tests", "", "tests to run, separated by commas, without \"Test\"; the default is all")

@@ -25,8 +25,8 @@ type lab struct {
 	processes   []*exec.Cmd
 }
 
-// newLab makes both hosts and their pods. mtu is the pods', in bytes; the wire has that of a veth, 1500. Bridged
-// pods are on a bridge, as CNI plugins have it. Whatever comes of it, close has to be called.
+// newLab makes both hosts and their pods. mtu is the pods', in bytes; the wire has that of a veth, 1500.
+// Bridged pods are on a bridge, as CNI plugins have it. Whatever comes of it, close has to be called.
 func newLab(mtu int, bridged bool) (l *lab, err error) {
 	l = &lab{}
 	if l.dir, err = os.MkdirTemp("", "measure"); err != nil {

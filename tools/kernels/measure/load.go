@@ -18,8 +18,8 @@ import (
 // What follows speaks to the kernel by system calls that block, one thread each: packages net and runtime
 // would ask epoll before each of them.
 //
-// A request is its kind and a number: of bytes that follow (a byte answers when all have arrived), or of round
-// trips of a byte.
+// A request is its kind and a number: of bytes that follow (a byte answers when all have arrived), or of
+// round trips of a byte.
 const (
 	bulk  = 't'
 	trips = 'r'
@@ -27,8 +27,8 @@ const (
 	requestSize = 9
 )
 
-// loads has what each load is. A load returns nanoseconds, which are instructions here: for each byte, round trip
-// or packet.
+// loads has what each load is. A load returns nanoseconds, which are instructions here: for each byte, round
+// trip or packet.
 var loads = map[string]func(address string) (float64, error){
 	"tcp1":    func(address string) (float64, error) { return streams(address, 1) },
 	"tcp4":    func(address string) (float64, error) { return streams(address, 4) },

@@ -61,7 +61,8 @@ func joinVXLAN(l *lab) error {
 // joinFOU is meshd's encapsulation by the kernel alone.
 func joinFOU(l *lab) error {
 	return l.each("fou add port 8285 ipproto 4",
-		"link add ipip type ipip local 192.0.2.{me} remote 192.0.2.{peer} encap fou encap-sport 8285 encap-dport 8285",
+		"link add ipip type ipip local 192.0.2.{me} remote 192.0.2.{peer} "+
+			"encap fou encap-sport 8285 encap-dport 8285",
 		"link set ipip mtu 1472 up", "route add 10.244.{peer}.0/24 dev ipip")
 }
 
@@ -155,7 +156,8 @@ func (l *lab) start(doc string, folders [2]string) error {
 		return &absentError{fault}
 	}
 	for i, h := range l.hosts {
-		if err := l.spawn(h.Command("env", "CREDENTIALS_DIRECTORY="+folders[i], meshd, "run", "-c", file, "--socket",
+		if err := l.spawn(h.Command("env", "CREDENTIALS_DIRECTORY="+folders[i], meshd, "run", "-c", file,
+			"--socket",
 			l.socket(i))); err != nil {
 			return err
 		}
