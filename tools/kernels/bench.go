@@ -183,7 +183,7 @@ const explanation = `A figure is
 how many instructions the only CPU of a virtual machine executes, for senders, both hosts and receivers
 together: *x* is how many times as many kernel VXLAN takes, so more is better. The wire carries packets of
 1500 bytes. Caches, several CPUs and network cards have no part in it; an instruction is one, whatever it
-does.
+does. Where a range is wide, as with some of UDP, a figure says little.
 `
 
 // heading begins a kernel's part of benchmarks.md.
