@@ -19,7 +19,7 @@ import (
 type Device struct {
 	log   *slog.Logger
 	held  []string // TUNs of which an earlier meshd left queues
-	index int      // of the one that is ours; 0: none yet
+	index int      // of the one that is ours; 0: none yet; negative: it was deleted while it was made
 }
 
 // New returns a Device. It does not touch the kernel.
@@ -66,7 +66,7 @@ func (d *Device) ClearWay(name string, sealed bool, fits func() error) error {
 // first to make it, and may be nil. After an error nothing of it stays.
 func (d *Device) Make(name string) (changes []mesh.Change, undo func() error, err error) {
 	had := d.index
-	if had != 0 && had == link.Index(name) {
+	if had > 0 && had == link.Index(name) {
 		return nil, nil, nil
 	}
 	vacated, err := link.Vacate(name)
@@ -82,7 +82,7 @@ func (d *Device) Make(name string) (changes []mesh.Change, undo func() error, er
 		d.log.Info("replaced a TUN that another program made and left idle", "interface", name,
 			"event", "interface_replaced")
 	}
-	if had != 0 {
+	if had > 0 {
 		if was, err := link.TakeBack(had, name); err != nil || was != "" {
 			return []mesh.Change{{Op: mesh.Repaired, Kind: mesh.ChangedInterface, Subject: name, Field: "name",
 				Old: was, New: name}}, nil, err

@@ -96,11 +96,12 @@ func (s *server) close() {
 // run answers until ctx ends. It returns an error if the socket was removed: nothing could reach this
 // process any more, and a new one makes another socket.
 func (s *server) run(ctx context.Context) error {
-	defer context.AfterFunc(ctx, func() { _ = s.listener.Close() })()
 	own, err := os.Lstat(s.path)
 	if err != nil {
 		return fmt.Errorf("look at the socket: %w", err)
 	}
+	// Not before that: closing removes the socket, at once if ctx has ended already.
+	defer context.AfterFunc(ctx, func() { _ = s.listener.Close() })()
 	var all sync.WaitGroup
 	defer all.Wait()
 	room := make(chan struct{}, conversations)

@@ -50,7 +50,7 @@ func Run(ctx context.Context, o Options) error {
 	defer s.close()
 	h := &helper{Options: o, server: s, maker: device.New(o.Log)}
 	defer h.stop()
-	if err := h.look(); err != nil {
+	if err := h.first(ctx); err != nil {
 		return err
 	}
 	o.Ready()
@@ -79,6 +79,23 @@ type helper struct {
 	index  int // of the TUN behind device
 	queue  *queue
 	device *wireguardgo.Device // nil: there is none
+}
+
+// tries is how often the interface is made when the helper starts, settle apart. A kernel that has no TUN fails
+// each time; a meshd that starts takes down what an earlier run has left, and finds the new interface once.
+const tries = 10
+
+// first makes the TUN and the device. It returns nil when ctx ends.
+func (h *helper) first(ctx context.Context) (err error) {
+	for range tries {
+		if err = h.look(); err == nil {
+			return err
+		}
+		if sleep(ctx, settle); ctx.Err() != nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // settle is how long a new device is left alone: another program may delete the TUN again and again.

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"example.org/meshd/internal/mesh"
@@ -131,7 +132,11 @@ func hosts(t testing.TB, n byte) (all []*host) {
 			t.Fatal(err)
 		}
 		if h.helper != nil {
-			t.Cleanup(func() { h.helper.Kill() })
+			t.Cleanup(func() {
+				if h.helper != nil {
+					h.helper.Kill()
+				}
+			})
 		}
 		all = append(all, h)
 	}
@@ -387,6 +392,37 @@ func testKilled(t *testing.T, a, b *host) {
 	must(t, a.start())
 	must(t, a.set(b.as()))
 	must(t, a.ping(b))
+}
+
+// A helper stays where another program deletes its interface while it starts, as a meshd does that finds the
+// interface of an earlier run.
+func TestDeletedAtStart(t *testing.T) {
+	nstest.Share(t, nstest.Waiting)
+	h := hosts(t, 1)[0]
+	for range 10 {
+		if _, err := h.helper.Stop(); err != nil {
+			t.Fatalf("%v\n%s", err, h.helper.Log())
+		}
+		_ = h.IP("link del meshd-wg") // the helper may have been about to make it
+		deleted := make(chan error, 1)
+		go func() {
+			deleted <- h.Do(func() error {
+				for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
+					if l, err := netlink.LinkByName("meshd-wg"); err == nil {
+						return netlink.LinkDel(l)
+					}
+				}
+				return errors.New("there was no interface to delete")
+			})
+		}()
+		must(t, h.start())
+		must(t, <-deleted)
+		err := h.set()
+		for end := time.Now().Add(10 * time.Second); err != nil && time.Now().Before(end); err = h.set() {
+			time.Sleep(10 * time.Millisecond) // the device that had started may be about to end
+		}
+		must(t, err)
+	}
 }
 
 // A helper whose socket was removed ends, so that the service manager starts one that can be reached.
