@@ -1,6 +1,7 @@
 package udp
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,13 +14,23 @@ import (
 // stands for any port that is free. A program hands datagrams to the socket that were sent to own. Others
 // do not reach it, see only. Local returns the port that it got.
 func OpenApart(own netip.AddrPort, port uint16, offload bool) (*Conn, error) {
-	filter := func(fd int) error { return only(fd, own.Port()) }
-	c, err := open(netip.AddrPortFrom(own.Addr(), port), offload, filter)
+	prepare := func(fd int) error { return setApart(fd, own) }
+	c, err := open(netip.AddrPortFrom(own.Addr(), port), offload, prepare)
 	if err != nil {
 		return nil, err
 	}
 	c.local = netip.AddrPortFrom(own.Addr(), uint16(c.udp.LocalAddr().(*net.UDPAddr).Port))
 	return c, nil
+}
+
+// setApart prepares a socket for datagrams to own that a program hands to it. NAT takes from a datagram the
+// socket that it was handed to, unless that is transparent (nf_nat_ipv4_local_in in net/netfilter).
+func setApart(fd int, own netip.AddrPort) error {
+	transparent := option{"IP_TRANSPARENT", unix.IPPROTO_IP, unix.IP_TRANSPARENT}
+	if own.Addr().Is6() {
+		transparent = option{"IPV6_TRANSPARENT", unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT}
+	}
+	return errors.Join(transparent.turnOn(fd), only(fd, own.Port()))
 }
 
 // only has a socket accept datagrams that were sent to a port, whatever port it has itself, and datagrams

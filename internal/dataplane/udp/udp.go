@@ -163,7 +163,7 @@ func Adopt(file *os.File, locals []netip.AddrPort, offload, apart bool) (*Conn, 
 			if err := c.setOptions(fd); err != nil || !apart {
 				return err
 			}
-			return only(fd, locals[at].Port())
+			return setApart(fd, locals[at])
 		})
 	}
 	if err != nil {
