@@ -79,7 +79,8 @@ func TestCarriers(t *testing.T) {
 		}
 		return d
 	}
-	w2, cp, one := w.own(w.Worker2, doc), w.own(w.ControlPlane, doc), startWorker()
+	one := startWorker() // first: another one that was chosen before keeps the prefix for half a minute
+	w2, cp := w.own(w.Worker2, doc), w.own(w.ControlPlane, doc)
 	carries := func(name string) {
 		t.Helper()
 		waitStatus(t, w2, name+" carries "+prefix, func(s control.Status) bool {

@@ -299,7 +299,7 @@ func TestDashboardWithoutTerminal(t *testing.T) {
 		}
 		return string(out)
 	}
-	contains(t, ask(), "NODE     worker2  172.18.0.3:8285", "PEER           STATE")
+	contains(t, ask(), "worker2  ", "listening on 172.18.0.3:8285", "PEER           STATE")
 	contains(t, ask("--json"), `"node":"worker2"`)
 	stream := exec.Command(meshtui, "--stream", "--socket", d.Socket)
 	out, err := stream.StdoutPipe()
