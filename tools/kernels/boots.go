@@ -34,7 +34,7 @@ var boots = []boot{
 	},
 	{
 		kernel: "linux-image-6.12.",
-		suites: []suite{{engineRoom, slices.Concat(anyKernel, withTCX)}, {endToEnd, telling}},
+		suites: []suite{{engineRoom, slices.Concat(anyKernel, withTCX)}, {endToEnd, slices.Concat(telling, fou)}},
 	},
 	{kernel: "linux-image-6.12.", suites: encrypted},
 	{
@@ -67,6 +67,8 @@ var (
 		"KernelEngineInMixedMesh", "KernelEngineOnVLAN", "KernelEngineUnderESP",
 		"KernelEngineFollowsUnderlay", "KernelEngineMerges", "KernelEngineSpreads",
 	}
+	// fou are those of a way of receiving that needs modules.
+	fou = []string{"FOU", "FOUTakesNoForged", "FOUFallsBack"}
 	// anyKernel are those that hold on each kernel that meshd supports. Verifiers differ between
 	// kernels, and take less of a program without CAP_PERFMON, so LoadAsService is the first.
 	anyKernel = []string{
