@@ -215,8 +215,8 @@ func TestKeyRotation(t *testing.T) {
 	}
 	report("done")
 	finish()
-	// Where both call at once, one of them may call again: 5 s later, and up to a third of a second (RekeyTimeout
-	// of wireguard-go). That is no session that the change of a key has cost.
+	// Where both call at once, one of them may call again: 5 s later, and up to a third of a second
+	// (RekeyTimeout of wireguard-go). That is no session that the change of a key has cost.
 	again := func(d time.Duration) bool { return d >= 5*time.Second && d < 6*time.Second }
 	if after := bystander(); !after.Equal(session) && !again(after.Sub(session)) {
 		t.Errorf("the session of two other nodes was of %v, and is of %v", session, after)

@@ -81,8 +81,9 @@ type helper struct {
 	device *wireguardgo.Device // nil: there is none
 }
 
-// tries is how often the interface is made when the helper starts, settle apart. A kernel that has no TUN fails
-// each time; a meshd that starts takes down what an earlier run has left, and finds the new interface once.
+// tries is how often the interface is made when the helper starts, settle apart. A kernel that has no TUN
+// fails each time; a meshd that starts takes down what an earlier run has left, and finds the new interface
+// once.
 const tries = 10
 
 // first makes the TUN and the device. It returns nil when ctx ends.
