@@ -262,6 +262,9 @@ func (m *mesh) connect(t *testing.T, address string) (client, server net.Conn) {
 	return s.Conn, s.server
 }
 
+// inverse is that of the factor in word, modulo 2^64: it tells which word one is.
+const inverse = 0xf1de83e19937733d
+
 // word is the nth word of a stream that repeats only after 2^64 words.
 func word(stream, n uint64) uint64 { return (n + stream) * 0x9e3779b97f4a7c15 }
 
@@ -284,8 +287,9 @@ func checkStream(conn net.Conn, stream uint64, size int) error {
 		got += n
 	}
 	for i := 0; i < size; i += 8 {
-		if binary.BigEndian.Uint64(buf[i:]) != word(stream, uint64(i)) {
-			return fmt.Errorf("stream %d is wrong at byte %d: %w", stream, i, syscall.EBADMSG)
+		if got := binary.BigEndian.Uint64(buf[i:]); got != word(stream, uint64(i)) {
+			return fmt.Errorf("stream %d is wrong at byte %d: %w: it is what belongs to byte %d\n%x", stream, i,
+				syscall.EBADMSG, int64(got*inverse-stream), buf[max(i-16, 0):min(i+1500, size)])
 		}
 	}
 	return nil
