@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,7 +26,7 @@ func main() {
 	keep := flag.String("timings", "", "file that keeps the seconds of each test, slowest first")
 	most := flag.Int("slowest", 25, "how many of the slowest tests are shown")
 	flag.Parse()
-	l := log{out: os.Stdout, running: map[test]*strings.Builder{}, turns: map[test]float64{}}
+	l := newLog(os.Stdout)
 	err := l.read(os.Stdin)
 	l.finish(*most)
 	if err == nil && l.packages == 0 {
@@ -65,9 +66,19 @@ type log struct {
 	turns   map[test]float64          // seconds, of those that tell
 	took    []timing
 	failed  []test
+	why     map[test]string // what each that failed has found
 	skipped []test
 
 	packages int // that have ended
+}
+
+func newLog(out io.Writer) *log {
+	return &log{
+		out:     out,
+		running: map[test]*strings.Builder{},
+		turns:   map[test]float64{},
+		why:     map[test]string{},
+	}
 }
 
 // read reads all events. Other lines are shown as they are.
@@ -130,6 +141,7 @@ func (l *log) end(t test, e event) {
 		l.failed = append(l.failed, t)
 		if said := l.running[t]; said != nil {
 			fmt.Fprint(l.out, said)
+			l.why[t] = findings(said.String())
 		}
 	case "skip":
 		if t.name != "" { // a package without tests is none that was skipped
@@ -173,8 +185,31 @@ func (l *log) finish(most int) {
 		fmt.Fprintf(l.out, "SKIPPED %s %s\n", t.pkg, t.name)
 	}
 	for _, t := range l.failed {
-		fmt.Fprintf(l.out, "FAILED %s %s\n", t.pkg, t.name)
+		fmt.Fprintf(l.out, "FAILED %s %s\n%s", t.pkg, t.name, l.why[t])
 	}
+}
+
+// A message of a test begins with its place (package testing).
+var message = regexp.MustCompile(`^ +\w+_test\.go:\d+: `)
+
+// findings returns the first line of each message of a test: a few of them, and none of them long. Logs of
+// daemons fill pages behind them, and whoever sees the end of the output alone wants to know why.
+func findings(said string) string {
+	const many, wide = 12, 300
+	var b strings.Builder
+	n := 0
+	for line := range strings.Lines(said) {
+		if !message.MatchString(line) {
+			continue
+		}
+		if n++; n > many {
+			b.WriteString("    ...\n")
+			break
+		}
+		line = strings.TrimSpace(line)
+		fmt.Fprintf(&b, "    %s\n", strings.ToValidUTF8(line[:min(len(line), wide)], ""))
+	}
+	return b.String()
 }
 
 // table returns the first lines of the timings.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -20,7 +21,7 @@ go: downloading something
 {"Action":"fail","Package":"example.org/meshd/p","Elapsed":100}
 `
 	var out strings.Builder
-	l := log{out: &out, running: map[test]*strings.Builder{}, turns: map[test]float64{}}
+	l := newLog(&out)
 	if err := l.read(strings.NewReader(in)); err != nil {
 		t.Fatal(err)
 	}
@@ -44,12 +45,36 @@ func TestLogOfWhatNeverEnds(t *testing.T) {
 {"Action":"fail","Package":"example.org/meshd/p","Elapsed":100}
 `
 	var out strings.Builder
-	l := log{out: &out, running: map[test]*strings.Builder{}, turns: map[test]float64{}}
+	l := newLog(&out)
 	if err := l.read(strings.NewReader(in)); err != nil {
 		t.Fatal(err)
 	}
 	l.finish(25)
 	if want := "p TestHangs has not ended:\nstill here\n"; !strings.Contains(out.String(), want) {
 		t.Errorf("no %q in\n%s", want, &out)
+	}
+}
+
+// Why a test failed is said again at the end: what is behind it may be the only part that somebody sees.
+func TestLogEndsWithWhy(t *testing.T) {
+	in := ""
+	for _, said := range []string{"    a_test.go:7: lost 3\n", "    a_test.go:8: daemon:\n        a log\n"} {
+		in += fmt.Sprintf("{\"Action\":\"output\",\"Package\":\"p\",\"Test\":\"TestBad\",\"Output\":%q}\n", said)
+	}
+	in += `{"Action":"fail","Package":"p","Test":"TestBad","Elapsed":1}
+`
+	var out strings.Builder
+	l := newLog(&out)
+	if err := l.read(strings.NewReader(in)); err != nil {
+		t.Fatal(err)
+	}
+	l.finish(0)
+	want := "FAILED p TestBad\n    a_test.go:7: lost 3\n    a_test.go:8: daemon:\n"
+	if !strings.HasSuffix(out.String(), want) {
+		t.Errorf("no %q at the end of\n%s", want, &out)
+	}
+	long := "    a_test.go:7: " + strings.Repeat("x", 1000) + "\n"
+	if got := findings(strings.Repeat(long, 100)); len(got) > 13*310 {
+		t.Errorf("%d bytes of findings", len(got))
 	}
 }
