@@ -38,3 +38,18 @@ func TestBackoffStays(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+// A rest is a share of the time that something took, within its bounds: what a busy host has stretched to half
+// a minute does not blind for twenty.
+func TestRest(t *testing.T) {
+	r := backoff.Rest{Share: 50, Least: time.Second, Most: 5 * time.Second}
+	for took, want := range map[time.Duration]time.Duration{
+		0: r.Least, time.Millisecond: r.Least, 40 * time.Millisecond: 2 * time.Second, 30 * time.Second: r.Most,
+	} {
+		t.Run(took.String(), func(t *testing.T) {
+			if got := r.After(took); got != want {
+				t.Errorf("%v, want %v", got, want)
+			}
+		})
+	}
+}

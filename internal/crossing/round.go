@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"example.org/meshd/internal/backoff"
 	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/filter"
 	"example.org/meshd/internal/link"
@@ -15,14 +16,11 @@ import (
 	"example.org/meshd/internal/probe"
 )
 
-// maxMentioned bounds how many addresses are asked besides the node's own probe address. All rules of
-// the host are read for them, which may be thousands: at most every lookPause, and for at most one
-// lookShare of the time.
-const (
-	maxMentioned = 16
-	lookPause    = 5 * time.Second
-	lookShare    = 200
-)
+// maxMentioned bounds how many addresses are asked besides the node's own probe address, and lookRest how often
+// all rules of the host are read for them, which may be thousands.
+const maxMentioned = 16
+
+var lookRest = backoff.Rest{Share: 200, Least: 5 * time.Second, Most: time.Minute}
 
 // A target is a way of a probe.
 type target struct {
@@ -134,7 +132,7 @@ func (k *Keeper) look(s *scene) {
 		k.o.Log.Debug("rules of other programs cannot be read", "error", err)
 	}
 	k.read, k.generation = err == nil, generation
-	k.nextLook = time.Now().Add(max(lookPause, lookShare*time.Since(began)))
+	k.nextLook = time.Now().Add(lookRest.After(time.Since(began)))
 }
 
 // ask sends a probe each way, and returns the ways on which it did not arrive in time.

@@ -161,7 +161,7 @@ func (r *reconciler) Run(ctx context.Context) error {
 			began := time.Now()
 			r.look(ctx)
 			// A host with a million routes that come and go must not keep meshd busy.
-			news, rested = nil, time.After(rest*time.Since(began))
+			news, rested = nil, time.After(lookRest.After(time.Since(began)))
 		case <-rested:
 			news = r.news
 		case <-r.retry:
@@ -174,8 +174,8 @@ func (r *reconciler) Run(ctx context.Context) error {
 	}
 }
 
-// rest is how much longer than a look at the host the time before the next one is.
-const rest = 4
+// lookRest bounds how often news of the host are looked at.
+var lookRest = backoff.Rest{Share: 4, Most: 5 * time.Second}
 
 // attempt brings this host to what a file asks for, if that is possible now. It is the one way:
 // of the first plan, of reloads and of repairs.

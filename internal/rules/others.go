@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"example.org/meshd/internal/backoff"
 	"example.org/meshd/internal/nft"
 )
 
@@ -61,14 +62,8 @@ func (o *Others) look(last answer, from uint16, peers []netip.AddrPort) (now ans
 	return now, true
 }
 
-// Bounds of how often rules are read while other programs change them: at most once in lookPause, and for at
-// most one lookShare of the time; but where a look takes long, since the machine is busy, the next one comes
-// after lookMost.
-const (
-	lookPause = time.Second
-	lookMost  = 10 * time.Second
-	lookShare = 100
-)
+// lookRest bounds how often rules are read while other programs change them.
+var lookRest = backoff.Rest{Share: 100, Least: time.Second, Most: 10 * time.Second}
 
 // Watch calls changed when rules about datagrams have come or gone since the last call, until ctx ends. asked
 // returns which datagrams: those of the plan in force, and no peers while there is none.
@@ -94,7 +89,7 @@ func (o *Others) Watch(
 			}
 			last = now
 			// News that come meanwhile wait, or are lost, which is news as well.
-			wait(ctx, min(lookMost, max(lookPause, lookShare*time.Since(began))))
+			wait(ctx, lookRest.After(time.Since(began)))
 		})
 		if ctx.Err() != nil {
 			return nil

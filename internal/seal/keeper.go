@@ -52,6 +52,7 @@ type Keeper struct {
 	retry   time.Time // of the next attempt after one that failed; zero: none failed
 	failed  int       // index of the interface at that failure
 	refused refused
+	rested  time.Time // until then the interface is not read
 	full    time.Time // of the last comparison with everything that is wanted
 
 	shift     switchover
@@ -70,12 +71,15 @@ const (
 	// comparisons with all that is wanted: no news tell that somebody has run `wg set`.
 	lookEvery = time.Second
 	fullEvery = 10 * time.Second
-	// rest is how much longer than a reading the time before the next one is: one of thousands of peers
-	// takes milliseconds, and holds a lock of the kernel's meanwhile.
-	rest = 50
-	// steerRest is the same after something learned was done. The first news of a path is done at once, and
-	// when a thousand paths turn out to be narrow, the next ones are done together.
-	steerRest = 10
+)
+
+var (
+	// lookRest bounds how often the interface is read: with thousands of peers that takes milliseconds, and
+	// holds a lock of the kernel's meanwhile.
+	lookRest = backoff.Rest{Share: 50, Least: lookEvery, Most: 5 * time.Second}
+	// steerRest bounds how often what was learned is done. The first news of a path is done at once, and when a
+	// thousand paths turn out to be narrow, the next ones are done together.
+	steerRest = backoff.Rest{Share: 10, Most: 2 * time.Second}
 )
 
 func newKeeper(o Options) *Keeper {
@@ -137,7 +141,7 @@ func (k *Keeper) known() learned {
 // Keep keeps the interface as wanted until ctx ends. The interface stays then: packets flow on.
 func (k *Keeper) Keep(ctx context.Context) error {
 	defer close(k.over)
-	look := time.After(0)
+	tick := time.After(0)
 	steered := k.steered // nil while nothing learned is to be done
 	var rested <-chan time.Time
 	var turn <-chan time.Time
@@ -157,15 +161,18 @@ func (k *Keeper) Keep(ctx context.Context) error {
 			if k.wanted != nil && k.retry.IsZero() {
 				began := time.Now()
 				k.bring(ctx, began)
-				steered, rested = nil, time.After(steerRest*time.Since(began))
+				steered, rested = nil, time.After(steerRest.After(time.Since(began)))
 			}
 		case <-rested:
 			steered, rested = k.steered, nil
-		case <-look:
+		case <-tick:
 			began := time.Now()
 			k.settle(began)
-			k.look(ctx, began)
-			look = time.After(max(lookEvery, rest*time.Since(began)))
+			if !began.Before(k.rested) {
+				k.look(ctx, began)
+				k.rested = time.Now().Add(lookRest.After(time.Since(began)))
+			}
+			tick = time.After(lookEvery)
 		case <-turn:
 			began := time.Now()
 			k.turn(ctx, began)

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"example.org/meshd/internal/backoff"
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/plan"
@@ -46,9 +47,8 @@ func needsKey(c *config.Config) bool {
 		slices.ContainsFunc(c.Nodes, func(n config.Node) bool { return n.PublicKey.IsValid() })
 }
 
-// slower is how much longer than a reading the time before the next one is: a file system that hangs takes
-// its time for each.
-const slower = 50
+// keyRest bounds how often the key is read: a file system that hangs takes its time for each reading.
+var keyRest = backoff.Rest{Share: 50, Most: 10 * time.Second}
 
 // Look reads the key, and calls changed if it is another one. It is called each second.
 func (k *Keys) Look(now time.Time) {
@@ -61,7 +61,7 @@ func (k *Keys) Look(now time.Time) {
 	began := time.Now()
 	private, err := wireguard.ReadKey(context.Background(), path)
 	k.mu.Lock()
-	k.rest = now.Add(slower * time.Since(began))
+	k.rest = now.Add(keyRest.After(time.Since(began)))
 	changed := k.path == path && k.key == key && err == nil && private.Public() != key
 	k.mu.Unlock()
 	if changed {
