@@ -24,6 +24,7 @@ import (
 	"example.org/meshd/internal/dataplane/tun"
 	"example.org/meshd/internal/drain"
 	"example.org/meshd/internal/handover"
+	"example.org/meshd/internal/known"
 	"example.org/meshd/internal/lastgood"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/peers"
@@ -131,27 +132,27 @@ func assemble(ctx context.Context, o Options, first begin.File, reader *source.R
 
 	// Known: what is learned of peers. The probes travel through the engine, and it hears them.
 	registry := peers.New()
-	probes := newProbes(log, o.Version, registry)
+	probes := known.New(log, o.Version, registry)
 	d.seal = seal.Around(auto.New(dataplane.Options{
-		Log: log, Hear: probes.hear, Doubt: probes.Look, Start: packets.start, Broken: d.news,
+		Log: log, Hear: probes.Hear, Doubt: probes.Look, Start: packets.start, Broken: d.news,
 	}), seal.Options{Log: log, Key: wireguard.ReadKey, Fails: registry.Fails,
 		Guarded: func() bool { return d.rules.Guarded() }, Lags: func(peer string, lags bool) {
-			probes.learn(peer, func(f *peers.Facts) { f.Lagging = lags })
-		}}, probes.hear)
-	probes.engine = d.seal
+			probes.Learn(peer, func(f *peers.Facts) { f.Lagging = lags })
+		}}, probes.Hear)
+	probes.Engine = d.seal
 
 	d.drain = drain.New(o.State, log, probes.Drain)
 	d.drain.Load()
 	d.tell = newTeller(o, view)
 	d.tell.drain = d.drain
-	d.host = newHostOf(o, probes, d.tell.status)
+	d.host = newHostOf(o, d.seal, probes, d.tell.status)
 	d.reconciler = newReconciler(o, first, view, d.host, d.names, news)
 	d.reconciler.read, d.reconciler.accepted = d.source.Now, o.where().Keep(d.good)
 	if d.reconciler.instead = o.where().Instead; first.Bad != nil {
 		d.reconciler.useLastGood(first)
 	}
 	d.tell.engine, d.tell.registry, d.tell.probes, d.tell.rules = d.engine, registry, probes, d.rules
-	probes.narrow = d.rules.Narrow
+	probes.Narrow = d.rules.Narrow
 	d.tell.sources = []func() []mesh.Condition{
 		d.source.Conditions, d.good.Conditions, d.switcher.Conditions, d.metricsConditions, d.files.Conditions,
 		d.legacy.Conditions, d.drain.Conditions,
@@ -170,7 +171,7 @@ func (d *daemon) tasks() []task.Task {
 		task.New("file", func(ctx context.Context) error { return d.source.Run(ctx, d.reconciler.take) }),
 		task.New("SIGHUP", func(ctx context.Context) error { return d.reconciler.obey(ctx, d.reloads) }),
 		task.EverySecond("health", d.tell.watchHealth), task.EverySecond("private key", d.keys.Look),
-		task.EverySecond("host's word", d.probes.steer.Heed),
+		task.EverySecond("host's word", d.probes.Heed),
 		task.New("encryption", d.seal.Keep), task.New("probes in the tunnel", d.seal.Ask),
 		task.New("rules", d.rules.Keep),
 		task.New("rules watch", func(ctx context.Context) error { return d.rules.Watch(ctx, d.crossing.Wake) }),

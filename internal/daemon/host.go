@@ -17,6 +17,7 @@ import (
 	"example.org/meshd/internal/device"
 	"example.org/meshd/internal/forwarding"
 	"example.org/meshd/internal/handover"
+	"example.org/meshd/internal/known"
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/plan"
@@ -47,7 +48,7 @@ type host struct {
 	others   *rules.Others
 	files    *container.Keeper
 	metrics  *control.TCPMetrics
-	probes   *probes
+	probes   *known.Probes
 	crossing *crossing.Keeper
 	switcher *forwarding.Switcher
 	again    func() // asks for one more look at the host
@@ -67,16 +68,16 @@ type engine interface {
 }
 
 // newHostOf returns a host on which nothing was done yet. status is what metrics are made of.
-func newHostOf(o Options, p *probes, status func() control.Status) *host {
+func newHostOf(o Options, e engine, p *known.Probes, status func() control.Status) *host {
 	h := &host{
-		log: o.Log, engine: p.engine, service: handover.New(o.Log), probes: p,
+		log: o.Log, engine: e, service: handover.New(o.Log), probes: p,
 		rules: rules.New(o.Log), legacy: rules.NewLegacy(o.Log), others: rules.NewOthers(o.Log),
 		device:   device.New(o.Log),
 		files:    container.NewKeeper(ContainerNote(o.Socket), o.Log),
 		metrics:  control.NewTCPMetrics(status, o.Log),
 		switcher: forwarding.New(o.State, o.Sysctl, o.Log),
 	}
-	h.crossing = crossing.New(crossing.Options{Log: o.Log, Deliver: h.engine.Deliver, Answer: p.answerForwarded,
+	h.crossing = crossing.New(crossing.Options{Log: o.Log, Deliver: h.engine.Deliver, Answer: p.AnswerForwarded,
 		Leads: p.Forwards, Suspect: h.rules.Look})
 	h.prepare()
 	return h
@@ -130,7 +131,10 @@ func (h *host) parts(s step) []part {
 		{name: "forwarded probes", needs: []string{"interface"}, beside: true,
 			apply: func(context.Context, *plan.Plan) (effect, error) { return h.applyCrossing(s), nil }},
 		{name: "metrics", optional: first || s.keepsMetrics(), apply: h.applyMetrics},
-		{name: "introduction", apply: h.probes.apply},
+		{name: "introduction", apply: func(_ context.Context, p *plan.Plan) (e effect, err error) {
+			e.undo, e.commit = h.probes.Apply(p)
+			return e, nil
+		}},
 		{name: "port", apply: func(ctx context.Context, p *plan.Plan) (effect, error) {
 			undo, err := h.engine.Prepare(ctx, p.Engine)
 			return effect{undo: undo}, err

@@ -19,6 +19,7 @@ import (
 	"example.org/meshd/internal/drain"
 	"example.org/meshd/internal/health"
 	"example.org/meshd/internal/history"
+	"example.org/meshd/internal/known"
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/lookup"
 	"example.org/meshd/internal/mesh"
@@ -41,7 +42,7 @@ type teller struct {
 	view     *published
 	engine   engine
 	registry *peers.Registry
-	probes   *probes
+	probes   *known.Probes
 	drain    *drain.Keeper
 	rules    *rules.Keeper
 	// sources tell what is not as it should be, besides the view and the rules.
@@ -107,7 +108,7 @@ func (t *teller) verdict(v view) health.Verdict {
 	if v.plan != nil {
 		conditions = slices.Concat(conditions, v.plan.Conditions, v.plan.Forwarding.Conditions(),
 			t.engine.Conditions(), t.rules.Conditions())
-		found = t.probes.causes(v.plan, append(found, t.trouble.Conditions()...))
+		found = t.probes.Causes(v.plan, append(found, t.trouble.Conditions()...))
 	}
 	conditions = append(conditions, found...)
 	return t.judge.Verdict(conditions, now())
@@ -153,7 +154,7 @@ func (t *teller) fill(s *control.Status, v view) {
 	s.Totals = words.Totals(r, t.kernelDrops(p, r))
 	if d := t.drain.Now(); d != nil {
 		s.Drain = words.Drain(*d)
-		s.Drain.Waiting = t.probes.steer.Waiting(p.Engine.Mesh)
+		s.Drain.Waiting = t.probes.Waiting(p.Engine.Mesh)
 	}
 	s.Peers, s.Strangers = t.peersOf(p, r), words.Strangers(r.Strangers)
 	s.Totals.Unattributed = words.Unattributed(s.Totals.Drops, s.Peers)
@@ -168,7 +169,7 @@ func (t *teller) peersOf(p *plan.Plan, r dataplane.Reading) []control.Peer {
 		words.Troubles(&one, r.Troubles[peer.Name])
 		one.MTU = p.MTUTo(peer)
 		one.MTUSource = words.MTUSource(one.MTU, p.Config.Network.MTU)
-		known := t.probes.report(&one, p.Config)
+		known := t.probes.Fill(&one, p)
 		if p.Config.Probe.Interval == 0 {
 			one.State = string(peers.Facts{Heard: r.Peers[peer.Name].LastSeen}.StateAt(at))
 		}
@@ -256,7 +257,7 @@ func (t *teller) remember(at time.Time) {
 		name := v.plan.Engine.Mesh.Peers[i].Name
 		if traffic, counted := r.Peers[name]; counted {
 			one := history.Of(traffic, r.Sealed())
-			one.Probed(t.probes.steer.Glance(name, traffic.LastSeen, at, t.probes.forms.Update))
+			one.Probed(t.probes.Glance(name, traffic.LastSeen, at))
 			all = append(all, history.Peer{Name: name, Reading: one})
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/drain"
 	"example.org/meshd/internal/filter"
+	"example.org/meshd/internal/known"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/peers"
 	"example.org/meshd/internal/plan"
@@ -77,9 +78,9 @@ func newQuietTeller(t testing.TB, v *published) (*teller, *quiet) {
 	e := &quiet{}
 	tell := newTeller(Options{Version: "1.2.3", ConfigPath: "mesh.toml"}, v)
 	tell.engine, tell.registry, tell.rules = e, peers.New(), rules.New(log)
-	tell.probes = newProbes(log, "1.2.3", tell.registry)
+	tell.probes = known.New(log, "1.2.3", tell.registry)
 	tell.drain = drain.New(t.TempDir(), log, tell.probes.Drain)
-	tell.probes.engine = e
+	tell.probes.Engine = e
 	return tell, e
 }
 
@@ -89,7 +90,7 @@ func forwardingTeller(t testing.TB, doc string) (*teller, *quiet) {
 	v := newPublished(parse(t, doc))
 	v.began(planned(t, doc), now())
 	tell, e := newQuietTeller(t, v)
-	tell.probes.follow(v.now().plan)
+	tell.probes.Follow(v.now().plan)
 	return tell, e
 }
 
@@ -240,7 +241,7 @@ func TestStatusTellsOfTraffic(t *testing.T) {
 func TestQuestionsWhileAnAttemptHangs(t *testing.T) {
 	inBubble(t, func(l *lab) {
 		tell, e := newQuietTeller(t, l.view)
-		tell.probes.follow(l.view.now().plan)
+		tell.probes.Follow(l.view.now().plan)
 		end := make(chan struct{})
 		l.set(func(w *world) { w.hang = func() { <-end } })
 		l.edit(moved) // returns when the part hangs; a bubble in which something below waits fails
@@ -320,9 +321,9 @@ func TestStatusTellsOfWays(t *testing.T) {
 	p.Engine.Mesh.Shares = []mesh.Share{{Prefix: lan, Carriers: []mesh.Carrier{{Peer: "b", Metric: 100},
 		{Peer: "c", Metric: 100}}}}
 	tell.view.change(func(v *view) { v.plan = &p })
-	tell.probes.follow(&p)
+	tell.probes.Follow(&p)
 	at := time.Now()
-	tell.probes.learn("b", func(f *peers.Facts) {
+	tell.probes.Learn("b", func(f *peers.Facts) {
 		f.Asked, f.State = true, peers.Down
 		f.Addresses = []peers.Address{{At: p.Engine.Mesh.Peers[1].Addresses[0].AddrPort, State: peers.Down},
 			{At: p.Engine.Mesh.Peers[1].Addresses[1].AddrPort, State: peers.Up, Answered: at,

@@ -1,10 +1,12 @@
-package daemon
+package known
 
 import (
 	"errors"
 	"log/slog"
+	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,22 +16,79 @@ import (
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/link"
+	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/nstest"
 	"example.org/meshd/internal/peers"
 	"example.org/meshd/internal/ping"
+	"example.org/meshd/internal/plan"
 	"example.org/meshd/internal/probe"
 )
 
+// file is a mesh of three nodes; this host is a.
+const file = `
+[network]
+cidr = ["10.244.0.0/16"]
+[[node]]
+name = "a"
+address = "172.18.0.2"
+subnets = ["10.244.1.0/24"]
+[[node]]
+name = "b"
+address = "172.18.0.3"
+subnets = ["10.244.2.0/24"]
+[[node]]
+name = "c"
+address = "172.18.0.4"
+subnets = ["10.244.3.0/24"]
+`
+
+// moved is the file with another address of b.
+var moved = strings.ReplaceAll(file, "172.18.0.3", "172.18.0.33")
+
+// planned returns the plan of node a of a file.
+func planned(t testing.TB, doc string) *plan.Plan {
+	t.Helper()
+	c, err := config.Parse("mesh.toml", []byte(doc))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := plan.Make(c, 0, plan.Host{Local: []netip.Addr{netip.MustParseAddr("172.18.0.2")},
+		Underlay: link.Underlay{MTU: 1500}, CPUs: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// pass lets time pass, and all that happens in it.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 // neighbours answer probes as the meshd of peer b does, and as flannel at peer c, which repeats them.
 type neighbours struct {
-	quiet
-	probes  *probes
+	probes  *Probes
 	b       *probe.Prober
 	silent  bool // nobody answers
 	answers time.Duration
+	learned []string
+	refuses error // to learn, and to send
 }
 
-func (n *neighbours) Deliver([]byte) error { return nil }
+func (n *neighbours) Heard(string) time.Time          { return time.Time{} }
+func (n *neighbours) HeardBy(string) peers.Heard      { return peers.Heard{} }
+func (n *neighbours) Leaving() dataplane.Leaving      { return dataplane.Leaving{} }
+func (n *neighbours) Carry(mesh.Prefix, string) error { return n.refuses }
+
+func (n *neighbours) Learn(peer string, d peers.Directive) error {
+	if d.Finishes {
+		peer += " finishes"
+	}
+	n.learned = append(n.learned, peer)
+	return n.refuses
+}
 
 func (n *neighbours) SendEcho(echoes ...dataplane.Echo) error {
 	if n.refuses != nil || n.silent {
@@ -41,20 +100,19 @@ func (n *neighbours) SendEcho(echoes ...dataplane.Echo) error {
 			payload, _ = n.b.Answer("a", e.Via, false, payload, time.Now())
 		}
 		e.Reply, e.Payload = true, payload
-		time.AfterFunc(n.answers, func() { n.probes.hear(e, time.Now()) })
+		time.AfterFunc(n.answers, func() { n.probes.Hear(e, time.Now()) })
 	}
 	return nil
 }
 
 // newNeighbours returns probes of node a among its neighbours, which run a file.
-func newNeighbours(theirs *config.Config) (*neighbours, *nstest.Events) {
+func newNeighbours(theirs *plan.Plan) (*neighbours, *nstest.Events) {
 	log := &nstest.Events{}
 	n := &neighbours{b: probe.New(func(string) time.Time { return time.Time{} }), answers: time.Millisecond}
-	n.probes = newProbes(slog.New(log), "1.2.3", peers.New())
-	self := n.probes.selfOf(theirs)
-	self.Version = "9.9"
+	n.probes = New(slog.New(log), "1.2.3", peers.New())
+	self := selfOf(theirs, "9.9")
 	n.b.Introduce(self)
-	n.probes.engine = n
+	n.probes.Engine = n
 	return n, log
 }
 
@@ -80,15 +138,15 @@ func (n *neighbours) round(t *testing.T) {
 func TestProbes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := planned(t, file)
-		n, log := newNeighbours(p.Config)
-		e, err := n.probes.apply(t.Context(), p)
-		if err != nil || n.probes.Self() != n.probes.selfOf(p.Config) {
-			t.Fatalf("%+v, %v", n.probes.Self(), err)
+		n, log := newNeighbours(p)
+		_, commit := n.probes.Apply(p)
+		if n.probes.Self() != selfOf(p, "1.2.3") {
+			t.Fatalf("%+v", n.probes.Self())
 		}
 		if questions, _ := n.probes.Work(time.Now()); len(questions) > 0 {
 			t.Error("peers are asked before the plan is in force")
 		}
-		e.commit()
+		commit()
 		pass(time.Minute)
 		n.round(t)
 		if got := n.probes.registry.Of("b"); got.State != peers.Up || !got.Asked || !got.Meshd {
@@ -102,7 +160,7 @@ func TestProbes(t *testing.T) {
 			t.Errorf("logged %q", got)
 		}
 		status := control.Peer{Name: "b"}
-		n.probes.report(&status, p.Config)
+		n.probes.Fill(&status, p)
 		if status.State != control.Up || status.Since == nil || status.RTTMS == nil || status.Version != "9.9" ||
 			status.ConfigMatch == nil || !*status.ConfigMatch {
 			t.Errorf("%+v", status)
@@ -125,19 +183,16 @@ func TestProbes(t *testing.T) {
 func TestProbesOfAnotherFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := planned(t, file)
-		n, log := newNeighbours(parse(t, moved))
-		e, err := n.probes.apply(t.Context(), p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		e.commit()
+		n, log := newNeighbours(planned(t, moved))
+		_, commit := n.probes.Apply(p)
+		commit()
 		pass(time.Minute)
 		n.round(t)
 		if got := log.Take(); !slices.Contains(got, "peer_file_differs") {
 			t.Errorf("logged %q", got)
 		}
 		status := control.Peer{Name: "b"}
-		if n.probes.report(&status, p.Config); status.ConfigMatch == nil || *status.ConfigMatch {
+		if n.probes.Fill(&status, p); status.ConfigMatch == nil || *status.ConfigMatch {
 			t.Errorf("%+v", status)
 		}
 	})
@@ -157,23 +212,20 @@ func TestProbesOfTheSameMeaning(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := planned(t, file)
-				n, log := newNeighbours(parse(t, file+"# a comment\n"))
+				n, log := newNeighbours(planned(t, file+"# a comment\n"))
 				if self := n.b.Self(); test.forgets {
 					self.Meaning = probe.Meaning{}
 					n.b.Introduce(self)
 				}
-				e, err := n.probes.apply(t.Context(), p)
-				if err != nil {
-					t.Fatal(err)
-				}
-				e.commit()
+				_, commit := n.probes.Apply(p)
+				commit()
 				pass(time.Minute)
 				n.round(t)
 				if got := log.Take(); !slices.Contains(got, test.event) {
 					t.Errorf("logged %q", got)
 				}
 				status := control.Peer{Name: "b"}
-				n.probes.report(&status, p.Config)
+				n.probes.Fill(&status, p)
 				if status.ConfigMatch == nil || *status.ConfigMatch != test.match ||
 					status.ConfigSHA256 == p.Config.SHA256() {
 					t.Errorf("%+v", status)
@@ -185,18 +237,18 @@ func TestProbesOfTheSameMeaning(t *testing.T) {
 
 // A plan that is not put in force leaves nothing of it.
 func TestProbesAreUndone(t *testing.T) {
-	n, _ := newNeighbours(parse(t, file))
+	n, _ := newNeighbours(planned(t, file))
 	for _, doc := range []string{file, moved} {
 		before, p := n.probes.Self(), planned(t, doc)
-		e, err := n.probes.apply(t.Context(), p)
+		undo, commit := n.probes.Apply(p)
 		// Only a node that has named no file yet names one before it is in force.
-		if named := n.probes.Self() != before; err != nil || named != (before.Hash == [32]byte{}) {
-			t.Errorf("%+v, %v", n.probes.Self(), err)
+		if named := n.probes.Self() != before; named != (before.Hash == [32]byte{}) {
+			t.Errorf("%+v", n.probes.Self())
 		}
-		if err := e.undo(); err != nil || n.probes.Self() != before {
+		if err := undo(); err != nil || n.probes.Self() != before {
 			t.Errorf("%+v, %v, want %+v", n.probes.Self(), err, before)
 		}
-		if e.commit(); n.probes.Self().Hash != p.Config.Sum {
+		if commit(); n.probes.Self().Hash != p.Config.Sum {
 			t.Errorf("%+v", n.probes.Self())
 		}
 	}
@@ -204,12 +256,12 @@ func TestProbesAreUndone(t *testing.T) {
 
 // Peers that leave the file are forgotten, and without an interval nobody is asked.
 func TestFollow(t *testing.T) {
-	n, _ := newNeighbours(parse(t, file))
+	n, _ := newNeighbours(planned(t, file))
 	for _, name := range []string{"b", "c", "gone"} {
-		n.probes.learn(name, func(f *peers.Facts) { f.Asked, f.Meshd = true, true })
+		n.probes.Learn(name, func(f *peers.Facts) { f.Asked, f.Meshd = true, true })
 	}
-	off := planned(t, with("[network]", "probe = {interval = \"0s\"}\n[network]"))
-	n.probes.follow(off)
+	off := planned(t, "probe = {interval = \"0s\"}\n"+file)
+	n.probes.Follow(off)
 	for name, want := range map[string]peers.Facts{"b": {Meshd: true}, "c": {Meshd: true}, "gone": {}} {
 		if got := n.probes.registry.Of(name); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %+v, want %+v", name, got, want)
@@ -222,12 +274,12 @@ func TestFollow(t *testing.T) {
 
 // The engine learns of a peer what is news, also where it refuses.
 func TestLearn(t *testing.T) {
-	n, _ := newNeighbours(parse(t, file))
+	n, _ := newNeighbours(planned(t, file))
 	n.refuses = errors.New("the table is full")
 	for range 2 {
-		n.probes.learn("b", func(f *peers.Facts) { f.Heard = time.Now() })
+		n.probes.Learn("b", func(f *peers.Facts) { f.Heard = time.Now() })
 	}
-	n.probes.learn("b", func(f *peers.Facts) { f.Meshd = true })
+	n.probes.Learn("b", func(f *peers.Facts) { f.Meshd = true })
 	if want := []string{"b", "b finishes"}; !slices.Equal(n.learned, want) {
 		t.Errorf("%q, want %q", n.learned, want)
 	}
@@ -263,8 +315,8 @@ func TestPing(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := planned(t, file)
-				n, _ := newNeighbours(p.Config)
-				n.probes.follow(p)
+				n, _ := newNeighbours(p)
+				n.probes.Follow(p)
 				n.silent, n.refuses = test.silent, test.fails
 				got, there, err := ping.Ask(t.Context(), p, n.probes.Prober, n, test.ask)
 				if (err != nil) != test.bad || there != test.there {
@@ -282,4 +334,4 @@ func TestPing(t *testing.T) {
 	}
 }
 
-var _ engine = (*neighbours)(nil)
+var _ Engine = (*neighbours)(nil)
