@@ -176,7 +176,8 @@ func testLiveSwitch(t *testing.T) {
 		t.Logf("stream %d: of %d packets %d were lost; mesh0, meshd-wg and sockets were full for %d; the longest "+
 			"time without was %v", i, stream.flow.sent, lost, queues, gap)
 		if lost > missed {
-			t.Errorf("stream %d lost more than queues did; none came for %v from %v on", i, gap, began)
+			t.Errorf("stream %d lost more than queues did: %s (in seconds); none came for %v from %v on", i,
+				stream.holes(), gap, began)
 		}
 	}
 	if engineOf(t) != "xdp" { // what follows is the same as with tcx

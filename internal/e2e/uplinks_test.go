@@ -134,6 +134,27 @@ func (s *timed) finish() (lost uint64, gap time.Duration, began time.Time) {
 	return s.flow.sent - uint64(len(s.arrivals)), gap, began
 }
 
+// holes tells of the first packets that were lost, one after another, and when the ones before had arrived.
+func (s *timed) holes() string {
+	const most = 8
+	at := make([]time.Time, s.flow.sent) // by number
+	for _, a := range s.arrivals {
+		at[a.number] = a.at
+	}
+	var all []string
+	for i := 0; i < len(at) && len(all) < most; i++ {
+		n := 0
+		for i+n < len(at) && at[i+n].IsZero() {
+			n++
+		}
+		if n > 0 && i > 0 {
+			all = append(all, fmt.Sprintf("%d after %s", n, at[i-1].UTC().Format("05.000")))
+		}
+		i += n
+	}
+	return strings.Join(all, ", ")
+}
+
 // waitLong waits for an event that comes after half a minute by design.
 func waitLong(t testing.TB, d *nstest.Daemon, kind string) {
 	t.Helper()
