@@ -142,6 +142,7 @@ type Dataplane struct {
 	Engine   string           `json:"engine"` // "user", "kernel", EngineWireGuard
 	Reason   string           `json:"reason"` // why this one and no faster one; may be empty
 	Receive  string           `json:"receive"`
+	NoFOU    string           `json:"no_fou,omitempty"`  // why receive = "auto" does not use fou; may be empty
 	Offloads []string         `json:"offloads"`          // in use
 	Refused  []string         `json:"refused,omitempty"` // given up: the kernel or a device refused
 	Queues   int              `json:"queues"`

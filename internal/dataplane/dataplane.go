@@ -224,6 +224,9 @@ type Policed struct {
 	In  bool // from it
 }
 
+// MayFOU tells whether the file asks for FOU, or leaves it to us.
+func (p Programs) MayFOU() bool { return p.Receive == FOU || p.Receive == AnyReceive }
+
 // Use tells whether the kernel engine forwards.
 type Use uint8
 
@@ -285,6 +288,7 @@ type Works struct {
 	Engine   string   // EngineUser, EngineKernel, EngineWireGuard
 	Reason   string   // why the user engine, or tcx where XDP was asked for; may be empty
 	Receive  Receive  // in force; never AnyReceive
+	NoFOU    string   // why it is not FOU, where the file leaves the way to us; may be empty
 	Captured bool     // user space sends, since somebody captures on the TUN
 	Offloads []string // in use
 	Refused  []string // in use until the kernel or a device refused

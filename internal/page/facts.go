@@ -58,6 +58,9 @@ func (p *page) more(add func(label, format string, args ...any)) {
 		offloads += ", refused " + strings.Join(d.Refused, " ")
 	}
 	add("offloads", "%s", offloads)
+	if d.NoFOU != "" {
+		add("receive", "%s and not fou: %s", d.Receive, words.OneLine(d.NoFOU))
+	}
 	add("queues", "%d", d.Queues)
 	add("batches", "%s", words.Batches(d.Calls))
 	if handed := words.Handed(d); handed != "" {

@@ -31,7 +31,8 @@ func Dataplane(r dataplane.Reading) control.Dataplane {
 	w := r.Works
 	d := control.Dataplane{
 		Engine: w.Engine, Reason: w.Reason, Receive: w.Receive.String(), Captured: w.Captured, Handed: r.Handed,
-		Offloads: w.Offloads, Refused: w.Refused, Queues: w.Queues, Calls: map[string]control.Calls{},
+		NoFOU: w.NoFOU, Offloads: w.Offloads, Refused: w.Refused, Queues: w.Queues,
+		Calls: map[string]control.Calls{},
 	}
 	for kind, n := range r.Calls {
 		d.Calls[kind.String()] = control.Calls{Calls: n.Calls, Packets: n.Packets}

@@ -10,8 +10,8 @@ import (
 	"example.org/meshd/internal/dataplane"
 )
 
-// With receive = "fou" the kernel itself has the mesh's port, and the user engine's sockets have another
-// one (dataplane.Wanted.Apart). Packets move as with tcx first; then the port changes hands, and no datagram
+// With receive = "fou", and with "auto" where the host is fit for it, the kernel itself has the mesh's port,
+// and the user engine's sockets have another one (dataplane.Wanted.Apart). Packets move as with tcx first; then the port changes hands, and no datagram
 // is lost meanwhile:
 //
 //	raise   sockets at another port -> programs hand datagrams to those -> the old ones are closed
@@ -24,8 +24,7 @@ import (
 
 // mayApart tells whether the kernel may have the port, as far as the file says.
 func mayApart(w dataplane.Wanted) bool {
-	r := w.Kernel.Receive
-	return mayUse(w) != dataplane.Never && r == dataplane.FOU
+	return mayUse(w) != dataplane.Never && w.Kernel.MayFOU()
 }
 
 // look finds out whether an earlier meshd has left the port with the kernel.

@@ -131,6 +131,7 @@ func TestPortChangesHands(t *testing.T) {
 	never, sealed := receiving(dataplane.Never, dataplane.FOU), receiving(dataplane.Always, dataplane.FOU)
 	sealed.Sealed = true
 	errHost, ifPossible := errors.New("no FOU"), receiving(dataplane.IfPossible, dataplane.FOU)
+	byItself := receiving(dataplane.IfPossible, dataplane.AnyReceive)
 	breaks := func(_ *host, k *hostKernel) { k.fails["kernel.apply"] = errPrograms }
 	left := func(h *host, _ *hostKernel) { h.kernel, h.handed = true, apartPort }
 	type step struct {
@@ -144,6 +145,12 @@ func TestPortChangesHands(t *testing.T) {
 		"back and forth": {
 			is("fou", fou, true), is("again", fou, true), is("tcx", tcx, false), is("fou again", fou, true)},
 		"from tcx":    {is("tcx", tcx, false), is("fou", fou, true)},
+		"by itself": {
+			{"not there", func(h *host, _ *hostKernel) { h.can = errHost }, byItself, false},
+			{"there", func(h *host, _ *hostKernel) { h.can = nil }, byItself, true},
+			is("tcx", tcx, false), is("by itself again", byItself, true),
+		},
+		"left, by itself": {{"an earlier meshd's", left, byItself, true}},
 		"user engine": {is("fou", fou, true), is("no programs", never, false), is("fou again", fou, true)},
 		"sealed":      {is("fou", fou, true), is("sealed", sealed, false), is("open again", fou, true)},
 		"the kernel cannot": {

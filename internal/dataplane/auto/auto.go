@@ -304,7 +304,7 @@ func (e *Engine) Read() dataplane.Reading {
 		return r
 	}
 	r.Works.Engine, r.Works.Reason = dataplane.EngineKernel, k.Refused
-	r.Works.Receive, r.Works.Captured = k.Receive, k.Captured
+	r.Works.Receive, r.Works.NoFOU, r.Works.Captured = k.Receive, k.NoFOU, k.Captured
 	return r
 }
 

@@ -25,6 +25,7 @@ type Reading struct {
 	Overflow uint64                  // packets that the kernel dropped when the merger's backlog was full
 	Receive  dataplane.Receive       // where programs take datagrams; never AnyReceive
 	Refused  string                  // why not where the file has them taken; may be empty
+	NoFOU    string                  // why not by FOU, where the file does not say; may be empty
 	Captured bool                    // user space sends, since somebody captures on the TUN
 }
 
@@ -100,7 +101,8 @@ func (e *Engine) Marks() (all uint64) {
 func (s *shown) read() (r Reading, err error) {
 	r = Reading{Receive: dataplane.Socket, Peers: map[string]mesh.Traffic{}}
 	if s.handle != nil && s.attached {
-		r.Forwards, r.Receive, r.Refused, r.Captured = true, s.receive, s.refused, s.captured
+		r.Forwards, r.Captured = true, s.captured
+		r.Receive, r.Refused, r.NoFOU = s.receive, s.refused, s.noFOU
 		var handedErr error
 		r.Handed, handedErr = s.handed()
 		err = errors.Join(err, handedErr)

@@ -167,11 +167,6 @@ type noFOUSince struct {
 	again time.Time
 }
 
-// mayHaveFOU tells whether the file leaves it to us, or asks for it.
-func mayHaveFOU(w dataplane.Wanted) bool {
-	return w.Kernel.Receive == dataplane.FOU
-}
-
 // CanFOU tells whether the kernel may have the mesh's port, as far as that shows before sockets have left
 // it, or whether it could take the port the last time; the error says why not, and status shows it. It is
 // EADDRINUSE if a socket still has the port. It is the owner's.
@@ -242,8 +237,12 @@ func (e *Engine) forgoFOU(why error) {
 	e.noFOU = noFOUSince{why, time.Now().Add(passagePause)}
 }
 
-// whyNoFOU returns why the kernel does not have the port, in words; empty: nothing is known against it.
-func (e *Engine) whyNoFOU() string {
+// whyNoFOU returns why the kernel does not have the port although it may, in words; empty: it has, or
+// nothing is known against it.
+func (e *Engine) whyNoFOU(w dataplane.Wanted) string {
+	if e.receive == dataplane.FOU || !w.Kernel.MayFOU() {
+		return ""
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.noFOU.why == nil {
@@ -262,6 +261,11 @@ func (e *Engine) HandTo(port uint16) error {
 // takePort has the kernel take the mesh's port, and brings everything for it to the wanted state. A device
 // comes up with its program: without one, packets of anybody in IP would come in by it.
 func (e *Engine) takePort(w dataplane.Wanted) error {
+	if e.handle().folder == "" {
+		// A link of tcx ends with meshd then, but neither the port nor the devices do: packets of anybody in IP
+		// would come in.
+		return noFOU("the programs are not pinned, and would end before the kernel gives the port back")
+	}
 	devices, err := setTunnels(w, e.userPort)
 	if err != nil {
 		return err

@@ -103,6 +103,7 @@ type shown struct {
 	attached bool                    // the programs are where they belong
 	receive  dataplane.Receive       // where they take datagrams
 	refused  string                  // why not where they should; may be empty
+	noFOU    string                  // why not by FOU, where the file does not say; may be empty
 	unmerged error                   // why TCP is not merged; nil: it is, or is not to be
 	past     []string                // programs that ended packets in the merger, and now are behind ours
 	seen                             // who else is there

@@ -146,8 +146,9 @@ func (e *Engine) tell(w dataplane.Wanted) error {
 	if err != nil {
 		return fmt.Errorf("read the numbers of the programs: %w", err)
 	}
-	if e.receive != dataplane.FOU && mayHaveFOU(w) {
-		refused = join(refused, e.whyNoFOU())
+	noFOU := e.whyNoFOU(w)
+	if noFOU != "" && w.Kernel.Receive == dataplane.FOU {
+		refused, noFOU = join(refused, noFOU), ""
 	}
 	for _, device := range e.spared {
 		refused = join(refused, nameOf(device)+" is a TUN: the socket takes datagrams in faster")
@@ -163,7 +164,7 @@ func (e *Engine) tell(w dataplane.Wanted) error {
 		if slices.ContainsFunc(w.Binds, func(b netip.AddrPort) bool { return b.Addr().Is6() }) {
 			s.forward6 = w.Interface
 		}
-		s.attached, s.receive, s.refused, s.unmerged = true, receive, refused, e.unmerged
+		s.attached, s.receive, s.refused, s.noFOU, s.unmerged = true, receive, refused, noFOU, e.unmerged
 		// Where nothing but speed is lost, and the file does not ask for programs, all is well.
 		if s.severity = mesh.Info; w.Kernel.Use == dataplane.Always {
 			s.severity = mesh.Degraded
