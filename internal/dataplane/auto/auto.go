@@ -30,7 +30,8 @@ var (
 	_ dataplane.Keeper = (*Engine)(nil)
 	_ dataplane.Loader = (*Engine)(nil)
 
-	_ dataplane.Deliverer = (*Engine)(nil)
+	_ dataplane.Deliverer   = (*Engine)(nil)
+	_ dataplane.FlowCounter = (*Engine)(nil)
 )
 
 // moving is what auto needs of the user engine.
@@ -40,6 +41,7 @@ type moving interface {
 	dataplane.Deliverer
 	dataplane.Drainer
 	dataplane.Keeper
+	dataplane.FlowCounter
 	Close() error
 	Port() uint16
 }
@@ -57,6 +59,8 @@ type passing interface {
 	Read() kernel.Reading
 	HeardBy(peer string) peers.Heard
 	Conditions() []mesh.Condition
+	CountFlows(on bool) error
+	Flows() (map[mesh.Flow]mesh.FlowCount, error)
 	Look()
 	Compare(now time.Time, moved func() mesh.Traffic)
 	WatchMerger() (again bool)

@@ -54,6 +54,7 @@ type fakeUser struct {
 	reading dataplane.Reading
 	heard   time.Time
 	adopts  bool
+	flows   dataplane.FlowReading
 }
 
 func (u *fakeUser) Apply(context.Context, dataplane.Wanted) (func() error, []mesh.Change, error) {
@@ -71,6 +72,8 @@ func (u *fakeUser) Heard(string) time.Time                       { return u.hear
 func (u *fakeUser) HeardBy(string) peers.Heard                   { return peers.Heard{Socket: u.heard} }
 func (u *fakeUser) Leaving() dataplane.Leaving                   { return dataplane.Leaving{DSCP: 5} }
 func (u *fakeUser) Descriptors() map[string]dataplane.Descriptor { return nil }
+func (u *fakeUser) CountFlows(bool) error                        { return u.do("count") }
+func (u *fakeUser) Flows() (dataplane.FlowReading, error)        { return u.flows, nil }
 func (u *fakeUser) Port() uint16                                 { return 0 }
 func (u *fakeUser) Adopt([]*os.File, dataplane.Wanted) (a dataplane.Adopted, _ []error) {
 	if u.adopts {
@@ -86,6 +89,7 @@ type fakeKernel struct {
 	fake
 	reading kernel.Reading
 	heard   time.Time
+	flows   map[mesh.Flow]mesh.FlowCount
 }
 
 func (k *fakeKernel) Apply(context.Context, dataplane.Wanted) (func() error, []mesh.Change, error) {
@@ -124,7 +128,10 @@ func (k *fakeKernel) HoldsPort(dataplane.Wanted) (uint16, bool) { return 0, fals
 func (k *fakeKernel) CanFOU(dataplane.Wanted) error             { return errors.New("no FOU") }
 func (k *fakeKernel) HandTo(uint16) error                       { return nil }
 func (k *fakeKernel) ReleasePort() error                        { return nil }
+func (k *fakeKernel) CountFlows(bool) error                     { return k.do("count") }
 func (k *fakeKernel) StandIn() error                            { return k.do("stand in") }
+
+func (k *fakeKernel) Flows() (map[mesh.Flow]mesh.FlowCount, error) { return k.flows, nil }
 
 // events is a log that keeps which events it was told of, without "event=".
 type events struct {

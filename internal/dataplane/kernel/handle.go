@@ -17,7 +17,9 @@ import (
 // readers ask the kernel without a lock, and the owner takes programs away without a wait.
 type handle struct {
 	objects
-	chunks     chunks        // what is in Counted
+	chunks     chunks                   // what is in Counted
+	flows      atomic.Pointer[ebpf.Map] // what is in Flowing; nil: nothing, and no flows are counted
+	flowTable  *ebpf.MapSpec
 	xdp        *ebpf.Program // of the owner alone; nil until it is wanted
 	folder     string        // of pins; empty if nothing is pinned
 	unpinned   error         // why nothing is pinned
@@ -53,7 +55,7 @@ func (h *handle) release() error {
 		return nil
 	}
 	return errors.Join(h.In.Close(), h.InBare.Close(), h.Merged.Close(), h.Decap.Close(), h.Out.Close(),
-		h.xdp.Close(), h.chunks.close(), h.meshMaps.Close())
+		h.xdp.Close(), h.chunks.close(), h.flows.Load().Close(), h.meshMaps.Close())
 }
 
 // program returns the program of a stage for an interface. It is for the owner.
@@ -89,7 +91,7 @@ func (h *handle) loadXDP() (*ebpf.Program, error) {
 	err = spec.LoadAndAssign(&loaded, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
 		"configured": h.Configured, "nodes": h.Nodes, "prefixes4": h.Prefixes4, "prefixes6": h.Prefixes6,
 		"senders": h.Senders, "owns": h.Owns, "carriers": h.Carriers, "counted": h.Counted, "handed": h.Handed,
-		"merging": h.Merging,
+		"merging": h.Merging, "flowing": h.Flowing,
 	}})
 	h.xdp = loaded.XDP
 	return h.xdp, err

@@ -63,6 +63,7 @@ func loadHandle(folder string) (*handle, error) {
 	h.references.Store(1)
 	options := &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: folder}}
 	err = spec.LoadAndAssign(&h.objects, options)
+	h.flowTable = spec.Maps[meshMapFlowing].InnerMap
 	h.chunks = chunks{all: h.Counted, spec: spec.Maps[meshMapCounted].InnerMap, used: map[uint32]bool{}}
 	return h, err
 }
@@ -74,7 +75,7 @@ func (e *Engine) takeOver(h *handle) error {
 	if h.folder != "" {
 		var err error
 		if t, err = h.readTables(); err == nil {
-			err = errors.Join(h.chunks.provide(t.numbers), h.chunks.begin(maps.Keys(t.nodes)))
+			err = errors.Join(h.chunks.provide(t.numbers), h.chunks.begin(maps.Keys(t.nodes)), h.endFlows())
 		}
 		if err != nil {
 			err = fmt.Errorf("take over pinned maps: %w", err)

@@ -48,6 +48,25 @@ type meshEndpoint struct {
 	Pad     [2]uint8
 }
 
+type meshFlow struct {
+	_          structs.HostLayout
+	Local      [16]uint8
+	Remote     [16]uint8
+	LocalPort  uint16
+	RemotePort uint16
+	Protocol   uint8
+	V6         uint8
+	Number     uint16
+}
+
+type meshFlowCount struct {
+	_         structs.HostLayout
+	RxPackets uint64
+	RxBytes   uint64
+	TxPackets uint64
+	TxBytes   uint64
+}
+
 type meshMark struct {
 	_     structs.HostLayout
 	Words [4]uint32
@@ -107,7 +126,8 @@ type meshSettings struct {
 	Tag       uint32
 	TagBefore uint32
 	UserPort  uint16
-	Pad       [2]uint8
+	Flows     uint8
+	Pad       uint8
 	More      uint8
 	Watched   uint8
 	Spread    uint8
@@ -124,24 +144,27 @@ type meshSettings struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	meshMapCarriers          = "carriers"
-	meshMapConfigured        = "configured"
-	meshMapCounted           = "counted"
-	meshMapHanded            = "handed"
-	meshMapMarks             = "marks"
-	meshMapMerging           = "merging"
-	meshMapNodes             = "nodes"
-	meshMapOwns              = "owns"
-	meshMapPrefixes4         = "prefixes4"
-	meshMapPrefixes6         = "prefixes6"
-	meshMapSenders           = "senders"
-	meshProgMeshDecap        = "mesh_decap"
-	meshProgMeshIn           = "mesh_in"
-	meshProgMeshInBare       = "mesh_in_bare"
-	meshProgMeshMerged       = "mesh_merged"
-	meshProgMeshOut          = "mesh_out"
-	meshProgMeshXdp          = "mesh_xdp"
-	meshVarCountersDescribed = "counters_described"
+	meshMapCarriers           = "carriers"
+	meshMapConfigured         = "configured"
+	meshMapCounted            = "counted"
+	meshMapFlowing            = "flowing"
+	meshMapHanded             = "handed"
+	meshMapMarks              = "marks"
+	meshMapMerging            = "merging"
+	meshMapNodes              = "nodes"
+	meshMapOwns               = "owns"
+	meshMapPrefixes4          = "prefixes4"
+	meshMapPrefixes6          = "prefixes6"
+	meshMapSenders            = "senders"
+	meshProgMeshDecap         = "mesh_decap"
+	meshProgMeshIn            = "mesh_in"
+	meshProgMeshInBare        = "mesh_in_bare"
+	meshProgMeshMerged        = "mesh_merged"
+	meshProgMeshOut           = "mesh_out"
+	meshProgMeshXdp           = "mesh_xdp"
+	meshVarCountersDescribed  = "counters_described"
+	meshVarFlowCountDescribed = "flow_count_described"
+	meshVarFlowDescribed      = "flow_described"
 )
 
 // loadMesh returns the embedded CollectionSpec for mesh.
@@ -201,6 +224,7 @@ type meshMapSpecs struct {
 	Carriers   *ebpf.MapSpec `ebpf:"carriers"`
 	Configured *ebpf.MapSpec `ebpf:"configured"`
 	Counted    *ebpf.MapSpec `ebpf:"counted"`
+	Flowing    *ebpf.MapSpec `ebpf:"flowing"`
 	Handed     *ebpf.MapSpec `ebpf:"handed"`
 	Marks      *ebpf.MapSpec `ebpf:"marks"`
 	Merging    *ebpf.MapSpec `ebpf:"merging"`
@@ -215,7 +239,9 @@ type meshMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type meshVariableSpecs struct {
-	CountersDescribed *ebpf.VariableSpec `ebpf:"counters_described"`
+	CountersDescribed  *ebpf.VariableSpec `ebpf:"counters_described"`
+	FlowCountDescribed *ebpf.VariableSpec `ebpf:"flow_count_described"`
+	FlowDescribed      *ebpf.VariableSpec `ebpf:"flow_described"`
 }
 
 // meshObjects contains all objects after they have been loaded into the kernel.
@@ -241,6 +267,7 @@ type meshMaps struct {
 	Carriers   *ebpf.Map `ebpf:"carriers"`
 	Configured *ebpf.Map `ebpf:"configured"`
 	Counted    *ebpf.Map `ebpf:"counted"`
+	Flowing    *ebpf.Map `ebpf:"flowing"`
 	Handed     *ebpf.Map `ebpf:"handed"`
 	Marks      *ebpf.Map `ebpf:"marks"`
 	Merging    *ebpf.Map `ebpf:"merging"`
@@ -256,6 +283,7 @@ func (m *meshMaps) Close() error {
 		m.Carriers,
 		m.Configured,
 		m.Counted,
+		m.Flowing,
 		m.Handed,
 		m.Marks,
 		m.Merging,
@@ -271,7 +299,9 @@ func (m *meshMaps) Close() error {
 //
 // It can be passed to loadMeshObjects or ebpf.CollectionSpec.LoadAndAssign.
 type meshVariables struct {
-	CountersDescribed *ebpf.Variable `ebpf:"counters_described"`
+	CountersDescribed  *ebpf.Variable `ebpf:"counters_described"`
+	FlowCountDescribed *ebpf.Variable `ebpf:"flow_count_described"`
+	FlowDescribed      *ebpf.Variable `ebpf:"flow_described"`
 }
 
 // meshPrograms contains all programs after they have been loaded into the kernel.

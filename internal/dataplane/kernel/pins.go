@@ -10,7 +10,7 @@ import (
 
 // layout is the version of what pins hold: a meshd takes over only what has its own, and removes
 // what has another. Every change of a map, or of a struct in bpf/mesh.h, raises it.
-const layout = 8
+const layout = 9
 
 // adopt takes over the programs that an earlier meshd has left at interfaces. Each becomes ours at
 // one packet boundary.

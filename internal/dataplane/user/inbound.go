@@ -173,6 +173,7 @@ func (in *inbound) lie(f *forwarding, sender int32, reason mesh.Drop, b []byte, 
 func (in *inbound) flush() {
 	now := time.Now()
 	packets := 0
+	flows := in.worker.flows.begin(in.number, in.merge.Len())
 	for i := range in.merge.Len() {
 		group := in.merge.Packets(i)
 		packets += len(group)
@@ -180,7 +181,9 @@ func (in *inbound) flush() {
 			in.refused(group, in.peers[i], err, now)
 			continue
 		}
-		in.peers[i].received(uint64(len(group)), sizes(group), now)
+		size := sizes(group)
+		in.peers[i].received(uint64(len(group)), size, now)
+		flows.received(group[0], len(group), size)
 	}
 	in.worker.calls[mesh.TunWrite].add(in.merge.Len(), packets)
 }

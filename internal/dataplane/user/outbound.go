@@ -19,6 +19,7 @@ import (
 type outbound struct {
 	user    *Engine
 	worker  *worker
+	flows   *sketch  // for this batch; nil: none are counted
 	memory  []byte   // of frames
 	frames  [][]byte // read from the TUN
 	headers []byte   // memory for the headers of segments
@@ -96,6 +97,7 @@ func (o *outbound) forward(frames [][]byte) {
 	if f != o.aimed {
 		o.aim(f)
 	}
+	o.flows = o.worker.flows.begin(tunToWire, len(frames))
 	packets := 0
 	for _, frame := range frames {
 		packets += o.frame(f, frame)
@@ -116,6 +118,7 @@ func (o *outbound) frame(f *forwarding, frame []byte) int {
 		if !h.Complete(b) {
 			o.user.nobody.drop(mesh.Malformed, 1)
 		} else if to, tos := o.route(f, b, 1); to != nil {
+			o.flows.sent(b, 1, len(b))
 			o.packet(to, tos, b)
 		}
 		return 1
@@ -126,6 +129,7 @@ func (o *outbound) frame(f *forwarding, frame []byte) int {
 		return 1
 	}
 	if to, tos := o.route(f, b, segments.Len()); to != nil {
+		o.flows.sent(b, segments.Len(), len(b)+(segments.Len()-1)*segments.HeaderLen())
 		o.segment(&segments, to, tos)
 	}
 	return segments.Len()

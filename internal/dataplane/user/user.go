@@ -78,6 +78,7 @@ type worker struct {
 	noSend  atomic.Bool // several packets in one message are refused
 	noMerge atomic.Bool // superpackets are refused by the TUN
 	senders []sync.Pool // of Sender, for echoes; by the socket
+	flows   sketches    // by the loop
 }
 
 func newWorker(w Worker) *worker {
@@ -85,6 +86,7 @@ func newWorker(w Worker) *worker {
 	for range 1 + len(w.Sockets) {
 		one.loops = append(one.loops, newLife())
 	}
+	one.flows = make(sketches, len(one.loops))
 	return one
 }
 

@@ -448,10 +448,20 @@ func (discard) Writer() func([][]byte) error { return func([][]byte) error { ret
 
 // path returns functions that pass one full batch each way, without I/O.
 func path(tb testing.TB, offloads ...string) (out, in func()) {
+	return pathCounting(tb, false, offloads...)
+}
+
+// pathCounting is path for workers that count flows, or do not.
+func pathCounting(tb testing.TB, counted bool, offloads ...string) (out, in func()) {
 	r := newRig(tb, offloads...)
 	socket := r.wire.socket("172.18.0.2:8285")
 	socket.Sender = discard{}
 	w := newWorker(Worker{Tun: discard{r.tun}, Sockets: []Socket{socket}})
+	for n := range w.flows {
+		if counted {
+			w.flows[n].Store(newSketch())
+		}
+	}
 	o, i := newOutbound(r.Engine, w), newInbound(r.Engine, w, 0)
 	outgoing, incoming := udp4("10.244.0.2", "10.244.1.2", 63, 0), udp4("10.244.1.2", "10.244.0.2", 62, 0)
 	frames := make([][]byte, Frames)

@@ -16,6 +16,7 @@
 #include <linux/if_packet.h>
 
 #include "check.h"
+#include "flows.h"
 #include "handin.h"
 #include "icmp.h"
 #include "maps.h"
@@ -173,15 +174,19 @@ static __always_inline int is_for_kernel(const struct settings *s, const struct 
 }
 
 /* Leaves an accepted datagram to the kernel, which takes its outer headers off and merges ECN. */
-static __always_inline int leave_to_kernel(struct __sk_buff *skb, const struct settings *s, const struct inner *in, struct counters *c, void *data, void *end, __u32 gso_size)
+static __always_inline int leave_to_kernel(struct __sk_buff *skb, const struct settings *s, const struct inner *in, __u32 sender, struct counters *c, __u32 at, void *data, void *end, __u32 gso_size)
 {
+	struct amount a;
 	__u32 one = gso_size ? any_segment_size(data, end, in, gso_size) : in->length;
 
 	if (!one) { /* it ends within TCP's header */
 		c->drops[DROP_MALFORMED]++;
 		return TC_ACT_SHOT;
 	}
-	count_received(c, amount_of(gso_size, in->length, one));
+	a = amount_of(gso_size, in->length, one);
+	count_received(c, a);
+	if (s->flows)
+		note_flow(skb, at, flow_of(sender, in, FLOW_IN), a.packets, a.bytes);
 	count_merging(MERGER_IN, 1);
 	skb->mark = s->tag;
 	return LEAVE;
@@ -196,6 +201,7 @@ static __always_inline int receive(struct __sk_buff *skb, const struct settings 
 	struct outer o = {};
 	struct inner in = {};
 	struct counters *c = 0;
+	struct amount a;
 	int v;
 
 	v = read_outer(data + link, end, skb->len - link, protocol, s, &o);
@@ -217,7 +223,7 @@ static __always_inline int receive(struct __sk_buff *skb, const struct settings 
 	if (v == DROPPED)
 		return TC_ACT_SHOT;
 	if (v == ACCEPT && is_for_kernel(s, &o, &in, size))
-		return leave_to_kernel(skb, s, &in, c, data, end, size);
+		return leave_to_kernel(skb, s, &in, sender, c, link + o.header, data, end, size);
 	if (o.why) {
 		c->left = bpf_ktime_get_boot_ns();
 		v = o.why;
@@ -235,7 +241,10 @@ static __always_inline int receive(struct __sk_buff *skb, const struct settings 
 		c->drops[DROP_WRITE_ERROR]++;
 		return TC_ACT_SHOT;
 	}
-	count_received(c, amount_of(size, in.length, one));
+	a = amount_of(size, in.length, one);
+	count_received(c, a);
+	if (s->flows)
+		note_flow(skb, link, flow_of(sender, &in, FLOW_IN), a.packets, a.bytes);
 	return deliver(skb, s, link, &in, c, size);
 }
 
@@ -386,6 +395,8 @@ static __always_inline int take(struct xdp_md *ctx, const struct settings *s)
 		goto lost;
 	__builtin_memcpy(data, &frame, sizeof(frame));
 	count_received(c, amount_of(0, in.length, in.length));
+	if (s->flows)
+		note_frame(ctx, sizeof(frame), flow_of(sender, &in, FLOW_IN), 1, in.length);
 	return XDP_PASS;
 lost:
 	c->drops[DROP_WRITE_ERROR]++;

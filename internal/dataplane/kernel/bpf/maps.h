@@ -109,6 +109,28 @@ struct {
 	__uint(max_entries, HANDS);
 } handed SEC(".maps");
 
+#define FLOWS 8192
+
+struct flow_table {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct flow);
+	__type(value, struct flow_count);
+	__uint(max_entries, FLOWS);
+};
+
+/* As counters_described. */
+const struct flow *flow_described __attribute__((unused));
+const struct flow_count *flow_count_described __attribute__((unused));
+
+/* One element, 0: what is counted for flows while settings.flows is set. An LRU hash allocates all of its
+ * memory when it is made, so there is one only then. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__type(key, __u32);
+	__uint(max_entries, 1);
+	__array(values, struct flow_table);
+} flowing SEC(".maps");
+
 /* One element, 0: bit n is set if a packet with DSCP value n has left since the daemon cleared it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

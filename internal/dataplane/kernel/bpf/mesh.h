@@ -84,7 +84,8 @@ struct settings {
 	__u32 tag;	   /* of packets on their way there, see DONE; random, for each load of the programs */
 	__u32 tag_before;  /* that of the meshd before, for packets on their way; tag if none */
 	__be16 user_port;  /* of meshd's sockets, if the kernel itself has the mesh's port; 0: that one */
-	__u8 pad[2];
+	__u8 flows;	   /* flows are counted, see flows.h */
+	__u8 pad;
 	__u8 more;	   /* owns has further places where we listen */
 	__u8 watched;	   /* somebody captures on the TUN: packets out go by its queue, where
 			      captures see them */
@@ -174,6 +175,22 @@ struct counters {
 	__u64 drops[DROPS];
 	__u64 whole; /* when the last superpacket came that was whole already, as seen. Not a count */
 	__u64 left;  /* when the last datagram was left to the socket for what its sender is, as seen */
+};
+
+/* Inner packets between two addresses. Local is this node's side. */
+struct flow {
+	__u8 local[16]; /* as endpoint.address */
+	__u8 remote[16];
+	__be16 local_port; /* 0: the protocol has none, or it is about fragments */
+	__be16 remote_port;
+	__u8 protocol; /* of the inner IP header */
+	__u8 v6;
+	__u16 number; /* of the peer */
+};
+
+/* What is counted for a flow, by all CPUs. Bytes and packets are inner ones. */
+struct flow_count {
+	__u64 rx_packets, rx_bytes, tx_packets, tx_bytes;
 };
 
 #endif

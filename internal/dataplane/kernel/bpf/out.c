@@ -4,6 +4,7 @@
  *
  * Out: from the TUN's egress to the underlay.
  */
+#include "flows.h"
 #include "maps.h"
 #include "packet.h"
 
@@ -271,6 +272,8 @@ static __always_inline int send(struct __sk_buff *skb, const struct settings *s,
 	c->tx_packets += a.packets;
 	c->tx_bytes += a.bytes;
 	note_mark(in->tos);
+	if (s->flows)
+		note_flow(skb, sizeof(struct ethhdr) + overhead, flow_of(to, in, 0), a.packets, a.bytes);
 	return bpf_redirect_neigh(device, 0, 0, 0);
 }
 
