@@ -49,9 +49,13 @@ func (s ClampSettings) table() nft.Table {
 	t := nft.Table{ID: nft.Both(ClampName), Sets: []nft.Set{nft.Interfaces(setMesh, s.Interfaces)}}
 	out := nft.Chain{Name: "postrouting", Type: nft.Filter, Hook: nft.Postrouting, Priority: nft.Mangle}
 	in := nft.Chain{Name: "prerouting", Type: nft.Filter, Hook: nft.Prerouting, Priority: nft.Mangle}
-	// Packets of this host that have no part in the mesh end here, early.
-	out.Rules = []nft.Rule{{Name: "other", Exprs: nft.Join(nft.ToInterfaceNotIn(setMesh), nft.Pass())}}
-	in.Rules = []nft.Rule{{Name: "other", Exprs: nft.Join(nft.FromInterfaceNotIn(setMesh), nft.Pass())}}
+	// All packets of this host come here. Nearly all end at the first rules, which cost less than a look into
+	// a set: they are none of TCP, or open no connection.
+	early := []nft.Rule{{Name: "not TCP", Exprs: nft.Join(nft.NotTCP(), nft.Pass())},
+		{Name: "goes on", Exprs: nft.Join(nft.GoesOn(), nft.Pass())}}
+	out.Rules = append(slices.Clone(early),
+		nft.Rule{Name: "other", Exprs: nft.Join(nft.ToInterfaceNotIn(setMesh), nft.Pass())})
+	in.Rules = append(early, nft.Rule{Name: "other", Exprs: nft.Join(nft.FromInterfaceNotIn(setMesh), nft.Pass())})
 	narrow := grouped(s.Narrow)
 	for _, f := range nft.Families {
 		f = f.InBoth()

@@ -14,6 +14,7 @@ import (
 //
 //	table inet meshd-probe {
 //		chain take { type filter hook postrouting priority 2147483646; policy accept;
+//			meta l4proto tcp                                          accept
 //			... echo request to our subnets with meshd's payload  limit rate 500/second log group N
 //			... the same                                          counter drop
 //		}
@@ -63,6 +64,8 @@ func (f *Forwarded) Remove() (removed bool, err error) {
 // table returns the wanted table.
 func (s ProbeSettings) table() nft.Table {
 	take := nft.Chain{Name: "take", Type: nft.Filter, Hook: nft.Postrouting, Priority: nft.Last}
+	// All packets of this host come here. No probe is of TCP, which most of them are.
+	take.Rules = []nft.Rule{{Name: "other", Exprs: nft.Join(nft.TCP(), nft.Pass())}}
 	trace := nft.Chain{Name: "trace", Type: nft.Filter, Hook: nft.Prerouting, Priority: nft.First}
 	for _, f := range nft.Families {
 		f = f.InBoth()

@@ -129,14 +129,23 @@ func MarkIsNot(mark uint32) Exprs {
 	}
 }
 
-// NotUDP matches packets of other protocols than UDP. For IPv6 the kernel takes the protocol
-// behind the extension headers (nft_set_pktinfo_ipv6).
-func NotUDP() Exprs {
+// NotUDP matches packets of other protocols than UDP.
+func NotUDP() Exprs { return protocolIs(expr.CmpOpNeq, unix.IPPROTO_UDP) }
+
+// NotTCP matches packets of other protocols than TCP.
+func NotTCP() Exprs { return protocolIs(expr.CmpOpNeq, unix.IPPROTO_TCP) }
+
+// TCP matches packets of TCP.
+func TCP() Exprs { return protocolIs(expr.CmpOpEq, unix.IPPROTO_TCP) }
+
+// protocolIs compares the protocol. For IPv6 the kernel takes the one behind the extension headers
+// (nft_set_pktinfo_ipv6).
+func protocolIs(op expr.CmpOp, number byte) Exprs {
 	return Exprs{
 		// [ meta load l4proto => reg 1 ]
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
 		// [ cmp neq reg 1 0x00000011 ]
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte{unix.IPPROTO_UDP}},
+		&expr.Cmp{Op: op, Register: 1, Data: []byte{number}},
 	}
 }
 

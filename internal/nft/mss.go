@@ -3,23 +3,25 @@ package nft
 import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
-	"golang.org/x/sys/unix"
 )
 
 // Opens matches TCP segments that open a connection (RFC 9293 section 3.1): with SYN, without RST.
-func Opens() Exprs {
+func Opens() Exprs { return Join(TCP(), opens(expr.CmpOpEq)) }
+
+// GoesOn matches TCP segments that open no connection, and packets without flags of TCP not. The rule has to
+// check the protocol.
+func GoesOn() Exprs { return opens(expr.CmpOpNeq) }
+
+// opens compares the flags of a segment with those that open a connection.
+func opens(op expr.CmpOp) Exprs {
 	const syn, rst = 0x02, 0x04
 	return Exprs{
-		// [ meta load l4proto => reg 1 ]
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-		// [ cmp eq reg 1 0x00000006 ]
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_TCP}},
 		// [ payload load 1b @ transport header + 13 => reg 1 ]
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
 		// [ bitwise reg 1 = ( reg 1 & 0x00000006 ) ^ 0x00000000 ]
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{syn | rst}, Xor: []byte{0}},
 		// [ cmp eq reg 1 0x00000002 ]
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{syn}},
+		&expr.Cmp{Op: op, Register: 1, Data: []byte{syn}},
 	}
 }
 
