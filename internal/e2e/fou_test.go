@@ -38,6 +38,9 @@ func receives(t *testing.T, d *nstest.Daemon, way string) (reason string) {
 	}).Dataplane.Reason
 }
 
+// merged is how many bytes a packet has at least, on average, where the kernel merges TCP.
+const merged = 5000
+
 // perPacket sends TCP from a pod to one on a host, and returns how many bytes a packet has that reaches the
 // pod, on average, and how many of its packets came out of order.
 func perPacket(t *testing.T, from, to *nstest.Namespace, address string) (bytes, disordered uint64) {
@@ -71,7 +74,7 @@ func TestFOU(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := engineFile(t, "kernel", "fou")
-	w1, w2 := w.own(w.Worker, file), w.own(w.Worker2, file)
+	w1, w2 := w.own(w.Worker, file), w.own(w.Worker2, engineFile(t, "kernel", "auto"))
 	u := w.own(w.ControlPlane, engineFile(t, "user", "auto"))
 	for _, d := range []*nstest.Daemon{w1, w2} {
 		if reason := receives(t, d, "fou"); reason != "" {
@@ -84,7 +87,6 @@ func TestFOU(t *testing.T) {
 	known(t, u, "worker")
 	contains(t, run(t, w.Worker.Namespace, "ip", "fou", "show"), "port 8285", "gue")
 
-	const merged = 5000 // bytes at least
 	for _, way := range []struct {
 		name string
 		from *nstest.Namespace
@@ -132,6 +134,40 @@ func TestFOU(t *testing.T) {
 	left := run(t, w.Worker.Namespace, "ip", "fou", "show") + run(t, w.Worker.Namespace, "ip", "link")
 	if strings.Contains(left, "8285") || strings.Contains(left, "meshd-") {
 		t.Errorf("clean-up leaves\n%s", left)
+	}
+}
+
+// Superpackets of IPv4 and of IPv6 reach pods whole over each family, by the way that "auto" chooses: what the
+// kernel has for each is another device.
+func TestFOUFamilies(t *testing.T) {
+	nstest.Share(t, nstest.Loaded)
+	withFOU(t)
+	for _, underlay := range []struct {
+		name, address string
+		mtu           int
+	}{{"over IPv4", "172.18.0.%d", 1472}, {"over IPv6", "2001:db8::%d", 1452}} {
+		t.Run(underlay.name, func(t *testing.T) {
+			w := newWorldMTU(t, underlay.mtu)
+			if err := w.Lab.LikeAWire(w.Hosts()...); err != nil {
+				t.Fatal(err)
+			}
+			m := w.startAll("[probe]\ninterval = \"200ms\"\n" + dualStack(underlay.address))
+			if reason := receives(t, m.w, "fou"); reason != "" {
+				t.Error(reason)
+			}
+			receives(t, m.w2, "fou")
+			known(t, m.w, "worker2")
+			known(t, m.w2, "worker")
+			for _, address := range []string{"10.244.1.2:9000", "[fd00:10:244:1::2]:9000"} {
+				n, disordered := perPacket(t, w.PodW2b, w.PodW, address)
+				if n < merged || disordered != 0 {
+					t.Errorf("%s: %d bytes a packet, %d out of order", address, n, disordered)
+				}
+			}
+			bothFamiliesPass(t, m, underlay.mtu)
+			tracerouteShowsEveryHop(t, m)
+			receives(t, m.w, "fou")
+		})
 	}
 }
 

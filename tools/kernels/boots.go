@@ -24,7 +24,10 @@ type suite struct {
 var kernels = []string{"linux-image-6.1.", "linux-image-6.12."}
 
 var boots = []boot{
-	{kernel: "linux-image-6.1.", suites: []suite{{engineRoom, anyKernel}, {endToEnd, telling}}},
+	{
+		kernel: "linux-image-6.1.",
+		suites: []suite{{engineRoom, anyKernel}, {endToEnd, slices.Concat(telling, fou)}},
+	},
 	{kernel: "linux-image-6.1.", suites: encrypted},
 	{
 		kernel: "linux-image-6.1.",
@@ -68,7 +71,7 @@ var (
 		"KernelEngineFollowsUnderlay", "KernelEngineMerges", "KernelEngineSpreads",
 	}
 	// fou are those of a way of receiving that needs modules.
-	fou = []string{"FOU", "FOUTakesNoForged", "FOUFallsBack"}
+	fou = []string{"FOU", "FOUFamilies", "FOUTakesNoForged", "FOUFallsBack", "FOULosesNothing"}
 	// anyKernel are those that hold on each kernel that meshd supports. Verifiers differ between
 	// kernels, and take less of a program without CAP_PERFMON, so LoadAsService is the first.
 	anyKernel = []string{
