@@ -187,6 +187,24 @@ func (c *Client) Undrain(ctx context.Context) error {
 	return c.ask(ctx, http.MethodPost, "/v1/undrain", nil, &Ready{})
 }
 
+// Flows sends GET /v1/flows.
+func (c *Client) Flows(ctx context.Context, q FlowQuery) (Flows, error) {
+	var f Flows
+	err := c.get(ctx, "/v1/flows?"+q.values(), &f)
+	return f, mismatch(err, f.Schema)
+}
+
+// CountFlows sends POST /v1/flows: flows are counted for a time from now on, 1 s to FlowsLeaseMost. The answer
+// is that of Flows.
+func (c *Client) CountFlows(ctx context.Context, lease time.Duration, q FlowQuery) (Flows, error) {
+	var f Flows
+	doc, err := json.Marshal(FlowsRequest{Seconds: lease.Seconds()})
+	if err == nil {
+		err = c.ask(ctx, http.MethodPost, "/v1/flows?"+q.values(), doc, &f)
+	}
+	return f, mismatch(err, f.Schema)
+}
+
 // Plan sends POST /v1/plan with the content of a file; path is the file's name in faults. A file
 // that would be rejected is a *Rejection.
 func (c *Client) Plan(ctx context.Context, path string, doc []byte) (Plan, error) {

@@ -41,6 +41,10 @@ type Source struct {
 	// restart would undo what is in force.
 	Drain   func(r DrainRequest) error
 	Undrain func(by string) error
+	// Flows returns who uses the bandwidth. CountFlows has that counted for some time from now on; by is who
+	// asks. It does not wait.
+	Flows      func(q FlowQuery) Flows
+	CountFlows func(lease time.Duration, by string)
 	// Healthy returns why the daemon should be restarted, nil if it should not.
 	Healthy func(ctx context.Context) error
 	// Ready returns why packets are not forwarded as the file says at this moment, nil if they

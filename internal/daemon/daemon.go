@@ -23,6 +23,7 @@ import (
 	"example.org/meshd/internal/dataplane/auto"
 	"example.org/meshd/internal/dataplane/tun"
 	"example.org/meshd/internal/drain"
+	"example.org/meshd/internal/flows"
 	"example.org/meshd/internal/handover"
 	"example.org/meshd/internal/known"
 	"example.org/meshd/internal/lastgood"
@@ -87,7 +88,7 @@ func Run(ctx context.Context, o Options) error {
 		Status: d.tell.status, Route: d.tell.route, Reload: d.reconciler.ask, Plan: d.reconciler.plans,
 		History: d.tell.past, Ping: d.tell.ping, Healthy: d.healthy, Ready: d.tell.ready, Events: events,
 		Drain:   func(r control.DrainRequest) error { return d.drain.For(r.ForSeconds, r.Reason, r.By) },
-		Undrain: d.drain.End,
+		Undrain: d.drain.End, Flows: d.flows.Told, CountFlows: d.flows.Ask,
 	}, o.Log)
 	if err != nil {
 		return err
@@ -112,6 +113,7 @@ type daemon struct {
 	source     *source.Follower
 	good       *lastgood.Keeper
 	drain      *drain.Keeper
+	flows      *flows.Keeper
 	names      survey.Names
 	keys       *survey.Keys
 	reloads    <-chan os.Signal
@@ -151,6 +153,7 @@ func assemble(ctx context.Context, o Options, first begin.File, reader *source.R
 	if d.reconciler.instead = o.where().Instead; first.Bad != nil {
 		d.reconciler.useLastGood(first)
 	}
+	d.flows = flows.New(d.engine, log)
 	d.tell.engine, d.tell.registry, d.tell.probes, d.tell.rules = d.engine, registry, probes, d.rules
 	probes.Narrow = d.rules.Narrow
 	d.tell.sources = []func() []mesh.Condition{
@@ -167,7 +170,7 @@ func assemble(ctx context.Context, o Options, first begin.File, reader *source.R
 // tasks returns everything of the daemon that runs until it ends.
 func (d *daemon) tasks() []task.Task {
 	return append(hostWatches(d.engine, d.news),
-		d.service, d.reconciler, d.names, d.good, d.drain, d.probes, d.legacy, d.files, d.metrics,
+		d.service, d.reconciler, d.names, d.good, d.drain, d.probes, d.legacy, d.files, d.metrics, d.flows,
 		task.New("file", func(ctx context.Context) error { return d.source.Run(ctx, d.reconciler.take) }),
 		task.New("SIGHUP", func(ctx context.Context) error { return d.reconciler.obey(ctx, d.reloads) }),
 		task.EverySecond("health", d.tell.watchHealth), task.EverySecond("private key", d.keys.Look),

@@ -69,6 +69,7 @@ type Inner interface {
 	dataplane.Drainer
 	dataplane.Keeper
 	dataplane.Loader
+	dataplane.FlowCounter
 	Look()
 	Close() error
 }
