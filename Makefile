@@ -37,7 +37,7 @@ done; \
   DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends libc6-dev $$missing; }
 endef
 
-.PHONY: build package lint-package test-package trial-base previous demo screenshots test test-matrix test-binaries test-kernels bench-kernels guard-kernels kernel-machine rivals engines reliability bench chaos fuzz lint deps lint-deps trial-deps clean
+.PHONY: build package lint-package test-package trial-base previous demo screenshots test test-matrix test-binaries test-kernels bench-kernels guard-kernels kernel-machine rivals engines monitors reliability bench chaos fuzz lint deps lint-deps trial-deps clean
 
 build: # static binaries in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -140,6 +140,9 @@ bench: deps build rivals # what one packet costs, and meshd against what people 
 
 engines: # Docker and Podman, for the test of docs/docker.md, which is left out without
 	$(call need,dockerd:docker.io podman:podman /usr/lib/podman/netavark:netavark runc:runc busybox:busybox-static)
+
+monitors: # Prometheus, for the tests of packaging/monitoring, which are left out without
+	$(call need,prometheus:prometheus promtool:prometheus)
 
 chaos: deps # random reloads, damage, kills and restarts under traffic, for CHAOSTIME
 	MESH_REQUIRE_NETNS=1 go test -count=1 -v -timeout 2h -run '^TestChaos$$' ./internal/e2e -chaos $(CHAOSTIME) $(CHAOSFLAGS)

@@ -88,6 +88,8 @@ var (
 	drops = description("meshd_drops_total",
 		"Packets dropped, by reason and peer; the peer is empty for drops that belong to no current peer.",
 		"reason", "peer")
+	dataplaneInfo = description("meshd_dataplane_info",
+		"What moves packets: the engine, and where it receives them.", "engine", "receive")
 	calls = description("meshd_dataplane_calls_total",
 		"System calls that moved packets, by place.", "call")
 	callPackets = description("meshd_dataplane_packets_total",
@@ -127,6 +129,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	// for that drop.
 	for reason := range s.Totals.Drops {
 		m.counter(drops, s.Totals.Unattributed[reason], reason, "")
+	}
+	if d := s.Dataplane; d.Engine != "" { // before the start there is none
+		m.gauge(dataplaneInfo, 1, d.Engine, d.Receive)
 	}
 	for name, c := range s.Dataplane.Calls {
 		m.counter(calls, c.Calls, name)

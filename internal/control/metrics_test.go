@@ -3,7 +3,6 @@ package control
 import (
 	"io"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 
@@ -110,23 +109,6 @@ meshd_route_active{peer="b",prefix="10.2.0.0/16"} 0
 	if err := testutil.CollectAndCompare(c, strings.NewReader(want), "meshd_draining", "meshd_peer_draining",
 		"meshd_peer_address_active", "meshd_peer_address_up", "meshd_peer_up", "meshd_route_active"); err != nil {
 		t.Error(err)
-	}
-}
-
-// The page of the metrics lists each.
-func TestMetricsAreOnThePage(t *testing.T) {
-	page, err := os.ReadFile("../../docs/metrics.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, d := range descriptions {
-		_, name, _ := strings.Cut(d.String(), `fqName: "`)
-		name, _, _ = strings.Cut(name, `"`)
-		t.Run(name, func(t *testing.T) {
-			if !strings.Contains(string(page), "`"+name+"`") {
-				t.Errorf("docs/metrics.md does not list %q", name)
-			}
-		})
 	}
 }
 
