@@ -34,7 +34,11 @@ done
 		done
 } >"$OUT/third-party"
 # The installed starter file lists no nodes, so `meshd check` reports that it must be edited.
-sed '/^\[\[node\]\]/,/^# Everything below/ s/^\([^#]\)/# \1/' configs/mesh.toml >"$OUT/mesh.toml"
+# Its first line tells editors where the schema is, which the package installs as well.
+{
+	echo '#:schema /usr/share/meshd/mesh.schema.json'
+	sed '/^\[\[node\]\]/,/^# Everything below/ s/^\([^#]\)/# \1/' configs/mesh.toml
+} >"$OUT/mesh.toml"
 {
 	printf 'meshd (%s) unstable; urgency=medium\n\n' "$VERSION"
 	printf '  * What is new: /usr/share/doc/meshd/CHANGELOG.md\n'

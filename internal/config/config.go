@@ -10,8 +10,8 @@
 //	validate  the rules between values: families, overlaps, names used twice
 //	report    faults with line and column, in file order
 //
-// Files apart from these: again.go parses only what differs from an earlier content, and edit.go adds
-// a node to a file.
+// Files apart from these: shape.go is the table of what each value may be by itself, again.go parses only
+// what differs from an earlier content, and edit.go adds a node to a file.
 package config
 
 import (

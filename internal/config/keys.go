@@ -23,12 +23,9 @@ import (
 const insidePort = 8286
 
 // wireguard reads the [wireguard] table.
-func (r *report) wireguard(raw rawTable) WireGuard {
-	port := r.number("wireguard.port", raw["port"], 1, 65535, int(defaultWireGuard.Port))
-	return WireGuard{
-		Port:       uint16(port),
-		PrivateKey: r.keyFile("wireguard.private_key", raw["private_key"], defaultWireGuard.PrivateKey),
-	}
+func (s section) wireguard() WireGuard {
+	path, leaf, is := s.of("private_key")
+	return WireGuard{Port: uint16(s.number("port")), PrivateKey: s.keyFile(path, leaf, is.def.(string))}
 }
 
 // keyFile reads the absolute path of a file with a private key. Where the value may be the key itself, no
@@ -361,5 +358,5 @@ func (c *Config) someOf(nodes []int) string {
 func PrivateKeyPath(path string, doc []byte) string {
 	r := &report{path: path, doc: string(doc)}
 	raw := decode(context.Background(), r.doc, r)
-	return r.wireguard(raw.sections["wireguard"]).PrivateKey
+	return r.section(raw, "wireguard").wireguard().PrivateKey
 }

@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"time"
 
 	"example.org/meshd/internal/mesh"
 )
@@ -30,37 +29,30 @@ func validate(ctx context.Context, raw rawFile, r *report) *Config {
 	if ctx.Err() != nil || raw.sections == nil { // decode has reported why
 		return nil
 	}
-	dataplane, masquerade := raw.sections["dataplane"], raw.sections["masquerade"]
-	container, probe := raw.sections["container"], raw.sections["probe"]
+	dataplane, masquerade := r.section(raw, "dataplane"), r.section(raw, "masquerade")
+	container, network := r.section(raw, "container"), r.section(raw, "network")
 	c := &Config{
-		Network: r.network(raw.sections["network"]),
+		Network: network.network(),
 		Dataplane: Dataplane{
-			Engine:  r.oneOf("dataplane.engine", dataplane["engine"], Auto, EngineKernel, EngineUser),
-			Receive: r.oneOf("dataplane.receive", dataplane["receive"], Auto, "fou", "xdp", "tcx", "socket"),
-			Offload: r.oneOf("dataplane.offload", dataplane["offload"], Auto, Off),
-			Queues:  r.number("dataplane.queues", dataplane["queues"], 0, 256, 0), // MAX_TAP_QUEUES
-			Spread:  r.flag("dataplane.spread", dataplane["spread"], false),
+			Engine:  dataplane.word("engine"),
+			Receive: dataplane.word("receive"),
+			Offload: dataplane.word("offload"),
+			Queues:  dataplane.number("queues"),
+			Spread:  dataplane.flag("spread"),
 		},
 		Masquerade: Masquerade{
-			Enabled:     r.flag("masquerade.enabled", masquerade["enabled"], true),
-			FullyRandom: r.flag("masquerade.fully_random", masquerade["fully_random"], true),
+			Enabled:     masquerade.flag("enabled"),
+			FullyRandom: masquerade.flag("fully_random"),
 		},
-		Probe: Probe{
-			Interval: r.duration("probe.interval", probe["interval"], 100*time.Millisecond, time.Hour, time.Second),
-		},
-		Transport: r.oneOf("network.transport", raw.sections["network"]["transport"], TransportUDP,
-			TransportWireGuard),
-		WireGuard: r.wireguard(raw.sections["wireguard"]),
-		Metrics:   Metrics{Listen: r.listen("metrics.listen", raw.sections["metrics"]["listen"])},
-		Container: Container{
-			SubnetEnv: r.file("container.subnet_env", container["subnet_env"], "/run/flannel/subnet.env"),
-			CNIConf:   r.file("container.cni_conf", container["cni_conf"], ""),
-		},
+		Probe:     Probe{Interval: r.section(raw, "probe").duration("interval")},
+		Transport: network.word("transport"),
+		WireGuard: r.section(raw, "wireguard").wireguard(),
+		Metrics:   Metrics{Listen: r.section(raw, "metrics").listen("listen")},
+		Container: Container{SubnetEnv: container.file("subnet_env"), CNIConf: container.file("cni_conf")},
 	}
 	r.ownFiles(c)
-	forward, all := r.flagOrAll("masquerade.forward", masquerade["forward"], true)
-	c.Masquerade.Forward, c.Masquerade.ForwardAll = forward, all
-	c.Masquerade.Exclude, _ = r.prefixes("masquerade.exclude", masquerade["exclude"], false)
+	c.Masquerade.Forward, c.Masquerade.ForwardAll = masquerade.flagOrAll("forward")
+	c.Masquerade.Exclude, _ = r.prefixes("masquerade.exclude", masquerade.raw["exclude"], false)
 	c.Nodes = r.nodes(ctx, raw.nodes, c, false)
 	c.Allow = r.allows(ctx, raw.allows, c)
 	r.ports(c, raw.sections["wireguard"]["port"] != nil)
@@ -68,11 +60,12 @@ func validate(ctx context.Context, raw rawFile, r *report) *Config {
 }
 
 // network checks the [network] table.
-func (r *report) network(raw rawTable) Network {
+func (s section) network() Network {
+	raw, r := s.raw, s.report
 	n := Network{
-		Name:      r.text("network.name", raw["name"], "mesh"),
-		Port:      uint16(r.number("network.port", raw["port"], 1, 65535, 8285)),
-		Interface: r.interfaceName("network.interface", raw["interface"], "mesh0"),
+		Name:      s.text("name"),
+		Port:      uint16(s.number("port")),
+		Interface: s.interfaceName("interface"),
 	}
 	control := func(c rune) bool { return c < ' ' || c == 0x7f }
 	if n.Name == "" || len(n.Name) > 64 || strings.ContainsFunc(n.Name, control) {
@@ -85,12 +78,13 @@ func (r *report) network(raw rawTable) Network {
 		r.add("network.cidr", "is empty: give at least one prefix")
 	}
 	r.cidr(&n, raw)
-	low := minMTU
+	path, leaf, is := s.of("mtu")
+	low := is.low
 	if _, v6 := n.CIDROf(netip.IPv6Unspecified()); v6 {
 		low = minMTU6
 	}
-	if mtu, ok := raw["mtu"].(int64); !ok || mtu != 0 { // 0 is outside the bounds, but means "derive it"
-		n.MTU = r.number("network.mtu", raw["mtu"], low, maxMTU, 0)
+	if leaf != int64(0) { // which is outside the bounds, but means "derive it"
+		n.MTU = r.number(path, leaf, low, is.high, is.def.(int))
 	}
 	return n
 }
