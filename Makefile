@@ -10,6 +10,8 @@ PREVIOUS ?= $(or $(shell git describe --abbrev=0 --match 'v*' HEAD^ 2>/dev/null)
 TRIALFLAGS ?= # -page docs/packages.md
 FUZZTIME ?= 30s
 CHAOSTIME ?= 60s
+SOAKTIME ?= 10m
+SOAKFLAGS ?= # -out docs, -switch 15s
 ENGINES ?= user tcx xdp
 MATRIXTESTS ?= .
 KERNELFLAGS ?= # -only 6.1.
@@ -37,7 +39,7 @@ done; \
   DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends libc6-dev $$missing; }
 endef
 
-.PHONY: build package lint-package test-package trial-base previous demo screenshots test test-matrix test-binaries test-kernels bench-kernels guard-kernels kernel-machine rivals engines monitors reliability bench chaos fuzz lint deps lint-deps trial-deps clean
+.PHONY: build package lint-package test-package trial-base previous demo screenshots test test-matrix test-binaries test-kernels bench-kernels guard-kernels kernel-machine rivals engines monitors reliability bench chaos soak fuzz lint deps lint-deps trial-deps clean
 
 build: # static binaries in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -146,6 +148,10 @@ monitors: # Prometheus, for the tests of packaging/monitoring, which are left ou
 
 chaos: deps # random reloads, damage, kills and restarts under traffic, for CHAOSTIME
 	MESH_REQUIRE_NETNS=1 go test -count=1 -v -timeout 2h -run '^TestChaos$$' ./internal/e2e -chaos $(CHAOSTIME) $(CHAOSFLAGS)
+
+soak: deps build # three meshes under checked traffic for SOAKTIME; fails on loss, other bytes, growth, leaks
+	go build -o bin/soak ./tools/soak
+	$(SUDO) bin/soak -for $(SOAKTIME) $(SOAKFLAGS)
 
 fuzz: # every fuzz target for FUZZTIME each
 	@for package in $$(go list ./...); do \

@@ -130,6 +130,7 @@ var arrows = map[string][]string{
 	"tools/screenshots":     {"configs", "internal/nstest", "tools/show"},
 	"tools/bench": {"internal/control", "internal/dataplane/packet", "internal/dataplane/udp",
 		"internal/nstest"},
+	"tools/soak": {"internal/control", "internal/nstest"},
 }
 
 // Each third-party module is for the rooms whose folders are the beginning of a path, one of them but
@@ -149,8 +150,9 @@ var rooms = map[string][]string{
 	"github.com/safchain/ethtool":    {"internal/link", "internal/dataplane/kernel"},
 	"github.com/google/nftables":     {"internal/nft"},
 	// The command line adds nodes to a file, and must not leave half of one.
-	"github.com/google/renameio":          {"internal/container", "cmd/meshd"},
-	"github.com/cilium/ebpf":              {"internal/dataplane/kernel"},
+	"github.com/google/renameio": {"internal/container", "cmd/meshd"},
+	// The soak counts what is in the maps of running daemons.
+	"github.com/cilium/ebpf":              {"internal/dataplane/kernel", "tools/soak"},
 	"github.com/prometheus/client_golang": {"internal/control"},
 	"github.com/coreos/go-iptables":       {"internal/filter"},
 	"github.com/mdlayher/netlink":         {"internal/nft"},

@@ -38,9 +38,6 @@ func receives(t *testing.T, d *nstest.Daemon, way string) (reason string) {
 	}).Dataplane.Reason
 }
 
-// merged is how many bytes a packet has at least, on average, where the kernel merges TCP.
-const merged = 5000
-
 // perPacket sends TCP from a pod to one on a host, and returns how many bytes a packet has that reaches the
 // pod, on average, and how many of its packets came out of order.
 func perPacket(t *testing.T, from, to *nstest.Namespace, address string) (bytes, disordered uint64) {

@@ -11,6 +11,9 @@ import (
 	"example.org/meshd/internal/nstest"
 )
 
+// merged is how many bytes a packet has at least, on average, where the kernel merges TCP.
+const merged = 5000
+
 // received returns what an interface has received.
 func received(t *testing.T, n *nstest.Namespace, device string) (packets, bytes uint64) {
 	t.Helper()
