@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"example.org/meshd/internal/budget"
 	"example.org/meshd/internal/nstest"
 )
 
@@ -78,6 +79,7 @@ func TestCursorAt(t *testing.T) {
 func FuzzCursorAt(f *testing.F) {
 	f.Add([]byte("\x1b[24;80R"))
 	f.Fuzz(func(t *testing.T, said []byte) {
+		defer budget.Of(t)()
 		if column, line, ok := cursorAt(said); ok && (!sensible(column) || !sensible(line)) {
 			t.Errorf("%d columns, %d lines", column, line)
 		}

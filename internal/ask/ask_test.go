@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.org/meshd/internal/budget"
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/nstest"
@@ -316,6 +317,7 @@ func TestStrangersAreNotHeard(t *testing.T) {
 func FuzzKindOf(f *testing.F) {
 	f.Add([]byte("meshd\x00\x01\nq"))
 	f.Fuzz(func(t *testing.T, b []byte) {
+		defer budget.Of(t)()
 		if k := kindOf(b); (k == question) != (len(b) > 8 && b[8] == 'q') {
 			t.Errorf("%x is %v", b, k)
 		}
@@ -327,6 +329,7 @@ func FuzzOffender(f *testing.F) {
 	f.Add(append([]byte{2, 0, 0, 0}, make([]byte, 12)...))
 	f.Add(append([]byte{10, 0}, make([]byte, 26)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
+		defer budget.Of(t)()
 		if a := offender(b); a.IsValid() && (a.Is4() && len(b) < 16 || a.Is6() && len(b) < 28) {
 			t.Errorf("% x is %s", b, a)
 		}

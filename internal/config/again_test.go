@@ -4,6 +4,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"example.org/meshd/internal/budget"
 )
 
 // sameParse holds ParseAfter to Parse: the same Config, or the same faults with the same places.
@@ -176,6 +178,7 @@ func FuzzParseAfter(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, at, cut uint16, text string, at2, cut2 uint16, text2 string) {
+		defer budget.Of(t)()
 		if len(text)+len(text2) > 4096 {
 			return
 		}
@@ -210,6 +213,7 @@ func FuzzParseAfterOfKeys(f *testing.F) {
 		f.Add(uint16(at), uint16(len(line)), "via = \"a\"\n")
 	}
 	f.Fuzz(func(t *testing.T, at, cut uint16, text string) {
+		defer budget.Of(t)()
 		if len(text) > 4096 {
 			return
 		}

@@ -5,6 +5,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"example.org/meshd/internal/budget"
 )
 
 // allowed is a file with rules.
@@ -128,6 +130,7 @@ func FuzzParseService(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
+		defer budget.Of(t)()
 		s, err := ParseService(text)
 		if err != nil {
 			if err.Error() == "" {

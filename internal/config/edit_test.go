@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"example.org/meshd/internal/budget"
 )
 
 // added adds a node to a document and returns the lines that are new.
@@ -190,6 +192,7 @@ func FuzzAddNode(f *testing.F) {
 	f.Add("\ufeff"+strings.ReplaceAll(sound, "\n", "\r\n"), "edge-3", "2001:db8::1", "")
 	f.Add(someNetwork+someNode+"# routes\n\n# x\n[probe]", "b", "\"", "]")
 	f.Fuzz(func(t *testing.T, doc, name, address, subnet string) {
+		defer budget.Of(t)()
 		e, err := NewEdit("x", []byte(doc))
 		if err != nil {
 			return

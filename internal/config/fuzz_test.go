@@ -12,6 +12,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"example.org/meshd/configs"
+	"example.org/meshd/internal/budget"
 )
 
 // fuzzTime is what a file of 64 kB may cost, of the processor; 30 ms is usual. Under the race
@@ -50,12 +51,13 @@ func seeds(f *testing.F) {
 func FuzzParse(f *testing.F) {
 	seeds(f)
 	f.Fuzz(func(t *testing.T, doc string) {
+		defer budget.Of(t)()
 		var c *Config
 		var err error
-		cpu, bytes := budget(func() { c, err = Parse("x", []byte(doc)) })
+		cpu, bytes := costs(func() { c, err = Parse("x", []byte(doc)) })
 		limit := max(fuzzTime, mostTimes*honest(64<<10))
 		if cpu > limit { // once more: the garbage of earlier inputs is collected, too
-			again, _ := budget(func() { _, _ = Parse("x", []byte(doc)) })
+			again, _ := costs(func() { _, _ = Parse("x", []byte(doc)) })
 			cpu = min(cpu, again)
 		}
 		if len(doc) <= 64<<10 && (cpu > limit || bytes > 64<<20) {
@@ -105,6 +107,7 @@ func inside(doc string, f Fault) bool {
 func FuzzScan(f *testing.F) {
 	seeds(f)
 	f.Fuzz(func(t *testing.T, doc string) {
+		defer budget.Of(t)()
 		r := &report{path: "x", doc: doc}
 		admitted, stuck, ok := admit(t.Context(), doc, r)
 		if !ok {

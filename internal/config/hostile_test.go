@@ -94,9 +94,9 @@ var hostiles = []hostile{
 	}, ""},
 }
 
-// budget runs a function and tells how much processor time of this thread it took and
+// costs runs a function and tells how much processor time of this thread it took and
 // how many bytes it allocated. Neither depends on what else the machine does.
-func budget(f func()) (cpu time.Duration, bytes uint64) {
+func costs(f func()) (cpu time.Duration, bytes uint64) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var before, after runtime.MemStats
@@ -129,7 +129,7 @@ func honest(size int) time.Duration {
 	}
 	best := time.Duration(math.MaxInt64)
 	for range 3 {
-		cost, _ := budget(func() { _, _ = Parse("x", []byte(b.String())) })
+		cost, _ := costs(func() { _, _ = Parse("x", []byte(b.String())) })
 		best = min(best, cost)
 	}
 	honestCosts.Store(size, best)
@@ -143,7 +143,7 @@ func TestHostileFiles(t *testing.T) {
 		t.Run(h.name, func(t *testing.T) {
 			doc := []byte(h.make(600_000))
 			var err error
-			cpu, bytes := budget(func() { _, err = Parse("x", doc) })
+			cpu, bytes := costs(func() { _, err = Parse("x", doc) })
 			if cpu > mostTimes*honest(600_000) || bytes > 400<<20 {
 				t.Errorf("%d bytes cost %s and %d MB", len(doc), cpu, bytes>>20)
 			}

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"example.org/meshd/internal/budget"
 )
 
 // What is a name becomes one, in one form. An address with a slip never does.
@@ -42,6 +44,7 @@ func FuzzAddress(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
+		defer budget.Of(t)()
 		r := &report{path: "x"}
 		a, ok := r.endpoint("key", s, 8285)
 		switch {

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"example.org/meshd/internal/budget"
 	"example.org/meshd/internal/foreign"
 	"example.org/meshd/internal/nstest"
 )
@@ -261,6 +262,7 @@ func FuzzNote(f *testing.F) {
 	f.Add([]byte(`{"/a/../b":1}`))
 	f.Add([]byte(`null`))
 	f.Fuzz(func(t *testing.T, doc []byte) {
+		defer budget.Of(t)()
 		if len(doc) > maxNote {
 			return
 		}

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"example.org/meshd/internal/budget"
 )
 
 // wild returns a value of any type, made of a few bytes of chance: zero half of the time, so that
@@ -163,7 +165,10 @@ func TestChangesAreSnapshots(t *testing.T) {
 
 func FuzzChanges(f *testing.F) {
 	f.Add(uint64(1), uint8(10), true)
-	f.Fuzz(func(t *testing.T, seed uint64, steps uint8, tidy bool) { walk(t, seed, int(steps%50), tidy) })
+	f.Fuzz(func(t *testing.T, seed uint64, steps uint8, tidy bool) {
+		defer budget.Of(t)()
+		walk(t, seed, int(steps%50), tidy)
+	})
 }
 
 // Whatever a daemon sends, a Follower answers, and does not panic.
@@ -177,6 +182,7 @@ func FuzzFollow(f *testing.F) {
 			`{"type":"changes","seq":2,"changes":`+changes+`}`)
 	}
 	f.Fuzz(func(t *testing.T, first, second string) {
+		defer budget.Of(t)()
 		follower := Follower{Tidy: true}
 		for _, doc := range []string{first, second, second} {
 			var w Watched

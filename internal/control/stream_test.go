@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"example.org/meshd/internal/budget"
 )
 
 // raw sends a request over a connection of its own and returns the reader of the
@@ -388,6 +390,7 @@ func FuzzRequest(f *testing.F) {
 		Healthy: func(context.Context) error { return nil }, Ready: func(context.Context) error { return nil },
 	})
 	f.Fuzz(func(t *testing.T, method, path, body string) {
+		defer budget.Of(t)()
 		r, err := http.NewRequestWithContext(t.Context(), method, "http://x", strings.NewReader(body))
 		if err != nil || strings.HasPrefix(path, "/v1/watch") || strings.Contains(path, "follow") {
 			return // endless ones have tests of their own

@@ -118,6 +118,7 @@ var arrows = map[string][]string{
 	"internal/tui":      {"internal/control", "internal/control/words", "internal/text", "internal/tui/cell"},
 	"cmd/meshtui": {"internal/control", "internal/page", "internal/text", "internal/tui",
 		"internal/typed"},
+	"internal/budget": {},
 	"internal/nstest": {},
 	"internal/e2e":    {},
 	"tools/show":      {"internal/nstest"},

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"example.org/meshd/internal/budget"
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/link"
@@ -165,6 +166,7 @@ func FuzzPlan(f *testing.F) {
 	f.Add(file)
 	_, ask := planServer(f, true)
 	f.Fuzz(func(t *testing.T, doc string) {
+		defer budget.Of(t)()
 		status, answer := ask(doc)
 		if status != http.StatusOK && status != http.StatusUnprocessableEntity || !json.Valid(answer) {
 			t.Errorf("%d: %.300s", status, answer)

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"example.org/meshd/internal/budget"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/nstest"
 )
@@ -134,6 +135,7 @@ func TestBadFiles(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"since":"2026-01-01T00:00:00Z","until":"2026-01-02T00:00:00Z","reason":"disk","by":"ada"}`))
 	f.Fuzz(func(t *testing.T, doc []byte) {
+		defer budget.Of(t)()
 		d, err := parse(doc)
 		if err != nil {
 			return

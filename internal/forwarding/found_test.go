@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.org/meshd/internal/budget"
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/nstest"
 )
@@ -130,6 +131,7 @@ func FuzzDecodeFound(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, doc []byte) {
+		defer budget.Of(t)()
 		decoded, err := decodeFound(doc)
 		if err != nil {
 			if !decoded.empty() {

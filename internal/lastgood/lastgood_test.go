@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.org/meshd/internal/budget"
 	"example.org/meshd/internal/state"
 )
 
@@ -114,6 +115,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(mark + `""` + inForce + "2026-11-25T10:11:12Z" + sum + "00\n"))
 	f.Add([]byte(mark + strings.Repeat(`"`+inForce, 100)))
 	f.Fuzz(func(t *testing.T, kept []byte) {
+		defer budget.Of(t)()
 		file, err := decode(kept)
 		if err != nil {
 			if !errors.Is(err, ErrDamaged) || file.Text != "" {

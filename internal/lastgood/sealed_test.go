@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"example.org/meshd/internal/budget"
 )
 
 // The note outlives everything but a file that was in force and asks for no encryption.
@@ -61,6 +63,7 @@ func FuzzSealed(f *testing.F) {
 	f.Add([]byte(`{"path":"/etc/mesh.toml","prefixes":["10.244.0.0/16"]}`))
 	folder := f.TempDir()
 	f.Fuzz(func(t *testing.T, doc []byte) {
+		defer budget.Of(t)()
 		if err := os.WriteFile(filepath.Join(folder, SealedName), doc, 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"example.org/meshd/internal/budget"
 	"example.org/meshd/internal/nstest"
 )
 
@@ -40,6 +41,7 @@ func FuzzNeighbourTable(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{2, 0, 0, 0, 14, 0, ndtaName, 0, 'a', 'r', 'p', '_', 'c', 'a', 'c', 'h', 'e', 0, 0, 0})
 	f.Fuzz(func(t *testing.T, message []byte) {
+		defer budget.Of(t)()
 		if table, ok := neighbourTable(message); ok && table.Name == "" {
 			t.Errorf("%+v", table)
 		}

@@ -7,6 +7,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"example.org/meshd/internal/budget"
 )
 
 // The tests of this file make rules and tables themselves and need no root.
@@ -180,6 +182,7 @@ func FuzzMessages(f *testing.F) {
 	f.Add([]byte{unix.AF_INET, 8, 0, 0, 52, 0, 0, 1, 2, 0, 0, 0, 8, 0, 1, 0, 10, 0, 0, 0,
 		9, 0, 3, 0, 'e', 't', 'h', '0', 0})
 	f.Fuzz(func(t *testing.T, message []byte) {
+		defer budget.Of(t)()
 		if r, err := parseRoute(message); err == nil {
 			_ = destination(r)
 			if len(r.MultiPath) > len(message) {

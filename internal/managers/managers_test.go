@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"example.org/meshd/internal/budget"
 )
 
 // shipped are the package's files for the drop-ins.
@@ -171,6 +173,7 @@ func FuzzCheckName(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
+		defer budget.Of(t)()
 		if CheckName(name) == nil && (strings.ContainsAny(name, "*?[];,|=!~\"'\\$% \t\r\n\x00/") || name == "") {
 			t.Errorf("%q is accepted", name)
 		}

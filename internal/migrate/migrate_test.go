@@ -13,6 +13,7 @@ import (
 	"testing"
 	"unicode/utf16"
 
+	"example.org/meshd/internal/budget"
 	"example.org/meshd/internal/config"
 )
 
@@ -231,6 +232,7 @@ func fuzz(f *testing.F, draft func([]File) (*Draft, error), dirs ...string) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, content string) {
+		defer budget.Of(t)()
 		d, err := draft([]File{{"fuzz", []byte(content)}})
 		if err != nil {
 			return

@@ -11,6 +11,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"example.org/meshd/internal/budget"
 	"example.org/meshd/internal/nstest"
 )
 
@@ -86,6 +87,7 @@ func FuzzElements(f *testing.F) {
 	f.Add([]byte{1, 0, 0}, 4)
 	f.Add(append(listOf(10, 0, 0, 1), 200, 0, 3, 0), 4) // an attribute that is longer than the rest
 	f.Fuzz(func(t *testing.T, data []byte, length int) {
+		defer budget.Of(t)()
 		if length < 1 || length > longestKey {
 			return
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"example.org/meshd/internal/budget"
 	"example.org/meshd/internal/nstest"
 )
 
@@ -221,6 +222,7 @@ func FuzzLogAndTrace(f *testing.F) {
 	f.Add(append(make([]byte, genHeader), packet...))
 	f.Add(append([]byte{unix.NFPROTO_INET, 0, 0, 0}, rule...))
 	f.Fuzz(func(t *testing.T, data []byte) {
+		defer budget.Of(t)()
 		p, _ := logged(netlink.Message{Header: netlink.Header{Type: logPacket}, Data: data})
 		if len(p) > len(data) {
 			t.Error("more than there is")

@@ -11,6 +11,7 @@ import (
 	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
 
+	"example.org/meshd/internal/budget"
 	"example.org/meshd/internal/nstest"
 )
 
@@ -149,6 +150,7 @@ func FuzzJudge(f *testing.F) {
 	f.Add(uint32(8), uint32(1), uint32(16), uint32(4), []byte{172, 18, 0, 3}, []byte{})
 	f.Add(uint32(23), uint32(2), uint32(0), uint32(255), make([]byte, 48), []byte{1, 2, 3})
 	f.Fuzz(func(t *testing.T, register, base, at, length uint32, data, more []byte) {
+		defer budget.Of(t)()
 		d := newDatagram(at%2 == 1, 8285, peersOfTest[0])
 		set := newElements(&nftables.Set{Interval: length%2 == 1}, []nftables.SetElement{
 			{Key: data, Val: more}, {Key: more, Val: data, IntervalEnd: at%2 == 1}, {Key: data, KeyEnd: more}})

@@ -6,6 +6,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
+
+	"example.org/meshd/internal/budget"
 )
 
 // listed returns a rule as the kernel lists it: with counts, numbers of sets and the upper end of
@@ -118,6 +120,7 @@ func FuzzCommentOf(f *testing.F) {
 	f.Add(comment("meshd"))
 	f.Add([]byte{0, 255, 1})
 	f.Fuzz(func(t *testing.T, data []byte) {
+		defer budget.Of(t)()
 		if got := commentOf(&nftables.Rule{UserData: data}); len(got) > len(data) {
 			t.Errorf("%q from %d bytes", got, len(data))
 		}

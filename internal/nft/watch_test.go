@@ -9,6 +9,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"example.org/meshd/internal/budget"
 )
 
 // message returns one of the kernel's: a kind of NFNL_SUBSYS_NFTABLES and attributes.
@@ -102,6 +104,7 @@ func FuzzMessages(f *testing.F) {
 	f.Add(uint16(m.Header.Type), m.Data)
 	f.Add(uint16(genMessage), []byte{0, 0, 0, 0, 4, 0, 2, 0})
 	f.Fuzz(func(t *testing.T, kind uint16, data []byte) {
+		defer budget.Of(t)()
 		m := netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(kind)}, Data: data}
 		concerns(m, func(table, chain string) bool {
 			if len(table)+len(chain) > len(data) {

@@ -6,6 +6,7 @@ import (
 	"time"
 	"unicode"
 
+	"example.org/meshd/internal/budget"
 	"example.org/meshd/internal/mesh"
 )
 
@@ -101,6 +102,7 @@ func FuzzDrain(f *testing.F) {
 	f.Add(appendDrain(make([]byte, PayloadSize), &mesh.Drain{Since: time.Now(), By: "ada", Reason: "disk"}))
 	f.Add(make([]byte, 300))
 	f.Fuzz(func(t *testing.T, b []byte) {
+		defer budget.Of(t)()
 		d := drainOf(b)
 		if d == nil {
 			return

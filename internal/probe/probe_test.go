@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"example.org/meshd/internal/budget"
 )
 
 // sim is a prober with a clock of its own and neighbours that do as they are told.
@@ -382,6 +384,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(true, q.Payload)
 	f.Add(true, []byte(magic))
 	f.Fuzz(func(t *testing.T, isReply bool, b []byte) {
+		defer budget.Of(t)()
 		before := len(b)
 		said, ok := parse(b)
 		reply, mine := s.Answer("b", netip.AddrPort{}, isReply, b, time.Now())

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"example.org/meshd/internal/budget"
 )
 
 // serve starts a server, which ends with the test, and returns a Dialer that leads all questions to it.
@@ -203,6 +205,7 @@ func FuzzLowestTTL(f *testing.F) {
 	f.Add(whole)
 	f.Add([]byte("\x00\x00\x80\x00\xff\xff\xff\xff\xff\xff\xff\xff\xc0\x0c\xc0\x0c"))
 	f.Fuzz(func(t *testing.T, message []byte) {
+		defer budget.Of(t)()
 		ttl, ok := lowestTTL(message)
 		if ttl < 0 || !ok && ttl != 0 {
 			t.Errorf("%s, %t", ttl, ok)

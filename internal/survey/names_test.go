@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"example.org/meshd/internal/budget"
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/nstest"
 	"example.org/meshd/internal/plan"
@@ -155,6 +156,7 @@ func TestAnswersAreWritten(t *testing.T) {
 func FuzzKept(f *testing.F) {
 	f.Add([]byte(`{"b.example":{"addresses":["198.51.100.7","::1"],"at":"2026-01-01T00:00:00Z"}}`))
 	f.Fuzz(func(t *testing.T, doc []byte) {
+		defer budget.Of(t)()
 		folder := t.TempDir()
 		if err := os.WriteFile(filepath.Join(folder, "names"), doc, 0o644); err != nil {
 			t.Fatal(err)

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+
+	"example.org/meshd/internal/budget"
 )
 
 // oracle is Lookup as one would explain it: look at everything, keep the
@@ -121,6 +123,7 @@ func TestLookupAgainstOracle(t *testing.T) {
 func FuzzLookup(f *testing.F) {
 	f.Add([]byte("\x0a\xf4\x00\x00\x10\x01\x0a\xf4\x01\x00\x18\x02\x0a\xf4\x01\x80\x19\x03"), uint32(0x0af40181))
 	f.Fuzz(func(t *testing.T, spec []byte, dst uint32) {
+		defer budget.Of(t)()
 		var peers []Peer
 		seen := map[netip.Prefix]bool{}
 		for ; len(spec) >= 6 && len(peers) < 64; spec = spec[6:] {

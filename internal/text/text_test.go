@@ -9,6 +9,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"example.org/meshd/internal/budget"
 	"example.org/meshd/internal/text/hostile"
 )
 
@@ -67,6 +68,7 @@ func FuzzWriter(f *testing.F) {
 	f.Add([]byte("\xf3\xa0\x81\x81\xf0\x9f\x99\x82"), 2, 5)
 	f.Add([]byte("\x9b\xc2\xc2\x9b\xed\xa0\x80"), 1, 4)
 	f.Fuzz(func(t *testing.T, doc []byte, first, second int) {
+		defer budget.Of(t)()
 		whole := Bytes(doc)
 		checkHarmless(t, whole)
 		if again := Bytes(whole); !bytes.Equal(again, whole) {

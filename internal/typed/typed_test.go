@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"example.org/meshd/internal/budget"
 )
 
 func TestDuration(t *testing.T) {
@@ -70,6 +72,7 @@ func FuzzDuration(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
+		defer budget.Of(t)()
 		d, err := Duration(text)
 		if d < 0 || d > Longest || err != nil && !errors.Is(err, ErrDuration) {
 			t.Errorf("%q: %v, %v", text, d, err)

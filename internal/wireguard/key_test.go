@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"example.org/meshd/internal/budget"
 	"example.org/meshd/internal/foreign"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/nstest"
@@ -339,6 +340,7 @@ func FuzzParsePrivate(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
+		defer budget.Of(t)()
 		key, err := parsePrivate(text)
 		switch {
 		case err == nil && !key.Public().IsValid():

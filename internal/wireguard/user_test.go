@@ -20,6 +20,8 @@ import (
 	wireguardgo "golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun/tuntest"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"example.org/meshd/internal/budget"
 )
 
 // serve has f answer whoever connects to the socket of an interface in a new folder, and returns a client.
@@ -239,6 +241,7 @@ func FuzzParseDevice(f *testing.F) {
 	f.Add("public_key=" + key + "\nlast_handshake_time_sec=1\nlast_handshake_time_nsec=2\nrx_bytes=1\n" +
 		"errno=-22\n")
 	f.Fuzz(func(t *testing.T, text string) {
+		defer budget.Of(t)()
 		d, err := parseDevice(strings.NewReader(text))
 		if (d == nil) != (err != nil) {
 			t.Errorf("%v, %v", d, err)

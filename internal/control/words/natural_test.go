@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"example.org/meshd/internal/budget"
 )
 
 func TestNatural(t *testing.T) {
@@ -30,6 +32,7 @@ func TestNatural(t *testing.T) {
 func FuzzNatural(f *testing.F) {
 	f.Add("a1", "a01", "a2")
 	f.Fuzz(func(t *testing.T, a, b, c string) {
+		defer budget.Of(t)()
 		if Natural(a, b) != -Natural(b, a) || Natural(a, b) == 0 != (a == b) {
 			t.Errorf("%q and %q: %d, %d", a, b, Natural(a, b), Natural(b, a))
 		}

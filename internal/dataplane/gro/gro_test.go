@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"example.org/meshd/internal/budget"
 	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/dataplane/virtio"
 )
@@ -269,6 +270,7 @@ func FuzzCoalesce(f *testing.F) {
 	p.v6, q.v6, p.udp, q.udp = true, true, true, true
 	f.Add(p.bytes(), q.bytes())
 	f.Fuzz(func(t *testing.T, a, b []byte) {
+		defer budget.Of(t)()
 		c := New(true, true)
 		var in [][]byte
 		for _, x := range [][]byte{a, b} {

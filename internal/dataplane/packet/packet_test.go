@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"reflect"
 	"testing"
+
+	"example.org/meshd/internal/budget"
 )
 
 // slowSum is the oracle of checksums: what RFC 1071 says in words. Add the 16-bit numbers, add the
@@ -232,6 +234,7 @@ func FuzzPacket(f *testing.F) {
 	f.Add(ip6(six1, six2, 0, []byte{44, 0, 0, 0, 0, 0, 0, 0, 58, 0, 0, 0, 0, 0, 0, 0, 128, 0, 0, 0}))
 	buf := make([]byte, 1280)
 	f.Fuzz(func(t *testing.T, b []byte) {
+		defer budget.Of(t)()
 		h, ok := Parse(b)
 		if !ok {
 			if Error(buf, pod1, NoRoute, 0, b) != nil || Error(buf, six1, NoRoute, 0, b) != nil {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.org/meshd/internal/budget"
 	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/nstest"
 )
@@ -200,6 +201,7 @@ func FuzzPathError(f *testing.F) {
 	good[unix.CmsgLen(16)] = unix.AF_INET
 	f.Add(good)
 	f.Fuzz(func(t *testing.T, control []byte) {
+		defer budget.Of(t)()
 		aligned := make([]uint64, len(control)/8+1)
 		c := unsafe.Slice((*byte)(unsafe.Pointer(&aligned[0])), len(control))
 		copy(c, control)

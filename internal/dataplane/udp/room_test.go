@@ -1,6 +1,10 @@
 package udp
 
-import "testing"
+import (
+	"testing"
+
+	"example.org/meshd/internal/budget"
+)
 
 // What there was no room for is found by its name, wherever it stands.
 func TestNoRoomOf(t *testing.T) {
@@ -27,7 +31,8 @@ func TestNoRoomOf(t *testing.T) {
 
 func FuzzNoRoom(f *testing.F) {
 	f.Add([]byte("Udp: RcvbufErrors\nUdp: 3\nUdp6MemErrors 1\n"))
-	f.Fuzz(func(_ *testing.T, b []byte) {
+	f.Fuzz(func(t *testing.T, b []byte) {
+		defer budget.Of(t)()
 		noRoom4(b)
 		noRoom6(b)
 	})

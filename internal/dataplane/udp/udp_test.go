@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.org/meshd/internal/budget"
 	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/nstest"
 )
@@ -375,6 +376,7 @@ func FuzzAncillary(f *testing.F) {
 	m.setControl(0, &b)
 	f.Add(m.control[0])
 	f.Fuzz(func(t *testing.T, control []byte) {
+		defer budget.Of(t)()
 		aligned := make([]uint64, len(control)/8+1)
 		c := unsafe.Slice((*byte)(unsafe.Pointer(&aligned[0])), len(control))
 		copy(c, control)

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"example.org/meshd/internal/budget"
 	"example.org/meshd/internal/dataplane/packet"
 )
 
@@ -248,6 +249,7 @@ func FuzzFrame(f *testing.F) {
 		f.Add(frame)
 	}
 	f.Fuzz(func(t *testing.T, frame []byte) {
+		defer budget.Of(t)()
 		h, b, ok := Parse(frame)
 		if !ok {
 			return
