@@ -352,3 +352,15 @@ func TestFOUFallsBack(t *testing.T) {
 	contains(t, receives(t, m.w2, "tcx"), "rule")
 	run(t, w.Worker2.Namespace, "nft", "delete table inet t")
 }
+
+// Where the kernel takes superpackets of UDP out of datagrams, and programs take single ones out, a flow of
+// both keeps its order.
+func TestFOUKeepsOrderOfUDP(t *testing.T) {
+	nstest.Share(t, nstest.Loaded)
+	withFOU(t)
+	superpackets(t, engineFile(t, "kernel", "fou"), func(m *mesh) {
+		for _, d := range []*nstest.Daemon{m.w, m.w2} {
+			receives(t, d, "fou")
+		}
+	})
+}

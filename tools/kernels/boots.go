@@ -68,10 +68,12 @@ var (
 	telling = []string{
 		"EnginesCountTheSame", "Lies", "Families", "IPsecPolicyHolds",
 		"KernelEngineInMixedMesh", "KernelEngineOnVLAN", "KernelEngineUnderESP",
-		"KernelEngineFollowsUnderlay", "KernelEngineMerges", "KernelEngineSpreads",
+		"KernelEngineFollowsUnderlay", "KernelEngineMerges", "KernelEngineSpreads", "UDPSuperpackets",
 	}
 	// fou are those of a way of receiving that needs modules.
-	fou = []string{"FOU", "FOUFamilies", "FOUTakesNoForged", "FOUFallsBack", "FOULosesNothing"}
+	fou = []string{
+		"FOU", "FOUFamilies", "FOUTakesNoForged", "FOUFallsBack", "FOULosesNothing", "FOUKeepsOrderOfUDP",
+	}
 	// anyKernel are those that hold on each kernel that meshd supports. Verifiers differ between
 	// kernels, and take less of a program without CAP_PERFMON, so LoadAsService is the first.
 	anyKernel = []string{

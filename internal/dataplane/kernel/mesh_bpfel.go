@@ -13,6 +13,11 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type meshBurst struct {
+	_     structs.HostLayout
+	Words [9]uint32
+}
+
 type meshCarrier struct {
 	_       structs.HostLayout
 	Length  uint32
@@ -144,11 +149,13 @@ type meshSettings struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	meshMapBursts             = "bursts"
 	meshMapCarriers           = "carriers"
 	meshMapConfigured         = "configured"
 	meshMapCounted            = "counted"
 	meshMapFlowing            = "flowing"
 	meshMapHanded             = "handed"
+	meshMapLastBurst          = "last_burst"
 	meshMapMarks              = "marks"
 	meshMapMerging            = "merging"
 	meshMapNodes              = "nodes"
@@ -221,11 +228,13 @@ type meshProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type meshMapSpecs struct {
+	Bursts     *ebpf.MapSpec `ebpf:"bursts"`
 	Carriers   *ebpf.MapSpec `ebpf:"carriers"`
 	Configured *ebpf.MapSpec `ebpf:"configured"`
 	Counted    *ebpf.MapSpec `ebpf:"counted"`
 	Flowing    *ebpf.MapSpec `ebpf:"flowing"`
 	Handed     *ebpf.MapSpec `ebpf:"handed"`
+	LastBurst  *ebpf.MapSpec `ebpf:"last_burst"`
 	Marks      *ebpf.MapSpec `ebpf:"marks"`
 	Merging    *ebpf.MapSpec `ebpf:"merging"`
 	Nodes      *ebpf.MapSpec `ebpf:"nodes"`
@@ -264,11 +273,13 @@ func (o *meshObjects) Close() error {
 //
 // It can be passed to loadMeshObjects or ebpf.CollectionSpec.LoadAndAssign.
 type meshMaps struct {
+	Bursts     *ebpf.Map `ebpf:"bursts"`
 	Carriers   *ebpf.Map `ebpf:"carriers"`
 	Configured *ebpf.Map `ebpf:"configured"`
 	Counted    *ebpf.Map `ebpf:"counted"`
 	Flowing    *ebpf.Map `ebpf:"flowing"`
 	Handed     *ebpf.Map `ebpf:"handed"`
+	LastBurst  *ebpf.Map `ebpf:"last_burst"`
 	Marks      *ebpf.Map `ebpf:"marks"`
 	Merging    *ebpf.Map `ebpf:"merging"`
 	Nodes      *ebpf.Map `ebpf:"nodes"`
@@ -280,11 +291,13 @@ type meshMaps struct {
 
 func (m *meshMaps) Close() error {
 	return _MeshClose(
+		m.Bursts,
 		m.Carriers,
 		m.Configured,
 		m.Counted,
 		m.Flowing,
 		m.Handed,
+		m.LastBurst,
 		m.Marks,
 		m.Merging,
 		m.Nodes,

@@ -1,6 +1,9 @@
 package packet
 
-import "net/netip"
+import (
+	"encoding/binary"
+	"net/netip"
+)
 
 // A Datagram is one message from the socket: one inner packet, or several of one size that the
 // kernel has merged (UDP_GRO), of which only the last may be shorter. The receiver of a batch
@@ -35,6 +38,21 @@ func (d *Datagram) Next() (b []byte, ok bool) {
 	}
 	b, d.Data = d.Data[:size:size], d.Data[size:]
 	return b, true
+}
+
+// IsWhole reports whether Data is one inner packet, although it has a Size: a superpacket of UDP that no device
+// has cut on its way, since both hosts share a machine. Then Size is the payload of its datagrams, and the
+// kernel tells it as it tells that of merged packets (udp_cmsg_recv). Of merged packets the first one has Size
+// bytes, and so claims no more.
+func (d *Datagram) IsWhole() bool {
+	b := d.Data
+	if d.Size <= 0 || len(b) <= max(d.Size, HeaderLen6) {
+		return false
+	}
+	if b[0]>>4 == 6 {
+		return b[6] == ProtoUDP && HeaderLen6+int(binary.BigEndian.Uint16(b[4:])) == len(b)
+	}
+	return b[0]>>4 == 4 && b[9] == ProtoUDP && int(binary.BigEndian.Uint16(b[2:])) == len(b)
 }
 
 // A Burst is packets for one peer that leave in one message. Each becomes a datagram; all have one

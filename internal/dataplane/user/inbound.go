@@ -25,6 +25,7 @@ type inbound struct {
 	socket *Socket // of the worker
 	batch  []packet.Datagram
 	merge  *gro.Coalescer
+	whole  cutter
 	peers  []*peer // sender of each group of packets
 	plain  [][]byte
 	write  func(parts [][]byte) error
@@ -92,6 +93,7 @@ func (in *inbound) Run(ctx context.Context) error {
 func (in *inbound) deliver(ds []packet.Datagram) {
 	f := in.user.mesh.Load()
 	in.merge.Reset()
+	in.whole.reset()
 	packets := 0
 	for i := range ds {
 		packets += in.datagram(f, &ds[i])
@@ -105,6 +107,9 @@ func (in *inbound) deliver(ds []packet.Datagram) {
 // returns how many there were.
 func (in *inbound) datagram(f *forwarding, d *packet.Datagram) (packets int) {
 	sender := f.table.Sender(d.Addr.Addr())
+	if d.IsWhole() {
+		d = in.whole.cut(d)
+	}
 	empty := len(d.Data) == 0
 	for b, ok := d.Next(); ok || empty; b, ok = d.Next() {
 		empty = false

@@ -15,6 +15,7 @@
  */
 #include <linux/if_packet.h>
 
+#include "bursts.h"
 #include "check.h"
 #include "flows.h"
 #include "handin.h"
@@ -71,12 +72,14 @@ static __always_inline int put_frame(struct __sk_buff *skb, const struct inner *
  *
  * A superpacket that came whole, from a sender whose device did not cut it, cannot go that way, and
  * would overtake those that do. So as long as a peer sends some, on this CPU, none of its packets
- * is merged: there is little left to merge then. count_received has just set c->seen to now. */
-static __always_inline int deliver(struct __sk_buff *skb, const struct settings *s, const __u32 link, const struct inner *in, struct counters *c, __u32 gso_size)
+ * is merged: there is little left to merge then. count_received has just set c->seen to now.
+ *
+ * Where the kernel takes headers off, a datagram of UDP goes by its device, too, if it follows a superpacket. */
+static __always_inline int deliver(struct __sk_buff *skb, const struct settings *s, const __u32 link, const struct inner *in, struct counters *c, __u32 gso_size, int follows)
 {
 	/* What the card hashed are outer headers, the same for all flows of a peer. */
 	bpf_set_hash_invalid(skb);
-	if (s->decap && in->protocol == IPPROTO_TCP) {
+	if (s->decap && (follows || in->protocol == IPPROTO_TCP)) {
 		skb->mark = s->tag | DONE;
 		count_merging(MERGER_IN, 1);
 		return bpf_redirect(s->decap, BPF_F_INGRESS);
@@ -170,7 +173,11 @@ static __always_inline int is_for_kernel(const struct settings *s, const struct 
 {
 	int tcp = in->protocol == IPPROTO_TCP;
 
-	return s->decap && (gso_size ? tcp || in->protocol == IPPROTO_UDP : o->why ? tcp : in->v6 != o->v6);
+	if (!s->decap)
+		return 0;
+	if (o->why)
+		return tcp;
+	return gso_size ? tcp || in->protocol == IPPROTO_UDP : in->v6 != o->v6;
 }
 
 /* Leaves an accepted datagram to the kernel, which takes its outer headers off and merges ECN. */
@@ -202,7 +209,7 @@ static __always_inline int receive(struct __sk_buff *skb, const struct settings 
 	struct inner in = {};
 	struct counters *c = 0;
 	struct amount a;
-	int v;
+	int v, follows = 0;
 
 	v = read_outer(data + link, end, skb->len - link, protocol, s, &o);
 	if (v == NOT_OURS) {
@@ -222,14 +229,18 @@ static __always_inline int receive(struct __sk_buff *skb, const struct settings 
 	v = judge(data, end, s, &o, sender, c, &in);
 	if (v == DROPPED)
 		return TC_ACT_SHOT;
+	if (v == ACCEPT && in.protocol == IPPROTO_UDP)
+		follows = is_of_burst(skb, link + o.header, in.v6, size);
 	if (v == ACCEPT && is_for_kernel(s, &o, &in, size))
 		return leave_to_kernel(skb, s, &in, sender, c, link + o.header, data, end, size);
 	if (o.why) {
 		c->left = bpf_ktime_get_boot_ns();
 		v = o.why;
 	}
-	/* Taking headers off does not change the protocol of the packet before Linux 6.3. */
-	if (v == ACCEPT && in.v6 != o.v6)
+	/* Taking headers off does not change the protocol of the packet before Linux 6.3. And it leaves the kernel
+	 * the belief that a superpacket is one of a tunnel (SKB_GSO_UDP_TUNNEL): who cuts one of UDP would take
+	 * its header for that of the tunnel. */
+	if (v == ACCEPT && (in.v6 != o.v6 || (follows && !s->decap)))
 		v = HAND_UNUSUAL;
 	if (v != ACCEPT)
 		return hand_in(skb, s, link, protocol, v);
@@ -245,7 +256,7 @@ static __always_inline int receive(struct __sk_buff *skb, const struct settings 
 	count_received(c, a);
 	if (s->flows)
 		note_flow(skb, link, flow_of(sender, &in, FLOW_IN), a.packets, a.bytes);
-	return deliver(skb, s, link, &in, c, size);
+	return deliver(skb, s, link, &in, c, size, follows);
 }
 
 SEC("tc")

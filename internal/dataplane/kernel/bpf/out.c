@@ -4,6 +4,7 @@
  *
  * Out: from the TUN's egress to the underlay.
  */
+#include "bursts.h"
 #include "flows.h"
 #include "maps.h"
 #include "packet.h"
@@ -282,7 +283,7 @@ int mesh_out(struct __sk_buff *skb)
 {
 	struct settings *s = get_settings();
 	struct inner in = {};
-	int why;
+	int why, verdict;
 	__u32 one;
 
 	if (!s)
@@ -297,8 +298,14 @@ int mesh_out(struct __sk_buff *skb)
 		return hand(why);
 	one = skb->len;
 	if (skb->gso_size)
-		one = segment_size((void *)(long)skb->data, (void *)(long)skb->data_end, &in, skb->gso_size);
+		one = any_segment_size((void *)(long)skb->data, (void *)(long)skb->data_end, &in, skb->gso_size);
+	else if (in.protocol == IPPROTO_UDP && follows_burst(skb, 0, in.v6))
+		one = 0;
 	if (!one)
 		return hand(HAND_UNUSUAL);
-	return send(skb, s, &in, one);
+	verdict = send(skb, s, &in, one);
+	/* To a peer that gets nothing by the program, say; or it is larger than an outer header has room for. */
+	if (verdict == LEAVE && skb->gso_size && in.protocol == IPPROTO_UDP)
+		note_burst(skb, 0, in.v6);
+	return verdict;
 }
