@@ -66,7 +66,7 @@ func superpackets(t *testing.T, file string, holds func(m *mesh)) {
 	}
 }
 
-// card puts a host behind worker2, on a network of its own. Its card cuts what it sends, and worker2's merges.
+// card puts a host behind worker2, on a network of its own. Its card cuts what it sends; worker2's merges.
 func (w *world) card() *nstest.Namespace {
 	w.t.Helper()
 	lan, err := w.Lab.Empty("lan")

@@ -71,9 +71,8 @@ var (
 		"KernelEngineFollowsUnderlay", "KernelEngineMerges", "KernelEngineSpreads", "UDPSuperpackets",
 	}
 	// fou are those of a way of receiving that needs modules.
-	fou = []string{
-		"FOU", "FOUFamilies", "FOUTakesNoForged", "FOUFallsBack", "FOULosesNothing", "FOUKeepsOrderOfUDP",
-	}
+	fou = []string{"FOU", "FOUFamilies", "FOUTakesNoForged", "FOUFallsBack", "FOUKeepsOrderOfUDP",
+		"FOULosesNothing"}
 	// anyKernel are those that hold on each kernel that meshd supports. Verifiers differ between
 	// kernels, and take less of a program without CAP_PERFMON, so LoadAsService is the first.
 	anyKernel = []string{

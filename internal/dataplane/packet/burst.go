@@ -40,10 +40,10 @@ func (d *Datagram) Next() (b []byte, ok bool) {
 	return b, true
 }
 
-// IsWhole reports whether Data is one inner packet, although it has a Size: a superpacket of UDP that no device
-// has cut on its way, since both hosts share a machine. Then Size is the payload of its datagrams, and the
-// kernel tells it as it tells that of merged packets (udp_cmsg_recv). Of merged packets the first one has Size
-// bytes, and so claims no more.
+// IsWhole reports whether Data is one inner packet, although it has a Size: a superpacket of UDP that no
+// device has cut on its way, since both hosts share a machine. Then Size is the payload of its datagrams, and
+// the kernel tells it as it tells that of merged packets (udp_cmsg_recv). Of merged packets the first one has
+// Size bytes, and so claims no more.
 func (d *Datagram) IsWhole() bool {
 	b := d.Data
 	if d.Size <= 0 || len(b) <= max(d.Size, HeaderLen6) {

@@ -129,3 +129,40 @@ func TestSplit(t *testing.T) {
 		break
 	}
 }
+
+// A superpacket is told from merged packets by the length that its first header claims.
+func TestIsWhole(t *testing.T) {
+	claim4 := func(length, protocol byte) []byte {
+		b := make([]byte, 100)
+		b[0], b[3], b[9] = 0x45, length, protocol
+		return b
+	}
+	claim6 := func(length, protocol byte) []byte {
+		b := make([]byte, 100)
+		b[0], b[5], b[6] = 0x60, length, protocol
+		return b
+	}
+	for name, test := range map[string]struct {
+		data []byte
+		size int
+		want bool
+	}{
+		"superpacket":           {claim4(100, ProtoUDP), 30, true},
+		"superpacket of IPv6":   {claim6(60, ProtoUDP), 30, true},
+		"merged":                {claim4(50, ProtoUDP), 50, false},
+		"merged, IPv6":          {claim6(10, ProtoUDP), 50, false},
+		"TCP":                   {claim4(100, ProtoTCP), 30, false},
+		"TCP over IPv6":         {claim6(60, ProtoTCP), 30, false},
+		"one packet":            {claim4(100, ProtoUDP), 0, false},
+		"one packet, of a size": {claim4(100, ProtoUDP), 100, false},
+		"another protocol":      {make([]byte, 100), 30, false},
+		"short":                 {claim4(30, ProtoUDP)[:30], 10, false},
+		"none":                  {nil, 10, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if d := (&Datagram{Data: test.data, Size: test.size}); d.IsWhole() != test.want {
+				t.Errorf("%v", !test.want)
+			}
+		})
+	}
+}

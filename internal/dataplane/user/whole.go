@@ -20,8 +20,8 @@ type cutter struct {
 // reset forgets all packets, whose memory is used again.
 func (c *cutter) reset() { c.memory = c.memory[:0] }
 
-// cut returns a message with the packets that the one in d stands for. It is valid until the next cut, and its
-// packets until reset. It is empty if d does not make sense.
+// cut returns a message with the packets that the one in d stands for. It is valid until the next cut, and
+// its packets until reset. It is empty if d does not make sense.
 func (c *cutter) cut(d *packet.Datagram) *packet.Datagram {
 	c.result = packet.Datagram{Addr: d.Addr, TOS: d.TOS}
 	b := d.Data

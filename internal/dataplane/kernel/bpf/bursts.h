@@ -16,15 +16,15 @@
 
 /* Addresses and ports, as they follow each other behind the first bytes of a header; those of IPv4 have zeros
  * behind them. */
-struct burst {
+struct burst_flow {
 	__u32 words[9];
 };
 
-/* When the last superpacket of a flow went another way, bpf_ktime_get_boot_ns. A flow that falls out of a full
- * map loses its order once. */
+/* When the last superpacket of a flow went another way, bpf_ktime_get_boot_ns. A flow that falls out of a
+ * full map loses its order once. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__type(key, struct burst);
+	__type(key, struct burst_flow);
 	__type(value, __u64);
 	__uint(max_entries, 1024);
 } bursts SEC(".maps");
@@ -37,9 +37,9 @@ struct {
 	__uint(max_entries, 1);
 } last_burst SEC(".maps");
 
-/* Reads the flow of a packet of UDP, whose IP header begins at an offset and has no options. Negative: it ends
- * before its ports do. */
-static __always_inline int read_burst(struct __sk_buff *skb, __u32 at, int v6, struct burst *f)
+/* Reads the flow of a packet of UDP, whose IP header begins at an offset and has no options. Negative: it
+ * ends before its ports do. */
+static __always_inline int read_burst_flow(struct __sk_buff *skb, __u32 at, int v6, struct burst_flow *f)
 {
 	if (v6)
 		return bpf_skb_load_bytes(skb, at + offsetof(struct ipv6hdr, saddr), f, sizeof(*f));
@@ -50,10 +50,10 @@ static __always_inline int read_burst(struct __sk_buff *skb, __u32 at, int v6, s
 static __always_inline void note_burst(struct __sk_buff *skb, __u32 at, int v6)
 {
 	__u64 now = bpf_ktime_get_boot_ns(), *last;
-	struct burst f = {};
+	struct burst_flow f = {};
 	__u32 key = 0;
 
-	if (read_burst(skb, at, v6, &f))
+	if (read_burst_flow(skb, at, v6, &f))
 		return;
 	bpf_map_update_elem(&bursts, &f, &now, BPF_ANY);
 	last = bpf_map_lookup_elem(&last_burst, &key);
@@ -72,19 +72,19 @@ static __always_inline int follows_burst(struct __sk_buff *skb, __u32 at, int v6
 {
 	__u32 key = 0;
 	__u64 *last = bpf_map_lookup_elem(&last_burst, &key), now;
-	struct burst f = {};
+	struct burst_flow f = {};
 
 	if (!last || !*last)
 		return 0;
 	now = bpf_ktime_get_boot_ns();
-	if (!is_lately(*last, now) || read_burst(skb, at, v6, &f))
+	if (!is_lately(*last, now) || read_burst_flow(skb, at, v6, &f))
 		return 0;
 	last = bpf_map_lookup_elem(&bursts, &f);
 	return last && is_lately(*last, now);
 }
 
-/* Whether a packet of UDP, which is a superpacket if it has a gso_size, goes another way than most: it is one,
- * or it follows one. */
+/* Whether a packet of UDP, which is a superpacket if it has a gso_size, goes another way than most: it is
+ * one, or it follows one. */
 static __always_inline int is_of_burst(struct __sk_buff *skb, __u32 at, int v6, __u32 gso_size)
 {
 	if (!gso_size)
