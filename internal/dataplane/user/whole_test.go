@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"example.org/meshd/internal/budget"
 	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/mesh"
 )
@@ -105,6 +106,7 @@ func FuzzCut(f *testing.F) {
 	f.Add(whole, 100)
 	f.Add(udp6("fd00::1", "fd00::2", 64), 1)
 	f.Fuzz(func(t *testing.T, b []byte, size int) {
+		defer budget.Of(t)()
 		if len(b) > packet.MaxSize {
 			return
 		}
