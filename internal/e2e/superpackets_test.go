@@ -84,7 +84,8 @@ func (w *world) card() *nstest.Namespace {
 	return lan
 }
 
-// segmented has a socket hand over what is larger than a segment as a superpacket (UDP_SEGMENT, udp(7)).
+// segmented has a socket hand over what is larger than a segment as a superpacket (UDP_SEGMENT, udp(7)), and
+// hold a burst, each of whose datagrams may take a page.
 func segmented(t *testing.T, conn *net.UDPConn) {
 	t.Helper()
 	raw, err := conn.SyscallConn()
@@ -92,10 +93,12 @@ func segmented(t *testing.T, conn *net.UDPConn) {
 		t.Fatal(err)
 	}
 	var set error
-	if err := raw.Control(func(fd uintptr) {
-		set = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT, segment)
-	}); errors.Join(err, set, conn.SetReadBuffer(8<<20)) != nil {
-		t.Fatal(err, set)
+	err = raw.Control(func(fd uintptr) {
+		set = errors.Join(unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT, segment),
+			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20))
+	})
+	if err := errors.Join(err, set); err != nil {
+		t.Fatal(err)
 	}
 }
 
