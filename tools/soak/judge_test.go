@@ -32,7 +32,7 @@ func TestTrends(t *testing.T) {
 		{"descriptors rest", figureFDs, func(i int) float64 { return 20 + float64(i%4) }, false},
 		{"descriptors leak", figureFDs, func(i int) float64 { return 20 + float64(i/10) }, true},
 		{"a leak under peaks", figureFDs, func(i int) float64 { return float64(i/10 + i%2*30) }, true},
-		{"threads leak", figureThreads, func(i int) float64 { return 9 + float64(i/5) }, true},
+		{"threads leak", figureThreads, func(i int) float64 { return 9 + float64(i/6) }, true},
 		{"one map entry leaks", figureEntries, func(i int) float64 { return 15 + float64(i/40) }, true},
 		{"map entries of a reload", figureEntries, func(i int) float64 { return 15 + float64(i%6/5) }, false},
 	} {
@@ -51,15 +51,34 @@ func TestTrends(t *testing.T) {
 	}
 }
 
-// A problem counts when two samples in a row have it, after the warm-up.
+// A problem counts when two samples in a row have it, after the warm-up. Lost probes are excused while
+// packets take longer than a probe waits.
 func TestLasting(t *testing.T) {
-	samples := samplesOf(10, figureRSS, func(int) float64 { return 1 })
-	for i, problems := range map[int][]string{0: {"a peer_down b"}, 1: {"a peer_down b"},
-		5: {"a file_differs b"}, 7: {"b peer_loss c"}, 8: {"b peer_loss c"}, 9: {"b peer_loss c"}} {
-		samples[i].Meshes[0].Problems = problems
-	}
-	if got := lasting(0, samples, time.Minute); !slices.Equal(got, []string{"b peer_loss c"}) {
-		t.Errorf("lasting are %q", got)
+	down, differs := problem{"a", "peer_down", "b"}, problem{"a", "file_differs", "b"}
+	loss := problem{"b", "peer_loss", "c"}
+	for _, test := range []struct {
+		name         string
+		slow         int // the sample in which packets took long
+		all, excused []problem
+	}{
+		{"packets are fast", -1, []problem{loss}, nil},
+		{"packets were slow before", 5, nil, []problem{loss}},
+		{"packets are slow", 8, nil, []problem{loss}},
+		{"packets were slow long ago", 0, []problem{loss}, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			samples := samplesOf(10, figureRSS, func(int) float64 { return 1 })
+			for i, p := range map[int]problem{0: down, 1: down, 5: differs, 7: loss, 8: loss} {
+				samples[i].Meshes[0].Problems = []problem{p}
+			}
+			if test.slow >= 0 {
+				samples[test.slow].Meshes[0].Max = 1500
+			}
+			all, excused := lasting(0, samples, time.Minute)
+			if !slices.Equal(all, test.all) || !slices.Equal(excused, test.excused) {
+				t.Errorf("%v are lasting and %v excused", all, excused)
+			}
+		})
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 // A series is a line of a plot: values at the times of samples. One that is not a number is left out.
 type series struct {
 	name   string
+	colour int // of colours: the same name has the same one in all panels
 	values []float64
 }
 
@@ -68,10 +69,11 @@ func (p panel) draw(b *strings.Builder, minutes []float64) {
 		fmt.Fprintf(b, `<text x="%.1f" y="%d" text-anchor="middle">%.3g</text>`+"\n", x, plotTop+plotHeight+15,
 			end*float64(i)/4)
 	}
-	fmt.Fprintf(b, `<text x="%d" y="%d">min</text>`+"\n", plotLeft+plotWidth+12, plotTop+plotHeight+15)
+	fmt.Fprintf(b, `<text x="%d" y="%d" text-anchor="end">minutes</text>`+"\n", plotLeft+plotWidth,
+		plotTop+plotHeight+34)
 	x := plotLeft
-	for i, l := range p.lines {
-		colour := colours[i%len(colours)]
+	for _, l := range p.lines {
+		colour := colours[l.colour%len(colours)]
 		var points []string
 		for j, v := range l.values {
 			if !math.IsNaN(v) {

@@ -124,12 +124,33 @@ func (r *result) counterRows() [][]string {
 	return rows
 }
 
+// excuses tells of lost probes that are not judged; empty: there were none.
+func (r *result) excuses() string {
+	var all []string
+	for i, name := range r.names {
+		if _, excused := lasting(i, r.samples, warmUp(r.soak)); len(excused) > 0 {
+			all = append(all, fmt.Sprintf("%s (%d pairs)", name, len(excused)))
+		}
+	}
+	if len(all) == 0 {
+		return ""
+	}
+	return "Probes came so late that health told of loss, while packets took longer than a second: " +
+		strings.Join(all, ", ") + ". The machine had no CPU for them.\n"
+}
+
+// headline tells whether the soak has passed, in a sentence.
+func headline(faults []string, edits int) string {
+	verdict := "**Passed**"
+	if len(faults) > 0 {
+		verdict = fmt.Sprintf("**Failed**, for %d reasons below", len(faults))
+	}
+	return fmt.Sprintf("%s. %d files were put into force meanwhile.", verdict, edits)
+}
+
 // verdict tells whether the soak has passed, and what is wrong.
 func (r *result) verdict(faults []string) string {
-	if len(faults) == 0 {
-		return fmt.Sprintf("Passed. %d files were put into force meanwhile.\n", r.edits)
-	}
-	return "Failed:\n\n- " + strings.Join(faults, "\n- ") + "\n"
+	return strings.Join(append([]string{headline(faults, r.edits)}, faults...), "\n- ") + "\n"
 }
 
 // text returns the report for a terminal.
@@ -144,7 +165,7 @@ func (r *result) text(faults []string) string {
 		w.Flush()
 		b.WriteString("\n")
 	}
-	return b.String() + r.verdict(faults)
+	return b.String() + r.excuses() + r.verdict(faults)
 }
 
 // write writes soak.md and soak.svg.
@@ -163,7 +184,7 @@ Written by `+"`make soak SOAKFLAGS='-out docs'`"+`.
 
 %s.
 
-**%s**
+%s
 
 Three meshes run side by side: with the user engine, with the kernel engine, and encrypted by the process in
 user space. Each has three hosts with a pod each, and the third host is behind a router. Traffic flows between
@@ -180,13 +201,17 @@ Each byte is checked at its receiver. An unrelated key of the file is edited eac
 - a packet that was lost, unless a counter of a queue or a socket tells where;
 - memory that grew between the first and the last third, or descriptors, threads, BPF maps, their entries or
   goroutines that leaked;
-- a problem of health that two samples in a row have seen.
+- a problem of health that two samples in a row have seen. That probes were lost is none while packets that do
+  arrive take longer than a second, since probes wait no longer.
 
 ![RSS, CPU, round trips, descriptors, threads and map entries over time](soak.svg)
 
-`, wrap(r.about(), 110), strings.SplitN(r.verdict(faults), "\n", 2)[0])
+`, wrap(r.about(), 110), headline(faults, r.edits))
 	for _, f := range faults {
 		fmt.Fprintf(&b, "- %s\n", strings.ReplaceAll(wrap(f, 108), "\n", "\n  "))
+	}
+	if excuses := r.excuses(); excuses != "" {
+		fmt.Fprintf(&b, "\n%s\n", wrap(excuses, 110))
 	}
 	for _, t := range r.tables() {
 		if len(t.rows) == 1 {
@@ -253,11 +278,13 @@ func (r *result) panels() (all []panel) {
 	of := func(title string, get func(m meshSample) float64) {
 		p := panel{title: title}
 		for i, name := range r.names {
-			line := series{name: name}
+			line := series{name: name, colour: i}
 			for _, s := range r.samples {
 				line.values = append(line.values, get(s.Meshes[i]))
 			}
-			p.lines = append(p.lines, line)
+			if slices.ContainsFunc(line.values, func(v float64) bool { return !math.IsNaN(v) }) {
+				p.lines = append(p.lines, line)
+			}
 		}
 		all = append(all, p)
 	}
@@ -287,7 +314,7 @@ func (r *result) panels() (all []panel) {
 func (r *result) cpuPanel() panel {
 	p := panel{title: "CPU of all processes of a mesh, % of one"}
 	for i, name := range r.names {
-		line, last, at := series{name: name}, math.NaN(), time.Duration(0)
+		line, last, at := series{name: name, colour: i}, math.NaN(), time.Duration(0)
 		for _, s := range r.samples {
 			now := 0.0
 			for _, process := range s.Meshes[i].Processes {

@@ -27,8 +27,15 @@ type sample struct {
 type meshSample struct {
 	Processes     []reading
 	P50, P99, Max float64
-	Problems      []string // of all daemons: "a peer_loss b"; those of level info are none
+	Problems      []problem // of all daemons, without those of level info
 }
+
+// A problem is one of a daemon's health.
+type problem struct {
+	host, kind, peer string
+}
+
+func (p problem) String() string { return strings.TrimSpace(p.host + " " + p.kind + " " + p.peer) }
 
 // A reading is what one process used.
 type reading struct {
@@ -84,10 +91,10 @@ func take(ctx context.Context, at time.Duration, l *ledger, meshes []*mesh) (s s
 func tail(log string) string { return log[max(0, len(log)-4096):] }
 
 // problems returns what a status says is wrong.
-func problems(name string, s control.Status) (all []string) {
+func problems(name string, s control.Status) (all []problem) {
 	for _, p := range s.Health.Problems {
 		if p.Level != control.Info {
-			all = append(all, strings.TrimSpace(name+" "+p.Kind+" "+p.Peer))
+			all = append(all, problem{name, p.Kind, p.Peer})
 		}
 	}
 	return all
