@@ -61,6 +61,23 @@ func (g *generator) sent() []byte {
 	return b
 }
 
+// An skContext is struct __sk_buff of linux/bpf.h, in words.
+type skContext [48]uint32
+
+// context returns what the kernel, rules and other programs have noted of a packet: nothing, now and then, or
+// anything in those fields that a trial run may set (convert___skb_to_skb in net/bpf/test_run.c). A VLAN is not
+// among them, and a TUN has none.
+func (g *generator) context() (c skContext) {
+	const mark, priority, cb, timestamp = 2, 8, 12, 38
+	if g.IntN(4) == 0 {
+		return c
+	}
+	for _, field := range []int{mark, priority, cb, cb + 1, cb + 2, cb + 3, cb + 4, timestamp} {
+		c[field] = one(g, 0, 1, 0x4000, g.Uint32())
+	}
+	return c
+}
+
 // What the program for sending leaves to user space for a reason is dropped there for the same
 // one, and nothing else is: a foreign source above all.
 func TestSentVerdicts(t *testing.T) {
@@ -79,7 +96,7 @@ func TestSentVerdicts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		code, err := p.handle().Out.Run(&ebpf.RunOptions{Data: b})
+		code, err := p.handle().Out.Run(&ebpf.RunOptions{Data: b, Context: g.context()})
 		if err != nil {
 			t.Fatal(err)
 		}
