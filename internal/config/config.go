@@ -153,6 +153,7 @@ type Masquerade struct {
 // Probe is the [probe] table.
 type Probe struct {
 	Interval time.Duration // between two probes of a peer, 100 ms to 1 h; 0: no probes
+	Speed    bool          // other nodes may measure the throughput to this one
 }
 
 // Metrics is the [metrics] table.

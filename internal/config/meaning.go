@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // A Meaning is the SHA-256 of what a file means. Two files have the same one if they ask for the same:
@@ -16,9 +17,13 @@ type Meaning [sha256.Size]byte
 // meaningOf returns the meaning of a valid file. The tables are written as Go writes values, which is
 // slow but follows every new key; the nodes, which may be thousands, have their own sum.
 func meaningOf(c *Config) Meaning {
+	probe := struct{ Interval time.Duration }{c.Probe.Interval}
 	b := fmt.Appendf(nil, "%+v %+v %+v %+v %+v %+v",
-		c.Network, c.Dataplane, c.Masquerade, c.Probe, c.Metrics, c.Container)
+		c.Network, c.Dataplane, c.Masquerade, probe, c.Metrics, c.Container)
 	// As of hashOf: only where there is some of it.
+	if c.Probe.Speed {
+		b = append(b, " speed"...)
+	}
 	if c.Transport != TransportUDP || c.WireGuard != defaultWireGuard {
 		b = fmt.Appendf(b, " %s %+v", c.Transport, c.WireGuard)
 	}

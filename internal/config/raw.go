@@ -18,7 +18,7 @@ var known = map[string][]string{
 	"wireguard":  {"port", "private_key"},
 	"dataplane":  {"engine", "receive", "offload", "queues", "spread"},
 	"masquerade": {"enabled", "fully_random", "exclude", "forward"},
-	"probe":      {"interval"},
+	"probe":      {"interval", "speed"},
 	"metrics":    {"listen"},
 	"container":  {"subnet_env", "cni_conf"},
 	nodeKey: {"name", "address", "subnets", "routes", "public_key", "next_public_key", "endpoint",

@@ -98,6 +98,7 @@ var shapes = map[string]shape{
 	"masquerade.forward":      {form: aFlagOrAll, def: true},
 
 	"probe.interval": {form: aDuration, low: int(100 * time.Millisecond), high: int(time.Hour), def: "1s"},
+	"probe.speed":    someFlag(false),
 	"metrics.listen": {pattern: `^([!-~]*:` + aPort + `)?$`, def: ""},
 
 	"container.subnet_env": someFile("/run/flannel/subnet.env"),

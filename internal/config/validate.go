@@ -30,7 +30,7 @@ func validate(ctx context.Context, raw rawFile, r *report) *Config {
 		return nil
 	}
 	dataplane, masquerade := r.section(raw, "dataplane"), r.section(raw, "masquerade")
-	container, network := r.section(raw, "container"), r.section(raw, "network")
+	container, network, probe := r.section(raw, "container"), r.section(raw, "network"), r.section(raw, "probe")
 	c := &Config{
 		Network: network.network(),
 		Dataplane: Dataplane{
@@ -44,7 +44,7 @@ func validate(ctx context.Context, raw rawFile, r *report) *Config {
 			Enabled:     masquerade.flag("enabled"),
 			FullyRandom: masquerade.flag("fully_random"),
 		},
-		Probe:     Probe{Interval: r.section(raw, "probe").duration("interval")},
+		Probe:     Probe{Interval: probe.duration("interval"), Speed: probe.flag("speed")},
 		Transport: network.word("transport"),
 		WireGuard: r.section(raw, "wireguard").wireguard(),
 		Metrics:   Metrics{Listen: r.section(raw, "metrics").listen("listen")},

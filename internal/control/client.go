@@ -98,7 +98,8 @@ func (c *Client) Ready(ctx context.Context) error {
 // follow it goes on with new events until ctx or the daemon ends. An error of each ends it and is
 // returned.
 func (c *Client) Events(ctx context.Context, since uint64, follow bool, each func(Event) error) error {
-	return lines(ctx, c, fmt.Sprintf("/v1/events?since=%d&follow=%t", since, follow), each)
+	path := fmt.Sprintf("/v1/events?since=%d&follow=%t", since, follow)
+	return lines(ctx, c, http.MethodGet, path, nil, each)
 }
 
 // Watch calls each with every line of GET /v1/watch until ctx or the daemon ends. An error of each
@@ -113,7 +114,7 @@ func (c *Client) Watch(
 		path += "&since=0"
 	}
 	follower := Follower{Tidy: c.Tidy}
-	return lines(ctx, c, path, func(w Watched) error {
+	return lines(ctx, c, http.MethodGet, path, nil, func(w Watched) error {
 		if err := w.Check(); err != nil {
 			return err
 		}
@@ -125,9 +126,9 @@ func (c *Client) Watch(
 	})
 }
 
-// lines reads an endless answer.
-func lines[T any](ctx context.Context, c *Client, path string, each func(T) error) error {
-	response, err := c.send(ctx, http.MethodGet, path, nil)
+// lines reads an answer of many lines.
+func lines[T any](ctx context.Context, c *Client, method, path string, doc []byte, each func(T) error) error {
+	response, err := c.send(ctx, method, path, doc)
 	if err != nil {
 		return err
 	}
@@ -305,6 +306,8 @@ func (c *Client) refusal(response *http.Response, path string, answer []byte, bo
 		_ = json.Unmarshal(answer, body) // the result that stands beside the error, if one does
 		c.tidy(body)
 		return &Rejection{failure.Error.Message, failure.Faults}
+	case http.StatusConflict:
+		return &Refusal{failure.Error.Code, failure.Error.Message}
 	}
 	return errors.New(failure.Error.Message)
 }

@@ -37,6 +37,9 @@ type Source struct {
 	History func(peer, span string) (*History, error)
 	// Ping asks a peer; ok is false if there is no such peer. It returns soon after ctx.
 	Ping func(ctx context.Context, r PingRequest) (p Ping, ok bool, err error)
+	// Speed measures a peer, and tells each how it goes; ok is false if there is no such peer. An error that is
+	// no *Refusal is a fault of the request. It returns soon after ctx.
+	Speed func(ctx context.Context, r SpeedRequest, each func(SpeedProgress)) (s Speed, ok bool, err error)
 	// Drain puts this node into maintenance, and Undrain ends that; by is who asks. An error says that a
 	// restart would undo what is in force.
 	Drain   func(r DrainRequest) error

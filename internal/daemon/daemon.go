@@ -33,6 +33,7 @@ import (
 	"example.org/meshd/internal/rules"
 	"example.org/meshd/internal/seal"
 	"example.org/meshd/internal/source"
+	"example.org/meshd/internal/speed"
 	"example.org/meshd/internal/survey"
 	"example.org/meshd/internal/task"
 	"example.org/meshd/internal/wireguard"
@@ -87,6 +88,7 @@ func Run(ctx context.Context, o Options) error {
 	server, err := control.Listen(o.Socket, control.Source{
 		Status: d.tell.status, Route: d.tell.route, Reload: d.reconciler.ask, Plan: d.reconciler.plans,
 		History: d.tell.past, Ping: d.tell.ping, Healthy: d.healthy, Ready: d.tell.ready, Events: events,
+		Speed:   d.speed.Ask,
 		Drain:   func(r control.DrainRequest) error { return d.drain.For(r.ForSeconds, r.Reason, r.By) },
 		Undrain: d.drain.End, Flows: d.flows.Told, CountFlows: d.flows.Ask,
 	}, o.Log)
@@ -119,6 +121,7 @@ type daemon struct {
 	reloads    <-chan os.Signal
 	packets    *loops
 	seal       *seal.Engine
+	speed      *speed.Keeper
 	news       func() // this host may have changed
 }
 
@@ -156,6 +159,8 @@ func assemble(ctx context.Context, o Options, first begin.File, reader *source.R
 	d.flows = flows.New(d.engine, log)
 	d.tell.engine, d.tell.registry, d.tell.probes, d.tell.rules = d.engine, registry, probes, d.rules
 	probes.Narrow = d.rules.Narrow
+	d.speed = speed.New(speed.Options{Log: log, Measured: probes.Loaded,
+		Plan: func() *plan.Plan { return view.now().plan }})
 	d.tell.sources = []func() []mesh.Condition{
 		d.source.Conditions, d.good.Conditions, d.switcher.Conditions, d.metricsConditions, d.files.Conditions,
 		d.legacy.Conditions, d.drain.Conditions,
@@ -169,7 +174,7 @@ func assemble(ctx context.Context, o Options, first begin.File, reader *source.R
 
 // tasks returns everything of the daemon that runs until it ends.
 func (d *daemon) tasks() []task.Task {
-	return append(hostWatches(d.engine, d.news),
+	return append(append(hostWatches(d.engine, d.news), d.speed.Tasks()...),
 		d.service, d.reconciler, d.names, d.good, d.drain, d.probes, d.legacy, d.files, d.metrics, d.flows,
 		task.New("file", func(ctx context.Context) error { return d.source.Run(ctx, d.reconciler.take) }),
 		task.New("SIGHUP", func(ctx context.Context) error { return d.reconciler.obey(ctx, d.reloads) }),

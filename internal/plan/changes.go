@@ -270,6 +270,7 @@ func (d *differences) settings(old, next *Plan) {
 	value(d, mesh.ChangedSetting, "queues", old.Engine.Queues, next.Engine.Queues)
 	value(d, mesh.ChangedSetting, "dataplane.spread", a.Dataplane.Spread, b.Dataplane.Spread)
 	value(d, mesh.ChangedSetting, "probe.interval", a.Probe.Interval, b.Probe.Interval)
+	value(d, mesh.ChangedSetting, "probe.speed", a.Probe.Speed, b.Probe.Speed)
 	value(d, mesh.ChangedSetting, "metrics.listen", a.Metrics.Listen, b.Metrics.Listen)
 	value(d, mesh.ChangedSetting, "container.subnet_env", a.Container.SubnetEnv, b.Container.SubnetEnv)
 	value(d, mesh.ChangedSetting, "container.cni_conf", a.Container.CNIConf, b.Container.CNIConf)

@@ -48,6 +48,7 @@ type path struct {
 	drainNew       bool             // the peer's maintenance began or ended since the last settle
 	formsNew       bool             // a form fails or passes since the last settle
 	unrest         unrest           // at the last glance
+	loaded         time.Time        // until when the link is full on purpose, see Prober.Loaded
 	pathsNew       bool             // it has fallen silent, or answers again, or its state changed unused
 }
 
@@ -342,6 +343,8 @@ func (p *path) conclude(q question) {
 	good := q.rtt != lost
 	switch {
 	case q.form == Large, q.doubt: // the search, or the doubt, has been told
+		return
+	case !good && q.at.Before(p.loaded) && p.heardAt.After(q.at): // it waits, or fell out of a full queue
 		return
 	case q.form != Plain:
 		if good || p.passes() {

@@ -194,6 +194,21 @@ func (p *Prober) Look(peer string) {
 	}
 }
 
+// Loaded tells that the link to a peer is full until a time, since somebody measures its speed. What is asked
+// until then and not answered says nothing of the path, as long as other packets of the peer arrive. Without
+// any, it counts as always: a measurement hides no failure.
+func (p *Prober) Loaded(peer string, until time.Time) {
+	to := (*p.peers.Load())[peer]
+	if to == nil {
+		return
+	}
+	for _, one := range to.paths {
+		one.mu.Lock()
+		one.loaded = until
+		one.mu.Unlock()
+	}
+}
+
 // Unsent forgets a question that says nothing: it was not sent for a reason that pods are told of.
 func (p *Prober) Unsent(q Question) {
 	said, ok := parse(q.Payload)

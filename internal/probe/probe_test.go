@@ -421,3 +421,30 @@ func TestForgedAnswerIsNotLate(t *testing.T) {
 		t.Errorf("%s", got)
 	}
 }
+
+// While the link to a peer is full on purpose, probes that stay without an answer are no loss, as long as
+// packets of the peer arrive. Without any, a failure is found as fast as ever.
+func TestLoaded(t *testing.T) {
+	s := newSim(t, time.Second, "b")
+	s.run(20 * time.Second)
+	s.Loaded("nobody", s.now.Add(time.Hour))
+	data := func(Question) (time.Duration, bool) { s.heard["b"] = s.now.Add(Timeout / 2); return 0, false }
+	s.Loaded("b", s.now.Add(20*time.Second))
+	s.answers = data
+	s.run(20 * time.Second)
+	if r, _ := s.Report("b"); r.State != Up || r.Figures.Loss != 0 || r.Recent.Lost != 0 {
+		t.Errorf("under load: %+v", r)
+	}
+	s.Loaded("b", s.now.Add(time.Minute))
+	s.answers = func(Question) (time.Duration, bool) { return 0, false }
+	s.run(20 * time.Second)
+	if r, _ := s.Report("b"); r.State != Down || r.Recent.Lost == 0 {
+		t.Errorf("a failure under load: %+v", r)
+	}
+	s.answers = data
+	s.Loaded("b", s.now)
+	s.run(20 * time.Second)
+	if r, _ := s.Report("b"); r.State != Silent {
+		t.Errorf("afterwards: %+v", r)
+	}
+}

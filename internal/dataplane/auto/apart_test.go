@@ -144,15 +144,15 @@ func TestPortChangesHands(t *testing.T) {
 	for name, steps := range map[string][]step{
 		"back and forth": {
 			is("fou", fou, true), is("again", fou, true), is("tcx", tcx, false), is("fou again", fou, true)},
-		"from tcx":    {is("tcx", tcx, false), is("fou", fou, true)},
+		"from tcx": {is("tcx", tcx, false), is("fou", fou, true)},
 		"by itself": {
 			{"not there", func(h *host, _ *hostKernel) { h.can = errHost }, byItself, false},
 			{"there", func(h *host, _ *hostKernel) { h.can = nil }, byItself, true},
 			is("tcx", tcx, false), is("by itself again", byItself, true),
 		},
 		"left, by itself": {{"an earlier meshd's", left, byItself, true}},
-		"user engine": {is("fou", fou, true), is("no programs", never, false), is("fou again", fou, true)},
-		"sealed":      {is("fou", fou, true), is("sealed", sealed, false), is("open again", fou, true)},
+		"user engine":     {is("fou", fou, true), is("no programs", never, false), is("fou again", fou, true)},
+		"sealed":          {is("fou", fou, true), is("sealed", sealed, false), is("open again", fou, true)},
 		"the kernel cannot": {
 			{"from the beginning", func(h *host, _ *hostKernel) { h.can = errHost }, fou, false},
 			{"by now it can", func(h *host, _ *hostKernel) { h.can = nil }, fou, true},

@@ -13,7 +13,7 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type meshBurst struct {
+type meshBurstFlow struct {
 	_     structs.HostLayout
 	Words [9]uint32
 }

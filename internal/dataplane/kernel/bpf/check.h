@@ -155,9 +155,10 @@ static __always_inline int judge(void *data, void *end, const struct settings *s
 	/* A superpacket of a sender whose device did not cut it is one inner packet. */
 	if (read_inner(data, end, s, o->length, in))
 		return HAND_UNUSUAL;
-	/* Probes are for the TUN, but not those of TCP: user space could do nothing with a superpacket that
-	 * the kernel has merged, since its checksum is one that a device is to finish. */
-	if (in->to_tun && !(s->decap && in->protocol == IPPROTO_TCP))
+	/* Probes are for the TUN, and are neither TCP nor UDP, which the host's own sockets get as pods do
+	 * (`meshd speed`). User space could do nothing with a superpacket that the kernel has merged, since its
+	 * checksum is one that a device is to finish. */
+	if (in->to_tun && in->protocol != IPPROTO_TCP && in->protocol != IPPROTO_UDP)
 		return HAND_TO_THIS_NODE;
 	if (in->ttl <= 1)
 		return HAND_TTL_EXPIRED;
