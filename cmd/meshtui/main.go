@@ -186,6 +186,7 @@ func (f *flags) show(ctx context.Context, stdin, stdout *os.File, out io.Writer)
 	} else {
 		client := control.NewClient(f.socket)
 		defer client.Close()
+		client.Tidy = dashboard // other formats are what the daemon says, made harmless as they are written
 		watcher, asker = client, client
 	}
 	switch {
@@ -196,7 +197,7 @@ func (f *flags) show(ctx context.Context, stdin, stdout *os.File, out io.Writer)
 	}
 	width, height := fallbackSize(stdin, stdout, os.Getenv)
 	return runDashboard(ctx, tui.Options{
-		Watcher: watcher, Asker: asker, Where: where, Interval: time.Duration(f.interval), Version: version,
+		Watcher: watcher, Tidy: f.host == "", Asker: asker, Where: where, Interval: time.Duration(f.interval), Version: version,
 		Colour: hasColours(os.Getenv), ASCII: f.ascii || !utf8Locale(os.Getenv), Terminal: stdout,
 		Width: width, Height: height,
 	}, stdin, stdout)

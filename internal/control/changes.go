@@ -2,6 +2,7 @@ package control
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,6 +31,9 @@ type Changes struct {
 	// that are missing are zero.
 	Peers map[string]map[string]json.RawMessage `json:"peers,omitempty"`
 	Gone  []string                              `json:"gone,omitempty"` // peers that are no more
+	// Figures are added to those of peers, in the order of their names, for a reader that asked for them
+	// by their names. Peers then lacks them.
+	Figures map[string]Growth `json:"figures,omitempty"`
 }
 
 // ErrPlace says that changes do not follow the line that was read last. Connect again.
@@ -53,8 +57,9 @@ func fieldsOf[T any]() (names []string) {
 
 var statusFields, peerFields = fieldsOf[Status](), fieldsOf[Peer]()
 
-// differences returns what changed from one status to another. Neither is changed.
-func differences(old, now *Status, since uint64) (*Changes, error) {
+// differences returns what changed from one status to another, some figures in lists. Neither status is
+// changed.
+func differences(old, now *Status, since uint64, figured []figure) (*Changes, error) {
 	c := &Changes{Since: since, Peers: map[string]map[string]json.RawMessage{}}
 	var err error
 	if c.Status, err = changed(old, now, statusFields); err != nil {
@@ -64,20 +69,28 @@ func differences(old, now *Status, since uint64) (*Changes, error) {
 	for i := range old.Peers {
 		before[old.Peers[i].Name] = &old.Peers[i]
 	}
+	was := make([]*Peer, len(now.Peers))
 	for i := range now.Peers {
-		p := &now.Peers[i]
-		was := before[p.Name]
-		delete(before, p.Name)
-		if was == nil {
-			was = &Peer{}
-		} else if reflect.DeepEqual(was, p) {
+		was[i] = before[now.Peers[i].Name]
+		delete(before, now.Peers[i].Name)
+	}
+	c.Gone = slices.Sorted(maps.Keys(before))
+	// The order of names must be beyond doubt, since figures have no names with them.
+	if slices.IsSortedFunc(now.Peers, func(a, b Peer) int { return cmp.Or(cmp.Compare(a.Name, b.Name), -1) }) {
+		c.Figures = growths(was, now.Peers, figured)
+	}
+	memory := &slabs{}
+	for i := range now.Peers {
+		p := now.Peers[i]
+		if was[i] == nil {
+			was[i] = &Peer{}
+		} else if p = setBack(was[i], p, i, c.Figures, memory); reflect.DeepEqual(was[i], &p) {
 			continue
 		}
-		if c.Peers[p.Name], err = changed(was, p, peerFields); err != nil {
+		if c.Peers[p.Name], err = changed(was[i], &p, peerFields); err != nil {
 			return nil, err
 		}
 	}
-	c.Gone = slices.Sorted(maps.Keys(before))
 	return c, nil
 }
 
@@ -128,9 +141,10 @@ type Follower struct {
 	// Tidy makes text harmless for a terminal, as that of Client does.
 	Tidy bool
 
-	seq    uint64 // of the last line with a status; 0: none was read
-	status Status // without its peers
-	peers  map[string]Peer
+	seq    uint64   // of the last line with a status; 0: none was read
+	status Status   // without its peers
+	names  []string // of peers, in order, as the daemon calls them, which may be untidy
+	peers  []Peer   // in the same order; those that read them may keep the slice
 }
 
 // Follow returns a line as it would be without changes=1: one with Changes becomes a snapshot. Other lines
@@ -139,16 +153,18 @@ type Follower struct {
 func (f *Follower) Follow(w Watched) (Watched, error) {
 	switch {
 	case w.Status != nil:
-		names := make([]string, len(w.Status.Peers)) // as later changes call them, which may be untidy
+		names := make([]string, len(w.Status.Peers))
 		for i, p := range w.Status.Peers {
 			names[i] = p.Name
 		}
 		f.tidy(w.Status)
-		f.seq, f.status, f.peers = w.Seq, *w.Status, make(map[string]Peer, len(names))
-		for i, p := range w.Status.Peers {
-			f.peers[names[i]] = p
-		}
+		f.seq, f.status = w.Seq, *w.Status
 		f.status.Peers = nil
+		known := make(map[string]Peer, len(names))
+		for i, p := range w.Status.Peers {
+			known[names[i]] = p
+		}
+		f.list(known)
 		return w, nil
 	case w.Changes == nil:
 		f.tidy(&w)
@@ -161,32 +177,62 @@ func (f *Follower) Follow(w Watched) (Watched, error) {
 	}
 	f.seq = w.Seq
 	s := f.status
-	s.Peers = make([]Peer, 0, len(f.peers))
-	for _, name := range slices.Sorted(maps.Keys(f.peers)) {
-		s.Peers = append(s.Peers, f.peers[name])
-	}
+	s.Peers = f.peers
 	return Watched{Type: "snapshot", Seq: w.Seq, Status: &s}, nil
 }
 
-// take applies changes.
+// list puts peers into order.
+func (f *Follower) list(known map[string]Peer) {
+	f.names = slices.Sorted(maps.Keys(known))
+	f.peers = make([]Peer, 0, len(known))
+	for _, name := range f.names {
+		f.peers = append(f.peers, known[name])
+	}
+}
+
+// find returns where a peer is.
+func (f *Follower) find(name string) (at int, known bool) { return slices.BinarySearch(f.names, name) }
+
+// take applies changes to copies: whoever has the old status keeps it.
 func (f *Follower) take(c *Changes) error {
 	if err := apply(&f.status, statusFields, c.Status, f.tidy); err != nil {
 		return err
 	}
-	for _, name := range c.Gone {
-		delete(f.peers, name)
-	}
-	for name, values := range c.Peers {
-		p := f.peers[name]
-		if err := apply(&p, peerFields, values, f.tidy); err != nil {
-			return err
+	if f.others(c) {
+		known := make(map[string]Peer, len(f.names)+len(c.Peers))
+		for i, name := range f.names {
+			known[name] = f.peers[i]
 		}
-		f.peers[name] = p
+		for _, name := range c.Gone {
+			delete(known, name)
+		}
+		for name := range c.Peers {
+			known[name] = known[name] // the zero Peer if it is new
+		}
+		f.list(known)
+	} else {
+		f.peers = slices.Clone(f.peers)
 	}
-	if len(f.peers) > mostFollowed {
+	if len(f.names) > mostFollowed {
 		return fmt.Errorf("%w: more than %d peers", ErrTooLong, mostFollowed)
 	}
-	return nil
+	for name, values := range c.Peers {
+		at, _ := f.find(name)
+		if err := apply(&f.peers[at], peerFields, values, f.tidy); err != nil {
+			return err
+		}
+	}
+	return grow(f.peers, c.Figures)
+}
+
+// others tells whether peers come or go with changes.
+func (f *Follower) others(c *Changes) bool {
+	for name := range c.Peers {
+		if _, known := f.find(name); !known {
+			return true
+		}
+	}
+	return len(c.Gone) > 0
 }
 
 // tidy makes the text that a pointer leads to harmless, if the Follower is to.

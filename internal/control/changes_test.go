@@ -113,7 +113,7 @@ func sent[T any](t *testing.T, value T) (got T) {
 
 // walk goes some steps from one status to the next, and holds what follows from changes to a
 // snapshot at each. What was handed out before must stay as it was.
-func walk(t *testing.T, seed uint64, steps int, tidy bool) {
+func walk(t *testing.T, seed uint64, steps int, tidy bool, figured []figure) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	f, plain := Follower{Tidy: tidy}, Follower{Tidy: tidy}
 	was := next(r, Status{})
@@ -124,7 +124,7 @@ func walk(t *testing.T, seed uint64, steps int, tidy bool) {
 	var keptAs []byte
 	for seq := uint64(8); seq < uint64(8+steps); seq++ {
 		now := next(r, was)
-		c, err := differences(&was, &now, seq-1)
+		c, err := differences(&was, &now, seq-1, figured)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -158,8 +158,10 @@ func encoded(t *testing.T, value any) []byte {
 
 func TestChangesAreSnapshots(t *testing.T) {
 	for seed := range uint64(200) {
-		walk(t, seed, 10, false)
-		walk(t, seed, 10, true)
+		for _, tidy := range []bool{false, true} {
+			walk(t, seed, 10, tidy, nil)
+			walk(t, seed, 10, tidy, figures)
+		}
 	}
 }
 
@@ -167,7 +169,8 @@ func FuzzChanges(f *testing.F) {
 	f.Add(uint64(1), uint8(10), true)
 	f.Fuzz(func(t *testing.T, seed uint64, steps uint8, tidy bool) {
 		defer budget.Of(t)()
-		walk(t, seed, int(steps%50), tidy)
+		walk(t, seed, int(steps%50), tidy, nil)
+		walk(t, seed, int(steps%50), tidy, figures)
 	})
 }
 
@@ -177,6 +180,7 @@ func FuzzFollow(f *testing.F) {
 		`{"since":1,"status":{"now":"x"}}`,
 		`{"since":1,"status":{"pid":2},"peers":{"a":{"loss":null}},"gone":["b"]}`,
 		`{"since":1,"peers":{"a":null}}`, `{"since":2}`, `{"since":1,"status":{"peers":[]}}`,
+		`{"since":1,"figures":{"probes_sent":[1,-2],"rx_bytes":[0,1]}}`,
 	} {
 		f.Add(`{"type":"snapshot","seq":1,"status":{"schema":1,"peers":[{"name":"a"},{"name":"b"}]}}`,
 			`{"type":"changes","seq":2,"changes":`+changes+`}`)
@@ -297,7 +301,7 @@ func BenchmarkDifferences10000(b *testing.B) {
 	}
 	x, y := make(1), make(2)
 	for b.Loop() {
-		if _, err := differences(x, y, 1); err != nil {
+		if _, err := differences(x, y, 1, figures); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -109,7 +109,7 @@ func (c *Client) Events(ctx context.Context, since uint64, follow bool, each fun
 func (c *Client) Watch(
 	ctx context.Context, interval time.Duration, past bool, each func(Watched) error,
 ) error {
-	path := "/v1/watch?changes=1&interval=" + interval.String()
+	path := "/v1/watch?changes=1&interval=" + interval.String() + "&figures=" + figureNames()
 	if past {
 		path += "&since=0"
 	}

@@ -171,7 +171,8 @@ func (a *api) watch(w http.ResponseWriter, r *http.Request) {
 	}
 	defer end()
 	changes, _ := strconv.ParseBool(r.URL.Query().Get("changes"))
-	reader := watcher{out: out, events: a.source.Events, last: since, interval: interval, changes: changes}
+	reader := watcher{out: out, events: a.source.Events, last: since, interval: interval, changes: changes,
+		figures: figuresNamed(r.URL.Query().Get("figures"))}
 	reader.follow(r.Context(), a.snapshots)
 }
 
@@ -183,9 +184,10 @@ type watcher struct {
 	seq      uint64 // of the line that was written last
 	last     uint64 // event that was told last
 
-	changes bool    // after the first snapshot the reader wants changes only
-	sent    *Status // what the reader knows; nil before the first snapshot, and without changes
-	sentSeq uint64  // of its line
+	changes bool     // after the first snapshot the reader wants changes only
+	figures []figure // of these, those that the reader wants in lists
+	sent    *Status  // what the reader knows; nil before the first snapshot, and without changes
+	sentSeq uint64   // of its line
 }
 
 // follow writes until the reader is gone. An event does not wait for a snapshot that is being
@@ -257,7 +259,7 @@ func (v *watcher) snapshot(s snapshot) error {
 		before, since := v.sent, v.sentSeq
 		v.sent, v.sentSeq = &s.Status, v.seq
 		if before != nil {
-			c, err := differences(before, &s.Status, since)
+			c, err := differences(before, &s.Status, since, v.figures)
 			if err != nil {
 				return err
 			}

@@ -63,19 +63,17 @@ func (d *data) apply(s *control.Status, at time.Time) {
 	}
 	rates := make(map[string]rate, len(s.Peers)+1)
 	rates[""] = noRate
-	before := map[string]*control.Peer{} // a search for each of 10,000 peers would be slow
+	before := func(int, string) *control.Peer { return nil }
 	if was != nil {
 		seconds = s.UptimeSeconds - was.UptimeSeconds
 		rates[""] = perSecond(sumOf(s), sumOf(was), seconds)
 		d.watchNode(s, was, seconds)
-		for i := range was.Peers {
-			before[was.Peers[i].Name] = &was.Peers[i]
-		}
+		before = peersOf(was)
 	}
 	for i := range s.Peers {
 		p := &s.Peers[i]
 		rates[p.Name] = noRate
-		if b := before[p.Name]; b != nil {
+		if b := before(i, p.Name); b != nil {
 			rates[p.Name] = perSecond(sumOfPeer(p), sumOfPeer(b), seconds)
 			d.watch(dropsOf, p.Name, p.Drops, b.Drops, seconds, s.Now)
 		}
@@ -83,6 +81,27 @@ func (d *data) apply(s *control.Status, at time.Time) {
 	d.names = namesOf(s.Peers)
 	d.tracks = d.tracked(rates, was == nil, s.UptimeSeconds, seconds)
 	d.status, d.heard, d.rates, d.boot = s, at, rates, s.BootID
+}
+
+// peersOf finds peers of a status by name, and by the place at which they most likely are: that of another
+// snapshot of the same peers.
+func peersOf(s *control.Status) func(place int, name string) *control.Peer {
+	var at map[string]int
+	return func(place int, name string) *control.Peer {
+		if place < len(s.Peers) && s.Peers[place].Name == name {
+			return &s.Peers[place]
+		}
+		if at == nil { // some have come or gone; a search for each of 10,000 peers would be slow
+			at = make(map[string]int, len(s.Peers))
+			for i := range s.Peers {
+				at[s.Peers[i].Name] = i
+			}
+		}
+		if i, ok := at[name]; ok {
+			return &s.Peers[i]
+		}
+		return nil
+	}
 }
 
 // tracked enters rates into the tracks of their peers. Those of peers that are gone, and

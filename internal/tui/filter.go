@@ -63,7 +63,7 @@ func newTerm(word string) (t term, ok bool) {
 		t.peer = func(_ view, p control.Peer) bool { return strings.HasPrefix(p.State, state) }
 	case strings.EqualFold(word, "drift"):
 		t.match = regexp.MustCompile("(?i)drift|another file")
-		t.peer = func(_ view, p control.Peer) bool { return drifts(p) }
+		t.peer = func(_ view, p control.Peer) bool { return drifts(&p) }
 	case of != nil && rest != "":
 		than, err := strconv.ParseFloat(rest[1:], 64)
 		if err != nil {

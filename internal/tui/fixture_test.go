@@ -90,7 +90,7 @@ func judged(s *control.Status) *control.Status {
 		case p.Loss != nil && *p.Loss >= 0.02:
 			add(control.Degraded, peerLoss, p.Name)
 		}
-		if drifts(p) {
+		if drifts(&p) {
 			add(control.Degraded, fileDiffers, p.Name)
 		}
 	}

@@ -89,17 +89,17 @@ func stateWord(state string) (glyph, word string, role cell.Role) {
 
 // fileRole colours whether a peer runs the same file as this node.
 func fileRole(p control.Peer) cell.Role {
-	if drifts(p) {
+	if drifts(&p) {
 		return cell.Warn
 	}
 	return cell.Dim
 }
 
 // drifts tells whether a peer is known to run another file.
-func drifts(p control.Peer) bool { return p.ConfigMatch != nil && !*p.ConfigMatch }
+func drifts(p *control.Peer) bool { return p.ConfigMatch != nil && !*p.ConfigMatch }
 
 // silent tells whether a peer does not answer any more.
-func silent(p control.Peer) bool { return p.State == control.Down || p.State == control.Stale }
+func silent(p *control.Peer) bool { return p.State == control.Down || p.State == control.Stale }
 
 // problems lists what is wrong, the worst first. All of it is in the status, so that
 // `meshd status --json` has everything that is on the screen.
@@ -193,20 +193,20 @@ func driftText(p control.Peer, ours string) string {
 // those that run another file. A peer may be both, and is then listed twice: each has another remedy.
 func peerProblems(s *control.Status) (all []problem) {
 	var some []control.Peer // mostly few: a mesh of thousands is not sorted for each picture
-	for _, p := range s.Peers {
-		if silent(p) || drifts(p) {
-			some = append(some, p)
+	for i := range s.Peers {
+		if p := &s.Peers[i]; silent(p) || drifts(p) {
+			some = append(some, *p)
 		}
 	}
 	some = words.ByState(some)
 	for _, p := range some {
-		if silent(p) {
+		if silent(&p) {
 			_, word, role := stateOf(p)
 			all = append(all, problem{role, word, p.Name, said(silentText(p, s.Now))})
 		}
 	}
 	for _, p := range some {
-		if drifts(p) {
+		if drifts(&p) {
 			all = append(all, problem{cell.Warn, "drift", p.Name, said(driftText(p, s.Config.SHA256))})
 		}
 	}

@@ -33,6 +33,7 @@ import (
 // the user does.
 type Options struct {
 	Watcher  Watcher       // what tells
+	Tidy     bool          // the watcher's text is harmless for a terminal, as that of a control.Client may be
 	Asker    Asker         // what answers; nil: there is only something to watch
 	Where    string        // socket or host that the watcher reads, for people
 	Interval time.Duration // from one snapshot to the next

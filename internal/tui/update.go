@@ -87,7 +87,9 @@ func (m *Model) lines(msg linesMsg) tea.Cmd {
 		return nil
 	}
 	for _, w := range msg.lines {
-		text.Fields(&w)
+		if !m.options.Tidy { // all of a snapshot, each time: a client cleans what is new in it
+			text.Fields(&w)
+		}
 		switch {
 		case w.Hello != nil:
 			m.hello(w.Hello)

@@ -173,7 +173,8 @@ func (n states) quiet() (all []string) {
 
 // countStates counts peers by state, and those that run another file.
 func countStates(peers []control.Peer) (n states) {
-	for _, p := range peers {
+	for i := range peers { // a peer is 70 words: a copy of each would cost more than all else here
+		p := &peers[i]
 		switch p.State {
 		case control.Up:
 			n.up++

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -18,31 +19,47 @@ import (
 	"example.org/meshd/internal/nstest"
 )
 
-// What a dashboard of 100 busy peers costs, on a terminal that answers no question.
-var dashboards = []struct{ width, height int }{{80, 24}, {140, 40}}
+// A screen is a terminal, and how many busy peers the mesh has that is shown there.
+type screen struct{ peers, width, height int }
 
-// firstPicture names the time from exec until the first values are on the screen, ms.
-func firstPicture(width, height int) string {
-	return fmt.Sprintf("meshtui, 100 peers, %dx%d: first picture", width, height)
+// What dashboards are measured with, on a terminal that answers no question.
+var dashboards = []screen{{100, 80, 24}, {100, 140, 40}, {1000, 140, 40}, {10000, 140, 40}}
+
+// Figures of a dashboard. All values on the screen change all the time, the worst case.
+const (
+	firstPicture    = "first picture"        // ms, from exec until the first values are there
+	terminalBytes   = "kB/s to the terminal" // over ssh it is the price of watching
+	dashboardCPU    = "% of one CPU"         // at one picture a second
+	dashboardMemory = "MB resident"          // after that, with the history of each peer
+)
+
+// named is the name of one figure.
+func (s screen) named(figure string) string {
+	return fmt.Sprintf("meshtui, %d peers, %dx%d: %s", s.peers, s.width, s.height, figure)
 }
 
-// terminalBytes names what is drawn while all values change. Over ssh it is the price of watching.
-func terminalBytes(width, height int) string {
-	return fmt.Sprintf("meshtui, %dx%d: kB/s to the terminal", width, height)
+// dashboardFigures names the figures of all dashboards, in the order of the report.
+func dashboardFigures() (names []string) {
+	for _, s := range dashboards {
+		for _, figure := range []string{firstPicture, terminalBytes, dashboardCPU, dashboardMemory} {
+			names = append(names, s.named(figure))
+		}
+	}
+	return names
 }
 
-// dashboardCPU names the CPU time that meshtui takes while it is watched.
-func dashboardCPU(width, height int) string {
-	return fmt.Sprintf("meshtui, %dx%d: %% of one CPU", width, height)
-}
-
-// dashboardMemory names the resident memory after that, with the history of each peer.
-func dashboardMemory(width, height int) string {
-	return fmt.Sprintf("meshtui, %dx%d: MB resident", width, height)
+// takeDashboards measures each dashboard once.
+func (b *bench) takeDashboards(ctx context.Context, all times) error {
+	for _, s := range dashboards {
+		if err := b.dashboard(ctx, s, all); err != nil {
+			return fmt.Errorf("dashboard of %d peers: %w", s.peers, err)
+		}
+	}
+	return nil
 }
 
 // dashboard measures meshtui against a daemon that this process plays.
-func (b *bench) dashboard(ctx context.Context, width, height int, all times) (err error) {
+func (b *bench) dashboard(ctx context.Context, s screen, all times) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	dir, err := os.MkdirTemp("", "meshbench")
@@ -51,11 +68,11 @@ func (b *bench) dashboard(ctx context.Context, width, height int, all times) (er
 	}
 	defer os.RemoveAll(dir)
 	socket := filepath.Join(dir, "meshd.sock")
-	server, err := control.Listen(socket, busyMesh(100), slog.New(slog.DiscardHandler))
+	server, err := control.Listen(socket, busyMesh(s.peers), slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
-	// The daemon is played by this process: a real one with 100 peers would need 100 hosts, and its own
+	// The daemon is played by this process: a real one would need as many hosts, and its own
 	// work would be in the figures.
 	served := make(chan error, 1)
 	go func() { served <- server.Run(ctx) }()
@@ -64,7 +81,7 @@ func (b *bench) dashboard(ctx context.Context, width, height int, all times) (er
 		err = errors.Join(err, <-served)
 	}()
 
-	master, tty, err := nstest.OpenPTY(width, height)
+	master, tty, err := nstest.OpenPTY(s.width, s.height)
 	if err != nil {
 		return err
 	}
@@ -88,12 +105,12 @@ func (b *bench) dashboard(ctx context.Context, width, height int, all times) (er
 	if err := readUntil(master, began.Add(20*time.Second), "live 1s"); err != nil {
 		return err
 	}
-	all[firstPicture(width, height)] = ms(time.Since(began))
-	return measureSteady(master, cmd.Process.Pid, width, height, all)
+	all[s.named(firstPicture)] = ms(time.Since(began))
+	return measureSteady(master, cmd.Process.Pid, s, all)
 }
 
 // measureSteady measures a meshtui that has drawn its first picture on a terminal.
-func measureSteady(master *os.File, pid, width, height int, all times) error {
+func measureSteady(master *os.File, pid int, s screen, all times) error {
 	// The first seconds have the drawing of everything, and garbage of the start: they are no steady
 	// state.
 	const settle, span = 5 * time.Second, 20 * time.Second
@@ -109,10 +126,10 @@ func measureSteady(master *os.File, pid, width, height int, all times) error {
 		return err
 	}
 	after, _, err := cpuOf(pid)
-	all[terminalBytes(width, height)] = float64(n) / 1000 / span.Seconds()
-	all[dashboardCPU(width, height)] = 100 * (after - before).Seconds() / span.Seconds()
+	all[s.named(terminalBytes)] = float64(n) / 1000 / span.Seconds()
+	all[s.named(dashboardCPU)] = 100 * (after - before).Seconds() / span.Seconds()
 	resident, residentErr := residentOf(pid)
-	all[dashboardMemory(width, height)] = resident
+	all[s.named(dashboardMemory)] = resident
 	return errors.Join(err, residentErr)
 }
 
@@ -168,12 +185,9 @@ func residentOf(pid int) (float64, error) {
 	return 0, errors.New("the kernel does not tell VmRSS")
 }
 
-// busyMesh is a daemon whose peers all send and receive, at changing rates.
+// busyMesh is a daemon whose peers all send and receive, at changing rates, and all answer probes.
 func busyMesh(peers int) control.Source {
 	began := time.Now()
-	// Each peer has another rate, so each row of the screen changes with each snapshot: that is the
-	// worst case for drawing only what changed.
-	grown := func(i int) uint64 { return uint64(time.Since(began).Seconds() * float64(1000+i*i%977)) }
 	return control.Source{
 		Events: control.NewEvents(),
 		Status: func() control.Status {
@@ -187,46 +201,75 @@ func busyMesh(peers int) control.Source {
 				Now:           now,
 				Totals:        control.Totals{Drops: map[string]uint64{}},
 				Config:        control.Config{Generation: 1, Applied: began},
+				Health:        control.Health{Level: control.OK},
 			}
 			var rxBytes, rxPackets uint64
 			for i := range peers {
-				n := grown(i)
-				s.Peers = append(
-					s.Peers,
-					control.Peer{
-						Name:        fmt.Sprintf("node-%d", i),
-						Address:     fmt.Sprintf("192.0.2.%d:8285", i),
-						Subnets:     []string{fmt.Sprintf("10.%d.0.0/16", i)},
-						State:       control.Up,
-						LastSeen:    &now,
-						RTTMS:       new(float64(n%97) / 7),
-						Loss:        new(0.0),
-						RxPackets:   &n,
-						TxPackets:   new(n / 2),
-						RxBytes:     new(n * 700),
-						TxBytes:     new(n * 300),
-						ConfigMatch: new(true),
-						Drops:       map[string]uint64{},
-					},
-				)
-				rxBytes, rxPackets = rxBytes+n*700, rxPackets+n
+				p := busyPeer(i, began, now)
+				s.Peers = append(s.Peers, p)
+				rxBytes, rxPackets = rxBytes+*p.RxBytes, rxPackets+*p.RxPackets
 			}
+			slices.SortFunc(s.Peers, func(a, b control.Peer) int { return strings.Compare(a.Name, b.Name) })
 			s.Totals.RxBytes, s.Totals.RxPackets = &rxBytes, &rxPackets
 			s.Totals.TxBytes, s.Totals.TxPackets = new(uint64(0)), new(uint64(0))
 			return s
 		},
-		History: func(peer, _ string) (*control.History, error) {
-			h := &control.History{Schema: control.Schema, Peer: peer, Span: "5m", StepSeconds: 1, End: time.Now()}
-			for i := range 300 {
-				v := new(float64((i * i) % 1009))
-				h.RxBytes, h.TxBytes, h.RxPackets, h.TxPackets = append(h.RxBytes, v), append(h.TxBytes,
-					v), append(h.RxPackets, v), append(
-					h.TxPackets,
-					v,
-				)
-				h.Drops, h.RTTMS, h.Loss = append(h.Drops, v), append(h.RTTMS, v), append(h.Loss, v)
-			}
-			return h, nil
-		},
+		History: busyHistory,
 	}
+}
+
+// busyPeer is one peer. Each has another rate, so each row of the screen changes with each snapshot: that is
+// the worst case for telling and drawing only what changed. All that probing tells changes as well.
+func busyPeer(i int, began, now time.Time) control.Peer {
+	seconds := now.Sub(began).Seconds()
+	n := uint64(seconds * float64(1000+i*i%977))
+	probes := uint64(seconds) + uint64(i%50)
+	rtt := func(share uint64) *float64 { return new(float64(n%97_000_011/share) / 1e6) } // measured in ns
+	address := fmt.Sprintf("192.0.%d.%d:8285", i/250, i%250)
+	var forms []control.ProbeForm
+	for _, form := range []string{"data", "large", "dscp", "forwarded"} {
+		forms = append(forms, control.ProbeForm{Form: form, Measured: true, Sent: probes, Loss: new(0.0)})
+	}
+	return control.Peer{
+		Name:         fmt.Sprintf("node-%d", i),
+		Address:      address,
+		Subnets:      []string{fmt.Sprintf("10.%d.%d.0/24", i/250, i%250)},
+		Routes:       []string{},
+		State:        control.Up,
+		Since:        &began,
+		LastSeen:     &now,
+		RTTMS:        rtt(2),
+		RTTMinMS:     new(0.1),
+		RTTP95MS:     rtt(1),
+		RTTLastMS:    rtt(3),
+		JitterMS:     rtt(4),
+		Loss:         new(0.0),
+		MTU:          1472,
+		MTUSource:    "underlay",
+		ProbesTx:     probes,
+		ProbesRx:     probes,
+		Probes:       forms,
+		ConfigSHA256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+		ConfigMatch:  new(true),
+		RxPackets:    &n,
+		TxPackets:    new(n / 2),
+		RxBytes:      new(n * 700),
+		TxBytes:      new(n * 300),
+		Drops:        map[string]uint64{},
+		Addresses:    []control.PeerAddress{{Address: address, State: control.Up, RTTMS: rtt(2), Active: true}},
+		RouteStates:  []control.RouteState{},
+	}
+}
+
+// busyHistory is five minutes of a peer or of the node.
+func busyHistory(peer, _ string) (*control.History, error) {
+	h := &control.History{Schema: control.Schema, Peer: peer, Span: "5m", StepSeconds: 1, End: time.Now()}
+	for i := range 300 {
+		v := new(float64((i * i) % 1009))
+		for _, list := range []*[]*float64{
+			&h.RxBytes, &h.TxBytes, &h.RxPackets, &h.TxPackets, &h.Drops, &h.RTTMS, &h.Loss} {
+			*list = append(*list, v)
+		}
+	}
+	return h, nil
 }

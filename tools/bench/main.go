@@ -38,6 +38,7 @@ func main() {
 	flag.BoolVar(&b.large, "large", false, "measure only starts and edits of a large mesh, with each engine")
 	flag.BoolVar(&b.probes, "probing", false, "measure only what the probes of 1000 peers cost")
 	flag.BoolVar(&b.ruled, "rules", false, "measure only what rules about who may reach whom cost")
+	flag.BoolVar(&b.watched, "dashboard", false, "measure only what meshtui costs while it is watched")
 	out := flag.String("out", "", "directory for benchmarks.md and benchmarks.svg (default: only print)")
 	flag.Parse()
 	if *only != "" {
@@ -60,6 +61,8 @@ type bench struct {
 	large  bool // only starts and edits of a large mesh
 	probes bool // only what probes cost
 	ruled  bool // only what rules about who may reach whom cost
+
+	watched bool // only what meshtui costs
 }
 
 // run measures all systems, round by round, and reports medians. It fails if one fails: a table with
@@ -76,6 +79,9 @@ func (b *bench) run(ctx context.Context, out string) (err error) {
 	}
 	if b.probes {
 		return b.alone(ctx, b.takeProbing, probingCosts(), "%")
+	}
+	if b.watched {
+		return b.alone(ctx, b.takeDashboards, dashboardFigures(), "")
 	}
 	if b.ruled {
 		return b.alone(ctx, b.takeRuled, b.ruledFigures(), "% of none")

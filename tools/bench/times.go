@@ -29,11 +29,7 @@ func moments() (names []string) {
 	names = append(names, largeMoments()...)
 	names = append(append(names, statusAnswer), probingCosts()...)
 	names = append(names, versionPrinted)
-	for _, d := range dashboards {
-		names = append(names, firstPicture(d.width, d.height), terminalBytes(d.width, d.height),
-			dashboardCPU(d.width, d.height), dashboardMemory(d.width, d.height))
-	}
-	return names
+	return append(names, dashboardFigures()...)
 }
 
 const versionPrinted = "`meshd version`"
@@ -58,10 +54,8 @@ func (b *bench) takeTimes(ctx context.Context) (times, error) {
 	if err := b.takeProbing(ctx, all); err != nil {
 		return nil, err
 	}
-	for _, d := range dashboards {
-		if err := b.dashboard(ctx, d.width, d.height, all); err != nil {
-			return nil, fmt.Errorf("dashboard: %w", err)
-		}
+	if err := b.takeDashboards(ctx, all); err != nil {
+		return nil, err
 	}
 	began := time.Now()
 	err := exec.Command(b.binary, "version").Run()

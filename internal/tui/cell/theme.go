@@ -10,9 +10,13 @@ import (
 
 // A Theme turns lines into what is written to a terminal.
 type Theme struct {
-	styles [roles]lipgloss.Style
-	ascii  bool
+	attributes [roles]attributes
+	ascii      bool
 }
+
+// attributes are what stands before and behind text in a role. They are found once: to find them anew for each
+// piece of each picture was a tenth of what a dashboard cost.
+type attributes struct{ before, after string }
 
 // NewTheme returns a theme of the 16 colours that every terminal has, or without
 // any attributes, and with the glyphs of ASCII alone if asked for.
@@ -26,11 +30,17 @@ func NewTheme(colour, ascii bool) Theme {
 	plain := r.NewStyle()
 	in := func(colour string) lipgloss.Style { return plain.Foreground(lipgloss.Color(colour)) }
 	on := func(colour string) lipgloss.Style { return in("0").Background(lipgloss.Color(colour)) }
-	return Theme{ascii: ascii, styles: [roles]lipgloss.Style{
+	t := Theme{ascii: ascii}
+	for role, style := range [roles]lipgloss.Style{
 		Plain: plain, Dim: plain.Faint(true), Strong: plain.Bold(true), Good: in("2"), Warn: on("3"),
 		Bad: in("1").Bold(true), Accent: in("5"), Chart: plain.Faint(true), Selected: plain.Reverse(true),
 		GoodBadge: on("2"), WarnBadge: on("3"), BadBadge: in("1").Bold(true).Reverse(true),
-	}}
+	} {
+		const text = "x"
+		a := &t.attributes[role]
+		a.before, a.after, _ = strings.Cut(style.Render(text), text)
+	}
+	return t
 }
 
 // asciiGlyphs has for each glyph of ours one of ASCII with as many cells.
@@ -73,11 +83,10 @@ func (t Theme) Paint(lines []Line) string {
 			if t.ascii {
 				text = plainASCII(text)
 			}
-			if role == Plain {
-				b.WriteString(text)
-			} else {
-				b.WriteString(t.styles[role].Inline(true).Render(text))
-			}
+			a := t.attributes[role]
+			b.WriteString(a.before)
+			b.WriteString(text)
+			b.WriteString(a.after)
 		}
 	}
 	return b.String()
