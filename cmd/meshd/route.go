@@ -94,10 +94,22 @@ func printRoute(w io.Writer, r control.Route) error {
 	if source == "" {
 		source = "(none: this node has no subnet of that family)"
 	}
-	_, err := fmt.Fprintf(w, "%s via %s at %s (%s) dev %s src %s mtu %d\npeer %s is %s\n%sfrom a pod: %s\n%s",
+	_, err := fmt.Fprintf(w, "%s via %s at %s (%s) dev %s src %s mtu %d\npeer %s is %s\n%sfrom a pod: %s\n%s%s",
 		r.To, r.Peer, r.Address, r.Prefix, r.Interface, source, r.MTU, r.Peer, r.State, carrierLines(r.Carriers),
-		fateOf(r), kernelLines(r))
+		fateOf(r), kernelLines(r), underlayLine(r))
 	return err
+}
+
+// underlayLine says how this host reaches the peer; nothing if the kernel did not tell.
+func underlayLine(r control.Route) string {
+	switch u := r.Underlay; {
+	case u == nil:
+		return ""
+	case u.Error != "":
+		return fmt.Sprintf("underlay: the kernel drops datagrams to %s: %s\n", r.Address, u.Error)
+	default:
+		return fmt.Sprintf("underlay: dev %s src %s mtu %d\n", u.Device, u.Source, u.MTU)
+	}
 }
 
 // carrierLines says, a line for each, which of several nodes with a prefix carries it and which stand by;

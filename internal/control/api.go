@@ -332,6 +332,9 @@ type Route struct {
 	// Carriers are the nodes with the prefix in order of preference, if there are several: Peer is the one
 	// that carries packets now.
 	Carriers []Carrier `json:"carriers,omitempty"`
+	// Underlay is what the kernel of this host does with datagrams to Address; null if there are none, or it did
+	// not tell.
+	Underlay *KernelRoute `json:"underlay,omitempty"`
 	// Kernel is what the kernel of this host does with such packets, now: of the host itself and,
 	// if an interface leads to pods, of pods. It is empty where the mesh has no route.
 	Kernel []KernelRoute `json:"kernel"`

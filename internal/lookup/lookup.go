@@ -43,8 +43,21 @@ func Route(p *plan.Plan, to netip.Addr, carriers map[mesh.Prefix]string,
 	if source := p.Peer.TUNAddress(to.Is6()); source.IsValid() {
 		r.Source = source.String()
 	}
-	r.Interface, r.Kernel = p.Device(), kernelRoutes(p, to)
+	r.Interface, r.Kernel, r.Underlay = p.Device(), kernelRoutes(p, to), underlay(r.Address)
 	return r
+}
+
+// underlay asks the kernel what it does with datagrams to an underlay address; nil if it does not tell.
+func underlay(address string) *control.KernelRoute {
+	to, err := netip.ParseAddrPort(address)
+	if err != nil { // the peer has not called yet
+		return nil
+	}
+	w, err := link.Ask(to.Addr().Unmap(), link.Interface{}, nil)
+	if err != nil {
+		return nil
+	}
+	return new(words.KernelRoute(control.SenderHost, w.Device, w))
 }
 
 // kernelRoutes asks the kernel what it does with packets of this host and of its pods.

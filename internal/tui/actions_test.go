@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +20,7 @@ type answers struct {
 	pings    int
 	plan     control.Plan
 	reload   control.ReloadResult
+	route    control.Route
 	document string // what Plan was asked about
 	err      error
 }
@@ -36,6 +38,8 @@ func (a *answers) Plan(_ context.Context, _ string, doc []byte) (control.Plan, e
 	a.document = string(doc)
 	return a.plan, a.err
 }
+
+func (a *answers) Route(context.Context, netip.Addr) (control.Route, error) { return a.route, a.err }
 
 func (a *answers) Reload(context.Context) (control.ReloadResult, error) { return a.reload, a.err }
 

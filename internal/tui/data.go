@@ -21,6 +21,8 @@ type data struct {
 	tracks  map[string]*track
 	names   names // how names of peers are shown
 	grew    map[counterKey]growth
+	losses  losses // of the node
+	ways    ways
 	history map[historyKey]control.History
 	disk    onDisk
 
@@ -61,6 +63,9 @@ func (d *data) apply(s *control.Status, at time.Time) {
 	if was != nil && was.BootID != s.BootID {
 		was = nil
 	}
+	if was == nil {
+		d.losses = losses{}
+	}
 	rates := make(map[string]rate, len(s.Peers)+1)
 	rates[""] = noRate
 	before := func(int, string) *control.Peer { return nil }
@@ -68,6 +73,7 @@ func (d *data) apply(s *control.Status, at time.Time) {
 		seconds = s.UptimeSeconds - was.UptimeSeconds
 		rates[""] = perSecond(sumOf(s), sumOf(was), seconds)
 		d.watchNode(s, was, seconds)
+		d.losses.add(s.Totals.Drops, was.Totals.Drops, s.UptimeSeconds, seconds)
 		before = peersOf(was)
 	}
 	for i := range s.Peers {

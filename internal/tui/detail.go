@@ -92,8 +92,8 @@ func aboutPath(v view, p control.Peer) []cell.Line {
 	if p.MTU > 0 { // an older meshd does not tell
 		first = first.Add(cell.Plain, fmt.Sprintf("   mtu %d", p.MTU)).Add(cell.Dim, " by "+p.MTUSource)
 	}
-	lines := slices.Concat(peerMaintenance(v, p), []cell.Line{first}, aboutLock(v, p), addresses(v, p),
-		behind(p, v.w))
+	lines := slices.Concat(peerMaintenance(v, p), []cell.Line{first}, aboutWay(v, p), aboutLock(v, p),
+		addresses(v, p), behind(p, v.w))
 	rtt := fmt.Sprintf("%s now   %s min   %s p50   %s p95   jitter %s", words.Millis(lastRTT(p)),
 		words.Millis(p.RTTMinMS), words.Millis(p.RTTMS), words.Millis(p.RTTP95MS), words.Millis(p.JitterMS))
 	lines = append(lines, peerLabel("rtt ms").Add(cell.Plain, rtt).

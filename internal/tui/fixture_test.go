@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -245,6 +246,10 @@ func (mute) History(context.Context, string, string) (h control.History, err err
 func (mute) Ping(context.Context, control.PingRequest) (p control.Ping, err error) {
 	return p, errors.New("no ping")
 }
+func (mute) Route(context.Context, netip.Addr) (r control.Route, err error) {
+	return r, errors.ErrUnsupported
+}
+
 func (mute) Reload(context.Context) (r control.ReloadResult, err error) {
 	return r, errors.New("no reload")
 }

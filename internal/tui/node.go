@@ -146,8 +146,10 @@ func strangerLines(v view) (lines []cell.Line) {
 // nodeDrops is the table of all drops by reason, those that were seen last first: what is lost now is what
 // one looks for.
 func nodeDrops(v view) []cell.Line {
-	const names = 18
-	titles := fmt.Sprintf("%-*s%9s%7s%7s%9s  %s", names, "reason", "total", "/s", "last", "no peer", "meaning")
+	const names, table, meaning = 18, 61, 37
+	chart := max(8, min(v.w-table-meaning-4, 60))
+	titles := fmt.Sprintf("%-*s%9s%7s%7s%9s  %s%s", names, "reason", "total", "/s", "last", "no peer",
+		cell.Fit("last 5m", chart+2), "meaning")
 	lines := []cell.Line{label("DROPS").Add(cell.Dim, titles)}
 	drops := v.totalDrops()
 	reasons := slices.DeleteFunc(words.Reasons(drops), func(r string) bool { return drops[r] == 0 })
@@ -165,7 +167,8 @@ func nodeDrops(v view) []cell.Line {
 		name := cell.Fit(reason, min(names, cell.Width(reason)))
 		lines = append(lines, label("").Add(role, name).Add(cell.Plain, fmt.Sprintf("%*s%9s%7s%7s%9s",
 			names-cell.Width(name), "", words.Short(drops[reason]), words.SI(g.rate), v.lastText(g),
-			words.Short(v.status.Totals.Unattributed[reason]))).Add(cell.Dim, "  "+meanings[reason]))
+			words.Short(v.status.Totals.Unattributed[reason]))).Add(cell.Plain, "  ").
+			Join(v.losses.chart(reason, chart)).Add(cell.Dim, "  "+meanings[reason]))
 	}
 	if len(reasons) == 0 {
 		lines[0] = label("DROPS").Add(cell.Plain, "none")

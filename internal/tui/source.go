@@ -3,6 +3,7 @@ package tui
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"os"
 	"time"
 
@@ -24,6 +25,7 @@ type Asker interface {
 	Ping(ctx context.Context, r control.PingRequest) (control.Ping, error)
 	Reload(ctx context.Context) (control.ReloadResult, error)
 	Plan(ctx context.Context, path string, doc []byte) (control.Plan, error)
+	Route(ctx context.Context, to netip.Addr) (control.Route, error)
 }
 
 // The only code of this package that reads, asks or waits: commands, which Bubble Tea runs

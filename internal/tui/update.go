@@ -55,6 +55,9 @@ func (m *Model) take(msg tea.Msg) tea.Cmd {
 	case historyMsg:
 		text.Fields(&msg.history)
 		m.past(msg)
+	case wayMsg:
+		text.Fields(&msg.way)
+		m.data.ways.found(msg)
 	case pingMsg:
 		text.Fields(&msg.reply)
 		return m.pong(msg)
@@ -156,10 +159,11 @@ const historyEvery = 5 * time.Second
 // askedFor says when each history was asked for.
 type askedFor map[historyKey]time.Time
 
-// refresh asks for the histories that are on the screen and too old. What is not on the
+// refresh asks for the histories, and the way to a peer, that are on the screen and too old. What is not on the
 // screen is not asked for: a history is 300 steps of seven figures.
 func (m *Model) refresh() tea.Cmd {
-	charter, ok := m.screen().(charter)
+	screen := m.screen()
+	charter, ok := screen.(charter)
 	if !ok || m.options.Asker == nil || !m.live() || m.choices.paused {
 		return nil
 	}
@@ -169,6 +173,9 @@ func (m *Model) refresh() tea.Cmd {
 			m.asked[key] = m.now
 			cmds = append(cmds, askHistory(m.options.Asker, key))
 		}
+	}
+	if _, page := screen.(detail); page {
+		cmds = append(cmds, m.askWay())
 	}
 	return tea.Batch(cmds...)
 }

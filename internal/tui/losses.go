@@ -1,0 +1,76 @@
+package tui
+
+import (
+	"math"
+
+	"example.org/meshd/internal/tui/cell"
+)
+
+// lossSeconds is how much of each reason for drops this program remembers. The daemon's history has the sum of
+// all reasons; which of them it was, only counters tell, since this program looks at them.
+const lossSeconds = 300
+
+// losses are the drops of the node by reason, per second, of the last minutes.
+type losses map[string]*lossTrack
+
+// lossTrack is a ring: the place of a second is its number modulo the length.
+type lossTrack struct {
+	values [lossSeconds]float32
+	last   int64 // second of the newest value, by the daemon's uptime
+}
+
+// add enters what was lost since the snapshot before, seconds ago. uptime is the daemon's. Reasons that never
+// lost a packet have no track.
+func (l losses) add(now, was map[string]uint64, uptime, seconds float64) {
+	for reason, n := range now {
+		t := l[reason]
+		if n == 0 && t == nil {
+			continue
+		}
+		if t == nil {
+			t = &lossTrack{last: int64(uptime - seconds)} // all zero, which is true of a counter that is
+			for i := range t.values {
+				if was[reason] > 0 { // of this one it is not known when it grew
+					t.values[i] = float32(math.NaN())
+				}
+			}
+			l[reason] = t
+		}
+		t.add(int64(uptime), grown(n, was[reason], seconds), seconds)
+	}
+}
+
+// add enters a rate for the seconds that it is of; others in between that no snapshot told of are gaps.
+func (t *lossTrack) add(now int64, rate, seconds float64) {
+	known := now - int64(math.Ceil(seconds))
+	for s := max(t.last+1, now-lossSeconds+1); s <= now; s++ {
+		t.values[s%lossSeconds] = float32(math.NaN())
+		if s > known {
+			t.values[s%lossSeconds] = float32(rate)
+		}
+	}
+	t.last = max(now, t.last)
+}
+
+// lost tells whether a track has any loss in it.
+func (t *lossTrack) lost() bool {
+	for _, v := range t.values {
+		if v > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// chart draws the drops of a reason in w cells; nothing where it lost no packet in that time.
+func (l losses) chart(reason string, w int) cell.Line {
+	t := l[reason]
+	if t == nil || !t.lost() {
+		return cell.Text(cell.Fit("", w))
+	}
+	values := make([]float64, lossSeconds)
+	for i := range values {
+		values[i] = float64(t.values[(t.last+1+int64(i))%lossSeconds])
+	}
+	return cell.Styled(cell.Chart, cell.Spark(values, t.last, w, 0))
+}
