@@ -25,6 +25,7 @@ type data struct {
 	ways    ways
 	history map[historyKey]control.History
 	disk    onDisk
+	flows   toldFlows
 
 	events []event // oldest first
 	number uint64  // of the newest event, from 1 for each program

@@ -256,6 +256,12 @@ func (mute) Reload(context.Context) (r control.ReloadResult, err error) {
 func (mute) Plan(context.Context, string, []byte) (p control.Plan, err error) {
 	return p, errors.New("no plan")
 }
+func (mute) Flows(context.Context, control.FlowQuery) (f control.Flows, err error) {
+	return f, errors.New("no flows")
+}
+func (mute) CountFlows(context.Context, time.Duration, control.FlowQuery) (f control.Flows, err error) {
+	return f, errors.New("no flows")
+}
 
 // newTest returns a dashboard of a size, connected to nobody yet.
 func newTest(w, h int) (*Model, *clockwork) {

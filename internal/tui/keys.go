@@ -77,6 +77,7 @@ func init() { // after the functions, which refer to the table in the end
 		"ctrl+z": func(*Model) tea.Cmd { return tea.Suspend },
 		"1":      to(overviewTab), "2": to(peersTab), "3": to(eventsTab), "4": to(nodeTab),
 		"?": (*Model).help, "f1": (*Model).help, "c": (*Model).look,
+		"F":   func(m *Model) tea.Cmd { m.open(flows{}); return nil },
 		"tab": nextTab(1), "l": nextTab(1), "right": nextTab(1),
 		"shift+tab": nextTab(-1), "h": nextTab(-1), "left": nextTab(-1),
 		"esc": func(m *Model) tea.Cmd { m.back(); return nil },

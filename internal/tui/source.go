@@ -26,6 +26,8 @@ type Asker interface {
 	Reload(ctx context.Context) (control.ReloadResult, error)
 	Plan(ctx context.Context, path string, doc []byte) (control.Plan, error)
 	Route(ctx context.Context, to netip.Addr) (control.Route, error)
+	Flows(ctx context.Context, q control.FlowQuery) (control.Flows, error)
+	CountFlows(ctx context.Context, lease time.Duration, q control.FlowQuery) (control.Flows, error)
 }
 
 // The only code of this package that reads, asks or waits: commands, which Bubble Tea runs

@@ -68,6 +68,7 @@ type Model struct {
 	bottom bottom       // the last line, where it is not keys
 	pinged pinged       // the series of pings that runs
 	asked  askedFor     // when charts were asked for
+	summed string       // what flows were asked for last
 	mouse  bool         // whether the terminal sends clicks
 }
 

@@ -26,7 +26,7 @@ func (m *Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	m.now, m.painted = now, ""
 	cmd := m.take(msg)
 	m.settle()
-	return m, tea.Batch(cmd, m.refresh())
+	return m, tea.Batch(cmd, m.refresh(), m.refreshFlows())
 }
 
 // take does what a message says. Text of others becomes harmless here, before anything
@@ -61,6 +61,8 @@ func (m *Model) take(msg tea.Msg) tea.Cmd {
 	case pingMsg:
 		text.Fields(&msg.reply)
 		return m.pong(msg)
+	case flowsMsg:
+		m.flow(msg)
 	case planMsg:
 		text.Fields(&msg.plan)
 		m.data.disk = onDisk{asked: true, plan: msg.plan, err: msg.err}
