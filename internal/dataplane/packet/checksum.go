@@ -13,33 +13,61 @@ import (
 
 // Sum adds b to a running sum, which begins as 0. If b is a piece of more, every piece but the
 // last must have an even length.
+//
+// An addition with carry waits for the one before, so two chains of them run side by side.
 func Sum(b []byte, sum uint64) uint64 {
-	var carry uint64
-	for len(b) >= 64 {
-		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b), 0)
-		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[8:]), carry)
-		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[16:]), carry)
-		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[24:]), carry)
-		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[32:]), carry)
-		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[40:]), carry)
-		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[48:]), carry)
-		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[56:]), carry)
+	var other, carry uint64
+	for len(b) >= 128 {
+		p := (*[128]byte)(b)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(p[:]), 0)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(p[8:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(p[16:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(p[24:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(p[32:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(p[40:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(p[48:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(p[56:]), carry)
 		sum, carry = bits.Add64(sum, 0, carry)
 		sum += carry
-		b = b[64:]
+		other, carry = bits.Add64(other, binary.LittleEndian.Uint64(p[64:]), 0)
+		other, carry = bits.Add64(other, binary.LittleEndian.Uint64(p[72:]), carry)
+		other, carry = bits.Add64(other, binary.LittleEndian.Uint64(p[80:]), carry)
+		other, carry = bits.Add64(other, binary.LittleEndian.Uint64(p[88:]), carry)
+		other, carry = bits.Add64(other, binary.LittleEndian.Uint64(p[96:]), carry)
+		other, carry = bits.Add64(other, binary.LittleEndian.Uint64(p[104:]), carry)
+		other, carry = bits.Add64(other, binary.LittleEndian.Uint64(p[112:]), carry)
+		other, carry = bits.Add64(other, binary.LittleEndian.Uint64(p[120:]), carry)
+		other, carry = bits.Add64(other, 0, carry)
+		other += carry
+		b = b[128:]
 	}
+	for len(b) >= 32 {
+		p := (*[32]byte)(b)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(p[:]), 0)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(p[8:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(p[16:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(p[24:]), carry)
+		sum, carry = bits.Add64(sum, 0, carry)
+		sum += carry
+		b = b[32:]
+	}
+	sum, carry = bits.Add64(sum, other, 0)
+	return sumRest(b, sum+carry) // cannot overflow: after a carry the sum is below its maximum
+}
+
+// sumRest is Sum for less than 32 bytes: a header, or the end of more.
+func sumRest(b []byte, sum uint64) uint64 {
+	var last, carry uint64
 	for len(b) >= 8 {
 		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b), 0)
-		sum += carry // cannot overflow: after a carry the sum is below its maximum
+		sum += carry
 		b = b[8:]
 	}
-	if len(b) > 0 {
-		var last [8]byte
-		copy(last[:], b)
-		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(last[:]), 0)
-		sum += carry
+	for i := len(b) - 1; i >= 0; i-- {
+		last = last<<8 | uint64(b[i])
 	}
-	return sum
+	sum, carry = bits.Add64(sum, last, 0)
+	return sum + carry
 }
 
 // Fold returns a running sum in 16 bits, as the number that is on the wire. It is 0xffff for data
