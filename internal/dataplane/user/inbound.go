@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"syscall"
@@ -32,6 +33,15 @@ type inbound struct {
 	answer *answerer
 
 	replies echoes
+	allowed way // of the last packet that was; nearly always the next one has the same
+}
+
+// way is which packets have the same answer to whether their sender may send them: who owns a prefix never
+// changes in a mesh.
+type way struct {
+	mesh     *forwarding
+	sender   int32
+	src, dst netip.Addr
 }
 
 // newInbound returns the loop of one of the sockets of a worker.
@@ -143,13 +153,16 @@ func (in *inbound) accept(f *forwarding, sender int32, b []byte, d *packet.Datag
 		from.drop(mesh.Malformed, 1)
 		return false
 	}
-	if f.table.Find(h.Src) != sender && !f.table.Owns(h.Src, sender) {
-		in.lie(f, sender, mesh.SpoofedSource, b, d)
-		return false
-	}
-	if f.table.Find(h.Dst) != f.self && !f.table.Owns(h.Dst, f.self) {
-		in.lie(f, sender, mesh.WrongDestination, b, d)
-		return false
+	if way := (way{f, sender, h.Src, h.Dst}); way != in.allowed {
+		if f.table.Find(h.Src) != sender && !f.table.Owns(h.Src, sender) {
+			in.lie(f, sender, mesh.SpoofedSource, b, d)
+			return false
+		}
+		if f.table.Find(h.Dst) != f.self && !f.table.Owns(h.Dst, f.self) {
+			in.lie(f, sender, mesh.WrongDestination, b, d)
+			return false
+		}
+		in.allowed = way
 	}
 	tos, ok := packet.Decapsulate(h.TOS, d.TOS)
 	if !ok {
