@@ -32,6 +32,7 @@ import (
 //
 //	output   an ICMP redirect into an interface of meshd's                drop
 //	output   to a node's port, without the mark of meshd's sockets        drop
+//	output   to a node's port, from another port than this node's         from this node's
 //	forward  to a node's port, from inside                                drop
 //	forward  to a node's port, from anything that is not a node           drop
 //	forward  from one closed interface to another                         drop
@@ -41,6 +42,10 @@ import (
 // address that is not there, or from one peer to another. Such an interface has no neighbours, so none is
 // ever right. Its own send_redirects cannot turn them off: that of "all" counts as well
 // (IN_DEV_TX_REDIRECTS), and is the host's.
+//
+// Sockets have another port than this node's where the kernel itself has that (dataplane.Wanted.Apart). What
+// they send leaves from this node's nevertheless, and before connection tracking: firewalls of this host,
+// of others and on the way see the same as without, and let answers in.
 //
 // No rule needs connection tracking. The chains run at priority raw, before connection tracking
 // and before rules that change marks, so a mark is the one that the socket has set. Fragments:
@@ -70,6 +75,8 @@ type GuardSettings struct {
 	Inner     []netip.Prefix
 
 	Mark uint32 // the packet mark of meshd's own sockets
+	// OnePort has what meshd's sockets send leave from this node's port, whichever they have.
+	OnePort bool
 
 	// Closed are the interfaces, by family (true: IPv6), between which nothing is forwarded. If the
 	// host forwards only because of the mesh, its other networks must stay apart.
@@ -86,6 +93,7 @@ const (
 
 	otherNetworks = "other-networks" // name of the rules about closed interfaces
 	redirect      = "redirect"       // name of the rule about ICMP redirects
+	fromOwnPort   = "from-own-port"       // name of the rules about datagrams of sockets that have another port
 )
 
 // A Guard keeps the rules. Set, Edit, StandBy, Stands and Close belong to one goroutine; Drops may be called
@@ -164,6 +172,7 @@ func (s GuardSettings) table() nft.Table {
 			guard(f, f.EndpointIn(setNodes), f.SourceNotIn(setHosts)))
 		for _, bind := range s.Binds {
 			if f.V6() == bind.Addr().Is6() {
+				output.Rules = append(output.Rules, s.fromOwnPort(f, bind)...)
 				input.Rules = append(input.Rules, guard(f, ownPort(f, bind), nft.FromInterfaceIn(setInside)))
 			}
 		}
@@ -182,6 +191,19 @@ func (s GuardSettings) own() []string {
 		return []string{s.TUN}
 	}
 	return []string{s.TUN, s.Encrypted}
+}
+
+// fromOwnPort returns the rules by which datagrams from one of our addresses leave from the port there.
+func (s GuardSettings) fromOwnPort(f nft.Family, bind netip.AddrPort) []nft.Rule {
+	if !s.OnePort || bind.Addr().IsUnspecified() {
+		return nil
+	}
+	own := netip.PrefixFrom(bind.Addr(), bind.Addr().BitLen())
+	apart := nft.Join(f.Guard(), nft.SourcePortIsNot(bind.Port()), f.SourceInside(own), f.EndpointIn(setNodes))
+	return []nft.Rule{
+		{Name: fromOwnPort, Exprs: nft.Join(apart, nft.Unsummed(), nft.SourcePortBecomes(bind.Port(), false))},
+		{Name: fromOwnPort, Exprs: nft.Join(apart, nft.SourcePortBecomes(bind.Port(), true))},
+	}
 }
 
 // ownPort matches packets to where this node listens.

@@ -44,7 +44,7 @@ func TestGuardAsNftShowsIt(t *testing.T) {
 					Binds: binds,
 					TUN:   "mesh0", PodLinks: []string{"cni0", "veth-a"}, Mark: testMark,
 				}
-				if name == "v4" {
+				if s.OnePort = name == "several"; name == "v4" {
 					s.Closed = map[bool][]string{false: {"eth0", "lan0"}, true: {"eth0"}}
 				}
 				for _, want := range []bool{true, false} {

@@ -317,9 +317,9 @@ func RulesOf(c *config.Config, self config.Node, podLinks []string) (r rules.Wan
 // planGuard decides who may send on the mesh port, meshd alone, and how large TCP segments are.
 func (p *Plan) planGuard(podLinks []string) {
 	p.Rules.Clamp = filter.ClampSettings{Interfaces: interfacesOf(p.Config), MTU: p.Link.MTU}
-	g := &p.Rules.Guard
+	g, k := &p.Rules.Guard, p.Engine.Kernel
 	*g = filter.GuardSettings{Binds: p.Engine.Binds, TUN: p.Config.Network.Interface, PodLinks: podLinks,
-		Mark: udp.Mark, Closed: p.Forwarding.Closed()}
+		Mark: udp.Mark, Closed: p.Forwarding.Closed(), OnePort: k.MayFOU() && k.Use != dataplane.Never && !p.Engine.Spread}
 	if p.keyed() { // also while nothing is exchanged: an earlier run has left the interface
 		g.Encrypted, g.Inner = wireguard.Interface, p.inner()
 	}

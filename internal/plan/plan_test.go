@@ -468,7 +468,7 @@ func TestRulesOfPlan(t *testing.T) {
 			netip.MustParseAddrPort("172.18.0.3:9000"),
 			netip.MustParseAddrPort("172.18.0.4:8285")},
 		Binds: p.Engine.Binds, TUN: "mesh0", PodLinks: []string{"cni0"}, Mark: udp.Mark,
-		Closed: map[bool][]string{},
+		Closed: map[bool][]string{}, OnePort: true,
 	}
 	want.Clamp = filter.ClampSettings{Interfaces: []string{"mesh0"}, MTU: 1472}
 	if !reflect.DeepEqual(p.Rules, want) || !reflect.DeepEqual(p.Forwarding, host.Forwarding) {

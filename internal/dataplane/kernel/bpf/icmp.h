@@ -52,14 +52,15 @@ struct error6 {
 /* Whether a quoted UDP header, to an address, is of a datagram that mesh_out sent for a flow. It may be
  * any address of a node: its path may be another one by now. Datagrams of other programs stay as
  * they are: they would have to speak to a node's own address and port, from a dynamic port, and
- * without a checksum. */
-static __always_inline int is_of_flow(const struct endpoint *to, const struct udphdr *udp, __be16 own)
+ * without a checksum. Where the kernel has the mesh's port, what sockets sent is quoted with that, too: a rule
+ * of meshd's writes it (filter.Guard). */
+static __always_inline int is_of_flow(const struct settings *s, const struct endpoint *to, const struct udphdr *udp, __be16 own)
 {
 	struct sender *node = bpf_map_lookup_elem(&senders, to);
 
 	if (!node || node->number == SELF)
 		return 0;
-	return udp->dest == node->port && !udp->check && (bpf_ntohs(udp->source) >= FIRST_FLOW_PORT || udp->source == own);
+	return udp->dest == node->port && (!udp->check || (s->user_port && udp->source == own)) && (bpf_ntohs(udp->source) >= FIRST_FLOW_PORT || udp->source == own);
 }
 
 /* Writes the mesh's port over a quoted one. The packet's sum stays, and so does what a card has summed
@@ -96,7 +97,7 @@ static __always_inline void mend_error4(struct __sk_buff *skb, const struct sett
 		return;
 	own = port_for(s, &ip->daddr, end, 0);
 	copy_address(to.address, &e.ip.daddr, 0);
-	if (own && is_of_flow(&to, &e.udp, own))
+	if (own && is_of_flow(s, &to, &e.udp, own))
 		quote_port(skb, at + offsetof(struct icmp, checksum), at + offsetof(struct error4, udp.source), e.udp.source, s->user_port ? s->user_port : own);
 }
 
@@ -113,7 +114,7 @@ static __always_inline void mend_error6(struct __sk_buff *skb, const struct sett
 	own = port_for(s, &ip->daddr, end, 1);
 	copy_address(to.address, &e.ip.daddr, 1);
 	to.v6 = forgotten(1);
-	if (own && is_of_flow(&to, &e.udp, own))
+	if (own && is_of_flow(s, &to, &e.udp, own))
 		quote_port(skb, at + offsetof(struct icmp, checksum), at + offsetof(struct error6, udp.source), e.udp.source, s->user_port ? s->user_port : own);
 }
 
