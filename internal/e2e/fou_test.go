@@ -70,6 +70,9 @@ func TestFOU(t *testing.T) {
 	if err := w.Lab.LikeAWire(w.Hosts()...); err != nil {
 		t.Fatal(err)
 	}
+	// A host that lets nothing in but answers from port to port.
+	run(t, w.Worker2.Namespace, "nft", "table inet t { chain in { type filter hook input priority 0; "+
+		"udp dport 8285 ct state new drop; }; }")
 	file := engineFile(t, "kernel", "fou")
 	w1, w2 := w.own(w.Worker, file), w.own(w.Worker2, engineFile(t, "kernel", "auto"))
 	u := w.own(w.ControlPlane, engineFile(t, "user", "auto"))
@@ -98,6 +101,8 @@ func TestFOU(t *testing.T) {
 	for _, name := range []string{"worker2", "control-plane"} {
 		waitPeer(t, w1, name, "up", isIn(control.Up))
 	}
+	waitPeer(t, w2, "worker", "up", isIn(control.Up))
+	receives(t, w2, "fou")
 	contains(t, run(t, w.PodW2b, "ping", "-c", "2", "-i", "0.2", "10.244.1.0"), " 0% packet loss")
 	contains(t, run(t, w.PodCP, "ping", "-c", "2", "-i", "0.2", "-s", "4000", "10.244.1.2"), " 0% packet loss")
 	if out, err := w.PodW2b.Run("ping", "-c", "1", "-W", "5", "-t", "2", "10.244.1.2"); err == nil ||
@@ -282,17 +287,28 @@ func socketsPort(t *testing.T, n *nstest.Namespace) (port uint16) {
 	return port
 }
 
-// Packets of 2,000 a second each way go on whatever changes: the way of receiving, the engine, the file, the
-// daemon. TCP of the user engine's host does, too.
+// Packets of 2,000 a second each way go on whatever changes on all hosts: the way of receiving, the engine,
+// and on one of them the daemon.
 func TestFOULosesNothing(t *testing.T) {
 	nstest.Share(t, nstest.Loaded)
 	withFOU(t)
 	w := newWorld(t).fast()
 	m := w.startAll(engineFile(t, "kernel", "fou"))
-	receives(t, m.w2, "fou")
-	known(t, m.w2, "worker")
-	known(t, m.w, "worker2")
-	traffic := w.newTrafficOf(2000, true)
+	ready := func() {
+		t.Helper()
+		receives(t, m.w2, "fou")
+		known(t, m.w2, "worker")
+		known(t, m.w, "worker2")
+	}
+	while := func(change string, do func()) {
+		t.Helper()
+		traffic := w.newTrafficOf(2000, true)
+		do()
+		run(t, w.PodW2b, "ping", "-c", "3", "-i", "0.2", "10.244.1.2")
+		if lost := traffic.finish(); lost != ([2]uint64{}) {
+			t.Errorf("%s: lost %v\n%+v", change, lost, status(t, m.w).Totals.Drops)
+		}
+	}
 	use := func(engine, receive string) {
 		t.Helper()
 		save(t, m.w2, engineFile(t, engine, receive))
@@ -300,30 +316,28 @@ func TestFOULosesNothing(t *testing.T) {
 			t.Fatalf("%+v, %v", r, err)
 		}
 	}
-	for _, receive := range []string{"tcx", "fou", "socket", "fou"} {
-		use("kernel", receive)
-		receives(t, m.w2, receive)
-		run(t, w.PodW2b, "ping", "-c", "3", "-i", "0.2", "10.244.1.2")
+	for _, way := range []struct{ engine, receive string }{
+		{"kernel", "tcx"}, {"kernel", "socket"}, {"user", "auto"},
+	} {
+		ready()
+		while("to "+way.engine+"/"+way.receive+" and back", func() {
+			use(way.engine, way.receive)
+			waitStatus(t, m.w2, way.engine, func(s control.Status) bool { return s.Dataplane.Engine == way.engine })
+			run(t, w.PodW2b, "ping", "-c", "3", "-i", "0.2", "10.244.1.2")
+			use("kernel", "fou")
+			receives(t, m.w2, "fou")
+		})
 	}
-	use("user", "auto")
-	use("kernel", "fou")
-	receives(t, m.w2, "fou")
-	for range 2 {
-		m.w2.Kill()
-		run(t, w.PodW2b, "ping", "-c", "3", "-i", "0.2", "10.244.1.2")
-		m.w2 = w.again(m.w2)
-		receives(t, m.w2, "fou")
-	}
-	if _, err := m.w2.Stop(); err != nil {
-		t.Error(err)
-	}
-	run(t, w.PodW2b, "ping", "-c", "3", "-i", "0.2", "10.244.1.2")
-	m.w2 = w.again(m.w2)
-	receives(t, m.w2, "fou")
-	known(t, m.w2, "worker")
-	if lost := traffic.finish(); lost != ([2]uint64{}) {
-		t.Errorf("lost %v\n%+v", lost, status(t, m.w2))
-	}
+	ready()
+	while("kill -9", func() { m.w2.Kill() })
+	while("a start after it", func() { m.w2 = w.again(m.w2) })
+	ready()
+	while("an end", func() {
+		if _, err := m.w2.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	while("a start", func() { m.w2 = w.again(m.w2) })
 }
 
 // Where a rule of the host drops what is left to the kernel, or another interface takes packets in IP, or

@@ -56,9 +56,9 @@ type handing struct {
 }
 
 // WatchHanded looks whether datagrams that programs hand to sockets get there, by how many packets sockets
-// have received so far. They pass the host's rules as datagrams to the mesh's port, but answers come from
-// another port than questions went to: a host that lets nothing but answers in drops them. Then the owner
-// is to return to tcx. It is to be called every second or so, from any goroutine.
+// have received so far. They pass the host's rules as datagrams to the mesh's port. Where the rule that has
+// questions leave from that port is not in force (filter.Guard), a host that lets nothing but answers in drops
+// them; so do rules that take what programs have assigned to sockets. Then the owner is to return to tcx. It is to be called every second or so, from any goroutine.
 func (e *Engine) WatchHanded(received func() uint64) (again bool) {
 	e.mu.Lock()
 	before, apart := e.handing, e.settings.UserPort != 0 && e.settings.Decap != 0
@@ -83,6 +83,6 @@ func (e *Engine) WatchHanded(received func() uint64) (again bool) {
 		return false
 	}
 	e.forgoFOU(noFOU("%d datagrams for meshd itself did not reach its sockets: "+
-		"does a rule of this host let in nothing but answers from port to port?", now.handed-before.handed))
+		"does a rule of this host drop or redirect them?", now.handed-before.handed))
 	return true
 }
