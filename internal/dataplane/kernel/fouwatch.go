@@ -56,9 +56,10 @@ type handing struct {
 }
 
 // WatchHanded looks whether datagrams that programs hand to sockets get there, by how many packets sockets
-// have received so far. They pass the host's rules as datagrams to the mesh's port. Where the rule that has
-// questions leave from that port is not in force (filter.Guard), a host that lets nothing but answers in drops
-// them; so do rules that take what programs have assigned to sockets. Then the owner is to return to tcx. It is to be called every second or so, from any goroutine.
+// have received so far. They pass the host's rules as datagrams to the mesh's port. Rules may redirect them;
+// and a host that lets nothing but answers in drops them as long as the rule is not in force that has
+// questions leave from that port (filter.Guard). Then the owner is to return to tcx. It is to be called every
+// second or so, from any goroutine.
 func (e *Engine) WatchHanded(received func() uint64) (again bool) {
 	e.mu.Lock()
 	before, apart := e.handing, e.settings.UserPort != 0 && e.settings.Decap != 0
