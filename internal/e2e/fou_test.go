@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
-	"slices"
 	"strings"
 	"testing"
 
@@ -36,29 +35,6 @@ func receives(t *testing.T, d *nstest.Daemon, way string) (reason string) {
 	return waitStatus(t, d, "receives by "+way, func(s control.Status) bool {
 		return s.Dataplane.Engine == "kernel" && s.Dataplane.Receive == way
 	}).Dataplane.Reason
-}
-
-// perPacket sends TCP from a pod to one on a host, and returns how many bytes a packet has that reaches the
-// pod, on average, and how many of its packets came out of order.
-func perPacket(t *testing.T, from, to *nstest.Namespace, address string) (bytes, disordered uint64) {
-	t.Helper()
-	const size = 8 << 20
-	before, _ := received(t, to, "eth0")
-	behind := outOfOrder(t, to)
-	transfer(t, from, to, address, size)
-	after, _ := received(t, to, "eth0")
-	return size / (after - before), outOfOrder(t, to) - behind
-}
-
-// outOfOrder returns how many packets of TCP had to wait for others that they had overtaken.
-func outOfOrder(t *testing.T, n *nstest.Namespace) (packets uint64) {
-	t.Helper()
-	lines := strings.Split(run(t, n, "cat", "/proc/net/netstat"), "\n")
-	at := slices.Index(strings.Fields(lines[0]), "TCPOFOQueue")
-	if _, err := fmt.Sscan(strings.Fields(lines[1])[max(at, 0)], &packets); err != nil || at < 0 {
-		t.Fatalf("%v: %s", err, lines[:2])
-	}
-	return packets
 }
 
 // TCP reaches pods behind a bridge as superpackets, in order, from a host with the kernel engine and from one
@@ -150,9 +126,6 @@ func TestFOUFamilies(t *testing.T) {
 	}{{"over IPv4", "172.18.0.%d", 1472}, {"over IPv6", "2001:db8::%d", 1452}} {
 		t.Run(underlay.name, func(t *testing.T) {
 			w := newWorldMTU(t, underlay.mtu)
-			if err := w.Lab.LikeAWire(w.Hosts()...); err != nil {
-				t.Fatal(err)
-			}
 			m := w.startAll("[probe]\ninterval = \"200ms\"\n" + dualStack(underlay.address))
 			if reason := receives(t, m.w, "fou"); reason != "" {
 				t.Error(reason)
@@ -160,10 +133,15 @@ func TestFOUFamilies(t *testing.T) {
 			receives(t, m.w2, "fou")
 			known(t, m.w, "worker2")
 			known(t, m.w2, "worker")
-			for _, address := range []string{"10.244.1.2:9000", "[fd00:10:244:1::2]:9000"} {
-				n, disordered := perPacket(t, w.PodW2b, w.PodW, address)
-				if n < merged || disordered != 0 {
-					t.Errorf("%s: %d bytes a packet, %d out of order", address, n, disordered)
+			for _, way := range []string{"whole", "in segments"} { // as hosts on one machine send, and as on a wire
+				for _, address := range []string{"10.244.1.2:9000", "[fd00:10:244:1::2]:9000"} {
+					n, disordered := perPacket(t, w.PodW2b, w.PodW, address)
+					if n < merged || disordered != 0 {
+						t.Errorf("%s, sent %s: %d bytes a packet, %d out of order", address, way, n, disordered)
+					}
+				}
+				if err := w.Lab.LikeAWire(w.Hosts()...); err != nil {
+					t.Fatal(err)
 				}
 			}
 			bothFamiliesPass(t, m, underlay.mtu)

@@ -2,17 +2,14 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/nstest"
 )
-
-// merged is how many bytes a packet has at least, on average, where the kernel merges TCP.
-const merged = 5000
 
 // received returns what an interface has received.
 func received(t *testing.T, n *nstest.Namespace, device string) (packets, bytes uint64) {
@@ -29,29 +26,33 @@ func received(t *testing.T, n *nstest.Namespace, device string) (packets, bytes 
 	return links[0].Stats.RX.Packets, links[0].Stats.RX.Bytes
 }
 
-// forwarded returns how many packets a host has forwarded, superpackets as one.
-func forwarded(t *testing.T, n *nstest.Namespace) (packets int64) {
+// merged is how many bytes a packet has at least, on average, where the kernel merges TCP.
+const merged = 5000
+
+// perPacket sends TCP from a pod to one on a host, and returns how many bytes a packet has that reaches the
+// pod, on average, and how many of its packets came out of order.
+func perPacket(t *testing.T, from, to *nstest.Namespace, address string) (bytes, disordered uint64) {
 	t.Helper()
-	lines := strings.Split(run(t, n, "cat", "/proc/net/snmp"), "\n")
-	at := slices.Index(strings.Fields(lines[0]), "ForwDatagrams")
-	packets, err := strconv.ParseInt(strings.Fields(lines[1])[max(at, 0)], 10, 64)
-	if at < 0 || err != nil {
+	const size = 8 << 20
+	before, _ := received(t, to, "eth0")
+	behind := outOfOrder(t, to)
+	transfer(t, from, to, address, size)
+	after, _ := received(t, to, "eth0")
+	return size / (after - before), outOfOrder(t, to) - behind
+}
+
+// outOfOrder returns how many packets of TCP had to wait for others that they had overtaken.
+func outOfOrder(t *testing.T, n *nstest.Namespace) (packets uint64) {
+	t.Helper()
+	lines := strings.Split(run(t, n, "cat", "/proc/net/netstat"), "\n")
+	at := slices.Index(strings.Fields(lines[0]), "TCPOFOQueue")
+	if _, err := fmt.Sscan(strings.Fields(lines[1])[max(at, 0)], &packets); err != nil || at < 0 {
 		t.Fatalf("%v: %s", err, lines[:2])
 	}
 	return packets
 }
 
-// arrived sends TCP to a pod on a host, and returns how many bytes a packet has that the host
-// forwards for it, on average, acknowledgments included.
-func arrived(t *testing.T, from, to *nstest.Namespace, host *nstest.Host) int64 {
-	t.Helper()
-	const size = 64 << 20
-	before := forwarded(t, host.Namespace)
-	transfer(t, from, to, "10.244.1.2:9000", size)
-	return size / (forwarded(t, host.Namespace) - before)
-}
-
-// TCP that the tc program takes from a wire is forwarded to pods as superpackets, by a pair of
+// TCP that the tc program takes from a wire reaches pods behind a bridge as superpackets, by a pair of
 // interfaces that is always as it should be, while meshd runs and while it does not.
 func TestKernelEngineMerges(t *testing.T) {
 	nstest.Share(t, nstest.Loaded)
@@ -62,10 +63,10 @@ func TestKernelEngineMerges(t *testing.T) {
 	m := w.startAll(engineFile(t, "kernel", "tcx"))
 	known(t, m.w2, "worker")
 	known(t, m.w, "worker2")
-	const single = 1600 // bytes at most
+	const single = 1600 // bytes at most: the pod's packets are of 1472 bytes
 	check := func(when string) {
 		t.Helper()
-		if n := arrived(t, w.PodW2b, w.PodW, w.Worker); n < merged {
+		if n, _ := perPacket(t, w.PodW2b, w.PodW, "10.244.1.2:9000"); n < merged {
 			t.Errorf("%s: %d bytes a packet", when, n)
 		}
 	}
@@ -108,7 +109,7 @@ func TestKernelEngineMerges(t *testing.T) {
 		t.Fatal(err)
 	}
 	use("tcx")
-	if n := arrived(t, w.PodW2b, w.PodW, w.Worker); n > single {
+	if n, _ := perPacket(t, w.PodW2b, w.PodW, "10.244.1.2:9000"); n > single {
 		t.Errorf("without the pair: %d bytes a packet", n)
 	}
 	s := status(t, m.w)
