@@ -3,7 +3,9 @@ package kernel
 import (
 	"bytes"
 	"encoding/binary"
+	"math"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -20,6 +22,47 @@ func (p *Engine) decapsulating(t *testing.T) {
 	t.Helper()
 	if err := p.configure(func(s *meshSettings) { s.Decap = loopback }); err != nil {
 		t.Fatal(err)
+	}
+	p.onTheWay(t, 1, math.MaxInt64)
+}
+
+// onTheWay has so many packets be on their way to the kernel's decapsulation, the last since a time of the
+// boot's clock, in ns.
+func (p *Engine) onTheWay(t *testing.T, packets, since uint64) {
+	t.Helper()
+	for end, value := range []uint64{packets, 0, 0, since} { // MERGER_IN and the others of bpf/maps.h
+		all := make([]uint64, ebpf.MustPossibleCPU())
+		for i := range all {
+			all[i] = value
+		}
+		if err := p.handle().Merging.Put(uint32(end), all); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A segment takes the way of superpackets only while some are on it.
+func TestSegmentsOvertakeNone(t *testing.T) {
+	nstest.Require(t)
+	m := meshOver(false)
+	p := programsOf(t, m)
+	p.decapsulating(t)
+	segment := ip4(netip.MustParseAddr("10.244.1.2"), netip.MustParseAddr("10.244.0.2"), 0, 64, unix.IPPROTO_TCP,
+		make([]byte, 40))
+	frame := outerTo(m.Peers[1].Underlay().AddrPort, m.Peers[0].Underlay().AddrPort, 0, segment)
+	for _, c := range []struct {
+		name           string
+		packets, since uint64
+		device         bool
+	}{{"none", 0, math.MaxInt64, false}, {"one", 1, math.MaxInt64, true}, {"one that was lost", 1, 0, false}} {
+		t.Run(c.name, func(t *testing.T) {
+			p.onTheWay(t, c.packets, c.since)
+			const tcRedirect, done = 7, 1
+			code, mark, _ := runMarked(t, p.handle().In, frame)
+			if code != tcRedirect || (mark == p.settings.Tag|done) != c.device {
+				t.Errorf("code %d, mark %#x", code, mark)
+			}
+		})
 	}
 }
 

@@ -8,10 +8,12 @@
  *
  *	superpackets, checksums that only the kernel verifies, IPv6 in IPv4
  *	             -> marked, left -> IP -> UDP -> FOU -> a tunnel's device -> mesh_decap -> TUN
- *	TCP          -> outer headers off, marked -> the device -> mesh_decap -> TUN
+ *	TCP, while such are on their way
+ *	             -> outer headers off, marked -> the device -> mesh_decap -> TUN
  *	others       -> outer headers off -> TUN
  *
- * Both ways of TCP lead through the backlog of the CPU twice, so a flow keeps its order.
+ * The first ways of TCP lead through the backlog of the CPU twice, so a flow keeps its order. A round trip of
+ * small packets is spared that.
  */
 #include <linux/if_packet.h>
 
@@ -79,7 +81,7 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct settings 
 {
 	/* What the card hashed are outer headers, the same for all flows of a peer. */
 	bpf_set_hash_invalid(skb);
-	if (s->decap && (follows || in->protocol == IPPROTO_TCP)) {
+	if (s->decap && (follows || (in->protocol == IPPROTO_TCP && on_the_way(c->seen)))) {
 		skb->mark = s->tag | DONE;
 		count_merging(MERGER_IN, 1);
 		return bpf_redirect(s->decap, BPF_F_INGRESS);
@@ -195,6 +197,7 @@ static __always_inline int leave_to_kernel(struct __sk_buff *skb, const struct s
 	if (s->flows)
 		note_flow(skb, at, flow_of(sender, in, FLOW_IN), a.packets, a.bytes);
 	count_merging(MERGER_IN, 1);
+	note_left(c->seen);
 	skb->mark = s->tag;
 	return LEAVE;
 }

@@ -141,8 +141,9 @@ struct {
 
 /* Packets that went into the merger, or to the kernel's decapsulation, and that came out of it. If fewer come
  * out, another program or a rule of the host ends them on the way. Then, datagrams of nodes that came to the
- * decapsulation without mesh_in: by an interface without a program, or out of IPsec. */
-enum { MERGER_IN, MERGER_OUT, MERGER_STRAYS, MERGER_ENDS };
+ * decapsulation without mesh_in: by an interface without a program, or out of IPsec. Last, when a packet was
+ * left to the decapsulation with its headers on, as counters.seen. */
+enum { MERGER_IN, MERGER_OUT, MERGER_STRAYS, MERGER_LEFT, MERGER_ENDS };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -157,6 +158,29 @@ static __always_inline void count_merging(__u32 end, __u32 packets)
 
 	if (n)
 		*n += packets;
+}
+
+/* How long after a packet was left to the kernel others may be on their way there, ns. */
+#define ON_THE_WAY 1000000000ULL
+
+static __always_inline void note_left(__u64 now)
+{
+	__u32 key = MERGER_LEFT;
+	__u64 *left = bpf_map_lookup_elem(&merging, &key);
+
+	if (left)
+		*left = now;
+}
+
+/* Whether packets of this CPU are on their way to mesh_decap, which others must not overtake. What was lost
+ * there never comes out, so the time decides, too. */
+static __always_inline int on_the_way(__u64 now)
+{
+	__u32 key = MERGER_IN, out_key = MERGER_OUT, left_key = MERGER_LEFT;
+	__u64 *in = bpf_map_lookup_elem(&merging, &key), *out = bpf_map_lookup_elem(&merging, &out_key);
+	__u64 *left = bpf_map_lookup_elem(&merging, &left_key);
+
+	return in && out && left && *in != *out && now < *left + ON_THE_WAY;
 }
 
 /* The number of this node. */
