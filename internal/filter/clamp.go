@@ -50,9 +50,10 @@ func (s ClampSettings) table() nft.Table {
 	out := nft.Chain{Name: "postrouting", Type: nft.Filter, Hook: nft.Postrouting, Priority: nft.Mangle}
 	in := nft.Chain{Name: "prerouting", Type: nft.Filter, Hook: nft.Prerouting, Priority: nft.Mangle}
 	// All packets of this host come here. Nearly all end at the first rules, which cost less than a look into
-	// a set: they are none of TCP, or open no connection.
-	early := []nft.Rule{{Name: "not TCP", Exprs: nft.Join(nft.NotTCP(), nft.Pass())},
-		{Name: "goes on", Exprs: nft.Join(nft.GoesOn(), nft.Pass())}}
+	// a set: segments that open no connection, and what is none of TCP. Of that the first rule lets some pass,
+	// by whatever stands in the place of flags.
+	early := []nft.Rule{{Name: "goes on", Exprs: nft.Join(nft.GoesOn(), nft.Pass())},
+		{Name: "not TCP", Exprs: nft.Join(nft.NotTCP(), nft.Pass())}}
 	out.Rules = append(slices.Clone(early),
 		nft.Rule{Name: "other", Exprs: nft.Join(nft.ToInterfaceNotIn(setMesh), nft.Pass())})
 	in.Rules = append(early, nft.Rule{Name: "other", Exprs: nft.Join(nft.FromInterfaceNotIn(setMesh), nft.Pass())})
