@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // A mode is one way of joining the pods of two hosts. A pod's MTU, in bytes, is what it leaves of 1500.
@@ -179,23 +180,31 @@ func (l *lab) socket(host int) string { return filepath.Join(l.dir, fmt.Sprintf(
 
 // status is what is read of a daemon's.
 type status struct {
-	Dataplane struct{ Receive string }
+	Dataplane struct{ Receive, Reason string }
 	WireGuard struct{ Implementation string }
 }
 
-// is says that a mode is absent if daemons do it in another way.
+// is waits until daemons do it in a way, and says that the mode is absent if they do it in another one: peers
+// may know each other before a daemon has done all that the file says.
 func (l *lab) is(what, wanted string, of func(status) string) error {
 	for i, h := range l.hosts {
-		out, err := h.Run(meshd, "status", "--json", "--socket", l.socket(i))
-		if err != nil && out == "" {
-			return err
-		}
-		var s status
-		if err := json.Unmarshal([]byte(out), &s); err != nil {
-			return err
-		}
-		if got := of(s); wanted != "" && got != wanted {
-			return &absentError{fmt.Sprintf("%s is %q and not %q here", what, got, wanted)}
+		for try := 0; wanted != ""; try++ {
+			out, err := h.Run(meshd, "status", "--json", "--socket", l.socket(i))
+			if err != nil && out == "" {
+				return err
+			}
+			var s status
+			if err := json.Unmarshal([]byte(out), &s); err != nil {
+				return err
+			}
+			got := of(s)
+			if got == wanted {
+				break
+			}
+			if try == 20 {
+				return &absentError{fmt.Sprintf("%s is %q and not %q here: %s", what, got, wanted, s.Dataplane.Reason)}
+			}
+			time.Sleep(100 * time.Millisecond)
 		}
 	}
 	return nil
