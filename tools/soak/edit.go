@@ -18,7 +18,7 @@ func apart(step time.Duration) time.Duration { return step / 8 }
 func together(time.Duration) time.Duration   { return 0 }
 
 // engines are the ways to move bare packets between which a mesh switches.
-var engines = []string{`engine = "auto"`, "engine = \"kernel\"\nreceive = \"xdp\"", `engine = "user"`,
+var engines = []string{"engine = \"kernel\"\nreceive = \"xdp\"", `engine = "user"`, `engine = "auto"`,
 	"engine = \"kernel\"\nreceive = \"tcx\""}
 
 // steps returns a round of all switches: with each engine to encryption and back.

@@ -28,7 +28,6 @@ const (
 	pingPause = 500 * time.Millisecond
 	gsoPause  = 500 * time.Millisecond // between two superpackets
 	tcpPause  = 250 * time.Millisecond // between two writes
-	tcpWrite  = 16 << 10               // bytes of most writes
 	tcpLife   = 30 * time.Second       // of a connection
 	stalled   = 30 * time.Second       // a connection that has moved no byte for so long is broken
 	drainTime = 3 * time.Second        // what is still on its way at the end arrives within this
@@ -41,6 +40,7 @@ type flow struct {
 	from, to    *pod
 	family      int // 4 or 6
 	port        uint16
+	chunk       int // bytes of most writes of TCP
 
 	mu   sync.Mutex
 	left [window]time.Time // when requests were sent
@@ -62,19 +62,19 @@ type traffic struct {
 }
 
 // start begins traffic of each kind between all ordered pairs of pods, by both families.
-func (tr *traffic) start(ctx context.Context, l *ledger, mesh int, name string, pods []*pod) error {
-	for _, from := range pods {
-		for _, to := range pods {
+func (tr *traffic) start(ctx context.Context, l *ledger, number int, m *mesh, chunk int) error {
+	for _, from := range m.pods {
+		for _, to := range m.pods {
 			for _, family := range []int{4, 6} {
 				for _, kind := range kinds {
 					if from == to {
 						continue
 					}
-					way := fmt.Sprintf("%s: %s to %s %s%d", name, from.name, to.name, kind.name, family)
-					f := &flow{ledger: l, id: l.add(mesh, way), from: from, to: to, family: family}
+					way := fmt.Sprintf("%s: %s to %s %s%d", m.name, from.name, to.name, kind.name, family)
+					f := &flow{ledger: l, id: l.add(number, way), from: from, to: to, family: family, chunk: chunk}
 					f.port = 7000 + f.id
 					if kind.name == "udp" {
-						f.answers = l.add(mesh, way+" answer")
+						f.answers = l.add(number, way+" answer")
 					}
 					send, sockets, err := kind.begin(f)
 					tr.sockets = append(tr.sockets, sockets...)

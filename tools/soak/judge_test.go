@@ -51,6 +51,28 @@ func TestTrends(t *testing.T) {
 	}
 }
 
+// While meshes switch, what each way to move packets has of its own is compared after whole rounds alone.
+func TestCompares(t *testing.T) {
+	for _, test := range []struct {
+		name           string
+		soak, switches time.Duration
+		leaks          bool
+	}{
+		{"no switches", 10 * time.Minute, 0, true},
+		{"rounds are shorter than thirds", 20 * time.Minute, 15 * time.Second, true},
+		{"rounds are longer than thirds", 10 * time.Minute, 15 * time.Second, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := &result{soak: test.soak, switches: test.switches}
+			for _, l := range limits {
+				if got, want := r.compares(l), !l.least || test.leaks; got != want {
+					t.Errorf("%s is compared: %v", l.figure, got)
+				}
+			}
+		})
+	}
+}
+
 // A problem counts when two samples in a row have it, after the warm-up. Lost probes are excused while
 // packets take longer than a probe waits.
 func TestLasting(t *testing.T) {

@@ -35,6 +35,8 @@ func main() {
 	flag.DurationVar(&s.reloads, "reload", time.Minute, "time between two edits of the file")
 	flag.DurationVar(&s.switches, "switch", 0, "time between two changes of engine, keys or transport of "+
 		"each mesh; 0: none. Loss and health are not judged then")
+	flag.IntVar(&s.chunk, "tcp", 16, "KiB that a TCP connection sends four times a second; each eighth time "+
+		"eight times as much")
 	only := flag.String("only", "", "meshes, separated by commas (default user, kernel and sealed)")
 	out := flag.String("out", "", "directory for soak.md and soak.svg (default: only print)")
 	flag.Parse()
@@ -50,6 +52,7 @@ type soak struct {
 	binary                  string
 	long, reloads, switches time.Duration
 	only                    []string // names of meshes; one empty name: all
+	chunk                   int      // KiB of most writes of TCP
 }
 
 // The meshes, by how they move packets.
@@ -66,8 +69,8 @@ var meshes = []struct {
 type result struct {
 	soak     time.Duration
 	began    time.Time
-	switches bool
-	names    []string // of the meshes
+	switches time.Duration // between two changes of a mesh; 0: none
+	names    []string      // of the meshes
 	samples  []sample
 	accounts []account // by mesh
 	crews    []crew
@@ -99,8 +102,8 @@ func (s *soak) run(ctx context.Context, out string) (err error) {
 	if err := nstest.Available(); err != nil {
 		return err
 	}
-	if s.long < 20*time.Second {
-		return fmt.Errorf("-for %v is too short: nothing could be compared", s.long)
+	if s.long < 20*time.Second || s.chunk < 1 || s.chunk > 1<<10 {
+		return fmt.Errorf("-for %v: want 20s at least; -tcp %d: want 1 to 1024", s.long, s.chunk)
 	}
 	if s.binary, err = filepath.Abs(s.binary); err != nil {
 		return err
@@ -111,7 +114,7 @@ func (s *soak) run(ctx context.Context, out string) (err error) {
 	}
 	defer os.RemoveAll(dir)
 	nstest.Sweep(labPrefix)
-	r := &result{soak: s.long, switches: s.switches > 0}
+	r := &result{soak: s.long, switches: s.switches}
 	all, err := s.build(ctx, dir)
 	defer func() {
 		for _, m := range all {
@@ -172,8 +175,9 @@ func (s *soak) measure(ctx context.Context, r *result, all []*mesh) (err error) 
 	defer end()
 	r.began = time.Now()
 	traffics := make([]traffic, len(all))
+	chunk := s.chunk << 10
 	for i, m := range all {
-		if err := traffics[i].start(flowing, r.ledger, i, m.name, m.pods); err != nil {
+		if err := traffics[i].start(flowing, r.ledger, i, m, chunk); err != nil {
 			end()
 			return errors.Join(err, traffics[i].stop())
 		}

@@ -165,6 +165,10 @@ func (r *result) text(faults []string) string {
 		w.Flush()
 		b.WriteString("\n")
 	}
+	if r.switches > 0 && len(r.ledger.errors) > 0 {
+		fmt.Fprintf(&b, "Flows told, which is not judged while meshes switch:\n- %s\n",
+			strings.Join(r.ledger.errors, "\n- "))
+	}
 	return b.String() + r.excuses() + r.verdict(faults)
 }
 

@@ -43,12 +43,12 @@ func (f *flow) connection(ctx context.Context, number uint64) error {
 		return err
 	}
 	defer conn.Close()
-	buf := make([]byte, 8*tcpWrite)
+	buf := make([]byte, 8*f.chunk)
 	position := number * connectionRoom
 	life, end := context.WithTimeout(ctx, tcpLife)
 	defer end()
 	for i := 0; ; i++ {
-		b := buf[:tcpWrite]
+		b := buf[:f.chunk]
 		if i%8 == 7 { // as much as makes superpackets
 			b = buf
 		}
