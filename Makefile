@@ -39,16 +39,21 @@ done; \
   DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends libc6-dev $$missing; }
 endef
 
-.PHONY: build package lint-package test-package trial-base previous demo screenshots test test-matrix test-binaries test-kernels bench-kernels guard-kernels kernel-machine rivals engines monitors reliability bench chaos soak fuzz lint deps lint-deps trial-deps clean
+.PHONY: build package release lint-package test-package trial-base previous demo screenshots test test-matrix test-binaries test-kernels bench-kernels guard-kernels kernel-machine rivals engines monitors reliability bench chaos soak fuzz lint deps lint-deps trial-deps clean
 
 build: # static binaries in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
-package: deps # .deb and .rpm for three architectures, checksums and an SBOM in dist/
+package: deps # .deb and .rpm for three architectures, checksums, notes and an SBOM in dist/
 	for target in amd64 arm64 arm; do \
 	  CGO_ENABLED=0 GOARCH=$$target GOARM=7 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS) -buildid=' -o bin/$$target/ ./cmd/... || exit 1; \
 	done
 	packaging/package.sh '$(VERSION)'
+
+release: # what `package` builds, if this commit is the release that its tag says
+	packaging/release.sh '$(VERSION)'
+	$(MAKE) package VERSION='$(VERSION)'
+	cd dist && sha256sum --check --quiet SHA256SUMS
 
 lint-package: package lint-deps # what Debian, rpm, mandoc and systemd have to say
 	mandoc -T lint -W style packaging/man/* | { ! grep -v -e 'referenced manual not found' -e 'mandoc.db'; }

@@ -62,6 +62,7 @@ for program in meshd meshtui; do
 	jq --arg at "$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)" --arg version "$VERSION" \
 		'.metadata.timestamp = $at | .metadata.component.version = $version' "$OUT/sbom.json" >"dist/$program-$VERSION.cdx.json"
 done
+packaging/notes.sh "$VERSION" >"dist/meshd-$VERSION.md"
 rm -rf "$OUT"
 (cd dist && sha256sum -- * >SHA256SUMS)
 ls -l dist

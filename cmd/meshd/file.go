@@ -124,7 +124,7 @@ func printFindings(w io.Writer, found []finding) error {
 }
 
 // version is set by the linker (-X main.version=...).
-var version = "0.1.0-dev"
+var version = "0.2.0-dev"
 
 // versionCommand returns `meshd version`. It tells the version of this program; that of the running
 // daemon, which an upgrade may not have replaced yet, is in `meshd status`.

@@ -28,7 +28,7 @@ import (
 )
 
 // version is set when a release is built.
-var version = "0.1.0-dev"
+var version = "0.2.0-dev"
 
 // main is the only place that exits.
 func main() {
