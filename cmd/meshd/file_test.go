@@ -89,7 +89,16 @@ const (
 
 // A draft goes to stdout, to be redirected into a file; a complete one is valid as it stands.
 func TestInitDrafts(t *testing.T) {
-	code, out, errs := meshd("init", "--from-flannel", write(t, netConf), write(t, nodes))
+	for _, args := range [][]string{
+		{"init", "--from-flannel", write(t, netConf), write(t, nodes)},
+		{"init", "--from-kubernetes", write(t, nodes)},
+	} {
+		t.Run(args[1], func(t *testing.T) { draftsWhole(t, args) })
+	}
+}
+
+func draftsWhole(t *testing.T, args []string) {
+	code, out, errs := meshd(args...)
 	if code != 0 || !strings.Contains(out, `"10.244.2.0/24"`) || !strings.Contains(out, `"172.18.0.4"`) {
 		t.Fatalf("%d, %q, %q", code, out, errs)
 	}

@@ -18,18 +18,19 @@ import (
 // initCommand returns `meshd init`. It writes to stdout and never to /etc/mesh.toml, since a file that
 // is there must not be lost; only --add changes a file, and keeps what is in it.
 func initCommand(g *globals) *cobra.Command {
-	var flannel, wireGuard []string
+	var flannel, kubernetes, wireGuard []string
 	var minimal, add bool
 	var key string
 	cmd := &cobra.Command{
-		Use:   "init [--minimal | --from-flannel FILE... | --from-wg FILE... | --add NAME ADDRESS...]",
-		Short: "Print a starter file, or one drafted from flannel or WireGuard; or add a node to a file",
+		Use:   "init [--minimal | --from-{flannel,kubernetes,wg} FILE... | --add NAME ADDRESS...]",
+		Short: "Print a starter file, or one drafted from flannel, Kubernetes or WireGuard; or add a node",
 		Long: `Print a commented file to start from, with the name and the address of this host; --minimal
 leaves out what has a default. --from-flannel drafts it from flannel's net-conf.json and a list of its
 hosts: leases from etcd, or nodes of Kubernetes; it also reads kube-flannel.yml and what kubectl prints,
-as JSON or YAML. --from-wg drafts it from wg-quick files: one of them, or one of each host. "-" stands
-for standard input. The file and standard error say what could not be carried over. Exit code 1: the
-draft is incomplete.
+as JSON or YAML. --from-kubernetes drafts it from a list of nodes, for a cluster without a network plugin,
+and from the ConfigMap kubeadm-config, which has the pod network. --from-wg drafts it from wg-quick files:
+one of them, or one of each host. "-" stands for standard input. The file and standard error say what
+could not be carried over. Exit code 1: the draft is incomplete.
 
 --add adds a node to the file of --config, which keeps its comments. Without a SUBNET the node gets the
 next free one. An invalid node changes nothing.
@@ -42,25 +43,29 @@ and --add takes a node without an ADDRESS, which calls the others.`,
   meshd init --add edge-2 172.18.0.4 --public-key "$(ssh edge-2 sudo meshd key)"
   etcdctl get --prefix /coreos.com/network | meshd init --from-flannel - > mesh.toml
   kubectl get nodes -o yaml > nodes.yml && meshd init --from-flannel kube-flannel.yml nodes.yml > mesh.toml
+  kubectl get nodes -o json | meshd init --from-kubernetes - > mesh.toml
   meshd init --from-wg edge-1/wg0.conf edge-2/wg0.conf > mesh.toml`,
 		Args: cobra.ArbitraryArgs, // more FILEs: a flag takes the first one only
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var draft drafter
 			switch {
-			case key != "" && (flannel != nil || wireGuard != nil):
+			case key != "" && alternatives(flannel != nil, kubernetes != nil, wireGuard != nil) > 0:
 				return fmt.Errorf("%w: --public-key is of a starter file, or of a node to --add", errUsage)
-			case alternatives(minimal, add, flannel != nil, wireGuard != nil) > 1:
-				return fmt.Errorf("%w: use one of --minimal, --add, --from-flannel and --from-wg", errUsage)
+			case alternatives(minimal, add, flannel != nil, kubernetes != nil, wireGuard != nil) > 1:
+				return fmt.Errorf("%w: use one of --minimal, --add, --from-flannel, --from-kubernetes and --from-wg",
+					errUsage)
 			// nil tells a flag that was not given; one that was given has at least a file.
 			case flannel != nil:
 				draft = migrate.FromFlannel
+			case kubernetes != nil:
+				draft = migrate.FromKubernetes
 			case wireGuard != nil:
 				draft = migrate.FromWireGuard
 			case add:
 				return addNode(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), g.config, key, args)
 			case len(args) > 0:
-				return fmt.Errorf("%w: `meshd init` alone takes no arguments: files need --from-flannel or --from-wg, "+
-					"a node needs --add", errUsage)
+				return fmt.Errorf("%w: `meshd init` alone takes no arguments: files need --from-flannel, "+
+					"--from-kubernetes or --from-wg, a node needs --add", errUsage)
 			default:
 				doc, isExample, err := starter(minimal, key)
 				if err != nil {
@@ -72,7 +77,7 @@ and --add takes a node without an ADDRESS, which calls the others.`,
 				_, err = cmd.OutOrStdout().Write(doc)
 				return err
 			}
-			return printDrafted(cmd, draft, slices.Concat(flannel, wireGuard, args))
+			return printDrafted(cmd, draft, slices.Concat(flannel, kubernetes, wireGuard, args))
 		},
 	}
 	cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
@@ -85,11 +90,12 @@ and --add takes a node without an ADDRESS, which calls the others.`,
 	cmd.Flags().BoolVar(&add, "add", false, "add a node to the file of --config")
 	cmd.Flags().StringVar(&key, "public-key", "", "the `key` of the node that is printed or added")
 	cmd.Flags().StringArrayVar(&flannel, "from-flannel", nil, "draft from the `FILE`s of flannel")
+	cmd.Flags().StringArrayVar(&kubernetes, "from-kubernetes", nil, "draft from the `FILE`s of kubectl")
 	cmd.Flags().StringArrayVar(&wireGuard, "from-wg", nil, "draft from the `FILE`s of wg-quick")
 	return cmd
 }
 
-// A drafter makes a draft of files: migrate.FromFlannel and migrate.FromWireGuard are two.
+// A drafter makes a draft of files, as migrate.FromFlannel does.
 type drafter func([]migrate.File) (*migrate.Draft, error)
 
 // printDrafted drafts a file from others.

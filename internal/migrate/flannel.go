@@ -27,22 +27,32 @@ import (
 // its notes say so.
 func FromFlannel(files []File) (*Draft, error) {
 	f := &flannel{draft: Draft{From: "flannel"}}
+	if err := f.readAll(files); err != nil {
+		return nil, err
+	}
+	return f.finish()
+}
+
+// readAll reads inputs of any form.
+func (f *flannel) readAll(files []File) error {
 	for _, file := range files {
 		content, err := file.text()
 		if err == nil {
 			err = f.read(content)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", file.Name, err)
+			return fmt.Errorf("%s: %w", file.Name, err)
 		}
 	}
-	return f.finish()
+	return nil
 }
 
 // flannel collects what the files say.
 type flannel struct {
 	draft Draft
 	conf  *netConf // nil until an input has it
+	// kubernetes says that nodes and kubeadm's settings count, and nothing of flannel.
+	kubernetes bool
 }
 
 // netConf is flannel's network configuration (pkg/subnet, Config). encoding/json matches the
@@ -315,8 +325,7 @@ func (f *flannel) finish() (*Draft, error) {
 		if err := f.network(); err != nil {
 			return nil, err
 		}
-	} else {
-		d.CIDR = nil
+	} else if !f.kubernetes {
 		d.losses.mesh("the network of all pods: it is in net-conf.json or in kube-flannel.yml: give that, too")
 	}
 	// Incomplete nodes stay in the draft: a person knows what is missing.
@@ -328,10 +337,15 @@ func (f *flannel) finish() (*Draft, error) {
 			d.losses.of(id, "the pod subnet", "the input has none")
 		}
 	}
-	if len(d.Nodes) == 0 {
+	switch {
+	case f.kubernetes && len(d.Nodes) == 0:
+		d.losses.mesh("the hosts: give what `kubectl get nodes -o json` prints, too")
+	case f.kubernetes:
+		d.losses.mesh("new nodes: add a [[node]] table for each, with its podCIDR")
+	case len(d.Nodes) == 0:
 		d.losses.mesh("the hosts: they are in etcd (`etcdctl get --prefix /coreos.com/network`) " +
 			"or in `kubectl get nodes -o json`; give one of them, too")
-	} else {
+	default:
 		d.losses.mesh("leases: subnets are fixed from now on; add a [[node]] table for each new host")
 	}
 	d.finish()

@@ -44,6 +44,10 @@ func TestHostileInput(t *testing.T) {
 		"hosts": {FromFlannel, repeat("{\"kind\":\"NodeList\",\"items\":[{}", ",{}", "]}"), ErrTooLarge},
 		"hosts of one name": {FromFlannel, "{\"kind\":\"NodeList\",\"items\":[{}" +
 			strings.Repeat(",{\"metadata\":{\"name\":\"a\"}}", 15_000) + "]}", nil},
+		"settings of kubeadm": {FromKubernetes, `{"kind":"ConfigMap","data":{"ClusterConfiguration":"` +
+			strings.ReplaceAll(bomb, "\n", `\n`) + `"}}`, ErrInvalid},
+		"pod subnets of one node": {FromKubernetes, `{"kind":"Node","spec":{"podCIDRs":["10.1.0.0/24"` +
+			strings.Repeat(`,"10.1.0.0/24"`, size/14) + "]}}", nil},
 		"a value of many lines": {FromFlannel, repeat("/subnets/10.1.0.0-24\n", "\n", "{}"), nil},
 		"keys of etcd":          {FromFlannel, repeat("", "/a\n", ""), ErrUnknown},
 		"peers":                 {FromWireGuard, peers.String(), ErrTooLarge},

@@ -1,4 +1,4 @@
-// Package migrate reads the state of flannel or the configuration of WireGuard and drafts a
+// Package migrate reads the state of flannel or Kubernetes or the configuration of WireGuard and drafts a
 // mesh.toml from it. It is a room of its own because it knows the formats of other programs,
 // and of meshd only the keys of its file. Nothing here touches a host.
 //
@@ -71,7 +71,7 @@ func (f File) text() ([]byte, error) {
 
 // A Draft is the content of a mesh.toml, in the order in which it is written.
 type Draft struct {
-	From string         // "flannel" or "WireGuard"
+	From string         // "flannel", "Kubernetes" or "WireGuard"
 	CIDR []netip.Prefix // the pod network, masked; empty if the input does not say it
 	Port int            // UDP port; 0: meshd's default
 	// WGPort is wireguard.port of an encrypted mesh; 0: it is not encrypted.
@@ -80,8 +80,10 @@ type Draft struct {
 	// NoPods says that each node's subnets are single addresses: there is no room for pods, so
 	// nothing is written for container runtimes.
 	NoPods bool
-	Nodes  []Node   // sorted by subnet, with names that are unique
-	Notes  []string // a sentence for each thing that could not be carried over
+	// CNIConf is container.cni_conf; empty: no configuration for a container runtime is written.
+	CNIConf string
+	Nodes   []Node   // sorted by subnet, with names that are unique
+	Notes   []string // a sentence for each thing that could not be carried over
 
 	losses losses
 }
@@ -128,6 +130,9 @@ func (d *Draft) TOML() []byte {
 	}
 	if d.NoPods {
 		b.WriteString("\n[container]\nsubnet_env = \"\" # no node has room for pods\n")
+	}
+	if d.CNIConf != "" {
+		fmt.Fprintf(&b, "\n[container]\ncni_conf = %s\n", strconv.Quote(d.CNIConf))
 	}
 	for _, n := range d.Nodes {
 		d.node(&b, n)

@@ -45,6 +45,7 @@ func load(t testing.TB, dir string) (files []File) {
 var sources = map[string]func([]File) (*Draft, error){
 	"etcd": FromFlannel, "etcd2": FromFlannel, "etcd-lines": FromFlannel, "etcd-json": FromFlannel,
 	"kube": FromFlannel, "manifest": FromFlannel, "list": FromFlannel,
+	"kubernetes": FromKubernetes, "kubeadm": FromKubernetes,
 	"wg": FromWireGuard, "wg-one": FromWireGuard, "wg-names": FromWireGuard, "warrior": FromWireGuard,
 }
 
@@ -144,7 +145,7 @@ func TestOrderOfFiles(t *testing.T) {
 func TestCompleteDraftsAreAccepted(t *testing.T) {
 	complete := map[string]bool{"etcd": true, "etcd-json": true, "etcd-lines": false, "etcd2": true,
 		"kube": false, "manifest": true, "list": true, "wg": true, "wg-one": true, "wg-names": false,
-		"warrior": false}
+		"warrior": false, "kubernetes": false, "kubeadm": true}
 	for dir, draft := range sources {
 		t.Run(dir, func(t *testing.T) {
 			d, err := draft(load(t, dir))
@@ -210,12 +211,14 @@ func TestBadInput(t *testing.T) {
 
 // ofDraft is what a line of a draft looks like.
 var ofDraft = regexp.MustCompile(`^(#.*|\[network\]|\[wireguard\]|\[container\]|\[\[node\]\]|` +
-	`(subnet_env|cidr|port|name|address|subnets|routes|transport|public_key|endpoint|via) *= [^\pC]*)?\n$`)
+	`(subnet_env|cni_conf|cidr|port|name|address|subnets|routes|transport|public_key|endpoint|via) *= [^\pC]*)?\n$`)
 
 // Whatever they are given, drafts are drafts: nothing of the input becomes a line.
 func FuzzFlannel(f *testing.F) {
 	fuzz(f, FromFlannel, "etcd", "etcd2", "etcd-lines", "etcd-json", "kube", "list")
 }
+
+func FuzzKubernetes(f *testing.F) { fuzz(f, FromKubernetes, "kubernetes", "kubeadm") }
 
 // YAML has a target of its own: its seeds lead elsewhere than those of JSON.
 func FuzzFlannelYAML(f *testing.F) {

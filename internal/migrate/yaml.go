@@ -58,7 +58,8 @@ func interesting(doc *yaml.Node) bool {
 	}
 	for pair := range slices.Chunk(doc.Content[0].Content, 2) {
 		if pair[0].Value == "kind" {
-			return slices.Contains([]string{"ConfigMap", "ConfigMapList", "Node", "NodeList", "List"}, pair[1].Value)
+			return slices.Contains([]string{"ConfigMap", "ConfigMapList", "Node", "NodeList", "List",
+				"ClusterConfiguration"}, pair[1].Value)
 		}
 	}
 	return true
