@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"example.org/meshd/internal/apply"
 	"example.org/meshd/internal/begin"
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/container"
@@ -100,7 +101,7 @@ var cleanupSteps = []cleanupStep{
 		if removed {
 			c.removed(lastgood.Path(c.state))
 		}
-		return err
+		return errors.Join(err, apply.Forget(c.state))
 	}},
 	{what: "files", do: removeFiles},
 }

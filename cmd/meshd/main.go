@@ -186,8 +186,10 @@ API, 6 timed out, 78 "meshd run" has no valid file.`,
 		topCommand(g), speedCommand(g),
 		drainCommand(g), undrainCommand(g),
 		planCommand(g), reloadCommand(g), versionCommand(g),
+		applyCommand(g), confirmCommand(g), rollbackCommand(g), historyCommand(g), diffCommand(g),
 		wireguardUserCommand(g),
-		legacyForwardCommand(g), networkManagersCommand(g), bpfFolderCommand(), // hidden: for the service
+		legacyForwardCommand(g), networkManagersCommand(g), bpfFolderCommand(),
+		followFileCommand(g), // hidden, as the three before: for the service
 	)
 	noStrayFiles(root)
 	return root

@@ -26,6 +26,8 @@ type Where struct {
 	Path   string // of the file, as the caller named it
 	State  string // the state folder
 	Strict bool   // nothing may take its place
+	// See returns what takes the place of what was read, since it was applied; nil: nothing does.
+	See func(source.Reading) source.Reading
 }
 
 // A File is what a daemon begins with.
@@ -43,7 +45,9 @@ const patience = 5 * time.Second
 // one. The error of a bad file is of type config.Faults; that of a file that cannot be read for a
 // passing reason is not, since it is no fault of the file. It returns soon, whatever a file system does.
 func (w Where) Load(ctx context.Context, reader *source.Reader) (first File, err error) {
-	first.Reading = reader.Read(ctx)
+	if first.Reading = reader.Read(ctx); w.See != nil {
+		first.Reading = w.See(first.Reading)
+	}
 	bad := error(nil)
 	if first.Config, bad = w.Parse(nil, first.Reading); bad == nil {
 		return first, nil

@@ -87,19 +87,22 @@ type Change struct {
 // Sources of the text that is in force.
 const (
 	SourceFile     = "file"      // it was read from Config.Path
+	SourceApplied  = "applied"   // it was applied, and is not the one on disk
 	SourceLastGood = "last_good" // the file was bad at the start: the last good one of the state folder
 )
 
 // Config tells which file is in force, and how the last attempt to apply one ended.
 type Config struct {
 	Path       string    `json:"path"`
-	Source     string    `json:"source"`             // SourceFile, SourceLastGood; an older daemon says nothing
+	Source     string    `json:"source"`             // SourceFile, SourceLastGood, SourceApplied; an older daemon says nothing
 	LastGood   time.Time `json:"last_good,omitzero"` // when the last good file first came into force
 	Generation int       `json:"generation"`         // starts at 1 and grows by one with each applied file
 	SHA256     string    `json:"sha256"`
 	Applied    time.Time `json:"applied,omitzero"`
 	Error      string    `json:"error" text:"lines"` // why the file on disk is not in force; empty if it is
 	LastReload Reload    `json:"last_reload"`
+	// Pending is a change that is taken back unless it is confirmed; absent: none is.
+	Pending *Pending `json:"pending,omitempty"`
 }
 
 // Reload is the outcome of the last attempt to apply a file.

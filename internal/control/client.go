@@ -296,6 +296,9 @@ func (c *Client) refusal(response *http.Response, path string, answer []byte, bo
 		if failure.Error.Code == "no_such_peer" {
 			return fmt.Errorf("%w: %s", ErrNoPeer, failure.Error.Message)
 		}
+		if failure.Error.Code == "no_such_file" {
+			return errors.New(failure.Error.Message)
+		}
 		// The path is none of this daemon's: it is older than this program.
 		return fmt.Errorf("%w: %s", ErrMismatch, failure.Error.Message)
 	case http.StatusMethodNotAllowed: // nor is the way in which it is asked

@@ -48,6 +48,8 @@ type Source struct {
 	// asks. It does not wait.
 	Flows      func(q FlowQuery) Flows
 	CountFlows func(lease time.Duration, by string)
+	// Changer puts other files in force than the one that people edit.
+	Changer Changer
 	// Healthy returns why the daemon should be restarted, nil if it should not.
 	Healthy func(ctx context.Context) error
 	// Ready returns why packets are not forwarded as the file says at this moment, nil if they

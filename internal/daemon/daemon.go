@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"example.org/meshd/internal/apply"
 	"example.org/meshd/internal/begin"
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
@@ -52,11 +53,12 @@ type Options struct {
 	Replace    <-chan os.Signal // asks to start the installed program in the place of this one; may be nil
 	Log        *slog.Logger
 	keys       *survey.Keys
+	changes    *apply.Keeper
 }
 
 // where says where the file is.
 func (o Options) where() begin.Where {
-	return begin.Where{Path: o.ConfigPath, State: o.State, Strict: o.Strict}
+	return begin.Where{Path: o.ConfigPath, State: o.State, Strict: o.Strict, See: o.changes.See}
 }
 
 // viewer says how to look at this host. names tells what names of the file stand for; nil: none is resolved.
@@ -76,13 +78,15 @@ var ErrConfig = errors.New("configuration")
 func Run(ctx context.Context, o Options) error {
 	started := collectLater()
 	defer started()
+	events := control.NewEvents()
+	o.Log = slog.New(control.NewEventLog(o.Log.Handler(), events))
+	o.changes = apply.New(o.State, o.where().Full(), apply.Host(), o.Log)
+	o.changes.Load()
 	reader := source.NewReader(o.ConfigPath, config.MaxSize)
 	first, err := o.where().Load(ctx, reader)
 	if err = errors.Join(err, begin.CheckPrivileges(), tun.Available()); err != nil {
 		return errors.Join(err, o.where().Bar(first.Config))
 	}
-	events := control.NewEvents()
-	o.Log = slog.New(control.NewEventLog(o.Log.Handler(), events))
 	d := assemble(ctx, o, first, reader)
 	d.reconciler.started = started
 	server, err := control.Listen(o.Socket, control.Source{
@@ -90,7 +94,7 @@ func Run(ctx context.Context, o Options) error {
 		History: d.tell.past, Ping: d.tell.ping, Healthy: d.healthy, Ready: d.tell.ready, Events: events,
 		Speed:   d.speed.Ask,
 		Drain:   func(r control.DrainRequest) error { return d.drain.For(r.ForSeconds, r.Reason, r.By) },
-		Undrain: d.drain.End, Flows: d.flows.Told, CountFlows: d.flows.Ask,
+		Undrain: d.drain.End, Flows: d.flows.Told, CountFlows: d.flows.Ask, Changer: o.changes.Changer(),
 	}, o.Log)
 	if err != nil {
 		return err
@@ -152,7 +156,8 @@ func assemble(ctx context.Context, o Options, first begin.File, reader *source.R
 	d.tell.drain = d.drain
 	d.host = newHostOf(o, d.seal, probes, d.tell.status)
 	d.reconciler = newReconciler(o, first, view, d.host, d.names, news)
-	d.reconciler.read, d.reconciler.accepted = d.source.Now, o.where().Keep(d.good)
+	d.reconciler.read, d.reconciler.see = d.source.Now, o.changes.See
+	d.reconciler.accepted = d.accept(o)
 	if d.reconciler.instead = o.where().Instead; first.Bad != nil {
 		d.reconciler.useLastGood(first)
 	}
@@ -164,7 +169,7 @@ func assemble(ctx context.Context, o Options, first begin.File, reader *source.R
 	d.tell.sources = []func() []mesh.Condition{
 		d.source.Conditions, d.good.Conditions, d.switcher.Conditions, d.metricsConditions, d.files.Conditions,
 		d.legacy.Conditions, d.drain.Conditions,
-		registry.Conditions,
+		registry.Conditions, o.changes.Conditions,
 		d.crossing.Conditions,
 		func() []mesh.Condition { return d.reconciler.repairs.Conditions(time.Now()) },
 	}
@@ -172,10 +177,29 @@ func assemble(ctx context.Context, o Options, first begin.File, reader *source.R
 	return d
 }
 
+// accept ties changes with a safety line to what carries them out. It returns what hears of each file that
+// comes into force: one that may be taken back is not the last good one.
+func (d *daemon) accept(o Options) func(*config.Config) {
+	keep := o.where().Keep(d.good)
+	o.changes.Use(apply.Daemon{Read: d.source.Now, Put: d.reconciler.put,
+		Plan: func(ctx context.Context, path string, doc []byte) ([]control.Error, error) {
+			_, faults, err := d.reconciler.plans(ctx, path, doc)
+			return faults, err
+		},
+		Current: func() string { return d.tell.view.now().config.Text() },
+		Settled: func() { keep(d.tell.view.now().config) }})
+	return func(c *config.Config) {
+		if o.changes.Accepted(c.Text()) {
+			keep(c)
+		}
+	}
+}
+
 // tasks returns everything of the daemon that runs until it ends.
 func (d *daemon) tasks() []task.Task {
 	return append(append(hostWatches(d.engine, d.news), d.speed.Tasks()...),
-		d.service, d.reconciler, d.names, d.good, d.drain, d.probes, d.legacy, d.files, d.metrics, d.flows,
+		d.service, d.reconciler, d.tell.changes, d.names, d.good, d.drain, d.probes, d.legacy, d.files, d.metrics,
+		d.flows,
 		task.New("file", func(ctx context.Context) error { return d.source.Run(ctx, d.reconciler.take) }),
 		task.New("SIGHUP", func(ctx context.Context) error { return d.reconciler.obey(ctx, d.reloads) }),
 		task.EverySecond("health", d.tell.watchHealth), task.EverySecond("private key", d.keys.Look),

@@ -56,6 +56,7 @@ type reconciler struct {
 	log     *slog.Logger
 	path    string // of the file that people edit, even while the last good one is in its place
 	read    func(context.Context) source.Reading
+	see     func(source.Reading) source.Reading                                  // returns what takes the place of what the file has
 	parse   func(old *config.Config, one source.Reading) (*config.Config, error) // old: the one before
 	observe func(*config.Config) (self int, host plan.Host, err error)
 	fits    func(*plan.Plan) error // whether the host's own routes leave room
@@ -111,6 +112,7 @@ type reloadRequest struct {
 	at      time.Time // of the request, before the file was read
 	cause   string
 	reading source.Reading
+	put     bool // it takes the place of what the file has
 	reply   chan control.ReloadResult
 }
 
@@ -130,6 +132,7 @@ func newReconciler(o Options, first begin.File, v *published, h *host, names sur
 		observe: o.viewer(h.others, names.Known).Look,
 		fits:    survey.FitsOthers, parts: h.parts, service: h.service, names: names, view: v,
 		file: make(chan source.Reading), news: news,
+		see:   func(one source.Reading) source.Reading { return one },
 		asked: make(chan reloadRequest), started: func() {}, pulse: make(chan struct{}),
 		loaded: first.Config, latest: first.Reading, tried: first.Reading.Identity(),
 		repairs: rate.NewRepairs("interface, addresses and routes"),

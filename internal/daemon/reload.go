@@ -27,12 +27,12 @@ const (
 const causeHost = "this host has changed"
 
 // newest returns a reading, or the latest one if that is newer: who asked for a reload may have read
-// the file before somebody edited it.
+// the file before somebody edited it. What was applied in the place of the file's text stays there.
 func (r *reconciler) newest(one source.Reading) source.Reading {
 	if one.Order >= r.latest.Order {
 		r.latest = one
 	}
-	return r.latest
+	return r.see(r.latest)
 }
 
 // reloadIfChanged applies the file if something else was read than was tried last.
@@ -47,6 +47,9 @@ func (r *reconciler) reloadIfChanged(ctx context.Context, one source.Reading) {
 // do answers a request. A text that was put in force since somebody asked, because the kernel told of the
 // edit, is not applied once more.
 func (r *reconciler) do(ctx context.Context, request reloadRequest) control.ReloadResult {
+	if request.put {
+		return r.reload(ctx, request.cause, request.reading)
+	}
 	one := r.newest(request.reading)
 	if r.last.text == one.Identity() && r.last.began.After(request.at) && r.last.answer.Reload.OK {
 		return r.last.answer
@@ -139,14 +142,25 @@ func (r *reconciler) sayReloaded(
 // ask reads the file in the caller's goroutine, has it applied by the one goroutine that changes this
 // host, and returns the outcome. It answers POST /v1/reload.
 func (r *reconciler) ask(ctx context.Context, cause string) (control.ReloadResult, error) {
-	request := reloadRequest{at: now(), cause: cause, reply: make(chan control.ReloadResult, 1)}
+	request := reloadRequest{at: now(), cause: cause}
 	request.reading = r.read(ctx)
+	return r.request(ctx, request)
+}
+
+// request has the one goroutine that changes this host do so.
+func (r *reconciler) request(ctx context.Context, request reloadRequest) (control.ReloadResult, error) {
+	request.reply = make(chan control.ReloadResult, 1)
 	select {
 	case r.asked <- request:
 	case <-ctx.Done():
 		return control.ReloadResult{}, fmt.Errorf("meshd does not apply files now: %w", ctx.Err())
 	}
 	return <-request.reply, nil
+}
+
+// put has a text applied in the place of what the file has, and returns the outcome.
+func (r *reconciler) put(ctx context.Context, cause string, doc []byte) (control.ReloadResult, error) {
+	return r.request(ctx, reloadRequest{cause: cause, reading: source.Holding(doc), put: true})
 }
 
 // take hands over what was read, whether or not it is news.

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"example.org/meshd/internal/apply"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/drain"
@@ -49,6 +50,7 @@ type teller struct {
 	sources []func() []mesh.Condition
 
 	log     *slog.Logger
+	changes *apply.Keeper
 	history history.History
 	judge   health.Judge
 	trouble health.Watch
@@ -61,7 +63,7 @@ func newTeller(o Options, v *published) *teller {
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
 	return &teller{log: o.Log, version: o.Version, path: o.where().Full(), bootID: hex.EncodeToString(id[:]),
-		started: time.Now(), view: v}
+		started: time.Now(), view: v, changes: o.changes}
 }
 
 // status answers GET /v1/status.
@@ -84,6 +86,10 @@ func (t *teller) status() control.Status {
 		Strangers:  []control.Stranger{},
 		Masquerade: control.Masquerade{Rules: []control.Rule{}},
 		Allow:      control.Allow{Rules: []control.Rule{}},
+	}
+	s.Config.Pending = t.changes.Told()
+	if t.changes.Stands() {
+		s.Config.Source = control.SourceApplied
 	}
 	if !v.lastGood.IsZero() {
 		s.Config.Source, s.Config.LastGood = control.SourceLastGood, v.lastGood

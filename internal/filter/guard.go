@@ -93,7 +93,7 @@ const (
 
 	otherNetworks = "other-networks" // name of the rules about closed interfaces
 	redirect      = "redirect"       // name of the rule about ICMP redirects
-	fromOwnPort   = "from-own-port"       // name of the rules about datagrams of sockets that have another port
+	fromOwnPort   = "from-own-port"  // name of the rules about datagrams of sockets that have another port
 )
 
 // A Guard keeps the rules. Set, Edit, StandBy, Stands and Close belong to one goroutine; Drops may be called

@@ -39,7 +39,12 @@ const (
 	FileDetached  Kind = "file_detached"  // a mount shows a file that was replaced: no edit arrives
 	FileElsewhere Kind = "file_elsewhere" // others can change the file without this kernel's notice
 	LastGoodFile  Kind = "last_good_file" // the file at the start was bad, the last good one is in force
-	StateFailed   Kind = "state_failed"   // the file in force cannot be kept for a bad day
+	// ChangePending, ChangeTakenBack and FileBehind are about what was applied in the place of the file.
+	ChangePending   Kind = "change_pending"    // a change is taken back unless it is confirmed in time
+	ChangeTakenBack Kind = "change_taken_back" // it was: the text before is in force
+	FileBehind      Kind = "file_behind"       // the file in force was applied, and is not on disk
+
+	StateFailed Kind = "state_failed" // the file in force cannot be kept for a bad day
 
 	// What the file asks for and this host or mesh does not give.
 	AddressElsewhere Kind = "address_elsewhere" // the address of this node is not on this host

@@ -9,7 +9,7 @@ deconfigure) how=stop ;; # the package is configured again later
 esac
 if [ -d /run/systemd/system ]; then
 	# shellcheck disable=SC2086 # two words
-	systemctl --quiet $how meshd.service meshd-ready.service meshd-wireguard.service
+	systemctl --quiet $how meshd.service meshd-ready.service meshd-wireguard.service meshd-file.path
 fi
 # Removes the interface, routes, rules and files, which outlive the daemon on purpose, and
 # restores forwarding as meshd found it.

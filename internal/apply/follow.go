@@ -1,0 +1,62 @@
+package apply
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"example.org/meshd/internal/foreign"
+)
+
+// Owed returns the text that root is to write to the file at a path, which has a content: meshd runs that
+// text in its place, and root has asked for the file to follow. ok is false if the file is as it should be,
+// or decides itself. Everything in the state folder is the word of the service's user: only regular files
+// without links are read, of a bounded size, and the caller writes nothing that a check rejects.
+func Owed(folder, path string, content []byte) (text []byte, ok bool, err error) {
+	doc, err := readForeign(filepath.Join(folder, RecordName), maxRecord)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("read what was applied: %w", err)
+	}
+	r, err := parseRecord(doc)
+	switch {
+	case err != nil:
+		return nil, false, fmt.Errorf("read what was applied: %w", err)
+	case r.Path != path, !r.Follow, !r.covers(sumOf(content)):
+		return nil, false, nil
+	}
+	text, err = readForeign(filepath.Join(folder, FilesName, r.Sum+suffix), MaxFile)
+	if err == nil && sumOf(text) != r.Sum {
+		err = errors.New("it is damaged")
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("read the file in force: %w", err)
+	}
+	return text, true, nil
+}
+
+// Forget removes the record from a state folder: the file decides from now on. History stays.
+func Forget(folder string) error {
+	f, err := foreign.OpenFile(filepath.Join(folder, RecordName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Remove(f.Author())
+}
+
+// readForeign reads a regular file that another user may have put there.
+func readForeign(path string, most int64) ([]byte, error) {
+	f, err := foreign.OpenFile(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Read(most)
+}

@@ -1,0 +1,445 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/nstest"
+	"example.org/meshd/internal/source"
+)
+
+// Texts of tests; the host takes any but faulty ones.
+const (
+	old, change, other = "old\n", "change\n", "other\n"
+	faulty             = "faulty\n"
+	refused            = "refused\n" // by the host, once it is tried
+)
+
+// A lab is a daemon around a Keeper, with clocks of its own. Its daemon dies and boots as tests say.
+type lab struct {
+	*Keeper
+	t      *testing.T
+	stop   func() // ends the daemon, without a last word
+	folder string
+	log    *nstest.Events
+
+	boot   string
+	booted time.Time
+	jump   time.Duration // of the wall clock
+
+	mu    sync.Mutex
+	file  string // on disk
+	now   string // in force
+	kept  string // the last good file
+	tried []string
+}
+
+// inBubble runs a test with a daemon in whose file old is.
+func inBubble(t *testing.T, test func(l *lab)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		l := &lab{t: t, stop: func() {}, folder: t.TempDir(), log: &nstest.Events{}, boot: "one", booted: time.Now(), file: old}
+		l.start()
+		defer func() { l.stop() }()
+		test(l)
+	})
+}
+
+// start begins a daemon as Run of package daemon does; the one before must have ended.
+func (l *lab) start() {
+	clock := Clock{Boot: func() string { return l.boot }, Up: func() time.Duration { return time.Since(l.booted) },
+		Wall: func() time.Time { return time.Now().Add(l.jump) }}
+	l.Keeper = New(l.folder, "/etc/mesh.toml", clock, slog.New(l.log))
+	l.Load()
+	l.Use(Daemon{
+		Read: func(context.Context) source.Reading { return source.Holding([]byte(l.file)) },
+		Plan: func(_ context.Context, path string, doc []byte) ([]control.Error, error) {
+			if string(doc) == faulty {
+				return []control.Error{{File: path, Line: 1}}, errors.New("it is faulty")
+			}
+			return nil, nil
+		},
+		Put:     l.put,
+		Current: func() string { l.mu.Lock(); defer l.mu.Unlock(); return l.now },
+		Settled: func() { l.kept = l.now },
+	})
+	l.look()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { _ = l.Run(ctx); close(done) }()
+	synctest.Wait()
+	l.stop = func() { cancel(); <-done }
+}
+
+// put is the reconciler.
+func (l *lab) put(_ context.Context, _ string, doc []byte) (control.ReloadResult, error) {
+	l.mu.Lock()
+	l.tried = append(l.tried, string(doc))
+	l.mu.Unlock()
+	if string(doc) == refused {
+		return control.ReloadResult{Reload: control.Reload{Error: "the host refuses"}}, nil
+	}
+	l.mu.Lock()
+	l.now = string(doc)
+	l.mu.Unlock()
+	if l.Accepted(string(doc)) {
+		l.kept = string(doc)
+	}
+	return control.ReloadResult{Generation: 2, Reload: control.Reload{OK: true}}, nil
+}
+
+// look has the daemon read its file.
+func (l *lab) look() {
+	one := l.See(source.Holding([]byte(l.file)))
+	if text := string(one.Doc); text != l.now && text != faulty {
+		_, _ = l.put(context.Background(), "the file changed", one.Doc)
+	}
+}
+
+// edit writes the file by hand.
+func (l *lab) edit(text string) {
+	synctest.Wait()
+	l.file = text
+	l.look()
+	synctest.Wait()
+}
+
+// crash ends the daemon without a last word, and starts it again after a while, on another boot if it says
+// so.
+func (l *lab) crash(after time.Duration, reboots bool) {
+	l.stop()
+	l.now = ""
+	time.Sleep(after)
+	if reboots {
+		l.boot += "+"
+		l.booted = time.Now()
+	}
+	l.start()
+}
+
+// change applies a text that waits for a minute, as root does who then writes the file, if it does.
+func (l *lab) change(text string, writes bool) {
+	l.t.Helper()
+	synctest.Wait()
+	_, err := l.Apply(context.Background(), control.ApplyRequest{Doc: []byte(text), ConfirmSeconds: 60, Follow: true,
+		Asker: control.Asker{By: "root", Told: control.Told{User: "alice"}}})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	if writes {
+		l.edit(text)
+	}
+}
+
+// is checks what is in force.
+func (l *lab) is(when, want string, kinds ...mesh.Kind) {
+	l.t.Helper()
+	synctest.Wait()
+	var got []mesh.Kind
+	for _, c := range l.Conditions() {
+		got = append(got, c.Kind)
+	}
+	if l.now != want || !slices.Equal(got, kinds) {
+		l.t.Errorf("%s: %q is in force, conditions %q; want %q, %q", when, l.now, got, want, kinds)
+	}
+}
+
+func TestConfirm(t *testing.T) {
+	for _, writes := range []bool{true, false} {
+		t.Run(fmt.Sprintf("file written %t", writes), func(t *testing.T) {
+			inBubble(t, func(l *lab) {
+				l.change(change, writes)
+				l.is("it waits", change, mesh.ChangePending)
+				if l.kept != old {
+					t.Errorf("%q is the last good file while a change waits", l.kept)
+				}
+				if p := l.Told(); p == nil || p.By != "root" || p.Told.User != "alice" || p.LeftSeconds != 60 {
+					t.Errorf("%+v", p)
+				}
+				time.Sleep(59 * time.Second)
+				if err := l.Confirm(l.t.Context(), control.Asker{By: "root"}, ""); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Hour)
+				var kinds []mesh.Kind
+				if !writes {
+					kinds = append(kinds, mesh.FileBehind)
+				}
+				l.is("confirmed", change, kinds...)
+				if l.kept != change || l.Told() != nil {
+					t.Errorf("%q is the last good file", l.kept)
+				}
+				if err := l.Confirm(l.t.Context(), control.Asker{}, ""); !errors.Is(err, ErrNothing) {
+					t.Errorf("again: %v", err)
+				}
+			})
+		})
+	}
+}
+
+func TestTakenBack(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.change(change, true)
+		time.Sleep(61 * time.Second)
+		l.is("its time is over", old, mesh.ChangeTakenBack)
+		err := l.Confirm(l.t.Context(), control.Asker{}, "")
+		if !errors.Is(err, ErrTakenBack) || control.ExitCode(refusal(err)) != 1 {
+			t.Errorf("a late confirm: %v", err)
+		}
+		l.look()
+		l.is("the file still has the change", old, mesh.ChangeTakenBack)
+		l.edit(old) // as the unit of root does
+		l.is("the file has followed", old, mesh.ChangeTakenBack)
+		l.edit(change)
+		l.is("somebody has written it again", change)
+		if got := l.log.Take(); !slices.Contains(got, "change_pending") || !slices.Contains(got, "change_taken_back") {
+			t.Errorf("logged %q", got)
+		}
+	})
+}
+
+// A change is taken back over crashes and reboots, whatever the wall clock does.
+func TestRestarts(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		away    time.Duration
+		reboots bool
+		jump    time.Duration // of the wall clock, while away
+		want    string        // right after the start
+		waits   time.Duration // how long it still waits, if it does
+	}{
+		{"a crash", 10 * time.Second, false, 0, change, 50 * time.Second},
+		{"a crash that lasts", 61 * time.Second, false, 0, old, 0},
+		{"a crash and a clock that is set forward", 10 * time.Second, false, time.Hour, change, 50 * time.Second},
+		{"a crash and a clock that is set back", 10 * time.Second, false, -time.Hour, change, 50 * time.Second},
+		{"a reboot", 10 * time.Second, true, 0, change, 50 * time.Second},
+		{"a reboot that lasts", time.Hour, true, 0, old, 0},
+		{"a reboot without a clock", 10 * time.Second, true, -time.Hour, old, 0},
+		{"a reboot with a clock that is set forward", 10 * time.Second, true, time.Hour, old, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			inBubble(t, func(l *lab) {
+				l.change(change, true)
+				l.jump = test.jump
+				l.crash(test.away, test.reboots)
+				kind := mesh.ChangePending
+				if test.want == old {
+					kind = mesh.ChangeTakenBack
+				}
+				l.is("after it", test.want, kind)
+				if test.waits > 0 {
+					time.Sleep(test.waits - time.Second)
+					l.is("a second before its time", change, mesh.ChangePending)
+					time.Sleep(2 * time.Second)
+				}
+				l.is("after its time", old, mesh.ChangeTakenBack)
+				l.jump = 0
+				l.crash(time.Hour, true)
+				l.is("a later start", old, mesh.ChangeTakenBack)
+			})
+		})
+	}
+}
+
+// A host that boots again and again does not put the deadline off.
+func TestManyReboots(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.change(change, true)
+		for range 7 {
+			l.crash(9*time.Second, true)
+		}
+		l.is("after a minute of them", old, mesh.ChangeTakenBack)
+	})
+}
+
+// An edit by hand is the newest word; one that is faulty is none.
+func TestEdit(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.change(change, true)
+		l.edit(faulty)
+		l.is("a faulty edit", change, mesh.ChangePending)
+		l.edit(other)
+		l.is("an edit", other)
+		time.Sleep(time.Hour)
+		l.is("later", other)
+		if got := l.log.Take(); !slices.Contains(got, "change_superseded") {
+			t.Errorf("logged %q", got)
+		}
+		l.change(change, true)
+		l.edit(other)
+		l.is("the old file by hand", other)
+	})
+}
+
+func TestApplyThatIsNotDone(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		apply := func(text string) error {
+			result, err := l.Apply(l.t.Context(), control.ApplyRequest{Doc: []byte(text), ConfirmSeconds: 60})
+			if err == nil && !result.Reload.OK {
+				err = errors.New(result.Reload.Error)
+			}
+			return err
+		}
+		if _, ok := errors.AsType[*control.Rejection](apply(faulty)); !ok || len(l.tried) > 1 {
+			t.Errorf("a faulty file is not rejected: tried %q", l.tried)
+		}
+		if err := apply(refused); err == nil {
+			t.Error("the host refuses, and nothing is said")
+		}
+		l.is("a file that the host refuses", old)
+		if got := l.tried[len(l.tried)-1]; got != old {
+			t.Errorf("the reconciler goes on with %q", got)
+		}
+		l.change(change, false)
+		if err := apply(other); !errors.Is(err, ErrPending) {
+			t.Errorf("while another waits: %v", err)
+		}
+		if err := apply(change); err != nil {
+			t.Errorf("once more: %v", err)
+		}
+		if err := l.Confirm(l.t.Context(), control.Asker{}, sumOf([]byte(other))); !errors.Is(err, ErrOther) {
+			t.Errorf("confirm another: %v", err)
+		}
+		l.is("after all that", change, mesh.ChangePending)
+	})
+}
+
+// Without a way back there is no change.
+func TestStateThatCannotBeKept(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		must(t, os.RemoveAll(filepath.Join(l.folder, FilesName)))
+		must(t, os.WriteFile(filepath.Join(l.folder, FilesName), nil, 0o600))
+		_, err := l.Apply(l.t.Context(), control.ApplyRequest{Doc: []byte(change), ConfirmSeconds: 60})
+		if !errors.Is(err, ErrNotKept) {
+			t.Errorf("%v", err)
+		}
+		l.is("nothing was applied", old, mesh.StateFailed)
+	})
+}
+
+func TestRollback(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		rollback := func(number int) error {
+			_, err := l.Rollback(l.t.Context(), control.RollbackRequest{Number: number})
+			return err
+		}
+		if err := rollback(0); !errors.Is(err, ErrNoFile) {
+			t.Errorf("without an earlier file: %v", err)
+		}
+		l.change(change, true)
+		must(t, rollback(0))
+		l.is("a change that waits", old, mesh.ChangeTakenBack)
+		l.edit(old)
+		l.edit(other)
+		must(t, rollback(0))
+		l.is("the file before", old, mesh.FileBehind)
+		must(t, rollback(2))
+		l.is("a file by its number", change, mesh.FileBehind)
+		if err := rollback(99); !errors.Is(err, ErrNoFile) {
+			t.Errorf("a number that there is not: %v", err)
+		}
+	})
+}
+
+func TestHistory(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.change(change, true)
+		time.Sleep(2 * time.Minute)
+		l.edit(old)
+		for i := range Earlier {
+			l.edit(fmt.Sprintf("edit %d\n", i))
+		}
+		all, err := l.Files(l.t.Context())
+		if err != nil || len(all.Files) != Earlier+1 || !all.Files[0].InForce || all.Files[0].Number != Earlier+3 {
+			t.Fatalf("%d files, %+v, %v", len(all.Files), all.Files[0], err)
+		}
+		oldest := all.Files[Earlier]
+		one, err := l.File(l.t.Context(), oldest.Number)
+		if err != nil || one.Text != old || oldest.Cause != CauseBack {
+			t.Errorf("%+v, %v", one, err)
+		}
+		if _, err := l.File(l.t.Context(), 1); !errors.Is(err, ErrNoFile) {
+			t.Errorf("one that was let go: %v", err)
+		}
+		texts, err := filepath.Glob(filepath.Join(l.folder, FilesName, "*"+suffix))
+		if err != nil || len(texts) != Earlier+1 {
+			t.Errorf("%d texts are kept, %v", len(texts), err)
+		}
+	})
+}
+
+// What happened to a change stands in history, with who made it.
+func TestOutcomes(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.change(change, true)
+		time.Sleep(2 * time.Minute)
+		l.edit(old)
+		l.change(other, true)
+		must(t, l.Confirm(l.t.Context(), control.Asker{}, ""))
+		l.change(change, true)
+		l.edit(old)
+		all, err := l.Files(l.t.Context())
+		must(t, err)
+		var got []string
+		for _, f := range all.Files {
+			got = append(got, fmt.Sprintf("%s/%s/%s/%s", f.Cause, f.Outcome, f.By, f.Told.User))
+		}
+		want := []string{"edit///", "apply/superseded/root/alice", "apply/confirmed/root/alice", "taken_back///",
+			"apply/taken_back/root/alice", "start///"}
+		if !slices.Equal(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+	})
+}
+
+// What root is to write to the file.
+func TestOwed(t *testing.T) {
+	const path = "/etc/mesh.toml"
+	inBubble(t, func(l *lab) {
+		owed := func(when, content, want string) {
+			t.Helper()
+			text, ok, err := Owed(l.folder, path, []byte(content))
+			if err != nil || ok != (want != "") || string(text) != want {
+				t.Errorf("%s: %q, %t, %v, want %q", when, text, ok, err, want)
+			}
+		}
+		owed("nothing was applied", old, "")
+		l.change(change, false)
+		owed("root applied it, and has not written the file", old, change)
+		owed("somebody has edited the file", other, "")
+		time.Sleep(2 * time.Minute)
+		owed("taken back, and the file has it", change, old)
+		owed("taken back, and the file is as before", old, "")
+		if text, ok, err := Owed(l.folder, "/etc/other.toml", []byte(change)); ok || err != nil {
+			t.Errorf("another file: %q, %v", text, err)
+		}
+		kept := filepath.Join(l.folder, FilesName, sumOf([]byte(old))+suffix)
+		must(t, os.WriteFile(kept, []byte(other), 0o600))
+		if text, ok, err := Owed(l.folder, path, []byte(change)); ok || err == nil {
+			t.Errorf("a text that was exchanged: %q", text)
+		}
+		must(t, os.Remove(kept))
+		must(t, os.Symlink("/etc/hostname", kept))
+		if text, ok, err := Owed(l.folder, path, []byte(change)); ok || err == nil {
+			t.Errorf("a link in its place: %q", text)
+		}
+	})
+}
+
+func must(t *testing.T, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
