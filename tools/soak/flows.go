@@ -29,7 +29,7 @@ const (
 	gsoPause  = 500 * time.Millisecond // between two superpackets
 	tcpPause  = 250 * time.Millisecond // between two writes
 	tcpLife   = 30 * time.Second       // of a connection
-	stalled   = 30 * time.Second       // a connection that has moved no byte for so long is broken
+	stalled   = 3 * time.Minute        // a connection that has moved no byte for so long is broken
 	drainTime = 3 * time.Second        // what is still on its way at the end arrives within this
 )
 

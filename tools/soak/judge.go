@@ -35,8 +35,21 @@ type trend struct {
 	limit                 limit
 }
 
+// helperRoom is how much the memory of a helper may grow, in MiB: it keeps a buffer of 64 KiB for each packet
+// that has ever waited at the same time, until garbage collection finds it unused (sync.Pool).
+const helperRoom = 48
+
+// allowed returns how much it may be at the end.
+func (t trend) allowed() float64 {
+	room := t.limit.room
+	if t.limit.figure == figureRSS && strings.HasSuffix(t.process, "helper") {
+		room = helperRoom
+	}
+	return t.early*(1+t.limit.share) + room
+}
+
 // grows tells whether it is more at the end than it may be.
-func (t trend) grows() bool { return t.late > t.early*(1+t.limit.share)+t.limit.room }
+func (t trend) grows() bool { return t.late > t.allowed() }
 
 // trendOf compares the first with the last third of values.
 func trendOf(values []float64, l limit) (early, late float64) {
@@ -85,36 +98,39 @@ func trends(names []string, samples []sample, warm time.Duration) (all []trend) 
 	return all
 }
 
-// A probe that is answered later than this counts as lost, and peer_loss looks at so much time.
+// A probe that is answered later than this counts as lost, and what lost probes lead to lasts for so long.
 const (
 	probeWaits = time.Second
-	lossLooks  = time.Minute // 30 s, and the time until probes tell
+	lossLasts  = time.Minute // peer_loss looks at 30 s; and the time until probes tell
 )
 
+// ofProbes are the kinds of problems that lost probes lead to.
+var ofProbes = []string{"peer_loss", "peer_down", "peer_silent", "peer_one_way"}
+
 // lasting returns the problems that two samples in a row had, after the warm-up: one that a reload brings and
-// ends is none. excused are those of them that say that probes were lost while packets took so long that
-// probes must have come too late: the machine had no CPU for them.
-func lasting(mesh int, samples []sample, warm time.Duration) (all, excused []problem) {
-	var last []problem
-	slow := -lossLooks // when packets took that long last
-	for _, s := range samples {
+// ends is none. excused are those of them that say that probes were lost while the machine had no CPU for
+// them: packets took longer than a probe waits, or a sample was late itself.
+func (r *result) lasting(mesh int) (all, excused []problem) {
+	var last sample
+	slow := -lossLasts // when there was no CPU last
+	for _, s := range r.samples {
 		now := s.Meshes[mesh]
-		if now.Max >= float64(probeWaits.Milliseconds()) {
+		if now.Max >= float64(probeWaits.Milliseconds()) || s.At-last.At > 2*interval(r.soak) {
 			slow = s.At
 		}
 		for _, p := range now.Problems {
-			if s.At < warm || !slices.Contains(last, p) {
+			if s.At < warmUp(r.soak) || len(last.Meshes) == 0 || !slices.Contains(last.Meshes[mesh].Problems, p) {
 				continue
 			}
 			to := &all
-			if p.kind == "peer_loss" && s.At-slow <= lossLooks {
+			if slices.Contains(ofProbes, p.kind) && s.At-slow <= lossLasts {
 				to = &excused
 			}
 			if !slices.Contains(*to, p) {
 				*to = append(*to, p)
 			}
 		}
-		last = now.Problems
+		last = s
 	}
 	return all, excused
 }
@@ -226,7 +242,7 @@ func (r *result) judge() (all []string) {
 	if r.switches == 0 {
 		for i, name := range r.names {
 			all = append(all, r.accounts[i].faults(name)...)
-			lasts, _ := lasting(i, r.samples, warmUp(r.soak))
+			lasts, _ := r.lasting(i)
 			for _, p := range lasts {
 				all = append(all, fmt.Sprintf("%s: health had a problem: %s", name, p))
 			}

@@ -80,23 +80,28 @@ func TestLasting(t *testing.T) {
 	loss := problem{"b", "peer_loss", "c"}
 	for _, test := range []struct {
 		name         string
-		slow         int // the sample in which packets took long
+		slow         int  // the sample in which packets took long
+		gap          bool // samples are missing
 		all, excused []problem
 	}{
-		{"packets are fast", -1, []problem{loss}, nil},
-		{"packets were slow before", 5, nil, []problem{loss}},
-		{"packets are slow", 8, nil, []problem{loss}},
-		{"packets were slow long ago", 0, []problem{loss}, nil},
+		{"packets are fast", -1, false, []problem{loss}, nil},
+		{"packets were slow before", 15, false, nil, []problem{loss}},
+		{"packets are slow", 18, false, nil, []problem{loss}},
+		{"samples were late", -1, true, nil, []problem{loss}},
+		{"packets were slow long ago", 0, false, []problem{loss}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			samples := samplesOf(10, figureRSS, func(int) float64 { return 1 })
-			for i, p := range map[int]problem{0: down, 1: down, 5: differs, 7: loss, 8: loss} {
+			samples := samplesOf(30, figureRSS, func(int) float64 { return 1 })
+			for i, p := range map[int]problem{0: down, 1: down, 15: differs, 17: loss, 18: loss} {
 				samples[i].Meshes[0].Problems = []problem{p}
 			}
 			if test.slow >= 0 {
 				samples[test.slow].Meshes[0].Max = 1500
 			}
-			all, excused := lasting(0, samples, time.Minute)
+			if test.gap {
+				samples = slices.Delete(samples, 10, 16)
+			}
+			all, excused := (&result{soak: 10 * time.Minute, samples: samples}).lasting(0)
 			if !slices.Equal(all, test.all) || !slices.Equal(excused, test.excused) {
 				t.Errorf("%v are lasting and %v excused", all, excused)
 			}

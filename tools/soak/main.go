@@ -243,10 +243,14 @@ func (l *ledger) account(mesh int, lost counters) account {
 // samplesWanted is how many samples a soak takes; there is at least one a second and one a minute.
 const samplesWanted = 120
 
+// interval returns the time between two samples.
+func interval(soak time.Duration) time.Duration {
+	return min(time.Minute, max(time.Second, soak/samplesWanted))
+}
+
 // sample samples until ctx ends.
 func (s *soak) sample(ctx context.Context, r *result, all []*mesh) {
-	between := min(time.Minute, max(time.Second, s.long/samplesWanted))
-	ticker := time.NewTicker(between)
+	ticker := time.NewTicker(interval(s.long))
 	defer ticker.Stop()
 	for {
 		select {

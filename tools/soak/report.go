@@ -101,7 +101,7 @@ func (r *result) trendRows() [][]string {
 			continue
 		}
 		rows = append(rows, []string{t.mesh, t.process, t.figure, fmt.Sprintf("%.1f", t.early),
-			fmt.Sprintf("%.1f", t.late), fmt.Sprintf("%.1f", t.early*(1+t.limit.share)+t.limit.room)})
+			fmt.Sprintf("%.1f", t.late), fmt.Sprintf("%.1f", t.allowed())})
 	}
 	return rows
 }
@@ -128,15 +128,15 @@ func (r *result) counterRows() [][]string {
 func (r *result) excuses() string {
 	var all []string
 	for i, name := range r.names {
-		if _, excused := lasting(i, r.samples, warmUp(r.soak)); len(excused) > 0 {
-			all = append(all, fmt.Sprintf("%s (%d pairs)", name, len(excused)))
+		if _, excused := r.lasting(i); len(excused) > 0 {
+			all = append(all, fmt.Sprintf("%s (%d)", name, len(excused)))
 		}
 	}
 	if len(all) == 0 {
 		return ""
 	}
-	return "Probes came so late that health told of loss, while packets took longer than a second: " +
-		strings.Join(all, ", ") + ". The machine had no CPU for them.\n"
+	return "The machine had so little CPU at times that packets took longer than a second. Then probes count " +
+		"as lost, and problems that health told of them are not judged: " + strings.Join(all, ", ") + ".\n"
 }
 
 // headline tells whether the soak has passed, in a sentence.
@@ -206,7 +206,7 @@ Each byte is checked at its receiver. An unrelated key of the file is edited eac
 - memory that grew between the first and the last third, or descriptors, threads, BPF maps, their entries or
   goroutines that leaked;
 - a problem of health that two samples in a row have seen. That probes were lost is none while packets that do
-  arrive take longer than a second, since probes wait no longer.
+  arrive take longer than a second, or samples come late, since probes wait no longer.
 
 ![RSS, CPU, round trips, descriptors, threads and map entries over time](soak.svg)
 
