@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"example.org/meshd/internal/budget"
 )
 
 // sample is a record of a change that waits.
@@ -55,6 +57,7 @@ func FuzzRecord(f *testing.F) {
 	f.Add(doc)
 	f.Add([]byte(`{"path":"x","state":"settled"}`))
 	f.Fuzz(func(t *testing.T, doc []byte) {
+		defer budget.Of(t)()
 		r, err := parseRecord(doc)
 		if err != nil {
 			return
@@ -84,6 +87,7 @@ func FuzzIndex(f *testing.F) {
 	doc, _ := json.Marshal([]entry{{Number: 1, Sum: strings.Repeat("a", 64), Cause: CauseEdit}})
 	f.Add(doc)
 	f.Fuzz(func(t *testing.T, doc []byte) {
+		defer budget.Of(t)()
 		all, err := parseIndex(doc)
 		if err != nil {
 			return
@@ -139,6 +143,7 @@ func FuzzDiff(f *testing.F) {
 	f.Add("a\nb\nc", "a\nx\nc")
 	f.Add(strings.Repeat("a\nb\n", 2000), strings.Repeat("c\n", 3000))
 	f.Fuzz(func(t *testing.T, from, to string) {
+		defer budget.Of(t)()
 		a, b := split(from), split(to)
 		gotA, gotB := rebuild(compare(a, b))
 		if !slices.Equal(gotA, a) || !slices.Equal(gotB, b) {

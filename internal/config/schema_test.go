@@ -15,6 +15,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"example.org/meshd/configs"
+	"example.org/meshd/internal/budget"
 )
 
 // The schema by which editors judge a file is made here, of known and shapes; what it says to people comes
@@ -404,6 +405,7 @@ func FuzzSchema(f *testing.F) {
 	}
 	all := compiled(f, schema(nil))
 	f.Fuzz(func(t *testing.T, doc string) {
+		defer budget.Of(t)()
 		if _, err := Parse("mesh.toml", []byte(doc)); err != nil {
 			return
 		}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"example.org/meshd/internal/budget"
 )
 
 // busyAt returns a status of peers all of whose figures have grown n times.
@@ -141,6 +143,7 @@ func FuzzGrowth(f *testing.F) {
 		f.Add(doc)
 	}
 	f.Fuzz(func(t *testing.T, doc string) {
+		defer budget.Of(t)()
 		var want []int64
 		wrong := json.Unmarshal([]byte(doc), &want)
 		var got Growth

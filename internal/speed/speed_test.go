@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.org/meshd/internal/budget"
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
@@ -266,6 +267,7 @@ func FuzzFrames(f *testing.F) {
 	f.Add(h[:])
 	f.Add([]byte(`m` + "\x00\x00\x02{}"))
 	f.Fuzz(func(t *testing.T, b []byte) {
+		defer budget.Of(t)()
 		for _, m := range []message{&hello{}, &request{}, &receipt{}, &train{}} {
 			if readMessage(bytes.NewReader(b), m) != nil {
 				continue
@@ -287,6 +289,7 @@ func FuzzFrames(f *testing.F) {
 func FuzzDatagram(f *testing.F) {
 	f.Add(make([]byte, datagramHead), 1)
 	f.Fuzz(func(t *testing.T, b []byte, of int) {
+		defer budget.Of(t)()
 		token := make([]byte, tokenSize)
 		if n, ok := numberOf(b, token, of); ok && (n < 0 || n >= of || !bytes.HasPrefix(b, token)) {
 			t.Errorf("% x is number %d of %d", b, n, of)

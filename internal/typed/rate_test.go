@@ -1,6 +1,10 @@
 package typed
 
-import "testing"
+import (
+	"testing"
+
+	"example.org/meshd/internal/budget"
+)
 
 func TestBitRate(t *testing.T) {
 	for text, want := range map[string]uint64{"500000": 500_000, "500k": 500_000, "100M": 100_000_000,
@@ -25,6 +29,7 @@ func FuzzBitRate(f *testing.F) {
 	f.Add("100M")
 	f.Add("1e9 bit/s")
 	f.Fuzz(func(t *testing.T, text string) {
+		defer budget.Of(t)()
 		if n, err := BitRate(text); err != nil && n != 0 {
 			t.Errorf("%d beside %v", n, err)
 		}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"example.org/meshd/internal/budget"
 	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/mesh"
 )
@@ -210,6 +211,7 @@ func FuzzKeyOf(f *testing.F) {
 	f.Add(withPorts(udp6("fd00:0:0:a::2", "fd00:0:0:b::2", 63), 4000, 53))
 	f.Add(udp4("10.244.0.2", "10.244.1.2", 63, 0)[:20])
 	f.Fuzz(func(t *testing.T, b []byte) {
+		defer budget.Of(t)()
 		h, ok := packet.Parse(b)
 		if !ok {
 			return
