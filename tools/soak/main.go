@@ -240,12 +240,13 @@ func (l *ledger) account(mesh int, lost counters) account {
 	return a
 }
 
-// samplesWanted is how many samples a soak takes; there is at least one a second and one a minute.
+// samplesWanted is how many samples a soak takes; at most one a second, and at least one each 30 s:
+// what lasts for two samples must not take minutes.
 const samplesWanted = 120
 
 // interval returns the time between two samples.
 func interval(soak time.Duration) time.Duration {
-	return min(time.Minute, max(time.Second, soak/samplesWanted))
+	return min(30*time.Second, max(time.Second, soak/samplesWanted))
 }
 
 // sample samples until ctx ends.
