@@ -19,7 +19,7 @@ const (
 	aFlagOrAll             // true, false or Everything
 	aNumber                // whole, see shape.low
 	aWord                  // one of shape.words
-	aDuration              // quoted, with a unit; 0 or between shape.low and shape.high nanoseconds
+	aDuration              // quoted, with a unit; 0 or between shape.least and shape.longest
 	aTable                 // its keys are those of known
 )
 
@@ -29,8 +29,10 @@ type shape struct {
 	form form
 	def  any // the default: what the JSON of a file without the key would have; nil if there is none
 
-	low, high int      // of a number or a duration, both included
-	zero      bool     // of a number: 0 is valid, too, though it is below low
+	low, high int           // of a number, both included
+	zero      bool          // of a number: 0 is valid, too, though it is below low
+	least     time.Duration // of a duration that is not 0
+	longest   time.Duration
 	words     []string // the first is the default
 
 	pattern string   // of a text
@@ -97,7 +99,7 @@ var shapes = map[string]shape{
 	"masquerade.exclude":      prefixes,
 	"masquerade.forward":      {form: aFlagOrAll, def: true},
 
-	"probe.interval": {form: aDuration, low: int(100 * time.Millisecond), high: int(time.Hour), def: "1s"},
+	"probe.interval": {form: aDuration, least: 100 * time.Millisecond, longest: time.Hour, def: "1s"},
 	"probe.speed":    someFlag(false),
 	"metrics.listen": {pattern: `^([!-~]*:` + aPort + `)?$`, def: ""},
 
@@ -171,7 +173,7 @@ func (s section) duration(key string) time.Duration {
 	if err != nil {
 		panic(err) // a slip in the table, which the first test sees
 	}
-	return s.report.duration(path, leaf, time.Duration(is.low), time.Duration(is.high), def)
+	return s.report.duration(path, leaf, is.least, is.longest, def)
 }
 
 // file reads the path of a file that meshd writes.

@@ -211,7 +211,8 @@ func TestBadInput(t *testing.T) {
 
 // ofDraft is what a line of a draft looks like.
 var ofDraft = regexp.MustCompile(`^(#.*|\[network\]|\[wireguard\]|\[container\]|\[\[node\]\]|` +
-	`(subnet_env|cni_conf|cidr|port|name|address|subnets|routes|transport|public_key|endpoint|via) *= [^\pC]*)?\n$`)
+	`(subnet_env|cni_conf|cidr|port|name|address|subnets|routes|` +
+	`transport|public_key|endpoint|via) *= [^\pC]*)?\n$`)
 
 // Whatever they are given, drafts are drafts: nothing of the input becomes a line.
 func FuzzFlannel(f *testing.F) {
