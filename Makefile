@@ -39,7 +39,7 @@ done; \
   DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends libc6-dev $$missing; }
 endef
 
-.PHONY: build package release lint-package test-package trial-base previous demo screenshots test test-matrix test-binaries test-kernels bench-kernels guard-kernels kernel-machine rivals engines monitors reliability bench chaos soak fuzz lint deps lint-deps trial-deps clean
+.PHONY: build package image release lint-package test-package trial-base previous demo screenshots test test-matrix test-binaries test-kernels bench-kernels guard-kernels kernel-machine rivals engines monitors reliability bench chaos soak fuzz lint deps lint-deps trial-deps clean
 
 build: # static binaries in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -50,9 +50,14 @@ package: deps # .deb and .rpm for three architectures, checksums, notes and an S
 	done
 	packaging/package.sh '$(VERSION)'
 
-release: # what `package` builds, if this commit is the release that its tag says
+image: # for container runtimes, from what `package` has built, one archive for each architecture
+	go run ./tools/image -version '$(VERSION)' -at "$$(git log -1 --format=%ct)"
+	cd dist && rm -f SHA256SUMS && sha256sum -- * >SHA256SUMS
+
+release: # what `package` and `image` build, if this commit is the release that its tag says
 	packaging/release.sh '$(VERSION)'
 	$(MAKE) package VERSION='$(VERSION)'
+	$(MAKE) image VERSION='$(VERSION)'
 	cd dist && sha256sum --check --quiet SHA256SUMS
 
 lint-package: package lint-deps # what Debian, rpm, mandoc and systemd have to say

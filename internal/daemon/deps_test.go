@@ -125,6 +125,7 @@ var arrows = map[string][]string{
 	"internal/e2e":    {},
 	"tools/show":      {"internal/nstest"},
 	"tools/demo":      {"configs", "internal/nstest", "internal/text", "tools/show"},
+	"tools/image":     {},
 	"tools/install":   {},
 	"tools/kernels":   {},
 	// It runs in the virtual machine.
@@ -155,18 +156,19 @@ var rooms = map[string][]string{
 	// The command line adds nodes to a file, and must not leave half of one.
 	"github.com/google/renameio": {"internal/container", "cmd/meshd"},
 	// The soak counts what is in the maps of running daemons.
-	"github.com/cilium/ebpf":              {"internal/dataplane/kernel", "tools/soak"},
-	"github.com/prometheus/client_golang": {"internal/control"},
-	"github.com/coreos/go-iptables":       {"internal/filter"},
-	"github.com/mdlayher/netlink":         {"internal/nft"},
-	"github.com/gaissmai/bart":            {"internal/table"},
-	"github.com/spf13/cobra":              {"cmd"},
-	"github.com/spf13/pflag":              {"cmd"},
-	"github.com/coreos/go-systemd":        {"internal/handover"},
-	"golang.org/x/net":                    {"internal/resolve"},
-	"golang.org/x/sync":                   {"internal/task"},
-	"github.com/mdlayher/genetlink":       {"internal/wireguard"},
-	"golang.zx2c4.com/wireguard":          {"internal/wireguard"},
+	"github.com/cilium/ebpf":                 {"internal/dataplane/kernel", "tools/soak"},
+	"github.com/prometheus/client_golang":    {"internal/control"},
+	"github.com/coreos/go-iptables":          {"internal/filter"},
+	"github.com/mdlayher/netlink":            {"internal/nft"},
+	"github.com/gaissmai/bart":               {"internal/table"},
+	"github.com/spf13/cobra":                 {"cmd"},
+	"github.com/spf13/pflag":                 {"cmd"},
+	"github.com/coreos/go-systemd":           {"internal/handover"},
+	"golang.org/x/net":                       {"internal/resolve"},
+	"golang.org/x/sync":                      {"internal/task"},
+	"github.com/mdlayher/genetlink":          {"internal/wireguard"},
+	"github.com/google/go-containerregistry": {"tools/image"},
+	"golang.zx2c4.com/wireguard":             {"internal/wireguard"},
 }
 
 type listed struct {
