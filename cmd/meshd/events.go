@@ -93,9 +93,11 @@ func known(cmd *cobra.Command, client *control.Client, word string) (string, err
 	if err != nil || slices.Contains(names(s.Peers), name) {
 		return name, err
 	}
+	hint := "events of one that is gone are shown"
 	if meant := typed.Meant(name, names(s.Peers)); meant != "" {
-		fmt.Fprintf(cmd.ErrOrStderr(), "meshd: no peer is named %q: did you mean %q?\n", name, meant)
+		hint = fmt.Sprintf("did you mean %q?", meant)
 	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "meshd: no peer is named %q: %s\n", name, hint)
 	return name, nil
 }
 

@@ -62,11 +62,11 @@ func (t *lossTrack) lost() bool {
 	return false
 }
 
-// chart draws the drops of a reason in w cells; nothing where it lost no packet in that time.
+// chart draws the drops of a reason in w cells; nil where it lost no packet in that time.
 func (l losses) chart(reason string, w int) cell.Line {
 	t := l[reason]
 	if t == nil || !t.lost() {
-		return cell.Text(cell.Fit("", w))
+		return nil
 	}
 	values := make([]float64, lossSeconds)
 	for i := range values {

@@ -147,9 +147,14 @@ func strangerLines(v view) (lines []cell.Line) {
 // one looks for.
 func nodeDrops(v view) []cell.Line {
 	const names, table, meaning = 18, 61, 37
-	chart := max(8, min(v.w-table-meaning-4, 60))
-	titles := fmt.Sprintf("%-*s%9s%7s%7s%9s  %s%s", names, "reason", "total", "/s", "last", "no peer",
-		cell.Fit("last 5m", chart+2), "meaning")
+	chart, narrow := min(v.w-table-meaning-4, 60), v.w < table+meaning+14
+	titles := fmt.Sprintf("%-*s%9s%7s%7s%9s  ", names, "reason", "total", "/s", "last", "no peer")
+	if narrow { // a chart takes the place of the meaning where packets were lost lately
+		chart = max(0, v.w-table-3)
+		titles += "last 5m"
+	} else {
+		titles += cell.Fit("last 5m", chart+2) + "meaning"
+	}
 	lines := []cell.Line{label("DROPS").Add(cell.Dim, titles)}
 	drops := v.totalDrops()
 	reasons := slices.DeleteFunc(words.Reasons(drops), func(r string) bool { return drops[r] == 0 })
@@ -168,12 +173,26 @@ func nodeDrops(v view) []cell.Line {
 		lines = append(lines, label("").Add(role, name).Add(cell.Plain, fmt.Sprintf("%*s%9s%7s%7s%9s",
 			names-cell.Width(name), "", words.Short(drops[reason]), words.SI(g.rate), v.lastText(g),
 			words.Short(v.status.Totals.Unattributed[reason]))).Add(cell.Plain, "  ").
-			Join(v.losses.chart(reason, chart)).Add(cell.Dim, "  "+meanings[reason]))
+			Join(v.lossChart(reason, chart, narrow)))
 	}
 	if len(reasons) == 0 {
 		lines[0] = label("DROPS").Add(cell.Plain, "none")
 	}
 	return lines
+}
+
+// lossChart is what stands behind the figures of a reason: its chart and meaning, or on a narrow screen one of
+// both.
+func (v view) lossChart(reason string, w int, narrow bool) cell.Line {
+	meaning := cell.Styled(cell.Dim, meanings[reason])
+	chart := v.losses.chart(reason, w)
+	switch {
+	case narrow && chart == nil:
+		return meaning
+	case narrow:
+		return chart
+	}
+	return chart.Fit(w).Add(cell.Plain, "  ").Join(meaning)
 }
 
 // meanings are the reasons of drops in a few words; docs/api.md and meshd(8) have more.
