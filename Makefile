@@ -27,7 +27,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 RIVAL := GOBIN=$(CURDIR)/bin/rivals GOTOOLCHAIN=auto CGO_ENABLED=0 go install
 
 # command:package, for what the tests and the demo use besides Go
-TOOLS := ip:iproute2 ping:iputils-ping traceroute:traceroute setpriv:util-linux prlimit:util-linux sysctl:procps nft:nftables iptables:iptables conntrack:conntrack ethtool:ethtool strace:strace curl:curl jq:jq gcc:gcc tmux:tmux git:git clang-14:clang-14 llvm-strip-14:llvm-14 /usr/include/bpf/bpf_helpers.h:libbpf-dev /usr/lib/cni/bridge:containernetworking-plugins tcpdump:tcpdump nc:netcat-openbsd dnsmasq:dnsmasq-base wg:wireguard-tools
+TOOLS := ip:iproute2 ping:iputils-ping traceroute:traceroute setpriv:util-linux prlimit:util-linux sysctl:procps nft:nftables iptables:iptables conntrack:conntrack ethtool:ethtool strace:strace curl:curl jq:jq gcc:gcc tmux:tmux git:git clang-14:clang-14 llvm-strip-14:llvm-14 /usr/include/bpf/bpf_helpers.h:libbpf-dev /usr/lib/cni/bridge:containernetworking-plugins tcpdump:tcpdump nc:netcat-openbsd dnsmasq:dnsmasq-base wg:wireguard-tools ssh:openssh-client /usr/sbin/sshd:openssh-server
 SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 # $(call need,command:package ...) installs the packages whose commands are not there.
