@@ -88,7 +88,7 @@ func aboutPath(v view, p control.Peer) []cell.Line {
 	if p.Version != "" {
 		first = first.Add(cell.Dim, "   meshd "+p.Version)
 	}
-	first = first.Add(fileRole(p), "   "+words.File(p))
+	first = first.Add(cell.Plain, "   ").Add(fileRole(p), words.File(p))
 	if p.MTU > 0 { // an older meshd does not tell
 		first = first.Add(cell.Plain, fmt.Sprintf("   mtu %d", p.MTU)).Add(cell.Dim, " by "+p.MTUSource)
 	}
@@ -96,8 +96,8 @@ func aboutPath(v view, p control.Peer) []cell.Line {
 		addresses(v, p), behind(p, v.w))
 	rtt := fmt.Sprintf("%s now   %s min   %s p50   %s p95   jitter %s", words.Millis(lastRTT(p)),
 		words.Millis(p.RTTMinMS), words.Millis(p.RTTMS), words.Millis(p.RTTP95MS), words.Millis(p.JitterMS))
-	lines = append(lines, peerLabel("rtt ms").Add(cell.Plain, rtt).
-		Add(lossRole(p.Loss), "   loss "+words.Percent(p.Loss)))
+	lines = append(lines, peerLabel("rtt ms").Add(cell.Plain, rtt+"   ").
+		Add(lossRole(p.Loss), "loss "+words.Percent(p.Loss)))
 	if p.Since != nil {
 		_, word, _ := stateOf(p)
 		lines = append(lines, peerLabel("state").Add(cell.Plain, fmt.Sprintf(

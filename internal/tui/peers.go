@@ -74,7 +74,7 @@ func aboutPeer(v view) []cell.Line {
 	if p.Version != "" {
 		first = first.Add(cell.Dim, "  meshd "+p.Version)
 	}
-	first = first.Add(fileRole(p), "  "+words.File(p))
+	first = first.Add(cell.Plain, "  ").Add(fileRole(p), words.File(p))
 	if p.Drain != nil {
 		first = first.Add(cell.Accent, "  "+words.Maintenance(*p.Drain, v.status.Now))
 	}
