@@ -46,6 +46,15 @@ type picture struct {
 	shows         string
 }
 
+// background is what a terminal draws on. Nothing tells a program which one that is, so pictures have to be
+// readable on both.
+type background struct{ suffix, back, front string }
+
+var (
+	dark  = background{"", "#101418", "#d0d4d8"}
+	white = background{"-white", "#ffffff", "#101418"}
+)
+
 // The flagship: a mesh in which every host is up.
 var healthy = picture{"healthy", 140, 40, nil, "edge-4"}
 
@@ -215,7 +224,7 @@ func (s *stage) take() error {
 	return s.shoot(terminal, display, picture{"disconnected", 80, 24, []string{"Escape", "1"}, "not answering"})
 }
 
-// shoot takes one picture.
+// shoot takes one picture on each background.
 func (s *stage) shoot(terminal *nstest.Terminal, display string, p picture) error {
 	if err := terminal.Resize(p.width, p.height); err != nil {
 		return err
@@ -232,9 +241,19 @@ func (s *stage) shoot(terminal *nstest.Terminal, display string, p picture) erro
 	if _, err := terminal.Wait(p.name, shown); err != nil {
 		return err
 	}
+	for _, on := range []background{dark, white} {
+		if err := s.save(terminal, display, p, on); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// save has an xterm show the terminal, and saves what it draws.
+func (s *stage) save(terminal *nstest.Terminal, display string, p picture, on background) error {
 	args := append([]string{
 		"-geometry", fmt.Sprintf("%dx%d+0+0", p.width, p.height), "-fa", "DejaVu Sans Mono", "-fs", "11",
-		"-bg", "#101418", "-fg", "#d0d4d8", "-b", "6", "+sb", "-T", p.name, "-e",
+		"-bg", on.back, "-fg", on.front, "-b", "6", "+sb", "-T", p.name, "-e",
 	}, terminal.Attach()...)
 	xterm := exec.CommandContext(s.Ctx, "xterm", args...)
 	xterm.Env = append(os.Environ(), "DISPLAY="+display, "LC_ALL=C.UTF-8")
@@ -248,7 +267,7 @@ func (s *stage) shoot(terminal *nstest.Terminal, display string, p picture) erro
 	if err := s.pass(4 * time.Second); err != nil { // it tells nobody when it has drawn
 		return err
 	}
-	file := filepath.Join(s.out, "meshtui-"+p.name+".png")
+	file := filepath.Join(s.out, "meshtui-"+p.name+on.suffix+".png")
 	shot := exec.CommandContext(s.Ctx, "import", "-window", p.name, "-depth", "8", "-colors", "64", file)
 	shot.Env = append(os.Environ(), "DISPLAY="+display)
 	if out, err := shot.CombinedOutput(); err != nil {
