@@ -187,6 +187,7 @@ API, 6 timed out, 78 "meshd run" has no valid file.`,
 		drainCommand(g), undrainCommand(g),
 		planCommand(g), reloadCommand(g), versionCommand(g),
 		applyCommand(g), confirmCommand(g), rollbackCommand(g), historyCommand(g), diffCommand(g),
+		pushCommand(g),
 		wireguardUserCommand(g),
 		legacyForwardCommand(g), networkManagersCommand(g), bpfFolderCommand(),
 		followFileCommand(g), // hidden, as the three before: for the service

@@ -13,7 +13,7 @@ import (
 // rollbackCommand returns `meshd rollback`.
 func rollbackCommand(g *globals) *cobra.Command {
 	var wait typed.Span
-	var state string
+	var state, sum string
 	cmd := &cobra.Command{
 		Use:   "rollback [N]",
 		Short: "Take back the change that waits, or go back to an earlier file",
@@ -25,7 +25,7 @@ force in force again, or file N of "meshd history". Root writes it to the file o
 				return err
 			}
 			request := control.RollbackRequest{ConfirmSeconds: time.Duration(wait).Seconds(), Follow: true,
-				Told: whoAsks()}
+				SHA256: sum, Told: whoAsks()}
 			if len(args) == 1 {
 				number, err := parseNumber(args[0])
 				if err != nil {
@@ -48,6 +48,7 @@ force in force again, or file N of "meshd history". Root writes it to the file o
 		},
 	}
 	cmd.Flags().Var(&wait, "confirm", "go back again after this `time`, unless the change is confirmed")
+	cmd.Flags().StringVar(&sum, "sha256", "", "take back the change with this `hash`, and nothing else")
 	cmd.Flags().StringVar(&state, "state", "", "as for run")
 	return cmd
 }

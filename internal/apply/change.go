@@ -162,7 +162,11 @@ func (k *Keeper) Rollback(ctx context.Context, q control.RollbackRequest) (contr
 		return control.ApplyResult{}, err
 	}
 	defer k.release()
-	if k.Told() != nil && q.Number == 0 {
+	waits := k.Told()
+	if q.SHA256 != "" && (waits == nil || waits.SHA256 != q.SHA256) {
+		return control.ApplyResult{}, ErrNothing
+	}
+	if waits != nil && q.Number == 0 {
 		result, err := k.takeBack(ctx, q.Asker, "somebody took it back")
 		return control.ApplyResult{Schema: control.Schema, SHA256: sumOf([]byte(k.daemon.Current())),
 			ReloadResult: result}, err

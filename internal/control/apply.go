@@ -53,6 +53,7 @@ type RollbackRequest struct {
 	Number         int     `json:"number"` // 0: take back what waits, or else the file before
 	ConfirmSeconds float64 `json:"confirm_seconds"`
 	Follow         bool    `json:"follow"` // see ApplyRequest
+	SHA256         string  `json:"sha256"` // take back only the change with it, and do nothing else
 	Told           Told    `json:"told"`
 }
 
