@@ -60,6 +60,10 @@ func TestKernelEngineMerges(t *testing.T) {
 	if err := w.Lab.LikeAWire(w.Hosts()...); err != nil {
 		t.Fatal(err)
 	}
+	// A card makes new packets of what comes by the wire. A veth hands those of the sender on, and a bridge on
+	// Linux 6.1 cuts what was made of them, since they still say that they are in a tunnel, unless the sender's
+	// kernel has finished their checksums.
+	run(t, w.Worker2.Namespace, "ethtool", "-K", "eth0", "tx", "off")
 	m := w.startAll(engineFile(t, "kernel", "tcx"))
 	known(t, m.w2, "worker")
 	known(t, m.w, "worker2")
