@@ -51,7 +51,8 @@ func TestChangeThatIsNotConfirmed(t *testing.T) {
 	}
 	onDisk(t, d, "applied by root", cut)
 	s := status(t, d)
-	if p := s.Config.Pending; p == nil || p.By != "root" || p.SHA256 != s.Config.SHA256 || s.Config.Generation != 2 {
+	if p := s.Config.Pending; p == nil || p.By != "root" || p.SHA256 != s.Config.SHA256 ||
+		s.Config.Generation != 2 {
 		t.Errorf("%+v, %+v", p, s.Config)
 	}
 	if _, err := w.PodW.Run("ping", "-c", "1", "-w", "1", "10.244.2.2"); err == nil {
@@ -168,7 +169,8 @@ func TestChangeThatIsConfirmed(t *testing.T) {
 		}
 		onDisk(t, d, "confirmed", text)
 	}
-	if s := status(t, d); s.Config.Pending != nil || s.Config.Generation != 2 || s.Config.Source != control.SourceFile {
+	if s := status(t, d); s.Config.Pending != nil || s.Config.Generation != 2 ||
+		s.Config.Source != control.SourceFile {
 		t.Errorf("%+v", s.Config)
 	}
 	if out, err := d.Ask("diff", "1"); code(err) != 1 {

@@ -48,7 +48,7 @@ func newFleet(t *testing.T) *fleet {
 		// Each has a second address that no other host reaches.
 		h, err := lab.Host(fmt.Sprintf("h%d", i), fmt.Sprintf("172.18.0.%d/16", 10+i))
 		if err == nil {
-			err = h.IP("link add d0 type dummy", fmt.Sprintf("address add 10.9.9.%d/32 dev d0", i), "link set d0 up")
+			err = h.IP("link add d0 type bridge", fmt.Sprintf("address add 10.9.9.%d/32 dev d0", i), "link set d0 up")
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -79,10 +79,14 @@ func newFleet(t *testing.T) *fleet {
 func (f *fleet) doc(more string) string {
 	doc := "[network]\nname = \"fleet\"\ncidr = \"10.244.0.0/16\"\n"
 	for i := 1; i <= 7; i++ {
-		doc += fmt.Sprintf("[[node]]\nname = \"h%d\"\naddress = \"172.18.0.%d\"\nsubnets = [\"10.244.%d.0/24\"]\n", i,
-			10+i, i)
+		doc += node(i, fmt.Sprintf("172.18.0.%d", 10+i))
 	}
 	return doc + more
+}
+
+// node returns the table of a node.
+func node(i int, address string) string {
+	return fmt.Sprintf("[[node]]\nname = \"h%d\"\naddress = %q\nsubnets = [\"10.244.%d.0/24\"]\n", i, address, i)
 }
 
 func (f *fleet) at(name string) string { return filepath.Join(f.dir, name) }
@@ -197,22 +201,22 @@ func (f *fleet) lost() (stop func() string) {
 	}
 }
 
-// One file goes to seven hosts; one that a host refuses goes to none; one that cuts three hosts off comes back
-// by itself, also on the host that ssh reaches by the mesh alone.
+// One file goes to seven hosts; one that a host refuses goes to none; one that cuts three hosts off comes
+// back by itself, also on the host that ssh reaches by the mesh alone.
 func TestPush(t *testing.T) {
 	nstest.Share(t, nstest.Loaded)
 	f := newFleet(t)
 	stop := f.lost()
-	good := f.doc("[[node]]\nname = \"h8\"\naddress = \"172.18.0.18\"\nsubnets = [\"10.244.8.0/24\"]\n")
+	good := f.doc(node(8, "172.18.0.18"))
 
 	t.Run("refused by one host", func(t *testing.T) {
 		// h5 has two nodes' addresses: it cannot tell which node it is.
 		if err := f.daemons[4].Host.IP("address add 10.9.9.99/32 dev d0"); err != nil {
 			t.Fatal(err)
 		}
-		news, exit := f.push(f.doc("[[node]]\nname = \"h8\"\naddress = \"10.9.9.99\"\nsubnets = [\"10.244.8.0/24\"]\n"))
-		if got := ended(news, push.StepPlan); exit != 1 || got["h5"] != push.StateRefused || got["h1"] != push.StateOK ||
-			len(ended(news, push.StepApply)) > 0 {
+		news, exit := f.push(f.doc(node(8, "10.9.9.99")))
+		if got := ended(news, push.StepPlan); exit != 1 || got["h5"] != push.StateRefused ||
+			got["h1"] != push.StateOK || len(ended(news, push.StepApply)) > 0 {
 			t.Errorf("exit %d: %v", exit, news)
 		}
 	})
@@ -226,7 +230,7 @@ func TestPush(t *testing.T) {
 		run(t, f.daemons[6].Host.Namespace, "nft",
 			"add table ip wall; add chain ip wall in { type filter hook input priority -300; };"+
 				"add rule ip wall in udp dport 9999 drop")
-		news, exit := f.push(cut, "--confirm", "25s")
+		news, exit := f.push(cut, "--confirm", "30s")
 		if got := fmt.Sprint(ended(news, push.StepBack)); exit != 1 || got != same(push.StateOK) ||
 			len(ended(news, push.StepConfirm)) > 0 {
 			t.Errorf("exit %d: %v", exit, news)
@@ -234,8 +238,16 @@ func TestPush(t *testing.T) {
 		f.well("healed by themselves")
 	})
 
+	t.Run("not all can be reached, and all are required", func(t *testing.T) {
+		news, exit := f.push(good, "--require", "all") // h8 is not there yet
+		if exit != 1 || ended(news, push.StepPlan)["h8"] != push.StateUnreachable ||
+			len(ended(news, push.StepApply)) > 0 {
+			t.Errorf("exit %d: %v", exit, news)
+		}
+	})
+
 	t.Run("good", func(t *testing.T) {
-		news, exit := f.push(good, "--canary", "1", "--require", "all")
+		news, exit := f.push(good, "--canary", "1")
 		if got := fmt.Sprint(ended(news, push.StepConfirm)); exit != 0 || got != same(push.StateOK) {
 			t.Errorf("exit %d: %v", exit, news)
 		}

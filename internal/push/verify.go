@@ -25,7 +25,9 @@ func (p *Push) verify(ctx context.Context, all, changed []*target, last bool) er
 	for {
 		well := true
 		each(all, func(_ int, t *target) {
-			t.last = p.look(ctx, t, have)
+			if err := p.look(ctx, t, have); ctx.Err() == nil || t.last == nil { // else it was not let end
+				t.last = err
+			}
 		})
 		for _, t := range all {
 			well = well && t.last == nil
