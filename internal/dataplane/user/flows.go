@@ -16,8 +16,9 @@ import (
 // Which flows use the bandwidth is found by samples, each loop for itself:
 //
 //	unit     what a loop moves at once: a frame of the TUN, or a group of packets for it
-//	stride   how many units of a batch one sample stands for
-//	credit   packets and bytes of all units since the last sample; the sample's flow gets it
+//	run      units of a batch that follow each other, of which one is the sample: by chance, since flows may
+//	         take turns
+//	credit   packets and bytes of all units of a run; the sample's flow gets it
 //	sketch   the table of a loop: a number of buckets, in which a flow has one of a few places
 //	recent   bytes of a flow, half of which are forgotten at each reading
 //
@@ -28,8 +29,8 @@ import (
 const (
 	flowBuckets = 128 // a power of two
 	flowPlaces  = 8   // in each
-	// samplesOfBatch is how many samples a batch of many units gives, about.
-	samplesOfBatch = 8
+	// runsOfBatch is how many runs a batch of many units has, about.
+	runsOfBatch = 8
 )
 
 // flowKey is a flow as its packets have it; local is this node's side.
@@ -53,8 +54,13 @@ type sketch struct {
 	seed maphash.Seed
 
 	// Of the loop alone.
-	stride, left int // units to the next sample
-	credit       mesh.FlowCount
+	units  int // of the batch, that are to come, if none is dropped
+	length int // of a run
+	left   int // units of this run
+	until  int // units before its sample
+	credit mesh.FlowCount
+	sample []byte // good until the end of the batch; nil: there is none yet
+	in     bool   // whether it came in
 
 	mu      sync.Mutex
 	buckets [flowBuckets][flowPlaces]flowPlace
@@ -71,9 +77,16 @@ func (s sketches) begin(loop, units int) *sketch {
 	if one == nil {
 		return nil
 	}
-	one.stride = 1 + units/samplesOfBatch
-	one.left = 1 + rand.IntN(one.stride) // else flows that take turns would be seen by chance
+	one.units, one.length = units, 1+units/runsOfBatch
+	one.begin()
 	return one
+}
+
+// begin begins a run.
+func (s *sketch) begin() {
+	s.left = max(1, min(s.length, s.units))
+	s.units -= s.left
+	s.until, s.sample = rand.IntN(s.left), nil
 }
 
 // sent counts a unit that leaves; b is its first packet, or a superpacket.
@@ -96,15 +109,29 @@ func (s *sketch) received(b []byte, packets int, bytes uint64) {
 	s.unit(b, true)
 }
 
-// unit takes a sample if it is time.
+// unit goes on with a run, or ends it.
 func (s *sketch) unit(b []byte, in bool) {
-	if s.left--; s.left > 0 || !s.mu.TryLock() {
+	if s.sample == nil || s.until == 0 { // the first stands in for one that may be dropped
+		s.sample, s.in = b, in
+	}
+	s.until--
+	if s.left--; s.left == 0 {
+		s.end()
+	}
+}
+
+// end ends a run. So it ends a batch, of which some units may have been dropped. While a reader has the table
+// the credit stays, and the sample of the next run gets it.
+func (s *sketch) end() {
+	if s == nil || s.sample == nil {
 		return
 	}
-	s.left = s.stride
-	s.add(keyOf(b, in), s.credit)
-	s.mu.Unlock()
-	s.credit = mesh.FlowCount{}
+	if s.mu.TryLock() {
+		s.add(keyOf(s.sample, s.in), s.credit)
+		s.mu.Unlock()
+		s.credit = mesh.FlowCount{}
+	}
+	s.begin()
 }
 
 // add counts for a flow. The caller holds mu.

@@ -203,6 +203,7 @@ func (in *inbound) flush() {
 		in.peers[i].received(uint64(len(group)), size, now)
 		flows.received(group[0], len(group), size)
 	}
+	flows.end()
 	in.worker.calls[mesh.TunWrite].add(in.merge.Len(), packets)
 }
 

@@ -102,6 +102,7 @@ func (o *outbound) forward(frames [][]byte) {
 	for _, frame := range frames {
 		packets += o.frame(f, frame)
 	}
+	o.flows.end()
 	o.flush()
 	o.worker.calls[mesh.TunRead].add(len(frames), packets)
 }
