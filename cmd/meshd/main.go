@@ -183,7 +183,7 @@ API, 6 timed out, 78 "meshd run" has no valid file.`,
 	root.AddCommand(
 		runCommand(g), checkCommand(g), initCommand(g), keyCommand(g), cleanupCommand(g), // without a running one
 		statusCommand(g), peersCommand(g), pingCommand(g), routeCommand(g), eventsCommand(g), waitCommand(g),
-		topCommand(g), speedCommand(g),
+		topCommand(g), speedCommand(g), captureCommand(g),
 		drainCommand(g), undrainCommand(g),
 		planCommand(g), reloadCommand(g), versionCommand(g),
 		applyCommand(g), confirmCommand(g), rollbackCommand(g), historyCommand(g), diffCommand(g),

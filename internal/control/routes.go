@@ -52,6 +52,7 @@ func routes(source Source) http.Handler {
 	mux.HandleFunc("POST /v1/flows", a.countFlows(flows))
 	mux.HandleFunc("POST /v1/ping", a.ping)
 	mux.HandleFunc("POST /v1/speed", a.speed)
+	mux.HandleFunc("POST /v1/capture", a.capture)
 	mux.HandleFunc("POST /v1/reload", a.reload)
 	mux.HandleFunc("POST /v1/drain", a.drain)
 	mux.HandleFunc("POST /v1/undrain", a.undrain)

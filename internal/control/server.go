@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -40,6 +41,9 @@ type Source struct {
 	// Speed measures a peer, and tells each how it goes; ok is false if there is no such peer. An error that is
 	// no *Refusal is a fault of the request. It returns soon after ctx.
 	Speed func(ctx context.Context, r SpeedRequest, each func(SpeedProgress)) (s Speed, ok bool, err error)
+	// Capture writes packets to w as pcapng; ok is false if there is no such peer. An error before the first
+	// write that is no *Refusal is a fault of the request. It returns soon after ctx.
+	Capture func(ctx context.Context, r CaptureRequest, w io.Writer) (ok bool, err error)
 	// Drain puts this node into maintenance, and Undrain ends that; by is who asks. An error says that a
 	// restart would undo what is in force.
 	Drain   func(r DrainRequest) error

@@ -18,6 +18,7 @@ import (
 
 	"example.org/meshd/internal/apply"
 	"example.org/meshd/internal/begin"
+	"example.org/meshd/internal/capture"
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
@@ -93,6 +94,7 @@ func Run(ctx context.Context, o Options) error {
 		Status: d.tell.status, Route: d.tell.route, Reload: d.reconciler.ask, Plan: d.reconciler.plans,
 		History: d.tell.past, Ping: d.tell.ping, Healthy: d.healthy, Ready: d.tell.ready, Events: events,
 		Speed:   d.speed.Ask,
+		Capture: d.capture.Capture,
 		Drain:   func(r control.DrainRequest) error { return d.drain.For(r.ForSeconds, r.Reason, r.By) },
 		Undrain: d.drain.End, Flows: d.flows.Told, CountFlows: d.flows.Ask, Changer: o.changes.Changer(),
 	}, o.Log)
@@ -126,6 +128,7 @@ type daemon struct {
 	packets    *loops
 	seal       *seal.Engine
 	speed      *speed.Keeper
+	capture    *capture.Keeper
 	news       func() // this host may have changed
 }
 
@@ -164,8 +167,9 @@ func assemble(ctx context.Context, o Options, first begin.File, reader *source.R
 	d.flows = flows.New(d.engine, log)
 	d.tell.engine, d.tell.registry, d.tell.probes, d.tell.rules = d.engine, registry, probes, d.rules
 	probes.Narrow = d.rules.Narrow
-	d.speed = speed.New(speed.Options{Log: log, Measured: probes.Loaded,
-		Plan: func() *plan.Plan { return view.now().plan }})
+	inForce := func() *plan.Plan { return view.now().plan }
+	d.speed = speed.New(speed.Options{Log: log, Measured: probes.Loaded, Plan: inForce})
+	d.capture = capture.New(capture.Options{Log: log, Plan: inForce, Open: auto.OpenTap})
 	d.tell.sources = []func() []mesh.Condition{
 		d.source.Conditions, d.good.Conditions, d.switcher.Conditions, d.metricsConditions, d.files.Conditions,
 		d.legacy.Conditions, d.drain.Conditions,

@@ -68,7 +68,7 @@ func Told(e control.Event) (subject, rest string) {
 	var details []string
 	for _, key := range slices.Sorted(maps.Keys(fields)) {
 		value := OneLine(strings.ReplaceAll(fields[key], `\n`, "\n")) // a tidy event has no line breaks
-		if value != "" && !(e.Kind == "health" && key == "now") { // which the sentence itself says
+		if value != "" && !(e.Kind == "health" && key == "now") {     // which the sentence itself says
 			details = append(details, key+" "+value)
 		}
 	}

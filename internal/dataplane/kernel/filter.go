@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"example.org/meshd/internal/dataplane"
 )
 
 // Filters of the clsact qdisc (Linux 4.5) are how programs are attached where the kernel has no
@@ -16,6 +18,7 @@ const (
 	filterHandle   = 0x6d65
 	filterPriority = 0x6d65
 	filterFirst    = 1 // priority of the one that has to be asked before all others
+	filterTap      = 2 // priority of the first of the Taps, which see packets before mesh_out takes them
 	filterName     = "meshd"
 )
 
@@ -88,7 +91,10 @@ func (f filtered) filter() *netlink.BpfFilter {
 // isOurs tells whether some meshd attached a filter.
 func isOurs(f netlink.Filter) bool {
 	ours, ok := f.(*netlink.BpfFilter)
-	return ok && ours.Handle == filterHandle && (ours.Priority == filterPriority || ours.Priority == filterFirst)
+	if !ok || ours.Handle != filterHandle {
+		return false
+	}
+	return ours.Priority == filterPriority || ours.Priority < filterTap+dataplane.Taps
 }
 
 // filters returns where filters of ours are, whichever meshd attached them.

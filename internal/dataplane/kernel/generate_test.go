@@ -26,15 +26,19 @@ func TestGenerated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, line, _ := strings.Cut(string(source), "//go:generate ")
-	line, _, _ = strings.Cut(line, "\n")
 	dir := t.TempDir()
-	cmd := exec.Command("sh", "-c", strings.Replace(line, "-target", "-output-dir "+dir+" -target", 1))
-	cmd.Env = append(os.Environ(), "GOPACKAGE=kernel")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	for line := range strings.Lines(string(source)) {
+		line, is := strings.CutPrefix(line, "//go:generate ")
+		if !is {
+			continue
+		}
+		cmd := exec.Command("sh", "-c", strings.Replace(line, "-target", "-output-dir "+dir+" -target", 1))
+		cmd.Env = append(os.Environ(), "GOPACKAGE=kernel")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
 	}
-	for _, file := range []string{"mesh_bpfel.go", "mesh_bpfel.o"} {
+	for _, file := range []string{"mesh_bpfel.go", "mesh_bpfel.o", "tap_bpfel.go", "tap_bpfel.o"} {
 		want, err := os.ReadFile(filepath.Join(dir, file))
 		if err != nil {
 			t.Fatal(err)

@@ -135,6 +135,9 @@ func (s *shown) inFront() (front []string) {
 			if s.ids[p.ID] {
 				break
 			}
+			if isTap(p.ID) { // it lets each packet pass
+				continue
+			}
 			front = append(front, fmt.Sprintf("program %d%s on %s", p.ID, called(p.ID), at.device))
 		}
 	}
