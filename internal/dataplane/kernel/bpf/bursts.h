@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only
  *
  * Flows of UDP whose superpackets go another way than single datagrams do: by user space, or by the kernel's
- * decapsulation. A single datagram would overtake what is on its way there, so for a while those of the flow
- * go the same way. Most hosts never see such a flow: superpackets that pods send are encapsulated whole, and
+ * decapsulation. A single datagram would overtake what is on its way there, so those of the flow go the same
+ * way, until nothing of the flow went there for a second. Most hosts never see such a flow: superpackets that pods send are encapsulated whole, and
  * cut by the underlay's device, in order.
  */
 #ifndef MESH_BURSTS_H
@@ -11,7 +11,8 @@
 #include "maps.h"
 #include "packet.h"
 
-/* How long a flow goes the way of its last superpacket, ns: longer than that stays in any queue. */
+/* For how long nothing of a flow went the other way once it takes the usual one again, ns: longer than
+ * anything stays in a queue. */
 #define BURST_FOR 1000000000ULL
 
 /* Addresses and ports, as they follow each other behind the first bytes of a header; those of IPv4 have zeros
@@ -20,7 +21,7 @@ struct burst_flow {
 	__u32 words[9];
 };
 
-/* When the last superpacket of a flow went another way, bpf_ktime_get_boot_ns. A flow that falls out of a
+/* When the last packet of a flow went another way, bpf_ktime_get_boot_ns. A flow that falls out of a
  * full map loses its order once. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -71,7 +72,7 @@ static __always_inline int is_lately(__u64 then, __u64 now)
 static __always_inline int follows_burst(struct __sk_buff *skb, __u32 at, int v6)
 {
 	__u32 key = 0;
-	__u64 *last = bpf_map_lookup_elem(&last_burst, &key), now;
+	__u64 *last = bpf_map_lookup_elem(&last_burst, &key), *own, now;
 	struct burst_flow f = {};
 
 	if (!last || !*last)
@@ -79,8 +80,11 @@ static __always_inline int follows_burst(struct __sk_buff *skb, __u32 at, int v6
 	now = bpf_ktime_get_boot_ns();
 	if (!is_lately(*last, now) || read_burst_flow(skb, at, v6, &f))
 		return 0;
-	last = bpf_map_lookup_elem(&bursts, &f);
-	return last && is_lately(*last, now);
+	own = bpf_map_lookup_elem(&bursts, &f);
+	if (!own || !is_lately(*own, now))
+		return 0;
+	*own = *last = now; /* the next one would overtake this */
+	return 1;
 }
 
 /* Whether a packet of UDP, which is a superpacket if it has a gso_size, goes another way than most: it is

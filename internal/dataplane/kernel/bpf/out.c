@@ -222,6 +222,15 @@ static __always_inline int is_whole(const struct path *path, __u32 number)
 	return sum == path->sum;
 }
 
+/* Leaves a packet to user space for its size, or that of its superpacket. What follows of its flow may be
+ * smaller. */
+static __always_inline int hand_large(struct __sk_buff *skb, const struct inner *in, enum handover why)
+{
+	if (skb->gso_size && in->protocol == IPPROTO_UDP)
+		note_burst(skb, 0, in->v6);
+	return hand(why);
+}
+
 /* Sends what a pod has sent; one is the size of a packet of it. */
 static __always_inline int send(struct __sk_buff *skb, const struct settings *s, const struct inner *in, __u32 one)
 {
@@ -243,11 +252,11 @@ static __always_inline int send(struct __sk_buff *skb, const struct settings *s,
 		return hand(HAND_NO_ADDRESS);
 	overhead = path.v6 ? sizeof(struct outer6) : sizeof(struct outer4);
 	if (length + overhead > 0xffff) /* a superpacket that no outer header has room for */
-		return hand(HAND_UNUSUAL);
+		return hand_large(skb, in, HAND_UNUSUAL);
 	if (path.out_by_user)
 		return hand(HAND_OUT_BY_USER);
 	if (is_too_big(s, path.mtu, one, overhead))
-		return hand(HAND_TOO_BIG);
+		return hand_large(skb, in, HAND_TOO_BIG);
 	/* An inner checksum may be one that a device is to finish, and between hosts that share
 	 * a machine there is none: flannel's kernel would drop the packet. */
 	if (!path.finishes)
@@ -261,7 +270,7 @@ static __always_inline int send(struct __sk_buff *skb, const struct settings *s,
 	else
 		err = bpf_skb_adjust_room(skb, sizeof(struct outer4), BPF_ADJ_ROOM_MAC, GROW | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4);
 	if (err)
-		return hand(HAND_UNUSUAL); /* nothing was changed yet */
+		return hand_large(skb, in, HAND_UNUSUAL); /* nothing was changed yet */
 	/* From here on it is ours: what fails is lost. redirect_neigh wants a MAC header, and a
 	 * TUN has none. */
 	if (bpf_skb_change_head(skb, sizeof(struct ethhdr), 0) ||
@@ -283,7 +292,7 @@ int mesh_out(struct __sk_buff *skb)
 {
 	struct settings *s = get_settings();
 	struct inner in = {};
-	int why, verdict;
+	int why;
 	__u32 one;
 
 	if (!s)
@@ -303,9 +312,5 @@ int mesh_out(struct __sk_buff *skb)
 		one = 0;
 	if (!one)
 		return hand(HAND_UNUSUAL);
-	verdict = send(skb, s, &in, one);
-	/* To a peer that gets nothing by the program, say; or it is larger than an outer header has room for. */
-	if (verdict == LEAVE && skb->gso_size && in.protocol == IPPROTO_UDP)
-		note_burst(skb, 0, in.v6);
-	return verdict;
+	return send(skb, s, &in, one);
 }
