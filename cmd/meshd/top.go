@@ -114,8 +114,8 @@ func (v *topper) counted(ctx context.Context, client *control.Client) (control.F
 	}
 }
 
-// ask has flows counted for as long as the next question may take, and returns what there is. Who may not have
-// them counted sees what somebody else has counted.
+// ask has flows counted for as long as the next question may take, and returns what there is. Who may not
+// have them counted sees what somebody else has counted.
 func (v *topper) ask(ctx context.Context, client *control.Client) (control.Flows, error) {
 	lease := min(control.FlowsLease+2*v.interval, control.FlowsLeaseMost)
 	f, err := client.CountFlows(ctx, lease, v.query)
@@ -127,7 +127,8 @@ func (v *topper) ask(ctx context.Context, client *control.Client) (control.Flows
 	return f, err
 }
 
-// follow shows flows until ctx ends, which is no error. On a screen it goes on when the daemon does not answer.
+// follow shows flows until ctx ends, which is no error. On a screen it goes on when the daemon does not
+// answer.
 func (v *topper) follow(ctx context.Context, client *control.Client, out io.Writer) error {
 	tick := time.NewTicker(v.interval)
 	defer tick.Stop()

@@ -58,14 +58,23 @@ func TestFlows(t *testing.T) {
 	asks = nil
 	for name, f := range map[string]func() error{
 		"another key": func() error { _, err := c.Flows(t.Context(), FlowQuery{By: "dog"}); return err },
-		"many rows":   func() error { _, err := c.Flows(t.Context(), FlowQuery{Top: FlowsTopMost + 1}); return err },
-		"-1 rows":     func() error { _, err := c.Flows(t.Context(), FlowQuery{Top: -1}); return err },
+		"many rows": func() error {
+			_, err := c.Flows(t.Context(), FlowQuery{Top: FlowsTopMost + 1})
+			return err
+		},
+		"-1 rows": func() error { _, err := c.Flows(t.Context(), FlowQuery{Top: -1}); return err },
 		"a long lease": func() error {
 			_, err := c.CountFlows(t.Context(), FlowsLeaseMost+time.Second, FlowQuery{})
 			return err
 		},
-		"a lease of -1 s":            func() error { _, err := c.CountFlows(t.Context(), -time.Second, FlowQuery{}); return err },
-		"a lease with another key":   func() error { _, err := c.CountFlows(t.Context(), 0, FlowQuery{By: "dog"}); return err },
+		"a lease of -1 s": func() error {
+			_, err := c.CountFlows(t.Context(), -time.Second, FlowQuery{})
+			return err
+		},
+		"a lease with another key": func() error {
+			_, err := c.CountFlows(t.Context(), 0, FlowQuery{By: "dog"})
+			return err
+		},
 		"a lease that is no number":  func() error { return post(socket, "/v1/flows", `{"seconds":"x"}`) },
 		"a lease that is not a JSON": func() error { return post(socket, "/v1/flows", `{`) },
 	} {

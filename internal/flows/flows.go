@@ -65,8 +65,8 @@ func New(engine dataplane.FlowCounter, log *slog.Logger) *Keeper {
 // String returns the keeper's name as a task.
 func (k *Keeper) String() string { return "flows" }
 
-// Ask has flows counted for a time from now on, which does not shorten an earlier lease. by is who asks. It does
-// not wait.
+// Ask has flows counted for a time from now on, which does not shorten an earlier lease. by is who asks. It
+// does not wait.
 func (k *Keeper) Ask(lease time.Duration, by string) {
 	now := time.Now()
 	k.mu.Lock()

@@ -66,7 +66,7 @@ func fill(f *control.Flows, t *told, q control.FlowQuery) {
 	}
 }
 
-// busier compares two rows: those with most bytes of the interval come first, and then those with most in all.
+// busier compares two rows: first come those with most bytes of the interval, then those with most in all.
 func busier(a, b *sum) int {
 	return cmp.Or(cmp.Compare(b.recent.Bytes(), a.recent.Bytes()), cmp.Compare(b.all.Bytes(), a.all.Bytes()),
 		cmp.Compare(a.row.Peer, b.row.Peer), cmp.Compare(a.row.Pod, b.row.Pod),

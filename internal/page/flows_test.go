@@ -24,9 +24,10 @@ func busy(by string) control.Flows {
 		f.Known = 40
 		row(control.FlowRow{Peer: "control-plane", Pod: "10.244.1.7", Remote: "10.244.0.12", Protocol: "tcp",
 			PodPort: 41234, RemotePort: 5432, Port: 5432, Flows: 1}, 11.2e6, 70_000)
-		row(control.FlowRow{Peer: "worker2", Pod: "fd00:10:244:1::1234", Remote: "fd00:10:244:2::9", Protocol: "udp",
-			PodPort: 53, RemotePort: 35353, Port: 53, Flows: 1}, 9_000, 14_000)
-		row(control.FlowRow{Peer: "worker2", Pod: "10.244.1.8", Remote: "10.244.2.3", Protocol: "icmp", Flows: 1}, 84, 84)
+		row(control.FlowRow{Peer: "worker2", Pod: "fd00:10:244:1::1234", Remote: "fd00:10:244:2::9",
+			Protocol: "udp", PodPort: 53, RemotePort: 35353, Port: 53, Flows: 1}, 9_000, 14_000)
+		row(control.FlowRow{Peer: "worker2", Pod: "10.244.1.8", Remote: "10.244.2.3", Protocol: "icmp",
+			Flows: 1}, 84, 84)
 	case control.ByPod:
 		f.Known = 2
 		row(control.FlowRow{Pod: "10.244.1.7", Flows: 37}, 11.2e6, 70_000)

@@ -16,8 +16,8 @@ import (
 	"example.org/meshd/internal/tui/cell"
 )
 
-// flows is the page of who uses the bandwidth: the busiest flows, or what pods, peers or ports move in sum. The
-// daemon counts flows only while somebody asks, so this page asks for as long as it is shown.
+// flows is the page of who uses the bandwidth: the busiest flows, or what pods, peers or ports move in sum.
+// The daemon counts flows only while somebody asks, so this page asks for as long as it is shown.
 type flows struct {
 	page
 	by int // index of control.FlowKeys
@@ -88,7 +88,7 @@ func (f flows) lines(v view) []cell.Line {
 		head = head.Add(cell.Dim, "  estimated")
 	}
 	if len(told.Rows) == 0 {
-		return append([]cell.Line{head, {}}, indented("no packet has moved since counting began", v.w, cell.Plain)...)
+		return say(cell.Plain, "no packet has moved since counting began")
 	}
 	return append([]cell.Line{head, {}}, flowTable(v, told.Rows, by)...)
 }
@@ -145,8 +145,8 @@ const (
 	flowGap     = 2         // behind each of them
 )
 
-// flowTable has a line for each row below the titles. Columns of words are as wide as what is in them; where that
-// is too much, the widest gives way.
+// flowTable has a line for each row below the titles. Columns of words are as wide as what is in them; where
+// that is too much, the widest gives way.
 func flowTable(v view, rows []control.FlowRow, by string) (lines []cell.Line) {
 	var used []flowColumn
 	var widths []int

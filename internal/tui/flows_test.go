@@ -14,10 +14,14 @@ import (
 
 func init() {
 	for name, s := range map[string]func(w, h int) *Model{
-		"flows":         flowsScene(busyFlows, nil),
-		"flows-pod":     flowsScene(busyFlows, nil, "b"),
-		"flows-port":    flowsScene(busyFlows, nil, "B", "u"),
-		"flows-sampled": flowsScene(func(by string) control.Flows { f := busyFlows(by); f.Sampled = true; return f }, nil, "b", "b"),
+		"flows":      flowsScene(busyFlows, nil),
+		"flows-pod":  flowsScene(busyFlows, nil, "b"),
+		"flows-port": flowsScene(busyFlows, nil, "B", "u"),
+		"flows-sampled": flowsScene(func(by string) control.Flows {
+			f := busyFlows(by)
+			f.Sampled = true
+			return f
+		}, nil, "b", "b"),
 		"flows-sealed": flowsScene(func(by string) control.Flows {
 			return control.Flows{State: control.FlowsSealed, By: by}
 		}, nil),
@@ -39,8 +43,8 @@ func flowsScene(answer func(by string) control.Flows, err error, keys ...string)
 
 // busyFlows are flows of two families, or their sums.
 func busyFlows(by string) control.Flows {
-	f := control.Flows{Schema: control.Schema, State: control.FlowsCounted, By: by, IntervalSeconds: 1, Known: 140,
-		Total: control.FlowRates{RxPackets: 9000, RxBytes: 12.5e6, TxPackets: 700, TxBytes: 84_000}}
+	f := control.Flows{Schema: control.Schema, State: control.FlowsCounted, By: by, IntervalSeconds: 1,
+		Known: 140, Total: control.FlowRates{RxPackets: 9000, RxBytes: 12.5e6, TxPackets: 700, TxBytes: 84_000}}
 	row := func(r control.FlowRow, share float64) {
 		r.RxBytes, r.TxBytes = share*f.Total.RxBytes, share*f.Total.TxBytes
 		r.RxPackets, r.TxPackets, r.Share = share*f.Total.RxPackets, share*f.Total.TxPackets, share
@@ -74,7 +78,9 @@ type counter struct {
 	denies bool
 }
 
-func (c *counter) CountFlows(_ context.Context, lease time.Duration, q control.FlowQuery) (control.Flows, error) {
+func (c *counter) CountFlows(
+	_ context.Context, lease time.Duration, q control.FlowQuery,
+) (control.Flows, error) {
 	c.asked = append(c.asked, q.By)
 	if c.denies {
 		return control.Flows{}, fmt.Errorf("%w: only root", control.ErrPermission)

@@ -225,7 +225,8 @@ func TestFlowsEndWithTakeover(t *testing.T) {
 func BenchmarkFlows(b *testing.B) {
 	nstest.Require(b)
 	m := meshOver(false)
-	inner := ip4(netip.MustParseAddr("10.244.1.2"), netip.MustParseAddr("10.244.0.2"), 0, 64, 6, ported(1, 2, 60))
+	from, to := netip.MustParseAddr("10.244.1.2"), netip.MustParseAddr("10.244.0.2")
+	inner := ip4(from, to, 0, 64, 6, ported(1, 2, 60))
 	frame := outerTo(m.Peers[1].Underlay().AddrPort, m.Peers[0].Underlay().AddrPort, 0, inner)
 	for _, on := range []bool{false, true} {
 		b.Run(fmt.Sprintf("counted=%v", on), func(b *testing.B) {

@@ -241,7 +241,8 @@ func (s *sketch) read(f *forwarding, counts map[mesh.Flow]mesh.FlowCount) {
 
 // flow returns what a key stands for, but for the peer.
 func (k flowKey) flow() mesh.Flow {
-	f := mesh.Flow{LocalPort: binary.BigEndian.Uint16(k.ports[:]), RemotePort: binary.BigEndian.Uint16(k.ports[2:]),
+	port := binary.BigEndian.Uint16
+	f := mesh.Flow{LocalPort: port(k.ports[:]), RemotePort: port(k.ports[2:]),
 		Protocol: k.protocol, Local: netip.AddrFrom16(k.local), Remote: netip.AddrFrom16(k.remote)}
 	if !k.v6 {
 		f.Local, f.Remote = netip.AddrFrom4([4]byte(k.local[:4])), netip.AddrFrom4([4]byte(k.remote[:4]))
