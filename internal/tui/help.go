@@ -41,8 +41,8 @@ var (
 		{"FIND", []binding{{"/", "filter: text state:down"}, {"", "loss>5 rtt>20 drift !not"},
 			{":", "go to a peer by name"},
 			{"n N", "next, last problem"}, {"[ ]", "previous, next peer"}, {"esc", "clear the filter"}}},
-		{"DO", []binding{{"P", "ping the peer"}, {"R", "reload (asks first)"}, {"c", "the file, and its plan"},
-			{"F", "flows: who uses the link"},
+		{"DO", []binding{{"P", "ping the peer"}, {"R", "reload (asks first)"},
+			{"c / F", "the file, its plan / flows"},
 			{"y", "copy: n a s r j"}, {"w", "write a snapshot"}}},
 	}
 	helpRight = []group{
