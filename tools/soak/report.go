@@ -311,10 +311,21 @@ func (r *result) panels() (all []panel) {
 	of("threads of a meshd, most", processes(figureThreads, false))
 	of("BPF map entries of a meshd, most", processes(figureEntries, false))
 	all = append(all, r.cpuPanel())
+	of("datagrams on their way, or lost", func(m meshSample) float64 { return m.Missing })
+	all = append(all, r.loadPanel())
 	return all
 }
 
-// cpuPanel shows what all processes of a mesh use of a CPU, and the load of the machine.
+// loadPanel shows the load of the machine, with all that others ran on it.
+func (r *result) loadPanel() panel {
+	line := series{name: "runnable threads"}
+	for _, s := range r.samples {
+		line.values = append(line.values, s.Load)
+	}
+	return panel{"load average of the machine", []series{line}}
+}
+
+// cpuPanel shows what all processes of a mesh use of a CPU.
 func (r *result) cpuPanel() panel {
 	p := panel{title: "CPU of all processes of a mesh, % of one"}
 	for i, name := range r.names {

@@ -27,6 +27,7 @@ type sample struct {
 type meshSample struct {
 	Processes     []reading
 	P50, P99, Max float64
+	Missing       float64   // datagrams that were sent and have not arrived: on their way, or lost
 	Problems      []problem // of all daemons, without those of level info
 }
 
@@ -82,6 +83,8 @@ func take(ctx context.Context, at time.Duration, l *ledger, meshes []*mesh) (s s
 		}
 		delays := l.delaysOf(i)
 		of.P50, of.P99, of.Max = percentile(delays, 50), percentile(delays, 99), percentile(delays, 100)
+		all := l.sums(i, func(name string) bool { return !strings.Contains(name, " tcp") })
+		of.Missing = float64(all.sent) - float64(all.arrived)
 		s.Meshes = append(s.Meshes, of)
 	}
 	return s, nil
