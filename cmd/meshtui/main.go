@@ -197,8 +197,9 @@ func (f *flags) show(ctx context.Context, stdin, stdout *os.File, out io.Writer)
 	}
 	width, height := fallbackSize(stdin, stdout, os.Getenv)
 	return runDashboard(ctx, tui.Options{
-		Watcher: watcher, Tidy: f.host == "", Asker: asker, Where: where, Interval: time.Duration(f.interval), Version: version,
-		Colour: hasColours(os.Getenv), ASCII: f.ascii || !utf8Locale(os.Getenv), Terminal: stdout,
+		Watcher: watcher, Tidy: f.host == "", Asker: asker, Where: where, Interval: time.Duration(f.interval),
+		Version: version,
+		Colour:  hasColours(os.Getenv), ASCII: f.ascii || !utf8Locale(os.Getenv), Terminal: stdout,
 		Width: width, Height: height,
 	}, stdin, stdout)
 }

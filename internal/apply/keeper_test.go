@@ -49,7 +49,8 @@ type lab struct {
 func inBubble(t *testing.T, test func(l *lab)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		l := &lab{t: t, stop: func() {}, folder: t.TempDir(), log: &nstest.Events{}, boot: "one", booted: time.Now(), file: old}
+		l := &lab{t: t, stop: func() {}, folder: t.TempDir(), log: &nstest.Events{}, boot: "one",
+			booted: time.Now(), file: old}
 		l.start()
 		defer func() { l.stop() }()
 		test(l)
@@ -58,7 +59,8 @@ func inBubble(t *testing.T, test func(l *lab)) {
 
 // start begins a daemon as Run of package daemon does; the one before must have ended.
 func (l *lab) start() {
-	clock := Clock{Boot: func() string { return l.boot }, Up: func() time.Duration { return time.Since(l.booted) },
+	clock := Clock{Boot: func() string { return l.boot },
+		Up:   func() time.Duration { return time.Since(l.booted) },
 		Wall: func() time.Time { return time.Now().Add(l.jump) }}
 	l.Keeper = New(l.folder, "/etc/mesh.toml", clock, slog.New(l.log))
 	l.Load()
@@ -132,8 +134,9 @@ func (l *lab) crash(after time.Duration, reboots bool) {
 func (l *lab) change(text string, writes bool) {
 	l.t.Helper()
 	synctest.Wait()
-	_, err := l.Apply(context.Background(), control.ApplyRequest{Doc: []byte(text), ConfirmSeconds: 60, Follow: true,
-		Asker: control.Asker{By: "root", Told: control.Told{User: "alice"}}})
+	_, err := l.Apply(context.Background(), control.ApplyRequest{Doc: []byte(text), ConfirmSeconds: 60,
+		Follow: true,
+		Asker:  control.Asker{By: "root", Told: control.Told{User: "alice"}}})
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -203,7 +206,8 @@ func TestTakenBack(t *testing.T) {
 		l.is("the file has followed", old, mesh.ChangeTakenBack)
 		l.edit(change)
 		l.is("somebody has written it again", change)
-		if got := l.log.Take(); !slices.Contains(got, "change_pending") || !slices.Contains(got, "change_taken_back") {
+		if got := l.log.Take(); !slices.Contains(got, "change_pending") || !slices.Contains(got,
+			"change_taken_back") {
 			t.Errorf("logged %q", got)
 		}
 	})

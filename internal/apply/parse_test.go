@@ -14,7 +14,8 @@ import (
 // sample is a record of a change that waits.
 func sample() record {
 	sum := func(c string) string { return strings.Repeat(c, 64) }
-	return record{Path: "/etc/mesh.toml", State: pending, Cause: CauseApply, stand: stand{sum("a"), []string{sum("b")}},
+	return record{Path: "/etc/mesh.toml", State: pending, Cause: CauseApply, stand: stand{sum("a"),
+		[]string{sum("b")}},
 		By: "root", At: time.Unix(1, 0).UTC(), Before: &stand{sum("b"), []string{unreadable}},
 		Line: &line{Boot: "x", Until: 1, Saved: time.Unix(2, 0).UTC(), Left: time.Minute}}
 }
@@ -67,7 +68,8 @@ func FuzzRecord(f *testing.F) {
 				t.Errorf("%q names a file", sum)
 			}
 		}
-		clock := Clock{Wall: time.Now, Up: func() time.Duration { return time.Hour }, Boot: func() string { return "x" }}
+		clock := Clock{Wall: time.Now, Up: func() time.Duration { return time.Hour },
+			Boot: func() string { return "x" }}
 		if r.State == pending {
 			if left := r.Line.left(clock); left < 0 || left > Longest {
 				t.Errorf("it waits for %v", left)
@@ -129,7 +131,8 @@ func TestDiff(t *testing.T) {
 		{"a line", "1\n2\n3\n4\n5\n6\n7\n8\n9\n", "1\n2\n3\n4\nx\n6\n7\n8\n9\n",
 			[]string{"@@ -2,7 +2,7 @@", " 2", " 3", " 4", "-5", "+x", " 6", " 7", " 8"}},
 		{"two far apart", "a\n1\n2\n3\n4\n5\n6\n7\nb\n", "A\n1\n2\n3\n4\n5\n6\n7\nB\n",
-			[]string{"@@ -1,4 +1,4 @@", "-a", "+A", " 1", " 2", " 3", "@@ -6,4 +6,4 @@", " 5", " 6", " 7", "-b", "+B"}},
+			[]string{"@@ -1,4 +1,4 @@", "-a", "+A", " 1", " 2", " 3", "@@ -6,4 +6,4 @@", " 5", " 6", " 7", "-b",
+				"+B"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if got := Diff(test.from, test.to); !slices.Equal(got, test.want) {

@@ -1,5 +1,5 @@
-// Package backoff says how long to wait: before the next attempt at what this host refused, and before the next
-// look at what costs time to read.
+// Package backoff says how long to wait: before the next attempt at what this host refused, and before the
+// next look at what costs time to read.
 package backoff
 
 import "time"
@@ -23,9 +23,9 @@ func (b *Backoff) Next() time.Duration {
 // Reset forgets the failures.
 func (b *Backoff) Reset() { b.last = 0 }
 
-// A Rest bounds how often something is done again and again that may take long on a large host: for at most one
-// Share of the time. A host that is merely busy stretches the same work to seconds, so that nothing waits longer
-// than Most for it.
+// A Rest bounds how often something is done again and again that may take long on a large host: for at most
+// one Share of the time. A host that is merely busy stretches the same work to seconds, so that nothing waits
+// longer than Most for it.
 type Rest struct {
 	Share int // of the time: 50 is one fiftieth
 	Least time.Duration

@@ -39,8 +39,8 @@ func TestBackoffStays(t *testing.T) {
 	}
 }
 
-// A rest is a share of the time that something took, within its bounds: what a busy host has stretched to half
-// a minute does not blind for twenty.
+// A rest is a share of the time that something took, within its bounds: what a busy host has stretched to
+// half a minute does not blind for twenty.
 func TestRest(t *testing.T) {
 	r := backoff.Rest{Share: 50, Least: time.Second, Most: 5 * time.Second}
 	for took, want := range map[time.Duration]time.Duration{

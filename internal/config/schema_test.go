@@ -321,17 +321,24 @@ func TestSchemaJudgesAlike(t *testing.T) {
 }
 
 // values are what each key gets in turn: all that any test, or a fuzzer, came upon.
-var oddValues = []any{"", "a", "A", "mesh", "outside", "auto", "off", "all", "kernel", "tcx", true, false, int64(0),
-	int64(1), int64(255), int64(576), int64(1279), int64(65535), int64(65536), int64(-1), 1.5, "1s", "0", "-0s", "+1s",
+var oddValues = []any{"", "a", "A", "mesh", "outside", "auto", "off", "all", "kernel", "tcx", true, false,
+	int64(0),
+	int64(1), int64(255), int64(576), int64(1279), int64(65535), int64(65536), int64(-1), 1.5, "1s", "0",
+	"-0s", "+1s",
 	"1.s", ".5s", "1h0m", "2h", "1µs", "1", "9285", ":9285", ":0", ":09285", "[::1]:9285", "::1:9285", "a b:1",
-	"127.0.0.1:9285", "/", "/a", "/a/", "//a", "/a/../b", "/a/.", "/a/.b", "/..a", "a/b", "mesh0", "lo", "a%b", "a:b",
+	"127.0.0.1:9285", "/", "/a", "/a/", "//a", "/a/../b", "/a/.", "/a/.b", "/..a", "a/b", "mesh0", "lo", "a%b",
+	"a:b",
 	"meshd-wg", "0123456789abcde", "0123456789abcdef", "10.0.0.0/8", "10.1.0.0/16", "10.0.0.0/08", "10.0.0.0/33",
-	"10.0.0.1/8", "010.0.0.0/8", "fd00::/8", "fd00::/129", "::/0", "::ffff:10.0.0.0/104", "64:ff9b::192.0.2.0/120",
+	"10.0.0.1/8", "010.0.0.0/8", "fd00::/8", "fd00::/129", "::/0", "::ffff:10.0.0.0/104",
+	"64:ff9b::192.0.2.0/120",
 	"FD00::/8", "fe80::%eth0/64", "192.0.2.1", "192.0.2.1:0", "192.0.2.1:080", "192.0.2.1:65536", "192.0.2.256",
 	"[2001:db8::1]:1", "[2001:db8::1]", "2001:db8::1", "[192.0.2.1]:1", "fe80::1%eth0", "64:ff9b::192.0.2.1",
-	"example.org", "Example.ORG.", "example.org:1", "a..b", "-a", "a_b", "1.2.3.x", "localhost", "xn--a", "7", "a.7",
-	"tcp", "tcp/443", "tcp/0", "tcp/1-2", "tcp/2-1", "tcp/00080", "icmp", "icmp/1", "TCP", "tcp/", "#1", "a.b-c_d",
-	strings.Repeat("a", 63), strings.Repeat("a", 64), strings.Repeat("ä", 64), strings.Repeat("a", 65), "a\nb", "\x7f",
+	"example.org", "Example.ORG.", "example.org:1", "a..b", "-a", "a_b", "1.2.3.x", "localhost", "xn--a", "7",
+	"a.7",
+	"tcp", "tcp/443", "tcp/0", "tcp/1-2", "tcp/2-1", "tcp/00080", "icmp", "icmp/1", "TCP", "tcp/", "#1",
+	"a.b-c_d",
+	strings.Repeat("a", 63), strings.Repeat("a", 64), strings.Repeat("ä", 64), strings.Repeat("a", 65), "a\nb",
+	"\x7f",
 	"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "=",
 	time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 

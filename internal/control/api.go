@@ -93,7 +93,7 @@ const (
 // Config tells which file is in force, and how the last attempt to apply one ended.
 type Config struct {
 	Path       string    `json:"path"`
-	Source     string    `json:"source"`             // SourceFile, SourceLastGood, SourceApplied; an older daemon says nothing
+	Source     string    `json:"source"`             // SourceFile, SourceLastGood, SourceApplied, or empty
 	LastGood   time.Time `json:"last_good,omitzero"` // when the last good file first came into force
 	Generation int       `json:"generation"`         // starts at 1 and grows by one with each applied file
 	SHA256     string    `json:"sha256"`

@@ -207,7 +207,9 @@ func (f *Follower) take(c *Changes) error {
 			delete(known, name)
 		}
 		for name := range c.Peers {
-			known[name] = known[name] // the zero Peer if it is new
+			if _, there := known[name]; !there {
+				known[name] = Peer{}
+			}
 		}
 		f.list(known)
 	} else {

@@ -70,8 +70,7 @@ func (c *Client) Peer(ctx context.Context, name string) (OnePeer, error) {
 	return p, mismatch(err, p.Schema)
 }
 
-// History sends GET /v1/history. An empty peer stands for the whole node; span is "5m", "1h" or
-// "24h".
+// History sends GET /v1/history. An empty peer stands for the whole node; span is "5m", "1h" or "24h".
 func (c *Client) History(ctx context.Context, peer, span string) (History, error) {
 	var h History
 	err := c.get(ctx, "/v1/history?peer="+url.QueryEscape(peer)+"&span="+url.QueryEscape(span), &h)
@@ -94,9 +93,8 @@ func (c *Client) Ready(ctx context.Context) error {
 	return c.get(ctx, "/readyz", new(Ready))
 }
 
-// Events calls each with every event after since that the daemon remembers, oldest first. With
-// follow it goes on with new events until ctx or the daemon ends. An error of each ends it and is
-// returned.
+// Events calls each with every event after since that the daemon remembers, oldest first. With follow it goes
+// on with new events until ctx or the daemon ends. An error of each ends it and is returned.
 func (c *Client) Events(ctx context.Context, since uint64, follow bool, each func(Event) error) error {
 	path := fmt.Sprintf("/v1/events?since=%d&follow=%t", since, follow)
 	return lines(ctx, c, http.MethodGet, path, nil, each)
@@ -195,8 +193,8 @@ func (c *Client) Flows(ctx context.Context, q FlowQuery) (Flows, error) {
 	return f, mismatch(err, f.Schema)
 }
 
-// CountFlows sends POST /v1/flows: flows are counted for a time from now on, 1 s to FlowsLeaseMost. The answer
-// is that of Flows.
+// CountFlows sends POST /v1/flows: flows are counted for a time from now on, 1 s to FlowsLeaseMost. The
+// answer is that of Flows.
 func (c *Client) CountFlows(ctx context.Context, lease time.Duration, q FlowQuery) (Flows, error) {
 	var f Flows
 	doc, err := json.Marshal(FlowsRequest{Seconds: lease.Seconds()})

@@ -16,8 +16,8 @@ import (
 	"example.org/meshd/internal/probe"
 )
 
-// maxMentioned bounds how many addresses are asked besides the node's own probe address, and lookRest how often
-// all rules of the host are read for them, which may be thousands.
+// maxMentioned bounds how many addresses are asked besides the node's own probe address, and lookRest how
+// often all rules of the host are read for them, which may be thousands.
 const maxMentioned = 16
 
 var lookRest = backoff.Rest{Share: 200, Least: 5 * time.Second, Most: time.Minute}

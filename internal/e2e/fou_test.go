@@ -115,8 +115,8 @@ func TestFOU(t *testing.T) {
 	}
 }
 
-// Superpackets of IPv4 and of IPv6 reach pods whole over each family, by the way that "auto" chooses: what the
-// kernel has for each is another device.
+// Superpackets of IPv4 and of IPv6 reach pods whole over each family, by the way that "auto" chooses: what
+// the kernel has for each is another device.
 func TestFOUFamilies(t *testing.T) {
 	nstest.Share(t, nstest.Loaded)
 	withFOU(t)

@@ -56,7 +56,8 @@ func (s ClampSettings) table() nft.Table {
 		{Name: "not TCP", Exprs: nft.Join(nft.NotTCP(), nft.Pass())}}
 	out.Rules = append(slices.Clone(early),
 		nft.Rule{Name: "other", Exprs: nft.Join(nft.ToInterfaceNotIn(setMesh), nft.Pass())})
-	in.Rules = append(early, nft.Rule{Name: "other", Exprs: nft.Join(nft.FromInterfaceNotIn(setMesh), nft.Pass())})
+	in.Rules = append(early, nft.Rule{Name: "other", Exprs: nft.Join(nft.FromInterfaceNotIn(setMesh),
+		nft.Pass())})
 	narrow := grouped(s.Narrow)
 	for _, f := range nft.Families {
 		f = f.InBoth()

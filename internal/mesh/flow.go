@@ -12,8 +12,8 @@ type Flow struct {
 	Protocol      uint8 // of the inner IP header (IANA, Protocol Numbers)
 }
 
-// FlowCount is what was counted for a flow, since counting began or the flow came into the table. A superpacket
-// counts as the packets that it stands for, with headers for each, as in Traffic.
+// FlowCount is what was counted for a flow, since counting began or the flow came into the table. A
+// superpacket counts as the packets that it stands for, with headers for each, as in Traffic.
 type FlowCount struct {
 	RxPackets, RxBytes, TxPackets, TxBytes uint64
 }

@@ -29,9 +29,9 @@ func Unsummed() Exprs {
 	}
 }
 
-// SourcePortBecomes writes another source port into UDP packets, and has the checksum follow if they have one:
-// the kernel would make one of none (nft_payload_csum_inet). Connection tracking has to come later, or answers
-// would not belong to them.
+// SourcePortBecomes writes another source port into UDP packets, and has the checksum follow if they have
+// one: the kernel would make one of none (nft_payload_csum_inet). Connection tracking has to come later, or
+// answers would not belong to them.
 func SourcePortBecomes(port uint16, summed bool) Exprs {
 	write := &expr.Payload{OperationType: expr.PayloadWrite, SourceRegister: unix.NFT_REG_1,
 		Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2}

@@ -319,7 +319,8 @@ func (p *Plan) planGuard(podLinks []string) {
 	p.Rules.Clamp = filter.ClampSettings{Interfaces: interfacesOf(p.Config), MTU: p.Link.MTU}
 	g, k := &p.Rules.Guard, p.Engine.Kernel
 	*g = filter.GuardSettings{Binds: p.Engine.Binds, TUN: p.Config.Network.Interface, PodLinks: podLinks,
-		Mark: udp.Mark, Closed: p.Forwarding.Closed(), OnePort: k.MayFOU() && k.Use != dataplane.Never && !p.Engine.Spread}
+		Mark: udp.Mark, Closed: p.Forwarding.Closed(), OnePort: k.MayFOU() && k.Use != dataplane.Never &&
+			!p.Engine.Spread}
 	if p.keyed() { // also while nothing is exchanged: an earlier run has left the interface
 		g.Encrypted, g.Inner = wireguard.Interface, p.inner()
 	}

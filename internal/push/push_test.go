@@ -252,8 +252,9 @@ func TestWorse(t *testing.T) {
 		{"another file", up, peer(control.Up, &heard, &differs), true},
 		{"a new problem", control.Status{Node: "a"}, problem("mtu_too_large"), true},
 		{"an old problem", problem("mtu_too_large"), problem("mtu_too_large"), false},
-		{"a problem of a peer that comes", control.Status{Node: "a"}, control.Status{Node: "a", Health: control.Health{
-			Problems: []control.Problem{{Level: control.Failed, Kind: "peer_down", Peer: "c"}}}}, false},
+		{"a problem of a peer that comes", control.Status{Node: "a"}, control.Status{Node: "a",
+			Health: control.Health{
+				Problems: []control.Problem{{Level: control.Failed, Kind: "peer_down", Peer: "c"}}}}, false},
 		{"a problem of pushes", control.Status{Node: "a"}, problem("file_differs"), false},
 	} {
 		t.Run(test.name, func(t *testing.T) {

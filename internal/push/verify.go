@@ -119,7 +119,8 @@ func (p *Push) back(ctx context.Context, all []*target, deadline time.Time, why 
 	errs := make([]error, len(all))
 	each(all, func(i int, t *target) {
 		one, cancel := context.WithTimeout(ctx, asking)
-		_ = t.Rollback(one, p.SHA256) // a host that cannot be reached, or has nothing to take back, shows itself below
+		// A host that cannot be reached, or has nothing to take back, shows itself below.
+		_ = t.Rollback(one, p.SHA256)
 		cancel()
 		errs[i] = until(ctx, func(ctx context.Context) error {
 			s, err := t.Status(ctx)

@@ -6,8 +6,8 @@ import (
 	"example.org/meshd/internal/tui/cell"
 )
 
-// lossSeconds is how much of each reason for drops this program remembers. The daemon's history has the sum of
-// all reasons; which of them it was, only counters tell, since this program looks at them.
+// lossSeconds is how much of each reason for drops this program remembers. The daemon's history has the sum
+// of all reasons; which of them it was, only counters tell, since this program looks at them.
 const lossSeconds = 300
 
 // losses are the drops of the node by reason, per second, of the last minutes.

@@ -181,8 +181,8 @@ func nodeDrops(v view) []cell.Line {
 	return lines
 }
 
-// lossChart is what stands behind the figures of a reason: its chart and meaning, or on a narrow screen one of
-// both.
+// lossChart is what stands behind the figures of a reason: its chart and meaning, or on a narrow screen one
+// of both.
 func (v view) lossChart(reason string, w int, narrow bool) cell.Line {
 	meaning := cell.Styled(cell.Dim, meanings[reason])
 	chart := v.losses.chart(reason, w)

@@ -161,8 +161,8 @@ const historyEvery = 5 * time.Second
 // askedFor says when each history was asked for.
 type askedFor map[historyKey]time.Time
 
-// refresh asks for the histories, and the way to a peer, that are on the screen and too old. What is not on the
-// screen is not asked for: a history is 300 steps of seven figures.
+// refresh asks for the histories, and the way to a peer, that are on the screen and too old. What is not on
+// the screen is not asked for: a history is 300 steps of seven figures.
 func (m *Model) refresh() tea.Cmd {
 	screen := m.screen()
 	charter, ok := screen.(charter)

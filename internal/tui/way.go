@@ -64,8 +64,8 @@ func (w *ways) found(msg wayMsg) {
 	w.known[msg.peer] = *msg.way
 }
 
-// aboutWay is the line of a peer's page about the underlay, and how the peer takes packets; none where nothing
-// is known of either.
+// aboutWay is the line of a peer's page about the underlay, and how the peer takes packets; none where
+// nothing is known of either.
 //
 //	underlay   eth0 from 172.18.0.3  mtu 1500   merged packets: meshd there
 func aboutWay(v view, p control.Peer) []cell.Line {

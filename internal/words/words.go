@@ -31,8 +31,8 @@ var sentences = map[mesh.Kind]string{
 		"an edit takes effect only within 30 seconds",
 	mesh.LastGoodFile:  "the file is bad, so the last good one, accepted SUBJECT, is in force",
 	mesh.ChangePending: "a change waits for its confirmation, and is taken back at SUBJECT",
-	mesh.ChangeTakenBack: "the last change was not confirmed and is taken back: the file before it is in force, " +
-		"whatever SUBJECT says",
+	mesh.ChangeTakenBack: "the last change was not confirmed and is taken back: the file before it is in " +
+		"force, whatever SUBJECT says",
 	mesh.FileBehind:  "the file in force was applied, and SUBJECT is another one",
 	mesh.StateFailed: "the file in force cannot be kept in SUBJECT: with a bad file meshd could not start",
 	mesh.AddressElsewhere: "this node's address SUBJECT is not on this host: " +

@@ -11,7 +11,8 @@ import (
 )
 
 // With receive = "fou", and with "auto" where the host is fit for it, the kernel itself has the mesh's port,
-// and the user engine's sockets have another one (dataplane.Wanted.Apart). Packets move as with tcx first; then the port changes hands, and no datagram
+// and the user engine's sockets have another one (dataplane.Wanted.Apart). Packets move as with tcx first;
+// then the port changes hands, and no datagram
 // is lost meanwhile:
 //
 //	raise   sockets at another port -> programs hand datagrams to those -> the old ones are closed

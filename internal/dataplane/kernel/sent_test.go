@@ -65,8 +65,8 @@ func (g *generator) sent() []byte {
 type skContext [48]uint32
 
 // context returns what the kernel, rules and other programs have noted of a packet: nothing, now and then, or
-// anything in those fields that a trial run may set (convert___skb_to_skb in net/bpf/test_run.c). A VLAN is not
-// among them, and a TUN has none.
+// anything in those fields that a trial run may set (convert___skb_to_skb in net/bpf/test_run.c). A VLAN is
+// not among them, and a TUN has none.
 func (g *generator) context() (c skContext) {
 	const mark, priority, cb, timestamp = 2, 8, 12, 38
 	if g.IntN(4) == 0 {

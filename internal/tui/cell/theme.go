@@ -14,8 +14,8 @@ type Theme struct {
 	ascii      bool
 }
 
-// attributes are what stands before and behind text in a role. They are found once: to find them anew for each
-// piece of each picture was a tenth of what a dashboard cost.
+// attributes are what stands before and behind text in a role. They are found once: to find them anew for
+// each piece of each picture was a tenth of what a dashboard cost.
 type attributes struct{ before, after string }
 
 // NewTheme returns a theme of the 16 colours that every terminal has, or without
