@@ -144,6 +144,10 @@ func node(host int) string {
 		'a'+host, host+1, host+1)
 }
 
+// pinning is a script that runs a program where it can pin: `ip netns exec` mounts /sys anew. Without pins
+// programs end with the daemon, and fou is not to be had.
+const pinning = `mountpoint -q /sys/fs/bpf || mount -t bpf -o mode=0700 bpf /sys/fs/bpf; exec "$@"`
+
 // start starts the daemon on both hosts, with a key in a folder, and returns once each knows that the other
 // lives.
 func (l *lab) start(doc string, folders [2]string) error {
@@ -157,9 +161,8 @@ func (l *lab) start(doc string, folders [2]string) error {
 		return &absentError{fault}
 	}
 	for i, h := range l.hosts {
-		if err := l.spawn(h.Command("env", "CREDENTIALS_DIRECTORY="+folders[i], meshd, "run", "-c", file,
-			"--socket",
-			l.socket(i))); err != nil {
+		if err := l.spawn(h.Command("sh", "-c", pinning, "sh", "env", "CREDENTIALS_DIRECTORY="+folders[i], meshd,
+			"run", "-c", file, "--socket", l.socket(i))); err != nil {
 			return err
 		}
 	}
