@@ -49,9 +49,9 @@ func (f *fake) Close() error                    { f.closed = true; return nil }
 
 func keeper(f *fake) *Keeper {
 	p := &plan.Plan{Config: &config.Config{}, Self: config.Node{Name: "a"},
-		Link: link.Settings{Interface: "mesh0"}, Engine: dataplane.Wanted{Mesh: mesh.Mesh{Self: "a",
-			Peers: []mesh.Peer{{Name: "a"},
-				{Name: "b", Subnets: []mesh.Prefix{netip.MustParsePrefix("10.244.1.0/24")}}}}}}
+		Link: link.Settings{Interface: "mesh0"}}
+	p.Engine.Mesh = mesh.Mesh{Self: "a", Peers: []mesh.Peer{{Name: "a"},
+		{Name: "b", Subnets: []mesh.Prefix{netip.MustParsePrefix("10.244.1.0/24")}}}}
 	return New(Options{Log: slog.New(slog.DiscardHandler), Plan: func() *plan.Plan { return p },
 		Open: func(device string, o dataplane.TapOptions) (dataplane.Tap, error) {
 			f.device, f.options = device, o

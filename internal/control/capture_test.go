@@ -10,6 +10,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"example.org/meshd/internal/budget"
 )
 
 // block returns one of pcapng.
@@ -88,6 +90,7 @@ func FuzzBlocks(f *testing.F) {
 	f.Add([]byte(lostBlock))
 	f.Add([]byte(block(blockPacket, "one.") + lostBlock[:20]))
 	f.Fuzz(func(t *testing.T, b []byte) {
+		defer budget.Of(t)()
 		var c Captured
 		var out bytes.Buffer
 		_ = c.copy(&out, bytes.NewReader(b))

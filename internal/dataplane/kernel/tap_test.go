@@ -13,6 +13,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
+	"example.org/meshd/internal/budget"
 	"example.org/meshd/internal/dataplane"
 	"example.org/meshd/internal/nstest"
 )
@@ -240,6 +241,7 @@ func FuzzCopy(f *testing.F) {
 	f.Add(make([]byte, 24))
 	f.Add([]byte(strings.Repeat("\x01\x00\x00\x00", 10)))
 	f.Fuzz(func(t *testing.T, b []byte) {
+		defer budget.Of(t)()
 		if c, ok := copyOf(b, time.Time{}); ok && len(c.Bytes) > len(b)-24 {
 			t.Errorf("%d bytes of %d", len(c.Bytes), len(b))
 		}
