@@ -48,9 +48,8 @@ func realSSH(t *testing.T, socket string) (dir string) {
 	for name, body := range map[string]string{
 		"server": "HostKey " + dir + "/host\nAuthorizedKeysFile " + dir + "/user.pub\nStrictModes no\nUsePAM no\n" +
 			"PermitRootLogin yes\nPasswordAuthentication no\nSetEnv PATH=" + path + "\n",
-		"client": "IdentityFile " + dir + "/user\nIdentitiesOnly yes\nBatchMode yes\nIdentityAgent none\nUser " +
-			me.Username +
-			"\nStrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nLogLevel ERROR\n" +
+		"client": "IdentityFile " + dir + "/user\nIdentitiesOnly yes\nBatchMode yes\nIdentityAgent none\n" +
+			"User " + me.Username + "\nStrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nLogLevel ERROR\n" +
 			"ProxyCommand " + sshd + " -i -e -f " + dir + "/server 2>/dev/null\n",
 		"ssh":     "#!/bin/sh\nexec " + client + " -F " + dir + "/client \"$@\"\n",
 		"meshtui": fmt.Sprintf("#!/bin/sh\nMESHTUI_TEST_ARGS=\"$* --socket %s\" exec %s\n", socket, self),
@@ -99,8 +98,8 @@ func TestRealSSH(t *testing.T) {
 	}
 	remove("user.pub")
 	code, _, errs := meshtui(t, "--host", "edge-1")
-	if code != 1 || !strings.Contains(errs, "Permission denied") || !strings.Contains(errs,
-		"log in without a passw") {
+	if code != 1 || !strings.Contains(errs, "Permission denied") ||
+		!strings.Contains(errs, "log in without a password") {
 		t.Errorf("%d, %s", code, errs)
 	}
 }

@@ -8,9 +8,9 @@ import (
 	"example.org/meshd/internal/control"
 )
 
-// A snapshot a second of a mesh of many peers, to the picture: what the dashboard costs while somebody looks
-// at it, besides reading (BenchmarkFigures10000 of control) and the terminal (BENCHFLAGS=-dashboard). A core
-// does 1e9 ns a second: 1 % of it are 1e7 ns an operation.
+// A snapshot a second of a mesh of many peers, to the picture: what the dashboard costs while somebody
+// looks at it, besides reading (BenchmarkFigures10000 of control) and the terminal (BENCHFLAGS=-dashboard).
+// A core does 1e9 ns a second: 1 % of it are 1e7 ns an operation.
 func BenchmarkSnapshot(b *testing.B) {
 	for _, peers := range []int{100, 1000, 10000} {
 		for _, size := range [][2]int{{80, 24}, {140, 40}} {
