@@ -53,10 +53,11 @@ type result struct {
 //
 // All of them lead to attempt. What it knows is published in view, for whoever tells of it.
 type reconciler struct {
-	log     *slog.Logger
-	path    string // of the file that people edit, even while the last good one is in its place
-	read    func(context.Context) source.Reading
-	see     func(source.Reading) source.Reading                                  // returns what takes the place of what the file has
+	log  *slog.Logger
+	path string // of the file that people edit, even while the last good one is in its place
+	read func(context.Context) source.Reading
+	// see returns what takes the place of what the file has.
+	see     func(source.Reading) source.Reading
 	parse   func(old *config.Config, one source.Reading) (*config.Config, error) // old: the one before
 	observe func(*config.Config) (self int, host plan.Host, err error)
 	fits    func(*plan.Plan) error // whether the host's own routes leave room
