@@ -42,7 +42,7 @@ var (
 			{":", "go to a peer by name"},
 			{"n N", "next, last problem"}, {"[ ]", "previous, next peer"}, {"esc", "clear the filter"}}},
 		{"DO", []binding{{"P", "ping the peer"}, {"R", "reload (asks first)"},
-			{"c / F", "the file, its plan / flows"},
+			{"c / F", "the file / flows"},
 			{"y", "copy: n a s r j"}, {"w", "write a snapshot"}}},
 	}
 	helpRight = []group{
