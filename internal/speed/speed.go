@@ -42,9 +42,10 @@ const (
 	MinTime = time.Second
 	MaxTime = 30 * time.Second // both directions together
 	DefTime = 10 * time.Second
-	MinRate = 100_000 // bit/s
-	MaxRate = 100_000_000_000
-	DefRate = 1_000_000_000
+
+	MinRate uint64 = 100_000 // bit/s
+	MaxRate uint64 = 100_000_000_000
+	DefRate uint64 = 1_000_000_000
 
 	// answerTime is how long the other side has for each step that takes it no time.
 	answerTime = 5 * time.Second

@@ -124,7 +124,7 @@ func TestBothWays(t *testing.T) {
 	must(t, err)
 	for name, w := range map[string]control.SpeedWay{"out": got.Out, "in": got.In} {
 		if w.BPS <= 0 || w.Bytes == 0 || w.Segments == 0 || w.RTTMS == nil || w.Sent == 0 ||
-			w.Received+w.Lost != w.Sent || w.Received == 0 || w.BPS > 1.2*DefRate {
+			w.Received+w.Lost != w.Sent || w.Received == 0 || w.BPS > 1.2*float64(DefRate) {
 			t.Errorf("%s: %+v", name, w)
 		}
 	}

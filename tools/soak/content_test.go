@@ -64,7 +64,7 @@ func TestChecker(t *testing.T) {
 				if f == nil {
 					return
 				}
-				if f.Position != uint64(5*connectionRoom+test.position) {
+				if f.Position != 5*connectionRoom+uint64(test.position) {
 					t.Errorf("found at %d, want %d", f.Position%connectionRoom, test.position)
 				}
 				if read == 1<<16 && (f.Wrong != test.wrong || !strings.Contains(f.Is, test.is)) {

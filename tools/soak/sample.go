@@ -54,8 +54,6 @@ const (
 	figureCPU     = "CPU, s" // since the process began
 )
 
-var figures = []string{figureRSS, figureFDs, figureThreads, figureMaps, figureEntries, figureCPU}
-
 // take samples all meshes.
 func take(ctx context.Context, at time.Duration, l *ledger, meshes []*mesh) (s sample, err error) {
 	s = sample{At: at, Load: loadAverage()}
