@@ -76,9 +76,10 @@ static __always_inline int read_flow(void *ctx, const int xdp, __u32 at, __u32 w
 static __always_inline void add_flow(const __u64 *key, __u32 who, __u32 packets, __u32 bytes)
 {
 	const struct flow_count none = {};
-	__u32 first = 0;
+	__u64 first = 0; /* a key of four bytes, written in eight: see forgotten */
 	void *table = bpf_map_lookup_elem(&flowing, &first);
 	struct flow_count *c;
+	__u64 *counts; /* packets, and bytes */
 
 	if (!table)
 		return;
@@ -89,13 +90,10 @@ static __always_inline void add_flow(const __u64 *key, __u32 who, __u32 packets,
 		if (!c)
 			return;
 	}
-	if (who & FLOW_IN) {
-		__sync_fetch_and_add(&c->rx_packets, packets);
-		__sync_fetch_and_add(&c->rx_bytes, bytes);
-	} else {
-		__sync_fetch_and_add(&c->tx_packets, packets);
-		__sync_fetch_and_add(&c->tx_bytes, bytes);
-	}
+	counts = advance(c, !!(who & FLOW_IN), offsetof(struct flow_count, rx_packets),
+			 offsetof(struct flow_count, tx_packets));
+	__sync_fetch_and_add(&counts[0], packets);
+	__sync_fetch_and_add(&counts[1], bytes);
 }
 
 /* Counts the inner packet at an offset for its flow. These are functions of their own, so that programs stay
