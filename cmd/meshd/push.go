@@ -36,9 +36,10 @@ func pushCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "push [HOST...] FILE",
 		Short: "Give a file to many hosts, and take it back where it does harm",
-		Long: `Give FILE to hosts over ssh: plan on all of them, ask once, apply it with a deadline, look from every
-host whether its peers are as well as before, and confirm it everywhere. If one host refuses the file, none is
-changed. If a host is worse off, all go back: those that cannot be reached any more do so by themselves.
+		Long: `Give FILE to hosts over ssh: plan on all of them, ask once, apply it with a deadline, look from
+every host whether its peers are as well as before, and confirm it everywhere. If one host refuses the
+file, none is changed. If a host is worse off, all go back: those that cannot be reached any more do so by
+themselves.
 
 HOST is a name for ssh, which must log in without a password. --all stands for all nodes of FILE, by their
 names. A host that cannot be reached is named and left alone; with "--require all" it stops the push. On a

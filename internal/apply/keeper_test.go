@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,11 +39,29 @@ type lab struct {
 	booted time.Time
 	jump   time.Duration // of the wall clock
 
-	mu    sync.Mutex
-	file  string // on disk
-	now   string // in force
-	kept  string // the last good file
-	tried []string
+	file word // on disk
+	now  word // in force
+	kept word // the last good file
+
+	mu   sync.Mutex // guards puts
+	puts []string
+}
+
+// A word is a text that the daemon and a test use at the same time.
+type word struct{ held atomic.Value }
+
+func (w *word) set(text string) { w.held.Store(text) }
+
+func (w *word) get() string {
+	text, _ := w.held.Load().(string)
+	return text
+}
+
+// tried returns the texts that the reconciler was asked to put in force.
+func (l *lab) tried() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.puts)
 }
 
 // inBubble runs a test with a daemon in whose file old is.
@@ -50,7 +69,8 @@ func inBubble(t *testing.T, test func(l *lab)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		l := &lab{t: t, stop: func() {}, folder: t.TempDir(), log: &nstest.Events{}, boot: "one",
-			booted: time.Now(), file: old}
+			booted: time.Now()}
+		l.file.set(old)
 		l.start()
 		defer func() { l.stop() }()
 		test(l)
@@ -65,7 +85,7 @@ func (l *lab) start() {
 	l.Keeper = New(l.folder, "/etc/mesh.toml", clock, slog.New(l.log))
 	l.Load()
 	l.Use(Daemon{
-		Read: func(context.Context) source.Reading { return source.Holding([]byte(l.file)) },
+		Read: func(context.Context) source.Reading { return source.Holding([]byte(l.file.get())) },
 		Plan: func(_ context.Context, path string, doc []byte) ([]control.Error, error) {
 			if string(doc) == faulty {
 				return []control.Error{{File: path, Line: 1}}, errors.New("it is faulty")
@@ -73,8 +93,8 @@ func (l *lab) start() {
 			return nil, nil
 		},
 		Put:     l.put,
-		Current: func() string { l.mu.Lock(); defer l.mu.Unlock(); return l.now },
-		Settled: func() { l.kept = l.now },
+		Current: l.now.get,
+		Settled: func() { l.kept.set(l.now.get()) },
 	})
 	l.look()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -87,24 +107,22 @@ func (l *lab) start() {
 // put is the reconciler.
 func (l *lab) put(_ context.Context, _ string, doc []byte) (control.ReloadResult, error) {
 	l.mu.Lock()
-	l.tried = append(l.tried, string(doc))
+	l.puts = append(l.puts, string(doc))
 	l.mu.Unlock()
 	if string(doc) == refused {
 		return control.ReloadResult{Reload: control.Reload{Error: "the host refuses"}}, nil
 	}
-	l.mu.Lock()
-	l.now = string(doc)
-	l.mu.Unlock()
+	l.now.set(string(doc))
 	if l.Accepted(string(doc)) {
-		l.kept = string(doc)
+		l.kept.set(string(doc))
 	}
 	return control.ReloadResult{Generation: 2, Reload: control.Reload{OK: true}}, nil
 }
 
 // look has the daemon read its file.
 func (l *lab) look() {
-	one := l.See(source.Holding([]byte(l.file)))
-	if text := string(one.Doc); text != l.now && text != faulty {
+	one := l.See(source.Holding([]byte(l.file.get())))
+	if text := string(one.Doc); text != l.now.get() && text != faulty {
 		_, _ = l.put(context.Background(), "the file changed", one.Doc)
 	}
 }
@@ -112,7 +130,7 @@ func (l *lab) look() {
 // edit writes the file by hand.
 func (l *lab) edit(text string) {
 	synctest.Wait()
-	l.file = text
+	l.file.set(text)
 	l.look()
 	synctest.Wait()
 }
@@ -121,7 +139,7 @@ func (l *lab) edit(text string) {
 // so.
 func (l *lab) crash(after time.Duration, reboots bool) {
 	l.stop()
-	l.now = ""
+	l.now.set("")
 	time.Sleep(after)
 	if reboots {
 		l.boot += "+"
@@ -153,8 +171,8 @@ func (l *lab) is(when, want string, kinds ...mesh.Kind) {
 	for _, c := range l.Conditions() {
 		got = append(got, c.Kind)
 	}
-	if l.now != want || !slices.Equal(got, kinds) {
-		l.t.Errorf("%s: %q is in force, conditions %q; want %q, %q", when, l.now, got, want, kinds)
+	if l.now.get() != want || !slices.Equal(got, kinds) {
+		l.t.Errorf("%s: %q is in force, conditions %q; want %q, %q", when, l.now.get(), got, want, kinds)
 	}
 }
 
@@ -164,8 +182,8 @@ func TestConfirm(t *testing.T) {
 			inBubble(t, func(l *lab) {
 				l.change(change, writes)
 				l.is("it waits", change, mesh.ChangePending)
-				if l.kept != old {
-					t.Errorf("%q is the last good file while a change waits", l.kept)
+				if l.kept.get() != old {
+					t.Errorf("%q is the last good file while a change waits", l.kept.get())
 				}
 				if p := l.Told(); p == nil || p.By != "root" || p.Told.User != "alice" || p.LeftSeconds != 60 {
 					t.Errorf("%+v", p)
@@ -180,8 +198,8 @@ func TestConfirm(t *testing.T) {
 					kinds = append(kinds, mesh.FileBehind)
 				}
 				l.is("confirmed", change, kinds...)
-				if l.kept != change || l.Told() != nil {
-					t.Errorf("%q is the last good file", l.kept)
+				if l.kept.get() != change || l.Told() != nil {
+					t.Errorf("%q is the last good file", l.kept.get())
 				}
 				if err := l.Confirm(l.t.Context(), control.Asker{}, ""); !errors.Is(err, ErrNothing) {
 					t.Errorf("again: %v", err)
@@ -295,14 +313,14 @@ func TestApplyThatIsNotDone(t *testing.T) {
 			}
 			return err
 		}
-		if _, ok := errors.AsType[*control.Rejection](apply(faulty)); !ok || len(l.tried) > 1 {
-			t.Errorf("a faulty file is not rejected: tried %q", l.tried)
+		if _, ok := errors.AsType[*control.Rejection](apply(faulty)); !ok || len(l.tried()) > 1 {
+			t.Errorf("a faulty file is not rejected: tried %q", l.tried())
 		}
 		if err := apply(refused); err == nil {
 			t.Error("the host refuses, and nothing is said")
 		}
 		l.is("a file that the host refuses", old)
-		if got := l.tried[len(l.tried)-1]; got != old {
+		if got := l.tried()[len(l.tried())-1]; got != old {
 			t.Errorf("the reconciler goes on with %q", got)
 		}
 		l.change(change, false)
