@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +19,7 @@ import (
 
 // table is an engine whose flows a test writes.
 type table struct {
+	mu      sync.Mutex // guards all
 	counts  map[mesh.Flow]mesh.FlowCount
 	on      bool
 	begun   int // how many times counting began
@@ -26,6 +28,8 @@ type table struct {
 }
 
 func (e *table) CountFlows(on bool) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	if on && e.refuses != nil {
 		return e.refuses
 	}
@@ -38,6 +42,8 @@ func (e *table) CountFlows(on bool) error {
 }
 
 func (e *table) Flows() (dataplane.FlowReading, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	counts := map[mesh.Flow]mesh.FlowCount{}
 	for f, c := range e.counts {
 		counts[f] = c
@@ -45,8 +51,23 @@ func (e *table) Flows() (dataplane.FlowReading, error) {
 	return dataplane.FlowReading{Counts: counts, Sealed: e.sealed, Sampled: true}, nil
 }
 
+// with reads or writes what others use at the same time.
+func (e *table) with(f func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	f()
+}
+
+// counting tells whether it is on.
+func (e *table) counting() (on bool) {
+	e.with(func() { on = e.on })
+	return on
+}
+
 // add counts for a flow.
 func (e *table) add(f mesh.Flow, c mesh.FlowCount) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	sum := e.counts[f]
 	sum.Add(c)
 	e.counts[f] = sum
@@ -62,8 +83,8 @@ func keeping(t *testing.T, f func(k *Keeper, e *table)) {
 		go func() { done <- k.Run(ctx) }()
 		f(k, e)
 		stop()
-		if err := <-done; err != nil || e.on {
-			t.Errorf("%v, and the engine counts: %v", err, e.on)
+		if err := <-done; err != nil || e.counting() {
+			t.Errorf("%v, and the engine counts: %v", err, e.counting())
 		}
 	})
 }
@@ -82,9 +103,9 @@ func TestLease(t *testing.T) {
 	keeping(t, func(k *Keeper, e *table) {
 		expect := func(on bool, state string) {
 			t.Helper()
-			if told := k.Told(control.FlowQuery{Top: 1}); e.on != on || told.State != state ||
+			if told := k.Told(control.FlowQuery{Top: 1}); e.counting() != on || told.State != state ||
 				told.Until.IsZero() == on {
-				t.Errorf("the engine counts: %v, told %+v", e.on, told)
+				t.Errorf("the engine counts: %v, told %+v", e.counting(), told)
 			}
 		}
 		pass(time.Minute)
@@ -104,9 +125,11 @@ func TestLease(t *testing.T) {
 		k.Ask(5*time.Second, "ada")
 		pass(time.Second)
 		expect(true, control.FlowsCounted)
-		if e.begun != 2 {
-			t.Errorf("counting began %d times", e.begun)
-		}
+		e.with(func() {
+			if e.begun != 2 {
+				t.Errorf("counting began %d times", e.begun)
+			}
+		})
 	})
 }
 
@@ -128,7 +151,7 @@ func TestRates(t *testing.T) {
 			!got.Sampled || got.Known != 1 {
 			t.Errorf("%+v", got)
 		}
-		e.counts[web] = mesh.FlowCount{TxPackets: 1, TxBytes: 70}
+		e.with(func() { e.counts[web] = mesh.FlowCount{TxPackets: 1, TxBytes: 70} })
 		pass(time.Second)
 		if got := k.Told(control.FlowQuery{Top: 1}); got.Total.TxBytes != 70 {
 			t.Errorf("of a flow that has come again: %+v", got)
@@ -160,7 +183,7 @@ func TestRows(t *testing.T) {
 			keeping(t, func(k *Keeper, e *table) {
 				k.Ask(time.Minute, "")
 				synctest.Wait()
-				e.counts = counts
+				e.with(func() { e.counts = counts })
 				pass(time.Second)
 				got := k.Told(control.FlowQuery{By: c.by, Top: 10})
 				var names []string
@@ -183,7 +206,7 @@ func TestRows(t *testing.T) {
 // What cannot be counted is told by a kind, and tried again.
 func TestUncounted(t *testing.T) {
 	keeping(t, func(k *Keeper, e *table) {
-		e.sealed = true
+		e.with(func() { e.sealed = true })
 		k.Ask(time.Minute, "")
 		synctest.Wait()
 		e.add(tcp("10.0.0.1", "10.0.1.1", 40000, 80), mesh.FlowCount{TxBytes: 1})
@@ -191,13 +214,13 @@ func TestUncounted(t *testing.T) {
 		if got := k.Told(control.FlowQuery{Top: 1}); got.State != control.FlowsSealed || len(got.Rows) != 0 {
 			t.Errorf("sealed: %+v", got)
 		}
-		e.sealed, e.refuses = false, errors.New("no memory")
+		e.with(func() { e.sealed, e.refuses = false, errors.New("no memory") })
 		pass(time.Second)
 		if got := k.Told(control.FlowQuery{Top: 1}); got.State != control.FlowsFailed || got.Cause != "no memory" ||
 			len(got.Rows) != 0 {
 			t.Errorf("refused: %+v", got)
 		}
-		e.refuses = nil
+		e.with(func() { e.refuses = nil })
 		pass(time.Second)
 		if got := k.Told(control.FlowQuery{Top: 1}); got.State != control.FlowsCounted || got.Cause != "" {
 			t.Errorf("again: %+v", got)

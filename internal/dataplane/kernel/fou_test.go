@@ -130,6 +130,7 @@ func TestVerdictsOfFOU(t *testing.T) {
 			fates := map[string]int{}
 			for range 20000 {
 				frame, _ := g.frame()
+				p.onTheWay(t, 1, math.MaxInt64) // each packet that is left to the kernel says when
 				fates[p.fateOfFOU(t, u, m, g.withChecksum(frame))]++
 				if t.Failed() {
 					t.FailNow()
