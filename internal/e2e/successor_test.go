@@ -262,7 +262,10 @@ func TestSignalsDuringTakeover(t *testing.T) {
 		}
 		for next, deadline := boot, time.Now().Add(patience); next == boot || next == ""; {
 			if time.Now().After(deadline) {
-				t.Fatalf("after %d takeovers the next does not come: %s\n%s", i, d.State(), d.Log())
+				state := d.State()
+				_ = syscall.Kill(d.PID(), syscall.SIGQUIT) // it writes where each goroutine hangs
+				_, _ = d.Exit()
+				t.Fatalf("after %d takeovers the next does not come: %s\n%s", i, state, d.Log())
 			}
 			if err := syscall.Kill(d.PID(), []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR2}[i%2]); err != nil {
 				t.Fatalf("after %d takeovers: %v, %s\n%s", i, err, d.State(), d.Log())

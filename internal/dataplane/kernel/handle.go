@@ -88,11 +88,12 @@ func (h *handle) loadXDP() (*ebpf.Program, error) {
 	var loaded struct {
 		XDP *ebpf.Program `ebpf:"mesh_xdp"`
 	}
-	err = spec.LoadAndAssign(&loaded, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
+	options := &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
 		"configured": h.Configured, "nodes": h.Nodes, "prefixes4": h.Prefixes4, "prefixes6": h.Prefixes6,
 		"senders": h.Senders, "owns": h.Owns, "carriers": h.Carriers, "counted": h.Counted, "handed": h.Handed,
 		"merging": h.Merging, "flowing": h.Flowing,
-	}})
+	}}
+	err = undisturbed(func() error { return spec.LoadAndAssign(&loaded, options) })
 	h.xdp = loaded.XDP
 	return h.xdp, err
 }

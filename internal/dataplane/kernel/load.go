@@ -62,7 +62,7 @@ func loadHandle(folder string) (*handle, error) {
 	h := &handle{folder: folder}
 	h.references.Store(1)
 	options := &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: folder}}
-	err = spec.LoadAndAssign(&h.objects, options)
+	err = undisturbed(func() error { return spec.LoadAndAssign(&h.objects, options) })
 	h.flowTable = spec.Maps[meshMapFlowing].InnerMap
 	h.chunks = chunks{all: h.Counted, spec: spec.Maps[meshMapCounted].InnerMap, used: map[uint32]bool{}}
 	return h, err

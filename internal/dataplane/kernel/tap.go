@@ -97,7 +97,7 @@ func (t *tap) load(o dataplane.TapOptions) error {
 			return fmt.Errorf("set %s: %w", name, err)
 		}
 	}
-	if err := spec.LoadAndAssign(&t.objects, nil); err != nil {
+	if err := undisturbed(func() error { return spec.LoadAndAssign(&t.objects, nil) }); err != nil {
 		return err
 	}
 	for _, p := range o.Peer {
