@@ -46,10 +46,6 @@ func startLive(t *testing.T) *live {
 			h.Sysctl("ipv4.conf.default.rp_filter", "1")); err != nil {
 			t.Fatal(err)
 		}
-		// A veth without GRO frees what waits in its ring when its program goes (veth_napi_del_range), uncounted.
-		if engineOf(t) == "xdp" {
-			run(t, h.Namespace, "ethtool", "-K", "eth0", "gro", "on")
-		}
 		run(t, h.Namespace, "nft", "add table netdev seen; add counter netdev seen bare; "+
 			"add chain netdev seen out { type filter hook egress device eth0 priority 0; }; "+
 			"add rule netdev seen out udp sport 8285 counter name bare")
