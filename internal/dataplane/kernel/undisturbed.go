@@ -18,7 +18,8 @@ func undisturbed(load func() error) (err error) {
 	for i := range all.Val {
 		all.Val[i] = ^all.Val[i]
 	}
-	for _, s := range []unix.Signal{unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGSYS} {
+	faults := []unix.Signal{unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGSYS}
+	for _, s := range faults {
 		all.Val[0] &^= 1 << (s - 1)
 	}
 	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &before); err != nil {
