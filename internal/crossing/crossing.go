@@ -3,7 +3,7 @@
 // forward chains never see them.
 //
 //	probe    an ICMP echo request that comes in by the TUN, or by the encrypted interface, and that the
-//	         kernel routes to a pod. A rule of our own takes it behind all filters (filter.Forwarded), so no
+//	         kernel routes to a pod. A rule of our own takes it behind all filters (filter.Last), so no
 //	         pod gets it
 //	peer's   a probe that a peer has sent: it is answered, since it has passed. Where packets travel
 //	         encrypted it is a UDP datagram, see package ask
@@ -71,13 +71,14 @@ type Options struct {
 	Answer  func(peer string, e packet.Echo) // answers the probe of a peer
 	Leads   func(bool)                       // hears whether probes of peers are answered
 	Suspect func()                           // hears that a probe was lost: rules may need a look
+	Last    *filter.Last                     // takes probes that this host's filters have passed
 }
 
 // A Keeper measures. Run and Read are for one goroutine each; all other methods may be called from
 // any goroutine, and never wait.
 type Keeper struct {
 	o     Options
-	rules *filter.Forwarded
+	rules *filter.Last
 	id    uint16        // of our own echoes, not 0
 	news  chan struct{} // something may have changed: measure at once
 
@@ -123,7 +124,7 @@ func byTUN(m mesh.Mesh) map[netip.Addr]string {
 
 // New returns a Keeper that has not touched the kernel.
 func New(o Options) *Keeper {
-	k := &Keeper{o: o, rules: filter.NewForwarded(), id: randomID(), news: make(chan struct{}, 1),
+	k := &Keeper{o: o, rules: o.Last, id: randomID(), news: make(chan struct{}, 1),
 		opened: make(chan struct{}), inForce: make(chan struct{}), waiting: map[uint64]chan<- uint64{}}
 	k.conditions.Store(&[]mesh.Condition{})
 	k.setOnce = sync.OnceFunc(func() { close(k.inForce) })

@@ -26,7 +26,7 @@ func (k *Keeper) find(s *scene, group uint16, lost []target) (found []mesh.Condi
 	trace, err := nft.OpenTrace()
 	if err == nil {
 		defer trace.Close()
-		err = k.rules.Set(s.rules(group, k.id))
+		err = k.rules.Take(s.rules(group, k.id))
 	}
 	if err != nil {
 		k.o.Log.Debug("rules cannot be traced", "error", err)
@@ -53,7 +53,7 @@ func (k *Keeper) find(s *scene, group uint16, lost []target) (found []mesh.Condi
 
 // untrace ends the trace: each traced packet costs, and so does the rule.
 func (k *Keeper) untrace(s *scene, group uint16) {
-	if err := k.rules.Set(s.rules(group, 0)); err != nil {
+	if err := k.rules.Take(s.rules(group, 0)); err != nil {
 		k.o.Log.Debug("the trace of rules goes on", "error", err)
 	}
 }

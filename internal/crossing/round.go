@@ -34,7 +34,7 @@ func (k *Keeper) round(ctx context.Context, s *scene) (fine bool) {
 	group := uint16(k.group.Load())
 	err := errNoGroup
 	if group != 0 {
-		err = k.rules.Set(s.rules(group, 0))
+		err = k.rules.Take(s.rules(group, 0))
 	}
 	k.setOnce()
 	if err != nil {

@@ -148,7 +148,7 @@ func assemble(ctx context.Context, o Options, first begin.File, reader *source.R
 	d.seal = seal.Around(auto.New(dataplane.Options{
 		Log: log, Hear: probes.Hear, Doubt: probes.Look, Start: packets.start, Broken: d.news,
 	}), seal.Options{Log: log, Key: wireguard.ReadKey, Fails: registry.Fails,
-		Guarded: func() bool { return d.rules.Guarded() }, Lags: func(peer string, lags bool) {
+		Guard: func(ctx context.Context) bool { return d.rules.Guard(ctx) }, Lags: func(peer string, lags bool) {
 			probes.Learn(peer, func(f *peers.Facts) { f.Lagging = lags })
 		}}, probes.Hear)
 	probes.Engine = d.seal

@@ -51,7 +51,7 @@ var arrows = map[string][]string{
 	"internal/nft":    {},
 	"internal/masq":   {"internal/nft"},
 	"internal/filter": {"internal/nft"},
-	"internal/rules": {"internal/backoff", "internal/filter", "internal/masq", "internal/mesh",
+	"internal/rules": {"internal/backoff", "internal/filter", "internal/link", "internal/masq", "internal/mesh",
 		"internal/nft", "internal/rate"},
 	"internal/wireguard": {"internal/foreign", "internal/mesh"},
 	"internal/ask":       {"internal/dataplane", "internal/mesh", "internal/peers"},

@@ -78,7 +78,7 @@ func newHostOf(o Options, e engine, p *known.Probes, status func() control.Statu
 		switcher: forwarding.New(o.State, o.Sysctl, o.Log),
 	}
 	h.crossing = crossing.New(crossing.Options{Log: o.Log, Deliver: h.engine.Deliver, Answer: p.AnswerForwarded,
-		Leads: p.Forwards, Suspect: h.rules.Look})
+		Leads: p.Forwards, Suspect: h.rules.Look, Last: h.rules.Last()})
 	h.prepare()
 	return h
 }

@@ -100,7 +100,7 @@ func testRouterWithNarrowLink(t *testing.T) {
 						slices.Equal(peerProblems(s, other), []string{"path_large"})
 				})
 			}
-			rules := func() string { return run(t, w.Worker2.Namespace, "nft", "list", "table", "inet", "meshd-mss") }
+			rules := func() string { return run(t, w.Worker2.Namespace, "nft", "list", "table", "inet", "meshd-last") }
 			eventually(t, "segments are made to fit", func() bool {
 				return strings.Contains(rules(), fmt.Sprintf("mtu%dv6", fits))
 			}, rules)

@@ -9,55 +9,40 @@ import (
 	"example.org/meshd/internal/nft"
 )
 
-// ClampName is the name of the table about the size of TCP segments, which is of both families.
-const ClampName = "meshd-mss"
-
-// A Clamp lowers the maximum segment size that TCP connections through the mesh begin with to what fits the
-// path of their peer. Without it, each connection over a narrow path would lose its first full segment and
-// wait for ICMP, which firewalls of pods and hosts may drop.
+// The maximum segment size that TCP connections through the mesh begin with is lowered to what fits the path
+// of their peer. Without that, each connection over a narrow path would lose its first full segment and wait
+// for ICMP, which firewalls of pods and hosts may drop.
 //
-//	postrouting  to the mesh      by the peer behind the destination
-//	prerouting   from the mesh    by the peer behind the source: its host may not clamp
+//	to the mesh    by the peer behind the destination, behind all other chains (Last)
+//	from the mesh  by the peer behind the source, in the chains of the Guard: its host may not clamp
 //
-// Both run at priority mangle. Its methods may be called from any goroutine.
-type Clamp struct{ rules *nft.Keeper }
+// All packets of a host pass these chains, and pay for each chain, so there are none for this alone.
 
 // ClampSettings is what fits which path.
 type ClampSettings struct {
 	Interfaces []string // by which packets come from the mesh and leave to it
-	MTU        int      // of the interfaces, bytes
+	MTU        int      // of the interfaces, bytes; 0: nothing is lowered
 	// Narrow are the prefixes behind peers whose path carries less than the interfaces, by what it carries.
 	Narrow map[int][]netip.Prefix
 }
 
-// NewClamp returns a Clamp. It does not touch the kernel.
-func NewClamp() *Clamp { return &Clamp{nft.NewKeeper(nft.Both(ClampName))} }
+// setMesh is the set of the interfaces of the mesh.
+const setMesh = "mesh"
 
-// Set makes the rules match s, in one transaction. If they match already, Set changes nothing and
-// changed is false. It needs CAP_NET_ADMIN.
-func (c *Clamp) Set(s ClampSettings) (changed bool, err error) {
-	changed, err = c.rules.Set([]nft.Table{s.table()})
-	if err != nil {
-		return false, fmt.Errorf("set the largest TCP segments: %w", err)
+// goesOn has segments that open no connection pass, which nearly all packets are.
+func goesOn() nft.Rule { return nft.Rule{Name: "goes on", Exprs: nft.Join(nft.GoesOn(), nft.Pass())} }
+
+// addTo adds to a table the chain of a name that lowers segments, with its sets, unless nothing is lowered.
+// The peer is the one behind the address that in looks for in a set. It returns what base chains have to
+// begin with: the rules by which segments come to that chain, if they match which as well.
+func (s ClampSettings) addTo(t *nft.Table, name string, in func(nft.Family, string) nft.Exprs,
+	which nft.Exprs) []nft.Rule {
+	if s.MTU == 0 {
+		return []nft.Rule{goesOn()}
 	}
-	return changed, nil
-}
-
-// table returns the wanted table. The narrowest paths come first, though any order would do: each rule
-// lowers, and none raises.
-func (s ClampSettings) table() nft.Table {
-	t := nft.Table{ID: nft.Both(ClampName), Sets: []nft.Set{nft.Interfaces(setMesh, s.Interfaces)}}
-	out := nft.Chain{Name: "postrouting", Type: nft.Filter, Hook: nft.Postrouting, Priority: nft.Mangle}
-	in := nft.Chain{Name: "prerouting", Type: nft.Filter, Hook: nft.Prerouting, Priority: nft.Mangle}
-	// All packets of this host come here. Nearly all end at the first rules, which cost less than a look into
-	// a set: segments that open no connection, and what is none of TCP. Of that the first rule lets some pass,
-	// by whatever stands in the place of flags.
-	early := []nft.Rule{{Name: "goes on", Exprs: nft.Join(nft.GoesOn(), nft.Pass())},
-		{Name: "not TCP", Exprs: nft.Join(nft.NotTCP(), nft.Pass())}}
-	out.Rules = append(slices.Clone(early),
-		nft.Rule{Name: "other", Exprs: nft.Join(nft.ToInterfaceNotIn(setMesh), nft.Pass())})
-	in.Rules = append(early, nft.Rule{Name: "other", Exprs: nft.Join(nft.FromInterfaceNotIn(setMesh),
-		nft.Pass())})
+	c := nft.Chain{Name: name}
+	t.Sets = append(t.Sets, nft.Interfaces(setMesh, s.Interfaces))
+	// The narrowest paths come first, though any order would do: each rule lowers, and none raises.
 	narrow := grouped(s.Narrow)
 	for _, f := range nft.Families {
 		f = f.InBoth()
@@ -67,21 +52,16 @@ func (s ClampSettings) table() nft.Table {
 			}
 			set := fmt.Sprintf("mtu%dv", mtu)
 			t.Sets = append(t.Sets, f.Prefixes(set, narrow[mtu]))
-			out.Rules = append(out.Rules, rule(f, mtu, f.DestinationIn(set)))
-			in.Rules = append(in.Rules, rule(f, mtu, f.SourceIn(set)))
+			c.Rules = append(c.Rules, lowered(f, mtu, in(f, set)))
 		}
-		out.Rules = append(out.Rules, rule(f, s.MTU, nil))
-		in.Rules = append(in.Rules, rule(f, s.MTU, nil))
+		c.Rules = append(c.Rules, lowered(f, s.MTU, nil))
 	}
-	t.Chains = []nft.Chain{out, in}
-	return t
+	t.Chains = append(t.Chains, c)
+	return []nft.Rule{goesOn(), {Name: "opens", Exprs: nft.Join(nft.TCP(), which, nft.Goto(name))}}
 }
 
-// setMesh is the set of the interfaces of the mesh.
-const setMesh = "mesh"
-
-// rule lowers the segments of packets of one family.
-func rule(f nft.Family, mtu int, which nft.Exprs) nft.Rule {
+// lowered lowers the segments of packets of one family.
+func lowered(f nft.Family, mtu int, which nft.Exprs) nft.Rule {
 	return nft.Rule{Name: fmt.Sprintf("path of %d bytes", mtu),
 		Exprs: nft.Join(f.Guard(), nft.Opens(), which, f.LowerMSS(mtu))}
 }

@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -9,24 +10,27 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.org/meshd/internal/nft"
 	"example.org/meshd/internal/nstest"
 )
 
 // What `nft list` says of the clamp, and that whatever somebody does to it is found and mended.
 func TestClampAsNftShowsIt(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
-		c := NewClamp()
+		g, l := NewGuard(), NewLast()
 		s := ClampSettings{Interfaces: []string{"mesh0", "meshd-wg"}, MTU: 1472, Narrow: map[int][]netip.Prefix{
 			1252: prefixes("10.244.1.0/24", "192.168.1.0/24", "fd00:10:244:1::/64"), 1400: prefixes("10.244.2.0/24")}}
 		set := func(what string, want bool) {
 			t.Helper()
-			if changed, err := c.Set(s); err != nil || changed != want {
-				t.Errorf("%s: changed %v, %v, want %v", what, changed, err, want)
+			in, err := g.Set(GuardSettings{TUN: "mesh0", Clamp: s})
+			out, outErr := l.Clamp(s)
+			if err := errors.Join(err, outErr); err != nil || (in || out) != want {
+				t.Errorf("%s: changed %v, %v, %v, want %v", what, in, out, err, want)
 			}
 		}
 		set("at first", true)
 		set("again", false)
-		got, file := ruleset(t, n), "testdata/clamp.nft"
+		got, file := clampRules(t, n), "testdata/clamp.nft"
 		if *update {
 			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
 				t.Fatal(err)
@@ -36,26 +40,37 @@ func TestClampAsNftShowsIt(t *testing.T) {
 			t.Errorf("got:\n%s\nwant:\n%s", got, want)
 		}
 		for _, damage := range []string{
-			"flush ruleset", "flush chain inet meshd-mss prerouting",
-			"delete element inet meshd-mss mtu1252v4 { 192.168.1.0/24 }",
-			"insert rule inet meshd-mss postrouting accept",
+			"flush ruleset", "flush chain inet meshd-filter from-mesh",
+			"delete element inet meshd-last mtu1252v4 { 192.168.1.0/24 }",
+			"insert rule inet meshd-last last accept",
 		} {
 			run(t, n, "nft", damage)
 			set("after "+damage, true)
 			set("after "+damage+", again", false)
-			if whole := ruleset(t, n); whole != got {
+			if whole := clampRules(t, n); whole != got {
 				t.Errorf("after %q:\n%s", damage, whole)
 			}
 		}
 		s.Narrow = nil
 		set("no path is narrow", true)
-		if list := ruleset(t, n); strings.Contains(list, "1252") || !strings.Contains(list, "1432") {
+		if list := clampRules(t, n); strings.Contains(list, "1252") || !strings.Contains(list, "1432") {
 			t.Errorf("no path is narrow:\n%s", list)
 		}
-		if removed, err := CleanUp(); err != nil || !removed || ruleset(t, n) != "" {
-			t.Errorf("CleanUp: %v, %v\n%s", removed, err, ruleset(t, n))
+		if removed, err := CleanUp(); err != nil || !removed || clampRules(t, n) != "" {
+			t.Errorf("CleanUp: %v, %v\n%s", removed, err, clampRules(t, n))
 		}
 	})
+}
+
+// clampRules lists both tables with rules of the clamp, in an order of our own.
+func clampRules(t *testing.T, n *nstest.Namespace) (all string) {
+	t.Helper()
+	for _, table := range []string{TableName, nft.LastTable} {
+		if list, err := n.Run("nft", "-s", "list", "table", "inet", table); err == nil {
+			all += list
+		}
+	}
+	return all
 }
 
 // However many sizes paths have, the rules are few, and none promises more than a path carries.
@@ -86,22 +101,34 @@ func TestClampOfManySizes(t *testing.T) {
 func TestClampLowersSegments(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		if err := n.IP("link set lo up", "addr add 10.244.2.0/32 dev lo", "addr add 10.244.1.0/32 dev lo",
-			"addr add fd00:10:244:2::/128 dev lo"); err != nil {
+			"addr add fd00:10:244:2::/128 dev lo nodad"); err != nil {
 			t.Fatal(err)
 		}
 		if err := n.Sysctl("ipv4.tcp_timestamps", "0"); err != nil { // they would make segments smaller
 			t.Fatal(err)
 		}
-		if _, err := NewClamp().Set(ClampSettings{Interfaces: []string{"meshd-wg", "lo"}, MTU: 1472,
-			Narrow: map[int][]netip.Prefix{1252: prefixes("10.244.1.0/24")}}); err != nil {
-			t.Fatal(err)
-		}
-		for _, test := range []struct {
-			to   string
-			want int
-		}{{"10.244.2.0", 1432}, {"fd00:10:244:2::", 1412}, {"10.244.1.0", 1212}} {
-			if got := segmentSize(t, test.to); got != test.want {
-				t.Errorf("segments to %s have %d bytes, want %d", test.to, got, test.want)
+		s := ClampSettings{Interfaces: []string{"meshd-wg", "lo"}, MTU: 1472,
+			Narrow: map[int][]netip.Prefix{1252: prefixes("10.244.1.0/24")}}
+		for name, set := range map[string]func(ClampSettings) error{
+			"to the mesh": func(s ClampSettings) error { _, err := NewLast().Clamp(s); return err },
+			"from the mesh": func(s ClampSettings) error {
+				_, err := NewGuard().Set(GuardSettings{TUN: "mesh0", Clamp: s})
+				return err
+			},
+		} {
+			if _, err := CleanUp(); err != nil {
+				t.Fatal(err)
+			}
+			if err := set(s); err != nil {
+				t.Fatal(err)
+			}
+			for _, test := range []struct {
+				to   string
+				want int
+			}{{"10.244.2.0", 1432}, {"fd00:10:244:2::", 1412}, {"10.244.1.0", 1212}} {
+				if got := segmentSize(t, test.to); got != test.want {
+					t.Errorf("%s: segments to %s have %d bytes, want %d", name, test.to, got, test.want)
+				}
 			}
 		}
 	})
@@ -118,7 +145,6 @@ func segmentSize(t *testing.T, to string) int {
 	open := func(use func(fd int, a unix.Sockaddr) error) (fd int) {
 		fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		if err == nil {
-			t.Cleanup(func() { unix.Close(fd) })
 			err = use(fd, at)
 		}
 		if err != nil {
@@ -126,10 +152,16 @@ func segmentSize(t *testing.T, to string) int {
 		}
 		return fd
 	}
-	if err := unix.Listen(open(unix.Bind), 1); err != nil {
+	listens := open(func(fd int, a unix.Sockaddr) error {
+		return errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1), unix.Bind(fd, a))
+	})
+	defer unix.Close(listens)
+	if err := unix.Listen(listens, 1); err != nil {
 		t.Fatal(err)
 	}
-	size, err := unix.GetsockoptInt(open(unix.Connect), unix.IPPROTO_TCP, unix.TCP_MAXSEG)
+	connects := open(unix.Connect)
+	defer unix.Close(connects)
+	size, err := unix.GetsockoptInt(connects, unix.IPPROTO_TCP, unix.TCP_MAXSEG)
 	if err != nil {
 		t.Fatal(err)
 	}

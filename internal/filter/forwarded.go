@@ -1,30 +1,24 @@
 package filter
 
 import (
-	"errors"
-	"fmt"
 	"net/netip"
 
 	"example.org/meshd/internal/nft"
 )
 
 // A forwarded probe shows what this host's firewall does to pods' packets: it takes their way through
-// prerouting and forward, and ends where the firewall has passed it. No pod gets it, nothing leaves,
-// and connection tracking forgets it, since it is dropped before its connection is confirmed:
+// prerouting and forward, and ends where the firewall has passed it (Last). No pod gets it, nothing leaves,
+// and connection tracking forgets it, since it is dropped before its connection is confirmed. A probe is
 //
-//	table inet meshd-probe {
-//		chain take { type filter hook postrouting priority 2147483646; policy accept;
-//			meta l4proto tcp                                          accept
-//			... echo request to our subnets with meshd's payload  limit rate 500/second log group N
-//			... the same                                          counter drop
-//		}
-//		chain trace { type filter hook prerouting priority -2147483648; policy accept;
-//			... the same, of one ID                               meta nftrace set 1
-//		}
+//	an echo request, or a datagram to a port, with meshd's payload, to our subnets
+//
+// While this host looks for the rule that drops its probes, there is one more chain:
+//
+//	chain trace { type filter hook prerouting priority -2147483648; policy accept;
+//		... a probe of one ID                                     meta nftrace set 1
 //	}
 //
-// The chain trace is there only while this host looks for the rule that drops its probes: as long as
-// one rule sets nftrace, the kernel does more work for every packet (nft_trace_enabled).
+// As long as one rule sets nftrace, the kernel does more work for every packet (nft_trace_enabled).
 
 // probeRate bounds how many probes of peers are looked at each second. Others are dropped uncounted.
 const probeRate = 500
@@ -38,73 +32,40 @@ type ProbeSettings struct {
 	Trace   uint16         // ID of the echoes to trace; 0: none
 }
 
-// Forwarded keeps the rules that take forwarded probes. Set belongs to one goroutine.
-type Forwarded struct{ rules *nft.Keeper }
-
-// NewForwarded returns a Forwarded. It does not touch the kernel.
-func NewForwarded() *Forwarded { return &Forwarded{nft.NewKeeper(nft.Both(nft.ProbeTable))} }
-
-// Set makes the rules match s, in one transaction. If they match already, Set changes nothing. It
-// needs CAP_NET_ADMIN.
-func (f *Forwarded) Set(s ProbeSettings) error {
-	if _, err := f.rules.Set([]nft.Table{s.table()}); err != nil {
-		return fmt.Errorf("take forwarded probes: %w", err)
-	}
-	return nil
+// taking adds to a table the chain that takes a probe out of the way, and returns the rules by which probes
+// come to it.
+func (s ProbeSettings) taking(t *nft.Table) (rules []nft.Rule) {
+	const name = "probe"
+	t.Chains = append(t.Chains, nft.Chain{Name: name, Rules: []nft.Rule{
+		{Name: "log", Exprs: nft.LogTo(s.Group, probeRate)}, {Name: "taken", Exprs: nft.Drop()}}})
+	s.each(func(f nft.Family, to nft.Exprs) {
+		kinds := []nft.Exprs{f.EchoWith(s.Payload)}
+		if s.Port != 0 {
+			kinds = append(kinds, nft.DatagramWith(s.Port, s.Payload))
+		}
+		for _, kind := range kinds {
+			rules = append(rules, nft.Rule{Name: "probe", Exprs: nft.Join(f.Guard(), kind, to, nft.Goto(name))})
+		}
+	})
+	return rules
 }
 
-// Remove removes the rules, also those of an earlier run, and reports whether it found any.
-func (f *Forwarded) Remove() (removed bool, err error) {
-	if removed, err = nft.Remove(nft.Both(nft.ProbeTable)); err != nil {
-		err = fmt.Errorf("remove the rules for forwarded probes: %w", err)
-	}
-	return removed, err
+// tracing is the chain that has echoes traced.
+func (s ProbeSettings) tracing() nft.Chain {
+	c := nft.Chain{Name: "trace", Type: nft.Filter, Hook: nft.Prerouting, Priority: nft.First}
+	s.each(func(f nft.Family, to nft.Exprs) {
+		c.Rules = append(c.Rules, nft.Rule{Name: "trace", Exprs: nft.Join(f.Guard(), f.EchoWith(s.Payload), to,
+			nft.EchoID(s.Trace), nft.SetTrace())})
+	})
+	return c
 }
 
-// table returns the wanted table.
-func (s ProbeSettings) table() nft.Table {
-	take := nft.Chain{Name: "take", Type: nft.Filter, Hook: nft.Postrouting, Priority: nft.Last}
-	// All packets of this host come here. No probe is of TCP, which most of them are.
-	take.Rules = []nft.Rule{{Name: "other", Exprs: nft.Join(nft.TCP(), nft.Pass())}}
-	trace := nft.Chain{Name: "trace", Type: nft.Filter, Hook: nft.Prerouting, Priority: nft.First}
+// each calls do for each destination, with what matches it.
+func (s ProbeSettings) each(do func(f nft.Family, to nft.Exprs)) {
 	for _, f := range nft.Families {
 		f = f.InBoth()
 		for _, to := range f.PrefixesOf(s.To) {
-			probe := nft.Join(f.Guard(), f.EchoWith(s.Payload), f.DestinationInside(to))
-			take.Rules = append(take.Rules, s.taking(probe)...)
-			if s.Port != 0 {
-				take.Rules = append(take.Rules, s.taking(nft.Join(f.Guard(), nft.DatagramWith(s.Port, s.Payload),
-					f.DestinationInside(to)))...)
-			}
-			trace.Rules = append(trace.Rules,
-				nft.Rule{Name: "trace", Exprs: nft.Join(probe, nft.EchoID(s.Trace), nft.SetTrace())})
+			do(f, f.DestinationInside(to))
 		}
 	}
-	t := nft.Table{ID: nft.Both(nft.ProbeTable), Chains: []nft.Chain{take}}
-	if s.Trace != 0 {
-		t.Chains = append(t.Chains, trace)
-	}
-	return t
-}
-
-// taking are the rules that take probes out of the way.
-func (s ProbeSettings) taking(probe nft.Exprs) []nft.Rule {
-	return []nft.Rule{{Name: "log", Exprs: nft.Join(probe, nft.LogTo(s.Group, probeRate))},
-		{Name: "taken", Exprs: nft.Join(probe, nft.Drop())}}
-}
-
-// CleanUp removes meshd's tables of filters and its rules in chains of other programs, also those of
-// earlier runs, and reports whether it found any.
-func CleanUp() (removed bool, err error) {
-	accepts, err := NewForward().Remove()
-	if err != nil {
-		return accepts, err
-	}
-	guard, err := nft.Remove(nft.Both(TableName), nft.Both(StandbyName), nft.Both(ClampName),
-		allowTables[0], allowTables[1])
-	if err != nil {
-		err = fmt.Errorf("remove tables of filters: %w", err)
-	}
-	probes, probesErr := NewForwarded().Remove()
-	return accepts || guard || probes, errors.Join(err, probesErr)
 }

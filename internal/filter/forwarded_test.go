@@ -26,10 +26,10 @@ func TestForwardedAsNftShowsIt(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer l.Close()
-				f := NewForwarded()
+				f := NewLast()
 				s := ProbeSettings{Payload: []byte("meshd\x00\x01\n"), Group: l.Group(), Trace: test.trace,
 					Port: test.port, To: prefixes("10.244.2.0/24", "fd00:2::/64")}
-				if err := f.Set(s); err != nil {
+				if err := f.Take(s); err != nil {
 					t.Fatal(err)
 				}
 				got, file := ruleset(t, n), "testdata/"+name+".nft"
@@ -41,15 +41,15 @@ func TestForwardedAsNftShowsIt(t *testing.T) {
 				if want, err := os.ReadFile(file); err != nil || got != string(want) {
 					t.Errorf("got:\n%s\nwant:\n%s", got, want)
 				}
-				for _, damage := range []string{"flush ruleset", "flush chain inet meshd-probe take"} {
+				for _, damage := range []string{"flush ruleset", "flush chain inet meshd-last probe"} {
 					if _, err := n.Run("nft", damage); err != nil {
 						t.Fatal(err)
 					}
-					if err := f.Set(s); err != nil || ruleset(t, n) != got {
+					if err := f.Take(s); err != nil || ruleset(t, n) != got {
 						t.Errorf("after %q: %v\n%s", damage, err, ruleset(t, n))
 					}
 				}
-				if changed, err := f.rules.Set([]nft.Table{s.table()}); err != nil || changed {
+				if changed, err := f.set(); err != nil || changed {
 					t.Errorf("the kernel has the rules, yet they are written again: %v", err)
 				}
 				if removed, err := CleanUp(); err != nil || !removed || ruleset(t, n) != "" {
@@ -75,19 +75,22 @@ func TestForwardedByBothInterfaces(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		f, g := NewForwarded(), NewGuard()
+		f, g := NewLast(), NewInner()
+		defer g.Close()
 		own := prefixes("10.244.2.0/24", "fd00:2::/64")
 		payload := "meshd\x00\x01\n"
-		guarded := sealed("10.244.2.0/24", "fd00:2::/64")
-		if _, err := g.Set(guarded); err != nil {
-			t.Fatal(err)
-		}
-		if err := f.Set(ProbeSettings{Payload: []byte(payload), Group: l.Group(), To: own}); err != nil {
+		if err := f.Take(ProbeSettings{Payload: []byte(payload), Group: l.Group(), To: own}); err != nil {
 			t.Fatal(err)
 		}
 		var sent []string
 		for _, name := range []string{"mesh0", "meshd-wg"} {
 			write := opened(t, n, name).Writer()
+			if name == "meshd-wg" {
+				guarded := sealed("10.244.2.0/24", "fd00:2::/64")
+				if _, err := g.Set(guarded, indexOf(t, name)); err != nil {
+					t.Fatal(err)
+				}
+			}
 			if err := n.IP("route replace 10.244.1.0/24 dev "+name,
 				"route replace fd00:1::/64 dev "+name); err != nil {
 				t.Fatal(err)

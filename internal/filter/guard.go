@@ -1,17 +1,17 @@
 // Package filter decides which packets of the mesh may pass this host:
 //
 //	Guard      who may send to the mesh port: rules in a table of meshd's (inet meshd-filter)
+//	Inner      what may come in by the encrypted interface, at that interface (netdev meshd-inner)
 //	Forward    which forwarded packets pass although the host drops them: rules in its own chains
 //	Legacy     the same for hosts that filter with the old iptables
-//	Forwarded  which probes end behind all filters, so that the filters' verdict is known
-//	Clamp      how large TCP segments are, so that they fit the path of their peer
+//	Last       which probes end behind all filters, so that the filters' verdict is known; and how large TCP
+//	           segments are, so that they fit the path of their peer
 //	Allow      who may reach whom: rules of the file, in tables of meshd's (meshd-allow)
 //
 // Masquerade rules are in package masq.
 package filter
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -30,6 +30,10 @@ import (
 //	bridged sets: each closed interface with itself. With br_netfilter these chains see packets
 //	        that a bridge forwards between its own ports
 //
+//	all      TCP that opens no connection; output: all TCP                pass
+//	all      UDP to a port that no node has                               pass
+//	forward  TCP from the mesh                                            lower its segments, see clamp.go
+//	input    the same
 //	output   an ICMP redirect into an interface of meshd's                drop
 //	output   to a node's port, without the mark of meshd's sockets        drop
 //	output   to a node's port, from another port than this node's         from this node's
@@ -56,7 +60,7 @@ import (
 // TableName is the name of the table, which is of both families.
 const TableName = "meshd-filter"
 
-// Drop reasons of the guard, which are the names of its rules.
+// Drop reasons of rules, which are the names of these.
 const (
 	NotFromMeshd     = "not_from_meshd"
 	WrongDestination = "wrong_destination" // see inner.go
@@ -70,9 +74,11 @@ type GuardSettings struct {
 	PodLinks []string         // interfaces that lead to this node's own pods
 
 	// Encrypted is the encrypted interface; empty: there is none. What comes in by it passes if it is for one
-	// of Inner: the prefixes behind this node, and those that it forwards to.
+	// of Inner: the prefixes behind this node, and those that it forwards to. See Inner.
 	Encrypted string
 	Inner     []netip.Prefix
+
+	Clamp ClampSettings // of segments from the mesh
 
 	Mark uint32 // the packet mark of meshd's own sockets
 	// OnePort has what meshd's sockets send leave from this node's port, whichever they have.
@@ -96,12 +102,8 @@ const (
 	fromOwnPort   = "from-own-port"  // name of the rules about datagrams of sockets that have another port
 )
 
-// A Guard keeps the rules. Set, Edit, StandBy, Stands and Close belong to one goroutine; Drops may be called
-// from any.
-type Guard struct {
-	rules   *nft.Keeper
-	standby nft.Standby
-}
+// A Guard keeps the rules. Set and Edit belong to one goroutine; Drops may be called from any.
+type Guard struct{ rules *nft.Keeper }
 
 // NewGuard returns a Guard. It does not touch the kernel.
 func NewGuard() *Guard { return &Guard{rules: nft.NewKeeper(nft.Both(TableName))} }
@@ -121,16 +123,13 @@ func (g *Guard) Set(s GuardSettings) (changed bool, err error) {
 // has to do it. Whoever calls Edit calls Set soon after, to see whether another program has changed more.
 func (g *Guard) Edit(s GuardSettings) (ok bool) { return g.rules.Edit([]nft.Table{s.table()}) }
 
-// Drops returns how many packets the guard has dropped since NewGuard, by reason: NotFromMeshd and
-// WrongDestination.
-func (g *Guard) Drops() (map[string]uint64, error) {
+// Drops returns how many packets the guard has dropped since NewGuard, as NotFromMeshd.
+func (g *Guard) Drops() (uint64, error) {
 	counters, err := g.rules.Counters()
-	more, standbyErr := g.standby.Counters()
-	if err = errors.Join(err, standbyErr); err != nil {
-		return nil, fmt.Errorf("read drops of the guard: %w", err)
+	if err != nil {
+		return 0, fmt.Errorf("read drops of the guard: %w", err)
 	}
-	return map[string]uint64{NotFromMeshd: counters[NotFromMeshd].Packets,
-		WrongDestination: counters[WrongDestination].Packets + more[WrongDestination].Packets}, nil
+	return counters[NotFromMeshd].Packets, nil
 }
 
 // table returns the wanted table.
@@ -141,22 +140,17 @@ func (s GuardSettings) table() nft.Table {
 	output := chain("output", nft.Output)
 	forward := chain("forward", nft.Forward)
 	input := chain("input", nft.Input)
-	for _, f := range nft.Families {
-		f = f.InBoth()
-		names := s.Closed[f.V6()]
-		if len(names) == 0 {
-			continue
-		}
-		closed, bridge := setClosed+f.Suffix(), setBridge+f.Suffix()
-		t.Sets = append(t.Sets, nft.Interfaces(closed, names), nft.SameInterfaces(bridge, names))
-		forward.Rules = append(forward.Rules, nft.Rule{Name: otherNetworks, Exprs: nft.Join(f.Guard(),
-			nft.FromInterfaceIn(closed), nft.ToInterfaceIn(closed), nft.NotWithinInterfaceIn(bridge), nft.Drop())})
-	}
+	forward.Rules = s.apart(&t)
+	fromMesh := s.Clamp.addTo(&t, "from-mesh", nft.Family.SourceIn, nft.FromInterfaceIn(setMesh))
+	forward.Rules = append(append(forward.Rules, fromMesh...), otherPort(s.Nodes)...)
+	input.Rules = append(fromMesh, otherPort(s.Binds)...)
+	tcp := nft.Rule{Name: "other", Exprs: nft.Join(nft.TCP(), nft.Pass())}
+	output.Rules = append([]nft.Rule{tcp}, otherPort(s.Nodes)...)
 	for _, own := range s.own() {
 		output.Rules = append(output.Rules, nft.Rule{Name: redirect, Exprs: nft.Join(nft.IPv4.InBoth().Guard(),
 			nft.Redirect4(), nft.ToInterface(own), nft.Drop())})
 	}
-	for _, c := range []*nft.Chain{&output, &forward, &input} { // nearly all packets end here, early
+	for _, c := range []*nft.Chain{&output, &forward, &input} {
 		c.Rules = append(c.Rules, nft.Rule{Name: "other", Exprs: nft.Join(nft.NotUDP(), nft.Pass())})
 	}
 	var hosts []netip.Addr
@@ -177,12 +171,34 @@ func (s GuardSettings) table() nft.Table {
 			}
 		}
 	}
-	t.Chains = []nft.Chain{output, forward, input}
-	if s.Encrypted != "" {
-		t.Sets = append(t.Sets, s.innerSets()...)
-		t.Chains = append(t.Chains, s.innerChain(nft.Raw))
-	}
+	t.Chains = append(t.Chains, output, forward, input)
 	return t
+}
+
+// apart adds the sets of closed interfaces to a table, and returns the rules that keep them apart.
+func (s GuardSettings) apart(t *nft.Table) (rules []nft.Rule) {
+	for _, f := range nft.Families {
+		f = f.InBoth()
+		names := s.Closed[f.V6()]
+		if len(names) == 0 {
+			continue
+		}
+		closed, bridge := setClosed+f.Suffix(), setBridge+f.Suffix()
+		t.Sets = append(t.Sets, nft.Interfaces(closed, names), nft.SameInterfaces(bridge, names))
+		rules = append(rules, nft.Rule{Name: otherNetworks, Exprs: nft.Join(f.Guard(),
+			nft.FromInterfaceIn(closed), nft.ToInterfaceIn(closed), nft.NotWithinInterfaceIn(bridge), nft.Drop())})
+	}
+	return rules
+}
+
+// otherPort has datagrams to other ports than that of some nodes pass, if it is one: that costs less than a
+// look into a set.
+func otherPort(nodes []netip.AddrPort) []nft.Rule {
+	other := func(n netip.AddrPort) bool { return n.Port() != nodes[0].Port() }
+	if len(nodes) == 0 || slices.ContainsFunc(nodes, other) {
+		return nil
+	}
+	return []nft.Rule{{Name: "other port", Exprs: nft.Join(nft.UDPToOtherPort(nodes[0].Port()), nft.Pass())}}
 }
 
 // own returns the names of meshd's interfaces.

@@ -1,7 +1,10 @@
 package filter
 
 import (
+	"errors"
 	"fmt"
+
+	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/nft"
 )
@@ -11,60 +14,112 @@ import (
 // comes out of the encrypted interface and is for nothing behind this node. The engine does the same with
 // what comes bare (mesh.WrongDestination).
 //
-//	inner       sets: the prefixes behind this node, and those that it forwards to
+//	inner    the prefixes behind this node, and those that it forwards to, compared one by one, or in sets,
+//	         one for each length
 //
-//	prerouting  from the encrypted interface, to nothing in inner         drop
+//	ingress  of the encrypted interface: to nothing in inner              drop
 //
 // No such prefix has multicast or link-local addresses, so these are dropped as well: a file with one is
 // refused. In a family without prefixes everything is dropped.
 //
-// Rules that encryption rests on must not go with `nft flush ruleset`, so they stand a second time in a
-// table that no other program can change while meshd runs. Its chain comes right behind the ordinary one,
-// which counts while it is there, outlives the daemon, and exists on kernels before 5.12.
+// They are in no set of intervals: that is empty for a moment each time the table is replaced, at each start,
+// and packets of peers would be dropped (nft/lengths.go).
+//
+// The chain is at the interface, since all others of a host cost each of its packets: so it ends with the
+// interface, and a new one has to get it before it has peers. Kernels without such chains (NF_TABLES_NETDEV)
+// have it at the hook prerouting.
+//
+// Rules that encryption rests on must not go with `nft flush ruleset`, so the table belongs to this process
+// while it lives, and stays when it ends. On kernels before 6.9 it does not; there the rules stand a second
+// time, in a standby table (Linux 5.12).
 
-// StandbyName is the name of the standby table, which is of both families.
-const StandbyName = "meshd-inner"
+// Names of the table and of the standby table.
+const (
+	InnerName        = "meshd-inner"
+	InnerStandbyName = "meshd-inner-2"
+)
 
 // setInner is the name of the sets.
 const setInner = "inner"
 
-// StandBy makes the standby rules match s. On kernels that have no owners of tables it does nothing. It
-// needs CAP_NET_ADMIN.
-func (g *Guard) StandBy(s GuardSettings) error {
-	if s.Encrypted == "" {
-		return g.Close()
+// An Inner keeps the rules. Set, Stands and Close belong to one goroutine; Drops may be called from any.
+type Inner struct {
+	rules   *nft.Keeper
+	standby nft.Standby
+	nowhere bool // the kernel has no chains at devices
+	index   int  // of the interface at the last Set
+}
+
+// NewInner returns an Inner. It does not touch the kernel.
+func NewInner() *Inner { return &Inner{rules: nft.NewOwner(nft.AtDevices(InnerName))} }
+
+// Set makes the rules match s, in one transaction. Index is that of the encrypted interface; not above 0:
+// there is none, and so there are no rules. If they match already, Set changes nothing and changed is false.
+// It needs CAP_NET_ADMIN.
+func (i *Inner) Set(s GuardSettings, index int) (changed bool, err error) {
+	changed, err = i.set(s, index)
+	if errors.Is(err, unix.EOPNOTSUPP) && !i.nowhere {
+		i.nowhere, i.rules = true, nft.NewOwner(nft.Both(InnerName))
+		changed, err = i.set(s, index)
 	}
-	err := g.standby.Set(nft.Table{ID: nft.Both(StandbyName), Sets: s.innerSets(),
-		Chains: []nft.Chain{s.innerChain(nft.Raw + 1)}})
 	if err != nil {
-		return fmt.Errorf("set standby rules of the encrypted interface: %w", err)
+		return false, fmt.Errorf("guard the encrypted interface: %w", err)
 	}
-	return nil
+	return changed, nil
 }
 
-// Stands reports whether the standby rules of the last StandBy are in force.
-func (g *Guard) Stands() bool { return g.standby.Stands() }
-
-// Close removes the standby rules, which would end with the process in any case. The ordinary rules stay
-// in force.
-func (g *Guard) Close() error { return g.standby.Close() }
-
-// innerSets returns the sets of both families.
-func (s GuardSettings) innerSets() (sets []nft.Set) {
-	for _, f := range nft.Families {
-		sets = append(sets, f.InBoth().Prefixes(setInner, s.Inner))
+func (i *Inner) set(s GuardSettings, index int) (changed bool, err error) {
+	var tables []nft.Table
+	if s.Encrypted != "" && index > 0 {
+		tables = []nft.Table{s.innerTable(InnerName, nft.Raw, i.nowhere)}
 	}
-	return sets
+	if index != i.index { // its chain is gone with the last one, which the standby does not know
+		err = i.standby.Close()
+	}
+	i.index = index
+	changed, setErr := i.rules.Set(tables)
+	if err = errors.Join(err, setErr); len(tables) == 0 || err == nil && i.rules.Owns() {
+		return changed, errors.Join(err, i.standby.Close())
+	}
+	return changed, errors.Join(err, i.standby.Set(s.innerTable(InnerStandbyName, nft.Raw+1, i.nowhere)))
 }
 
-// innerChain returns the chain, before connection tracking and before destinations are translated.
-func (s GuardSettings) innerChain(priority nft.Priority) nft.Chain {
-	c := chain("prerouting", nft.Prerouting)
-	c.Priority = priority
-	for _, f := range nft.Families {
-		f = f.InBoth()
-		c.Rules = append(c.Rules, nft.Rule{Name: WrongDestination, Exprs: nft.Join(nft.FromInterface(s.Encrypted),
-			f.Guard(), f.DestinationNotIn(setInner), nft.Drop())})
+// Stands reports whether nobody can have removed the rules of the last Set.
+func (i *Inner) Stands() bool { return i.standby.Stands() || i.rules.Owns() }
+
+// Drops returns how many packets the rules have dropped since NewInner.
+func (i *Inner) Drops() (uint64, error) {
+	counters, err := i.rules.Counters()
+	more, standbyErr := i.standby.Counters()
+	if err = errors.Join(err, standbyErr); err != nil {
+		return 0, fmt.Errorf("read drops at the encrypted interface: %w", err)
 	}
-	return c
+	return counters[WrongDestination].Packets + more[WrongDestination].Packets, nil
+}
+
+// Close ends the ownership of the rules, which would end with the process in any case. They stay in force.
+func (i *Inner) Close() error { return errors.Join(i.rules.Close(), i.standby.Close()) }
+
+// innerTable returns the table of a name; without chains at devices it is one of both families.
+func (s GuardSettings) innerTable(name string, priority nft.Priority, nowhere bool) nft.Table {
+	t := nft.Table{ID: nft.AtDevices(name)}
+	c := nft.Chain{Name: "ingress", Type: nft.Filter, Hook: nft.Ingress, Device: s.Encrypted, Priority: priority}
+	in, from := nft.Family.AtDevice, nft.Exprs(nil)
+	if nowhere {
+		t.ID, in, from = nft.Both(name), nft.Family.InBoth, nft.FromInterface(s.Encrypted)
+		c = nft.Chain{Name: "prerouting", Type: nft.Filter, Hook: nft.Prerouting, Priority: priority}
+	}
+	for _, f := range nft.Families {
+		f = in(f)
+		inner := placesOf(f, setInner, s.Inner).prefixes
+		outside := f.DestinationOutside(inner)
+		if len(inner) > few {
+			outside = f.DestinationNotByLength(setInner, inner)
+			t.Sets = append(t.Sets, f.ByLength(setInner, inner)...)
+		}
+		c.Rules = append(c.Rules, nft.Rule{Name: WrongDestination, Exprs: nft.Join(from, f.Guard(), outside,
+			nft.Drop())})
+	}
+	t.Chains = []nft.Chain{c}
+	return t
 }

@@ -13,6 +13,7 @@ import (
 
 	"example.org/meshd/internal/dataplane/tun"
 	"example.org/meshd/internal/dataplane/virtio"
+	"example.org/meshd/internal/nft"
 	"example.org/meshd/internal/nstest"
 )
 
@@ -24,51 +25,81 @@ func sealed(inner ...string) GuardSettings {
 	}
 }
 
-// The guard of the encrypted interface and its standby, as `nft list` shows them. Set restores what another
-// program changes in the guard; the kernel refuses such changes of the standby.
+// inners are the ways in which kernels can have the rules.
+var inners = map[string]func() *Inner{
+	"owned":     NewInner, // since Linux 6.9
+	"stands-by": func() *Inner { return &Inner{rules: nft.NewKeeper(nft.AtDevices(InnerName))} },
+	"no-device": func() *Inner { return &Inner{rules: nft.NewKeeper(nft.Both(InnerName)), nowhere: true} },
+}
+
+// The rules at the encrypted interface and their standby, as `nft list` shows them. Set restores what another
+// program changes; the kernel refuses changes of what belongs to this process.
 func TestInnerAsNftShowsIt(t *testing.T) {
-	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
-		g, s := NewGuard(), sealed("10.244.1.0/24", "203.0.113.0/24", "fd00:0:0:1::/64")
-		set := func(what string, want bool) {
-			t.Helper()
-			changed, err := g.Set(s)
-			if err = errors.Join(err, g.StandBy(s)); err != nil || changed != want || !g.Stands() {
-				t.Errorf("%s: changed %v, %v, want %v", what, changed, err, want)
-			}
-		}
-		set("at first", true)
-		set("again", false)
-		owner := regexp.MustCompile(` # progname .*`)
-		got, file := owner.ReplaceAllString(ruleset(t, n), ""), "testdata/guard-encrypted.nft"
-		if *update {
-			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if want, err := os.ReadFile(file); err != nil || got != string(want) {
-			t.Errorf("got:\n%s\nwant:\n%s", got, want)
-		}
-		for _, damage := range []string{"flush ruleset", "delete table inet meshd-filter",
-			"flush chain inet meshd-filter prerouting", "insert rule inet meshd-filter prerouting accept",
-			"delete element inet meshd-filter inner4 { 203.0.113.0/24 }",
-			"add element inet meshd-filter inner6 { fd00:0:0:9::/64 }"} {
-			run(t, n, "nft", damage)
-			set("after "+damage, true)
-		}
-		for _, damage := range []string{"delete table inet meshd-inner", "flush chain inet meshd-inner prerouting",
-			"add element inet meshd-inner inner4 { 0.0.0.0/0 }"} {
-			if out, err := n.Run("nft", damage); err == nil {
-				t.Errorf("%s: somebody else could: %s", damage, out)
-			}
-		}
-		s.Encrypted = ""
-		if changed, err := g.Set(s); err != nil || !changed || g.StandBy(s) != nil || g.Stands() {
-			t.Errorf("without an encrypted interface: %v, %v", changed, err)
-		}
-		if list := ruleset(t, n); strings.Contains(list, "inner") || strings.Contains(list, "meshd-wg") {
-			t.Errorf("left:\n%s", list)
-		}
-	})
+	for name, make := range inners {
+		t.Run(name, func(t *testing.T) {
+			nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+				i, s := make(), sealed("10.244.1.0/24", "203.0.113.0/24", "198.51.100.0/24", "192.0.2.0/25",
+					"192.0.2.192/26", "fd00:0:0:1::/64")
+				if err := n.IP("link add meshd-wg type bridge"); err != nil {
+					t.Fatal(err)
+				}
+				defer i.Close()
+				set := func(what string, want bool) {
+					t.Helper()
+					changed, err := i.Set(s, indexOf(t, "meshd-wg"))
+					if err != nil || changed != want || !i.Stands() {
+						t.Errorf("%s: changed %v, %v, want %v", what, changed, err, want)
+					}
+				}
+				set("at first", true)
+				set("again", false)
+				owner := regexp.MustCompile(` # progname .*`)
+				got, file := owner.ReplaceAllString(ruleset(t, n), ""), "testdata/inner-"+name+".nft"
+				if *update {
+					if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if want, err := os.ReadFile(file); err != nil || got != string(want) {
+					t.Errorf("got:\n%s\nwant:\n%s", got, want)
+				}
+				for table, mine := range map[string]bool{InnerName: i.rules.Owns(), InnerStandbyName: true} {
+					words, chain := "netdev "+table, " ingress"
+					if i.nowhere {
+						words, chain = "inet "+table, " prerouting"
+					}
+					for _, damage := range []string{"delete table " + words, "flush chain " + words + chain,
+						"insert rule " + words + chain + " accept", "add element " + words + " inner4_24 { 1.0.0.0 }"} {
+						if _, err := n.Run("nft", damage); (err != nil) != mine {
+							t.Errorf("%s: %v", damage, err)
+						}
+						set("after "+damage, !mine)
+					}
+				}
+				if _, err := i.Set(s, 0); err != nil || strings.Contains(ruleset(t, n), "inner") {
+					t.Errorf("without the interface: %v\n%s", err, ruleset(t, n))
+				}
+				set("with it again", true)
+				s.Encrypted = ""
+				if changed, err := i.Set(s, 0); err != nil || !changed {
+					t.Errorf("nothing is encrypted: %v, %v", changed, err)
+				}
+				if list := ruleset(t, n); strings.Contains(list, "inner") {
+					t.Errorf("left:\n%s", list)
+				}
+			})
+		})
+	}
+}
+
+// indexOf returns the index of an interface of this namespace.
+func indexOf(t *testing.T, name string) int {
+	t.Helper()
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i.Index
 }
 
 // An injector makes packets come in by the TUN that stands for the encrypted interface.
@@ -153,17 +184,21 @@ func opened(t *testing.T, n *nstest.Namespace, name string) *tun.Queue {
 	return q
 }
 
+// encryptedLines give the encrypted interface addresses and routes.
+var encryptedLines = []string{"addr add 10.244.1.0/32 dev meshd-wg",
+	"addr add fd00:0:0:1::/128 dev meshd-wg nodad",
+	"route add 10.244.9.0/24 dev meshd-wg", "route add fd00:0:0:9::/64 dev meshd-wg"}
+
 // surround gives a node addresses, and a host behind it that stands for the network behind the node, for one
 // that is not the mesh's, and for a third node.
 func surround(t *testing.T, n *nstest.Namespace) (beyond *nstest.Namespace) {
 	t.Helper()
 	beyond = nstest.ForTest(t)
 	if err := errors.Join(
-		n.IP("link set lo up", "addr add 10.244.1.0/32 dev meshd-wg",
-			"addr add fd00:0:0:1::/128 dev meshd-wg nodad", "addr add 10.244.1.5/32 dev lo",
+		n.IP("link set lo up"), n.IP(encryptedLines...),
+		n.IP("addr add 10.244.1.5/32 dev lo",
 			"addr add fd00:0:0:1::5/128 dev lo nodad",
 			"addr add 192.0.2.1/32 dev lo", "addr add 2001:db8::1/128 dev lo nodad",
-			"route add 10.244.9.0/24 dev meshd-wg", "route add fd00:0:0:9::/64 dev meshd-wg",
 			"link add lan type veth peer name eth0 netns "+beyond.Name, "link set lan up",
 			"addr add 203.0.113.1/24 dev lan", "addr add fd01::1/64 dev lan nodad",
 			"route add 10.244.3.0/24 dev lan", "route add fd00:0:0:3::/64 dev lan",
@@ -198,53 +233,84 @@ var innerCases = []struct {
 	{"all nodes, IPv6", "ff02::1", false, false}, {"link-local, IPv6", "fe80::1", false, false},
 }
 
-// What a peer sends to something behind this node passes, also with the ordinary rules flushed; all else is
-// dropped and counted, and nothing of it reaches a network, another address of the host, or a third node.
+// What a peer sends to something behind this node passes, also with the ordinary rules flushed, and by an
+// interface that was made anew; all else is dropped and counted, and nothing of it reaches a network, another
+// address of the host, or a third node.
 func TestInnerByPackets(t *testing.T) {
-	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
-		in := &injector{t: t, write: opened(t, n, "meshd-wg").Writer()}
-		beyond := surround(t, n)
-		g := NewGuard()
-		s := sealed("10.244.1.0/24", "203.0.113.0/24", "fd00:0:0:1::/64", "fd01::/64")
-		if _, err := g.Set(s); err != nil || g.StandBy(s) != nil {
-			t.Fatal(err)
+	for name, make := range inners {
+		t.Run(name, func(t *testing.T) {
+			nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+				q := opened(t, n, "meshd-wg")
+				in := &injector{t: t, write: q.Writer()}
+				beyond := surround(t, n)
+				i := make()
+				defer i.Close()
+				s := sealed("10.244.1.0/24", "203.0.113.0/24", "fd00:0:0:1::/64", "fd01::/64")
+				set := func() {
+					t.Helper()
+					if _, err := i.Set(s, indexOf(t, "meshd-wg")); err != nil {
+						t.Fatal(err)
+					}
+				}
+				set()
+				anywhere := netip.MustParseAddrPort("[::]:9000")
+				r := innerRun{t, i, in, map[bool]*net.UDPConn{false: listen(t, n, anywhere),
+					true: listen(t, beyond, anywhere)}, 0}
+				r.all("at first")
+				run(t, n, "nft", "flush ruleset") // what is lost of the count with ordinary rules was read before
+				r.all("flushed")
+				set()
+				r.all("repaired")
+				if err := errors.Join(q.Close(), n.IP("link delete meshd-wg")); err != nil {
+					t.Fatal(err)
+				}
+				in.write = opened(t, n, "meshd-wg").Writer()
+				if err := n.IP(encryptedLines...); err != nil {
+					t.Fatal(err)
+				}
+				set()
+				r.all("made anew")
+				if err := i.Close(); err != nil {
+					t.Error(err)
+				}
+				r.all("closed")
+			})
+		})
+	}
+}
+
+// An innerRun sends what peers could send, and looks what arrives.
+type innerRun struct {
+	t       *testing.T
+	i       *Inner
+	in      *injector
+	conns   map[bool]*net.UDPConn // of this node; and of the host behind it
+	dropped uint64
+}
+
+// all sends to all destinations.
+func (r *innerRun) all(when string) {
+	r.t.Helper()
+	for _, test := range innerCases {
+		from, conn := "10.244.9.9", r.conns[test.beyond]
+		if strings.Contains(test.to, ":") {
+			from = "fd00:0:0:9::9"
 		}
-		anywhere := netip.MustParseAddrPort("[::]:9000")
-		conns := map[bool]*net.UDPConn{false: listen(t, n, anywhere), true: listen(t, beyond, anywhere)}
-		dropped := uint64(0)
-		for _, standby := range []bool{false, true} {
-			if standby { // what is lost of the count with the ordinary rules was read before
-				run(t, n, "nft", "flush ruleset")
-			}
-			for _, test := range innerCases {
-				from, conn := "10.244.9.9", conns[test.beyond]
-				if strings.Contains(test.to, ":") {
-					from = "fd00:0:0:9::9"
-				}
-				tried := in.udp(from, test.to)
-				// This one arrives in any case, and behind the other.
-				end := in.udp("10.244.9.9", map[bool]string{false: "10.244.1.5", true: "203.0.113.2"}[test.beyond])
-				got := next(t, conn)
-				if got == tried && next(t, conn) != end {
-					t.Errorf("%s: the last one is missing", test.name)
-				}
-				if (got == tried) != test.pass {
-					t.Errorf("%s, standby %v: %q arrived", test.name, standby, got)
-				}
-				if !test.pass {
-					dropped++
-				}
-				if drops, err := g.Drops(); err != nil || drops[WrongDestination] != dropped {
-					t.Errorf("%s, standby %v: dropped %v, %v, want %d", test.name, standby, drops, err, dropped)
-				}
-			}
+		tried := r.in.udp(from, test.to)
+		// This one arrives in any case, and behind the other.
+		end := r.in.udp("10.244.9.9", map[bool]string{false: "10.244.1.5", true: "203.0.113.2"}[test.beyond])
+		got := next(r.t, conn)
+		if got == tried && next(r.t, conn) != end {
+			r.t.Errorf("%s, %s: the last one is missing", when, test.name)
 		}
-		// The count survives both tables.
-		if _, err := g.Set(s); err != nil || g.Close() != nil {
-			t.Error(err)
+		if (got == tried) != test.pass {
+			r.t.Errorf("%s, %s: %q arrived", when, test.name, got)
 		}
-		if drops, err := g.Drops(); err != nil || drops[WrongDestination] != dropped {
-			t.Errorf("after a repair: dropped %v, %v, want %d", drops, err, dropped)
+		if !test.pass {
+			r.dropped++
 		}
-	})
+		if drops, err := r.i.Drops(); err != nil || drops != r.dropped {
+			r.t.Errorf("%s, %s: dropped %v, %v, want %d", when, test.name, drops, err, r.dropped)
+		}
+	}
 }

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ProbeTable is the name of the table with rules about probes that this host forwards.
-const ProbeTable = "meshd-probe"
+// LastTable is the name of the table whose chain is behind all others of a host.
+const LastTable = "meshd-last"
 
 // Types of ICMP: echo requests and redirects (RFC 792; RFC 4443, section 4.1).
 const (

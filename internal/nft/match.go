@@ -132,9 +132,6 @@ func MarkIsNot(mark uint32) Exprs {
 // NotUDP matches packets of other protocols than UDP.
 func NotUDP() Exprs { return protocolIs(expr.CmpOpNeq, unix.IPPROTO_UDP) }
 
-// NotTCP matches packets of other protocols than TCP.
-func NotTCP() Exprs { return protocolIs(expr.CmpOpNeq, unix.IPPROTO_TCP) }
-
 // TCP matches packets of TCP.
 func TCP() Exprs { return protocolIs(expr.CmpOpEq, unix.IPPROTO_TCP) }
 
@@ -157,6 +154,13 @@ func PortIs(port uint16) Exprs {
 		// [ cmp eq reg 1 0x00005d20 ]
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(port)},
 	}
+}
+
+// UDPToOtherPort matches UDP packets to any port but one.
+func UDPToOtherPort(port uint16) Exprs {
+	e := Join(protocolIs(expr.CmpOpEq, unix.IPPROTO_UDP), PortIs(port))
+	e[len(e)-1].(*expr.Cmp).Op = expr.CmpOpNeq
+	return e
 }
 
 // FromInterface matches packets that came in by an interface.
@@ -186,10 +190,6 @@ func FromInterfaceNotIn(set string) Exprs { return interfaceIn(expr.MetaKeyIIFNA
 // ToInterfaceIn matches packets that go out by an interface whose name is in a set of
 // Interfaces.
 func ToInterfaceIn(set string) Exprs { return interfaceIn(expr.MetaKeyOIFNAME, set, false) }
-
-// ToInterfaceNotIn matches packets that go out by an interface whose name is not in a set of
-// Interfaces.
-func ToInterfaceNotIn(set string) Exprs { return interfaceIn(expr.MetaKeyOIFNAME, set, true) }
 
 // NotWithinInterfaceIn matches packets whose incoming and outgoing interfaces are not a pair in
 // a set of SameInterfaces: packets that go from one interface to another, and those within an

@@ -8,9 +8,8 @@ import (
 // Opens matches TCP segments that open a connection (RFC 9293 section 3.1): with SYN, without RST.
 func Opens() Exprs { return Join(TCP(), opens(expr.CmpOpEq)) }
 
-// GoesOn matches TCP segments that open no connection, and of packets of other protocols those that have no
-// such flags in their place.
-func GoesOn() Exprs { return opens(expr.CmpOpNeq) }
+// GoesOn matches TCP segments that open no connection.
+func GoesOn() Exprs { return Join(TCP(), opens(expr.CmpOpNeq)) }
 
 // opens compares the flags of a segment with those that open a connection.
 func opens(op expr.CmpOp) Exprs {

@@ -19,6 +19,7 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -83,11 +84,23 @@ func (f Family) InBoth() Family {
 	return f
 }
 
+// AtDevice returns the family for a table of chains at devices (netdev), whose rules begin as those in a
+// table of both families do.
+func (f Family) AtDevice() Family {
+	f.table = nftables.TableFamilyNetdev
+	return f
+}
+
+// alone reports whether a table has this family alone.
+func (f Family) alone() bool {
+	return f.table == nftables.TableFamilyIPv4 || f.table == nftables.TableFamilyIPv6
+}
+
 // Suffix is the end of the names of the family's sets: "4" or "6" in a table of both families,
 // where each family has a set of its own, and empty in a table of one.
 func (f Family) Suffix() string {
 	switch {
-	case f.table != nftables.TableFamilyINet:
+	case f.alone():
 		return ""
 	case f.v6:
 		return "6"
@@ -98,8 +111,16 @@ func (f Family) Suffix() string {
 // Guard matches packets of the family in a table of both families. In a table of one family
 // it is empty.
 func (f Family) Guard() Exprs {
-	if f.table != nftables.TableFamilyINet {
+	switch f.table {
+	case nftables.TableFamilyIPv4, nftables.TableFamilyIPv6:
 		return nil
+	case nftables.TableFamilyNetdev: // it has no number of a family for packets of both
+		return Exprs{
+			// [ meta load protocol => reg 1 ]
+			&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: 1},
+			// [ cmp eq reg 1 0x00000008 ]
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(f.etherType())},
+		}
 	}
 	return Exprs{
 		// [ meta load nfproto => reg 1 ]
@@ -107,6 +128,14 @@ func (f Family) Guard() Exprs {
 		// [ cmp eq reg 1 0x00000002 ]
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{byte(f.protocol())}},
 	}
+}
+
+// etherType returns the number of the family's packets on Ethernet (IEEE 802).
+func (f Family) etherType() uint16 {
+	if f.v6 {
+		return unix.ETH_P_IPV6
+	}
+	return unix.ETH_P_IP
 }
 
 // protocol returns the kernel's number of the address family, also in a table of both.

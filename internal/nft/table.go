@@ -36,6 +36,9 @@ func Both(name string) ID { return ID{nftables.TableFamilyINet, name} }
 // Named returns the ID of a table of the same family.
 func (id ID) Named(name string) ID { return ID{id.family, name} }
 
+// AtDevices returns the ID of a table of chains at devices (netdev).
+func AtDevices(name string) ID { return ID{nftables.TableFamilyNetdev, name} }
+
 // table returns the ID as a value of the library.
 func (id ID) table() *nftables.Table { return &nftables.Table{Family: id.family, Name: id.name} }
 
@@ -44,6 +47,7 @@ type Chain struct {
 	Name     string
 	Type     nftables.ChainType // empty if Hook is nil, and so is Priority
 	Hook     *Hook              // nil: rules jump to the chain, see Goto
+	Device   string             // of Ingress; the chain ends with it
 	Priority Priority
 	Rules    []Rule
 }
@@ -75,8 +79,9 @@ type Priority = nftables.ChainPriority
 // A Hook is a point on the way of packets at which the kernel runs base chains.
 type Hook = nftables.ChainHook
 
-// Hooks of chains.
+// Hooks of chains. Ingress is one of a device, before all others, and costs nothing elsewhere.
 var (
+	Ingress     = nftables.ChainHookIngress
 	Input       = nftables.ChainHookInput
 	Forward     = nftables.ChainHookForward
 	Output      = nftables.ChainHookOutput
@@ -96,7 +101,8 @@ func (c Chain) in(t *nftables.Table) *nftables.Chain {
 	if c.Hook == nil {
 		return &nftables.Chain{Table: t, Name: c.Name}
 	}
-	return &nftables.Chain{Table: t, Name: c.Name, Type: c.Type, Hooknum: c.Hook, Priority: &c.Priority}
+	return &nftables.Chain{Table: t, Name: c.Name, Type: c.Type, Hooknum: c.Hook, Priority: &c.Priority,
+		Device: c.Device}
 }
 
 // add adds the table's sets and chains to a transaction; the table itself must be in it.

@@ -89,7 +89,7 @@ func (t *Trace) End(patience time.Duration) (at Spot, fate Fate, err error) {
 			}
 			steps = append(steps, s)
 			switch {
-			case s.ends && s.spot.Table == ProbeTable:
+			case s.ends && s.spot.Table == LastTable:
 				return s.spot, Passed, nil
 			case s.ends:
 				return baseOf(steps), Dropped, nil

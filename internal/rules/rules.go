@@ -28,7 +28,7 @@ type Wanted struct {
 	Masquerade *masq.Settings // nil: no masquerade rules
 	Accept     *filter.Accept // nil: the FORWARD policy of the host is left alone
 	Guard      filter.GuardSettings
-	Clamp      filter.ClampSettings  // Narrow is not a part of the plan, see Keeper.Narrow
+	Clamp      filter.ClampSettings  // Narrow is not a part of the plan, see Keeper.Narrow; Guard's is not set
 	Allow      *filter.AllowSettings // who may reach what is behind this node; nil: everybody may
 }
 
@@ -48,19 +48,22 @@ type Keeper struct {
 	masq   *masq.Masq
 	accept *filter.Forward
 	guard  *filter.Guard
-	clamp  *filter.Clamp
+	inner  *filter.Inner
+	last   *filter.Last
 	allow  *filter.Allow
 	narrow atomic.Pointer[map[int][]netip.Prefix] // what the path to some peers carries
 
-	narrowed chan struct{} // narrow has changed
-	asked    chan request
-	damaged  chan string // by which program the rules were changed
+	narrowed  chan struct{} // narrow has changed
+	asked     chan request
+	enclosing chan chan<- bool // hears whether the encrypted interface is guarded
+	damaged   chan string      // by which program the rules were changed
 
 	suspected chan struct{} // accepts may be missing in a chain of another program
 
 	// Of Run alone.
 	wanted   *Wanted   // nil until the first plan
 	repaired time.Time // when the last repair was
+	guarded  bool      // the rules at the encrypted interface are in force
 
 	inForce atomic.Pointer[Wanted]         // as wanted
 	failure atomic.Pointer[mesh.Condition] // why not all rules are in force; nil if they are
@@ -70,7 +73,6 @@ type Keeper struct {
 	misled  mesh.Growing  // the same: wrong_destination
 	unasked mesh.Growing  // by rules of the file: not_allowed
 	lately  rate.Minute   // of unasked
-	guarded atomic.Bool   // the rules about the encrypted interface are in force
 
 	uncounted atomic.Pointer[mesh.Condition] // why the last Read had no counters; nil if it had
 }
@@ -89,9 +91,11 @@ type reply struct {
 
 // New returns a Keeper that has not touched the kernel.
 func New(log *slog.Logger) *Keeper {
-	return &Keeper{log: log, masq: masq.New(), accept: filter.NewForward(), guard: filter.NewGuard(),
-		clamp: filter.NewClamp(), allow: filter.NewAllow(), narrowed: make(chan struct{}, 1),
-		rate: rate.NewRepairs("rules"), asked: make(chan request), damaged: make(chan string, 1),
+	return &Keeper{log: log, masq: masq.New(), accept: filter.NewForward(),
+		guard: filter.NewGuard(), inner: filter.NewInner(),
+		last: filter.NewLast(), allow: filter.NewAllow(), narrowed: make(chan struct{}, 1),
+		rate: rate.NewRepairs("rules"), asked: make(chan request), enclosing: make(chan chan<- bool),
+		damaged:   make(chan string, 1),
 		suspected: make(chan struct{}, 1)}
 }
 
@@ -102,6 +106,9 @@ const (
 	// idea of our rules, a second meshd say, must not keep both busy.
 	repairPause = time.Second
 )
+
+// Last returns the chain behind all others, of which the Keeper keeps what is about sizes.
+func (t *Keeper) Last() *filter.Last { return t.last }
 
 // Fine tells whether the rules are in force.
 func (t *Keeper) Fine() bool { return t.failure.Load() == nil }
@@ -148,13 +155,26 @@ func (t *Keeper) Narrow(paths map[int][]netip.Prefix) {
 	}
 }
 
-// setClamp makes the rules about TCP segments match what is wanted, and what is known of paths.
-func (t *Keeper) setClamp() (changed bool, err error) {
-	s := t.wanted.Clamp
+// settings are what is wanted of the guard, and what is known of paths.
+func (t *Keeper) settings() filter.GuardSettings {
+	s := t.wanted.Guard
+	s.Clamp = t.wanted.Clamp
 	if narrow := t.narrow.Load(); narrow != nil {
-		s.Narrow = *narrow
+		s.Clamp.Narrow = *narrow
 	}
-	return t.clamp.Set(s)
+	return s
+}
+
+// lower makes the rules about TCP segments match what is wanted, and what is known of paths.
+func (t *Keeper) lower() error {
+	s := t.settings()
+	var errs []error
+	if !t.guard.Edit(s) {
+		_, err := t.guard.Set(s)
+		errs = append(errs, err)
+	}
+	_, err := t.last.Clamp(s.Clamp)
+	return errors.Join(append(errs, err)...)
 }
 
 // Look has Keep look at the rules of others soon: they may drop what they did not drop before. The
@@ -194,7 +214,7 @@ func (t *Keeper) Watch(ctx context.Context, news func()) error {
 // while all is well and nothing is asked.
 func (t *Keeper) Keep(ctx context.Context) error {
 	defer t.masq.Close()
-	defer t.guard.Close()
+	defer t.inner.Close()
 	defer t.allow.Close()
 	var retry <-chan time.Time
 	by := ""
@@ -213,9 +233,14 @@ func (t *Keeper) Keep(ctx context.Context) error {
 			}
 			r.reply <- reply{before, err}
 			continue
+		case reply := <-t.enclosing:
+			if !t.answer(reply) {
+				retry, by = time.After(retryRules), ""
+			}
+			continue
 		case <-t.narrowed:
 			if t.wanted != nil {
-				if _, err := t.setClamp(); err != nil {
+				if err := t.lower(); err != nil {
 					t.note(err)
 					retry, by = time.After(retryRules), ""
 				}
@@ -249,7 +274,7 @@ func (t *Keeper) follow(r request) (edited bool, err error) {
 		// Until this daemon ends, nothing comes out of it.
 		g.Encrypted, g.Inner = t.wanted.Guard.Encrypted, nil
 	}
-	same := t.wanted != nil && t.wanted.equal(r.rules)
+	first, same := t.wanted == nil, t.wanted != nil && t.wanted.equal(r.rules)
 	if same && !r.always {
 		return false, nil
 	}
@@ -267,6 +292,9 @@ func (t *Keeper) follow(r request) (edited bool, err error) {
 	mended, err := t.set(edit)
 	if same && mended {
 		t.count("")
+	}
+	if first {
+		errs = append(errs, filter.RemoveFormer())
 	}
 	err = errors.Join(append(errs, err)...)
 	t.note(err)
@@ -295,15 +323,12 @@ func (t *Keeper) set(edit bool) (mended bool, err error) {
 		mended = mended || changed
 		errs = append(errs, err)
 	}
-	ordinary := true
-	if !edit || !t.guard.Edit(t.wanted.Guard) {
-		changed, err := t.guard.Set(t.wanted.Guard)
-		ordinary = err == nil
-		note(changed, err)
+	settings := t.settings()
+	note(t.enclose())
+	if !edit || !t.guard.Edit(settings) {
+		note(t.guard.Set(settings))
 	}
-	note(false, t.guard.StandBy(t.wanted.Guard))
-	t.guarded.Store(t.wanted.Guard.Encrypted != "" && (ordinary || t.guard.Stands()))
-	note(t.setClamp())
+	note(t.last.Clamp(settings.Clamp))
 	if !edit || !t.allow.Edit(t.wanted.Allow) {
 		note(t.allow.Set(t.wanted.Allow))
 	}
@@ -320,14 +345,15 @@ func (t *Keeper) set(edit bool) (mended bool, err error) {
 // Drops returns how many packets rules have dropped, by the drop reasons of package filter. Whoever calls it
 // each second has Allowed know the last minute.
 func (t *Keeper) Drops() map[string]uint64 {
-	drops, err := t.guard.Drops()
+	unmarked, err := t.guard.Drops()
+	astray, innerErr := t.inner.Drops()
 	unasked, allowErr := t.allow.Dropped()
 	unasked = t.unasked.Read(unasked, allowErr)
 	t.lately.Note(time.Now(), unasked)
 	return map[string]uint64{
 		filter.NotAllowed:       unasked,
-		filter.NotFromMeshd:     t.dropped.Read(drops[filter.NotFromMeshd], err),
-		filter.WrongDestination: t.misled.Read(drops[filter.WrongDestination], err),
+		filter.NotFromMeshd:     t.dropped.Read(unmarked, err),
+		filter.WrongDestination: t.misled.Read(astray, innerErr),
 	}
 }
 
@@ -340,10 +366,6 @@ func (t *Keeper) Allowed() (passed func(rule string) (packets, bytes uint64), dr
 	dropped = t.unasked.Read(dropped, err)
 	return passed, dropped, t.lately.Note(time.Now(), dropped)
 }
-
-// Guarded tells whether the rules about what comes in by the encrypted interface are in force, as of the
-// last time that rules were written. It is false where no such interface was ever wanted.
-func (t *Keeper) Guarded() bool { return t.guarded.Load() }
 
 // count tells of a repair.
 func (t *Keeper) count(by string) {

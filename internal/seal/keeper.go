@@ -22,9 +22,10 @@ type Options struct {
 	Log *slog.Logger
 	// Key reads the private key at a path, within a few seconds.
 	Key func(ctx context.Context, path string) (wireguard.Private, error)
-	// Guarded tells whether the rules are in force that drop what comes out of the interface and is not for
-	// this node: WireGuard checks sources alone. Without them the interface stays down.
-	Guarded func() bool
+	// Guard puts the rules in force that drop what comes out of the interface and is not for this node, and
+	// tells whether they are: WireGuard checks sources alone. Without them the interface stays down, and a new
+	// one gets no peers.
+	Guard func(context.Context) bool
 	// Fails tells whether a peer does not answer.
 	Fails func(peer string) bool
 	// Lags hears that bare packets of a peer are taken, or not any more, and has the engine follow at once.
@@ -304,7 +305,7 @@ func (k *Keeper) try(ctx context.Context, now time.Time) (changed []string, err 
 	if made {
 		changed = append(changed, "it was missing")
 	}
-	if !k.o.Guarded() {
+	if !k.o.Guard(ctx) {
 		return changed, errUnguarded
 	}
 	client, err := wireguard.Open()

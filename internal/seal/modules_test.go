@@ -58,7 +58,8 @@ func TestThousandPeers(t *testing.T) {
 			return
 		}
 		private := wireguard.PrivateOf([32]byte{7})
-		k := newKeeper(Options{Log: slog.New(slog.DiscardHandler), Guarded: func() bool { return true },
+		k := newKeeper(Options{Log: slog.New(slog.DiscardHandler),
+			Guard: func(context.Context) bool { return true },
 			Fails: func(string) bool { return false },
 			Key:   func(context.Context, string) (wireguard.Private, error) { return private, nil }})
 		k.brought = func() {}
