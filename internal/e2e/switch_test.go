@@ -144,11 +144,11 @@ func testLiveSwitch(t *testing.T) {
 	if byKernel { // its queue for a peer holds 1,024 packets, and other hosts have the same CPU
 		rate = 2000
 	}
+	full, sockets := l.overflows(), l.unread() // before the first packet
 	streams := []*timed{
 		startTimed(t, l.PodW2b, l.PodW, "10.244.2.3:7000", "10.244.1.2:7000", rate),
 		startTimed(t, l.PodW, l.PodW2a, "10.244.1.2:7001", "10.244.2.2:7001", rate),
 	}
-	full, sockets := l.overflows(), l.unread()
 	finish := l.paced(1 << 20)
 	alive := l.connect()
 	for _, host := range []int{first, second, third} {

@@ -48,13 +48,13 @@ func (l *live) open(name string, from *nstest.Namespace, source, to, pod string)
 
 // unread is what sockets on the way of a stream had no room for: those of the engine and of WireGuard on the
 // host that it goes to, and that of the pod.
-func (l *live) unread() (o overflows) {
-	l.t.Helper()
-	for i, way := range [2][]*nstest.Namespace{{l.Worker.Namespace, l.PodW}, {l.Worker2.Namespace, l.PodW2a}} {
+func (w *world) unread() (o overflows) {
+	w.t.Helper()
+	for i, way := range [2][]*nstest.Namespace{{w.Worker.Namespace, w.PodW}, {w.Worker2.Namespace, w.PodW2a}} {
 		for _, n := range way {
 			packets, err := receiveErrors(n)
 			if err != nil {
-				l.t.Fatal(err)
+				w.t.Fatal(err)
 			}
 			o[i] += packets
 		}

@@ -7,7 +7,9 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,6 +29,26 @@ type flow struct {
 	received atomic.Uint64
 	first    chan struct{} // closed when the first packet was received
 	over     chan error    // the end was received, or something is wrong
+	refusals sync.Map      // how often the sender's own host sent nothing (*atomic.Uint64), by the errno
+}
+
+// Refused implements udp.Watcher: a full table of neighbours ends no sender, and nothing arrives meanwhile.
+func (f *flow) Refused(_ netip.AddrPort, why syscall.Errno) {
+	n, _ := f.refusals.LoadOrStore(why, new(atomic.Uint64))
+	n.(*atomic.Uint64).Add(1)
+}
+
+// Reported implements udp.Watcher.
+func (f *flow) Reported(udp.PathError) {}
+
+// refused tells what Refused has counted.
+func (f *flow) refused() string {
+	text := "nothing"
+	f.refusals.Range(func(why, n any) bool {
+		text += fmt.Sprintf(" but %d for %q", n.(*atomic.Uint64).Load(), why)
+		return true
+	})
+	return text
 }
 
 // end is the number of the packet that says that no more come.
@@ -48,6 +70,7 @@ func newFlow(t testing.TB, from, to *nstest.Namespace, source, target string) *f
 		}
 		t.Cleanup(func() { (*s.conn).Close() })
 	}
+	f.out.Watch(f)
 	return f
 }
 
@@ -153,13 +176,15 @@ func (w *world) newTrafficOf(rate int, anyOrder bool) *traffic {
 		go f.receive()
 		go func() { p.ended <- steady(func() error { return f.send(rate, p.stop) }) }()
 	}
-	for _, f := range p.flows {
+	for i, f := range p.flows {
 		select {
 		case <-f.first:
 		case err := <-p.ended:
 			w.t.Fatal(err)
 		case <-time.After(10 * time.Second):
-			w.t.Fatal("no packet arrives")
+			w.t.Fatalf("no packet of flow %d arrives; %d and %d of the flows have; their hosts refused %s, and %s\n%s",
+				i, p.flows[0].received.Load(), p.flows[1].received.Load(), p.flows[0].refused(),
+				p.flows[1].refused(), w.places())
 		}
 	}
 	return p

@@ -134,7 +134,8 @@ func (s *timed) finish() (lost uint64, gap time.Duration, began time.Time) {
 	return s.flow.sent - uint64(len(s.arrivals)), gap, began
 }
 
-// holes tells of the first packets that were lost, one after another, and when the ones before had arrived.
+// holes tells of the first packets that were lost, one after another: how many, from which number on, and
+// when the ones before had arrived.
 func (s *timed) holes() string {
 	const most = 8
 	at := make([]time.Time, s.flow.sent) // by number
@@ -147,8 +148,12 @@ func (s *timed) holes() string {
 		for i+n < len(at) && at[i+n].IsZero() {
 			n++
 		}
-		if n > 0 && i > 0 {
-			all = append(all, fmt.Sprintf("%d after %s", n, at[i-1].UTC().Format("05.000")))
+		if n > 0 {
+			after := "the start"
+			if i > 0 {
+				after = at[i-1].UTC().Format("05.000")
+			}
+			all = append(all, fmt.Sprintf("%d from %d on, after %s", n, i, after))
 		}
 		i += n
 	}
