@@ -151,7 +151,8 @@ func (k *Keeper) Confirm(ctx context.Context, by control.Asker, sum string) erro
 	_, err := state.Timely(func() ([]byte, error) { return nil, k.store.confirmed(r.Sum) })
 	k.note(err)
 	k.log.Info("the change is confirmed", "sha256", r.Sum, "by", by.By, "event", "change_confirmed")
-	k.daemon.Settled()
+	// Whoever hears that encryption is confirmed may rely on it: no start finds an earlier file from now on.
+	k.daemon.Settled(context.WithoutCancel(ctx))
 	return nil
 }
 

@@ -25,8 +25,9 @@ type Daemon struct {
 	Put func(ctx context.Context, cause string, doc []byte) (control.ReloadResult, error)
 	// Current returns the text in force, or the one that waits to be while there is no plan.
 	Current func() string
-	// Settled hears that the text in force stays: it is the last good file from now on.
-	Settled func()
+	// Settled hears that the text in force stays, and returns when it is the last good file; soon, if the disk
+	// fails.
+	Settled func(context.Context)
 }
 
 // A Keeper knows which text is in force in the place of the file's. See, Accepted and Told never wait for a

@@ -94,7 +94,7 @@ func (l *lab) start() {
 		},
 		Put:     l.put,
 		Current: l.now.get,
-		Settled: func() { l.kept.set(l.now.get()) },
+		Settled: func(context.Context) { l.kept.set(l.now.get()) },
 	})
 	l.look()
 	ctx, cancel := context.WithCancel(context.Background())

@@ -191,7 +191,10 @@ func (d *daemon) accept(o Options) func(*config.Config) {
 			return faults, err
 		},
 		Current: func() string { return d.tell.view.now().config.Text() },
-		Settled: func() { keep(d.tell.view.now().config) }})
+		Settled: func(ctx context.Context) {
+			keep(d.tell.view.now().config)
+			d.good.Wait(ctx)
+		}})
 	return func(c *config.Config) {
 		if o.changes.Accepted(c.Text()) {
 			keep(c)

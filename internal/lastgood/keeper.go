@@ -23,11 +23,13 @@ type Keeper struct {
 	wanted  File
 	kept    File            // that was read or written last; Path is empty: none
 	failure *mesh.Condition // why wanted is not kept; nil: it is, or is about to be
+	wrote   chan struct{}   // closed and replaced whenever kept changes
 }
 
 // NewKeeper returns a Keeper for a state folder.
 func NewKeeper(folder string, log *slog.Logger) *Keeper {
-	return &Keeper{folder: folder, log: log, write: Write, wake: make(chan struct{}, 1)}
+	return &Keeper{folder: folder, log: log, write: Write, wake: make(chan struct{}, 1),
+		wrote: make(chan struct{})}
 }
 
 // Set has a file kept, soon, in the place of the one before. A text that is kept already stays with its
@@ -43,6 +45,29 @@ func (k *Keeper) Set(f File) {
 	select {
 	case k.wake <- struct{}{}:
 	default: // it is awake already
+	}
+}
+
+// patience is how long somebody waits for the disk.
+const patience = 3 * time.Second
+
+// Wait returns when the file that Set was called with last is kept: a power cut does not bring an earlier one
+// back. If the disk fails or hangs it returns after 3 s, or with ctx; Conditions tells why.
+func (k *Keeper) Wait(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		k.mu.Lock()
+		kept, wrote := k.wanted.same(k.kept), k.wrote
+		k.mu.Unlock()
+		if kept {
+			return
+		}
+		select {
+		case <-wrote:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
@@ -124,6 +149,8 @@ func (k *Keeper) begin() (done <-chan error, due bool) {
 		if err == nil {
 			k.mu.Lock()
 			k.kept = wanted
+			close(k.wrote)
+			k.wrote = make(chan struct{})
 			k.mu.Unlock()
 		}
 		result <- err

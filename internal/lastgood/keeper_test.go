@@ -149,3 +149,42 @@ func TestKeeperAtTheEnd(t *testing.T) {
 		t.Errorf("%q", k.disk)
 	}
 }
+
+// Wait returns when the file is kept, and not before, unless the disk fails or hangs for long.
+func TestKeeperIsWaitedFor(t *testing.T) {
+	keep(t, func(k *keeping) {
+		k.Wait(context.Background()) // nothing is wanted
+		returned := func(after time.Duration) bool {
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				k.Wait(context.Background())
+			}()
+			k.pass(after)
+			select {
+			case <-done:
+				return true
+			default:
+				k.pass(patience)
+				<-done
+				return false
+			}
+		}
+		hang := make(chan struct{})
+		k.hang = hang
+		k.set("first")
+		if returned(patience - time.Millisecond) {
+			t.Error("it does not wait for a disk that hangs")
+		}
+		k.hang = nil
+		close(hang)
+		if !returned(0) || !slices.Equal(k.disk, []string{"first"}) {
+			t.Errorf("it waits for what is kept: %q", k.disk)
+		}
+		k.full = syscall.ENOSPC
+		k.set("second")
+		if returned(patience - time.Millisecond) {
+			t.Error("it does not wait for a full disk")
+		}
+	})
+}
