@@ -127,6 +127,20 @@ func past(t *testing.T, d *nstest.Daemon, file string) bool {
 // historyOf checks how and with what outcome files came into force, the newest first.
 func historyOf(t *testing.T, d *nstest.Daemon, want ...string) {
 	t.Helper()
+	all := filesOf(t, d)
+	for i, f := range all {
+		if i >= len(want) || f.Cause+"/"+f.Outcome != want[i] {
+			t.Errorf("file %d: %s/%s, want %q", f.Number, f.Cause, f.Outcome, want)
+		}
+	}
+	if len(all) != len(want) || !all[0].InForce {
+		t.Errorf("%d files, want %d", len(all), len(want))
+	}
+}
+
+// filesOf returns the history of a daemon, the newest file first.
+func filesOf(t *testing.T, d *nstest.Daemon) []control.File {
+	t.Helper()
 	doc, err := d.Ask("history", "--json")
 	if err != nil {
 		t.Fatal(err)
@@ -135,14 +149,7 @@ func historyOf(t *testing.T, d *nstest.Daemon, want ...string) {
 	if err := json.Unmarshal([]byte(doc), &all); err != nil {
 		t.Fatal(err)
 	}
-	for i, f := range all.Files {
-		if i >= len(want) || f.Cause+"/"+f.Outcome != want[i] {
-			t.Errorf("file %d: %s/%s, want %q", f.Number, f.Cause, f.Outcome, want)
-		}
-	}
-	if len(all.Files) != len(want) || !all.Files[0].InForce {
-		t.Errorf("%d files, want %d", len(all.Files), len(want))
-	}
+	return all.Files
 }
 
 // What is confirmed stays; earlier files come back by their numbers; an edit by hand is the newest word.

@@ -92,10 +92,10 @@ func (s *sealed) run(h *nstest.Host, doc string) *nstest.Daemon {
 	return d
 }
 
-// begin starts meshd on a host.
-func (s *sealed) begin(h *nstest.Host, file string) *nstest.Daemon {
+// begin starts meshd on a host, by another command whose last arguments it is if there is one.
+func (s *sealed) begin(h *nstest.Host, file string, by ...string) *nstest.Daemon {
 	s.t.Helper()
-	d, err := h.MeshdBy([]string{"env", "CREDENTIALS_DIRECTORY=" + s.keys[h]}, s.binary, file, s.dir)
+	d, err := h.MeshdBy(append(by, "env", "CREDENTIALS_DIRECTORY="+s.keys[h]), s.binary, file, s.dir)
 	if err != nil {
 		s.t.Fatal(err)
 	}
