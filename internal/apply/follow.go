@@ -51,12 +51,18 @@ func Forget(folder string) error {
 	return f.Remove(f.Author())
 }
 
-// readForeign reads a regular file that another user may have put there.
+// errLinked says that a file may change under another name, which is somewhere else.
+var errLinked = errors.New("it has several names (hard links)")
+
+// readForeign reads a regular file without links that another user may have put there.
 func readForeign(path string, most int64) ([]byte, error) {
 	f, err := foreign.OpenFile(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	if f.Names() != 1 {
+		return nil, errLinked
+	}
 	return f.Read(most)
 }

@@ -425,40 +425,6 @@ func TestOutcomes(t *testing.T) {
 	})
 }
 
-// What root is to write to the file.
-func TestOwed(t *testing.T) {
-	const path = "/etc/mesh.toml"
-	inBubble(t, func(l *lab) {
-		owed := func(when, content, want string) {
-			t.Helper()
-			text, ok, err := Owed(l.folder, path, []byte(content))
-			if err != nil || ok != (want != "") || string(text) != want {
-				t.Errorf("%s: %q, %t, %v, want %q", when, text, ok, err, want)
-			}
-		}
-		owed("nothing was applied", old, "")
-		l.change(change, false)
-		owed("root applied it, and has not written the file", old, change)
-		owed("somebody has edited the file", other, "")
-		time.Sleep(2 * time.Minute)
-		owed("taken back, and the file has it", change, old)
-		owed("taken back, and the file is as before", old, "")
-		if text, ok, err := Owed(l.folder, "/etc/other.toml", []byte(change)); ok || err != nil {
-			t.Errorf("another file: %q, %v", text, err)
-		}
-		kept := filepath.Join(l.folder, FilesName, sumOf([]byte(old))+suffix)
-		must(t, os.WriteFile(kept, []byte(other), 0o600))
-		if text, ok, err := Owed(l.folder, path, []byte(change)); ok || err == nil {
-			t.Errorf("a text that was exchanged: %q", text)
-		}
-		must(t, os.Remove(kept))
-		must(t, os.Symlink("/etc/hostname", kept))
-		if text, ok, err := Owed(l.folder, path, []byte(change)); ok || err == nil {
-			t.Errorf("a link in its place: %q", text)
-		}
-	})
-}
-
 func must(t *testing.T, errs ...error) {
 	t.Helper()
 	if err := errors.Join(errs...); err != nil {

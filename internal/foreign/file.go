@@ -72,6 +72,9 @@ func (f *File) Close() {
 // Mode returns the permission bits of the file.
 func (f *File) Mode() fs.FileMode { return fs.FileMode(f.stat.Mode & 0o777) }
 
+// Names returns how many names the file has: one, unless there are hard links.
+func (f *File) Names() uint64 { return uint64(f.stat.Nlink) }
+
 // Author returns the id of the user who may have put the file there: the owner of the
 // folder, or else the owner of the file. If both are root or the user of this process,
 // Author returns the latter. Whatever is done because of the file's content must be done

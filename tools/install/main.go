@@ -144,7 +144,7 @@ func (t *trial) play(s step) (row, error) {
 // journals shows the last that meshd has said on each host.
 func (t *trial) journals() {
 	for _, m := range t.booted {
-		log, _ := m.run("journalctl", "-u", "meshd", "--no-pager", "-n", "40")
+		log, _ := m.run("journalctl", "-u", "meshd", "-u", "meshd-file", "--no-pager", "-n", "40")
 		fmt.Printf("-- %s\n%s", m.name, log)
 	}
 }

@@ -40,6 +40,8 @@ var steps = []step{
 		how: "ufw with and without meshd's accepts"},
 	{what: "an edit is a reload; an invalid file is rejected", do: (*trial).edit,
 		how: "a third node, then a key that does not exist, then the first file"},
+	{what: "a change that nobody confirms leaves /etc/mesh.toml again", do: (*trial).follow,
+		how: "`meshd apply --confirm 2s`; then what meshd-file.service must not copy, planted as the user meshd"},
 	{what: "an upgrade loses no packet", do: (*trial).upgrade, alone: true,
 		how: "`apt install` of a higher version under 5,000 packets/s each way"},
 	{what: "an upgrade with another unit restarts the service", do: (*trial).upgradeUnit,
