@@ -52,6 +52,7 @@ package: deps # .deb and .rpm for three architectures, checksums, notes and an S
 
 image: # for container runtimes, from what `package` has built, one archive for each architecture
 	go run ./tools/image -version '$(VERSION)' -at "$$(git log -1 --format=%ct)"
+	sed 's/image: meshd:.*/image: meshd:$(subst ~,-,$(VERSION))/' packaging/kubernetes/meshd.yaml >'dist/meshd-$(VERSION).kubernetes.yaml'
 	cd dist && rm -f SHA256SUMS && sha256sum -- * >SHA256SUMS
 
 release: # what `package` and `image` build, if this commit is the release that its tag says
@@ -182,6 +183,7 @@ lint: # formatting, lengths of lines, vet on every platform, staticcheck
 	go vet -tags modules ./internal/e2e ./internal/seal ./internal/wireguard
 	GOARCH=arm64 go vet ./...
 	GOARCH=arm GOARM=7 go vet ./...
+	cd tools/manifest && go vet ./... && go mod tidy -diff
 	go run $(STATICCHECK) ./...
 	go mod tidy -diff
 
