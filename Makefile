@@ -39,7 +39,7 @@ done; \
   DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends libc6-dev $$missing; }
 endef
 
-.PHONY: build package image release lint-package test-package trial-base previous demo screenshots test test-matrix test-binaries test-kernels bench-kernels guard-kernels kernel-machine rivals engines monitors reliability bench chaos soak fuzz lint deps lint-deps trial-deps clean
+.PHONY: build package image release lint-package test-package test-ansible trial-base previous demo screenshots test test-matrix test-binaries test-kernels bench-kernels guard-kernels kernel-machine rivals engines monitors reliability bench chaos soak fuzz lint deps lint-deps trial-deps clean
 
 build: # static binaries in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -72,6 +72,10 @@ lint-package: package lint-deps # what Debian, rpm, mandoc and systemd have to s
 
 test-package: package previous trial-base # the packages as people use them, on hosts with a real systemd
 	$(SUDO) bin/install -dist dist $(TRIALFLAGS)
+
+test-ansible: package trial-base # the role of docs/ansible.md, against two such hosts
+	$(call need,ansible-playbook:ansible-core)
+	$(SUDO) bin/install -dist dist -ansible
 
 trial-base: trial-deps # the Debian that test-package installs on; it is kept in /var/tmp/meshd-install
 	go build -o bin/install ./tools/install

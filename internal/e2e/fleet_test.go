@@ -156,8 +156,8 @@ func (f *fleet) well(when string) {
 	}
 }
 
-// push pushes a file from h1, and returns what it told and its exit code. flags may have hosts; else it goes to
-// all.
+// push pushes a file from h1, and returns what it told and its exit code. flags may have hosts; else it goes
+// to all.
 func (f *fleet) push(doc string, flags ...string) (news []push.News, exit int) {
 	f.t.Helper()
 	return f.startPush(doc, func(push.News) {}, flags...)()

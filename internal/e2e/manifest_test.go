@@ -77,7 +77,8 @@ func manifest(t *testing.T) (set daemonSet) {
 		t.Fatalf("%v\n%s", err, exit.Stderr)
 	}
 	for _, fault := range []struct{ old, new string }{
-		{"hostNetwork:", "hostnetworks:"}, {"periodSeconds: 5", "periodSeconds: soon"}, {"kind: DaemonSet", "kind: Daemon"},
+		{"hostNetwork:", "hostnetworks:"}, {"periodSeconds: 5", "periodSeconds: soon"},
+		{"kind: DaemonSet", "kind: Daemon"},
 	} {
 		if _, err := judge(bytes.Replace(doc, []byte(fault.old), []byte(fault.new), 1)); err == nil {
 			t.Errorf("%q is taken for good", fault.new)
@@ -113,7 +114,8 @@ func (k *kubelet) configure(doc string) {
 	k.file++
 	volume, now := filepath.Join(k.dir, "configmap"), fmt.Sprintf("..version%d", k.file)
 	err := os.MkdirAll(filepath.Join(volume, now), 0o755)
-	err = errors.Join(err, os.WriteFile(filepath.Join(volume, now, "mesh.toml"), []byte(onEngine(k.t, doc)), 0o644))
+	err = errors.Join(err, os.WriteFile(filepath.Join(volume, now, "mesh.toml"), []byte(onEngine(k.t, doc)),
+		0o644))
 	if k.file == 1 {
 		err = errors.Join(err, os.Symlink("..data/mesh.toml", filepath.Join(volume, "mesh.toml")))
 	}
@@ -160,7 +162,8 @@ func (k *kubelet) load() string {
 		os.Symlink("amd64", filepath.Join(bin, "arm"))); err != nil {
 		k.t.Fatal(err)
 	}
-	pack := exec.Command("go", "run", "example.org/meshd/tools/image", "-version", "test", "-bin", bin, "-out", k.dir)
+	pack := exec.Command("go", "run", "example.org/meshd/tools/image", "-version", "test", "-bin", bin,
+		"-out", k.dir)
 	if out, err := pack.CombinedOutput(); err != nil {
 		k.t.Fatalf("%v\n%s", err, out)
 	}
@@ -245,7 +248,8 @@ func newKubelet(t *testing.T, w *world, h *nstest.Host) *kubelet {
 	}
 	conf := filepath.Join(w.dir, "containers.conf")
 	if err := os.WriteFile(conf, []byte("[containers]\ndefault_ulimits = [\"nofile=1024:1024\", "+
-		"\"nproc=1024:1024\"]\n[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n"), 0o644); err != nil {
+		"\"nproc=1024:1024\"]\n[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n"),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	k := &kubelet{world: w, host: h, podman: []string{"env", "CONTAINERS_CONF=" + conf, "podman", "--root",

@@ -76,9 +76,9 @@ func (f *fleet) wrongKeys() string {
 	return doc
 }
 
-// A file with wrong keys of three hosts goes to none where these hosts can say so. Where they are not asked it
-// cuts them off, and comes back by itself. A host that loses its power between apply and confirm comes back
-// with the file before, as all others do. No pair loses a packet that no change names.
+// A file with wrong keys of three hosts goes to none where these hosts can say so. Where they are not asked
+// it cuts them off, and comes back by itself. A host that loses its power between apply and confirm comes
+// back with the file before, as all others do. No pair loses a packet that no change names.
 func TestPushSealed(t *testing.T) {
 	nstest.Share(t, nstest.Loaded)
 	f := newFleet(t, true)

@@ -37,8 +37,8 @@ func (t *trial) follow() (seen string, err error) {
 	if err := errors.Join(t.a.reads(meshToml), t.a.planted()); err != nil {
 		return "", err
 	}
-	return "/etc/mesh.toml follows with its owner and mode; a symbolic link, a hard link, 9 MB and a file with " +
-		"faults are refused", nil
+	return "/etc/mesh.toml follows with its owner and mode; a symbolic link, a hard link, 9 MB and a file " +
+		"with faults are refused", nil
 }
 
 // reads waits until the file of a machine has a text.

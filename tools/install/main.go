@@ -30,7 +30,11 @@ func main() {
 		"where roots are made; its debootstrapped base is kept for the next time")
 	flag.StringVar(&t.page, "page", "", "`file` to write with what each step did and saw")
 	only := flag.Bool("prepare", false, "only make the base, which needs no packages")
+	ansible := flag.Bool("ansible", false, "only play docs/ansible.md")
 	flag.Parse()
+	if *ansible {
+		steps, besides = bookSteps, nil
+	}
 	if err := t.run(*only); err != nil {
 		fmt.Fprintf(os.Stderr, "install: %v\n", err)
 		os.Exit(1)
