@@ -128,7 +128,7 @@ func TestCausesAreNamed(t *testing.T) {
 			}
 		})
 	}
-	if err := os.WriteFile(*reliability, []byte(pageOf(rows)), 0o644); err != nil {
+	if err := nstest.Rewrite(*reliability, "causes", pageOf(rows)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -171,19 +171,12 @@ func (m *mesh) find(t *testing.T, c cause, engine string) findings {
 	return f
 }
 
-// pageOf writes docs/reliability.md.
+// pageOf writes the part of docs/reliability.md about causes.
 func pageOf(rows []findings) string {
 	var b strings.Builder
-	b.WriteString(`# What stops a mesh, and what status says
-
-A test brings each cause about in a mesh of three hosts, waits until ` + "`meshd status`" + ` of the host
-named worker2 names it, cures it, and waits until pods reach each other and health is OK again. Times are
-of one run with probes every second; they vary by a few seconds, and are no promise. "user" and "kernel"
-are the engines. ` + "`make reliability`" + ` writes this page.
-
-| cause | engine | problem | level | named after | well again after |
-|---|---|---|---|---|---|
-`)
+	fmt.Fprintf(&b, "%s\n\n", nstest.Measured("make reliability"))
+	b.WriteString("| cause | engine | problem | level | named after | well again after |\n" +
+		"|---|---|---|---|---|---|\n")
 	for _, f := range rows {
 		engine := strings.Replace(f.engine, "tcx", "kernel", 1)
 		fmt.Fprintf(&b, "| %s | %s | `%s` | %s | %.0f s | %.0f s |\n", f.cause, engine, f.kind, f.level,

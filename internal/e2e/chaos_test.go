@@ -285,6 +285,12 @@ func (c *chaos) watchForBarePackets() (check func()) {
 	if _, err := c.Lab.Host("router", "172.18.0.1/16"); err != nil {
 		c.t.Fatal(err)
 	}
+	return c.watchRouter()
+}
+
+// watchRouter is watchForBarePackets where there is a router.
+func (c *chaos) watchRouter() (check func()) {
+	c.t.Helper()
 	captures := map[string]*nstest.Capture{}
 	for _, h := range c.hosts {
 		if err := h.IP(defaultRoute); err != nil {

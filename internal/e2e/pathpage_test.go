@@ -127,29 +127,34 @@ func (r *pathRig) startNamed(name string, h *nstest.Host, file string) *nstest.D
 	return d
 }
 
-// serveNames runs dnsmasq on worker2, which asks it (ip-netns(8): /etc/netns).
+// serveNames runs dnsmasq on worker2, which asks it.
 func (r *pathRig) serveNames(worker string) {
 	r.t.Helper()
 	r.hosts = filepath.Join(r.t.TempDir(), "hosts")
 	r.names(worker)
-	folder := filepath.Join("/etc/netns", r.Worker2.Name)
+	serveNames(r.t, r.Worker2, filepath.Dir(r.hosts))
+}
+
+// serveNames runs dnsmasq on a host, with the names in the files of a folder, and has it ask there
+// (ip-netns(8): /etc/netns). A file that changes is read again.
+func serveNames(t testing.TB, h *nstest.Host, hosts string) {
+	t.Helper()
+	folder := filepath.Join("/etc/netns", h.Name)
 	if err := os.MkdirAll(folder, 0o755); err != nil {
-		r.t.Fatal(err)
+		t.Fatal(err)
 	}
-	r.t.Cleanup(func() { os.RemoveAll(folder) })
+	t.Cleanup(func() { os.RemoveAll(folder) })
 	server := []byte("nameserver 127.0.0.1\n")
 	if err := os.WriteFile(filepath.Join(folder, "resolv.conf"), server, 0o644); err != nil {
-		r.t.Fatal(err)
+		t.Fatal(err)
 	}
-	if err := r.Worker2.IP("link set lo up"); err != nil {
-		r.t.Fatal(err)
+	if err := h.IP("link set lo up"); err != nil {
+		t.Fatal(err)
 	}
-	// --hostsdir is read again when a file in it changes.
-	err := r.Worker2.Background(r.t.Context(), "dnsmasq", "--keep-in-foreground", "--no-resolv", "--no-hosts",
+	if err := h.Background(t.Context(), "dnsmasq", "--keep-in-foreground", "--no-resolv", "--no-hosts",
 		"--user=root", "--pid-file=", "--conf-file=/dev/null", "--listen-address=127.0.0.1", "--bind-interfaces",
-		"--hostsdir="+filepath.Dir(r.hosts), "--local=/test/")
-	if err != nil {
-		r.t.Fatal(err)
+		"--hostsdir="+hosts, "--local=/test/"); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 )
 
 // save replaces the file as careful editors do, and tells nobody.
-func save(t *testing.T, d *nstest.Daemon, doc string) {
+func save(t testing.TB, d *nstest.Daemon, doc string) {
 	t.Helper()
 	if err := os.WriteFile(d.Config+".new", []byte(onEngine(t, doc)), 0o644); err != nil {
 		t.Fatal(err)

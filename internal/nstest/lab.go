@@ -212,6 +212,9 @@ func (l *Lab) Host(name string, addresses ...string) (*Host, error) {
 	return h, nil
 }
 
+// Port returns the name of the host's end of the cable at the switch.
+func (h *Host) Port() string { return h.port }
+
 // Pods makes the bridge cni0 with the given gateway addresses.
 func (h *Host) Pods(mtu int, gateways ...string) error {
 	lines := []string{"link add cni0 type bridge", fmt.Sprintf("link set cni0 mtu %d up", mtu)}
