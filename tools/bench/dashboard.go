@@ -81,6 +81,11 @@ func (b *bench) dashboard(ctx context.Context, s screen, all times) (err error) 
 		err = errors.Join(err, <-served)
 	}()
 
+	return b.meshtui(ctx, socket, s, all)
+}
+
+// meshtui measures meshtui at a socket, on a terminal that this process plays.
+func (b *bench) meshtui(ctx context.Context, socket string, s screen, all times) error {
 	master, tty, err := nstest.OpenPTY(s.width, s.height)
 	if err != nil {
 		return err

@@ -118,8 +118,6 @@ func editedAddress(edit int) netip.Addr { return netip.AddrFrom4([4]byte{172, 19
 
 // edits edits the file several times, and takes medians.
 func (l *lab) edits(ctx context.Context, file, engine string, pid int, all times) error {
-	client := control.NewClient(l.socket(0))
-	defer client.Close()
 	var senders *ebpf.Map
 	if engine == "kernel" {
 		var err error
@@ -130,13 +128,7 @@ func (l *lab) edits(ctx context.Context, file, engine string, pid int, all times
 	}
 	var took []times
 	for edit := range edits {
-		// The work that the start, or the last edit, has left for later must not be in this one.
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(2 * time.Second):
-		}
-		one, err := l.edit(ctx, client, file, largeMesh(engine, 1+edit), pid, senders, editedAddress(1+edit))
+		one, err := l.edit(ctx, file, largeMesh(engine, 1+edit), pid, senders, editedAddress(1+edit))
 		if err != nil {
 			return err
 		}
@@ -148,9 +140,20 @@ func (l *lab) edits(ctx context.Context, file, engine string, pid int, all times
 	return nil
 }
 
+// oneEdit is edit without a look at a map.
+func (l *lab) oneEdit(ctx context.Context, file, doc string, pid int) (times, error) {
+	return l.edit(ctx, file, doc, pid, nil, netip.Addr{})
+}
+
 // edit saves a file, has it read, and measures until then. senders may be nil.
-func (l *lab) edit(ctx context.Context, client *control.Client, file, doc string, pid int,
-	senders *ebpf.Map, address netip.Addr) (times, error) {
+func (l *lab) edit(ctx context.Context, file, doc string, pid int, senders *ebpf.Map,
+	address netip.Addr) (times, error) {
+	// The work that the start, or the last edit, has left for later must not be in this one.
+	if err := wait(ctx, 2*time.Second); err != nil {
+		return nil, err
+	}
+	client := control.NewClient(l.socket(0))
+	defer client.Close()
 	if err := os.WriteFile(file+".new", []byte(doc), 0o644); err != nil {
 		return nil, err
 	}

@@ -39,12 +39,19 @@ func main() {
 	flag.BoolVar(&b.probes, "probing", false, "measure only what the probes of 1000 peers cost")
 	flag.BoolVar(&b.ruled, "rules", false, "measure only what rules about who may reach whom cost")
 	flag.BoolVar(&b.watched, "dashboard", false, "measure only what meshtui costs while it is watched")
-	out := flag.String("out", "", "directory for benchmarks.md and benchmarks.svg (default: only print)")
+	scale := flag.Bool("scale", false, "measure only how costs grow with the mesh")
+	churn := flag.Duration("churn", time.Minute, "how long -scale edits a file ten times a second")
+	out := flag.String("out", "",
+		"directory for benchmarks.md and benchmarks.svg, or scale.md and scale.svg (default: only print)")
 	flag.Parse()
 	if *only != "" {
 		b.only = strings.Split(*only, ",")
 	}
-	if err := b.run(ctx, *out); err != nil {
+	run := b.run
+	if *scale {
+		run = func(ctx context.Context, out string) error { return b.runScale(ctx, *churn, out) }
+	}
+	if err := run(ctx, *out); err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
 		os.Exit(1)
 	}
