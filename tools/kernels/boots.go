@@ -69,6 +69,7 @@ var (
 		"EnginesCountTheSame", "Lies", "Families", "IPsecPolicyHolds",
 		"KernelEngineInMixedMesh", "KernelEngineOnVLAN", "KernelEngineUnderESP",
 		"KernelEngineFollowsUnderlay", "KernelEngineMerges", "KernelEngineSpreads", "UDPSuperpackets",
+		"ClockJumps", "ConntrackFull", "NeighbourTableFull",
 	}
 	// fou are those of a way of receiving that needs modules.
 	fou = []string{"FOU", "FOUFamilies", "FOUTakesNoForged", "FOUFallsBack", "FOUKeepsOrderOfUDP",

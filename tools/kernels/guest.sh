@@ -24,7 +24,7 @@ uname -r
 case $what in
 tests)
 	cp "$bin/meshd" "$bin/meshtui" "$bin"/*.test /run/bin
-	export MESH_REQUIRE_NETNS=1 MESH_BIN=/run/bin MESH_PATIENCE=4 MESH_WIREGUARD=kernel
+	export MESH_REQUIRE_NETNS=1 MESH_BIN=/run/bin MESH_PATIENCE=4 MESH_WIREGUARD=kernel MESH_OWN_KERNEL=1
 	while [ $# -gt 0 ]; do
 		cd "$1" && "/run/bin/$2" -test.v -test.timeout 60m "$3"
 		echo "tests ended with $?, at $(cut -d' ' -f1 /proc/uptime) s"
