@@ -11,6 +11,7 @@ TRIALFLAGS ?= # -page docs/packages.md
 FUZZTIME ?= 30s
 CHAOSTIME ?= 60s
 SOAKTIME ?= 10m
+CHURNTIME ?= 1m
 SOAKFLAGS ?= # -out docs, -switch 15s
 ENGINES ?= user tcx xdp
 MATRIXTESTS ?= .
@@ -39,7 +40,7 @@ done; \
   DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends libc6-dev $$missing; }
 endef
 
-.PHONY: build package image release lint-package test-package test-ansible trial-base previous demo screenshots test test-matrix test-binaries test-kernels bench-kernels guard-kernels kernel-machine rivals engines monitors reliability bench chaos soak fuzz lint deps lint-deps trial-deps clean
+.PHONY: build package image release lint-package test-package test-ansible trial-base previous demo screenshots test test-matrix test-binaries test-kernels bench-kernels guard-kernels kernel-machine rivals engines monitors reliability bench chaos hostile scale soak fuzz lint deps lint-deps trial-deps clean
 
 build: # static binaries in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -161,8 +162,18 @@ engines: # Docker and Podman, for the test of docs/docker.md, which is left out 
 monitors: # Prometheus, for the tests of packaging/monitoring, which are left out without
 	$(call need,prometheus:prometheus promtool:prometheus)
 
-chaos: deps # random reloads, damage, kills and restarts under traffic, for CHAOSTIME
+chaos: deps test-binaries # random trouble for CHAOSTIME, then each fault by itself; write docs/reliability.md
 	MESH_REQUIRE_NETNS=1 go test -count=1 -v -timeout 2h -run '^TestChaos$$' ./internal/e2e -chaos $(CHAOSTIME) $(CHAOSFLAGS)
+	MESH_REQUIRE_NETNS=1 MESH_BIN=$(CURDIR)/bin/test go test -count=1 -v -timeout 2h -run '^TestFaults$$' \
+	  ./internal/e2e -faults $(CURDIR)/docs/reliability.md
+
+hostile: deps test-binaries # floods and lies of strangers, peers and pods; write docs/security.md
+	MESH_REQUIRE_NETNS=1 MESH_BIN=$(CURDIR)/bin/test go test -count=1 -v -timeout 1h -run '^TestAttacks$$' \
+	  ./internal/e2e -attacks $(CURDIR)/docs/security.md
+
+scale: deps build # what 10 to 10,000 nodes cost, and 100 real daemons; write docs/scale.md
+	go build -o bin/bench ./tools/bench
+	$(SUDO) bin/bench -scale -churn $(CHURNTIME) -out docs
 
 soak: deps build # three meshes under checked traffic for SOAKTIME; fails on loss, other bytes, growth, leaks
 	go build -o bin/soak ./tools/soak
@@ -190,6 +201,7 @@ lint: # formatting, lengths of lines, vet on every platform, staticcheck
 	cd tools/manifest && go vet ./... && go mod tidy -diff
 	go run $(STATICCHECK) ./...
 	go mod tidy -diff
+	go mod verify
 
 deps: # install what is missing; silent when nothing is
 	$(call need,$(TOOLS))
