@@ -21,7 +21,9 @@ var (
 	modes = []mode{
 		{"plain", "plain routing"}, {vxlan, "kernel VXLAN"}, {"ipipfou", "ipip over FOU, by the kernel alone"},
 		{"tcx", "meshd kernel tcx"}, {"fou", "meshd kernel fou"}, {"xdp", "meshd kernel xdp"},
-		{"user", "meshd user"}, {"wg", "kernel WireGuard by hand"}, {"sealed", "meshd sealed, by the kernel"},
+		{"tcx+flows", "meshd kernel tcx, while it counts flows"},
+		{"user", "meshd user"}, {"user+flows", "meshd user, while it counts flows"},
+		{"wg", "kernel WireGuard by hand"}, {"sealed", "meshd sealed, by the kernel"},
 	}
 	// loads are the columns.
 	loads = []mode{

@@ -32,7 +32,10 @@ var modes = map[string]mode{
 	"fou":     {1472, func(l *lab) error { return l.joinMeshd("kernel", "fou") }},
 	"xdp":     {1472, func(l *lab) error { return l.joinMeshd("kernel", "xdp") }},
 	"user":    {1472, func(l *lab) error { return l.joinMeshd("user", "") }},
-	"sealed":  {1440, func(l *lab) error { return l.joinSealed() }},
+
+	"tcx+flows":  {1472, func(l *lab) error { return l.joinCounting("kernel", "tcx") }},
+	"user+flows": {1472, func(l *lab) error { return l.joinCounting("user", "") }},
+	"sealed":     {1440, func(l *lab) error { return l.joinSealed() }},
 }
 
 // each has ip(8) do lines on each host; in a line {me}, {peer} are the hosts' numbers.
@@ -118,6 +121,32 @@ func (l *lab) joinMeshd(engine, receive string) error {
 		return err
 	}
 	return l.is("receive", receive, func(s status) string { return s.Dataplane.Receive })
+}
+
+// joinCounting runs the daemon as joinMeshd does, and has both hosts count flows for as long as the lab lives:
+// `meshd top --watch` holds the lease, as that of an operator does. What it and the daemon execute once in two
+// seconds is in the figures, too.
+func (l *lab) joinCounting(engine, receive string) error {
+	if err := l.joinMeshd(engine, receive); err != nil {
+		return err
+	}
+	for i, h := range l.hosts {
+		if err := l.spawn(h.Command(meshd, "top", "--watch", "--socket", l.socket(i))); err != nil {
+			return err
+		}
+		out, err := h.Run(meshd, "top", "--json", "--socket", l.socket(i)) // waits until there is an interval
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		var flows struct{ State, Cause string }
+		if err := json.Unmarshal([]byte(out), &flows); err != nil {
+			return err
+		}
+		if flows.State != "counted" {
+			return &absentError{fmt.Sprintf("flows are %s: %s", flows.State, flows.Cause)}
+		}
+	}
+	return nil
 }
 
 // joinSealed runs the daemon with encryption.
