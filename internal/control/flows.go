@@ -56,7 +56,7 @@ type Flows struct {
 	// IntervalSeconds is the time that rates are about, which ends at At.
 	At              time.Time `json:"at,omitzero"`
 	IntervalSeconds float64   `json:"interval_seconds"`
-	// Sampled tells that the user engine moved some of the packets: their counts are estimates.
+	// Sampled tells that counts are estimates, made of samples.
 	Sampled bool      `json:"sampled"`
 	Total   FlowRates `json:"total"` // of all flows
 	Known   int       `json:"known"` // rows that there are; Rows are the busiest of them

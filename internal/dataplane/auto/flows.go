@@ -12,10 +12,9 @@ func (e *Engine) CountFlows(on bool) error {
 	return errors.Join(e.user.CountFlows(on), e.kernel.CountFlows(on))
 }
 
-// Flows implements dataplane.FlowCounter. What the user engine has seen nothing of is exact.
+// Flows implements dataplane.FlowCounter. Both engines take samples.
 func (e *Engine) Flows() (dataplane.FlowReading, error) {
 	r, userErr := e.user.Flows()
-	r.Sampled = r.Sampled && len(r.Counts) > 0
 	counts, kernelErr := e.kernel.Flows()
 	if r.Counts == nil {
 		r.Counts = map[mesh.Flow]mesh.FlowCount{}

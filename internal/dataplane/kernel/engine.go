@@ -45,6 +45,8 @@ type Engine struct {
 	pins  func() (folder string, err error) // makes the folder to pin in; the error says why not to
 	noTCX bool                              // a test plays a kernel before 6.6
 
+	flowsOf uint8 // a test has other packets noted; 0: flowsOf
+
 	shown    atomic.Pointer[shown]
 	overflow mesh.Growing // of the merger's backlog
 	compared comparison   // with user space

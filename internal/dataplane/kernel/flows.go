@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -14,6 +15,10 @@ import (
 // are the same whether they count or not: those that do not have one test more, of a byte that stands beside
 // others that each packet needs. To load other programs instead would take the verifier's time and touch each
 // place where programs are attached.
+
+// flowsOf is how many packets that come alone there are for one that is noted. Each of them costs some 450
+// instructions; of a TCP stream between hosts that merge nothing that is 4 %, and a quarter of it 1 %.
+const flowsOf = 4
 
 // CountFlows has programs count flows from now on, or not any more. It costs next to nothing where it is so
 // already, and does nothing without programs. It belongs to one goroutine, with Flows.
@@ -35,14 +40,18 @@ func (e *Engine) CountFlows(on bool) error {
 	return err
 }
 
-// setFlows tells programs whether to count flows.
+// setFlows tells programs whether to count flows, and one of how many packets.
 func (e *Engine) setFlows(on bool) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.settings.Flows == boolean(on) {
+	of := uint8(0)
+	if on {
+		of = cmp.Or(e.flowsOf, flowsOf)
+	}
+	if e.settings.Flows == of {
 		return nil
 	}
-	return e.reconfigure(func(s *meshSettings) { s.Flows = boolean(on) })
+	return e.reconfigure(func(s *meshSettings) { s.Flows = of })
 }
 
 // beginFlows makes a table if there is none.
@@ -71,7 +80,7 @@ func (h *handle) endFlows() error {
 	return errors.Join(err, h.flows.Swap(nil).Close())
 }
 
-// Flows returns what programs have counted for flows. It is empty unless they do.
+// Flows returns what programs have counted for flows, which are estimates: see flowsOf. It is empty unless they do.
 func (e *Engine) Flows() (map[mesh.Flow]mesh.FlowCount, error) {
 	type outcome struct {
 		counts map[mesh.Flow]mesh.FlowCount

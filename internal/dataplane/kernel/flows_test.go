@@ -24,6 +24,7 @@ func ported(from, to uint16, size int) []byte {
 // countFlows has an engine count flows, or not any more.
 func countFlows(t testing.TB, p *Engine, on bool) {
 	t.Helper()
+	p.flowsOf = 1 // each packet
 	if err := p.CountFlows(on); err != nil {
 		t.Fatal(err)
 	}
@@ -99,6 +100,34 @@ func testFlowsIn(t *testing.T, outer6 bool) {
 				t.Errorf("%+v, want %+v of %+v", got, count, want)
 			}
 		})
+	}
+}
+
+// Of packets that come alone some are noted, and stand for the others: sums are about right, whatever the
+// packets' order is. A superpacket is noted in any case (TestFlowsOut).
+func TestFlowsSampled(t *testing.T) {
+	nstest.Require(t)
+	m := meshOver(false)
+	p := programsOf(t, m)
+	from, to := netip.MustParseAddr("10.244.1.2"), netip.MustParseAddr("10.244.0.2")
+	if err := p.CountFlows(true); err != nil {
+		t.Fatal(err)
+	}
+	const packets = 800
+	ports := [2]uint16{1000, 1001} // in turn
+	var inner []byte
+	for i := range packets {
+		inner = ip4(from, to, 0, 64, 6, ported(ports[i%2], 80, 60))
+		run(t, p.handle().In, outerTo(m.Peers[1].Underlay().AddrPort, m.Peers[0].Underlay().AddrPort, 0, inner), nil)
+	}
+	got := flows(t, p)
+	for _, port := range ports {
+		c := got[mesh.Flow{Peer: "b", Local: to, Remote: from, LocalPort: 80, RemotePort: port, Protocol: 6}]
+		// 400 packets, with a standard deviation of 35.
+		if c.RxPackets < 150 || c.RxPackets > 650 || c.RxPackets%flowsOf != 0 ||
+			c.RxBytes != c.RxPackets*uint64(len(inner)) {
+			t.Errorf("port %d: %+v", port, c)
+		}
 	}
 }
 

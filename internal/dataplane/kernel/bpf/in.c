@@ -186,6 +186,7 @@ static __always_inline int is_for_kernel(const struct settings *s, const struct 
 static __always_inline int leave_to_kernel(struct __sk_buff *skb, const struct settings *s, const struct inner *in, __u32 sender, struct counters *c, __u32 at, void *data, void *end, __u32 gso_size)
 {
 	struct amount a;
+	__u32 weight;
 	__u32 one = gso_size ? any_segment_size(data, end, in, gso_size) : in->length;
 
 	if (!one) { /* it ends within TCP's header */
@@ -194,8 +195,9 @@ static __always_inline int leave_to_kernel(struct __sk_buff *skb, const struct s
 	}
 	a = amount_of(gso_size, in->length, one);
 	count_received(c, a);
-	if (s->flows)
-		note_flow(skb, at, flow_of(sender, in, FLOW_IN), a.packets, a.bytes);
+	weight = flow_weight(s, a.packets);
+	if (weight)
+		note_flow(skb, at, flow_of(sender, in, FLOW_IN), weight * a.packets, weight * a.bytes);
 	count_merging(MERGER_IN, 1);
 	note_left(c->seen);
 	skb->mark = s->tag;
@@ -212,6 +214,7 @@ static __always_inline int receive(struct __sk_buff *skb, const struct settings 
 	struct inner in = {};
 	struct counters *c = 0;
 	struct amount a;
+	__u32 weight;
 	int v, follows = 0;
 
 	v = read_outer(data + link, end, skb->len - link, protocol, s, &o);
@@ -257,8 +260,9 @@ static __always_inline int receive(struct __sk_buff *skb, const struct settings 
 	}
 	a = amount_of(size, in.length, one);
 	count_received(c, a);
-	if (s->flows)
-		note_flow(skb, link, flow_of(sender, &in, FLOW_IN), a.packets, a.bytes);
+	weight = flow_weight(s, a.packets);
+	if (weight)
+		note_flow(skb, link, flow_of(sender, &in, FLOW_IN), weight * a.packets, weight * a.bytes);
 	return deliver(skb, s, link, &in, c, size, follows);
 }
 
@@ -386,7 +390,7 @@ static __always_inline int take(struct xdp_md *ctx, const struct settings *s)
 	struct outer o = {};
 	struct inner in = {};
 	struct counters *c = 0;
-	__u32 sender = 0;
+	__u32 sender = 0, weight;
 	int v;
 
 	if ((void *)(eth + 1) > end || read_outer(eth + 1, end, bpf_xdp_get_buff_len(ctx) - sizeof(*eth), eth->h_proto, s, &o) != ACCEPT ||
@@ -409,8 +413,9 @@ static __always_inline int take(struct xdp_md *ctx, const struct settings *s)
 		goto lost;
 	__builtin_memcpy(data, &frame, sizeof(frame));
 	count_received(c, amount_of(0, in.length, in.length));
-	if (s->flows)
-		note_frame(ctx, sizeof(frame), flow_of(sender, &in, FLOW_IN), 1, in.length);
+	weight = flow_weight(s, 1);
+	if (weight)
+		note_frame(ctx, sizeof(frame), flow_of(sender, &in, FLOW_IN), weight, weight * in.length);
 	return XDP_PASS;
 lost:
 	c->drops[DROP_WRITE_ERROR]++;

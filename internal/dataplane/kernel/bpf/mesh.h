@@ -84,7 +84,7 @@ struct settings {
 	__u32 tag;	   /* of packets on their way there, see DONE; random, for each load of the programs */
 	__u32 tag_before;  /* that of the meshd before, for packets on their way; tag if none */
 	__be16 user_port;  /* of meshd's sockets, if the kernel itself has the mesh's port; 0: that one */
-	__u8 flows;	   /* flows are counted, see flows.h */
+	__u8 flows;	   /* of so many packets one is counted for its flow, a power of two; 0: none. See flows.h */
 	__u8 pad;
 	__u8 more;	   /* owns has further places where we listen */
 	__u8 watched;	   /* somebody captures on the TUN: packets out go by its queue, where

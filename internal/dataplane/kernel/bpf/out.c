@@ -239,6 +239,7 @@ static __always_inline int send(struct __sk_buff *skb, const struct settings *s,
 	struct counters *c = counters_of(to);
 	struct path path;
 	struct amount a;
+	__u32 weight;
 	__be16 port;
 	int why;
 	long err;
@@ -282,8 +283,9 @@ static __always_inline int send(struct __sk_buff *skb, const struct settings *s,
 	c->tx_packets += a.packets;
 	c->tx_bytes += a.bytes;
 	note_mark(in->tos);
-	if (s->flows)
-		note_flow(skb, sizeof(struct ethhdr) + overhead, flow_of(to, in, 0), a.packets, a.bytes);
+	weight = flow_weight(s, a.packets);
+	if (weight)
+		note_flow(skb, sizeof(struct ethhdr) + overhead, flow_of(to, in, 0), weight * a.packets, weight * a.bytes);
 	return bpf_redirect_neigh(device, 0, 0, 0);
 }
 
