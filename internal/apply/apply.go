@@ -79,7 +79,7 @@ var refusals = []struct {
 func refusal(err error) error {
 	for _, r := range refusals {
 		if errors.Is(err, r.err) {
-			return &control.ChangeRefusal{Status: r.status, Code: r.code, Err: err}
+			return &control.Refusal{Code: r.code, Message: err.Error(), Status: r.status}
 		}
 	}
 	return err

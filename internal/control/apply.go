@@ -99,17 +99,8 @@ type OneFile struct {
 	Text string `json:"text" text:"lines"`
 }
 
-// A ChangeRefusal is why a change was not made, besides faults of a file.
-type ChangeRefusal struct {
-	Status int    // of HTTP
-	Code   string // "pending", "taken_back", "nothing_pending", "other_change", "no_such_file", "not_kept"
-	Err    error
-}
-
-// Error implements error.
-func (r *ChangeRefusal) Error() string { return r.Err.Error() }
-
-// Changer changes the file in force. Each error may be a *ChangeRefusal or a *Rejection.
+// Changer changes the file in force. Each error may be a *Refusal ("pending", "taken_back", "nothing_pending",
+// "other_change", "no_such_file", "not_kept") or a *Rejection.
 type Changer struct {
 	Apply    func(ctx context.Context, r ApplyRequest) (ApplyResult, error)
 	Rollback func(ctx context.Context, r RollbackRequest) (ApplyResult, error)
@@ -257,11 +248,11 @@ func asked(w http.ResponseWriter, r *http.Request, into any) error {
 
 // applied answers how a change has ended.
 func applied(w http.ResponseWriter, result ApplyResult, err error) {
-	refusal, refused := errors.AsType[*ChangeRefusal](err)
+	refusal, refused := errors.AsType[*Refusal](err)
 	rejection, faulty := errors.AsType[*Rejection](err)
 	switch {
 	case refused:
-		fail(w, refusal.Status, refusal.Code, refusal.Error())
+		refusal.answer(w)
 	case faulty, err == nil && !result.Reload.OK:
 		if faulty {
 			result.Reload.Error, result.Faults = rejection.Message, rejection.Faults

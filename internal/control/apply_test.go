@@ -12,7 +12,7 @@ import (
 // What is asked for arrives as it was asked, and each refusal is an error that says why.
 func TestChangesOfTheFile(t *testing.T) {
 	var got ApplyRequest
-	refusal := &ChangeRefusal{http.StatusConflict, "pending", errors.New("another one waits")}
+	refusal := &Refusal{Code: "pending", Message: "another one waits"}
 	c := NewClient(serve(t, Source{Changer: Changer{
 		Apply: func(_ context.Context, r ApplyRequest) (ApplyResult, error) {
 			switch got = r; string(r.Doc) {
@@ -27,7 +27,7 @@ func TestChangesOfTheFile(t *testing.T) {
 		},
 		Confirm: func(_ context.Context, _ Asker, sum string) error {
 			if sum == "other" {
-				return &ChangeRefusal{http.StatusConflict, "other_change", errors.New("another one waits")}
+				return &Refusal{Code: "other_change", Message: "another one waits"}
 			}
 			return nil
 		},

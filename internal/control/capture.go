@@ -55,27 +55,16 @@ func (a *api) capture(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var request CaptureRequest
-	doc, err := body(w, r, 4096)
-	if err == nil {
-		err = json.Unmarshal(doc, &request)
-	}
-	if err != nil {
-		fail(w, http.StatusBadRequest, "bad_request", "the body must be {\"peer\":NAME}: "+err.Error())
+	if !aboutPeer(w, r, &request) {
 		return
 	}
 	out := &blockWriter{w: w}
 	ok, err := a.source.Capture(r.Context(), request, out)
-	refused, isRefusal := errors.AsType[*Refusal](err)
 	switch {
 	case out.begun && err != nil:
 		panic(http.ErrAbortHandler) // the reader has to see that the file is not whole
-	case out.begun:
-	case isRefusal:
-		fail(w, http.StatusConflict, refused.Code, refused.Message)
-	case err != nil:
-		fail(w, http.StatusBadRequest, "bad_request", err.Error())
-	case !ok:
-		a.noSuchPeer(w, r, request.Peer)
+	case !out.begun && (err != nil || !ok):
+		a.unanswered(w, r, request.Peer, err)
 	}
 }
 

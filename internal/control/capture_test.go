@@ -40,9 +40,9 @@ func TestCapture(t *testing.T) {
 				return true, nil
 			case "breaks":
 				_, _ = io.WriteString(w, whole)
-				return true, &Refusal{"failed", "no"}
+				return true, &Refusal{Code: "failed", Message: "no"}
 			case "busy":
-				return true, &Refusal{"busy", "later"}
+				return true, &Refusal{Code: "busy", Message: "later"}
 			case "bad":
 				return false, errors.New("snap")
 			}

@@ -308,7 +308,7 @@ func (c *Client) refusal(response *http.Response, path string, answer []byte, bo
 		c.tidy(body)
 		return &Rejection{failure.Error.Message, failure.Faults}
 	case http.StatusConflict:
-		return &Refusal{failure.Error.Code, failure.Error.Message}
+		return &Refusal{Code: failure.Error.Code, Message: failure.Error.Message, Status: response.StatusCode}
 	}
 	return errors.New(failure.Error.Message)
 }

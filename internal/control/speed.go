@@ -59,12 +59,6 @@ type SpeedWay struct {
 	Loss          float64  `json:"loss"` // of datagrams, 0 to 1
 }
 
-// A Refusal is why something that was asked for cannot be done now. Code is that of the API's Error.
-type Refusal struct{ Code, Message string }
-
-// Error implements error.
-func (r *Refusal) Error() string { return r.Message }
-
 // speed serves POST /v1/speed. The measurement ends when its asker hangs up. What ends it before the first
 // line is an answer of its own; later the last line says it.
 func (a *api) speed(w http.ResponseWriter, r *http.Request) {
@@ -73,12 +67,7 @@ func (a *api) speed(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var request SpeedRequest
-	doc, err := body(w, r, 4096)
-	if err == nil {
-		err = json.Unmarshal(doc, &request)
-	}
-	if err != nil {
-		fail(w, http.StatusBadRequest, "bad_request", "the body must be {\"peer\":NAME}: "+err.Error())
+	if !aboutPeer(w, r, &request) {
 		return
 	}
 	ctx, cancel := context.WithCancel(r.Context())
@@ -101,12 +90,8 @@ func (a *api) speed(w http.ResponseWriter, r *http.Request) {
 		tell(SpeedLine{Type: "result", Result: &speed})
 	case isRefusal && out != nil:
 		tell(SpeedLine{Type: "error", Error: &Error{Code: refused.Code, Message: refused.Message}})
-	case isRefusal:
-		fail(w, http.StatusConflict, refused.Code, refused.Message)
-	case err != nil:
-		fail(w, http.StatusBadRequest, "bad_request", err.Error())
 	default:
-		a.noSuchPeer(w, r, request.Peer)
+		a.unanswered(w, r, request.Peer, err)
 	}
 }
 
@@ -126,7 +111,7 @@ func (c *Client) Speed(
 	err = lines(ctx, c, http.MethodPost, "/v1/speed", doc, func(l SpeedLine) error {
 		switch {
 		case l.Error != nil:
-			return &Refusal{l.Error.Code, l.Error.Message}
+			return &Refusal{Code: l.Error.Code, Message: l.Error.Message}
 		case l.Result != nil:
 			result, done = *l.Result, true
 		case l.Progress != nil:

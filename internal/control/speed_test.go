@@ -18,19 +18,19 @@ func TestSpeed(t *testing.T) {
 			case "well", "ends":
 				each(SpeedProgress{Way: SpeedOut, BPS: 1e9})
 			case "busy":
-				return Speed{}, true, &Refusal{"busy", "later"}
+				return Speed{}, true, &Refusal{Code: "busy", Message: "later"}
 			case "slow":
 				return Speed{}, false, errors.New("seconds must be less")
 			case "left":
 				each(SpeedProgress{Way: SpeedOut})
 				<-ctx.Done()
 				close(cancelled)
-				return Speed{}, true, &Refusal{"failed", "gone"}
+				return Speed{}, true, &Refusal{Code: "failed", Message: "gone"}
 			default:
 				return Speed{}, false, nil
 			}
 			if r.Peer == "ends" {
-				return Speed{}, true, &Refusal{"failed", "the link is down"}
+				return Speed{}, true, &Refusal{Code: "failed", Message: "the link is down"}
 			}
 			return Speed{Schema: Schema, Peer: r.Peer, Out: SpeedWay{BPS: 2e9}}, true, nil
 		}}))
