@@ -3,6 +3,7 @@ package probe
 import (
 	"bytes"
 	"encoding/binary"
+	"strings"
 
 	"example.org/meshd/internal/mesh"
 )
@@ -103,5 +104,17 @@ func (p payload) write(b []byte) {
 	copy(b[10:16], p.Meaning[:])
 	binary.BigEndian.PutUint64(b[16:], p.nonce)
 	copy(b[24:56], p.Hash[:])
-	copy(b[56:PayloadSize], p.Version)
+	copy(b[56:PayloadSize], shortVersion(p.Version))
+}
+
+// shortVersion is as much of a version as a probe has room for. One that is cut ends where a part of it does:
+// half of a commit's name is nobody's version.
+func shortVersion(version string) string {
+	if len(version) <= versionSize {
+		return version
+	}
+	if end := strings.LastIndexAny(version[:versionSize+1], ".+~-"); end > 0 {
+		return version[:end]
+	}
+	return version[:versionSize]
 }

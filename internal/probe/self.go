@@ -10,7 +10,7 @@ type Meaning [6]byte
 type Self struct {
 	Hash    [32]byte // SHA-256 of the file in use
 	Meaning Meaning  // of the file in use
-	Version string   // of meshd; the first 24 bytes are sent
+	Version string   // of meshd; at most the first 24 bytes are sent
 }
 
 // SameFile tells whether two nodes use the same file: one of the same meaning where both tell it, else

@@ -118,7 +118,11 @@ func TestParseRefuses(t *testing.T) {
 func TestVersionIsPrintable(t *testing.T) {
 	for given, want := range map[string]string{
 		"1.2.3": "1.2.3", "a b\x1b[31m": "ab[31m", "grün": "grn", "\x00": "",
-		"0123456789012345678901234567890": "012345678901234567890123",
+		"0123456789012345678901234567890":        "012345678901234567890123",
+		"0.2.0~git20261128014255.99d6dcc":        "0.2.0~git20261128014255",
+		"0.2.0~git2026112801425.99d6dcc":         "0.2.0~git2026112801425",
+		"0.2.0~git20261128014255x.99d6dcc":       "0.2.0~git20261128014255x",
+		"1.2.3-rc1+a.b.c.d.e.f.g.h.i.j.k.l.m.n.": "1.2.3-rc1+a.b.c.d.e.f.g",
 	} {
 		t.Run(want, func(t *testing.T) {
 			b := make([]byte, PayloadSize)
