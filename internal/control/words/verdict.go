@@ -136,7 +136,7 @@ func (r reason) String() string {
 }
 
 // reasons puts problems into a few words, in their order. A problem that is no peer's is only counted, unless
-// it is the first one and short.
+// it is the first one, and its sentence begins with a short one.
 func reasons(all []control.Problem) string {
 	var found []*reason
 	byKind := map[string]*reason{}
@@ -150,8 +150,8 @@ func reasons(all []control.Problem) string {
 				found = append(found, byKind[p.Kind])
 			}
 			byKind[p.Kind].peers = append(byKind[p.Kind].peers, p.Peer)
-		case len(found)+others == 0 && len(p.Text) <= shortReason && p.Text != "":
-			found = append(found, &reason{text: OneLine(p.Text)})
+		case len(found)+others == 0 && beginning(p.Text) != "":
+			found = append(found, &reason{text: beginning(p.Text)})
 		default:
 			others++
 		}
@@ -167,6 +167,20 @@ func reasons(all []control.Problem) string {
 		parts = append(parts, Count(others, "problem"))
 	}
 	return strings.Join(parts, ", ")
+}
+
+// beginning is as much of a problem's sentence as a verdict has room for, up to where a part of it ends; empty
+// if that is too long.
+func beginning(sentence string) string {
+	if sentence = OneLine(sentence); len(sentence) <= shortReason {
+		return sentence
+	}
+	for _, end := range []string{": ", ", ", "; "} {
+		if first, _, cut := strings.Cut(sentence, end); cut && len(first) <= shortReason {
+			return first
+		}
+	}
+	return ""
 }
 
 // present counts the peers that are up, and names the states of all others: "17 of 19 peers up, 2 unknown".
