@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -12,8 +10,6 @@ import (
 
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/page"
-	"example.org/meshd/internal/text"
-	"example.org/meshd/internal/typed"
 )
 
 // askTimeout bounds a request to the daemon, which answers in milliseconds.
@@ -27,8 +23,7 @@ type viewer struct {
 	*globals
 	all, verbose bool
 	check        optional // empty: not asked for
-	watch        optional
-	interval     time.Duration // of --watch
+	watch        watch
 }
 
 // statusCommand returns `meshd status`. Without --check it exits with 0 whatever the health, if the daemon
@@ -46,8 +41,8 @@ If the screen is too short, the problems stand at its end.
 whether this node forwards packets as its file says, "--check peers" whether packets pass to every peer
 that is not in maintenance.
 
---watch shows the status again and again, every 2 seconds by default, with rates in place of sums, until
-Ctrl-C. In a pipe it prints one status after the other, with --json one object a line.`,
+--watch shows the status again and again, every 2 seconds by default, with rates in place of sums, until q
+or Ctrl-C. In a pipe it prints one status after the other, with --json one object a line.`,
 		Example: "  meshd status --check && echo well\n  meshd status -w 5",
 		Args:    v.words,
 		ValidArgsFunction: func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -56,17 +51,15 @@ Ctrl-C. In a pipe it prints one status after the other, with --json one object a
 			}
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return v.run(cmd.Context(), cmd.OutOrStdout()) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return v.run(cmd) },
 	}
 	flags := cmd.Flags()
 	flags.BoolVarP(&v.all, "all", "a", false, "show every peer")
 	flags.BoolVarP(&v.verbose, "verbose", "v", false, "add offloads, batches, and what is left to user space")
 	flags.Var(&v.check, "check", "print nothing: exit code 0 means OK; ready and peers ask about a part")
-	flags.VarP(&v.watch, "watch", "w", "show it again every `interval`")
+	v.watch.flag(cmd)
 	flags.Lookup("check").NoOptDefVal = checkHealth
-	flags.Lookup("watch").NoOptDefVal = "2s"
 	choices(cmd, "check", checkHealth, checkReady, checkPeers)
-	choices(cmd, "watch", "1s", "2s", "5s", "10s")
 	return cmd
 }
 
@@ -96,8 +89,7 @@ func (v *viewer) words(cmd *cobra.Command, args []string) error {
 		switch {
 		case v.check == checkHealth && (word == checkReady || word == checkPeers):
 			v.check = optional(word)
-		case v.watch == "2s" && v.check == "":
-			v.watch = optional(word)
+		case v.check == "" && v.watch.take(word):
 		default:
 			return fmt.Errorf("%w: `meshd status` does not take %q", errUsage, word)
 		}
@@ -108,28 +100,22 @@ func (v *viewer) words(cmd *cobra.Command, args []string) error {
 		return fmt.Errorf("%w: --check is for %s, %s or nothing, and not %q", errUsage, checkReady, checkPeers,
 			v.check)
 	}
-	if v.watch == "" {
-		return nil
+	if v.check != "" && v.watch.asked() {
+		return fmt.Errorf("%w: --watch does not go with --check", errUsage)
 	}
-	var err error
-	if v.interval, err = typed.Duration(string(v.watch)); err != nil {
-		return fmt.Errorf("%w: --watch %w", errUsage, err)
-	}
-	if v.check != "" || v.interval < 100*time.Millisecond {
-		return fmt.Errorf("%w: --watch needs 100ms at least, and no --check", errUsage)
-	}
-	return nil
+	return v.watch.check()
 }
 
 // run does what the command line asks for.
-func (v *viewer) run(ctx context.Context, out io.Writer) error {
+func (v *viewer) run(cmd *cobra.Command) error {
+	ctx, out := cmd.Context(), cmd.OutOrStdout()
 	client := v.client()
 	defer client.Close()
 	switch {
 	case v.check != "":
 		return v.verdict(ctx, client, out)
-	case v.watch != "":
-		return v.follow(ctx, client, out)
+	case v.watch.asked():
+		return v.follow(cmd, client)
 	}
 	status, err := ask(ctx, client.Status)
 	if err != nil {
@@ -192,43 +178,19 @@ func allServe(peers []control.Peer) bool {
 	return true
 }
 
-// follow shows the status until ctx ends, which is no error. On a screen it goes on when the daemon does not
-// answer: whoever watches a restart wants to see its end, too.
-func (v *viewer) follow(ctx context.Context, client *control.Client, out io.Writer) error {
+// follow shows the status again and again, with rates from the second time on.
+func (v *viewer) follow(cmd *cobra.Command, client *control.Client) error {
 	var before *control.Status
-	tick := time.NewTicker(v.interval)
-	defer tick.Stop()
-	for {
+	return v.watch.show(cmd, v.json, func(ctx context.Context) (looked, error) {
 		status, err := ask(ctx, client.Status)
-		if ctx.Err() != nil {
-			return nil
-		}
-		w, o := v.options(out)
-		o.Before = before
-		switch {
-		case err != nil && (o.Width == 0 || v.json || errors.Is(err, control.ErrPermission) ||
-			errors.Is(err, control.ErrMismatch)): // which do not pass
-			return err
-		case err != nil:
-			failed := text.Clean(err.Error())
-			err = page.Show(w, o, func(w io.Writer, _ page.Options) error {
-				_, err := fmt.Fprintf(w, "meshd: %s\n", failed)
-				return err
-			})
-			before = nil
-		case v.json:
-			err = json.NewEncoder(out).Encode(status)
-		default:
-			err = page.Show(w, o, func(w io.Writer, o page.Options) error { return page.Status(w, status, o) })
+		was := before
+		before = nil
+		if err == nil {
 			before = &status
 		}
-		if err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
+		return looked{status, func(w io.Writer, o page.Options) error {
+			o.All, o.Verbose, o.Now, o.Before = v.all, v.verbose, time.Now(), was
+			return page.Status(w, status, o)
+		}}, err
+	})
 }
