@@ -99,8 +99,8 @@ type OneFile struct {
 	Text string `json:"text" text:"lines"`
 }
 
-// Changer changes the file in force. Each error may be a *Refusal ("pending", "taken_back", "nothing_pending",
-// "other_change", "no_such_file", "not_kept") or a *Rejection.
+// Changer changes the file in force. Each error may be a *Rejection, or a *Refusal: "pending", "taken_back",
+// "nothing_pending", "other_change", "no_such_file", "not_kept".
 type Changer struct {
 	Apply    func(ctx context.Context, r ApplyRequest) (ApplyResult, error)
 	Rollback func(ctx context.Context, r RollbackRequest) (ApplyResult, error)
