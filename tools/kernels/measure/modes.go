@@ -123,9 +123,9 @@ func (l *lab) joinMeshd(engine, receive string) error {
 	return l.is("receive", receive, func(s status) string { return s.Dataplane.Receive })
 }
 
-// joinCounting runs the daemon as joinMeshd does, and has both hosts count flows for as long as the lab lives:
-// `meshd top --watch` holds the lease, as that of an operator does. What it and the daemon execute once in two
-// seconds is in the figures, too.
+// joinCounting runs the daemon as joinMeshd does, and has both hosts count flows for as long as the lab
+// lives: `meshd top --watch` holds the lease, as that of an operator does. What it and the daemon execute
+// once in two seconds is in the figures, too.
 func (l *lab) joinCounting(engine, receive string) error {
 	if err := l.joinMeshd(engine, receive); err != nil {
 		return err
