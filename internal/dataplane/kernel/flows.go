@@ -80,7 +80,8 @@ func (h *handle) endFlows() error {
 	return errors.Join(err, h.flows.Swap(nil).Close())
 }
 
-// Flows returns what programs have counted for flows, which are estimates: see flowsOf. It is empty unless they do.
+// Flows returns what programs have counted for flows, which are estimates: see flowsOf. It is empty unless
+// they do.
 func (e *Engine) Flows() (map[mesh.Flow]mesh.FlowCount, error) {
 	type outcome struct {
 		counts map[mesh.Flow]mesh.FlowCount

@@ -116,9 +116,10 @@ func TestFlowsSampled(t *testing.T) {
 	const packets = 800
 	ports := [2]uint16{1000, 1001} // in turn
 	var inner []byte
+	sender, us := m.Peers[1].Underlay().AddrPort, m.Peers[0].Underlay().AddrPort
 	for i := range packets {
 		inner = ip4(from, to, 0, 64, 6, ported(ports[i%2], 80, 60))
-		run(t, p.handle().In, outerTo(m.Peers[1].Underlay().AddrPort, m.Peers[0].Underlay().AddrPort, 0, inner), nil)
+		run(t, p.handle().In, outerTo(sender, us, 0, inner), nil)
 	}
 	got := flows(t, p)
 	for _, port := range ports {
