@@ -86,6 +86,7 @@ type flags struct {
 	host               string // empty: the meshd at socket
 	interval           typed.Span
 	once, json, stream bool // one of them at most
+	changes            bool // of stream
 	ascii              bool
 	version            bool
 }
@@ -126,6 +127,7 @@ prints the state once and exits.`,
 	set.BoolVar(&f.once, "once", false, "print the state once, as text")
 	set.BoolVar(&f.json, "json", false, "print the state once, as the object of the API")
 	set.BoolVar(&f.stream, "stream", false, "print snapshots and events as they arrive, one JSON object a line")
+	set.BoolVar(&f.changes, "changes", false, "with --stream: after the first snapshot print what has changed")
 	set.BoolVar(&f.ascii, "ascii", false, "draw with ASCII characters only")
 	set.BoolVarP(&f.version, "version", "V", false, "print the version")
 	set.BoolVarP(&f.version, "print-version", "v", false, "") // as it was
@@ -153,6 +155,9 @@ const (
 func (f *flags) check() error {
 	if f.once && f.json || f.once && f.stream || f.json && f.stream {
 		return fmt.Errorf("%w: only one of --once, --json and --stream", errUsage)
+	}
+	if f.changes && (!f.stream || f.host != "") {
+		return fmt.Errorf("%w: --changes goes with --stream, and not with --host", errUsage)
 	}
 	if every := time.Duration(f.interval); every < minInterval || every > maxInterval {
 		return fmt.Errorf("%w: --interval must be %v to %v, not %v", errUsage, minInterval, maxInterval, every)
@@ -188,6 +193,9 @@ func (f *flags) show(ctx context.Context, stdin, stdout *os.File, out io.Writer)
 		defer client.Close()
 		client.Tidy = dashboard // other formats are what the daemon says, made harmless as they are written
 		watcher, asker = client, client
+		if f.changes {
+			watcher = changing{client}
+		}
 	}
 	switch {
 	case f.stream:
@@ -197,9 +205,9 @@ func (f *flags) show(ctx context.Context, stdin, stdout *os.File, out io.Writer)
 	}
 	width, height := fallbackSize(stdin, stdout, os.Getenv)
 	return runDashboard(ctx, tui.Options{
-		Watcher: watcher, Tidy: f.host == "", Asker: asker, Where: where, Interval: time.Duration(f.interval),
+		Watcher: watcher, Tidy: true, Asker: asker, Where: where, Interval: time.Duration(f.interval),
 		Version: version,
-		Colour:  hasColours(os.Getenv), ASCII: f.ascii || !utf8Locale(os.Getenv), Terminal: stdout,
+		Colour:  text.HasColours(os.Getenv), ASCII: f.ascii || !text.UTF8Locale(os.Getenv), Terminal: stdout,
 		Width: width, Height: height,
 	}, stdin, stdout)
 }

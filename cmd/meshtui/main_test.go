@@ -42,17 +42,23 @@ func meshtui(t *testing.T, args ...string) (code int, stdout, stderr string) {
 
 // fake is a daemon that answers.
 func fake(t *testing.T) (socket string) {
-	t.Helper()
-	socket = filepath.Join(t.TempDir(), "meshd.sock")
-	events := control.NewEvents()
-	events.Add(control.Event{Level: "warn", Message: "it happened"})
 	n := 0
-	s, err := control.Listen(socket, control.Source{Events: events, Status: func() control.Status {
+	return fakeOf(t, func() control.Status {
 		n++
 		return control.Status{Schema: control.Schema, Node: "edge-1", Version: "9.9",
 			Config: control.Config{Generation: n},
 			Peers:  []control.Peer{{Name: "edge-2", State: control.Down, Address: "192.0.2.2:8285"}}}
-	}}, slog.New(slog.DiscardHandler))
+	})
+}
+
+// fakeOf is a meshd with a status.
+func fakeOf(t *testing.T, status func() control.Status) (socket string) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "meshd.sock")
+	events := control.NewEvents()
+	events.Add(control.Event{Level: "warn", Message: "it happened"})
+	s, err := control.Listen(socket, control.Source{Events: events, Status: status},
+		slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -60,3 +60,12 @@ func stream(ctx context.Context, w tui.Watcher, interval time.Duration, out io.W
 	}
 	return err
 }
+
+// changing is a meshd whose lines are passed on as they come, without a whole snapshot in each.
+type changing struct{ client *control.Client }
+
+// Watch implements tui.Watcher.
+func (c changing) Watch(ctx context.Context, interval time.Duration, past bool,
+	each func(control.Watched) error) error {
+	return c.client.WatchChanges(ctx, interval, past, each)
+}

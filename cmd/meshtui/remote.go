@@ -17,9 +17,13 @@ import (
 // remote watches the meshd of another host: the system's ssh runs `meshtui --stream`
 // there. Keys, users and ports are what the ssh of this user is configured for, so there is
 // nothing to configure here, and no port to open there.
+//
+// What crosses the network is a snapshot, and from then on what has changed (control.Follower): snapshots of
+// 1,000 peers would be 1 MB a second.
 type remote struct {
-	host string
-	mute bool // ssh must not ask for anything: the terminal is taken
+	host  string
+	mute  bool // ssh must not ask for anything: the terminal is taken
+	whole bool // the meshtui there is one that only knows whole snapshots
 }
 
 // newRemote returns a watcher of a host. A name that begins with a dash would be an option
@@ -28,15 +32,29 @@ func newRemote(host string, mute bool) (*remote, error) {
 	if strings.HasPrefix(host, "-") {
 		return nil, fmt.Errorf("%w: --host needs the name of a host, not %q", errUsage, host)
 	}
-	return &remote{host, mute}, nil
+	return &remote{host: host, mute: mute}, nil
 }
 
-// Watch implements tui.Watcher. Events of the past are always sent.
+// Watch implements tui.Watcher. Events of the past are always sent. Lines are tidy where a terminal shows
+// them.
 func (r *remote) Watch(ctx context.Context, interval time.Duration, _ bool,
 	each func(control.Watched) error) error {
+	args := []string{"--stream", "--interval", interval.String()}
+	if !r.whole {
+		err := r.watch(ctx, append(args, "--changes"), each)
+		if !errors.Is(err, errOlder) {
+			return err
+		}
+		r.whole = true
+	}
+	return r.watch(ctx, args, each)
+}
+
+// watch reads the output of the meshtui there. The error wraps errOlder if that does not know its arguments.
+func (r *remote) watch(ctx context.Context, args []string, each func(control.Watched) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "ssh", r.host, "meshtui", "--stream", "--interval", interval.String())
+	cmd := exec.CommandContext(ctx, "ssh", append([]string{r.host, "meshtui"}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: r.mute} // without a terminal there is no prompt
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = time.Second // an ssh that ignores SIGTERM, or shares its output, is left behind
@@ -49,7 +67,7 @@ func (r *remote) Watch(ctx context.Context, interval time.Duration, _ bool,
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("run ssh: %w", err)
 	}
-	read := readStream(out, each)
+	read := readStream(out, r.mute, each)
 	if read != nil {
 		cancel() // ssh would go on for as long as the daemon there does
 	}
@@ -61,10 +79,14 @@ func (r *remote) Watch(ctx context.Context, interval time.Duration, _ bool,
 
 // readStream reads until each returns an error or the stream ends, for which the exit code
 // says why.
-func readStream(in io.Reader, each func(control.Watched) error) error {
+func readStream(in io.Reader, tidy bool, each func(control.Watched) error) error {
 	var ended error // by us
+	follower := control.Follower{Tidy: tidy}
 	err := control.ReadLines(in, func(line control.Watched) error {
 		if ended = line.Check(); ended == nil {
+			line, ended = follower.Follow(line)
+		}
+		if ended == nil {
 			ended = each(line)
 		}
 		return ended
@@ -96,6 +118,9 @@ func (t *tail) lastLine() string {
 	return text.Clean(strings.TrimPrefix(last, "meshtui: "))
 }
 
+// errOlder is in the error of a meshtui on another host that does not know what it is called with.
+var errOlder = errors.New("the meshtui there is another version")
+
 // explain turns the end of ssh into what the user can do about it. last is what was
 // said last.
 func (r *remote) explain(err error, last string) error {
@@ -104,6 +129,8 @@ func (r *remote) explain(err error, last string) error {
 		return fmt.Errorf("%s: the connection has ended", r.host)
 	}
 	switch code := exit.ExitCode(); code {
+	case exitUsage: // of the meshtui there
+		return fmt.Errorf("%s: %w: %s", r.host, errOlder, last)
 	case 127: // of the shell there: no such command
 		return fmt.Errorf("%s: meshtui is not installed on that host", r.host)
 	case 255: // of ssh itself

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +34,35 @@ func TestHost(t *testing.T) {
 	})
 	if !errors.Is(err, enough) || fmt.Sprint(seen) != "[hello snapshot event snapshot]" {
 		t.Errorf("%v, %q", err, seen)
+	}
+}
+
+// A meshtui there that only knows whole snapshots is asked for these.
+func TestHostOlder(t *testing.T) {
+	socket := fake(t)
+	ssh(t, `case "$*" in *--changes*) echo "meshtui: usage: unknown flag: --changes" >&2; exit 2 ;; esac
+exec "$@" --socket `+socket)
+	r, err := newRemote("edge-1", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	enough, generations := errors.New("enough"), []int{}
+	for connection := range 2 { // the second one knows
+		err = r.Watch(t.Context(), 100*time.Millisecond, true, func(w control.Watched) error {
+			if w.Status != nil {
+				generations = append(generations, w.Status.Config.Generation)
+			}
+			if len(generations) == 2*(connection+1) {
+				return enough
+			}
+			return nil
+		})
+		if !errors.Is(err, enough) {
+			t.Fatal(err)
+		}
+	}
+	if !slices.IsSorted(generations) || !r.whole {
+		t.Errorf("%v, whole: %v", generations, r.whole)
 	}
 }
 

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -101,5 +103,79 @@ func TestRealSSH(t *testing.T) {
 	if code != 1 || !strings.Contains(errs, "Permission denied") ||
 		!strings.Contains(errs, "log in without a password") {
 		t.Errorf("%d, %s", code, errs)
+	}
+}
+
+// What crosses the network each second is what has changed: of 1,000 peers all of which carry packets, a
+// twentieth of a snapshot, which would be 1 MB. Here each line becomes a snapshot again.
+func TestRealSSHSendsChanges(t *testing.T) {
+	const peers = 1000
+	n := uint64(0)
+	realSSH(t, fakeOf(t, func() control.Status {
+		n++
+		s := control.Status{Schema: control.Schema, Node: "edge-1", Version: "9.9",
+			Peers: make([]control.Peer, peers)}
+		for i := range s.Peers {
+			s.Peers[i] = control.Peer{Name: fmt.Sprintf("edge-%04d", i+2), State: control.Up,
+				Address: "198.51.100.1:8285", Subnets: []string{"10.1.0.0/24"}, ConfigSHA256: strings.Repeat("9f", 32),
+				Drops: map[string]uint64{"no_route": 0}, RxBytes: new(1000 * n), RxPackets: new(n), TxBytes: new(500 * n),
+				TxPackets: new(n)}
+		}
+		return s
+	}))
+	stream := exec.Command("ssh", "edge-1", "meshtui", "--stream", "--changes", "--interval", "100ms")
+	out, err := stream.StdoutPipe()
+	if err == nil {
+		err = stream.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, changes := 0, 0
+	lines := bufio.NewScanner(out)
+	for lines.Buffer(nil, 16<<20); changes < 5 && lines.Scan(); {
+		var line control.Watched
+		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
+			t.Fatal(err)
+		}
+		switch size := len(lines.Bytes()); line.Type {
+		case "snapshot":
+			whole = size
+		case "changes":
+			if changes++; size > whole/20 {
+				t.Errorf("%d bytes of changes, where a snapshot has %d", size, whole)
+			}
+		}
+	}
+	if err := stream.Process.Kill(); err != nil || changes < 5 {
+		t.Errorf("%v, %d lines of changes, %v", lines.Err(), changes, err)
+	}
+	_ = stream.Wait() // it was killed
+	t.Logf("a snapshot has %d bytes", whole)
+
+	r, err := newRemote("edge-1", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	enough, before := errors.New("enough"), uint64(0)
+	err = r.Watch(t.Context(), 100*time.Millisecond, true, func(w control.Watched) error {
+		if w.Status == nil {
+			return nil
+		}
+		for _, p := range w.Status.Peers {
+			if *p.RxBytes != 1000**p.RxPackets || *p.RxPackets != *w.Status.Peers[0].RxPackets {
+				return fmt.Errorf("%s: %d bytes of %d packets", p.Name, *p.RxBytes, *p.RxPackets)
+			}
+		}
+		first := before == 0
+		if now := *w.Status.Peers[0].RxPackets; len(w.Status.Peers) != peers || now <= before {
+			return fmt.Errorf("%d peers, %d packets after %d", len(w.Status.Peers), now, before)
+		} else if before = now; !first {
+			return enough
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) || r.whole {
+		t.Errorf("%v, whole: %v", err, r.whole)
 	}
 }

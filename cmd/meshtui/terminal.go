@@ -5,7 +5,6 @@ import (
 	"os"
 	"regexp"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,25 +17,6 @@ const (
 	usualWidth  = 80
 	usualHeight = 24
 )
-
-// utf8Locale tells whether the user's locale has the glyphs of charts and frames: by the first variable that
-// is set, as in setlocale(3). Without any the locale is POSIX, whose characters are those of ASCII.
-func utf8Locale(getenv func(string) string) bool {
-	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
-		if value := strings.ToUpper(getenv(name)); value != "" {
-			return strings.Contains(value, "UTF-8") || strings.Contains(value, "UTF8")
-		}
-	}
-	return false
-}
-
-// hasColours tells whether a terminal has colours and its user wants them (https://no-color.org). Those of
-// the VT family have none, and some print the sequences.
-func hasColours(getenv func(string) string) bool {
-	term := getenv("TERM")
-	return getenv("NO_COLOR") == "" && !strings.HasPrefix(term, "vt") && !strings.HasSuffix(term, "-mono") &&
-		!strings.HasSuffix(term, "-m")
-}
 
 // fallbackSize is what the size of a terminal is taken for that the kernel does not know: one at a serial
 // line says 0x0, and so does a pseudo-terminal whose owner has set none. The user's environment knows, or the

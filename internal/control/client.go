@@ -107,17 +107,27 @@ func (c *Client) Events(ctx context.Context, since uint64, follow bool, each fun
 func (c *Client) Watch(
 	ctx context.Context, interval time.Duration, past bool, each func(Watched) error,
 ) error {
+	follower := Follower{Tidy: c.Tidy}
+	return c.WatchChanges(ctx, interval, past, func(w Watched) error {
+		w, err := follower.Follow(w)
+		if err != nil {
+			return err
+		}
+		return each(w)
+	})
+}
+
+// WatchChanges is Watch without its Follower: after the first snapshot, each gets what has changed, as the
+// daemon sends it.
+func (c *Client) WatchChanges(
+	ctx context.Context, interval time.Duration, past bool, each func(Watched) error,
+) error {
 	path := "/v1/watch?changes=1&interval=" + interval.String() + "&figures=" + figureNames()
 	if past {
 		path += "&since=0"
 	}
-	follower := Follower{Tidy: c.Tidy}
 	return lines(ctx, c, http.MethodGet, path, nil, func(w Watched) error {
 		if err := w.Check(); err != nil {
-			return err
-		}
-		w, err := follower.Follow(w)
-		if err != nil {
 			return err
 		}
 		return each(w)

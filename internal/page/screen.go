@@ -25,9 +25,8 @@ func On(w io.Writer) (io.Writer, Options) {
 		return w, Options{}
 	}
 	width, height := size(file)
-	term := os.Getenv("TERM")
-	colour := os.Getenv("NO_COLOR") == "" && term != "" && term != "dumb" // https://no-color.org
-	return file, Options{Width: width, Height: height, Colour: colour}
+	return file, Options{Width: width, Height: height, Colour: text.HasColours(os.Getenv),
+		ASCII: !text.UTF8Locale(os.Getenv)}
 }
 
 // size is that of a terminal. One that does not know its size, such as a serial line, has that of the

@@ -2,6 +2,7 @@ package page
 
 import (
 	"bytes"
+	"cmp"
 	"io"
 	"os"
 	"strings"
@@ -44,7 +45,9 @@ func TestOn(t *testing.T) {
 		"a dumb one": {text.NewWriter(wide), map[string]string{"TERM": "dumb"}, wide,
 			Options{Width: 132, Height: 50}},
 		"a serial line": {text.NewWriter(serial), map[string]string{"TERM": "vt220"}, serial,
-			Options{Width: 80, Height: 24, Colour: true}},
+			Options{Width: 80, Height: 24}},
+		"a locale of ASCII": {text.NewWriter(wide), map[string]string{"TERM": "linux", "LC_ALL": "C"}, wide,
+			Options{Width: 132, Height: 50, Colour: true, ASCII: true}},
 		"a serial line that was told": {text.NewWriter(serial), map[string]string{"TERM": "", "COLUMNS": "100",
 			"LINES": "30"}, serial, Options{Width: 100, Height: 30}},
 		"nonsense": {text.NewWriter(serial), map[string]string{"TERM": "", "COLUMNS": "-1", "LINES": "x"}, serial,
@@ -55,6 +58,7 @@ func TestOn(t *testing.T) {
 			for _, variable := range []string{"NO_COLOR", "COLUMNS", "LINES", "TERM"} {
 				t.Setenv(variable, test.env[variable])
 			}
+			t.Setenv("LC_ALL", cmp.Or(test.env["LC_ALL"], "C.UTF-8"))
 			if to, o := On(test.out); to != test.to || o != test.want {
 				t.Errorf("%v, %+v", to, o)
 			}
