@@ -344,8 +344,16 @@ type History struct {
 	TxPackets   []*float64 `json:"tx_packets"`
 	TxBytes     []*float64 `json:"tx_bytes"`
 	Drops       []*float64 `json:"drops"`
-	RTTMS       []*float64 `json:"rtt_ms"` // median at the end of the step
-	Loss        []*float64 `json:"loss"`   // 0 to 1
+	// Reasons are those for which the node lost packets since this daemon began. A peer has none.
+	Reasons map[string]DropHistory `json:"reasons,omitempty"`
+	RTTMS   []*float64             `json:"rtt_ms"` // median at the end of the step
+	Loss    []*float64             `json:"loss"`   // 0 to 1
+}
+
+// DropHistory is what was lost for one reason.
+type DropHistory struct {
+	Last  time.Time  `json:"last"`  // when it was seen to grow last, which may be before the span
+	Drops []*float64 `json:"drops"` // in each step, as History.Drops
 }
 
 // PingRequest is the body of POST /v1/ping.

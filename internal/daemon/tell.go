@@ -267,7 +267,7 @@ func (t *teller) remember(at time.Time) {
 			all = append(all, history.Peer{Name: name, Reading: one})
 		}
 	}
-	t.history.Take(at, node, all)
+	t.history.Take(at, history.Node{Reading: node, Lost: words.Totals(r, lost).Drops}, all)
 }
 
 // past answers GET /v1/history.

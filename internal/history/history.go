@@ -162,6 +162,7 @@ type History struct {
 	mu     sync.Mutex
 	ends   [len(spans)]time.Time // of the last step
 	node   *remembered
+	lost   lost    // by the node
 	places []place // of the peers of the last Take, in their order
 	kept   int     // how many of them are remembered
 }
@@ -170,6 +171,12 @@ type History struct {
 type Peer struct {
 	Name string
 	Reading
+}
+
+// Node is a reading of the node.
+type Node struct {
+	Reading
+	Lost map[string]uint64 // Drops by reason; they only grow
 }
 
 // place is what History has for one peer.
@@ -182,11 +189,11 @@ type place struct {
 
 // Take adds a reading; it is called about once a second. The readings are of all peers that there are, each
 // once; it costs least if they come in the same order each time. Take does not keep the slice.
-func (h *History) Take(now time.Time, node Reading, peers []Peer) {
+func (h *History) Take(now time.Time, node Node, peers []Peer) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.node == nil {
-		h.node = newRemembered(node, now)
+		h.node = newRemembered(node.Reading, now)
 		for i := range h.ends {
 			h.ends[i] = now
 		}
@@ -198,7 +205,8 @@ func (h *History) Take(now time.Time, node Reading, peers []Peer) {
 		// By whole steps, and not to now: else each step would begin late, and an hour would not have 360.
 		h.ends[i] = h.ends[i].Add(time.Duration(steps[i]) * s.step)
 	}
-	h.node.take(now, node, steps)
+	h.node.take(now, node.Reading, steps)
+	h.lost.take(now, node.Lost, steps)
 	for i := range peers {
 		one := &h.places[i]
 		if one.kept == nil {
@@ -310,7 +318,11 @@ func (h *History) Answer(peer, name string) (*control.History, error) {
 	if one == nil {
 		return nil, nil
 	}
-	return historyOf(peer, spans[i], h.ends[i], one.spans[i].oldestFirst()), nil
+	answer := historyOf(peer, spans[i], h.ends[i], one.spans[i].oldestFirst())
+	if peer == "" {
+		answer.Reasons = h.lost.answer(i, len(one.spans[i].points))
+	}
+	return answer, nil
 }
 
 // historyOf returns points in the form of the API: always s.points values, the newest last, null
@@ -331,12 +343,7 @@ func historyOf(peer string, s span, end time.Time, points []point) *control.Hist
 	} {
 		*c.to = make([]*float64, s.points-len(points), s.points)
 		for _, p := range points {
-			value := float64(c.of(p))
-			if math.IsNaN(value) {
-				*c.to = append(*c.to, nil)
-				continue
-			}
-			*c.to = append(*c.to, &value)
+			*c.to = append(*c.to, number(c.of(p)))
 		}
 	}
 	return h

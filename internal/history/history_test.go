@@ -43,9 +43,9 @@ func TestHistory(t *testing.T) {
 		now = now.Add(time.Second)
 		r.RxPackets += packets
 		r.RTT, r.Loss = rtt, 0.5
-		h.Take(now, r, of(map[string]Reading{"b": r}))
+		h.Take(now, Node{Reading: r}, of(map[string]Reading{"b": r}))
 	}
-	h.Take(now, r, of(map[string]Reading{"b": r}))
+	h.Take(now, Node{Reading: r}, of(map[string]Reading{"b": r}))
 	for i := range 25 {
 		step(uint64(i), float64(i))
 	}
@@ -84,7 +84,7 @@ func TestHistory(t *testing.T) {
 	if _, err := h.Answer("b", "7d"); err == nil {
 		t.Error("a span that is not kept")
 	}
-	h.Take(now, r, nil)
+	h.Take(now, Node{Reading: r}, nil)
 	if a, _ := h.Answer("b", ""); a != nil {
 		t.Error("b is gone, and remembered")
 	}
@@ -107,7 +107,7 @@ func TestHistoryIsBounded(t *testing.T) {
 	before := memory()
 	for range 24 * 30 { // steps of the longest span
 		now = now.Add(2 * time.Minute)
-		h.Take(now, Reading{}, of(peers))
+		h.Take(now, Node{}, of(peers))
 	}
 	if each := (memory() - before) / historyKept; each > 45_000 {
 		t.Errorf("%d bytes a peer", each)
@@ -119,13 +119,13 @@ func TestHistoryIsBounded(t *testing.T) {
 	}
 	peers["late"] = Reading{}
 	now = now.Add(time.Second)
-	h.Take(now, Reading{}, of(peers))
+	h.Take(now, Node{}, of(peers))
 	if a, _ := h.Answer("late", ""); a != nil {
 		t.Error("an idle peer pushed somebody out")
 	}
 	peers["late"] = Reading{RxPackets: 1}
 	now = now.Add(time.Second)
-	h.Take(now, Reading{}, of(peers))
+	h.Take(now, Node{}, of(peers))
 	if a, _ := h.Answer("late", ""); a == nil {
 		t.Error("a busy peer found no room")
 	}
@@ -141,7 +141,7 @@ var unknown = math.NaN()
 func taken(readings map[int]Reading) *History {
 	h := &History{}
 	for _, at := range slices.Sorted(maps.Keys(readings)) {
-		h.Take(time.Unix(int64(at), 0), Reading{}, of(map[string]Reading{"b": readings[at]}))
+		h.Take(time.Unix(int64(at), 0), Node{}, of(map[string]Reading{"b": readings[at]}))
 	}
 	return h
 }
@@ -191,7 +191,7 @@ func TestEncrypted(t *testing.T) {
 		Of(messages(9, 9, false), true),
 		Of(bare(8), false), Of(bare(9), false), // the way back
 	} {
-		h.Take(time.Unix(int64(second), 0), reading, []Peer{{"b", reading}})
+		h.Take(time.Unix(int64(second), 0), Node{Reading: reading}, []Peer{{"b", reading}})
 	}
 	for _, peer := range []string{"", "b"} {
 		a := answer(t, &h, peer, "5m")
@@ -318,7 +318,7 @@ func TestClockThatIsSetBack(t *testing.T) {
 		at      int64
 		packets uint64
 	}{{50, 2}, {51, 3}, {52, 4}} {
-		h.Take(time.Unix(step.at, 0), Reading{}, of(map[string]Reading{"b": {RxPackets: step.packets}}))
+		h.Take(time.Unix(step.at, 0), Node{}, of(map[string]Reading{"b": {RxPackets: step.packets}}))
 	}
 	a := answer(t, h, "b", "5m")
 	if got := values(a.RxPackets); !slices.Equal(got, []float64{1, 2, 1}) || !a.End.Equal(time.Unix(52, 0)) {
@@ -329,10 +329,10 @@ func TestClockThatIsSetBack(t *testing.T) {
 // A peer that leaves and comes back begins anew: what was counted before is not one huge step.
 func TestPeerThatComesBack(t *testing.T) {
 	h := taken(map[int]Reading{0: {}, 1: {RxPackets: 1000}})
-	h.Take(time.Unix(2, 0), Reading{}, nil)
+	h.Take(time.Unix(2, 0), Node{}, nil)
 	for second := range int64(3) {
 		reading := Reading{RxPackets: 1_000_000 + uint64(second)}
-		h.Take(time.Unix(3+second, 0), Reading{}, []Peer{{"b", reading}})
+		h.Take(time.Unix(3+second, 0), Node{}, []Peer{{"b", reading}})
 	}
 	if got := values(answer(t, h, "b", "5m").RxPackets); !slices.Equal(got, []float64{0, 1, 1}) {
 		t.Errorf("%v", got)
@@ -346,7 +346,7 @@ func TestHistoryOfMany(t *testing.T) {
 	all.Go(func() {
 		for second := range int64(500) {
 			reading := Reading{RxPackets: uint64(second)}
-			h.Take(time.Unix(2+second, 0), reading, of(map[string]Reading{"b": reading}))
+			h.Take(time.Unix(2+second, 0), Node{Reading: reading}, of(map[string]Reading{"b": reading}))
 		}
 	})
 	for range 4 {
@@ -373,9 +373,92 @@ func TestOthersAreForgotten(t *testing.T) {
 		for i := range historyKept + 500 {
 			all[fmt.Sprintf("generation %d, peer %d", second, i)] = Reading{}
 		}
-		h.Take(time.Unix(int64(second), 0), Reading{}, of(all))
+		h.Take(time.Unix(int64(second), 0), Node{}, of(all))
 		if h.kept != historyKept || len(h.places) != historyKept+500 {
 			t.Fatalf("second %d: %d of %d peers are remembered", second, h.kept, len(h.places))
+		}
+	}
+}
+
+// The node's losses are told by reason, in the steps in which they were, also to somebody who comes later.
+func TestLostByReason(t *testing.T) {
+	h, start := &History{}, time.Unix(1e9, 0)
+	take := func(second int, lost map[string]uint64) {
+		h.Take(start.Add(time.Duration(second)*time.Second), Node{Lost: lost}, nil)
+	}
+	take(0, map[string]uint64{"before": 7, "no_route": 3}) // of a meshd before this one
+	for second := 1; second <= 400; second++ {
+		lost := map[string]uint64{"before": 7, "no_route": 3, "never": 0}
+		if second >= 150 {
+			lost["no_route"] += 5
+		}
+		if second >= 395 {
+			lost["too_big"] = uint64(second - 394)
+		}
+		if second == 398 {
+			delete(lost, "no_route") // what reads it failed
+		}
+		take(second, lost)
+	}
+	for _, test := range []struct {
+		span, reason string
+		sum          float64
+		last         int // second
+		known, at    int // elements that are known, and the first one that is not zero
+	}{
+		{"5m", "no_route", 5, 150, 300, 49}, {"5m", "too_big", 6, 400, 300, 294},
+		{"1h", "no_route", 5, 150, 40, 334}, {"1h", "too_big", 6, 400, 40, 359},
+		{"24h", "no_route", 5, 150, 3, 718},
+	} {
+		t.Run(test.span+" "+test.reason, func(t *testing.T) {
+			a, err := h.Answer("", test.span)
+			if err != nil || len(a.Reasons) != 2 {
+				t.Fatalf("%v, %+v", err, a.Reasons)
+			}
+			one := a.Reasons[test.reason]
+			sum, at := 0.0, -1
+			for i, n := range one.Drops {
+				if n != nil && *n > 0 {
+					if sum += *n; at < 0 {
+						at = i
+					}
+				}
+			}
+			if len(one.Drops) != len(a.Drops) || len(values(one.Drops)) != test.known || sum != test.sum ||
+				at != test.at || !one.Last.Equal(start.Add(time.Duration(test.last)*time.Second)) {
+				t.Errorf("%d elements of %d, %d known, the sum is %v, begins at %d, last %v", len(one.Drops),
+					len(a.Drops), len(values(one.Drops)), sum, at, one.Last)
+			}
+		})
+	}
+	h.Take(start.Add(401*time.Second), Node{}, []Peer{{"b", Reading{}}})
+	if a, err := h.Answer("b", "5m"); err != nil || a.Reasons != nil {
+		t.Errorf("a peer's: %v, %+v", err, a.Reasons)
+	}
+}
+
+// The memory of reasons is bounded, and a counter that fell is a gap.
+func TestLostBounds(t *testing.T) {
+	h, lost := &History{}, map[string]uint64{}
+	h.Take(time.Unix(0, 0), Node{}, nil)
+	for i := range 2 * reasonsKept {
+		lost[fmt.Sprint("reason", i)] = 1
+	}
+	h.Take(time.Unix(1, 0), Node{Lost: lost}, nil)
+	a, err := h.Answer("", "5m")
+	if err != nil || len(a.Reasons) != reasonsKept {
+		t.Fatalf("%v, %d reasons", err, len(a.Reasons))
+	}
+	for name := range a.Reasons {
+		lost[name] = 0
+	}
+	h.Take(time.Unix(2, 0), Node{Lost: lost}, nil)
+	if a, err = h.Answer("", "5m"); err != nil {
+		t.Fatal(err)
+	}
+	for name, one := range a.Reasons {
+		if last := one.Drops[len(one.Drops)-1]; last != nil || one.Drops[len(one.Drops)-2] == nil {
+			t.Errorf("%s: %v", name, last)
 		}
 	}
 }
