@@ -14,6 +14,7 @@ const (
 	widestSubject = 24 // names are cut in their middle, so that texts begin below each other
 	wordWidth     = 7  // cells of a word
 	beforeText    = wordWidth + 2
+	narrowestText = 20 // what wraps in less is hard to read
 )
 
 // band is the verdict over the whole width, and below it what it is for, in at most h lines of w cells: as
@@ -51,11 +52,10 @@ func attention(s *control.Status, n names, w, h int) []cell.Line {
 	for i := range all {
 		all[i].subject = n.short(all[i].subject)
 	}
-	if lines := problemLines(all, w, h, true); len(lines) <= h {
-		return lines
-	}
-	if lines := problemLines(all, w, h, false); len(lines) <= h {
-		return lines
+	for _, wrap := range []func(problem) bool{everyProblem, ofNobody, noProblem} {
+		if lines := problemLines(all, w, h, wrap); len(lines) <= h {
+			return lines
+		}
 	}
 	groups := together(all)
 	var lines []cell.Line
@@ -79,9 +79,15 @@ func wordOf(p problem) cell.Line {
 		Add(cell.Plain, strings.Repeat(" ", max(1, wordWidth+1-cell.Width(p.word))))
 }
 
-// problemLines has each problem by itself; whole ones wrap where they have to. It ends where there are more
-// than h lines.
-func problemLines(all []problem, w, h int, whole bool) (lines []cell.Line) {
+// Which problems wrap where they have to; others are cut.
+func everyProblem(problem) bool { return true }
+func noProblem(problem) bool    { return false }
+
+// ofNobody are those of this node: what is said of a peer is short, and most of it is on its page.
+func ofNobody(p problem) bool { return p.subject == "" }
+
+// problemLines has each problem by itself. It ends where there are more than h lines.
+func problemLines(all []problem, w, h int, wraps func(problem) bool) (lines []cell.Line) {
 	subject := 0
 	for _, p := range all {
 		subject = min(max(subject, cell.Width(p.subject)), widestSubject)
@@ -92,16 +98,18 @@ func problemLines(all []problem, w, h int, whole bool) (lines []cell.Line) {
 		}
 		text := p.text()
 		texts := []string{words.OneLine(text)}
-		if whole && p.subject == "" { // texts about peers are short, and stand in columns
-			texts = cell.Wrap(text, w-beforeText-1)
-		}
 		head := wordOf(p)
 		if p.subject != "" {
 			head = head.Add(cell.Strong, cell.FitMiddle(p.subject, subject)+"  ")
 		}
-		for _, l := range texts {
+		if room := w - head.Width() - 1; wraps(p) && room >= narrowestText {
+			texts = cell.Wrap(text, room)
+		}
+		for i, l := range texts {
+			if i > 0 { // names stay apart from what is said of them
+				head = cell.Text(strings.Repeat(" ", head.Width()))
+			}
 			lines = append(lines, head.Add(cell.Plain, l))
-			head = cell.Text(strings.Repeat(" ", beforeText))
 		}
 	}
 	return lines
@@ -129,7 +137,7 @@ var filterFor = map[string]string{"loss": "loss>0"}
 // groupLine names the peers with one problem, and counts those that have no room.
 func groupLine(g []problem, w int) cell.Line {
 	if len(g) == 1 {
-		return problemLines(g, w, 1, false)[0]
+		return problemLines(g, w, 1, noProblem)[0]
 	}
 	word := strings.ToLower(g[0].word)
 	filter := filterFor[word]

@@ -81,8 +81,10 @@ func (d dashboard) body(v view) []cell.Line {
 	top := dashboardTop(v)
 	n := countStates(v.status.Peers)
 	counts := append([]string{fmt.Sprintf("peers %d · %d up", len(v.status.Peers), n.up)}, n.quiet()...)
-	title := strings.Join(counts, " · ") +
-		fmt.Sprintf(" · %d stale · %d DOWN · sort %s", n.stale, n.down, v.sort) + v.names.title()
+	for _, bad := range n.troubled() {
+		counts = append(counts, fmt.Sprintf("%d %s", bad.n, bad.word))
+	}
+	title := strings.Join(append(counts, "sort "+v.sort.String()), " · ") + v.names.title()
 	note := fmt.Sprintf("filter: %s  %s", v.filter, shownRows(v))
 	peers := cell.Box(cell.Styled(cell.Strong, title), note, tableLines(v, v.w-4, middle-2), v.w, middle)
 	lines := slices.Concat(top[1:], peers)

@@ -85,12 +85,12 @@ func peerLabel(word string) cell.Line { return cell.Styled(cell.Dim, fmt.Sprintf
 func aboutPath(v view, p control.Peer) []cell.Line {
 	where, role := endpoint(p)
 	first := peerLabel("endpoint").Add(role, where)
-	if p.Version != "" {
-		first = first.Add(cell.Dim, "   meshd "+p.Version)
-	}
 	first = first.Add(cell.Plain, "   ").Add(fileRole(p), words.File(p))
 	if p.MTU > 0 { // an older meshd does not tell
 		first = first.Add(cell.Plain, fmt.Sprintf("   mtu %d", p.MTU)).Add(cell.Dim, " by "+p.MTUSource)
+	}
+	if p.Version != "" { // the longest, and what is missed least where a line is too narrow
+		first = first.Add(cell.Dim, "   meshd "+p.Version)
 	}
 	lines := slices.Concat(peerMaintenance(v, p), []cell.Line{first}, aboutWay(v, p), aboutLock(v, p),
 		addresses(v, p), behind(p, v.w))

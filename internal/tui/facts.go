@@ -132,14 +132,11 @@ func peerFacts(s *control.Status) cell.Line {
 	for _, more := range n.quiet() {
 		line = line.Add(cell.Accent, "   "+more)
 	}
-	for _, more := range []struct {
-		n    int
-		word string
-		role cell.Role
-	}{{n.stale, "stale", cell.Warn}, {n.down, "DOWN", cell.Bad}, {n.unknown, "unknown", cell.Dim}} {
-		if more.n > 0 {
-			line = line.Add(more.role, fmt.Sprintf("   %d %s", more.n, more.word))
-		}
+	for _, more := range n.troubled() {
+		line = line.Add(more.role, fmt.Sprintf("   %d %s", more.n, more.word))
+	}
+	if n.unknown > 0 {
+		line = line.Add(cell.Dim, fmt.Sprintf("   %d unknown", n.unknown))
 	}
 	subnets, unreachable := 0, 0
 	for _, p := range s.Peers {

@@ -77,7 +77,7 @@ func lastReload(c control.Config, w int) []cell.Line {
 	case !last.At.IsZero():
 		still := fmt.Sprintf(" %s  -- still running generation %d", words.Clock(last.At), c.Generation)
 		head := label("LAST").Add(cell.Bad, "REJECTED").Add(cell.Plain, still)
-		return append([]cell.Line{head}, indented(last.Error, w, cell.Bad)...)
+		return append([]cell.Line{head}, indented(withoutPath(last.Error, c.Path), w, cell.Bad)...)
 	}
 	return nil
 }
@@ -105,6 +105,19 @@ func changeLines(sentences []string, details []control.Change) (lines []cell.Lin
 	return lines
 }
 
+// withoutPath leaves out of faults the path of a file, which stands above them, and that they are faults.
+func withoutPath(faults, path string) string {
+	var b strings.Builder
+	for line := range strings.Lines(faults) {
+		place, fault, found := strings.Cut(line, ": error: ")
+		if at, ours := strings.CutPrefix(place, path+":"); found && ours {
+			line = at + "  " + fault
+		}
+		b.WriteString(line)
+	}
+	return b.String()
+}
+
 // indented wraps a text of several lines below a label. Faults of a file come in lines, each
 // with its place, and all of them are shown: they are mended in one go.
 func indented(text string, w int, role cell.Role) (lines []cell.Line) {
@@ -120,8 +133,13 @@ func indented(text string, w int, role cell.Role) (lines []cell.Line) {
 // be compared is no fault of the file, so the two look different.
 func diskLines(v view, w int) []cell.Line {
 	head := label("ON DISK")
+	path := "" // before the first snapshot nothing is compared
+	if v.status != nil {
+		path = v.status.Config.Path
+	}
 	refused := func(role cell.Role, what string, err error) []cell.Line {
-		return append([]cell.Line{head.Add(role, what)}, indented(text.Lines(err.Error()), w, role)...)
+		why := withoutPath(text.Lines(err.Error()), path)
+		return append([]cell.Line{head.Add(role, what)}, indented(why, w, role)...)
 	}
 	switch d := v.disk; {
 	case !v.canAsk:

@@ -2,6 +2,7 @@ package tui
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -75,11 +76,8 @@ func (m *Model) oneLine() cell.Line {
 	}
 	n := countStates(s.Peers)
 	line := cell.Line{} // the worst first: what does not fit is cut
-	if n.down > 0 {
-		line = line.Add(cell.Bad, fmt.Sprintf("%d DOWN", n.down)).Add(cell.Plain, " ")
-	}
-	if n.stale > 0 {
-		line = line.Add(cell.Warn, fmt.Sprintf("%d stale", n.stale)).Add(cell.Plain, " ")
+	for _, bad := range slices.Backward(n.troubled()) {
+		line = line.Add(bad.role, fmt.Sprintf("%d %s", bad.n, bad.word)).Add(cell.Plain, " ")
 	}
 	line = line.Add(cell.Good, fmt.Sprintf("%d up", n.up))
 	if away := n.draining + n.maintained; away > 0 {

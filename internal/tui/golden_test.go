@@ -38,6 +38,8 @@ var scenes = map[string]func(w, h int) *Model{
 	"older":        scene(older),
 	"peers":        scene(asItIs, "2"),
 	"node":         scene(busyNode, "4"),
+	"node-past":    pastScene,
+	"quiet-meshd":  scene(silentPeers),
 	"cloud":        scene(cloudNames, "2"),
 	"group":        scene(allDown),
 	"many":         scene(manyDown),

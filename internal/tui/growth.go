@@ -31,7 +31,7 @@ type counterKey struct {
 // growth is how fast a counter grows, and when it last did.
 type growth struct {
 	rate float64   // a second; NaN if not known
-	seen time.Time // by the daemon's clock; zero: not since this program watches
+	seen time.Time // by the daemon's clock; zero: not as far as is known
 }
 
 // lately is how long a growth is news.
@@ -80,6 +80,15 @@ func packetsOf(rules []control.Rule) map[string]uint64 {
 // growing tells how a counter grows, and whether it did lately. A rate of old data is not known.
 func (v view) growing(of counted, peer, name string) (g growth, news bool) {
 	g, ok := v.grew[counterKey{of, peer, name}]
+	if of == dropsOf && peer == "" { // the daemon remembers what was before this program looked
+		if last := v.lastLost(name); last.After(g.seen) {
+			g.seen = last
+			if !ok {
+				g.rate = 0
+			}
+			ok = true
+		}
+	}
 	if !ok || g.seen.IsZero() {
 		return growth{rate: v.rateNow(0)}, false
 	}

@@ -2,12 +2,13 @@ package tui
 
 import (
 	"math"
+	"time"
 
 	"example.org/meshd/internal/tui/cell"
 )
 
-// lossSeconds is how much of each reason for drops this program remembers. The daemon's history has the sum
-// of all reasons; which of them it was, only counters tell, since this program looks at them.
+// lossSeconds is how much of each reason for drops this program remembers. The daemon's history has more; of
+// another host's, over ssh, there is none.
 const lossSeconds = 300
 
 // losses are the drops of the node by reason, per second, of the last minutes.
@@ -60,6 +61,44 @@ func (t *lossTrack) lost() bool {
 		}
 	}
 	return false
+}
+
+// lossChart draws the drops of the node for a reason in w cells, over the span that is chosen; nil where it
+// lost no packet in that time. Without a history it is what this program has seen, of the last minutes.
+func (v view) lossChart(reason string, w int) cell.Line {
+	h, told := v.history[nodeKey(v)]
+	if !told || h.Reasons == nil {
+		return v.losses.chart(reason, w)
+	}
+	values, lost := make([]float64, len(h.Reasons[reason].Drops)), false
+	for i, n := range h.Reasons[reason].Drops {
+		if values[i] = math.NaN(); n != nil {
+			values[i] = *n
+			lost = lost || *n > 0
+		}
+	}
+	if !lost {
+		return nil
+	}
+	return cell.Styled(cell.Chart, cell.Spark(values, h.End.Unix()/int64(stepOf(h)), w, 0))
+}
+
+// lossSpan is the span of the charts of drops.
+func (v view) lossSpan() string {
+	if h, told := v.history[nodeKey(v)]; told && h.Reasons != nil {
+		return spans[v.span]
+	}
+	return spans[0]
+}
+
+// lastLost is when the node lost a packet for a reason last, as histories tell; zero if they do not.
+func (v view) lastLost(reason string) (last time.Time) {
+	for _, span := range spans {
+		if at := v.history[historyKey{"", span}].Reasons[reason].Last; at.After(last) {
+			last = at
+		}
+	}
+	return last
 }
 
 // chart draws the drops of a reason in w cells; nil where it lost no packet in that time.

@@ -15,9 +15,12 @@ type node struct{ page }
 
 // hints implements screen.
 func (node) hints() []hint {
-	return []hint{{"j k", "scroll"}, {"tab", "next"}, {"c", "config"}, {"R", "reload"}, {"Z", "zero"},
-		{"w", "write file"}}
+	return []hint{{"j k", "scroll"}, {"tab", "next"}, {"t", "span"}, {"c", "config"}, {"R", "reload"},
+		{"Z", "zero"}, {"w", "write file"}}
 }
+
+// charts implements charter.
+func (node) charts(v view) []historyKey { return []historyKey{nodeKey(v)} }
 
 // press implements screen: only scrolling is its own.
 func (n node) press(v view, key string) (request, bool) {
@@ -151,9 +154,9 @@ func nodeDrops(v view) []cell.Line {
 	titles := fmt.Sprintf("%-*s%9s%7s%7s%9s  ", names, "reason", "total", "/s", "last", "no peer")
 	if narrow { // a chart takes the place of the meaning where packets were lost lately
 		chart = max(0, v.w-table-3)
-		titles += "last 5m"
+		titles += "last " + v.lossSpan()
 	} else {
-		titles += cell.Fit("last 5m", chart+2) + "meaning"
+		titles += cell.Fit("last "+v.lossSpan(), chart+2) + "meaning"
 	}
 	lines := []cell.Line{label("DROPS").Add(cell.Dim, titles)}
 	drops := v.totalDrops()
@@ -173,7 +176,7 @@ func nodeDrops(v view) []cell.Line {
 		lines = append(lines, label("").Add(role, name).Add(cell.Plain, fmt.Sprintf("%*s%9s%7s%7s%9s",
 			names-cell.Width(name), "", words.Short(drops[reason]), words.SI(g.rate), v.lastText(g),
 			words.Short(v.status.Totals.Unattributed[reason]))).Add(cell.Plain, "  ").
-			Join(v.lossChart(reason, chart, narrow)))
+			Join(v.lossText(reason, chart, narrow)))
 	}
 	if len(reasons) == 0 {
 		lines[0] = label("DROPS").Add(cell.Plain, "none")
@@ -181,11 +184,11 @@ func nodeDrops(v view) []cell.Line {
 	return lines
 }
 
-// lossChart is what stands behind the figures of a reason: its chart and meaning, or on a narrow screen one
+// lossText is what stands behind the figures of a reason: its chart and meaning, or on a narrow screen one
 // of both.
-func (v view) lossChart(reason string, w int, narrow bool) cell.Line {
+func (v view) lossText(reason string, w int, narrow bool) cell.Line {
 	meaning := cell.Styled(cell.Dim, meanings[reason])
-	chart := v.losses.chart(reason, w)
+	chart := v.lossChart(reason, w)
 	switch {
 	case narrow && chart == nil:
 		return meaning

@@ -88,3 +88,36 @@ func oldEventsScene(w, h int) *Model {
 	press(m, "3")
 	return m
 }
+
+// pastScene is a node whose daemon remembers what it lost before this program was started.
+func pastScene(w, h int) *Model {
+	m, _ := someDashboard(w, h, busyNode)
+	press(m, "4", "t")
+	past := control.History{Schema: control.Schema, Span: "1h", StepSeconds: 10, BootID: m.data.boot,
+		End: noon, Reasons: map[string]control.DropHistory{}}
+	for reason, at := range map[string]int{"no_route": 40, "malformed": 300} {
+		one := control.DropHistory{Last: noon.Add(time.Duration(10*(at+20-360)) * time.Second)}
+		for i := range 360 {
+			switch {
+			case i < 30: // before the daemon
+				one.Drops = append(one.Drops, nil)
+			case i >= at && i < at+20:
+				one.Drops = append(one.Drops, new(float64(i-at)))
+			default:
+				one.Drops = append(one.Drops, new(0.0))
+			}
+		}
+		past.Reasons[reason] = one
+	}
+	send(m, historyMsg{key: historyKey{"", "1h"}, history: past})
+	return m
+}
+
+// silentPeers are hosts that forward, though their meshd is dead, and one that does not hear this node.
+func silentPeers(s *control.Status) *control.Status {
+	for i, state := range []string{control.Silent, control.Silent, control.OneWay} {
+		s.Peers[i].State = state
+	}
+	s.Health = control.Health{Level: control.OK}
+	return judged(s)
+}

@@ -2,6 +2,7 @@ package tui
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -158,7 +159,7 @@ func badSince(s *control.Status) (since time.Time) {
 
 // states counts peers; each is in one of them, and some drift besides. maintained are those that are not up
 // in a maintenance that was announced.
-type states struct{ up, draining, stale, down, maintained, unknown, drift int }
+type states struct{ up, draining, stale, silent, oneWay, down, maintained, unknown, drift int }
 
 // quiet lists those that are away on purpose.
 func (n states) quiet() (all []string) {
@@ -169,6 +170,21 @@ func (n states) quiet() (all []string) {
 		all = append(all, fmt.Sprintf("%d in maintenance", n.maintained))
 	}
 	return all
+}
+
+// A stateCount is how many peers are in a state that is not well.
+type stateCount struct {
+	n    int
+	word string
+	role cell.Role
+}
+
+// troubled counts the peers in each state that is not well, the worst last. Not one of them may be called by
+// the name of another: a silent peer is a dead meshd on a host that works.
+func (n states) troubled() []stateCount {
+	all := []stateCount{{n.stale, "stale", cell.Warn}, {n.silent, "silent", cell.Warn},
+		{n.oneWay, "ONE-WAY", cell.Bad}, {n.down, "DOWN", cell.Bad}}
+	return slices.DeleteFunc(all, func(c stateCount) bool { return c.n == 0 })
 }
 
 // countStates counts peers by state, and those that run another file.
@@ -186,7 +202,11 @@ func countStates(peers []control.Peer) (n states) {
 				n.maintained++
 			case p.State == control.Down:
 				n.down++
-			default: // neither up nor down
+			case p.State == control.OneWay:
+				n.oneWay++
+			case p.State == control.Silent:
+				n.silent++
+			default:
 				n.stale++
 			}
 		default:
