@@ -11,6 +11,25 @@ import (
 	"example.org/meshd/internal/mesh"
 )
 
+// sectionOf is the part of a manual that is about a command: up to the one about the next.
+func sectionOf(manual, command string) string {
+	_, rest, _ := strings.Cut(manual, "\n.It Cm "+command+"\n")
+	section, _, _ := strings.Cut(rest, "\n.It Cm ")
+	return section
+}
+
+// flagIn tells whether a text names a flag, by its name or its letter.
+func flagIn(text string, f *pflag.Flag) bool {
+	for _, name := range []string{"-" + f.Name, f.Shorthand} {
+		for _, end := range []string{"\n", " "} {
+			if name != "" && strings.Contains(text+"\n", "Fl "+name+end) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // The manual has every command with its flags, every state of a peer and every reason of a drop.
 func TestManual(t *testing.T) {
 	page, err := os.ReadFile("../../packaging/man/meshd.8")
@@ -30,14 +49,23 @@ func TestManual(t *testing.T) {
 		}
 		t.Run(cmd.Name(), func(t *testing.T) {
 			has(t, ".Cm "+cmd.Name())
+			section := sectionOf(manual, cmd.Name())
 			cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
-				short := f.Shorthand != "" && strings.Contains(manual, "Fl "+f.Shorthand+"\n")
-				if !f.Hidden && !short && newRoot().PersistentFlags().Lookup(f.Name) == nil && f.Name != "help" {
-					has(t, "Fl -"+f.Name)
+				switch {
+				case f.Hidden, f.Name == "help", newRoot().PersistentFlags().Lookup(f.Name) != nil:
+				case !flagIn(section, f):
+					t.Errorf("the part about it has no --%s", f.Name)
 				}
 			})
 		})
 	}
+	newRoot().PersistentFlags().VisitAll(func(f *pflag.Flag) {
+		t.Run("--"+f.Name, func(t *testing.T) {
+			if !flagIn(manual, f) {
+				t.Error("it is missing")
+			}
+		})
+	})
 	for _, state := range []string{control.Up, control.Draining, control.Stale, control.Silent, control.OneWay,
 		control.Down, control.Unknown} {
 		t.Run("state "+state, func(t *testing.T) { has(t, ".It Li "+state+"\n") })
