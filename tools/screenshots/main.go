@@ -66,7 +66,8 @@ var pictures = []picture{
 	{"detail", 80, 24, []string{"/", "edge-2", "Enter", "Enter"}, "PEERS > edge-2"},
 	{"events", 80, 24, []string{"Escape", "Escape", "3"}, "events"},
 	{"node", 80, 24, []string{"4"}, "ENGINE"},
-	{"help", 80, 24, []string{"?"}, "MOVE"},
+	{"flows", 80, 24, []string{"F"}, "SHARE"},
+	{"help", 80, 24, []string{"Escape", "?"}, "MOVE"},
 	{"config", 80, 24, []string{"Escape", "1", "c"}, "would change"},
 }
 
