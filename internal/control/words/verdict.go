@@ -169,8 +169,8 @@ func reasons(all []control.Problem) string {
 	return strings.Join(parts, ", ")
 }
 
-// beginning is as much of a problem's sentence as a verdict has room for, up to where a part of it ends. It is
-// empty if that is too long.
+// beginning is as much of a problem's sentence as a verdict has room for, up to where a part of it ends. It
+// is empty if that is too long.
 func beginning(sentence string) string {
 	if sentence = OneLine(sentence); len(sentence) <= shortReason {
 		return sentence
