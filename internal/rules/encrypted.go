@@ -33,8 +33,8 @@ func (t *Keeper) answer(reply chan<- bool) (ok bool) {
 }
 
 // Guard has Keep make the rules about what comes in by the encrypted interface match what is wanted, and
-// tells whether they are in force: an interface that was made a moment ago has none. It is false where no such
-// interface is wanted.
+// tells whether they are in force: an interface that was made a moment ago has none. It is false where no
+// such interface is wanted.
 func (t *Keeper) Guard(ctx context.Context) bool {
 	reply := make(chan bool, 1)
 	select {
