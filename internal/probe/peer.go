@@ -18,12 +18,16 @@ type peer struct {
 	active atomic.Int32               // the index of the path that packets take
 	drain  atomic.Pointer[mesh.Drain] // what the peer says of its maintenance; nil: it is in none
 	vague  atomic.Bool                // an answer tells of a maintenance, and no question has yet
+	given  *allowance                 // of answers; shared with the peer before
 }
 
 // newPeer returns a peer with paths to some addresses; without any, to the only one. It takes over the
 // paths of the peer before, which may be nil, to the same addresses.
 func newPeer(name string, via []netip.AddrPort, quick bool, before *peer) *peer {
-	p := &peer{name: name, quick: quick || len(via) > 1, via: via}
+	p := &peer{name: name, quick: quick || len(via) > 1, via: via, given: &allowance{}}
+	if before != nil {
+		p.given = before.given
+	}
 	if len(via) == 0 {
 		p.via = []netip.AddrPort{{}}
 	}

@@ -110,6 +110,7 @@ type Prober struct {
 	// carriers are those of Send.
 	carriers atomic.Pointer[map[string]bool]
 	peers    atomic.Pointer[map[string]*peer] // replaced as a whole, never changed
+	given    allowance                        // of answers to those who are none of peers
 	news     chan *path                       // paths that settle should look at
 	woken    chan struct{}                    // news is not empty
 
@@ -237,7 +238,8 @@ func (p *Prober) Ping(name string, size int, now time.Time) (
 // Answer takes the payload of an echo that was received from an address of a peer, the zero value being
 // an unknown one. mine is false if the echo is not
 // one of meshd's: it is for the host's kernel. If the echo is a question, Answer turns b into the
-// answer, in place, and returns it as reply, for the caller to send; otherwise reply is nil.
+// answer, in place, and returns it as reply, for the caller to send; otherwise, and beyond what one peer is
+// answered in a second, reply is nil.
 func (p *Prober) Answer(
 	from string, via netip.AddrPort, isReply bool, b []byte, at time.Time,
 ) (reply []byte, mine bool) {
@@ -249,7 +251,13 @@ func (p *Prober) Answer(
 		if said.answer {
 			return nil, true // an answer in a request: invalid, and the kernel must not return it
 		}
-		one := (*p.peers.Load())[from]
+		one, given := (*p.peers.Load())[from], &p.given
+		if one != nil {
+			given = one.given
+		}
+		if !given.take(at) {
+			return nil, true
+		}
 		if one != nil {
 			one.at(via).asks(said.flags, at)
 			if one.drains(said) {
