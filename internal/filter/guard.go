@@ -29,7 +29,10 @@ import (
 //	closed  sets: interfaces without a part in the mesh, if the host forwards only because of it
 //	bridged sets: each closed interface with itself. With br_netfilter these chains see packets
 //	        that a bridge forwards between its own ports
+//	own     set: meshd's interfaces
+//	sealed  sets: the subnets of other nodes while packets must be encrypted, one for each length
 //
+//	forward, output  to a subnet of another node, not by own, encrypted   drop
 //	all      TCP that opens no connection; output: all TCP                pass
 //	all      UDP to a port that no node has                               pass
 //	forward  TCP from the mesh                                            lower its segments, see clamp.go
@@ -63,6 +66,7 @@ const TableName = "meshd-filter"
 // Drop reasons of rules, which are the names of these.
 const (
 	NotFromMeshd     = "not_from_meshd"
+	NotEncrypted     = "not_encrypted"
 	WrongDestination = "wrong_destination" // see inner.go
 )
 
@@ -77,6 +81,9 @@ type GuardSettings struct {
 	// of Inner: the prefixes behind this node, and those that it forwards to. See Inner.
 	Encrypted string
 	Inner     []netip.Prefix
+
+	// Sealed are the subnets of other nodes, while packets to them must leave encrypted.
+	Sealed []netip.Prefix
 
 	Clamp ClampSettings // of segments from the mesh
 
@@ -96,6 +103,8 @@ const (
 	setInside = "inside"
 	setClosed = "closed"
 	setBridge = "bridged"
+	setOwn    = "own"
+	setSealed = "sealed"
 
 	otherNetworks = "other-networks" // name of the rules about closed interfaces
 	redirect      = "redirect"       // name of the rule about ICMP redirects
@@ -123,13 +132,13 @@ func (g *Guard) Set(s GuardSettings) (changed bool, err error) {
 // has to do it. Whoever calls Edit calls Set soon after, to see whether another program has changed more.
 func (g *Guard) Edit(s GuardSettings) (ok bool) { return g.rules.Edit([]nft.Table{s.table()}) }
 
-// Drops returns how many packets the guard has dropped since NewGuard, as NotFromMeshd.
-func (g *Guard) Drops() (uint64, error) {
+// Drops returns how many packets the guard has dropped since NewGuard, as NotFromMeshd and as NotEncrypted.
+func (g *Guard) Drops() (notFromMeshd, notEncrypted uint64, err error) {
 	counters, err := g.rules.Counters()
 	if err != nil {
-		return 0, fmt.Errorf("read drops of the guard: %w", err)
+		return 0, 0, fmt.Errorf("read drops of the guard: %w", err)
 	}
-	return counters[NotFromMeshd].Packets, nil
+	return counters[NotFromMeshd].Packets, counters[NotEncrypted].Packets, nil
 }
 
 // table returns the wanted table.
@@ -140,12 +149,13 @@ func (s GuardSettings) table() nft.Table {
 	output := chain("output", nft.Output)
 	forward := chain("forward", nft.Forward)
 	input := chain("input", nft.Input)
-	forward.Rules = s.apart(&t)
+	sealed := s.sealed(&t)
+	forward.Rules = slices.Concat(sealed, s.apart(&t))
 	fromMesh := s.Clamp.addTo(&t, "from-mesh", nft.Family.SourceIn, nft.FromInterfaceIn(setMesh))
 	forward.Rules = append(append(forward.Rules, fromMesh...), otherPort(s.Nodes)...)
 	input.Rules = append(fromMesh, otherPort(s.Binds)...)
 	tcp := nft.Rule{Name: "other", Exprs: nft.Join(nft.TCP(), nft.Pass())}
-	output.Rules = append([]nft.Rule{tcp}, otherPort(s.Nodes)...)
+	output.Rules = append(append(sealed, tcp), otherPort(s.Nodes)...)
 	for _, own := range s.own() {
 		output.Rules = append(output.Rules, nft.Rule{Name: redirect, Exprs: nft.Join(nft.IPv4.InBoth().Guard(),
 			nft.Redirect4(), nft.ToInterface(own), nft.Drop())})
@@ -173,6 +183,25 @@ func (s GuardSettings) table() nft.Table {
 	}
 	t.Chains = append(t.Chains, output, forward, input)
 	return t
+}
+
+// sealed adds the sets of what must leave encrypted to a table, and returns the rules that stop what would
+// leave by another interface: another program may have a route there. What comes to the TUN bare, the engine
+// stops.
+func (s GuardSettings) sealed(t *nft.Table) (rules []nft.Rule) {
+	if len(s.Sealed) == 0 {
+		return nil
+	}
+	t.Sets = append(t.Sets, nft.Interfaces(setOwn, s.own()))
+	for _, f := range nft.Families {
+		f = f.InBoth()
+		t.Sets = append(t.Sets, f.ByLength(setSealed, s.Sealed)...)
+		for _, to := range f.DestinationByLength(setSealed, s.Sealed) {
+			rules = append(rules, nft.Rule{Name: NotEncrypted,
+				Exprs: nft.Join(f.Guard(), to, nft.ToInterfaceNotIn(setOwn), nft.Drop())})
+		}
+	}
+	return rules
 }
 
 // apart adds the sets of closed interfaces to a table, and returns the rules that keep them apart.

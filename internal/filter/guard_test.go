@@ -121,14 +121,14 @@ func TestGuardOutput(t *testing.T) {
 				dropped++
 			}
 			send(t, test.to, test.mark)
-			if got, err := g.Drops(); err != nil || got != dropped {
+			if got, _, err := g.Drops(); err != nil || got != dropped {
 				t.Errorf("to %s with mark %#x: %d dropped, %v, want %d", test.to, test.mark, got, err, dropped)
 				dropped = got
 			}
 		}
 		run(t, n, "nft", "flush ruleset")
 		for range 2 {
-			if got, err := g.Drops(); err != nil || got != dropped {
+			if got, _, err := g.Drops(); err != nil || got != dropped {
 				t.Errorf("after a flush: %d dropped, %v, want %d", got, err, dropped)
 			}
 			if _, err := g.Set(s); err != nil {
@@ -136,7 +136,7 @@ func TestGuardOutput(t *testing.T) {
 			}
 		}
 		send(t, "172.18.0.4:9000", 0)
-		if got, err := g.Drops(); err != nil || got != dropped+1 {
+		if got, _, err := g.Drops(); err != nil || got != dropped+1 {
 			t.Errorf("with new rules: %d dropped, %v, want %d", got, err, dropped+1)
 		}
 	})

@@ -29,22 +29,35 @@ func (f Family) ByLength(name string, ps []netip.Prefix) (sets []Set) {
 	return sets
 }
 
+// DestinationByLength returns what matches packets whose destination address is in the prefixes, of which
+// ByLength has made the sets: each way for those of one length. There is none without prefixes of the family.
+func (f Family) DestinationByLength(name string, ps []netip.Prefix) (ways []Exprs) {
+	for _, bits := range f.lengths(ps) {
+		ways = append(ways, f.lookUp(name, bits, false))
+	}
+	return ways
+}
+
 // DestinationNotByLength matches packets whose destination address is in none of the prefixes, of which
 // ByLength has made the sets. Without prefixes of the family that are all.
 func (f Family) DestinationNotByLength(name string, ps []netip.Prefix) (e Exprs) {
 	for _, bits := range f.lengths(ps) {
-		// [ payload load 4b @ network header + 16 => reg 1 ]
-		e = append(e, &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: f.daddr,
-			Len: f.length})
-		if bits < int(f.length)*8 {
-			// [ bitwise reg 1 = ( reg 1 & 0x00ffffff ) ^ 0x00000000 ]
-			e = append(e, &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: f.length, Mask: f.mask(bits),
-				Xor: make([]byte, f.length)})
-		}
-		// [ lookup reg 1 set inner4_24 0x1 ]
-		e = append(e, &expr.Lookup{SourceRegister: 1, SetName: f.ofLength(name, bits), Invert: true})
+		e = append(e, f.lookUp(name, bits, true)...)
 	}
 	return e
+}
+
+// lookUp looks up the first bits of the destination address in the set of prefixes of that length.
+func (f Family) lookUp(name string, bits int, invert bool) Exprs {
+	// [ payload load 4b @ network header + 16 => reg 1 ]
+	e := Exprs{&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: f.daddr, Len: f.length}}
+	if bits < int(f.length)*8 {
+		// [ bitwise reg 1 = ( reg 1 & 0x00ffffff ) ^ 0x00000000 ]
+		e = append(e, &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: f.length, Mask: f.mask(bits),
+			Xor: make([]byte, f.length)})
+	}
+	// [ lookup reg 1 set inner4_24 ], with 0x1 at the end if inverted
+	return append(e, &expr.Lookup{SourceRegister: 1, SetName: f.ofLength(name, bits), Invert: invert})
 }
 
 // ofLength returns the name of the set of prefixes of a length.

@@ -191,6 +191,10 @@ func FromInterfaceNotIn(set string) Exprs { return interfaceIn(expr.MetaKeyIIFNA
 // Interfaces.
 func ToInterfaceIn(set string) Exprs { return interfaceIn(expr.MetaKeyOIFNAME, set, false) }
 
+// ToInterfaceNotIn matches packets that go out by an interface whose name is not in a set of
+// Interfaces.
+func ToInterfaceNotIn(set string) Exprs { return interfaceIn(expr.MetaKeyOIFNAME, set, true) }
+
 // NotWithinInterfaceIn matches packets whose incoming and outgoing interfaces are not a pair in
 // a set of SameInterfaces: packets that go from one interface to another, and those within an
 // interface that the set does not list.

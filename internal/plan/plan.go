@@ -324,6 +324,11 @@ func (p *Plan) planGuard(podLinks []string) {
 	if p.keyed() { // also while nothing is exchanged: an earlier run has left the interface
 		g.Encrypted, g.Inner = wireguard.Interface, p.inner()
 	}
+	for i := range p.Config.Nodes {
+		if n := &p.Config.Nodes[i]; p.Engine.Sealed && n.Name != p.Self.Name {
+			g.Sealed = append(g.Sealed, n.Subnets...)
+		}
+	}
 	for _, peer := range p.Engine.Mesh.Peers {
 		for _, a := range peer.Addresses {
 			g.Nodes = append(g.Nodes, a.AddrPort)

@@ -246,6 +246,16 @@ func TestRulesOfSealedPlan(t *testing.T) {
 			if r.Guard.Encrypted != test.encrypted || (len(r.Guard.Inner) > 0) != (test.encrypted != "") {
 				t.Errorf("guard of %q for %s", r.Guard.Encrypted, r.Guard.Inner)
 			}
+			others := 0
+			for i := range test.file.Nodes[1:] {
+				others += len(test.file.Nodes[1+i].Subnets)
+			}
+			if test.encrypted == "" {
+				others = 0
+			}
+			if len(r.Guard.Sealed) != others || slices.Contains(r.Guard.Sealed, test.file.Nodes[0].Subnets[0]) {
+				t.Errorf("%v must leave encrypted, want the subnets of all others: %d", r.Guard.Sealed, others)
+			}
 			if !slices.Equal(r.Accept.Interfaces, test.interfaces) ||
 				!slices.Equal(r.Clamp.Interfaces, test.interfaces) {
 				t.Errorf("accepts for %q, segments for %q", r.Accept.Interfaces, r.Clamp.Interfaces)

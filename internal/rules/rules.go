@@ -34,10 +34,13 @@ type Wanted struct {
 
 // equal tells whether rules do the same. Reflection takes longer for one node than this for all of them.
 func (w Wanted) equal(o Wanted) bool {
-	if !slices.Equal(w.Guard.Nodes, o.Guard.Nodes) || !w.Allow.Equal(o.Allow) {
+	if !slices.Equal(w.Guard.Nodes, o.Guard.Nodes) || !slices.Equal(w.Guard.Sealed, o.Guard.Sealed) ||
+		!w.Allow.Equal(o.Allow) {
 		return false
 	}
-	w.Guard.Nodes, o.Guard.Nodes, w.Allow, o.Allow = nil, nil, nil, nil
+	for _, one := range []*Wanted{&w, &o} {
+		one.Guard.Nodes, one.Guard.Sealed, one.Allow = nil, nil, nil
+	}
 	return reflect.DeepEqual(w, o)
 }
 
@@ -70,6 +73,7 @@ type Keeper struct {
 	repairs atomic.Uint64
 	rate    *rate.Repairs // of repairs
 	dropped mesh.Growing  // by the guard: not_from_meshd
+	bare    mesh.Growing  // the same: not_encrypted
 	misled  mesh.Growing  // the same: wrong_destination
 	unasked mesh.Growing  // by rules of the file: not_allowed
 	lately  rate.Minute   // of unasked
@@ -345,7 +349,7 @@ func (t *Keeper) set(edit bool) (mended bool, err error) {
 // Drops returns how many packets rules have dropped, by the drop reasons of package filter. Whoever calls it
 // each second has Allowed know the last minute.
 func (t *Keeper) Drops() map[string]uint64 {
-	unmarked, err := t.guard.Drops()
+	unmarked, bare, err := t.guard.Drops()
 	astray, innerErr := t.inner.Drops()
 	unasked, allowErr := t.allow.Dropped()
 	unasked = t.unasked.Read(unasked, allowErr)
@@ -353,6 +357,7 @@ func (t *Keeper) Drops() map[string]uint64 {
 	return map[string]uint64{
 		filter.NotAllowed:       unasked,
 		filter.NotFromMeshd:     t.dropped.Read(unmarked, err),
+		filter.NotEncrypted:     t.bare.Read(bare, err),
 		filter.WrongDestination: t.misled.Read(astray, innerErr),
 	}
 }
