@@ -337,8 +337,8 @@ func (t *Keeper) set(edit bool) (mended bool, err error) {
 		note(t.allow.Set(t.wanted.Allow))
 	}
 	if m := t.wanted.Masquerade; m != nil {
+		note(false, t.masq.StandBy(*m)) // decides about connections that begin while the others are replaced
 		note(t.masq.Set(*m))
-		note(false, t.masq.StandBy(*m))
 	}
 	if t.wanted.Accept != nil {
 		note(t.accept.Set(*t.wanted.Accept))
