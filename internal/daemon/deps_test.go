@@ -300,7 +300,8 @@ func thirdParty(path string) (string, bool) {
 	return strings.Join(strings.SplitN(path, "/", parts+1)[:parts], "/"), true
 }
 
-// The table of docs/architecture.md has a reason for each module that go.mod asks for directly.
+// The table of docs/architecture.md has a reason for each module that go.mod asks for directly, and when its
+// version was made.
 func TestDependenciesHaveReasons(t *testing.T) {
 	doc, err := os.ReadFile("../../docs/architecture.md")
 	if err != nil {
@@ -319,7 +320,7 @@ func TestDependenciesHaveReasons(t *testing.T) {
 	for _, path := range modules {
 		t.Run(path, func(t *testing.T) {
 			name := major.ReplaceAllString(strings.TrimPrefix(path, "github.com/"), "")
-			row := regexp.MustCompile(`(?m)^\|[^|]*\b` + regexp.QuoteMeta(name) + `\b[^|]*\|[^|]+\|[^|]+\|$`)
+			row := regexp.MustCompile(`(?m)^\|[^|]*\b` + regexp.QuoteMeta(name) + `\b[^|]*\|[^|]+\|[^|]+\| [0-9]{4}-[0-9]{2} \|$`)
 			if !row.Match(doc) {
 				t.Errorf("the table has no row for %s", name)
 			}

@@ -128,7 +128,7 @@ func TestDashboard(t *testing.T) {
 
 	// A broken file changes nothing, and says where.
 	save(t, m.w2, often(t)+"[[node]]\nname = 7\n")
-	at := fmt.Sprintf("%s:%d", m.w2.Config, strings.Count(often(t), "\n")+1)
+	at := fmt.Sprintf("%d:1  node.address", strings.Count(often(t), "\n")+1)
 	s.shows("FILE REJECTED", "still running generation 1", "file rejected")
 	s.keys("c")
 	s.shows("REJECTED", "still running generation 1", "ON DISK  cannot be applied")

@@ -127,7 +127,7 @@ func (b Boxes) add(conn *nftables.Conn, t *nftables.Table) error {
 	if !b.shape.Ranges { // with a size the kernel chooses a hash that does not grow, which is the faster one
 		set.Size = uint32(len(b.elements))
 	}
-	if err := conn.AddSet(set, nil); err != nil {
+	if err := addSet(conn, set); err != nil {
 		return fmt.Errorf("set %s: %w", b.name, err)
 	}
 	elements := make([]nftables.SetElement, 0, maxBoxes)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -150,10 +151,21 @@ func (s Set) in(t *nftables.Table) *nftables.Set {
 	return set
 }
 
+// numbering is held while the library gives a set its number in a transaction: it counts for all connections
+// together, and several goroutines write tables.
+var numbering sync.Mutex
+
+// addSet adds a set without elements to a transaction.
+func addSet(conn *nftables.Conn, set *nftables.Set) error {
+	numbering.Lock()
+	defer numbering.Unlock()
+	return conn.AddSet(set, nil)
+}
+
 // add adds the set with its elements to a transaction.
 func (s Set) add(conn *nftables.Conn, t *nftables.Table) error {
 	set := s.in(t)
-	if err := conn.AddSet(set, nil); err != nil {
+	if err := addSet(conn, set); err != nil {
 		return fmt.Errorf("set %s: %w", s.name, err)
 	}
 	for chunk := range slices.Chunk(s.elements, maxElements) {

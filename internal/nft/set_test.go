@@ -3,11 +3,14 @@ package nft
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+
+	"example.org/meshd/internal/nstest"
 )
 
 // Of intervals the oracle is what they say: an address is inside if and only if one of the
@@ -143,4 +146,38 @@ func TestOurs(t *testing.T) {
 func mustAddr(b []byte) netip.Addr {
 	a, _ := netip.AddrFromSlice(b)
 	return a
+}
+
+// Goroutines write tables of their own at the same time, and each set gets its own elements.
+func TestTablesAreWrittenTogether(t *testing.T) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+		ended := make(chan error)
+		const writers = 4
+		for i := range writers {
+			go func() {
+				ended <- n.Do(func() error {
+					id := Both(fmt.Sprintf("meshd-%d", i))
+					for range 25 {
+						k, table := NewKeeper(id), Table{ID: id}
+						for j := range 5 {
+							names := []string{fmt.Sprintf("i%d-%d", i, j)}
+							table.Sets = append(table.Sets, Interfaces(fmt.Sprintf("s%d", j), names))
+						}
+						if _, err := k.Set([]Table{table}); err != nil {
+							return err
+						}
+						if changed, err := k.Set([]Table{table}); err != nil || changed {
+							return fmt.Errorf("changed %v: %w", changed, err)
+						}
+					}
+					return nil
+				})
+			}()
+		}
+		for range writers {
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+	})
 }
