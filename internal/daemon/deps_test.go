@@ -320,7 +320,8 @@ func TestDependenciesHaveReasons(t *testing.T) {
 	for _, path := range modules {
 		t.Run(path, func(t *testing.T) {
 			name := major.ReplaceAllString(strings.TrimPrefix(path, "github.com/"), "")
-			row := regexp.MustCompile(`(?m)^\|[^|]*\b` + regexp.QuoteMeta(name) + `\b[^|]*\|[^|]+\|[^|]+\| [0-9]{4}-[0-9]{2} \|$`)
+			row := regexp.MustCompile(`(?m)^\|[^|]*\b` + regexp.QuoteMeta(name) +
+				`\b[^|]*\|[^|]+\|[^|]+\| [0-9]{4}-[0-9]{2} \|$`)
 			if !row.Match(doc) {
 				t.Errorf("the table has no row for %s", name)
 			}

@@ -67,9 +67,9 @@ func (m *Masq) Remove() error {
 // StandBy makes the standby rules match s. They decide only while another program has removed the
 // ordinary ones, until the next Set, and for the moment of a Set itself: sets of intervals are empty for new
 // rules until the kernel has done with their transaction (nft/lengths.go), and a connection that begins then
-// would keep the pod's address for good. So StandBy comes first. Without them the kernel would stop translating together
-// with its last NAT chain: the next segment of a busy connection would leave with the pod's
-// address, or an answer would find no connection on the host, which resets it.
+// would keep the pod's address for good. So StandBy comes first. Without them the kernel would stop
+// translating together with its last NAT chain: the next segment of a busy connection would leave with the
+// pod's address, or an answer would find no connection on the host, which resets it.
 //
 // The ordinary tables remain in charge of counting and repair: they survive a restart of the
 // daemon, and exist on kernels before 5.12.

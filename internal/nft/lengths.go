@@ -50,7 +50,8 @@ func (f Family) DestinationNotByLength(name string, ps []netip.Prefix) (e Exprs)
 // lookUp looks up the first bits of the destination address in the set of prefixes of that length.
 func (f Family) lookUp(name string, bits int, invert bool) Exprs {
 	// [ payload load 4b @ network header + 16 => reg 1 ]
-	e := Exprs{&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: f.daddr, Len: f.length}}
+	e := Exprs{&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: f.daddr,
+		Len: f.length}}
 	if bits < int(f.length)*8 {
 		// [ bitwise reg 1 = ( reg 1 & 0x00ffffff ) ^ 0x00000000 ]
 		e = append(e, &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: f.length, Mask: f.mask(bits),
