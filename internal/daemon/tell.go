@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+
 	"net/netip"
 	"os"
 	"slices"
@@ -267,7 +269,7 @@ func (t *teller) remember(at time.Time) {
 			all = append(all, history.Peer{Name: name, Reading: one})
 		}
 	}
-	t.history.Take(at, history.Node{Reading: node, Lost: words.Totals(r, lost).Drops}, all)
+	t.history.Take(at, history.Node{Reading: node, Lost: words.Totals(r, maps.Clone(lost)).Drops}, all)
 }
 
 // past answers GET /v1/history.

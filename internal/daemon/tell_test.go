@@ -489,3 +489,18 @@ func TestRemember(t *testing.T) {
 		t.Errorf("the engine learned %q, where each peer is news once", e.learned)
 	}
 }
+
+// What is remembered each second, and once more for the first question, is not shared: both go on at the same
+// time as health is judged.
+func TestReadingsAreNotShared(t *testing.T) {
+	tell, _ := forwardingTeller(t, file)
+	var all sync.WaitGroup
+	for range 2 {
+		all.Go(func() {
+			for i := range 50 {
+				tell.remember(time.Unix(1_800_000_000+int64(i), 0))
+			}
+		})
+	}
+	all.Wait()
+}

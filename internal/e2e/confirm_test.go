@@ -29,6 +29,23 @@ func onDisk(t *testing.T, d *nstest.Daemon, when, want string) {
 	}
 }
 
+// followed runs what a unit of root runs when the record of what was applied changes on disk, which is soon
+// after the daemon tells of it, until the file has the wanted text.
+func followed(t *testing.T, d *nstest.Daemon, want string) {
+	t.Helper()
+	var got []byte
+	eventually(t, "the file follows", func() bool {
+		_, err := d.Ask("follow-file")
+		if err == nil {
+			got, err = os.ReadFile(d.Config)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(got) == want
+	}, func() string { return string(got) })
+}
+
 // A change cuts this host off from its peer. Nobody confirms it, and meshd goes back: by itself, and after a
 // kill that came before its time was over. The file on disk follows with root's next command.
 func TestChangeThatIsNotConfirmed(t *testing.T) {
@@ -67,10 +84,7 @@ func TestChangeThatIsNotConfirmed(t *testing.T) {
 	if _, err := d.Ask("reload"); err != nil || status(t, d).Config.SHA256 == s.Config.SHA256 {
 		t.Errorf("a reload applies what was taken back: %v", err)
 	}
-	if _, err := d.Ask("follow-file"); err != nil {
-		t.Error(err)
-	}
-	onDisk(t, d, "the unit of root has run", before)
+	followed(t, d, before)
 
 	// A power cut between apply and confirm.
 	if _, err := d.Ask("apply", change, "--confirm", "4s"); err != nil {
@@ -83,9 +97,7 @@ func TestChangeThatIsNotConfirmed(t *testing.T) {
 	}
 	waitStatus(t, d, "taken back", isTakenBack)
 	run(t, w.PodW, "ping", "-c", "1", "-w", "10", "10.244.2.2")
-	if _, err := d.Ask("follow-file"); err != nil {
-		t.Error(err)
-	}
+	followed(t, d, before)
 
 	// The time is over while no meshd runs: it never runs the change again.
 	if _, err := d.Ask("apply", change, "--confirm", "1s"); err != nil {

@@ -85,8 +85,11 @@ func testPeerComesAndGoes(t *testing.T) {
 		t.Error(err)
 	}
 	waitPeer(t, w, "worker2", "up", isIn(control.Up))
+	// When its questions come before its first answer, as on a busy machine, it is silent meanwhile.
 	const want = "peer_up peer_stale peer_down peer_up "
-	if got := peerEvents(t, m.w2, "worker"); strings.ReplaceAll(got, "peer_file_matches ", "") != want {
+	got := strings.NewReplacer("peer_file_matches ", "", "peer_down peer_silent ", "peer_down ").
+		Replace(peerEvents(t, m.w2, "worker"))
+	if got != want {
 		t.Errorf("events: %s, want %s", got, want)
 	}
 	if got := peerEvents(t, m.w2, "control-plane"); strings.ReplaceAll(got, "peer_file_matches ",

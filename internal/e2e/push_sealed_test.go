@@ -170,8 +170,5 @@ func (f *fleet) loses(t *testing.T, i int) {
 		t.Errorf("%+v", files)
 	}
 	onDisk(t, d, "meshd may not write it", onEngine(t, good))
-	if _, err := d.Ask("follow-file"); err != nil {
-		t.Error(err)
-	}
-	onDisk(t, d, "the unit of root has run", onEngine(t, f.doc("")))
+	followed(t, d, onEngine(t, f.doc("")))
 }

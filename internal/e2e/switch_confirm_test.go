@@ -50,10 +50,7 @@ func TestEncryptionIsConfirmed(t *testing.T) {
 	arrives()
 	for host, d := range l.all {
 		waitStatus(t, d, "taken back", isTakenBack)
-		if _, err := d.Ask("follow-file"); err != nil {
-			t.Error(err)
-		}
-		onDisk(t, d, "taken back", l.keys)
+		followed(t, d, l.keys)
 		l.are(host, control.WireGuardReady)
 	}
 	bare := l.leftBare(first)

@@ -40,6 +40,12 @@ func newSim(t *testing.T, interval time.Duration, peers ...string) *sim {
 	return s
 }
 
+// answerTo is how a neighbour answers, which is one of its own for each question: none bounds another one's.
+func answerTo(q Question, at time.Time) (reply []byte, mine bool) {
+	neighbour.given.used.Store(0)
+	return neighbour.Answer("us", netip.AddrPort{}, false, bytes.Clone(q.Payload), at)
+}
+
 // neighbour answers as a meshd does.
 var neighbour = func() *Prober {
 	p := New(func(string) time.Time { return time.Time{} })
@@ -71,7 +77,7 @@ func (s *sim) run(span time.Duration) {
 				continue
 			}
 			asked := bytes.Clone(q.Payload)
-			b, mine := neighbour.Answer("us", netip.AddrPort{}, false, bytes.Clone(q.Payload), s.now)
+			b, mine := answerTo(q, s.now)
 			if want := len(asked); q.Form != Large && (!mine || len(b) != want) || len(b) < PayloadSize {
 				s.t.Fatalf("the answer to %d bytes is %d bytes, mine: %v", len(asked), len(b), mine)
 			}
@@ -264,7 +270,7 @@ func TestForgedAnswers(t *testing.T) {
 		questions, _ = s.Work(s.now)
 	}
 	q := questions[0]
-	b, _ := neighbour.Answer("us", netip.AddrPort{}, false, bytes.Clone(q.Payload), s.now)
+	b, _ := answerTo(q, s.now)
 	before := s.report(q.Peer).Received
 	for range 3 {
 		s.Answer(q.Peer, netip.AddrPort{}, true, b, s.now)
@@ -358,7 +364,7 @@ func TestPing(t *testing.T) {
 	if !ok || len(q.Payload) != 1000 {
 		t.Fatalf("%v, %d bytes", ok, len(q.Payload))
 	}
-	b, _ := neighbour.Answer("us", netip.AddrPort{}, false, q.Payload, s.now)
+	b, _ := answerTo(q, s.now)
 	s.Answer("b", netip.AddrPort{}, true, b, s.now.Add(3*time.Millisecond))
 	if rtt := <-answer; rtt != 3*time.Millisecond {
 		t.Errorf("%v", rtt)

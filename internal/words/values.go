@@ -41,7 +41,7 @@ func Dataplane(r dataplane.Reading) control.Dataplane {
 }
 
 // Totals tells what was counted in all. kernel are the packets that were lost before the engine saw them, by
-// reason.
+// reason; Totals takes it over.
 func Totals(r dataplane.Reading, kernel map[string]uint64) control.Totals {
 	t := control.Totals{Drops: kernel}
 	for _, reason := range mesh.Reasons() {
