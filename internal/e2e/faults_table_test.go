@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"example.org/meshd/internal/nstest"
 )
 
 // again does something 20 times a second until the function that it returns is called.
@@ -78,7 +80,7 @@ func killedWhileApplying(r *faultRig) func() {
 func outOfMemory(r *faultRig) func() {
 	group := fmt.Sprintf("/sys/fs/cgroup/memory/meshtest%d", os.Getpid())
 	if err := os.Mkdir(group, 0o755); err != nil {
-		r.t.Skipf("no cgroup of version 1 to limit memory with: %v", err)
+		nstest.Need(r.t, fmt.Errorf("no cgroup of version 1 to limit memory with: %w", err))
 	}
 	put := func(file, text string) {
 		if err := os.WriteFile(group+"/"+file, []byte(text), 0o644); err != nil {

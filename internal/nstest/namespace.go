@@ -29,7 +29,7 @@ import (
 // MESH_REQUIRE_NETNS=1, which CI sets so that nothing is skipped there.
 func Require(t testing.TB) {
 	t.Helper()
-	require(t, Available())
+	Need(t, Available())
 }
 
 // RequirePrograms is Require for programs, by name or path. advice says how to get them.
@@ -37,13 +37,14 @@ func RequirePrograms(t testing.TB, advice string, programs ...string) {
 	t.Helper()
 	for _, program := range programs {
 		if _, err := exec.LookPath(program); err != nil {
-			require(t, fmt.Errorf("%w: %s", err, advice))
+			Need(t, fmt.Errorf("%w: %s", err, advice))
 		}
 	}
 }
 
-// require skips a test for a reason, or fails it where nothing may be skipped.
-func require(t testing.TB, err error) {
+// Need skips a test if err says what it lacks, or fails it where nothing may be skipped: with
+// MESH_REQUIRE_NETNS=1.
+func Need(t testing.TB, err error) {
 	t.Helper()
 	switch {
 	case err == nil:
