@@ -223,11 +223,13 @@ func (r *reconciler) begin(ctx context.Context) error {
 	res := r.attempt(ctx, r.loaded)
 	switch res.outcome {
 	case waiting:
-		if v := r.view.now(); !v.waits() || v.config != r.loaded { // addresses come and go: say it once
-			r.log.Warn("waiting for an address of this node", "file", r.path, "reason", res.err, "event", "waiting")
-		}
+		was := r.view.now()
 		r.view.waiting(r.loaded, mesh.Condition{
 			Kind: mesh.WaitingForUs, Severity: mesh.Failed, Subject: r.path, Cause: res.err.Error()})
+		// Told once, though addresses come and go, and last: who reads it and asks for the status sees why.
+		if !was.waits() || was.config != r.loaded {
+			r.log.Warn("waiting for an address of this node", "file", r.path, "reason", res.err, "event", "waiting")
+		}
 		return nil
 	case faultyFile:
 		return fmt.Errorf("%w: %w", ErrConfig, res.err)

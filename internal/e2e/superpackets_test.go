@@ -39,6 +39,8 @@ func superpackets(t *testing.T, file string, holds func(m *mesh)) {
 	// Each is a flow of its own: one that user space has carried stays there for a while.
 	blasts := func(t *testing.T, from *nstest.Namespace, address string, to *nstest.Namespace, at string) {
 		t.Helper()
+		// Packets that wait for a neighbour are overtaken by those sent while it is found (__neigh_update).
+		run(t, from, "ping", "-c", "1", "-W", "5", "-I", address, at)
 		sender, receiver := listen(t, from, address+":0"), listen(t, to, at+":7000")
 		defer receiver.Close()
 		segmented(t, sender)
