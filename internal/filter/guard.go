@@ -29,8 +29,8 @@ import (
 //	closed  sets: interfaces without a part in the mesh, if the host forwards only because of it
 //	bridged sets: each closed interface with itself. With br_netfilter these chains see packets
 //	        that a bridge forwards between its own ports
-//	own     set: meshd's interfaces
-//	sealed  sets: the subnets of other nodes while packets must be encrypted, one for each length
+//	sealed  sets: the subnets of other nodes while packets must be encrypted, one for each length; few of
+//	        them are compared one by one
 //
 //	forward, output  to a subnet of another node, not by own, encrypted   drop
 //	all      TCP that opens no connection; output: all TCP                pass
@@ -103,7 +103,6 @@ const (
 	setInside = "inside"
 	setClosed = "closed"
 	setBridge = "bridged"
-	setOwn    = "own"
 	setSealed = "sealed"
 
 	otherNetworks = "other-networks" // name of the rules about closed interfaces
@@ -192,13 +191,17 @@ func (s GuardSettings) sealed(t *nft.Table) (rules []nft.Rule) {
 	if len(s.Sealed) == 0 {
 		return nil
 	}
-	t.Sets = append(t.Sets, nft.Interfaces(setOwn, s.own()))
 	for _, f := range nft.Families {
 		f = f.InBoth()
-		t.Sets = append(t.Sets, f.ByLength(setSealed, s.Sealed)...)
-		for _, to := range f.DestinationByLength(setSealed, s.Sealed) {
+		subnets := placesOf(f, setSealed, s.Sealed)
+		ways := subnets.has(false)
+		if len(subnets.prefixes) > few {
+			ways = f.DestinationByLength(setSealed, subnets.prefixes)
+			t.Sets = append(t.Sets, f.ByLength(setSealed, subnets.prefixes)...)
+		}
+		for _, to := range ways {
 			rules = append(rules, nft.Rule{Name: NotEncrypted,
-				Exprs: nft.Join(f.Guard(), to, nft.ToInterfaceNotIn(setOwn), nft.Drop())})
+				Exprs: nft.Join(f.Guard(), to, nft.ToOtherInterface(s.own()...), nft.Drop())})
 		}
 	}
 	return rules

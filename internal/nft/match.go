@@ -191,9 +191,16 @@ func FromInterfaceNotIn(set string) Exprs { return interfaceIn(expr.MetaKeyIIFNA
 // Interfaces.
 func ToInterfaceIn(set string) Exprs { return interfaceIn(expr.MetaKeyOIFNAME, set, false) }
 
-// ToInterfaceNotIn matches packets that go out by an interface whose name is not in a set of
-// Interfaces.
-func ToInterfaceNotIn(set string) Exprs { return interfaceIn(expr.MetaKeyOIFNAME, set, true) }
+// ToOtherInterface matches packets that go out by none of a few interfaces, at least one: that costs less
+// than a set of them.
+func ToOtherInterface(names ...string) Exprs {
+	e := Exprs{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1}}
+	for _, name := range names {
+		// [ cmp neq reg 1 "mesh0" ]
+		e = append(e, &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: append([]byte(name), 0)})
+	}
+	return e
+}
 
 // NotWithinInterfaceIn matches packets whose incoming and outgoing interfaces are not a pair in
 // a set of SameInterfaces: packets that go from one interface to another, and those within an

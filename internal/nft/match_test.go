@@ -152,6 +152,8 @@ func TestOtherWords(t *testing.T) {
 		"in by a name that begins so":  {FromInterface("cni"), udp, false},
 		"in by a longer name":          {FromInterface("cni01"), udp, false},
 		"out by":                       {ToInterface("eth0"), udp, true},
+		"out by another":               {ToOtherInterface("mesh0", "meshd-wg"), udp, true},
+		"out by one of few":            {ToOtherInterface("mesh0", "eth0"), udp, false},
 		"in by one of a set":           {FromInterfaceIn("inside"), udp, true},
 		"in by none of a set":          {FromInterfaceNotIn("inside"), udp, false},
 		"out by one of a set":          {ToInterfaceIn("inside"), udp, false},
