@@ -38,6 +38,9 @@ func (s ProbeSettings) taking(t *nft.Table) (rules []nft.Rule) {
 	const name = "probe"
 	t.Chains = append(t.Chains, nft.Chain{Name: name, Rules: []nft.Rule{
 		{Name: "log", Exprs: nft.LogTo(s.Group, probeRate)}, {Name: "taken", Exprs: nft.Drop()}}})
+	if s.Port != 0 { // each datagram of the mesh comes by here as well
+		rules = otherPort([]netip.AddrPort{netip.AddrPortFrom(netip.Addr{}, s.Port)})
+	}
 	s.each(func(f nft.Family, to nft.Exprs) {
 		kinds := []nft.Exprs{f.EchoWith(s.Payload)}
 		if s.Port != 0 {

@@ -22,6 +22,7 @@ import (
 //			type filter hook postrouting priority 2147483646; policy accept;
 //			tcp flags syn,rst != syn                              accept
 //			tcp, to the mesh                                      goto to-mesh
+//			udp, to a port that no probe has                      accept
 //			... a forwarded probe, see ProbeSettings              goto probe
 //		}
 //	}
