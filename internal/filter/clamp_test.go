@@ -108,14 +108,14 @@ func TestClampLowersSegments(t *testing.T) {
 		if err := n.Sysctl("ipv4.tcp_timestamps", "0"); err != nil { // they would make segments smaller
 			t.Fatal(err)
 		}
-		// An IPv6 address gets its route by a job of the kernel's (addrconf_dad_work).
+		// An IPv6 address gets its local route by a job of the kernel's (addrconf_dad_work).
 		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-			_, err := n.Run("ip", "-6", "route", "get", "fd00:10:244:2::")
-			if err == nil {
+			out, err := n.Run("ip", "-6", "route", "get", "fd00:10:244:2::")
+			if err == nil && strings.HasPrefix(out, "local") {
 				break
 			}
 			if time.Now().After(deadline) {
-				t.Fatal(err)
+				t.Fatalf("%s, %v", out, err)
 			}
 		}
 		s := ClampSettings{Interfaces: []string{"meshd-wg", "lo"}, MTU: 1472,

@@ -16,6 +16,7 @@ func (k *Keeper) Edit(tables []Table) (ok bool) {
 	if !k.began {
 		return false
 	}
+	tables = inGeneration(tables, k.names)
 	edits, ok := differing(k.have(), tables)
 	if !ok || len(edits) == 0 {
 		return ok

@@ -69,8 +69,8 @@ func (o *owner) claim(id ID) error {
 	return err
 }
 
-// empty adds to the transaction that all rules, chains and sets of a claimed table go.
-func (o *owner) empty(id ID) error {
+// empty adds to the transaction that all rules and chains of a claimed table go, and all sets but some.
+func (o *owner) empty(id ID, but []string) error {
 	table := id.table()
 	chains, err := o.conn.ListChainsOfTableFamily(id.family)
 	if err != nil {
@@ -87,9 +87,23 @@ func (o *owner) empty(id ID) error {
 		}
 	}
 	for _, s := range sets {
-		o.conn.DelSet(&nftables.Set{Table: table, Name: s.Name})
+		if !slices.Contains(but, s.Name) {
+			o.conn.DelSet(&nftables.Set{Table: table, Name: s.Name})
+		}
 	}
 	return nil
+}
+
+// remove adds to the transaction that a table goes, if it exists.
+func (o *owner) remove(id ID) error {
+	_, err := find(o.conn, id)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err == nil {
+		o.conn.DelTable(id.table())
+	}
+	return err
 }
 
 // close gives up all tables, which stay.
@@ -141,28 +155,48 @@ func (k *Keeper) send(conn *nftables.Conn, err error) error {
 	return err
 }
 
-// write adds to a transaction that the tables are replaced. Where the kernel cannot make them the owner's, it
-// returns another connection.
-func (k *Keeper) write(conn *nftables.Conn, tables []Table) (*nftables.Conn, error) {
-	for _, id := range k.ids {
-		i := slices.IndexFunc(tables, func(t Table) bool { return t.ID == id })
-		var err error
-		if k.owns {
-			err = k.clear(id, i >= 0)
-		}
+// write replaces the tables, and returns the generation of their sets of ranges.
+func (k *Keeper) write(conn *nftables.Conn, tables []Table) (names int, err error) {
+	if conn, err = k.claim(conn, tables); err == nil && k.owns {
+		names, err = k.owner.ahead(tables)
+	}
+	if err == nil {
+		err = k.replaceBy(conn, inGeneration(tables, names))
+	}
+	return names, k.send(conn, err)
+}
+
+// claim makes the tables the owner's. Where the kernel cannot do that, it returns another connection.
+func (k *Keeper) claim(conn *nftables.Conn, tables []Table) (*nftables.Conn, error) {
+	if !k.owns {
+		return conn, nil
+	}
+	for _, t := range tables {
+		err := k.owner.claim(t.ID)
 		if errors.Is(err, errCannotOwn) {
 			k.owns = false
 			if err = k.Close(); err == nil {
-				conn, err = open()
-			}
-			if err == nil {
-				return k.write(conn, tables)
+				return open()
 			}
 		}
 		if err != nil {
 			return conn, err
 		}
-		if !k.owns {
+	}
+	return conn, nil
+}
+
+// replaceBy adds to a transaction that the tables are replaced. Those of an owner stay, with the sets that it
+// has made ahead.
+func (k *Keeper) replaceBy(conn *nftables.Conn, tables []Table) (err error) {
+	for _, id := range k.ids {
+		i := slices.IndexFunc(tables, func(t Table) bool { return t.ID == id })
+		switch {
+		case k.owns && i < 0:
+			err = k.owner.remove(id)
+		case k.owns:
+			err = k.owner.empty(id, tables[i].lateNames())
+		default:
 			// Adding before deleting makes the deletion succeed if there is no table.
 			conn.AddTable(id.table())
 			conn.DelTable(id.table())
@@ -170,14 +204,14 @@ func (k *Keeper) write(conn *nftables.Conn, tables []Table) (*nftables.Conn, err
 				conn.AddTable(id.table())
 			}
 		}
-		if i < 0 {
-			continue
+		if err == nil && i >= 0 {
+			err = tables[i].add(conn, k.owns)
 		}
-		if err := tables[i].add(conn); err != nil {
-			return conn, err
+		if err != nil {
+			return err
 		}
 	}
-	return conn, nil
+	return nil
 }
 
 // untouched tells whether the kernel's tables are those of the last Set without a look into them: nobody else
@@ -196,24 +230,6 @@ func (k *Keeper) untouched(conn *nftables.Conn, tables []Table) (bool, error) {
 		}
 	}
 	return true, nil
-}
-
-// clear adds to the owner's transaction that a table is empty if it is wanted, and that it goes otherwise.
-func (k *Keeper) clear(id ID, wanted bool) error {
-	if wanted {
-		if err := k.owner.claim(id); err != nil {
-			return err
-		}
-		return k.owner.empty(id)
-	}
-	_, err := find(k.owner.conn, id)
-	switch {
-	case errors.Is(err, unix.ENOENT):
-		return nil
-	case err == nil:
-		k.owner.conn.DelTable(id.table())
-	}
-	return err
 }
 
 // inOneBatch sends messages about tables as one transaction. The last one asks for an answer.

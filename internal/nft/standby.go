@@ -107,7 +107,13 @@ func (b *Standby) make(t Table) error {
 	}
 	err = ownTable(raw, t.ID)
 	if err == nil {
-		err = t.add(conn)
+		err = t.addSets(conn, true)
+	}
+	if err == nil {
+		err = conn.Flush() // the kernel publishes them late, see ahead.go
+	}
+	if err == nil {
+		err = t.add(conn, true)
 	}
 	if err == nil {
 		err = conn.Flush()

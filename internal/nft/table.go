@@ -105,19 +105,18 @@ func (c Chain) in(t *nftables.Table) *nftables.Chain {
 		Device: c.Device}
 }
 
-// add adds the table's sets and chains to a transaction; the table itself must be in it.
-func (t Table) add(conn *nftables.Conn) error {
+// add adds the table's sets and chains to a transaction; the table itself must be in it. Sets of ranges may
+// have been made ahead.
+func (t Table) add(conn *nftables.Conn, made bool) error {
+	if !made {
+		if err := t.addSets(conn, true); err != nil {
+			return err
+		}
+	}
+	if err := t.addSets(conn, false); err != nil {
+		return err
+	}
 	table := t.ID.table()
-	for _, s := range t.Sets {
-		if err := s.add(conn, table); err != nil {
-			return err
-		}
-	}
-	for _, b := range t.Boxes {
-		if err := b.add(conn, table); err != nil {
-			return err
-		}
-	}
 	for _, c := range t.Chains {
 		chain := conn.AddChain(c.in(table))
 		for _, r := range c.Rules {
@@ -144,6 +143,7 @@ type Keeper struct {
 	owns  bool   // the tables are to belong to owner; false also where the kernel cannot do that
 	owner *owner // nil: none yet
 	wrote *owner // that of the last Set that wrote
+	names int    // the generation of the tables' sets of ranges, see ahead
 
 	mu       sync.Mutex
 	writing  bool               // rules are being replaced: what is read now may be of either
@@ -161,24 +161,22 @@ func NewKeeper(ids ...ID) *Keeper {
 }
 
 // Set makes the kernel's tables match; tables of the Keeper's IDs that are not in the argument
-// are removed. It does so in one transaction, so that packets never find a part of the rules. If
+// are removed. It replaces rules in one transaction, so that packets never find a part of them. If
 // the kernel's tables match already, Set changes nothing and changed is false. It needs
 // CAP_NET_ADMIN.
 func (k *Keeper) Set(tables []Table) (changed bool, err error) {
-	if tables == nil { // which would say that nothing was replaced
-		tables = []Table{}
-	}
 	conn, err := k.connect()
 	if err != nil {
 		return false, err
 	}
 	// The first Set replaces the rules of an earlier run, so that counters begin at 0. Where other rules are
 	// wanted than before, the kernel's are not compared: with 10,000 elements that takes as long as new ones.
-	if edits, alike := differing(k.have(), tables); k.began && alike && k.owner == k.wrote {
+	now := inGeneration(tables, k.names)
+	if edits, alike := differing(k.have(), now); k.began && alike && k.owner == k.wrote {
 		ok := false
 		err := again(func() (err error) {
-			if ok, err = k.untouched(conn, tables); !ok && err == nil {
-				edits, ok, err = k.compare(conn, tables)
+			if ok, err = k.untouched(conn, now); !ok && err == nil {
+				edits, ok, err = k.compare(conn, now)
 			}
 			return err
 		})
@@ -186,7 +184,7 @@ func (k *Keeper) Set(tables []Table) (changed bool, err error) {
 			return false, err
 		}
 		// Another program may be faster, so that an element is gone already: then all is replaced.
-		if ok && k.amend(conn, tables, edits) == nil {
+		if ok && k.amend(conn, now, edits) == nil {
 			return true, nil
 		}
 	}
@@ -195,12 +193,13 @@ func (k *Keeper) Set(tables []Table) (changed bool, err error) {
 	if err != nil { // the counts since the last reading are lost with the rules
 		last = nil
 	}
-	conn, err = k.write(conn, tables)
-	if err = k.send(conn, err); err != nil {
+	names, err := k.write(conn, tables)
+	if err != nil {
 		end(nil, nil)
 		return false, err
 	}
-	end(last, tables)
+	end(last, inGeneration(tables, names))
+	k.names = names
 	k.began, k.wrote = true, k.owner
 	return true, nil
 }
