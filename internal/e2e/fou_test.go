@@ -21,6 +21,12 @@ import (
 	"example.org/meshd/internal/nstest"
 )
 
+func init() {
+	if exec.Command("modprobe", "-a", "fou").Run() == nil {
+		ways = append(ways, "fou")
+	}
+}
+
 // withFOU loads the module that the kernel does not load by itself.
 func withFOU(t *testing.T) {
 	t.Helper()

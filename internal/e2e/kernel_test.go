@@ -82,7 +82,7 @@ func TestKernelEngine(t *testing.T) {
 // plain loop.
 func TestKernelEngineInMixedMesh(t *testing.T) {
 	nstest.Share(t, nstest.Busy)
-	for _, receive := range []string{"tcx", "xdp"} {
+	for _, receive := range ways[1:] {
 		t.Run(receive, func(t *testing.T) {
 			w := newWorld(t)
 			if err := w.Lab.LikeAWire(w.Hosts()...); err != nil {
