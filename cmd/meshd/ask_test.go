@@ -66,12 +66,12 @@ func TestRoute(t *testing.T) {
 		"10.244.2.9": {local, line{stdout: "10.244.2.9 is local: in 10.244.2.0/24 of this node, edge-1; " +
 			"packets to it do not pass the mesh\n"}},
 		"127.0.0.1": {outside, line{code: exitNo,
-			stderr: "meshd: the mesh has no route to 127.0.0.1: no node has it\n"}},
+			stdout: "127.0.0.1: no route in the mesh: no node has it\n"}},
 		"10.9.9.9": {outside, line{code: exitNo,
-			stderr: "meshd: the mesh has no route to 10.9.9.9: no node has it\n" +
-				"meshd: from a pod of this host: leaves with this host's address (rule pods-to-outside)\n"}},
+			stdout: "10.9.9.9: no route in the mesh: no node has it\n" +
+				"from a pod: leaves with this host's address (rule pods-to-outside)\n"}},
 		"fd00::1": {waiting, line{code: exitNo,
-			stderr: "meshd: the mesh has no route to fd00::1: nothing is forwarded yet\n"}},
+			stdout: "fd00::1: no route in the mesh: nothing is forwarded yet\n"}},
 	} {
 		t.Run(to, func(t *testing.T) {
 			socket := fake(t, control.Source{Route: func(a netip.Addr) control.Route {

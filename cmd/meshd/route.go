@@ -24,8 +24,9 @@ address and state, the source address and the largest packet of this host, what
 masquerading does to a pod's packets, and whether the kernel sends packets that way.
 Where several nodes have the prefix, it shows which one carries it now and which ones
 stand by, in order of preference.
-Exit code 1: no node does, or the kernel sends them elsewhere; the reason is printed. An
-address behind this node itself is an answer, too: packets to it do not pass the mesh.
+Exit code 1: no node does, or the kernel sends them elsewhere; the reason is printed in
+the place of the route. An address behind this node itself is an answer, too: packets to
+it do not pass the mesh.
 
 With two ends it shows what the rules [[allow]] of the file say of packets that open a
 connection from one to the other, such as "meshd route edge-1 10.244.1.7 tcp/443". An end
@@ -73,19 +74,24 @@ func answerRoute(cmd *cobra.Command, g *globals, r control.Route) (err error) {
 			"%s is local: in %s of this node, %s; packets to it do not pass the mesh\n", r.To, r.Prefix, r.Peer)
 	case r.Reason == "":
 		err = printRoute(cmd.OutOrStdout(), r)
+	default:
+		err = printNoRoute(cmd.OutOrStdout(), r)
 	}
 	if err != nil || local || r.Carried() {
 		return err
 	}
-	if r.Reason != "" {
-		// Why there is none is not data: stdout stays empty, and a script that reads it finds no
-		// sentence.
-		fmt.Fprintf(cmd.ErrOrStderr(), "meshd: the mesh has no route to %s: %s\n", r.To, r.Reason)
-		if fate := fateOf(r); fate != "" {
-			fmt.Fprintf(cmd.ErrOrStderr(), "meshd: from a pod of this host: %s\n", fate)
-		}
-	}
 	return errSilent // what is wrong has been printed
+}
+
+// printNoRoute writes why there is no route. That was the question, so it is an answer and no error: scripts
+// look at the exit code, and people find it where they have sent the output.
+func printNoRoute(w io.Writer, r control.Route) error {
+	fate := ""
+	if does := fateOf(r); does != "" {
+		fate = "from a pod: " + does + "\n"
+	}
+	_, err := fmt.Fprintf(w, "%s: no route in the mesh: %s\n%s", r.To, r.Reason, fate)
+	return err
 }
 
 // printRoute writes a route for people, in the manner of ip-route(8).

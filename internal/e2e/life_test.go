@@ -192,7 +192,7 @@ func TestWaitsForItsAddress(t *testing.T) {
 		t.Errorf("status %+v", s)
 	}
 	if out, err := d.Ask("route", "10.244.1.2"); err == nil ||
-		!strings.Contains(err.Error(), "nothing is forwarded yet") {
+		!strings.Contains(out, "nothing is forwarded yet") {
 		t.Errorf("%q, %v", out, err)
 	}
 	if err := w.Worker2.IP("addr add 172.18.0.3/16 dev eth0"); err != nil {
