@@ -258,7 +258,7 @@ func (r *reconciler) warn(old, next []mesh.Condition) {
 	}
 	for _, c := range next {
 		if !had[c] {
-			r.log.Warn(words.Sentence(c), "kind", string(c.Kind), "remedy", c.Remedy, "event", "warning")
+			r.log.Warn(words.Sentence(c), "kind", string(c.Kind), "remedy", words.Remedy(c), "event", "warning")
 		}
 	}
 }

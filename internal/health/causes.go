@@ -49,7 +49,7 @@ func Causes(conditions []mesh.Condition, peers []Peer) []mesh.Condition {
 			serving = append(serving, p)
 		}
 	}
-	for _, c := range conditions {
+	for _, c := range withoutExplained(conditions, known) {
 		p, ok := known[c.Peer]
 		if !ok || p.Maintained && !ofMaintenance(c.Kind) { // about this node, or a peer that has just left
 			rest = append(rest, c)
@@ -69,6 +69,28 @@ func Causes(conditions []mesh.Condition, peers []Peer) []mesh.Condition {
 			evidence = peers
 		}
 		rest = append(rest, t.told(evidence, known)...)
+	}
+	return rest
+}
+
+// withoutExplained leaves out that the meshd of a peer is silent where the peer's own host says why: nothing
+// listens on the port. Both would be one cause told twice. A router that says so may be a firewall that
+// rejects probes alone, so then both stay.
+func withoutExplained(conditions []mesh.Condition, known map[string]Peer) []mesh.Condition {
+	ended := map[string]bool{}
+	for _, c := range conditions {
+		if c.Kind == mesh.PeerPortClosed && c.Subject == known[c.Peer].Underlay.Addr().String() {
+			ended[c.Peer] = true
+		}
+	}
+	if len(ended) == 0 {
+		return conditions
+	}
+	rest := make([]mesh.Condition, 0, len(conditions))
+	for _, c := range conditions {
+		if c.Kind != mesh.PeerSilent || !ended[c.Peer] {
+			rest = append(rest, c)
+		}
 	}
 	return rest
 }

@@ -130,6 +130,41 @@ func TestCausesCount(t *testing.T) {
 	}
 }
 
+// That a meshd is silent is no news beside the word of its own host that it does not run. A stranger's word
+// explains nothing, nor does one about another peer.
+func TestCausesFoldSilenceIntoItsReason(t *testing.T) {
+	silent := mesh.Condition{Kind: mesh.PeerSilent, Severity: mesh.Degraded, Peer: "b"}
+	closed := func(peer, by string) mesh.Condition {
+		return mesh.Condition{Kind: mesh.PeerPortClosed, Severity: mesh.Degraded, Peer: peer, Subject: by}
+	}
+	for _, test := range []struct {
+		name   string
+		closed mesh.Condition
+		folds  bool
+	}{
+		{"its host says so", closed("b", "172.18.0.3"), true},
+		{"a router says so", closed("b", "172.18.0.1"), false},
+		{"another peer's host says so", closed("a", "172.18.0.2"), false},
+		{"nobody knows who says so", closed("b", "a router"), false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			in := []mesh.Condition{test.closed, silent}
+			want := slices.Clone(in)
+			if test.folds {
+				want = want[:1]
+			}
+			// The same kind comes from the registry after those of troubles, and before them elsewhere.
+			if got := health.Causes(in, four()); !slices.Equal(got, want) {
+				t.Errorf("%+v, want %+v", got, want)
+			}
+			slices.Reverse(in)
+			if got := health.Causes(in, four()); len(got) != len(want) || !slices.Contains(got, test.closed) {
+				t.Errorf("reversed: %+v, want %+v", got, want)
+			}
+		})
+	}
+}
+
 // A peer with two subjects of one kind is one peer.
 func TestCausesCountPeersOnce(t *testing.T) {
 	two := down("a", "a")

@@ -48,7 +48,7 @@ func (l Loss) conditions(peer string) []mesh.Condition {
 	}
 	return []mesh.Condition{{Kind: mesh.PeerLoss, Severity: severity, Peer: peer,
 		Cause:  fmt.Sprintf("%d of the last %d probes", l.Lost, l.Probes),
-		Remedy: "`meshd ping NODE` shows the loss: look at the underlay between both hosts"}}
+		Remedy: "`meshd ping PEER` shows the loss: look at the underlay between both hosts"}}
 }
 
 // PathMTU is how large packets to a peer may be, in bytes without outer headers. The zero value: it is not
@@ -77,7 +77,7 @@ func (p PathMTU) conditions(peer string) []mesh.Condition {
 	switch {
 	case p.Nothing:
 		c.Severity, c.Subject = mesh.Degraded, fmt.Sprint(p.Least-1)
-		c.Remedy = "look for what drops large UDP datagrams on the way: `meshd ping NODE -s SIZE` shows what passes"
+		c.Remedy = "look for what drops large UDP datagrams on the way: `meshd ping PEER -s SIZE` shows what passes"
 	case p.InUse < p.Most && p.Proven:
 		c.Severity, c.Subject = mesh.Info, fmt.Sprint(p.InUse)
 		c.Cause = "probed; pods are told the size that fits"

@@ -132,7 +132,7 @@ func together(all []problem) (groups [][]problem) {
 }
 
 // filterFor is the filter that shows the peers with a problem.
-var filterFor = map[string]string{"loss": "loss>0"}
+var filterFor = map[string]string{"loss": "loss>0", "port": "!up"}
 
 // groupLine names the peers with one problem, and counts those that have no room.
 func groupLine(g []problem, w int) cell.Line {

@@ -104,7 +104,7 @@ func oldVerdict(v view) cell.Line {
 // phrases name problems of one word in a verdict, by their number; those without a phrase are counted
 // together.
 var phrases = map[string]string{"down": "DOWN", "oneway": "ONE-WAY", "stale": "stale", "silent": "silent",
-	"loss": "with loss", "drift": "with another file"}
+	"port": "without meshd", "loss": "with loss", "drift": "with another file"}
 
 // reasonsFor counts what a verdict is for, in one line and in the order of what to look at
 // first. What is only worth knowing is no reason.

@@ -4,6 +4,7 @@
 package words
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -149,7 +150,13 @@ func Warning(c mesh.Condition) string {
 	if c.Remedy == "" {
 		return Sentence(c)
 	}
-	return Sentence(c) + "; " + c.Remedy
+	return Sentence(c) + "; " + Remedy(c)
+}
+
+// Remedy says what to do about a condition. PEER in it stands for the name of the peer, so that peers with
+// one trouble have one remedy, and a command can be copied as it is; about a group it stays a NODE to choose.
+func Remedy(c mesh.Condition) string {
+	return strings.ReplaceAll(c.Remedy, "PEER", cmp.Or(c.Peer, "NODE"))
 }
 
 // Health puts a verdict into the words of the API, with the problems as warnings once more.
@@ -158,7 +165,7 @@ func Health(v health.Verdict) (h control.Health, warnings []string) {
 	for _, p := range v.Problems {
 		h.Problems = append(h.Problems, control.Problem{
 			Level: p.Severity.String(), Kind: string(p.Kind), Peer: p.Peer,
-			Text: Sentence(p.Condition), Remedy: p.Remedy, Since: p.Since})
+			Text: Sentence(p.Condition), Remedy: Remedy(p.Condition), Since: p.Since})
 		warnings = append(warnings, Warning(p.Condition))
 	}
 	return h, warnings
@@ -169,7 +176,7 @@ func Problems(all []mesh.Condition) []control.Problem {
 	problems := []control.Problem{}
 	for _, c := range all {
 		problems = append(problems, control.Problem{Level: c.Severity.String(), Kind: string(c.Kind), Peer: c.Peer,
-			Text: Sentence(c), Remedy: c.Remedy})
+			Text: Sentence(c), Remedy: Remedy(c)})
 	}
 	return problems
 }

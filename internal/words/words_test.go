@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/health"
 	"example.org/meshd/internal/mesh"
 )
 
@@ -146,6 +147,23 @@ func TestWarning(t *testing.T) {
 	}
 	if got := Sentence(c); got != sentence {
 		t.Errorf("the remedy has a place of its own, but: %q", got)
+	}
+}
+
+// A command of a remedy can be copied as it is, but for a group of peers.
+func TestRemedyNamesThePeer(t *testing.T) {
+	for peer, want := range map[string]string{"edge-2": "run `meshd ping edge-2`", "": "run `meshd ping NODE`"} {
+		c := mesh.Condition{Kind: mesh.PeerLoss, Peer: peer, Remedy: "run `meshd ping PEER`"}
+		if got := Remedy(c); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+		h, warnings := Health(health.Verdict{Problems: []health.Problem{{Condition: c}}})
+		if h.Problems[0].Remedy != want || !strings.HasSuffix(warnings[0], want) {
+			t.Errorf("%+v, %q", h, warnings)
+		}
+		if got := Problems([]mesh.Condition{c}); got[0].Remedy != want {
+			t.Errorf("%+v", got)
+		}
 	}
 }
 

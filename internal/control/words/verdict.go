@@ -92,7 +92,7 @@ var kinds = map[string]kind{
 	sendsClear:         {"clear", "%s sends in the clear", "%d peers send in the clear"},
 	noHandshake:        {"lock", "%s does not answer WireGuard", "%d peers do not answer WireGuard"},
 	"address_silent":   {"path", "an address of %s is silent", "addresses of %d peers are silent"},
-	"port_unreachable": {"port", "", ""},
+	"port_unreachable": {"port", "meshd of %s seems not to run", "%d peers seem to run no meshd"},
 }
 
 // Tag is a word of seven letters at most for a problem, by its kind or else its level: "DOWN", "loss".

@@ -36,6 +36,8 @@ func TestVerdict(t *testing.T) {
 		"several": {with(control.Failed, about(control.Failed, "peer_down", "b"),
 			about(control.Failed, "peer_down", "c"), about(control.Degraded, "file_differs", "a"), long, long),
 			"failed: 2 peers are down, a has another file, 2 more problems"},
+		"one does not run": {with(control.Degraded, about(control.Degraded, "port_unreachable", "b")),
+			"degraded: meshd of b seems not to run"},
 		"information is no reason": {with(control.Degraded, about(control.Info, "peer_drains", "b"),
 			about(control.Degraded, "peer_loss", "b")), "degraded: b loses probes"},
 		"a newer level": {with("sad", about("sad", "peer_loss", "b")), "sad: b loses probes"},
