@@ -128,11 +128,20 @@ type Network struct {
 	CIDR      []string `json:"cidr"`
 	Interface string   `json:"interface"`
 	MTU       int      `json:"mtu"` // bytes
-	Port      int      `json:"port"`
-	Address   string   `json:"address"`   // underlay IP, the first of Addresses
-	Addresses []string `json:"addresses"` // underlay IP:port of this node, in order of preference
-	Subnets   []string `json:"subnets"`
-	Repairs   uint64   `json:"repairs"` // of the interface, and plans made anew since the host had changed
+	// What the MTU follows from, unless the file has one. Absent before packets are forwarded.
+	Underlay  *Underlay `json:"underlay,omitempty"`
+	Port      int       `json:"port"`
+	Address   string    `json:"address"`   // underlay IP, the first of Addresses
+	Addresses []string  `json:"addresses"` // underlay IP:port of this node, in order of preference
+	Subnets   []string  `json:"subnets"`
+	Repairs   uint64    `json:"repairs"` // of the interface, and plans made anew since the host had changed
+}
+
+// Underlay is what limits packets of the mesh.
+type Underlay struct {
+	Device  string `json:"device"`  // with the lowest MTU on the way to peers; empty if a route has it
+	MTU     int    `json:"mtu"`     // bytes
+	Headers int    `json:"headers"` // outer headers that a packet of the mesh gets, bytes
 }
 
 // EngineWireGuard is Dataplane.Engine while packets are encrypted: WireGuard moves them, and counts no inner

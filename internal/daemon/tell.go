@@ -151,7 +151,8 @@ func (t *teller) fill(s *control.Status, v view) {
 	s.Node = p.Self.Name
 	s.Config.Generation, s.Config.Applied = v.generation, v.applied
 	s.Network.Repairs = v.repairs
-	s.Network.MTU = p.Link.MTU
+	device, mtu, headers := p.Underlay()
+	s.Network.MTU, s.Network.Underlay = p.Link.MTU, &control.Underlay{Device: device, MTU: mtu, Headers: headers}
 	s.Network.Port, s.Network.Address = int(p.Port()), words.Address(p.Peer)
 	s.Network.Addresses = words.Endpoints(p.Peer.Addresses)
 	s.Network.Subnets = words.Texts(p.Self.Subnets)

@@ -54,6 +54,8 @@ type Underlay struct {
 	// of those that have the node's own addresses. Loopback does not count, since no
 	// datagram leaves by it. MTU is 1500 if nothing leads to a peer yet.
 	MTU int
+	// Narrowest is the name of an interface with that MTU; empty if a route has it, or nothing leads to a peer.
+	Narrowest string
 	// Lower are the MTUs towards those peers whose interface or route carries less than that of another
 	// peer, by address.
 	Lower map[netip.Addr]int
@@ -320,6 +322,9 @@ func (l links) underlay(peers []netip.AddrPort) Underlay {
 	}
 	slices.Sort(u.Ways)
 	slices.Sort(u.Devices)
+	if i := slices.IndexFunc(u.Devices, func(d int) bool { return l.mtus[d] == u.MTU }); i >= 0 {
+		u.Narrowest = l.names[u.Devices[i]]
+	}
 	slices.SortFunc(u.Filtered, func(a, b Filtered) int { return cmp.Compare(a.Interface, b.Interface) })
 	return u
 }

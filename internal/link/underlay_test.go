@@ -77,21 +77,25 @@ func TestReachOfAPeer(t *testing.T) {
 
 // The underlay is what all peers together need.
 func TestUnderlayOfAllPeers(t *testing.T) {
-	l := snapshot(by("0.0.0.0/0", 2), by("10.0.0.0/8", 3), by("10.1.0.0/16", 4))
+	limited := with(by("10.2.0.0/16", 3), func(r *netlink.Route) { r.MTU = 1300 })
+	l := snapshot(by("0.0.0.0/0", 2), by("10.0.0.0/8", 3), by("10.1.0.0/16", 4), limited)
+	l.names = map[int]string{2: "fast", 3: "eth0", 4: "vlan7"}
 	for name, test := range map[string]struct {
 		local string
 		peers []netip.Addr
 		want  Underlay
 	}{
-		"no peer": {"172.18.0.2", nil, Underlay{MTU: 1500, Devices: []int{3}}},
-		"one": {"172.18.0.2", addrs("192.0.2.1"), Underlay{MTU: 1500, Devices: []int{2, 3},
+		"no peer": {"172.18.0.2", nil, Underlay{MTU: 1500, Narrowest: "eth0", Devices: []int{3}}},
+		"an MTU of a route": {"172.18.0.2", addrs("10.2.0.1"), Underlay{MTU: 1300, Devices: []int{3},
+			Ways: []string{"10.2.0.0/16 proto boot"}}},
+		"one": {"172.18.0.2", addrs("192.0.2.1"), Underlay{MTU: 1500, Narrowest: "eth0", Devices: []int{2, 3},
 			Ways: []string{"0.0.0.0/0 proto boot"}}},
 		"several": {"172.18.0.2", addrs("10.1.0.1", "192.0.2.1", "10.1.0.2"),
-			Underlay{MTU: 1400, Devices: []int{2, 3, 4},
+			Underlay{MTU: 1400, Narrowest: "vlan7", Devices: []int{2, 3, 4},
 				Lower: map[netip.Addr]int{addrs("10.1.0.1")[0]: 1400, addrs("10.1.0.2")[0]: 1400},
 				Ways:  []string{"0.0.0.0/0 proto boot", "10.1.0.0/16 proto boot"}}},
 		"an address of nobody": {"192.0.2.9", addrs("192.0.2.1"),
-			Underlay{MTU: 9000, Devices: []int{2}, Ways: []string{"0.0.0.0/0 proto boot"}}},
+			Underlay{MTU: 9000, Narrowest: "fast", Devices: []int{2}, Ways: []string{"0.0.0.0/0 proto boot"}}},
 		"only loopback": {"127.0.0.1", nil, Underlay{MTU: 1500}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -25,7 +25,7 @@ func (p *page) facts() (lines []line) {
 		network += ", pods " + strings.Join(s.Network.Subnets, " ")
 	}
 	add("network", "%s", network)
-	add("engine", "%s, %s mtu %d", words.Engine(s.Dataplane), s.Network.Interface, s.Network.MTU)
+	add("engine", "%s, %s %s", words.Engine(s.Dataplane), s.Network.Interface, words.MTU(s.Network))
 	if s.WireGuard != nil {
 		add("crypto", "%s", words.WireGuard(*s.WireGuard))
 	}

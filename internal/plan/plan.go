@@ -50,6 +50,8 @@ type Plan struct {
 	nodes   *Nodes
 	ways    []string              // how datagrams reach the peers, see link.Underlay
 	lower   map[netip.Addr]int    // see there, too
+	narrow  string                // see Narrowest there
+	outer   int                   // the MTU of the underlay, bytes
 	headers int                   // the largest outer headers of datagrams to a peer, bytes
 	origins map[netip.Addr]string // the name that an address comes from, of those that have one
 }
@@ -107,7 +109,7 @@ func Make(c *config.Config, self int, host Host) (*Plan, error) {
 		return nil, keyFault{err}
 	}
 	p := &Plan{Config: c, Self: c.Nodes[self], ways: host.Underlay.Ways, lower: host.Underlay.Lower,
-		nodes: host.Nodes, Forwarding: host.Forwarding}
+		narrow: host.Underlay.Narrowest, outer: host.Underlay.MTU, nodes: host.Nodes, Forwarding: host.Forwarding}
 	if p.nodes == nil {
 		p.nodes = Expand(c, nil).SeenFrom(self, host.Local)
 	}
@@ -240,6 +242,10 @@ func (p *Plan) planLink(self, underlayMTU int) error {
 	}
 	return nil
 }
+
+// Underlay returns what limits packets of the mesh: the interface with the lowest MTU on the way to peers,
+// empty if a route has it; that MTU; and the outer headers that it has to leave room for, both in bytes.
+func (p *Plan) Underlay() (device string, mtu, headers int) { return p.narrow, p.outer, p.headers }
 
 // MTUTo returns how large packets to a peer may be as far as this host is concerned, in bytes without outer
 // headers: a route may carry less than the interface of the mesh. Of several addresses the lowest counts.

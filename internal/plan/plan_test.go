@@ -550,3 +550,13 @@ func TestNeedsRestart(t *testing.T) {
 		})
 	}
 }
+
+// A status says what the MTU follows from.
+func TestUnderlayOfThePlan(t *testing.T) {
+	host := here(1500)
+	host.Underlay.Narrowest = "eth0"
+	p := must(t, load(t, "", near), 1, host)
+	if device, mtu, headers := p.Underlay(); device != "eth0" || mtu != 1500 || headers != mtu-p.Link.MTU {
+		t.Errorf("%s %d - %d, for %d", device, mtu, headers, p.Link.MTU)
+	}
+}

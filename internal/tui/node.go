@@ -36,7 +36,7 @@ func (node) lines(v view) []cell.Line {
 	if s.Node == "" {
 		return facts(v, v.w)
 	}
-	device := fmt.Sprintf("%s mtu %d  queues %d", s.Network.Interface, s.Network.MTU, s.Dataplane.Queues)
+	device := fmt.Sprintf("%s %s  queues %d", s.Network.Interface, words.MTU(s.Network), s.Dataplane.Queues)
 	lines := slices.Concat(
 		section(v, "NODE", fmt.Sprintf("%s  meshd %s  pid %d  up %s  boot %.8s", s.Node, s.Version, s.PID,
 			words.Span(v.uptime()), s.BootID)),

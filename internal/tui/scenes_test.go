@@ -14,6 +14,7 @@ import (
 func busyNode(s *control.Status) *control.Status {
 	n := uint64(s.Now.Sub(noon) / time.Second)
 	s.Network.Addresses = []string{"203.0.113.1:8285", "[2001:db8::1]:8285"}
+	s.Network.Underlay = &control.Underlay{Device: "eth0", MTU: 1500, Headers: 28}
 	s.Network.Subnets, s.Network.Repairs = []string{"10.1.0.0/16", "fd00:0:0:1::/64"}, 1
 	s.Dataplane = control.Dataplane{Engine: "kernel", Receive: "tcx", Queues: 2, Captured: true,
 		Reason: "eth0 is a bridge", Offloads: []string{"tso4", "tso6", "udp_gso"}, Refused: []string{"uso"},

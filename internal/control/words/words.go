@@ -89,6 +89,20 @@ func HostPort(n control.Network) string {
 	return netip.AddrPortFrom(address, uint16(n.Port)).String()
 }
 
+// MTU is how large packets of the mesh are, and what that follows from: "mtu 1472 (eth0 1500 - 28)". Where
+// the file or encryption has another figure than the sum, there is no sum.
+func MTU(n control.Network) string {
+	mtu := fmt.Sprintf("mtu %d", n.MTU)
+	if n.Underlay == nil {
+		return mtu
+	}
+	from := strings.TrimSpace(fmt.Sprintf("%s %d", n.Underlay.Device, n.Underlay.MTU))
+	if n.Underlay.MTU-n.Underlay.Headers == n.MTU {
+		from += fmt.Sprintf(" - %d", n.Underlay.Headers)
+	}
+	return mtu + " (" + from + ")"
+}
+
 // File tells whether a peer runs the same file as this node.
 func File(p control.Peer) string {
 	switch {

@@ -160,3 +160,23 @@ func TestOneLine(t *testing.T) {
 		check(t, fmt.Sprintf("%q", text), OneLine(text), want)
 	}
 }
+
+// The MTU says what it follows from, where that is known and true.
+func TestMTU(t *testing.T) {
+	for want, test := range map[string]struct {
+		mtu      int
+		underlay *control.Underlay
+	}{
+		"mtu 1472":                  {1472, nil},
+		"mtu 1472 (eth0 1500 - 28)": {1472, &control.Underlay{Device: "eth0", MTU: 1500, Headers: 28}},
+		"mtu 1372 (1400 - 28)":      {1372, &control.Underlay{MTU: 1400, Headers: 28}},
+		"mtu 1300 (wlan0.7 1500)":   {1300, &control.Underlay{Device: "wlan0.7", MTU: 1500, Headers: 28}},
+		"mtu 1424 (enp1s0 1492)":    {1424, &control.Underlay{Device: "enp1s0", MTU: 1492, Headers: 60}},
+	} {
+		t.Run(want, func(t *testing.T) {
+			if got := MTU(control.Network{MTU: test.mtu, Underlay: test.underlay}); got != want {
+				t.Errorf("%q", got)
+			}
+		})
+	}
+}
