@@ -58,6 +58,10 @@ func tomlFiles(_ *cobra.Command, args []string, _ string) ([]string, cobra.Shell
 	return []string{"toml"}, cobra.ShellCompDirectiveFilterFileExt
 }
 
+// spans are what is proposed for flags of a duration: how long each is, most of the time.
+var spans = map[string][]string{"interval": {"0.2", "1s", "5s"}, "for": {"10m", "1h", "1d"},
+	"timeout": {"10s", "1m", "10m"}, "confirm": {"1m", "2m", "10m"}}
+
 // noStrayFiles says of all that has no completion of its own that nothing can be proposed for it: without
 // that, shells propose files. Flags whose values are files are known by how their help names the value.
 func noStrayFiles(root *cobra.Command) {
@@ -71,7 +75,11 @@ func noStrayFiles(root *cobra.Command) {
 				value == "folder" || flag.Name == "count-or-config" {
 				return
 			}
-			choices(cmd, flag.Name)
+			if value != "time" {
+				choices(cmd, flag.Name)
+				return
+			}
+			choices(cmd, flag.Name, spans[flag.Name]...)
 		})
 	}
 }

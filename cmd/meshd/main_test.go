@@ -176,6 +176,10 @@ func TestCompletion(t *testing.T) {
 		"peers --state ":    {"down"},
 		"peers --sort ":     {"loss"},
 		"events --level ":   {"warn"},
+		"ping -i ":          {"0.2", "1s"},
+		"drain --for ":      {"1h", "1d"},
+		"wait --timeout ":   {"1m"},
+		"apply --confirm ":  {"2m"},
 	} {
 		t.Run(words, func(t *testing.T) {
 			args := append([]string{"__complete", "--socket", socket}, strings.Split(words, " ")...)
