@@ -113,14 +113,20 @@ func (m *Model) reload() tea.Cmd {
 		words: func(v view) string {
 			where := "   " + v.status.Config.Path + " on " + v.status.Node
 			if v.disk.faulty() {
-				return "nothing to reload  esc leave it" + where
+				return "nothing to reload  e copy edit command  esc leave it" + where
 			}
 			return "reload?  y yes  n no" + where
 		},
 		brief: "reload? y/n", box: reloadBox, careful: true,
-		answers: map[string]func(*Model) tea.Cmd{"y": (*Model).doReload, "Y": (*Model).doReload},
+		answers: map[string]func(*Model) tea.Cmd{"y": (*Model).doReload, "Y": (*Model).doReload,
+			"e": (*Model).copyEdit},
 	}
 	return m.compare()
+}
+
+// copyEdit copies the command that edits the file, for somebody who has found it faulty.
+func (m *Model) copyEdit() tea.Cmd {
+	return m.clipboard(clip{"edit command", m.data.disk.edit(m.data.status.Config.Path)})
 }
 
 // doReload has the file read, unless it is known that it cannot be applied.

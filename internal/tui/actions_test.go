@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/charmbracelet/x/ansi"
+
 	"example.org/meshd/internal/control"
 )
 
@@ -99,6 +101,15 @@ func TestReloadQuestion(t *testing.T) {
 	hides(t, m, "now?")
 	press(m, "R", "y")
 	shows(t, m, "reloading ...")
+	faulty := faultyScene(80, 24)
+	var out strings.Builder
+	faulty.options.Terminal = &out
+	shows(t, faulty, "${EDITOR:-vi} +34 /etc/mesh.toml", "esc leave it")
+	hides(t, faulty, "y reload", "y yes")
+	perform(t, faulty, faulty.answered("e"))
+	if want := ansi.SetSystemClipboard("${EDITOR:-vi} +34 /etc/mesh.toml"); out.String() != want {
+		t.Errorf("copied %q, want %q", &out, want)
+	}
 	waiting := startingScene(80, 24)
 	press(waiting, "R")
 	shows(t, waiting, "no file is in force yet")

@@ -75,8 +75,13 @@ func stampFor(v view, some []folded) func(time.Time) string {
 	return words.Clock
 }
 
-// eventLine is an event in one line. Levels are words, padded so that what follows stands in a column.
-func eventLine(e folded, stamp func(time.Time) string) cell.Line {
+// leastForSince is how wide a line of an event is at least that has room for since when it repeats.
+const leastForSince = 60
+
+// eventLine is an event in one line of w cells. Levels are words, padded so that what follows stands in a
+// column. Peers are called as in the table of peers, and how often it happened is never cut: that a peer goes
+// up and down is the news.
+func eventLine(v view, e folded, stamp func(time.Time) string, w int) cell.Line {
 	role := cell.Dim
 	switch e.Level {
 	case "warn":
@@ -89,13 +94,17 @@ func eventLine(e folded, stamp func(time.Time) string) cell.Line {
 		Add(cell.Plain, strings.Repeat(" ", max(1, 6-cell.Width(level))))
 	subject, rest := eventWords(e.Event)
 	if subject != "" {
-		line = line.Add(cell.Strong, subject+" ")
+		line = line.Add(cell.Strong, strings.Replace(subject, e.Peer, v.names.short(e.Peer), 1)+" ")
 	}
 	line = line.Add(cell.Plain, rest)
-	if e.times > 1 {
-		line = line.Add(cell.Strong, fmt.Sprintf(" x%d", e.times)).Add(cell.Dim, " since "+stamp(e.since))
+	if e.times == 1 {
+		return line.Fit(w)
 	}
-	return line
+	times := cell.Styled(cell.Strong, fmt.Sprintf(" x%d", e.times))
+	if since := " since " + stamp(e.since); w >= leastForSince {
+		times = times.Add(cell.Dim, since)
+	}
+	return line.Fit(min(line.Width(), max(0, w-times.Width()))).Join(times).Fit(w)
 }
 
 // eventText is what an event says in one text, for the clipboard and for filters.

@@ -122,10 +122,10 @@ func (s events) body(v view) []cell.Line {
 	stamp := stampFor(v, some)
 	for i, e := range some {
 		if from+i == at {
-			lines = append(lines, cell.Text("> ").Join(eventLine(e, stamp)).Fit(v.w).As(cell.Selected))
+			lines = append(lines, cell.Text("> ").Join(eventLine(v, e, stamp, v.w-2)).As(cell.Selected))
 			continue
 		}
-		lines = append(lines, cell.Text("  ").Join(eventLine(e, stamp)))
+		lines = append(lines, cell.Text("  ").Join(eventLine(v, e, stamp, v.w-2)))
 	}
 	if len(shown) == 0 {
 		lines = append(lines, cell.Styled(cell.Dim, "  no events"))
@@ -213,7 +213,7 @@ func newestEvents(v view, peer string, w, n int) (lines []cell.Line) {
 	all = all[max(0, len(all)-n):]
 	stamp := stampFor(v, all)
 	for _, e := range all {
-		lines = append(lines, eventLine(e, stamp).Fit(w))
+		lines = append(lines, eventLine(v, e, stamp, w))
 	}
 	return lines
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -168,6 +169,22 @@ func (d onDisk) faulty() bool {
 		!errors.Is(d.err, control.ErrPermission) && !errors.Is(d.err, context.DeadlineExceeded)
 }
 
+// edit is the command that opens the file at its first fault, in an editor of the user's choice: vi, nano,
+// emacs and others take +LINE.
+func (d onDisk) edit(path string) string {
+	at, bad := "", (*control.Rejection)(nil)
+	if errors.As(d.err, &bad) && len(bad.Faults) > 0 && bad.Faults[0].Line > 0 {
+		at = fmt.Sprintf("+%d ", bad.Faults[0].Line)
+	}
+	if !plainPath.MatchString(path) { // a shell must not find anything in it
+		path = "'" + strings.ReplaceAll(text.Clean(path), "'", `'\''`) + "'"
+	}
+	return "${EDITOR:-vi} " + at + path
+}
+
+// plainPath matches what a shell takes as it is.
+var plainPath = regexp.MustCompile(`^[A-Za-z0-9_./-]+$`)
+
 // driftLines tell which peers run another file. A peer that has not reported its file may
 // be a plain flannel, which never does; it does not count as drift.
 func driftLines(s *control.Status) []cell.Line {
@@ -208,7 +225,9 @@ func reloadBox(v view) []cell.Line {
 	answers := cell.Styled(cell.Strong, "y").Add(cell.Plain, " reload    ").
 		Add(cell.Strong, "n").Add(cell.Plain, " or esc: leave it")
 	if v.disk.faulty() { // to reload it would change nothing
-		answers = cell.Styled(cell.Strong, "esc").Add(cell.Plain, ": leave it. The file in force stays.")
+		command := " copy `" + v.disk.edit(v.status.Config.Path) + "`    "
+		answers = cell.Styled(cell.Strong, "e").Add(cell.Plain, command).
+			Add(cell.Strong, "esc").Add(cell.Plain, ": leave it. The file in force stays.")
 	}
 	body = append(body, cell.Line{}, answers)
 	return cell.Box(cell.Styled(cell.Strong, "reload"), "", body, v.w, len(body)+2)

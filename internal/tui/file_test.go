@@ -34,6 +34,34 @@ func TestLook(t *testing.T) {
 	shows(t, m, "cannot be applied:", "no such file")
 }
 
+// The command that edits a faulty file begins at its first fault, and a shell finds nothing in its path.
+func TestEditCommand(t *testing.T) {
+	at := func(lines ...int) (d onDisk) {
+		bad := &control.Rejection{Message: "no"}
+		for _, line := range lines {
+			bad.Faults = append(bad.Faults, control.Error{Line: line})
+		}
+		return onDisk{asked: true, err: fmt.Errorf("plan: %w", bad)}
+	}
+	for name, test := range map[string]struct {
+		disk       onDisk
+		path, want string
+	}{
+		"two faults":     {at(34, 7), "/etc/mesh.toml", "${EDITOR:-vi} +34 /etc/mesh.toml"},
+		"no line":        {at(0), "/etc/mesh.toml", "${EDITOR:-vi} /etc/mesh.toml"},
+		"no faults":      {at(), "/etc/mesh.toml", "${EDITOR:-vi} /etc/mesh.toml"},
+		"another error":  {onDisk{err: errGone}, "/etc/mesh.toml", "${EDITOR:-vi} /etc/mesh.toml"},
+		"an evil path":   {at(1), "/x/$(id) 'a", `${EDITOR:-vi} +1 '/x/$(id) '\''a'`},
+		"a line of a sh": {at(1), "/x\nid", `${EDITOR:-vi} +1 '/x\nid'`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := test.disk.edit(test.path); got != test.want {
+				t.Errorf("%q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
 // What is known of the file on disk, in each case.
 func TestDiskLines(t *testing.T) {
 	for name, test := range map[string]struct {

@@ -22,7 +22,7 @@ type filter struct {
 //
 //	state:down, down   the state of a peer
 //	drift              a peer that runs another file
-//	loss>5, rtt<20     a figure of a peer, in percent, ms, packets or the unit of the table
+//	loss>5, rx>1.5M    a figure of a peer, in percent, ms, packets or the unit of the table
 //	anything else      a regular expression, or a text if it is none: "(" is the beginning of something
 type term struct {
 	invert  bool
@@ -65,8 +65,8 @@ func newTerm(word string) (t term, ok bool) {
 		t.match = regexp.MustCompile("(?i)drift|another file")
 		t.peer = func(_ view, p control.Peer) bool { return drifts(&p) }
 	case of != nil && rest != "":
-		than, err := strconv.ParseFloat(rest[1:], 64)
-		if err != nil {
+		than, ok := parseFigure(rest[1:])
+		if !ok {
 			return t, false
 		}
 		// NaN is what is not known: it is neither more nor less.
@@ -82,6 +82,20 @@ func newTerm(word string) (t term, ok bool) {
 	}
 	return t, true
 }
+
+// parseFigure reads a figure as tables show it: "5", "5%", "1e6", "200k", "1.5M", "20ms".
+func parseFigure(text string) (figure float64, ok bool) {
+	number := strings.TrimSuffix(strings.TrimSuffix(strings.ToLower(text), "%"), "ms")
+	unit := 1.0
+	if i := len(number) - 1; i >= 0 && powers[number[i]] > 0 {
+		number, unit = number[:i], powers[number[i]]
+	}
+	figure, err := strconv.ParseFloat(number, 64)
+	return figure * unit, err == nil
+}
+
+// powers are the letters behind figures.
+var powers = map[byte]float64{'k': 1e3, 'm': 1e6, 'g': 1e9, 't': 1e12}
 
 // figures are what a term compares, by its name.
 var figures = map[string]func(v view, p control.Peer) float64{

@@ -128,7 +128,10 @@ func (m *Model) place(w int) cell.Line {
 		name = "(no node yet)"
 	}
 	const rest = 56 // cells of what stands beside the name
-	name = strings.TrimRight(cell.FitMiddle(name, min(cell.Width(name), max(12, w-rest))), " ")
+	room := max(12, w-rest)
+	if cell.Width(name) > room { // its own part is worth more than the domain
+		name = strings.TrimRight(cell.FitMiddle(m.data.names.short(name), room), " ")
+	}
 	line = line.Add(cell.Plain, " · "+name)
 	switch {
 	case !m.live():

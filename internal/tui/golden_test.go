@@ -71,6 +71,8 @@ var scenes = map[string]func(w, h int) *Model{
 	"long":          scene(longNames, "2"),
 	"config":        configScene,
 	"reload":        reloadScene,
+	"reload-faulty": faultyScene,
+	"cloud-events":  cloudEventsScene,
 	"disconnected":  disconnectedScene,
 	"silent": func(w, h int) *Model {
 		m, c := someDashboard(w, h, asItIs)

@@ -79,6 +79,35 @@ func flappingScene(w, h int) *Model {
 	return m
 }
 
+// cloudEventsScene has events of peers whose names are longer than half of a line, and one that repeats.
+func cloudEventsScene(w, h int) *Model {
+	m, _ := someDashboard(w, h, func(s *control.Status) *control.Status {
+		s.Node = "ip-172-31-0-99.eu-central-1.compute.internal.prod.example.com"
+		return cloudNames(s)
+	})
+	const peer = "ip-172-31-0-4.eu-central-1.compute.internal.prod.example.com"
+	for i := range 3 {
+		at := noon.Add(time.Duration(i*20-60) * time.Second)
+		tell(m, happening(control.Event{At: at, Level: "info", Kind: "reloaded", Message: "reloaded",
+			Fields: map[string]string{"changes": "~ this node " + peer + " -> worker2"}}),
+			happening(control.Event{At: at, Level: "warn", Kind: "new", Peer: peer, Message: "glows"}),
+			happening(control.Event{At: at, Level: "info", Kind: "peer_up", Peer: peer,
+				Fields: map[string]string{"rtt": "12.3456ms", "was": "stale"}}))
+	}
+	press(m, "3")
+	return m
+}
+
+// faultyScene asks about a reload of a file that cannot be applied.
+func faultyScene(w, h int) *Model {
+	m, _ := someDashboard(w, h, asItIs)
+	press(m, "R")
+	send(m, planMsg{err: &control.Rejection{
+		Message: "/etc/mesh.toml:34:11: error: node.address: an address needs quotes: write \"198.51.100.7\"",
+		Faults:  []control.Error{{File: "/etc/mesh.toml", Line: 34}}}})
+	return m
+}
+
 // oldEventsScene has events of other days.
 func oldEventsScene(w, h int) *Model {
 	m, c := someDashboard(w, h, asItIs)
