@@ -19,28 +19,14 @@ import (
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/nstest"
 	"example.org/meshd/internal/plan"
+	"example.org/meshd/internal/plan/plantest"
 	"example.org/meshd/internal/seal"
 	"example.org/meshd/internal/source"
 	"example.org/meshd/internal/survey"
 )
 
 // file is a mesh of three nodes; the host of most tests is a.
-const file = `
-[network]
-cidr = ["10.244.0.0/16"]
-[[node]]
-name = "a"
-address = "172.18.0.2"
-subnets = ["10.244.1.0/24"]
-[[node]]
-name = "b"
-address = "172.18.0.3"
-subnets = ["10.244.2.0/24"]
-[[node]]
-name = "c"
-address = "172.18.0.4"
-subnets = ["10.244.3.0/24"]
-`
+const file = plantest.File
 
 // with returns the file with one text in the place of another.
 func with(old, next string) string {
@@ -48,26 +34,6 @@ func with(old, next string) string {
 		panic("the file has no " + old)
 	}
 	return strings.ReplaceAll(file, old, next)
-}
-
-func parse(t testing.TB, doc string) *config.Config {
-	t.Helper()
-	c, err := config.Parse("mesh.toml", []byte(doc))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-// planned returns the plan of node a of a file.
-func planned(t testing.TB, doc string) *plan.Plan {
-	t.Helper()
-	p, err := plan.Make(parse(t, doc), 0, plan.Host{Local: addrs("172.18.0.2"),
-		Underlay: link.Underlay{MTU: 1500}, CPUs: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
 }
 
 func addrs(ss ...string) (as []netip.Addr) {
@@ -131,7 +97,7 @@ func newLab(t *testing.T, change ...func(w *world)) *lab {
 	for _, f := range change {
 		f(&l.world)
 	}
-	c := parse(t, l.world.doc)
+	c := plantest.Parse(t, l.world.doc)
 	o := Options{ConfigPath: "/nowhere/mesh.toml", Log: slog.New(l.events)}
 	first := begin.File{Config: c, Reading: l.readFile(t.Context())}
 	l.reconciler = newReconciler(o, first, newPublished(c), &host{}, noNames(o), make(chan struct{}, 1))

@@ -11,6 +11,7 @@ import (
 	"example.org/meshd/internal/handover"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/plan"
+	"example.org/meshd/internal/plan/plantest"
 	"example.org/meshd/internal/rules"
 )
 
@@ -28,8 +29,8 @@ func newHost(t *testing.T, e engine) *host {
 
 // The order in which a host is changed is what keeps packets from leaving bare, and from being lost.
 func TestOrderOfParts(t *testing.T) {
-	p := planned(t, file)
-	elsewhere := planned(t, "network.port = 8286\n"+file)
+	p := plantest.Make(t, file)
+	elsewhere := plantest.Make(t, "network.port = 8286\n"+file)
 	for _, test := range []struct {
 		name     string
 		old      *plan.Plan
@@ -83,8 +84,8 @@ func TestOrderOfParts(t *testing.T) {
 
 // What the mesh works without is no reason to reject the first plan; later it is not given up.
 func TestOptionalParts(t *testing.T) {
-	p := planned(t, file)
-	other := planned(t, "metrics = {listen = \"127.0.0.1:1\"}\n"+file)
+	p := plantest.Make(t, file)
+	other := plantest.Make(t, "metrics = {listen = \"127.0.0.1:1\"}\n"+file)
 	for _, test := range []struct {
 		name   string
 		step   step

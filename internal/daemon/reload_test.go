@@ -17,6 +17,7 @@ import (
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/plan"
+	"example.org/meshd/internal/plan/plantest"
 	"example.org/meshd/internal/source"
 )
 
@@ -402,9 +403,9 @@ func TestManyChanges(t *testing.T) {
 
 // What is published is never changed: who holds a view holds a moment.
 func TestViewsAreMoments(t *testing.T) {
-	v := newPublished(parse(t, file))
+	v := newPublished(plantest.Parse(t, file))
 	starting := v.now()
-	p := planned(t, file)
+	p := plantest.Make(t, file)
 	v.began(p, now())
 	v.failed(mesh.Condition{Kind: mesh.CannotApply}, false)
 	failed := v.now()

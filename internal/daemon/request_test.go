@@ -19,6 +19,7 @@ import (
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/plan"
+	"example.org/meshd/internal/plan/plantest"
 	"example.org/meshd/internal/seal"
 )
 
@@ -28,7 +29,7 @@ func planServer(t testing.TB, forwards bool) (
 	m *reconciler, ask func(doc string) (status int, answer []byte),
 ) {
 	t.Helper()
-	v := newPublished(parse(t, file))
+	v := newPublished(plantest.Parse(t, file))
 	m = &reconciler{
 		view: v, fits: func(*plan.Plan) error { return nil }, told: func() seal.Told { return seal.Told{} },
 		observe: func(c *config.Config) (int, plan.Host, error) {
@@ -38,7 +39,7 @@ func planServer(t testing.TB, forwards bool) (
 		},
 	}
 	if forwards {
-		v.began(planned(t, file), now())
+		v.began(plantest.Make(t, file), now())
 	}
 	socket := filepath.Join(t.TempDir(), "s")
 	source := control.Source{Plan: m.plans, Events: control.NewEvents()}

@@ -14,6 +14,7 @@ import (
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/plan"
+	"example.org/meshd/internal/plan/plantest"
 	"example.org/meshd/internal/source"
 )
 
@@ -205,7 +206,7 @@ func TestStartWaitsForWhatPasses(t *testing.T) {
 
 // Status says which text is in force.
 func TestStatusOfTheLastGoodFile(t *testing.T) {
-	v := newPublished(parse(t, file))
+	v := newPublished(plantest.Parse(t, file))
 	tell := newTeller(Options{ConfigPath: "mesh.toml"}, v)
 	if c := tell.status().Config; c.Source != control.SourceFile || !c.LastGood.IsZero() || c.Error != "" {
 		t.Errorf("%+v", c)

@@ -23,6 +23,7 @@ import (
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/peers"
 	"example.org/meshd/internal/plan"
+	"example.org/meshd/internal/plan/plantest"
 	"example.org/meshd/internal/rules"
 	"example.org/meshd/internal/seal"
 )
@@ -87,8 +88,8 @@ func newQuietTeller(t testing.TB, v *published) (*teller, *quiet) {
 // forwarding returns a teller of a daemon that forwards as a file says.
 func forwardingTeller(t testing.TB, doc string) (*teller, *quiet) {
 	t.Helper()
-	v := newPublished(parse(t, doc))
-	v.began(planned(t, doc), now())
+	v := newPublished(plantest.Parse(t, doc))
+	v.began(plantest.Make(t, doc), now())
 	tell, e := newQuietTeller(t, v)
 	tell.probes.Follow(v.now().plan)
 	return tell, e
@@ -122,7 +123,7 @@ func TestStatusTellsOfMaintenance(t *testing.T) {
 // Before the first plan status tells of the file, and why nothing is forwarded. It asks nobody who
 // may not be there yet.
 func TestStatusBeforeTheFirstPlan(t *testing.T) {
-	v := newPublished(parse(t, file))
+	v := newPublished(plantest.Parse(t, file))
 	tell := newTeller(Options{Version: "1.2.3", ConfigPath: "mesh.toml"}, v)
 	s := tell.status()
 	if s.Health.Level != "failed" || !slices.Equal(problemsOf(s), []string{"starting"}) || len(s.Warnings) != 1 {
@@ -330,6 +331,9 @@ func TestStatusTellsOfWays(t *testing.T) {
 				Good: at.Add(-time.Minute)}}
 	})
 	s := tell.status()
+	if u := s.Network.Underlay; u == nil || u.MTU-u.Headers != s.Network.MTU {
+		t.Errorf("MTU %d by %+v", s.Network.MTU, u)
+	}
 	if got := s.Network.Addresses; !slices.Equal(got, []string{"172.18.0.2:8285"}) ||
 		s.Network.Address != "172.18.0.2" || s.Network.Port != 8285 {
 		t.Errorf("this node: %q, %q", got, s.Network.Address)
@@ -360,7 +364,7 @@ func TestCurrent(t *testing.T) {
 	if err := tell.current(); err == nil {
 		t.Error("the file on disk was rejected")
 	}
-	tell.view.reloaded(result{outcome: applied, plan: planned(t, file)}, now())
+	tell.view.reloaded(result{outcome: applied, plan: plantest.Make(t, file)}, now())
 	if err := tell.current(); err != nil {
 		t.Error(err)
 	}
@@ -381,7 +385,7 @@ func TestHealthEvent(t *testing.T) {
 		level, was, now string
 	}{
 		{"rejected", result{outcome: faultyFile, err: errRefused}, "WARN", "ok", "degraded"},
-		{"mended", result{outcome: applied, plan: planned(t, file)}, "INFO", "degraded", "ok"},
+		{"mended", result{outcome: applied, plan: plantest.Make(t, file)}, "INFO", "degraded", "ok"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			lines.Reset()

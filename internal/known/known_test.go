@@ -3,7 +3,6 @@ package known
 import (
 	"errors"
 	"log/slog"
-	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -13,53 +12,22 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/dataplane"
-	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/nstest"
 	"example.org/meshd/internal/peers"
 	"example.org/meshd/internal/ping"
 	"example.org/meshd/internal/plan"
+	"example.org/meshd/internal/plan/plantest"
 	"example.org/meshd/internal/probe"
 )
 
 // file is a mesh of three nodes; this host is a.
-const file = `
-[network]
-cidr = ["10.244.0.0/16"]
-[[node]]
-name = "a"
-address = "172.18.0.2"
-subnets = ["10.244.1.0/24"]
-[[node]]
-name = "b"
-address = "172.18.0.3"
-subnets = ["10.244.2.0/24"]
-[[node]]
-name = "c"
-address = "172.18.0.4"
-subnets = ["10.244.3.0/24"]
-`
+const file = plantest.File
 
 // moved is the file with another address of b.
 var moved = strings.ReplaceAll(file, "172.18.0.3", "172.18.0.33")
-
-// planned returns the plan of node a of a file.
-func planned(t testing.TB, doc string) *plan.Plan {
-	t.Helper()
-	c, err := config.Parse("mesh.toml", []byte(doc))
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := plan.Make(c, 0, plan.Host{Local: []netip.Addr{netip.MustParseAddr("172.18.0.2")},
-		Underlay: link.Underlay{MTU: 1500}, CPUs: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
 
 // pass lets time pass, and all that happens in it.
 func pass(d time.Duration) {
@@ -137,7 +105,7 @@ func (n *neighbours) round(t *testing.T) {
 // told.
 func TestProbes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := planned(t, file)
+		p := plantest.Make(t, file)
 		n, log := newNeighbours(p)
 		_, commit := n.probes.Apply(p)
 		if n.probes.Self() != selfOf(p, "1.2.3") {
@@ -182,8 +150,8 @@ func TestProbes(t *testing.T) {
 // A neighbour with another file is told, with its file.
 func TestProbesOfAnotherFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := planned(t, file)
-		n, log := newNeighbours(planned(t, moved))
+		p := plantest.Make(t, file)
+		n, log := newNeighbours(plantest.Make(t, moved))
 		_, commit := n.probes.Apply(p)
 		commit()
 		pass(time.Minute)
@@ -211,8 +179,8 @@ func TestProbesOfTheSameMeaning(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := planned(t, file)
-				n, log := newNeighbours(planned(t, file+"# a comment\n"))
+				p := plantest.Make(t, file)
+				n, log := newNeighbours(plantest.Make(t, file+"# a comment\n"))
 				if self := n.b.Self(); test.forgets {
 					self.Meaning = probe.Meaning{}
 					n.b.Introduce(self)
@@ -237,9 +205,9 @@ func TestProbesOfTheSameMeaning(t *testing.T) {
 
 // A plan that is not put in force leaves nothing of it.
 func TestProbesAreUndone(t *testing.T) {
-	n, _ := newNeighbours(planned(t, file))
+	n, _ := newNeighbours(plantest.Make(t, file))
 	for _, doc := range []string{file, moved} {
-		before, p := n.probes.Self(), planned(t, doc)
+		before, p := n.probes.Self(), plantest.Make(t, doc)
 		undo, commit := n.probes.Apply(p)
 		// Only a node that has named no file yet names one before it is in force.
 		if named := n.probes.Self() != before; named != (before.Hash == [32]byte{}) {
@@ -256,11 +224,11 @@ func TestProbesAreUndone(t *testing.T) {
 
 // Peers that leave the file are forgotten, and without an interval nobody is asked.
 func TestFollow(t *testing.T) {
-	n, _ := newNeighbours(planned(t, file))
+	n, _ := newNeighbours(plantest.Make(t, file))
 	for _, name := range []string{"b", "c", "gone"} {
 		n.probes.Learn(name, func(f *peers.Facts) { f.Asked, f.Meshd = true, true })
 	}
-	off := planned(t, "probe = {interval = \"0s\"}\n"+file)
+	off := plantest.Make(t, "probe = {interval = \"0s\"}\n"+file)
 	n.probes.Follow(off)
 	for name, want := range map[string]peers.Facts{"b": {Meshd: true}, "c": {Meshd: true}, "gone": {}} {
 		if got := n.probes.registry.Of(name); !reflect.DeepEqual(got, want) {
@@ -274,7 +242,7 @@ func TestFollow(t *testing.T) {
 
 // The engine learns of a peer what is news, also where it refuses.
 func TestLearn(t *testing.T) {
-	n, _ := newNeighbours(planned(t, file))
+	n, _ := newNeighbours(plantest.Make(t, file))
 	n.refuses = errors.New("the table is full")
 	for range 2 {
 		n.probes.Learn("b", func(f *peers.Facts) { f.Heard = time.Now() })
@@ -314,7 +282,7 @@ func TestPing(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := planned(t, file)
+				p := plantest.Make(t, file)
 				n, _ := newNeighbours(p)
 				n.probes.Follow(p)
 				n.silent, n.refuses = test.silent, test.fails
