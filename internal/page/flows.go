@@ -60,8 +60,8 @@ func Flows(w io.Writer, f control.Flows, o Options) error {
 	if why := words.FlowsState(f); why != "" {
 		return p.write(w, [][]line{p.hang(nil, why)})
 	}
-	head := line{{rate(8 * f.Total.Bytes()), strong}}
-	about := fmt.Sprintf(" in %s, RX %s, TX %s", flowsBy(f.Known, f.By), rate(8*f.Total.RxBytes),
+	head := line{{rate(8 * f.Total.Bytes()), strong}, {" ", plain}}
+	about := fmt.Sprintf("in %s, RX %s, TX %s", flowsBy(f.Known, f.By), rate(8*f.Total.RxBytes),
 		rate(8*f.Total.TxBytes))
 	if f.Sampled {
 		about += ", estimated"
@@ -69,8 +69,7 @@ func Flows(w io.Writer, f control.Flows, o Options) error {
 	if f.Known == 0 {
 		return p.write(w, [][]line{{plainly("no packet has moved since counting began")}})
 	}
-	lines := []line{append(head, span{about, plain})}
-	return p.write(w, [][]line{lines, p.flows(f)})
+	return p.write(w, [][]line{p.hang(head, about), p.flows(f)})
 }
 
 // flowsBy counts rows: "12 flows", "3 pods".
