@@ -169,6 +169,8 @@ var groupRemedies = map[mesh.Kind]string{
 	mesh.PeerLoss: "look at this host: `ip -s link`, `tc -s qdisc`, `nstat -az UdpRcvbufErrors`",
 	mesh.PeerOneWay: "look at this host: either its datagrams or the answers are dropped: " +
 		"`nft list ruleset`, `ip route get ADDRESS`, `tcpdump -ni any udp port PORT`",
+	mesh.PeerPortClosed: "start meshd on these hosts; if it runs, compare `port` in the files, and look for " +
+		"a firewall that rejects UDP port PORT",
 	mesh.FileDiffers: "compare `sha256sum` of this node's file and a peer's, and copy the one that is right",
 }
 

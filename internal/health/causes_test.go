@@ -165,6 +165,18 @@ func TestCausesFoldSilenceIntoItsReason(t *testing.T) {
 	}
 }
 
+// Remedies that name a peer each are one for all of them.
+func TestCausesKeepARemedy(t *testing.T) {
+	var in []mesh.Condition
+	for _, name := range []string{"a", "b", "c", "d"} {
+		in = append(in, mesh.Condition{Kind: mesh.PeerPortClosed, Severity: mesh.Degraded, Peer: name,
+			Remedy: "start meshd on " + name})
+	}
+	if got := health.Causes(in, four()); len(got) != 1 || got[0].Group != "all 4 peers" || got[0].Remedy == "" {
+		t.Errorf("%+v", got)
+	}
+}
+
 // A peer with two subjects of one kind is one peer.
 func TestCausesCountPeersOnce(t *testing.T) {
 	two := down("a", "a")
