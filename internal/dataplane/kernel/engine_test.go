@@ -23,6 +23,7 @@ type userEngine struct {
 	delivered [][]byte
 	tun       fedTun
 	sent      int // packets
+	bursts    []packet.Burst
 }
 
 func (u *userEngine) Read(ds []packet.Datagram) (int, error) {
@@ -40,9 +41,16 @@ func (u *userEngine) Read(ds []packet.Datagram) (int, error) {
 	}
 }
 
-func (u *userEngine) PathMTU(netip.AddrPort) (int, error)      { return 1500, nil }
-func (u *userEngine) Offloads() []string                       { return nil }
-func (u *userEngine) Write(bs []packet.Burst) (int, error)     { u.sent += len(bs); return len(bs), nil }
+func (u *userEngine) PathMTU(netip.AddrPort) (int, error) { return 1500, nil }
+func (u *userEngine) Offloads() []string                  { return nil }
+func (u *userEngine) Write(bs []packet.Burst) (int, error) {
+	u.sent += len(bs)
+	for _, b := range bs { // their memory is the engine's
+		b.Parts = [][]byte{bytes.Join(b.Parts, nil)}
+		u.bursts = append(u.bursts, b)
+	}
+	return len(bs), nil
+}
 func (u *userEngine) WriteFragmented(*packet.Burst, int) error { return nil }
 func (u *userEngine) Wake() error                              { return nil }
 func (u *userEngine) Writer() func(parts [][]byte) error       { return u.write }
@@ -138,7 +146,7 @@ func (u *userEngine) receive(from netip.AddrPort, tos uint8, payload []byte) ver
 // "sent", or nothing.
 func (u *userEngine) send(b []byte) string {
 	before := u.Engine.Read()
-	u.sent = 0
+	u.sent, u.bursts = 0, nil
 	u.tun.feed <- b
 	<-u.tun.idle
 	if u.sent > 0 {

@@ -16,8 +16,11 @@ import (
 // the first 14 bytes for an Ethernet header (bpf_prog_test_run_skb in net/bpf/test_run.c), so
 // the protocol for bytes 12 and 13: what is in the source address there has to be right, 0x0800
 // in IPv4 and 0x86dd in IPv6.
-func sendingMesh() mesh.Mesh {
-	m := meshOver(false)
+func sendingMesh() mesh.Mesh { return sendingMeshOver(false) }
+
+// sendingMeshOver is sendingMesh over an underlay of a family.
+func sendingMeshOver(v6 bool) mesh.Mesh {
+	m := meshOver(v6)
 	for i := range m.Peers {
 		m.Peers[i].Routes, m.Peers[i].Subnets = nil, []netip.Prefix{
 			netip.MustParsePrefix(fmt.Sprintf("8.0.%d.0/24", i)),

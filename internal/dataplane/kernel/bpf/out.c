@@ -299,6 +299,8 @@ int mesh_out(struct __sk_buff *skb)
 
 	if (!s)
 		return LEAVE;
+	if (skb->vlan_present) /* another program's doing; the datagram would leave with the tag */
+		return hand(HAND_UNUSUAL);
 	if (s->watched)
 		return hand(HAND_CAPTURE);
 	if (s->shaped)
