@@ -82,6 +82,23 @@ func TestMergerIsDeletedMeanwhile(t *testing.T) {
 	})
 }
 
+// Who else is at the merger's exit can be asked on each kernel, also where there is no tcx.
+func TestOthersAreKnown(t *testing.T) {
+	n := newNeighbourhood(t)
+	p := programsOf(t, n.mesh)
+	n.attach(p, "tcx")
+	exit := n.index(n.host, mergerExit)
+	if err := n.host.Do(func() error {
+		front, behind, err := p.handle().others(exit)
+		if len(front)+len(behind) > 0 {
+			t.Errorf("%v, %v", front, behind)
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestKernelBefore(t *testing.T) {
 	for _, c := range []struct {
 		major, minor int

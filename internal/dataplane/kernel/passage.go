@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/mesh"
 )
@@ -244,7 +245,8 @@ func (h *handle) others(exit int) (front, behind []string, err error) {
 	}
 	ours, _ := info.ID()
 	all, err := link.QueryPrograms(link.QueryOptions{Target: exit, Attach: stages[stageMerge].attach})
-	if err != nil && !errors.Is(err, ebpf.ErrNotSupported) { // before Linux 6.6
+	// Before Linux 6.6: it does not know the kind of place (EINVAL).
+	if err != nil && !errors.Is(err, ebpf.ErrNotSupported) && !errors.Is(err, unix.EINVAL) {
 		return nil, nil, fmt.Errorf("list programs at %s: %w", mergerExit, err)
 	}
 	isOurs := func(p link.AttachedProgram) bool { return p.ID == ours }
