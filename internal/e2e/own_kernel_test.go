@@ -48,7 +48,8 @@ func setting(t *testing.T, key, value string) (reset func()) {
 func TestClockJumps(t *testing.T) {
 	ownKernel(t)
 	m := newMesh(t)
-	known(t, m.w2, "worker")
+	// Known as meshd it is before its first answer, and unknown until then.
+	waitPeer(t, m.w2, "worker", "up", func(p control.Peer) bool { return p.State == control.Up })
 	stream := startTimed(t, m.PodW2b, m.PodW, "10.244.2.3:7000", "10.244.1.2:7000", 200)
 	for _, jump := range []time.Duration{time.Hour, -2 * time.Hour, time.Hour} {
 		now := unix.NsecToTimeval(time.Now().Add(jump).UnixNano())
