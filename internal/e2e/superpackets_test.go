@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
@@ -61,9 +62,21 @@ func superpackets(t *testing.T, file string, holds func(m *mesh)) {
 				t.Run(merging, func(t *testing.T) {
 					run(t, w.Worker2.Namespace, "ethtool", "-K", "lan0", "gro", "on", merging, "on")
 					blasts(t, lan, "192.168.7.2", m.PodW, pod)
+					transfer(t, lan, m.PodW, pod+":7001", 8<<20)
 					run(t, w.Worker2.Namespace, "ethtool", "-K", "lan0", merging, "off")
 				})
 			}
+			t.Run("the underlay's rx-gro-list", func(t *testing.T) {
+				for _, on := range []string{"on", "off"} {
+					for _, h := range w.Hosts() {
+						run(t, h.Namespace, "ethtool", "-K", "eth0", "gro", on, "rx-gro-list", on)
+					}
+					if on == "on" {
+						blasts(t, m.PodW2b, pod2, m.PodW, pod)
+						transfer(t, m.PodW2b, m.PodW, pod+":7002", 8<<20)
+					}
+				}
+			})
 		})
 	}
 	s := status(t, m.w2)
@@ -126,7 +139,7 @@ func blast(t *testing.T, from, to *net.UDPConn) {
 				}
 				for at := 0; at < len(message); at += segment {
 					sizes = append(sizes, min(segment, len(message)-at))
-					binary.BigEndian.PutUint64(message[at:], next+uint64(len(sizes)-1))
+					fill(message[at:min(at+segment, len(message))], next+uint64(len(sizes)-1))
 				}
 				if _, err := from.WriteToUDPAddrPort(message, address); err != nil {
 					return err
@@ -144,10 +157,23 @@ func blast(t *testing.T, from, to *net.UDPConn) {
 			if err != nil {
 				t.Fatalf("datagram %d: %v", next, err)
 			}
+			want := fill(make([]byte, size), next)
 			if number := binary.BigEndian.Uint64(got); n != size || number != next {
 				t.Fatalf("datagram %d of %d bytes, want %d of %d", number, n, next, size)
+			}
+			if !bytes.Equal(got[:n], want) {
+				t.Fatalf("datagram %d was sent as\n% x, and came as\n% x", next, want, got[:n])
 			}
 			next++
 		}
 	}
+}
+
+// fill fills a datagram, which is returned, with its number and what follows from it.
+func fill(b []byte, number uint64) []byte {
+	binary.BigEndian.PutUint64(b, number)
+	for i := 8; i < len(b); i++ {
+		b[i] = byte(word(number, uint64(i)) >> 56)
+	}
+	return b
 }

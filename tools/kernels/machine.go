@@ -101,5 +101,8 @@ func (k kernel) test(ctx context.Context, b boot, bin string) error {
 		strings.Contains(out, "no tests to run") {
 		return errors.New("the tests have not passed")
 	}
+	if strings.Contains(out, "the kernel complains") {
+		return errors.New("the tests have passed, and the kernel complains")
+	}
 	return nil
 }
