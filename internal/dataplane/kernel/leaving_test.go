@@ -103,7 +103,8 @@ func (e *exit) open() (err error) {
 	}
 	e.tun, e.address = tun.Index, wire.HardwareAddr
 	all := int(networkOrder(unix.ETH_P_ALL))
-	if e.wire, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, all); err != nil {
+	const kind = unix.SOCK_RAW | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
+	if e.wire, err = unix.Socket(unix.AF_PACKET, kind, all); err != nil {
 		return err
 	}
 	// With it, the first message tells of a tag that is beside the frame.
@@ -161,7 +162,8 @@ func (e *exit) left() (all [][]byte) {
 // or with the option that multicast reports have.
 func isGreeting(f []byte) bool {
 	proto := binary.BigEndian.Uint16(f[12:])
-	return proto == unix.ETH_P_ARP || proto == unix.ETH_P_IPV6 && (f[14+6] == 0 || f[14+6] == unix.IPPROTO_ICMPV6)
+	return proto == unix.ETH_P_ARP ||
+		proto == unix.ETH_P_IPV6 && (f[14+6] == 0 || f[14+6] == unix.IPPROTO_ICMPV6)
 }
 
 // frameOf is what is to be on the wire of a burst that user space sends: by the RFCs 791, 768, 8200.
@@ -316,8 +318,8 @@ func (e *exit) inside(f func() error) {
 	}
 }
 
-// A packet with a VLAN's tag beside it, as a program of somebody else may bring one, does not leave: its datagram
-// would be in that VLAN of the underlay. The TUN puts the tag into the packet, which user space drops then.
+// A packet with a VLAN's tag beside it, as a program of somebody else may bring one, does not leave: its
+// datagram would be in that VLAN of the underlay. The TUN puts the tag into the packet, which user space drops then.
 func TestSentTagged(t *testing.T) {
 	e := newExit(t, sendingMesh(), false)
 	program := loadProgram(t, ebpf.SchedCLS, redirectTo(e.tun, true))
@@ -339,11 +341,12 @@ func TestSentTagged(t *testing.T) {
 	})
 }
 
-// What an XDP program of somebody else has put in front of a pod's packet does not leave, and changes nothing,
-// were it the secret mark.
+// What an XDP program of somebody else has put in front of a pod's packet does not leave, and changes
+// nothing, were it the secret mark.
 func TestSentWithMetadata(t *testing.T) {
 	e := newExit(t, sendingMesh(), false)
-	if err := e.namespace.IP("link add in0 type veth peer name in1", "link set in0 up", "link set in1 up"); err != nil {
+	if err := e.namespace.IP("link add in0 type veth peer name in1", "link set in0 up",
+		"link set in1 up"); err != nil {
 		t.Fatal(err)
 	}
 	seed := rand.Uint64()
