@@ -40,7 +40,7 @@ done; \
   DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends libc6-dev $$missing; }
 endef
 
-.PHONY: build package image release lint-package test-package test-ansible trial-base previous demo screenshots test test-matrix test-binaries test-kernels bench-kernels guard-kernels kernel-machine rivals engines monitors reliability bench chaos hostile scale soak fuzz lint deps lint-deps trial-deps clean
+.PHONY: build package image release lint-package test-package test-ansible trial-base previous demo screenshots test test-matrix test-binaries test-arm test-kernels bench-kernels guard-kernels kernel-machine rivals engines monitors reliability bench chaos hostile scale soak fuzz lint deps lint-deps trial-deps clean
 
 build: # static binaries in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -124,6 +124,26 @@ test-binaries: # what the end-to-end tests start, linked once
 	go build -o bin/test/ ./cmd/...
 	go build -race -cover -coverpkg=example.org/meshd/... -o bin/test/checked/ ./cmd/...
 	go build -o bin/testlog ./tools/testlog
+
+# Rooms that need nothing of a kernel, so that an emulated processor is enough.
+ARMROOMS := config mesh plan words tui/cell dataplane/packet dataplane/virtio table probe typed text rate peers health
+# They need a TUN; and, under 32 bits, a look-up allocates.
+ARMSKIP := ^FuzzKernel|^TestLookupDoesNotAllocate$$$$
+
+test-arm: # unit tests of armv7 and arm64, with the processor emulated
+	$(call need,qemu-arm-static:qemu-user-static)
+	@mkdir -p bin/arm
+	@for arch in arm arm64; do \
+	  cpu=$${arch%64} && [ $$arch = arm ] || cpu=aarch64; \
+	  for room in $(ARMROOMS); do \
+	    echo "$$arch $$room"; \
+	    CGO_ENABLED=0 GOARCH=$$arch GOARM=7 go test -c -o bin/arm/$$arch.test ./internal/$$room || exit 1; \
+	    (cd internal/$$room && qemu-$$cpu-static $(CURDIR)/bin/arm/$$arch.test -test.short -test.skip '$(strip $(ARMSKIP))') || exit 1; \
+	  done; \
+	  echo "$$arch dataplane/user, its counters"; \
+	  CGO_ENABLED=0 GOARCH=$$arch GOARM=7 go test -c -o bin/arm/$$arch.test ./internal/dataplane/user || exit 1; \
+	  qemu-$$cpu-static bin/arm/$$arch.test -test.run '^TestCounters' || exit 1; \
+	done
 
 test-kernels: kernel-machine # the kernel's engine and WireGuard on Debian's kernels, in QEMU
 	go test -tags modules -c -o bin/e2e.test ./internal/e2e
