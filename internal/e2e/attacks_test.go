@@ -190,7 +190,7 @@ func (r *faultRig) endure(t *testing.T, a attack, outside *nstest.Host, span tim
 	took := time.Since(began)
 	row.during = m.take()
 	m.end()
-	time.Sleep(100 * time.Millisecond) // answers on their way
+	r.answered(t, space, a.from)
 	nowIn, nowOut := bytesOf(t, space)
 	row.rate = float64(sent) / took.Seconds()
 	row.amplified = float64(nowIn-in) / float64(nowOut-out)
@@ -208,6 +208,29 @@ func (r *faultRig) endure(t *testing.T, a attack, outside *nstest.Host, span tim
 		t.Errorf("the log has grown by\n%s", now[len(log):])
 	}
 	return row
+}
+
+// answered waits until the victim has taken what waits in its sockets, and until the answer to a ping has
+// come, which comes behind all others.
+func (r *faultRig) answered(t *testing.T, space *nstest.Namespace, from string) {
+	t.Helper()
+	eventually(t, "nothing waits in the sockets", func() bool {
+		for line := range strings.Lines(run(t, r.Worker2.Namespace, "cat", "/proc/net/udp", "/proc/net/udp6")) {
+			words := strings.Fields(line) // udp4_format_header: sl, local, remote, state, tx_queue:rx_queue
+			if strings.HasSuffix(words[1], ":205D") && !strings.HasSuffix(words[4], ":00000000") {
+				return false
+			}
+		}
+		return true
+	}, func() string { return "" })
+	at := "172.18.0.3"
+	if from == pod {
+		at = "10.244.2.1"
+	}
+	eventually(t, "the answer to a ping", func() bool {
+		_, err := space.Run("ping", "-c", "1", "-W", "1", at)
+		return err == nil
+	}, func() string { return "" })
 }
 
 // counted returns how many packets worker2 has dropped with a reason.
@@ -265,13 +288,17 @@ type meter struct {
 	done     sync.WaitGroup
 	mu       sync.Mutex
 	sent     int
-	delays   []time.Duration
+	arrived  []landing
 	lastSent int
+	began    time.Time
 }
+
+// A landing is a packet that came: when it was sent, after the meter began, and how long it took.
+type landing struct{ sent, took time.Duration }
 
 // meter begins to measure, 500 packets a second.
 func (r *faultRig) meter(t *testing.T) *meter {
-	m := &meter{t: t, stop: make(chan struct{})}
+	m := &meter{t: t, stop: make(chan struct{}), began: time.Now()}
 	for _, end := range []struct {
 		space   *nstest.Namespace
 		address string
@@ -284,7 +311,6 @@ func (r *faultRig) meter(t *testing.T) *meter {
 			t.Fatal(err)
 		}
 	}
-	began := time.Now()
 	m.done.Go(func() {
 		to := net.UDPAddrFromAddrPort(netip.MustParseAddrPort("10.244.2.2:7700"))
 		for tick := time.NewTicker(2 * time.Millisecond); ; {
@@ -293,11 +319,12 @@ func (r *faultRig) meter(t *testing.T) *meter {
 				return
 			case <-tick.C:
 			}
-			if _, err := m.out.WriteTo(binary.BigEndian.AppendUint64(nil, uint64(time.Since(began))), to); err == nil {
-				m.mu.Lock()
+			m.mu.Lock()
+			stamp := binary.BigEndian.AppendUint64(nil, uint64(time.Since(m.began)))
+			if _, err := m.out.WriteTo(stamp, to); err == nil {
 				m.sent++
-				m.mu.Unlock()
 			}
+			m.mu.Unlock()
 		}
 	})
 	m.done.Go(func() {
@@ -307,8 +334,9 @@ func (r *faultRig) meter(t *testing.T) *meter {
 				return
 			}
 			if n == 8 {
+				stamp := time.Duration(binary.BigEndian.Uint64(b))
 				m.mu.Lock()
-				m.delays = append(m.delays, time.Since(began)-time.Duration(binary.BigEndian.Uint64(b)))
+				m.arrived = append(m.arrived, landing{stamp, time.Since(m.began) - stamp})
 				m.mu.Unlock()
 			}
 		}
@@ -316,20 +344,33 @@ func (r *faultRig) meter(t *testing.T) *meter {
 	return m
 }
 
-// take returns what was measured since the last time, once what is on its way has had time to arrive.
+// take returns what was measured since the last time, once a later packet has come: those that have not come
+// by then are lost, since none overtakes another.
 func (m *meter) take() quality {
+	m.t.Helper()
 	m.mu.Lock()
-	sent := m.sent
+	sent, until := m.sent, time.Since(m.began)
 	m.mu.Unlock()
-	time.Sleep(50 * time.Millisecond)
+	later := func(a landing) bool { return a.sent > until }
+	eventually(m.t, "a later packet", func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return slices.ContainsFunc(m.arrived, later)
+	}, func() string { return "" })
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	// Those that were sent meanwhile are in both: the next taking begins with them.
-	q := quality{sent: sent - m.lastSent, lost: max(0, sent-m.lastSent-len(m.delays))}
-	if slices.Sort(m.delays); len(m.delays) > 0 {
-		q.median = m.delays[len(m.delays)/2]
+	var delays []time.Duration
+	for _, a := range m.arrived {
+		if !later(a) {
+			delays = append(delays, a.took)
+		}
 	}
-	m.delays, m.lastSent = nil, m.sent
+	m.arrived = slices.DeleteFunc(m.arrived, func(a landing) bool { return !later(a) })
+	q := quality{sent: sent - m.lastSent, lost: max(0, sent-m.lastSent-len(delays))}
+	if slices.Sort(delays); len(delays) > 0 {
+		q.median = delays[len(delays)/2]
+	}
+	m.lastSent = sent
 	return q
 }
 

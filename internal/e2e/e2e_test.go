@@ -225,7 +225,7 @@ func peer(t testing.TB, s control.Status, name string) control.Peer {
 			return p
 		}
 	}
-	t.Fatalf("no peer %q in %+v", name, s.Peers)
+	t.Fatalf("no peer %q in %s", name, brief(s.Peers))
 	return control.Peer{}
 }
 
@@ -236,12 +236,28 @@ var patience = nstest.Patience
 // what so says when that takes too long.
 func eventually(t testing.TB, what string, ok func() bool, so func() string) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); {
+	within(t, patience, what, ok, so)
+}
+
+// within is eventually for what may take another time.
+func within(t testing.TB, longest time.Duration, what string, ok func() bool, so func() string) {
+	t.Helper()
+	for deadline := time.Now().Add(longest); !ok(); {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %v; %s", what, patience, so())
+			t.Fatalf("%s: not within %v; %s", what, longest, so())
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// brief prints the beginning of a value: the status of ten thousand peers has ten million bytes.
+func brief(v any) string {
+	const enough = 8000
+	text := fmt.Sprintf("%+v", v)
+	if len(text) <= enough {
+		return text
+	}
+	return fmt.Sprintf("%s... (%d bytes)", text[:enough], len(text))
 }
 
 // waitStatus polls a daemon until ok accepts its status. Counters have no event
@@ -252,7 +268,7 @@ func waitStatus(t testing.TB, d *nstest.Daemon, what string,
 	eventually(t, what, func() bool {
 		s = status(t, d)
 		return ok(s)
-	}, func() string { return fmt.Sprintf("status %+v", s) })
+	}, func() string { return "status " + brief(s) })
 	return s
 }
 
