@@ -78,12 +78,11 @@ var (
 	// kernels, and take less of a program without CAP_PERFMON, so LoadAsService is the first.
 	anyKernel = []string{
 		"LoadAsService", "Filters", "SentVerdicts", "PathsChangeUnderLoad", "CaptureOnUnderlay", "Merger",
-		"KernelBefore", "HandsToSocketApart", "OnlyTaggedPass", "OthersAreKnown", "SentFrames", "SentTagged",
+		"KernelBefore", "HandsToSocketApart", "OnlyTaggedPass", "OthersAreKnown", "SentTagged",
 	}
 	// withTCX are those that need links of tcx (Linux 6.6), or a superpacket of UDP by a packet
 	// socket (VIRTIO_NET_HDR_GSO_UDP_L4, Linux 6.2: Whole).
-	withTCX = []string{"TakeOver", "Repair", "Undo", "FallBackToTCX", "FramesOfOthers", "Whole",
-		"SentWithMetadata"}
+	withTCX = []string{"TakeOver", "Repair", "Undo", "FallBackToTCX", "FramesOfOthers", "Whole"}
 )
 
 // flag is what has the room's binary run them.
