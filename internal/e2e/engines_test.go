@@ -33,8 +33,8 @@ var engines = map[string]string{
 	"fou":  "engine = \"kernel\"\nreceive = \"fou\"",
 }
 
-// ways are those of the engines that tests take turns with: all that this kernel can have. Kernels with modules
-// have one more, "fou".
+// ways are the engines that tests take turns with: all that this kernel can have. Those with modules have one
+// more, "fou".
 var ways = []string{"user", "tcx", "xdp"}
 
 // `make test-matrix` runs all tests on each engine.

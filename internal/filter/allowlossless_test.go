@@ -9,12 +9,12 @@ import (
 	"example.org/meshd/internal/nstest"
 )
 
-// While rules are replaced by others, again and again, what both allow passes: also where the kernel looks into
-// sets of ranges, which it publishes later than the rules of the same transaction.
+// While rules are replaced by others, again and again, what both allow passes: also where the kernel looks
+// into sets of ranges, which it publishes later than the rules of the same transaction.
 func TestAllowIsReplacedWithoutLoss(t *testing.T) {
 	eachAllow(t, func(t *testing.T, n *nstest.Namespace, a *Allow) {
 		w := newWire(t, n)
-		to := netip.MustParseAddr("10.244.1.5")
+		from, to := netip.MustParseAddr("10.244.2.5"), netip.MustParseAddr("10.244.1.5")
 		rules := func(more bool) *AllowSettings {
 			s := someRules()
 			many := AllowRule{Name: "many", To: prefixes("10.244.1.0/24"), Services: []Service{tcp(5000, 5100)}}
@@ -52,8 +52,8 @@ func TestAllowIsReplacedWithoutLoss(t *testing.T) {
 		for round := 0; replaced.Load() < 100; round++ {
 			own := uint16(1024 + round%60000)
 			packets := []judged{
-				{netip.MustParseAddr("10.244.2.5"), to, 6, 443, own}, {netip.MustParseAddr("10.244.2.5"), to, 6, 450, own},
-				{netip.MustParseAddr("10.244.2.5"), to, 6, 8050, own}, {netip.MustParseAddr("10.104.9.9"), to, 6, 5050, own},
+				{from, to, 6, 443, own}, {from, to, 6, 450, own}, {from, to, 6, 8050, own},
+				{netip.MustParseAddr("10.104.9.9"), to, 6, 5050, own},
 				{netip.MustParseAddr("fd00:0:0:2::9"), netip.MustParseAddr("fd00:0:0:1::5"), 6, 8001, own},
 			}
 			for i, passed := range w.through(packets, false) {

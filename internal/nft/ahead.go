@@ -8,11 +8,11 @@ import (
 	"github.com/google/nftables/expr"
 )
 
-// Where rules of a table that stays are replaced, the kernel publishes sets of ranges later than the rules of the
-// same transaction: for a moment such a set is empty (nft_set_commit_update). The tables of an owner stay. So a
-// transaction of their own makes these sets before, under names that the table does not have: the rules before
-// look into the sets before, until others replace them all at once. The names of one generation of sets have
-// one number in common, and those with number 0 have none.
+// Where rules of a table that stays are replaced, the kernel publishes sets of ranges later than the rules of
+// the same transaction: for a moment such a set is empty (nft_set_commit_update). Tables of an owner stay. So
+// a transaction of their own makes these sets before, under names that the table does not have: the old rules
+// look into the old sets, until others replace them all at once. The names of one generation of sets have one
+// number in common, and those with number 0 have none.
 
 // late tells whether the kernel publishes the set late.
 func (s Set) late() bool { return s.interval }
@@ -101,7 +101,8 @@ func (o *owner) ahead(tables []Table) (n int, err error) {
 	}
 	conflicts := func(t Table) bool {
 		names := t.numbered(n).lateNames()
-		return slices.ContainsFunc(taken[t.ID], func(s *nftables.Set) bool { return slices.Contains(names, s.Name) })
+		is := func(s *nftables.Set) bool { return slices.Contains(names, s.Name) }
+		return slices.ContainsFunc(taken[t.ID], is)
 	}
 	for slices.ContainsFunc(tables, conflicts) {
 		n++

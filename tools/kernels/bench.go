@@ -200,7 +200,7 @@ func (t *table) heading() string { return "## Instructions on Linux " + t.kernel
 // markdown returns the kernel's part of benchmarks.md.
 func (t *table) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n\nWritten by `%s`\non %s; medians (lowest-highest) of %d measurements in one boot. "+
+	fmt.Fprintf(&b, "%s\n\nWritten by\n`%s`\non %s; medians (lowest-highest) of %d measurements in one boot. "+
 		"%s", t.heading(), t.command, time.Now().UTC().Format("2006-01-02"), repeatsOf(t.figures), explanation)
 	for _, pods := range []struct{ suffix, words string }{{"", "Routed pods"}, {"@bridge", "Pods on a bridge"}} {
 		rows := slices.DeleteFunc(slices.Clone(modes), func(m mode) bool {

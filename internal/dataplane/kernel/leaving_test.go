@@ -319,7 +319,8 @@ func (e *exit) inside(f func() error) {
 }
 
 // A packet with a VLAN's tag beside it, as a program of somebody else may bring one, does not leave: its
-// datagram would be in that VLAN of the underlay. The TUN puts the tag into the packet, which user space drops then.
+// datagram would be in that VLAN of the underlay. The TUN puts the tag into the packet, which user space then
+// drops.
 func TestSentTagged(t *testing.T) {
 	e := newExit(t, sendingMesh(), false)
 	program := loadProgram(t, ebpf.SchedCLS, redirectTo(e.tun, true))
