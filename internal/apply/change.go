@@ -146,10 +146,13 @@ func (k *Keeper) Confirm(ctx context.Context, by control.Asker, sum string) erro
 		}
 		k.set(kept)
 	}
+	k.sure = r.Sum
+	k.came = slices.Clone(k.came) // a disk that hangs may still be given the other one
+	for i := range k.came {
+		k.came[i].confirm(r.Sum)
+	}
 	k.mu.Unlock()
 	k.flush()
-	_, err := state.Timely(func() ([]byte, error) { return nil, k.store.confirmed(r.Sum) })
-	k.note(err)
 	k.log.Info("the change is confirmed", "sha256", r.Sum, "by", by.By, "event", "change_confirmed")
 	// Whoever hears that encryption is confirmed may rely on it: no start finds an earlier file from now on.
 	k.daemon.Settled(context.WithoutCancel(ctx))

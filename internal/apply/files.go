@@ -227,11 +227,16 @@ func (s *store) confirmed(sum string) error {
 	defer s.disk.Unlock()
 	all := slices.Clone(s.list())
 	for i := range all {
-		if all[i].Sum == sum && all[i].Outcome == pending {
-			all[i].Outcome = "confirmed"
-		}
+		all[i].confirm(sum)
 	}
 	return s.index(all)
+}
+
+// confirm notes that a change is there to stay, if it is this one.
+func (e *entry) confirm(sum string) {
+	if e.Sum == sum && e.Outcome == pending {
+		e.Outcome = "confirmed"
+	}
 }
 
 // index writes the index. The caller holds disk.

@@ -48,6 +48,7 @@ type Keeper struct {
 	before []byte     // of rec.Before
 	dirty  bool       // rec is not what the state folder has
 	came   []arrival  // files in force that history does not have yet
+	sure   string     // SHA-256 of a change of which history does not have yet that it is confirmed
 	lost   error      // why the state folder lacks something
 }
 
@@ -264,15 +265,18 @@ func (k *Keeper) release() { <-k.one }
 // flush writes what the state folder lacks. The caller holds one.
 func (k *Keeper) flush() {
 	k.mu.Lock()
-	r, dirty, came := k.rec, k.dirty, k.came
+	r, dirty, came, sure := k.rec, k.dirty, k.came, k.sure
 	k.mu.Unlock()
-	if !dirty && len(came) == 0 {
+	if !dirty && len(came) == 0 && sure == "" {
 		return
 	}
 	_, err := state.Timely(func() ([]byte, error) {
 		var err error
 		if dirty {
 			err = k.store.keep(r)
+		}
+		if sure != "" && err == nil { // before a file comes that would have superseded the change
+			err = k.store.confirmed(sure)
 		}
 		for _, a := range came {
 			if err == nil {
@@ -285,6 +289,7 @@ func (k *Keeper) flush() {
 		k.mu.Lock()
 		k.came = k.came[min(len(came), len(k.came)):]
 		k.dirty = k.dirty && k.rec != r
+		k.sure = "" // whoever sets it holds one
 		k.mu.Unlock()
 	}
 	k.note(err)

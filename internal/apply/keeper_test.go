@@ -350,6 +350,27 @@ func TestStateThatCannotBeKept(t *testing.T) {
 	})
 }
 
+// What a confirmation could not note in history is noted once the disk lets it, and the warning ends.
+func TestConfirmedOnAFullDisk(t *testing.T) {
+	inBubble(t, func(l *lab) {
+		l.change(change, true)
+		synctest.Wait()
+		files := filepath.Join(l.folder, FilesName)
+		must(t, os.Rename(files, files+".away"), os.WriteFile(files, nil, 0o600))
+		must(t, l.Confirm(l.t.Context(), control.Asker{}, ""))
+		l.is("while the disk refuses", change, mesh.StateFailed)
+		must(t, os.Remove(files), os.Rename(files+".away", files))
+		time.Sleep(2 * again)
+		l.is("afterwards", change)
+		l.crash(time.Second, false)
+		all, err := l.Files(l.t.Context())
+		must(t, err)
+		if got := all.Files[0].Outcome; got != "confirmed" {
+			t.Errorf("history says %q", got)
+		}
+	})
+}
+
 func TestRollback(t *testing.T) {
 	inBubble(t, func(l *lab) {
 		rollback := func(number int) error {
