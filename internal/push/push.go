@@ -96,6 +96,7 @@ type target struct {
 const asking = 15 * time.Second
 
 // Run pushes the file. After an error that has none of ErrTakenBack and ErrSplit in it, no host has changed.
+// If ctx ends before all hosts are verified, all of them go back.
 func (p *Push) Run(ctx context.Context) error {
 	targets, err := p.plan(ctx)
 	if err != nil {
@@ -110,7 +111,7 @@ func (p *Push) Run(ctx context.Context) error {
 	if len(changing) == 0 {
 		return nil
 	}
-	if !p.Ask(len(changing), len(targets)-len(changing), len(p.Hosts)-len(targets)) {
+	if !p.Ask(len(changing), len(targets)-len(changing), len(p.Hosts)-len(targets)) || ctx.Err() != nil {
 		return ErrDeclined
 	}
 	// What is in force until then is confirmed in the last quarter.
@@ -131,7 +132,8 @@ func (p *Push) Run(ctx context.Context) error {
 	if err != nil {
 		return p.back(context.WithoutCancel(ctx), changing, began.Add(p.Wait), err)
 	}
-	confirmed, cancel := context.WithDeadline(ctx, began.Add(p.Wait))
+	// Once the first host keeps the file all others shall, whatever ends ctx.
+	confirmed, cancel := context.WithDeadline(context.WithoutCancel(ctx), began.Add(p.Wait))
 	defer cancel()
 	return p.confirm(confirmed, changing)
 }
