@@ -47,8 +47,30 @@ func (m *fakeMesh) tick() {
 	}
 }
 
+// add adds hosts, which a push is for.
+func (m *fakeMesh) add(p *Push, names ...string) {
+	for _, name := range names {
+		h := &fakeHost{mesh: m, name: name, sum: oldSum}
+		m.hosts, p.Hosts = append(m.hosts, h), append(p.Hosts, h)
+	}
+}
+
+// files returns the files of all hosts when the time of every change is over.
+func (m *fakeMesh) files() string {
+	time.Sleep(10 * time.Minute)
+	m.tick()
+	var sums []string
+	for _, h := range m.hosts {
+		sums = append(sums, h.sum)
+	}
+	return strings.Join(sums, " ")
+}
+
 // call begins a call of a host.
-func (h *fakeHost) call(what string) error {
+func (h *fakeHost) call(ctx context.Context, what string) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w in time", ErrUnreachable)
+	}
 	h.mesh.tick()
 	h.calls = append(h.calls, what)
 	if h.lost != nil && h.lost(h) {
@@ -59,10 +81,10 @@ func (h *fakeHost) call(what string) error {
 
 func (h *fakeHost) Name() string { return h.name }
 
-func (h *fakeHost) Status(context.Context) (control.Status, error) {
+func (h *fakeHost) Status(ctx context.Context) (control.Status, error) {
 	h.mesh.mu.Lock()
 	defer h.mesh.mu.Unlock()
-	if err := h.call("status"); err != nil {
+	if err := h.call(ctx, "status"); err != nil {
 		return control.Status{}, err
 	}
 	s := control.Status{Node: h.name, Now: time.Now(), Config: control.Config{SHA256: h.sum}}
@@ -84,29 +106,29 @@ func (h *fakeHost) Status(context.Context) (control.Status, error) {
 	return s, nil
 }
 
-func (h *fakeHost) Plan(context.Context, []byte) (control.Plan, error) {
+func (h *fakeHost) Plan(ctx context.Context, _ []byte) (control.Plan, error) {
 	h.mesh.mu.Lock()
 	defer h.mesh.mu.Unlock()
-	if err := h.call("plan"); err != nil {
+	if err := h.call(ctx, "plan"); err != nil {
 		return control.Plan{}, err
 	}
 	return control.Plan{Changes: []string{"+ peer"}}, h.refuses
 }
 
-func (h *fakeHost) Apply(_ context.Context, _ []byte, wait time.Duration) error {
+func (h *fakeHost) Apply(ctx context.Context, _ []byte, wait time.Duration) error {
 	h.mesh.mu.Lock()
 	defer h.mesh.mu.Unlock()
-	if err := h.call("apply"); err != nil {
+	if err := h.call(ctx, "apply"); err != nil {
 		return err
 	}
 	h.sum, h.deadline = newSum, time.Now().Add(wait)
 	return nil
 }
 
-func (h *fakeHost) Confirm(context.Context, string) error {
+func (h *fakeHost) Confirm(ctx context.Context, _ string) error {
 	h.mesh.mu.Lock()
 	defer h.mesh.mu.Unlock()
-	if err := h.call("confirm"); err != nil {
+	if err := h.call(ctx, "confirm"); err != nil {
 		return err
 	}
 	if h.deadline.IsZero() {
@@ -116,10 +138,10 @@ func (h *fakeHost) Confirm(context.Context, string) error {
 	return nil
 }
 
-func (h *fakeHost) Rollback(context.Context, string) error {
+func (h *fakeHost) Rollback(ctx context.Context, _ string) error {
 	h.mesh.mu.Lock()
 	defer h.mesh.mu.Unlock()
-	if err := h.call("rollback"); err != nil {
+	if err := h.call(ctx, "rollback"); err != nil {
 		return err
 	}
 	if !h.deadline.IsZero() {
@@ -182,21 +204,12 @@ func TestPush(t *testing.T) {
 					Tell: func(n News) {
 						news = append(news, strings.Join([]string{n.Host, n.Step, n.State}, " "))
 					}}
-				for _, name := range []string{"a", "b", "c", "d"} {
-					h := &fakeHost{mesh: m, name: name, sum: oldSum}
-					m.hosts, p.Hosts = append(m.hosts, h), append(p.Hosts, h)
-				}
+				m.add(p, "a", "b", "c", "d")
 				test.put(p, m)
 				if err := p.Run(t.Context()); !errors.Is(err, test.err) || (err == nil) != (test.err == nil) {
 					t.Errorf("%v, want %v", err, test.err)
 				}
-				time.Sleep(10 * time.Minute)
-				m.tick()
-				var sums []string
-				for _, h := range m.hosts {
-					sums = append(sums, h.sum)
-				}
-				if got := strings.Join(sums, " "); got != test.want {
+				if got := m.files(); got != test.want {
 					t.Errorf("files %s, want %s", got, test.want)
 				}
 				if !slices.Contains(news, test.news) {
@@ -213,10 +226,7 @@ func TestCanaryComesFirst(t *testing.T) {
 		m := &fakeMesh{cuts: []string{"a"}}
 		p := &Push{SHA256: newSum, Wait: time.Minute, Canary: 1, Ask: func(int, int, int) bool { return true },
 			Tell: func(News) {}}
-		for _, name := range []string{"a", "b"} {
-			h := &fakeHost{mesh: m, name: name, sum: oldSum}
-			m.hosts, p.Hosts = append(m.hosts, h), append(p.Hosts, h)
-		}
+		m.add(p, "a", "b")
 		if err := p.Run(t.Context()); !errors.Is(err, ErrTakenBack) {
 			t.Error(err)
 		}
@@ -263,5 +273,51 @@ func TestWorse(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 		})
+	}
+}
+
+// A push that is interrupted before its first apply changes nothing; after that all hosts go back; once
+// confirmations have begun, all of them are made.
+func TestInterrupted(t *testing.T) {
+	for step, want := range map[string]struct {
+		err   error
+		files string
+	}{
+		StepPlan:    {ErrDeclined, "old old old old"},
+		StepApply:   {ErrTakenBack, "old old old old"},
+		StepVerify:  {nil, "new new new new"}, // which the last host tells of
+		StepConfirm: {nil, "new new new new"},
+	} {
+		t.Run(step, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := &fakeMesh{}
+				ctx, cancel := context.WithCancel(t.Context())
+				p := &Push{Doc: []byte("x"), SHA256: newSum, Wait: 2 * time.Minute,
+					Ask: func(int, int, int) bool { return true },
+					Tell: func(n News) {
+						if n.Step == step {
+							cancel()
+						}
+					}}
+				m.add(p, "a", "b", "c", "d")
+				if err := p.Run(ctx); !errors.Is(err, want.err) {
+					t.Errorf("%v", err)
+				}
+				if got := m.files(); got != want.files {
+					t.Errorf("%s", got)
+				}
+			})
+		})
+	}
+}
+
+// A meshd that knows no changes that take themselves back refuses at the plan.
+func TestOlderMeshd(t *testing.T) {
+	older := Here("older", "sh", "-c", `case $1 in
+	plan) echo '{"changes":["+ peer"]}'; exit 1 ;;
+	*) echo '{"error":{"code":"usage","message":"unknown command"}}'; exit 2 ;;
+	esac`, "meshd")
+	if _, err := older.Plan(t.Context(), nil); err == nil || errors.Is(err, ErrUnreachable) {
+		t.Errorf("%v", err)
 	}
 }

@@ -92,9 +92,15 @@ func (r *Remote) Status(ctx context.Context) (s control.Status, err error) {
 	return s, err
 }
 
-// Plan implements Host.
+// Plan implements Host. A meshd there that knows no changes that take themselves back is an error, too: those
+// before 0.2.0 make a plan and could not apply it.
 func (r *Remote) Plan(ctx context.Context, doc []byte) (p control.Plan, err error) {
-	err = r.ask(ctx, &p, doc, "plan", "-")
+	if err = r.ask(ctx, &p, doc, "plan", "-"); err != nil {
+		return p, err
+	}
+	if err = r.ask(ctx, &control.Files{}, nil, "history"); err != nil && !errors.Is(err, ErrUnreachable) {
+		err = fmt.Errorf("meshd there cannot take a change back (%w): is it an older one?", err)
+	}
 	return p, err
 }
 
