@@ -134,7 +134,7 @@ func readFile(ctx context.Context, stdin io.Reader, path string,
 	read func(ctx context.Context, path string, most int64) ([]byte, error),
 ) (doc []byte, name string, err error) {
 	if path == "-" {
-		doc, err = io.ReadAll(io.LimitReader(stdin, config.MaxSize+1)) // the daemon refuses more than that
+		doc, err = readInput(ctx, stdin)
 		return doc, standardInput, err
 	}
 	if name, err = filepath.Abs(path); err != nil {
@@ -145,11 +145,47 @@ func readFile(ctx context.Context, stdin io.Reader, path string,
 }
 
 // readAny reads what somebody names: a pipe of the shell (`meshd plan <(...)`) is as good as a file.
-func readAny(_ context.Context, path string, most int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
+func readAny(ctx context.Context, path string, most int64) ([]byte, error) {
+	return attend(ctx, func() ([]byte, error) {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		return readMost(f, most)
+	})
+}
+
+// readInput reads a file from standard input.
+func readInput(ctx context.Context, stdin io.Reader) ([]byte, error) {
+	return attend(ctx, func() ([]byte, error) { return readMost(stdin, config.MaxSize) })
+}
+
+// readMost reads all, of at most most bytes.
+func readMost(r io.Reader, most int64) ([]byte, error) {
+	doc, err := io.ReadAll(io.LimitReader(r, most+1))
+	if err == nil && int64(len(doc)) > most {
+		return nil, fmt.Errorf("%w: the limit is %d MiB", source.ErrTooLarge, most>>20)
 	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, most+1)) // the daemon refuses more than most
+	return doc, err
+}
+
+// attend returns what read does, or the error of ctx as soon as that ends: nobody may ever write to a FIFO or
+// a terminal. read is left behind then, until the program ends.
+func attend(ctx context.Context, read func() ([]byte, error)) ([]byte, error) {
+	type result struct {
+		doc []byte
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		doc, err := read()
+		done <- result{doc, err}
+	}()
+	select {
+	case r := <-done:
+		return r.doc, r.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }

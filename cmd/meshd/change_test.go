@@ -10,7 +10,11 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/source"
 )
 
 // reloading serves a daemon whose reloads end in one way.
@@ -170,5 +174,35 @@ func TestReadFile(t *testing.T) {
 	doc, name, err = readFile(t.Context(), strings.NewReader("piped"), path, readAny)
 	if string(doc) != "saved" || name != path || err != nil {
 		t.Errorf("%q, %q, %v", doc, name, err)
+	}
+	for size, want := range map[int]error{config.MaxSize: nil, config.MaxSize + 1: source.ErrTooLarge} {
+		doc, _, err = readFile(t.Context(), strings.NewReader(strings.Repeat("#", size)), "-", readAny)
+		if !errors.Is(err, want) || err == nil && len(doc) != size {
+			t.Errorf("%d bytes: %d, %v", size, len(doc), err)
+		}
+	}
+}
+
+// Ctrl-C ends a command that waits for what nobody writes.
+func TestReadingEnds(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	silent, writer := io.Pipe()
+	defer writer.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, path := range []string{fifo, "-"} {
+		if _, _, err := readFile(ctx, silent, path, readAny); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if _, _, err := findings(ctx, silent, "-", false); !errors.Is(err, context.Canceled) {
+		t.Errorf("check: %v", err)
+	}
+	// Who opens the other end lets the reader that was left behind go.
+	if f, err := os.OpenFile(fifo, os.O_RDWR, 0); err == nil {
+		f.Close()
 	}
 }

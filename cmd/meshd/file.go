@@ -70,7 +70,7 @@ type finding struct {
 func findings(ctx context.Context, stdin io.Reader, path string, resolve bool,
 ) (found []finding, bad bool, err error) {
 	found = []finding{} // never null in JSON
-	c, err := load(stdin, path)
+	c, err := load(ctx, stdin, path)
 	if faults, bad := errors.AsType[config.Faults](err); bad { // a missing file is a fault, too
 		for _, f := range faults {
 			found = append(found, finding{f, "error"})
@@ -95,11 +95,11 @@ func findings(ctx context.Context, stdin io.Reader, path string, resolve bool,
 }
 
 // load reads a file, or standard input if its name is "-".
-func load(stdin io.Reader, path string) (*config.Config, error) {
+func load(ctx context.Context, stdin io.Reader, path string) (*config.Config, error) {
 	if path != "-" {
 		return config.Load(path)
 	}
-	doc, err := io.ReadAll(io.LimitReader(stdin, config.MaxSize+1)) // which is refused if it is longer
+	doc, err := readInput(ctx, stdin)
 	if err != nil {
 		return nil, fmt.Errorf("read standard input: %w", err)
 	}

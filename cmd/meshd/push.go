@@ -5,11 +5,14 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -49,7 +52,14 @@ terminal each step of each host is a line, else it is a line of JSON.`,
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return nil, cobra.ShellCompDirectiveDefault // hosts or a file
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, g, args) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if signals := gone(); len(signals) > 0 { // they end a push as Ctrl-C does
+				ctx, stop := signal.NotifyContext(cmd.Context(), signals...)
+				defer stop()
+				cmd.SetContext(ctx)
+			}
+			return o.run(cmd, g, args)
+		},
 	}
 	flags := cmd.Flags()
 	flags.BoolVar(&o.all, "all", false, "push to all nodes of the file")
@@ -95,6 +105,16 @@ func (o pushing) run(cmd *cobra.Command, g *globals, args []string) error {
 		return err
 	}
 	return p.Run(cmd.Context())
+}
+
+// gone are the signals of a terminal or a reader that is gone.
+func gone() (all []os.Signal) {
+	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGPIPE} {
+		if !signal.Ignored(s) { // as nohup has it
+			all = append(all, s)
+		}
+	}
+	return all
 }
 
 // sumOf returns the SHA-256 of a file, as the API has it.
@@ -148,8 +168,13 @@ func (o pushing) asker(cmd *cobra.Command) func(changing, unchanged, unreachable
 			return true
 		}
 		fmt.Fprint(cmd.ErrOrStderr(), "Go on? [y/N] ")
-		answer, _ := bufio.NewReader(io.LimitReader(cmd.InOrStdin(), 100)).ReadString('\n') // none is a no
-		answer = strings.ToLower(strings.TrimSpace(answer))
+		line, err := attend(cmd.Context(), func() ([]byte, error) {
+			return bufio.NewReader(io.LimitReader(cmd.InOrStdin(), 100)).ReadBytes('\n')
+		})
+		if err != nil && !errors.Is(err, io.EOF) { // as by Ctrl-C
+			fmt.Fprintln(cmd.ErrOrStderr())
+		}
+		answer := strings.ToLower(strings.TrimSpace(string(line))) // none is a no
 		return answer == "y" || answer == "yes"
 	}
 }
