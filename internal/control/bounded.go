@@ -78,7 +78,7 @@ func NewBounded(name string, handler http.Handler, log *slog.Logger) *Bounded {
 	b := &Bounded{name: name, log: log, most: connectionsFor(descriptors()), held: map[string]int{}}
 	b.http = http.Server{
 		Handler: b.answer(handler), ConnContext: b.arrive, ConnState: b.state,
-		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: idlePatience, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(log.With("event", "http", "server", name).Handler(), slog.LevelError),
 	}
 	return b
@@ -270,6 +270,9 @@ func (b *Bounded) complain(owner string) complaint {
 	}
 	return complaint{owner, len(b.visitors)}
 }
+
+// idlePatience is how long a connection may wait for its next request.
+const idlePatience = time.Minute
 
 // handlerPatience bounds an answer, from its request on, unless its handler sets another
 // deadline.

@@ -43,7 +43,10 @@ func NewClient(socket string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}
-	return &Client{socket: socket, http: http.Client{Transport: &http.Transport{DialContext: dial}}}
+	// Sooner than the daemon closes idle connections: a request that meets the end of its connection fails, and
+	// one that changes something cannot be repeated blindly (RFC 9110 section 9.2.2).
+	return &Client{socket: socket, http: http.Client{Transport: &http.Transport{DialContext: dial,
+		IdleConnTimeout: idlePatience / 2}}}
 }
 
 // Close closes idle connections. The client may be used again.

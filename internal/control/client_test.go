@@ -324,3 +324,12 @@ func TestTooManyPings(t *testing.T) {
 		}
 	}
 }
+
+// A client that asks once a minute, or seldom, never meets a connection that the daemon is about to close: it
+// has closed it before.
+func TestIdleConnectionsEndAtTheClient(t *testing.T) {
+	client := NewClient("/nowhere").http.Transport.(*http.Transport).IdleConnTimeout
+	if daemon := NewBounded("test", http.NotFoundHandler(), quiet).http.IdleTimeout; client <= 0 || client >= daemon {
+		t.Errorf("the client keeps idle connections for %v, the daemon for %v", client, daemon)
+	}
+}
