@@ -183,7 +183,7 @@ func TestReadFile(t *testing.T) {
 	}
 }
 
-// Ctrl-C ends a command that waits for what nobody writes.
+// Ctrl-C ends a command that waits for input, from a pipe that nobody writes to.
 func TestReadingEnds(t *testing.T) {
 	fifo := filepath.Join(t.TempDir(), "fifo")
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {

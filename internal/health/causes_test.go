@@ -130,8 +130,8 @@ func TestCausesCount(t *testing.T) {
 	}
 }
 
-// That a meshd is silent is no news beside the word of its own host that it does not run. A stranger's word
-// explains nothing, nor does one about another peer.
+// Where a peer's own host reports that meshd does not run there, the peer's silence is not reported as well.
+// A report from another address, or about another peer, explains nothing.
 func TestCausesFoldSilenceIntoItsReason(t *testing.T) {
 	silent := mesh.Condition{Kind: mesh.PeerSilent, Severity: mesh.Degraded, Peer: "b"}
 	closed := func(peer, by string) mesh.Condition {
