@@ -329,7 +329,8 @@ func TestTooManyPings(t *testing.T) {
 // has closed it before.
 func TestIdleConnectionsEndAtTheClient(t *testing.T) {
 	client := NewClient("/nowhere").http.Transport.(*http.Transport).IdleConnTimeout
-	if daemon := NewBounded("test", http.NotFoundHandler(), quiet).http.IdleTimeout; client <= 0 || client >= daemon {
+	daemon := NewBounded("test", http.NotFoundHandler(), quiet).http.IdleTimeout
+	if client <= 0 || client >= daemon {
 		t.Errorf("the client keeps idle connections for %v, the daemon for %v", client, daemon)
 	}
 }
