@@ -113,26 +113,42 @@ func TestRTTIsThatOfPing(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := w.startAll(often(t))
-	p := waitPeer(t, m.w2, "worker", "measured", func(p control.Peer) bool { return p.ProbesRx >= 30 })
-	found := pingTime.FindStringSubmatch(
-		run(t, m.Worker2.Namespace, "ping", "-c", "30", "-i", "0.1", "10.244.1.0"))
-	if found == nil {
-		t.Fatal("ping does not say")
-	}
-	kernel, err := strconv.ParseFloat(found[1], 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if *p.RTTMS < 10 || *p.RTTMS < 0.8*kernel || *p.RTTMS > 1.2*kernel || *p.RTTMinMS > *p.RTTMS ||
-		*p.RTTP95MS < *p.RTTMS {
-		t.Errorf("RTT %.2f (%.2f to %.2f) ms, ping says %.2f", *p.RTTMS, *p.RTTMinMS, *p.RTTP95MS, kernel)
+	waitPeer(t, m.w2, "worker", "measured", func(p control.Peer) bool { return p.ProbesRx >= 30 })
+	// A busy machine adds to some packets: what both say at the same time is the same, sooner or later.
+	for deadline := time.Now().Add(nstest.Patience); ; {
+		kernel := pinged(t, m.Worker2)
+		p := peer(t, status(t, m.w2), "worker")
+		if *p.RTTMS < 10 || *p.RTTMinMS < 10 || *p.RTTMinMS > *p.RTTMS || *p.RTTP95MS < *p.RTTMS {
+			t.Fatalf("RTT %.2f (%.2f to %.2f) ms", *p.RTTMS, *p.RTTMinMS, *p.RTTP95MS)
+		}
+		t.Logf("RTT %.2f ms, ping says %.2f ms", *p.RTTMS, kernel)
+		if *p.RTTMS > 0.8*kernel && *p.RTTMS < 1.2*kernel {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("RTT is not what ping says")
+		}
 	}
 	out, err := m.w2.Ask("ping", "worker", "--count", "3", "-i", "100ms")
 	if err != nil || !strings.Contains(out, "3 sent, 3 received, 0% loss") ||
-		!strings.Contains(out, "108 bytes from worker: seq=1 time=1") {
+		!strings.Contains(out, "108 bytes from worker: seq=1 time=") {
 		t.Errorf("%v\n%s", err, out)
 	}
-	t.Logf("RTT %.2f ms, ping says %.2f ms", *p.RTTMS, kernel)
+}
+
+// pinged returns the mean of round-trip times in ms that the kernel's ping finds from a host to the node
+// "worker", in the mesh.
+func pinged(t testing.TB, from *nstest.Host) float64 {
+	t.Helper()
+	found := pingTime.FindStringSubmatch(run(t, from.Namespace, "ping", "-c", "30", "-i", "0.1", "10.244.1.0"))
+	if found == nil {
+		t.Fatal("ping does not say")
+	}
+	mean, err := strconv.ParseFloat(found[1], 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mean
 }
 
 // What is lost on the way back is shown as such, and says nothing of other peers.

@@ -156,6 +156,9 @@ func TestLedger(t *testing.T) {
 	for _, number := range []uint64{0, 1, 3, 2, 3, 5} {
 		l.arrives(1, number)
 	}
+	if lost := l.losses(); len(lost) != 1 || lost[0].flow != l.name(1) || lost[0].count != 1 {
+		t.Errorf("%+v", lost)
+	}
 	sum := l.sums(0, func(name string) bool { return strings.HasSuffix(name, "udp6") })
 	if sum.sent != 6 || sum.arrived != 5 || sum.late != 1 || sum.duplicates != 1 {
 		t.Errorf("%+v", sum)

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -13,8 +15,9 @@ const window = 1 << 12
 type tally struct {
 	sent, arrived    uint64 // datagrams, or bytes of TCP
 	late, duplicates uint64
-	newest           uint64   // the highest number that arrived
-	seen             []uint64 // of the numbers in the window: the number plus 1
+	newest           uint64               // the highest number that arrived
+	seen             []uint64             // of the numbers in the window: the number plus 1
+	missing          map[uint64]time.Time // numbers that others have passed, and when; mostMissing at most
 }
 
 // ledger is what is known of all flows of all meshes. Any number of goroutines may use it at the same time.
@@ -33,13 +36,16 @@ type ledger struct {
 // mostFindings is how many findings and errors are kept.
 const mostFindings = 16
 
+// mostMissing is how many missing numbers of a flow are kept.
+const mostMissing = 64
+
 // add makes a flow of a mesh, and returns its number.
 func (l *ledger) add(mesh int, name string) uint16 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.names = append(l.names, name)
 	l.meshes = append(l.meshes, mesh)
-	l.tallies = append(l.tallies, tally{seen: make([]uint64, window)})
+	l.tallies = append(l.tallies, tally{seen: make([]uint64, window), missing: map[uint64]time.Time{}})
 	for len(l.delays) <= mesh {
 		l.delays = append(l.delays, nil)
 	}
@@ -74,11 +80,44 @@ func (l *ledger) arrives(flow uint16, number uint64) {
 	} else if number+window > t.newest {
 		*slot = number + 1
 	}
+	next := t.newest + 1
+	if t.arrived == 0 {
+		next = 0
+	}
+	for ; next < number && len(t.missing) < mostMissing; next++ {
+		t.missing[next] = time.Now()
+	}
+	delete(t.missing, number)
 	t.arrived++
 	if number < t.newest {
 		t.late++
 	}
 	t.newest = max(t.newest, number)
+}
+
+// A loss is when datagrams of one flow were passed by others that arrived, as far as they have not arrived
+// themselves.
+type loss struct {
+	at    time.Time // to the second
+	flow  string
+	count int
+}
+
+// losses returns what is missing, the earliest first.
+func (l *ledger) losses() (all []loss) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for flow, t := range l.tallies {
+		at := map[time.Time]int{}
+		for _, when := range t.missing {
+			at[when.Truncate(time.Second)]++
+		}
+		for when, n := range at {
+			all = append(all, loss{when, l.names[flow], n})
+		}
+	}
+	slices.SortFunc(all, func(a, b loss) int { return cmp.Or(a.at.Compare(b.at), strings.Compare(a.flow, b.flow)) })
+	return all
 }
 
 // bytes counts bytes of a connection that arrived.

@@ -56,6 +56,7 @@ func (r *result) tables() []table {
 	return []table{
 		{"Packets", r.packetRows()}, {"Round trips", r.delayRows()}, {"Processes", r.trendRows()},
 		{"Goroutines", r.crewRows()}, {"Counters of queues and sockets that grew", r.counterRows()},
+		{"When datagrams were lost", r.lossRows()},
 	}
 }
 
@@ -120,6 +121,18 @@ func (r *result) counterRows() [][]string {
 		for _, where := range slices.Sorted(maps.Keys(r.accounts[i].counters)) {
 			rows = append(rows, []string{name, where, fmt.Sprint(r.accounts[i].counters[where])})
 		}
+	}
+	return rows
+}
+
+// mostLosses is how many losses a report names.
+const mostLosses = 32
+
+func (r *result) lossRows() [][]string {
+	rows := [][]string{{"time", "flow", "datagrams"}}
+	all := r.ledger.losses()
+	for _, one := range all[:min(len(all), mostLosses)] {
+		rows = append(rows, []string{one.at.UTC().Format(time.TimeOnly), one.flow, fmt.Sprint(one.count)})
 	}
 	return rows
 }
