@@ -73,8 +73,11 @@ func (tr *traffic) start(ctx context.Context, l *ledger, number int, m *mesh, ch
 					way := fmt.Sprintf("%s: %s to %s %s%d", m.name, from.name, to.name, kind.name, family)
 					f := &flow{ledger: l, id: l.add(number, way), from: from, to: to, family: family, chunk: chunk}
 					f.port = 7000 + f.id
-					if kind.name == "udp" {
+					switch kind.name {
+					case "udp":
 						f.answers = l.add(number, way+" answer")
+					case "gso":
+						l.skips(f.id, func(number uint64) bool { return gsoSize(f.id, number) == 0 })
 					}
 					send, sockets, err := kind.begin(f)
 					tr.sockets = append(tr.sockets, sockets...)

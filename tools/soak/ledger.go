@@ -17,6 +17,7 @@ type tally struct {
 	late, duplicates uint64
 	newest           uint64               // the highest number that arrived
 	seen             []uint64             // of the numbers in the window: the number plus 1
+	skips            func(uint64) bool    // numbers that are never sent; nil: none
 	missing          map[uint64]time.Time // numbers that others have passed, and when; mostMissing at most
 }
 
@@ -52,6 +53,13 @@ func (l *ledger) add(mesh int, name string) uint16 {
 	return uint16(len(l.names) - 1)
 }
 
+// skips says which numbers of a flow are never sent.
+func (l *ledger) skips(flow uint16, skips func(number uint64) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tallies[flow].skips = skips
+}
+
 // name returns a flow's; empty if there is none of that number.
 func (l *ledger) name(flow uint16) string {
 	l.mu.Lock()
@@ -85,7 +93,9 @@ func (l *ledger) arrives(flow uint16, number uint64) {
 		next = 0
 	}
 	for ; next < number && len(t.missing) < mostMissing; next++ {
-		t.missing[next] = time.Now()
+		if t.skips == nil || !t.skips(next) {
+			t.missing[next] = time.Now()
+		}
 	}
 	delete(t.missing, number)
 	t.arrived++
@@ -116,7 +126,9 @@ func (l *ledger) losses() (all []loss) {
 			all = append(all, loss{when, l.names[flow], n})
 		}
 	}
-	slices.SortFunc(all, func(a, b loss) int { return cmp.Or(a.at.Compare(b.at), strings.Compare(a.flow, b.flow)) })
+	slices.SortFunc(all, func(a, b loss) int {
+		return cmp.Or(a.at.Compare(b.at), strings.Compare(a.flow, b.flow))
+	})
 	return all
 }
 
