@@ -45,11 +45,12 @@ func (h *Host) Reorder() (end func() error, err error) {
 	}
 	return func() error {
 		close(stop)
+		// The bridge has the cable again at once: what takes time comes while packets flow.
+		err := sw.IP("link set "+port+" promisc off master br0", "link del rA")
 		for range ends {
 			<-done
 		}
-		return errors.Join(ends[0].Close(), ends[1].Close(), sw.IP("link del rA",
-			"link set "+port+" promisc off master br0"))
+		return errors.Join(err, ends[0].Close(), ends[1].Close())
 	}, nil
 }
 
