@@ -52,6 +52,7 @@ type Plan struct {
 	lower   map[netip.Addr]int    // see there, too
 	narrow  string                // see Narrowest there
 	outer   int                   // the MTU of the underlay, bytes
+	keyed   bool                  // packets travel encrypted, or are to before long: the MTU allows for it
 	headers int                   // the largest outer headers of datagrams to a peer, bytes
 	origins map[netip.Addr]string // the name that an address comes from, of those that have one
 }
@@ -109,7 +110,8 @@ func Make(c *config.Config, self int, host Host) (*Plan, error) {
 		return nil, keyFault{err}
 	}
 	p := &Plan{Config: c, Self: c.Nodes[self], ways: host.Underlay.Ways, lower: host.Underlay.Lower,
-		narrow: host.Underlay.Narrowest, outer: host.Underlay.MTU, nodes: host.Nodes, Forwarding: host.Forwarding}
+		narrow: host.Underlay.Narrowest, outer: host.Underlay.MTU, nodes: host.Nodes, Forwarding: host.Forwarding,
+		keyed: c.Sealed() || c.Keyed()}
 	if p.nodes == nil {
 		p.nodes = Expand(c, nil).SeenFrom(self, host.Local)
 	}
@@ -327,7 +329,7 @@ func (p *Plan) planGuard(podLinks []string) {
 	*g = filter.GuardSettings{Binds: p.Engine.Binds, TUN: p.Config.Network.Interface, PodLinks: podLinks,
 		Mark: udp.Mark, Closed: p.Forwarding.Closed(), OnePort: k.MayFOU() && k.Use != dataplane.Never &&
 			!p.Engine.Spread}
-	if p.keyed() { // also while nothing is exchanged: an earlier run has left the interface
+	if p.keyed { // also while nothing is exchanged: an earlier run has left the interface
 		g.Encrypted, g.Inner = wireguard.Interface, p.inner()
 	}
 	for i := range p.Config.Nodes {

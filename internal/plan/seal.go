@@ -27,13 +27,10 @@ const (
 	keepalive = 25 * time.Second
 )
 
-// keyed tells whether packets travel encrypted, or are to be before long: the MTU is that of encryption from
-// the moment on in which the file lists keys, so that it stays when encryption begins.
-func (p *Plan) keyed() bool { return p.Config.Sealed() || p.Config.Keyed() }
-
-// around returns how many bytes the wire puts around a packet that is sent to an address.
+// around returns how many bytes the wire puts around a packet that is sent to an address. The MTU is that of
+// encryption from the moment on in which the file lists keys, so that it stays when encryption begins.
 func (p *Plan) around(to mesh.Endpoint) int {
-	if p.keyed() {
+	if p.keyed {
 		return to.OuterHeaders() + sealing
 	}
 	return to.OuterHeaders()
@@ -42,7 +39,7 @@ func (p *Plan) around(to mesh.Endpoint) int {
 // fits returns the largest packet that an MTU of the underlay leaves room for, with what the wire puts
 // around it, in bytes.
 func (p *Plan) fits(underlay, around int) int {
-	if p.keyed() {
+	if p.keyed {
 		return (underlay - around) / padding * padding
 	}
 	return underlay - around
@@ -83,7 +80,7 @@ func relay(c *config.Config, a, b int) string {
 func (p *Plan) planSeal(self int, own OwnKey) {
 	c := p.Config
 	switch {
-	case !p.keyed():
+	case !p.keyed:
 		return
 	case c.IsShut():
 		p.note(mesh.Condition{Kind: mesh.Shut, Severity: mesh.Failed, Subject: c.Path,
@@ -158,7 +155,7 @@ func (p *Plan) inner() (all []netip.Prefix) {
 // planFloor has the encrypted interface stand above the TUN: its routes are preferred, and where one is
 // missing, the TUN has the packets.
 func (p *Plan) planFloor() {
-	p.Link.Loose = p.keyed() // during the switch, answers leave by the other interface
+	p.Link.Loose = p.keyed // during the switch, answers leave by the other interface
 	if !p.Engine.Sealed {
 		return
 	}
