@@ -15,7 +15,7 @@ import (
 
 // inside tells whether probes of a peer go inside the tunnel.
 func (e *Engine) inside(peer string) bool {
-	return e.sealed.Load() || e.shift.inside(peer, e.Inner.Heard(peer))
+	return e.sealed.Load() || e.shift.inside(peer, e.Inner.Heard)
 }
 
 // hearing returns what hears probes inside the tunnel: what a peer says there of itself is true.

@@ -51,12 +51,14 @@ func (s *switchover) says(peer string, sealed bool, now time.Time) {
 	}
 }
 
-// inside tells whether a peer is sealed, as far as it has said so. bare is when its last bare packet came.
-func (s *switchover) inside(peer string, bare time.Time) bool {
+// inside tells whether a peer is sealed, as far as it has said so. bare is when the last bare packet of a peer
+// came: it may ask the kernel, which costs much for all of thousands of peers, and is not called for those
+// that have said nothing.
+func (s *switchover) inside(peer string, bare func(peer string) time.Time) bool {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	at, said := s.said[peer]
-	return said && bare.Sub(at) < goneBack
+	s.mu.Unlock()
+	return said && bare(peer).Sub(at) < goneBack
 }
 
 // begin notes that this node is sealed from now on, and returns the peers that lag: those that have not said

@@ -100,8 +100,13 @@ func TestInside(t *testing.T) {
 			for _, sealed := range test.said {
 				s.says("a", sealed, dawn)
 			}
-			if got := s.inside("a", test.bare); got != test.want {
+			asked := 0
+			bare := func(peer string) time.Time { asked++; return test.bare }
+			if got := s.inside("a", bare); got != test.want {
 				t.Error(got)
+			}
+			if said := len(test.said) > 0 && test.said[len(test.said)-1]; asked > 0 && !said {
+				t.Error("the kernel is asked about a peer that has said nothing")
 			}
 		})
 	}
