@@ -194,7 +194,8 @@ func (d *Daemon) Stop() (time.Duration, error) {
 		case <-time.After(Patience / 6):
 		}
 		d.Kill()
-		return time.Since(began), fmt.Errorf("meshd on %s did not stop: %s\n%s", d.Host.name, hanging(d.Log()), d.Log())
+		return time.Since(began), fmt.Errorf("meshd on %s did not stop: %s\n%s", d.Host.name, hanging(d.Log()),
+			d.Log())
 	}
 }
 

@@ -51,9 +51,9 @@ func (s *switchover) says(peer string, sealed bool, now time.Time) {
 	}
 }
 
-// inside tells whether a peer is sealed, as far as it has said so. bare is when the last bare packet of a peer
-// came: it may ask the kernel, which costs much for all of thousands of peers, and is not called for those
-// that have said nothing.
+// inside tells whether a peer is sealed, as far as it has said so. bare is when the last bare packet of a
+// peer came: it may ask the kernel, which costs much for all of thousands of peers, and is not called for
+// those that have said nothing.
 func (s *switchover) inside(peer string, bare func(peer string) time.Time) bool {
 	s.mu.Lock()
 	at, said := s.said[peer]
