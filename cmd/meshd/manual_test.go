@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/page"
 )
 
 // sectionOf is the part of a manual that is about a command: up to the one about the next.
@@ -30,13 +32,27 @@ func flagIn(text string, f *pflag.Flag) bool {
 	return false
 }
 
-// The manual has every command with its flags, every state of a peer and every reason of a drop.
+// statusColumns are the columns of the table of peers, as `meshd status` prints it into a pipe where packets
+// are encrypted.
+func statusColumns(t *testing.T) []string {
+	t.Helper()
+	var b strings.Builder
+	s := control.Status{Node: "a", Peers: []control.Peer{{Name: "b", WireGuard: &control.PeerWireGuard{}}}}
+	if err := page.Peers(&b, s, page.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	head, _, _ := strings.Cut(b.String(), "\n")
+	return strings.Fields(head)
+}
+
+// The manual has every command with its flags, every state of a peer each column of a status,
+// each exit code and every reason of a drop.
 func TestManual(t *testing.T) {
-	page, err := os.ReadFile("../../packaging/man/meshd.8")
+	text, err := os.ReadFile("../../packaging/man/meshd.8")
 	if err != nil {
 		t.Fatal(err)
 	}
-	manual := string(page)
+	manual := string(text)
 	has := func(t *testing.T, what string) {
 		t.Helper()
 		if !strings.Contains(manual, what) {
@@ -69,6 +85,13 @@ func TestManual(t *testing.T) {
 	for _, state := range []string{control.Up, control.Draining, control.Stale, control.Silent, control.OneWay,
 		control.Down, control.Unknown} {
 		t.Run("state "+state, func(t *testing.T) { has(t, ".It Li "+state+"\n") })
+	}
+	for _, code := range []int{exitNo, exitUsage, exitNotRunning, exitPermission, exitMismatch, exitTimeout,
+		exitConfig} {
+		t.Run(fmt.Sprint("exit code ", code), func(t *testing.T) { has(t, fmt.Sprintf("\n.It %d\n", code)) })
+	}
+	for _, column := range statusColumns(t) {
+		t.Run("column "+column, func(t *testing.T) { has(t, "\n.It Sy "+column+"\n") })
 	}
 	for _, reason := range mesh.Reasons() {
 		t.Run("reason "+reason.String(), func(t *testing.T) { has(t, "Li "+reason.String()) })
