@@ -17,10 +17,18 @@ import (
 	"example.org/meshd/internal/source"
 )
 
-// addNode adds a node to the file at path: NAME ADDRESS [SUBNET...], or NAME alone of a node that has a key
+// addedAnswer is what `meshd init --add --json` prints.
+type addedAnswer struct {
+	Path    string   `json:"path"`
+	Name    string   `json:"name"`
+	Address string   `json:"address"` // with its port; empty: the node calls the others
+	Subnets []string `json:"subnets"`
+}
+
+// addNode adds a node to the file of --config: NAME ADDRESS [SUBNET...], or NAME alone of a node that has a key
 // and calls the others. Comments and all other nodes stay as they are. The file is replaced as a whole, or
 // not at all.
-func addNode(ctx context.Context, stdout, stderr io.Writer, path, key string, args []string) error {
+func addNode(ctx context.Context, stdout, stderr io.Writer, g *globals, key string, args []string) error {
 	if len(args) < 2 && (len(args) == 0 || key == "") {
 		return fmt.Errorf("%w: expected `meshd init --add NAME ADDRESS [SUBNET...]`, or `meshd init --add NAME "+
 			"--public-key KEY` for a node without an address", errUsage)
@@ -29,7 +37,7 @@ func addNode(ctx context.Context, stdout, stderr io.Writer, path, key string, ar
 	if len(args) > 1 {
 		n.Address, n.Subnets = args[1], args[2:]
 	}
-	path, doc, info, err := readForEdit(ctx, path)
+	path, doc, info, err := readForEdit(ctx, g.config)
 	if err != nil {
 		return err
 	}
@@ -54,17 +62,24 @@ func addNode(ctx context.Context, stdout, stderr io.Writer, path, key string, ar
 	for _, w := range file.Warnings() {
 		fmt.Fprintln(stderr, w)
 	}
-	added := file.Nodes[len(file.Nodes)-1]
-	var subnets []string
-	for _, p := range added.Subnets {
-		subnets = append(subnets, p.String())
+	return tellAdded(stdout, path, file.Nodes[len(file.Nodes)-1], g.json)
+}
+
+// tellAdded says what node was added to the file at path.
+func tellAdded(stdout io.Writer, path string, n config.Node, asJSON bool) error {
+	told, at := addedAnswer{Path: path, Name: n.Name}, "without an address"
+	if len(n.Addresses) > 0 {
+		told.Address = n.Addresses[0].String()
+		at = "at " + n.Addresses[0].Host()
 	}
-	at := "without an address"
-	if len(added.Addresses) > 0 {
-		at = "at " + added.Addresses[0].Host()
+	for _, p := range n.Subnets {
+		told.Subnets = append(told.Subnets, p.String())
 	}
-	_, err = fmt.Fprintf(stdout, "%s: added %s %s with %s: copy the file to the other hosts\n", path,
-		added.Name, at, strings.Join(subnets, " and "))
+	if asJSON {
+		return printJSON(stdout, told)
+	}
+	_, err := fmt.Fprintf(stdout, "%s: added %s %s with %s: copy the file to the other hosts\n", path, n.Name, at,
+		strings.Join(told.Subnets, " and "))
 	return err
 }
 

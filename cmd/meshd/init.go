@@ -62,7 +62,7 @@ and --add takes a node without an ADDRESS, which calls the others.`,
 			case wireGuard != nil:
 				draft = migrate.FromWireGuard
 			case add:
-				return addNode(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), g.config, key, args)
+				return addNode(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), g, key, args)
 			case len(args) > 0:
 				return fmt.Errorf("%w: `meshd init` alone takes no arguments: files need --from-flannel, "+
 					"--from-kubernetes or --from-wg, a node needs --add", errUsage)

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -207,6 +209,25 @@ func TestInitAddsTheFirstNode(t *testing.T) {
 	}
 	if c := parsed(t, string(doc)); len(c.Nodes) != 1 || c.Nodes[0].Subnets[0].String() != "10.244.0.0/24" {
 		t.Errorf("%+v", c.Nodes)
+	}
+}
+
+// With --json what was added is an object, with the subnets that the node got.
+func TestInitAddJSON(t *testing.T) {
+	path := write(t, string(configs.MinimalExample))
+	code, out, errs := meshd("--json", "-c", path, "init", "--add", "edge-3", "172.18.0.5")
+	var told addedAnswer
+	if err := json.Unmarshal([]byte(out), &told); code != 0 || err != nil {
+		t.Fatalf("%d, %q, %q: %v", code, out, errs, err)
+	}
+	after, err := config.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	added := after.Nodes[len(after.Nodes)-1]
+	want := addedAnswer{path, added.Name, "172.18.0.5:8285", []string{added.Subnets[0].String()}}
+	if !reflect.DeepEqual(told, want) {
+		t.Errorf("%v, want %v", told, want)
 	}
 }
 
