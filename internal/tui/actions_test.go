@@ -215,6 +215,41 @@ func TestCopy(t *testing.T) {
 	}
 }
 
+// What can be copied is seen whatever the name is, also on a narrow terminal, which has the keys alone.
+func TestCopyMenuFits(t *testing.T) {
+	for w, want := range map[int]string{80: "n name  a address  s subnets  r row  j JSON  esc",
+		60: "n name  a address  s subnets  r row  j JSON  esc", 40: "copy? n a s r j"} {
+		t.Run(fmt.Sprint(w), func(t *testing.T) {
+			m, _ := someDashboard(w, 24, cloudNames)
+			press(m, "2", "y")
+			shows(t, m, want)
+		})
+	}
+}
+
+// Nothing is shown or copied as a figure of a peer that is down: what was measured is of the past.
+func TestFiguresOfAPeerThatIsDown(t *testing.T) {
+	m, _ := someDashboard(80, 24, func(s *control.Status) *control.Status {
+		for i := range s.Peers {
+			if s.Peers[i].State == control.Down {
+				s.Peers[i].Loss, s.Peers[i].RTTMS = new(0.39), new(7.77)
+			}
+		}
+		return s
+	})
+	press(m, "2", "g")
+	p, ok := m.view().selected()
+	if !ok || p.State != control.Down {
+		t.Fatalf("%+v is selected", p)
+	}
+	hides(t, m, "39%", "7.77")
+	press(m, "enter")
+	hides(t, m, "39%")
+	if row := m.row(p); strings.Contains(row, "39%") || strings.Contains(row, "7.77") {
+		t.Errorf("%q is copied", row)
+	}
+}
+
 // A terminal that takes nothing more is an error, and no end.
 func TestCopyFails(t *testing.T) {
 	m, _ := someDashboard(80, 24, asItIs)

@@ -53,13 +53,10 @@ var columns = []column{
 	}, nil},
 	{lockColumn, sortKeys, 13, 85, true, lockCell, nil},
 	{"RTTms", sortRTT, 6, never, false, func(_ view, p control.Peer, _ int) (string, cell.Role) {
-		if p.State == control.Down { // what it was is not what it is
-			return words.Unknown, cell.Dim
-		}
-		return words.Millis(p.RTTMS), cell.Plain
+		return measured(words.Millis(rttOf(p)), cell.Plain)
 	}, nil},
 	{"LOSS", sortLoss, 5, 90, false, func(_ view, p control.Peer, _ int) (string, cell.Role) {
-		return words.Percent(p.Loss), lossRole(p.Loss)
+		return measured(words.Percent(lossOf(p)), lossRole(lossOf(p)))
 	}, nil},
 	{"RX", sortRx, 7, 80, false, func(v view, p control.Peer, _ int) (string, cell.Role) {
 		return words.SI(v.units.rx(v.rate(p.Name))), cell.Plain
@@ -208,6 +205,30 @@ func shareText(share float64) string {
 	}
 	bar := strings.Repeat("▇", int(math.Round(5*share)))
 	return cell.Fit(bar, 5) + fmt.Sprintf("%4.0f%%", 100*share)
+}
+
+// rttOf and lossOf are what was measured of a peer that is heard; nil of one that is down, since what it was
+// is not what it is.
+func rttOf(p control.Peer) *float64 {
+	if p.State == control.Down {
+		return nil
+	}
+	return p.RTTMS
+}
+
+func lossOf(p control.Peer) *float64 {
+	if p.State == control.Down {
+		return nil
+	}
+	return p.Loss
+}
+
+// measured is a figure with its role, which is dim if it is not known.
+func measured(figure string, role cell.Role) (string, cell.Role) {
+	if figure == words.Unknown {
+		role = cell.Dim
+	}
+	return figure, role
 }
 
 // lossRole colours a loss: a fifth of the packets is what TCP hardly lives with.

@@ -12,6 +12,7 @@ import (
 
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/control/words"
+	"example.org/meshd/internal/tui/cell"
 )
 
 // What can be copied of a peer: mostly one address, to paste into a command.
@@ -37,13 +38,25 @@ func (m *Model) copyMenu() tea.Cmd {
 	if !ok {
 		return nil
 	}
-	q := &question{brief: "copy? n a s r j", answers: map[string]func(*Model) tea.Cmd{}}
-	menu := "copy of " + p.Name + ": "
+	q := &question{brief: "copy?", answers: map[string]func(*Model) tea.Cmd{}}
+	menu := ""
 	for _, c := range copies {
-		menu += " " + c.key + " " + c.name + " "
+		q.brief += " " + c.key
+		menu += c.key + " " + c.name + "  "
 		q.answers[c.key] = func(m *Model) tea.Cmd { return m.clipboard(clip{c.name, c.of(m, p)}) }
 	}
-	q.words = func(view) string { return menu + " esc" }
+	menu += "esc"
+	q.words = func(v view) string {
+		const least = len("copy of :  ") + 1 + leastName // and what stands before all
+		name := v.names.short(p.Name)
+		switch room := v.w - cell.Width(menu) - least + leastName; {
+		case room >= min(leastName, cell.Width(name)):
+			return "copy of " + cell.FitMiddle(name, min(room, cell.Width(name))) + ":  " + menu
+		case cell.Width(menu) < v.w:
+			return menu
+		}
+		return q.brief
+	}
 	m.bottom.question = q
 	return nil
 }
@@ -59,7 +72,7 @@ func (m *Model) copyJSON() tea.Cmd {
 // row is a peer in one line. One that is old says so, since it leaves the screen that would.
 func (m *Model) row(p control.Peer) string {
 	row := strings.Join([]string{p.Name, words.State(p), words.Endpoint(p), strings.Join(p.Subnets, " "),
-		words.Millis(p.RTTMS) + " ms", words.Percent(p.Loss)}, "  ")
+		words.Millis(rttOf(p)) + " ms", words.Percent(lossOf(p))}, "  ")
 	if !m.live() {
 		row += "  as of " + m.data.status.Now.UTC().Format(time.RFC3339)
 	}

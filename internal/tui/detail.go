@@ -95,9 +95,9 @@ func aboutPath(v view, p control.Peer) []cell.Line {
 	lines := slices.Concat(peerMaintenance(v, p), []cell.Line{first}, aboutWay(v, p), aboutLock(v, p),
 		addresses(v, p), behind(p, v.w))
 	rtt := fmt.Sprintf("%s now   %s min   %s p50   %s p95   jitter %s", words.Millis(lastRTT(p)),
-		words.Millis(p.RTTMinMS), words.Millis(p.RTTMS), words.Millis(p.RTTP95MS), words.Millis(p.JitterMS))
+		words.Millis(p.RTTMinMS), words.Millis(rttOf(p)), words.Millis(p.RTTP95MS), words.Millis(p.JitterMS))
 	lines = append(lines, peerLabel("rtt ms").Add(cell.Plain, rtt+"   ").
-		Add(lossRole(p.Loss), "loss "+words.Percent(p.Loss)))
+		Add(lossRole(lossOf(p)), "loss "+words.Percent(lossOf(p))))
 	if p.Since != nil {
 		_, word, _ := stateOf(p)
 		lines = append(lines, peerLabel("state").Add(cell.Plain, fmt.Sprintf(

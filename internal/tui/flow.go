@@ -95,7 +95,8 @@ func peerFlows(v view, p control.Peer) []flow {
 // lastRTT is that of the last answer, of a peer that answers; nil for the others. The API
 // keeps the figure, but an old one beside "now" would be a lie.
 func lastRTT(p control.Peer) *float64 {
-	if p.State == control.Down || p.State == control.Stale {
+	switch p.State {
+	case control.Down, control.Stale, control.Silent, control.OneWay:
 		return nil
 	}
 	return p.RTTLastMS

@@ -101,7 +101,8 @@ func TestPeerFlows(t *testing.T) {
 // A peer that does not answer has no RTT now, though the API keeps its last one.
 func TestLastRTT(t *testing.T) {
 	for state, known := range map[string]bool{
-		control.Up: true, control.Unknown: true, control.Stale: false, control.Down: false, "from the future": true,
+		control.Up: true, control.Unknown: true, control.Stale: false, control.Down: false,
+		control.Silent: false, control.OneWay: false, control.Draining: true, "from the future": true,
 	} {
 		t.Run(state, func(t *testing.T) {
 			if got := lastRTT(control.Peer{State: state, RTTLastMS: new(1.0)}); (got != nil) != known {
