@@ -40,6 +40,24 @@ func (detail) charts(v view) []historyKey { return []historyKey{{v.cursor, spans
 // body implements screen.
 func (d detail) body(v view) []cell.Line { return v.faded(d.shown(d.lines(v), v.h)) }
 
+// detailTitle is the name of a peer, its state, and when it was heard. Where there is no room for all, the
+// name loses the domain that all share, then what stands before it, and at last the state stands alone.
+func detailTitle(v view, name string, state cell.Line, seen string) (title cell.Line) {
+	short := v.names.short(name)
+	heard := state.Add(cell.Plain, " · "+seen+" ")
+	where := cell.Styled(cell.Dim, " PEERS > ")
+	for _, t := range []struct{ left, right cell.Line }{
+		{where.Add(cell.Strong, name), heard}, {where.Add(cell.Strong, short), heard},
+		{cell.Styled(cell.Strong, " "+short), heard}, {cell.Styled(cell.Strong, " "+short), state.Add(cell.Plain, " ")},
+	} {
+		title = t.left.Spread(t.right, v.w)
+		if t.left.Width()+1+t.right.Width() <= v.w {
+			break
+		}
+	}
+	return title
+}
+
 // lines are the whole page, which a low terminal scrolls. On a high one events fill what the
 // rest leaves.
 func (detail) lines(v view) []cell.Line {
@@ -53,9 +71,8 @@ func (detail) lines(v view) []cell.Line {
 	if p.LastSeen != nil {
 		seen = "last heard " + words.Span(v.daemonNow().Sub(*p.LastSeen)) + " ago"
 	}
-	title := cell.Styled(cell.Dim, " PEERS > ").Add(cell.Strong, p.Name)
-	state := cell.Styled(role, glyph+" "+word).Add(cell.Plain, " · "+seen+" ")
-	lines := append([]cell.Line{title.Spread(state, v.w)}, aboutPath(v, p)...)
+	title := detailTitle(v, p.Name, cell.Styled(role, glyph+" "+word), seen)
+	lines := append([]cell.Line{title}, aboutPath(v, p)...)
 	lines = append(lines, cell.Line{})
 	for _, l := range append(peerCharts(v, p, v.w-2), timeAxis(v, p.Name, v.w-2)) {
 		lines = append(lines, cell.Text(" ").Join(l))

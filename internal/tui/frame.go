@@ -118,21 +118,25 @@ func (m *Model) header(w int) cell.Line {
 // place is which node this is, and which file and engine it runs. Of data that is old its age
 // stands there instead of the engine.
 func (m *Model) place(w int) cell.Line {
-	line := cell.Styled(cell.Strong, " meshtui")
+	program := cell.Styled(cell.Strong, " meshtui")
 	s := m.data.status
 	if s == nil {
-		return line
+		return program
 	}
 	name := s.Node
 	if name == "" {
 		name = "(no node yet)"
 	}
-	const rest = 56 // cells of what stands beside the name
+	rest := 56 // cells of what stands beside the name
+	line := program.Add(cell.Plain, " · ")
+	if w < 60 { // who has so little room knows which program runs
+		rest, line = 24, cell.Text(" ")
+	}
 	room := max(12, w-rest)
 	if cell.Width(name) > room { // its own part is worth more than the domain
 		name = strings.TrimRight(cell.FitMiddle(m.data.names.short(name), room), " ")
 	}
-	line = line.Add(cell.Plain, " · "+name)
+	line = line.Add(cell.Plain, name)
 	switch {
 	case !m.live():
 		old := " · DATA " + words.Span(m.view().sinceHeard()) + " OLD"

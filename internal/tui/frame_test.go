@@ -40,8 +40,8 @@ func TestHeader(t *testing.T) {
 			" meshtui · edge-01 · gen 12 · DATA 0 s OLD        ■ disconnected · 14:07:52 UTC"},
 		"paused": {paused, 80,
 			" meshtui · edge-01 · gen 12 ok · user+gso           ◐ paused 0 s · 14:07:52 UTC"},
-		"narrow":      {connected, 40, " meshtui · edge-01 · gen 12 … ● live 1s"},
-		"narrow, old": {wentSilent, 40, " meshtui · edge-01 · gen 12 ·… ■ silent"},
+		"narrow":      {connected, 40, " edge-01 · gen 12 ok · user+… ● live 1s"},
+		"narrow, old": {wentSilent, 40, " edge-01 · gen 12 · DATA 14 s… ■ silent"},
 	} {
 		m, c := someDashboard(test.w, 24, asItIs)
 		test.situation(m, c)

@@ -307,6 +307,27 @@ func TestNamesShareADomain(t *testing.T) {
 	shows(t, m, "> ip-172-31-0-12 ")
 }
 
+// On a narrow terminal names have their room first, too: that of this node in the first line, and that of the
+// peer on its page.
+func TestNamesOnANarrowTerminal(t *testing.T) {
+	m, _ := someDashboard(40, 20, func(s *control.Status) *control.Status {
+		s.Node = "ip-172-31-0-99.eu-central-1.compute.internal.prod.example.com"
+		return cloudNames(s)
+	})
+	press(m, "2", "A", "g", "enter")
+	head, title := strings.Split(picture(m), "\n")[0], strings.Split(picture(m), "\n")[3]
+	for _, word := range []string{"ip-172-31-0-99 ", "gen 12 ok", "live"} {
+		if !strings.Contains(head, word) {
+			t.Errorf("no %q in %q", word, head)
+		}
+	}
+	for _, word := range []string{"ip-172-31-0-1 ", "up"} {
+		if !strings.Contains(title, word) {
+			t.Errorf("no %q in %q", word, title)
+		}
+	}
+}
+
 func TestNamesOf(t *testing.T) {
 	for all, want := range map[string]names{
 		"":                          {},
