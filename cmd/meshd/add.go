@@ -25,9 +25,9 @@ type addedAnswer struct {
 	Subnets []string `json:"subnets"`
 }
 
-// addNode adds a node to the file of --config: NAME ADDRESS [SUBNET...], or NAME alone of a node that has a key
-// and calls the others. Comments and all other nodes stay as they are. The file is replaced as a whole, or
-// not at all.
+// addNode adds a node to the file of --config: NAME ADDRESS [SUBNET...], or NAME alone of a node that has a
+// key and calls the others. Comments and all other nodes stay as they are. The file is replaced as a whole,
+// or not at all.
 func addNode(ctx context.Context, stdout, stderr io.Writer, g *globals, key string, args []string) error {
 	if len(args) < 2 && (len(args) == 0 || key == "") {
 		return fmt.Errorf("%w: expected `meshd init --add NAME ADDRESS [SUBNET...]`, or `meshd init --add NAME "+
@@ -78,8 +78,8 @@ func tellAdded(stdout io.Writer, path string, n config.Node, asJSON bool) error 
 	if asJSON {
 		return printJSON(stdout, told)
 	}
-	_, err := fmt.Fprintf(stdout, "%s: added %s %s with %s: copy the file to the other hosts\n", path, n.Name, at,
-		strings.Join(told.Subnets, " and "))
+	_, err := fmt.Fprintf(stdout, "%s: added %s %s with %s: copy the file to the other hosts\n", path, n.Name,
+		at, strings.Join(told.Subnets, " and "))
 	return err
 }
 

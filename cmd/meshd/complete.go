@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"regexp"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,6 +50,49 @@ func choices(cmd *cobra.Command, flag string, values ...string) {
 	fixed := cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)
 	if err := cmd.RegisterFlagCompletionFunc(flag, fixed); err != nil {
 		panic(err) // the command has no such flag
+	}
+}
+
+// lists completes the value of a flag that is a list with commas: what it does not have yet.
+func lists(cmd *cobra.Command, flag string, values ...string) {
+	complete := func(_ *cobra.Command, _ []string, word string) (all []string, _ cobra.ShellCompDirective) {
+		head := word[:strings.LastIndexByte(word, ',')+1]
+		for _, value := range values {
+			if !slices.Contains(strings.Split(head, ","), value) {
+				all = append(all, head+value)
+			}
+		}
+		return all, cobra.ShellCompDirectiveNoFileComp
+	}
+	if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
+		panic(err) // the command has no such flag
+	}
+}
+
+// fileNumbers completes up to most numbers of files that were in force, each with the time when it came into
+// force.
+func fileNumbers(g *globals, most int) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) (all []string, _ cobra.ShellCompDirective) {
+		const directive = cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+		if len(args) >= most {
+			return nil, directive
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), completeWithin)
+		defer cancel()
+		client := g.client()
+		defer client.Close()
+		files, err := client.Files(ctx)
+		if err != nil { // silently, as in peerNames
+			return nil, directive
+		}
+		for _, f := range files.Files {
+			if f.InForce && len(args) == 0 { // the first one is compared with it, or replaces it
+				continue
+			}
+			since := f.At.Local().Format(time.DateTime)
+			all = append(all, cobra.CompletionWithDesc(strconv.Itoa(f.Number), since))
+		}
+		return all, directive
 	}
 }
 

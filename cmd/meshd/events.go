@@ -77,7 +77,7 @@ number. --json prints a line of JSON for each event, with all that is known of i
 	flags.IntVarP(&s.most, "lines", "n", -1, "only the last `number` of lines")
 	flags.Lookup("lines").DefValue = "0" // help does not print a default of 0, and -1 would puzzle
 	flags.StringVar(&s.level, "level", "", "only events of this `level` or worse: info, warn or error")
-	choices(cmd, "level", levels...)
+	choices(cmd, "level", levels[1:]...) // the daemon keeps none of the lowest level
 	choices(cmd, "since", "10m", "1h", "1d")
 	return cmd
 }

@@ -87,7 +87,7 @@ func diffCommand(g *globals) *cobra.Command {
 		Short: "Show the lines in which earlier files differ",
 		Long: `Show the lines in which file N differs from the file in force, or from file M. "meshd history" lists
 the numbers. Exit code 0: they are equal, 1: they differ, 2: there is no such file.`,
-		Args: arguments(1, 2),
+		Args: arguments(1, 2), ValidArgsFunction: fileNumbers(g, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client := g.client()
 			defer client.Close()

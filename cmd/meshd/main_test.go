@@ -159,27 +159,39 @@ func TestHelpTexts(t *testing.T) {
 
 // What a shell offers.
 func TestCompletion(t *testing.T) {
-	socket := fake(t, control.Source{Status: func() control.Status { return sample(time.Now()) }})
+	socket := fake(t, control.Source{Status: func() control.Status { return sample(time.Now()) },
+		Changer: control.Changer{Files: func(context.Context) (control.Files, error) {
+			all := []control.File{{Number: 42, InForce: true}, {Number: 41}}
+			return control.Files{Schema: control.Schema, Files: all}, nil
+		}}})
 	for words, want := range map[string][]string{
-		"run --log-level ":  {"debug", "info", "warn", "error"},
-		"run --log-format ": {"text", "json"},
-		"ping ":             {"edge-2"},
-		"peers edge-":       {"edge-2"},
-		"wait ":             {"ready"},
-		"wait peer:":        {"peer:edge-2"},
-		"ping edge-2 ":      nil, // one is enough
-		"events edge-":      {"edge-2"},
-		"route edge-":       {"edge-2"},
-		"route ":            {"outside"},
-		"route a b ":        {"tcp/"},
-		"status --check ":   {"ready", "peers"},
-		"peers --state ":    {"down"},
-		"peers --sort ":     {"loss"},
-		"events --level ":   {"warn"},
-		"ping -i ":          {"0.2", "1s"},
-		"drain --for ":      {"1h", "1d"},
-		"wait --timeout ":   {"1m"},
-		"apply --confirm ":  {"2m"},
+		"status -w ":                {"2s", "10s"},
+		"status -w 5s edge":         nil,
+		"top -w ":                   {"2s", "10s"},
+		"peers --state down,":       {"down,stale"},
+		"peers --state down,stale,": {"down,stale,up"},
+		"rollback ":                 {"41"},
+		"diff ":                     {"41"},
+		"diff 41 ":                  {"42"},
+		"run --log-level ":          {"debug", "info", "warn", "error"},
+		"run --log-format ":         {"text", "json"},
+		"ping ":                     {"edge-2"},
+		"peers edge-":               {"edge-2"},
+		"wait ":                     {"ready"},
+		"wait peer:":                {"peer:edge-2"},
+		"ping edge-2 ":              nil, // one is enough
+		"events edge-":              {"edge-2"},
+		"route edge-":               {"edge-2"},
+		"route ":                    {"outside"},
+		"route a b ":                {"tcp/"},
+		"status --check ":           {"ready", "peers"},
+		"peers --state ":            {"down"},
+		"peers --sort ":             {"loss"},
+		"events --level ":           {"warn"},
+		"ping -i ":                  {"0.2", "1s"},
+		"drain --for ":              {"1h", "1d"},
+		"wait --timeout ":           {"1m"},
+		"apply --confirm ":          {"2m"},
 	} {
 		t.Run(words, func(t *testing.T) {
 			args := append([]string{"__complete", "--socket", socket}, strings.Split(words, " ")...)

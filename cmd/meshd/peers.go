@@ -65,7 +65,7 @@ Exit code 1: no peer has that name, or packets do not pass: it is neither up, dr
 	cmd.Flags().StringVar(&sort, "sort", "", "order by `key`: "+keys+" (default state)")
 	cmd.Flags().StringVar(&state, "state", "", "only peers in these `states`, such as down,stale")
 	choices(cmd, "sort", sortKeys()...)
-	choices(cmd, "state", peerStates...)
+	lists(cmd, "state", peerStates...)
 	return cmd
 }
 

@@ -19,7 +19,7 @@ func rollbackCommand(g *globals) *cobra.Command {
 		Short: "Take back the change that waits, or go back to an earlier file",
 		Long: `Take back the change that waits for its confirmation. If none waits, put the file before the one in
 force in force again, or file N of "meshd history". Root writes it to the file of --config, too.`,
-		Args: arguments(0, 1),
+		Args: arguments(0, 1), ValidArgsFunction: fileNumbers(g, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := spanFits(cmd, "confirm", wait); err != nil {
 				return err

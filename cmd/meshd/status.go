@@ -45,11 +45,11 @@ that is not in maintenance.
 or Ctrl-C. In a pipe it prints one status after the other, with --json one object a line.`,
 		Example: "  meshd status --check && echo well\n  meshd status -w 5",
 		Args:    v.words,
-		ValidArgsFunction: func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			if cmd.Flags().Changed("check") {
 				return []string{checkReady, checkPeers}, cobra.ShellCompDirectiveNoFileComp
 			}
-			return nil, cobra.ShellCompDirectiveNoFileComp
+			return v.watch.complete(args)
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return v.run(cmd) },
 	}

@@ -36,7 +36,10 @@ may have them counted; members of the group mesh see them while somebody else do
 encrypted, flows are not measured.`,
 		Example: "  meshd top\n  meshd top --by pod -n 5 -w\n  meshd --json top --by port | jq .rows",
 		Args:    v.words,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return v.run(cmd) },
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			return v.watch.complete(args)
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return v.run(cmd) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&v.query.By, "by", control.ByFlow, "sum by `key`: "+strings.Join(control.FlowKeys(), ", "))

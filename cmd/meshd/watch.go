@@ -40,7 +40,18 @@ const (
 func (w *watch) flag(cmd *cobra.Command) {
 	cmd.Flags().VarP(&w.word, "watch", "w", "show it again every `interval`, until q or Ctrl-C")
 	cmd.Flags().Lookup("watch").NoOptDefVal = watchDefault
-	choices(cmd, "watch", "1s", "2s", "5s", "10s")
+	choices(cmd, "watch", watchSpans...)
+}
+
+// watchSpans are what is proposed for --watch.
+var watchSpans = []string{"1s", "2s", "5s", "10s"}
+
+// complete completes a word behind the flags: the interval, if --watch has none yet.
+func (w *watch) complete(args []string) ([]string, cobra.ShellCompDirective) {
+	if w.word != watchDefault || len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return watchSpans, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
 }
 
 // take takes a word of the command line that is no flag; not taken if it is not for the flag.

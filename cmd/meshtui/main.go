@@ -123,7 +123,9 @@ prints the state once and exits.`,
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
 	set.StringVar(&f.socket, "socket", control.DefaultSocket, "control socket `path`")
 	set.StringVar(&f.host, "host", "", "watch the meshd of host `NAME` by running meshtui there over ssh")
+	complete(cmd, "host") // and no files
 	set.Var(&f.interval, "interval", "`time` between snapshots, such as 0.5 or 2s")
+	complete(cmd, "interval", "0.5", "1s", "5s")
 	set.BoolVar(&f.once, "once", false, "print the state once, as text")
 	set.BoolVar(&f.json, "json", false, "print the state once, as the object of the API")
 	set.BoolVar(&f.stream, "stream", false, "print snapshots and events as they arrive, one JSON object a line")
@@ -133,6 +135,14 @@ prints the state once and exits.`,
 	set.BoolVarP(&f.version, "print-version", "v", false, "") // as it was
 	set.Lookup("print-version").Hidden = true
 	return cmd
+}
+
+// complete proposes values of a flag to shells, in their order; without any, shells would propose files.
+func complete(cmd *cobra.Command, flag string, values ...string) {
+	fixed := cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveKeepOrder)
+	if err := cmd.RegisterFlagCompletionFunc(flag, fixed); err != nil {
+		panic(err) // the command has no such flag
+	}
 }
 
 // plainSwitches removes "[=true|false]", which pflag prints behind each switch of the help text; blanks keep

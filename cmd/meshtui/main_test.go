@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -182,4 +183,22 @@ func TestStreamEnds(t *testing.T) {
 	}
 	var _ tui.Watcher = client
 	var _ tui.Asker = client
+}
+
+// Shells propose intervals, and no files where a file makes no sense.
+func TestCompletion(t *testing.T) {
+	for flag, want := range map[string]string{"--interval": "0.5", "--host": ":36"} {
+		t.Run(flag, func(t *testing.T) {
+			var out strings.Builder
+			cmd := newCommand(os.Stdin, os.Stdout)
+			cmd.SetOut(&out)
+			cmd.SetArgs([]string{"__complete", flag, ""})
+			if err := cmd.Execute(); err != nil {
+				t.Fatal(err)
+			}
+			if offered := strings.Fields(out.String()); !slices.Contains(offered, want) {
+				t.Errorf("no %q in %q", want, offered)
+			}
+		})
+	}
 }
