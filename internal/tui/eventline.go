@@ -122,6 +122,9 @@ func eventWords(e control.Event) (subject, rest string) {
 	fields := make([]string, 0, len(e.Fields))
 	for _, k := range slices.Sorted(maps.Keys(e.Fields)) {
 		value := e.Fields[k]
+		if value == "" || e.Kind == "health" && k == "now" { // which the sentence itself says
+			continue
+		}
 		if d, err := time.ParseDuration(value); err == nil {
 			value = brief(d)
 		}

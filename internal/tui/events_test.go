@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"example.org/meshd/internal/control"
+	"example.org/meshd/internal/control/words"
 )
 
 // news is an event without a peer.
@@ -137,5 +138,16 @@ func TestNewestEvents(t *testing.T) {
 	}
 	if got := text("", 2); got != "14:05 14:07" {
 		t.Errorf("of all: %s", got)
+	}
+}
+
+// An event about the health says its level once, as `meshd events` does: "(was ok)" and not "(now degraded,
+// was ok)". Fields that are empty say nothing.
+func TestEventSaysNothingTwice(t *testing.T) {
+	e := control.Event{Kind: "health", Level: "warn", Message: "health is degraded",
+		Fields: map[string]string{"now": "degraded", "was": "ok", "worst": ""}}
+	_, got := eventWords(e)
+	if _, want := words.Told(e); got != want {
+		t.Errorf("%q, not %q", got, want)
 	}
 }
