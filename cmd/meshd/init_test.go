@@ -16,18 +16,8 @@ import (
 	"example.org/meshd/configs"
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/nstest"
+	"example.org/meshd/internal/plan/plantest"
 )
-
-// parsed returns the values of a file that has to be valid.
-func parsed(t *testing.T, doc string) *config.Config {
-	t.Helper()
-	c, err := config.Parse("mesh.toml", []byte(doc))
-	if err != nil {
-		t.Errorf("%v in\n%s", err, doc)
-		return &config.Config{}
-	}
-	return c
-}
 
 // The starter file is about this host where its address is certain, and else an example, which standard
 // error says. Nodes stand before everything that is optional.
@@ -82,7 +72,7 @@ func judgeStarter(t *testing.T, doc, address, cidr string) {
 		}
 		return
 	}
-	c := parsed(t, doc)
+	c := plantest.Parse(t, doc)
 	hostname, _ := os.Hostname()
 	if len(c.Nodes) != 1 || c.Nodes[0].Address().Addr() != netip.MustParseAddr(address) ||
 		c.Nodes[0].Name != config.NameFrom(hostname) || len(c.Warnings()) > 0 {
@@ -127,7 +117,7 @@ func TestInitAdds(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got []string
-	for _, n := range parsed(t, string(doc)).Nodes {
+	for _, n := range plantest.Parse(t, string(doc)).Nodes {
 		got = append(got, n.Name+" "+n.Address().String()+" "+n.Subnets[0].String())
 	}
 	want := []string{"edge-1 172.18.0.3:8285 10.244.2.0/24", "edge-2 172.18.0.4:8285 10.244.1.0/24",
@@ -207,7 +197,7 @@ func TestInitAddsTheFirstNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c := parsed(t, string(doc)); len(c.Nodes) != 1 || c.Nodes[0].Subnets[0].String() != "10.244.0.0/24" {
+	if c := plantest.Parse(t, string(doc)); len(c.Nodes) != 1 || c.Nodes[0].Subnets[0].String() != "10.244.0.0/24" {
 		t.Errorf("%+v", c.Nodes)
 	}
 }
@@ -248,7 +238,7 @@ func TestInitEncrypts(t *testing.T) {
 				}
 				for _, args := range [][]string{{"init"}, {"init", "--minimal"}} {
 					code, out, errs := meshd(append(args, "--public-key", key)...)
-					c := parsed(t, out)
+					c := plantest.Parse(t, out)
 					if code != 0 || errs != "" || !c.Sealed() || len(c.Nodes) != 1 {
 						t.Errorf("%q: %d, %q, %s", args, code, errs, out)
 						return
@@ -288,7 +278,7 @@ func TestInitAddsKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nodes := parsed(t, string(doc)).Nodes
+	nodes := plantest.Parse(t, string(doc)).Nodes
 	if len(nodes) != 3 || nodes[1].PublicKey.String() != second || nodes[2].PublicKey.String() != third ||
 		len(nodes[2].Addresses) > 0 {
 		t.Errorf("%+v", nodes)

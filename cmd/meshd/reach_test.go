@@ -2,16 +2,13 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 )
 
 // `meshd route FROM TO` says from the file alone which rule decides, by its exit code, too.
 func TestRouteExplainsRules(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "mesh.toml")
-	doc := `[network]
+	file := write(t, `[network]
 cidr = "10.244.0.0/16"
 [[node]]
 name = "a"
@@ -29,10 +26,7 @@ proto = ["tcp/443"]
 [[allow]]
 from = ["outside"]
 to = ["10.244.2.7/32"]
-`
-	if err := os.WriteFile(file, []byte(doc), 0o644); err != nil {
-		t.Fatal(err)
-	}
+`)
 	for _, test := range []struct {
 		ask  string
 		code int
@@ -59,15 +53,12 @@ to = ["10.244.2.7/32"]
 
 // An end that is misspelled is refused, with the name that was meant.
 func TestRouteProposesAnEnd(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "mesh.toml")
 	doc := "[network]\ncidr = '10.244.0.0/16'\n"
 	for i, name := range []string{"edge-1", "core"} {
 		doc += fmt.Sprintf("[[node]]\nname = '%s'\naddress = '172.18.0.%d'\nsubnets = ['10.244.%d.0/24']\n",
 			name, i+1, i+1)
 	}
-	if err := os.WriteFile(file, []byte(doc), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	file := write(t, doc)
 	for asked, meant := range map[string]string{"edge1": `"edge-1"`, "outsid": `"outside"`, "10.244.1": "",
 		"somewhere": ""} {
 		t.Run(asked, func(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/nstest"
 	"example.org/meshd/internal/plan"
+	"example.org/meshd/internal/plan/plantest"
 	"example.org/meshd/internal/rules"
 	"example.org/meshd/internal/wireguard"
 )
@@ -77,7 +78,7 @@ func TestLookReadsTheKey(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				c := parse(t, test.doc)
+				c := plantest.Parse(t, test.doc)
 				view := Viewer{State: t.TempDir(), Others: rules.NewOthers(slog.New(slog.DiscardHandler))}
 				self, host, err := view.Look(c)
 				if !errors.Is(err, test.look) || !errors.Is(host.KeyErr, test.own) {
@@ -102,11 +103,11 @@ func TestLookReadsTheKey(t *testing.T) {
 
 // A file without keys does not need one, and no disk is read for it.
 func TestNoKeyWithoutKeys(t *testing.T) {
-	own, err := ownKey(parse(t, named))
+	own, err := ownKey(plantest.Parse(t, named))
 	if err != nil || own != (plan.OwnKey{}) {
 		t.Errorf("%+v, %v", own, err)
 	}
-	if key := OwnKey(parse(t, named)); key.IsValid() {
+	if key := OwnKey(plantest.Parse(t, named)); key.IsValid() {
 		t.Error(key)
 	}
 }
@@ -123,7 +124,7 @@ func TestExposedKey(t *testing.T) {
 	}
 	private := strings.TrimSpace(string(text))
 	values := strings.NewReplacer("KEYA", wgtypes.Key{1}.String(), "KEYB", private, "PATH", path)
-	c := parse(t, values.Replace(sealed))
+	c := plantest.Parse(t, values.Replace(sealed))
 	own, err := ownKey(c)
 	if err != nil || own.KeyExposed.String() != private {
 		t.Fatalf("%+v, %v", own, err)
@@ -158,7 +159,7 @@ func TestKeysAside(t *testing.T) {
 		{all[2], plan.OwnKey{Key: all[1], KeyBefore: all[0], KeyNext: all[2]}},
 	} {
 		values := strings.NewReplacer("KEYA", wgtypes.Key{1}.String(), "KEYB", test.listed.String(), "PATH", path)
-		if own, err := ownKey(parse(t, values.Replace(sealed))); err != nil || own != test.want {
+		if own, err := ownKey(plantest.Parse(t, values.Replace(sealed))); err != nil || own != test.want {
 			t.Errorf("%+v, %v, want %+v", own, err, test.want)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"example.org/meshd/internal/config"
 	"example.org/meshd/internal/nstest"
 	"example.org/meshd/internal/plan"
+	"example.org/meshd/internal/plan/plantest"
 	"example.org/meshd/internal/resolve"
 )
 
@@ -36,23 +37,14 @@ subnets = ["10.244.2.0/24"]
 // nobody dials no server at all.
 func nobody(context.Context, string, string) (net.Conn, error) { return nil, syscall.ECONNREFUSED }
 
-func parse(t *testing.T, doc string) *config.Config {
-	t.Helper()
-	c, err := config.Parse("mesh.toml", []byte(doc))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
 // A name without an address is a fault at its place; a file without names asks for nothing.
 func TestCheckNames(t *testing.T) {
-	faults := Check(t.Context(), slog.New(slog.DiscardHandler), parse(t, named), nobody)
+	faults := Check(t.Context(), slog.New(slog.DiscardHandler), plantest.Parse(t, named), nobody)
 	if len(faults) != 1 || faults[0].Line != 10 || faults[0].Col != 26 || faults[0].Key != "node.address" {
 		t.Errorf("%v", faults)
 	}
 	doc := strings.Replace(named, `, "b.example"`, "", 1)
-	if faults := Check(t.Context(), slog.New(slog.DiscardHandler), parse(t, doc), nobody); len(faults) > 0 {
+	if faults := Check(t.Context(), slog.New(slog.DiscardHandler), plantest.Parse(t, doc), nobody); len(faults) > 0 {
 		t.Errorf("%v", faults)
 	}
 }
@@ -65,7 +57,7 @@ func TestCheckEnds(t *testing.T) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	if faults := Check(ctx, slog.New(slog.DiscardHandler), parse(t, named), hangs); len(faults) != 1 {
+	if faults := Check(ctx, slog.New(slog.DiscardHandler), plantest.Parse(t, named), hangs); len(faults) != 1 {
 		t.Errorf("%v", faults)
 	}
 }
@@ -77,7 +69,7 @@ func TestKnownNames(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- n.Run(ctx) }()
-	c := parse(t, named)
+	c := plantest.Parse(t, named)
 	n.Follow(c)
 	<-changed
 	known := n.Known()
@@ -112,14 +104,14 @@ func TestAnswersAreKept(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	n := NewNames(log, folder, func() {}, nobody)
-	n.Follow(parse(t, named))
+	n.Follow(plantest.Parse(t, named))
 	got := n.Known()["b.example"]
 	if len(got.Addrs) != 1 || got.Addrs[0].String() != "198.51.100.7" || !got.At.Equal(at) || got.Cause != "" {
 		t.Errorf("before it is asked for: %+v", got)
 	}
 	n.folder = "" // nothing is written: nobody waits for the writer at the end
 	go n.Run(ctx)
-	n.Await(ctx, parse(t, named))
+	n.Await(ctx, plantest.Parse(t, named))
 	if got := n.Known()["b.example"]; len(got.Addrs) != 1 || !got.At.Equal(at) || got.Cause == "" {
 		t.Errorf("no server answers: %+v", got)
 	}
@@ -137,7 +129,7 @@ func TestAnswersAreWritten(t *testing.T) {
 	}
 	n.Resolver = resolve.New(resolve.Options{Log: slog.New(log), Changed: func() {},
 		Kept: map[string]resolve.Answer{"b.example": {Addrs: []netip.Addr{netip.MustParseAddr("198.51.100.7")}}}})
-	n.Follow(parse(t, named))
+	n.Follow(plantest.Parse(t, named))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go n.keep(ctx)
@@ -162,7 +154,7 @@ func FuzzKept(f *testing.F) {
 			t.Fatal(err)
 		}
 		n := NewNames(slog.New(slog.DiscardHandler), folder, func() {}, nobody)
-		n.Follow(parse(t, named))
+		n.Follow(plantest.Parse(t, named))
 		for name, one := range n.Known() {
 			if name != "b.example" || len(one.Addrs) > resolve.MaxAddrs {
 				t.Errorf("%q: %v", name, one.Addrs)

@@ -10,6 +10,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"example.org/meshd/internal/plan"
+	"example.org/meshd/internal/plan/plantest"
 	"example.org/meshd/internal/wireguard"
 )
 
@@ -18,7 +19,7 @@ func TestKeysTellOfChanges(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "private.key")
 	doc := strings.NewReplacer("KEYA", wgtypes.Key{1}.String(), "KEYB", wgtypes.Key{2}.String(), "PATH",
 		path).Replace(sealed)
-	c, told := parse(t, doc), 0
+	c, told := plantest.Parse(t, doc), 0
 	k := NewKeys(func() { told++ })
 	second := time.Unix(1e9, 0)
 	after := func(what string, want int) {
@@ -59,7 +60,7 @@ func TestKeysTellOfChanges(t *testing.T) {
 	after("gone", 0) // the one in force stays
 	make(path)
 	after("another one", 1)
-	k.read(parse(t, named), plan.OwnKey{}, nil)
+	k.read(plantest.Parse(t, named), plan.OwnKey{}, nil)
 	after("a file without keys", 0)
 }
 
@@ -78,7 +79,7 @@ func TestExposedNextKey(t *testing.T) {
 	private := strings.TrimSpace(string(text))
 	keys := wgtypes.Key{2}.String() + "\"\nnext_public_key = \"" + private
 	doc := strings.NewReplacer("KEYA", wgtypes.Key{1}.String(), "KEYB", keys, "PATH", path).Replace(sealed)
-	own, err := ownKey(parse(t, doc))
+	own, err := ownKey(plantest.Parse(t, doc))
 	if err != nil || own.KeyExposed.String() != private || own.KeyRemedy == "" {
 		t.Errorf("%v, %v", own.KeyExposed.IsValid(), err)
 	}
