@@ -197,7 +197,8 @@ func TestInitAddsTheFirstNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c := plantest.Parse(t, string(doc)); len(c.Nodes) != 1 || c.Nodes[0].Subnets[0].String() != "10.244.0.0/24" {
+	c := plantest.Parse(t, string(doc))
+	if len(c.Nodes) != 1 || c.Nodes[0].Subnets[0].String() != "10.244.0.0/24" {
 		t.Errorf("%+v", c.Nodes)
 	}
 }

@@ -44,7 +44,8 @@ func TestCheckNames(t *testing.T) {
 		t.Errorf("%v", faults)
 	}
 	doc := strings.Replace(named, `, "b.example"`, "", 1)
-	if faults := Check(t.Context(), slog.New(slog.DiscardHandler), plantest.Parse(t, doc), nobody); len(faults) > 0 {
+	faults = Check(t.Context(), slog.New(slog.DiscardHandler), plantest.Parse(t, doc), nobody)
+	if len(faults) > 0 {
 		t.Errorf("%v", faults)
 	}
 }
