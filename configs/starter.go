@@ -20,14 +20,6 @@ address = %q
 subnets = ["10.244.1.0/24"]
 `
 
-// otherNode shows how the file goes on, and is a comment: a host that does not exist would be down.
-const otherNode = `
-# [[node]]
-# name    = "edge-2"
-# address = "172.18.0.4"
-# subnets = ["10.244.2.0/24"]
-`
-
 // For returns the starter file with one node: a host of this name and underlay address, which must
 // be valid in the file.
 func For(name string, address netip.Addr) []byte {
@@ -35,7 +27,9 @@ func For(name string, address netip.Addr) []byte {
 	_, tail, _ := strings.Cut(string(Starter), behind)
 	network := beside(address)
 	node := fmt.Sprintf(network.Replace(thisNode), name, address.String())
-	return []byte(network.Replace(head) + node + network.Replace(otherNode) + behind + tail)
+	// No node that does not exist, not even in a comment: it would be in the way of the one that
+	// `meshd init --add`, which the head names, writes.
+	return []byte(network.Replace(head) + node + behind + tail)
 }
 
 // Minimal is For without the keys that have a default, and without what explains them.

@@ -48,7 +48,8 @@ func detailTitle(v view, name string, state cell.Line, seen string) (title cell.
 	where := cell.Styled(cell.Dim, " PEERS > ")
 	for _, t := range []struct{ left, right cell.Line }{
 		{where.Add(cell.Strong, name), heard}, {where.Add(cell.Strong, short), heard},
-		{cell.Styled(cell.Strong, " "+short), heard}, {cell.Styled(cell.Strong, " "+short), state.Add(cell.Plain, " ")},
+		{cell.Styled(cell.Strong, " "+short), heard},
+		{cell.Styled(cell.Strong, " "+short), state.Add(cell.Plain, " ")},
 	} {
 		title = t.left.Spread(t.right, v.w)
 		if t.left.Width()+1+t.right.Width() <= v.w {
