@@ -43,7 +43,7 @@ var (
 			{"n N", "next, last problem"}, {"[ ]", "previous, next peer"}, {"esc", "clear the filter"}}},
 		{"DO", []binding{{"P", "ping the peer"}, {"R", "reload (asks first)"},
 			{"c / F", "the file / flows"},
-			{"y", "copy: n a s r j"}, {"w", "write a snapshot"}}},
+			{"y / Y", "copy n a s r j / JSON"}, {"w", "write a snapshot"}}},
 	}
 	helpRight = []group{
 		{"VIEW", []binding{{"1 2 3 4", "the screens above"}, {"tab h l", "next, previous screen"},
