@@ -8,13 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 	wireguardtun "golang.zx2c4.com/wireguard/tun"
 
+	"example.org/meshd/internal/dataplane/packet"
 	"example.org/meshd/internal/dataplane/tun"
 )
 
 // A queue is one queue of the TUN, as wireguard-go wants it. It adds news of the MTU: a device pads packets
 // up to the MTU that it knows, so one that is told nothing would make packets that are too large for a path.
 // The library's own watcher also ends all sessions when the interface is set down, and writes into the TUN
-// each second to see whether it is up.
+// each second to see whether it is up. And it mends checksums that the library has computed, see completed.
 type queue struct {
 	wireguardtun.Device
 
@@ -42,6 +43,31 @@ func openQueue(name string) (*queue, error) {
 		return nil, fmt.Errorf("use a queue of TUN %q: %w", name, err)
 	}
 	return &queue{Device: d, events: make(chan wireguardtun.Event, 1)}, nil
+}
+
+// Read implements tun.Device.
+func (q *queue) Read(bufs [][]byte, sizes []int, offset int) (n int, err error) {
+	n, err = q.Device.Read(bufs, sizes, offset)
+	for i := range n {
+		completed(bufs[i][offset:][:sizes[i]])
+	}
+	return n, err
+}
+
+// completed mends a checksum of UDP that the library has computed as zero (gsoNoneChecksum and gsoSplit in
+// its tun/offload_linux.go): one packet in 65,536. By IPv6 the receiver drops such a packet; the checksum has
+// to be 0xffff, which is the same number (RFC 8200 section 8.1). A packet whose sender has left the checksum
+// out (RFC 6935) stays as it is, but for those of which zero is the right one.
+func completed(b []byte) {
+	const header, protocol, udp, udpHeader, checksum = 40, 6, 17, 8, 46
+	if len(b) < header+udpHeader || b[0]>>4 != 6 || b[protocol] != udp || b[checksum]|b[checksum+1] != 0 {
+		return
+	}
+	const right = 0xffff // the sum of what contains its checksum
+	sum := packet.PseudoSum(b[header-32:header], udp, len(b)-header)
+	if packet.Fold(packet.Sum(b[header:], sum)) == right {
+		b[checksum], b[checksum+1] = 0xff, 0xff
+	}
 }
 
 // Events implements tun.Device. It is called once, by the device that reads them.
