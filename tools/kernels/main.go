@@ -27,12 +27,13 @@ func main() {
 	modes := flag.String("modes", "",
 		"ways of joining pods to measure, such as \"vxlan@bridge tcx\"; the default is all")
 	loads := flag.String("loads", "", "loads to measure, such as tcp1,rr; the default is all")
+	repeats := flag.Int("repeats", 3, "how often each load is measured")
 	out := flag.String("out", "", "folder of the benchmarks.md that takes the tables (default: only print)")
 	tests := flag.String("tests", "", "tests to run, separated by commas, without \"Test\"; the default is all")
 	flag.Parse()
 	var err error
 	if *measure {
-		err = bench(ctx, *bin, *work, *only, *out, strings.Fields(*modes), split(*loads))
+		err = bench(ctx, *bin, *work, *only, *out, *repeats, strings.Fields(*modes), split(*loads))
 	} else {
 		err = run(ctx, *bin, *work, chosen(*only, *tests))
 	}

@@ -2,13 +2,15 @@
 // and counts the instructions that the only CPU executes for a byte, a round trip and a packet between their
 // pods. The senders, both hosts and the receivers are in each figure.
 //
-//	measure LOAD[,...] MODE[@bridge] ...  measures modes, and prints a line for each figure
-//	measure serve                         answers the loads, in the pod of host b
-//	measure LOAD ADDRESS                  is a load, in the pod of host a, and prints its figure
+//	measure [-repeats 3] LOAD[,...] MODE[@bridge] ...
+//	                      measures modes, and prints a line for each figure
+//	measure serve         answers the loads, in the pod of host b
+//	measure LOAD ADDRESS  is a load, in the pod of host a, and prints its figure
 package main
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,20 +21,18 @@ import (
 	"example.org/meshd/internal/nstest"
 )
 
-// repeats is how often each load is measured in a lab. Batches of TCP differ by some per cent from stream to
-// stream, since kernels seed ports and secrets.
-const repeats = 3
-
 // main serves, loads or measures.
 func main() {
-	if err := run(os.Args[1:]); err != nil {
+	repeats := flag.Int("repeats", 3, "how often each load is measured in a lab")
+	flag.Parse()
+	if err := run(flag.Args(), *repeats); err != nil {
 		fmt.Fprintf(os.Stderr, "measure: %v\n", err)
 		os.Exit(1)
 	}
 }
 
 // run is one of the three commands.
-func run(args []string) error {
+func run(args []string, repeats int) error {
 	// Each thread that waits in a system call keeps a P of its own, and no collector runs meanwhile: of what
 	// this program executes, next to nothing is Go's runtime.
 	runtime.GOMAXPROCS(16)
@@ -47,6 +47,9 @@ func run(args []string) error {
 		}
 		return err
 	}
+	if len(args) == 0 {
+		return errors.New("there is no load")
+	}
 	if err := nstest.Available(); err != nil {
 		return err
 	}
@@ -54,7 +57,7 @@ func run(args []string) error {
 	for _, word := range args[1:] {
 		name, pods, _ := strings.Cut(word, "@")
 		var absent *absentError
-		switch err := measure(name, pods == "bridge", strings.Split(args[0], ",")); {
+		switch err := measure(name, pods == "bridge", strings.Split(args[0], ","), repeats); {
 		case errors.As(err, &absent):
 			fmt.Printf("ABSENT %s %v\n", word, absent)
 		case err != nil:
@@ -65,7 +68,7 @@ func run(args []string) error {
 }
 
 // measure joins two fresh hosts in a way, and prints the figures of some loads.
-func measure(name string, bridged bool, loads []string) (err error) {
+func measure(name string, bridged bool, loads []string, repeats int) (err error) {
 	m, ok := modes[name]
 	if !ok {
 		return errors.New("there is no such mode")
