@@ -157,7 +157,7 @@ bench-kernels: kernel-machine # the instructions that meshd and the kernel's own
 	$(SUDO) bin/kernels -bench $(KERNELFLAGS)
 
 guard-kernels: kernel-machine # one ratio of bench-kernels, which must not get lost
-	$(SUDO) bin/kernels -bench -only 6.12. -modes 'vxlan@bridge tcx@bridge' -loads tcp1
+	$(SUDO) bin/kernels -bench -only 6.12. -modes 'vxlan@bridge tcx@bridge' -loads tcp1 -repeats 41
 
 kernel-machine: deps build # the virtual machine, and what measures in it
 	$(call need,qemu-system-x86_64:qemu-system-x86 busybox:busybox-static depmod:kmod cpio:cpio)
@@ -169,6 +169,14 @@ reliability: deps test-binaries # bring each cause and path change about; write 
 	  -args -reliability $(CURDIR)/docs/reliability.md
 	$(SUDO) env MESH_BIN=$(CURDIR)/bin/test go test ./internal/e2e -count 1 -timeout 30m -run TestPathChanges \
 	  -args -paths $(CURDIR)/docs/paths.md
+
+rivals: # the newest of those that meshd is measured against; of nebula, the newest that can be built
+	$(call need,tincd:tinc)
+	mkdir -p bin/rivals
+	$(RIVAL) golang.zx2c4.com/wireguard@latest && mv bin/rivals/wireguard bin/rivals/wireguard-go
+	for version in latest $$(go list -m -versions github.com/slackhq/nebula | tr ' ' '\n' | sort -rV | grep ^v); do \
+	  $(RIVAL) github.com/slackhq/nebula/cmd/nebula@$$version github.com/slackhq/nebula/cmd/nebula-cert@$$version && exit; \
+	done; exit 1
 
 bench: deps build rivals # what one packet costs, and meshd against what people would use instead
 	go test -run '^$$' -bench . -benchmem ./internal/config ./internal/table ./internal/dataplane/... ./internal/masq \
@@ -213,6 +221,9 @@ LINED := git ls-files '*.go' '*.md' ':!*_bpfel.go'
 
 lint: # formatting, lengths of lines, vet on every platform, staticcheck
 	@test -z "$$(gofmt -l .)" || { echo "gofmt these:"; gofmt -l .; exit 1; }
+	@for target in $$(sed -n 's/^\.PHONY: //p' Makefile); do \
+	  grep -q "^$$target:" Makefile || { echo "there is no rule for make $$target"; exit 1; }; \
+	done
 	@! $(LINED) | LC_ALL=C.UTF-8 xargs grep -nE '^.{111}' | grep -v -e '\.md:[0-9]*:|' -e ':[0-9]*://go:generate '
 	go vet ./...
 	go vet -tags modules ./internal/e2e ./internal/seal ./internal/wireguard

@@ -112,7 +112,7 @@ func (s *system) version() string {
 	if err != nil {
 		return ""
 	}
-	if info, err := buildinfo.ReadFile(path); err == nil {
+	if info, err := buildinfo.ReadFile(path); err == nil && info.Main.Version != "(devel)" {
 		return info.Main.Version
 	}
 	out, _ := exec.Command(path, "--version").Output()
