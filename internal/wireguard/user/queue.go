@@ -18,13 +18,16 @@ import (
 // each second to see whether it is up. And it mends checksums that the library has computed, see completed.
 type queue struct {
 	wireguardtun.Device
+	flight  *flight
+	counted chan<- struct{} // woken after readings packets
+	read    int             // packets since then; belongs to Read
 
 	mu     sync.Mutex
 	events chan wireguardtun.Event // nil: closed
 }
 
 // openQueue attaches a queue, with offloads, to the TUN called name, which exists.
-func openQueue(name string) (*queue, error) {
+func openQueue(name string, counted chan<- struct{}) (*queue, error) {
 	attached, err := tun.Open(name, true)
 	if err != nil {
 		return nil, err
@@ -42,14 +45,21 @@ func openQueue(name string) (*queue, error) {
 		// The descriptor may be a file already, which closes it when it is collected.
 		return nil, fmt.Errorf("use a queue of TUN %q: %w", name, err)
 	}
-	return &queue{Device: d, events: make(chan wireguardtun.Event, 1)}, nil
+	return &queue{Device: d, flight: newFlight(), counted: counted,
+		events: make(chan wireguardtun.Event, 1)}, nil
 }
 
-// Read implements tun.Device.
+// Read implements tun.Device. It is called by one goroutine.
 func (q *queue) Read(bufs [][]byte, sizes []int, offset int) (n int, err error) {
+	q.flight.wait()
 	n, err = q.Device.Read(bufs, sizes, offset)
+	q.flight.begin(n)
 	for i := range n {
 		completed(bufs[i][offset:][:sizes[i]])
+	}
+	if q.read += n; q.read >= readings {
+		q.read = 0
+		wake(q.counted)
 	}
 	return n, err
 }

@@ -21,7 +21,7 @@ func TestChecksumIsNeverZero(t *testing.T) {
 	var q *queue
 	must(t, h.Do(func() (err error) {
 		if err = tun.Create(device); err == nil {
-			q, err = openQueue(device)
+			q, err = openQueue(device, nil)
 		}
 		return err
 	}))

@@ -11,7 +11,8 @@
 // into it is dropped then, and does not leave in the clear.
 //
 // Memory: wireguard-go holds each packet in 64 KiB and bounds its queues only in packets (QueueStagedSize and
-// PreallocatedBuffersPerPool are constants there), so the service has a limit of its own.
+// PreallocatedBuffersPerPool are constants there). Few packets are on their way at once (flight.go), those
+// that wait for silent peers are dropped when they become too many (memory.go), and the service has a limit.
 package user
 
 import (
@@ -48,7 +49,8 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer s.close()
-	h := &helper{Options: o, server: s, maker: device.New(o.Log)}
+	counted := make(chan struct{}, 1)
+	h := &helper{Options: o, server: s, maker: device.New(o.Log), counted: counted}
 	defer h.stop()
 	if err := h.first(ctx); err != nil {
 		return err
@@ -60,6 +62,7 @@ func Run(ctx context.Context, o Options) error {
 		task.New("interfaces", func(ctx context.Context) error {
 			return link.Watch(ctx, func() bool { wake(news); return true })
 		}),
+		task.New("memory", func(ctx context.Context) error { relieve(ctx, &s.device, counted); return nil }),
 		task.New("device", func(ctx context.Context) error { h.run(ctx, news); return nil }))
 }
 
@@ -73,8 +76,9 @@ func wake(c chan<- struct{}) {
 // A helper is the state of Run. It belongs to one goroutine.
 type helper struct {
 	Options
-	server *server
-	maker  *device.Device // of TUNs
+	server  *server
+	maker   *device.Device  // of TUNs
+	counted chan<- struct{} // wakes relieve
 
 	index  int // of the TUN behind device
 	queue  *queue
@@ -173,11 +177,12 @@ func over(d *wireguardgo.Device) bool {
 
 // start puts a device behind the TUN with an index.
 func (h *helper) start(index int) error {
-	q, err := openQueue(h.Interface)
+	q, err := openQueue(h.Interface, h.counted)
 	if err != nil {
 		return err
 	}
-	d := wireguardgo.NewDevice(q, conn.NewDefaultBind(), newLogger(h.Log)) // q is the device's now
+	// q is the device's from now on.
+	d := wireguardgo.NewDevice(q, &bind{conn.NewDefaultBind(), q.flight}, newLogger(h.Log))
 	// Without a key it sends nothing. Its port is one of the kernel's choice until meshd sets another.
 	if err := d.Up(); err != nil {
 		d.Close()
