@@ -213,7 +213,8 @@ func (r *report) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `# Benchmarks
 
-Written by `+"`make bench BENCHFLAGS='-out docs'`"+`. %s.
+Written by `+"`make bench BENCHFLAGS='-out docs'`"+`.
+%s.
 
 Two hosts made of network namespaces, joined by a veth pair that behaves like a wire: packets of
 its MTU cross it, merged again on receiving. Hosts, pods and load share the CPUs, so only ratios within one
@@ -221,7 +222,7 @@ table mean anything, and a dedicated machine would show higher figures for every
 
 ![TCP and UDP throughput](benchmarks.svg)
 
-`, r.about)
+`, strings.ReplaceAll(r.about, "; ", ";\n"))
 	for _, table := range [][][]string{transpose(r.cells()), r.ratios(), r.moments()} {
 		for i, row := range table {
 			fmt.Fprintf(&b, "| %s |\n", strings.Join(row, " | "))
