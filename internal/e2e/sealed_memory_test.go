@@ -14,8 +14,8 @@ import (
 	"example.org/meshd/internal/nstest"
 )
 
-// A pod that sends as fast as it can, to nodes that are silent and to one that answers, does not fill the memory
-// of the process that encrypts.
+// A pod that sends as fast as it can, to nodes that are silent and to one that answers, does not fill the
+// memory of the process that encrypts.
 func TestSealedMemory(t *testing.T) {
 	if byKernel {
 		t.Skip("the kernel has bounds of its own")
@@ -33,8 +33,9 @@ func TestSealedMemory(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		doc += fmt.Sprintf("[[node]]\nname = \"silent-%d\"\naddress = \"172.18.0.%d\"\nsubnets = [\"10.244.%d.0/24\"]\n"+
-			"public_key = %q\n", n, 100+n, 100+n, base64.StdEncoding.EncodeToString(key.PublicKey().Bytes()))
+		doc += fmt.Sprintf("[[node]]\nname = \"silent-%d\"\naddress = \"172.18.0.%d\"\n"+
+			"subnets = [\"10.244.%d.0/24\"]\npublic_key = %q\n", n, 100+n, 100+n,
+			base64.StdEncoding.EncodeToString(key.PublicKey().Bytes()))
 	}
 	for _, h := range []*nstest.Host{s.Worker, s.Worker2} {
 		s.helper(h)

@@ -14,9 +14,9 @@ const (
 )
 
 // A flight counts packets between the TUN, where they are read, and the socket, where they are sent.
-// wireguard-go bounds its queues in reads, of up to 128 packets each: a pod that sends faster than packets are
-// encrypted would fill the memory of this process, and packets of all others would wait behind its own for half
-// a second. Here they wait in the TUN, whose queue is bounded.
+// wireguard-go bounds its queues in reads, of up to 128 packets each: a pod that sends faster than packets
+// are encrypted would fill the memory of this process, and packets of all others would wait behind its own.
+// Here they wait in the TUN, whose queue is bounded.
 type flight struct {
 	packets atomic.Int64
 	left    chan struct{} // packets were sent
@@ -50,9 +50,9 @@ func (f *flight) end(n int) {
 	wake(f.left)
 }
 
-// A bind is the library's sockets, and counts what leaves. The library watches routes only for its own type of
-// bind, to forget the source addresses of answers; it has none to forget, since splitCoalescedMessages in its
-// conn/bind_std.go does not hand them on.
+// A bind is the library's sockets, and counts what leaves. The library watches routes only for its own type
+// of bind, to forget the source addresses of answers; it has none to forget, since splitCoalescedMessages in
+// its conn/bind_std.go does not hand them on.
 type bind struct {
 	conn.Bind
 	flight *flight

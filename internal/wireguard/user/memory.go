@@ -20,9 +20,9 @@ const (
 
 // relieve drops, each time that it is woken, packets that wait for peers without a session, if the heap has
 // become large. wireguard-go would keep 128 reads of the TUN for each such peer and for 90 seconds
-// (QueueStagedSize, MaxTimerHandshakes), each of them up to 128 packets: a pod that sends to some silent peers
-// could fill the memory of this process, and so could probes of a thousand of them. Peers with sessions lose
-// nothing, since none of their packets wait.
+// (QueueStagedSize, MaxTimerHandshakes), each of them up to 128 packets: a pod that sends to some silent
+// peers could fill the memory of this process, and so could probes of a thousand of them. Peers with sessions
+// lose nothing, since none of their packets wait.
 func relieve(ctx context.Context, device *atomic.Pointer[wireguardgo.Device], counted <-chan struct{}) {
 	heap := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	var silent []*wireguardgo.Peer
