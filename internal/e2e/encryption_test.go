@@ -328,3 +328,15 @@ func handshake(t *testing.T, d *nstest.Daemon) time.Time {
 	}
 	return *w.LatestHandshake
 }
+
+// lasting returns when the session with worker was made, once no other one follows from the start: where
+// both hosts call each other at once and the first message of one is lost, it calls again after 5 s and a
+// third of a second at most (REKEY_TIMEOUT in section 6.1 of the WireGuard paper).
+func lasting(t *testing.T, d *nstest.Daemon) (at time.Time) {
+	t.Helper()
+	eventually(t, "the session stays", func() bool {
+		at = handshake(t, d)
+		return time.Since(at) > 6*time.Second
+	}, d.Log)
+	return at
+}

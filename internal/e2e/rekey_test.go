@@ -19,7 +19,7 @@ func TestRekeyLosesNothing(t *testing.T) {
 	s := newSealed(t)
 	s.binary = shipped
 	d := s.runAll(s.file())[2]
-	before := handshake(t, d)
+	before := lasting(t, d)
 	streams := []*timed{
 		startTimed(t, s.PodW2b, s.PodW, "10.244.2.3:7000", "10.244.1.2:7000", rate),
 		startTimed(t, s.PodW, s.PodW2a, "10.244.1.2:7001", "10.244.2.2:7001", rate),

@@ -34,7 +34,7 @@ func TestSealedLossless(t *testing.T) {
 	full, sockets, late := s.overflowsOf("meshd-wg"), s.unread(), backlog(t) // before the first packet
 	out := startTimed(t, s.PodW2b, s.PodW, "10.244.2.3:7000", "10.244.1.2:7000", rate)
 	in := startTimed(t, s.PodW, s.PodW2a, "10.244.1.2:7001", "10.244.2.2:7001", rate)
-	before := handshake(t, d)
+	before := lasting(t, d)
 	d.Kill()
 	d = s.run(s.Worker2, doc)
 	if _, err := d.Stop(); err != nil {
