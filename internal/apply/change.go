@@ -74,6 +74,9 @@ func (k *Keeper) prepare(q control.ApplyRequest, cause, sum, file, current strin
 		now.Shadows = was.Shadows
 		next.Shadows = was.with(file)
 	}
+	if q.Follow && file != sum { // root may still be writing the text that this one takes the place of
+		next.Shadows = next.with(now.Sum)
+	}
 	next.Shadows = slices.DeleteFunc(next.Shadows, func(s string) bool { return s == sum })
 	wait := time.Duration(q.ConfirmSeconds * float64(time.Second))
 	if wait > 0 && sum != now.Sum { // a text that is in force already needs no way back

@@ -304,6 +304,50 @@ func TestEdit(t *testing.T) {
 	})
 }
 
+// Root writes each file after it is in force. One that comes late is no edit: the last one applied stays in
+// force, and root is to write it.
+func TestFilesRightAfterEachOther(t *testing.T) {
+	apply := func(l *lab, text string) {
+		_, err := l.Apply(l.t.Context(), control.ApplyRequest{Doc: []byte(text), Follow: true})
+		must(l.t, err)
+	}
+	for name, write := range map[string]func(l *lab){
+		"the first is written late": func(l *lab) {
+			apply(l, change)
+			apply(l, other)
+			l.edit(change)
+		},
+		"the first is written while the second reads the file": func(l *lab) {
+			apply(l, change)
+			read := l.Keeper.daemon.Read
+			l.Keeper.daemon.Read = func(ctx context.Context) source.Reading {
+				before := read(ctx)
+				l.file.set(change)
+				l.look()
+				return before
+			}
+			apply(l, other)
+			l.Keeper.daemon.Read = read
+			l.look()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(l *lab) {
+				write(l)
+				l.is("the file has the first one", other, mesh.FileBehind)
+				text, owed, err := Owed(l.folder, "/etc/mesh.toml", []byte(change))
+				if string(text) != other || !owed || err != nil {
+					t.Errorf("root is to write %q, %t, %v", text, owed, err)
+				}
+				l.edit(other)
+				l.is("the file has followed", other)
+				l.edit(change)
+				l.is("somebody writes the first one again", change)
+			})
+		})
+	}
+}
+
 func TestApplyThatIsNotDone(t *testing.T) {
 	inBubble(t, func(l *lab) {
 		apply := func(text string) error {
