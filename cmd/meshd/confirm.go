@@ -87,16 +87,21 @@ func (g *globals) follow(cmd *cobra.Command, state string) error {
 	if err != nil {
 		return err
 	}
-	real, content, info, err := currentFile(path)
-	if err != nil {
-		return fmt.Errorf("%s does not follow the file in force: %w", path, err)
-	}
-	text, owed, err := apply.Owed(stateFolder(state, g.socket), path, content)
-	if err == nil && owed && !bytes.Equal(text, content) {
-		if _, err = config.Parse(path, text); err == nil {
-			err = writeWhole(real, text, info)
+	folder := stateFolder(state, g.socket)
+	err = apply.Alone(cmd.Context(), folder, func() error {
+		real, content, info, err := currentFile(path)
+		if err != nil {
+			return err
 		}
-	}
+		text, owed, err := apply.Owed(folder, path, content)
+		if err != nil || !owed || bytes.Equal(text, content) {
+			return err
+		}
+		if _, err := config.Parse(path, text); err != nil {
+			return err
+		}
+		return writeWhole(real, text, info)
+	})
 	if err != nil {
 		return fmt.Errorf("%s does not follow the file in force: %w", path, err)
 	}

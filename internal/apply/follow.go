@@ -1,13 +1,52 @@
 package apply
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"time"
 
 	"example.org/meshd/internal/foreign"
 )
+
+// patience is how long Alone waits for another program, and attempt how long until it looks again.
+const (
+	patience = 5 * time.Second
+	attempt  = 10 * time.Millisecond
+)
+
+// Alone calls follow while no other program does so for the same state folder. A slow one could otherwise
+// write the text before over a newer one, which would look like an edit. It returns the error of follow, or
+// foreign.ErrLocked if another program has not ended after 5 s or at the end of ctx.
+func Alone(ctx context.Context, folder string, follow func() error) error {
+	f, err := foreign.Open(folder)
+	if errors.Is(err, fs.ErrNotExist) { // nothing was ever applied
+		return follow()
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		lock, err := f.Lock(true)
+		if err == nil {
+			defer lock.Close()
+			return follow()
+		}
+		if !errors.Is(err, foreign.ErrLocked) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for another meshd that writes it: %w", err)
+		case <-time.After(attempt):
+		}
+	}
+}
 
 // Owed returns the text that root is to write to the file at a path, which has a content: meshd runs that
 // text in its place, and root has asked for the file to follow. ok is false if the file is as it should be,

@@ -1,11 +1,48 @@
 package apply
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"example.org/meshd/internal/foreign"
 )
+
+// Programs that have the file follow come one after the other. None waits for ever.
+func TestAlone(t *testing.T) {
+	folder := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		f, err := foreign.Open(folder)
+		must(t, err)
+		defer f.Close()
+		lock, err := f.Lock(true)
+		must(t, err)
+		called, done := 0, make(chan error, 1)
+		alone := func() { done <- Alone(context.Background(), folder, func() error { called++; return nil }) }
+		go alone()
+		if err := <-done; !errors.Is(err, foreign.ErrLocked) || called > 0 {
+			t.Errorf("another one hangs: %v, called %d times", err, called)
+		}
+		go alone()
+		synctest.Wait()
+		must(t, lock.Close())
+		if err := <-done; err != nil || called != 1 {
+			t.Errorf("another one has ended: %v, called %d times", err, called)
+		}
+		go alone()
+		if err := <-done; err != nil || called != 2 {
+			t.Errorf("once more: %v, called %d times", err, called)
+		}
+		failing := func() error { return os.ErrClosed }
+		if err := Alone(t.Context(), filepath.Join(folder, "none"), failing); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("without a folder: %v", err)
+		}
+	})
+}
 
 // What root is to write to the file.
 func TestOwed(t *testing.T) {
