@@ -111,6 +111,6 @@ func printApplied(cmd *cobra.Command, g *globals, result control.ApplyResult) er
 // waits says what a change waits for.
 func waits(p control.Pending) string {
 	left := time.Duration(p.LeftSeconds * float64(time.Second)).Round(time.Second)
-	return fmt.Sprintf("run `meshd confirm` within %v (until %s), or meshd goes back to the file before", left,
-		p.Until.Local().Format(time.TimeOnly))
+	return fmt.Sprintf("run `meshd confirm` within %s (until %s), or meshd goes back to the file before",
+		typed.Brief(left), p.Until.Local().Format(time.TimeOnly))
 }

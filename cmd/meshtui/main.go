@@ -170,7 +170,8 @@ func (f *flags) check() error {
 		return fmt.Errorf("%w: --changes goes with --stream, and not with --host", errUsage)
 	}
 	if every := time.Duration(f.interval); every < minInterval || every > maxInterval {
-		return fmt.Errorf("%w: --interval must be %v to %v, not %v", errUsage, minInterval, maxInterval, every)
+		return fmt.Errorf("%w: --interval must be %s to %s, not %s", errUsage, typed.Brief(minInterval),
+			typed.Brief(maxInterval), typed.Brief(every))
 	}
 	return nil
 }

@@ -111,8 +111,8 @@ func TestExitCodes(t *testing.T) {
 		"--once --json":             "2 meshtui: usage: only one of",
 		"--once --stream":           "2 meshtui: usage: only one of",
 		"--json --stream":           "2 meshtui: usage: only one of",
-		"--interval 1ms":            "2 meshtui: usage: --interval must be 100ms to 1h0m0s",
-		"--interval 2h":             "2 meshtui: usage: --interval must be 100ms to 1h0m0s",
+		"--interval 1ms":            "2 meshtui: usage: --interval must be 100ms to 1h",
+		"--interval 2h":             "2 meshtui: usage: --interval must be 100ms to 1h",
 		"--nonsense": "2 meshtui: usage: unknown flag: --nonsense\n" +
 			"meshtui: `meshtui --help` lists flags and keys",
 		"edge-2":                   "2 meshtui: usage: meshtui takes flags and no arguments: \"edge-2\"",

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"example.org/meshd/internal/typed"
 )
 
 // The functions here turn one raw leaf, a value of the library, into a typed value. A nil
@@ -96,7 +98,7 @@ func (r *report) duration(path string, leaf any, low, high, def time.Duration) t
 	case err != nil:
 		r.add(path, "%q must be a duration such as \"1s\" or \"500ms\"%s", s, meantDuration(s))
 	case d != 0 && (d < low || d > high):
-		r.add(path, "%s is out of range: %s to %s, or 0s to turn it off", d, low, high)
+		r.add(path, "%s is out of range: %s to %s, or 0s to turn it off", s, typed.Brief(low), typed.Brief(high))
 	default:
 		return d
 	}

@@ -28,7 +28,7 @@ var arrows = map[string][]string{
 	"internal/source":       {"internal/backoff", "internal/mesh", "internal/passing"},
 	"internal/lastgood":     {"internal/backoff", "internal/foreign", "internal/mesh", "internal/state"},
 	"internal/config": {"internal/mesh", // limits of engines, to warn above them
-		"internal/source", "internal/text"},
+		"internal/source", "internal/text", "internal/typed"},
 	"internal/mesh": {},
 	"internal/rate": {"internal/mesh"},
 	"internal/news": {"internal/peers", "internal/probe", "internal/rate"},
@@ -84,7 +84,7 @@ var arrows = map[string][]string{
 		"internal/dataplane/udp",
 		"internal/filter", "internal/forwarding", "internal/link", "internal/masq", "internal/mesh",
 		"internal/probe", // how probes begin, which no rule is about
-		"internal/rules", "internal/seal", "internal/wireguard"},
+		"internal/rules", "internal/seal", "internal/typed", "internal/wireguard"},
 	"internal/control":       {"internal/text"},
 	"internal/control/words": {"internal/control"},
 	"internal/page":          {"internal/control", "internal/control/words", "internal/text"},

@@ -11,6 +11,7 @@ import (
 	"example.org/meshd/internal/masq"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/rules"
+	"example.org/meshd/internal/typed"
 )
 
 // Changes lists what turns one plan into another: what goes before what comes. It is empty if
@@ -269,7 +270,8 @@ func (d *differences) settings(old, next *Plan) {
 	value(d, mesh.ChangedSetting, "dataplane.offload", a.Dataplane.Offload, b.Dataplane.Offload)
 	value(d, mesh.ChangedSetting, "queues", old.Engine.Queues, next.Engine.Queues)
 	value(d, mesh.ChangedSetting, "dataplane.spread", a.Dataplane.Spread, b.Dataplane.Spread)
-	value(d, mesh.ChangedSetting, "probe.interval", a.Probe.Interval, b.Probe.Interval)
+	value(d, mesh.ChangedSetting, "probe.interval", typed.Brief(a.Probe.Interval),
+		typed.Brief(b.Probe.Interval))
 	value(d, mesh.ChangedSetting, "probe.speed", a.Probe.Speed, b.Probe.Speed)
 	value(d, mesh.ChangedSetting, "metrics.listen", a.Metrics.Listen, b.Metrics.Listen)
 	value(d, mesh.ChangedSetting, "container.subnet_env", a.Container.SubnetEnv, b.Container.SubnetEnv)

@@ -270,7 +270,7 @@ func TestChangesOfSettings(t *testing.T) {
 		{"[dataplane]\noffload = \"off\"", setting("dataplane.offload", "auto", "off")},
 		{"[dataplane]\nqueues = 3", setting("queues", "1", "3")},
 		{"[dataplane]\nspread = true", setting("dataplane.spread", "false", "true")},
-		{"[probe]\ninterval = \"7s\"", setting("probe.interval", base.Config.Probe.Interval.String(), "7s")},
+		{"[probe]\ninterval = \"60m\"", setting("probe.interval", "1s", "1h")},
 		{"[metrics]\nlisten = \"127.0.0.1:9100\"", setting("metrics.listen", "none", "127.0.0.1:9100")},
 		{"[container]\nsubnet_env = \"\"", setting("container.subnet_env", base.Config.Container.SubnetEnv,
 			"none")},

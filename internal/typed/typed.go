@@ -97,7 +97,7 @@ func (s *Span) String() string {
 	if *s == 0 {
 		return ""
 	}
-	return brief(time.Duration(*s))
+	return Brief(time.Duration(*s))
 }
 
 // Set implements pflag.Value.
@@ -112,8 +112,8 @@ func (s *Span) Set(text string) error {
 // Type implements pflag.Value.
 func (s *Span) Type() string { return "time" }
 
-// brief is a duration without units of zero: "1h" and not "1h0m0s".
-func brief(d time.Duration) string {
+// Brief writes a duration as people do, without units of zero: "1h" and not "1h0m0s". Duration reads it.
+func Brief(d time.Duration) string {
 	text := d.String()
 	for _, zero := range []string{"m0s", "h0m"} {
 		if strings.HasSuffix(text, zero) {
