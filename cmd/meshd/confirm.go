@@ -100,7 +100,10 @@ func (g *globals) follow(cmd *cobra.Command, state string) error {
 		if _, err := config.Parse(path, text); err != nil {
 			return err
 		}
-		return writeWhole(real, text, info)
+		if err := writeWhole(real, text, info); err != nil {
+			return fmt.Errorf("%w: let root write there, and use `meshd apply` again", err)
+		}
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("%s does not follow the file in force: %w", path, err)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"example.org/meshd/internal/foreign"
@@ -20,7 +21,7 @@ func TestFollowFile(t *testing.T) {
 	path, folder := write(t, before), t.TempDir()
 	record, err := json.Marshal(map[string]any{"path": path, "state": "settled", "cause": "apply",
 		"follow": true, "by": "root", "sha256": sumOf([]byte(after)),
-		"in_place_of": []string{sumOf([]byte(before))}})
+		"in_place_of": []string{sumOf([]byte(before)), sumOf(nil)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,4 +62,14 @@ func TestFollowFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	follow(t.Context(), "alone", 0, after)
+
+	if err := os.RemoveAll(filepath.Dir(path)); err != nil {
+		t.Fatal(err)
+	}
+	var out, errs bytes.Buffer
+	err = run(t.Context(), []string{"follow-file", "--config", path, "--state", folder}, &out, &errs)
+	if got := errs.String(); exitCode(err) != exitNo || !strings.Contains(got, path) ||
+		!strings.Contains(got, "`meshd apply`") {
+		t.Errorf("the file cannot be written: %v, %s", err, got)
+	}
 }

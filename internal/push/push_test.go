@@ -311,6 +311,18 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// What a command there says besides its result is why it has failed: here the file is in force, and cannot be
+// written.
+func TestFileThatCannotBeWritten(t *testing.T) {
+	full := Here("full", "sh", "-c", `echo '{"schema":1,"sha256":"new","reload":{"ok":true}}'
+	echo '{"error":{"code":"failed","message":"write /etc/mesh.toml: read-only file system"}}'
+	echo 'a banner' >&2; exit 1`, "meshd")
+	err := full.Apply(t.Context(), nil, time.Minute)
+	if err == nil || errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "/etc/mesh.toml") {
+		t.Errorf("%v", err)
+	}
+}
+
 // A meshd that knows no changes that take themselves back refuses at the plan.
 func TestOlderMeshd(t *testing.T) {
 	older := Here("older", "sh", "-c", `case $1 in

@@ -69,12 +69,8 @@ func (r *Remote) ask(ctx context.Context, body any, stdin []byte, words ...strin
 		exit.ExitCode() == codeNotRunning):
 		return fmt.Errorf("%w: %s", ErrUnreachable, complained.last())
 	}
-	var failed struct {
-		Error control.Error `json:"error"`
-		control.ReloadResult
-	}
-	if exited && json.Unmarshal(said.Bytes(), &failed) == nil {
-		if why := cmp.Or(failed.Error.Message, failed.Reload.Error); why != "" {
+	if exited {
+		if why := refusal(said.Bytes()); why != "" {
 			return errors.New(text.Clean(why))
 		}
 	}
@@ -84,6 +80,21 @@ func (r *Remote) ask(ctx context.Context, body any, stdin []byte, words ...strin
 	}
 	text.Fields(body)
 	return nil
+}
+
+// refusal returns the error in what a command has said; empty if there is none. It may come after a result:
+// the file is in force, and cannot be written to the disk.
+func refusal(said []byte) (why string) {
+	for all := json.NewDecoder(bytes.NewReader(said)); ; {
+		var one struct {
+			Error control.Error `json:"error"`
+			control.ReloadResult
+		}
+		if all.Decode(&one) != nil {
+			return why
+		}
+		why = cmp.Or(one.Error.Message, one.Reload.Error, why)
+	}
 }
 
 // Status implements Host.
