@@ -136,7 +136,7 @@ func (r reason) String() string {
 }
 
 // reasons puts problems into a few words, in their order. A problem that is no peer's is only counted, unless
-// it is the first one, and its sentence begins with a short one.
+// it is the first one, and there are few words for it.
 func reasons(all []control.Problem) string {
 	var found []*reason
 	byKind := map[string]*reason{}
@@ -150,8 +150,8 @@ func reasons(all []control.Problem) string {
 				found = append(found, byKind[p.Kind])
 			}
 			byKind[p.Kind].peers = append(byKind[p.Kind].peers, p.Peer)
-		case len(found)+others == 0 && beginning(p.Text) != "":
-			found = append(found, &reason{text: beginning(p.Text)})
+		case len(found)+others == 0 && short(p) != "":
+			found = append(found, &reason{text: short(p)})
 		default:
 			others++
 		}
@@ -167,6 +167,12 @@ func reasons(all []control.Problem) string {
 		parts = append(parts, Count(others, "problem"))
 	}
 	return strings.Join(parts, ", ")
+}
+
+// short is a problem that is no peer's in a few words; empty if there are none. Its sentence is the best, but
+// one about a group of peers may be long.
+func short(p control.Problem) string {
+	return cmp.Or(beginning(p.Text), strings.Replace(kinds[p.Kind].many, "%d", "several", 1))
 }
 
 // beginning is as much of a problem's sentence as a verdict has room for, up to where a part of it ends. It
