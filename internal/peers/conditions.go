@@ -85,7 +85,8 @@ func (f Facts) reach(name string, state State, now time.Time) (all []mesh.Condit
 	case Silent:
 		one.Kind = mesh.PeerSilent
 		one.Remedy = "check that meshd runs there, `systemctl status meshd`, and that its firewall " +
-			"passes probes: of encrypted meshes they are UDP port 8286 inside the tunnel"
+			"passes probes; on encrypted meshes these are UDP port 8286 inside the tunnel, and " +
+			"`meshd key --public` there must print the public_key of PEER in the file"
 	case OneWay:
 		one.Kind, one.Severity = mesh.PeerOneWay, mesh.Failed
 		one.Cause = "its meshd is heard, but does not answer"

@@ -2,6 +2,7 @@ package peers_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,6 +70,14 @@ func TestConditions(t *testing.T) {
 				t.Errorf("%q, %s, want %q, %s", kinds, mesh.Worst(got), test.want, test.severity)
 			}
 		})
+	}
+}
+
+// A peer whose probes alone get lost may have another node's key in the file: then they reach that node.
+func TestRemedyOfSilence(t *testing.T) {
+	all := peers.Facts{Asked: true, State: peers.Silent}.Conditions("b", peers.OwnFile{}, noon)
+	if len(all) != 1 || !strings.Contains(all[0].Remedy, "`meshd key --public`") {
+		t.Errorf("%+v", all)
 	}
 }
 
