@@ -220,14 +220,14 @@ func (n *Nodes) unresolved() string {
 	return "; names without an address: " + some(names)
 }
 
-// those lists nodes with the first local address of each.
+// those lists some nodes, with the first local address of each.
 func (n *Nodes) those(nodes []int, here map[netip.Addr]bool) string {
 	var words []string
 	for _, i := range nodes {
 		at := slices.IndexFunc(n.of[i], func(a placed) bool { return here[a.Addr()] })
 		words = append(words, fmt.Sprintf("%s (%s)", n.config.Nodes[i].Name, n.of[i][at].Addr()))
 	}
-	return strings.Join(words, ", ")
+	return some(words)
 }
 
 // SeenFrom returns the nodes as node self with some local addresses sees them: no name of another node stands

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -132,6 +133,21 @@ func TestIdentify(t *testing.T) {
 				t.Error("time mends one of them, and an edit the other")
 			}
 		})
+	}
+}
+
+// A host that has the addresses of many nodes tells of some of them: the error is one line of a status.
+func TestManyNodesInErrors(t *testing.T) {
+	doc := "[network]\nname = \"demo\"\ncidr = \"10.244.0.0/16\"\n"
+	var local []netip.Addr
+	for i := range 20 {
+		at := netip.AddrFrom4([4]byte{172, 18, 0, byte(i + 2)})
+		local = append(local, at)
+		doc += fmt.Sprintf("[[node]]\nname = \"edge-%d\"\naddress = %q\nsubnets = [\"10.244.%[1]d.0/24\"]\n", i, at)
+	}
+	_, err := Identify(parse(t, doc), "", local, mesh.Key{})
+	if got := strings.Count(fmt.Sprint(err), "edge-"); !errors.Is(err, ErrIdentity) || got == 0 || got > 8 {
+		t.Errorf("%d nodes are named: %v", got, err)
 	}
 }
 
