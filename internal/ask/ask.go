@@ -176,7 +176,13 @@ func (c *Carrier) Heard(name string) time.Time {
 }
 
 // HeardBy implements dataplane.Echoer. Everything passes the host's own rules, as with a socket.
-func (c *Carrier) HeardBy(peer string) peers.Heard { return peers.Heard{Socket: c.Heard(peer)} }
+func (c *Carrier) HeardBy(names ...string) []peers.Heard {
+	all := make([]peers.Heard, len(names))
+	for i, name := range names {
+		all[i].Socket = c.Heard(name)
+	}
+	return all
+}
 
 // Leaving implements dataplane.Echoer: probes leave as pods' packets do.
 func (c *Carrier) Leaving() dataplane.Leaving { return dataplane.Leaving{} }

@@ -131,7 +131,7 @@ func TestQuestionAndAnswer(t *testing.T) {
 	if e := await(t, atA, "one"); e.Peer != "b" || !e.Reply {
 		t.Errorf("the answer came as %+v", e)
 	}
-	if got := a.Heard("b"); time.Since(got) > time.Minute || !a.HeardBy("b").Socket.Equal(got) {
+	if got := a.Heard("b"); time.Since(got) > time.Minute || !a.HeardBy("b")[0].Socket.Equal(got) {
 		t.Errorf("heard at %v", got)
 	}
 	if got := a.Heard("stranger"); !got.Equal(time.Unix(7, 0)) { // what WireGuard says

@@ -41,12 +41,12 @@ type quiet struct {
 	sent       []dataplane.Echo
 }
 
-func (e *quiet) Read() dataplane.Reading      { return e.reading }
-func (e *quiet) Conditions() []mesh.Condition { return e.conditions }
-func (e *quiet) Told() seal.Told              { return seal.Told{} }
-func (e *quiet) Alive(context.Context) error  { return e.alive }
-func (e *quiet) Heard(string) time.Time       { return time.Time{} }
-func (e *quiet) HeardBy(string) peers.Heard   { return peers.Heard{} }
+func (e *quiet) Read() dataplane.Reading               { return e.reading }
+func (e *quiet) Conditions() []mesh.Condition          { return e.conditions }
+func (e *quiet) Told() seal.Told                       { return seal.Told{} }
+func (e *quiet) Alive(context.Context) error           { return e.alive }
+func (e *quiet) Heard(string) time.Time                { return time.Time{} }
+func (e *quiet) HeardBy(names ...string) []peers.Heard { return make([]peers.Heard, len(names)) }
 
 func (e *quiet) Carry(prefix mesh.Prefix, peer string) error {
 	e.learned = append(e.learned, prefix.String()+" by "+peer)

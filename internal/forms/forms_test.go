@@ -31,9 +31,9 @@ func (e *fakeEngine) SendEcho(es ...dataplane.Echo) error {
 	}
 	return errors.Join(errs...)
 }
-func (e *fakeEngine) Heard(string) time.Time     { return time.Time{} }
-func (e *fakeEngine) HeardBy(string) peers.Heard { return peers.Heard{} }
-func (e *fakeEngine) Leaving() dataplane.Leaving { return e.leaving }
+func (e *fakeEngine) Heard(string) time.Time                { return time.Time{} }
+func (e *fakeEngine) HeardBy(names ...string) []peers.Heard { return make([]peers.Heard, len(names)) }
+func (e *fakeEngine) Leaving() dataplane.Leaving            { return e.leaving }
 
 // failing is an engine that sends nothing at all.
 type failing struct {

@@ -45,10 +45,10 @@ type neighbours struct {
 	refuses error // to learn, and to send
 }
 
-func (n *neighbours) Heard(string) time.Time          { return time.Time{} }
-func (n *neighbours) HeardBy(string) peers.Heard      { return peers.Heard{} }
-func (n *neighbours) Leaving() dataplane.Leaving      { return dataplane.Leaving{} }
-func (n *neighbours) Carry(mesh.Prefix, string) error { return n.refuses }
+func (n *neighbours) Heard(string) time.Time                { return time.Time{} }
+func (n *neighbours) HeardBy(names ...string) []peers.Heard { return make([]peers.Heard, len(names)) }
+func (n *neighbours) Leaving() dataplane.Leaving            { return dataplane.Leaving{} }
+func (n *neighbours) Carry(mesh.Prefix, string) error       { return n.refuses }
 
 func (n *neighbours) Learn(peer string, d peers.Directive) error {
 	if d.Finishes {

@@ -67,6 +67,21 @@ func (f *Facts) Hear(now time.Time, h Heard) {
 // some rule of this host drops them. It is false for a peer that sends nothing.
 func (f *Facts) Refused() bool { return f.unanswered() && f.refused }
 
+// Heed returns the indices of those peers of which Facts.Hear would decide something else by when they were
+// heard: of thousands that stay down, none.
+func (r *Registry) Heed(now time.Time, names []string, heard []Heard) (changed []int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, name := range names {
+		was := r.of(name)
+		is := *was
+		if is.Hear(now, heard[i]); is.handover != was.handover {
+			changed = append(changed, i)
+		}
+	}
+	return changed
+}
+
 // Unheard returns the peers that Facts.Hear has to decide about: those that do not answer, or did
 // not at the last call.
 func (r *Registry) Unheard() []string {

@@ -64,10 +64,15 @@ func TestHandover(t *testing.T) {
 			r := peers.New()
 			for _, m := range course {
 				now := noon.Add(time.Duration(m.second) * time.Second)
-				d, _ := r.Report("a", func(f *peers.Facts) {
-					f.Asked, f.State = true, m.state
-					f.Hear(now, peers.Heard{Socket: after(m.socket), Left: after(m.left)})
-				})
+				heard := peers.Heard{Socket: after(m.socket), Left: after(m.left)}
+				d, _ := r.Report("a", func(f *peers.Facts) { f.Asked, f.State = true, m.state })
+				heed := func() []int { return r.Heed(now, []string{"nobody", "a"}, []peers.Heard{{}, heard}) }
+				if changed := heed(); len(changed) > 0 {
+					d, _ = r.Report("a", func(f *peers.Facts) { f.Hear(now, heard) })
+				}
+				if changed := heed(); len(changed) > 0 {
+					t.Errorf("after %d s: it is to be decided again: %v", m.second, changed)
+				}
 				if refused := slices.Contains(r.Refused(), "a"); d.InBySocket != m.bySocket || refused != m.refused {
 					t.Errorf("after %d s: by the socket %v, refused %v", m.second, d.InBySocket, refused)
 				}

@@ -72,11 +72,14 @@ func (e *Engine) Heard(peer string) time.Time {
 }
 
 // HeardBy implements dataplane.Echoer.
-func (e *Engine) HeardBy(peer string) peers.Heard {
-	if e.inside(peer) {
-		return peers.Heard{Socket: e.Heard(peer)}
+func (e *Engine) HeardBy(names ...string) []peers.Heard {
+	all := e.Inner.HeardBy(names...)
+	for i, name := range names {
+		if e.inside(name) {
+			all[i] = peers.Heard{Socket: e.Heard(name)}
+		}
 	}
-	return e.Inner.HeardBy(peer)
+	return all
 }
 
 // Leaving implements dataplane.Echoer.

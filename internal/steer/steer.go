@@ -23,7 +23,7 @@ import (
 type Engine interface {
 	Learn(peer string, d peers.Directive) error
 	Carry(prefix mesh.Prefix, peer string) error
-	HeardBy(peer string) peers.Heard
+	HeardBy(names ...string) []peers.Heard
 }
 
 // A Steerer follows the decisions of a registry. Its methods may be called from any goroutine.
@@ -128,9 +128,10 @@ func (s *Steerer) Waiting(m mesh.Mesh) (names []string) {
 // Heed decides again what time alone decides: whether the host's own rules let peers in, and whether
 // packets go back to an address or a carrier that is preferred. It is to be called every second.
 func (s *Steerer) Heed(now time.Time) {
-	for _, name := range s.registry.Unheard() {
-		h := s.engine().HeardBy(name)
-		s.Learn(name, now, func(f *peers.Facts) { f.Hear(now, h) })
+	unheard := s.registry.Unheard()
+	heard := s.engine().HeardBy(unheard...)
+	for _, i := range s.registry.Heed(now, unheard, heard) {
+		s.Learn(unheard[i], now, func(f *peers.Facts) { f.Hear(now, heard[i]) })
 	}
 	for _, name := range s.registry.Unsettled() {
 		s.Learn(name, now, func(*peers.Facts) {})

@@ -35,7 +35,9 @@ func (e *engine) Carry(prefix mesh.Prefix, peer string) error {
 	return errors.New("full")
 }
 
-func (e *engine) HeardBy(string) peers.Heard { return e.heard }
+func (e *engine) HeardBy(names ...string) []peers.Heard {
+	return slices.Repeat([]peers.Heard{e.heard}, len(names))
+}
 
 // take returns what was told since the last call.
 func (e *engine) take() []string {

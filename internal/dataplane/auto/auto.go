@@ -57,7 +57,7 @@ type passing interface {
 	Learn(peer string, d peers.Directive) error
 	Carry(prefix mesh.Prefix, peer string) error
 	Read() kernel.Reading
-	HeardBy(peer string) peers.Heard
+	HeardBy(names ...string) []peers.Heard
 	Conditions() []mesh.Condition
 	CountFlows(on bool) error
 	Flows() (map[mesh.Flow]mesh.FlowCount, error)
@@ -338,18 +338,20 @@ func (e *Engine) SendEcho(es ...dataplane.Echo) error { return e.user.SendEcho(e
 
 // Heard implements dataplane.Echoer.
 func (e *Engine) Heard(peer string) time.Time {
-	h := e.HeardBy(peer)
-	if h.Programs.After(h.Socket) {
-		return h.Programs
+	socket, programs := e.user.Heard(peer), e.kernel.HeardBy(peer)[0].Programs
+	if programs.After(socket) {
+		return programs
 	}
-	return h.Socket
+	return socket
 }
 
 // HeardBy implements dataplane.Echoer.
-func (e *Engine) HeardBy(peer string) peers.Heard {
-	h := e.kernel.HeardBy(peer)
-	h.Socket = e.user.Heard(peer)
-	return h
+func (e *Engine) HeardBy(names ...string) []peers.Heard {
+	all := e.kernel.HeardBy(names...)
+	for i, h := range e.user.HeardBy(names...) {
+		all[i].Socket = h.Socket
+	}
+	return all
 }
 
 // Leaving implements dataplane.Echoer.

@@ -61,15 +61,17 @@ func (u *fakeUser) Apply(context.Context, dataplane.Wanted) (func() error, []mes
 	undo, err := u.step("apply")
 	return undo, []mesh.Change{{Kind: mesh.ChangedLoops}}, err
 }
-func (u *fakeUser) Read() dataplane.Reading                      { return u.reading }
-func (u *fakeUser) Conditions() []mesh.Condition                 { return smallBuffers }
-func (u *fakeUser) Alive(context.Context) error                  { return u.do("alive") }
-func (u *fakeUser) Stop() error                                  { return u.do("stop") }
-func (u *fakeUser) Close() error                                 { return u.do("close") }
-func (u *fakeUser) Deliver([]byte) error                         { return u.do("deliver") }
-func (u *fakeUser) SendEcho(...dataplane.Echo) error             { return u.do("echo") }
-func (u *fakeUser) Heard(string) time.Time                       { return u.heard }
-func (u *fakeUser) HeardBy(string) peers.Heard                   { return peers.Heard{Socket: u.heard} }
+func (u *fakeUser) Read() dataplane.Reading          { return u.reading }
+func (u *fakeUser) Conditions() []mesh.Condition     { return smallBuffers }
+func (u *fakeUser) Alive(context.Context) error      { return u.do("alive") }
+func (u *fakeUser) Stop() error                      { return u.do("stop") }
+func (u *fakeUser) Close() error                     { return u.do("close") }
+func (u *fakeUser) Deliver([]byte) error             { return u.do("deliver") }
+func (u *fakeUser) SendEcho(...dataplane.Echo) error { return u.do("echo") }
+func (u *fakeUser) Heard(string) time.Time           { return u.heard }
+func (u *fakeUser) HeardBy(names ...string) []peers.Heard {
+	return slices.Repeat([]peers.Heard{{Socket: u.heard}}, len(names))
+}
 func (u *fakeUser) Leaving() dataplane.Leaving                   { return dataplane.Leaving{DSCP: 5} }
 func (u *fakeUser) Descriptors() map[string]dataplane.Descriptor { return nil }
 func (u *fakeUser) CountFlows(bool) error                        { return u.do("count") }
@@ -113,11 +115,13 @@ func (k *fakeKernel) Remove(context.Context) error {
 	return err
 }
 
-func (k *fakeKernel) Forwards() bool             { return k.reading.Forwards }
-func (k *fakeKernel) Marks() uint64              { return 2 }
-func (k *fakeKernel) Read() kernel.Reading       { return k.reading }
-func (k *fakeKernel) HeardBy(string) peers.Heard { return peers.Heard{Programs: k.heard} }
-func (k *fakeKernel) Look()                      { _ = k.do("watch") }
+func (k *fakeKernel) Forwards() bool       { return k.reading.Forwards }
+func (k *fakeKernel) Marks() uint64        { return 2 }
+func (k *fakeKernel) Read() kernel.Reading { return k.reading }
+func (k *fakeKernel) HeardBy(names ...string) []peers.Heard {
+	return slices.Repeat([]peers.Heard{{Programs: k.heard}}, len(names))
+}
+func (k *fakeKernel) Look() { _ = k.do("watch") }
 func (k *fakeKernel) Conditions() []mesh.Condition {
 	return []mesh.Condition{{Kind: mesh.Unpinned}}
 }

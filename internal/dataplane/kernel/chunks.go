@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"sync/atomic"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -107,12 +108,13 @@ const manyOfChunk = 64
 // A copyOfChunks is what chunks held at one moment, as far as they were read at once.
 type copyOfChunks struct {
 	*chunks
-	read [maxChunks][]meshCounters // by number and CPU; nil: lookup asks the map
+	booted time.Time                 // when the clock of what is counted began
+	read   [maxChunks][]meshCounters // by number and CPU; nil: lookup asks the map
 }
 
 // copyFor reads chunks of which many of some numbers are.
 func (c *chunks) copyFor(numbers iter.Seq[uint32]) *copyOfChunks {
-	all := &copyOfChunks{chunks: c}
+	all := &copyOfChunks{chunks: c, booted: booted()}
 	var wanted [maxChunks]int
 	for number := range numbers {
 		wanted[number/chunkSize]++

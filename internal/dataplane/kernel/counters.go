@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -49,38 +49,44 @@ func (e *Engine) Read() Reading {
 	return o.Reading
 }
 
-// HeardBy returns when the programs took in the last packet of a peer, and left the last one to the
-// socket; the zero time if they never did.
-func (e *Engine) HeardBy(peer string) peers.Heard {
-	return look(e, func(s *shown) peers.Heard {
-		h := peers.Heard{Programs: s.kept[peer].LastSeen}
-		number, known := s.numbers[peer]
-		if s.handle == nil || !known || number == self {
-			return h
+// HeardBy returns when the programs took in the last packet of each of some peers, and left the last one to
+// the socket; the zero time if they never did.
+func (e *Engine) HeardBy(names ...string) []peers.Heard {
+	return look(e, func(s *shown) []peers.Heard {
+		all, numbers := make([]peers.Heard, len(names)), make([]uint32, len(names))
+		for i, name := range names {
+			all[i].Programs, numbers[i] = s.kept[name].LastSeen, self
+			if number, known := s.numbers[name]; known {
+				numbers[i] = number
+			}
 		}
-		cpus, err := s.chunks.lookup(number)
-		if err != nil {
-			return h
+		if s.handle == nil {
+			return all
 		}
-		var seen, left uint64
-		for _, c := range cpus {
-			seen, left = max(seen, c.Seen), max(left, c.Left)
+		counters := s.chunks.copyFor(slices.Values(numbers))
+		for i, number := range numbers {
+			if number != self {
+				counters.heard(number, &all[i])
+			}
 		}
-		if at := sinceBootOrZero(seen); at.After(h.Programs) {
-			h.Programs = at
-		}
-		h.Left = sinceBootOrZero(left)
-		return h
+		return all
 	})
 }
 
-// sinceBootOrZero is sinceBoot, and the zero time for what never was.
-func sinceBootOrZero(ns uint64) time.Time {
-	if ns == 0 {
-		return time.Time{}
+// heard adds to h what programs noted of a number.
+func (c *copyOfChunks) heard(number uint32, h *peers.Heard) {
+	cpus, err := c.lookup(number)
+	if err != nil {
+		return
 	}
-	at, _ := sinceBoot(ns) // the zero time with an error, which that clock never gives
-	return at
+	var seen, left uint64
+	for _, c := range cpus {
+		seen, left = max(seen, c.Seen), max(left, c.Left)
+	}
+	if at := c.at(seen); at.After(h.Programs) {
+		h.Programs = at
+	}
+	h.Left = c.at(left)
 }
 
 // Marks returns the DSCP values with which programs have sent since the last call, as bits. What cannot
@@ -99,7 +105,7 @@ func (e *Engine) Marks() (all uint64) {
 
 // read reads all counters.
 func (s *shown) read() (r Reading, err error) {
-	r = Reading{Receive: dataplane.Socket, Peers: map[string]mesh.Traffic{}}
+	r = Reading{Receive: dataplane.Socket}
 	if s.handle != nil && s.attached {
 		r.Forwards, r.Captured = true, s.captured
 		r.Receive, r.Refused, r.NoFOU = s.receive, s.refused, s.noFOU
@@ -174,20 +180,25 @@ func (c *copyOfChunks) traffic(number uint32) (t mesh.Traffic, err error) {
 		}
 		seen = max(seen, c.Seen)
 	}
-	if seen != 0 {
-		t.LastSeen, err = sinceBoot(seen)
-	}
-	return t, err
+	t.LastSeen = c.at(seen)
+	return t, nil
 }
 
-// sinceBoot turns a reading of the clock that runs since the boot, in ns, into a time.
-func sinceBoot(ns uint64) (time.Time, error) {
+// at turns a reading of the clock that runs since the boot, in ns, into a time; the zero time for what never
+// was.
+func (c *copyOfChunks) at(ns uint64) time.Time {
+	if ns == 0 {
+		return time.Time{}
+	}
+	return c.booted.Add(time.Duration(ns))
+}
+
+// booted returns when the clock that runs since the boot began.
+func booted() time.Time {
 	// The clock goes on while the host sleeps, and is not set: its distance to now is what counts.
 	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
-		return time.Time{}, os.NewSyscallError("clock_gettime", err)
-	}
-	return time.Now().Add(time.Duration(ns) - time.Duration(now.Nano())), nil
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) // which that clock never refuses
+	return time.Now().Add(-time.Duration(now.Nano()))
 }
 
 // handovers are the names of enum handover in bpf/mesh.h, which status and metrics show.

@@ -56,7 +56,7 @@ func TestLeftToTheHost(t *testing.T) {
 			if (in == "in_by_socket") != c.in || (out == "out_by_user") != c.out {
 				t.Errorf("in: handed as %q, out: %q", in, out)
 			}
-			heard := p.HeardBy("b")
+			heard := p.HeardBy("b")[0]
 			if heard.Programs.IsZero() != c.in || heard.Left.IsZero() == c.in {
 				t.Errorf("%+v", heard)
 			}

@@ -165,7 +165,7 @@ func TestPeerWithoutAddress(t *testing.T) {
 					t.Errorf("handed over as %q, want %q", why, step.want)
 				}
 			}
-			if h := p.HeardBy("b"); !h.Programs.IsZero() {
+			if h := p.HeardBy("b")[0]; !h.Programs.IsZero() {
 				t.Errorf("%+v", h)
 			}
 		})

@@ -118,7 +118,17 @@ func (u *Engine) Heard(peer string) time.Time {
 }
 
 // HeardBy implements dataplane.Echoer: all that this engine hears comes by the socket.
-func (u *Engine) HeardBy(peer string) peers.Heard { return peers.Heard{Socket: u.Heard(peer)} }
+func (u *Engine) HeardBy(names ...string) []peers.Heard {
+	all := make([]peers.Heard, len(names))
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for i, name := range names {
+		if known := u.known[name]; known != nil {
+			all[i].Socket = known.seen()
+		}
+	}
+	return all
+}
 
 // echoes collects echoes and sends them with one call for each socket that has some. It belongs to one
 // goroutine.
