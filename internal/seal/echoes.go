@@ -97,7 +97,11 @@ func (e *Engine) Read() dataplane.Reading {
 	e.Keeper.refused.add(&r.Totals)
 	told, sealed := e.Keeper.told.Load(), r.Sealed()
 	for name, traffic := range r.Peers {
-		if e.inside(name) {
+		inside := e.inside(name)
+		if !sealed && !inside {
+			continue
+		}
+		if inside {
 			traffic.LastSeen = e.Heard(name)
 		}
 		// Of a peer behind another one WireGuard has no counters: they are with those of the relay.

@@ -295,9 +295,14 @@ func (e *Engine) Carry(prefix mesh.Prefix, peer string) error {
 func (e *Engine) Read() dataplane.Reading {
 	r, k := e.user.Read(), e.kernel.Read()
 	r.Totals.Add(k.Totals)
-	for name, t := range r.Peers {
-		t.Add(k.Peers[name])
-		r.Peers[name] = t
+	for name, more := range k.Peers {
+		if more == (mesh.Traffic{}) { // as of most of thousands
+			continue
+		}
+		if t, listed := r.Peers[name]; listed {
+			t.Add(more)
+			r.Peers[name] = t
+		}
 	}
 	r.Lost.Merger, r.Handed = k.Overflow, k.Handed
 	switch {

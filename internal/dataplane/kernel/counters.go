@@ -113,46 +113,32 @@ func (s *shown) read() (r Reading, err error) {
 		r.Handed, handedErr = s.handed()
 		err = errors.Join(err, handedErr)
 	}
-	all, countErr := s.counted()
-	for name, t := range all {
+	all, countErr := s.countedFor(s.numbers)
+	for _, t := range all {
 		r.Totals.Add(t)
-		if name != noPeer {
-			r.Peers[name] = t
-		}
 	}
+	delete(all, noPeer)
+	r.Peers = all
 	return r, errors.Join(err, countErr)
 }
 
-// counted returns what was counted in all, by name, or noPeer.
-func (s *shown) counted() (map[string]mesh.Traffic, error) {
-	names := []string{}
-	for name := range s.numbers {
-		names = append(names, name)
-	}
-	return s.countedFor(names)
-}
-
-// countedFor returns what is kept, and what is in the maps for some nodes, by name, or noPeer.
-func (s *shown) countedFor(names []string) (map[string]mesh.Traffic, error) {
-	all := maps.Clone(s.kept)
+// countedFor returns what is kept, and what is in the maps for some nodes, by name, or noPeer. It belongs to
+// the caller.
+func (s *shown) countedFor(numbers map[string]uint32) (map[string]mesh.Traffic, error) {
+	all := make(map[string]mesh.Traffic, len(s.kept)+len(numbers))
+	maps.Copy(all, s.kept)
 	if s.handle == nil {
 		return all, nil
 	}
 	var errs []error
-	counters := s.chunks.copyFor(func(yield func(uint32) bool) {
-		for _, name := range names {
-			if !yield(s.numbers[name]) {
-				return
-			}
-		}
-	})
-	for _, name := range names {
-		t, err := counters.traffic(s.numbers[name])
+	counters := s.chunks.copyFor(maps.Values(numbers))
+	for name, number := range numbers {
+		t, err := counters.traffic(number)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("read the counters of %q: %w", name, err))
 			continue
 		}
-		if s.numbers[name] == self { // what is counted for ourselves belongs to no peer
+		if number == self { // what is counted for ourselves belongs to no peer
 			name = noPeer
 		}
 		sum := all[name]

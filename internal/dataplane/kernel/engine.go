@@ -211,7 +211,8 @@ func (e *Engine) leave() error {
 	err := e.detach()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	kept, countErr := e.shown.Load().counted()
+	shows := e.shown.Load()
+	kept, countErr := shows.countedFor(shows.numbers)
 	e.tables, e.settings, e.inMaps = newTables(), meshSettings{}, nil
 	e.passage, e.passed = passage{}, 0
 	e.publish(func(s *shown) { *s = shown{kept: kept} })

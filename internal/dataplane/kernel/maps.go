@@ -121,11 +121,11 @@ func (e *Engine) change(c change) error {
 		return errors.Join(err, h.write(c.back(e.tables)))
 	}
 	// Numbers tell nodes apart, not names: a name that is another node now has another number.
-	var left []string
+	left := map[string]uint32{}
 	if len(c.nodes.drop) > 0 {
 		for name, number := range e.tables.numbers {
 			if c.nodes.drop[number] {
-				left = append(left, name)
+				left[name] = number
 			}
 		}
 	}
