@@ -42,9 +42,9 @@ func Causes(conditions []mesh.Condition, peers []Peer) []mesh.Condition {
 	var rest []mesh.Condition
 	var troubles []*trouble
 	byKind := map[mesh.Kind]*trouble{}
-	known, serving := make(map[string]Peer, len(peers)), make([]Peer, 0, len(peers))
-	for _, p := range peers {
-		known[p.Name] = p
+	known, serving := make(map[string]*Peer, len(peers)), make([]Peer, 0, len(peers))
+	for i, p := range peers {
+		known[p.Name] = &peers[i]
 		if !p.Maintained {
 			serving = append(serving, p)
 		}
@@ -76,10 +76,11 @@ func Causes(conditions []mesh.Condition, peers []Peer) []mesh.Condition {
 // withoutExplained leaves out that the meshd of a peer is silent where the peer's own host says why: nothing
 // listens on the port. Both would be one cause told twice. A router that says so may be a firewall that
 // rejects probes alone, so then both stay.
-func withoutExplained(conditions []mesh.Condition, known map[string]Peer) []mesh.Condition {
+func withoutExplained(conditions []mesh.Condition, known map[string]*Peer) []mesh.Condition {
 	ended := map[string]bool{}
 	for _, c := range conditions {
-		if c.Kind == mesh.PeerPortClosed && c.Subject == known[c.Peer].Underlay.Addr().String() {
+		p, ok := known[c.Peer]
+		if ok && c.Kind == mesh.PeerPortClosed && c.Subject == p.Underlay.Addr().String() {
 			ended[c.Peer] = true
 		}
 	}
@@ -99,10 +100,10 @@ func withoutExplained(conditions []mesh.Condition, known map[string]Peer) []mesh
 func ofMaintenance(k mesh.Kind) bool { return k == mesh.PeerDrains || k == mesh.PeerMaintained }
 
 // told returns the conditions that stand for a trouble.
-func (t *trouble) told(peers []Peer, known map[string]Peer) []mesh.Condition {
-	group := ""
-	if n := t.peers(); n > 1 {
-		group = t.shared(peers, known)
+func (t *trouble) told(peers []Peer, known map[string]*Peer) []mesh.Condition {
+	group, names := "", t.names()
+	if n := len(names); n > 1 {
+		group = shared(names, peers, known)
 		if group == "" && n > named {
 			group = fmt.Sprintf("%d of %d peers", n, len(peers))
 		}
@@ -110,13 +111,11 @@ func (t *trouble) told(peers []Peer, known map[string]Peer) []mesh.Condition {
 	if group == "" {
 		return t.about
 	}
-	return []mesh.Condition{t.one(group, peers, known)}
+	return []mesh.Condition{t.one(group, names, peers, known)}
 }
 
-// peers counts the peers in trouble. One peer may have several subjects of one kind, such as sizes.
-func (t *trouble) peers() int { return len(t.names()) }
-
-// names returns the peers in trouble, each once, in the order of the conditions.
+// names returns the peers in trouble, each once, in the order of the conditions. One peer may have several
+// subjects of one kind, such as sizes.
 func (t *trouble) names() []string {
 	names := make([]string, 0, len(t.about))
 	seen := make(map[string]bool, len(t.about))
@@ -129,8 +128,8 @@ func (t *trouble) names() []string {
 	return names
 }
 
-// one is the condition about a group. What the conditions differ in is left out.
-func (t *trouble) one(group string, peers []Peer, known map[string]Peer) mesh.Condition {
+// one is the condition about a group, in which names are. What the conditions differ in is left out.
+func (t *trouble) one(group string, names []string, peers []Peer, known map[string]*Peer) mesh.Condition {
 	c := t.about[0]
 	c.Peer, c.Group = "", group
 	met := false
@@ -147,7 +146,6 @@ func (t *trouble) one(group string, peers []Peer, known map[string]Peer) mesh.Co
 			c.Remedy = ""
 		}
 	}
-	names := t.names()
 	if !met {
 		c.Severity = min(c.Severity, mesh.Degraded)
 	}
@@ -183,9 +181,8 @@ func listed(names []string) string {
 	return text
 }
 
-// shared names what the peers in trouble, and no others, have in common; empty if there is nothing.
-func (t *trouble) shared(peers []Peer, known map[string]Peer) string {
-	names := t.names()
+// shared tells what the peers in trouble, and no others, have in common; empty if there is nothing.
+func shared(names []string, peers []Peer, known map[string]*Peer) string {
 	switch {
 	case len(names) == len(known):
 		return fmt.Sprintf("all %d peers", len(peers))
@@ -194,12 +191,12 @@ func (t *trouble) shared(peers []Peer, known map[string]Peer) string {
 	}
 	first := known[names[0]]
 	for _, common := range commons {
-		value := common.of(first)
+		value := common.of(*first)
 		if value == "" {
 			continue
 		}
 		same := func(p Peer) bool { return common.of(p) == value }
-		inTrouble := !slices.ContainsFunc(names, func(name string) bool { return !same(known[name]) })
+		inTrouble := !slices.ContainsFunc(names, func(name string) bool { return !same(*known[name]) })
 		if !inTrouble {
 			continue
 		}

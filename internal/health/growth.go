@@ -29,6 +29,8 @@ var (
 	// losses happen under load as well: TCP finds its speed by them. A share of the packets counts.
 	losses   = []mesh.Drop{mesh.SendError, mesh.WriteError}
 	overflow = []string{"socket_overflow", "tun_overflow"}
+	// reasons are those that count by peer.
+	reasons = slices.Concat(lies, losses)
 )
 
 // Bounds of noise.
@@ -46,10 +48,32 @@ type Growth struct {
 	kept []kept // oldest first
 }
 
-// kept is a reading at a time.
+// kept is what of a reading at a time is compared with later ones. It is a third of the reading: several are
+// kept, of thousands of peers each.
 type kept struct {
-	at time.Time
-	Counted
+	at      time.Time
+	packets uint64
+	lost    map[string]uint64
+	peers   map[string]figures
+}
+
+// figures are those of one peer.
+type figures struct {
+	packets uint64
+	drops   [5]uint64 // by the index in reasons
+}
+
+// of returns what is kept of a reading at a time.
+func of(c Counted, at time.Time) kept {
+	k := kept{at: at, packets: packets(c.Totals), lost: c.Lost, peers: make(map[string]figures, len(c.Peers))}
+	for name, t := range c.Peers {
+		one := figures{packets: packets(t)}
+		for i, reason := range reasons {
+			one.drops[i] = t.Drops[reason]
+		}
+		k.peers[name] = one
+	}
+	return k
 }
 
 // Take keeps a reading, unless one of the last 10 s is kept. It tells whether it did.
@@ -61,7 +85,7 @@ func (g *Growth) Take(c Counted, at time.Time) bool {
 	}
 	// A new array: a reader may hold the old one.
 	g.kept = append(slices.DeleteFunc(slices.Clone(g.kept), func(k kept) bool { return at.Sub(k.at) > window }),
-		kept{at, c})
+		of(c, at))
 	return true
 }
 
@@ -75,14 +99,13 @@ func (g *Growth) Conditions(now Counted, at time.Time) (all []mesh.Condition) {
 		return nil
 	}
 	before := readings[first]
-	reasons := slices.Concat(lies, losses)
-	suspects := suspectsOf(reasons, now.Peers)
-	for _, reason := range reasons {
-		all = append(all, ofPeers(reason, suspects, before.Peers, now.Peers)...)
+	suspects := suspectsOf(now.Peers)
+	for i := range reasons {
+		all = append(all, ofPeers(i, suspects, before.peers, now.Peers)...)
 	}
-	moved := grown(packets(before.Totals), packets(now.Totals))
+	moved := grown(before.packets, packets(now.Totals))
 	for _, reason := range overflow {
-		if lost := grown(before.Lost[reason], now.Lost[reason]); counts(lost, moved) {
+		if lost := grown(before.lost[reason], now.Lost[reason]); counts(lost, moved) {
 			all = append(all, mesh.Condition{Kind: mesh.DropsGrowing, Severity: mesh.Degraded, Subject: reason,
 				Cause: lostIn(lost)})
 		}
@@ -92,7 +115,7 @@ func (g *Growth) Conditions(now Counted, at time.Time) (all []mesh.Condition) {
 
 // suspectsOf returns the peers of which enough was ever counted to be more than noise, by name. They are few:
 // to sort thousands of names every second, once for each reason, would cost more than all else here.
-func suspectsOf(reasons []mesh.Drop, now map[string]mesh.Traffic) (names []string) {
+func suspectsOf(now map[string]mesh.Traffic) (names []string) {
 	for name, t := range now {
 		if slices.ContainsFunc(reasons, func(r mesh.Drop) bool { return t.Drops[r] >= fewPackets }) {
 			names = append(names, name)
@@ -102,16 +125,17 @@ func suspectsOf(reasons []mesh.Drop, now map[string]mesh.Traffic) (names []strin
 	return names
 }
 
-// ofPeers returns for which of some peers a reason counts more than noise. A peer that was not there before
-// is looked at from the next reading on: its counters may be old ones.
+// ofPeers returns for which of some peers a reason, by its index, counts more than noise. A peer that was not
+// there before is looked at from the next reading on: its counters may be old ones.
 func ofPeers(
-	reason mesh.Drop, suspects []string, before, now map[string]mesh.Traffic,
+	index int, suspects []string, before map[string]figures, now map[string]mesh.Traffic,
 ) (all []mesh.Condition) {
+	reason := reasons[index]
 	for _, name := range suspects {
 		was, known := before[name]
 		is := now[name]
-		lost := grown(was.Drops[reason], is.Drops[reason])
-		moved := grown(packets(was), packets(is))
+		lost := grown(was.drops[index], is.Drops[reason])
+		moved := grown(was.packets, packets(is))
 		if slices.Contains(lies, reason) {
 			moved = 0
 		}

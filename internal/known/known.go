@@ -238,8 +238,12 @@ func (p *Probes) Causes(in *plan.Plan, all []mesh.Condition) []mesh.Condition {
 	if !slices.ContainsFunc(all, func(c mesh.Condition) bool { return c.Peer != "" }) {
 		return all
 	}
-	var others []health.Peer
-	for _, peer := range in.Engine.Mesh.Others() {
+	others := make([]health.Peer, 0, len(in.Engine.Mesh.Peers))
+	for i := range in.Engine.Mesh.Peers {
+		peer := &in.Engine.Mesh.Peers[i]
+		if peer.Name == in.Engine.Mesh.Self {
+			continue
+		}
 		f := p.registry.Of(peer.Name)
 		others = append(others, health.Peer{Name: peer.Name, Underlay: peer.Underlay().AddrPort,
 			Version: f.Version, File: f.File, Met: f.Met, Maintained: f.Maintained(at)})
