@@ -17,9 +17,6 @@ import (
 // A pod that sends as fast as it can, to nodes that are silent and to one that answers, does not fill the
 // memory of the process that encrypts.
 func TestSealedMemory(t *testing.T) {
-	if byKernel {
-		t.Skip("the kernel has bounds of its own")
-	}
 	nstest.Share(t, nstest.Loaded)
 	const (
 		limit            = 512 << 10 // KiB, MemoryMax in packaging/meshd-wireguard.service
@@ -48,7 +45,11 @@ func TestSealedMemory(t *testing.T) {
 	}
 	burst(t, s.PodW2b, "10.244.1.2", 10*messages)
 	run(t, s.PodW2b, "ping", "-c", "1", "-w", "10", "10.244.1.2")
-	most := memoryKiB(t, s.helpers[s.Worker2].PID(), "VmHWM")
+	helper := s.helpers[s.Worker2]
+	if helper == nil { // the kernel encrypts, which holds 1,024 packets of a peer
+		return
+	}
+	most := memoryKiB(t, helper.PID(), "VmHWM")
 	t.Logf("at most %d MiB", most>>10)
 	if most > limit {
 		t.Errorf("%d KiB, more than the %d of the service", most, limit)
