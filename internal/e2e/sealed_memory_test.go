@@ -19,7 +19,7 @@ import (
 func TestSealedMemory(t *testing.T) {
 	nstest.Share(t, nstest.Loaded)
 	const (
-		limit            = 512 << 10 // KiB, MemoryMax in packaging/meshd-wireguard.service
+		limit            = 256 << 10 // KiB, half of MemoryMax in packaging/meshd-wireguard.service
 		silent, messages = 24, 2000
 	)
 	s := newSealed(t)
@@ -44,6 +44,11 @@ func TestSealedMemory(t *testing.T) {
 		run(t, s.PodW2b, "ping", "-c", "1", "-w", "10", "10.244.1.2")
 	}
 	burst(t, s.PodW2b, "10.244.1.2", 10*messages)
+	// By an uplink that is slow, and holds more than the socket may, packets leave only now and then.
+	run(t, s.Worker2.Namespace, "tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "50mbit",
+		"burst", "32kb", "limit", "100mb")
+	burst(t, s.PodW2b, "10.244.1.2", 10*messages)
+	run(t, s.Worker2.Namespace, "tc", "qdisc", "del", "dev", "eth0", "root")
 	run(t, s.PodW2b, "ping", "-c", "1", "-w", "10", "10.244.1.2")
 	helper := s.helpers[s.Worker2]
 	if helper == nil { // the kernel encrypts, which holds 1,024 packets of a peer
@@ -52,7 +57,7 @@ func TestSealedMemory(t *testing.T) {
 	most := memoryKiB(t, helper.PID(), "VmHWM")
 	t.Logf("at most %d MiB", most>>10)
 	if most > limit {
-		t.Errorf("%d KiB, more than the %d of the service", most, limit)
+		t.Errorf("%d KiB, more than %d", most, limit)
 	}
 }
 

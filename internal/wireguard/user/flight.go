@@ -19,21 +19,25 @@ const (
 // Here they wait in the TUN, whose queue is bounded.
 type flight struct {
 	packets atomic.Int64
+	sends   atomic.Int64  // calls that have not ended: a slow uplink holds them up
 	left    chan struct{} // packets were sent
 	timer   *time.Timer   // belongs to wait
 }
 
 func newFlight() *flight { return &flight{left: make(chan struct{}, 1), timer: time.NewTimer(0)} }
 
-// wait returns when fewer than most packets are on their way. Where none leaves for a pause, what is counted
-// waits for sessions (see relieve) or was dropped, and is counted no more. It is called by one goroutine.
+// wait returns when fewer than most packets are on their way. Where none leaves for a pause, nor is about to,
+// what is counted waits for sessions (see relieve) or was dropped, and is counted no more. It is called by
+// one goroutine.
 func (f *flight) wait() {
 	for f.packets.Load() >= most {
 		f.timer.Reset(pause)
 		select {
 		case <-f.left:
 		case <-f.timer.C:
-			f.packets.Store(0)
+			if f.sends.Load() == 0 {
+				f.packets.Store(0)
+			}
 		}
 	}
 }
@@ -60,7 +64,9 @@ type bind struct {
 
 // Send implements conn.Bind.
 func (b *bind) Send(packets [][]byte, to conn.Endpoint) error {
+	b.flight.sends.Add(1)
 	err := b.Bind.Send(packets, to)
+	b.flight.sends.Add(-1)
 	b.flight.end(len(packets))
 	return err
 }
