@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,8 +16,8 @@ import (
 // A Capture sees every frame that passes an interface, both ways, as tcpdump
 // does. Frames begin with the Ethernet header, if the interface has one.
 type Capture struct {
-	fd  int
-	buf []byte
+	file *os.File // a bare number would be somebody else's after Close
+	buf  []byte
 }
 
 // captureBuffer is how many bytes of frames wait for Next.
@@ -24,21 +25,27 @@ const captureBuffer = 64 << 20
 
 // Capture starts to listen on an interface of the namespace.
 func (n *Namespace) Capture(dev string) (*Capture, error) {
-	c := &Capture{fd: -1, buf: make([]byte, 1<<16)}
+	c := &Capture{buf: make([]byte, 1<<16)}
 	err := n.Do(func() error {
 		i, err := net.InterfaceByName(dev)
 		if err != nil {
 			return err
 		}
 		all := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.ETH_P_ALL))
-		if c.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(all)); err != nil {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, int(all))
+		if err != nil {
 			return err
 		}
+		c.file = os.NewFile(uintptr(fd), "frames of "+dev)
 		// What a flood has left on its way must not hide the frame that is waited for.
-		if err := unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, captureBuffer); err != nil {
-			return err
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, captureBuffer)
+		if err == nil {
+			err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: i.Index})
 		}
-		return unix.Bind(c.fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: i.Index})
+		if err != nil {
+			return errors.Join(err, c.Close())
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("capture on %s: %w", dev, err)
@@ -68,7 +75,9 @@ func (n *Namespace) Bare(dev string, to netip.Prefix) (*Capture, error) {
 		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
 	}
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	if err := unix.SetsockoptSockFprog(c.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program); err != nil {
+	if err := c.control(func(fd int) error {
+		return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program)
+	}); err != nil {
 		return nil, errors.Join(fmt.Errorf("capture on %s: %w", dev, err), c.Close())
 	}
 	// What came before the filter was there is thrown away.
@@ -82,22 +91,17 @@ func (n *Namespace) Bare(dev string, to netip.Prefix) (*Capture, error) {
 // ErrNoFrame is what Next returns when its time has passed.
 var ErrNoFrame = errors.New("no such frame was seen in time")
 
-// Next returns the next frame that match accepts. It is good until the next
-// call.
+// Next returns the next frame that match accepts; [ErrNoFrame] without one in that time. It is good until
+// the next call.
 func (c *Capture) Next(within time.Duration, match func(frame []byte) bool) ([]byte, error) {
-	deadline := time.Now().Add(within)
+	if err := c.file.SetReadDeadline(time.Now().Add(within)); err != nil {
+		return nil, err
+	}
 	for {
-		left := time.Until(deadline)
-		if left <= 0 {
-			return nil, ErrNoFrame
-		}
-		timeout := unix.NsecToTimeval(max(left.Nanoseconds(), 1000))
-		if err := unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
-			return nil, err
-		}
-		size, _, err := unix.Recvfrom(c.fd, c.buf, 0)
+		size, err := c.file.Read(c.buf)
 		switch {
-		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return nil, ErrNoFrame
 		case errors.Is(err, unix.ENETDOWN): // said once; it goes on when the interface is up again
 		case err != nil:
 			return nil, err
@@ -107,5 +111,29 @@ func (c *Capture) Next(within time.Duration, match func(frame []byte) bool) ([]b
 	}
 }
 
-// Close ends the capture.
-func (c *Capture) Close() error { return unix.Close(c.fd) }
+// incoming leaves out what this machine itself sends through the interface.
+func (c *Capture) incoming() error {
+	return c.control(func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
+	})
+}
+
+// Send puts a frame on the interface. One that has no room there waits.
+func (c *Capture) Send(frame []byte) error {
+	_, err := c.file.Write(frame)
+	return err
+}
+
+// control does something with the socket, unless it is closed.
+func (c *Capture) control(do func(fd int) error) error {
+	raw, err := c.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	closed := raw.Control(func(fd uintptr) { err = do(int(fd)) })
+	return errors.Join(err, closed)
+}
+
+// Close ends the capture, and a Next or Send that waits: they return [os.ErrClosed]. Each later call fails,
+// of Close as well.
+func (c *Capture) Close() error { return c.file.Close() }

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Delay makes the cable of a host as long as light takes a time for, each way. It
@@ -34,7 +32,7 @@ func (h *Host) Delay(way time.Duration) error {
 		return errors.Join(err, left.Close())
 	}
 	for _, c := range [][2]*Capture{{left, right}, {right, left}} {
-		if err := unix.SetsockoptInt(c[0].fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
+		if err := c[0].incoming(); err != nil {
 			return fmt.Errorf("delay: %w", err)
 		}
 		go c[0].copyTo(c[1], way)
@@ -55,7 +53,7 @@ func (c *Capture) copyTo(other *Capture, later time.Duration) {
 	go func() {
 		for f := range queue {
 			time.Sleep(time.Until(f.at)) // that is what it is for
-			_ = unix.Send(other.fd, f.b, 0)
+			_ = other.Send(f.b)
 		}
 	}()
 	for {

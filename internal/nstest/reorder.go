@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Reorder has frames that leave a host, or come to it, pass each other: each third one waits for 5 ms, in
@@ -27,7 +25,7 @@ func (h *Host) Reorder() (end func() error, err error) {
 		if ends[i], err = sw.Capture(dev); err != nil {
 			return nil, err
 		}
-		if err := unix.SetsockoptInt(ends[i].fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
+		if err := ends[i].incoming(); err != nil {
 			return nil, fmt.Errorf("reorder: %w", err)
 		}
 	}
@@ -70,9 +68,9 @@ func (c *Capture) shuffleTo(other *Capture, stop <-chan struct{}) {
 			return
 		case n%every == 0:
 			frame := append([]byte(nil), b...)
-			time.AfterFunc(late, func() { _ = unix.Send(other.fd, frame, 0) }) // it may be closed
+			time.AfterFunc(late, func() { _ = other.Send(frame) }) // it may be closed
 		default:
-			_ = unix.Send(other.fd, b, 0) // full, or down: lost, as on a wire
+			_ = other.Send(b) // full, or down: lost, as on a wire
 		}
 	}
 }
