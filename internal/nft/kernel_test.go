@@ -2,8 +2,10 @@ package nft
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -297,6 +299,39 @@ func TestStandby(t *testing.T) {
 		}
 		if got := nftRun(t, n, "list", "ruleset"); got != "" {
 			t.Errorf("left behind:\n%s", got)
+		}
+	})
+}
+
+// Owners leave the number of the process to sockets that come and go: the kernel may take away what the
+// number owned when the next socket has it already.
+func TestOwnersHaveNumbersOfTheirOwn(t *testing.T) {
+	nstest.Inside(t, func(t *testing.T, _ *nstest.Namespace) {
+		var b Standby
+		if err := b.Set(table(two, "a")); err != nil {
+			t.Fatal(err)
+		}
+		o, err := newOwner()
+		if err != nil {
+			t.Fatal(err)
+		}
+		// A program that another test is about to start may hold what was closed before for a moment.
+		free := false
+		for end := time.Now().Add(nstest.Patience); !free && time.Now().Before(end); {
+			passing, err := dialOwner()
+			if err != nil {
+				t.Fatal(err)
+			}
+			free = passing.raw.PID() == uint32(os.Getpid())
+			if err := passing.close(); err != nil {
+				t.Error(err)
+			}
+		}
+		if !free {
+			t.Error("an owner has the number of the process")
+		}
+		if err := errors.Join(b.Close(), o.close()); err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package nft
 import (
 	"encoding/binary"
 	"errors"
+	"os"
 	"slices"
 
 	"github.com/google/nftables"
@@ -35,14 +36,34 @@ func flagsOf(t *nftables.Table) uint32 {
 }
 
 // newOwner returns an owner of no table.
+//
+// The first socket of a process in a namespace gets the number of the process, and so does the next one as
+// soon as it is closed: the kernel gives the number away before it takes from its last socket what that owned
+// (netlink_release, nft_rcv_nl_event). Tables of a socket with that number would be lost whenever another
+// goroutine closes one at this time. All further sockets have random numbers, and the owner is one of them.
 func newOwner() (*owner, error) {
-	o := &owner{}
-	var err error
-	o.conn, err = open(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
-		o.raw = c
+	first, err := dialOwner()
+	if err != nil || first.raw.PID() != uint32(os.Getpid()) {
+		return first, err
+	}
+	o, err := dialOwner() // while the number is taken
+	if err := errors.Join(err, first.close()); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// dialOwner opens the next socket, whatever its number is.
+func dialOwner() (*owner, error) {
+	var raw *netlink.Conn
+	conn, err := open(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
+		raw = c
 		return nil
 	}))
-	return o, err
+	if err != nil {
+		return nil, err
+	}
+	return &owner{conn, raw}, nil
 }
 
 // claim makes a table the owner's, and makes it if it does not exist. The rules of a table that has lost its

@@ -42,8 +42,8 @@ func elementOf(parts ...[]byte) (e element) {
 	return e
 }
 
-// library returns elements as values of the library.
-func (s Set) library(elements []element) []nftables.SetElement {
+// setElements returns elements as values of the library.
+func (s Set) setElements(elements []element) []nftables.SetElement {
 	all := make([]nftables.SetElement, len(elements))
 	for i, e := range elements {
 		all[i] = nftables.SetElement{Key: e.key[:s.key.Bytes], IntervalEnd: e.end}
@@ -169,7 +169,7 @@ func (s Set) add(conn *nftables.Conn, t *nftables.Table) error {
 		return fmt.Errorf("set %s: %w", s.name, err)
 	}
 	for chunk := range slices.Chunk(s.elements, maxElements) {
-		if err := conn.SetAddElements(set, s.library(chunk)); err != nil {
+		if err := conn.SetAddElements(set, s.setElements(chunk)); err != nil {
 			return fmt.Errorf("set %s: %w", s.name, err)
 		}
 	}
@@ -187,12 +187,12 @@ type edit struct {
 func (e edit) add(conn *nftables.Conn) error {
 	set := e.of.in(e.in.table())
 	for chunk := range slices.Chunk(e.gone, maxElements) {
-		if err := conn.SetDeleteElements(set, e.of.library(chunk)); err != nil {
+		if err := conn.SetDeleteElements(set, e.of.setElements(chunk)); err != nil {
 			return fmt.Errorf("set %s: %w", set.Name, err)
 		}
 	}
 	for chunk := range slices.Chunk(e.fresh, maxElements) {
-		if err := conn.SetAddElements(set, e.of.library(chunk)); err != nil {
+		if err := conn.SetAddElements(set, e.of.setElements(chunk)); err != nil {
 			return fmt.Errorf("set %s: %w", set.Name, err)
 		}
 	}

@@ -16,7 +16,7 @@ import (
 // ruleset` leaves it alone, and closing the socket removes it. The zero Standby is ready for
 // use. It belongs to one goroutine, but for Counters.
 type Standby struct {
-	conn *nftables.Conn // owner of the table; nil: there is no table
+	conn *nftables.Conn // the owner of the table; nil: there is no table
 	want *Table         // the argument of the last Set, also if the kernel refused it
 
 	mu    sync.Mutex         // held for arithmetic alone
@@ -78,11 +78,8 @@ func (b *Standby) Set(t Table) error {
 		return err
 	}
 	err := b.make(t)
-	// A socket that another goroutine closes at this time may have had the number of ours: the kernel gives
-	// numbers away before it removes what their last owner had (netlink_release, nft_rcv_nl_event). And the
-	// table before may be there for a moment after its socket was closed.
-	passes := func() bool { return errors.Is(err, unix.ENOENT) || had && errors.Is(err, unix.EPERM) }
-	for again := 0; passes() && again < mostAgain; again++ {
+	// The table before may be there for a moment after its socket was closed.
+	for again := 0; had && errors.Is(err, unix.EPERM) && again < mostAgain; again++ {
 		err = b.make(t)
 	}
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPERM) {
@@ -97,15 +94,12 @@ const mostAgain = 20
 
 // make makes the table. There is none of b's.
 func (b *Standby) make(t Table) error {
-	var raw *netlink.Conn
-	conn, err := open(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
-		raw = c
-		return nil
-	}))
+	o, err := newOwner()
 	if err != nil {
 		return err
 	}
-	err = ownTable(raw, t.ID)
+	conn := o.conn
+	err = ownTable(o.raw, t.ID)
 	if err == nil {
 		err = t.addSets(conn, true)
 	}
