@@ -157,6 +157,73 @@ func TestListenReplacesOnlyTheDead(t *testing.T) {
 	}
 }
 
+// heard passes on which events are logged.
+type heard chan string
+
+func (h heard) Enabled(context.Context, slog.Level) bool { return true }
+func (h heard) WithAttrs([]slog.Attr) slog.Handler       { return h }
+func (h heard) WithGroup(string) slog.Handler            { return h }
+func (h heard) Handle(_ context.Context, r slog.Record) error {
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "event" {
+			h <- a.Value.String()
+		}
+		return true
+	})
+	return nil
+}
+
+// A socket that another program removes is made anew, with the same rights, also if its folder went. What the
+// program puts in its place stays, also when the server ends.
+func TestRemovedSocketIsMadeAnew(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "run", "meshd.sock")
+	events := make(heard, 100)
+	s, err := Listen(socket, Source{Status: func() Status { return Status{Schema: Schema} }}, slog.New(events))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	for _, gone := range []string{socket, filepath.Dir(socket)} {
+		if err := os.RemoveAll(gone); err != nil {
+			t.Fatal(err)
+		}
+		for event := ""; event != "socket_restored"; {
+			select {
+			case event = <-events:
+			case err := <-done:
+				t.Fatalf("Run has ended: %v", err)
+			case <-time.After(time.Minute):
+				t.Fatal("the socket is not made anew")
+			}
+		}
+		c := NewClient(socket)
+		if _, err := c.Status(t.Context()); err != nil {
+			t.Error(err)
+		}
+		c.Close()
+		if info, err := os.Lstat(socket); err != nil || info.Mode().Perm() != 0o660 {
+			t.Errorf("%v, %v", info, err)
+		}
+	}
+	other := filepath.Join(t.TempDir(), "file")
+	if err := errors.Join(os.WriteFile(other, []byte("mine"), 0o600), os.Rename(other, socket)); err != nil {
+		t.Fatal(err)
+	}
+	if restored, err := s.restore(); restored || err != nil {
+		t.Errorf("restore: %v, %v", restored, err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile(socket); err != nil || string(b) != "mine" {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
 // A file or link that another program put in the place of the socket, before that got its name, is
 // not given to the group.
 func TestSocketIsExchanged(t *testing.T) {

@@ -11,13 +11,8 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"os/user"
-	"path/filepath"
-	"strconv"
-	"syscall"
+	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // A Source is the daemon as the server sees it. Its functions may be called from many goroutines
@@ -63,108 +58,100 @@ type Source struct {
 	Events *Events
 }
 
-// group owns the socket, so that its members can read the daemon's state.
-const group = "mesh"
-
 // A Server serves the API on a unix socket.
 type Server struct {
-	path     string
+	path string
+	http *Bounded
+	log  *slog.Logger
+
+	mu       sync.Mutex
 	listener net.Listener
-	http     *Bounded
-	log      *slog.Logger
+	own      fs.FileInfo // of the socket
+	closed   bool
 }
 
 // Listen makes the socket at path with mode 0660 and, if the system has it, group "mesh", before
 // any client can connect. It replaces a socket that a dead daemon left; a socket that answers is
 // an error, and so is anything else of that name. The caller runs the server or closes it.
 func Listen(path string, source Source, log *slog.Logger) (*Server, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("make control socket: %w", err)
-	}
-	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
-		return nil, fmt.Errorf("make control socket: %s exists and is not a socket: not replacing it", path)
-	}
-	// The kernel answers for a process that lives, even if it hangs; a socket without one refuses
-	// (ECONNREFUSED).
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		conn.Close()
-		return nil, fmt.Errorf(
-			"make control socket %s: another meshd is running there; `meshd status` shows it", path)
-	}
-	// Made under another name and renamed, so that it appears complete or not at all. The name
-	// is short, since a socket's path has at most 107 bytes (sockaddr_un, unix(7)).
-	temporary := filepath.Join(filepath.Dir(path), fmt.Sprintf(".%d", os.Getpid()))
-	listener, err := net.Listen("unix", temporary)
+	listener, own, err := makeSocket(path, log)
 	if err != nil {
-		return nil, fmt.Errorf("make control socket: %w", err)
-	}
-	listener.(*net.UnixListener).SetUnlinkOnClose(false) // it would unlink the temporary name
-	if err := errors.Join(share(temporary, log), os.Rename(temporary, path)); err != nil {
-		listener.Close()
-		os.Remove(temporary)
-		return nil, fmt.Errorf("make control socket: %w", err)
+		return nil, err
 	}
 	server := NewBounded("control socket", routes(source), log)
-	return &Server{path: path, listener: listener, http: server, log: log}, nil
-}
-
-// errExchanged tells that the socket is not what was made.
-var errExchanged = errors.New("another program has replaced the socket")
-
-// share gives the socket to the group. The folder may belong to the service's user while root's
-// meshd listens in it, so whatever stands there may be a link to any file. Therefore the socket is
-// opened without following links, and only what was opened is changed.
-func share(path string, log *slog.Logger) error {
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return &fs.PathError{Op: "open", Path: path, Err: err}
-	}
-	defer unix.Close(fd)
-	path = fmt.Sprintf("/proc/self/fd/%d", fd)
-	info, err := os.Stat(path)
-	if err != nil || info.Mode().Type() != fs.ModeSocket {
-		return errors.Join(errExchanged, err)
-	}
-	if err := os.Chmod(path, 0o660); err != nil {
-		return err
-	}
-	g, err := user.LookupGroup(group)
-	if err != nil {
-		log.Warn("group not found: only root can use the control socket; "+
-			"run `groupadd --system mesh` and restart meshd", "group", group, "event", "no_group")
-		return nil
-	}
-	gid, err := strconv.Atoi(g.Gid)
-	if err != nil {
-		return fmt.Errorf("read number of group %q: %w", group, err)
-	}
-	if stat, ok := info.Sys().(*syscall.Stat_t); ok && int(stat.Gid) == gid {
-		return nil // the daemon's own group: it needs no capability for that
-	}
-	if err := os.Chown(path, -1, gid); err != nil { // status still works, for fewer users
-		log.Warn("cannot give the control socket to the group: its members cannot use it",
-			"group", group, "error", err)
-	}
-	return nil
+	return &Server{path: path, listener: listener, own: own, http: server, log: log}, nil
 }
 
 // String returns the server's name as a task of the daemon.
 func (s *Server) String() string { return "control socket" }
 
-// Run serves until ctx ends, then removes the socket and returns nil.
+// glance is how often the server looks whether its socket is still there: nobody could ask a daemon whose
+// socket was removed, or tell it from one that is dead.
+const glance = 2 * time.Second
+
+// Run serves until ctx ends, then removes the socket and returns nil. It makes a socket that another program
+// has removed anew.
 func (s *Server) Run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { s.Close() })
-	defer stop()
-	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve control socket: %w", err)
+	defer context.AfterFunc(ctx, s.Close)()
+	ended := make(chan error, 1)
+	serve := func() { ended <- s.http.Serve(s.listener) }
+	go serve()
+	tick := time.NewTicker(glance)
+	defer tick.Stop()
+	failure := ""
+	for {
+		select {
+		case err := <-ended:
+			if !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serve control socket: %w", err)
+			}
+			return nil
+		case <-tick.C:
+		}
+		switch restored, err := s.restore(); {
+		case restored: // the one before has ended with an error that tells nothing
+			if err := <-ended; errors.Is(err, http.ErrServerClosed) {
+				return nil
+			}
+			go serve()
+			failure = ""
+			s.log.Warn("another program removed the control socket: made anew", "path", s.path,
+				"event", "socket_restored")
+		case err != nil && err.Error() != failure:
+			failure = err.Error()
+			s.log.Error("another program removed the control socket: nobody can ask this meshd", "path", s.path,
+				"error", err, "event", "socket_lost")
+		}
 	}
-	return nil
+}
+
+// restore makes the socket anew if its name is gone. What another program has put there stays.
+func (s *Server) restore() (restored bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err := os.Lstat(s.path); s.closed || !errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	next, own, err := makeSocket(s.path, s.log)
+	if err != nil {
+		return false, err
+	}
+	_ = s.listener.Close() // nobody can connect to it
+	s.listener, s.own = next, own
+	return true, nil
 }
 
 // Close ends Run, or gives up a server that was never run. It removes the name first: while the
-// socket still answers, no other meshd takes the name.
+// socket still answers, no other meshd takes the name. What another program has put there stays.
 func (s *Server) Close() {
-	if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	is, err := os.Lstat(s.path)
+	if err == nil && os.SameFile(is, s.own) {
+		err = os.Remove(s.path)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.log.Warn("cannot remove the control socket", "error", err)
 	}
 	s.http.Close()
