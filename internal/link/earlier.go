@@ -99,7 +99,9 @@ func foreignAndIdle(dev netlink.Link) (bool, error) {
 }
 
 // marked reports whether an interface is meshd's: a TUN, or one of WireGuard.
-func marked(dev netlink.Link) bool { return Encrypted.is(dev) && dev.Attrs().Alias == alias }
+func marked(dev netlink.Link) bool {
+	return (dev.Type() == "tuntap" || isKernels(dev)) && dev.Attrs().Alias == alias
+}
 
 // deleteLink deletes an interface; one that is gone already is no error.
 func deleteLink(dev netlink.Link) error {

@@ -21,9 +21,12 @@ const (
 	Encrypted      // the kernel's WireGuard, or a TUN of the user-space helper
 )
 
-// is tells whether an interface can be one of a kind.
+// is tells whether an interface can be one of a kind. Each TUN of meshd's has several queues, which is fixed
+// when it is made; those of `ip tuntap` have one. A name alone proves nothing: another program may have
+// exchanged the TUN a moment ago.
 func (k Kind) is(dev netlink.Link) bool {
-	return dev.Type() == "tuntap" || k == Encrypted && isKernels(dev)
+	tun, ok := dev.(*netlink.Tuntap)
+	return ok && tun.Flags&netlink.TUNTAP_MULTI_QUEUE != 0 || k == Encrypted && isKernels(dev)
 }
 
 // isKernels tells whether the kernel's WireGuard is behind an interface.
@@ -39,7 +42,7 @@ func ownByName(name string, kind Kind) (netlink.Link, error) {
 		return nil, fmt.Errorf("find %q: %w", name, err)
 	}
 	if !kind.is(dev) {
-		return nil, fmt.Errorf("%q is a %s interface, %w", name, dev.Type(), ErrNotTUN)
+		return nil, fmt.Errorf("%q is a %s interface, %w of meshd's", name, dev.Type(), ErrNotTUN)
 	}
 	return dev, nil
 }

@@ -285,6 +285,29 @@ func TestWatchSurvivesABurst(t *testing.T) {
 	})
 }
 
+// A TUN that another program has put in the place of meshd's stays as it is: marked, it would be taken for
+// meshd's for ever, which cannot use it.
+func TestExchangedTUNStaysForeign(t *testing.T) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+		for _, name := range []string{"mesh0", "meshd-wg"} {
+			must(t, n.IP("tuntap add "+name+" mode tun"))
+			if err := Claim(name); !errors.Is(err, ErrNotTUN) {
+				t.Errorf("Claim: %v", err)
+			}
+			for _, kind := range []Kind{TUN, Encrypted} {
+				changed, err := Set(Settings{Interface: name, Kind: kind, MTU: 1400,
+					Addresses: []netip.Addr{netip.MustParseAddr("10.244.2.0")}})
+				if !errors.Is(err, ErrNotTUN) || changed != nil {
+					t.Errorf("Set: %q, %v", changed, err)
+				}
+			}
+			if removed, err := Vacate(name); err != nil || !removed {
+				t.Errorf("Vacate: %v, %v", removed, err)
+			}
+		}
+	})
+}
+
 func TestSetNeedsATUN(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
 		must(t, n.IP("link add mesh0 type bridge"))

@@ -10,8 +10,6 @@ package tun
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"net"
 	"os"
 	"runtime"
 	"slices"
@@ -20,7 +18,6 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/songgao/water"
 	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/dataplane/packet"
@@ -36,61 +33,6 @@ func Available() error {
 		return fmt.Errorf("find the TUN driver: %w", explain("", err))
 	}
 	return nil
-}
-
-// Create makes a persistent multi-queue TUN device called name, or takes over the one that an
-// earlier run has left. It needs CAP_NET_ADMIN. A new device has no queues and no addresses, and is
-// down. Each claim marks the device as the caller's. A new one persists only after that, so that whoever is
-// killed in between leaves none that the next run would not know.
-func Create(name string, claims ...func(name string) error) error {
-	// The multi-queue flag is fixed once the device exists (tun_set_iff in drivers/net/tun.c returns
-	// EINVAL for a mismatch), so Create always asks for it.
-	_, missing := net.InterfaceByName(name)
-	exists := missing == nil // and persists, or somebody has it open: that must not change for a moment
-	dev, err := water.New(water.Config{
-		DeviceType:             water.TUN,
-		PlatformSpecificParams: water.PlatformSpecificParams{Name: name, Persist: exists, MultiQueue: true},
-	})
-	if err != nil {
-		return fmt.Errorf("create TUN %q: %w", name, explain(name, err))
-	}
-	for _, claim := range claims {
-		err = errors.Join(err, claim(name))
-	}
-	if err == nil && !exists {
-		err = persist(dev)
-	}
-	return errors.Join(err, dev.Close())
-}
-
-// persist has a device outlive its file.
-func persist(dev *water.Interface) error {
-	file, ok := dev.ReadWriteCloser.(*os.File)
-	if !ok {
-		return fmt.Errorf("make TUN %q persist: %w", dev.Name(), errors.ErrUnsupported)
-	}
-	if err := unix.IoctlSetInt(int(file.Fd()), unix.TUNSETPERSIST, 1); err != nil {
-		return fmt.Errorf("make TUN %q persist: %w", dev.Name(), err)
-	}
-	return nil
-}
-
-// explain adds to the usual errors of TUNSETIFF what to do about them.
-func explain(name string, err error) error {
-	switch {
-	case errors.Is(err, unix.E2BIG):
-		return fmt.Errorf("%w: the device has its largest number of queues: another program has some of them", err)
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
-		return fmt.Errorf("%w: load the driver with `modprobe tun`, or give the container %s", err, device)
-	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%w: meshd needs CAP_NET_ADMIN and read and write access to %s", err, device)
-	case errors.Is(err, unix.EINVAL):
-		return fmt.Errorf("%w: an interface of that name exists, and meshd did not make it: `ip link del %s`, "+
-			"or choose another network.interface", err, name)
-	case errors.Is(err, unix.EBUSY):
-		return fmt.Errorf("%w: another program has it open", err)
-	}
-	return err
 }
 
 // A Queue is one attached queue of the device. One goroutine may call Read while others write, each
@@ -189,15 +131,12 @@ func Adopt(file *os.File, name string, offload bool) (*Queue, error) {
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	conn, err := file.SyscallConn()
-	if err == nil {
-		controlErr := conn.Control(func(fd uintptr) {
-			if err = unix.IoctlIfreq(int(fd), unix.TUNGETIFF, request); err == nil {
-				err = unix.SetNonblock(int(fd), true)
-			}
-		})
-		err = errors.Join(err, controlErr)
-	}
+	err = control(file, func(fd int) error {
+		if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, request); err != nil {
+			return err
+		}
+		return unix.SetNonblock(fd, true)
+	})
 	// The kernel says what the descriptor is; the name that it was left under proves nothing. A queue
 	// without IFF_VNET_HDR has frames of another form.
 	switch {
@@ -218,11 +157,7 @@ func Adopt(file *os.File, name string, offload bool) (*Queue, error) {
 func Held(files []*os.File) (names []string) {
 	for _, f := range files {
 		request, _ := unix.NewIfreq("") // fails for long names alone
-		conn, err := f.SyscallConn()
-		if err == nil {
-			controlErr := conn.Control(func(fd uintptr) { err = unix.IoctlIfreq(int(fd), unix.TUNGETIFF, request) })
-			err = errors.Join(err, controlErr)
-		}
+		err := control(f, func(fd int) error { return unix.IoctlIfreq(fd, unix.TUNGETIFF, request) })
 		if err == nil && !slices.Contains(names, request.Name()) {
 			names = append(names, request.Name())
 		}

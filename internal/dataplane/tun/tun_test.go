@@ -4,8 +4,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -301,6 +303,60 @@ func TestForeignInterfaceIsExplained(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What the kernel refuses leaves nothing open, and what it grants is inherited by nobody: a meshd that fights
+// over the name for days would have no descriptor left.
+func TestRefusedDeviceLeavesNoFile(t *testing.T) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+		q := up(t, n)
+		defer q.Close()
+		if err := n.IP("tuntap add mesh1 mode tun"); err != nil {
+			t.Fatal(err)
+		}
+		before := drivers(t)
+		for range 10 {
+			if err := Create("mesh1"); !errors.Is(err, unix.EINVAL) {
+				t.Errorf("Create(mesh1): %v", err)
+			}
+			if err := Create("mesh0", func(string) error {
+				for fd := range drivers(t) {
+					if marks, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || marks&unix.FD_CLOEXEC == 0 {
+						t.Errorf("descriptor %d outlives exec: %v", fd, err)
+					}
+				}
+				return nil
+			}); err != nil {
+				t.Error(err)
+			}
+		}
+		if now := drivers(t); !maps.Equal(now, before) {
+			t.Errorf("descriptors %v, before %v", now, before)
+		}
+		if err := n.IP("link show mesh0"); err != nil || q.closed.Load() {
+			t.Errorf("the queue that was there: %v", err)
+		}
+	})
+}
+
+// drivers returns the descriptors of the driver that this process has open.
+func drivers(t *testing.T) map[int]bool {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := map[int]bool{}
+	for _, e := range entries {
+		if path, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && path == device {
+			fd, err := strconv.Atoi(e.Name())
+			if err != nil {
+				t.Error(err)
+			}
+			have[fd] = true
+		}
+	}
+	return have
 }
 
 func TestReadDoesNotAllocate(t *testing.T) {
