@@ -68,6 +68,7 @@ type world struct {
 	refused error                  // why a part fails
 	picky   func(*plan.Plan) error // why a part fails with a plan; may be nil
 	damage  []mesh.Change
+	taken   int    // how often the TUN was taken away
 	busy    func() // called by each look at the host; may be nil
 	hang    func() // called by each part; may be nil
 
@@ -104,7 +105,7 @@ func newLab(t *testing.T, change ...func(w *world)) *lab {
 	l.reconciler.service = l.service
 	l.read, l.parse, l.observe, l.fits, l.parts = l.readFile, l.parseFile, l.observeHost, l.fit, l.fakeParts
 	l.accepted = func(c *config.Config) { l.set(func(w *world) { w.kept = append(w.kept, c.Text()) }) }
-	l.told = func() seal.Told { return seal.Told{} }
+	l.told, l.taken = func() seal.Told { return seal.Told{} }, func() int { return l.get().taken }
 	l.instead = func(_ context.Context, _ source.Reading, bad error) (begin.File, error) {
 		return begin.File{}, bad
 	}

@@ -63,6 +63,7 @@ type reconciler struct {
 	fits    func(*plan.Plan) error // whether the host's own routes leave room
 	parts   func(step) []part
 	told    func() seal.Told
+	taken   func() int // how often another program has taken the TUN away
 	service service
 	names   nameKeeper
 	view    *published
@@ -85,6 +86,8 @@ type reconciler struct {
 	retry   <-chan time.Time
 	backoff backoff.Backoff
 	repairs *rate.Repairs
+
+	failures rate.Lines // about attempts that this host has refused
 }
 
 // pending tells what a good file that is not in force waits for.
@@ -138,7 +141,7 @@ func newReconciler(o Options, first begin.File, v *published, h *host, names sur
 		loaded: first.Config, latest: first.Reading, tried: first.Reading.Identity(),
 		repairs: rate.NewRepairs("interface, addresses and routes"),
 	}
-	h.again, r.told = r.soon, func() seal.Told { return h.engine.Told() }
+	h.again, r.taken, r.told = r.soon, h.device.Taken, func() seal.Told { return h.engine.Told() }
 	return r
 }
 
@@ -270,7 +273,7 @@ func (r *reconciler) look(ctx context.Context) {
 			pause := r.tryAgain()
 			r.view.waiting(r.loaded, mesh.Condition{Kind: mesh.CannotApply, Severity: mesh.Failed, Cause: err.Error(),
 				Again: pause})
-			r.log.Error("cannot begin: trying again", "in", pause, "error", err, "event", "repair_failed")
+			r.failed("cannot begin: trying again", pause, err)
 		}
 		return
 	}
@@ -303,7 +306,7 @@ func (r *reconciler) tryAgain() time.Duration {
 // repair makes the kernel match the plan in force after it changed without us, with a new plan where
 // the surroundings ask for one: another underlay MTU, an address that moved.
 func (r *reconciler) repair(ctx context.Context) {
-	before := r.view.now()
+	before, taken := r.view.now(), r.taken()
 	res := r.attempt(ctx, before.plan.Config)
 	unfit := !res.touched && res.err != nil // our own address is gone, perhaps for a moment only
 	if cause := res.err; unfit {
@@ -316,7 +319,10 @@ func (r *reconciler) repair(ctx context.Context) {
 		pause := r.tryAgain()
 		r.view.failed(mesh.Condition{Kind: mesh.CannotApply, Severity: mesh.Failed, Cause: res.err.Error(),
 			Again: pause}, unfit)
-		r.log.Error("cannot repair: trying again", "in", pause, "error", res.err, "event", "repair_failed")
+		if r.taken() > taken { // so fast that no repair comes to its end
+			r.repairs.Add(time.Now(), "interface "+before.plan.Link.Interface+" deleted", "")
+		}
+		r.failed("cannot repair: trying again", pause, res.err)
 		return
 	}
 	if r.wait == nothing {
@@ -337,6 +343,13 @@ func (r *reconciler) repair(ctx context.Context) {
 		if n := r.repairs.Add(time.Now(), what, ""); n > 0 {
 			r.log.Warn("repaired after the host changed", "what", what, "count", n, "event", "repaired")
 		}
+	}
+}
+
+// failed logs that this host refuses a plan, which is tried again after a pause or when the host changes.
+func (r *reconciler) failed(what string, pause time.Duration, err error) {
+	if n := r.failures.Add(time.Now()); n > 0 {
+		r.log.Error(what, "in", pause, "error", err, "count", n, "event", "repair_failed")
 	}
 }
 

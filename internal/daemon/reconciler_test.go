@@ -190,6 +190,36 @@ func TestRepairThatFails(t *testing.T) {
 	})
 }
 
+// A program that takes the TUN away faster than it can be repaired is told as one that does it for ever, and
+// not once a line. A host that refuses for a reason of its own is not taken for that.
+func TestRepairThatIsUndone(t *testing.T) {
+	for name, test := range map[string]struct {
+		taken   int // by each attempt
+		endless bool
+	}{"taken away": {1, true}, "refused": {0, false}} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(l *lab) {
+				l.events.Take()
+				for range 30 {
+					l.changes(func(w *world) {
+						w.refused = errRefused
+						w.busy = func() { l.set(func(w *world) { w.taken += test.taken }) }
+					})
+					pass(time.Second)
+				}
+				got := l.repairs.Conditions(time.Now())
+				if mesh.Has(got, mesh.RepairsEndless) != test.endless {
+					t.Errorf("%+v", got)
+				}
+				seen := l.events.Take()
+				if n := len(slices.DeleteFunc(seen, func(kind string) bool { return kind != "repair_failed" })); n != 10 {
+					t.Errorf("%d lines of the log", n)
+				}
+			})
+		})
+	}
+}
+
 // A host that loses its address keeps the plan, with everything that it can do, until it is back.
 func TestOwnAddressIsLost(t *testing.T) {
 	inBubble(t, func(l *lab) {

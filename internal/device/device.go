@@ -8,10 +8,12 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"time"
 
 	"example.org/meshd/internal/dataplane/tun"
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/rate"
 	"example.org/meshd/internal/wireguard"
 )
 
@@ -20,6 +22,10 @@ type Device struct {
 	log   *slog.Logger
 	held  []string // TUNs of which an earlier meshd left queues
 	index int      // of the one that is ours; 0: none yet; negative: it was deleted while it was made
+	last  int      // of the last one that Make has left, also if what came after it failed; 0: none
+	taken int      // how often another program has taken that one away
+
+	replaced rate.Lines // about TUNs of another program
 }
 
 // New returns a Device. It does not touch the kernel.
@@ -30,7 +36,10 @@ func New(log *slog.Logger) *Device { return &Device{log: log} }
 func (d *Device) Inherit(left []*os.File) { d.held = tun.Held(left) }
 
 // Adopted notes that the engine uses queues of the TUN called name that an earlier meshd left.
-func (d *Device) Adopted(name string) { d.index = link.Index(name) }
+func (d *Device) Adopted(name string) { d.index = link.Index(name); d.last = max(0, d.index) }
+
+// Taken returns how often another program has deleted or renamed the TUN so far, as Make has found it.
+func (d *Device) Taken() int { return d.taken }
 
 // ClearWay takes down the TUNs that an earlier run had under other names than this one, and the encrypted
 // interface unless the mesh is sealed or about to be: packets must go by the TUN then. It is for the
@@ -69,6 +78,9 @@ func (d *Device) Make(name string) (changes []mesh.Change, undo func() error, er
 	if had > 0 && had == link.Index(name) {
 		return nil, nil, nil
 	}
+	if d.last > 0 && d.last != link.Index(name) {
+		d.last, d.taken = 0, d.taken+1
+	}
 	vacated, err := link.Vacate(name)
 	// Queues that an earlier meshd left and that cannot be used are closed, but the service manager may have
 	// its copies open until it gets new ones.
@@ -79,11 +91,14 @@ func (d *Device) Make(name string) (changes []mesh.Change, undo func() error, er
 		return nil, nil, err
 	}
 	if vacated {
-		d.log.Info("replaced a TUN that another program made and left idle", "interface", name,
-			"event", "interface_replaced")
+		if n := d.replaced.Add(time.Now()); n > 0 {
+			d.log.Info("replaced a TUN that another program made and left idle", "interface", name, "count", n,
+				"event", "interface_replaced")
+		}
 	}
 	if had > 0 {
 		if was, err := link.TakeBack(had, name); err != nil || was != "" {
+			d.last = had
 			return []mesh.Change{{Op: mesh.Repaired, Kind: mesh.ChangedInterface, Subject: name, Field: "name",
 				Old: was, New: name}}, nil, err
 		}
@@ -93,6 +108,7 @@ func (d *Device) Make(name string) (changes []mesh.Change, undo func() error, er
 		return nil, nil, err
 	}
 	d.index = link.Index(name)
+	d.last = max(0, d.index)
 	if had != 0 {
 		changes = []mesh.Change{{Op: mesh.Repaired, Kind: mesh.ChangedInterface, Subject: name, Field: "deleted"}}
 	}
@@ -101,6 +117,7 @@ func (d *Device) Make(name string) (changes []mesh.Change, undo func() error, er
 		if had != 0 || !fresh {
 			return nil
 		}
+		d.last = 0
 		_, err := link.CleanUp(name)
 		return err
 	}, nil

@@ -149,6 +149,51 @@ func TestMake(t *testing.T) {
 	})
 }
 
+// A TUN that is taken away counts once, whether or not what came after Make has worked.
+func TestTaken(t *testing.T) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+		d := device()
+		taken := func(when string, want int) {
+			t.Helper()
+			if got := d.Taken(); got != want {
+				t.Errorf("%s: taken %d times, want %d", when, got, want)
+			}
+		}
+		build := func() (undo func() error) {
+			t.Helper()
+			_, undo, err := d.Make("mesh0")
+			must(t, err)
+			return undo
+		}
+		must(t, build()())
+		build()
+		taken("undone by ourselves", 0)
+		for i := range 3 {
+			must(t, n.IP("link del mesh0"))
+			must(t, build()()) // something else fails, and nobody takes the TUN
+			must(t, build()())
+			taken("deleted", i+1)
+		}
+		must(t, n.IP("link del mesh0", "tuntap add mesh0 mode tun"))
+		build()
+		taken("another one in its place", 4)
+		must(t, n.IP("link set mesh0 name mesh9"))
+		build()
+		taken("renamed", 5)
+		build()
+		taken("and nothing more", 5)
+
+		// While a bridge has the name, no TUN of ours is taken away.
+		must(t, n.IP("link del mesh0", "link add mesh0 type bridge"))
+		for range 2 {
+			if _, _, err := d.Make("mesh0"); err == nil {
+				t.Error("a bridge was taken for a TUN")
+			}
+		}
+		taken("a bridge in its place", 6)
+	})
+}
+
 // What the service manager still holds for this daemon is not another meshd.
 func TestMakeOfOneThatIsHeld(t *testing.T) {
 	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {

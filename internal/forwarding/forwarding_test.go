@@ -2,6 +2,7 @@ package forwarding
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -195,6 +196,19 @@ func TestForwardingIsTurnedOnWhereTheMeshPasses(t *testing.T) {
 		r.must(tun.Create("mesh0"))
 		r.look(true)
 		r.is("with another TUN", opened...)
+		// A host whose pods come and go for years does not remember all of their interfaces.
+		for i := range 20 {
+			r.must(n.IP("link del mesh0"))
+			r.must(tun.Create("mesh0"))
+			r.add(fmt.Sprint("pod", i), "10.244.1.9/32")
+			r.look(true)
+			r.must(n.IP(fmt.Sprint("link del pod", i)))
+		}
+		r.look(true)
+		if len(r.f.seen) != 5 || len(r.f.routers) != 1 {
+			t.Errorf("remembered: %v, as router %v", r.f.seen, r.f.routers)
+		}
+		r.is("with the last TUN", opened...)
 
 		// Another run in this boot does not take it for what was found.
 		r.restart()

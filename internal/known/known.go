@@ -52,8 +52,18 @@ type Probes struct {
 // New returns probes that report to a registry, without an engine yet. Hear takes the echoes of the engine.
 func New(log *slog.Logger, version string, registry *peers.Registry) *Probes {
 	p := &Probes{log: log, version: version, registry: registry, set: make(chan struct{}, 1),
-		news: news.NewPeers(log), Narrow: func(map[int][]netip.Prefix) {}}
-	p.Prober = probe.New(func(peer string) time.Time { return p.Engine.Heard(peer) })
+		Narrow: func(map[int][]netip.Prefix) {}}
+	p.Prober = probe.New(func(names []string) []time.Time {
+		times := make([]time.Time, len(names))
+		for i, h := range p.Engine.HeardBy(names...) {
+			times[i] = h.Latest()
+		}
+		return times
+	})
+	p.news = news.NewPeers(log, func(peer string) (probe.Self, bool) {
+		r, ok := p.Report(peer)
+		return r.Told, ok
+	})
 	p.steer = steer.New(log, registry, p.Prober, func() steer.Engine { return p.Engine })
 	return p
 }
@@ -97,7 +107,7 @@ func (p *Probes) Follow(next *plan.Plan) {
 	now, s := time.Now(), probe.Settings{Interval: next.Config.Probe.Interval,
 		Via: map[string][]netip.AddrPort{}, Quick: next.Engine.Mesh.Carriers()}
 	var all, lower []string // lower: to which this host sends less than the interface carries
-	for _, peer := range next.Engine.Mesh.Others() {
+	for peer := range next.Engine.Mesh.Others() {
 		all = append(all, peer.Name)
 		if next.MTUTo(peer) < next.Link.MTU {
 			lower = append(lower, peer.Name)

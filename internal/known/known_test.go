@@ -76,7 +76,7 @@ func (n *neighbours) SendEcho(echoes ...dataplane.Echo) error {
 // newNeighbours returns probes of node a among its neighbours, which run a file.
 func newNeighbours(theirs *plan.Plan) (*neighbours, *nstest.Events) {
 	log := &nstest.Events{}
-	n := &neighbours{b: probe.New(func(string) time.Time { return time.Time{} }), answers: time.Millisecond}
+	n := &neighbours{b: probe.New(unheard), answers: time.Millisecond}
 	n.probes = New(slog.New(log), "1.2.3", peers.New())
 	self := selfOf(theirs, "9.9")
 	n.b.Introduce(self)
@@ -303,3 +303,6 @@ func TestPing(t *testing.T) {
 }
 
 var _ Engine = (*neighbours)(nil)
+
+// unheard is that nothing was heard.
+func unheard(names []string) []time.Time { return make([]time.Time, len(names)) }

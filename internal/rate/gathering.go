@@ -2,7 +2,8 @@
 // the time and writes the line.
 //
 //	Gathering   10,000 peers go down      one line with a number, not 10,000
-//	Repairs     another program insists   a line a minute with a sum, and one condition
+//	Lines       the same happens again    a line a minute with a sum
+//	Repairs     another program insists   the same, and one condition
 //	Minute      a counter grows           by how much in the last minute
 package rate
 

@@ -94,8 +94,8 @@ func TestRepairs(t *testing.T) {
 			if got := r.Conditions(now.Add(time.Minute)); got != nil {
 				t.Errorf("a minute later: %+v", got)
 			}
-			if len(r.last) > repairsKept {
-				t.Errorf("%d are remembered", len(r.last))
+			if n := len(r.lines.last); n > kept {
+				t.Errorf("%d are remembered", n)
 			}
 		})
 	}

@@ -14,6 +14,7 @@ import (
 	"example.org/meshd/internal/link"
 	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/peers"
+	"example.org/meshd/internal/rate"
 	"example.org/meshd/internal/wireguard"
 )
 
@@ -53,10 +54,14 @@ type Keeper struct {
 	retry   time.Time // of the next attempt after one that failed; zero: none failed
 	failed  int       // index of the interface at that failure
 	refused refused
+	index   int // of the interface at the last look; 0: there was none
+	lines   rate.Lines
+	said    bool      // the failure that lasts is in the log
 	rested  time.Time // until then the interface is not read
 	full    time.Time // of the last comparison with everything that is wanted
 
 	shift     switchover
+	repairs   *rate.Repairs
 	told      atomic.Pointer[Told]
 	failure   atomic.Pointer[mesh.Condition]
 	suspicion atomic.Pointer[mesh.Condition] // of those who send what is not theirs
@@ -85,7 +90,7 @@ var (
 
 func newKeeper(o Options) *Keeper {
 	k := &Keeper{o: o, asked: make(chan request), over: make(chan struct{}), steered: make(chan struct{}, 1),
-		calls: map[string]*caller{}}
+		calls: map[string]*caller{}, repairs: rate.NewRepairs("encrypted interface")}
 	k.learned = learned{map[string]peers.Directive{}, map[mesh.Prefix]string{}}
 	k.told.Store(&Told{})
 	return k
@@ -187,6 +192,7 @@ func (k *Keeper) look(ctx context.Context, now time.Time) {
 	if k.wanted == nil {
 		return
 	}
+	k.watch(now)
 	if !k.retry.IsZero() {
 		// An interface that came meanwhile, of a helper that has started, may be why the next one succeeds.
 		if !now.Before(k.retry) || link.Index(wireguard.Interface) != k.failed {
@@ -265,7 +271,7 @@ func (k *Keeper) bring(ctx context.Context, now time.Time) {
 		_, err = link.RemoveEncrypted(wireguard.Interface)
 		k.told.Store(&Told{})
 		k.suspicion.Store(nil)
-		k.calls, k.using = map[string]*caller{}, nil
+		k.calls, k.using, k.index = map[string]*caller{}, nil, 0
 	} else {
 		changed, err = k.try(ctx, now)
 	}
@@ -277,14 +283,15 @@ func (k *Keeper) bring(ctx context.Context, now time.Time) {
 		c := conditionOf(err, k.wanted)
 		c.Again = pause
 		if before := k.failure.Swap(&c); before == nil || before.Kind != c.Kind || before.Cause != c.Cause {
-			k.logFailure(err, pause)
+			k.logFailure(err, pause, now)
 		}
 		return
-	case k.failure.Swap(nil) != nil && !k.wanted.isPrepared():
+	case k.failure.Swap(nil) != nil && !k.wanted.isPrepared() && k.said:
 		k.o.Log.Info("encrypting", "interface", wireguard.Interface, "event", "encrypting")
 	}
 	k.brought()
-	k.retry, k.full = time.Time{}, now
+	k.retry, k.full, k.said = time.Time{}, now, false
+	k.index = max(0, link.Index(wireguard.Interface))
 	k.again.Reset()
 	if len(changed) > 0 {
 		k.o.Log.Debug("brought the encrypted interface to what is wanted", "what", changed)
@@ -299,6 +306,9 @@ func (k *Keeper) try(ctx context.Context, now time.Time) (changed []string, err 
 		return nil, err
 	}
 	made, err := link.MakeEncrypted(wireguard.Interface)
+	if errors.Is(err, link.ErrNoWireGuard) && wireguard.Runs(wireguard.Interface) {
+		err = errTaken
+	}
 	if err != nil {
 		return nil, err
 	}

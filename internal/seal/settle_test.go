@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"example.org/meshd/internal/mesh"
 	"example.org/meshd/internal/nstest"
 )
 
@@ -43,6 +44,35 @@ func TestLaggingEndsByItself(t *testing.T) {
 		}
 		if told := events.Take(); !slices.Equal(told, []string{"lagging_ended", "lagging_ended"}) {
 			t.Errorf("events %q", told)
+		}
+	})
+}
+
+// An interface that goes again and again is told, and each one once; without one there is nothing to take.
+func TestWatchCountsInterfacesThatGo(t *testing.T) {
+	nstest.Inside(t, func(t *testing.T, n *nstest.Namespace) {
+		k := newKeeper(Options{})
+		now := time.Now()
+		for range 20 {
+			k.watch(now) // there is none
+		}
+		for range 11 {
+			if got := k.conditions(); got != nil {
+				t.Fatalf("too early: %+v", got)
+			}
+			if err := n.IP("tuntap add meshd-wg mode tun"); err != nil {
+				t.Fatal(err)
+			}
+			k.watch(now)
+			k.watch(now)
+			if err := n.IP("link del meshd-wg"); err != nil {
+				t.Fatal(err)
+			}
+			k.watch(now)
+			k.watch(now)
+		}
+		if got := k.conditions(); len(got) != 1 || got[0].Kind != mesh.RepairsEndless {
+			t.Errorf("%+v", got)
 		}
 	})
 }

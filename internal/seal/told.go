@@ -124,6 +124,7 @@ func (k *Keeper) conditions() (all []mesh.Condition) {
 		}
 	}
 	t, now := k.told.Load(), time.Now()
+	all = append(all, k.repairs.Conditions(now)...)
 	if t.Implementation == "user" {
 		all = append(all, mesh.Condition{Kind: mesh.WireGuardUser, Severity: mesh.Info, Subject: t.Interface,
 			Remedy: "a kernel with the module wireguard is faster"})
@@ -152,6 +153,8 @@ func conditionOf(err error, w *Wanted) mesh.Condition {
 		c.Kind = mesh.WireGuardMissing
 		c.Remedy = "run `modprobe wireguard`; where the kernel has no such module, " +
 			"`systemctl enable --now meshd-wireguard`"
+	case errors.Is(err, errTaken):
+		c.Remedy = "where it does not come by itself, find the program that deletes it"
 	case errors.Is(err, errUnguarded):
 		c.Kind, c.Remedy = mesh.GuardMissing, "see the condition about the rules"
 	case w == nil:

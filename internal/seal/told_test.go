@@ -69,6 +69,7 @@ func TestConditionOf(t *testing.T) {
 		want mesh.Kind
 	}{
 		{fmt.Errorf("make it: %w", link.ErrNoWireGuard), mesh.WireGuardMissing}, {errUnguarded, mesh.GuardMissing},
+		{errTaken, mesh.WireGuardRefused},
 		{unix.EADDRINUSE, mesh.WireGuardRefused}, {errors.New("something"), mesh.WireGuardRefused},
 	} {
 		c := conditionOf(test.err, three())

@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"example.org/meshd/internal/control/words"
 	"example.org/meshd/internal/tui/cell"
+	"example.org/meshd/internal/typed"
 )
 
 // Sizes at which the picture becomes another one.
@@ -158,24 +158,13 @@ func (m *Model) truth() cell.Line {
 	case m.live() && m.choices.paused:
 		return cell.Styled(cell.Warn, "◐ paused "+words.Span(m.view().sinceHeard()))
 	case m.live():
-		return cell.Styled(cell.Good, "● live "+interval(m.options.Interval))
+		return cell.Styled(cell.Good, "● live "+typed.Brief(m.options.Interval))
 	case m.link.lost != nil:
 		return cell.Styled(cell.Bad, "■ disconnected")
 	case m.data.status == nil:
 		return cell.Styled(cell.Dim, "◐ connecting")
 	}
 	return cell.Styled(cell.Bad, "■ silent")
-}
-
-// interval writes the time between snapshots without zeros: "1m", where Go says "1m0s".
-func interval(d time.Duration) string {
-	text := d.String()
-	for _, zero := range []string{"m0s", "h0m"} {
-		if strings.HasSuffix(text, zero) {
-			text = text[:len(text)-len(zero)+1]
-		}
-	}
-	return text
 }
 
 // tabLine is the second line: the tabs, with what is new behind them, and how the mesh is, so that it shows

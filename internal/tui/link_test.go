@@ -228,17 +228,3 @@ func TestPace(t *testing.T) {
 		t.Errorf("interval %v", m.options.Interval)
 	}
 }
-
-// Intervals are written as people write them.
-func TestInterval(t *testing.T) {
-	for d, want := range map[time.Duration]string{
-		500 * time.Millisecond: "500ms", time.Second: "1s", time.Minute: "1m", time.Hour: "1h",
-		90 * time.Second: "1m30s",
-	} {
-		t.Run(want, func(t *testing.T) {
-			if got := interval(d); got != want {
-				t.Errorf("%q", got)
-			}
-		})
-	}
-}

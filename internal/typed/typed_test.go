@@ -115,3 +115,20 @@ func TestMeant(t *testing.T) {
 		})
 	}
 }
+
+// Durations are written as people write them, and read again.
+func TestBrief(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		500 * time.Millisecond: "500ms", time.Second: "1s", time.Minute: "1m", time.Hour: "1h",
+		90 * time.Second: "1m30s", 24*time.Hour + time.Minute: "24h1m", 10 * time.Minute: "10m", 0: "0s",
+	} {
+		t.Run(want, func(t *testing.T) {
+			if got := Brief(d); got != want {
+				t.Errorf("%q", got)
+			}
+			if got, err := Duration(want); got != d || err != nil {
+				t.Errorf("read again: %v, %v", got, err)
+			}
+		})
+	}
+}

@@ -62,6 +62,13 @@ func (c client) user(name string, f func(conversation) error) error {
 	return nil
 }
 
+// Runs tells whether a process that is the interface called name answers at its socket, also while the
+// interface itself is not there. It waits a second at most.
+func Runs(name string) bool {
+	c := client{folder: Folder, patience: time.Second}
+	return c.user(name, func(conversation) error { return nil }) == nil
+}
+
 // trust checks whose process listens. The kernel tells the user who called listen(2) (unix_listen in
 // net/unix/af_unix.c), so nobody can exchange the socket between this check and its use.
 func trust(conn net.Conn) error {

@@ -12,6 +12,7 @@ import (
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/health"
 	"example.org/meshd/internal/mesh"
+	"example.org/meshd/internal/typed"
 )
 
 // sentences say what a kind of condition means. SUBJECT stands for what the condition is about, PEER
@@ -140,7 +141,7 @@ func Sentence(c mesh.Condition) string {
 		text += ": " + c.Cause
 	}
 	if c.Again > 0 {
-		text += "; trying again in " + c.Again.String()
+		text += "; trying again in " + typed.Brief(c.Again)
 	}
 	return text
 }

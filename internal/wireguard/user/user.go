@@ -27,6 +27,7 @@ import (
 	"example.org/meshd/internal/backoff"
 	"example.org/meshd/internal/device"
 	"example.org/meshd/internal/link"
+	"example.org/meshd/internal/rate"
 	"example.org/meshd/internal/task"
 	"example.org/meshd/internal/wireguard"
 )
@@ -83,6 +84,9 @@ type helper struct {
 	index  int // of the TUN behind device
 	queue  *queue
 	device *wireguardgo.Device // nil: there is none
+
+	repairs, failures rate.Lines // about the interface
+	quiet             bool       // the repair under way is not worth a line
 }
 
 // tries is how often the interface is made when the helper starts, settle apart. A kernel that has no TUN
@@ -125,8 +129,10 @@ func (h *helper) run(ctx context.Context, news chan struct{}) {
 		switch {
 		case err != nil:
 			pause := wait.Next()
-			h.Log.Error("cannot make the interface, trying again", "interface", h.Interface, "error", err,
-				"in", pause, "event", "interface_failed")
+			if n := h.failures.Add(time.Now()); n > 0 {
+				h.Log.Error("cannot make the interface, trying again", "interface", h.Interface, "error", err,
+					"in", pause, "count", n, "event", "interface_failed")
+			}
 			sleep(ctx, pause)
 			wake(news)
 		case h.device != before:
@@ -152,9 +158,13 @@ func (h *helper) look() error {
 	if err != nil {
 		return err
 	}
+	h.quiet = false
 	for _, c := range changes {
-		h.Log.Warn("another program changed the interface, it is repaired", "interface", h.Interface,
-			"field", c.Field, "was", c.Old, "event", "interface_repaired")
+		n := h.repairs.Add(time.Now())
+		if h.quiet = n == 0; !h.quiet {
+			h.Log.Warn("another program changed the interface, it is repaired", "interface", h.Interface,
+				"field", c.Field, "was", c.Old, "count", n, "event", "interface_repaired")
+		}
 	}
 	index := link.Index(h.Interface)
 	if h.device != nil && !over(h.device) && index == h.index {
@@ -190,7 +200,9 @@ func (h *helper) start(index int) error {
 	}
 	h.index, h.queue, h.device = index, q, d
 	h.server.device.Store(d)
-	h.Log.Info("WireGuard runs in user space", "interface", h.Interface, "event", "wireguard_started")
+	if !h.quiet {
+		h.Log.Info("WireGuard runs in user space", "interface", h.Interface, "event", "wireguard_started")
+	}
 	return nil
 }
 
