@@ -7,6 +7,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,12 +22,17 @@ const named = 10
 // Peers logs changes of peers. One goroutine may use it.
 type Peers struct {
 	log    *slog.Logger
+	says   func(peer string) (probe.Self, bool)
 	states rate.Gathering[probe.Change]
+	self   probe.Self      // as of the last Tell
+	differ map[string]bool // peers that were told to run another file
 }
 
-// NewPeers returns Peers that write to a log.
-func NewPeers(log *slog.Logger) *Peers {
-	return &Peers{log: log, states: rate.Gathering[probe.Change]{Window: time.Second}}
+// NewPeers returns Peers that write to a log. says returns what a peer has said of itself; false: there is
+// no such peer any more.
+func NewPeers(log *slog.Logger, says func(peer string) (probe.Self, bool)) *Peers {
+	return &Peers{log: log, says: says, states: rate.Gathering[probe.Change]{Window: time.Second},
+		differ: map[string]bool{}}
 }
 
 // Tell takes changes, and logs those that are due. self is what this node tells of itself, with which
@@ -45,17 +52,37 @@ func (p *Peers) Tell(changes []probe.Change, self probe.Self, now time.Time) {
 			p.states.Add(kind, c)
 		case c.Told.Hash == ([32]byte{}): // not a meshd
 		case !self.SameFile(*c.Told):
-			others = append(others, c.Peer)
+			others, p.differ[c.Peer] = append(others, c.Peer), true
 		case c.Before.Hash != ([32]byte{}) && self.SameFile(c.Before): // only its text is new
 		default:
 			ours = append(ours, c.Peer)
+			delete(p.differ, c.Peer)
 		}
+	}
+	if self != p.self {
+		p.self, ours = self, append(ours, p.caughtUp(self)...)
 	}
 	for _, group := range p.states.Due(now) {
 		p.tellStates(group.News)
 	}
 	p.tellFiles("runs another file than this node", "peer_file_differs", slog.LevelWarn, others)
 	p.tellFiles("runs this node's file", "peer_file_matches", slog.LevelInfo, ours)
+}
+
+// caughtUp returns the peers that were told to run another file, and run the one that this node has taken
+// now: where the others are first, they have no change of their own to tell.
+func (p *Peers) caughtUp(self probe.Self) (names []string) {
+	for _, name := range slices.Sorted(maps.Keys(p.differ)) {
+		told, ok := p.says(name)
+		switch {
+		case !ok:
+			delete(p.differ, name)
+		case self.SameFile(told):
+			delete(p.differ, name)
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // Wait returns how long nothing is due; most if nothing is held.

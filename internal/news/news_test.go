@@ -15,6 +15,9 @@ import (
 
 var noon = time.Unix(1e9, 0)
 
+// nobody is asked what peers say: there are none.
+func nobody(string) (probe.Self, bool) { return probe.Self{}, false }
+
 // Peers that change state together are one event with a number; a lone one has its name.
 func TestPeersTogether(t *testing.T) {
 	change := func(state probe.State, names ...string) (all []probe.Change) {
@@ -43,7 +46,7 @@ func TestPeersTogether(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			events := control.NewEvents()
-			p := news.NewPeers(slog.New(control.NewEventLog(slog.DiscardHandler, events)))
+			p := news.NewPeers(slog.New(control.NewEventLog(slog.DiscardHandler, events)), nobody)
 			p.Tell(test.changes, probe.Self{}, noon)
 			p.Tell(change(probe.Up, "late", "later"), probe.Self{}, noon.Add(time.Second/2))
 			got, _ := events.Since(0)
@@ -90,7 +93,7 @@ func TestKinds(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			log := &nstest.Events{}
-			news.NewPeers(slog.New(log)).Tell([]probe.Change{test.change}, self, noon)
+			news.NewPeers(slog.New(log), nobody).Tell([]probe.Change{test.change}, self, noon)
 			if got := log.Take(); !slices.Equal(got, test.want) {
 				t.Errorf("%q, want %q", got, test.want)
 			}
@@ -105,8 +108,41 @@ func TestFilesTogether(t *testing.T) {
 		changes = append(changes, probe.Change{Peer: fmt.Sprint(i), Told: &probe.Self{Hash: [32]byte{1}}})
 	}
 	log := &nstest.Events{}
-	news.NewPeers(slog.New(log)).Tell(changes, probe.Self{Hash: [32]byte{2}}, noon)
+	news.NewPeers(slog.New(log), nobody).Tell(changes, probe.Self{Hash: [32]byte{2}}, noon)
 	if got := log.Take(); !slices.Equal(got, []string{"peer_file_differs"}) {
 		t.Errorf("%q", got)
+	}
+}
+
+// Where the others take a file first, this node tells that they run its file when it takes it as well; of a
+// peer that is gone, or waits for its turn, there is nothing to tell.
+func TestCaughtUp(t *testing.T) {
+	before, after := probe.Self{Hash: [32]byte{1}}, probe.Self{Hash: [32]byte{2}}
+	says := map[string]probe.Self{"a": after, "b": after, "later": {Hash: [32]byte{3}}}
+	log := &nstest.Events{}
+	p := news.NewPeers(slog.New(log), func(peer string) (probe.Self, bool) {
+		told, ok := says[peer]
+		return told, ok
+	})
+	told := func(name string, self probe.Self) probe.Change { return probe.Change{Peer: name, Told: &self} }
+	for _, step := range []struct {
+		name    string
+		changes []probe.Change
+		self    probe.Self
+		want    []string
+	}{
+		{"all as this node", []probe.Change{told("a", before), told("b", before)}, before,
+			[]string{"peer_file_matches"}},
+		{"others first", []probe.Change{told("a", after), told("gone", after), told("later", says["later"])},
+			before, []string{"peer_file_differs"}},
+		{"this node too, and b with it", []probe.Change{told("b", after)}, after, []string{"peer_file_matches"}},
+		{"nothing new", nil, after, nil},
+		{"back", nil, before, nil}, // what they run is told when they change
+		{"and again", nil, after, nil},
+	} {
+		p.Tell(step.changes, step.self, noon)
+		if got := log.Take(); !slices.Equal(got, step.want) {
+			t.Errorf("%s: %q, want %q", step.name, got, step.want)
+		}
 	}
 }
