@@ -89,7 +89,7 @@ func (c *Carrier) Set(m mesh.Mesh) {
 			s.own[i] = self.TUNAddress(v6)
 		}
 	}
-	for _, p := range m.Others() {
+	for p := range m.Others() {
 		one := before.to[p.Name].peer
 		if one == nil {
 			one = &peer{p.Name, &atomic.Int64{}}

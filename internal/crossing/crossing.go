@@ -112,7 +112,7 @@ type scene struct {
 // byTUN returns the names of the other nodes by their TUN's addresses.
 func byTUN(m mesh.Mesh) map[netip.Addr]string {
 	peers := make(map[netip.Addr]string, len(m.Peers))
-	for _, p := range m.Others() {
+	for p := range m.Others() {
 		for _, v6 := range []bool{false, true} {
 			if a := p.TUNAddress(v6); a.IsValid() {
 				peers[a] = p.Name

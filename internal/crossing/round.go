@@ -98,7 +98,7 @@ func (k *Keeper) entrance(s *scene) string {
 func (k *Keeper) targets(s *scene, in string) (general, single []target) {
 	from := map[bool]netip.Addr{}
 	for _, v6 := range []bool{false, true} {
-		for _, p := range s.Mesh.Others() {
+		for p := range s.Mesh.Others() {
 			if from[v6] = p.TUNAddress(v6); from[v6].IsValid() {
 				break
 			}

@@ -209,7 +209,7 @@ func (d *daemon) tasks() []task.Task {
 		d.flows,
 		task.New("file", func(ctx context.Context) error { return d.source.Run(ctx, d.reconciler.take) }),
 		task.New("SIGHUP", func(ctx context.Context) error { return d.reconciler.obey(ctx, d.reloads) }),
-		task.EverySecond("health", d.tell.watchHealth), task.EverySecond("private key", d.keys.Look),
+		task.EverySecond("health", d.tell.seldom(d.tell.watchHealth)), task.EverySecond("private key", d.keys.Look),
 		task.EverySecond("host's word", d.probes.Heed),
 		task.New("encryption", d.seal.Keep), task.New("probes in the tunnel", d.seal.Ask),
 		task.New("rules", d.rules.Keep),
@@ -224,7 +224,7 @@ func (d *daemon) tasks() []task.Task {
 				return d.tell.registry.Fails(node) || node == v.plan.Self.Name && mesh.Has(v.notes, mesh.HostMismatch)
 			})
 		}),
-		task.EverySecond("history", d.tell.remember))
+		task.EverySecond("history", d.tell.seldom(d.tell.remember)))
 }
 
 // datagrams returns the mesh port and where the peers of the plan in force listen; none without a plan.
@@ -233,7 +233,7 @@ func (d *daemon) datagrams() (from uint16, peers []netip.AddrPort) {
 	if p == nil {
 		return 0, nil
 	}
-	for _, peer := range p.Engine.Mesh.Others() {
+	for peer := range p.Engine.Mesh.Others() {
 		for _, a := range peer.Addresses {
 			peers = append(peers, a.AddrPort)
 		}

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"os"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -20,10 +21,17 @@ const startPatience = 10 * time.Second
 // nodes has all that is in use searched 13 times, which takes an eighth of the start's CPU time.
 const startGC = 400
 
-// collectLater sets that, and returns a function that goes back.
+// restGC is how much may be there from then on: half of Go's usual. What runs makes little garbage, and the
+// memory of a small host is dearer than the CPU time of more collections.
+const restGC = 50
+
+// collectLater sets startGC, and returns a function that sets restGC, or what the environment sets (GOGC).
 func collectLater() (back func()) {
-	usual := debug.SetGCPercent(startGC)
-	return sync.OnceFunc(func() { debug.SetGCPercent(usual) })
+	rest := debug.SetGCPercent(startGC)
+	if os.Getenv("GOGC") == "" {
+		rest = restGC
+	}
+	return sync.OnceFunc(func() { debug.SetGCPercent(rest) })
 }
 
 // useLastGood puts the last good file in the place of a bad one.

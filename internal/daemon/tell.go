@@ -173,7 +173,7 @@ func (t *teller) fill(s *control.Status, v view) {
 func (t *teller) peersOf(p *plan.Plan, r dataplane.Reading) []control.Peer {
 	all := []control.Peer{}
 	at, metrics, carriers, told := time.Now(), p.Metrics(), t.registry.Carriers(), t.engine.Told()
-	for _, peer := range p.Engine.Mesh.Others() {
+	for peer := range p.Engine.Mesh.Others() {
 		one := words.Peer(peer, r)
 		words.Troubles(&one, r.Troubles[peer.Name])
 		one.MTU = p.MTUTo(peer)
@@ -247,6 +247,26 @@ func (t *teller) ping(ctx context.Context, r control.PingRequest) (control.Ping,
 		return control.Ping{}, false, errNothingYet
 	}
 	return ping.Ask(ctx, v.plan, t.probes.Prober, t.engine, r)
+}
+
+// peersAtOnce is how many peers are looked at each second at most, as many as probes ask: what a node does
+// while nothing happens stops growing with the mesh.
+const peersAtOnce = 2000
+
+// seldom returns a function to be called every second, by one goroutine, that calls look as often as the mesh
+// in force allows: every second, and where there are more peers every few.
+func (t *teller) seldom(look func(at time.Time)) func(at time.Time) {
+	var last time.Time
+	return func(at time.Time) {
+		seconds := 1
+		if p := t.view.now().plan; p != nil {
+			seconds += (len(p.Engine.Mesh.Peers) - 1) / peersAtOnce
+		}
+		if at.Sub(last) >= time.Duration(seconds)*time.Second-time.Second/2 {
+			last = at
+			look(at)
+		}
+	}
 }
 
 // remember takes a reading of all counters.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"net/netip"
@@ -34,6 +35,7 @@ type quiet struct {
 
 	mu         sync.Mutex
 	reading    dataplane.Reading
+	readings   int // how often it was read
 	conditions []mesh.Condition
 	alive      error
 	learned    []string
@@ -41,7 +43,13 @@ type quiet struct {
 	sent       []dataplane.Echo
 }
 
-func (e *quiet) Read() dataplane.Reading               { return e.reading }
+func (e *quiet) Read() dataplane.Reading {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.readings++
+	return e.reading
+}
+
 func (e *quiet) Conditions() []mesh.Condition          { return e.conditions }
 func (e *quiet) Told() seal.Told                       { return seal.Told{} }
 func (e *quiet) Alive(context.Context) error           { return e.alive }
@@ -491,6 +499,25 @@ func TestRemember(t *testing.T) {
 	}
 	if !slices.Equal(e.learned, []string{"b", "c"}) && !slices.Equal(e.learned, []string{"c", "b"}) {
 		t.Errorf("the engine learned %q, where each peer is news once", e.learned)
+	}
+}
+
+// A mesh of thousands is read every few seconds, another one every second.
+func TestSeldom(t *testing.T) {
+	for peers, want := range map[int]int{2: 10, peersAtOnce: 10, peersAtOnce + 1: 5, 10_000: 2} {
+		t.Run(fmt.Sprint(peers), func(t *testing.T) {
+			tell, e := forwardingTeller(t, file)
+			p := *tell.view.now().plan
+			p.Engine.Mesh.Peers = make([]mesh.Peer, peers)
+			tell.view.change(func(v *view) { v.plan = &p })
+			look := tell.seldom(tell.remember)
+			for second := range 10 {
+				look(time.Unix(1_800_000_000+int64(second), int64(second%2)*1e7))
+			}
+			if e.readings != want {
+				t.Errorf("%d readings in 10 s, want %d", e.readings, want)
+			}
+		})
 	}
 }
 

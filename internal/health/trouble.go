@@ -39,7 +39,7 @@ type suspect struct {
 func OfTroubles(m mesh.Mesh, troubles map[string]mesh.Trouble, standing func(peer string) Standing,
 	now time.Time) (all []mesh.Condition) {
 	self, _ := m.Peer(m.Self)
-	for _, peer := range m.Others() {
+	for peer := range m.Others() {
 		trouble, some := troubles[peer.Name]
 		if !some {
 			continue

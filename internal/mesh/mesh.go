@@ -14,6 +14,7 @@
 package mesh
 
 import (
+	"iter"
 	"net/netip"
 	"slices"
 )
@@ -133,15 +134,15 @@ func (p Peer) CanSpeakTo(q Peer) bool {
 	return false
 }
 
-// Others returns the peers without this node itself, in the order of the mesh.
-func (m Mesh) Others() []Peer {
-	others := make([]Peer, 0, len(m.Peers))
-	for _, p := range m.Peers {
-		if p.Name != m.Self {
-			others = append(others, p)
+// Others goes through the peers without this node itself, in the order of the mesh.
+func (m Mesh) Others() iter.Seq[Peer] {
+	return func(yield func(Peer) bool) {
+		for i := range m.Peers {
+			if m.Peers[i].Name != m.Self && !yield(m.Peers[i]) {
+				return
+			}
 		}
 	}
-	return others
 }
 
 // Peer returns the peer of a name; ok is false if the mesh has none.

@@ -109,7 +109,7 @@ func TestOthers(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			m := mesh.Mesh{Self: test.self, Peers: three.Peers}
 			var got []string
-			for _, p := range m.Others() {
+			for p := range m.Others() {
 				got = append(got, p.Name)
 			}
 			if !slices.Equal(got, test.want) {
@@ -117,8 +117,14 @@ func TestOthers(t *testing.T) {
 			}
 		})
 	}
-	if len(mesh.Mesh{Self: "a", Peers: three.Peers[:1]}.Others()) != 0 {
-		t.Error("a node alone has peers")
+	for p := range (mesh.Mesh{Self: "a", Peers: three.Peers[:1]}).Others() {
+		t.Errorf("a node alone has %q", p.Name)
+	}
+	for p := range (mesh.Mesh{Self: "a", Peers: three.Peers}).Others() {
+		if p.Name != "b" {
+			t.Errorf("%q after the end", p.Name)
+		}
+		break
 	}
 }
 

@@ -36,6 +36,14 @@ type Heard struct {
 	Left time.Time
 }
 
+// Latest returns when the last acceptable packet came, by whichever way.
+func (h Heard) Latest() time.Time {
+	if h.Programs.After(h.Socket) {
+		return h.Programs
+	}
+	return h.Socket
+}
+
 // handover is what the rule remembers of one peer.
 type handover struct {
 	handed  bool      // what the peer sends is left to the socket

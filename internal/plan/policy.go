@@ -18,7 +18,7 @@ func (p *Plan) planPolicies(host Host) {
 		return
 	}
 	names := map[netip.AddrPort]string{}
-	for _, peer := range p.Engine.Mesh.Others() {
+	for peer := range p.Engine.Mesh.Others() {
 		for _, a := range peer.Addresses {
 			names[a.AddrPort] = peer.Name
 		}

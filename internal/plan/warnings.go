@@ -29,7 +29,7 @@ func Warnings(old, next *Plan, told seal.Told, now time.Time) (all []mesh.Condit
 			"packet is lost"
 		return append(all, costs)
 	}
-	for _, peer := range next.Engine.Mesh.Others() {
+	for peer := range next.Engine.Mesh.Others() {
 		if !told.Ready(peer.Name, now) {
 			all = append(all, mesh.Condition{Kind: mesh.NotReady, Severity: mesh.Degraded, Peer: peer.Name,
 				Remedy: "check that its file lists the keys, that it has its private key, and that firewalls pass " +

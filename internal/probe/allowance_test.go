@@ -12,11 +12,11 @@ import (
 // A peer that asks without end is answered a bounded number of times each second, over a change of the peers
 // as well; others, and strangers together, have allowances of their own.
 func TestAnswersAreBounded(t *testing.T) {
-	asks := New(func(string) time.Time { return time.Time{} })
+	asks := New(silence)
 	asks.Set(Settings{Peers: []string{"us"}})
 	q, _, forget, _ := asks.Ping("us", 0, time.Now())
 	forget()
-	p := New(func(string) time.Time { return time.Time{} })
+	p := New(silence)
 	p.Set(Settings{Peers: []string{"b", "c"}, Interval: time.Second})
 	at := time.Unix(1_800_000_000, 0)
 	answered := func(from string, questions int) (n int) {

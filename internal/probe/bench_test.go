@@ -16,7 +16,7 @@ func BenchmarkThousandPeers(b *testing.B) {
 		names = append(names, fmt.Sprint("n", i))
 		bounds = append(bounds, limits)
 	}
-	p := New(func(string) time.Time { return time.Time{} })
+	p := New(silence)
 	p.Set(Settings{Peers: names, Interval: time.Second, Bounds: bounds})
 	p.Differ(everything)
 	p.Forwards(true)
@@ -48,7 +48,7 @@ func BenchmarkThousandPeers(b *testing.B) {
 
 // What is asked of each of thousands of peers every second.
 func BenchmarkGlance(b *testing.B) {
-	p, now := New(func(string) time.Time { return time.Time{} }), time.Unix(1e9, 0)
+	p, now := New(silence), time.Unix(1e9, 0)
 	p.Set(Settings{Peers: []string{"b"}, Interval: time.Second, Bounds: []Bounds{limits}})
 	second := func() { // its probe is answered, so that figures are new
 		questions, _ := p.Work(now)

@@ -34,7 +34,7 @@ func talk(a, b *Prober, now *time.Time, span time.Duration) (changes map[string]
 // whether they still send there.
 func TestMaintenanceIsTold(t *testing.T) {
 	now := time.Unix(1e9, 0)
-	never := func(string) time.Time { return time.Time{} }
+	never := silence
 	a, b := New(never), New(never)
 	a.Set(Settings{Peers: []string{"b"}, Interval: time.Second})
 	b.Set(Settings{Peers: []string{"a"}, Interval: time.Second})

@@ -359,7 +359,7 @@ func TestLateIsNotSilent(t *testing.T) {
 // A peer tells whether it hears us: by its questions, which are all that arrives.
 func TestOneWay(t *testing.T) {
 	s := newSim(t, time.Second, "b")
-	asks := New(func(string) time.Time { return time.Time{} })
+	asks := New(silence)
 	asks.Set(Settings{Peers: []string{"us"}, Interval: time.Second})
 	question := func(flags Flags) {
 		b := make([]byte, PayloadSize)

@@ -33,7 +33,7 @@ func (p *path) glance(second bool) Glance {
 	defer p.mu.Unlock()
 	g := Glance{State: p.state, Last: p.window.last()}
 	g.Loss, g.Probes = p.window.loss()
-	g.LastAnswered = g.Probes > 0 && p.window.rtts[(p.window.count-1)%Window] != lost
+	g.LastAnswered = p.window.answered()
 	now := unrest{seen: true, notHeard: !p.unheard.IsZero(), moves: p.moves(second)}
 	// At first, so that engines learn of each peer what is known; and once more when unrest has ended.
 	g.News, p.unrest = now.moves || now != p.unrest, now

@@ -7,9 +7,13 @@ import "time"
 type recent struct {
 	step  time.Duration
 	first time.Time // when the newest step began
-	steps [6]Loss   // the newest first
+	steps [6]few    // the newest first
 	lost  bool      // the last probe
 }
+
+// few is a Loss of one step in little memory. A step has some hundred probes at most: the interval is not
+// below 100 ms.
+type few struct{ probes, lost, runs uint16 }
 
 // Loss is how many plain probes were lost lately: in the last 30 s, or in the time of 20 probes if
 // that is longer.
@@ -43,11 +47,11 @@ func newRecent(interval time.Duration) recent {
 func (r *recent) add(at time.Time, lost bool) {
 	r.turn(at)
 	now := &r.steps[0]
-	now.Probes++
+	now.probes++
 	if lost {
-		now.Lost++
+		now.lost++
 		if !r.lost {
-			now.Runs++
+			now.runs++
 		}
 	}
 	r.lost = lost
@@ -56,11 +60,11 @@ func (r *recent) add(at time.Time, lost bool) {
 // turn begins new steps until the newest contains a time.
 func (r *recent) turn(at time.Time) {
 	if r.first.IsZero() || at.Sub(r.first) >= r.step*time.Duration(len(r.steps)) {
-		r.steps, r.first = [len(r.steps)]Loss{}, at
+		r.steps, r.first = [len(r.steps)]few{}, at
 	}
 	for at.Sub(r.first) >= r.step {
 		copy(r.steps[1:], r.steps[:])
-		r.steps[0] = Loss{}
+		r.steps[0] = few{}
 		r.first = r.first.Add(r.step)
 	}
 }
@@ -68,7 +72,7 @@ func (r *recent) turn(at time.Time) {
 // sum returns what was counted in all steps.
 func (r *recent) sum() (l Loss) {
 	for _, s := range r.steps {
-		l.Probes, l.Lost, l.Runs = l.Probes+s.Probes, l.Lost+s.Lost, l.Runs+s.Runs
+		l.Probes, l.Lost, l.Runs = l.Probes+int(s.probes), l.Lost+int(s.lost), l.Runs+int(s.runs)
 	}
 	return l
 }

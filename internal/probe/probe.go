@@ -101,7 +101,7 @@ type Change struct {
 // Answer, which runs in a packet loop, waits for other calls only while they use the same peer.
 type Prober struct {
 	id    uint16 // of the echoes
-	heard func(peer string) time.Time
+	heard func(names []string) []time.Time
 	self  atomic.Pointer[Self]
 	leads atomic.Bool                // see Forwards
 	seals atomic.Bool                // see Seals
@@ -126,9 +126,9 @@ type Prober struct {
 	urgent   agenda         // what is not to wait for the tick
 }
 
-// New returns a Prober without peers. heard returns the time of the last packet of any kind from a
-// peer, the zero time if none came; it is called with locks held and must not call the Prober.
-func New(heard func(peer string) time.Time) *Prober {
+// New returns a Prober without peers. heard returns the time of the last packet of any kind from each of
+// some peers, the zero time if none came; it is called with locks held and must not call the Prober.
+func New(heard func(names []string) []time.Time) *Prober {
 	p := &Prober{
 		id: uint16(rand.Uint32()), heard: heard, news: make(chan *path, 64), woken: make(chan struct{}, 1),
 	}

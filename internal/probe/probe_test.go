@@ -31,10 +31,18 @@ type flight struct {
 	at   time.Time
 }
 
+// silence is that nothing was heard.
+func silence(names []string) []time.Time { return make([]time.Time, len(names)) }
+
 func newSim(t *testing.T, interval time.Duration, peers ...string) *sim {
 	s := &sim{t: t, now: time.Unix(1e9, 0), heard: map[string]time.Time{}, asked: map[string]int{}}
 	s.answers = func(Question) (time.Duration, bool) { return 7 * time.Millisecond, true }
-	s.Prober = New(func(peer string) time.Time { return s.heard[peer] })
+	s.Prober = New(func(names []string) (times []time.Time) {
+		for _, name := range names {
+			times = append(times, s.heard[name])
+		}
+		return times
+	})
 	s.Introduce(Self{Version: "1"})
 	s.Set(Settings{Peers: peers, Interval: interval})
 	return s
@@ -48,7 +56,7 @@ func answerTo(q Question, at time.Time) (reply []byte, mine bool) {
 
 // neighbour answers as a meshd does.
 var neighbour = func() *Prober {
-	p := New(func(string) time.Time { return time.Time{} })
+	p := New(silence)
 	p.Introduce(Self{Version: "2", Hash: [32]byte{1, 2, 3}})
 	return p
 }()
@@ -188,7 +196,7 @@ func TestHearingIsNotEnough(t *testing.T) {
 	answers := s.answers
 	hear := func(span time.Duration) {
 		t.Helper()
-		asks := New(func(string) time.Time { return time.Time{} })
+		asks := New(silence)
 		asks.Set(Settings{Peers: []string{"us"}})
 		for end := s.now.Add(span); s.now.Before(end); {
 			s.run(100 * time.Millisecond)
@@ -382,7 +390,7 @@ func TestPing(t *testing.T) {
 // Whatever comes, an answer is never longer than its question, and text is fit for
 // a terminal.
 func FuzzAnswer(f *testing.F) {
-	s := &sim{Prober: New(func(string) time.Time { return time.Time{} })}
+	s := &sim{Prober: New(silence)}
 	s.Introduce(Self{Version: strings.Repeat("v", 40)})
 	s.Set(Settings{Peers: []string{"b"}, Interval: time.Second})
 	q, _, _, _ := s.Ping("b", 0, time.Now())

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"math"
 	"slices"
 	"time"
 )
@@ -10,11 +11,33 @@ const Window = 60
 
 // window is a ring of the results of the last probes.
 type window struct {
-	rtts  [Window]time.Duration // lost if no answer came
-	count int                   // of all probes since the beginning
-	lost  int                   // of rtts
-	known Figures               // of so many probes as at
+	rtts  [Window]trip
+	count int     // of all probes since the beginning
+	lost  int     // of rtts
+	known Figures // of so many probes as at
 	at    int
+}
+
+// A trip is a round trip time in half the memory of a time.Duration: thousands of windows are kept. It is at
+// most 4.29 s, and no answer counts that came later.
+type trip uint32
+
+// noTrip stands for lost.
+const noTrip trip = math.MaxUint32
+
+func tripOf(d time.Duration) trip {
+	if d == lost {
+		return noTrip
+	}
+	return trip(min(d, time.Duration(noTrip-1)))
+}
+
+// duration returns lost for a probe without an answer.
+func (t trip) duration() time.Duration {
+	if t == noTrip {
+		return lost
+	}
+	return time.Duration(t)
 }
 
 // lost stands for the round trip time of a question without an answer.
@@ -23,13 +46,13 @@ const lost time.Duration = -1
 // add adds the result of one probe.
 func (w *window) add(rtt time.Duration) {
 	at := w.count % Window
-	if w.count >= Window && w.rtts[at] == lost {
+	if w.count >= Window && w.rtts[at] == noTrip {
 		w.lost--
 	}
 	if rtt == lost {
 		w.lost++
 	}
-	w.rtts[at] = rtt
+	w.rtts[at] = tripOf(rtt)
 	w.count++
 }
 
@@ -45,19 +68,22 @@ func (w *window) loss() (share float64, probes int) {
 // last returns the round trip of the newest answer; 0 without one. It costs much less than figures.
 func (w *window) last() time.Duration {
 	for i := w.count - 1; i >= max(0, w.count-Window); i-- {
-		if rtt := w.rtts[i%Window]; rtt != lost {
-			return rtt
+		if rtt := w.rtts[i%Window]; rtt != noTrip {
+			return rtt.duration()
 		}
 	}
 	return 0
 }
+
+// answered tells whether the newest probe was answered.
+func (w *window) answered() bool { return w.count > 0 && w.rtts[(w.count-1)%Window] != noTrip }
 
 // high returns the longest round trip among the newest results; 0 if none of them was an answer. It costs as
 // little as last.
 func (w *window) high() (most time.Duration) {
 	const newest = 8
 	for i := w.count - 1; i >= max(0, w.count-newest); i-- {
-		most = max(most, w.rtts[i%Window]) // lost is below 0
+		most = max(most, w.rtts[i%Window].duration()) // lost is below 0
 	}
 	return most
 }
@@ -81,7 +107,7 @@ func (w *window) compute() (f Figures) {
 	var answered []time.Duration
 	var differences time.Duration
 	for i := w.count - n; i < w.count; i++ { // oldest first
-		rtt := w.rtts[i%Window]
+		rtt := w.rtts[i%Window].duration()
 		if rtt == lost {
 			continue
 		}
@@ -90,7 +116,7 @@ func (w *window) compute() (f Figures) {
 		}
 		answered = append(answered, rtt)
 	}
-	f.LastAnswered = w.rtts[(w.count-1)%Window] != lost
+	f.LastAnswered = w.answered()
 	f.Loss = 1 - float64(len(answered))/float64(n)
 	if len(answered) == 0 {
 		return f

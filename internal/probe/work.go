@@ -138,10 +138,32 @@ func (p *Prober) conclude(now time.Time) (questions []Question, changes []Change
 			}
 		}
 	}
-	for _, one := range due {
-		questions, changes = p.settle(one, now, questions, changes)
+	heard := p.heardOn(due)
+	for i, one := range due {
+		questions, changes = p.settle(one, now, heard[i], questions, changes)
 	}
 	return questions, changes
+}
+
+// heardOn returns when the last packet of any kind came from the peer of each path that packets take; the
+// zero time of the other paths. All are asked for at once: one by one, reading what programs count costs as
+// much as sending the questions.
+func (p *Prober) heardOn(all []*path) []time.Time {
+	peers, times := *p.peers.Load(), make([]time.Time, len(all))
+	var names []string
+	var places []int
+	for i, one := range all {
+		if of := peers[one.name]; of != nil && of.inUse() == one {
+			names, places = append(names, one.name), append(places, i)
+		}
+	}
+	if len(names) == 0 {
+		return times
+	}
+	for i, at := range p.heard(names) {
+		times[places[i]] = at
+	}
+	return times
 }
 
 // question writes a payload for a peer and returns its nonce.
@@ -151,9 +173,9 @@ func (p *Prober) question(peer string, b []byte) uint64 {
 	return nonce
 }
 
-// settle settles a path if it is still followed.
+// settle settles a path if it is still followed. heard is when the last packet of its peer came.
 func (p *Prober) settle(
-	one *path, now time.Time, questions []Question, changes []Change,
+	one *path, now, heard time.Time, questions []Question, changes []Change,
 ) ([]Question, []Change) {
 	of := (*p.peers.Load())[one.name]
 	if !of.has(one) {
@@ -161,10 +183,6 @@ func (p *Prober) settle(
 	}
 	// Where more are due than may be asked, chance decides, as in askForms.
 	mayAsk := p.sized >= sizeRound && rand.Float64() <= p.sized/float64(sizeBurst)
-	var heard time.Time
-	if of.inUse() == one {
-		heard = p.heard(one.name)
-	}
 	told := len(changes)
 	changes, found := one.settle(now, heard, mayAsk, changes)
 	for i := range changes[told:] {

@@ -101,7 +101,7 @@ func (e *Engine) Prepare(ctx context.Context, w dataplane.Wanted) (undo func() e
 	var lag []string
 	if begins { // before the engine is sealed, so that it drops none of them
 		var others []string
-		for _, p := range w.Mesh.Others() {
+		for p := range w.Mesh.Others() {
 			others = append(others, p.Name)
 		}
 		lag = e.shift.begin(others, e.Inner.Heard, time.Now())

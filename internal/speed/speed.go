@@ -114,7 +114,7 @@ func (k *Keeper) now() *scene {
 	s = &scene{plan: p, opened: p.Config.Probe.Speed, device: p.Device(), peers: map[netip.Addr]string{},
 		own:  [2]netip.Addr{p.Peer.TUNAddress(false), p.Peer.TUNAddress(true)},
 		size: max(datagramHead, min(datagramSize, p.Link.MTU-headers))}
-	for _, peer := range p.Engine.Mesh.Others() {
+	for peer := range p.Engine.Mesh.Others() {
 		for i := range s.own {
 			if at := peer.TUNAddress(i == 1); at.IsValid() {
 				s.peers[at] = peer.Name

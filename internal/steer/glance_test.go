@@ -26,7 +26,7 @@ type world struct {
 
 func newWorld(p *probe.Prober) *world {
 	w := &world{Prober: p, now: noon, loses: map[string]float64{},
-		neighbour: probe.New(func(string) time.Time { return time.Time{} })}
+		neighbour: probe.New(unheard)}
 	w.neighbour.Introduce(probe.Self{Version: "2", Hash: [32]byte{1}})
 	bounds := probe.Bounds{Sizes: probe.Sizes{Least: 548, Most: 1444, Headers: 28}}
 	w.Set(probe.Settings{Peers: []string{"one", "two"}, Interval: time.Second,

@@ -94,7 +94,7 @@ func (s *Steerer) Follow(m mesh.Mesh, now time.Time) {
 	defer s.mu.Unlock()
 	var names []string
 	stay := map[string]bool{}
-	for _, p := range m.Others() {
+	for p := range m.Others() {
 		names, stay[p.Name] = append(names, p.Name), true
 	}
 	s.registry.Keep(names)
@@ -116,7 +116,7 @@ func (s *Steerer) Waiting(m mesh.Mesh) (names []string) {
 	if !slices.ContainsFunc(m.Shares, shares) {
 		return nil
 	}
-	for _, peer := range m.Others() {
+	for peer := range m.Others() {
 		r, ok := s.prober.Report(peer.Name)
 		if ok && r.State == probe.Up && r.Told.Hash != ([32]byte{}) && (!r.Aware || r.Sends) {
 			names = append(names, peer.Name)

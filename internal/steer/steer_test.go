@@ -55,7 +55,7 @@ var (
 
 func newSteerer() (*steer.Steerer, *engine, *probe.Prober, *peers.Registry, *nstest.Events) {
 	log, e, r := &nstest.Events{}, &engine{}, peers.New()
-	p := probe.New(func(string) time.Time { return time.Time{} })
+	p := probe.New(unheard)
 	return steer.New(slog.New(log), r, p, func() steer.Engine { return e }), e, p, r, log
 }
 
@@ -184,3 +184,6 @@ func TestForbidden(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// unheard is that nothing was heard.
+func unheard(names []string) []time.Time { return make([]time.Time, len(names)) }

@@ -12,7 +12,7 @@ import (
 // and not be.
 func Fits(p *plan.Plan) error {
 	var underlay []netip.Addr
-	for _, peer := range p.Engine.Mesh.Others() {
+	for peer := range p.Engine.Mesh.Others() {
 		for _, a := range peer.Addresses {
 			underlay = append(underlay, a.Addr())
 		}

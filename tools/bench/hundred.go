@@ -254,8 +254,8 @@ others up, %.0f s pass. Then one of them has %.1f MB resident, and uses %.2f %% 
 them together tell %d problems worse than a hint.
 
 One of the files is edited %d times in %v, ten times a second: another node comes, and the one before goes.
-%d generations were in force; what is saved while a change is applied is taken together. %s.
-The daemon used %.0f %% of a CPU, and has %.1f MB more than before.
+%d generations were in force; what is saved while a change is applied is taken together.
+%s. The daemon used %.0f %% of a CPU, and has %.1f MB more than before.
 Of %d pings through it meanwhile %d were lost.
 `, hundredDaemons, r.allUp.Seconds(), r.rss, r.idle, r.alarms, r.edits, r.churn, r.generations, final,
 		r.churned, r.grown, r.pinged, r.pinged-r.ponged)

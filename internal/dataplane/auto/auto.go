@@ -343,11 +343,9 @@ func (e *Engine) SendEcho(es ...dataplane.Echo) error { return e.user.SendEcho(e
 
 // Heard implements dataplane.Echoer.
 func (e *Engine) Heard(peer string) time.Time {
-	socket, programs := e.user.Heard(peer), e.kernel.HeardBy(peer)[0].Programs
-	if programs.After(socket) {
-		return programs
-	}
-	return socket
+	h := e.kernel.HeardBy(peer)[0]
+	h.Socket = e.user.Heard(peer)
+	return h.Latest()
 }
 
 // HeardBy implements dataplane.Echoer.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -108,11 +109,23 @@ const manyOfChunk = 64
 // A copyOfChunks is what chunks held at one moment, as far as they were read at once.
 type copyOfChunks struct {
 	*chunks
-	booted time.Time                 // when the clock of what is counted began
-	read   [maxChunks][]meshCounters // by number and CPU; nil: lookup asks the map
+	booted time.Time        // when the clock of what is counted began
+	read   [maxChunks]*page // nil: lookup asks the map
 }
 
-// copyFor reads chunks of which many of some numbers are.
+// A page is what a chunk holds, by number and CPU.
+type page struct {
+	numbers  []uint32
+	counters []meshCounters
+}
+
+// pages are used again: they are read several times a second, and a page has a quarter of a megabyte on two
+// CPUs.
+var pages = sync.Pool{New: func() any {
+	return &page{make([]uint32, chunkSize), make([]meshCounters, chunkSize*ebpf.MustPossibleCPU())}
+}}
+
+// copyFor reads chunks of which many of some numbers are. The caller releases the copy.
 func (c *chunks) copyFor(numbers iter.Seq[uint32]) *copyOfChunks {
 	all := &copyOfChunks{chunks: c, booted: booted()}
 	var wanted [maxChunks]int
@@ -128,26 +141,35 @@ func (c *chunks) copyFor(numbers iter.Seq[uint32]) *copyOfChunks {
 }
 
 // readChunk returns all of a chunk; nil if the kernel cannot read it at once, as before Linux 5.13.
-func readChunk(one *ebpf.Map) []meshCounters {
-	keys := make([]uint32, chunkSize)
-	values := make([]meshCounters, chunkSize*ebpf.MustPossibleCPU())
+func readChunk(one *ebpf.Map) *page {
+	p := pages.Get().(*page)
 	var at ebpf.MapBatchCursor
-	n, err := one.BatchLookup(&at, keys, values, nil) // an array's, so in the order of its keys
+	n, err := one.BatchLookup(&at, p.numbers, p.counters, nil) // an array's, so in the order of its keys
 	if n != chunkSize || err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		pages.Put(p)
 		return nil
 	}
-	return values
+	return p
+}
+
+// release gives the pages back. What lookup has returned must not be used any more.
+func (c *copyOfChunks) release() {
+	for _, p := range c.read {
+		if p != nil {
+			pages.Put(p)
+		}
+	}
 }
 
 // lookup returns the counters of a number, one for each CPU.
 func (c *copyOfChunks) lookup(number uint32) ([]meshCounters, error) {
-	chunk := c.read[number/chunkSize]
-	if chunk == nil {
+	p := c.read[number/chunkSize]
+	if p == nil {
 		return c.chunks.lookup(number)
 	}
-	cpus := len(chunk) / chunkSize
+	cpus := len(p.counters) / chunkSize
 	at := int(number%chunkSize) * cpus
-	return chunk[at : at+cpus], nil
+	return p.counters[at : at+cpus], nil
 }
 
 // close closes what was made.

@@ -64,6 +64,7 @@ func (e *Engine) HeardBy(names ...string) []peers.Heard {
 			return all
 		}
 		counters := s.chunks.copyFor(slices.Values(numbers))
+		defer counters.release()
 		for i, number := range numbers {
 			if number != self {
 				counters.heard(number, &all[i])
@@ -132,6 +133,7 @@ func (s *shown) countedFor(numbers map[string]uint32) (map[string]mesh.Traffic, 
 	}
 	var errs []error
 	counters := s.chunks.copyFor(maps.Values(numbers))
+	defer counters.release()
 	for name, number := range numbers {
 		t, err := counters.traffic(number)
 		if err != nil {
