@@ -89,9 +89,7 @@ func TestNamedNodeGetsItsAddress(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(d.Events("forwarding", "listening", "0.0.0.0:8285")) != 1 {
-		t.Errorf("%s", d.Log())
-	}
+	waitEvents(t, d, 1, "forwarding", "listening", "0.0.0.0:8285")
 	for range 3 {
 		if err := w.Worker2.IP("addr add 172.18.0.3/16 dev eth0"); err != nil {
 			t.Fatal(err)

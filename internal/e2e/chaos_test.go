@@ -358,8 +358,6 @@ func TestChaos(t *testing.T) {
 	}
 	t.Logf("%v", c.counts)
 
-	// Sockets for probes that look like data, one for each family and use, are opened when they are needed.
-	const lazy = 4
 	// Packets that a busy machine had no queue for are a problem for half a minute.
 	const well = 45 * time.Second
 	for i, h := range c.hosts {

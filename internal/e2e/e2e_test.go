@@ -291,18 +291,32 @@ func contains(t testing.TB, text string, wants ...string) {
 	}
 }
 
-// told fails the test unless a warning about a subject (an address, a route, a key) is in a
-// daemon's log and in its status.
+// waitEvents waits until a daemon has logged an event of a kind, with the given attributes, n times; more
+// fail the test. What status shows may be logged a moment later, and what is logged is read through a pipe.
+func waitEvents(t testing.TB, d *nstest.Daemon, n int, kind string, fields ...string) {
+	t.Helper()
+	var all []nstest.Record
+	eventually(t, fmt.Sprintf("%d times %s %q", n, kind, fields), func() bool {
+		all = d.Events(kind, fields...)
+		return len(all) >= n
+	}, d.Log)
+	if len(all) > n {
+		t.Errorf("%d times %s %q, want %d\n%s", len(all), kind, fields, n, d.Log())
+	}
+}
+
+// told waits until a warning about a subject (an address, a route, a key) is in a daemon's log and in its
+// status.
 func told(t testing.TB, d *nstest.Daemon, subject string) {
 	t.Helper()
-	warnings := status(t, d).Warnings
-	logged := slices.ContainsFunc(d.Events("warning"), func(r nstest.Record) bool {
-		return strings.Contains(r.String(), subject)
+	waitStatus(t, d, "a warning about "+subject, func(s control.Status) bool {
+		return slices.ContainsFunc(s.Warnings, func(w string) bool { return strings.Contains(w, subject) })
 	})
-	shown := slices.ContainsFunc(warnings, func(w string) bool { return strings.Contains(w, subject) })
-	if !logged || !shown {
-		t.Errorf("no warning about %s in %q and in\n%s", subject, warnings, d.Log())
-	}
+	eventually(t, "a warning about "+subject, func() bool {
+		return slices.ContainsFunc(d.Events("warning"), func(r nstest.Record) bool {
+			return strings.Contains(r.String(), subject)
+		})
+	}, d.Log)
 }
 
 // problems returns the kinds of what is wrong with a node itself, the worst first. Most labs run fewer

@@ -256,6 +256,8 @@ var faults = []fault{
 	{name: "another program has the port", lasts: 3 * time.Second, begin: portTaken},
 	{name: "another program takes the TUN's name 20 times a second", lasts: 5 * time.Second,
 		kinds: []string{"repairs_endless"}, begin: ips("link del mesh0", "tuntap add mesh0 mode tun")},
+	{name: "another program deletes meshd-wg 20 times a second", only: "sealed", lasts: 5 * time.Second,
+		kinds: []string{"repairs_endless", "wireguard_refused"}, begin: ips("link del meshd-wg")},
 	{name: "another program flushes meshd's routes 20 times a second", lasts: 5 * time.Second,
 		kinds: []string{"repairs_endless"}, begin: ips("route flush proto 85")},
 	{name: "another program takes a peer's route 20 times a second", lasts: 5 * time.Second,
@@ -265,6 +267,12 @@ var faults = []fault{
 		kinds: []string{"repairs_endless"}, begin: func(r *faultRig) func() {
 			return again(func() { _, _ = r.Worker2.Run("nft", "flush", "ruleset") })
 		}},
+	{name: "another program removes the control socket", lasts: time.Second, begin: func(r *faultRig) func() {
+		if err := os.Remove(r.victim().Socket); err != nil {
+			r.t.Error(err)
+		}
+		return func() {}
+	}},
 	{name: "two peers have each other's key in the file", only: "sealed", lasts: time.Second, begin: swappedKeys,
 		kinds: []string{"no_handshake", "peer_down", "peer_one_way", "peer_silent"}},
 	{name: "DNS names a pod's address for a peer", named: true, begin: lies("10.244.2.2 worker.test\n"),

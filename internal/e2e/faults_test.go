@@ -50,7 +50,8 @@ type faultRig struct {
 	doc     string
 	files   []string // of the hosts, each its own
 	daemons []*nstest.Daemon
-	port    int // of the next stream
+	open    []map[string]int // see opened
+	port    int              // of the next stream
 	bare    func()
 	watch   *bareWatch // nil unless sealed
 	hosts   string     // the file with worker's name, which all hosts' name servers read; empty: it has none
@@ -187,6 +188,28 @@ func (r *faultRig) state(t testing.TB) string {
 	return b.String()
 }
 
+// programs returns the daemons, and the processes that encrypt, which no fault ends.
+func (r *faultRig) programs() []*nstest.Daemon {
+	all := slices.Clone(r.daemons)
+	for _, h := range r.Hosts() {
+		if helper := r.helpers[h]; helper != nil {
+			all = append(all, helper)
+		}
+	}
+	return all
+}
+
+// opened notes what each program has open before the first fault: what leaks with each adds up.
+func (r *faultRig) opened(t testing.TB) {
+	t.Helper()
+	if r.open != nil {
+		return
+	}
+	for _, d := range r.programs() {
+		r.open = append(r.open, openKinds(t, d))
+	}
+}
+
 // A faultRow is what one fault did with one engine.
 type faultRow struct {
 	fault, engine string
@@ -266,6 +289,7 @@ func (r *faultRig) suffer(t *testing.T, f fault) faultRow {
 	defer func() { r.t = r.whole }()
 	r.settle(t)
 	before := r.state(t)
+	r.opened(t)
 	r.port += 2
 	address := func(pod string, i int) string { return fmt.Sprintf("%s:%d", pod, r.port+i) }
 	streams := []*timed{
@@ -301,6 +325,9 @@ func (r *faultRig) suffer(t *testing.T, f fault) faultRow {
 		if now = r.state(t); time.Now().After(deadline) {
 			t.Fatalf("the state is\n%s\nand was\n%s", now, before)
 		}
+	}
+	for i, d := range r.programs() {
+		noMoreOpen(t, d, r.open[i])
 	}
 	for _, s := range streams {
 		lost, sent := s.losses()

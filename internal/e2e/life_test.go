@@ -239,9 +239,7 @@ func TestNodeByName(t *testing.T) {
 	if err := far.WaitReady(); err != nil {
 		t.Fatal(err)
 	}
-	if len(far.Events("forwarding", "listening", "0.0.0.0:8285")) != 1 {
-		t.Errorf("%s", far.Log())
-	}
+	waitEvents(t, far, 1, "forwarding", "listening", "0.0.0.0:8285")
 	told(t, far, "203.0.113.4")
 
 	w.exitsWithNode("nobody", 78)

@@ -194,9 +194,7 @@ func TestRestartLosesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		d = w.service(s, w.Worker2, file)
-		if len(d.Events("adopted", "sockets", "2", "queues", "2")) != 1 {
-			t.Errorf("%s", d.Log())
-		}
+		waitEvents(t, d, 1, "adopted", "sockets", "2", "queues", "2")
 	}
 	// A TUN's queue holds 100 ms of this.
 	if lost, overflows := traffic.finish(), w.overflows().since(before); lost != overflows {
@@ -241,9 +239,7 @@ func TestLeftDescriptorsThatDoNotFit(t *testing.T) {
 			t.Fatal(err)
 		}
 		d = w.service(s, w.Worker2, file)
-		if len(d.Events("adopted", "sockets", step.sockets, "queues", step.queues)) != 1 {
-			t.Errorf("not %s sockets and %s queues:\n%s", step.sockets, step.queues, d.Log())
-		}
+		waitEvents(t, d, 1, "adopted", "sockets", step.sockets, "queues", step.queues)
 		if got := s.Stored(); !slices.Equal(got, step.kept) {
 			t.Errorf("kept %q, want %q", got, step.kept)
 		}

@@ -40,7 +40,13 @@ func isIn(state string) func(control.Peer) bool {
 // once is one event with all their names.
 func peerEvents(t testing.TB, d *nstest.Daemon, name string) (kinds string) {
 	t.Helper()
-	if err := client(t, d).Events(t.Context(), 0, false, func(e control.Event) error {
+	return eventsAbout(t, client(t, d), name)
+}
+
+// eventsAbout is peerEvents for a client that asks again and again.
+func eventsAbout(t testing.TB, asker *control.Client, name string) (kinds string) {
+	t.Helper()
+	if err := asker.Events(t.Context(), 0, false, func(e control.Event) error {
 		if e.Peer == name || slices.Contains(strings.Fields(e.Fields["peers"]), name) {
 			kinds += e.Kind + " "
 		}
@@ -49,6 +55,17 @@ func peerEvents(t testing.TB, d *nstest.Daemon, name string) (kinds string) {
 		t.Fatal(err)
 	}
 	return kinds
+}
+
+// waitPeerEvents waits until the kinds of a daemon's events about a peer, which short replaces, are as they
+// should be. What happens to peers is gathered for a second: status shows it earlier.
+func waitPeerEvents(t testing.TB, d *nstest.Daemon, name, want string, short *strings.Replacer) {
+	t.Helper()
+	asker, got := client(t, d), ""
+	eventually(t, "the events of "+name, func() bool {
+		got = short.Replace(eventsAbout(t, asker, name))
+		return got == want
+	}, func() string { return fmt.Sprintf("%s, want %s", got, want) })
 }
 
 // A peer that dies goes stale, then down; it comes back by itself; each is one event.
@@ -86,16 +103,10 @@ func testPeerComesAndGoes(t *testing.T) {
 	}
 	waitPeer(t, w, "worker2", "up", isIn(control.Up))
 	// When its questions come before its first answer, as on a busy machine, it is silent meanwhile.
-	const want = "peer_up peer_stale peer_down peer_up "
-	got := strings.NewReplacer("peer_file_matches ", "", "peer_down peer_silent ", "peer_down ").
-		Replace(peerEvents(t, m.w2, "worker"))
-	if got != want {
-		t.Errorf("events: %s, want %s", got, want)
-	}
-	if got := peerEvents(t, m.w2, "control-plane"); strings.ReplaceAll(got, "peer_file_matches ",
-		"") != "peer_up " {
-		t.Errorf("events of a peer that was up all the time: %s", got)
-	}
+	short := strings.NewReplacer("peer_file_matches ", "", "peer_down peer_silent ", "peer_down ")
+	waitPeerEvents(t, m.w2, "worker", "peer_up peer_stale peer_down peer_up ", short)
+	// Who was up all the time
+	waitPeerEvents(t, m.w2, "control-plane", "peer_up ", short)
 	// Nothing of all this is traffic, but forwarded probes of peers: to this host they are pods' packets.
 	const forwarded = 20 + 8 + 80 // an echo with a payload of meshd's
 	if s := status(t, m.w2); *s.Totals.RxBytes != forwarded**s.Totals.RxPackets || *s.Totals.TxPackets != 0 {
@@ -200,16 +211,9 @@ func TestDriftIsSeen(t *testing.T) {
 	waitPeer(t, b, "worker2", "has another file", matches(false))
 	save(t, a, often(t)+changed)
 	waitPeer(t, a, "worker", "has the same file again", matches(true))
-	var files []string
-	for _, kind := range strings.Fields(peerEvents(t, a, "worker")) {
-		if strings.HasPrefix(kind, "peer_file_") {
-			files = append(files, kind)
-		}
-	}
-	if want := []string{"peer_file_matches", "peer_file_differs", "peer_file_matches"}; len(files) < 2 ||
-		!slices.Equal(files, want[:min(len(files), 3)]) {
-		t.Errorf("events: %q", files)
-	}
+	waitPeerEvents(t, a, "worker", "peer_file_matches peer_file_differs peer_file_matches ",
+		strings.NewReplacer("peer_up ", "", "peer_stale ", "", "peer_silent ", "", "peer_one_way ", "",
+			"peer_down ", ""))
 	if out, err := a.Ask("status"); err != nil || !strings.Contains(out, "same") {
 		t.Errorf("%v\n%s", err, out)
 	}

@@ -164,8 +164,10 @@ func TestSocketErrors(t *testing.T) {
 	}
 	// Nothing arrives until then, so there is something to receive.
 	s := waitStatus(t, d, "a new socket", func(s control.Status) bool { return s.Network.Repairs > 0 })
-	if why := d.Events("repaired"); len(why) == 0 ||
-		!strings.Contains(why[0].Fields["what"], unix.ENOMEM.Error()) {
+	if err := d.WaitEvent("repaired"); err != nil {
+		t.Fatal(err)
+	}
+	if why := d.Events("repaired"); !strings.Contains(why[0].Fields["what"], unix.ENOMEM.Error()) {
 		t.Errorf("%v", why)
 	}
 	detach()
@@ -220,9 +222,7 @@ func testInterfaceRenamed(t *testing.T) {
 	pins := len(w.Lab.Pins())
 	renamed := func(old, name string) {
 		t.Helper()
-		if len(d.Events("interface_renamed", "old", old, "new", name)) != 1 {
-			t.Errorf("no event\n%s", d.Log())
-		}
+		waitEvents(t, d, 1, "interface_renamed", "old", old, "new", name)
 		if now := hostState(t, w.Worker2); strings.Contains(now, old) || !strings.Contains(now, name) {
 			t.Errorf("%s is left on the host:\n%s", old, now)
 		}
@@ -281,7 +281,5 @@ func TestForeignTUN(t *testing.T) {
 	if err := d.WaitReady(); err != nil {
 		t.Fatal(err)
 	}
-	if len(d.Events("interface_replaced", "interface", "mesh0")) != 1 {
-		t.Errorf("no event\n%s", d.Log())
-	}
+	waitEvents(t, d, 1, "interface_replaced", "interface", "mesh0")
 }

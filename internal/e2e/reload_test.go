@@ -177,9 +177,7 @@ func TestInterfaceIsRepaired(t *testing.T) {
 		contains(t, run(t, m.Worker2.Namespace, "ip", "addr", "show", "dev", "mesh0"), whole...)
 		run(t, m.PodW2b, "ping", "-c", "1", "-W", "2", "10.244.1.2")
 	}
-	if got := len(m.w2.Events("repaired")); got != 6 {
-		t.Errorf("%d events\n%s", got, m.w2.Log())
-	}
+	waitEvents(t, m.w2, 6, "repaired")
 }
 
 // A smaller or larger underlay changes the MTU of pods' packets, and an own

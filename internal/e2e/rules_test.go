@@ -47,9 +47,7 @@ func TestRulesComeBack(t *testing.T) {
 		}
 	}
 	finish()
-	if got := len(m.w2.Events("rules_restored", "program", "nft")); got != 5 {
-		t.Errorf("%d events\n%s", got, m.w2.Log())
-	}
+	waitEvents(t, m.w2, 5, "rules_restored", "program", "nft")
 	// Others may rewrite their own tables as often as they like.
 	for range 20 {
 		run(t, m.Worker2.Namespace, "nft",

@@ -81,9 +81,7 @@ func TestInstalledProgramTakesOver(t *testing.T) {
 			t.Fatalf("kept %q", got)
 		}
 	}
-	if n := len(d.Events("adopted", "sockets", "2", "queues", "2")); n != upgrades {
-		t.Errorf("%d of %d took over\n%s", n, upgrades, d.Log())
-	}
+	waitEvents(t, d, upgrades, "adopted", "sockets", "2", "queues", "2")
 	lost, overflows := traffic.finish(), w.overflows().since(before)
 	t.Logf("lost %v, in the TUN's queues %v", lost, overflows)
 	if lost != overflows {
@@ -102,6 +100,9 @@ func TestTakeoverIsNoNewsToPeers(t *testing.T) {
 	d := w.service(s, w.Worker2, w.write(demoFile(t)))
 	known(t, far, "worker2")
 	waitPeer(t, far, "worker2", "up", isIn(control.Up))
+	if err := far.WaitEvent("peer_up", "peer", "worker2"); err != nil {
+		t.Fatal(err)
+	}
 	before, asker := peerEvents(t, far, "worker2"), client(t, far)
 	over, asked := make(chan struct{}), make(chan error)
 	go func() {
