@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"os"
 	"sync"
 	"syscall"
 	"testing"
@@ -21,23 +22,51 @@ import (
 // source: what CAP_NET_RAW allows, which container runtimes give by default.
 func rawSender(t *testing.T, pod *nstest.Namespace, v6 bool) func(b []byte) error {
 	t.Helper()
+	return rawSocket(t, pod, v6, func(int) error { return nil })
+}
+
+// rawBy is rawSender for IPv4 and an interface, whatever the routes say.
+func rawBy(t *testing.T, n *nstest.Namespace, device string) func(b []byte) error {
+	t.Helper()
+	return rawSocket(t, n, false, func(fd int) error {
+		return errors.Join(unix.BindToDevice(fd, device),
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1))
+	})
+}
+
+// rawSocket is rawSender with some options of the socket. A goroutine that still sends when the test has ended
+// sends nothing, and not to whatever has the descriptor's number by then.
+func rawSocket(t *testing.T, n *nstest.Namespace, v6 bool, options func(fd int) error) func(b []byte) error {
+	t.Helper()
 	domain := unix.AF_INET
 	if v6 {
 		domain = unix.AF_INET6
 	}
-	fd := -1
-	if err := pod.Do(func() (err error) {
-		fd, err = unix.Socket(domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
-		return err
+	var file *os.File
+	if err := n.Do(func() error {
+		fd, err := unix.Socket(domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+		if err != nil {
+			return err
+		}
+		file = os.NewFile(uintptr(fd), "raw packets")
+		return options(fd)
 	}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unix.Close(fd) })
-	return func(b []byte) error {
+	t.Cleanup(func() { file.Close() })
+	raw, err := file.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(b []byte) (err error) {
+		var to unix.Sockaddr
 		if v6 {
-			return unix.Sendto(fd, b, 0, &unix.SockaddrInet6{Addr: [16]byte(b[24:40])})
+			to = &unix.SockaddrInet6{Addr: [16]byte(b[24:40])}
+		} else {
+			to = &unix.SockaddrInet4{Addr: [4]byte(b[16:20])}
 		}
-		return unix.Sendto(fd, b, 0, &unix.SockaddrInet4{Addr: [4]byte(b[16:20])})
+		closed := raw.Control(func(fd uintptr) { err = unix.Sendto(int(fd), b, 0, to) })
+		return errors.Join(err, closed)
 	}
 }
 

@@ -12,28 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/nstest"
 )
-
-// rawBy is rawSender for an interface, whatever the routes say.
-func rawBy(t *testing.T, n *nstest.Namespace, device string) func(b []byte) error {
-	t.Helper()
-	fd := -1
-	if err := n.Do(func() (err error) {
-		if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW); err != nil {
-			return err
-		}
-		return errors.Join(unix.BindToDevice(fd, device),
-			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1))
-	}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Close(fd) })
-	return func(b []byte) error { return unix.Sendto(fd, b, 0, &unix.SockaddrInet4{Addr: [4]byte(b[16:20])}) }
-}
 
 // forgery is a mesh in which worker is a node with WireGuard alone that sends what it likes. worker2 is its
 // victim, with a network behind it that the mesh does not have.

@@ -288,8 +288,8 @@ func checkStream(conn net.Conn, stream uint64, size int) error {
 	}
 	for i := 0; i < size; i += 8 {
 		if got := binary.BigEndian.Uint64(buf[i:]); got != word(stream, uint64(i)) {
-			return fmt.Errorf("stream %d is wrong at byte %d: %w: it is what belongs to byte %d\n%x", stream, i,
-				syscall.EBADMSG, int64(got*inverse-stream), buf[max(i-16, 0):min(i+1500, size)])
+			return fmt.Errorf("stream %d is wrong at byte %d: %w: it is what belongs to byte %d: %x", stream, i,
+				syscall.EBADMSG, int64(got*inverse-stream), buf[i:min(i+128, size)])
 		}
 	}
 	return nil
