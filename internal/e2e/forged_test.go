@@ -34,8 +34,8 @@ func rawBy(t *testing.T, n *nstest.Namespace, device string) func(b []byte) erro
 	})
 }
 
-// rawSocket is rawSender with some options of the socket. A goroutine that still sends when the test has ended
-// sends nothing, and not to whatever has the descriptor's number by then.
+// rawSocket is rawSender with some options of the socket. A goroutine that still sends when the test has
+// ended sends nothing, and not to whatever has the descriptor's number by then.
 func rawSocket(t *testing.T, n *nstest.Namespace, v6 bool, options func(fd int) error) func(b []byte) error {
 	t.Helper()
 	domain := unix.AF_INET
