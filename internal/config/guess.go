@@ -119,6 +119,9 @@ func nearest(word string, among []string) (best string) {
 	}
 	least := 1 + max(1, len(word)/3)
 	for _, candidate := range among {
+		if max(len(word)-len(candidate), len(candidate)-len(word)) >= least {
+			continue // so many letters are missing alone; comparing costs much more
+		}
 		if n := distance(word, candidate); n < least {
 			best, least = candidate, n
 		}

@@ -76,13 +76,17 @@ func (g *gate) judge(at int) {
 		return // a file may have a hundred thousand of one kind
 	}
 	table, word := strings.Join(g.path[:depth-1], "."), g.path[depth-1]
-	if whole := strings.Join(g.path[depth-1:], ""); guessKey(table, word) == "" && guessKey(table, whole) != "" {
-		word = whole // a dot inside of a key
+	meant := guessKey(table, word)
+	if meant == "" && len(g.path) > depth {
+		whole := strings.Join(g.path[depth-1:], "") // a dot inside of a key
+		if meant = guessKey(table, whole); meant != "" {
+			word = whole
+		}
 	}
 	slip := p.key // what one fault is told for
 	if says := g.advice(depth, p.key); says != "" {
 		p.message = says
-	} else if meant := guessKey(table, word); meant != "" {
+	} else if meant != "" {
 		g.meant(&p, table, word, meant)
 	} else if tables := homes(word); len(tables) > 0 && (depth == 2 || depth == 1 && !g.header) {
 		slip = table + " " + tables[len(tables)-1]
