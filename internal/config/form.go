@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -23,7 +24,7 @@ func formOf(doc string) (t trouble, ok bool) {
 		return t, true
 	}
 	at, first := firstLine(doc)
-	for _, f := range forms {
+	for _, f := range otherFormats() {
 		if f.first.MatchString(first) && (f.unless == nil || !f.unless.MatchString(doc)) {
 			return trouble{at: at, message: f.say}, true
 		}
@@ -79,21 +80,27 @@ func loneReturn(doc string) (t trouble, ok bool) {
 }
 
 // anyTable matches a line that only TOML and INI files have.
-var anyTable = regexp.MustCompile(`(?m)^[ \t]*\[\[?[\w.-]+\]\]?[ \t]*\r?$|^[ \t]*\w+[ \t]*=`)
+const anyTable = `(?m)^[ \t]*\[\[?[\w.-]+\]\]?[ \t]*\r?$|^[ \t]*\w+[ \t]*=`
 
-// forms are other formats, by the first line that is neither empty nor a comment.
-var forms = []struct {
+// otherFormat is known by the first line that is neither empty nor a comment.
+type otherFormat struct {
 	first  *regexp.Regexp
 	unless *regexp.Regexp // the document has this, too: it is TOML with one odd line
 	say    string
-}{
-	{regexp.MustCompile(`^\{`), nil, isJSON},
-	{regexp.MustCompile(`^\[\s*($|[{"])`), anyTable, isJSON},
-	{regexp.MustCompile(`^(---|%YAML|apiVersion:)`), nil, isYAML},
-	{regexp.MustCompile(`^(- |["']?[\w./-]+["']?:(\s|$))`), anyTable, isYAML},
-	{regexp.MustCompile(`^<[!?/a-zA-Z]`), nil, isXML},
-	{regexp.MustCompile(`^(?i)\[(interface|peer)\]`), nil, isWireGuard},
 }
+
+// otherFormats are compiled for the first file that is not TOML.
+var otherFormats = sync.OnceValue(func() []otherFormat {
+	table := regexp.MustCompile(anyTable)
+	return []otherFormat{
+		{regexp.MustCompile(`^\{`), nil, isJSON},
+		{regexp.MustCompile(`^\[\s*($|[{"])`), table, isJSON},
+		{regexp.MustCompile(`^(---|%YAML|apiVersion:)`), nil, isYAML},
+		{regexp.MustCompile(`^(- |["']?[\w./-]+["']?:(\s|$))`), table, isYAML},
+		{regexp.MustCompile(`^<[!?/a-zA-Z]`), nil, isXML},
+		{regexp.MustCompile(`^(?i)\[(interface|peer)\]`), nil, isWireGuard},
+	}
+})
 
 const (
 	seeInit = "`meshd init` prints one to start with"

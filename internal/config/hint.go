@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -17,12 +18,15 @@ type hint struct {
 	say     string         // $1 stands for the first group, as in regexp.Expand
 }
 
-// hints compiles pairs of a pattern and a sentence.
-func hints(pairs ...string) (all []hint) {
-	for i := 0; i < len(pairs); i += 2 {
-		all = append(all, hint{regexp.MustCompile(pairs[i]), pairs[i+1]})
-	}
-	return all
+// hints compiles pairs of a pattern and a sentence, for the first file that needs them: most files are good,
+// and half a megabyte of each process would be for the others.
+func hints(pairs ...string) func() []hint {
+	return sync.OnceValue(func() (all []hint) {
+		for i := 0; i < len(pairs); i += 2 {
+			all = append(all, hint{regexp.MustCompile(pairs[i]), pairs[i+1]})
+		}
+		return all
+	})
 }
 
 // Sentences that several tables use.
@@ -129,9 +133,9 @@ var inList = hints(
 )
 
 // first returns the sentence of the first hint that matches a text, and the offset in it.
-func first(all []hint, text string) (at int, message string) {
+func first(all func() []hint, text string) (at int, message string) {
 	text = strings.TrimRight(clipLine(text), " \t")
-	for _, h := range all {
+	for _, h := range all() {
 		m := h.pattern.FindStringSubmatchIndex(text)
 		if m == nil {
 			continue

@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf16"
 )
 
@@ -250,6 +251,11 @@ func firstSubnet(n Node) string {
 	}
 	a := n.Subnets[0].Addr().As16()
 	return string(a[:])
+}
+
+// pattern returns a pattern that is compiled when it is needed: most processes migrate nothing.
+func pattern(text string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
 }
 
 // noName matches what a node's name in mesh.toml cannot have.

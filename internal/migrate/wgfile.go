@@ -3,7 +3,6 @@ package migrate
 import (
 	"bytes"
 	"fmt"
-	"regexp"
 	"strings"
 )
 
@@ -90,20 +89,20 @@ func clip(text string) string {
 
 // labelled matches a comment in which a person or a tool says that a name follows: "Name = office",
 // "friendly_name = office", "### Client office", "# BEGIN_PEER office", "### begin office ###".
-var labelled = regexp.MustCompile(
+var labelled = pattern(
 	`(?i)^(?:(?:friendly_)?name\s*[=:]|(?:client|peer|host|begin_peer|begin)\s*:?\s)\s*(.+)$`)
 
 // named matches a comment that may be the name of a host: a few words without the "=" of a
 // key or of a setting that was commented out, so that no secret becomes a name.
-var named = regexp.MustCompile(`^[\pL\d][\pL\d ,._()-]{0,31}$`)
+var named = pattern(`^[\pL\d][\pL\d ,._()-]{0,31}$`)
 
 // nameIn returns the name of a host in a comment; empty if the comment is something else.
 func nameIn(comment string) string {
 	comment = strings.Trim(comment, "# \t\r\n")
-	if m := labelled.FindStringSubmatch(comment); m != nil {
+	if m := labelled().FindStringSubmatch(comment); m != nil {
 		comment = strings.TrimSpace(m[1])
 	}
-	if !named.MatchString(comment) {
+	if !named().MatchString(comment) {
 		return ""
 	}
 	return comment

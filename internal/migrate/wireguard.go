@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -342,8 +341,8 @@ const label = `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`
 // hostName matches the names of DNS that mesh.toml takes for an address, and numbers what it takes for a slip
 // in an IP address.
 var (
-	hostName = regexp.MustCompile(`(?i)^` + label + `(\.` + label + `)*$`)
-	numbers  = regexp.MustCompile(`(^|\.)[0-9]+$|^([0-9]+\.){3,}[0-9]|(?i)(^|\.)localhost$`)
+	hostName = pattern(`(?i)^` + label + `(\.` + label + `)*$`)
+	numbers  = pattern(`(^|\.)[0-9]+$|^([0-9]+\.){3,}[0-9]|(?i)(^|\.)localhost$`)
 )
 
 // address returns the underlay address of a host, without the port; empty if no endpoint says it. meshd does
@@ -359,7 +358,7 @@ func (w *wireGuard) address(h *wgHost) string {
 	}
 	// A name that was resolved here would be an address of today: the daemon resolves it.
 	host, _, err := net.SplitHostPort(h.endpoint)
-	if err == nil && hostName.MatchString(host) && len(host) <= 253 && !numbers.MatchString(host) {
+	if err == nil && hostName().MatchString(host) && len(host) <= 253 && !numbers().MatchString(host) {
 		return strings.ToLower(host)
 	}
 	w.draft.losses.of(h.id, "the endpoint "+clip(h.endpoint), "it is neither an IP address nor a name of DNS")
