@@ -27,7 +27,7 @@ func (r *report) text(path string, leaf any, def string) string {
 		r.add(path, "must be text in quotes, not %s", show(leaf))
 		return def
 	}
-	return s
+	return strings.Clone(s) // a part of the whole text, which would stay in memory with it
 }
 
 // flag reads true or false.

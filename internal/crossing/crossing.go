@@ -109,19 +109,6 @@ type scene struct {
 	peers func() map[netip.Addr]string // by TUN address; made when the first probe of a peer has come
 }
 
-// byTUN returns the names of the other nodes by their TUN's addresses.
-func byTUN(m mesh.Mesh) map[netip.Addr]string {
-	peers := make(map[netip.Addr]string, len(m.Peers))
-	for p := range m.Others() {
-		for _, v6 := range []bool{false, true} {
-			if a := p.TUNAddress(v6); a.IsValid() {
-				peers[a] = p.Name
-			}
-		}
-	}
-	return peers
-}
-
 // New returns a Keeper that has not touched the kernel.
 func New(o Options) *Keeper {
 	k := &Keeper{o: o, rules: o.Last, id: randomID(), news: make(chan struct{}, 1),
@@ -134,7 +121,7 @@ func New(o Options) *Keeper {
 // Set says what to measure from now on. The first one waits until the rules are in force, so that a
 // host with a mesh always has them; later ones never wait.
 func (k *Keeper) Set(w Wanted) {
-	s := &scene{Wanted: w, peers: sync.OnceValue(func() map[netip.Addr]string { return byTUN(w.Mesh) })}
+	s := &scene{Wanted: w, peers: sync.OnceValue(w.Mesh.ByTUN)}
 	s.self, _ = w.Mesh.Peer(w.Mesh.Self)
 	k.wanted.Store(s)
 	k.Wake()

@@ -145,6 +145,19 @@ func (m Mesh) Others() iter.Seq[Peer] {
 	}
 }
 
+// ByTUN returns the names of the other nodes by their TUN's addresses.
+func (m Mesh) ByTUN() map[netip.Addr]string {
+	names := make(map[netip.Addr]string, len(m.Peers))
+	for p := range m.Others() {
+		for _, v6 := range []bool{false, true} {
+			if a := p.TUNAddress(v6); a.IsValid() {
+				names[a] = p.Name
+			}
+		}
+	}
+	return names
+}
+
 // Peer returns the peer of a name; ok is false if the mesh has none.
 func (m Mesh) Peer(name string) (peer Peer, ok bool) {
 	for _, p := range m.Peers {

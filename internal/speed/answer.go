@@ -76,7 +76,7 @@ func (k *Keeper) accept(ctx context.Context, l *net.TCPListener, s *scene) {
 		if err != nil {
 			return
 		}
-		peer, known := s.peers[conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()]
+		peer, known := s.peers()[conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()]
 		if !known {
 			conn.Close()
 			continue

@@ -87,9 +87,9 @@ type scene struct {
 	plan   *plan.Plan
 	opened bool // this node answers
 	device string
-	size   int           // of datagrams' payload, bytes
-	own    [2]netip.Addr // IPv6 second; invalid: none
-	peers  map[netip.Addr]string
+	size   int                          // of datagrams' payload, bytes
+	own    [2]netip.Addr                // IPv6 second; invalid: none
+	peers  func() map[netip.Addr]string // by the TUN's addresses; made when the first one asks
 }
 
 // New returns a Keeper that does nothing until its tasks run, or it is asked.
@@ -111,16 +111,10 @@ func (k *Keeper) now() *scene {
 		return s
 	}
 	const headers = 40 + 8 // IPv6 and UDP
-	s = &scene{plan: p, opened: p.Config.Probe.Speed, device: p.Device(), peers: map[netip.Addr]string{},
-		own:  [2]netip.Addr{p.Peer.TUNAddress(false), p.Peer.TUNAddress(true)},
-		size: max(datagramHead, min(datagramSize, p.Link.MTU-headers))}
-	for peer := range p.Engine.Mesh.Others() {
-		for i := range s.own {
-			if at := peer.TUNAddress(i == 1); at.IsValid() {
-				s.peers[at] = peer.Name
-			}
-		}
-	}
+	s = &scene{plan: p, opened: p.Config.Probe.Speed, device: p.Device(),
+		peers: sync.OnceValue(p.Engine.Mesh.ByTUN),
+		own:   [2]netip.Addr{p.Peer.TUNAddress(false), p.Peer.TUNAddress(true)},
+		size:  max(datagramHead, min(datagramSize, p.Link.MTU-headers))}
 	k.scene.Store(s)
 	return s
 }
