@@ -48,30 +48,29 @@ type Growth struct {
 	kept []kept // oldest first
 }
 
-// kept is what of a reading at a time is compared with later ones. It is a third of the reading: several are
+// kept is what of a reading at a time is compared with later ones. It is a tenth of the reading: several are
 // kept, of thousands of peers each.
 type kept struct {
 	at      time.Time
 	packets uint64
 	lost    map[string]uint64
-	peers   map[string]figures
-}
-
-// figures are those of one peer.
-type figures struct {
-	packets uint64
-	drops   [5]uint64 // by the index in reasons
+	peers   map[string]uint64    // packets of each
+	drops   map[string][5]uint64 // by the index in reasons; of those that had some
 }
 
 // of returns what is kept of a reading at a time.
 func of(c Counted, at time.Time) kept {
-	k := kept{at: at, packets: packets(c.Totals), lost: c.Lost, peers: make(map[string]figures, len(c.Peers))}
+	k := kept{at: at, packets: packets(c.Totals), lost: c.Lost, peers: make(map[string]uint64, len(c.Peers)),
+		drops: map[string][5]uint64{}}
 	for name, t := range c.Peers {
-		one := figures{packets: packets(t)}
+		k.peers[name] = packets(t)
+		var drops [5]uint64
 		for i, reason := range reasons {
-			one.drops[i] = t.Drops[reason]
+			drops[i] = t.Drops[reason]
 		}
-		k.peers[name] = one
+		if drops != [5]uint64{} {
+			k.drops[name] = drops
+		}
 	}
 	return k
 }
@@ -101,7 +100,7 @@ func (g *Growth) Conditions(now Counted, at time.Time) (all []mesh.Condition) {
 	before := readings[first]
 	suspects := suspectsOf(now.Peers)
 	for i := range reasons {
-		all = append(all, ofPeers(i, suspects, before.peers, now.Peers)...)
+		all = append(all, ofPeers(i, suspects, before, now.Peers)...)
 	}
 	moved := grown(before.packets, packets(now.Totals))
 	for _, reason := range overflow {
@@ -127,15 +126,13 @@ func suspectsOf(now map[string]mesh.Traffic) (names []string) {
 
 // ofPeers returns for which of some peers a reason, by its index, counts more than noise. A peer that was not
 // there before is looked at from the next reading on: its counters may be old ones.
-func ofPeers(
-	index int, suspects []string, before map[string]figures, now map[string]mesh.Traffic,
-) (all []mesh.Condition) {
+func ofPeers(index int, suspects []string, before kept, now map[string]mesh.Traffic) (all []mesh.Condition) {
 	reason := reasons[index]
 	for _, name := range suspects {
-		was, known := before[name]
+		moved, known := before.peers[name]
 		is := now[name]
-		lost := grown(was.drops[index], is.Drops[reason])
-		moved := grown(was.packets, packets(is))
+		lost := grown(before.drops[name][index], is.Drops[reason])
+		moved = grown(moved, packets(is))
 		if slices.Contains(lies, reason) {
 			moved = 0
 		}

@@ -13,9 +13,11 @@ type counters struct {
 	rxPackets, rxBytes, lastSeen atomic.Uint64
 	_                            [64]byte
 	txPackets, txBytes           atomic.Uint64
-	_                            [64]byte
-	drops                        [mesh.NumDrops]atomic.Uint64
+	drops                        atomic.Pointer[dropCounters] // nil: nothing was dropped
 }
+
+// dropCounters are most of what is counted of a peer, and of thousands few drop anything.
+type dropCounters [mesh.NumDrops]atomic.Uint64
 
 func (c *counters) received(packets, bytes uint64, now time.Time) {
 	c.rxPackets.Add(packets)
@@ -37,15 +39,25 @@ func (c *counters) sent(packets, bytes uint64) {
 	c.txBytes.Add(bytes)
 }
 
-func (c *counters) drop(reason mesh.Drop, packets int) { c.drops[reason].Add(uint64(packets)) }
+func (c *counters) drop(reason mesh.Drop, packets int) {
+	drops := c.drops.Load()
+	if drops == nil {
+		if drops = new(dropCounters); !c.drops.CompareAndSwap(nil, drops) {
+			drops = c.drops.Load() // another goroutine was faster
+		}
+	}
+	drops[reason].Add(uint64(packets))
+}
 
 func (c *counters) read() mesh.Traffic {
 	t := mesh.Traffic{
 		RxPackets: c.rxPackets.Load(), RxBytes: c.rxBytes.Load(),
 		TxPackets: c.txPackets.Load(), TxBytes: c.txBytes.Load(), LastSeen: c.seen(),
 	}
-	for i := range t.Drops {
-		t.Drops[i] = c.drops[i].Load()
+	if drops := c.drops.Load(); drops != nil {
+		for i := range t.Drops {
+			t.Drops[i] = drops[i].Load()
+		}
 	}
 	return t
 }
