@@ -71,11 +71,14 @@ type form struct {
 	sent, received uint64
 	asked          time.Time     // of the last question
 	pause          time.Duration // after it
-	lost, passed   int           // questions in a row
+	lost, passed   int32         // questions in a row
 	results        uint32        // of the last questions, the newest in bit 0; 1: lost
 	fails          bool
 	dscp           uint8 // of the last question, or the value that fails
 }
+
+// form returns what is known of a form besides Plain. p.mu is held.
+func (p *path) form(f Form) *form { return &p.forms[f-1] }
 
 // formWindow is the number of questions of which the loss of a form is computed.
 const formWindow = 16
@@ -138,7 +141,7 @@ func (p *path) nextForm(now time.Time, t Trait) (f Form, dscp uint8, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, f := range regular {
-		if one := &p.forms[f]; !p.measures(f, t) && (one.fails || one.lost > 0) {
+		if one := p.form(f); !p.measures(f, t) && (one.fails || one.lost > 0) {
 			p.formsNew = p.formsNew || one.fails
 			one.forget()
 		}
@@ -148,11 +151,11 @@ func (p *path) nextForm(now time.Time, t Trait) (f Form, dscp uint8, ok bool) {
 	}
 	for i := range regular {
 		f := regular[(int(p.seq)+i)%len(regular)] // the next one, so that none is left out
-		if !p.measures(f, t) || !p.forms[f].due(now, p.waits(f, now)) {
+		if !p.measures(f, t) || !p.form(f).due(now, p.waits(f, now)) {
 			continue
 		}
 		if f == Marked {
-			dscp = p.forms[f].nextDSCP(t.DSCP)
+			dscp = p.form(f).nextDSCP(t.DSCP)
 		}
 		return f, dscp, true
 	}
@@ -161,16 +164,16 @@ func (p *path) nextForm(now time.Time, t Trait) (f Form, dscp uint8, ok bool) {
 
 // measures tells whether a form says something about the peer. p.mu is held.
 func (p *path) measures(f Form, t Trait) bool {
-	isMeshd := p.told.Hash != [32]byte{}
+	told := p.told.self()
 	switch f {
 	case Data:
-		return t.Data && isMeshd // to others, programs send nothing
+		return t.Data && told.isMeshd() // to others, programs send nothing
 	case Large:
-		return p.bounds.Sizes.Most > 0
+		return p.search.bounds.Most > 0
 	case Marked:
 		return t.DSCP&^1 != 0 // plain probes have DSCP 0
 	default:
-		return p.bounds.Forwarded && p.told.Meaning != (Meaning{}) && !p.flags.Has(Unmeasured)
+		return p.forwarded && told.Meaning != (Meaning{}) && !p.flags.Has(Unmeasured)
 	}
 }
 
@@ -203,8 +206,9 @@ func (p *path) waits(f Form, now time.Time) bool {
 func (p *path) askForm(now time.Time, nonce uint64, f Form, dscp uint8) uint16 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.forms[f].ask(now)
-	p.forms[f].dscp = dscp
+	one := p.form(f)
+	one.ask(now)
+	one.dscp = dscp
 	return p.note(question{nonce: nonce, form: f, at: now, rtt: lost})
 }
 

@@ -10,18 +10,18 @@ import (
 // path is what is known of one address of a peer.
 type path struct {
 	name string         // of the peer
-	ring int            // in which it is asked; guarded by Prober.mu
 	via  netip.AddrPort // see peer; written with both locks held
+	ring uint8          // in which it is asked; guarded by Prober.mu
 
 	mu             sync.Mutex    // guards the fields below
 	active         bool          // packets to the peer go this way
 	quick          bool          // its silence has to be noticed within seconds
 	doubt          doubt         // of a quick one
+	forwarded      bool          // it can get forwarded probes
 	interval       time.Duration // between two plain probes
-	bounds         Bounds
 	state          State
 	since          time.Time  // of state
-	good, missed   int        // questions in a row with and without an answer
+	good, missed   int32      // questions in a row with and without an answer
 	goodAt         time.Time  // of the first of the answered ones; zero: the last was missed
 	silent         time.Time  // of the first of the missed ones
 	missedAt       time.Time  // of the last of the missed ones
@@ -30,26 +30,26 @@ type path struct {
 	sent, received uint64
 	window         window
 	recent         recent
-	forms          [numForms]form   // but for Plain
-	search         search           // what becomes of Large
-	answeredAt     time.Time        // of the last answer
-	heardAt        time.Time        // of the last packet of any kind, as the last settle was told
-	strayAt        time.Time        // of the last answer that came too late or to no question
-	gone           [lateKept]uint64 // nonces of questions that were missed last
-	lateAt         time.Time        // of the last answer to one of them
-	asksAt         time.Time        // of the last question that came from the peer
-	asksSince      time.Time        // of the first one that came after missed questions; zero: none did
-	unheard        time.Time        // since when the peer tells that it does not hear us; zero: it does
-	told           Self             // what the peer said of itself last
-	shown          Self             // what the last Change told of that
-	shownState     State            // which state the last Change told of
-	flags          Flags            // of the peer's last answer
-	toldNew        bool             // told has changed since the last settle
-	drainNew       bool             // the peer's maintenance began or ended since the last settle
-	formsNew       bool             // a form fails or passes since the last settle
-	unrest         unrest           // at the last glance
-	loaded         time.Time        // until when the link is full on purpose, see Prober.Loaded
-	pathsNew       bool             // it has fallen silent, or answers again, or its state changed unused
+	forms          [numForms - 1]form // see form
+	search         search             // what becomes of Large
+	answeredAt     time.Time          // of the last answer
+	heardAt        time.Time          // of the last packet of any kind, as the last settle was told
+	strayAt        time.Time          // of the last answer that came too late or to no question
+	gone           [lateKept]uint64   // nonces of questions that were missed last
+	lateAt         time.Time          // of the last answer to one of them
+	asksAt         time.Time          // of the last question that came from the peer
+	asksSince      time.Time          // of the first one that came after missed questions; zero: none did
+	unheard        time.Time          // since when the peer tells that it does not hear us; zero: it does
+	told           word               // what the peer said of itself last
+	shown          word               // what the last Change told of that
+	shownState     State              // which state the last Change told of
+	flags          Flags              // of the peer's last answer
+	toldNew        bool               // told has changed since the last settle
+	drainNew       bool               // the peer's maintenance began or ended since the last settle
+	formsNew       bool               // a form fails or passes since the last settle
+	unrest         unrest             // at the last glance
+	loaded         time.Time          // until when the link is full on purpose, see Prober.Loaded
+	pathsNew       bool               // it has fallen silent, or answers again, or its state changed unused
 }
 
 // lateKept is how many missed questions are remembered: an answer that comes late is no forged one.
@@ -66,7 +66,7 @@ func (p *path) set(via netip.AddrPort, interval time.Duration, b Bounds, quick, 
 	if p.interval != interval {
 		p.interval, p.recent, p.unrest = interval, newRecent(interval), unrest{}
 	}
-	p.bounds = b
+	p.forwarded = b.Forwarded
 	before := p.search.found()
 	p.search.set(b.Sizes)
 	return p.search.found() != before
@@ -92,7 +92,7 @@ func (p *path) use(before *path) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.active, p.shown, p.shownState = true, shown, state
-	if p.told == (Self{}) { // it has not answered yet
+	if p.told == (word{}) { // it has not answered yet
 		p.told, p.flags = told, flags
 	}
 	p.toldNew = p.told != shown
@@ -236,8 +236,8 @@ func (p *path) answered(said payload, at time.Time) (look bool) {
 		said.Self, said.flags = Self{}, 0
 	}
 	p.flags = said.flags
-	if p.told != said.Self {
-		p.told, p.toldNew = said.Self, true
+	if p.told.self() != said.Self {
+		p.told, p.toldNew = wordOf(said.Self), true
 	}
 	q := &p.asked[i]
 	q.rtt = max(at.Sub(q.at), 0)
@@ -247,7 +247,7 @@ func (p *path) answered(said payload, at time.Time) (look bool) {
 	}
 	narrows := q.form == Large && p.search.phase >= searching
 	if q.form == Large {
-		p.forms[Large].received++
+		p.form(Large).received++
 		p.formsNew = p.search.passed(q.size) || p.formsNew
 	}
 	if q.ping != nil {
@@ -317,9 +317,9 @@ func (p *path) news(now time.Time, changes []Change) []Change {
 	}
 	if p.active && p.toldNew {
 		p.toldNew = false
-		told, change := p.told, plain
-		change.Told, change.Before = &told, p.shown
-		changes, p.shown = append(changes, change), told
+		told, change := p.told.self(), plain
+		change.Told, change.Before = &told, p.shown.self()
+		changes, p.shown = append(changes, change), p.told
 	}
 	if p.formsNew {
 		p.formsNew, plain.Forms = false, true
@@ -348,7 +348,7 @@ func (p *path) conclude(q question) {
 		return
 	case q.form != Plain:
 		if good || p.passes() {
-			p.formsNew = p.forms[q.form].conclude(good) || p.formsNew
+			p.formsNew = p.form(q.form).conclude(good) || p.formsNew
 		}
 		return
 	}
@@ -408,19 +408,20 @@ func (p *path) report(t Trait) Report {
 	defer p.mu.Unlock()
 	r := Report{
 		State: p.state, Since: p.since, Answered: p.answeredAt, Heard: p.heardAt,
-		Figures: p.window.figures(), Recent: p.recent.sum(), Sent: p.sent, Received: p.received, Told: p.told,
+		Figures: p.window.figures(), Recent: p.recent.sum(), Sent: p.sent, Received: p.received,
+		Told:     p.told.self(),
 		NotHeard: !p.unheard.IsZero(), Silent: p.doubt.silent,
 		Sends: p.flags.Has(Sending), Aware: p.flags.Has(Aware),
 	}
 	for i, f := range forms {
-		one := p.forms[f]
+		one := *p.form(f)
 		if f == Large {
 			r.Forms[i] = p.search.report(one)
 			continue
 		}
 		r.Forms[i] = FormReport{
 			Form: f, Measured: p.measures(f, t) && one.sent > 0, Sent: one.sent, Received: one.received,
-			LostInRow: one.lost, Loss: one.loss(), Fails: one.fails, DSCP: one.dscp}
+			LostInRow: int(one.lost), Loss: one.loss(), Fails: one.fails, DSCP: one.dscp}
 	}
 	r.Size = p.search.found()
 	return r

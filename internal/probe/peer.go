@@ -21,6 +21,9 @@ type peer struct {
 	given  *allowance                 // of answers; shared with the peer before
 }
 
+// onlyAddress is that of a peer with one address. It is never changed: all of them share it.
+var onlyAddress = []netip.AddrPort{{}}
+
 // newPeer returns a peer with paths to some addresses; without any, to the only one. It takes over the
 // paths of the peer before, which may be nil, to the same addresses.
 func newPeer(name string, via []netip.AddrPort, quick bool, before *peer) *peer {
@@ -29,7 +32,7 @@ func newPeer(name string, via []netip.AddrPort, quick bool, before *peer) *peer 
 		p.given = before.given
 	}
 	if len(via) == 0 {
-		p.via = []netip.AddrPort{{}}
+		p.via = onlyAddress
 	}
 	stays := false // the path in use
 	for i, to := range p.via {
@@ -119,7 +122,7 @@ func (p *peer) answered(said payload, at time.Time) (one *path, look bool) {
 }
 
 // ringOf returns in which ring a path is asked.
-func (p *peer) ringOf(one *path) int {
+func (p *peer) ringOf(one *path) uint8 {
 	active := int(p.active.Load())
 	at := slices.Index(p.paths, one)
 	switch {

@@ -1,6 +1,9 @@
 package probe
 
-import "fmt"
+import (
+	"fmt"
+	"unique"
+)
 
 // Meaning is the beginning of the hash of what a file means: comments, white space and order do not
 // count. The zero value is unknown: a meshd that does not tell it.
@@ -11,6 +14,27 @@ type Self struct {
 	Hash    [32]byte // SHA-256 of the file in use
 	Meaning Meaning  // of the file in use
 	Version string   // of meshd; at most the first 24 bytes are sent
+}
+
+// isMeshd tells whether a node is one that tells of itself.
+func (s Self) isMeshd() bool { return s.Hash != [32]byte{} }
+
+// A word is a Self of which there is one in memory, however many peers say the same. The zero word is that
+// of a peer that has said nothing.
+type word struct{ handle unique.Handle[Self] }
+
+func wordOf(s Self) word {
+	if s == (Self{}) {
+		return word{}
+	}
+	return word{unique.Make(s)}
+}
+
+func (w word) self() (s Self) {
+	if w != (word{}) {
+		s = w.handle.Value()
+	}
+	return s
 }
 
 // SameFile tells whether two nodes use the same file: one of the same meaning where both tell it, else

@@ -317,7 +317,7 @@ func (p *path) look() {
 // sizes returns the sizes that are due to be asked about, and when the peer is to be settled again for
 // that; zero if that is no matter. p.mu is held.
 func (p *path) sizes(now time.Time, mayAsk bool) (all []int, again time.Time) {
-	if !p.passes() || p.bounds.Sizes.Meshd && p.told.Hash == [32]byte{} {
+	if !p.passes() || p.search.bounds.Meshd && !p.told.self().isMeshd() {
 		p.search.stop()
 		return nil, again
 	}
@@ -327,7 +327,7 @@ func (p *path) sizes(now time.Time, mayAsk bool) (all []int, again time.Time) {
 		var changed bool
 		all, changed = p.search.due(now, roundTrip)
 		p.formsNew = p.formsNew || changed
-		p.forms[Large].sent += uint64(len(all))
+		p.form(Large).sent += uint64(len(all))
 	}
 	return all, p.search.wake(roundTrip)
 }

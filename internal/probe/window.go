@@ -12,10 +12,15 @@ const Window = 60
 // window is a ring of the results of the last probes.
 type window struct {
 	rtts  [Window]trip
-	count int     // of all probes since the beginning
-	lost  int     // of rtts
-	known Figures // of so many probes as at
-	at    int
+	count int // of all probes since the beginning
+	lost  int // of rtts
+	known *known
+}
+
+// known are the figures of a window when so many probes had been added; few windows are asked for theirs.
+type known struct {
+	Figures
+	at int
 }
 
 // A trip is a round trip time in half the memory of a time.Duration: thousands of windows are kept. It is at
@@ -91,10 +96,16 @@ func (w *window) high() (most time.Duration) {
 // figures returns the figures of the window. Status and history ask more often than probes end, so they are
 // computed once for each.
 func (w *window) figures() Figures {
-	if w.at != w.count {
-		w.known, w.at = w.compute(), w.count
+	if w.count == 0 {
+		return Figures{}
 	}
-	return w.known
+	if w.known == nil {
+		w.known = &known{}
+	}
+	if w.known.at != w.count {
+		*w.known = known{w.compute(), w.count}
+	}
+	return w.known.Figures
 }
 
 // compute computes the figures.
