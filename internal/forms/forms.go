@@ -31,6 +31,7 @@ type Sender struct {
 	mtu        atomic.Int64
 
 	// Of the goroutine that sends.
+	echoes []dataplane.Echo // of the last call; its memory is used again
 	looked time.Time
 	seen   [64]time.Time // when a packet has left with a DSCP value
 }
@@ -72,17 +73,18 @@ func (s *Sender) Send(
 	if len(questions) == 0 {
 		return nil, nil
 	}
-	echoes := make([]dataplane.Echo, len(questions))
-	for i, q := range questions {
-		echoes[i] = dataplane.Echo{Peer: q.Peer, Via: q.Via, ID: q.ID, Seq: q.Seq, Payload: q.Payload, DSCP: q.DSCP}
+	s.echoes = s.echoes[:0]
+	for _, q := range questions {
+		one := dataplane.Echo{Peer: q.Peer, Via: q.Via, ID: q.ID, Seq: q.Seq, Payload: q.Payload, DSCP: q.DSCP}
 		switch q.Form {
 		case probe.Data:
-			echoes[i].NoChecksum, echoes[i].Spread = s.noChecksum.Load(), s.spread.Load()
+			one.NoChecksum, one.Spread = s.noChecksum.Load(), s.spread.Load()
 		case probe.Forwarded:
-			echoes[i].Forwarded = true
+			one.Forwarded = true
 		}
+		s.echoes = append(s.echoes, one)
 	}
-	err = engine.SendEcho(echoes...)
+	err = engine.SendEcho(s.echoes...)
 	for _, i := range dataplane.Unsent(err, len(questions)) {
 		if questions[i].Form != probe.Plain {
 			unsent = append(unsent, questions[i])

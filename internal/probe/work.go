@@ -80,6 +80,9 @@ func (p *Prober) Work(now time.Time) (questions []Question, changes []Change) {
 	for i := range p.rings {
 		for r := &p.rings[i]; r.credit >= 1 && len(r.order) > 0 && r.period > 0 &&
 			len(questions) < Batch; r.credit-- {
+			if questions == nil {
+				questions = make([]Question, 0, Batch) // what grows leaves as much garbage again
+			}
 			to := r.turn()
 			questions = append(questions, p.ask(now, to, false))
 			questions = p.askForms(now, to, questions)

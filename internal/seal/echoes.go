@@ -30,11 +30,23 @@ func (e *Engine) hearing(hear dataplane.EchoHandler) dataplane.EchoHandler {
 
 // SendEcho implements dataplane.Echoer.
 func (e *Engine) SendEcho(es ...dataplane.Echo) error {
+	inside, some := make([]bool, len(es)), 0
+	for i := range es {
+		if inside[i] = e.inside(es[i].Peer); inside[i] {
+			some++
+		}
+	}
+	switch some {
+	case 0:
+		return e.Inner.SendEcho(es...)
+	case len(es):
+		return e.ask.SendEcho(es...)
+	}
 	var ways [2][]dataplane.Echo // bare, inside
 	var places [2][]int          // of each, among es
 	for i, one := range es {
 		way := 0
-		if e.inside(one.Peer) {
+		if inside[i] {
 			way = 1
 		}
 		ways[way], places[way] = append(ways[way], one), append(places[way], i)

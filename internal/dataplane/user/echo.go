@@ -133,30 +133,29 @@ func (u *Engine) HeardBy(names ...string) []peers.Heard {
 // echoes collects echoes and sends them with one call for each socket that has some. It belongs to one
 // goroutine.
 type echoes struct {
-	sender func(socket int) Sender // asked once for each socket that is used
-	by     []echoSender            // by the socket
-	giveTo []sync.Pool             // where senders came from
+	sender func(socket int) *echoSender // asked once for each socket that is used
+	by     []*echoSender                // by the socket; nil: none was used
+	giveTo []sync.Pool                  // where senders came from
 }
 
 // newEchoes returns an empty collection for the sockets of a worker.
-func newEchoes(w *worker, sender func(socket int) Sender) echoes {
-	return echoes{sender: sender, by: make([]echoSender, len(w.Sockets)), giveTo: w.senders}
+func newEchoes(w *worker, sender func(socket int) *echoSender) echoes {
+	return echoes{sender: sender, by: make([]*echoSender, len(w.Sockets)), giveTo: w.senders}
 }
 
 // add adds an echo to a peer; tos is that of the outer header.
 func (s *echoes) add(socket int, of echoOf, to netip.AddrPort, tos uint8, e packet.Echo) {
-	one := &s.by[socket]
-	if one.sender == nil {
-		one.sender = s.sender(socket)
+	if s.by[socket] == nil {
+		s.by[socket] = s.sender(socket)
 	}
-	one.add(of, to, tos, e)
+	s.by[socket].add(of, to, tos, e)
 }
 
 // flush sends all; the errors are about those that a socket refused.
 func (s *echoes) flush() error {
 	var errs []error
-	for i := range s.by {
-		if one := &s.by[i]; len(one.bursts) > 0 {
+	for _, one := range s.by {
+		if one != nil && len(one.bursts) > 0 {
 			errs = append(errs, one.flush())
 		}
 	}
@@ -165,9 +164,9 @@ func (s *echoes) flush() error {
 
 // giveBack lets others use the senders.
 func (s *echoes) giveBack() {
-	for i := range s.by {
-		if sender := s.by[i].sender; sender != nil {
-			s.giveTo[i].Put(sender)
+	for i, one := range s.by {
+		if one != nil {
+			s.giveTo[i].Put(one)
 		}
 	}
 }
@@ -177,7 +176,7 @@ type echoSender struct {
 	sender Sender
 	bursts []packet.Burst
 	of     []echoOf // of each burst
-	memory [][]byte // of packets, kept from batch to batch
+	memory [][]byte // of packets; it is used again, as that of the others
 }
 
 // echoOf is what an error about an echo says: its peer, and its index among those of a call.

@@ -55,7 +55,7 @@ func newInbound(u *Engine, w *worker, socket int) *inbound {
 		user: u, worker: w, number: wireToTun + socket, socket: own, batch: packet.NewDatagrams(datagrams),
 		merge: gro.New(slices.Contains(offloads, "tso4"), slices.Contains(offloads, "uso")),
 		write: w.Tun.Writer(), answer: newAnswerer(w.Tun.Writer()),
-		replies: newEchoes(w, func(socket int) Sender { return w.Sockets[socket].Echoes() }),
+		replies: newEchoes(w, w.newEchoSender),
 	}
 }
 

@@ -77,7 +77,7 @@ type worker struct {
 	loops   []life
 	noSend  atomic.Bool // several packets in one message are refused
 	noMerge atomic.Bool // superpackets are refused by the TUN
-	senders []sync.Pool // of Sender, for echoes; by the socket
+	senders []sync.Pool // of *echoSender; by the socket
 	flows   sketches    // by the loop
 }
 
@@ -90,12 +90,16 @@ func newWorker(w Worker) *worker {
 	return one
 }
 
-// echoes returns a Sender of a socket for one goroutine, which puts it back into senders.
-func (w *worker) echoes(socket int) Sender {
-	if s, ok := w.senders[socket].Get().(Sender); ok {
+// echoes returns what sends echoes by a socket for one goroutine, which puts it back into senders.
+func (w *worker) echoes(socket int) *echoSender {
+	if s, ok := w.senders[socket].Get().(*echoSender); ok {
 		return s
 	}
-	return w.Sockets[socket].Echoes()
+	return w.newEchoSender(socket)
+}
+
+func (w *worker) newEchoSender(socket int) *echoSender {
+	return &echoSender{sender: w.Sockets[socket].Echoes()}
 }
 
 // socket returns the index of the socket by which datagrams leave for a target; nowhere if none can.
