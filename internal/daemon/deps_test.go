@@ -148,7 +148,7 @@ var arrows = map[string][]string{
 	"tools/testlog":         {"internal/nstest"},
 	"tools/screenshots":     {"configs", "internal/nstest", "tools/show"},
 	"tools/bench": {"internal/control", "internal/dataplane/packet", "internal/dataplane/udp",
-		"internal/nstest"},
+		"internal/nstest", "internal/typed"},
 	"tools/soak": {"internal/control", "internal/nstest"},
 }
 

@@ -60,6 +60,7 @@ func (r *reconciler) do(ctx context.Context, request reloadRequest) control.Relo
 // reload puts what was read in force.
 func (r *reconciler) reload(ctx context.Context, cause string, one source.Reading) control.ReloadResult {
 	began := now()
+	defer collectLater()() // who asked does not wait for it
 	if r.view.now().plan != nil {
 		r.service.Reloading("applying the file")
 		defer r.service.Ready()

@@ -16,18 +16,18 @@ import (
 // startPatience is how long the first plan is tried again for a reason that passes.
 const startPatience = 10 * time.Second
 
-// startGC is how much garbage may be there until the first plan is in force, in percent of what is in use.
-// A start makes most of its garbage at once, out of the file's text: with Go's usual 100, a file of 10,000
+// applyGC is how much garbage may be there while a file is read and put in force, in percent of what is in
+// use. Most of it comes at once, out of the file's text: with Go's usual 100, the start with a file of 10,000
 // nodes has all that is in use searched 13 times, which takes an eighth of the start's CPU time.
-const startGC = 400
+const applyGC = 400
 
-// restGC is how much may be there from then on: half of Go's usual. What runs makes little garbage, and the
+// restGC is how much may be there otherwise: half of Go's usual. What runs makes little garbage, and the
 // memory of a small host is dearer than the CPU time of more collections.
 const restGC = 50
 
-// collectLater sets startGC, and returns a function that sets restGC, or what the environment sets (GOGC).
+// collectLater sets applyGC, and returns a function that sets restGC, or what the environment sets (GOGC).
 func collectLater() (back func()) {
-	rest := debug.SetGCPercent(startGC)
+	rest := debug.SetGCPercent(applyGC)
 	if os.Getenv("GOGC") == "" {
 		rest = restGC
 	}

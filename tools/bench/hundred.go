@@ -13,6 +13,7 @@ import (
 
 	"example.org/meshd/internal/control"
 	"example.org/meshd/internal/nstest"
+	"example.org/meshd/internal/typed"
 )
 
 // hundredDaemons is how many real daemons form one mesh. All run on this machine, so their CPU time counts,
@@ -253,12 +254,12 @@ pairs that ask each other every second take all of its CPUs. From the first star
 others up, %.0f s pass. Then one of them has %.1f MB resident, and uses %.2f %% of a CPU (medians). All of
 them together tell %d problems worse than a hint.
 
-One of the files is edited %d times in %v, ten times a second: another node comes, and the one before goes.
+One of the files is edited %d times in %s, ten times a second: another node comes, and the one before goes.
 %d generations were in force; what is saved while a change is applied is taken together.
 %s. The daemon used %.0f %% of a CPU, and has %.1f MB more than before.
 Of %d pings through it meanwhile %d were lost.
-`, hundredDaemons, r.allUp.Seconds(), r.rss, r.idle, r.alarms, r.edits, r.churn, r.generations, final,
-		r.churned, r.grown, r.pinged, r.pinged-r.ponged)
+`, hundredDaemons, r.allUp.Seconds(), r.rss, r.idle, r.alarms, r.edits, typed.Brief(r.churn), r.generations,
+		final, r.churned, r.grown, r.pinged, r.pinged-r.ponged)
 }
 
 // runScale measures sizes and the hundred daemons, and writes docs/scale.md and docs/scale.svg.
