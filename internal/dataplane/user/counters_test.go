@@ -1,6 +1,7 @@
 package user
 
 import (
+	"sync"
 	"testing"
 	"time"
 
@@ -22,5 +23,20 @@ func TestCountersHave64Bits(t *testing.T) {
 	want.Drops[mesh.TooBig] = 4*half - 4
 	if got != want {
 		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+// The first drops of a peer come from several loops at once, and all count.
+func TestFirstDropsAtOnce(t *testing.T) {
+	for range 100 {
+		var c counters
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() { c.drop(mesh.NoRoute, 1) })
+		}
+		wg.Wait()
+		if n := c.read().Drops[mesh.NoRoute]; n != 4 {
+			t.Fatalf("%d of 4 count", n)
+		}
 	}
 }
