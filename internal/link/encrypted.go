@@ -7,6 +7,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"example.org/meshd/internal/genl"
 )
 
 // This file makes and removes the encrypted interface. The kernel makes it where it has WireGuard. Where it
@@ -122,15 +124,13 @@ func RemoveEncrypted(name string) (removed bool, err error) {
 // without rtnl: 25 s for a thousand peers. Asked to replace the peers by none it holds rtnl, with which
 // synchronize_net does not wait for the next tick: all peers are gone in a fraction of a second.
 func removePeers(dev netlink.Link) error {
-	family, err := netlink.GenlFamilyGet(unix.WG_GENL_NAME)
+	family, err := genl.Family(unix.WG_GENL_NAME)
 	if err != nil {
 		return err
 	}
-	request := nl.NewNetlinkRequest(int(family.ID), unix.NLM_F_ACK)
-	request.AddData(&nl.Genlmsg{Command: unix.WG_CMD_SET_DEVICE, Version: unix.WG_GENL_VERSION})
-	request.AddData(nl.NewRtAttr(unix.WGDEVICE_A_IFINDEX, nl.Uint32Attr(uint32(dev.Attrs().Index))))
-	request.AddData(nl.NewRtAttr(unix.WGDEVICE_A_FLAGS, nl.Uint32Attr(unix.WGDEVICE_F_REPLACE_PEERS)))
-	_, err = request.Execute(unix.NETLINK_GENERIC, 0)
+	_, err = genl.Ask(family, unix.NLM_F_ACK, unix.WG_CMD_SET_DEVICE, unix.WG_GENL_VERSION,
+		nl.NewRtAttr(unix.WGDEVICE_A_IFINDEX, nl.Uint32Attr(uint32(dev.Attrs().Index))),
+		nl.NewRtAttr(unix.WGDEVICE_A_FLAGS, nl.Uint32Attr(unix.WGDEVICE_F_REPLACE_PEERS)))
 	return err
 }
 

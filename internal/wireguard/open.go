@@ -6,10 +6,11 @@ import (
 	"io/fs"
 	"time"
 
-	"github.com/mdlayher/genetlink"
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"example.org/meshd/internal/genl"
 )
 
 // Folder is where processes that are interfaces of WireGuard have their sockets, NAME.sock. wgctrl and wg(8)
@@ -31,20 +32,14 @@ func Open() (Client, error) { return OpenAt(Folder), nil }
 // machine.
 func OpenAt(folder string) Client { return client{folder: folder, patience: 10 * time.Second} }
 
-// InKernel tells whether the kernel has WireGuard. The question has the kernel load its module, if there is
-// one and loading is not locked (ctrl_getfamily in net/netlink/genetlink.c). The kernel starts modprobe by
-// itself, so this works for services that may not load modules (ProtectKernelModules=).
+// InKernel tells whether the kernel has WireGuard. The question has the kernel load its module, see
+// genl.Family.
 func InKernel() (bool, error) {
-	conn, err := genetlink.Dial(nil)
-	if err != nil {
-		return false, fmt.Errorf("ask the kernel for WireGuard: %w", err)
-	}
-	defer conn.Close()
-	switch _, err := conn.GetFamily(unix.WG_GENL_NAME); {
+	switch _, err := genl.Family(unix.WG_GENL_NAME); {
 	case errors.Is(err, fs.ErrNotExist):
 		return false, nil
 	case err != nil:
-		return false, fmt.Errorf("ask the kernel for WireGuard: %w", err)
+		return false, err
 	}
 	return true, nil
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"example.org/meshd/internal/dataplane"
+	"example.org/meshd/internal/genl"
 )
 
 // With receive = "fou" the kernel itself has the mesh's port: a FOU socket (foo over UDP, Linux 3.18) of
@@ -40,29 +42,31 @@ type port struct {
 	number uint16
 }
 
+// askFOU sends a message to FOU (include/uapi/linux/fou.h). Without FOU in the kernel the error is
+// fs.ErrNotExist.
+func askFOU(flags int, command uint8, attributes ...*nl.RtAttr) ([][]syscall.NetlinkRouteAttr, error) {
+	family, err := genl.Family(netlink.FOU_GENL_NAME)
+	if err != nil {
+		return nil, err
+	}
+	return genl.Ask(family, flags, command, 1, attributes...)
+}
+
 // add has FOU take the port. netlink.FouAdd says IPPROTO 0, too, which Linux refuses since 6.3 (ERANGE).
 func (p port) add() error {
-	family, err := netlink.FouFamilyId()
-	if err != nil {
-		return err
-	}
-	message := []byte{netlink.FOU_CMD_ADD, 1, 0, 0} // struct genlmsghdr, of version 1
-	for _, a := range []*nl.RtAttr{
+	_, err := askFOU(unix.NLM_F_ACK, netlink.FOU_CMD_ADD,
 		nl.NewRtAttr(netlink.FOU_ATTR_PORT, binary.BigEndian.AppendUint16(nil, p.number)),
 		nl.NewRtAttr(netlink.FOU_ATTR_TYPE, []byte{netlink.FOU_ENCAP_GUE}),
-		nl.NewRtAttr(netlink.FOU_ATTR_AF, []byte{uint8(p.family)}),
-	} {
-		message = append(message, a.Serialize()...)
-	}
-	req := nl.NewNetlinkRequest(family, unix.NLM_F_ACK)
-	req.AddRawData(message)
-	_, err = req.Execute(unix.NETLINK_GENERIC, 0)
+		nl.NewRtAttr(netlink.FOU_ATTR_AF, []byte{uint8(p.family)}))
 	return err
 }
 
 // drop has FOU give the port back.
 func (p port) drop() error {
-	return netlink.FouDel(netlink.Fou{Family: p.family, Port: int(p.number)})
+	_, err := askFOU(unix.NLM_F_ACK, netlink.FOU_CMD_DEL,
+		nl.NewRtAttr(netlink.FOU_ATTR_PORT, binary.BigEndian.AppendUint16(nil, p.number)),
+		nl.NewRtAttr(netlink.FOU_ATTR_AF, []byte{uint8(p.family)}))
+	return err
 }
 
 // portsOf returns those of our addresses, each once.
@@ -83,21 +87,41 @@ func portsOf(binds []netip.AddrPort) (all []port) {
 // that is bound to an address, or of another type. Without FOU in the kernel there are none.
 func fouPorts() (all []port, err error) {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		list, err := retry(func() ([]netlink.Fou, error) { return netlink.FouList(family) })
+		list, err := retry(func() ([][]syscall.NetlinkRouteAttr, error) {
+			return askFOU(unix.NLM_F_DUMP, netlink.FOU_CMD_GET,
+				nl.NewRtAttr(netlink.FOU_ATTR_AF, []byte{uint8(family)}))
+		})
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EAFNOSUPPORT) {
 			continue
 		}
 		if err != nil {
 			return nil, fmt.Errorf("list FOU sockets: %w", err)
 		}
-		for _, f := range list {
-			own := port{f.Family, uint16(f.Port)}
-			if f.EncapType == netlink.FOU_ENCAP_GUE && f.IfIndex == 0 && !slices.Contains(all, own) {
+		for _, attributes := range list {
+			if own, ours := portIn(attributes); ours && !slices.Contains(all, own) {
 				all = append(all, own)
 			}
 		}
 	}
 	return all, nil
+}
+
+// portIn returns the port of a FOU socket; ours tells whether it is of our kind.
+func portIn(attributes []syscall.NetlinkRouteAttr) (p port, ours bool) {
+	unbound := true
+	for _, a := range attributes {
+		switch a.Attr.Type {
+		case netlink.FOU_ATTR_AF:
+			p.family = int(a.Value[0])
+		case netlink.FOU_ATTR_PORT:
+			p.number = binary.BigEndian.Uint16(a.Value)
+		case netlink.FOU_ATTR_TYPE:
+			ours = a.Value[0] == netlink.FOU_ENCAP_GUE
+		case netlink.FOU_ATTR_IFINDEX:
+			unbound = binary.NativeEndian.Uint32(a.Value) == 0
+		}
+	}
+	return p, ours && unbound
 }
 
 // HoldsPort tells whether the kernel has the port of one of our addresses, since an earlier meshd had it so,
@@ -186,7 +210,7 @@ func (e *Engine) CanFOU(w dataplane.Wanted) error {
 
 // tryFOU makes the devices, since that is how to find out whether the kernel has their kinds. They stay down.
 func (e *Engine) tryFOU(w dataplane.Wanted) error {
-	if _, err := netlink.FouFamilyId(); err != nil {
+	if _, err := genl.Family(netlink.FOU_GENL_NAME); err != nil {
 		return noFOU("the kernel's module fou is not there: `modprobe fou` loads it")
 	}
 	for _, peer := range slices.Sorted(maps.Keys(w.Kernel.Policed)) {
